@@ -1,0 +1,61 @@
+# Every target sets up what it needs: a .venv from requirements.txt, made once.
+#   PYTHON=python3.12         which interpreter (3.11, 3.12 or 3.13)
+#   ACCELERATOR=cpu|cuda13|tpu  which build of jax
+
+PYTHON ?= python3
+ACCELERATOR ?= cpu
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := runs/demo
+DATA := data
+
+REQUIREMENTS := requirements.txt $(if $(filter-out cpu,$(ACCELERATOR)),requirements/$(ACCELERATOR).txt)
+STAMP := $(VENV)/installed-$(ACCELERATOR)
+
+.PHONY: help demo test test-slow lint format lock benchmark clean-demo
+
+help:
+	@echo "make demo    draw the embedded data set, train AlexNet and ResNet-18 under one budget, compare them"
+	@echo "make test    run the tests (make test-slow: also those that take minutes)"
+	@echo "make lint    ruff and the one-way rooms; make format: reformat"
+	@echo "make lock    resolve requirements.txt anew from pyproject.toml"
+
+$(STAMP): $(REQUIREMENTS)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; choose one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(REQUIREMENTS))
+	@touch $@
+
+demo: $(STAMP)
+	@$(RUN) main.py prepare fractal --data_dir=$(DATA)
+	@$(RUN) main.py train --config=configs/demo.py:alexnet --config.data.data_dir=$(DATA) --workdir=$(DEMO)/alexnet
+	@$(RUN) main.py train --config=configs/demo.py:resnet18 --config.data.data_dir=$(DATA) --workdir=$(DEMO)/resnet18
+	@$(RUN) main.py compare $(DEMO)/alexnet $(DEMO)/resnet18 --out=$(DEMO)
+
+clean-demo:
+	rm -rf $(DEMO)
+
+test: $(STAMP)
+	@$(RUN) -m pytest
+
+test-slow: $(STAMP)
+	@$(RUN) -m pytest -m "slow or not slow"
+
+lint: $(STAMP)
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(VENV)/bin/lint-imports
+
+format: $(STAMP)
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix .
+
+# One resolution for all: the extras are resolved on top of the pins of requirements.txt.
+lock: $(STAMP)
+	@$(RUN) -m pip install --quiet uv
+	@$(RUN) -m uv pip compile --quiet --universal --no-annotate --no-header pyproject.toml -o requirements.txt
+	@for extra in cuda13 tpu tensorflow; do \
+	  $(RUN) -m uv pip compile --quiet --universal --no-annotate --no-header --extra $$extra -c requirements.txt \
+	    pyproject.toml -o requirements/$$extra.txt; done

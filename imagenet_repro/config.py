@@ -1,0 +1,445 @@
+"""Every key of a configuration, with its meaning, its default and its range; read strictly.
+
+A configuration file defines `get_config(argument=None)` and returns an `ml_collections.ConfigDict` with the keys
+it wants to set. `resolve` turns that into the frozen dataclasses below. An unknown key, a key that the chosen
+variant of a section does not read, a value of another type or out of range raises `UserError` with the nearest
+valid name, before anything is compiled. A section with variants (a crop, an optimizer, a schedule) has a key
+`name` that chooses the dataclass, and only that dataclass's fields are valid beside it.
+"""
+
+import ast
+import dataclasses
+import importlib.util
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from imagenet_repro.errors import UserError, nearest
+
+Kernel = Literal["bilinear", "bicubic", "area"]
+
+
+def key(default: Any, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field whose number must lie in [low, high]; tuples are checked element by element."""
+    return dataclasses.field(default=default, metadata={"low": low, "high": high})
+
+
+# --- crops (data/crops.py) -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionCrop:
+    """Random-resized crop: a random share of the area at a random aspect, resized (Szegedy et al. 2014, sec. 6)."""
+
+    name: str = "inception"
+    area: tuple[float, float] = key((0.08, 1.0), 1e-6, 1.0)  # share of the image's area, drawn uniformly
+    aspect: tuple[float, float] = key((3 / 4, 4 / 3), 0.05, 20.0)  # width / height, drawn log-uniformly
+    kernel: Kernel = "bilinear"
+    antialias: bool = False  # widen the kernel when shrinking, as Pillow does
+
+
+@dataclasses.dataclass(frozen=True)
+class ShorterSideCrop:
+    """The 2012 way: shorter side to `resize`, centre square of it, random crop (Krizhevsky et al. 2012, sec. 2)."""
+
+    name: str = "shorter_side"
+    resize: int = key(256, 1)  # pixels; at least the crop's size
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleJitterCrop:
+    """VGG's scale jitter: shorter side drawn uniformly, then a random crop (Simonyan & Zisserman 2014, sec. 3.1)."""
+
+    name: str = "scale_jitter"
+    resize: tuple[int, int] = key((256, 512), 1)  # pixels, both ends included
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class CenterCrop:
+    """The central square; `ratio` is crop size / resized shorter side (0.875 is 224 of 256)."""
+
+    name: str = "center"
+    ratio: float = key(0.875, 0.01, 1.0)
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class PadCrop:
+    """Reflect-free zero padding by `padding` on each side, then a random crop (He et al. 2015, sec. 4.2, CIFAR)."""
+
+    name: str = "pad"
+    padding: int = key(4, 0)  # pixels, of the image resized to the crop's size where it differs
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+Crop = InceptionCrop | ShorterSideCrop | ScaleJitterCrop | CenterCrop | PadCrop
+
+
+# --- data (data/) ----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Which images, from where, read how."""
+
+    name: str = "fractal"  # any prepared tfds image-classification data set, optionally with /config and :version
+    data_dir: str = ""  # where tfds keeps its data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    train_split: str = "train"  # any split in tfds' syntax, such as train[:99%]
+    eval_split: str = "validation"
+    image_size: int = key(224, 1)  # pixels, training
+    eval_image_size: int = key(0, 0)  # pixels; 0: image_size
+    eval_batch_size: int = key(0, 0)  # over all devices; 0: batch_size
+    threads: int = key(0, 0)  # reading and decoding threads per process; 0: from the host's cores
+    workers: int = key(-1, -1)  # reading processes; 0: none, threads alone; -1: from the host's cores
+    max_bad_share: float = key(0.001, 0.0, 1.0)  # of undecodable records, above which a run stops
+
+
+# --- augmentation on the device (data/augment.py) --------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """What happens to a uint8 crop inside the compiled step; strengths of zero cost nothing."""
+
+    flip: bool = True  # mirror with probability one half
+    pca: Literal["none", "paper", "cuda_convnet2"] = "none"  # which reading of AlexNet's PCA colour (data/augment.py)
+    pca_std: float = key(0.1, 0.0)  # of the normal variable for each component
+    brightness: float = key(0.0, 0.0, 1.0)  # factor drawn from [1 - x, 1 + x]
+    contrast: float = key(0.0, 0.0, 1.0)
+    saturation: float = key(0.0, 0.0, 1.0)
+    mean: tuple[float, float, float] = key((0.485, 0.456, 0.406))  # of RGB in [0, 1]
+    std: tuple[float, float, float] = key((0.229, 0.224, 0.225), 1e-6)
+    mixup: float = key(0.0, 0.0)  # alpha of Beta(alpha, alpha) (Zhang et al. 2017); 0: off
+    cutmix: float = key(0.0, 0.0)  # alpha (Yun et al. 2019); with both, each pair of images draws one of the two
+    erasing: float = key(0.0, 0.0, 1.0)  # probability of a random rectangle of noise (Zhong et al. 2017)
+    label_smoothing: float = key(0.0, 0.0, 1.0)  # share of the target spread over all classes
+
+
+# --- optimizer and schedule (training/optimizer.py) ------------------------------------------------------------
+
+DecayMask = Literal["all", "no_norm_bias", "kernels"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sgd:
+    """SGD with momentum; the decay joins the gradient (L2), as in every paper up to 2017."""
+
+    name: str = "sgd"
+    learning_rate: float = key(0.1, 0.0)
+    momentum: float = key(0.9, 0.0, 1.0)
+    nesterov: bool = False
+    weight_decay: float = key(1e-4, 0.0)
+    decay_mask: DecayMask = "all"  # all | no_norm_bias (no tensors of one axis) | kernels (`weight` of two axes up)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled decay (Loshchilov & Hutter 2019), multiplied by the learning rate."""
+
+    name: str = "adamw"
+    learning_rate: float = key(1e-3, 0.0)
+    b1: float = key(0.9, 0.0, 1.0)
+    b2: float = key(0.999, 0.0, 1.0)
+    eps: float = key(1e-8, 0.0)
+    weight_decay: float = key(0.05, 0.0)
+    decay_mask: DecayMask = "no_norm_bias"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lamb:
+    """LAMB (You et al. 2020)."""
+
+    name: str = "lamb"
+    learning_rate: float = key(5e-3, 0.0)
+    b1: float = key(0.9, 0.0, 1.0)
+    b2: float = key(0.999, 0.0, 1.0)
+    eps: float = key(1e-6, 0.0)
+    weight_decay: float = key(0.02, 0.0)
+    decay_mask: DecayMask = "no_norm_bias"
+
+
+@dataclasses.dataclass(frozen=True)
+class RmsProp:
+    """RMSProp as TensorFlow has it: epsilon inside the root, mean square starting at one, momentum after scaling."""
+
+    name: str = "rmsprop"
+    learning_rate: float = key(0.016, 0.0)
+    decay: float = key(0.9, 0.0, 1.0)
+    momentum: float = key(0.9, 0.0, 1.0)
+    eps: float = key(1e-3, 0.0)
+    weight_decay: float = key(1e-5, 0.0)
+    decay_mask: DecayMask = "no_norm_bias"
+
+
+Optimizer = Sgd | AdamW | Lamb | RmsProp
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """Linear warm-up, then half a cosine down to `final`; all as shares of the budget and of the rate."""
+
+    name: str = "cosine"
+    warmup: float = key(0.0, 0.0, 1.0)  # share of the budget
+    final: float = key(0.0, 0.0, 1.0)  # share of the peak at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """Linear warm-up, then a straight line down to `final`."""
+
+    name: str = "linear"
+    warmup: float = key(0.0, 0.0, 1.0)
+    final: float = key(0.0, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Linear warm-up, then the peak times `factor` for each boundary passed."""
+
+    name: str = "steps"
+    warmup: float = key(0.0, 0.0, 1.0)
+    boundaries: tuple[float, ...] = key((1 / 3, 2 / 3, 8 / 9), 0.0, 1.0)  # shares of the budget, increasing
+    factor: float = key(0.1, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential:
+    """Linear warm-up, then the peak times `factor` per `every` of the budget, in stairs (GoogLeNet)."""
+
+    name: str = "exponential"
+    warmup: float = key(0.0, 0.0, 1.0)
+    every: float = key(0.01, 1e-9, 1.0)
+    factor: float = key(0.97, 0.0, 1.0)
+
+
+Schedule = Cosine | Linear | Steps | Exponential
+
+
+# --- the rest --------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Which network; `options` are keyword arguments of that network's constructor."""
+
+    name: str = "resnet50"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """When to save, and how much to keep. The best by top-1 error is kept beside the last ones."""
+
+    every: str = "1ep"  # an amount in any unit of a budget
+    keep: int = key(2, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    seed: int = key(0, 0, 2**31 - 1)
+    budget: str = "90ep"  # training/budget.py: ep | img | st | flop | s
+    batch_size: int = key(256, 1)  # over all devices and hosts
+    accumulate: int = key(1, 1)  # parts in which a device takes its share of the batch
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the computation; parameters are always float32
+    parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
+    cross_device_norm: bool = False  # batch norm over all devices' shares; otherwise each device's own
+    deterministic: bool = True  # choose only kernels that repeat bit for bit (GPU)
+    clip_norm: float = key(0.0, 0.0)  # global norm of the gradient; 0: no clipping
+    ema_decay: float = key(0.0, 0.0, 1.0)  # of an average of weights, evaluated in place of them; 0: none
+    evaluate_every: str = "1ep"  # an amount in any unit of a budget
+    log_every: int = key(20, 1)  # steps
+    model: Model = Model()
+    data: Data = Data()
+    train_crop: Crop = InceptionCrop()
+    eval_crop: Crop = CenterCrop()
+    augment: Augment = Augment()
+    optimizer: Optimizer = Sgd()
+    schedule: Schedule = Cosine()
+    checkpoint: Checkpoint = Checkpoint()
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def load(spec: str, overrides: dict[str, str] | None = None) -> Config:
+    """The configuration of `FILE.py` or `FILE.py:ARGUMENT`, with `overrides` of dotted keys applied.
+
+    Args:
+      spec: a Python file with `get_config(argument=None)`, and what to pass to it after a colon.
+      overrides: texts by dotted key, such as `{"optimizer.learning_rate": "0.4"}`; read as Python literals where
+        they are such, and as plain text otherwise. One that changes a section's `name` drops the file's other
+        keys of that section, since they belonged to another variant.
+
+    Raises:
+      UserError: the file cannot be read or a key or value is not valid.
+    """
+    settings = _call_get_config(spec)
+    for path, text in sorted((overrides or {}).items(), key=lambda item: not item[0].endswith(".name")):
+        _override(settings, path, text)
+    return resolve(settings)
+
+
+def resolve(settings: Mapping[str, Any]) -> Config:
+    """The typed configuration of nested `settings`; every key checked, every default filled in.
+
+    Raises:
+      UserError: an unknown key, a wrong type or a value out of range; the message names the dotted key.
+    """
+    return _build(Config, settings, "config")
+
+
+def replace(config: Config, overrides: dict[str, str]) -> Config:
+    """`config` with texts by dotted key put in place, checked as in `load`."""
+    settings = to_dict(config)
+    for path, text in overrides.items():
+        _override(settings, path, text)
+    return resolve(settings)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain values that JSON holds and `resolve` reads back into an equal `Config`."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key."""
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _call_get_config(spec: str) -> dict[str, Any]:
+    path, _, argument = spec.partition(":")
+    file = Path(path)
+    if not file.is_file():
+        here = [str(p) for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
+        raise UserError(f"--config={spec}: there is no file '{path}'; {nearest(path, here)}")
+    module_spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"--config={spec}: line {error.lineno} is not Python: {error.msg}") from error
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config={spec}: '{path}' defines no get_config(argument=None)")
+    settings = module.get_config(argument) if argument else module.get_config()
+    return settings.to_dict() if hasattr(settings, "to_dict") else dict(settings)
+
+
+def _override(settings: dict[str, Any], path: str, text: str) -> None:
+    *sections, last = path.split(".")
+    place = settings
+    for name in sections:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise UserError(f"--config.{path}: '{name}' is a value, not a section")
+    value = literal(text)
+    if last == "name" and place.get("name") != value and sections != ["data"]:
+        place.clear()
+    place[last] = value
+
+
+def literal(text: str) -> Any:
+    """The Python literal that `text` is, `true` and `false` in any case, or the text itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _build(kind: type, settings: Any, path: str) -> Any:
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{path}: a section with keys is needed here, not {settings!r}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for name, value in settings.items():
+        if name not in fields:
+            raise UserError(f"{path}.{name}: no such key{_variant(kind, settings)}; {nearest(name, fields)}")
+        values[name] = _convert(value, hints[name], fields[name], f"{path}.{name}")
+    return kind(**values)
+
+
+def _variant(kind: type, settings: Mapping[str, Any]) -> str:
+    return f" for name='{settings['name']}'" if "name" in settings and kind is not Model and kind is not Data else ""
+
+
+def _convert(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, path)
+    if typing.get_origin(hint) is types.UnionType:
+        return _build(_choose(value, hint, field, path), value, path)
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise UserError(f"{path}: {value!r} is not valid; {nearest(str(value), choices)}")
+        return value
+    if typing.get_origin(hint) is tuple:
+        return _convert_tuple(value, typing.get_args(hint), field, path)
+    return _check_range(_convert_scalar(value, hint, path), field, path)
+
+
+def _choose(value: Any, hint: Any, field: dataclasses.Field, path: str) -> type:
+    """The variant that the section's `name` chooses; without a name the default's."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{path}: a section with keys is needed here, not {value!r}")
+    variants = {variant.name: variant for variant in typing.get_args(hint)}
+    name = value.get("name", field.default.name)
+    if name not in variants:
+        raise UserError(f"{path}.name: {name!r} is not valid; {nearest(str(name), variants)}")
+    return variants[name]
+
+
+def _convert_tuple(value: Any, hints: tuple, field: dataclasses.Field, path: str) -> tuple:
+    if not isinstance(value, tuple | list):
+        raise UserError(f"{path}: a list of values is needed here, not {value!r}")
+    if hints[-1] is Ellipsis:
+        hints = (hints[0],) * len(value)
+    if len(hints) != len(value):
+        raise UserError(f"{path}: {len(hints)} values are needed here, not {len(value)}")
+    parts = tuple(_check_range(_convert_scalar(v, h, path), field, path) for v, h in zip(value, hints, strict=True))
+    if field.name not in ("mean", "std") and list(parts) != sorted(parts):
+        raise UserError(f"{path}: the values must not decrease, got {parts}")
+    return parts
+
+
+def _convert_scalar(value: Any, hint: type, path: str) -> Any:
+    if hint is dict or typing.get_origin(hint) is dict:
+        hint = dict
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UserError(f"{path}: {value!r} is not valid; a value of type {hint.__name__} is needed")
+    return value
+
+
+def _check_range(value: Any, field: dataclasses.Field, path: str) -> Any:
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    if (
+        (low is not None and value < low)
+        or (high is not None and value > high)
+        or (isinstance(value, float) and math.isnan(value))
+    ):
+        bounds = f"at least {low:g}" if high is None else f"in [{low:g}, {high:g}]"
+        raise UserError(f"{path}: {value!r} is out of range; it must be {bounds}")
+    return value

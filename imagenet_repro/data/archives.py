@@ -1,0 +1,154 @@
+"""The two archives of ILSVRC 2012 that a person downloads, looked at before tfds spends hours on them."""
+
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagenet_repro.errors import UserError
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What is known of an official archive."""
+
+    name: str
+    size: int  # bytes
+    md5: str
+    members: int
+    pattern: str  # of its members' names
+    holds: str
+
+
+ARCHIVES = (
+    Archive(
+        "ILSVRC2012_img_train.tar",
+        147_897_477_120,
+        "1d675b47d978889d74fa0da5fadfb00e",
+        1000,
+        r"n\d{8}\.tar",
+        "archives of classes",
+    ),
+    Archive(
+        "ILSVRC2012_img_val.tar",
+        6_744_924_160,
+        "29b22e2961454d5413ddabcf34fc5622",
+        50_000,
+        r"ILSVRC2012_val_\d{8}\.JPEG",
+        "images",
+    ),
+)
+_PARTIAL = (
+    ".part",
+    ".partial",
+    ".crdownload",
+    ".download",
+    ".tmp",
+    ".aria2",
+    ".!qB",
+)  # endings of browsers and others
+
+
+def check(manual_dir: str | None) -> tuple[str, ...]:
+    """Look for both archives in `manual_dir` and read their tables of contents to the end.
+
+    Returns:
+        Sentences about what differs from the official archives without being an error.
+
+    Raises:
+        UserError: an archive is missing, misplaced, cut short or something else; the message says what to type.
+    """
+    if not manual_dir:
+        raise UserError(
+            "imagenet2012 has to be downloaded by hand: register at https://image-net.org/download-images, get\n"
+            + "".join(f"  {archive.name}  ({archive.size / 1e9:.1f} GB, md5 {archive.md5})\n" for archive in ARCHIVES)
+            + "into one directory, then type:\n  python main.py prepare imagenet2012 --manual_dir=DIRECTORY"
+        )
+    directory = Path(manual_dir).expanduser()
+    if not directory.is_dir():
+        raise UserError(f"manual_dir {directory} is no directory")
+    problems = [_absence(directory, archive) for archive in ARCHIVES if not (directory / archive.name).is_file()]
+    if problems:
+        raise UserError("imagenet2012 cannot be prepared:\n" + "\n".join(f"- {problem}" for problem in problems))
+    return tuple(note for archive in ARCHIVES for note in _differences(directory / archive.name, archive))
+
+
+def _absence(directory: Path, archive: Archive) -> str:
+    """Why an archive is not where it should be, as far as its surroundings tell."""
+    for ending in _PARTIAL:
+        partial = directory / (archive.name + ending)
+        if partial.exists():
+            return (
+                f"{partial} is a download that did not finish ({partial.stat().st_size:,} of {archive.size:,} bytes); "
+                f"resume it until {archive.name} is there"
+            )
+    elsewhere = [*directory.glob(f"*/{archive.name}"), *directory.parent.glob(archive.name)]
+    if elsewhere:
+        return f"{archive.name} is not in {directory} but in {elsewhere[0].parent}: type --manual_dir={elsewhere[0].parent}"
+    extracted = _extracted(directory, archive)
+    if extracted:
+        return (
+            f"{archive.name} is not in {directory}, and {extracted} looks like its content: tfds reads the archive "
+            "itself. Put it there; or, with both splits as SPLIT/CLASS/IMAGE, type: python main.py prepare folder:PATH"
+        )
+    return (
+        f"{archive.name} is not in {directory}. Download it ({archive.size / 1e9:.1f} GB, md5 {archive.md5}) from "
+        "https://image-net.org/download-images after registration"
+    )
+
+
+def _extracted(directory: Path, archive: Archive) -> Path | None:
+    stem = archive.name.removesuffix(".tar")
+    split = stem.rsplit("_", 1)[-1]
+    for candidate in (stem, split, f"ILSVRC/Data/CLS-LOC/{split}", f"Data/CLS-LOC/{split}"):
+        if (directory / candidate).is_dir():
+            return directory / candidate
+    return next((path for path in directory.iterdir() if re.fullmatch(archive.pattern, path.name)), None)
+
+
+def _differences(path: Path, archive: Archive) -> Iterator[str]:
+    names = _members(path)
+    fitting = sum(bool(re.fullmatch(archive.pattern, name)) for name in names)
+    if not fitting:
+        some = ", ".join(names[:3]) or "nothing"
+        raise UserError(f"{path} is not the official archive: it should hold {archive.holds}, and holds {some}")
+    size = path.stat().st_size
+    if len(names) != archive.members:
+        yield (
+            f"{path.name} holds {len(names):,} {archive.holds} instead of the official {archive.members:,}"
+            + (
+                "; tfds labels them by their rank among the names, so the labels are wrong"
+                if "val" in path.name
+                else ""
+            )
+        )
+    if size != archive.size:
+        yield f"{path.name} has {size:,} bytes instead of the official {archive.size:,} (md5 {archive.md5})"
+
+
+def _members(path: Path) -> list[str]:
+    """Names in an archive, which is read from header to header; what follows the last one must be there too."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            names = archive.getnames()
+            end = archive.offset
+        with path.open("rb") as file:
+            file.seek(end)
+            complete = not any(file.read(512)) and file.tell() == end + 512
+    except (tarfile.TarError, EOFError) as error:
+        raise _truncated(path, str(error)) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if not complete:
+        raise _truncated(path, "no end-of-archive mark")
+    return names
+
+
+def _truncated(path: Path, reason: str) -> UserError:
+    archive = next(archive for archive in ARCHIVES if archive.name == path.name)
+    return UserError(
+        f"{path} ({path.stat().st_size:,} bytes) is cut short or no tar archive: {reason}. The official one has "
+        f"{archive.size:,} bytes; resume or repeat the download, then compare\n"
+        f"  md5sum {path}\nwith {archive.md5}"
+    )

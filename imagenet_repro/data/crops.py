@@ -1,0 +1,153 @@
+"""The crops a host takes of decoded images, by the dataclass of `config.py` that describes them.
+
+`antialias` widens the kernel with the shrinking factor and is Pillow's resize, as in torchvision and timm; without
+it the resize is OpenCV's, which samples the same few pixels at any scale, as tf.image and Caffe do. `area` averages
+over the pixels a new one covers in both. Pillow's bicubic has a = -0.5, OpenCV's a = -0.75.
+"""
+
+import functools
+import math
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from imagenet_repro.config import CenterCrop, Crop, InceptionCrop, PadCrop, ScaleJitterCrop, ShorterSideCrop
+from imagenet_repro.errors import UserError
+
+_OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
+_PILLOW = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "area": Image.Resampling.BOX,
+}
+_ATTEMPTS = 10
+# A side of 1 beside one of 65,535 would take 13 GB at shorter side 256. Only the centre of a longer strip is used.
+_LONGEST = 32
+
+
+def crop(
+    image: UInt8[np.ndarray, "h w 3"], spec: Crop, size: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """Takes the crop that `spec` describes.
+
+    Args:
+        image: RGB, any height and width from 1.
+        spec: one of the crops of `config.py`.
+        size: pixels of the result's sides.
+        rng: decides what is random about the crop; a crop without randomness leaves it alone.
+
+    Raises:
+        UserError: as `check`.
+    """
+    check(spec, size)
+    return np.ascontiguousarray(_take(spec, image, size, rng))
+
+
+def check(spec: Crop, size: int) -> None:
+    """Raises `UserError` where a crop of `size` pixels does not fit into the shorter side that `spec` resizes to."""
+    shortest = {ShorterSideCrop: lambda: spec.resize, ScaleJitterCrop: lambda: min(spec.resize)}.get(type(spec))
+    if shortest and shortest() < size:
+        raise UserError(
+            f"crop {spec.name!r} resizes the shorter side to {shortest()}, which is less than the image size of {size}"
+        )
+    if isinstance(spec, ScaleJitterCrop) and spec.resize[0] > spec.resize[1]:
+        raise UserError(f"crop {spec.name!r}: resize = {spec.resize} must be (smallest, largest)")
+    for name in ("area", "aspect"):
+        low, high = getattr(spec, name, (0, 0))
+        if low > high:
+            raise UserError(f"crop {spec.name!r}: {name} = {(low, high)} must be (smallest, largest)")
+
+
+@functools.singledispatch
+def _take(spec: Crop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    raise TypeError(f"no crop for {type(spec).__name__}")
+
+
+@_take.register
+def _(spec: InceptionCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    top, left, height, width = inception_box(image.shape[0], image.shape[1], spec.area, spec.aspect, rng)
+    return resize(image[top : top + height, left : left + width], size, size, spec.kernel, spec.antialias)
+
+
+@_take.register
+def _(spec: ShorterSideCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    square = _centre(_resize_shorter_side(image, spec.resize, spec.kernel, spec.antialias), spec.resize)
+    return _random_window(square, size, rng)
+
+
+@_take.register
+def _(spec: ScaleJitterCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    shorter = int(rng.integers(spec.resize[0], spec.resize[1] + 1))
+    return _random_window(_resize_shorter_side(image, shorter, spec.kernel, spec.antialias), size, rng)
+
+
+@_take.register
+def _(spec: CenterCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    shorter = math.floor(size / spec.ratio + 1e-6)
+    return _centre(_resize_shorter_side(image, shorter, spec.kernel, spec.antialias), size)
+
+
+@_take.register
+def _(spec: PadCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    square = _centre(_resize_shorter_side(image, size, spec.kernel, spec.antialias), size)
+    margin = (spec.padding, spec.padding)
+    return _random_window(np.pad(square, (margin, margin, (0, 0))), size, rng)
+
+
+def inception_box(
+    height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Draws the box (top, left, height, width) of a random-resized crop, with torchvision's ten attempts.
+
+    Where none of the ten fits, the box is the largest central one whose aspect lies in the range.
+    """
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    for _ in range(_ATTEMPTS):
+        target = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    w, h = width, height
+    if width / height < aspect[0]:
+        h = max(1, round(width / aspect[0]))
+    elif width / height > aspect[1]:
+        w = max(1, round(height * aspect[1]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def resize(
+    image: UInt8[np.ndarray, "h w 3"], height: int, width: int, kernel: str, antialias: bool
+) -> UInt8[np.ndarray, "{height} {width} 3"]:
+    """Resizes with the kernel `bilinear`, `bicubic` or `area`; by Pillow with antialias, else by OpenCV."""
+    if image.shape[:2] == (height, width):
+        return image
+    if antialias:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), _PILLOW[kernel]))
+    return cv2.resize(image, (width, height), interpolation=_OPENCV[kernel])
+
+
+def _resize_shorter_side(image: np.ndarray, shorter: int, kernel: str, antialias: bool) -> np.ndarray:
+    """Resizes to a shorter side, the longer one in proportion and cut to whole pixels as in torchvision."""
+    height, width = image.shape[:2]
+    longest = _LONGEST * min(height, width)
+    if max(height, width) > longest:
+        top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+        image = image[top : top + longest, left : left + longest]
+        height, width = image.shape[:2]
+    if height <= width:
+        return resize(image, shorter, shorter * width // height, kernel, antialias)
+    return resize(image, shorter * height // width, shorter, kernel, antialias)
+
+
+def _centre(image: np.ndarray, size: int) -> np.ndarray:
+    """The central square; half a pixel goes to the even side, as in torchvision's CenterCrop."""
+    top, left = round((image.shape[0] - size) / 2), round((image.shape[1] - size) / 2)
+    return image[top : top + size, left : left + size]
+
+
+def _random_window(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    top, left = rng.integers(image.shape[0] - size + 1), rng.integers(image.shape[1] - size + 1)
+    return image[top : top + size, left : left + size]

@@ -1,0 +1,392 @@
+"""Batches of cropped uint8 images from a split, in an order that is arithmetic.
+
+Position p of a run, counted from its first image over all hosts, is an image of epoch p // N; which one, follows
+from (seed, epoch) by a pseudo-random permutation that needs no memory. The crop's randomness follows from
+(seed, epoch, index). So the batch of a step depends on the configuration and the step alone: not on where a run was
+stopped, nor on how many hosts, worker processes or threads read it.
+
+Grain runs the threads and processes; what an element is, is said here.
+"""
+
+import dataclasses
+import functools
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypedDict
+
+import grain
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+from imagenet_repro.config import Crop, Data
+from imagenet_repro.data import crops
+from imagenet_repro.data.decode import DecodeError, decode
+from imagenet_repro.data.sources import Split
+from imagenet_repro.errors import UserError
+
+# Elements that Grain may hold decoded ahead of the batch being put together; an element of 224 px takes 150 kB.
+_MAX_AHEAD = 1024
+# Above this many cores the interpreter lock, held for about 0.1 ms of an image, costs more than processes do.
+_CORES_PER_PROCESS = 16
+_ENDLESS = 2**40  # steps
+
+
+class Batch(TypedDict):
+    """One process's share of a batch; the axis b has batch_size / process_count elements."""
+
+    image: UInt8[np.ndarray, "b s s 3"]  # RGB
+    label: Int32[np.ndarray, " b"]
+    epoch: Int32[np.ndarray, " b"]
+    index: Int32[np.ndarray, " b"]  # in the split; -1 for padding
+    weight: Float32[np.ndarray, " b"]  # 1; in evaluation 0 for padding and for records that cannot be decoded
+    replaced: Int32[np.ndarray, " b"]  # index of the record that could not be decoded, else -1
+
+
+class _Position(NamedTuple):
+    epoch: int
+    index: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    """Grain's random-access source: element k, decoded and cropped. Batches are `share` consecutive elements.
+
+    With n worker processes, Grain gives worker w the elements w, w + n, w + 2n, … and then takes one batch of each
+    worker in turn. `_position` undoes that: batches come out in one order for any n.
+    """
+
+    split: Split
+    spec: Crop
+    size: int
+    batch_size: int  # over all processes
+    share: int  # of this process
+    offset: int  # of this process's share in the batch
+    workers: int
+    max_bad: int  # records that may be undecodable before a run stops
+    seed: int | None = None  # None: evaluation
+    start_step: int = 0
+    num_steps: int = 0
+
+    def __len__(self) -> int:
+        rounds = -(-self.num_steps // self.workers)
+        return rounds * self.workers * self.share
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        position = self._position(k)
+        if self.seed is not None:
+            return self._train(*self._shuffled(position, self.seed))
+        if position < self.split.num_examples:
+            return self._evaluate(position)
+        return self._element(self._blank(), weight=0.0)
+
+    def _position(self, k: int) -> int:
+        """The position in the run of element k, counted over all processes."""
+        turn, worker = divmod(k, self.workers)
+        batch, place = divmod(turn, self.share)
+        step = self.start_step + batch * self.workers + worker
+        return step * self.batch_size + self.offset + place
+
+    def _shuffled(self, position: int, seed: int) -> _Position:
+        epoch, place = divmod(position, self.split.num_examples)
+        last = self.split.num_examples - 1
+        index = grain.experimental.index_shuffle(place, max_index=last, seed=_shuffle_seed(seed, epoch), rounds=4)
+        return _Position(epoch, index)
+
+    def _train(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+        """The image, or the next one of the split that can be decoded."""
+        count = self.split.num_examples
+        for candidate in range(index, index + min(self.max_bad + 1, count)):
+            chosen = candidate % count
+            record = self.split.records[chosen]
+            try:
+                image = self._crop(decode(record.image), self.seed, epoch, chosen)
+            except DecodeError:
+                continue
+            replaced = -1 if chosen == index else index
+            return self._element(image, label=record.label, epoch=epoch, index=chosen, replaced=replaced)
+        raise UserError(_too_many(self.split, range(index, candidate + 1), self.max_bad))
+
+    def _evaluate(self, index: int) -> dict[str, np.ndarray]:
+        record = self.split.records[index]
+        try:
+            image = self._crop(decode(record.image), 0, 0, index)
+        except DecodeError:
+            return self._element(self._blank(), label=record.label, index=index, weight=0.0, replaced=index)
+        return self._element(image, label=record.label, index=index)
+
+    def _crop(self, image: np.ndarray, seed: int, epoch: int, index: int) -> np.ndarray:
+        rng = np.random.Generator(np.random.Philox(key=(seed << 32 | epoch, index)))
+        return crops.crop(image, self.spec, self.size, rng)
+
+    def _blank(self) -> np.ndarray:
+        return np.zeros((self.size, self.size, 3), np.uint8)
+
+    @staticmethod
+    def _element(
+        image: np.ndarray, *, label: int = 0, epoch: int = 0, index: int = -1, weight: float = 1.0, replaced: int = -1
+    ) -> dict[str, Any]:
+        numbers = {"label": label, "epoch": epoch, "index": index, "replaced": replaced}
+        numbers = {name: np.int32(value) for name, value in numbers.items()}
+        return {"image": image, "weight": np.float32(weight), **numbers}
+
+
+@functools.lru_cache(maxsize=64)
+def _shuffle_seed(seed: int, epoch: int) -> int:
+    """32 bits that tell (seed, epoch) apart, by NumPy's hash, which never changes."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint32)[0])
+
+
+def train_batches(
+    split: Split,
+    data: Data,
+    spec: Crop,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_steps: int | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """This process's share of the batches from `start_step` on, shuffled anew in each epoch.
+
+    A batch may end one epoch and begin the next, so that no image is dropped. A record that cannot be decoded is
+    replaced by the next index of the split, whose own crop and augmentation it gets; `replaced` names it.
+
+    Args:
+        split: what to read.
+        data: image_size, threads, workers and max_bad_share are used.
+        spec: the crop.
+        batch_size: images of a step over all processes.
+        seed: of order and crops, in [0, 2^31).
+        start_step: of the first batch.
+        num_steps: how many batches; None: without end.
+        process_index: this process among those that train together.
+        process_count: how many these are.
+
+    Raises:
+        UserError: the batch size is not a multiple of the number of processes, the crop does not fit, or more
+            records in a row cannot be decoded than the whole split may have.
+    """
+    images = _images(
+        split,
+        data,
+        spec,
+        size=data.image_size,
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    steps = _ENDLESS if num_steps is None else num_steps
+    return _read(dataclasses.replace(images, seed=seed, start_step=start_step, num_steps=steps), data)
+
+
+def eval_batches(
+    split: Split, data: Data, spec: Crop, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """Every image of the split once over all processes, in the split's order; each process gets as many batches.
+
+    The last batch is filled up with weight 0, index -1 and label 0. A record that cannot be decoded is black, keeps
+    its label and index, and has weight 0 too; `replaced` names it.
+
+    Raises:
+        UserError: as `train_batches`.
+    """
+    size = data.eval_image_size or data.image_size
+    images = _images(
+        split,
+        data,
+        spec,
+        size=size,
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    return _read(dataclasses.replace(images, num_steps=-(-split.num_examples // batch_size)), data)
+
+
+def _images(
+    split: Split, data: Data, spec: Crop, *, size: int, batch_size: int, process_index: int, process_count: int
+) -> _Images:
+    if batch_size % process_count:
+        raise UserError(f"a batch of {batch_size} images cannot be shared equally by {process_count} processes")
+    crops.check(spec, size)
+    share = batch_size // process_count
+    return _Images(
+        split=split,
+        spec=spec,
+        size=size,
+        batch_size=batch_size,
+        share=share,
+        offset=process_index * share,
+        workers=max(1, readers(data)[1]),
+        max_bad=_allowed(split, data),
+    )
+
+
+def _read(images: _Images, data: Data) -> Iterator[Batch]:
+    threads, workers = readers(data)
+    ahead = min(_MAX_AHEAD, max(2 * threads, images.share))
+    dataset = grain.MapDataset.source(images).to_iter_dataset(grain.ReadOptions(threads, ahead)).batch(images.share)
+    if workers:
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
+    iterator = iter(dataset)
+    try:
+        for _ in range(images.num_steps):
+            yield next(iterator)
+    finally:
+        iterator.close()
+
+
+def readers(data: Data) -> tuple[int, int]:
+    """Threads per process, and worker processes (0: none, the threads are this process's own).
+
+    From the configuration, else from the cores this process may use: two threads to a core, so that reading and
+    decoding overlap, and beside more than 16 cores one process to 16, since threads share Python's lock.
+    """
+    cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
+    workers = data.workers
+    if workers < 0:
+        workers = cores // _CORES_PER_PROCESS if cores > _CORES_PER_PROCESS else 0
+    return data.threads or max(2, 2 * cores // max(1, workers)), workers
+
+
+def _start_worker(worker: int, workers: int) -> None:
+    """Makes a reading process a good citizen, before it reads."""
+    # Ctrl-C reaches every process of a terminal; the training process finishes its step and ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if "jax" in sys.modules:  # Grain imports it; a reader must not claim an accelerator
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed training process ends its readers no more; they see it by themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _allowed(split: Split, data: Data) -> int:
+    return int(data.max_bad_share * split.num_examples)
+
+
+def _too_many(split: Split, bad: Iterable[int], allowed: int) -> str:
+    bad = [index % split.num_examples for index in bad]
+    names = [f"  {_describe(split, index)}" for index in bad[:20]]
+    if len(bad) > len(names):
+        names.append(f"  … and {len(bad) - len(names)} more")
+    return (
+        f"{len(bad)} of the {split.num_examples} records of {split.name} {split.split} cannot be decoded; "
+        f"data.max_bad_share allows {allowed}. Repair and prepare them again, or allow more:\n" + "\n".join(names)
+    )
+
+
+def _describe(split: Split, index: int) -> str:
+    """A record's id and what is wrong with it."""
+    record = split.records[index]
+    try:
+        decode(record.image)
+    except DecodeError as error:
+        return f"{record.id}: {error}"
+    return f"{record.id}: can be decoded now"
+
+
+class BadRecords:
+    """The records of a split that could not be decoded, each counted once however often it was drawn.
+
+    Every process counts what its own batches held; `data.max_bad_share` is a share of the split's records.
+
+    Attributes:
+        names: the ids of the records, in the order in which they were met.
+    """
+
+    def __init__(self, split: Split, data: Data, report: Callable[[str], None] | None = None):
+        """Counts records of `split`; `report` is called with one line for each record when it is first met."""
+        self.names: list[str] = []
+        self._split = split
+        self._allowed = _allowed(split, data)
+        self._report = report
+        self._seen: dict[int, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def update(self, batch: Batch) -> None:
+        """Takes down the undecodable records behind a batch."""
+        for index in batch["replaced"][batch["replaced"] >= 0].tolist():
+            if index in self._seen:
+                continue
+            self._seen[index] = None
+            self.names.append(self._split.records[index].id)
+            if self._report:
+                self._report(f"cannot decode {_describe(self._split, index)}")
+
+    def check(self) -> None:
+        """Raises `UserError`, naming the records, where they are more than `data.max_bad_share` of the split."""
+        if len(self) > self._allowed:
+            raise UserError(_too_many(self._split, self._seen, self._allowed))
+
+
+def prefetch_to_device(
+    batches: Iterator[Batch], put: Callable[[Batch], Any], depth: int = 2
+) -> Iterator[tuple[Batch, Any]]:
+    """Runs `put` on the batches ahead of the consumer, in a thread, so that transfer and computation overlap.
+
+    Args:
+        batches: host batches; closed, where it can be, when this ends.
+        put: starts the transfer of a batch to the devices and returns the arrays there.
+        depth: how many batches may lie on the devices beside the one in use.
+
+    Yields:
+        (host batch, what `put` returned), in order. What `batches` or `put` raises is raised here.
+    """
+    room = threading.Semaphore(depth)
+    ready: queue.SimpleQueue = queue.SimpleQueue()
+    stop = threading.Event()
+    thread = threading.Thread(target=_run_ahead, args=(batches, put, room, ready, stop), daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            room.release()
+            yield item
+    finally:
+        stop.set()
+        room.release()
+        thread.join(timeout=5)
+
+
+def _run_ahead(
+    batches: Iterator[Batch],
+    put: Callable[[Batch], Any],
+    room: threading.Semaphore,
+    ready: queue.SimpleQueue,
+    stop: threading.Event,
+) -> None:
+    """The thread of `prefetch_to_device`: puts ((host, device), None), at the end (None, None) or (None, error)."""
+    error = None
+    try:
+        while room.acquire() and not stop.is_set():
+            batch = next(batches, None)
+            if batch is None:
+                break
+            ready.put(((batch, put(batch)), None))
+    except BaseException as raised:  # the consumer's to handle
+        error = raised
+    finally:
+        close = getattr(batches, "close", None)
+        if close:
+            close()
+        ready.put((None, error))

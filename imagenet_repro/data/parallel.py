@@ -1,0 +1,26 @@
+"""Work in order on several cores, with a bounded number of results waiting."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import Any
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ordered_map(executor: Executor, function: Callable, items: Iterable, ahead: int) -> Iterator[Any]:
+    """The results of `function` on `items` in their order, of which at most `ahead` are computed before their turn.
+
+    `Executor.map` would submit every item at once and hold every result.
+    """
+    pending = deque()
+    for item in items:
+        pending.append(executor.submit(function, item))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

@@ -1,0 +1,246 @@
+"""A split of a prepared data set as random access to encoded images, through tfds and without TensorFlow."""
+
+import bisect
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from imagenet_repro.config import Data
+from imagenet_repro.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+# Features in which data sets of tfds keep a name of their own for each image, the most telling first.
+_ID_FEATURES = ("file_name", "filename", "image/filename", "id")
+
+
+class Record(NamedTuple):
+    """One image of a split as it is stored."""
+
+    image: bytes  # encoded
+    label: int
+    id: str  # the data set's own id, else "<split>/<index in the whole split>"
+
+
+class Records(Sequence):
+    """Random access to the records of a split; threads may read at once.
+
+    It is pickled as where it lies and opened again by the process that reads it.
+    """
+
+    def __init__(self, directory: str, split: str):
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        self.directory = directory
+        self.split = split
+        builder = tfds.builder_from_directory(directory)
+        self._image_key, self._label_key = _image_and_label(builder)
+        self._id_key = next((key for key in _ID_FEATURES if key in builder.info.features), None)
+        self._starts, self._origins = _origins(builder, split)
+        # The three features are taken out of the stored tf.train.Example here: 8 us of a full-size image, where tfds'
+        # way through every feature's decoder took 58.
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        self._source = builder.as_data_source(split, deserialize_method=raw, file_format="array_record")
+        self._parse = tf_example_pb2.Example.FromString
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        """Reads one record.
+
+        Raises:
+            IndexError: the index is not in [0, len).
+            UserError: the file that holds the record is damaged or gone.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        try:
+            stored = self._source[index]
+        except Exception as error:  # whatever the file system and the format's reader raise
+            raise UserError(
+                f"record {self.id_of(index)} in {self.directory} cannot be read: {error}. "
+                "The prepared files are damaged or gone; remove that directory and prepare the data set again."
+            ) from error
+        feature = self._parse(stored).features.feature
+        image = feature[self._image_key].bytes_list.value[0]
+        label = feature[self._label_key].int64_list.value[0]
+        return Record(image, label, self._id(feature[self._id_key]) if self._id_key else self.id_of(index))
+
+    @staticmethod
+    def _id(feature: Any) -> str:
+        """A text or a number, as tfds stores them."""
+        if feature.bytes_list.value:
+            return feature.bytes_list.value[0].decode()
+        return str(feature.int64_list.value[0])
+
+    def id_of(self, index: int) -> str:
+        """The id of a record of a data set that has none of its own: "<split>/<index in the whole split>"."""
+        part = bisect.bisect_right(self._starts, index) - 1
+        split, first = self._origins[part]
+        return f"{split}/{first + index - self._starts[part]}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Records, (self.directory, self.split)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of an image-classification data set."""
+
+    name: str  # with the config: "imagenet_v2/matched-frequency"
+    split: str  # in tfds' syntax, such as "train[:99%]"
+    version: str
+    class_names: tuple[str, ...]
+    num_examples: int
+    records: Sequence  # records[i] is a Record
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the labels count from zero."""
+        return len(self.class_names)
+
+
+def data_directory(data_dir: str = "") -> Path:
+    """Where tfds keeps its data sets: the argument, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def open_split(data: Data, split: str) -> Split:
+    """Opens a split of the prepared data set `data.name` below `data.data_dir`.
+
+    Args:
+        data: names the data set as tfds does, `name[/config][:version]`, and the directory.
+        split: in tfds' syntax, such as `train`, `train[:99%]` or `train+validation`.
+
+    Raises:
+        UserError: the data set is unknown, not prepared, prepared as TFRecord or not one of labelled images; the
+            split is unknown or empty; or a file is missing.
+    """
+    builder = _find(data.name, data_directory(data.data_dir))
+    _require_random_access(builder, data.name)
+    _, label_key = _image_and_label(builder)
+    info = _split_info(builder, split)
+    _require_files(builder, info)
+    config = f"/{builder.builder_config.name}" if builder.builder_config else ""
+    label = builder.info.features[label_key]
+    return Split(
+        name=builder.name + config,
+        split=split,
+        version=str(builder.version),
+        class_names=tuple(label.names or map(str, range(label.num_classes))),
+        num_examples=info.num_examples,
+        records=Records(os.fspath(builder.data_dir), split),
+    )
+
+
+def _find(name: str, directory: Path) -> "tfds.core.DatasetBuilder":
+    """The reader of a prepared data set, whoever prepared it: the files describe themselves."""
+    import tensorflow_datasets as tfds
+
+    if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
+        raise UserError(f"data.name = {name!r} is not of the form name[/config][:version]")
+    try:
+        return tfds.core.read_only_builder.builder_from_files(name, data_dir=directory)
+    except tfds.core.registered.DatasetNotFoundError:
+        raise UserError(_why_not_found(name, directory)) from None
+
+
+def _why_not_found(name: str, directory: Path) -> str:
+    import tensorflow_datasets as tfds
+
+    base = re.split("[/:]", name)[0]
+    prepared = sorted(path.name for path in directory.glob("*") if path.is_dir()) if directory.is_dir() else []
+    if base in prepared:
+        found = sorted(
+            str(path.parent.relative_to(directory / base)) for path in (directory / base).rglob("features.json")
+        )
+        if found:
+            return f"data set {name!r} is not prepared in {directory}; of {base!r} there is: {', '.join(found)}"
+    known = {*tfds.list_builders(with_community_datasets=False), *prepared, "fractal"}
+    if base not in known:
+        return f"unknown data set {name!r}, not prepared in {directory} either: {nearest(base, known)}"
+    return f"data set {name!r} is not prepared in {directory}. Type:\n  {_prepare_command(name, directory)}"
+
+
+def _prepare_command(name: str, directory: str | os.PathLike) -> str:
+    return f"python main.py prepare {name} --data_dir={os.fspath(directory)}"
+
+
+def _require_random_access(builder: "tfds.core.DatasetBuilder", name: str) -> None:
+    formats = {file_format.value for file_format in builder.info.available_file_formats()}
+    if "array_record" in formats:
+        return
+    raise UserError(
+        f"data set {name!r} in {builder.data_dir} is stored as {', '.join(sorted(formats)) or 'an unknown format'}, "
+        "which has no random access. To convert it to ArrayRecord, type:\n  " + _prepare_command(name, _root(builder))
+    )
+
+
+def _root(builder: "tfds.core.DatasetBuilder") -> Path:
+    """The directory of data sets above <root>/<name>/[<config>/]<version>."""
+    return Path(os.fspath(builder.data_dir)).parents[2 if builder.builder_config else 1]
+
+
+def _image_and_label(builder: "tfds.core.DatasetBuilder") -> tuple[str, str]:
+    """The names of the two features of an image-classification data set."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    keys = builder.info.supervised_keys or ("image", "label")
+    image, label = (features.get(key) if isinstance(key, str) else None for key in keys[:2])
+    if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+        return keys[0], keys[1]
+    raise UserError(
+        f"data set {builder.name!r} is not one of image classification: it needs an image and a class label, "
+        f"and has {', '.join(f'{key} ({type(value).__name__})' for key, value in features.items())}"
+    )
+
+
+def _split_info(builder: "tfds.core.DatasetBuilder", split: str) -> Any:
+    """tfds' description of a split or a sub-split."""
+    splits = builder.info.splits
+    try:
+        info = splits[split]
+        if info.num_examples > 0:
+            return info
+        problem = "holds no image"
+    except (KeyError, ValueError, AssertionError) as error:
+        problem = f"is not valid ({str(error).splitlines()[0]})"
+    sizes = ", ".join(f"{name} ({splits[name].num_examples} images)" for name in splits)
+    raise UserError(
+        f"split {split!r} of data set {builder.name!r} {problem}. There are: {sizes}; also parts and sums of them, "
+        "such as train[:99%] and train+validation"
+    )
+
+
+def _require_files(builder: "tfds.core.DatasetBuilder", info: Any) -> None:
+    paths = [instruction.filename for instruction in info.file_instructions]
+    missing = [path for path in paths if not os.path.exists(path)]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(paths)} files of data set {builder.name!r} are missing, the first: {missing[0]}. "
+            f"Copy them back, or remove {builder.data_dir} and prepare the data set again."
+        )
+
+
+def _origins(builder: "tfds.core.DatasetBuilder", split: str) -> tuple[list[int], list[tuple[str, int]]]:
+    """Where the parts of a sub-split begin, and of each part its whole split and its first index there."""
+    place = {}
+    for name, info in builder.info.splits.items():
+        first = 0
+        for instruction in info.file_instructions:
+            place[instruction.filename] = (name, first)
+            first += instruction.examples_in_shard
+    starts, origins, start = [], [], 0
+    for instruction in builder.info.splits[split].file_instructions:
+        name, first = place[instruction.filename]
+        starts.append(start)
+        origins.append((name, first + instruction.skip))
+        start += instruction.take
+    return starts, origins

@@ -1,0 +1,1 @@
+"""Predictions of any system and what is scored from them."""

@@ -1,0 +1,228 @@
+"""What a system said about every image, stored once and read by everything downstream.
+
+A file of predictions is a NumPy `.npz` archive (a zip of `.npy` members) of n images and c classes:
+
+| key          | type    | shape          | meaning                                                                 |
+|--------------|---------|----------------|-------------------------------------------------------------------------|
+| `id`         | unicode | [n]            | the data set's own name of the image, unique                            |
+| `label`      | int32   | [n]            | class index of the ground truth; -1: the split has no labels            |
+| `top5`       | int32   | [n, min(5, c)] | best classes first, as the metric ordered the float32 scores; -1: none  |
+| `logits`     | float16 | [n, c]         | scores before any softmax                                               |
+| `provenance` | unicode | []             | a JSON object: what made the predictions                                |
+
+Without this package:
+
+    with np.load("predictions.npz") as file:
+        frame = pd.DataFrame({"id": file["id"], "label": file["label"], "best": file["top5"][:, 0]})
+
+float16 keeps three digits and ends at 65,504: finite scores beyond it are stored as ±65,504, never as infinities,
+and scores that were infinite (a masked class) or NaN stay so. Rounding can tie or clip what float32 told apart, so
+error rates are always taken from `top5`, not from `logits`.
+"""
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float16, Int, Int32, Shaped
+
+from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.metrics import GUESSES, ErrorRates
+
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+KEYS = ("id", "label", "top5", "logits", "provenance")
+MAX_NAMED = 3  # offending ids in one message
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Predictions of one system on the images of one split; the module's docstring has the fields."""
+
+    id: Shaped[np.ndarray, " n"]  # unicode
+    label: Int32[np.ndarray, " n"]
+    top5: Int32[np.ndarray, "n k"]
+    logits: Float16[np.ndarray, "n c"]
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def error_rates(self) -> ErrorRates:
+        """Both error rates, from `top5`. Raises `UserError` where there are no labels."""
+        if np.any(self.label < 0):
+            raise UserError("these predictions are of images without labels; score them against a file of labels")
+        right = self.top5 == self.label[:, None]
+        wrong = [int(np.sum(~np.any(right[:, :guesses], axis=1))) for guesses in (1, GUESSES)]
+        return ErrorRates(len(self), *wrong)
+
+
+class Collector:
+    """Gathers the batches of one process's share of an evaluation, without the padding."""
+
+    def __init__(self):
+        self._parts: list[tuple[np.ndarray, ...]] = []
+
+    def add(
+        self,
+        ids: Sequence[str],
+        labels: Int[np.ndarray, " b"],
+        top5: Int[np.ndarray, "b k"],
+        logits: Float[np.ndarray, "b c"],
+        weights: Float[np.ndarray, " b"],
+    ) -> None:
+        """Keeps the images whose weight is not zero; `ids` has an entry for each row, padding included."""
+        kept = np.asarray(weights) != 0
+        arrays = np.asarray(labels, np.int32), np.asarray(top5, np.int32), to_float16(logits)
+        self._parts.append((np.asarray(ids, dtype=np.str_)[kept], *(array[kept] for array in arrays)))
+
+    def predictions(self, provenance: dict[str, Any]) -> Predictions:
+        """All that was added, in that order. Raises `UserError` where nothing was."""
+        if not any(len(part[0]) for part in self._parts):
+            raise UserError("no image was predicted: the split is empty, or none of its images could be decoded")
+        return Predictions(*(np.concatenate(arrays) for arrays in zip(*self._parts, strict=True)), provenance)
+
+
+def to_float16(logits: Float[np.ndarray, "n c"]) -> Float16[np.ndarray, "n c"]:
+    """Rounded to float16, finite scores clipped to ±65,504; infinities and NaN kept."""
+    clipped = np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX)
+    return np.where(np.isfinite(logits), clipped, logits).astype(np.float16)
+
+
+def merge(shares: Sequence[Predictions], ids: Sequence[str] | None = None) -> Predictions:
+    """The shares of several processes as one, with the first share's provenance.
+
+    The images come in the order of `ids`, or sorted by id without it: an order that does not depend on the number
+    of processes. Raises `UserError` where an id occurs twice, is absent from `ids`, or lacks its prediction, and
+    where the shares have different numbers of classes.
+    """
+    classes = sorted({share.logits.shape[1] for share in shares})
+    if len(classes) != 1:
+        raise UserError(f"shares of predictions have different numbers of classes: {classes}")
+    every = {f.name: np.concatenate([getattr(share, f.name) for share in shares]) for f in _array_fields()}
+    _check_unique(every["id"], "the merged predictions")
+    order = np.argsort(every["id"])
+    if ids is not None:
+        _check_same_ids(every["id"], ids)
+        order = order[np.searchsorted(every["id"], np.asarray(ids, np.str_), sorter=order)]
+    return Predictions(**{name: array[order] for name, array in every.items()}, provenance=shares[0].provenance)
+
+
+def save(path: str | Path, predictions: Predictions) -> None:
+    """Writes the file in one piece: it is there whole or not at all, and an older one survives a failure.
+
+    Raises `SaveError` where it cannot be written (disk full, read-only), `UserError` for duplicate ids.
+    """
+    path = Path(path)
+    _check_unique(predictions.id, str(path))
+    arrays = {f.name: getattr(predictions, f.name) for f in _array_fields()}
+    provenance = np.asarray(json.dumps(predictions.provenance))
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez(file, **arrays, provenance=provenance)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise SaveError(f"could not write predictions to {path}: {error.strerror or error}") from error
+    finally:
+        if part.parent.is_dir():
+            part.unlink(missing_ok=True)
+
+
+def load(path: str | Path) -> Predictions:
+    """Reads and checks a file of predictions.
+
+    Raises `UserError` where it is absent, truncated or not an archive, lacks a key, has arrays of other types or
+    shapes, classes out of range, or the same id twice.
+    """
+    path = Path(path)
+    arrays = _read(path)
+    _check_arrays(path, arrays)
+    _check_unique(arrays["id"], str(path))
+    provenance = _parse_provenance(path, str(arrays.pop("provenance")))
+    integers = {key: arrays[key].astype(np.int32) for key in ("label", "top5")}
+    return Predictions(id=arrays["id"], logits=arrays["logits"], **integers, provenance=provenance)
+
+
+def _array_fields() -> list[dataclasses.Field]:
+    return [f for f in dataclasses.fields(Predictions) if f.name != "provenance"]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+        missing = [key for key in KEYS if key not in names]
+        if missing:
+            raise UserError(f"{path} is not a file of predictions: it lacks {', '.join(missing)}")
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in KEYS}
+    except FileNotFoundError:
+        raise UserError(f"there is no file of predictions {path}") from None
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise UserError(
+            f"{path} is truncated, damaged or not an .npz archive ({error}); make the predictions again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"could not read {path}: {error.strerror or error}") from error
+
+
+def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    kinds = {"id": ("U", 1), "label": ("i", 1), "top5": ("i", 2), "logits": ("f", 2), "provenance": ("U", 0)}
+    for key, (kind, dimensions) in kinds.items():
+        array = arrays[key]
+        if array.dtype.kind != kind or array.ndim != dimensions or (key == "logits" and array.itemsize != 2):
+            raise UserError(
+                f"{path}: '{key}' is {array.dtype} of shape {array.shape}, which is not the documented form "
+                "(imagenet_repro/evaluation/predictions.py)"
+            )
+    images, classes = arrays["logits"].shape
+    if images == 0:
+        raise UserError(f"{path} holds no image")
+    lengths = {key: len(arrays[key]) for key in ("id", "label", "top5", "logits")}
+    if len(set(lengths.values())) != 1:
+        raise UserError(f"{path}: different numbers of images: {lengths}")
+    if arrays["top5"].shape[1] != min(GUESSES, classes):
+        raise UserError(f"{path}: 'top5' has {arrays['top5'].shape[1]} columns for {classes} classes")
+    for key in ("label", "top5"):
+        low, high = arrays[key].min(), arrays[key].max()
+        if low < -1 or high >= classes:
+            raise UserError(f"{path}: '{key}' runs from {low} to {high}, outside the {classes} classes of 'logits'")
+
+
+def _parse_provenance(path: Path, text: str) -> dict[str, Any]:
+    try:
+        provenance = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: 'provenance' is not JSON: {error}") from error
+    if not isinstance(provenance, dict):
+        raise UserError(f"{path}: 'provenance' is not a JSON object")
+    return provenance
+
+
+def _check_unique(ids: Shaped[np.ndarray, " n"], where: str) -> None:
+    names, counts = np.unique(ids, return_counts=True)
+    if len(names) != len(ids):
+        raise UserError(f"{where}: the same id more than once: {_named(names[counts > 1])}")
+
+
+def _check_same_ids(found: Shaped[np.ndarray, " n"], expected: Sequence[str]) -> None:
+    expected = np.asarray(expected, np.str_)
+    _check_unique(expected, "the expected ids")
+    missing, unknown = np.setdiff1d(expected, found), np.setdiff1d(found, expected)
+    if len(missing):
+        raise UserError(f"{len(missing):,} images have no prediction: {_named(missing)}")
+    if len(unknown):
+        raise UserError(f"{len(unknown):,} predictions are of images outside the split: {_named(unknown)}")
+
+
+def _named(ids: Shaped[np.ndarray, " n"]) -> str:
+    more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""
+    return ", ".join(map(str, ids[:MAX_NAMED])) + more

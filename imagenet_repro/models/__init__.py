@@ -1,0 +1,71 @@
+"""The zoo: one family to a file, its variants as a table; nothing about training.
+
+`create(name)` makes a network, `names()` lists them, `SPECS` says what each is, `abstract(name)` gives shapes alone.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from imagenet_repro.errors import UserError, nearest
+from imagenet_repro.models import alexnet, resnet
+from imagenet_repro.models.initialise import initialise
+from imagenet_repro.models.layers import Network
+from imagenet_repro.models.spec import Spec
+
+FAMILIES = (alexnet, resnet)
+SPECS: dict[str, Spec] = {name: spec for family in FAMILIES for name, spec in family.VARIANTS.items()}
+_ALIASES = {alias: name for name, spec in SPECS.items() for alias in spec.aliases}
+
+
+def names() -> tuple[str, ...]:
+    """Every network's name, in the order of the story."""
+    return tuple(SPECS)
+
+
+def spec(name: str) -> Spec:
+    """What is known of the network `name` (or an alias of it). Raises UserError with the nearest name."""
+    name = _ALIASES.get(name, name)
+    if name not in SPECS:
+        raise UserError(f"no network is called '{name}': {nearest(name, [*SPECS, *_ALIASES])}")
+    return SPECS[name]
+
+
+def build(
+    name: str, *, rngs: nnx.Rngs, num_classes: int = 1000, dtype: DTypeLike = jnp.float32, **options: Any
+) -> Network:
+    """The network itself, to be called under a transformation; `create` and `abstract` are that.
+
+    Raises UserError for an unknown name or option.
+    """
+    found = spec(name)
+    for option in options:
+        if option not in found.options:
+            valid = ", ".join(f"{key}={default!r}" for key, default in found.options.items()) or "none"
+            raise UserError(f"{name} has no option '{option}'; its options and their defaults: {valid}")
+    if num_classes < 0:
+        raise UserError(f"{name}: num_classes is {num_classes}; it must be 0 (no head) or more")
+    return found.builder(*found.sizes, rngs=rngs, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
+
+
+def create(
+    name: str, num_classes: int = 1000, dtype: DTypeLike = jnp.float32, seed: int = 0, **options: Any
+) -> Network:
+    """The initialised network, in training mode; `.eval()` switches it to evaluation.
+
+    Called with float images [batch, height, width, 3] it returns float32 logits [batch, num_classes], or features
+    where `num_classes` is 0. `dtype` is that of the computation; parameters are float32. The same seed gives the same
+    parameters on every platform. `options` are the network's own (`spec(name).options`). Raises UserError for an
+    unknown name or option.
+    """
+    make = functools.partial(build, name, num_classes=num_classes, dtype=dtype, **options)
+    return initialise(lambda rngs: make(rngs=rngs), jax.random.key(seed))
+
+
+def abstract(name: str, num_classes: int = 1000, dtype: DTypeLike = jnp.float32, **options: Any) -> Network:
+    """The network with `jax.ShapeDtypeStruct`s for arrays: names, shapes and counts without allocating anything."""
+    return nnx.eval_shape(lambda: build(name, rngs=nnx.Rngs(0), num_classes=num_classes, dtype=dtype, **options))

@@ -1,0 +1,56 @@
+"""Where a number comes from: code, versions, devices."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from imagenet_repro import __version__
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "tensorflow-datasets",
+    "grain",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+)
+
+
+def collect() -> dict[str, Any]:
+    """JSON values: `imagenet_repro` (version), `commit`, `python`, `packages`, `devices`, `processes`, `cores`."""
+    import jax
+
+    kinds = Counter(device.device_kind for device in jax.devices())
+    return {
+        "imagenet_repro": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "devices": {"platform": jax.default_backend(), **kinds},
+        "processes": jax.process_count(),
+        "cores": os.cpu_count(),
+    }
+
+
+def commit() -> str:
+    """The commit of the working copy that the package lies in, with "+changes" where files differ from it."""
+    root = Path(__file__).parent.parent
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+changes" if changes else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    return result.stdout.strip()

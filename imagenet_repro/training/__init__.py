@@ -1,0 +1,1 @@
+"""State, step, parallelism, budget, optimizer, checkpoint, loop."""

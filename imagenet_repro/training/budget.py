@@ -1,0 +1,134 @@
+"""What a run may spend, what it has spent, and the one clock that follows from both: progress in [0, 1].
+
+An amount is a number and a unit: "90ep" epochs, "1.2e8img" images seen, "450000st" steps, "2e18flop" floating point
+operations of the training step, "3600s" seconds of training (without compilation, evaluation and saving).
+"""
+
+import dataclasses
+import math
+import re
+from typing import Literal
+
+from imagenet_repro.errors import UserError
+
+Unit = Literal["ep", "img", "st", "flop", "s"]
+UNITS = {"ep": "epochs", "img": "images", "st": "steps", "flop": "operations", "s": "seconds"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Amount:
+    """A positive quantity of one unit."""
+
+    value: float
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: str, key: str = "budget") -> "Amount":
+        """The amount that `text` names, such as "90ep".
+
+        Raises:
+          UserError: `text` is not a positive number followed by a unit; the message names `key`.
+        """
+        match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(ep|img|st|flop|s)\s*", text)
+        try:
+            value = float(match[1]) if match else 0.0
+        except ValueError:
+            value = 0.0
+        if not value > 0 or math.isinf(value):
+            units = ", ".join(f"{unit} ({name})" for unit, name in UNITS.items())
+            raise UserError(f"config.{key}: {text!r} is not an amount; write a positive number and a unit: {units}")
+        return cls(value, match[2])
+
+    def __str__(self) -> str:
+        return f"{self.value:g}{self.unit}"
+
+
+@dataclasses.dataclass
+class Spent:
+    """What training has used so far."""
+
+    steps: int = 0
+    images: int = 0
+    epochs: float = 0.0
+    flops: float = 0.0
+    seconds: float = 0.0
+
+    def of(self, unit: Unit) -> float:
+        """The amount spent of `unit`."""
+        return {"ep": self.epochs, "img": self.images, "st": self.steps, "flop": self.flops, "s": self.seconds}[unit]
+
+
+@dataclasses.dataclass(frozen=True)
+class Meter:
+    """What one step costs, so that what a number of steps has cost is arithmetic and not a sum.
+
+    Args:
+      batch_size: images in a step, over all devices.
+      num_examples: images in an epoch.
+      flops_per_step: floating point operations of a step, over all devices (models/counting.py).
+    """
+
+    batch_size: int
+    num_examples: int
+    flops_per_step: int
+
+    def spent(self, steps: int, seconds: float) -> Spent:
+        """What `steps` steps that took `seconds` of training time have used."""
+        images = steps * self.batch_size
+        return Spent(steps, images, images / self.num_examples, float(steps * self.flops_per_step), seconds)
+
+    def per_step(self, unit: Unit) -> float:
+        """What a step spends of `unit`; zero for seconds, which no arithmetic knows."""
+        return self.spent(1, 0.0).of(unit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """An amount and the meter it is read on."""
+
+    amount: Amount
+    meter: Meter
+
+    def progress(self, spent: Spent) -> float:
+        """The share of the budget that is spent, in [0, 1]."""
+        return min(1.0, spent.of(self.amount.unit) / self.amount.value)
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps until the budget is spent: the step that reaches it is the last. None for a budget of seconds."""
+        per_step = self.meter.per_step(self.amount.unit)
+        if not per_step:
+            return None
+        # A relative slack of 1e-12, so that 3 steps of 0.1 epochs make 0.3 epochs and not a fourth step.
+        return max(1, math.ceil(self.amount.value / per_step * (1 - 1e-12)))
+
+    def finished(self, spent: Spent) -> bool:
+        """Whether nothing is left to spend."""
+        if self.total_steps is not None:
+            return spent.steps >= self.total_steps
+        return spent.seconds >= self.amount.value
+
+
+@dataclasses.dataclass
+class Every:
+    """Tells when another `amount` has been spent since the start of the run.
+
+    The multiples are counted from zero, so a resumed run keeps the rhythm of the run it continues.
+    """
+
+    amount: Amount
+    _passed: int = 0
+
+    def _multiples(self, spent: Spent) -> int:
+        return math.floor(spent.of(self.amount.unit) / self.amount.value + 1e-9)
+
+    def start(self, spent: Spent) -> None:
+        """Counts multiples up to `spent` as passed."""
+        self._passed = self._multiples(spent)
+
+    def due(self, spent: Spent) -> bool:
+        """Whether a multiple has been passed since the last call that said so."""
+        multiples = self._multiples(spent)
+        due = multiples > self._passed
+        self._passed = multiples
+        return due

@@ -1,0 +1,240 @@
+"""Checkpoints by Orbax: written in the background, the last ones and the best kept, damage found before it is used.
+
+A checkpoint holds all that a run needs to go on: the train state (parameters, statistics, optimizer, average, step,
+random state) and what has been spent. Once it is written whole, a seal with the length and CRC-32 of every file is
+put beside it, since a flipped bit in an array would otherwise be restored without a word.
+"""
+
+import dataclasses
+import json
+import os
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.training.state import TrainState
+
+SEAL = "seal.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What came back from a checkpoint."""
+
+    state: TrainState
+    info: dict[str, Any]  # what `save` was given beside the state
+    step: int
+
+
+class Checkpoints:
+    """The checkpoints of one workdir.
+
+    Args:
+      directory: where they are kept; made when the first one is saved.
+      keep: how many of the last ones stay. The one with the lowest top-1 error stays as well.
+      say: told, as one line, of a checkpoint that is damaged and passed over.
+    """
+
+    def __init__(self, directory: Path, keep: int, say: Callable[[str], None] = print):
+        self._directory = directory.absolute()
+        self._say = say
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: -metrics["top1_error"], n=1, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            create=False,
+            cleanup_tmp_directories=os.access(self._directory, os.W_OK),
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
+            enable_background_delete=False,
+        )
+        self._prepare_directory()
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        self._sealer = ThreadPoolExecutor(1, "seal")
+        self._sealing: Future | None = None
+
+    def save(self, step: int, state: TrainState, info: dict[str, Any], top1_error: float | None = None) -> None:
+        """Starts to write a checkpoint; returns when the state has been copied off the devices.
+
+        Args:
+          step: its number.
+          state: arrays that every process can see a part of, over all devices.
+          info: JSON values to keep beside it.
+          top1_error: in [0, 1], where it was evaluated at this step; the lowest one makes the best checkpoint.
+
+        Raises:
+          SaveError: this one or the one before it could not be written.
+        """
+        self.wait()
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_plain(state)), info=ocp.args.JsonSave(info))
+        metrics = None if top1_error is None else {"top1_error": top1_error}
+        try:
+            self._manager.save(step, args=arguments, metrics=metrics, force=True)
+        except Exception as error:
+            raise self._failed(step, error) from error
+        self._sealing = self._sealer.submit(self._finish, step)
+
+    def check(self) -> None:
+        """Raises SaveError if the checkpoint being written has failed; does not wait."""
+        if self._sealing is not None and self._sealing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for the checkpoint being written; raises SaveError if it failed."""
+        if self._sealing is not None:
+            sealing, self._sealing = self._sealing, None
+            sealing.result()
+
+    def close(self) -> None:
+        """Waits, and ends the threads."""
+        try:
+            self.wait()
+        finally:
+            self._sealer.shutdown()
+            self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Steps of whole checkpoints, oldest first."""
+        return sorted(self._manager.all_steps(read=True))
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint with the lowest top-1 error, if one was evaluated."""
+        errors = {}
+        for step in self.steps():
+            metrics = self._manager.metrics(step)
+            if metrics and "top1_error" in metrics:
+                errors[step] = metrics["top1_error"]
+        return min(errors, key=lambda step: (errors[step], -step)) if errors else None
+
+    def restore(self, like: TrainState, which: str = "last") -> Restored | None:
+        """The last, the best or a numbered checkpoint, placed as `like` is.
+
+        Args:
+          like: arrays, or their shapes, types and shardings; any number of devices.
+          which: "last", "best" or a step. The last is the newest that is not damaged.
+
+        Returns:
+          None where there is no checkpoint and the last one was asked for.
+
+        Raises:
+          UserError: the one asked for is missing or damaged, all are damaged, or they are of another network.
+        """
+        steps = self.steps()
+        if which == "last":
+            return self._restore_newest(steps, like)
+        step = self.best_step() if which == "best" else int(which) if which.isdecimal() else None
+        if step not in steps:
+            raise UserError(f"{self._directory}: no checkpoint '{which}'; there are: last, best, {steps}")
+        return self._restore(step, like)
+
+    def _restore_newest(self, steps: list[int], like: TrainState) -> Restored | None:
+        for step in reversed(steps):
+            try:
+                return self._restore(step, like)
+            except DamagedError as error:
+                self._say(f"{error}; using the one before it")
+        if steps:
+            raise UserError(f"{self._directory}: every checkpoint is damaged; restore a copy or use a new --workdir")
+        return None
+
+    def _restore(self, step: int, like: TrainState) -> Restored:
+        self._check_seal(step)
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(like))
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
+        try:
+            found = self._manager.restore(step, args=arguments)
+        except Exception as error:
+            raise DamagedError(f"{self._path(step)} cannot be restored ({_short(error)})") from error
+        return Restored(_typed(found.state, like), dict(found.info), step)
+
+    def _prepare_directory(self) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveError(f"{self._directory} cannot be made: {error.strerror}; choose another --workdir") from error
+
+    def _path(self, step: int) -> Path:
+        return self._directory / str(step)
+
+    def _finish(self, step: int) -> None:
+        """Waits until Orbax has renamed the checkpoint into place, then seals it."""
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+            if jax.process_index() == 0:
+                seal = json.dumps(_fingerprints(self._path(step)), indent=1)
+                (self._path(step) / SEAL).write_text(seal)
+        except Exception as error:
+            raise self._failed(step, error) from error
+
+    def _failed(self, step: int, error: Exception) -> SaveError:
+        steps = [s for s in self.steps() if s != step]
+        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "no earlier checkpoint exists"
+        return SaveError(
+            f"the checkpoint of step {step} could not be written to {self._directory} ({_short(error)}); {kept}."
+            " Mend the cause (free space, permissions) and run the same command again"
+        )
+
+    def _check_seal(self, step: int) -> None:
+        seal = self._path(step) / SEAL
+        if not seal.exists():  # the run ended between the commit and the seal: Orbax's own checks must do
+            return
+        try:
+            expected = json.loads(seal.read_text())
+        except ValueError as error:
+            raise DamagedError(f"{seal} is damaged") from error
+        found = _fingerprints(self._path(step))
+        for name, fingerprint in expected.items():
+            if found.get(name) != fingerprint:
+                state = "is missing" if name not in found else "is not what was written"
+                raise DamagedError(f"checkpoint {self._path(step)} is damaged: {name} {state}")
+
+
+class DamagedError(UserError):
+    """A checkpoint that is not whole."""
+
+
+def _plain(state: TrainState) -> dict[str, Any]:
+    """A state in containers that Orbax writes under readable names, whatever optax's tuples are called."""
+    leaves = jax.tree.leaves(state.opt_state)
+    return {
+        "step": state.step,
+        "params": state.params,
+        "stats": state.stats,
+        "opt_state": {f"{i:05d}": leaf for i, leaf in enumerate(leaves)},
+        "ema": state.ema,
+        "rng": state.rng,
+    }
+
+
+def _typed(plain: dict[str, Any], like: TrainState) -> TrainState:
+    """The inverse of `_plain`."""
+    leaves = [plain["opt_state"][name] for name in sorted(plain["opt_state"])]
+    opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), leaves)
+    ema = plain["ema"] or {}
+    return TrainState(plain["step"], plain["params"], plain["stats"], opt_state, ema, plain["rng"])
+
+
+def _fingerprints(directory: Path) -> dict[str, list[int]]:
+    """Length and CRC-32 of every file below `directory`, the seal left out."""
+    files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != SEAL)
+    return {str(p.relative_to(directory)): [p.stat().st_size, _crc(p)] for p in files}
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) < 300 else text[:300] + " …"

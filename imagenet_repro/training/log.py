@@ -1,0 +1,100 @@
+"""What a run writes down: `metrics.jsonl`, TensorBoard events, and lines for the person who watches.
+
+Rows of `metrics.jsonl` have a `kind`: "train" (means over the steps since the last such row), "eval", or "event".
+After a resume the rows beyond the restored step are dropped, so the file always tells one run's story.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+METRICS = "metrics.jsonl"
+SECONDS_BETWEEN_LINES = 10.0  # where the output is a file and not a terminal
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+class RunLog:
+    """The log of one process; only the first of several writes.
+
+    Args:
+      workdir: where `metrics.jsonl` and `tensorboard/` live.
+      start_step: the step that the run starts from; later rows are dropped.
+    """
+
+    def __init__(self, workdir: Path, start_step: int):
+        self._primary = jax.process_index() == 0
+        self._console = Console(highlight=False, quiet=not self._primary)
+        self._bar: Progress | None = None
+        self._last_line = 0.0
+        if self._primary:
+            self._open(workdir, start_step)
+
+    def _open(self, workdir: Path, start_step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        path = workdir / METRICS
+        rows = [row for row in read_rows(path) if row["step"] <= start_step]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self._file = path.open("a", buffering=1)
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        if self._console.is_terminal:
+            columns = (BarColumn(24), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=self._console, auto_refresh=False)
+            self._task = self._bar.add_task("", total=1.0)
+            self._bar.start()
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Adds a row, and its finite numbers to TensorBoard under `kind/`."""
+        if not self._primary:
+            return
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def say(self, text: str) -> None:
+        """One line for the person who watches."""
+        self._console.print(text, soft_wrap=True, markup=False)
+
+    def show(self, progress: float, text: str) -> None:
+        """Where the run stands: a bar on a terminal, now and then a line in a file."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=progress, description=text, refresh=True)
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self.say(text)
+
+    def close(self) -> None:
+        """Flushes and closes everything."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self._primary:
+            self._file.close()
+            self._events.close()
+
+
+def duration(seconds: float) -> str:
+    """A span of time as a person says it, such as "3 min 20 s"."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,229 @@
+"""The training loop: steps until the budget is spent, with evaluation, checkpoints, and a stop at any moment."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imagenet_repro import config as cfg
+from imagenet_repro.data.loader import BadRecords
+from imagenet_repro.errors import DivergedError
+from imagenet_repro.training.budget import Amount, Budget, Every, Spent
+from imagenet_repro.training.checkpoint import Checkpoints
+from imagenet_repro.training.clock import Agreement, StopSignal, TrainingClock
+from imagenet_repro.training.log import METRICS, RunLog, duration
+from imagenet_repro.training.state import TrainState
+
+IN_FLIGHT = 2  # steps handed to the devices before their results are read; keeps the clock and the stops honest
+
+
+@dataclasses.dataclass
+class Job:
+    """What a run is made of; `run` takes it from `spent` to the end of `budget`.
+
+    Attributes:
+      state: on the devices.
+      step: compiled, `(state, batch, progress) -> (state, measures)`.
+      batches: (host batch, device batch) from the step that `spent` names.
+      evaluate: error rates of a state, as a row of `metrics.jsonl` with `top1_error`.
+      save_form: the state as checkpoints are written from it (parallel.to_global).
+      name_images: the data set's ids of records, for a message.
+    """
+
+    config: cfg.Config
+    state: TrainState
+    step: Callable
+    batches: Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]
+    evaluate: Callable[[TrainState], dict[str, Any]]
+    save_form: Callable[[TrainState], TrainState]
+    name_images: Callable[[np.ndarray], list[str]]
+    budget: Budget
+    spent: Spent
+    checkpoints: Checkpoints
+    bad_records: BadRecords
+    log: RunLog
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `stopped_by` is the signal's name, or None when the budget is spent."""
+
+    state: TrainState
+    spent: Spent
+    stopped_by: str | None
+
+
+def run(job: Job) -> Outcome:
+    """Trains until the budget is spent or a signal asks for a stop; either way the last state is saved.
+
+    Raises:
+      DivergedError: the loss, the gradient or a parameter is not finite; the last good checkpoint is kept.
+      SaveError: a checkpoint could not be written.
+      UserError: too many records cannot be decoded.
+    """
+    with StopSignal() as stop:
+        return _Run(job, stop).go()
+
+
+class _Run:
+    """The moving parts of one call of `run`."""
+
+    def __init__(self, job: Job, stop: StopSignal):
+        self.job, self.stop, self.state, self.spent = job, stop, job.state, job.spent
+        self.clock = TrainingClock(job.spent.seconds)
+        self.agreement = Agreement(job.config.log_every)
+        self.evaluation = Every(Amount.parse(job.config.evaluate_every, "evaluate_every"))
+        self.saving = Every(Amount.parse(job.config.checkpoint.every, "checkpoint.every"))
+        for event in (self.evaluation, self.saving):
+            event.start(job.spent)
+        self.pending: collections.deque = collections.deque()
+        self.window = _Window(job.config.batch_size, job.spent)
+        self.saved_step = job.spent.steps
+
+    def go(self) -> Outcome:
+        budget, config = self.job.budget, self.job.config
+        stopping = False
+        self.clock.start()
+        while not budget.finished(self.spent) and not stopping:
+            self._take_step()
+            seconds, stopping = self.agreement.meet(self.spent.steps, self.clock.seconds, bool(self.stop.received))
+            self.spent = dataclasses.replace(self.spent, seconds=seconds)
+            if self.spent.steps % config.log_every == 0 or budget.finished(self.spent):
+                self._report()
+            if not stopping:
+                self._events()
+        self._drain()
+        if self.saved_step != self.spent.steps:
+            self._save(None)
+        self.job.checkpoints.wait()
+        return Outcome(self.state, self.spent, (self.stop.received or "a signal elsewhere") if stopping else None)
+
+    def _take_step(self) -> None:
+        host, device = next(self.job.batches)
+        self.job.bad_records.update(host)
+        self.job.bad_records.check()
+        progress = np.float32(self.job.budget.progress(self.spent))
+        self.state, measures = self.job.step(self.state, device, progress)
+        steps = self.spent.steps + 1
+        self.pending.append((steps, host["index"], measures))
+        if len(self.pending) > IN_FLIGHT:
+            self._settle()
+        self.spent = self.job.budget.meter.spent(steps, self.clock.seconds)
+
+    def _settle(self) -> None:
+        """Waits for the oldest step in flight and looks at what it measured."""
+        step, index, measures = self.pending.popleft()
+        values = {name: float(value) for name, value in jax.device_get(measures).items()}
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
+            self._diverged(step, index, values)
+        self.window.add(values)
+
+    def _drain(self) -> None:
+        while self.pending:
+            self._settle()
+
+    def _diverged(self, step: int, index: np.ndarray, values: dict[str, float]) -> None:
+        names = self.job.name_images(index)
+        self.job.log.write("event", step, event="diverged", images=names, **{k: str(v) for k, v in values.items()})
+        self.job.checkpoints.wait()
+        kept = self.job.checkpoints.steps()
+        more = f" and {len(names) - 8} more ({METRICS} has all)" if len(names) > 8 else ""
+        raise DivergedError(
+            f"step {step}: the loss is {values['loss']:g} and the gradient's norm {values['gradient_norm']:g},"
+            f" on images {', '.join(names[:8])}{more}."
+            f" {f'The checkpoint of step {kept[-1]} is good' if kept else 'No checkpoint was saved yet'}."
+            " A lower learning rate, a longer warm-up or config.clip_norm may help"
+        )
+
+    def _events(self) -> None:
+        evaluating = self.evaluation.due(self.spent) or self.job.budget.finished(self.spent)
+        saving = self.saving.due(self.spent)
+        self.job.checkpoints.check()
+        if evaluating or saving:
+            self._drain()
+            with self.clock.paused():
+                self._save(self._evaluate() if evaluating else None)
+
+    def _evaluate(self) -> float:
+        row = self.job.evaluate(self.state)
+        self.job.log.write("eval", self.spent.steps, **_spent_row(self.job.budget, self.spent), **row)
+        progress = 100 * self.job.budget.progress(self.spent)
+        self.job.log.say(
+            f"evaluated at {progress:.0f} %: top-1 error {100 * row['top1_error']:.2f} %,"
+            f" top-5 error {100 * row['top5_error']:.2f} % of {row['evaluated']:,} images"
+        )
+        return row["top1_error"]
+
+    def _save(self, top1_error: float | None) -> None:
+        if not all_finite(self.state.params):
+            self._diverged(self.spent.steps, np.asarray([], np.int32), {"loss": math.nan, "gradient_norm": math.nan})
+        info = {"steps": self.spent.steps, "seconds": self.spent.seconds, "bad_records": self.job.bad_records.names}
+        self.job.checkpoints.save(self.spent.steps, self.job.save_form(self.state), info, top1_error)
+        self.saved_step = self.spent.steps
+
+    def _report(self) -> None:
+        if not self.window.steps:
+            return
+        row = self.window.close(self.spent)
+        budget = self.job.budget
+        self.job.log.write("train", self.spent.steps, **_spent_row(budget, self.spent), **row)
+        progress = budget.progress(self.spent)
+        left = self.spent.seconds * (1 - progress) / progress if progress else math.inf
+        total = f"/{budget.total_steps:,}" if budget.total_steps else ""
+        self.job.log.show(
+            progress,
+            f"{100 * progress:5.1f} %  step {self.spent.steps:,}{total}  epoch {self.spent.epochs:.2f}"
+            f"  loss {row['loss']:.3f}  top-1 err {100 * row['top1_error']:.1f} %"
+            f"  {row['images_per_second']:,.0f} img/s  {duration(left)} left",
+        )
+
+
+class _Window:
+    """Means since the last report."""
+
+    def __init__(self, batch_size: int, spent: Spent):
+        self._batch_size, self._since = batch_size, spent
+        self._values: list[dict[str, float]] = []
+
+    @property
+    def steps(self) -> int:
+        return len(self._values)
+
+    def add(self, values: dict[str, float]) -> None:
+        self._values.append(values)
+
+    def close(self, spent: Spent) -> dict[str, float]:
+        """The row, and a new window from `spent`."""
+        images = self.steps * self._batch_size
+        seconds = spent.seconds - self._since.seconds
+        row = {
+            "loss": float(np.mean([v["loss"] for v in self._values])),
+            "top1_error": 1 - sum(v["top1_correct"] for v in self._values) / images,
+            "top5_error": 1 - sum(v["top5_correct"] for v in self._values) / images,
+            "gradient_norm": float(np.mean([v["gradient_norm"] for v in self._values])),
+            "learning_rate": self._values[-1]["learning_rate"],
+            "images_per_second": (spent.images - self._since.images) / seconds if seconds > 0 else 0.0,
+        }
+        self._values, self._since = [], spent
+        return row
+
+
+def _spent_row(budget: Budget, spent: Spent) -> dict[str, float]:
+    row = dataclasses.asdict(spent)
+    del row["steps"]
+    return row | {"progress": budget.progress(spent)}
+
+
+@jax.jit
+def _finite(tensors: dict[str, jax.Array]) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tensors)]))
+
+
+def all_finite(tensors: dict[str, jax.Array]) -> bool:
+    """Whether every number of every array is finite."""
+    return bool(_finite(tensors))

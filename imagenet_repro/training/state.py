@@ -1,0 +1,56 @@
+"""All that a run carries from step to step, and that a checkpoint holds."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, UInt32
+
+from imagenet_repro.training.network import Tensors
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The pytree that a training step maps to its successor.
+
+    Attributes:
+      step: steps done.
+      params: float32 parameters by name.
+      stats: float32 running statistics of batch norm by name.
+      opt_state: the optimizer's.
+      ema: averages of both, `{"params": …, "stats": …}`, or an empty dictionary where none is kept.
+      rng: the data of the run's random key; every step folds its own number in.
+    """
+
+    step: Int[Array, ""]
+    params: Tensors
+    stats: Tensors
+    opt_state: Any
+    ema: dict[str, Tensors]
+    rng: UInt32[Array, "2"]
+
+    @property
+    def evaluated(self) -> tuple[Tensors, Tensors]:
+        """The parameters and statistics that are evaluated: the averages where they are kept."""
+        return (self.ema["params"], self.ema["stats"]) if self.ema else (self.params, self.stats)
+
+
+def create(
+    params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, *, ema: bool, seed: int
+) -> TrainState:
+    """The state before the first step; the average starts as the initial weights."""
+
+    def copy(tree: Any) -> Any:
+        return jax.tree.map(jnp.copy, tree)  # buffers are donated, so no two leaves may share one
+
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=stats,
+        opt_state=jax.jit(optimizer.init)(params),
+        ema={"params": copy(params), "stats": copy(stats)} if ema else {},
+        rng=jax.random.key_data(jax.random.key(seed)),
+    )

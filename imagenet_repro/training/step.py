@@ -1,0 +1,173 @@
+"""One step, written for one device: it sees that device's share of the batch and reduces over the axis "data"."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float
+
+from imagenet_repro import config as cfg
+from imagenet_repro import metrics
+from imagenet_repro.data import augment
+from imagenet_repro.training import schedule
+from imagenet_repro.training.network import Network, Tensors
+from imagenet_repro.training.state import TrainState
+
+AXIS = "data"
+Batch = dict[str, Any]  # of data/loader.py, as arrays on the device
+
+
+class Whole:
+    """Parameters that every device holds whole."""
+
+    def gather(self, params: Tensors) -> Tensors:
+        """The whole parameters of what a device holds."""
+        return params
+
+    def reduce(self, gradients: Tensors) -> Tensors:
+        """The mean over devices of gradients with respect to what a device holds."""
+        return lax.pmean(gradients, AXIS)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """`step(state, batch, progress) -> (state, measures)`, in two halves that `fsdp` spreads differently.
+
+    Args:
+      network: what is trained.
+      config: the run's configuration.
+      num_classes: of the data set.
+      optimizer: of training/optimizer.py.
+    """
+
+    network: Network
+    config: cfg.Config
+    num_classes: int
+    optimizer: optax.GradientTransformationExtraArgs
+
+    def __call__(
+        self, state: TrainState, batch: Batch, progress: Float[Array, ""]
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """One device's step; every device leaves it with the same state.
+
+        Args:
+          state: the same on every device.
+          batch: this device's share.
+          progress: share of the budget spent before this step.
+
+        Returns:
+          The next state, and over the whole batch: `loss` (mean), `top1_correct` and `top5_correct` (counts against
+          the heavier label where labels are mixed), `gradient_norm`, `learning_rate`.
+        """
+        gradients, stats, measures = self.gradients(state, batch)
+        return self.update(state, gradients, stats, measures, progress)
+
+    def gradients(
+        self, state: TrainState, batch: Batch, holding: Any = None
+    ) -> tuple[Tensors, Tensors, dict[str, Array]]:
+        """Mean gradient, averaged running statistics and measures, reduced over the axis "data".
+
+        `holding` says how a device's parameters become whole and its gradients a mean: `Whole`, the
+        default, or parallel.Shards.
+        """
+        holding = holding or Whole()
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        parts = jax.tree.map(self._split, batch)
+
+        def part(stats: Tensors, inputs: tuple[Array, Batch]) -> tuple[Tensors, tuple[Tensors, dict[str, Array]]]:
+            number, share = inputs
+            part_key = jax.random.fold_in(jax.random.fold_in(key, lax.axis_index(AXIS)), number)
+            loss = jax.value_and_grad(self._loss, has_aux=True)
+            (_, (stats, measures)), gradients = loss(state.params, stats, part_key, share, holding.gather)
+            return stats, (gradients, measures)
+
+        if self.config.accumulate == 1:
+            stats, (gradients, measures) = part(state.stats, (0, jax.tree.map(lambda x: x[0], parts)))
+        else:
+            stats, gradients, measures = _scan_sum(part, state.stats, parts, self.config.accumulate)
+        scale = 1.0 / self.config.accumulate
+        gradients = holding.reduce(jax.tree.map(lambda g: g * scale, gradients))
+        measures = {"loss": measures["loss"] * scale} | {k: v for k, v in measures.items() if k != "loss"}
+        stats = lax.pmean(stats, AXIS)
+        loss = lax.pmean(measures.pop("loss"), AXIS)
+        return gradients, stats, {"loss": loss} | lax.psum(measures, AXIS)
+
+    def update(
+        self,
+        state: TrainState,
+        gradients: Tensors,
+        stats: Tensors,
+        measures: dict[str, Array],
+        progress: Float[Array, ""],
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """The state after the optimizer, and `measures` with what it did."""
+        rate = self.config.optimizer.learning_rate * schedule.rate(self.config.schedule, progress)
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params, rate=rate)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema:
+            new = {"params": params, "stats": stats}
+            ema = optax.incremental_update(new, ema, 1.0 - self.config.ema_decay)
+        measures = measures | {"gradient_norm": optax.global_norm(gradients), "learning_rate": rate}
+        return TrainState(state.step + 1, params, stats, opt_state, ema, state.rng), measures
+
+    def _split(self, x: Array) -> Array:
+        return x.reshape(self.config.accumulate, x.shape[0] // self.config.accumulate, *x.shape[1:])
+
+    def _loss(
+        self, params: Tensors, stats: Tensors, key: Array, batch: Batch, gather: Callable[[Tensors], Tensors]
+    ) -> tuple[Array, tuple[Tensors, dict[str, Array]]]:
+        images, targets = augment.augment(
+            batch["image"],
+            batch["label"],
+            batch["epoch"],
+            batch["index"],
+            seed=self.config.seed,
+            spec=self.config.augment,
+            num_classes=self.num_classes,
+        )
+        logits, stats = self.network.train(gather(params), stats, key, images)
+        loss = metrics.cross_entropy(logits, targets).mean()
+        counts = metrics.correct_counts(logits, jnp.argmax(targets, -1).astype(jnp.int32), jnp.ones(len(logits)))
+        return loss, (stats, {"loss": loss, **{k: counts[k] for k in ("top1_correct", "top5_correct")}})
+
+
+def _scan_sum(part: Callable, stats: Tensors, parts: Batch, number: int) -> tuple[Tensors, Tensors, dict[str, Array]]:
+    """Runs `part` over the parts of a batch, statistics carried along, gradients and measures summed."""
+
+    def body(carry: tuple, inputs: tuple) -> tuple:
+        stats, total = carry
+        stats, new = part(stats, inputs)
+        return (stats, jax.tree.map(jnp.add, total, new)), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    stats, total = part(stats, (jnp.zeros((), jnp.int32), first))
+    rest = jax.tree.map(lambda x: x[1:], parts)
+    (stats, (gradients, measures)), _ = lax.scan(body, (stats, total), (jnp.arange(1, number), rest))
+    return stats, gradients, measures
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalStep:
+    """`step(params, stats, batch) -> (counts, predictions)` for one device's share.
+
+    `counts` are integers over all devices: `images`, `top1_correct`, `top5_correct`, and the float32 sum
+    `cross_entropy`; `predictions` stay on their device: `top5` and `logits`.
+    """
+
+    network: Network
+    config: cfg.Config
+
+    def __call__(self, params: Tensors, stats: Tensors, batch: Batch) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Scores one share; padding and undecodable images carry weight zero."""
+        logits = self.network.evaluate(params, stats, augment.normalize(batch["image"], self.config.augment))
+        logits = logits.astype(jnp.float32)
+        weights = batch["weight"]
+        counts = metrics.correct_counts(logits, batch["label"], weights)
+        entropy = metrics.cross_entropy(logits, batch["label"])
+        counts["cross_entropy"] = metrics.weighted_sum(entropy, weights)
+        return lax.psum(counts, AXIS), {"top5": metrics.top5(logits), "logits": logits}

@@ -1,0 +1,123 @@
+"""What lies in a workdir besides checkpoints and logs: the resolved configuration, the lock, the result."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from imagenet_repro import config as cfg
+from imagenet_repro.errors import SaveError, UserError
+
+CONFIG = "config.json"
+RESULT = "result.json"
+
+# Keys that change where and how fast a run works, and nothing that it computes.
+FREE_KEYS = ("data.data_dir", "data.threads", "data.workers", "log_every")
+
+
+class Workdir:
+    """One run's directory.
+
+    Args:
+      path: made where it is missing.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).expanduser().absolute()
+        self._lock: TextIO | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where Orbax writes."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """JSON lines of training/log.py."""
+        return self.path / "metrics.jsonl"
+
+    def predictions(self, data: cfg.Data) -> Path:
+        """Where the predictions on a data set's evaluation split go."""
+        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in f"{data.name}_{data.eval_split}")
+        return self.path / "predictions" / f"{name}.npz"
+
+    def claim(self) -> None:
+        """Makes the directory and takes its lock, which ends with the process.
+
+        Raises:
+          UserError: another process trains here.
+          SaveError: it cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / "lock").open("w")
+        except OSError as error:
+            raise SaveError(f"--workdir={self.path} cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"--workdir={self.path}: another process is training there; wait or stop it") from error
+
+    def settle_config(self, config: cfg.Config, provenance: dict[str, Any]) -> None:
+        """Writes the configuration of a new run, or checks that an earlier one had the same.
+
+        Raises:
+          UserError: the workdir is of another configuration; the message shows each difference.
+        """
+        if (self.path / CONFIG).exists():
+            refuse_other(self.path, self.config(), config)
+            return
+        write_json(self.path / CONFIG, {"config": cfg.to_dict(config), "provenance": provenance})
+
+    def config(self) -> cfg.Config:
+        """The configuration that the run was started with.
+
+        Raises:
+          UserError: there is none, or it cannot be read.
+        """
+        return cfg.resolve(read_json(self.path / CONFIG, "train writes it")["config"])
+
+    def result(self) -> dict[str, Any]:
+        """What the run came to.
+
+        Raises:
+          UserError: the run has not ended.
+        """
+        return read_json(self.path / RESULT, "train writes it when its budget is spent")
+
+
+def refuse_other(path: Path, before: cfg.Config, now: cfg.Config) -> None:
+    """Raises UserError naming every key in which two configurations differ, but for those in FREE_KEYS."""
+    old, new = cfg.flatten(cfg.to_dict(before)), cfg.flatten(cfg.to_dict(now))
+    keys = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and k not in FREE_KEYS]
+    if keys:
+        lines = [f"  {key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now" for key in keys]
+        raise UserError(
+            f"--workdir={path} holds a run of another configuration:\n"
+            + "\n".join(lines)
+            + "\nUse the same configuration to resume it, or another --workdir"
+        )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w") as file:
+            file.write(json.dumps(value, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise SaveError(f"{path} could not be written: {error.strerror}") from error
+
+
+def read_json(path: Path, who: str) -> Any:
+    """The value in a JSON file; UserError where it is missing (`who` says what writes it) or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {path}; {who}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error})") from error

@@ -1,0 +1,239 @@
+"""The command line: reads arguments and calls one function. `python main.py COMMAND --help` says more."""
+
+import argparse
+import os
+import sys
+
+from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's messages to its developers
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+EXIT_CODES = """exit codes:
+  0   done
+  2   something to mend: an unknown key, missing data, a workdir of another configuration
+  3   the loss is not finite; the last good checkpoint is kept
+  74  a checkpoint or a result could not be written
+  75  stopped by SIGTERM or Ctrl-C after finishing the step and saving; the same command goes on
+"""
+
+TRAIN = """Train one system, or go on where a run in the workdir stopped.
+
+  python main.py train --config=configs/resnet.py:50 --config.budget=90ep --workdir=runs/resnet50
+  python main.py train --config=configs/resnet.py:18 --config.data.name=cifar10 --workdir=runs/cifar \\
+      --config.data.eval_split=test --config.data.image_size=32 --config.model.options="{'stem': 'small'}"
+
+A configuration is a Python file; what follows its colon is handed to it (the depth, here). Any key can be set with
+--config.KEY=VALUE; imagenet_repro/config.py has every key with its meaning and range. A budget is an amount of
+epochs (90ep), images (1.2e8img), steps (450000st), operations (2e18flop) or seconds of training (3600s).
+
+The workdir gets config.json, checkpoints/, metrics.jsonl and tensorboard/, and at the end result.json, predictions/,
+table.md and curves.png. Ctrl-C or SIGTERM finishes the step and saves; a second one ends at once. The same command
+resumes. Several hosts: start the same command on each, under SLURM, on a TPU pod, or with COORDINATOR_ADDRESS,
+NUM_PROCESSES and PROCESS_ID in the environment.
+"""
+
+EVALUATE = """Score a checkpoint of a run on every image of a split, exactly once.
+
+  python main.py evaluate --workdir=runs/resnet50
+  python main.py evaluate --workdir=runs/resnet50 --data.name=imagenet_v2 --data.eval_split=test
+
+Prints both error rates with 95 % intervals and stores the predictions of each image as .npz
+(imagenet_repro/evaluation/predictions.py says what it holds).
+"""
+
+PREPARE = """Bring a data set into the one form that training reads: tfds, as ArrayRecord.
+
+  python main.py prepare fractal                                   the embedded default, drawn in seconds
+  python main.py prepare folder:PATH                               split/class/*.jpg, as folders or zips
+  python main.py prepare imagenet2012 --manual_dir=DIR             the official archives (needs TensorFlow, once)
+  python main.py prepare imagenet2012 --short_side=400 --quality=90    and a smaller copy beside it
+
+A data set that is there as TFRecord is converted, not built again. What is prepared already is left alone.
+"""
+
+SCORE = """Score predictions that anyone made.
+
+  python main.py score --predictions=guesses.txt --labels=labels.txt
+  python main.py score --predictions=runs/resnet50/predictions/imagenet2012_validation.npz --real=real.json
+
+Text files are in the challenge's form: a line for each image, up to five labels in order of falling confidence,
+and a file with one label a line. Files of `evaluate` carry their labels.
+"""
+
+COMPARE = """Put finished runs side by side: table, learning curves.
+
+  python main.py compare runs/demo/alexnet runs/demo/resnet18 --out=runs/demo
+"""
+
+MODELS = """List the networks: year, name, parameters, multiply-adds, options.
+
+  python main.py models          all
+  python main.py models resnet   those with "resnet" in their name
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the process's exit code."""
+    parser, known, rest = _parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        overrides = _overrides(rest, getattr(known, "prefix", None))
+        return known.run(known, overrides)
+    except UserError as error:
+        print(f"\n{parser.prog}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: stopped before there was anything to save", file=sys.stderr)
+        return EXIT_STOPPED
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        description="Every winning system of the ImageNet challenge, and what came after, under one budget.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_train, _add_evaluate, _add_prepare, _add_score, _add_compare, _add_models):
+        add(commands)
+    known, rest = parser.parse_known_args(arguments)
+    return parser, known, rest
+
+
+def _command(commands: argparse._SubParsersAction, name: str, text: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=text.splitlines()[0],
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "train", TRAIN)
+    parser.epilog = EXIT_CODES
+    parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="a recipe, such as configs/*.py")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="everything about the run goes here")
+
+    def run(known: argparse.Namespace, overrides: dict[str, str]) -> int:
+        from imagenet_repro import commands, config
+
+        return commands.train(config.load(known.config, overrides), known.workdir)
+
+    parser.set_defaults(run=run, prefix="config")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "evaluate", EVALUATE)
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="of the run")
+    parser.add_argument("--checkpoint", default="last", metavar="WHICH", help="last (default), best, or a step")
+    parser.add_argument("--out", metavar="FILE", help="where the predictions go (default: in the workdir)")
+    parser.add_argument_group("--data.KEY=VALUE", "another data set or split: any key of the section `data`")
+
+    def run(known: argparse.Namespace, overrides: dict[str, str]) -> int:
+        from imagenet_repro import commands
+
+        return commands.evaluate(known.workdir, which=known.checkpoint, data=overrides, out=known.out)
+
+    parser.set_defaults(run=run, prefix="data")
+
+
+def _add_prepare(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "prepare", PREPARE)
+    parser.add_argument("name", help="fractal, folder:PATH, or any tfds image-classification data set")
+    parser.add_argument(
+        "--data_dir", default="", metavar="DIR", help="default: $TFDS_DATA_DIR or ~/tensorflow_datasets"
+    )
+    parser.add_argument("--manual_dir", metavar="DIR", help="where archives lie that a person must download")
+    parser.add_argument("--as_name", metavar="NAME", help="name of a folder: data set (default: its last part)")
+    parser.add_argument("--short_side", type=int, metavar="PIXELS", help="also write a copy no larger than this")
+    parser.add_argument("--quality", type=int, default=90, metavar="Q", help="JPEG quality of that copy (default 90)")
+    parser.add_argument_group(
+        "--fractal.KEY=VALUE", "of the default: categories, train_images, validation_images, size, seed, …"
+    )
+
+    def run(known: argparse.Namespace, overrides: dict[str, str]) -> int:
+        from imagenet_repro import commands
+
+        return commands.prepare(
+            known.name,
+            data_dir=known.data_dir,
+            manual_dir=known.manual_dir,
+            as_name=known.as_name,
+            short_side=known.short_side,
+            quality=known.quality,
+            fractal=overrides,
+        )
+
+    parser.set_defaults(run=run, prefix="fractal")
+
+
+def _add_score(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "score", SCORE)
+    parser.add_argument("--predictions", required=True, metavar="FILE", help="text in the challenge's form, or .npz")
+    parser.add_argument("--labels", metavar="FILE", help="one label a line (default: those in the .npz)")
+    parser.add_argument("--guesses", type=int, default=5, metavar="N", help="errors with 1 to N guesses (default 5)")
+    parser.add_argument("--real", metavar="FILE", help="ReaL label lists (real.json)")
+
+    def run(known: argparse.Namespace, _: dict[str, str]) -> int:
+        from imagenet_repro.evaluation import score
+
+        card = score.score(known.predictions, known.labels, guesses=known.guesses, real_path=known.real)
+        score.show(card)
+        return EXIT_FINISHED
+
+    parser.set_defaults(run=run)
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "compare", COMPARE)
+    parser.add_argument("workdirs", nargs="+", metavar="DIR", help="workdirs of finished runs")
+    parser.add_argument("--out", default=".", metavar="DIR", help="where table and picture go (default: here)")
+
+    def run(known: argparse.Namespace, _: dict[str, str]) -> int:
+        from pathlib import Path
+
+        from imagenet_repro import commands
+
+        return commands.compare(known.workdirs, Path(known.out))
+
+    parser.set_defaults(run=run)
+
+
+def _add_models(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "models", MODELS)
+    parser.add_argument("pattern", nargs="?", default="", help="part of a name")
+
+    def run(known: argparse.Namespace, _: dict[str, str]) -> int:
+        from imagenet_repro import commands
+
+        return commands.show_models(known.pattern)
+
+    parser.set_defaults(run=run)
+
+
+def _overrides(rest: list[str], prefix: str | None) -> dict[str, str]:
+    """`--PREFIX.KEY=VALUE` and `--PREFIX.KEY VALUE` by key.
+
+    Raises:
+      UserError: an argument of another form.
+    """
+    found = {}
+    words = iter(rest)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if prefix is None or not name.startswith(f"--{prefix}."):
+            raise UserError(f"unknown argument '{word}'; see --help")
+        if not equals:
+            value = next(words, None)
+        if value is None or value.startswith("--"):
+            raise UserError(f"{name} needs a value: {name}=VALUE")
+        found[name.removeprefix(f"--{prefix}.")] = value
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""Set-up of all tests: eight host devices, and the annotations of shapes checked on every call."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+install_import_hook("imagenet_repro", "tests.typechecker.check")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def shared_path(relative: str) -> Path:
+    """Test material beside the repository; the test is skipped where it is absent."""
+    path = REPOSITORY.parent / "shared" / relative
+    if not path.exists():
+        pytest.skip(f"needs shared/{relative} beside the repository")
+    return path
