@@ -9,9 +9,8 @@ image with NaN among its scores has no order: it has no guesses (-1) and counts 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, SupportsFloat, SupportsInt
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float32, Int32
@@ -130,7 +129,9 @@ class ErrorRates:
             raise ValueError(f"impossible counts: {self.top5_wrong} <= {self.top1_wrong} <= {self.images} fails")
 
     @classmethod
-    def from_counts(cls, counts: Mapping[str, int | jax.Array], cross_entropy_sum: float | jax.Array | None = None):
+    def from_counts(
+        cls, counts: Mapping[str, SupportsInt], cross_entropy_sum: SupportsFloat | None = None
+    ) -> "ErrorRates":
         """From the sums of `correct_counts` and of `weighted_sum` of the cross-entropy over all batches."""
         images = int(counts["images"])
         wrong = [images - int(counts[key]) for key in ("top1_correct", "top5_correct")]

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+from tests import typechecker
+
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-install_import_hook("imagenet_repro", "tests.typechecker.check")
+install_import_hook("imagenet_repro", f"{typechecker.__name__}.check")
 
 REPOSITORY = Path(__file__).parent.parent
 

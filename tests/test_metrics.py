@@ -161,6 +161,8 @@ def test_error_rates_from_counts():
     rates = ErrorRates.from_counts(total, 3000.0)
     assert (rates.top1_error, rates.top5_error, rates.cross_entropy) == (0.382, 0.15, 1.5)
     assert math.isnan(ErrorRates.from_counts(total).cross_entropy)
+    arrays = {key: np.asarray(value, np.int32) for key, value in total.items()}
+    assert ErrorRates.from_counts(arrays, jnp.float32(3000.0)) == rates
     assert str(rates) == (
         "top-1 error 38.2 [36.1, 40.4] %, top-5 error 15.0 [13.5, 16.6] % (95 % interval, 2,000 images)"
     )

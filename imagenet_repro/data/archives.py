@@ -85,7 +85,8 @@ def _absence(directory: Path, archive: Archive) -> str:
             )
     elsewhere = [*directory.glob(f"*/{archive.name}"), *directory.parent.glob(archive.name)]
     if elsewhere:
-        return f"{archive.name} is not in {directory} but in {elsewhere[0].parent}: type --manual_dir={elsewhere[0].parent}"
+        parent = elsewhere[0].parent
+        return f"{archive.name} is not in {directory} but in {parent}: type --manual_dir={parent}"
     extracted = _extracted(directory, archive)
     if extracted:
         return (

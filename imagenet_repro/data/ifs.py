@@ -186,7 +186,7 @@ def _views(u: Float32[np.ndarray, "b 6"], look: Look) -> Float32[np.ndarray, "b 
 
 
 def _palettes(u: Float32[np.ndarray, "b 13"]) -> tuple[Float32[np.ndarray, "b 2 1 1 3"], ...]:
-    """Two colours of the fractal and two of the background: one pair dark, the other bright, which of them by chance."""
+    """Two colours of the fractal and two of the background: one pair dark, one bright, which of them by chance."""
     chroma = np.float32(0.5) * (u[:, :12].reshape(-1, 4, 3) - np.float32(0.5))
     level = np.array([0.25, 0.25, 0.75, 0.75], np.float32)
     level = np.where(u[:, 12:] < 0.5, level, 1 - level)

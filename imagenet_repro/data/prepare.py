@@ -63,7 +63,7 @@ def prepare(
         UserError: something is missing, truncated, misplaced or contradictory; the message says what to type.
     """
     root = data_directory(data_dir)
-    if fractal_options and name.split("/")[0] != "fractal":
+    if fractal_options and name.split("/", maxsplit=1)[0] != "fractal":
         raise UserError(f"{', '.join(fractal_options)}: only `prepare fractal` takes these options, not {name!r}")
     if as_name and not name.startswith("folder:"):
         raise UserError(f"as_name={as_name!r}: only `prepare folder:PATH` takes another name, not {name!r}")
@@ -73,7 +73,7 @@ def prepare(
     with _quiet_libraries():
         if name.startswith("folder:"):
             prepared = _prepare_folder(Path(name.removeprefix("folder:")), root, as_name)
-        elif name.split("/")[0] == "fractal":
+        elif name.split("/", maxsplit=1)[0] == "fractal":
             prepared = _prepare_fractal(name, root, fractal_options)
         else:
             prepared = _prepare_tfds(name, root, manual_dir)
@@ -151,7 +151,9 @@ def _opened(path: Path) -> "tfds.core.DatasetBuilder | None":
         return None
     if not (path / "dataset_info.json").exists():
         raise UserError(f"{path} is there but is no whole data set. Remove it and prepare again:\n  rm -r {path}")
-    return tfds.builder_from_directory(path, file_format=_ARRAY_RECORD)
+    builder = tfds.builder_from_directory(path)
+    builder.info.set_file_format(_ARRAY_RECORD, override=True, override_if_initialized=True)
+    return builder
 
 
 # --- fractal ---------------------------------------------------------------------------------------------------
@@ -242,7 +244,7 @@ def _build_tfds(name: str, root: Path, manual_dir: str | None) -> Prepared:
     """tfds' own builder, told to write ArrayRecord."""
     import tensorflow_datasets as tfds
 
-    base = name.split("/")[0].split(":")[0]
+    base = name.split("/", maxsplit=1)[0].split(":", maxsplit=1)[0]
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
         raise UserError(f"unknown data set {name!r}: {nearest(base, [*known, 'fractal', 'folder:PATH'])}")

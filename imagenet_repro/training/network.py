@@ -19,7 +19,7 @@ class Network:
     """
 
     def __init__(self, model: nnx.Module, *, cross_device_norm: bool = False):
-        for _, module in model.iter_modules():
+        for _, module in nnx.iter_modules(model):
             if hasattr(module, "running_mean"):
                 module.axis_name = "data" if cross_device_norm else None
         model.train()

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, UInt32
 
 from imagenet_repro.training.network import Tensors
 
@@ -25,12 +24,13 @@ class TrainState:
       rng: the data of the run's random key; every step folds its own number in.
     """
 
-    step: Int[Array, ""]
+    # A pytree also holds shapes, shardings or specs in place of its arrays, so no annotation names a shape here.
+    step: Any  # int32 []
     params: Tensors
     stats: Tensors
     opt_state: Any
     ema: dict[str, Tensors]
-    rng: UInt32[Array, "2"]
+    rng: Any  # uint32 [2]
 
     @property
     def evaluated(self) -> tuple[Tensors, Tensors]:

@@ -33,7 +33,7 @@ class Whole:
         return lax.pmean(gradients, AXIS)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as compilation caches want it
 class TrainStep:
     """`step(state, batch, progress) -> (state, measures)`, in two halves that `fsdp` spreads differently.
 
@@ -86,7 +86,9 @@ class TrainStep:
             return stats, (gradients, measures)
 
         if self.config.accumulate == 1:
-            stats, (gradients, measures) = part(state.stats, (0, jax.tree.map(lambda x: x[0], parts)))
+            stats, (gradients, measures) = part(
+                state.stats, (jnp.zeros((), jnp.int32), jax.tree.map(lambda x: x[0], parts))
+            )
         else:
             stats, gradients, measures = _scan_sum(part, state.stats, parts, self.config.accumulate)
         scale = 1.0 / self.config.accumulate
@@ -112,7 +114,7 @@ class TrainStep:
         if ema:
             new = {"params": params, "stats": stats}
             ema = optax.incremental_update(new, ema, 1.0 - self.config.ema_decay)
-        measures = measures | {"gradient_norm": optax.global_norm(gradients), "learning_rate": rate}
+        measures = measures | {"gradient_norm": optax.tree.norm(gradients), "learning_rate": rate}
         return TrainState(state.step + 1, params, stats, opt_state, ema, state.rng), measures
 
     def _split(self, x: Array) -> Array:
@@ -132,7 +134,9 @@ class TrainStep:
         )
         logits, stats = self.network.train(gather(params), stats, key, images)
         loss = metrics.cross_entropy(logits, targets).mean()
-        counts = metrics.correct_counts(logits, jnp.argmax(targets, -1).astype(jnp.int32), jnp.ones(len(logits)))
+        counts = metrics.correct_counts(
+            logits, jnp.argmax(targets, -1).astype(jnp.int32), jnp.ones(len(logits), jnp.float32)
+        )
         return loss, (stats, {"loss": loss, **{k: counts[k] for k in ("top1_correct", "top5_correct")}})
 
 
@@ -151,7 +155,7 @@ def _scan_sum(part: Callable, stats: Tensors, parts: Batch, number: int) -> tupl
     return stats, gradients, measures
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as compilation caches want it
 class EvalStep:
     """`step(params, stats, batch) -> (counts, predictions)` for one device's share.
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from imagenet_repro.training import schedule
 
 
 def rates(spec, progress):
-    return np.asarray([float(schedule.rate(spec, np.float32(p))) for p in progress])
+    return np.asarray([float(schedule.rate(spec, jnp.float32(p))) for p in progress])
 
 
 def test_warm_up_is_a_straight_line_to_the_peak():

@@ -1,0 +1,200 @@
+import io
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from imagenet_repro.config import Data
+from imagenet_repro.data.sources import open_split
+from imagenet_repro.errors import UserError
+
+COUNTS = {"train": 23, "validation": 7}
+CLASSES = ("crane", "maillot", "tench")
+
+
+def encoded(split: str, number: int) -> bytes:
+    rng = np.random.default_rng((len(split), number))
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (8 + number, 12, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class _Photos(tfds.core.GeneratorBasedBuilder):
+    """Encoded bytes in several shards; subclasses say how an image is named."""
+
+    VERSION = tfds.core.Version("1.2.0")
+    ID: dict = {}  # noqa: RUF012
+
+    def _info(self):
+        label = tfds.features.ClassLabel(names=list(CLASSES))
+        features = tfds.features.FeaturesDict({"image": tfds.features.Image(), "label": label, **self.ID})
+        return self.dataset_info_from_configs(features=features, supervised_keys=("image", "label"))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in COUNTS}
+
+    def _generate_examples(self, split):
+        for number in range(COUNTS[split]):
+            named = {name: f"{split}_{number:03d}.JPEG" for name in self.ID}
+            yield number, {"image": encoded(split, number), "label": number % 3, **named}
+
+
+class NamedPhotos(_Photos):
+    ID = {"file_name": tfds.features.Text()}  # noqa: RUF012
+
+
+class NumberedPhotos(_Photos):
+    ID = {"id": tfds.features.Text()}  # noqa: RUF012
+
+
+class NamelessPhotos(_Photos):
+    pass
+
+
+class Sounds(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict({"pitch": np.float32}))
+
+    def _split_generators(self, dl_manager):
+        return {"train": iter([(0, {"pitch": 440.0})])}
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("tfds")
+    for builder in (NamedPhotos, NumberedPhotos, NamelessPhotos, Sounds):
+        config = tfds.download.DownloadConfig(num_shards=1 if builder is Sounds else 3)
+        builder(data_dir=directory, file_format="array_record").download_and_prepare(download_config=config)
+    return directory
+
+
+def opened(data_dir: Path, name: str, split: str):
+    return open_split(Data(name=name, data_dir=str(data_dir)), split)
+
+
+def test_a_split_gives_the_stored_bytes_labels_and_names(data_dir):
+    split = opened(data_dir, "named_photos", "train")
+    assert (split.name, split.version, split.class_names) == ("named_photos", "1.2.0", CLASSES)
+    assert split.num_classes == 3
+    assert split.num_examples == len(split.records) == 23
+    seen = set()
+    for record in split.records:
+        number = int(record.id.removeprefix("train_").removesuffix(".JPEG"))
+        assert record.image == encoded("train", number)
+        assert record.label == number % 3
+        seen.add(number)
+    assert seen == set(range(23))
+
+
+@pytest.mark.parametrize(
+    ("name", "first"), [("named_photos", "validation_"), ("numbered_photos", "validation_"), ("nameless_photos", "val")]
+)
+def test_ids_are_the_data_sets_own_where_it_has_any(data_dir, name, first):
+    ids = [record.id for record in opened(data_dir, name, "validation").records]
+    assert len(set(ids)) == 7
+    assert all(one.startswith(first) for one in ids)
+
+
+def test_fallback_ids_count_in_the_whole_split(data_dir):
+    whole = {split: opened(data_dir, "nameless_photos", split).records for split in COUNTS}
+    expected = {f"{split}/{i}": record.image for split in COUNTS for i, record in enumerate(whole[split])}
+    for split in ("train[:60%]", "train[60%:]", "train[-5:]", "train+validation", "train[9:12]+validation[50%:]"):
+        records = opened(data_dir, "nameless_photos", split).records
+        assert {record.id: record.image for record in records} == {r.id: expected[r.id] for r in records}
+    assert [record.id for record in opened(data_dir, "nameless_photos", "train[-5:]").records] == [
+        f"train/{i}" for i in range(18, 23)
+    ]
+
+
+def test_parts_of_a_split_are_disjoint_and_whole(data_dir):
+    parts = [{r.id for r in opened(data_dir, "named_photos", s).records} for s in ("train[:90%]", "train[90%:]")]
+    assert not parts[0] & parts[1]
+    assert parts[0] | parts[1] == {r.id for r in opened(data_dir, "named_photos", "train").records}
+    assert opened(data_dir, "named_photos", "train+validation").num_examples == 30
+
+
+def test_a_split_travels_to_other_processes_in_few_bytes(data_dir):
+    split = opened(data_dir, "nameless_photos", "train[10:]")
+    pickled = pickle.dumps(split)
+    assert len(pickled) < 1000
+    copy = pickle.loads(pickled)
+    assert list(copy.records) == list(split.records)
+
+
+def test_an_index_outside_is_an_index_error(data_dir):
+    records = opened(data_dir, "named_photos", "validation").records
+    for index in (-1, 7):
+        with pytest.raises(IndexError):
+            records[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("imagenet2021", "train", "unknown data set 'imagenet2021'.*did you mean 'imagenet2012'"),
+        ("named_photo", "train", "unknown data set.*did you mean 'named_photos'"),
+        ("fractals", "train", "did you mean 'fractal'"),
+        ("cifar10", "train", "cifar10.*not prepared.*\n  python main.py prepare cifar10 --data_dir="),
+        ("named_photos:9.9.9", "train", "named_photos:9.9.9.*not prepared.*there is: 1.2.0"),
+        ("named photos", "train", "not of the form"),
+        ("named_photos", "test", r"split 'test'.*train \(23 images\), validation \(7 images\)"),
+        ("named_photos", "train[:0%]", "holds no image"),
+        ("named_photos", "train[", "split 'train\\[' .* is not valid"),
+        ("sounds", "train", "not one of image classification.*pitch"),
+    ],
+)
+def test_what_cannot_be_opened_says_why(data_dir, name, split, message):
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        opened(data_dir, name, split)
+
+
+@pytest.fixture
+def copied(data_dir, tmp_path) -> Path:
+    shutil.copytree(data_dir / "named_photos", tmp_path / "named_photos")
+    return tmp_path / "named_photos" / "1.2.0"
+
+
+def test_tfrecord_is_sent_to_the_converter(copied):
+    info = json.loads((copied / "dataset_info.json").read_text())
+    info["fileFormat"] = "tfrecord"
+    (copied / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match="(?s)tfrecord.*python main.py prepare named_photos --data_dir=") as caught:
+        opened(copied.parent.parent, "named_photos", "train")
+    assert str(caught.value).endswith(f"--data_dir={copied.parent.parent}")
+
+
+def test_a_missing_file_is_named(copied):
+    lost = sorted(copied.glob("*train*"))[1]
+    lost.unlink()
+    with pytest.raises(UserError, match=f"1 of 3 files.*{lost.name}"):
+        opened(copied.parent.parent, "named_photos", "train")
+
+
+def test_a_damaged_file_is_named_when_it_is_read(copied):
+    damaged = sorted(copied.glob("*train*"))[0]
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    records = opened(copied.parent.parent, "named_photos", "train").records
+    with pytest.raises(UserError, match="record train/0 in .* cannot be read"):
+        records[0]
+
+
+def test_tensorflow_and_jax_stay_out_and_nothing_is_printed(data_dir):
+    code = (
+        "import sys; from imagenet_repro.config import Data; from imagenet_repro.data.sources import open_split;"
+        f"open_split(Data(name='named_photos', data_dir={str(data_dir)!r}), 'train').records[0];"
+        "assert not {'tensorflow', 'jax'} & set(sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

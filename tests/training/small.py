@@ -1,0 +1,67 @@
+"""A network of two layers with batch norm and dropout, and what the training tests do with it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from imagenet_repro import config as cfg
+from imagenet_repro.models.layers import BatchNorm, Conv, Dropout, Linear, relu
+from imagenet_repro.training import optimizer, parallel, state, step
+from imagenet_repro.training.network import Network
+
+SIDE, CLASSES = 8, 10
+
+
+class Small(nnx.Module):
+    """Convolution, batch norm, and two linear layers, one of them large enough for fsdp to cut."""
+
+    def __init__(self, dropout: float, rngs: nnx.Rngs):
+        self.conv = Conv(3, 16, 3, padding=1, bias=False, rngs=rngs)
+        self.norm = BatchNorm(16)
+        self.fc1 = Linear(SIDE * SIDE * 16, 64, rngs=rngs)
+        self.drop = Dropout(dropout, rngs=rngs)
+        self.fc2 = Linear(64, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        x = relu(self.norm(self.conv(x)))
+        x = self.drop(relu(self.fc1(x.reshape(len(x), -1))))
+        return self.fc2(x).astype(jnp.float32)
+
+
+def config(**settings):
+    base = {"batch_size": 32, "precision": "float32", "data": {"image_size": SIDE}, "optimizer": {"name": "sgd"}}
+    return cfg.resolve(base | settings)
+
+
+def network(dropout=0.0, cross_device_norm=False):
+    return Network(Small(dropout, nnx.Rngs(0)), cross_device_norm=cross_device_norm)
+
+
+def batch(number, size=32):
+    rng = np.random.default_rng(number)
+    return {
+        "image": rng.integers(0, 256, (size, SIDE, SIDE, 3), dtype=np.uint8),
+        "label": rng.integers(0, CLASSES, size).astype(np.int32),
+        "epoch": np.zeros(size, np.int32),
+        "index": rng.permutation(1000)[:size].astype(np.int32),
+    }
+
+
+def make(config, **options):
+    """(train step, initial state on the host)."""
+    net = network(**options)
+    tx = optimizer.create(config.optimizer, config.clip_norm)
+    first = state.create(net.params, net.stats, tx, ema=config.ema_decay > 0, seed=config.seed)
+    return step.TrainStep(net, config, CLASSES, tx), first
+
+
+def train(config, mode, steps=3, **options):
+    """State and measures after some steps spread in one way over all devices, on the host."""
+    train_step, first = make(config, **options)
+    spread = parallel.create(mode)
+    placed = spread.put_state(first)
+    compiled = spread.train(train_step, placed, spread.put_batch(batch(0)))
+    for number in range(steps):
+        placed, measures = compiled(placed, spread.put_batch(batch(number)), np.float32(number / 10))
+    return jax.device_get((placed, measures))

@@ -1,0 +1,109 @@
+"""The three ways of spreading against each other and against the step mapped by vmap on one device."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.training import parallel
+from imagenet_repro.training.step import AXIS, EvalStep
+from tests.training import small
+
+RECIPES = {
+    "sgd": {"optimizer": {"name": "sgd", "nesterov": True}, "clip_norm": 0.5},
+    "lamb": {"optimizer": {"name": "lamb"}, "ema_decay": 0.9},
+    "accumulated": {"accumulate": 2, "cross_device_norm": True},
+}
+
+
+@functools.cache
+def by_vmap(recipe):
+    """Eight shares mapped by vmap: the same collectives, no sharding and no second device."""
+    config = small.config(**RECIPES[recipe])
+    step, state = small.make(config, cross_device_norm=config.cross_device_norm)
+    mapped = jax.jit(jax.vmap(step, axis_name=AXIS, in_axes=(None, 0, None)))
+    for number in range(3):
+        shares = jax.tree.map(lambda x: x.reshape(8, 4, *x.shape[1:]), small.batch(number))
+        states, measures = mapped(state, shares, jnp.float32(number / 10))
+        state = jax.tree.map(lambda x: x[0], states)
+    return jax.device_get((state, jax.tree.map(lambda x: x[0], measures)))
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map", "fsdp"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_three_ways_agree(mode, recipe):
+    assert jax.device_count() == 8
+    config = small.config(**RECIPES[recipe])
+    found = small.train(config, mode, cross_device_norm=config.cross_device_norm)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, by_vmap(recipe))
+
+
+def test_fsdp_keeps_a_shard_on_each_device_through_the_step():
+    config = small.config(optimizer={"name": "adamw"}, ema_decay=0.9)
+    step, first = small.make(config)
+    spread = parallel.create("fsdp")
+    placed = spread.put_state(first)
+    batch = spread.put_batch(small.batch(0))
+    after, _ = spread.train(step, placed, batch)(placed, batch, np.float32(0))
+    for state in (after,):
+        held = [state.params, state.ema["params"], *[x for x in jax.tree.leaves(state.opt_state) if x.shape]]
+        large = [x for x in jax.tree.leaves(held) if x.size >= 2**14]
+        assert len(large) == 4  # the weight, its average, and both of Adam's moments
+        for x in large:
+            assert x.addressable_shards[0].data.size * 8 == x.size
+
+
+def test_cut_takes_the_longest_axis_that_divides():
+    assert parallel.cut((3, 3, 64, 128), 8) == PartitionSpec(None, None, None, AXIS)
+    assert parallel.cut((1001, 4096), 8) == PartitionSpec(None, AXIS)
+    assert parallel.cut((1001, 4095), 8) == PartitionSpec()
+    assert parallel.cut((1_000_000,), 8) == PartitionSpec()
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map", "fsdp"])
+def test_evaluation_gives_rows_in_order_and_counts_without_padding(mode):
+    config = small.config()
+    step, first = small.make(config)
+    spread = parallel.create(mode)
+    state = spread.put_state(first)
+    host = small.batch(1) | {"weight": np.asarray([1.0] * 29 + [0.0] * 3, np.float32)}
+    device = spread.put_batch(host)
+    compiled = spread.evaluate(EvalStep(step.network, config), state, device)
+    counts, predictions = compiled(*state.evaluated, device)
+    mean, std = np.asarray(config.augment.mean), np.asarray(config.augment.std)
+    images = jnp.asarray((host["image"] / 255.0 - mean) / std, jnp.float32)
+    logits = np.asarray(step.network.evaluate(first.params, first.stats, images))
+    np.testing.assert_allclose(spread.local_rows(predictions["logits"]), logits, rtol=1e-4, atol=1e-5)
+    assert int(counts["images"]) == 29
+    assert int(counts["top1_correct"]) == int(np.sum((logits.argmax(1) == host["label"])[:29]))
+
+
+def test_a_step_is_compiled_once():
+    config = small.config()
+    step, first = small.make(config)
+    for mode in ("pmap", "shard_map", "fsdp"):
+        spread = parallel.create(mode)
+        state = spread.put_state(first)
+        compiled = spread.train(step, state, spread.put_batch(small.batch(0)))
+        # An executable compiled ahead of time refuses other shapes, types or shardings instead of compiling again.
+        for number in range(3):
+            state, _ = compiled(state, spread.put_batch(small.batch(number)), np.float32(0))
+
+
+def test_donated_buffers_are_gone():
+    step, first = small.make(small.config())
+    spread = parallel.create("pmap")
+    state = spread.put_state(first)
+    batch = spread.put_batch(small.batch(0))
+    compiled = spread.train(step, state, batch)
+    compiled(state, batch, np.float32(0))
+    assert state.params["fc1.weight"].is_deleted()
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
+    with pytest.raises(UserError, match=r"config\.batch_size: 100 images.*8 devices in 2.*; 96 would"):
+        parallel.create("pmap").check_batch_size(100, 2, "batch_size")
