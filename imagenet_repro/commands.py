@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh, PartitionSpec
 
 from imagenet_repro import config as cfg
@@ -29,7 +30,7 @@ from imagenet_repro.workdir import RESULT, Workdir, write_json
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def start_devices(cache: bool = True) -> None:
+def start_devices() -> None:
     """Joins the other hosts of a run, and turns on the compilation cache.
 
     Several hosts are joined where the scheduler is one that `jax.distributed` knows (TPU pods, SLURM, Open MPI) and
@@ -46,10 +47,10 @@ def start_devices(cache: bool = True) -> None:
         jax.distributed.initialize(environment["COORDINATOR_ADDRESS"], number, index)
     elif int(environment.get("SLURM_NTASKS", "1")) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
-    if cache:
-        home = Path(environment.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(home / "imagenet_repro" / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
+    logging.set_verbosity(logging.ERROR)  # Orbax and tfds warn of what a user can do nothing about
+    home = Path(environment.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(home / "imagenet_repro" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
 
 
 @dataclasses.dataclass

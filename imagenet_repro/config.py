@@ -233,7 +233,7 @@ class Model:
     """Which network; `options` are keyword arguments of that network's constructor."""
 
     name: str = "resnet50"
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    options: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -422,8 +422,6 @@ def _convert_tuple(value: Any, hints: tuple, field: dataclasses.Field, path: str
 
 
 def _convert_scalar(value: Any, hint: type, path: str) -> Any:
-    if hint is dict or typing.get_origin(hint) is dict:
-        hint = dict
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():

@@ -9,6 +9,7 @@ other, both with the draw of the even one: batches are split between devices at 
 depend on how many there are.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -144,19 +145,22 @@ def _erase(image: Image, key: Key[Array, ""], probability: float) -> Image:
     drawn log-uniformly, as torchvision and timm have it.
     """
     height, width, _ = image.shape
-    coin, area_key, aspect_key, place, noise = jax.random.split(key, 5)
-    low, high = _ERASED_AREA
-    area = height * width * jax.random.uniform(area_key, (_ERASING_ATTEMPTS,), minval=low, maxval=high)
-    low, high = jnp.log(jnp.array(_ERASED_ASPECT, jnp.float32))
-    aspect = jnp.exp(jax.random.uniform(aspect_key, (_ERASING_ATTEMPTS,), minval=low, maxval=high))
+    shape_key, noise_key = jax.random.split(key)
+    # One call for all that a rectangle needs: each is a block of its own to compile.
+    coin, row, column, *shapes = jax.random.uniform(shape_key, (3 + 2 * _ERASING_ATTEMPTS,))
+    area = height * width * _between(jnp.stack(shapes[::2]), *_ERASED_AREA)
+    aspect = jnp.exp(_between(jnp.stack(shapes[1::2]), *map(math.log, _ERASED_ASPECT)))
     h, w = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
     fits = (h < height) & (w < width) & (h > 0) & (w > 0)
     first = jnp.argmax(fits)
     h, w = h[first], w[first]
-    corner = jnp.floor(jax.random.uniform(place, (2,)) * jnp.stack([height - h + 1, width - w + 1]))
-    inside = _box((height, width), corner, corner + jnp.stack([h, w]))
-    erased = inside & fits[first] & jax.random.bernoulli(coin, probability)
-    return jnp.where(erased[:, :, None], jax.random.uniform(noise, image.shape), image)
+    corner = jnp.floor(jnp.stack([row * (height - h + 1), column * (width - w + 1)]))
+    erased = _box((height, width), corner, corner + jnp.stack([h, w])) & fits[first] & (coin < probability)
+    return jnp.where(erased[:, :, None], jax.random.uniform(noise_key, image.shape), image)
+
+
+def _between(unit: Float32[Array, "..."], low: float, high: float) -> Float32[Array, "..."]:
+    return low + (high - low) * unit
 
 
 def _box(shape: tuple[int, int], start: Float32[Array, "2"], end: Float32[Array, "2"]) -> Bool[Array, "h w"]:

@@ -5,6 +5,8 @@ theirs, except that `val` and `valid` become `validation`, as tfds calls it. Ima
 order, so that a part of a split (`train[:99%]`) holds all classes. Files stream from the source to the shards.
 """
 
+import functools
+import os
 import re
 import zipfile
 from collections import Counter, defaultdict
@@ -16,15 +18,16 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow_datasets as tfds
 
-from imagenet_repro.data import parallel
+from imagenet_repro.data import offline, parallel
 from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.errors import UserError
 
 VERSION = "1.0.0"
 _EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 _SPLIT_NAMES = {"val": "validation", "valid": "validation"}
-_SHARD_BYTES = 128 << 20  # tfds keeps the examples of the shard that it writes in memory
+_COMMON_SPLITS = {"train", "validation", "test"}
 _MANY = 5  # examples that a message shows
 _LAYOUT = "SPLIT/CLASS/IMAGE, such as train/n01440764/n01440764_18.JPEG"
 
@@ -57,6 +60,7 @@ class _Found:
     folders: set[tuple[str, str]] = field(default_factory=set)  # (split, class), with or without images
     misplaced: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
     def add(self, name: str, archive: Path | None, size: int) -> None:
         """Sort a file."""
@@ -85,8 +89,6 @@ def data_set_name(source: Path, as_name: str | None = None) -> str:
     Raises:
         UserError: that is no name that tfds takes, or one that a data set of tfds has.
     """
-    import tensorflow_datasets as tfds
-
     stem = as_name or (source.stem if source.suffix.lower() == ".zip" else source.resolve().name)
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower()
     if not re.fullmatch(r"[a-z]\w*", name):
@@ -110,12 +112,16 @@ def scan(source: Path) -> Listing:
     if not source.exists():
         raise UserError(f"folder:{source}: no such file or folder")
     found = _Found()
-    archives = _archives(source)
-    for archive in archives:
-        _list_archive(archive, found)
-    if not archives:
+    if source.is_file():
+        _list_archive(source, found)
+    else:
         _list_folder(source, found)
-    problems = [*_layout_problems(found), *_class_problems(found), *_file_problems(source, found)]
+        archives = [source / name for name in found.ignored if name.lower().endswith(".zip") and "/" not in name]
+        if archives and not found.images and not found.misplaced:
+            found.ignored = [name for name in found.ignored if source / name not in archives]
+            for archive in sorted(archives):
+                _list_archive(archive, found)
+    problems = [*_layout_problems(found), *_class_problems(found), *_file_problems(found)]
     if problems:
         raise UserError("\n".join([f"folder:{source} cannot be prepared:", *(f"- {problem}" for problem in problems)]))
     notes = ()
@@ -123,12 +129,6 @@ def scan(source: Path) -> Listing:
         notes = (f"{len(found.ignored)} files that are no images were left out: {_some(found.ignored)}",)
     classes = sorted({image.label for image in found.images})
     return Listing(source, tuple(sorted(found.images)), tuple(classes), notes)
-
-
-def _archives(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    return sorted(path for path in source.iterdir() if path.suffix.lower() == ".zip")
 
 
 def _list_archive(archive: Path, found: _Found) -> None:
@@ -149,12 +149,18 @@ def _list_archive(archive: Path, found: _Found) -> None:
 
 
 def _list_folder(source: Path, found: _Found) -> None:
-    for path in source.rglob("*"):
-        name = path.relative_to(source).as_posix()
-        if path.is_dir():
-            found.add_folder(name)
-        else:
-            found.add(name, None, path.stat().st_size)
+    def unreadable(error: OSError) -> None:
+        found.unreadable.append(str(error))
+
+    for directory, folders, files in os.walk(source, followlinks=True, onerror=unreadable):
+        relative = Path(directory).relative_to(source)
+        for name in folders:
+            found.add_folder((relative / name).as_posix())
+        for name in files:
+            try:
+                found.add((relative / name).as_posix(), None, os.stat(os.path.join(directory, name)).st_size)
+            except OSError as error:
+                unreadable(error)
 
 
 def _some(names: list[str]) -> str:
@@ -181,7 +187,7 @@ def _layout_problems(found: _Found) -> Iterator[str]:
 def _class_problems(found: _Found) -> Iterator[str]:
     full = {(image.split, image.label) for image in found.images}
     splits = {split for split, _ in full}
-    empty = [f"{split}/{label}" for split, label in found.folders - full if split in splits]
+    empty = [f"{split}/{label}" for split, label in found.folders - full if split in splits | _COMMON_SPLITS]
     if empty:
         yield f"{len(empty)} class folders hold no image: {_some(empty)}. Fill them or remove them"
     classes = {split: {label for other, label in full if other == split} for split in splits}
@@ -195,11 +201,13 @@ def _class_problems(found: _Found) -> Iterator[str]:
             )
 
 
-def _file_problems(source: Path, found: _Found) -> Iterator[str]:
+def _file_problems(found: _Found) -> Iterator[str]:
     twice = [name for name, count in Counter(image.name for image in found.images).items() if count > 1]
     if twice:
         where = {str(image.archive) for image in found.images if image.name in set(twice[:_MANY])}
         yield f"{len(twice)} file names occur more than once, in {', '.join(sorted(where))}: {_some(twice)}. Keep one"
+    if found.unreadable:
+        yield f"{len(found.unreadable)} files or folders cannot be read: {_some(found.unreadable)}"
     void = [image.name for image in found.images if image.size == 0]
     if void:
         yield f"{len(void)} image files are empty (0 bytes): {_some(void)}. Copy them again or remove them"
@@ -208,21 +216,19 @@ def _file_problems(source: Path, found: _Found) -> Iterator[str]:
 class _Reader:
     """Bytes of images, from disk or from zips that stay open; threads may read at once."""
 
-    def __init__(self, source: Path):
-        self._source = source
+    def __init__(self, listing: Listing):
+        self._source = listing.source
         self._stack = ExitStack()
-        self._archives: dict[Path, zipfile.ZipFile] = {}
+        self._archives = {
+            archive: self._stack.enter_context(zipfile.ZipFile(archive))
+            for archive in {image.archive for image in listing.images if image.archive}
+        }
 
     def __enter__(self) -> "_Reader":
         return self
 
     def __exit__(self, *exception) -> None:
         self._stack.close()
-
-    def open(self, images: tuple[Image, ...]) -> None:
-        """Open the zips that hold the images."""
-        for archive in {image.archive for image in images if image.archive}:
-            self._archives[archive] = self._stack.enter_context(zipfile.ZipFile(archive))
 
     def read(self, image: Image) -> tuple[Image, bytes, str | None]:
         """An image, its bytes, and why they cannot be decoded (None where they can)."""
@@ -241,45 +247,45 @@ class _Reader:
         return (self._source / name).read_bytes()
 
 
-def write(
-    listing: Listing, name: str, root: Path, *, on_progress: Callable[[], None] = lambda: None
-) -> tuple[str, ...]:
-    """Write the images of a listing to `root/name/1.0.0`.
+class Folder(offline.OfflineBuilder, skip_registration=True):
+    """The images of a listing as a tfds data set of a given name."""
 
-    Images that cannot be decoded are stored like the others (training replaces, counts and names them).
+    VERSION = tfds.core.Version(VERSION)
 
-    Returns:
-        A sentence that counts and names those, or nothing.
+    def __init__(self, listing: Listing, name: str, root: Path, read: Callable, on_progress: Callable[[], None]):
+        self.name = name
+        self.undecodable: list[str] = []
+        self._listing = listing
+        self._read = read
+        self._on_progress = on_progress
+        super().__init__(data_dir=root)
 
-    Raises:
-        UserError: a file cannot be read, or no image can be decoded.
-    """
-    bad: list[str] = []
-    with _Reader(listing.source) as reader, ThreadPoolExecutor(parallel.cores()) as pool:
-        reader.open(listing.images)
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.image_info(describe(self._listing.source), self._listing.classes)
 
-        def examples(images: list[Image]) -> Iterator[tuple[str, dict]]:
-            for image, content, problem in parallel.ordered_map(pool, reader.read, images, ahead=64):
+    def shards(self) -> dict[str, list[offline.Shard]]:
+        """The images of each split in shuffled order, cut where a file is full."""
+        splits = dict.fromkeys(image.split for image in self._listing.images)
+        return {
+            split: [functools.partial(self._examples, images) for images in _cut(self._listing, split)]
+            for split in splits
+        }
+
+    def _examples(self, images: list[Image]) -> Iterator[tuple[str, dict]]:
+        with ThreadPoolExecutor(parallel.cores()) as pool:
+            for image, content, problem in parallel.ordered_map(pool, self._read, images, ahead=64):
                 if problem:
-                    bad.append(f"{image.name} ({problem})")
-                on_progress()
+                    self.undecodable.append(f"{image.name} ({problem})")
+                self._on_progress()
                 yield image.name, {"image": content, "label": image.label, "file_name": image.name}
 
-        shards = {
-            split: [lambda images=images: examples(images) for images in _shards(listing, split)]
-            for split in dict.fromkeys(image.split for image in listing.images)
-        }
-        _builder(listing, name, root, shards).download_and_prepare(file_format="array_record")
-    return (f"{len(bad)} images cannot be decoded: {_some(bad)}",) if bad else ()
 
-
-def _shards(listing: Listing, split: str) -> list[list[Image]]:
-    """The images of a split in the order of the data set, cut where a file is full."""
+def _cut(listing: Listing, split: str) -> list[list[Image]]:
     images = [image for image in listing.images if image.split == split]
     shards, size = [[]], 0
     for index in np.random.default_rng(0).permutation(len(images)):
         image = images[index]
-        if shards[-1] and size + image.size > _SHARD_BYTES:
+        if shards[-1] and size + image.size > offline.SHARD_BYTES:
             shards.append([])
             size = 0
         shards[-1].append(image)
@@ -287,40 +293,21 @@ def _shards(listing: Listing, split: str) -> list[list[Image]]:
     return shards
 
 
-def _builder(listing: Listing, name: str, root: Path, shards: dict):
-    """A tfds builder of that name; the class is made here because tfds takes seconds to import."""
-    import tensorflow_datasets as tfds
+def write(
+    listing: Listing, name: str, root: Path, *, on_progress: Callable[[], None] = lambda: None
+) -> tuple[str, ...]:
+    """Write the images of a listing to `root/name/1.0.0`.
 
-    class Folder(tfds.core.ShardBasedBuilder, skip_registration=True):
-        """Images of a folder."""
+    Images that cannot be decoded are stored like the others: training replaces, counts and names them.
 
-        VERSION = tfds.core.Version(VERSION)
+    Returns:
+        A sentence that counts and names those, or nothing.
 
-        def __init__(self):
-            self.name = name
-            super().__init__(data_dir=root)
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(names=listing.classes),
-                "file_name": tfds.features.Text(),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=describe(listing.source),
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-                disable_shuffling=True,
-            )
-
-        def _shard_iterators_per_split(self, dl_manager):
-            return shards
-
-        def _log_download_bytes(self):
-            """Nothing is downloaded."""
-
-        def _log_download_done(self):
-            """What was prepared is for the caller to say."""
-
-    return Folder()
+    Raises:
+        UserError: a file cannot be read.
+    """
+    with _Reader(listing) as reader:
+        builder = Folder(listing, name, root, reader.read, on_progress)
+        builder.download_and_prepare(file_format=offline.ARRAY_RECORD)
+    bad = builder.undecodable
+    return (f"{len(bad)} images cannot be decoded: {_some(bad)}",) if bad else ()

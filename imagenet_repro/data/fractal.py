@@ -7,20 +7,18 @@ directory; `fractal` alone is the default configuration.
 
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import multiprocessing
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from imagenet_repro.data import ifs, parallel
+from imagenet_repro.data import ifs, offline, parallel
 
 _BATCH = 32  # images drawn together
 _BATCHES_PER_WORKER = 64  # below this much work a process costs more than it saves
-_SHARD = 50_000  # images to a file
 _SPLITS = ("train", "validation")
 
 
@@ -77,7 +75,7 @@ class FractalConfig(tfds.core.BuilderConfig):
         Raises:
             ValueError: the name is not one that a configuration gives itself.
         """
-        found = re.fullmatch(r"c(\d+)_n(\d+)_v(\d+)_s(\d+)(?:_seed(\d+))?(?:_p([\d.]+))?(?:_t([\d.]+))?", name)
+        found = re.fullmatch(r"c(\d+)_n(\d+)_v(\d+)_s(\d+)(?:_seed(\d+))?(?:_p([\d.e-]+))?(?:_t([\d.e-]+))?", name)
         if not found:
             raise ValueError(f"{name!r} is not of the form {cls().name}[_seed1][_p0.2][_t0.5]")
         values = [int(group) if group else 0 for group in found.groups()[:5]]
@@ -93,7 +91,7 @@ class FractalConfig(tfds.core.BuilderConfig):
         return ifs.Look(size=self.size, perturbation=self.perturbation, turn=self.turn)
 
 
-class Fractal(tfds.core.ShardBasedBuilder):
+class Fractal(offline.OfflineBuilder):
     """Fractals of `categories` iterated function systems; instances of the two splits never coincide.
 
     Examples are stored category by category in turn, so that any sub-split is balanced.
@@ -107,36 +105,22 @@ class Fractal(tfds.core.ShardBasedBuilder):
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        names = [_class_name(category) for category in range(self.builder_config.categories)]
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Iterated-function-system fractals drawn by the chaos game, one system to a category.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-                    "label": tfds.features.ClassLabel(names=names),
-                    "file_name": tfds.features.Text(),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            disable_shuffling=True,
+        return self.image_info(
+            "Iterated-function-system fractals drawn by the chaos game, one system to a category.",
+            [_class_name(category) for category in range(self.builder_config.categories)],
             citation="Kataoka et al., Pre-training without Natural Images, ACCV 2020",
         )
 
-    def _log_download_bytes(self) -> None:
-        """Nothing is downloaded; tfds would print that the sizes are unknown."""
-
-    def _log_download_done(self) -> None:
-        """What was prepared is for the caller to say."""
-
-    def _shard_iterators_per_split(self, dl_manager) -> dict:
-        del dl_manager
-        return {split: self._shards(split) for split in _SPLITS if self.builder_config.images(split)}
-
-    def _shards(self, split: str) -> list[Callable[[], Iterator]]:
-        total = self.builder_config.images(split)
-        starts = range(0, total, _SHARD)
-        return [lambda start=start: self._examples(split, start, min(start + _SHARD, total)) for start in starts]
+    def shards(self) -> dict[str, list[offline.Shard]]:
+        """One file for as many images as make `SHARD_BYTES`; an image takes less than a byte a pixel."""
+        length = max(1, offline.SHARD_BYTES // self.builder_config.size**2)
+        found = {}
+        for split in _SPLITS:
+            total = self.builder_config.images(split)
+            ranges = [(start, min(start + length, total)) for start in range(0, total, length)]
+            if ranges:
+                found[split] = [functools.partial(self._examples, split, start, stop) for start, stop in ranges]
+        return found
 
     def _examples(self, split: str, start: int, stop: int) -> Iterator[tuple[str, dict]]:
         config = self.builder_config
@@ -154,27 +138,13 @@ def _class_name(category: int) -> str:
 def _images(config: FractalConfig, split: str, start: int, stop: int) -> Iterator[bytes]:
     """Encoded images `start` to `stop` of a split in order, drawn by as many processes as pay."""
     jobs = [
-        _Job(config.seed, _SPLITS.index(split), config.categories, low, min(low + _BATCH, stop), config.look)
+        ifs.Job(config.seed, _SPLITS.index(split), config.categories, low, min(low + _BATCH, stop), config.look)
         for low in range(start, stop, _BATCH)
     ]
     workers = min(len(jobs) // _BATCHES_PER_WORKER, parallel.cores())
     if workers < 2:
-        yield from itertools.chain.from_iterable(map(_draw, jobs))
+        yield from itertools.chain.from_iterable(map(ifs.draw, jobs))
         return
     context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of other libraries' threads
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from itertools.chain.from_iterable(parallel.ordered_map(pool, _draw, jobs, ahead=4 * workers))
-
-
-class _Job(NamedTuple):
-    seed: int
-    split: int
-    categories: int
-    start: int
-    stop: int
-    look: ifs.Look
-
-
-def _draw(job: _Job) -> list[bytes]:
-    instances, labels = np.divmod(np.arange(job.start, job.stop), job.categories)
-    return ifs.encode(ifs.render(job.seed, job.split, labels, instances, job.look))
+    with concurrent.futures.ProcessPoolExecutor(workers, context, parallel.set_up_worker) as pool:
+        yield from itertools.chain.from_iterable(parallel.ordered_map(pool, ifs.draw, jobs, ahead=4 * workers))

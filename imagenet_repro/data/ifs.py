@@ -248,3 +248,20 @@ def encode(images: UInt8[np.ndarray, "b h w 3"]) -> list[bytes]:
     """
     quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
     return [cv2.imencode(".jpg", image[..., ::-1], quality)[1].tobytes() for image in images]
+
+
+class Job(NamedTuple):
+    """Consecutive images of a split, in which image i shows instance i // categories of category i % categories."""
+
+    seed: int
+    split: int
+    categories: int
+    start: int
+    stop: int
+    look: Look
+
+
+def draw(job: Job) -> list[bytes]:
+    """Draw and encode the images of a job."""
+    instances, labels = np.divmod(np.arange(job.start, job.stop), job.categories)
+    return encode(render(job.seed, job.split, labels, instances, job.look))

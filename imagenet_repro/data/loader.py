@@ -21,6 +21,7 @@ from typing import Any, TypedDict
 
 import grain
 import numpy as np
+from absl import flags
 from jaxtyping import Float32, Int32, UInt8
 
 from imagenet_repro.config import Crop, Data
@@ -250,6 +251,8 @@ def _read(pieces: _Pieces, data: Data) -> Iterator[Batch]:
     dataset = grain.MapDataset.source(pieces).to_iter_dataset(grain.ReadOptions(threads, ahead))
     dataset = dataset.batch(pieces.share // pieces.piece, batch_fn=_join)
     if workers:
+        if not flags.FLAGS.is_parsed():  # Grain reads its own flags, also where no absl application parsed any
+            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
     iterator = iter(dataset)

@@ -1,6 +1,9 @@
 """Work in order on several cores, with a bounded number of results waiting."""
 
+import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -24,3 +27,10 @@ def ordered_map(executor: Executor, function: Callable, items: Iterable, ahead: 
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
+
+
+def set_up_worker() -> None:
+    """Make a worker process leave Ctrl-C to its parent, and not outlive a parent that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -8,20 +8,22 @@ interrupted leaves nothing that opens as whole: files are written beside their f
 
 import contextlib
 import dataclasses
+import errno
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagenet_repro.data import archives, convert, folder, smaller
+from imagenet_repro.data import archives, convert, folder, offline, smaller
 from imagenet_repro.data.sources import data_directory
 from imagenet_repro.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-_ARRAY_RECORD = "array_record"
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _INSTALL_TENSORFLOW = "pip install -r requirements/tensorflow.txt"
 
 
@@ -70,9 +72,9 @@ def prepare(
     if not 1 <= quality <= 100 or (short_side is not None and short_side < 1):
         raise UserError(f"short_side must be at least 1 pixel and quality 1 to 100; got {short_side} and {quality}")
     _require_writable(root)
-    with _quiet_libraries():
+    with _quiet_libraries(), _failures_to_write(root):
         if name.startswith("folder:"):
-            prepared = _prepare_folder(Path(name.removeprefix("folder:")), root, as_name)
+            prepared = _prepare_folder(Path(name.removeprefix("folder:")).expanduser(), root, as_name)
         elif name.split("/", maxsplit=1)[0] == "fractal":
             prepared = _prepare_fractal(name, root, fractal_options)
         else:
@@ -80,6 +82,18 @@ def prepare(
         if short_side is None:
             return prepared
         return dataclasses.replace(prepared, smaller=_prepare_smaller(prepared, root, short_side, quality))
+
+
+@contextlib.contextmanager
+def _failures_to_write(root: Path) -> Iterator[None]:
+    """A full disk as a message; ArrayRecord reports it as RuntimeError, with the system's words in the text."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        full = isinstance(error, OSError) and error.errno in _WRITE_ERRORS
+        if not full and not any(f"() failed: {os.strerror(code)}" in str(error) for code in _WRITE_ERRORS):
+            raise
+        raise UserError(f"{root} cannot be written: {error}. Make room there or choose another --data_dir") from error
 
 
 def _require_writable(root: Path) -> None:
@@ -134,9 +148,13 @@ def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, .
             f"{builder.data_dir} lacks {len(missing)} of its files, the first: {missing[0]}. "
             f"Remove the directory and prepare again:\n  rm -r {builder.data_dir}"
         )
+    path = Path(builder.data_dir)
     config = f"/{builder.builder_config.name}" if builder.builder_config else ""
     splits = {name: split.num_examples for name, split in builder.info.splits.items()}
-    return Prepared(builder.name + config, Path(builder.data_dir), splits, int(builder.info.dataset_size), how, notes)
+    leftovers = sorted(str(other) for other in path.parent.glob(f"incomplete.*_{path.name}"))
+    if leftovers:
+        notes += (f"left by a preparation that was killed, or in use by one that runs: {', '.join(leftovers)}",)
+    return Prepared(builder.name + config, path, splits, int(builder.info.dataset_size), how, notes)
 
 
 def _opened(path: Path) -> "tfds.core.DatasetBuilder | None":
@@ -152,7 +170,7 @@ def _opened(path: Path) -> "tfds.core.DatasetBuilder | None":
     if not (path / "dataset_info.json").exists():
         raise UserError(f"{path} is there but is no whole data set. Remove it and prepare again:\n  rm -r {path}")
     builder = tfds.builder_from_directory(path)
-    builder.info.set_file_format(_ARRAY_RECORD, override=True, override_if_initialized=True)
+    builder.info.set_file_format(offline.ARRAY_RECORD, override=True, override_if_initialized=True)
     return builder
 
 
@@ -168,7 +186,9 @@ def _prepare_fractal(name: str, root: Path, options: dict[str, int | float]) -> 
         return _describe(builder, "already prepared")
     total = config.images("train") + config.images("validation")
     with _progress(f"fractal/{config.name}", total) as advance, _own_bar():
-        Fractal(config=config, data_dir=root, on_progress=advance).download_and_prepare(file_format=_ARRAY_RECORD)
+        Fractal(config=config, data_dir=root, on_progress=advance).download_and_prepare(
+            file_format=offline.ARRAY_RECORD
+        )
     return _describe(_opened(path), "drawn")
 
 
@@ -227,13 +247,15 @@ def _prepare_folder(source: Path, root: Path, as_name: str | None) -> Prepared:
 def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> Prepared:
     import tensorflow_datasets as tfds
 
+    if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
+        raise UserError(f"{name!r} is not of the form NAME[/CONFIG][:VERSION], fractal[/CONFIG] or folder:PATH")
     try:
         existing = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
     except tfds.core.registered.DatasetNotFoundError:
         return _build_tfds(name, root, manual_dir)
     formats = {file_format.value for file_format in existing.info.available_file_formats()}
     path = Path(existing.data_dir)
-    if _ARRAY_RECORD in formats:
+    if offline.ARRAY_RECORD in formats:
         return _describe(_opened(path), "already prepared")
     with _progress(f"{name} from TFRecord", existing.info.splits.total_num_examples) as advance:
         convert.add_array_record(path, on_progress=advance)
@@ -253,14 +275,14 @@ def _build_tfds(name: str, root: Path, manual_dir: str | None) -> Prepared:
         _require_tensorflow(name)
         notes = archives.check(manual_dir)
     try:
-        builder = tfds.builder(name, data_dir=root, file_format=_ARRAY_RECORD)
+        builder = tfds.builder(name, data_dir=root, file_format=offline.ARRAY_RECORD)
         if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual_dir:
             raise UserError(
                 f"{name} has to be downloaded by hand. {' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}\n"
                 f"Then type:\n  python main.py prepare {name} --manual_dir=DIRECTORY"
             )
         downloads = tfds.download.DownloadConfig(manual_dir=manual_dir)
-        builder.download_and_prepare(download_config=downloads, file_format=_ARRAY_RECORD)
+        builder.download_and_prepare(download_config=downloads, file_format=offline.ARRAY_RECORD)
     except ImportError as error:
         if (error.name or "").split(".")[0] == "tensorflow":
             _require_tensorflow(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 
-from imagenet_repro.data import convert, parallel
+from imagenet_repro.data import convert, offline, parallel
 from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.errors import UserError
 
@@ -31,10 +31,14 @@ class _Tally:
         saved = 1 - self.bytes_after / max(self.bytes_before, 1)
         done = (
             f"{self.reduced:,} of {self.images:,} images were reduced to a shorter side of {short_side}; "
-            f"{self.bytes_before / 1e9:.3f} GB became {self.bytes_after / 1e9:.3f} GB, {saved:.1%} less"
+            f"{_size(self.bytes_before)} became {_size(self.bytes_after)}, {saved:.1%} less"
         )
         bad = f"{self.undecodable} images cannot be decoded and were copied as they are"
         return (done, bad) if self.undecodable else (done,)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def reduce(image: bytes, short_side: int, quality: int) -> bytes:
@@ -73,7 +77,7 @@ def write_copy(
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import dataset_info
 
-    builder = tfds.builder_from_directory(source, file_format=convert.ARRAY_RECORD)
+    builder = tfds.builder_from_directory(source, file_format=offline.ARRAY_RECORD)
     key = _image_key(builder)
     info = dataset_info.read_proto_from_builder_dir(source)
     tally = _Tally()
@@ -144,6 +148,6 @@ def _write_metadata(builder, info, key: str, name: str, directory: Path) -> None
     features[key] = tfds.features.Image(shape=(None, None, builder.info.features[key].shape[-1]))
     tfds.features.FeaturesDict(features).save_config(directory)
     info.name = name
-    info.file_format = convert.ARRAY_RECORD
+    info.file_format = offline.ARRAY_RECORD
     del info.alternative_file_formats[:]
     convert.write_info(info, directory)

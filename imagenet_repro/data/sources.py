@@ -62,12 +62,14 @@ class Records(Sequence):
             raise IndexError(index)
         try:
             stored = self._source[index]
-        except Exception as error:  # whatever the file system and the format's reader raise
+            if not stored:  # what ArrayRecord gives of a file that was cut short
+                raise EOFError("the file ends before it")
+            feature = self._parse(stored).features.feature
+        except Exception as error:  # whatever the file system, the format's reader and the parser raise
             raise UserError(
                 f"record {self.id_of(index)} in {self.directory} cannot be read: {error}. "
                 "The prepared files are damaged or gone; remove that directory and prepare the data set again."
             ) from error
-        feature = self._parse(stored).features.feature
         image = feature[self._image_key].bytes_list.value[0]
         label = feature[self._label_key].int64_list.value[0]
         return Record(image, label, self._id(feature[self._id_key]) if self._id_key else self.id_of(index))

@@ -5,9 +5,11 @@ random state) and what has been spent. Once it is written whole, a seal with the
 put beside it, since a flipped bit in an array would otherwise be restored without a word.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,6 +53,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=False,
             cleanup_tmp_directories=os.access(self._directory, os.W_OK),
+            best_fn=lambda metrics: metrics["top1_error"],  # without it Orbax stores no metrics
+            best_mode="min",
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
             enable_background_delete=False,
         )
@@ -58,6 +62,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._directory, options=options)
         self._sealer = ThreadPoolExecutor(1, "seal")
         self._sealing: Future | None = None
+        self._broken = False
 
     def save(self, step: int, state: TrainState, info: dict[str, Any], top1_error: float | None = None) -> None:
         """Starts to write a checkpoint; returns when the state has been copied off the devices.
@@ -72,6 +77,7 @@ class Checkpoints:
           SaveError: this one or the one before it could not be written.
         """
         self.wait()
+        self._check_space(step, state)
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(_plain(state)), info=ocp.args.JsonSave(info))
         metrics = None if top1_error is None else {"top1_error": top1_error}
         try:
@@ -97,11 +103,13 @@ class Checkpoints:
             self.wait()
         finally:
             self._sealer.shutdown()
-            self._manager.close()
+            with contextlib.suppress(Exception if self._broken else ()):  # Orbax repeats what `wait` has raised
+                self._manager.close()
 
     def steps(self) -> list[int]:
         """Steps of whole checkpoints, oldest first."""
-        return sorted(self._manager.all_steps(read=True))
+        self._manager.reload()
+        return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
         """The step of the checkpoint with the lowest top-1 error, if one was evaluated."""
@@ -159,6 +167,14 @@ class Checkpoints:
         except OSError as error:
             raise SaveError(f"{self._directory} cannot be made: {error.strerror}; choose another --workdir") from error
 
+    def _check_space(self, step: int, state: TrainState) -> None:
+        """Refuses to start what cannot be finished: a disk that fills midway ends in a flood of library errors."""
+        needed = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._directory).free
+        if free < needed:
+            message = f"it needs {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free: no space left"
+            raise self._failed(step, OSError(message))
+
     def _path(self, step: int) -> Path:
         return self._directory / str(step)
 
@@ -174,7 +190,8 @@ class Checkpoints:
             raise self._failed(step, error) from error
 
     def _failed(self, step: int, error: Exception) -> SaveError:
-        steps = [s for s in self.steps() if s != step]
+        self._broken = True
+        steps = sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and p.name != str(step))
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "no earlier checkpoint exists"
         return SaveError(
             f"the checkpoint of step {step} could not be written to {self._directory} ({_short(error)}); {kept}."

@@ -86,15 +86,13 @@ class _Run:
         self.saved_step = job.spent.steps
 
     def go(self) -> Outcome:
-        budget, config = self.job.budget, self.job.config
+        budget = self.job.budget
         stopping = False
         self.clock.start()
         while not budget.finished(self.spent) and not stopping:
             self._take_step()
             seconds, stopping = self.agreement.meet(self.spent.steps, self.clock.seconds, bool(self.stop.received))
             self.spent = dataclasses.replace(self.spent, seconds=seconds)
-            if self.spent.steps % config.log_every == 0 or budget.finished(self.spent):
-                self._report()
             if not stopping:
                 self._events()
         self._drain()
@@ -122,6 +120,9 @@ class _Run:
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
             self._diverged(step, index, values)
         self.window.add(values)
+        spent = self.job.budget.meter.spent(step, self.clock.seconds)
+        if step % self.job.config.log_every == 0 or self.job.budget.finished(spent):
+            self._report(spent)
 
     def _drain(self) -> None:
         while self.pending:
@@ -166,18 +167,15 @@ class _Run:
         self.job.checkpoints.save(self.spent.steps, self.job.save_form(self.state), info, top1_error)
         self.saved_step = self.spent.steps
 
-    def _report(self) -> None:
-        if not self.window.steps:
-            return
-        row = self.window.close(self.spent)
-        budget = self.job.budget
-        self.job.log.write("train", self.spent.steps, **_spent_row(budget, self.spent), **row)
-        progress = budget.progress(self.spent)
-        left = self.spent.seconds * (1 - progress) / progress if progress else math.inf
+    def _report(self, spent: Spent) -> None:
+        budget, row = self.job.budget, self.window.close(spent)
+        self.job.log.write("train", spent.steps, **_spent_row(budget, spent), **row)
+        progress = budget.progress(spent)
+        left = spent.seconds * (1 - progress) / progress if progress else math.inf
         total = f"/{budget.total_steps:,}" if budget.total_steps else ""
         self.job.log.show(
             progress,
-            f"{100 * progress:5.1f} %  step {self.spent.steps:,}{total}  epoch {self.spent.epochs:.2f}"
+            f"{100 * progress:5.1f} %  step {spent.steps:,}{total}  epoch {spent.epochs:.2f}"
             f"  loss {row['loss']:.3f}  top-1 err {100 * row['top1_error']:.1f} %"
             f"  {row['images_per_second']:,.0f} img/s  {duration(left)} left",
         )
@@ -190,16 +188,12 @@ class _Window:
         self._batch_size, self._since = batch_size, spent
         self._values: list[dict[str, float]] = []
 
-    @property
-    def steps(self) -> int:
-        return len(self._values)
-
     def add(self, values: dict[str, float]) -> None:
         self._values.append(values)
 
     def close(self, spent: Spent) -> dict[str, float]:
         """The row, and a new window from `spent`."""
-        images = self.steps * self._batch_size
+        images = len(self._values) * self._batch_size
         seconds = spent.seconds - self._since.seconds
         row = {
             "loss": float(np.mean([v["loss"] for v in self._values])),

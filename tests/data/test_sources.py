@@ -42,7 +42,7 @@ class _Photos(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split):
         for number in range(COUNTS[split]):
-            named = {name: f"{split}_{number:03d}.JPEG" for name in self.ID}
+            named = dict.fromkeys(self.ID, f"{split}_{number:03d}.JPEG")
             yield number, {"image": encoded(split, number), "label": number % 3, **named}
 
 
@@ -99,7 +99,8 @@ def test_a_split_gives_the_stored_bytes_labels_and_names(data_dir):
 
 
 @pytest.mark.parametrize(
-    ("name", "first"), [("named_photos", "validation_"), ("numbered_photos", "validation_"), ("nameless_photos", "val")]
+    ("name", "first"),
+    [("named_photos", "validation_"), ("numbered_photos", "validation_"), ("nameless_photos", "val")],
 )
 def test_ids_are_the_data_sets_own_where_it_has_any(data_dir, name, first):
     ids = [record.id for record in opened(data_dir, name, "validation").records]
@@ -170,7 +171,7 @@ def test_tfrecord_is_sent_to_the_converter(copied):
     info = json.loads((copied / "dataset_info.json").read_text())
     info["fileFormat"] = "tfrecord"
     (copied / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(UserError, match="(?s)tfrecord.*python main.py prepare named_photos --data_dir=") as caught:
+    with pytest.raises(UserError, match=r"(?s)tfrecord.*python main.py prepare named_photos --data_dir=") as caught:
         opened(copied.parent.parent, "named_photos", "train")
     assert str(caught.value).endswith(f"--data_dir={copied.parent.parent}")
 
@@ -186,7 +187,7 @@ def test_a_damaged_file_is_named_when_it_is_read(copied):
     damaged = sorted(copied.glob("*train*"))[0]
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     records = opened(copied.parent.parent, "named_photos", "train").records
-    with pytest.raises(UserError, match="record train/0 in .* cannot be read"):
+    with pytest.raises(UserError, match=r"record train/0 in .* cannot be read"):
         records[0]
 
 

@@ -1,0 +1,144 @@
+import io
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from imagenet_repro.data.decode import DecodeError, decode
+from tests.conftest import shared_path
+
+RNG = np.random.default_rng(0)
+# Smooth, as photographs are, so that JPEG keeps it.
+SCENE = Image.fromarray(RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((61, 43), Image.Resampling.BICUBIC)
+ALPHA = Image.merge("RGBA", (*SCENE.split(), Image.linear_gradient("L").resize(SCENE.size)))
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def rotated_by_exif(kind: str) -> bytes:
+    exif = Image.Exif()
+    exif[274] = 6
+    return saved(SCENE, kind, exif=exif)
+
+
+def pillow(image: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+
+
+FORMATS = {
+    "jpeg": saved(SCENE, "JPEG"),
+    "jpeg, no subsampling": saved(SCENE, "JPEG", subsampling=0, quality=98),
+    "jpeg, progressive": saved(SCENE, "JPEG", progressive=True),
+    "jpeg, grey": saved(SCENE.convert("L"), "JPEG"),
+    "jpeg, stored as RGB": saved(SCENE, "JPEG", keep_rgb=True),
+    "jpeg, CMYK inverted by Adobe": saved(SCENE.convert("CMYK"), "JPEG", quality=95),
+    "jpeg, EXIF orientation": rotated_by_exif("JPEG"),
+    "png": saved(SCENE, "PNG"),
+    "png, grey": saved(SCENE.convert("L"), "PNG"),
+    "png, palette": saved(SCENE.quantize(16), "PNG"),
+    "png, palette with a transparent colour": saved(SCENE.quantize(16), "PNG", transparency=3),
+    "png, one bit": saved(SCENE.convert("1"), "PNG"),
+    "png, alpha": saved(ALPHA, "PNG"),
+    "png, grey with alpha": saved(ALPHA.convert("LA"), "PNG"),
+    "png, EXIF orientation": rotated_by_exif("PNG"),
+    "gif": saved(SCENE, "GIF"),
+    "gif, animated": saved(SCENE, "GIF", save_all=True, append_images=[SCENE.rotate(90)]),
+    "webp": saved(SCENE, "WEBP"),
+    "webp, alpha": saved(ALPHA, "WEBP", lossless=True),
+    "bmp": saved(SCENE, "BMP"),
+    "tiff": saved(SCENE, "TIFF"),
+}
+WHOLE_OR_NOTHING = [name for name in FORMATS if name != "gif, animated"]  # half of that still holds its first frame
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_pixels_are_pillows(name):
+    np.testing.assert_array_equal(decode(FORMATS[name]), pillow(FORMATS[name]))
+
+
+@pytest.mark.parametrize("shape", [(9, 5), (9, 5, 3), (9, 5, 4)])
+def test_of_16_bits_the_upper_8_count(shape):
+    deep = RNG.integers(0, 65536, shape, dtype=np.uint16)
+    expected = np.broadcast_to(deep[..., None], (9, 5, 3)) if deep.ndim == 2 else deep[..., 2::-1]
+    np.testing.assert_array_equal(decode(cv2.imencode(".png", deep)[1].tobytes()), expected >> 8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (3, 2)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_sides_of_one_pixel(size, kind):
+    image = saved(SCENE.resize(size), kind)
+    decoded = decode(image)
+    assert decoded.shape == (size[1], size[0], 3)
+    np.testing.assert_array_equal(decoded, pillow(image))
+
+
+@pytest.mark.parametrize("name", WHOLE_OR_NOTHING)
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
+def test_a_truncated_image_is_refused(name, share):
+    image = FORMATS[name]
+    with pytest.raises(DecodeError, match=r"bytes: \S"):
+        decode(image[: int(share * len(image))])
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3, 50])
+def test_a_jpeg_that_lost_its_last_bytes_is_refused(lost):
+    for name in ("jpeg", "jpeg, progressive", "jpeg, grey"):
+        with pytest.raises(DecodeError, match=r"JPEG of .* cut short, it has no end-of-image marker"):
+            decode(FORMATS[name][:-lost])
+
+
+def test_a_jpeg_whose_end_was_never_written_is_refused():
+    """Zeros decode as grey without a complaint; the marker of the thumbnail in the header is not the image's."""
+    exif = Image.Exif()
+    exif[0x9286] = saved(SCENE.resize((16, 16)), "JPEG")
+    image = saved(SCENE, "JPEG", exif=exif)
+    assert image.count(b"\xff\xd9") == 2
+    assert decode(image).shape == (43, 61, 3)
+    half = len(image) - 300
+    with pytest.raises(DecodeError, match="no end-of-image marker"):
+        decode(image[:half] + bytes(300))
+
+
+def test_bytes_behind_the_image_are_allowed():
+    for name in ("jpeg", "png"):
+        np.testing.assert_array_equal(decode(FORMATS[name] + b"trailing"), decode(FORMATS[name]))
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"", b"\0", b"hello, world", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\0\x10JFIF", b"GIF8"]
+)
+def test_rubbish_is_refused(rubbish):
+    with pytest.raises(DecodeError, match=f"of {len(rubbish)} bytes: "):
+        decode(rubbish)
+
+
+def test_nothing_is_printed_about_a_damaged_image(capfd):
+    for name in WHOLE_OR_NOTHING:
+        with pytest.raises(DecodeError):
+            decode(FORMATS[name][: len(FORMATS[name]) // 2])
+    assert capfd.readouterr() == ("", "")
+
+
+def real_images() -> dict[str, bytes]:
+    images = {}
+    with tarfile.open(shared_path("data/ilsvrc2012-mini/ILSVRC2012_img_train.tar")) as classes:
+        for member in classes:
+            with tarfile.open(fileobj=classes.extractfile(member)) as images_of_class:
+                images |= {one.name: images_of_class.extractfile(one).read() for one in images_of_class}
+    return images
+
+
+def test_real_files_that_break_pipelines():
+    images = real_images()
+    kinds = {name: Image.open(io.BytesIO(image)) for name, image in images.items()}
+    assert kinds["n01739381_1309.JPEG"].mode == "CMYK"
+    assert kinds["n02105855_2933.JPEG"].format == "PNG"
+    assert any(kind.mode == "L" for kind in kinds.values())
+    for name, image in images.items():
+        np.testing.assert_array_equal(decode(image), pillow(image), err_msg=name)

@@ -1,0 +1,50 @@
+"""Starts `main.py` as a person does, in processes of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def start(*arguments, devices=1, environment=None, **options):
+    """`main.py ARGUMENTS` on a number of host devices."""
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, "main.py", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=os.environ | flags | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def run(*arguments, code=0, tracebacks=False, **options):
+    """Standard output and error of `main.py ARGUMENTS`, which must end with `code`."""
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == code, f"exit code {process.returncode}, not {code}\n{out}\n{err}"
+    assert tracebacks or "Traceback" not in err, err
+    return out, err
+
+
+def train_arguments(data_dir, workdir, **overrides):
+    """Arguments of `train` with the tests' recipe."""
+    keys = [f"--config.{key.replace('__', '.')}={value}" for key, value in overrides.items()]
+    return ["train", f"--config=tests/recipe.py:{data_dir}", f"--workdir={workdir}", *keys]
+
+
+def arrays(workdir, step):
+    """Every array of a checkpoint by its path, as NumPy, read by Orbax alone."""
+    import orbax.checkpoint as ocp
+
+    with ocp.PyTreeCheckpointer() as reader:
+        tree = reader.restore(Path(workdir).absolute() / "checkpoints" / str(step) / "state")
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}

@@ -1,0 +1,213 @@
+"""Whole runs, started as a person starts them."""
+
+import json
+import random
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests import runs
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("data")
+    options = {"categories": 6, "train_images": 20, "validation_images": 7, "size": 32}
+    runs.run("prepare", "fractal", f"--data_dir={directory}", *[f"--fractal.{k}={v}" for k, v in options.items()])
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def whole_run(data_dir, tmp_path_factory):
+    """The workdir of a run that nothing disturbed, and what it printed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    out, _ = runs.run(*runs.train_arguments(data_dir, workdir))
+    return workdir, out
+
+
+def assert_same(workdir, reference, step=12):
+    found, expected = runs.arrays(workdir, step), runs.arrays(reference, step)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_a_run_leaves_its_numbers_tables_and_pictures(whole_run):
+    workdir, out = whole_run
+    result = json.loads((workdir / "result.json").read_text())
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    assert [row["step"] for row in evaluations] == [6, 12]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 13))
+    assert result["spent"]["images"] == 96
+    assert result["rates"]["images"] == 42
+    assert result["rates"]["top1_wrong"] == evaluations[-1]["top1_wrong"]
+    assert "top-1" in out
+    assert "| resnet18 |" in (workdir / "table.md").read_text()
+    assert (workdir / "curves.png").stat().st_size > 10_000
+    assert list((workdir / "tensorboard").glob("events*"))
+    with np.load(workdir / result["predictions"]) as file:
+        assert len(set(file["id"])) == 42
+        wrong = int(np.sum(file["top5"][:, 0] != file["label"]))
+    assert wrong == result["rates"]["top1_wrong"]
+    provenance = json.loads((workdir / "config.json").read_text())["provenance"]
+    assert {"commit", "packages", "devices", "python"} <= provenance.keys()
+
+
+def test_the_same_command_again_trains_nothing_and_shows_the_table(whole_run, data_dir):
+    workdir, _ = whole_run
+    before = (workdir / "metrics.jsonl").read_text()
+    out, _ = runs.run(*runs.train_arguments(data_dir, workdir))
+    assert "resnet18" in out
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_another_configuration_is_refused_and_shown(whole_run, data_dir):
+    workdir, _ = whole_run
+    _, err = runs.run(*runs.train_arguments(data_dir, workdir, seed=1, optimizer__learning_rate=0.5), code=2)
+    assert "optimizer.learning_rate: 0.02 there, 0.5 now" in err
+    assert "seed: 0 there, 1 now" in err
+
+
+def test_evaluate_counts_the_same_on_any_devices_and_batch_size(whole_run, tmp_path):
+    workdir, _ = whole_run
+    wrong = json.loads((workdir / "result.json").read_text())["rates"]["top1_wrong"]
+    out = tmp_path / "predictions.npz"
+    runs.run(
+        "evaluate", f"--workdir={workdir}", "--data.eval_batch_size=16", f"--out={out}", devices=8
+    )  # fmt: skip
+    with np.load(out) as file:
+        assert len(set(file["id"])) == 42
+        assert int(np.sum(file["top5"][:, 0] != file["label"])) == wrong
+    printed, _ = runs.run("score", f"--predictions={out}")
+    assert f"{wrong} of 42" in printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_ends_where_an_undisturbed_run_does(number, whole_run, data_dir, tmp_path):
+    process = runs.start(*runs.train_arguments(data_dir, tmp_path, checkpoint__every="100st"))
+    wait_for_step(tmp_path, 4)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 75, out + err
+    assert f"stopped by {number.name} at step" in out
+    out, _ = runs.run(*runs.train_arguments(data_dir, tmp_path, checkpoint__every="100st"), code=0)
+    assert "resumed at step" in out
+    assert_same(tmp_path, whole_run[0])
+
+
+def test_a_second_signal_ends_at_once(data_dir, tmp_path):
+    process = runs.start(*runs.train_arguments(data_dir, tmp_path, budget="100000st", evaluate_every="100000st"))
+    wait_for_step(tmp_path, 2)
+    process.send_signal(signal.SIGSTOP)  # so that both signals are there before the step ends
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=60)
+    assert process.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def kill_until_done(data_dir, workdir, kills, seed):
+    """Kills a run with SIGKILL `kills` times at random moments and lets it end the next time."""
+    moments = random.Random(seed)
+    for _ in range(kills):
+        process = runs.start(*runs.train_arguments(data_dir, workdir))
+        known = steps_done(workdir)
+        wait_for_step(workdir, min(known + 1, 12), process)
+        time.sleep(moments.uniform(0, 1.5))
+        process.kill()
+        process.communicate()
+    runs.run(*runs.train_arguments(data_dir, workdir))
+
+
+def test_killed_runs_end_with_the_same_parameters(whole_run, data_dir, tmp_path):
+    kill_until_done(data_dir, tmp_path, kills=2, seed=0)
+    assert_same(tmp_path, whole_run[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_ten_of_ten_killed_runs_end_with_the_same_parameters(seed, whole_run, data_dir, tmp_path):
+    kill_until_done(data_dir, tmp_path, kills=2, seed=seed)
+    assert_same(tmp_path, whole_run[0])
+
+
+def steps_done(workdir):
+    metrics = workdir / "metrics.jsonl"
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+def wait_for_step(workdir, step, process=None):
+    deadline = time.monotonic() + 300
+    while steps_done(workdir) < step and (process is None or process.poll() is None):
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.05)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_images(data_dir, tmp_path):
+    arguments = runs.train_arguments(data_dir, tmp_path, optimizer__learning_rate=1e25, schedule__warmup=0.0)
+    _, err = runs.run(*arguments, code=3)
+    assert "the loss is" in err
+    assert "images train/ifs_" in err
+    for step in [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()]:
+        assert all(np.isfinite(value).all() for value in runs.arrays(tmp_path, step).values())
+
+
+def test_a_file_system_that_refuses_a_checkpoint_is_an_error(data_dir, tmp_path):
+    def small_files_only():  # the kernel refuses to write beyond a megabyte
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    arguments = runs.train_arguments(data_dir, tmp_path / "run", checkpoint__every="1st")
+    # The array library's own threads print what they met; the last line is ours.
+    _, err = runs.run(*arguments, code=74, tracebacks=True, preexec_fn=small_files_only, environment=environment)
+    assert "main.py: the checkpoint of step 1 could not be written" in err.strip().splitlines()[-1]
+
+
+def test_two_processes_give_the_parameters_of_one(data_dir, tmp_path):
+    common = {"budget": "4st", "cross_device_norm": True, "augment__cutmix": 0.0, "evaluate_every": "4st"}
+    runs.run(*runs.train_arguments(data_dir, tmp_path / "one", **common), devices=2)
+    environment = {"COORDINATOR_ADDRESS": f"127.0.0.1:{random.randint(20_000, 60_000)}", "NUM_PROCESSES": "2"}
+    arguments = runs.train_arguments(data_dir, tmp_path / "two", **common)
+    processes = [runs.start(*arguments, environment=environment | {"PROCESS_ID": str(i)}) for i in range(2)]
+    for process in processes:
+        out, err = process.communicate(timeout=500)
+        assert process.returncode == 0, out + err
+    one, two = runs.arrays(tmp_path / "one", 4), runs.arrays(tmp_path / "two", 4)
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+    results = [json.loads((tmp_path / run / "result.json").read_text())["rates"]["images"] for run in ("one", "two")]
+    assert results == [42, 42]
+
+
+RECIPE = "--config=tests/recipe.py:x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([RECIPE, "--config.bach_size=3"], "config.bach_size: no such key; did you mean 'batch_size'"),
+        ([RECIPE, "--config.optimizer.b1=0.9"], "config.optimizer.b1: no such key for name='sgd'"),
+        ([RECIPE, "--config.budget=90"], "config.budget: '90' is not an amount"),
+        (["--config=tests/recipes.py"], "did you mean 'tests/recipe.py'?"),
+        ([RECIPE, "--cofig.seed=1"], "unknown argument '--cofig.seed=1'"),
+        ([RECIPE, "--config.data.name=fractl"], "did you mean 'fractal'"),
+        ([RECIPE, "--config.data.name=fractal"], "python main.py prepare fractal"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(arguments, message, tmp_path):
+    _, err = runs.run("train", *arguments, f"--workdir={tmp_path}", code=2)
+    assert message in err
+
+
+def test_training_imports_no_tensorflow(data_dir, tmp_path):
+    import subprocess
+    import sys
+
+    arguments = runs.train_arguments(data_dir, tmp_path, budget="1st")
+    code = f"import sys, main; main.main({arguments!r}); sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=runs.REPOSITORY, check=False).returncode == 0
