@@ -181,7 +181,7 @@ class _Training:
     def _job(self) -> loop.Job:
         """Restores or starts, compiles, and says what is about to happen."""
         first = self.system.initial_state()
-        found = self.checkpoints.restore(self.system.spread.to_global(first))
+        found = self.checkpoints.restore(first)
         train_state = self.system.spread.put_state(found.state) if found else first
         flops = self.system.flops_per_step(train_state)
         meter = Meter(self.config.batch_size, self.train_split.num_examples, flops)
@@ -201,7 +201,6 @@ class _Training:
             step=compiled,
             batches=batches,
             evaluate=self.evaluator.rates,
-            save_form=self.system.spread.to_global,
             name_images=lambda index: [self.train_split.records[int(i)].id for i in index],
             budget=budget,
             spent=spent,
@@ -364,7 +363,7 @@ def _restore(place: Workdir, system: System, first: state.TrainState, which: str
         raise UserError(f"{place.checkpoints}: there are no checkpoints; train first")
     kept = checkpoint.Checkpoints(place.checkpoints, system.config.checkpoint.keep)
     try:
-        found = kept.restore(system.spread.to_global(first), which)
+        found = kept.restore(first, which)
     finally:
         kept.close()
     if found is None:

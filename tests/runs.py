@@ -44,7 +44,11 @@ def arrays(workdir, step):
     """Every array of a checkpoint by its path, as NumPy, read by Orbax alone."""
     import orbax.checkpoint as ocp
 
+    path = Path(workdir).absolute() / "checkpoints" / str(step) / "state"
     with ocp.PyTreeCheckpointer() as reader:
-        tree = reader.restore(Path(workdir).absolute() / "checkpoints" / str(step) / "state")
+        as_numpy = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), reader.metadata(path).item_metadata.tree
+        )
+        tree = reader.restore(path, restore_args=as_numpy)
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}

@@ -105,11 +105,11 @@ def inception_box(
     """
     low, high = math.log(aspect[0]), math.log(aspect[1])
     for _ in range(_ATTEMPTS):
-        target = height * width * rng.uniform(*area)
-        ratio = math.exp(rng.uniform(low, high))
+        target = height * width * (area[0] + (area[1] - area[0]) * rng.random())
+        ratio = math.exp(low + (high - low) * rng.random())
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+            return int(rng.random() * (height - h + 1)), int(rng.random() * (width - w + 1)), h, w
     w, h = width, height
     if width / height < aspect[0]:
         h = max(1, round(width / aspect[0]))

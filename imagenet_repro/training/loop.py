@@ -31,7 +31,6 @@ class Job:
       step: compiled, `(state, batch, progress) -> (state, measures)`.
       batches: (host batch, device batch) from the step that `spent` names.
       evaluate: error rates of a state, as a row of `metrics.jsonl` with `top1_error`.
-      save_form: the state as checkpoints are written from it (parallel.to_global).
       name_images: the data set's ids of records, for a message.
     """
 
@@ -40,7 +39,6 @@ class Job:
     step: Callable
     batches: Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]
     evaluate: Callable[[TrainState], dict[str, Any]]
-    save_form: Callable[[TrainState], TrainState]
     name_images: Callable[[np.ndarray], list[str]]
     budget: Budget
     spent: Spent
@@ -164,7 +162,7 @@ class _Run:
         if not all_finite(self.state.params):
             self._diverged(self.spent.steps, np.asarray([], np.int32), {"loss": math.nan, "gradient_norm": math.nan})
         info = {"steps": self.spent.steps, "seconds": self.spent.seconds, "bad_records": self.job.bad_records.names}
-        self.job.checkpoints.save(self.spent.steps, self.job.save_form(self.state), info, top1_error)
+        self.job.checkpoints.save(self.spent.steps, self.state, info, top1_error)
         self.saved_step = self.spent.steps
 
     def _report(self, spent: Spent) -> None:

@@ -78,10 +78,6 @@ class ShardMap:
         shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
         return np.concatenate([np.asarray(shard.data) for shard in shards])
 
-    def to_global(self, state: TrainState) -> TrainState:
-        """The state as arrays over the devices of all processes, which is what a checkpoint is written from."""
-        return state
-
     def _compile(self, function: Any, *arguments: Any) -> Callable:
         return function.lower(*arguments).compile(compiler_options=self._options)
 
@@ -89,15 +85,10 @@ class ShardMap:
 class Pmap(ShardMap):
     """The step under `jax.pmap`; the state goes in and comes out whole, not stacked by device."""
 
-    def __init__(self, deterministic: bool = True):
-        super().__init__(deterministic)
-        self.mesh = Mesh(np.asarray(jax.local_devices()), (AXIS,))  # pmap's arrays are those of one process
-
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """Places this process's share of a batch on its devices, stacked by device as pmap wants it."""
         devices = jax.local_device_count()
-        stacked = {name: value.reshape(devices, -1, *value.shape[1:]) for name, value in batch.items()}
-        return jax.device_put(stacked, NamedSharding(self.mesh, SHARE))
+        return super().put_batch({k: value.reshape(devices, -1, *value.shape[1:]) for k, value in batch.items()})
 
     def train(self, step: TrainStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """As for `ShardMap`."""
@@ -111,19 +102,7 @@ class Pmap(ShardMap):
 
     def local_rows(self, array: jax.Array) -> np.ndarray:
         """As for `ShardMap`; pmap's arrays have the device in front."""
-        return np.concatenate(np.asarray(array))
-
-    def to_global(self, state: TrainState) -> TrainState:
-        """As for `ShardMap`; no bytes move."""
-        if jax.process_count() == 1:
-            return state
-        everywhere = NamedSharding(Mesh(np.asarray(jax.devices()), (AXIS,)), WHOLE)
-
-        def widen(x: jax.Array) -> jax.Array:
-            pieces = [shard.data for shard in x.addressable_shards]
-            return jax.make_array_from_single_device_arrays(x.shape, everywhere, pieces)
-
-        return jax.tree.map(widen, state)
+        return np.concatenate(super().local_rows(array))
 
 
 class Fsdp(ShardMap):
