@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from imagenet_repro.config import CenterCrop, Crop, InceptionCrop, PadCrop, ScaleJitterCrop, ShorterSideCrop
+from imagenet_repro.config import CenterCrop, Crop, InceptionCrop, Kernel, PadCrop, ScaleJitterCrop, ShorterSideCrop
 from imagenet_repro.errors import UserError
 
 _OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
@@ -119,9 +119,9 @@ def inception_box(
 
 
 def resize(
-    image: UInt8[np.ndarray, "h w 3"], height: int, width: int, kernel: str, antialias: bool
+    image: UInt8[np.ndarray, "h w 3"], height: int, width: int, kernel: Kernel, antialias: bool
 ) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """Resizes with the kernel `bilinear`, `bicubic` or `area`; by Pillow with antialias, else by OpenCV."""
+    """Resizes by Pillow with antialias, else by OpenCV; an image of the right size is returned as it is."""
     if image.shape[:2] == (height, width):
         return image
     if antialias:

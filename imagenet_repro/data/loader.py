@@ -8,6 +8,8 @@ processes or threads read it.
 Grain runs the threads and processes; what an element is, is said here.
 """
 
+import atexit
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
@@ -16,12 +18,13 @@ import queue
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypedDict
 
 import grain
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from jaxtyping import Float32, Int32, UInt8
 
 from imagenet_repro.config import Crop, Data
@@ -35,6 +38,9 @@ _MAX_AHEAD = 1024
 # Above this many cores the interpreter lock, held for about 0.1 ms of an image, costs more than processes do.
 _CORES_PER_PROCESS = 16
 _MAX_PIECE = 8  # images
+_SHARED_MEMORY = "/dev/shm"  # where Linux keeps what Python's multiprocessing shares
+_MIN_SHARED = 2**16  # bytes
+_BATCHES_PER_WORKER = 4  # being filled, waiting on either side of the queue, being copied
 _ENDLESS = 2**40  # steps
 
 
@@ -64,7 +70,8 @@ class _Pieces:
     batch_size: int  # over all processes
     share: int  # of this process
     offset: int  # of this process's share in the batch
-    workers: int
+    threads: int
+    workers: int  # 0: this process reads
     max_bad: int  # records that may be undecodable before a run stops
     seed: int | None = None  # None: evaluation
     start_step: int = 0
@@ -76,8 +83,9 @@ class _Pieces:
         return next(size for size in range(_MAX_PIECE, 0, -1) if self.share % size == 0)
 
     def __len__(self) -> int:
-        rounds = -(-self.num_steps // self.workers)
-        return rounds * self.workers * (self.share // self.piece)
+        workers = max(1, self.workers)
+        rounds = -(-self.num_steps // workers)
+        return rounds * workers * (self.share // self.piece)
 
     def __getitem__(self, k: int) -> Batch:
         first = self._first(k)
@@ -92,9 +100,10 @@ class _Pieces:
 
     def _first(self, k: int) -> int:
         """The position in the run, counted over all processes, of the first image of piece k."""
-        turn, worker = divmod(k, self.workers)
+        workers = max(1, self.workers)
+        turn, worker = divmod(k, workers)
         batch, place = divmod(turn, self.share // self.piece)
-        step = self.start_step + batch * self.workers + worker
+        step = self.start_step + batch * workers + worker
         return step * self.batch_size + self.offset + place * self.piece
 
     def _blank(self, count: int) -> Batch:
@@ -215,7 +224,7 @@ def train_batches(
         process_count=process_count,
     )
     steps = _ENDLESS if num_steps is None else num_steps
-    return _read(dataclasses.replace(pieces, seed=seed, start_step=start_step, num_steps=steps), data)
+    return _read(dataclasses.replace(pieces, seed=seed, start_step=start_step, num_steps=steps))
 
 
 def eval_batches(
@@ -239,7 +248,7 @@ def eval_batches(
         process_index=process_index,
         process_count=process_count,
     )
-    return _read(dataclasses.replace(pieces, num_steps=-(-split.num_examples // batch_size)), data)
+    return _read(dataclasses.replace(pieces, num_steps=-(-split.num_examples // batch_size)))
 
 
 def _pieces(
@@ -249,6 +258,7 @@ def _pieces(
         raise UserError(f"a batch of {batch_size} images cannot be shared equally by {process_count} processes")
     crops.check(spec, size)
     share = batch_size // process_count
+    threads, workers = readers(data, batch_bytes=share * size * size * 3)
     return _Pieces(
         split=split,
         spec=spec,
@@ -256,44 +266,94 @@ def _pieces(
         batch_size=batch_size,
         share=share,
         offset=process_index * share,
-        workers=max(1, readers(data)[1]),
+        threads=threads,
+        workers=workers,
         max_bad=_allowed(split, data),
     )
 
 
-def _read(pieces: _Pieces, data: Data) -> Iterator[Batch]:
-    threads, workers = readers(data)
-    ahead = max(2 * threads, min(pieces.share, _MAX_AHEAD) // pieces.piece)
-    dataset = grain.MapDataset.source(pieces).to_iter_dataset(grain.ReadOptions(threads, ahead))
+def _read(pieces: _Pieces) -> Iterator[Batch]:
+    ahead = max(2 * pieces.threads, min(pieces.share, _MAX_AHEAD) // pieces.piece)
+    dataset = grain.MapDataset.source(pieces).to_iter_dataset(grain.ReadOptions(pieces.threads, ahead))
     dataset = dataset.batch(pieces.share // pieces.piece, batch_fn=_join)
-    if workers:
+    if pieces.workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its own flags, also where no absl application parsed any
             flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        options = grain.MultiprocessingOptions(num_workers=pieces.workers, per_worker_buffer_size=1)
         dataset = dataset.mp_prefetch(options, worker_init_fn=_start_worker)
+        # Images go through shared memory, the few numbers beside them not.
+        shared = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED)
+        dataset = grain.experimental.WithOptionsIterDataset(dataset, shared)
+    return _closed_at_exit(_until(pieces.num_steps, dataset, in_shared_memory=pieces.workers > 0))
+
+
+def _until(num_steps: int, dataset: grain.IterDataset, in_shared_memory: bool) -> Iterator[Batch]:
     iterator = iter(dataset)
     try:
-        for _ in range(pieces.num_steps):
-            yield next(iterator)
+        for _ in range(num_steps):
+            batch = next(iterator)
+            # Shared memory goes back at once: there is little of it, and what a consumer keeps is not its business.
+            yield Batch(**{name: np.array(batch[name]) for name in batch}) if in_shared_memory else batch
     finally:
         iterator.close()
+
+
+_open: weakref.WeakSet = weakref.WeakSet()
+
+
+def _closed_at_exit(batches: Iterator[Any]) -> Iterator[Any]:
+    """A generator that a program may leave suspended when it ends, on whatever error."""
+    _open.add(batches)
+    return batches
+
+
+@atexit.register
+def _close_open() -> None:
+    """Ends threads and processes while the interpreter is whole; later, Grain's own cleaning fails noisily."""
+    for batches in list(_open):
+        with contextlib.suppress(ValueError):  # a thread is in it
+            batches.close()
 
 
 def _join(pieces: Sequence[Batch]) -> Batch:
     return Batch(**{name: np.concatenate([piece[name] for piece in pieces]) for name in Batch.__annotations__})
 
 
-def readers(data: Data) -> tuple[int, int]:
+def readers(data: Data, batch_bytes: int = 0) -> tuple[int, int]:
     """Threads per process, and worker processes (0: none, the threads are this process's own).
 
-    From the configuration, else from the cores this process may use: two threads to a core, so that reading and
-    decoding overlap, and beside more than 16 cores one process to 16, since threads share Python's lock.
+    From the configuration, else from the cores this process may use: three threads to two cores, so that reading and
+    decoding overlap, and above 16 cores a process to 16 of them, since threads share Python's lock.
+
+    Raises:
+        UserError: the worker processes that `data` names need more shared memory for batches than there is. A number
+            chosen here is then none.
     """
     cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
     workers = data.workers
     if workers < 0:
         workers = cores // _CORES_PER_PROCESS if cores > _CORES_PER_PROCESS else 0
-    return data.threads or max(2, 2 * cores // max(1, workers)), workers
+    problem = _shared_memory_problem(workers, batch_bytes)
+    if problem and data.workers > 0:
+        raise UserError(f"data.workers = {workers}: {problem}")
+    if problem:
+        logging.warning("images are read by threads of one process: %s", problem)
+        workers = 0
+    return data.threads or 1 + 3 * (cores // max(1, workers)) // 2, workers
+
+
+def _shared_memory_problem(workers: int, batch_bytes: int) -> str:
+    """Why there is too little for the batches of the workers: a process that runs out of it dies without a word."""
+    if not workers or not os.path.isdir(_SHARED_MEMORY):
+        return ""
+    system = os.statvfs(_SHARED_MEMORY)
+    free, needed = system.f_bavail * system.f_frsize, _BATCHES_PER_WORKER * workers * batch_bytes
+    if needed <= free:
+        return ""
+    return (
+        f"{workers} worker processes need {needed / 1e6:.0f} MB of shared memory for batches, and {_SHARED_MEMORY} "
+        f"has {free / 1e6:.0f} MB free. Enlarge it (docker run --shm-size), or set data.workers to less"
+    )
 
 
 def _start_worker(worker: int, workers: int) -> None:
@@ -384,9 +444,14 @@ def prefetch_to_device(
         put: starts the transfer of a batch to the devices and returns the arrays there.
         depth: how many batches may lie on the devices beside the one in use.
 
-    Yields:
+    Returns:
         (host batch, what `put` returned), in order. What `batches` or `put` raises is raised here.
     """
+    _open.discard(batches)  # this will close them
+    return _closed_at_exit(_ahead(batches, put, depth))
+
+
+def _ahead(batches: Iterator[Batch], put: Callable[[Batch], Any], depth: int) -> Iterator[tuple[Batch, Any]]:
     room = threading.Semaphore(depth)
     ready: queue.SimpleQueue = queue.SimpleQueue()
     stop = threading.Event()

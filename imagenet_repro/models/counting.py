@@ -15,7 +15,6 @@ from flax import nnx
 from jax.extend import core
 
 from imagenet_repro import models
-from imagenet_repro.models import convolution
 
 
 def parameter_count(model: nnx.Module) -> int:
@@ -23,15 +22,17 @@ def parameter_count(model: nnx.Module) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
-def multiply_adds(name: str, image_size: int, *, num_classes: int = 1000, **options: Any) -> int:
-    """Multiply-adds of the network `name` on one image of `image_size` pixels square, in evaluation mode.
+def multiply_adds(network: str | nnx.Module, image_size: int, *, num_classes: int = 1000, **options: Any) -> int:
+    """Multiply-adds on one image of `image_size` pixels square, in evaluation mode.
 
+    `network` is a name (`num_classes` and `options` are then its own) or a module, of arrays or of shapes.
     Convolutions and matrix products count, padding included; biases, norms, pooling and activations do not.
 
     Raises:
       UserError: an unknown network or option, or a size that the network cannot take.
     """
-    model = models.abstract(name, num_classes=num_classes, **options).eval()
+    model = models.abstract(network, num_classes, **options) if isinstance(network, str) else nnx.clone(network)
+    model.eval()
     graph, state = nnx.split(model)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     return _count(lambda state, images: nnx.merge(graph, state)(images), state, images, padding=True)
@@ -41,15 +42,14 @@ def flops(function: Callable, *arguments: Any) -> int:
     """Floating point operations of a function, from its trace on arrays or `jax.ShapeDtypeStruct`s.
 
     A loop counts as often as it runs (`scan`); of a `cond` the dearest branch counts, a `while` loop's body once,
-    since its turns are unknown; what `shard_map` maps counts once for each device.
+    since its turns are unknown; what `shard_map` maps counts once for each device. Where a program has a form for each
+    platform (convolution.py), the one for all others counts.
     """
     return 2 * _count(function, *arguments, padding=False)
 
 
 def _count(function: Callable, *arguments: Any, padding: bool) -> int:
-    with convolution.plain():
-        traced = jax.make_jaxpr(lambda *arguments: function(*arguments))(*arguments)
-    return _of_jaxpr(traced.jaxpr, padding)
+    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr, padding)
 
 
 def _of_jaxpr(jaxpr: core.Jaxpr, padding: bool) -> int:
@@ -66,7 +66,8 @@ def _of_equation(equation: core.JaxprEqn, padding: bool) -> int:
     if not inner:
         return 0
     if name == "cond":
-        return max(inner)
+        platforms = params.get("branches_platforms")
+        return inner[platforms.index(None)] if platforms else max(inner)
     times = {"scan": params.get("length", 1), "shard_map": params["mesh"].size if "mesh" in params else 1}
     return sum(inner) * times.get(name, 1)
 
@@ -88,38 +89,18 @@ def _of_product(equation: core.JaxprEqn) -> int:
 
 
 def _of_convolution(equation: core.JaxprEqn, padding: bool) -> int:
+    """Output elements x input features x (place, tap) pairs, all or only those on an element of the input."""
     params = equation.params
     numbers = params["dimension_numbers"]
     inputs, kernel, out = (v.aval.shape for v in (*equation.invars[:2], equation.outvars[0]))
     pairs = 1
-    for dimension in range(len(params["window_strides"])):
-        size = inputs[numbers.lhs_spec[2 + dimension]]
-        taps = kernel[numbers.rhs_spec[2 + dimension]]
-        places = out[numbers.out_spec[2 + dimension]]
+    for dimension, (low, _) in enumerate(params["padding"]):
+        taps, places = kernel[numbers.rhs_spec[2 + dimension]], out[numbers.out_spec[2 + dimension]]
         if padding:
             pairs *= places * taps
-        else:
-            pairs *= _real_pairs(
-                size,
-                taps,
-                places,
-                params["window_strides"][dimension],
-                params["padding"][dimension][0],
-                params["lhs_dilation"][dimension],
-                params["rhs_dilation"][dimension],
-            )
+            continue
+        stride, hole, spread = (params[k][dimension] for k in ("window_strides", "lhs_dilation", "rhs_dilation"))
+        seen = (at * stride + tap * spread - low for at in range(places) for tap in range(taps))
+        last = (inputs[numbers.lhs_spec[2 + dimension]] - 1) * hole
+        pairs *= sum(0 <= at <= last and at % hole == 0 for at in seen)
     return out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]] * pairs
-
-
-def _real_pairs(size: int, taps: int, places: int, stride: int, pad: int, dilation: int, spread: int) -> int:
-    """Pairs (place, tap) along one axis that meet an input element, not padding and not a hole between elements.
-
-    `dilation` is the distance between input elements, `spread` that between taps.
-    """
-    last = (size - 1) * dilation
-    return sum(
-        1
-        for place in range(places)
-        for tap in range(taps)
-        if 0 <= (at := place * stride + tap * spread - pad) <= last and at % dilation == 0
-    )

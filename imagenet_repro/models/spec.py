@@ -26,6 +26,7 @@ class Spec:
     @property
     def options(self) -> dict[str, Any]:
         """Name and default of every option a user may set."""
-        parameters = inspect.signature(self.builder).parameters.values()
+        builder = self.builder.__init__ if inspect.isclass(self.builder) else self.builder
+        parameters = inspect.signature(builder).parameters.values()
         given = ("rngs", "num_classes", "dtype")
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}

@@ -89,8 +89,7 @@ class _Run:
         self.clock.start()
         while not budget.finished(self.spent) and not stopping:
             self._take_step()
-            seconds, stopping = self.agreement.meet(self.spent.steps, self.clock.seconds, bool(self.stop.received))
-            self.spent = dataclasses.replace(self.spent, seconds=seconds)
+            stopping = self._agree()
             if not stopping:
                 self._events()
         self._drain()
@@ -122,9 +121,17 @@ class _Run:
         if step % self.job.config.log_every == 0 or self.job.budget.finished(spent):
             self._report(spent)
 
+    def _agree(self) -> bool:
+        """Reads the clock, and tells whether the run is to stop; the same in every process."""
+        seconds, stopping = self.agreement.meet(self.spent.steps, self.clock.seconds, bool(self.stop.received))
+        self.spent = dataclasses.replace(self.spent, seconds=seconds)
+        return stopping
+
     def _drain(self) -> None:
+        """Waits for all steps in flight; what they took is then on the clock."""
         while self.pending:
             self._settle()
+        self._agree()
 
     def _diverged(self, step: int, index: np.ndarray, values: dict[str, float]) -> None:
         names = self.job.name_images(index)

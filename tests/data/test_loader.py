@@ -229,7 +229,7 @@ def test_a_share_of_zero_allows_no_bad_record():
 
 def test_readers_come_from_the_host_unless_named(monkeypatch):
     assert readers(Data(threads=3, workers=2)) == (3, 2)
-    for cores, expected in ((1, (2, 0)), (2, (4, 0)), (16, (32, 0)), (96, (32, 6))):
+    for cores, expected in ((1, (2, 0)), (2, (4, 0)), (16, (25, 0)), (96, (25, 6))):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         monkeypatch.setattr(os, "process_cpu_count", lambda cores=cores: cores, raising=False)
         assert readers(Data(threads=0, workers=-1)) == expected
