@@ -42,12 +42,12 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from imagenet_repro.config import Data, InceptionCrop
-from imagenet_repro.data.crops import inception_box
-from imagenet_repro.data.decode import decode
-from imagenet_repro.data.loader import train_batches
-from imagenet_repro.data.prepare import prepare
-from imagenet_repro.data.sources import open_split
+from imagenet_repro.config import Data, InceptionCrop  # noqa: E402
+from imagenet_repro.data.crops import inception_box  # noqa: E402
+from imagenet_repro.data.decode import decode  # noqa: E402
+from imagenet_repro.data.loader import train_batches  # noqa: E402
+from imagenet_repro.data.prepare import prepare  # noqa: E402
+from imagenet_repro.data.sources import open_split  # noqa: E402
 
 SIZE, BATCH = 224, 64
 CROP = InceptionCrop()
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="also write the report to this file")
     arguments = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow otherwise tells that it found no GPU
     use_cores(arguments.cores)
     images = jpegs(arguments.images, arguments.limit)
     with tempfile.TemporaryDirectory() as scratch:
@@ -216,28 +217,44 @@ def by_tf_data(images: list[bytes], path: Path, cores: int) -> Iterator[int]:
     import tensorflow as tf
 
     if not path.exists():
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for image in images:
-                writer.write(image)
+        write_tfrecord(images, path)
+    wanted = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64)}
 
-    def load(image: "tf.Tensor") -> "tf.Tensor":
+    def load(stored: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        example = tf.io.parse_single_example(stored, wanted)
         start, size, _ = tf.image.sample_distorted_bounding_box(
-            tf.io.extract_jpeg_shape(image),
+            tf.io.extract_jpeg_shape(example["image"]),
             bounding_boxes=tf.zeros((1, 0, 4)),
             aspect_ratio_range=CROP.aspect,
             area_range=CROP.area,
             max_attempts=10,
             use_image_if_no_bounding_boxes=True,
         )
-        pixels = tf.io.decode_and_crop_jpeg(image, tf.concat([start[:2], size[:2]], 0), channels=3)
-        return tf.cast(tf.image.resize(pixels, (SIZE, SIZE)), tf.uint8)
+        pixels = tf.io.decode_and_crop_jpeg(example["image"], tf.concat([start[:2], size[:2]], 0), channels=3)
+        return tf.cast(tf.image.resize(pixels, (SIZE, SIZE)), tf.uint8), example["label"]
 
     options = tf.data.Options()
     options.threading.private_threadpool_size = cores
     options.threading.max_intra_op_parallelism = 1
-    dataset = tf.data.TFRecordDataset(str(path)).repeat().map(load, num_parallel_calls=cores)
-    for batch in dataset.batch(BATCH).prefetch(2).with_options(options).as_numpy_iterator():
-        yield len(batch)
+    dataset = tf.data.TFRecordDataset(str(path)).repeat().shuffle(len(images)).map(load, num_parallel_calls=cores)
+    for _, labels in dataset.batch(BATCH).prefetch(2).with_options(options).as_numpy_iterator():
+        yield len(labels)
+
+
+def write_tfrecord(images: list[bytes], path: Path) -> None:
+    """The images as `tf.train.Example`s, as tfds and TensorFlow's ImageNet scripts store them."""
+    import tensorflow as tf
+
+    def example(image: bytes) -> bytes:
+        feature = {
+            "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
+            "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[0])),
+        }
+        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for image in images:
+            writer.write(example(image))
 
 
 # --- measuring and telling -------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class FractalConfig(tfds.core.BuilderConfig):
     """
 
     name: str = ""
-    categories: int = 20
+    categories: int = 10
     train_images: int = 500  # for each category
     validation_images: int = 100  # for each category
     size: int = 64  # pixels

@@ -291,11 +291,14 @@ def _until(num_steps: int, dataset: grain.IterDataset, in_shared_memory: bool) -
     iterator = iter(dataset)
     try:
         for _ in range(num_steps):
-            batch = next(iterator)
-            # Shared memory goes back at once: there is little of it, and what a consumer keeps is not its business.
-            yield Batch(**{name: np.array(batch[name]) for name in batch}) if in_shared_memory else batch
+            yield _out_of_shared_memory(next(iterator)) if in_shared_memory else next(iterator)
     finally:
         iterator.close()
+
+
+def _out_of_shared_memory(batch: Batch) -> Batch:
+    """A copy, so that shared memory goes back at once: there is little of it, and consumers may keep batches."""
+    return Batch(**{name: np.array(array) for name, array in batch.items()})
 
 
 _open: weakref.WeakSet = weakref.WeakSet()

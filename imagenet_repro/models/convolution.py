@@ -195,6 +195,7 @@ def _pool_backward(windows: Windows, x: Array, dy: Array) -> tuple[Array]:
     for number, tap in enumerate(taps.values()):
         winner = jnp.where(tap > largest, jnp.int16(number), winner)
         largest = jnp.maximum(tap, largest)
+    winner = lax.optimization_barrier(winner)  # found once, not again for each tap
     shares = {key: jnp.where(winner == number, dy, 0) for number, key in enumerate(taps)}
     return (_overlap_add(shares, windows),)
 

@@ -149,7 +149,7 @@ class BatchNorm(nnx.Module):
             mean, var = self.running_mean[...], self.running_var[...]
         else:
             mean, var = self._batch_statistics(x)
-        scale = self.weight[...] * lax.rsqrt(var + self.epsilon)
+        scale = self.weight[...] * (1 / jnp.sqrt(var + self.epsilon))
         return (x * scale + (self.bias[...] - mean * scale)).astype(self.dtype)
 
     def _batch_statistics(self, x: Float[Array, "b ... c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:

@@ -235,6 +235,28 @@ def test_readers_come_from_the_host_unless_named(monkeypatch):
         assert readers(Data(threads=0, workers=-1)) == expected
 
 
+def limit_shared_memory(monkeypatch, megabytes: int) -> None:
+    free = os.statvfs_result((1, 2**20, megabytes, megabytes, megabytes, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(os, "statvfs", lambda path: free)
+    monkeypatch.setattr(os.path, "isdir", lambda path: True)
+
+
+def test_workers_that_shared_memory_cannot_serve_are_refused(monkeypatch):
+    """A container has 64 MB of it; a process that runs out of it ends by SIGBUS."""
+    limit_shared_memory(monkeypatch, 64)
+    assert readers(Data(workers=2), batch_bytes=7 * 2**20)[1] == 2
+    with pytest.raises(UserError, match=r"data.workers = 2: .* need 86 MB .* 67 MB free"):
+        readers(Data(workers=2), batch_bytes=10 * 2**20 + 2**18)
+
+
+def test_workers_chosen_from_the_host_give_way_to_threads(monkeypatch):
+    limit_shared_memory(monkeypatch, 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 32, raising=False)
+    assert readers(Data(workers=-1), batch_bytes=2**20) == (25, 2)
+    assert readers(Data(workers=-1), batch_bytes=2**30) == (49, 0)
+
+
 def test_threads_end_with_the_iterator():
     before = threading.active_count()
     batches = train_batches(make_split(20), dataclasses.replace(DATA, threads=8), CROP, batch_size=8, seed=0)
@@ -261,6 +283,33 @@ if __name__ == "__main__":
 """
 
 
+SUSPENDED = """
+from imagenet_repro.config import Data, InceptionCrop
+from imagenet_repro.data.loader import prefetch_to_device, train_batches
+from tests.data.test_loader import make_split
+
+if __name__ == "__main__":
+    data = Data(image_size=16, threads=1, workers=1)
+    batches = train_batches(make_split(8), data, InceptionCrop(), batch_size=4, seed=0)
+    pairs = prefetch_to_device(batches, len)
+    kept = next(pairs)
+    raise SystemExit(7)
+"""
+
+
+def run_script(path: Path, text: str) -> subprocess.Popen:
+    path.write_text(text)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, path], stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def test_a_program_may_end_in_the_middle(tmp_path):
+    process = run_script(tmp_path / "suspended.py", SUSPENDED)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 7
+
+
 def running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -270,10 +319,7 @@ def running(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_workers_end_when_training_is_killed_and_not_by_an_interrupt(tmp_path):
-    script = tmp_path / "orphan.py"
-    script.write_text(ORPHAN)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with run_script(tmp_path / "orphan.py", ORPHAN) as process:
         workers = [int(pid) for pid in process.stdout.readline().split()]
         assert workers
         for pid in workers:

@@ -1,0 +1,104 @@
+"""The CPU's convolution and pooling against XLA's own operations, values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from imagenet_repro.models import convolution
+
+CASES = {
+    "3x3 on 16x16": ((16, 16), (3, 3), (1, 1), (1, 1)),
+    "3x3 on 2x2": ((2, 2), (3, 3), (1, 1), (1, 1)),
+    "3x3 on one pixel": ((1, 1), (3, 3), (1, 1), (1, 1)),
+    "3x3/2 on 4x4": ((4, 4), (3, 3), (2, 2), (1, 1)),
+    "1x1": ((9, 9), (1, 1), (1, 1), (0, 0)),
+    "1x1/2": ((8, 8), (1, 1), (2, 2), (0, 0)),
+    "1x1 padded": ((4, 4), (1, 1), (1, 1), (1, 1)),
+    "ResNet's stem": ((30, 31), (7, 7), (2, 2), (3, 3)),
+    "AlexNet's stem": ((35, 33), (11, 11), (4, 4), (2, 2)),
+    "unequal sides, remainder": ((6, 8), (5, 3), (2, 3), (1, 2)),
+    "stride beyond the kernel": ((10, 11), (2, 2), (3, 3), (0, 0)),
+}
+
+
+def xla(x, weight, stride, padding, **kwargs):
+    pads = [(p, p) for p in padding]
+    return lax.conv_general_dilated(x, weight, stride, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), **kwargs)
+
+
+def xla_pool(x, window, stride, padding):
+    pads = [(0, 0), *((p, p) for p in padding), (0, 0)]
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), pads)
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def value_and_gradients(function, *arguments):
+    def run(dy, *arguments):
+        y, pull = jax.vjp(function, *arguments)
+        return y, *pull(dy.astype(y.dtype))
+
+    return jax.jit(run)(normal(7, *jax.eval_shape(function, *arguments).shape), *arguments)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_convolution_and_both_gradients_equal_xla(case):
+    (height, width), kernel, stride, padding = CASES[case]
+    x, weight = normal(0, 2, height, width, 3), normal(1, *kernel, 3, 5)
+    ours = value_and_gradients(lambda x, w: convolution.convolve(x, w, stride=stride, padding=padding), x, weight)
+    theirs = value_and_gradients(lambda x, w: xla(x, w, stride, padding), x, weight)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+def test_groups_and_dilation_equal_xla():
+    x, weight = normal(0, 2, 9, 9, 4), normal(1, 3, 3, 2, 6)
+    options = {"stride": (2, 2), "padding": (2, 2)}
+    ours = value_and_gradients(
+        lambda x, w: convolution.convolve(x, w, dilation=(2, 2), groups=2, **options), x, weight
+    )
+    theirs = value_and_gradients(
+        lambda x, w: xla(x, w, (2, 2), (2, 2), rhs_dilation=(2, 2), feature_group_count=2), x, weight
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_keeps_its_type_and_agrees_with_float32_to_its_precision():
+    x, weight = normal(0, 2, 4, 4, 64), normal(1, 3, 3, 64, 16)
+    half = [a.astype(jnp.bfloat16) for a in (x, weight)]
+    exact = [a.astype(jnp.float32) for a in half]
+
+    def convolve(x, w):
+        return convolution.convolve(x, w, padding=(1, 1))
+
+    for low, high in zip(value_and_gradients(convolve, *half), value_and_gradients(convolve, *exact), strict=True):
+        assert low.dtype == jnp.bfloat16
+        error = np.linalg.norm(low.astype(jnp.float32) - high) / np.linalg.norm(high)
+        assert error < 2**-7
+
+
+def test_gradient_of_one_argument_alone():
+    x, weight = normal(0, 2, 4, 4, 3), normal(1, 3, 3, 3, 5)
+    for argument in (0, 1):
+        ours = jax.grad(lambda *a: jnp.square(convolution.convolve(*a, padding=(1, 1))).sum(), argument)(x, weight)
+        theirs = jax.grad(lambda *a: jnp.square(xla(*a, (1, 1), (1, 1))).sum(), argument)(x, weight)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    unused = jax.grad(lambda x, w: (lax.stop_gradient(convolution.convolve(x, w)) + x.sum()).sum())(x, weight)
+    np.testing.assert_allclose(unused, 2 * 2 * 2 * 5)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "padding"),
+    [((32, 32), (3, 3), (2, 2), (1, 1)), ((15, 14), (3, 3), (2, 2), (0, 0)), ((9, 7), (2, 3), (1, 4), (1, 0))],
+)
+def test_pooling_and_its_gradient_equal_xla_also_on_ties(size, window, stride, padding):
+    x = jnp.round(normal(0, 2, *size, 8))  # many equal values: the first of a window takes the gradient
+    ours = value_and_gradients(lambda x: convolution.max_pool(x, window, stride, padding), x)
+    theirs = value_and_gradients(lambda x: xla_pool(x, window, stride, padding), x)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,83 @@
+"""Creation of networks by name."""
+
+import csv
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from imagenet_repro import models
+from imagenet_repro.errors import UserError
+from imagenet_repro.models import counting
+from tests.conftest import shared_path
+
+
+def test_names_specs_and_aliases():
+    assert {"alexnet_owt", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"} <= set(models.names())
+    assert models.spec("alexnet") is models.spec("alexnet_owt")
+    for name in models.names():
+        spec = models.spec(name)
+        assert spec.year > 1990
+        assert spec.title
+        assert spec.paper
+        assert "rngs" not in spec.options
+
+
+def test_parameter_counts_are_those_of_the_references():
+    rows = csv.DictReader(shared_path("goldens/parameter_counts.csv").open())
+    counts = {row["reference"]: int(row["trainable_parameters"]) for row in rows}
+    for name in models.names():
+        assert counting.parameter_count(models.abstract(name)) == counts[models.spec(name).reference], name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("resnet5O",), {}, "resnet50"),
+        (("resnet18",), {"stems": "small"}, "zero_init_last=False, stem='imagenet'"),
+        (("resnet18",), {"stem": "smal"}, "small"),
+        (("alexnet",), {"stem": "tiny"}, "stem"),
+        (("alexnet", -1), {}, "num_classes"),
+    ],
+)
+def test_mistakes_are_named(arguments, options, message):
+    with pytest.raises(UserError, match=message):
+        models.create(*arguments, **options)
+
+
+def test_same_seed_same_parameters_and_another_seed_others():
+    first, again, other = (
+        jax.tree.leaves(nnx.state(models.create("resnet18", 10, seed=s), nnx.Param)) for s in (3, 3, 4)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert all(not np.array_equal(a, b) for a, b in zip(first, other, strict=True) if a.ndim > 1)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet50"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_float32_parameters_and_logits_in_any_computation(name, dtype):
+    model = models.abstract(name, 7, dtype=dtype)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(model, (nnx.Param, nnx.BatchStat))))
+    graphdef, state = nnx.split(model.eval())
+    for batch in (1, 3):
+        images = jax.ShapeDtypeStruct((batch, 96, 80, 3), jnp.float32)
+        logits = jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images)
+        assert (logits.shape, logits.dtype) == ((batch, 7), jnp.float32)
+
+
+def test_a_model_splits_into_parameters_statistics_and_random_state():
+    for name, has_stats, has_rngs in (("alexnet", False, True), ("resnet18", True, False)):
+        _, params, stats, rngs = nnx.split(models.abstract(name), nnx.Param, nnx.BatchStat, nnx.RngState)
+        assert jax.tree.leaves(params)
+        assert bool(jax.tree.leaves(stats)) == has_stats
+        assert bool(jax.tree.leaves(rngs)) == has_rngs
+
+
+def test_mode_switches_return_the_network():
+    model = models.abstract("resnet18")
+    assert not model.bn1.use_running_average
+    assert model.eval() is model
+    assert model.bn1.use_running_average
+    assert not model.train().bn1.use_running_average
