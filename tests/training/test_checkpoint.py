@@ -115,9 +115,13 @@ def test_a_save_that_fails_is_an_error_that_says_what_is_kept(tmp_path, placed, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("orbax.checkpoint.CheckpointManager.wait_until_finished", full)
-    checkpoints.save(2, placed(state(2)), {"steps": 2})
-    with pytest.raises(SaveError, match=r"step 2 could not.*No space left on device.*step 1 is kept"):
+
+    def save_and_wait():
+        checkpoints.save(2, placed(state(2)), {"steps": 2})
         checkpoints.wait()
+
+    with pytest.raises(SaveError, match=r"step 2 could not.*No space left on device.*step 1 is kept"):
+        save_and_wait()
 
 
 def test_a_full_disk_is_seen_before_anything_is_written(tmp_path, placed, monkeypatch):
