@@ -1,0 +1,117 @@
+"""The step against what it is made of."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_repro.data import augment
+from imagenet_repro.training.step import AXIS
+from tests.training import small
+
+
+def on_one_device(function):
+    """`function(state, batch, …)` with the axis "data" of size one."""
+    mapped = jax.vmap(function, axis_name=AXIS, in_axes=(None, 0))
+
+    def call(state, batch):
+        return jax.tree.map(lambda x: x[0], mapped(state, jax.tree.map(lambda x: x[None], batch)))
+
+    return call
+
+
+def half(batch, number):
+    size = len(batch["label"]) // 2
+    return {name: value[number * size : (number + 1) * size] for name, value in batch.items()}
+
+
+def test_accumulation_is_the_mean_over_parts_with_statistics_carried_along():
+    batch = small.batch(0)
+    whole, state = small.make(small.config(accumulate=2))
+    part, _ = small.make(small.config())
+    gradients, stats, measures = on_one_device(whole.gradients)(state, batch)
+    first, after_first, m1 = on_one_device(part.gradients)(state, half(batch, 0))
+    second, after_both, m2 = on_one_device(part.gradients)(
+        dataclasses.replace(state, stats=after_first), half(batch, 1)
+    )
+    for name, value in gradients.items():
+        np.testing.assert_allclose(value, (first[name] + second[name]) / 2, rtol=1e-4, atol=1e-6)
+    for name, value in stats.items():
+        np.testing.assert_allclose(value, after_both[name], rtol=1e-5)
+    np.testing.assert_allclose(measures["loss"], (m1["loss"] + m2["loss"]) / 2, rtol=1e-5)
+    assert measures["top1_correct"] == m1["top1_correct"] + m2["top1_correct"]
+
+
+def test_loss_is_the_cross_entropy_with_the_mixed_and_smoothed_targets():
+    config = small.config(augment={"cutmix": 1.0, "label_smoothing": 0.1, "brightness": 0.3})
+    step, state = small.make(config)
+    batch = small.batch(0)
+    _, _, measures = on_one_device(step.gradients)(state, batch)
+    images, targets = augment.augment(
+        *(jnp.asarray(batch[name]) for name in ("image", "label", "epoch", "index")),
+        seed=config.seed,
+        spec=config.augment,
+        num_classes=small.CLASSES,
+    )
+    logits, _ = step.network.train(state.params, state.stats, jax.random.key(0), images)
+    logits = np.asarray(logits, np.float64)
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(measures["loss"], -(np.asarray(targets) * log_probabilities).sum(1).mean(), rtol=1e-5)
+
+
+def test_the_average_moves_by_its_decay_and_is_what_is_evaluated():
+    config = small.config(ema_decay=0.75)
+    step, before = small.make(config)
+    update = on_one_device(lambda state, batch: step(state, batch, jnp.float32(0)))
+    after, _ = update(before, small.batch(0))
+    params, stats = after.evaluated
+    for averaged, old, new in ((params, before.params, after.params), (stats, before.stats, after.stats)):
+        for name, value in averaged.items():
+            np.testing.assert_allclose(value, 0.75 * old[name] + 0.25 * new[name], rtol=1e-5, atol=1e-6)
+
+
+def test_progress_decides_the_rate_and_the_number_of_steps_does_not():
+    step, state = small.make(small.config(schedule={"name": "cosine"}))
+    rates = []
+    for steps, progress in ((0, 0.5), (1000, 0.5), (0, 0.0)):
+        moved = dataclasses.replace(state, step=jnp.int32(steps))
+        update = on_one_device(lambda state, batch, p=progress: step(state, batch, jnp.float32(p)))
+        rates.append(float(update(moved, small.batch(0))[1]["learning_rate"]))
+    assert rates == pytest.approx([0.05, 0.05, 0.1])
+
+
+def test_dropout_differs_between_steps_and_devices_and_repeats_for_the_same():
+    step, state = small.make(small.config(), dropout=0.5)
+    batch = small.batch(0, size=8)
+    twice = {name: np.stack([value, value]) for name, value in batch.items()}
+
+    def losses(steps):
+        def one(state, batch):  # this device's own loss, before any mean
+            key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+            key = jax.random.fold_in(jax.random.fold_in(key, jax.lax.axis_index(AXIS)), 0)
+            return step._loss(state.params, state.stats, key, batch, lambda params: params)[0]
+
+        moved = dataclasses.replace(state, step=jnp.int32(steps))
+        return np.asarray(jax.vmap(one, axis_name=AXIS, in_axes=(None, 0))(moved, twice))
+
+    assert losses(0)[0] != losses(0)[1]
+    assert losses(0)[0] != losses(1)[0]
+    np.testing.assert_array_equal(losses(1), losses(1))
+
+
+def test_bfloat16_leaves_parameters_statistics_and_loss_in_float32():
+    from imagenet_repro import models
+    from imagenet_repro.training import optimizer, state
+    from imagenet_repro.training.network import Network
+    from imagenet_repro.training.step import TrainStep
+
+    config = small.config(precision="bfloat16")
+    network = Network(models.create("resnet18", num_classes=small.CLASSES, dtype=jnp.bfloat16))
+    tx = optimizer.create(config.optimizer)
+    first = state.create(network.params, network.stats, tx, ema=False, seed=0)
+    step = TrainStep(network, config, small.CLASSES, tx)
+    shapes = jax.eval_shape(on_one_device(lambda s, b: step(s, b, jnp.float32(0))), first, small.batch(0))
+    assert {x.dtype for x in jax.tree.leaves((shapes[0].params, shapes[0].stats))} == {jnp.dtype("float32")}
+    assert shapes[1]["loss"].dtype == jnp.float32
