@@ -148,7 +148,9 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
         "--data_dir", default="", metavar="DIR", help="default: $TFDS_DATA_DIR or ~/tensorflow_datasets"
     )
     parser.add_argument("--manual_dir", metavar="DIR", help="where archives lie that a person must download")
-    parser.add_argument("--name", dest="as_name", metavar="NAME", help="of a folder: data set (default: its last part)")
+    parser.add_argument(
+        "--name", dest="as_name", metavar="NAME", help="of a folder: data set (default: its last part)"
+    )
     parser.add_argument("--short_side", type=int, metavar="PIXELS", help="also write a copy no larger than this")
     parser.add_argument("--quality", type=int, default=90, metavar="Q", help="JPEG quality of that copy (default 90)")
     parser.add_argument_group(

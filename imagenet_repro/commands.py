@@ -22,7 +22,7 @@ from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.evaluation import predictions
 from imagenet_repro.metrics import ErrorRates
 from imagenet_repro.models import counting
-from imagenet_repro.training import checkpoint, log, loop, optimizer, parallel, state, step
+from imagenet_repro.training import allocator, checkpoint, log, loop, optimizer, parallel, state, step
 from imagenet_repro.training.budget import Amount, Budget, Meter, Spent
 from imagenet_repro.training.network import Network
 from imagenet_repro.workdir import RESULT, Workdir, write_json
@@ -47,6 +47,8 @@ def start_devices() -> None:
         jax.distributed.initialize(environment["COORDINATOR_ADDRESS"], number, index)
     elif int(environment.get("SLURM_NTASKS", "1")) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
+    if jax.default_backend() == "cpu":
+        allocator.keep_memory()
     logging.set_verbosity(logging.ERROR)  # Orbax and tfds warn of what a user can do nothing about
     home = Path(environment.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     jax.config.update("jax_compilation_cache_dir", str(home / "imagenet_repro" / "compiled"))
