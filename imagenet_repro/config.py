@@ -422,6 +422,8 @@ def _convert_tuple(value: Any, hints: tuple, field: dataclasses.Field, path: str
 
 
 def _convert_scalar(value: Any, hint: type, path: str) -> Any:
+    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)  # a text on the command line that looks like a number
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():

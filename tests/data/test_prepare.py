@@ -53,7 +53,7 @@ def test_other_parameters_are_another_data_set(tmp_path):
         ("fractal", {"catgories": 3}, r"unknown option 'catgories' of fractal: did you mean 'categories'"),
         ("fractal", {"size": 4}, r"size = 4 is not in \[8, 4096\]"),
         ("fractal", {"train_images": 0, "validation_images": 0}, "both 0"),
-        ("fractal/c20", {}, r"'c20' is not of the form c20_n500_v100_s64"),
+        ("fractal/c20", {}, r"'c20' is not of the form c10_n500_v100_s64"),
         ("fractal/c20_n500_v100_s64", {"size": 32}, "names its parameters already; leave out size"),
         ("cifar10", {"size": 32}, "only `prepare fractal` takes these options"),
         ("cifar10", {"as_name": "mine"}, "only `prepare folder:PATH` takes another name"),
