@@ -296,9 +296,14 @@ def compare(workdirs: list[str], out: Path) -> int:
     Args:
       workdirs: of runs whose budget is spent.
       out: a directory; gets `table.md`, `curves.png` and `curves.svg`.
+
+    Raises:
+      UserError: a run has no result yet, or they differ in budget, data set or split.
     """
     places = [Workdir(workdir) for workdir in workdirs]
-    rows = [_row(place.result()) for place in places]
+    results = [place.result() for place in places]
+    _check_comparable(places, results)
+    rows = [_row(result) for result in results]
     table.show(rows)
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(table.markdown(rows))
@@ -308,6 +313,15 @@ def compare(workdirs: list[str], out: Path) -> int:
     )
     print(f"table: {out / 'table.md'}\nlearning curves: {out / 'curves.png'}")
     return EXIT_FINISHED
+
+
+def _check_comparable(places: list[Workdir], results: list[dict[str, Any]]) -> None:
+    """Numbers stand in one table only where they mean the same."""
+    settings = [cfg.flatten(result["provenance"]["config"]) for result in results]
+    for key in ("budget", "data.name", "data.train_split", "data.eval_split"):
+        if len({one[key] for one in settings}) > 1:
+            each = "\n".join(f"  {place.path}: {one[key]}" for place, one in zip(places, settings, strict=True))
+            raise UserError(f"these runs cannot be compared, they differ in {key}:\n{each}")
 
 
 def _row(result: dict[str, Any]) -> table.Row:

@@ -72,6 +72,16 @@ def test_another_configuration_is_refused_and_shown(whole_run, data_dir):
     assert "seed: 0 there, 1 now" in err
 
 
+def test_runs_of_different_budgets_do_not_share_a_table(whole_run, tmp_path):
+    workdir, _ = whole_run
+    other = json.loads((workdir / "result.json").read_text())
+    other["provenance"]["config"]["budget"] = "13st"
+    (tmp_path / "result.json").write_text(json.dumps(other))
+    _, err = runs.run("compare", workdir, tmp_path, code=2)
+    assert "they differ in budget" in err
+    assert f"{tmp_path}: 13st" in err
+
+
 def test_evaluate_counts_the_same_on_any_devices_and_batch_size(whole_run, tmp_path):
     workdir, _ = whole_run
     wrong = json.loads((workdir / "result.json").read_text())["rates"]["top1_wrong"]
