@@ -36,6 +36,7 @@ def start_devices() -> None:
     Several hosts are joined where the scheduler is one that `jax.distributed` knows (TPU pods, SLURM, Open MPI) and
     says so, or where COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID are set in the environment.
     """
+    allocator.keep_memory()
     environment = os.environ
     if "COORDINATOR_ADDRESS" in environment:
         try:
@@ -47,8 +48,6 @@ def start_devices() -> None:
         jax.distributed.initialize(environment["COORDINATOR_ADDRESS"], number, index)
     elif int(environment.get("SLURM_NTASKS", "1")) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
-    if jax.default_backend() == "cpu":
-        allocator.keep_memory()
     logging.set_verbosity(logging.ERROR)  # Orbax and tfds warn of what a user can do nothing about
     home = Path(environment.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     jax.config.update("jax_compilation_cache_dir", str(home / "imagenet_repro" / "compiled"))

@@ -117,9 +117,8 @@ class _Run:
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
             self._diverged(step, index, values)
         self.window.add(values)
-        spent = self.job.budget.meter.spent(step, self.clock.seconds)
-        if step % self.job.config.log_every == 0 or self.job.budget.finished(spent):
-            self._report(spent)
+        if step % self.job.config.log_every == 0:
+            self._report(self.job.budget.meter.spent(step, self.clock.seconds))
 
     def _agree(self) -> bool:
         """Reads the clock, and tells whether the run is to stop; the same in every process."""
@@ -132,6 +131,8 @@ class _Run:
         while self.pending:
             self._settle()
         self._agree()
+        if self.job.budget.finished(self.spent) and len(self.window):
+            self._report(self.spent)
 
     def _diverged(self, step: int, index: np.ndarray, values: dict[str, float]) -> None:
         names = self.job.name_images(index)
@@ -192,6 +193,9 @@ class _Window:
     def __init__(self, batch_size: int, spent: Spent):
         self._batch_size, self._since = batch_size, spent
         self._values: list[dict[str, float]] = []
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def add(self, values: dict[str, float]) -> None:
         self._values.append(values)
