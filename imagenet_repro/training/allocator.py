@@ -18,7 +18,7 @@ def keep_memory() -> None:
 
     XLA's CPU runtime frees a step's temporaries at its end. By default glibc gives blocks of that size back to the
     kernel, and the next step pays for every page again: ResNet-18 at 64 px, batch 64, trained at 104 images/s without
-    this and at 128 with it (two cores, benchmarks/train_step.py). The process holds its peak until it ends.
+    this and at 128 with it (two cores, in turns). The process holds its peak until it ends.
     """
     if not sys.platform.startswith("linux") or not _cpu_only():
         return
