@@ -16,7 +16,7 @@ class TrainingClock:
     """Seconds of training: it runs while steps run, and stands while anything is compiled, evaluated or saved.
 
     Args:
-      seconds: what earlier sessions of the run have used.
+      seconds: what the run had used before it was last stopped.
     """
 
     def __init__(self, seconds: float = 0.0):
