@@ -12,7 +12,7 @@ DATA := data
 REQUIREMENTS := requirements.txt $(if $(filter-out cpu,$(ACCELERATOR)),requirements/$(ACCELERATOR).txt)
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
-.PHONY: help demo test test-slow lint format lock benchmark clean-demo
+.PHONY: help demo test test-slow lint format lock clean-demo
 
 help:
 	@echo "make demo    draw the embedded data set, train AlexNet and ResNet-18 under one budget, compare them"

@@ -82,7 +82,7 @@ class System:
         return cls(config, num_classes, network, spread, optimizer.create(config.optimizer, config.clip_norm))
 
     def initial_state(self) -> state.TrainState:
-        """The state before the first step, on the devices."""
+        """The state before the first step, on the devices; to be called once."""
         fresh = state.create(
             self.network.params,
             self.network.stats,
@@ -90,7 +90,9 @@ class System:
             ema=self.config.ema_decay > 0,
             seed=self.config.seed,
         )
-        return self.spread.put_state(fresh)
+        placed = self.spread.put_state(fresh)
+        self.network.release()
+        return placed
 
     @property
     def train_step(self) -> step.TrainStep:

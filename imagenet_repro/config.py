@@ -74,7 +74,7 @@ class CenterCrop:
 
 @dataclasses.dataclass(frozen=True)
 class PadCrop:
-    """Reflect-free zero padding by `padding` on each side, then a random crop (He et al. 2015, sec. 4.2, CIFAR)."""
+    """Zero padding by `padding` on each side, then a random crop (He et al. 2015, sec. 4.2, CIFAR)."""
 
     name: str = "pad"
     padding: int = key(4, 0)  # pixels, of the image resized to the crop's size where it differs

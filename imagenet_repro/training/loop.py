@@ -169,7 +169,7 @@ class _Run:
     def _save(self, top1_error: float | None) -> None:
         if not all_finite(self.state.params):
             self._diverged(self.spent.steps, np.asarray([], np.int32), {"loss": math.nan, "gradient_norm": math.nan})
-        info = {"steps": self.spent.steps, "seconds": self.spent.seconds, "bad_records": self.job.bad_records.names}
+        info = {"steps": self.spent.steps, "seconds": self.spent.seconds}
         self.job.checkpoints.save(self.spent.steps, self.state, info, top1_error)
         self.saved_step = self.spent.steps
 

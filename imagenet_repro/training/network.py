@@ -30,6 +30,10 @@ class Network:
         self.params: Tensors = flat(params)
         self.stats: Tensors = flat(stats)
 
+    def release(self) -> None:
+        """Keeps the shapes of the initial values alone, so that a run does not hold a second set of weights."""
+        self.params, self.stats = jax.eval_shape(lambda: (self.params, self.stats))
+
     def train(
         self, params: Tensors, stats: Tensors, key: PRNGKeyArray, images: Float[Array, "b h w 3"]
     ) -> tuple[Float[Array, "b classes"], Tensors]:
