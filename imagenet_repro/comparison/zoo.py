@@ -34,7 +34,7 @@ def show(names: list[str]) -> None:
 def _cells(name: str) -> list[str]:
     spec = models.spec(name)
     parameters = counting.parameter_count(models.abstract(name))
-    multiply_adds = counting.multiply_adds(name, spec.image_size)
+    multiply_adds = counting.multiply_adds(name, spec.preprocessing.image_size)
     options = ", ".join(f"{option}={default!r}" for option, default in spec.options.items())
-    size = f"{spec.image_size} px"
+    size = f"{spec.preprocessing.image_size} px"
     return [str(spec.year), name, f"{parameters:,}", quantity(multiply_adds), size, spec.paper, options]

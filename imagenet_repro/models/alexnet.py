@@ -10,7 +10,18 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.models.layers import Conv, Dropout, Linear, MaxPool, Network, Sequential, adaptive_avg_pool, relu
+from imagenet_repro.models.layers import (
+    Conv,
+    Dropout,
+    Linear,
+    MaxPool,
+    Network,
+    Sequential,
+    adaptive_avg_pool,
+    check_image_size,
+    flatten,
+    relu,
+)
 from imagenet_repro.models.spec import Spec
 
 # (stride, padding) of the first convolution. Neither changes a parameter. "small" leaves a map of 3x3 from 64 pixels,
@@ -71,15 +82,9 @@ class AlexNet(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError where the images are too small for one pixel to remain."""
-        height, width = images.shape[1:3]
-        if min(height, width) < self.min_image_size:
-            hint = "" if self.min_image_size == 29 else " (or from 29 pixels on, with stem='small')"
-            raise UserError(
-                f"AlexNet cannot take {height} x {width} pixels: with this stem it needs at least "
-                f"{self.min_image_size} on each side{hint}"
-            )
-        x = adaptive_avg_pool(self.features(images), 6)
-        x = jnp.moveaxis(x, -1, 1).reshape(len(x), -1)  # the reference flattens channels first
+        hint = "" if self.min_image_size == 29 else " (or from 29 pixels on, with stem='small')"
+        check_image_size("AlexNet", images, self.min_image_size, hint)
+        x = flatten(adaptive_avg_pool(self.features(images), 6))
         return self.classifier(x).astype(jnp.float32)
 
 

@@ -22,6 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]  # zeros before and after, down and across
 
 # Largest output map, in positions, on which row products beat XLA's convolution; weight gradients gain on any.
 ROWS_UP_TO = 49
@@ -32,11 +33,11 @@ def convolve(
     weight: Float[Array, "kh kw i_per_group o"],
     *,
     stride: Pair = (1, 1),
-    padding: Pair = (0, 0),
+    padding: Pads = ((0, 0), (0, 0)),
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Float[Array, "b oh ow o"]:
-    """Cross-correlation of each image with the kernels; `padding` zeros on both sides of each axis.
+    """Cross-correlation of each image with the kernels; `padding` zeros before and after each axis.
 
     `x` and `weight` have one type; products are summed in float32 and the result has that type again.
     """
@@ -45,19 +46,19 @@ def convolve(
     return _cpu_convolve(x, weight, Windows(x.shape, weight.shape[:2], stride, padding))
 
 
-def max_pool(x: Float[Array, "b h w c"], window: Pair, stride: Pair, padding: Pair) -> Float[Array, "b oh ow c"]:
+def max_pool(x: Float[Array, "b h w c"], window: Pair, stride: Pair, padding: Pads) -> Float[Array, "b oh ow c"]:
     """Maximum over windows; padding never wins. The gradient goes to the first maximum of a window, row by row."""
     if jax.default_backend() != "cpu":
         return _xla_max_pool(x, window, stride, padding)
     return _cpu_max_pool(x, Windows(x.shape, window, stride, padding))
 
 
-def _xla(x: Array, weight: Array, *, stride: Pair, padding: Pair, dilation: Pair = (1, 1), groups: int = 1) -> Array:
+def _xla(x: Array, weight: Array, *, stride: Pair, padding: Pads, dilation: Pair = (1, 1), groups: int = 1) -> Array:
     return lax.conv_general_dilated(
         x,
         weight,
         window_strides=stride,
-        padding=[(p, p) for p in padding],
+        padding=padding,
         rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
@@ -65,8 +66,8 @@ def _xla(x: Array, weight: Array, *, stride: Pair, padding: Pair, dilation: Pair
     )
 
 
-def _xla_max_pool(x: Array, window: Pair, stride: Pair, padding: Pair) -> Array:
-    pads = [(0, 0), *((p, p) for p in padding), (0, 0)]
+def _xla_max_pool(x: Array, window: Pair, stride: Pair, padding: Pads) -> Array:
+    pads = [(0, 0), *padding, (0, 0)]
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), pads)
 
 
@@ -80,19 +81,19 @@ class Windows:
     shape: tuple[int, ...]  # of the array: batch, height, width, channels
     size: Pair
     stride: Pair
-    padding: Pair
+    padding: Pads
 
     @property
     def places(self) -> Pair:
         """How many there are, down and across."""
         ends = zip(self.shape[1:3], self.size, self.stride, self.padding, strict=True)
-        down, across = ((n + 2 * p - k) // s + 1 for n, k, s, p in ends)
+        down, across = ((n + sum(p) - k) // s + 1 for n, k, s, p in ends)
         return down, across
 
     @property
     def rows_pay(self) -> bool:
         """Whether row products are the faster form of a convolution and of its input gradient."""
-        pointwise = self.size == (1, 1) and self.padding == (0, 0)
+        pointwise = self.size == (1, 1) and not any(map(any, self.padding))
         return pointwise or math.prod(self.places) <= ROWS_UP_TO
 
 
@@ -208,7 +209,7 @@ _cpu_max_pool.defvjp(_pool_forward, _pool_backward)
 
 def _taps(x: Array, windows: Windows, fill: float) -> dict[Pair, Array]:
     """For each position in the window, what it sees of `x` as the window moves: [b, oh, ow, c]."""
-    pads = ((0, 0, 0), *((p, p, 0) for p in windows.padding), (0, 0, 0))
+    pads = ((0, 0, 0), *((*p, 0) for p in windows.padding), (0, 0, 0))
     x = lax.pad(x, jnp.array(fill, x.dtype), pads)
     (down, across), (sh, sw), (b, _, _, c) = windows.places, windows.stride, x.shape
 
@@ -237,5 +238,5 @@ def _overlap_add(taps: dict[Pair, Array], windows: Windows) -> Array:
     b, rows, columns, c = zeros.shape
     x = jnp.stack(lines, 2).reshape(b, rows * sh, columns * sw, c)
     ends = zip(windows.shape[1:3], windows.padding, x.shape[1:3], strict=True)
-    crop = [(-p, n + p - length, 0) for n, p, length in ends]
+    crop = [(-low, n + low - length, 0) for n, (low, _), length in ends]
     return lax.pad(x, jnp.array(0, x.dtype), ((0, 0, 0), *crop, (0, 0, 0)))

@@ -23,14 +23,23 @@ def _unit_uniform(key: Key[Array, ""], shape: Shape) -> Float[Array, "..."]:
     return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
 
 
-DISTRIBUTIONS = {"normal": jax.random.normal, "uniform": _unit_uniform}
+def _truncated_normal(key: Key[Array, ""], shape: Shape) -> Float[Array, "..."]:
+    return jax.random.truncated_normal(key, -2.0, 2.0, shape)
+
+
+DISTRIBUTIONS = {"normal": jax.random.normal, "truncated_normal": _truncated_normal, "uniform": _unit_uniform}
+CONSTANT = "constant"  # the degenerate one: nothing is drawn
 
 
 @dataclasses.dataclass(frozen=True)
 class Initialiser:
-    """`scale(shape)` times a draw from the standard normal, or from the uniform distribution on [-1, 1)."""
+    """`scale(shape)` times a draw.
 
-    distribution: str  # of DISTRIBUTIONS
+    "normal" is the standard normal, "truncated_normal" the same without what lies beyond 2 (its deviation is then
+    0.88), "uniform" the uniform distribution on [-1, 1), "constant" always 1.
+    """
+
+    distribution: str  # of DISTRIBUTIONS, or CONSTANT
     scale: Callable[[Shape], float]
 
 
@@ -40,14 +49,31 @@ def fan_in(shape: Shape) -> int:
 
 
 def fan_out(shape: Shape) -> int:
-    """Outputs that one input of a kernel [height, width, in, out] reaches."""
+    """Outputs that one input of a kernel [height, width, in, out] or [in, out] reaches; groups are not known here."""
     return math.prod(shape[:-2]) * shape[-1]
+
+
+def normal(std: float) -> Initialiser:
+    """N(0, std^2)."""
+    return Initialiser("normal", lambda _: std)
+
+
+def truncated_normal(std: float) -> Initialiser:
+    """N(0, std^2) without what lies beyond two deviations, not widened to make up for it (as TensorFlow has it)."""
+    return Initialiser("truncated_normal", lambda _: std)
+
+
+def constant(value: float) -> Initialiser:
+    """Always `value`."""
+    return Initialiser(CONSTANT, lambda _: value)
 
 
 # What PyTorch's layers start from when nothing is said, weights and biases.
 torch_uniform = Initialiser("uniform", lambda shape: fan_in(shape) ** -0.5)
 # He et al. 2015 (arXiv 1502.01852), sec. 2.2: keeps the variance of the gradient through a ReLU.
 kaiming_fan_out = Initialiser("normal", lambda shape: math.sqrt(2 / fan_out(shape)))
+# Glorot & Bengio 2010, eq. 16.
+xavier_uniform = Initialiser("uniform", lambda shape: math.sqrt(6 / (fan_in(shape) + fan_out(shape))))
 
 
 class Draws:
@@ -84,6 +110,8 @@ class DrawnRngs(nnx.Rngs):
 def parameter(rngs: nnx.Rngs, initialiser: Initialiser, shape: Shape, scale: float | None = None) -> nnx.Param:
     """A float32 parameter of this shape; `scale` replaces the initialiser's own."""
     scale = initialiser.scale(shape) if scale is None else scale
+    if initialiser.distribution == CONSTANT:
+        return nnx.Param(jnp.full(shape, scale, jnp.float32))
     if isinstance(rngs, DrawnRngs):
         return nnx.Param(scale * rngs.draws.take(initialiser.distribution, shape))
     return nnx.Param(scale * DISTRIBUTIONS[initialiser.distribution](rngs.params(), shape))

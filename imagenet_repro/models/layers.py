@@ -5,26 +5,79 @@ stored as XLA wants them: `weight` is [height, width, in / groups, out] in a con
 Parameters and running statistics are float32; the computation runs in a layer's `dtype`.
 """
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from imagenet_repro.errors import UserError
 from imagenet_repro.models import convolution
-from imagenet_repro.models.initialise import Initialiser, parameter, torch_uniform
+from imagenet_repro.models.initialise import Initialiser, constant, parameter, torch_uniform
 
 Size = int | tuple[int, int]
+Padding = Size | Literal["same"]  # zeros on both sides; "same" is TensorFlow's, see `pads`
 
 Dropout = nnx.Dropout  # `deterministic` is switched by train() and eval(); its random state is an nnx.RngState
 relu = nnx.relu
+swish = nnx.swish
+tanh = nnx.tanh
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x times the standard normal's distribution function, exactly (Hendrycks & Gimpel 2016), as PyTorch has it."""
+    return nnx.gelu(x, approximate=False)
 
 
 def pair(size: Size) -> tuple[int, int]:
     """(height, width) from one number or two."""
     return (size, size) if isinstance(size, int) else size
+
+
+def pads(padding: Padding, size: Size, window: Size, stride: Size, dilation: Size = 1) -> convolution.Pads:
+    """Zeros before and after each axis of a map of `size`.
+
+    "same" is TensorFlow's rule: as few as give ceil(size / stride) places, the odd one after the map.
+    """
+    if padding != "same":
+        down, across = pair(padding)
+        return (down, down), (across, across)
+    axes = zip(pair(size), pair(window), pair(stride), pair(dilation), strict=True)
+    totals = [max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in axes]
+    down, across = ((total // 2, total - total // 2) for total in totals)
+    return down, across
+
+
+def pool_pads(padding: Padding, size: Size, window: Size, stride: Size, ceil: bool) -> convolution.Pads:
+    """As `pads`; with `ceil`, more after the map where its end would else be left out.
+
+    A window must begin on the map or on the padding before it (Caffe's rule and PyTorch's `ceil_mode`).
+    """
+    given = pads(padding, size, window, stride)
+    if not ceil:
+        return given
+    axes = zip(pair(size), pair(window), pair(stride), given, strict=True)
+    down, across = (_ceil_pads(*axis) for axis in axes)
+    return down, across
+
+
+def _ceil_pads(n: int, window: int, stride: int, given: tuple[int, int]) -> tuple[int, int]:
+    low, high = given
+    places = -(-(n + low + high - window) // stride) + 1
+    if (places - 1) * stride >= n + low:
+        places -= 1
+    return low, max((places - 1) * stride + window - n - low, 0)
+
+
+class WithAuxiliary(NamedTuple):
+    """What a network with auxiliary heads returns in training mode; in evaluation mode it returns logits alone."""
+
+    logits: Float[Array, "b classes"]  # float32, of the main head
+    auxiliary: tuple[Float[Array, "b classes"], ...]  # float32, one for each auxiliary head
+    weight: float  # of the loss of each auxiliary head; the main one's is 1
 
 
 class Network(nnx.Module):
@@ -63,31 +116,39 @@ class Conv(nnx.Module):
         kernel: Size,
         *,
         stride: Size = 1,
-        padding: Size = 0,
+        padding: Padding = 0,
         dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
         init: Initialiser = torch_uniform,
+        bias_init: Initialiser | None = None,  # None: PyTorch's, which follows the kernel's shape
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         shape = (*pair(kernel), in_features // groups, out_features)
         self.weight = parameter(rngs, init, shape)
-        self.bias = parameter(rngs, torch_uniform, shape[-1:], torch_uniform.scale(shape)) if bias else None
-        self.stride, self.padding, self.dilation = pair(stride), pair(padding), pair(dilation)
+        self.bias = _bias(rngs, shape, bias_init) if bias else None
+        self.stride, self.padding, self.dilation = pair(stride), padding, pair(dilation)
         self.groups, self.dtype = groups, dtype
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
         """The map, in the layer's dtype."""
+        padding = pads(self.padding, x.shape[1:3], self.weight.shape[:2], self.stride, self.dilation)
         y = convolution.convolve(
             x.astype(self.dtype),
             self.weight[...].astype(self.dtype),
             stride=self.stride,
-            padding=self.padding,
+            padding=padding,
             dilation=self.dilation,
             groups=self.groups,
         )
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+def _bias(rngs: nnx.Rngs, kernel: tuple[int, ...], init: Initialiser | None) -> nnx.Param:
+    if init is None:
+        return parameter(rngs, torch_uniform, kernel[-1:], torch_uniform.scale(kernel))
+    return parameter(rngs, init, kernel[-1:])
 
 
 class Linear(nnx.Module):
@@ -102,12 +163,13 @@ class Linear(nnx.Module):
         *,
         bias: bool = True,
         init: Initialiser = torch_uniform,
+        bias_init: Initialiser | None = None,  # None: PyTorch's, which follows the kernel's shape
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         shape = (in_features, out_features)
         self.weight = parameter(rngs, init, shape)
-        self.bias = parameter(rngs, torch_uniform, shape[-1:], torch_uniform.scale(shape)) if bias else None
+        self.bias = _bias(rngs, shape, bias_init) if bias else None
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
@@ -170,15 +232,122 @@ class BatchNorm(nnx.Module):
         statistic[...] = (1 - self.momentum) * statistic[...] + self.momentum * lax.stop_gradient(value)
 
 
-class MaxPool(nnx.Module):
-    """Maximum over windows; padding never wins, and what does not fill a window is left out (floor)."""
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the last axis (Ba et al. 2016), taken in float32."""
 
-    def __init__(self, window: Size, *, stride: Size, padding: Size = 0):
-        self.window, self.stride, self.padding = pair(window), pair(stride), pair(padding)
+    def __init__(self, features: int, *, epsilon: float = 1e-6, dtype: DTypeLike = jnp.float32):
+        self.weight = nnx.Param(jnp.ones((features,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
+        self.epsilon, self.dtype = epsilon, dtype
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        """Normalises, scales and shifts."""
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        y = centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        return (y * self.weight[...] + self.bias[...]).astype(self.dtype)
+
+
+class LocalResponseNorm(nnx.Module):
+    """Response normalisation across maps: Krizhevsky et al. 2012, sec. 3.3, with the paper's constants.
+
+    b_i = a_i / (k + alpha * sum over the `size` maps around i of a_j^2) ^ beta. Caffe and PyTorch divide alpha by
+    `size`: theirs is 5e-4 where this is 1e-4.
+    """
+
+    def __init__(self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0):
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Normalises in float32; the type of `x` comes back."""
+        a, before = x.astype(jnp.float32), self.size // 2
+        squares = jnp.pad(jnp.square(a), ((0, 0), (0, 0), (0, 0), (before, self.size - 1 - before)))
+        total = sum(squares[..., i : i + x.shape[-1]] for i in range(self.size))
+        return (a * (self.k + self.alpha * total) ** -self.beta).astype(x.dtype)
+
+
+class LayerScale(nnx.Module):
+    """A learned factor for each channel of a residual branch (Touvron et al. 2021, "Going deeper", sec. 2)."""
+
+    def __init__(self, features: int, value: float, *, rngs: nnx.Rngs):
+        self.gamma = parameter(rngs, constant(value), (features,))
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        """The product, in the type of `x`."""
+        return x * self.gamma[...].astype(x.dtype)
+
+
+class DropPath(nnx.Module):
+    """Stochastic depth (Huang et al. 2016): drops a whole residual branch of an image with probability `rate`.
+
+    What is kept is divided by 1 - rate, as all implementations but the paper's do, so evaluation changes nothing.
+    `deterministic` is switched by train() and eval().
+    """
+
+    def __init__(self, rate: float, *, rngs: nnx.Rngs):
+        self.rate, self.deterministic = rate, False
+        self.rngs = rngs.dropout.fork() if rate else None
+
+    def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        """The branch, or zeros in its place, for each image."""
+        if self.deterministic or self.rngs is None:
+            return x
+        keep = jax.random.bernoulli(self.rngs(), 1 - self.rate, (len(x),) + (1,) * (x.ndim - 1))
+        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Rates that rise linearly from 0 at the first block to `last` at the last (Huang et al. 2016, eq. 4)."""
+    return [last * index / max(depth - 1, 1) for index in range(depth)]
+
+
+class MaxPool(nnx.Module):
+    """Maximum over windows; padding never wins. What does not fill a window is left out, with `ceil` it is not."""
+
+    def __init__(self, window: Size, *, stride: Size, padding: Padding = 0, ceil: bool = False):
+        self.window, self.stride, self.padding, self.ceil = pair(window), pair(stride), padding, ceil
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
         """The pooled map, in the type of `x`."""
-        return convolution.max_pool(x, self.window, self.stride, self.padding)
+        padding = pool_pads(self.padding, x.shape[1:3], self.window, self.stride, self.ceil)
+        return convolution.max_pool(x, self.window, self.stride, padding)
+
+
+class AvgPool(nnx.Module):
+    """Mean over windows; the zeros of the padding count (PyTorch's default) or, without `count_padding`, do not."""
+
+    def __init__(
+        self, window: Size, *, stride: Size, padding: Padding = 0, ceil: bool = False, count_padding: bool = True
+    ):
+        self.window, self.stride, self.padding, self.ceil = pair(window), pair(stride), padding, ceil
+        self.count_padding = count_padding
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
+        """The pooled map, summed in float32, in the type of `x`."""
+        size, strides = x.shape[1:3], (1, *self.stride, 1)
+        padding = pool_pads(self.padding, size, self.window, self.stride, self.ceil)
+        counted = pads(self.padding, size, self.window, self.stride) if self.count_padding else ((0, 0), (0, 0))
+
+        def add(x: Array, padding: convolution.Pads) -> Array:
+            return lax.reduce_window(x, 0.0, lax.add, (1, *self.window, 1), strides, ((0, 0), *padding, (0, 0)))
+
+        ones = jnp.ones((1, *(n + sum(ends) for n, ends in zip(size, counted, strict=True)), 1))
+        rest = tuple((p[0] - c[0], p[1] - c[1]) for p, c in zip(padding, counted, strict=True))
+        return (add(x.astype(jnp.float32), padding) / add(ones, rest)).astype(x.dtype)
+
+
+def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
+    """One vector for each image, channels first, as the references flatten before a linear layer."""
+    return jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
+
+
+def check_image_size(network: str, images: Float[Array, "b h w c"], smallest: int, hint: str = "") -> None:
+    """Raises UserError, naming the smallest size, where a side of the images is below it."""
+    height, width = images.shape[1:3]
+    if min(height, width) < smallest:
+        raise UserError(
+            f"{network} cannot take {height} x {width} pixels: it needs at least {smallest} on each side{hint}"
+        )
 
 
 def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:

@@ -3,7 +3,30 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
+
+Kernel = Literal["bilinear", "bicubic"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How the images were prepared on which a network's published weights were measured."""
+
+    image_size: int = 224  # pixels, square
+    crop_ratio: float = 0.875  # crop size / resized shorter side
+    kernel: Kernel = "bilinear"  # of the resizing, antialiased
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """Error rates on ImageNet that a source states, with the protocol under which they were measured."""
+
+    top1: float | None  # percent
+    top5: float | None  # percent
+    protocol: str  # set and views, such as "val, 10 crops"
+    source: str  # where it stands
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +43,12 @@ class Spec:
     reference: str  # the implementation whose parameter names and results it has
     builder: Callable[..., Any]
     sizes: tuple[Any, ...] = ()
-    image_size: int = 224  # pixels, square: where its published results were measured
+    preprocessing: Preprocessing = Preprocessing()
+    entry: str = ""  # the challenge's entry or the paper's place in the story, such as "SuperVision, winner"
+    published: tuple[Published, ...] = ()
     aliases: tuple[str, ...] = ()
+    # A parameter's place in the depth of the network by its name, from 0 at the input; None where nobody defined it.
+    layer: Callable[[str], int] | None = None
 
     @property
     def options(self) -> dict[str, Any]:

@@ -20,16 +20,22 @@ CASES = {
     "AlexNet's stem": ((35, 33), (11, 11), (4, 4), (2, 2)),
     "unequal sides, remainder": ((6, 8), (5, 3), (2, 3), (1, 2)),
     "stride beyond the kernel": ((10, 11), (2, 2), (3, 3), (0, 0)),
+    "TensorFlow's 3x3/2": ((8, 8), (3, 3), (2, 2), ((0, 1), (0, 1))),
+    "unequal ends, large": ((20, 21), (5, 5), (2, 2), ((1, 2), (2, 0))),
 }
 
 
+def both_ends(padding):
+    return tuple((p, p) if isinstance(p, int) else p for p in padding)
+
+
 def xla(x, weight, stride, padding, **kwargs):
-    pads = [(p, p) for p in padding]
+    pads = both_ends(padding)
     return lax.conv_general_dilated(x, weight, stride, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), **kwargs)
 
 
 def xla_pool(x, window, stride, padding):
-    pads = [(0, 0), *((p, p) for p in padding), (0, 0)]
+    pads = [(0, 0), *both_ends(padding), (0, 0)]
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), pads)
 
 
@@ -48,8 +54,9 @@ def value_and_gradients(function, *arguments):
 @pytest.mark.parametrize("case", CASES)
 def test_convolution_and_both_gradients_equal_xla(case):
     (height, width), kernel, stride, padding = CASES[case]
+    pads = both_ends(padding)
     x, weight = normal(0, 2, height, width, 3), normal(1, *kernel, 3, 5)
-    ours = value_and_gradients(lambda x, w: convolution.convolve(x, w, stride=stride, padding=padding), x, weight)
+    ours = value_and_gradients(lambda x, w: convolution.convolve(x, w, stride=stride, padding=pads), x, weight)
     theirs = value_and_gradients(lambda x, w: xla(x, w, stride, padding), x, weight)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
@@ -57,7 +64,7 @@ def test_convolution_and_both_gradients_equal_xla(case):
 
 def test_groups_and_dilation_equal_xla():
     x, weight = normal(0, 2, 9, 9, 4), normal(1, 3, 3, 2, 6)
-    options = {"stride": (2, 2), "padding": (2, 2)}
+    options = {"stride": (2, 2), "padding": both_ends((2, 2))}
     ours = value_and_gradients(
         lambda x, w: convolution.convolve(x, w, dilation=(2, 2), groups=2, **options), x, weight
     )
@@ -74,7 +81,7 @@ def test_bfloat16_keeps_its_type_and_agrees_with_float32_to_its_precision():
     exact = [a.astype(jnp.float32) for a in half]
 
     def convolve(x, w):
-        return convolution.convolve(x, w, padding=(1, 1))
+        return convolution.convolve(x, w, padding=both_ends((1, 1)))
 
     for low, high in zip(value_and_gradients(convolve, *half), value_and_gradients(convolve, *exact), strict=True):
         assert low.dtype == jnp.bfloat16
@@ -85,7 +92,9 @@ def test_bfloat16_keeps_its_type_and_agrees_with_float32_to_its_precision():
 def test_gradient_of_one_argument_alone():
     x, weight = normal(0, 2, 4, 4, 3), normal(1, 3, 3, 3, 5)
     for argument in (0, 1):
-        ours = jax.grad(lambda *a: jnp.square(convolution.convolve(*a, padding=(1, 1))).sum(), argument)(x, weight)
+        ours = jax.grad(lambda *a: jnp.square(convolution.convolve(*a, padding=both_ends((1, 1)))).sum(), argument)(
+            x, weight
+        )
         theirs = jax.grad(lambda *a: jnp.square(xla(*a, (1, 1), (1, 1))).sum(), argument)(x, weight)
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
     unused = jax.grad(lambda x, w: (lax.stop_gradient(convolution.convolve(x, w)) + x.sum()).sum())(x, weight)
@@ -94,11 +103,16 @@ def test_gradient_of_one_argument_alone():
 
 @pytest.mark.parametrize(
     ("size", "window", "stride", "padding"),
-    [((32, 32), (3, 3), (2, 2), (1, 1)), ((15, 14), (3, 3), (2, 2), (0, 0)), ((9, 7), (2, 3), (1, 4), (1, 0))],
+    [
+        ((32, 32), (3, 3), (2, 2), (1, 1)),
+        ((15, 14), (3, 3), (2, 2), (0, 0)),
+        ((9, 7), (2, 3), (1, 4), (1, 0)),
+        ((8, 8), (3, 3), (2, 2), ((0, 1), (0, 1))),
+    ],
 )
 def test_pooling_and_its_gradient_equal_xla_also_on_ties(size, window, stride, padding):
     x = jnp.round(normal(0, 2, *size, 8))  # many equal values: the first of a window takes the gradient
-    ours = value_and_gradients(lambda x: convolution.max_pool(x, window, stride, padding), x)
+    ours = value_and_gradients(lambda x: convolution.max_pool(x, window, stride, both_ends(padding)), x)
     theirs = value_and_gradients(lambda x: xla_pool(x, window, stride, padding), x)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

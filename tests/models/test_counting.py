@@ -61,7 +61,7 @@ def test_convolution_as_xla_counts_it(case):
 
 def test_convolution_in_closed_form():
     def conv(x, w):
-        return convolution.convolve(x, w, padding=(1, 1))
+        return convolution.convolve(x, w, padding=((1, 1), (1, 1)))
 
     # Of a 3x3 kernel on n x n, padded by one, (3n - 2)^2 pairs of place and tap see the image.
     for n in (2, 9):
@@ -71,7 +71,7 @@ def test_convolution_in_closed_form():
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(2, 3, 1), (9, 3, 2), (8, 1, 2), (20, 7, 2)])
 def test_gradients_count_as_much_as_the_convolution_each_and_only_where_asked_for(size, kernel, stride):
     def loss(x, w):
-        return convolution.convolve(x, w, stride=(stride, stride), padding=(kernel // 2, kernel // 2)).sum()
+        return convolution.convolve(x, w, stride=(stride, stride), padding=((kernel // 2, kernel // 2),) * 2).sum()
 
     x, w = shape(2, size, size, 4), shape(kernel, kernel, 4, 6)
     once = counting.flops(loss, x, w)
@@ -83,9 +83,9 @@ def test_gradients_count_as_much_as_the_convolution_each_and_only_where_asked_fo
 def test_the_same_on_every_platform(monkeypatch):
     def step(x, first, second):
         def loss(first, second):
-            y = convolution.convolve(x, first, stride=(2, 2), padding=(3, 3))
+            y = convolution.convolve(x, first, stride=(2, 2), padding=((3, 3), (3, 3)))
             y = convolution.max_pool(y, (3, 3), (2, 2), (1, 1))
-            return convolution.convolve(y, second, padding=(1, 1)).sum()
+            return convolution.convolve(y, second, padding=((1, 1), (1, 1))).sum()
 
         return jax.value_and_grad(loss, (0, 1))(first, second)
 

@@ -8,6 +8,8 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from imagenet_repro.models import layers
+from imagenet_repro.models.initialise import constant, parameter, truncated_normal
+from imagenet_repro.models.initialise import normal as normal_init
 
 
 def normal(*shape, seed=0):
@@ -109,3 +111,84 @@ def test_dropout_follows_train_and_eval():
     assert not np.array_equal(y, dropout(ones))
     dropout.eval()
     np.testing.assert_array_equal(dropout(ones), ones)
+
+
+@pytest.mark.parametrize(("n", "window", "stride"), [(8, 3, 2), (7, 3, 2), (9, 5, 1), (4, 1, 2), (10, 2, 3)])
+def test_same_padding_gives_tensorflows_places(n, window, stride):
+    (low, high), _ = layers.pads("same", n, window, stride)
+    assert 0 <= high - low <= 1
+    assert (n + low + high - window) // stride + 1 == -(-n // stride)
+
+
+def padded_mean(row, window, stride, padding, *, ceil, count_padding):
+    """Average pooling of one row, window by window, as torch.nn.AvgPool2d documents it."""
+    n = len(row)
+    round_up = int(ceil) * (stride - 1)
+    places = (n + 2 * padding - window + round_up) // stride + 1
+    if ceil and (places - 1) * stride >= n + padding:
+        places -= 1
+    means = []
+    for place in range(places):
+        start = place * stride - padding
+        inside = row[max(start, 0) : min(start + window, n)]
+        counted = min(start + window, n + padding) - start if count_padding else len(inside)
+        means.append(inside.sum() / counted)
+    return np.array(means)
+
+
+@pytest.mark.parametrize("count_padding", [True, False])
+@pytest.mark.parametrize("ceil", [True, False])
+@pytest.mark.parametrize(("n", "windows"), [(7, (3, 2, 1)), (8, (3, 2, 0)), (6, (2, 2, 1)), (5, (5, 3, 2))])
+def test_average_pooling(n, windows, ceil, count_padding):
+    x, (window, stride, padding) = normal(1, n, n, 1), windows
+    options = {"ceil": ceil, "count_padding": count_padding}
+    pool = layers.AvgPool(window, stride=stride, padding=padding, **options)
+    columns = np.stack([padded_mean(row, *windows, **options) for row in x[0, :, :, 0]])
+    expected = np.stack([padded_mean(column, *windows, **options) for column in columns.T], 1)
+    np.testing.assert_allclose(pool(jnp.asarray(x))[0, :, :, 0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "places"), [(112, 56), (56, 28), (7, 3), (8, 4)])
+def test_pooling_that_rounds_up_leaves_nothing_out(n, places):
+    x = jnp.arange(float(n)).reshape(1, n, 1, 1)
+    y = layers.MaxPool((3, 1), stride=(2, 1), ceil=True)(x)
+    assert y.shape == (1, places, 1, 1)
+    assert y.max() == n - 1
+
+
+def test_response_normalisation_is_the_papers_formula():
+    a = normal(1, 2, 2, 7)[0]
+    y = layers.LocalResponseNorm()(jnp.asarray(a[None]))[0]
+    for i in range(7):
+        total = np.square(a[..., max(0, i - 2) : i + 3]).sum(-1)
+        np.testing.assert_allclose(y[..., i], a[..., i] / (2 + 1e-4 * total) ** 0.75, rtol=1e-5)
+
+
+def test_layer_norm():
+    x = 5 + 3 * normal(2, 3, 8)
+    norm = layers.LayerNorm(8, epsilon=1e-5)
+    norm.weight[...], norm.bias[...] = jnp.asarray(normal(8, seed=1)), jnp.asarray(normal(8, seed=2))
+    expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected * normal(8, seed=1) + normal(8, seed=2), atol=1e-4)
+
+
+def test_stochastic_depth_drops_whole_branches_at_its_rate_and_keeps_the_mean():
+    layer = layers.DropPath(0.25, rngs=nnx.Rngs(0))
+    x = jnp.ones((4000, 2, 3))
+    y = np.asarray(layer(x))
+    kept = y[:, 0, 0] > 0
+    assert np.array_equal(y, np.broadcast_to(kept[:, None, None] / 0.75, y.shape).astype(np.float32))
+    assert abs(kept.mean() - 0.75) < 4 * np.sqrt(0.25 * 0.75 / 4000)
+    assert layer.eval() is None
+    np.testing.assert_array_equal(layer(x), x)
+    assert layers.drop_path_rates(0.3, 4) == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert layers.drop_path_rates(0.3, 1) == [0]
+
+
+def test_initialisers():
+    rngs = nnx.Rngs(0)
+    drawn = parameter(rngs, truncated_normal(0.02), (200, 300))[...]
+    assert np.abs(drawn).max() <= 0.04
+    np.testing.assert_allclose(np.std(drawn), 0.88 * 0.02, rtol=0.01)
+    np.testing.assert_allclose(np.std(parameter(rngs, normal_init(0.5), (200, 300))[...]), 0.5, rtol=0.01)
+    np.testing.assert_array_equal(parameter(rngs, constant(-7.0), (3,))[...], -7)
