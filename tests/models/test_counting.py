@@ -84,7 +84,7 @@ def test_the_same_on_every_platform(monkeypatch):
     def step(x, first, second):
         def loss(first, second):
             y = convolution.convolve(x, first, stride=(2, 2), padding=((3, 3), (3, 3)))
-            y = convolution.max_pool(y, (3, 3), (2, 2), (1, 1))
+            y = convolution.max_pool(y, (3, 3), (2, 2), ((1, 1), (1, 1)))
             return convolution.convolve(y, second, padding=((1, 1), (1, 1))).sum()
 
         return jax.value_and_grad(loss, (0, 1))(first, second)
