@@ -66,10 +66,12 @@ COMPARE = """Put finished runs side by side: table, learning curves.
   python main.py compare runs/demo/alexnet runs/demo/resnet18 --out=runs/demo
 """
 
-MODELS = """List the networks: year, name, parameters, multiply-adds, options.
+MODELS = """Print the story: year, entry or network, sizes, published errors, and ours where measured.
 
-  python main.py models          all
-  python main.py models resnet   those with "resnet" in their name
+  python main.py models                    everything
+  python main.py models resnet             the networks with "resnet" in their name
+  python main.py models resnet50           one network: paper, sizes, results, preprocessing, options
+  python main.py models --runs runs/*      with the errors of finished runs on ImageNet beside the published ones
 """
 
 
@@ -207,12 +209,13 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
 
 def _add_models(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "models", MODELS)
-    parser.add_argument("pattern", nargs="?", default="", help="part of a name")
+    parser.add_argument("pattern", nargs="?", default="", help="part of a name, or a name")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="DIR", help="workdirs of finished runs on ImageNet")
 
     def run(known: argparse.Namespace, _: dict[str, str]) -> int:
         from imagenet_repro import commands
 
-        return commands.show_models(known.pattern)
+        return commands.show_models(known.pattern, known.runs)
 
     parser.set_defaults(run=run)
 

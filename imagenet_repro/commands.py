@@ -16,8 +16,9 @@ from jax.sharding import Mesh, PartitionSpec
 from imagenet_repro import config as cfg
 from imagenet_repro import models, provenance
 from imagenet_repro.comparison import curves, table, zoo
+from imagenet_repro.comparison.story import ENTRIES
 from imagenet_repro.data import loader, sources
-from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError
+from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError, nearest
 from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.evaluation import predictions
 from imagenet_repro.metrics import ErrorRates
@@ -416,10 +417,22 @@ def prepare(name: str, *, fractal: dict[str, str], **options: Any) -> int:
 # --- models ----------------------------------------------------------------------------------------------------
 
 
-def show_models(pattern: str) -> int:
-    """Prints every network whose name contains `pattern`: parameters, multiply-adds and size."""
-    rows = [name for name in models.names() if pattern in name]
-    if not rows:
-        raise UserError(f"no network's name contains '{pattern}'; there are: {', '.join(models.names())}")
-    zoo.show(rows)
+def show_models(pattern: str, runs: list[str]) -> int:
+    """Prints the story: entries, and every network whose name contains `pattern`; one network's name prints all of it.
+
+    Args:
+      pattern: part of a name; empty: everything.
+      runs: workdirs of finished runs, whose errors on ImageNet stand beside the published ones.
+
+    Raises:
+      UserError: no network is called so, or a run has no result.
+    """
+    if pattern and pattern in (*models.names(), *models.aliases()):
+        zoo.describe(pattern)
+        return EXIT_FINISHED
+    names = [name for name in models.names() if pattern in name]
+    if not names:
+        raise UserError(f"no network's name contains '{pattern}': {nearest(pattern, models.names())}")
+    measured = zoo.measured_in(Workdir(run).result() for run in runs)
+    zoo.show(names, measured, () if pattern else ENTRIES)
     return EXIT_FINISHED

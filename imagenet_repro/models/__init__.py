@@ -27,6 +27,11 @@ def names() -> tuple[str, ...]:
     return tuple(SPECS)
 
 
+def aliases() -> tuple[str, ...]:
+    """Other names under which networks are known."""
+    return tuple(_ALIASES)
+
+
 def spec(name: str) -> Spec:
     """What is known of the network `name` (or an alias of it). Raises UserError with the nearest name."""
     name = _ALIASES.get(name, name)
