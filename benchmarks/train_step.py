@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 LARGEST_BATCH = 2048
+AUXILIARY = ("googlenet", "inception_v3")  # torchvision's networks with auxiliary heads
 
 
 def main():
@@ -216,7 +217,7 @@ def _torch_rate(arguments, model, size):
     def step():
         optimizer.zero_grad(set_to_none=True)
         with bf16:
-            loss = torch.nn.functional.cross_entropy(run(images).float(), labels)
+            loss = _torch_loss(run(images), labels)
         loss.backward()
         optimizer.step()
 
@@ -224,11 +225,29 @@ def _torch_rate(arguments, model, size):
 
 
 def _torch_model(name):
+    """The network whose names ours has, of timm or torchvision; without them a ResNet written here."""
+    from imagenet_repro import models
+
+    library, _, reference = models.spec(name).reference.partition(":")
     try:
         import timm
+        import torchvision
     except ImportError:
         return _torch_resnet(name), "torch.nn"
-    return timm.create_model(name, num_classes=1000), f"timm {timm.__version__}"
+    if library == "timm":
+        return timm.create_model(reference, num_classes=1000), f"timm {timm.__version__}"
+    options = {"init_weights": True, "aux_logits": True} if reference in AUXILIARY else {}
+    return getattr(torchvision.models, reference)(weights=None, **options), f"torchvision {torchvision.__version__}"
+
+
+def _torch_loss(outputs, labels):
+    """Cross-entropy, with the auxiliary heads' where there are any."""
+    from torch.nn.functional import cross_entropy
+
+    if not isinstance(outputs, tuple):
+        return cross_entropy(outputs.float(), labels)
+    main, *auxiliary = [cross_entropy(logits.float(), labels) for logits in outputs]
+    return main + (0.4 if len(auxiliary) == 1 else 0.3) * sum(auxiliary)
 
 
 def _torch_resnet(name):

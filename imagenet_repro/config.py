@@ -338,7 +338,14 @@ def _call_get_config(spec: str) -> dict[str, Any]:
         raise UserError(f"--config={spec}: line {error.lineno} is not Python: {error.msg}") from error
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={spec}: '{path}' defines no get_config(argument=None)")
-    settings = module.get_config(argument) if argument else module.get_config()
+    try:
+        settings = module.get_config(argument) if argument else module.get_config()
+    except (KeyError, ValueError, TypeError) as error:
+        what = f"the argument '{argument}'" if argument else "no argument"
+        raise UserError(
+            f"--config={spec}: '{path}' cannot do with {what} ({type(error).__name__}: {error});"
+            " its docstring says what it takes"
+        ) from error
     return settings.to_dict() if hasattr(settings, "to_dict") else dict(settings)
 
 

@@ -1,0 +1,67 @@
+"""The story as `main.py models` prints it."""
+
+import pytest
+
+from imagenet_repro import commands, models
+from imagenet_repro.comparison import story, zoo
+from imagenet_repro.errors import UserError
+from imagenet_repro.models import counting
+
+
+def result(system, top1, top5=0.1, *, name="imagenet2012", split="validation"):
+    data = {"name": name, "eval_split": split}
+    rates = {"top1_error": top1, "top5_error": top5}
+    return {"system": system, "rates": rates, "provenance": {"config": {"data": data}}}
+
+
+def test_ours_is_the_lowest_error_on_imagenets_validation_set_alone():
+    runs = [
+        result("resnet18", 0.31),
+        result("resnet18", 0.30, 0.11),
+        result("resnet18", 0.20, name="cifar10"),
+        result("resnet18", 0.10, split="train[99%:]"),
+    ]
+    found = zoo.measured_in(runs)
+    assert set(found) == {"resnet18"}
+    assert (found["resnet18"].top1, found["resnet18"].top5) == pytest.approx((30.0, 11.0))
+
+
+def test_the_story_is_in_the_order_of_the_years_with_entries_before_networks(capsys):
+    zoo.show(["resnet18", "alexnet_owt"], {"resnet18": zoo.Measured(30.24, 10.92)})
+    lines = capsys.readouterr().out.splitlines()
+    years = [int(line[:4]) for line in lines if line[:4].isdigit()]
+    assert years == sorted(years)
+    of_resnet = next(line for line in lines if "resnet18" in line)
+    assert "11.7 M" in of_resnet
+    assert "1.81 G" in of_resnet
+    assert of_resnet.rstrip().endswith("30.24 / 10.92")
+    assert next(i for i, line in enumerate(lines) if "MSRA" in line) < lines.index(of_resnet)
+
+
+def test_winners_errors_fall_from_year_to_year_and_pass_the_persons():
+    winners = [entry for entry in story.ENTRIES if "winner" in entry.who]
+    assert [entry.year for entry in winners] == list(range(2010, 2018))
+    errors = [entry.top5 for entry in winners]
+    assert errors == sorted(errors, reverse=True)
+    assert len(set(errors)) == len(errors)
+    person = next(entry for entry in story.ENTRIES if entry.who == "a person")
+    assert min(entry.year for entry in winners if entry.top5 < person.top5) == 2015
+
+
+def test_one_networks_name_prints_all_that_is_known_of_it(capsys):
+    commands.show_models("resnet50", [])
+    text = capsys.readouterr().out
+    for part in ("25,557,032", "4.09 G at 224 px", "arXiv 1512.03385", "zero_init_last=False", "torchvision:resnet50"):
+        assert part in text
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="resnet50"):
+        commands.show_models("resnet5O", [])
+
+
+def test_sizes_are_those_of_the_counts():
+    row = zoo.sizes("resnet18")
+    assert row["parameters"] == counting.parameter_count(models.abstract("resnet18"))
+    assert row["multiply_adds"] == counting.multiply_adds("resnet18", 224)
+    assert row["image_size"] == 224
