@@ -9,10 +9,23 @@ import sys
 import pytest
 
 from imagenet_repro import config as cfg
+from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from tests.conftest import REPOSITORY
 
-RECIPES = ["configs/resnet.py:18", "configs/resnet.py:152", "configs/alexnet.py", "configs/demo.py:alexnet"]
+RECIPES = [
+    f"configs/{recipe}"
+    for recipe in (
+        *("alexnet.py", "alexnet.py:alexnet_owt", "zfnet.py", "zfnet.py:zfnet_wide", "vgg.py:16", "vgg.py:11_bn"),
+        *("googlenet.py", "googlenet.py:googlenet_bn", "inception_v3.py", "inception_v3.py:bn_inception"),
+        *("inception_v3.py:inception_v4", "inception_v3.py:inception_resnet_v2", "resnet.py:18", "resnet.py:152"),
+        *("resnet.py:50_v1", "resnext.py", "resnext.py:101_64x4d", "senet.py", "senet.py:senet154"),
+        *("resnet_cifar.py:20", "resnet_cifar.py:110", "efficientnet.py:b0", "efficientnet.py:b7"),
+        *("efficientnetv2.py:s", "efficientnetv2.py:xl", "convnext.py:tiny", "convnext.py:xlarge", "deit.py:tiny"),
+        *("deit.py:base", "vit.py:baseline", "vit.py:augreg", "rsb.py:a1", "rsb.py:a2", "rsb.py:a3,resnet18"),
+        *("modern.py:vgg16", "demo.py:alexnet"),
+    )
+]
 
 
 def sections():
@@ -27,9 +40,10 @@ def test_defaults_survive_json_and_back():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_resolves(recipe):
+def test_every_recipe_resolves_to_a_network_that_can_be_made(recipe):
     config = cfg.load(str(REPOSITORY / recipe))
     assert cfg.resolve(cfg.to_dict(config)) == config
+    assert set(config.model.options) <= set(models.spec(config.model.name).options)
 
 
 def test_every_recipe_is_tested():
@@ -88,6 +102,8 @@ def test_what_is_not_valid_is_refused_by_name(settings, message):
 def test_a_file_that_is_no_recipe_is_refused(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
     (tmp_path / "broken.py").write_text("def get_config(:\n")
+    with pytest.raises(UserError, match=r"the argument 'lenet' .*docstring"):
+        cfg.load(str(REPOSITORY / "configs/demo.py:lenet"))
     with pytest.raises(UserError, match="defines no get_config"):
         cfg.load(str(tmp_path / "empty.py"))
     with pytest.raises(UserError, match="line 1 is not Python"):

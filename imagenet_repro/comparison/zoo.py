@@ -1,7 +1,10 @@
 """The whole story as a table: entries and networks by year, sizes, published errors, and ours where measured."""
 
+import csv
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -13,8 +16,10 @@ from imagenet_repro import models
 from imagenet_repro.comparison.story import ENTRIES, Entry
 from imagenet_repro.comparison.table import FILE_WIDTH, quantity
 from imagenet_repro.models import counting
-from imagenet_repro.models.spec import Published, Spec
+from imagenet_repro.models.spec import Published
 
+# Counting the whole zoo takes minutes, so the counts are stored; benchmarks/zoo_table.py writes them, a test recounts.
+STORED = Path(__file__).parent / "sizes.csv"
 HEADINGS = ("year", "name", "params", "multiply-adds", "px", "top-1 %", "top-5 %", "protocol", "ours")
 RIGHT = ("params", "multiply-adds", "px", "top-1 %", "top-5 %")
 
@@ -55,14 +60,14 @@ def show(names: Sequence[str], measured: dict[str, Measured], entries: Iterable[
 
 def describe(name: str) -> None:
     """Prints all that is known of one network: paper, reference, sizes, preprocessing, results and options."""
-    spec, console = models.spec(name), Console(soft_wrap=True, highlight=False)
+    spec, size, console = models.spec(name), sizes(name), Console(soft_wrap=True, highlight=False)
     p = spec.preprocessing
     lines = [
         ("network", f"{name}: {spec.title} ({spec.year})" + (f"; {spec.entry}" if spec.entry else "")),
         ("paper", spec.paper),
         ("as in", spec.reference),
-        ("parameters", f"{parameters(name):,}"),
-        ("multiply-adds", f"{quantity(multiply_adds(name))} at {p.image_size} px"),
+        ("parameters", f"{size.parameters:,}"),
+        ("multiply-adds", f"{quantity(size.multiply_adds)} at {p.image_size} px"),
         ("images", f"{p.image_size} px, crop ratio {p.crop_ratio:g}, {p.kernel}, mean {p.mean}, std {p.std}"),
         *(("published", _published_text(result)) for result in spec.published),
         ("options", ", ".join(f"{option}={default!r}" for option, default in spec.options.items()) or "none"),
@@ -72,14 +77,37 @@ def describe(name: str) -> None:
         console.print(Text(f"{label:14}{text}"))
 
 
-def parameters(name: str) -> int:
-    """Trainable parameters of a network with its default head."""
-    return counting.parameter_count(models.abstract(name))
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How large a network is with 1,000 classes."""
+
+    parameters: int  # trainable
+    multiply_adds: int  # of one image of the size at which its results were published
 
 
-def multiply_adds(name: str) -> int:
-    """Multiply-adds of one image of the size at which the network's results were published."""
-    return counting.multiply_adds(name, models.spec(name).preprocessing.image_size)
+def sizes(name: str) -> Sizes:
+    """The stored sizes of a network; counted where none are stored for the size of its images now."""
+    row = _stored().get(name)
+    if row is None or int(row["image_size"]) != models.spec(name).preprocessing.image_size:
+        row = count(name)
+    return Sizes(int(row["parameters"]), int(row["multiply_adds"]))
+
+
+def count(name: str) -> dict[str, Any]:
+    """A row of `STORED`, counted from the network's shapes; some seconds for the deepest."""
+    network, size = models.abstract(name), models.spec(name).preprocessing.image_size
+    return {
+        "name": name,
+        "parameters": counting.parameter_count(network),
+        "image_size": size,
+        "multiply_adds": counting.multiply_adds(network, size),
+    }
+
+
+@functools.cache
+def _stored() -> dict[str, dict[str, str]]:
+    with STORED.open(newline="") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
 
 
 def measured_in(results: Iterable[dict[str, Any]]) -> dict[str, Measured]:
@@ -103,8 +131,8 @@ def _entry_lines(entry: Entry) -> list[list[str]]:
 
 def _network_lines(name: str, ours: Measured | None) -> list[list[str]]:
     spec = models.spec(name)
-    size = spec.preprocessing.image_size
-    first = [str(spec.year), name, quantity(parameters(name)), quantity(multiply_adds(name)), str(size)]
+    size, pixels = sizes(name), str(spec.preprocessing.image_size)
+    first = [str(spec.year), name, quantity(size.parameters), quantity(size.multiply_adds), pixels]
     lines = [_published_cells(result) for result in spec.published] or [["", "", ""]]
     mine = f"{ours.top1:.2f} / {ours.top5:.2f}" if ours else ""
     return [
@@ -120,16 +148,3 @@ def _published_cells(result: Published) -> list[str]:
 def _published_text(result: Published) -> str:
     top1, top5, protocol = _published_cells(result)
     return f"top-1 {top1 or '-'} %, top-5 {top5 or '-'} % error ({protocol}; {result.source})"
-
-
-def sizes(name: str) -> dict[str, Any]:
-    """One line of `results/zoo.csv`: what a network is and how large."""
-    spec: Spec = models.spec(name)
-    return {
-        "name": name,
-        "year": spec.year,
-        "reference": spec.reference,
-        "parameters": parameters(name),
-        "image_size": spec.preprocessing.image_size,
-        "multiply_adds": multiply_adds(name),
-    }

@@ -1,11 +1,12 @@
 """The story as `main.py models` prints it."""
 
+import csv
+
 import pytest
 
 from imagenet_repro import commands, models
 from imagenet_repro.comparison import story, zoo
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import counting
 
 
 def result(system, top1, top5=0.1, *, name="imagenet2012", split="validation"):
@@ -60,8 +61,21 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         commands.show_models("resnet5O", [])
 
 
-def test_sizes_are_those_of_the_counts():
-    row = zoo.sizes("resnet18")
-    assert row["parameters"] == counting.parameter_count(models.abstract("resnet18"))
-    assert row["multiply_adds"] == counting.multiply_adds("resnet18", 224)
+@pytest.mark.parametrize("name", ["alexnet_owt", "resnet18"])
+def test_stored_sizes_are_those_of_the_counts(name):
+    row = zoo.count(name)
+    assert zoo.sizes(name) == zoo.Sizes(row["parameters"], row["multiply_adds"])
     assert row["image_size"] == 224
+
+
+def test_every_networks_sizes_are_stored():
+    rows = list(csv.DictReader(zoo.STORED.open()))
+    assert [row["name"] for row in rows] == list(models.names())
+    assert all(int(row["image_size"]) == models.spec(row["name"]).preprocessing.image_size for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.names())
+def test_every_stored_size_is_that_of_the_counts(name):
+    row = zoo.count(name)
+    assert zoo.sizes(name) == zoo.Sizes(row["parameters"], row["multiply_adds"])

@@ -1,0 +1,71 @@
+"""Every network: parameters, multiply-adds, and how near its answers are to the reference's.
+
+    python benchmarks/zoo_table.py --goldens=DIR --out=results/zoo.md
+
+Counts each network anew from its shapes, writes the counts to imagenet_repro/comparison/sizes.csv, from which
+`main.py models` prints, and puts them beside the relative error ||ours - reference|| / ||reference|| of the logits for
+every golden in DIR (tests/goldens/README.md says what a golden is). The whole zoo takes some minutes.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from imagenet_repro import models, provenance  # noqa: E402  the path comes first
+from imagenet_repro.comparison import zoo  # noqa: E402
+from tests.test_pretrained import relative_error  # noqa: E402
+
+
+def main():
+    """Counts, compares, writes."""
+    arguments = _arguments()
+    rows = []
+    for name in models.names():
+        rows.append(zoo.count(name) | {"golden": _golden(name, arguments.goldens)})
+        print(rows[-1], file=sys.stderr, flush=True)
+    with zoo.STORED.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["name", "parameters", "image_size", "multiply_adds"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    Path(arguments.out).write_text(_table(rows))
+
+
+def _arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--goldens", type=Path, default=REPOSITORY / "tests" / "goldens", help="a folder of .npz")
+    parser.add_argument("--out", default="results/zoo.md", help="Markdown file")
+    return parser.parse_args()
+
+
+def _golden(name, folder):
+    path = folder / f"{name}.npz"
+    return f"{relative_error(name, np.load(path)):.1e}" if path.exists() else ""
+
+
+def _table(rows):
+    source = provenance.collect()
+    lines = [
+        f"# The zoo: {len(rows)} networks",
+        "",
+        "Trainable parameters for 1,000 classes, auxiliary heads included; multiply-adds of one image in evaluation;"
+        " the relative error of the logits against the reference's golden, float32 on two CPU cores. jax"
+        f" {source['packages']['jax']}, commit {source['commit'][:12]}.",
+        "",
+        "| year | network | names and answers of | parameters | px | multiply-adds | relative error |",
+        "|---:|---|---|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        spec = models.spec(row["name"])
+        cells = (spec.year, row["name"], spec.reference, f"{row['parameters']:,}", row["image_size"])
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['multiply_adds']:,} | {row['golden']} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
