@@ -1,17 +1,9 @@
-"""ResNet, ResNeXt and wide ResNet.
-
-He et al., "Deep residual learning for image recognition", 2015 (arXiv 1512.03385); Xie et al., "Aggregated residual
-transformations for deep neural networks", 2016 (arXiv 1611.05431); Zagoruyko & Komodakis, "Wide residual networks",
-2016 (arXiv 1605.07146).
+"""ResNet: He et al., "Deep residual learning for image recognition", 2015 (arXiv 1512.03385).
 
 Layers, names and initialisation are torchvision's: in a bottleneck that halves the map the 3x3 convolution has the
 stride (v1.5), and a shortcut is projected where its shape changes (option B). The networks whose names end in `_v1`
-have the stride in the first 1x1, as the paper does; the parameters are the same. ResNeXt is form C of its fig. 3, a
-grouped 3x3 convolution; a wide ResNet has a wider 3x3 convolution and the same outer widths.
-
-`wide_resnet68_2` stands for a network of the winner of 2016, who published no layout. The layout is our own choice:
-68 layers are 22 bottlenecks, here 3, 4, 12 and 3 of them, between ResNet-50 and ResNet-101, widened as torchvision's
-`wide_resnet50_2` is.
+have the stride in the first 1x1, as the paper does; the parameters are the same. `resnet200` is the long one of the
+next paper (arXiv 1603.05027, table 5) with the blocks of this one.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +19,8 @@ from imagenet_repro.models.initialise import kaiming_fan_out
 from imagenet_repro.models.layers import (
     BatchNorm,
     Conv,
-    DropPath,
     Dropout,
+    DropPath,
     Linear,
     MaxPool,
     Network,
@@ -126,7 +118,7 @@ class BasicBlock(ResidualBlock):
 class Bottleneck(ResidualBlock):
     """1x1, 3x3 and 1x1 convolutions, the last of four times the `width` (fig. 5, right).
 
-    The 3x3 convolution has `groups` groups (ResNeXt's cardinality) of `base_width` channels for every 64 of `width`.
+    The 3x3 convolution has `groups` groups of `base_width` channels for every 64 of `width`.
     `v1` puts the stride into the first 1x1 convolution.
     """
 
@@ -286,42 +278,6 @@ def _v1(depth: int, depths: tuple[int, int, int, int], *published: Published, en
     )
 
 
-def _resnext(
-    depth: int,
-    depths: tuple[int, int, int, int],
-    groups: int,
-    base_width: int,
-    *published: Published,
-    library: str = "torchvision",
-    preprocessing: Preprocessing = Preprocessing(),
-) -> Spec:
-    return Spec(
-        year=2016,
-        title=f"ResNeXt-{depth} {groups}x{base_width}d",
-        paper="Xie et al. 2016, arXiv 1611.05431",
-        reference=f"{library}:resnext{depth}_{groups}x{base_width}d",
-        builder=ResNet,
-        sizes=(partial(Bottleneck, groups=groups, base_width=base_width), depths),
-        preprocessing=preprocessing,
-        # The 32x8d one is not the paper's.
-        entry="ResNeXt, runner-up 2016 classification" if base_width == 4 else "",
-        published=published,
-    )
-
-
-def _wide(depth: int, depths: tuple[int, int, int, int], reference: str, entry: str = "") -> Spec:
-    return Spec(
-        year=2016,
-        title=f"Wide ResNet-{depth}-2",
-        paper="Zagoruyko & Komodakis 2016, arXiv 1605.07146",
-        reference=reference,
-        builder=ResNet,
-        sizes=(partial(Bottleneck, base_width=128), depths),
-        entry=entry,
-    )
-
-
-# Zagoruyko & Komodakis describe the 50-layer bottleneck; the others follow it.
 VARIANTS = {
     "resnet18": _resnet(
         18,
@@ -378,30 +334,5 @@ VARIANTS = {
         builder=ResNet,
         sizes=(Bottleneck, (3, 24, 36, 3)),
         preprocessing=Preprocessing(kernel="bicubic"),
-    ),
-    "resnext50_32x4d": _resnext(50, (3, 4, 6, 3), 32, 4, Published(22.2, None, CENTRE, "facebookresearch/ResNeXt")),
-    "resnext101_32x4d": _resnext(
-        101,
-        (3, 4, 23, 3),
-        32,
-        4,
-        Published(21.2, 5.6, CENTRE, "facebookresearch/ResNeXt"),
-        library="timm",
-        preprocessing=Preprocessing(kernel="bicubic"),
-    ),
-    "resnext101_32x8d": _resnext(101, (3, 4, 23, 3), 32, 8),
-    "resnext101_64x4d": _resnext(
-        101,
-        (3, 4, 23, 3),
-        64,
-        4,
-        Published(20.4, 5.3, CENTRE, "facebookresearch/ResNeXt"),
-        Published(19.1, 4.4, "val, centre 320", "Hu et al. 2017, table 8"),
-        preprocessing=Preprocessing(crop_ratio=224 / 232),
-    ),
-    "wide_resnet50_2": _wide(50, (3, 4, 6, 3), "torchvision:wide_resnet50_2"),
-    "wide_resnet101_2": _wide(101, (3, 4, 23, 3), "torchvision:wide_resnet101_2"),
-    "wide_resnet68_2": _wide(
-        68, (3, 4, 12, 3), "paper", entry="Trimps-Soushen, winner 2016 classification (one of the fused networks)"
     ),
 }

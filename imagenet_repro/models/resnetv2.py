@@ -41,7 +41,7 @@ class Projection(nnx.Module):
 
 
 class PreActBottleneck(nnx.Module):
-    """1x1, 3x3 and 1x1 convolutions, each after a normalisation and a ReLU (fig. 4, e); four times `width` leave it."""
+    """1x1, 3x3 and 1x1 convolutions, each after a normalisation and a ReLU (fig. 4, e), the last 4 times as wide."""
 
     def __init__(
         self,
