@@ -12,12 +12,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.models import alexnet, resnet
-from imagenet_repro.models.initialise import initialise
+from imagenet_repro.models import alexnet, resnet, resnet_cifar, resnetv2, resnext, senet
+from imagenet_repro.models.initialise import DrawnRngs, Draws, initialise
 from imagenet_repro.models.layers import Network
 from imagenet_repro.models.spec import Spec
 
-FAMILIES = (alexnet, resnet)
+FAMILIES = (alexnet, resnet, resnet_cifar, resnetv2, resnext, senet)
 SPECS: dict[str, Spec] = {name: spec for family in FAMILIES for name, spec in family.VARIANTS.items()}
 _ALIASES = {alias: name for name, spec in SPECS.items() for alias in spec.aliases}
 
@@ -73,4 +73,10 @@ def create(
 
 def abstract(name: str, num_classes: int = 1000, dtype: DTypeLike = jnp.float32, **options: Any) -> Network:
     """The network with `jax.ShapeDtypeStruct`s for arrays: names, shapes and counts without allocating anything."""
-    return nnx.eval_shape(lambda: build(name, rngs=nnx.Rngs(0), num_classes=num_classes, dtype=dtype, **options))
+
+    def make() -> Network:
+        # Draws that are only counted: the time for random numbers, even traced ones, grows as the square of the depth.
+        rngs = DrawnRngs(jax.random.key(0), Draws())
+        return build(name, rngs=rngs, num_classes=num_classes, dtype=dtype, **options)
+
+    return nnx.eval_shape(make)

@@ -1,8 +1,13 @@
-"""ResNet, v1.5: He et al., "Deep residual learning for image recognition", 2015 (arXiv 1512.03385).
+"""ResNet: He et al., "Deep residual learning for image recognition", 2015 (arXiv 1512.03385).
 
 Layers, names and initialisation are torchvision's: in a bottleneck that halves the map the 3x3 convolution has the
-stride, not the first 1x1 as in the paper (v1.5), and a shortcut is projected where its shape changes (option B).
+stride (v1.5), and a shortcut is projected where its shape changes (option B). The networks whose names end in `_v1`
+have the stride in the first 1x1, as the paper does; the parameters are the same. `resnet200` is the long one of the
+next paper (arXiv 1603.05027, table 5) with the blocks of this one.
 """
+
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
@@ -14,16 +19,20 @@ from imagenet_repro.models.initialise import kaiming_fan_out
 from imagenet_repro.models.layers import (
     BatchNorm,
     Conv,
+    Dropout,
+    DropPath,
     Linear,
     MaxPool,
     Network,
     Sequential,
+    drop_path_rates,
     global_avg_pool,
     relu,
 )
-from imagenet_repro.models.spec import Spec
+from imagenet_repro.models.spec import Preprocessing, Published, Spec
 
 STEMS = ("imagenet", "small")
+SHORTCUTS = ("A", "B", "C")
 
 
 def conv(in_features: int, out_features: int, kernel: int, **kwargs) -> Conv:
@@ -31,60 +40,149 @@ def conv(in_features: int, out_features: int, kernel: int, **kwargs) -> Conv:
     return Conv(in_features, out_features, kernel, padding=kernel // 2, bias=False, init=kaiming_fan_out, **kwargs)
 
 
-class BasicBlock(nnx.Module):
+class PaddedIdentity(nnx.Module):
+    """The shortcut of option A: every `stride`-th pixel, and zeros for the channels that are new."""
+
+    def __init__(self, stride: int, new_channels: int):
+        self.stride, self.new_channels = stride, new_channels
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """The smaller map with more channels; it has no parameters."""
+        return jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (0, self.new_channels)))
+
+
+def make_shortcut(
+    in_features: int, out_features: int, *, stride: int, option: str, kernel: int = 1, rngs: nnx.Rngs, dtype: DTypeLike
+) -> nnx.Module | None:
+    """A shortcut of sec. 3.3; None is the identity.
+
+    Where the shape changes A pads with zeros, B projects; C projects everywhere. Raises UserError for another option.
+    """
+    if option not in SHORTCUTS:
+        raise UserError(f"ResNet has no shortcut '{option}': {nearest(option, SHORTCUTS)}")
+    if option != "C" and stride == 1 and in_features == out_features:
+        return None
+    if option == "A":
+        return PaddedIdentity(stride, out_features - in_features)
+    projection = conv(in_features, out_features, kernel, stride=stride, dtype=dtype, rngs=rngs)
+    return Sequential([projection, BatchNorm(out_features, dtype=dtype)])
+
+
+class ResidualBlock(nnx.Module):
+    """ReLU of a residual branch plus a shortcut (eq. 1 and 2)."""
+
+    out_features: int
+    downsample: nnx.Module | None
+    drop_path: DropPath
+
+    def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """The residual branch, which each kind of block defines."""
+        raise NotImplementedError
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """Residual branch, dropped for some images in training with stochastic depth, plus shortcut."""
+        y = self.drop_path(self.branch(x))
+        return relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions (fig. 5, left)."""
 
-    expansion = 1
-
     def __init__(
-        self, in_features: int, width: int, *, stride: int, last_scale: float, rngs: nnx.Rngs, dtype: DTypeLike
+        self,
+        in_features: int,
+        width: int,
+        *,
+        stride: int,
+        shortcut: str,
+        last_scale: float,
+        drop_path: float,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
     ):
-        self.conv1 = conv(in_features, width, 3, stride=stride, dtype=dtype, rngs=rngs)
+        kwargs = {"dtype": dtype, "rngs": rngs}
+        self.out_features = width
+        self.conv1 = conv(in_features, width, 3, stride=stride, **kwargs)
         self.bn1 = BatchNorm(width, dtype=dtype)
-        self.conv2 = conv(width, width, 3, dtype=dtype, rngs=rngs)
+        self.conv2 = conv(width, width, 3, **kwargs)
         self.bn2 = BatchNorm(width, scale_init=last_scale, dtype=dtype)
-        self.downsample = shortcut(in_features, width, stride, rngs=rngs, dtype=dtype)
+        self.downsample = make_shortcut(in_features, width, stride=stride, option=shortcut, **kwargs)
+        self.drop_path = DropPath(drop_path, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """Residual branch plus shortcut."""
+    def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """Conv, norm, ReLU, conv, norm."""
         y = relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return relu(y + (x if self.downsample is None else self.downsample(x)))
+        return self.bn2(self.conv2(y))
 
 
-class Bottleneck(nnx.Module):
-    """1x1, 3x3 and 1x1 convolutions, the last four times as wide (fig. 5, right)."""
+class Bottleneck(ResidualBlock):
+    """1x1, 3x3 and 1x1 convolutions, the last of four times the `width` (fig. 5, right).
 
-    expansion = 4
+    The 3x3 convolution has `groups` groups of `base_width` channels for every 64 of `width`.
+    `v1` puts the stride into the first 1x1 convolution.
+    """
+
+    # For relatives of this block: the first 1x1 has this share of the 3x3's channels, and a projection that halves the
+    # map this kernel.
+    narrowing, halving_kernel = 1, 1
 
     def __init__(
-        self, in_features: int, width: int, *, stride: int, last_scale: float, rngs: nnx.Rngs, dtype: DTypeLike
+        self,
+        in_features: int,
+        width: int,
+        *,
+        groups: int = 1,
+        base_width: int = 64,
+        v1: bool = False,
+        stride: int,
+        shortcut: str,
+        last_scale: float,
+        drop_path: float,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
     ):
-        out_features = width * self.expansion
-        self.conv1 = conv(in_features, width, 1, dtype=dtype, rngs=rngs)
-        self.bn1 = BatchNorm(width, dtype=dtype)
-        self.conv2 = conv(width, width, 3, stride=stride, dtype=dtype, rngs=rngs)
-        self.bn2 = BatchNorm(width, dtype=dtype)
-        self.conv3 = conv(width, out_features, 1, dtype=dtype, rngs=rngs)
-        self.bn3 = BatchNorm(out_features, scale_init=last_scale, dtype=dtype)
-        self.downsample = shortcut(in_features, out_features, stride, rngs=rngs, dtype=dtype)
+        kwargs = {"dtype": dtype, "rngs": rngs}
+        inner, self.out_features = width * base_width // 64 * groups, width * 4
+        first = inner // self.narrowing
+        self.conv1 = conv(in_features, first, 1, stride=stride if v1 else 1, **kwargs)
+        self.bn1 = BatchNorm(first, dtype=dtype)
+        self.conv2 = conv(first, inner, 3, stride=1 if v1 else stride, groups=groups, **kwargs)
+        self.bn2 = BatchNorm(inner, dtype=dtype)
+        self.conv3 = conv(inner, self.out_features, 1, **kwargs)
+        self.bn3 = BatchNorm(self.out_features, scale_init=last_scale, dtype=dtype)
+        kernel = 1 if stride == 1 else self.halving_kernel
+        self.downsample = make_shortcut(
+            in_features, self.out_features, stride=stride, option=shortcut, kernel=kernel, **kwargs
+        )
+        self.drop_path = DropPath(drop_path, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """Residual branch plus shortcut."""
+    def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """Conv, norm and ReLU twice, conv, norm."""
         y = relu(self.bn1(self.conv1(x)))
         y = relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return relu(y + (x if self.downsample is None else self.downsample(x)))
+        return self.bn3(self.conv3(y))
 
 
-def shortcut(
-    in_features: int, out_features: int, stride: int, *, rngs: nnx.Rngs, dtype: DTypeLike
-) -> Sequential | None:
-    """Option B: a projection where the shape changes, the identity (None) elsewhere."""
-    if stride == 1 and in_features == out_features:
-        return None
-    projection = conv(in_features, out_features, 1, stride=stride, dtype=dtype, rngs=rngs)
-    return Sequential([projection, BatchNorm(out_features, dtype=dtype)])
+Block = Callable[..., ResidualBlock]
+
+
+def make_stages(
+    block: Block, features: int, *, widths: Sequence[int], depths: Sequence[int], drop_path: float, **kwargs
+) -> list[Sequential]:
+    """`depths[i]` blocks of `widths[i]` for each stage; every stage but the first halves the map in its first block.
+
+    `features` channels enter. The rates of stochastic depth rise linearly over all blocks up to `drop_path`.
+    """
+    rates = iter(drop_path_rates(drop_path, sum(depths)))
+    stages = []
+    for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        blocks = []
+        for index in range(depth):
+            stride = 2 if stage and not index else 1
+            blocks.append(block(features, width, stride=stride, drop_path=next(rates), **kwargs))
+            features = blocks[-1].out_features
+        stages.append(Sequential(blocks))
+    return stages
 
 
 class ResNet(Network):
@@ -93,13 +191,15 @@ class ResNet(Network):
     `zero_init_last` starts the scale of each block's last normalisation at zero, so that every block begins as the
     identity (Goyal et al. 2017, sec. 5.1); off by default, as in torchvision. `stem="small"` is the usual one for
     images of 32 to 64 pixels: a 3x3 convolution of stride 1 and no pooling in place of 7x7 of stride 2 and a pooling.
-    It has 7,680 parameters fewer, maps of four times the side, and so about 16 times the multiply-adds. With
-    `num_classes=0` the pooled features are returned.
+    It has 7,680 parameters fewer, maps of four times the side, and so about 16 times the multiply-adds. `shortcut` is
+    the paper's option A, B or C. `drop_path` is the last block's rate of stochastic depth (Huang et al. 2016),
+    `dropout` the share of features dropped before the linear layer. With `num_classes=0` the pooled features are
+    returned.
     """
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: Block,
         depths: tuple[int, int, int, int],
         *,
         rngs: nnx.Rngs,
@@ -107,6 +207,9 @@ class ResNet(Network):
         dtype: DTypeLike = jnp.float32,
         zero_init_last: bool = False,
         stem: str = "imagenet",
+        shortcut: str = "B",
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
     ):
         if stem not in STEMS:
             raise UserError(f"ResNet has no stem '{stem}': {nearest(stem, STEMS)}")
@@ -114,24 +217,19 @@ class ResNet(Network):
         self.conv1 = conv(3, 64, kernel, stride=stride, dtype=dtype, rngs=rngs)
         self.bn1 = BatchNorm(64, dtype=dtype)
         self.maxpool = MaxPool(3, stride=2, padding=1) if stem == "imagenet" else None
-        features = 64
-        for stage, depth in enumerate(depths):
-            width = 64 * 2**stage
-            blocks = []
-            for index in range(depth):
-                blocks.append(
-                    block(
-                        features,
-                        width,
-                        stride=2 if stage and not index else 1,
-                        last_scale=0.0 if zero_init_last else 1.0,
-                        rngs=rngs,
-                        dtype=dtype,
-                    )
-                )
-                features = width * block.expansion
-            setattr(self, f"layer{stage + 1}", Sequential(blocks))
-        self.fc = Linear(features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+        self.layer1, self.layer2, self.layer3, self.layer4 = make_stages(
+            block,
+            64,
+            widths=(64, 128, 256, 512),
+            depths=depths,
+            drop_path=drop_path,
+            shortcut=shortcut,
+            last_scale=0.0 if zero_init_last else 1.0,
+            rngs=rngs,
+            dtype=dtype,
+        )
+        self.dropout = Dropout(dropout, rngs=rngs) if dropout else None
+        self.fc = Linear(self.layer4[-1].out_features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits."""
@@ -141,24 +239,100 @@ class ResNet(Network):
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
         x = global_avg_pool(x)
+        x = x if self.dropout is None else self.dropout(x)
         return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
 
 
-def _spec(depth: int, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, int, int, int]) -> Spec:
+TEN_CROPS, CENTRE = "val, 10 crops", "val, centre 224 of 256"
+FULLY_CONVOLUTIONAL = "val, fully convolutional, mean of 5 scales"
+HE, FACEBOOK = "He et al. 2015", "facebookarchive/fb.resnet.torch"
+
+
+def _torchvision(accuracy: float) -> Published:
+    """Accuracy of torchvision's first weights (V1), as timm evaluates them."""
+    return Published(round(100 - accuracy, 3), None, CENTRE, "torchvision's V1 weights, evaluated by timm")
+
+
+def _resnet(depth: int, block: Block, depths: tuple[int, int, int, int], *published: Published) -> Spec:
     return Spec(
         year=2015,
-        title=f"ResNet-{depth} v1.5",
+        title=f"ResNet-{depth} v1.5" if block is Bottleneck else f"ResNet-{depth}",
         paper="He et al. 2015, arXiv 1512.03385",
         reference=f"torchvision:resnet{depth}",
         builder=ResNet,
         sizes=(block, depths),
+        published=published,
+    )
+
+
+def _v1(depth: int, depths: tuple[int, int, int, int], *published: Published, entry: str = "") -> Spec:
+    return Spec(
+        year=2015,
+        title=f"ResNet-{depth}",
+        paper="He et al. 2015, arXiv 1512.03385",
+        reference="paper",
+        builder=ResNet,
+        sizes=(partial(Bottleneck, v1=True), depths),
+        entry=entry,
+        published=published,
     )
 
 
 VARIANTS = {
-    "resnet18": _spec(18, BasicBlock, (2, 2, 2, 2)),
-    "resnet34": _spec(34, BasicBlock, (3, 4, 6, 3)),
-    "resnet50": _spec(50, Bottleneck, (3, 4, 6, 3)),
-    "resnet101": _spec(101, Bottleneck, (3, 4, 23, 3)),
-    "resnet152": _spec(152, Bottleneck, (3, 8, 36, 3)),
+    "resnet18": _resnet(
+        18,
+        BasicBlock,
+        (2, 2, 2, 2),
+        Published(27.88, None, f"{TEN_CROPS}, shortcut A", HE),
+        Published(30.41, 10.76, CENTRE, FACEBOOK),
+        _torchvision(69.752),
+    ),
+    "resnet34": _resnet(
+        34,
+        BasicBlock,
+        (3, 4, 6, 3),
+        Published(25.03, 7.76, f"{TEN_CROPS}, shortcut A", HE),
+        Published(24.52, 7.46, f"{TEN_CROPS}, shortcut B", HE),
+        Published(24.19, 7.40, f"{TEN_CROPS}, shortcut C", HE),
+        Published(21.84, 5.71, f"{FULLY_CONVOLUTIONAL}, shortcut B", HE),
+        Published(21.53, 5.60, f"{FULLY_CONVOLUTIONAL}, shortcut C", HE),
+        Published(26.73, 8.74, CENTRE, FACEBOOK),
+        _torchvision(73.298),
+    ),
+    "resnet50": _resnet(50, Bottleneck, (3, 4, 6, 3), Published(24.01, 7.02, CENTRE, FACEBOOK), _torchvision(76.156)),
+    "resnet101": _resnet(
+        101, Bottleneck, (3, 4, 23, 3), Published(22.44, 6.21, CENTRE, FACEBOOK), _torchvision(77.404)
+    ),
+    "resnet152": _resnet(152, Bottleneck, (3, 8, 36, 3), _torchvision(78.330)),
+    "resnet50_v1": _v1(
+        50,
+        (3, 4, 6, 3),
+        Published(22.85, 6.71, TEN_CROPS, HE),
+        Published(20.74, 5.25, FULLY_CONVOLUTIONAL, HE),
+        Published(24.7, 7.8, CENTRE, "KaimingHe/deep-residual-networks"),
+    ),
+    "resnet101_v1": _v1(
+        101,
+        (3, 4, 23, 3),
+        Published(21.75, 6.05, TEN_CROPS, HE),
+        Published(19.87, 4.60, FULLY_CONVOLUTIONAL, HE),
+        Published(23.6, 7.1, CENTRE, "KaimingHe/deep-residual-networks"),
+    ),
+    "resnet152_v1": _v1(
+        152,
+        (3, 8, 36, 3),
+        Published(21.43, 5.71, TEN_CROPS, HE),
+        Published(19.38, 4.49, FULLY_CONVOLUTIONAL, HE),
+        Published(23.0, 6.7, CENTRE, "KaimingHe/deep-residual-networks"),
+        entry="MSRA, winner 2015 classification (two of six networks)",
+    ),
+    "resnet200": Spec(
+        year=2016,
+        title="ResNet-200 v1.5",
+        paper="He et al. 2016, arXiv 1603.05027",
+        reference="timm:resnet200",
+        builder=ResNet,
+        sizes=(Bottleneck, (3, 24, 36, 3)),
+        preprocessing=Preprocessing(kernel="bicubic"),
+    ),
 }

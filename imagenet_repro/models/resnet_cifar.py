@@ -1,0 +1,81 @@
+"""The ResNets for CIFAR-10: He et al., "Deep residual learning for image recognition", 2015 (arXiv 1512.03385).
+
+Sec. 4.2: a 3x3 convolution and three stages of 2n convolutions with 16, 32 and 64 channels, 6n + 2 layers in all, and
+shortcuts of option A, so that the network has as many parameters as its plain counterpart. No library has these; names
+and initialisation are those of our other ResNets.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.models.layers import BatchNorm, Linear, Network, global_avg_pool, relu
+from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
+from imagenet_repro.models.spec import Preprocessing, Published, Spec
+
+
+class CifarResNet(Network):
+    """A stem of one 3x3 convolution, three stages of `depth` blocks, global average pooling, one linear layer.
+
+    The paper's images have 32 pixels; any size fits. `shortcut` is the paper's option A, B or C; `drop_path` the last
+    block's rate of stochastic depth (Huang et al. 2016); `zero_init_last` starts every block as the identity. With
+    `num_classes=0` the pooled features are returned.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        zero_init_last: bool = False,
+        shortcut: str = "A",
+        drop_path: float = 0.0,
+    ):
+        self.conv1 = conv(3, 16, 3, dtype=dtype, rngs=rngs)
+        self.bn1 = BatchNorm(16, dtype=dtype)
+        self.layer1, self.layer2, self.layer3 = make_stages(
+            BasicBlock,
+            16,
+            widths=(16, 32, 64),
+            depths=(depth, depth, depth),
+            drop_path=drop_path,
+            shortcut=shortcut,
+            last_scale=0.0 if zero_init_last else 1.0,
+            rngs=rngs,
+            dtype=dtype,
+        )
+        self.fc = Linear(64, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """float32 logits."""
+        x = relu(self.bn1(self.conv1(images)))
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = stage(x)
+        x = global_avg_pool(x)
+        return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
+
+
+def _spec(depth: int, error: float) -> Spec:
+    return Spec(
+        year=2015,
+        title=f"ResNet-{depth} for CIFAR",
+        paper="He et al. 2015, arXiv 1512.03385, sec. 4.2",
+        reference="paper",
+        builder=CifarResNet,
+        sizes=((depth - 2) // 6,),
+        preprocessing=Preprocessing(image_size=32, crop_ratio=1.0),
+        published=(Published(error, None, "CIFAR-10 test, 1 view", "He et al. 2015"),),
+    )
+
+
+VARIANTS = {
+    "resnet20_cifar": _spec(20, 8.75),
+    "resnet32_cifar": _spec(32, 7.51),
+    "resnet44_cifar": _spec(44, 7.17),
+    "resnet56_cifar": _spec(56, 6.97),
+    "resnet110_cifar": _spec(110, 6.43),
+    "resnet1202_cifar": _spec(1202, 7.93),
+}

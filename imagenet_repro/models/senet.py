@@ -1,0 +1,199 @@
+"""SENet: Hu et al., "Squeeze-and-excitation networks", 2017 (arXiv 1709.01507).
+
+Layers, names and initialisation are those of timm's `legacy_` networks, which hold the authors' released weights: both
+layers of an SE module have biases, and the pooling of the stem rounds up without padding, as Caffe's does. SE-ResNets
+have the stride in the first 1x1 convolution, SE-ResNeXts in the 3x3.
+"""
+
+from functools import partial
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.models.initialise import kaiming_fan_out
+from imagenet_repro.models.layers import (
+    BatchNorm,
+    Conv,
+    Dropout,
+    Linear,
+    MaxPool,
+    Network,
+    check_image_size,
+    global_avg_pool,
+    relu,
+)
+from imagenet_repro.models.resnet import Bottleneck, conv, make_stages
+from imagenet_repro.models.spec import Published, Spec
+
+
+class SEModule(nnx.Module):
+    """Squeeze: a mean over the map. Excitation: a factor in (0, 1) for each channel from two layers (sec. 3)."""
+
+    def __init__(self, features: int, *, reduction: int = 16, rngs: nnx.Rngs, dtype: DTypeLike):
+        kwargs = {"init": kaiming_fan_out, "dtype": dtype, "rngs": rngs}
+        self.fc1 = Conv(features, features // reduction, 1, **kwargs)
+        self.fc2 = Conv(features // reduction, features, 1, **kwargs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """The map, each channel times its factor."""
+        squeezed = global_avg_pool(x)[:, None, None]
+        return x * nnx.sigmoid(self.fc2(relu(self.fc1(squeezed))))
+
+
+class SEBottleneck(Bottleneck):
+    """ResNet's bottleneck with an SE module at the end of the residual branch (fig. 3)."""
+
+    def __init__(self, in_features: int, width: int, *, rngs: nnx.Rngs, dtype: DTypeLike, **kwargs):
+        super().__init__(in_features, width, rngs=rngs, dtype=dtype, **kwargs)
+        self.se_module = SEModule(self.out_features, rngs=rngs, dtype=dtype)
+
+    def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """The bottleneck's branch, weighed by the module."""
+        return self.se_module(super().branch(x))
+
+
+class SENet154Bottleneck(SEBottleneck):
+    """SENet-154's: half the channels in the first 1x1, and 3x3 projections where the map is halved (appendix)."""
+
+    narrowing, halving_kernel = 2, 3
+
+
+class Stem(nnx.Module):
+    """One 7x7 convolution of stride 2 to `features`, or, where `deep`, three of 3x3 (SENet-154)."""
+
+    def __init__(self, features: int, *, deep: bool, rngs: nnx.Rngs, dtype: DTypeLike):
+        layers = ((3, 64, 3, 2), (64, 64, 3, 1), (64, features, 3, 1)) if deep else ((3, features, 7, 2),)
+        self.depth = len(layers)
+        for index, (before, after, kernel, stride) in enumerate(layers, start=1):
+            setattr(self, f"conv{index}", conv(before, after, kernel, stride=stride, dtype=dtype, rngs=rngs))
+            setattr(self, f"bn{index}", BatchNorm(after, dtype=dtype))
+
+    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow o"]:
+        """A map of half the side."""
+        for index in range(1, self.depth + 1):
+            x = relu(getattr(self, f"bn{index}")(getattr(self, f"conv{index}")(x)))
+        return x
+
+
+class SENet(Network):
+    """A stem, four stages of `depths` blocks, global average pooling, one linear layer. 3 pixels a side are enough.
+
+    `deep_stem` is SENet-154's. `dropout` is the share of features dropped before the linear layer: 0.2 in SENet-154, 0
+    in the others. `zero_init_last` starts the scale of each block's last normalisation at zero, so that every block
+    begins as the identity; `drop_path` is the last block's rate of stochastic depth (Huang et al. 2016). The authors
+    use neither. With `num_classes=0` the pooled features are returned.
+    """
+
+    def __init__(
+        self,
+        block: partial[SEBottleneck],
+        depths: tuple[int, int, int, int],
+        deep_stem: bool = False,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        zero_init_last: bool = False,
+        drop_path: float = 0.0,
+        dropout: float = 0.0,
+    ):
+        stem_features = 128 if deep_stem else 64
+        self.layer0 = Stem(stem_features, deep=deep_stem, rngs=rngs, dtype=dtype)
+        self.pool0 = MaxPool(3, stride=2, ceil=True)
+        self.layer1, self.layer2, self.layer3, self.layer4 = make_stages(
+            block,
+            stem_features,
+            widths=(64, 128, 256, 512),
+            depths=depths,
+            drop_path=drop_path,
+            shortcut="B",
+            last_scale=0.0 if zero_init_last else 1.0,
+            rngs=rngs,
+            dtype=dtype,
+        )
+        self.dropout = Dropout(dropout, rngs=rngs) if dropout else None
+        features = self.layer4[-1].out_features
+        self.last_linear = Linear(features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """float32 logits. Raises UserError where the images are too small for the pooling of the stem."""
+        check_image_size("SENet", images, 3)
+        x = self.pool0(self.layer0(images))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+        x = global_avg_pool(x)
+        x = x if self.dropout is None else self.dropout(x)
+        return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
+
+
+CENTRE = "val, centre 224 of 256"
+
+
+def _in_paper(top1: float, top5: float) -> Published:
+    return Published(top1, top5, CENTRE, "Hu et al. 2017, table 2")
+
+
+def _released(top1: float, top5: float) -> Published:
+    return Published(top1, top5, CENTRE, "hujie-frank/SENet, released weights")
+
+
+def _spec(name: str, title: str, *, sizes: tuple, published: tuple[Published, ...], **more) -> dict[str, Spec]:
+    row = {
+        "year": 2017,
+        "title": title,
+        "paper": "Hu et al. 2017, arXiv 1709.01507",
+        "reference": f"timm:legacy_{name}",
+        "builder": SENet,
+        "sizes": sizes,
+        "published": published,
+        "aliases": (f"legacy_{name}",),
+    }
+    return {name: Spec(**row | more)}
+
+
+SE_RESNET = partial(SEBottleneck, v1=True)
+SE_RESNEXT = partial(SEBottleneck, groups=32, base_width=4)
+SENET = partial(SENet154Bottleneck, groups=64, base_width=4)
+
+VARIANTS = {
+    **_spec(
+        "seresnet50",
+        "SE-ResNet-50",
+        sizes=(SE_RESNET, (3, 4, 6, 3)),
+        published=(_in_paper(23.29, 6.62), _released(22.37, 6.36)),
+    ),
+    **_spec(
+        "seresnet101",
+        "SE-ResNet-101",
+        sizes=(SE_RESNET, (3, 4, 23, 3)),
+        published=(_in_paper(22.38, 6.07), _released(21.75, 5.72)),
+    ),
+    **_spec(
+        "seresnet152",
+        "SE-ResNet-152",
+        sizes=(SE_RESNET, (3, 8, 36, 3)),
+        published=(_in_paper(21.57, 5.73), _released(21.34, 5.54)),
+    ),
+    **_spec(
+        "seresnext50_32x4d",
+        "SE-ResNeXt-50 32x4d",
+        sizes=(SE_RESNEXT, (3, 4, 6, 3)),
+        published=(_in_paper(21.10, 5.49), _released(20.97, 5.54)),
+    ),
+    **_spec(
+        "seresnext101_32x4d",
+        "SE-ResNeXt-101 32x4d",
+        sizes=(SE_RESNEXT, (3, 4, 23, 3)),
+        published=(_in_paper(20.70, 5.01), _released(19.81, 4.96)),
+    ),
+    **_spec(
+        "senet154",
+        "SENet-154",
+        sizes=(SENET, (3, 8, 36, 3), True),
+        builder=partial(SENet, dropout=0.2),
+        entry="WMW, winner 2017 classification (a small ensemble of SENets)",
+        published=(_released(18.68, 4.47), Published(17.28, 3.79, "val, centre 320", "Hu et al. 2017")),
+    ),
+}
