@@ -278,7 +278,7 @@ def _v1(number: int, width: float, depth: float, image_size: int, dropout: float
         builder=functools.partial(EfficientNet, dropout=dropout),
         sizes=(scale(B0, width, depth), round_features(32 * width), round_features(1280 * width), 0.01),
         # The crop leaves 32 pixels of the resized side.
-        preprocessing=Preprocessing(image_size, round(image_size / (image_size + 32), 3), "bicubic"),
+        preprocessing=Preprocessing(image_size, image_size / (image_size + 32), "bicubic"),
         published=published,
     )
 
