@@ -1,6 +1,7 @@
 """What the registry knows of one network before it is built."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Literal
@@ -52,8 +53,15 @@ class Spec:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Name and default of every option a user may set."""
-        builder = self.builder.__init__ if inspect.isclass(self.builder) else self.builder
+        """Name and default of every option a user may set; a `functools.partial` has defaults of its own."""
+        builder, defaults = self.builder, {}
+        if isinstance(builder, functools.partial):
+            builder, defaults = builder.func, builder.keywords
+        builder = builder.__init__ if inspect.isclass(builder) else builder
         parameters = inspect.signature(builder).parameters.values()
         given = ("rngs", "num_classes", "dtype")
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
+        return {
+            p.name: defaults.get(p.name, p.default)
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY and p.name not in given
+        }

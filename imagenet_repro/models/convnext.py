@@ -1,0 +1,190 @@
+"""ConvNeXt: Liu et al., "A ConvNet for the 2020s", 2022 (arXiv 2201.03545).
+
+Layers and names are timm's. So are the initial values, which are the authors': they ask for a normal distribution of
+deviation 0.02 cut off at -2 and 2, a hundred deviations away, hence a plain one.
+"""
+
+import functools
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.models.initialise import constant, normal, parameter
+from imagenet_repro.models.layers import (
+    Conv,
+    DropPath,
+    LayerNorm,
+    Linear,
+    Network,
+    Sequential,
+    check_image_size,
+    drop_path_rates,
+    gelu,
+    global_avg_pool,
+)
+from imagenet_repro.models.spec import Preprocessing, Published, Spec
+
+INIT = {"init": normal(0.02), "bias_init": constant(0.0)}
+
+
+class Mlp(nnx.Module):
+    """Two linear layers over the channels, four times as wide between them."""
+
+    def __init__(self, features: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.fc1 = Linear(features, 4 * features, **INIT, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(4 * features, features, **INIT, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """The same for each place."""
+        return self.fc2(gelu(self.fc1(x)))
+
+
+class Block(nnx.Module):
+    """7x7 convolution of each channel, normalisation, two linear layers, a scale, a shortcut (fig. 4, right)."""
+
+    def __init__(self, features: int, *, layer_scale: float, drop_path: float, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.conv_dw = Conv(features, features, 7, padding=3, groups=features, **INIT, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(features, dtype=dtype)
+        self.mlp = Mlp(features, dtype=dtype, rngs=rngs)
+        self.gamma = parameter(rngs, constant(layer_scale), (features,)) if layer_scale else None
+        self.drop_path = DropPath(drop_path, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Residual branch plus shortcut."""
+        y = self.mlp(self.norm(self.conv_dw(x)))
+        if self.gamma is not None:
+            y = y * self.gamma[...].astype(y.dtype)
+        return x + self.drop_path(y)
+
+
+class Stage(nnx.Module):
+    """Blocks on maps of one size; before them, but not in the first stage, a 2x2 convolution that halves the map."""
+
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        rates: list[float],
+        *,
+        layer_scale: float,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        if in_features == features:
+            self.downsample = None
+        else:
+            halve = Conv(in_features, features, 2, stride=2, **INIT, dtype=dtype, rngs=rngs)
+            self.downsample = Sequential([LayerNorm(in_features, dtype=dtype), halve])
+        kwargs = {"layer_scale": layer_scale, "dtype": dtype, "rngs": rngs}
+        self.blocks = Sequential([Block(features, drop_path=rate, **kwargs) for rate in rates])
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """The last block's map."""
+        return self.blocks(x if self.downsample is None else self.downsample(x))
+
+
+class Head(nnx.Module):
+    """Global pooling, normalisation and, where there are classes, one linear layer."""
+
+    def __init__(self, features: int, num_classes: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.norm = LayerNorm(features, dtype=dtype)
+        self.fc = Linear(features, num_classes, **INIT, dtype=dtype, rngs=rngs) if num_classes else None
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
+        """Logits, or features, in the layers' type."""
+        x = self.norm(global_avg_pool(x))
+        return x if self.fc is None else self.fc(x)
+
+
+class ConvNeXt(Network):
+    """A stem of 4x4 patches, four stages, pooling, normalisation, one linear layer. Images have 32 pixels or more.
+
+    `drop_path` is the rate of stochastic depth at the last block; rates rise linearly from 0 at the first.
+    `layer_scale` is the initial scale of every residual branch; with 0 there is none. With `num_classes=0` the
+    pooled and normalised features are returned.
+    """
+
+    def __init__(
+        self,
+        depths: tuple[int, int, int, int],
+        width: int,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        drop_path: float = 0.0,
+        layer_scale: float = 1e-6,
+    ):
+        kwargs = {"dtype": dtype, "rngs": rngs}
+        patches = Conv(3, width, 4, stride=4, **INIT, **kwargs)
+        self.stem = Sequential([patches, LayerNorm(width, dtype=dtype)])
+        rates, features, stages = drop_path_rates(drop_path, sum(depths)), width, []
+        for index, depth in enumerate(depths):
+            share, rates = rates[:depth], rates[depth:]
+            stages.append(Stage(features, width * 2**index, share, layer_scale=layer_scale, **kwargs))
+            features = width * 2**index
+        self.stages = Sequential(stages)
+        self.head = Head(features, num_classes, **kwargs)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """float32 logits. Raises UserError where a side of the images is below 32 pixels."""
+        check_image_size("ConvNeXt", images, 32)
+        return self.head(self.stages(self.stem(images))).astype(jnp.float32)
+
+
+def layer(name: str) -> int:
+    """A parameter's depth, from 0 for the stem to 13 for the head, as the authors' fine-tuning decays learning rates.
+
+    `get_num_layer_for_convnext` in facebookresearch/ConvNeXt: three blocks of the third stage are one layer, every
+    other stage is one, and a downsampling belongs to the stage after it. The last stage is always 12: where the third
+    has 9 blocks (tiny), nothing is in 6 to 11.
+    """
+    first, *rest = name.split(".")
+    if first == "stem":
+        return 0
+    if first != "stages":
+        return 13
+    stage = int(rest[0])
+    if stage < 2:
+        return stage + 1
+    if stage == 3:
+        return 12
+    return 3 + (int(rest[2]) // 3 if rest[1] == "blocks" else 0)
+
+
+VIEW = "val, 1 view"
+README = "facebookresearch/ConvNeXt README"
+
+
+def _errors(name: str, paper: float, top1: float, top5: float) -> tuple[Published, ...]:
+    """From accuracies at 224 pixels: the authors', and timm's evaluation of their weights."""
+    timm = Published(round(100 - top1, 3), round(100 - top5, 3), VIEW, f"timm's evaluation of convnext_{name}.fb_in1k")
+    return Published(round(100 - paper, 3), None, VIEW, README), timm
+
+
+def _spec(name: str, depth: int, width: int, drop_path: float, published: tuple[Published, ...]) -> Spec:
+    return Spec(
+        year=2022,
+        title="ConvNeXt-" + {"xlarge": "XL"}.get(name, name[0].upper()),
+        paper="Liu et al. 2022, arXiv 2201.03545",
+        reference=f"timm:convnext_{name}",
+        builder=functools.partial(ConvNeXt, drop_path=drop_path),
+        sizes=((3, 3, depth, 3), width),
+        preprocessing=Preprocessing(kernel="bicubic"),
+        published=published,
+        layer=layer,
+    )
+
+
+# Stochastic depth as the authors trained on ImageNet-1k from scratch; XL, which they did not, as on ImageNet-22k.
+VARIANTS = {
+    "convnext_tiny": _spec("tiny", 9, 96, 0.1, _errors("tiny", 82.1, 82.066, 95.854)),
+    "convnext_small": _spec("small", 27, 96, 0.4, _errors("small", 83.1, 83.144, 96.432)),
+    "convnext_base": _spec("base", 27, 128, 0.5, _errors("base", 83.8, 83.838, 96.746)),
+    "convnext_large": _spec("large", 27, 192, 0.5, _errors("large", 84.3, 84.304, 96.892)),
+    "convnext_xlarge": _spec(
+        "xlarge", 27, 256, 0.2, (Published(13.0, None, VIEW, f"{README}, trained on ImageNet-22k before"),)
+    ),
+}

@@ -1,0 +1,372 @@
+"""EfficientNet and EfficientNetV2: Tan & Le 2019 (arXiv 1905.11946) and 2021 (arXiv 2104.00298).
+
+Layers and names are timm's `tf_efficientnet_*` and `tf_efficientnetv2_*`, which pad as TensorFlow does. What timm
+leaves to the user is as in Google's code (tensorflow/tpu for V1, google/automl for V2): the momentum of the running
+statistics, the dropout of each variant, and stochastic depth. The initial values are the same in both.
+
+B1 to B7 are B0 scaled: width times w, rounded to a multiple of 8, depth times d, rounded up (2019, sec. 3.3).
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.models.initialise import Initialiser, constant, fan_out, kaiming_fan_out
+from imagenet_repro.models.layers import (
+    BatchNorm,
+    Conv,
+    Dropout,
+    DropPath,
+    Linear,
+    Network,
+    Sequential,
+    global_avg_pool,
+    swish,
+)
+from imagenet_repro.models.spec import Preprocessing, Published, Spec
+
+zeros = constant(0.0)
+# One input of a depthwise kernel reaches one output only, so its fan-out is its area.
+depthwise_init = Initialiser("normal", lambda shape: math.sqrt(2 / math.prod(shape[:2])))
+dense_init = Initialiser("uniform", lambda shape: fan_out(shape) ** -0.5)
+
+
+class Layers(NamedTuple):
+    """How one network makes its layers."""
+
+    momentum: float  # of the running statistics, PyTorch's: the share of the new value
+    dtype: DTypeLike
+    rngs: nnx.Rngs
+
+    def conv(self, in_features: int, out_features: int, kernel: int = 1, stride: int = 1) -> Conv:
+        """A convolution over all channels, without bias."""
+        kwargs = {"stride": stride, "padding": "same", "bias": False, "dtype": self.dtype, "rngs": self.rngs}
+        return Conv(in_features, out_features, kernel, init=kaiming_fan_out, **kwargs)
+
+    def depthwise(self, features: int, kernel: int, stride: int) -> Conv:
+        """A convolution of each channel with its own kernel, without bias."""
+        kwargs = {"stride": stride, "padding": "same", "bias": False, "dtype": self.dtype, "rngs": self.rngs}
+        return Conv(features, features, kernel, groups=features, init=depthwise_init, **kwargs)
+
+    def norm(self, features: int) -> BatchNorm:
+        """Batch normalisation."""
+        return BatchNorm(features, momentum=self.momentum, epsilon=1e-3, dtype=self.dtype)
+
+
+class SqueezeExcite(nnx.Module):
+    """Squeeze-and-excitation (Hu et al. 2018, sec. 3): a gate for each channel, computed from all channels' means."""
+
+    def __init__(self, features: int, reduced: int, *, layers: Layers):
+        kwargs = {"init": kaiming_fan_out, "bias_init": zeros, "dtype": layers.dtype, "rngs": layers.rngs}
+        self.conv_reduce = Conv(features, reduced, 1, **kwargs)
+        self.conv_expand = Conv(reduced, features, 1, **kwargs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Every channel times its gate, which is between 0 and 1."""
+        means = global_avg_pool(x)[:, None, None, :]
+        return x * nnx.sigmoid(self.conv_expand(swish(self.conv_reduce(means))))
+
+
+class Shape(NamedTuple):
+    """What distinguishes a block from others of its kind."""
+
+    in_features: int
+    out_features: int
+    kernel: int
+    stride: int
+    expansion: int  # of the width inside the block
+
+    @property
+    def hidden(self) -> int:
+        """The width inside the block."""
+        return self.in_features * self.expansion
+
+    @property
+    def reduced(self) -> int:
+        """Width of the bottleneck of squeeze-and-excitation: a quarter of the block's input, not of its inside."""
+        return self.in_features // 4
+
+
+class Block(nnx.Module):
+    """A branch and, where the shape stays, a shortcut around it; with probability `drop_path` only the shortcut."""
+
+    def __init__(self, shape: Shape, drop_path: float, *, layers: Layers):
+        self.identity = shape.stride == 1 and shape.in_features == shape.out_features
+        self.drop_path = DropPath(drop_path, rngs=layers.rngs) if self.identity else None
+        self.build(shape, layers)
+
+    def build(self, shape: Shape, layers: Layers) -> None:
+        """Makes the layers of the branch."""
+        raise NotImplementedError
+
+    def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """The branch alone."""
+        raise NotImplementedError
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """The branch, plus the input where the shape stays."""
+        y = self.branch(x)
+        return x + self.drop_path(y) if self.identity else y
+
+
+class MBConv(Block):
+    """Widen, convolve each channel, gate, narrow (2019, table 1; Sandler et al. 2018, fig. 4)."""
+
+    def build(self, shape: Shape, layers: Layers) -> None:
+        """Makes the layers."""
+        self.conv_pw = layers.conv(shape.in_features, shape.hidden)
+        self.bn1 = layers.norm(shape.hidden)
+        self.conv_dw = layers.depthwise(shape.hidden, shape.kernel, shape.stride)
+        self.bn2 = layers.norm(shape.hidden)
+        self.se = SqueezeExcite(shape.hidden, shape.reduced, layers=layers)
+        self.conv_pwl = layers.conv(shape.hidden, shape.out_features)
+        self.bn3 = layers.norm(shape.out_features)
+
+    def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """No activation after the last normalisation."""
+        x = swish(self.bn1(self.conv_pw(x)))
+        x = self.se(swish(self.bn2(self.conv_dw(x))))
+        return self.bn3(self.conv_pwl(x))
+
+
+class MBConv1(Block):
+    """MBConv that does not widen."""
+
+    def build(self, shape: Shape, layers: Layers) -> None:
+        """Makes the layers."""
+        self.conv_dw = layers.depthwise(shape.in_features, shape.kernel, shape.stride)
+        self.bn1 = layers.norm(shape.in_features)
+        self.se = SqueezeExcite(shape.in_features, shape.reduced, layers=layers)
+        self.conv_pw = layers.conv(shape.in_features, shape.out_features)
+        self.bn2 = layers.norm(shape.out_features)
+
+    def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """No activation after the last normalisation."""
+        x = self.se(swish(self.bn1(self.conv_dw(x))))
+        return self.bn2(self.conv_pw(x))
+
+
+class FusedMBConv(Block):
+    """One convolution in place of the first two of MBConv, and no gate (2021, fig. 2; SE as in Google's code)."""
+
+    def build(self, shape: Shape, layers: Layers) -> None:
+        """Makes the layers."""
+        self.conv_exp = layers.conv(shape.in_features, shape.hidden, shape.kernel, shape.stride)
+        self.bn1 = layers.norm(shape.hidden)
+        self.conv_pwl = layers.conv(shape.hidden, shape.out_features)
+        self.bn2 = layers.norm(shape.out_features)
+
+    def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """No activation after the last normalisation."""
+        x = swish(self.bn1(self.conv_exp(x)))
+        return self.bn2(self.conv_pwl(x))
+
+
+class FusedMBConv1(Block):
+    """FusedMBConv that does not widen: one convolution, with an activation after it."""
+
+    def build(self, shape: Shape, layers: Layers) -> None:
+        """Makes the layers."""
+        self.conv = layers.conv(shape.in_features, shape.out_features, shape.kernel, shape.stride)
+        self.bn1 = layers.norm(shape.out_features)
+
+    def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """Convolution, normalisation, activation."""
+        return swish(self.bn1(self.conv(x)))
+
+
+class Stage(NamedTuple):
+    """Equal blocks, the first of which has the stride."""
+
+    block: type[Block]
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    features: int
+
+
+class EfficientNet(Network):
+    """A stem, stages of blocks, a last 1x1 convolution, global pooling, one linear layer. Any size of image fits.
+
+    `dropout` is the share of pooled features dropped before the linear layer. `drop_path` is the scale of stochastic
+    depth: block i of n, from 0, drops its branch with probability drop_path * i / n, as in Google's code and timm, so
+    that even the last block stays below `drop_path`. With `num_classes=0` the pooled features are returned.
+    """
+
+    def __init__(
+        self,
+        stages: tuple[Stage, ...],
+        stem: int,
+        head: int,
+        momentum: float,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        dropout: float = 0.2,
+        drop_path: float = 0.2,
+    ):
+        layers = Layers(momentum, dtype, rngs)
+        self.conv_stem = layers.conv(3, stem, 3, stride=2)
+        self.bn1 = layers.norm(stem)
+        self.blocks = Sequential(_build(stages, stem, drop_path, layers))
+        self.conv_head = layers.conv(stages[-1].features, head)
+        self.bn2 = layers.norm(head)
+        self.dropout = Dropout(dropout, rngs=rngs)
+        linear = functools.partial(Linear, init=dense_init, bias_init=zeros, dtype=dtype, rngs=rngs)
+        self.classifier = linear(head, num_classes) if num_classes else None
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """float32 logits."""
+        x = self.blocks(swish(self.bn1(self.conv_stem(images))))
+        x = global_avg_pool(swish(self.bn2(self.conv_head(x))))
+        x = self.dropout(x)
+        return (x if self.classifier is None else self.classifier(x)).astype(jnp.float32)
+
+
+def _build(stages: tuple[Stage, ...], features: int, drop_path: float, layers: Layers) -> list[Sequential]:
+    """The stages' blocks on `features` channels."""
+    total, index, built = sum(stage.repeats for stage in stages), 0, []
+    for stage in stages:
+        blocks = []
+        for stride in [stage.stride] + [1] * (stage.repeats - 1):
+            shape = Shape(features, stage.features, stage.kernel, stride, stage.expansion)
+            blocks.append(stage.block(shape, drop_path * index / total, layers=layers))
+            features, index = stage.features, index + 1
+        built.append(Sequential(blocks))
+    return built
+
+
+def round_features(features: float) -> int:
+    """The nearest multiple of 8, and the next one where that is below nine tenths."""
+    rounded = max(8, int(features + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * features else rounded
+
+
+# 2019, table 1: the stages of B0.
+B0 = (
+    Stage(MBConv1, 1, 3, 1, 1, 16),
+    Stage(MBConv, 2, 3, 2, 6, 24),
+    Stage(MBConv, 2, 5, 2, 6, 40),
+    Stage(MBConv, 3, 3, 2, 6, 80),
+    Stage(MBConv, 3, 5, 1, 6, 112),
+    Stage(MBConv, 4, 5, 2, 6, 192),
+    Stage(MBConv, 1, 3, 1, 6, 320),
+)
+
+
+def scale(stages: tuple[Stage, ...], width: float, depth: float) -> tuple[Stage, ...]:
+    """The stages of a network `width` times as wide and `depth` times as deep."""
+    return tuple(
+        stage._replace(features=round_features(stage.features * width), repeats=math.ceil(stage.repeats * depth))
+        for stage in stages
+    )
+
+
+def _v1(number: int, width: float, depth: float, image_size: int, dropout: float, *published: Published) -> Spec:
+    return Spec(
+        year=2019,
+        title=f"EfficientNet-B{number}",
+        paper="Tan & Le 2019, arXiv 1905.11946",
+        reference=f"timm:tf_efficientnet_b{number}",
+        builder=functools.partial(EfficientNet, dropout=dropout),
+        sizes=(scale(B0, width, depth), round_features(32 * width), round_features(1280 * width), 0.01),
+        # The crop leaves 32 pixels of the resized side.
+        preprocessing=Preprocessing(image_size, image_size / (image_size + 32), "bicubic"),
+        published=published,
+    )
+
+
+def v2_stages(repeats: tuple[int, ...], features: tuple[int, ...]) -> tuple[Stage, ...]:
+    """2021, table 4, and google/automl: what the stages of all variants have in common."""
+    kinds = [(FusedMBConv1, 1, 1), (FusedMBConv, 2, 4), (FusedMBConv, 2, 4)]
+    kinds += [(MBConv, 2, 4), (MBConv, 1, 6), (MBConv, 2, 6), (MBConv, 1, 6)]
+    rows = zip(kinds[: len(repeats)], repeats, features, strict=True)
+    return tuple(Stage(block, n, 3, stride, expansion, out) for (block, stride, expansion), n, out in rows)
+
+
+def _v2(
+    name: str,
+    repeats: tuple[int, ...],
+    features: tuple[int, ...],
+    sizes: tuple[int, float],
+    published: tuple[Published, ...],
+) -> Spec:
+    image_size, dropout = sizes
+    half = (0.5, 0.5, 0.5)
+    return Spec(
+        year=2021,
+        title=f"EfficientNetV2-{name}",
+        paper="Tan & Le 2021, arXiv 2104.00298",
+        reference=f"timm:tf_efficientnetv2_{name.lower()}",
+        builder=functools.partial(EfficientNet, dropout=dropout),
+        sizes=(v2_stages(repeats, features), features[0], 1280, 0.1),
+        # The whole image, its sides made equal, since the size is at least 320.
+        preprocessing=Preprocessing(image_size, 1.0, "bicubic", half, half),
+        published=published,
+    )
+
+
+VIEW = "val, 1 view"
+
+
+def _timm(number: int, top1: float, policy: str = "in1k") -> Published:
+    return Published(round(100 - top1, 3), None, VIEW, f"timm's evaluation of tf_efficientnet_b{number}.{policy}")
+
+
+def _google(top1: float, source: str = "google/automl efficientnetv2/README") -> Published:
+    return Published(round(100 - top1, 3), None, VIEW, source)
+
+
+def _timm_v2(name: str, top1: float, top5: float) -> Published:
+    source = f"timm's evaluation of tf_efficientnetv2_{name}.in1k"
+    return Published(round(100 - top1, 3), round(100 - top5, 3), VIEW, source)
+
+
+IN21K = "google/automl efficientnetv2/README, trained on ImageNet-21k before"
+_B7_PAPER = Published(15.6, 2.9, VIEW, "tensorflow/tpu efficientnet/README")
+
+VARIANTS = {
+    "efficientnet_b0": _v1(0, 1.0, 1.0, 224, 0.2, _timm(0, 76.542), _timm(0, 76.882, "aa_in1k")),
+    "efficientnet_b1": _v1(1, 1.0, 1.1, 240, 0.2, _timm(1, 78.546), _timm(1, 78.840, "aa_in1k")),
+    "efficientnet_b2": _v1(2, 1.1, 1.2, 260, 0.3, _timm(2, 79.612), _timm(2, 80.074, "aa_in1k")),
+    "efficientnet_b3": _v1(3, 1.2, 1.4, 300, 0.3, _timm(3, 80.878), _timm(3, 81.648, "aa_in1k")),
+    "efficientnet_b4": _v1(4, 1.4, 1.8, 380, 0.4, _timm(4, 82.598), _timm(4, 83.040, "aa_in1k")),
+    "efficientnet_b5": _v1(5, 1.6, 2.2, 456, 0.4, _timm(5, 83.170), _timm(5, 83.696, "aa_in1k")),
+    "efficientnet_b6": _v1(6, 1.8, 2.6, 528, 0.5, _timm(6, 84.124, "aa_in1k")),
+    "efficientnet_b7": _v1(7, 2.0, 3.1, 600, 0.5, _B7_PAPER, _timm(7, 84.424, "aa_in1k")),
+    "efficientnetv2_s": _v2(
+        "S",
+        (2, 4, 4, 6, 9, 15),
+        (24, 48, 64, 128, 160, 256),
+        (384, 0.2),
+        (_google(83.9), _timm_v2("s", 83.900, 96.702)),
+    ),
+    "efficientnetv2_m": _v2(
+        "M",
+        (3, 5, 5, 7, 14, 18, 5),
+        (24, 48, 80, 160, 176, 304, 512),
+        (480, 0.3),
+        (_google(85.2), _timm_v2("m", 85.208, 97.358)),
+    ),
+    "efficientnetv2_l": _v2(
+        "L",
+        (4, 7, 7, 10, 19, 25, 7),
+        (32, 64, 96, 192, 224, 384, 640),
+        (480, 0.4),
+        (_google(85.7), _timm_v2("l", 85.660, 97.472)),
+    ),
+    "efficientnetv2_xl": _v2(
+        "XL",
+        (4, 8, 8, 16, 24, 32, 8),
+        (32, 64, 96, 192, 256, 512, 640),
+        (512, 0.4),
+        (_google(87.2, IN21K),),
+    ),
+}

@@ -1,0 +1,107 @@
+"""What is particular to ConvNeXt; its outputs are compared with the reference's in tests/test_pretrained.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from imagenet_repro import models, pretrained
+from imagenet_repro.errors import UserError
+from imagenet_repro.models import convnext, counting
+
+# Multiply-adds in 1e9 at 224 and at 384 pixels.
+MULTIPLY_ADDS = {
+    "convnext_tiny": (4.456, 13.09),
+    "convnext_small": (8.684, 25.52),
+    "convnext_base": (15.355, 45.12),
+    "convnext_large": (34.361, 100.98),
+    "convnext_xlarge": (60.921, 179.03),
+}
+
+
+def output_shape(size, num_classes):
+    graphdef, state = nnx.split(models.abstract("convnext_tiny", num_classes).eval())
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images).shape
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "tiny" not in name else []) for name in MULTIPLY_ADDS]
+)
+def test_multiply_adds(name):
+    for size, expected in zip((224, 384), MULTIPLY_ADDS[name], strict=True):
+        assert counting.multiply_adds(name, size) == pytest.approx(expected * 1e9, rel=0.01)
+
+
+def test_parameters_of_the_largest():
+    assert counting.parameter_count(models.abstract("convnext_xlarge")) == 350_196_968
+
+
+def test_takes_32_pixels_and_refuses_fewer():
+    assert output_shape((32, 32), 10) == (2, 10)
+    assert output_shape((33, 63), 0) == (2, 768)
+    with pytest.raises(UserError, match="at least 32"):
+        output_shape((31, 64), 10)
+
+
+def test_drop_path_rises_linearly_to_the_rate_of_the_variant():
+    rates = [models.spec(name).options["drop_path"] for name in convnext.VARIANTS]
+    assert rates == [0.1, 0.4, 0.5, 0.5, 0.2]
+    blocks = [block for stage in models.abstract("convnext_tiny").stages for block in stage.blocks]
+    assert [block.drop_path.rate for block in blocks] == pytest.approx(np.linspace(0, 0.1, 18))
+
+
+def test_a_dropped_branch_leaves_the_input_in_training_only():
+    block = convnext.Block(4, layer_scale=1.0, drop_path=0.5, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((32, 2, 2, 4)), jnp.float32)
+    changed = np.abs(np.asarray(block(x) - x)).max((1, 2, 3)) > 0
+    assert 4 < changed.sum() < 28
+    block.eval()
+    kept = np.asarray(block(x) - x)
+    assert (np.abs(kept).max((1, 2, 3)) > 0).all()
+
+
+def test_the_initial_scale_of_branches():
+    model = models.abstract("convnext_tiny", layer_scale=0)
+    assert model.stages[0].blocks[0].gamma is None
+    full = counting.parameter_count(models.abstract("convnext_tiny"))
+    assert full - counting.parameter_count(model) == 3 * 96 + 3 * 192 + 9 * 384 + 3 * 768
+    block = convnext.Block(4, layer_scale=1e-6, drop_path=0, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(block.gamma[...], np.float32(1e-6))
+
+
+def test_initial_values():
+    block = convnext.Block(64, layer_scale=1e-6, drop_path=0, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    for made in (block.conv_dw, block.mlp.fc1, block.mlp.fc2):
+        np.testing.assert_allclose(np.std(made.weight[...]), 0.02, rtol=0.05)
+        assert not made.bias[...].any()
+
+
+def test_layers_of_the_authors_fine_tuning():
+    layer = models.spec("convnext_base").layer
+    names = pretrained.to_torch(nnx.clone(convnext_of_zeros()))
+    assert {layer(name) for name in names} == set(range(14))
+    expected = {
+        "stem.1.bias": 0,
+        "stages.0.blocks.2.gamma": 1,
+        "stages.1.downsample.1.weight": 2,
+        "stages.1.blocks.0.norm.weight": 2,
+        "stages.2.downsample.0.weight": 3,
+        "stages.2.blocks.2.mlp.fc1.bias": 3,
+        "stages.2.blocks.3.conv_dw.weight": 4,
+        "stages.2.blocks.26.gamma": 11,
+        "stages.3.downsample.1.bias": 12,
+        "stages.3.blocks.0.gamma": 12,
+        "head.norm.weight": 13,
+        "head.fc.bias": 13,
+    }
+    assert {name: layer(name) for name in expected} == expected
+    assert expected.keys() <= names.keys()
+
+
+def convnext_of_zeros():
+    """The depths of the base variant, four channels wide."""
+    model = nnx.eval_shape(lambda: convnext.ConvNeXt((3, 3, 27, 3), 4, rngs=nnx.Rngs(0), num_classes=2))
+    graphdef, state = nnx.split(model)
+    return nnx.merge(graphdef, jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), state))

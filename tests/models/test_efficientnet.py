@@ -1,0 +1,128 @@
+"""What is particular to EfficientNet; its outputs are compared with the reference's in tests/test_pretrained.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from imagenet_repro import models
+from imagenet_repro.models import counting, efficientnet
+from imagenet_repro.models.layers import Conv
+
+# Multiply-adds in 1e9 at the size of the published weights.
+MULTIPLY_ADDS = {
+    "efficientnet_b0": (224, 0.386),
+    "efficientnet_b1": (240, 0.687),
+    "efficientnet_b2": (260, 0.994),
+    "efficientnet_b3": (300, 1.827),
+    "efficientnet_b4": (380, 4.394),
+    "efficientnet_b5": (456, 10.266),
+    "efficientnet_b6": (528, 19.068),
+    "efficientnet_b7": (600, 37.746),
+    "efficientnetv2_s": (384, 8.366),
+    "efficientnetv2_m": (480, 24.58),
+    "efficientnetv2_l": (480, 56.08),
+    "efficientnetv2_xl": (512, 93.35),
+}
+QUICK = ("efficientnet_b0", "efficientnetv2_s")  # the others need many seconds of tracing
+LAYERS = efficientnet.Layers(0.01, jnp.float32, nnx.Rngs(0))
+
+
+def output_shape(name, size, num_classes=10):
+    graphdef, state = nnx.split(models.abstract(name, num_classes).eval())
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images).shape
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MULTIPLY_ADDS]
+)
+def test_multiply_adds_at_the_published_size(name):
+    size, expected = MULTIPLY_ADDS[name]
+    assert models.spec(name).preprocessing.image_size == size
+    assert counting.multiply_adds(name, size) == pytest.approx(expected * 1e9, rel=0.01)
+
+
+def test_scaling_gives_the_widths_and_depths_of_b7():
+    stages = efficientnet.scale(efficientnet.B0, 2.0, 3.1)
+    assert [stage.features for stage in stages] == [32, 48, 80, 160, 224, 384, 640]
+    assert [stage.repeats for stage in stages] == [4, 7, 7, 10, 10, 13, 4]
+    assert [efficientnet.round_features(width) for width in (1, 11, 12, 19.2, 35.2)] == [8, 16, 16, 24, 32]
+
+
+def test_the_crop_leaves_32_pixels():
+    for number in range(8):
+        preprocessing = models.spec(f"efficientnet_b{number}").preprocessing
+        resized = preprocessing.image_size / preprocessing.crop_ratio
+        assert resized == pytest.approx(preprocessing.image_size + 32)
+
+
+def test_drop_path_rises_from_0_and_stays_below_the_rate():
+    blocks = [block for stage in models.abstract("efficientnet_b0", drop_path=0.8).blocks for block in stage]
+    assert len(blocks) == 16
+    for index, block in enumerate(blocks):
+        if block.identity:
+            assert block.drop_path.rate == pytest.approx(0.8 * index / 16)
+        else:
+            assert block.drop_path is None
+    assert sum(block.identity for block in blocks) == 9
+
+
+def test_dropout_of_each_variant():
+    dropouts = {name: models.spec(name).options["dropout"] for name in efficientnet.VARIANTS}
+    assert list(dropouts.values()) == [0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5, 0.5, 0.2, 0.3, 0.4, 0.4]
+    assert models.abstract("efficientnet_b0", dropout=0.7).dropout.rate == 0.7
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 50)])
+def test_takes_any_size(size):
+    assert output_shape("efficientnet_b0", size) == (2, 10)
+
+
+def test_features_without_a_head():
+    assert output_shape("efficientnet_b3", (32, 32), num_classes=0) == (2, 1536)
+
+
+def test_squeeze_excitation_gates_channels():
+    gate = efficientnet.SqueezeExcite(6, 2, layers=LAYERS)
+    for seed, conv in enumerate((gate.conv_reduce, gate.conv_expand)):
+        conv.bias.set_value(jnp.asarray(normal(seed, *conv.bias.shape)))
+    x = normal(2, 3, 4, 5, 6)
+    hidden = x.mean((1, 2)) @ gate.conv_reduce.weight[0, 0] + gate.conv_reduce.bias
+    hidden = hidden / (1 + np.exp(-hidden))
+    gates = 1 / (1 + np.exp(-(hidden @ gate.conv_expand.weight[0, 0] + gate.conv_expand.bias)))
+    np.testing.assert_allclose(jax.jit(gate.__call__)(x), x * gates[:, None, None, :], rtol=1e-5, atol=1e-6)
+
+
+def test_padding_is_at_the_end_where_it_is_odd():
+    conv = LAYERS.conv(1, 1, 3, stride=2)
+    conv.weight.set_value(jnp.arange(1.0, 10.0).reshape(3, 3, 1, 1))
+    even = conv(jnp.ones((1, 4, 4, 1)))[0, :, :, 0]  # nothing before, one row and one column of zeros after
+    np.testing.assert_array_equal(even, [[45, 1 + 2 + 4 + 5 + 7 + 8], [1 + 2 + 3 + 4 + 5 + 6, 1 + 2 + 4 + 5]])
+    odd = conv(jnp.ones((1, 3, 3, 1)))[0, :, :, 0]  # one on each side
+    np.testing.assert_array_equal(odd, [[5 + 6 + 8 + 9, 4 + 5 + 7 + 8], [2 + 3 + 5 + 6, 1 + 2 + 4 + 5]])
+
+
+def test_a_dropped_branch_leaves_the_input_in_training_only():
+    block = efficientnet.FusedMBConv1(efficientnet.Shape(4, 4, 3, 1, 1), 0.5, layers=LAYERS)
+    x = jnp.asarray(normal(0, 32, 3, 3, 4))
+    changed = np.abs(np.asarray(block(x) - x)).max((1, 2, 3)) > 0
+    assert 4 < changed.sum() < 28
+    block.eval()
+    np.testing.assert_array_equal(block(x), x + block.branch(x))
+
+
+def test_initial_values():
+    model = models.create("efficientnet_b0", 10)
+    block = model.blocks[5][1]
+    for conv, fan_out in ((block.conv_dw, 25), (block.conv_pw, 1152), (block.se.conv_expand, 1152)):
+        assert isinstance(conv, Conv)
+        np.testing.assert_allclose(np.std(conv.weight[...]), np.sqrt(2 / fan_out), rtol=0.03)
+    assert not block.se.conv_expand.bias[...].any()
+    np.testing.assert_allclose(np.abs(model.classifier.weight[...]).max(), 10**-0.5, rtol=0.01)
+    assert not model.classifier.bias[...].any()
