@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.models.initialise import constant, normal
-from imagenet_repro.models.layers import DropPath, Dropout, LayerNorm, LayerScale, Linear, gelu, swish
+from imagenet_repro.models.layers import Dropout, DropPath, LayerNorm, LayerScale, Linear, gelu, swish
 
 # timm and DeiT draw with PyTorch's `trunc_normal_(std=0.02)`, which cuts at -2 and 2: a hundred deviations away.
 INIT = normal(0.02)

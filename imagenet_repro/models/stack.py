@@ -16,8 +16,6 @@ from jaxtyping import Array, Float
 
 from imagenet_repro.models.layers import DropPath, Sequential
 
-CHANGING = (nnx.BatchStat, nnx.RngCount)  # what a call of a block may leave changed
-
 
 class Stack(Sequential):
     """Blocks applied one after the other, each of which keeps the shape and the type of its input in a run of equals.
@@ -39,10 +37,8 @@ class Stack(Sequential):
             return super().__call__(x)
         for _, run in itertools.groupby(map(_part, self), key=lambda part: part.kind):
             parts = list(run)
-            if self.scan and len(parts) > 1:
-                x = self._loop(parts, x)
-            else:
-                x = self._one_by_one(parts, x)
+            apply = self._loop if self.scan and len(parts) > 1 else self._one_by_one
+            x = apply(parts, x)
         return x
 
     def _loop(self, parts: list["_Part"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
@@ -97,14 +93,16 @@ def _part(block: nnx.Module) -> _Part:
 
 
 def _apply(graphdef: nnx.GraphDef, state: nnx.State, rates: Array, x: Array) -> tuple[Array, nnx.State]:
-    """The block's output and what changed in it."""
+    """The block's output, and what the call changed in it: running statistics, counts of random streams."""
+    before = {path: variable.get_raw_value() for path, variable in nnx.to_flat_state(state)}
     block = nnx.merge(graphdef, state)
     for path, rate in zip(_drop_paths(block), rates, strict=True):
         vars(path)["rate"] = rate  # past nnx, which takes no array where a number was
     y = block(x)
     for path in _drop_paths(block):
         vars(path)["rate"] = 0.0
-    return y, nnx.state(block, CHANGING)
+    after = nnx.to_flat_state(nnx.state(block))
+    return y, nnx.from_flat_state([(path, v) for path, v in after if v.get_raw_value() is not before[path]])
 
 
 def _drop_paths(block: nnx.Module) -> list[DropPath]:
