@@ -292,8 +292,9 @@ class DropPath(nnx.Module):
         """The branch, or zeros in its place, for each image."""
         if self.deterministic or self.rngs is None:
             return x
-        keep = jax.random.bernoulli(self.rngs(), 1 - self.rate, (len(x),) + (1,) * (x.ndim - 1))
-        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
+        kept = 1 - self.rate  # in a Stack the rate is an array, see stack.py
+        keep = jax.random.bernoulli(self.rngs(), kept, (len(x),) + (1,) * (x.ndim - 1))
+        return jnp.where(keep, x / jnp.asarray(kept, x.dtype), 0).astype(x.dtype)
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:

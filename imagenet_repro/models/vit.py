@@ -1,0 +1,466 @@
+"""Vision transformers: Dosovitskiy et al. 2020 (arXiv 2010.11929), and what DeiT and DINOv2 made of them.
+
+Sizes: Ti and S from DeiT (Touvron et al. 2020, arXiv 2012.12877), g and G from "Scaling vision transformers" (Zhai et
+al. 2021, arXiv 2106.04560, table 2). DeiT III (Touvron et al. 2022, arXiv 2204.07118) adds LayerScale and takes the
+position from the class token; DINOv2 (Oquab et al. 2023, arXiv 2304.07193) adds LayerScale, and SwiGLU in its largest;
+its variants with registers (Darcet et al. 2023, arXiv 2309.16588) have four tokens more, which nothing reads.
+
+Layers, names and initial values are timm's. Deviations: g and G have a class token here, as in timm, and pool by
+attention in the paper; GELU is exact, Google's code takes its tanh approximation.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.errors import UserError, nearest
+from imagenet_repro.models.attention import INIT, Block, dense, dropout_layer
+from imagenet_repro.models.initialise import normal, parameter
+from imagenet_repro.models.layers import Conv, LayerNorm, Network, WithAuxiliary, drop_path_rates
+from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.stack import Stack
+
+POOLS = ("token", "avg")
+POSITIONS = ("learned", "sincos2d")
+SCAN_FROM = 24  # blocks: from here on the time to compile outweighs what stacking the parameters costs
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """What distinguishes one variant."""
+
+    width: int
+    depth: int  # blocks
+    heads: int
+    hidden: int  # width of the MLP
+    patch: int  # pixels on a side
+    layer_scale: float | None = None  # initial value of LayerScale's factors
+    gated: bool = False  # SwiGLU in place of the MLP
+    registers: int = 0
+    prefix_positions: bool = True  # whether the tokens before the patches have positions
+
+
+class PatchEmbed(nnx.Module):
+    """A linear map of each patch, written as a convolution (sec. 3.1, eq. 1)."""
+
+    def __init__(self, width: int, patch: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.proj = Conv(3, width, patch, stride=patch, dtype=dtype, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b gh gw c"]:
+        """The grid of embedded patches."""
+        return self.proj(images)
+
+
+class VisionTransformer(Network):
+    """Patches as tokens, a class token before them, encoder blocks, a norm, a linear head.
+
+    Images of any size are taken whose sides are multiples of the patch; `image_size` (pixels, square) is the size for
+    which positions are learned, those of other sizes are interpolated (`resize_positions`).
+
+    Args:
+      depth: number of blocks; None: the variant's.
+      pool: what the head reads: the class "token", or the mean over patches ("avg"; there is no class token then, as
+        in "Better plain ViT baselines", Beyer et al. 2022, arXiv 2205.01580).
+      positions: "learned", or "sincos2d", fixed sines and cosines of both coordinates (the same paper).
+      dropout: rate after the positions and after every linear layer but qkv and the head (appendix B.1).
+      drop_path: rate of stochastic depth at the last block.
+      head_bias: initial bias of the head; -6.9 and -10 in AugReg (Steiner et al. 2021, arXiv 2106.10270), whose
+        sigmoid loss begins near log(classes) with it.
+      scan: whether equal blocks are compiled once (stack.py); None: from 24 blocks on.
+      remat: whether the backward pass computes the inside of each block again and keeps only its input.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        image_size: int = 224,
+        depth: int | None = None,
+        pool: str = "token",
+        positions: str = "learned",
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        head_bias: float = 0.0,
+        scan: bool | None = None,
+        remat: bool = False,
+    ):
+        _check_choice("pool", pool, POOLS)
+        _check_choice("positions", positions, POSITIONS)
+        depth = design.depth if depth is None else depth
+        width, patch = design.width, design.patch
+        self.patch, self.pool, self.dtype = patch, pool, dtype
+        self.grid = _grid(image_size, image_size, patch)
+        self.patch_embed = PatchEmbed(width, patch, dtype=dtype, rngs=rngs)
+        self.cls_token = self._token(width, 1, rngs) if pool == "token" else None
+        self.reg_token = self._token(width, design.registers, rngs) if design.registers else None
+        # A fixed table does not reach beyond the grid, so only learned positions may include those of other tokens.
+        positioned = design.prefix_positions and positions == "learned"
+        self.positioned = self.prefix if positioned else 0
+        places = self.positioned + self.grid[0] * self.grid[1]
+        self.pos_embed = parameter(rngs, INIT, (1, places, width)) if positions == "learned" else None
+        self.pos_drop = dropout_layer(dropout, rngs)
+        block = functools.partial(
+            Block,
+            width,
+            design.heads,
+            design.hidden,
+            gated=design.gated,
+            layer_scale=design.layer_scale,
+            dropout=dropout,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.blocks = Stack(
+            [block(drop_path=rate) for rate in drop_path_rates(drop_path, depth)],
+            scan=depth >= SCAN_FROM if scan is None else scan,
+            remat=remat,
+        )
+        self.norm = LayerNorm(width, dtype=dtype)
+        self.head = dense(width, num_classes, bias=head_bias, dtype=dtype, rngs=rngs) if num_classes else None
+
+    @staticmethod
+    def _token(width: int, number: int, rngs: nnx.Rngs) -> nnx.Param:
+        return parameter(rngs, normal(1e-6), (1, number, width))
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before the patches."""
+        return sum(token.shape[1] for token in self._prefix_tokens())
+
+    def _prefix_tokens(self) -> list[nnx.Param]:
+        return [token for token in (self.cls_token, self.reg_token) if token is not None]
+
+    def tokens(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n c"]:
+        """The normalised tokens after the last block, in the network's dtype: class, registers, patches row by row.
+
+        Raises UserError, naming the nearest size that fits, where a side is no multiple of the patch.
+        """
+        grid = _grid(*images.shape[1:3], self.patch)
+        x = self.patch_embed(images).reshape(len(images), grid[0] * grid[1], -1)
+        prefix = [jnp.broadcast_to(token[...], (len(x), *token.shape[1:])) for token in self._prefix_tokens()]
+        positions = self._positions(grid, x.shape[-1])
+        x = jnp.concatenate([*(token.astype(self.dtype) for token in prefix), x], axis=1)
+        unpositioned = x.shape[1] - positions.shape[1]
+        x = x + jnp.pad(positions, ((0, 0), (unpositioned, 0), (0, 0))).astype(self.dtype)
+        return self.norm(self.blocks(self.pos_drop(x)))
+
+    def _positions(self, grid: tuple[int, int], width: int) -> Float[Array, "1 n c"]:
+        if self.pos_embed is None:
+            return jnp.asarray(sincos2d(grid, width))[None]
+        return resize_positions(self.pos_embed[...], self.grid, grid)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """float32 logits, or the pooled features where there is no head."""
+        x = self.tokens(images)
+        x = x[:, 0] if self.pool == "token" else x[:, self.prefix :].mean(1, dtype=jnp.float32)
+        return (x if self.head is None else self.head(x)).astype(jnp.float32)
+
+
+class DistilledVisionTransformer(VisionTransformer):
+    """DeiT with a distillation token and a head of its own for it (Touvron et al. 2020, sec. 4).
+
+    In evaluation the answer is the mean over both heads. In training mode both come separately, as `WithAuxiliary`
+    with weight 1. In the paper the second head learns from a teacher's hard decisions; without a teacher, as here,
+    its labels are the first one's.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        image_size: int = 224,
+        depth: int | None = None,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        scan: bool | None = None,
+        remat: bool = False,
+    ):
+        self.dist_token = parameter(rngs, INIT, (1, 1, design.width))
+        super().__init__(
+            design,
+            rngs=rngs,
+            num_classes=num_classes,
+            dtype=dtype,
+            image_size=image_size,
+            depth=depth,
+            dropout=dropout,
+            drop_path=drop_path,
+            scan=scan,
+            remat=remat,
+        )
+        self.head_dist = dense(design.width, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+        self.deterministic = False
+
+    def _prefix_tokens(self) -> list[nnx.Param]:
+        return [self.cls_token, self.dist_token]
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
+        """float32 logits (both heads' apart in training mode), or the mean of both tokens where there is no head."""
+        x = self.tokens(images)
+        if self.head is None:
+            return x[:, :2].mean(1, dtype=jnp.float32)
+        logits, distilled = (head(x[:, i]).astype(jnp.float32) for i, head in enumerate((self.head, self.head_dist)))
+        return (logits + distilled) / 2 if self.deterministic else WithAuxiliary(logits, (distilled,), 1.0)
+
+
+class DinoV2(VisionTransformer):
+    """The backbone of DINOv2, for images of 518 pixels unless `image_size` says otherwise.
+
+    `mask_token` adds the parameter that stands for hidden patches in its pre-training. Only the released files have
+    it: nothing reads it here, and timm leaves it out.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        image_size: int = 518,
+        depth: int | None = None,
+        mask_token: bool = False,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        scan: bool | None = None,
+        remat: bool = False,
+    ):
+        super().__init__(
+            design,
+            rngs=rngs,
+            num_classes=num_classes,
+            dtype=dtype,
+            image_size=image_size,
+            depth=depth,
+            dropout=dropout,
+            drop_path=drop_path,
+            scan=scan,
+            remat=remat,
+        )
+        self.mask_token = nnx.Param(jnp.zeros((1, design.width), jnp.float32)) if mask_token else None
+
+
+# --- positions -------------------------------------------------------------------------------------------------
+
+
+def resize_positions(
+    positions: Float[Array, "1 n c"], grid: tuple[int, int], new: tuple[int, int]
+) -> Float[Array, "1 m c"]:
+    """Positions learned on one grid of patches for another, by antialiased bicubic interpolation (a = -0.5).
+
+    What stands before the last `grid[0] * grid[1]` rows belongs to other tokens and stays. The result is that of
+    PyTorch's `interpolate(mode="bicubic", antialias=True)`, with which timm does it.
+    """
+    if grid == new:
+        return positions
+    count, width = grid[0] * grid[1], positions.shape[-1]
+    prefix, patches = positions[:, :-count], positions[:, -count:]
+    patches = jax.image.resize(patches.reshape(1, *grid, width), (1, *new, width), "cubic", antialias=True)
+    return jnp.concatenate([prefix, patches.reshape(1, new[0] * new[1], width)], axis=1)
+
+
+def sincos2d(grid: tuple[int, int], width: int) -> Float[np.ndarray, "n c"]:
+    """Fixed positions: sines and cosines of the column, then of the row, at width / 4 frequencies from 1 to 1e-4.
+
+    As in MoCo v3 (Chen et al. 2021, arXiv 2104.02057) and Beyer et al. 2022. float32, patches row by row.
+    """
+    if width % 4:
+        raise UserError(f"positions='sincos2d' needs a width that 4 divides; this one is {width}")
+    frequencies = 1e4 ** -np.linspace(0.0, 1.0, width // 4)
+    rows, columns = (axis.reshape(-1, 1) * frequencies for axis in np.mgrid[: grid[0], : grid[1]])
+    return np.concatenate([np.sin(columns), np.cos(columns), np.sin(rows), np.cos(rows)], axis=1).astype(np.float32)
+
+
+def _grid(height: int, width: int, patch: int) -> tuple[int, int]:
+    """Patches down and across."""
+    if height % patch or width % patch or min(height, width) < patch:
+        near = [max(patch, round(side / patch) * patch) for side in (height, width)]
+        raise UserError(
+            f"a ViT with patches of {patch} pixels cannot take {height} x {width}: its sides must be multiples of"
+            f" {patch}, such as {near[0]} x {near[1]}"
+        )
+    return height // patch, width // patch
+
+
+def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise UserError(f"a ViT has no {option}='{value}': {nearest(value, valid)}")
+
+
+# --- variants --------------------------------------------------------------------------------------------------
+
+
+def layer_of(depth: int) -> Callable[[str], int]:
+    """A parameter's place in a variant of so many blocks: 0 before them, 1 to `depth` in them, `depth` + 1 after.
+
+    As layer-wise learning-rate decay counts (Bao et al. 2021, arXiv 2106.08254).
+    """
+
+    def layer(name: str) -> int:
+        first, *rest = name.split(".")
+        if first == "blocks":
+            return int(rest[0]) + 1
+        return 0 if first == "patch_embed" or first.endswith(("_token", "pos_embed")) else depth + 1
+
+    return layer
+
+
+def _spec(design: Design, reference: str, **facts: Any) -> Spec:
+    return Spec(
+        **{"builder": VisionTransformer} | facts,
+        reference=f"timm:{reference}",
+        sizes=(design,),
+        layer=layer_of(design.depth),
+    )
+
+
+VIT = Preprocessing(crop_ratio=0.9, kernel="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+DEIT = Preprocessing(crop_ratio=0.9, kernel="bicubic")
+DINOV2 = Preprocessing(image_size=518, crop_ratio=1.0, kernel="bicubic")
+
+ORIGINAL = (2020, "Dosovitskiy et al. 2020, arXiv 2010.11929")
+AUGREG = (2021, "Steiner et al. 2021, arXiv 2106.10270")
+SCALING = (2021, "Zhai et al. 2021, arXiv 2106.04560")
+
+SIZES = {  # width, depth, heads, hidden
+    "tiny": (192, 12, 3, 768),
+    "small": (384, 12, 6, 1536),
+    "base": (768, 12, 12, 3072),
+    "large": (1024, 24, 16, 4096),
+    "huge": (1280, 32, 16, 5120),
+    "giant": (1408, 40, 16, 6144),
+    "gigantic": (1664, 48, 16, 8192),
+}
+LETTERS = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H", "giant": "g", "gigantic": "G"}
+
+
+def _vit(size: str, patch: int, paper: tuple[int, str], *top1: tuple[float, str]) -> tuple[str, Spec]:
+    name = f"vit_{size}_patch{patch}"
+    return name, _spec(
+        Design(*SIZES[size], patch),
+        f"{name}_224",
+        year=paper[0],
+        title=f"ViT-{LETTERS[size]}/{patch}",
+        paper=paper[1],
+        preprocessing=VIT,
+        published=tuple(
+            Published(round(100 - accuracy, 3), None, f"val, AugReg, {data}, 224 px", "timm, results of 2025")
+            for accuracy, data in top1
+        ),
+        aliases=(f"{name}_224",),
+    )
+
+
+def _deit(size: str, top1: float, top5: float | None, *, distilled: bool = False) -> tuple[str, Spec]:
+    name = f"deit_{size}{'_distilled' if distilled else ''}_patch16"
+    return name, _spec(
+        Design(*SIZES[size], 16),
+        f"{name}_224",
+        builder=DistilledVisionTransformer if distilled else VisionTransformer,
+        year=2020,
+        title=f"DeiT-{LETTERS[size]}/16{' distilled' if distilled else ''}",
+        paper="Touvron et al. 2020, arXiv 2012.12877",
+        preprocessing=DEIT,
+        published=(
+            Published(
+                round(100 - top1, 3),
+                None if top5 is None else round(100 - top5, 3),
+                "val, centre crop, 224 px",
+                "facebookresearch/deit, README",
+            ),
+        ),
+        aliases=(f"{name}_224",),
+    )
+
+
+def _deit3(size: str, patch: int) -> tuple[str, Spec]:
+    name = f"deit3_{size}_patch{patch}"
+    return name, _spec(
+        Design(*SIZES[size], patch, layer_scale=1e-6, prefix_positions=False),
+        f"{name}_224",
+        year=2022,
+        title=f"DeiT III-{LETTERS[size]}/{patch}",
+        paper="Touvron et al. 2022, arXiv 2204.07118",
+        preprocessing=DEIT,
+        aliases=(f"{name}_224",),
+    )
+
+
+def _dinov2(size: str, registers: int, top1: float) -> tuple[str, Spec]:
+    name = f"vit_{size}_patch14_{f'reg{registers}_' if registers else ''}dinov2"
+    sizes = (1536, 40, 24, 4096) if size == "giant" else SIZES[size]
+    return name, _spec(
+        Design(
+            *sizes,
+            14,
+            layer_scale=1e-5,
+            gated=size == "giant",
+            registers=registers,
+            prefix_positions=not registers,  # with registers the released class token has its position added in
+        ),
+        name,
+        builder=DinoV2,
+        year=2023,
+        title=f"DINOv2 {LETTERS[size]}/14{' with registers' if registers else ''}",
+        paper="Darcet et al. 2023, arXiv 2309.16588" if registers else "Oquab et al. 2023, arXiv 2304.07193",
+        preprocessing=DINOV2,
+        published=(
+            Published(
+                round(100 - top1, 3),
+                None,
+                "val, linear classifier on the frozen network, best of 52 on val, 224 px",
+                "facebookresearch/dinov2, README",
+            ),
+        ),
+    )
+
+
+ONE, MANY = "ImageNet-1k alone", "ImageNet-21k before"
+
+VARIANTS: dict[str, Spec] = dict(
+    [
+        _vit("tiny", 16, AUGREG, (75.452, MANY)),
+        _vit("small", 32, AUGREG),
+        _vit("small", 16, AUGREG, (78.842, ONE), (81.402, MANY)),
+        _vit("base", 32, ORIGINAL, (74.908, ONE), (80.732, MANY)),
+        _vit("base", 16, ORIGINAL, (79.154, ONE), (84.534, MANY)),
+        _vit("base", 8, AUGREG),
+        _vit("large", 32, ORIGINAL),
+        _vit("large", 16, ORIGINAL, (85.856, MANY)),
+        _vit("huge", 14, ORIGINAL),
+        _vit("giant", 14, SCALING),
+        _vit("gigantic", 14, SCALING),
+        _deit("tiny", 72.2, 91.1),
+        _deit("small", 79.9, 95.0),
+        _deit("base", 81.8, 95.6),
+        _deit("tiny", 74.5, None, distilled=True),
+        _deit("small", 81.2, None, distilled=True),
+        _deit("base", 83.4, None, distilled=True),
+        _deit3("small", 16),
+        _deit3("base", 16),
+        _deit3("large", 16),
+        _deit3("huge", 14),
+        _dinov2("small", 0, 81.1),
+        _dinov2("base", 0, 84.5),
+        _dinov2("large", 0, 86.3),
+        _dinov2("giant", 0, 86.5),
+        _dinov2("small", 4, 80.9),
+        _dinov2("base", 4, 84.6),
+        _dinov2("large", 4, 86.7),
+        _dinov2("giant", 4, 87.1),
+    ]
+)
