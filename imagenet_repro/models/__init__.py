@@ -12,12 +12,36 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.models import alexnet, convnext, efficientnet, resnet, resnet_cifar, resnetv2, resnext, senet, vit
+from imagenet_repro.models import (
+    alexnet,
+    convnext,
+    efficientnet,
+    inception,
+    inception_v4,
+    resnet,
+    resnet_cifar,
+    resnetv2,
+    resnext,
+    senet,
+    vit,
+)
 from imagenet_repro.models.initialise import DrawnRngs, Draws, initialise
 from imagenet_repro.models.layers import Network
 from imagenet_repro.models.spec import Spec
 
-FAMILIES = (alexnet, resnet, resnet_cifar, resnetv2, resnext, senet, efficientnet, convnext, vit)
+FAMILIES = (
+    alexnet,
+    inception,
+    inception_v4,
+    resnet,
+    resnet_cifar,
+    resnetv2,
+    resnext,
+    senet,
+    efficientnet,
+    convnext,
+    vit,
+)
 SPECS: dict[str, Spec] = {name: spec for family in FAMILIES for name, spec in family.VARIANTS.items()}
 _ALIASES = {alias: name for name, spec in SPECS.items() for alias in spec.aliases}
 

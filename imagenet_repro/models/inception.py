@@ -1,0 +1,436 @@
+"""BN-Inception and Inception-v3.
+
+BN-Inception: Ioffe & Szegedy, "Batch normalization", 2015 (arXiv 1502.03167), appendix. GoogLeNet with two 3x3
+convolutions in place of a 5x5, batch normalisation after every convolution, and no pooling between the modules: the
+modules 3c and 4e halve the map themselves. Layers and names are those of the released Caffe model and its port to
+PyTorch (`bninception` in Cadene's pretrained-models), whose first convolution is a plain one; the paper's was
+separable. That port's images are BGR from 0 to 255, less their mean.
+
+Inception-v3: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015 (arXiv 1512.00567).
+Large kernels are factorised, down to 1x7 and 7x1. Layers and names are torchvision's `inception_v3`, which follows
+the released weights where these differ from the paper's table 1: 1x1 80, 3x3 192 and a pooling lead to 35x35.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.models.initialise import (
+    Initialiser,
+    constant,
+    kaiming_fan_out,
+    torch_uniform,
+    truncated_normal,
+)
+from imagenet_repro.models.layers import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Linear,
+    MaxPool,
+    Network,
+    Size,
+    WithAuxiliary,
+    adaptive_avg_pool,
+    check_image_size,
+    global_avg_pool,
+    pair,
+    relu,
+)
+from imagenet_repro.models.spec import Preprocessing, Published, Spec
+
+INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # Google's networks see pixels from -1 to 1
+
+# --- what v3, v4 and Inception-ResNet-v2 share --------------------------------------------------------------------
+
+
+class Unit(NamedTuple):
+    """A convolution with its normalisation: number of maps, kernel and stride.
+
+    It is padded so that the map keeps its size, unless it has a stride or is `valid`.
+    """
+
+    width: int
+    kernel: Size = 1
+    stride: int = 1
+    valid: bool = False
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, batch normalisation, ReLU."""
+
+    def __init__(
+        self,
+        in_features: int,
+        unit: Unit,
+        *,
+        init: Initialiser = torch_uniform,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        height, width = pair(unit.kernel)
+        self.conv = Conv(
+            in_features,
+            unit.width,
+            unit.kernel,
+            stride=unit.stride,
+            padding=0 if unit.valid or unit.stride > 1 else (height // 2, width // 2),
+            bias=False,
+            init=init,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.bn = BatchNorm(unit.width, epsilon=1e-3, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """The map, in the layer's dtype."""
+        return relu(self.bn(self.conv(x)))
+
+
+def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
+    """Maximum over 3x3 with stride 2, without padding: [n] becomes [(n - 1) // 2]."""
+    return MaxPool(3, stride=2)(x)
+
+
+# --- BN-Inception -------------------------------------------------------------------------------------------------
+
+
+class Widths(NamedTuple):
+    """Maps in the branches of one module of BN-Inception; a module without a 1x1 branch halves the map."""
+
+    one: int
+    three: tuple[int, int]  # 1x1, 3x3
+    double: tuple[int, int]  # 1x1, both 3x3
+    pool: str
+    projection: int  # 1x1 after the pooling
+
+    @property
+    def stride(self) -> int:
+        """2 where the module halves the map, else 1."""
+        return 1 if self.one else 2
+
+
+MODULES = {
+    "3a": Widths(64, (64, 64), (64, 96), "average", 32),
+    "3b": Widths(64, (64, 96), (64, 96), "average", 64),
+    "3c": Widths(0, (128, 160), (64, 96), "max", 0),
+    "4a": Widths(224, (64, 96), (96, 128), "average", 128),
+    "4b": Widths(192, (96, 128), (96, 128), "average", 128),
+    "4c": Widths(160, (128, 160), (128, 160), "average", 128),
+    "4d": Widths(96, (128, 192), (160, 192), "average", 128),
+    "4e": Widths(0, (128, 192), (192, 256), "max", 0),
+    "5a": Widths(352, (192, 320), (160, 224), "average", 128),
+    "5b": Widths(352, (192, 320), (192, 224), "max", 128),
+}
+
+
+class BNInception(Network):
+    """A stem of three convolutions, ten modules, global average pooling, one linear layer.
+
+    `conv_bias` gives the convolutions biases, as the released model has them (11,295,240 parameters, not 11,285,224),
+    although the normalisation after each takes them away again. `dropout` is the share of features dropped before
+    the linear layer; the paper leaves dropout out (sec. 4.2.1). With `num_classes=0` the 1024 pooled features are
+    returned. The paper says nothing of initial values: ours are He's, and zero for biases. Where an odd map is halved,
+    the pooling is padded as the convolutions beside it are; Caffe's would give one place less and fit nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        dropout: float = 0.0,
+        conv_bias: bool = True,
+    ):
+        self.conv_options = {"bias": conv_bias, "dtype": dtype}
+        self._add("conv1_7x7_s2", 3, Unit(64, 7, 2), rngs)
+        self._add("conv2_3x3_reduce", 64, Unit(64), rngs)
+        self._add("conv2_3x3", 64, Unit(192, 3), rngs)
+        features = 192
+        for name, widths in MODULES.items():
+            features = self._add_module(f"inception_{name}", features, widths, rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
+        self.last_linear = Linear(features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+
+    def _add(self, name: str, in_features: int, unit: Unit, rngs: nnx.Rngs) -> None:
+        """A convolution and its normalisation, side by side under the network as in the released model."""
+        convolution = Conv(
+            in_features,
+            unit.width,
+            unit.kernel,
+            stride=unit.stride,
+            padding=pair(unit.kernel)[0] // 2,
+            init=kaiming_fan_out,
+            bias_init=constant(0.0),
+            rngs=rngs,
+            **self.conv_options,
+        )
+        setattr(self, name, convolution)
+        setattr(self, f"{name}_bn", BatchNorm(unit.width, dtype=self.conv_options["dtype"]))
+
+    def _add_module(self, name: str, in_features: int, widths: Widths, rngs: nnx.Rngs) -> int:
+        """All convolutions of one module; returns the number of maps that leave it."""
+        (reduced, three), (double_reduced, double) = widths.three, widths.double
+        units = {
+            "1x1": (in_features, Unit(widths.one)),
+            "3x3_reduce": (in_features, Unit(reduced)),
+            "3x3": (reduced, Unit(three, 3, widths.stride)),
+            "double_3x3_reduce": (in_features, Unit(double_reduced)),
+            "double_3x3_1": (double_reduced, Unit(double, 3)),
+            "double_3x3_2": (double, Unit(double, 3, widths.stride)),
+            "pool_proj": (in_features, Unit(widths.projection)),
+        }
+        for branch, (features, unit) in units.items():
+            if unit.width:
+                self._add(f"{name}_{branch}", features, unit, rngs)
+        return widths.one + three + double + (widths.projection or in_features)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """float32 logits. Raises UserError below 7 pixels, where nothing is left to pool after the stem."""
+        check_image_size("BN-Inception", images, 7)
+        pool = MaxPool(3, stride=2, ceil=True)
+        x = pool(self._unit("conv1_7x7_s2", images))
+        x = pool(self._unit("conv2_3x3", self._unit("conv2_3x3_reduce", x)))
+        for name, widths in MODULES.items():
+            x = self._module(f"inception_{name}", x, widths)
+        x = self.dropout(global_avg_pool(x))
+        return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
+
+    def _unit(self, name: str, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        return relu(getattr(self, f"{name}_bn")(getattr(self, name)(x)))
+
+    def _module(self, name: str, x: Float[Array, "b h w c"], widths: Widths) -> Float[Array, "b oh ow o"]:
+        three = self._unit(f"{name}_3x3", self._unit(f"{name}_3x3_reduce", x))
+        double = self._unit(f"{name}_double_3x3_1", self._unit(f"{name}_double_3x3_reduce", x))
+        double = self._unit(f"{name}_double_3x3_2", double)
+        # "same" with stride 2 is Caffe's pooling on even maps, where both leave the odd zero to the far end.
+        pool = MaxPool(3, stride=widths.stride, padding="same")
+        pooled = pool(x) if widths.pool == "max" else AvgPool(3, stride=1, padding=1)(x)
+        if not widths.one:
+            return jnp.concatenate([three, double, pooled], -1)
+        one, projected = self._unit(f"{name}_1x1", x), self._unit(f"{name}_pool_proj", pooled)
+        return jnp.concatenate([one, three, double, projected], -1)
+
+
+# --- Inception-v3 -------------------------------------------------------------------------------------------------
+
+Pool = Callable[[Array], Array]
+Step = Unit | tuple[Unit, ...] | Pool  # several units: all see the same map, and their maps are concatenated
+Branches = dict[str, tuple[Step, ...]]
+
+
+def average(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Mean over 3x3, the zeros of the padding counted; the original in TensorFlow does not count them."""
+    return AvgPool(3, stride=1, padding=1)(x)
+
+
+class Mixed(nnx.Module):
+    """An Inception module: branches side by side, concatenated in the order given.
+
+    The only unit of a branch has the branch's name; of several, `branch_1` is the first, and units that see the same
+    map are `branch_2a` and `branch_2b`.
+    """
+
+    def __init__(self, in_features: int, branches: Branches, **kwargs: Any):
+        paths, self.out_features = [], 0
+        for name, steps in branches.items():
+            path, features = self._add(name, in_features, steps, **kwargs)
+            paths.append(path)
+            self.out_features += features
+        self.paths = tuple(paths)
+
+    def _add(
+        self, branch: str, features: int, steps: tuple[Step, ...], **kwargs: Any
+    ) -> tuple[tuple[Pool | tuple[str, ...], ...], int]:
+        """Builds one branch; returns what it consists of (poolings and names of units) and how many maps leave it."""
+        path, alone = [], sum(not callable(step) for step in steps) == 1
+        number = 0
+        for step in steps:
+            if callable(step):
+                path.append(step)
+                continue
+            number += 1
+            name = branch if alone else f"{branch}_{number}"
+            units = {name: step} if isinstance(step, Unit) else dict(zip((f"{name}a", f"{name}b"), step, strict=True))
+            for unit_name, unit in units.items():
+                setattr(self, unit_name, ConvNorm(features, unit, **kwargs))
+            features = sum(unit.width for unit in units.values())
+            path.append(tuple(units))
+        return tuple(path), features
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        """The maps of all branches."""
+        return jnp.concatenate([self._follow(path, x) for path in self.paths], -1)
+
+    def _follow(self, path: tuple[Pool | tuple[str, ...], ...], x: Float[Array, "b h w c"]) -> Array:
+        for step in path:
+            x = step(x) if callable(step) else jnp.concatenate([getattr(self, name)(x) for name in step], -1)
+        return x
+
+
+def module_a(projection: int) -> Branches:
+    """On 35x35 maps (fig. 5, with one 5x5 left as it was)."""
+    return {
+        "branch1x1": (Unit(64),),
+        "branch5x5": (Unit(48), Unit(64, 5)),
+        "branch3x3dbl": (Unit(64), Unit(96, 3), Unit(96, 3)),
+        "branch_pool": (average, Unit(projection)),
+    }
+
+
+def module_c(width: int) -> Branches:
+    """On 17x17 maps, 7x7 factorised (fig. 6)."""
+    across, down = Unit(width, (1, 7)), Unit(width, (7, 1))
+    return {
+        "branch1x1": (Unit(192),),
+        "branch7x7": (Unit(width), across, Unit(192, (7, 1))),
+        "branch7x7dbl": (Unit(width), down, across, down, Unit(192, (1, 7))),
+        "branch_pool": (average, Unit(192)),
+    }
+
+
+# From 35x35 to 17x17, and from 17x17 to 8x8.
+MODULE_B = {
+    "branch3x3": (Unit(384, 3, 2),),
+    "branch3x3dbl": (Unit(64), Unit(96, 3), Unit(96, 3, 2)),
+    "branch_pool": (halve,),
+}
+MODULE_D = {
+    "branch3x3": (Unit(192), Unit(320, 3, 2)),
+    "branch7x7x3": (Unit(192), Unit(192, (1, 7)), Unit(192, (7, 1)), Unit(192, 3, 2)),
+    "branch_pool": (halve,),
+}
+FORK = (Unit(384, (1, 3)), Unit(384, (3, 1)))
+MODULE_E = {  # on 8x8 maps (fig. 7)
+    "branch1x1": (Unit(320),),
+    "branch3x3": (Unit(384), FORK),
+    "branch3x3dbl": (Unit(448), Unit(384, 3), FORK),
+    "branch_pool": (average, Unit(192)),
+}
+V3_STEM = {
+    "Conv2d_1a_3x3": Unit(32, 3, 2),
+    "Conv2d_2a_3x3": Unit(32, 3, valid=True),
+    "Conv2d_2b_3x3": Unit(64, 3),
+    "Conv2d_3b_1x1": Unit(80),
+    "Conv2d_4a_3x3": Unit(192, 3, valid=True),
+}
+V3_MODULES = {
+    "Mixed_5b": module_a(32),
+    "Mixed_5c": module_a(64),
+    "Mixed_5d": module_a(64),
+    "Mixed_6a": MODULE_B,
+    "Mixed_6b": module_c(128),
+    "Mixed_6c": module_c(160),
+    "Mixed_6d": module_c(160),
+    "Mixed_6e": module_c(192),
+    "Mixed_7a": MODULE_D,
+    "Mixed_7b": MODULE_E,
+    "Mixed_7c": MODULE_E,
+}
+
+
+class AuxiliaryHead(nnx.Module):
+    """The second classifier of Inception-v3, on the last 17x17 map (sec. 4): 5x5 places, a 5x5 convolution, logits.
+
+    A map of less than 17x17, from an image below 299 pixels, gives the 5x5 convolution too little. The reference fails
+    there; here such a map is pooled to 5x5 adaptively. From 299 pixels on, the reference's pooling is used.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        kwargs = {"dtype": dtype, "rngs": rngs}
+        self.conv0 = ConvNorm(in_features, Unit(128), init=truncated_normal(0.1), **kwargs)
+        self.conv1 = ConvNorm(128, Unit(768, 5, valid=True), init=truncated_normal(0.01), **kwargs)
+        self.fc = Linear(768, num_classes, init=truncated_normal(0.001), **kwargs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
+        """float32 logits."""
+        height, width = ((side - 5) // 3 + 1 for side in x.shape[1:3])
+        if min(height, width) >= 5:
+            x = AvgPool(5, stride=3)(x)
+        else:
+            x = adaptive_avg_pool(x, (max(height, 5), max(width, 5)))
+        x = global_avg_pool(self.conv1(self.conv0(x)))
+        return self.fc(x).astype(jnp.float32)
+
+
+class InceptionV3(Network):
+    """A stem of five convolutions, eleven modules, global average pooling, dropout, one linear layer.
+
+    In training mode the auxiliary head's logits come along, for a loss of weight 0.4; with `auxiliary=False` there is
+    no such head, and 3,326,696 parameters less. `dropout` is the share of features dropped before the linear layer.
+    With `num_classes=0` there is neither head, and the 2048 pooled features are returned in either mode. Initial
+    values are the original's: normal, cut at two deviations, of 0.1 (0.01 and 0.001 in the auxiliary head);
+    torchvision cuts at 2, hence not at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        dropout: float = 0.5,
+        auxiliary: bool = True,
+    ):
+        init, kwargs = truncated_normal(0.1), {"dtype": dtype, "rngs": rngs}
+        features = 3
+        for name, unit in V3_STEM.items():
+            setattr(self, name, ConvNorm(features, unit, init=init, **kwargs))
+            features = unit.width
+        self.AuxLogits = AuxiliaryHead(768, num_classes, **kwargs) if auxiliary and num_classes else None
+        for name, branches in V3_MODULES.items():
+            module = Mixed(features, branches, init=init, **kwargs)
+            setattr(self, name, module)
+            features = module.out_features
+        self.dropout = Dropout(dropout, rngs=rngs)
+        self.fc = Linear(features, num_classes, init=init, **kwargs) if num_classes else None
+        self.deterministic = False
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
+        """float32 logits, in training mode with the auxiliary head's. Raises UserError below 75 pixels."""
+        check_image_size("Inception-v3", images, 75)
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
+        x = halve(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(halve(x))))
+        auxiliary = None
+        for name in V3_MODULES:
+            x = getattr(self, name)(x)
+            if name == "Mixed_6e" and self.AuxLogits is not None and not self.deterministic:
+                auxiliary = self.AuxLogits(x)
+        x = self.dropout(global_avg_pool(x))
+        logits = (x if self.fc is None else self.fc(x)).astype(jnp.float32)
+        return logits if auxiliary is None else WithAuxiliary(logits, (auxiliary,), 0.4)
+
+
+VARIANTS = {
+    "bn_inception": Spec(
+        year=2015,
+        title="BN-Inception",
+        paper="Ioffe & Szegedy 2015, arXiv 1502.03167",
+        reference="paper",
+        builder=BNInception,
+        published=(Published(25.2, 7.82, "val, 1 crop", "Hu et al. 2017, table 2"),),
+        aliases=("bninception", "inception_v2"),
+    ),
+    "inception_v3": Spec(
+        year=2015,
+        title="Inception-v3",
+        paper="Szegedy et al. 2015, arXiv 1512.00567",
+        reference="torchvision:inception_v3",
+        builder=InceptionV3,
+        # torchvision's `transform_input` turns its usual normalisation into this one.
+        preprocessing=Preprocessing(299, 299 / 342, "bilinear", INCEPTION_MEAN, INCEPTION_STD),
+        entry="ReCeption, second 2015 classification",
+        published=(
+            Published(21.2, 5.6, "val without the blacklisted images, 1 crop", "the paper"),
+            Published(18.77, 4.2, "val without the blacklisted images, 144 crops", "the paper"),
+            Published(19.8, 4.6, "val, 12 crops", "Szegedy et al. 2016, arXiv 1602.07261"),
+            Published(22.528, 6.532, "val, 1 crop", "timm's results, torchvision's weights"),
+        ),
+    ),
+}
