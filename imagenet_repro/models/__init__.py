@@ -12,12 +12,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.models import alexnet, resnet
+from imagenet_repro.models import alexnet, googlenet, lenet, resnet, vgg, zfnet
 from imagenet_repro.models.initialise import initialise
 from imagenet_repro.models.layers import Network
 from imagenet_repro.models.spec import Spec
 
-FAMILIES = (alexnet, resnet)
+FAMILIES = (lenet, alexnet, zfnet, vgg, googlenet, resnet)
 SPECS: dict[str, Spec] = {name: spec for family in FAMILIES for name, spec in family.VARIANTS.items()}
 _ALIASES = {alias: name for name, spec in SPECS.items() for alias in spec.aliases}
 
