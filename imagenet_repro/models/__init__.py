@@ -16,21 +16,29 @@ from imagenet_repro.models import (
     alexnet,
     convnext,
     efficientnet,
+    googlenet,
     inception,
     inception_v4,
+    lenet,
     resnet,
     resnet_cifar,
     resnetv2,
     resnext,
     senet,
+    vgg,
     vit,
+    zfnet,
 )
 from imagenet_repro.models.initialise import DrawnRngs, Draws, initialise
 from imagenet_repro.models.layers import Network
 from imagenet_repro.models.spec import Spec
 
 FAMILIES = (
+    lenet,
     alexnet,
+    zfnet,
+    vgg,
+    googlenet,
     inception,
     inception_v4,
     resnet,

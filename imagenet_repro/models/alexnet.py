@@ -1,7 +1,15 @@
-"""AlexNet in one tower: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
+"""AlexNet, the network that won in 2012 and its later form in one tower.
 
-Layers, names and initialisation are torchvision's `alexnet`: no groups, no response normalisation, and an adaptive
-pooling before the classifier, so that any size of image fits that leaves one pixel after the last pooling.
+`alexnet_2012`: Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", NIPS
+2012. Two towers on two GPUs, which only conv3 and the linear layers join: a convolution within the towers is one with
+two groups. The paper's 224 pixels do not give its 55 positions; 227 without padding do (as Caffe has it, whose names
+the layers bear).
+
+`alexnet_owt`: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014 (arXiv 1404.5997).
+Layers, names and initialisation are torchvision's `alexnet`: no groups, no response normalisation.
+
+Both pool adaptively to 6x6 before the first linear layer, so that any size of image fits that leaves one position
+after the last pooling. torchvision does; to the network of 2012 we add it, and at 227 pixels it changes nothing.
 """
 
 import jax.numpy as jnp
@@ -10,10 +18,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError, nearest
+from imagenet_repro.models.initialise import Initialiser, constant, normal
 from imagenet_repro.models.layers import (
     Conv,
     Dropout,
     Linear,
+    LocalResponseNorm,
     MaxPool,
     Network,
     Sequential,
@@ -22,7 +32,57 @@ from imagenet_repro.models.layers import (
     flatten,
     relu,
 )
-from imagenet_repro.models.spec import Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+
+ZERO, ONE = constant(0.0), constant(1.0)
+
+
+class AlexNet2012(Network):
+    """Five convolutions and three linear layers (sec. 3.5). Takes images from 67 pixels on.
+
+    Weights start from N(0, 0.01^2), biases from 1 in conv2, conv4, conv5, fc6 and fc7 and from 0 elsewhere (sec. 5).
+    `groups=1` joins the towers everywhere (62,378,344 parameters for 1000 classes). `dropout` is the share of units of
+    fc6 and fc7 that are dropped. With `num_classes=0` the 4096 units of fc7 are returned.
+    """
+
+    def __init__(
+        self,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        dropout: float = 0.5,
+        groups: int = 2,
+    ):
+        if groups not in (1, 2):
+            raise UserError(f"AlexNet of 2012 has groups=2 (two towers) or groups=1, not {groups}")
+        kwargs = {"init": normal(0.01), "dtype": dtype, "rngs": rngs}
+
+        def conv(*args: int, bias: Initialiser, **options: int) -> Conv:
+            return Conv(*args, bias_init=bias, **options, **kwargs)
+
+        self.conv1 = conv(3, 96, 11, stride=4, bias=ZERO)
+        self.conv2 = conv(96, 256, 5, padding=2, groups=groups, bias=ONE)
+        self.conv3 = conv(256, 384, 3, padding=1, bias=ZERO)
+        self.conv4 = conv(384, 384, 3, padding=1, groups=groups, bias=ONE)
+        self.conv5 = conv(384, 256, 3, padding=1, groups=groups, bias=ONE)
+        self.fc6 = Linear(256 * 6 * 6, 4096, bias_init=ONE, **kwargs)
+        self.fc7 = Linear(4096, 4096, bias_init=ONE, **kwargs)
+        self.fc8 = Linear(4096, num_classes, bias_init=ZERO, **kwargs) if num_classes else None
+        self.norm, self.pool = LocalResponseNorm(), MaxPool(3, stride=2)
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """float32 logits. Raises UserError where the images are too small for one position to remain."""
+        check_image_size("AlexNet of 2012", images, 67)
+        x = self.pool(self.norm(relu(self.conv1(images))))
+        x = self.pool(self.norm(relu(self.conv2(x))))
+        x = relu(self.conv4(relu(self.conv3(x))))
+        x = self.pool(relu(self.conv5(x)))
+        x = self.dropout(relu(self.fc6(flatten(adaptive_avg_pool(x, 6)))))
+        x = self.dropout(relu(self.fc7(x)))
+        return (x if self.fc8 is None else self.fc8(x)).astype(jnp.float32)
+
 
 # (stride, padding) of the first convolution. Neither changes a parameter. "small" leaves a map of 3x3 from 64 pixels,
 # where "imagenet" leaves a single pixel.
@@ -30,7 +90,7 @@ STEMS = {"imagenet": (4, 2), "small": (2, 5)}
 
 
 class AlexNet(Network):
-    """Five convolutions and three linear layers.
+    """One tower: five convolutions and three linear layers.
 
     `stem="small"` suits images from 29 pixels on: the first convolution moves by 2 pixels, not 4. `dropout` is the
     share of units dropped before each of the two hidden linear layers. With `num_classes=0` the 4096 units of the last
@@ -89,12 +149,26 @@ class AlexNet(Network):
 
 
 VARIANTS = {
+    "alexnet_2012": Spec(
+        year=2012,
+        title="AlexNet",
+        paper="Krizhevsky, Sutskever & Hinton, NIPS 2012",
+        reference="paper",
+        builder=AlexNet2012,
+        preprocessing=Preprocessing(image_size=227, crop_ratio=227 / 256, std=LEVELS),
+        entry="SuperVision, winner 2012 classification",
+        published=(
+            Published(40.7, 18.2, "val, 10 crops", "paper, one network"),
+            Published(42.9, 19.8, "val, centre crop", "BVLC's replication in Caffe"),
+        ),
+    ),
     "alexnet_owt": Spec(
         year=2014,
         title="AlexNet, one tower",
         paper="Krizhevsky 2014, arXiv 1404.5997",
         reference="torchvision:alexnet",
         builder=AlexNet,
+        published=(Published(43.48, 20.93, "val, centre crop", "torchvision's weights"),),
         aliases=("alexnet",),
     ),
 }

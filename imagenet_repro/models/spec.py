@@ -9,6 +9,10 @@ from typing import Any, Literal
 Kernel = Literal["bilinear", "bicubic"]
 
 
+# As a deviation: what a paper has that subtracts the mean alone, leaving pixels on their scale of 256 levels.
+LEVELS = (1 / 255, 1 / 255, 1 / 255)
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """How the images were prepared on which a network's published weights were measured."""

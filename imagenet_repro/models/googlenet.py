@@ -1,0 +1,320 @@
+"""GoogLeNet: Szegedy et al., "Going deeper with convolutions", 2014 (arXiv 1409.4842).
+
+`googlenet` is the paper's (table 1): biases, response normalisation, 5x5 convolutions, pooling that rounds up. Layers
+have the names of Caffe's replication as far as an attribute can; from there come also what the paper leaves open: the
+constants of the normalisation, the initial values, and where it says "linear", the bias.
+
+`googlenet_bn` is torchvision's, under its names: batch normalisation in place of biases and response normalisation,
+3x3 in place of 5x5 (which torchvision calls a mistake and keeps), the fourth pooling over 2x2.
+
+Two auxiliary heads read the modules 4a and 4d. In training mode both networks return `WithAuxiliary`, with the paper's
+weight for their losses, in evaluation mode logits alone.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.models.initialise import Initialiser, constant, fan_in, normal
+from imagenet_repro.models.layers import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dropout,
+    Linear,
+    LocalResponseNorm,
+    MaxPool,
+    Network,
+    Sequential,
+    WithAuxiliary,
+    adaptive_avg_pool,
+    check_image_size,
+    flatten,
+    global_avg_pool,
+    relu,
+)
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+
+# Table 1: features of the 1x1, of the reduction before the 3x3, the 3x3, the reduction before the 5x5, the 5x5, and
+# the projection after the pooling.
+MODULES = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+STEM = 192  # features before the first module
+AUXILIARY_WEIGHT = 0.3  # of the loss of each auxiliary head (sec. 5)
+AUXILIARY_DROPOUT = 0.7  # sec. 5
+
+Layer = Callable[[Array], Array]
+
+
+def inputs(module: str) -> int:
+    """Features that a module of `MODULES` sees."""
+    names = list(MODULES)
+    return outputs(names[names.index(module) - 1]) if module != names[0] else STEM
+
+
+def outputs(module: str) -> int:
+    """Features that a module of `MODULES` returns: those of its four branches."""
+    one, _, three, _, five, projection = MODULES[module]
+    return one + three + five + projection
+
+
+def through(
+    x: Float[Array, "b h w c"],
+    modules: Mapping[str, Layer],
+    *,
+    before: Mapping[str, Layer],
+    heads: Mapping[str, Layer],
+) -> tuple[Float[Array, "b oh ow o"], tuple[Float[Array, "b classes"], ...]]:
+    """The map after all modules, each after the layer `before` it, and what the heads say that read some of them."""
+    said = []
+    for name, module in modules.items():
+        x = module(before[name](x) if name in before else x)
+        if name in heads:
+            said.append(heads[name](x))
+    return x, tuple(said)
+
+
+# --- the paper's ------------------------------------------------------------------------------------------------
+
+# Caffe's "xavier": uniform, with the variance 1 / fan-in.
+XAVIER = Initialiser("uniform", lambda shape: math.sqrt(3 / fan_in(shape)))
+
+
+class ConvRelu(Conv):
+    """Convolution with a bias that starts at 0.2 (as Caffe's replication has it), and ReLU; stride 1 keeps the map."""
+
+    def __init__(self, in_features: int, out_features: int, kernel: int, **kwargs):
+        padding = kernel // 2
+        super().__init__(
+            in_features, out_features, kernel, padding=padding, init=XAVIER, bias_init=constant(0.2), **kwargs
+        )
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
+        """The rectified map."""
+        return relu(super().__call__(x))
+
+
+class Inception(nnx.Module):
+    """Four branches side by side (fig. 2b)."""
+
+    def __init__(self, module: str, **kwargs):
+        features = inputs(module)
+        one, three_reduce, three, five_reduce, five, projection = MODULES[module]
+        self.conv1x1 = ConvRelu(features, one, 1, **kwargs)
+        self.conv3x3_reduce = ConvRelu(features, three_reduce, 1, **kwargs)
+        self.conv3x3 = ConvRelu(three_reduce, three, 3, **kwargs)
+        self.conv5x5_reduce = ConvRelu(features, five_reduce, 1, **kwargs)
+        self.conv5x5 = ConvRelu(five_reduce, five, 5, **kwargs)
+        self.pool = MaxPool(3, stride=1, padding=1)
+        self.pool_proj = ConvRelu(features, projection, 1, **kwargs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w o"]:
+        """The branches' features, one after the other."""
+        three = self.conv3x3(self.conv3x3_reduce(x))
+        five = self.conv5x5(self.conv5x5_reduce(x))
+        return jnp.concatenate([self.conv1x1(x), three, five, self.pool_proj(self.pool(x))], -1)
+
+
+class Head(nnx.Module):
+    """An auxiliary head (sec. 5): 5x5 pooling of stride 3, 1x1 convolution, two linear layers.
+
+    Its first linear layer wants a map of 4x4. The pooling makes one of 14 to 16 positions, hence of images about 224
+    pixels square; other maps are pooled adaptively to 4x4, which is our choice.
+    """
+
+    def __init__(self, features: int, num_classes: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        kwargs = {"init": XAVIER, "dtype": dtype, "rngs": rngs}
+        self.pool = AvgPool(5, stride=3)
+        self.conv = ConvRelu(features, 128, 1, dtype=dtype, rngs=rngs)
+        self.fc = Linear(4 * 4 * 128, 1024, bias_init=constant(0.2), **kwargs)
+        self.dropout = Dropout(AUXILIARY_DROPOUT, rngs=rngs)
+        self.classifier = Linear(1024, num_classes, bias_init=constant(0.0), **kwargs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
+        """float32 logits."""
+        fits = all(14 <= size <= 16 for size in x.shape[1:3])
+        x = self.conv(self.pool(x) if fits else adaptive_avg_pool(x, 4))
+        x = self.dropout(relu(self.fc(flatten(x))))
+        return self.classifier(x).astype(jnp.float32)
+
+
+class GoogLeNet(Network):
+    """The network of 2014. Takes images from 31 pixels on.
+
+    `dropout` is the share of the pooled features that are dropped. Without `auxiliary` the two heads are not built,
+    nor with `num_classes=0`, which returns the 1024 pooled features.
+    """
+
+    def __init__(
+        self,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        dropout: float = 0.4,
+        auxiliary: bool = True,
+    ):
+        kwargs = {"dtype": dtype, "rngs": rngs}
+        self.conv1 = ConvRelu(3, 64, 7, stride=2, **kwargs)
+        self.conv2_3x3_reduce = ConvRelu(64, 64, 1, **kwargs)
+        self.conv2_3x3 = ConvRelu(64, STEM, 3, **kwargs)
+        for module in MODULES:
+            setattr(self, f"inception_{module}", Inception(module, **kwargs))
+        with_heads = auxiliary and num_classes > 0
+        self.loss1 = Head(outputs("4a"), num_classes, **kwargs) if with_heads else None
+        self.loss2 = Head(outputs("4d"), num_classes, **kwargs) if with_heads else None
+        self.dropout = Dropout(dropout, rngs=rngs)
+        classifier = {"init": XAVIER, "bias_init": constant(0.0), **kwargs}
+        self.loss3_classifier = Linear(outputs("5b"), num_classes, **classifier) if num_classes else None
+        self.pool = MaxPool(3, stride=2, ceil=True)
+        self.norm = LocalResponseNorm(alpha=1e-4 / 5, k=1.0)  # Caffe divides its alpha by the size of the window
+        self.deterministic = False
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
+        """float32 logits, in training mode with those of the heads. Raises UserError below 31 pixels."""
+        check_image_size("GoogLeNet", images, 31)
+        x = self.norm(self.pool(self.conv1(images)))
+        x = self.pool(self.norm(self.conv2_3x3(self.conv2_3x3_reduce(x))))
+        heads = {"4a": self.loss1, "4d": self.loss2} if self.loss1 is not None and not self.deterministic else {}
+        modules = {module: getattr(self, f"inception_{module}") for module in MODULES}
+        x, said = through(x, modules, before={"4a": self.pool, "5a": self.pool}, heads=heads)
+        x = self.dropout(global_avg_pool(x))
+        logits = (x if self.loss3_classifier is None else self.loss3_classifier(x)).astype(jnp.float32)
+        return WithAuxiliary(logits, said, AUXILIARY_WEIGHT) if said else logits
+
+
+# --- torchvision's ----------------------------------------------------------------------------------------------
+
+
+class BasicConv(nnx.Module):
+    """Convolution without bias, batch normalisation, ReLU; stride 1 keeps the map. `kwargs` are the convolution's."""
+
+    def __init__(self, in_features: int, out_features: int, kernel: int, *, dtype: DTypeLike, **kwargs):
+        kwargs |= {"padding": kernel // 2, "bias": False, "init": normal(0.01), "dtype": dtype}
+        self.conv = Conv(in_features, out_features, kernel, **kwargs)
+        self.bn = BatchNorm(out_features, epsilon=1e-3, dtype=dtype)
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
+        """The rectified map."""
+        return relu(self.bn(self.conv(x)))
+
+
+class InceptionBN(nnx.Module):
+    """Four branches side by side, that of the 5x5 with a kernel of 3x3."""
+
+    def __init__(self, module: str, **kwargs):
+        features = inputs(module)
+        one, three_reduce, three, five_reduce, five, projection = MODULES[module]
+        self.branch1 = BasicConv(features, one, 1, **kwargs)
+        self.branch2 = Sequential(
+            [BasicConv(features, three_reduce, 1, **kwargs), BasicConv(three_reduce, three, 3, **kwargs)]
+        )
+        self.branch3 = Sequential(
+            [BasicConv(features, five_reduce, 1, **kwargs), BasicConv(five_reduce, five, 3, **kwargs)]
+        )
+        self.branch4 = Sequential([MaxPool(3, stride=1, padding=1), BasicConv(features, projection, 1, **kwargs)])
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w o"]:
+        """The branches' features, one after the other."""
+        branches = (self.branch1, self.branch2, self.branch3, self.branch4)
+        return jnp.concatenate([branch(x) for branch in branches], -1)
+
+
+class HeadBN(nnx.Module):
+    """An auxiliary head: adaptive pooling to 4x4, 1x1 convolution, two linear layers."""
+
+    def __init__(self, features: int, num_classes: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        kwargs = {"dtype": dtype, "rngs": rngs}
+        self.conv = BasicConv(features, 128, 1, **kwargs)
+        self.fc1 = Linear(4 * 4 * 128, 1024, init=normal(0.01), **kwargs)
+        self.dropout = Dropout(AUXILIARY_DROPOUT, rngs=rngs)
+        self.fc2 = Linear(1024, num_classes, init=normal(0.01), **kwargs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
+        """float32 logits."""
+        x = flatten(self.conv(adaptive_avg_pool(x, 4)))
+        return self.fc2(self.dropout(relu(self.fc1(x)))).astype(jnp.float32)
+
+
+class GoogLeNetBN(Network):
+    """torchvision's network with batch normalisation. Takes images from 15 pixels on.
+
+    `dropout` is the share of the pooled features that are dropped. Without `auxiliary` the two heads are not built,
+    nor with `num_classes=0`, which returns the 1024 pooled features.
+    """
+
+    def __init__(
+        self,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        dropout: float = 0.2,
+        auxiliary: bool = True,
+    ):
+        kwargs = {"dtype": dtype, "rngs": rngs}
+        self.conv1 = BasicConv(3, 64, 7, stride=2, **kwargs)
+        self.conv2 = BasicConv(64, 64, 1, **kwargs)
+        self.conv3 = BasicConv(64, STEM, 3, **kwargs)
+        for module in MODULES:
+            setattr(self, f"inception{module}", InceptionBN(module, **kwargs))
+        with_heads = auxiliary and num_classes > 0
+        self.aux1 = HeadBN(outputs("4a"), num_classes, **kwargs) if with_heads else None
+        self.aux2 = HeadBN(outputs("4d"), num_classes, **kwargs) if with_heads else None
+        self.dropout = Dropout(dropout, rngs=rngs)
+        self.fc = Linear(outputs("5b"), num_classes, init=normal(0.01), **kwargs) if num_classes else None
+        self.pool, self.last_pool = MaxPool(3, stride=2, ceil=True), MaxPool(2, stride=2, ceil=True)
+        self.deterministic = False
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
+        """float32 logits, in training mode with those of the heads. Raises UserError below 15 pixels."""
+        check_image_size("GoogLeNet", images, 15)
+        x = self.conv2(self.pool(self.conv1(images)))
+        x = self.pool(self.conv3(x))
+        heads = {"4a": self.aux1, "4d": self.aux2} if self.aux1 is not None and not self.deterministic else {}
+        modules = {module: getattr(self, f"inception{module}") for module in MODULES}
+        x, said = through(x, modules, before={"4a": self.pool, "5a": self.last_pool}, heads=heads)
+        x = self.dropout(global_avg_pool(x))
+        logits = (x if self.fc is None else self.fc(x)).astype(jnp.float32)
+        return WithAuxiliary(logits, said, AUXILIARY_WEIGHT) if said else logits
+
+
+VARIANTS = {
+    "googlenet": Spec(
+        year=2014,
+        title="GoogLeNet",
+        paper="Szegedy et al. 2014, arXiv 1409.4842",
+        reference="paper",
+        builder=GoogLeNet,
+        preprocessing=Preprocessing(std=LEVELS),
+        entry="GoogLeNet, winner 2014 classification",
+        published=(
+            Published(None, 10.07, "val, centre crop", "paper, one network"),
+            Published(None, 9.15, "val, 10 crops", "paper, one network"),
+            Published(None, 7.89, "val, 144 crops", "paper, one network"),
+        ),
+        aliases=("inception_v1",),
+    ),
+    "googlenet_bn": Spec(
+        year=2014,
+        title="GoogLeNet with batch normalisation",
+        paper="Szegedy et al. 2014, arXiv 1409.4842; changed by torchvision",
+        reference="torchvision:googlenet",
+        builder=GoogLeNetBN,
+        preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        published=(Published(30.22, 10.47, "val, centre crop", "torchvision's weights"),),
+    ),
+}

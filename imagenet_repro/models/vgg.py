@@ -1,0 +1,124 @@
+"""VGG: Simonyan & Zisserman, "Very deep convolutional networks for large-scale image recognition", 2014 (1409.1556).
+
+Blocks of 3x3 convolutions, each block halved by a maximum pooling (table 1). Layers, names and initialisation are
+torchvision's, which has configurations A, B, D and E, each also with batch normalisation, and pools adaptively to 7x7
+before the classifier. Configuration C, whose blocks 3 to 5 end in a 1x1 convolution, is laid out in the same way.
+
+The paper trained A from random values and started the deeper networks from it; torchvision's initialisation, after He
+et al. 2015, makes that unnecessary.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.models.initialise import constant, kaiming_fan_out, normal
+from imagenet_repro.models.layers import (
+    BatchNorm,
+    Conv,
+    Dropout,
+    Linear,
+    MaxPool,
+    Network,
+    Sequential,
+    adaptive_avg_pool,
+    check_image_size,
+    flatten,
+    relu,
+)
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+
+WIDTHS = (64, 128, 256, 512, 512)  # of the convolutions of each block
+SMALLEST = 32  # pixels that leave one position after five poolings
+
+# Table 1: the kernels of the convolutions of each block.
+A = ((3,), (3,), (3, 3), (3, 3), (3, 3))
+B = ((3, 3), (3, 3), (3, 3), (3, 3), (3, 3))
+C = ((3, 3), (3, 3), (3, 3, 1), (3, 3, 1), (3, 3, 1))
+D = ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
+E = ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3))
+
+
+class VGG(Network):
+    """Five blocks of convolutions with the given kernels, and three linear layers.
+
+    `dropout` is the share of the units of both hidden linear layers that are dropped. With `num_classes=0` the 4096
+    units of the second are returned. Takes images from 32 pixels on.
+    """
+
+    def __init__(
+        self,
+        blocks: tuple[tuple[int, ...], ...],
+        batch_norm: bool,
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        dropout: float = 0.5,
+    ):
+        kwargs = {"bias_init": constant(0.0), "dtype": dtype, "rngs": rngs}
+        features, width = [], 3
+        for kernels, out in zip(blocks, WIDTHS, strict=True):
+            for kernel in kernels:
+                features.append(Conv(width, out, kernel, padding=kernel // 2, init=kaiming_fan_out, **kwargs))
+                features += [BatchNorm(out, dtype=dtype), relu] if batch_norm else [relu]
+                width = out
+            features.append(MaxPool(2, stride=2))
+        self.features = Sequential(features)
+        classifier = []
+        for inputs in (7 * 7 * width, 4096):
+            classifier += [Linear(inputs, 4096, init=normal(0.01), **kwargs), relu, Dropout(dropout, rngs=rngs)]
+        if num_classes:
+            classifier.append(Linear(4096, num_classes, init=normal(0.01), **kwargs))
+        self.classifier = Sequential(classifier)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """float32 logits. Raises UserError where the images are below 32 pixels."""
+        check_image_size("VGG", images, SMALLEST)
+        x = flatten(adaptive_avg_pool(self.features(images), 7))
+        return self.classifier(x).astype(jnp.float32)
+
+
+def _dense(top1: float, top5: float) -> Published:
+    return Published(top1, top5, "val, dense, three scales", "paper, table 4")
+
+
+def _crop(top1: float, top5: float) -> Published:
+    return Published(top1, top5, "val, centre crop", "torchvision's weights")
+
+
+def _spec(layers: int, blocks: tuple[tuple[int, ...], ...], *published: Published, batch_norm: bool = False) -> Spec:
+    return Spec(
+        year=2014,
+        title=f"VGG-{layers}" + (" with batch normalisation" if batch_norm else ""),
+        paper="Simonyan & Zisserman 2014, arXiv 1409.1556",
+        reference=f"torchvision:vgg{layers}" + ("_bn" if batch_norm else ""),
+        builder=VGG,
+        sizes=(blocks, batch_norm),
+        entry="" if batch_norm or layers < 16 else "VGG, runner-up 2014 classification",
+        published=published,
+    )
+
+
+VARIANTS = {
+    "vgg11": _spec(11, A),
+    "vgg13": _spec(13, B, _dense(28.2, 9.6)),
+    "vgg16c": Spec(
+        year=2014,
+        title="VGG-16, configuration C",
+        paper="Simonyan & Zisserman 2014, arXiv 1409.1556",
+        reference="paper",
+        builder=VGG,
+        sizes=(C, False),
+        preprocessing=Preprocessing(std=LEVELS),
+        entry="VGG, runner-up 2014 classification",
+        published=(_dense(26.3, 8.2),),
+    ),
+    "vgg16": _spec(16, D, _dense(24.8, 7.5), _crop(28.406, 9.602)),
+    "vgg19": _spec(19, E, _dense(24.8, 7.5), _crop(27.6, 9.122)),
+    "vgg11_bn": _spec(11, A, batch_norm=True),
+    "vgg13_bn": _spec(13, B, batch_norm=True),
+    "vgg16_bn": _spec(16, D, _crop(26.646, 8.51), batch_norm=True),
+    "vgg19_bn": _spec(19, E, _crop(25.77, 8.152), batch_norm=True),
+}

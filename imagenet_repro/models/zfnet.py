@@ -1,0 +1,104 @@
+"""ZFNet: Zeiler & Fergus, "Visualizing and understanding convolutional networks", 2013 (arXiv 1311.2901).
+
+AlexNet's plan with a finer first layer (7x7, stride 2), a second layer of stride 2, and no groups (fig. 3). Layers
+have the names of our AlexNet of 2012. The paper normalises contrast "across feature maps" and refers to Krizhevsky et
+al. 2012 for it, without constants: it is read as their response normalisation, with their constants. The
+renormalisation of filters during training belongs to the training, not to the network.
+
+The paper's text does not state paddings: these make the maps of fig. 3 (110, 55, 26, 13, 6 from 224 pixels). Before
+fc6 we pool adaptively to 6x6, which changes nothing at 224 pixels and lets other sizes in.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.models.initialise import constant, normal
+from imagenet_repro.models.layers import (
+    Conv,
+    Dropout,
+    Linear,
+    LocalResponseNorm,
+    MaxPool,
+    Network,
+    adaptive_avg_pool,
+    check_image_size,
+    flatten,
+    relu,
+)
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+
+SMALLEST = 63  # pixels that leave one position after the last pooling
+
+
+class ZFNet(Network):
+    """Five convolutions and three linear layers; `widths` are those of conv3, conv4 and conv5.
+
+    Weights start from N(0, 0.01^2), biases from 0 (sec. 3 of the paper). `dropout` is the share of units of fc6 and fc7 that are
+    dropped. With `num_classes=0` the 4096 units of fc7 are returned.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, int, int],
+        *,
+        rngs: nnx.Rngs,
+        num_classes: int = 1000,
+        dtype: DTypeLike = jnp.float32,
+        dropout: float = 0.5,
+    ):
+        kwargs = {"init": normal(0.01), "bias_init": constant(0.0), "dtype": dtype, "rngs": rngs}
+        third, fourth, fifth = widths
+        self.conv1 = Conv(3, 96, 7, stride=2, padding=1, **kwargs)
+        self.conv2 = Conv(96, 256, 5, stride=2, **kwargs)
+        self.conv3 = Conv(256, third, 3, padding=1, **kwargs)
+        self.conv4 = Conv(third, fourth, 3, padding=1, **kwargs)
+        self.conv5 = Conv(fourth, fifth, 3, padding=1, **kwargs)
+        self.fc6 = Linear(fifth * 6 * 6, 4096, **kwargs)
+        self.fc7 = Linear(4096, 4096, **kwargs)
+        self.fc8 = Linear(4096, num_classes, **kwargs) if num_classes else None
+        self.ceil_pool, self.pool = MaxPool(3, stride=2, ceil=True), MaxPool(3, stride=2)
+        self.norm = LocalResponseNorm()
+        self.dropout = Dropout(dropout, rngs=rngs)
+
+    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """float32 logits. Raises UserError where the images are below 63 pixels."""
+        check_image_size("ZFNet", images, SMALLEST)
+        x = self.norm(self.ceil_pool(relu(self.conv1(images))))
+        x = self.norm(self.ceil_pool(relu(self.conv2(x))))
+        x = relu(self.conv4(relu(self.conv3(x))))
+        x = self.pool(relu(self.conv5(x)))
+        x = self.dropout(relu(self.fc6(flatten(adaptive_avg_pool(x, 6)))))
+        x = self.dropout(relu(self.fc7(x)))
+        return (x if self.fc8 is None else self.fc8(x)).astype(jnp.float32)
+
+
+def _spec(title: str, widths: tuple[int, int, int], published: Published, entry: str) -> Spec:
+    return Spec(
+        year=2013,
+        title=title,
+        paper="Zeiler & Fergus 2013, arXiv 1311.2901",
+        reference="paper",
+        builder=ZFNet,
+        sizes=(widths,),
+        preprocessing=Preprocessing(std=LEVELS),
+        entry=entry,
+        published=(published,),
+    )
+
+
+VARIANTS = {
+    "zfnet": _spec(
+        "ZFNet",
+        (384, 384, 256),
+        Published(38.4, 16.5, "val, one network", "paper, the network of fig. 3"),
+        entry="ZF, 2013 classification",
+    ),
+    "zfnet_wide": _spec(
+        "ZFNet, conv3 to conv5 of 512, 1024 and 512",
+        (512, 1024, 512),
+        Published(37.5, 16.0, "val, one network", "paper, network (b)"),
+        entry="ZF, 2013 classification",
+    ),
+}
