@@ -9,6 +9,7 @@ from imagenet_repro import config as cfg
 from imagenet_repro.models.layers import BatchNorm, Conv, Dropout, Linear, relu
 from imagenet_repro.training import optimizer, parallel, state, step
 from imagenet_repro.training.network import Network
+from imagenet_repro.training.schedule import Moment
 
 SIDE, CLASSES = 8, 10
 
@@ -63,5 +64,5 @@ def train(config, mode, steps=3, **options):
     placed = spread.put_state(first)
     compiled = spread.train(train_step, placed, spread.put_batch(batch(0)))
     for number in range(steps):
-        placed, measures = compiled(placed, spread.put_batch(batch(number)), np.float32(number / 10))
+        placed, measures = compiled(placed, spread.put_batch(batch(number)), Moment(np.float32(number / 10)))
     return jax.device_get((placed, measures))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.data import augment
+from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.step import AXIS
 from tests.training import small
 
@@ -64,7 +65,7 @@ def test_loss_is_the_cross_entropy_with_the_mixed_and_smoothed_targets():
 def test_the_average_moves_by_its_decay_and_is_what_is_evaluated():
     config = small.config(ema_decay=0.75)
     step, before = small.make(config)
-    update = on_one_device(lambda state, batch: step(state, batch, jnp.float32(0)))
+    update = on_one_device(lambda state, batch: step(state, batch, Moment(jnp.float32(0))))
     after, _ = update(before, small.batch(0))
     params, stats = after.evaluated
     for averaged, old, new in ((params, before.params, after.params), (stats, before.stats, after.stats)):
@@ -77,7 +78,7 @@ def test_progress_decides_the_rate_and_the_number_of_steps_does_not():
     rates = []
     for steps, progress in ((0, 0.5), (1000, 0.5), (0, 0.0)):
         moved = dataclasses.replace(state, step=jnp.int32(steps))
-        update = on_one_device(lambda state, batch, p=progress: step(state, batch, jnp.float32(p)))
+        update = on_one_device(lambda state, batch, p=progress: step(state, batch, Moment(jnp.float32(p))))
         rates.append(float(update(moved, small.batch(0))[1]["learning_rate"]))
     assert rates == pytest.approx([0.05, 0.05, 0.1])
 
@@ -112,6 +113,6 @@ def test_bfloat16_leaves_parameters_statistics_and_loss_in_float32():
     tx = optimizer.create(config.optimizer)
     first = state.create(network.params, network.stats, tx, ema=False, seed=0)
     step = TrainStep(network, config, small.CLASSES, tx)
-    shapes = jax.eval_shape(on_one_device(lambda s, b: step(s, b, jnp.float32(0))), first, small.batch(0))
+    shapes = jax.eval_shape(on_one_device(lambda s, b: step(s, b, Moment(jnp.float32(0)))), first, small.batch(0))
     assert {x.dtype for x in jax.tree.leaves((shapes[0].params, shapes[0].stats))} == {jnp.dtype("float32")}
     assert shapes[1]["loss"].dtype == jnp.float32
