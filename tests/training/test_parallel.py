@@ -18,6 +18,7 @@ RECIPES = {
     "sgd": {"optimizer": {"name": "sgd", "nesterov": True}, "clip_norm": 0.5},
     "lamb": {"optimizer": {"name": "lamb"}, "ema_decay": 0.9},
     "accumulated": {"accumulate": 2, "cross_device_norm": True},
+    "bounded": {"optimizer": {"name": "sgd", "learning_rate": 0.5}, "max_filter_rms": 0.1},
 }
 
 
