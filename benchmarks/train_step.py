@@ -120,6 +120,7 @@ def _our_rate(arguments, size):
     import numpy as np
 
     from imagenet_repro import commands
+    from imagenet_repro.training.schedule import Moment
 
     commands.start_devices()
     system = commands.System.create(_config(arguments, size), 1000)
@@ -132,7 +133,7 @@ def _our_rate(arguments, size):
     place = {"state": state}
 
     def step():
-        place["state"], place["measures"] = compiled(place["state"], device, np.float32(0))
+        place["state"], place["measures"] = compiled(place["state"], device, Moment(np.float32(0)))
 
     return _rate(step, lambda: jax.block_until_ready(place["measures"]), size, arguments.seconds)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.evaluation import predictions
 from imagenet_repro.metrics import ErrorRates
 from imagenet_repro.models import counting
-from imagenet_repro.training import allocator, checkpoint, log, loop, optimizer, parallel, state, step
+from imagenet_repro.training import allocator, checkpoint, log, loop, optimizer, parallel, progressive, state, step
 from imagenet_repro.training.budget import Amount, Budget, Meter, Spent
 from imagenet_repro.training.network import Network
+from imagenet_repro.training.schedule import Moment
 from imagenet_repro.workdir import RESULT, Workdir, write_json
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -80,7 +81,19 @@ class System:
             **config.model.options,
         )
         network = Network(model, cross_device_norm=config.cross_device_norm)
-        return cls(config, num_classes, network, spread, optimizer.create(config.optimizer, config.clip_norm))
+        layer = models.spec(config.model.name).layer
+        layers = {name: layer(name) for name in network.params} if layer else None
+        return cls(config, num_classes, network, spread, optimizer.create(config.optimizer, config.clip_norm, layers))
+
+    def at_stage(self, stage: int) -> "System":
+        """The same system as a stage of `config.progressive` trains it; the parameters of all stages are alike."""
+        config = progressive.stage_config(self.config, stage)
+        network = self.network
+        if config.model != self.config.model:
+            options = config.model.options
+            model = models.abstract(config.model.name, self.num_classes, DTYPES[config.precision], **options)
+            network = Network(model, cross_device_norm=config.cross_device_norm)
+        return dataclasses.replace(self, config=config, network=network)
 
     def initial_state(self) -> state.TrainState:
         """The state before the first step, on the devices; to be called once."""
@@ -114,7 +127,8 @@ class System:
             check_vma=False,
         )
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
-        return counting.flops(one_device, shapes, batch, jax.ShapeDtypeStruct((), jnp.float32))
+        number = jax.ShapeDtypeStruct((), jnp.float32)
+        return counting.flops(one_device, shapes, batch, Moment(number, number))
 
 
 # --- train -----------------------------------------------------------------------------------------------------
@@ -157,6 +171,8 @@ class _Training:
         self.config, self.place = config, place
         self.train_split, self.eval_split = train_split, eval_split
         self.system = System.create(config, train_split.num_classes)
+        self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
+        self.predicted: tuple[ErrorRates, predictions.Predictions] | None = None  # at the end of the run
         self.checkpoints = checkpoint.Checkpoints(place.checkpoints, config.checkpoint.keep)
 
     def run(self) -> int:
@@ -187,59 +203,87 @@ class _Training:
         first = self.system.initial_state()
         found = self.checkpoints.restore(first)
         train_state = self.system.spread.put_state(found.state) if found else first
-        flops = self.system.flops_per_step(train_state)
-        meter = Meter(self.config.batch_size, self.train_split.num_examples, flops)
-        budget = Budget(Amount.parse(self.config.budget), meter)
-        spent = meter.spent(found.info["steps"], found.info["seconds"]) if found else Spent()
+        budget = self._budget(train_state)
+        spent = budget.meter.spent(found.info["steps"], found.info["seconds"]) if found else Spent()
         run_log = log.RunLog(self.place.path, spent.steps)
         self._introduce(run_log, budget, spent)
         self.evaluator = evaluation.Evaluator(
             self.config, self.system.network, self.system.spread, self.eval_split, run_log.say
         )
         bad_records = loader.BadRecords(self.train_split, self.config.data, run_log.say)
-        batches = self._batches(spent.steps, budget.total_steps)
+        batches = self._batches(spent.steps, budget)
         compiled, self.compilation_seconds = self._compile(run_log, train_state)
         return loop.Job(
             config=self.config,
             state=train_state,
-            step=compiled,
+            steps=compiled,
             batches=batches,
-            evaluate=self.evaluator.rates,
+            evaluate=self._evaluate,
             name_images=lambda index: [self.train_split.records[int(i)].id for i in index],
             budget=budget,
             spent=spent,
             checkpoints=self.checkpoints,
             bad_records=bad_records,
             log=run_log,
+            known=found.info if found else {},
         )
 
-    def _batches(self, start_step: int, total_steps: int | None) -> Any:
-        batches = loader.train_batches(
-            self.train_split,
-            self.config.data,
-            self.config.train_crop,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            start_step=start_step,
-            num_steps=None if total_steps is None else max(0, total_steps - start_step),
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+    def _budget(self, train_state: state.TrainState) -> Budget:
+        first, *later = (stage.flops_per_step(train_state) for stage in self.stages)
+        amount = Amount.parse(self.config.budget)
+        meter = Meter(self.config.batch_size, self.train_split.num_examples, first)
+        return Budget(amount, progressive.staged(meter, amount, later))
+
+    def _evaluate(self, train_state: state.TrainState, last: bool) -> dict[str, Any]:
+        """A row of the log; the last evaluation of a run keeps its predictions."""
+        if not last:
+            return self.evaluator.rates(train_state)
+        began = time.perf_counter()
+        self.predicted = self.evaluator.predict(train_state, {})
+        return evaluation.as_row(self.predicted[0], time.perf_counter() - began)
+
+    def _batches(self, start_step: int, budget: Budget) -> Any:
+        starts = [0, *(first for first, _ in budget.meter.later)]
+        ends = [*starts[1:], budget.total_steps]
+        batches = loader.in_turn(
+            [
+                self._stage_batches(stage.config, max(start, start_step), end)
+                for stage, start, end in zip(self.stages, starts, ends, strict=True)
+                if end is None or start_step < end
+            ]
         )
         needed = ("image", "label", "epoch", "index")
         return loader.prefetch_to_device(
             batches, lambda batch: self.system.spread.put_batch({name: batch[name] for name in needed})
         )
 
-    def _compile(self, run_log: log.RunLog, train_state: state.TrainState) -> tuple[Callable, float]:
-        share = self.config.batch_size // jax.process_count()
-        side = self.config.data.image_size
+    def _stage_batches(self, config: cfg.Config, start_step: int, end: int | None) -> Iterator[loader.Batch]:
+        return loader.train_batches(
+            self.train_split,
+            config.data,
+            config.train_crop,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start_step,
+            num_steps=None if end is None else end - start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def _compile(self, run_log: log.RunLog, train_state: state.TrainState) -> tuple[list[Callable], float]:
+        """The step of every stage, so that no stage begins with a wait."""
+        began = time.perf_counter()
+        compiled = [self._compile_stage(stage, train_state) for stage in self.stages]
+        seconds = time.perf_counter() - began
+        steps = "the step" if len(compiled) == 1 else f"the steps of {len(compiled)} stages"
+        run_log.say(f"compiled {steps} in {log.duration(seconds)}")
+        return compiled, seconds
+
+    def _compile_stage(self, stage: System, train_state: state.TrainState) -> Callable:
+        share, side = self.config.batch_size // jax.process_count(), stage.config.data.image_size
         blank = {name: np.zeros((share,), np.int32) for name in ("label", "epoch", "index")}
         blank["image"] = np.zeros((share, side, side, 3), np.uint8)
-        began = time.perf_counter()
-        compiled = self.system.spread.train(self.system.train_step, train_state, self.system.spread.put_batch(blank))
-        seconds = time.perf_counter() - began
-        run_log.say(f"compiled the step in {log.duration(seconds)}")
-        return compiled, seconds
+        return stage.spread.train(stage.train_step, train_state, stage.spread.put_batch(blank))
 
     def _introduce(self, run_log: log.RunLog, budget: Budget, spent: Spent) -> None:
         config, split = self.config, self.train_split
@@ -249,25 +293,27 @@ class _Training:
             f"{config.model.name}: {parameters / 1e6:,.2f} M parameters, {split.num_classes:,} classes,"
             f" {config.precision}, {config.parallel} over {jax.device_count()} x {jax.devices()[0].device_kind}"
         )
+        sizes = ", ".join(str(stage.config.data.image_size) for stage in self.stages)
+        flops = [budget.meter.flops_per_step, *(flops for _, flops in budget.meter.later)]
         run_log.say(
-            f"{split.name} {split.split}: {split.num_examples:,} images at {config.data.image_size} px;"
+            f"{split.name} {split.split}: {split.num_examples:,} images at {sizes} px;"
             f" budget {config.budget}: {steps} of {config.batch_size} images,"
-            f" {budget.meter.flops_per_step / 1e9:,.1f} GFLOP each"
+            f" {', '.join(f'{each / 1e9:,.1f}' for each in flops)} GFLOP each"
         )
         run_log.say(f"workdir {self.place.path}")
         if spent.steps:
             run_log.say(f"resumed at step {spent.steps:,}, {100 * budget.progress(spent):.1f} % of the budget spent")
 
     def _finish(self, outcome: loop.Outcome) -> None:
-        """Scores the end of the run once more with predictions kept, and writes what the run came to."""
+        """Writes what the run came to; scores its end where an earlier process was ended before it could write."""
         if (self.place.path / RESULT).exists():
             return
         source = provenance.collect() | {"config": cfg.to_dict(self.config), "step": outcome.spent.steps}
-        rates, kept = self.evaluator.predict(outcome.state, source)
+        rates, kept = self.predicted or self.evaluator.predict(outcome.state, {})
         if jax.process_index() != 0:
             return
         path = self.place.predictions(self.config.data)
-        predictions.save(path, kept)
+        predictions.save(path, dataclasses.replace(kept, provenance=source))
         write_json(
             self.place.path / RESULT,
             {

@@ -140,6 +140,7 @@ class Sgd:
     nesterov: bool = False
     weight_decay: float = key(1e-4, 0.0)
     decay_mask: DecayMask = "all"  # all | no_norm_bias (no tensors of one axis) | kernels (`weight` of two axes up)
+    layer_decay: float = key(1.0, 0.0, 1.0)  # of the rate for each layer down from the head; 1: off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,11 +154,12 @@ class AdamW:
     eps: float = key(1e-8, 0.0)
     weight_decay: float = key(0.05, 0.0)
     decay_mask: DecayMask = "no_norm_bias"
+    layer_decay: float = key(1.0, 0.0, 1.0)  # of the rate for each layer down from the head; 1: off
 
 
 @dataclasses.dataclass(frozen=True)
 class Lamb:
-    """LAMB (You et al. 2020)."""
+    """LAMB (You et al. 2020). What apex and timm call by this name also clips the gradient: `clip_norm` of 1."""
 
     name: str = "lamb"
     learning_rate: float = key(5e-3, 0.0)
@@ -166,6 +168,8 @@ class Lamb:
     eps: float = key(1e-6, 0.0)
     weight_decay: float = key(0.02, 0.0)
     decay_mask: DecayMask = "no_norm_bias"
+    always_adapt: bool = False  # trust ratios as in the paper, for all; else, as apex and timm, for what decays
+    layer_decay: float = key(1.0, 0.0, 1.0)  # of the rate for each layer down from the head; 1: off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +183,7 @@ class RmsProp:
     eps: float = key(1e-3, 0.0)
     weight_decay: float = key(1e-5, 0.0)
     decay_mask: DecayMask = "no_norm_bias"
+    layer_decay: float = key(1.0, 0.0, 1.0)  # of the rate for each layer down from the head; 1: off
 
 
 Optimizer = Sgd | AdamW | Lamb | RmsProp
@@ -222,7 +227,45 @@ class Exponential:
     factor: float = key(0.97, 0.0, 1.0)
 
 
-Schedule = Cosine | Linear | Steps | Exponential
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """Linear warm-up, then the peak, times `factor` whenever the top-1 error of evaluations has stopped falling.
+
+    What the papers up to 2015 did by hand. The evaluation split steers the training then, so its error is no longer
+    that of unseen images: hold out a part of the training split for it, as in `data.eval_split = "train[99%:]"`.
+    """
+
+    name: str = "plateau"
+    warmup: float = key(0.0, 0.0, 1.0)
+    factor: float = key(0.1, 0.0, 1.0)
+    patience: int = key(3, 1)  # evaluations in a row without an improvement before a drop
+    min_delta: float = key(0.0, 0.0, 1.0)  # share of the images by which the best error must fall to be improved
+    drops: int = key(3, 0)  # the most there are
+
+
+Schedule = Cosine | Linear | Steps | Exponential | Plateau
+
+
+# --- loss (training/loss.py) -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Softmax:
+    """Cross-entropy of the softmax with the targets, which may be mixed or smoothed."""
+
+    name: str = "softmax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sigmoid:
+    """Binary cross-entropy of each class (Beyer et al. 2020; Wightman et al. 2021)."""
+
+    name: str = "sigmoid"
+    reduction: Literal["mean", "sum"] = "mean"  # over the classes of an image: timm's, big_vision's
+    threshold: float = key(0.0, 0.0, 1.0)  # targets above it become 1, the others 0; 0: targets stay as they are
+
+
+Loss = Softmax | Sigmoid
 
 
 # --- the rest --------------------------------------------------------------------------------------------------
@@ -234,6 +277,21 @@ class Model:
 
     name: str = "resnet50"
     options: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Progressive:
+    """Sizes and regularisation that grow in stages, each an equal share of the budget (Tan & Le 2021, sec. 4).
+
+    The last stage is as the other sections say. Stage s of S, counted from 1, has the size `image_size_from` +
+    (data.image_size - `image_size_from`) s / S, rounded down; all else rises evenly from the first stage to the last.
+    """
+
+    stages: int = key(1, 1)  # 1: off
+    image_size_from: int = key(128, 1)  # pixels; of a stage before the first
+    dropout_from: float = key(0.0, 0.0, 1.0)  # of the network's option `dropout`
+    mixup_from: float = key(0.0, 0.0)  # of augment.mixup
+    cutmix_from: float = key(0.0, 0.0)  # of augment.cutmix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,6 +316,8 @@ class Config:
     deterministic: bool = True  # choose only kernels that repeat bit for bit (GPU)
     clip_norm: float = key(0.0, 0.0)  # global norm of the gradient; 0: no clipping
     ema_decay: float = key(0.0, 0.0, 1.0)  # of an average of weights, evaluated in place of them; 0: none
+    ema_warmup: bool = False  # at update t the decay is no more than (1 + t) / (10 + t), TensorFlow's `num_updates`
+    max_filter_rms: float = key(0.0, 0.0)  # of a convolution's filter after an update (ZFNet); 0: any
     evaluate_every: str = "1ep"  # an amount in any unit of a budget
     log_every: int = key(20, 1)  # steps
     model: Model = Model()
@@ -267,6 +327,8 @@ class Config:
     augment: Augment = Augment()
     optimizer: Optimizer = Sgd()
     schedule: Schedule = Cosine()
+    loss: Loss = Softmax()
+    progressive: Progressive = Progressive()
     checkpoint: Checkpoint = Checkpoint()
 
 

@@ -227,6 +227,18 @@ def train_batches(
     return _read(dataclasses.replace(pieces, seed=seed, start_step=start_step, num_steps=steps))
 
 
+def in_turn(parts: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
+    """The batches of one part after another; threads and processes of a part start when the one before has ended."""
+    for part in parts:
+        _open.discard(part)  # what follows will close it
+    return _closed_at_exit(_in_turn(parts))
+
+
+def _in_turn(parts: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
+    for part in parts:
+        yield from part
+
+
 def eval_batches(
     split: Split, data: Data, spec: Crop, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:

@@ -42,28 +42,19 @@ class Evaluator:
 
     def rates(self, state: TrainState) -> dict[str, Any]:
         """Both error rates of a state, as a row of `metrics.jsonl`."""
-        rates, seconds = self._evaluate(state, None)
-        return {
-            "top1_error": rates.top1_error,
-            "top5_error": rates.top5_error,
-            "cross_entropy": rates.cross_entropy,
-            "top1_wrong": rates.top1_wrong,
-            "top5_wrong": rates.top5_wrong,
-            "evaluated": rates.images,
-            "evaluation_seconds": seconds,
-        }
+        began = time.perf_counter()
+        return as_row(self._evaluate(state, None), time.perf_counter() - began)
 
     def predict(self, state: TrainState, provenance: dict[str, Any]) -> tuple[ErrorRates, Predictions]:
         """Both error rates and the predictions of all processes' images, in the order of the split."""
         collector = Collector()
-        rates, _ = self._evaluate(state, collector)
+        rates = self._evaluate(state, collector)
         share = collector.predictions(provenance)
         if jax.process_count() == 1:
             return rates, share
         return rates, _merge_processes(share)
 
-    def _evaluate(self, state: TrainState, collector: Collector | None) -> tuple[ErrorRates, float]:
-        began = time.perf_counter()
+    def _evaluate(self, state: TrainState, collector: Collector | None) -> ErrorRates:
         params, stats = state.evaluated
         totals: dict[str, float] = {}
         bad = loader.BadRecords(self._split, self._config.data, self._say)
@@ -77,7 +68,7 @@ class Evaluator:
                 totals[name] = totals.get(name, 0) + value.item()
             if collector is not None:
                 self._collect(collector, host, predictions)
-        return ErrorRates.from_counts(totals, totals["cross_entropy"]), time.perf_counter() - began
+        return ErrorRates.from_counts(totals, totals["cross_entropy"])
 
     def _batches(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
         batches = loader.eval_batches(
@@ -98,6 +89,19 @@ class Evaluator:
         counted = host["weight"] > 0
         ids = [self._split.records[i].id if ok else "" for i, ok in zip(host["index"], counted, strict=True)]
         collector.add(ids, host["label"], top5, logits, host["weight"])
+
+
+def as_row(rates: ErrorRates, seconds: float) -> dict[str, Any]:
+    """Error rates that took `seconds` to measure, as a row of `metrics.jsonl`."""
+    return {
+        "top1_error": rates.top1_error,
+        "top5_error": rates.top5_error,
+        "cross_entropy": rates.cross_entropy,
+        "top1_wrong": rates.top1_wrong,
+        "top5_wrong": rates.top5_wrong,
+        "evaluated": rates.images,
+        "evaluation_seconds": seconds,
+    }
 
 
 def _merge_processes(share: Predictions) -> Predictions:

@@ -66,20 +66,42 @@ class Meter:
       batch_size: images in a step, over all devices.
       num_examples: images in an epoch.
       flops_per_step: floating point operations of a step, over all devices (models/counting.py).
+      later: (number of steps before it, operations of its steps) of each further stage of a run whose steps change
+        (training/progressive.py), in order.
     """
 
     batch_size: int
     num_examples: int
     flops_per_step: int
+    later: tuple[tuple[int, int], ...] = ()
 
     def spent(self, steps: int, seconds: float) -> Spent:
         """What `steps` steps that took `seconds` of training time have used."""
         images = steps * self.batch_size
-        return Spent(steps, images, images / self.num_examples, float(steps * self.flops_per_step), seconds)
+        return Spent(steps, images, images / self.num_examples, float(self._flops(steps)), seconds)
 
-    def per_step(self, unit: Unit) -> float:
-        """What a step spends of `unit`; zero for seconds, which no arithmetic knows."""
-        return self.spent(1, 0.0).of(unit)
+    def stage(self, steps: int) -> int:
+        """The stage, from 0, of the step that follows `steps` others."""
+        return sum(steps >= first for first, _ in self.later)
+
+    def steps_to(self, amount: Amount) -> int | None:
+        """Steps until `amount` is spent, at least one; None for seconds, which no arithmetic knows."""
+        if amount.unit == "s":
+            return None
+        before, cost = 0, self.spent(1, 0.0).of(amount.unit)
+        for first, flops in self.later if amount.unit == "flop" else ():
+            if self._flops(first) < amount.value:
+                before, cost = first, flops
+        rest = amount.value - self.spent(before, 0.0).of(amount.unit)
+        # A relative slack of 1e-12, so that 3 steps of 0.1 epochs make 0.3 epochs and not a fourth step.
+        return before + max(1, math.ceil(rest / cost * (1 - 1e-12)))
+
+    def _flops(self, steps: int) -> int:
+        total, before = steps * self.flops_per_step, self.flops_per_step
+        for first, flops in self.later:
+            total += max(0, steps - first) * (flops - before)
+            before = flops
+        return total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +118,7 @@ class Budget:
     @property
     def total_steps(self) -> int | None:
         """Steps until the budget is spent: the step that reaches it is the last. None for a budget of seconds."""
-        per_step = self.meter.per_step(self.amount.unit)
-        if not per_step:
-            return None
-        # A relative slack of 1e-12, so that 3 steps of 0.1 epochs make 0.3 epochs and not a fourth step.
-        return max(1, math.ceil(self.amount.value / per_step * (1 - 1e-12)))
+        return self.meter.steps_to(self.amount)
 
     def finished(self, spent: Spent) -> bool:
         """Whether nothing is left to spend."""

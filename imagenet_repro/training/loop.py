@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from imagenet_repro.training.budget import Amount, Budget, Every, Spent
 from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import Agreement, StopSignal, TrainingClock
 from imagenet_repro.training.log import METRICS, RunLog, duration
+from imagenet_repro.training.schedule import Moment, Watch
 from imagenet_repro.training.state import TrainState
 
 IN_FLIGHT = 2  # steps handed to the devices before their results are read; keeps the clock and the stops honest
@@ -28,23 +29,25 @@ class Job:
 
     Attributes:
       state: on the devices.
-      step: compiled, `(state, batch, progress) -> (state, measures)`.
+      steps: compiled, `(state, batch, moment) -> (state, measures)`, one for each stage of `budget.meter`.
       batches: (host batch, device batch) from the step that `spent` names.
-      evaluate: error rates of a state, as a row of `metrics.jsonl` with `top1_error`.
+      evaluate: error rates of a state, as a row of `metrics.jsonl` with `top1_error`; told whether it is the last.
       name_images: the data set's ids of records, for a message.
+      known: what the checkpoint that a run goes on from held beside the state (`_Run._save`); empty for a new run.
     """
 
     config: cfg.Config
     state: TrainState
-    step: Callable
+    steps: Sequence[Callable]
     batches: Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]
-    evaluate: Callable[[TrainState], dict[str, Any]]
+    evaluate: Callable[[TrainState, bool], dict[str, Any]]
     name_images: Callable[[np.ndarray], list[str]]
     budget: Budget
     spent: Spent
     checkpoints: Checkpoints
     bad_records: BadRecords
     log: RunLog
+    known: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,19 +85,23 @@ class _Run:
         self.pending: collections.deque = collections.deque()
         self.window = _Window(job.config.batch_size, job.spent)
         self.saved_step = job.spent.steps
+        self.watch = Watch(job.config.schedule, **job.known.get("plateau", {}))
 
     def go(self) -> Outcome:
         budget = self.job.budget
-        stopping = False
+        stopping = evaluating = False
+        if self.job.known.get("evaluation_due"):
+            self._evaluate()
         self.clock.start()
         while not budget.finished(self.spent) and not stopping:
             self._take_step()
             stopping = self._agree()
+            evaluating = self.evaluation.due(self.spent) or budget.finished(self.spent)
             if not stopping:
-                self._events()
+                self._events(evaluating)
         self._drain()
         if self.saved_step != self.spent.steps:
-            self._save(None)
+            self._save(None, evaluation_due=evaluating or budget.finished(self.spent))
         self.job.checkpoints.wait()
         return Outcome(self.state, self.spent, (self.stop.received or "a signal elsewhere") if stopping else None)
 
@@ -102,8 +109,9 @@ class _Run:
         host, device = next(self.job.batches)
         self.job.bad_records.update(host)
         self.job.bad_records.check()
-        progress = np.float32(self.job.budget.progress(self.spent))
-        self.state, measures = self.job.step(self.state, device, progress)
+        moment = Moment(np.float32(self.job.budget.progress(self.spent)), np.float32(self.watch.scale))
+        step = self.job.steps[self.job.budget.meter.stage(self.spent.steps)]
+        self.state, measures = step(self.state, device, moment)
         steps = self.spent.steps + 1
         self.pending.append((steps, host["index"], measures))
         if len(self.pending) > IN_FLIGHT:
@@ -114,8 +122,9 @@ class _Run:
         """Waits for the oldest step in flight and looks at what it measured."""
         step, index, measures = self.pending.popleft()
         values = {name: float(value) for name, value in jax.device_get(measures).items()}
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
-            self._diverged(step, index, values)
+        minimised = values.get("objective", values["loss"])
+        if not (math.isfinite(minimised) and math.isfinite(values["gradient_norm"])):
+            self._diverged(step, index, values | {"loss": minimised})
         self.window.add(values)
         if step % self.job.config.log_every == 0:
             self._report(self.job.budget.meter.spent(step, self.clock.seconds))
@@ -147,29 +156,36 @@ class _Run:
             " A lower learning rate, a longer warm-up or config.clip_norm may help"
         )
 
-    def _events(self) -> None:
-        evaluating = self.evaluation.due(self.spent) or self.job.budget.finished(self.spent)
+    def _events(self, evaluating: bool) -> None:
         saving = self.saving.due(self.spent)
         self.job.checkpoints.check()
         if evaluating or saving:
             self._drain()
+            evaluating |= self.job.budget.finished(self.spent)  # by the seconds that the steps in flight took
             with self.clock.paused():
                 self._save(self._evaluate() if evaluating else None)
 
     def _evaluate(self) -> float:
-        row = self.job.evaluate(self.state)
+        row = self.job.evaluate(self.state, self.job.budget.finished(self.spent))
         self.job.log.write("eval", self.spent.steps, **_spent_row(self.job.budget, self.spent), **row)
         progress = 100 * self.job.budget.progress(self.spent)
         self.job.log.say(
             f"evaluated at {progress:.0f} %: top-1 error {100 * row['top1_error']:.2f} %,"
             f" top-5 error {100 * row['top5_error']:.2f} % of {row['evaluated']:,} images"
         )
+        if self.watch.look(row["top1_error"]):
+            self.job.log.write("event", self.spent.steps, event="plateau", scale=self.watch.scale)
+            self.job.log.say(
+                f"the error has stopped falling: the learning rate is now {self.watch.scale:g} of its peak"
+            )
         return row["top1_error"]
 
-    def _save(self, top1_error: float | None) -> None:
+    def _save(self, top1_error: float | None, *, evaluation_due: bool = False) -> None:
+        """Saves; `evaluation_due` has the run that goes on from here begin with the evaluation that a stop put off."""
         if not all_finite(self.state.params):
             self._diverged(self.spent.steps, np.asarray([], np.int32), {"loss": math.nan, "gradient_norm": math.nan})
         info = {"steps": self.spent.steps, "seconds": self.spent.seconds}
+        info |= {"evaluation_due": evaluation_due, "plateau": self.watch.known}
         self.job.checkpoints.save(self.spent.steps, self.state, info, top1_error)
         self.saved_step = self.spent.steps
 
@@ -212,6 +228,8 @@ class _Window:
             "learning_rate": self._values[-1]["learning_rate"],
             "images_per_second": (spent.images - self._since.images) / seconds if seconds > 0 else 0.0,
         }
+        if "objective" in self._values[-1]:
+            row["objective"] = float(np.mean([v["objective"] for v in self._values]))
         self._values, self._since = [], spent
         return row
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from imagenet_repro.models.layers import WithAuxiliary
+
 Tensors = dict[str, Any]  # arrays by the name they have in the module, such as "layer1.0.conv1.weight"
 
 
@@ -14,7 +16,8 @@ class Network:
     """The module split once, in training and in evaluation mode.
 
     Args:
-      model: a module of `models.create`; it is not changed by anything done here afterwards.
+      model: a module of `models.create`, or of `models.abstract` where it is only to be trained, from parameters of
+        elsewhere; it is not changed by anything done here afterwards.
       cross_device_norm: whether batch norm takes its statistics over the axis "data" and not over one device's share.
     """
 
@@ -36,16 +39,19 @@ class Network:
 
     def train(
         self, params: Tensors, stats: Tensors, key: PRNGKeyArray, images: Float[Array, "b h w 3"]
-    ) -> tuple[Float[Array, "b classes"], Tensors]:
-        """Logits in training mode and the updated running statistics; `key` drives dropout and the like."""
+    ) -> tuple[Float[Array, "b classes"] | WithAuxiliary, Tensors]:
+        """Logits in training mode and the updated running statistics; `key` drives dropout and the like.
+
+        A network with auxiliary heads gives their logits too, and the weight of their losses.
+        """
         model = nnx.merge(
             self._train_def,
             nest(self._params_shape, params),
             nest(self._stats_shape, stats),
             reseed(self._rngs, key),
         )
-        logits = model(images)
-        return logits, flat(nnx.state(model, nnx.BatchStat))
+        output = model(images)
+        return output, flat(nnx.state(model, nnx.BatchStat))
 
     def evaluate(self, params: Tensors, stats: Tensors, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Logits in evaluation mode, float32."""
@@ -68,7 +74,9 @@ def reseed(rngs: nnx.State, key: PRNGKeyArray) -> nnx.State:
     """Random streams that start anew from `key`, each from a key of its own."""
     leaves, structure = jax.tree.flatten(rngs)
     fresh = [
-        jax.random.fold_in(key, i) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.zeros_like(leaf)
+        jax.random.fold_in(key, i)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else jnp.zeros(leaf.shape, leaf.dtype)
         for i, leaf in enumerate(leaves)
     ]
     return jax.tree.unflatten(structure, fresh)

@@ -7,20 +7,29 @@ import jax.numpy as jnp
 import optax
 
 from imagenet_repro import config as cfg
+from imagenet_repro.errors import UserError
 
 Parameters = dict[str, jax.Array]
 
 
-def create(spec: cfg.Optimizer, clip_norm: float = 0.0) -> optax.GradientTransformationExtraArgs:
+def create(
+    spec: cfg.Optimizer, clip_norm: float = 0.0, layers: dict[str, int] | None = None
+) -> optax.GradientTransformationExtraArgs:
     """The transformation of gradients into updates; `update(..., rate=r)` takes the step's learning rate.
 
     Args:
       spec: a section `optimizer`.
       clip_norm: largest global norm of the gradient, before anything else sees it; 0 for no clipping.
+      layers: each parameter's place in the depth of the network, from 0 at the input; None where nobody defined it.
+
+    Raises:
+      UserError: `layer_decay` is asked for and there are no `layers`.
 
     Sources: SGD with L2 decay, v <- m v + g, w <- w - r v, as PyTorch has it; AdamW, Loshchilov & Hutter 2019;
-    LAMB, You et al. 2020, algorithm 2; RMSProp as in TensorFlow 1 (epsilon inside the root, mean square starting at
-    one, the rate inside the momentum's sum), which the Inception and EfficientNet papers used.
+    LAMB, You et al. 2020, algorithm 2, or, without `always_adapt`, as apex and timm have it, which trained "ResNet
+    strikes back": what does not decay gets Adam's update, without a trust ratio; RMSProp as in TensorFlow 1 (epsilon
+    inside the root, mean square starting at one, the rate inside the momentum's sum), which the Inception and
+    EfficientNet papers used; layer-wise decay, Clark et al. 2020 (ELECTRA), as BEiT and ConvNeXt have it.
     """
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     decay = optax.add_decayed_weights(spec.weight_decay, mask=decay_mask(spec.decay_mask))
@@ -31,10 +40,28 @@ def create(spec: cfg.Optimizer, clip_norm: float = 0.0) -> optax.GradientTransfo
         parts = [decay, rms, scale_by_rate(), optax.trace(spec.momentum)]
     elif isinstance(spec, cfg.Lamb):
         adam = optax.scale_by_adam(spec.b1, spec.b2, spec.eps)
-        parts = [adam, decay, optax.scale_by_trust_ratio(), scale_by_rate()]
+        parts = [adam, decay, _trust_ratio(spec), scale_by_rate()]
     else:
         parts = [optax.scale_by_adam(spec.b1, spec.b2, spec.eps), decay, scale_by_rate()]
+    if spec.layer_decay != 1:
+        if layers is None:
+            raise UserError(
+                "config.optimizer.layer_decay: this network defines no layers; it must be 1 (ViT and ConvNeXt do)"
+            )
+        parts.append(scale_by_layer(spec.layer_decay, layers))
     return optax.chain(*clip, *parts)
+
+
+def _trust_ratio(spec: cfg.Lamb) -> optax.GradientTransformation:
+    adapted = decay_mask(spec.decay_mask) if spec.weight_decay else lambda params: dict.fromkeys(params, False)
+    ratio = optax.scale_by_trust_ratio()
+    return ratio if spec.always_adapt else optax.masked(ratio, adapted)
+
+
+def scale_by_layer(decay: float, layers: dict[str, int]) -> optax.GradientTransformation:
+    """Multiplies the updates of layer l by `decay` ** (L - l), where L is the highest of `layers`, the head's."""
+    last = max(layers.values())
+    return optax.stateless(lambda updates, _: {k: decay ** (last - layers[k]) * u for k, u in updates.items()})
 
 
 def scale_by_rate() -> optax.GradientTransformationExtraArgs:
@@ -58,3 +85,18 @@ def decay_mask(name: cfg.DecayMask) -> Callable[[Parameters], dict[str, bool]]:
         return jnp.ndim(value) > 1 and (name == "no_norm_bias" or path.endswith("weight"))
 
     return lambda params: {path: decays(path, value) for path, value in params.items()}
+
+
+def bound_filters(params: Parameters, max_rms: float) -> Parameters:
+    """Scales every filter of a convolution whose root mean square exceeds `max_rms` back to it.
+
+    Zeiler & Fergus 2013, sec. 3. A filter is the part of a `weight` [height, width, in, out] that makes one output.
+    """
+
+    def bound(name: str, value: jax.Array) -> jax.Array:
+        if not (name.endswith("weight") and jnp.ndim(value) == 4):
+            return value
+        rms = jnp.sqrt(jnp.mean(jnp.square(value), axis=(0, 1, 2), keepdims=True))
+        return value * (max_rms / jnp.maximum(rms, max_rms))
+
+    return {name: bound(name, value) for name, value in params.items()}

@@ -17,11 +17,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.training.network import Tensors
+from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, EvalStep, TrainStep
 
 WHOLE = PartitionSpec()
 SHARE = PartitionSpec(AXIS)
+START = Moment(np.float32(0))  # a step is compiled for the shapes of a moment, whichever it is
 
 
 def create(mode: str, *, deterministic: bool = True) -> "ShardMap | Pmap | Fsdp":
@@ -62,9 +64,9 @@ class ShardMap:
         return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
     def train(self, step: TrainStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """The compiled step, `(state, batch, progress) -> (state, measures)`; the state's buffers are reused."""
+        """The compiled step, `(state, batch, moment) -> (state, measures)`; the state's buffers are reused."""
         mapped = jax.shard_map(step, mesh=self.mesh, in_specs=(WHOLE, SHARE, WHOLE), out_specs=WHOLE, check_vma=False)
-        return self._compile(jax.jit(mapped, donate_argnums=0), state, batch, np.float32(0))
+        return self._compile(jax.jit(mapped, donate_argnums=0), state, batch, START)
 
     def evaluate(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """The compiled `(params, stats, batch) -> (counts, predictions)`."""
@@ -93,7 +95,7 @@ class Pmap(ShardMap):
     def train(self, step: TrainStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """As for `ShardMap`."""
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
-        return self._compile(mapped, state, batch, np.float32(0))
+        return self._compile(mapped, state, batch, START)
 
     def evaluate(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """As for `ShardMap`."""
@@ -126,14 +128,14 @@ class Fsdp(ShardMap):
         )
         places = self.state_sharding(state)
 
-        def spread_step(state: TrainState, batch: dict[str, jax.Array], progress: jax.Array) -> tuple:
+        def spread_step(state: TrainState, batch: dict[str, jax.Array], moment: Moment) -> tuple:
             # Only what the gradient needs goes into the mapped part: the rest must never be gathered.
             needed = TrainState(state.step, state.params, state.stats, (), {}, state.rng)
             found = gradients(needed, batch)
-            new, measures = step.update(state, *found, progress)
+            new, measures = step.update(state, *found, moment)
             return lax.with_sharding_constraint(new, places), measures
 
-        return self._compile(jax.jit(spread_step, donate_argnums=0), state, batch, np.float32(0))
+        return self._compile(jax.jit(spread_step, donate_argnums=0), state, batch, START)
 
     def evaluate(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """As for `ShardMap`."""

@@ -1,9 +1,21 @@
-"""Learning rates as functions of progress, and of nothing else."""
+"""Learning rates as functions of progress, and of nothing else but, for `plateau`, the errors of evaluations."""
+
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from imagenet_repro import config as cfg
+
+
+class Moment(NamedTuple):
+    """When a step is taken, handed to the compiled step as data."""
+
+    # A NamedTuple of shapes is a valid argument too, so no annotation names a shape here.
+    progress: Any  # float32 [], share of the budget spent before the step
+    scale: Any = np.float32(1)  # float32 [], what the drops of a plateau have left of the rate
 
 
 def rate(spec: cfg.Schedule, progress: Float[Array, ""]) -> Float[Array, ""]:
@@ -15,7 +27,8 @@ def rate(spec: cfg.Schedule, progress: Float[Array, ""]) -> Float[Array, ""]:
 
     Returns:
       A float32 in [0, 1]. During the warm-up it is `progress / warmup`; a decay that is a curve (cosine, linear)
-      starts where the warm-up ends, one in stairs counts from the start of the run.
+      starts where the warm-up ends, one in stairs counts from the start of the run. The drops of `plateau` are
+      not in it: `Moment.scale` is.
     """
     after = jnp.clip((progress - spec.warmup) / max(1.0 - spec.warmup, 1e-9), 0.0, 1.0)
     if isinstance(spec, cfg.Cosine):
@@ -24,7 +37,55 @@ def rate(spec: cfg.Schedule, progress: Float[Array, ""]) -> Float[Array, ""]:
         decayed = spec.final + (1 - spec.final) * (1 - after)
     elif isinstance(spec, cfg.Steps):
         decayed = spec.factor ** jnp.sum(progress >= jnp.asarray(spec.boundaries)).astype(jnp.float32)
-    else:
+    elif isinstance(spec, cfg.Exponential):
         decayed = spec.factor ** jnp.floor(progress / spec.every)
+    else:
+        decayed = jnp.ones_like(progress)
     warming = progress / max(spec.warmup, 1e-9)
     return jnp.where(progress < spec.warmup, warming, decayed)
+
+
+# optax.contrib.reduce_on_plateau looks at a value given to every update, inside the compiled step. Ours is known on
+# the host, once in many steps, and a step compiled for it would hold a count of evaluations in the optimizer's state.
+@dataclasses.dataclass
+class Watch:
+    """Watches the evaluations of a run whose schedule is `plateau`; any other schedule it leaves alone.
+
+    Every process sees the same errors, which are counted over all of them, and so decides the same.
+
+    Args:
+      spec: the section `schedule`.
+      best: lowest top-1 error so far that was an improvement, in [0, 1]; None before the first evaluation.
+      stalled: evaluations since then, or since the last drop.
+      dropped: drops so far.
+    """
+
+    spec: cfg.Schedule
+    best: float | None = None
+    stalled: int = 0
+    dropped: int = 0
+
+    @property
+    def scale(self) -> float:
+        """What the drops have left of the rate."""
+        return self.spec.factor**self.dropped if isinstance(self.spec, cfg.Plateau) else 1.0
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """All but `spec`, for a checkpoint, as JSON values."""
+        if not isinstance(self.spec, cfg.Plateau):
+            return {}
+        return {"best": self.best, "stalled": self.stalled, "dropped": self.dropped}
+
+    def look(self, error: float) -> bool:
+        """Takes in the top-1 error of an evaluation; tells whether the rate drops now."""
+        if not isinstance(self.spec, cfg.Plateau):
+            return False
+        if self.best is None or error < self.best - self.spec.min_delta:
+            self.best, self.stalled = error, 0
+            return False
+        self.stalled += 1
+        if self.stalled < self.spec.patience or self.dropped == self.spec.drops:
+            return False
+        self.stalled, self.dropped = 0, self.dropped + 1
+        return True

@@ -8,16 +8,20 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from imagenet_repro import config as cfg
 from imagenet_repro import metrics
 from imagenet_repro.data import augment
-from imagenet_repro.training import schedule
+from imagenet_repro.models.layers import WithAuxiliary
+from imagenet_repro.training import loss, schedule
 from imagenet_repro.training.network import Network, Tensors
+from imagenet_repro.training.optimizer import bound_filters
+from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
 
 AXIS = "data"
+MEANS = ("loss", "objective")  # the measures that are means over images, and not counts
 Batch = dict[str, Any]  # of data/loader.py, as arrays on the device
 
 
@@ -35,7 +39,7 @@ class Whole:
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as compilation caches want it
 class TrainStep:
-    """`step(state, batch, progress) -> (state, measures)`, in two halves that `fsdp` spreads differently.
+    """`step(state, batch, moment) -> (state, measures)`, in two halves that `fsdp` spreads differently.
 
     Args:
       network: what is trained.
@@ -49,22 +53,21 @@ class TrainStep:
     num_classes: int
     optimizer: optax.GradientTransformationExtraArgs
 
-    def __call__(
-        self, state: TrainState, batch: Batch, progress: Float[Array, ""]
-    ) -> tuple[TrainState, dict[str, Array]]:
+    def __call__(self, state: TrainState, batch: Batch, moment: Moment) -> tuple[TrainState, dict[str, Array]]:
         """One device's step; every device leaves it with the same state.
 
         Args:
           state: the same on every device.
           batch: this device's share.
-          progress: share of the budget spent before this step.
+          moment: when this step is taken.
 
         Returns:
           The next state, and over the whole batch: `loss` (mean), `top1_correct` and `top5_correct` (counts against
-          the heavier label where labels are mixed), `gradient_norm`, `learning_rate`.
+          the heavier label where labels are mixed), `gradient_norm`, `learning_rate`. All are the main head's; where
+          there are auxiliary ones, `objective` is the loss with theirs, whose gradient is taken.
         """
         gradients, stats, measures = self.gradients(state, batch)
-        return self.update(state, gradients, stats, measures, progress)
+        return self.update(state, gradients, stats, measures, moment)
 
     def gradients(
         self, state: TrainState, batch: Batch, holding: Any = None
@@ -81,8 +84,8 @@ class TrainStep:
         def part(stats: Tensors, inputs: tuple[Array, Batch]) -> tuple[Tensors, tuple[Tensors, dict[str, Array]]]:
             number, share = inputs
             part_key = jax.random.fold_in(jax.random.fold_in(key, lax.axis_index(AXIS)), number)
-            loss = jax.value_and_grad(self._loss, has_aux=True)
-            (_, (stats, measures)), gradients = loss(state.params, stats, part_key, share, holding.gather)
+            objective = jax.value_and_grad(self._loss, has_aux=True)
+            (_, (stats, measures)), gradients = objective(state.params, stats, part_key, share, holding.gather)
             return stats, (gradients, measures)
 
         if self.config.accumulate == 1:
@@ -93,10 +96,8 @@ class TrainStep:
             stats, gradients, measures = _scan_sum(part, state.stats, parts, self.config.accumulate)
         scale = 1.0 / self.config.accumulate
         gradients = holding.reduce(jax.tree.map(lambda g: g * scale, gradients))
-        measures = {"loss": measures["loss"] * scale} | {k: v for k, v in measures.items() if k != "loss"}
-        stats = lax.pmean(stats, AXIS)
-        loss = lax.pmean(measures.pop("loss"), AXIS)
-        return gradients, stats, {"loss": loss} | lax.psum(measures, AXIS)
+        means = {name: measures.pop(name) * scale for name in MEANS if name in measures}
+        return gradients, lax.pmean(stats, AXIS), lax.pmean(means, AXIS) | lax.psum(measures, AXIS)
 
     def update(
         self,
@@ -104,18 +105,26 @@ class TrainStep:
         gradients: Tensors,
         stats: Tensors,
         measures: dict[str, Array],
-        progress: Float[Array, ""],
+        moment: Moment,
     ) -> tuple[TrainState, dict[str, Array]]:
         """The state after the optimizer, and `measures` with what it did."""
-        rate = self.config.optimizer.learning_rate * schedule.rate(self.config.schedule, progress)
+        config = self.config
+        rate = config.optimizer.learning_rate * schedule.rate(config.schedule, moment.progress) * moment.scale
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params, rate=rate)
         params = optax.apply_updates(state.params, updates)
+        if config.max_filter_rms:
+            params = bound_filters(params, config.max_filter_rms)
         ema = state.ema
         if ema:
-            new = {"params": params, "stats": stats}
-            ema = optax.incremental_update(new, ema, 1.0 - self.config.ema_decay)
+            ema = optax.incremental_update({"params": params, "stats": stats}, ema, self._share_of_new(state.step))
         measures = measures | {"gradient_norm": optax.tree.norm(gradients), "learning_rate": rate}
         return TrainState(state.step + 1, params, stats, opt_state, ema, state.rng), measures
+
+    def _share_of_new(self, step: Int[Array, ""]) -> float | Float[Array, ""]:
+        """One minus the average's decay at the update that follows `step` others."""
+        share = 1.0 - self.config.ema_decay
+        # t counts this update too, as in the code of EfficientNet; 1 - (1 + t) / (10 + t) is 9 / (10 + t).
+        return jnp.maximum(share, 9.0 / (11.0 + step)) if self.config.ema_warmup else share
 
     def _split(self, x: Array) -> Array:
         return x.reshape(self.config.accumulate, x.shape[0] // self.config.accumulate, *x.shape[1:])
@@ -132,12 +141,15 @@ class TrainStep:
             spec=self.config.augment,
             num_classes=self.num_classes,
         )
-        logits, stats = self.network.train(gather(params), stats, key, images)
-        loss = metrics.cross_entropy(logits, targets).mean()
+        output, stats = self.network.train(gather(params), stats, key, images)
+        logits, auxiliary, weight = output if isinstance(output, WithAuxiliary) else (output, (), 0.0)
+        main, *others = (loss.per_image(self.config.loss, head, targets).mean() for head in (logits, *auxiliary))
+        objective = main + weight * sum(others) if others else main
         counts = metrics.correct_counts(
             logits, jnp.argmax(targets, -1).astype(jnp.int32), jnp.ones(len(logits), jnp.float32)
         )
-        return loss, (stats, {"loss": loss, **{k: counts[k] for k in ("top1_correct", "top5_correct")}})
+        measures = {"loss": main, **{k: counts[k] for k in ("top1_correct", "top5_correct")}}
+        return objective, (stats, measures | ({"objective": objective} if others else {}))
 
 
 def _scan_sum(part: Callable, stats: Tensors, parts: Batch, number: int) -> tuple[Tensors, Tensors, dict[str, Array]]:

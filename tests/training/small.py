@@ -6,27 +6,32 @@ import numpy as np
 from flax import nnx
 
 from imagenet_repro import config as cfg
-from imagenet_repro.models.layers import BatchNorm, Conv, Dropout, Linear, relu
+from imagenet_repro.models.layers import BatchNorm, Conv, Dropout, Linear, WithAuxiliary, relu
 from imagenet_repro.training import optimizer, parallel, state, step
 from imagenet_repro.training.network import Network
+from imagenet_repro.training.schedule import Moment
 
 SIDE, CLASSES = 8, 10
 
 
 class Small(nnx.Module):
-    """Convolution, batch norm, and two linear layers, one of them large enough for fsdp to cut."""
+    """Convolution, batch norm, and two linear layers, one of them large enough for fsdp to cut; auxiliary heads."""
 
-    def __init__(self, dropout: float, rngs: nnx.Rngs):
+    def __init__(self, dropout: float, rngs: nnx.Rngs, heads: int = 0):
         self.conv = Conv(3, 16, 3, padding=1, bias=False, rngs=rngs)
         self.norm = BatchNorm(16)
         self.fc1 = Linear(SIDE * SIDE * 16, 64, rngs=rngs)
         self.drop = Dropout(dropout, rngs=rngs)
         self.fc2 = Linear(64, CLASSES, rngs=rngs)
+        self.heads = nnx.List([Linear(16, CLASSES, rngs=rngs) for _ in range(heads)])
+        self.deterministic = False
 
     def __call__(self, x):
         x = relu(self.norm(self.conv(x)))
+        auxiliary = tuple(head(x.mean((1, 2))) for head in self.heads)
         x = self.drop(relu(self.fc1(x.reshape(len(x), -1))))
-        return self.fc2(x).astype(jnp.float32)
+        logits = self.fc2(x).astype(jnp.float32)
+        return WithAuxiliary(logits, auxiliary, 0.3) if auxiliary and not self.deterministic else logits
 
 
 def config(**settings):
@@ -34,8 +39,8 @@ def config(**settings):
     return cfg.resolve(base | settings)
 
 
-def network(dropout=0.0, cross_device_norm=False):
-    return Network(Small(dropout, nnx.Rngs(0)), cross_device_norm=cross_device_norm)
+def network(dropout=0.0, cross_device_norm=False, heads=0):
+    return Network(Small(dropout, nnx.Rngs(0), heads), cross_device_norm=cross_device_norm)
 
 
 def batch(number, size=32):
@@ -63,5 +68,5 @@ def train(config, mode, steps=3, **options):
     placed = spread.put_state(first)
     compiled = spread.train(train_step, placed, spread.put_batch(batch(0)))
     for number in range(steps):
-        placed, measures = compiled(placed, spread.put_batch(batch(number)), np.float32(number / 10))
+        placed, measures = compiled(placed, spread.put_batch(batch(number)), Moment(np.float32(number / 10)))
     return jax.device_get((placed, measures))

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from imagenet_repro import config as cfg
+from imagenet_repro.errors import UserError
 from imagenet_repro.training import optimizer
 
 RATES = [0.1, 0.1, 0.02, 0.05]
 
 
-def ours(spec, start, gradients, clip_norm=0.0):
-    tx = optimizer.create(spec, clip_norm)
+def ours(spec, start, gradients, clip_norm=0.0, layers=None):
+    tx = optimizer.create(spec, clip_norm, layers)
     params = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
     state = tx.init(params)
     for rate, gradient in zip(RATES, gradients, strict=True):
@@ -57,16 +58,21 @@ def test_adamw_decays_apart_from_the_gradient_and_spares_scales_and_biases(probl
         np.testing.assert_allclose(found[name], w, rtol=1e-4, atol=1e-5)
 
 
-def test_lamb_scales_each_tensor_by_its_trust_ratio(problem):
+@pytest.mark.parametrize(
+    ("mask", "always", "adapted"), [("all", False, 3), ("no_norm_bias", False, 2), ("no_norm_bias", True, 3)]
+)
+def test_lamb_scales_each_tensor_that_decays_or_each_by_its_trust_ratio(problem, mask, always, adapted):
     start, gradients = problem
-    found = ours(cfg.Lamb(weight_decay=0.1, decay_mask="all"), start, gradients)
+    found = ours(cfg.Lamb(weight_decay=0.1, decay_mask=mask, always_adapt=always), start, gradients)
+    names = ["conv.weight", "pos_embed", "norm.weight"][:adapted]
     for name, w in start.items():
         m, v = np.zeros_like(w), np.zeros_like(w)
         for t, (rate, gradient) in enumerate(zip(RATES, gradients, strict=True), 1):
             m = 0.9 * m + 0.1 * gradient[name]
             v = 0.999 * v + 0.001 * gradient[name] ** 2
-            step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-6) + 0.1 * w
-            w = w - rate * np.linalg.norm(w) / np.linalg.norm(step) * step
+            step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-6) + 0.1 * w * (w.ndim > 1 or mask == "all")
+            ratio = np.linalg.norm(w) / np.linalg.norm(step) if name in names else 1.0
+            w = w - rate * ratio * step
         np.testing.assert_allclose(found[name], w, rtol=1e-4, atol=1e-5)
 
 
@@ -105,3 +111,49 @@ def test_masks_name_what_decays():
     decaying = {name: [k for k, v in optimizer.decay_mask(name)(params).items() if v] for name in
                 ("all", "no_norm_bias", "kernels")}  # fmt: skip
     assert decaying == {"all": list(params), "no_norm_bias": ["a.weight", "token"], "kernels": ["a.weight"]}
+
+
+LAYERS = {"conv.weight": 0, "norm.weight": 2, "pos_embed": 3}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "rmsprop"])
+def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, name):
+    """A rate per parameter: each must end where a run of its own at that rate does."""
+    start, gradients = problem
+    settings = {"name": name, "weight_decay": 0.0}
+    found = ours(
+        cfg.resolve({"optimizer": settings | {"layer_decay": 0.7}}).optimizer, start, gradients, layers=LAYERS
+    )
+    plain = optimizer.create(cfg.resolve({"optimizer": settings}).optimizer)
+    for key, layer in LAYERS.items():
+        params = {key: jnp.asarray(start[key], jnp.float32)}
+        state = plain.init(params)
+        for rate, gradient in zip(RATES, gradients, strict=True):
+            updates, state = plain.update(
+                {key: jnp.asarray(gradient[key], jnp.float32)},
+                state,
+                params,
+                rate=jnp.float32(rate * 0.7 ** (3 - layer)),
+            )
+            params = jax.tree.map(jnp.add, params, updates)
+        np.testing.assert_allclose(found[key], params[key], rtol=1e-4, atol=1e-5)
+
+
+def test_layer_decay_needs_layers():
+    with pytest.raises(UserError, match=r"config\.optimizer\.layer_decay: this network defines no layers"):
+        optimizer.create(cfg.AdamW(layer_decay=0.9))
+
+
+def test_filters_above_the_bound_come_back_to_it_and_others_stay():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 3, 4, 6)).astype(np.float32)
+    kernel *= np.asarray([0.01, 0.05, 0.1, 0.2, 1, 10]) / np.sqrt(np.square(kernel).mean((0, 1, 2)))
+    params = {"c.weight": kernel, "fc.weight": 9 * np.ones((4, 4), np.float32), "pos": 9 * np.ones((1, 2, 2, 3))}
+    bounded = optimizer.bound_filters(jax.tree.map(jnp.asarray, params), 0.1)
+    rms = np.sqrt(np.square(bounded["c.weight"]).mean((0, 1, 2)))
+    np.testing.assert_allclose(rms, [0.01, 0.05, 0.1, 0.1, 0.1, 0.1], rtol=1e-5)
+    np.testing.assert_array_equal(bounded["c.weight"][..., :2], kernel[..., :2])
+    direction = np.asarray(bounded["c.weight"])[..., 4] / kernel[..., 4]
+    np.testing.assert_allclose(direction, direction.flat[0], rtol=1e-5)
+    for name in ("fc.weight", "pos"):
+        np.testing.assert_array_equal(bounded[name], params[name])

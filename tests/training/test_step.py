@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.data import augment
+from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.step import AXIS
 from tests.training import small
 
@@ -64,7 +65,7 @@ def test_loss_is_the_cross_entropy_with_the_mixed_and_smoothed_targets():
 def test_the_average_moves_by_its_decay_and_is_what_is_evaluated():
     config = small.config(ema_decay=0.75)
     step, before = small.make(config)
-    update = on_one_device(lambda state, batch: step(state, batch, jnp.float32(0)))
+    update = on_one_device(lambda state, batch: step(state, batch, Moment(jnp.float32(0))))
     after, _ = update(before, small.batch(0))
     params, stats = after.evaluated
     for averaged, old, new in ((params, before.params, after.params), (stats, before.stats, after.stats)):
@@ -72,12 +73,77 @@ def test_the_average_moves_by_its_decay_and_is_what_is_evaluated():
             np.testing.assert_allclose(value, 0.75 * old[name] + 0.25 * new[name], rtol=1e-5, atol=1e-6)
 
 
+def test_the_warm_up_of_the_average_is_tensorflows():
+    step, before = small.make(small.config(ema_decay=0.75, ema_warmup=True))
+    update = jax.jit(on_one_device(lambda state, batch: step(state, batch, Moment(jnp.float32(0)))))
+    name = "fc2.weight"
+    for updates, decay in ((0, 2 / 11), (8, 10 / 19), (1000, 0.75)):
+        moved = dataclasses.replace(before, step=jnp.int32(updates))
+        after, _ = update(moved, small.batch(0))
+        expected = decay * before.params[name] + (1 - decay) * after.params[name]
+        np.testing.assert_allclose(after.ema["params"][name], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_auxiliary_heads_add_their_weighted_losses_and_measures_are_the_main_ones(accumulate):
+    config = small.config(accumulate=accumulate, augment={"flip": False})
+    step, state = small.make(config, heads=2)
+    batch = small.batch(0)
+    gradients, _, measures = on_one_device(step.gradients)(state, batch)
+
+    def losses(params, part):
+        images = augment.normalize(jnp.asarray(part["image"]), config.augment)
+        output, _ = step.network.train(params, state.stats, jax.random.key(0), images)
+        heads = [jax.nn.log_softmax(logits) for logits in (output.logits, *output.auxiliary)]
+        return [-jnp.take_along_axis(head, part["label"][:, None], 1).mean() for head in heads]
+
+    def total(params):
+        parts = [batch] if accumulate == 1 else [half(batch, 0), half(batch, 1)]
+        each = [losses(params, part) for part in parts]
+        main, first, second = (sum(values) / len(parts) for values in zip(*each, strict=True))
+        return main + 0.3 * (first + second), main
+
+    (objective, main), expected = jax.value_and_grad(total, has_aux=True)(state.params)
+    np.testing.assert_allclose(measures["loss"], main, rtol=1e-5)
+    np.testing.assert_allclose(measures["objective"], objective, rtol=1e-5)
+    assert {name for name in gradients if name.startswith("heads")} == {
+        f"heads.{i}.{n}" for i in (0, 1) for n in ("weight", "bias")
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(gradients[name], value, rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+def test_auxiliary_heads_vanish_in_evaluation():
+    network = small.network(heads=1)
+    images = jnp.zeros((2, small.SIDE, small.SIDE, 3))
+    assert network.evaluate(network.params, network.stats, images).shape == (2, small.CLASSES)
+
+
+def test_the_moments_scale_multiplies_the_rate():
+    step, state = small.make(small.config(schedule={"name": "plateau", "factor": 0.5}))
+    update = on_one_device(lambda state, batch: step(state, batch, Moment(jnp.float32(0.3), jnp.float32(0.25))))
+    assert float(update(state, small.batch(0))[1]["learning_rate"]) == pytest.approx(0.025)
+
+
+def test_the_loss_is_the_one_that_the_configuration_names():
+    config = small.config(loss={"name": "sigmoid", "reduction": "sum"}, augment={"flip": False})
+    step, state = small.make(config)
+    batch = small.batch(0)
+    _, _, measures = on_one_device(step.gradients)(state, batch)
+    images = augment.normalize(jnp.asarray(batch["image"]), config.augment)
+    logits, _ = step.network.train(state.params, state.stats, jax.random.key(0), images)
+    p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+    one_hot = np.eye(small.CLASSES)[batch["label"]]
+    binary = -(one_hot * np.log(p) + (1 - one_hot) * np.log(1 - p))
+    np.testing.assert_allclose(measures["loss"], binary.sum(1).mean(), rtol=1e-5)
+
+
 def test_progress_decides_the_rate_and_the_number_of_steps_does_not():
     step, state = small.make(small.config(schedule={"name": "cosine"}))
     rates = []
     for steps, progress in ((0, 0.5), (1000, 0.5), (0, 0.0)):
         moved = dataclasses.replace(state, step=jnp.int32(steps))
-        update = on_one_device(lambda state, batch, p=progress: step(state, batch, jnp.float32(p)))
+        update = on_one_device(lambda state, batch, p=progress: step(state, batch, Moment(jnp.float32(p))))
         rates.append(float(update(moved, small.batch(0))[1]["learning_rate"]))
     assert rates == pytest.approx([0.05, 0.05, 0.1])
 
@@ -112,6 +178,6 @@ def test_bfloat16_leaves_parameters_statistics_and_loss_in_float32():
     tx = optimizer.create(config.optimizer)
     first = state.create(network.params, network.stats, tx, ema=False, seed=0)
     step = TrainStep(network, config, small.CLASSES, tx)
-    shapes = jax.eval_shape(on_one_device(lambda s, b: step(s, b, jnp.float32(0))), first, small.batch(0))
+    shapes = jax.eval_shape(on_one_device(lambda s, b: step(s, b, Moment(jnp.float32(0)))), first, small.batch(0))
     assert {x.dtype for x in jax.tree.leaves((shapes[0].params, shapes[0].stats))} == {jnp.dtype("float32")}
     assert shapes[1]["loss"].dtype == jnp.float32

@@ -1,0 +1,28 @@
+"""What is minimised, for each image."""
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float32
+
+from imagenet_repro import config as cfg
+from imagenet_repro import metrics
+
+
+def per_image(spec: cfg.Loss, logits: Float32[Array, "b c"], targets: Float32[Array, "b c"]) -> Float32[Array, " b"]:
+    """The loss of each image in nats.
+
+    Args:
+      spec: a section `loss`.
+      logits: of one head.
+      targets: shares of the classes that sum to one, as augmentation leaves them, mixed and smoothed.
+
+    Sources: `sigmoid` with the sum is big_vision's, which trained "How to train your ViT" (Steiner et al. 2021); with
+    the mean and a threshold of 0.2 timm's, which trained "ResNet strikes back" (Wightman et al. 2021): a class with
+    more than that share of a mixed image then counts as wholly there.
+    """
+    if isinstance(spec, cfg.Softmax):
+        return metrics.cross_entropy(logits, targets)
+    if spec.threshold:
+        targets = (targets > spec.threshold).astype(jnp.float32)
+    losses = optax.sigmoid_binary_cross_entropy(logits, targets)
+    return losses.mean(-1) if spec.reduction == "mean" else losses.sum(-1)

@@ -1,0 +1,86 @@
+"""Progressive learning: small images and weak regularisation first, larger and stronger later.
+
+Tan & Le 2021 (EfficientNetV2), section 4 and algorithm 1, with the numbers of the authors' code: four stages, sizes of
+128 + (size - 128) s / 4 in stage s = 1 to 4, all else even steps from the first stage to the last. A stage is a
+configuration of its own, so nothing below has to know of stages: each has its compiled step and its batches.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from imagenet_repro import config as cfg
+from imagenet_repro import models
+from imagenet_repro.errors import UserError
+from imagenet_repro.training.budget import Amount, Meter
+
+
+def stage_config(config: cfg.Config, stage: int) -> cfg.Config:
+    """The configuration of a stage, counted from 0; the last one's is `config` itself.
+
+    Raises:
+      UserError: the first size is larger than the last, or the network's dropout is not known.
+    """
+    spec = config.progressive
+    if stage == spec.stages - 1:
+        return config
+    share = stage / (spec.stages - 1)
+
+    def between(first: float, last: float) -> float:
+        return (1 - share) * first + share * last
+
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, image_size=_image_size(config, stage)),
+        augment=dataclasses.replace(
+            config.augment,
+            mixup=between(spec.mixup_from, config.augment.mixup),
+            cutmix=between(spec.cutmix_from, config.augment.cutmix),
+        ),
+        model=_model(config, between),
+    )
+
+
+def _image_size(config: cfg.Config, stage: int) -> int:
+    first, last = config.progressive.image_size_from, config.data.image_size
+    if first > last:
+        raise UserError(f"config.progressive.image_size_from: {first} is larger than config.data.image_size, {last}")
+    return first + (last - first) * (stage + 1) // config.progressive.stages
+
+
+def _model(config: cfg.Config, between: Callable[[float, float], float]) -> cfg.Model:
+    """The network with the stage's dropout, where it has dropout at all."""
+    options = models.spec(config.model.name).options | config.model.options
+    if "dropout" not in options:
+        return config.model
+    if not isinstance(options["dropout"], int | float):
+        raise UserError(
+            f"config.progressive: set config.model.options.dropout, the rate of {config.model.name} at last"
+        )
+    rate = between(config.progressive.dropout_from, options["dropout"])
+    return dataclasses.replace(config.model, options=config.model.options | {"dropout": rate})
+
+
+def staged(meter: Meter, budget: Amount, later_flops: Sequence[int]) -> Meter:
+    """The meter of a run in stages that are equal shares of its budget.
+
+    Args:
+      meter: of a run whose steps are all those of the first stage.
+      budget: of the whole run.
+      later_flops: floating point operations of a step of each further stage.
+
+    Raises:
+      UserError: a budget of seconds, whose share no step number names, or of fewer steps than stages.
+    """
+    stages = 1 + len(later_flops)
+    if budget.unit == "s" and later_flops:
+        raise UserError(
+            f"config.budget: {budget} cannot be divided into the {stages} stages of config.progressive before the run;"
+            " write epochs (ep), images (img), steps (st) or operations (flop)"
+        )
+    for number, flops in enumerate(later_flops, 1):
+        first = meter.steps_to(Amount(budget.value * number / stages, budget.unit))
+        meter = dataclasses.replace(meter, later=(*meter.later, (first, flops)))
+    starts = [0, *(first for first, _ in meter.later), meter.steps_to(budget)]
+    if later_flops and len(set(starts)) < len(starts):
+        raise UserError(f"config.progressive.stages: {budget} are {starts[-1]} steps, too few for {stages} stages")
+    return meter

@@ -1,0 +1,118 @@
+"""The loop around a small network: stages, plateau drops, and stops that change nothing."""
+
+import functools
+import os
+import signal
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+from imagenet_repro.data.loader import BadRecords
+from imagenet_repro.training import log, loop, parallel, progressive
+from imagenet_repro.training.budget import Amount, Budget, Meter
+from imagenet_repro.training.checkpoint import Checkpoints
+from imagenet_repro.training.step import TrainStep
+from tests.training import small
+
+CONFIG = small.config(
+    budget="12st",
+    evaluate_every="3st",
+    checkpoint={"every": "2st", "keep": 20},
+    log_every=1,
+    augment={"mixup": 0.4},
+    schedule={"name": "plateau", "factor": 0.5, "patience": 1},
+    progressive={"stages": 2, "image_size_from": small.SIDE},
+)
+ERRORS = {3: 0.9, 6: 0.95, 9: 0.8, 12: 0.85}  # by step: the rate drops after the evaluations at 6 and 12
+SPREAD = parallel.create("shard_map")
+BUDGET = Budget(Amount.parse("12st"), progressive.staged(Meter(32, 100, 1000), Amount.parse("12st"), [2000]))
+
+
+@functools.cache
+def compiled():
+    """The step of both stages; the second one mixes."""
+    step, first = small.make(CONFIG)
+    stages = [
+        TrainStep(step.network, progressive.stage_config(CONFIG, i), small.CLASSES, step.optimizer) for i in (0, 1)
+    ]
+    placed, batch = SPREAD.put_state(first), SPREAD.put_batch(small.batch(0))
+    return [SPREAD.train(stage, placed, batch) for stage in stages]
+
+
+def go(workdir, stop_at=None):
+    """One process: from the last checkpoint until the end, or until the step at which a signal comes."""
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=20)
+    fresh = SPREAD.put_state(small.make(CONFIG)[1])
+    found = checkpoints.restore(fresh)
+    spent = BUDGET.meter.spent(found.info["steps"] if found else 0, 0.0)
+    evaluated = []
+
+    def batches():
+        for number in range(spent.steps, 12):
+            if number + 1 == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield small.batch(number), SPREAD.put_batch(small.batch(number))
+
+    def evaluate(state, last):
+        evaluated.append((int(state.step), last))
+        return {"top1_error": ERRORS[int(state.step)], "top5_error": 0.5, "evaluated": 42}
+
+    run_log = log.RunLog(workdir, spent.steps)
+    job = loop.Job(
+        config=CONFIG,
+        state=found.state if found else fresh,
+        steps=compiled(),
+        batches=batches(),
+        evaluate=evaluate,
+        name_images=lambda index: [],
+        budget=BUDGET,
+        spent=spent,
+        checkpoints=checkpoints,
+        bad_records=mock.Mock(spec=BadRecords),
+        log=run_log,
+        known=found.info if found else {},
+    )
+    outcome = loop.run(job)
+    run_log.close()
+    checkpoints.close()
+    return outcome, evaluated
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, *go(workdir)
+
+
+def rows(workdir, kind):
+    return [row for row in log.read_rows(workdir / log.METRICS) if row["kind"] == kind]
+
+
+def test_a_stalled_error_drops_the_rate_of_the_steps_that_follow(whole):
+    workdir, outcome, evaluated = whole
+    assert outcome.stopped_by is None
+    assert evaluated == [(3, False), (6, False), (9, False), (12, True)]
+    assert [row["learning_rate"] for row in rows(workdir, "train")] == pytest.approx([0.1] * 6 + [0.05] * 6)
+    assert [(row["step"], row["scale"]) for row in rows(workdir, "event")] == [(6, 0.5), (12, 0.25)]
+
+
+def test_operations_in_the_log_are_those_of_the_stages(whole):
+    assert [row["flops"] for row in rows(whole[0], "train")] == [
+        1000.0 * n + 1000 * max(0, n - 6) for n in range(1, 13)
+    ]
+
+
+@pytest.mark.parametrize("stop_at", [4, 6, 7, 12])
+def test_a_stop_changes_nothing_not_even_where_an_evaluation_was_due(whole, tmp_path, stop_at):
+    outcome, before = go(tmp_path, stop_at)
+    assert outcome.stopped_by == "SIGTERM"
+    assert outcome.spent.steps == stop_at
+    outcome, after = go(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(outcome.state), jax.device_get(whole[1].state))
+    assert before + after == whole[2]
+    for kind in ("train", "eval", "event"):
+        found, expected = ([{k: v for k, v in row.items() if "second" not in k} for row in rows(place, kind)]
+                           for place in (tmp_path, whole[0]))  # fmt: skip
+        assert found == expected

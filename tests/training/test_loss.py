@@ -1,0 +1,44 @@
+"""Losses against their closed forms."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_repro import config as cfg
+from imagenet_repro.training import loss
+
+LOGITS = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32) * 3
+# An image of one class, one smoothed, one mixed of two classes, one mixed with little of the other.
+TARGETS = np.asarray(
+    [[1, 0, 0, 0, 0], [0.02, 0.92, 0.02, 0.02, 0.02], [0.6, 0, 0, 0.4, 0], [0, 0.9, 0.1, 0, 0]], np.float32
+)
+
+
+def found(spec):
+    return np.asarray(loss.per_image(spec, jnp.asarray(LOGITS), jnp.asarray(TARGETS)))
+
+
+def binary(targets):
+    p = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))
+    return -(targets * np.log(p) + (1 - targets) * np.log(1 - p))
+
+
+def test_softmax_is_the_cross_entropy_with_shares():
+    logits = LOGITS.astype(np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(found(cfg.Softmax()), -(TARGETS * log_p).sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("reduction", "reduce"), [("mean", np.mean), ("sum", np.sum)])
+def test_sigmoid_is_the_binary_cross_entropy_over_the_classes(reduction, reduce):
+    np.testing.assert_allclose(found(cfg.Sigmoid(reduction=reduction)), reduce(binary(TARGETS), 1), rtol=1e-5)
+
+
+def test_a_threshold_makes_every_class_that_exceeds_it_wholly_present():
+    targets = np.asarray([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 0, 0, 1, 0], [0, 1, 0, 0, 0]])
+    np.testing.assert_allclose(found(cfg.Sigmoid(threshold=0.2)), binary(targets).mean(1), rtol=1e-5)
+
+
+def test_large_logits_are_no_overflow():
+    logits, targets = jnp.full((1, 2), 1e4, jnp.float32), jnp.asarray([[1.0, 0.0]], jnp.float32)
+    np.testing.assert_allclose(loss.per_image(cfg.Sigmoid(reduction="sum"), logits, targets), [1e4])
