@@ -1,7 +1,8 @@
 """Augmentation on the device, inside the compiled step: uint8 crops and labels in, float images and targets out.
 
-The order is fixed: mirror; brightness, contrast, saturation; PCA colour; random erasing; normalisation; mixup or
-CutMix; every colour on the [0, 1] scale of RGB. What is switched off in the configuration is not in the program.
+The order is fixed: mirror; RandAugment or AutoAugment; brightness, contrast, saturation; PCA colour; random erasing;
+normalisation; mixup or CutMix; every colour but the policy's on the [0, 1] scale of RGB. What is switched off in the
+configuration is not in the program.
 
 An image's randomness follows from (seed, epoch, index) alone, and each augmentation draws from a stream of its own, so
 switching one on changes no draw of another. Mixup and CutMix mix the two images of a pair (2j, 2j + 1) with each
@@ -16,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int, Key, UInt8
 
-from imagenet_repro.config import Augment
+from imagenet_repro.config import Augment, NoPolicy
+from imagenet_repro.data.policy import distort
 from imagenet_repro.errors import UserError
 
 # Principal components of RGB over ImageNet's training pixels on the [0, 1] scale (facebookarchive/fb.resnet.torch,
@@ -30,7 +32,7 @@ _ERASED_ASPECT = (0.3, 3.3)
 _ERASING_ATTEMPTS = 10
 
 # One stream of random numbers for each augmentation; the numbers are part of what makes a run repeatable.
-_FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION, _PCA, _ERASING, _MIXUP, _CUTMIX, _SWITCH = range(9)
+_FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION, _PCA, _ERASING, _MIXUP, _CUTMIX, _SWITCH, _POLICY = range(10)
 
 Image = Float32[Array, "h w 3"]
 Scalar = Float32[Array, ""]
@@ -71,7 +73,7 @@ def augment(
         )
     key = jax.random.key(seed) if isinstance(seed, int) else seed
     keys = jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(key, e), i))(epoch, index)
-    pixels = jax.vmap(partial(_one_image, spec=spec))(images.astype(jnp.float32) / 255, keys)
+    pixels = jax.vmap(partial(_one_image, spec=spec))(images, keys)
     pixels = _standardise(pixels, spec)
     targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     if spec.label_smoothing:
@@ -89,12 +91,15 @@ def _standardise(pixels: Float32[Array, "b h w 3"], spec: Augment) -> Float32[Ar
     return (pixels - mean) / std
 
 
-def _one_image(image: Image, key: Key[Array, ""], *, spec: Augment) -> Image:
+def _one_image(crop: UInt8[Array, "h w 3"], key: Key[Array, ""], *, spec: Augment) -> Image:
     def stream(number: int) -> Key[Array, ""]:
         return jax.random.fold_in(key, number)
 
     if spec.flip:
-        image = jnp.where(jax.random.bernoulli(stream(_FLIP)), image[:, ::-1], image)
+        crop = jnp.where(jax.random.bernoulli(stream(_FLIP)), crop[:, ::-1], crop)
+    if not isinstance(spec.policy, NoPolicy):
+        crop = distort(spec.policy, crop, stream(_POLICY), spec.mean)
+    image = crop.astype(jnp.float32) / 255
     if spec.brightness:
         image = _blend(image, jnp.float32(0), _factor(stream(_BRIGHTNESS), spec.brightness))
     if spec.contrast:
@@ -104,7 +109,7 @@ def _one_image(image: Image, key: Key[Array, ""], *, spec: Augment) -> Image:
     if spec.pca != "none":
         image = _pca_colour(image, stream(_PCA), spec)
     if spec.erasing:
-        image = _erase(image, stream(_ERASING), spec.erasing)
+        image = _erase(image, stream(_ERASING), spec)
     return image
 
 
@@ -138,11 +143,12 @@ def _pca_colour(image: Image, key: Key[Array, ""], spec: Augment) -> Image:
     return mean + (image - mean + colour) / (1 + spec.pca_std)
 
 
-def _erase(image: Image, key: Key[Array, ""], probability: float) -> Image:
-    """Fills a rectangle with noise, uniform in [0, 1] for each pixel and channel (Zhong et al. 2017, RE-R).
+def _erase(image: Image, key: Key[Array, ""], spec: Augment) -> Image:
+    """Fills a rectangle with noise for each pixel and channel.
 
-    Area and aspect are drawn ten times; the first rectangle that is smaller than the image is taken. The aspect is
-    drawn log-uniformly, as torchvision and timm have it.
+    It is uniform in [0, 1] (Zhong et al. 2017, RE-R), or of the mean and deviation that normalisation takes away, and
+    so normal after it (timm's mode `pixel`). Area and aspect are drawn ten times; the first rectangle that is smaller
+    than the image is taken. The aspect is drawn log-uniformly, as torchvision and timm have it.
     """
     height, width, _ = image.shape
     shape_key, noise_key = jax.random.split(key)
@@ -155,8 +161,12 @@ def _erase(image: Image, key: Key[Array, ""], probability: float) -> Image:
     first = jnp.argmax(fits)
     h, w = h[first], w[first]
     corner = jnp.floor(jnp.stack([row * (height - h + 1), column * (width - w + 1)]))
-    erased = _box((height, width), corner, corner + jnp.stack([h, w])) & fits[first] & (coin < probability)
-    return jnp.where(erased[:, :, None], jax.random.uniform(noise_key, image.shape), image)
+    erased = _box((height, width), corner, corner + jnp.stack([h, w])) & fits[first] & (coin < spec.erasing)
+    if spec.erasing_fill == "uniform":
+        noise = jax.random.uniform(noise_key, image.shape)
+    else:
+        noise = jnp.array(spec.mean) + jnp.array(spec.std) * jax.random.normal(noise_key, image.shape)
+    return jnp.where(erased[:, :, None], noise, image)
 
 
 def _between(unit: Float32[Array, "..."], low: float, high: float) -> Float32[Array, "..."]:
