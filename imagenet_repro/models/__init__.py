@@ -13,9 +13,9 @@ from jax.typing import DTypeLike
 
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.models import alexnet, resnet
-from imagenet_repro.models.initialise import initialise
+from imagenet_repro.models.initialise import DrawnRngs, Draws, initialise
 from imagenet_repro.models.layers import Network
-from imagenet_repro.models.spec import Spec
+from imagenet_repro.models.spec import Origin, Spec
 
 FAMILIES = (alexnet, resnet)
 SPECS: dict[str, Spec] = {name: spec for family in FAMILIES for name, spec in family.VARIANTS.items()}
@@ -49,7 +49,9 @@ def build(
             raise UserError(f"{name} has no option '{option}'; its options and their defaults: {valid}")
     if num_classes < 0:
         raise UserError(f"{name}: num_classes is {num_classes}; it must be 0 (no head) or more")
-    return found.builder(*found.sizes, rngs=rngs, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
+    network = found.builder(*found.sizes, rngs=rngs, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
+    network.origin = Origin(_ALIASES.get(name, name), num_classes, options)
+    return network
 
 
 def create(
@@ -68,4 +70,9 @@ def create(
 
 def abstract(name: str, num_classes: int = 1000, dtype: DTypeLike = jnp.float32, **options: Any) -> Network:
     """The network with `jax.ShapeDtypeStruct`s for arrays: names, shapes and counts without allocating anything."""
-    return nnx.eval_shape(lambda: build(name, rngs=nnx.Rngs(0), num_classes=num_classes, dtype=dtype, **options))
+
+    def make() -> Network:
+        rngs = DrawnRngs(jax.random.key(0), Draws())  # traces no random numbers, which takes a third of the time
+        return build(name, rngs=rngs, num_classes=num_classes, dtype=dtype, **options)
+
+    return nnx.eval_shape(make)
