@@ -2,8 +2,8 @@
 
 Our names are those of torchvision or timm, as each network's `Spec.reference` says. The same networks are published
 under other names by the `transformers` library, by their authors, and by whichever of torchvision and timm is not our
-reference. A scheme is known by a tensor that no other has. Where one tensor of ours is several of theirs (queries, keys
-and values of an attention, both inputs of a SwiGLU), the rule names their places: `qkv.weight|0` is the first part.
+reference. A scheme is known by a tensor that no other has. Where one tensor of ours is several of theirs (queries,
+keys and values of an attention, both inputs of a SwiGLU), the rule names their places: `qkv.weight|0` is the first.
 """
 
 import dataclasses

@@ -15,7 +15,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -97,7 +97,7 @@ _ALLOWED: dict[tuple[str, str], Callable] = {
 class _Unpickler(pickle.Unpickler):
     """Builds containers, numbers, texts and descriptions of tensors, and nothing else."""
 
-    def __init__(self, file: BinaryIO, path: Path):
+    def __init__(self, file: io.BufferedIOBase, path: Path):
         super().__init__(file, encoding="utf-8")
         self._path = path
         self.storages: dict[str, _Storage] = {}

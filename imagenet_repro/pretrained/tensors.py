@@ -77,7 +77,8 @@ def to_torch(model: nnx.Module, names: Iterable[str] | None = None) -> dict[str,
     for name, variable, axes in _tensors(model):
         if wanted is not None and name not in wanted:
             continue
-        if isinstance(variable[...], jax.ShapeDtypeStruct):
+        value = variable.get_value()
+        if isinstance(value, jax.ShapeDtypeStruct):
             raise UserError(f"the model has no values, '{name}' among them: make it with models.create, not abstract")
-        arrays[name] = np.asarray(variable[...]).transpose(axes)
+        arrays[name] = np.asarray(value).transpose(axes)
     return arrays
