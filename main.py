@@ -40,6 +40,18 @@ EVALUATE = """Score a checkpoint of a run on every image of a split, exactly onc
 
 Prints both error rates with 95 % intervals and stores the predictions of each image as .npz
 (imagenet_repro/evaluation/predictions.py says what it holds).
+
+  python main.py evaluate --weights=resnet50.pth --model=resnet50 --data.name=imagenet2012 --out=predictions.npz
+
+scores published weights, of torchvision, timm or transformers, without a run: --weights in place of --workdir. Images
+are prepared as the file says, else as published for the network. A .pth that would run code is refused.
+"""
+
+EXPORT = """Write the weights of a run as .safetensors, as torchvision or timm loads them.
+
+  python main.py export --workdir=runs/resnet50 --checkpoint=best --out=resnet50.safetensors
+
+The averaged weights where the run keeps them. The file also says which network it is of and how images are prepared.
 """
 
 PREPARE = """Bring a data set into the one form that training reads: tfds, as ArrayRecord.
@@ -98,7 +110,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Name
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_evaluate, _add_prepare, _add_score, _add_compare, _add_models):
+    for add in (_add_train, _add_evaluate, _add_export, _add_prepare, _add_score, _add_compare, _add_models):
         add(commands)
     known, rest = parser.parse_known_args(arguments)
     return parser, known, rest
@@ -130,17 +142,47 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "evaluate", EVALUATE)
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="of the run")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--workdir", metavar="DIR", help="of the run")
+    what.add_argument("--weights", metavar="FILE", help="published weights: .safetensors, .pth, or .npz of ViT")
     parser.add_argument("--checkpoint", default="last", metavar="WHICH", help="last (default), best, or a step")
     parser.add_argument("--out", metavar="FILE", help="where the predictions go (default: in the workdir)")
+    parser.add_argument("--model", default="", metavar="NAME", help="network of --weights (default: as the file says)")
+    parser.add_argument("--options", metavar="DICT", help="of that network, such as \"{'auxiliary': False}\"")
+    parser.add_argument(
+        "--drop_background", action="store_true", help="the file's first class is TensorFlow's background"
+    )
     parser.add_argument_group("--data.KEY=VALUE", "another data set or split: any key of the section `data`")
 
     def run(known: argparse.Namespace, overrides: dict[str, str]) -> int:
-        from imagenet_repro import commands
+        from imagenet_repro import commands, config
 
-        return commands.evaluate(known.workdir, which=known.checkpoint, data=overrides, out=known.out)
+        if known.workdir:
+            return commands.evaluate(known.workdir, which=known.checkpoint, data=overrides, out=known.out)
+        return commands.evaluate_weights(
+            known.weights,
+            name=known.model,
+            options=None if known.options is None else config.literal(known.options),
+            drop_background=known.drop_background,
+            data=overrides,
+            out=known.out,
+        )
 
     parser.set_defaults(run=run, prefix="data")
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "export", EXPORT)
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="of the run")
+    parser.add_argument("--checkpoint", default="last", metavar="WHICH", help="last (default), best, or a step")
+    parser.add_argument("--out", required=True, metavar="FILE.safetensors", help="where the weights go")
+
+    def run(known: argparse.Namespace, _: dict[str, str]) -> int:
+        from imagenet_repro import commands
+
+        return commands.export(known.workdir, which=known.checkpoint, out=known.out)
+
+    parser.set_defaults(run=run)
 
 
 def _add_prepare(commands: argparse._SubParsersAction) -> None:

@@ -14,7 +14,7 @@ from absl import logging
 from jax.sharding import Mesh, PartitionSpec
 
 from imagenet_repro import config as cfg
-from imagenet_repro import models, provenance
+from imagenet_repro import models, pretrained, provenance
 from imagenet_repro.comparison import curves, table, zoo
 from imagenet_repro.comparison.story import ENTRIES
 from imagenet_repro.data import loader, sources
@@ -23,6 +23,7 @@ from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.evaluation import predictions
 from imagenet_repro.metrics import ErrorRates
 from imagenet_repro.models import counting
+from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.training import allocator, checkpoint, log, loop, optimizer, parallel, progressive, state, step
 from imagenet_repro.training.budget import Amount, Budget, Meter, Spent
 from imagenet_repro.training.network import Network
@@ -65,10 +66,25 @@ class System:
     network: Network
     spread: parallel.ShardMap
     optimizer: Any
+    loaded: pretrained.Report | None = None  # of the weights that it starts from
 
     @classmethod
-    def create(cls, config: cfg.Config, num_classes: int) -> "System":
-        """Builds the network; nothing is compiled but its initialisation."""
+    def create(
+        cls,
+        config: cfg.Config,
+        num_classes: int,
+        weights: str | pretrained.Weights = "",
+        *,
+        drop_background: bool = False,
+    ) -> "System":
+        """Builds the network; nothing is compiled but its initialisation.
+
+        Args:
+          config: of the run.
+          num_classes: of the data.
+          weights: a file, or what is in it, in place of the initial values; empty: none.
+          drop_background: of `pretrained.load`.
+        """
         if config.precision == "float32":
             jax.config.update("jax_default_matmul_precision", "highest")  # no bf16 or TF32 passes behind its back
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
@@ -80,10 +96,12 @@ class System:
             seed=config.seed,
             **config.model.options,
         )
+        loaded = pretrained.load(model, weights, drop_background=drop_background) if weights else None
         network = Network(model, cross_device_norm=config.cross_device_norm)
         layer = models.spec(config.model.name).layer
         layers = {name: layer(name) for name in network.params} if layer else None
-        return cls(config, num_classes, network, spread, optimizer.create(config.optimizer, config.clip_norm, layers))
+        optimiser = optimizer.create(config.optimizer, config.clip_norm, layers)
+        return cls(config, num_classes, network, spread, optimiser, loaded)
 
     def at_stage(self, stage: int) -> "System":
         """The same system as a stage of `config.progressive` trains it; the parameters of all stages are alike."""
@@ -151,7 +169,9 @@ def train(config: cfg.Config, workdir: str) -> int:
     evaluation.check_labels(eval_split, train_split.num_classes)
     if jax.process_index() == 0:
         place.claim()
-        place.settle_config(config, provenance.collect())
+        begins = config.model.weights and not place.started  # on resuming, the file may be gone
+        weights = {"weights": provenance.of_file(config.model.weights)} if begins else {}
+        place.settle_config(config, provenance.collect() | weights)
     return _Training(config, place, train_split, eval_split).run()
 
 
@@ -170,7 +190,8 @@ class _Training:
     def __init__(self, config: cfg.Config, place: Workdir, train_split: sources.Split, eval_split: sources.Split):
         self.config, self.place = config, place
         self.train_split, self.eval_split = train_split, eval_split
-        self.system = System.create(config, train_split.num_classes)
+        weights = "" if place.started else config.model.weights
+        self.system = System.create(config, train_split.num_classes, weights)
         self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
         self.predicted: tuple[ErrorRates, predictions.Predictions] | None = None  # at the end of the run
         self.checkpoints = checkpoint.Checkpoints(place.checkpoints, config.checkpoint.keep)
@@ -301,6 +322,8 @@ class _Training:
             f" {', '.join(f'{each / 1e9:,.1f}' for each in flops)} GFLOP each"
         )
         run_log.say(f"workdir {self.place.path}")
+        if self.system.loaded:
+            run_log.say(_sentence(self.system.loaded))
         if spent.steps:
             run_log.say(f"resumed at step {spent.steps:,}, {100 * budget.progress(spent):.1f} % of the budget spent")
 
@@ -309,6 +332,7 @@ class _Training:
         if (self.place.path / RESULT).exists():
             return
         source = provenance.collect() | {"config": cfg.to_dict(self.config), "step": outcome.spent.steps}
+        source |= self.place.weights()
         rates, kept = self.predicted or self.evaluator.predict(outcome.state, {})
         if jax.process_index() != 0:
             return
@@ -433,6 +457,118 @@ def _restore(place: Workdir, system: System, first: state.TrainState, which: str
     if found is None:
         raise UserError(f"{place.checkpoints}: there is no checkpoint yet; train first")
     return found
+
+
+def evaluate_weights(
+    path: str,
+    *,
+    name: str = "",
+    options: dict[str, Any] | None = None,
+    drop_background: bool = False,
+    data: dict[str, str],
+    out: str | None,
+) -> int:
+    """Scores published weights on a split, without a run: prints both error rates, keeps the predictions in `out`.
+
+    Images are prepared as the file says, else in the way published for the network; the computation is in float32.
+
+    Args:
+      path: a file of weights.
+      name: the network; empty: as the file says, and with the options that it says.
+      options: of the network.
+      drop_background: of `pretrained.load`.
+      data: keys of the section `data` as texts, `name` among them.
+      out: a file for the predictions; None: they are not kept.
+
+    Raises:
+      UserError: as `pretrained.load`, or the file has another number of classes than the data set.
+    """
+    if "name" not in data:
+        raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012")
+    weights = pretrained.read(path)
+    name, options = _network_of(weights, name, options)
+    preprocessing = weights.preprocessing or models.spec(name).preprocessing
+    config = cfg.replace(_evaluation_config(name, options, preprocessing), {f"data.{k}": v for k, v in data.items()})
+    start_devices()
+    split = sources.open_split(config.data, config.data.eval_split)
+    system = System.create(config, split.num_classes, weights, drop_background=drop_background)
+    print(_sentence(system.loaded))
+    if system.loaded.replaced:
+        why = f"{split.name} has {split.num_classes:,} classes and {system.loaded.notes[-1]}"
+        raise UserError(f"{path} cannot be scored: {why}")
+    source = provenance.collect() | {"config": cfg.to_dict(config), "weights": provenance.of_file(path)}
+    evaluator = evaluation.Evaluator(config, system.network, system.spread, split)
+    rates, kept = evaluator.predict(system.initial_state(), source)
+    if jax.process_index() == 0:
+        crop = f"{config.data.eval_image_size or config.data.image_size} px, {config.eval_crop}"
+        print(f"{name}, {split.name} {split.split}, {crop}: {rates}")
+        if out:
+            predictions.save(Path(out), kept)
+    return EXIT_FINISHED
+
+
+def _network_of(weights: pretrained.Weights, name: str, options: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """The network that was asked for, else the one that the file says."""
+    if not name and weights.origin is None:
+        raise UserError(
+            f"{weights.path} does not say of which network it is: --model=NAME (`main.py models` lists all)"
+        )
+    if weights.origin is None or (name and name != weights.origin.name):
+        return name, options or {}
+    return weights.origin.name, weights.origin.options if options is None else options
+
+
+def _evaluation_config(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> cfg.Config:
+    crop = {"name": "center", "ratio": preprocessing.crop_ratio}
+    return cfg.resolve(
+        {
+            "precision": "float32",
+            "model": {"name": name, "options": options},
+            "data": {"image_size": preprocessing.image_size},
+            "eval_crop": crop | {"kernel": preprocessing.kernel, "antialias": preprocessing.antialias},
+            "augment": {"mean": preprocessing.mean, "std": preprocessing.std},
+        }
+    )
+
+
+def _sentence(report: pretrained.Report) -> str:
+    return "; ".join([f"weights of {report.path}", *report.notes])
+
+
+# --- export ----------------------------------------------------------------------------------------------------
+
+
+def export(workdir: str, *, which: str, out: str) -> int:
+    """Writes the evaluated weights of a run (the averages where it keeps them) under the reference's names.
+
+    Args:
+      workdir: of a run, finished or not; its data set must be there, which says how many classes there are.
+      which: "best", "last" or a step.
+      out: a `.safetensors`; replaced where it exists.
+    """
+    place = Workdir(workdir)
+    config = place.config()
+    start_devices()
+    trained = sources.open_split(config.data, config.data.train_split)
+    system = System.create(config, trained.num_classes)
+    found = _restore(place, system, system.initial_state(), which)
+    preprocessing = _preprocessing_of(config)
+    pretrained.write(system.network.model(*found.state.evaluated), out, preprocessing=preprocessing)
+    kind = "averaged weights" if config.ema_decay else "weights"
+    print(f"{out}: {kind} of {config.model.name} at step {found.step:,}, {trained.num_classes:,} classes")
+    if preprocessing is None:
+        print(f"  without preprocessing: the run evaluates with {config.eval_crop}, and a file can only say 'center'")
+    return EXIT_FINISHED
+
+
+def _preprocessing_of(config: cfg.Config) -> Preprocessing | None:
+    """How a run prepares the images that it is evaluated on; None where that is no resizing and central crop."""
+    crop = config.eval_crop
+    if not isinstance(crop, cfg.CenterCrop) or crop.kernel == "area":
+        return None
+    size = config.data.eval_image_size or config.data.image_size
+    colour = config.augment
+    return Preprocessing(size, crop.ratio, crop.kernel, colour.mean, colour.std, antialias=crop.antialias)
 
 
 # --- prepare ---------------------------------------------------------------------------------------------------

@@ -320,6 +320,7 @@ class Model:
 
     name: str = "resnet50"
     options: dict = dataclasses.field(default_factory=dict)
+    weights: str = ""  # a file to start from, such as a .safetensors or .pth; empty: none (pretrained/files.py)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Where a number comes from: code, versions, devices."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imagenet_repro import __version__
+from imagenet_repro.errors import UserError
 
 PACKAGES = (
     "jax",
@@ -38,6 +40,15 @@ def collect() -> dict[str, Any]:
         "processes": jax.process_count(),
         "cores": os.cpu_count(),
     }
+
+
+def of_file(path: str | Path) -> dict[str, str]:
+    """`path` and `sha256` of a file. Raises UserError where it cannot be read."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def commit() -> str:

@@ -33,6 +33,11 @@ class Workdir:
         return self.path / "checkpoints"
 
     @property
+    def started(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.checkpoints.is_dir() and any(path.name.isdecimal() for path in self.checkpoints.iterdir())
+
+    @property
     def metrics(self) -> Path:
         """JSON lines of training/log.py."""
         return self.path / "metrics.jsonl"
@@ -63,12 +68,24 @@ class Workdir:
         """Writes the configuration of a new run, or checks that an earlier one had the same.
 
         Raises:
-          UserError: the workdir is of another configuration; the message shows each difference.
+          UserError: the workdir is of another configuration, the message shows each difference; or the file of
+            weights that the run starts from has changed since.
         """
         if (self.path / CONFIG).exists():
             refuse_other(self.path, self.config(), config)
+            self._refuse_other_weights(provenance)
             return
         write_json(self.path / CONFIG, {"config": cfg.to_dict(config), "provenance": provenance})
+
+    def _refuse_other_weights(self, provenance: dict[str, Any]) -> None:
+        if "weights" in provenance and provenance["weights"]["sha256"] != self.weights()["weights"]["sha256"]:
+            path = provenance["weights"]["path"]
+            raise UserError(f"{path} has changed since the run in {self.path} began; use another --workdir")
+
+    def weights(self) -> dict[str, Any]:
+        """Path and SHA-256 of the file that the run started from, under the key `weights`; empty where none was."""
+        recorded = read_json(self.path / CONFIG, "train writes it")["provenance"]
+        return {"weights": recorded["weights"]} if "weights" in recorded else {}
 
     def config(self) -> cfg.Config:
         """The configuration that the run was started with.

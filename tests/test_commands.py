@@ -1,5 +1,6 @@
 """Whole runs, started as a person starts them."""
 
+import hashlib
 import json
 import random
 import resource
@@ -165,6 +166,39 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_images(data_dir, tmp
     assert "images train/ifs_" in err
     for step in [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()]:
         assert all(np.isfinite(value).all() for value in runs.arrays(tmp_path, step).values())
+
+
+def test_exported_weights_score_as_the_run_does_and_a_run_starts_from_them(whole_run, data_dir, tmp_path):
+    workdir, _ = whole_run
+    wrong = json.loads((workdir / "result.json").read_text())["rates"]["top1_wrong"]
+    weights, predictions = tmp_path / "resnet18.safetensors", tmp_path / "predictions.npz"
+    out, _ = runs.run("export", f"--workdir={workdir}", f"--out={weights}")
+    assert "averaged weights of resnet18 at step 12, 6 classes" in out
+    data = ["--data.name=fractal/c6_n20_v7_s32", f"--data.data_dir={data_dir}", "--data.eval_batch_size=8"]
+    runs.run("evaluate", f"--weights={weights}", *data, f"--out={predictions}")
+    with np.load(predictions) as file:
+        assert int(np.sum(file["top5"][:, 0] != file["label"])) == wrong
+    arguments = runs.train_arguments(data_dir, tmp_path / "run", budget="2st", model__weights=weights)
+    out, _ = runs.run(*arguments)
+    assert f"weights of {weights}" in out
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["provenance"]["weights"] == {"path": str(weights), "sha256": digest}
+    weights.unlink()  # it is read at the first step alone
+    runs.run(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights=absent.pth", "--data.name=cifar10"], "absent.pth: there is no such file of weights"),
+        (["--weights=tests/pretrained/files/zip.pth"], "which data set? --data.name=NAME"),
+        (["--weights=tests/pretrained/files/zip.pth", "--data.name=cifar10"], "does not say of which network it is"),
+    ],
+)
+def test_what_is_wrong_with_weights_is_said_in_a_sentence(arguments, message):
+    _, err = runs.run("evaluate", *arguments, code=2)
+    assert message in err
 
 
 def test_a_file_system_that_refuses_a_checkpoint_is_an_error(data_dir, tmp_path):

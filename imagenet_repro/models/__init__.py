@@ -31,7 +31,7 @@ from imagenet_repro.models import (
 )
 from imagenet_repro.models.initialise import DrawnRngs, Draws, initialise
 from imagenet_repro.models.layers import Network
-from imagenet_repro.models.spec import Spec
+from imagenet_repro.models.spec import Origin, Spec
 
 FAMILIES = (
     lenet,
@@ -86,7 +86,9 @@ def build(
             raise UserError(f"{name} has no option '{option}'; its options and their defaults: {valid}")
     if num_classes < 0:
         raise UserError(f"{name}: num_classes is {num_classes}; it must be 0 (no head) or more")
-    return found.builder(*found.sizes, rngs=rngs, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
+    network = found.builder(*found.sizes, rngs=rngs, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
+    network.origin = Origin(_ALIASES.get(name, name), num_classes, options)
+    return network
 
 
 def create(

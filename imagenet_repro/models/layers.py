@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import convolution
 from imagenet_repro.models.initialise import Initialiser, constant, parameter, torch_uniform
+from imagenet_repro.models.spec import Origin
 
 Size = int | tuple[int, int]
 Padding = Size | Literal["same"]  # zeros on both sides; "same" is TensorFlow's, see `pads`
@@ -82,6 +83,8 @@ class WithAuxiliary(NamedTuple):
 
 class Network(nnx.Module):
     """A whole network: NHWC float images in, float32 logits out (or features, where it has no head)."""
+
+    origin: Origin | None = None  # set by `models.build`
 
     def train(self, **attributes: Any) -> "Network":
         """Switches to training mode, in place; returns the network."""

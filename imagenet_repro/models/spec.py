@@ -19,9 +19,10 @@ class Preprocessing:
 
     image_size: int = 224  # pixels, square
     crop_ratio: float = 0.875  # crop size / resized shorter side
-    kernel: Kernel = "bilinear"  # of the resizing, antialiased
+    kernel: Kernel = "bilinear"  # of the resizing
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    antialias: bool = True  # the kernel widens when shrinking, as Pillow's does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,17 @@ class Published:
     top5: float | None  # percent
     protocol: str  # set and views, such as "val, 10 crops"
     source: str  # where it stands
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """How a network was asked for: enough to build it again."""
+
+    name: str
+    num_classes: int
+    options: dict[str, Any] = dataclasses.field(
+        hash=False
+    )  # a network's attributes are hashed, a dictionary cannot be
 
 
 @dataclasses.dataclass(frozen=True)

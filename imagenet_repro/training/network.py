@@ -55,8 +55,11 @@ class Network:
 
     def evaluate(self, params: Tensors, stats: Tensors, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Logits in evaluation mode, float32."""
-        model = nnx.merge(self._eval_def, nest(self._params_shape, params), nest(self._stats_shape, stats), self._rngs)
-        return model(images)
+        return self.model(params, stats)(images)
+
+    def model(self, params: Tensors, stats: Tensors) -> nnx.Module:
+        """The module in evaluation mode with these parameters and statistics."""
+        return nnx.merge(self._eval_def, nest(self._params_shape, params), nest(self._stats_shape, stats), self._rngs)
 
 
 def flat(state: nnx.State) -> Tensors:

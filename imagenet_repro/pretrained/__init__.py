@@ -1,0 +1,11 @@
+"""Published weights, in and out.
+
+`load(model, path)` reads a file into a model, `write(model, path)` writes one that the reference implementation
+loads; `load_torch` and `to_torch` do the same with a dictionary of arrays in memory.
+"""
+
+from imagenet_repro.pretrained.files import Weights, read, write
+from imagenet_repro.pretrained.loading import Report, load
+from imagenet_repro.pretrained.tensors import load_torch, to_torch
+
+__all__ = ["Report", "Weights", "load", "load_torch", "read", "to_torch", "write"]

@@ -1,0 +1,310 @@
+"""From other implementations' names to ours: a table of regular expressions for each naming scheme.
+
+Our names are those of torchvision or timm, as each network's `Spec.reference` says. The same networks are published
+under other names by the `transformers` library, by their authors, and by whichever of torchvision and timm is not our
+reference. A scheme is known by a tensor that no other has. Where one tensor of ours is several of theirs (queries,
+keys and values of an attention, both inputs of a SwiGLU), the rule names their places: `qkv.weight|0` is the first.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from imagenet_repro.errors import UserError
+
+Tensors = Mapping[str, np.ndarray]
+Rules = tuple[tuple[str, str], ...]
+DROPPED = ""  # as the new name: a tensor that no classification or feature ever uses
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """One way of naming a family's tensors."""
+
+    title: str
+    marker: str  # regular expression that a tensor's whole name matches in this scheme alone
+    rules: Rules  # (regular expression of a whole name, its replacement); the first that matches counts
+    prepare: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = dict  # before the rules: all but renaming
+
+
+def convert(tensors: Tensors) -> tuple[dict[str, np.ndarray], str | None]:
+    """The tensors under our names, and the title of the scheme that they came in; None where they had our names.
+
+    Arrays are in PyTorch's layout already, but for those of the original ViT releases.
+
+    Raises:
+      UserError: a part of a tensor is missing.
+    """
+    for scheme in SCHEMES:
+        if any(re.fullmatch(scheme.marker, name) for name in tensors):
+            return _convert(tensors, scheme), scheme.title
+    return dict(tensors), None
+
+
+def _convert(tensors: Tensors, scheme: Scheme) -> dict[str, np.ndarray]:
+    renamed = {}
+    parts: dict[str, dict[int, np.ndarray]] = {}
+    for name, array in scheme.prepare(dict(tensors)).items():
+        new, _, place = _rename(name, scheme.rules).partition("|")
+        if place:
+            parts.setdefault(new, {})[int(place)] = array
+        elif new != DROPPED:
+            renamed[new] = array
+    for new, arrays in parts.items():
+        count = 3 if ".qkv." in new else 2
+        if sorted(arrays) != list(range(count)):
+            raise UserError(f"of the {count} parts of the tensor '{new}', the weights have only {len(arrays)}")
+        renamed[new] = np.concatenate([arrays[place] for place in range(count)])
+    return renamed
+
+
+def _rename(name: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(replacement)
+    return name
+
+
+# --- vision transformers ---------------------------------------------------------------------------------------
+
+
+def _flax_layout(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Flax's arrays in PyTorch's layout: kernels [out, in] or [out, in, height, width], heads merged, blocks apart."""
+    names = {re.sub(r"^(opt/target/|params/img/|params/)", "", name): array for name, array in tensors.items()}
+    separate = {}
+    for name, array in names.items():
+        if not name.startswith("Transformer/encoderblock/"):
+            separate[name] = array
+            continue
+        for index, one in enumerate(array):  # big_vision stacks equal blocks along a first axis
+            separate[name.replace("encoderblock/", f"encoderblock_{index}/")] = one
+    return {name: _torch_layout(name, array) for name, array in separate.items()}
+
+
+def _torch_layout(name: str, array: np.ndarray) -> np.ndarray:
+    if re.search(r"/(query|key|value)/bias$", name):
+        return array.reshape(-1)
+    if re.search(r"/(query|key|value)/kernel$", name):  # [in, heads, features of a head]
+        return array.reshape(len(array), -1).T
+    if name.endswith("/out/kernel"):  # [heads, features of a head, out]
+        return array.reshape(-1, array.shape[-1]).T
+    if name.endswith("kernel"):
+        return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+    return array
+
+
+def _positions_of_patches(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With registers, timm adds no position to the class token: its position is summed into the token here."""
+    names = ("cls_token", "pos_embed", "register_tokens")
+    prefix = "embeddings." if "embeddings.cls_token" in tensors else ""
+    token, positions, registers = (prefix + name for name in names)
+    positions = positions.replace("pos_embed", "position_embeddings") if prefix else positions
+    if registers in tensors:
+        tensors[token] = tensors[token] + tensors[positions][:, :1]
+        tensors[positions] = tensors[positions][:, 1:]
+    return tensors
+
+
+def _huggingface_vit(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    pattern = r"^(vit|deit|dinov2|dinov2_with_registers)\."
+    return _positions_of_patches({re.sub(pattern, "", name): array for name, array in tensors.items()})
+
+
+_FLAX_BLOCK = r"Transformer/encoderblock_(\d+)/"
+_FLAX_VIT: Rules = (
+    (r"embedding/kernel", "patch_embed.proj.weight"),
+    (r"embedding/bias", "patch_embed.proj.bias"),
+    (r"cls", "cls_token"),
+    (r"(Transformer/posembed_input/)?pos_embedding", "pos_embed"),
+    (r"Transformer/encoder_norm/scale", "norm.weight"),
+    (r"Transformer/encoder_norm/bias", "norm.bias"),
+    (r"pre_logits/kernel", "pre_logits.fc.weight"),
+    (r"pre_logits/bias", "pre_logits.fc.bias"),
+    (r"head/kernel", "head.weight"),
+    (r"head/bias", "head.bias"),
+    (_FLAX_BLOCK + r"LayerNorm_0/scale", r"blocks.\1.norm1.weight"),
+    (_FLAX_BLOCK + r"LayerNorm_0/bias", r"blocks.\1.norm1.bias"),
+    (_FLAX_BLOCK + r"LayerNorm_[12]/scale", r"blocks.\1.norm2.weight"),
+    (_FLAX_BLOCK + r"LayerNorm_[12]/bias", r"blocks.\1.norm2.bias"),
+    (_FLAX_BLOCK + r"MultiHeadDotProductAttention_\d/query/kernel", r"blocks.\1.attn.qkv.weight|0"),
+    (_FLAX_BLOCK + r"MultiHeadDotProductAttention_\d/key/kernel", r"blocks.\1.attn.qkv.weight|1"),
+    (_FLAX_BLOCK + r"MultiHeadDotProductAttention_\d/value/kernel", r"blocks.\1.attn.qkv.weight|2"),
+    (_FLAX_BLOCK + r"MultiHeadDotProductAttention_\d/query/bias", r"blocks.\1.attn.qkv.bias|0"),
+    (_FLAX_BLOCK + r"MultiHeadDotProductAttention_\d/key/bias", r"blocks.\1.attn.qkv.bias|1"),
+    (_FLAX_BLOCK + r"MultiHeadDotProductAttention_\d/value/bias", r"blocks.\1.attn.qkv.bias|2"),
+    (_FLAX_BLOCK + r"MultiHeadDotProductAttention_\d/out/kernel", r"blocks.\1.attn.proj.weight"),
+    (_FLAX_BLOCK + r"MultiHeadDotProductAttention_\d/out/bias", r"blocks.\1.attn.proj.bias"),
+    (_FLAX_BLOCK + r"MlpBlock_\d/Dense_0/kernel", r"blocks.\1.mlp.fc1.weight"),
+    (_FLAX_BLOCK + r"MlpBlock_\d/Dense_0/bias", r"blocks.\1.mlp.fc1.bias"),
+    (_FLAX_BLOCK + r"MlpBlock_\d/Dense_1/kernel", r"blocks.\1.mlp.fc2.weight"),
+    (_FLAX_BLOCK + r"MlpBlock_\d/Dense_1/bias", r"blocks.\1.mlp.fc2.bias"),
+)
+# Both generations of the library: before version 5 `encoder.layer.N.attention.attention.query`, in version 5
+# `layers.N.attention.q_proj`. Files mostly have the former, whichever version wrote them.
+_HF_LAYER = r"(?:encoder\.layer|layers)\.(\d+)\."
+_HUGGINGFACE_VIT: Rules = (
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.distillation_token", "dist_token"),
+    (r"embeddings\.register_tokens", "reg_token"),
+    (r"embeddings\.mask_token", "mask_token"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.patch_embeddings\.projection\.(.+)", r"patch_embed.proj.\1"),
+    (_HF_LAYER + r"attention\.(?:attention\.query|q_proj)\.(.+)", r"blocks.\1.attn.qkv.\2|0"),
+    (_HF_LAYER + r"attention\.(?:attention\.key|k_proj)\.(.+)", r"blocks.\1.attn.qkv.\2|1"),
+    (_HF_LAYER + r"attention\.(?:attention\.value|v_proj)\.(.+)", r"blocks.\1.attn.qkv.\2|2"),
+    (_HF_LAYER + r"attention\.(?:output\.dense|o_proj)\.(.+)", r"blocks.\1.attn.proj.\2"),
+    (_HF_LAYER + r"(?:layernorm_before|norm1)\.(.+)", r"blocks.\1.norm1.\2"),
+    (_HF_LAYER + r"(?:layernorm_after|norm2)\.(.+)", r"blocks.\1.norm2.\2"),
+    (_HF_LAYER + r"(?:intermediate\.dense|mlp\.fc1|mlp\.weights_in)\.(.+)", r"blocks.\1.mlp.fc1.\2"),
+    (_HF_LAYER + r"mlp\.gate_proj\.(.+)", r"blocks.\1.mlp.fc1.\2|0"),
+    (_HF_LAYER + r"mlp\.up_proj\.(.+)", r"blocks.\1.mlp.fc1.\2|1"),
+    (_HF_LAYER + r"(?:output\.dense|mlp\.fc2|mlp\.weights_out|mlp\.down_proj)\.(.+)", r"blocks.\1.mlp.fc2.\2"),
+    (_HF_LAYER + r"layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (r"layernorm\.(.+)", r"norm.\1"),
+    (r"pooler\..+", DROPPED),  # of ViTModel: it feeds no classifier
+    (r"(?:cls_)?classifier\.(.+)", r"head.\1"),
+    (r"distillation_classifier\.(.+)", r"head_dist.\1"),
+)
+_TV_LAYER = r"encoder\.layers\.encoder_layer_(\d+)\."
+_TORCHVISION_VIT: Rules = (
+    (r"class_token", "cls_token"),
+    (r"conv_proj\.(.+)", r"patch_embed.proj.\1"),
+    (r"encoder\.pos_embedding", "pos_embed"),
+    (_TV_LAYER + r"ln_([12])\.(.+)", r"blocks.\1.norm\2.\3"),
+    (_TV_LAYER + r"self_attention\.in_proj_(.+)", r"blocks.\1.attn.qkv.\2"),
+    (_TV_LAYER + r"self_attention\.out_proj\.(.+)", r"blocks.\1.attn.proj.\2"),
+    (_TV_LAYER + r"mlp\.(?:0|linear_1)\.(.+)", r"blocks.\1.mlp.fc1.\2"),
+    (_TV_LAYER + r"mlp\.(?:3|linear_2)\.(.+)", r"blocks.\1.mlp.fc2.\2"),
+    (r"encoder\.ln\.(.+)", r"norm.\1"),
+    (r"heads\.head\.(.+)", r"head.\1"),
+    (r"heads\.pre_logits\.(.+)", r"pre_logits.fc.\1"),
+)
+_DINOV2: Rules = (
+    (r"register_tokens", "reg_token"),
+    (r"(blocks\.\d+)\.mlp\.w12\.(.+)", r"\1.mlp.fc1.\2"),
+    (r"(blocks\.\d+)\.mlp\.w3\.(.+)", r"\1.mlp.fc2.\2"),
+)
+_DEIT3: Rules = ((r"(blocks\.\d+)\.gamma_([12])", r"\1.ls\2.gamma"),)
+
+# --- convolutional networks ------------------------------------------------------------------------------------
+
+
+def _without_prefix(prefix: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    return lambda tensors: {name.removeprefix(prefix): array for name, array in tensors.items()}
+
+
+def _torchvision_convnext(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """torchvision alternates: features 1, 3, 5 and 7 are the stages, 2, 4 and 6 what lies between."""
+    renamed = {}
+    for name, array in tensors.items():
+        part = re.match(r"features\.(\d)\.(.+)", name)
+        number = int(part[1]) if part else 0
+        if number % 2:
+            renamed[f"stages.{number // 2}.blocks.{part[2]}"] = array
+        elif number:
+            renamed[f"stages.{number // 2}.downsample.{part[2]}"] = array
+        else:
+            renamed[name] = array
+    return renamed
+
+
+_CONVNEXT: Rules = (
+    (r"downsample_layers\.0\.(.+)", r"stem.\1"),
+    (r"downsample_layers\.(\d)\.(.+)", r"stages.\1.downsample.\2"),
+    (r"stages\.(\d)\.(\d+)\.dwconv\.(.+)", r"stages.\1.blocks.\2.conv_dw.\3"),
+    (r"stages\.(\d)\.(\d+)\.pwconv([12])\.(.+)", r"stages.\1.blocks.\2.mlp.fc\3.\4"),
+    (r"stages\.(\d)\.(\d+)\.(.+)", r"stages.\1.blocks.\2.\3"),
+    (r"norm\.(.+)", r"head.norm.\1"),
+    (r"head\.(weight|bias)", r"head.fc.\1"),
+)
+_HUGGINGFACE_CONVNEXT: Rules = (
+    (r"embeddings\.patch_embeddings\.(.+)", r"stem.0.\1"),
+    (r"embeddings\.layernorm\.(.+)", r"stem.1.\1"),
+    (r"encoder\.stages\.(\d)\.downsampling_layer\.(.+)", r"stages.\1.downsample.\2"),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.dwconv\.(.+)", r"stages.\1.blocks.\2.conv_dw.\3"),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.layernorm\.(.+)", r"stages.\1.blocks.\2.norm.\3"),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.pwconv([12])\.(.+)", r"stages.\1.blocks.\2.mlp.fc\3.\4"),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.layer_scale_parameter", r"stages.\1.blocks.\2.gamma"),
+    (r"layernorm\.(.+)", r"head.norm.\1"),
+    (r"classifier\.(.+)", r"head.fc.\1"),
+)
+_TORCHVISION_CONVNEXT: Rules = (
+    (r"features\.0\.(.+)", r"stem.\1"),
+    (r"(stages\.\d\.blocks\.\d+)\.block\.0\.(.+)", r"\1.conv_dw.\2"),
+    (r"(stages\.\d\.blocks\.\d+)\.block\.2\.(.+)", r"\1.norm.\2"),
+    (r"(stages\.\d\.blocks\.\d+)\.block\.3\.(.+)", r"\1.mlp.fc1.\2"),
+    (r"(stages\.\d\.blocks\.\d+)\.block\.5\.(.+)", r"\1.mlp.fc2.\2"),
+    (r"(stages\.\d\.blocks\.\d+)\.layer_scale", r"\1.gamma"),
+    (r"classifier\.0\.(.+)", r"head.norm.\1"),
+    (r"classifier\.2\.(.+)", r"head.fc.\1"),
+)
+
+
+def _huggingface_resnet(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`layer.0` to `layer.2` are the convolutions 1 to 3, and stage 0 is `layer1`."""
+
+    def count_from_one(match: re.Match) -> str:
+        return f"layer{int(match[1]) + 1}.{match[2]}."
+
+    def convolution(match: re.Match) -> str:
+        kind = "conv" if match[2] == "convolution" else "bn"
+        return f".{kind}{int(match[1]) + 1}."
+
+    renamed = {}
+    for name, array in tensors.items():
+        new = re.sub(r"^encoder\.stages\.(\d)\.layers\.(\d+)\.", count_from_one, name.removeprefix("resnet."))
+        renamed[re.sub(r"\.layer\.(\d)\.(convolution|normalization)\.", convolution, new)] = array
+    return renamed
+
+
+_HUGGINGFACE_RESNET: Rules = (
+    (r"embedder\.embedder\.convolution\.(.+)", r"conv1.\1"),
+    (r"embedder\.embedder\.normalization\.(.+)", r"bn1.\1"),
+    (r"(layer\d\.\d+)\.shortcut\.convolution\.(.+)", r"\1.downsample.0.\2"),
+    (r"(layer\d\.\d+)\.shortcut\.normalization\.(.+)", r"\1.downsample.1.\2"),
+    (r"classifier\.1\.(.+)", r"fc.\1"),
+)
+
+
+def _timm_vgg(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """timm has the hidden linear layers as convolutions over the last map of 7 x 7."""
+    hidden = [name for name in tensors if name.startswith("pre_logits.") and name.endswith(".weight")]
+    return tensors | {name: tensors[name].reshape(len(tensors[name]), -1) for name in hidden}
+
+
+_TIMM_VGG: Rules = (
+    (r"pre_logits\.fc1\.(.+)", r"classifier.0.\1"),
+    (r"pre_logits\.fc2\.(.+)", r"classifier.3.\1"),
+    (r"head\.fc\.(.+)", r"classifier.6.\1"),
+)
+
+SCHEMES = (
+    Scheme("the original ViT releases", r"(.*/)?embedding/kernel", _FLAX_VIT, _flax_layout),
+    Scheme(
+        "transformers, ViT",
+        r"(.+\.)?embeddings\.patch_embeddings\.projection\.weight",
+        _HUGGINGFACE_VIT,
+        _huggingface_vit,
+    ),
+    Scheme(
+        "transformers, ConvNeXt",
+        r"(convnext\.)?embeddings\.patch_embeddings\.weight",
+        _HUGGINGFACE_CONVNEXT,
+        _without_prefix("convnext."),
+    ),
+    Scheme(
+        "transformers, ResNet",
+        r"(resnet\.)?embedder\.embedder\.convolution\.weight",
+        _HUGGINGFACE_RESNET,
+        _huggingface_resnet,
+    ),
+    Scheme("torchvision, ViT", r"encoder\.pos_embedding", _TORCHVISION_VIT),
+    Scheme("torchvision, ConvNeXt", r"features\.1\.0\.layer_scale", _TORCHVISION_CONVNEXT, _torchvision_convnext),
+    Scheme("the original DINOv2 releases", r"mask_token", _DINOV2, _positions_of_patches),
+    Scheme("the original DeiT III releases", r"blocks\.0\.gamma_1", _DEIT3),
+    Scheme("the original ConvNeXt releases", r"downsample_layers\.0\.0\.weight", _CONVNEXT),
+    Scheme("timm, VGG", r"pre_logits\.fc1\.weight", _TIMM_VGG, _timm_vgg),
+)

@@ -1,0 +1,143 @@
+"""Reading and writing files of weights."""
+
+import json
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+from imagenet_repro import models, pretrained
+from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.models.spec import Preprocessing
+from imagenet_repro.pretrained.tensors import shapes
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = models.abstract("resnet18", 10, stem="small")
+    rng = np.random.default_rng(0)
+    return pretrained.load_torch(model, {n: rng.random(shape, np.float32) for n, shape in shapes(model).items()})
+
+
+def test_out_and_in_again(model, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    preprocessing = Preprocessing(96, 0.9, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), antialias=False)
+    pretrained.write(model, path, preprocessing=preprocessing)
+    weights = pretrained.read(path)
+    assert weights.preprocessing == preprocessing
+    assert (weights.origin.name, weights.origin.num_classes) == ("resnet18", 10)
+    assert weights.origin.options == {"stem": "small"}
+    origin = weights.origin
+    loaded = models.abstract(origin.name, origin.num_classes, **origin.options)
+    report = pretrained.load(loaded, path)
+    assert report == pretrained.Report(path, (), (), (), preprocessing)
+    expected = pretrained.to_torch(model)
+    for name, array in pretrained.to_torch(loaded).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_without_metadata_the_published_preprocessing_counts(model, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in pretrained.to_torch(model).items()}, path)
+    assert pretrained.read(path).preprocessing is None
+    assert pretrained.load(model, path).preprocessing == models.spec("resnet18").preprocessing
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_floats_of_16_bits_become_float32(dtype, tmp_path):
+    safetensors.numpy.save_file({"weight": np.arange(4).astype(dtype)}, tmp_path / "half.safetensors")
+    found = pretrained.read(tmp_path / "half.safetensors").tensors["weight"]
+    np.testing.assert_array_equal(found, np.arange(4, dtype=np.float32), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "note"),
+    [
+        ({"state_dict": "model"}, "took 'state_dict'"),
+        ({"model": "model", "model_ema": "ema"}, "took 'model_ema' and left model"),
+        ({"model": {"state_dict": "model"}}, "took 'model'"),
+    ],
+)
+def test_wrapped_weights_are_found(wrapped, note):
+    from pathlib import Path
+
+    from imagenet_repro.pretrained import files
+
+    def fill(value):
+        if isinstance(value, dict):
+            return {key: fill(entry) for key, entry in value.items()}
+        return {"module._orig_mod.weight": np.zeros(3), "module._orig_mod.bias": np.zeros(3)}
+
+    arrays, notes = files._unwrap(fill(wrapped), Path("x"))
+    assert list(arrays) == ["weight", "bias"]
+    assert note in notes
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.pth", b"version https://git-lfs.github.com/spec/v1\n", "a.pth is of an unknown format"),
+        ("a.pth", b"<!DOCTYPE html><html>", "a.pth is of an unknown format"),
+        ("a.bin", b"", "a.bin is of an unknown format"),
+        ("a.safetensors", b"\x00\x01", "a.safetensors is damaged or cut short"),
+        ("a.safetensors", (999).to_bytes(8, "little") + b'{"a":', "a.safetensors is damaged or cut short"),
+        ("a.npz", b"PK\x03\x04 and no more", "a.npz is damaged or cut short"),
+        ("a.pth", b"\x80\x02}q\x00.", "a.pth is damaged or cut short"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_refused_by_name(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        pretrained.read(tmp_path / name)
+
+
+def test_a_safetensors_that_is_cut_short(model, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    pretrained.write(model, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="is damaged or cut short"):
+        pretrained.read(path)
+
+
+def test_no_file_and_no_tensors(tmp_path):
+    with pytest.raises(UserError, match="there is no such file of weights"):
+        pretrained.read(tmp_path / "absent.pth")
+    np.savez(tmp_path / "empty.npz")
+    with pytest.raises(UserError, match=r"empty\.npz"):
+        pretrained.read(tmp_path / "empty.npz")
+
+
+def test_metadata_that_cannot_be_understood(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    arrays = {"weight": np.zeros(3, np.float32)}
+    for about in ("{", json.dumps({"name": "resnet18"}), json.dumps({"preprocessing": {"size": 3}})):
+        safetensors.numpy.save_file(arrays, path, {"imagenet_repro": about})
+        with pytest.raises(UserError, match="metadata 'imagenet_repro' cannot be understood"):
+            pretrained.read(path)
+
+
+def test_an_npz_with_python_objects_is_refused(tmp_path):
+    np.savez(tmp_path / "objects.npz", a=np.array([{}], object))
+    with pytest.raises(UserError, match="is damaged"):
+        pretrained.read(tmp_path / "objects.npz")
+
+
+def test_what_cannot_be_written_leaves_nothing(model, tmp_path):
+    with pytest.raises(SaveError, match=r"weights\.safetensors could not be written"):
+        pretrained.write(model, tmp_path / "absent" / "weights.safetensors")
+    path = tmp_path / "taken.safetensors"
+    path.mkdir()
+    (path / "full").touch()
+    with pytest.raises(SaveError):
+        pretrained.write(model, path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_network_remembers_how_it_was_asked_for():
+    network = models.abstract("alexnet", 7, dtype=jnp.bfloat16, stem="small")
+    assert (network.origin.name, network.origin.num_classes) == ("alexnet_owt", 7)
+    assert network.origin.options == {"stem": "small"}

@@ -1,0 +1,275 @@
+"""Files that the libraries themselves write, of random weights: their answers are ours. Skipped without torch."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from imagenet_repro import models, pretrained
+from imagenet_repro.models.spec import Preprocessing
+
+torch = pytest.importorskip("torch")
+
+
+def images(size):
+    return np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+
+
+def theirs(network, size):
+    with torch.no_grad():
+        answer = network.eval()(torch.from_numpy(images(size).transpose(0, 3, 1, 2)))
+    for attribute in ("logits", "pooler_output"):
+        answer = getattr(answer, attribute, answer)
+    return answer.numpy()
+
+
+def ours(model, size):
+    graphdef, state, rest = nnx.split(model.eval(), (nnx.Param, nnx.BatchStat), ...)
+    return np.asarray(jax.jit(lambda state, x: nnx.merge(graphdef, state, rest)(x))(state, images(size)))
+
+
+def randomise(network):
+    """Weights that differ everywhere, so that no two tensors can be exchanged unseen."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in network.state_dict().items():
+        if not tensor.dtype.is_floating_point:
+            continue
+        noise = torch.randn(tensor.shape, generator=generator)
+        tensor.copy_(noise.abs() / 5 + 0.9 if name.endswith("running_var") else tensor + 0.05 * noise)
+    return network
+
+
+def available(name):
+    if name not in models.names():
+        pytest.skip(f"{name} is not in the zoo")
+
+
+def assert_answers_are_the_same(network, name, path, size, **options):
+    available(name)
+    model = models.abstract(name, **options)
+    report = pretrained.load(model, path)
+    expected, found = theirs(network, size), ours(model, size)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-4
+    return report
+
+
+def save(network, path, wrap=dict):
+    torch.save(wrap(network.state_dict()), path)
+    return path
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pth_of_torchvision(legacy, tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    network = randomise(torchvision.models.resnet18(num_classes=7))
+    path = tmp_path / "resnet18.pth"
+    torch.save({"model": network.state_dict()}, path, _use_new_zipfile_serialization=not legacy)
+    assert_answers_are_the_same(network, "resnet18", path, 64, num_classes=7)
+
+
+def test_torchvision_loads_what_is_written(tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    from safetensors.torch import load_file
+
+    model = models.create("resnet18", 7)
+    pretrained.write(model, tmp_path / "a.safetensors", preprocessing=Preprocessing())
+    network = torchvision.models.resnet18(num_classes=7)
+    network.load_state_dict(load_file(tmp_path / "a.safetensors"))
+    np.testing.assert_allclose(ours(model, 64), theirs(network, 64), rtol=1e-4, atol=1e-5)
+
+
+def test_timm_loads_what_is_written(tmp_path):
+    timm = pytest.importorskip("timm")
+    model = models.create("resnet18", 7)
+    pretrained.write(model, tmp_path / "a.safetensors")
+    network = timm.create_model("resnet18", num_classes=7, checkpoint_path=str(tmp_path / "a.safetensors"))
+    np.testing.assert_allclose(ours(model, 64), theirs(network, 64), rtol=1e-4, atol=1e-5)
+
+
+VIT = {
+    "hidden_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 768,
+    "image_size": 32,
+    "patch_size": 16,
+}
+DINOV2 = {"hidden_size": 384, "num_hidden_layers": 2, "num_attention_heads": 6, "image_size": 28, "patch_size": 14}
+TINY = {"depth": 2, "image_size": 32}
+CLASSES = {"num_labels": 7}
+HUGGINGFACE = {
+    "vit_tiny_patch16": ("ViTForImageClassification", "ViTConfig", VIT | CLASSES, 32, TINY | {"num_classes": 7}),
+    "deit_tiny_distilled_patch16": (
+        "DeiTForImageClassificationWithTeacher",
+        "DeiTConfig",
+        VIT | CLASSES,
+        32,
+        TINY | {"num_classes": 7},
+    ),
+    "vit_small_patch14_dinov2": (
+        "Dinov2Model",
+        "Dinov2Config",
+        DINOV2,
+        28,
+        {"depth": 2, "image_size": 28, "num_classes": 0},
+    ),
+    "vit_small_patch14_reg4_dinov2": (
+        "Dinov2WithRegistersModel",
+        "Dinov2WithRegistersConfig",
+        DINOV2,
+        28,
+        {"depth": 2, "image_size": 28, "num_classes": 0},
+    ),
+    "convnext_tiny": ("ConvNextForImageClassification", "ConvNextConfig", CLASSES, 64, {"num_classes": 7}),
+    "resnet50": ("ResNetForImageClassification", "ResNetConfig", CLASSES, 64, {"num_classes": 7}),
+    "resnet18": (
+        "ResNetForImageClassification",
+        "ResNetConfig",
+        CLASSES | {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]},
+        64,
+        {"num_classes": 7},
+    ),
+}
+
+
+@pytest.mark.parametrize("generation", ["saved", "in memory"])
+@pytest.mark.parametrize("name", HUGGINGFACE)
+def test_transformers(name, generation, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    available(name)
+    network, config, sizes, size, options = HUGGINGFACE[name]
+    network = randomise(getattr(transformers, network)(getattr(transformers, config)(**sizes)))
+    if generation == "saved":
+        network.save_pretrained(tmp_path)
+        path = tmp_path / "model.safetensors"
+    else:
+        path = save(network, tmp_path / "model.bin")
+    report = assert_answers_are_the_same(network, name, path, size, **options)
+    assert "renamed from the names of transformers" in report.notes[0]
+
+
+def test_swiglu_of_transformers_has_the_names_of_ours():
+    transformers = pytest.importorskip("transformers")
+    timm = pytest.importorskip("timm")
+    from imagenet_repro.pretrained import names
+
+    config = transformers.Dinov2Config(
+        num_hidden_layers=1, hidden_size=1536, num_attention_heads=24, use_swiglu_ffn=True
+    )
+    with torch.device("meta"):
+        network = transformers.Dinov2Model(config)
+        reference = timm.create_model("vit_giant_patch14_dinov2", img_size=518, depth=1)
+    shapes = {name: np.broadcast_to(np.float32(0), tuple(t.shape)) for name, t in network.state_dict().items()}
+    given = {n: a.shape for n, a in names.convert(shapes)[0].items()}
+    expected = {n: tuple(t.shape) for n, t in reference.state_dict().items()}
+    expected |= {"mask_token": (1, 1536), "pos_embed": given["pos_embed"]}
+    assert given == expected
+
+
+def test_vit_of_torchvision(tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    network = torchvision.models.VisionTransformer(
+        image_size=32, patch_size=16, num_layers=2, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=7
+    )
+    path = save(randomise(network), tmp_path / "vit.pth")
+    assert_answers_are_the_same(network, "vit_tiny_patch16", path, 32, **TINY, num_classes=7)
+
+
+def test_convnext_of_torchvision(tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    network = randomise(torchvision.models.convnext_tiny(num_classes=7))
+    path = save(network, tmp_path / "convnext.pth")
+    assert_answers_are_the_same(network, "convnext_tiny", path, 64, num_classes=7)
+
+
+def timm_network(name, **options):
+    return randomise(pytest.importorskip("timm").create_model(name, num_classes=7, **options))
+
+
+@pytest.mark.parametrize("name", ["deit3_small_patch16", "deit_tiny_distilled_patch16"])
+def test_deit_of_its_authors(name, tmp_path):
+    network = timm_network(f"{name}_224", depth=2, img_size=32)
+
+    def originally(state):
+        return {
+            "model": {
+                n.replace(".ls1.gamma", ".gamma_1").replace(".ls2.gamma", ".gamma_2"): t for n, t in state.items()
+            }
+        }
+
+    path = save(network, tmp_path / "deit.pth", originally)
+    assert_answers_are_the_same(network, name, path, 32, **TINY, num_classes=7)
+
+
+def test_convnext_of_its_authors(tmp_path):
+    network = timm_network("convnext_tiny")
+
+    def originally(state):
+        renamed = {}
+        for name, tensor in state.items():
+            for new, old in (
+                ("stem.", "downsample_layers.0."),
+                (".blocks.", "."),
+                (".conv_dw.", ".dwconv."),
+                (".mlp.fc", ".pwconv"),
+                ("head.norm.", "norm."),
+                ("head.fc.", "head."),
+            ):
+                name = name.replace(new, old, 1)
+            if ".downsample." in name:
+                name = f"downsample_layers.{name[7]}{name[len('stages.1.downsample') :]}"
+            renamed[name] = tensor
+        return {"model": renamed}
+
+    path = save(network, tmp_path / "convnext.pth", originally)
+    assert_answers_are_the_same(network, "convnext_tiny", path, 64, num_classes=7)
+
+
+def test_vgg_of_timm(tmp_path):
+    network = timm_network("vgg11")
+    path = save(network, tmp_path / "vgg.pth")
+    assert_answers_are_the_same(network, "vgg11", path, 224, num_classes=7)
+
+
+@pytest.mark.parametrize("prefix", ["", "opt/target/", "params/"])
+def test_npz_of_the_original_vit_releases(prefix, tmp_path):
+    """timm reads such a file too: both must then answer the same."""
+    path = tmp_path / "vit.npz"
+    np.savez(path, **flax_vit(prefix))
+    network = pytest.importorskip("timm").create_model("vit_tiny_patch16_224", num_classes=7, depth=2, img_size=32)
+    network.load_pretrained(str(path))
+    report = assert_answers_are_the_same(network, "vit_tiny_patch16", path, 32, **TINY, num_classes=7)
+    assert report.notes == ("renamed from the names of the original ViT releases",)
+
+
+def flax_vit(prefix):
+    """Random tensors under the names of google-research/vision_transformer; those of big_vision where it says so."""
+    rng = np.random.default_rng(0)
+    big_vision = prefix == "params/"
+    attention, mlp, norm = (0, 0, 1) if big_vision else (1, 3, 2)
+    shapes = {
+        "cls": (1, 1, 192),
+        "embedding/kernel": (16, 16, 3, 192),
+        "embedding/bias": (192,),
+        "pos_embedding" if big_vision else "Transformer/posembed_input/pos_embedding": (1, 5, 192),
+        "Transformer/encoder_norm/scale": (192,),
+        "Transformer/encoder_norm/bias": (192,),
+        "head/kernel": (192, 7),
+        "head/bias": (7,),
+    }
+    for block in range(2):
+        name = f"Transformer/encoderblock_{block}/"
+        for number in (0, norm):
+            shapes |= {f"{name}LayerNorm_{number}/{part}": (192,) for part in ("scale", "bias")}
+        for part in ("query", "key", "value"):
+            shapes[f"{name}MultiHeadDotProductAttention_{attention}/{part}/kernel"] = (192, 3, 64)
+            shapes[f"{name}MultiHeadDotProductAttention_{attention}/{part}/bias"] = (3, 64)
+        shapes |= {
+            f"{name}MultiHeadDotProductAttention_{attention}/out/kernel": (3, 64, 192),
+            f"{name}MultiHeadDotProductAttention_{attention}/out/bias": (192,),
+            f"{name}MlpBlock_{mlp}/Dense_0/kernel": (192, 768),
+            f"{name}MlpBlock_{mlp}/Dense_0/bias": (768,),
+            f"{name}MlpBlock_{mlp}/Dense_1/kernel": (768, 192),
+            f"{name}MlpBlock_{mlp}/Dense_1/bias": (192,),
+        }
+    return {prefix + name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}

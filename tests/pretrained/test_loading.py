@@ -1,0 +1,148 @@
+"""Weights of a network that is not quite the model."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagenet_repro import models, pretrained
+from imagenet_repro.errors import UserError
+from imagenet_repro.pretrained import Weights, tensors
+
+
+def weights(name, num_classes, seed=0, **options):
+    """Weights that no initialisation gives, as if read from a file."""
+    if name not in models.names():
+        pytest.skip(f"{name} is not in the zoo")
+    shapes = tensors.shapes(models.abstract(name, num_classes, **options))
+    rng = np.random.default_rng(seed)
+    return Weights(Path("file"), {n: rng.random(shape, np.float32) for n, shape in shapes.items()})
+
+
+def create(name, num_classes, **options):
+    """A network with weights of its own, without compiling an initialisation."""
+    own = weights(name, num_classes, seed=1, **options)
+    return pretrained.load_torch(models.abstract(name, num_classes, **options), own.tensors)
+
+
+def assert_loaded(model, given, but=()):
+    found = pretrained.to_torch(model)
+    for name, array in found.items():
+        if name not in but:
+            np.testing.assert_array_equal(array, given.tensors[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "options"),
+    [
+        ("resnet18", ["fc.bias", "fc.weight"], {}),
+        ("inception_v3", ["AuxLogits.fc.bias", "AuxLogits.fc.weight", "fc.bias", "fc.weight"], {}),
+        (
+            "deit_small_distilled_patch16",
+            ["head.bias", "head.weight", "head_dist.bias", "head_dist.weight"],
+            {"depth": 1},
+        ),
+    ],
+)
+def test_all_heads_stay_as_they_were_initialised_where_the_classes_differ(name, heads, options):
+    model = create(name, 10, **options)
+    before = pretrained.to_torch(model, heads)
+    given = weights(name, 12, **options)
+    report = pretrained.load(model, given)
+    assert list(report.replaced) == heads
+    assert any("has 12 classes and the model 10" in note for note in report.notes)
+    assert_loaded(model, given, but=heads)
+    for head, array in pretrained.to_torch(model, heads).items():
+        np.testing.assert_array_equal(array, before[head])
+
+
+def test_a_file_without_a_head_leaves_the_models_own():
+    model = create("resnet18", 10)
+    report = pretrained.load(model, weights("resnet18", 0))
+    assert report.replaced == ("fc.bias", "fc.weight")
+    assert any("has no head" in note for note in report.notes)
+
+
+def test_half_a_head_is_a_missing_tensor():
+    given = weights("resnet18", 10)
+    del given.tensors["fc.weight"]
+    with pytest.raises(UserError, match=r"^file: the weights lack the tensor 'fc\.weight'"):
+        pretrained.load(create("resnet18", 10), given)
+
+
+def test_a_model_without_a_head_leaves_the_files_out():
+    model = create("resnet18", 0)
+    given = weights("resnet18", 7)
+    report = pretrained.load(model, given)
+    assert set(report.left_out) == {"fc.weight", "fc.bias"}
+    assert_loaded(model, given)
+
+
+def test_shapes_alone_take_a_whole_file_but_keep_no_head():
+    pretrained.load(models.abstract("resnet18", 10), weights("resnet18", 10))
+    with pytest.raises(UserError, match=r"make it with models\.create"):
+        pretrained.load(models.abstract("resnet18", 10), weights("resnet18", 12))
+
+
+def test_the_background_class_is_dropped_on_request_alone():
+    given = weights("resnet18", 11)
+    model = create("resnet18", 10)
+    report = pretrained.load(model, given, drop_background=True)
+    head = pretrained.to_torch(model, ["fc.weight", "fc.bias"])
+    np.testing.assert_array_equal(head["fc.weight"], given.tensors["fc.weight"][1:])
+    np.testing.assert_array_equal(head["fc.bias"], given.tensors["fc.bias"][1:])
+    assert not report.replaced
+    assert pretrained.load(model, given).replaced == ("fc.bias", "fc.weight")
+    with pytest.raises(UserError, match=r"one class more than the model's 10; its 'fc\.\w+' has 10"):
+        pretrained.load(model, weights("resnet18", 10), drop_background=True)
+
+
+def test_auxiliary_heads_of_the_file_are_left_out_and_absent_ones_explained():
+    model = create("googlenet_bn", 10, auxiliary=False)
+    given = weights("googlenet_bn", 10)
+    report = pretrained.load(model, given)
+    assert report.left_out
+    assert all(name.startswith("aux") for name in report.left_out)
+    assert_loaded(model, given)
+    with pytest.raises(UserError, match=r"file has no auxiliary heads .* auxiliary=False"):
+        pretrained.load(create("googlenet_bn", 10), weights("googlenet_bn", 10, auxiliary=False))
+
+
+def test_positions_of_another_grid_are_interpolated():
+    model = create("vit_tiny_patch16", 10, depth=1, image_size=48)
+    given = weights("vit_tiny_patch16", 10, depth=1, image_size=32)
+    report = pretrained.load(model, given)
+    assert report.notes == ("interpolated the positions from 2 x 2 patches to 3 x 3",)
+    assert_loaded(model, given, but=["pos_embed"])
+    found = pretrained.to_torch(model, ["pos_embed"])["pos_embed"]
+    assert found.shape == (1, 10, 192)
+    np.testing.assert_array_equal(found[:, 0], given.tensors["pos_embed"][:, 0])
+
+
+@pytest.mark.parametrize(("scale", "shape"), [((64, 64, 3, 3, 1, 1), None), ((64, 1, 64, 3, 3), "mis-shaped")])
+def test_axes_of_one_at_the_end_do_not_matter(scale, shape):
+    given = weights("resnet18", 10)
+    name = "layer1.0.conv1.weight"
+    other = dataclasses.replace(given, tensors=given.tensors | {name: given.tensors[name].reshape(scale)})
+    model = create("resnet18", 10)
+    if shape is None:
+        pretrained.load(model, other)
+        assert_loaded(model, given)
+    else:
+        with pytest.raises(UserError, match=f"tensor '{name}' has the shape"):
+            pretrained.load(model, other)
+
+
+def test_weights_of_another_network_are_named():
+    model = create("resnet18", 1000)
+    before = pretrained.to_torch(model)
+    with pytest.raises(UserError, match=r"most like those of resnet34 \(100 % have its names and shapes\)"):
+        pretrained.load(model, weights("resnet34", 1000))
+    for name, array in pretrained.to_torch(model).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_weights_of_no_network_are_called_so():
+    with pytest.raises(UserError, match="No network here has tensors like those"):
+        pretrained.load(models.abstract("resnet18"), Weights(Path("file"), {"strange": np.zeros(3, np.float32)}))

@@ -1,0 +1,65 @@
+"""Renaming by itself; test_libraries.py compares it with the libraries."""
+
+import re
+
+import numpy as np
+import pytest
+
+from imagenet_repro import models
+from imagenet_repro.errors import UserError
+from imagenet_repro.pretrained import names, tensors
+
+
+def families():
+    """One network of each builder: the others have tensors of the same names."""
+    firsts = {}
+    for name in models.names():
+        firsts.setdefault(models.spec(name).builder, name)
+    return sorted(firsts.values())
+
+
+@pytest.mark.parametrize("name", families())
+def test_our_own_names_are_no_other_scheme(name):
+    own = tensors.shapes(models.abstract(name))
+    for scheme in names.SCHEMES:
+        assert not any(re.fullmatch(scheme.marker, tensor) for tensor in own), scheme.title
+
+
+def qkv(places, of="vit.encoder.layer.0.attention.attention.{}.weight"):
+    patches = {"vit.embeddings.patch_embeddings.projection.weight": np.zeros((4, 3, 2, 2))}
+    return patches | {of.format(place): np.full((4, 4), i) for i, place in enumerate(places)}
+
+
+def test_parts_are_joined_in_the_order_of_the_rule_not_of_the_file():
+    found, title = names.convert(qkv(["value", "query", "key"]))
+    assert title == "transformers, ViT"
+    np.testing.assert_array_equal(found["blocks.0.attn.qkv.weight"][:, 0], np.repeat([1, 2, 0], 4))
+
+
+def test_a_missing_part_is_named():
+    with pytest.raises(UserError, match=r"of the 3 parts of the tensor 'blocks\.0\.attn\.qkv\.weight'.* only 2"):
+        names.convert(qkv(["value", "query"]))
+
+
+def test_stacked_blocks_of_big_vision_are_taken_apart():
+    stacked = {
+        "params/embedding/kernel": np.zeros((2, 2, 3, 4)),
+        "params/Transformer/encoderblock/LayerNorm_1/scale": np.arange(8.0).reshape(2, 4),
+    }
+    found, _ = names.convert(stacked)
+    assert found["patch_embed.proj.weight"].shape == (4, 3, 2, 2)
+    np.testing.assert_array_equal(found["blocks.1.norm2.weight"], np.arange(4.0, 8.0))
+
+
+def test_with_registers_the_class_tokens_position_is_added_to_it():
+    given = {
+        "mask_token": np.zeros((1, 2)),
+        "cls_token": np.full((1, 1, 2), 1.0),
+        "register_tokens": np.zeros((1, 4, 2)),
+        "pos_embed": np.arange(10.0).reshape(1, 5, 2),
+        "blocks.0.mlp.w12.weight": np.zeros((6, 2)),
+    }
+    found, _ = names.convert(given)
+    assert found.keys() == {"mask_token", "cls_token", "reg_token", "pos_embed", "blocks.0.mlp.fc1.weight"}
+    np.testing.assert_array_equal(found["cls_token"][0, 0], [1.0, 2.0])
+    np.testing.assert_array_equal(found["pos_embed"], given["pos_embed"][:, 1:])

@@ -1,0 +1,150 @@
+"""Files of torch.save, read without PyTorch; `files/make.py` wrote those that are read here."""
+
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagenet_repro import pretrained
+from imagenet_repro.errors import UserError
+
+FILES = Path(__file__).parent / "files"
+
+
+@pytest.mark.parametrize("name", ["zip.pth", "legacy.pth"])
+def test_tensors_are_those_that_were_saved(name):
+    weights = pretrained.read(FILES / name)
+    shared = np.arange(24, dtype=np.float32)
+    expected = {
+        "plain": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "transposed": shared.reshape(4, 6).T,
+        "part": shared[8:20:3],
+        "parameter": np.float32([0.5, 0.5]),
+        "half": np.float32([1.5, -2.0]),
+        "bfloat16": np.float32([1.5, -2.0]),
+        "count": np.array(7),
+        "empty": np.zeros((0, 3), np.float32),
+    }
+    assert weights.tensors.keys() == expected.keys()
+    for key, array in expected.items():
+        np.testing.assert_array_equal(weights.tensors[key], array, strict=True, err_msg=key)
+    assert weights.notes == ("took 'model' and left epoch, best", "left 'module.' out of every name")
+
+
+class Attack:
+    """What a hostile file does when it is unpickled in the usual way."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def zipped(path, value, numbers=b""):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", value if isinstance(value, bytes) else pickle.dumps(value, protocol=2))
+        archive.writestr("archive/data/0", numbers)
+    return path
+
+
+def legacy(path, value):
+    with path.open("wb") as file:
+        for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+            pickle.dump(part, file, protocol=2)
+        file.write(value if isinstance(value, bytes) else pickle.dumps(value, protocol=2))
+    return path
+
+
+@pytest.mark.parametrize("save", [zipped, legacy])
+@pytest.mark.parametrize("place", ["weight", "deep"])
+def test_a_file_that_would_run_code_is_refused_and_nothing_ran(save, place, tmp_path):
+    marker = tmp_path / "ran"
+    attack = Attack(os.system, f"touch {marker}")
+    value = {"weight": attack} if place == "weight" else OrderedDict(a=[({"b": attack},)])
+    path = save(tmp_path / "weights.pth", value)
+    pickle.loads(pickle.dumps(value))
+    assert marker.exists(), "the attack works on the usual unpickler"
+    marker.unlink()
+    with pytest.raises(UserError, match=r"weights\.pth was not read: unpickling it would call 'posix\.system'"):
+        pretrained.read(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [eval, exec, getattr, __import__, open, print, os.popen, pickle.loads, np.load, type, object, set],
+    ids=lambda function: function.__name__,
+)
+def test_no_other_function_is_called(function, tmp_path):
+    path = zipped(tmp_path / "weights.pth", {"weight": Attack(function, "1")})
+    with pytest.raises(UserError, match="would call"):
+        pretrained.read(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["torch.storage\n_load_from_bytes", "torch\nload", "collections\nnamedtuple", "torch.\nFloatStorage"]
+)
+def test_even_neighbours_of_what_is_allowed_are_refused(name, tmp_path):
+    with pytest.raises(UserError, match="would call"):
+        pretrained.read(zipped(tmp_path / "weights.pth", f"c{name}\n.".encode()))
+
+
+def tensor(size, stride, offset=0, numel=4, then=b""):
+    """The pickle of one tensor over a storage of `numel` floats, and what is done with it afterwards."""
+
+    def number(n):
+        return pickle.dumps(n, protocol=2)[2:-1]
+
+    storage = b"((Vstorage\nctorch\nFloatStorage\nV0\nVcpu\n" + number(numel) + b"tQ"
+    arguments = storage + number(offset) + number(size) + number(stride)
+    return b"\x80\x02}Vweight\nctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"tR" + then + b"s."
+
+
+def test_a_tensor_by_hand(tmp_path):
+    numbers = np.arange(4, dtype=np.float32)
+    path = zipped(tmp_path / "weights.pth", tensor((2,), (1,), 1), numbers.tobytes())
+    np.testing.assert_array_equal(pretrained.read(path).tensors["weight"], numbers[1:3])
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        tensor((5,), (1,)),
+        tensor((2,), (4,)),
+        tensor((2,), (1,), offset=3),
+        tensor((2,), (1,), offset=-1),
+        tensor((2,), (-1,), offset=1),
+        tensor((-2,), (1,)),
+        tensor((2, 2), (1,)),
+        tensor((2**40,), (0,)),
+        tensor((2,), (1,), numel=2**40),
+        tensor((2,), (1,), numel=-4),
+        tensor((4,), (1,), then=b"}Vsize\n(K\xfftsb"),  # sets an attribute of the tensor after the check
+        tensor((4,), (1,), then=b"(N}Voffset\nK\xffstb"),
+    ],
+)
+def test_a_tensor_that_reaches_beyond_its_numbers_is_refused(pickled, tmp_path):
+    path = zipped(tmp_path / "weights.pth", pickled, bytes(16))
+    with pytest.raises(UserError, match="is damaged"):
+        pretrained.read(path)
+
+
+def test_a_pickle_cannot_change_the_functions_that_are_allowed(tmp_path):
+    change = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(N}V__defaults__\n(K\x01tstb."
+    with pytest.raises(UserError, match="is damaged"):
+        pretrained.read(zipped(tmp_path / "weights.pth", change))
+
+
+@pytest.mark.parametrize("name", ["zip.pth", "legacy.pth"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_file_that_is_cut_short_is_called_so(name, share, tmp_path):
+    whole = (FILES / name).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=f"{name} is damaged or cut short"):
+        pretrained.read(path)
