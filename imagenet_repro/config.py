@@ -333,6 +333,7 @@ class Progressive:
 
     stages: int = key(1, 1)  # 1: off
     image_size_from: int = key(128, 1)  # pixels; of a stage before the first
+    magnitude_from: float = key(0.0, 0.0, 30.0)  # of augment.policy, where it has a magnitude
     dropout_from: float = key(0.0, 0.0, 1.0)  # of the network's option `dropout`
     mixup_from: float = key(0.0, 0.0)  # of augment.mixup
     cutmix_from: float = key(0.0, 0.0)  # of augment.cutmix

@@ -73,7 +73,7 @@ def spec(name: str) -> Spec:
 
 
 def build(
-    name: str, *, rngs: nnx.Rngs, num_classes: int = 1000, dtype: DTypeLike = jnp.float32, **options: Any
+    name: str, *, rngs: nnx.Rngs, num_classes: int | None = None, dtype: DTypeLike = jnp.float32, **options: Any
 ) -> Network:
     """The network itself, to be called under a transformation; `create` and `abstract` are that.
 
@@ -84,6 +84,7 @@ def build(
         if option not in found.options:
             valid = ", ".join(f"{key}={default!r}" for key, default in found.options.items()) or "none"
             raise UserError(f"{name} has no option '{option}'; its options and their defaults: {valid}")
+    num_classes = found.num_classes if num_classes is None else num_classes
     if num_classes < 0:
         raise UserError(f"{name}: num_classes is {num_classes}; it must be 0 (no head) or more")
     network = found.builder(*found.sizes, rngs=rngs, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
@@ -92,20 +93,20 @@ def build(
 
 
 def create(
-    name: str, num_classes: int = 1000, dtype: DTypeLike = jnp.float32, seed: int = 0, **options: Any
+    name: str, num_classes: int | None = None, dtype: DTypeLike = jnp.float32, seed: int = 0, **options: Any
 ) -> Network:
     """The initialised network, in training mode; `.eval()` switches it to evaluation.
 
     Called with float images [batch, height, width, 3] it returns float32 logits [batch, num_classes], or features
-    where `num_classes` is 0. `dtype` is that of the computation; parameters are float32. The same seed gives the same
-    parameters on every platform. `options` are the network's own (`spec(name).options`). Raises UserError for an
-    unknown name or option.
+    where `num_classes` is 0; without it, it is the published weights': 1000, or 0 for DINOv2. `dtype` is that of the
+    computation; parameters are float32. The same seed gives the same parameters on every platform. `options` are the
+    network's own (`spec(name).options`). Raises UserError for an unknown name or option.
     """
     make = functools.partial(build, name, num_classes=num_classes, dtype=dtype, **options)
     return initialise(lambda rngs: make(rngs=rngs), jax.random.key(seed))
 
 
-def abstract(name: str, num_classes: int = 1000, dtype: DTypeLike = jnp.float32, **options: Any) -> Network:
+def abstract(name: str, num_classes: int | None = None, dtype: DTypeLike = jnp.float32, **options: Any) -> Network:
     """The network with `jax.ShapeDtypeStruct`s for arrays: names, shapes and counts without allocating anything."""
 
     def make() -> Network:

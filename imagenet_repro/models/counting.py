@@ -22,7 +22,9 @@ def parameter_count(model: nnx.Module) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
-def multiply_adds(network: str | nnx.Module, image_size: int, *, num_classes: int = 1000, **options: Any) -> int:
+def multiply_adds(
+    network: str | nnx.Module, image_size: int, *, num_classes: int | None = None, **options: Any
+) -> int:
     """Multiply-adds on one image of `image_size` pixels square, in evaluation mode.
 
     `network` is a name (`num_classes` and `options` are then its own) or a module, of arrays or of shapes.

@@ -60,6 +60,7 @@ class Spec:
     reference: str  # the implementation whose parameter names and results it has
     builder: Callable[..., Any]
     sizes: tuple[Any, ...] = ()
+    num_classes: int = 1000  # of the published weights; 0: they are a backbone without a head
     preprocessing: Preprocessing = Preprocessing()
     entry: str = ""  # the challenge's entry or the paper's place in the story, such as "SuperVision, winner"
     published: tuple[Published, ...] = ()

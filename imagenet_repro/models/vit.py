@@ -358,7 +358,7 @@ def _vit(size: str, patch: int, paper: tuple[int, str], *top1: tuple[float, str]
         paper=paper[1],
         preprocessing=VIT,
         published=tuple(
-            Published(round(100 - accuracy, 3), None, f"val, AugReg, {data}, 224 px", "timm, results of 2025")
+            Published(round(100 - accuracy, 3), None, f"val, AugReg, {data}, 224 px", "timm, results")
             for accuracy, data in top1
         ),
         aliases=(f"{name}_224",),
@@ -414,6 +414,7 @@ def _dinov2(size: str, registers: int, top1: float) -> tuple[str, Spec]:
         ),
         name,
         builder=DinoV2,
+        num_classes=0,
         year=2023,
         title=f"DINOv2 {LETTERS[size]}/14{' with registers' if registers else ''}",
         paper="Darcet et al. 2023, arXiv 2309.16588" if registers else "Oquab et al. 2023, arXiv 2304.07193",

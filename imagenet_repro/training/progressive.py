@@ -35,6 +35,7 @@ def stage_config(config: cfg.Config, stage: int) -> cfg.Config:
             config.augment,
             mixup=between(spec.mixup_from, config.augment.mixup),
             cutmix=between(spec.cutmix_from, config.augment.cutmix),
+            policy=_policy(config, between),
         ),
         model=_model(config, between),
     )
@@ -45,6 +46,14 @@ def _image_size(config: cfg.Config, stage: int) -> int:
     if first > last:
         raise UserError(f"config.progressive.image_size_from: {first} is larger than config.data.image_size, {last}")
     return first + (last - first) * (stage + 1) // config.progressive.stages
+
+
+def _policy(config: cfg.Config, between: Callable[[float, float], float]) -> cfg.Policy:
+    """The policy with the stage's magnitude, where it has one."""
+    policy = config.augment.policy
+    if not hasattr(policy, "magnitude"):
+        return policy
+    return dataclasses.replace(policy, magnitude=between(config.progressive.magnitude_from, policy.magnitude))
 
 
 def _model(config: cfg.Config, between: Callable[[float, float], float]) -> cfg.Model:
