@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from imagenet_repro.errors import UserError, nearest
 
-Kernel = Literal["bilinear", "bicubic", "area"]
+Kernel = Literal["nearest", "bilinear", "bicubic", "area"]
 
 
 def key(default: Any, low: float | None = None, high: float | None = None) -> Any:
@@ -38,7 +38,7 @@ class InceptionCrop:
     name: str = "inception"
     area: tuple[float, float] = key((0.08, 1.0), 1e-6, 1.0)  # share of the image's area, drawn uniformly
     aspect: tuple[float, float] = key((3 / 4, 4 / 3), 0.05, 20.0)  # width / height, drawn log-uniformly
-    kernel: Kernel = "bilinear"
+    kernel: Literal[Kernel, "random"] = "bilinear"  # random: each of the others equally often (GoogLeNet)
     antialias: bool = False  # widen the kernel when shrinking, as Pillow does
 
 
@@ -82,7 +82,16 @@ class PadCrop:
     antialias: bool = False
 
 
-Crop = InceptionCrop | ShorterSideCrop | ScaleJitterCrop | CenterCrop | PadCrop
+@dataclasses.dataclass(frozen=True)
+class SquashCrop:
+    """The whole image resized to the square, whatever its aspect (EfficientNetV2 from 320 px, ConvNeXt from 384)."""
+
+    name: str = "squash"
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+Crop = InceptionCrop | ShorterSideCrop | ScaleJitterCrop | CenterCrop | PadCrop | SquashCrop
 
 
 # --- data (data/) ----------------------------------------------------------------------------------------------
@@ -99,6 +108,7 @@ class Data:
     image_size: int = key(224, 1)  # pixels, training
     eval_image_size: int = key(0, 0)  # pixels; 0: image_size
     eval_batch_size: int = key(0, 0)  # over all devices; 0: batch_size
+    repeats: int = key(1, 1)  # times that an image comes in a row, each augmented anew (data/loader.py)
     threads: int = key(0, 0)  # reading and decoding threads per process; 0: from the host's cores
     workers: int = key(-1, -1)  # reading processes; 0: none, threads alone; -1: from the host's cores
     max_bad_share: float = key(0.001, 0.0, 1.0)  # of undecodable records, above which a run stops

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int, Key, UInt8
 
-from imagenet_repro.config import Augment, NoPolicy
+from imagenet_repro.config import Augment
 from imagenet_repro.data.policy import distort
 from imagenet_repro.errors import UserError
 
@@ -97,8 +97,7 @@ def _one_image(crop: UInt8[Array, "h w 3"], key: Key[Array, ""], *, spec: Augmen
 
     if spec.flip:
         crop = jnp.where(jax.random.bernoulli(stream(_FLIP)), crop[:, ::-1], crop)
-    if not isinstance(spec.policy, NoPolicy):
-        crop = distort(spec.policy, crop, stream(_POLICY), spec.mean)
+    crop = distort(spec.policy, crop, stream(_POLICY), spec.mean)
     image = crop.astype(jnp.float32) / 255
     if spec.brightness:
         image = _blend(image, jnp.float32(0), _factor(stream(_BRIGHTNESS), spec.brightness))

@@ -13,11 +13,26 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from imagenet_repro.config import CenterCrop, Crop, InceptionCrop, Kernel, PadCrop, ScaleJitterCrop, ShorterSideCrop
+from imagenet_repro.config import (
+    CenterCrop,
+    Crop,
+    InceptionCrop,
+    Kernel,
+    PadCrop,
+    ScaleJitterCrop,
+    ShorterSideCrop,
+    SquashCrop,
+)
 from imagenet_repro.errors import UserError
 
-_OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
+_OPENCV = {
+    "nearest": cv2.INTER_NEAREST_EXACT,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+}
 _PILLOW = {
+    "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "area": Image.Resampling.BOX,
@@ -68,7 +83,8 @@ def _take(spec: Crop, image: np.ndarray, size: int, rng: np.random.Generator) ->
 @_take.register
 def _(spec: InceptionCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     top, left, height, width = inception_box(image.shape[0], image.shape[1], spec.area, spec.aspect, rng)
-    return resize(image[top : top + height, left : left + width], size, size, spec.kernel, spec.antialias)
+    kernel = list(_PILLOW)[rng.integers(len(_PILLOW))] if spec.kernel == "random" else spec.kernel
+    return resize(image[top : top + height, left : left + width], size, size, kernel, spec.antialias)
 
 
 @_take.register
@@ -94,6 +110,11 @@ def _(spec: PadCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> 
     square = _centre(_resize_shorter_side(image, size, spec.kernel, spec.antialias), size)
     margin = (spec.padding, spec.padding)
     return _random_window(np.pad(square, (margin, margin, (0, 0))), size, rng)
+
+
+@_take.register
+def _(spec: SquashCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    return resize(image, size, size, spec.kernel, spec.antialias)
 
 
 def inception_box(

@@ -5,6 +5,12 @@ that follows from (seed, epoch). The crop's randomness follows from (seed, epoch
 depends on the configuration and the step alone: not on where a run was stopped, nor on how many hosts, worker
 processes or threads read it.
 
+With `data.repeats` = r > 1 (repeated augmentation, Hoffer et al. 2020, arXiv 1901.09335), positions come in rounds of
+r x D with D = batch_size // r: the next D images of the permutation, then the same D again, r times in all, each time
+with another crop and augmentation. So the repeats of an image are in one batch, or in two that follow each other, and
+never next to each other. An epoch of a budget still is N images seen, as DeiT counts: N / r different ones. DeiT's
+sampler takes these from the front of a new permutation in each epoch; here every permutation is used to its end.
+
 Grain runs the threads and processes; what an element is, is said here.
 """
 
@@ -49,7 +55,7 @@ class Batch(TypedDict):
 
     image: UInt8[np.ndarray, "b s s 3"]  # RGB
     label: Int32[np.ndarray, " b"]
-    epoch: Int32[np.ndarray, " b"]
+    epoch: Int32[np.ndarray, " b"]  # with repeats: epoch x repeats + which repeat; names the image's randomness
     index: Int32[np.ndarray, " b"]  # in the split; -1 for padding
     weight: Float32[np.ndarray, " b"]  # 1; in evaluation 0 for padding and for records that cannot be decoded
     replaced: Int32[np.ndarray, " b"]  # index of the record that could not be decoded, else -1
@@ -73,6 +79,7 @@ class _Pieces:
     threads: int
     workers: int  # 0: this process reads
     max_bad: int  # records that may be undecodable before a run stops
+    repeats: int = 1  # of each image in training
     seed: int | None = None  # None: evaluation
     start_step: int = 0
     num_steps: int = 0
@@ -146,11 +153,14 @@ class _Pieces:
         return True
 
     def _shuffled(self, position: int) -> tuple[int, int]:
-        """Epoch and index of the image at a position of the run."""
-        epoch, place = divmod(position, self.split.num_examples)
+        """The epoch, as a batch has it, and the index of the image at a position of the run."""
+        distinct = self.batch_size // self.repeats
+        turn, within = divmod(position, self.repeats * distinct)
+        repeat, place = divmod(within, distinct)
+        epoch, place = divmod(turn * distinct + place, self.split.num_examples)
         with _order_lock:  # of threads that meet a new epoch together, one shuffles
             order = _epoch_order(self.seed, epoch, self.split.num_examples)
-        return epoch, int(order[place])
+        return epoch * self.repeats + repeat, int(order[place])
 
 
 class _Randomness(threading.local):
@@ -201,7 +211,7 @@ def train_batches(
 
     Args:
         split: what to read.
-        data: image_size, threads, workers and max_bad_share are used.
+        data: image_size, repeats, threads, workers and max_bad_share are used.
         spec: the crop.
         batch_size: images of a step over all processes.
         seed: of order and crops, in [0, 2^31).
@@ -211,9 +221,13 @@ def train_batches(
         process_count: how many these are.
 
     Raises:
-        UserError: the batch size is not a multiple of the number of processes, the crop does not fit, or more
-            records in a row cannot be decoded than the whole split may have.
+        UserError: the batch size is not a multiple of the number of processes or less than two repeated images,
+            the crop does not fit, or more records in a row cannot be decoded than the whole split may have.
     """
+    if data.repeats > 1 and batch_size < 2 * data.repeats:
+        raise UserError(
+            f"data.repeats = {data.repeats} needs batches of at least {2 * data.repeats} images, not {batch_size}"
+        )
     pieces = _pieces(
         split,
         data,
@@ -224,7 +238,7 @@ def train_batches(
         process_count=process_count,
     )
     steps = _ENDLESS if num_steps is None else num_steps
-    return _read(dataclasses.replace(pieces, seed=seed, start_step=start_step, num_steps=steps))
+    return _read(dataclasses.replace(pieces, repeats=data.repeats, seed=seed, start_step=start_step, num_steps=steps))
 
 
 def in_turn(parts: Sequence[Iterator[Batch]]) -> Iterator[Batch]:

@@ -10,6 +10,7 @@ Sources: Pillow's ImageOps, ImageEnhance and affine Image.transform, which the s
 differ by one level.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -68,13 +69,15 @@ def apply(
         matrix = jnp.zeros((2, 3)).at[:, :2].set(jnp.eye(2))
         for name in geometric:
             matrix = jnp.where(index[name], _matrix(name, argument, image.shape), matrix)
+        # Or the compiler would compute the matrix, sines and all, anew for each pixel.
+        matrix = jax.lax.optimization_barrier(matrix)
         image = _warp(image, matrix, fill, _Sampling(interpolation, place[2]))
     if tables:
         statistics = _Statistics(image)
         table = jnp.broadcast_to(jnp.arange(256)[:, None], (256, 3))
         for name in tables:
             table = jnp.where(index[name], _TABLES[name](statistics, argument), table)
-        image = _look_up(image, table)
+        image = _look_up(image, jax.lax.optimization_barrier(table.astype(jnp.uint8)))
     if blends:
         other = image
         for name in blends:
@@ -142,7 +145,7 @@ def _warp(image: Image, matrix: Float32[Array, "2 3"], fill: tuple[int, int, int
         source = [(x * steps[0, i] + y * steps[1, i] + steps[2, i]) // _FIXED_POINT for i in (0, 1)]
         inside = _inside(source, limits)
         column, row = (jnp.clip(s, 0, limit - 1) for s, limit in zip(source, limits, strict=True))
-        warped = flat[row * width + column]
+        warped = flat.at[row * width + column].get(mode="promise_in_bounds")
     else:
         position = [m[0] * (x + 0.5) + m[1] * (y + 0.5) + m[2] for m in matrix]
         inside = _inside(position, limits)
@@ -155,7 +158,8 @@ def _warp(image: Image, matrix: Float32[Array, "2 3"], fill: tuple[int, int, int
         total = jnp.zeros(image.shape)
         for row, v in zip(rows, down, strict=True):
             for column, u in zip(columns, across, strict=True):
-                total += (u * v)[:, :, None] * flat[row * width + column]
+                pixels = flat.at[row * width + column].get(mode="promise_in_bounds")
+                total += (u * v)[:, :, None] * pixels
         # Weights that are rounded must not make 254 of a flat 255, since Pillow cuts rather than rounds.
         warped = jnp.clip(total + 1e-3, 0, 255).astype(jnp.uint8)
     return jnp.where(inside[:, :, None], warped, jnp.array(fill, jnp.uint8))
@@ -173,15 +177,17 @@ class _Statistics:
         self._image = image
         self.pixels = image.shape[0] * image.shape[1]
 
+    @functools.cached_property
     def up_to(self) -> Int32[Array, "256 3"]:
         """How many pixels of a channel are at most at a level."""
-        flat = self._image.reshape(-1, 3)
-        # A comparison for each level and pixel, fused with the sum: a scatter's collisions cost more on a GPU.
-        return (flat[None] <= jnp.arange(256, dtype=jnp.uint8)[:, None, None]).sum(1, dtype=jnp.int32)
+        cells = 3 * self._image.reshape(-1, 3).astype(jnp.int32) + jnp.arange(3)
+        counts = jnp.zeros(256 * 3, jnp.int32).at[cells.reshape(-1)].add(1, mode="promise_in_bounds")
+        # What several tables read is computed once.
+        return jax.lax.optimization_barrier(jnp.cumsum(counts.reshape(256, 3), axis=0))
 
     def extremes(self) -> tuple[Int32[Array, "3"], Int32[Array, "3"]]:
         """The lowest and highest level of each channel."""
-        return tuple(levels.astype(jnp.int32) for levels in (self._image.min((0, 1)), self._image.max((0, 1))))
+        return (self.up_to == 0).sum(0), (self.up_to < self.pixels).sum(0)
 
     def mean_grey(self) -> Int32[Array, ""]:
         """The mean of the grey picture, rounded half up."""
@@ -196,7 +202,7 @@ def _auto_contrast(statistics: _Statistics, _: Scalar) -> Int32[Array, "256 3"]:
 
 
 def _equalize(statistics: _Statistics, _: Scalar) -> Int32[Array, "256 3"]:
-    up_to, levels = statistics.up_to(), jnp.arange(256)[:, None]
+    up_to, levels = statistics.up_to, jnp.arange(256)[:, None]
     below = jnp.concatenate([jnp.zeros((1, 3), jnp.int32), up_to[:-1]])
     # The pixels below the highest level that occurs, and so not counted in Pillow's step.
     step = jnp.where(up_to < statistics.pixels, up_to, 0).max(0) // 255
@@ -244,9 +250,9 @@ _TABLES = {
 }
 
 
-def _look_up(image: Image, table: Int32[Array, "256 3"]) -> Image:
-    flat = image.reshape(-1, 3).astype(jnp.int32)
-    return jnp.take_along_axis(table.astype(jnp.uint8), flat, axis=0).reshape(image.shape)
+def _look_up(image: Image, table: UInt8[Array, "256 3"]) -> Image:
+    cells = 3 * image.astype(jnp.int32) + jnp.arange(3)
+    return table.reshape(-1).at[cells].get(mode="promise_in_bounds")
 
 
 def _blend(other: Array, levels: Array, factor: Scalar) -> Int32[Array, "..."]:
@@ -281,11 +287,6 @@ def _box(shape: tuple[int, ...], centre: Float32[Array, "2"], half: Scalar) -> A
     half = jnp.floor(half)
     y, x = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     return (y >= row - half) & (y < row + half) & (x >= column - half) & (x < column + half)
-
-
-def identity_like(operation: Int[Array, "..."], among: Sequence[str], applied: Array) -> Int32[Array, "..."]:
-    """`operation` where `applied`, else the identity, which must be in `among`."""
-    return jnp.where(applied, operation, among.index(IDENTITY)).astype(jnp.int32)
 
 
 def scan(image: Image, draws: tuple[Array, Array, Array], **options) -> Image:

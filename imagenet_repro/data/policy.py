@@ -57,9 +57,8 @@ _COMMON = (
 _TENSORFLOW = (*_COMMON, "cutout")
 _TIMM = (*_COMMON, operations.IDENTITY)  # the last is not drawn but stands for an operation not applied
 
-# The fields of `_draw`: which operation, whether, which sign, and what `operations.apply` calls place.
-_CHOICE, _APPLY, _SIGN = range(3)
-_DRAWS = 6
+# What each layer's six uniform numbers decide; the last three are what `operations.apply` calls place.
+_CHOICE, _APPLY, _SIGN, _PLACE = range(4)
 
 _V0 = (
     (("equalize", 0.8, 1), ("shear_y", 0.8, 4)),
@@ -115,10 +114,12 @@ _PAPER = (
     (("color", 0.6, 4), ("contrast", 1.0, 8)),
     (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
 )
-_TABLES = {"v0": _V0, "paper": _PAPER}
+TABLES = {"v0": _V0, "paper": _PAPER}
 
 
-@functools.singledispatch
+Draws = tuple[Int[Array, " n"], Float32[Array, " n"], Float32[Array, "n 3"]]
+
+
 def distort(
     policy: Policy, image: UInt8[Array, "h w 3"], key: Key[Array, ""], mean: tuple[float, float, float]
 ) -> UInt8[Array, "h w 3"]:
@@ -130,95 +131,116 @@ def distort(
         key: decides every draw.
         mean: of RGB in [0, 1], where the policy fills with it.
     """
+    if isinstance(policy, NoPolicy):
+        return image
+    draws = draw(policy, key, image.shape[:2])
+    fill, interpolation = _GREY, "nearest"
+    if isinstance(policy, TimmRandAugment):
+        interpolation = policy.interpolation
+        fill = _GREY if policy.fill == "grey" else tuple(min(255, round(255 * channel)) for channel in mean)
+    return operations.scan(image, draws, among=names(policy), fill=fill, interpolation=interpolation)
+
+
+@functools.singledispatch
+def names(policy: Policy) -> tuple[str, ...]:
+    """The operations that the numbers of `draw` count."""
     raise TypeError(f"no policy for {type(policy).__name__}")
 
 
-@distort.register
-def _(policy: NoPolicy, image: Array, key: Array, mean: tuple) -> Array:
-    return image
+@functools.singledispatch
+def draw(policy: Policy, key: Key[Array, ""], shape: tuple[int, int]) -> Draws:
+    """What a policy does to an image of a height and width: `operations.apply`'s draws, layers in front.
+
+    The operations are indices into `names(policy)`.
+    """
+    raise TypeError(f"no policy for {type(policy).__name__}")
 
 
-@distort.register
-def _(policy: RandAugment, image: Array, key: Array, mean: tuple) -> Array:
-    draw = _draw(key, policy.layers)
-    operation = (draw[:, _CHOICE] * len(_TENSORFLOW)).astype(jnp.int32)
+@names.register
+def _(policy: RandAugment) -> tuple[str, ...]:
+    return _TENSORFLOW
+
+
+@draw.register
+def _(policy: RandAugment, key: Array, shape: tuple) -> Draws:
+    uniform = _uniform(key, policy.layers)
+    operation = (uniform[:, _CHOICE] * len(_TENSORFLOW)).astype(jnp.int32)
     level = jnp.full(policy.layers, policy.magnitude, jnp.float32)
     arguments = {name: tensorflow_argument(name, level) for name in _TENSORFLOW}
-    arguments |= {"translate_x": 10 * level, "translate_y": 10 * level, "cutout": jnp.floor(4 * level)}
-    argument = _directed(_pick(arguments, operation), operation, _TENSORFLOW, draw)
-    return operations.scan(image, (operation, argument, draw[:, 3:]), among=_TENSORFLOW, fill=_GREY)
+    arguments |= {"translate_x": 10 * level, "translate_y": 10 * level, "cutout": jnp.floor(4 * level + 1e-5)}
+    argument = _directed(_pick(arguments, operation), operation, _TENSORFLOW, uniform)
+    return operation, argument, uniform[:, _PLACE:]
 
 
-@distort.register
-def _(policy: TimmRandAugment, image: Array, key: Array, mean: tuple) -> Array:
-    draw = _draw(key, policy.layers)
-    operation = (draw[:, _CHOICE] * len(_COMMON)).astype(jnp.int32)
+@names.register
+def _(policy: TimmRandAugment) -> tuple[str, ...]:
+    return _TIMM
+
+
+@draw.register
+def _(policy: TimmRandAugment, key: Array, shape: tuple) -> Draws:
+    uniform = _uniform(key, policy.layers)
+    operation = (uniform[:, _CHOICE] * len(_COMMON)).astype(jnp.int32)
     level = policy.magnitude + policy.magnitude_std * _normal(key, policy.layers)
     level = jnp.clip(level, 0, _MAX_LEVEL)
-    height, width, _ = image.shape
+    height, width = shape
     arguments = {name: tensorflow_argument(name, level) for name in _COMMON}
     arguments |= {"translate_x": 0.045 * level * width, "translate_y": 0.045 * level * height}
     if policy.increasing:
-        sign = jnp.where(draw[:, _SIGN] < 0.5, 1.0, -1.0)
+        sign = jnp.where(uniform[:, _SIGN] < 0.5, 1.0, -1.0)
         arguments |= dict.fromkeys(_ENHANCE, jnp.maximum(0.1, 1 + 0.09 * level * sign))
         arguments |= {"posterize": 4 - arguments["posterize"], "solarize": 256 - arguments["solarize"]}
-    arguments[operations.IDENTITY] = level
-    argument = _directed(_pick(arguments, operation), operation, _COMMON, draw)
-    operation = operations.identity_like(operation, _TIMM, draw[:, _APPLY] < policy.probability)
-    fill = _GREY if policy.fill == "grey" else tuple(min(255, round(255 * channel)) for channel in mean)
-    options = {"among": _TIMM, "fill": fill, "interpolation": policy.interpolation}
-    return operations.scan(image, (operation, argument, draw[:, 3:]), **options)
+    argument = _directed(_pick(arguments, operation), operation, _COMMON, uniform)
+    operation = jnp.where(uniform[:, _APPLY] < policy.probability, operation, _TIMM.index(operations.IDENTITY))
+    return operation, argument, uniform[:, _PLACE:]
 
 
-@distort.register
-def _(policy: AutoAugment, image: Array, key: Array, mean: tuple) -> Array:
-    table = _TABLES[policy.table]
-    among = (operations.IDENTITY, *sorted({name for pair in table for name, _, _ in pair}))
-    operation, probability, argument = (jnp.asarray(column) for column in _columns(policy.table, among))
-    draw = _draw(key, 2)
-    pair = (draw[0, _CHOICE] * len(table)).astype(jnp.int32)
-    operation, argument = operation[pair], argument[pair]
-    argument = _directed(argument, operation, among, draw)
-    operation = operations.identity_like(operation, among, draw[:, _APPLY] < probability[pair])
-    return operations.scan(image, (operation, argument, draw[:, 3:]), among=among, fill=_GREY)
+@names.register
+def _(policy: AutoAugment) -> tuple[str, ...]:
+    return (operations.IDENTITY, *sorted({name for pair in TABLES[policy.table] for name, _, _ in pair}))
+
+
+@draw.register
+def _(policy: AutoAugment, key: Array, shape: tuple) -> Draws:
+    among, uniform = names(policy), _uniform(key, 2)
+    pair = (uniform[0, _CHOICE] * len(TABLES[policy.table])).astype(jnp.int32)
+    operation, probability, argument = (jnp.asarray(column)[pair] for column in _columns(policy.table, among))
+    argument = _directed(argument, operation, among, uniform)
+    operation = jnp.where(uniform[:, _APPLY] < probability, operation, among.index(operations.IDENTITY))
+    return operation, argument, uniform[:, _PLACE:]
 
 
 def tensorflow_argument(name: str, level: Float32[Array, " n"]) -> Float32[Array, " n"]:
-    """The arguments of an operation at levels, before a direction is drawn, in EfficientNet's code.
+    """An operation's arguments at levels in EfficientNet's code, before a direction is drawn.
 
-    Translation and cutout, which depend on who calls, are not here: what is not in a table is the level itself.
+    Translation and cutout, which depend on who calls, are not here; for them and for what takes no argument it is
+    the level itself.
     """
     if name in _ENHANCE:
         return 0.18 * level + 0.1
     scales = {"rotate": 3.0, "shear_x": 0.03, "shear_y": 0.03}
-    # The sum covers 0.4 x 5 and its like, which single precision may put below a whole number.
     whole = {"posterize": 0.4, "solarize": 25.6, "solarize_add": 11.0}
     if name in whole:
+        # What is added covers 0.4 x 5 and its like, which single precision may put below a whole number.
         return jnp.floor(whole[name] * level + 1e-5)
     return scales.get(name, 1.0) * level
 
 
-@functools.cache
-def _columns(name: str, among: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _columns(name: str, among: tuple[str, ...]) -> tuple[Array, Array, Array]:
     """Operations, probabilities and arguments of a table, 25 x 2 each."""
-    table = _TABLES[name]
-    operation = np.array([[among.index(name) for name, _, _ in pair] for pair in table], np.int32)
-    probability = np.array([[probability for _, probability, _ in pair] for pair in table], np.float32)
-    argument = np.array([[_argument(name, op, level) for op, _, level in pair] for pair in table], np.float32)
-    return operation, probability, argument
+    table = np.array(TABLES[name], dtype=object)
+    operation = np.vectorize(among.index)(table[:, :, 0]).astype(np.int32)
+    levels = jnp.asarray(table[:, :, 2].astype(np.float32).reshape(-1))
+    arguments = {operation: tensorflow_argument(operation, levels) for operation in among}
+    arguments["translate_y"] = 25 * levels
+    if name == "paper":
+        arguments["posterize"] += 4
+    argument = _pick({operation: arguments[operation] for operation in among}, jnp.asarray(operation.reshape(-1)))
+    return jnp.asarray(operation), jnp.asarray(table[:, :, 1].astype(np.float32)), argument.reshape(operation.shape)
 
 
-def _argument(table: str, name: str, level: float) -> float:
-    if name == "translate_y":
-        return 25.0 * level  # pixels
-    # Outside of the traced program, though a step may be being traced.
-    with jax.ensure_compile_time_eval():
-        argument = float(tensorflow_argument(name, jnp.full(1, level, jnp.float32))[0])
-    return argument + 4 if (table, name) == ("paper", "posterize") else argument
-
-
-def _draw(key: Key[Array, ""], layers: int) -> Float32[Array, "{layers} 6"]:
-    return jax.random.uniform(key, (layers, _DRAWS))
+def _uniform(key: Key[Array, ""], layers: int) -> Float32[Array, "{layers} 6"]:
+    return jax.random.uniform(key, (layers, _PLACE + 3))
 
 
 def _normal(key: Key[Array, ""], layers: int) -> Float32[Array, " {layers}"]:
@@ -230,7 +252,7 @@ def _pick(arguments: dict[str, Array], operation: Int[Array, " n"]) -> Float32[A
     return jnp.take_along_axis(table, operation[None], axis=0)[0]
 
 
-def _directed(argument: Array, operation: Array, among: tuple[str, ...], draw: Array) -> Float32[Array, " n"]:
+def _directed(argument: Array, operation: Array, among: tuple[str, ...], uniform: Array) -> Float32[Array, " n"]:
     """The argument, negative in half of the cases where the operation has a direction."""
     signed = jnp.array([name in _SIGNED for name in among])[operation]
-    return jnp.where(signed & (draw[:, _SIGN] < 0.5), -argument, argument)
+    return jnp.where(signed & (uniform[:, _SIGN] < 0.5), -argument, argument)

@@ -8,13 +8,14 @@ from jax.sharding import Mesh, PartitionSpec
 from PIL import Image, ImageEnhance
 from scipy import stats
 
-from imagenet_repro.config import Augment
+from imagenet_repro.config import Augment, RandAugment, TimmRandAugment
 from imagenet_repro.data.augment import augment, normalize
 from imagenet_repro.errors import UserError
 
 # Everything off, and pixels left on the [0, 1] scale, so that a test sees the one thing it switches on.
 OFF = Augment(flip=False, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 EVERYTHING = Augment(
+    policy=RandAugment(),
     pca="paper",
     brightness=0.4,
     contrast=0.4,
@@ -204,6 +205,33 @@ def exchanged_by_the_authors(rng: np.random.Generator, height: int, width: int, 
     x1, x2 = np.clip(x - cut_w // 2, 0, width), np.clip(x + cut_w // 2, 0, width)
     y1, y2 = np.clip(y - cut_h // 2, 0, height), np.clip(y + cut_h // 2, 0, height)
     return int((x2 - x1) * (y2 - y1))
+
+
+def test_noise_that_erases_is_normal_once_normalised():
+    images = np.zeros((300, 20, 20, 3), np.uint8)
+    normalised = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
+    clean = augmented(images, spec(**normalised))[0]
+    result = augmented(images, spec(erasing=1.0, erasing_fill="normal", **normalised))[0]
+    uniform = augmented(images, spec(erasing=1.0, **normalised))[0]
+    erased = (result != clean).any(-1)
+    np.testing.assert_array_equal(erased, (uniform != clean).any(-1))  # the same boxes
+    for channel in range(3):
+        assert stats.kstest(result[erased][:, channel], "norm").pvalue > 1e-3
+
+
+def test_a_policy_comes_after_the_mirror_and_before_colours():
+    """A translation to the right alone, whose filled margin is then never mirrored but is brightened."""
+    images = np.full((200, 8, 8, 3), 100, np.uint8)
+    options = TimmRandAugment(layers=1, magnitude=10, magnitude_std=0, probability=1, interpolation="nearest")
+    plain = augmented(images, spec(policy=options))[0]
+    both = augmented(images, spec(flip=True, brightness=0.5, policy=options))[0]
+    ratio = both / np.maximum(plain, 1e-9)
+    bright = plain.max((1, 2, 3)) > 0
+    factors = ratio[bright].reshape(bright.sum(), -1)
+    uncut = (both[bright].reshape(factors.shape) < 1) & (plain[bright].reshape(factors.shape) > 0)
+    low, high = np.where(uncut, factors, np.inf).min(1), np.where(uncut, factors, -np.inf).max(1)
+    np.testing.assert_allclose(low[uncut.any(1)], high[uncut.any(1)], rtol=1e-4)
+    assert np.ptp(low[uncut.any(1)]) > 0.8
 
 
 def test_cutmix_exchanges_a_box_and_counts_its_pixels():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagenet_repro.config import CenterCrop, InceptionCrop, PadCrop, ScaleJitterCrop, ShorterSideCrop
+from imagenet_repro.config import CenterCrop, InceptionCrop, PadCrop, ScaleJitterCrop, ShorterSideCrop, SquashCrop
 from imagenet_repro.data import crops
 from imagenet_repro.errors import UserError
 
@@ -17,9 +17,15 @@ SPECS = [
     CenterCrop(),
     CenterCrop(ratio=1.0),
     PadCrop(padding=4),
+    SquashCrop(),
 ]
-RANDOM = [spec for spec in SPECS if not isinstance(spec, CenterCrop)]
-PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "area": Image.Resampling.BOX}
+RANDOM = [spec for spec in SPECS if not isinstance(spec, CenterCrop | SquashCrop)]
+PILLOW = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "area": Image.Resampling.BOX,
+}
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -57,9 +63,10 @@ def test_the_generator_decides_alone(spec):
     assert len({other.tobytes() for other in others}) > 3
 
 
-def test_the_centre_crop_leaves_the_generator_alone():
+@pytest.mark.parametrize("spec", [CenterCrop(), SquashCrop()], ids=lambda spec: spec.name)
+def test_crops_without_randomness_leave_the_generator_alone(spec):
     generator = rng()
-    crops.crop(noise(90, 70), CenterCrop(), SIZE, generator)
+    crops.crop(noise(90, 70), spec, SIZE, generator)
     assert generator.bit_generator.state == rng().bit_generator.state
 
 
@@ -88,6 +95,14 @@ def test_bilinear_without_antialias_samples_the_nearest_pixels(target):
     expected = np.einsum("ij,jkc,lk->ilc", rows, image, columns, optimize=True)
     result = crops.resize(image, *target, "bilinear", antialias=False)
     assert np.abs(result - expected).max() < 1.5  # OpenCV's fixed point
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("target", [(28, 22), (200, 300), (56, 62)])  # even: no centre lies between two pixels
+def test_nearest_is_the_pixel_under_the_centre(target, antialias):
+    rows, columns = ((np.arange(new) + 0.5) * old // new for new, old in zip(target, (100, 150), strict=True))
+    expected = noise(100, 150)[np.ix_(rows.astype(int), columns.astype(int))]
+    np.testing.assert_array_equal(crops.resize(noise(100, 150), *target, "nearest", antialias), expected)
 
 
 def test_area_without_antialias_is_the_mean_of_what_a_pixel_covers():
@@ -150,6 +165,23 @@ def test_the_inception_crop_is_the_resized_box():
         expected = Image.fromarray(part).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
         result = crops.crop(image, InceptionCrop(antialias=True), SIZE, rng(seed))
         np.testing.assert_array_equal(result, np.asarray(expected))
+
+
+def test_a_random_kernel_is_each_of_the_four_equally_often():
+    image, spec = noise(90, 120), InceptionCrop(area=(1.0, 1.0), aspect=(4 / 3, 4 / 3), kernel="random")
+    expected = {crops.resize(image, SIZE, SIZE, kernel, antialias=False).tobytes(): kernel for kernel in PILLOW}
+    drawn = [expected[crops.crop(image, spec, SIZE, rng(seed)).tobytes()] for seed in range(800)]
+    assert all(abs(drawn.count(kernel) - 200) < 5 * 150**0.5 for kernel in PILLOW)
+
+
+def test_squashing_takes_the_whole_image():
+    image = np.zeros((60, 90, 3), np.uint8)
+    image[:30], image[:, :45, 1] = 200, 100
+    result = crops.crop(image, SquashCrop(kernel="area"), 30, rng())
+    np.testing.assert_array_equal(result, image[::2, ::3])
+    expected = Image.fromarray(noise(90, 70)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    result = crops.crop(noise(90, 70), SquashCrop(kernel="bicubic", antialias=True), SIZE, rng())
+    np.testing.assert_array_equal(result, np.asarray(expected))
 
 
 @pytest.mark.parametrize("shape", [(375, 500), (500, 375), (333, 500), (500, 334), (256, 256), (257, 256), (70, 41)])
@@ -234,5 +266,5 @@ def test_kernels_differ_and_say_so():
         for kernel in PILLOW
         for antialias in (False, True)
     }
-    assert len(set(results.values())) >= 5  # at a whole factor both ways of averaging an area may agree
+    assert len(set(results.values())) >= 6  # at a whole factor both ways of averaging an area may agree
     assert cv2.resize(image, (30, 30), interpolation=cv2.INTER_CUBIC).tobytes() == results["bicubic", False]

@@ -97,6 +97,59 @@ def test_crops_follow_from_seed_epoch_and_index():
             np.testing.assert_array_equal(result, crops.crop(image(index), CROP, SIZE, rng))
 
 
+def repeated(repeats: int) -> Data:
+    return dataclasses.replace(DATA, repeats=repeats)
+
+
+@pytest.mark.parametrize(("repeats", "batch_size"), [(2, 8), (3, 12), (3, 8), (3, 10), (4, 26)])
+def test_repeats_come_within_two_batches_and_each_image_as_often(repeats, batch_size):
+    """The distinct images, in order, are those of a run without repeats; each comes `repeats` times."""
+    count, distinct = 21, batch_size // repeats
+    steps = 21 * repeats
+    batches = train(make_split(count), repeated(repeats), batch_size=batch_size, num_steps=steps)
+    seen = list(zip(joined(batches, "epoch").tolist(), joined(batches, "index").tolist(), strict=True))
+    rounds = [seen[i : i + repeats * distinct] for i in range(0, len(seen), repeats * distinct)]
+    plain = train(make_split(count), batch_size=1, num_steps=distinct * len(rounds))
+    order = list(zip(joined(plain, "epoch").tolist(), joined(plain, "index").tolist(), strict=True))
+    for number, images in enumerate(rounds[:-1]):
+        expected = order[number * distinct : (number + 1) * distinct]
+        for repeat in range(repeats):
+            part = images[repeat * distinct : (repeat + 1) * distinct]
+            assert part == [(epoch * repeats + repeat, index) for epoch, index in expected]
+    assert len(set(seen)) == len(seen)  # no crop and no augmentation twice
+
+
+def test_a_repeat_has_a_crop_of_its_own_and_no_neighbour_of_its_kind():
+    batches = train(make_split(20), repeated(3), batch_size=12, num_steps=5)
+    for batch in batches:
+        assert (batch["index"][::2] != batch["index"][1::2]).all()
+        for result, epoch, index in zip(batch["image"], batch["epoch"], batch["index"], strict=True):
+            rng = np.random.Generator(np.random.Philox(key=(3 << 32 | int(epoch), int(index))))
+            np.testing.assert_array_equal(result, crops.crop(image(index), CROP, SIZE, rng))
+        assert len({result.tobytes() for result in batch["image"]}) == 12
+
+
+def test_repeats_do_not_depend_on_hosts_workers_or_where_a_run_goes_on():
+    data, split = repeated(3), make_split(20, bad=(4,))
+    whole = train(split, data, batch_size=10, num_steps=7)
+    assert_same(whole[2:], train(split, data, batch_size=10, start_step=2, num_steps=5))
+    assert_same(whole, train(split, dataclasses.replace(data, threads=7), batch_size=10, num_steps=7))
+    shares = [train(split, data, batch_size=10, num_steps=7, process_index=i, process_count=2) for i in (0, 1)]
+    merged = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*shares, strict=True)]
+    assert_same(whole, merged)
+    assert_same(whole[:3], train(split, dataclasses.replace(data, workers=1), batch_size=10, num_steps=3))
+
+
+def test_evaluation_repeats_nothing():
+    (batch,) = eval_batches(make_split(6), repeated(3), CenterCrop(), batch_size=8)
+    assert batch["index"].tolist() == [0, 1, 2, 3, 4, 5, -1, -1]
+
+
+def test_a_batch_of_one_image_over_and_over_is_refused():
+    with pytest.raises(UserError, match=r"data.repeats = 3 needs batches of at least 6 images, not 5"):
+        train_batches(make_split(4), repeated(3), CROP, batch_size=5, seed=0)
+
+
 @pytest.mark.parametrize("threads", [1, 4, 16])
 def test_the_number_of_threads_changes_nothing(threads):
     assert_same(train(make_split(20)), train(make_split(20), dataclasses.replace(DATA, threads=threads)))
