@@ -110,6 +110,36 @@ def test_a_signal_saves_and_the_same_command_ends_where_an_undisturbed_run_does(
     assert_same(tmp_path, whole_run[0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kill_after", [2, 6])
+def test_a_run_in_stages_ends_the_same_when_it_is_stopped_in_any_of_them(kill_after, data_dir, tmp_path):
+    options = {
+        "progressive__stages": 2,
+        "progressive__image_size_from": 16,
+        "budget": "8st",
+        "evaluate_every": "4st",
+        "schedule__name": "plateau",
+        "schedule__patience": 1,
+    }
+    out, _ = runs.run(*runs.train_arguments(data_dir, tmp_path / "whole", **options))
+    assert "images at 24, 32 px" in out
+    assert "compiled the steps of 2 stages" in out
+    process = runs.start(*runs.train_arguments(data_dir, tmp_path / "stopped", **options))
+    wait_for_step(tmp_path / "stopped", kill_after, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=300)
+    runs.run(*runs.train_arguments(data_dir, tmp_path / "stopped", **options))
+    assert_same(tmp_path / "stopped", tmp_path / "whole", step=8)
+    flops, again = (
+        [row["flops"] for row in map(json.loads, (place / "metrics.jsonl").open()) if row["kind"] == "train"]
+        for place in (tmp_path / "whole", tmp_path / "stopped")
+    )
+    steps = np.diff([0, *flops])
+    assert len(set(steps[:4])) == len(set(steps[4:])) == 1
+    assert steps[4] > 1.5 * steps[3]
+    assert again == flops
+
+
 def test_a_second_signal_ends_at_once(data_dir, tmp_path):
     process = runs.start(*runs.train_arguments(data_dir, tmp_path, budget="100000st", evaluate_every="100000st"))
     wait_for_step(tmp_path, 2)

@@ -66,6 +66,8 @@ def _model(config: cfg.Config, between: Callable[[float, float], float]) -> cfg.
             f"config.progressive: set config.model.options.dropout, the rate of {config.model.name} at last"
         )
     rate = between(config.progressive.dropout_from, options["dropout"])
+    if rate == options["dropout"]:
+        return config.model
     return dataclasses.replace(config.model, options=config.model.options | {"dropout": rate})
 
 

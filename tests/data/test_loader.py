@@ -15,7 +15,7 @@ from PIL import Image
 
 from imagenet_repro.config import CenterCrop, Data, InceptionCrop
 from imagenet_repro.data import crops
-from imagenet_repro.data.loader import BadRecords, eval_batches, prefetch_to_device, readers, train_batches
+from imagenet_repro.data.loader import BadRecords, eval_batches, in_turn, prefetch_to_device, readers, train_batches
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
 
@@ -148,6 +148,33 @@ def test_evaluation_repeats_nothing():
 def test_a_batch_of_one_image_over_and_over_is_refused():
     with pytest.raises(UserError, match=r"data.repeats = 3 needs batches of at least 6 images, not 5"):
         train_batches(make_split(4), repeated(3), CROP, batch_size=5, seed=0)
+
+
+def test_parts_in_turn_are_one_run_of_batches_and_a_part_may_have_a_size_of_its_own():
+    split, small = make_split(20), dataclasses.replace(DATA, image_size=8)
+    whole = train(split, num_steps=6)
+
+    def part(data, start_step, num_steps):
+        return train_batches(split, data, CROP, batch_size=8, seed=3, start_step=start_step, num_steps=num_steps)
+
+    parts = in_turn([part(small, 0, 2), part(DATA, 2, 1), part(DATA, 3, 3)])
+    found = [batch for batch, _ in prefetch_to_device(parts, lambda batch: None)]
+    assert [batch["image"].shape[1] for batch in found] == [8, 8, SIZE, SIZE, SIZE, SIZE]
+    assert_same(found[2:], whole[2:])
+    for one, other in zip(found[:2], train(split, small, num_steps=2), strict=True):
+        assert_same([one], [other])
+
+
+def test_parts_in_turn_that_are_left_early_are_closed_all():
+    before = threading.active_count()
+    parts = [train_batches(make_split(20), DATA, CROP, batch_size=8, seed=3, start_step=s) for s in (0, 100)]
+    batches = prefetch_to_device(in_turn(parts), lambda batch: None)
+    next(batches)
+    batches.close()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert threading.active_count() <= before
 
 
 @pytest.mark.parametrize("threads", [1, 4, 16])
