@@ -145,9 +145,12 @@ def write(model: nnx.Module, path: str | Path, *, preprocessing: Preprocessing |
       name: to state in place of the network's own.
 
     Raises:
-      SaveError: the file could not be written.
+      UserError: the file has another ending than `.safetensors`.
+      SaveError: it could not be written.
     """
     path = Path(path).expanduser()
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: weights are written as .safetensors alone; name the file so")
     about = {
         "name": name or model.origin.name,
         "num_classes": model.origin.num_classes,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from imagenet_repro import models
@@ -91,11 +92,11 @@ class _Fit:
         """Takes the first class out of every head."""
         for name in self._heads():
             classes = self.expected[name][0]
-            if name not in self.given or len(self.given[name]) != classes + 1:
-                found = len(self.given[name]) if name in self.given else "no"
+            found = self.given[name].shape if name in self.given else ()
+            if found[:1] != (classes + 1,):
                 raise UserError(
-                    f"{self.path}: drop_background needs a file of one class more than the model's {classes};"
-                    f" its '{name}' has {found}. Leave it out, or build the model for that file's classes less one"
+                    f"{self.path}: drop_background needs a file of one class more than the model's {classes}; the"
+                    f" shape of its '{name}' is {found}. Leave it out, or build the model for one class less"
                 )
             self.given[name] = self.given[name][1:]
         self.notes.append("dropped class 0 of the file, TensorFlow's background")
@@ -110,7 +111,7 @@ class _Fit:
         if side == 0 or side**2 + self.model.positioned != array.shape[1]:
             return  # no square grid: other tokens than the model's; its shape is refused as any other
         vit = importlib.import_module("imagenet_repro.models.vit")
-        self.given[name] = np.asarray(vit.resize_positions(np.asarray(array), (side, side), self.model.grid))
+        self.given[name] = np.asarray(vit.resize_positions(jnp.asarray(array), (side, side), self.model.grid))
         height, width = self.model.grid
         self.notes.append(f"interpolated the positions from {side} x {side} patches to {height} x {width}")
 
@@ -132,11 +133,11 @@ class _Fit:
             return
         self._check_auxiliary(missing)
         shapes = {name: self.given[name].shape for name in heads & self.given.keys()}
-        counts = {shape[0] for shape in shapes.values()}
+        counts = {shape[:1] for shape in shapes.values()}
         alike = shapes.keys() == heads and all(shape[1:] == self.expected[name][1:] for name, shape in shapes.items())
         classes = self.model.origin.num_classes
-        if alike and len(counts) == 1 and classes not in counts:
-            self._keep_own(heads, f"has {counts.pop():,} classes and the model {classes:,}")
+        if alike and len(counts) == 1 and counts != {(classes,)} and all(shapes.values()):
+            self._keep_own(heads, f"has {counts.pop()[0]:,} classes and the model {classes:,}")
             self._take_out(name for name in list(self.given) if name.startswith(REPRESENTATION))
 
     def _fits(self) -> bool:

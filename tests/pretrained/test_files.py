@@ -129,6 +129,8 @@ def test_an_npz_with_python_objects_is_refused(tmp_path):
 def test_what_cannot_be_written_leaves_nothing(model, tmp_path):
     with pytest.raises(SaveError, match=r"weights\.safetensors could not be written"):
         pretrained.write(model, tmp_path / "absent" / "weights.safetensors")
+    with pytest.raises(UserError, match=r"weights\.pth: weights are written as \.safetensors alone"):
+        pretrained.write(model, tmp_path / "weights.pth")
     path = tmp_path / "taken.safetensors"
     path.mkdir()
     (path / "full").touch()

@@ -94,8 +94,16 @@ def test_the_background_class_is_dropped_on_request_alone():
     np.testing.assert_array_equal(head["fc.bias"], given.tensors["fc.bias"][1:])
     assert not report.replaced
     assert pretrained.load(model, given).replaced == ("fc.bias", "fc.weight")
-    with pytest.raises(UserError, match=r"one class more than the model's 10; its 'fc\.\w+' has 10"):
+    with pytest.raises(UserError, match=r"one class more than the model's 10; the shape of its 'fc\.\w+' is \(10"):
         pretrained.load(model, weights("resnet18", 10), drop_background=True)
+
+
+@pytest.mark.parametrize("scalar", ["fc.weight", "fc.bias"])
+def test_a_head_that_is_a_number_is_refused(scalar):
+    given = weights("resnet18", 12)
+    given.tensors[scalar] = np.float32(1)
+    with pytest.raises(UserError, match=r"tensor 'fc\.\w+' has the shape"):
+        pretrained.load(create("resnet18", 10), given)
 
 
 def test_auxiliary_heads_of_the_file_are_left_out_and_absent_ones_explained():
