@@ -1,0 +1,151 @@
+"""What is particular to the Inception networks; the reference's outputs are in tests/test_pretrained.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from imagenet_repro import models
+from imagenet_repro.errors import UserError
+from imagenet_repro.models import counting, inception
+from imagenet_repro.models.layers import MaxPool, WithAuxiliary
+
+
+def outputs(model, *size):
+    """Shapes of what a network returns on two images of this height and width."""
+    graphdef, state = nnx.split(model)
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images)
+
+
+@pytest.fixture(scope="module")
+def v3():
+    """Inception-v3 for ten classes, in training mode; shapes alone."""
+    return models.abstract("inception_v3", 10)
+
+
+def maps_of_v3(monkeypatch, v3, size):
+    """(class, height, width, maps) after each convolution and each module, in order."""
+    seen = []
+    for kind in ("ConvNorm", "Mixed"):
+        call = getattr(inception, kind).__call__
+
+        def record(self, x, call=call, kind=kind):
+            y = call(self, x)
+            seen.append((kind, *y.shape[1:]))
+            return y
+
+        monkeypatch.setattr(getattr(inception, kind), "__call__", record)
+    outputs(nnx.clone(v3).eval(), size, size)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("bn_inception", {}, 11_295_240),
+        ("bn_inception", {"conv_bias": False}, 11_285_224),
+        ("inception_v3", {"auxiliary": False}, 23_834_568),
+    ],
+)
+def test_parameter_counts(name, options, count):
+    assert counting.parameter_count(models.abstract(name, **options)) == count
+
+
+@pytest.mark.parametrize(("name", "size", "gigas"), [("bn_inception", 224, 2.033), ("inception_v3", 299, 5.713)])
+def test_multiply_adds_are_the_published_ones(name, size, gigas):
+    assert counting.multiply_adds(name, size) / 1e9 == pytest.approx(gigas, rel=1e-3)
+
+
+def test_maps_of_bn_inception_are_the_papers(monkeypatch):
+    seen, module = {}, inception.BNInception._module
+
+    def record(self, name, x, widths):
+        y = module(self, name, x, widths)
+        seen[name.removeprefix("inception_")] = y.shape[1:]
+        return y
+
+    monkeypatch.setattr(inception.BNInception, "_module", record)
+    outputs(models.abstract("bn_inception", 10).eval(), 224, 224)
+    assert seen == {
+        "3a": (28, 28, 256),
+        "3b": (28, 28, 320),
+        "3c": (14, 14, 576),
+        "4a": (14, 14, 576),
+        "4b": (14, 14, 576),
+        "4c": (14, 14, 608),
+        "4d": (14, 14, 608),
+        "4e": (7, 7, 1056),
+        "5a": (7, 7, 1024),
+        "5b": (7, 7, 1024),
+    }
+
+
+def test_maps_of_inception_v3_are_the_papers(monkeypatch, v3):
+    seen = maps_of_v3(monkeypatch, v3, 299)
+    stem = [[149, 149, 32], [147, 147, 32], [147, 147, 64], [73, 73, 80], [71, 71, 192]]
+    assert [shape for _, *shape in seen[:5]] == stem
+    a, c, e = [[35, 35, 288]], [[17, 17, 768]], [[8, 8, 2048]]
+    modules = [[35, 35, 256], *a * 2, *c * 5, [8, 8, 1280], *e * 2]
+    assert [shape for kind, *shape in seen if kind == "Mixed"] == modules
+
+
+def test_the_smallest_image_of_inception_v3_leaves_one_pixel(monkeypatch, v3):
+    assert maps_of_v3(monkeypatch, v3, 75)[-1] == ("Mixed", 1, 1, 2048)
+    with pytest.raises(UserError, match="at least 75 "):
+        outputs(v3, 90, 74)
+
+
+def test_bn_inception_takes_any_size_that_leaves_a_pixel():
+    model = models.abstract("bn_inception", 10).eval()
+    for size in ((7, 7), (225, 113)):
+        assert outputs(model, *size).shape == (2, 10)
+    with pytest.raises(UserError, match="at least 7 "):
+        outputs(model, 40, 6)
+
+
+def test_the_auxiliary_head_answers_in_training_mode_alone(v3):
+    model = nnx.clone(v3)
+    trained = outputs(model, 299, 75)
+    assert isinstance(trained, WithAuxiliary)
+    assert (trained.logits.shape, [a.shape for a in trained.auxiliary]) == ((2, 10), [(2, 10)])
+    assert outputs(model.eval(), 299, 75).shape == (2, 10)
+    model.train()
+    model.AuxLogits = None  # as with auxiliary=False
+    assert outputs(model, 75, 75).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("side", "places"), [(17, 5), (19, 5), (20, 6), (16, 5), (3, 5)])
+def test_the_auxiliary_head_always_has_room_for_its_convolution(monkeypatch, side, places):
+    seen, call = [], inception.ConvNorm.__call__
+    monkeypatch.setattr(inception.ConvNorm, "__call__", lambda self, x: seen.append(x.shape) or call(self, x))
+    head = nnx.eval_shape(lambda: inception.AuxiliaryHead(8, 10, dtype=jnp.float32, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(head)
+    features = jax.ShapeDtypeStruct((2, side, side, 8), jnp.float32)
+    jax.eval_shape(lambda state, x: nnx.merge(graphdef, state)(x), state, features)
+    assert seen[0] == (2, places, places, 8)
+
+
+def test_features_without_a_head_in_training_mode_too():
+    assert outputs(models.abstract("inception_v3", 0), 96, 80).shape == (2, 2048)
+    assert outputs(models.abstract("bn_inception", 0), 96, 80).shape == (2, 1024)
+
+
+def test_halving_of_an_even_map_is_the_released_models():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 14, 6, 3)), jnp.float32)
+    ours, released = MaxPool(3, stride=2, padding="same"), MaxPool(3, stride=2, ceil=True)
+    np.testing.assert_array_equal(ours(x), released(x))
+
+
+def test_initial_values_of_inception_v3():
+    model = models.create("inception_v3", 10)
+    cut = 0.8796  # deviation of a standard normal without what lies beyond 2
+    for weight, std in (
+        (model.Mixed_5b.branch5x5_2.conv.weight, 0.1),
+        (model.fc.weight, 0.1),
+        (model.AuxLogits.conv1.conv.weight, 0.01),
+        (model.AuxLogits.fc.weight, 0.001),
+    ):
+        np.testing.assert_allclose(np.std(weight[...]), cut * std, rtol=0.03)
+        assert np.abs(weight[...]).max() <= 2 * std

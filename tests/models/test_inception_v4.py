@@ -1,0 +1,83 @@
+"""What is particular to Inception-v4 and Inception-ResNet-v2; tests/test_pretrained.py has the rest."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from imagenet_repro import models
+from imagenet_repro.errors import UserError
+from imagenet_repro.models import counting
+from imagenet_repro.models.inception_v4 import BLOCK_8, ResidualBlock, average
+
+NAMES = ("inception_v4", "inception_resnet_v2")
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Shapes of both, built once: graph, and parameters with statistics, of evaluation mode."""
+    return {name: nnx.split(models.abstract(name, 10).eval()) for name in NAMES}
+
+
+def output_shape(network, *size):
+    graphdef, state = network
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images).shape
+
+
+@pytest.mark.parametrize(("name", "count"), [("inception_v4", 42_679_816), ("inception_resnet_v2", 55_843_464)])
+def test_parameter_counts(networks, name, count):
+    head = 990 * (1536 + 1)  # of the thousand classes, ten are there
+    assert (
+        sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.filter_state(networks[name][1], nnx.Param)))
+        == count - head
+    )
+
+
+@pytest.mark.parametrize(("name", "gigas"), [("inception_v4", 12.254), ("inception_resnet_v2", 13.156)])
+def test_multiply_adds_are_the_published_ones(networks, name, gigas):
+    model = nnx.merge(*networks[name])
+    assert (counting.multiply_adds(model, 299) + 990 * 1536) / 1e9 == pytest.approx(gigas, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_takes_any_size_that_leaves_a_pixel(networks, name):
+    assert output_shape(networks[name], 75, 96) == (2, 10)
+    with pytest.raises(UserError, match="at least 75 "):
+        output_shape(networks[name], 96, 74)
+
+
+def test_maps_of_inception_v4_are_the_papers(networks):
+    def features(state, x, seen):
+        for layer in nnx.merge(networks["inception_v4"][0], state).features:
+            x = layer(x)
+            seen.append(x.shape[1:])
+
+    for size, last in ((299, 8), (75, 1)):
+        seen = []
+        images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        jax.eval_shape(lambda state, x, seen=seen: features(state, x, seen), networks["inception_v4"][1], images)
+        assert seen[-1] == (last, last, 1536)
+        if size == 299:
+            stem = [(149, 149, 32), (147, 147, 32), (147, 147, 64), (73, 73, 160), (71, 71, 192)]
+            a, b, c = [(35, 35, 384)], [(17, 17, 1024)], [(8, 8, 1536)]
+            assert seen == [*stem, *a * 5, *b * 8, *c * 4]
+
+
+def test_features_without_a_head():
+    network = nnx.split(models.abstract("inception_v4", 0).eval())
+    assert output_shape(network, 96, 80) == (2, 1536)
+
+
+def test_average_pooling_does_not_count_the_padding():
+    np.testing.assert_allclose(average(jnp.ones((1, 4, 5, 2))), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("last", "lowest"), [(False, 0), (True, -1)])
+def test_the_last_residual_block_ends_without_relu(last, lowest):
+    block = ResidualBlock(16, *BLOCK_8, scale=0.0, last=last, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = -jnp.ones((1, 3, 3, 16))
+    block.eval()
+    graphdef, state = nnx.split(block)
+    np.testing.assert_array_equal(jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, x), lowest)
