@@ -5,8 +5,8 @@ have the names of our AlexNet of 2012. The paper normalises contrast "across fea
 al. 2012 for it, without constants: it is read as their response normalisation, with their constants. The
 renormalisation of filters during training belongs to the training, not to the network.
 
-The paper's text does not state paddings: these make the maps of fig. 3 (110, 55, 26, 13, 6 from 224 pixels). Before
-fc6 we pool adaptively to 6x6, which changes nothing at 224 pixels and lets other sizes in.
+Paddings and roundings are those that make the maps of fig. 3 (110, 55, 26, 13, 6 from 224 pixels). Before fc6 we pool
+adaptively to 6x6, which changes nothing at 224 pixels and lets other sizes in.
 """
 
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ SMALLEST = 63  # pixels that leave one position after the last pooling
 class ZFNet(Network):
     """Five convolutions and three linear layers; `widths` are those of conv3, conv4 and conv5.
 
-    Weights start from N(0, 0.01^2), biases from 0 (sec. 3 of the paper). `dropout` is the share of units of fc6 and fc7 that are
+    Weights start from N(0, 0.01^2), biases from 0 (sec. 3). `dropout` is the share of units of fc6 and fc7 that are
     dropped. With `num_classes=0` the 4096 units of fc7 are returned.
     """
 

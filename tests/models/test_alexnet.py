@@ -9,6 +9,7 @@ from flax import nnx
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import counting
+from tests.models import probe
 
 
 def output_shape(size, num_classes=10, **options):
@@ -45,3 +46,45 @@ def test_dropout_acts_in_training_alone():
     quiet = run(models.abstract("alexnet", 10, dropout=0.9).eval())
     assert np.abs(run(models.abstract("alexnet", 10, dropout=0.9)) - quiet).max() > 1e-3
     np.testing.assert_allclose(run(models.abstract("alexnet", 10, dropout=0.0)), quiet, atol=1e-5)
+
+
+# --- the network of 2012 ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("groups", "count", "giga"), [(2, 60_965_224, 0.724), (1, 62_378_344, 1.135)])
+def test_counts_of_2012(groups, count, giga):
+    model = models.abstract("alexnet_2012", groups=groups)
+    assert counting.parameter_count(model) == count
+    assert counting.multiply_adds(model, 227) / 1e9 == pytest.approx(giga, abs=5e-4)
+
+
+def test_maps_of_2012():
+    expected = [(55, 55, 96), (27, 27, 256), (13, 13, 384), (13, 13, 384), (13, 13, 256)]
+    assert probe.maps("alexnet_2012", 227) == expected
+    model = models.abstract("alexnet_2012")
+    inputs = [getattr(model, f"conv{i}").weight.shape[2] for i in range(1, 6)]
+    assert inputs == [3, 48, 256, 192, 192]
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_responses_are_normalised_before_the_overlapping_pooling(layer):
+    y, after = probe.between("alexnet_2012", probe.photographs(67), layer, layer + 1)
+    expected = probe.maxima(probe.responses(np.maximum(y, 0), 5, 1e-4, 0.75, 2), 3, 2)
+    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_initial_values_of_2012():
+    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+    biases = probe.initial("alexnet_2012", lambda m: [getattr(m, layer).bias for layer in layers])
+    assert [set(bias.tolist()) for bias in biases] == [{0}, {1}, {0}, {1}, {1}, {1}, {1}, {0}]
+    (weight,) = probe.initial("alexnet_2012", lambda m: [m.conv3.weight])
+    np.testing.assert_allclose(weight.std(), 0.01, rtol=0.01)
+
+
+def test_sizes_and_features_of_2012():
+    assert probe.shapes("alexnet_2012", (67, 224)) == (2, 10)
+    assert probe.shapes("alexnet_2012", (227, 227), num_classes=0) == (2, 4096)
+    with pytest.raises(UserError, match="at least 67 "):
+        probe.shapes("alexnet_2012", (100, 66))
+    with pytest.raises(UserError, match="groups"):
+        models.abstract("alexnet_2012", groups=3)

@@ -1,0 +1,85 @@
+"""What a network does inside, from a trace; and plain NumPy versions of what stands between its convolutions."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from imagenet_repro import models
+from imagenet_repro.models import layers
+
+
+def shapes(name, size, num_classes=10, *, training=False, channels=3, **options):
+    """Shapes of what the network returns for two images of `size`, without allocating anything."""
+    model = models.abstract(name, num_classes, **options)
+    graphdef, state = nnx.split(model.train() if training else model.eval())
+    images = jax.ShapeDtypeStruct((2, *size, channels), jnp.float32)
+    result = jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images)
+    return jax.tree.map(lambda leaf: leaf.shape, result)
+
+
+@contextmanager
+def _recording():
+    calls, original = [], layers.Conv.__call__
+
+    def call(conv, x):
+        y = original(conv, x)
+        calls.append((x, y))
+        return y
+
+    with mock.patch.object(layers.Conv, "__call__", call):
+        yield calls
+
+
+def maps(name, size, **options):
+    """(height, width, features) of what every convolution returns in evaluation mode, in the order of the calls."""
+    with _recording() as calls:
+        shapes(name, (size, size), **options)
+    return [y.shape[1:] for _, y in calls]
+
+
+def between(name, images, first, second, **options):
+    """What convolution number `first` returned and what number `second` was given, in a network just initialised.
+
+    The compiler drops all that comes after, so large networks cost nothing.
+    """
+
+    @jax.jit
+    def run(images):
+        with _recording() as calls:
+            models.build(name, rngs=nnx.Rngs(0), **options).eval()(images)
+        return calls[first][1], calls[second][0]
+
+    return [np.asarray(x, np.float64) for x in run(jnp.asarray(images, jnp.float32))]
+
+
+def initial(name, pick: Callable, **options):
+    """The initial values of the variables that `pick` takes from the network; no others are computed."""
+    picked = jax.jit(lambda: [variable[...] for variable in pick(models.build(name, rngs=nnx.Rngs(0), **options))])()
+    return [np.asarray(value) for value in picked]
+
+
+def photographs(size, channels=3, batch=1, seed=0):
+    """Pixels with their mean taken off, on the scale of 256 levels."""
+    return np.random.default_rng(seed).normal(0, 60, (batch, size, size, channels)).astype(np.float32)
+
+
+def responses(x, size, alpha, beta, k):
+    """Local response normalisation, map by map."""
+    y, half = np.empty_like(x), size // 2
+    for i in range(x.shape[-1]):
+        total = np.square(x[..., max(i - half, 0) : i + half + 1]).sum(-1)
+        y[..., i] = x[..., i] / (k + alpha * total) ** beta
+    return y
+
+
+def maxima(x, window, stride, *, ceil=False):
+    """Maximum pooling without padding, place by place; with `ceil`, windows may reach over the end."""
+    n = x.shape[1]
+    places = (n - window + (stride - 1 if ceil else 0)) // stride + 1
+    spans = [slice(place * stride, place * stride + window) for place in range(places)]
+    return np.stack([np.stack([x[:, down, across].max((1, 2)) for across in spans], 1) for down in spans], 1)

@@ -1,0 +1,111 @@
+"""GoogLeNet; the output of the one with batch norm is compared with the reference's in tests/test_pretrained.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from imagenet_repro import models
+from imagenet_repro.errors import UserError
+from imagenet_repro.models import counting, googlenet
+from imagenet_repro.models.layers import WithAuxiliary
+from tests.models import probe
+
+BOTH = ("googlenet", "googlenet_bn")
+
+
+@pytest.mark.parametrize(
+    ("name", "with_heads", "without", "giga"),
+    [("googlenet", 13_378_280, 6_998_552, 1.583), ("googlenet_bn", 13_004_888, 6_624_904, 1.498)],
+)
+def test_counts(name, with_heads, without, giga):
+    assert counting.parameter_count(models.abstract(name)) == with_heads
+    model = models.abstract(name, auxiliary=False)
+    assert counting.parameter_count(model) == without
+    assert counting.multiply_adds(model, 224) / 1e9 == pytest.approx(giga, abs=5e-4)
+
+
+def test_modules_are_those_of_table_1():
+    model = models.abstract("googlenet")
+    outputs = [googlenet.outputs(name) for name in googlenet.MODULES]
+    assert outputs == [256, 480, 512, 512, 512, 528, 832, 832, 1024]
+    assert model.inception_4d.conv5x5.weight.shape == (5, 5, 32, 64)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_maps_are_those_of_table_1(name):
+    sides = [height for height, _, _ in probe.maps(name, 224)]
+    assert sides == [112, 56, 56] + 2 * 6 * [28] + 5 * 6 * [14] + 2 * 6 * [7]
+
+
+def test_the_stem_normalises_after_the_first_pooling_and_before_the_second():
+    """Caffe's constants: alpha 1e-4 over a window of 5 maps, k = 1."""
+    images = probe.photographs(32)
+    y, after = probe.between("googlenet", images, 0, 1)
+    expected = probe.responses(probe.maxima(np.maximum(y, 0), 3, 2, ceil=True), 5, 2e-5, 0.75, 1)
+    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
+    y, after = probe.between("googlenet", images, 2, 3)
+    expected = probe.maxima(probe.responses(np.maximum(y, 0), 5, 2e-5, 0.75, 1), 3, 2, ceil=True)
+    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("size", [224, 64])
+def test_heads_speak_in_training_alone(name, size):
+    assert probe.shapes(name, (size, size)) == (2, 10)
+    trained = probe.shapes(name, (size, size), training=True)
+    assert trained.logits == (2, 10)
+    assert trained.auxiliary == ((2, 10), (2, 10))
+    assert probe.shapes(name, (size, size), training=True, auxiliary=False) == (2, 10)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_losses_of_the_heads_weigh_as_published(name):
+    model = models.abstract(name, 10)
+    graphdef, state = nnx.split(model)
+
+    def run(state, images):
+        result = nnx.merge(graphdef, state)(images)
+        assert isinstance(result, WithAuxiliary)
+        assert result.weight == 0.3
+        assert all(logits.dtype == jnp.float32 for logits in result.auxiliary)
+        return result.logits
+
+    jax.eval_shape(run, state, jax.ShapeDtypeStruct((2, 96, 96, 3), jnp.float32))
+    heads = (model.loss1, model.loss2) if name == "googlenet" else (model.aux1, model.aux2)
+    assert [head.dropout.rate for head in heads] == [0.7, 0.7]
+    assert model.dropout.rate == (0.4 if name == "googlenet" else 0.2)
+
+
+def test_a_head_pools_five_by_five_where_that_gives_its_map():
+    head = googlenet.Head(3, 5, rngs=nnx.Rngs(0), dtype=jnp.float32)
+    seen = []
+    head.conv = lambda x: seen.append(np.asarray(x)) or jnp.zeros((1, 4, 4, 128))
+    x = np.random.default_rng(0).normal(size=(1, 14, 14, 3)).astype(np.float32)
+    head(jnp.asarray(x))
+    for i in range(4):
+        for j in range(4):
+            mean = x[0, 3 * i : 3 * i + 5, 3 * j : 3 * j + 5].mean((0, 1))
+            np.testing.assert_allclose(seen[0][0, i, j], mean, atol=1e-6)
+    head(jnp.asarray(x[:, :4, :8]))
+    np.testing.assert_allclose(seen[1][0, 1, 2], x[0, 1, 4:6].mean(0), atol=1e-6)
+
+
+def test_initial_values():
+    def pick(model):
+        return model.inception_3b.conv3x3.weight, model.inception_3b.conv3x3.bias, model.loss1.classifier.bias
+
+    weight, bias, last = probe.initial("googlenet", pick)
+    np.testing.assert_allclose(np.abs(weight).max(), np.sqrt(3 / (9 * 128)), rtol=1e-3)
+    assert (bias == np.float32(0.2)).all()
+    assert (last == 0).all()
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("googlenet", 31), ("googlenet_bn", 15)])
+def test_sizes_and_features(name, smallest):
+    assert probe.shapes(name, (smallest, smallest + 60)) == (2, 10)
+    assert probe.shapes(name, (smallest, smallest), training=True).auxiliary == ((2, 10), (2, 10))
+    assert probe.shapes(name, (64, 64), num_classes=0, training=True) == (2, 1024)
+    with pytest.raises(UserError, match=f"at least {smallest} "):
+        probe.shapes(name, (64, smallest - 1))

@@ -1,0 +1,74 @@
+"""What is particular to VGG; its output is compared with the reference's in tests/test_pretrained.py."""
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from imagenet_repro import models
+from imagenet_repro.errors import UserError
+from imagenet_repro.models import counting
+from tests.models import probe
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "giga"),
+    [
+        ("vgg11", 132_863_336, 7.609),
+        ("vgg13", 133_047_848, 11.308),
+        ("vgg16c", 133_638_952, 11.771),
+        ("vgg16", 138_357_544, 15.470),
+        ("vgg19", 143_667_240, 19.632),
+        ("vgg16_bn", 138_365_992, 15.470),
+        ("vgg19_bn", 143_678_248, 19.632),
+    ],
+)
+def test_counts(name, count, giga):
+    model = models.abstract(name)
+    assert counting.parameter_count(model) == count
+    assert counting.multiply_adds(model, 224) / 1e9 == pytest.approx(giga, abs=5e-4)
+
+
+def test_each_block_halves_the_map():
+    maps = probe.maps("vgg11", 224)
+    assert maps == [
+        (224, 224, 64),
+        (112, 112, 128),
+        *[(56, 56, 256)] * 2,
+        *[(28, 28, 512)] * 2,
+        *[(14, 14, 512)] * 2,
+    ]
+
+
+def test_configuration_c_ends_its_last_blocks_with_one_by_one():
+    model = models.abstract("vgg16c")
+    kernels = [layer.weight.shape[0] for layer in model.features if hasattr(layer, "weight")]
+    assert kernels == [3, 3, 3, 3, 3, 3, 1, 3, 3, 1, 3, 3, 1]
+    assert probe.maps("vgg16c", 64) == probe.maps("vgg16", 64)
+
+
+def test_names_of_the_reference():
+    model = models.abstract("vgg11_bn")
+    params, stats = nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
+    assert [index for index in params["features"] if index != "_length"] == [
+        *(0, 1, 4, 5, 8, 9, 11, 12),
+        *(15, 16, 18, 19, 22, 23, 25, 26),
+    ]
+    assert list(params["classifier"]) == [0, 3, 6]
+    assert set(stats["features"][26]) == {"running_mean", "running_var"}
+
+
+def test_initial_values():
+    def pick(model):
+        return model.features[3].weight, model.classifier[6].weight, model.features[3].bias, model.classifier[0].bias
+
+    conv, linear, *biases = probe.initial("vgg11", pick)
+    np.testing.assert_allclose(conv.std(), np.sqrt(2 / (9 * 128)), rtol=0.02)
+    np.testing.assert_allclose(linear.std(), 0.01, rtol=0.01)
+    assert all((bias == 0).all() for bias in biases)
+
+
+def test_sizes_and_features():
+    assert probe.shapes("vgg11", (32, 70)) == (2, 10)
+    assert probe.shapes("vgg11_bn", (224, 224), num_classes=0) == (2, 4096)
+    with pytest.raises(UserError, match="at least 32 "):
+        probe.shapes("vgg11", (70, 31))
