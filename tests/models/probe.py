@@ -42,19 +42,19 @@ def maps(name, size, **options):
     return [y.shape[1:] for _, y in calls]
 
 
-def between(name, images, first, second, **options):
-    """What convolution number `first` returned and what number `second` was given, in a network just initialised.
+def between(name, images, *layers, **options):
+    """For each number in `layers`: what that convolution returned and what the next was given, in a new network.
 
-    The compiler drops all that comes after, so large networks cost nothing.
+    The compiler drops what comes after the last of them, so large networks cost little.
     """
 
     @jax.jit
     def run(images):
         with _recording() as calls:
             models.build(name, rngs=nnx.Rngs(0), **options).eval()(images)
-        return calls[first][1], calls[second][0]
+        return [(calls[layer][1], calls[layer + 1][0]) for layer in layers]
 
-    return [np.asarray(x, np.float64) for x in run(jnp.asarray(images, jnp.float32))]
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), run(jnp.asarray(images, jnp.float32)))
 
 
 def initial(name, pick: Callable, **options):
@@ -63,9 +63,9 @@ def initial(name, pick: Callable, **options):
     return [np.asarray(value) for value in picked]
 
 
-def photographs(size, channels=3, batch=1, seed=0):
-    """Pixels with their mean taken off, on the scale of 256 levels."""
-    return np.random.default_rng(seed).normal(0, 60, (batch, size, size, channels)).astype(np.float32)
+def photograph(size):
+    """One image of noise, its mean taken off, on the scale of 256 levels."""
+    return np.random.default_rng(0).normal(0, 60, (1, size, size, 3))
 
 
 def responses(x, size, alpha, beta, k):

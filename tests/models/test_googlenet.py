@@ -41,27 +41,15 @@ def test_maps_are_those_of_table_1(name):
 
 def test_the_stem_normalises_after_the_first_pooling_and_before_the_second():
     """Caffe's constants: alpha 1e-4 over a window of 5 maps, k = 1."""
-    images = probe.photographs(32)
-    y, after = probe.between("googlenet", images, 0, 1)
-    expected = probe.responses(probe.maxima(np.maximum(y, 0), 3, 2, ceil=True), 5, 2e-5, 0.75, 1)
-    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
-    y, after = probe.between("googlenet", images, 2, 3)
-    expected = probe.maxima(probe.responses(np.maximum(y, 0), 5, 2e-5, 0.75, 1), 3, 2, ceil=True)
-    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
+    (first, after_first), (third, after_third) = probe.between("googlenet", probe.photograph(32), 0, 2)
+    expected = probe.responses(probe.maxima(np.maximum(first, 0), 3, 2, ceil=True), 5, 2e-5, 0.75, 1)
+    np.testing.assert_allclose(after_first, expected, rtol=1e-4, atol=1e-5)
+    expected = probe.maxima(probe.responses(np.maximum(third, 0), 5, 2e-5, 0.75, 1), 3, 2, ceil=True)
+    np.testing.assert_allclose(after_third, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("size", [224, 64])
-def test_heads_speak_in_training_alone(name, size):
-    assert probe.shapes(name, (size, size)) == (2, 10)
-    trained = probe.shapes(name, (size, size), training=True)
-    assert trained.logits == (2, 10)
-    assert trained.auxiliary == ((2, 10), (2, 10))
-    assert probe.shapes(name, (size, size), training=True, auxiliary=False) == (2, 10)
-
-
-@pytest.mark.parametrize("name", BOTH)
-def test_losses_of_the_heads_weigh_as_published(name):
+@pytest.mark.parametrize(("name", "smallest"), [("googlenet", 31), ("googlenet_bn", 15)])
+def test_heads_speak_in_training_alone_and_weigh_as_published(name, smallest):
     model = models.abstract(name, 10)
     graphdef, state = nnx.split(model)
 
@@ -69,27 +57,39 @@ def test_losses_of_the_heads_weigh_as_published(name):
         result = nnx.merge(graphdef, state)(images)
         assert isinstance(result, WithAuxiliary)
         assert result.weight == 0.3
-        assert all(logits.dtype == jnp.float32 for logits in result.auxiliary)
-        return result.logits
+        return result.logits, *result.auxiliary
 
-    jax.eval_shape(run, state, jax.ShapeDtypeStruct((2, 96, 96, 3), jnp.float32))
+    trained = jax.eval_shape(run, state, jax.ShapeDtypeStruct((2, smallest, smallest, 3), jnp.float32))
+    assert [(logits.shape, logits.dtype) for logits in trained] == [((2, 10), jnp.float32)] * 3
+    assert probe.shapes(name, (smallest, smallest + 60)) == (2, 10)
     heads = (model.loss1, model.loss2) if name == "googlenet" else (model.aux1, model.aux2)
     assert [head.dropout.rate for head in heads] == [0.7, 0.7]
     assert model.dropout.rate == (0.4 if name == "googlenet" else 0.2)
+    with pytest.raises(UserError, match=f"at least {smallest} "):
+        probe.shapes(name, (64, smallest - 1))
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_without_heads(name):
+    assert probe.shapes(name, (32, 32), training=True, auxiliary=False) == (2, 10)
+    assert probe.shapes(name, (32, 32), num_classes=0, training=True) == (2, 1024)
 
 
 def test_a_head_pools_five_by_five_where_that_gives_its_map():
-    head = googlenet.Head(3, 5, rngs=nnx.Rngs(0), dtype=jnp.float32)
-    seen = []
-    head.conv = lambda x: seen.append(np.asarray(x)) or jnp.zeros((1, 4, 4, 128))
+    @jax.jit
+    def pooled(x):
+        head, seen = googlenet.Head(3, 5, rngs=nnx.Rngs(0), dtype=jnp.float32), []
+        head.conv = lambda x: seen.append(x) or jnp.zeros((1, 4, 4, 128))
+        head(x)
+        return seen[0]
+
     x = np.random.default_rng(0).normal(size=(1, 14, 14, 3)).astype(np.float32)
-    head(jnp.asarray(x))
+    y = pooled(x)
     for i in range(4):
         for j in range(4):
             mean = x[0, 3 * i : 3 * i + 5, 3 * j : 3 * j + 5].mean((0, 1))
-            np.testing.assert_allclose(seen[0][0, i, j], mean, atol=1e-6)
-    head(jnp.asarray(x[:, :4, :8]))
-    np.testing.assert_allclose(seen[1][0, 1, 2], x[0, 1, 4:6].mean(0), atol=1e-6)
+            np.testing.assert_allclose(y[0, i, j], mean, atol=1e-6)
+    np.testing.assert_allclose(pooled(x[:, :4, :8])[0, 1, 2], x[0, 1, 4:6].mean(0), atol=1e-6)
 
 
 def test_initial_values():
@@ -100,12 +100,3 @@ def test_initial_values():
     np.testing.assert_allclose(np.abs(weight).max(), np.sqrt(3 / (9 * 128)), rtol=1e-3)
     assert (bias == np.float32(0.2)).all()
     assert (last == 0).all()
-
-
-@pytest.mark.parametrize(("name", "smallest"), [("googlenet", 31), ("googlenet_bn", 15)])
-def test_sizes_and_features(name, smallest):
-    assert probe.shapes(name, (smallest, smallest + 60)) == (2, 10)
-    assert probe.shapes(name, (smallest, smallest), training=True).auxiliary == ((2, 10), (2, 10))
-    assert probe.shapes(name, (64, 64), num_classes=0, training=True) == (2, 1024)
-    with pytest.raises(UserError, match=f"at least {smallest} "):
-        probe.shapes(name, (64, smallest - 1))

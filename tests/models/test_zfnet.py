@@ -26,11 +26,10 @@ def test_maps_are_those_of_the_figure():
     ]
 
 
-@pytest.mark.parametrize("layer", [0, 1])
-def test_pooling_rounds_up_and_comes_before_the_normalisation(layer):
-    y, after = probe.between("zfnet", probe.photographs(66), layer, layer + 1)
-    expected = probe.responses(probe.maxima(np.maximum(y, 0), 3, 2, ceil=True), 5, 1e-4, 0.75, 2)
-    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
+def test_pooling_rounds_up_and_comes_before_the_normalisation():
+    for y, after in probe.between("zfnet", probe.photograph(66), 0, 1):
+        expected = probe.responses(probe.maxima(np.maximum(y, 0), 3, 2, ceil=True), 5, 1e-4, 0.75, 2)
+        np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_initial_values():
