@@ -10,7 +10,7 @@ mirror, PCA colour with standard deviation 0.1; weights from N(0, 0.01), biases 
 Target: top-1 / top-5 error 40.7 / 18.2 %, validation, one network, ten crops (table 2); for the one-tower network
 43.5 / 20.9 %, one crop, of torchvision's weights. Cost: 5.0e17 FLOP. Not run on ImageNet here.
 
-Deviations: mean and deviation of each channel, not the mean image; crops of 227, without which the published sizes of
+Deviations: the mean of each channel, not the mean image; crops of 227, without which the published sizes of
 the maps do not close; the rate drops by rule (no better for three evaluations), where the paper did it by hand; the
 momentum does not hold the rate (PyTorch's form), which differs at the three drops only. Evaluation is one centre
 crop.
@@ -19,6 +19,8 @@ crop.
 from ml_collections import ConfigDict
 
 SIZES = {"alexnet_2012": 227, "alexnet_owt": 224}
+# Weights of 0.01 want pixels in about [-128, 128], as the paper had them; torchvision's, unit variance.
+STD = {"alexnet_2012": (1 / 255, 1 / 255, 1 / 255), "alexnet_owt": (0.229, 0.224, 0.225)}
 
 
 def get_config(network="alexnet_2012"):
@@ -31,7 +33,7 @@ def get_config(network="alexnet_2012"):
             "data": {"name": "imagenet2012", "image_size": size},
             "train_crop": {"name": "shorter_side", "resize": 256, "antialias": True},
             "eval_crop": {"name": "center", "ratio": size / 256, "antialias": True},
-            "augment": {"pca": "paper"},
+            "augment": {"pca": "paper", "std": STD[network]},
             "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 5e-4},
             "schedule": {"name": "plateau", "factor": 0.1, "patience": 3, "drops": 3},
         }

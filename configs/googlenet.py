@@ -18,6 +18,10 @@ one synchronous optimizer, where the paper's was asynchronous.
 from ml_collections import ConfigDict
 
 
+# The original has no normalisation after its layers and wants pixels in about [-128, 128].
+STD = {"googlenet": (1 / 255, 1 / 255, 1 / 255), "googlenet_bn": (0.229, 0.224, 0.225)}
+
+
 def get_config(network="googlenet"):
     return ConfigDict(
         {
@@ -27,7 +31,7 @@ def get_config(network="googlenet"):
             "data": {"name": "imagenet2012", "image_size": 224},
             "train_crop": {"name": "inception", "kernel": "random"},
             "eval_crop": {"name": "center", "ratio": 0.875, "antialias": True},
-            "augment": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4},
+            "augment": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "std": STD[network]},
             "optimizer": {"name": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 2e-4},
             "schedule": {"name": "exponential", "every": 8 / 250, "factor": 0.96},
             "ema_decay": 0.9999,

@@ -12,7 +12,8 @@ epochs at 160 px, rate 0.008, decay 0.02, (6, 0.5), mixup 0.1.
 Target: top-1 error 19.6 % (A1), 20.2 (A2), 21.9 (A3) for ResNet-50 at 224 px, crop ratio 0.95. Cost: 1.9e19, 9.4e18
 and 1.6e18 FLOP. Not run on ImageNet here.
 
-Deviations: mixup and CutMix draw for each pair of images, not for each batch.
+Deviations: mixup and CutMix draw for each pair of images, not for each batch; gradients are not clipped, which timm's
+LAMB does by itself at norm 1 (`--config.clip_norm=1`).
 """
 
 from ml_collections import ConfigDict
