@@ -17,7 +17,6 @@ one synchronous optimizer, where the paper's was asynchronous.
 
 from ml_collections import ConfigDict
 
-
 # The original has no normalisation after its layers and wants pixels in about [-128, 128].
 STD = {"googlenet": (1 / 255, 1 / 255, 1 / 255), "googlenet_bn": (0.229, 0.224, 0.225)}
 
