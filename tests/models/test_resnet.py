@@ -7,13 +7,11 @@ import pytest
 from flax import nnx
 
 from imagenet_repro import models
-from imagenet_repro.models import counting
+from imagenet_repro.errors import UserError
+from imagenet_repro.models.resnet import BasicBlock, Bottleneck, PaddedIdentity
+from tests.models.residual import apply, count, count_and_work, make, numbers, output_shape, parameter_shapes
 
-
-def output_shape(name, size, num_classes=10, **options):
-    graphdef, state = nnx.split(models.abstract(name, num_classes, **options).eval())
-    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images).shape
+PLAIN = {"stride": 1, "shortcut": "B", "last_scale": 1.0, "drop_path": 0.0}
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
@@ -23,10 +21,9 @@ def test_takes_any_size(stem, size):
 
 
 def test_the_small_stem_has_7680_parameters_fewer_and_16_times_the_work():
-    count = {stem: counting.parameter_count(models.abstract("resnet18", stem=stem)) for stem in ("imagenet", "small")}
-    assert count["imagenet"] - count["small"] == 3 * 64 * (49 - 9)
-    work = {stem: counting.multiply_adds("resnet18", 64, stem=stem) for stem in ("imagenet", "small")}
-    assert 14 < work["small"] / work["imagenet"] < 17
+    (large, little), (small, much) = (count_and_work("resnet18", 64, stem=stem) for stem in ("imagenet", "small"))
+    assert large - small == 3 * 64 * (49 - 9)
+    assert 14 < much / little < 17
 
 
 @pytest.mark.parametrize(("name", "features"), [("resnet18", 512), ("resnet50", 2048)])
@@ -34,10 +31,89 @@ def test_features_without_a_head(name, features):
     assert output_shape(name, (64, 64), num_classes=0) == (2, features)
 
 
-def test_zero_initialised_last_scale_makes_every_block_the_identity():
-    x = jnp.abs(jnp.asarray(np.random.default_rng(0).standard_normal((1, 8, 8, 64)), jnp.float32))
-    graphdef, state = nnx.split(models.create("resnet18", 10, zero_init_last=True).layer1[0])
-    np.testing.assert_array_equal(jax.jit(lambda s: nnx.merge(graphdef, s)(x))(state), x)
+@pytest.mark.parametrize(
+    ("name", "shortcut", "parameters", "work"),
+    [
+        ("resnet18", "A", 11_515_688, 1.795),
+        ("resnet18", "B", 11_689_512, 1.814),
+        ("resnet34", "A", 21_623_848, 3.644),
+        ("resnet34", "C", 22_543_016, 3.811),
+        ("resnet50", "B", 25_557_032, 4.089),
+        ("resnet50_v1", "B", 25_557_032, 3.858),
+        pytest.param("resnet101_v1", "B", 44_549_160, 7.570, marks=pytest.mark.slow),
+        pytest.param("resnet152_v1", "B", 60_192_808, 11.282, marks=pytest.mark.slow),
+    ],
+)
+def test_counts(name, shortcut, parameters, work):
+    assert count_and_work(name, shortcut=shortcut) == (parameters, pytest.approx(work, abs=0.0006))
+
+
+def test_the_names_of_parameters_do_not_depend_on_where_the_stride_is():
+    assert parameter_shapes("resnet50_v1") == parameter_shapes("resnet50")
+
+
+def test_v1_halves_the_map_in_the_first_1x1():
+    for name, first, second in (("resnet50", 1, 2), ("resnet50_v1", 2, 1)):
+        block = models.abstract(name).layer2[0]
+        assert (block.conv1.stride[0], block.conv2.stride[0], block.conv3.stride[0]) == (first, second, 1), name
+        assert block.downsample[0].stride == (2, 2)
+
+
+def test_option_a_takes_every_second_pixel_and_pads_channels_with_zeros():
+    shortcut = PaddedIdentity(2, 4)
+    x = numbers((2, 5, 6, 4))
+    y = shortcut(x)
+    assert y.shape == (2, 3, 3, 8)
+    np.testing.assert_array_equal(y[..., :4], x[:, ::2, ::2])
+    assert not y[..., 4:].any()
+
+
+@pytest.mark.parametrize(("option", "projected"), [("A", 0), ("B", 3), ("C", 8)])
+def test_how_many_shortcuts_are_projected(option, projected):
+    names = parameter_shapes("resnet18", shortcut=option)
+    assert sum("downsample.0" in name for name in names) == projected
+
+
+def test_a_shortcut_that_does_not_exist():
+    with pytest.raises(UserError, match="no shortcut 'D'"):
+        models.abstract("resnet18", shortcut="D")
+
+
+@pytest.mark.parametrize(("block", "width"), [(BasicBlock, 64), (Bottleneck, 16)])
+def test_zero_initialised_last_scale_makes_every_block_the_identity(block, width):
+    x = numbers((1, 8, 8, 64))
+    np.testing.assert_array_equal(apply(make(block, 64, width, **PLAIN | {"last_scale": 0.0}), x), x)
+
+
+def test_zero_init_last_reaches_every_block():
+    model = models.create("resnet18", 10, zero_init_last=True)
+    for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+        for block in stage:
+            np.testing.assert_array_equal(block.bn2.weight[...], 0)
+            np.testing.assert_array_equal(block.bn1.weight[...], 1)
+
+
+def test_stochastic_depth_drops_branches_of_images_in_training_alone():
+    block = make(BasicBlock, 8, 8, **PLAIN | {"drop_path": 0.5})
+    x = numbers((64, 4, 4, 8))
+    trained = apply(block, x)
+    dropped = [np.array_equal(y, image) for y, image in zip(trained, x, strict=True)]
+    assert 16 < sum(dropped) < 48
+    whole = make(BasicBlock, 8, 8, **PLAIN)
+    np.testing.assert_array_equal(apply(block, x, training=False), apply(whole, x, training=False))
+
+
+def test_stochastic_depth_rises_linearly_over_all_blocks():
+    model = models.abstract("resnet18", drop_path=0.14)
+    stages = (model.layer1, model.layer2, model.layer3, model.layer4)
+    np.testing.assert_allclose([block.drop_path.rate for stage in stages for block in stage], np.arange(8) / 50)
+
+
+def test_dropout_stands_before_the_head_in_training_alone():
+    model = models.abstract("resnet18", 0, dropout=0.5)
+    assert models.abstract("resnet18").dropout is None
+    assert (model.dropout.rate, model.dropout.deterministic) == (0.5, False)
+    assert model.eval().dropout.deterministic
 
 
 def test_initial_values():

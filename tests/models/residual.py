@@ -1,0 +1,52 @@
+"""What the tests of the residual networks share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from imagenet_repro import models
+from imagenet_repro.models import counting
+from imagenet_repro.models.initialise import initialise
+
+
+def output_shape(name, size, num_classes=10, **options):
+    """Of the network's answer to two images, in evaluation mode."""
+    graphdef, state = nnx.split(models.abstract(name, num_classes, **options).eval())
+    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images).shape
+
+
+def count(name, num_classes=1000, **options):
+    """Trainable parameters."""
+    return counting.parameter_count(models.abstract(name, num_classes, **options))
+
+
+def count_and_work(name, size=224, num_classes=1000, **options):
+    """Trainable parameters, and multiply-adds in units of 1e9."""
+    model = models.abstract(name, num_classes, **options)
+    return counting.parameter_count(model), counting.multiply_adds(model, size) / 1e9
+
+
+def parameter_shapes(name, num_classes=10, **options):
+    """Our shape of every parameter by its path."""
+    state = nnx.to_flat_state(nnx.state(models.abstract(name, num_classes, **options), nnx.Param))
+    return {".".join(map(str, path)): variable.shape for path, variable in state}
+
+
+def numbers(shape, seed=0):
+    """Not negative, as what leaves a ReLU."""
+    return jnp.abs(jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32))
+
+
+def make(block, *sizes, **options):
+    """A block with parameters."""
+    return initialise(lambda rngs: block(*sizes, rngs=rngs, dtype=jnp.float32, **options), jax.random.key(0))
+
+
+def apply(module, x, *, training=True):
+    """The module's output, compiled; the module stays as it is."""
+    module = nnx.clone(module)
+    module.train() if training else module.eval()
+    graphdef, state = nnx.split(module)
+    return np.asarray(jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, x))

@@ -1,0 +1,48 @@
+"""The ResNets for CIFAR-10."""
+
+import pytest
+
+from imagenet_repro import models
+from tests.models.residual import count, count_and_work, output_shape, parameter_shapes
+
+
+@pytest.mark.parametrize(
+    ("depth", "parameters", "work"),
+    [
+        (20, 269_722, 40.6),
+        (32, 464_154, 68.9),
+        (44, 658_586, 97.2),
+        (56, 853_018, 125.5),
+        pytest.param(110, 1_727_962, 252.9, marks=pytest.mark.slow),
+    ],
+)
+def test_counts(depth, parameters, work):
+    expected = (parameters, pytest.approx(work / 1000, abs=6e-5))
+    assert count_and_work(f"resnet{depth}_cifar", 32, 10) == expected
+
+
+def test_the_one_of_1202_layers_is_made_without_allocating_it():
+    assert count("resnet1202_cifar", 10) == 19_421_274
+
+
+def test_projections_add_their_parameters():
+    projections = (16 * 32 + 2 * 32) + (32 * 64 + 2 * 64)
+    assert count("resnet20_cifar", 10, shortcut="B") - count("resnet20_cifar", 10) == projections
+
+
+def test_layers_and_maps():
+    shapes = parameter_shapes("resnet20_cifar")
+    assert sum(len(shape) > 1 for shape in shapes.values()) == 20
+    assert shapes["conv1.weight"] == (3, 3, 3, 16)
+    assert [shapes[f"layer{stage}.2.conv2.weight"] for stage in (1, 2, 3)] == [
+        (3, 3, 16, 16),
+        (3, 3, 32, 32),
+        (3, 3, 64, 64),
+    ]
+    assert models.abstract("resnet20_cifar").layer3[0].conv1.stride == (2, 2)
+
+
+def test_sizes_and_features():
+    assert output_shape("resnet20_cifar", (1, 1)) == (2, 10)
+    assert output_shape("resnet20_cifar", (31, 64), num_classes=0) == (2, 64)
+    assert models.spec("resnet20_cifar").preprocessing.image_size == 32
