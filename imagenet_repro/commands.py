@@ -89,14 +89,15 @@ class System:
             jax.config.update("jax_default_matmul_precision", "highest")  # no bf16 or TF32 passes behind its back
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
         spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")
-        model = models.create(
-            config.model.name,
-            num_classes=num_classes,
-            dtype=DTYPES[config.precision],
-            seed=config.seed,
-            **config.model.options,
-        )
-        loaded = pretrained.load(model, weights, drop_background=drop_background) if weights else None
+        with spread.initial_device():
+            model = models.create(
+                config.model.name,
+                num_classes=num_classes,
+                dtype=DTYPES[config.precision],
+                seed=config.seed,
+                **config.model.options,
+            )
+            loaded = pretrained.load(model, weights, drop_background=drop_background) if weights else None
         network = Network(model, cross_device_norm=config.cross_device_norm)
         layer = models.spec(config.model.name).layer
         layers = {name: layer(name) for name in network.params} if layer else None
@@ -115,14 +116,13 @@ class System:
 
     def initial_state(self) -> state.TrainState:
         """The state before the first step, on the devices; to be called once."""
-        fresh = state.create(
+        placed = self.spread.initial_state(
             self.network.params,
             self.network.stats,
             self.optimizer,
             ema=self.config.ema_decay > 0,
             seed=self.config.seed,
         )
-        placed = self.spread.put_state(fresh)
         self.network.release()
         return placed
 

@@ -6,16 +6,20 @@ parameters are gathered inside the step, their gradients scattered back (the tra
 optimizer works on the shards, its norms taken over all of them by the compiler.
 """
 
+import contextlib
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.training import state as states
 from imagenet_repro.training.network import Tensors
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
@@ -57,6 +61,22 @@ class ShardMap:
     def put_state(self, state: TrainState) -> TrainState:
         """Places a state, the same in every process, on the devices."""
         return jax.tree.map(_put, state, self.state_sharding(state))
+
+    def initial_state(
+        self, params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, *, ema: bool, seed: int
+    ) -> TrainState:
+        """The state before the first step, on the devices; arguments as for `state.create`.
+
+        The parameters move first, and the rest is made in its place: no device holds more than its share of it.
+        """
+        create = functools.partial(states.create, optimizer=optimizer, ema=ema, seed=seed)
+        places = self.state_sharding(jax.eval_shape(create, params, stats))
+        placed = jax.tree.map(_put, (params, stats), (places.params, places.stats))
+        return jax.jit(create, out_shardings=places)(*placed)
+
+    def initial_device(self) -> contextlib.AbstractContextManager:
+        """Where the network's initial values are drawn: on the default device."""
+        return contextlib.nullcontext()
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """Places this process's share of a batch on its devices."""
@@ -109,6 +129,10 @@ class Pmap(ShardMap):
 
 class Fsdp(ShardMap):
     """Parameters, optimizer state and averages in shards; for models that do not fit on one device."""
+
+    def initial_device(self) -> contextlib.AbstractContextManager:
+        """Where the network's initial values are drawn: in the host's memory, since no device need hold them all."""
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
 
     def state_sharding(self, state: TrainState) -> Any:
         """Where each array of a state lives: cut along its longest axis that divides, whole where none does."""

@@ -9,7 +9,7 @@ from flax import nnx
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.resnet import BasicBlock, Bottleneck, PaddedIdentity
-from tests.models.residual import apply, count, count_and_work, make, numbers, output_shape, parameter_shapes
+from tests.models.residual import apply, count_and_work, make, numbers, output_shape, parameter_shapes
 
 PLAIN = {"stride": 1, "shortcut": "B", "last_scale": 1.0, "drop_path": 0.0}
 

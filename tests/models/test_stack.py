@@ -1,0 +1,89 @@
+"""Stacks in a loop and with rematerialisation against the same blocks applied one by one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from imagenet_repro.models.layers import BatchNorm, Dropout, DropPath, Linear, drop_path_rates
+from imagenet_repro.models.stack import Stack
+
+WIDTH, DEPTH = 16, 5
+
+
+class Block(nnx.Module):
+    def __init__(self, hidden, rate, rngs):
+        self.fc1 = Linear(WIDTH, hidden, rngs=rngs)
+        self.norm = BatchNorm(hidden)
+        self.drop = Dropout(0.2, rngs=rngs)
+        self.fc2 = Linear(hidden, WIDTH, rngs=rngs)
+        self.drop_path = DropPath(rate, rngs=rngs)
+
+    def __call__(self, x):
+        y = self.fc2(self.drop(jnp.tanh(self.norm(self.fc1(x)))))
+        return x + self.drop_path(y)
+
+
+def stack(scan, remat, hidden=(8,) * DEPTH):
+    rngs = nnx.Rngs(0)
+    rates = drop_path_rates(0.5, len(hidden))  # the first block's is 0, so its structure differs from the others'
+    return Stack([Block(h, rate, rngs) for h, rate in zip(hidden, rates, strict=True)], scan=scan, remat=remat)
+
+
+@functools.cache
+def outcome(scan, remat, training=True, hidden=(8,) * DEPTH):
+    """Output, gradient and everything that is not a parameter after two calls."""
+    model = stack(scan, remat, hidden)
+    if not training:
+        model.eval()
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(64, WIDTH)), jnp.float32)
+
+    def loss(params):
+        model = nnx.merge(graphdef, params, jax.tree.map(lambda leaf: leaf, rest))  # new variables, of this trace
+        y = model(model(x))
+        return jnp.square(y).sum(), (y, jax.tree.map(jax.random.key_data, nnx.state(model, nnx.RngKey)), stats(model))
+
+    (_, (y, keys, changed)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return jax.tree.leaves((y, keys, changed, gradient))
+
+
+def stats(model):
+    return nnx.state(model, (nnx.BatchStat, nnx.RngCount))
+
+
+@pytest.mark.parametrize(("scan", "remat"), [(True, False), (False, True), (True, True)])
+def test_outputs_masks_gradients_statistics_and_counters_are_those_of_the_plain_form(scan, remat):
+    for found, expected in zip(outcome(scan, remat), outcome(False, False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_evaluation_agrees_and_changes_nothing():
+    for found, expected in zip(outcome(True, True, False), outcome(False, False, False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_blocks_of_other_shapes_end_a_run():
+    hidden = (8, 8, 8, 12, 12)
+    for found, expected in zip(outcome(True, False, True, hidden), outcome(False, False, True, hidden), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def loops(model):
+    graphdef, state = nnx.split(model)
+    jaxpr = jax.make_jaxpr(lambda s, x: nnx.merge(graphdef, s)(x))(state, jnp.zeros((4, WIDTH)))
+    return [equation.params["length"] for equation in jaxpr.jaxpr.eqns if equation.primitive.name == "scan"]
+
+
+def test_equal_blocks_are_one_program():
+    assert loops(stack(True, False)) == [DEPTH - 1]
+    assert loops(stack(True, False, (8, 8, 8, 12, 12))) == [2, 2]
+    assert loops(stack(False, False)) == []
+
+
+def test_parameters_keep_the_names_of_their_blocks():
+    names = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(stack(True, False), nnx.Param))}
+    assert {"0.fc1.weight", "4.fc2.bias"} <= names

@@ -1,0 +1,159 @@
+"""What is particular to vision transformers; their output is compared with timm's in tests/test_pretrained.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from imagenet_repro import models
+from imagenet_repro.errors import UserError
+from imagenet_repro.models import counting, vit
+from imagenet_repro.models.layers import WithAuxiliary
+
+# Parameters and multiply-adds at 224 px of the table that the whole zoo is checked against.
+FACTS = {
+    "vit_tiny_patch16": (5_717_416, 1.254e9),
+    "vit_small_patch32": (22_878_952, 1.143e9),
+    "vit_base_patch16": (86_567_656, 17.564e9),
+    "vit_large_patch16": (304_326_632, 61.555e9),
+    "vit_huge_patch14": (632_045_800, 167.3e9),
+    "vit_gigantic_patch14": (1_844_440_680, 483.7e9),
+    "deit_small_distilled_patch16": (22_436_432, 4.624e9),
+}
+BACKBONES = {  # without a head; the token that masks patches counts
+    "vit_small_patch14_dinov2": (22_056_576, 6.12e9),
+    "vit_giant_patch14_dinov2": (1_136_480_768, 299.4e9),
+}
+
+
+@pytest.mark.parametrize("name", [*FACTS, *BACKBONES])
+def test_parameters_and_multiply_adds(name):
+    options = {"num_classes": 0, "mask_token": True} if name in BACKBONES else {}
+    model = models.abstract(name, **options)
+    parameters, work = (FACTS | BACKBONES)[name]
+    assert counting.parameter_count(model) == parameters
+    assert counting.multiply_adds(model, 224) == pytest.approx(work, rel=0.003)
+
+
+@pytest.mark.parametrize(("size", "with_positions"), [(224, 86_567_656), (384, 86_859_496)])
+def test_positions_follow_the_image_size(size, with_positions):
+    assert counting.parameter_count(models.abstract("vit_base_patch16", image_size=size)) == with_positions
+
+
+def test_registers_have_no_positions_and_nothing_else_changes():
+    plain, registers = (
+        counting.parameter_count(models.abstract(f"vit_small_patch14_{name}", 0)) for name in ("dinov2", "reg4_dinov2")
+    )
+    assert registers - plain == 4 * 384 - 384  # four tokens more, no position of the class token
+
+
+def answer(name, images, training=False, **options):
+    """Logits of a fresh network of two blocks."""
+    model = models.create(name, options.pop("num_classes", 7), depth=2, **options)
+    graphdef, state = nnx.split(model if training else model.eval())
+    return jax.jit(lambda s, x: nnx.merge(graphdef, s)(x))(state, images), model
+
+
+def images(height=32, width=32, number=4):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(number, height, width, 3)), jnp.float32)
+
+
+def test_any_multiple_of_the_patch_is_taken():
+    logits, _ = answer("vit_tiny_patch16", images(48, 80), image_size=32)
+    assert (logits.shape, logits.dtype) == ((4, 7), jnp.float32)
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [((224, 230), r"224 x 230.*multiples of 16, such as 224 x 224"), ((8, 33), r"such as 16 x 32")],
+)
+def test_other_sizes_are_refused_with_the_nearest_that_fits(size, message):
+    model = models.abstract("vit_tiny_patch16", depth=1)
+    graphdef, state = nnx.split(model)
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(lambda s, x: nnx.merge(graphdef, s)(x), state, images(*size))
+
+
+@pytest.mark.parametrize("options", [{"image_size": 230}, {"pool": "max"}, {"positions": "sincos"}])
+def test_mistakes_are_named(options):
+    with pytest.raises(UserError, match=r"such as 224 x 224|avg|sincos2d"):
+        models.abstract("vit_tiny_patch16", **options)
+
+
+@pytest.mark.parametrize("new", [(4, 5), (11, 9), (7, 16)])
+def test_positions_are_interpolated_as_pillow_does_and_the_class_token_keeps_its_own(new):
+    positions = np.random.default_rng(0).normal(size=(1, 1 + 7 * 7, 3)).astype(np.float32)
+    found = vit.resize_positions(jnp.asarray(positions), (7, 7), new)
+    np.testing.assert_array_equal(found[:, 0], positions[:, 0])
+    for channel in range(3):
+        grid = Image.fromarray(positions[0, 1:, channel].reshape(7, 7), "F")
+        expected = np.asarray(grid.resize(new[::-1], Image.Resampling.BICUBIC))
+        np.testing.assert_allclose(np.asarray(found[0, 1:, channel]).reshape(new), expected, atol=1e-5)
+
+
+def test_sincos2d_tells_rows_and_columns_apart_at_four_frequencies():
+    table = vit.sincos2d((3, 5), 16)
+    assert table.shape == (15, 16)
+    row, column, frequencies = 2, 4, [1.0, 10 ** (-4 / 3), 10 ** (-8 / 3), 1e-4]
+    parts = [f(at * w) for at in (column, row) for f in (np.sin, np.cos) for w in frequencies]
+    np.testing.assert_allclose(table[row * 5 + column], parts, rtol=1e-5)
+
+
+def test_mean_pooling_reads_patches_alone_and_has_no_class_token():
+    plain, pooled = (
+        models.abstract("vit_tiny_patch16", image_size=32, **options)
+        for options in ({}, {"pool": "avg", "positions": "sincos2d"})
+    )
+    assert counting.parameter_count(plain) - counting.parameter_count(pooled) == 192 + 5 * 192
+    logits, _ = answer("vit_tiny_patch16", images(), pool="avg", positions="sincos2d", image_size=32)
+    assert logits.shape == (4, 7)
+
+
+def test_both_heads_apart_in_training_and_their_mean_in_evaluation():
+    options = {"image_size": 32}
+    apart, _ = answer("deit_tiny_distilled_patch16", images(), training=True, **options)
+    mean, model = answer("deit_tiny_distilled_patch16", images(), **options)
+    assert isinstance(apart, WithAuxiliary)
+    assert apart.weight == 1.0
+    np.testing.assert_allclose((apart.logits + apart.auxiliary[0]) / 2, mean, atol=1e-6)
+    assert not np.allclose(apart.logits, apart.auxiliary[0], atol=1e-3)
+    assert model.head_dist.weight.shape == (192, 7)
+
+
+def test_features_without_a_head_are_the_normalised_class_token():
+    features, model = answer("vit_small_patch14_reg4_dinov2", images(28, 28), num_classes=0, image_size=28)
+    assert features.shape == (4, 384)
+    np.testing.assert_allclose(features, jax.jit(model.tokens)(images(28, 28))[:, 0], atol=1e-5)
+
+
+def test_initial_values():
+    model = models.create("vit_tiny_patch16", 10, depth=1, image_size=32, head_bias=-6.9)
+    np.testing.assert_array_equal(model.head.bias[...], np.float32(-6.9))
+    np.testing.assert_array_equal(model.blocks[0].mlp.fc1.bias[...], 0)
+    for weight in (model.blocks[0].attn.qkv.weight, model.blocks[0].mlp.fc2.weight, model.head.weight):
+        assert np.std(weight[...]) == pytest.approx(0.02, rel=0.05)
+
+
+def test_layers_for_layer_wise_decay():
+    layer = models.spec("vit_large_patch16").layer
+    assert {layer(name) for name in ("patch_embed.proj.weight", "cls_token", "pos_embed", "dist_token")} == {0}
+    assert [layer(f"blocks.{i}.norm1.bias") for i in (0, 23)] == [1, 24]
+    assert {layer(name) for name in ("norm.weight", "head.bias", "head_dist.weight")} == {25}
+
+
+def test_deep_variants_scan_unless_told_otherwise():
+    for options, scan in (({}, True), ({"scan": False}, False), ({"depth": 4}, False)):
+        assert models.abstract("vit_large_patch16", **options).blocks.scan == scan
+
+
+def test_bfloat16_answers_as_float32_does():
+    model = models.create("vit_tiny_patch16", 10, depth=2, image_size=32)
+    logits, state = [], nnx.state(model)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        graphdef = nnx.graphdef(models.abstract("vit_tiny_patch16", 10, dtype=dtype, depth=2, image_size=32))
+        logits.append(np.asarray(jax.jit(lambda s, x, g=graphdef: nnx.merge(g, s)(x))(state, images(number=16))))
+    exact, rounded = logits
+    assert np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 0.02

@@ -1,0 +1,74 @@
+"""A vision transformer in shards, one block compiled for all, against the same step on one device."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_repro import config as cfg
+from imagenet_repro.commands import System
+from imagenet_repro.training.step import AXIS
+
+BATCH, CLASSES = 8, 10
+
+
+def config(name, image_size, depth):
+    options = {"depth": depth, "image_size": image_size, "scan": True, "remat": True}
+    return cfg.resolve(
+        {
+            "model": {"name": name, "options": options},
+            "batch_size": BATCH,
+            "precision": "float32",
+            "parallel": "fsdp",
+            "data": {"image_size": image_size},
+            "optimizer": {"name": "sgd", "momentum": 0.9},
+        }
+    )
+
+
+def batch(image_size):
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (BATCH, image_size, image_size, 3), dtype=np.uint8),
+        "label": rng.integers(0, CLASSES, BATCH).astype(np.int32),
+        "epoch": np.zeros(BATCH, np.int32),
+        "index": np.arange(BATCH, dtype=np.int32),
+    }
+
+
+def held(tensors):
+    """Largest share of the tensors on one device."""
+    shares = [x.addressable_shards[0].data.size for x in tensors.values()]
+    return sum(shares) / sum(x.size for x in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "depth"),
+    [
+        ("vit_tiny_patch16", 32, 3),
+        pytest.param("vit_gigantic_patch14", 28, 2, marks=pytest.mark.slow),  # 78 M parameters; G at 2 of 48 blocks
+    ],
+)
+def test_fsdp_takes_the_step_of_one_device_with_an_eighth_of_the_parameters_on_each(name, image_size, depth):
+    assert jax.device_count() == 8
+    system = System.create(config(name, image_size, depth), CLASSES)
+    images = batch(image_size)
+    step = system.train_step
+    state = system.initial_state()
+    host = jax.device_get(state)
+    assert held(state.params) < 0.13
+    placed = system.spread.put_batch(images)
+    compiled = system.spread.train(step, state, placed)
+    after, measures = compiled(state, placed, np.float32(0))
+    assert held(after.params) < 0.13
+    largest = max((x for x in jax.tree.leaves(after.opt_state) if x.shape), key=lambda x: x.size)
+    assert largest.addressable_shards[0].data.size * 8 == largest.size
+    one = jax.jit(jax.vmap(functools.partial(step), axis_name=AXIS, in_axes=(None, 0, None)))
+    expected, alone = one(host, jax.tree.map(lambda x: x[None], images), jnp.float32(0))
+    np.testing.assert_allclose(measures["loss"], alone["loss"][0], rtol=1e-5)
+    np.testing.assert_allclose(measures["gradient_norm"], alone["gradient_norm"][0], rtol=1e-4)
+    for key, value in expected.params.items():
+        moved = np.linalg.norm(value[0] - host.params[key])
+        assert np.linalg.norm(after.params[key] - value[0]) <= 1e-3 * moved + 1e-6, key
