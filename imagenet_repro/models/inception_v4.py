@@ -107,7 +107,7 @@ class InceptionC(nnx.Module):
         return jnp.concatenate([*maps, self.branch3(x)], -1)
 
 
-# A unit's maps are named by figure: 4 and 7 to 9 of the paper, and its table 1 for the first reduction.
+# Figures 3 to 8 of the paper; the first reduction's widths are in its table 1.
 V4_STEM_FORK = (
     (Unit(64), Unit(96, 3, valid=True)),
     (Unit(64), Unit(64, (1, 7)), Unit(64, (7, 1)), Unit(96, 3, valid=True)),
@@ -212,7 +212,7 @@ BLOCK_8 = (
 
 
 class ResidualBlock(Mixed):
-    """An Inception module, a 1x1 convolution with bias and without normalisation, and the shortcut (figs. 16 to 19).
+    """An Inception module, a 1x1 convolution with bias and without normalisation, and the shortcut (figs. 16, 17, 19).
 
     The residual is scaled down before it is added, without which training dies (sec. 3.3).
     """

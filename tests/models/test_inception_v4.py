@@ -1,5 +1,7 @@
 """What is particular to Inception-v4 and Inception-ResNet-v2; tests/test_pretrained.py has the rest."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,8 +44,7 @@ def test_multiply_adds_are_the_published_ones(networks, name, gigas):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_takes_any_size_that_leaves_a_pixel(networks, name):
-    assert output_shape(networks[name], 75, 96) == (2, 10)
+def test_an_image_that_leaves_no_pixel_is_refused(networks, name):
     with pytest.raises(UserError, match="at least 75 "):
         output_shape(networks[name], 96, 74)
 
@@ -65,9 +66,11 @@ def test_maps_of_inception_v4_are_the_papers(networks):
             assert seen == [*stem, *a * 5, *b * 8, *c * 4]
 
 
-def test_features_without_a_head():
-    network = nnx.split(models.abstract("inception_v4", 0).eval())
-    assert output_shape(network, 96, 80) == (2, 1536)
+@pytest.mark.parametrize(("name", "head"), [("inception_v4", "last_linear"), ("inception_resnet_v2", "classif")])
+def test_features_without_a_head_of_the_smallest_image(networks, name, head):
+    model = nnx.merge(*networks[name])
+    setattr(model, head, None)  # as with num_classes=0
+    assert output_shape(nnx.split(model), 75, 80) == (2, 1536)
 
 
 def test_average_pooling_does_not_count_the_padding():
@@ -76,8 +79,8 @@ def test_average_pooling_does_not_count_the_padding():
 
 @pytest.mark.parametrize(("last", "lowest"), [(False, 0), (True, -1)])
 def test_the_last_residual_block_ends_without_relu(last, lowest):
-    block = ResidualBlock(16, *BLOCK_8, scale=0.0, last=last, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    make = functools.partial(ResidualBlock, 16, *BLOCK_8, scale=1.0, last=last, dtype=jnp.float32)
+    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)  # so the residual is zero
     x = -jnp.ones((1, 3, 3, 16))
-    block.eval()
-    graphdef, state = nnx.split(block)
     np.testing.assert_array_equal(jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, x), lowest)
