@@ -8,14 +8,13 @@ from jax.sharding import Mesh, PartitionSpec
 from PIL import Image, ImageEnhance
 from scipy import stats
 
-from imagenet_repro.config import Augment, RandAugment, TimmRandAugment
+from imagenet_repro.config import Augment, TimmRandAugment
 from imagenet_repro.data.augment import augment, normalize
 from imagenet_repro.errors import UserError
 
 # Everything off, and pixels left on the [0, 1] scale, so that a test sees the one thing it switches on.
 OFF = Augment(flip=False, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 EVERYTHING = Augment(
-    policy=RandAugment(),
     pca="paper",
     brightness=0.4,
     contrast=0.4,
