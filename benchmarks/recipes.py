@@ -20,7 +20,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-# Recipe and size in pixels; networks that flatten a map without normalising it need one as large as they were made for.
+# Recipe and size in pixels; what flattens a map and normalises nothing needs images as large as it was made for.
 RECIPES = (
     ("alexnet.py", 227),
     ("zfnet.py", 224),
