@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from imagenet_repro.models.initialise import initialise
 from imagenet_repro.models.layers import BatchNorm, Dropout, DropPath, Linear, drop_path_rates
 from imagenet_repro.models.stack import Stack
 
@@ -29,9 +30,13 @@ class Block(nnx.Module):
 
 
 def stack(scan, remat, hidden=HIDDEN):
-    rngs = nnx.Rngs(0)
     rates = drop_path_rates(0.5, len(hidden))  # the first block's is 0, so its structure differs from the others'
-    return Stack([Block(h, rate, rngs) for h, rate in zip(hidden, rates, strict=True)], scan=scan, remat=remat)
+
+    def build(rngs):
+        blocks = [Block(width, rate, rngs) for width, rate in zip(hidden, rates, strict=True)]
+        return Stack(blocks, scan=scan, remat=remat)
+
+    return initialise(build, jax.random.key(0))
 
 
 @functools.cache
