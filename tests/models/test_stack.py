@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from imagenet_repro.models.initialise import initialise
 from imagenet_repro.models.layers import BatchNorm, Dropout, DropPath, Linear, drop_path_rates
 from imagenet_repro.models.stack import Stack
 
-WIDTH, DEPTH = 16, 5
+WIDTH = 16
+HIDDEN = (8, 8, 8, 12)  # one after the other: alone (no stochastic depth), a run of two, alone (another shape)
 
 
 class Block(nnx.Module):
@@ -27,16 +29,20 @@ class Block(nnx.Module):
         return x + self.drop_path(y)
 
 
-def stack(scan, remat, hidden=(8,) * DEPTH):
-    rngs = nnx.Rngs(0)
+def stack(scan, remat, hidden=HIDDEN):
     rates = drop_path_rates(0.5, len(hidden))  # the first block's is 0, so its structure differs from the others'
-    return Stack([Block(h, rate, rngs) for h, rate in zip(hidden, rates, strict=True)], scan=scan, remat=remat)
+
+    def build(rngs):
+        blocks = [Block(width, rate, rngs) for width, rate in zip(hidden, rates, strict=True)]
+        return Stack(blocks, scan=scan, remat=remat)
+
+    return initialise(build, jax.random.key(0))
 
 
 @functools.cache
-def outcome(scan, remat, training=True, hidden=(8,) * DEPTH):
-    """Output, gradient and everything that is not a parameter after two calls."""
-    model = stack(scan, remat, hidden)
+def outcome(scan, remat, training=True):
+    """Output, gradient and everything that is not a parameter after a call."""
+    model = stack(scan, remat)
     if not training:
         model.eval()
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
@@ -44,8 +50,8 @@ def outcome(scan, remat, training=True, hidden=(8,) * DEPTH):
 
     def loss(params):
         model = nnx.merge(graphdef, params, jax.tree.map(lambda leaf: leaf, rest))  # new variables, of this trace
-        y = model(model(x))
-        return jnp.square(y).sum(), (y, jax.tree.map(jax.random.key_data, nnx.state(model, nnx.RngKey)), stats(model))
+        y = model(x)
+        return jnp.square(y).mean(), (y, jax.tree.map(jax.random.key_data, nnx.state(model, nnx.RngKey)), stats(model))
 
     (_, (y, keys, changed)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return jax.tree.leaves((y, keys, changed, gradient))
@@ -66,12 +72,6 @@ def test_evaluation_agrees_and_changes_nothing():
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
 
 
-def test_blocks_of_other_shapes_end_a_run():
-    hidden = (8, 8, 8, 12, 12)
-    for found, expected in zip(outcome(True, False, True, hidden), outcome(False, False, True, hidden), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
-
-
 def loops(model):
     graphdef, state = nnx.split(model)
     jaxpr = jax.make_jaxpr(lambda s, x: nnx.merge(graphdef, s)(x))(state, jnp.zeros((4, WIDTH)))
@@ -79,11 +79,11 @@ def loops(model):
 
 
 def test_equal_blocks_are_one_program():
-    assert loops(stack(True, False)) == [DEPTH - 1]
-    assert loops(stack(True, False, (8, 8, 8, 12, 12))) == [2, 2]
+    assert loops(stack(True, False)) == [2]
+    assert loops(stack(True, False, (8, 8, 8, 8, 12, 12))) == [3, 2]
     assert loops(stack(False, False)) == []
 
 
 def test_parameters_keep_the_names_of_their_blocks():
     names = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(stack(True, False), nnx.Param))}
-    assert {"0.fc1.weight", "4.fc2.bias"} <= names
+    assert {"0.fc1.weight", "3.fc2.bias"} <= names
