@@ -1,7 +1,6 @@
 """Puts the weights of a file into a model that need not be quite theirs: other classes, another grid of patches."""
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
+from imagenet_repro.models import vit
 from imagenet_repro.models.layers import Network
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import tensors
@@ -110,7 +110,6 @@ class _Fit:
         side = math.isqrt(max(array.shape[1] - self.model.positioned, 0))
         if side == 0 or side**2 + self.model.positioned != array.shape[1]:
             return  # no square grid: other tokens than the model's; its shape is refused as any other
-        vit = importlib.import_module("imagenet_repro.models.vit")
         self.given[name] = np.asarray(vit.resize_positions(jnp.asarray(array), (side, side), self.model.grid))
         height, width = self.model.grid
         self.notes.append(f"interpolated the positions from {side} x {side} patches to {height} x {width}")
