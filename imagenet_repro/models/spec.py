@@ -1,6 +1,7 @@
 """What the registry knows of one network before it is built."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Literal
@@ -52,8 +53,11 @@ class Spec:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Name and default of every option a user may set."""
-        builder = self.builder.__init__ if inspect.isclass(self.builder) else self.builder
-        parameters = inspect.signature(builder).parameters.values()
+        """Name and default of every option a user may set; a builder that is a `partial` brings its own defaults."""
+        builder, fixed = self.builder, {}
+        if isinstance(builder, functools.partial):
+            builder, fixed = builder.func, builder.keywords
+        parameters = inspect.signature(builder.__init__ if inspect.isclass(builder) else builder).parameters.values()
         given = ("rngs", "num_classes", "dtype")
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
+        names = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
+        return names | {name: value for name, value in fixed.items() if name in names}
