@@ -123,7 +123,8 @@ def _table(rows, arguments):
     lines = [
         f"# The first {arguments.steps} steps of every recipe",
         "",
-        f"{arguments.images} images of `{arguments.data}`, batch {arguments.batch}, float32; devices {source['devices']}; jax"
+        f"{arguments.images} images of `{arguments.data}`, batch {arguments.batch}, float32;"
+        f" devices {source['devices']}; jax"
         f" {source['packages']['jax']}; commit {source['commit'][:12]}."
         " Loss: means of the first and the last quarter of the steps.",
         "",

@@ -70,15 +70,11 @@ class Spec:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Name and default of every option a user may set; a `functools.partial` has defaults of its own."""
-        builder, defaults = self.builder, {}
+        """Name and default of every option a user may set; a builder that is a `partial` brings its own defaults."""
+        builder, fixed = self.builder, {}
         if isinstance(builder, functools.partial):
-            builder, defaults = builder.func, builder.keywords
-        builder = builder.__init__ if inspect.isclass(builder) else builder
-        parameters = inspect.signature(builder).parameters.values()
+            builder, fixed = builder.func, builder.keywords
+        parameters = inspect.signature(builder.__init__ if inspect.isclass(builder) else builder).parameters.values()
         given = ("rngs", "num_classes", "dtype")
-        return {
-            p.name: defaults.get(p.name, p.default)
-            for p in parameters
-            if p.kind is p.KEYWORD_ONLY and p.name not in given
-        }
+        names = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
+        return names | {name: value for name, value in fixed.items() if name in names}

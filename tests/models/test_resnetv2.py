@@ -12,8 +12,6 @@ PLAIN = {"stride": 1, "drop_path": 0.0, "zero_init_last": False}
 
 def test_counts():
     assert count_and_work("resnetv2_50") == (25_549_352, pytest.approx(4.11, rel=0.01))
-    assert count("resnetv2_101") == 44_541_480
-    assert count("resnetv2_200") == 64_666_280
 
 
 @pytest.mark.slow
@@ -23,6 +21,7 @@ def test_work_of_the_deeper_ones(name, work):
 
 
 def test_the_long_one_normalises_in_the_stem_and_in_its_first_block():
+    assert count("resnetv2_200") == 64_666_280
     shapes = parameter_shapes("resnetv2_200")
     assert shapes["stem.norm.weight"] == shapes["stages.0.blocks.0.norm1.weight"] == (64,)
     assert "stem.norm.weight" not in parameter_shapes("resnetv2_50")

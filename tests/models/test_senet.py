@@ -57,7 +57,7 @@ def test_what_the_appendix_changes_in_senet_154():
     stem = [shapes[f"layer0.conv{i}.weight"] for i in (1, 2, 3)]
     assert stem == [(3, 3, 3, 64), (3, 3, 64, 64), (3, 3, 64, 128)]
     assert shapes["layer2.0.conv1.weight"] == (1, 1, 256, 256)
-    assert shapes["layer2.0.conv2.weight"] == (3, 3, 8, 512)
+    assert shapes["layer2.0.conv2.weight"] == (3, 3, 4, 512)
     assert shapes["layer1.0.downsample.0.weight"] == (1, 1, 128, 256)
     assert shapes["layer2.0.downsample.0.weight"] == (3, 3, 256, 512)
 
