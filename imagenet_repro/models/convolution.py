@@ -7,14 +7,20 @@ runs at 1 to 3, the input gradient of one with stride 2 on 4x4 maps at 2, the we
 kernel row by kernel row: what the taps of a row see is laid side by side, and each row is one matrix product. Forward,
 input gradient and weight gradient each take that form or XLA's, whichever is faster for the shape.
 
+With groups of channels XLA's kernels are slower still, their weight gradients above all: a depthwise convolution took
+10 to 1000 times as long as the sum over the kernel's taps that stands here, a weight gradient in 32 groups 300 times
+as long as products of a few merged groups.
+
 Both forms stand in the traced program, and the compiler for a platform drops one (`platform_dependent`). So what
 `counting.flops` counts does not depend on the platform.
 """
 
 import dataclasses
 import functools
+import itertools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +29,12 @@ from jaxtyping import Array, Float
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]  # zeros before and after, down and across
+Convolve = Callable[[Array, Array], Array]  # of x and weight
 
 # Largest output map, in positions, on which row products beat XLA's convolution; weight gradients gain on any.
 ROWS_UP_TO = 49
+# Input channels of the groups that one product takes together: fewer make small products, more multiply zeros.
+MERGE_UP_TO = 32
 
 
 def convolve(
@@ -41,9 +50,9 @@ def convolve(
 
     `x` and `weight` have one type; products are summed in float32 and the result has that type again.
     """
-    if jax.default_backend() != "cpu" or groups > 1 or dilation != (1, 1):
+    if jax.default_backend() != "cpu" or dilation != (1, 1):
         return _xla(x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return _cpu_convolve(x, weight, Windows(x.shape, weight.shape[:2], stride, padding))
+    return _cpu_convolve(x, weight, Windows(x.shape, weight.shape[:2], stride, padding, groups))
 
 
 def max_pool(x: Float[Array, "b h w c"], window: Pair, stride: Pair, padding: Pads) -> Float[Array, "b oh ow c"]:
@@ -71,7 +80,7 @@ def _xla_max_pool(x: Array, window: Pair, stride: Pair, padding: Pads) -> Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), pads)
 
 
-# --- convolution by kernel rows --------------------------------------------------------------------------------
+# --- convolution on the CPU ------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +91,7 @@ class Windows:
     size: Pair
     stride: Pair
     padding: Pads
+    groups: int = 1  # of channels, where the windows are a convolution's
 
     @property
     def places(self) -> Pair:
@@ -91,18 +101,18 @@ class Windows:
         return down, across
 
     @property
-    def rows_pay(self) -> bool:
-        """Whether row products are the faster form of a convolution and of its input gradient."""
+    def xla_pays(self) -> bool:
+        """Whether XLA's is the faster form of a convolution and of its input gradient."""
         pointwise = self.size == (1, 1) and not any(map(any, self.padding))
-        return pointwise or math.prod(self.places) <= ROWS_UP_TO
+        return self.groups == 1 and not pointwise and math.prod(self.places) > ROWS_UP_TO
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _cpu_convolve(x: Array, weight: Array, windows: Windows) -> Array:
-    by_xla = functools.partial(_xla, stride=windows.stride, padding=windows.padding)
-    if not windows.rows_pay:
-        return by_xla(x, weight)
-    return lax.platform_dependent(x, weight, cpu=functools.partial(_row_convolve, windows), default=by_xla)
+    if windows.xla_pays:
+        return _xla_of(windows)(x, weight)
+    form = functools.partial(_forms(windows, weight.shape[-1]).convolve, windows)
+    return lax.platform_dependent(x, weight, cpu=form, default=_xla_of(windows))
 
 
 def _forward(x: Any, weight: Any, windows: Windows) -> tuple[Array, tuple[Array | None, Array | None]]:
@@ -123,24 +133,50 @@ _cpu_convolve.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _input_gradient(weight: Array, dy: Array, windows: Windows) -> Array:
-    def by_xla(weight: Array, dy: Array) -> Array:
-        x = jax.ShapeDtypeStruct(windows.shape, dy.dtype)
-        conv = functools.partial(_xla, stride=windows.stride, padding=windows.padding)
-        return jax.linear_transpose(lambda x: conv(x, weight), x)(dy)[0]
-
-    if not windows.rows_pay:
+    by_xla = functools.partial(_transposed_for_input, _xla_of(windows), windows)
+    if windows.xla_pays:
         return by_xla(weight, dy)
-    by_rows = functools.partial(_row_input_gradient, windows)
-    return lax.platform_dependent(weight, dy, cpu=by_rows, default=by_xla)
+    form = functools.partial(_forms(windows, dy.shape[-1]).input_gradient, windows)
+    return lax.platform_dependent(weight, dy, cpu=form, default=by_xla)
 
 
 def _weight_gradient(x: Array, dy: Array, windows: Windows) -> Array:
-    def by_xla(x: Array, dy: Array) -> Array:
-        weight = jax.ShapeDtypeStruct((*windows.size, x.shape[-1], dy.shape[-1]), dy.dtype)
-        conv = functools.partial(_xla, stride=windows.stride, padding=windows.padding)
-        return jax.linear_transpose(lambda weight: conv(x, weight), weight)(dy)[0]
+    by_xla = functools.partial(_transposed_for_weight, _xla_of(windows), windows)
+    form = functools.partial(_forms(windows, dy.shape[-1]).weight_gradient, windows)
+    return lax.platform_dependent(x, dy, cpu=form, default=by_xla)
 
-    return lax.platform_dependent(x, dy, cpu=functools.partial(_row_weight_gradient, windows), default=by_xla)
+
+def _xla_of(windows: Windows) -> Convolve:
+    return functools.partial(_xla, stride=windows.stride, padding=windows.padding, groups=windows.groups)
+
+
+def _transposed_for_input(convolve: Convolve, windows: Windows, weight: Array, dy: Array) -> Array:
+    x = jax.ShapeDtypeStruct(windows.shape, dy.dtype)
+    return jax.linear_transpose(lambda x: convolve(x, weight), x)(dy)[0]
+
+
+def _transposed_for_weight(convolve: Convolve, windows: Windows, x: Array, dy: Array) -> Array:
+    weight = jax.ShapeDtypeStruct((*windows.size, x.shape[-1] // windows.groups, dy.shape[-1]), dy.dtype)
+    return jax.linear_transpose(lambda weight: convolve(x, weight), weight)(dy)[0]
+
+
+class Forms(NamedTuple):
+    """One way to compute a convolution and its gradients on the CPU."""
+
+    convolve: Callable[[Windows, Array, Array], Array]  # of x and weight
+    input_gradient: Callable[[Windows, Array, Array], Array]  # of weight and dy
+    weight_gradient: Callable[[Windows, Array, Array], Array]  # of x and dy
+
+
+def _forms(windows: Windows, out_features: int) -> Forms:
+    if windows.groups == 1:
+        return Forms(_row_convolve, _row_input_gradient, _row_weight_gradient)
+    if windows.groups == windows.shape[-1] == out_features:
+        return Forms(_tap_convolve, _tap_input_gradient, _tap_weight_gradient)
+    return Forms(_group_convolve, _group_input_gradient, _group_weight_gradient)
+
+
+# By kernel rows: all channels in one group.
 
 
 def _row_convolve(windows: Windows, x: Array, weight: Array) -> Array:
@@ -167,8 +203,8 @@ def _row_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:
     return _overlap_add(shares, windows).astype(dy.dtype)
 
 
-def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Array:
-    dimensions = (((a_axis,), (b_axis,)), ((), ()))
+def _dot(a: Array, b: Array, a_axis: int, b_axis: int, batch: Pair | None = None) -> Array:
+    dimensions = (((a_axis,), (b_axis,)), ((batch[0],), (batch[1],)) if batch else ((), ()))
     return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
@@ -176,6 +212,79 @@ def _kernel_rows(x: Array, windows: Windows) -> list[Array]:
     """For each row of the kernel, what its taps see side by side: [b, oh, ow, kw * c]."""
     taps, (height, width) = _taps(x, windows, 0.0), windows.size
     return [jnp.concatenate([taps[i, j] for j in range(width)], -1) for i in range(height)]
+
+
+# By taps: every channel with its own kernel (depthwise), where a tap is one product by element.
+
+
+def _tap_convolve(windows: Windows, x: Array, weight: Array) -> Array:
+    taps, kernels = _taps(x, windows, 0.0), weight[:, :, 0].astype(jnp.float32)
+    return sum(tap.astype(jnp.float32) * kernels[place] for place, tap in taps.items()).astype(x.dtype)
+
+
+def _tap_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:
+    if windows.stride != (1, 1):
+        kernels = weight[:, :, 0].astype(jnp.float32)
+        places = itertools.product(*map(range, windows.size))
+        shares = {place: dy.astype(jnp.float32) * kernels[place] for place in places}
+        return _overlap_add(shares, windows).astype(dy.dtype)
+    # The transpose of a convolution of stride 1 is one by the kernel turned round; its sums run faster.
+    axes = zip(windows.size, windows.padding, strict=True)
+    down, across = ((k - 1 - low, k - 1 - high) for k, (low, high) in axes)
+    return _tap_convolve(Windows(dy.shape, windows.size, (1, 1), (down, across)), dy, weight[::-1, ::-1])
+
+
+def _tap_weight_gradient(windows: Windows, x: Array, dy: Array) -> Array:
+    """Image by image: every tap reads its image again, and the whole batch would not stay in the cache."""
+    one = dataclasses.replace(windows, shape=(1, *windows.shape[1:]))
+
+    def add(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
+        x, dy = (a[None].astype(jnp.float32) for a in image)
+        products = [tap * dy for tap in _taps(x, one, 0.0).values()]
+        return total + jnp.stack([product.sum((0, 1)).sum(0) for product in products]), None
+
+    total, _ = lax.scan(add, jnp.zeros((math.prod(windows.size), dy.shape[-1])), (x, dy))
+    return total.reshape(*windows.size, 1, -1).astype(dy.dtype)
+
+
+# By groups: row products for each of several groups, or for several at once.
+
+
+def _group_convolve(windows: Windows, x: Array, weight: Array) -> Array:
+    taps, (height, width) = _taps(x, windows, 0.0), windows.size
+    kernels = _merged_kernels(weight, windows.groups)
+    parts = kernels.shape[1]
+    y = jnp.zeros((), jnp.float32)
+    for i in range(height):
+        row = [taps[i, j].reshape(-1, parts, x.shape[-1] // parts) for j in range(width)]
+        row = jnp.moveaxis(jnp.concatenate(row, -1), 1, 0)
+        y = y + _dot(row, kernels[i], 2, 1, (0, 0))
+    return jnp.moveaxis(y, 0, 1).reshape(*taps[0, 0].shape[:3], -1).astype(x.dtype)
+
+
+def _merged_kernels(weight: Array, groups: int) -> Array:
+    """[kh, parts, kw * i, o]: neighbouring groups in one part, zeros between them, as many as keep products narrow."""
+    height, width, features, out_features = weight.shape
+    fitting = [m for m in range(1, groups + 1) if groups % m == 0 and m * features <= MERGE_UP_TO]
+    merged = max(fitting, default=1)
+    split = weight.reshape(height, width, features, groups // merged, merged, out_features // groups)
+    # Padding, whose transpose is a slice: XLA's CPU crashed on the transpose of a product with the identity.
+    blocks = [jnp.pad(split[..., m, :], [(0, 0)] * 4 + [_place(m, merged, split.shape[-1])]) for m in range(merged)]
+    kernels = jnp.stack(blocks).transpose(1, 4, 2, 0, 3, 5)  # [kh, parts, kw, merged, i, o]
+    return kernels.reshape(height, groups // merged, width * merged * features, -1)
+
+
+def _place(index: int, count: int, size: int) -> Pair:
+    """Zeros before and after the one of `count` neighbours of `size` that is at `index`."""
+    return index * size, (count - 1 - index) * size
+
+
+def _group_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:
+    return _transposed_for_input(functools.partial(_group_convolve, windows), windows, weight, dy)
+
+
+def _group_weight_gradient(windows: Windows, x: Array, dy: Array) -> Array:
+    return _transposed_for_weight(functools.partial(_group_convolve, windows), windows, x, dy)
 
 
 # --- maximum pooling -------------------------------------------------------------------------------------------
