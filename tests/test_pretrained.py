@@ -36,9 +36,9 @@ def relative_error(name, golden):
 
 # One golden of each family lies here and is tested every time; all of them are `slow`.
 HERE = sorted(path.stem for path in GOLDENS.glob("*.npz"))
-# In float64 the same networks and weights are 3.2e-4 and 4.4e-4 from the stored logits, and PyTorch in float32 on
-# another machine 2.1e-4 and 6.3e-4: so much of them is the rounding of the reference's own float32 over the depth.
-TOLERANCES = {"resnet152": 5e-4, "inception_v4": 1e-3}
+# In float64 these networks and weights are 3.2e-4, 4.4e-4 and 6.5e-5 from the stored logits, and PyTorch in float32 on
+# another machine 2.1e-4, 6.3e-4 and 1.0e-4: so much is the rounding of the reference's own float32 over their depth.
+TOLERANCES = {"resnet152": 5e-4, "inception_v4": 1e-3, "senet154": 2e-4}
 
 
 def all_goldens():
