@@ -53,7 +53,7 @@ def _table(rows):
     lines = [
         f"# The zoo: {len(rows)} networks",
         "",
-        "Trainable parameters for 1,000 classes, auxiliary heads included; multiply-adds of one image in evaluation;"
+        "Trainable parameters with the published head and auxiliary heads; multiply-adds of one image in evaluation;"
         " the relative error of the logits against the reference's golden, float32 on two CPU cores. jax"
         f" {source['packages']['jax']}, commit {source['commit'][:12]}.",
         "",

@@ -51,8 +51,8 @@ def show(names: Sequence[str], measured: dict[str, Measured], entries: Iterable[
             table.add_row(*(Text(cell) for cell in line[: len(table.columns)]), style="" if kind else "bold")
     console.print(table)
     console.print(
-        "Errors are in percent as published; `main.py models NAME` says by whom. Parameters are the trainable ones for"
-        " 1000 classes, auxiliary heads included; multiply-adds those of evaluation.",
+        "Errors are in percent as published; `main.py models NAME` says by whom. Parameters are the trainable ones,"
+        " with the published head and auxiliary heads; multiply-adds those of evaluation.",
         markup=False,
         highlight=False,
     )
@@ -79,7 +79,7 @@ def describe(name: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How large a network is with 1,000 classes."""
+    """How large a network is with its published head."""
 
     parameters: int  # trainable
     multiply_adds: int  # of one image of the size at which its results were published

@@ -98,9 +98,10 @@ def create(
     """The initialised network, in training mode; `.eval()` switches it to evaluation.
 
     Called with float images [batch, height, width, 3] it returns float32 logits [batch, num_classes], or features
-    where `num_classes` is 0; without it, it is the published weights': 1000, or 0 for DINOv2. `dtype` is that of the
-    computation; parameters are float32. The same seed gives the same parameters on every platform. `options` are the
-    network's own (`spec(name).options`). Raises UserError for an unknown name or option.
+    where `num_classes` is 0. Its default is that of the published weights: 1000, but 10 for LeNet and CIFAR, 0 for
+    DINOv2. `dtype` is that of the computation; parameters are float32. The same seed gives the same parameters on
+    every platform. `options` are the network's own (`spec(name).options`). Raises UserError for an unknown name or
+    option.
     """
     make = functools.partial(build, name, num_classes=num_classes, dtype=dtype, **options)
     return initialise(lambda rngs: make(rngs=rngs), jax.random.key(seed))

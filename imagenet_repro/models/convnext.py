@@ -160,7 +160,9 @@ README = "facebookresearch/ConvNeXt README"
 
 def _errors(name: str, paper: float, top1: float, top5: float) -> tuple[Published, ...]:
     """From accuracies at 224 pixels: the authors', and timm's evaluation of their weights."""
-    timm = Published(round(100 - top1, 3), round(100 - top5, 3), VIEW, f"timm's evaluation of convnext_{name}.fb_in1k")
+    timm = Published(
+        round(100 - top1, 3), round(100 - top5, 3), f"{VIEW}, by timm", f"timm's evaluation of convnext_{name}.fb_in1k"
+    )
     return Published(round(100 - paper, 3), None, VIEW, README), timm
 
 

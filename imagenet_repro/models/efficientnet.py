@@ -317,7 +317,8 @@ VIEW = "val, 1 view"
 
 
 def _timm(number: int, top1: float, policy: str = "in1k") -> Published:
-    return Published(round(100 - top1, 3), None, VIEW, f"timm's evaluation of tf_efficientnet_b{number}.{policy}")
+    view = f"{VIEW}, {'AutoAugment, ' if policy.startswith('aa') else ''}by timm"
+    return Published(round(100 - top1, 3), None, view, f"timm's evaluation of tf_efficientnet_b{number}.{policy}")
 
 
 def _google(top1: float, source: str = "google/automl efficientnetv2/README") -> Published:
@@ -326,7 +327,7 @@ def _google(top1: float, source: str = "google/automl efficientnetv2/README") ->
 
 def _timm_v2(name: str, top1: float, top5: float) -> Published:
     source = f"timm's evaluation of tf_efficientnetv2_{name}.in1k"
-    return Published(round(100 - top1, 3), round(100 - top5, 3), VIEW, source)
+    return Published(round(100 - top1, 3), round(100 - top5, 3), f"{VIEW}, by timm", source)
 
 
 IN21K = "google/automl efficientnetv2/README, trained on ImageNet-21k before"

@@ -66,6 +66,7 @@ def _spec(depth: int, error: float) -> Spec:
         reference="paper",
         builder=CifarResNet,
         sizes=((depth - 2) // 6,),
+        num_classes=10,
         preprocessing=Preprocessing(image_size=32, crop_ratio=1.0),
         published=(Published(error, None, "CIFAR-10 test, 1 view", "He et al. 2015"),),
     )

@@ -136,7 +136,7 @@ def _in_paper(top1: float, top5: float) -> Published:
 
 
 def _released(top1: float, top5: float) -> Published:
-    return Published(top1, top5, CENTRE, "hujie-frank/SENet, released weights")
+    return Published(top1, top5, f"{CENTRE}, released weights", "hujie-frank/SENet, README")
 
 
 def _spec(name: str, title: str, *, sizes: tuple, published: tuple[Published, ...], **more) -> dict[str, Spec]:

@@ -423,7 +423,7 @@ def _dinov2(size: str, registers: int, top1: float) -> tuple[str, Spec]:
             Published(
                 round(100 - top1, 3),
                 None,
-                "val, linear classifier on the frozen network, best of 52 on val, 224 px",
+                "val, linear probe, best of 52 heads",
                 "facebookresearch/dinov2, README",
             ),
         ),
