@@ -7,9 +7,9 @@ runs at 1 to 3, the input gradient of one with stride 2 on 4x4 maps at 2, the we
 kernel row by kernel row: what the taps of a row see is laid side by side, and each row is one matrix product. Forward,
 input gradient and weight gradient each take that form or XLA's, whichever is faster for the shape.
 
-With groups of channels XLA's kernels are slower still, their weight gradients above all: a depthwise convolution took
-10 to 1000 times as long as the sum over the kernel's taps that stands here, a weight gradient in 32 groups 300 times
-as long as products of a few merged groups.
+With groups of channels XLA's kernels are slower still. A depthwise convolution and its gradients took 8 to 1,000 times
+as long as the sums over the kernel's taps that stand here; in 32 groups a weight gradient took 100 to 250 times as
+long as products of merged groups, the rest 1.4 to 5 times.
 
 Both forms stand in the traced program, and the compiler for a platform drops one (`platform_dependent`). So what
 `counting.flops` counts does not depend on the platform.
