@@ -25,6 +25,7 @@ from imagenet_repro.models.layers import (
     global_avg_pool,
 )
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.stack import Stack
 
 INIT = {"init": normal(0.02), "bias_init": constant(0.0)}
 
@@ -60,7 +61,10 @@ class Block(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """Blocks on maps of one size; before them, but not in the first stage, a 2x2 convolution that halves the map."""
+    """Blocks on maps of one size; before them, but not in the first stage, a 2x2 convolution that halves the map.
+
+    `how` is `scan` and `remat` of `Stack`.
+    """
 
     def __init__(
         self,
@@ -69,6 +73,7 @@ class Stage(nnx.Module):
         rates: list[float],
         *,
         layer_scale: float,
+        how: dict[str, bool],
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
@@ -78,7 +83,7 @@ class Stage(nnx.Module):
             halve = Conv(in_features, features, 2, stride=2, **INIT, dtype=dtype, rngs=rngs)
             self.downsample = Sequential([LayerNorm(in_features, dtype=dtype), halve])
         kwargs = {"layer_scale": layer_scale, "dtype": dtype, "rngs": rngs}
-        self.blocks = Sequential([Block(features, drop_path=rate, **kwargs) for rate in rates])
+        self.blocks = Stack([Block(features, drop_path=rate, **kwargs) for rate in rates], **how)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
         """The last block's map."""
@@ -102,8 +107,9 @@ class ConvNeXt(Network):
     """A stem of 4x4 patches, four stages, pooling, normalisation, one linear layer. Images have 32 pixels or more.
 
     `drop_path` is the rate of stochastic depth at the last block; rates rise linearly from 0 at the first.
-    `layer_scale` is the initial scale of every residual branch; with 0 there is none. With `num_classes=0` the
-    pooled and normalised features are returned.
+    `layer_scale` is the initial scale of every residual branch; with 0 there is none. `scan` compiles a run of equal
+    blocks once, and `remat` computes the inside of every block again in the backward pass (stack.py). With
+    `num_classes=0` the pooled and normalised features are returned.
     """
 
     def __init__(
@@ -116,14 +122,17 @@ class ConvNeXt(Network):
         dtype: DTypeLike = jnp.float32,
         drop_path: float = 0.0,
         layer_scale: float = 1e-6,
+        scan: bool = False,
+        remat: bool = False,
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
+        how = {"scan": scan, "remat": remat}
         patches = Conv(3, width, 4, stride=4, **INIT, **kwargs)
         self.stem = Sequential([patches, LayerNorm(width, dtype=dtype)])
         rates, features, stages = drop_path_rates(drop_path, sum(depths)), width, []
         for index, depth in enumerate(depths):
             share, rates = rates[:depth], rates[depth:]
-            stages.append(Stage(features, width * 2**index, share, layer_scale=layer_scale, **kwargs))
+            stages.append(Stage(features, width * 2**index, share, layer_scale=layer_scale, how=how, **kwargs))
             features = width * 2**index
         self.stages = Sequential(stages)
         self.head = Head(features, num_classes, **kwargs)

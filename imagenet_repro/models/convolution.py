@@ -8,8 +8,8 @@ kernel row by kernel row: what the taps of a row see is laid side by side, and e
 input gradient and weight gradient each take that form or XLA's, whichever is faster for the shape.
 
 With groups of channels XLA's kernels are slower still. A depthwise convolution and its gradients took 8 to 1,000 times
-as long as the sums over the kernel's taps that stand here; in 32 groups a weight gradient took 100 to 250 times as
-long as products of merged groups, the rest 1.4 to 5 times.
+as long as the sums over the kernel's taps that stand here; in 32 groups a weight gradient took about 100 times as
+long as products of merged groups, the rest as long or a few times longer.
 
 Both forms stand in the traced program, and the compiler for a platform drops one (`platform_dependent`). So what
 `counting.flops` counts does not depend on the platform.

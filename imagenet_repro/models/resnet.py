@@ -30,6 +30,7 @@ from imagenet_repro.models.layers import (
     relu,
 )
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.stack import Stack
 
 STEMS = ("imagenet", "small")
 SHORTCUTS = ("A", "B", "C")
@@ -168,11 +169,13 @@ Block = Callable[..., ResidualBlock]
 
 def make_stages(
     block: Block, features: int, *, widths: Sequence[int], depths: Sequence[int], drop_path: float, **kwargs
-) -> list[Sequential]:
+) -> list[Stack]:
     """`depths[i]` blocks of `widths[i]` for each stage; every stage but the first halves the map in its first block.
 
-    `features` channels enter. The rates of stochastic depth rise linearly over all blocks up to `drop_path`.
+    `features` channels enter. The rates of stochastic depth rise linearly over all blocks up to `drop_path`. `scan`
+    and `remat` are those of `Stack`.
     """
+    how = {key: kwargs.pop(key) for key in ("scan", "remat")}
     rates = iter(drop_path_rates(drop_path, sum(depths)))
     stages = []
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
@@ -181,7 +184,7 @@ def make_stages(
             stride = 2 if stage and not index else 1
             blocks.append(block(features, width, stride=stride, drop_path=next(rates), **kwargs))
             features = blocks[-1].out_features
-        stages.append(Sequential(blocks))
+        stages.append(Stack(blocks, **how))
     return stages
 
 
@@ -193,8 +196,9 @@ class ResNet(Network):
     images of 32 to 64 pixels: a 3x3 convolution of stride 1 and no pooling in place of 7x7 of stride 2 and a pooling.
     It has 7,680 parameters fewer, maps of four times the side, and so about 16 times the multiply-adds. `shortcut` is
     the paper's option A, B or C. `drop_path` is the last block's rate of stochastic depth (Huang et al. 2016),
-    `dropout` the share of features dropped before the linear layer. With `num_classes=0` the pooled features are
-    returned.
+    `dropout` the share of features dropped before the linear layer. `scan` compiles a run of equal blocks once, and
+    `remat` computes the inside of every block again in the backward pass (stack.py). With `num_classes=0` the pooled
+    features are returned.
     """
 
     def __init__(
@@ -210,6 +214,8 @@ class ResNet(Network):
         shortcut: str = "B",
         drop_path: float = 0.0,
         dropout: float = 0.0,
+        scan: bool = False,
+        remat: bool = False,
     ):
         if stem not in STEMS:
             raise UserError(f"ResNet has no stem '{stem}': {nearest(stem, STEMS)}")
@@ -225,6 +231,8 @@ class ResNet(Network):
             drop_path=drop_path,
             shortcut=shortcut,
             last_scale=0.0 if zero_init_last else 1.0,
+            scan=scan,
+            remat=remat,
             rngs=rngs,
             dtype=dtype,
         )

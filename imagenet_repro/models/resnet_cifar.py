@@ -14,13 +14,16 @@ from imagenet_repro.models.layers import BatchNorm, Linear, Network, global_avg_
 from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 
+SCAN_FROM = 18  # blocks of a stage: from here on the time to compile outweighs what stacking the parameters costs
+
 
 class CifarResNet(Network):
     """A stem of one 3x3 convolution, three stages of `depth` blocks, global average pooling, one linear layer.
 
     The paper's images have 32 pixels; any size fits. `shortcut` is the paper's option A, B or C; `drop_path` the last
-    block's rate of stochastic depth (Huang et al. 2016); `zero_init_last` starts every block as the identity. With
-    `num_classes=0` the pooled features are returned.
+    block's rate of stochastic depth (Huang et al. 2016); `zero_init_last` starts every block as the identity.
+    `scan` compiles a run of equal blocks once (None: from 110 layers on), `remat` computes the inside of every block
+    again in the backward pass (stack.py). With `num_classes=0` the pooled features are returned.
     """
 
     def __init__(
@@ -33,6 +36,8 @@ class CifarResNet(Network):
         zero_init_last: bool = False,
         shortcut: str = "A",
         drop_path: float = 0.0,
+        scan: bool | None = None,
+        remat: bool = False,
     ):
         self.conv1 = conv(3, 16, 3, dtype=dtype, rngs=rngs)
         self.bn1 = BatchNorm(16, dtype=dtype)
@@ -44,6 +49,8 @@ class CifarResNet(Network):
             drop_path=drop_path,
             shortcut=shortcut,
             last_scale=0.0 if zero_init_last else 1.0,
+            scan=depth >= SCAN_FROM if scan is None else scan,
+            remat=remat,
             rngs=rngs,
             dtype=dtype,
         )

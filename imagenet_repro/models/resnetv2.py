@@ -27,6 +27,7 @@ from imagenet_repro.models.layers import (
 )
 from imagenet_repro.models.resnet import conv
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.stack import Stack
 
 
 class Projection(nnx.Module):
@@ -91,15 +92,17 @@ class Stem(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """Blocks of one width; the first has the stride. `rates` are those of stochastic depth."""
+    """Blocks of one width; the first has the stride. `rates` are those of stochastic depth, `how` is Stack's."""
 
-    def __init__(self, in_features: int, width: int, *, stride: int, rates: list[float], **kwargs):
+    def __init__(
+        self, in_features: int, width: int, *, stride: int, rates: list[float], how: dict[str, bool], **kwargs
+    ):
         blocks = []
         for index, rate in enumerate(rates):
             features = 4 * width if index else in_features
             block_stride = 1 if index else stride
             blocks.append(PreActBottleneck(features, width, stride=block_stride, drop_path=rate, **kwargs))
-        self.blocks = Sequential(blocks)
+        self.blocks = Stack(blocks, **how)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
         """Applies every block."""
@@ -124,7 +127,8 @@ class ResNetV2(Network):
 
     `stem_norm` is particular to `resnetv2_200`, see above. `zero_init_last` starts each block's last convolution at
     zero, so that every block without a projection begins as the identity; `drop_path` is the last block's rate of
-    stochastic depth (Huang et al. 2016). With `num_classes=0` the pooled features are returned.
+    stochastic depth (Huang et al. 2016). `scan` and `remat` are those of `Stack`. With `num_classes=0` the pooled
+    features are returned.
     """
 
     def __init__(
@@ -137,15 +141,18 @@ class ResNetV2(Network):
         dtype: DTypeLike = jnp.float32,
         zero_init_last: bool = False,
         drop_path: float = 0.0,
+        scan: bool = False,
+        remat: bool = False,
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
+        how = {"scan": scan, "remat": remat}
         rates = drop_path_rates(drop_path, sum(depths))
         self.stem = Stem(64, normalised=stem_norm, **kwargs)
         stages, features = [], 64
         for index, depth in enumerate(depths):
             width, start = 64 * 2**index, sum(depths[:index])
             layout = {"stride": 2 if index else 1, "rates": rates[start : start + depth]}
-            stages.append(Stage(features, width, zero_init_last=zero_init_last, **layout, **kwargs))
+            stages.append(Stage(features, width, zero_init_last=zero_init_last, how=how, **layout, **kwargs))
             features = 4 * width
         self.stages = Sequential(stages)
         self.norm = BatchNorm(features, dtype=dtype)

@@ -83,7 +83,7 @@ class SENet(Network):
     `deep_stem` is SENet-154's. `dropout` is the share of features dropped before the linear layer: 0.2 in SENet-154, 0
     in the others. `zero_init_last` starts the scale of each block's last normalisation at zero, so that every block
     begins as the identity; `drop_path` is the last block's rate of stochastic depth (Huang et al. 2016). The authors
-    use neither. With `num_classes=0` the pooled features are returned.
+    use neither. `scan` and `remat` are those of ResNet. With `num_classes=0` the pooled features are returned.
     """
 
     def __init__(
@@ -98,6 +98,8 @@ class SENet(Network):
         zero_init_last: bool = False,
         drop_path: float = 0.0,
         dropout: float = 0.0,
+        scan: bool = False,
+        remat: bool = False,
     ):
         stem_features = 128 if deep_stem else 64
         self.layer0 = Stem(stem_features, deep=deep_stem, rngs=rngs, dtype=dtype)
@@ -110,6 +112,8 @@ class SENet(Network):
             drop_path=drop_path,
             shortcut="B",
             last_scale=0.0 if zero_init_last else 1.0,
+            scan=scan,
+            remat=remat,
             rngs=rngs,
             dtype=dtype,
         )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from imagenet_repro import models
 from imagenet_repro.models.initialise import initialise
 from imagenet_repro.models.layers import BatchNorm, Dropout, DropPath, Linear, drop_path_rates
 from imagenet_repro.models.stack import Stack
@@ -87,3 +88,33 @@ def test_equal_blocks_are_one_program():
 def test_parameters_keep_the_names_of_their_blocks():
     names = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(stack(True, False), nnx.Param))}
     assert {"0.fc1.weight", "3.fc2.bias"} <= names
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet20_cifar", 16),
+        pytest.param("resnet50", 96, marks=pytest.mark.slow),
+        pytest.param("resnetv2_50", 96, marks=pytest.mark.slow),
+        pytest.param("seresnet50", 96, marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", 64, marks=pytest.mark.slow),
+    ],
+)
+def test_networks_learn_the_same_in_a_loop_and_with_rematerialisation(name, size):
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(8, size, size, 3)), jnp.float32)
+    _, params, rest = nnx.split(models.create(name, 10), nnx.Param, ...)
+
+    def gradient(**how):
+        graphdef = nnx.graphdef(models.abstract(name, 10, **how))
+
+        def loss(params):
+            model = nnx.merge(graphdef, params, jax.tree.map(lambda leaf: leaf, rest))
+            return jnp.square(model(images)).sum(), stats(model)
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+    (loss, plain_stats), plain = gradient(scan=False)
+    (other, other_stats), found = gradient(scan=True, remat=True)
+    np.testing.assert_allclose(other, loss, rtol=1e-4)
+    for a, b in zip(jax.tree.leaves((found, other_stats)), jax.tree.leaves((plain, plain_stats)), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b) + 1e-5
