@@ -10,8 +10,6 @@ DEMO := runs/demo
 DATA := data
 
 REQUIREMENTS := requirements.txt $(if $(filter-out cpu,$(ACCELERATOR)),requirements/$(ACCELERATOR).txt)
-# A file of tests to a process at a time, since tests of a file share what they compiled.
-PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
 .PHONY: help demo test test-slow lint format lock clean-demo
@@ -40,10 +38,10 @@ clean-demo:
 	rm -rf $(DEMO)
 
 test: $(STAMP)
-	@$(RUN) -m pytest $(PARALLEL)
+	@$(RUN) -m pytest
 
 test-slow: $(STAMP)
-	@$(RUN) -m pytest $(PARALLEL) -m "slow or not slow"
+	@$(RUN) -m pytest -m "slow or not slow"
 
 lint: $(STAMP)
 	@$(RUN) -m ruff format --check .

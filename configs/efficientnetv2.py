@@ -10,7 +10,8 @@ length in which the images grow to the training size and RandAugment, mixup, Cut
 Target: top-1 error 16.1 % (s), 14.8 (m), 14.3 (l); s at 384, m and l at 480 px, whole images (authors' repository).
 Cost: about 9e18 FLOP for s. Not run on ImageNet here.
 
-Deviation: a pair of images draws mixup or CutMix, not both.
+Deviations: a pair of images draws mixup or CutMix by a fair coin, where the authors' code gives each to half the
+batch; norms take their statistics over all devices.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,10 @@ from jaxtyping import install_import_hook
 
 from tests import typechecker
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Most of the time goes into compiling, which LLVM's first level does in half of it. Runs that tests start as programs
+# (runs.py) compile as users' do.
+FLAGS = " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + FLAGS
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 install_import_hook("imagenet_repro", f"{typechecker.__name__}.check")
 
