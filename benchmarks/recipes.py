@@ -53,7 +53,7 @@ IN_PROPORTION = ("sgd", "rmsprop")
 def main():
     """Runs the recipes one after the other and prints the table."""
     arguments = _arguments()
-    chosen = [row for row in RECIPES if arguments.only in row[0]]
+    chosen = [row for row in RECIPES if any(part in row[0] for part in arguments.only.split(","))]
     rows = []
     for recipe, size in chosen:
         rows.append(_run(recipe, size, arguments))
@@ -71,7 +71,7 @@ def _arguments():
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--images", type=int, default=64, help="of the training split")
-    parser.add_argument("--only", default="", help="part of a recipe's name")
+    parser.add_argument("--only", default="", help="parts of recipes' names, with commas between")
     parser.add_argument("--out", help="Markdown file")
     return parser.parse_args()
 
