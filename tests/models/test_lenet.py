@@ -14,14 +14,14 @@ from tests.models import probe
 
 # Table I of the paper: rows are maps of S2, columns maps of C3.
 TABLE_I = """
-X...XXX..XXXX.XX
-XX...XXX..XXXX.X
-XXX...XXX..X.XXX
-.XXX..XXXX..X.XX
-..XXX..XXXX.XX.X
-...XXX..XXXX.XXX
+#...###..####.##
+##...###..####.#
+###...###..#.###
+.###..####..#.##
+..###..####.##.#
+...###..####.###
 """
-READS = np.array([[mark == "X" for mark in row] for row in TABLE_I.split()]).T
+READS = np.array([[mark == "#" for mark in row] for row in TABLE_I.split()]).T
 
 
 def squash(x):
