@@ -29,6 +29,7 @@ from imagenet_repro.models.layers import (
     swish,
 )
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.stack import Stack
 
 zeros = constant(0.0)
 # One input of a depthwise kernel reaches one output only, so its fan-out is its area.
@@ -196,7 +197,9 @@ class EfficientNet(Network):
 
     `dropout` is the share of pooled features dropped before the linear layer. `drop_path` is the scale of stochastic
     depth: block i of n, from 0, drops its branch with probability drop_path * i / n, as in Google's code and timm, so
-    that even the last block stays below `drop_path`. With `num_classes=0` the pooled features are returned.
+    that even the last block stays below `drop_path`. `scan` compiles a run of equal blocks once, and `remat` computes
+    the inside of every block again in the backward pass (stack.py). With `num_classes=0` the pooled features are
+    returned.
     """
 
     def __init__(
@@ -211,11 +214,13 @@ class EfficientNet(Network):
         dtype: DTypeLike = jnp.float32,
         dropout: float = 0.2,
         drop_path: float = 0.2,
+        scan: bool = False,
+        remat: bool = False,
     ):
         layers = Layers(momentum, dtype, rngs)
         self.conv_stem = layers.conv(3, stem, 3, stride=2)
         self.bn1 = layers.norm(stem)
-        self.blocks = Sequential(_build(stages, stem, drop_path, layers))
+        self.blocks = Sequential(_build(stages, stem, drop_path, layers, scan=scan, remat=remat))
         self.conv_head = layers.conv(stages[-1].features, head)
         self.bn2 = layers.norm(head)
         self.dropout = Dropout(dropout, rngs=rngs)
@@ -230,8 +235,8 @@ class EfficientNet(Network):
         return (x if self.classifier is None else self.classifier(x)).astype(jnp.float32)
 
 
-def _build(stages: tuple[Stage, ...], features: int, drop_path: float, layers: Layers) -> list[Sequential]:
-    """The stages' blocks on `features` channels."""
+def _build(stages: tuple[Stage, ...], features: int, drop_path: float, layers: Layers, **how: bool) -> list[Stack]:
+    """The stages' blocks on `features` channels; `how` is Stack's."""
     total, index, built = sum(stage.repeats for stage in stages), 0, []
     for stage in stages:
         blocks = []
@@ -239,7 +244,7 @@ def _build(stages: tuple[Stage, ...], features: int, drop_path: float, layers: L
             shape = Shape(features, stage.features, stage.kernel, stride, stage.expansion)
             blocks.append(stage.block(shape, drop_path * index / total, layers=layers))
             features, index = stage.features, index + 1
-        built.append(Sequential(blocks))
+        built.append(Stack(blocks, **how))
     return built
 
 

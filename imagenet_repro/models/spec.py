@@ -74,7 +74,14 @@ class Spec:
         builder, fixed = self.builder, {}
         if isinstance(builder, functools.partial):
             builder, fixed = builder.func, builder.keywords
-        parameters = inspect.signature(builder.__init__ if inspect.isclass(builder) else builder).parameters.values()
-        given = ("rngs", "num_classes", "dtype")
-        names = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
+        names = _keywords(builder)
         return names | {name: value for name, value in fixed.items() if name in names}
+
+
+def _keywords(builder: Callable[..., Any]) -> dict[str, Any]:
+    """What a builder takes by keyword, with its default; a class that hands the rest on takes its base's too."""
+    parameters = inspect.signature(builder.__init__ if inspect.isclass(builder) else builder).parameters.values()
+    given = ("rngs", "num_classes", "dtype")
+    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
+    hands_on = inspect.isclass(builder) and any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return _keywords(builder.__mro__[1]) | own if hands_on else own

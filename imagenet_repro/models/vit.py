@@ -221,7 +221,7 @@ class DinoV2(VisionTransformer):
     """The backbone of DINOv2, for images of 518 pixels unless `image_size` says otherwise.
 
     `mask_token` adds the parameter that stands for hidden patches in its pre-training. Only the released files have
-    it: nothing reads it here, and timm leaves it out.
+    it: nothing reads it here, and timm leaves it out. All other options are VisionTransformer's.
     """
 
     def __init__(
@@ -232,25 +232,10 @@ class DinoV2(VisionTransformer):
         num_classes: int = 1000,
         dtype: DTypeLike = jnp.float32,
         image_size: int = 518,
-        depth: int | None = None,
         mask_token: bool = False,
-        dropout: float = 0.0,
-        drop_path: float = 0.0,
-        scan: bool | None = None,
-        remat: bool = False,
+        **options: Any,
     ):
-        super().__init__(
-            design,
-            rngs=rngs,
-            num_classes=num_classes,
-            dtype=dtype,
-            image_size=image_size,
-            depth=depth,
-            dropout=dropout,
-            drop_path=drop_path,
-            scan=scan,
-            remat=remat,
-        )
+        super().__init__(design, rngs=rngs, num_classes=num_classes, dtype=dtype, image_size=image_size, **options)
         self.mask_token = nnx.Param(jnp.zeros((1, design.width), jnp.float32)) if mask_token else None
 
 

@@ -102,7 +102,7 @@ def _positions_of_patches(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarra
     prefix = "embeddings." if "embeddings.cls_token" in tensors else ""
     token, positions, registers = (prefix + name for name in names)
     positions = positions.replace("pos_embed", "position_embeddings") if prefix else positions
-    if registers in tensors:
+    if {token, positions, registers} <= tensors.keys():  # whichever is missing is named later
         tensors[token] = tensors[token] + tensors[positions][:, :1]
         tensors[positions] = tensors[positions][:, 1:]
     return tensors

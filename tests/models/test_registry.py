@@ -26,6 +26,11 @@ def test_names_specs_and_aliases():
         assert "rngs" not in spec.options
 
 
+def test_a_class_that_hands_options_on_takes_those_of_its_base():
+    vit, dinov2 = (models.spec(name).options for name in ("vit_base_patch16", "vit_base_patch14_dinov2"))
+    assert dinov2 == vit | {"image_size": 518, "mask_token": False}
+
+
 def references():
     """Rows of the references' sizes, each with our network; ViT-H has no head there."""
     ours = {spec.reference: name for name, spec in models.SPECS.items()}

@@ -97,6 +97,7 @@ def test_parameters_keep_the_names_of_their_blocks():
         pytest.param("resnet50", 96, marks=pytest.mark.slow),
         pytest.param("resnetv2_50", 96, marks=pytest.mark.slow),
         pytest.param("seresnet50", 96, marks=pytest.mark.slow),
+        pytest.param("efficientnetv2_s", 64, marks=pytest.mark.slow),
         pytest.param("convnext_tiny", 64, marks=pytest.mark.slow),
     ],
 )

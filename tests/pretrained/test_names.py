@@ -63,3 +63,10 @@ def test_with_registers_the_class_tokens_position_is_added_to_it():
     assert found.keys() == {"mask_token", "cls_token", "reg_token", "pos_embed", "blocks.0.mlp.fc1.weight"}
     np.testing.assert_array_equal(found["cls_token"][0, 0], [1.0, 2.0])
     np.testing.assert_array_equal(found["pos_embed"], given["pos_embed"][:, 1:])
+
+
+@pytest.mark.parametrize("missing", ["cls_token", "pos_embed"])
+def test_with_registers_what_is_missing_is_left_to_be_named(missing):
+    names_given = {"mask_token", "cls_token", "register_tokens", "pos_embed"} - {missing}
+    found, _ = names.convert({name: np.zeros((1, 5, 2)) for name in names_given})
+    assert missing not in found
