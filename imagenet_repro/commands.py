@@ -155,6 +155,8 @@ class System:
 def train(config: cfg.Config, workdir: str) -> int:
     """Trains a configuration in a workdir, or goes on where a run in it stopped; returns the exit code.
 
+    A run whose budget is spent is shown again, and nothing is built or compiled.
+
     The workdir then holds `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and when the budget is
     spent `result.json`, `predictions/`, `curves.png` and `table.md`.
 
@@ -172,7 +174,15 @@ def train(config: cfg.Config, workdir: str) -> int:
         begins = config.model.weights and not place.started  # on resuming, the file may be gone
         weights = {"weights": provenance.of_file(config.model.weights)} if begins else {}
         place.settle_config(config, provenance.collect() | weights)
+    if place.finished:
+        print(f"{place.path}: the budget of this run, {config.budget}, is spent")
+        return _show(place)
     return _Training(config, place, train_split, eval_split).run()
+
+
+def _show(place: Workdir) -> int:
+    """Table and curves of a finished run, from one process."""
+    return compare([str(place.path)], place.path) if jax.process_index() == 0 else EXIT_FINISHED
 
 
 def _check_amounts(config: cfg.Config) -> None:
@@ -209,9 +219,7 @@ class _Training:
         if outcome.stopped_by:
             print(f"stopped by {outcome.stopped_by} at step {outcome.spent.steps:,}, saved; the same command goes on")
             return EXIT_STOPPED
-        if jax.process_index() == 0:
-            compare([str(self.place.path)], self.place.path)
-        return EXIT_FINISHED
+        return _show(self.place)
 
     def _go(self, job: loop.Job) -> loop.Outcome:
         outcome = loop.run(job)
@@ -329,8 +337,6 @@ class _Training:
 
     def _finish(self, outcome: loop.Outcome) -> None:
         """Writes what the run came to; scores its end where an earlier process was ended before it could write."""
-        if (self.place.path / RESULT).exists():
-            return
         source = provenance.collect() | {"config": cfg.to_dict(self.config), "step": outcome.spent.steps}
         source |= self.place.weights()
         rates, kept = self.predicted or self.evaluator.predict(outcome.state, {})

@@ -38,6 +38,11 @@ class Workdir:
         return self.checkpoints.is_dir() and any(path.name.isdecimal() for path in self.checkpoints.iterdir())
 
     @property
+    def finished(self) -> bool:
+        """Whether the run's result is written: its budget is spent."""
+        return (self.path / RESULT).exists()
+
+    @property
     def metrics(self) -> Path:
         """JSON lines of training/log.py."""
         return self.path / "metrics.jsonl"

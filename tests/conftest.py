@@ -1,18 +1,19 @@
 """Set-up of all tests: eight host devices, and the annotations of shapes checked on every call."""
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
-from tests import typechecker
+from tests import runs, typechecker
 
-# Most of the time goes into compiling, which LLVM's first level does in half of it. Runs that tests start as programs
-# (runs.py) compile as users' do.
-FLAGS = " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + FLAGS
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {runs.xla_flags(devices=8)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+gc.set_threshold(
+    100_000, 50, 100
+)  # traced programs are many small objects: a fifth of the time went into looking at them
 install_import_hook("imagenet_repro", f"{typechecker.__name__}.check")
 
 REPOSITORY = Path(__file__).parent.parent

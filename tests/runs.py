@@ -11,9 +11,15 @@ import numpy as np
 REPOSITORY = Path(__file__).parent.parent
 
 
+def xla_flags(devices):
+    """For so many host devices; most of the tests' time goes into compiling, so LLVM does the least that it can."""
+    fast = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    return f"--xla_force_host_platform_device_count={devices} {fast}"
+
+
 def start(*arguments, devices=1, environment=None, **options):
     """`main.py ARGUMENTS` on a number of host devices."""
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    flags = {"XLA_FLAGS": xla_flags(devices), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, "main.py", *map(str, arguments)],
         cwd=REPOSITORY,

@@ -21,6 +21,7 @@ def test_counts(depth, parameters, work):
     assert count_and_work(f"resnet{depth}_cifar", 32, 10) == expected
 
 
+@pytest.mark.slow
 def test_the_one_of_1202_layers_is_made_without_allocating_it():
     assert count("resnet1202_cifar", 10) == 19_421_274
 

@@ -14,7 +14,8 @@ def families():
     """One network of each builder: the others have tensors of the same names."""
     firsts = {}
     for name in models.names():
-        firsts.setdefault(models.spec(name).builder, name)
+        builder = models.spec(name).builder
+        firsts.setdefault(getattr(builder, "func", builder), name)
     return sorted(firsts.values())
 
 
