@@ -74,8 +74,12 @@ def test_every_networks_sizes_are_stored():
     assert all(int(row["image_size"]) == models.spec(row["name"]).preprocessing.image_size for row in rows)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", models.names())
+QUICK = ("lenet5_1998", "lenet5", "alexnet_2012", "vgg11", "resnet18", "resnet20_cifar", "vit_tiny_patch16")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.names()]
+)
 def test_every_stored_size_is_that_of_the_counts(name):
     row = zoo.count(name)
     assert zoo.sizes(name) == zoo.Sizes(row["parameters"], row["multiply_adds"])
