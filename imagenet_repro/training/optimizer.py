@@ -75,8 +75,9 @@ def scale_by_rate() -> optax.GradientTransformationExtraArgs:
 
 
 def decay_mask(name: cfg.DecayMask) -> Callable[[Parameters], dict[str, bool]]:
-    """Which parameters decay: `all`; `no_norm_bias`, those of two axes or more, as timm and DeiT have it; `kernels`,
-    those of two axes or more whose name ends in `weight`, which leaves out tokens and position embeddings too.
+    """Which parameters decay: `all`; `no_norm_bias`, those of two axes or more; `kernels`, those of two axes or
+    more whose name ends in `weight`, which leaves out tokens and position embeddings too, as timm and DeiT do. The two
+    are the same for a network that has neither.
     """
 
     def decays(path: str, value: jax.Array) -> bool:
