@@ -18,7 +18,7 @@ def per_image(spec: cfg.Loss, logits: Float32[Array, "b c"], targets: Float32[Ar
 
     Sources: `sigmoid` with the sum is big_vision's, which trained "How to train your ViT" (Steiner et al. 2021); with
     the mean and a threshold of 0.2 timm's, which trained "ResNet strikes back" (Wightman et al. 2021): a class with
-    more than that share of a mixed image then counts as wholly there.
+    more than that share of a target, mixed and smoothed, then counts as wholly there, and any other as absent.
     """
     if isinstance(spec, cfg.Softmax):
         return metrics.cross_entropy(logits, targets)
