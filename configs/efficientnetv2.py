@@ -2,16 +2,17 @@
 
     python main.py train --config=configs/efficientnetv2.py:s --workdir=runs/efficientnetv2_s
 
-The argument is s, m, l or xl. Recipe (section 4 and the authors' code): RMSProp as EfficientNet, batch 4096, rate
-0.016 per 256 images times 0.97 every 2.4 epochs after five of warm-up, 350 epochs, decay 1e-5 but not on norms and
-biases, label smoothing 0.1, stochastic depth rising to 0.2, an average of 0.9999 that warms up; four stages of equal
-length in which the images grow to the training size and RandAugment, mixup, CutMix and dropout grow stronger.
+The argument is s, m, l or xl, which has no published result without ImageNet-21k. Recipe (section 4 and the authors'
+code): RMSProp as EfficientNet, batch 4096, rate 0.016 per 256 images times 0.97 every 2.4 epochs after five of
+warm-up, 350 epochs, decay 1e-5 but not on norms and biases, label smoothing 0.1, stochastic depth rising to 0.2, an
+average of 0.9999 that warms up; four stages of equal length in which the images grow to the training size and
+RandAugment, mixup, CutMix and dropout grow stronger.
 
 Target: top-1 error 16.1 % (s), 14.8 (m), 14.3 (l); s at 384, m and l at 480 px, whole images (authors' repository).
 Cost: about 9e18 FLOP for s. Not run on ImageNet here.
 
 Deviations: a pair of images draws mixup or CutMix by a fair coin, where the authors' code gives each to half the
-batch; norms take their statistics over all devices.
+batch; pixels x become (x - 127.5) / 127.5, there (x - 128) / 128; norms take their statistics over all devices.
 """
 
 from ml_collections import ConfigDict
