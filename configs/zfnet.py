@@ -10,8 +10,10 @@ square exceeds 0.1 is scaled back to it; pixels less their mean, in about [-128,
 Target: top-1 / top-5 error 38.4 / 16.5 % for `zfnet`, 37.5 / 16.0 % for `zfnet_wide`, validation (table 2). Cost:
 6.3e17 and 1.3e18 FLOP. Not run on ImageNet here.
 
-Deviations: random crops where the paper took ten fixed ones; the mean of each channel, not the mean image; the rate
-drops by rule. Guesses: 1e-2 read as a standard deviation; no weight decay, since the paper names none; when to drop.
+Evaluation is one centre crop. Deviations: random crops where the paper took ten fixed ones; the mean of each channel,
+not the mean image; the rate drops by rule (no better for three evaluations); computed in bfloat16
+(--config.precision=float32 computes as the paper did). Guesses: 1e-2 read as a standard deviation; no weight decay,
+since the paper names none; when to drop.
 """
 
 from ml_collections import ConfigDict
