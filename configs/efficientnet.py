@@ -10,9 +10,10 @@ AutoAugment.
 Target with AutoAugment: top-1 error 23.1 % (b0), 21.2 (b1), 19.9 (b2), 18.4 (b3), 17.0 (b4), 16.3 (b5), 15.9 (b6),
 15.6 (b7), one crop, as timm measures the authors' weights. Cost: 1.0e18 FLOP for b0. Not run on ImageNet here.
 
-Deviations: the authors decay everything but the variables of batch norm, so the biases of squeeze-and-excitation and
-of the last layer too; here no bias decays. Batch norm takes its statistics over all devices, which is nearer to the
-authors' groups than each device's own; crops need not hold a tenth of a labelled object.
+Deviations: batch 4096, with the rate in proportion, where the authors' code has 218,949 steps of 2048 by default; the
+authors decay everything but the variables of batch norm, so the biases of squeeze-and-excitation and of the last layer
+too; here no bias decays. Batch norm takes its statistics over all devices, which is nearer to the authors' groups than
+each device's own; crops need not hold a tenth of a labelled object.
 """
 
 from ml_collections import ConfigDict
