@@ -26,7 +26,7 @@ from imagenet_repro.errors import UserError
 _EIGENVALUES = (0.2175, 0.0188, 0.0045)
 _EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
-# Random erasing: the shares of the area and the aspects that torchvision and timm draw from.
+# Random erasing: the shares of the area and the aspects that torchvision draws from; timm has 1/3 and 1/0.3 above.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)
 _ERASING_ATTEMPTS = 10
