@@ -99,8 +99,8 @@ class System:
             )
             loaded = pretrained.load(model, weights, drop_background=drop_background) if weights else None
         network = Network(model, cross_device_norm=config.cross_device_norm)
-        layer = models.spec(config.model.name).layer
-        layers = {name: layer(name) for name in network.params} if layer else None
+        place = models.spec(config.model.name).layers
+        layers = {name: place(model)(name) for name in network.params} if place else None
         optimiser = optimizer.create(config.optimizer, config.clip_norm, layers)
         return cls(config, num_classes, network, spread, optimiser, loaded)
 

@@ -185,7 +185,7 @@ def _spec(name: str, depth: int, width: int, drop_path: float, published: tuple[
         sizes=((3, 3, depth, 3), width),
         preprocessing=Preprocessing(kernel="bicubic"),
         published=published,
-        layer=layer,
+        layers=lambda network: layer,
     )
 
 

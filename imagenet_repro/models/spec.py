@@ -65,8 +65,9 @@ class Spec:
     entry: str = ""  # the challenge's entry or the paper's place in the story, such as "SuperVision, winner"
     published: tuple[Published, ...] = ()
     aliases: tuple[str, ...] = ()
-    # A parameter's place in the depth of the network by its name, from 0 at the input; None where nobody defined it.
-    layer: Callable[[str], int] | None = None
+    # From a network to each parameter's place in its depth, by the parameter's name, from 0 at the input; None where
+    # nobody defined it.
+    layers: Callable[[Any], Callable[[str], int]] | None = None
 
     @property
     def options(self) -> dict[str, Any]:

@@ -290,7 +290,7 @@ def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
 
 
 def layer_of(depth: int) -> Callable[[str], int]:
-    """A parameter's place in a variant of so many blocks: 0 before them, 1 to `depth` in them, `depth` + 1 after.
+    """A parameter's place in a network of so many blocks: 0 before them, 1 to `depth` in them, `depth` + 1 after.
 
     As layer-wise learning-rate decay counts (Bao et al. 2021, arXiv 2106.08254).
     """
@@ -309,7 +309,7 @@ def _spec(design: Design, reference: str, **facts: Any) -> Spec:
         **{"builder": VisionTransformer} | facts,
         reference=f"timm:{reference}",
         sizes=(design,),
-        layer=layer_of(design.depth),
+        layers=lambda network: layer_of(len(network.blocks)),
     )
 
 

@@ -24,6 +24,7 @@ from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.training.state import TrainState
 
 SEAL = "seal.json"
+METRICS = "metrics"  # Orbax's folder, and its file in it, for what a checkpoint was rated by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,28 @@ class Checkpoints:
         except Exception as error:
             raise self._failed(step, error) from error
         self._sealing = self._sealer.submit(self._finish, step)
+
+    def rate(self, step: int, top1_error: float) -> None:
+        """Keeps the error of a checkpoint that was saved before it was evaluated, where `save` would have kept it.
+
+        Raises:
+          SaveError: it could not be written.
+        """
+        if jax.process_index() == 0:
+            try:
+                folder = self._path(step) / METRICS
+                folder.mkdir(exist_ok=True)
+                part = folder / f".{METRICS}.part"
+                part.write_text(json.dumps({"top1_error": top1_error}))
+                part.replace(folder / METRICS)
+            except OSError as error:
+                raise self._failed(step, error) from error
+        self._manager.reload()
+
+    def rated(self, step: int) -> bool:
+        """Whether the error of a checkpoint is known."""
+        self._manager.reload()
+        return bool(self._manager.metrics(step))
 
     def check(self) -> None:
         """Raises SaveError if the checkpoint being written has failed; does not wait."""

@@ -90,8 +90,7 @@ class _Run:
     def go(self) -> Outcome:
         budget = self.job.budget
         stopping = evaluating = False
-        if self.job.known.get("evaluation_due"):
-            self._evaluate()
+        self._make_up()
         self.clock.start()
         while not budget.finished(self.spent) and not stopping:
             self._take_step()
@@ -104,6 +103,12 @@ class _Run:
             self._save(None, evaluation_due=evaluating or budget.finished(self.spent))
         self.job.checkpoints.wait()
         return Outcome(self.state, self.spent, (self.stop.received or "a signal elsewhere") if stopping else None)
+
+    def _make_up(self) -> None:
+        """The evaluation that a stop put off: its error belongs to the checkpoint that the run goes on from."""
+        step = self.spent.steps
+        if self.job.known.get("evaluation_due") and not self.job.checkpoints.rated(step):
+            self.job.checkpoints.rate(step, self._evaluate())
 
     def _take_step(self) -> None:
         host, device = next(self.job.batches)

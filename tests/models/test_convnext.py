@@ -79,7 +79,7 @@ def test_initial_values():
 
 
 def test_layers_of_the_authors_fine_tuning():
-    layer = models.spec("convnext_base").layer
+    layer = models.spec("convnext_base").layers(None)
     names = pretrained.to_torch(nnx.clone(convnext_of_zeros()))
     assert {layer(name) for name in names} == set(range(14))
     expected = {

@@ -138,10 +138,15 @@ def test_initial_values():
 
 
 def test_layers_for_layer_wise_decay():
-    layer = models.spec("vit_large_patch16").layer
+    layer = models.spec("vit_large_patch16").layers(models.abstract("vit_large_patch16"))
     assert {layer(name) for name in ("patch_embed.proj.weight", "cls_token", "pos_embed", "dist_token")} == {0}
     assert [layer(f"blocks.{i}.norm1.bias") for i in (0, 23)] == [1, 24]
     assert {layer(name) for name in ("norm.weight", "head.bias", "head_dist.weight")} == {25}
+
+
+def test_layers_are_those_of_the_depth_that_was_asked_for():
+    layer = models.spec("vit_tiny_patch16").layers(models.abstract("vit_tiny_patch16", depth=2))
+    assert [layer(name) for name in ("blocks.0.norm1.bias", "blocks.1.norm1.bias", "head.weight")] == [1, 2, 3]
 
 
 def test_deep_variants_scan_unless_told_otherwise():

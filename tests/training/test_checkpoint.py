@@ -50,6 +50,19 @@ def test_everything_comes_back_and_the_last_two_and_the_best_stay(tmp_path, plac
         checkpoints.restore(placed(state()), "3")
 
 
+def test_one_that_is_rated_later_is_the_best_and_stays(tmp_path, placed):
+    checkpoints = save_all(tmp_path, placed, [0.9, None])
+    assert [checkpoints.rated(step) for step in (1, 2)] == [True, False]
+    checkpoints.rate(2, 0.1)
+    for number in (3, 4, 5):
+        checkpoints.save(number, placed(state(number)), {"steps": number}, 0.5)
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.steps() == [2, 4, 5]
+    assert checkpoints.best_step() == 2
+    same(checkpoints.restore(placed(state()), "best").state, state(2))
+
+
 def test_no_checkpoint_is_none(tmp_path, placed):
     assert Checkpoints(tmp_path / "new", keep=1).restore(placed(state())) is None
 

@@ -116,3 +116,16 @@ def test_a_stop_changes_nothing_not_even_where_an_evaluation_was_due(whole, tmp_
         found, expected = ([{k: v for k, v in row.items() if "second" not in k} for row in rows(place, kind)]
                            for place in (tmp_path, whole[0]))  # fmt: skip
         assert found == expected
+    best = [Checkpoints(place / "checkpoints", keep=20) for place in (tmp_path, whole[0])]
+    assert best[0].best_step() == best[1].best_step() == 9
+    for checkpoints in best:
+        checkpoints.close()
+
+
+def test_the_best_of_a_run_may_be_a_state_whose_evaluation_was_put_off(tmp_path, monkeypatch):
+    monkeypatch.setitem(ERRORS, 6, 0.1)
+    go(tmp_path, stop_at=6)
+    go(tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    assert checkpoints.best_step() == 6
+    checkpoints.close()
