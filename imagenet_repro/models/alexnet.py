@@ -55,7 +55,7 @@ class AlexNet2012(Network):
         groups: int = 2,
     ):
         if groups not in (1, 2):
-            raise UserError(f"AlexNet of 2012 has groups=2 (two towers) or groups=1, not {groups}")
+            raise UserError(f"AlexNet of 2012 has groups=2 (two towers) or groups=1, not groups={groups!r}")
         kwargs = {"init": normal(0.01), "dtype": dtype, "rngs": rngs}
 
         def conv(*args: int, bias: Initialiser, **options: int) -> Conv:
