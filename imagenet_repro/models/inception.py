@@ -37,7 +37,7 @@ from imagenet_repro.models.layers import (
     Size,
     WithAuxiliary,
     adaptive_avg_pool,
-    check_image_size,
+    check_images,
     global_avg_pool,
     pair,
     relu,
@@ -193,7 +193,7 @@ class BNInception(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError below 7 pixels, where nothing is left to pool after the stem."""
-        check_image_size("BN-Inception", images, 7)
+        check_images("BN-Inception", images, 7)
         pool = MaxPool(3, stride=2, ceil=True)
         x = pool(self._unit("conv1_7x7_s2", images))
         x = pool(self._unit("conv2_3x3", self._unit("conv2_3x3_reduce", x)))
@@ -394,7 +394,7 @@ class InceptionV3(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
         """float32 logits, in training mode with the auxiliary head's. Raises UserError below 75 pixels."""
-        check_image_size("Inception-v3", images, 75)
+        check_images("Inception-v3", images, 75)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
         x = halve(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(halve(x))))
         auxiliary = None

@@ -23,7 +23,7 @@ from imagenet_repro.models.layers import (
     Linear,
     Network,
     Sequential,
-    check_image_size,
+    check_images,
     global_avg_pool,
     relu,
 )
@@ -172,7 +172,7 @@ class InceptionV4(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError below 75 pixels."""
-        check_image_size("Inception-v4", images, MIN_IMAGE_SIZE)
+        check_images("Inception-v4", images, MIN_IMAGE_SIZE)
         x = self.dropout(global_avg_pool(self.features(images)))
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
 
@@ -264,7 +264,7 @@ class InceptionResNetV2(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError below 75 pixels."""
-        check_image_size("Inception-ResNet-v2", images, MIN_IMAGE_SIZE)
+        check_images("Inception-ResNet-v2", images, MIN_IMAGE_SIZE)
         x = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(images)))
         x = halve(self.conv2d_4a(self.conv2d_3b(halve(x))))
         x = self.repeat(self.mixed_5b(x))

@@ -345,8 +345,16 @@ def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
     return jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
 
 
-def check_image_size(network: str, images: Float[Array, "b h w c"], smallest: int, hint: str = "") -> None:
-    """Raises UserError, naming the smallest size, where a side of the images is below it."""
+def check_images(
+    network: str, images: Float[Array, "..."], smallest: int = 1, *, channels: int | None = 3, hint: str = ""
+) -> None:
+    """Raises UserError where the images are not [batch, height, width, channels] or a side is below the smallest.
+
+    With `channels=None` any number of channels will do.
+    """
+    if images.ndim != 4 or (channels is not None and images.shape[-1] != channels):
+        wanted = f"[batch, height, width, {channels or 'channels'}]"
+        raise UserError(f"{network} takes images {wanted}, these are {list(images.shape)}")
     height, width = images.shape[1:3]
     if min(height, width) < smallest:
         raise UserError(

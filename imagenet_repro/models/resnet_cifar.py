@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.layers import BatchNorm, Linear, Network, global_avg_pool, relu
+from imagenet_repro.models.layers import BatchNorm, Linear, Network, check_images, global_avg_pool, relu
 from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 
@@ -57,7 +57,8 @@ class CifarResNet(Network):
         self.fc = Linear(64, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits."""
+        """float32 logits. Raises UserError for images of another shape than [batch, height, width, 3]."""
+        check_images("ResNet", images)
         x = relu(self.bn1(self.conv1(images)))
         for stage in (self.layer1, self.layer2, self.layer3):
             x = stage(x)

@@ -20,7 +20,7 @@ from imagenet_repro.models.layers import (
     Linear,
     MaxPool,
     Network,
-    check_image_size,
+    check_images,
     global_avg_pool,
     relu,
 )
@@ -123,7 +123,7 @@ class SENet(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError where the images are too small for the pooling of the stem."""
-        check_image_size("SENet", images, 3)
+        check_images("SENet", images, 3)
         x = self.pool0(self.layer0(images))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
