@@ -4,7 +4,8 @@ BN-Inception: Ioffe & Szegedy, "Batch normalization", 2015 (arXiv 1502.03167), a
 convolutions in place of a 5x5, batch normalisation after every convolution, and no pooling between the modules: the
 modules 3c and 4e halve the map themselves. Layers and names are those of the released Caffe model and its port to
 PyTorch (`bninception` in Cadene's pretrained-models), whose first convolution is a plain one; the paper's was
-separable. That port's images are BGR from 0 to 255, less their mean.
+separable. Images are pixels from 0 to 255, less their mean. Ours are RGB and the released weights' are BGR: turning
+the input channels of their first convolution round is up to who converts them.
 
 Inception-v3: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015 (arXiv 1512.00567).
 Large kernels are factorised, down to 1x7 and 7x1. Layers and names are torchvision's `inception_v3`, which follows
@@ -42,7 +43,7 @@ from imagenet_repro.models.layers import (
     pair,
     relu,
 )
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # Google's networks see pixels from -1 to 1
 
@@ -414,6 +415,7 @@ VARIANTS = {
         paper="Ioffe & Szegedy 2015, arXiv 1502.03167",
         reference="paper",
         builder=BNInception,
+        preprocessing=Preprocessing(std=LEVELS),
         published=(Published(25.2, 7.82, "val, 1 crop", "Hu et al. 2017, table 2"),),
         aliases=("bninception", "inception_v2"),
     ),

@@ -2,9 +2,9 @@
 connections on learning", 2016 (arXiv 1602.07261).
 
 Layers, names and initialisation are timm's `inception_v4` and `inception_resnet_v2`, ports of the released weights.
-The released Inception-ResNet-v2 differs from the paper's figures: its stem and first module are Inception-v3's, it
-has 10, 20 and 10 residual blocks where the paper has 5, 10 and 5, and its kernels are wider. timm's normalisation
-decays by 0.9, the original's by 0.9997.
+The released Inception-ResNet-v2 differs from the paper's figures: its stem is Inception-v3's, its first module has
+the shape of that one's with 320 maps, and it has 10, 20 and 10 residual blocks where the paper has 5, 10 and 5.
+timm's normalisation decays by 0.9, the original's by 0.9997.
 """
 
 from collections.abc import Callable

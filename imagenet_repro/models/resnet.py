@@ -30,7 +30,7 @@ from imagenet_repro.models.layers import (
     global_avg_pool,
     relu,
 )
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 from imagenet_repro.models.stack import Stack
 
 STEMS = ("imagenet", "small")
@@ -283,6 +283,7 @@ def _v1(depth: int, depths: tuple[int, int, int, int], *published: Published, en
         reference="paper",
         builder=ResNet,
         sizes=(partial(Bottleneck, v1=True), depths),
+        preprocessing=Preprocessing(std=LEVELS),
         entry=entry,
         published=published,
     )

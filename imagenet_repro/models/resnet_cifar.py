@@ -12,8 +12,9 @@ from jaxtyping import Array, Float
 
 from imagenet_repro.models.layers import BatchNorm, Linear, Network, check_images, global_avg_pool, relu
 from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # of RGB over the training images; the paper takes off a mean at each pixel
 SCAN_FROM = 18  # blocks of a stage: from here on the time to compile outweighs what stacking the parameters costs
 
 
@@ -75,7 +76,7 @@ def _spec(depth: int, error: float) -> Spec:
         builder=CifarResNet,
         sizes=((depth - 2) // 6,),
         num_classes=10,
-        preprocessing=Preprocessing(image_size=32, crop_ratio=1.0),
+        preprocessing=Preprocessing(image_size=32, crop_ratio=1.0, mean=CIFAR10_MEAN, std=LEVELS),
         published=(Published(error, None, "CIFAR-10 test, 1 view", "He et al. 2015"),),
     )
 

@@ -24,7 +24,7 @@ from imagenet_repro.models.layers import (
     global_avg_pool,
     relu,
 )
-from imagenet_repro.models.resnet import Bottleneck, conv, make_stages
+from imagenet_repro.models.resnet import CENTRE, Bottleneck, conv, make_stages
 from imagenet_repro.models.spec import Published, Spec
 
 
@@ -130,9 +130,6 @@ class SENet(Network):
         x = global_avg_pool(x)
         x = x if self.dropout is None else self.dropout(x)
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
-
-
-CENTRE = "val, centre 224 of 256"
 
 
 def _in_paper(top1: float, top5: float) -> Published:

@@ -14,6 +14,7 @@ from imagenet_repro.comparison import zoo
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import counting
 from imagenet_repro.models.options import check_num_classes, check_options
+from imagenet_repro.models.spec import LEVELS
 from tests.conftest import shared_path
 
 
@@ -116,6 +117,14 @@ def test_every_option_takes_its_own_default_and_a_number_may_be_whole():
         options = models.spec(name).options
         check_options(name, options, options)
     check_options("resnet18", {"drop_path": 0.1}, {"drop_path": 0})
+
+
+def test_networks_whose_papers_take_off_a_mean_see_256_levels():
+    levels = {name for name in models.names() if models.spec(name).preprocessing.std == LEVELS}
+    cifar = {f"resnet{depth}_cifar" for depth in (20, 32, 44, 56, 110, 1202)}
+    v1 = {f"resnet{depth}_v1" for depth in (50, 101, 152)}
+    assert levels == cifar | v1 | {"alexnet_2012", "zfnet", "zfnet_wide", "vgg16c", "googlenet", "bn_inception"}
+    assert {models.spec(name).preprocessing.mean for name in cifar} == {(0.4914, 0.4822, 0.4465)}
 
 
 def test_same_seed_same_parameters_and_another_seed_others():
