@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Key
@@ -33,14 +34,14 @@ CONSTANT = "constant"  # the degenerate one: nothing is drawn
 
 @dataclasses.dataclass(frozen=True)
 class Initialiser:
-    """`scale(shape)` times a draw.
+    """`scale(shape)` times a draw; a scale is one number, or one for each entry of the last axis.
 
     "normal" is the standard normal, "truncated_normal" the same without what lies beyond 2 (its deviation is then
     0.88), "uniform" the uniform distribution on [-1, 1), "constant" always 1.
     """
 
     distribution: str  # of DISTRIBUTIONS, or CONSTANT
-    scale: Callable[[Shape], float]
+    scale: Callable[[Shape], float | np.ndarray]
 
 
 def fan_in(shape: Shape) -> int:
@@ -61,6 +62,15 @@ def normal(std: float) -> Initialiser:
 def truncated_normal(std: float) -> Initialiser:
     """N(0, std^2) without what lies beyond two deviations, not widened to make up for it (as TensorFlow has it)."""
     return Initialiser("truncated_normal", lambda _: std)
+
+
+def halves(initialiser: Initialiser, second: float) -> Initialiser:
+    """`initialiser` for the first half of the last axis; in the other half the scale is `second`."""
+
+    def scale(shape: Shape) -> np.ndarray:
+        return np.repeat(np.float32([initialiser.scale(shape), second]), shape[-1] // 2)
+
+    return Initialiser(initialiser.distribution, scale)
 
 
 def constant(value: float) -> Initialiser:
