@@ -82,8 +82,6 @@ def constant(value: float) -> Initialiser:
 torch_uniform = Initialiser("uniform", lambda shape: fan_in(shape) ** -0.5)
 # He et al. 2015 (arXiv 1502.01852), sec. 2.2: keeps the variance of the gradient through a ReLU.
 kaiming_fan_out = Initialiser("normal", lambda shape: math.sqrt(2 / fan_out(shape)))
-# Glorot & Bengio 2010, eq. 16.
-xavier_uniform = Initialiser("uniform", lambda shape: math.sqrt(6 / (fan_in(shape) + fan_out(shape))))
 
 
 class Draws:
