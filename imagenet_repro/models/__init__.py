@@ -31,6 +31,7 @@ from imagenet_repro.models import (
 )
 from imagenet_repro.models.initialise import DrawnRngs, Draws, initialise
 from imagenet_repro.models.layers import Network
+from imagenet_repro.models.options import check_num_classes, check_options
 from imagenet_repro.models.spec import Origin, Spec
 
 FAMILIES = (
@@ -77,16 +78,12 @@ def build(
 ) -> Network:
     """The network itself, to be called under a transformation; `create` and `abstract` are that.
 
-    Raises UserError for an unknown name or option.
+    Raises UserError for an unknown name or option, or a value that the option does not take.
     """
     found = spec(name)
-    for option in options:
-        if option not in found.options:
-            valid = ", ".join(f"{key}={default!r}" for key, default in found.options.items()) or "none"
-            raise UserError(f"{name} has no option '{option}'; its options and their defaults: {valid}")
     num_classes = found.num_classes if num_classes is None else num_classes
-    if num_classes < 0:
-        raise UserError(f"{name}: num_classes is {num_classes}; it must be 0 (no head) or more")
+    check_options(name, found.options, options)
+    check_num_classes(name, num_classes)
     network = found.builder(*found.sizes, rngs=rngs, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
     network.origin = Origin(_ALIASES.get(name, name), num_classes, options)
     return network
@@ -101,7 +98,7 @@ def create(
     where `num_classes` is 0. Its default is that of the published weights: 1000, but 10 for LeNet and CIFAR, 0 for
     DINOv2. `dtype` is that of the computation; parameters are float32. The same seed gives the same parameters on
     every platform. `options` are the network's own (`spec(name).options`). Raises UserError for an unknown name or
-    option.
+    option, or a value that the option does not take.
     """
     make = functools.partial(build, name, num_classes=num_classes, dtype=dtype, **options)
     return initialise(lambda rngs: make(rngs=rngs), jax.random.key(seed))

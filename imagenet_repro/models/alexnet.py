@@ -28,7 +28,7 @@ from imagenet_repro.models.layers import (
     Network,
     Sequential,
     adaptive_avg_pool,
-    check_image_size,
+    check_images,
     flatten,
     relu,
 )
@@ -55,7 +55,7 @@ class AlexNet2012(Network):
         groups: int = 2,
     ):
         if groups not in (1, 2):
-            raise UserError(f"AlexNet of 2012 has groups=2 (two towers) or groups=1, not {groups}")
+            raise UserError(f"AlexNet of 2012 has groups=2 (two towers) or groups=1, not groups={groups!r}")
         kwargs = {"init": normal(0.01), "dtype": dtype, "rngs": rngs}
 
         def conv(*args: int, bias: Initialiser, **options: int) -> Conv:
@@ -74,7 +74,7 @@ class AlexNet2012(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError where the images are too small for one position to remain."""
-        check_image_size("AlexNet of 2012", images, 67)
+        check_images("AlexNet of 2012", images, 67)
         x = self.pool(self.norm(relu(self.conv1(images))))
         x = self.pool(self.norm(relu(self.conv2(x))))
         x = relu(self.conv4(relu(self.conv3(x))))
@@ -143,7 +143,7 @@ class AlexNet(Network):
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError where the images are too small for one pixel to remain."""
         hint = "" if self.min_image_size == 29 else " (or from 29 pixels on, with stem='small')"
-        check_image_size("AlexNet", images, self.min_image_size, hint)
+        check_images("AlexNet", images, self.min_image_size, hint=hint)
         x = flatten(adaptive_avg_pool(self.features(images), 6))
         return self.classifier(x).astype(jnp.float32)
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.initialise import constant, normal
+from imagenet_repro.models.initialise import constant, halves, normal
 from imagenet_repro.models.layers import Dropout, DropPath, LayerNorm, LayerScale, Linear, gelu, swish
 
 # timm and DeiT draw with PyTorch's `trunc_normal_(std=0.02)`, which cuts at -2 and 2: a hundred deviations away.
@@ -60,10 +60,14 @@ class Mlp(nnx.Module):
 
 
 class SwiGLU(nnx.Module):
-    """fc2(swish(a) * b), where fc1 gives a and b side by side (Shazeer 2020, arXiv 2002.05202, eq. 6, with biases)."""
+    """fc2(swish(a) * b), where fc1 gives a and b side by side (Shazeer 2020, arXiv 2002.05202, eq. 6, with biases).
+
+    As in timm, b starts at 1 whatever the token: its weights come from N(0, 1e-6^2).
+    """
 
     def __init__(self, width: int, hidden: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.fc1 = dense(width, 2 * hidden, dtype=dtype, rngs=rngs)
+        start = {"init": halves(INIT, 1e-6), "bias_init": halves(constant(0.0), 1.0)}
+        self.fc1 = Linear(width, 2 * hidden, **start, dtype=dtype, rngs=rngs)
         self.drop1 = dropout_layer(dropout, rngs)
         self.fc2 = dense(hidden, width, dtype=dtype, rngs=rngs)
         self.drop2 = dropout_layer(dropout, rngs)

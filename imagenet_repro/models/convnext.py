@@ -19,7 +19,7 @@ from imagenet_repro.models.layers import (
     Linear,
     Network,
     Sequential,
-    check_image_size,
+    check_images,
     drop_path_rates,
     gelu,
     global_avg_pool,
@@ -139,7 +139,7 @@ class ConvNeXt(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError where a side of the images is below 32 pixels."""
-        check_image_size("ConvNeXt", images, 32)
+        check_images("ConvNeXt", images, 32)
         return self.head(self.stages(self.stem(images))).astype(jnp.float32)
 
 

@@ -43,15 +43,14 @@ def convolve(
     *,
     stride: Pair = (1, 1),
     padding: Pads = ((0, 0), (0, 0)),
-    dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Float[Array, "b oh ow o"]:
     """Cross-correlation of each image with the kernels; `padding` zeros before and after each axis.
 
     `x` and `weight` have one type; products are summed in float32 and the result has that type again.
     """
-    if jax.default_backend() != "cpu" or dilation != (1, 1):
-        return _xla(x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    if jax.default_backend() != "cpu":
+        return _xla(x, weight, stride=stride, padding=padding, groups=groups)
     return _cpu_convolve(x, weight, Windows(x.shape, weight.shape[:2], stride, padding, groups))
 
 
@@ -62,13 +61,12 @@ def max_pool(x: Float[Array, "b h w c"], window: Pair, stride: Pair, padding: Pa
     return _cpu_max_pool(x, Windows(x.shape, window, stride, padding))
 
 
-def _xla(x: Array, weight: Array, *, stride: Pair, padding: Pads, dilation: Pair = (1, 1), groups: int = 1) -> Array:
+def _xla(x: Array, weight: Array, *, stride: Pair, padding: Pads, groups: int = 1) -> Array:
     return lax.conv_general_dilated(
         x,
         weight,
         window_strides=stride,
         padding=padding,
-        rhs_dilation=dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
         precision=lax.Precision.HIGHEST,

@@ -25,6 +25,7 @@ from imagenet_repro.models.layers import (
     Linear,
     Network,
     Sequential,
+    check_images,
     global_avg_pool,
     swish,
 )
@@ -228,7 +229,8 @@ class EfficientNet(Network):
         self.classifier = linear(head, num_classes) if num_classes else None
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits."""
+        """float32 logits. Raises UserError for images of another shape than [batch, height, width, 3]."""
+        check_images("EfficientNet", images)
         x = self.blocks(swish(self.bn1(self.conv_stem(images))))
         x = global_avg_pool(swish(self.bn2(self.conv_head(x))))
         x = self.dropout(x)

@@ -32,7 +32,7 @@ from imagenet_repro.models.layers import (
     Sequential,
     WithAuxiliary,
     adaptive_avg_pool,
-    check_image_size,
+    check_images,
     flatten,
     global_avg_pool,
     relu,
@@ -185,7 +185,7 @@ class GoogLeNet(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
         """float32 logits, in training mode with those of the heads. Raises UserError below 31 pixels."""
-        check_image_size("GoogLeNet", images, 31)
+        check_images("GoogLeNet", images, 31)
         x = self.norm(self.pool(self.conv1(images)))
         x = self.pool(self.norm(self.conv2_3x3(self.conv2_3x3_reduce(x))))
         heads = {"4a": self.loss1, "4d": self.loss2} if self.loss1 is not None and not self.deterministic else {}
@@ -281,7 +281,7 @@ class GoogLeNetBN(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
         """float32 logits, in training mode with those of the heads. Raises UserError below 15 pixels."""
-        check_image_size("GoogLeNet", images, 15)
+        check_images("GoogLeNet", images, 15)
         x = self.conv2(self.pool(self.conv1(images)))
         x = self.pool(self.conv3(x))
         heads = {"4a": self.aux1, "4d": self.aux2} if self.aux1 is not None and not self.deterministic else {}

@@ -4,7 +4,8 @@ BN-Inception: Ioffe & Szegedy, "Batch normalization", 2015 (arXiv 1502.03167), a
 convolutions in place of a 5x5, batch normalisation after every convolution, and no pooling between the modules: the
 modules 3c and 4e halve the map themselves. Layers and names are those of the released Caffe model and its port to
 PyTorch (`bninception` in Cadene's pretrained-models), whose first convolution is a plain one; the paper's was
-separable. That port's images are BGR from 0 to 255, less their mean.
+separable. Images are pixels from 0 to 255, less their mean. Ours are RGB and the released weights' are BGR: turning
+the input channels of their first convolution round is up to who converts them.
 
 Inception-v3: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015 (arXiv 1512.00567).
 Large kernels are factorised, down to 1x7 and 7x1. Layers and names are torchvision's `inception_v3`, which follows
@@ -37,12 +38,12 @@ from imagenet_repro.models.layers import (
     Size,
     WithAuxiliary,
     adaptive_avg_pool,
-    check_image_size,
+    check_images,
     global_avg_pool,
     pair,
     relu,
 )
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # Google's networks see pixels from -1 to 1
 
@@ -193,7 +194,7 @@ class BNInception(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError below 7 pixels, where nothing is left to pool after the stem."""
-        check_image_size("BN-Inception", images, 7)
+        check_images("BN-Inception", images, 7)
         pool = MaxPool(3, stride=2, ceil=True)
         x = pool(self._unit("conv1_7x7_s2", images))
         x = pool(self._unit("conv2_3x3", self._unit("conv2_3x3_reduce", x)))
@@ -394,7 +395,7 @@ class InceptionV3(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
         """float32 logits, in training mode with the auxiliary head's. Raises UserError below 75 pixels."""
-        check_image_size("Inception-v3", images, 75)
+        check_images("Inception-v3", images, 75)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
         x = halve(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(halve(x))))
         auxiliary = None
@@ -414,6 +415,7 @@ VARIANTS = {
         paper="Ioffe & Szegedy 2015, arXiv 1502.03167",
         reference="paper",
         builder=BNInception,
+        preprocessing=Preprocessing(std=LEVELS),
         published=(Published(25.2, 7.82, "val, 1 crop", "Hu et al. 2017, table 2"),),
         aliases=("bninception", "inception_v2"),
     ),

@@ -2,9 +2,9 @@
 connections on learning", 2016 (arXiv 1602.07261).
 
 Layers, names and initialisation are timm's `inception_v4` and `inception_resnet_v2`, ports of the released weights.
-The released Inception-ResNet-v2 differs from the paper's figures: its stem and first module are Inception-v3's, it
-has 10, 20 and 10 residual blocks where the paper has 5, 10 and 5, and its kernels are wider. timm's normalisation
-decays by 0.9, the original's by 0.9997.
+The released Inception-ResNet-v2 differs from the paper's figures: its stem is Inception-v3's, its first module has
+the shape of that one's with 320 maps, and it has 10, 20 and 10 residual blocks where the paper has 5, 10 and 5.
+timm's normalisation decays by 0.9, the original's by 0.9997.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from imagenet_repro.models.layers import (
     Linear,
     Network,
     Sequential,
-    check_image_size,
+    check_images,
     global_avg_pool,
     relu,
 )
@@ -172,7 +172,7 @@ class InceptionV4(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError below 75 pixels."""
-        check_image_size("Inception-v4", images, MIN_IMAGE_SIZE)
+        check_images("Inception-v4", images, MIN_IMAGE_SIZE)
         x = self.dropout(global_avg_pool(self.features(images)))
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
 
@@ -264,7 +264,7 @@ class InceptionResNetV2(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError below 75 pixels."""
-        check_image_size("Inception-ResNet-v2", images, MIN_IMAGE_SIZE)
+        check_images("Inception-ResNet-v2", images, MIN_IMAGE_SIZE)
         x = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(images)))
         x = halve(self.conv2d_4a(self.conv2d_3b(halve(x))))
         x = self.repeat(self.mixed_5b(x))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Key
@@ -33,14 +34,14 @@ CONSTANT = "constant"  # the degenerate one: nothing is drawn
 
 @dataclasses.dataclass(frozen=True)
 class Initialiser:
-    """`scale(shape)` times a draw.
+    """`scale(shape)` times a draw; a scale is one number, or one for each entry of the last axis.
 
     "normal" is the standard normal, "truncated_normal" the same without what lies beyond 2 (its deviation is then
     0.88), "uniform" the uniform distribution on [-1, 1), "constant" always 1.
     """
 
     distribution: str  # of DISTRIBUTIONS, or CONSTANT
-    scale: Callable[[Shape], float]
+    scale: Callable[[Shape], float | np.ndarray]
 
 
 def fan_in(shape: Shape) -> int:
@@ -63,6 +64,15 @@ def truncated_normal(std: float) -> Initialiser:
     return Initialiser("truncated_normal", lambda _: std)
 
 
+def halves(initialiser: Initialiser, second: float) -> Initialiser:
+    """`initialiser` for the first half of the last axis; in the other half the scale is `second`."""
+
+    def scale(shape: Shape) -> np.ndarray:
+        return np.repeat(np.float32([initialiser.scale(shape), second]), shape[-1] // 2)
+
+    return Initialiser(initialiser.distribution, scale)
+
+
 def constant(value: float) -> Initialiser:
     """Always `value`."""
     return Initialiser(CONSTANT, lambda _: value)
@@ -72,8 +82,6 @@ def constant(value: float) -> Initialiser:
 torch_uniform = Initialiser("uniform", lambda shape: fan_in(shape) ** -0.5)
 # He et al. 2015 (arXiv 1502.01852), sec. 2.2: keeps the variance of the gradient through a ReLU.
 kaiming_fan_out = Initialiser("normal", lambda shape: math.sqrt(2 / fan_out(shape)))
-# Glorot & Bengio 2010, eq. 16.
-xavier_uniform = Initialiser("uniform", lambda shape: math.sqrt(6 / (fan_in(shape) + fan_out(shape))))
 
 
 class Draws:

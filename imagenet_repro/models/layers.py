@@ -5,6 +5,7 @@ stored as XLA wants them: `weight` is [height, width, in / groups, out] in a con
 Parameters and running statistics are float32; the computation runs in a layer's `dtype`.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -38,7 +39,7 @@ def pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def pads(padding: Padding, size: Size, window: Size, stride: Size, dilation: Size = 1) -> convolution.Pads:
+def pads(padding: Padding, size: Size, window: Size, stride: Size) -> convolution.Pads:
     """Zeros before and after each axis of a map of `size`.
 
     "same" is TensorFlow's rule: as few as give ceil(size / stride) places, the odd one after the map.
@@ -46,8 +47,8 @@ def pads(padding: Padding, size: Size, window: Size, stride: Size, dilation: Siz
     if padding != "same":
         down, across = pair(padding)
         return (down, down), (across, across)
-    axes = zip(pair(size), pair(window), pair(stride), pair(dilation), strict=True)
-    totals = [max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in axes]
+    axes = zip(pair(size), pair(window), pair(stride), strict=True)
+    totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in axes]
     down, across = ((total // 2, total - total // 2) for total in totals)
     return down, across
 
@@ -120,7 +121,6 @@ class Conv(nnx.Module):
         *,
         stride: Size = 1,
         padding: Padding = 0,
-        dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
         init: Initialiser = torch_uniform,
@@ -131,18 +131,16 @@ class Conv(nnx.Module):
         shape = (*pair(kernel), in_features // groups, out_features)
         self.weight = parameter(rngs, init, shape)
         self.bias = _bias(rngs, shape, bias_init) if bias else None
-        self.stride, self.padding, self.dilation = pair(stride), padding, pair(dilation)
-        self.groups, self.dtype = groups, dtype
+        self.stride, self.padding, self.groups, self.dtype = pair(stride), padding, groups, dtype
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
         """The map, in the layer's dtype."""
-        padding = pads(self.padding, x.shape[1:3], self.weight.shape[:2], self.stride, self.dilation)
+        padding = pads(self.padding, x.shape[1:3], self.weight.shape[:2], self.stride)
         y = convolution.convolve(
             x.astype(self.dtype),
             self.weight[...].astype(self.dtype),
             stride=self.stride,
             padding=padding,
-            dilation=self.dilation,
             groups=self.groups,
         )
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
@@ -164,7 +162,6 @@ class Linear(nnx.Module):
         in_features: int,
         out_features: int,
         *,
-        bias: bool = True,
         init: Initialiser = torch_uniform,
         bias_init: Initialiser | None = None,  # None: PyTorch's, which follows the kernel's shape
         dtype: DTypeLike = jnp.float32,
@@ -172,13 +169,13 @@ class Linear(nnx.Module):
     ):
         shape = (in_features, out_features)
         self.weight = parameter(rngs, init, shape)
-        self.bias = _bias(rngs, shape, bias_init) if bias else None
+        self.bias = _bias(rngs, shape, bias_init)
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
         """The product, in the layer's dtype."""
         y = jnp.dot(x.astype(self.dtype), self.weight[...].astype(self.dtype), precision=lax.Precision.HIGHEST)
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        return y + self.bias[...].astype(self.dtype)
 
 
 class BatchNorm(nnx.Module):
@@ -320,24 +317,19 @@ class MaxPool(nnx.Module):
 class AvgPool(nnx.Module):
     """Mean over windows; the zeros of the padding count (PyTorch's default) or, without `count_padding`, do not."""
 
-    def __init__(
-        self, window: Size, *, stride: Size, padding: Padding = 0, ceil: bool = False, count_padding: bool = True
-    ):
-        self.window, self.stride, self.padding, self.ceil = pair(window), pair(stride), padding, ceil
+    def __init__(self, window: Size, *, stride: Size, padding: Padding = 0, count_padding: bool = True):
+        self.window, self.stride, self.padding = pair(window), pair(stride), padding
         self.count_padding = count_padding
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
         """The pooled map, summed in float32, in the type of `x`."""
-        size, strides = x.shape[1:3], (1, *self.stride, 1)
-        padding = pool_pads(self.padding, size, self.window, self.stride, self.ceil)
-        counted = pads(self.padding, size, self.window, self.stride) if self.count_padding else ((0, 0), (0, 0))
+        padding = ((0, 0), *pads(self.padding, x.shape[1:3], self.window, self.stride), (0, 0))
 
-        def add(x: Array, padding: convolution.Pads) -> Array:
-            return lax.reduce_window(x, 0.0, lax.add, (1, *self.window, 1), strides, ((0, 0), *padding, (0, 0)))
+        def add(x: Array) -> Array:
+            return lax.reduce_window(x, 0.0, lax.add, (1, *self.window, 1), (1, *self.stride, 1), padding)
 
-        ones = jnp.ones((1, *(n + sum(ends) for n, ends in zip(size, counted, strict=True)), 1))
-        rest = tuple((p[0] - c[0], p[1] - c[1]) for p, c in zip(padding, counted, strict=True))
-        return (add(x.astype(jnp.float32), padding) / add(ones, rest)).astype(x.dtype)
+        counted = math.prod(self.window) if self.count_padding else add(jnp.ones((1, *x.shape[1:3], 1)))
+        return (add(x.astype(jnp.float32)) / counted).astype(x.dtype)
 
 
 def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
@@ -345,8 +337,16 @@ def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
     return jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
 
 
-def check_image_size(network: str, images: Float[Array, "b h w c"], smallest: int, hint: str = "") -> None:
-    """Raises UserError, naming the smallest size, where a side of the images is below it."""
+def check_images(
+    network: str, images: Float[Array, "..."], smallest: int = 1, *, channels: int | None = 3, hint: str = ""
+) -> None:
+    """Raises UserError where the images are not [batch, height, width, channels] or a side is below the smallest.
+
+    With `channels=None` any number of channels will do.
+    """
+    if images.ndim != 4 or (channels is not None and images.shape[-1] != channels):
+        wanted = f"[batch, height, width, {channels or 'channels'}]"
+        raise UserError(f"{network} takes images {wanted}, these are {list(images.shape)}")
     height, width = images.shape[1:3]
     if min(height, width) < smallest:
         raise UserError(

@@ -25,7 +25,7 @@ from imagenet_repro.models.layers import (
     Linear,
     MaxPool,
     Network,
-    check_image_size,
+    check_images,
     global_avg_pool,
     relu,
     tanh,
@@ -150,7 +150,7 @@ class LeNet1998(Network):
 
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """float32 logits, none above 0. Raises UserError for images that are too small or of two channels."""
-        check_image_size("LeNet-5", images, SMALLEST)
+        check_images("LeNet-5", images, SMALLEST, channels=None)
         x = self.s2(squash(self.c1(grey(images))))
         x = self.s4(squash(self.c3(x)))
         x = global_avg_pool(squash(self.c5(x)))
@@ -181,7 +181,7 @@ class LeNet5(Network):
 
     def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError for images that are too small or of two channels."""
-        check_image_size("LeNet-5", images, SMALLEST)
+        check_images("LeNet-5", images, SMALLEST, channels=None)
         x = self.pool(relu(self.c1(grey(images))))
         x = self.pool(relu(self.c3(x)))
         x = relu(self.f6(global_avg_pool(relu(self.c5(x)))))

@@ -25,11 +25,12 @@ from imagenet_repro.models.layers import (
     MaxPool,
     Network,
     Sequential,
+    check_images,
     drop_path_rates,
     global_avg_pool,
     relu,
 )
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 from imagenet_repro.models.stack import Stack
 
 STEMS = ("imagenet", "small")
@@ -240,7 +241,8 @@ class ResNet(Network):
         self.fc = Linear(self.layer4[-1].out_features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits."""
+        """float32 logits. Raises UserError for images of another shape than [batch, height, width, 3]."""
+        check_images("ResNet", images)
         x = relu(self.bn1(self.conv1(images)))
         if self.maxpool is not None:
             x = self.maxpool(x)
@@ -281,6 +283,7 @@ def _v1(depth: int, depths: tuple[int, int, int, int], *published: Published, en
         reference="paper",
         builder=ResNet,
         sizes=(partial(Bottleneck, v1=True), depths),
+        preprocessing=Preprocessing(std=LEVELS),
         entry=entry,
         published=published,
     )

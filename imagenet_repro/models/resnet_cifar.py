@@ -10,10 +10,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.layers import BatchNorm, Linear, Network, global_avg_pool, relu
+from imagenet_repro.models.layers import BatchNorm, Linear, Network, check_images, global_avg_pool, relu
 from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # of RGB over the training images; the paper takes off a mean at each pixel
 SCAN_FROM = 18  # blocks of a stage: from here on the time to compile outweighs what stacking the parameters costs
 
 
@@ -57,7 +58,8 @@ class CifarResNet(Network):
         self.fc = Linear(64, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits."""
+        """float32 logits. Raises UserError for images of another shape than [batch, height, width, 3]."""
+        check_images("ResNet", images)
         x = relu(self.bn1(self.conv1(images)))
         for stage in (self.layer1, self.layer2, self.layer3):
             x = stage(x)
@@ -74,7 +76,7 @@ def _spec(depth: int, error: float) -> Spec:
         builder=CifarResNet,
         sizes=((depth - 2) // 6,),
         num_classes=10,
-        preprocessing=Preprocessing(image_size=32, crop_ratio=1.0),
+        preprocessing=Preprocessing(image_size=32, crop_ratio=1.0, mean=CIFAR10_MEAN, std=LEVELS),
         published=(Published(error, None, "CIFAR-10 test, 1 view", "He et al. 2015"),),
     )
 

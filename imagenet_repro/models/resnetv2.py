@@ -21,6 +21,7 @@ from imagenet_repro.models.layers import (
     MaxPool,
     Network,
     Sequential,
+    check_images,
     drop_path_rates,
     global_avg_pool,
     relu,
@@ -159,7 +160,8 @@ class ResNetV2(Network):
         self.head = Head(features, num_classes, **kwargs)
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits."""
+        """float32 logits. Raises UserError for images of another shape than [batch, height, width, 3]."""
+        check_images("ResNet", images)
         x = relu(self.norm(self.stages(self.stem(images))))
         return self.head(x).astype(jnp.float32)
 

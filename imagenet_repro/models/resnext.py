@@ -2,8 +2,9 @@
 
 Xie et al., "Aggregated residual transformations for deep neural networks", 2016 (arXiv 1611.05431): a grouped one,
 form C of the paper's fig. 3. Zagoruyko & Komodakis, "Wide residual networks", 2016 (arXiv 1605.07146): a wider one,
-while what enters and leaves a block stays as wide as in ResNet. Layers, names and initialisation are torchvision's,
-and timm's for `resnext101_32x4d`, which torchvision lacks; the stride is in the 3x3 convolution.
+while what enters and leaves a block stays as wide as in ResNet. Layers and names are torchvision's, and timm's for
+`resnext101_32x4d`, which torchvision lacks; initialisation is torchvision's throughout. The stride is in the 3x3
+convolution.
 
 `wide_resnet68_2` stands for a network of the winner of 2016, who published no layout. The layout is our own choice:
 68 layers are 22 bottlenecks, here 3, 4, 12 and 3 of them, between ResNet-50 and ResNet-101, widened as torchvision's
@@ -18,6 +19,7 @@ from imagenet_repro.models.spec import Preprocessing, Published, Spec
 DEPTHS = {50: (3, 4, 6, 3), 68: (3, 4, 12, 3), 101: (3, 4, 23, 3)}
 RUNNER_UP = "ResNeXt, runner-up 2016 classification"
 XIE = "facebookresearch/ResNeXt"
+BOTH = f"top-1 {XIE}, top-5 Hu et al. 2017"
 
 
 def _resnext(depth: int, groups: int, base_width: int, *published: Published, **more) -> Spec:
@@ -52,7 +54,7 @@ VARIANTS = {
         101,
         32,
         4,
-        Published(21.2, 5.6, CENTRE, XIE),
+        Published(21.2, 5.6, CENTRE, BOTH),
         entry=RUNNER_UP,
         reference="timm:resnext101_32x4d",
         preprocessing=Preprocessing(kernel="bicubic"),
@@ -61,7 +63,7 @@ VARIANTS = {
         101,
         64,
         4,
-        Published(20.4, 5.3, CENTRE, XIE),
+        Published(20.4, 5.3, CENTRE, BOTH),
         Published(19.1, 4.4, "val, centre 320", "Hu et al. 2017, table 8"),
         entry=RUNNER_UP,
         preprocessing=Preprocessing(crop_ratio=224 / 232),

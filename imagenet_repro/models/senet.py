@@ -20,11 +20,11 @@ from imagenet_repro.models.layers import (
     Linear,
     MaxPool,
     Network,
-    check_image_size,
+    check_images,
     global_avg_pool,
     relu,
 )
-from imagenet_repro.models.resnet import Bottleneck, conv, make_stages
+from imagenet_repro.models.resnet import CENTRE, Bottleneck, conv, make_stages
 from imagenet_repro.models.spec import Published, Spec
 
 
@@ -123,16 +123,13 @@ class SENet(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError where the images are too small for the pooling of the stem."""
-        check_image_size("SENet", images, 3)
+        check_images("SENet", images, 3)
         x = self.pool0(self.layer0(images))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
         x = global_avg_pool(x)
         x = x if self.dropout is None else self.dropout(x)
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
-
-
-CENTRE = "val, centre 224 of 256"
 
 
 def _in_paper(top1: float, top5: float) -> Published:

@@ -23,7 +23,7 @@ from imagenet_repro.models.layers import (
     Network,
     Sequential,
     adaptive_avg_pool,
-    check_image_size,
+    check_images,
     flatten,
     relu,
 )
@@ -75,7 +75,7 @@ class VGG(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError where the images are below 32 pixels."""
-        check_image_size("VGG", images, SMALLEST)
+        check_images("VGG", images, SMALLEST)
         x = flatten(adaptive_avg_pool(self.features(images), 7))
         return self.classifier(x).astype(jnp.float32)
 

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.models.attention import INIT, Block, dense, dropout_layer
 from imagenet_repro.models.initialise import normal, parameter
-from imagenet_repro.models.layers import Conv, LayerNorm, Network, WithAuxiliary, drop_path_rates
+from imagenet_repro.models.layers import Conv, LayerNorm, Network, WithAuxiliary, check_images, drop_path_rates
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 from imagenet_repro.models.stack import Stack
 
@@ -144,8 +144,10 @@ class VisionTransformer(Network):
     def tokens(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n c"]:
         """The normalised tokens after the last block, in the network's dtype: class, registers, patches row by row.
 
-        Raises UserError, naming the nearest size that fits, where a side is no multiple of the patch.
+        Raises UserError for images of another shape than [batch, height, width, 3] and, naming the nearest size that
+        fits, where a side is no multiple of the patch.
         """
+        check_images("ViT", images)
         grid = _grid(*images.shape[1:3], self.patch)
         x = self.patch_embed(images).reshape(len(images), grid[0] * grid[1], -1)
         prefix = [jnp.broadcast_to(token[...], (len(x), *token.shape[1:])) for token in self._prefix_tokens()]

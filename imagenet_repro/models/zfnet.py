@@ -23,7 +23,7 @@ from imagenet_repro.models.layers import (
     MaxPool,
     Network,
     adaptive_avg_pool,
-    check_image_size,
+    check_images,
     flatten,
     relu,
 )
@@ -64,7 +64,7 @@ class ZFNet(Network):
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError where the images are below 63 pixels."""
-        check_image_size("ZFNet", images, SMALLEST)
+        check_images("ZFNet", images, SMALLEST)
         x = self.norm(self.ceil_pool(relu(self.conv1(images))))
         x = self.norm(self.ceil_pool(relu(self.conv2(x))))
         x = relu(self.conv4(relu(self.conv3(x))))

@@ -16,7 +16,12 @@ from imagenet_repro.models import layers
 def shapes(name, size, num_classes=10, *, training=False, channels=3, **options):
     """Shapes of what the network returns for two images of `size`, without allocating anything."""
     model = models.abstract(name, num_classes, **options)
-    graphdef, state = nnx.split(model.train() if training else model.eval())
+    return shapes_of(model.train() if training else model.eval(), size, channels=channels)
+
+
+def shapes_of(model, size, *, channels=3):
+    """As `shapes`, of a network that is there, in the mode it is in."""
+    graphdef, state = nnx.split(model)
     images = jax.ShapeDtypeStruct((2, *size, channels), jnp.float32)
     result = jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images)
     return jax.tree.map(lambda leaf: leaf.shape, result)

@@ -10,13 +10,6 @@ from imagenet_repro.models import counting
 from imagenet_repro.models.initialise import initialise
 
 
-def output_shape(name, size, num_classes=10, **options):
-    """Of the network's answer to two images, in evaluation mode."""
-    graphdef, state = nnx.split(models.abstract(name, num_classes, **options).eval())
-    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images).shape
-
-
 def count(name, num_classes=1000, **options):
     """Trainable parameters."""
     return counting.parameter_count(models.abstract(name, num_classes, **options))

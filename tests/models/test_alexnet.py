@@ -12,17 +12,11 @@ from imagenet_repro.models import counting
 from tests.models import probe
 
 
-def output_shape(size, num_classes=10, **options):
-    graphdef, state = nnx.split(models.abstract("alexnet", num_classes, **options).eval())
-    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images).shape
-
-
 @pytest.mark.parametrize(("stem", "smallest"), [("imagenet", 63), ("small", 29)])
 def test_takes_any_size_that_leaves_a_pixel(stem, smallest):
-    assert output_shape((smallest, smallest + 40), stem=stem) == (1, 10)
+    assert probe.shapes("alexnet", (smallest, smallest + 40), stem=stem) == (2, 10)
     with pytest.raises(UserError, match=f"at least {smallest} "):
-        output_shape((smallest + 40, smallest - 1), stem=stem)
+        probe.shapes("alexnet", (smallest + 40, smallest - 1), stem=stem)
 
 
 def test_the_small_stem_changes_no_parameter():
@@ -31,7 +25,7 @@ def test_the_small_stem_changes_no_parameter():
 
 
 def test_features_without_a_head():
-    assert output_shape((64, 64), num_classes=0) == (1, 4096)
+    assert probe.shapes("alexnet", (64, 64), num_classes=0) == (2, 4096)
     assert counting.parameter_count(models.abstract("alexnet", 0)) == 61_100_840 - 4_097_000
 
 

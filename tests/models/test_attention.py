@@ -31,8 +31,17 @@ def test_attention_is_the_softmax_of_scaled_products_for_each_head(dtype, tolera
 
 def test_swiglu_gates_with_the_first_half():
     layer = SwiGLU(12, 8, dropout=0.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    layer.fc1.weight.set_value(jnp.asarray(tokens(1, (12, 16))))
     x = tokens()
-    hidden = x @ np.asarray(layer.fc1.weight[...])
+    hidden = x @ np.asarray(layer.fc1.weight[...]) + np.asarray(layer.fc1.bias[...])
     gate, value = hidden[..., :8], hidden[..., 8:]
     expected = (gate / (1 + np.exp(-gate)) * value) @ np.asarray(layer.fc2.weight[...])
     np.testing.assert_allclose(layer(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_swiglu_gates_starts_at_one():
+    layer = SwiGLU(64, 128, dropout=0.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    gate, value = np.split(np.asarray(layer.fc1.weight[...]), 2, axis=1)
+    assert gate.std() == pytest.approx(0.02, rel=0.05)
+    assert value.std() == pytest.approx(1e-6, rel=0.05)
+    np.testing.assert_array_equal(layer.fc1.bias[...], np.repeat([0, 1], 128))

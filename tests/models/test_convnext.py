@@ -9,6 +9,7 @@ from flax import nnx
 from imagenet_repro import models, pretrained
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import convnext, counting
+from tests.models import probe
 
 # Multiply-adds in 1e9 at 224 and at 384 pixels.
 MULTIPLY_ADDS = {
@@ -18,12 +19,6 @@ MULTIPLY_ADDS = {
     "convnext_large": (34.361, 100.98),
     "convnext_xlarge": (60.921, 179.03),
 }
-
-
-def output_shape(size, num_classes):
-    graphdef, state = nnx.split(models.abstract("convnext_tiny", num_classes).eval())
-    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images).shape
 
 
 @pytest.mark.parametrize(
@@ -39,10 +34,10 @@ def test_parameters_of_the_largest():
 
 
 def test_takes_32_pixels_and_refuses_fewer():
-    assert output_shape((32, 32), 10) == (2, 10)
-    assert output_shape((33, 63), 0) == (2, 768)
+    assert probe.shapes("convnext_tiny", (32, 32), 10) == (2, 10)
+    assert probe.shapes("convnext_tiny", (33, 63), 0) == (2, 768)
     with pytest.raises(UserError, match="at least 32"):
-        output_shape((31, 64), 10)
+        probe.shapes("convnext_tiny", (31, 64), 10)
 
 
 def test_drop_path_rises_linearly_to_the_rate_of_the_variant():

@@ -88,19 +88,6 @@ def test_groups_and_both_gradients_equal_xla(case):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 
-def test_groups_and_dilation_equal_xla():
-    x, weight = normal(0, 2, 9, 9, 4), normal(1, 3, 3, 2, 6)
-    options = {"stride": (2, 2), "padding": both_ends((2, 2))}
-    ours = value_and_gradients(
-        lambda x, w: convolution.convolve(x, w, dilation=(2, 2), groups=2, **options), x, weight
-    )
-    theirs = value_and_gradients(
-        lambda x, w: xla(x, w, (2, 2), (2, 2), rhs_dilation=(2, 2), feature_group_count=2), x, weight
-    )
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("groups", [1, 8, 64])
 def test_bfloat16_keeps_its_type_and_agrees_with_float32_to_its_precision(groups):
     x, weight = normal(0, 2, 4, 4, 64), normal(1, 3, 3, 64 // groups, 64)

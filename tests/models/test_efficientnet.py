@@ -9,6 +9,7 @@ from flax import nnx
 from imagenet_repro import models
 from imagenet_repro.models import counting, efficientnet
 from imagenet_repro.models.layers import Conv
+from tests.models import probe
 
 # Multiply-adds in 1e9 at the size of the published weights.
 MULTIPLY_ADDS = {
@@ -27,12 +28,6 @@ MULTIPLY_ADDS = {
 }
 QUICK = ("efficientnet_b0", "efficientnetv2_s")  # the others need many seconds of tracing
 LAYERS = efficientnet.Layers(0.01, jnp.float32, nnx.Rngs(0))
-
-
-def output_shape(name, size, num_classes=10):
-    graphdef, state = nnx.split(models.abstract(name, num_classes).eval())
-    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images).shape
 
 
 def normal(seed, *shape):
@@ -81,11 +76,11 @@ def test_dropout_of_each_variant():
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 50)])
 def test_takes_any_size(size):
-    assert output_shape("efficientnet_b0", size) == (2, 10)
+    assert probe.shapes("efficientnet_b0", size) == (2, 10)
 
 
 def test_features_without_a_head():
-    assert output_shape("efficientnet_b3", (32, 32), num_classes=0) == (2, 1536)
+    assert probe.shapes("efficientnet_b3", (32, 32), num_classes=0) == (2, 1536)
 
 
 def test_squeeze_excitation_gates_channels():

@@ -11,13 +11,7 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.models import counting, inception
 from imagenet_repro.models.initialise import initialise
 from imagenet_repro.models.layers import MaxPool, WithAuxiliary
-
-
-def outputs(model, *size):
-    """Shapes of what a network returns on two images of this height and width."""
-    graphdef, state = nnx.split(model)
-    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images)
+from tests.models import probe
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +32,7 @@ def maps_of_v3(monkeypatch, v3, size):
             return y
 
         monkeypatch.setattr(getattr(inception, kind), "__call__", record)
-    outputs(nnx.clone(v3).eval(), size, size)
+    probe.shapes_of(nnx.clone(v3).eval(), (size, size))
     return seen
 
 
@@ -68,7 +62,7 @@ def test_maps_of_bn_inception_are_the_papers(monkeypatch):
         return y
 
     monkeypatch.setattr(inception.BNInception, "_module", record)
-    outputs(models.abstract("bn_inception", 10).eval(), 224, 224)
+    probe.shapes("bn_inception", (224, 224))
     assert seen == {
         "3a": (28, 28, 256),
         "3b": (28, 28, 320),
@@ -95,23 +89,23 @@ def test_maps_of_inception_v3_are_the_papers(monkeypatch, v3):
 def test_the_smallest_image_of_inception_v3_leaves_one_pixel(monkeypatch, v3):
     assert maps_of_v3(monkeypatch, v3, 75)[-1] == ("Mixed", 1, 1, 2048)
     with pytest.raises(UserError, match="at least 75 "):
-        outputs(v3, 90, 74)
+        probe.shapes_of(v3, (90, 74))
 
 
 def test_bn_inception_takes_any_size_that_leaves_a_pixel():
     model = models.abstract("bn_inception", 10).eval()
     for size in ((7, 7), (225, 113)):
-        assert outputs(model, *size).shape == (2, 10)
+        assert probe.shapes_of(model, size) == (2, 10)
     with pytest.raises(UserError, match="at least 7 "):
-        outputs(model, 40, 6)
+        probe.shapes_of(model, (40, 6))
 
 
 def test_the_auxiliary_head_answers_in_training_mode_alone(v3):
     model = nnx.clone(v3)
-    trained = outputs(model, 75, 75)
+    trained = probe.shapes_of(model, (75, 75))
     assert isinstance(trained, WithAuxiliary)
-    assert (trained.logits.shape, [a.shape for a in trained.auxiliary]) == ((2, 10), [(2, 10)])
-    assert outputs(model.eval(), 75, 75).shape == (2, 10)
+    assert trained[:2] == ((2, 10), ((2, 10),))
+    assert probe.shapes_of(model.eval(), (75, 75)) == (2, 10)
 
 
 @pytest.mark.parametrize(("side", "places"), [(17, 5), (19, 5), (20, 6), (16, 5), (3, 5)])
@@ -126,8 +120,8 @@ def test_the_auxiliary_head_always_has_room_for_its_convolution(monkeypatch, sid
 
 
 def test_features_without_a_head_in_training_mode_too():
-    assert outputs(models.abstract("inception_v3", 0), 96, 80).shape == (2, 2048)
-    assert outputs(models.abstract("bn_inception", 0), 96, 80).shape == (2, 1024)
+    assert probe.shapes("inception_v3", (96, 80), 0, training=True) == (2, 2048)
+    assert probe.shapes("bn_inception", (96, 80), 0, training=True) == (2, 1024)
 
 
 def test_halving_of_an_even_map_is_the_released_models():

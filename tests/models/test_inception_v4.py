@@ -12,6 +12,7 @@ from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import counting
 from imagenet_repro.models.inception_v4 import BLOCK_8, ResidualBlock, average
+from tests.models import probe
 
 NAMES = ("inception_v4", "inception_resnet_v2")
 
@@ -22,19 +23,10 @@ def networks():
     return {name: nnx.split(models.abstract(name, 10).eval()) for name in NAMES}
 
 
-def output_shape(network, *size):
-    graphdef, state = network
-    images = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-    return jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images).shape
-
-
 @pytest.mark.parametrize(("name", "count"), [("inception_v4", 42_679_816), ("inception_resnet_v2", 55_843_464)])
 def test_parameter_counts(networks, name, count):
     head = 990 * (1536 + 1)  # of the thousand classes, ten are there
-    assert (
-        sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.filter_state(networks[name][1], nnx.Param)))
-        == count - head
-    )
+    assert counting.parameter_count(nnx.merge(*networks[name])) == count - head
 
 
 @pytest.mark.parametrize(("name", "gigas"), [("inception_v4", 12.254), ("inception_resnet_v2", 13.156)])
@@ -46,7 +38,7 @@ def test_multiply_adds_are_the_published_ones(networks, name, gigas):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_that_leaves_no_pixel_is_refused(networks, name):
     with pytest.raises(UserError, match="at least 75 "):
-        output_shape(networks[name], 96, 74)
+        probe.shapes_of(nnx.merge(*networks[name]), (96, 74))
 
 
 def test_maps_of_inception_v4_are_the_papers(networks):
@@ -66,11 +58,12 @@ def test_maps_of_inception_v4_are_the_papers(networks):
             assert seen == [*stem, *a * 5, *b * 8, *c * 4]
 
 
-@pytest.mark.parametrize(("name", "head"), [("inception_v4", "last_linear"), ("inception_resnet_v2", "classif")])
-def test_features_without_a_head_of_the_smallest_image(networks, name, head):
-    model = nnx.merge(*networks[name])
-    setattr(model, head, None)  # as with num_classes=0
-    assert output_shape(nnx.split(model), 75, 80) == (2, 1536)
+@pytest.mark.parametrize("name", NAMES)
+def test_features_without_a_head_of_the_smallest_image(networks, name):
+    features = models.abstract(name, 0).eval()
+    assert probe.shapes_of(features, (75, 80)) == (2, 1536)
+    head = 10 * (1536 + 1)
+    assert counting.parameter_count(features) == counting.parameter_count(nnx.merge(*networks[name])) - head
 
 
 def test_average_pooling_does_not_count_the_padding():

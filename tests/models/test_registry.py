@@ -1,6 +1,7 @@
 """Creation of networks by name."""
 
 import csv
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from imagenet_repro import models
 from imagenet_repro.comparison import zoo
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import counting
+from imagenet_repro.models.options import check_num_classes, check_options
+from imagenet_repro.models.spec import LEVELS
 from tests.conftest import shared_path
 
 
@@ -72,6 +75,56 @@ def test_multiply_adds_are_those_of_the_references():
 def test_mistakes_are_named(arguments, options, message):
     with pytest.raises(UserError, match=message):
         models.create(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        ("resnet18", "scan", "no", "resnet18: scan is 'no'; it must be True or False"),
+        ("resnet18", "zero_init_last", 1, "True or False"),
+        ("resnet18", "scan", None, "True or False"),
+        ("resnet18", "stem", 3, "stem is 3; it must be a string"),
+        ("resnet18", "dropout", "0.5", "dropout is '0.5'; it must be a number from 0 to below 1"),
+        ("resnet18", "dropout", 1, "below 1"),
+        ("resnet18", "dropout", True, "a number"),
+        ("resnet18", "drop_path", -0.1, "from 0"),
+        ("resnet18", "drop_path", float("nan"), "from 0"),
+        ("alexnet_2012", "groups", 2.0, "groups is 2.0; it must be a whole number"),
+        ("alexnet_2012", "groups", True, "a whole number"),
+        ("alexnet_2012", "groups", 3, "not groups=3"),
+        ("convnext_tiny", "layer_scale", float("inf"), "a number"),
+        ("vit_tiny_patch16", "depth", 0, "depth is 0; it must be a whole number from 1 on, or None"),
+        ("vit_tiny_patch16", "depth", 2.0, "a whole number"),
+        ("vit_tiny_patch16", "scan", 1, "True or False, or None"),
+        ("vit_tiny_patch16", "image_size", 0, "image_size is 0; it must be a whole number from 1 on"),
+        ("vit_tiny_patch16", "image_size", (224, 224), "a whole number"),
+        ("vit_tiny_patch16", "pool", None, "pool is None; it must be a string"),
+    ],
+)
+def test_values_that_an_option_does_not_take(name, option, value, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        models.abstract(name, **{option: value})
+
+
+@pytest.mark.parametrize("num_classes", [True, -1, 10.0, "10"])
+def test_numbers_of_classes_that_cannot_be(num_classes):
+    with pytest.raises(UserError, match=r"lenet5: num_classes is .*; it must be a whole number from 0 on"):
+        check_num_classes("lenet5", num_classes)
+
+
+def test_every_option_takes_its_own_default_and_a_number_may_be_whole():
+    for name in models.names():
+        options = models.spec(name).options
+        check_options(name, options, options)
+    check_options("resnet18", {"drop_path": 0.1}, {"drop_path": 0})
+
+
+def test_networks_whose_papers_take_off_a_mean_see_256_levels():
+    levels = {name for name in models.names() if models.spec(name).preprocessing.std == LEVELS}
+    cifar = {f"resnet{depth}_cifar" for depth in (20, 32, 44, 56, 110, 1202)}
+    v1 = {f"resnet{depth}_v1" for depth in (50, 101, 152)}
+    assert levels == cifar | v1 | {"alexnet_2012", "zfnet", "zfnet_wide", "vgg16c", "googlenet", "bn_inception"}
+    assert {models.spec(name).preprocessing.mean for name in cifar} == {(0.4914, 0.4822, 0.4465)}
 
 
 def test_same_seed_same_parameters_and_another_seed_others():

@@ -6,7 +6,8 @@ import pytest
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.resnet import BasicBlock, Bottleneck, PaddedIdentity
-from tests.models.residual import apply, count, count_and_work, make, numbers, output_shape, parameter_shapes
+from tests.models import probe
+from tests.models.residual import apply, count, count_and_work, make, numbers, parameter_shapes
 
 PLAIN = {"stride": 1, "shortcut": "B", "last_scale": 1.0, "drop_path": 0.0}
 
@@ -14,7 +15,7 @@ PLAIN = {"stride": 1, "shortcut": "B", "last_scale": 1.0, "drop_path": 0.0}
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
 @pytest.mark.parametrize("size", [(1, 1), (33, 64)])
 def test_takes_any_size(stem, size):
-    assert output_shape("resnet18", size, stem=stem) == (2, 10)
+    assert probe.shapes("resnet18", size, stem=stem) == (2, 10)
 
 
 def test_the_small_stem_has_7680_parameters_fewer_and_16_times_the_work():
@@ -25,7 +26,7 @@ def test_the_small_stem_has_7680_parameters_fewer_and_16_times_the_work():
 
 @pytest.mark.parametrize(("name", "features"), [("resnet18", 512), ("resnet50", 2048)])
 def test_features_without_a_head(name, features):
-    assert output_shape(name, (64, 64), num_classes=0) == (2, features)
+    assert probe.shapes(name, (64, 64), num_classes=0) == (2, features)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import pytest
 
 from imagenet_repro import models
-from tests.models.residual import count, count_and_work, output_shape, parameter_shapes
+from tests.models import probe
+from tests.models.residual import count, count_and_work, parameter_shapes
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,6 @@ def test_layers_and_maps():
 
 
 def test_sizes_and_features():
-    assert output_shape("resnet20_cifar", (1, 1)) == (2, 10)
-    assert output_shape("resnet20_cifar", (31, 64), num_classes=0) == (2, 64)
+    assert probe.shapes("resnet20_cifar", (1, 1)) == (2, 10)
+    assert probe.shapes("resnet20_cifar", (31, 64), num_classes=0) == (2, 64)
     assert models.spec("resnet20_cifar").preprocessing.image_size == 32

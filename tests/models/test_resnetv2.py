@@ -5,7 +5,8 @@ import pytest
 
 from imagenet_repro import models
 from imagenet_repro.models.resnetv2 import PreActBottleneck
-from tests.models.residual import apply, count, count_and_work, make, numbers, output_shape, parameter_shapes
+from tests.models import probe
+from tests.models.residual import apply, count, count_and_work, make, numbers, parameter_shapes
 
 PLAIN = {"stride": 1, "drop_path": 0.0, "zero_init_last": False}
 
@@ -56,5 +57,5 @@ def test_stochastic_depth_rises_linearly_over_all_blocks():
 
 
 def test_sizes_and_features():
-    assert output_shape("resnetv2_50", (1, 1)) == (2, 10)
-    assert output_shape("resnetv2_50", (47, 33), num_classes=0) == (2, 2048)
+    assert probe.shapes("resnetv2_50", (1, 1)) == (2, 10)
+    assert probe.shapes("resnetv2_50", (47, 33), num_classes=0) == (2, 2048)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.models.residual import count_and_work, output_shape, parameter_shapes
+from tests.models import probe
+from tests.models.residual import count_and_work, parameter_shapes
 
 
 def test_counts():
@@ -43,5 +44,5 @@ def test_the_one_of_2016_has_68_layers_and_twice_the_inner_width():
 
 
 def test_sizes_and_features():
-    assert output_shape("resnext50_32x4d", (1, 40)) == (2, 10)
-    assert output_shape("wide_resnet50_2", (33, 33), num_classes=0) == (2, 2048)
+    assert probe.shapes("resnext50_32x4d", (1, 40)) == (2, 10)
+    assert probe.shapes("wide_resnet50_2", (33, 33), num_classes=0) == (2, 2048)

@@ -6,7 +6,8 @@ import pytest
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.senet import SEBottleneck, SEModule, SENet154Bottleneck
-from tests.models.residual import apply, count_and_work, make, numbers, output_shape, parameter_shapes
+from tests.models import probe
+from tests.models.residual import apply, count_and_work, make, numbers, parameter_shapes
 
 PLAIN = {"stride": 1, "shortcut": "B", "last_scale": 1.0, "drop_path": 0.0}
 
@@ -78,10 +79,10 @@ def test_stochastic_depth_in_training_alone():
 
 
 def test_sizes_and_features():
-    assert output_shape("seresnet50", (3, 47)) == (2, 10)
-    assert output_shape("senet154", (3, 3), num_classes=0) == (2, 2048)
+    assert probe.shapes("seresnet50", (3, 47)) == (2, 10)
+    assert probe.shapes("senet154", (3, 3), num_classes=0) == (2, 2048)
     with pytest.raises(UserError, match="at least 3"):
-        output_shape("seresnet50", (2, 47))
+        probe.shapes("seresnet50", (2, 47))
 
 
 def test_the_pooling_of_the_stem_rounds_up_without_padding():
