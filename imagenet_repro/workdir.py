@@ -43,6 +43,12 @@ class Workdir:
         return (self.path / RESULT).exists()
 
     @property
+    def begun(self) -> bool:
+        """Whether anything came of a run here: a checkpoint, a row of the log or a result."""
+        logged = self.metrics.exists() and self.metrics.stat().st_size > 0
+        return self.started or logged or self.finished
+
+    @property
     def metrics(self) -> Path:
         """JSON lines of training/log.py."""
         return self.path / "metrics.jsonl"
@@ -72,11 +78,14 @@ class Workdir:
     def settle_config(self, config: cfg.Config, provenance: dict[str, Any]) -> None:
         """Writes the configuration of a new run, or checks that an earlier one had the same.
 
+        A first start can fail over the configuration itself, such as unusable weights or options; as long as nothing
+        came of it, the corrected one takes its place. To be called with the lock held, by the one process that has it.
+
         Raises:
           UserError: the workdir is of another configuration, the message shows each difference; or the file of
             weights that the run starts from has changed since.
         """
-        if (self.path / CONFIG).exists():
+        if self.begun and (self.path / CONFIG).exists():
             refuse_other(self.path, self.config(), config)
             self._refuse_other_weights(provenance)
             return
