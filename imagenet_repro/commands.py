@@ -31,6 +31,13 @@ from imagenet_repro.training.schedule import Moment
 from imagenet_repro.workdir import RESULT, Workdir, write_json
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+RESERVED_OPTIONS = {  # what the run itself hands to a network, and where it comes from
+    "name": "config.model.name",
+    "num_classes": "the data set",
+    "dtype": "config.precision",
+    "seed": "config.seed",
+    "rngs": "config.seed",
+}
 
 
 def start_devices() -> None:
@@ -84,7 +91,11 @@ class System:
           num_classes: of the data.
           weights: a file, or what is in it, in place of the initial values; empty: none.
           drop_background: of `pretrained.load`.
+
+        Raises:
+          UserError: as `models.create` and `pretrained.load`, or an option that is not the configuration's to choose.
         """
+        _check_options(config.model)
         if config.precision == "float32":
             jax.config.update("jax_default_matmul_precision", "highest")  # no bf16 or TF32 passes behind its back
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
@@ -147,6 +158,15 @@ class System:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
         number = jax.ShapeDtypeStruct((), jnp.float32)
         return counting.flops(one_device, shapes, batch, Moment(number, number))
+
+
+def _check_options(model: cfg.Model) -> None:
+    """Refuses the options that `System.create` sets, which the network's own check never sees."""
+    for option in model.options:
+        if option in RESERVED_OPTIONS:
+            raise UserError(f"config.model.options: '{option}' follows from {RESERVED_OPTIONS[option]}; leave it out")
+        if not isinstance(option, str):
+            raise UserError(f"config.model.options: {option!r} is not the name of an option; texts are needed")
 
 
 # --- train -----------------------------------------------------------------------------------------------------
@@ -349,9 +369,7 @@ class _Training:
             {
                 "system": self.config.model.name,
                 "parameters": int(sum(x.size for x in self.system.network.params.values())),
-                "multiply_adds": counting.multiply_adds(
-                    self.config.model.name, self.config.data.image_size, **self._model_arguments()
-                ),
+                "multiply_adds": self._multiply_adds(),
                 "budget": self.config.budget,
                 "spent": dataclasses.asdict(outcome.spent),
                 "compilation_seconds": self.compilation_seconds,
@@ -361,8 +379,10 @@ class _Training:
             },
         )
 
-    def _model_arguments(self) -> dict[str, Any]:
-        return {"num_classes": self.system.num_classes, **self.config.model.options}
+    def _multiply_adds(self) -> int:
+        """Of one image; from shapes, since an option (ViT's image_size) may be called as an argument of the count."""
+        shapes = models.abstract(self.config.model.name, self.system.num_classes, **self.config.model.options)
+        return counting.multiply_adds(shapes, self.config.data.image_size)
 
 
 # --- compare ----------------------------------------------------------------------------------------------------

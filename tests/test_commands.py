@@ -10,6 +10,9 @@ import time
 import numpy as np
 import pytest
 
+from imagenet_repro import commands
+from imagenet_repro import config as cfg
+from imagenet_repro.errors import UserError
 from tests import runs
 
 
@@ -280,6 +283,16 @@ RECIPE = "--config=tests/recipe.py:x"
 def test_what_is_wrong_is_said_in_a_sentence(arguments, message, tmp_path):
     _, err = runs.run("train", *arguments, f"--workdir={tmp_path}", code=2)
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("option", "source"),
+    [("num_classes", "the data set"), ("dtype", "config.precision"), ("seed", "config.seed"), ("name", "model.name")],
+)
+def test_an_option_that_the_run_sets_itself_is_refused(option, source):
+    config = cfg.resolve({"model": {"name": "resnet18", "options": {option: 3}}})
+    with pytest.raises(UserError, match=rf"config\.model\.options: '{option}' follows from .*{source}; leave it out"):
+        commands.System.create(config, 10)
 
 
 def test_training_imports_no_tensorflow(data_dir, tmp_path):
