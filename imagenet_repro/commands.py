@@ -623,9 +623,17 @@ def prepare(name: str, *, fractal: dict[str, str], **options: Any) -> int:
       name: `fractal`, `folder:PATH` or a tfds data set.
       fractal: fields of `FractalConfig` as texts.
       options: of data/prepare.py.
+
+    Raises:
+      UserError: as data/prepare.py, or a key that `FractalConfig` does not have.
     """
     from imagenet_repro.data import prepare as preparing
+    from imagenet_repro.data.fractal import FractalConfig
 
+    valid = FractalConfig.parameters()
+    for key in fractal:
+        if key not in valid:  # some of these would be options of the call below
+            raise UserError(f"--fractal.{key}: no such key; {nearest(key, valid)}")
     numbers = {key: cfg.literal(value) for key, value in fractal.items()}
     prepared = preparing.prepare(name, **options, **numbers)
     for one in (prepared, prepared.smaller):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+import main
 from imagenet_repro import commands
 from imagenet_repro import config as cfg
 from imagenet_repro.errors import UserError
@@ -237,6 +238,33 @@ def test_exported_weights_score_as_the_run_does_and_a_run_starts_from_them(whole
 def test_what_is_wrong_with_weights_is_said_in_a_sentence(arguments, message):
     _, err = runs.run("evaluate", *arguments, code=2)
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir=x", "--model=resnet18"], "--model belongs to --weights"),
+        (["--workdir=x", "--options={}"], "--options belongs to --weights"),
+        (["--workdir=x", "--drop_background"], "--drop_background belongs to --weights"),
+        (["--weights=x.pth", "--checkpoint=last"], "--checkpoint belongs to --workdir"),
+    ],
+)
+def test_evaluate_refuses_what_it_would_ignore(arguments, message, capsys):
+    assert main.main(["evaluate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("quality=5", "--fractal.quality: no such key; valid: categories, "),
+        ("catgories=5", "--fractal.catgories: no such key; did you mean 'categories'?"),
+        ("size=abc", "fractal: size = 'abc' is not valid; a value of type int is needed"),
+    ],
+)
+def test_prepare_refuses_what_a_fractal_does_not_have(option, message, tmp_path, capsys):
+    assert main.main(["prepare", "fractal", f"--data_dir={tmp_path}", f"--fractal.{option}"]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_file_system_that_refuses_a_checkpoint_is_an_error(data_dir, tmp_path):
