@@ -145,7 +145,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--workdir", metavar="DIR", help="of the run")
     what.add_argument("--weights", metavar="FILE", help="published weights: .safetensors, .pth, or .npz of ViT")
-    parser.add_argument("--checkpoint", default="last", metavar="WHICH", help="last (default), best, or a step")
+    parser.add_argument("--checkpoint", metavar="WHICH", help="of --workdir: last (default), best, or a step")
     parser.add_argument("--out", metavar="FILE", help="where the predictions go (default: in the workdir)")
     parser.add_argument("--model", default="", metavar="NAME", help="network of --weights (default: as the file says)")
     parser.add_argument("--options", metavar="DICT", help="of that network, such as \"{'auxiliary': False}\"")
@@ -155,10 +155,12 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument_group("--data.KEY=VALUE", "another data set or split: any key of the section `data`")
 
     def run(known: argparse.Namespace, overrides: dict[str, str]) -> int:
+        _refuse_ignored(known)
         from imagenet_repro import commands, config
 
-        if known.workdir:
-            return commands.evaluate(known.workdir, which=known.checkpoint, data=overrides, out=known.out)
+        if known.workdir is not None:
+            which = known.checkpoint or "last"
+            return commands.evaluate(known.workdir, which=which, data=overrides, out=known.out)
         return commands.evaluate_weights(
             known.weights,
             name=known.model,
@@ -169,6 +171,19 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         )
 
     parser.set_defaults(run=run, prefix="data")
+
+
+def _refuse_ignored(known: argparse.Namespace) -> None:
+    """Raises UserError for an option of `evaluate` that what is evaluated does not read."""
+    if known.workdir is None:
+        ignored, chosen, other = {"--checkpoint": known.checkpoint is not None}, "--weights", "--workdir"
+    else:
+        given = known.model != "", known.options is not None, known.drop_background
+        ignored = dict(zip(("--model", "--options", "--drop_background"), given, strict=True))
+        chosen, other = "--workdir", "--weights"
+    for option, is_given in ignored.items():
+        if is_given:
+            raise UserError(f"{option} belongs to {other} and would be ignored beside {chosen}; leave it out")
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:

@@ -23,6 +23,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 LARGEST_BATCH = 2048
 AUXILIARY = ("googlenet", "inception_v3")  # torchvision's networks with auxiliary heads
+AUXILIARY_FROM = 299  # pixels; below, torchvision's auxiliary head of Inception-v3 fails, so neither side has one
 
 
 def main():
@@ -102,17 +103,31 @@ def _config(arguments, batch, **settings):
         "precision": arguments.precision,
         "parallel": "pmap",
         "deterministic": False,
-        "model": {"name": arguments.model},
+        "model": {"name": arguments.model, "options": _options(arguments)},
         "data": {"image_size": arguments.size, "data_dir": arguments.data_dir, "eval_split": "validation[:64]"},
         "optimizer": {"name": "sgd", "learning_rate": 0.1},
     }
     return cfg.resolve(base | settings)
 
 
+def _options(arguments):
+    """Our network's options, with which both sides compute the same on images of this size."""
+    from imagenet_repro import models
+
+    if "image_size" in models.spec(arguments.model).options:  # position embeddings are made for it
+        return {"image_size": arguments.size}
+    return {"auxiliary": False} if _headless(arguments) else {}
+
+
+def _headless(arguments):
+    return arguments.model == "inception_v3" and arguments.size < AUXILIARY_FROM
+
+
 def measure_step(arguments):
     """The compiled step on a batch that stays on the devices."""
     batch, rate = _largest(arguments, lambda size: _our_rate(arguments, size))
-    return {"images_per_second": rate, "note": f"batch {batch}, resident data"}
+    heads = ", no auxiliary head" if _headless(arguments) else ""
+    return {"images_per_second": rate, "note": f"batch {batch}, resident data{heads}"}
 
 
 def _our_rate(arguments, size):
@@ -197,7 +212,7 @@ def measure_pytorch(arguments):
         import torch
     except ImportError:
         return {"images_per_second": 0.0, "note": "PyTorch is not installed"}
-    model, origin = _torch_model(arguments.model)
+    model, origin = _torch_model(arguments)
     batch, rate = _largest(arguments, lambda size: _torch_rate(arguments, model, size))
     return {"images_per_second": rate, "note": f"batch {batch}, {origin}, torch {torch.__version__}"}
 
@@ -225,10 +240,11 @@ def _torch_rate(arguments, model, size):
     return _rate(step, torch.cuda.synchronize if on_gpu else lambda: None, size, arguments.seconds)
 
 
-def _torch_model(name):
+def _torch_model(arguments):
     """The network whose names ours has, of timm or torchvision; without them a ResNet written here."""
     from imagenet_repro import models
 
+    name = arguments.model
     library, _, reference = models.spec(name).reference.partition(":")
     try:
         import timm
@@ -236,8 +252,11 @@ def _torch_model(name):
     except ImportError:
         return _torch_resnet(name), "torch.nn"
     if library == "timm":
-        return timm.create_model(reference, num_classes=1000), f"timm {timm.__version__}"
-    options = {"init_weights": True, "aux_logits": True} if reference in AUXILIARY else {}
+        sized = {"img_size": arguments.size} if "image_size" in models.spec(name).options else {}
+        return timm.create_model(reference, num_classes=1000, **sized), f"timm {timm.__version__}"
+    if library != "torchvision":
+        raise SystemExit(f"{name} is as in '{models.spec(name).reference}'; timm and torchvision do not have it")
+    options = {"init_weights": True, "aux_logits": not _headless(arguments)} if reference in AUXILIARY else {}
     return getattr(torchvision.models, reference)(weights=None, **options), f"torchvision {torchvision.__version__}"
 
 

@@ -6,6 +6,7 @@
 Each measurement is `benchmarks/train_step.py` in a process of its own, ours and PyTorch's in turn, on data that stays
 on the device: timm's network or torchvision's, whichever ours has the names of, compiled and channels-last on a GPU.
 The mean is the geometric one. `--networks=resnet50,vgg16` takes fewer; `--batch=0` finds each its largest batch.
+Rows go to stderr and to `--out` as they come; a measurement that fails says so in its row, and the exit code is 1.
 """
 
 import argparse
@@ -31,20 +32,28 @@ SIZES = {
     "convnext_tiny": 224,
     "vit_base_patch16": 224,
 }
+SMALLEST = {"inception_v3": 75}  # pixels, that a network can take
+HEADING = (
+    "| network | px | ours, images/s | PyTorch, images/s | ratio | batch, origin |",
+    "|---|---:|---:|---:|---:|---|",
+)
 
 
 def main():
-    """Measures in turn and prints the table."""
+    """Measures in turn and prints the table; the exit code says whether a measurement failed."""
     arguments = _arguments()
     rows = []
     for name in arguments.networks.split(","):
-        size = max(arguments.size or SIZES[name], arguments.smallest.get(name, 0))
+        size = max(arguments.size or SIZES.get(name, 224), SMALLEST.get(name, 0))
         rows.append((name, size, *_rates(name, size, arguments)))
         print(_line(rows[-1]), file=sys.stderr)
+        if arguments.out:  # the rest of the table asks for the devices, which the measurements need for themselves
+            Path(arguments.out).write_text("\n".join((*HEADING, *map(_line, rows))) + "\n")
     text = _table(arguments, rows)
     print(text)
     if arguments.out:
         Path(arguments.out).write_text(text)
+    return int(any(None in row for row in rows))
 
 
 def _arguments():
@@ -56,39 +65,48 @@ def _arguments():
     parser.add_argument("--seconds", type=float, default=10.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", help="Markdown file")
-    arguments = parser.parse_args()
-    arguments.smallest = {"inception_v3": 128}  # pixels, with its auxiliary head
-    return arguments
+    return parser.parse_args()
 
 
 def _rates(name, size, arguments):
-    """Medians of ours and of PyTorch's, and what was measured."""
+    """Medians of ours and of PyTorch's, and what was measured; None and why where a measurement failed."""
     rates, notes = {"step": [], "pytorch": []}, {}
     for _ in range(arguments.rounds):
         for what, found in rates.items():
+            if found is None:
+                continue
             options = (f"--model={name}", f"--size={size}", f"--batch={arguments.batch}")
             options += (f"--precision={arguments.precision}", f"--seconds={arguments.seconds}", f"--measure={what}")
-            command = [sys.executable, str(REPOSITORY / "benchmarks" / "train_step.py"), *options]
-            result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-            if result.returncode:
-                raise SystemExit(f"measuring {name} ({what}) failed:\n{result.stderr[-3000:]}")
-            measured = json.loads(result.stdout.strip().splitlines()[-1])
-            found.append(measured["images_per_second"])
-            notes[what] = measured["note"]
-    return statistics.median(rates["step"]), statistics.median(rates["pytorch"]), notes["step"], notes["pytorch"]
+            rate, notes[what] = _measure(what, options)
+            rates[what] = None if rate is None else [*found, rate]
+    medians = [found and statistics.median(found) for found in rates.values()]
+    return *medians, notes["step"], notes["pytorch"]
+
+
+def _measure(what, options):
+    """Images per second and a note, from a process of its own; None and the last thing that it said on failure."""
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / "train_step.py"), *options]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if not result.returncode:
+        measured = json.loads(result.stdout.strip().splitlines()[-1])
+        return measured["images_per_second"], measured["note"]
+    print(f"{' '.join(command)} failed:\n{result.stderr[-3000:]}", file=sys.stderr)
+    said = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+    return None, f"{what} failed: {said[:120].replace('|', '/')}"
 
 
 def _line(row):
     name, size, ours, theirs, note, their_note = row
-    ratio = f"{ours / theirs:.2f}" if theirs else "-"
-    return f"| {name} | {size} | {ours:.1f} | {theirs:.1f} | {ratio} | {note}; {their_note} |"
+    rates = ["-" if rate is None else f"{rate:.1f}" for rate in (ours, theirs)]
+    ratio = f"{ours / theirs:.2f}" if ours and theirs else "-"
+    return f"| {name} | {size} | {' | '.join(rates)} | {ratio} | {note}; {their_note} |"
 
 
 def _table(arguments, rows):
     from imagenet_repro import provenance
 
     source = provenance.collect()
-    ratios = [ours / theirs for _, _, ours, theirs, *_ in rows if theirs]
+    ratios = [ours / theirs for _, _, ours, theirs, *_ in rows if ours and theirs]
     mean = math.exp(statistics.fmean(map(math.log, ratios))) if ratios else 0.0
     lines = [
         f"# Training step of {len(rows)} networks, {arguments.precision}",
@@ -96,8 +114,7 @@ def _table(arguments, rows):
         f"{arguments.rounds} round(s) of {arguments.seconds:g} s each; devices {source['devices']}, {source['cores']}"
         f" cores; jax {source['packages']['jax']}; commit {source['commit'][:12]}.",
         "",
-        "| network | px | ours, images/s | PyTorch, images/s | ratio | batch, origin |",
-        "|---|---:|---:|---:|---:|---|",
+        *HEADING,
         *map(_line, rows),
         "",
         f"Geometric mean of the ratios: {mean:.2f}; lowest {min(ratios, default=0):.2f}.",
@@ -106,4 +123,4 @@ def _table(arguments, rows):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

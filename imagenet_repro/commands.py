@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from imagenet_repro import models, pretrained, provenance
 from imagenet_repro.comparison import curves, table, zoo
 from imagenet_repro.comparison.story import ENTRIES
 from imagenet_repro.data import loader, sources
-from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError, nearest
+from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, SaveError, UserError, nearest
 from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.evaluation import predictions
 from imagenet_repro.metrics import ErrorRates
@@ -31,6 +32,13 @@ from imagenet_repro.training.schedule import Moment
 from imagenet_repro.workdir import RESULT, Workdir, write_json
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+RESERVED_OPTIONS = {  # what the run itself hands to a network, and where it comes from
+    "name": "config.model.name",
+    "num_classes": "the data set",
+    "dtype": "config.precision",
+    "seed": "config.seed",
+    "rngs": "config.seed",
+}
 
 
 def start_devices() -> None:
@@ -84,11 +92,14 @@ class System:
           num_classes: of the data.
           weights: a file, or what is in it, in place of the initial values; empty: none.
           drop_background: of `pretrained.load`.
+
+        Raises:
+          UserError: as `models.create` and `pretrained.load`, or an option that is not the configuration's to choose.
         """
+        _check_options(config.model)
         if config.precision == "float32":
             jax.config.update("jax_default_matmul_precision", "highest")  # no bf16 or TF32 passes behind its back
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
-        spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")
         with spread.initial_device():
             model = models.create(
                 config.model.name,
@@ -149,6 +160,15 @@ class System:
         return counting.flops(one_device, shapes, batch, Moment(number, number))
 
 
+def _check_options(model: cfg.Model) -> None:
+    """Refuses the options that `System.create` sets, which the network's own check never sees."""
+    for option in model.options:
+        if option in RESERVED_OPTIONS:
+            raise UserError(f"config.model.options: '{option}' follows from {RESERVED_OPTIONS[option]}; leave it out")
+        if not isinstance(option, str):
+            raise UserError(f"config.model.options: {option!r} is not the name of an option; texts are needed")
+
+
 # --- train -----------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +220,8 @@ class _Training:
     def __init__(self, config: cfg.Config, place: Workdir, train_split: sources.Split, eval_split: sources.Split):
         self.config, self.place = config, place
         self.train_split, self.eval_split = train_split, eval_split
+        spread = parallel.create(config.parallel, deterministic=config.deterministic)
+        spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")  # before anything large is built
         weights = "" if place.started else config.model.weights
         self.system = System.create(config, train_split.num_classes, weights)
         self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
@@ -349,9 +371,7 @@ class _Training:
             {
                 "system": self.config.model.name,
                 "parameters": int(sum(x.size for x in self.system.network.params.values())),
-                "multiply_adds": counting.multiply_adds(
-                    self.config.model.name, self.config.data.image_size, **self._model_arguments()
-                ),
+                "multiply_adds": self._multiply_adds(),
                 "budget": self.config.budget,
                 "spent": dataclasses.asdict(outcome.spent),
                 "compilation_seconds": self.compilation_seconds,
@@ -361,8 +381,10 @@ class _Training:
             },
         )
 
-    def _model_arguments(self) -> dict[str, Any]:
-        return {"num_classes": self.system.num_classes, **self.config.model.options}
+    def _multiply_adds(self) -> int:
+        """Of one image; from shapes, since an option (ViT's image_size) may be called as an argument of the count."""
+        shapes = models.abstract(self.config.model.name, self.system.num_classes, **self.config.model.options)
+        return counting.multiply_adds(shapes, self.config.data.image_size)
 
 
 # --- compare ----------------------------------------------------------------------------------------------------
@@ -377,14 +399,19 @@ def compare(workdirs: list[str], out: Path) -> int:
 
     Raises:
       UserError: a run has no result yet, or they differ in budget, data set or split.
+      SaveError: `out` is no directory, or cannot be written.
     """
     places = [Workdir(workdir) for workdir in workdirs]
     results = [place.result() for place in places]
     _check_comparable(places, results)
     rows = [_row(result) for result in results]
     table.show(rows)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(table.markdown(rows))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "table.md").write_text(table.markdown(rows))
+    except OSError as error:
+        why = f"{error.strerror}; a directory that can be written is needed"
+        raise SaveError(f"the table and the curves could not be written to {out}: {why}") from error
     names = _distinct([row.system for row in rows])
     curves.plot_curves(
         {name: log.read_rows(place.metrics) for name, place in zip(names, places, strict=True)}, out / "curves.png"
@@ -434,6 +461,7 @@ def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None)
     place = Workdir(workdir)
     config = cfg.replace(place.config(), {f"data.{key}": value for key, value in data.items()})
     start_devices()
+    config = _divided(config)
     split = sources.open_split(config.data, config.data.eval_split)
     trained = sources.open_split(place.config().data, place.config().data.train_split)
     evaluation.check_labels(split, trained.num_classes)
@@ -450,6 +478,14 @@ def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None)
         print(f"step {found.step:,}, {split.name} {split.split}: {rates}")
         print(f"{rates.images / (time.perf_counter() - began):,.0f} images/s with compilation; predictions: {path}")
     return EXIT_FINISHED
+
+
+def _divided(config: cfg.Config) -> cfg.Config:
+    """With a batch of evaluation that these devices can share, which need not be those that the run trained on."""
+    surplus = config.batch_size % jax.device_count()
+    if config.data.eval_batch_size or not surplus:
+        return config
+    return cfg.replace(config, {"data.eval_batch_size": str(config.batch_size - surplus + jax.device_count())})
 
 
 def _restore(place: Workdir, system: System, first: state.TrainState, which: str) -> checkpoint.Restored:
@@ -587,9 +623,17 @@ def prepare(name: str, *, fractal: dict[str, str], **options: Any) -> int:
       name: `fractal`, `folder:PATH` or a tfds data set.
       fractal: fields of `FractalConfig` as texts.
       options: of data/prepare.py.
+
+    Raises:
+      UserError: as data/prepare.py, or a key that `FractalConfig` does not have.
     """
     from imagenet_repro.data import prepare as preparing
+    from imagenet_repro.data.fractal import FractalConfig
 
+    valid = FractalConfig.parameters()
+    for key in fractal:
+        if key not in valid:  # some of these would be options of the call below
+            raise UserError(f"--fractal.{key}: no such key; {nearest(key, valid)}")
     numbers = {key: cfg.literal(value) for key, value in fractal.items()}
     prepared = preparing.prepare(name, **options, **numbers)
     for one in (prepared, prepared.smaller):
@@ -610,17 +654,27 @@ def show_models(pattern: str, runs: list[str]) -> int:
 
     Args:
       pattern: part of a name; empty: everything.
-      runs: workdirs of finished runs, whose errors on ImageNet stand beside the published ones.
+      runs: workdirs of finished runs, whose errors on ImageNet stand beside the published ones; a pattern of the
+        shell, such as `runs/*`, names other files too: what is no finished run is left out and said on stderr.
 
     Raises:
-      UserError: no network is called so, or a run has no result.
+      UserError: no network is called so, or a run's result is damaged.
     """
-    if pattern and pattern in (*models.names(), *models.aliases()):
-        zoo.describe(pattern)
-        return EXIT_FINISHED
+    one = models.canonical(pattern)
     names = [name for name in models.names() if pattern in name]
-    if not names:
+    if one not in models.names() and not names:
         raise UserError(f"no network's name contains '{pattern}': {nearest(pattern, models.names())}")
-    measured = zoo.measured_in(Workdir(run).result() for run in runs)
-    zoo.show(names, measured, () if pattern else ENTRIES)
+    measured = zoo.measured_in(place.result() for place in _finished(runs))
+    if one in models.names():
+        zoo.describe(one, measured.get(one))
+    else:
+        zoo.show(names, measured, () if pattern else ENTRIES)
     return EXIT_FINISHED
+
+
+def _finished(runs: list[str]) -> list[Workdir]:
+    places = [Workdir(run) for run in runs]
+    others = [run for run, place in zip(runs, places, strict=True) if not place.finished]
+    if others:
+        print(f"left out, since there is no finished run: {', '.join(others)}", file=sys.stderr)
+    return [place for place in places if place.finished]

@@ -16,6 +16,26 @@ RESULT = "result.json"
 FREE_KEYS = ("data.data_dir", "data.threads", "data.workers", "log_every")
 
 
+# What every reader of a result relies on, by dotted path.
+RESULT_KEYS = {
+    "system": str,
+    "parameters": int,
+    "multiply_adds": int,
+    "spent.images": int,
+    "spent.seconds": int | float,
+    "rates.images": int,
+    "rates.top1_wrong": int,
+    "rates.top5_wrong": int,
+    "rates.top1_error": int | float,
+    "rates.top5_error": int | float,
+    "rates.cross_entropy": int | float,
+    "provenance.config.budget": str,
+    "provenance.config.data.name": str,
+    "provenance.config.data.train_split": str,
+    "provenance.config.data.eval_split": str,
+}
+
+
 class Workdir:
     """One run's directory.
 
@@ -41,6 +61,12 @@ class Workdir:
     def finished(self) -> bool:
         """Whether the run's result is written: its budget is spent."""
         return (self.path / RESULT).exists()
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything came of a run here: a checkpoint, a row of the log or a result."""
+        logged = self.metrics.exists() and self.metrics.stat().st_size > 0
+        return self.started or logged or self.finished
 
     @property
     def metrics(self) -> Path:
@@ -72,11 +98,14 @@ class Workdir:
     def settle_config(self, config: cfg.Config, provenance: dict[str, Any]) -> None:
         """Writes the configuration of a new run, or checks that an earlier one had the same.
 
+        A first start can fail over the configuration itself, such as unusable weights or options; as long as nothing
+        came of it, the corrected one takes its place. To be called with the lock held, by the one process that has it.
+
         Raises:
           UserError: the workdir is of another configuration, the message shows each difference; or the file of
             weights that the run starts from has changed since.
         """
-        if (self.path / CONFIG).exists():
+        if self.begun and (self.path / CONFIG).exists():
             refuse_other(self.path, self.config(), config)
             self._refuse_other_weights(provenance)
             return
@@ -89,7 +118,7 @@ class Workdir:
 
     def weights(self) -> dict[str, Any]:
         """Path and SHA-256 of the file that the run started from, under the key `weights`; empty where none was."""
-        recorded = read_json(self.path / CONFIG, "train writes it")["provenance"]
+        recorded = self._recorded()["provenance"]
         return {"weights": recorded["weights"]} if "weights" in recorded else {}
 
     def config(self) -> cfg.Config:
@@ -98,15 +127,24 @@ class Workdir:
         Raises:
           UserError: there is none, or it cannot be read.
         """
-        return cfg.resolve(read_json(self.path / CONFIG, "train writes it")["config"])
+        return cfg.resolve(self._recorded()["config"])
+
+    def _recorded(self) -> dict[str, Any]:
+        path = self.path / CONFIG
+        recorded = read_json(path, "train writes it")
+        require(path, recorded, {"config": dict, "provenance": dict})
+        return recorded
 
     def result(self) -> dict[str, Any]:
         """What the run came to.
 
         Raises:
-          UserError: the run has not ended.
+          UserError: the run has not ended, or the file is not what a run writes.
         """
-        return read_json(self.path / RESULT, "train writes it when its budget is spent")
+        path = self.path / RESULT
+        found = read_json(path, "train writes it when its budget is spent")
+        require(path, found, RESULT_KEYS)
+        return found
 
 
 def refuse_other(path: Path, before: cfg.Config, now: cfg.Config) -> None:
@@ -120,6 +158,16 @@ def refuse_other(path: Path, before: cfg.Config, now: cfg.Config) -> None:
             + "\n".join(lines)
             + "\nUse the same configuration to resume it, or another --workdir"
         )
+
+
+def require(path: Path, value: Any, keys: dict[str, Any]) -> None:
+    """Raises UserError naming the first of `keys`, by dotted path with its type, that the value of a file lacks."""
+    for key, kind in keys.items():
+        found = value
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        if not isinstance(found, kind) or isinstance(found, bool):
+            raise UserError(f"{path} is not what train writes: '{key}' is {'missing' if found is None else found!r}")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -136,10 +184,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, who: str) -> Any:
-    """The value in a JSON file; UserError where it is missing (`who` says what writes it) or damaged."""
+    """The value in a JSON file; UserError where it is missing (`who` says what writes it), unreadable or damaged."""
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"there is no {path}; {who}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error})") from error

@@ -7,9 +7,14 @@ import resource
 import signal
 import time
 
+import jax
 import numpy as np
 import pytest
 
+import main
+from imagenet_repro import commands
+from imagenet_repro import config as cfg
+from imagenet_repro.errors import UserError
 from tests import runs
 
 
@@ -235,6 +240,33 @@ def test_what_is_wrong_with_weights_is_said_in_a_sentence(arguments, message):
     assert message in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir=x", "--model=resnet18"], "--model belongs to --weights"),
+        (["--workdir=x", "--options={}"], "--options belongs to --weights"),
+        (["--workdir=x", "--drop_background"], "--drop_background belongs to --weights"),
+        (["--weights=x.pth", "--checkpoint=last"], "--checkpoint belongs to --workdir"),
+    ],
+)
+def test_evaluate_refuses_what_it_would_ignore(arguments, message, capsys):
+    assert main.main(["evaluate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("quality=5", "--fractal.quality: no such key; valid: categories, "),
+        ("catgories=5", "--fractal.catgories: no such key; did you mean 'categories'?"),
+        ("size=abc", "fractal: size = 'abc' is not valid; a value of type int is needed"),
+    ],
+)
+def test_prepare_refuses_what_a_fractal_does_not_have(option, message, tmp_path, capsys):
+    assert main.main(["prepare", "fractal", f"--data_dir={tmp_path}", f"--fractal.{option}"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_file_system_that_refuses_a_checkpoint_is_an_error(data_dir, tmp_path):
     def small_files_only():  # the kernel refuses to write beyond a megabyte
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
@@ -280,6 +312,26 @@ RECIPE = "--config=tests/recipe.py:x"
 def test_what_is_wrong_is_said_in_a_sentence(arguments, message, tmp_path):
     _, err = runs.run("train", *arguments, f"--workdir={tmp_path}", code=2)
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("option", "source"),
+    [("num_classes", "the data set"), ("dtype", "config.precision"), ("seed", "config.seed"), ("name", "model.name")],
+)
+def test_an_option_that_the_run_sets_itself_is_refused(option, source):
+    config = cfg.resolve({"model": {"name": "resnet18", "options": {option: 3}}})
+    with pytest.raises(UserError, match=rf"config\.model\.options: '{option}' follows from .*{source}; leave it out"):
+        commands.System.create(config, 10)
+
+
+def test_a_system_is_built_on_devices_that_do_not_divide_the_training_batch():
+    config = cfg.resolve({"batch_size": 12, "model": {"name": "lenet5"}, "data": {"image_size": 32}})
+    assert jax.device_count() == 8
+    assert commands.System.create(config, 10).network.params
+    assert commands._divided(config).data.eval_batch_size == 16
+    assert commands._divided(cfg.resolve({"batch_size": 16})).data.eval_batch_size == 0
+    asked = cfg.resolve({"batch_size": 12, "data": {"eval_batch_size": 3}})
+    assert commands._divided(asked) == asked
 
 
 def test_training_imports_no_tensorflow(data_dir, tmp_path):

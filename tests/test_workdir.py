@@ -35,11 +35,27 @@ sys.stdin.read()
 def test_keys_that_change_no_number_may_change(tmp_path):
     place = Workdir(tmp_path)
     place.settle_config(cfg.resolve({}), {})
+    place.metrics.write_text('{"kind": "train", "step": 1}\n')
     place.settle_config(cfg.resolve({"log_every": 7, "data": {"threads": 3, "data_dir": "/elsewhere"}}), {})
     with pytest.raises(UserError, match=r"batch_size: 256 there, 32 now"):
         place.settle_config(cfg.resolve({"batch_size": 32}), {})
     with pytest.raises(UserError, match=r"optimizer\.b1: absent there, 0\.9 now"):
         place.settle_config(cfg.resolve({"optimizer": {"name": "adamw"}}), {})
+
+
+@pytest.mark.parametrize("trace", ["checkpoints/2", "metrics.jsonl", "result.json"])
+def test_a_first_start_that_came_to_nothing_binds_no_later_one(tmp_path, trace):
+    place = Workdir(tmp_path)
+    bad = {"model": {"weights": "bad.pth"}}
+    place.settle_config(cfg.resolve(bad), {"weights": {"path": "bad.pth", "sha256": "0"}})
+    place.metrics.touch()  # opened before the step is compiled, which can fail too
+    place.settle_config(cfg.resolve({}), {})
+    assert place.config() == cfg.resolve({})
+    assert place.weights() == {}
+    (tmp_path / trace).parent.mkdir(exist_ok=True)
+    (tmp_path / trace).write_text("{}\n")
+    with pytest.raises(UserError, match=r"model\.weights:  there, bad\.pth now"):
+        place.settle_config(cfg.resolve(bad), {})
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):

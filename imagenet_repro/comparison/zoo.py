@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from imagenet_repro.models.spec import Published
 # Counting the whole zoo takes minutes, so the counts are stored; benchmarks/zoo_table.py writes them, a test recounts.
 STORED = Path(__file__).parent / "sizes.csv"
 HEADINGS = ("year", "name", "params", "multiply-adds", "px", "top-1 %", "top-5 %", "protocol", "ours")
+IMAGENET = re.compile(r"imagenet2012(_side\d+_q\d+)?(:.*)?")  # and the smaller copies that data/prepare.py makes of it
+VALIDATION_IMAGES = 50_000
 RIGHT = ("params", "multiply-adds", "px", "top-1 %", "top-5 %")
 
 
@@ -58,8 +61,8 @@ def show(names: Sequence[str], measured: dict[str, Measured], entries: Iterable[
     )
 
 
-def describe(name: str) -> None:
-    """Prints all that is known of one network: paper, reference, sizes, preprocessing, results and options."""
+def describe(name: str, measured: Measured | None = None) -> None:
+    """Prints all that is known of one network: paper, reference, sizes, preprocessing, results, ours, and options."""
     spec, size, console = models.spec(name), sizes(name), Console(soft_wrap=True, highlight=False)
     p = spec.preprocessing
     lines = [
@@ -70,6 +73,7 @@ def describe(name: str) -> None:
         ("multiply-adds", f"{quantity(size.multiply_adds)} at {p.image_size} px"),
         ("images", f"{p.image_size} px, crop ratio {p.crop_ratio:g}, {p.kernel}, mean {p.mean}, std {p.std}"),
         *(("published", _published_text(result)) for result in spec.published),
+        *([("ours", f"top-1 {measured.top1:.2f} %, top-5 {measured.top5:.2f} % error")] if measured else []),
         ("options", ", ".join(f"{option}={default!r}" for option, default in spec.options.items()) or "none"),
         ("also called", ", ".join(spec.aliases) or "nothing else"),
     ]
@@ -111,17 +115,26 @@ def _stored() -> dict[str, dict[str, str]]:
 
 
 def measured_in(results: Iterable[dict[str, Any]]) -> dict[str, Measured]:
-    """The lowest top-1 error of each network among results of runs (`result.json`) on ImageNet's validation set."""
+    """The lowest top-1 error of each network, by its name in `SPECS`, among results of runs (`result.json`).
+
+    Only those count that were scored on all images of ImageNet's validation set, as the published ones were.
+    """
     best: dict[str, Measured] = {}
     for result in results:
-        data, rates = result["provenance"]["config"]["data"], result["rates"]
-        if not data["name"].startswith("imagenet2012") or not data["eval_split"].startswith("validation"):
+        if not _on_validation(result):
             continue
+        rates = result["rates"]
         found = Measured(100 * rates["top1_error"], 100 * rates["top5_error"])
-        name = result["system"]
+        name = models.canonical(result["system"])
         if name not in best or found.top1 < best[name].top1:
             best[name] = found
     return best
+
+
+def _on_validation(result: dict[str, Any]) -> bool:
+    data = result["provenance"]["config"]["data"]
+    whole = data["eval_split"] == "validation" and result["rates"]["images"] == VALIDATION_IMAGES
+    return whole and IMAGENET.fullmatch(data["name"]) is not None
 
 
 def _entry_lines(entry: Entry) -> list[list[str]]:

@@ -11,7 +11,8 @@ import functools
 import itertools
 import multiprocessing
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -67,6 +68,20 @@ class FractalConfig(tfds.core.BuilderConfig):
                 raise ValueError(f"{key} = {getattr(self, key)} is not in [{low}, {high}]")
         if not self.images("train") + self.images("validation"):
             raise ValueError("train_images and validation_images are both 0")
+
+    @classmethod
+    def parameters(cls) -> dict[str, type]:
+        """Name and type of every parameter that a caller may set."""
+        return {key: kind for key, kind in cls.__annotations__.items() if key != "name"}
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> "FractalConfig":
+        """The configuration with these values of `parameters()`. Raises ValueError for one of another type."""
+        for key, value in options.items():
+            kind = cls.parameters()[key]
+            if isinstance(value, bool) or not isinstance(value, int | kind):
+                raise ValueError(f"{key} = {value!r} is not valid; a value of type {kind.__name__} is needed")
+        return cls(**options)
 
     @classmethod
     def from_name(cls, name: str) -> "FractalConfig":

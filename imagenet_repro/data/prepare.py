@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagenet_repro.data import archives, convert, folder, offline, smaller
 from imagenet_repro.data.sources import data_directory
@@ -48,7 +48,7 @@ def prepare(
     short_side: int | None = None,
     quality: int = 90,
     as_name: str | None = None,
-    **fractal_options: int | float,
+    **fractal_options: Any,
 ) -> Prepared:
     """Bring a data set into the form that training reads, with progress on the terminal.
 
@@ -177,7 +177,7 @@ def _opened(path: Path) -> "tfds.core.DatasetBuilder | None":
 # --- fractal ---------------------------------------------------------------------------------------------------
 
 
-def _prepare_fractal(name: str, root: Path, options: dict[str, int | float]) -> Prepared:
+def _prepare_fractal(name: str, root: Path, options: dict[str, Any]) -> Prepared:
     from imagenet_repro.data.fractal import Fractal
 
     config = _fractal_config(name, options)
@@ -192,17 +192,17 @@ def _prepare_fractal(name: str, root: Path, options: dict[str, int | float]) -> 
     return _describe(_opened(path), "drawn")
 
 
-def _fractal_config(name: str, options: dict[str, int | float]):
+def _fractal_config(name: str, options: dict[str, Any]):
     from imagenet_repro.data.fractal import Fractal, FractalConfig
 
-    fields = {field.name for field in dataclasses.fields(FractalConfig)} & FractalConfig.__annotations__.keys()
+    fields = FractalConfig.parameters()
     for key in options:
-        if key not in fields - {"name"}:
-            raise UserError(f"unknown option {key!r} of fractal: {nearest(key, fields - {'name'})}")
+        if key not in fields:
+            raise UserError(f"unknown option {key!r} of fractal: {nearest(key, fields)}")
     if "/" in name and options:
         raise UserError(f"{name!r} names its parameters already; leave out {', '.join(options)}")
     try:
-        config = FractalConfig.from_name(name.split("/", 1)[1]) if "/" in name else FractalConfig(**options)
+        config = FractalConfig.from_name(name.split("/", 1)[1]) if "/" in name else FractalConfig.from_options(options)
         config.check()
     except ValueError as error:
         raise UserError(f"fractal: {error}") from error

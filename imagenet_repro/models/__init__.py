@@ -113,3 +113,8 @@ def abstract(name: str, num_classes: int | None = None, dtype: DTypeLike = jnp.f
         return build(name, rngs=rngs, num_classes=num_classes, dtype=dtype, **options)
 
     return nnx.eval_shape(make)
+
+
+def canonical(name: str) -> str:
+    """The name in `SPECS` of which `name` is an alias; any other name as it is."""
+    return _ALIASES.get(name, name)

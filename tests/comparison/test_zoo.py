@@ -1,18 +1,26 @@
 """The story as `main.py models` prints it."""
 
 import csv
+import json
 
 import pytest
 
 from imagenet_repro import commands, models
 from imagenet_repro.comparison import story, zoo
-from imagenet_repro.errors import UserError
+from imagenet_repro.errors import SaveError, UserError
 
 
-def result(system, top1, top5=0.1, *, name="imagenet2012", split="validation"):
-    data = {"name": name, "eval_split": split}
-    rates = {"top1_error": top1, "top5_error": top5}
-    return {"system": system, "rates": rates, "provenance": {"config": {"data": data}}}
+def result(system, top1, top5=0.1, *, name="imagenet2012", split="validation", images=50_000):
+    data = {"name": name, "train_split": "train", "eval_split": split}
+    wrong = {f"top{k}_wrong": round(error * images) for k, error in ((1, top1), (5, top5))}
+    return {
+        "system": system,
+        "parameters": 1,
+        "multiply_adds": 1,
+        "spent": {"images": 1, "seconds": 1.0},
+        "rates": {"images": images, "top1_error": top1, "top5_error": top5, "cross_entropy": 1.0} | wrong,
+        "provenance": {"config": {"budget": "1ep", "data": data}},
+    }
 
 
 def test_ours_is_the_lowest_error_on_imagenets_validation_set_alone():
@@ -21,10 +29,62 @@ def test_ours_is_the_lowest_error_on_imagenets_validation_set_alone():
         result("resnet18", 0.30, 0.11),
         result("resnet18", 0.20, name="cifar10"),
         result("resnet18", 0.10, split="train[99%:]"),
+        result("resnet18", 0.10, split="validation[:50%]", images=25_000),
+        result("resnet18", 0.10, split="validation+train[:1]"),
+        result("resnet18", 0.10, images=100),
+        result("resnet18", 0.10, name="imagenet2012_real"),
+        result("resnet18", 0.10, name="imagenet2012_subset/10pct"),
+        result("resnet18", 0.10, name="imagenet2012_corrupted/blur_1"),
     ]
     found = zoo.measured_in(runs)
     assert set(found) == {"resnet18"}
     assert (found["resnet18"].top1, found["resnet18"].top5) == pytest.approx((30.0, 11.0))
+
+
+def test_smaller_copies_versions_and_other_names_of_a_network_count():
+    found = zoo.measured_in(
+        [
+            result("alexnet", 0.45),
+            result("alexnet_owt", 0.44, name="imagenet2012_side400_q90"),
+            result("alexnet", 0.43, name="imagenet2012:5.1.0"),
+        ]
+    )
+    assert {name: one.top1 for name, one in found.items()} == {"alexnet_owt": pytest.approx(43)}
+
+
+def save(directory, value):
+    directory.mkdir()
+    (directory / "result.json").write_text(json.dumps(value))
+    return str(directory)
+
+
+def test_ours_stands_with_one_network_and_what_is_no_finished_run_is_left_out(tmp_path, capsys):
+    (tmp_path / "table.md").write_text("")
+    (tmp_path / "unfinished").mkdir()
+    run = save(tmp_path / "run", result("alexnet", 0.43, 0.2))
+    commands.show_models("alexnet", [str(tmp_path / "table.md"), str(tmp_path / "unfinished"), run])
+    out, err = capsys.readouterr()
+    assert "ours          top-1 43.00 %, top-5 20.00 % error" in out
+    assert len(err.splitlines()) == 1
+    assert "table.md" in err
+    assert "unfinished" in err
+    assert run not in err
+
+
+@pytest.mark.parametrize("value", [[], {}, {"system": 3}, result("resnet18", 0.3) | {"rates": {}}])
+def test_a_result_that_no_run_wrote_is_named(value, tmp_path):
+    run = save(tmp_path / "run", value)
+    for command in (lambda: commands.show_models("", [run]), lambda: commands.compare([run], tmp_path)):
+        with pytest.raises(UserError, match=r"run/result\.json is not what train writes: '[a-z.0-9_]+' is"):
+            command()
+
+
+def test_compare_says_where_it_cannot_write(tmp_path):
+    run = save(tmp_path / "run", result("resnet18", 0.3))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SaveError, match=rf"could not be written to {out}: .*a directory that can be written"):
+            commands.compare([run], out)
 
 
 def test_the_story_is_in_the_order_of_the_years_with_entries_before_networks(capsys):

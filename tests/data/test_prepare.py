@@ -51,6 +51,10 @@ def test_other_parameters_are_another_data_set(tmp_path):
     ("name", "options", "message"),
     [
         ("fractal", {"catgories": 3}, r"unknown option 'catgories' of fractal: did you mean 'categories'"),
+        ("fractal", {"size": "abc"}, r"size = 'abc' is not valid; a value of type int is needed"),
+        ("fractal", {"size": 32.5}, r"size = 32.5 is not valid; a value of type int is needed"),
+        ("fractal", {"turn": "far"}, r"turn = 'far' is not valid; a value of type float is needed"),
+        ("fractal", {"seed": True}, r"seed = True is not valid; a value of type int is needed"),
         ("fractal", {"size": 4}, r"size = 4 is not in \[8, 4096\]"),
         ("fractal", {"train_images": 0, "validation_images": 0}, "both 0"),
         ("fractal/c20", {}, r"'c20' is not of the form c10_n500_v100_s64"),
