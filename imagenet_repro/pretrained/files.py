@@ -6,6 +6,7 @@ and torchvision load; their metadata says which network they are of and how imag
 
 import dataclasses
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors, whose 
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and of torch.compile
 _FORMATS = "files of weights are .safetensors, .pth of torch.save, and .npz of the original ViT releases"
+_SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 _HALF = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
@@ -62,16 +64,23 @@ def read(path: str | Path) -> Weights:
         raise UserError(f"{path}: there is no such file of weights; download it first, models of hubs are not fetched")
     try:
         found, metadata = _read(path)
-    except (UserError, MemoryError):
+    except UserError:
         raise
+    except MemoryError as error:
+        raise UserError(f"{path} needs more memory than there is; free some, or write the file again") from error
     except Exception as error:  # whatever the formats' readers raise on damaged bytes
         short = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} is damaged or cut short ({short}); download or write it again") from error
     found, notes = _unwrap(found, path)
-    renamed, scheme = names.convert(found)
-    if scheme:
-        notes.append(f"renamed from the names of {scheme}")
-    ready = {name: array.astype(np.float32) if array.dtype in _HALF else array for name, array in renamed.items()}
+    try:
+        converted = names.convert({name: tensors.to_numpy(name, array) for name, array in found.items()})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    if converted.scheme:
+        notes.append(f"renamed from the names of {converted.scheme.title}")
+    if converted.dropped:
+        notes.append(f"left out {', '.join(converted.dropped)}, of which no network here has any use")
+    ready = {n: a.astype(np.float32) if a.dtype in _HALF else a for n, a in converted.tensors.items()}
     return Weights(path, ready, tuple(notes), *_about(metadata, path))
 
 
@@ -80,8 +89,7 @@ def _read(path: Path) -> tuple[Any, Mapping[str, str]]:
     with path.open("rb") as file:
         start = file.read(16)
     if start[8:9] == b"{":
-        with safetensors.safe_open(path, "np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        return _read_safetensors(path)
     if start.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             arrays = any(name.endswith(".npy") for name in archive.namelist())
@@ -93,11 +101,47 @@ def _read(path: Path) -> tuple[Any, Mapping[str, str]]:
     raise UserError(f"{path} is of an unknown format (it begins with {start!r}); {_FORMATS}")
 
 
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
+    with safetensors.safe_open(path, "np") as file:
+        names_there = list(file.keys())
+        for name in names_there:
+            dtype = file.get_slice(name).get_dtype()
+            if dtype not in _SAFETENSORS:
+                raise UserError(
+                    f"{path}: tensor '{name}' is of the type {dtype}, which is not read here; write it as BF16 or F32"
+                )
+        return {name: file.get_tensor(name) for name in names_there}, file.metadata() or {}
+
+
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    _check_claims(path)
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     # NumPy has no bfloat16 of its own and writes it as two bytes without a type.
     return {name: a.view(ml_dtypes.bfloat16) if a.dtype == "V2" else a for name, a in arrays.items()}
+
+
+def _check_claims(path: Path) -> None:
+    """Raises UserError where an array's header claims more numbers than follow it, before there is room made for them.
+
+    A compressed member says itself how long it is; no deflated one is longer than 1,032 times its bytes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            packed = min(info.compress_size, path.stat().st_size)
+            there = min(info.file_size, packed * (1 if info.compress_type == zipfile.ZIP_STORED else 1032))
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                if version not in header:
+                    continue  # NumPy writes it where field names are not Latin: never numbers, refused when read
+                shape, _, dtype = header[version](member)
+            claimed = math.prod(shape) * dtype.itemsize
+            if claimed > there:
+                raise UserError(
+                    f"{path}: array '{info.filename}' claims {claimed:,} bytes, the file has {there:,}; it is damaged,"
+                    " download or write it again"
+                )
 
 
 def _unwrap(value: Any, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -127,12 +171,26 @@ def _about(metadata: Mapping[str, str], path: Path) -> tuple[Preprocessing | Non
         return None, None
     try:
         about = json.loads(metadata[METADATA])
+        kinds = {"name": str, "num_classes": int, "options": dict}
+        for key, kind in kinds.items():
+            if type(about[key]) is not kind:
+                raise ValueError(f"'{key}' is {about[key]!r}")
         stated = about["preprocessing"]
-        if stated is not None:
-            stated = Preprocessing(**stated | {key: tuple(stated[key]) for key in ("mean", "std")})
-        return stated, Origin(about["name"], about["num_classes"], about["options"])
+        return stated if stated is None else _preprocessing(stated), Origin(*(about[key] for key in kinds))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: its metadata '{METADATA}' cannot be understood ({error}); write it again") from error
+
+
+def _preprocessing(stated: Mapping[str, Any]) -> Preprocessing:
+    """What the metadata says of the images; ValueError, KeyError or TypeError where it is not that."""
+    found = Preprocessing(**stated | {key: tuple(map(float, stated[key])) for key in ("mean", "std")})
+    for field in dataclasses.fields(Preprocessing):
+        value, default = getattr(found, field.name), field.default
+        if type(value) is not type(default) and not (type(default) is float and type(value) is int):
+            raise ValueError(f"'{field.name}' is {value!r}")
+        if isinstance(default, tuple) and len(value) != len(default):
+            raise ValueError(f"'{field.name}' is {value!r}")
+    return found
 
 
 def write(model: nnx.Module, path: str | Path, *, preprocessing: Preprocessing | None = None, name: str = "") -> None:

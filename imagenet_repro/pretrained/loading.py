@@ -105,7 +105,7 @@ class _Fit:
         """Interpolates learned positions where the grid of patches differs."""
         name = "pos_embed"
         array, shape = self.given.get(name), self.expected.get(name)
-        if array is None or shape in (None, array.shape) or array.ndim != 3 or array.shape[2] != shape[2]:
+        if array is None or shape in (None, array.shape) or array.ndim != 3 or array.shape[::2] != (1, shape[2]):
             return
         side = math.isqrt(max(array.shape[1] - self.model.positioned, 0))
         if side == 0 or side**2 + self.model.positioned != array.shape[1]:

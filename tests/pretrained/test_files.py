@@ -1,6 +1,8 @@
 """Reading and writing files of weights."""
 
+import io
 import json
+import zipfile
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -114,7 +116,16 @@ def test_no_file_and_no_tensors(tmp_path):
 def test_metadata_that_cannot_be_understood(tmp_path):
     path = tmp_path / "weights.safetensors"
     arrays = {"weight": np.zeros(3, np.float32)}
-    for about in ("{", json.dumps({"name": "resnet18"}), json.dumps({"preprocessing": {"size": 3}})):
+    whole = {"name": "resnet18", "num_classes": 10, "options": {}, "preprocessing": None}
+    abouts = [{"name": "resnet18"}, {"preprocessing": {"size": 3}}, [], 5]
+    abouts += [whole | {"name": name} for name in (5, None, ["resnet18"])]
+    abouts += [whole | {"num_classes": "10"}, whole | {"options": None}, whole | {"options": []}]
+    images = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    wrong = [{"image_size": "224"}, {"mean": 0.5}, {"mean": [0.5]}, {"std": ["a", "b", "c"]}, {"kernel": 3}]
+    abouts += [whole | {"preprocessing": images | one} for one in (*wrong, {"unknown": 1})] + [
+        whole | {"preprocessing": 1}
+    ]
+    for about in ("{", *map(json.dumps, abouts)):
         safetensors.numpy.save_file(arrays, path, {"imagenet_repro": about})
         with pytest.raises(UserError, match="metadata 'imagenet_repro' cannot be understood"):
             pretrained.read(path)
@@ -124,6 +135,53 @@ def test_an_npz_with_python_objects_is_refused(tmp_path):
     np.savez(tmp_path / "objects.npz", a=np.array([{}], object))
     with pytest.raises(UserError, match="is damaged"):
         pretrained.read(tmp_path / "objects.npz")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(["text"]),
+        np.array([b"text"]),
+        np.zeros(3, np.complex64),
+        np.zeros(3, "datetime64[s]"),
+        np.zeros(3, [("a", np.float32), ("b", np.int8)]),
+    ],
+    ids=lambda array: array.dtype.kind,
+)
+def test_arrays_that_are_no_numbers_are_named(array, tmp_path):
+    np.savez(tmp_path / "a.npz", weight=array)
+    with pytest.raises(UserError, match=r"a\.npz: tensor 'weight' is of the type .*; weights are"):
+        pretrained.read(tmp_path / "a.npz")
+
+
+def test_numbers_of_other_types_are_read(tmp_path):
+    arrays = {
+        "a": np.array([True]),
+        "b": np.arange(3),
+        "c": np.zeros(2, np.float64),
+        "d": np.ones(2, ml_dtypes.bfloat16),
+    }
+    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    found = pretrained.read(tmp_path / "a.npz").tensors
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_npz_that_claims_more_than_it_has(compression, tmp_path):
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", compression) as archive:
+        archive.writestr("weight.npy", member.getvalue() + bytes(16))
+    with pytest.raises(UserError, match=r"'weight\.npy' claims 4,000,000,000,000 bytes, the file has \d+"):
+        pretrained.read(tmp_path / "a.npz")
+
+
+def test_numbers_of_8_bits_are_refused_by_name(tmp_path):
+    header = json.dumps({"weight": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(UserError, match=r"a\.safetensors: tensor 'weight' is of the type F8_E4M3"):
+        pretrained.read(tmp_path / "a.safetensors")
 
 
 def test_what_cannot_be_written_leaves_nothing(model, tmp_path):

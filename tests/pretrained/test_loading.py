@@ -126,6 +126,14 @@ def test_positions_of_another_grid_are_interpolated():
     np.testing.assert_array_equal(found[:, 0], given.tensors["pos_embed"][:, 0])
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 192), (0, 5, 192), (5, 192), (1, 5, 3), (1, 6, 192), (192,), ()])
+def test_positions_of_a_shape_that_none_have_are_named(shape):
+    given = weights("vit_tiny_patch16", 10, depth=1, image_size=32)
+    given.tensors["pos_embed"] = np.zeros(shape, np.float32)
+    with pytest.raises(UserError, match="tensor 'pos_embed' has the shape"):
+        pretrained.load(create("vit_tiny_patch16", 10, depth=1, image_size=48), given)
+
+
 @pytest.mark.parametrize(("scale", "shape"), [((64, 64, 3, 3, 1, 1), None), ((64, 1, 64, 3, 3), "mis-shaped")])
 def test_axes_of_one_at_the_end_do_not_matter(scale, shape):
     given = weights("resnet18", 10)
