@@ -102,7 +102,8 @@ def _to_ours(name: str, given: Mapping[str, np.ndarray], variable: nnx.Variable,
     expected = tuple(variable.shape[axis] for axis in axes)
     if given[name].shape != expected:
         raise UserError(f"tensor '{name}' has the shape {given[name].shape}; the model expects {expected}")
-    return np.ascontiguousarray(given[name].transpose(np.argsort(axes)), dtype=variable.dtype)
+    # A copy in any case: JAX would share the memory of an array that its owner, PyTorch say, may go on to change.
+    return np.array(given[name].transpose(np.argsort(axes)), dtype=variable.dtype, order="C")
 
 
 def to_torch(model: nnx.Module, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
