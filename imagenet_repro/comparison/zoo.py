@@ -62,13 +62,14 @@ def describe(name: str) -> None:
     """Prints all that is known of one network: paper, reference, sizes, preprocessing, results and options."""
     spec, size, console = models.spec(name), sizes(name), Console(soft_wrap=True, highlight=False)
     p = spec.preprocessing
+    crop = "squashed" if p.crop == "squash" else f"crop ratio {p.crop_ratio:g}"
     lines = [
         ("network", f"{name}: {spec.title} ({spec.year})" + (f"; {spec.entry}" if spec.entry else "")),
         ("paper", spec.paper),
         ("as in", spec.reference),
         ("parameters", f"{size.parameters:,}"),
         ("multiply-adds", f"{quantity(size.multiply_adds)} at {p.image_size} px"),
-        ("images", f"{p.image_size} px, crop ratio {p.crop_ratio:g}, {p.kernel}, mean {p.mean}, std {p.std}"),
+        ("images", f"{p.image_size} px, {crop}, {p.kernel}, mean {p.mean}, std {p.std}"),
         *(("published", _published_text(result)) for result in spec.published),
         ("options", ", ".join(f"{option}={default!r}" for option, default in spec.options.items()) or "none"),
         ("also called", ", ".join(spec.aliases) or "nothing else"),

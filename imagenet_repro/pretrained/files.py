@@ -27,6 +27,7 @@ from imagenet_repro.pretrained import names, pickles, tensors
 METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors, whose values are texts
 # Where training programs put the weights in what they save; timm's order, averaged weights first.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_ALONE = ("net", "params", "network", "teacher", "student")  # where it is the only one of them, beside no tensors
 _PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and of torch.compile
 _FORMATS = "files of weights are .safetensors, .pth of torch.save, and .npz of the original ViT releases"
 _SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
@@ -41,7 +42,7 @@ class Weights:
       path: of the file.
       tensors: arrays under our names in PyTorch's layout; 16-bit floats have become float32.
       notes: what was done to read them, a sentence each.
-      preprocessing: of the images, where the file says it.
+      preprocessing: of the images, where the file says it or its publisher is known by the names.
       origin: the network that the file says it is of.
     """
 
@@ -81,7 +82,10 @@ def read(path: str | Path) -> Weights:
     if converted.dropped:
         notes.append(f"left out {', '.join(converted.dropped)}, of which no network here has any use")
     ready = {n: a.astype(np.float32) if a.dtype in _HALF else a for n, a in converted.tensors.items()}
-    return Weights(path, ready, tuple(notes), *_about(metadata, path))
+    preprocessing, origin = _about(metadata, path)
+    if converted.scheme and preprocessing is None:
+        preprocessing = converted.scheme.preprocessing(converted.tensors)
+    return Weights(path, ready, tuple(notes), preprocessing, origin)
 
 
 def _read(path: Path) -> tuple[Any, Mapping[str, str]]:
@@ -148,21 +152,44 @@ def _unwrap(value: Any, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """The dictionary of tensors in what a training program saved, and what had to be done to find it."""
     notes = []
     while isinstance(value, Mapping):
-        key = next((key for key in _WRAPPERS if isinstance(value.get(key), Mapping)), None)
-        if key is None:
+        key = _wrapper(value)
+        if not key:
             break
         others = ", ".join(str(other) for other in value if other != key)
         notes.append(f"took '{key}'" + (f" and left {others}" if others else ""))
         value = value[key]
     entries = value.items() if isinstance(value, Mapping) else ()
-    arrays = {str(name): array for name, array in entries if isinstance(array, np.ndarray)}
+    arrays = {}
+    for name, array in entries:
+        if isinstance(array, np.ndarray) and arrays.setdefault(str(name), array) is not array:
+            raise UserError(f"{path} has two tensors '{name}'; leave one of them out")
     arrays.pop("n_averaged", None)  # torch's AveragedModel counts its updates beside the weights
     if not arrays:
-        raise UserError(f"{path} holds no tensors; {_FORMATS}")
+        raise UserError(f"{path} holds no tensors where they are looked for: {_content(value)}; {_FORMATS}")
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in arrays)), ""):
         notes.append(f"left '{prefix}' out of every name")
         arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
     return arrays, notes
+
+
+def _wrapper(value: Mapping[Any, Any]) -> str:
+    """The key under which the weights are; empty: they are here, or it cannot be told."""
+    known = next((key for key in _WRAPPERS if isinstance(value.get(key), Mapping)), "")
+    if known or any(isinstance(entry, np.ndarray) for entry in value.values()):
+        return known
+    found = [key for key in _ALONE if isinstance(value.get(key), Mapping)]
+    return found[0] if len(found) == 1 else ""
+
+
+def _content(value: Any) -> str:
+    """What is in a file where weights should be, as half a sentence."""
+    if not isinstance(value, Mapping):
+        return f"it is a {type(value).__name__}, not a dictionary of tensors by name"
+    if not value:
+        return "it is empty"
+    keys = ", ".join(f"'{key}'" for key in list(value)[:10]) + (", …" if len(value) > 10 else "")
+    known = ", ".join(f"'{key}'" for key in (*_WRAPPERS, *_ALONE))
+    return f"it has the keys {keys}, and tensors may be under one of {known}; save the one that is meant alone"
 
 
 def _about(metadata: Mapping[str, str], path: Path) -> tuple[Preprocessing | None, Origin | None]:
@@ -190,7 +217,16 @@ def _preprocessing(stated: Mapping[str, Any]) -> Preprocessing:
             raise ValueError(f"'{field.name}' is {value!r}")
         if isinstance(default, tuple) and len(value) != len(default):
             raise ValueError(f"'{field.name}' is {value!r}")
+    if found.crop not in ("center", "squash"):
+        raise ValueError(f"'crop' is {found.crop!r}")
     return found
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as JSON has them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r} is no number, text, list or dictionary")
 
 
 def write(model: nnx.Module, path: str | Path, *, preprocessing: Preprocessing | None = None, name: str = "") -> None:
@@ -199,24 +235,29 @@ def write(model: nnx.Module, path: str | Path, *, preprocessing: Preprocessing |
     Args:
       model: made by `models.create`, which knows its name, number of classes and options.
       path: of the file; replaced where it exists.
-      preprocessing: how the images were prepared on which these weights are to be measured; None: not stated.
+      preprocessing: how the images are prepared on which these weights are to be measured; None: as the file stated
+        that `load` put into the model, and nothing where there was none.
       name: to state in place of the network's own.
 
     Raises:
-      UserError: the file has another ending than `.safetensors`.
+      UserError: the file has another ending than `.safetensors`, or an option is nothing that JSON has.
       SaveError: it could not be written.
     """
+    preprocessing = preprocessing or getattr(model, "preprocessing", None)
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: weights are written as .safetensors alone; name the file so")
     about = {
         "name": name or model.origin.name,
-        "num_classes": model.origin.num_classes,
+        "num_classes": int(model.origin.num_classes),
         "options": model.origin.options,
         "preprocessing": dataclasses.asdict(preprocessing) if preprocessing else None,
         "version": __version__,
     }
-    metadata = {"format": "pt", METADATA: json.dumps(about)}
+    try:
+        metadata = {"format": "pt", METADATA: json.dumps(about, default=_plain)}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: the network's options {about['options']} cannot be written: {error}") from error
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.to_torch(model).items()}
     part = path.with_name(f".{path.name}.part")
     try:

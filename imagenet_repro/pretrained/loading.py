@@ -60,6 +60,7 @@ def load(model: Network, weights: str | Path | Weights, *, drop_background: bool
     """
     if not isinstance(weights, Weights):
         weights = read(weights)
+    options = _check_origin(model.origin, weights)
     fit = _Fit(model, weights)
     if drop_background:
         fit.drop_background()
@@ -71,7 +72,29 @@ def load(model: Network, weights: str | Path | Weights, *, drop_background: bool
     except UserError as error:
         raise UserError(f"{weights.path}: {error}{suggestion(weights, model.origin)}") from error
     preprocessing = weights.preprocessing or models.spec(model.origin.name).preprocessing
-    return Report(weights.path, (*weights.notes, *fit.notes), fit.replaced, fit.left_out, preprocessing)
+    model.preprocessing = weights.preprocessing  # for `write`, unless it is told another
+    return Report(weights.path, (*weights.notes, *options, *fit.notes), fit.replaced, fit.left_out, preprocessing)
+
+
+_FREE = ("auxiliary", "image_size")  # options in which a file may differ: what they change is said elsewhere
+
+
+def _check_origin(origin: Origin, weights: Weights) -> tuple[str, ...]:
+    """Notes on what the file says of its network; UserError where it is another network than the model."""
+    stated = weights.origin
+    if stated is None:
+        return ()
+    if stated.name not in (*models.names(), *models.aliases()):
+        return (f"the file says that it is of '{stated.name}', which is no network here",)
+    spec = models.spec(stated.name)
+    if spec is not models.spec(origin.name):
+        raise UserError(
+            f"{weights.path} says that it is of {stated.name}, and the model is {origin.name}: build {stated.name},"
+            " or, to load it all the same, pass dataclasses.replace(pretrained.read(path), origin=None)"
+        )
+    theirs, ours = spec.options | stated.options, spec.options | origin.options
+    differ = [key for key in ours if key not in _FREE and "drop" not in key and theirs[key] != ours[key]]
+    return tuple(f"the file is of {key}={theirs[key]!r} and the model of {key}={ours[key]!r}" for key in differ)
 
 
 class _Fit:
@@ -218,10 +241,13 @@ def suggestion(weights: Weights, origin: Origin) -> str:
     own = _shapes(origin.name, origin.num_classes, origin.options)
     if len(given.items() & own.items()) > 0.9 * max(len(given), len(own)):
         return ""
-    alike, builder = max(
-        ((_likeness(given, name, names_alone=True), builder) for builder, name in _firsts().items()),
-        key=lambda found: found[0],
-    )
+    if len(given.keys() & own.keys()) >= 0.5 * len(given):
+        alike, builder = 1.0, _family(origin.name)  # the others need not be traced, which takes seconds
+    else:
+        alike, builder = max(
+            ((_likeness(given, name, names_alone=True), builder) for builder, name in _firsts().items()),
+            key=lambda found: found[0],
+        )
     candidates = [name for name in models.names() if _family(name) == builder] if alike >= 0.1 else []
     likeness, best = max(((_likeness(given, name), name) for name in candidates), default=(0.0, ""))
     if likeness >= 0.5 and best != origin.name:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.models.spec import Preprocessing
 
 Tensors = Mapping[str, np.ndarray]
 Rules = tuple[tuple[str, str], ...]
@@ -28,6 +29,8 @@ class Scheme:
     marker: str  # regular expression that a tensor's whole name matches in this scheme alone
     rules: Rules  # (regular expression of a whole name, its replacement); the first that matches counts
     prepare: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = dict  # before the rules: all but renaming
+    # How its publisher prepares images, of the tensors under our names; None where that is not sure.
+    preprocessing: Callable[[Tensors], Preprocessing | None] = lambda tensors: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -344,6 +347,25 @@ _TIMM_VGG: Rules = (
     (r"head\.fc\.(.+)", r"classifier.6.\1"),
 )
 
+# --- how torchvision prepares images for its IMAGENET1K_V1 weights: bilinear, to these shorter sides ----------------
+
+
+def _torchvision_vit_images(tensors: Tensors) -> Preprocessing | None:
+    """By width and patch; of 224 pixels alone, since the others (SWAG) are of several sizes."""
+    kernel, positions = (tensors[n].shape if n in tensors else () for n in ("patch_embed.proj.weight", "pos_embed"))
+    known = {(768, 16, 197): 256, (768, 32, 50): 256, (1024, 16, 197): 242, (1024, 32, 50): 256}
+    resized = known.get((kernel[0], kernel[-1], positions[1])) if kernel and len(positions) == 3 else None
+    return Preprocessing(crop_ratio=224 / resized) if resized else None
+
+
+def _torchvision_convnext_images(tensors: Tensors) -> Preprocessing | None:
+    """By width and depth."""
+    width = tensors["stem.0.weight"].shape[:1] if "stem.0.weight" in tensors else ()
+    deep = "stages.2.blocks.9.gamma" in tensors
+    resized = {((96,), False): 236, ((96,), True): 230, ((128,), True): 232, ((192,), True): 232}.get((width, deep))
+    return Preprocessing(crop_ratio=224 / resized) if resized else None
+
+
 SCHEMES = (
     Scheme("the original ViT releases", r"(.*/)?embedding/kernel", _FLAX_VIT, _flax_layout),
     Scheme(
@@ -364,8 +386,14 @@ SCHEMES = (
         _HUGGINGFACE_RESNET,
         _huggingface_resnet,
     ),
-    Scheme("torchvision, ViT", r"encoder\.pos_embedding", _TORCHVISION_VIT),
-    Scheme("torchvision, ConvNeXt", r"features\.1\.0\.layer_scale", _TORCHVISION_CONVNEXT, _torchvision_convnext),
+    Scheme("torchvision, ViT", r"encoder\.pos_embedding", _TORCHVISION_VIT, preprocessing=_torchvision_vit_images),
+    Scheme(
+        "torchvision, ConvNeXt",
+        r"features\.1\.0\.layer_scale",
+        _TORCHVISION_CONVNEXT,
+        _torchvision_convnext,
+        _torchvision_convnext_images,
+    ),
     Scheme("the original DINOv2 releases", r"mask_token", _DINOV2, _positions_of_patches),
     Scheme("the original DeiT III releases", r"blocks\.0\.gamma_1", _DEIT3),
     Scheme("the original ConvNeXt releases", r"downsample_layers\.0\.0\.weight", _CONVNEXT),

@@ -1,8 +1,10 @@
 """Reading and writing files of weights."""
 
+import dataclasses
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -62,21 +64,55 @@ def test_floats_of_16_bits_become_float32(dtype, tmp_path):
         ({"state_dict": "model"}, "took 'state_dict'"),
         ({"model": "model", "model_ema": "ema"}, "took 'model_ema' and left model"),
         ({"model": {"state_dict": "model"}}, "took 'model'"),
+        ({"net": "model", "epoch": 3}, "took 'net' and left epoch"),
+        ({"params": {"model": "model"}}, "took 'params'"),
+        ({"teacher": "model"}, "took 'teacher'"),
     ],
 )
 def test_wrapped_weights_are_found(wrapped, note):
-    from pathlib import Path
-
     from imagenet_repro.pretrained import files
 
     def fill(value):
         if isinstance(value, dict):
             return {key: fill(entry) for key, entry in value.items()}
+        if isinstance(value, int):
+            return value
         return {"module._orig_mod.weight": np.zeros(3), "module._orig_mod.bias": np.zeros(3)}
 
     arrays, notes = files._unwrap(fill(wrapped), Path("x"))
     assert list(arrays) == ["weight", "bias"]
     assert note in notes
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"weights": {"a": np.zeros(3)}, "epoch": 3}, "it has the keys 'weights', 'epoch', and tensors may be under"),
+        ({"teacher": {"a": np.zeros(3)}, "student": {"a": np.zeros(3)}}, "it has the keys 'teacher', 'student'"),
+        ([np.zeros(3)], "it is a list, not a dictionary"),
+        ({}, "it is empty"),
+        ({1: np.zeros(3), "1": np.ones(3)}, "has two tensors '1'"),
+    ],
+)
+def test_what_is_there_is_said_where_no_weights_are(value, message):
+    from imagenet_repro.pretrained import files
+
+    with pytest.raises(UserError, match=message):
+        files._unwrap(value, Path("x"))
+
+
+def test_options_of_numpy_are_written_and_others_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    model = models.abstract("vit_tiny_patch16", 3, depth=1)
+    pretrained.load_torch(model, {name: np.zeros(shape, np.float32) for name, shape in shapes(model).items()})
+    options = {"depth": np.int64(1), "image_size": np.int32(224)}
+    model.origin = dataclasses.replace(model.origin, options=options)
+    pretrained.write(model, path)
+    origin = pretrained.read(path).origin
+    assert (origin.num_classes, origin.options) == (3, {"depth": 1, "image_size": 224})
+    model.origin = dataclasses.replace(model.origin, options={"depth": object()})
+    with pytest.raises(UserError, match=r"a\.safetensors: the network's options .* cannot be written"):
+        pretrained.write(model, path)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
+from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.pretrained import names, tensors
 
 
@@ -127,3 +128,24 @@ def test_a_tensor_whole_and_in_parts_is_refused():
 
 def test_what_is_dropped_is_told():
     assert names.convert(PATCHES | {"pooler.dense.weight": np.zeros(3)}).dropped == ("pooler.dense.weight",)
+
+
+@pytest.mark.parametrize(("width", "patch", "resized"), [(768, 16, 256), (768, 32, 256), (1024, 16, 242)])
+def test_images_of_torchvisions_vit(width, patch, resized):
+    given = {
+        "encoder.pos_embedding": np.zeros((1, (224 // patch) ** 2 + 1, width)),
+        "conv_proj.weight": np.zeros((width, 3, patch, patch)),
+    }
+    found = names.convert(given)
+    assert found.scheme.preprocessing(found.tensors) == Preprocessing(crop_ratio=224 / resized)
+    given["encoder.pos_embedding"] = np.zeros((1, 577, width))
+    found = names.convert(given)
+    assert found.scheme.preprocessing(found.tensors) is None
+
+
+@pytest.mark.parametrize(("width", "last", "resized"), [(96, 8, 236), (96, 26, 230), (128, 26, 232), (192, 26, 232)])
+def test_images_of_torchvisions_convnext(width, last, resized):
+    blocks = {f"features.5.{i}.layer_scale": np.zeros((384, 1, 1)) for i in range(last + 1)}
+    stem = {"features.0.0.weight": np.zeros((width, 3, 4, 4)), "features.1.0.layer_scale": np.zeros((width, 1, 1))}
+    found = names.convert(stem | blocks)
+    assert found.scheme.preprocessing(found.tensors) == Preprocessing(crop_ratio=224 / resized)
