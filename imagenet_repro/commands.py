@@ -531,6 +531,7 @@ def evaluate_weights(
     name, options = _network_of(weights, name, options)
     preprocessing = weights.preprocessing or models.spec(name).preprocessing
     config = cfg.replace(_evaluation_config(name, options, preprocessing), {f"data.{k}": v for k, v in data.items()})
+    config = _at_its_size(config)
     start_devices()
     split = sources.open_split(config.data, config.data.eval_split)
     system = System.create(config, split.num_classes, weights, drop_background=drop_background)
@@ -542,26 +543,40 @@ def evaluate_weights(
     evaluator = evaluation.Evaluator(config, system.network, system.spread, split)
     rates, kept = evaluator.predict(system.initial_state(), source)
     if jax.process_index() == 0:
-        crop = f"{config.data.eval_image_size or config.data.image_size} px, {config.eval_crop}"
-        print(f"{name}, {split.name} {split.split}, {crop}: {rates}")
+        colours = f"mean {config.augment.mean}, std {config.augment.std}"
+        images = f"{config.data.eval_image_size or config.data.image_size} px, {config.eval_crop}, {colours}"
+        print(f"{name}, {split.name} {split.split}, {images}: {rates}")
         if out:
             predictions.save(Path(out), kept)
     return EXIT_FINISHED
 
 
+def _at_its_size(config: cfg.Config) -> cfg.Config:
+    """Positions are learned for the size that is evaluated, where nobody says another: they are resized only once."""
+    model = config.model
+    if "image_size" in model.options or "image_size" not in models.spec(model.name).options:
+        return config
+    size = config.data.eval_image_size or config.data.image_size
+    return dataclasses.replace(config, model=dataclasses.replace(model, options=model.options | {"image_size": size}))
+
+
 def _network_of(weights: pretrained.Weights, name: str, options: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
-    """The network that was asked for, else the one that the file says."""
+    """The network that was asked for, else the one that the file says, with its options but for those asked for."""
     if not name and weights.origin is None:
         raise UserError(
             f"{weights.path} does not say of which network it is: --model=NAME (`main.py models` lists all)"
         )
-    if weights.origin is None or (name and name != weights.origin.name):
+    stated = weights.origin
+    if stated is None or (name and stated.name not in (*models.names(), *models.aliases())):
         return name, options or {}
-    return weights.origin.name, weights.origin.options if options is None else options
+    if name and models.spec(name) is not models.spec(stated.name):
+        return name, options or {}  # `pretrained.load` refuses it
+    return stated.name, stated.options | (options or {})
 
 
 def _evaluation_config(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> cfg.Config:
-    crop = {"name": "center", "ratio": preprocessing.crop_ratio}
+    squash = preprocessing.crop == "squash"
+    crop = {"name": "squash"} if squash else {"name": "center", "ratio": preprocessing.crop_ratio}
     return cfg.resolve(
         {
             "precision": "float32",
@@ -599,18 +614,20 @@ def export(workdir: str, *, which: str, out: str) -> int:
     kind = "averaged weights" if config.ema_decay else "weights"
     print(f"{out}: {kind} of {config.model.name} at step {found.step:,}, {trained.num_classes:,} classes")
     if preprocessing is None:
-        print(f"  without preprocessing: the run evaluates with {config.eval_crop}, and a file can only say 'center'")
+        crop = config.eval_crop
+        print(f"  without preprocessing: the run evaluates with {crop}, and a file can only say 'center' or 'squash'")
     return EXIT_FINISHED
 
 
 def _preprocessing_of(config: cfg.Config) -> Preprocessing | None:
-    """How a run prepares the images that it is evaluated on; None where that is no resizing and central crop."""
+    """How a run prepares the images that it is evaluated on; None where a file cannot say it."""
     crop = config.eval_crop
-    if not isinstance(crop, cfg.CenterCrop) or crop.kernel == "area":
+    if not isinstance(crop, cfg.CenterCrop | cfg.SquashCrop) or crop.kernel == "area":
         return None
     size = config.data.eval_image_size or config.data.image_size
     colour = config.augment
-    return Preprocessing(size, crop.ratio, crop.kernel, colour.mean, colour.std, antialias=crop.antialias)
+    ratio = crop.ratio if isinstance(crop, cfg.CenterCrop) else 1.0
+    return Preprocessing(size, ratio, crop.kernel, colour.mean, colour.std, crop.antialias, crop.name)
 
 
 # --- prepare ---------------------------------------------------------------------------------------------------

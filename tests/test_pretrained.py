@@ -133,3 +133,63 @@ def test_other_float_types_become_float32(model):
     weights = {name: array.astype(np.float16) for name, array in pretrained.to_torch(model).items()}
     loaded = pretrained.load_torch(empty_model(), weights)
     assert loaded.conv1.weight[...].dtype == jnp.float32
+
+
+class Tensor:
+    """As much of a tensor of PyTorch as is asked for."""
+
+    def __init__(self, array, dtype="float32", *, needs=("detach",), **attributes):
+        self.array, self.dtype, self.needs = array, f"torch.{dtype}", set(needs)
+        self.is_meta, self.layout, self.is_quantized = False, "torch.strided", False
+        vars(self).update(attributes)
+
+    def _without(self, need, dtype=None):
+        return Tensor(self.array, dtype or self.dtype.removeprefix("torch."), needs=self.needs - {need})
+
+    def detach(self):
+        return self._without("detach")
+
+    def cpu(self):
+        return self._without("cpu")
+
+    def float(self):
+        return self._without("float", "float32")
+
+    def numpy(self):
+        if self.needs:
+            raise RuntimeError(f"call {self.needs} first")
+        return self.array
+
+    def __array__(self, *_, **__):
+        raise AssertionError("PyTorch's own conversion knows neither gradients nor bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "needs"),
+    [("float32", ["detach"]), ("float32", ["detach", "cpu"]), ("bfloat16", ["detach", "float"])],
+)
+def test_tensors_of_pytorch_are_taken_as_they_are(model, dtype, needs):
+    weights = pretrained.to_torch(model)
+    given = {name: Tensor(array, dtype, needs=needs) for name, array in weights.items()}
+    loaded = pretrained.load_torch(empty_model(), given)
+    for name, array in pretrained.to_torch(loaded).items():
+        np.testing.assert_array_equal(array, weights[name])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (Tensor(None, is_meta=True), "is on the device 'meta'"),
+        (Tensor(None, layout="torch.sparse_coo"), "is sparse or quantised"),
+        (Tensor(None, "qint8", is_quantized=True), "is sparse or quantised"),
+        (Tensor(None, "float8_e4m3fn"), "is of the type float8_e4m3fn"),
+        (Tensor(np.zeros(10), needs=["strange"]), "cannot be made an array: call {'strange'} first"),
+        (np.zeros(10, np.complex64), "is of the type complex64"),
+        (np.array(["a"] * 10), "is of the type <U1"),
+        ({"a": 1}, "is of the type object"),
+        ([[1.0], [1.0, 2.0]], "cannot be made an array"),
+    ],
+)
+def test_what_has_no_numbers_is_named(model, tensor, message):
+    with pytest.raises(UserError, match=f"tensor 'fc.bias' {message}"):
+        pretrained.load_torch(empty_model(), pretrained.to_torch(model) | {"fc.bias": tensor})

@@ -65,13 +65,14 @@ def describe(name: str, measured: Measured | None = None) -> None:
     """Prints all that is known of one network: paper, reference, sizes, preprocessing, results, ours, and options."""
     spec, size, console = models.spec(name), sizes(name), Console(soft_wrap=True, highlight=False)
     p = spec.preprocessing
+    crop = "squashed" if p.crop == "squash" else f"crop ratio {p.crop_ratio:g}"
     lines = [
         ("network", f"{name}: {spec.title} ({spec.year})" + (f"; {spec.entry}" if spec.entry else "")),
         ("paper", spec.paper),
         ("as in", spec.reference),
         ("parameters", f"{size.parameters:,}"),
         ("multiply-adds", f"{quantity(size.multiply_adds)} at {p.image_size} px"),
-        ("images", f"{p.image_size} px, crop ratio {p.crop_ratio:g}, {p.kernel}, mean {p.mean}, std {p.std}"),
+        ("images", f"{p.image_size} px, {crop}, {p.kernel}, mean {p.mean}, std {p.std}"),
         *(("published", _published_text(result)) for result in spec.published),
         *([("ours", f"top-1 {measured.top1:.2f} %, top-5 {measured.top5:.2f} % error")] if measured else []),
         ("options", ", ".join(f"{option}={default!r}" for option, default in spec.options.items()) or "none"),

@@ -314,8 +314,10 @@ def _v2(
         reference=f"timm:tf_efficientnetv2_{name.lower()}",
         builder=functools.partial(EfficientNet, dropout=dropout),
         sizes=(v2_stages(repeats, features), features[0], 1280, 0.1),
-        # The whole image, its sides made equal, since the size is at least 320.
-        preprocessing=Preprocessing(image_size, 1.0, "bicubic", half, half),
+        # As timm evaluates them: all but S on the whole image, its sides made equal; S on the central square of it.
+        preprocessing=Preprocessing(
+            image_size, 1.0, "bicubic", half, half, crop="center" if name == "S" else "squash"
+        ),
         published=published,
     )
 

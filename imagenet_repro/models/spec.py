@@ -23,6 +23,8 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     antialias: bool = True  # the kernel widens when shrinking, as Pillow's does
+    # center: the shorter side is resized, and the central square of it taken; squash: the whole image is made square.
+    crop: Literal["center", "squash"] = "center"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Puts the weights of a file into a model that need not be quite theirs: other classes, another grid of patches."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
@@ -59,6 +60,7 @@ def load(model: Network, weights: str | Path | Weights, *, drop_background: bool
     """
     if not isinstance(weights, Weights):
         weights = read(weights)
+    options = _check_origin(model.origin, weights)
     fit = _Fit(model, weights)
     if drop_background:
         fit.drop_background()
@@ -70,7 +72,29 @@ def load(model: Network, weights: str | Path | Weights, *, drop_background: bool
     except UserError as error:
         raise UserError(f"{weights.path}: {error}{suggestion(weights, model.origin)}") from error
     preprocessing = weights.preprocessing or models.spec(model.origin.name).preprocessing
-    return Report(weights.path, (*weights.notes, *fit.notes), fit.replaced, fit.left_out, preprocessing)
+    model.preprocessing = weights.preprocessing  # for `write`, unless it is told another
+    return Report(weights.path, (*weights.notes, *options, *fit.notes), fit.replaced, fit.left_out, preprocessing)
+
+
+_FREE = ("auxiliary", "image_size")  # options in which a file may differ: what they change is said elsewhere
+
+
+def _check_origin(origin: Origin, weights: Weights) -> tuple[str, ...]:
+    """Notes on what the file says of its network; UserError where it is another network than the model."""
+    stated = weights.origin
+    if stated is None:
+        return ()
+    if stated.name not in (*models.names(), *models.aliases()):
+        return (f"the file says that it is of '{stated.name}', which is no network here",)
+    spec = models.spec(stated.name)
+    if spec is not models.spec(origin.name):
+        raise UserError(
+            f"{weights.path} says that it is of {stated.name}, and the model is {origin.name}: build {stated.name},"
+            " or, to load it all the same, pass dataclasses.replace(pretrained.read(path), origin=None)"
+        )
+    theirs, ours = spec.options | stated.options, spec.options | origin.options
+    differ = [key for key in ours if key not in _FREE and "drop" not in key and theirs[key] != ours[key]]
+    return tuple(f"the file is of {key}={theirs[key]!r} and the model of {key}={ours[key]!r}" for key in differ)
 
 
 class _Fit:
@@ -105,7 +129,7 @@ class _Fit:
         """Interpolates learned positions where the grid of patches differs."""
         name = "pos_embed"
         array, shape = self.given.get(name), self.expected.get(name)
-        if array is None or shape in (None, array.shape) or array.ndim != 3 or array.shape[2] != shape[2]:
+        if array is None or shape in (None, array.shape) or array.ndim != 3 or array.shape[::2] != (1, shape[2]):
             return
         side = math.isqrt(max(array.shape[1] - self.model.positioned, 0))
         if side == 0 or side**2 + self.model.positioned != array.shape[1]:
@@ -214,23 +238,48 @@ def suggestion(weights: Weights, origin: Origin) -> str:
         about = weights.origin
         return f". The file says that it is of {about.name}, {about.num_classes} classes, options {about.options}"
     given = {name: array.shape for name, array in weights.tensors.items() if not name.endswith(tensors.IGNORED)}
-    if _likeness(given, origin.name) > 0.9:
+    own = _shapes(origin.name, origin.num_classes, origin.options)
+    if len(given.items() & own.items()) > 0.9 * max(len(given), len(own)):
         return ""
+    if len(given.keys() & own.keys()) >= 0.5 * len(given):
+        alike, builder = 1.0, _family(origin.name)  # the others need not be traced, which takes seconds
+    else:
+        alike, builder = max(
+            ((_likeness(given, name, names_alone=True), builder) for builder, name in _firsts().items()),
+            key=lambda found: found[0],
+        )
+    candidates = [name for name in models.names() if _family(name) == builder] if alike >= 0.1 else []
+    likeness, best = max(((_likeness(given, name), name) for name in candidates), default=(0.0, ""))
+    if likeness >= 0.5 and best != origin.name:
+        return f". Its tensors are most like those of {best} ({100 * likeness:.0f} % have its names and shapes)"
+    if len(given.keys() & own.keys()) >= 0.5 * len(own):
+        return ""  # it is of this network as far as names say
+    return ". No network here has tensors like those"
+
+
+def _family(name: str) -> Any:
+    """The builder of a network, whatever options it is a `partial` with."""
+    builder = models.spec(name).builder
+    return getattr(builder, "func", builder)
+
+
+def _firsts() -> dict[Any, str]:
+    """The first network of each builder."""
     firsts: dict[Any, str] = {}
     for name in models.names():
-        firsts.setdefault(models.spec(name).builder, name)
-    builder = max(firsts, key=lambda builder: _likeness(dict.fromkeys(given), firsts[builder], names_alone=True))
-    candidates = [name for name in models.names() if models.spec(name).builder == builder]
-    likeness, best = max((_likeness(given, name), name) for name in candidates)
-    if likeness < 0.5 or best == origin.name:
-        return ". No network here has tensors like those"
-    return f". Its tensors are most like those of {best} ({100 * likeness:.0f} % have its names and shapes)"
+        firsts.setdefault(_family(name), name)
+    return firsts
 
 
 def _likeness(given: Mapping[str, Any], network: str, names_alone: bool = False) -> float:
-    """Share of both sides' tensors that are common to them."""
-    expected: Mapping[str, Any] = _shapes(network, 1000, {})
+    """Share of both sides' tensors that are common to them; of names, how many of the network's are there."""
+    expected = _published_shapes(network)
     if names_alone:
-        expected = dict.fromkeys(expected)
-    common = len(given.items() & expected.items())
-    return common / max(len(given), len(expected), 1)
+        return len(given.keys() & expected.keys()) / max(min(len(given), len(expected)), 1)
+    return len(given.items() & expected.items()) / max(len(given), len(expected), 1)
+
+
+@functools.cache
+def _published_shapes(network: str) -> Mapping[str, tuple[int, ...]]:
+    """The shapes with 1,000 classes; tracing a deep network takes a second."""
+    return _shapes(network, 1000, {})

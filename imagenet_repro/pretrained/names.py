@@ -6,13 +6,15 @@ reference. A scheme is known by a tensor that no other has. Where one tensor of 
 keys and values of an attention, both inputs of a SwiGLU), the rule names their places: `qkv.weight|0` is the first.
 """
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.models.spec import Preprocessing
 
 Tensors = Mapping[str, np.ndarray]
 Rules = tuple[tuple[str, str], ...]
@@ -27,37 +29,86 @@ class Scheme:
     marker: str  # regular expression that a tensor's whole name matches in this scheme alone
     rules: Rules  # (regular expression of a whole name, its replacement); the first that matches counts
     prepare: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = dict  # before the rules: all but renaming
+    # How its publisher prepares images, of the tensors under our names; None where that is not sure.
+    preprocessing: Callable[[Tensors], Preprocessing | None] = lambda tensors: None
 
 
-def convert(tensors: Tensors) -> tuple[dict[str, np.ndarray], str | None]:
-    """The tensors under our names, and the title of the scheme that they came in; None where they had our names.
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """Tensors under our names.
+
+    Attributes:
+      tensors: by our names.
+      scheme: that they came in; None: they had our names.
+      dropped: what no network here has any use for, by the scheme's names.
+    """
+
+    tensors: dict[str, np.ndarray]
+    scheme: Scheme | None = None
+    dropped: tuple[str, ...] = ()
+
+
+def convert(tensors: Tensors) -> Converted:
+    """The tensors under our names.
 
     Arrays are in PyTorch's layout already, but for those of the original ViT releases.
 
     Raises:
-      UserError: a part of a tensor is missing.
+      UserError: a part of a tensor is missing, a tensor's shape is not what its name promises, or two of them become
+        one.
     """
     for scheme in SCHEMES:
         if any(re.fullmatch(scheme.marker, name) for name in tensors):
-            return _convert(tensors, scheme), scheme.title
-    return dict(tensors), None
+            return _convert(tensors, scheme)
+    return Converted(dict(tensors))
 
 
-def _convert(tensors: Tensors, scheme: Scheme) -> dict[str, np.ndarray]:
-    renamed = {}
+def _convert(tensors: Tensors, scheme: Scheme) -> Converted:
+    prepared = scheme.prepare(dict(tensors))
+    new_names = {name: _rename(name, scheme.rules) for name in prepared}
+    dropped = tuple(name for name, new in new_names.items() if new == DROPPED)
+    renamed = _unique((name, new, prepared[name]) for name, new in new_names.items() if new != DROPPED)
     parts: dict[str, dict[int, np.ndarray]] = {}
-    for name, array in scheme.prepare(dict(tensors)).items():
-        new, _, place = _rename(name, scheme.rules).partition("|")
-        if place:
-            parts.setdefault(new, {})[int(place)] = array
-        elif new != DROPPED:
-            renamed[new] = array
-    for new, arrays in parts.items():
-        count = 3 if ".qkv." in new else 2
-        if sorted(arrays) != list(range(count)):
-            raise UserError(f"of the {count} parts of the tensor '{new}', the weights have only {len(arrays)}")
-        renamed[new] = np.concatenate([arrays[place] for place in range(count)])
+    for name in [name for name in renamed if "|" in name]:
+        whole, _, place = name.partition("|")
+        parts.setdefault(whole, {})[int(place)] = renamed.pop(name)
+    for whole, arrays in parts.items():
+        if whole in renamed:
+            raise UserError(f"the weights have the tensor '{whole}' both whole and in parts; leave one of them out")
+        renamed[whole] = _joined(whole, arrays)
+    return Converted(renamed, scheme, dropped)
+
+
+def _joined(name: str, parts: Mapping[int, np.ndarray]) -> np.ndarray:
+    """The tensor of which the weights have parts."""
+    count = 3 if ".qkv." in name else 2
+    if sorted(parts) != list(range(count)):
+        raise UserError(f"of the {count} parts of the tensor '{name}', the weights have only {len(parts)}")
+    with _naming(name, *(parts[place] for place in range(count))):
+        return np.concatenate([parts[place] for place in range(count)])
+
+
+def _unique(tensors: Iterable[tuple[str, str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays by their new names, of (name, new name, array); UserError where two have the same new name."""
+    renamed, olds = {}, {}
+    for name, new, array in tensors:
+        if new in renamed:
+            raise UserError(
+                f"the tensors '{olds[new]}' and '{name}' of the weights are both '{new}' here; leave one of them out"
+            )
+        renamed[new], olds[new] = array, name
     return renamed
+
+
+@contextlib.contextmanager
+def _naming(name: str, *arrays: np.ndarray) -> Iterator[None]:
+    """What NumPy says of arrays that have not the shape which their name promises becomes a UserError."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError) as error:
+        found = ", ".join(str(np.shape(array)) for array in arrays)
+        several = f"parts of the shapes {found}" if len(arrays) > 1 else f"the shape {found}"
+        raise UserError(f"tensor '{name}' has {several}, which no network has ({error})") from error
 
 
 def _rename(name: str, rules: Rules) -> str:
@@ -73,18 +124,25 @@ def _rename(name: str, rules: Rules) -> str:
 
 def _flax_layout(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Flax's arrays in PyTorch's layout: kernels [out, in] or [out, in, height, width], heads merged, blocks apart."""
-    names = {re.sub(r"^(opt/target/|params/img/|params/)", "", name): array for name, array in tensors.items()}
-    separate = {}
-    for name, array in names.items():
+    separate = []
+    for old, array in tensors.items():
+        name = re.sub(r"^(opt/target/|params/img/|params/)", "", old)
         if not name.startswith("Transformer/encoderblock/"):
-            separate[name] = array
+            separate.append((old, name, array))
             continue
-        for index, one in enumerate(array):  # big_vision stacks equal blocks along a first axis
-            separate[name.replace("encoderblock/", f"encoderblock_{index}/")] = one
-    return {name: _torch_layout(name, array) for name, array in separate.items()}
+        with _naming(old, array):  # big_vision stacks equal blocks along a first axis
+            blocks = list(array)
+        for index, one in enumerate(blocks):
+            separate.append((old, name.replace("encoderblock/", f"encoderblock_{index}/"), one))
+    return {name: _torch_layout(name, array) for name, array in _unique(separate).items()}
 
 
 def _torch_layout(name: str, array: np.ndarray) -> np.ndarray:
+    with _naming(name, array):
+        return _turned(name, array)
+
+
+def _turned(name: str, array: np.ndarray) -> np.ndarray:
     if re.search(r"/(query|key|value)/bias$", name):
         return array.reshape(-1)
     if re.search(r"/(query|key|value)/kernel$", name):  # [in, heads, features of a head]
@@ -103,14 +161,22 @@ def _positions_of_patches(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarra
     token, positions, registers = (prefix + name for name in names)
     positions = positions.replace("pos_embed", "position_embeddings") if prefix else positions
     if {token, positions, registers} <= tensors.keys():  # whichever is missing is named later
-        tensors[token] = tensors[token] + tensors[positions][:, :1]
-        tensors[positions] = tensors[positions][:, 1:]
+        with _naming(positions, tensors[positions]):
+            one, rest = tensors[positions][:, :1], tensors[positions][:, 1:]
+        with _naming(token, tensors[token]):
+            summed = tensors[token] + one
+        if summed.shape != tensors[token].shape:  # positions of another width would be broadcast
+            raise UserError(
+                f"tensor '{token}' has the shape {tensors[token].shape}, and '{positions}', whose first is added to"
+                f" it, {tensors[positions].shape}"
+            )
+        tensors[token], tensors[positions] = summed, rest
     return tensors
 
 
 def _huggingface_vit(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     pattern = r"^(vit|deit|dinov2|dinov2_with_registers)\."
-    return _positions_of_patches({re.sub(pattern, "", name): array for name, array in tensors.items()})
+    return _positions_of_patches(_unique((name, re.sub(pattern, "", name), array) for name, array in tensors.items()))
 
 
 _FLAX_BLOCK = r"Transformer/encoderblock_(\d+)/"
@@ -193,22 +259,20 @@ _DEIT3: Rules = ((r"(blocks\.\d+)\.gamma_([12])", r"\1.ls\2.gamma"),)
 
 
 def _without_prefix(prefix: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    return lambda tensors: {name.removeprefix(prefix): array for name, array in tensors.items()}
+    return lambda tensors: _unique((name, name.removeprefix(prefix), array) for name, array in tensors.items())
 
 
 def _torchvision_convnext(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """torchvision alternates: features 1, 3, 5 and 7 are the stages, 2, 4 and 6 what lies between."""
-    renamed = {}
-    for name, array in tensors.items():
-        part = re.match(r"features\.(\d)\.(.+)", name)
-        number = int(part[1]) if part else 0
-        if number % 2:
-            renamed[f"stages.{number // 2}.blocks.{part[2]}"] = array
-        elif number:
-            renamed[f"stages.{number // 2}.downsample.{part[2]}"] = array
-        else:
-            renamed[name] = array
-    return renamed
+
+    def ours(name: str) -> str:
+        part = re.match(r"features\.([1-9])\.(.+)", name)
+        if part is None:
+            return name
+        stage, between = divmod(int(part[1]), 2)
+        return f"stages.{stage}.{'blocks' if between else 'downsample'}.{part[2]}"
+
+    return _unique((name, ours(name), array) for name, array in tensors.items())
 
 
 _CONVNEXT: Rules = (
@@ -253,11 +317,11 @@ def _huggingface_resnet(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]
         kind = "conv" if match[2] == "convolution" else "bn"
         return f".{kind}{int(match[1]) + 1}."
 
-    renamed = {}
-    for name, array in tensors.items():
+    def ours(name: str) -> str:
         new = re.sub(r"^encoder\.stages\.(\d)\.layers\.(\d+)\.", count_from_one, name.removeprefix("resnet."))
-        renamed[re.sub(r"\.layer\.(\d)\.(convolution|normalization)\.", convolution, new)] = array
-    return renamed
+        return re.sub(r"\.layer\.(\d)\.(convolution|normalization)\.", convolution, new)
+
+    return _unique((name, ours(name), array) for name, array in tensors.items())
 
 
 _HUGGINGFACE_RESNET: Rules = (
@@ -271,8 +335,10 @@ _HUGGINGFACE_RESNET: Rules = (
 
 def _timm_vgg(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """timm has the hidden linear layers as convolutions over the last map of 7 x 7."""
-    hidden = [name for name in tensors if name.startswith("pre_logits.") and name.endswith(".weight")]
-    return tensors | {name: tensors[name].reshape(len(tensors[name]), -1) for name in hidden}
+    for name in [name for name in tensors if name.startswith("pre_logits.") and name.endswith(".weight")]:
+        with _naming(name, tensors[name]):
+            tensors[name] = tensors[name].reshape(len(tensors[name]), -1)
+    return tensors
 
 
 _TIMM_VGG: Rules = (
@@ -280,6 +346,25 @@ _TIMM_VGG: Rules = (
     (r"pre_logits\.fc2\.(.+)", r"classifier.3.\1"),
     (r"head\.fc\.(.+)", r"classifier.6.\1"),
 )
+
+# --- how torchvision prepares images for its IMAGENET1K_V1 weights: bilinear, to these shorter sides ----------------
+
+
+def _torchvision_vit_images(tensors: Tensors) -> Preprocessing | None:
+    """By width and patch; of 224 pixels alone, since the others (SWAG) are of several sizes."""
+    kernel, positions = (tensors[n].shape if n in tensors else () for n in ("patch_embed.proj.weight", "pos_embed"))
+    known = {(768, 16, 197): 256, (768, 32, 50): 256, (1024, 16, 197): 242, (1024, 32, 50): 256}
+    resized = known.get((kernel[0], kernel[-1], positions[1])) if kernel and len(positions) == 3 else None
+    return Preprocessing(crop_ratio=224 / resized) if resized else None
+
+
+def _torchvision_convnext_images(tensors: Tensors) -> Preprocessing | None:
+    """By width and depth."""
+    width = tensors["stem.0.weight"].shape[:1] if "stem.0.weight" in tensors else ()
+    deep = "stages.2.blocks.9.gamma" in tensors
+    resized = {((96,), False): 236, ((96,), True): 230, ((128,), True): 232, ((192,), True): 232}.get((width, deep))
+    return Preprocessing(crop_ratio=224 / resized) if resized else None
+
 
 SCHEMES = (
     Scheme("the original ViT releases", r"(.*/)?embedding/kernel", _FLAX_VIT, _flax_layout),
@@ -301,8 +386,14 @@ SCHEMES = (
         _HUGGINGFACE_RESNET,
         _huggingface_resnet,
     ),
-    Scheme("torchvision, ViT", r"encoder\.pos_embedding", _TORCHVISION_VIT),
-    Scheme("torchvision, ConvNeXt", r"features\.1\.0\.layer_scale", _TORCHVISION_CONVNEXT, _torchvision_convnext),
+    Scheme("torchvision, ViT", r"encoder\.pos_embedding", _TORCHVISION_VIT, preprocessing=_torchvision_vit_images),
+    Scheme(
+        "torchvision, ConvNeXt",
+        r"features\.1\.0\.layer_scale",
+        _TORCHVISION_CONVNEXT,
+        _torchvision_convnext,
+        _torchvision_convnext_images,
+    ),
     Scheme("the original DINOv2 releases", r"mask_token", _DINOV2, _positions_of_patches),
     Scheme("the original DeiT III releases", r"blocks\.0\.gamma_1", _DEIT3),
     Scheme("the original ConvNeXt releases", r"downsample_layers\.0\.0\.weight", _CONVNEXT),

@@ -11,6 +11,7 @@ import collections
 import io
 import math
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -35,6 +36,8 @@ _DTYPES = {
     "BoolStorage": np.bool_,
 }
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what torch.save pickled first until PyTorch 1.6
+_LINE = 2**16  # bytes of a text operation at most
+_EXPANDED = 2**24  # numbers in one expanded tensor at most, so that a small file cannot ask for all memory
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: lengths of its name and of its extra field
 
 
@@ -66,7 +69,8 @@ class _RebuildTensor:
         if not isinstance(storage, _Storage) or not numbers or len(size) != len(stride):
             raise pickle.UnpicklingError("a tensor is not described as PyTorch does")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if math.prod(size) > storage.numel or (math.prod(size) and last >= storage.numel):
+        count = math.prod(size)  # an expanded tensor shows the same numbers again: it has more than its storage
+        if (count and last >= storage.numel) or count > max(storage.numel, _EXPANDED):
             raise pickle.UnpicklingError(f"a tensor of size {size} reaches beyond its storage '{storage.key}'")
         return _Tensor(storage, offset, size, stride)
 
@@ -123,6 +127,42 @@ class _Unpickler(pickle.Unpickler):
         return self.storages.setdefault(str(key), _Storage(np.dtype(_DTYPES[dtype]), str(key), numel))
 
 
+class _Bounded:
+    """A file of which no more is asked than it has, before any room is made for it."""
+
+    def __init__(self, file: io.BufferedIOBase):
+        self._file, start = file, file.tell()
+        self._end = file.seek(0, io.SEEK_END)
+        file.seek(start)
+
+    def read(self, count: int) -> bytes:
+        if count > self._end - self._file.tell():
+            raise pickle.UnpicklingError(f"{count:,} bytes are announced that are not there")
+        return self._file.read(count)
+
+    def readline(self) -> bytes:
+        return self._file.readline(_LINE)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _load(file: io.BufferedIOBase, path: Path) -> tuple[Any, dict[str, _Storage]]:
+    """The value of the next pickle in a file, and the storages that it names; the file is then behind it.
+
+    Python's unpickler makes room for as many entries as a memo's index or a text's length says. The operations are
+    gone through first, without doing any, so that a file can ask for no more than its own size.
+    """
+    start = file.tell()
+    for number, (operation, argument, _) in enumerate(pickletools.genops(_Bounded(file))):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= number:
+            raise pickle.UnpicklingError(f"its memo begins at {argument:,}")
+    end = file.tell()
+    file.seek(start)
+    unpickler = _Unpickler(io.BytesIO(file.read(end - start)), path)
+    return unpickler.load(), unpickler.storages
+
+
 def read_zip(path: Path) -> Any:
     """What `torch.save` wrote since PyTorch 1.6, its tensors as read-only arrays over the file.
 
@@ -133,12 +173,11 @@ def read_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
         _check_stored(members["data.pkl"])
-        unpickler = _Unpickler(io.BytesIO(archive.read(members["data.pkl"])), path)
-        value = unpickler.load()
+        value, storages = _load(io.BytesIO(archive.read(members["data.pkl"])), path)
         big = "byteorder" in members and archive.read(members["byteorder"]) == b"big"
     arrays = {}
     with path.open("rb") as file:
-        for key, storage in unpickler.storages.items():
+        for key, storage in storages.items():
             info = members[f"data/{key}"]
             _check_stored(info)
             if info.file_size < storage.numel * storage.dtype.itemsize:
@@ -157,16 +196,15 @@ def _check_stored(info: zipfile.ZipInfo) -> None:
 def read_legacy(path: Path) -> Any:
     """What `torch.save` wrote before PyTorch 1.6; otherwise as `read_zip`."""
     with path.open("rb") as file:
-        magic, _, system = (_Unpickler(file, path).load() for _ in range(3))
+        magic, _, system = (_load(file, path)[0] for _ in range(3))
         if magic != _LEGACY_MAGIC:
             raise pickle.UnpicklingError("it is a pickle, but not one of torch.save")
-        unpickler = _Unpickler(file, path)
-        value = unpickler.load()
-        keys = _Unpickler(file, path).load()
+        value, storages = _load(file, path)
+        keys, _ = _load(file, path)
         big = not system["little_endian"]
         arrays = {}
         for key in map(str, keys):
-            storage = unpickler.storages[key]
+            storage = storages[key]
             (numel,) = struct.unpack(">q" if big else "<q", file.read(8))
             if numel != storage.numel:
                 raise pickle.UnpicklingError(f"storage '{key}' holds {numel} numbers, not {storage.numel}")

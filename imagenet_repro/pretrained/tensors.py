@@ -6,9 +6,10 @@ layer's `torch_axes` says which of our axes PyTorch has first, second and so on.
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -33,14 +34,51 @@ def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(variable.shape[axis] for axis in axes) for name, variable, axes in _tensors(model)}
 
 
-def load_torch(model: Model, state_dict: Mapping[str, np.ndarray]) -> Model:
+def to_numpy(name: str, tensor: Any) -> np.ndarray:
+    """An array of numbers, of what NumPy, JAX or PyTorch has; PyTorch is not imported for it.
+
+    Args:
+      name: of the tensor, for messages.
+      tensor: anything that NumPy understands, or a tensor of PyTorch on any device, with or without a gradient.
+
+    Raises:
+      UserError: it holds no booleans, integers or floats, or has no numbers that could be read.
+    """
+    try:
+        array = np.asarray(_of_torch(name, tensor) if hasattr(tensor, "detach") else tensor)
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+        short = " ".join(str(error).split())[:200]
+        raise UserError(f"tensor '{name}' cannot be made an array: {short}; give its numbers as NumPy has them") from (
+            error
+        )
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in (np.bool_, np.integer, np.floating)):
+        raise UserError(f"tensor '{name}' is of the type {array.dtype}; weights are booleans, integers or floats")
+    return array
+
+
+def _of_torch(name: str, tensor: Any) -> Any:
+    """A tensor of PyTorch as NumPy's; where NumPy has no such type, as float32."""
+    layout, dtype = str(getattr(tensor, "layout", "torch.strided")), str(tensor.dtype).removeprefix("torch.")
+    if getattr(tensor, "is_meta", False):
+        raise UserError(f"tensor '{name}' is on the device 'meta' and has no numbers; load its weights first")
+    if layout != "torch.strided" or getattr(tensor, "is_quantized", False):
+        raise UserError(f"tensor '{name}' is sparse or quantised ({layout}, {dtype}); make it dense floats first")
+    if dtype.startswith(("float8", "float4")):
+        raise UserError(
+            f"tensor '{name}' is of the type {dtype}, whose scale is not known here; make it float32 first"
+        )
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if dtype == "bfloat16" else tensor).numpy()
+
+
+def load_torch(model: Model, state_dict: Mapping[str, Any]) -> Model:
     """Puts the reference's tensors into the model, in place, and returns it.
 
-    `state_dict` maps the reference's names to arrays in its layout (kernels [out, in, height, width], linear weights
-    [out, in]); `num_batches_tracked` is ignored. Raises UserError naming the first tensor that is missing, that the
-    model has no place for, or that has another shape; the model is then unchanged.
+    `state_dict` maps the reference's names to arrays or PyTorch's tensors in its layout (kernels [out, in, height,
+    width], linear weights [out, in]); `num_batches_tracked` is ignored. Raises UserError naming the first tensor that
+    is missing, that the model has no place for, that has another shape, or as `to_numpy`; the model is then unchanged.
     """
-    given = {name: np.asarray(array) for name, array in state_dict.items() if not name.endswith(IGNORED)}
+    given = {str(name): to_numpy(name, a) for name, a in state_dict.items() if not str(name).endswith(IGNORED)}
     tensors = sorted(_tensors(model), key=lambda tensor: tensor[0])
     arrays = [_to_ours(name, given, variable, axes) for name, variable, axes in tensors]
     names = [name for name, *_ in tensors]
@@ -64,7 +102,8 @@ def _to_ours(name: str, given: Mapping[str, np.ndarray], variable: nnx.Variable,
     expected = tuple(variable.shape[axis] for axis in axes)
     if given[name].shape != expected:
         raise UserError(f"tensor '{name}' has the shape {given[name].shape}; the model expects {expected}")
-    return np.ascontiguousarray(given[name].transpose(np.argsort(axes)), dtype=variable.dtype)
+    # A copy in any case: JAX would share the memory of an array that its owner, PyTorch say, may go on to change.
+    return np.array(given[name].transpose(np.argsort(axes)), dtype=variable.dtype, order="C")
 
 
 def to_torch(model: nnx.Module, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:

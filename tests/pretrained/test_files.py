@@ -1,6 +1,10 @@
 """Reading and writing files of weights."""
 
+import dataclasses
+import io
 import json
+import zipfile
+from pathlib import Path
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -60,21 +64,55 @@ def test_floats_of_16_bits_become_float32(dtype, tmp_path):
         ({"state_dict": "model"}, "took 'state_dict'"),
         ({"model": "model", "model_ema": "ema"}, "took 'model_ema' and left model"),
         ({"model": {"state_dict": "model"}}, "took 'model'"),
+        ({"net": "model", "epoch": 3}, "took 'net' and left epoch"),
+        ({"params": {"model": "model"}}, "took 'params'"),
+        ({"teacher": "model"}, "took 'teacher'"),
     ],
 )
 def test_wrapped_weights_are_found(wrapped, note):
-    from pathlib import Path
-
     from imagenet_repro.pretrained import files
 
     def fill(value):
         if isinstance(value, dict):
             return {key: fill(entry) for key, entry in value.items()}
+        if isinstance(value, int):
+            return value
         return {"module._orig_mod.weight": np.zeros(3), "module._orig_mod.bias": np.zeros(3)}
 
     arrays, notes = files._unwrap(fill(wrapped), Path("x"))
     assert list(arrays) == ["weight", "bias"]
     assert note in notes
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"weights": {"a": np.zeros(3)}, "epoch": 3}, "it has the keys 'weights', 'epoch', and tensors may be under"),
+        ({"teacher": {"a": np.zeros(3)}, "student": {"a": np.zeros(3)}}, "it has the keys 'teacher', 'student'"),
+        ([np.zeros(3)], "it is a list, not a dictionary"),
+        ({}, "it is empty"),
+        ({1: np.zeros(3), "1": np.ones(3)}, "has two tensors '1'"),
+    ],
+)
+def test_what_is_there_is_said_where_no_weights_are(value, message):
+    from imagenet_repro.pretrained import files
+
+    with pytest.raises(UserError, match=message):
+        files._unwrap(value, Path("x"))
+
+
+def test_options_of_numpy_are_written_and_others_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    model = models.abstract("vit_tiny_patch16", 3, depth=1)
+    pretrained.load_torch(model, {name: np.zeros(shape, np.float32) for name, shape in shapes(model).items()})
+    options = {"depth": np.int64(1), "image_size": np.int32(224)}
+    model.origin = dataclasses.replace(model.origin, options=options)
+    pretrained.write(model, path)
+    origin = pretrained.read(path).origin
+    assert (origin.num_classes, origin.options) == (3, {"depth": 1, "image_size": 224})
+    model.origin = dataclasses.replace(model.origin, options={"depth": object()})
+    with pytest.raises(UserError, match=r"a\.safetensors: the network's options .* cannot be written"):
+        pretrained.write(model, path)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +152,16 @@ def test_no_file_and_no_tensors(tmp_path):
 def test_metadata_that_cannot_be_understood(tmp_path):
     path = tmp_path / "weights.safetensors"
     arrays = {"weight": np.zeros(3, np.float32)}
-    for about in ("{", json.dumps({"name": "resnet18"}), json.dumps({"preprocessing": {"size": 3}})):
+    whole = {"name": "resnet18", "num_classes": 10, "options": {}, "preprocessing": None}
+    abouts = [{"name": "resnet18"}, {"preprocessing": {"size": 3}}, [], 5]
+    abouts += [whole | {"name": name} for name in (5, None, ["resnet18"])]
+    abouts += [whole | {"num_classes": "10"}, whole | {"options": None}, whole | {"options": []}]
+    images = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    wrong = [{"image_size": "224"}, {"mean": 0.5}, {"mean": [0.5]}, {"std": ["a", "b", "c"]}, {"kernel": 3}]
+    abouts += [whole | {"preprocessing": images | one} for one in (*wrong, {"unknown": 1})] + [
+        whole | {"preprocessing": 1}
+    ]
+    for about in ("{", *map(json.dumps, abouts)):
         safetensors.numpy.save_file(arrays, path, {"imagenet_repro": about})
         with pytest.raises(UserError, match="metadata 'imagenet_repro' cannot be understood"):
             pretrained.read(path)
@@ -124,6 +171,53 @@ def test_an_npz_with_python_objects_is_refused(tmp_path):
     np.savez(tmp_path / "objects.npz", a=np.array([{}], object))
     with pytest.raises(UserError, match="is damaged"):
         pretrained.read(tmp_path / "objects.npz")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(["text"]),
+        np.array([b"text"]),
+        np.zeros(3, np.complex64),
+        np.zeros(3, "datetime64[s]"),
+        np.zeros(3, [("a", np.float32), ("b", np.int8)]),
+    ],
+    ids=lambda array: array.dtype.kind,
+)
+def test_arrays_that_are_no_numbers_are_named(array, tmp_path):
+    np.savez(tmp_path / "a.npz", weight=array)
+    with pytest.raises(UserError, match=r"a\.npz: tensor 'weight' is of the type .*; weights are"):
+        pretrained.read(tmp_path / "a.npz")
+
+
+def test_numbers_of_other_types_are_read(tmp_path):
+    arrays = {
+        "a": np.array([True]),
+        "b": np.arange(3),
+        "c": np.zeros(2, np.float64),
+        "d": np.ones(2, ml_dtypes.bfloat16),
+    }
+    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    found = pretrained.read(tmp_path / "a.npz").tensors
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_npz_that_claims_more_than_it_has(compression, tmp_path):
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", compression) as archive:
+        archive.writestr("weight.npy", member.getvalue() + bytes(16))
+    with pytest.raises(UserError, match=r"'weight\.npy' claims 4,000,000,000,000 bytes, the file has \d+"):
+        pretrained.read(tmp_path / "a.npz")
+
+
+def test_numbers_of_8_bits_are_refused_by_name(tmp_path):
+    header = json.dumps({"weight": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(UserError, match=r"a\.safetensors: tensor 'weight' is of the type F8_E4M3"):
+        pretrained.read(tmp_path / "a.safetensors")
 
 
 def test_what_cannot_be_written_leaves_nothing(model, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from flax import nnx
 
 from imagenet_repro import models, pretrained
+from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Preprocessing
 
 torch = pytest.importorskip("torch")
@@ -59,6 +60,40 @@ def test_pth_of_torchvision(legacy, tmp_path):
     path = tmp_path / "resnet18.pth"
     torch.save({"model": network.state_dict()}, path, _use_new_zipfile_serialization=not legacy)
     assert_answers_are_the_same(network, "resnet18", path, 64, num_classes=7)
+
+
+@pytest.mark.parametrize("kind", ["parameters", "bfloat16", "half", "double"])
+def test_tensors_in_memory(kind):
+    torchvision = pytest.importorskip("torchvision")
+    network = randomise(torchvision.models.resnet18(num_classes=7))
+    state = network.state_dict(keep_vars=True)
+    assert state["fc.weight"].requires_grad
+    if kind != "parameters":
+        state = {name: tensor.to(getattr(torch, kind)) for name, tensor in state.items()}
+    found = pretrained.to_torch(pretrained.load_torch(models.abstract("resnet18", 7), state))
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, state[name].detach().float().numpy())
+    with torch.no_grad():
+        network.fc.bias.add_(1)
+    if kind == "parameters":
+        assert not np.array_equal(found["fc.bias"], network.fc.bias.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.to("meta"), "is on the device 'meta'"),
+        (lambda t: t.to_sparse(), "is sparse"),
+        (lambda t: t.detach().to(torch.float8_e4m3fn), "is of the type float8_e4m3fn"),
+        (lambda t: torch.quantize_per_tensor(t.detach(), 0.1, 0, torch.qint8), "is sparse or quantised"),
+        (lambda t: t.to(torch.complex64), "is of the type complex64"),
+    ],
+)
+def test_tensors_in_memory_without_plain_numbers_are_named(change, message):
+    torchvision = pytest.importorskip("torchvision")
+    state = torchvision.models.resnet18(num_classes=7).state_dict(keep_vars=True)
+    with pytest.raises(UserError, match=f"tensor 'fc.bias' {message}"):
+        pretrained.load_torch(models.abstract("resnet18", 7), state | {"fc.bias": change(state["fc.bias"])})
 
 
 def test_torchvision_loads_what_is_written(tmp_path):
@@ -153,7 +188,7 @@ def test_swiglu_of_transformers_has_the_names_of_ours():
         network = transformers.Dinov2Model(config)
         reference = timm.create_model("vit_giant_patch14_dinov2", img_size=518, depth=1)
     shapes = {name: np.broadcast_to(np.float32(0), tuple(t.shape)) for name, t in network.state_dict().items()}
-    given = {n: a.shape for n, a in names.convert(shapes)[0].items()}
+    given = {n: a.shape for n, a in names.convert(shapes).tensors.items()}
     expected = {n: tuple(t.shape) for n, t in reference.state_dict().items()}
     expected |= {"mask_token": (1, 1536), "pos_embed": given["pos_embed"]}
     assert given == expected

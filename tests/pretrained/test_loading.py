@@ -8,6 +8,7 @@ import pytest
 
 from imagenet_repro import models, pretrained
 from imagenet_repro.errors import UserError
+from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import Weights, tensors
 
 
@@ -126,6 +127,14 @@ def test_positions_of_another_grid_are_interpolated():
     np.testing.assert_array_equal(found[:, 0], given.tensors["pos_embed"][:, 0])
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 192), (0, 5, 192), (5, 192), (1, 5, 3), (1, 6, 192), (192,), ()])
+def test_positions_of_a_shape_that_none_have_are_named(shape):
+    given = weights("vit_tiny_patch16", 10, depth=1, image_size=32)
+    given.tensors["pos_embed"] = np.zeros(shape, np.float32)
+    with pytest.raises(UserError, match="tensor 'pos_embed' has the shape"):
+        pretrained.load(create("vit_tiny_patch16", 10, depth=1, image_size=48), given)
+
+
 @pytest.mark.parametrize(("scale", "shape"), [((64, 64, 3, 3, 1, 1), None), ((64, 1, 64, 3, 3), "mis-shaped")])
 def test_axes_of_one_at_the_end_do_not_matter(scale, shape):
     given = weights("resnet18", 10)
@@ -160,3 +169,38 @@ def test_weights_of_another_network_are_named():
 def test_weights_of_no_network_are_called_so():
     with pytest.raises(UserError, match="No network here has tensors like those"):
         pretrained.load(models.abstract("resnet18"), Weights(Path("file"), {"strange": np.zeros(3, np.float32)}))
+
+
+def stating(given, name, num_classes=10, **options):
+    return dataclasses.replace(given, origin=Origin(name, num_classes, options))
+
+
+def test_a_file_of_another_network_by_its_own_words_is_refused_though_its_tensors_fit():
+    given = weights("resnet18", 10)
+    with pytest.raises(
+        UserError, match=r"^file says that it is of resnet34, and the model is resnet18: build resnet34"
+    ):
+        pretrained.load(models.abstract("resnet18", 10), stating(given, "resnet34"))
+    pretrained.load(models.abstract("resnet18", 10), dataclasses.replace(stating(given, "resnet34"), origin=None))
+
+
+def test_options_of_the_file_that_differ_are_told_and_names_that_are_unknown():
+    given = weights("resnet20_cifar", 10)
+    report = pretrained.load(models.abstract("resnet20_cifar", 10), stating(given, "mine"))
+    assert report.notes == ("the file says that it is of 'mine', which is no network here",)
+    given = weights("alexnet_owt", 10)
+    model = models.abstract("alexnet", 10, dropout=0.1)
+    assert pretrained.load(model, stating(given, "alexnet", dropout=0.5)).notes == ()
+    stated = stating(given, "alexnet", stem="small")
+    assert pretrained.load(model, stated).notes[0].startswith("the file is of stem='small' and the model of stem=")
+
+
+def test_what_a_file_states_of_the_images_is_written_again(tmp_path):
+    stated = Preprocessing(48, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), crop="squash")
+    model = models.abstract("resnet20_cifar", 10)
+    pretrained.load(model, dataclasses.replace(weights("resnet20_cifar", 10), preprocessing=stated))
+    pretrained.write(model, tmp_path / "a.safetensors")
+    assert pretrained.read(tmp_path / "a.safetensors").preprocessing == stated
+    pretrained.load(model, weights("resnet20_cifar", 10))
+    pretrained.write(model, tmp_path / "b.safetensors")
+    assert pretrained.read(tmp_path / "b.safetensors").preprocessing is None

@@ -7,6 +7,7 @@ import pytest
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
+from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.pretrained import names, tensors
 
 
@@ -32,9 +33,9 @@ def qkv(places, of="vit.encoder.layer.0.attention.attention.{}.weight"):
 
 
 def test_parts_are_joined_in_the_order_of_the_rule_not_of_the_file():
-    found, title = names.convert(qkv(["value", "query", "key"]))
-    assert title == "transformers, ViT"
-    np.testing.assert_array_equal(found["blocks.0.attn.qkv.weight"][:, 0], np.repeat([1, 2, 0], 4))
+    found = names.convert(qkv(["value", "query", "key"]))
+    assert found.scheme.title == "transformers, ViT"
+    np.testing.assert_array_equal(found.tensors["blocks.0.attn.qkv.weight"][:, 0], np.repeat([1, 2, 0], 4))
 
 
 def test_a_missing_part_is_named():
@@ -47,7 +48,7 @@ def test_stacked_blocks_of_big_vision_are_taken_apart():
         "params/embedding/kernel": np.zeros((2, 2, 3, 4)),
         "params/Transformer/encoderblock/LayerNorm_1/scale": np.arange(8.0).reshape(2, 4),
     }
-    found, _ = names.convert(stacked)
+    found = names.convert(stacked).tensors
     assert found["patch_embed.proj.weight"].shape == (4, 3, 2, 2)
     np.testing.assert_array_equal(found["blocks.1.norm2.weight"], np.arange(4.0, 8.0))
 
@@ -60,7 +61,7 @@ def test_with_registers_the_class_tokens_position_is_added_to_it():
         "pos_embed": np.arange(10.0).reshape(1, 5, 2),
         "blocks.0.mlp.w12.weight": np.zeros((6, 2)),
     }
-    found, _ = names.convert(given)
+    found = names.convert(given).tensors
     assert found.keys() == {"mask_token", "cls_token", "reg_token", "pos_embed", "blocks.0.mlp.fc1.weight"}
     np.testing.assert_array_equal(found["cls_token"][0, 0], [1.0, 2.0])
     np.testing.assert_array_equal(found["pos_embed"], given["pos_embed"][:, 1:])
@@ -69,5 +70,82 @@ def test_with_registers_the_class_tokens_position_is_added_to_it():
 @pytest.mark.parametrize("missing", ["cls_token", "pos_embed"])
 def test_with_registers_what_is_missing_is_left_to_be_named(missing):
     names_given = {"mask_token", "cls_token", "register_tokens", "pos_embed"} - {missing}
-    found, _ = names.convert({name: np.zeros((1, 5, 2)) for name in names_given})
+    found = names.convert({name: np.zeros((1, 5, 2)) for name in names_given}).tensors
     assert missing not in found
+
+
+FLAX = {"embedding/kernel": np.zeros((2, 2, 3, 4))}
+HF = "vit.encoder.layer.0.attention.attention."
+PATCHES = {"vit.embeddings.patch_embeddings.projection.weight": np.zeros((4, 3, 2, 2))}
+REGISTERS = {"mask_token": np.zeros((1, 4)), "cls_token": np.zeros((1, 1, 4)), "register_tokens": np.zeros((1, 4, 4))}
+SHAPES = [
+    (
+        PATCHES,
+        {HF + "query.weight": (4, 4), HF + "key.weight": (4, 3), HF + "value.weight": (4, 4)},
+        "attn.qkv.weight",
+    ),
+    (PATCHES, {HF + "query.weight": (), HF + "key.weight": (), HF + "value.weight": ()}, "attn.qkv.weight"),
+    (REGISTERS, {"pos_embed": (5,)}, "pos_embed"),
+    (REGISTERS, {"pos_embed": (1, 5, 3)}, "cls_token"),
+    (REGISTERS, {"pos_embed": (2, 5, 4)}, "cls_token"),
+    (REGISTERS, {"pos_embed": ()}, "pos_embed"),
+    (FLAX, {"Transformer/encoderblock/LayerNorm_0/scale": ()}, "encoderblock/LayerNorm_0/scale"),
+    (FLAX, {"Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel": ()}, "query/kernel"),
+    (FLAX, {"Transformer/encoderblock_0/MultiHeadDotProductAttention_0/out/kernel": ()}, "out/kernel"),
+    ({}, {"pre_logits.fc1.weight": ()}, "pre_logits.fc1.weight"),
+]
+
+
+@pytest.mark.parametrize(("given", "shapes", "named"), SHAPES)
+def test_a_tensor_whose_shape_is_not_what_its_name_promises_is_named(given, shapes, named):
+    with pytest.raises(UserError, match=f"tensor '[^']*{named}' has .*the shape"):
+        names.convert(given | {name: np.zeros(shape) for name, shape in shapes.items()})
+
+
+@pytest.mark.parametrize(
+    ("given", "one", "other"),
+    [
+        (PATCHES, "vit.layernorm.weight", "layernorm.weight"),
+        (PATCHES, HF + "query.bias", "vit.layers.0.attention.q_proj.bias"),
+        (PATCHES, "classifier.weight", "cls_classifier.weight"),
+        (FLAX, "params/head/bias", "head/bias"),
+        ({}, "pre_logits.fc1.weight", "classifier.0.weight"),
+    ],
+)
+def test_two_tensors_that_become_one_are_both_named(given, one, other):
+    def bare(name):
+        return name.removeprefix("vit.").removeprefix("params/")
+
+    with pytest.raises(UserError, match=f"the tensors '.*{bare(one)}' and '.*{bare(other)}' of the weights are both"):
+        names.convert(given | {one: np.zeros((2, 2)), other: np.zeros((2, 2))})
+
+
+def test_a_tensor_whole_and_in_parts_is_refused():
+    given = qkv(["query", "key", "value"]) | {"blocks.0.attn.qkv.weight": np.zeros((12, 4))}
+    with pytest.raises(UserError, match=r"'blocks\.0\.attn\.qkv\.weight' both whole and in parts"):
+        names.convert(given)
+
+
+def test_what_is_dropped_is_told():
+    assert names.convert(PATCHES | {"pooler.dense.weight": np.zeros(3)}).dropped == ("pooler.dense.weight",)
+
+
+@pytest.mark.parametrize(("width", "patch", "resized"), [(768, 16, 256), (768, 32, 256), (1024, 16, 242)])
+def test_images_of_torchvisions_vit(width, patch, resized):
+    given = {
+        "encoder.pos_embedding": np.zeros((1, (224 // patch) ** 2 + 1, width)),
+        "conv_proj.weight": np.zeros((width, 3, patch, patch)),
+    }
+    found = names.convert(given)
+    assert found.scheme.preprocessing(found.tensors) == Preprocessing(crop_ratio=224 / resized)
+    given["encoder.pos_embedding"] = np.zeros((1, 577, width))
+    found = names.convert(given)
+    assert found.scheme.preprocessing(found.tensors) is None
+
+
+@pytest.mark.parametrize(("width", "last", "resized"), [(96, 8, 236), (96, 26, 230), (128, 26, 232), (192, 26, 232)])
+def test_images_of_torchvisions_convnext(width, last, resized):
+    blocks = {f"features.5.{i}.layer_scale": np.zeros((384, 1, 1)) for i in range(last + 1)}
+    stem = {"features.0.0.weight": np.zeros((width, 3, 4, 4)), "features.1.0.layer_scale": np.zeros((width, 1, 1))}
+    found = names.convert(stem | blocks)
+    assert found.scheme.preprocessing(found.tensors) == Preprocessing(crop_ratio=224 / resized)

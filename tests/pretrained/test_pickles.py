@@ -111,6 +111,36 @@ def test_a_tensor_by_hand(tmp_path):
     np.testing.assert_array_equal(pretrained.read(path).tensors["weight"], numbers[1:3])
 
 
+@pytest.mark.parametrize(("size", "stride"), [((3, 4), (0, 1)), ((8,), (0,)), ((2, 3, 2), (2, 0, 1))])
+def test_an_expanded_tensor(size, stride, tmp_path):
+    numbers = np.arange(4, dtype=np.float32)
+    path = zipped(tmp_path / "weights.pth", tensor(size, stride), numbers.tobytes())
+    expected = np.lib.stride_tricks.as_strided(numbers, size, [4 * step for step in stride])
+    np.testing.assert_array_equal(pretrained.read(path).tensors["weight"], expected)
+
+
+@pytest.mark.parametrize("save", [zipped, legacy])
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02}r\xff\xff\xff\x7f.",
+        b"\x80\x02}q\xff.",
+        b"\x80\x02}p2000000000\n.",
+        b"\x80\x02X\xff\xff\xff\x7fa.",
+        b"\x80\x04\x8e\xff\xff\xff\xff\x01\x00\x00\x00a.",
+        b"\x80\x05\x96\xff\xff\xff\xff\x01\x00\x00\x00a.",
+        b"\x80\x02\x8b\xff\xff\xff\x7fa.",
+    ],
+)
+def test_a_small_file_cannot_ask_for_much_memory(save, pickled, tmp_path):
+    resource = pytest.importorskip("resource")
+    path = save(tmp_path / "weights.pth", pickled)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="is damaged"):
+        pretrained.read(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18
+
+
 @pytest.mark.parametrize(
     "pickled",
     [
