@@ -1,7 +1,7 @@
 """Codes of descriptors over a codebook, pooled over the cells of a pyramid.
 
-Bag of visual words, hard (Csurka et al. 2004) and soft (van Gemert et al. 2008, "Kernel codebooks"); locality-constrained
-linear coding (Wang et al. 2010); super-vector coding (Zhou, Yu, Zhang & Huang 2010).
+Bag of visual words, hard (Csurka et al. 2004) and soft (van Gemert et al. 2008, "Kernel codebooks");
+locality-constrained linear coding (Wang et al. 2010); super-vector coding (Zhou, Yu, Zhang & Huang 2010).
 """
 
 import jax

@@ -1,5 +1,6 @@
-"""Local colour statistics: Clinchant, Csurka, Perronnin & Renders, 2007, "XRCE's participation to ImagEval"; the colour
-descriptor of Perronnin, Sanchez & Mensink 2010 and of the XRCE entry of 2011.
+"""Local colour statistics: Clinchant, Csurka, Perronnin & Renders, "XRCE's participation to ImagEval", 2007.
+
+The colour descriptor of Perronnin, Sanchez & Mensink 2010 and of those who entered the challenge of 2011.
 
 Mean and standard deviation of each colour channel in 4 x 4 cells of a patch.
 """
@@ -26,7 +27,7 @@ def colour(images: Float[Array, "n h w 3"], level: Level, patch: int) -> Float[A
     check_divides(CELLS, patch, "a colour descriptor")
     centred = images.transpose(0, 3, 1, 2) - 0.5  # squares of smaller numbers lose less to rounding
     area = (patch // CELLS) ** 2
-    moments = pool(jnp.concatenate([centred, centred**2], axis=1), level, patch, CELLS, box) / area
+    moments = pool(jnp.concatenate([centred, centred**2], axis=1), level, patch, cells=CELLS, weight=box) / area
     means, squares = moments[..., :3], moments[..., 3:]
     deviations = jnp.sqrt(jnp.maximum(squares - means**2, 0.0))
     n, rows, columns = means.shape[:3]

@@ -6,6 +6,7 @@ two matrix products (`pool`), which costs less than a convolution for each cell,
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,8 +18,8 @@ from jaxtyping import Array, Float, UInt8
 from imagenet_repro.errors import UserError
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of which OpenCV's and Pillow's grey is made
-# How much of a pixel a cell takes along one axis, by the pixel's distances from the cell's centre and from the patch's,
-# both in widths of a cell.
+# How much of a pixel a cell takes along one axis, by the pixel's distances from the centres of the cell and of the
+# patch, both in widths of a cell.
 Weight = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -142,7 +143,7 @@ def triangle(from_cell: np.ndarray, from_patch: np.ndarray) -> np.ndarray:
 
 
 def pool(
-    maps: Float[Array, "n m h w"], level: Level, patch: int, cells: int, weight: Weight, shift: float = 0.5
+    maps: Float[Array, "n m h w"], level: Level, patch: int, *, cells: int, weight: Weight, shift: float = 0.5
 ) -> Float[Array, "n r c i j m"]:
     """Weighted sums of maps over the `cells` x `cells` cells of every patch.
 
@@ -152,11 +153,12 @@ def pool(
       patch: pixels on a side.
       cells: of a patch on a side.
       weight: of a pixel in a cell; the weight by row times the weight by column counts.
-      shift: of a pixel's place from its number, in pixels: 0.5 puts the patch's centre between two pixels, as the edges
-        of cells lie there, 0 on a pixel.
+      shift: of a pixel's place from its number, in pixels: 0.5 puts the patch's centre between two pixels, where the
+        edges of cells are, 0 on a pixel.
     """
-    rows = jnp.asarray(_weights(level.rows, level.height, patch / cells, cells, weight, shift))
-    columns = jnp.asarray(_weights(level.columns, level.width, patch / cells, cells, weight, shift))
+    weights = functools.partial(_weights, cell=patch / cells, cells=cells, weight=weight, shift=shift)
+    rows = jnp.asarray(weights(level.rows, level.height))
+    columns = jnp.asarray(weights(level.columns, level.width))
     n, m = maps.shape[:2]
     by_column = jnp.einsum("nmhw,kw->nmhk", maps, columns)
     sums = jnp.einsum("lh,nmhk->nmlk", rows, by_column)
@@ -165,7 +167,7 @@ def pool(
 
 
 def _weights(
-    centres: tuple[int, ...], size: int, cell: float, cells: int, weight: Weight, shift: float
+    centres: tuple[int, ...], size: int, *, cell: float, cells: int, weight: Weight, shift: float
 ) -> Float[np.ndarray, "k size"]:
     """The weights of an axis's pixels in each cell of each patch."""
     from_patch = (np.arange(size) + shift - np.asarray(centres)[:, None, None]) / cell

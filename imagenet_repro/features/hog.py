@@ -1,7 +1,7 @@
 """Histograms of oriented gradients.
 
-Dalal & Triggs, "Histograms of oriented gradients for human detection", 2005: cells of 9 directions without sign, blocks
-of cells normalised together and clipped. Felzenszwalb, Girshick, McAllester & Ramanan, "Object detection with
+Dalal & Triggs, "Histograms of oriented gradients for human detection", 2005: cells of 9 directions without sign,
+blocks of cells normalised together and clipped. Felzenszwalb, Girshick, McAllester & Ramanan, "Object detection with
 discriminatively trained part-based models", 2010, sec. 6: 31 numbers for a cell, which say nearly the same as the 36
 of its four normalisations. As local descriptors, the latter over the middle 2 x 2 of 4 x 4 cells, as stacked in the
 SUN database's features (Xiao et al. 2010).
@@ -47,7 +47,7 @@ def dalal_triggs(
     degrees = jnp.rad2deg(jnp.arctan2(by_row, by_column)) % 180
     number = jnp.floor(degrees / (180 / directions)).astype(jnp.int32) % directions
     votes = _votes(jnp.sqrt(by_row**2 + by_column**2), number, directions)
-    cells = pool(votes, _cells(*images.shape[1:3], cell), cell, 1, box)[:, :, :, 0, 0] / cell**2
+    cells = pool(votes, _cells(*images.shape[1:3], cell), cell, cells=1, weight=box)[:, :, :, 0, 0] / cell**2
     rows, columns = (count - block + 1 for count in cells.shape[1:3])
     parts = [[cells[:, i : i + rows, j : j + columns] for j in range(block)] for i in range(block)]
     blocks = jnp.stack([jnp.stack(row, axis=3) for row in parts], axis=3)
@@ -63,7 +63,7 @@ def felzenszwalb(images: Float[Array, "n h w 3"], *, cell: int = 8) -> Float[Arr
       cell: pixels on a side of a cell.
     """
     level = _cells(*images.shape[1:3], cell)
-    return _described(pool(_signed_votes(images), level, cell, 1, triangle)[:, :, :, 0, 0])
+    return _described(pool(_signed_votes(images), level, cell, cells=1, weight=triangle)[:, :, :, 0, 0])
 
 
 def hog(images: Float[Array, "n h w 3"], level: Level, patch: int) -> Float[Array, "n r c 124"]:
@@ -78,7 +78,7 @@ def hog(images: Float[Array, "n h w 3"], level: Level, patch: int) -> Float[Arra
       UserError: it is no multiple of 4.
     """
     check_divides(CELLS, patch, "a HOG descriptor")
-    cells = pool(_signed_votes(images), level, patch, CELLS, triangle)
+    cells = pool(_signed_votes(images), level, patch, cells=CELLS, weight=triangle)
     described = _described(cells)
     return described.reshape(*described.shape[:3], -1)
 

@@ -31,7 +31,7 @@ def lbp(images: Float[Array, "n h w 3"], level: Level, patch: int) -> Float[Arra
     """
     check_divides(CELLS, patch, "an LBP descriptor")
     maps = (codes(grey(images))[:, None] == jnp.arange(CODES)[:, None, None]).astype(jnp.float32)
-    counts = pool(maps, level, patch, CELLS, box)
+    counts = pool(maps, level, patch, cells=CELLS, weight=box)
     return jnp.sqrt(counts / patch**2).reshape(*counts.shape[:3], -1)
 
 

@@ -124,7 +124,7 @@ def _maximised(x: Float[Array, "n d"], mixture: Mixture, lowest: Float[Array, " 
     origin = x.mean(0)  # nearer to the data, squares lose less to rounding
     centred = x - origin
 
-    def step(_: int, mixture: Mixture) -> Mixture:
+    def step(_: Array, mixture: Mixture) -> Mixture:
         _, (counts, sums, squares) = _expectation(centred, mixture)
         kept = (counts > EMPTY)[:, None]
         counts = jnp.maximum(counts, EMPTY)

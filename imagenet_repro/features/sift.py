@@ -30,7 +30,7 @@ def sift(
       root: the square root of the descriptor scaled to sum 1, so that distances are Hellinger's (Arandjelovic &
         Zisserman 2012, "RootSIFT").
     """
-    sums = pool(directions(grey(images)), level, patch, CELLS, _window, shift=0.0)
+    sums = pool(directions(grey(images)), level, patch, cells=CELLS, weight=_window, shift=0.0)
     n, rows, columns = sums.shape[:3]
     descriptors = sums.reshape(n, rows, columns, CELLS * CELLS * DIRECTIONS)
     descriptors = unit(jnp.minimum(unit(descriptors), CLIP))

@@ -37,7 +37,7 @@ def test_pooling_is_the_sum_over_each_cell():
     rng = np.random.default_rng(0)
     maps = rng.normal(size=(2, 3, 20, 30)).astype(np.float32)
     (level,) = grid.Grid(patch=12, step=5).levels(20, 30)
-    found = np.asarray(grid.pool(jnp.asarray(maps), level, 12, 3, grid.box))
+    found = np.asarray(grid.pool(jnp.asarray(maps), level, 12, cells=3, weight=grid.box))
     assert found.shape == (2, len(level.rows), len(level.columns), 3, 3, 3)
     for r, y in enumerate(level.rows):
         for c, x in enumerate(level.columns):
