@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from imagenet_repro.features.mixture import Mixture, responsibilities
+from imagenet_repro.features.mixture import Mixture, responsibilities, with_squares
 from imagenet_repro.features.pyramid import Layout
 
 TINY = 1e-12  # below this length a cell shows nothing: it stays zero
@@ -40,12 +40,12 @@ class Statistics(NamedTuple):
 def statistics(x: Float[Array, "n t d"], gamma: Float[Array, "n t k"], layout: Layout) -> Statistics:
     """Sums over the descriptors of each cell; `x` and `gamma` in the layout's order."""
     parts = jnp.asarray(layout.parts, x.dtype)
-    slices = [(gamma[:, a:b], x[:, a:b]) for a, b in layout.stretches]
+    slices = [(gamma[:, a:b], with_squares(x[:, a:b])) for a, b in layout.stretches]
     zeroth = jnp.stack([g.sum(1) for g, _ in slices], 1)
-    first = jnp.stack([jnp.einsum("ntk,ntd->nkd", g, v) for g, v in slices], 1)
-    second = jnp.stack([jnp.einsum("ntk,ntd->nkd", g, v**2) for g, v in slices], 1)
+    sums = jnp.stack([jnp.einsum("ntk,ntd->nkd", g, v) for g, v in slices], 1)
     count = parts @ jnp.asarray([b - a for a, b in layout.stretches], x.dtype)
-    return Statistics(count, *(jnp.einsum("cs,ns...->nc...", parts, sums) for sums in (zeroth, first, second)))
+    zeroth, sums = (jnp.einsum("cs,ns...->nc...", parts, each) for each in (zeroth, sums))
+    return Statistics(count, zeroth, *jnp.split(sums, 2, axis=-1))
 
 
 def encode(

@@ -68,9 +68,15 @@ def fit(
 def log_probabilities(x: Float[Array, "*n d"], mixture: Mixture) -> Float[Array, "*n k"]:
     """Logarithm of each component's weight times its density at the vectors."""
     precisions = 1 / mixture.variances
-    squares = x**2 @ precisions.T - 2 * x @ (mixture.means * precisions).T + jnp.sum(mixture.means**2 * precisions, -1)
-    constants = jnp.sum(jnp.log(2 * jnp.pi * mixture.variances), -1)
-    return jnp.log(mixture.weights) - 0.5 * (constants + squares)
+    # -(x - mu)^2 / (2 sigma^2) for all components is one product of (x, x^2) and a constant.
+    factors = jnp.concatenate([mixture.means * precisions, -0.5 * precisions], axis=1)
+    constants = jnp.sum(jnp.log(2 * jnp.pi * mixture.variances) + mixture.means**2 * precisions, -1)
+    return with_squares(x) @ factors.T + (jnp.log(mixture.weights) - 0.5 * constants)
+
+
+def with_squares(x: Float[Array, "*n d"]) -> Float[Array, "*n 2*d"]:
+    """The numbers of vectors, then their squares."""
+    return jnp.concatenate([x, x**2], axis=-1)
 
 
 def responsibilities(x: Float[Array, "*n d"], mixture: Mixture) -> Float[Array, "*n k"]:
@@ -103,7 +109,8 @@ def _expectation(
         logs = log_probabilities(vectors, mixture)
         total = jax.nn.logsumexp(logs, axis=-1)
         gamma = jnp.exp(logs - total[:, None]) * real[:, None]
-        new = (jnp.sum(total * real), (gamma.sum(0), gamma.T @ vectors, gamma.T @ vectors**2))
+        first, second = jnp.split(gamma.T @ with_squares(vectors), 2, axis=1)
+        new = (jnp.sum(total * real), (gamma.sum(0), first, second))
         return jax.tree.map(jnp.add, sums, new), None
 
     k, d = mixture.means.shape

@@ -20,10 +20,10 @@ def inertia(x, centres):
 
 
 def test_centres_are_as_near_as_scikit_learns():
-    x = blobs()
-    ours = kmeans.fit(jnp.asarray(x), 20, jax.random.key(0))
-    theirs = KMeans(20, n_init=1, max_iter=25, random_state=0).fit(x)
-    assert inertia(x, ours) < 1.05 * theirs.inertia_
+    x = blobs()  # where one start ends is luck, so the mean over some counts
+    ours = [inertia(x, kmeans.fit(jnp.asarray(x), 20, jax.random.key(seed))) for seed in range(8)]
+    theirs = [KMeans(20, n_init=1, max_iter=25, random_state=seed).fit(x).inertia_ for seed in range(8)]
+    assert np.mean(ours) < 1.05 * np.mean(theirs)
 
 
 def test_steps_over_random_parts_come_near():
