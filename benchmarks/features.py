@@ -70,7 +70,7 @@ class Ours:
 
         @jax.jit
         def describe(batch):
-            return grid.describe(batch, self.grid, sift.sift)
+            return grid.describe(batch, self.grid, sift.sift, luma=True)
 
         sample = np.concatenate([np.asarray(describe(images[i : i + BATCH])) for i in range(0, 8 * BATCH, BATCH)])
         moments = pca.Moments(sample.shape[-1])
@@ -81,7 +81,7 @@ class Ours:
 
         @jax.jit
         def encode(batch):
-            descriptors = pca.project(grid.describe(batch, self.grid, sift.sift), self.pca)
+            descriptors = pca.project(grid.describe(batch, self.grid, sift.sift, luma=True), self.pca)
             return fisher.encode(descriptors[:, self.layout.order], self.mixture, self.layout)
 
         self.encode = encode

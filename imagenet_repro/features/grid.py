@@ -72,24 +72,29 @@ class Grid:
         return np.concatenate(places).astype(np.float32)
 
 
-Descriptor = Callable[[Float[Array, "n h w 3"], Level, int], Float[Array, "n r c d"]]
+# From images in [0, 1], a level and the size of a patch to the descriptors on the level's grid.
+Descriptor = Callable[[Float[Array, "n h w *c"], Level, int], Float[Array, "n r c d"]]
 
 
-def describe(images: UInt8[Array, "n h w 3"], grid: Grid, descriptor: Descriptor) -> Float[Array, "n keypoints d"]:
+def describe(
+    images: UInt8[Array, "n h w 3"], grid: Grid, descriptor: Descriptor, *, luma: bool
+) -> Float[Array, "n keypoints d"]:
     """The descriptors of all patches, scale by scale, row by row.
 
     Args:
       images: RGB.
       grid: of the patches.
-      descriptor: from an image in [0, 1], a level and the size of a patch to the descriptors on the level's grid.
+      descriptor: what describes them.
+      luma: whether it takes grey images, [n, h, w], or colours.
 
     Raises:
       UserError: the images are smaller than a patch.
     """
     pixels = images.astype(jnp.float32) / 255
+    pixels = grey(pixels) if luma else pixels
     found = []
     for level in grid.levels(*images.shape[1:3]):
-        shape = (len(images), level.height, level.width, 3)
+        shape = (len(images), level.height, level.width, *pixels.shape[3:])
         resized = pixels if shape == pixels.shape else jax.image.resize(pixels, shape, "linear", antialias=True)
         described = descriptor(resized, level, grid.patch)
         found.append(described.reshape(len(images), -1, described.shape[-1]))

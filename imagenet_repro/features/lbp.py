@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
-from imagenet_repro.features.grid import Level, box, check_divides, grey, pool
+from imagenet_repro.features.grid import Level, box, check_divides, pool
 
 NEIGHBOURS = 8
 CODES = NEIGHBOURS * (NEIGHBOURS - 1) + 3
@@ -18,11 +18,11 @@ _DIAGONAL = 0.70711  # cosine of half a right angle, rounded as in scikit-image
 _TIE = 1e-6  # rounding of an interpolated neighbour that is as bright as the pixel
 
 
-def lbp(images: Float[Array, "n h w 3"], level: Level, patch: int) -> Float[Array, "n r c 236"]:
+def lbp(images: Float[Array, "n h w"], level: Level, patch: int) -> Float[Array, "n r c 236"]:
     """Square roots of the shares of the 59 codes in each of 2 x 2 cells; of unit length.
 
     Args:
-      images: RGB in [0, 1].
+      images: luma in [0, 1].
       level: the grid.
       patch: pixels on a side, even.
 
@@ -30,7 +30,7 @@ def lbp(images: Float[Array, "n h w 3"], level: Level, patch: int) -> Float[Arra
       UserError: it is odd.
     """
     check_divides(CELLS, patch, "an LBP descriptor")
-    maps = (codes(grey(images))[:, None] == jnp.arange(CODES)[:, None, None]).astype(jnp.float32)
+    maps = (codes(images)[:, None] == jnp.arange(CODES)[:, None, None]).astype(jnp.float32)
     counts = pool(maps, level, patch, cells=CELLS, weight=box)
     return jnp.sqrt(counts / patch**2).reshape(*counts.shape[:3], -1)
 

@@ -11,26 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from imagenet_repro.features.grid import Level, gradients, grey, inside, pool, triangle
+from imagenet_repro.features.grid import Level, gradients, inside, pool, triangle
 
 CELLS, DIRECTIONS = 4, 8
 CLIP = 0.2
 TINY = 1e-7  # below this norm a patch shows nothing: its descriptor is zero
 
 
-def sift(
-    images: Float[Array, "n h w 3"], level: Level, patch: int, *, root: bool = False
-) -> Float[Array, "n r c 128"]:
+def sift(images: Float[Array, "n h w"], level: Level, patch: int, *, root: bool = False) -> Float[Array, "n r c 128"]:
     """Descriptors of unit length, zero where the patch has no gradient.
 
     Args:
-      images: RGB in [0, 1].
+      images: luma in [0, 1].
       level: the grid.
       patch: pixels on a side; a cell is a quarter of it.
       root: the square root of the descriptor scaled to sum 1, so that distances are Hellinger's (Arandjelovic &
         Zisserman 2012, "RootSIFT").
     """
-    sums = pool(directions(grey(images)), level, patch, cells=CELLS, weight=_window, shift=0.0)
+    sums = pool(directions(images), level, patch, cells=CELLS, weight=_window, shift=0.0)
     n, rows, columns = sums.shape[:3]
     descriptors = sums.reshape(n, rows, columns, CELLS * CELLS * DIRECTIONS)
     descriptors = unit(jnp.minimum(unit(descriptors), CLIP))

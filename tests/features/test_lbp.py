@@ -30,7 +30,7 @@ def test_descriptors_are_shares_of_codes_in_each_cell():
     images = photographs(32)
     (level,) = grid.Grid(patch=16, step=8).levels(32, 32)
     pixels = jnp.asarray(images / 255, jnp.float32)
-    found = np.asarray(lbp.lbp(pixels, level, 16))
+    found = np.asarray(lbp.lbp(grid.grey(pixels), level, 16))
     codes = np.asarray(lbp.codes(grid.grey(pixels)))
     for r, y in enumerate(level.rows):
         for c, x in enumerate(level.columns):
