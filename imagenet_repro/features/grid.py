@@ -1,0 +1,180 @@
+"""Where local descriptors stand: patches of one size on a regular grid, over the image at several scales.
+
+Every descriptor here is a sum over pixels of (what a pixel shows) x (how much of it a cell of the patch takes), and
+what a cell takes is a product of a weight by row and a weight by column. So the sums of all patches of an image are
+two matrix products (`pool`), which costs less than a convolution for each cell, and runs where accelerators are fast.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from imagenet_repro.errors import UserError
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of which OpenCV's and Pillow's grey is made
+# How much of a pixel a cell takes along one axis, by the pixel's distances from the centres of the cell and of the
+# patch, both in widths of a cell.
+Weight = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Level(NamedTuple):
+    """One scale of an image: its size, and the centres of the patches on it, in pixels."""
+
+    height: int
+    width: int
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Square patches of `patch` pixels every `step` pixels, on the image resized by each of `scales`.
+
+    The patches lie whole inside the image, and what is left over at the margins is equal on both sides to a pixel.
+    Scales at which no patch fits are passed over; at least one must remain.
+    """
+
+    patch: int = 24  # pixels on a side
+    step: int = 4  # pixels between neighbours, at every scale
+    scales: tuple[float, ...] = (1.0,)  # of the image's sides
+
+    def levels(self, height: int, width: int) -> tuple[Level, ...]:
+        """The scales that an image of so many pixels has room for.
+
+        Raises:
+          UserError: the image is smaller than a patch at every scale.
+        """
+        sizes = [(round(height * scale), round(width * scale)) for scale in self.scales]
+        levels = [Level(h, w, self._centres(h), self._centres(w)) for h, w in sizes if min(h, w) >= self.patch]
+        if not levels:
+            raise UserError(
+                f"an image of {height} x {width} pixels has no room for a patch of {self.patch} pixels at any of the"
+                f" scales {self.scales}; use smaller patches or larger images"
+            )
+        return tuple(levels)
+
+    def _centres(self, size: int) -> tuple[int, ...]:
+        first, last = self.patch // 2, size - (self.patch - self.patch // 2)
+        return tuple(range(first + (last - first) % self.step // 2, last + 1, self.step))
+
+    def places(self, height: int, width: int) -> Float[np.ndarray, "keypoints 2"]:
+        """Centres (row, column) of all patches as shares of the image's sides, in the order of the descriptors."""
+        places = []
+        for level in self.levels(height, width):
+            rows, columns = ((np.asarray(c) + 0.5) / n for c, n in zip(level[2:], level[:2], strict=True))
+            places.append(np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2))
+        return np.concatenate(places).astype(np.float32)
+
+
+# From images in [0, 1], a level and the size of a patch to the descriptors on the level's grid.
+Descriptor = Callable[[Float[Array, "n h w *c"], Level, int], Float[Array, "n r c d"]]
+
+
+def describe(
+    images: UInt8[Array, "n h w 3"], grid: Grid, descriptor: Descriptor, *, luma: bool
+) -> Float[Array, "n keypoints d"]:
+    """The descriptors of all patches, scale by scale, row by row.
+
+    Args:
+      images: RGB.
+      grid: of the patches.
+      descriptor: what describes them.
+      luma: whether it takes grey images, [n, h, w], or colours.
+
+    Raises:
+      UserError: the images are smaller than a patch.
+    """
+    pixels = images.astype(jnp.float32) / 255
+    pixels = grey(pixels) if luma else pixels
+    found = []
+    for level in grid.levels(*images.shape[1:3]):
+        shape = (len(images), level.height, level.width, *pixels.shape[3:])
+        resized = pixels if shape == pixels.shape else jax.image.resize(pixels, shape, "linear", antialias=True)
+        described = descriptor(resized, level, grid.patch)
+        found.append(described.reshape(len(images), -1, described.shape[-1]))
+    return jnp.concatenate(found, axis=1)
+
+
+def grey(images: Float[Array, "n h w 3"]) -> Float[Array, "n h w"]:
+    """Luma."""
+    return images @ jnp.asarray(LUMA)
+
+
+def gradients(image: Float[Array, "... h w"]) -> tuple[Float[Array, "... h w"], Float[Array, "... h w"]]:
+    """Central differences by row and by column, not halved; zero on the border where the neighbour is absent."""
+
+    def along(axis: int) -> Array:
+        middle = jax.lax.slice_in_dim(image, 2, None, axis=axis) - jax.lax.slice_in_dim(image, 0, -2, axis=axis)
+        margins = [(1, 1) if i == axis % image.ndim else (0, 0) for i in range(image.ndim)]
+        return jnp.pad(middle, margins)
+
+    return along(image.ndim - 2), along(image.ndim - 1)
+
+
+def strongest_gradients(images: Float[Array, "n h w 3"]) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"]]:
+    """By row and by column, of the colour channel whose gradient is the largest at the pixel."""
+    by_row, by_column = gradients(images.transpose(0, 3, 1, 2))
+    channel = jnp.argmax(by_row**2 + by_column**2, axis=1, keepdims=True)
+    return tuple(jnp.take_along_axis(x, channel, axis=1)[:, 0] for x in (by_row, by_column))
+
+
+def inside(image: Float[Array, "n h w"]) -> Float[Array, "n h w"]:
+    """The image with zeros on its border."""
+    return jnp.pad(image[:, 1:-1, 1:-1], ((0, 0), (1, 1), (1, 1)))
+
+
+def check_divides(cells: int, patch: int, what: str) -> None:
+    """Raises UserError where the cells of a patch would not be whole pixels wide."""
+    if patch % cells:
+        raise UserError(
+            f"{what} has {cells} x {cells} cells, and {patch} pixels of a patch are no multiple of {cells}"
+        )
+
+
+def box(from_cell: np.ndarray, from_patch: np.ndarray) -> np.ndarray:
+    """The pixels of the cell, all alike."""
+    return np.abs(from_cell) <= 0.5
+
+
+def triangle(from_cell: np.ndarray, from_patch: np.ndarray) -> np.ndarray:
+    """A pixel shared between its two nearest cells: linear interpolation."""
+    return np.maximum(0, 1 - np.abs(from_cell))
+
+
+def pool(
+    maps: Float[Array, "n m h w"], level: Level, patch: int, *, cells: int, weight: Weight, shift: float = 0.5
+) -> Float[Array, "n r c i j m"]:
+    """Weighted sums of maps over the `cells` x `cells` cells of every patch.
+
+    Args:
+      maps: what a pixel shows, such as the strength of its gradient in each of m directions.
+      level: the grid.
+      patch: pixels on a side.
+      cells: of a patch on a side.
+      weight: of a pixel in a cell; the weight by row times the weight by column counts.
+      shift: of a pixel's place from its number, in pixels: 0.5 puts the patch's centre between two pixels, where the
+        edges of cells are, 0 on a pixel.
+    """
+    weights = functools.partial(_weights, cell=patch / cells, cells=cells, weight=weight, shift=shift)
+    rows = jnp.asarray(weights(level.rows, level.height))
+    columns = jnp.asarray(weights(level.columns, level.width))
+    n, m = maps.shape[:2]
+    by_column = jnp.einsum("nmhw,kw->nmhk", maps, columns)
+    sums = jnp.einsum("lh,nmhk->nmlk", rows, by_column)
+    sums = sums.reshape(n, m, len(level.rows), cells, len(level.columns), cells)
+    return sums.transpose(0, 2, 4, 3, 5, 1)
+
+
+def _weights(
+    centres: tuple[int, ...], size: int, *, cell: float, cells: int, weight: Weight, shift: float
+) -> Float[np.ndarray, "k size"]:
+    """The weights of an axis's pixels in each cell of each patch."""
+    from_patch = (np.arange(size) + shift - np.asarray(centres)[:, None, None]) / cell
+    middles = np.arange(cells)[:, None] - (cells - 1) / 2
+    return weight(from_patch - middles, from_patch).reshape(-1, size).astype(np.float32)

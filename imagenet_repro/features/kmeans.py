@@ -1,0 +1,134 @@
+"""Codebooks: k-means, started by k-means++ (Arthur & Vassilvitskii 2007).
+
+Lloyd's algorithm over a sample that fits in memory, or steps over random parts of it ("web-scale k-means", Sculley
+2010), each centre moving by one over the number of vectors that it has seen. A centre that no vector is nearest to
+takes the place of the vector that is farthest from its own.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from imagenet_repro.errors import UserError
+
+BLOCK = 8192  # vectors whose distances to all centres are held at a time
+
+
+def fit(
+    x: Float[Array, "n d"], clusters: int, key: Key[Array, ""], *, iterations: int = 25, batch: int = 0
+) -> Float[Array, "k d"]:
+    """The centres.
+
+    Args:
+      x: the vectors.
+      clusters: how many centres.
+      key: of all random choices.
+      iterations: passes over `x`, or steps where `batch` is not 0.
+      batch: vectors of a step, drawn anew for each; 0: all of them.
+
+    Raises:
+      UserError: fewer vectors than clusters.
+    """
+    check_sample(len(x), clusters)
+    start, steps = jax.random.split(key)
+    centres = plus_plus(x, clusters, start)
+    if batch:
+        return _mini_batches(x, centres, steps, iterations=iterations, batch=min(batch, len(x)))
+    return _lloyd(x, centres, iterations=iterations)
+
+
+def check_sample(vectors: int, clusters: int) -> None:
+    """Raises UserError where there are fewer vectors than clusters."""
+    if vectors < clusters:
+        raise UserError(f"{clusters} clusters of {vectors} descriptors: draw a larger sample, or fewer clusters")
+
+
+def squared_distances(x: Float[Array, "n d"], centres: Float[Array, "k d"]) -> Float[Array, "n k"]:
+    """Of every vector to every centre; as one product, so that small ones carry rounding, but are not negative."""
+    products = x @ centres.T
+    found = jnp.sum(x**2, -1, keepdims=True) - 2 * products + jnp.sum(centres**2, -1)
+    return jnp.maximum(found, 0.0)
+
+
+def nearest(x: Float[Array, "n d"], centres: Float[Array, "k d"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
+    """The number of each vector's nearest centre, and the squared distance to it."""
+
+    def of_block(block: Array) -> tuple[Array, Array]:
+        distances = squared_distances(block, centres)
+        return jnp.argmin(distances, -1), jnp.min(distances, -1)
+
+    blocks = -(-len(x) // BLOCK)
+    padded = jnp.pad(x, ((0, blocks * BLOCK - len(x)), (0, 0))).reshape(blocks, BLOCK, -1) if blocks > 1 else x[None]
+    numbers, distances = jax.lax.map(of_block, padded)
+    return numbers.reshape(-1)[: len(x)], distances.reshape(-1)[: len(x)]
+
+
+@functools.partial(jax.jit, static_argnames="clusters")
+def plus_plus(x: Float[Array, "n d"], clusters: int, key: Key[Array, ""]) -> Float[Array, "k d"]:
+    """Centres drawn from the vectors, each with a chance in proportion to its squared distance from those before.
+
+    Of 2 + log(clusters) drawn at a time, the one counts that leaves the smallest sum of distances: the greedy form, as
+    in the authors' experiments and in scikit-learn.
+    """
+    trials = 2 + int(math.log(clusters))
+    first, rest = jax.random.split(key)
+    centre = x[jax.random.randint(first, (), 0, len(x))]
+
+    def draw(distances: Array, key: Array) -> tuple[Array, Array]:
+        # Where every vector is a centre already (fewer distinct ones than clusters) any will do.
+        logits = jnp.where(jnp.any(distances > 0), jnp.log(distances), 0.0)
+        candidates = x[jax.random.categorical(key, logits, shape=(trials,))]
+        left = jnp.minimum(distances[:, None], squared_distances(x, candidates))
+        best = jnp.argmin(left.sum(0))
+        return left[:, best], candidates[best]
+
+    distances = jnp.sum((x - centre) ** 2, -1)
+    _, centres = jax.lax.scan(draw, distances, jax.random.split(rest, clusters - 1))
+    return jnp.concatenate([centre[None], centres])
+
+
+@functools.partial(jax.jit, static_argnames="iterations")
+def _lloyd(x: Float[Array, "n d"], centres: Float[Array, "k d"], *, iterations: int) -> Float[Array, "k d"]:
+    def step(_: Array, centres: Array) -> Array:
+        numbers, distances = nearest(x, centres)
+        counts, sums = _sums(x, numbers, len(centres))
+        return _refilled(x, distances, counts, sums / jnp.maximum(counts, 1)[:, None])
+
+    return jax.lax.fori_loop(0, iterations, step, centres)
+
+
+@functools.partial(jax.jit, static_argnames=("iterations", "batch"))
+def _mini_batches(
+    x: Float[Array, "n d"], centres: Float[Array, "k d"], key: Key[Array, ""], *, iterations: int, batch: int
+) -> Float[Array, "k d"]:
+    def step(number: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
+        centres, seen = carried
+        part = x[jax.random.randint(jax.random.fold_in(key, number), (batch,), 0, len(x))]
+        numbers, distances = nearest(part, centres)
+        counts, sums = _sums(part, numbers, len(centres))
+        seen = seen + counts
+        moved = centres + (sums - counts[:, None] * centres) / jnp.maximum(seen, 1)[:, None]
+        return _refilled(part, distances, seen, moved), seen
+
+    return jax.lax.fori_loop(0, iterations, step, (centres, jnp.zeros(len(centres))))[0]
+
+
+def _sums(
+    x: Float[Array, "n d"], numbers: Int[Array, " n"], clusters: int
+) -> tuple[Float[Array, " k"], Float[Array, "k d"]]:
+    counts = jnp.zeros(clusters).at[numbers].add(1.0)
+    return counts, jnp.zeros((clusters, x.shape[-1])).at[numbers].add(x)
+
+
+def _refilled(
+    x: Float[Array, "n d"], distances: Float[Array, " n"], counts: Float[Array, " k"], centres: Float[Array, "k d"]
+) -> Float[Array, "k d"]:
+    """The centres, with the vectors that are farthest from theirs in place of those without a vector."""
+    few = min(len(centres), len(x))
+    _, farthest = jax.lax.top_k(distances, few)
+    rank = jnp.cumsum(counts == 0) - 1  # the first empty one takes the farthest vector, and so on
+    replacement = x[farthest[jnp.clip(rank, 0, few - 1)]]
+    return jnp.where((counts == 0)[:, None], replacement, centres)

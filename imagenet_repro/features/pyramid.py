@@ -1,0 +1,62 @@
+"""Spatial pyramids: Lazebnik, Schmid & Ponce 2006. An image is described once in each of several cells."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class Pyramid:
+    """Cells of one or several divisions of the image.
+
+    Attributes:
+      divisions: (rows, columns) of each, such as (1, 1) for the whole image and (3, 1) for three strips.
+    """
+
+    divisions: tuple[tuple[int, int], ...] = ((1, 1),)
+
+    @property
+    def cells(self) -> int:
+        """How many there are."""
+        return sum(rows * columns for rows, columns in self.divisions)
+
+    def members(self, places: Float[np.ndarray, "t 2"]) -> Bool[np.ndarray, "cells t"]:
+        """Which descriptors lie in each cell; cells row by row, division by division.
+
+        Args:
+          places: of the descriptors, (row, column) as shares of the image's sides.
+        """
+        members = []
+        for rows, columns in self.divisions:
+            place = np.floor(places * (rows, columns)).astype(int).clip(0, (rows - 1, columns - 1))
+            number = place[:, 0] * columns + place[:, 1]
+            members += [number == cell for cell in range(rows * columns)]
+        return np.stack(members)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Descriptors in an order in which those that lie in the same cells follow one another.
+
+    What a cell sums up is then the sum of what whole stretches sum up, each of which is summed up once however many
+    cells it is part of.
+
+    Attributes:
+      order: numbers of the descriptors, [t].
+      stretches: (first, end) of each stretch in that order.
+      parts: which stretches make up a cell, [cells, stretches].
+    """
+
+    order: Int[np.ndarray, " t"]
+    stretches: tuple[tuple[int, int], ...]
+    parts: Bool[np.ndarray, "cells s"]
+
+
+def layout(members: Bool[np.ndarray, "cells t"]) -> Layout:
+    """The layout of descriptors of which it is known in which cells they lie."""
+    patterns, which = np.unique(members, axis=1, return_inverse=True)
+    which = which.reshape(-1)
+    order = np.argsort(which, kind="stable")
+    ends = np.cumsum(np.bincount(which, minlength=patterns.shape[1]))
+    return Layout(order, tuple(zip((0, *ends[:-1].tolist()), ends.tolist(), strict=True)), patterns)

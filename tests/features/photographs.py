@@ -1,0 +1,21 @@
+"""Real photographs for tests of descriptors: those that scikit-learn carries with it."""
+
+import numpy as np
+from sklearn.datasets import load_sample_image
+
+
+def photograph(name="china.jpg", size=None, at=(100, 200)):
+    """uint8 RGB; a square of `size` pixels from `at`, or the whole picture (427 x 640)."""
+    image = load_sample_image(name)
+    return image if size is None else np.ascontiguousarray(image[at[0] : at[0] + size, at[1] : at[1] + size])
+
+
+def photographs(size):
+    """Two squares."""
+    return np.stack([photograph("china.jpg", size), photograph("flower.jpg", size)])
+
+
+def without_ties(images, seed=0):
+    """In [0, 1], with noise of half a grey level: where two channels, directions or pixels tie, rounding decides."""
+    noise = np.random.default_rng(seed).uniform(0, 0.5, images.shape)
+    return ((images + noise) / 256).astype(np.float32)
