@@ -249,7 +249,11 @@ def suggestion(weights: Weights, origin: Origin) -> str:
             key=lambda found: found[0],
         )
     candidates = [name for name in models.names() if _family(name) == builder] if alike >= 0.1 else []
-    likeness, best = max(((_likeness(given, name), name) for name in candidates), default=(0.0, ""))
+    likeness, best = 0.0, ""
+    for name in candidates:
+        likeness, best = max((likeness, best), (_likeness(given, name), name))
+        if likeness > 0.99:
+            break  # the deepest, which come last, take seconds each
     if likeness >= 0.5 and best != origin.name:
         return f". Its tensors are most like those of {best} ({100 * likeness:.0f} % have its names and shapes)"
     if len(given.keys() & own.keys()) >= 0.5 * len(own):
