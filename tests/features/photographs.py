@@ -1,7 +1,10 @@
 """Real photographs for tests of descriptors: those that scikit-learn carries with it."""
 
+import jax
 import numpy as np
 from sklearn.datasets import load_sample_image
+
+from imagenet_repro.features import grid
 
 
 def photograph(name="china.jpg", size=None, at=(100, 200)):
@@ -19,3 +22,8 @@ def without_ties(images, seed=0):
     """In [0, 1], with noise of half a grey level: where two channels, directions or pixels tie, rounding decides."""
     noise = np.random.default_rng(seed).uniform(0, 0.5, images.shape)
     return ((images + noise) / 256).astype(np.float32)
+
+
+def described(images, where, descriptor, *, luma):
+    """`grid.describe`, compiled: op by op it takes seconds."""
+    return np.asarray(jax.jit(lambda x: grid.describe(x, where, descriptor, luma=luma))(images))
