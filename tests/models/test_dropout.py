@@ -55,7 +55,14 @@ def keys_used(model, size):
     return any(used[: len(jax.tree.leaves(keys))]), len(acting)
 
 
-SLOW = ("inception_v3", "inception_v4", "inception_resnet_v2")  # to trace
+SLOW = (
+    "inception_v3",
+    "inception_v4",
+    "inception_resnet_v2",
+    "bn_inception",
+    "googlenet_bn",
+    "seresnet50",
+)  # to trace
 
 
 @pytest.mark.parametrize(
