@@ -13,27 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from imagenet_repro.errors import SaveError
+from imagenet_repro.comparison.drawing import COLOURS, MUTED, STYLE, write
 
 Metrics = Sequence[Mapping[str, Any]]
 
-# Okabe & Ito (2008): told apart by people with any common colour blindness; its yellow is too pale for a line.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":")  # beyond seven runs the colours return with the next kind of line
-MUTED = "#666666"
 SMOOTHED_OVER = 20  # a point of the smoothed loss is the mean over a twentieth of the run
 LABEL_POINTS = 11  # between two names
 RUN = "run: "  # marks the lines that get a name; matplotlib hides labels that begin with an underscore
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "svg.hashsalt": "curves",  # the same runs give the same file
-}
 
 
 def plot_curves(runs: Mapping[str, Metrics], path: str | Path, *, num_classes: int | None = None) -> list[Path]:
@@ -56,7 +43,7 @@ def plot_curves(runs: Mapping[str, Metrics], path: str | Path, *, num_classes: i
         figure.canvas.draw()  # settles the layout, which the places of the labels depend on
         for panel in panels:
             _label_lines(panel)
-        return _write(figure, Path(path))
+        return write(figure, path, "the learning curves")
 
 
 def series(rows: Metrics, kind: str, key: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
@@ -156,14 +143,3 @@ def spread(heights: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " 
     places = np.empty(len(heights))
     places[order] = np.clip(isotonic_regression(heights[order] - offsets).x, 0, 1 - offsets[-1]) + offsets
     return places
-
-
-def _write(figure: Figure, path: Path) -> list[Path]:
-    files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(files[0], dpi=160)
-        figure.savefig(files[1], metadata={"Date": None})
-    except OSError as error:
-        raise SaveError(f"could not write the learning curves to {path}: {error.strerror or error}") from error
-    return files
