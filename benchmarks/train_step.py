@@ -138,10 +138,11 @@ def _our_rate(arguments, size):
     import numpy as np
 
     from imagenet_repro import commands
+    from imagenet_repro.runs import network
     from imagenet_repro.training.schedule import Moment
 
     commands.start_devices()
-    system = commands.System.create(_config(arguments, size), 1000)
+    system = network.System.create(_config(arguments, size), 1000)
     state = system.initial_state()
     rng = np.random.default_rng(0)
     host = {name: np.arange(size, dtype=np.int32) for name in ("label", "epoch", "index")}

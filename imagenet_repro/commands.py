@@ -4,41 +4,27 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import logging
-from jax.sharding import Mesh, PartitionSpec
 
 from imagenet_repro import config as cfg
 from imagenet_repro import models, pretrained, provenance
 from imagenet_repro.comparison import curves, table, zoo
 from imagenet_repro.comparison.story import ENTRIES
-from imagenet_repro.data import loader, sources
-from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, SaveError, UserError, nearest
+from imagenet_repro.data import sources
+from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError, nearest
 from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.evaluation import predictions
 from imagenet_repro.metrics import ErrorRates
-from imagenet_repro.models import counting
 from imagenet_repro.models.spec import Preprocessing
-from imagenet_repro.training import allocator, checkpoint, log, loop, optimizer, parallel, progressive, state, step
-from imagenet_repro.training.budget import Amount, Budget, Meter, Spent
-from imagenet_repro.training.network import Network
-from imagenet_repro.training.schedule import Moment
-from imagenet_repro.workdir import RESULT, Workdir, write_json
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-RESERVED_OPTIONS = {  # what the run itself hands to a network, and where it comes from
-    "name": "config.model.name",
-    "num_classes": "the data set",
-    "dtype": "config.precision",
-    "seed": "config.seed",
-    "rngs": "config.seed",
-}
+from imagenet_repro.runs import network
+from imagenet_repro.runs.features import FeatureRun, FeatureSystem
+from imagenet_repro.training import allocator, checkpoint, log, state
+from imagenet_repro.training.budget import Amount
+from imagenet_repro.workdir import Workdir
 
 
 def start_devices() -> None:
@@ -65,114 +51,10 @@ def start_devices() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
 
 
-@dataclasses.dataclass
-class System:
-    """A network of a configuration and where it runs."""
-
-    config: cfg.Config
-    num_classes: int
-    network: Network
-    spread: parallel.ShardMap
-    optimizer: Any
-    loaded: pretrained.Report | None = None  # of the weights that it starts from
-
-    @classmethod
-    def create(
-        cls,
-        config: cfg.Config,
-        num_classes: int,
-        weights: str | pretrained.Weights = "",
-        *,
-        drop_background: bool = False,
-    ) -> "System":
-        """Builds the network; nothing is compiled but its initialisation.
-
-        Args:
-          config: of the run.
-          num_classes: of the data.
-          weights: a file, or what is in it, in place of the initial values; empty: none.
-          drop_background: of `pretrained.load`.
-
-        Raises:
-          UserError: as `models.create` and `pretrained.load`, or an option that is not the configuration's to choose.
-        """
-        _check_options(config.model)
-        if config.precision == "float32":
-            jax.config.update("jax_default_matmul_precision", "highest")  # no bf16 or TF32 passes behind its back
-        spread = parallel.create(config.parallel, deterministic=config.deterministic)
-        with spread.initial_device():
-            model = models.create(
-                config.model.name,
-                num_classes=num_classes,
-                dtype=DTYPES[config.precision],
-                seed=config.seed,
-                **config.model.options,
-            )
-            loaded = pretrained.load(model, weights, drop_background=drop_background) if weights else None
-        network = Network(model, cross_device_norm=config.cross_device_norm)
-        place = models.spec(config.model.name).layers
-        layers = {name: place(model)(name) for name in network.params} if place else None
-        optimiser = optimizer.create(config.optimizer, config.clip_norm, layers)
-        return cls(config, num_classes, network, spread, optimiser, loaded)
-
-    def at_stage(self, stage: int) -> "System":
-        """The same system as a stage of `config.progressive` trains it; the parameters of all stages are alike."""
-        config = progressive.stage_config(self.config, stage)
-        network = self.network
-        if config.model != self.config.model:
-            options = config.model.options
-            model = models.abstract(config.model.name, self.num_classes, DTYPES[config.precision], **options)
-            network = Network(model, cross_device_norm=config.cross_device_norm)
-        return dataclasses.replace(self, config=config, network=network)
-
-    def initial_state(self) -> state.TrainState:
-        """The state before the first step, on the devices; to be called once."""
-        placed = self.spread.initial_state(
-            self.network.params,
-            self.network.stats,
-            self.optimizer,
-            ema=self.config.ema_decay > 0,
-            seed=self.config.seed,
-        )
-        self.network.release()
-        return placed
-
-    @property
-    def train_step(self) -> step.TrainStep:
-        """One device's step."""
-        return step.TrainStep(self.network, self.config, self.num_classes, self.optimizer)
-
-    def flops_per_step(self, train_state: state.TrainState) -> int:
-        """Floating point operations of a step over the whole batch, from its trace on one imagined device."""
-        size, side = self.config.batch_size, self.config.data.image_size
-        batch = {name: jax.ShapeDtypeStruct((size,), jnp.int32) for name in ("label", "epoch", "index")}
-        batch["image"] = jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)
-        whole = PartitionSpec()
-        one_device = jax.shard_map(
-            self.train_step,
-            mesh=Mesh(np.asarray(jax.local_devices()[:1]), (step.AXIS,)),
-            in_specs=(whole, PartitionSpec(step.AXIS), whole),
-            out_specs=whole,
-            check_vma=False,
-        )
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
-        number = jax.ShapeDtypeStruct((), jnp.float32)
-        return counting.flops(one_device, shapes, batch, Moment(number, number))
-
-
-def _check_options(model: cfg.Model) -> None:
-    """Refuses the options that `System.create` sets, which the network's own check never sees."""
-    for option in model.options:
-        if option in RESERVED_OPTIONS:
-            raise UserError(f"config.model.options: '{option}' follows from {RESERVED_OPTIONS[option]}; leave it out")
-        if not isinstance(option, str):
-            raise UserError(f"config.model.options: {option!r} is not the name of an option; texts are needed")
-
-
 # --- train -----------------------------------------------------------------------------------------------------
 
 
-def train(config: cfg.Config, workdir: str) -> int:
+def train(config: cfg.AnyConfig, workdir: str) -> int:
     """Trains a configuration in a workdir, or goes on where a run in it stopped; returns the exit code.
 
     A run whose budget is spent is shown again, and nothing is built or compiled.
@@ -191,13 +73,20 @@ def train(config: cfg.Config, workdir: str) -> int:
     evaluation.check_labels(eval_split, train_split.num_classes)
     if jax.process_index() == 0:
         place.claim()
-        begins = config.model.weights and not place.started  # on resuming, the file may be gone
-        weights = {"weights": provenance.of_file(config.model.weights)} if begins else {}
-        place.settle_config(config, provenance.collect() | weights)
+        place.settle_config(config, provenance.collect() | _weights(config, place))
     if place.finished:
         print(f"{place.path}: the budget of this run, {config.budget}, is spent")
         return _show(place)
-    return _Training(config, place, train_split, eval_split).run()
+    run = FeatureRun if isinstance(config, cfg.FeatureConfig) else network.NetworkRun
+    code = run(config, place, train_split, eval_split).go()
+    return code or _show(place)
+
+
+def _weights(config: cfg.AnyConfig, place: Workdir) -> dict[str, Any]:
+    """The file that a new run starts from, under the key `weights`; on resuming, it may be gone."""
+    if isinstance(config, cfg.FeatureConfig) or not config.model.weights or place.started:
+        return {}
+    return {"weights": provenance.of_file(config.model.weights)}
 
 
 def _show(place: Workdir) -> int:
@@ -205,186 +94,13 @@ def _show(place: Workdir) -> int:
     return compare([str(place.path)], place.path) if jax.process_index() == 0 else EXIT_FINISHED
 
 
-def _check_amounts(config: cfg.Config) -> None:
+def _check_amounts(config: cfg.AnyConfig) -> None:
     for key, text in (
         ("budget", config.budget),
         ("evaluate_every", config.evaluate_every),
         ("checkpoint.every", config.checkpoint.every),
     ):
         Amount.parse(text, key)
-
-
-class _Training:
-    """One call of `train`, from the open data set to the written result."""
-
-    def __init__(self, config: cfg.Config, place: Workdir, train_split: sources.Split, eval_split: sources.Split):
-        self.config, self.place = config, place
-        self.train_split, self.eval_split = train_split, eval_split
-        spread = parallel.create(config.parallel, deterministic=config.deterministic)
-        spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")  # before anything large is built
-        weights = "" if place.started else config.model.weights
-        self.system = System.create(config, train_split.num_classes, weights)
-        self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
-        self.predicted: tuple[ErrorRates, predictions.Predictions] | None = None  # at the end of the run
-        self.checkpoints = checkpoint.Checkpoints(place.checkpoints, config.checkpoint.keep)
-
-    def run(self) -> int:
-        """Trains; the log and the checkpoints are closed whatever happens."""
-        try:
-            job = self._job()
-            try:
-                outcome = self._go(job)
-            finally:
-                job.log.close()
-        finally:
-            self.checkpoints.close()
-        if outcome.stopped_by:
-            print(f"stopped by {outcome.stopped_by} at step {outcome.spent.steps:,}, saved; the same command goes on")
-            return EXIT_STOPPED
-        return _show(self.place)
-
-    def _go(self, job: loop.Job) -> loop.Outcome:
-        outcome = loop.run(job)
-        if outcome.stopped_by is None:
-            self._finish(outcome)
-        return outcome
-
-    def _job(self) -> loop.Job:
-        """Restores or starts, compiles, and says what is about to happen."""
-        first = self.system.initial_state()
-        found = self.checkpoints.restore(first)
-        train_state = self.system.spread.put_state(found.state) if found else first
-        budget = self._budget(train_state)
-        spent = budget.meter.spent(found.info["steps"], found.info["seconds"]) if found else Spent()
-        run_log = log.RunLog(self.place.path, spent.steps)
-        self._introduce(run_log, budget, spent)
-        self.evaluator = evaluation.Evaluator(
-            self.config, self.system.network, self.system.spread, self.eval_split, run_log.say
-        )
-        bad_records = loader.BadRecords(self.train_split, self.config.data, run_log.say)
-        batches = self._batches(spent.steps, budget)
-        compiled, self.compilation_seconds = self._compile(run_log, train_state)
-        return loop.Job(
-            config=self.config,
-            state=train_state,
-            steps=compiled,
-            batches=batches,
-            evaluate=self._evaluate,
-            name_images=lambda index: [self.train_split.records[int(i)].id for i in index],
-            budget=budget,
-            spent=spent,
-            checkpoints=self.checkpoints,
-            bad_records=bad_records,
-            log=run_log,
-            known=found.info if found else {},
-        )
-
-    def _budget(self, train_state: state.TrainState) -> Budget:
-        first, *later = (stage.flops_per_step(train_state) for stage in self.stages)
-        amount = Amount.parse(self.config.budget)
-        meter = Meter(self.config.batch_size, self.train_split.num_examples, first)
-        return Budget(amount, progressive.staged(meter, amount, later))
-
-    def _evaluate(self, train_state: state.TrainState, last: bool) -> dict[str, Any]:
-        """A row of the log; the last evaluation of a run keeps its predictions."""
-        if not last:
-            return self.evaluator.rates(train_state)
-        began = time.perf_counter()
-        self.predicted = self.evaluator.predict(train_state, {})
-        return evaluation.as_row(self.predicted[0], time.perf_counter() - began)
-
-    def _batches(self, start_step: int, budget: Budget) -> Any:
-        starts = [0, *(first for first, _ in budget.meter.later)]
-        ends = [*starts[1:], budget.total_steps]
-        batches = loader.in_turn(
-            [
-                self._stage_batches(stage.config, max(start, start_step), end)
-                for stage, start, end in zip(self.stages, starts, ends, strict=True)
-                if end is None or start_step < end
-            ]
-        )
-        needed = ("image", "label", "epoch", "index")
-        return loader.prefetch_to_device(
-            batches, lambda batch: self.system.spread.put_batch({name: batch[name] for name in needed})
-        )
-
-    def _stage_batches(self, config: cfg.Config, start_step: int, end: int | None) -> Iterator[loader.Batch]:
-        return loader.train_batches(
-            self.train_split,
-            config.data,
-            config.train_crop,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=start_step,
-            num_steps=None if end is None else end - start_step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-
-    def _compile(self, run_log: log.RunLog, train_state: state.TrainState) -> tuple[list[Callable], float]:
-        """The step of every stage, so that no stage begins with a wait."""
-        began = time.perf_counter()
-        compiled = [self._compile_stage(stage, train_state) for stage in self.stages]
-        seconds = time.perf_counter() - began
-        steps = "the step" if len(compiled) == 1 else f"the steps of {len(compiled)} stages"
-        run_log.say(f"compiled {steps} in {log.duration(seconds)}")
-        return compiled, seconds
-
-    def _compile_stage(self, stage: System, train_state: state.TrainState) -> Callable:
-        share, side = self.config.batch_size // jax.process_count(), stage.config.data.image_size
-        blank = {name: np.zeros((share,), np.int32) for name in ("label", "epoch", "index")}
-        blank["image"] = np.zeros((share, side, side, 3), np.uint8)
-        return stage.spread.train(stage.train_step, train_state, stage.spread.put_batch(blank))
-
-    def _introduce(self, run_log: log.RunLog, budget: Budget, spent: Spent) -> None:
-        config, split = self.config, self.train_split
-        parameters = sum(x.size for x in self.system.network.params.values())
-        steps = f"{budget.total_steps:,} steps" if budget.total_steps else "as many steps as fit"
-        run_log.say(
-            f"{config.model.name}: {parameters / 1e6:,.2f} M parameters, {split.num_classes:,} classes,"
-            f" {config.precision}, {config.parallel} over {jax.device_count()} x {jax.devices()[0].device_kind}"
-        )
-        sizes = ", ".join(str(stage.config.data.image_size) for stage in self.stages)
-        flops = [budget.meter.flops_per_step, *(flops for _, flops in budget.meter.later)]
-        run_log.say(
-            f"{split.name} {split.split}: {split.num_examples:,} images at {sizes} px;"
-            f" budget {config.budget}: {steps} of {config.batch_size} images,"
-            f" {', '.join(f'{each / 1e9:,.1f}' for each in flops)} GFLOP each"
-        )
-        run_log.say(f"workdir {self.place.path}")
-        if self.system.loaded:
-            run_log.say(_sentence(self.system.loaded))
-        if spent.steps:
-            run_log.say(f"resumed at step {spent.steps:,}, {100 * budget.progress(spent):.1f} % of the budget spent")
-
-    def _finish(self, outcome: loop.Outcome) -> None:
-        """Writes what the run came to; scores its end where an earlier process was ended before it could write."""
-        source = provenance.collect() | {"config": cfg.to_dict(self.config), "step": outcome.spent.steps}
-        source |= self.place.weights()
-        rates, kept = self.predicted or self.evaluator.predict(outcome.state, {})
-        if jax.process_index() != 0:
-            return
-        path = self.place.predictions(self.config.data)
-        predictions.save(path, dataclasses.replace(kept, provenance=source))
-        write_json(
-            self.place.path / RESULT,
-            {
-                "system": self.config.model.name,
-                "parameters": int(sum(x.size for x in self.system.network.params.values())),
-                "multiply_adds": self._multiply_adds(),
-                "budget": self.config.budget,
-                "spent": dataclasses.asdict(outcome.spent),
-                "compilation_seconds": self.compilation_seconds,
-                "rates": dataclasses.asdict(rates) | {"top1_error": rates.top1_error, "top5_error": rates.top5_error},
-                "predictions": str(path.relative_to(self.place.path)),
-                "provenance": source,
-            },
-        )
-
-    def _multiply_adds(self) -> int:
-        """Of one image; from shapes, since an option (ViT's image_size) may be called as an argument of the count."""
-        shapes = models.abstract(self.config.model.name, self.system.num_classes, **self.config.model.options)
-        return counting.multiply_adds(shapes, self.config.data.image_size)
 
 
 # --- compare ----------------------------------------------------------------------------------------------------
@@ -465,10 +181,11 @@ def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None)
     split = sources.open_split(config.data, config.data.eval_split)
     trained = sources.open_split(place.config().data, place.config().data.train_split)
     evaluation.check_labels(split, trained.num_classes)
-    system = System.create(config, trained.num_classes)
+    kind = FeatureSystem if isinstance(config, cfg.FeatureConfig) else network.System
+    system = kind.create(config, trained.num_classes)
     first = system.initial_state()
     found = _restore(place, system, first, which)
-    evaluator = evaluation.Evaluator(config, system.network, system.spread, split)
+    evaluator = evaluation.Evaluator(config, system.score, system.spread, split)
     source = provenance.collect() | {"config": cfg.to_dict(config), "step": found.step}
     began = time.perf_counter()
     rates, kept = evaluator.predict(system.spread.put_state(found.state), source)
@@ -480,7 +197,7 @@ def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None)
     return EXIT_FINISHED
 
 
-def _divided(config: cfg.Config) -> cfg.Config:
+def _divided(config: cfg.AnyConfig) -> cfg.AnyConfig:
     """With a batch of evaluation that these devices can share, which need not be those that the run trained on."""
     surplus = config.batch_size % jax.device_count()
     if config.data.eval_batch_size or not surplus:
@@ -488,7 +205,9 @@ def _divided(config: cfg.Config) -> cfg.Config:
     return cfg.replace(config, {"data.eval_batch_size": str(config.batch_size - surplus + jax.device_count())})
 
 
-def _restore(place: Workdir, system: System, first: state.TrainState, which: str) -> checkpoint.Restored:
+def _restore(
+    place: Workdir, system: network.System | FeatureSystem, first: state.TrainState, which: str
+) -> checkpoint.Restored:
     if not place.checkpoints.is_dir():
         raise UserError(f"{place.checkpoints}: there are no checkpoints; train first")
     kept = checkpoint.Checkpoints(place.checkpoints, system.config.checkpoint.keep)
@@ -534,13 +253,13 @@ def evaluate_weights(
     config = _at_its_size(config)
     start_devices()
     split = sources.open_split(config.data, config.data.eval_split)
-    system = System.create(config, split.num_classes, weights, drop_background=drop_background)
-    print(_sentence(system.loaded))
+    system = network.System.create(config, split.num_classes, weights, drop_background=drop_background)
+    print(network.sentence(system.loaded))
     if system.loaded.replaced:
         why = f"{split.name} has {split.num_classes:,} classes and {system.loaded.notes[-1]}"
         raise UserError(f"{path} cannot be scored: {why}")
     source = provenance.collect() | {"config": cfg.to_dict(config), "weights": provenance.of_file(path)}
-    evaluator = evaluation.Evaluator(config, system.network, system.spread, split)
+    evaluator = evaluation.Evaluator(config, system.score, system.spread, split)
     rates, kept = evaluator.predict(system.initial_state(), source)
     if jax.process_index() == 0:
         colours = f"mean {config.augment.mean}, std {config.augment.std}"
@@ -588,10 +307,6 @@ def _evaluation_config(name: str, options: dict[str, Any], preprocessing: Prepro
     )
 
 
-def _sentence(report: pretrained.Report) -> str:
-    return "; ".join([f"weights of {report.path}", *report.notes])
-
-
 # --- export ----------------------------------------------------------------------------------------------------
 
 
@@ -605,9 +320,11 @@ def export(workdir: str, *, which: str, out: str) -> int:
     """
     place = Workdir(workdir)
     config = place.config()
+    if isinstance(config, cfg.FeatureConfig):
+        raise UserError(f"{place.path} holds a run of {config.system}, and only networks' weights can be exported")
     start_devices()
     trained = sources.open_split(config.data, config.data.train_split)
-    system = System.create(config, trained.num_classes)
+    system = network.System.create(config, trained.num_classes)
     found = _restore(place, system, system.initial_state(), which)
     preprocessing = _preprocessing_of(config)
     pretrained.write(system.network.model(*found.state.evaluated), out, preprocessing=preprocessing)

@@ -387,10 +387,127 @@ class Config:
     checkpoint: Checkpoint = Checkpoint()
 
 
+# --- systems before 2012: hand-made features and linear SVMs (features/) ---------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class FisherVector:
+    """Fisher vectors over a mixture of Gaussians (features/fisher.py); 2 x components x numbers of a descriptor."""
+
+    name: str = "fisher"
+    components: int = key(256, 1)  # Gaussians
+    iterations: int = key(30, 1)  # of expectation maximisation
+    restarts: int = key(1, 1)  # of which the likeliest mixture is kept
+    power: float = key(0.5, 0.01, 1.0)  # of every number's absolute value; 1: none
+
+
+@dataclasses.dataclass(frozen=True)
+class SuperVector:
+    """Super-vector codes over a codebook (features/coding.py); words x (numbers of a descriptor + 1)."""
+
+    name: str = "super_vector"
+    words: int = key(512, 1)
+    iterations: int = key(25, 1)  # of k-means
+    constant: float = key(1.0, 0.0)  # weight of how often a word occurs beside where its descriptors lie
+    power: float = key(0.5, 0.01, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Llc:
+    """Locality-constrained linear codes, the largest in each cell (features/coding.py); as many as words."""
+
+    name: str = "llc"
+    words: int = key(2048, 1)
+    iterations: int = key(25, 1)
+    neighbours: int = key(5, 1)  # nearest words that a descriptor is made of
+    power: float = key(1.0, 0.01, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class BagOfWords:
+    """How often each word occurs (features/coding.py)."""
+
+    name: str = "bag"
+    words: int = key(1000, 1)
+    iterations: int = key(25, 1)
+    sigma: float = key(0.0, 0.0)  # width of the Gaussian by which a descriptor is shared among words; 0: nearest alone
+    power: float = key(0.5, 0.01, 1.0)
+
+
+Code = FisherVector | SuperVector | Llc | BagOfWords
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """One kind of descriptor, coded and classified by itself."""
+
+    descriptor: Literal["sift", "root_sift", "hog", "lbp", "hog_lbp", "colour"] = "sift"
+    patch: int = key(24, 2)  # pixels on a side
+    step: int = key(4, 1)  # pixels between neighbours
+    scales: tuple[float, ...] = key((1.0,), 0.01, 16.0)  # of the image's sides, smallest first
+    components: int = key(64, 0)  # principal components of a descriptor; 0: descriptors stay as they are
+    whiten: bool = False  # components divided by their standard deviations
+    code: Code = FisherVector()
+    pyramid: tuple[str, ...] = ("1x1",)  # rows x columns of each division
+    quantise: int = key(8, 0)  # numbers of a code that share a byte while the SVM trains; 0: float16
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """From how much of the training split a channel learns its vocabulary."""
+
+    images: int = key(2000, 2)  # whose descriptors give principal components, Gaussians and words
+    descriptors: int = key(200_000, 1)  # of them, for Gaussians and words
+    codes: int = key(1024, 256)  # images whose codes give the centres of quantisation
+
+
+@dataclasses.dataclass(frozen=True)
+class Svm:
+    """One class against the rest by averaged stochastic descent (features/svm.py)."""
+
+    regularisation: float = key(1e-5, 0.0)  # lambda
+    loss: Literal["hinge", "squared_hinge"] = "hinge"
+    bias: float = key(1.0, 0.0)  # of a feature that all images have, regularised as the others; 0: none
+    negatives: int = key(0, 0)  # classes, drawn anew at each step, for which an image counts beside its own; 0: all
+    rate: float = key(0.1, 0.0)  # the first step's length
+    power: float = key(0.75, 0.0)  # of its decay, 1 / (1 + lambda rate t)^power; 0: all steps are as long
+    average_from: str = "1st"  # an amount in any unit of a budget, from which on weights are averaged
+    early_stopping: int = key(0, 0)  # evaluations in a row without a better top-1 error that end a run; 0: none do
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig:
+    """One run of a system of hand-made features: what is not here, such as `data`, is as in `Config`.
+
+    Every channel codes all images once and keeps the codes; then the SVMs of all channels train together, on the same
+    images at the same time, and the system's scores are the means of theirs. A budget's images and epochs are those
+    that the SVMs see; its operations and seconds are the whole pipeline's.
+    """
+
+    system: str = "features"  # what tables call it
+    seed: int = key(0, 0, 2**31 - 1)
+    budget: str = "10ep"
+    batch_size: int = key(256, 1)
+    parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
+    deterministic: bool = True
+    evaluate_every: str = "5ep"
+    log_every: int = key(20, 1)  # steps
+    cache_dir: str = ""  # where codes are kept, for every run that needs the same; empty: in the workdir
+    data: Data = Data()
+    eval_crop: CenterCrop | SquashCrop = SquashCrop()  # of images for training too
+    sample: Sample = Sample()
+    channels: dict[str, Channel] = dataclasses.field(default_factory=dict)
+    svm: Svm = Svm()
+    checkpoint: Checkpoint = Checkpoint(every="5ep")
+
+
+AnyConfig = Config | FeatureConfig
+
+
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
-def load(spec: str, overrides: dict[str, str] | None = None) -> Config:
+def load(spec: str, overrides: dict[str, str] | None = None) -> AnyConfig:
     """The configuration of `FILE.py` or `FILE.py:ARGUMENT`, with `overrides` of dotted keys applied.
 
     Args:
@@ -408,16 +525,18 @@ def load(spec: str, overrides: dict[str, str] | None = None) -> Config:
     return resolve(settings)
 
 
-def resolve(settings: Mapping[str, Any]) -> Config:
+def resolve(settings: Mapping[str, Any]) -> AnyConfig:
     """The typed configuration of nested `settings`; every key checked, every default filled in.
+
+    A configuration with `channels` is a `FeatureConfig`, any other a `Config`.
 
     Raises:
       UserError: an unknown key, a wrong type or a value out of range; the message names the dotted key.
     """
-    return _build(Config, settings, "config")
+    return _build(FeatureConfig if "channels" in settings else Config, settings, "config")
 
 
-def replace(config: Config, overrides: dict[str, str]) -> Config:
+def replace(config: AnyConfig, overrides: dict[str, str]) -> AnyConfig:
     """`config` with texts by dotted key put in place, checked as in `load`."""
     settings = to_dict(config)
     for path, text in overrides.items():
@@ -425,8 +544,8 @@ def replace(config: Config, overrides: dict[str, str]) -> Config:
     return resolve(settings)
 
 
-def to_dict(config: Config) -> dict[str, Any]:
-    """Nested plain values that JSON holds and `resolve` reads back into an equal `Config`."""
+def to_dict(config: AnyConfig) -> dict[str, Any]:
+    """Nested plain values that JSON holds and `resolve` reads back into an equal configuration."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
@@ -516,9 +635,21 @@ def _convert(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
         if value not in choices:
             raise UserError(f"{path}: {value!r} is not valid; {nearest(str(value), choices)}")
         return value
+    if typing.get_origin(hint) is dict:
+        return _convert_sections(value, typing.get_args(hint)[1], path)
     if typing.get_origin(hint) is tuple:
         return _convert_tuple(value, typing.get_args(hint), field, path)
     return _check_range(_convert_scalar(value, hint, path), field, path)
+
+
+def _convert_sections(value: Any, kind: type, path: str) -> dict[str, Any]:
+    """Sections of one kind by names that the user gives them."""
+    if not isinstance(value, Mapping) or not value:
+        raise UserError(f"{path}: sections by name are needed here, at least one, not {value!r}")
+    for name in value:
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise UserError(f"{path}: {name!r} cannot be a name; letters, digits and underscores can")
+    return {name: _build(kind, section, f"{path}.{name}") for name, section in value.items()}
 
 
 def _choose(value: Any, hint: Any, field: dataclasses.Field, path: str) -> type:
@@ -540,7 +671,7 @@ def _convert_tuple(value: Any, hints: tuple, field: dataclasses.Field, path: str
     if len(hints) != len(value):
         raise UserError(f"{path}: {len(hints)} values are needed here, not {len(value)}")
     parts = tuple(_check_range(_convert_scalar(v, h, path), field, path) for v, h in zip(value, hints, strict=True))
-    if field.name not in ("mean", "std") and list(parts) != sorted(parts):
+    if field.name not in ("mean", "std", "pyramid") and list(parts) != sorted(parts):
         raise UserError(f"{path}: the values must not decrease, got {parts}")
     return parts
 

@@ -2,11 +2,11 @@
 
 import fcntl
 import json
-import os
 from pathlib import Path
 from typing import Any, TextIO
 
 from imagenet_repro import config as cfg
+from imagenet_repro import files
 from imagenet_repro.errors import SaveError, UserError
 
 CONFIG = "config.json"
@@ -172,15 +172,8 @@ def require(path: Path, value: Any, keys: dict[str, Any]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w") as file:
-            file.write(json.dumps(value, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise SaveError(f"{path} could not be written: {error.strerror}") from error
+    with files.whole(path, "JSON") as file:
+        file.write(json.dumps(value, indent=1).encode() + b"\n")
 
 
 def read_json(path: Path, who: str) -> Any:

@@ -15,6 +15,7 @@ import main
 from imagenet_repro import commands
 from imagenet_repro import config as cfg
 from imagenet_repro.errors import UserError
+from imagenet_repro.runs import network
 from tests import runs
 
 
@@ -321,13 +322,13 @@ def test_what_is_wrong_is_said_in_a_sentence(arguments, message, tmp_path):
 def test_an_option_that_the_run_sets_itself_is_refused(option, source):
     config = cfg.resolve({"model": {"name": "resnet18", "options": {option: 3}}})
     with pytest.raises(UserError, match=rf"config\.model\.options: '{option}' follows from .*{source}; leave it out"):
-        commands.System.create(config, 10)
+        network.System.create(config, 10)
 
 
 def test_a_system_is_built_on_devices_that_do_not_divide_the_training_batch():
     config = cfg.resolve({"batch_size": 12, "model": {"name": "lenet5"}, "data": {"image_size": 32}})
     assert jax.device_count() == 8
-    assert commands.System.create(config, 10).network.params
+    assert network.System.create(config, 10).network.params
     assert commands._divided(config).data.eval_batch_size == 16
     assert commands._divided(cfg.resolve({"batch_size": 16})).data.eval_batch_size == 0
     asked = cfg.resolve({"batch_size": 12, "data": {"eval_batch_size": 3}})

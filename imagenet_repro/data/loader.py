@@ -159,7 +159,7 @@ class _Pieces:
         repeat, place = divmod(within, distinct)
         epoch, place = divmod(turn * distinct + place, self.split.num_examples)
         with _order_lock:  # of threads that meet a new epoch together, one shuffles
-            order = _epoch_order(self.seed, epoch, self.split.num_examples)
+            order = epoch_order(self.seed, epoch, self.split.num_examples)
         return epoch * self.repeats + repeat, int(order[place])
 
 
@@ -183,7 +183,7 @@ _order_lock = threading.Lock()
 
 
 @functools.lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The indices of a split in the order of an epoch: 4 bytes and 15 ns an image, once an epoch.
 
     NumPy's legacy generator, because its stream is frozen for good (NEP 19) and so is the order of a published run.
@@ -254,9 +254,18 @@ def _in_turn(parts: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
 
 
 def eval_batches(
-    split: Split, data: Data, spec: Crop, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    split: Split,
+    data: Data,
+    spec: Crop,
+    *,
+    batch_size: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[Batch]:
     """Every image of the split once over all processes, in the split's order; each process gets as many batches.
+
+    The batches before `start_step` are left out.
 
     The last batch is filled up with weight 0, index -1 and label 0. A record that cannot be decoded is black, keeps
     its label and index, and has weight 0 too; `replaced` names it.
@@ -274,7 +283,8 @@ def eval_batches(
         process_index=process_index,
         process_count=process_count,
     )
-    return _read(dataclasses.replace(pieces, num_steps=-(-split.num_examples // batch_size)))
+    batches = -(-split.num_examples // batch_size)
+    return _read(dataclasses.replace(pieces, start_step=start_step, num_steps=batches - start_step))
 
 
 def _pieces(

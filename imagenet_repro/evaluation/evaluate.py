@@ -14,28 +14,32 @@ from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation.predictions import Collector, Predictions, merge
 from imagenet_repro.metrics import ErrorRates
-from imagenet_repro.training.network import Network
 from imagenet_repro.training.parallel import ShardMap
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import EvalStep
 
 
 class Evaluator:
-    """Evaluates states of one network on one split; compiled at the first call, then reused.
+    """Evaluates states of one system on one split; compiled at the first call, then reused.
 
     Args:
       config: the run's configuration.
-      network: what turns images into logits.
+      score: what turns parameters, statistics and uint8 images into the scores of every class.
       spread: how batches are shared out over devices.
       split: the images.
       say: told, as one line, of records that cannot be decoded.
     """
 
     def __init__(
-        self, config: cfg.Config, network: Network, spread: ShardMap, split: Split, say: Callable[[str], None] = print
+        self,
+        config: cfg.AnyConfig,
+        score: Callable[..., Any],
+        spread: ShardMap,
+        split: Split,
+        say: Callable[[str], None] = print,
     ):
         self._config, self._spread, self._split, self._say = config, spread, split, say
-        self._step = EvalStep(network, config)
+        self._step = EvalStep(score)
         self._compiled: Callable | None = None
         self.batch_size = config.data.eval_batch_size or config.batch_size
         spread.check_batch_size(self.batch_size, 1, "data.eval_batch_size")

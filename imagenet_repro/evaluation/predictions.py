@@ -22,7 +22,6 @@ error rates are always taken from `top5`, not from `logits`.
 
 import dataclasses
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +30,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float16, Int, Int32, Shaped
 
-from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro import files
+from imagenet_repro.errors import UserError
 from imagenet_repro.metrics import GUESSES, ErrorRates
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -121,19 +121,8 @@ def save(path: str | Path, predictions: Predictions) -> None:
     _check_unique(predictions.id, str(path))
     arrays = {f.name: getattr(predictions, f.name) for f in _array_fields()}
     provenance = np.asarray(json.dumps(predictions.provenance))
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez(file, **arrays, provenance=provenance)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise SaveError(f"could not write predictions to {path}: {error.strerror or error}") from error
-    finally:
-        if part.parent.is_dir():
-            part.unlink(missing_ok=True)
+    with files.whole(path, "predictions") as file:
+        np.savez(file, **arrays, provenance=provenance)
 
 
 def load(path: str | Path) -> Predictions:

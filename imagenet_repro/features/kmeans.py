@@ -94,8 +94,8 @@ def plus_plus(x: Float[Array, "n d"], clusters: int, key: Key[Array, ""]) -> Flo
 def _lloyd(x: Float[Array, "n d"], centres: Float[Array, "k d"], *, iterations: int) -> Float[Array, "k d"]:
     def step(_: Array, centres: Array) -> Array:
         numbers, distances = nearest(x, centres)
-        counts, sums = _sums(x, numbers, len(centres))
-        return _refilled(x, distances, counts, sums / jnp.maximum(counts, 1)[:, None])
+        counts, totals = sums(x, numbers, len(centres))
+        return refilled(x, distances, counts, totals / jnp.maximum(counts, 1)[:, None])
 
     return jax.lax.fori_loop(0, iterations, step, centres)
 
@@ -108,22 +108,23 @@ def _mini_batches(
         centres, seen = carried
         part = x[jax.random.randint(jax.random.fold_in(key, number), (batch,), 0, len(x))]
         numbers, distances = nearest(part, centres)
-        counts, sums = _sums(part, numbers, len(centres))
+        counts, totals = sums(part, numbers, len(centres))
         seen = seen + counts
-        moved = centres + (sums - counts[:, None] * centres) / jnp.maximum(seen, 1)[:, None]
-        return _refilled(part, distances, seen, moved), seen
+        moved = centres + (totals - counts[:, None] * centres) / jnp.maximum(seen, 1)[:, None]
+        return refilled(part, distances, seen, moved), seen
 
     return jax.lax.fori_loop(0, iterations, step, (centres, jnp.zeros(len(centres))))[0]
 
 
-def _sums(
+def sums(
     x: Float[Array, "n d"], numbers: Int[Array, " n"], clusters: int
 ) -> tuple[Float[Array, " k"], Float[Array, "k d"]]:
+    """How many vectors each cluster has, and their sums."""
     counts = jnp.zeros(clusters).at[numbers].add(1.0)
     return counts, jnp.zeros((clusters, x.shape[-1])).at[numbers].add(x)
 
 
-def _refilled(
+def refilled(
     x: Float[Array, "n d"], distances: Float[Array, " n"], counts: Float[Array, " k"], centres: Float[Array, "k d"]
 ) -> Float[Array, "k d"]:
     """The centres, with the vectors that are farthest from theirs in place of those without a vector."""

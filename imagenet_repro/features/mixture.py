@@ -8,7 +8,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Key
 
 from imagenet_repro.features import kmeans
@@ -61,8 +60,8 @@ def fit(
     for start in jax.random.split(key, restarts):
         centres = kmeans.fit(x, components, start, iterations=10)
         found.append(_maximised(x, _of_clusters(x, centres, lowest), lowest, iterations=iterations))
-    likelihoods = [float(log_likelihood(x, mixture)) for mixture in found]
-    return found[int(np.argmax(likelihoods))]
+    best = jnp.argmax(jnp.stack([log_likelihood(x, mixture) for mixture in found])) if restarts > 1 else 0
+    return jax.tree.map(lambda *each: jnp.stack(each)[best], *found)
 
 
 def log_probabilities(x: Float[Array, "*n d"], mixture: Mixture) -> Float[Array, "*n k"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -41,9 +42,9 @@ class Pca:
       variances: of the vectors along them, [k].
     """
 
-    mean: Float[np.ndarray, " d"]
-    components: Float[np.ndarray, "k d"]
-    variances: Float[np.ndarray, " k"]
+    mean: Float[Array | np.ndarray, " d"]
+    components: Float[Array | np.ndarray, "k d"]
+    variances: Float[Array | np.ndarray, " k"]
 
 
 def fit(moments: Moments, components: int) -> Pca:
@@ -52,11 +53,7 @@ def fit(moments: Moments, components: int) -> Pca:
     Raises:
       UserError: more components than the vectors have numbers, or fewer than two vectors.
     """
-    features = len(moments.mean)
-    if components > features:
-        raise UserError(
-            f"{components} principal components of vectors of {features} numbers; ask for {features} at most"
-        )
+    check(len(moments.mean), components)
     if moments.count < 2:
         raise UserError(f"principal components need two descriptors at least, here are {moments.count}")
     variances, vectors = np.linalg.eigh(moments.scatter / (moments.count - 1))
@@ -66,9 +63,17 @@ def fit(moments: Moments, components: int) -> Pca:
     return Pca(*(x.astype(np.float32) for x in found))
 
 
+def check(features: int, components: int) -> None:
+    """Raises UserError where vectors have fewer numbers than components are asked for."""
+    if components > features:
+        raise UserError(
+            f"{components} principal components of vectors of {features} numbers; ask for {features} at most"
+        )
+
+
 def project(x: Float[Array, "*n d"], pca: Pca, *, whiten: bool = False) -> Float[Array, "*n k"]:
     """The components of vectors, each divided by its standard deviation where `whiten`."""
     projected = (x - pca.mean) @ pca.components.T
     if not whiten:
         return projected
-    return projected / np.sqrt(np.maximum(pca.variances, WHITENING_FLOOR * pca.variances.max(initial=1e-12)))
+    return projected / jnp.sqrt(jnp.maximum(pca.variances, WHITENING_FLOOR * pca.variances.max(initial=1e-12)))

@@ -1,9 +1,13 @@
 """Spatial pyramids: Lazebnik, Schmid & Ponce 2006. An image is described once in each of several cells."""
 
 import dataclasses
+import re
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from imagenet_repro.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +19,18 @@ class Pyramid:
     """
 
     divisions: tuple[tuple[int, int], ...] = ((1, 1),)
+
+    @classmethod
+    def parse(cls, divisions: Sequence[str]) -> "Pyramid":
+        """The pyramid of divisions written as "1x1" or "3x1", rows first.
+
+        Raises:
+          UserError: there are none, or one is written otherwise.
+        """
+        found = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", division) for division in divisions]
+        if not found or not all(found):
+            raise UserError(f"a pyramid is of divisions such as '1x1' and '3x1' (rows x columns), not {divisions}")
+        return cls(tuple((int(match[1]), int(match[2])) for match in found))
 
     @property
     def cells(self) -> int:

@@ -68,12 +68,14 @@ class Meter:
       flops_per_step: floating point operations of a step, over all devices (models/counting.py).
       later: (number of steps before it, operations of its steps) of each further stage of a run whose steps change
         (training/progressive.py), in order.
+      flops_before: operations spent before the first step (features/stages.py).
     """
 
     batch_size: int
     num_examples: int
     flops_per_step: int
     later: tuple[tuple[int, int], ...] = ()
+    flops_before: int = 0
 
     def spent(self, steps: int, seconds: float) -> Spent:
         """What `steps` steps that took `seconds` of training time have used."""
@@ -88,7 +90,7 @@ class Meter:
         """Steps until `amount` is spent, at least one; None for seconds, which no arithmetic knows."""
         if amount.unit == "s":
             return None
-        before, cost = 0, self.spent(1, 0.0).of(amount.unit)
+        before, cost = 0, self.spent(1, 0.0).of(amount.unit) - self.spent(0, 0.0).of(amount.unit)
         for first, flops in self.later if amount.unit == "flop" else ():
             if self._flops(first) < amount.value:
                 before, cost = first, flops
@@ -97,7 +99,7 @@ class Meter:
         return before + max(1, math.ceil(rest / cost * (1 - 1e-12)))
 
     def _flops(self, steps: int) -> int:
-        total, before = steps * self.flops_per_step, self.flops_per_step
+        total, before = self.flops_before + steps * self.flops_per_step, self.flops_per_step
         for first, flops in self.later:
             total += max(0, steps - first) * (flops - before)
             before = flops

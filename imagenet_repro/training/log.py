@@ -29,44 +29,19 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-class RunLog:
-    """The log of one process; only the first of several writes.
+class Screen:
+    """What a person sees of a run; only the first of several processes shows it."""
 
-    Args:
-      workdir: where `metrics.jsonl` and `tensorboard/` live.
-      start_step: the step that the run starts from; later rows are dropped.
-    """
-
-    def __init__(self, workdir: Path, start_step: int):
+    def __init__(self):
         self._primary = jax.process_index() == 0
         self._console = Console(highlight=False, quiet=not self._primary)
         self._bar: Progress | None = None
         self._last_line = 0.0
-        if self._primary:
-            self._open(workdir, start_step)
-
-    def _open(self, workdir: Path, start_step: int) -> None:
-        from tensorboardX import SummaryWriter
-
-        path = workdir / METRICS
-        rows = [row for row in read_rows(path) if row["step"] <= start_step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        self._file = path.open("a", buffering=1)
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
-        if self._console.is_terminal:
+        if self._primary and self._console.is_terminal:
             columns = (BarColumn(24), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=self._console, auto_refresh=False)
             self._task = self._bar.add_task("", total=1.0)
             self._bar.start()
-
-    def write(self, kind: str, step: int, **values: Any) -> None:
-        """Adds a row, and its finite numbers to TensorBoard under `kind/`."""
-        if not self._primary:
-            return
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-                self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def say(self, text: str) -> None:
         """One line for the person who watches."""
@@ -81,9 +56,45 @@ class RunLog:
             self.say(text)
 
     def close(self) -> None:
-        """Flushes and closes everything."""
+        """Leaves the terminal as it was."""
         if self._bar is not None:
             self._bar.stop()
+
+
+class RunLog(Screen):
+    """The log of one process; only the first of several writes.
+
+    Args:
+      workdir: where `metrics.jsonl` and `tensorboard/` live.
+      start_step: the step that the run starts from; later rows are dropped.
+    """
+
+    def __init__(self, workdir: Path, start_step: int):
+        super().__init__()
+        if self._primary:
+            self._open(workdir, start_step)
+
+    def _open(self, workdir: Path, start_step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        path = workdir / METRICS
+        rows = [row for row in read_rows(path) if row["step"] <= start_step]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self._file = path.open("a", buffering=1)
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Adds a row, and its finite numbers to TensorBoard under `kind/`."""
+        if not self._primary:
+            return
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flushes and closes everything."""
+        super().close()
         if self._primary:
             self._file.close()
             self._events.close()

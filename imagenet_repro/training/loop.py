@@ -17,7 +17,7 @@ from imagenet_repro.training.budget import Amount, Budget, Every, Spent
 from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import Agreement, StopSignal, TrainingClock
 from imagenet_repro.training.log import METRICS, RunLog, duration
-from imagenet_repro.training.schedule import Moment, Watch
+from imagenet_repro.training.schedule import EarlyStopping, Moment, Watch
 from imagenet_repro.training.state import TrainState
 
 IN_FLIGHT = 2  # steps handed to the devices before their results are read; keeps the clock and the stops honest
@@ -34,9 +34,11 @@ class Job:
       evaluate: error rates of a state, as a row of `metrics.jsonl` with `top1_error`; told whether it is the last.
       name_images: the data set's ids of records, for a message.
       known: what the checkpoint that a run goes on from held beside the state (`_Run._save`); empty for a new run.
+      schedule: whose drops follow the evaluations; None: the steps know their lengths by themselves.
+      early_stopping: evaluations in a row without a better one that end the run; 0: none do.
     """
 
-    config: cfg.Config
+    config: cfg.AnyConfig
     state: TrainState
     steps: Sequence[Callable]
     batches: Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]
@@ -48,6 +50,8 @@ class Job:
     bad_records: BadRecords
     log: RunLog
     known: dict[str, Any]
+    schedule: cfg.Schedule | None = None
+    early_stopping: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +89,15 @@ class _Run:
         self.pending: collections.deque = collections.deque()
         self.window = _Window(job.config.batch_size, job.spent)
         self.saved_step = job.spent.steps
-        self.watch = Watch(job.config.schedule, **job.known.get("plateau", {}))
+        self.watch = Watch(job.schedule, **job.known.get("plateau", {}))
+        self.early = EarlyStopping(job.early_stopping, **job.known.get("early_stopping", {}))
 
     def go(self) -> Outcome:
         budget = self.job.budget
         stopping = evaluating = False
         self._make_up()
         self.clock.start()
-        while not budget.finished(self.spent) and not stopping:
+        while not (budget.finished(self.spent) or stopping or self.early.due):
             self._take_step()
             stopping = self._agree()
             evaluating = self.evaluation.due(self.spent) or budget.finished(self.spent)
@@ -178,6 +183,11 @@ class _Run:
             f"evaluated at {progress:.0f} %: top-1 error {100 * row['top1_error']:.2f} %,"
             f" top-5 error {100 * row['top5_error']:.2f} % of {row['evaluated']:,} images"
         )
+        self.early.look(row["top1_error"])
+        if self.early.due:
+            self.job.log.write("event", self.spent.steps, event="early_stopping", best=self.early.best)
+            best = f"{100 * self.early.best:.2f} %"
+            self.job.log.say(f"ends early: {self.early.patience} evaluations in a row no better than {best}")
         if self.watch.look(row["top1_error"]):
             self.job.log.write("event", self.spent.steps, event="plateau", scale=self.watch.scale)
             self.job.log.say(
@@ -190,7 +200,7 @@ class _Run:
         if not all_finite(self.state.params):
             self._diverged(self.spent.steps, np.asarray([], np.int32), {"loss": math.nan, "gradient_norm": math.nan})
         info = {"steps": self.spent.steps, "seconds": self.spent.seconds}
-        info |= {"evaluation_due": evaluation_due, "plateau": self.watch.known}
+        info |= {"evaluation_due": evaluation_due, "plateau": self.watch.known, "early_stopping": self.early.known}
         self.job.checkpoints.save(self.spent.steps, self.state, info, top1_error)
         self.saved_step = self.spent.steps
 
@@ -198,7 +208,9 @@ class _Run:
         budget, row = self.job.budget, self.window.close(spent)
         self.job.log.write("train", spent.steps, **_spent_row(budget, spent), **row)
         progress = budget.progress(spent)
-        left = spent.seconds * (1 - progress) / progress if progress else math.inf
+        # From what this process has seen: earlier ones, or what came before the first step, may have been slower.
+        gained, took = progress - budget.progress(self.job.spent), spent.seconds - self.job.spent.seconds
+        left = took * (1 - progress) / gained if gained > 0 else math.inf
         total = f"/{budget.total_steps:,}" if budget.total_steps else ""
         self.job.log.show(
             progress,

@@ -24,6 +24,7 @@ from imagenet_repro.training.network import Tensors
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, EvalStep, TrainStep
+from imagenet_repro.training.svm_step import SvmStep
 
 WHOLE = PartitionSpec()
 SHARE = PartitionSpec(AXIS)
@@ -83,7 +84,7 @@ class ShardMap:
         sharding = NamedSharding(self.mesh, SHARE)
         return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
-    def train(self, step: TrainStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+    def train(self, step: TrainStep | SvmStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """The compiled step, `(state, batch, moment) -> (state, measures)`; the state's buffers are reused."""
         mapped = jax.shard_map(step, mesh=self.mesh, in_specs=(WHOLE, SHARE, WHOLE), out_specs=WHOLE, check_vma=False)
         return self._compile(jax.jit(mapped, donate_argnums=0), state, batch, START)
@@ -112,7 +113,7 @@ class Pmap(ShardMap):
         devices = jax.local_device_count()
         return super().put_batch({k: value.reshape(devices, -1, *value.shape[1:]) for k, value in batch.items()})
 
-    def train(self, step: TrainStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+    def train(self, step: TrainStep | SvmStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """As for `ShardMap`."""
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
         return self._compile(mapped, state, batch, START)
@@ -138,7 +139,7 @@ class Fsdp(ShardMap):
         """Where each array of a state lives: cut along its longest axis that divides, whole where none does."""
         return jax.tree.map(lambda x: NamedSharding(self.mesh, cut(x.shape, self.mesh.size)), state)
 
-    def train(self, step: TrainStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+    def train(self, step: TrainStep | SvmStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """As for `ShardMap`."""
         shards = Shards({name: cut(x.shape, self.mesh.size) for name, x in state.params.items()})
         whole = jax.tree.map(lambda _: WHOLE, state)

@@ -54,13 +54,13 @@ class Watch:
     Every process sees the same errors, which are counted over all of them, and so decides the same.
 
     Args:
-      spec: the section `schedule`.
+      spec: the section `schedule`; None: there is none.
       best: lowest top-1 error so far that was an improvement, in [0, 1]; None before the first evaluation.
       stalled: evaluations since then, or since the last drop.
       dropped: drops so far.
     """
 
-    spec: cfg.Schedule
+    spec: cfg.Schedule | None
     best: float | None = None
     stalled: int = 0
     dropped: int = 0
@@ -89,3 +89,35 @@ class Watch:
             return False
         self.stalled, self.dropped = 0, self.dropped + 1
         return True
+
+
+@dataclasses.dataclass
+class EarlyStopping:
+    """Ends a run whose evaluations have stopped getting better, before its budget does (Akata et al. 2014).
+
+    Args:
+      patience: evaluations in a row without a lower top-1 error that end the run; 0: none do.
+      best: lowest top-1 error so far, in [0, 1]; None before the first evaluation.
+      stalled: evaluations since then.
+    """
+
+    patience: int
+    best: float | None = None
+    stalled: int = 0
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """All but `patience`, for a checkpoint, as JSON values."""
+        return {"best": self.best, "stalled": self.stalled} if self.patience else {}
+
+    @property
+    def due(self) -> bool:
+        """Whether the run ends now."""
+        return 0 < self.patience <= self.stalled
+
+    def look(self, error: float) -> None:
+        """Takes in the top-1 error of an evaluation."""
+        if self.best is None or error < self.best:
+            self.best, self.stalled = error, 0
+        else:
+            self.stalled += 1

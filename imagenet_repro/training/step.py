@@ -173,15 +173,16 @@ class EvalStep:
 
     `counts` are integers over all devices: `images`, `top1_correct`, `top5_correct`, and the float32 sum
     `cross_entropy`; `predictions` stay on their device: `top5` and `logits`.
+
+    Args:
+      score: from parameters, statistics and uint8 images to the scores of every class.
     """
 
-    network: Network
-    config: cfg.Config
+    score: Callable[[Tensors, Tensors, Array], Array]
 
     def __call__(self, params: Tensors, stats: Tensors, batch: Batch) -> tuple[dict[str, Array], dict[str, Array]]:
         """Scores one share; padding and undecodable images carry weight zero."""
-        logits = self.network.evaluate(params, stats, augment.normalize(batch["image"], self.config.augment))
-        logits = logits.astype(jnp.float32)
+        logits = self.score(params, stats, batch["image"]).astype(jnp.float32)
         weights = batch["weight"]
         counts = metrics.correct_counts(logits, batch["label"], weights)
         entropy = metrics.cross_entropy(logits, batch["label"])

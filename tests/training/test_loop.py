@@ -41,7 +41,7 @@ def compiled():
     return [SPREAD.train(stage, placed, batch) for stage in stages]
 
 
-def go(workdir, stop_at=None):
+def go(workdir, stop_at=None, early_stopping=0):
     """One process: from the last checkpoint until the end, or until the step at which a signal comes."""
     checkpoints = Checkpoints(workdir / "checkpoints", keep=20)
     fresh = SPREAD.put_state(small.make(CONFIG)[1])
@@ -73,6 +73,8 @@ def go(workdir, stop_at=None):
         bad_records=mock.Mock(spec=BadRecords),
         log=run_log,
         known=found.info if found else {},
+        schedule=CONFIG.schedule,
+        early_stopping=early_stopping,
     )
     outcome = loop.run(job)
     run_log.close()
@@ -129,3 +131,16 @@ def test_the_best_of_a_run_may_be_a_state_whose_evaluation_was_put_off(tmp_path,
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     assert checkpoints.best_step() == 6
     checkpoints.close()
+
+
+@pytest.mark.parametrize("stop_at", [None, 2, 5])
+def test_evaluations_that_get_no_better_end_a_run_early_also_across_a_stop(tmp_path, stop_at):
+    if stop_at:
+        assert go(tmp_path, stop_at, early_stopping=1)[0].stopped_by == "SIGTERM"
+    outcome, _ = go(tmp_path, early_stopping=1)
+    assert (outcome.stopped_by, outcome.spent.steps) == (None, 6)  # 0.95 after 0.9
+    assert [(row["step"], row["best"]) for row in rows(tmp_path, "event") if row["event"] == "early_stopping"] == [
+        (6, 0.9)
+    ]
+    again, evaluated = go(tmp_path, early_stopping=1)  # killed before its result was written
+    assert (again.spent.steps, evaluated) == (6, [])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from imagenet_repro.data import augment
 from imagenet_repro.errors import UserError
 from imagenet_repro.training import parallel
 from imagenet_repro.training.schedule import Moment
@@ -74,7 +75,11 @@ def test_evaluation_gives_rows_in_order_and_counts_without_padding(mode):
     state = spread.put_state(first)
     host = small.batch(1) | {"weight": np.asarray([1.0] * 29 + [0.0] * 3, np.float32)}
     device = spread.put_batch(host)
-    compiled = spread.evaluate(EvalStep(step.network, config), state, device)
+
+    def score(params, stats, images):
+        return step.network.evaluate(params, stats, augment.normalize(images, config.augment))
+
+    compiled = spread.evaluate(EvalStep(score), state, device)
     counts, predictions = compiled(*state.evaluated, device)
     mean, std = np.asarray(config.augment.mean), np.asarray(config.augment.std)
     images = jnp.asarray((host["image"] / 255.0 - mean) / std, jnp.float32)

@@ -1,0 +1,48 @@
+"""The table of what each stage of a system of features took."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+COLUMNS = ("stage", "seconds", "ms an image", "TFLOP", "bytes an image")
+
+
+def rows(stages: dict[str, dict[str, Any]], images: int) -> list[tuple[str, ...]]:
+    """A row for each stage, and their sum.
+
+    Args:
+      stages: `seconds`, `flops` and `bytes` by name.
+      images: in the training split, over which seconds and bytes are shared out.
+    """
+    total = {key: sum(cost[key] for cost in stages.values()) for key in ("seconds", "flops", "bytes")}
+    return [_row(name, cost, images) for name, cost in (stages | {"all": total}).items()]
+
+
+def _row(name: str, cost: dict[str, Any], images: int) -> tuple[str, ...]:
+    each = cost["bytes"] / images
+    return (
+        name,
+        f"{cost['seconds']:,.0f}",
+        f"{1e3 * cost['seconds'] / images:,.2f}",
+        f"{cost['flops'] / 1e12:,.2f}",
+        f"{each:,.0f}" if each else "",
+    )
+
+
+def markdown(stages: dict[str, dict[str, Any]], images: int) -> str:
+    """The table in Markdown."""
+    lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *rows(stages, images)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def show(stages: dict[str, dict[str, Any]], images: int, console: Console | None = None) -> None:
+    """Prints the table."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, heading in enumerate(COLUMNS):
+        table.add_column(heading, justify="right" if number else "left")
+    for cells in rows(stages, images):
+        table.add_row(*map(Text, cells))
+    (console or Console()).print(table)

@@ -1,0 +1,218 @@
+"""The stages of a channel: kept, resumed, never stale, and clear about images that are too few or damaged."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_repro import config as cfg
+from imagenet_repro.data.sources import Record, Split
+from imagenet_repro.errors import UserError
+from imagenet_repro.features import quantise, stages
+from imagenet_repro.features.codes import UNDECODABLE
+from imagenet_repro.features.stages import Stages, StoppedError
+from imagenet_repro.models import counting
+
+IMAGES, SIZE, BATCH = 300, 24, 32
+EVERY = {"images": 50, "descriptors": 200, "codes": IMAGES}
+
+
+class Watcher:
+    """Says stop after so many looks."""
+
+    def __init__(self, looks=10**9):
+        self.looks, self.said, self.shown = looks, [], []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def show(self, stage, done, total):
+        self.shown.append((stage, done, total))
+
+    def stopping(self):
+        self.looks -= 1
+        return self.looks < 0
+
+    def flops(self, function, *shapes):
+        return counting.flops(function, *shapes)
+
+
+class Images(Sequence):
+    """Noise of a few strengths, encoded as it is read."""
+
+    def __init__(self, bad=(), seed=0, count=IMAGES):
+        self.bad, self.seed, self.count = bad, seed, count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        import cv2
+
+        rng = np.random.default_rng((self.seed, index))
+        image = rng.integers(0, 40 + 40 * (index % 5), (SIZE, SIZE, 3)).astype(np.uint8)
+        data = b"no image" if index in self.bad else cv2.imencode(".png", image)[1].tobytes()
+        return Record(data, index % 5, f"train/{index}")
+
+
+def split_of(records):
+    return Split("noise", "train", "1.0.0", tuple("abcde"), len(records), records)
+
+
+def config_of(max_bad_share=0.0, sample=None, **channel):
+    settings = {
+        "batch_size": BATCH,
+        "data": {"image_size": SIZE, "threads": 1, "workers": 0, "max_bad_share": max_bad_share},
+        "channels": {
+            "a": {
+                "patch": 12,
+                "step": 6,
+                "components": 4,
+                "code": {"name": "fisher", "components": 2, "iterations": 2},
+            }
+            | channel
+        },
+        "sample": sample or {"images": 50, "descriptors": 200, "codes": 256},
+    }
+    return cfg.resolve(settings)
+
+
+def run(directory, config=None, records=None, watcher=None):
+    watcher = watcher or Watcher()
+    return Stages("a", config or config_of(), split_of(records or Images()), directory, watcher).run()
+
+
+def everything(learned):
+    return learned.codes.read(np.arange(learned.codes.images))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole")
+    return directory, run(directory)
+
+
+def test_codes_of_all_images_are_those_of_the_quantised_encoder(whole):
+    _, learned = whole
+    made = Stages("a", config_of(), split_of(Images()), whole[0], Watcher()).encoder
+    found, labels = everything(learned)
+    np.testing.assert_array_equal(labels, np.arange(IMAGES) % 5)
+    from imagenet_repro.data.decode import decode
+
+    images = jnp.asarray(np.stack([decode(Images()[i].image) for i in range(64)]))
+    expected = quantise.encode(made.encode(images, learned.vocabulary), learned.quantiser)
+    assert np.mean(np.asarray(expected) == found[:64]) > 0.99  # rounding may decide between two centres
+
+
+def test_what_is_done_is_not_done_again(whole):
+    directory, learned = whole
+    watcher = Watcher()
+    again = run(directory, watcher=watcher)
+    assert not watcher.shown
+    assert again.costs == learned.costs
+    assert learned.costs.keys() == {"sample", "vocabulary", "quantiser", "codes"}
+    assert all(cost.flops > 0 and cost.seconds > 0 for cost in learned.costs.values())
+
+
+@pytest.mark.parametrize("looks", [0, 1, 6, 12, 15])
+def test_stopped_anywhere_the_same_call_goes_on_to_the_same_codes(whole, tmp_path, monkeypatch, looks):
+    monkeypatch.setattr(stages, "SETTLE_SECONDS", 0.0)
+    with pytest.raises(StoppedError):
+        run(tmp_path, watcher=Watcher(looks))
+    settled = sum(json.loads(path.read_text())["images"] for path in tmp_path.rglob("codes.json"))
+    watcher = Watcher()
+    learned = run(tmp_path, watcher=watcher)
+    np.testing.assert_array_equal(everything(learned)[0], everything(whole[1])[0])
+    coded = [done for stage, done, _ in watcher.shown if stage == "a: codes"]
+    assert coded[0] == settled + BATCH
+
+
+@pytest.mark.parametrize(
+    ("change", "vocabulary_kept"),
+    [
+        ({"config": {"step": 4}}, False),
+        ({"config": {"quantise": 4}}, True),
+        ({"config": {"code": {"name": "fisher", "components": 3, "iterations": 2}}}, False),
+        ({"records": {"seed": 1}}, False),
+        ({"records": {"count": IMAGES - 1}}, False),
+    ],
+)
+def test_what_depends_on_something_else_is_learned_anew(whole, tmp_path, change, vocabulary_kept):
+    def names(directory):
+        return {path.name for path in directory.iterdir()}
+
+    run(tmp_path, config_of(**change.get("config", {})), Images(**change.get("records", {})))
+    before, after = names(whole[0]), names(tmp_path)
+    assert {name for name in before & after if ".codes." in name} == set()
+    assert bool({name for name in before & after if ".vocabulary." in name}) == vocabulary_kept
+
+
+def test_another_form_of_the_code_is_not_stale(whole, monkeypatch):
+    before = {path.name for path in whole[0].iterdir()}
+    monkeypatch.setattr(stages, "_source", lambda: "of another commit")
+    made = Stages("a", config_of(), split_of(Images()), whole[0], Watcher())
+    assert made._codes_place.name not in before
+    assert made._vocabulary_place.name not in before
+
+
+def test_a_damaged_vocabulary_is_made_again(whole, tmp_path):
+    run(tmp_path)
+    (path,) = tmp_path.rglob("vocabulary.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    watcher = Watcher()
+    learned = run(tmp_path, watcher=watcher)
+    assert f"{path} is damaged and made again" in watcher.said
+    for name, value in whole[1].vocabulary.items():
+        np.testing.assert_array_equal(learned.vocabulary[name], value)
+
+
+def test_records_that_cannot_be_decoded_are_named_and_marked(tmp_path):
+    watcher = Watcher()
+    learned = run(tmp_path, config_of(max_bad_share=0.02, sample=EVERY), Images(bad=(7, 11)), watcher)
+    _, labels = everything(learned)
+    np.testing.assert_array_equal(np.flatnonzero(labels == UNDECODABLE), [7, 11])
+    assert sum("train/7" in line for line in watcher.said) == 1
+    with pytest.raises(UserError, match=r"2 of the 300 records .* cannot be decoded"):
+        run(tmp_path / "strict", config_of(sample=EVERY), Images(bad=(7, 11)))
+    with pytest.raises(UserError, match=r"need as many images, .* there are 255"):
+        run(tmp_path / "few", config_of(max_bad_share=0.02), Images(bad=(7,), count=256))
+
+
+def test_codes_can_stay_as_they_are(tmp_path):
+    learned = run(tmp_path, config_of(quantise=0))
+    found, _ = everything(learned)
+    assert learned.quantiser is None
+    assert found.dtype == np.float16
+    assert found.shape == (IMAGES, 16)
+
+
+def test_too_few_images_for_the_centres_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"config.channels.a.quantise: the 256 centres .* there are 100; more"):
+        run(tmp_path, records=Images(count=100))
+
+
+def test_more_gaussians_than_descriptors_are_refused(tmp_path):
+    code = {"name": "fisher", "components": 500, "iterations": 2}
+    with pytest.raises(UserError, match="500 clusters of 200 descriptors"):
+        run(tmp_path, config_of(code=code))
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written .*config.cache_dir"):
+        run(tmp_path / "file")
+
+
+def test_devices_share_the_work(whole):
+    assert jax.device_count() == 8  # and the codes above were right
+
+
+def test_one_class_and_classes_of_one_image_have_codes(tmp_path):
+    records = Images(count=256)
+    one = dataclasses.replace(split_of(records), class_names=("only",))
+    learned = Stages("a", config_of(), one, tmp_path, Watcher()).run()
+    assert learned.codes.complete
