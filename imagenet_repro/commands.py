@@ -11,8 +11,8 @@ import jax
 from absl import logging
 
 from imagenet_repro import config as cfg
-from imagenet_repro import models, pretrained, provenance
-from imagenet_repro.comparison import curves, table, zoo
+from imagenet_repro import files, models, pretrained, provenance
+from imagenet_repro.comparison import curves, dumbbell, gains, table, zoo
 from imagenet_repro.comparison.story import ENTRIES
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError, nearest
@@ -109,9 +109,11 @@ def _check_amounts(config: cfg.AnyConfig) -> None:
 def compare(workdirs: list[str], out: Path) -> int:
     """Prints the table of finished runs, and writes it and their learning curves to `out`.
 
+    Where there are several, also which classes gained most from the first to the last of them.
+
     Args:
       workdirs: of runs whose budget is spent.
-      out: a directory; gets `table.md`, `curves.png` and `curves.svg`.
+      out: a directory; gets `table.md`, `curves.png` and `curves.svg`; of several runs `gains.md`, `.png` and `.svg`.
 
     Raises:
       UserError: a run has no result yet, or they differ in budget, data set or split.
@@ -133,7 +135,26 @@ def compare(workdirs: list[str], out: Path) -> int:
         {name: log.read_rows(place.metrics) for name, place in zip(names, places, strict=True)}, out / "curves.png"
     )
     print(f"table: {out / 'table.md'}\nlearning curves: {out / 'curves.png'}")
+    if len(places) > 1:
+        _compare_classes(places, results, (names[0], names[-1]), out)
     return EXIT_FINISHED
+
+
+def _compare_classes(places: list[Workdir], results: list[dict[str, Any]], names: tuple[str, str], out: Path) -> None:
+    """What the classes gained from the first run to the last; a line where the stored predictions do not say it."""
+    try:
+        before, after = (
+            predictions.load(places[i].path / str(results[i].get("predictions", "predictions"))) for i in (0, -1)
+        )
+        classes = results[-1].get("classes") or [str(number) for number in range(after.logits.shape[1])]
+        found = gains.gains(before, after, classes)
+    except UserError as error:
+        print(f"no table of what each class gained: {error}")
+        return
+    with files.whole(out / "gains.md", "the gains of each class") as file:
+        file.write(gains.markdown(found, systems=names).encode())
+    dumbbell.plot_gains(found, out / "gains.png", systems=names)
+    print(f"what each class gained from {names[0]} to {names[1]}: {out / 'gains.png'}")
 
 
 def _check_comparable(places: list[Workdir], results: list[dict[str, Any]]) -> None:

@@ -91,6 +91,7 @@ class Run(abc.ABC):
                 "spent": dataclasses.asdict(outcome.spent),
                 "compilation_seconds": self.compilation_seconds,
                 "rates": dataclasses.asdict(rates) | {"top1_error": rates.top1_error, "top5_error": rates.top5_error},
+                "classes": list(self.train_split.class_names),
                 "predictions": str(path.relative_to(self.place.path)),
                 "provenance": source,
             },

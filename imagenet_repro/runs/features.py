@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, UInt8
 
 from imagenet_repro import config as cfg
 from imagenet_repro.comparison import stages as stage_table
+from imagenet_repro.comparison.descriptors import plot_descriptors
 from imagenet_repro.data import loader
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_STOPPED, UserError
@@ -36,6 +37,7 @@ from imagenet_repro.training.svm_step import CODES, SvmStep
 from imagenet_repro.workdir import Workdir
 
 SVM = "SVM"  # the last stage, of all channels together
+DRAWN = 4  # images whose descriptors a run draws
 
 
 @dataclasses.dataclass
@@ -191,6 +193,16 @@ class FeatureRun(Run):
                 f"{name}: {encoder.points:,} descriptors of {encoder.numbers} numbers, codes of {encoder.features:,}"
             )
             self.learned[name] = Stages(name, config, split, directory, watcher).run()
+        self._draw()
+
+    def _draw(self) -> None:
+        """What HOG and LBP see of the first images of evaluation."""
+        path = self.place.path / "descriptors.png"
+        if not path.exists():
+            batch = next(
+                loader.eval_batches(self.eval_split, self.config.data, self.config.eval_crop, batch_size=DRAWN)
+            )
+            plot_descriptors(batch["image"][batch["weight"] > 0], path)
 
     def _job(self) -> loop.Job:
         self._learn()
