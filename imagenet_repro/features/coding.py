@@ -25,10 +25,8 @@ def soft(x: Float[Array, "n t d"], codebook: Float[Array, "k d"], *, sigma: floa
 
 def bag(codes: Float[Array, "n t k"], layout: Layout) -> Float[Array, "n cells k"]:
     """The mean code of the descriptors in each cell; zero in a cell that has none. `codes` in the layout's order."""
-    parts = jnp.asarray(layout.parts, codes.dtype)
-    sums = jnp.stack([codes[:, a:b].sum(1) for a, b in layout.stretches], 1)
-    count = parts @ jnp.asarray([b - a for a, b in layout.stretches], codes.dtype)
-    return jnp.einsum("cs,nsk->nck", parts, sums) / jnp.maximum(count, 1)[:, None]
+    sums = layout.summed([codes[:, a:b].sum(1) for a, b in layout.stretches])
+    return sums / jnp.maximum(layout.count, 1)[:, None]
 
 
 def llc(

@@ -2,8 +2,9 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,16 @@ class Layout:
     order: Int[np.ndarray, " t"]
     stretches: tuple[tuple[int, int], ...]
     parts: Bool[np.ndarray, "cells s"]
+
+    @property
+    def count(self) -> Float[Array, " cells"]:
+        """How many descriptors lie in each cell."""
+        return jnp.asarray(self.parts @ np.array([b - a for a, b in self.stretches], np.float32))
+
+    def summed(self, sums: list[Float[Array, "n *rest"]]) -> Float[Array, "n cells *rest"]:
+        """What each cell sums up, from what each stretch does."""
+        zero = jnp.zeros_like(sums[0])
+        return jnp.stack([sum((x for x, own in zip(sums, part, strict=True) if own), zero) for part in self.parts], 1)
 
 
 def layout(members: Bool[np.ndarray, "cells t"]) -> Layout:
