@@ -58,7 +58,7 @@ class Layout:
         """How many descriptors lie in each cell."""
         return jnp.asarray(self.parts @ np.array([b - a for a, b in self.stretches], np.float32))
 
-    def summed(self, sums: list[Float[Array, "n *rest"]]) -> Float[Array, "n cells *rest"]:
+    def summed(self, sums: list[Float[Array, "n ..."]]) -> Float[Array, "n cells ..."]:
         """What each cell sums up, from what each stretch does."""
         zero = jnp.zeros_like(sums[0])
         return jnp.stack([sum((x for x, own in zip(sums, part, strict=True) if own), zero) for part in self.parts], 1)
