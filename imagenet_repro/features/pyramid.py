@@ -58,7 +58,12 @@ class Layout:
         """How many descriptors lie in each cell."""
         return jnp.asarray(self.parts @ np.array([b - a for a, b in self.stretches], np.float32))
 
-    def summed(self, sums: list[Float[Array, "n ..."]]) -> Float[Array, "n cells ..."]:
+    @property
+    def stretch(self) -> Int[np.ndarray, " t"]:
+        """In which stretch each descriptor lies."""
+        return np.repeat(np.arange(len(self.stretches)), [b - a for a, b in self.stretches])
+
+    def summed(self, sums: list[Float[Array, "n ..."]] | Float[Array, "s n ..."]) -> Float[Array, "n cells ..."]:
         """What each cell sums up, from what each stretch does."""
         zero = jnp.zeros_like(sums[0])
         return jnp.stack([sum((x for x, own in zip(sums, part, strict=True) if own), zero) for part in self.parts], 1)
