@@ -56,10 +56,14 @@ def fit(codes: Float[Array, "n f"], key: Key[Array, ""], *, group: int = 8, iter
 def encode(codes: Float[Array, "n f"], quantiser: Quantiser) -> UInt8[Array, "n p"]:
     """The number of the nearest centre of each part."""
     parts, _, group = quantiser.centres.shape
-    cut = codes.reshape(len(codes), parts, group)
-    # |x - c|^2 but for |x|^2, which all centres of a part have in common.
-    distances = jnp.sum(quantiser.centres**2, -1) - 2 * jnp.einsum("npg,pcg->npc", cut, quantiser.centres)
-    return jnp.argmin(distances, -1).astype(jnp.uint8)
+
+    def nearest(one: tuple[Array, Array]) -> Array:
+        cut, centres = one
+        # |x - c|^2 but for |x|^2, which all centres of a part have in common.
+        return jnp.argmin(jnp.sum(centres**2, -1) - 2 * cut @ centres.T, -1).astype(jnp.uint8)
+
+    cut = codes.reshape(len(codes), parts, group).swapaxes(0, 1)
+    return jax.lax.map(nearest, (cut, quantiser.centres), batch_size=AT_ONCE).T
 
 
 def decode(numbers: UInt8[Array, "n p"], quantiser: Quantiser) -> Float[Array, "n f"]:
