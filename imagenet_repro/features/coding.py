@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from imagenet_repro.features.fisher import statistics
 from imagenet_repro.features.kmeans import squared_distances
 from imagenet_repro.features.pyramid import Layout
 
@@ -25,10 +24,8 @@ def soft(x: Float[Array, "n t d"], codebook: Float[Array, "k d"], *, sigma: floa
 
 def bag(codes: Float[Array, "n t k"], layout: Layout) -> Float[Array, "n cells k"]:
     """The mean code of the descriptors in each cell; zero in a cell that has none. `codes` in the layout's order."""
-    parts = jnp.asarray(layout.parts, codes.dtype)
-    sums = jnp.stack([codes[:, a:b].sum(1) for a, b in layout.stretches], 1)
-    count = parts @ jnp.asarray([b - a for a, b in layout.stretches], codes.dtype)
-    return jnp.einsum("cs,nsk->nck", parts, sums) / jnp.maximum(count, 1)[:, None]
+    sums = layout.summed([codes[:, a:b].sum(1) for a, b in layout.stretches])
+    return sums / jnp.maximum(layout.count, 1)[:, None]
 
 
 def llc(
@@ -55,13 +52,9 @@ def llc(
       In each cell the largest coefficient of each word over the descriptors, zero where none is positive.
     """
     numbers, weights = llc_coefficients(x, codebook, neighbours=neighbours, regularisation=regularisation)
-    n, k = len(x), len(codebook)
-    images = jnp.arange(n)[:, None, None]
-    largest = [
-        jnp.zeros((n, k)).at[images, numbers[:, a:b]].max(weights[:, a:b]) for a, b in layout.stretches
-    ]  # of each stretch
-    stretches = jnp.stack(largest, 1)[:, None]
-    return jnp.where(jnp.asarray(layout.parts)[..., None], stretches, 0.0).max(2)
+    where = (jnp.arange(len(x))[:, None, None], layout.stretch[:, None], numbers)
+    largest = jnp.zeros((len(x), len(layout.stretches), len(codebook))).at[where].max(weights)
+    return jnp.where(jnp.asarray(layout.parts)[..., None], largest[:, None], 0.0).max(2)
 
 
 def llc_coefficients(
@@ -73,8 +66,18 @@ def llc_coefficients(
     covariance = jnp.einsum("ntid,ntjd->ntij", away, away)
     trace = jnp.trace(covariance, axis1=-2, axis2=-1)[..., None, None]
     covariance += jnp.eye(neighbours) * jnp.maximum(regularisation * trace, 1e-12)
-    weights = jnp.linalg.solve(covariance, jnp.ones((*covariance.shape[:-1], 1)))[..., 0]
+    weights = _solved(covariance)
     return numbers, weights / weights.sum(-1, keepdims=True)
+
+
+def _solved(matrices: Float[Array, "*n m m"]) -> Float[Array, "*n m"]:
+    """What small positive definite matrices map to ones: by elimination, of all at once where LAPACK takes each."""
+    ones = jnp.ones((*matrices.shape[:-1], 1))
+    rows = jnp.moveaxis(jnp.concatenate([matrices, ones], -1), (-2, -1), (0, 1))
+    for i in range(len(rows)):
+        row = rows[i] / rows[i, i]
+        rows = (rows - rows[:, i, None] * row).at[i].set(row)
+    return jnp.moveaxis(rows[:, -1], 0, -1)
 
 
 def super_vector(
@@ -85,8 +88,11 @@ def super_vector(
     p is the share of a cell's T descriptors that are nearest to the word (Zhou et al. 2010, eq. 2 and 6). k (d + 1)
     numbers, word by word; zero for words that no descriptor of the cell is nearest to. `x` in the layout's order.
     """
-    count, zeroth, first, _ = statistics(x, hard(x, codebook), layout)
-    total = jnp.maximum(count, 1)[:, None]
+    where = (layout.stretch[None], jnp.arange(len(x))[:, None], jnp.argmin(_distances(x, codebook), -1))
+    shape = (len(layout.stretches), len(x), *codebook.shape)
+    zeroth = layout.summed(jnp.zeros(shape[:3]).at[where].add(1.0))
+    first = layout.summed(jnp.zeros(shape).at[where].add(x))
+    total = jnp.maximum(layout.count, 1)[:, None]
     root = jnp.sqrt(zeroth / total)
     residuals = (first - zeroth[..., None] * codebook) / total[..., None]
     residuals = jnp.where(root[..., None] > 0, residuals / jnp.maximum(root[..., None], 1e-12), 0.0)

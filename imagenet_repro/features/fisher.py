@@ -39,13 +39,14 @@ class Statistics(NamedTuple):
 
 def statistics(x: Float[Array, "n t d"], gamma: Float[Array, "n t k"], layout: Layout) -> Statistics:
     """Sums over the descriptors of each cell; `x` and `gamma` in the layout's order."""
-    parts = jnp.asarray(layout.parts, x.dtype)
-    slices = [(gamma[:, a:b], with_squares(x[:, a:b])) for a, b in layout.stretches]
-    zeroth = jnp.stack([g.sum(1) for g, _ in slices], 1)
-    sums = jnp.stack([jnp.einsum("ntk,ntd->nkd", g, v) for g, v in slices], 1)
-    count = parts @ jnp.asarray([b - a for a, b in layout.stretches], x.dtype)
-    zeroth, sums = (jnp.einsum("cs,ns...->nc...", parts, each) for each in (zeroth, sums))
-    return Statistics(count, zeroth, *jnp.split(sums, 2, axis=-1))
+    return _of_cells([(x[:, a:b], gamma[:, a:b]) for a, b in layout.stretches], layout)
+
+
+def _of_cells(stretches: list[tuple[Array, Array]], layout: Layout) -> Statistics:
+    """`statistics`, of the descriptors and responsibilities of each stretch."""
+    products = [jnp.einsum("ntk,ntd->nkd", gamma, with_squares(x)) for x, gamma in stretches]
+    first, second = jnp.split(layout.summed(products), 2, axis=-1)
+    return Statistics(layout.count, layout.summed([gamma.sum(1) for _, gamma in stretches]), first, second)
 
 
 def encode(
@@ -70,16 +71,18 @@ def encode(
       power: of the absolute value of every number, whose sign stays; 1: none.
       normalise: whether a cell's vector is scaled to unit length.
     """
-    count, zeroth, first, second = statistics(x, responsibilities(x, mixture), layout)
+    # A stretch at a time, so that what is largest, the responsibilities, is never cut into copies.
+    stretches = [x[:, a:b] for a, b in layout.stretches]
+    count, zeroth, first, second = _of_cells([(part, responsibilities(part, mixture)) for part in stretches], layout)
     sigma = jnp.sqrt(mixture.variances)
     scale = 1 / (jnp.maximum(count, 1)[:, None] * jnp.sqrt(mixture.weights))
     of_means = (first - zeroth[..., None] * mixture.means) / sigma
     squares = second - 2 * first * mixture.means + zeroth[..., None] * mixture.means**2
     of_sigmas = (squares / mixture.variances - zeroth[..., None]) / jnp.sqrt(2.0)
-    parts = [(scale[..., None] * part).reshape(*zeroth.shape[:2], -1) for part in (of_means, of_sigmas)]
+    both = scale[:, None, :, None] * jnp.stack([of_means, of_sigmas], axis=2)
+    vectors = both.reshape(*zeroth.shape[:2], -1)
     if with_weights:
-        parts.insert(0, scale * (zeroth - count[:, None] * mixture.weights))
-    vectors = jnp.concatenate(parts, axis=-1)
+        vectors = jnp.concatenate([scale * (zeroth - count[:, None] * mixture.weights), vectors], axis=-1)
     return improved(vectors, power=power, normalise=normalise)
 
 

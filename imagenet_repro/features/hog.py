@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from imagenet_repro.features.grid import (
     Level,
+    angles,
     box,
     check_divides,
     inside,
@@ -44,7 +45,7 @@ def dalal_triggs(
       directions: in half a turn.
     """
     by_row, by_column = strongest_gradients(images)
-    degrees = jnp.rad2deg(jnp.arctan2(by_row, by_column)) % 180
+    degrees = jnp.rad2deg(angles(by_row, by_column)) % 180
     number = jnp.floor(degrees / (180 / directions)).astype(jnp.int32) % directions
     votes = _votes(jnp.sqrt(by_row**2 + by_column**2), number, directions)
     cells = pool(votes, _cells(*images.shape[1:3], cell), cell, cells=1, weight=box)[:, :, :, 0, 0] / cell**2
@@ -96,7 +97,7 @@ def _votes(strength: Float[Array, "n h w"], number: Array, directions: int) -> F
 def _signed_votes(images: Float[Array, "n h w 3"]) -> Float[Array, "n 18 h w"]:
     """The whole gradient in the nearest of 18 directions, counted from the right, with the clock."""
     by_row, by_column = strongest_gradients(255 * images)
-    turn = jnp.arctan2(by_row, by_column) * (SIGNED / (2 * np.pi))
+    turn = angles(by_row, by_column) * (SIGNED / (2 * np.pi))
     number = jnp.round(turn).astype(jnp.int32) % SIGNED
     return _votes(inside(jnp.sqrt(by_row**2 + by_column**2)), number, SIGNED)
 

@@ -4,8 +4,9 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from imagenet_repro.errors import UserError
 
@@ -67,6 +68,21 @@ class Layout:
     order: Int[np.ndarray, " t"]
     stretches: tuple[tuple[int, int], ...]
     parts: Bool[np.ndarray, "cells s"]
+
+    @property
+    def count(self) -> Float[Array, " cells"]:
+        """How many descriptors lie in each cell."""
+        return jnp.asarray(self.parts @ np.array([b - a for a, b in self.stretches], np.float32))
+
+    @property
+    def stretch(self) -> Int[np.ndarray, " t"]:
+        """In which stretch each descriptor lies."""
+        return np.repeat(np.arange(len(self.stretches)), [b - a for a, b in self.stretches])
+
+    def summed(self, sums: list[Float[Array, "n ..."]] | Float[Array, "s n ..."]) -> Float[Array, "n cells ..."]:
+        """What each cell sums up, from what each stretch does."""
+        zero = jnp.zeros_like(sums[0])
+        return jnp.stack([sum((x for x, own in zip(sums, part, strict=True) if own), zero) for part in self.parts], 1)
 
 
 def layout(members: Bool[np.ndarray, "cells t"]) -> Layout:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from imagenet_repro.features.grid import Level, gradients, inside, pool, triangle
+from imagenet_repro.features.grid import Level, from_axis, gradients, inside, pool, triangle
 
 CELLS, DIRECTIONS = 4, 8
 CLIP = 0.2
@@ -48,9 +48,12 @@ def directions(image: Float[Array, "n h w"]) -> Float[Array, "n 8 h w"]:
     """
     by_row, by_column = gradients(image)
     strength = inside(jnp.sqrt(by_row**2 + by_column**2))
-    turn = jnp.arctan2(-by_row, by_column) * (DIRECTIONS / (2 * np.pi))
-    away = jnp.abs((turn[:, None] - jnp.arange(DIRECTIONS)[:, None, None] + 4) % DIRECTIONS - 4)
-    return strength[:, None] * jnp.maximum(0, 1 - away)
+    diagonal = strength * from_axis(by_row, by_column) / (np.pi / 4)
+    straight = strength - diagonal
+    up, right, down, left = by_row < 0, by_column > 0, by_row > 0, by_column < 0
+    flat = jnp.abs(by_row) <= jnp.abs(by_column)
+    where = (flat & right, up & right, ~flat & up, up & left, flat & left, down & left, ~flat & down, down & right)
+    return jnp.stack([jnp.where(w, diagonal if i % 2 else straight, 0.0) for i, w in enumerate(where)], axis=1)
 
 
 def _window(from_cell: np.ndarray, from_patch: np.ndarray) -> np.ndarray:
