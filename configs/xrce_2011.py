@@ -1,6 +1,7 @@
-"""XRCE as it won in 2011: Fisher vectors and linear SVMs (Perronnin, Sanchez & Mensink, "Improving the Fisher kernel
-for large-scale image classification", ECCV 2010; Sanchez & Perronnin, "High-dimensional signature compression for
-large-scale image classification", CVPR 2011).
+"""XRCE as it won in 2011: Fisher vectors and linear SVMs.
+
+Perronnin, Sanchez & Mensink, "Improving the Fisher kernel for large-scale image classification", ECCV 2010; Sanchez &
+Perronnin, "High-dimensional signature compression for large-scale image classification", CVPR 2011.
 
     python main.py train --config=configs/xrce_2011.py --workdir=runs/xrce
     python main.py train --config=configs/xrce_2011.py:published --workdir=runs/xrce_1024
@@ -12,8 +13,8 @@ quantisation of 8 numbers to a byte while the machines train; one against the re
 pixels every 4, at 5 scales a factor of 0.707 apart, images of at most 100,000 pixels. `small` is for images of 64
 pixels: patches of 16, at 4 scales from 1.41 down.
 
-Target: 25.8 % top-5 error, test, of 2011 (image-net.org, results of 2011); the same method on ILSVRC 2010, two kinds of
-descriptors, 45.7 / 25.7 % top-1 / top-5 (Krizhevsky et al. 2012, table 1). Not run on ImageNet here.
+Target: 25.8 % top-5 error, test, of 2011 (image-net.org, results of 2011); the same method on ILSVRC 2010, two kinds
+of descriptors, 45.7 / 25.7 % top-1 / top-5 (Krizhevsky et al. 2012, table 1). Not run on ImageNet here.
 
 Named choices, since the sources leave them open or differ: how many Gaussians and systems the entry had; every image is
 squashed to a square (the sources keep the aspect), so that all have equal grids; square roots of SIFT (Arandjelovic &

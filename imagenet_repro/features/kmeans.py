@@ -79,8 +79,9 @@ def plus_plus(x: Float[Array, "n d"], clusters: int, key: Key[Array, ""]) -> Flo
 
     def draw(distances: Array, key: Array) -> tuple[Array, Array]:
         # Where every vector is a centre already (fewer distinct ones than clusters) any will do.
-        logits = jnp.where(jnp.any(distances > 0), jnp.log(distances), 0.0)
-        candidates = x[jax.random.categorical(key, logits, shape=(trials,))]
+        upto = jnp.cumsum(jnp.where(jnp.any(distances > 0), distances, 1.0))
+        drawn = jnp.searchsorted(upto, upto[-1] * jax.random.uniform(key, (trials,)), side="right")
+        candidates = x[jnp.minimum(drawn, len(x) - 1)]
         left = jnp.minimum(distances[:, None], squared_distances(x, candidates))
         best = jnp.argmin(left.sum(0))
         return left[:, best], candidates[best]

@@ -28,9 +28,16 @@ def test_centres_are_as_near_as_scikit_learns():
 
 def test_steps_over_random_parts_come_near():
     x = blobs()
-    ours = kmeans.fit(jnp.asarray(x), 20, jax.random.key(0), iterations=100, batch=512)
-    theirs = MiniBatchKMeans(20, batch_size=512, n_init=1, max_iter=17, random_state=0).fit(x)
-    assert inertia(x, ours) < 1.1 * theirs.inertia_
+    # Where a start is poor, steps stay poor: one run says little, of ours or of theirs.
+    ours = [
+        inertia(x, kmeans.fit(jnp.asarray(x), 20, jax.random.key(seed), iterations=100, batch=512))
+        for seed in range(8)
+    ]
+    theirs = [
+        MiniBatchKMeans(20, batch_size=512, n_init=1, max_iter=17, random_state=seed).fit(x).inertia_
+        for seed in range(8)
+    ]
+    assert np.mean(ours) < 1.1 * np.mean(theirs)
 
 
 def test_lloyd_from_the_same_centres_ends_at_the_same_ones():
