@@ -25,7 +25,7 @@ training images; test images are not quantised.
 
 from ml_collections import ConfigDict
 
-SCALES = (0.25, 0.3536, 0.5, 0.7071, 1.0)
+SCALES = tuple(2 ** (-i / 2) for i in (4, 3, 2, 1, 0))
 SIZES = {  # pixels: of images, of patches; scales; Gaussians
     "default": (316, 24, SCALES, 256),
     "published": (316, 24, SCALES, 1024),

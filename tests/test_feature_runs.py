@@ -95,19 +95,16 @@ def test_the_same_command_again_computes_nothing(whole_run, data_dir):
     assert "descriptors" not in out
 
 
-def test_another_svm_uses_the_codes_of_a_shared_directory(data_dir, tmp_path):
+def test_features_that_take_the_whole_budget_are_kept_for_another_run(data_dir, tmp_path):
     cache = tmp_path / "cache"
-    first, _ = runs.run(*train_arguments(data_dir, tmp_path / "a", cache_dir=cache, budget="5st"))
-    again, _ = runs.run(*train_arguments(data_dir, tmp_path / "b", cache_dir=cache, budget="5st", svm__rate=0.1))
-    assert "learning a vocabulary" in first
-    assert "learning a vocabulary" not in again
-    spent = [json.loads((tmp_path / name / "result.json").read_text())["stages"] for name in ("a", "b")]
-    assert spent[0]["edges.codes"] == spent[1]["edges.codes"]  # charged as if computed here
-
-
-def test_features_that_take_the_whole_budget_are_told(data_dir, tmp_path):
-    _, err = runs.run(*train_arguments(data_dir, tmp_path, budget="1e6flop"), code=2)
+    out, err = runs.run(*train_arguments(data_dir, tmp_path / "a", cache_dir=cache, budget="1e6flop"), code=2)
+    assert "learning a vocabulary" in out
     assert "1e+06flop was spent before the SVM saw an image" in err
+    (costs,) = (np.load(path)["costs"] for path in cache.rglob("edges.*/vocabulary.npz"))
+    out, _ = runs.run(*train_arguments(data_dir, tmp_path / "b", cache_dir=cache, budget="5st", svm__rate=0.1))
+    assert "learning a vocabulary" not in out
+    stages = json.loads((tmp_path / "b" / "result.json").read_text())["stages"]
+    assert stages["edges.vocabulary"] == json.loads(str(costs))["vocabulary"]  # charged as if it were done here
 
 
 def killed(arguments, workdir, after):

@@ -19,11 +19,28 @@ class Entry:
     top5: float  # percent
     protocol: str
     source: str
+    system: str = ""  # of a configuration that trains it here
 
 
 ENTRIES = (
-    Entry(2010, "NEC-UIUC, winner", "six coded features, linear SVMs", 28.2, "test", "Krizhevsky et al. 2012, tab. 1"),
-    Entry(2011, "XRCE, winner", "Fisher vectors, linear SVMs", 25.8, "test", "image-net.org, results of 2011"),
+    Entry(
+        2010,
+        "NEC-UIUC, winner",
+        "six coded features, linear SVMs",
+        28.2,
+        "test",
+        "Krizhevsky et al. 2012, tab. 1",
+        "nec_uiuc_2010",
+    ),
+    Entry(
+        2011,
+        "XRCE, winner",
+        "Fisher vectors, linear SVMs",
+        25.8,
+        "test",
+        "image-net.org, results of 2011",
+        "xrce_2011",
+    ),
     Entry(2012, "SuperVision, winner", "7 AlexNets, 2 of them with more data", 15.3, "test", "Krizhevsky et al. 2012"),
     Entry(2012, "SuperVision", "5 AlexNets", 16.4, "test", "Krizhevsky et al. 2012, tab. 2"),
     Entry(2013, "Clarifai, winner", "several networks, more data", 11.2, "test", "Simonyan & Zisserman 2014, tab. 7"),

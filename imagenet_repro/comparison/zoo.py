@@ -47,7 +47,7 @@ def show(names: Sequence[str], measured: dict[str, Measured], entries: Iterable[
     for heading in HEADINGS[: None if measured else -1]:
         wraps = heading in ("name", "protocol")
         table.add_column(heading, justify="right" if heading in RIGHT else "left", overflow="fold", no_wrap=not wraps)
-    rows = [(entry.year, 0, _entry_lines(entry)) for entry in entries]
+    rows = [(entry.year, 0, _entry_lines(entry, measured.get(entry.system))) for entry in entries]
     rows += [(models.spec(name).year, 1, _network_lines(name, measured.get(name))) for name in names]
     for _, kind, lines in sorted(rows, key=lambda row: row[:2]):
         for line in lines:
@@ -138,9 +138,13 @@ def _on_validation(result: dict[str, Any]) -> bool:
     return whole and IMAGENET.fullmatch(data["name"]) is not None
 
 
-def _entry_lines(entry: Entry) -> list[list[str]]:
-    cells = [str(entry.year), f"{entry.who}: {entry.what}", "", "", "", "", f"{entry.top5:g}", entry.protocol, ""]
-    return [cells]
+def _entry_lines(entry: Entry, ours: Measured | None) -> list[list[str]]:
+    cells = [str(entry.year), f"{entry.who}: {entry.what}", "", "", "", "", f"{entry.top5:g}", entry.protocol]
+    return [[*cells, _ours(ours)]]
+
+
+def _ours(measured: Measured | None) -> str:
+    return f"{measured.top1:.2f} / {measured.top5:.2f}" if measured else ""
 
 
 def _network_lines(name: str, ours: Measured | None) -> list[list[str]]:
@@ -148,7 +152,7 @@ def _network_lines(name: str, ours: Measured | None) -> list[list[str]]:
     size, pixels = sizes(name), str(spec.preprocessing.image_size)
     first = [str(spec.year), name, quantity(size.parameters), quantity(size.multiply_adds), pixels]
     lines = [_published_cells(result) for result in spec.published] or [["", "", ""]]
-    mine = f"{ours.top1:.2f} / {ours.top5:.2f}" if ours else ""
+    mine = _ours(ours)
     return [
         [*(first if index == 0 else [""] * len(first)), *cells, mine if index == 0 else ""]
         for index, cells in enumerate(lines)

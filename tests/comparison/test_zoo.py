@@ -71,6 +71,12 @@ def test_ours_stands_with_one_network_and_what_is_no_finished_run_is_left_out(tm
     assert run not in err
 
 
+def test_ours_stands_with_the_entries_of_systems_of_features_too(tmp_path, capsys):
+    commands.show_models("", [save(tmp_path / "run", result("xrce_2011", 0.4642, 0.2618))])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "XRCE" in line)
+    assert line.rstrip().endswith("46.42 / 26.18")
+
+
 @pytest.mark.parametrize("value", [[], {}, {"system": 3}, result("resnet18", 0.3) | {"rates": {}}])
 def test_a_result_that_no_run_wrote_is_named(value, tmp_path):
     run = save(tmp_path / "run", value)
