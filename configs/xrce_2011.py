@@ -16,11 +16,11 @@ pixels: patches of 16, at 4 scales from 1.41 down.
 Target: 25.8 % top-5 error, test, of 2011 (image-net.org, results of 2011); the same method on ILSVRC 2010, two kinds
 of descriptors, 45.7 / 25.7 % top-1 / top-5 (Krizhevsky et al. 2012, table 1). Not run on ImageNet here.
 
-Named choices, since the sources leave them open or differ: how many Gaussians and systems the entry had; every image is
-squashed to a square (the sources keep the aspect), so that all have equal grids; square roots of SIFT (Arandjelovic &
-Zisserman 2012, a year later); a squared hinge loss with all negatives, averaged from the third epoch on, where the
-entry's SGD sampled them; its regularisation, rate and epochs, which were tuned on a tenth of tiny-imagenet-100's
-training images; test images are not quantised.
+Named choices, since the sources leave them open or differ: how many Gaussians and systems the entry had; every image
+is squashed to a square (the sources keep the aspect), so that all have equal grids; square roots of SIFT
+(Arandjelovic & Zisserman 2012, a year later); a squared hinge loss with all negatives, averaged from the third epoch
+on, where the entry's SGD sampled them; its regularisation, rate and epochs, which were tuned on a tenth of
+tiny-imagenet-100's training images; test images are not quantised.
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,13 @@
 import abc
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from imagenet_repro import config as cfg
 from imagenet_repro import provenance
@@ -14,8 +18,11 @@ from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED
 from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.evaluation import predictions
 from imagenet_repro.metrics import ErrorRates
+from imagenet_repro.models import counting
 from imagenet_repro.training import checkpoint, loop
+from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
+from imagenet_repro.training.step import AXIS
 from imagenet_repro.workdir import RESULT, Workdir, write_json
 
 
@@ -100,3 +107,18 @@ class Run(abc.ABC):
     def _image_names(self, index: Any) -> list[str]:
         """The data set's ids of training images, for a message."""
         return [self.train_split.records[int(i)].id for i in index]
+
+
+def step_flops(step: Callable, train_state: TrainState, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
+    """Floating point operations of a step over a whole batch, from its trace on one imagined device."""
+    whole = PartitionSpec()
+    one_device = jax.shard_map(
+        step,
+        mesh=Mesh(np.asarray(jax.local_devices()[:1]), (AXIS,)),
+        in_specs=(whole, PartitionSpec(AXIS), whole),
+        out_specs=whole,
+        check_vma=False,
+    )
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    return counting.flops(one_device, shapes, batch, Moment(number, number))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from imagenet_repro import config as cfg
@@ -26,12 +26,11 @@ from imagenet_repro.features.encoder import Encoder
 from imagenet_repro.features.quantise import Quantiser
 from imagenet_repro.features.stages import Cost, Learned, Stages, StoppedError
 from imagenet_repro.models import counting
-from imagenet_repro.runs.base import Run
+from imagenet_repro.runs.base import Run, step_flops
 from imagenet_repro.training import log, loop, parallel, state, svm_step
 from imagenet_repro.training.budget import Amount, Budget, Meter, Spent
 from imagenet_repro.training.clock import StopSignal
 from imagenet_repro.training.network import Tensors
-from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.step import AXIS
 from imagenet_repro.training.svm_step import CODES, SvmStep
 from imagenet_repro.workdir import Workdir
@@ -193,16 +192,18 @@ class FeatureRun(Run):
                 f"{name}: {encoder.points:,} descriptors of {encoder.numbers} numbers, codes of {encoder.features:,}"
             )
             self.learned[name] = Stages(name, config, split, directory, watcher).run()
-        self._draw()
+        self._draw(watcher)
 
-    def _draw(self) -> None:
-        """What HOG and LBP see of the first images of evaluation."""
-        path = self.place.path / "descriptors.png"
-        if not path.exists():
-            batch = next(
-                loader.eval_batches(self.eval_split, self.config.data, self.config.eval_crop, batch_size=DRAWN)
-            )
+    def _draw(self, watcher: _Watcher) -> None:
+        """What HOG and LBP see of the first images of evaluation; where they are too small, a line that says so."""
+        path, data = self.place.path / "descriptors.png", self.config.data
+        if path.exists():
+            return
+        batch = next(loader.eval_batches(self.eval_split, data, self.config.eval_crop, batch_size=DRAWN))
+        try:
             plot_descriptors(batch["image"][batch["weight"] > 0], path)
+        except UserError as error:
+            watcher.say(f"no picture of what descriptors see: {error}")
 
     def _job(self) -> loop.Job:
         self._learn()
@@ -253,17 +254,7 @@ class FeatureRun(Run):
             for name, count in self.system.features.items()
         }
         batch["label"] = jax.ShapeDtypeStruct((self.config.batch_size,), jnp.int32)
-        whole = PartitionSpec()
-        one_device = jax.shard_map(
-            self._step(),
-            mesh=Mesh(np.asarray(jax.local_devices()[:1]), (AXIS,)),
-            in_specs=(whole, PartitionSpec(AXIS), whole),
-            out_specs=whole,
-            check_vma=False,
-        )
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
-        number = jax.ShapeDtypeStruct((), jnp.float32)
-        flops = counting.flops(one_device, shapes, batch, Moment(number, number))
+        flops = step_flops(self._step(), train_state, batch)
         meter = Meter(self.config.batch_size, self.train_split.num_examples, flops, flops_before=flops_before)
         return Budget(Amount.parse(self.config.budget), meter)
 
@@ -301,10 +292,10 @@ class FeatureRun(Run):
         decoders = {name: self._decoder(one) for name, one in self.learned.items()}
 
         def put(batch: dict[str, Any]) -> dict[str, jax.Array]:
-            stored = {name: batch["codes"][name] for name in decoders}
+            stored = {CODES + name: rows for name, rows in batch["codes"].items()}
             placed = self.system.spread.put_batch(stored | {"label": batch["label"]})
-            decoded = {CODES + name: decode(placed[name]) for name, decode in decoders.items()}
-            return decoded | {"label": placed["label"]}
+            decoded = {CODES + name: decode(placed[CODES + name]) for name, decode in decoders.items()}
+            return placed | decoded
 
         return loader.prefetch_to_device(batches, put)
 

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from imagenet_repro import config as cfg
@@ -18,11 +17,10 @@ from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.models import counting
-from imagenet_repro.runs.base import Run
+from imagenet_repro.runs.base import Run, step_flops
 from imagenet_repro.training import log, loop, optimizer, parallel, progressive, state, step
 from imagenet_repro.training.budget import Amount, Budget, Meter, Spent
 from imagenet_repro.training.network import Network, Tensors
-from imagenet_repro.training.schedule import Moment
 from imagenet_repro.workdir import Workdir
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -121,17 +119,7 @@ class System:
         size, side = self.config.batch_size, self.config.data.image_size
         batch = {name: jax.ShapeDtypeStruct((size,), jnp.int32) for name in ("label", "epoch", "index")}
         batch["image"] = jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)
-        whole = PartitionSpec()
-        one_device = jax.shard_map(
-            self.train_step,
-            mesh=Mesh(np.asarray(jax.local_devices()[:1]), (step.AXIS,)),
-            in_specs=(whole, PartitionSpec(step.AXIS), whole),
-            out_specs=whole,
-            check_vma=False,
-        )
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
-        number = jax.ShapeDtypeStruct((), jnp.float32)
-        return counting.flops(one_device, shapes, batch, Moment(number, number))
+        return step_flops(self.train_step, train_state, batch)
 
 
 def _check_options(model: cfg.Model) -> None:
