@@ -8,6 +8,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 DATA := data
+# Two processes, each with whole files, since the tests of a file share what they set up.
+IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 REQUIREMENTS := requirements.txt $(if $(filter-out cpu,$(ACCELERATOR)),requirements/$(ACCELERATOR).txt)
 STAMP := $(VENV)/installed-$(ACCELERATOR)
@@ -38,10 +40,10 @@ clean-demo:
 	rm -rf $(DEMO)
 
 test: $(STAMP)
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest $(IN_PARALLEL)
 
 test-slow: $(STAMP)
-	@$(RUN) -m pytest -m "slow or not slow"
+	@$(RUN) -m pytest $(IN_PARALLEL) -m "slow or not slow"
 
 lint: $(STAMP)
 	@$(RUN) -m ruff format --check .

@@ -46,7 +46,7 @@ def get_config(variant="default"):
     return ConfigDict(
         {
             "system": "nec_uiuc_2010",
-            "budget": "5ep" if variant == "default" else "10ep",
+            "budget": "5ep",
             "batch_size": 128,
             "data": {"name": "imagenet2012", "image_size": size},
             "eval_crop": {"name": "squash", "antialias": True},

@@ -19,6 +19,14 @@ install_import_hook("imagenet_repro", f"{typechecker.__name__}.check")
 REPOSITORY = Path(__file__).parent.parent
 
 
+LONGEST = ("test_commands.py", "test_feature_runs.py")  # first, so that no process ends long after the other
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 def shared_path(relative: str) -> Path:
     """Test material beside the repository; the test is skipped where it is absent."""
     path = REPOSITORY.parent / "shared" / relative
