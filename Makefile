@@ -17,7 +17,7 @@ STAMP := $(VENV)/installed-$(ACCELERATOR)
 .PHONY: help demo test test-slow lint format lock clean-demo
 
 help:
-	@echo "make demo    draw the embedded data set, train AlexNet and ResNet-18 under one budget, compare them"
+	@echo "make demo    draw the embedded data set, train three systems under one budget, compare them"
 	@echo "make test    run the tests (make test-slow: also those that take minutes)"
 	@echo "make lint    ruff and the one-way rooms; make format: reformat"
 	@echo "make lock    resolve requirements.txt anew from pyproject.toml"
@@ -32,9 +32,10 @@ $(STAMP): $(REQUIREMENTS)
 
 demo: $(STAMP)
 	@$(RUN) main.py prepare fractal --data_dir=$(DATA)
+	@$(RUN) main.py train --config=configs/demo.py:xrce_2011 --config.data.data_dir=$(DATA) --workdir=$(DEMO)/xrce_2011
 	@$(RUN) main.py train --config=configs/demo.py:alexnet --config.data.data_dir=$(DATA) --workdir=$(DEMO)/alexnet
 	@$(RUN) main.py train --config=configs/demo.py:resnet18 --config.data.data_dir=$(DATA) --workdir=$(DEMO)/resnet18
-	@$(RUN) main.py compare $(DEMO)/alexnet $(DEMO)/resnet18 --out=$(DEMO)
+	@$(RUN) main.py compare $(DEMO)/xrce_2011 $(DEMO)/alexnet $(DEMO)/resnet18 --out=$(DEMO)
 
 clean-demo:
 	rm -rf $(DEMO)

@@ -25,7 +25,14 @@ RECIPES = [
         *("resnet_cifar.py:20", "resnet_cifar.py:110", "efficientnet.py:b0", "efficientnet.py:b7"),
         *("efficientnetv2.py:s", "efficientnetv2.py:xl", "convnext.py:tiny", "convnext.py:xlarge", "deit.py:tiny"),
         *("deit.py:base", "vit.py:baseline", "vit.py:augreg", "rsb.py:a1", "rsb.py:a2", "rsb.py:a3,resnet18"),
-        *("modern.py:vgg16", "demo.py:alexnet", "nec_uiuc_2010.py", "nec_uiuc_2010.py:small", "xrce_2011.py"),
+        *(
+            "modern.py:vgg16",
+            "demo.py:alexnet",
+            "demo.py:xrce_2011",
+            "nec_uiuc_2010.py",
+            "nec_uiuc_2010.py:small",
+            "xrce_2011.py",
+        ),
         *("xrce_2011.py:published", "xrce_2011.py:small"),
     )
 ]

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-COLUMNS = ("stage", "seconds", "ms an image", "TFLOP", "bytes an image")
+COLUMNS = ("stage", "seconds", "ms an image", "TFLOP", "MB", "bytes an image")
 
 
 def rows(stages: dict[str, dict[str, Any]], images: int) -> list[tuple[str, ...]]:
@@ -15,20 +15,21 @@ def rows(stages: dict[str, dict[str, Any]], images: int) -> list[tuple[str, ...]
 
     Args:
       stages: `seconds`, `flops` and `bytes` by name.
-      images: in the training split, over which seconds and bytes are shared out.
+      images: in the training split, over which seconds are shared out, and the bytes of codes.
     """
     total = {key: sum(cost[key] for cost in stages.values()) for key in ("seconds", "flops", "bytes")}
     return [_row(name, cost, images) for name, cost in (stages | {"all": total}).items()]
 
 
 def _row(name: str, cost: dict[str, Any], images: int) -> tuple[str, ...]:
-    each = cost["bytes"] / images
+    of_images = name.endswith("codes")
     return (
         name,
         f"{cost['seconds']:,.0f}",
         f"{1e3 * cost['seconds'] / images:,.2f}",
         f"{cost['flops'] / 1e12:,.2f}",
-        f"{each:,.0f}" if each else "",
+        f"{cost['bytes'] / 1e6:,.1f}" if cost["bytes"] else "",
+        f"{cost['bytes'] / images:,.0f}" if of_images else "",
     )
 
 
