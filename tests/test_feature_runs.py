@@ -65,7 +65,7 @@ def test_a_run_leaves_its_numbers_stages_and_pictures(whole_run):
 def test_it_is_evaluated_and_compared_as_a_network_is(whole_run, data_dir, tmp_path):
     workdir, _ = whole_run
     result = json.loads((workdir / "result.json").read_text())
-    out, _ = runs.run("evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'again.npz'}")
+    out, _ = runs.run("evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'again.npz'}", devices=2)
     assert f"top-1 error {100 * result['rates']['top1_error']:.1f} " in out
     with np.load(tmp_path / "again.npz") as again, np.load(workdir / result["predictions"]) as before:
         np.testing.assert_array_equal(again["top5"], before["top5"])
@@ -101,7 +101,10 @@ def test_features_that_take_the_whole_budget_are_kept_for_another_run(data_dir, 
     assert "learning a vocabulary" in out
     assert "1e+06flop was spent before the SVM saw an image" in err
     (costs,) = (np.load(path)["costs"] for path in cache.rglob("edges.*/vocabulary.npz"))
-    out, _ = runs.run(*train_arguments(data_dir, tmp_path / "b", cache_dir=cache, budget="5st", svm__rate=0.1))
+    out, _ = runs.run(
+        *train_arguments(data_dir, tmp_path / "b", cache_dir=cache, budget="5st", svm__rate=0.1), devices=4
+    )
+    assert "over 4 x cpu" in out
     assert "learning a vocabulary" not in out
     stages = json.loads((tmp_path / "b" / "result.json").read_text())["stages"]
     assert stages["edges.vocabulary"] == json.loads(str(costs))["vocabulary"]  # charged as if it were done here
