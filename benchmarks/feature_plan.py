@@ -1,11 +1,13 @@
 """What a system of features would cost on the whole of ImageNet, extrapolated from finished runs.
 
     python benchmarks/feature_plan.py --run=RUN                      # time and memory for each image, and the plan
+    python benchmarks/feature_plan.py --run=RUN --config=configs/xrce_2011.py:published     # of a larger system
     python benchmarks/feature_plan.py --run=LARGE --check=SMALL      # how well SMALL would have foretold LARGE
 
     python benchmarks/feature_plan.py --run=LARGE --check=SMALL      # how well SMALL would have foretold LARGE
 cost stays. Codes cost time and bytes for each image. An SVM costs time for each image that it sees, in proportion to
-the classes. The runs must be of one configuration but for the images and the budget.
+the classes. The runs must be of one configuration but for the images and the budget. For another configuration of the
+same channels, seconds follow the operations that each stage counts, and bytes the numbers of a code.
 """
 
 import argparse
@@ -28,6 +30,7 @@ def main():
     if arguments.check:
         print(_checked(_result(arguments.check), run))
         return
+    run["growth"] = _growth(run, arguments.config) if arguments.config else {}
     print(_plan(run, arguments.images, arguments.classes, arguments.epochs))
 
 
@@ -35,6 +38,7 @@ def _arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True, help="workdir of a finished run")
     parser.add_argument("--check", help="workdir of a smaller one, from which the other is foretold")
+    parser.add_argument("--config", default="", metavar="FILE[:ARGUMENT]", help="of the plan (default: the run's)")
     parser.add_argument("--images", type=int, default=IMAGES, help="in the training split of the plan")
     parser.add_argument("--classes", type=int, default=CLASSES)
     parser.add_argument("--epochs", type=float, help="of the SVM (default: as in the run)")
@@ -54,6 +58,37 @@ def _result(workdir):
     return result
 
 
+def _growth(result, recipe):
+    """By stage, how many times the seconds and the bytes of the run another configuration takes for an image."""
+    from imagenet_repro import config as cfg
+
+    before, after = cfg.resolve(result["provenance"]["config"]), cfg.load(recipe)
+    if before.channels.keys() != after.channels.keys():
+        sys.exit(f"{recipe} has the channels {', '.join(after.channels)}, the run {', '.join(before.channels)}")
+    growth, features = {}, [0, 0]
+    for channel in before.channels:
+        (old, old_flops), (new, new_flops) = _coded(before, channel), _coded(after, channel)
+        features = [features[0] + old, features[1] + new]
+        growth |= {f"{channel}.{stage}": (new_flops / old_flops, new / old) for stage in FIXED}
+        growth[f"{channel}.codes"] = (new_flops / old_flops, new / old)
+    return growth | {SVM: (features[1] / features[0], 1.0)}
+
+
+def _coded(config, channel):
+    """Numbers of an image's code, and the operations that it takes with its quantisation."""
+    import jax
+    import jax.numpy as jnp
+
+    from imagenet_repro.features import quantise
+    from imagenet_repro.features.encoder import Encoder
+    from imagenet_repro.models import counting
+
+    encoder = Encoder(config.channels[channel], config.data.image_size)
+    image = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, 3), jnp.uint8)
+    quantised = 2 * encoder.features * quantise.CENTRES if config.channels[channel].quantise else 0
+    return encoder.features, counting.flops(encoder.encode, image, encoder.blank()) + quantised
+
+
 def foretold(result, images, classes, images_seen):
     """Seconds and bytes of each stage for so many images."""
     grows = images / result["train_images"]
@@ -62,7 +97,9 @@ def foretold(result, images, classes, images_seen):
     for name, cost in result["stages"].items():
         stage = name.rpartition(".")[2]
         times = seen if name == SVM else 1.0 if stage in FIXED else grows
-        found[name] = {"seconds": cost["seconds"] * times, "bytes": cost["bytes"] * (1.0 if stage in FIXED else grows)}
+        seconds, size = result.get("growth", {}).get(name, (1.0, 1.0))
+        copies = 1.0 if stage in FIXED else grows
+        found[name] = {"seconds": cost["seconds"] * times * seconds, "bytes": cost["bytes"] * copies * size}
     return found
 
 
@@ -99,7 +136,8 @@ def _plan(result, images, classes, epochs):
         f" devices {json.dumps(source['devices'])}; jax {source['packages']['jax']}; commit {source['commit'][:12]}",
         "",
         stages.markdown(result["stages"], result["train_images"]),
-        f"Foretold for {images:,} images of {classes:,} classes, {epochs:g} epochs of the SVM, on the same device:",
+        f"Foretold for {images:,} images of {classes:,} classes, {epochs:g} epochs of the SVM, on the same device"
+        f"{', by the operations of another configuration' if result['growth'] else ''}:",
         "",
         "| stage | hours | GB |",
         "|---|---:|---:|",
