@@ -52,5 +52,6 @@ def _features():
         "system": "xrce_2011",
         "channels": {"sift": channel | {"descriptor": "root_sift"}, "colour": channel | {"descriptor": "colour"}},
         "sample": {"images": 500, "descriptors": 50_000},
+        "evaluate_every": "6400img",
         "svm": {"loss": "squared_hinge", "rate": 0.5, "average_from": "1600img"},
     }
