@@ -13,7 +13,7 @@ CONFIG = "config.json"
 RESULT = "result.json"
 
 # Keys that change where and how fast a run works, and nothing that it computes.
-FREE_KEYS = ("data.data_dir", "data.threads", "data.workers", "log_every")
+FREE_KEYS = ("cache_dir", "data.data_dir", "data.threads", "data.workers", "log_every")
 
 
 # What every reader of a result relies on, by dotted path.

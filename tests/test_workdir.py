@@ -77,3 +77,13 @@ def test_provenance_is_json_with_code_versions_and_devices():
     assert found["packages"]["jax"]
     assert found["devices"] == {"platform": "cpu", "cpu": 8}
     assert found["commit"]
+
+
+def test_where_codes_are_kept_changes_nothing(tmp_path):
+    place = Workdir(tmp_path)
+    features = {"channels": {"a": {}}, "cache_dir": "/here"}
+    place.settle_config(cfg.resolve(features), {})
+    place.metrics.write_text("{}\n")
+    place.settle_config(cfg.resolve(features | {"cache_dir": "/elsewhere"}), {})
+    with pytest.raises(UserError, match=r"channels\.a\.step: 4 there, 8 now"):
+        place.settle_config(cfg.resolve({"channels": {"a": {"step": 8}}}), {})
