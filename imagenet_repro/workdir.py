@@ -95,7 +95,7 @@ class Workdir:
         except OSError as error:
             raise UserError(f"--workdir={self.path}: another process is training there; wait or stop it") from error
 
-    def settle_config(self, config: cfg.Config, provenance: dict[str, Any]) -> None:
+    def settle_config(self, config: cfg.AnyConfig, provenance: dict[str, Any]) -> None:
         """Writes the configuration of a new run, or checks that an earlier one had the same.
 
         A first start can fail over the configuration itself, such as unusable weights or options; as long as nothing
@@ -121,7 +121,7 @@ class Workdir:
         recorded = self._recorded()["provenance"]
         return {"weights": recorded["weights"]} if "weights" in recorded else {}
 
-    def config(self) -> cfg.Config:
+    def config(self) -> cfg.AnyConfig:
         """The configuration that the run was started with.
 
         Raises:
@@ -147,7 +147,7 @@ class Workdir:
         return found
 
 
-def refuse_other(path: Path, before: cfg.Config, now: cfg.Config) -> None:
+def refuse_other(path: Path, before: cfg.AnyConfig, now: cfg.AnyConfig) -> None:
     """Raises UserError naming every key in which two configurations differ, but for those in FREE_KEYS."""
     old, new = cfg.flatten(cfg.to_dict(before)), cfg.flatten(cfg.to_dict(now))
     keys = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and k not in FREE_KEYS]
