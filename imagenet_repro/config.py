@@ -392,44 +392,53 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class FisherVector:
-    """Fisher vectors over a mixture of Gaussians (features/fisher.py); 2 x components x numbers of a descriptor."""
+    """Fisher vectors over a mixture of Gaussians (features/fisher.py); 2 x components x numbers of a descriptor.
+
+    With `weights` as many more as components.
+    """
 
     name: str = "fisher"
     components: int = key(256, 1)  # Gaussians
     iterations: int = key(30, 1)  # of expectation maximisation
     restarts: int = key(1, 1)  # of which the likeliest mixture is kept
+    weights: bool = False  # whether the part of the Gaussians' weights, which adds little, is there
     power: float = key(0.5, 0.01, 1.0)  # of every number's absolute value; 1: none
 
 
 @dataclasses.dataclass(frozen=True)
-class SuperVector:
+class Codebook:
+    """Words found by k-means (features/kmeans.py)."""
+
+    words: int = key(1000, 1)
+    iterations: int = key(25, 1)  # passes over the sample, or steps where `batch` is not 0
+    batch: int = key(0, 0)  # descriptors of a step, drawn anew for each; 0: the whole sample
+
+
+@dataclasses.dataclass(frozen=True)
+class SuperVector(Codebook):
     """Super-vector codes over a codebook (features/coding.py); words x (numbers of a descriptor + 1)."""
 
     name: str = "super_vector"
     words: int = key(512, 1)
-    iterations: int = key(25, 1)  # of k-means
     constant: float = key(1.0, 0.0)  # weight of how often a word occurs beside where its descriptors lie
     power: float = key(0.5, 0.01, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Llc:
+class Llc(Codebook):
     """Locality-constrained linear codes, the largest in each cell (features/coding.py); as many as words."""
 
     name: str = "llc"
     words: int = key(2048, 1)
-    iterations: int = key(25, 1)
     neighbours: int = key(5, 1)  # nearest words that a descriptor is made of
     power: float = key(1.0, 0.01, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class BagOfWords:
+class BagOfWords(Codebook):
     """How often each word occurs (features/coding.py)."""
 
     name: str = "bag"
-    words: int = key(1000, 1)
-    iterations: int = key(25, 1)
     sigma: float = key(0.0, 0.0)  # width of the Gaussian by which a descriptor is shared among words; 0: nearest alone
     power: float = key(0.5, 0.01, 1.0)
 

@@ -40,10 +40,17 @@ def run(*arguments, code=0, tracebacks=False, **options):
     return out, err
 
 
-def train_arguments(data_dir, workdir, **overrides):
-    """Arguments of `train` with the tests' recipe."""
+def prepare_fractal(directory, train_images):
+    """Six categories of so many fractals of 32 pixels, and seven each to be scored; the directory as text."""
+    options = {"categories": 6, "train_images": train_images, "validation_images": 7, "size": 32}
+    run("prepare", "fractal", f"--data_dir={directory}", *[f"--fractal.{k}={v}" for k, v in options.items()])
+    return str(directory)
+
+
+def train_arguments(data_dir, workdir, *, recipe="tests/recipe.py", **overrides):
+    """Arguments of `train` with a recipe of the tests."""
     keys = [f"--config.{key.replace('__', '.')}={value}" for key, value in overrides.items()]
-    return ["train", f"--config=tests/recipe.py:{data_dir}", f"--workdir={workdir}", *keys]
+    return ["train", f"--config={recipe}:{data_dir}", f"--workdir={workdir}", *keys]
 
 
 def arrays(workdir, step):

@@ -21,10 +21,7 @@ from tests import runs
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("data")
-    options = {"categories": 6, "train_images": 20, "validation_images": 7, "size": 32}
-    runs.run("prepare", "fractal", f"--data_dir={directory}", *[f"--fractal.{k}={v}" for k, v in options.items()])
-    return str(directory)
+    return runs.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=20)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Whole runs of a system of features, started as a person starts them, beside one of a network."""
 
+import functools
 import json
 import random
 import signal
@@ -16,15 +17,10 @@ from tests import runs
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("data")
-    options = {"categories": 6, "train_images": 50, "validation_images": 7, "size": 32}
-    runs.run("prepare", "fractal", f"--data_dir={directory}", *[f"--fractal.{k}={v}" for k, v in options.items()])
-    return str(directory)
+    return runs.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=50)
 
 
-def train_arguments(data_dir, workdir, **overrides):
-    keys = [f"--config.{key.replace('__', '.')}={value}" for key, value in overrides.items()]
-    return ["train", f"--config=tests/feature_recipe.py:{data_dir}", f"--workdir={workdir}", *keys]
+train_arguments = functools.partial(runs.train_arguments, recipe="tests/feature_recipe.py")
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,7 @@ class Encoder:
                 "mixture.means": found.means,
                 "mixture.variances": found.variances,
             }
-        return {"codebook": kmeans.fit(x, code.words, key, iterations=code.iterations)}
+        return {"codebook": kmeans.fit(x, code.words, key, iterations=code.iterations, batch=code.batch)}
 
     def blank(self) -> Vocabulary:
         """A vocabulary of zeros."""
@@ -130,7 +130,7 @@ class Encoder:
         code, layout = self.channel.code, self._layout
         if isinstance(code, cfg.FisherVector):
             parts = (vocabulary[f"mixture.{name}"] for name in ("weights", "means", "variances"))
-            return fisher.encode(x, Mixture(*parts), layout, power=code.power)
+            return fisher.encode(x, Mixture(*parts), layout, with_weights=code.weights, power=code.power)
         codebook = vocabulary["codebook"]
         if isinstance(code, cfg.SuperVector):
             found = coding.super_vector(x, codebook, layout, constant=code.constant)
@@ -149,5 +149,5 @@ class Encoder:
     def _cell_features(self) -> int:
         code = self.channel.code
         if isinstance(code, cfg.FisherVector):
-            return 2 * code.components * self.reduced
+            return code.components * (2 * self.reduced + code.weights)
         return code.words * (self.reduced + 1) if isinstance(code, cfg.SuperVector) else code.words

@@ -18,8 +18,10 @@ FISHER = cfg.FisherVector(components=4, iterations=3)
 CHANNEL = cfg.Channel(patch=16, step=8, scales=(0.75, 1.0), components=6, code=FISHER, pyramid=("1x1", "3x1"))
 CODES = {
     "fisher": (FISHER, 2 * 4 * 6),
+    "fisher with weights": (dataclasses.replace(FISHER, weights=True), 4 * (2 * 6 + 1)),
     "super_vector": (cfg.SuperVector(words=5, iterations=3), 5 * 7),
     "llc": (cfg.Llc(words=9, iterations=3), 9),
+    "llc by steps": (cfg.Llc(words=9, iterations=20, batch=16), 9),
     "bag": (cfg.BagOfWords(words=7, iterations=3), 7),
     "soft bag": (cfg.BagOfWords(words=7, iterations=3, sigma=0.3), 7),
 }
