@@ -37,13 +37,8 @@ class Statistics(NamedTuple):
     second: Float[Array, "n cells k d"]
 
 
-def statistics(x: Float[Array, "n t d"], gamma: Float[Array, "n t k"], layout: Layout) -> Statistics:
-    """Sums over the descriptors of each cell; `x` and `gamma` in the layout's order."""
-    return _of_cells([(x[:, a:b], gamma[:, a:b]) for a, b in layout.stretches], layout)
-
-
-def _of_cells(stretches: list[tuple[Array, Array]], layout: Layout) -> Statistics:
-    """`statistics`, of the descriptors and responsibilities of each stretch."""
+def _statistics(stretches: list[tuple[Array, Array]], layout: Layout) -> Statistics:
+    """Sums over the descriptors of each cell, from the descriptors and responsibilities of each stretch."""
     products = [jnp.einsum("ntk,ntd->nkd", gamma, with_squares(x)) for x, gamma in stretches]
     first, second = jnp.split(layout.summed(products), 2, axis=-1)
     return Statistics(layout.count, layout.summed([gamma.sum(1) for _, gamma in stretches]), first, second)
@@ -73,7 +68,7 @@ def encode(
     """
     # A stretch at a time, so that what is largest, the responsibilities, is never cut into copies.
     stretches = [x[:, a:b] for a, b in layout.stretches]
-    count, zeroth, first, second = _of_cells([(part, responsibilities(part, mixture)) for part in stretches], layout)
+    count, zeroth, first, second = _statistics([(part, responsibilities(part, mixture)) for part in stretches], layout)
     sigma = jnp.sqrt(mixture.variances)
     scale = 1 / (jnp.maximum(count, 1)[:, None] * jnp.sqrt(mixture.weights))
     of_means = (first - zeroth[..., None] * mixture.means) / sigma

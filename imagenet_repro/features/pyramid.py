@@ -33,11 +33,6 @@ class Pyramid:
             raise UserError(f"a pyramid is of divisions such as '1x1' and '3x1' (rows x columns), not {divisions}")
         return cls(tuple((int(match[1]), int(match[2])) for match in found))
 
-    @property
-    def cells(self) -> int:
-        """How many there are."""
-        return sum(rows * columns for rows, columns in self.divisions)
-
     def members(self, places: Float[np.ndarray, "t 2"]) -> Bool[np.ndarray, "cells t"]:
         """Which descriptors lie in each cell; cells row by row, division by division.
 
