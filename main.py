@@ -9,6 +9,8 @@ from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's messages to its developers
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+Overrides = dict[str, dict[str, str]]  # texts by prefix and key
+
 EXIT_CODES = """exit codes:
   0   done
   2   something to mend: an unknown key, missing data, a workdir of another configuration
@@ -31,6 +33,24 @@ The workdir gets config.json, checkpoints/, metrics.jsonl and tensorboard/, and 
 table.md and curves.png. Ctrl-C or SIGTERM finishes the step and saves; a second one ends at once. The same command
 resumes. Several hosts: start the same command on each, under SLURM, on a TPU pod, or with COORDINATOR_ADDRESS,
 NUM_PROCESSES and PROCESS_ID in the environment.
+"""
+
+SWEEP = """Train many systems under one budget, each for every seed, perhaps after a search of its settings.
+
+  python main.py sweep --config=configs/sweeps/decade.py --workdir=runs/decade
+  python main.py sweep --config=configs/sweeps/learning_rate.py --workdir=runs/lr --config.search.trials=32
+  python main.py sweep --config=… --workdir=… --dry_run           what would run, where, and what it would cost
+  python main.py sweep --status --workdir=runs/decade             how far it is, from any terminal
+  python main.py sweep --config=… --workdir=… --launcher=slurm --workers=8 --slurm.partition=gpu \
+      --slurm.gpus_per_node=1 --slurm.time=600 --storage=postgresql+psycopg://HOST/sweeps
+
+A sweep is a Python file; imagenet_repro/sweeps/config.py has every key. Settings are selected on a part of the
+training split that is held out; the test split is scored by the selected runs alone, once. Whatever is stopped or
+killed, workers or this process: the same command goes on, each training from its checkpoint. At the end it compares
+the runs, as `compare DIR` does.
+
+Workers run on this machine, one for each GPU, or as an array of SLURM jobs. Trials are kept in SQLite in the workdir;
+for several machines name a storage that all reach, with its password in PGPASSWORD or ~/.pgpass.
 """
 
 EVALUATE = """Score a checkpoint of a run on every image of a split, exactly once.
@@ -73,9 +93,13 @@ Text files are in the challenge's form: a line for each image, up to five labels
 and a file with one label a line. Files of `evaluate` carry their labels.
 """
 
-COMPARE = """Put finished runs side by side: table, learning curves.
+COMPARE = """Say which differences between finished runs are real: a page, with tables and pictures.
 
+  python main.py compare runs/decade                                 a sweep
   python main.py compare runs/demo/alexnet runs/demo/resnet18 --out=runs/demo
+
+Runs of one configuration with several seeds count as one system. Runs of different budgets, data sets, splits or label
+sets are refused; --allow_mixed compares them all the same, and every table says what differs.
 """
 
 MODELS = """Print the story: year, entry or network, sizes, published errors, and ours where measured.
@@ -91,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the process's exit code."""
     parser, known, rest = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        overrides = _overrides(rest, getattr(known, "prefix", None))
+        overrides = _overrides(rest, getattr(known, "prefixes", ()))
         return known.run(known, overrides)
     except UserError as error:
         print(f"\n{parser.prog}: {error}", file=sys.stderr)
@@ -110,7 +134,16 @@ def _parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Name
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_evaluate, _add_export, _add_prepare, _add_score, _add_compare, _add_models):
+    for add in (
+        _add_train,
+        _add_sweep,
+        _add_evaluate,
+        _add_export,
+        _add_prepare,
+        _add_score,
+        _add_compare,
+        _add_models,
+    ):
         add(commands)
     known, rest = parser.parse_known_args(arguments)
     return parser, known, rest
@@ -132,12 +165,54 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARGUMENT]", help="a recipe, such as configs/*.py")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="everything about the run goes here")
 
-    def run(known: argparse.Namespace, overrides: dict[str, str]) -> int:
-        from imagenet_repro import commands, config
+    def run(known: argparse.Namespace, overrides: Overrides) -> int:
+        from imagenet_repro import config
+        from imagenet_repro.runs.train import train
 
-        return commands.train(config.load(known.config, overrides), known.workdir)
+        return train(config.load(known.config, overrides["config"]), known.workdir)
 
-    parser.set_defaults(run=run, prefix="config")
+    parser.set_defaults(run=run, prefixes=("config",))
+
+
+def _add_sweep(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "sweep", SWEEP)
+    parser.epilog = EXIT_CODES
+    parser.add_argument("--config", metavar="FILE[:ARGUMENT]", help="a sweep, such as configs/sweeps/*.py")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="everything about the sweep goes here")
+    parser.add_argument("--status", action="store_true", help="print how far it is, and do nothing")
+    parser.add_argument("--dry_run", action="store_true", help="print what would run and what it would cost")
+    parser.add_argument("--launcher", choices=("local", "slurm"), default="local", help="where workers run")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="default: one for each GPU here, else one")
+    parser.add_argument("--storage", default="", metavar="URL", help="of the trials (default: SQLite in the workdir)")
+    parser.add_argument_group("--slurm.KEY=VALUE", "of the jobs: partition, time (minutes), gpus_per_node, mem, …")
+
+    def run(known: argparse.Namespace, overrides: Overrides) -> int:
+        _refuse_for_status(known, overrides)
+        from imagenet_repro import commands
+
+        if known.status:
+            return commands.sweep_status(known.workdir, known.storage)
+        return commands.sweep(
+            known.config,
+            known.workdir,
+            overrides=overrides["config"],
+            dry_run=known.dry_run,
+            launcher=known.launcher,
+            workers=known.workers,
+            storage=known.storage,
+            slurm=overrides["slurm"],
+        )
+
+    parser.set_defaults(run=run, prefixes=("config", "slurm"))
+
+
+def _refuse_for_status(known: argparse.Namespace, overrides: Overrides) -> None:
+    """Raises UserError where a sweep lacks its file, or `--status` stands beside what it does not read."""
+    if not known.status and known.config is None:
+        raise UserError("which sweep? --config=configs/sweeps/decade.py, or --status for one that was begun")
+    others = known.config or known.dry_run or known.workers or known.launcher != "local" or any(overrides.values())
+    if known.status and others:
+        raise UserError("--status shows a sweep that was begun; beside it, only --workdir and --storage are read")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -154,23 +229,23 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument_group("--data.KEY=VALUE", "another data set or split: any key of the section `data`")
 
-    def run(known: argparse.Namespace, overrides: dict[str, str]) -> int:
+    def run(known: argparse.Namespace, overrides: Overrides) -> int:
         _refuse_ignored(known)
         from imagenet_repro import commands, config
 
         if known.workdir is not None:
             which = known.checkpoint or "last"
-            return commands.evaluate(known.workdir, which=which, data=overrides, out=known.out)
+            return commands.evaluate(known.workdir, which=which, data=overrides["data"], out=known.out)
         return commands.evaluate_weights(
             known.weights,
             name=known.model,
             options=None if known.options is None else config.literal(known.options),
             drop_background=known.drop_background,
-            data=overrides,
+            data=overrides["data"],
             out=known.out,
         )
 
-    parser.set_defaults(run=run, prefix="data")
+    parser.set_defaults(run=run, prefixes=("data",))
 
 
 def _refuse_ignored(known: argparse.Namespace) -> None:
@@ -192,7 +267,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--checkpoint", default="last", metavar="WHICH", help="last (default), best, or a step")
     parser.add_argument("--out", required=True, metavar="FILE.safetensors", help="where the weights go")
 
-    def run(known: argparse.Namespace, _: dict[str, str]) -> int:
+    def run(known: argparse.Namespace, _: Overrides) -> int:
         from imagenet_repro import commands
 
         return commands.export(known.workdir, which=known.checkpoint, out=known.out)
@@ -216,7 +291,7 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
         "--fractal.KEY=VALUE", "of the default: categories, train_images, validation_images, size, seed, …"
     )
 
-    def run(known: argparse.Namespace, overrides: dict[str, str]) -> int:
+    def run(known: argparse.Namespace, overrides: Overrides) -> int:
         from imagenet_repro import commands
 
         return commands.prepare(
@@ -226,10 +301,10 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
             as_name=known.as_name,
             short_side=known.short_side,
             quality=known.quality,
-            fractal=overrides,
+            fractal=overrides["fractal"],
         )
 
-    parser.set_defaults(run=run, prefix="fractal")
+    parser.set_defaults(run=run, prefixes=("fractal",))
 
 
 def _add_score(commands: argparse._SubParsersAction) -> None:
@@ -239,7 +314,7 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--guesses", type=int, default=5, metavar="N", help="errors with 1 to N guesses (default 5)")
     parser.add_argument("--real", metavar="FILE", help="ReaL label lists (real.json)")
 
-    def run(known: argparse.Namespace, _: dict[str, str]) -> int:
+    def run(known: argparse.Namespace, _: Overrides) -> int:
         from imagenet_repro.evaluation import score
 
         card = score.score(known.predictions, known.labels, guesses=known.guesses, real_path=known.real)
@@ -251,15 +326,14 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "compare", COMPARE)
-    parser.add_argument("workdirs", nargs="+", metavar="DIR", help="workdirs of finished runs")
-    parser.add_argument("--out", default=".", metavar="DIR", help="where table and picture go (default: here)")
+    parser.add_argument("workdirs", nargs="+", metavar="DIR", help="workdirs of finished runs, or of a sweep")
+    parser.add_argument("--out", metavar="DIR", help="where the page goes (default: the sweep's workdir, or here)")
+    parser.add_argument("--allow_mixed", action="store_true", help="also runs that were not given the same")
 
-    def run(known: argparse.Namespace, _: dict[str, str]) -> int:
-        from pathlib import Path
+    def run(known: argparse.Namespace, _: Overrides) -> int:
+        from imagenet_repro import compare
 
-        from imagenet_repro import commands
-
-        return commands.compare(known.workdirs, Path(known.out))
+        return compare.compare(known.workdirs, known.out, allow_mixed=known.allow_mixed)
 
     parser.set_defaults(run=run)
 
@@ -269,7 +343,7 @@ def _add_models(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("pattern", nargs="?", default="", help="part of a name, or a name")
     parser.add_argument("--runs", nargs="+", default=[], metavar="DIR", help="workdirs of finished runs on ImageNet")
 
-    def run(known: argparse.Namespace, _: dict[str, str]) -> int:
+    def run(known: argparse.Namespace, _: Overrides) -> int:
         from imagenet_repro import commands
 
         return commands.show_models(known.pattern, known.runs)
@@ -277,23 +351,24 @@ def _add_models(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
-def _overrides(rest: list[str], prefix: str | None) -> dict[str, str]:
-    """`--PREFIX.KEY=VALUE` and `--PREFIX.KEY VALUE` by key.
+def _overrides(rest: list[str], prefixes: tuple[str, ...]) -> Overrides:
+    """Texts by prefix and key, of arguments of the form `--PREFIX.KEY=VALUE` or `--PREFIX.KEY VALUE`.
 
     Raises:
       UserError: an argument of another form.
     """
-    found = {}
+    found: Overrides = {prefix: {} for prefix in prefixes}
     words = iter(rest)
     for word in words:
         name, equals, value = word.partition("=")
-        if prefix is None or not name.startswith(f"--{prefix}."):
+        prefix, dot, key = name.removeprefix("--").partition(".")
+        if not (name.startswith("--") and dot and prefix in found):
             raise UserError(f"unknown argument '{word}'; see --help")
         if not equals:
             value = next(words, None)
         if value is None or value.startswith("--"):
             raise UserError(f"{name} needs a value: {name}=VALUE")
-        found[name.removeprefix(f"--{prefix}.")] = value
+        found[prefix][key] = value
     return found
 
 

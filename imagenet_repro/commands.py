@@ -1,186 +1,71 @@
 """What the commands of `main.py` do: each opens the rooms it needs and connects them."""
 
 import dataclasses
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import logging
 
 from imagenet_repro import config as cfg
-from imagenet_repro import files, models, pretrained, provenance
-from imagenet_repro.comparison import curves, dumbbell, gains, table, zoo
+from imagenet_repro import models, pretrained, provenance
+from imagenet_repro.compare import compare
+from imagenet_repro.comparison import zoo
 from imagenet_repro.comparison.story import ENTRIES
 from imagenet_repro.data import sources
-from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError, nearest
+from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
 from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.evaluation import predictions
-from imagenet_repro.metrics import ErrorRates
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs import network
-from imagenet_repro.runs.features import FeatureRun, FeatureSystem
-from imagenet_repro.training import allocator, checkpoint, log, state
-from imagenet_repro.training.budget import Amount
+from imagenet_repro.runs.features import FeatureSystem
+from imagenet_repro.sweeps import config as sweeping
+from imagenet_repro.sweeps import cost
+from imagenet_repro.sweeps import sweep as running
+from imagenet_repro.training import checkpoint, devices, state
 from imagenet_repro.workdir import Workdir
 
-
-def start_devices() -> None:
-    """Joins the other hosts of a run, and turns on the compilation cache.
-
-    Several hosts are joined where the scheduler is one that `jax.distributed` knows (TPU pods, SLURM, Open MPI) and
-    says so, or where COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID are set in the environment.
-    """
-    allocator.keep_memory()
-    environment = os.environ
-    if "COORDINATOR_ADDRESS" in environment:
-        try:
-            number, index = int(environment["NUM_PROCESSES"]), int(environment["PROCESS_ID"])
-        except (KeyError, ValueError) as error:
-            raise UserError(
-                "COORDINATOR_ADDRESS is set; NUM_PROCESSES and PROCESS_ID must be set too, to whole numbers"
-            ) from error
-        jax.distributed.initialize(environment["COORDINATOR_ADDRESS"], number, index)
-    elif int(environment.get("SLURM_NTASKS", "1")) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
-        jax.distributed.initialize()
-    logging.set_verbosity(logging.ERROR)  # Orbax and tfds warn of what a user can do nothing about
-    home = Path(environment.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    jax.config.update("jax_compilation_cache_dir", str(home / "imagenet_repro" / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
+# --- sweep -----------------------------------------------------------------------------------------------------
 
 
-# --- train -----------------------------------------------------------------------------------------------------
-
-
-def train(config: cfg.AnyConfig, workdir: str) -> int:
-    """Trains a configuration in a workdir, or goes on where a run in it stopped; returns the exit code.
-
-    A run whose budget is spent is shown again, and nothing is built or compiled.
-
-    The workdir then holds `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and when the budget is
-    spent `result.json`, `predictions/`, `curves.png` and `table.md`.
-
-    Raises:
-      UserError: anything that the caller can mend; errors.py has the exit codes.
-    """
-    place = Workdir(workdir)
-    _check_amounts(config)
-    start_devices()
-    train_split = sources.open_split(config.data, config.data.train_split)
-    eval_split = sources.open_split(config.data, config.data.eval_split)
-    evaluation.check_labels(eval_split, train_split.num_classes)
-    if jax.process_index() == 0:
-        place.claim()
-        place.settle_config(config, provenance.collect() | _weights(config, place))
-    if place.finished:
-        print(f"{place.path}: the budget of this run, {config.budget}, is spent")
-        return _show(place)
-    run = FeatureRun if isinstance(config, cfg.FeatureConfig) else network.NetworkRun
-    code = run(config, place, train_split, eval_split).go()
-    return code or _show(place)
-
-
-def _weights(config: cfg.AnyConfig, place: Workdir) -> dict[str, Any]:
-    """The file that a new run starts from, under the key `weights`; on resuming, it may be gone."""
-    if isinstance(config, cfg.FeatureConfig) or not config.model.weights or place.started:
-        return {}
-    return {"weights": provenance.of_file(config.model.weights)}
-
-
-def _show(place: Workdir) -> int:
-    """Table and curves of a finished run, from one process."""
-    return compare([str(place.path)], place.path) if jax.process_index() == 0 else EXIT_FINISHED
-
-
-def _check_amounts(config: cfg.AnyConfig) -> None:
-    for key, text in (
-        ("budget", config.budget),
-        ("evaluate_every", config.evaluate_every),
-        ("checkpoint.every", config.checkpoint.every),
-    ):
-        Amount.parse(text, key)
-
-
-# --- compare ----------------------------------------------------------------------------------------------------
-
-
-def compare(workdirs: list[str], out: Path) -> int:
-    """Prints the table of finished runs, and writes it and their learning curves to `out`.
-
-    Where there are several, also which classes gained most from the first to the last of them.
+def sweep(
+    spec: str,
+    workdir: str,
+    *,
+    overrides: dict[str, str],
+    dry_run: bool = False,
+    launcher: str = "local",
+    workers: int = 0,
+    storage: str = "",
+    slurm: dict[str, str] | None = None,
+) -> int:
+    """Runs a sweep to its end, or goes on with it, and compares its runs; returns the exit code.
 
     Args:
-      workdirs: of runs whose budget is spent.
-      out: a directory; gets `table.md`, `curves.png` and `curves.svg`; of several runs `gains.md`, `.png` and `.svg`.
+      spec: a sweep's file, with its argument after a colon.
+      workdir: of the sweep.
+      overrides: of its keys, as texts.
+      dry_run: only say what would run, where, and what it would cost.
+      launcher: "local" or "slurm".
+      workers: how many; 0: one for each accelerator.
+      storage: the URL of the trials; empty: SQLite in the workdir.
+      slurm: options of its jobs, as texts.
 
     Raises:
-      UserError: a run has no result yet, or they differ in budget, data set or split.
-      SaveError: `out` is no directory, or cannot be written.
+      UserError: as sweeps/sweep.py.
     """
-    places = [Workdir(workdir) for workdir in workdirs]
-    results = [place.result() for place in places]
-    _check_comparable(places, results)
-    rows = [_row(result) for result in results]
-    table.show(rows)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "table.md").write_text(table.markdown(rows))
-    except OSError as error:
-        why = f"{error.strerror}; a directory that can be written is needed"
-        raise SaveError(f"the table and the curves could not be written to {out}: {why}") from error
-    names = _distinct([row.system for row in rows])
-    curves.plot_curves(
-        {name: log.read_rows(place.metrics) for name, place in zip(names, places, strict=True)}, out / "curves.png"
-    )
-    print(f"table: {out / 'table.md'}\nlearning curves: {out / 'curves.png'}")
-    if len(places) > 1:
-        _compare_classes(places, results, (names[0], names[-1]), out)
-    return EXIT_FINISHED
+    config = sweeping.load(spec, overrides)
+    options = running.Options(launcher, workers, storage, {k: cfg.literal(v) for k, v in (slurm or {}).items()})
+    if dry_run:
+        return cost.show(config, workdir, options)
+    code = running.run(config, workdir, options)
+    return code or compare([workdir])
 
 
-def _compare_classes(places: list[Workdir], results: list[dict[str, Any]], names: tuple[str, str], out: Path) -> None:
-    """What the classes gained from the first run to the last; a line where the stored predictions do not say it."""
-    try:
-        before, after = (
-            predictions.load(places[i].path / str(results[i].get("predictions", "predictions"))) for i in (0, -1)
-        )
-        classes = results[-1].get("classes") or [str(number) for number in range(after.logits.shape[1])]
-        found = gains.gains(before, after, classes)
-    except UserError as error:
-        print(f"no table of what each class gained: {error}")
-        return
-    with files.whole(out / "gains.md", "the gains of each class") as file:
-        file.write(gains.markdown(found, systems=names).encode())
-    dumbbell.plot_gains(found, out / "gains.png", systems=names)
-    print(f"what each class gained from {names[0]} to {names[1]}: {out / 'gains.png'}")
-
-
-def _check_comparable(places: list[Workdir], results: list[dict[str, Any]]) -> None:
-    """Numbers stand in one table only where they mean the same."""
-    settings = [cfg.flatten(result["provenance"]["config"]) for result in results]
-    for key in ("budget", "data.name", "data.train_split", "data.eval_split"):
-        if len({one[key] for one in settings}) > 1:
-            each = "\n".join(f"  {place.path}: {one[key]}" for place, one in zip(places, settings, strict=True))
-            raise UserError(f"these runs cannot be compared, they differ in {key}:\n{each}")
-
-
-def _row(result: dict[str, Any]) -> table.Row:
-    rates = result["rates"]
-    counted = {field.name: rates[field.name] for field in dataclasses.fields(ErrorRates)}
-    return table.Row(
-        system=result["system"],
-        parameters=result["parameters"],
-        multiply_adds=result["multiply_adds"],
-        images_seen=result["spent"]["images"],
-        training_seconds=result["spent"]["seconds"],
-        rates=ErrorRates(**counted),
-    )
-
-
-def _distinct(names: list[str]) -> list[str]:
-    return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
+def sweep_status(workdir: str, storage: str) -> int:
+    """Prints how far a sweep is, whoever runs it."""
+    return running.show_status(workdir, storage)
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------
@@ -197,7 +82,7 @@ def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None)
     """
     place = Workdir(workdir)
     config = cfg.replace(place.config(), {f"data.{key}": value for key, value in data.items()})
-    start_devices()
+    devices.start()
     config = _divided(config)
     split = sources.open_split(config.data, config.data.eval_split)
     trained = sources.open_split(place.config().data, place.config().data.train_split)
@@ -211,7 +96,7 @@ def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None)
     began = time.perf_counter()
     rates, kept = evaluator.predict(system.spread.put_state(found.state), source)
     if jax.process_index() == 0:
-        path = Path(out) if out else place.predictions(config.data)
+        path = Path(out) if out else place.predictions(config.data, config.data.eval_split)
         predictions.save(path, kept)
         print(f"step {found.step:,}, {split.name} {split.split}: {rates}")
         print(f"{rates.images / (time.perf_counter() - began):,.0f} images/s with compilation; predictions: {path}")
@@ -272,7 +157,7 @@ def evaluate_weights(
     preprocessing = weights.preprocessing or models.spec(name).preprocessing
     config = cfg.replace(_evaluation_config(name, options, preprocessing), {f"data.{k}": v for k, v in data.items()})
     config = _at_its_size(config)
-    start_devices()
+    devices.start()
     split = sources.open_split(config.data, config.data.eval_split)
     system = network.System.create(config, split.num_classes, weights, drop_background=drop_background)
     print(network.sentence(system.loaded))
@@ -343,7 +228,7 @@ def export(workdir: str, *, which: str, out: str) -> int:
     config = place.config()
     if isinstance(config, cfg.FeatureConfig):
         raise UserError(f"{place.path} holds a run of {config.system}, and only networks' weights can be exported")
-    start_devices()
+    devices.start()
     trained = sources.open_split(config.data, config.data.train_split)
     system = network.System.create(config, trained.num_classes)
     found = _restore(place, system, system.initial_state(), which)

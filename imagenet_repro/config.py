@@ -104,7 +104,8 @@ class Data:
     name: str = "fractal"  # any prepared tfds image-classification data set, optionally with /config and :version
     data_dir: str = ""  # where tfds keeps its data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     train_split: str = "train"  # any split in tfds' syntax, such as train[:99%]
-    eval_split: str = "validation"
+    eval_split: str = "validation"  # evaluated now and then while training, and for the result without a test_split
+    test_split: str = ""  # scored once, by the finished run, for its result; empty: eval_split
     image_size: int = key(224, 1)  # pixels, training
     eval_image_size: int = key(0, 0)  # pixels; 0: image_size
     eval_batch_size: int = key(0, 0)  # over all devices; 0: batch_size
@@ -112,6 +113,11 @@ class Data:
     threads: int = key(0, 0)  # reading and decoding threads per process; 0: from the host's cores
     workers: int = key(-1, -1)  # reading processes; 0: none, threads alone; -1: from the host's cores
     max_bad_share: float = key(0.001, 0.0, 1.0)  # of undecodable records, above which a run stops
+
+    @property
+    def scored_split(self) -> str:
+        """The split that a result is of."""
+        return self.test_split or self.eval_split
 
 
 # --- augmentation on the device (data/augment.py, data/policy.py) ----------------------------------------------
@@ -528,10 +534,15 @@ def load(spec: str, overrides: dict[str, str] | None = None) -> AnyConfig:
     Raises:
       UserError: the file cannot be read or a key or value is not valid.
     """
+    return resolve(read(spec, overrides))
+
+
+def read(spec: str, overrides: dict[str, str] | None = None) -> dict[str, Any]:
+    """The nested settings that `load` resolves."""
     settings = _call_get_config(spec)
     for path, text in sorted((overrides or {}).items(), key=lambda item: not item[0].endswith(".name")):
-        _override(settings, path, text)
-    return resolve(settings)
+        put(settings, path, literal(text))
+    return settings
 
 
 def resolve(settings: Mapping[str, Any]) -> AnyConfig:
@@ -542,14 +553,19 @@ def resolve(settings: Mapping[str, Any]) -> AnyConfig:
     Raises:
       UserError: an unknown key, a wrong type or a value out of range; the message names the dotted key.
     """
-    return _build(FeatureConfig if "channels" in settings else Config, settings, "config")
+    return build(FeatureConfig if "channels" in settings else Config, settings)
+
+
+def build(kind: type, settings: Mapping[str, Any]) -> Any:
+    """A frozen dataclass of settings, as strictly as `resolve` does it; raises UserError."""
+    return _build(kind, settings, "config")
 
 
 def replace(config: AnyConfig, overrides: dict[str, str]) -> AnyConfig:
     """`config` with texts by dotted key put in place, checked as in `load`."""
     settings = to_dict(config)
     for path, text in overrides.items():
-        _override(settings, path, text)
+        put(settings, path, literal(text))
     return resolve(settings)
 
 
@@ -594,14 +610,14 @@ def _call_get_config(spec: str) -> dict[str, Any]:
     return settings.to_dict() if hasattr(settings, "to_dict") else dict(settings)
 
 
-def _override(settings: dict[str, Any], path: str, text: str) -> None:
+def put(settings: dict[str, Any], path: str, value: Any) -> None:
+    """Sets a value by dotted key; one that changes a section's `name` drops the section's other keys."""
     *sections, last = path.split(".")
     place = settings
     for name in sections:
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
             raise UserError(f"--config.{path}: '{name}' is a value, not a section")
-    value = literal(text)
     if last == "name" and place.get("name") != value and sections != ["data"]:
         place.clear()
     place[last] = value
@@ -677,10 +693,12 @@ def _convert_tuple(value: Any, hints: tuple, field: dataclasses.Field, path: str
         raise UserError(f"{path}: a list of values is needed here, not {value!r}")
     if hints[-1] is Ellipsis:
         hints = (hints[0],) * len(value)
+    if hints and dataclasses.is_dataclass(hints[0]):
+        return tuple(_build(hints[0], part, f"{path}[{i}]") for i, part in enumerate(value))
     if len(hints) != len(value):
         raise UserError(f"{path}: {len(hints)} values are needed here, not {len(value)}")
     parts = tuple(_check_range(_convert_scalar(v, h, path), field, path) for v, h in zip(value, hints, strict=True))
-    if field.name not in ("mean", "std", "pyramid") and list(parts) != sorted(parts):
+    if field.name not in ("mean", "std", "pyramid", "seeds") and list(parts) != sorted(parts):
         raise UserError(f"{path}: the values must not decrease, got {parts}")
     return parts
 
@@ -692,6 +710,8 @@ def _convert_scalar(value: Any, hint: type, path: str) -> Any:
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    if hint is tuple and isinstance(value, list):
+        return tuple(value)  # JSON knows no tuples
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise UserError(f"{path}: {value!r} is not valid; a value of type {hint.__name__} is needed")
     return value

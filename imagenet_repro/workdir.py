@@ -11,6 +11,7 @@ from imagenet_repro.errors import SaveError, UserError
 
 CONFIG = "config.json"
 RESULT = "result.json"
+LOCK = "lock"
 
 # Keys that change where and how fast a run works, and nothing that it computes.
 FREE_KEYS = ("cache_dir", "data.data_dir", "data.threads", "data.workers", "log_every")
@@ -73,9 +74,9 @@ class Workdir:
         """JSON lines of training/log.py."""
         return self.path / "metrics.jsonl"
 
-    def predictions(self, data: cfg.Data) -> Path:
-        """Where the predictions on a data set's evaluation split go."""
-        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in f"{data.name}_{data.eval_split}")
+    def predictions(self, data: cfg.Data, split: str) -> Path:
+        """Where the predictions on a split of a data set go."""
+        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in f"{data.name}_{split}")
         return self.path / "predictions" / f"{name}.npz"
 
     def claim(self) -> None:
@@ -87,13 +88,25 @@ class Workdir:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("w")
+            self._lock = (self.path / LOCK).open("w")
         except OSError as error:
             raise SaveError(f"--workdir={self.path} cannot be written: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"--workdir={self.path}: another process is training there; wait or stop it") from error
+
+    @property
+    def taken(self) -> bool:
+        """Whether another process trains here."""
+        try:
+            with (self.path / LOCK).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
 
     def settle_config(self, config: cfg.AnyConfig, provenance: dict[str, Any]) -> None:
         """Writes the configuration of a new run, or checks that an earlier one had the same.
@@ -134,6 +147,11 @@ class Workdir:
         recorded = read_json(path, "train writes it")
         require(path, recorded, {"config": dict, "provenance": dict})
         return recorded
+
+    def write(self, name: str, text: str) -> None:
+        """Puts a text file into the directory, whole or not at all."""
+        with files.whole(self.path / name, name) as file:
+            file.write(text.encode())
 
     def result(self) -> dict[str, Any]:
         """What the run came to.

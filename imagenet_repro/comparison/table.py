@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -28,6 +29,20 @@ class Row:
     images_seen: int  # in training, every epoch counted
     training_seconds: int | float  # without compilation, evaluation and checkpoints
     rates: ErrorRates
+
+
+def row(result: Mapping[str, Any]) -> Row:
+    """The line of a finished run, from its `result.json`."""
+    rates = result["rates"]
+    counted = {field.name: rates[field.name] for field in dataclasses.fields(ErrorRates)}
+    return Row(
+        system=result["system"],
+        parameters=result["parameters"],
+        multiply_adds=result["multiply_adds"],
+        images_seen=result["spent"]["images"],
+        training_seconds=result["spent"]["seconds"],
+        rates=ErrorRates(**counted),
+    )
 
 
 def markdown(rows: Sequence[Row]) -> str:

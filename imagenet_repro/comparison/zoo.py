@@ -134,7 +134,8 @@ def measured_in(results: Iterable[dict[str, Any]]) -> dict[str, Measured]:
 
 def _on_validation(result: dict[str, Any]) -> bool:
     data = result["provenance"]["config"]["data"]
-    whole = data["eval_split"] == "validation" and result["rates"]["images"] == VALIDATION_IMAGES
+    split = data.get("test_split") or data["eval_split"]
+    whole = split == "validation" and result["rates"]["images"] == VALIDATION_IMAGES
     return whole and IMAGENET.fullmatch(data["name"]) is not None
 
 

@@ -108,6 +108,15 @@ class Split:
         return len(self.class_names)
 
 
+@dataclass(frozen=True)
+class Splits:
+    """The splits of one data set that a run reads."""
+
+    train: Split
+    evaluated: Split  # now and then
+    scored: Split  # once, for the result
+
+
 def data_directory(data_dir: str = "") -> Path:
     """Where tfds keeps its data sets: the argument, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
@@ -139,6 +148,29 @@ def open_split(data: Data, split: str) -> Split:
         num_examples=info.num_examples,
         records=Records(os.fspath(builder.data_dir), split),
     )
+
+
+def open_splits(data: Data) -> Splits:
+    """The splits of `data.train_split`, `data.eval_split` and `data.scored_split`; raises as `open_split`."""
+    return Splits(*(open_split(data, split) for split in (data.train_split, data.eval_split, data.scored_split)))
+
+
+def overlap(data: Data, one: str, other: str) -> bool:
+    """Whether two splits of the data set share an image; raises as `open_split`."""
+    import tensorflow_datasets as tfds
+
+    builder = _find(data.name, data_directory(data.data_dir))
+    for split in (one, other):
+        _split_info(builder, split)
+    known = builder.info.splits
+    parts = [tfds.core.ReadInstruction.from_spec(split).to_absolute(known) for split in (one, other)]
+    ranges = [[_positions(part, known) for part in each] for each in parts]
+    return any(a[0] == b[0] and max(a[1], b[1]) < min(a[2], b[2]) for a in ranges[0] for b in ranges[1])
+
+
+def _positions(part: Any, known: Any) -> tuple[str, int, int]:
+    """Split, first record and the one after the last, of a part of a split in tfds' absolute form."""
+    return part.splitname, part.from_ or 0, known[part.splitname].num_examples if part.to is None else part.to
 
 
 def _find(name: str, directory: Path) -> "tfds.core.DatasetBuilder":

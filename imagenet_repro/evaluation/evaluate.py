@@ -38,7 +38,8 @@ class Evaluator:
         split: Split,
         say: Callable[[str], None] = print,
     ):
-        self._config, self._spread, self._split, self._say = config, spread, split, say
+        self._config, self._split = config, split
+        self.score, self.spread, self.say = score, spread, say
         self._step = EvalStep(score)
         self._compiled: Callable | None = None
         self.batch_size = config.data.eval_batch_size or config.batch_size
@@ -61,10 +62,10 @@ class Evaluator:
     def _evaluate(self, state: TrainState, collector: Collector | None) -> ErrorRates:
         params, stats = state.evaluated
         totals: dict[str, float] = {}
-        bad = loader.BadRecords(self._split, self._config.data, self._say)
+        bad = loader.BadRecords(self._split, self._config.data, self.say)
         for host, device in self._batches():
             if self._compiled is None:
-                self._compiled = self._spread.evaluate(self._step, state, device)
+                self._compiled = self.spread.evaluate(self._step, state, device)
             counts, predictions = self._compiled(params, stats, device)
             bad.update(host)
             bad.check()
@@ -85,11 +86,11 @@ class Evaluator:
         )
         needed = ("image", "label", "weight")
         return loader.prefetch_to_device(
-            batches, lambda batch: self._spread.put_batch({name: batch[name] for name in needed})
+            batches, lambda batch: self.spread.put_batch({name: batch[name] for name in needed})
         )
 
     def _collect(self, collector: Collector, host: dict[str, np.ndarray], predictions: dict[str, jax.Array]) -> None:
-        top5, logits = (self._spread.local_rows(predictions[name]) for name in ("top5", "logits"))
+        top5, logits = (self.spread.local_rows(predictions[name]) for name in ("top5", "logits"))
         counted = host["weight"] > 0
         ids = [self._split.records[i].id if ok else "" for i, ok in zip(host["index"], counted, strict=True)]
         collector.add(ids, host["label"], top5, logits, host["weight"])

@@ -36,6 +36,7 @@ from imagenet_repro.metrics import GUESSES, ErrorRates
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 KEYS = ("id", "label", "top5", "logits", "provenance")
+GUESS_KEYS = ("id", "label", "top5")
 MAX_NAMED = 3  # offending ids in one message
 
 
@@ -140,19 +141,36 @@ def load(path: str | Path) -> Predictions:
     return Predictions(id=arrays["id"], logits=arrays["logits"], **integers, provenance=provenance)
 
 
+def load_guesses(path: str | Path) -> dict[str, np.ndarray]:
+    """`id`, `label` and `top5` of a file of predictions, by rising id, without the scores, which are most of it.
+
+    Raises `UserError` where it is absent, truncated or not an archive, lacks a key, has arrays of other types or
+    shapes, an image without a label, or the same id twice.
+    """
+    path = Path(path)
+    arrays = _read(path, GUESS_KEYS)
+    _check_forms(path, arrays)
+    _check_lengths(path, arrays)
+    _check_unique(arrays["id"], str(path))
+    if np.any(arrays["label"] < 0):
+        raise UserError(f"{path}: there are images without labels, which no error rate can be counted on")
+    order = np.argsort(arrays["id"])
+    return {"id": arrays["id"][order]} | {key: arrays[key][order].astype(np.int32) for key in ("label", "top5")}
+
+
 def _array_fields() -> list[dataclasses.Field]:
     return [f for f in dataclasses.fields(Predictions) if f.name != "provenance"]
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path, keys: Sequence[str] = KEYS) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.removesuffix(".npy") for name in archive.namelist()}
-        missing = [key for key in KEYS if key not in names]
+        missing = [key for key in keys if key not in names]
         if missing:
             raise UserError(f"{path} is not a file of predictions: it lacks {', '.join(missing)}")
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in KEYS}
+            return {key: file[key] for key in keys}
     except FileNotFoundError:
         raise UserError(f"there is no file of predictions {path}") from None
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
@@ -164,26 +182,34 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    kinds = {"id": ("U", 1), "label": ("i", 1), "top5": ("i", 2), "logits": ("f", 2), "provenance": ("U", 0)}
-    for key, (kind, dimensions) in kinds.items():
-        array = arrays[key]
-        if array.dtype.kind != kind or array.ndim != dimensions or (key == "logits" and array.itemsize != 2):
-            raise UserError(
-                f"{path}: '{key}' is {array.dtype} of shape {array.shape}, which is not the documented form "
-                "(imagenet_repro/evaluation/predictions.py)"
-            )
-    images, classes = arrays["logits"].shape
-    if images == 0:
-        raise UserError(f"{path} holds no image")
-    lengths = {key: len(arrays[key]) for key in ("id", "label", "top5", "logits")}
-    if len(set(lengths.values())) != 1:
-        raise UserError(f"{path}: different numbers of images: {lengths}")
+    _check_forms(path, arrays)
+    classes = arrays["logits"].shape[1]
+    _check_lengths(path, {key: arrays[key] for key in ("id", "label", "top5", "logits")})
     if arrays["top5"].shape[1] != min(GUESSES, classes):
         raise UserError(f"{path}: 'top5' has {arrays['top5'].shape[1]} columns for {classes} classes")
     for key in ("label", "top5"):
         low, high = arrays[key].min(), arrays[key].max()
         if low < -1 or high >= classes:
             raise UserError(f"{path}: '{key}' runs from {low} to {high}, outside the {classes} classes of 'logits'")
+
+
+def _check_forms(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    kinds = {"id": ("U", 1), "label": ("i", 1), "top5": ("i", 2), "logits": ("f", 2), "provenance": ("U", 0)}
+    for key, array in arrays.items():
+        kind, dimensions = kinds[key]
+        if array.dtype.kind != kind or array.ndim != dimensions or (key == "logits" and array.itemsize != 2):
+            raise UserError(
+                f"{path}: '{key}' is {array.dtype} of shape {array.shape}, which is not the documented form "
+                "(imagenet_repro/evaluation/predictions.py)"
+            )
+
+
+def _check_lengths(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    lengths = {key: len(array) for key, array in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise UserError(f"{path}: different numbers of images: {lengths}")
+    if 0 in lengths.values():
+        raise UserError(f"{path} holds no image")
 
 
 def _parse_provenance(path: Path, text: str) -> dict[str, Any]:

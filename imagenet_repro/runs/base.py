@@ -13,13 +13,13 @@ from jax.sharding import Mesh, PartitionSpec
 
 from imagenet_repro import config as cfg
 from imagenet_repro import provenance
-from imagenet_repro.data.sources import Split
+from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED
 from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.evaluation import predictions
 from imagenet_repro.metrics import ErrorRates
 from imagenet_repro.models import counting
-from imagenet_repro.training import checkpoint, loop
+from imagenet_repro.training import checkpoint, loop, memory
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS
@@ -32,13 +32,12 @@ class Run(abc.ABC):
     Args:
       config: of the run.
       place: its workdir, claimed.
-      train_split: the images that it trains on.
-      eval_split: those that it is evaluated on.
+      splits: the images.
     """
 
-    def __init__(self, config: cfg.AnyConfig, place: Workdir, train_split: Split, eval_split: Split):
+    def __init__(self, config: cfg.AnyConfig, place: Workdir, splits: Splits):
         self.config, self.place = config, place
-        self.train_split, self.eval_split = train_split, eval_split
+        self.train_split, self.eval_split, self.scored_split = splits.train, splits.evaluated, splits.scored
         self.evaluator: evaluation.Evaluator | None = None  # of `_job`
         self.compilation_seconds = 0.0
         self.predicted: tuple[ErrorRates, predictions.Predictions] | None = None  # at the end of the run
@@ -75,7 +74,7 @@ class Run(abc.ABC):
 
     def _evaluate(self, train_state: TrainState, last: bool) -> dict[str, Any]:
         """A row of the log; the last evaluation of a run keeps its predictions."""
-        if not last:
+        if not last or self.config.data.test_split:
             return self.evaluator.rates(train_state)
         began = time.perf_counter()
         self.predicted = self.evaluator.predict(train_state, {})
@@ -85,10 +84,10 @@ class Run(abc.ABC):
         """Writes what the run came to; scores its end where an earlier process was ended before it could write."""
         source = provenance.collect() | {"config": cfg.to_dict(self.config), "step": outcome.spent.steps}
         source |= self.place.weights()
-        rates, kept = self.predicted or self.evaluator.predict(outcome.state, {})
+        rates, kept = self.predicted or self._scorer().predict(outcome.state, {})
         if jax.process_index() != 0:
             return
-        path = self.place.predictions(self.config.data)
+        path = self.place.predictions(self.config.data, self.config.data.scored_split)
         predictions.save(path, dataclasses.replace(kept, provenance=source))
         write_json(
             self.place.path / RESULT,
@@ -98,11 +97,19 @@ class Run(abc.ABC):
                 "spent": dataclasses.asdict(outcome.spent),
                 "compilation_seconds": self.compilation_seconds,
                 "rates": dataclasses.asdict(rates) | {"top1_error": rates.top1_error, "top5_error": rates.top5_error},
+                "peak_memory": memory.peak(),
                 "classes": list(self.train_split.class_names),
                 "predictions": str(path.relative_to(self.place.path)),
                 "provenance": source,
             },
         )
+
+    def _scorer(self) -> evaluation.Evaluator:
+        """On the split of the result, which no image of is touched before a run's budget is spent."""
+        if not self.config.data.test_split:
+            return self.evaluator
+        say = self.evaluator.say
+        return evaluation.Evaluator(self.config, self.evaluator.score, self.evaluator.spread, self.scored_split, say)
 
     def _image_names(self, index: Any) -> list[str]:
         """The data set's ids of training images, for a message."""

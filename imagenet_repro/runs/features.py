@@ -18,7 +18,7 @@ from imagenet_repro import config as cfg
 from imagenet_repro.comparison import stages as stage_table
 from imagenet_repro.comparison.descriptors import plot_descriptors
 from imagenet_repro.data import loader
-from imagenet_repro.data.sources import Split
+from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import EXIT_STOPPED, UserError
 from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.features import codes, quantise
@@ -147,15 +147,15 @@ class FeatureRun(Run):
       UserError: a batch does not divide among the devices, or the system cannot be built.
     """
 
-    def __init__(self, config: cfg.FeatureConfig, place: Workdir, train_split: Split, eval_split: Split):
-        self.system = FeatureSystem.create(config, train_split.num_classes)
+    def __init__(self, config: cfg.FeatureConfig, place: Workdir, splits: Splits):
+        self.system = FeatureSystem.create(config, splits.train.num_classes)
         spread = self.system.spread
         spread.check_batch_size(config.batch_size, 1, "batch_size")
         spread.check_batch_size(config.data.eval_batch_size or config.batch_size, 1, "data.eval_batch_size")
         _encoders(config, config.data.eval_image_size or config.data.image_size)  # that there is room for a patch
         _check_average(config)
         self.learned: dict[str, Learned] = {}
-        super().__init__(config, place, train_split, eval_split)
+        super().__init__(config, place, splits)
 
     def go(self) -> int:
         """As `Run.go`; the stages before the SVM can be stopped as well."""

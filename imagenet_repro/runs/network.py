@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, UInt8
 from imagenet_repro import config as cfg
 from imagenet_repro import models, pretrained
 from imagenet_repro.data import augment, loader
-from imagenet_repro.data.sources import Split
+from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation import evaluate as evaluation
 from imagenet_repro.models import counting
@@ -138,13 +138,13 @@ class NetworkRun(Run):
       UserError: a batch does not divide among the devices, or the network or its weights cannot be had.
     """
 
-    def __init__(self, config: cfg.Config, place: Workdir, train_split: Split, eval_split: Split):
+    def __init__(self, config: cfg.Config, place: Workdir, splits: Splits):
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
         spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")  # before anything large is built
         weights = "" if place.started else config.model.weights
-        self.system = System.create(config, train_split.num_classes, weights)
+        self.system = System.create(config, splits.train.num_classes, weights)
         self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
-        super().__init__(config, place, train_split, eval_split)
+        super().__init__(config, place, splits)
 
     def _job(self) -> loop.Job:
         """Restores or starts, compiles, and says what is about to happen."""

@@ -1,6 +1,6 @@
 """What a run writes down: `metrics.jsonl`, TensorBoard events, and lines for the person who watches.
 
-Rows of `metrics.jsonl` have a `kind`: "train" (means over the steps since the last such row), "eval", or "event".
+Rows of `metrics.jsonl` have a `kind`: "train" (means over the steps since the last such row), "eval", "save", "event".
 After a resume the rows beyond the restored step are dropped, so the file always tells one run's story.
 """
 

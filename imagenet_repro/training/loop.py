@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -116,7 +117,9 @@ class _Run:
             self.job.checkpoints.rate(step, self._evaluate())
 
     def _take_step(self) -> None:
+        began = time.perf_counter()
         host, device = next(self.job.batches)
+        self.window.waited += time.perf_counter() - began
         self.job.bad_records.update(host)
         self.job.bad_records.check()
         moment = Moment(np.float32(self.job.budget.progress(self.spent)), np.float32(self.watch.scale))
@@ -201,7 +204,9 @@ class _Run:
             self._diverged(self.spent.steps, np.asarray([], np.int32), {"loss": math.nan, "gradient_norm": math.nan})
         info = {"steps": self.spent.steps, "seconds": self.spent.seconds}
         info |= {"evaluation_due": evaluation_due, "plateau": self.watch.known, "early_stopping": self.early.known}
+        began = time.perf_counter()
         self.job.checkpoints.save(self.spent.steps, self.state, info, top1_error)
+        self.job.log.write("save", self.spent.steps, saving_seconds=time.perf_counter() - began)
         self.saved_step = self.spent.steps
 
     def _report(self, spent: Spent) -> None:
@@ -226,6 +231,7 @@ class _Window:
     def __init__(self, batch_size: int, spent: Spent):
         self._batch_size, self._since = batch_size, spent
         self._values: list[dict[str, float]] = []
+        self.waited = 0.0  # seconds for batches
 
     def __len__(self) -> int:
         return len(self._values)
@@ -244,10 +250,11 @@ class _Window:
             "gradient_norm": float(np.mean([v["gradient_norm"] for v in self._values])),
             "learning_rate": self._values[-1]["learning_rate"],
             "images_per_second": (spent.images - self._since.images) / seconds if seconds > 0 else 0.0,
+            "waiting_seconds": self.waited,
         }
         if "objective" in self._values[-1]:
             row["objective"] = float(np.mean([v["objective"] for v in self._values]))
-        self._values, self._since = [], spent
+        self._values, self._since, self.waited = [], spent, 0.0
         return row
 
 

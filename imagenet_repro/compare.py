@@ -1,0 +1,74 @@
+"""`main.py compare`: finished runs, or those of a sweep, as one page with its tables and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from imagenet_repro.comparison.records import Comparison, Failure
+from imagenet_repro.errors import UserError
+from imagenet_repro.runs.collect import Group, collect, grouped
+from imagenet_repro.sweeps.place import SweepPlace
+from imagenet_repro.sweeps.queue import Queue
+from imagenet_repro.sweeps.status import settings_text
+from imagenet_repro.sweeps.sweep import opened
+from imagenet_repro.workdir import Workdir
+
+
+def gather(workdirs: Sequence[str], *, allow_mixed: bool, storage: str = "") -> Comparison:
+    """The runs of workdirs, or of one sweep.
+
+    Raises:
+      UserError: there is no finished run, runs cannot be compared, or predictions are missing or damaged.
+    """
+    places = [SweepPlace(workdir) for workdir in workdirs]
+    if not any(place.exists for place in places):
+        _refuse_empty(workdirs)
+        return collect(grouped(workdirs), allow_mixed=allow_mixed)
+    if len(places) > 1:
+        raise UserError("a sweep is compared alone; its runs are in runs/SYSTEM/seedN below it, name those")
+    return _of_sweep(places[0], opened(places[0], storage), allow_mixed)
+
+
+def _refuse_empty(workdirs: Sequence[str]) -> None:
+    for workdir in workdirs:
+        path = Path(workdir)
+        if not path.is_dir() or not any(path.iterdir()):
+            what = "is empty" if path.is_dir() else "does not exist"
+            raise UserError(f"{path} {what}; the workdir of a finished run (train) or of a sweep is needed")
+
+
+def _of_sweep(place: SweepPlace, queue: Queue, allow_mixed: bool) -> Comparison:
+    entries = [one for one in queue.entries() if not one.planned.search]
+    ended = [one for one in entries if Workdir(place.path / one.planned.name).finished]
+    if not ended:
+        raise UserError(f"{place.path}: no run of this sweep has ended; `main.py sweep --status` shows how far it is")
+    groups = []
+    for name, system in queue.sweep.systems.items():
+        runs = tuple(Workdir(place.path / one.planned.name) for one in ended if one.planned.system == name)
+        if runs:
+            groups.append(Group(name, runs, system.recipe))
+    missing = [one for one in entries if one not in ended]
+    failures = [Failure(one.planned.system, one.planned.seed, one.why or one.state) for one in missing]
+    return collect(groups, allow_mixed=allow_mixed, selection=_selection(queue), failures=failures)
+
+
+def _selection(queue: Queue) -> str:
+    """How settings were chosen, for a person."""
+    sweep, search = queue.sweep, queue.sweep.search
+    scored = f"{sweep.test_split} was scored once by each run, when its budget was spent"
+    if not search.trials:
+        return f"Nothing was searched. While training, runs were evaluated on {sweep.select_split}; {scored}."
+    kind = {"quasi_random": "points of one quasi-random sequence", "grid": "points of a grid", "tpe": "trials of TPE"}
+    chosen = "; ".join(f"{name}: {settings_text(entry.settings)}" for name, entry in queue.selected().items())
+    return (
+        f"Every system had {search.trials} {kind[search.sampler]} over its own ranges, each of"
+        f" {search.budget or sweep.budget}, and kept the one with the lowest {search.metric.replace('_', ' ')} on"
+        f" {sweep.select_split}, which no training saw; {scored}. Selected: {chosen}."
+    )
+
+
+def compare(workdirs: Sequence[str], out: str | None = None, *, allow_mixed: bool = False) -> int:
+    found = gather(workdirs, allow_mixed=allow_mixed)
+    for s in found.systems:
+        print(s.name, s.seeds, s.errors(1))
+    print(found.selection, found.failures)
+    return EXIT_FINISHED

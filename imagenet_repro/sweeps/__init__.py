@@ -1,0 +1,1 @@
+"""Many runs under one budget: what is planned, who does it, and how far it is."""

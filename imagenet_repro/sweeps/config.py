@@ -1,0 +1,150 @@
+"""What a sweep is made of; read as strictly as the configuration of a run.
+
+A file such as `configs/sweeps/decade.py` defines `get_config(argument=None)` and returns a dictionary with the keys of
+`SweepConfig`. Its `set` holds settings of every run, a system's `set` those of its own: nested sections as in the
+configuration of a run, put over what the system's recipe says.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from imagenet_repro import config as cfg
+from imagenet_repro.errors import UserError
+from imagenet_repro.training.budget import Amount
+
+Metric = Literal["top1_error", "top5_error", "cross_entropy"]
+RESERVED = {  # keys of a run's configuration that the sweep gives to all, and its key for them
+    "budget": "budget",
+    "seed": "seeds",
+    "data.train_split": "train_split",
+    "data.eval_split": "select_split",
+    "data.test_split": "test_split",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One key of a system's configuration that its trials vary: a range, or `choices`."""
+
+    key: str = ""  # dotted, such as optimizer.learning_rate
+    low: float = 0.0
+    high: float = 0.0  # both ends included
+    log: bool = False  # evenly in the logarithm
+    choices: tuple = ()  # in place of a range
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """What is compared: a recipe, what is set over it, and what of it is searched."""
+
+    config: str = ""  # FILE.py[:ARGUMENT]
+    recipe: str = ""  # a label, where systems are crossed with recipes
+    set: dict = dataclasses.field(default_factory=dict)
+    search: tuple[Axis, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """How each system's settings are found before its runs; the same number of trials for every system."""
+
+    trials: int = cfg.key(0, 0)  # for each system; 0: nothing is searched
+    sampler: Literal["quasi_random", "grid", "tpe"] = "quasi_random"
+    seed: int = cfg.key(0, 0, 2**31 - 1)  # of the trials' runs, and of the sampler
+    metric: Metric = "top1_error"  # the lowest at the end of a trial is selected
+    budget: str = ""  # of a trial; empty: that of a run
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """One sweep: systems x seeds under one budget, each perhaps after a search.
+
+    Trials and runs learn from `train_split`. They are evaluated, and settings selected, on `select_split`; the result
+    of a run is scored on `test_split`, once, when its budget is spent.
+    """
+
+    budget: str = "90ep"  # of each run
+    seeds: tuple[int, ...] = (0,)
+    train_split: str = "train"
+    select_split: str = "train[99%:]"  # held out of training
+    test_split: str = "validation"
+    set: dict = dataclasses.field(default_factory=dict)
+    systems: dict[str, System] = dataclasses.field(default_factory=dict)
+    search: Search = Search()
+
+
+def load(spec: str, overrides: dict[str, str] | None = None) -> SweepConfig:
+    """The sweep of `FILE.py[:ARGUMENT]`, with overrides of dotted keys as texts, such as `{"budget": "2e6img"}`.
+
+    Raises:
+      UserError: the file cannot be read, a key or value is not valid, or the systems cannot be compared.
+    """
+    return resolve(cfg.read(spec, overrides))
+
+
+def resolve(settings: Mapping[str, Any]) -> SweepConfig:
+    """The sweep of nested settings; raises UserError as `load`."""
+    if "systems" not in settings:
+        raise UserError("config.systems: a sweep needs systems by name; this file is perhaps of a single run (train)")
+    sweep = cfg.build(SweepConfig, settings)
+    _check(sweep)
+    return sweep
+
+
+def to_dict(sweep: SweepConfig) -> dict[str, Any]:
+    """Nested plain values that JSON holds and `resolve` reads back."""
+    return cfg.to_dict(sweep)
+
+
+def _check(sweep: SweepConfig) -> None:
+    Amount.parse(sweep.budget, "budget")
+    if sweep.search.budget:
+        Amount.parse(sweep.search.budget, "search.budget")
+    if not sweep.seeds or len(set(sweep.seeds)) != len(sweep.seeds) or min(sweep.seeds) < 0:
+        raise UserError(f"config.seeds: different whole numbers from 0 on are needed, not {sweep.seeds}")
+    for name, system in sweep.systems.items():
+        if not system.config:
+            raise UserError(f"config.systems.{name}.config: which recipe? FILE.py[:ARGUMENT]")
+        for axis in system.search:
+            _check_axis(axis, f"config.systems.{name}.search")
+        _check_reserved(system.set, f"config.systems.{name}.set", (axis.key for axis in system.search))
+    _check_reserved(sweep.set, "config.set", ())
+    if sweep.search.trials:
+        _check_search(sweep)
+
+
+def _check_axis(axis: Axis, path: str) -> None:
+    if not re.fullmatch(r"\w+(\.\w+)*", axis.key):
+        raise UserError(f"{path}: {axis.key!r} is not the dotted key of a configuration")
+    if any(not isinstance(choice, bool | int | float | str) for choice in axis.choices):
+        raise UserError(f"{path}: choices of {axis.key} must be numbers, texts or truth values, not {axis.choices}")
+    if axis.choices and (axis.low or axis.high or axis.log):
+        raise UserError(f"{path}: {axis.key} has choices and a range; one of the two is needed")
+    if not axis.choices and not (axis.low < axis.high and (axis.low > 0 or not axis.log)):
+        log = ", above 0 for log," if axis.log else ""
+        raise UserError(f"{path}: {axis.key} needs choices or low < high{log} not {axis.low} and {axis.high}")
+
+
+def _check_reserved(settings: Mapping[str, Any], path: str, searched: Any) -> None:
+    for key in (*cfg.flatten(settings), *searched):
+        if key in RESERVED:
+            raise UserError(f"{path}: {key} is the same for all systems; set the sweep's own key {RESERVED[key]}")
+
+
+def _check_search(sweep: SweepConfig) -> None:
+    for name, system in sweep.systems.items():
+        if not system.search:
+            raise UserError(f"config.systems.{name}.search: every system gets {sweep.search.trials} trials, of what?")
+        if sweep.search.sampler != "grid":
+            continue
+        if not all(axis.choices for axis in system.search):
+            raise UserError(f"config.systems.{name}.search: a grid needs choices for every key")
+        points = 1
+        for axis in system.search:
+            points *= len(axis.choices)
+        if points != sweep.search.trials:
+            raise UserError(
+                f"config.systems.{name}.search: a grid of {points} points, while every system gets"
+                f" {sweep.search.trials} trials; an equal number is needed"
+            )

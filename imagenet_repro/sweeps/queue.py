@@ -1,0 +1,319 @@
+"""The trainings of a sweep as Optuna's trials: who does which, what came of it, and what was lost.
+
+Each searched system has a study of its own, so that a sampler learns from that system alone; the runs have one more.
+Every planned training is enqueued beforehand under its name. A worker claims it, tells by heartbeats that it lives,
+and finishes it; one whose heartbeats have stopped goes back to the queue with the values that it had.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.sweeps.config import Axis, SweepConfig
+from imagenet_repro.sweeps.plan import RUNS, Planned, plan
+
+HEARTBEAT = 5  # seconds between two signs of life
+GRACE = 30  # seconds without one, after which a training is lost
+CRASHES = 3  # of a process that was training, after which it is not begun again
+SQLITE_PATIENCE = 60  # seconds that a process waits for another one's write
+
+LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A planned training and the last that is known of it.
+
+    Attributes:
+      state: "waiting", "running", "complete" or "failed".
+      settings: the searched values by dotted key, where they are known.
+      value: what is selected by, of a trial; the top-1 error of a run; None: it has not ended.
+      worker: who has or had it.
+      why: it failed.
+      seconds: from its last begin to its end, of a complete one.
+    """
+
+    planned: Planned
+    state: str
+    settings: dict[str, Any] | None
+    value: float | None
+    worker: str
+    why: str
+    seconds: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A training that this process has taken."""
+
+    planned: Planned
+    settings: dict[str, Any]
+    study: optuna.Study
+    trial_id: int
+
+
+class Queue:
+    """The trainings of one sweep in a storage.
+
+    Args:
+      url: as SQLAlchemy has it, such as `sqlite:////path/trials.db` or `postgresql+psycopg://host/name`.
+      sweep: what is planned.
+      identity: of the sweep, unlike that of any other in the storage.
+
+    Raises:
+      UserError: the storage cannot be reached.
+    """
+
+    def __init__(self, url: str, sweep: SweepConfig, identity: str):
+        self.url, self.sweep = url, sweep
+        self.planned = {one.name: one for one in plan(sweep)}
+        self.storage = _open(url)
+        self._selected: dict[str, Entry] = {}
+        names = [*sweep.systems, RUNS] if sweep.search.trials else [RUNS]
+        with reached(url):
+            self._studies = {name: self._study(name, identity) for name in names}
+
+    def _study(self, name: str, identity: str) -> optuna.Study:
+        search = self.sweep.search
+        tpe = search.sampler == "tpe" and name != RUNS
+        # Trials that run elsewhere count as bad ones, so that workers do not all try the same place.
+        sampler = optuna.samplers.TPESampler(seed=search.seed, constant_liar=True) if tpe else None
+        return optuna.create_study(
+            storage=self.storage, study_name=f"{identity}/{name}", sampler=sampler, load_if_exists=True
+        )
+
+    def _of(self, planned: Planned) -> optuna.Study:
+        return self._studies[planned.system if planned.search else RUNS]
+
+    def fill(self) -> None:
+        """Enqueues what was planned and neither waits, runs nor is complete: all at first, later what failed."""
+        with reached(self.url):
+            last = self._last()
+            for name, planned in self.planned.items():
+                known = last.get(name)
+                if known is not None and known.state in LIVE:
+                    continue
+                settings = planned.settings or (_settings(known) if known else None)
+                self._of(planned).enqueue_trial(settings or {}, user_attrs={"name": name})
+
+    def recover(self) -> None:
+        """Puts back what a process had that lives no longer."""
+        with reached(self.url), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            for study in self._studies.values():
+                optuna.storages.fail_stale_trials(study)
+
+    def claim(self, worker: str) -> Claim | None:
+        """Takes the first training that waits and may begin; None where there is none.
+
+        A run begins when its system's search is complete.
+        """
+        with reached(self.url):
+            for study in self._studies.values():
+                for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                    planned = self.planned[trial.user_attrs["name"]]
+                    settings = self._chosen(planned)
+                    if settings is not None and self._take(trial._trial_id, worker):
+                        settings |= self._suggested(study, trial._trial_id, planned)
+                        return Claim(planned, settings, study, trial._trial_id)
+        return None
+
+    def _chosen(self, planned: Planned) -> dict[str, Any] | None:
+        """What a search has found for a run; nothing where there was none; None: it is still going on."""
+        if planned.search or not self.sweep.search.trials:
+            return {}
+        if planned.system not in self._selected:
+            self._selected |= self.selected()
+        found = self._selected.get(planned.system)
+        return dict(found.settings) if found else None
+
+    def _take(self, number: int, worker: str) -> bool:
+        self.storage.record_heartbeat(number)  # first: what is claimed without one would never count as lost
+        try:
+            taken = self.storage.set_trial_state_values(number, state=TrialState.RUNNING)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        if taken:
+            self.storage.set_trial_user_attr(number, "worker", worker)
+        return taken
+
+    def _suggested(self, study: optuna.Study, trial_id: int, planned: Planned) -> dict[str, Any]:
+        """The values that were enqueued, else those that the sampler suggests."""
+        if not planned.search:
+            return {}
+        trial = optuna.Trial(study, trial_id)
+        return {axis.key: _suggest(trial, axis) for axis in self.sweep.systems[planned.system].search}
+
+    def selected(self) -> dict[str, Entry]:
+        """By system, the trial of the lowest value, of equal ones the first; of systems whose trials are all done."""
+        trials: dict[str, list[Entry]] = {}
+        for one in self.entries():
+            if one.planned.search:
+                trials.setdefault(one.planned.system, []).append(one)
+        done = {name: each for name, each in trials.items() if all(one.value is not None for one in each)}
+        return {name: min(each, key=lambda one: (one.value, one.planned.name)) for name, each in done.items()}
+
+    def finish(self, claim: Claim, value: float) -> None:
+        """Completes a training; does nothing where another process was faster."""
+        self._end(claim, TrialState.COMPLETE, [value])
+
+    def fail(self, claim: Claim, why: str) -> None:
+        """Gives a training up, until the sweep is started again."""
+        with reached(self.url):
+            self.storage.set_trial_user_attr(claim.trial_id, "why", why)
+        self._end(claim, TrialState.FAIL)
+
+    def put_back(self, claim: Claim) -> None:
+        """Lets somebody else go on with a training."""
+        self._end(claim, TrialState.WAITING)
+
+    def put_back_after_crash(self, claim: Claim, why: str) -> None:
+        """As `put_back`, but not for ever: what has crashed CRASHES times is given up."""
+        with reached(self.url):
+            crashes = 1 + self.storage.get_trial(claim.trial_id).user_attrs.get("crashes", 0)
+            self.storage.set_trial_user_attr(claim.trial_id, "crashes", crashes)
+        if crashes < CRASHES:
+            self.put_back(claim)
+        else:
+            self.fail(claim, f"{crashes} times, the last time {why}")
+
+    def _end(self, claim: Claim, state: TrialState, values: list[float] | None = None) -> None:
+        with reached(self.url), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self.storage.set_trial_state_values(claim.trial_id, state=state, values=values)
+
+    @contextlib.contextmanager
+    def alive(self, claim: Claim) -> Iterator[None]:
+        """Tells the storage every few seconds that the training is being worked on, whether it answers or not."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT):
+                with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                    self.storage.record_heartbeat(claim.trial_id)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def entries(self) -> list[Entry]:
+        """What is known of every planned training, in the order of the plan."""
+        with reached(self.url):
+            attempts = self._attempts()
+        return [self._entry(planned, attempts.get(name, [])) for name, planned in self.planned.items()]
+
+    def _entry(self, planned: Planned, trials: list[FrozenTrial]) -> Entry:
+        if not trials:
+            return Entry(planned, "waiting", planned.settings, None, "", "", None)
+        last = _newest(trials)
+        complete = last.state is TrialState.COMPLETE
+        return Entry(
+            planned,
+            "failed" if last.state is TrialState.FAIL else last.state.name.lower(),
+            planned.settings if planned.settings is not None else _settings(last),
+            last.value if complete else None,
+            last.user_attrs.get("worker", ""),
+            last.user_attrs.get("why", "lost") if last.state is TrialState.FAIL else "",
+            last.duration.total_seconds() if complete and last.duration else None,
+        )
+
+    def _attempts(self) -> dict[str, list[FrozenTrial]]:
+        found: dict[str, list[FrozenTrial]] = {}
+        for study in self._studies.values():
+            for trial in study.get_trials(deepcopy=False):
+                if "name" in trial.user_attrs:
+                    found.setdefault(trial.user_attrs["name"], []).append(trial)
+        return found
+
+    def _last(self) -> dict[str, FrozenTrial]:
+        return {name: _newest(trials) for name, trials in self._attempts().items()}
+
+
+def _newest(trials: Iterable[FrozenTrial]) -> FrozenTrial:
+    """The attempt that counts: a complete one, else one that is under way, else the last."""
+    order = (TrialState.FAIL, TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+    return max(trials, key=lambda trial: (order.index(trial.state), trial.number))
+
+
+def _settings(trial: FrozenTrial) -> dict[str, Any] | None:
+    return dict(trial.system_attrs.get("fixed_params") or trial.params) or None
+
+
+def _suggest(trial: optuna.Trial, axis: Axis) -> Any:
+    if axis.choices:
+        return trial.suggest_categorical(axis.key, axis.choices)
+    return trial.suggest_float(axis.key, axis.low, axis.high, log=axis.log)
+
+
+def _open(url: str) -> optuna.storages.RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    sqlite = url.startswith("sqlite")
+    options: Mapping[str, Any] = {"connect_args": {"timeout": SQLITE_PATIENCE}} if sqlite else {"pool_pre_ping": True}
+    with reached(url), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.RDBStorage(
+            url,
+            engine_kwargs=dict(options),
+            heartbeat_interval=HEARTBEAT,
+            grace_period=GRACE,
+            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+        )
+    if sqlite:
+        _lock_at_once(storage.engine)
+    return storage
+
+
+def _lock_at_once(engine: sqlalchemy.Engine) -> None:
+    """SQLite ignores SELECT … FOR UPDATE: without this, two workers could both read that a trial waits and take it."""
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def _(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+
+    @sqlalchemy.event.listens_for(engine, "begin")
+    def _(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@contextlib.contextmanager
+def reached(url: str) -> Iterator[None]:
+    """Turns a storage's failures into a message for the user.
+
+    Raises:
+      SaveError: the disk of the storage is full.
+      UserError: it cannot be reached, there is no driver for it, or the URL is none.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+        shown = masked(url)
+        if "full" in reason:
+            raise SaveError(f"--storage={shown}: {reason}; make room, the same command goes on") from error
+        hint = "`pip install psycopg[binary]` has PostgreSQL's driver" if isinstance(cause, ImportError) else (
+            "is the server there? the same command goes on, nothing is lost"
+        )  # fmt: skip
+        raise UserError(f"--storage={shown} cannot be reached: {reason}; {hint}") from error
+
+
+def masked(url: str) -> str:
+    """A storage's URL without its password."""
+    try:
+        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError as error:
+        raise UserError(f"--storage: {url!r} is not a database's URL, such as sqlite:////path/trials.db") from error
