@@ -83,7 +83,7 @@ def test_the_way_from_dog_to_entity():
 def test_counts_of_wordnet_3():
     parents, _ = independent()
     assert len(parents) == wordnet_table.NOUNS == 82_115
-    assert sum(map(len, parents.values())) == 75_850  # pairs in ImageNet's own list of what is a kind of what
+    assert sum(map(len, parents.values())) == 75_850  # pointers @ in data.noun
     assert wordnet.height(wordnet.ROOT) == 19  # the greatest depth of the noun taxonomy
 
 

@@ -1,5 +1,6 @@
 """How far up the WordNet tree wrong first guesses go, and which super-classes are taken for which, as pictures."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,8 @@ def plot_heights(tree: Tree, path: str | Path) -> list[Path]:
 def plot_super_classes(tree: Tree, system: str, path: str | Path) -> list[Path]:
     """Draws how many images of each super-class one system's wrong first guesses took for each, in percent.
 
+    With one super-class (`tree.groups`) there is nothing to see.
+
     Args:
       tree: the guesses of all systems.
       system: one of their names.
@@ -61,12 +64,13 @@ def plot_super_classes(tree: Tree, system: str, path: str | Path) -> list[Path]:
     shares = _group_shares(tree, tree.wrong.systems.index(system))
     with rc_context(STYLE | {"text.parse_math": False}):
         side = CELL * len(tree.groups)
-        figure = Figure(figsize=(max(side + 3.4, 7), max(side, 1.5) + 3), layout="constrained")
+        width = max(side + 3.4, 7)
+        figure = Figure(figsize=(width, max(side, 1.5) + 3), layout="constrained")
         panel = figure.subplots()
         _draw_cells(panel, shares)
         _label_cells(panel, tree)
         title = f"{clipped(system)}: what wrong first guesses take images for, % of a row’s images"
-        figure.suptitle(title, x=0.015, ha="left", fontsize=11, fontweight="bold")
+        figure.suptitle(textwrap.fill(title, int(9 * width)), x=0.015, ha="left", fontsize=11, fontweight="bold")
         _explain(
             figure,
             "Rows: super-class of the image and its number of classes; columns: of the first guess.\n"
