@@ -137,11 +137,11 @@ def _our_rate(arguments, size):
     import jax
     import numpy as np
 
-    from imagenet_repro import commands
     from imagenet_repro.runs import network
+    from imagenet_repro.training import devices
     from imagenet_repro.training.schedule import Moment
 
-    commands.start_devices()
+    devices.start()
     system = network.System.create(_config(arguments, size), 1000)
     state = system.initial_state()
     rng = np.random.default_rng(0)
@@ -152,14 +152,14 @@ def _our_rate(arguments, size):
     place = {"state": state}
 
     def step():
-        place["state"], place["measures"] = compiled(place["state"], device, Moment(np.float32(0)))
+        place["state"], place["measures"] = compiled(place["state"], device, Moment(np.float32(0), np.float32(0.1)))
 
     return _rate(step, lambda: jax.block_until_ready(place["measures"]), size, arguments.seconds)
 
 
 def measure_loop(arguments):
-    """`commands.train` for a budget of seconds; what its own log says of the steps after the first report."""
-    from imagenet_repro import commands
+    """`runs.train` for a budget of seconds; what its own log says of the steps after the first report."""
+    from imagenet_repro.runs.train import train
     from imagenet_repro.training import log
 
     batch = arguments.batch or _largest(arguments, lambda size: _our_rate(arguments, size))[0]
@@ -172,7 +172,7 @@ def measure_loop(arguments):
         log_every=2,
     )
     with tempfile.TemporaryDirectory() as workdir:
-        commands.train(config, workdir)
+        train(config, workdir)
         rows = [row for row in log.read_rows(Path(workdir) / "metrics.jsonl") if row["kind"] == "train"]
     first, last = rows[0], rows[-1]
     rate = (last["images"] - first["images"]) / (last["seconds"] - first["seconds"])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagenet_repro.comparison.records import Comparison, Failure
-from imagenet_repro.errors import UserError
+from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.runs.collect import Group, collect, grouped
 from imagenet_repro.sweeps.place import SweepPlace
 from imagenet_repro.sweeps.queue import Queue

@@ -174,6 +174,7 @@ class NetworkRun(Run):
             bad_records=bad_records,
             log=run_log,
             known=found.info if found else {},
+            learning_rate=self.config.optimizer.learning_rate,
             schedule=self.config.schedule,
         )
 

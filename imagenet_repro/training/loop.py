@@ -35,6 +35,7 @@ class Job:
       evaluate: error rates of a state, as a row of `metrics.jsonl` with `top1_error`; told whether it is the last.
       name_images: the data set's ids of records, for a message.
       known: what the checkpoint that a run goes on from held beside the state (`_Run._save`); empty for a new run.
+      learning_rate: its peak, for the steps that ask the moment for it.
       schedule: whose drops follow the evaluations; None: the steps know their lengths by themselves.
       early_stopping: evaluations in a row without a better one that end the run; 0: none do.
     """
@@ -51,6 +52,7 @@ class Job:
     bad_records: BadRecords
     log: RunLog
     known: dict[str, Any]
+    learning_rate: float = 0.0
     schedule: cfg.Schedule | None = None
     early_stopping: int = 0
 
@@ -122,7 +124,8 @@ class _Run:
         self.window.waited += time.perf_counter() - began
         self.job.bad_records.update(host)
         self.job.bad_records.check()
-        moment = Moment(np.float32(self.job.budget.progress(self.spent)), np.float32(self.watch.scale))
+        rate = self.job.learning_rate * self.watch.scale
+        moment = Moment(np.float32(self.job.budget.progress(self.spent)), np.float32(rate))
         step = self.job.steps[self.job.budget.meter.stage(self.spent.steps)]
         self.state, measures = step(self.state, device, moment)
         steps = self.spent.steps + 1

@@ -28,7 +28,7 @@ from imagenet_repro.training.svm_step import SvmStep
 
 WHOLE = PartitionSpec()
 SHARE = PartitionSpec(AXIS)
-START = Moment(np.float32(0))  # a step is compiled for the shapes of a moment, whichever it is
+START = Moment(np.float32(0), np.float32(0))  # a step is compiled for the shapes of a moment, whichever it is
 
 
 def create(mode: str, *, deterministic: bool = True) -> "ShardMap | Pmap | Fsdp":

@@ -4,18 +4,17 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from imagenet_repro import config as cfg
 
 
 class Moment(NamedTuple):
-    """When a step is taken, handed to the compiled step as data."""
+    """When a step is taken, and the rate of the run: data to the compiled step, so that all rates share one."""
 
     # A NamedTuple of shapes is a valid argument too, so no annotation names a shape here.
     progress: Any  # float32 [], share of the budget spent before the step
-    scale: Any = np.float32(1)  # float32 [], what the drops of a plateau have left of the rate
+    rate: Any  # float32 [], the peak learning rate, or what the drops of a plateau have left of it
 
 
 def rate(spec: cfg.Schedule, progress: Float[Array, ""]) -> Float[Array, ""]:
@@ -28,7 +27,7 @@ def rate(spec: cfg.Schedule, progress: Float[Array, ""]) -> Float[Array, ""]:
     Returns:
       A float32 in [0, 1]. During the warm-up it is `progress / warmup`; a decay that is a curve (cosine, linear)
       starts where the warm-up ends, one in stairs counts from the start of the run. The drops of `plateau` are
-      not in it: `Moment.scale` is.
+      not in it: they are in `Moment.rate`.
     """
     after = jnp.clip((progress - spec.warmup) / max(1.0 - spec.warmup, 1e-9), 0.0, 1.0)
     if isinstance(spec, cfg.Cosine):

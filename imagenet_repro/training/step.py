@@ -1,6 +1,7 @@
 """One step, written for one device: it sees that device's share of the batch and reduces over the axis "data"."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -78,14 +79,16 @@ class TrainStep:
         default, or parallel.Shards.
         """
         holding = holding or Whole()
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        run_key = jax.random.wrap_key_data(state.rng)  # and not the seed: one compiled step serves every seed
+        key = jax.random.fold_in(run_key, state.step)
         parts = jax.tree.map(self._split, batch)
 
         def part(stats: Tensors, inputs: tuple[Array, Batch]) -> tuple[Tensors, tuple[Tensors, dict[str, Array]]]:
             number, share = inputs
             part_key = jax.random.fold_in(jax.random.fold_in(key, lax.axis_index(AXIS)), number)
-            objective = jax.value_and_grad(self._loss, has_aux=True)
-            (_, (stats, measures)), gradients = objective(state.params, stats, part_key, share, holding.gather)
+            loss_of = functools.partial(self._loss, run_key=run_key, key=part_key, batch=share, gather=holding.gather)
+            objective = jax.value_and_grad(loss_of, has_aux=True)
+            (_, (stats, measures)), gradients = objective(state.params, stats)
             return stats, (gradients, measures)
 
         if self.config.accumulate == 1:
@@ -109,7 +112,7 @@ class TrainStep:
     ) -> tuple[TrainState, dict[str, Array]]:
         """The state after the optimizer, and `measures` with what it did."""
         config = self.config
-        rate = config.optimizer.learning_rate * schedule.rate(config.schedule, moment.progress) * moment.scale
+        rate = moment.rate * schedule.rate(config.schedule, moment.progress)
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params, rate=rate)
         params = optax.apply_updates(state.params, updates)
         if config.max_filter_rms:
@@ -130,14 +133,21 @@ class TrainStep:
         return x.reshape(self.config.accumulate, x.shape[0] // self.config.accumulate, *x.shape[1:])
 
     def _loss(
-        self, params: Tensors, stats: Tensors, key: Array, batch: Batch, gather: Callable[[Tensors], Tensors]
+        self,
+        params: Tensors,
+        stats: Tensors,
+        *,
+        run_key: Array,
+        key: Array,
+        batch: Batch,
+        gather: Callable[[Tensors], Tensors],
     ) -> tuple[Array, tuple[Tensors, dict[str, Array]]]:
         images, targets = augment.augment(
             batch["image"],
             batch["label"],
             batch["epoch"],
             batch["index"],
-            seed=self.config.seed,
+            seed=run_key,
             spec=self.config.augment,
             num_classes=self.num_classes,
         )

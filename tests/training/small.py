@@ -61,6 +61,10 @@ def make(config, **options):
     return step.TrainStep(net, config, CLASSES, tx), first
 
 
+def moment(progress, rate=0.1):
+    return Moment(jnp.float32(progress), jnp.float32(rate))
+
+
 def train(config, mode, steps=3, **options):
     """State and measures after some steps spread in one way over all devices, on the host."""
     train_step, first = make(config, **options)
@@ -68,5 +72,7 @@ def train(config, mode, steps=3, **options):
     placed = spread.put_state(first)
     compiled = spread.train(train_step, placed, spread.put_batch(batch(0)))
     for number in range(steps):
-        placed, measures = compiled(placed, spread.put_batch(batch(number)), Moment(np.float32(number / 10)))
+        placed, measures = compiled(
+            placed, spread.put_batch(batch(number)), moment(number / 10, config.optimizer.learning_rate)
+        )
     return jax.device_get((placed, measures))

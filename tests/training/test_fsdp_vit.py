@@ -14,6 +14,8 @@ from imagenet_repro.training.step import AXIS
 
 BATCH, CLASSES = 8, 10
 
+RATE = np.float32(0.1)
+
 
 def config(name, image_size, depth):
     options = {"depth": depth, "image_size": image_size, "scan": True, "remat": True}
@@ -62,12 +64,12 @@ def test_fsdp_takes_the_step_of_one_device_with_an_eighth_of_the_parameters_on_e
     assert held(state.params) < 0.14
     placed = system.spread.put_batch(images)
     compiled = system.spread.train(step, state, placed)
-    after, measures = compiled(state, placed, Moment(np.float32(0)))
+    after, measures = compiled(state, placed, Moment(np.float32(0), RATE))
     assert held(after.params) < 0.14
     largest = max((x for x in jax.tree.leaves(after.opt_state) if x.shape), key=lambda x: x.size)
     assert largest.addressable_shards[0].data.size * 8 == largest.size
     one = jax.jit(jax.vmap(functools.partial(step), axis_name=AXIS, in_axes=(None, 0, None)))
-    expected, alone = one(host, jax.tree.map(lambda x: x[None], images), Moment(jnp.float32(0)))
+    expected, alone = one(host, jax.tree.map(lambda x: x[None], images), Moment(jnp.float32(0), RATE))
     np.testing.assert_allclose(measures["loss"], alone["loss"][0], rtol=1e-5)
     np.testing.assert_allclose(measures["gradient_norm"], alone["gradient_norm"][0], rtol=1e-4)
     for key, value in expected.params.items():

@@ -73,6 +73,7 @@ def go(workdir, stop_at=None, early_stopping=0):
         bad_records=mock.Mock(spec=BadRecords),
         log=run_log,
         known=found.info if found else {},
+        learning_rate=CONFIG.optimizer.learning_rate,
         schedule=CONFIG.schedule,
         early_stopping=early_stopping,
     )

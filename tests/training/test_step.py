@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from imagenet_repro.data import augment
-from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.step import AXIS
 from tests.training import small
 
@@ -65,7 +64,7 @@ def test_loss_is_the_cross_entropy_with_the_mixed_and_smoothed_targets():
 def test_the_average_moves_by_its_decay_and_is_what_is_evaluated():
     config = small.config(ema_decay=0.75)
     step, before = small.make(config)
-    update = on_one_device(lambda state, batch: step(state, batch, Moment(jnp.float32(0))))
+    update = on_one_device(lambda state, batch: step(state, batch, small.moment(0)))
     after, _ = update(before, small.batch(0))
     params, stats = after.evaluated
     for averaged, old, new in ((params, before.params, after.params), (stats, before.stats, after.stats)):
@@ -75,7 +74,7 @@ def test_the_average_moves_by_its_decay_and_is_what_is_evaluated():
 
 def test_the_warm_up_of_the_average_is_tensorflows():
     step, before = small.make(small.config(ema_decay=0.75, ema_warmup=True))
-    update = jax.jit(on_one_device(lambda state, batch: step(state, batch, Moment(jnp.float32(0)))))
+    update = jax.jit(on_one_device(lambda state, batch: step(state, batch, small.moment(0))))
     name = "fc2.weight"
     for updates, decay in ((0, 2 / 11), (8, 10 / 19), (1000, 0.75)):
         moved = dataclasses.replace(before, step=jnp.int32(updates))
@@ -119,9 +118,9 @@ def test_auxiliary_heads_vanish_in_evaluation():
     assert network.evaluate(network.params, network.stats, images).shape == (2, small.CLASSES)
 
 
-def test_the_moments_scale_multiplies_the_rate():
+def test_the_moment_has_the_peak_rate():
     step, state = small.make(small.config(schedule={"name": "plateau", "factor": 0.5}))
-    update = on_one_device(lambda state, batch: step(state, batch, Moment(jnp.float32(0.3), jnp.float32(0.25))))
+    update = on_one_device(lambda state, batch: step(state, batch, small.moment(0.3, 0.025)))
     assert float(update(state, small.batch(0))[1]["learning_rate"]) == pytest.approx(0.025)
 
 
@@ -143,7 +142,7 @@ def test_progress_decides_the_rate_and_the_number_of_steps_does_not():
     rates = []
     for steps, progress in ((0, 0.5), (1000, 0.5), (0, 0.0)):
         moved = dataclasses.replace(state, step=jnp.int32(steps))
-        update = on_one_device(lambda state, batch, p=progress: step(state, batch, Moment(jnp.float32(p))))
+        update = on_one_device(lambda state, batch, p=progress: step(state, batch, small.moment(p)))
         rates.append(float(update(moved, small.batch(0))[1]["learning_rate"]))
     assert rates == pytest.approx([0.05, 0.05, 0.1])
 
@@ -157,7 +156,9 @@ def test_dropout_differs_between_steps_and_devices_and_repeats_for_the_same():
         def one(state, batch):  # this device's own loss, before any mean
             key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
             key = jax.random.fold_in(jax.random.fold_in(key, jax.lax.axis_index(AXIS)), 0)
-            return step._loss(state.params, state.stats, key, batch, lambda params: params)[0]
+            run_key = jax.random.wrap_key_data(state.rng)
+            found = {"run_key": run_key, "key": key, "batch": batch, "gather": lambda params: params}
+            return step._loss(state.params, state.stats, **found)[0]
 
         moved = dataclasses.replace(state, step=jnp.int32(steps))
         return np.asarray(jax.vmap(one, axis_name=AXIS, in_axes=(None, 0))(moved, twice))
@@ -178,6 +179,6 @@ def test_bfloat16_leaves_parameters_statistics_and_loss_in_float32():
     tx = optimizer.create(config.optimizer)
     first = state.create(network.params, network.stats, tx, ema=False, seed=0)
     step = TrainStep(network, config, small.CLASSES, tx)
-    shapes = jax.eval_shape(on_one_device(lambda s, b: step(s, b, Moment(jnp.float32(0)))), first, small.batch(0))
+    shapes = jax.eval_shape(on_one_device(lambda s, b: step(s, b, small.moment(0))), first, small.batch(0))
     assert {x.dtype for x in jax.tree.leaves((shapes[0].params, shapes[0].stats))} == {jnp.dtype("float32")}
     assert shapes[1]["loss"].dtype == jnp.float32
