@@ -109,7 +109,8 @@ def logged(end):
     rows = []
     for k in range(1, TRAIN_ROWS + 1):
         share = k / TRAIN_ROWS
-        at = {key: type(value)(share * value) for key, value in end["spent"].items()} | {"progress": share}
+        at = {key: type(value)(share * value) for key, value in end["spent"].items()}
+        at |= {"step": at.pop("steps"), "progress": share}
         rows.append({"kind": "train", "loss": 2.3 * (1 - 0.5 * share), "waiting_seconds": 0.125, **at})
         if k % (TRAIN_ROWS // EVALUATIONS) == 0:
             errors = {key: 1 - share * (1 - end["rates"][key]) for key in ("top1_error", "top5_error")}
