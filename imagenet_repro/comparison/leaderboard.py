@@ -102,7 +102,8 @@ def _run_errors(run: Run) -> list[str]:
 
 
 def _percent(share: float, run: Run) -> str:
-    return f"{100 * share:.{2 if run.rates.images >= FINE_DIGITS_FROM else 1}f}"
+    """With as many decimals as `metrics.describe`; a share's last bits do not decide how a tie is rounded."""
+    return f"{round(100 * share, 9):.{2 if run.rates.images >= FINE_DIGITS_FROM else 1}f}"
 
 
 def _interval(ends: tuple[float, float], runs: Sequence[Run]) -> str:

@@ -7,6 +7,7 @@ changes nothing else: without it everything can be read.
 import base64
 import dataclasses
 import html
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ from imagenet_repro.errors import UserError
 
 HERE = Path(__file__).parent
 TITLE = "ImageNet systems under one budget"
+MIXED = "_mixed"  # at the end of the files' names of a mixed comparison
 LONG = 24  # rows, from which a table is folded
+MANY = 12  # kinds of disagreement, above which those of pairs are folded together
 
 PARTS = ("curves", "compute", "differences", "classes", "confusions", "history")
 Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
@@ -49,10 +52,10 @@ class Page:
 
     Attributes:
       comparison: its class names are shown as they stand.
-      verdict: one to three sentences.
+      verdict: one to three sentences; the first line stands largest.
       figures, tables: by the part of the page in which they stand, of `PARTS`; those without content are left out.
       groups: letters by the name of a system; those that share one cannot be told apart.
-      thumbnails: from ids of images to small JPEGs, of those that it has; None: ids alone.
+      thumbnails: from ids of images to JPEGs of a few kB (shown at 96 px), of those that it has; None: ids alone.
     """
 
     comparison: Comparison
@@ -155,7 +158,7 @@ def _marked(table: Table, comparison: Comparison) -> Table:
     if not comparison.mixed:
         return table
     caption = f"Mixed: {' '.join(comparison.mixed)} {table.caption}"
-    return dataclasses.replace(table, name=f"{table.name}_mixed", caption=caption)
+    return dataclasses.replace(table, name=f"{table.name}{MIXED}", caption=caption)
 
 
 def _warnings(comparison: Comparison) -> str:
@@ -167,9 +170,10 @@ def _warnings(comparison: Comparison) -> str:
 def _disagreements(page: Page, found: Disagreements) -> _Section:
     tables = [_marked(table, page.comparison) for table in (found.counts, found.examples) if table]
     pictures = page.thumbnails(found.ids) if page.thumbnails and found.ids else {}
-    kinds = "".join(_kind(kind, pictures, opened=kind is found.nobody) for kind in found.kinds)
     shown = "".join(_table(table, folded=table.name.startswith("disagreement_examples")) for table in tables)
-    gallery = f'<div class="kinds">{kinds}</div>\n' if kinds else ""
+    pairs = [kind for kind in itertools.chain.from_iterable(found.pairs) if kind.count]
+    others = [kind for kind in (found.nobody, *found.alone) if kind.count]
+    gallery = _gallery(others, pictures) + _folded_gallery(pairs, pictures)
     return _Section("disagreements", "Images that tell systems apart", gallery + shown, tuple(tables))
 
 
@@ -220,17 +224,31 @@ def _table(table: Table, *, folded: bool) -> str:
     )
     if folded:
         return f"<details>\n<summary>{label} ({len(table.rows):,} rows)</summary>\n{shown}</details>\n"
-    return f'<div class="table">\n{shown}</div>\n'
+    return f'<div class="table">\n<h3>{label}</h3>\n{shown}</div>\n'
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    words = name.removesuffix(MIXED).replace("_", " ").capitalize()
+    return f"{words} (mixed)" if name.endswith(MIXED) else words
 
 
-def _kind(kind: Kind, pictures: Mapping[str, bytes], *, opened: bool) -> str:
+def _folded_gallery(kinds: Sequence[Kind], pictures: Mapping[str, bytes]) -> str:
+    shown = _gallery(kinds, pictures)
+    if len(kinds) <= MANY:
+        return shown
+    summary = f"What one system gets and another misses ({len(kinds)} ways)"
+    return f"<details>\n<summary>{summary}</summary>\n{shown}</details>\n"
+
+
+def _gallery(kinds: Sequence[Kind], pictures: Mapping[str, bytes]) -> str:
+    shown = "".join(_kind(kind, pictures) for kind in kinds)
+    return f'<div class="kinds">\n{shown}</div>\n' if shown else ""
+
+
+def _kind(kind: Kind, pictures: Mapping[str, bytes]) -> str:
     examples = "".join(_example(example, pictures.get(example.id)) for example in kind.examples)
     return (
-        f"<details{' open' if opened else ''}>\n<summary>{html.escape(kind.title)}: {kind.count:,}</summary>\n"
+        f"<details>\n<summary>{html.escape(kind.title)}: {kind.count:,}</summary>\n"
         f'<ul class="examples">\n{examples}</ul>\n</details>\n'
     )
 

@@ -7,6 +7,7 @@ import io
 import re
 
 MISSING = "–"  # what stands where nothing was recorded
+WIDE = 24  # letters, from which a column of words gets more room
 # A number with its unit, an interval or a range: what stands at the right of its column.
 NUMBER = re.compile(r"\[?[+−-]?\d[\d,.]*(, −?[\d,.]+\]| to −?[\d,.]+| [kMGTPE]?B?)?( \((device|process)\))?")
 
@@ -48,18 +49,23 @@ class Table:
         return f"{table}\n{_markdown_text(self.caption)}\n" if self.caption else table
 
     def html(self) -> str:
-        """A `table` with scopes, the caption first; columns of numbers have the class `n`."""
-        marks = [' class="n"' if right else "" for right in self._right()]
+        """A `table` with scopes, the caption first; columns of numbers have the class `n`, of long words `w`."""
+        marks = [self._mark(i, right) for i, right in enumerate(self._right())]
         head = "".join(
             f'<th scope="col"{mark}>{html.escape(heading)}</th>'
             for mark, heading in zip(marks, self.headings, strict=True)
         )
         body = "\n".join(f"<tr>{_html_row(row, marks)}</tr>" for row in self.rows)
-        caption = f"<caption>{html.escape(self.caption)}</caption>\n" if self.caption else ""
+        caption = f"<caption><span>{html.escape(self.caption)}</span></caption>\n" if self.caption else ""
         return (
             f'<table id="table-{html.escape(self.name)}">\n{caption}<thead><tr>{head}</tr></thead>\n'
             f"<tbody>\n{body}\n</tbody>\n</table>\n"
         )
+
+    def _mark(self, column: int, right: bool) -> str:
+        if right:
+            return ' class="n"'
+        return ' class="w"' if column and any(len(row[column]) > WIDE for row in self.rows) else ""
 
     def _right(self) -> list[bool]:
         """Of each column, whether it holds nothing but numbers."""

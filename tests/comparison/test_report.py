@@ -172,6 +172,14 @@ def test_a_picture_that_is_not_there_leaves_the_id(full, tmp_path):
     assert document.attributes("img") == []
 
 
+def test_many_pairs_are_folded_together(tmp_path):
+    titles = [
+        written(Page(made.comparison(systems=systems), "Some."), tmp_path).text.count("and another misses (")
+        for systems in (4, 5)
+    ]
+    assert titles == [0, 1]
+
+
 def test_every_table_of_mixed_runs_says_so(full, tmp_path):
     document = written(full, tmp_path)
     files = sorted((tmp_path / "tables").iterdir())
@@ -179,7 +187,7 @@ def test_every_table_of_mixed_runs_says_so(full, tmp_path):
     assert all(path.stem.endswith("_mixed") for path in files)
     assert all("Mixed: budget: 5ep, 6ep." in path.read_text() for path in files if path.suffix == ".md")
     text = (tmp_path / "report.html").read_text()
-    captions = re.findall(r"<caption>(.*?)</caption>", text)
+    captions = re.findall(r"<caption><span>(.*?)</span></caption>", text)
     assert len(captions) == len(document.tables)
     assert all(caption.startswith("Mixed: budget: 5ep, 6ep.") for caption in captions)
 
