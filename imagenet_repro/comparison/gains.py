@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Shaped
 
+from imagenet_repro.comparison import records
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation.predictions import Predictions
 from imagenet_repro.metrics import GUESSES, ErrorRates
@@ -21,6 +22,7 @@ NAME_LENGTH = 34  # letters
 MAX_NAMED = 3  # images in one message
 
 Guesses = Literal[1, 5]
+Scored = Predictions | records.Guesses  # what has ids, labels and five guesses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +58,14 @@ class Gains:
     guesses: Guesses  # of the error that gave the order
 
 
-def gains(before: Predictions, after: Predictions, class_names: Sequence[str]) -> Gains:
+def gains(before: Scored, after: Scored, class_names: Sequence[str]) -> Gains:
     """The gain of each class from one system to another; their images may stand in different orders.
 
     The order is that of top-5 error where there are more than 20 names, else of top-1 error; classes of equal gain
     stand as the data set has them. Classes without images are left out.
 
     Args:
-      before: of one system.
+      before: of one system; predictions, or the part of them that a comparison keeps.
       after: of another, on the same images.
       class_names: the name of each class, by the index that labels use.
 
@@ -75,11 +77,12 @@ def gains(before: Predictions, after: Predictions, class_names: Sequence[str]) -
     _check_classes(after, "after", class_names)
     _check_same(before, after)
     counts = [_counts(one, len(class_names)) for one in (before, after)]
+    whole = [ErrorRates(*map(sum, zip(*one, strict=True))) for one in counts]
     names = enumerate(zip(class_names, short_names(class_names), strict=True))
     classes = [ClassGain(*both, *(ErrorRates(*one[i]) for one in counts)) for i, both in names if counts[0][i][0] > 0]
     guesses = GUESSES if len(class_names) > FEW else 1
     classes.sort(key=lambda one: -one.gain(guesses))
-    return Gains(tuple(classes), ClassGain("all", "all", before.error_rates(), after.error_rates()), guesses)
+    return Gains(tuple(classes), ClassGain("all", "all", *whole), guesses)
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -112,15 +115,22 @@ def markdown(found: Gains, *, systems: tuple[str, str] = ("before", "after")) ->
 # --- counting ---------------------------------------------------------------------------------------------------
 
 
-def _check_classes(one: Predictions, which: str, names: Sequence[str]) -> None:
-    classes = one.logits.shape[1]
+def _check_classes(one: Scored, which: str, names: Sequence[str]) -> None:
+    classes = _classes(one, len(names))
     if classes != len(names):
         raise UserError(f"the predictions {which} choose between {classes:,} classes; there are {len(names):,} names")
     if np.any(one.label < 0):
         raise UserError(f"the predictions {which} hold images without labels: {_some(one.id[one.label < 0])}")
 
 
-def _check_same(before: Predictions, after: Predictions) -> None:
+def _classes(one: Scored, names: int) -> int:
+    """How many a system chose between; without its scores as many as there are names, unless it guessed others."""
+    if isinstance(one, Predictions):
+        return one.logits.shape[1]
+    return max(names, 1 + int(max(guess.max(initial=-1) for guess in (one.top5, one.label))))
+
+
+def _check_same(before: Scored, after: Scored) -> None:
     only = {"before": np.setdiff1d(before.id, after.id), "after": np.setdiff1d(after.id, before.id)}
     parts = [f"only {which}: {_some(ids)}" for which, ids in only.items() if len(ids)]
     if parts:
@@ -131,7 +141,7 @@ def _check_same(before: Predictions, after: Predictions) -> None:
         raise UserError(f"the labels before and after differ for {_some(before.id[orders[0]][differ])}")
 
 
-def _counts(one: Predictions, classes: int) -> list[tuple[int, int, int]]:
+def _counts(one: Scored, classes: int) -> list[tuple[int, int, int]]:
     """Images, wrong by the first guess and wrong by the first five, of each class."""
     right = one.top5 == one.label[:, None]
     wrong = [~np.any(right[:, :k], axis=1) for k in (1, GUESSES)]

@@ -14,7 +14,7 @@ from imagenet_repro.metrics import ErrorRates, describe
 
 FULL_WIDTH = 100  # columns; in a narrower terminal an interval stands below its error rate
 FILE_WIDTH = 160  # columns, where rich would assume 80
-UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 SIZES = ("system", "params", "multiply-\nadds", "images\nseen", "training\nseconds")
 RATES = ("top-1\nerror %", "95 %\ninterval", "top-5\nerror %", "95 %\ninterval")
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from imagenet_repro.comparison import dumbbell, gains
+from imagenet_repro.comparison import dumbbell, gains, records
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.evaluation.predictions import Predictions
 
@@ -75,6 +75,14 @@ def test_counts_of_a_class_in_closed_form():
         assert one.gain(1) == (0.0 if c % 2 else 100 * c / 40)
     assert found.overall.before == before.error_rates()
     assert found.overall.after == after.error_rates()
+
+
+def test_what_a_comparison_keeps_of_predictions_is_enough():
+    before, after = stepwise(21)
+    kept = [records.Guesses(one.id, one.label, one.top5) for one in (before, after)]
+    assert gains.gains(*kept, names_of(21)) == gains.gains(before, after, names_of(21))
+    with pytest.raises(UserError, match="before choose between 21 classes; there are 20 names"):
+        gains.gains(*kept, names_of(20))
 
 
 def test_swapped_systems_swap_the_gains():

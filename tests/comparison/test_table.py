@@ -63,6 +63,7 @@ def test_in_a_file_names_are_whole_and_are_not_markup():
     [
         (0, "0"), (7, "7"), (999, "999"), (1000, "1.00 k"), (9_996, "10.0 k"), (99_951, "100 k"), (999_499, "999 k"),
         (999_501, "1.00 M"), (60_965_224, "61.0 M"), (714_188_480, "714 M"), (4.0892e9, "4.09 G"), (2e12, "2.00 T"),
+        (9.996e14, "1.00 P"), (2.5e18, "2.50 E"),
     ],
 )  # fmt: skip
 def test_quantities_have_three_digits_and_a_unit(value, text):

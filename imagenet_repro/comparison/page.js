@@ -1,0 +1,37 @@
+// Headings of tables become buttons that sort. Cells such as "61.1 M", "[36.1, 40.4]" and "−2.0" sort as numbers.
+"use strict";
+const UNITS = { k: 1e3, M: 1e6, G: 1e9, T: 1e12, P: 1e15, E: 1e18 };
+
+function value(cell) {
+  const text = cell.textContent.replace(/,(?=\d{3})/g, "").replace("−", "-");
+  const found = text.match(/^\[?([+-]?[\d.]+)(?: ([kMGTPE]))?/);
+  return found ? Number(found[1]) * (UNITS[found[2]] || 1) : null;
+}
+
+function compare(a, b, number) {
+  return number ? value(a) - value(b) : a.textContent.localeCompare(b.textContent, "en");
+}
+
+function sort(heading) {
+  const table = heading.closest("table");
+  const column = heading.cellIndex;
+  const sign = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+  const number = heading.classList.contains("n");
+  const missing = (row) => number && value(row.cells[column]) === null; // stays last
+  const rows = [...table.tBodies[0].rows].sort(
+    (a, b) => missing(a) - missing(b) || (missing(a) ? 0 : sign * compare(a.cells[column], b.cells[column], number)),
+  );
+  table.tBodies[0].append(...rows);
+}
+
+for (const table of document.querySelectorAll("table")) {
+  if (table.tBodies[0].rows.length < 2) continue;
+  for (const heading of table.tHead.rows[0].cells) {
+    const button = document.createElement("button");
+    button.append(...heading.childNodes);
+    button.addEventListener("click", () => sort(heading));
+    heading.append(button);
+  }
+}

@@ -1,0 +1,328 @@
+"""The page: all that a comparison found, in one HTML file that needs no network, and every table beside it.
+
+`page.css` and `page.js` become part of the file; pictures are data: URIs. The script lets a reader sort tables and
+changes nothing else: without it everything can be read.
+"""
+
+import base64
+import dataclasses
+import html
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from imagenet_repro import files
+from imagenet_repro.comparison import classes, leaderboard, sources, story
+from imagenet_repro.comparison.disagreements import Disagreements, Example, Kind, disagreements
+from imagenet_repro.comparison.records import Comparison, Run, System
+from imagenet_repro.comparison.tables import Table
+from imagenet_repro.errors import UserError
+
+HERE = Path(__file__).parent
+TITLE = "ImageNet systems under one budget"
+MIXED = "_mixed"  # at the end of the files' names of a mixed comparison
+LONG = 24  # rows, from which a table is folded
+MANY = 12  # kinds of disagreement, above which those of pairs are folded together
+
+PARTS = ("curves", "compute", "differences", "classes", "confusions", "history")
+Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A picture that is already drawn.
+
+    Attributes:
+      title: a few words.
+      svg: the file.
+      caption: what it shows.
+      alt: what somebody who cannot see it should know.
+    """
+
+    title: str
+    svg: Path
+    caption: str
+    alt: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """What the page is made of.
+
+    Attributes:
+      comparison: its class names are shown as they stand.
+      verdict: one to three sentences; the first line stands largest.
+      figures, tables: by the part of the page in which they stand, of `PARTS`; those without content are left out.
+      groups: letters by the name of a system; those that share one cannot be told apart.
+      thumbnails: from ids of images to JPEGs of a few kB (shown at 96 px), of those that it has; None: ids alone.
+    """
+
+    comparison: Comparison
+    verdict: str
+    figures: Mapping[str, Sequence[Figure]] = dataclasses.field(default_factory=dict)
+    tables: Mapping[str, Sequence[Table]] = dataclasses.field(default_factory=dict)
+    groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    thumbnails: Thumbnails | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Section:
+    """A part of the page; `body` is HTML and empty where there is nothing to say."""
+
+    anchor: str
+    title: str
+    body: str
+    tables: tuple[Table, ...] = ()
+
+
+def write(page: Page, out: Path) -> Path:
+    """Writes `report.html` and, for each table, `tables/NAME.csv` and `.md`; returns the page's path.
+
+    Where the comparison is mixed every table says so: in its caption, and by `_mixed` at the end of its files' names.
+
+    Raises:
+      UserError: a figure cannot be read.
+      SaveError: a file cannot be written.
+      ValueError: two tables of one name, or a part of the page that there is not.
+    """
+    _check_parts(page)
+    sections = [section for section in _sections(page) if section.body]
+    tables = [table for section in sections for table in section.tables]
+    names = [table.name for table in tables]
+    if len(set(names)) != len(names):
+        raise ValueError(f"two tables of one name among {names}")
+    for table in tables:
+        _save(out / "tables" / f"{table.name}.csv", table.csv())
+        _save(out / "tables" / f"{table.name}.md", table.markdown())
+    path = out / "report.html"
+    _save(path, _document(page, sections))
+    return path
+
+
+def _check_parts(page: Page) -> None:
+    unknown = {*page.figures, *page.tables} - {*PARTS}
+    if unknown:
+        raise ValueError(f"the page has no part {sorted(unknown)}; it has {PARTS}")
+
+
+def _save(path: Path, text: str) -> None:
+    with files.whole(path, "the page" if path.suffix == ".html" else "a table of the page") as file:
+        file.write(text.encode())
+
+
+# --- sections ---------------------------------------------------------------------------------------------------
+
+
+def _sections(page: Page) -> list[_Section]:
+    """All sections in order, those without content with an empty body."""
+    comparison = page.comparison
+    found = disagreements(comparison)
+    board = [
+        leaderboard.leaderboard(comparison, page.groups),
+        leaderboard.costs(comparison),
+        leaderboard.seeds(comparison),
+    ]
+    of_classes = [
+        classes.hardest(comparison),
+        classes.gains_of_steps(comparison),
+        classes.gains_of_classes(comparison),
+        classes.errors_of_classes(comparison),
+    ]
+    return [
+        _Section("selection", "How settings were chosen", _paragraphs(comparison.selection)),
+        _Section("warnings", "Warnings", _warnings(comparison)),
+        _section(page, "leaderboard", "Leaderboard", board),
+        _section(page, "curves", "Learning curves"),
+        _section(page, "compute", "Error against compute"),
+        _section(page, "differences", "Which differences are real"),
+        _section(page, "classes", "Class by class", of_classes),
+        _section(page, "confusions", "Confusions"),
+        _disagreements(page, found),
+        _section(page, "history", "The challenge, 2010 to 2017", [story.entries()]),
+        _provenance(comparison),
+    ]
+
+
+def _section(page: Page, anchor: str, title: str, own: Sequence[Table | None] = ()) -> _Section:
+    """Figures, then tables: those made here, then those handed in."""
+    tables = tuple(_marked(table, page.comparison) for table in (*own, *page.tables.get(anchor, ())) if table)
+    figures = "".join(map(_figure, page.figures.get(anchor, ())))
+    folded = anchor == "differences"
+    shown = "".join(_table(table, folded=folded or len(table.rows) > LONG) for table in tables)
+    return _Section(anchor, title, figures + shown, tables)
+
+
+def _marked(table: Table, comparison: Comparison) -> Table:
+    """The table; of a mixed comparison with what differs in its caption and in its files' names."""
+    if not comparison.mixed:
+        return table
+    caption = f"Mixed: {' '.join(comparison.mixed)} {table.caption}"
+    return dataclasses.replace(table, name=f"{table.name}{MIXED}", caption=caption)
+
+
+def _warnings(comparison: Comparison) -> str:
+    mixed = _list("These runs differ in what should be equal; every table is marked.", comparison.mixed)
+    failed = [f"{one.name}, seed {one.seed}: {one.why}" for one in comparison.failures]
+    return mixed + _list("Planned runs that have no result and stand in no table:", failed)
+
+
+def _disagreements(page: Page, found: Disagreements) -> _Section:
+    tables = [_marked(table, page.comparison) for table in (found.counts, found.examples) if table]
+    pictures = page.thumbnails(found.ids) if page.thumbnails and found.ids else {}
+    shown = "".join(_table(table, folded=table.name.startswith("disagreement_examples")) for table in tables)
+    pairs = [kind for kind in itertools.chain.from_iterable(found.pairs) if kind.count]
+    others = [kind for kind in (found.nobody, *found.alone) if kind.count]
+    gallery = _gallery(others, pictures) + _folded_gallery(pairs, pictures)
+    return _Section("disagreements", "Images that tell systems apart", gallery + shown, tuple(tables))
+
+
+def _provenance(comparison: Comparison) -> _Section:
+    table = _marked(sources.runs(comparison), comparison)
+    each = "".join(_run(system, run) for system in comparison.systems for run in system.runs)
+    return _Section("provenance", "Where every number comes from", _table(table, folded=False) + each, (table,))
+
+
+# --- pieces of HTML ---------------------------------------------------------------------------------------------
+
+
+def _paragraphs(text: str) -> str:
+    return "".join(f"<p>{html.escape(line)}</p>\n" for line in text.splitlines() if line.strip())
+
+
+def _list(heading: str, items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    lines = "".join(f"<li>{html.escape(item)}</li>\n" for item in items)
+    return f"<p>{html.escape(heading)}</p>\n<ul>\n{lines}</ul>\n"
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _figure(figure: Figure) -> str:
+    try:
+        content = figure.svg.read_bytes()
+    except OSError as error:
+        raise UserError(f"the figure {figure.svg} cannot be read: {error.strerror or error}") from error
+    title, caption, alt = (html.escape(text) for text in (figure.title, figure.caption, figure.alt))
+    return (
+        f'<figure>\n<div class="scroll card" tabindex="0" role="region" aria-label="{title}">'
+        f'<img src="{_data_uri("image/svg+xml", content)}" alt="{alt}"></div>\n'
+        f"<figcaption><strong>{title}.</strong> {caption}</figcaption>\n</figure>\n"
+    )
+
+
+def _table(table: Table, *, folded: bool) -> str:
+    """The table in a frame that scrolls, with a link to save it."""
+    label = html.escape(_words(table.name))
+    href = _data_uri("text/csv;charset=utf-8", table.csv().encode())
+    shown = (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">\n{table.html()}</div>\n'
+        f'<p class="save"><a download="{html.escape(table.name)}.csv" href="{href}">Save as CSV</a></p>\n'
+    )
+    if folded:
+        return f"<details>\n<summary>{label} ({len(table.rows):,} rows)</summary>\n{shown}</details>\n"
+    return f'<div class="table">\n<h3>{label}</h3>\n{shown}</div>\n'
+
+
+def _words(name: str) -> str:
+    words = name.removesuffix(MIXED).replace("_", " ").capitalize()
+    return f"{words} (mixed)" if name.endswith(MIXED) else words
+
+
+def _folded_gallery(kinds: Sequence[Kind], pictures: Mapping[str, bytes]) -> str:
+    shown = _gallery(kinds, pictures)
+    if len(kinds) <= MANY:
+        return shown
+    summary = f"What one system gets and another misses ({len(kinds)} ways)"
+    return f"<details>\n<summary>{summary}</summary>\n{shown}</details>\n"
+
+
+def _gallery(kinds: Sequence[Kind], pictures: Mapping[str, bytes]) -> str:
+    shown = "".join(_kind(kind, pictures) for kind in kinds)
+    return f'<div class="kinds">\n{shown}</div>\n' if shown else ""
+
+
+def _kind(kind: Kind, pictures: Mapping[str, bytes]) -> str:
+    examples = "".join(_example(example, pictures.get(example.id)) for example in kind.examples)
+    return (
+        f"<details>\n<summary>{html.escape(kind.title)}: {kind.count:,}</summary>\n"
+        f'<ul class="examples">\n{examples}</ul>\n</details>\n'
+    )
+
+
+def _example(example: Example, picture: bytes | None) -> str:
+    image = ""
+    if picture:
+        alt = html.escape(f"{example.label} ({example.id})")
+        image = f'<img src="{_data_uri("image/jpeg", picture)}" alt="{alt}">'
+    said = "".join(_guess(name, guess, right=guess == example.label) for name, guess in example.guesses)
+    return (
+        f"<li>{image}<div><strong>{html.escape(example.label)}</strong>\n<ul>{said}</ul>\n"
+        f"<code>{html.escape(example.id)}</code></div></li>\n"
+    )
+
+
+def _guess(system: str, guess: str, *, right: bool) -> str:
+    text = html.escape(f"{system}: {guess}")
+    return f'<li class="right">{text} ✓</li>' if right else f"<li>{text}</li>"
+
+
+def _run(system: System, run: Run) -> str:
+    facts = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>\n" for k, v in sources.facts(run).items())
+    configuration = html.escape(json.dumps(run.result["provenance"]["config"], indent=1))
+    return (
+        f"<details>\n<summary>{html.escape(system.name)}, seed {run.seed}</summary>\n<dl>\n{facts}</dl>\n"
+        f'<p>Configuration</p>\n<pre tabindex="0">{configuration}</pre>\n</details>\n'
+    )
+
+
+def _document(page: Page, sections: Iterable[_Section]) -> str:
+    sections = list(sections)
+    links = "".join(f'<li><a href="#{one.anchor}">{html.escape(one.title)}</a></li>\n' for one in sections)
+    bodies = "".join(
+        f'<section id="{one.anchor}" aria-labelledby="{one.anchor}-title">\n'
+        f'<h2 id="{one.anchor}-title">{html.escape(one.title)}</h2>\n{one.body}</section>\n'
+        for one in sections
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{TITLE}</title>
+<style>
+{(HERE / "page.css").read_text()}</style>
+</head>
+<body>
+<header>
+<h1>{TITLE}</h1>
+<div class="verdict">
+{_paragraphs(page.verdict)}</div>
+<p class="setting">{html.escape(_setting(page.comparison))}</p>
+</header>
+<nav aria-label="Sections">
+<ul>
+{links}</ul>
+</nav>
+<main>
+{bodies}</main>
+<script>
+{(HERE / "page.js").read_text()}</script>
+</body>
+</html>
+"""
+
+
+def _setting(comparison: Comparison) -> str:
+    """What was compared, in a line."""
+    systems, runs = len(comparison.systems), sum(len(system.runs) for system in comparison.systems)
+    counted = f"{systems} system{'s' * (systems > 1)}, {runs} run{'s' * (runs > 1)}"
+    return (
+        f"{counted}, {comparison.budget} each, trained on {comparison.data} {comparison.train_split}, scored on"
+        f" the {comparison.images:,} images of {comparison.scored_split}"
+    )
