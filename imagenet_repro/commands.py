@@ -21,7 +21,6 @@ from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs import network
 from imagenet_repro.runs.features import FeatureSystem
 from imagenet_repro.sweeps import config as sweeping
-from imagenet_repro.sweeps import cost
 from imagenet_repro.sweeps import sweep as running
 from imagenet_repro.training import checkpoint, devices, state
 from imagenet_repro.workdir import Workdir
@@ -58,7 +57,7 @@ def sweep(
     config = sweeping.load(spec, overrides)
     options = running.Options(launcher, workers, storage, {k: cfg.literal(v) for k, v in (slurm or {}).items()})
     if dry_run:
-        return cost.show(config, workdir, options)
+        return running.dry_run(config, workdir, options)
     code = running.run(config, workdir, options)
     return code or compare([workdir])
 

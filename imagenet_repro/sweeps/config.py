@@ -40,6 +40,7 @@ class System:
     """What is compared: a recipe, what is set over it, and what of it is searched."""
 
     config: str = ""  # FILE.py[:ARGUMENT]
+    base: dict = dataclasses.field(default_factory=dict)  # what that file says, read once, when the sweep is loaded
     recipe: str = ""  # a label, where systems are crossed with recipes
     set: dict = dataclasses.field(default_factory=dict)
     search: tuple[Axis, ...] = ()
@@ -80,13 +81,28 @@ def load(spec: str, overrides: dict[str, str] | None = None) -> SweepConfig:
     Raises:
       UserError: the file cannot be read, a key or value is not valid, or the systems cannot be compared.
     """
-    return resolve(cfg.read(spec, overrides))
+    settings = cfg.read(spec, overrides)
+    if not isinstance(settings.get("systems"), dict):
+        raise UserError(
+            f"--config={spec}: a sweep needs `systems` by name; this file is perhaps of a single run (`main.py train`)"
+        )
+    for name, system in settings["systems"].items():
+        system["base"] = _recipe(name, system)
+    return resolve(settings)
+
+
+def _recipe(name: str, system: dict[str, Any]) -> dict[str, Any]:
+    """Read once: a file that somebody edits meanwhile does not reach half of the trainings."""
+    if not system.get("config"):
+        raise UserError(f"config.systems.{name}.config: which recipe? FILE.py[:ARGUMENT]")
+    try:
+        return cfg.read(system["config"])
+    except UserError as error:
+        raise UserError(f"config.systems.{name}: {error}") from error
 
 
 def resolve(settings: Mapping[str, Any]) -> SweepConfig:
     """The sweep of nested settings; raises UserError as `load`."""
-    if "systems" not in settings:
-        raise UserError("config.systems: a sweep needs systems by name; this file is perhaps of a single run (train)")
     sweep = cfg.build(SweepConfig, settings)
     _check(sweep)
     return sweep
@@ -104,8 +120,6 @@ def _check(sweep: SweepConfig) -> None:
     if not sweep.seeds or len(set(sweep.seeds)) != len(sweep.seeds) or min(sweep.seeds) < 0:
         raise UserError(f"config.seeds: different whole numbers from 0 on are needed, not {sweep.seeds}")
     for name, system in sweep.systems.items():
-        if not system.config:
-            raise UserError(f"config.systems.{name}.config: which recipe? FILE.py[:ARGUMENT]")
         for axis in system.search:
             _check_axis(axis, f"config.systems.{name}.search")
         _check_reserved(system.set, f"config.systems.{name}.set", (axis.key for axis in system.search))

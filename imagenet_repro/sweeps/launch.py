@@ -27,6 +27,8 @@ JOBS = "jobs.json"
 class Launcher(Protocol):
     """Starts workers and knows which live."""
 
+    default_workers: int
+
     @property
     def where(self) -> str:
         """For a person."""
@@ -99,6 +101,8 @@ class Slurm:
     Raises:
       UserError: there is no SLURM here, or an option is none of its.
     """
+
+    default_workers = 1
 
     def __init__(self, place: SweepPlace, storage: str, options: Mapping[str, Any]):
         if shutil.which("sbatch") is None:

@@ -1,5 +1,6 @@
 """The trials of a sweep: their names, settings and configurations, known before anything runs."""
 
+import copy
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
@@ -86,11 +87,11 @@ def configuration(sweep: SweepConfig, planned: Planned, settings: Mapping[str, A
     """What a planned training runs with, given the values by dotted key that were searched.
 
     Raises:
-      UserError: the system's file cannot be read, or a key or value is not valid; the message names the system.
+      UserError: a key or value is not valid; the message names the system.
     """
     system = sweep.systems[planned.system]
     try:
-        merged = cfg.read(system.config)
+        merged = copy.deepcopy(system.base)
         for part in (sweep.set, system.set):
             merge(merged, part)
         for key, value in settings.items():

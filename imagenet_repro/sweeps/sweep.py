@@ -10,7 +10,7 @@ from rich.live import Live
 from imagenet_repro import config as cfg
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
-from imagenet_repro.sweeps import status
+from imagenet_repro.sweeps import cost, status
 from imagenet_repro.sweeps.config import SweepConfig
 from imagenet_repro.sweeps.launch import Launcher, Local, Slurm
 from imagenet_repro.sweeps.place import SweepPlace
@@ -60,9 +60,17 @@ def run(sweep: SweepConfig, workdir: str, options: Options) -> int:
         queue = Queue(url, sweep, place.identity())
         queue.fill()
         launcher = _launcher(place, url, options)
-        workers = options.workers or getattr(launcher, "default_workers", 1)
+        workers = options.workers or launcher.default_workers
         print(f"{len(queue.planned)} trainings in {place.path}, {workers} workers on {launcher.where}; {shown}")
         return _Watch(place, queue, launcher, workers).go()
+
+
+def dry_run(sweep: SweepConfig, workdir: str, options: Options) -> int:
+    """Prints what `run` would do and what it would cost; nothing is written. Raises as `run`."""
+    configs = check(sweep)
+    place = SweepPlace(workdir)
+    launcher = _launcher(place, options.storage or place.default_storage, options)
+    return cost.show(sweep, configs, launcher, options.workers or launcher.default_workers)
 
 
 def _launcher(place: SweepPlace, url: str, options: Options) -> Launcher:
