@@ -8,8 +8,9 @@ import pytest
 from matplotlib.image import imread
 from scipy.optimize import minimize
 
-from imagenet_repro.comparison import curves
+from imagenet_repro.comparison import curves, drawing
 from imagenet_repro.errors import SaveError
+from tests.comparison import drawn
 
 
 def train(step, loss):
@@ -42,7 +43,7 @@ def test_both_files_name_every_run_in_every_panel(tmp_path):
     assert words.count("AlexNet") == words.count("ResNet-18") == 3
     assert {"Training loss", "Top-1 error, %", "Top-5 error, %"} <= set(words)
     assert "chance" not in words
-    assert pixels_of(png, curves.COLOURS[1]) > 500
+    assert pixels_of(png, drawing.COLOURS[1]) > 500
 
 
 def test_chance_is_drawn_where_the_classes_are_known(tmp_path):
@@ -82,7 +83,7 @@ def test_the_same_runs_give_the_same_file(tmp_path):
 
 
 def test_more_runs_than_colours_stay_apart(tmp_path):
-    styles = [(s["color"], s["linestyle"]) for s in itertools.islice(curves._styles(), 15)]
+    styles = [(s["color"], s["linestyle"]) for s in itertools.islice(drawing.styles(), 15)]
     assert len(set(styles)) == 15
     _, svg = curves.plot_curves({f"run{n}": a_run() for n in range(15)}, tmp_path / "c.png")
     assert all(text_in(svg).count(f"run{n}") == 3 for n in range(15))
@@ -128,3 +129,124 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="learning curves"):
         curves.plot_curves({"a": a_run()}, tmp_path / "file/c.png")
+
+
+# --- several seeds of several systems ---------------------------------------------------------------------------
+
+
+def seeds_of(errors, amounts, progress=(0.5, 1.0)):
+    """Rows of a run for each seed, whose errors and amounts spent are given."""
+    total = [(1e4, 1e12 * amount, amount) for amount in amounts]
+    return [drawn.rows(progress, one, one, spent) for one, spent in zip(errors, total, strict=True)]
+
+
+def test_seeds_are_one_line_with_their_range():
+    runs = seeds_of([(0.5, 0.2), (0.7, 0.1), (0.6, 0.6)], [100, 200, 300])
+    found = curves.curve(runs, "eval", "top1_error", "seconds")
+    np.testing.assert_allclose(found.x, [100, 200])  # means of 50, 100, 150 and of 100, 200, 300
+    np.testing.assert_allclose(found.y, [0.6, 0.3])
+    np.testing.assert_allclose(found.low, [0.5, 0.1])
+    np.testing.assert_allclose(found.high, [0.7, 0.6])
+    assert found.seeds == 3
+
+
+def test_seeds_that_were_evaluated_elsewhere_meet_at_equal_progress():
+    runs = seeds_of([(0.8, 0.4)], [100], (0.5, 1.0)) + seeds_of([(0.8, 0.6, 0.2)], [300], (0.4, 0.6, 1.0))
+    found = curves.curve(runs, "eval", "top1_error", "seconds")
+    np.testing.assert_allclose(found.x, [(50 + 150) / 2, (100 + 300) / 2])
+    np.testing.assert_allclose(found.y, [(0.8 + 0.7) / 2, (0.4 + 0.2) / 2])
+
+
+def test_one_seed_is_its_own_line():
+    runs = seeds_of([(0.5, 0.2)], [100])
+    found = curves.curve(runs, "eval", "top1_error", "flops")
+    spent, error = curves.series(runs[0], "eval", "top1_error", "flops")
+    np.testing.assert_array_equal([found.x, found.y, found.low, found.high], [spent, error, error, error])
+
+
+def test_a_seed_without_values_does_not_count_and_one_that_lacks_some_leaves_a_gap():
+    runs = seeds_of([(0.5, 0.2), (math.nan, math.nan), (math.nan, 0.4)], [100] * 3)
+    found = curves.curve(runs, "eval", "top1_error")
+    np.testing.assert_allclose(found.y, [np.nan, 0.3])
+    assert found.seeds == 2
+    assert curves.curve([[], []], "eval", "top1_error").seeds == 0
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    kept = []
+    monkeypatch.setattr(curves, "write", lambda figure, *_: kept.append(figure) or [])
+    return kept
+
+
+def systems_of(**runs):
+    made = [
+        drawn.system(name, *(drawn.run(seed, logged=rows) for seed, rows in enumerate(seeds)), network=name)
+        for name, seeds in runs.items()
+    ]
+    return drawn.comparison(*made)
+
+
+@pytest.mark.parametrize(
+    ("against", "seconds", "label", "axis"),
+    [
+        ("images", (60, 90), "images seen in training", ("linear", 0, 1e4)),
+        ("flops", (60, 90), "floating-point operations (× 10¹²)", ("linear", 0, 90)),
+        ("flops", (60, 900), "floating-point operations (× 10¹²)", ("log", 30, 900)),
+        ("seconds", (60, 90), "seconds of training", ("linear", 0, 90)),
+        ("seconds", (1200, 900), "minutes of training", ("linear", 0, 20)),
+        ("seconds", (3600, 36000), "hours of training", ("log", 0.5, 10)),
+    ],
+)
+def test_what_the_axis_shows(figures, against, seconds, label, axis):
+    a, b = (seeds_of([(0.5, 0.2)], [end]) for end in seconds)
+    curves.plot_systems(systems_of(alexnet=a, resnet50=b), "c.png", against=against)
+    for panel in figures[0].axes:
+        assert panel.get_xlabel() == label
+        assert panel.get_xscale() == axis[0]
+        np.testing.assert_allclose(panel.get_xlim(), axis[1:])
+
+
+def test_bands_are_drawn_for_several_seeds_only_and_explained(tmp_path, figures):
+    several = seeds_of([(0.5, 0.2), (0.6, 0.3)], [100, 100])
+    curves.plot_systems(systems_of(alexnet=several, resnet50=several[:1]), tmp_path / "c.png")
+    assert [len(panel.collections) for panel in figures[0].axes] == [1, 1, 1]
+    assert "means over 1 or 2 seeds" in figures[0].get_supxlabel()
+    band = figures[0].axes[1].collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose([band[:, 1].min(), band[:, 1].max()], [20, 60])
+    curves.plot_systems(systems_of(alexnet=several[:1]), tmp_path / "c.png")
+    assert not any(panel.collections for panel in figures[1].axes)
+    assert figures[1].get_supxlabel() == ""
+
+
+def test_hinge_losses_do_not_stand_beside_cross_entropies(tmp_path, figures):
+    runs = seeds_of([(0.5, 0.2)], [100])
+    for names, drawn_losses in ((("alexnet", "xrce_2011"), 1), (("nec_uiuc_2010", "xrce_2011"), 2)):
+        curves.plot_systems(systems_of(**dict.fromkeys(names, runs)), tmp_path / "c.png")
+        named = [line for line in figures[-1].axes[0].lines if line.get_label().startswith(curves.RUN)]
+        assert len(named) == drawn_losses
+    assert "Left out: training losses of xrce_2011" in figures[0].get_supxlabel()
+    assert figures[1].get_supxlabel() == ""
+
+
+@pytest.mark.parametrize(
+    ("against", "systems", "seeds", "evaluations"),
+    [("images", 1, 3, 1), ("flops", 12, 3, 100), ("seconds", 2, 1, 0)],
+)
+def test_files_of_systems_are_sound_and_small(tmp_path, against, systems, seeds, evaluations):
+    whole = drawn.plausible(systems, seeds, ", <a> & $b$", evaluations)
+    png, svg = curves.plot_systems(whole, tmp_path / "new/c.png", against=against)
+    assert (png, svg) == (tmp_path / "new/c.png", tmp_path / "new/c.svg")
+    drawn.check_svg(svg)
+    words = drawn.words(svg)
+    for system in whole.systems:
+        assert words.count(system.name) == (0 if not evaluations else 2 + ("20" not in system.network))
+
+
+def test_long_logs_make_no_large_files(tmp_path):
+    progress = (np.arange(1, 3001) / 3000).tolist()
+    logged = [row for row in drawn.rows(progress, progress, progress, (1e6, 1e15, 1e3)) if row["kind"] == "train"]
+    for row in logged:
+        row["loss"] = math.nan if row["step"] % 7 == 0 else row["loss"] + math.sin(row["step"])
+    whole = systems_of(alexnet=[logged, logged], resnet50=[logged, logged])
+    drawn.check_svg(curves.plot_systems(whole, tmp_path / "c.png")[1])
