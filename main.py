@@ -328,12 +328,13 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "compare", COMPARE)
     parser.add_argument("workdirs", nargs="+", metavar="DIR", help="workdirs of finished runs, or of a sweep")
     parser.add_argument("--out", metavar="DIR", help="where the page goes (default: the sweep's workdir, or here)")
+    parser.add_argument("--storage", default="", metavar="URL", help="of a sweep's trials, where it has a password")
     parser.add_argument("--allow_mixed", action="store_true", help="also runs that were not given the same")
 
     def run(known: argparse.Namespace, _: Overrides) -> int:
         from imagenet_repro import compare
 
-        return compare.compare(known.workdirs, known.out, allow_mixed=known.allow_mixed)
+        return compare.compare(known.workdirs, known.out, allow_mixed=known.allow_mixed, storage=known.storage)
 
     parser.set_defaults(run=run)
 

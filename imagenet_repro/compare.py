@@ -1,9 +1,14 @@
 """`main.py compare`: finished runs, or those of a sweep, as one page with its tables and pictures."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from imagenet_repro import config as cfg
+from imagenet_repro.comparison.present import present
 from imagenet_repro.comparison.records import Comparison, Failure
+from imagenet_repro.comparison.report import Thumbnails
+from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.runs.collect import Group, collect, grouped
 from imagenet_repro.sweeps.place import SweepPlace
@@ -66,9 +71,31 @@ def _selection(queue: Queue) -> str:
     )
 
 
-def compare(workdirs: Sequence[str], out: str | None = None, *, allow_mixed: bool = False) -> int:
-    found = gather(workdirs, allow_mixed=allow_mixed)
-    for s in found.systems:
-        print(s.name, s.seeds, s.errors(1))
-    print(found.selection, found.failures)
+def compare(workdirs: Sequence[str], out: str | None = None, *, allow_mixed: bool = False, storage: str = "") -> int:
+    """Writes the page of a comparison with its tables and pictures, and prints the verdict; returns the exit code.
+
+    Args:
+      workdirs: of finished runs, or of one sweep.
+      out: where it goes; None: the sweep's workdir, the run's if it is one, or here.
+      allow_mixed: whether runs may differ in budget, data set, split or label set; every table then says so.
+      storage: of the sweep's trials, where its URL has a password.
+
+    Raises:
+      UserError: as `gather`.
+      SaveError: something cannot be written.
+    """
+    found = gather(workdirs, allow_mixed=allow_mixed, storage=storage)
+    place = Path(out) if out else Path(workdirs[0]) if len(workdirs) == 1 else Path()
+    present(found, place, _thumbnails(found))
     return EXIT_FINISHED
+
+
+def _thumbnails(found: Comparison) -> Thumbnails | None:
+    """Small images of the scored split, where its data set is still there."""
+    config = found.systems[0].runs[0].result["provenance"]["config"]
+    try:
+        split = sources.open_split(cfg.build(cfg.Data, config["data"]), found.scored_split)
+    except UserError as error:
+        print(f"the page has no images: {error}")
+        return None
+    return functools.partial(thumbnails.of_images, split)
