@@ -113,8 +113,8 @@ class Curve:
 def curve(runs: Sequence[Metrics], kind: str, key: str, against: str = "images", *, most: int = MOST_POINTS) -> Curve:
     """The mean over runs, and their range, at equal shares of the budget (`progress`), those of the first run.
 
-    The loss is smoothed in each run first; of more than `most` points as many are taken, evenly. A run without a finite
-    value is left out; where another one's value is missing there is a gap.
+    The loss is smoothed in each run first; of more than `most` points as many are taken, evenly. A run without a
+    finite value is left out; where another one's value is missing there is a gap.
     """
     found = [
         one for one in (_one_run(rows, kind, (key, against), most) for rows in runs) if np.isfinite(one.value).any()
