@@ -12,6 +12,7 @@ from imagenet_repro import wordnet
 from imagenet_repro.comparison import (
     confusion_plots,
     confusions,
+    crossed,
     curves,
     differences,
     dumbbell,
@@ -193,9 +194,7 @@ class _Drawing:
         first, last = systems[0], systems[-1]
         gained = gains.gains(first.runs[0].guesses, last.runs[0].guesses, names)
         drawn = dumbbell.plot_gains(gained, self._out / "gains.png", systems=(first.name, last.name))
-        caption = (
-            f"The classes that gained most and least from {first.name} to {last.name}, of its lowest seed each."
-        )
+        caption = f"The classes that gained most and least from {first.name} to {last.name}, of its lowest seed each."
         return [Figure(f"From {first.name} to {last.name}", drawn[1], caption, "Pairs of points, one for each class.")]
 
     def _confusions(self) -> list[Figure]:
@@ -223,7 +222,7 @@ class _Drawing:
         return [Figure("The challenge", drawn[1], caption, "A falling line from 28.2 % in 2010 to 2.25 % in 2017.")]
 
     def _difference_tables(self) -> list[Table]:
-        found = []
+        found = list(filter(None, [crossed.crossed(self._comparison)]))
         for question, text in QUESTIONS.items():
             headings, rows = differences.rows(self._found, question) if self._found else ([], [])
             if rows:

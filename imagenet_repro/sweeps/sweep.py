@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 
 from imagenet_repro import config as cfg
+from imagenet_repro import models
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from imagenet_repro.sweeps import cost, status
@@ -101,9 +102,18 @@ def check(sweep: SweepConfig) -> dict[str, cfg.AnyConfig]:
     sources.open_splits(first.data)
     check_splits(sweep, first.data)
     for name, config in found.items():
+        if isinstance(config, cfg.Config):
+            _check_network(name, config)
         for key in ("evaluate_every", "checkpoint.every"):
             Amount.parse(cfg.flatten(cfg.to_dict(config))[key], f"systems.{name}.{key}")
     return found
+
+
+def _check_network(name: str, config: cfg.Config) -> None:
+    try:
+        models.spec(config.model.name)
+    except UserError as error:
+        raise UserError(f"config.systems.{name}.config.model.name: {error}") from error
 
 
 def _somewhere(sweep: SweepConfig, system: str) -> dict[str, Any]:
