@@ -1,0 +1,32 @@
+"""Small sweeps for tests."""
+
+from imagenet_repro.sweeps import config
+
+LENET = {
+    "batch_size": 8,
+    "precision": "float32",
+    "model": {"name": "lenet5"},
+    "data": {"name": "fractal", "image_size": 32},
+    "eval_crop": {"name": "center", "ratio": 1.0},
+    "evaluate_every": "8st",
+    "checkpoint": {"every": "4st"},
+    "log_every": 1,
+}
+RATE = {"key": "optimizer.learning_rate", "low": 1e-3, "high": 1e-1, "log": True}
+
+
+def settings(systems=2, **changes):
+    """Of a sweep over `systems` LeNets, a to z, as JSON has them."""
+    names = "abcdefghijklmnopqrstuvwxyz"[:systems]
+    return {
+        "budget": "16st",
+        "train_split": "train",
+        "select_split": "validation[:50%]",
+        "test_split": "validation[50%:]",
+        "systems": {name: {"config": "lenet.py", "base": LENET, "search": [RATE]} for name in names},
+        **changes,
+    }
+
+
+def sweep(systems=2, **changes):
+    return config.resolve(settings(systems, **changes))
