@@ -17,8 +17,8 @@
 #   `postgres`: hence a password, drawn for each cluster and part of the URL.
 # - Debian keeps `initdb` and `pg_ctl` out of PATH, in a directory for each version.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./server.sh
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 
 # Where initdb, pg_ctl and the others are; fails if nowhere.
 programs() {

@@ -1,4 +1,5 @@
 # What both servers' scripts need; sourced by them, not run.
+# shellcheck shell=bash
 
 fail() {
   echo "$(basename "$0"): $*" >&2
@@ -55,7 +56,7 @@ readonly MARK=throw-away-server
 
 claim() {
   [[ ! -d $1 || -e $1/$MARK || -z $(ls -A "$1") ]] || fail "$1 holds something else; choose another directory"
-  mkdir -p "$1" && : >"$1/$MARK" || fail "cannot write to $1"
+  { mkdir -p "$1" && : >"$1/$MARK"; } || fail "cannot write to $1"
 }
 
 discard() {

@@ -10,18 +10,21 @@
 # Nothing outside DIR is touched: configuration, munge's key, sockets, logs and the state are in DIR/slurm. After a
 # crash, `start` brings back the same cluster with its queue.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./server.sh
+# shellcheck source-path=SCRIPTDIR
+source "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 
 # What one stumbles over:
 # - munge: the packages start a munged of their own, with a key in /etc. Ours has its own socket, which clients find
-#   by AuthInfo. Below a directory that others may write to, such as /tmp, munged needs --force.
+#   by AuthInfo; its path has at most 107 letters, so DIR must be short. Below a directory that others may write to,
+#   such as /tmp, munged needs --force.
 # - cred_expire: also how long a job that was requeued waits before it may start, 120 seconds unless told otherwise.
 # - Without cgroups that SLURM may write (containers, many virtual machines): proctrack/linuxproc, task/none, and
 #   nothing that gathers accounts. No cgroup.conf is needed then.
 # - There is no accounting, so `sacct` fails: submitit's `job.state` stays UNKNOWN, and its `job.wait()` never returns
 #   for a job that left no result. `scontrol show job` answers for MinJobAge seconds after a job's end.
 # - ReturnToService=2: a node that was lost (slurmd killed) comes back by itself.
+# - The controller writes its state down every few seconds. Killed sooner after it started a job, it comes back knowing
+#   nothing of that, and starts the job again beside the one that runs: for a moment there are two.
 # - config_overrides: two processors and this memory are believed, whatever the machine has.
 # - KillWait: seconds from SIGTERM to SIGKILL; a worker must have saved by then. 30 unless told otherwise.
 # - preempt_send_user_signal: who is preempted gets the signal of `sbatch --signal`, which submitit sets to USR2, at
@@ -117,9 +120,9 @@ start() {
 
 # The processes of jobs, and the slurmstepd over each, carry our SLURM_CONF in the environment, and outlive slurmd.
 of_jobs() {
-  local environment
-  for environment in $(grep -lazFx "SLURM_CONF=$home/slurm.conf" /proc/[0-9]*/environ 2>/dev/null); do
-    local process=${environment%/environ}
+  local environment process
+  grep -lazFx "SLURM_CONF=$home/slurm.conf" /proc/[0-9]*/environ 2>/dev/null | while read -r environment; do
+    process=${environment%/environ}
     if grep -qaz '^SLURM_JOB_ID=' "$environment" 2>/dev/null || grep -qx slurmstepd "$process/comm" 2>/dev/null; then
       echo "${process#/proc/}"
     fi
