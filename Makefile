@@ -14,11 +14,12 @@ IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 REQUIREMENTS := requirements.txt $(if $(filter-out cpu,$(ACCELERATOR)),requirements/$(ACCELERATOR).txt)
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
-.PHONY: help demo test test-slow lint format lock clean-demo
+.PHONY: help demo test test-slow integration lint format lock clean-demo
 
 help:
 	@echo "make demo    draw the embedded data set, train three systems under one budget, compare them"
 	@echo "make test    run the tests (make test-slow: also those that take minutes)"
+	@echo "make integration  sweeps on a real PostgreSQL and a real SLURM, which root gets from Debian's packages"
 	@echo "make lint    ruff and the one-way rooms; make format: reformat"
 	@echo "make lock    resolve requirements.txt anew from pyproject.toml"
 
@@ -44,7 +45,14 @@ test: $(STAMP)
 	@$(RUN) -m pytest $(IN_PARALLEL)
 
 test-slow: $(STAMP)
-	@$(RUN) -m pytest $(IN_PARALLEL) -m "slow or not slow"
+	@$(RUN) -m pytest $(IN_PARALLEL) -m "not integration"
+
+# Without root, and without the packages, what needs a server is skipped, and the reason printed.
+integration: $(STAMP)
+	@$(RUN) -c 'import psycopg' 2>/dev/null || $(RUN) -m pip install --quiet 'psycopg[binary]'
+	@tests/integration/postgresql.sh install || true
+	@tests/integration/slurm.sh install || true
+	@$(RUN) -m pytest tests/integration -m integration
 
 lint: $(STAMP)
 	@$(RUN) -m ruff format --check .
