@@ -46,7 +46,7 @@ class Worker:
         self.__init__(**state)
 
     def __call__(self) -> int:
-        """Works until nothing waits; returns an exit code of errors.py."""
+        """Works until nothing waits; ends the process with an exit code of errors.py where something is left."""
         place = SweepPlace(self.directory)
         with place.slot(self.slot) as free:
             if not free:
@@ -54,10 +54,13 @@ class Worker:
                 return EXIT_FINISHED
             signal.signal(signal.SIGTERM, self._stop)
             try:
-                return self._work(place)
+                code = self._work(place)
             except UserError as error:
                 print(error, file=sys.stderr)
-                return error.exit_code
+                code = error.exit_code
+        if code != EXIT_FINISHED:
+            sys.exit(code)  # submitit takes any return for success, also of a job that SLURM starts again
+        return code
 
     def checkpoint(self) -> Any:
         """What submitit calls before a cluster takes the machine away: saves, puts back, asks to be started again."""

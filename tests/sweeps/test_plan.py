@@ -88,7 +88,10 @@ def test_an_invalid_setting_names_its_system():
     ("changes", "message"),
     [
         ({"select_split": "train[90%:]"}, "config.train_split=train and config.select_split"),
-        ({"test_split": "validation", "search": {"trials": 2}}, "config.select_split=validation.* and config.test_split"),
+        (
+            {"test_split": "validation", "search": {"trials": 2}},
+            "config.select_split=validation.* and config.test_split",
+        ),
         ({"test_split": "train[:5]"}, "config.train_split=train and config.test_split"),
     ],
 )
