@@ -63,7 +63,7 @@ def plot_history(comparison: Comparison, path: str | Path) -> list[Path]:
             drawn.append(_draw_ours(panels[-1], ours))
         _finish(panels, comparison, ours)
         figure.supxlabel(_caption(comparison, ours), x=0.01, ha="left", fontsize=9, color=MUTED)
-        figure.canvas.draw()  # settles the layout, which the places of the names depend on
+        figure.draw_without_rendering()  # settles the layout, which the places of the names depend on
         for panel in panels:
             _write_names(panel, [one for one in drawn if one.panel is panel])
         return write(figure, path, "the history of the challenge")
