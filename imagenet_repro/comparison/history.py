@@ -150,7 +150,7 @@ def _draw_ours(panel: Axes, ours: Sequence[_Placed]) -> _Drawn:
     errors = np.array([error_range(one.system, 5) for one in ours])
     years = np.array([one.year for one in ours], np.float64)
     for one, (error, low, high) in zip(ours, errors, strict=True):
-        look = {"color": one.style["color"], "zorder": 4}
+        look = {"color": one.style["color"], "zorder": 4, "clip_on": False}
         panel.plot([one.year] * 2, [low, high], linewidth=1.4, alpha=0.6, **look)
         panel.plot(one.year, error, linestyle="none", marker=one.style["marker"], markersize=7, **look)
     bars = np.stack([np.stack([years, errors[:, end]], -1) for end in (1, 2)], 1)
