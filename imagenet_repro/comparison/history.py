@@ -166,12 +166,14 @@ def _finish(panels: Sequence[Axes], comparison: Comparison, ours: Sequence[_Plac
         panel.grid(axis="y", color=GRID, linewidth=0.8)
         panel.set_axisbelow(True)
     title = {"loc": "left", "fontweight": "bold", "fontsize": 11}
+    heading = "Published: top-5 error in the challenge"
     top = max(entry.top5 for entry in ENTRIES)
     if len(panels) == 1 and ours:
+        heading = "Top-5 error in the challenge, as published, and here"
         top = max(top, *(error_range(one.system, 5)[2] for one in ours))
         panels[0].plot([], [], label="system here (any colour)", linestyle="none", marker="o", color=MUTED)
     panels[0].set_ylim(0, 1.1 * top)
-    panels[0].set_title("Published: top-5 error in the challenge, %", pad=24, **title)
+    panels[0].set_title(f"{heading}, %", pad=24, **title)
     panels[0].legend(loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=3, frameon=False, borderpad=0.2)
     if len(panels) == 2:
         ranges = np.array([error_range(one.system, 5) for one in ours])
