@@ -23,10 +23,10 @@ Metrics = Sequence[Mapping[str, Any]]
 Against = Literal["images", "flops", "seconds"]
 
 SMOOTHED_OVER = 20  # a point of the smoothed loss is the mean over a twentieth of the run
-MOST_POINTS = 480  # of all lines of a panel, the last of each among them: more would make the file large
+MOST_POINTS = 300  # of all lines of a panel, the last of each among them: more would make the file large
 MOST_RAW = 4  # runs whose loss is also drawn as it was logged, pale; that of more would be a fog
 WIDE_APART = 5  # times: where the runs end further apart than this, the axis is logarithmic
-MOST_DOTS = 12  # on a line; of more evaluations every so-manieth has one, and the last
+MOST_DOTS = 6  # on a line; of more evaluations every so-manieth has one, and the last
 CROWDED = 8  # lines, from which the picture is higher
 LABEL_POINTS = 11  # between two names
 LETTER = 0.072  # inches, the mean width of a letter in the names
@@ -227,15 +227,9 @@ def _plot(lines: Sequence[_Line], path: str | Path, *, across: _Across, num_clas
             for panel, key in zip(panels[1:], ("top1_error", "top5_error"), strict=True):
                 _draw_line(panel, line, across, ("eval", key), most=MOST_POINTS // len(lines))
         _finish(panels, across, num_classes)
-        figure.supxlabel(
-            textwrap.fill(_caption(lines), int(13 * width)),
-            x=0.01,
-            ha="left",
-            fontsize=9,
-            color=MUTED,
-            parse_math=False,
-        )
-        figure.canvas.draw()  # settles the layout, which the places of the labels depend on
+        caption = textwrap.fill(_caption(lines), int(13 * width))
+        figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color=MUTED, parse_math=False)
+        figure.draw_without_rendering()  # settles the layout, which the places of the labels depend on
         for panel in panels:
             _label_lines(panel)
         return write(figure, path, "the learning curves")
@@ -281,7 +275,8 @@ def _finish(panels: Sequence[Axes], across: _Across, num_classes: int | None) ->
 def _scale(panel: Axes, across: _Across) -> None:
     if across.log:
         panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(numticks=5))
+        near = across.end < 100 * across.start  # less than two decades: more than the powers of ten
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if near else (1.0,), numticks=5))
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.xaxis.set_major_formatter("{x:g}")
     else:
@@ -305,9 +300,7 @@ def _caption(lines: Sequence[_Line]) -> str:
         sentences.append(f"Lines are means over {counts} seeds, bands reach from the lowest to the highest seed.")
     left_out = [line.name for line in lines if not line.loss]
     if left_out:
-        sentences.append(
-            f"Left out: training losses of {' and '.join(left_out)}, hinge losses and no cross-entropies."
-        )
+        sentences.append(f"Left out: training losses of {' and '.join(left_out)}, hinge losses, not cross-entropies.")
     return " ".join(sentences)
 
 

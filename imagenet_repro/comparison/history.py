@@ -63,7 +63,7 @@ def plot_history(comparison: Comparison, path: str | Path) -> list[Path]:
             drawn.append(_draw_ours(panels[-1], ours))
         _finish(panels, comparison, ours)
         figure.supxlabel(_caption(comparison, ours), x=0.01, ha="left", fontsize=9, color=MUTED)
-        figure.canvas.draw()  # settles the layout, which the places of the names depend on
+        figure.draw_without_rendering()  # settles the layout, which the places of the names depend on
         for panel in panels:
             _write_names(panel, [one for one in drawn if one.panel is panel])
         return write(figure, path, "the history of the challenge")
@@ -150,7 +150,7 @@ def _draw_ours(panel: Axes, ours: Sequence[_Placed]) -> _Drawn:
     errors = np.array([error_range(one.system, 5) for one in ours])
     years = np.array([one.year for one in ours], np.float64)
     for one, (error, low, high) in zip(ours, errors, strict=True):
-        look = {"color": one.style["color"], "zorder": 4}
+        look = {"color": one.style["color"], "zorder": 4, "clip_on": False}
         panel.plot([one.year] * 2, [low, high], linewidth=1.4, alpha=0.6, **look)
         panel.plot(one.year, error, linestyle="none", marker=one.style["marker"], markersize=7, **look)
     bars = np.stack([np.stack([years, errors[:, end]], -1) for end in (1, 2)], 1)
@@ -166,12 +166,14 @@ def _finish(panels: Sequence[Axes], comparison: Comparison, ours: Sequence[_Plac
         panel.grid(axis="y", color=GRID, linewidth=0.8)
         panel.set_axisbelow(True)
     title = {"loc": "left", "fontweight": "bold", "fontsize": 11}
+    heading = "Published: top-5 error in the challenge"
     top = max(entry.top5 for entry in ENTRIES)
     if len(panels) == 1 and ours:
+        heading = "Top-5 error in the challenge, as published, and here"
         top = max(top, *(error_range(one.system, 5)[2] for one in ours))
         panels[0].plot([], [], label="system here (any colour)", linestyle="none", marker="o", color=MUTED)
     panels[0].set_ylim(0, 1.1 * top)
-    panels[0].set_title("Published: top-5 error in the challenge, %", pad=24, **title)
+    panels[0].set_title(f"{heading}, %", pad=24, **title)
     panels[0].legend(loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=3, frameon=False, borderpad=0.2)
     if len(panels) == 2:
         ranges = np.array([error_range(one.system, 5) for one in ours])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from imagenet_repro.comparison.drawing import MUTED
 from imagenet_repro.comparison.gains import clipped
@@ -74,7 +75,7 @@ def write_names(
 ) -> None:
     """Writes each name beside its point; those far from theirs are led to it by a thin line.
 
-    The panel must have its final limits, and the layout of its figure be settled (`figure.canvas.draw()`).
+    The panel must have its final limits, and the layout of its figure be settled (`figure.draw_without_rendering()`).
 
     Args:
       panel: where.
@@ -98,7 +99,7 @@ def write_names(
         np.concatenate([places - MARKER, places + MARKER], 1),
         np.concatenate([ends.min(1) - 1, ends.max(1) + 1], 1),
     ])  # fmt: skip
-    sizes = to_points * np.array([text.get_window_extent().size for text in texts])
+    sizes = to_points * np.array([Text.get_window_extent(text).size for text in texts])
     centres, distances = place(places, sizes, obstacles, to_points * np.array(panel.bbox.extents))
     for text, offset, distance in zip(texts, centres - places, distances, strict=True):
         text.xyann = tuple(offset)

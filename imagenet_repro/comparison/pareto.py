@@ -52,15 +52,17 @@ def plot_pareto(comparison: Comparison, path: str | Path, *, against: Cost = "fl
     with rc_context(STYLE | AS_TEXT):
         figure = Figure(figsize=(11, 4.6 if len(systems) <= 8 else 6), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06)
-        panels = list(figure.subplots(1, 2))
+        panels, drawn = list(figure.subplots(1, 2)), []
         for panel, guesses in zip(panels, (1, 5), strict=True):
             panel.set_title(f"Top-{guesses} error, %", loc="left", fontweight="bold", fontsize=11)
             panel.set_xlabel(COSTS[against] + written)
             _scale(panel, cost / unit)
+            drawn.append(_draw(panel, systems, cost / unit, guesses))
         figure.supxlabel(_caption(systems), x=0.01, ha="left", fontsize=9, color=MUTED)
-        figure.canvas.draw()  # settles the layout, which the places of the names depend on
-        for panel, guesses in zip(panels, (1, 5), strict=True):
-            _draw(panel, systems, cost / unit, guesses)
+        figure.draw_without_rendering()  # settles the layout, which the places of the names depend on
+        names = [system.name for system in systems]
+        for panel, (points, front, lines) in zip(panels, drawn, strict=True):
+            labels.write_names(panel, names, points, bold=front, lines=lines)
         return write(figure, path, "the picture of errors against costs")
 
 
@@ -102,21 +104,22 @@ def _scale(panel: Axes, cost: Float[np.ndarray, " n"]) -> None:
     panel.set_axisbelow(True)
 
 
-def _draw(panel: Axes, systems: Sequence[System], cost: Float[np.ndarray, " n"], guesses: int) -> None:
+def _draw(
+    panel: Axes, systems: Sequence[System], cost: Float[np.ndarray, " n"], guesses: int
+) -> tuple[Float[np.ndarray, "n 2"], Bool[np.ndarray, " n"], Float[np.ndarray, "m 2 2"]]:
+    """Draws the errors; returns the points, which of them are on the front, and lines that names keep clear of."""
     error, low, high = np.array([error_range(system, guesses) for system in systems]).T
     front = pareto_front(cost, error)
     limit_errors(panel, low, high)
     steps = _draw_front(panel, cost[front], error[front])
     for number, style in zip(range(len(systems)), styles(), strict=False):
-        look = {"color": style["color"], "zorder": 3}
+        look = {"color": style["color"], "zorder": 3, "clip_on": False}
         panel.plot([cost[number]] * 2, [low[number], high[number]], linewidth=1.4, alpha=0.6, **look)
         face = style["color"] if front[number] else "white"
         mark = {"marker": style["marker"], "markersize": 7, "markerfacecolor": face, "markeredgewidth": 1.6}
         panel.plot(cost[number], error[number], linestyle="none", **mark, **look)
     bars = np.stack([np.stack([cost, low], -1), np.stack([cost, high], -1)], 1)
-    names = [system.name for system in systems]
-    points = np.stack([cost, error], -1)
-    labels.write_names(panel, names, points, bold=front, lines=np.concatenate([bars, steps]))
+    return np.stack([cost, error], -1), front, np.concatenate([bars, steps])
 
 
 def _draw_front(

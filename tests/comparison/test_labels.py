@@ -50,7 +50,7 @@ def test_lines_lead_to_points_whose_names_are_far(tmp_path):
     figure = Figure()
     panel = figure.subplots()
     panel.set(xlim=(0, 1), ylim=(0, 1))
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     points = np.array([[0.5, 0.5]] * 9 + [[0.1, 0.1]])
     names = [f"the name of system {n}" for n in range(10)]
     labels.write_names(panel, names, points, bold=np.arange(10) == 9, lines=np.empty((0, 2, 2)))

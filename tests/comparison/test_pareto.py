@@ -1,8 +1,10 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from imagenet_repro.comparison import pareto
 from imagenet_repro.errors import SaveError
@@ -71,7 +73,19 @@ def test_multiply_adds_are_those_of_one_image(tmp_path, figures):
     assert figures[0].axes[0].get_xlabel() == "multiply-adds of one image (× 10⁹)"
 
 
-@pytest.mark.parametrize(("systems", "seeds"), [(1, 1), (2, 3), (12, 1)])
+def test_twelve_long_names_overlap_nothing_as_drawn(tmp_path, figures):
+    pareto.plot_pareto(drawn.plausible(12, 1, ", modern"), tmp_path / "p.png")
+    figures[0].draw_without_rendering()
+    for panel in figures[0].axes:
+        boxes = [Text.get_window_extent(text) for text in panel.texts]  # of an annotation: without its line
+        places = panel.transData.transform([(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in marks(panel)])
+        assert len(boxes) == len(places) == 12
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        assert not any(box.contains(*place) for box in boxes for place in places)
+        assert all(panel.bbox.contains(*corner) for box in boxes for corner in box.corners())
+
+
+@pytest.mark.parametrize(("systems", "seeds"), [(1, 3), (12, 1)])
 def test_files_are_sound_and_name_every_system_in_both_panels(tmp_path, systems, seeds):
     whole = drawn.plausible(systems, seeds, ", <a> & $b$")
     png, svg = pareto.plot_pareto(whole, tmp_path / "new/p.png")
