@@ -569,8 +569,8 @@ def replace(config: AnyConfig, overrides: dict[str, str]) -> AnyConfig:
     return resolve(settings)
 
 
-def to_dict(config: AnyConfig) -> dict[str, Any]:
-    """Nested plain values that JSON holds and `resolve` reads back into an equal configuration."""
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain values of a configuration, which JSON holds and `resolve` reads back into an equal one."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 

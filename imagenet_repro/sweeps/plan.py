@@ -94,8 +94,8 @@ def configuration(sweep: SweepConfig, planned: Planned, settings: Mapping[str, A
         merged = copy.deepcopy(system.base)
         for part in (sweep.set, system.set):
             merge(merged, part)
-        for key, value in settings.items():
-            cfg.put(merged, key, value)
+        for key in sorted(settings, key=lambda key: not key.endswith(".name")):  # a new name drops other keys
+            cfg.put(merged, key, settings[key])
         budget = sweep.search.budget if planned.search and sweep.search.budget else sweep.budget
         merged |= {"budget": budget, "seed": planned.seed}
         merge(merged, {"data": _splits(sweep, planned)})

@@ -2,11 +2,13 @@
 
 from imagenet_repro.sweeps import config
 
+DATA = "fractal/c6_n40_v7_s32"  # of conftest.py
+
 LENET = {
     "batch_size": 8,
     "precision": "float32",
     "model": {"name": "lenet5"},
-    "data": {"name": "fractal", "image_size": 32},
+    "data": {"name": DATA, "image_size": 32},
     "eval_crop": {"name": "center", "ratio": 1.0},
     "evaluate_every": "8st",
     "checkpoint": {"every": "4st"},

@@ -46,7 +46,6 @@ def test_the_decade_at_64_px_differs_from_the_whole_in_data_and_budget_alone(siz
         ({"search": {"trials": 3, "sampler": "grid"}}, "a grid needs choices for every key"),
         ({"set": {"budget": "1ep"}}, "config.set: budget is the same for all systems; set the sweep's own key budget"),
         ({"set": {"data": {"train_split": "train"}}}, "set the sweep's own key train_split"),
-        ({"systems": {}}, "sections by name are needed"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(changes, message):
@@ -68,7 +67,12 @@ def test_what_cannot_be_is_refused_by_name(changes, message):
 def test_what_cannot_be_searched_is_refused(axis, message):
     systems = {"a": {"config": "lenet.py", "base": made.LENET, "search": [axis]}}
     with pytest.raises(UserError, match=re.escape(message)):
-        made.sweep(systems=systems) if False else config.resolve(made.settings() | {"systems": systems})
+        config.resolve(made.settings() | {"systems": systems})
+
+
+def test_a_sweep_needs_systems():
+    with pytest.raises(UserError, match="sections by name are needed"):
+        config.resolve(made.settings() | {"systems": {}})
 
 
 def test_all_systems_get_the_same_number_of_trials():

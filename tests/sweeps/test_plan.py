@@ -8,6 +8,7 @@ from scipy.stats import qmc
 
 from imagenet_repro import config as cfg
 from imagenet_repro.errors import UserError
+from imagenet_repro.sweeps import config
 from imagenet_repro.sweeps.plan import check_splits, configuration, merge, plan
 from tests.sweeps import made
 
@@ -21,8 +22,6 @@ def test_trials_of_all_systems_are_points_of_one_sequence_over_their_own_ranges(
     settings = made.settings(search={"trials": 5, "seed": 7})
     decay = {"key": "optimizer.weight_decay", "low": 0.0, "high": 1.0}
     settings["systems"]["b"] = settings["systems"]["b"] | {"search": [made.RATE | {"low": 1e-2, "high": 1.0}, decay]}
-    from imagenet_repro.sweeps import config
-
     planned = plan(config.resolve(settings))
     a, b = ([one.settings for one in planned if one.search and one.system == name] for name in "ab")
     assert len(a) == len(b) == 5
@@ -41,8 +40,6 @@ def test_a_grid_has_every_product_of_choices_once():
         {"key": "optimizer.name", "choices": ["sgd", "adamw"]},
     ]
     settings["systems"]["a"] = settings["systems"]["a"] | {"search": axes}
-    from imagenet_repro.sweeps import config
-
     sweep = config.resolve(settings)
     trials = [one for one in plan(sweep) if one.search]
     configs = [configuration(sweep, one, one.settings) for one in trials]
@@ -54,18 +51,16 @@ def test_a_grid_has_every_product_of_choices_once():
 def test_a_trial_never_reads_the_split_that_results_are_scored_on():
     sweep = made.sweep(search={"trials": 2, "seed": 4, "budget": "8st"}, seeds=(0, 1))
     for one in plan(sweep):
-        config = configuration(sweep, one, one.settings or {})
-        assert (config.data.train_split, config.data.eval_split) == ("train", "validation[:50%]")
-        assert config.data.test_split == ("" if one.search else "validation[50%:]")
-        assert config.data.scored_split == ("validation[:50%]" if one.search else "validation[50%:]")
-        assert (config.budget, config.seed) == (("8st", 4) if one.search else ("16st", one.seed))
+        run = configuration(sweep, one, one.settings or {})
+        assert (run.data.train_split, run.data.eval_split) == ("train", "validation[:50%]")
+        assert run.data.test_split == ("" if one.search else "validation[50%:]")
+        assert run.data.scored_split == ("validation[:50%]" if one.search else "validation[50%:]")
+        assert (run.budget, run.seed) == (("8st", 4) if one.search else ("16st", one.seed))
 
 
 def test_a_systems_own_settings_stand_over_those_of_all_and_searched_ones_over_both():
     settings = made.settings(systems=1, set={"batch_size": 4, "optimizer": {"learning_rate": 0.3, "momentum": 0.5}})
     settings["systems"]["a"] = settings["systems"]["a"] | {"set": {"optimizer": {"learning_rate": 0.2}}}
-    from imagenet_repro.sweeps import config
-
     sweep = config.resolve(settings)
     run = configuration(sweep, plan(sweep)[0], {})
     assert (run.batch_size, run.optimizer.learning_rate, run.optimizer.momentum) == (4, 0.2, 0.5)
@@ -97,11 +92,13 @@ def test_an_invalid_setting_names_its_system():
 )
 def test_a_split_that_judges_shares_no_image_with_one_that_it_must_not_see(fractal, changes, message):
     with pytest.raises(UserError, match=message):
-        check_splits(made.sweep(**changes), cfg.Data(data_dir=str(fractal)))
+        check_splits(made.sweep(**changes), cfg.Data(name=made.DATA, data_dir=fractal))
 
 
 def test_splits_that_lie_apart_are_taken(fractal):
     apart = {"train_split": "train[:90%]", "select_split": "train[90%:]", "search": {"trials": 2}}
-    check_splits(made.sweep(**apart), cfg.Data(data_dir=str(fractal)))
+    check_splits(made.sweep(**apart), cfg.Data(name=made.DATA, data_dir=fractal))
     # without a search nothing is selected, and the curves may be of the scored split
-    check_splits(made.sweep(select_split="validation", test_split="validation"), cfg.Data(data_dir=str(fractal)))
+    check_splits(
+        made.sweep(select_split="validation", test_split="validation"), cfg.Data(name=made.DATA, data_dir=fractal)
+    )
