@@ -17,7 +17,7 @@ STAMP := $(VENV)/installed-$(ACCELERATOR)
 .PHONY: help demo test test-slow integration lint format lock clean-demo
 
 help:
-	@echo "make demo    draw the embedded data set, train three systems under one budget, compare them"
+	@echo "make demo    draw the embedded data set, train five systems under one budget, compare them on a page"
 	@echo "make test    run the tests (make test-slow: also those that take minutes)"
 	@echo "make integration  sweeps on a real PostgreSQL and a real SLURM, which root gets from Debian's packages"
 	@echo "make lint    ruff and the one-way rooms; make format: reformat"
@@ -33,10 +33,7 @@ $(STAMP): $(REQUIREMENTS)
 
 demo: $(STAMP)
 	@$(RUN) main.py prepare fractal --data_dir=$(DATA)
-	@$(RUN) main.py train --config=configs/demo.py:xrce_2011 --config.data.data_dir=$(DATA) --workdir=$(DEMO)/xrce_2011
-	@$(RUN) main.py train --config=configs/demo.py:alexnet --config.data.data_dir=$(DATA) --workdir=$(DEMO)/alexnet
-	@$(RUN) main.py train --config=configs/demo.py:resnet18 --config.data.data_dir=$(DATA) --workdir=$(DEMO)/resnet18
-	@$(RUN) main.py compare $(DEMO)/xrce_2011 $(DEMO)/alexnet $(DEMO)/resnet18 --out=$(DEMO)
+	@$(RUN) main.py sweep --config=configs/sweeps/demo.py --workdir=$(DEMO) --config.set.data.data_dir=$(DATA)
 
 clean-demo:
 	rm -rf $(DEMO)

@@ -15,6 +15,7 @@ from rich.text import Text
 from imagenet_repro.sweeps.queue import Entry
 from imagenet_repro.training.log import METRICS, duration, read_rows
 
+OUTPUT = "output.log"  # in a training's workdir, all that it says
 STATES = ("waiting", "running", "complete", "failed")
 
 
@@ -76,9 +77,10 @@ class Status:
                 yield f"{one.worker}  {one.planned.name}  {self._where(one)}"
 
     def _where(self, entry: Entry) -> str:
-        row = _last_row(self.directory / entry.planned.name)
+        run = self.directory / entry.planned.name
+        row = _last_row(run)
         if row is None:
-            return "starting"
+            return _last_line(run / OUTPUT)
         left = row["seconds"] * (1 - row["progress"]) / row["progress"] if row["progress"] else math.inf
         return (
             f"{100 * row['progress']:5.1f} %  loss {row['loss']:.3f}  top-1 err {100 * row['top1_error']:.1f} %"
@@ -89,6 +91,12 @@ class Status:
 def _last_row(run: Path) -> dict | None:
     rows = [row for row in read_rows(run / METRICS) if row.get("kind") == "train"]
     return rows[-1] if rows else None
+
+
+def _last_line(output: Path) -> str:
+    """What a training says before its first step: that it compiles, or which stage of its features it is at."""
+    lines = output.read_text(errors="replace").split("\n") if output.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "starting")
 
 
 def screen(status: Status, workers: int) -> Group:

@@ -15,11 +15,12 @@ from imagenet_repro.sweeps import trial
 from imagenet_repro.sweeps.place import SweepPlace
 from imagenet_repro.sweeps.plan import configuration
 from imagenet_repro.sweeps.queue import Claim, Queue
+from imagenet_repro.sweeps.status import OUTPUT
 from imagenet_repro.workdir import Workdir, write_json
 
 POLL = 2.0  # seconds
 PATIENCE = 600.0  # seconds for a storage that does not answer, after which a worker ends
-CONFIG, LOG = "planned.json", "output.log"  # in a training's workdir
+CONFIG = "planned.json"  # in a training's workdir
 DIVERGED = 1.0  # the error of a trial whose loss was not finite: no setting is worse
 
 
@@ -124,7 +125,7 @@ class Worker:
             time.sleep(POLL)
 
     def _start(self, directory: Path) -> tuple[int, str]:
-        log = directory / LOG
+        log = directory / OUTPUT
         command = [sys.executable, "-m", "imagenet_repro.sweeps.trial", str(directory / CONFIG), str(directory)]
         root = Path(__file__).parents[2]
         environment = os.environ | {trial.PARENT: str(os.getpid()), "PYTHONPATH": _with(root)}

@@ -1,0 +1,22 @@
+"""The decade in miniature: five systems from 2011 to 2021 on the embedded data set, under one budget; `make demo`.
+
+    python main.py prepare fractal
+    python main.py sweep --config=configs/sweeps/demo.py --workdir=runs/demo
+
+The recipes are those of configs/demo.py. 3,200 images each, one seed, so that all of it takes a laptop a few minutes:
+enough to see every part work, and far too little to say which system is better.
+"""
+
+SYSTEMS = ("xrce_2011", "alexnet", "googlenet", "resnet18", "vit_tiny_patch16")
+
+
+def get_config():
+    return {
+        "budget": "3200img",
+        "seeds": (0,),
+        "train_split": "train[:95%]",
+        "select_split": "train[95%:]",
+        "test_split": "validation",
+        "set": {"evaluate_every": "800img", "checkpoint": {"every": "1600img"}},
+        "systems": {name: {"config": f"configs/demo.py:{name}"} for name in SYSTEMS},
+    }
