@@ -8,24 +8,28 @@ and finishes it; one whose heartbeats have stopped goes back to the queue with t
 import contextlib
 import dataclasses
 import logging
+import math
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.sweeps.config import Axis, SweepConfig
-from imagenet_repro.sweeps.plan import RUNS, Planned, plan
+from imagenet_repro.sweeps.config import Axis, Metric, SweepConfig
+from imagenet_repro.sweeps.plan import RUNS, SEARCH, Planned, plan
 
 HEARTBEAT = 5  # seconds between two signs of life
 GRACE = 30  # seconds without one, after which a training is lost
 CRASHES = 3  # of a process that was training, after which it is not begun again
 SQLITE_PATIENCE = 60  # seconds that a process waits for another one's write
+FULL = ("database or disk is full", "No space left on device")  # as SQLite and PostgreSQL say it
 
 LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
@@ -37,9 +41,10 @@ class Entry:
     Attributes:
       state: "waiting", "running", "complete" or "failed".
       settings: the searched values by dotted key, where they are known.
-      value: what is selected by, of a trial; the top-1 error of a run; None: it has not ended.
+      value: of the metric; None: it has not ended.
+      metric: what is selected by, of a trial; top1_error of a run.
       worker: who has or had it.
-      why: it failed.
+      why: it failed, or cannot begin.
       seconds: from its last begin to its end, of a complete one.
     """
 
@@ -47,9 +52,19 @@ class Entry:
     state: str
     settings: dict[str, Any] | None
     value: float | None
+    metric: Metric
     worker: str
     why: str
     seconds: float | None
+
+    @property
+    def outcome(self) -> str:
+        """The value, for a person; empty where there is none."""
+        if self.value is None:
+            return ""
+        if self.metric == "cross_entropy":
+            return f"cross-entropy {self.value:.4f}"
+        return f"top-{self.metric[3]} error {100 * self.value:.2f} %"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +73,6 @@ class Claim:
 
     planned: Planned
     settings: dict[str, Any]
-    study: optuna.Study
     trial_id: int
 
 
@@ -78,22 +92,14 @@ class Queue:
         self.url, self.sweep = url, sweep
         self.planned = {one.name: one for one in plan(sweep)}
         self.storage = _open(url)
-        self._selected: dict[str, Entry] = {}
-        names = [*sweep.systems, RUNS] if sweep.search.trials else [RUNS]
         with reached(url):
-            self._studies = {name: self._study(name, identity) for name in names}
+            self._studies = {
+                name: optuna.create_study(storage=self.storage, study_name=f"{identity}/{name}", load_if_exists=True)
+                for name in dict.fromkeys(map(_study_name, self.planned.values()))
+            }
 
-    def _study(self, name: str, identity: str) -> optuna.Study:
-        search = self.sweep.search
-        tpe = search.sampler == "tpe" and name != RUNS
-        # Trials that run elsewhere count as bad ones, so that workers do not all try the same place.
-        sampler = optuna.samplers.TPESampler(seed=search.seed, constant_liar=True) if tpe else None
-        return optuna.create_study(
-            storage=self.storage, study_name=f"{identity}/{name}", sampler=sampler, load_if_exists=True
-        )
-
-    def _of(self, planned: Planned) -> optuna.Study:
-        return self._studies[planned.system if planned.search else RUNS]
+    def _study(self, planned: Planned) -> optuna.Study:
+        return self._studies[_study_name(planned)]
 
     def fill(self) -> None:
         """Enqueues what was planned and neither waits, runs nor is complete: all at first, later what failed."""
@@ -104,7 +110,7 @@ class Queue:
                 if known is not None and known.state in LIVE:
                     continue
                 settings = planned.settings or (_settings(known) if known else None)
-                self._of(planned).enqueue_trial(settings or {}, user_attrs={"name": name})
+                self._study(planned).enqueue_trial(settings or {}, user_attrs={"name": name})
 
     def recover(self) -> None:
         """Puts back what a process had that lives no longer."""
@@ -114,28 +120,23 @@ class Queue:
                 optuna.storages.fail_stale_trials(study)
 
     def claim(self, worker: str) -> Claim | None:
-        """Takes the first training that waits and may begin; None where there is none.
+        """Takes the first training of the plan that waits and may begin; None where there is none.
 
         A run begins when its system's search is complete.
         """
         with reached(self.url):
-            for study in self._studies.values():
-                for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                    planned = self.planned[trial.user_attrs["name"]]
-                    settings = self._chosen(planned)
-                    if settings is not None and self._take(trial._trial_id, worker):
-                        settings |= self._suggested(study, trial._trial_id, planned)
-                        return Claim(planned, settings, study, trial._trial_id)
+            last = self._last()
+            selected = _selected(self._entries(last))
+            for name, planned in self.planned.items():
+                if name not in last or last[name].state is not TrialState.WAITING:
+                    continue
+                trial_id = last[name]._trial_id
+                if self._may_begin(planned, selected) and self._take(trial_id, worker):
+                    return Claim(planned, self._values(planned, trial_id, selected), trial_id)
         return None
 
-    def _chosen(self, planned: Planned) -> dict[str, Any] | None:
-        """What a search has found for a run; nothing where there was none; None: it is still going on."""
-        if planned.search or not self.sweep.search.trials:
-            return {}
-        if planned.system not in self._selected:
-            self._selected |= self.selected()
-        found = self._selected.get(planned.system)
-        return dict(found.settings) if found else None
+    def _may_begin(self, planned: Planned, selected: Mapping[str, Entry]) -> bool:
+        return planned.search or not self.sweep.search.trials or planned.system in selected
 
     def _take(self, number: int, worker: str) -> bool:
         self.storage.record_heartbeat(number)  # first: what is claimed without one would never count as lost
@@ -147,29 +148,38 @@ class Queue:
             self.storage.set_trial_user_attr(number, "worker", worker)
         return taken
 
-    def _suggested(self, study: optuna.Study, trial_id: int, planned: Planned) -> dict[str, Any]:
-        """The values that were enqueued, else those that the sampler suggests."""
+    def _values(self, planned: Planned, trial_id: int, selected: Mapping[str, Entry]) -> dict[str, Any]:
+        """Of a trial those that were enqueued, else what the sampler suggests; of a run the selected ones."""
         if not planned.search:
-            return {}
+            return dict(selected[planned.system].settings) if planned.system in selected else {}
+        study = self._study(planned)
+        if self.sweep.search.sampler == "tpe":  # read anew: to a sampler, a study is for ever what it first was
+            study = optuna.load_study(
+                study_name=study.study_name, storage=self.storage, sampler=self._sampler(planned)
+            )
+            study.get_trials(deepcopy=False)
         trial = optuna.Trial(study, trial_id)
         return {axis.key: _suggest(trial, axis) for axis in self.sweep.systems[planned.system].search}
 
+    def _sampler(self, planned: Planned) -> optuna.samplers.TPESampler:
+        """Seeded for each trial: with one seed for all, every process would begin with the same values."""
+        number = int(planned.name.rpartition("/")[2])
+        seed = int(np.random.SeedSequence([self.sweep.search.seed, number]).generate_state(1)[0])
+        # Trials that run elsewhere count as bad ones, so that workers do not all try the same place.
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
     def selected(self) -> dict[str, Entry]:
         """By system, the trial of the lowest value, of equal ones the first; of systems whose trials are all done."""
-        trials: dict[str, list[Entry]] = {}
-        for one in self.entries():
-            if one.planned.search:
-                trials.setdefault(one.planned.system, []).append(one)
-        done = {name: each for name, each in trials.items() if all(one.value is not None for one in each)}
-        return {name: min(each, key=lambda one: (one.value, one.planned.name)) for name, each in done.items()}
+        return _selected(self.entries())
 
     def finish(self, claim: Claim, value: float) -> None:
         """Completes a training; does nothing where another process was faster."""
-        self._end(claim, TrialState.COMPLETE, [value])
+        # No storage holds a NaN, and no trial is worse.
+        self._end(claim, TrialState.COMPLETE, [math.inf if math.isnan(value) else value])
 
     def fail(self, claim: Claim, why: str) -> None:
         """Gives a training up, until the sweep is started again."""
-        with reached(self.url):
+        with self._unless_ended():
             self.storage.set_trial_user_attr(claim.trial_id, "why", why)
         self._end(claim, TrialState.FAIL)
 
@@ -181,6 +191,7 @@ class Queue:
         """As `put_back`, but not for ever: what has crashed CRASHES times is given up."""
         with reached(self.url):
             crashes = 1 + self.storage.get_trial(claim.trial_id).user_attrs.get("crashes", 0)
+        with self._unless_ended():
             self.storage.set_trial_user_attr(claim.trial_id, "crashes", crashes)
         if crashes < CRASHES:
             self.put_back(claim)
@@ -188,8 +199,14 @@ class Queue:
             self.fail(claim, f"{crashes} times, the last time {why}")
 
     def _end(self, claim: Claim, state: TrialState, values: list[float] | None = None) -> None:
-        with reached(self.url), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        with self._unless_ended():
             self.storage.set_trial_state_values(claim.trial_id, state=state, values=values)
+
+    @contextlib.contextmanager
+    def _unless_ended(self) -> Iterator[None]:
+        """What another process ended meanwhile, or took for lost and put back, stays as it is."""
+        with reached(self.url), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            yield
 
     @contextlib.contextmanager
     def alive(self, claim: Claim) -> Iterator[None]:
@@ -212,34 +229,60 @@ class Queue:
     def entries(self) -> list[Entry]:
         """What is known of every planned training, in the order of the plan."""
         with reached(self.url):
-            attempts = self._attempts()
-        return [self._entry(planned, attempts.get(name, [])) for name, planned in self.planned.items()]
+            last = self._last()
+        found = self._entries(last)
+        failed = {
+            one.planned.system: one.planned.name for one in found if one.planned.search and one.state == "failed"
+        }
+        return [_without_search(one, failed) for one in found]
 
-    def _entry(self, planned: Planned, trials: list[FrozenTrial]) -> Entry:
-        if not trials:
-            return Entry(planned, "waiting", planned.settings, None, "", "", None)
-        last = _newest(trials)
+    def _entries(self, last: Mapping[str, FrozenTrial]) -> list[Entry]:
+        return [self._entry(planned, last.get(name)) for name, planned in self.planned.items()]
+
+    def _entry(self, planned: Planned, last: FrozenTrial | None) -> Entry:
+        metric = self.sweep.search.metric if planned.search else "top1_error"
+        if last is None:
+            return Entry(planned, "waiting", planned.settings, None, metric, "", "", None)
         complete = last.state is TrialState.COMPLETE
         return Entry(
             planned,
             "failed" if last.state is TrialState.FAIL else last.state.name.lower(),
             planned.settings if planned.settings is not None else _settings(last),
             last.value if complete else None,
+            metric,
             last.user_attrs.get("worker", ""),
             last.user_attrs.get("why", "lost") if last.state is TrialState.FAIL else "",
             last.duration.total_seconds() if complete and last.duration else None,
         )
 
-    def _attempts(self) -> dict[str, list[FrozenTrial]]:
-        found: dict[str, list[FrozenTrial]] = {}
+    def _last(self) -> dict[str, FrozenTrial]:
+        """The attempt that counts of each training; of some that this process does not know, if seeds were added."""
+        attempts: dict[str, list[FrozenTrial]] = {}
         for study in self._studies.values():
             for trial in study.get_trials(deepcopy=False):
                 if "name" in trial.user_attrs:
-                    found.setdefault(trial.user_attrs["name"], []).append(trial)
-        return found
+                    attempts.setdefault(trial.user_attrs["name"], []).append(trial)
+        return {name: _newest(trials) for name, trials in attempts.items()}
 
-    def _last(self) -> dict[str, FrozenTrial]:
-        return {name: _newest(trials) for name, trials in self._attempts().items()}
+
+def _study_name(planned: Planned) -> str:
+    return f"{SEARCH}/{planned.system}" if planned.search else RUNS
+
+
+def _selected(entries: Iterable[Entry]) -> dict[str, Entry]:
+    trials: dict[str, list[Entry]] = {}
+    for one in entries:
+        if one.planned.search:
+            trials.setdefault(one.planned.system, []).append(one)
+    done = {name: each for name, each in trials.items() if all(one.value is not None for one in each)}
+    return {name: min(each, key=lambda one: one.value) for name, each in done.items()}
+
+
+def _without_search(one: Entry, failed: Mapping[str, str]) -> Entry:
+    """A run that waits for a search of which a trial failed has failed with it, or it would wait for ever."""
+    if one.planned.search or one.state != "waiting" or one.planned.system not in failed:
+        return one
+    return dataclasses.replace(one, state="failed", why=f"nothing was selected, {failed[one.planned.system]} failed")
 
 
 def _newest(trials: Iterable[FrozenTrial]) -> FrozenTrial:
@@ -261,12 +304,12 @@ def _suggest(trial: optuna.Trial, axis: Axis) -> Any:
 def _open(url: str) -> optuna.storages.RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    sqlite = url.startswith("sqlite")
+    sqlite = _parsed(url).get_backend_name() == "sqlite"
     options: Mapping[str, Any] = {"connect_args": {"timeout": SQLITE_PATIENCE}} if sqlite else {"pool_pre_ping": True}
     with reached(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = optuna.storages.RDBStorage(
-            url,
+            url.replace("{", "{{").replace("}", "}}"),  # which Optuna formats
             engine_kwargs=dict(options),
             heartbeat_interval=HEARTBEAT,
             grace_period=GRACE,
@@ -303,17 +346,29 @@ def reached(url: str) -> Iterator[None]:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
         shown = masked(url)
-        if "full" in reason:
+        if any(words in reason for words in FULL):
             raise SaveError(f"--storage={shown}: {reason}; make room, the same command goes on") from error
-        hint = "`pip install psycopg[binary]` has PostgreSQL's driver" if isinstance(cause, ImportError) else (
-            "is the server there? the same command goes on, nothing is lost"
-        )  # fmt: skip
-        raise UserError(f"--storage={shown} cannot be reached: {reason}; {hint}") from error
+        raise UserError(f"--storage={shown} cannot be reached: {reason}; {_hint(url, cause)}") from error
+
+
+def _hint(url: str, cause: BaseException) -> str:
+    if isinstance(cause, sqlalchemy.exc.NoSuchModuleError):
+        return "URLs of such databases begin with sqlite:/// or postgresql+psycopg://"
+    if isinstance(cause, ImportError):
+        return "`pip install psycopg[binary]` has PostgreSQL's driver"
+    there = "its directory there, and the file a sweep's" if url.startswith("sqlite") else "the server there"
+    return f"is {there}? the same command goes on, nothing is lost"
 
 
 def masked(url: str) -> str:
     """A storage's URL without its password."""
+    shown = _parsed(url).render_as_string(hide_password=True)
+    return re.sub(r"(?<=[?&]password=)[^&]*", "***", shown)
+
+
+def _parsed(url: str) -> sqlalchemy.URL:
     try:
-        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError as error:
-        raise UserError(f"--storage: {url!r} is not a database's URL, such as sqlite:////path/trials.db") from error
+        return sqlalchemy.make_url(url)
+    except (SQLAlchemyError, ValueError) as error:
+        shown = re.sub(r":.*@", ":***@", url)  # a password may be what makes it none
+        raise UserError(f"--storage: {shown!r} is not a database's URL, such as sqlite:////path/trials.db") from error

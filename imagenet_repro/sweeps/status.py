@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from imagenet_repro.sweeps.plan import Planned
 from imagenet_repro.sweeps.queue import Entry
 from imagenet_repro.training.log import METRICS, duration, read_rows
 
@@ -50,20 +51,22 @@ class Status:
         return ", ".join(parts)
 
     def seconds_left(self, workers: int) -> float:
-        """From what complete trainings took: each system's own, or the mean where there is none yet."""
-        took: dict[str, list[float]] = {}
+        """From what complete trainings took: each system's own, or the mean where there is none yet.
+
+        Trials and runs, whose budgets may differ, are told apart once both have been seen.
+        """
+        took: dict[tuple, list[float]] = {}
         for one in self.entries:
-            if one.seconds is not None:
-                took.setdefault(one.planned.system, []).append(one.seconds)
+            for alike in _alike(one.planned) if one.seconds is not None else ():
+                took.setdefault(alike, []).append(one.seconds)
         if not took:
             return math.inf
-        usual = statistics.fmean(seconds for each in took.values() for seconds in each)
-        of_system = {name: statistics.fmean(each) for name, each in took.items()}
+        usual = {alike: statistics.fmean(each) for alike, each in took.items()}
         left = 0.0
         for one in self.entries:
             if one.state in ("waiting", "running"):
                 share = self._progress(one) if one.state == "running" else 0.0
-                left += (1 - share) * of_system.get(one.planned.system, usual)
+                left += (1 - share) * next(usual[alike] for alike in _alike(one.planned) if alike in usual)
         return left / max(1, workers)
 
     def _progress(self, entry: Entry) -> float:
@@ -88,6 +91,11 @@ class Status:
         )
 
 
+def _alike(planned: Planned) -> tuple[tuple, ...]:
+    """Names of the groups that tell how long a training takes, the nearest first."""
+    return (planned.system, planned.search), ("any", planned.search), (planned.system,), ()
+
+
 def _last_row(run: Path) -> dict | None:
     rows = [row for row in read_rows(run / METRICS) if row.get("kind") == "train"]
     return rows[-1] if rows else None
@@ -106,9 +114,9 @@ def screen(status: Status, workers: int) -> Group:
 
 def show(status: Status, workers: int, console: Console | None = None) -> None:
     """Prints the table of the systems, failures, and a line for each training that runs."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, emoji=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, heading in enumerate(("system", *STATES, "lowest error %", "selected settings")):
+    for number, heading in enumerate(("system", *STATES, "lowest", "selected settings")):
         table.add_column(heading, justify="right" if 0 < number <= len(STATES) + 1 else "left", overflow="fold")
     for cells in rows(status.entries):
         table.add_row(*map(Text, cells))
@@ -136,7 +144,7 @@ def _row(name: str, some: Sequence[Entry]) -> list[str]:
     best = min(complete, key=lambda one: one.value) if complete else None
     counts = [str(sum(one.state == state for one in some)) for state in STATES]
     settings = settings_text(best.settings or {}) if best else ""
-    return [name, *counts, f"{100 * best.value:.2f}" if best else "", settings]
+    return [name, *counts, best.outcome if best else "", settings]
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:

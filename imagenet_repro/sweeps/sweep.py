@@ -153,7 +153,7 @@ class _Watch:
 
     def __init__(self, place: SweepPlace, queue: Queue, launcher: Launcher, workers: int):
         self._place, self._queue, self._launcher, self._workers = place, queue, launcher, workers
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, emoji=False)
         self._starts = dict.fromkeys(range(workers), 0)
         self._said: set[str] = set()
         self._last_line = 0.0
@@ -235,5 +235,4 @@ class _Watch:
 def _ended(one: Entry) -> str:
     if one.state == "failed":
         return f"{one.planned.name} failed: {one.why}"
-    what = "selected by" if one.planned.search else "top-1 error"
-    return f"{one.planned.name}: {what} {100 * one.value:.2f} %"
+    return f"{one.planned.name}: {one.outcome}"
