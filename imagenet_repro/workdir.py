@@ -178,14 +178,14 @@ def refuse_other(path: Path, before: cfg.AnyConfig, now: cfg.AnyConfig) -> None:
         )
 
 
-def require(path: Path, value: Any, keys: dict[str, Any]) -> None:
+def require(path: Path, value: Any, keys: dict[str, Any], who: str = "train") -> None:
     """Raises UserError naming the first of `keys`, by dotted path with its type, that the value of a file lacks."""
     for key, kind in keys.items():
         found = value
         for part in key.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         if not isinstance(found, kind) or isinstance(found, bool):
-            raise UserError(f"{path} is not what train writes: '{key}' is {'missing' if found is None else found!r}")
+            raise UserError(f"{path} is not what {who} writes: '{key}' is {'missing' if found is None else found!r}")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,10 +3,13 @@
 import contextlib
 import fcntl
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
+
+import sqlalchemy
 
 from imagenet_repro import config as cfg
 from imagenet_repro.errors import SaveError, UserError
@@ -16,6 +19,7 @@ from imagenet_repro.workdir import CONFIG, FREE_KEYS, read_json, require, write_
 SWEEP = "sweep.json"
 TRIALS = "trials.db"
 WORKERS = "workers"  # locks, logs and jobs
+MOMENT = 1.0  # seconds for which a lock is tried
 
 
 class SweepPlace:
@@ -41,7 +45,7 @@ class SweepPlace:
     @property
     def default_storage(self) -> str:
         """The SQLite file that holds the trials where nobody names another storage."""
-        return f"sqlite:///{self.path / TRIALS}"
+        return sqlalchemy.URL.create("sqlite", database=str(self.path / TRIALS)).render_as_string()
 
     def settle(self, sweep: SweepConfig, storage: str) -> None:
         """Writes what a new sweep is, or checks that the one that was begun here is the same; seeds may be added.
@@ -61,12 +65,13 @@ class SweepPlace:
             _refuse_other(self.path, self.sweep(), sweep)
             if self.storage() != storage:
                 raise UserError(f"the trials of the sweep in {self.path} are in --storage={self.storage()}")
-        write_json(self.path / SWEEP, {"identity": identity, "storage": storage, "sweep": to_dict(sweep)})
+        elsewhere = "" if storage == self.default_storage else storage  # the directory may be moved
+        write_json(self.path / SWEEP, {"identity": identity, "storage": elsewhere, "sweep": to_dict(sweep)})
 
     def _recorded(self) -> dict[str, Any]:
         path = self.path / SWEEP
         found = read_json(path, "sweep writes it")
-        require(path, found, {"identity": str, "storage": str, "sweep": dict})
+        require(path, found, {"identity": str, "storage": str, "sweep": dict}, "sweep")
         return found
 
     def sweep(self) -> SweepConfig:
@@ -79,7 +84,7 @@ class SweepPlace:
 
     def storage(self) -> str:
         """The URL of the trials, without a password."""
-        return self._recorded()["storage"]
+        return self._recorded()["storage"] or self.default_storage
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
@@ -105,23 +110,22 @@ class SweepPlace:
         """Of this machine's workers that live."""
         found = []
         for path in self.workers.glob("slot-*.lock"):
-            number = int(path.stem.removeprefix("slot-"))
             text = path.read_text()
-            if text.isdecimal() and self.busy(number):
+            if text.isdecimal() and _held(path):
                 found.append(int(text))
         return found
 
     def busy(self, number: int) -> bool:
         """Whether a worker of this machine has that place."""
-        with self.slot(number) as free:
-            return not free
+        return _held(self._lock(f"slot-{number}"))
+
+    def _lock(self, name: str) -> Path:
+        return self.workers / f"{name}.lock"
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[bool]:
-        with _open(self.workers / f"{name}.lock") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+        with _open(self._lock(name)) as file:
+            if not _taken(file):
                 yield False
                 return
             file.truncate(0)
@@ -139,9 +143,33 @@ def _open(path: Path) -> TextIO:
         raise SaveError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def _taken(file: TextIO) -> bool:
+    """Takes a lock, for which it waits a moment: who looks whether it is held (`_held`) has it meanwhile."""
+    deadline = time.monotonic() + MOMENT
+    while True:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+
+
+def _held(path: Path) -> bool:
+    """Whether a process has a lock; this one shares it with others that look, and writes nothing."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def _refuse_other(path: Path, before: SweepConfig, now: SweepConfig) -> None:
     """Raises UserError naming what differs between two sweeps, but for added seeds and where data and caches lie."""
-    old, new = (cfg.flatten(to_dict(sweep)) for sweep in (before, now))
+    old, new = ({k: v for k, v in cfg.flatten(to_dict(one)).items() if v != {}} for one in (before, now))
     if set(before.seeds) <= set(now.seeds):
         new["seeds"] = old["seeds"]
     keys = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and not k.endswith(FREE_KEYS)]
