@@ -1,14 +1,16 @@
 """Where workers run: on this machine, or as an array of SLURM jobs; submitit starts them in both cases."""
 
 import contextlib
+import itertools
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import submitit
 
@@ -24,6 +26,7 @@ SLURM_RETURNS = 1000  # times that a job may run out of time and go on in a new 
 JOBS = "jobs.json"
 
 
+@runtime_checkable
 class Launcher(Protocol):
     """Starts workers and knows which live."""
 
@@ -59,7 +62,7 @@ class Local:
     @property
     def where(self) -> str:
         """For a person."""
-        devices = f"one for each GPU of {', '.join(map(str, self._gpus))}" if self._gpus else "all devices each"
+        devices = f"one for each GPU of {', '.join(self._gpus)}" if self._gpus else "all devices each"
         return f"this machine, {devices}"
 
     def start(self, slots: Sequence[int]) -> None:
@@ -73,7 +76,8 @@ class Local:
     def _device(self, slot: int) -> dict[str, Any]:
         if not self._gpus:
             return {}
-        return {"gpus_per_node": 1, "local_visible_gpus": (self._gpus[slot % len(self._gpus)],)}
+        # submitit alone shows a worker none, and takes numbers only, not the names that parts of a GPU have.
+        return {"local_setup": [f"export CUDA_VISIBLE_DEVICES={shlex.quote(self._gpus[slot % len(self._gpus)])}"]}
 
     def alive(self, slot: int) -> bool:
         """Whether a worker has that place, or is about to."""
@@ -105,8 +109,11 @@ class Slurm:
     default_workers = 1
 
     def __init__(self, place: SweepPlace, storage: str, options: Mapping[str, Any]):
-        if shutil.which("sbatch") is None:
-            raise UserError("--launcher=slurm: there is no sbatch on this machine; start the sweep on a login node")
+        for command in ("sbatch", "srun", "squeue"):
+            if shutil.which(command) is None:
+                raise UserError(
+                    f"--launcher=slurm: there is no {command} on this machine; start the sweep on a login node"
+                )
         self._place, self._storage = place, storage
         defaults = {"time": SLURM_MINUTES, "signal_delay_s": SLURM_SIGNAL, "job_name": "imagenet_repro"}
         self._options = defaults | dict(options)
@@ -138,7 +145,7 @@ class Slurm:
         try:
             with _importable(), executor.batch():
                 jobs = [executor.submit(worker) for worker in workers]
-        except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError) as error:
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             raise UserError(f"--launcher=slurm: SLURM refused the jobs: {str(error).strip()}") from error
         known = self._known() | {str(slot): job.job_id for slot, job in zip(slots, jobs, strict=True)}
         write_json(self._place.workers / JOBS, known)
@@ -159,20 +166,22 @@ class Slurm:
 
 
 def _in_slurm(job: str) -> bool:
-    """Whether SLURM's queue has a job; accounting, which many clusters lack, is not asked."""
+    """Whether SLURM's queue has a job, or does not answer; accounting, which many clusters lack, is not asked."""
     found = subprocess.run(["squeue", "--noheader", f"--jobs={job}"], capture_output=True, text=True, check=False)
-    return found.returncode == 0 and bool(found.stdout.strip())
+    if found.returncode:
+        return "Invalid job id" not in found.stderr
+    return bool(found.stdout.strip())
 
 
-def visible_gpus() -> list[int]:
-    """The numbers of NVIDIA's GPUs that may be used; they are not touched, which JAX in this process would do."""
+def visible_gpus() -> list[str]:
+    """The numbers or names of NVIDIA's GPUs that may be used, without touching them, as JAX in this process would."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [int(number) for number in named.split(",") if number.strip().isdecimal()]
+    if named is not None:  # CUDA reads it up to the first that is none
+        return list(itertools.takewhile(lambda one: one and one != "-1", (one.strip() for one in named.split(","))))
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
-    return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
 
 
 @contextlib.contextmanager
