@@ -102,12 +102,14 @@ def _seconds(compiled: Callable, state: Any, batch: Any) -> float:
     return (time.perf_counter() - began) / STEPS
 
 
-def _steps(config: cfg.AnyConfig, split: sources.Split, flops: int, seconds: float, before: float = 0.0) -> int:
-    """Until the budget is spent; of a budget of seconds, of which `before` are gone, as many as fit."""
+def _steps(
+    config: cfg.AnyConfig, split: sources.Split, flops: int, seconds: float, before: tuple[float, int] = (0.0, 0)
+) -> int:
+    """Until the budget is spent, of which `before` (seconds, operations) is gone; of seconds, as many as fit."""
     amount = Amount.parse(config.budget)
     if amount.unit == "s":
-        return max(1, int((amount.value - before) / seconds))
-    return Meter(config.batch_size, split.num_examples, flops).steps_to(amount)
+        return max(1, int((amount.value - before[0]) / seconds))
+    return Meter(config.batch_size, split.num_examples, flops, flops_before=before[1]).steps_to(amount)
 
 
 def _features(config: cfg.FeatureConfig, split: sources.Split) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def _features(config: cfg.FeatureConfig, split: sources.Split) -> dict[str, Any]
         before += (time.perf_counter() - began) / size * split.num_examples
         flops += counting.flops(encoder.encode, images, blank) / size * split.num_examples
     step = _svm(config, system)
-    steps = _steps(config, split, step["flops"], step["seconds"], before)
+    steps = _steps(config, split, step["flops"], step["seconds"], (before, round(flops)))
     return {
         "images": steps * config.batch_size,
         "steps": steps,
@@ -158,7 +160,7 @@ def main(path: str) -> int:
     try:
         found = probe(cfg.resolve(json.loads(Path(path).read_text())))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"\n{error}", file=sys.stderr)
         return error.exit_code
     print(json.dumps(dataclasses.asdict(found)))
     return 0

@@ -1,5 +1,6 @@
 """`main.py sweep --dry_run`: what would run, where, and what it would cost, from measured steps of every system."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from imagenet_repro import config as cfg
 from imagenet_repro.comparison.table import quantity
-from imagenet_repro.errors import EXIT_FINISHED
+from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
 from imagenet_repro.sweeps.config import SweepConfig
 from imagenet_repro.sweeps.launch import Launcher
 from imagenet_repro.sweeps.plan import Planned, plan
@@ -36,7 +37,7 @@ def show(sweep: SweepConfig, configs: Mapping[str, cfg.AnyConfig], launcher: Lau
       launcher: where workers would run.
       workers: how many.
     """
-    planned, console = plan(sweep), Console(highlight=False)
+    planned, console = plan(sweep), Console(highlight=False, emoji=False)
     for one in planned:
         console.print(_line(one), markup=False, soft_wrap=True)
     workers = min(workers, len(planned))
@@ -45,7 +46,7 @@ def show(sweep: SweepConfig, configs: Mapping[str, cfg.AnyConfig], launcher: Lau
     costs = {}
     for name, config in configs.items():
         console.print(f"  {name} …", markup=False)
-        costs[name] = _measured(config)
+        costs[name] = _measured(dataclasses.replace(config, budget=sweep.budget))  # of a run, not of a trial
     console.print(_table(sweep, planned, costs))
     for name, cost in costs.items():
         if isinstance(cost, str):
@@ -72,7 +73,8 @@ def _measured(config: cfg.AnyConfig) -> dict[str, Any] | str:
     lines = done.stdout.strip().splitlines()
     if done.returncode == 0 and lines:
         return json.loads(lines[-1])
-    return (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
+    message = "\n\n" if done.returncode == EXIT_USER_ERROR else "\n"  # else a traceback's last line
+    return done.stderr.strip().split(message)[-1] or f"ended with code {done.returncode}"
 
 
 def _share(sweep: SweepConfig, one: Planned) -> float:
@@ -116,7 +118,7 @@ def _sum(sweep: SweepConfig, planned: list[Planned], costs: Mapping[str, Any], w
         for key in ("images", "flops")
     )
     device = next(iter(known.values()))["device"]
-    missing = f", without {', '.join(set(costs) - set(known))}" if len(known) < len(costs) else ""
+    missing = f", without {', '.join(name for name in costs if name not in known)}" if len(known) < len(costs) else ""
     return (
         f"in all {quantity(images)} images, {flops / 1e15:,.2f} PFLOP, {seconds / 3600:,.1f} hours on {device}"
         f"{missing}; {seconds / 3600 / workers:,.1f} hours with {workers} workers that have as much each. Reading"

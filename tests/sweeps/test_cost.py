@@ -1,0 +1,154 @@
+"""What a sweep would cost."""
+
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from imagenet_repro import config as cfg
+from imagenet_repro.data import sources
+from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.runs import probe
+from imagenet_repro.runs.network import NetworkRun
+from imagenet_repro.sweeps import cost, sweep
+from imagenet_repro.sweeps.launch import Local
+from imagenet_repro.sweeps.place import SweepPlace
+from imagenet_repro.sweeps.plan import configuration, plan
+from imagenet_repro.workdir import Workdir
+from tests import feature_recipe
+from tests.sweeps import made
+
+SEARCH = {"trials": 2, "budget": "4st"}
+A = {
+    "images": 1000, "steps": 10, "flops": 3e14, "seconds": 7200.0, "compilation_seconds": 60.0,
+    "peak_memory": {"bytes": 3 * 2**29, "of": "process"}, "device": "1 x cpu",
+}  # fmt: skip
+B = A | {"images": 2000, "flops": 5e14, "seconds": 1800.0}
+WRONG = "the data set is not prepared"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return Local(SweepPlace(tmp_path), "")
+
+
+def lines(renderable):
+    console = Console(width=160, color_system=None)
+    with console.capture() as capture:
+        console.print(renderable)
+    return [re.split(r"\s{2,}", line.strip()) for line in capture.get().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("budget", "of_trial", "share"),
+    [("16st", "4st", 0.25), ("16st", "", 1.0), ("2e6img", "2.5e5img", 0.125), ("90ep", "1e5img", 1.0)],
+)
+def test_a_trial_takes_its_budgets_share_of_a_run(budget, of_trial, share):
+    one = made.sweep(budget=budget, search={"trials": 1, "budget": of_trial})
+    assert {p.search: cost._share(one, p) for p in plan(one)} == {True: share, False: 1.0}
+
+
+def test_a_row_has_what_a_run_costs_and_the_time_of_all(monkeypatch):
+    one = made.sweep(search=SEARCH, seeds=(0, 1, 2))
+    found = lines(cost._table(one, plan(one), {"a": A, "b": WRONG}))
+    assert found[0] == list(cost.HEADINGS)
+    # two trials of a quarter and three runs, each of which compiles: 3.5 x 2 h + 5 min
+    assert found[2] == ["a", "5", "1.00 k", "300.0", "1 min 00 s", "2 h 00 min", "1.5 GiB", "7 h 05 min"]
+    assert found[3] == ["b", "5"]
+
+
+def test_the_sum_is_over_trials_and_runs_of_all_that_could_be_measured():
+    one = made.sweep(systems=4, search=SEARCH, seeds=(0, 1, 2))
+    text = cost._sum(one, plan(one), {"a": A, "b": WRONG, "c": B, "d": WRONG}, 3)
+    seconds = 3.5 * (7200 + 1800) + 10 * 60
+    assert f"{3.5 * 3000 / 1e3:.1f} k images, {3.5 * 0.8:.2f} PFLOP, {seconds / 3600:.1f} hours on 1 x cpu" in text
+    assert f", without b, d; {seconds / 3600 / 3:.1f} hours with 3 workers" in text
+    assert cost._sum(one, plan(one), {"a": WRONG}, 1) == "no system could be measured"
+
+
+def test_a_dry_run_measures_runs_and_names_every_training(monkeypatch, capsys, here):
+    one = made.sweep(search=SEARCH | {"sampler": "tpe"})
+    asked = []
+    monkeypatch.setattr(cost, "_measured", lambda config: asked.append(config) or (A if len(asked) == 1 else WRONG))
+    trials = {p.system: configuration(one, p, {}) for p in plan(one) if p.search}
+    assert {config.budget for config in trials.values()} == {"4st"}
+    assert cost.show(one, trials, here, 4) == EXIT_FINISHED
+    assert [config.budget for config in asked] == ["16st", "16st"]
+    out = capsys.readouterr().out
+    for part in (
+        "search/a/000  as the sampler says\n",
+        "runs/b/seed0  as selected\n",
+        "6 trainings by 4 workers on this machine, all devices each\n",
+        f"b: {WRONG}\n",
+    ):
+        assert part in out
+
+
+def test_a_dry_run_has_no_more_workers_than_trainings(monkeypatch, capsys, here):
+    one = made.sweep()
+    monkeypatch.setattr(cost, "_measured", lambda config: A)
+    cost.show(one, {p.system: configuration(one, p, {}) for p in plan(one)}, here, 8)
+    assert "2 trainings by 2 workers" in capsys.readouterr().out
+
+
+def lenet(data_dir, **changes):
+    settings = made.LENET | {"data": made.LENET["data"] | {"data_dir": data_dir, "eval_split": "validation"}}
+    return cfg.resolve(settings | changes)
+
+
+def test_a_network_costs_what_its_run_is_charged(fractal, tmp_path):
+    config = lenet(fractal, budget="2ep", batch_size=80, evaluate_every="2ep", checkpoint={"every": "2ep"})
+    found = probe.probe(config)
+    run = NetworkRun(config, Workdir(tmp_path), sources.open_splits(config.data))
+    budget = run._budget(run.system.initial_state())
+    spent = budget.meter.spent(budget.total_steps, 0.0)
+    assert (
+        (found.steps, found.images, found.flops) == (6, 480, spent.flops) == (spent.steps, spent.images, spent.flops)
+    )
+    assert min(found.seconds, found.compilation_seconds, found.peak_memory["bytes"]) > 0
+    assert re.fullmatch(r"8 x \w+", found.device)
+
+
+def features(data_dir, **changes):
+    settings = feature_recipe.get_config(data_dir).to_dict()
+    settings["data"] |= {"name": made.DATA, "eval_split": "validation"}
+    return cfg.resolve(settings | changes)
+
+
+def test_features_cost_their_codes_and_the_steps_that_are_left_of_the_budget(fractal):
+    few = probe.probe(features(fractal, budget="5st"))
+    assert (few.steps, few.images) == (5, 160)
+    budget = 2 * few.flops
+    more = probe.probe(features(fractal, budget=f"{budget:.0f}flop"))
+    step = (more.flops - few.flops) / (more.steps - 5)
+    assert 0 < step < few.flops / 6
+    assert budget <= more.flops < budget + step  # the codes are within the budget
+
+
+def test_of_a_budget_of_seconds_as_many_steps_as_fit(fractal):
+    config = features(fractal, budget="30s")
+    split = sources.open_split(config.data, "train")
+    assert probe._steps(config, split, 7, 0.125) == 240
+    assert probe._steps(config, split, 7, 0.125, (20.0, 9)) == 80
+    assert probe._steps(config, split, 7, 0.125, (31.0, 9)) == 1
+
+
+def test_what_cannot_be_measured_is_told_in_the_runs_words(tmp_path, capsys):
+    config = lenet(str(tmp_path))
+    with pytest.raises(UserError) as error:
+        probe.probe(config)
+    assert "main.py prepare" in str(error.value)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(cfg.to_dict(config)))
+    assert probe.main(str(file)) == error.value.exit_code
+    assert capsys.readouterr().err == f"\n{error.value}\n"
+    assert cost._measured(config) == str(error.value)
+
+
+def test_a_sweep_that_cannot_be_is_refused_before_anything_is_measured(tmp_path):
+    one = made.sweep(set={"data": {"data_dir": str(tmp_path)}})
+    with pytest.raises(UserError, match=r"main\.py prepare"):
+        sweep.dry_run(one, str(tmp_path / "w"), sweep.Options())
+    assert not (tmp_path / "w").exists()
