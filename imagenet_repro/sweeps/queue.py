@@ -305,7 +305,7 @@ def reached(url: str) -> Iterator[None]:
         shown = masked(url)
         if "full" in reason:
             raise SaveError(f"--storage={shown}: {reason}; make room, the same command goes on") from error
-        hint = "`pip install -r requirements/postgresql.txt` has PostgreSQL's driver" if isinstance(cause, ImportError) else (
+        hint = "requirements/postgresql.txt has PostgreSQL's driver" if isinstance(cause, ImportError) else (
             "is the server there? the same command goes on, nothing is lost"
         )  # fmt: skip
         raise UserError(f"--storage={shown} cannot be reached: {reason}; {hint}") from error
