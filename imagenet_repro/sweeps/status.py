@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from imagenet_repro.comparison.table import FILE_WIDTH
 from imagenet_repro.sweeps.queue import Entry
 from imagenet_repro.training.log import METRICS, duration, read_rows
 
@@ -107,7 +108,9 @@ def screen(status: Status, workers: int) -> Group:
 def show(status: Status, workers: int, console: Console | None = None) -> None:
     """Prints the table of the systems, failures, and a line for each training that runs."""
     console = console or Console(highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for number, heading in enumerate(("system", *STATES, "lowest error %", "selected settings")):
         table.add_column(heading, justify="right" if 0 < number <= len(STATES) + 1 else "left", overflow="fold")
     for cells in rows(status.entries):
