@@ -46,7 +46,7 @@ test-slow: $(STAMP)
 
 # Without root, and without the packages, what needs a server is skipped, and the reason printed.
 integration: $(STAMP)
-	@$(RUN) -c 'import psycopg' 2>/dev/null || $(RUN) -m pip install --quiet 'psycopg[binary]'
+	@$(RUN) -c 'import psycopg' 2>/dev/null || $(RUN) -m pip install --quiet -r requirements/postgresql.txt
 	@tests/integration/postgresql.sh install || true
 	@tests/integration/slurm.sh install || true
 	@$(RUN) -m pytest tests/integration -m integration
@@ -64,6 +64,6 @@ format: $(STAMP)
 lock: $(STAMP)
 	@$(RUN) -m pip install --quiet uv
 	@$(RUN) -m uv pip compile --quiet --universal --no-annotate --no-header pyproject.toml -o requirements.txt
-	@for extra in cuda13 tpu tensorflow; do \
+	@for extra in cuda13 tpu tensorflow postgresql; do \
 	  $(RUN) -m uv pip compile --quiet --universal --no-annotate --no-header --extra $$extra -c requirements.txt \
 	    pyproject.toml -o requirements/$$extra.txt; done

@@ -9,7 +9,7 @@ them: their images are those that the support vector machines see. Three seeds e
 order of images, augmentation and vocabularies.
 
 Without an argument: ImageNet, 224 px (the systems before 2012 at their own sizes), 90 epochs. With `small`: 100
-classes of ImageNet at 64 px, 100,000 images, batch 128. Every network is suited to 64 px in one way: it stays as
+classes of ImageNet at 64 px, 50,000 images, batch 128. Every network is suited to 64 px in one way: it stays as
 published, its final pooling takes what is left; where nothing would be left its first convolution moves by half its
 stride (`stem='small'`, AlexNet), and positions are learned for 64 px (ViT). Crops keep at least a quarter of the
 image, and neither RandAugment nor mixup is used, which so few images have no use for. `laptop` is the same for a fifth
@@ -40,11 +40,11 @@ SMALL = {
 }
 RHYTHMS = {
     "full": {"evaluate_every": "5ep", "checkpoint": {"every": "1ep"}},
-    "small": {"evaluate_every": "25000img", "checkpoint": {"every": "25000img"}},
-    "laptop": {"evaluate_every": "2500img", "checkpoint": {"every": "2500img"}},
+    "small": {"evaluate_every": "12500img", "checkpoint": {"every": "12500img"}},
+    "laptop": {"evaluate_every": "1250img", "checkpoint": {"every": "1250img"}},
 }
 DATA = {"full": "imagenet2012", "small": "tiny_imagenet_100", "laptop": "tiny_imagenet_20"}
-BUDGETS = {"full": "90ep", "small": "100000img", "laptop": "10000img"}
+BUDGETS = {"full": "90ep", "small": "50000img", "laptop": "5000img"}
 
 
 def get_config(size="full"):

@@ -4,14 +4,14 @@
     python main.py sweep --config=configs/sweeps/equal_flops.py:small --workdir=runs/equal_flops64
 
 Everything is as in decade.py but for the budget: 2.8e18 operations, those of ResNet-50's 90 epochs of ImageNet at
-224 px; with `small` or `laptop` 2e14 or 2e13, near what ResNet-50 takes for 100,000 or 10,000 images of 64 px. A small
+224 px; with `small` or `laptop` 1e14 or 1e13, near what ResNet-50 takes for 50,000 or 5,000 images of 64 px. A small
 network sees more images, a large one fewer. Operations are counted from the step before any optimisation, and of
 hand-made features together with their coding. Not run on ImageNet here.
 """
 
 from configs.sweeps import decade
 
-BUDGETS = {"full": "2.8e18flop", "small": "2e14flop", "laptop": "2e13flop"}
+BUDGETS = {"full": "2.8e18flop", "small": "1e14flop", "laptop": "1e13flop"}
 
 
 def get_config(size="full"):

@@ -15,7 +15,7 @@ from configs.sweeps import decade
 TRIALS = 16
 RATES = {"alexnet": (3e-5, 3e-3), "zfnet": (3e-5, 3e-3)}  # nothing in these is normalised but for local responses
 USUAL = (3e-4, 3e-2)
-TENTHS = {"full": "9ep", "small": "10000img", "laptop": "1000img"}
+TENTHS = {"full": "9ep", "small": "5000img", "laptop": "500img"}
 
 
 def get_config(size="full"):

@@ -14,7 +14,7 @@ from imagenet_repro import config as cfg
 from imagenet_repro.errors import UserError
 from imagenet_repro.training.budget import Amount
 
-Metric = Literal["top1_error", "top5_error", "cross_entropy"]
+Metric = Literal["top1_error", "top5_error"]
 RESERVED = {  # keys of a run's configuration that the sweep gives to all, and its key for them
     "budget": "budget",
     "seed": "seeds",

@@ -23,9 +23,8 @@ from imagenet_repro.sweeps.launch import Launcher
 from imagenet_repro.sweeps.plan import Planned, plan
 from imagenet_repro.sweeps.status import settings_text
 from imagenet_repro.training.budget import Amount
-from imagenet_repro.training.log import duration
 
-HEADINGS = ("system", "trainings", "images", "TFLOP", "compile", "training", "peak memory", "all of them")
+HEADINGS = ("system", "runs", "images", "TFLOP", "compile", "train", "memory", "all")
 
 
 def show(sweep: SweepConfig, configs: Mapping[str, cfg.AnyConfig], launcher: Launcher, workers: int) -> int:
@@ -86,13 +85,13 @@ def _share(sweep: SweepConfig, one: Planned) -> float:
 
 
 def _table(sweep: SweepConfig, planned: list[Planned], costs: Mapping[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
     for name, cost in costs.items():
         trainings = [one for one in planned if one.system == name]
         cells = [name, str(len(trainings)), *([""] * 5 if isinstance(cost, str) else _cells(cost))]
-        hours = "" if isinstance(cost, str) else duration(_seconds(sweep, trainings, cost))
+        hours = "" if isinstance(cost, str) else _time(_seconds(sweep, trainings, cost))
         table.add_row(*map(Text, [*cells, hours]))
     return table
 
@@ -100,7 +99,13 @@ def _table(sweep: SweepConfig, planned: list[Planned], costs: Mapping[str, Any])
 def _cells(cost: Mapping[str, Any]) -> list[str]:
     memory = f"{cost['peak_memory']['bytes'] / 2**30:.1f} GiB"
     flops = f"{cost['flops'] / 1e12:,.1f}"
-    return [quantity(cost["images"]), flops, duration(cost["compilation_seconds"]), duration(cost["seconds"]), memory]
+    return [quantity(cost["images"]), flops, _time(cost["compilation_seconds"]), _time(cost["seconds"]), memory]
+
+
+def _time(seconds: float) -> str:
+    """In the largest unit that leaves a number above one."""
+    unit, size = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if seconds >= s), ("s", 1))
+    return f"{seconds / size:,.1f} {unit}"
 
 
 def _seconds(sweep: SweepConfig, trainings: list[Planned], cost: Mapping[str, Any]) -> float:

@@ -8,7 +8,6 @@ and finishes it; one whose heartbeats have stopped goes back to the queue with t
 import contextlib
 import dataclasses
 import logging
-import math
 import re
 import threading
 import warnings
@@ -22,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.sweeps.config import Axis, Metric, SweepConfig
+from imagenet_repro.sweeps.config import Axis, SweepConfig
 from imagenet_repro.sweeps.plan import RUNS, SEARCH, Planned, plan
 
 HEARTBEAT = 5  # seconds between two signs of life
@@ -41,8 +40,7 @@ class Entry:
     Attributes:
       state: "waiting", "running", "complete" or "failed".
       settings: the searched values by dotted key, where they are known.
-      value: of the metric; None: it has not ended.
-      metric: what is selected by, of a trial; top1_error of a run.
+      value: what is selected by, of a trial; the top-1 error of a run; None: it has not ended.
       worker: who has or had it.
       why: it failed, or cannot begin.
       seconds: from its last begin to its end, of a complete one.
@@ -52,19 +50,9 @@ class Entry:
     state: str
     settings: dict[str, Any] | None
     value: float | None
-    metric: Metric
     worker: str
     why: str
     seconds: float | None
-
-    @property
-    def outcome(self) -> str:
-        """The value, for a person; empty where there is none."""
-        if self.value is None:
-            return ""
-        if self.metric == "cross_entropy":
-            return f"cross-entropy {self.value:.4f}"
-        return f"top-{self.metric[3]} error {100 * self.value:.2f} %"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +162,7 @@ class Queue:
 
     def finish(self, claim: Claim, value: float) -> None:
         """Completes a training; does nothing where another process was faster."""
-        # No storage holds a NaN, and no trial is worse.
-        self._end(claim, TrialState.COMPLETE, [math.inf if math.isnan(value) else value])
+        self._end(claim, TrialState.COMPLETE, [value])
 
     def fail(self, claim: Claim, why: str) -> None:
         """Gives a training up, until the sweep is started again."""
@@ -240,16 +227,14 @@ class Queue:
         return [self._entry(planned, last.get(name)) for name, planned in self.planned.items()]
 
     def _entry(self, planned: Planned, last: FrozenTrial | None) -> Entry:
-        metric = self.sweep.search.metric if planned.search else "top1_error"
         if last is None:
-            return Entry(planned, "waiting", planned.settings, None, metric, "", "", None)
+            return Entry(planned, "waiting", planned.settings, None, "", "", None)
         complete = last.state is TrialState.COMPLETE
         return Entry(
             planned,
             "failed" if last.state is TrialState.FAIL else last.state.name.lower(),
             planned.settings if planned.settings is not None else _settings(last),
             last.value if complete else None,
-            metric,
             last.user_attrs.get("worker", ""),
             last.user_attrs.get("why", "lost") if last.state is TrialState.FAIL else "",
             last.duration.total_seconds() if complete and last.duration else None,
@@ -355,7 +340,7 @@ def _hint(url: str, cause: BaseException) -> str:
     if isinstance(cause, sqlalchemy.exc.NoSuchModuleError):
         return "URLs of such databases begin with sqlite:/// or postgresql+psycopg://"
     if isinstance(cause, ImportError):
-        return "`pip install psycopg[binary]` has PostgreSQL's driver"
+        return "requirements/postgresql.txt has PostgreSQL's driver"
     there = "its directory there, and the file a sweep's" if url.startswith("sqlite") else "the server there"
     return f"is {there}? the same command goes on, nothing is lost"
 

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from imagenet_repro.comparison.table import FILE_WIDTH
 from imagenet_repro.sweeps.plan import Planned
 from imagenet_repro.sweeps.queue import Entry
 from imagenet_repro.training.log import METRICS, duration, read_rows
@@ -115,8 +116,10 @@ def screen(status: Status, workers: int) -> Group:
 def show(status: Status, workers: int, console: Console | None = None) -> None:
     """Prints the table of the systems, failures, and a line for each training that runs."""
     console = console or Console(highlight=False, emoji=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, heading in enumerate(("system", *STATES, "lowest", "selected settings")):
+    if not console.is_terminal:
+        console.width = max(console.width, FILE_WIDTH)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for number, heading in enumerate(("system", *STATES, "lowest error %", "selected settings")):
         table.add_column(heading, justify="right" if 0 < number <= len(STATES) + 1 else "left", overflow="fold")
     for cells in rows(status.entries):
         table.add_row(*map(Text, cells))
@@ -144,7 +147,7 @@ def _row(name: str, some: Sequence[Entry]) -> list[str]:
     best = min(complete, key=lambda one: one.value) if complete else None
     counts = [str(sum(one.state == state for one in some)) for state in STATES]
     settings = settings_text(best.settings or {}) if best else ""
-    return [name, *counts, best.outcome if best else "", settings]
+    return [name, *counts, f"{100 * best.value:.2f}" if best else "", settings]
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from imagenet_repro.sweeps.queue import Entry, Queue, masked
 from imagenet_repro.training.budget import Amount
 from imagenet_repro.training.clock import StopSignal
 
-POLL = 1.0  # seconds between two looks at the storage
+POLL = 3.0  # seconds between two looks at the storage, which take from the cores that train
 LINE_EVERY = 60.0  # seconds between two lines where the output is a file
 RESTARTS = 3  # of a worker that ended though something was to be done
 
@@ -174,6 +174,7 @@ class _Watch:
             if stop.received:
                 self._console.print(f"{stop.received}: the workers save and end", markup=False)
                 self._launcher.stop()
+                now = status.Status(self._queue.entries(), self._place.path)
         status.show(now, self._workers, self._console)
         if stop.received:
             self._console.print("the same command goes on")
@@ -235,4 +236,5 @@ class _Watch:
 def _ended(one: Entry) -> str:
     if one.state == "failed":
         return f"{one.planned.name} failed: {one.why}"
-    return f"{one.planned.name}: {one.outcome}"
+    what = "selected by" if one.planned.search else "top-1 error"
+    return f"{one.planned.name}: {what} {100 * one.value:.2f} %"

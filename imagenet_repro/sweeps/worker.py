@@ -147,7 +147,7 @@ class Worker:
             rates = run.result()["rates"]
             queue.finish(claim, rates[queue.sweep.search.metric if claim.planned.search else "top1_error"])
         elif code == EXIT_DIVERGED and claim.planned.search:
-            queue.finish(claim, DIVERGED if queue.sweep.search.metric != "cross_entropy" else float("inf"))
+            queue.finish(claim, DIVERGED)
         elif code in (EXIT_STOPPED, EXIT_SAVE_FAILED) or (code < 0 and self._stopping):
             queue.put_back(claim)
         elif code < 0:

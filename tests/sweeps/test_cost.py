@@ -55,7 +55,7 @@ def test_a_row_has_what_a_run_costs_and_the_time_of_all(monkeypatch):
     found = lines(cost._table(one, plan(one), {"a": A, "b": WRONG}))
     assert found[0] == list(cost.HEADINGS)
     # two trials of a quarter and three runs, each of which compiles: 3.5 x 2 h + 5 min
-    assert found[2] == ["a", "5", "1.00 k", "300.0", "1 min 00 s", "2 h 00 min", "1.5 GiB", "7 h 05 min"]
+    assert found[2] == ["a", "5", "1.00 k", "300.0", "1.0 min", "2.0 h", "1.5 GiB", "7.1 h"]
     assert found[3] == ["b", "5"]
 
 

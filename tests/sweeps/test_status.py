@@ -20,7 +20,7 @@ def entries(*changes, **settings):
     """Of a sweep's trainings in the order of the plan; what is not said of one is that it waits."""
     found = []
     for one, changed in zip(plan(made.sweep(**settings)), changes, strict=True):
-        known = {"state": "waiting", "settings": one.settings, "value": None, "metric": "top1_error"}
+        known = {"state": "waiting", "settings": one.settings, "value": None}
         found.append(Entry(one, **known | {"worker": "", "why": "", "seconds": None} | changed))
     return found
 
@@ -40,7 +40,7 @@ def write(directory, entry, rows, tail=""):
 
 
 def told(found, directory, workers=2, width=200):
-    console = Console(file=io.StringIO(), width=width, highlight=False, emoji=False)
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, emoji=False)
     status.show(status.Status(found, directory), workers, console)
     return console.file.getvalue()
 
@@ -48,17 +48,17 @@ def told(found, directory, workers=2, width=200):
 def test_rows_count_the_states_of_searches_and_runs_and_name_the_lowest(tmp_path):
     best = {"optimizer.learning_rate": 0.0123456}
     found = entries(
-        complete(9, 2.5, metric="cross_entropy"),
+        complete(9, 0.5),
         {},
-        complete(9, 2.25, metric="cross_entropy", settings=best),
+        complete(9, 0.25, settings=best),
         {"state": "failed", "why": "no memory"},
         complete(9, 0.125),
         {},
-        search={"trials": 2, "metric": "cross_entropy"},
+        search={"trials": 2},
     )
     assert status.rows(found) == [
-        ["a (search)", "0", "0", "2", "0", "cross-entropy 2.2500", "optimizer.learning_rate=0.0123"],
-        ["a", "0", "0", "1", "0", "top-1 error 12.50 %", ""],
+        ["a (search)", "0", "0", "2", "0", "25.00", "optimizer.learning_rate=0.0123"],
+        ["a", "0", "0", "1", "0", "12.50", ""],
         ["b (search)", "1", "0", "0", "1", "", ""],
         ["b", "1", "0", "0", "0", "", ""],
     ]  # fmt: skip
@@ -145,7 +145,7 @@ def test_a_narrow_terminal_cuts_nothing_off(tmp_path):
     found = entries(complete(9, 0.25, settings=best), {})
     text = told(found, tmp_path, width=80)
     assert "…" not in text
-    for part in ("waiting", "25.00 %", ", about 4 s left"):
+    for part in ("waiting", "25.00", ", about 4 s left"):
         assert part in text
 
 

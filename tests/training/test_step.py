@@ -182,3 +182,14 @@ def test_bfloat16_leaves_parameters_statistics_and_loss_in_float32():
     shapes = jax.eval_shape(on_one_device(lambda s, b: step(s, b, small.moment(0))), first, small.batch(0))
     assert {x.dtype for x in jax.tree.leaves((shapes[0].params, shapes[0].stats))} == {jnp.dtype("float32")}
     assert shapes[1]["loss"].dtype == jnp.float32
+
+
+def test_one_compiled_step_serves_every_seed_and_learning_rate():
+    def program(seed, rate):
+        optimizer = {"name": "sgd", "learning_rate": rate}
+        step, state = small.make(small.config(seed=seed, optimizer=optimizer, augment={"mixup": 0.2}), dropout=0.5)
+        mapped = jax.jit(jax.vmap(step, axis_name=AXIS, in_axes=(None, 0, None)))
+        shares = jax.tree.map(lambda x: x[None], small.batch(0))
+        return mapped.lower(state, shares, small.moment(0.5)).as_text()
+
+    assert program(0, 0.1) == program(1, 0.3)
