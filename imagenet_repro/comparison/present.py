@@ -107,7 +107,7 @@ def _show(page: Page, path: Path) -> None:
     for row in board.rows:
         table.add_row(*(Text(row[column]) for column in columns))
     console.print(table)
-    for line in (*page.comparison.mixed, *page.verdict.splitlines()):
+    for line in (*(f"mixed, {one}" for one in page.comparison.mixed), *page.verdict.splitlines()):
         console.print(line, markup=False)
     for failure in page.comparison.failures:
         console.print(f"without {failure.name}, seed {failure.seed}: {failure.why}", markup=False)

@@ -125,14 +125,6 @@ def _sections(page: Page) -> list[_Section]:
         leaderboard.costs(comparison),
         leaderboard.seeds(comparison),
     ]
-    of_classes = [
-        classes.hardest(comparison),
-        classes.gains_of_steps(comparison),
-        classes.gains_of_classes(comparison),
-        classes.errors_of_classes(comparison),
-    ]
-    if not comparison.same_images:
-        of_classes = []
     return [
         _Section("selection", "How settings were chosen", _paragraphs(comparison.selection)),
         _Section("warnings", "Warnings", _warnings(comparison)),
@@ -140,11 +132,22 @@ def _sections(page: Page) -> list[_Section]:
         _section(page, "curves", "Learning curves"),
         _section(page, "compute", "Error against compute"),
         _section(page, "differences", "Which differences are real"),
-        _section(page, "classes", "Class by class", of_classes),
+        _section(page, "classes", "Class by class", _of_classes(comparison)),
         _section(page, "confusions", "Confusions"),
         _disagreements(page),
         _section(page, "history", "The challenge, 2010 to 2017", [story.entries()]),
         _provenance(comparison),
+    ]
+
+
+def _of_classes(comparison: Comparison) -> list[Table | None]:
+    if not comparison.same_images:
+        return []
+    return [
+        classes.hardest(comparison),
+        classes.gains_of_steps(comparison),
+        classes.gains_of_classes(comparison),
+        classes.errors_of_classes(comparison),
     ]
 
 
