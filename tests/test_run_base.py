@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
+from unittest import mock
 
 import jax
 import numpy as np
@@ -17,9 +17,11 @@ from imagenet_repro.metrics import ErrorRates
 from imagenet_repro.runs import base
 from imagenet_repro.training import loop
 from imagenet_repro.training.budget import Spent
+from imagenet_repro.training.state import TrainState
 from imagenet_repro.workdir import Workdir
 
 IMAGES = {"train": 5, "eval": 4, "test": 3}
+STATE = mock.Mock(spec=TrainState)
 SPENT = Spent(steps=7, images=56, epochs=1.0, flops=1e9, seconds=2.0)
 
 
@@ -35,7 +37,7 @@ class Seen(list):
         return super().__getitem__(index)
 
 
-class Evaluator:
+class Evaluator(evaluate.Evaluator):
     """Reads its split and says that every guess was wrong."""
 
     def __init__(self, config, score, spread, split, say=print):
@@ -56,7 +58,9 @@ class Evaluator:
 class Made(base.Run):
     def _job(self):
         self.evaluator = Evaluator(self.config, "score", "spread", self.eval_split)
-        return SimpleNamespace(evaluate=self._evaluate, log=SimpleNamespace(close=lambda: None))
+        job = mock.Mock(spec=loop.Job)
+        job.evaluate, job.log = self._evaluate, mock.Mock()
+        return job
 
     def _summary(self):
         return {"system": "made_up", "parameters": 1, "multiply_adds": 1}
@@ -70,10 +74,10 @@ def trained(tmp_path, monkeypatch):
         read = []
 
         def run(job):
-            rows = [job.evaluate(None, last) for last in (False, True)]
+            rows = [job.evaluate(STATE, last) for last in (False, True)]
             assert [row["evaluated"] for row in rows] == [IMAGES["eval"]] * 2
             read.append("end")
-            return loop.Outcome(None, SPENT, None)
+            return loop.Outcome(STATE, SPENT, None)
 
         monkeypatch.setattr(loop, "run", run)
         monkeypatch.setattr(evaluate, "Evaluator", Evaluator)
