@@ -77,7 +77,7 @@ def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None)
       workdir: of a run, finished or not.
       which: "best", "last" or a step.
       data: keys of the section `data` to replace, as texts, such as `{"name": "imagenet_v2", "eval_split": "test"}`.
-      out: a file for the predictions; None: below the workdir, named after data set and split.
+      out: a file for the predictions; None: below the workdir, named after data set, split and step.
     """
     place = Workdir(workdir)
     config = cfg.replace(place.config(), {f"data.{key}": value for key, value in data.items()})
@@ -95,7 +95,7 @@ def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None)
     began = time.perf_counter()
     rates, kept = evaluator.predict(system.spread.put_state(found.state), source)
     if jax.process_index() == 0:
-        path = Path(out) if out else place.predictions(config.data, config.data.eval_split)
+        path = Path(out) if out else place.predictions(config.data, config.data.eval_split, found.step)
         predictions.save(path, kept)
         print(f"step {found.step:,}, {split.name} {split.split}: {rates}")
         print(f"{rates.images / (time.perf_counter() - began):,.0f} images/s with compilation; predictions: {path}")

@@ -9,10 +9,10 @@ from imagenet_repro.comparison.present import present
 from imagenet_repro.comparison.records import Comparison, Failure
 from imagenet_repro.comparison.report import Thumbnails
 from imagenet_repro.data import sources, thumbnails
-from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
 from imagenet_repro.runs.collect import Group, collect, grouped
 from imagenet_repro.sweeps.place import SweepPlace
-from imagenet_repro.sweeps.queue import Queue
+from imagenet_repro.sweeps.queue import Entry, Queue
 from imagenet_repro.sweeps.status import settings_text
 from imagenet_repro.sweeps.sweep import opened
 from imagenet_repro.workdir import Workdir
@@ -37,12 +37,13 @@ def _refuse_empty(workdirs: Sequence[str]) -> None:
     for workdir in workdirs:
         path = Path(workdir)
         if not path.is_dir() or not any(path.iterdir()):
-            what = "is empty" if path.is_dir() else "does not exist"
+            what = "is empty" if path.is_dir() else "is not a directory" if path.exists() else "does not exist"
             raise UserError(f"{path} {what}; the workdir of a finished run (train) or of a sweep is needed")
 
 
 def _of_sweep(place: SweepPlace, queue: Queue, allow_mixed: bool) -> Comparison:
     entries = [one for one in queue.entries() if not one.planned.search]
+    why_not = _unsearched(queue)
     ended = [one for one in entries if Workdir(place.path / one.planned.name).finished]
     if not ended:
         raise UserError(f"{place.path}: no run of this sweep has ended; `main.py sweep --status` shows how far it is")
@@ -52,8 +53,22 @@ def _of_sweep(place: SweepPlace, queue: Queue, allow_mixed: bool) -> Comparison:
         if runs:
             groups.append(Group(name, runs, system.recipe))
     missing = [one for one in entries if one not in ended]
-    failures = [Failure(one.planned.system, one.planned.seed, one.why or one.state) for one in missing]
+    failures = [_failure(one, why_not.get(one.planned.system, "")) for one in missing]
     return collect(groups, allow_mixed=allow_mixed, selection=_selection(queue), failures=failures)
+
+
+def _unsearched(queue: Queue) -> dict[str, str]:
+    """By system, why its search has not ended, of those whose has not."""
+    trials: dict[str, list[str]] = {}
+    for one in queue.entries():
+        if one.planned.search and one.value is None:
+            why = f", {one.why}" if one.why else ""
+            trials.setdefault(one.planned.system, []).append(f"{one.planned.name} {one.state}{why}")
+    return {name: f"its search has not ended: {'; '.join(states)}" for name, states in trials.items()}
+
+
+def _failure(entry: Entry, why_not: str) -> Failure:
+    return Failure(entry.planned.system, entry.planned.seed, why_not or entry.why or entry.state)
 
 
 def _selection(queue: Queue) -> str:
@@ -63,10 +78,11 @@ def _selection(queue: Queue) -> str:
     if not search.trials:
         return f"Nothing was searched. While training, runs were evaluated on {sweep.select_split}; {scored}."
     kind = {"quasi_random": "points of one quasi-random sequence", "grid": "points of a grid", "tpe": "trials of TPE"}
+    metric = search.metric.replace("_", " ").replace("top", "top-")
     chosen = "; ".join(f"{name}: {settings_text(entry.settings)}" for name, entry in queue.selected().items())
     return (
         f"Every system had {search.trials} {kind[search.sampler]} over its own ranges, each of"
-        f" {search.budget or sweep.budget}, and kept the one with the lowest {search.metric.replace('_', ' ')} on"
+        f" {search.budget or sweep.budget}, and kept the one with the lowest {metric} on"
         f" {sweep.select_split}, which no training saw; {scored}. Selected: {chosen}."
     )
 
@@ -84,8 +100,10 @@ def compare(workdirs: Sequence[str], out: str | None = None, *, allow_mixed: boo
       UserError: as `gather`.
       SaveError: something cannot be written.
     """
-    found = gather(workdirs, allow_mixed=allow_mixed, storage=storage)
     place = Path(out) if out else Path(workdirs[0]) if len(workdirs) == 1 else Path()
+    if out and place.exists() and not place.is_dir():
+        raise SaveError(f"--out={place} is a file; a directory is needed")
+    found = gather(workdirs, allow_mixed=allow_mixed, storage=storage)
     present(found, place, _thumbnails(found))
     return EXIT_FINISHED
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import resource
+import shutil
 import signal
 import time
 
@@ -78,14 +79,38 @@ def test_another_configuration_is_refused_and_shown(whole_run, data_dir):
     assert "seed: 0 there, 1 now" in err
 
 
-def test_runs_of_different_budgets_do_not_share_a_table(whole_run, tmp_path):
+def test_a_run_says_what_it_took(whole_run):
     workdir, _ = whole_run
+    result = json.loads((workdir / "result.json").read_text())
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "save"] == [2, 4, 6, 8, 10, 12]
+    assert 0 < sum(row["waiting_seconds"] for row in rows if row["kind"] == "train") < result["spent"]["seconds"]
+    assert result["peak_memory"]["of"] == "process"
+    assert 1e8 < result["peak_memory"]["bytes"] < 1e11
+    assert result["classes"] == [f"ifs_{n:03d}" for n in range(6)]
+
+
+def test_runs_of_different_budgets_do_not_share_a_page(whole_run, tmp_path):
+    workdir, _ = whole_run
+    shutil.copytree(workdir / "predictions", tmp_path / "predictions")
     other = json.loads((workdir / "result.json").read_text())
     other["provenance"]["config"]["budget"] = "13st"
     (tmp_path / "result.json").write_text(json.dumps(other))
-    _, err = runs.run("compare", workdir, tmp_path, code=2)
-    assert "they differ in budget" in err
-    assert f"{tmp_path}: 13st" in err
+    _, err = runs.run("compare", workdir, tmp_path, f"--out={tmp_path / 'out'}", code=2)
+    assert "they differ in" in err
+    assert f"budget: 12st ({workdir}); 13st ({tmp_path})." in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_run_becomes_a_page_with_images_of_its_split(whole_run, tmp_path):
+    workdir, _ = whole_run
+    wrong = json.loads((workdir / "result.json").read_text())["rates"]["top1_wrong"]
+    out, _ = runs.run("compare", workdir, f"--out={tmp_path}")
+    assert f"the page: {tmp_path / 'report.html'}" in out
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('<img src="data:image/jpeg;base64,') == min(6, wrong)
+    assert (tmp_path / "figures/curves_images.png").stat().st_size > 10_000
+    assert f"| resnet18 | {100 * wrong / 42:.1f} |" in (tmp_path / "tables/leaderboard.md").read_text()
 
 
 def test_evaluate_counts_the_same_on_any_devices_and_batch_size(whole_run, tmp_path):
@@ -203,6 +228,17 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_images(data_dir, tmp
         assert all(np.isfinite(value).all() for value in runs.arrays(tmp_path, step).values())
 
 
+def check_scored_split(workdir, whole):
+    """The curves are of the first 20 images that the whole run was scored on, the result of the other 22."""
+    result = json.loads((workdir / "result.json").read_text())
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert {row["evaluated"] for row in rows if row["kind"] == "eval"} == {20}
+    assert result["rates"]["images"] == 22
+    names = [json.loads((one / "result.json").read_text())["predictions"] for one in (workdir, whole)]
+    with np.load(workdir / names[0]) as file, np.load(whole / names[1]) as every:
+        np.testing.assert_array_equal(file["id"], every["id"][20:])
+
+
 def test_exported_weights_score_as_the_run_does_and_a_run_starts_from_them(whole_run, data_dir, tmp_path):
     workdir, _ = whole_run
     wrong = json.loads((workdir / "result.json").read_text())["rates"]["top1_wrong"]
@@ -213,12 +249,14 @@ def test_exported_weights_score_as_the_run_does_and_a_run_starts_from_them(whole
     runs.run("evaluate", f"--weights={weights}", *data, f"--out={predictions}")
     with np.load(predictions) as file:
         assert int(np.sum(file["top5"][:, 0] != file["label"])) == wrong
-    arguments = runs.train_arguments(data_dir, tmp_path / "run", budget="2st", model__weights=weights)
+    splits = {"data__eval_split": "validation[:20]", "data__test_split": "validation[20:]"}
+    arguments = runs.train_arguments(data_dir, tmp_path / "run", budget="2st", model__weights=weights, **splits)
     out, _ = runs.run(*arguments)
     assert f"weights of {weights}" in out
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["provenance"]["weights"] == {"path": str(weights), "sha256": digest}
+    check_scored_split(tmp_path / "run", workdir)
     weights.unlink()  # it is read at the first step alone
     (tmp_path / "run" / "result.json").unlink()
     out, _ = runs.run(*arguments)

@@ -78,8 +78,12 @@ def test_it_is_evaluated_and_compared_as_a_network_is(whole_run, data_dir, tmp_p
     out, _ = runs.run("compare", workdir, tmp_path / "network", f"--out={tmp_path / 'compared'}")
     assert "small_features" in out
     assert "lenet5" in out
-    assert (tmp_path / "compared" / "gains.png").stat().st_size > 10_000
-    assert "ifs_003" in (tmp_path / "compared" / "gains.md").read_text()
+    assert (tmp_path / "compared/figures/gains.png").stat().st_size > 10_000
+    assert "ifs_003" in (tmp_path / "compared/tables/classes.md").read_text()
+    runs.run("evaluate", f"--workdir={workdir}", "--checkpoint=10")  # beside the predictions of the run's end
+    with np.load(workdir / result["predictions"]) as kept:
+        assert int(np.sum(kept["top5"][:, 0] != kept["label"])) == result["rates"]["top1_wrong"]
+    assert len(list((workdir / "predictions").iterdir())) == 2
     _, err = runs.run("export", f"--workdir={workdir}", f"--out={tmp_path / 'x.safetensors'}", code=2)
     assert "only networks' weights can be exported" in err
 

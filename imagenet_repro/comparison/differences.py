@@ -150,7 +150,7 @@ def differences(comparison: Comparison, *, level: float = 0.05) -> Differences:
     Raises:
       UserError: the runs were scored on different images or against different labels, or on none.
     """
-    _check_same(comparison.systems)
+    check_same(comparison.systems)
     orders = {k: _order(comparison.systems, k) for k in RATES}
     pairs = {k: _pairs(comparison.systems, k, level) for k in RATES}
     return Differences(tuple(one.name for one in comparison.systems), orders, pairs, comparison.images, level)
@@ -214,7 +214,8 @@ def _errors(system: System, seeds: Sequence[int], guesses: int) -> Float[np.ndar
     return np.array([errors[seed] for seed in seeds], np.float64)
 
 
-def _check_same(systems: Sequence[System]) -> None:
+def check_same(systems: Sequence[System]) -> None:
+    """Raises UserError naming images where runs were scored on different ones or against different labels."""
     first = systems[0].runs[0]
     for system in systems:
         for run in system.runs:

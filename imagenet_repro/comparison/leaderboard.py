@@ -57,7 +57,8 @@ def seeds(comparison: Comparison) -> Table | None:
     if all(len(system.runs) == 1 for system in comparison.systems):
         return None
     rows = [(system.name, str(run.seed), *_run_errors(run)) for system in ranked(comparison) for run in system.runs]
-    caption = f"Each run alone; intervals are Wilson's, over the {comparison.images:,} images."
+    over = f"the {comparison.images:,} images" if comparison.same_images else "the images of each"
+    caption = f"Each run alone; intervals are Wilson's, over {over}."
     return Table("seeds", ("system", "seed", *ERRORS), tuple(rows), caption)
 
 
@@ -178,6 +179,8 @@ def _seconds(value: float | None) -> str:
 def _caption(comparison: Comparison, grouped: bool) -> str:
     counts = {len(system.runs) for system in comparison.systems}
     parts = [f"Errors on {comparison.images:,} images of {comparison.data}, {comparison.scored_split}."]
+    if not comparison.same_images:
+        parts = ["Errors on images that are not the same for all; the provenance has each run's."]
     if 1 in counts:
         parts.append("Of one seed the interval is Wilson's, over images.")
     if 2 in counts:

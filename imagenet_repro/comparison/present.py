@@ -10,6 +10,7 @@ from rich.text import Text
 
 from imagenet_repro import wordnet
 from imagenet_repro.comparison import (
+    classes,
     confusion_plots,
     confusions,
     crossed,
@@ -26,7 +27,6 @@ from imagenet_repro.comparison import (
 from imagenet_repro.comparison.records import Comparison
 from imagenet_repro.comparison.report import Figure, Page, Thumbnails
 from imagenet_repro.comparison.tables import Table
-from imagenet_repro.errors import UserError
 from imagenet_repro.metrics import GUESSES
 
 FIGURES = "figures"  # below the page's directory
@@ -69,12 +69,9 @@ def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = N
 
 def _found(comparison: Comparison) -> differences.Differences | None:
     """The differences of all pairs; None where the images are not the same, which only a mixed comparison's can be."""
-    try:
-        return differences.differences(comparison)
-    except UserError:
-        if comparison.mixed:
-            return None
-        raise
+    if comparison.mixed and not comparison.same_images:
+        return None
+    return differences.differences(comparison)
 
 
 def _without_pairs(comparison: Comparison) -> str:
@@ -110,7 +107,7 @@ def _show(page: Page, path: Path) -> None:
     for row in board.rows:
         table.add_row(*(Text(row[column]) for column in columns))
     console.print(table)
-    for line in (*page.comparison.mixed, *page.verdict.splitlines()):
+    for line in (*(f"mixed, {one}" for one in page.comparison.mixed), *page.verdict.splitlines()):
         console.print(line, markup=False)
     for failure in page.comparison.failures:
         console.print(f"without {failure.name}, seed {failure.seed}: {failure.why}", markup=False)
@@ -144,11 +141,13 @@ class _Drawing:
         config = self._comparison.systems[0].runs[0].result["provenance"]["config"]
         split = config["data"]["eval_split"]
         held = f" on {split}, not the split of the results" if split != self._comparison.scored_split else ""
+        several = any(len(system.runs) > 1 for system in self._comparison.systems)
+        band = ": means over seeds, in a band from lowest to highest" if several else ""
         return [
             Figure(
                 f"Against {what}",
                 curves.plot_systems(self._comparison, self._out / f"curves_{amount}.png", against=amount)[1],
-                f"Training loss and both error rates{held}: means over seeds, in a band from lowest to highest.",
+                f"Training loss and both error rates{held}{band}.",
                 f"Three panels of curves that fall with {what}, one for each system.",
             )
             for amount, what in AMOUNTS.items()
@@ -187,14 +186,19 @@ class _Drawing:
         ]
 
     def _gains(self) -> list[Figure]:
-        """From the first system to the last, as they were given."""
+        """From the first year's system to the last one's; as they were given, where nobody knows their years."""
         systems, names = self._comparison.systems, wordnet.readable(self._comparison.class_names)
         if self._found is None or len(systems) == 1:
             return []
-        first, last = systems[0], systems[-1]
-        gained = gains.gains(first.runs[0].guesses, last.runs[0].guesses, names)
+        steps = classes.steps(self._comparison) or [(systems[0], systems[-1])]
+        first, last = steps[0][0], steps[-1][1]
+        before, after = classes.same_seed(first, last)
+        gained = gains.gains(before.guesses, after.guesses, names)
         drawn = dumbbell.plot_gains(gained, self._out / "gains.png", systems=(first.name, last.name))
-        caption = f"The classes that gained most and least from {first.name} to {last.name}, of its lowest seed each."
+        caption = (
+            f"The classes that gained most and least from {first.name} (seed {before.seed}) to {last.name}"
+            f" (seed {after.seed})."
+        )
         return [Figure(f"From {first.name} to {last.name}", drawn[1], caption, "Pairs of points, one for each class.")]
 
     def _confusions(self) -> list[Figure]:

@@ -128,7 +128,13 @@ class Comparison:
         if len(set(names)) != len(names):
             raise ValueError(f"two systems of one name among {names}")
 
+    @functools.cached_property
+    def same_images(self) -> bool:
+        """Whether all runs were scored on the same images and labels; of a mixed comparison they need not be."""
+        first, *others = [run.guesses for system in self.systems for run in system.runs]
+        return all(np.array_equal(first.id, one.id) and np.array_equal(first.label, one.label) for one in others)
+
     @property
     def images(self) -> int:
-        """How many were scored."""
+        """How many were scored; by the first run, where they are not the same."""
         return len(self.systems[0].runs[0].guesses.id)

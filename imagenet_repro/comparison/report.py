@@ -9,12 +9,13 @@ import dataclasses
 import html
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from imagenet_repro import files
 from imagenet_repro.comparison import classes, leaderboard, sources, story
-from imagenet_repro.comparison.disagreements import Disagreements, Example, Kind, disagreements
+from imagenet_repro.comparison.disagreements import Example, Kind, disagreements
 from imagenet_repro.comparison.records import Comparison, Run, System
 from imagenet_repro.comparison.tables import Table
 from imagenet_repro.errors import UserError
@@ -23,6 +24,8 @@ HERE = Path(__file__).parent
 TITLE = "ImageNet systems under one budget"
 MIXED = "_mixed"  # at the end of the files' names of a mixed comparison
 LONG = 24  # rows, from which a table is folded
+NARROW = 400  # points of width, up to which a picture is narrow
+WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
 MANY = 12  # kinds of disagreement, above which those of pairs are folded together
 
 PARTS = ("curves", "compute", "differences", "classes", "confusions", "history")
@@ -117,17 +120,10 @@ def _save(path: Path, text: str) -> None:
 def _sections(page: Page) -> list[_Section]:
     """All sections in order, those without content with an empty body."""
     comparison = page.comparison
-    found = disagreements(comparison)
     board = [
         leaderboard.leaderboard(comparison, page.groups),
         leaderboard.costs(comparison),
         leaderboard.seeds(comparison),
-    ]
-    of_classes = [
-        classes.hardest(comparison),
-        classes.gains_of_steps(comparison),
-        classes.gains_of_classes(comparison),
-        classes.errors_of_classes(comparison),
     ]
     return [
         _Section("selection", "How settings were chosen", _paragraphs(comparison.selection)),
@@ -136,18 +132,30 @@ def _sections(page: Page) -> list[_Section]:
         _section(page, "curves", "Learning curves"),
         _section(page, "compute", "Error against compute"),
         _section(page, "differences", "Which differences are real"),
-        _section(page, "classes", "Class by class", of_classes),
+        _section(page, "classes", "Class by class", _of_classes(comparison)),
         _section(page, "confusions", "Confusions"),
-        _disagreements(page, found),
+        _disagreements(page),
         _section(page, "history", "The challenge, 2010 to 2017", [story.entries()]),
         _provenance(comparison),
+    ]
+
+
+def _of_classes(comparison: Comparison) -> list[Table | None]:
+    if not comparison.same_images:
+        return []
+    return [
+        classes.hardest(comparison),
+        classes.gains_of_steps(comparison),
+        classes.gains_of_classes(comparison),
+        classes.errors_of_classes(comparison),
     ]
 
 
 def _section(page: Page, anchor: str, title: str, own: Sequence[Table | None] = ()) -> _Section:
     """Figures, then tables: those made here, then those handed in."""
     tables = tuple(_marked(table, page.comparison) for table in (*own, *page.tables.get(anchor, ())) if table)
-    figures = "".join(map(_figure, page.figures.get(anchor, ())))
+    drawn = [_caveat(figure, page.comparison) for figure in page.figures.get(anchor, ())]
+    figures = f'<div class="figures">\n{"".join(map(_figure, drawn))}</div>\n' if drawn else ""
     folded = anchor == "differences"
     shown = "".join(_table(table, folded=folded or len(table.rows) > LONG) for table in tables)
     return _Section(anchor, title, figures + shown, tables)
@@ -161,20 +169,33 @@ def _marked(table: Table, comparison: Comparison) -> Table:
     return dataclasses.replace(table, name=f"{table.name}{MIXED}", caption=caption)
 
 
+def _caveat(figure: Figure, comparison: Comparison) -> Figure:
+    """The figure; of a mixed comparison with a caption that says so."""
+    return dataclasses.replace(
+        figure, caption=f"Mixed, see the warnings. {figure.caption}" if comparison.mixed else figure.caption
+    )
+
+
 def _warnings(comparison: Comparison) -> str:
     mixed = _list("These runs differ in what should be equal; every table is marked.", comparison.mixed)
+    if not comparison.same_images:
+        mixed += _paragraphs("Nothing here compares systems image by image or class by class: their images differ.")
     failed = [f"{one.name}, seed {one.seed}: {one.why}" for one in comparison.failures]
     return mixed + _list("Planned runs that have no result and stand in no table:", failed)
 
 
-def _disagreements(page: Page, found: Disagreements) -> _Section:
+def _disagreements(page: Page) -> _Section:
+    title = "Images that tell systems apart"
+    if not page.comparison.same_images:
+        return _Section("disagreements", title, "")
+    found = disagreements(page.comparison)
     tables = [_marked(table, page.comparison) for table in (found.counts, found.examples) if table]
     pictures = page.thumbnails(found.ids) if page.thumbnails and found.ids else {}
     shown = "".join(_table(table, folded=table.name.startswith("disagreement_examples")) for table in tables)
     pairs = [kind for kind in itertools.chain.from_iterable(found.pairs) if kind.count]
     others = [kind for kind in (found.nobody, *found.alone) if kind.count]
     gallery = _gallery(others, pictures) + _folded_gallery(pairs, pictures)
-    return _Section("disagreements", "Images that tell systems apart", gallery + shown, tuple(tables))
+    return _Section("disagreements", title, gallery + shown, tuple(tables))
 
 
 def _provenance(comparison: Comparison) -> _Section:
@@ -208,10 +229,16 @@ def _figure(figure: Figure) -> str:
         raise UserError(f"the figure {figure.svg} cannot be read: {error.strerror or error}") from error
     title, caption, alt = (html.escape(text) for text in (figure.title, figure.caption, figure.alt))
     return (
-        f'<figure>\n<div class="scroll card" tabindex="0" role="region" aria-label="{title}">'
+        f'<figure{_narrow(content)}>\n<div class="scroll card" tabindex="0" role="region" aria-label="{title}">'
         f'<img src="{_data_uri("image/svg+xml", content)}" alt="{alt}"></div>\n'
         f"<figcaption><strong>{title}.</strong> {caption}</figcaption>\n</figure>\n"
     )
+
+
+def _narrow(svg: bytes) -> str:
+    """A class for a picture that stands beside another, and that a phone shows whole."""
+    width = WIDTH.search(svg)
+    return ' class="narrow"' if width and float(width[1]) <= NARROW else ""
 
 
 def _table(table: Table, *, folded: bool) -> str:
@@ -322,6 +349,8 @@ def _setting(comparison: Comparison) -> str:
     """What was compared, in a line."""
     systems, runs = len(comparison.systems), sum(len(system.runs) for system in comparison.systems)
     counted = f"{systems} system{'s' * (systems > 1)}, {runs} run{'s' * (runs > 1)}"
+    if comparison.mixed:
+        return f"{counted} that differ in what should be equal; the warnings say in what"
     return (
         f"{counted}, {comparison.budget} each, trained on {comparison.data} {comparison.train_split}, scored on"
         f" the {comparison.images:,} images of {comparison.scored_split}"

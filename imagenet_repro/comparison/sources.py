@@ -34,7 +34,7 @@ def facts(run: Run) -> dict[str, str]:
         "processes": _text(source.get("processes")),
         "cores": _text(source.get("cores")),
         "data": _text(data.get("name")),
-        "splits": f"{_text(data.get('train_split'))}, scored on {_text(data.get('eval_split'))}",
+        "splits": _splits(data),
         "budget": _text(run.result.get("budget")),
         "steps": _amount(spent.get("steps")),
         "images": _amount(spent.get("images")),
@@ -46,6 +46,13 @@ def facts(run: Run) -> dict[str, str]:
         "wrong by five guesses": f"{run.rates.top5_wrong:,}",
         "predictions": _text(run.result.get("predictions")),
     }
+
+
+def _splits(data: dict[str, Any]) -> str:
+    trained, watched, scored = (_text(data.get(key)) for key in ("train_split", "eval_split", "test_split"))
+    if scored in (MISSING, watched):
+        return f"{trained}, scored on {watched}"
+    return f"{trained}, evaluated on {watched}, scored on {scored}"
 
 
 def _text(value: Any) -> str:

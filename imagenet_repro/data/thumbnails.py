@@ -8,13 +8,14 @@ from jaxtyping import UInt8
 
 from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.data.sources import Record, Split
+from imagenet_repro.errors import UserError
 
 SIDE = 128  # pixels of the shorter side at most
 QUALITY = 80  # of JPEG
 
 
 def of_images(split: Split, ids: Sequence[str]) -> dict[str, bytes]:
-    """JPEGs by id, the shorter side 128 pixels at most; what cannot be decoded, or is not there, is left out.
+    """JPEGs by id, the shorter side 128 pixels at most; what cannot be read or decoded, or is not there, is left out.
 
     Reads the split from its beginning until all are found, since ids are in the records.
     """
@@ -23,12 +24,19 @@ def of_images(split: Split, ids: Sequence[str]) -> dict[str, bytes]:
 
 def _found(split: Split, wanted: set[str]) -> Iterator[Record]:
     for number in range(len(split.records) if wanted else 0):
-        record = split.records[number]
-        if record.id in wanted:
+        record = _read(split, number)
+        if record is not None and record.id in wanted:
             wanted.remove(record.id)
             yield record
         if not wanted:
             return
+
+
+def _read(split: Split, number: int) -> Record | None:
+    try:
+        return split.records[number]
+    except UserError:  # a damaged file: the page is about the predictions, and those are there
+        return None
 
 
 def _small(record: Record) -> bytes | None:

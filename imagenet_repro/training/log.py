@@ -19,14 +19,14 @@ SECONDS_BETWEEN_LINES = 10.0  # where the output is a file and not a terminal
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
+    """The rows of a `metrics.jsonl`; a last line that a kill cut short, or a damaged one, is left out."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:
             continue
-    return rows
+    return [row for row in rows if isinstance(row, dict)]
 
 
 class Screen:

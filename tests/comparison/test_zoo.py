@@ -7,7 +7,7 @@ import pytest
 
 from imagenet_repro import commands, models
 from imagenet_repro.comparison import story, zoo
-from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.errors import UserError
 
 
 def result(system, top1, top5=0.1, *, name="imagenet2012", split="validation", images=50_000):
@@ -80,17 +80,9 @@ def test_ours_stands_with_the_entries_of_systems_of_features_too(tmp_path, capsy
 @pytest.mark.parametrize("value", [[], {}, {"system": 3}, result("resnet18", 0.3) | {"rates": {}}])
 def test_a_result_that_no_run_wrote_is_named(value, tmp_path):
     run = save(tmp_path / "run", value)
-    for command in (lambda: commands.show_models("", [run]), lambda: commands.compare([run], tmp_path)):
+    for command in (lambda: commands.show_models("", [run]), lambda: commands.compare([run], str(tmp_path))):
         with pytest.raises(UserError, match=r"run/result\.json is not what train writes: '[a-z.0-9_]+' is"):
             command()
-
-
-def test_compare_says_where_it_cannot_write(tmp_path):
-    run = save(tmp_path / "run", result("resnet18", 0.3))
-    (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(SaveError, match=rf"could not be written to {out}: .*a directory that can be written"):
-            commands.compare([run], out)
 
 
 def test_the_story_is_in_the_order_of_the_years_with_entries_before_networks(capsys):

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from imagenet_repro.config import Data
-from imagenet_repro.data.sources import open_split
+from imagenet_repro.data.sources import open_split, open_splits, overlap
 from imagenet_repro.errors import UserError
 
 COUNTS = {"train": 23, "validation": 7}
@@ -124,6 +124,39 @@ def test_parts_of_a_split_are_disjoint_and_whole(data_dir):
     assert not parts[0] & parts[1]
     assert parts[0] | parts[1] == {r.id for r in opened(data_dir, "named_photos", "train").records}
     assert opened(data_dir, "named_photos", "train+validation").num_examples == 30
+
+
+SPLITS = ("train", "train[:60%]", "train[60%:]", "train[13:14]", "train[-9:]", "validation", "validation[3:]",
+          "train+validation", "train[:2]+validation[:3]", "train[:5]+train[20:]")  # fmt: skip
+
+
+@pytest.mark.parametrize("one", SPLITS)
+def test_splits_overlap_if_and_only_if_they_share_an_id(data_dir, one):
+    data = Data(name="named_photos", data_dir=str(data_dir))
+    ids = {split: {record.id for record in open_split(data, split).records} for split in SPLITS}
+    for other in SPLITS:
+        assert overlap(data, one, other) == bool(ids[one] & ids[other]), other
+
+
+def test_what_cannot_be_opened_cannot_overlap(data_dir):
+    data = Data(name="named_photos", data_dir=str(data_dir))
+    for pair in (("train", "test"), ("train[:0%]", "train")):
+        with pytest.raises(UserError, match=r"split '.*' of data set"):
+            overlap(data, *pair)
+
+
+@pytest.mark.parametrize(("test_split", "scored"), [("", "validation[:3]"), ("validation[3:]", "validation[3:]")])
+def test_the_scored_split_is_the_test_split_where_there_is_one(data_dir, test_split, scored):
+    names = {"train_split": "train[:9]", "eval_split": "validation[:3]", "test_split": test_split}
+    found = open_splits(Data(name="named_photos", data_dir=str(data_dir), **names))
+    assert [one.split for one in (found.train, found.evaluated, found.scored)] == [
+        "train[:9]", "validation[:3]", scored,
+    ]  # fmt: skip
+
+
+def test_a_test_split_that_is_not_there_is_refused_before_training(data_dir):
+    with pytest.raises(UserError, match="split 'test' of data set 'named_photos'"):
+        open_splits(Data(name="named_photos", data_dir=str(data_dir), test_split="test"))
 
 
 def test_a_split_travels_to_other_processes_in_few_bytes(data_dir):

@@ -209,3 +209,60 @@ def test_a_file_without_images_is_refused(tmp_path):
     np.savez(tmp_path / "p.npz", **{k: getattr(empty, k) for k in ("id", "label", "top5", "logits")}, provenance="{}")
     with pytest.raises(UserError, match="holds no image"):
         module.load(tmp_path / "p.npz")
+
+
+def test_guesses_are_the_files_without_the_scores_by_rising_id(tmp_path):
+    whole = make()
+    order = np.random.default_rng(0).permutation(20)
+    module.save(tmp_path / "p.npz", part(whole, order))
+    found = module.load_guesses(tmp_path / "p.npz")
+    assert set(found) == {"id", "label", "top5"}
+    for key, array in found.items():
+        np.testing.assert_array_equal(array, getattr(whole, key))  # whose ids happen to be sorted
+        assert array.dtype == getattr(whole, key).dtype
+
+
+def test_guesses_are_read_without_decoding_the_scores(tmp_path):
+    path = tmp_path / "p.npz"
+    module.save(path, make())
+    content = bytearray(path.read_bytes())
+    content[content.index(make().logits.tobytes())] ^= 1
+    path.write_bytes(content)
+    np.testing.assert_array_equal(module.load_guesses(path)["top5"], make().top5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": np.zeros(19, np.int32)}, "different numbers of images"),
+        ({"label": np.zeros(20, np.float32)}, "'label' is float32"),
+        ({"label": np.full(20, -1, np.int32)}, "there are images without labels"),
+        ({"label": np.array([0] * 19 + [-1], np.int32)}, "there are images without labels"),
+        ({"top5": np.zeros(20, np.int32)}, "'top5' is int32 of shape"),
+        ({"id": np.arange(20)}, "'id' is int64"),
+        ({"id": np.array(["same"] * 20)}, "more than once: same"),
+        ({"id": np.array([], str), "label": np.zeros(0, int), "top5": np.zeros((0, 5), int)}, "holds no image"),
+    ],
+)
+def test_guesses_of_a_wrong_form_are_named(tmp_path, change, message):
+    members = {name: getattr(make(), name) for name in ("id", "label", "top5", "logits")}
+    np.savez(tmp_path / "p.npz", **(members | change))
+    with pytest.raises(UserError, match=message):
+        module.load_guesses(tmp_path / "p.npz")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_guesses_of_a_truncated_file_are_refused(tmp_path, share):
+    path = tmp_path / "p.npz"
+    module.save(path, make())
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError, match=r"p\.npz is truncated, damaged or not"):
+        module.load_guesses(path)
+
+
+def test_guesses_of_no_file(tmp_path):
+    with pytest.raises(UserError, match="there is no file"):
+        module.load_guesses(tmp_path / "absent.npz")
+    np.savez(tmp_path / "other.npz", id=np.array(["a"]))
+    with pytest.raises(UserError, match="lacks label, top5"):
+        module.load_guesses(tmp_path / "other.npz")

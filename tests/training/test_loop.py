@@ -107,6 +107,19 @@ def test_operations_in_the_log_are_those_of_the_stages(whole):
     ]
 
 
+def test_every_save_has_a_row_with_the_seconds_that_it_took(whole):
+    found = rows(whole[0], "save")
+    assert [row["step"] for row in found] == [2, 3, 4, 6, 8, 9, 10, 12]
+    assert all(row["saving_seconds"] > 0 for row in found)
+
+
+def test_waiting_for_batches_is_counted_within_the_seconds_of_training(whole):
+    found = rows(whole[0], "train")
+    waited = [row["waiting_seconds"] for row in found]  # of a few later steps too: rows lag behind
+    assert min(waited) >= 0
+    assert 0 < sum(waited) < found[-1]["seconds"]
+
+
 @pytest.mark.parametrize("stop_at", [4, 6, 7, 12])
 def test_a_stop_changes_nothing_not_even_where_an_evaluation_was_due(whole, tmp_path, stop_at):
     outcome, before = go(tmp_path, stop_at)

@@ -1,0 +1,65 @@
+import cv2
+import numpy as np
+import pytest
+
+from imagenet_repro.data import thumbnails
+from imagenet_repro.data.sources import Record, Split
+from imagenet_repro.errors import UserError
+
+
+def encoded(height, width, kind=".png"):
+    """A ramp from left to right in red, from top to bottom in blue."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 2] = np.linspace(0, 255, width)[None]  # BGR
+    pixels[..., 0] = np.linspace(0, 255, height)[:, None]
+    return cv2.imencode(kind, pixels)[1].tobytes()
+
+
+class Records(list):
+    """Counts what is read; None stands for a record that cannot be."""
+
+    read = 0
+
+    def __getitem__(self, index):
+        self.read += 1
+        if super().__getitem__(index) is None:
+            raise UserError("record cannot be read")
+        return super().__getitem__(index)
+
+
+def split(records):
+    return Split("made_up", "validation", "1.0.0", ("a",), len(records), Records(records))
+
+
+def decoded(content):
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((300, 500), (128, 213)), ((512, 256), (256, 128)), ((64, 64), (64, 64)), ((1, 1), (1, 1)), ((2, 900), (2, 900))],
+)
+def test_the_shorter_side_shrinks_to_128_and_never_grows(size, expected):
+    (content,) = thumbnails.of_images(split([Record(encoded(*size), 0, "a")]), ["a"]).values()
+    assert content[:2] == b"\xff\xd8"  # JPEG
+    assert decoded(content).shape == (*expected, 3)
+
+
+def test_colours_and_places_are_kept():
+    (content,) = thumbnails.of_images(split([Record(encoded(400, 400), 0, "a")]), ["a"]).values()
+    corners = decoded(content)[[5, 5, -5, -5], [5, -5, 5, -5]]
+    np.testing.assert_allclose(corners, [[10, 0, 10], [245, 0, 10], [10, 0, 245], [245, 0, 245]], atol=12)
+
+
+def test_only_what_is_asked_for_is_read_and_reading_ends_with_the_last():
+    photos = split([Record(encoded(9, 9), 0, f"id{i}") for i in range(10)])
+    found = thumbnails.of_images(photos, ["id6", "id2", "id2"])
+    assert set(found) == {"id2", "id6"}
+    assert photos.records.read == 7
+    assert thumbnails.of_images(photos, []) == {}
+    assert photos.records.read == 7
+
+
+def test_what_cannot_be_read_or_decoded_or_is_not_there_is_left_out():
+    photos = split([None, Record(b"no image", 0, "broken"), Record(encoded(9, 9), 0, "whole"), None])
+    assert set(thumbnails.of_images(photos, ["whole", "broken", "absent"])) == {"whole"}
