@@ -80,7 +80,7 @@ def test_it_is_evaluated_and_compared_as_a_network_is(whole_run, data_dir, tmp_p
     assert "lenet5" in out
     assert (tmp_path / "compared/figures/gains.png").stat().st_size > 10_000
     assert "ifs_003" in (tmp_path / "compared/tables/classes.md").read_text()
-    runs.run("evaluate", f"--workdir={workdir}", "--checkpoint=10")  # beside the predictions of the run's end
+    runs.run("evaluate", f"--workdir={workdir}", "--checkpoint=19")  # beside the predictions of the run's end
     with np.load(workdir / result["predictions"]) as kept:
         assert int(np.sum(kept["top5"][:, 0] != kept["label"])) == result["rates"]["top1_wrong"]
     assert len(list((workdir / "predictions").iterdir())) == 2

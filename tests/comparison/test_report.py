@@ -201,6 +201,9 @@ def test_warnings_name_what_differs_and_what_failed(full, tmp_path):
 
 def test_verdict_and_setting_stand_first(full, tmp_path):
     text = written(full, tmp_path).text
+    assert text.index("zfnet errs least.") < text.index("3 systems, 6 runs that differ in what should be equal")
+    alike = dataclasses.replace(full, comparison=dataclasses.replace(full.comparison, mixed=()))
+    text = written(alike, tmp_path).text
     assert text.index("zfnet errs least.") < text.index("3 systems, 6 runs, 5ep each, trained on made/up train")
 
 
