@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from imagenet_repro.workdir import CONFIG, FREE_KEYS, read_json, require, write_
 SWEEP = "sweep.json"
 TRIALS = "trials.db"
 WORKERS = "workers"  # locks, logs and jobs
+LOOKS = 5  # tries to get a lock that others may hold for a moment, while they look whether it is free
 
 
 class SweepPlace:
@@ -113,15 +115,16 @@ class SweepPlace:
 
     def busy(self, number: int) -> bool:
         """Whether a worker of this machine has that place."""
-        with self.slot(number) as free:
-            return not free
+        with _open(self._lock(f"slot-{number}")) as file:
+            return not _got(file, fcntl.LOCK_SH, tries=1)
+
+    def _lock(self, name: str) -> Path:
+        return self.workers / f"{name}.lock"
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[bool]:
-        with _open(self.workers / f"{name}.lock") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+        with _open(self._lock(name)) as file:
+            if not _got(file, fcntl.LOCK_EX, tries=LOOKS):
                 yield False
                 return
             file.truncate(0)
@@ -131,10 +134,20 @@ class SweepPlace:
             file.truncate(0)
 
 
+def _got(file: TextIO, kind: int, tries: int) -> bool:
+    """Whether this process got the lock of a file."""
+    for number in range(tries):
+        time.sleep(0.1 * bool(number))
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            return True
+    return False
+
+
 def _open(path: Path) -> TextIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a")
+        return path.open("a+")  # to be read too, or NFS refuses a shared lock
     except OSError as error:
         raise SaveError(f"{path} cannot be written: {error.strerror}") from error
 

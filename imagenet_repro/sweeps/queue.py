@@ -30,6 +30,10 @@ SQLITE_PATIENCE = 60  # seconds that a process waits for another one's write
 LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 
+class UnreachableError(UserError):
+    """The storage does not answer: a server is being started again, a network is down."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """A planned training and the last that is known of it.
@@ -169,8 +173,7 @@ class Queue:
 
     def fail(self, claim: Claim, why: str) -> None:
         """Gives a training up, until the sweep is started again."""
-        with reached(self.url):
-            self.storage.set_trial_user_attr(claim.trial_id, "why", why)
+        self._note(claim, "why", why)
         self._end(claim, TrialState.FAIL)
 
     def put_back(self, claim: Claim) -> None:
@@ -181,11 +184,15 @@ class Queue:
         """As `put_back`, but not for ever: what has crashed CRASHES times is given up."""
         with reached(self.url):
             crashes = 1 + self.storage.get_trial(claim.trial_id).user_attrs.get("crashes", 0)
-            self.storage.set_trial_user_attr(claim.trial_id, "crashes", crashes)
+        self._note(claim, "crashes", crashes)
         if crashes < CRASHES:
             self.put_back(claim)
         else:
             self.fail(claim, f"{crashes} times, the last time {why}")
+
+    def _note(self, claim: Claim, key: str, value: Any) -> None:
+        with reached(self.url), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self.storage.set_trial_user_attr(claim.trial_id, key, value)
 
     def _end(self, claim: Claim, state: TrialState, values: list[float] | None = None) -> None:
         with reached(self.url), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
@@ -213,7 +220,11 @@ class Queue:
         """What is known of every planned training, in the order of the plan."""
         with reached(self.url):
             attempts = self._attempts()
-        return [self._entry(planned, attempts.get(name, [])) for name, planned in self.planned.items()]
+        found = [self._entry(planned, attempts.get(name, [])) for name, planned in self.planned.items()]
+        failed = {
+            one.planned.system: one.planned.name for one in found if one.planned.search and one.state == "failed"
+        }
+        return [_held_up(one, failed) for one in found]
 
     def _entry(self, planned: Planned, trials: list[FrozenTrial]) -> Entry:
         if not trials:
@@ -240,6 +251,15 @@ class Queue:
 
     def _last(self) -> dict[str, FrozenTrial]:
         return {name: _newest(trials) for name, trials in self._attempts().items()}
+
+
+def _held_up(entry: Entry, failed: Mapping[str, str]) -> Entry:
+    """A run that waits for a search of which a trial, here by system, has failed: it will not begin."""
+    if entry.planned.search or entry.state != "waiting" or entry.planned.system not in failed:
+        return entry
+    return dataclasses.replace(
+        entry, state="failed", why=f"its search is not complete, {failed[entry.planned.system]} failed"
+    )
 
 
 def _newest(trials: Iterable[FrozenTrial]) -> FrozenTrial:
@@ -295,7 +315,8 @@ def reached(url: str) -> Iterator[None]:
 
     Raises:
       SaveError: the disk of the storage is full.
-      UserError: it cannot be reached, there is no driver for it, or the URL is none.
+      UnreachableError: it cannot be reached.
+      UserError: there is no driver for it, or the URL is none.
     """
     try:
         yield
@@ -305,10 +326,10 @@ def reached(url: str) -> Iterator[None]:
         shown = masked(url)
         if "full" in reason:
             raise SaveError(f"--storage={shown}: {reason}; make room, the same command goes on") from error
-        hint = "`pip install psycopg[binary]` has PostgreSQL's driver" if isinstance(cause, ImportError) else (
-            "is the server there? the same command goes on, nothing is lost"
-        )  # fmt: skip
-        raise UserError(f"--storage={shown} cannot be reached: {reason}; {hint}") from error
+        said = f"--storage={shown} cannot be reached: {reason}"
+        if isinstance(cause, ImportError):
+            raise UserError(f"{said}; `pip install psycopg[binary]` has PostgreSQL's driver") from error
+        raise UnreachableError(f"{said}; is the server there? the same command goes on, nothing is lost") from error
 
 
 def masked(url: str) -> str:

@@ -1,0 +1,82 @@
+"""Sweeps on this machine that are killed and stopped at random moments, and end as if nothing had been."""
+
+import random
+import signal
+import time
+
+import pytest
+
+from tests import runs
+from tests.sweeps import whole
+
+pytestmark = pytest.mark.slow
+
+WORKERS = "--workers=2"
+
+
+@pytest.fixture(scope="module")
+def file(fractal, tmp_path_factory):
+    return whole.write(tmp_path_factory.mktemp("sweep"), fractal, seeds=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(file, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    runs.run(*whole.arguments(file, workdir))
+    return workdir
+
+
+def a_worker(process, workdir):
+    assert whole.kill_workers(workdir, most=1) <= 1
+
+
+def the_parent(process, workdir):
+    process.kill()
+
+
+def all_of_them(process, workdir):
+    process.kill()
+    whole.kill_workers(workdir)
+
+
+def ctrl_c(process, workdir):
+    process.send_signal(signal.SIGINT)
+
+
+def sigterm(process, workdir):
+    process.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("disturb", [a_worker, the_parent, all_of_them, ctrl_c, sigterm])
+def test_the_same_command_ends_with_the_bits_of_an_undisturbed_sweep(disturb, seed, file, undisturbed, tmp_path):
+    moments = random.Random(f"{disturb.__name__} {seed}")
+    for _ in range(2):
+        known = len(whole.results(tmp_path))
+        process = runs.start(*whole.arguments(file, tmp_path, WORKERS))
+        whole.wait_until(lambda: whole.under_way(tmp_path) or process.poll() is not None)  # noqa: B023
+        time.sleep(moments.uniform(0, 3))
+        before = whole.results(tmp_path)
+        assert len(before) >= known
+        disturb(process, tmp_path)
+        out, err = process.communicate(timeout=400)
+        if disturb in (ctrl_c, sigterm) and "trainings complete" in out:
+            assert process.returncode in (0, 75), out + err
+        assert "Traceback" not in err
+    runs.run(*whole.arguments(file, tmp_path, WORKERS))
+    assert whole.results(tmp_path).items() >= before.items()
+    whole.assert_complete(tmp_path, trainings=4)
+    whole.assert_same(tmp_path, undisturbed)
+    assert (tmp_path / "report.html").exists()
+
+
+def test_ctrl_c_while_workers_start_leaves_nobody_behind(file, tmp_path):
+    process = runs.start(*whole.arguments(file, tmp_path, WORKERS))
+    whole.wait_until(lambda: list(tmp_path.glob("workers/slot-*/*_submitted.pkl")))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 75, out + err
+    assert "SIGINT: the workers save and end" in out
+    time.sleep(5)
+    assert whole.kill_workers(tmp_path) == 0
+    assert whole.results(tmp_path) == {}
