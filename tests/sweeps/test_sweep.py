@@ -18,7 +18,7 @@ def test_a_sweep_whose_worker_is_killed_goes_on_from_the_checkpoint_to_the_page(
     process = runs.start(*whole.arguments(file, workdir))
     (disturbed,) = whole.wait_until(lambda: whole.under_way(workdir))
     assert whole.kill_workers(workdir) == 1
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=whole.SECONDS)
     assert process.returncode == 0, out + err
     assert "Traceback" not in err
     assert "2 of 2 trainings complete" in out
