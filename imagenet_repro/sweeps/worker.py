@@ -156,7 +156,7 @@ class Worker:
             self._finish(queue, claim, run)
         elif code == EXIT_DIVERGED and claim.planned.search:
             queue.finish(claim, DIVERGED if queue.sweep.search.metric != "cross_entropy" else float("inf"))
-        elif code in (EXIT_STOPPED, EXIT_SAVE_FAILED) or (code < 0 and self._stopping):
+        elif code in (EXIT_STOPPED, EXIT_SAVE_FAILED) or self._stopping:  # some fail as their readers are ended too
             queue.put_back(claim)
         elif code < 0:
             name = signal.Signals(-code).name

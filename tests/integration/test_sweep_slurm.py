@@ -43,16 +43,16 @@ def assert_ends_like(undisturbed, process, workdir):
     assert "6 of 6 trainings complete" in out
     whole.assert_complete(workdir, trainings=6)
     whole.assert_same(workdir, undisturbed)
+    assert whole.resumed(workdir) <= whole.stopped(workdir)  # each went on from where it was stopped, and lost nothing
 
 
 def test_a_cancelled_array_and_a_killed_parent_change_no_bit(arguments, undisturbed, tmp_path):
     arguments = [*arguments, "--workers=2"]
     process = runs.start(*arguments)
-    whole.wait_until(lambda: len(whole.under_way(tmp_path)) == 2)
-    process.kill()
-    process.communicate()
-    begun = jobs(tmp_path)
-    assert len(begun) == queued() == 2
+    begun = whole.wait_until(lambda: jobs(tmp_path))
+    whole.wait_until(lambda: whole.under_way(tmp_path))
+    whole.kill(process)
+    assert len(begun) == 2
 
     process = runs.start(*arguments)  # finds the jobs of the one that was killed
     whole.wait_until(lambda: whole.results(tmp_path))
@@ -85,8 +85,7 @@ def test_a_job_that_is_requeued_and_pre_empted_goes_on_by_itself(arguments, undi
     done = len(whole.results(tmp_path))
     whole.wait_until(lambda: len(whole.results(tmp_path)) > done)
 
-    process.kill()  # nobody but SLURM is left to start the job again
-    process.communicate()
+    whole.kill(process)  # nobody but SLURM is left to start the job again
     whole.wait_until(lambda: whole.under_way(tmp_path))
     urgent = submitit.AutoExecutor(tmp_path / "urgent", cluster="slurm")
     urgent.update_parameters(slurm_partition="urgent", timeout_min=5, cpus_per_task=2)

@@ -1,5 +1,6 @@
 """Whole sweeps through `main.py`, what a test does to them, and what must be true at their end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -70,6 +71,19 @@ def results(workdir):
     return {str(path.parent.relative_to(workdir)): path.stat().st_mtime_ns for path in found}
 
 
+def kill(process):
+    """Ends a sweep by SIGKILL; its workers live on, and keep its pipes open. Returns what it had said."""
+    process.kill()
+    process.wait()
+    said = b""
+    for pipe in (process.stdout, process.stderr):
+        os.set_blocking(pipe.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            said += os.read(pipe.fileno(), 1 << 20)
+        pipe.close()
+    return said.decode()
+
+
 def kill_workers(workdir, most=1000):
     """Ends so many workers by SIGKILL, and says how many there were."""
     pids = SweepPlace(workdir).worker_pids()[:most]
@@ -80,8 +94,17 @@ def kill_workers(workdir, most=1000):
 
 def resumed(workdir):
     """Names of trainings that went on from a checkpoint."""
+    return _that_said("resumed at step", workdir)
+
+
+def stopped(workdir):
+    """Names of trainings that a signal had save and end."""
+    return _that_said("stopped by SIGTERM at step", workdir)
+
+
+def _that_said(words, workdir):
     logs = Path(workdir).glob("runs/*/*/output.log")
-    return {str(path.parent.relative_to(workdir)) for path in logs if "resumed at step" in path.read_text()}
+    return {str(path.parent.relative_to(workdir)) for path in logs if words in path.read_text()}
 
 
 def assert_complete(workdir, trainings, storage=""):
