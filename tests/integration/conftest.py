@@ -1,7 +1,7 @@
 """Real servers for tests: each is started by its script when a test first asks for it, and stopped at the end."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,3 +60,10 @@ def undisturbed(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     workdir = tmp_path_factory.mktemp("undisturbed")
     runs.run(*whole.arguments(sweep_file, workdir), seconds=whole.SECONDS)
     return workdir
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable]:
+    """Starts sweeps in `tmp_path`, of which nothing outlives the test."""
+    with whole.sweeping(tmp_path) as function:
+        yield function

@@ -11,10 +11,10 @@ from tests.sweeps import whole
 pytestmark = pytest.mark.integration
 
 
-def test_killed_workers_server_and_parent_change_no_bit(postgresql, sweep_file, undisturbed, tmp_path):
+def test_killed_workers_server_and_parent_change_no_bit(postgresql, sweep_file, undisturbed, start, tmp_path):
     url = postgresql.start()
     arguments = whole.arguments(sweep_file, tmp_path, "--workers=4", f"--storage={url}")
-    process = runs.start(*arguments)
+    process = start(*arguments)
     first = whole.wait_until(lambda: (found := whole.under_way(tmp_path)) and len(found) >= 2 and found)
     assert whole.kill_workers(tmp_path, most=2) == 2
     whole.wait_until(lambda: len(whole.under_way(tmp_path)) >= 2)

@@ -8,7 +8,6 @@ import subprocess
 import pytest
 import submitit
 
-from tests import runs
 from tests.integration import cluster
 from tests.sweeps import whole
 
@@ -46,15 +45,15 @@ def assert_ends_like(undisturbed, process, workdir):
     assert whole.resumed(workdir) <= whole.stopped(workdir)  # each went on from where it was stopped, and lost nothing
 
 
-def test_a_cancelled_array_and_a_killed_parent_change_no_bit(arguments, undisturbed, tmp_path):
+def test_a_cancelled_array_and_a_killed_parent_change_no_bit(arguments, undisturbed, start, tmp_path):
     arguments = [*arguments, "--workers=2"]
-    process = runs.start(*arguments)
+    process = start(*arguments)
     begun = whole.wait_until(lambda: jobs(tmp_path))
     whole.wait_until(lambda: whole.under_way(tmp_path))
     whole.kill(process)
     assert len(begun) == 2
 
-    process = runs.start(*arguments)  # finds the jobs of the one that was killed
+    process = start(*arguments)  # finds the jobs of the one that was killed
     whole.wait_until(lambda: whole.results(tmp_path))
     assert jobs(tmp_path) == begun
     assert queued() <= 2
@@ -68,14 +67,14 @@ def test_a_cancelled_array_and_a_killed_parent_change_no_bit(arguments, undistur
     whole.wait_until(lambda: queued() == 0)
 
     written = whole.results(tmp_path)
-    assert_ends_like(undisturbed, runs.start(*arguments), tmp_path)
+    assert_ends_like(undisturbed, start(*arguments), tmp_path)
     assert whole.results(tmp_path).items() >= written.items()
     assert whole.resumed(tmp_path) <= first
     assert jobs(tmp_path) != begun
 
 
-def test_a_job_that_is_requeued_and_pre_empted_goes_on_by_itself(arguments, undisturbed, tmp_path):
-    process = runs.start(*arguments, "--workers=1")
+def test_a_job_that_is_requeued_and_pre_empted_goes_on_by_itself(arguments, undisturbed, start, tmp_path):
+    process = start(*arguments, "--workers=1")
     begun = whole.wait_until(lambda: jobs(tmp_path))
     whole.wait_until(lambda: whole.under_way(tmp_path))
     cluster.requeue(begun["0"])
@@ -94,5 +93,5 @@ def test_a_job_that_is_requeued_and_pre_empted_goes_on_by_itself(arguments, undi
     assert other.result()
     whole.wait_until(lambda: len(whole.resumed(tmp_path)) == 2)
 
-    assert_ends_like(undisturbed, runs.start(*arguments, "--workers=1"), tmp_path)
+    assert_ends_like(undisturbed, start(*arguments, "--workers=1"), tmp_path)
     assert jobs(tmp_path) == begun

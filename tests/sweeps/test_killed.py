@@ -21,6 +21,12 @@ def file(fractal, tmp_path_factory):
     return whole.write(tmp_path_factory.mktemp("sweep"), fractal, seeds=(0, 1))
 
 
+@pytest.fixture
+def begin(file, start, tmp_path):
+    """Starts the sweep, or goes on with it."""
+    return lambda: start(*whole.arguments(file, tmp_path, WORKERS))
+
+
 @pytest.fixture(scope="module")
 def undisturbed(file, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
@@ -65,24 +71,24 @@ def assert_ends(process, disturb):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("disturb", [a_worker, a_machine_that_is_taken_away, the_parent, all_of_them, ctrl_c, sigterm])
-def test_the_same_command_ends_with_the_bits_of_an_undisturbed_sweep(disturb, seed, file, undisturbed, tmp_path):
+def test_the_same_command_ends_with_the_bits_of_an_undisturbed_sweep(disturb, seed, begin, undisturbed, tmp_path):
     moments = random.Random(f"{disturb.__name__} {seed}")
     for _ in range(2):
-        process = runs.start(*whole.arguments(file, tmp_path, WORKERS))
+        process = begin()
         whole.wait_until(lambda: whole.under_way(tmp_path) or process.poll() is not None)  # noqa: B023
         time.sleep(moments.uniform(0, 3))
         before = whole.results(tmp_path)
         disturb(process, tmp_path)
         assert_ends(process, disturb)
-    runs.run(*whole.arguments(file, tmp_path, WORKERS), seconds=whole.SECONDS)
+    assert_ends(begin(), a_worker)
     assert whole.results(tmp_path).items() >= before.items()
     whole.assert_complete(tmp_path, trainings=4)
     whole.assert_same(tmp_path, undisturbed)
     assert (tmp_path / "report.html").exists()
 
 
-def test_ctrl_c_while_workers_start_leaves_nobody_behind(file, tmp_path):
-    process = runs.start(*whole.arguments(file, tmp_path, WORKERS))
+def test_ctrl_c_while_workers_start_leaves_nobody_behind(begin, tmp_path):
+    process = begin()
     whole.wait_until(lambda: list(tmp_path.glob("workers/slot-*/*_submitted.pkl")))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=200)

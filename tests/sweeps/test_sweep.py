@@ -12,21 +12,24 @@ from tests import runs
 from tests.sweeps import made, whole
 
 
-def test_a_sweep_whose_worker_is_killed_goes_on_from_the_checkpoint_to_the_page(fractal, tmp_path):
-    file = whole.write(tmp_path, fractal, seeds=(3,))
-    workdir = tmp_path / "sweep"
-    process = runs.start(*whole.arguments(file, workdir))
-    (disturbed,) = whole.wait_until(lambda: whole.under_way(workdir))
-    assert whole.kill_workers(workdir) == 1
+@pytest.fixture
+def file(fractal, tmp_path_factory):
+    return whole.write(tmp_path_factory.mktemp("sweep"), fractal, seeds=(3,))
+
+
+def test_a_sweep_whose_worker_is_killed_goes_on_from_the_checkpoint_to_the_page(file, start, tmp_path):
+    process = start(*whole.arguments(file, tmp_path))
+    (disturbed,) = whole.wait_until(lambda: whole.under_way(tmp_path))
+    assert whole.kill_workers(tmp_path) == 1
     out, err = process.communicate(timeout=whole.SECONDS)
     assert process.returncode == 0, out + err
     assert "Traceback" not in err
     assert "2 of 2 trainings complete" in out
-    assert whole.resumed(workdir) == {str(disturbed.relative_to(workdir))}
-    whole.assert_complete(workdir, trainings=2)
-    page = (workdir / "report.html").read_text()
+    assert whole.resumed(tmp_path) == {str(disturbed.relative_to(tmp_path))}
+    whole.assert_complete(tmp_path, trainings=2)
+    page = (tmp_path / "report.html").read_text()
     assert "lenet5" in page
-    assert all(name in page for name in whole.results(workdir))
+    assert all(name in page for name in whole.results(tmp_path))
 
 
 @pytest.fixture

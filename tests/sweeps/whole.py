@@ -45,6 +45,24 @@ def arguments(file, workdir, *more):
     return ["sweep", f"--config={file}", f"--workdir={workdir}", *more]
 
 
+@contextlib.contextmanager
+def sweeping(workdir):
+    """A function that starts `main.py` on a sweep in `workdir`; nothing of it lives on after the block."""
+    processes = []
+
+    def start(*more):
+        processes.append(runs.start(*more))
+        return processes[-1]
+
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        kill_workers(workdir)
+
+
 def wait_until(true):
     """The first true answer."""
     deadline = time.monotonic() + SECONDS
