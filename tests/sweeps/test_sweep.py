@@ -19,13 +19,12 @@ def file(fractal, tmp_path_factory):
 
 def test_a_sweep_whose_worker_is_killed_goes_on_from_the_checkpoint_to_the_page(file, start, tmp_path):
     process = start(*whole.arguments(file, tmp_path))
-    (disturbed,) = whole.wait_until(lambda: whole.under_way(tmp_path))
-    assert whole.kill_workers(tmp_path) == 1
+    disturbed = whole.kill_worker_under_way(tmp_path)
     out, err = process.communicate(timeout=whole.SECONDS)
     assert process.returncode == 0, out + err
     assert "Traceback" not in err
     assert "2 of 2 trainings complete" in out
-    assert whole.resumed(tmp_path) == {str(disturbed.relative_to(tmp_path))}
+    assert whole.resumed(tmp_path) == {disturbed}
     whole.assert_complete(tmp_path, trainings=2)
     page = (tmp_path / "report.html").read_text()
     assert "lenet5" in page

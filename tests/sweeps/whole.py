@@ -86,7 +86,7 @@ def under_way(workdir, least=4):
 def results(workdir):
     """When each result was written, by the training's name."""
     found = Path(workdir).glob("runs/*/*/result.json")
-    return {str(path.parent.relative_to(workdir)): path.stat().st_mtime_ns for path in found}
+    return {_name(path.parent, workdir): path.stat().st_mtime_ns for path in found}
 
 
 def kill(process):
@@ -102,12 +102,36 @@ def kill(process):
     return said.decode()
 
 
-def kill_workers(workdir, most=1000):
-    """Ends so many workers by SIGKILL, and says how many there were."""
-    pids = SweepPlace(workdir).worker_pids()[:most]
+def kill_workers(workdir):
+    """Ends all workers by SIGKILL, and says how many there were."""
+    pids = SweepPlace(workdir).worker_pids()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     return len(pids)
+
+
+def kill_worker_under_way(workdir, but=()):
+    """Ends the worker of a training that is under way by SIGKILL, and returns the training's name."""
+    while True:
+        run = wait_until(lambda: next((run for run in under_way(workdir) if _name(run, workdir) not in but), None))
+        pid = _worker_of(run)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            return _name(run, workdir)
+
+
+def _name(run, workdir):
+    return str(run.relative_to(workdir))
+
+
+def _worker_of(run):
+    """The parent of the process that trains in a directory, as Linux lists them."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"imagenet_repro.sweeps.trial" in words and str(run).encode() in words:
+                return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return None
 
 
 def resumed(workdir):
@@ -122,7 +146,7 @@ def stopped(workdir):
 
 def _that_said(words, workdir):
     logs = Path(workdir).glob("runs/*/*/output.log")
-    return {str(path.parent.relative_to(workdir)) for path in logs if words in path.read_text()}
+    return {_name(path.parent, workdir) for path in logs if words in path.read_text()}
 
 
 def assert_complete(workdir, trainings, storage=""):
