@@ -54,6 +54,7 @@ def test_a_cancelled_array_and_a_killed_parent_change_no_bit(arguments, undistur
     assert len(begun) == 2
 
     process = start(*arguments)  # finds the jobs of the one that was killed
+    whole.wait_for_watch(process)
     whole.wait_until(lambda: whole.results(tmp_path))
     assert jobs(tmp_path) == begun
     assert queued() <= 2

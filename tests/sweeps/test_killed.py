@@ -76,6 +76,7 @@ def test_the_same_command_ends_with_the_bits_of_an_undisturbed_sweep(disturb, se
     moments = random.Random(f"{disturb.__name__} {seed}")
     for _ in range(2):
         process = begin()
+        whole.wait_for_watch(process)
         whole.wait_until(lambda: whole.under_way(tmp_path) or process.poll() is not None)  # noqa: B023
         time.sleep(moments.uniform(0, 3))
         before = whole.results(tmp_path)

@@ -63,6 +63,12 @@ def sweeping(workdir):
         kill_workers(workdir)
 
 
+def wait_for_watch(process):
+    """Until a sweep watches over its workers, from when on a signal stops it in order."""
+    line = process.stdout.readline()
+    assert " trainings in " in line, line + process.stderr.read()
+
+
 def wait_until(true):
     """The first true answer."""
     deadline = time.monotonic() + SECONDS
