@@ -59,7 +59,7 @@ def sweep(
     if dry_run:
         return running.dry_run(config, workdir, options)
     code = running.run(config, workdir, options)
-    return code or compare([workdir])
+    return code or compare([workdir], storage=storage)
 
 
 def sweep_status(workdir: str, storage: str) -> int:

@@ -31,10 +31,10 @@ def start(*arguments, devices=1, environment=None, **options):
     )
 
 
-def run(*arguments, code=0, tracebacks=False, **options):
-    """Standard output and error of `main.py ARGUMENTS`, which must end with `code`."""
+def run(*arguments, code=0, tracebacks=False, seconds=500, **options):
+    """Standard output and error of `main.py ARGUMENTS`, which must end with `code` in so many seconds."""
     process = start(*arguments, **options)
-    out, err = process.communicate(timeout=500)
+    out, err = process.communicate(timeout=seconds)
     assert process.returncode == code, f"exit code {process.returncode}, not {code}\n{out}\n{err}"
     assert tracebacks or "Traceback" not in err, err
     return out, err

@@ -16,7 +16,7 @@ import submitit
 
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.sweeps.place import SweepPlace
-from imagenet_repro.sweeps.worker import Worker
+from imagenet_repro.sweeps.worker import STORAGE, Worker
 from imagenet_repro.workdir import read_json, write_json
 
 FOREVER = 60 * 24 * 3650  # minutes, of a local worker
@@ -68,10 +68,10 @@ class Local:
     def start(self, slots: Sequence[int]) -> None:
         """Starts a worker for each of these places; Ctrl-C in the terminal will not reach them by itself."""
         for slot in slots:
-            executor = submitit.AutoExecutor(folder=self._place.workers / "%j", cluster="local")
+            executor = submitit.AutoExecutor(folder=self._place.workers / f"slot-{slot}", cluster="local")
             executor.update_parameters(timeout_min=FOREVER, **self._device(slot))
-            with _ctrl_c_ignored(), _importable():
-                self._jobs[slot] = executor.submit(Worker(str(self._place.path), self._storage, slot))
+            with _ctrl_c_ignored(), _for_workers(self._storage):
+                self._jobs[slot] = executor.submit(Worker(str(self._place.path), slot))
 
     def _device(self, slot: int) -> dict[str, Any]:
         if not self._gpus:
@@ -84,14 +84,17 @@ class Local:
         return (slot in self._jobs and not self._jobs[slot].done()) or self._place.busy(slot)
 
     def stop(self) -> None:
-        """Has the workers save and end, those of an earlier process too, and waits for that."""
-        while pids := self._place.worker_pids():
-            for pid in pids:
+        """Has the workers save and end, those of an earlier process too, and waits for that.
+
+        One that has just been started is told once it has its place; a second signal would end a training unsaved.
+        """
+        told: set[int] = set()
+        while (pids := set(self._place.worker_pids())) or not all(job.done() for job in self._jobs.values()):
+            for pid in pids - told:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + 600
-            while self._place.worker_pids() and time.monotonic() < deadline:
-                time.sleep(0.2)
+            told |= pids
+            time.sleep(0.2)
 
 
 class Slurm:
@@ -141,9 +144,9 @@ class Slurm:
         )
         named = {f"slurm_{name}": value for name, value in self._options.items()}
         executor.update_parameters(slurm_array_parallelism=len(slots), **named)
-        workers = [Worker(str(self._place.path), self._storage, slot) for slot in slots]
+        workers = [Worker(str(self._place.path), slot) for slot in slots]
         try:
-            with _importable(), executor.batch():
+            with _for_workers(self._storage), executor.batch():
                 jobs = [executor.submit(worker) for worker in workers]
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             raise UserError(f"--launcher=slurm: SLURM refused the jobs: {str(error).strip()}") from error
@@ -157,7 +160,7 @@ class Slurm:
     def alive(self, slot: int) -> bool:
         """Whether the worker's job waits or runs."""
         job = self._known().get(str(slot))
-        return job is not None and _in_slurm(job)
+        return (job is not None and _in_slurm(job)) or self._place.busy(slot)
 
     def stop(self) -> None:
         """Leaves the jobs alone: a person who stops watching does not mean to end what runs elsewhere."""
@@ -195,14 +198,15 @@ def _ctrl_c_ignored() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _importable() -> Iterator[None]:
-    """Processes started within find this package wherever they start."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), before)))
+def _for_workers(storage: str) -> Iterator[None]:
+    """Processes started within find this package wherever they start, and the trials."""
+    before = dict(os.environ)
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(Path(__file__).parents[2]), before.get("PYTHONPATH")))
+    )
+    os.environ[STORAGE] = storage
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        os.environ.clear()
+        os.environ.update(before)

@@ -33,6 +33,10 @@ FULL = ("database or disk is full", "No space left on device")  # as SQLite and 
 LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 
+class UnreachableError(UserError):
+    """The storage does not answer: a server is being started again, a network is down."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """A planned training and the last that is known of it.
@@ -323,7 +327,8 @@ def reached(url: str) -> Iterator[None]:
 
     Raises:
       SaveError: the disk of the storage is full.
-      UserError: it cannot be reached, there is no driver for it, or the URL is none.
+      UnreachableError: it cannot be reached.
+      UserError: there is no driver for it, or the URL is none.
     """
     try:
         yield
@@ -333,7 +338,9 @@ def reached(url: str) -> Iterator[None]:
         shown = masked(url)
         if any(words in reason for words in FULL):
             raise SaveError(f"--storage={shown}: {reason}; make room, the same command goes on") from error
-        raise UserError(f"--storage={shown} cannot be reached: {reason}; {_hint(url, cause)}") from error
+        said = f"--storage={shown} cannot be reached: {reason}; {_hint(url, cause)}"
+        lasting = isinstance(cause, ImportError | sqlalchemy.exc.NoSuchModuleError)
+        raise (UserError if lasting else UnreachableError)(said) from error
 
 
 def _hint(url: str, cause: BaseException) -> str:

@@ -14,15 +14,16 @@ from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED,
 from imagenet_repro.sweeps import cost, status
 from imagenet_repro.sweeps.config import SweepConfig
 from imagenet_repro.sweeps.launch import Launcher, Local, Slurm
+from imagenet_repro.sweeps.patience import patiently
 from imagenet_repro.sweeps.place import SweepPlace
 from imagenet_repro.sweeps.plan import check_splits, configuration, plan
-from imagenet_repro.sweeps.queue import Entry, Queue, masked
+from imagenet_repro.sweeps.queue import Entry, Queue, UnreachableError, masked
 from imagenet_repro.training.budget import Amount
 from imagenet_repro.training.clock import StopSignal
 
 POLL = 3.0  # seconds between two looks at the storage, which take from the cores that train
 LINE_EVERY = 60.0  # seconds between two lines where the output is a file
-RESTARTS = 3  # of a worker that ended though something was to be done
+RESTARTS = 3  # of a worker that ended though something was to be done, from the end of one training to the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,12 +163,13 @@ class _Watch:
     def go(self) -> int:
         """Returns the exit code."""
         with StopSignal() as stop:
-            self._said = {one.planned.name for one in self._queue.entries() if one.state == "complete"}
+            first = self._look()
+            self._said = {one.planned.name for one in first.entries if one.state == "complete"}
             if self._console.is_terminal:
                 self._live = Live(console=self._console, refresh_per_second=2)
                 self._live.start()
             try:
-                now = self._until_done(stop)
+                now = self._until_done(stop, first)
             finally:
                 if self._live is not None:
                     self._live.stop()
@@ -181,14 +183,24 @@ class _Watch:
             return EXIT_STOPPED
         return self._verdict(now)
 
-    def _until_done(self, stop: StopSignal) -> status.Status:
-        while True:
-            self._queue.recover()
-            now = status.Status(self._queue.entries(), self._place.path)
+    def _until_done(self, stop: StopSignal, now: status.Status) -> status.Status:
+        """The last look that was possible, where the storage cannot be reached and somebody stops this process."""
+        while not stop.received:
+            try:
+                now = patiently(self._look, lambda: stop.received is not None)
+            except UnreachableError:
+                if stop.received:
+                    return now
+                raise
             self._show(now)
             if now.done or stop.received or not self._keep_workers(now):
                 return now
             time.sleep(POLL)
+        return now
+
+    def _look(self) -> status.Status:
+        self._queue.recover()
+        return status.Status(self._queue.entries(), self._place.path)
 
     def _keep_workers(self, now: status.Status) -> bool:
         """Starts what is missing; false where workers end again and again with work left."""
@@ -207,6 +219,7 @@ class _Watch:
             if one.state in ("complete", "failed") and one.planned.name not in self._said:
                 self._said.add(one.planned.name)
                 self._say(_ended(one))
+                self._starts = dict.fromkeys(self._starts, 0)
         if self._live is not None:
             self._live.update(status.screen(now, self._workers))
         elif time.monotonic() - self._last_line > LINE_EVERY:

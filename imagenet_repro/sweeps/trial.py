@@ -19,12 +19,16 @@ PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 def main(config: str, workdir: str) -> int:
     """Trains, or goes on; returns the exit code."""
+    # SLURM signals every process of a job. The worker answers its warning, and passes on what comes here besides.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if _orphaned():
         return EXIT_STOPPED
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from imagenet_repro import config as cfg
     from imagenet_repro.runs.train import train
+    from imagenet_repro.training.clock import StopSignal
 
+    StopSignal.insistent = False
     try:
         return train(cfg.resolve(json.loads(Path(config).read_text())), workdir)
     except UserError as error:

@@ -1,17 +1,20 @@
 """A worker: takes one training after the other from the queue until none waits, and can be stopped at any moment."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from imagenet_repro import config as cfg
-from imagenet_repro.errors import EXIT_DIVERGED, EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, SaveError, UserError
+from imagenet_repro.errors import EXIT_DIVERGED, EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
 from imagenet_repro.sweeps import trial
+from imagenet_repro.sweeps.patience import patiently
 from imagenet_repro.sweeps.place import SweepPlace
 from imagenet_repro.sweeps.plan import configuration
 from imagenet_repro.sweeps.queue import Claim, Queue
@@ -19,29 +22,26 @@ from imagenet_repro.sweeps.status import OUTPUT
 from imagenet_repro.workdir import Workdir, write_json
 
 POLL = 2.0  # seconds
-PATIENCE = 600.0  # seconds for a storage that does not answer, after which a worker ends
+STORAGE = "IMAGENET_REPRO_STORAGE"  # in the environment: the URL of the trials; submitit keeps arguments in files
 CONFIG = "planned.json"  # in a training's workdir
 DIVERGED = 1.0  # the error of a trial whose loss was not finite: no setting is worse
 
 
 class Worker:
-    """What submitit starts, here or on another machine.
+    """What submitit starts, here or on another machine, with the URL of the storage in the environment.
 
     Args:
       directory: of the sweep.
-      storage: its URL.
       slot: of this worker, from zero.
     """
 
-    def __init__(self, directory: str, storage: str, slot: int):
-        self.directory, self.storage, self.slot = directory, storage, slot
+    def __init__(self, directory: str, slot: int):
+        self.directory, self.slot = directory, slot
         self._stopping = False
         self._child: subprocess.Popen | None = None
-        self._claim: Claim | None = None
-        self._queue: Queue | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"directory": self.directory, "storage": self.storage, "slot": self.slot}
+        return {"directory": self.directory, "slot": self.slot}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)
@@ -49,11 +49,11 @@ class Worker:
     def __call__(self) -> int:
         """Works until nothing waits; ends the process with an exit code of errors.py where something is left."""
         place = SweepPlace(self.directory)
+        signal.signal(signal.SIGTERM, self._stop)  # first: who finds this process by its slot may end it
         with place.slot(self.slot) as free:
             if not free:
                 print(f"worker {self.slot} is there already")
                 return EXIT_FINISHED
-            signal.signal(signal.SIGTERM, self._stop)
             try:
                 code = self._work(place)
             except UserError as error:
@@ -64,14 +64,17 @@ class Worker:
         return code
 
     def checkpoint(self) -> Any:
-        """What submitit calls before a cluster takes the machine away: saves, puts back, asks to be started again."""
+        """What submitit calls before a cluster takes the machine away: has the training save, asks to be begun again.
+
+        It is called within a signal's handler, so the process may be anywhere: it takes no lock and asks no storage.
+        submitit then ends the process by SystemExit, and `_train` puts back what it had.
+        """
         import submitit
 
         self._stop(signal.SIGUSR2, None)
         if self._child is not None:
-            self._child.wait()
-        if self._claim is not None and self._queue is not None:
-            self._queue.put_back(self._claim)
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)  # `Popen.wait` may hold its lock
         return submitit.helpers.DelayedSubmission(self)
 
     def _stop(self, _number: int, _frame: Any) -> None:
@@ -80,34 +83,39 @@ class Worker:
             self._child.terminate()
 
     def _work(self, place: SweepPlace) -> int:
-        queue = self._queue = Queue(self.storage, place.sweep(), place.identity())
+        url = os.environ.get(STORAGE, place.storage())
+        queue = self._patiently(lambda: Queue(url, place.sweep(), place.identity()))
         while not self._stopping:
-            queue.recover()
-            self._claim = queue.claim(f"{socket.gethostname()}/{self.slot}")
-            if self._claim is not None:
-                code = self._train(place, queue, self._claim)
-                self._claim = None
+            claim = self._patiently(lambda: self._next(queue))
+            if claim is not None:
+                code = self._train(place, queue, claim)
                 if code == EXIT_SAVE_FAILED:
                     return code
-            elif any(one.state == "waiting" for one in queue.entries()):
+            elif any(one.state == "waiting" for one in self._patiently(queue.entries)):
                 time.sleep(POLL)  # runs whose search other workers are about to complete
             else:
                 return EXIT_FINISHED
         return EXIT_STOPPED
 
+    def _patiently(self, call: Callable[[], Any]) -> Any:
+        return patiently(call, lambda: self._stopping)
+
+    def _next(self, queue: Queue) -> Claim | None:
+        queue.recover()
+        return queue.claim(f"{socket.gethostname()}/{self.slot}")
+
     def _train(self, place: SweepPlace, queue: Queue, claim: Claim) -> int:
         run = Workdir(place.path / claim.planned.name)
-        with queue.alive(claim):
-            code, why = self._run(place, queue, claim, run)
-        patiently = _Patience()
-        while True:
-            try:
-                self._settle(queue, claim, run, code, why)
-                return code
-            except UserError as error:
-                patiently.wait(error)
+        try:
+            with queue.alive(claim):
+                code, why = self._run(queue, claim, run)
+        except SystemExit:  # of submitit, after `checkpoint`
+            queue.put_back(claim)
+            raise
+        self._patiently(lambda: self._settle(queue, claim, run, code, why))
+        return code
 
-    def _run(self, place: SweepPlace, queue: Queue, claim: Claim, run: Workdir) -> tuple[int, str]:
+    def _run(self, queue: Queue, claim: Claim, run: Workdir) -> tuple[int, str]:
         """Exit code of the training, and the end of what it said."""
         try:
             config = configuration(queue.sweep, claim.planned, claim.settings)
@@ -129,6 +137,7 @@ class Worker:
         command = [sys.executable, "-m", "imagenet_repro.sweeps.trial", str(directory / CONFIG), str(directory)]
         root = Path(__file__).parents[2]
         environment = os.environ | {trial.PARENT: str(os.getpid()), "PYTHONPATH": _with(root)}
+        environment.pop(STORAGE, None)  # a training has no use for it
         with log.open("ab") as output:
             began = output.tell()
             # A session of its own: Ctrl-C in a terminal reaches it once, through the worker.
@@ -144,11 +153,10 @@ class Worker:
     def _settle(self, queue: Queue, claim: Claim, run: Workdir, code: int, why: str) -> None:
         """Tells the queue what came of a training."""
         if code == EXIT_FINISHED:
-            rates = run.result()["rates"]
-            queue.finish(claim, rates[queue.sweep.search.metric if claim.planned.search else "top1_error"])
+            self._finish(queue, claim, run)
         elif code == EXIT_DIVERGED and claim.planned.search:
             queue.finish(claim, DIVERGED)
-        elif code in (EXIT_STOPPED, EXIT_SAVE_FAILED) or (code < 0 and self._stopping):
+        elif code in (EXIT_STOPPED, EXIT_SAVE_FAILED) or self._stopping:  # some fail as their readers are ended too
             queue.put_back(claim)
         elif code < 0:
             name = signal.Signals(-code).name
@@ -156,19 +164,13 @@ class Worker:
         else:
             queue.fail(claim, why or f"ended with code {code}")
 
-
-class _Patience:
-    """Waits for a storage, longer each time."""
-
-    def __init__(self):
-        self._began, self._pause = time.monotonic(), 1.0
-
-    def wait(self, error: UserError) -> None:
-        if isinstance(error, SaveError) or time.monotonic() - self._began > PATIENCE:
-            raise error
-        print(f"{error}; trying again in {self._pause:.0f} s", file=sys.stderr)
-        time.sleep(self._pause)
-        self._pause = min(60.0, 2 * self._pause)
+    def _finish(self, queue: Queue, claim: Claim, run: Workdir) -> None:
+        try:
+            rates = run.result()["rates"]
+        except UserError as error:
+            queue.fail(claim, str(error))
+            return
+        queue.finish(claim, rates[queue.sweep.search.metric if claim.planned.search else "top1_error"])
 
 
 def _with(root: Path) -> str:

@@ -44,7 +44,13 @@ class TrainingClock:
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C: the first asks for a stop after the step, the second ends the process at once."""
+    """SIGTERM and Ctrl-C: the first asks for a stop after the step, the second ends the process at once.
+
+    Attributes:
+      insistent: whether the second does; not so where nobody insists, but several pass on one signal.
+    """
+
+    insistent = True
 
     def __init__(self):
         self.received: str | None = None
@@ -59,7 +65,7 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.received is not None:
+        if self.received is not None and self.insistent:
             os._exit(128 + number)
         self.received = signal.Signals(number).name
 

@@ -1,13 +1,15 @@
 """Real servers for tests: each is started by its script when a test first asks for it, and stopped at the end."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests import runs
 from tests.integration.servers import Server
+from tests.sweeps import whole
 
 
 @contextmanager
@@ -43,3 +45,25 @@ def slurm() -> Iterator[Server]:
     with server("slurm.sh") as one, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", one.start().removeprefix("export SLURM_CONF=").strip())
         yield one
+
+
+@pytest.fixture(scope="session")
+def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of two LeNets with three seeds each."""
+    data = runs.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=40)
+    return whole.write(tmp_path_factory.mktemp("sweep"), data, seeds=(0, 1, 2))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where that sweep ended that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    runs.run(*whole.arguments(sweep_file, workdir), seconds=whole.SECONDS)
+    return workdir
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable]:
+    """Starts sweeps in `tmp_path`, of which nothing outlives the test."""
+    with whole.sweeping(tmp_path) as function:
+        yield function

@@ -3,9 +3,17 @@
 import pytest
 
 from tests import runs
+from tests.sweeps import whole
 
 
 @pytest.fixture(scope="session")
 def fractal(tmp_path_factory):
     """Where six categories of forty fractals lie, and seven each to be scored."""
     return runs.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=40)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts sweeps in `tmp_path`, of which nothing outlives the test."""
+    with whole.sweeping(tmp_path) as function:
+        yield function

@@ -1,0 +1,40 @@
+"""A whole sweep with its trials in PostgreSQL and four workers, which are killed, and so is the server."""
+
+import pytest
+from sqlalchemy import make_url
+
+from tests import runs
+from tests.integration import jobs
+from tests.integration.test_servers import kill
+from tests.sweeps import whole
+
+pytestmark = pytest.mark.integration
+
+
+def test_killed_workers_server_and_parent_change_no_bit(postgresql, sweep_file, undisturbed, start, tmp_path):
+    url = postgresql.start()
+    arguments = whole.arguments(sweep_file, tmp_path, "--workers=4", f"--storage={url}")
+    process = start(*arguments)
+    one = whole.kill_worker_under_way(tmp_path)
+    other = whole.kill_worker_under_way(tmp_path, but=[one])
+    kill(postgresql.directory / "postgresql/data/postmaster.pid")
+    jobs.wait_until(lambda: not postgresql.runs())
+    assert postgresql.start() == url
+    written = whole.wait_until(lambda: whole.results(tmp_path))
+    assert process.poll() is None
+    said = whole.kill(process)
+
+    seen = runs.run("sweep", "--status", f"--workdir={tmp_path}", f"--storage={url}")
+    last = runs.run(*arguments, seconds=whole.SECONDS)
+    assert "6 of 6 trainings complete" in last[0]
+    whole.assert_complete(tmp_path, trainings=6, storage=url)
+    whole.assert_same(tmp_path, undisturbed)
+    assert whole.results(tmp_path).items() >= written.items()
+    assert whole.resumed(tmp_path) >= {one, other}
+
+    once_more = runs.run(*arguments)
+    assert whole.results(tmp_path).items() >= written.items()
+    password = make_url(url).password
+    assert not any(password in text for text in (said, *seen, *last, *once_more))
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or password.encode() not in path.read_bytes(), path
