@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import submitit
 
@@ -24,6 +24,7 @@ SLURM_RETURNS = 1000  # times that a job may run out of time and go on in a new 
 JOBS = "jobs.json"
 
 
+@runtime_checkable
 class Launcher(Protocol):
     """Starts workers and knows which live."""
 
