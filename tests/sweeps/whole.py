@@ -145,9 +145,10 @@ def resumed(workdir):
     return _that_said("resumed at step", workdir)
 
 
-def stopped(workdir):
-    """Names of trainings that a signal had save and end."""
-    return _that_said("stopped by SIGTERM at step", workdir)
+def lost(workdir):
+    """Names of trainings that went on from a checkpoint which is neither their end nor where they were stopped."""
+    kept = _that_said("stopped by SIGTERM at step", workdir) | _that_said(f"resumed at step {STEPS},", workdir)
+    return resumed(workdir) - kept
 
 
 def _that_said(words, workdir):
