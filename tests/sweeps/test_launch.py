@@ -88,7 +88,7 @@ class Devices(worker.Worker):
         with place.slot(self.slot):
             signal.signal(signal.SIGTERM, self._stop)
             ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-            seen = [os.environ.get("CUDA_VISIBLE_DEVICES"), ignored, self.storage]
+            seen = [os.environ.get("CUDA_VISIBLE_DEVICES"), ignored, os.environ[worker.STORAGE]]
             (place.path / f"{self.slot}.part").write_text(json.dumps(seen))
             (place.path / f"{self.slot}.part").rename(place.path / f"{self.slot}.json")
             while not self._stopping:

@@ -336,7 +336,7 @@ def test_only_a_full_disk_is_called_one():
         return type(error.value)
 
     assert told('could not extend file "base/1": No space left on device') is SaveError
-    assert told('could not translate host name "fullhost" to address') is UserError
+    assert told('could not translate host name "fullhost" to address') is queue.UnreachableError
 
 
 def closed_port():

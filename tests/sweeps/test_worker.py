@@ -39,7 +39,7 @@ def test_runs_whose_search_has_failed_are_not_waited_for(tmp_path):
     entries = {one.planned.name: one for one in queue.entries()}
     assert {one.state for one in entries.values()} == {"failed"}
     assert "optimizer.learning_rat: no such key" in entries["search/a/000"].why
-    assert entries["runs/b/seed0"].why == "its search is not complete, search/b/001 failed"
+    assert entries["runs/b/seed0"].why == "nothing was selected, search/b/001 failed"
 
 
 def test_a_place_that_is_taken_is_left_alone(tmp_path):
