@@ -3,20 +3,19 @@
     python main.py train --config=configs/demo.py:resnet18 --workdir=runs/resnet18
     python main.py train --config=configs/demo.py:xrce_2011 --workdir=runs/xrce_2011
 
-All see the same images in the same order at 64 px. AlexNet's first convolution moves by 2 pixels and not 4, without
-which nothing is left of so small an image; GoogLeNet has no auxiliary heads, whose maps would be of one pixel; the
-residual branches of ResNet start at zero; ViT has positions for 64 px; and each network has the learning rate that
-suits it. The system of 2011 has 32 Gaussians and keeps its codes as they are. Ten fractals, of which guessing gets one
-in ten.
+All see the same images in the same order at 64 px, LeNet-5 at its 32. AlexNet's first convolution moves by 2 pixels
+and not 4, without which nothing is left of so small an image; the residual branches of ResNet start at zero; ViT has
+positions for 64 px; and each network has the learning rate that suits it. The system of 2011 has 32 Gaussians and
+keeps its codes as they are. Ten fractals, of which guessing gets one in ten.
 """
 
 from ml_collections import ConfigDict
 
-LEARNING_RATES = {"alexnet": 3e-4, "googlenet": 1e-3, "resnet18": 1e-3, "vit_tiny_patch16": 1e-3}
+LEARNING_RATES = {"lenet5": 3e-3, "alexnet": 3e-4, "resnet18": 1e-3, "vit_tiny_patch16": 1e-3}
 OPTIONS = {
+    "lenet5": {},
     "alexnet": {"stem": "small"},
     "resnet18": {"zero_init_last": True},
-    "googlenet": {"auxiliary": False},
     "vit_tiny_patch16": {"image_size": 64},
 }
 COMMON = {
@@ -37,6 +36,7 @@ def _network(name):
     return {
         "precision": "float32",
         "model": {"name": name, "options": OPTIONS[name]},
+        "data": COMMON["data"] | {"image_size": 32 if name == "lenet5" else 64},
         "train_crop": {"name": "inception", "area": (0.7, 1.0)},
         "eval_crop": {"name": "center", "ratio": 1.0},
         "optimizer": {"name": "adamw", "learning_rate": LEARNING_RATES[name]},

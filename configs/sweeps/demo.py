@@ -1,4 +1,4 @@
-"""The decade in miniature: five systems from 2011 to 2021 on the embedded data set, under one budget; `make demo`.
+"""The decade in miniature: five systems from 1998 to 2021 on the embedded data set, under one budget; `make demo`.
 
     python main.py prepare fractal
     python main.py sweep --config=configs/sweeps/demo.py --workdir=runs/demo
@@ -7,7 +7,7 @@ The recipes are those of configs/demo.py. 3,200 images each, one seed, so that a
 enough to see every part work, and far too little to say which system is better.
 """
 
-SYSTEMS = ("xrce_2011", "alexnet", "googlenet", "resnet18", "vit_tiny_patch16")
+SYSTEMS = ("lenet5", "xrce_2011", "alexnet", "resnet18", "vit_tiny_patch16")
 
 
 def get_config():
@@ -17,6 +17,6 @@ def get_config():
         "train_split": "train[:95%]",
         "select_split": "train[95%:]",
         "test_split": "validation",
-        "set": {"evaluate_every": "800img", "checkpoint": {"every": "1600img"}},
+        "set": {"batch_size": 16, "evaluate_every": "800img", "checkpoint": {"every": "1600img"}},
         "systems": {name: {"config": f"configs/demo.py:{name}"} for name in SYSTEMS},
     }
