@@ -138,7 +138,7 @@ class SweepPlace:
 def _open(path: Path) -> TextIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a+")  # to be read too, or NFS refuses a shared lock
+        return path.open("a")
     except OSError as error:
         raise SaveError(f"{path} cannot be written: {error.strerror}") from error
 
