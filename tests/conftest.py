@@ -1,7 +1,10 @@
 """Set-up of all tests: eight host devices, and the annotations of shapes checked on every call."""
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,11 @@ from tests import runs, typechecker
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {runs.xla_flags(devices=8)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # One for this session: what the tests' processes, and those that they start, compile alike is compiled once.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 gc.set_threshold(
     100_000, 50, 100
 )  # traced programs are many small objects: a fifth of the time went into looking at them

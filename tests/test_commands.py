@@ -307,7 +307,7 @@ def test_a_file_system_that_refuses_a_checkpoint_is_an_error(data_dir, tmp_path)
     def small_files_only():  # the kernel refuses to write beyond a megabyte
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 
-    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     arguments = runs.train_arguments(data_dir, tmp_path / "run", checkpoint__every="1st")
     # The array library's own threads print what they met, around our message.
     _, err = runs.run(*arguments, code=74, tracebacks=True, preexec_fn=small_files_only, environment=environment)

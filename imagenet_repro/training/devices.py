@@ -30,5 +30,10 @@ def start() -> None:
         jax.distributed.initialize()
     logging.set_verbosity(logging.ERROR)  # Orbax and tfds warn of what a user can do nothing about
     home = Path(environment.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    jax.config.update("jax_compilation_cache_dir", str(home / "imagenet_repro" / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
+    cache = {
+        "jax_compilation_cache_dir": str(home / "imagenet_repro" / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 2.0,
+    }
+    for name, value in cache.items():
+        if name.upper() not in environment:  # where JAX was told so itself, that holds
+            jax.config.update(name, value)

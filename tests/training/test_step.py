@@ -13,13 +13,15 @@ from tests.training import small
 
 
 def on_one_device(function):
-    """`function(state, batch, …)` with the axis "data" of size one."""
-    mapped = jax.vmap(function, axis_name=AXIS, in_axes=(None, 0))
+    """`function(state, batch, …)` with the axis "data" of size one, compiled as one program."""
 
-    def call(state, batch):
-        return jax.tree.map(lambda x: x[0], mapped(state, jax.tree.map(lambda x: x[None], batch)))
+    @jax.jit
+    def mapped(state, batch, *rest):
+        one = jax.tree.map(lambda x: x[None], batch)
+        found = jax.vmap(lambda state, batch: function(state, batch, *rest), axis_name=AXIS, in_axes=(None, 0))
+        return jax.tree.map(lambda x: x[0], found(state, one))
 
-    return call
+    return mapped
 
 
 def half(batch, number):
@@ -74,7 +76,7 @@ def test_the_average_moves_by_its_decay_and_is_what_is_evaluated():
 
 def test_the_warm_up_of_the_average_is_tensorflows():
     step, before = small.make(small.config(ema_decay=0.75, ema_warmup=True))
-    update = jax.jit(on_one_device(lambda state, batch: step(state, batch, small.moment(0))))
+    update = on_one_device(lambda state, batch: step(state, batch, small.moment(0)))
     name = "fc2.weight"
     for updates, decay in ((0, 2 / 11), (8, 10 / 19), (1000, 0.75)):
         moved = dataclasses.replace(before, step=jnp.int32(updates))
@@ -139,11 +141,10 @@ def test_the_loss_is_the_one_that_the_configuration_names():
 
 def test_progress_decides_the_rate_and_the_number_of_steps_does_not():
     step, state = small.make(small.config(schedule={"name": "cosine"}))
-    rates = []
+    rates, update = [], on_one_device(step)
     for steps, progress in ((0, 0.5), (1000, 0.5), (0, 0.0)):
         moved = dataclasses.replace(state, step=jnp.int32(steps))
-        update = on_one_device(lambda state, batch, p=progress: step(state, batch, small.moment(p)))
-        rates.append(float(update(moved, small.batch(0))[1]["learning_rate"]))
+        rates.append(float(update(moved, small.batch(0), small.moment(progress))[1]["learning_rate"]))
     assert rates == pytest.approx([0.05, 0.05, 0.1])
 
 
@@ -152,16 +153,18 @@ def test_dropout_differs_between_steps_and_devices_and_repeats_for_the_same():
     batch = small.batch(0, size=8)
     twice = {name: np.stack([value, value]) for name, value in batch.items()}
 
-    def losses(steps):
-        def one(state, batch):  # this device's own loss, before any mean
-            key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-            key = jax.random.fold_in(jax.random.fold_in(key, jax.lax.axis_index(AXIS)), 0)
-            run_key = jax.random.wrap_key_data(state.rng)
-            found = {"run_key": run_key, "key": key, "batch": batch, "gather": lambda params: params}
-            return step._loss(state.params, state.stats, **found)[0]
+    def one(state, batch):  # this device's own loss, before any mean
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        key = jax.random.fold_in(jax.random.fold_in(key, jax.lax.axis_index(AXIS)), 0)
+        run_key = jax.random.wrap_key_data(state.rng)
+        found = {"run_key": run_key, "key": key, "batch": batch, "gather": lambda params: params}
+        return step._loss(state.params, state.stats, **found)[0]
 
+    mapped = jax.jit(jax.vmap(one, axis_name=AXIS, in_axes=(None, 0)))
+
+    def losses(steps):
         moved = dataclasses.replace(state, step=jnp.int32(steps))
-        return np.asarray(jax.vmap(one, axis_name=AXIS, in_axes=(None, 0))(moved, twice))
+        return np.asarray(mapped(moved, twice))
 
     assert losses(0)[0] != losses(0)[1]
     assert losses(0)[0] != losses(1)[0]
