@@ -1,6 +1,7 @@
 """Channels: what their codes are made of, whatever is coded together, and images that show nothing."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +32,24 @@ def photographs(size):
     return jnp.asarray(real.photographs(size))
 
 
-def vocabulary_of(made, images):
-    x = np.asarray(made.describe(images)).reshape(-1, made.numbers)
+@functools.cache
+def described(descriptor, scales):
+    """The descriptors of the photographs, of channels that are otherwise CHANNEL."""
+    made = Encoder(dataclasses.replace(CHANNEL, descriptor=descriptor, scales=scales), SIZE)
+    return np.asarray(jax.jit(made.describe)(photographs(SIZE))).reshape(-1, made.numbers)
+
+
+def vocabulary_of(made):
+    x = described(made.channel.descriptor, made.channel.scales)
     moments = pca.Moments(made.numbers)
     moments.add(x)
     reduction = made.reduce(moments)
     return reduction | made.learn(made.project(jnp.asarray(x), reduction), jax.random.key(0))
+
+
+def wide(words):
+    """Gaussians to which sums in another order are the same: of 26 descriptors some learn next to no variance."""
+    return words | {"mixture.variances": jnp.maximum(words["mixture.variances"], 0.01)}
 
 
 @pytest.mark.parametrize("kind", CODES)
@@ -44,7 +57,7 @@ def test_codes_have_the_length_that_was_said_and_cells_of_unit_length(kind):
     code, features = CODES[kind]
     made = Encoder(dataclasses.replace(CHANNEL, code=code, quantise=0), SIZE)
     images = photographs(SIZE)
-    codes = np.asarray(made.encode(images, vocabulary_of(made, images)))
+    codes = np.asarray(made.encode(images, vocabulary_of(made)))
     assert made.features == 4 * features
     assert codes.shape == (2, 4 * features)
     lengths = np.linalg.norm(codes.reshape(2, 4, features), axis=-1)
@@ -55,24 +68,24 @@ def test_a_code_is_its_parts_put_together():
     # Square roots of what should be zero would show nothing but rounding.
     made = Encoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
     images = photographs(SIZE)
-    words = vocabulary_of(made, images)
+    words = wide(vocabulary_of(made))
     points = grid.Grid(16, 8, (0.75, 1.0))
     layout = pyramid.layout(pyramid.Pyramid(((1, 1), (3, 1))).members(points.places(SIZE, SIZE)))
-    x = grid.describe(images, points, sift.sift, luma=True)
+    x = jnp.asarray(real.described(images, points, sift.sift, luma=True))
     x = (x - words["pca.mean"]) @ words["pca.components"].T
     parts = (words[f"mixture.{name}"] for name in ("weights", "means", "variances"))
     expected = fisher.encode(x[:, layout.order], mixture.Mixture(*parts), layout, power=1.0).reshape(2, -1)
-    np.testing.assert_allclose(made.encode(images, words), expected, atol=2e-4)  # differences of sums of float32
+    np.testing.assert_allclose(made.encode(images, words), expected, atol=2e-5)
 
 
 def test_images_are_coded_alike_however_many_at_once(monkeypatch):
     made = Encoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
     images = jnp.concatenate([photographs(SIZE)] * 3)
-    words = vocabulary_of(made, images)
+    words = wide(vocabulary_of(made))
     together = made.encode(images, words)
     monkeypatch.setattr(encoder, "AT_ONCE", 2 * made.points * made.numbers)
     assert made._at_once(6) == 2
-    np.testing.assert_allclose(made.encode(images, words), together, atol=2e-4)
+    np.testing.assert_allclose(made.encode(images, words), together, atol=2e-5)
 
 
 @pytest.mark.parametrize("descriptor", encoder.DESCRIPTORS)
@@ -80,9 +93,8 @@ def test_images_are_coded_alike_however_many_at_once(monkeypatch):
 def test_an_image_that_shows_nothing_has_a_finite_code(descriptor, kind):
     channel = dataclasses.replace(CHANNEL, descriptor=descriptor, code=CODES[kind][0], scales=(1.0,), quantise=0)
     made = Encoder(channel, SIZE)
-    images = photographs(SIZE)
     grey = jnp.full((1, SIZE, SIZE, 3), 100, jnp.uint8)
-    assert np.isfinite(np.asarray(made.encode(grey, vocabulary_of(made, images)))).all()
+    assert np.isfinite(np.asarray(made.encode(grey, vocabulary_of(made)))).all()
 
 
 def test_hog_and_lbp_of_a_patch_stand_side_by_side():
