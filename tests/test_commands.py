@@ -17,6 +17,7 @@ from imagenet_repro import commands
 from imagenet_repro import config as cfg
 from imagenet_repro.errors import UserError
 from imagenet_repro.runs import network
+from imagenet_repro.training import devices
 from tests import runs
 
 
@@ -31,6 +32,19 @@ def whole_run(data_dir, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     out, _ = runs.run(*runs.train_arguments(data_dir, workdir))
     return workdir, out
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """What a command prints that ends with 2, in this process, whose devices have started already."""
+    monkeypatch.chdir(runs.REPOSITORY)
+    monkeypatch.setattr(devices, "start", lambda: None)
+
+    def call(*arguments):
+        assert main.main([*arguments]) == 2
+        return capsys.readouterr().err
+
+    return call
 
 
 def assert_same(workdir, reference, step=12):
@@ -271,9 +285,8 @@ def test_exported_weights_score_as_the_run_does_and_a_run_starts_from_them(whole
         (["--weights=tests/pretrained/files/zip.pth", "--data.name=cifar10"], "does not say of which network it is"),
     ],
 )
-def test_what_is_wrong_with_weights_is_said_in_a_sentence(arguments, message):
-    _, err = runs.run("evaluate", *arguments, code=2)
-    assert message in err
+def test_what_is_wrong_with_weights_is_said_in_a_sentence(arguments, message, refused):
+    assert message in refused("evaluate", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -345,9 +358,8 @@ RECIPE = "--config=tests/recipe.py:x"
         ([RECIPE, "--config.data.name=fractal"], "python main.py prepare fractal"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(arguments, message, tmp_path):
-    _, err = runs.run("train", *arguments, f"--workdir={tmp_path}", code=2)
-    assert message in err
+def test_what_is_wrong_is_said_in_a_sentence(arguments, message, tmp_path, refused):
+    assert message in refused("train", *arguments, f"--workdir={tmp_path}")
 
 
 @pytest.mark.parametrize(
