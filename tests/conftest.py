@@ -27,7 +27,8 @@ install_import_hook("imagenet_repro", f"{typechecker.__name__}.check")
 REPOSITORY = Path(__file__).parent.parent
 
 
-LONGEST = ("test_commands.py", "test_feature_runs.py")  # first, so that no process ends long after the other
+# First, so that no process ends long after the other.
+LONGEST = ("test_commands.py", "test_feature_runs.py", "test_sweep.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

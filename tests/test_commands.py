@@ -328,7 +328,8 @@ def test_a_file_system_that_refuses_a_checkpoint_is_an_error(data_dir, tmp_path)
 
 
 def test_two_processes_give_the_parameters_of_one(data_dir, tmp_path):
-    common = {"budget": "4st", "cross_device_norm": True, "augment__cutmix": 0.0, "evaluate_every": "4st"}
+    common = {"budget": "4st", "model__name": "resnet20_cifar", "augment__cutmix": 0.0, "evaluate_every": "4st"}
+    common["cross_device_norm"] = True
     runs.run(*runs.train_arguments(data_dir, tmp_path / "one", **common), devices=2)
     environment = {"COORDINATOR_ADDRESS": f"127.0.0.1:{random.randint(20_000, 60_000)}", "NUM_PROCESSES": "2"}
     arguments = runs.train_arguments(data_dir, tmp_path / "two", **common)
