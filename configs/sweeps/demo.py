@@ -3,7 +3,7 @@
     python main.py prepare fractal
     python main.py sweep --config=configs/sweeps/demo.py --workdir=runs/demo
 
-The recipes are those of configs/demo.py. 3,200 images each, one seed, so that all of it takes a laptop a few minutes:
+The recipes are those of configs/demo.py. 2,400 images each, one seed, so that all of it takes a laptop a few minutes:
 enough to see every part work, and far too little to say which system is better.
 """
 
@@ -12,11 +12,11 @@ SYSTEMS = ("lenet5", "xrce_2011", "alexnet", "resnet18", "vit_tiny_patch16")
 
 def get_config():
     return {
-        "budget": "3200img",
+        "budget": "2400img",
         "seeds": (0,),
         "train_split": "train[:95%]",
         "select_split": "train[95%:]",
         "test_split": "validation",
-        "set": {"batch_size": 16, "evaluate_every": "800img", "checkpoint": {"every": "1600img"}},
+        "set": {"batch_size": 16, "evaluate_every": "800img", "checkpoint": {"every": "800img"}},
         "systems": {name: {"config": f"configs/demo.py:{name}"} for name in SYSTEMS},
     }
