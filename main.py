@@ -64,7 +64,7 @@ Prints both error rates with 95 % intervals and stores the predictions of each i
   python main.py evaluate --workdir=runs/vgg16 --protocol=crop,10crop,vgg_dense,vgg_50crops,vgg_both
   python main.py evaluate --workdir=runs/vgg16 --protocol=crops --protocol.scales="(256,288)" --protocol.average=logits
 
-scores by the protocols of the papers, or any list of scales, positions and flips; evaluation/protocols.py has them all.
+scores by the protocols of the papers, or any list of scales, positions and flips (evaluation/protocols.py).
 
   python main.py evaluate --weights=resnet50.pth --model=resnet50 --data.name=imagenet2012 --out=predictions.npz
 

@@ -104,8 +104,8 @@ class Judge:
 def by_aspect(split: Split, threads: int) -> dict[float, list[int]]:
     """Indices of the images by the aspect of `WIDE`, or its inverse, to which a dense protocol cuts them.
 
-    Sizes are read from the images' headers. The aspect is the most elongated one not beyond the image's own, but for a hundredth. Damaged images are in the largest
-    group, where they will be found to be damaged.
+    Sizes are read from the images' headers. The aspect is the most elongated one not beyond the image's own, but for
+    a hundredth. Damaged images are in the largest group, where they will be found to be damaged.
     """
     found: dict[float, list[int]] = {}
     damaged = []

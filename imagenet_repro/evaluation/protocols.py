@@ -14,7 +14,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ PUBLISHED_SIZE = 224  # pixels of the crops that sizes are stated for
 ALEXNET_SIZE = 227  # Caffe's, for the same crop of 256
 
 
+@runtime_checkable
 class System(Protocol):
     """What is scored: a network or a system of features."""
 
