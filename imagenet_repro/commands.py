@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from imagenet_repro.comparison import zoo
 from imagenet_repro.comparison.story import ENTRIES
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
+from imagenet_repro.evaluation import corruptions, judging, predictions, sets
 from imagenet_repro.evaluation import evaluate as evaluation
-from imagenet_repro.evaluation import predictions
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs import network
 from imagenet_repro.runs.features import FeatureSystem
@@ -70,36 +71,87 @@ def sweep_status(workdir: str, storage: str) -> int:
 # --- evaluate --------------------------------------------------------------------------------------------------
 
 
-def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None) -> int:
-    """Scores a checkpoint of a run on a split, prints both error rates and keeps the predictions.
+def evaluate(
+    workdir: str, *, which: str, data: dict[str, str], out: str | None, set_name: str = "", mappings: str = ""
+) -> int:
+    """Scores a checkpoint of a run on a split or a set, prints its error rates and keeps the predictions.
 
     Args:
       workdir: of a run, finished or not.
       which: "best", "last" or a step.
       data: keys of the section `data` to replace, as texts, such as `{"name": "imagenet_v2", "eval_split": "test"}`.
-      out: a file for the predictions; None: below the workdir, named after data set, split and step.
+      out: a file for the predictions, of ImageNet-C a directory; None: below the workdir, named after data set, split
+        and step.
+      set_name: of `evaluation.sets.SETS`; empty: a split that `data` names.
+      mappings: the directory that ObjectNet has beside its images.
     """
+    judging.check_options(set_name, data, mappings)
     place = Workdir(workdir)
     config = cfg.replace(place.config(), {f"data.{key}": value for key, value in data.items()})
     devices.start()
-    config = _divided(config)
-    split = sources.open_split(config.data, config.data.eval_split)
+    config = _divided(judging.configured(config, set_name, data) if set_name else config)
     trained = sources.open_split(place.config().data, place.config().data.train_split)
-    evaluation.check_labels(split, trained.num_classes)
+    if set_name:
+        sets.check_classes(trained.class_names, f"the run in {place.path}")
+    opened = judging.opened(config, set_name, mappings)
+    evaluation.check_labels(opened.parts[0].split, trained.num_classes)
     kind = FeatureSystem if isinstance(config, cfg.FeatureConfig) else network.System
     system = kind.create(config, trained.num_classes)
     first = system.initial_state()
     found = _restore(place, system, first, which)
-    evaluator = evaluation.Evaluator(config, system.score, system.spread, split)
-    source = provenance.collect() | {"config": cfg.to_dict(config), "step": found.step}
-    began = time.perf_counter()
-    rates, kept = evaluator.predict(system.spread.put_state(found.state), source)
-    if jax.process_index() == 0:
-        path = Path(out) if out else place.predictions(config.data, config.data.eval_split, found.step)
-        predictions.save(path, kept)
-        print(f"step {found.step:,}, {split.name} {split.split}: {rates}")
-        print(f"{rates.images / (time.perf_counter() - began):,.0f} images/s with compilation; predictions: {path}")
+    return _judge(
+        opened,
+        system,
+        system.spread.put_state(found.state),
+        source={"step": found.step},
+        path_of=_paths(opened, out) or (lambda data: place.predictions(data, data.eval_split, found.step)),
+        title=f"step {found.step:,}",
+    )
+
+
+def _judge(
+    opened: judging.Opened,
+    system: network.System | FeatureSystem,
+    train_state: state.TrainState,
+    *,
+    source: dict[str, Any],
+    path_of: Callable[[cfg.Data], Path] | None,
+    title: str,
+) -> int:
+    """Scores every part of what was opened, keeps the predictions, and prints what comes of them."""
+    collected = provenance.collect() | source
+    config = opened.parts[0].config
+    evaluator = evaluation.Evaluator(config, opened.score(system.score), system.spread, opened.parts[0].split)
+    wrong: dict[str, corruptions.Wrong] = {}
+    for part in opened.parts:
+        evaluator = evaluator.on(part.split)
+        began = time.perf_counter()
+        rates, kept = evaluator.predict(train_state, collected | {"config": cfg.to_dict(part.config)})
+        if jax.process_index() != 0:
+            continue
+        if path_of is not None:
+            predictions.save(path_of(part.config.data), kept)
+        where = f"; predictions: {path_of(part.config.data)}" if path_of else ""
+        speed = f"{rates.images / (time.perf_counter() - began):,.0f} images/s with compilation"
+        if opened.has_labels:
+            print(f"{title}, {part.split.name} {part.split.split}: {rates}")
+        print(f"{speed}{where}", flush=True)
+        if len(opened.parts) == 1:
+            judging.say(judging.report(opened, kept))
+        else:
+            wrong[corruptions.config_of(part.split.name)] = corruptions.wrong(kept)
+    if wrong:
+        judging.show_corrupted(wrong, config)
     return EXIT_FINISHED
+
+
+def _paths(opened: judging.Opened, out: str | None) -> Callable[[cfg.Data], Path] | None:
+    """Where predictions go that a person wants in `out`: that file, or a file of that directory for each part."""
+    if not out:
+        return None
+    if len(opened.parts) == 1:
+        return lambda data: Path(out)
+    return lambda data: Path(out) / f"{data.name.replace('/', '_')}.npz"
 
 
 def _divided(config: cfg.AnyConfig) -> cfg.AnyConfig:
@@ -133,8 +185,10 @@ def evaluate_weights(
     drop_background: bool = False,
     data: dict[str, str],
     out: str | None,
+    set_name: str = "",
+    mappings: str = "",
 ) -> int:
-    """Scores published weights on a split, without a run: prints both error rates, keeps the predictions in `out`.
+    """Scores published weights on a split or a set, without a run: prints error rates, keeps predictions in `out`.
 
     Images are prepared as the file says, else in the way published for the network; the computation is in float32.
 
@@ -143,36 +197,41 @@ def evaluate_weights(
       name: the network; empty: as the file says, and with the options that it says.
       options: of the network.
       drop_background: of `pretrained.load`.
-      data: keys of the section `data` as texts, `name` among them.
-      out: a file for the predictions; None: they are not kept.
+      data: keys of the section `data` as texts, `name` among them where there is no set.
+      out: a file for the predictions, of ImageNet-C a directory; None: they are not kept.
+      set_name: of `evaluation.sets.SETS`; empty: a split that `data` names.
+      mappings: the directory that ObjectNet has beside its images.
 
     Raises:
       UserError: as `pretrained.load`, or the file has another number of classes than the data set.
     """
-    if "name" not in data:
-        raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012")
+    if "name" not in data and not set_name:
+        raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012, or --set=NAME")
+    judging.check_options(set_name, data, mappings)
     weights = pretrained.read(path)
     name, options = _network_of(weights, name, options)
     preprocessing = weights.preprocessing or models.spec(name).preprocessing
     config = cfg.replace(_evaluation_config(name, options, preprocessing), {f"data.{k}": v for k, v in data.items()})
-    config = _at_its_size(config)
+    config = _at_its_size(judging.configured(config, set_name, data) if set_name else config)
     devices.start()
-    split = sources.open_split(config.data, config.data.eval_split)
+    opened = judging.opened(config, set_name, mappings)
+    split = opened.parts[0].split
     system = network.System.create(config, split.num_classes, weights, drop_background=drop_background)
     print(network.sentence(system.loaded))
     if system.loaded.replaced:
         why = f"{split.name} has {split.num_classes:,} classes and {system.loaded.notes[-1]}"
         raise UserError(f"{path} cannot be scored: {why}")
-    source = provenance.collect() | {"config": cfg.to_dict(config), "weights": provenance.of_file(path)}
-    evaluator = evaluation.Evaluator(config, system.score, system.spread, split)
-    rates, kept = evaluator.predict(system.initial_state(), source)
-    if jax.process_index() == 0:
-        colours = f"mean {config.augment.mean}, std {config.augment.std}"
-        images = f"{config.data.eval_image_size or config.data.image_size} px, {config.eval_crop}, {colours}"
-        print(f"{name}, {split.name} {split.split}, {images}: {rates}")
-        if out:
-            predictions.save(Path(out), kept)
-    return EXIT_FINISHED
+    colours = f"mean {config.augment.mean}, std {config.augment.std}"
+    images = f"{config.data.eval_image_size or config.data.image_size} px, {config.eval_crop}, {colours}"
+    print(f"{name}, {images}")
+    return _judge(
+        opened,
+        system,
+        system.initial_state(),
+        source={"weights": provenance.of_file(path)},
+        path_of=_paths(opened, out),
+        title=name,
+    )
 
 
 def _at_its_size(config: cfg.Config) -> cfg.Config:
