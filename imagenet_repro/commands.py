@@ -129,13 +129,12 @@ def _judge(
         rates, kept = evaluator.predict(train_state, collected | {"config": cfg.to_dict(part.config)})
         if jax.process_index() != 0:
             continue
-        if path_of is not None:
-            predictions.save(path_of(part.config.data), kept)
-        where = f"; predictions: {path_of(part.config.data)}" if path_of else ""
+        path = path_of and path_of(part.config.data)
+        if path is not None:
+            predictions.save(path, kept)
         speed = f"{rates.images / (time.perf_counter() - began):,.0f} images/s with compilation"
-        if opened.has_labels:
-            print(f"{title}, {part.split.name} {part.split.split}: {rates}")
-        print(f"{speed}{where}", flush=True)
+        print(f"{title}, {part.split.name} {part.split.split}: {opened.headline(rates)}")
+        print(speed + (f"; predictions: {path}" if path else ""), flush=True)
         if len(opened.parts) == 1:
             judging.say(judging.report(opened, kept))
         else:

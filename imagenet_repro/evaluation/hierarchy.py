@@ -22,6 +22,9 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.metrics import describe
 
 LEVEL = 1.959964  # standard errors to either side of a mean, for 95 %
+TABLE_NOTE = (
+    "Errors are of first guesses: elsewhere, of another super-class; inside, of the same one (a dog, but which dog)."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,15 +140,13 @@ def sentences(found: Hierarchy) -> list[str]:
 
 
 def table(found: Hierarchy) -> Table:
-    """A row for each super-class, and one for all, for the terminal."""
-    rich = Table("super-class", "classes", "images", "top-1 error %", "95 % Wilson", box=None)
-    for heading in ("another super-class %", "right one, other class %"):
-        rich.add_column(heading)
+    """A row for each super-class, and one for all, for the terminal; `TABLE_NOTE` says what its columns are."""
+    rich = Table("super-class", "images", "error %", "95 % Wilson", "elsewhere %", "inside %", box=None)
     for column in rich.columns[1:]:
         column.justify = "right"
     for one in (*found.groups, found.whole):
         shares = [_share(count, one.images)[0] for count in (one.outside, one.inside)]
-        rich.add_row(one.name, f"{one.classes:,}", f"{one.images:,}", *_share(one.wrong, one.images), *shares)
+        rich.add_row(one.name, f"{one.images:,}", *_share(one.wrong, one.images), *shares)
     return rich
 
 

@@ -19,6 +19,7 @@ from imagenet_repro.evaluation import predictions as stored
 from imagenet_repro.evaluation.human import PEOPLE
 from imagenet_repro.evaluation.predictions import Predictions
 from imagenet_repro.evaluation.sets import EvaluationSet, Truth
+from imagenet_repro.metrics import ErrorRates
 
 Score = Callable[..., Float[Array, "b c"]]
 
@@ -47,10 +48,11 @@ class Opened:
     scored: Bool[np.ndarray, " c"] | None = None
     mappings: str = ""
 
-    @property
-    def has_labels(self) -> bool:
-        """Whether an image has one label, so that plain error rates say something."""
-        return self.chosen is None or self.chosen.rule in ("label", "corruptions")
+    def headline(self, rates: ErrorRates) -> str:
+        """Of a set that has sentences of its own its name and source; else both error rates."""
+        if self.chosen is None or self.chosen.rule == "corruptions":
+            return str(rates)
+        return f"{self.chosen.title} ({self.chosen.source})"
 
     def score(self, score: Score) -> Score:
         """The scores of a system, with -inf for the classes that do not count."""
@@ -123,13 +125,13 @@ def _part(config: cfg.AnyConfig) -> Part:
 
 
 def _objectnet(config: cfg.AnyConfig) -> Part:
-    try:
-        part = _part(config)
-    except UserError as error:
+    directory = sources.data_directory(config.data.data_dir)
+    if not (directory / config.data.name).is_dir():
         raise UserError(
-            f"{error}\nObjectNet is prepared from its unpacked download (without anything else in that folder):\n"
-            "  python main.py prepare folder:objectnet-1.0 --name=objectnet"
-        ) from error
+            f"data set '{config.data.name}' is not prepared in {directory}. ObjectNet is prepared from its unpacked"
+            f" download:\n  python main.py prepare folder:objectnet-1.0 --name=objectnet --data_dir={directory}"
+        )
+    part = _part(config)
     return dataclasses.replace(part, split=objectnet.borderless(part.split, sets.imagenet_wnids()))
 
 

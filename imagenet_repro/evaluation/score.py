@@ -188,8 +188,7 @@ def show(card: Scorecard, console: Console | None = None) -> None:
     for person in card.people:
         error, wilson = describe(person.wrong, person.images, "wilson")
         _, exact = describe(person.wrong, person.images, "exact")
-        name = f"{person.who} ({person.source.split(',')[0]})"
-        table.add_row(name, str(GUESSES), f"{person.wrong:,}", f"{person.images:,}", error, wilson, exact)
+        table.add_row(person.who, str(GUESSES), f"{person.wrong:,}", f"{person.images:,}", error, wilson, exact)
     console.print(table, markup=False)
     console.print()
     for row in card.scores:
@@ -199,10 +198,11 @@ def show(card: Scorecard, console: Console | None = None) -> None:
         console.print()
         console.print(hierarchy.table(card.hierarchy), markup=False)
         console.print()
-        for line in hierarchy.sentences(card.hierarchy):
+        for line in (hierarchy.TABLE_NOTE, *hierarchy.sentences(card.hierarchy)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     if card.people:
-        note = "People's errors are on images of ImageNet's test set, with five guesses for each."
+        sources = "; ".join(person.source for person in card.people)
+        note = f"People's errors are on images of ImageNet's test set, with five guesses for each ({sources})."
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     for note in card.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+import main
 from imagenet_repro import config as cfg
-from imagenet_repro.data import sources
+from imagenet_repro.data import prepare, sources
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation import corruptions, evaluate, judging, sets
 from imagenet_repro.evaluation import predictions as stored
@@ -27,6 +28,17 @@ IMAGES = 21  # no multiple of the batch
 
 def validation_id(number):
     return f"ILSVRC2012_val_{number:08d}.JPEG"
+
+
+def expert(label, i):
+    """What experts said of an image: a fourth are problematic, every other one has an unclear label."""
+    return {
+        "original_label": label,
+        "correct_multi_labels": [label],
+        "wrong_multi_labels": [1, 2],
+        "unclear_multi_labels": [(label + 2) % CLASSES] if i % 2 else [],
+        "is_problematic": i % 4 == 0,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +60,7 @@ def data_dir(tmp_path_factory):
         directory, "imagenet2012_real", "validation", real, labels=("original_label",), several=("real_label",)
     )
     several = ("correct_multi_labels", "wrong_multi_labels", "unclear_multi_labels")
-    multi = [
-        (name, 0, {"original_label": one["original_label"], "correct_multi_labels": [one["original_label"]],
-                   "wrong_multi_labels": [1, 2], "unclear_multi_labels": [(one["original_label"] + 2) % 1000] if i % 2 else [],
-                   "is_problematic": i % 4 == 0})
-        for i, (name, _, one) in enumerate(real)
-    ]  # fmt: skip
+    multi = [(name, 0, expert(one["original_label"], i)) for i, (name, _, one) in enumerate(real)]
     made_sets.write(
         directory,
         "imagenet2012_multilabel",
@@ -63,9 +70,26 @@ def data_dir(tmp_path_factory):
         several=several,
         flags=("is_problematic",),
     )
-    folders = [(f"images/chair/{i}.png", 559, {"label": i % 3}) for i in range(3)]
-    made_sets.write(directory, "objectnet", "images", [*folders, ("images/spoon/3.png", 1, {"label": 7})])
     return str(directory)
+
+
+@pytest.fixture
+def objectnet(tmp_path):
+    """The download, unpacked: three chairs and a spoon, of which ImageNet knows the chairs."""
+    download = tmp_path / "objectnet-1.0"
+    texts = {
+        "folder_to_objectnet_label.json": json.dumps({"chair": "Chair", "spoon": "Spoon"}),
+        "objectnet_to_imagenet_1k.json": json.dumps({"Chair": "folding chair; rocking chair"}),
+        "pytorch_to_imagenet_2012_id.json": json.dumps({"559": 0, "765": 1}),
+        "imagenet_to_label_2012_v2": "folding chair\nrocking chair\n",
+    }
+    (download / "mappings").mkdir(parents=True)
+    for name, text in texts.items():
+        (download / "mappings" / name).write_text(text)
+    for i, (folder, number) in enumerate([("chair", 559)] * 3 + [("spoon", 1)]):
+        (download / "images" / folder).mkdir(parents=True, exist_ok=True)
+        (download / "images" / folder / f"{i}.png").write_bytes(made_sets.picture(number))
+    return download
 
 
 def of_numbers(params, stats, images):
@@ -166,17 +190,12 @@ def test_a_data_set_without_the_lists_is_said(data_dir):
         sources.integers(cfg.Data(name="imagenet_a", data_dir=data_dir), "test", ("real_label",))
 
 
-def test_objectnet_goes_by_its_folders(data_dir, tmp_path, capsys):
-    texts = {
-        "folder_to_objectnet_label.json": {"chair": "Chair", "spoon": "Spoon"},
-        "objectnet_to_imagenet_1k.json": {"Chair": "folding chair; rocking chair"},
-        "pytorch_to_imagenet_2012_id.json": {"559": 0, "765": 1},
-    }
-    for name, value in texts.items():
-        (tmp_path / name).write_text(json.dumps(value))
-    (tmp_path / "imagenet_to_label_2012_v2").write_text("folding chair\nrocking chair\n")
-    config = configuration(data_dir, "objectnet")
-    opened = judging.opened(config, "objectnet", str(tmp_path))
+def test_objectnet_goes_by_its_folders(objectnet, tmp_path, capsys):
+    config, mappings = configuration(str(tmp_path), "objectnet"), str(objectnet / "mappings")
+    with pytest.raises(UserError, match=r"prepare folder:objectnet-1\.0 --name=objectnet"):
+        judging.opened(config, "objectnet", mappings)
+    prepare.prepare(f"folder:{objectnet}", data_dir=str(tmp_path), as_name="objectnet")
+    opened = judging.opened(config, "objectnet", mappings)
     record = opened.parts[0].split.records[0]
     assert (record.label, Image.open(io.BytesIO(record.image)).size) == (-1, (10, 8))
     _, kept = evaluated(config, opened)
@@ -184,7 +203,7 @@ def test_objectnet_goes_by_its_folders(data_dir, tmp_path, capsys):
     assert "top-1 error 100.0 %" in top1
     assert "(0 of 3 images wrong, 1 left out)" in top5
     stored.save(tmp_path / "p.npz", kept)
-    judging.score_stored(str(tmp_path / "p.npz"), "objectnet", mappings=str(tmp_path))
+    judging.score_stored(str(tmp_path / "p.npz"), "objectnet", mappings=mappings)
     assert top5 in capsys.readouterr().out
 
 
@@ -256,3 +275,17 @@ def test_sentences_stay_in_one_line():
     console = Console(file=io.StringIO(), width=40)
     judging.say(["a [b] " * 20], console)
     assert console.file.getvalue() == "a [b] " * 20 + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set=v2", "--guesses=3"], "--guesses do not go with --set"),
+        (["--set=real", "--real=real.json"], "--labels, --real and"),
+        (["--set=w2"], "no such set; did you mean 'v2'"),
+        (["--mappings=m"], "--mappings and --data_dir belong to --set"),
+    ],
+)
+def test_options_of_score_that_would_be_ignored_are_refused(arguments, message, capsys):
+    assert main.main(["score", "--predictions=p.npz", *arguments]) == 2
+    assert message in capsys.readouterr().err

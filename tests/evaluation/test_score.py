@@ -224,7 +224,7 @@ def test_real_lists_of_other_images_are_refused(tmp_path):
 WNIDS = ["n02085620", "n02106662", "n02930766"]  # two dogs and a cab
 
 
-def with_provenance(path, provenance, top5=((1, 2), (2, 0))):
+def with_provenance(path, provenance, top5=((1, 2, 0), (2, 0, 1))):
     entry = Predictions(np.array(["a", "b"]), np.zeros(2, np.int32), np.array(top5, np.int32),
                         np.zeros((2, 3), np.float16), provenance)  # fmt: skip
     stored.save(path, entry)
@@ -250,10 +250,10 @@ def card_cost(a, b):
 def test_people_stand_beside_errors_on_imagenet(tmp_path):
     path = with_provenance(tmp_path / "p.npz", {"config": {"data": {"name": "imagenet2012"}}})
     shown = text_of(module.score(path), width=140)
-    assert "a person (Karpathy 2014)" in shown
-    assert "76" in shown
-    assert "a second person (Russakovsky et al. 2015)" in shown
-    assert "People's errors are on images of ImageNet's test set" in shown
+    rows = [line.split() for line in shown.splitlines() if " person " in line]
+    assert rows[0][:6] == ["a", "person", "5", "76", "1,500", "5.1"]
+    assert rows[1][:7] == ["a", "second", "person", "5", "31", "258", "12.0"]
+    assert "five guesses for each (Karpathy 2014; Russakovsky et al. 2015, sec. 6.4)" in shown
     for data in ("imagenet_v2/matched-frequency", "cifar10", 7):
         other = with_provenance(tmp_path / "q.npz", {"config": {"data": {"name": data}}})
         assert "person" not in text_of(module.score(other), width=140)
