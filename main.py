@@ -9,6 +9,7 @@ from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's messages to its developers
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+ALL_GUESSES = 5  # that the challenge accepts for an image
 Overrides = dict[str, dict[str, str]]  # texts by prefix and key
 
 EXIT_CODES = """exit codes:
@@ -56,7 +57,8 @@ for several machines name a storage that all reach, with its password in PGPASSW
 EVALUATE = """Score a checkpoint of a run on every image of a split, exactly once.
 
   python main.py evaluate --workdir=runs/resnet50
-  python main.py evaluate --workdir=runs/resnet50 --data.name=imagenet_v2 --data.eval_split=test
+  python main.py evaluate --workdir=runs/resnet50 --set=v2
+  python main.py evaluate --workdir=runs/resnet50 --data.name=cifar10 --data.eval_split=test
 
 Prints both error rates with 95 % intervals and stores the predictions of each image as .npz
 (imagenet_repro/evaluation/predictions.py says what it holds).
@@ -70,6 +72,20 @@ scores by the protocols of the papers, or any list of scales, positions and flip
 
 scores published weights, of torchvision, timm or transformers, without a run: --weights in place of --workdir. Images
 are prepared as the file says, else as published for the network. A .pth that would run code is refused.
+
+--set=NAME scores a network for ImageNet's 1,000 classes on a set of images by that set's own rule:
+
+  imagenet                    the validation images; beside them people's errors on the challenge's test images
+  real  multilabel            the same images with several labels each (ReaL; Shankar et al.)
+  v2  v2_threshold  v2_top    ImageNet-V2, in its three selections
+  a  r                        ImageNet-A and -R, guesses among their 200 classes alone
+  sketch                      ImageNet-Sketch
+  c                           ImageNet-C: 75 data sets and the mean corruption error; predictions go to a directory
+  objectnet                   ObjectNet, with --mappings=objectnet-1.0/mappings
+
+Each is a data set of tfds that `prepare` brings; what is missing says what to type. --data.name=NAME reads another
+copy of it, such as a smaller one. Classes named by WordNet ids are also judged along its tree: the hierarchical cost
+of the challenge of 2010, and how many wrong guesses are of the right super-class.
 """
 
 EXPORT = """Write the weights of a run as .safetensors, as torchvision or timm loads them.
@@ -96,6 +112,12 @@ SCORE = """Score predictions that anyone made.
 
 Text files are in the challenge's form: a line for each image, up to five labels in order of falling confidence,
 and a file with one label a line. Files of `evaluate` carry their labels.
+
+  python main.py score --set=real --predictions=runs/resnet50/predictions/imagenet2012_validation.npz
+  python main.py score --set=c --predictions=runs/resnet50/predictions
+
+Files of `evaluate` can be scored again by the rule of a set, whose names `evaluate --help` lists: also by labels of
+other people of the same images (real, multilabel), which are read from their prepared data set.
 """
 
 COMPARE = """Say which differences between finished runs are real: a page, with tables and pictures.
@@ -227,6 +249,10 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     what.add_argument("--weights", metavar="FILE", help="published weights: .safetensors, .pth, or .npz of ViT")
     parser.add_argument("--checkpoint", metavar="WHICH", help="of --workdir: last (default), best, or a step")
     parser.add_argument("--out", metavar="FILE", help="where the predictions go (default: in the workdir)")
+    parser.add_argument(
+        "--set", default="", metavar="NAME", help="an evaluation set of ImageNet's classes (see above)"
+    )
+    parser.add_argument("--mappings", default="", metavar="DIR", help="of ObjectNet's download, for --set=objectnet")
     parser.add_argument("--model", default="", metavar="NAME", help="network of --weights (default: as the file says)")
     parser.add_argument("--options", metavar="DICT", help="of that network, such as \"{'auxiliary': False}\"")
     parser.add_argument(
@@ -247,6 +273,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
         common = {"data": overrides["data"], "out": known.out}
         common |= {"protocol": known.protocol, "settings": overrides["protocol"]}
+        common |= {"set_name": known.set, "mappings": known.mappings}
         if known.workdir is not None:
             return commands.evaluate(known.workdir, which=known.checkpoint or "last", **common)
         return commands.evaluate_weights(
@@ -323,10 +350,19 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "score", SCORE)
     parser.add_argument("--predictions", required=True, metavar="FILE", help="text in the challenge's form, or .npz")
     parser.add_argument("--labels", metavar="FILE", help="one label a line (default: those in the .npz)")
-    parser.add_argument("--guesses", type=int, default=5, metavar="N", help="errors with 1 to N guesses (default 5)")
+    parser.add_argument(
+        "--guesses", type=int, default=ALL_GUESSES, metavar="N", help="errors with 1 to N guesses (default 5)"
+    )
     parser.add_argument("--real", metavar="FILE", help="ReaL label lists (real.json)")
+    parser.add_argument("--set", default="", metavar="NAME", help="score by the rule of an evaluation set")
+    parser.add_argument("--data_dir", default="", metavar="DIR", help="of the set's labels (default: as for prepare)")
+    parser.add_argument("--mappings", default="", metavar="DIR", help="of ObjectNet's download, for --set=objectnet")
 
     def run(known: argparse.Namespace, _: Overrides) -> int:
+        if known.set:
+            return _score_set(known)
+        if known.mappings or known.data_dir:
+            raise UserError("--mappings and --data_dir belong to --set and would be ignored; leave them out")
         from imagenet_repro.evaluation import score
 
         card = score.score(known.predictions, known.labels, guesses=known.guesses, real_path=known.real)
@@ -334,6 +370,15 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
         return EXIT_FINISHED
 
     parser.set_defaults(run=run)
+
+
+def _score_set(known: argparse.Namespace) -> int:
+    if known.labels or known.real or known.guesses != ALL_GUESSES:
+        raise UserError("--labels, --real and --guesses do not go with --set, which has labels and a rule of its own")
+    from imagenet_repro.evaluation import judging
+
+    judging.score_stored(known.predictions, known.set, data_dir=known.data_dir, mappings=known.mappings)
+    return EXIT_FINISHED
 
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:

@@ -8,7 +8,7 @@ A file of predictions is a NumPy `.npz` archive (a zip of `.npy` members) of n i
 | `label`      | int32   | [n]            | class index of the ground truth; -1: the split has no labels            |
 | `top5`       | int32   | [n, min(5, c)] | best classes first, as the metric ordered the float32 scores; -1: none  |
 | `logits`     | float16 | [n, c]         | scores before any softmax                                               |
-| `provenance` | unicode | []             | a JSON object: what made the predictions                                |
+| `provenance` | unicode | []             | a JSON object: what made the predictions; `classes`: the classes' names |
 
 Without this package:
 
@@ -37,6 +37,7 @@ from imagenet_repro.metrics import GUESSES, ErrorRates
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 KEYS = ("id", "label", "top5", "logits", "provenance")
 GUESS_KEYS = ("id", "label", "top5")
+NO_LABEL = -1  # of an image that has none
 MAX_NAMED = 3  # offending ids in one message
 
 
@@ -139,6 +140,12 @@ def load(path: str | Path) -> Predictions:
     provenance = _parse_provenance(path, str(arrays.pop("provenance")))
     integers = {key: arrays[key].astype(np.int32) for key in ("label", "top5")}
     return Predictions(id=arrays["id"], logits=arrays["logits"], **integers, provenance=provenance)
+
+
+def load_provenance(path: str | Path) -> dict[str, Any]:
+    """What made the predictions, without reading them. Raises `UserError` as `load_guesses`."""
+    path = Path(path)
+    return _parse_provenance(path, str(_read(path, ("provenance",))["provenance"]))
 
 
 def load_guesses(path: str | Path) -> dict[str, np.ndarray]:

@@ -47,10 +47,10 @@ def judged(name, damaged=(), **data):
         jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2, jnp.uint32)
     )
     said = []
-    one = judge.Judge(protocols.parse(name), Linear(config), spread, split(damaged), said.append)
+    one = judge.Judge(protocols.parse(name), Linear(config), spread, say=said.append)
     seen = []
     one.show = seen.append
-    rates, kept = one.predict(spread.put_state(trained), {"made": True})
+    rates, kept = one.predict(split(damaged), spread.put_state(trained), {"made": True})
     assert sum(seen) == rates.images
     return rates, kept, said
 
@@ -103,9 +103,9 @@ def test_a_system_that_cannot_slide_says_so():
         def class_map(self, params, stats, images):
             raise UserError("made is no convolutional network")
 
-    one = judge.Judge(protocols.parse("vgg_dense1"), Pyramid(), parallel.create("shard_map"), split())
+    one = judge.Judge(protocols.parse("vgg_dense1"), Pyramid(), parallel.create("shard_map"))
     trained = state.TrainState(
         jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2, jnp.uint32)
     )
     with pytest.raises(UserError, match="no convolutional network"):
-        one.predict(trained, {})
+        one.predict(split(), trained, {})
