@@ -79,8 +79,8 @@ def _examples(data: cfg.Data, split: str, place: Path) -> Examples | None:
         return None
     if sources.overlap(data, data.train_split, split):
         raise UserError(
-            f"{data.train_split}, from which examples of the classes are shown, holds images of {split}, which are to be"
-            " guessed; name parts that share none, such as --split='train[90%:]' --data.train_split='train[:90%]'"
+            f"{data.train_split}, from which examples of the classes are shown, holds images of {split}, which are to"
+            " be guessed; name parts that share none, such as --split='train[90%:]' --data.train_split='train[:90%]'"
         )
     return Examples(trained, place / "examples.json")
 

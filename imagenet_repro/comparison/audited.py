@@ -149,7 +149,7 @@ def rates(audit: Audit) -> Table:
         " every such system looks better than it is, and one that makes other mistakes does not. Intervals (Wilson)"
         " are about other images of the kind that is counted."
     )
-    return Table("audit_rates", headings, rows, caption)
+    return Table("error_rates_restated", headings, rows, caption)
 
 
 def _cells(system: System, truth: Truth) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ def differences(audit: Audit) -> Table | None:
         "Error of the first less error of the second, on the same images. Intervals: bootstrap over images;"
         " p: McNemar, mid-p, each pair by itself."
     )
-    return Table("audit_differences", headings, rows, caption) if rows else None
+    return Table("differences_restated", headings, rows, caption) if rows else None
 
 
 def _difference(pair: tuple[System, System], guesses: int, truth: Truth) -> tuple[str, ...]:
@@ -188,15 +188,15 @@ def noise(audit: Audit) -> Table:
     """What a measured difference can mean where a share of the labels is wrong."""
     classes, share = len(audit.class_names), audit.wrong_share
     rows = tuple(
-        (f"{points:.1f}", _range(*label_noise.blind_bounds(points / 100, share)), _symmetric(points / 100, audit))
-        for points in POINTS
+        (f"{x:.1f}", _range(*label_noise.blind_bounds(x / 100, share)), _symmetric(x / 100, audit).lstrip("+"))
+        for x in POINTS
     )
     headings = ("measured difference in points", "true one at worst", "true one on average, symmetric noise")
     caption = (
         f"With {100 * share:.2f} % wrong labels. At worst: whichever labels are wrong, and whatever is right in their"
         f" place. Symmetric: every label is as likely wrong, and as likely any other of the {classes:,} classes."
     )
-    return Table("audit_noise", headings, rows, caption)
+    return Table("what_wrong_labels_do", headings, rows, caption)
 
 
 def noise_of_pairs(audit: Audit) -> Table | None:
@@ -214,7 +214,7 @@ def noise_of_pairs(audit: Audit) -> Table | None:
         f"Error of the first less error of the second, with up to {100 * audit.wrong_share:.2f} % wrong labels."
         " The range is narrower than twice that share where few images tell the two apart."
     )
-    table = Table("audit_noise_of_pairs", (*headings, "on average, symmetric noise"), tuple(rows), caption)
+    table = Table("what_wrong_labels_do_to_pairs", (*headings, "on average, symmetric noise"), tuple(rows), caption)
     return table if rows else None
 
 
@@ -226,7 +226,7 @@ def pairs_of_classes(audit: Audit) -> Table | None:
     order = sorted(counted, key=lambda pair: (-counted[pair], pair))
     rows = tuple((shorts[given], shorts[other], f"{counted[given, other]:,}") for given, other in order)
     caption = "Suspects by their label and by the class that they look like."
-    return Table("audit_pairs", ("label", "suggested", "suspects"), rows, caption) if rows else None
+    return Table("suspects_by_class", ("label", "suggested", "suspects"), rows, caption) if rows else None
 
 
 def _symmetric(difference: float, audit: Audit) -> str:

@@ -16,6 +16,7 @@ import csv
 import dataclasses
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -142,9 +143,11 @@ def find(
     _check_labels(labels)
     count, rank = _cleanlab()
     joint = count.compute_confident_joint(labels, probable)
-    image = rank.find_label_issues(
-        labels, probable, confident_joint=joint, filter_by=filter_by, return_indices_ranked_by=rank_by, n_jobs=1
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a line for each class that has no image
+        image = rank.find_label_issues(
+            labels, probable, confident_joint=joint, filter_by=filter_by, return_indices_ranked_by=rank_by, n_jobs=1
+        )
     image = np.asarray(image, np.int32)
     rows = probable[image]  # a copy
     each, given = np.arange(len(image)), labels[image]
