@@ -90,8 +90,8 @@ class Game:
         self._shown_at = self._shown_at or time.monotonic()
         return self._image
 
-    def answer(self, position: int, guesses: Sequence[int]) -> None:
-        """Takes the guesses on the image at a position, best first; the same ones again change nothing.
+    def answer(self, position: int, guesses: Sequence[Any]) -> None:
+        """Takes the guesses on the image at a position, class indices, best first; the same ones again change nothing.
 
         Raises:
           LateError: another image is shown, or this one has other guesses already.
@@ -127,7 +127,7 @@ class Game:
         labels = np.array([self._label(one) for one in taken], np.int32)
         return Predictions(np.array([one["id"] for one in taken]), labels, top5, logits, self._provenance())
 
-    def _check(self, guesses: Sequence[int]) -> None:
+    def _check(self, guesses: Sequence[Any]) -> None:
         most = min(GUESSES, self.split.num_classes)
         known = all(type(one) is int and 0 <= one < self.split.num_classes for one in guesses)
         if not known or not 1 <= len(guesses) <= most or len(set(guesses)) != len(guesses):

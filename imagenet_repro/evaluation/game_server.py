@@ -62,7 +62,7 @@ class GameServer(ThreadingHTTPServer):
                 f"--port={port} cannot be listened on ({why}); without --port any free one is taken"
             ) from error
         self.game, self.examples, self.token = game, examples, secrets.token_urlsafe(16)
-        self.error: Exception | None = None  # that ended the game
+        self.error: UserError | None = None  # that ended the game
         self._finish = finish
         self.summary: list[str] = []  # once all images are guessed
         self._lock = threading.Lock()  # of the game
@@ -87,7 +87,7 @@ class GameServer(ThreadingHTTPServer):
         with self._lock:
             return (self.game.image() or None) if position == self.game.position else None
 
-    def answer(self, position: int, guesses: list[int]) -> dict[str, Any]:
+    def answer(self, position: int, guesses: list[Any]) -> dict[str, Any]:
         """Takes guesses, and ends the game after the last; raises as `Game.answer`."""
         with self._lock:
             self.game.answer(position, guesses)
@@ -95,13 +95,8 @@ class GameServer(ThreadingHTTPServer):
                 self.summary = list(self._finish())
             return self._state()
 
-    def ended(self) -> bool:
-        """Whether there is nothing left to serve."""
-        return bool(self.summary) or self.error is not None
-
-    def stop(self, error: Exception | None = None) -> None:
-        """Ends `serve_forever` soon; what ended the game is kept."""
-        self.error = self.error or error
+    def stop(self) -> None:
+        """Ends `serve_forever` soon."""
         threading.Thread(target=self.shutdown).start()  # it waits for the loop that this thread may have come from
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -156,9 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
         except RefusedError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         except UserError as error:  # the disk is full, the data set is gone
+            self.server.error = error
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
-            self.server.stop(error)
-        if self.server.ended():
+        if self.server.summary or self.server.error:
             self.server.stop()
 
     def log_message(self, format: str, *arguments: Any) -> None:
@@ -170,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         known = hmac.compare_digest(token.encode(), self.server.token.encode())
         return rest if known and HOST.fullmatch(self.headers.get("Host", "")) else None
 
-    def _posted(self) -> tuple[int, list[int]]:
+    def _posted(self) -> tuple[int, list[Any]]:
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch("[0-9]{1,9}", length) or int(length) > LARGEST:
             raise RefusedError(f"an answer has at most {LARGEST} bytes, and says how many")
