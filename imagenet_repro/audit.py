@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from imagenet_repro.metrics import GUESSES
 from imagenet_repro.workdir import Workdir
 
 SHOWN = 10  # suspects in the terminal
+ROWS = 4096  # images sorted at once; 50,000 images of 1,000 classes would be half a gigabyte of order alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,8 @@ class _Given:
     path: str
     name: str
     predictions: Predictions  # by rising id
-    split: str  # that they are of; empty: not known beyond the provenance
+    split: str = ""  # that they are of; empty: not known beyond the provenance
+    classes: Sequence[str] = ()  # their names, where the run says them
 
 
 def audit(
@@ -70,9 +73,9 @@ def audit(
     probable = auditing.probabilities([one.predictions for one in auditors])
     suspects = auditing.find(first.label, probable, filter_by=filter_by, rank_by=rank_by)
     truths = [auditing.given_labels(first.label), auditing.without(first.label, suspects)]
-    if verdicts is not None:
-        read = auditing.read_verdicts(verdicts, probable.shape[1])
-        truths.append(auditing.by_verdicts(first.id, first.label, read))
+    decided = auditing.read_verdicts(verdicts, probable.shape[1]) if verdicts is not None else {}
+    if decided:
+        truths.append(auditing.by_verdicts(first.id, first.label, decided))
     split = _split(auditors[0])
     systems = tuple(System(one.name, one.predictions.top5) for one in auditors)
     if len(systems) > 1:
@@ -85,6 +88,7 @@ def audit(
         auditors=systems,
         compared=tuple(System(one.name, one.predictions.top5) for one in compared),
         truths=tuple(truths),
+        verdicts=Counter(one.verdict for one in decided.values()),
         wrong_share=wrong_share,
     )
     pictures = functools.partial(thumbnails.of_images, split) if split else None
@@ -110,12 +114,13 @@ def _read(paths: list[str], compare: list[str]) -> tuple[list[_Given], list[_Giv
 
 def _one(path: str) -> _Given:
     if not Path(path).is_dir():
-        return _Given(path, Path(path).stem, _sorted(stored.load(path)), "")
+        return _Given(path, Path(path).stem, _sorted(stored.load(path)))
     place = Workdir(path)
     result = place.result()
     file = place.path / str(result.get("predictions", ""))
     data = cfg.build(cfg.Data, result["provenance"]["config"]["data"])
-    return _Given(path, place.path.name, _sorted(stored.load(file)), data.scored_split)
+    read = _sorted(stored.load(file))
+    return _Given(path, place.path.name, read, data.scored_split, result.get("classes", ()))
 
 
 def _sorted(one: Predictions) -> Predictions:
@@ -147,7 +152,9 @@ def _check_same(given: list[_Given]) -> None:
 
 def _top5(probable: np.ndarray) -> np.ndarray:
     """Best classes first, ties to the lower class, as `metrics.top5` has it."""
-    return np.argsort(-probable, axis=1, kind="stable")[:, :GUESSES].astype(np.int32)
+    parts = np.array_split(probable, 1 + len(probable) // ROWS)
+    best = [np.argsort(-part, axis=1, kind="stable")[:, :GUESSES] for part in parts]
+    return np.concatenate(best).astype(np.int32)
 
 
 # --- what they are of -------------------------------------------------------------------------------------------
@@ -172,11 +179,9 @@ def _class_names(given: _Given, split: Split | None, classes: int) -> tuple[str,
     """For people; numbers where nobody knows better."""
     if split is not None:
         return tuple(wordnet.readable(split.class_names))
-    known = Workdir(given.path).result().get("classes", []) if Path(given.path).is_dir() else []
-    return tuple(wordnet.readable([str(name) for name in known])) if len(known) == classes else _numbers(classes)
-
-
-def _numbers(classes: int) -> tuple[str, ...]:
+    known = given.predictions.provenance.get("classes") or given.classes
+    if len(known) == classes:
+        return tuple(wordnet.readable([str(name) for name in known]))
     return tuple(f"class {number}" for number in range(classes))
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from imagenet_repro import config as cfg
-from imagenet_repro import metrics
 from imagenet_repro.data import sources
 from imagenet_repro.data.examples import Examples
 from imagenet_repro.data.sources import Split
@@ -11,15 +10,8 @@ from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError
 from imagenet_repro.evaluation import predictions
 from imagenet_repro.evaluation.game import Game
 from imagenet_repro.evaluation.game_server import GameServer
+from imagenet_repro.evaluation.human import PEOPLE
 from imagenet_repro.workdir import Workdir
-
-# The study's two people, by top-5 error on ImageNet's test images: who, percent as printed, the counts of wrong images
-# that round to it, images. A. Karpathy, "What I learned from competing against a ConvNet on
-# ImageNet", 2014; Russakovsky et al. 2015.
-STUDY = (
-    ("Karpathy 2014, after 500 images of practice", 5.1, (76, 77), 1_500),
-    ("second annotator, Russakovsky et al. 2015, after 100 images", 12.0, (31, 31), 258),
-)
 
 
 def human(
@@ -115,13 +107,7 @@ def _finish(game: Game, path: Path) -> list[str]:
     return [
         f"{game.name}, {game.split.name} {game.split.split}: {found.error_rates()}",
         *([f"{passed} images could not be decoded and are left out"] if passed else []),
-        "In ImageNet's study, of 1,000 classes, top-5 error:",
-        *(f"  {_line(*one)}" for one in STUDY),
+        "In the study of 2014, on ImageNet's 1,000 classes:",
+        *(f"  {person}" for person in PEOPLE),
         f"predictions: {path}",
     ]
-
-
-def _line(who: str, percent: float, wrong: tuple[int, int], images: int) -> str:
-    """With the 95 % interval; where several counts round to the percentage, from the lowest to the highest."""
-    low, high = metrics.interval(wrong[0], images)[0], metrics.interval(wrong[1], images)[1]
-    return f"{who}: {percent:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of {images:,} images"

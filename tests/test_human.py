@@ -61,8 +61,8 @@ def test_killed_stopped_and_finished(data_dir, tmp_path, capsys):
     assert "2 of 4 images guessed and kept; the same command goes on" in out
     assert main.main(arguments(data_dir, place, "--finish")) == 0
     said = capsys.readouterr().out
-    assert "Karpathy 2014, after 500 images of practice: 5.1 % [4.1, 6.4] of 1,500 images" in said
-    assert "after 100 images: 12.0 % [8.6, 16.6] of 258 images" in said
+    assert "after 500 images of practice: top-5 error 5.1 %, 95 % interval [4.1, 6.3]" in said
+    assert "after 100 images of practice: top-5 error 12.0 %, 95 % interval [8.6, 16.6]" in said
     path = place / "predictions/fractal_c6_n15_v5_s32_validation.npz"
     stored = predictions.load(path)
     assert stored.top5.tolist() == [[0, 1, -1, -1, -1], [2, -1, -1, -1, -1]]

@@ -16,7 +16,7 @@ from imagenet_repro.comparison.label_noise import Measured
 from imagenet_repro.comparison.pages import LONG, Section
 from imagenet_repro.comparison.statistics import bootstrap_difference, mcnemar
 from imagenet_repro.comparison.tables import MISSING, Table
-from imagenet_repro.evaluation.audit import Suspects, Truth
+from imagenet_repro.evaluation.audit import VERDICTS, Suspects, Truth
 from imagenet_repro.metrics import GUESSES, describe
 
 TITLE = "Labels that are probably wrong"
@@ -46,6 +46,7 @@ class Audit:
       auditors: the systems whose probabilities found them; of several also their mean, as the last.
       compared: systems that are compared pair by pair.
       truths: the labels as given, then other readings of what is right.
+      verdicts: how many images people decided on in which way; empty: nobody did.
       wrong_share: of the labels, for what wrong labels do to a comparison.
     """
 
@@ -56,6 +57,7 @@ class Audit:
     auditors: tuple[System, ...]
     compared: tuple[System, ...]
     truths: tuple[Truth, ...]
+    verdicts: Mapping[str, int]
     wrong_share: float
 
     @property
@@ -89,7 +91,7 @@ def write(audit: Audit, out: Path, thumbnails: Thumbnails | None) -> Path:
 
 
 def verdict(audit: Audit) -> str:
-    """What was found, in up to three lines."""
+    """What was found, in up to four lines."""
     auditor, (given, without, *others) = audit.auditors[-1], audit.truths
     images, found = len(audit.id), len(audit.suspects)
     rates = given.rates(auditor.top5)
@@ -101,7 +103,15 @@ def verdict(audit: Audit) -> str:
         f"Found by {auditor.name}, whose first guess is not the label for {top1} % of the images: wrong labels and its"
         f" own mistakes look alike, and only a look at the images tells them apart."
     )
-    return "\n".join([first, second, *(_restated(auditor, truth, top1) for truth in (without, *others)[-1:])])
+    lines = (first, second, _decided(audit), _restated(auditor, (without, *others)[-1], top1))
+    return "\n".join(filter(None, lines))
+
+
+def _decided(audit: Audit) -> str:
+    """What people said of the suspects; empty where nobody did."""
+    total = sum(audit.verdicts.values())
+    said = ", ".join(f"{audit.verdicts.get(one, 0):,} {one}" for one in VERDICTS)
+    return f"People decided on {total:,} images: {said}." if total else ""
 
 
 def _restated(system: System, truth: Truth, before: str) -> str:
@@ -138,16 +148,16 @@ def suspects(audit: Audit) -> Table:
 
 def rates(audit: Audit) -> Table:
     """Both error rates of every system by every reading of what is right, with 95 % intervals."""
-    headings = ("system", "counted by", "images", "top-1 error %", "95 % interval", "top-5 error %", "95 % of top-5")
+    headings = ("system", "counted by", "top-1 error %", "95 % interval", "top-5 error %", "95 % of top-5", "images")
     rows = tuple(
-        (system.name, truth.name, f"{int(truth.counted.sum()):,}", *_cells(system, truth))
+        (system.name, truth.name, *_cells(system, truth), f"{int(truth.counted.sum()):,}")
         for system in audit.systems
         for truth in audit.truths
     )
     caption = (
         "Suspects are images that the auditing systems get wrong, right or wrong as their labels may be: without them"
-        " every such system looks better than it is, and one that makes other mistakes does not. Intervals (Wilson)"
-        " are about other images of the kind that is counted."
+        " these systems look better than they are, and others the more so the more of their mistakes are the same."
+        " Intervals (Wilson) are about other images of the kind that is counted."
     )
     return Table("error_rates_restated", headings, rows, caption)
 
@@ -290,7 +300,10 @@ def _gallery(audit: Audit, thumbnails: Thumbnails | None) -> Section:
     ids = [str(audit.id[image]) for image in shown]
     pictures = thumbnails(ids) if thumbnails else {}
     items = "".join(_item(audit, place, pictures.get(id)) for place, id in enumerate(ids))
-    more = f"The first {len(shown)} of {len(found):,}; suspects.csv has all." if len(found) > len(shown) else ""
+    more = (
+        f"The first {len(shown)} of {len(found):,}; suspects.csv has all. To say which labels are wrong, add a column"
+        f" verdict ({', '.join(VERDICTS)}) and hand it back with --verdicts: every rate is then restated by that."
+    )
     return Section("suspects", title, f'{pages.paragraphs(more)}<ol class="examples">\n{items}</ol>\n')
 
 

@@ -162,6 +162,7 @@ class Game:
             "seed": self._seed,
             "images": self.images,
             "median_seconds": statistics.median(seconds) if seconds else None,
+            "classes": list(self.split.class_names),
             "commit": provenance.commit(),
         }
 

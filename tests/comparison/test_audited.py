@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -32,12 +33,23 @@ def made(suspected=(3, 7, 8), verdicts=None, names=("a", "b")):
     if verdicts:
         truths.append(auditing.by_verdicts(IDS, LABELS, verdicts))
     a, b = System(names[0], guessing((3, 7, 8, 0), (1,))), System(names[1], guessing((3, 5)))
-    return Audit("photos validation", NAMES, IDS, found, (a,), (a, b), tuple(truths), 0.0583)
+    return Audit(
+        "photos validation",
+        NAMES,
+        IDS,
+        found,
+        (a,),
+        (a, b),
+        tuple(truths),
+        Counter(one.verdict for one in (verdicts or {}).values()),
+        0.0583,
+    )
 
 
 def test_every_rate_with_and_without_the_suspects():
-    table = audited.rates(made(verdicts={"image0": Verdict("suggested", 2), "image3": Verdict("neither", 0)}))
-    cells = {(row[0], row[1]): (row[2], row[3], row[5]) for row in table.rows}
+    one = made(verdicts={"image0": Verdict("suggested", 2), "image3": Verdict("neither", 0)})
+    table = audited.rates(one)
+    cells = {(row[0], row[1]): (row[6], row[2], row[4]) for row in table.rows}
     assert cells == {
         ("a", "labels as given"): ("10", "50.0", "40.0"),
         ("a", "without suspects"): ("7", "28.6", "14.3"),
@@ -46,7 +58,9 @@ def test_every_rate_with_and_without_the_suspects():
         ("b", "without suspects"): ("7", "14.3", "14.3"),
         ("b", "by verdicts"): ("9", "22.2", "22.2"),
     }
-    assert table.rows[0][4] == "[23.7, 76.3]"  # Wilson of 5 of 10, from a table
+    people = "People decided on 2 images: 0 keep, 1 suggested, 0 both, 1 neither."
+    assert audited.verdict(one).splitlines()[2:] == [people, "By verdicts, its top-1 error is 33.3 %, not 50.0 %."]
+    assert table.rows[0][3] == "[23.7, 76.3]"  # Wilson of 5 of 10, from a table
 
 
 def test_differences_with_and_without_the_suspects():
@@ -69,7 +83,7 @@ def test_what_wrong_labels_do_to_a_pair():
 
 def test_a_single_system_is_compared_with_nothing():
     one = made()
-    alone = Audit(one.setting, NAMES, IDS, one.suspects, one.auditors, (), one.truths, 0.0583)
+    alone = Audit(one.setting, NAMES, IDS, one.suspects, one.auditors, (), one.truths, {}, 0.0583)
     assert audited.differences(alone) is None
     assert audited.noise_of_pairs(alone) is None
     assert audited.noise(alone).rows[1] == ("1.0", "[−10.7, 12.7]", "1.08")
@@ -88,7 +102,7 @@ def test_the_page_shows_what_the_tables_say(tmp_path):
     page = audited.write(one, tmp_path / "out", lambda ids: {"image2": b"\xff\xd8jpeg"})
     document = Document(page.read_text())
     assert sections(document) == ["rates", "differences", "noise", "suspects", "pairs"]
-    assert document.tables["table-error_rates_restated"][1][:4] == ["a", "labels as given", "10", "50.0"]
+    assert document.tables["table-error_rates_restated"][1][:3] == ["a", "labels as given", "50.0"]
     assert "3 of 10 labels (30.0 %) are suspect." in document.text
     assert "Without suspects, its top-1 error is 42.9 %, not 50.0 %." in document.text
     assert "anywhere from −10.7 to 12.7 points, and on average 1.08" in document.text
@@ -120,7 +134,7 @@ def test_without_suspects_or_images_of_them(tmp_path):
 
 def test_all_images_suspect(tmp_path):
     table = audited.rates(made(suspected=range(10)))
-    assert table.rows[1] == ("a", "without suspects", "0", *["–"] * 4)
+    assert table.rows[1] == ("a", "without suspects", *["–"] * 4, "0")
     assert audited.write(made(suspected=range(10)), tmp_path, None).exists()
 
 

@@ -56,6 +56,7 @@ def test_predictions_are_scored_like_any_others(tmp_path):
         "system": "human", "name": "Ada", "seed": 0,
     }  # fmt: skip
     assert loaded.provenance["data"] == {"name": "photos", "version": "1.0.0", "split": "validation"}
+    assert loaded.provenance["classes"] == list(played.NAMES)
     order = [(labels[1] + 1) % 7, (labels[1] + 2) % 7, labels[1]]
     np.testing.assert_array_equal(loaded.logits[1, order], [5, 4, 3])
     assert np.isneginf(np.delete(loaded.logits[1], order)).all()
