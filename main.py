@@ -129,6 +129,27 @@ Runs of one configuration with several seeds count as one system. Runs of differ
 sets are refused; --allow_mixed compares them all the same, and every table says what differs.
 """
 
+AUDIT = """Find labels that are probably wrong, and say what every error rate is without them.
+
+  python main.py audit --predictions runs/resnet50                            a finished run, on the split it scored
+  python main.py audit --predictions a.npz b.npz --compare a.npz c.npz        the mean of two suspects, two compared
+  python main.py audit --predictions runs/resnet50 --verdicts=checked.csv     rates also by what people decided
+
+By confident learning with cleanlab (pip install -r requirements/audit.txt). Writes audit.html, suspects.csv and
+tables/. Predictions must be of images that were not trained on; those of a training split are refused. The verdicts
+are suspects.csv with a column `verdict` more: keep, suggested, both or neither of the two labels shown.
+"""
+
+HUMAN = """Guess images yourself, in a browser: five guesses each, with search over the classes.
+
+  python main.py human --data.name=imagenet2012 --images=100 --seed=0 --name=Ada --workdir=games/ada
+  python main.py human … --finish                            store what was seen so far, and score it
+
+Serves one page to this machine alone; on a remote one, forward the port that is printed (ssh -L). Ctrl-C stops, the
+same command goes on with the next image. At the end, predictions are stored as those of `evaluate`, for `score`,
+`ensemble` and others, and both error rates are printed with 95 % intervals beside the two people of the challenge.
+"""
+
 MODELS = """Print the story: year, entry or network, sizes, published errors, and ours where measured.
 
   python main.py models                    everything
@@ -169,6 +190,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Name
         _add_prepare,
         _add_score,
         _add_compare,
+        _add_audit,
+        _add_human,
         _add_models,
     ):
         add(commands)
@@ -394,6 +417,74 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         return compare.compare(known.workdirs, known.out, allow_mixed=known.allow_mixed, storage=known.storage)
 
     parser.set_defaults(run=run)
+
+
+def _add_audit(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "audit", AUDIT)
+    what = "files of predictions, or workdirs of finished runs"
+    parser.add_argument("--predictions", nargs="+", required=True, metavar="FILE_or_RUN", help=f"{what}, of one split")
+    parser.add_argument("--compare", nargs="+", default=[], metavar="FILE_or_RUN", help="compared pair by pair")
+    parser.add_argument("--verdicts", metavar="FILE", help="suspects.csv with people's verdicts")
+    parser.add_argument("--out", metavar="DIR", help="where the page goes (default: the first run's workdir, or here)")
+    parser.add_argument(
+        "--filter",
+        choices=("prune_by_noise_rate", "both"),
+        default="prune_by_noise_rate",
+        help="both: suspect only what is also among the least probable of its class",
+    )
+    parser.add_argument(
+        "--rank",
+        choices=("normalized_margin", "self_confidence"),
+        default="normalized_margin",
+        help="what comes first: the lowest p(label) - max p(other) (default), or the lowest p(label)",
+    )
+    parser.add_argument(
+        "--wrong_share", type=float, metavar="SHARE", help="of the labels, for what it does to a comparison (0.0583)"
+    )
+
+    def run(known: argparse.Namespace, _: Overrides) -> int:
+        from imagenet_repro import audit
+
+        share = {} if known.wrong_share is None else {"wrong_share": known.wrong_share}
+        return audit.audit(
+            known.predictions,
+            compare=known.compare,
+            verdicts=known.verdicts,
+            out=known.out,
+            filter_by=known.filter,
+            rank_by=known.rank,
+            **share,
+        )
+
+    parser.set_defaults(run=run)
+
+
+def _add_human(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "human", HUMAN)
+    parser.add_argument("--split", default="validation", metavar="SPLIT", help="of the images (default validation)")
+    parser.add_argument("--images", type=int, default=100, metavar="N", help="how many (default 100)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="draws them and their order (default 0)")
+    parser.add_argument("--name", required=True, help="who guesses, for tables")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="the guesses, and at the end the predictions")
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="of the page (default: any free one)")
+    parser.add_argument("--finish", action="store_true", help="store and score what was seen so far")
+    parser.add_argument_group("--data.KEY=VALUE", "the data set: name, data_dir, train_split (of the examples)")
+
+    def run(known: argparse.Namespace, overrides: Overrides) -> int:
+        from imagenet_repro import human
+
+        return human.human(
+            overrides["data"],
+            split=known.split,
+            images=known.images,
+            seed=known.seed,
+            name=known.name,
+            workdir=known.workdir,
+            port=known.port,
+            finish=known.finish,
+        )
+
+    parser.set_defaults(run=run, prefixes=("data",))
 
 
 def _add_models(commands: argparse._SubParsersAction) -> None:
