@@ -116,7 +116,7 @@ def _held_out(how: str, members: Members, opened: Sequence[Stored], chosen: Sequ
         stored.check_same_model(one, other)
         stored.check_not_trained_on(other)
     found = averaging.aligned([str(one.path) for one in chosen], [one.predictions for one in chosen])
-    averaging.check_apart(members.id, found.id, "weights are found")
+    predictions.check_apart(members.predictions[0], found.predictions[0], "weights are found")
     if found.predictions[0].logits.shape[1] != members.predictions[0].logits.shape[1]:
         raise UserError("--select and --members choose between different numbers of classes")
     return found

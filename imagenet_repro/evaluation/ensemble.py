@@ -16,14 +16,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.evaluation.predictions import FLOAT16_MAX, Predictions, to_float16
+from imagenet_repro.evaluation.predictions import FLOAT16_MAX, Predictions, named, to_float16
 from imagenet_repro.metrics import GUESSES, ErrorRates
 
 CHUNK = 256  # images at a time
 ROUNDS = 25  # of greedy selection; a weight is a multiple of at least 1/25
 LEAST = np.finfo(np.float64).tiny  # in place of a probability that double precision has lost
 LARGEST_GAP = 1e-4  # nats, by which found weights may miss the lowest cross-entropy
-MAX_NAMED = 3  # images in one message
 
 Average = Literal["probabilities", "logits"]
 Found = Literal["validation", "greedy", "accuracy"]  # ways to find weights on held-out images
@@ -75,29 +74,13 @@ def aligned(names: Sequence[str], predictions: Sequence[Predictions]) -> Members
     return Members(tuple(names), tuple(in_order))
 
 
-def check_apart(scored: Shaped[np.ndarray, " n"], held_out: Shaped[np.ndarray, " k"], purpose: str) -> None:
-    """Raises UserError where images that are scored are among those on which something is found.
-
-    Args:
-      scored: ids of the ones.
-      held_out: ids of the others.
-      purpose: what is found, with its verb: "weights are found".
-    """
-    both = np.intersect1d(scored, held_out)
-    if len(both):
-        raise UserError(
-            f"{len(both):,} of the scored images are among those on which {purpose}: {_some(both)}; what is found on"
-            " images cannot be measured on them: use another split"
-        )
-
-
 def _in_order_of(first: Predictions, first_name: str, one: Predictions, name: str) -> Predictions:
     both = f"{first_name} and {name}"
     if one.logits.shape[1] != first.logits.shape[1]:
         raise UserError(f"{both} choose between {first.logits.shape[1]:,} and {one.logits.shape[1]:,} classes")
     only = np.setxor1d(first.id, one.id)
     if len(only):
-        raise UserError(f"{both} are of different images; only one of the two has {_some(only)}")
+        raise UserError(f"{both} are of different images; only one of the two has {named(only)}")
     if np.array_equal(first.id, one.id):
         found = one
     else:
@@ -107,7 +90,7 @@ def _in_order_of(first: Predictions, first_name: str, one: Predictions, name: st
         found = Predictions(**arrays, provenance=one.provenance)
     differ = found.label != first.label
     if np.any(differ):
-        raise UserError(f"{both} have different labels for {_some(first.id[differ])}")
+        raise UserError(f"{both} have different labels for {named(first.id[differ])}")
     return found
 
 
@@ -116,11 +99,6 @@ def _check_copies(names: Sequence[str], predictions: Sequence[Predictions]) -> N
         for name, other in zip(names[:index], predictions, strict=False):
             if np.array_equal(one.logits, other.logits):
                 raise UserError(f"{name} and {names[index]} hold the same scores: one of them is a copy")
-
-
-def _some(ids: Shaped[np.ndarray, " n"]) -> str:
-    more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""
-    return ", ".join(map(str, ids[:MAX_NAMED])) + more
 
 
 # --- averaging --------------------------------------------------------------------------------------------------
@@ -307,7 +285,7 @@ def _cross_entropy_of_probabilities(held_out: Members) -> Loss:
     of_label = np.concatenate(chunks, axis=1).T  # images, members
     bad = ~(of_label.max(axis=1) > 0)  # also NaN
     if np.any(bad):
-        raise UserError(f"no member gives a probability to the label of {_some(held_out.id[bad])}")
+        raise UserError(f"no member gives a probability to the label of {named(held_out.id[bad])}")
     of_label = np.maximum(of_label, LEAST)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -335,7 +313,7 @@ def _cross_entropy_of(held_out: Members) -> Loss:
     for name, one in zip(held_out.names, held_out.predictions, strict=True):
         bad = np.isnan(one.logits).any(axis=1)
         if np.any(bad):
-            raise UserError(f"{name} has scores that are no numbers for {_some(one.id[bad])}")
+            raise UserError(f"{name} has scores that are no numbers for {named(one.id[bad])}")
     return loss
 
 

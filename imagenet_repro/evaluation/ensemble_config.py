@@ -6,7 +6,7 @@ keys of `EnsembleConfig`.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imagenet_repro import config as cfg
@@ -111,19 +111,27 @@ def plan(config: EnsembleConfig, spec: str) -> str:
     held_out = config.weights in NEED_HELD_OUT
     place = Path("runs") / Path(spec.partition(":")[0]).stem
     lines, members, held = [], [], []
-    for kind in config.members:
-        for seed in range(kind.count):
-            workdir = place / f"{kind.network}_{seed}"
-            lines.append(_train(kind, workdir, seed, held_out))
-            members.append(workdir / f"{kind.protocol}.npz")
-            lines.append(_evaluate(kind, workdir, members[-1]))
-            if held_out:
-                held.append(workdir / f"{kind.protocol}_held_out.npz")
-                lines.append(_evaluate(kind, workdir, held[-1], f" --data.eval_split='{HELD_OUT}'"))
+    for kind, seed in _seeded(config):
+        workdir = place / f"{kind.network}_{seed}"
+        lines.append(_train(kind, workdir, seed, held_out))
+        members.append(workdir / f"{kind.protocol}.npz")
+        lines.append(_evaluate(kind, workdir, members[-1]))
+        if held_out:
+            held.append(workdir / f"{kind.protocol}_held_out.npz")
+            lines.append(_evaluate(kind, workdir, held[-1], f" --data.eval_split='{HELD_OUT}'"))
     last = f"python main.py ensemble --config={spec} \\\n    --members {_joined(members)}"
     if held_out:
         last += f" \\\n    --select {_joined(held)}"
     return "\n".join([*lines, f"{last} \\\n    --out={place / 'ensemble.npz'}"]) + "\n"
+
+
+def _seeded(config: EnsembleConfig) -> Iterator[tuple[Kind, int]]:
+    """Every member with its seed, unlike that of every other member of its network."""
+    seeds: Counter[str] = Counter()
+    for kind in config.members:
+        for _ in range(kind.count):
+            yield kind, seeds[kind.network]
+            seeds[kind.network] += 1
 
 
 def _train(kind: Kind, workdir: Path, seed: int, held_out: bool) -> str:

@@ -52,7 +52,7 @@ def short_names(places: Sequence[str | Path]) -> tuple[str, ...]:
     resolved = [Path(place).expanduser().resolve() for place in places]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
-            raise UserError(f"{places[index]} is named twice")
+            raise UserError(f"{places[index]} is the same file as {places[resolved.index(path)]}")
     if len(places) == 1:
         return (resolved[0].stem,)
     parts = [path.with_suffix("").parts if path.suffix == ".npz" else path.parts for path in resolved]
