@@ -23,9 +23,13 @@ from imagenet_repro.runs.stored import Stored
 
 FILE_WIDTH = 120  # columns, where rich would assume 80
 HEADINGS = (
-    "member", "network", "weight", "top-1\nerror %", "top-5\nerror %", "without it,\npoints of top-1", "of\ntop-5",
-    "with those\nabove, top-1", "top-5",
+    "member", "network", "scored by", "weight", "top-1\nerror %", "top-5\nerror %", "left out,\ntop-1",
+    "left out,\ntop-5", "up to it,\ntop-1", "up to it,\ntop-5",
 )  # fmt: skip
+CAPTION = (
+    "Left out: by how many points the ensemble's error changes without the member. Up to it: the error of the members"
+    " from the first to this one."
+)
 
 
 def ensemble(
@@ -69,6 +73,7 @@ def ensemble(
     _show(aligned, opened, found, judged)
     if entry:
         _show_entry(entry)
+        _show_protocols(entry, opened)
     if out:
         source = _provenance(opened, found, how=how, average=average, chosen=chosen, config=config)
         predictions.save(out, averaging.combine(aligned, found, average, source))
@@ -156,15 +161,17 @@ def _show(members: Members, opened: Sequence[Stored], weights: Float[np.ndarray,
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, FILE_WIDTH)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for number, heading in enumerate(HEADINGS):
         two_lines = heading if "\n" in heading else f"\n{heading}"
-        table.add_column(two_lines, justify="right" if number > 1 else "left", overflow="fold", no_wrap=number > 1)
+        table.add_column(two_lines, justify="right" if number > 2 else "left", overflow="fold", no_wrap=number > 2)
     for index, name in enumerate(members.names):
-        cells = [name, opened[index].network, f"{weights[index]:.3f}", *_percents(judged.alone[index])]
+        cells = [name, opened[index].network, opened[index].protocol]
+        cells += [f"{weights[index]:.3f}", *_percents(judged.alone[index])]
         cells += _changes(judged.whole, judged.without[index]) + _percents(judged.until[index])
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
+    console.print(CAPTION, markup=False, soft_wrap=True)
     for line in (_rates(judged.whole), *_against_best(members, judged)):
         console.print(line, markup=False, soft_wrap=True)
 
@@ -224,6 +231,15 @@ def _show_entry(entry: EnsembleConfig) -> None:
         lines.append("the sources leave open:")
         lines += [f"  {one.what}; here: {one.here}" for one in entry.unknown]
     print("\n".join(lines))
+
+
+def _show_protocols(entry: EnsembleConfig, opened: Sequence[Stored]) -> None:
+    """Says so where a member was not scored as the entry's were: its error is then not the one to compare."""
+    needed = {(kind.network, kind.protocol) for kind in entry.members}
+    others = sorted({one.protocol for one in opened if (one.network, one.protocol) not in needed})
+    if others:
+        asked = ", ".join(sorted({kind.protocol for kind in entry.members}))
+        print(f"not scored as the entry was: members here by {', '.join(others)}, the entry's by {asked}")
 
 
 def _show_plan(entry: EnsembleConfig, spec: str) -> int:

@@ -48,7 +48,7 @@ def test_a_runs_page_goes_into_its_workdir(tmp_path, capsys):
     ("options", "message"),
     [
         ({}, "900 of the scored images are among those on which the temperature is found"),
-        ({"split": "train[99%:]", "number": 1}, "are not of the same model: seed 0 and 1"),
+        ({"split": "train[99%:]", "number": 1}, "must differ in their images alone: seed 0 and 1"),
         ({"split": "train[99%:]", "train": "train"}, "was trained on all of train"),
         ({"split": "train[99%:]", "classes": 7}, "choose between 6 and 7 classes"),
     ],

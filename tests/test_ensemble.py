@@ -19,12 +19,12 @@ from tests.evaluation import made
 def stored(tmp_path):
     """Paths of three members' predictions of a split, by its name."""
 
-    def write(split, *, count=3, train="train[:99%]", network="googlenet"):
+    def write(split, *, count=3, train="train[:99%]", protocol="crop"):
         paths = []
         for number, one in enumerate(made.members(count, split=split)):
-            config = made.config(number, split, train) | {"model": {"name": network}}
-            paths.append(tmp_path / f"{network}_{number}/{split.partition('[')[0]}.npz")
-            predictions.save(paths[-1], made.changed(one, provenance={"config": config, "step": 100}))
+            source = {"config": made.config(number, split, train), "step": 100, "protocol": {"name": protocol}}
+            paths.append(tmp_path / f"googlenet_{number}/{split.partition('[')[0]}.npz")
+            predictions.save(paths[-1], made.changed(one, provenance=source))
         return list(map(str, paths))
 
     return write
@@ -54,10 +54,10 @@ def test_three_members_become_one_that_others_read(stored, tmp_path, capsys):
         alone = averaging.rates(judged.alone[number])
         row = cells(said, f"googlenet_{number}")
         errors = [f"{100 * wrong / 400:.1f}" for wrong in (alone.top1_wrong, alone.top5_wrong)]
-        assert row[1:5] == ["googlenet", "0.333", *errors]
+        assert row[1:6] == ["googlenet", "crop", "0.333", *errors]
         change = 100 * (judged.without[number][0].mean() - judged.whole[0].mean())
-        assert float(row[5].replace("−", "-")) == pytest.approx(change, abs=0.006)
-    assert cells(said, "googlenet_2")[7] == f"{100 * rates.top1_wrong / 400:.1f}"
+        assert float(row[6].replace("−", "-")) == pytest.approx(change, abs=0.006)
+    assert cells(said, "googlenet_2")[8] == f"{100 * rates.top1_wrong / 400:.1f}"
     source = kept.provenance
     assert [one["path"] for one in source["ensemble"]["members"]] == paths
     assert [one["weight"] for one in source["ensemble"]["members"]] == pytest.approx([1 / 3] * 3)
@@ -102,7 +102,7 @@ def test_given_weights(stored, tmp_path):
         (["--weights=1,-1,1"], "numbers from 0 on"),
         (["--weights=greedy"], "found on images that are not scored: .* --select"),
         (["--weights=greedy", "--select", 0, 1], "--select names 2 predictions, and there are 3 members"),
-        (["--weights=greedy", "--select", 1, 0, 2], "are not of the same model: seed 0 and 1"),
+        (["--weights=greedy", "--select", 1, 0, 2], "must differ in their images alone: seed 0 and 1"),
         (["--select", 0, 1, 2], "--select would be ignored"),
     ],
 )
@@ -139,8 +139,12 @@ def test_a_published_ensemble_stands_beside_the_measured_one(stored, tmp_path, c
     said = capsys.readouterr().out
     assert "top-5 6.67 %: 7 networks, 144 crops, val and test (Szegedy et al. 2014, tab. 3)" in said
     assert "1 x googlenet for the wider seventh network" in said
+    assert "not scored as the entry was: members here by crop, the entry's by googlenet144" in said
     assert "the wider seventh network; here: a seventh of the same topology" in said
     assert json.dumps(predictions.load(out).provenance["ensemble"]["config"]) == '"configs/ensembles/googlenet.py"'
+    as_scored = stored("validation", count=7, protocol="googlenet144")
+    assert run("--config=configs/ensembles/googlenet.py", "--members", *as_scored) == 0
+    assert "not scored as the entry was" not in capsys.readouterr().out
     assert run("--config=configs/ensembles/googlenet.py", "--members", *seven[:6]) == 2
     assert "has 7 x googlenet; the members given are 6 x googlenet" in capsys.readouterr().err
 

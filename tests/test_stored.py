@@ -27,6 +27,14 @@ def test_classes_without_names_are_numbers(tmp_path):
     assert stored.load(tmp_path / "a.npz").network == "googlenet"
 
 
+def test_how_a_system_was_scored(tmp_path):
+    config = made.config(0)
+    assert of(tmp_path, config=config).protocol == "crop"
+    assert of(tmp_path, config=config, protocol={"name": "10crop"}).protocol == "10crop"
+    assert of(tmp_path, system="human").protocol == ""
+    assert of(tmp_path, system="human").network == "human"
+
+
 @pytest.mark.parametrize(
     ("places", "names"),
     [
@@ -62,8 +70,9 @@ def test_files_of_different_models(tmp_path):
         {"config": config, "step": 200},
         {"config": config | {"model": {"name": "vgg16"}}},
         {"config": {"system": "xrce_2011"}},
+        {"config": config, "step": 100, "protocol": {"name": "10crop"}},
     ):
-        with pytest.raises(UserError, match="are not of the same model"):
+        with pytest.raises(UserError, match="must differ in their images alone"):
             stored.check_same_model(one, of(tmp_path, **other))
 
 

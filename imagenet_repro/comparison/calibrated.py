@@ -19,7 +19,7 @@ from imagenet_repro.metrics import FINE_DIGITS_FROM, describe
 
 TITLE = "How far its probabilities can be trusted"
 COVERAGES = (100, 90, 80, 70, 50, 30, 10)  # percent
-BINNINGS: dict[Binning, str] = {"width": "15 bins of equal width", "mass": "15 bins of equally many images"}
+BINNINGS: dict[Binning, str] = {"width": "15 bins of equal width", "mass": "15 bins of equal mass"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +174,8 @@ def measures(found: Calibrated) -> Table:
         "The calibration error is a mean of distances between accuracy and confidence, so that it is above zero by"
         " chance alone: “by chance” is what a perfectly calibrated system with these confidences would show, as a mean"
         " and at most in 95 of 100 of 1,000 draws; “less its bias” takes off an estimate of that (Kumar et al. 2019),"
-        " which is too small an estimate where the error is small. The area lies below the curve of risk against"
-        " coverage."
+        " which is too small an estimate where the error is small. Bins of equal mass hold equally many images. The"
+        " area lies below the curve of risk against coverage."
     )
     return Table("calibration", ("measure", *(state.name for state in found.states)), rows, caption)
 

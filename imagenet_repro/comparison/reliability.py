@@ -15,7 +15,7 @@ from imagenet_repro.comparison.drawing import AS_TEXT, COLOURS, GRID, MUTED, STY
 from imagenet_repro.evaluation.calibration import BINS, Judged, best_risk, bin_of, binned, risk_by_coverage
 from imagenet_repro.metrics import interval
 
-SIZE = (5.4, 5.7)  # inches: narrow enough to stand beside another
+SIZE = (4.7, 5.2)  # inches: narrow enough to stand beside another
 MOST_POINTS = 300  # of a curve
 # Told apart by shape as well, and where one lies on the other by size: a dot in an open square.
 MARKERS = (

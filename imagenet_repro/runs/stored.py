@@ -14,6 +14,8 @@ from imagenet_repro.evaluation import predictions
 from imagenet_repro.evaluation.predictions import Predictions
 from imagenet_repro.workdir import RESULT, Workdir, require
 
+OWN_PROTOCOL = "crop"  # of a run's own evaluation, which its file does not name
+
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
@@ -26,6 +28,11 @@ class Stored:
     def network(self) -> str:
         """Name of the network, or of the system before 2012; empty where the file does not say."""
         return model_of(self.predictions).get("system", "")
+
+    @property
+    def protocol(self) -> str:
+        """By which the system was scored, a name of `main.py evaluate`; empty where the file does not say."""
+        return model_of(self.predictions).get("protocol", "")
 
 
 def load(place: str | Path) -> Stored:
@@ -104,10 +111,15 @@ def data_of(found: Predictions) -> dict[str, Any]:
 
 
 def model_of(found: Predictions) -> dict[str, Any]:
-    """What tells one trained model from another, as far as a file says it: `system`, `seed`, `step`, `weights`."""
+    """What tells one scored model from another, as far as a file says it.
+
+    Its `system`, `seed`, `step`, `weights` (a checksum) and `protocol`: without a name of one, the system's own crop.
+    """
     config = _section(found.provenance, "config")
-    system = config.get("system") or _section(config, "model").get("name")
+    trained = config.get("system") or _section(config, "model").get("name")
+    system = trained or found.provenance.get("system")
     facts = {
+        "protocol": _section(found.provenance, "protocol").get("name", OWN_PROTOCOL if trained else None),
         "system": models.canonical(system) if isinstance(system, str) else None,
         "seed": config.get("seed"),
         "step": found.provenance.get("step"),
@@ -117,12 +129,12 @@ def model_of(found: Predictions) -> dict[str, Any]:
 
 
 def check_same_model(one: Stored, other: Stored) -> None:
-    """Raises UserError where two files say that they are of different models, by what both of them say."""
+    """Raises UserError where files say that they are of different models, or scored by different protocols."""
     first, second = model_of(one.predictions), model_of(other.predictions)
-    for key in first.keys() & second.keys():
-        if first[key] != second[key]:
+    for key in first:
+        if first[key] != second.get(key, first[key]):
             raise UserError(
-                f"{one.path} and {other.path} are not of the same model: {key} {first[key]} and {second[key]}"
+                f"{one.path} and {other.path} must differ in their images alone: {key} {first[key]} and {second[key]}"
             )
 
 
