@@ -12,6 +12,7 @@ from rich.text import Text
 from imagenet_repro import __version__, provenance
 from imagenet_repro.comparison import statistics
 from imagenet_repro.comparison.gains import signed
+from imagenet_repro.comparison.story import ENTRIES
 from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
 from imagenet_repro.evaluation import ensemble as averaging
 from imagenet_repro.evaluation import ensemble_config, predictions
@@ -70,7 +71,7 @@ def ensemble(
     aligned = averaging.aligned(names, [one.predictions for one in opened])
     found = _weights(how, average, aligned, opened, chosen)
     judged = averaging.judge(aligned, found, average)
-    _show(aligned, opened, found, judged)
+    _show(aligned, opened, found, judged, average)
     if entry:
         _show_entry(entry)
         _show_protocols(entry, opened)
@@ -157,7 +158,9 @@ def _provenance(
 # --- in the terminal --------------------------------------------------------------------------------------------
 
 
-def _show(members: Members, opened: Sequence[Stored], weights: Float[np.ndarray, " m"], judged: Judged) -> None:
+def _show(
+    members: Members, opened: Sequence[Stored], weights: Float[np.ndarray, " m"], judged: Judged, average: Average
+) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, FILE_WIDTH)
@@ -172,7 +175,7 @@ def _show(members: Members, opened: Sequence[Stored], weights: Float[np.ndarray,
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
     console.print(CAPTION, markup=False, soft_wrap=True)
-    for line in (_rates(judged.whole), *_against_best(members, judged)):
+    for line in (_rates(judged.whole), *_against_best(members, judged), *_of_margins(opened, average)):
         console.print(line, markup=False, soft_wrap=True)
 
 
@@ -214,6 +217,18 @@ def _against_best(members: Members, judged: Judged) -> list[str]:
             f" McNemar's mid-p {_p(test.p)}"
         )
     return lines
+
+
+def _of_margins(opened: Sequence[Stored], average: Average) -> list[str]:
+    """A note where what is averaged is of two kinds: margins of support vector machines, and networks' scores."""
+    before_2012 = {entry.system for entry in ENTRIES if entry.system}
+    margins = [one.network for one in opened if one.network in before_2012]
+    if average == "logits" or len(margins) in (0, len(opened)):
+        return []
+    return [
+        f"Note: {', '.join(margins)} gives margins, whose softmax is nearly flat: beside networks it counts for less"
+        " than its weight"
+    ]
 
 
 def _p(p: float) -> str:

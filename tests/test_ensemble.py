@@ -128,6 +128,16 @@ def test_a_file_twice(stored, capsys):
     assert "is the same file as" in capsys.readouterr().err
 
 
+def test_margins_beside_networks_are_noted(stored, tmp_path, capsys):
+    first, second, third = stored("validation")
+    one = predictions.load(third)
+    predictions.save(third, made.changed(one, provenance={"config": {"system": "xrce_2011", "seed": 0}}))
+    assert run("--members", first, second, third) == 0
+    assert "xrce_2011 gives margins, whose softmax is nearly flat" in capsys.readouterr().out
+    assert run("--members", first, second) == 0
+    assert "Note" not in capsys.readouterr().out
+
+
 # --- published ensembles ----------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ keys of `EnsembleConfig`.
 """
 
 import dataclasses
+import typing
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +13,10 @@ from pathlib import Path
 from imagenet_repro import config as cfg
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
-from imagenet_repro.evaluation.ensemble import Average
+from imagenet_repro.evaluation.ensemble import Average, Found
 
 HELD_OUT = "train[99%:]"  # where weights are found, and what training must then leave out
-NEED_HELD_OUT = ("validation", "greedy", "accuracy")
+NEED_HELD_OUT = typing.get_args(Found)
 
 
 @dataclasses.dataclass(frozen=True)
