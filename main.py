@@ -150,6 +150,29 @@ same command goes on with the next image. At the end, predictions are stored as 
 `ensemble` and others, and both error rates are printed with 95 % intervals beside the two people of the challenge.
 """
 
+ENSEMBLE = """Average stored predictions of several systems, and say what each of them adds.
+
+  python main.py ensemble --members runs/resnet50 runs/vgg16 runs/googlenet --out=ensemble.npz
+  python main.py ensemble --members a.npz b.npz --weights=validation --select a_held_out.npz b_held_out.npz
+  python main.py ensemble --config=configs/ensembles/googlenet.py                  the commands that make its members
+  python main.py ensemble --config=configs/ensembles/googlenet.py --members runs/googlenet/*/googlenet144.npz
+
+Members are files of `evaluate`, or workdirs of finished runs, on the same images. Weights are uniform, numbers with
+commas, or found on another split, which --select names by predictions of the same members in the same order:
+validation (lowest cross-entropy), greedy (selection with replacement), accuracy (in proportion to it). Prints what
+leaving a member out changes, and the paired difference from the best member.
+"""
+
+CALIBRATE = """Say how far a system's probabilities can be trusted: a page, with tables and pictures.
+
+  python main.py calibrate --predictions=runs/resnet50 --out=runs/resnet50/calibration
+  python main.py calibrate --predictions=runs/resnet50 --fit=held_out.npz
+
+Expected calibration error and how much of it so few images would show in any case, negative log likelihood, Brier
+score, reliability, risk against coverage, the commonest confusions. --fit finds a temperature on predictions of
+another split, and everything is shown before and after.
+"""
+
 MODELS = """Print the story: year, entry or network, sizes, published errors, and ours where measured.
 
   python main.py models                    everything
@@ -192,6 +215,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Name
         _add_compare,
         _add_audit,
         _add_human,
+        _add_ensemble,
+        _add_calibrate,
         _add_models,
     ):
         add(commands)
@@ -459,6 +484,32 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_ensemble(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "ensemble", ENSEMBLE)
+    parser.add_argument("--members", nargs="+", default=[], metavar="FILE_OR_RUN", help="predictions to average")
+    parser.add_argument("--config", metavar="FILE[:ARGUMENT]", help="a published one, such as configs/ensembles/*.py")
+    parser.add_argument("--weights", metavar="HOW", help="uniform (default), validation, greedy, accuracy, or W1,W2,…")
+    parser.add_argument("--average", choices=("probabilities", "logits"), help="of what (default: probabilities)")
+    parser.add_argument(
+        "--select", nargs="+", default=[], metavar="FILE_OR_RUN", help="where weights are found: the members elsewhere"
+    )
+    parser.add_argument("--out", metavar="FILE", help="keep the ensemble's own predictions")
+
+    def run(known: argparse.Namespace, _: Overrides) -> int:
+        from imagenet_repro import ensemble
+
+        return ensemble.ensemble(
+            known.members,
+            config=known.config,
+            weights=known.weights,
+            average=known.average,
+            select=known.select,
+            out=known.out,
+        )
+
+    parser.set_defaults(run=run)
+
+
 def _add_human(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "human", HUMAN)
     parser.add_argument("--split", default="validation", metavar="SPLIT", help="of the images (default validation)")
@@ -485,6 +536,20 @@ def _add_human(commands: argparse._SubParsersAction) -> None:
         )
 
     parser.set_defaults(run=run, prefixes=("data",))
+
+
+def _add_calibrate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "calibrate", CALIBRATE)
+    parser.add_argument("--predictions", required=True, metavar="FILE_OR_RUN", help="of one system")
+    parser.add_argument("--fit", metavar="FILE_OR_RUN", help="its predictions on another split, for a temperature")
+    parser.add_argument("--out", metavar="DIR", help="where the page goes (default: the run's workdir, or here)")
+
+    def run(known: argparse.Namespace, _: Overrides) -> int:
+        from imagenet_repro import calibrate
+
+        return calibrate.calibrate(known.predictions, known.fit, known.out)
+
+    parser.set_defaults(run=run)
 
 
 def _add_models(commands: argparse._SubParsersAction) -> None:

@@ -7,15 +7,36 @@ changes nothing else: without it everything can be read.
 import base64
 import dataclasses
 import html
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from imagenet_repro import files
 from imagenet_repro.comparison.tables import Table
+from imagenet_repro.errors import UserError
 
 HERE = Path(__file__).parent
 MIXED = "_mixed"  # at the end of the files' names of a mixed comparison
 LONG = 24  # rows, from which a table is folded
+NARROW = 400  # points of width, up to which a picture is narrow
+WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A picture that is already drawn.
+
+    Attributes:
+      title: a few words.
+      svg: the file.
+      caption: what it shows.
+      alt: what somebody who cannot see it should know.
+    """
+
+    title: str
+    svg: Path
+    caption: str
+    alt: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +112,30 @@ def listed(heading: str, items: Sequence[str]) -> str:
 def data_uri(kind: str, content: bytes) -> str:
     """A file inside of a page."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def figures(drawn: Sequence[Figure]) -> str:
+    """Pictures below or beside each other; nothing without any. Raises UserError where one cannot be read."""
+    return f'<div class="figures">\n{"".join(map(_figure, drawn))}</div>\n' if drawn else ""
+
+
+def _figure(figure: Figure) -> str:
+    try:
+        content = figure.svg.read_bytes()
+    except OSError as error:
+        raise UserError(f"the figure {figure.svg} cannot be read: {error.strerror or error}") from error
+    title, caption, alt = (html.escape(text) for text in (figure.title, figure.caption, figure.alt))
+    return (
+        f'<figure{_narrow(content)}>\n<div class="scroll card" tabindex="0" role="region" aria-label="{title}">'
+        f'<img src="{data_uri("image/svg+xml", content)}" alt="{alt}"></div>\n'
+        f"<figcaption><strong>{title}.</strong> {caption}</figcaption>\n</figure>\n"
+    )
+
+
+def _narrow(svg: bytes) -> str:
+    """A class for a picture that stands beside another, and that a phone shows whole."""
+    width = WIDTH.search(svg)
+    return ' class="narrow"' if width and float(width[1]) <= NARROW else ""
 
 
 def table(one: Table, *, folded: bool) -> str:

@@ -4,41 +4,20 @@ import dataclasses
 import html
 import itertools
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from imagenet_repro.comparison import classes, leaderboard, pages, sources, story
 from imagenet_repro.comparison.disagreements import Example, Kind, disagreements
-from imagenet_repro.comparison.pages import LONG, MIXED, Section
+from imagenet_repro.comparison.pages import LONG, MIXED, Figure, Section
 from imagenet_repro.comparison.records import Comparison, Run, System
 from imagenet_repro.comparison.tables import Table
-from imagenet_repro.errors import UserError
 
 TITLE = "ImageNet systems under one budget"
-NARROW = 400  # points of width, up to which a picture is narrow
-WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
 MANY = 12  # kinds of disagreement, above which those of pairs are folded together
 
 PARTS = ("curves", "compute", "differences", "classes", "confusions", "history")
 Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A picture that is already drawn.
-
-    Attributes:
-      title: a few words.
-      svg: the file.
-      caption: what it shows.
-      alt: what somebody who cannot see it should know.
-    """
-
-    title: str
-    svg: Path
-    caption: str
-    alt: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +109,9 @@ def _section(page: Page, anchor: str, title: str, own: Sequence[Table | None] = 
     """Figures, then tables: those made here, then those handed in."""
     tables = tuple(_marked(table, page.comparison) for table in (*own, *page.tables.get(anchor, ())) if table)
     drawn = [_caveat(figure, page.comparison) for figure in page.figures.get(anchor, ())]
-    figures = f'<div class="figures">\n{"".join(map(_figure, drawn))}</div>\n' if drawn else ""
     folded = anchor == "differences"
     shown = "".join(pages.table(table, folded=folded or len(table.rows) > LONG) for table in tables)
-    return Section(anchor, title, figures + shown, tables)
+    return Section(anchor, title, pages.figures(drawn) + shown, tables)
 
 
 def _marked(table: Table, comparison: Comparison) -> Table:
@@ -182,25 +160,6 @@ def _provenance(comparison: Comparison) -> Section:
 
 
 # --- pieces of HTML ---------------------------------------------------------------------------------------------
-
-
-def _figure(figure: Figure) -> str:
-    try:
-        content = figure.svg.read_bytes()
-    except OSError as error:
-        raise UserError(f"the figure {figure.svg} cannot be read: {error.strerror or error}") from error
-    title, caption, alt = (html.escape(text) for text in (figure.title, figure.caption, figure.alt))
-    return (
-        f'<figure{_narrow(content)}>\n<div class="scroll card" tabindex="0" role="region" aria-label="{title}">'
-        f'<img src="{pages.data_uri("image/svg+xml", content)}" alt="{alt}"></div>\n'
-        f"<figcaption><strong>{title}.</strong> {caption}</figcaption>\n</figure>\n"
-    )
-
-
-def _narrow(svg: bytes) -> str:
-    """A class for a picture that stands beside another, and that a phone shows whole."""
-    width = WIDTH.search(svg)
-    return ' class="narrow"' if width and float(width[1]) <= NARROW else ""
 
 
 def _folded_gallery(kinds: Sequence[Kind], pictures: Mapping[str, bytes]) -> str:
