@@ -101,8 +101,7 @@ def _(spec: ScaleJitterCrop, image: np.ndarray, size: int, rng: np.random.Genera
 
 @_take.register
 def _(spec: CenterCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    shorter = math.floor(size / spec.ratio + 1e-6)
-    return _centre(_resize_shorter_side(image, shorter, spec.kernel, spec.antialias), size)
+    return _centre(_resize_shorter_side(image, _shorter_side(spec, size), spec.kernel, spec.antialias), size)
 
 
 @_take.register
@@ -115,6 +114,26 @@ def _(spec: PadCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> 
 @_take.register
 def _(spec: SquashCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     return resize(image, size, size, spec.kernel, spec.antialias)
+
+
+def window(spec: CenterCrop | SquashCrop, height: int, width: int, size: int) -> tuple[float, float, float, float]:
+    """The part of an image of some height and width that a crop of `size` pixels shows.
+
+    Returns:
+        (left, top, right, bottom), the lines between the image's pixels at which the crop's edges lie.
+    """
+    if isinstance(spec, SquashCrop):
+        return 0.0, 0.0, float(width), float(height)
+    top, left, height, width = _used(height, width)
+    tall, wide = _proportional(height, width, _shorter_side(spec, size))
+    down, across = _centred(tall, wide, size)
+    scale_y, scale_x = height / tall, width / wide
+    return (
+        left + across * scale_x,
+        top + down * scale_y,
+        left + (across + size) * scale_x,
+        top + (down + size) * scale_y,
+    )
 
 
 def inception_box(
@@ -150,23 +169,41 @@ def resize(
     return cv2.resize(image, (width, height), interpolation=_OPENCV[kernel])
 
 
+def _shorter_side(spec: CenterCrop, size: int) -> int:
+    """Pixels of the shorter side that a central crop is taken of."""
+    return math.floor(size / spec.ratio + 1e-6)
+
+
 def _resize_shorter_side(image: np.ndarray, shorter: int, kernel: str, antialias: bool) -> np.ndarray:
     """Resizes to a shorter side, the longer one in proportion and cut to whole pixels as in torchvision."""
-    height, width = image.shape[:2]
+    top, left, height, width = _used(*image.shape[:2])
+    used = image[top : top + height, left : left + width]
+    return resize(used, *_proportional(height, width, shorter), kernel, antialias)
+
+
+def _used(height: int, width: int) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of what a crop looks at: all of an image, but for the ends of a very long one."""
     longest = _LONGEST * min(height, width)
-    if max(height, width) > longest:
-        top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
-        image = image[top : top + longest, left : left + longest]
-        height, width = image.shape[:2]
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return top, left, min(height, longest), min(width, longest)
+
+
+def _proportional(height: int, width: int, shorter: int) -> tuple[int, int]:
+    """Height and width at a shorter side."""
     if height <= width:
-        return resize(image, shorter, shorter * width // height, kernel, antialias)
-    return resize(image, shorter * height // width, shorter, kernel, antialias)
+        return shorter, shorter * width // height
+    return shorter * height // width, shorter
 
 
 def _centre(image: np.ndarray, size: int) -> np.ndarray:
-    """The central square; half a pixel goes to the even side, as in torchvision's CenterCrop."""
-    top, left = round((image.shape[0] - size) / 2), round((image.shape[1] - size) / 2)
+    """The central square."""
+    top, left = _centred(image.shape[0], image.shape[1], size)
     return image[top : top + size, left : left + size]
+
+
+def _centred(height: int, width: int, size: int) -> tuple[int, int]:
+    """Top and left of the central square; half a pixel goes to the even side, as in torchvision's CenterCrop."""
+    return round((height - size) / 2), round((width - size) / 2)
 
 
 def _random_window(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

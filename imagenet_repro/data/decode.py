@@ -58,6 +58,21 @@ def decode(image: bytes) -> UInt8[np.ndarray, "h w 3"]:
     return _pillow(image) if pixels is None else pixels
 
 
+def size(image: bytes) -> tuple[int, int]:
+    """Height and width of an image that `decode` decodes, read from its header alone.
+
+    Raises:
+        DecodeError: the header is damaged or of no known format.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            return opened.height, opened.width
+    except Exception as error:  # Pillow's plug-ins raise whatever their parsers meet
+        raise DecodeError(f"record of {len(image)} bytes: {error}") from error
+
+
 def _jpeg_header(image: bytes) -> tuple[int, int]:
     """Of a JPEG the number of colour components and the offset of the first scan; (0, 0) of a malformed header."""
     components, position = 0, 2
