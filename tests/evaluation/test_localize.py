@@ -170,7 +170,7 @@ def test_boxes_come_back_through_the_crop(maps, crop):
 
 
 def test_regression_learns_from_training_boxes(maps):
-    (train, boxes), (split, more) = made("train", 600, seed=1), made("val", 60, seed=2)
+    (train, boxes), (split, more) = made("train", 300, seed=1), made("val", 60, seed=2)
     found = module.localize(viewer(boxes | more), split, train, cam=True, threshold=0.2)
     assert [one.name for one in found.results] == [
         "class activation maps",
@@ -181,7 +181,7 @@ def test_regression_learns_from_training_boxes(maps):
     wrong = {one.name: one.errors[-1].wrong for one in found.results}
     assert wrong["regression"] < wrong["mean training box"] - 10
     (note,) = found.notes
-    assert note.startswith("regression: 768 features, fitted to 540 training images with penalty")
+    assert note.startswith("regression: 768 features, fitted to 270 training images with penalty")
     mean = np.mean([edges_of(objects) / [64, 48, 64, 48] for objects in boxes.values()], axis=0)
     expected = np.rint(mean * [64, 48, 64, 48]) - [0, 0, 1, 1]
     np.testing.assert_array_equal(found.results[2].guessed.box, np.broadcast_to(expected, (60, 5, 4)))
