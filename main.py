@@ -61,6 +61,11 @@ EVALUATE = """Score a checkpoint of a run on every image of a split, exactly onc
 Prints both error rates with 95 % intervals and stores the predictions of each image as .npz
 (imagenet_repro/evaluation/predictions.py says what it holds).
 
+  python main.py evaluate --workdir=runs/vgg16 --protocol=crop,10crop,vgg_dense,vgg_50crops,vgg_both
+  python main.py evaluate --workdir=runs/vgg16 --protocol=crops --protocol.scales="(256,288)" --protocol.average=logits
+
+scores by the protocols of the papers, or any list of scales, positions and flips; evaluation/protocols.py has them all.
+
   python main.py evaluate --weights=resnet50.pth --model=resnet50 --data.name=imagenet2012 --out=predictions.npz
 
 scores published weights, of torchvision, timm or transformers, without a run: --weights in place of --workdir. Images
@@ -250,25 +255,32 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--drop_background", action="store_true", help="the file's first class is TensorFlow's background"
     )
+    parser.add_argument(
+        "--protocol",
+        default="crop",
+        metavar="NAME",
+        help="10crop, googlenet144, vgg_dense, …; A,B: several; A+B: mixed",
+    )
+    parser.add_argument_group("--protocol.KEY=VALUE", "of the protocol: scales, squares, positions, flips, average")
     parser.add_argument_group("--data.KEY=VALUE", "another data set or split: any key of the section `data`")
 
     def run(known: argparse.Namespace, overrides: Overrides) -> int:
         _refuse_ignored(known)
         from imagenet_repro import commands, config
 
+        common = {"data": overrides["data"], "out": known.out}
+        common |= {"protocol": known.protocol, "settings": overrides["protocol"]}
         if known.workdir is not None:
-            which = known.checkpoint or "last"
-            return commands.evaluate(known.workdir, which=which, data=overrides["data"], out=known.out)
+            return commands.evaluate(known.workdir, which=known.checkpoint or "last", **common)
         return commands.evaluate_weights(
             known.weights,
             name=known.model,
             options=None if known.options is None else config.literal(known.options),
             drop_background=known.drop_background,
-            data=overrides["data"],
-            out=known.out,
+            **common,
         )
 
-    parser.set_defaults(run=run, prefixes=("data",))
+    parser.set_defaults(run=run, prefixes=("data", "protocol"))
 
 
 def _refuse_ignored(known: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from imagenet_repro.comparison.story import ENTRIES
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
 from imagenet_repro.evaluation import evaluate as evaluation
-from imagenet_repro.evaluation import predictions
+from imagenet_repro.evaluation import predictions, protocols
+from imagenet_repro.evaluation.judge import Judge
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs import network
 from imagenet_repro.runs.features import FeatureSystem
@@ -70,15 +72,26 @@ def sweep_status(workdir: str, storage: str) -> int:
 # --- evaluate --------------------------------------------------------------------------------------------------
 
 
-def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None) -> int:
+def evaluate(
+    workdir: str,
+    *,
+    which: str,
+    data: dict[str, str],
+    out: str | None,
+    protocol: str = protocols.OWN,
+    settings: dict[str, str] | None = None,
+) -> int:
     """Scores a checkpoint of a run on a split, prints both error rates and keeps the predictions.
 
     Args:
       workdir: of a run, finished or not.
       which: "best", "last" or a step.
       data: keys of the section `data` to replace, as texts, such as `{"name": "imagenet_v2", "eval_split": "test"}`.
-      out: a file for the predictions; None: below the workdir, named after data set, split and step.
+      out: a file for the predictions; None: below the workdir, named after data set, split, protocol and step.
+      protocol: names of evaluation/protocols.py, several with commas between.
+      settings: keys of the protocol to replace, as texts.
     """
+    asked = _asked(protocol, settings, out)
     place = Workdir(workdir)
     config = cfg.replace(place.config(), {f"data.{key}": value for key, value in data.items()})
     devices.start()
@@ -88,18 +101,62 @@ def evaluate(workdir: str, *, which: str, data: dict[str, str], out: str | None)
     evaluation.check_labels(split, trained.num_classes)
     kind = FeatureSystem if isinstance(config, cfg.FeatureConfig) else network.System
     system = kind.create(config, trained.num_classes)
-    first = system.initial_state()
-    found = _restore(place, system, first, which)
-    evaluator = evaluation.Evaluator(config, system.score, system.spread, split)
+    judges = _judges(asked, system, split)
+    found = _restore(place, system, system.initial_state(), which)
+    trained_state = system.spread.put_state(found.state)
     source = provenance.collect() | {"config": cfg.to_dict(config), "step": found.step}
-    began = time.perf_counter()
-    rates, kept = evaluator.predict(system.spread.put_state(found.state), source)
-    if jax.process_index() == 0:
-        path = Path(out) if out else place.predictions(config.data, config.data.eval_split, found.step)
-        predictions.save(path, kept)
-        print(f"step {found.step:,}, {split.name} {split.split}: {rates}")
-        print(f"{rates.images / (time.perf_counter() - began):,.0f} images/s with compilation; predictions: {path}")
+
+    def path(name: str) -> Path:
+        named = "" if name == protocols.OWN else name
+        return Path(out) if out else place.predictions(config.data, config.data.eval_split, found.step, named)
+
+    _score(judges, trained_state, source, path, f"step {found.step:,}, {split.name} {split.split}")
     return EXIT_FINISHED
+
+
+def _asked(protocol: str, settings: dict[str, str] | None, out: str | None) -> dict[str, tuple[protocols.Part, ...]]:
+    """Protocols by name, in the order asked for."""
+    names = protocol.split(",")
+    if len(names) > 1 and out:
+        raise UserError(f"--out={out} is one file, and --protocol={protocol} are {len(names)}: leave --out out")
+    if len(names) > 1 and settings:
+        raise UserError(f"--protocol.{next(iter(settings))} belongs to one protocol, and {protocol} are {len(names)}")
+    changed = "_".join(f"{key}_{value}" for key, value in (settings or {}).items())
+    return {f"{name}_{changed}" if changed else name: protocols.parse(name, settings) for name in names}
+
+
+def _judges(
+    asked: dict[str, tuple[protocols.Part, ...]], system: network.System | FeatureSystem, split: sources.Split
+) -> dict[str, tuple[Judge, dict[str, Any]]]:
+    """What scores by each protocol, and what that is; what a system cannot do is said before any is scored."""
+    if isinstance(system, FeatureSystem):
+        asked = {name: protocols.for_scores(parts) for name, parts in asked.items()}
+    return {
+        name: (Judge(parts, system, system.spread, split), protocols.describe(parts, system.config))
+        for name, parts in asked.items()
+    }
+
+
+def _score(
+    judges: dict[str, tuple[Judge, dict[str, Any]]],
+    trained: state.TrainState,
+    source: dict[str, Any],
+    path: Callable[[str], Path | None],
+    title: str,
+) -> None:
+    """Scores by every protocol in turn, keeps the predictions where there is a path, and prints the error rates."""
+    rows = []
+    for name, (judge, description) in judges.items():
+        with protocols.show_progress(name, judge.images) as judge.show:
+            began = time.perf_counter()
+            rates, kept = judge.predict(trained, source | {"protocol": {"name": name} | description})
+            seconds = time.perf_counter() - began - judge.compilation_seconds
+        file = path(name)
+        if jax.process_index() == 0 and file is not None:
+            predictions.save(file, kept)
+        rows.append(protocols.Row(name, sum(part["views"] for part in description["parts"]), rates, seconds, file))
+    if jax.process_index() == 0:
+        protocols.show(rows, title)
 
 
 def _divided(config: cfg.AnyConfig) -> cfg.AnyConfig:
@@ -133,6 +190,8 @@ def evaluate_weights(
     drop_background: bool = False,
     data: dict[str, str],
     out: str | None,
+    protocol: str = protocols.OWN,
+    settings: dict[str, str] | None = None,
 ) -> int:
     """Scores published weights on a split, without a run: prints both error rates, keeps the predictions in `out`.
 
@@ -145,10 +204,13 @@ def evaluate_weights(
       drop_background: of `pretrained.load`.
       data: keys of the section `data` as texts, `name` among them.
       out: a file for the predictions; None: they are not kept.
+      protocol: names of evaluation/protocols.py, several with commas between.
+      settings: keys of the protocol to replace, as texts.
 
     Raises:
       UserError: as `pretrained.load`, or the file has another number of classes than the data set.
     """
+    asked = _asked(protocol, settings, out)
     if "name" not in data:
         raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012")
     weights = pretrained.read(path)
@@ -164,14 +226,11 @@ def evaluate_weights(
         why = f"{split.name} has {split.num_classes:,} classes and {system.loaded.notes[-1]}"
         raise UserError(f"{path} cannot be scored: {why}")
     source = provenance.collect() | {"config": cfg.to_dict(config), "weights": provenance.of_file(path)}
-    evaluator = evaluation.Evaluator(config, system.score, system.spread, split)
-    rates, kept = evaluator.predict(system.initial_state(), source)
-    if jax.process_index() == 0:
-        colours = f"mean {config.augment.mean}, std {config.augment.std}"
-        images = f"{config.data.eval_image_size or config.data.image_size} px, {config.eval_crop}, {colours}"
-        print(f"{name}, {split.name} {split.split}, {images}: {rates}")
-        if out:
-            predictions.save(Path(out), kept)
+    judges = _judges(asked, system, split)
+    colours = f"mean {config.augment.mean}, std {config.augment.std}"
+    images = f"{config.data.eval_image_size or config.data.image_size} px, {config.eval_crop}, {colours}"
+    title = f"{name}, {split.name} {split.split}, {images}"
+    _score(judges, system.initial_state(), source, lambda _: Path(out) if out else None, title)
     return EXIT_FINISHED
 
 

@@ -556,9 +556,9 @@ def resolve(settings: Mapping[str, Any]) -> AnyConfig:
     return build(FeatureConfig if "channels" in settings else Config, settings)
 
 
-def build(kind: type, settings: Mapping[str, Any]) -> Any:
-    """A frozen dataclass of settings, as strictly as `resolve` does it; raises UserError."""
-    return _build(kind, settings, "config")
+def build(kind: type, settings: Mapping[str, Any], name: str = "config") -> Any:
+    """A frozen dataclass of settings, as strictly as `resolve` does it; raises UserError, with keys below `name`."""
+    return _build(kind, settings, name)
 
 
 def replace(config: AnyConfig, overrides: dict[str, str]) -> AnyConfig:

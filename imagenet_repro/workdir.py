@@ -74,13 +74,15 @@ class Workdir:
         """JSON lines of training/log.py."""
         return self.path / "metrics.jsonl"
 
-    def predictions(self, data: cfg.Data, split: str, step: int | None = None) -> Path:
+    def predictions(self, data: cfg.Data, split: str, step: int | None = None, protocol: str = "") -> Path:
         """Where the predictions on a split of a data set go: of the run's end, or of the checkpoint of a step.
 
-        Those of the end belong to the result, which counts on them; no other ones may take their place.
+        Those of the end belong to the result, which counts on them; no other ones may take their place. Those by a
+        protocol other than the run's own have its name.
         """
         at = "" if step is None else f"_step{step}"
-        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in f"{data.name}_{split}{at}")
+        by = f"_{protocol}" if protocol else ""
+        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in f"{data.name}_{split}{by}{at}")
         return self.path / "predictions" / f"{name}.npz"
 
     def claim(self) -> None:

@@ -3,8 +3,13 @@
 `antialias` widens the kernel with the shrinking factor and is Pillow's resize, as in torchvision and timm; without
 it the resize is OpenCV's, which samples the same few pixels at any scale, as tf.image and Caffe do. `area` averages
 over the pixels a new one covers in both. Pillow's bicubic has a = -0.5, OpenCV's a = -0.75.
+
+Protocols of evaluation take more than one square of an image, so two forms hand over several resized copies of one
+decoded image, as a row of bytes that the device takes apart (evaluation/views.py): `Canvases` and `Copies`, and
+`Several` of any.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -42,15 +47,64 @@ _ATTEMPTS = 10
 _LONGEST = 32
 
 
+# In front of each canvas: whether the image is higher than wide, and its longer side in two bytes, the lower first.
+CANVAS_HEADER = 3
+# A canvas has room for this many times the shorter side; of a longer image only the central part is used.
+CANVAS_ASPECT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Canvases:
+    """The whole image at several scales, each on a canvas of the same shape for any image.
+
+    A canvas is [scale, 2 x scale, 3] with the shorter side down; an image that is higher than wide is transposed.
+    The result is a row of bytes: for each scale the header and the canvas.
+    """
+
+    scales: tuple[int, ...]  # pixels of the shorter side, after resizing
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Copies:
+    """The largest central part of one aspect at several scales; the result is a row of bytes, copy after copy."""
+
+    shapes: tuple[tuple[int, int], ...]  # height and width in pixels, all of about the same aspect
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """What several specifications take of one image, as a row of bytes, one after the other."""
+
+    parts: tuple[Crop | Canvases | Copies, ...]
+
+
+Taken = Crop | Canvases | Copies | Several
+
+
+def shape(spec: Taken, size: int) -> tuple[int, ...]:
+    """Of the uint8 array that `crop` makes."""
+    if isinstance(spec, Canvases):
+        return (sum(CANVAS_HEADER + 3 * CANVAS_ASPECT * scale**2 for scale in spec.scales),)
+    if isinstance(spec, Copies):
+        return (sum(3 * height * width for height, width in spec.shapes),)
+    if isinstance(spec, Several):
+        return (sum(math.prod(shape(part, size)) for part in spec.parts),)
+    return (size, size, 3)
+
+
 def crop(
-    image: UInt8[np.ndarray, "h w 3"], spec: Crop, size: int, rng: np.random.Generator
-) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    image: UInt8[np.ndarray, "h w 3"], spec: Taken, size: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, "..."]:
     """Takes the crop that `spec` describes.
 
     Args:
         image: RGB, any height and width from 1.
-        spec: one of the crops of `config.py`.
-        size: pixels of the result's sides.
+        spec: one of the crops of `config.py`, or of this file.
+        size: pixels of the sides of a square crop.
         rng: decides what is random about the crop; a crop without randomness leaves it alone.
 
     Raises:
@@ -60,8 +114,10 @@ def crop(
     return np.ascontiguousarray(_take(spec, image, size, rng))
 
 
-def check(spec: Crop, size: int) -> None:
+def check(spec: Taken, size: int) -> None:
     """Raises `UserError` where a crop of `size` pixels does not fit into the shorter side that `spec` resizes to."""
+    for part in getattr(spec, "parts", ()):
+        check(part, size)
     shortest = {ShorterSideCrop: lambda: spec.resize, ScaleJitterCrop: lambda: min(spec.resize)}.get(type(spec))
     if shortest and shortest() < size:
         raise UserError(
@@ -76,7 +132,7 @@ def check(spec: Crop, size: int) -> None:
 
 
 @functools.singledispatch
-def _take(spec: Crop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def _take(spec: Taken, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     raise TypeError(f"no crop for {type(spec).__name__}")
 
 
@@ -116,6 +172,57 @@ def _(spec: SquashCrop, image: np.ndarray, size: int, rng: np.random.Generator) 
     return resize(image, size, size, spec.kernel, spec.antialias)
 
 
+@_take.register
+def _(spec: Canvases, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    return np.concatenate([_canvas(image, scale, spec) for scale in spec.scales])
+
+
+def _canvas(image: np.ndarray, scale: int, spec: Canvases) -> np.ndarray:
+    """Header and canvas of one scale, as bytes."""
+    resized = _resize_shorter_side(_at_most(image, CANVAS_ASPECT), scale, spec.kernel, spec.antialias)
+    high = resized.shape[0] > resized.shape[1]
+    if high:
+        resized = resized.swapaxes(0, 1)
+    longer = resized.shape[1]
+    canvas = np.zeros((scale, CANVAS_ASPECT * scale, 3), np.uint8)
+    canvas[:, :longer] = resized
+    header = np.array([high, longer % 256, longer // 256], np.uint8)
+    return np.concatenate([header, canvas.reshape(-1)])
+
+
+@_take.register
+def _(spec: Copies, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    copies = []
+    for height, width in spec.shapes:
+        part = _part_of_aspect(image, width / height)
+        copies.append(resize(part, height, width, spec.kernel, spec.antialias).reshape(-1))
+    return np.concatenate(copies)
+
+
+@_take.register
+def _(spec: Several, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    return np.concatenate([_take(part, image, size, rng).reshape(-1) for part in spec.parts])
+
+
+def _part_of_aspect(image: np.ndarray, aspect: float) -> np.ndarray:
+    """The largest central part whose width is `aspect` times its height, to a pixel."""
+    height, width = image.shape[:2]
+    high, wide = min(height, max(1, round(width / aspect))), min(width, max(1, round(height * aspect)))
+    return _central(image, high, wide)
+
+
+def _at_most(image: np.ndarray, aspect: int) -> np.ndarray:
+    """The central part whose longer side is at most `aspect` times the shorter one."""
+    height, width = image.shape[:2]
+    longest = aspect * min(height, width)
+    return _central(image, min(height, longest), min(width, longest))
+
+
+def _central(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
 def window(spec: CenterCrop | SquashCrop, height: int, width: int, size: int) -> tuple[float, float, float, float]:
     """The part of an image of some height and width that a crop of `size` pixels shows.
 
@@ -124,16 +231,18 @@ def window(spec: CenterCrop | SquashCrop, height: int, width: int, size: int) ->
     """
     if isinstance(spec, SquashCrop):
         return 0.0, 0.0, float(width), float(height)
-    top, left, height, width = _used(height, width)
-    tall, wide = _proportional(height, width, _shorter_side(spec, size))
+    longest = _LONGEST * min(height, width)
+    used_height, used_width = min(height, longest), min(width, longest)
+    tall, wide = _proportional(used_height, used_width, _shorter_side(spec, size))
     down, across = _centred(tall, wide, size)
-    scale_y, scale_x = height / tall, width / wide
-    return (
-        left + across * scale_x,
-        top + down * scale_y,
-        left + (across + size) * scale_x,
-        top + (down + size) * scale_y,
-    )
+    scale_y, scale_x = used_height / tall, used_width / wide
+    left, top = (width - used_width) // 2 + across * scale_x, (height - used_height) // 2 + down * scale_y
+    return left, top, left + size * scale_x, top + size * scale_y
+
+
+def _shorter_side(spec: CenterCrop, size: int) -> int:
+    """Pixels of the shorter side that a central crop is taken of."""
+    return math.floor(size / spec.ratio + 1e-6)
 
 
 def inception_box(
@@ -169,23 +278,10 @@ def resize(
     return cv2.resize(image, (width, height), interpolation=_OPENCV[kernel])
 
 
-def _shorter_side(spec: CenterCrop, size: int) -> int:
-    """Pixels of the shorter side that a central crop is taken of."""
-    return math.floor(size / spec.ratio + 1e-6)
-
-
 def _resize_shorter_side(image: np.ndarray, shorter: int, kernel: str, antialias: bool) -> np.ndarray:
     """Resizes to a shorter side, the longer one in proportion and cut to whole pixels as in torchvision."""
-    top, left, height, width = _used(*image.shape[:2])
-    used = image[top : top + height, left : left + width]
-    return resize(used, *_proportional(height, width, shorter), kernel, antialias)
-
-
-def _used(height: int, width: int) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of what a crop looks at: all of an image, but for the ends of a very long one."""
-    longest = _LONGEST * min(height, width)
-    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
-    return top, left, min(height, longest), min(width, longest)
+    image = _at_most(image, _LONGEST)
+    return resize(image, *_proportional(*image.shape[:2], shorter), kernel, antialias)
 
 
 def _proportional(height: int, width: int, shorter: int) -> tuple[int, int]:
@@ -197,7 +293,7 @@ def _proportional(height: int, width: int, shorter: int) -> tuple[int, int]:
 
 def _centre(image: np.ndarray, size: int) -> np.ndarray:
     """The central square."""
-    top, left = _centred(image.shape[0], image.shape[1], size)
+    top, left = _centred(*image.shape[:2], size)
     return image[top : top + size, left : left + size]
 
 

@@ -9,6 +9,7 @@ Orientation tags of EXIF are ignored, as by every pipeline behind a published nu
 """
 
 import io
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -49,44 +50,52 @@ def decode(image: bytes) -> UInt8[np.ndarray, "h w 3"]:
         DecodeError: the image is truncated, damaged or of no known format.
     """
     if image.startswith(_JPEG):
-        components, scan = _jpeg_header(image)
-        if not image.endswith(_END_OF_IMAGE) and image.rfind(_END_OF_IMAGE) < scan:
+        header = _jpeg_header(image)
+        if not image.endswith(_END_OF_IMAGE) and image.rfind(_END_OF_IMAGE) < header.scan:
             raise DecodeError(f"JPEG of {len(image)} bytes: cut short, it has no end-of-image marker")
-        if components == 4:
+        if header.components == 4:
             return _pillow(image)
     pixels = cv2.imdecode(np.frombuffer(image, np.uint8), _FLAGS) if image else None
     return _pillow(image) if pixels is None else pixels
 
 
 def size(image: bytes) -> tuple[int, int]:
-    """Height and width of an image that `decode` decodes, read from its header alone.
+    """Height and width of an image, read from its first bytes where it is a JPEG.
 
     Raises:
-        DecodeError: the header is damaged or of no known format.
+        DecodeError: as `decode`, though not for damage behind the header of a JPEG.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            return opened.height, opened.width
-    except Exception as error:  # Pillow's plug-ins raise whatever their parsers meet
-        raise DecodeError(f"record of {len(image)} bytes: {error}") from error
+    header = _jpeg_header(image) if image.startswith(_JPEG) else _Header()
+    if header.height and header.width:
+        return header.height, header.width
+    pixels = decode(image)
+    return pixels.shape[0], pixels.shape[1]
 
 
-def _jpeg_header(image: bytes) -> tuple[int, int]:
-    """Of a JPEG the number of colour components and the offset of the first scan; (0, 0) of a malformed header."""
-    components, position = 0, 2
+class _Header(NamedTuple):
+    """Of a JPEG the number of colour components, its size, and the offset of the first scan."""
+
+    components: int = 0
+    height: int = 0
+    width: int = 0
+    scan: int = 0
+
+
+def _jpeg_header(image: bytes) -> _Header:
+    """All zeros where the header is malformed."""
+    found, position = _Header(), 2
     while position + 4 <= len(image) and image[position] == 0xFF:
         marker = image[position + 1]
         if marker == 0xFF:  # a fill byte
             position += 1
             continue
         if marker in _FRAMES and position + 9 < len(image):
-            components = image[position + 9]
+            height, width = (int.from_bytes(image[position + at : position + at + 2], "big") for at in (5, 7))
+            found = _Header(image[position + 9], height, width)
         if marker == _START_OF_SCAN:
-            return components, position
+            return found._replace(scan=position)
         position += 2 + int.from_bytes(image[position + 2 : position + 4], "big")
-    return 0, 0
+    return _Header()
 
 
 def _pillow(image: bytes) -> UInt8[np.ndarray, "h w 3"]:

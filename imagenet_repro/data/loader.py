@@ -18,6 +18,7 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import math
 import multiprocessing
 import os
 import queue
@@ -33,8 +34,9 @@ import numpy as np
 from absl import flags, logging
 from jaxtyping import Float32, Int32, UInt8
 
-from imagenet_repro.config import Crop, Data
+from imagenet_repro.config import Data
 from imagenet_repro.data import crops
+from imagenet_repro.data.crops import Taken
 from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
@@ -53,7 +55,7 @@ _ENDLESS = 2**40  # steps
 class Batch(TypedDict):
     """One process's share of a batch; the axis b has batch_size / process_count elements."""
 
-    image: UInt8[np.ndarray, "b s s 3"]  # RGB
+    image: UInt8[np.ndarray, "b ..."]  # RGB [b, s, s, 3], or what another form of crop makes (data/crops.py)
     label: Int32[np.ndarray, " b"]
     epoch: Int32[np.ndarray, " b"]  # with repeats: epoch x repeats + which repeat; names the image's randomness
     index: Int32[np.ndarray, " b"]  # in the split; -1 for padding
@@ -71,7 +73,7 @@ class _Pieces:
     """
 
     split: Split
-    spec: Crop
+    spec: Taken
     size: int
     batch_size: int  # over all processes
     share: int  # of this process
@@ -116,7 +118,7 @@ class _Pieces:
     def _blank(self, count: int) -> Batch:
         """Images that are padding until they are filled in."""
         return Batch(
-            image=np.zeros((count, self.size, self.size, 3), np.uint8),
+            image=np.zeros((count, *crops.shape(self.spec, self.size)), np.uint8),
             label=np.zeros(count, np.int32),
             epoch=np.zeros(count, np.int32),
             index=np.full(count, -1, np.int32),
@@ -195,7 +197,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 def train_batches(
     split: Split,
     data: Data,
-    spec: Crop,
+    spec: Taken,
     *,
     batch_size: int,
     seed: int,
@@ -256,7 +258,7 @@ def _in_turn(parts: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
 def eval_batches(
     split: Split,
     data: Data,
-    spec: Crop,
+    spec: Taken,
     *,
     batch_size: int,
     start_step: int = 0,
@@ -288,13 +290,13 @@ def eval_batches(
 
 
 def _pieces(
-    split: Split, data: Data, spec: Crop, *, size: int, batch_size: int, process_index: int, process_count: int
+    split: Split, data: Data, spec: Taken, *, size: int, batch_size: int, process_index: int, process_count: int
 ) -> _Pieces:
     if batch_size % process_count:
         raise UserError(f"a batch of {batch_size} images cannot be shared equally by {process_count} processes")
     crops.check(spec, size)
     share = batch_size // process_count
-    threads, workers = readers(data, batch_bytes=share * size * size * 3)
+    threads, workers = readers(data, batch_bytes=share * math.prod(crops.shape(spec, size)))
     return _Pieces(
         split=split,
         spec=spec,

@@ -4,7 +4,7 @@ import bisect
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -106,6 +106,23 @@ class Split:
     def num_classes(self) -> int:
         """How many classes the labels count from zero."""
         return len(self.class_names)
+
+    def part(self, indices: Sequence[int]) -> "Split":
+        """The records of these indices, in this order, as a split of their own."""
+        return replace(self, num_examples=len(indices), records=Part(self.records, tuple(map(int, indices))))
+
+
+class Part(Sequence):
+    """Some of a sequence's elements, which stay where they are."""
+
+    def __init__(self, whole: Sequence, indices: tuple[int, ...]):
+        self.whole, self.indices = whole, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.whole[self.indices[index]]
 
 
 @dataclass(frozen=True)

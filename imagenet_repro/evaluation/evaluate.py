@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 
 from imagenet_repro import config as cfg
 from imagenet_repro.data import loader
+from imagenet_repro.data.crops import Taken
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation.predictions import Collector, Predictions, merge
@@ -28,6 +29,11 @@ class Evaluator:
       spread: how batches are shared out over devices.
       split: the images.
       say: told, as one line, of records that cannot be decoded.
+      crop: what is taken of each image; None: the configuration's `eval_crop`.
+      show: told after every batch how many images it had, over all processes.
+
+    Attributes:
+      compilation_seconds: spent on the program; 0 before the first call.
     """
 
     def __init__(
@@ -37,9 +43,14 @@ class Evaluator:
         spread: ShardMap,
         split: Split,
         say: Callable[[str], None] = print,
+        *,
+        crop: Taken | None = None,
+        show: Callable[[int], None] | None = None,
     ):
-        self._config, self._split = config, split
+        self._config, self._split, self._crop = config, split, crop or config.eval_crop
         self.score, self.spread, self.say = score, spread, say
+        self._show = show or (lambda images: None)
+        self.compilation_seconds = 0.0
         self._step = EvalStep(score)
         self._compiled: Callable | None = None
         self.batch_size = config.data.eval_batch_size or config.batch_size
@@ -65,7 +76,7 @@ class Evaluator:
         bad = loader.BadRecords(self._split, self._config.data, self.say)
         for host, device in self._batches():
             if self._compiled is None:
-                self._compiled = self.spread.evaluate(self._step, state, device)
+                self._compile(state, device)
             counts, predictions = self._compiled(params, stats, device)
             bad.update(host)
             bad.check()
@@ -73,13 +84,19 @@ class Evaluator:
                 totals[name] = totals.get(name, 0) + value.item()
             if collector is not None:
                 self._collect(collector, host, predictions)
+            self._show(int(counts["images"]))
         return ErrorRates.from_counts(totals, totals["cross_entropy"])
+
+    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> None:
+        began = time.perf_counter()
+        self._compiled = self.spread.evaluate(self._step, state, batch)
+        self.compilation_seconds = time.perf_counter() - began
 
     def _batches(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
         batches = loader.eval_batches(
             self._split,
             self._config.data,
-            self._config.eval_crop,
+            self._crop,
             batch_size=self.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

@@ -32,6 +32,7 @@ from imagenet_repro.models.layers import (
     flatten,
     relu,
 )
+from imagenet_repro.models.maps import final_map
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 ZERO, ONE = constant(0.0), constant(1.0)
@@ -79,7 +80,7 @@ class AlexNet2012(Network):
         x = self.pool(self.norm(relu(self.conv2(x))))
         x = relu(self.conv4(relu(self.conv3(x))))
         x = self.pool(relu(self.conv5(x)))
-        x = self.dropout(relu(self.fc6(flatten(adaptive_avg_pool(x, 6)))))
+        x = self.dropout(relu(self.fc6(flatten(adaptive_avg_pool(final_map(x), 6)))))
         x = self.dropout(relu(self.fc7(x)))
         return (x if self.fc8 is None else self.fc8(x)).astype(jnp.float32)
 
@@ -144,7 +145,7 @@ class AlexNet(Network):
         """float32 logits. Raises UserError where the images are too small for one pixel to remain."""
         hint = "" if self.min_image_size == 29 else " (or from 29 pixels on, with stem='small')"
         check_images("AlexNet", images, self.min_image_size, hint=hint)
-        x = flatten(adaptive_avg_pool(self.features(images), 6))
+        x = flatten(adaptive_avg_pool(final_map(self.features(images)), 6))
         return self.classifier(x).astype(jnp.float32)
 
 

@@ -22,8 +22,8 @@ from imagenet_repro.models.layers import (
     check_images,
     drop_path_rates,
     gelu,
-    global_avg_pool,
 )
+from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 from imagenet_repro.models.stack import Stack
 
@@ -99,7 +99,7 @@ class Head(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Logits, or features, in the layers' type."""
-        x = self.norm(global_avg_pool(x))
+        x = self.norm(final_avg_pool(x))
         return x if self.fc is None else self.fc(x)
 
 

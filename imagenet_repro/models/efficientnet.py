@@ -29,6 +29,7 @@ from imagenet_repro.models.layers import (
     global_avg_pool,
     swish,
 )
+from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 from imagenet_repro.models.stack import Stack
 
@@ -232,7 +233,7 @@ class EfficientNet(Network):
         """float32 logits. Raises UserError for images of another shape than [batch, height, width, 3]."""
         check_images("EfficientNet", images)
         x = self.blocks(swish(self.bn1(self.conv_stem(images))))
-        x = global_avg_pool(swish(self.bn2(self.conv_head(x))))
+        x = final_avg_pool(swish(self.bn2(self.conv_head(x))))
         x = self.dropout(x)
         return (x if self.classifier is None else self.classifier(x)).astype(jnp.float32)
 

@@ -34,9 +34,9 @@ from imagenet_repro.models.layers import (
     adaptive_avg_pool,
     check_images,
     flatten,
-    global_avg_pool,
     relu,
 )
+from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 # Table 1: features of the 1x1, of the reduction before the 3x3, the 3x3, the reduction before the 5x5, the 5x5, and
@@ -191,7 +191,7 @@ class GoogLeNet(Network):
         heads = {"4a": self.loss1, "4d": self.loss2} if self.loss1 is not None and not self.deterministic else {}
         modules = {module: getattr(self, f"inception_{module}") for module in MODULES}
         x, said = through(x, modules, before={"4a": self.pool, "5a": self.pool}, heads=heads)
-        x = self.dropout(global_avg_pool(x))
+        x = self.dropout(final_avg_pool(x))
         logits = (x if self.loss3_classifier is None else self.loss3_classifier(x)).astype(jnp.float32)
         return WithAuxiliary(logits, said, AUXILIARY_WEIGHT) if said else logits
 
@@ -287,7 +287,7 @@ class GoogLeNetBN(Network):
         heads = {"4a": self.aux1, "4d": self.aux2} if self.aux1 is not None and not self.deterministic else {}
         modules = {module: getattr(self, f"inception{module}") for module in MODULES}
         x, said = through(x, modules, before={"4a": self.pool, "5a": self.last_pool}, heads=heads)
-        x = self.dropout(global_avg_pool(x))
+        x = self.dropout(final_avg_pool(x))
         logits = (x if self.fc is None else self.fc(x)).astype(jnp.float32)
         return WithAuxiliary(logits, said, AUXILIARY_WEIGHT) if said else logits
 

@@ -43,6 +43,7 @@ from imagenet_repro.models.layers import (
     pair,
     relu,
 )
+from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # Google's networks see pixels from -1 to 1
@@ -200,7 +201,7 @@ class BNInception(Network):
         x = pool(self._unit("conv2_3x3", self._unit("conv2_3x3_reduce", x)))
         for name, widths in MODULES.items():
             x = self._module(f"inception_{name}", x, widths)
-        x = self.dropout(global_avg_pool(x))
+        x = self.dropout(final_avg_pool(x))
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
 
     def _unit(self, name: str, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
@@ -403,7 +404,7 @@ class InceptionV3(Network):
             x = getattr(self, name)(x)
             if name == "Mixed_6e" and self.AuxLogits is not None and not self.deterministic:
                 auxiliary = self.AuxLogits(x)
-        x = self.dropout(global_avg_pool(x))
+        x = self.dropout(final_avg_pool(x))
         logits = (x if self.fc is None else self.fc(x)).astype(jnp.float32)
         return logits if auxiliary is None else WithAuxiliary(logits, (auxiliary,), 0.4)
 

@@ -24,9 +24,9 @@ from imagenet_repro.models.layers import (
     Network,
     Sequential,
     check_images,
-    global_avg_pool,
     relu,
 )
+from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 
 MIN_IMAGE_SIZE = 75  # one pixel remains after the last module
@@ -173,7 +173,7 @@ class InceptionV4(Network):
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError below 75 pixels."""
         check_images("Inception-v4", images, MIN_IMAGE_SIZE)
-        x = self.dropout(global_avg_pool(self.features(images)))
+        x = self.dropout(final_avg_pool(self.features(images)))
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
 
 
@@ -270,7 +270,7 @@ class InceptionResNetV2(Network):
         x = self.repeat(self.mixed_5b(x))
         x = self.repeat_1(self.mixed_6a(x))
         x = self.block8(self.repeat_2(self.mixed_7a(x)))
-        x = self.dropout(global_avg_pool(self.conv2d_7b(x)))
+        x = self.dropout(final_avg_pool(self.conv2d_7b(x)))
         return (x if self.classif is None else self.classif(x)).astype(jnp.float32)
 
 

@@ -26,10 +26,10 @@ from imagenet_repro.models.layers import (
     MaxPool,
     Network,
     check_images,
-    global_avg_pool,
     relu,
     tanh,
 )
+from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.spec import Preprocessing, Spec
 
 SMALLEST = 32  # pixels that leave one position to C5
@@ -153,7 +153,7 @@ class LeNet1998(Network):
         check_images("LeNet-5", images, SMALLEST, channels=None)
         x = self.s2(squash(self.c1(grey(images))))
         x = self.s4(squash(self.c3(x)))
-        x = global_avg_pool(squash(self.c5(x)))
+        x = final_avg_pool(squash(self.c5(x)))
         x = squash(self.f6(x)).astype(jnp.float32)
         return minus_distances(x, codes(self.num_classes)) if self.num_classes else x
 
@@ -184,7 +184,7 @@ class LeNet5(Network):
         check_images("LeNet-5", images, SMALLEST, channels=None)
         x = self.pool(relu(self.c1(grey(images))))
         x = self.pool(relu(self.c3(x)))
-        x = relu(self.f6(global_avg_pool(relu(self.c5(x)))))
+        x = relu(self.f6(final_avg_pool(relu(self.c5(x)))))
         return (x if self.output is None else self.output(x)).astype(jnp.float32)
 
 

@@ -27,9 +27,9 @@ from imagenet_repro.models.layers import (
     Sequential,
     check_images,
     drop_path_rates,
-    global_avg_pool,
     relu,
 )
+from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 from imagenet_repro.models.stack import Stack
 
@@ -248,7 +248,7 @@ class ResNet(Network):
             x = self.maxpool(x)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
-        x = global_avg_pool(x)
+        x = final_avg_pool(x)
         x = x if self.dropout is None else self.dropout(x)
         return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
 

@@ -10,7 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.layers import BatchNorm, Linear, Network, check_images, global_avg_pool, relu
+from imagenet_repro.models.layers import BatchNorm, Linear, Network, check_images, relu
+from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
@@ -63,7 +64,7 @@ class CifarResNet(Network):
         x = relu(self.bn1(self.conv1(images)))
         for stage in (self.layer1, self.layer2, self.layer3):
             x = stage(x)
-        x = global_avg_pool(x)
+        x = final_avg_pool(x)
         return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
 
 

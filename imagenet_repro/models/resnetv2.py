@@ -23,9 +23,9 @@ from imagenet_repro.models.layers import (
     Sequential,
     check_images,
     drop_path_rates,
-    global_avg_pool,
     relu,
 )
+from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.resnet import conv
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 from imagenet_repro.models.stack import Stack
@@ -119,7 +119,7 @@ class Head(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
         """Logits, or the pooled features."""
-        x = global_avg_pool(x)
+        x = final_avg_pool(x)
         return x if self.fc is None else self.fc(x[:, None, None])[:, 0, 0]
 
 

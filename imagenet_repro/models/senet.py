@@ -24,6 +24,7 @@ from imagenet_repro.models.layers import (
     global_avg_pool,
     relu,
 )
+from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.resnet import CENTRE, Bottleneck, conv, make_stages
 from imagenet_repro.models.spec import Published, Spec
 
@@ -127,7 +128,7 @@ class SENet(Network):
         x = self.pool0(self.layer0(images))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
-        x = global_avg_pool(x)
+        x = final_avg_pool(x)
         x = x if self.dropout is None else self.dropout(x)
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
 

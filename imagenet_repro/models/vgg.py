@@ -27,6 +27,7 @@ from imagenet_repro.models.layers import (
     flatten,
     relu,
 )
+from imagenet_repro.models.maps import final_map
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the convolutions of each block
@@ -76,7 +77,7 @@ class VGG(Network):
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """float32 logits. Raises UserError where the images are below 32 pixels."""
         check_images("VGG", images, SMALLEST)
-        x = flatten(adaptive_avg_pool(self.features(images), 7))
+        x = flatten(adaptive_avg_pool(final_map(self.features(images)), 7))
         return self.classifier(x).astype(jnp.float32)
 
 

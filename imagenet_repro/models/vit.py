@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError, nearest
+from imagenet_repro.models import maps
 from imagenet_repro.models.attention import INIT, Block, dense, dropout_layer
 from imagenet_repro.models.initialise import normal, parameter
 from imagenet_repro.models.layers import Conv, LayerNorm, Network, WithAuxiliary, check_images, drop_path_rates
@@ -155,7 +156,15 @@ class VisionTransformer(Network):
         x = jnp.concatenate([*(token.astype(self.dtype) for token in prefix), x], axis=1)
         unpositioned = x.shape[1] - positions.shape[1]
         x = x + jnp.pad(positions, ((0, 0), (unpositioned, 0), (0, 0))).astype(self.dtype)
+        if maps.tokens_are_wanted():
+            return self.norm(self._seen_before_last(self.pos_drop(x), grid))
         return self.norm(self.blocks(self.pos_drop(x)))
+
+    def _seen_before_last(self, x: Float[Array, "b n c"], grid: tuple[int, int]) -> Float[Array, "b n c"]:
+        *earlier, last = self.blocks
+        for block in earlier:
+            x = block(x)
+        return last(maps.token_map(x, grid))
 
     def _positions(self, grid: tuple[int, int], width: int) -> Float[Array, "1 n c"]:
         if self.pos_embed is None:

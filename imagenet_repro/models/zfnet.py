@@ -27,6 +27,7 @@ from imagenet_repro.models.layers import (
     flatten,
     relu,
 )
+from imagenet_repro.models.maps import final_map
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 SMALLEST = 63  # pixels that leave one position after the last pooling
@@ -69,7 +70,7 @@ class ZFNet(Network):
         x = self.norm(self.ceil_pool(relu(self.conv2(x))))
         x = relu(self.conv4(relu(self.conv3(x))))
         x = self.pool(relu(self.conv5(x)))
-        x = self.dropout(relu(self.fc6(flatten(adaptive_avg_pool(x, 6)))))
+        x = self.dropout(relu(self.fc6(flatten(adaptive_avg_pool(final_map(x), 6)))))
         x = self.dropout(relu(self.fc7(x)))
         return (x if self.fc8 is None else self.fc8(x)).astype(jnp.float32)
 

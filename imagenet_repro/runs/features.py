@@ -93,6 +93,14 @@ class FeatureSystem:
             found[name] = encoder.encode(images, vocabulary)
         return svm_step.scores(params, found, self.config.svm)
 
+    def class_map(
+        self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]
+    ) -> Float[Array, "b oh ow classes"]:
+        """Refused: a pyramid's cells are parts of the whole image, so there is nothing to slide."""
+        raise UserError(
+            f"{self.config.system} is no convolutional network, which a dense protocol needs; take one of crops"
+        )
+
 
 def _encoders(config: cfg.FeatureConfig, image_size: int) -> dict[str, Encoder]:
     found = {}

@@ -16,7 +16,7 @@ from imagenet_repro.data import augment, loader
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation import evaluate as evaluation
-from imagenet_repro.models import counting
+from imagenet_repro.models import counting, maps
 from imagenet_repro.runs.base import Run, step_flops
 from imagenet_repro.training import log, loop, optimizer, parallel, progressive, state, step
 from imagenet_repro.training.budget import Amount, Budget, Meter, Spent
@@ -108,6 +108,14 @@ class System:
     def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Logits of images, in evaluation mode."""
         return self.network.evaluate(params, stats, augment.normalize(images, self.config.augment))
+
+    def class_map(
+        self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]
+    ) -> Float[Array, "b oh ow classes"]:
+        """Logits at every position of larger images, in evaluation mode (models/maps.py)."""
+        size = self.config.data.eval_image_size or self.config.data.image_size
+        model = self.network.model(params, stats)
+        return maps.class_map(model, augment.normalize(images, self.config.augment), size)
 
     @property
     def train_step(self) -> step.TrainStep:
