@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import rich.table
 from jaxtyping import Num, UInt8
 from matplotlib import patheffects, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from rich.console import Console
 
 from imagenet_repro import files, wordnet
 from imagenet_repro.comparison.drawing import COLOURS, STYLE, write
@@ -62,9 +64,7 @@ def present(found: Found, split: Split, folder: Path) -> None:
     cannot be written.
     """
     shown = table(found)
-    print(shown.markdown())
-    for note in found.notes:
-        print(f"Note: {note}")
+    _print(shown, found.notes)
     for suffix, text in ((".csv", shown.csv()), (".md", shown.markdown())):
         with files.whole(folder / f"table{suffix}", "the table of boxes") as file:
             file.write(text.encode())
@@ -102,9 +102,10 @@ def plot_boxes(
     """
     shown = [one for one in found.results if one.looks][: len(GUESSED)]
     rows = -(-len(images) // COLUMNS)
+    aspect = min(2.0, float(np.median([image.shape[0] / image.shape[1] for image in images])))
     names = short_names(class_names)
     with rc_context(STYLE | {"text.parse_math": False}):
-        figure = Figure(figsize=(10, 1.0 + 3.0 * rows), layout="constrained")
+        figure = Figure(figsize=(10, 0.5 + (0.55 + 2.4 * aspect) * rows), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
         panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
         for panel in panels:
@@ -114,6 +115,19 @@ def plot_boxes(
             _draw(panel, image, found.frames[number], guesses, names)
         _legend(figure, shown)
         return write(figure, path, "the picture of boxes")
+
+
+def _print(shown: Table, notes: Sequence[str]) -> None:
+    console = Console()
+    printed = rich.table.Table(*shown.headings, box=None)
+    for column in printed.columns[1:]:
+        column.justify = "right"
+    for row in shown.rows:
+        printed.add_row(*row)
+    console.print(printed, markup=False)
+    console.print()
+    for line in (shown.caption, *(f"Note: {note}" for note in notes)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _error(one: Result, guesses: int) -> tuple[str, str]:

@@ -169,6 +169,11 @@ class Viewer:
                 said = jax.device_get(run(*self._state, batch["image"]))
                 yield list(frames), {name: value[list(rows)] for name, value in said.items()}
 
+    def annotated_beyond(self, split: Split) -> int:
+        """How many annotated images are not in a split, whose ids are read for it."""
+        names = {image_name(split.records[number].id) for number in range(split.num_examples)}
+        return len(self._objects.keys() - names)
+
     def _looking(self, look: Look) -> Callable:
         def looked(params: Tensors, stats: Tensors, images: Array) -> dict[str, Array]:
             model = self._network.model(params, stats)
@@ -326,7 +331,7 @@ def fit_boxes(batches: Iterator[tuple[list[Frame], dict[str, np.ndarray]]]) -> F
         held_out += zip(said["grid"][kept], targets[kept], strict=True)
         seen += len(frames)
     if seen < FEWEST:
-        raise UserError(f"regression learns from the boxes of training images, and {seen} have one; --method=cam")
+        raise UserError(f"regression learns from the boxes of training images, and only {seen} have one; --method=cam")
     features, targets = (np.stack(part) for part in zip(*held_out, strict=True))
     layers = ridge.fit(PENALTIES)
     right = [_right(layer(features), targets) for layer in layers]
@@ -358,8 +363,15 @@ def localize(viewer: Viewer, split: Split, train: Split | None, *, cam: bool, th
       threshold: of `map_box`.
 
     Raises:
-      UserError: no image of the split has a box of its class, or too few of `train` have.
+      UserError: no image of the split has a box of its class; or too few of `train` have, and there is no other way.
     """
+    notes = []
+    if train is not None and viewer.annotated_beyond(split) < FEWEST:  # before a long pass over many images
+        if not cam:
+            raise UserError(
+                f"regression learns from the boxes of {train.split}, and the file has none beside those judged"
+            )
+        train, notes = None, [f"the file has no boxes of {train.split} to learn from: regression is left out"]
     fitted = None if train is None else fit_boxes(viewer.frames(train, Look(grid=True)))
     look = Look(guesses=True, maps=cam, grid=fitted is not None)
     frames: list[Frame] = []
@@ -372,7 +384,11 @@ def localize(viewer: Viewer, split: Split, train: Split | None, *, cam: bool, th
             boxes.setdefault(name, []).extend(made)
     if not frames:
         raise UserError(f"no image of {split.name} {split.split} has a box of its class in that file")
-    notes = [] if fitted is None else [fitted.sentence]
+    if fitted is not None:
+        notes.append(fitted.sentence)
+    if "map" in said:
+        places = " x ".join(map(str, said["map"].shape[2:]))
+        notes.append(f"class activation maps have {places} places, and their boxes are hardly finer than a place")
     if len(frames) < split.num_examples:
         notes.append(f"{split.num_examples - len(frames):,} images have no box of their class and are left out")
     guessed = np.concatenate(top5)
