@@ -9,6 +9,7 @@ from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's messages to its developers
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+ALL_GUESSES = 5  # that the challenge accepts for an image
 Overrides = dict[str, dict[str, str]]  # texts by prefix and key
 
 EXIT_CODES = """exit codes:
@@ -56,7 +57,8 @@ for several machines name a storage that all reach, with its password in PGPASSW
 EVALUATE = """Score a checkpoint of a run on every image of a split, exactly once.
 
   python main.py evaluate --workdir=runs/resnet50
-  python main.py evaluate --workdir=runs/resnet50 --data.name=imagenet_v2 --data.eval_split=test
+  python main.py evaluate --workdir=runs/resnet50 --set=v2
+  python main.py evaluate --workdir=runs/resnet50 --data.name=cifar10 --data.eval_split=test
 
 Prints both error rates with 95 % intervals and stores the predictions of each image as .npz
 (imagenet_repro/evaluation/predictions.py says what it holds).
@@ -64,12 +66,26 @@ Prints both error rates with 95 % intervals and stores the predictions of each i
   python main.py evaluate --workdir=runs/vgg16 --protocol=crop,10crop,vgg_dense,vgg_50crops,vgg_both
   python main.py evaluate --workdir=runs/vgg16 --protocol=crops --protocol.scales="(256,288)" --protocol.average=logits
 
-scores by the protocols of the papers, or any list of scales, positions and flips; evaluation/protocols.py has them all.
+scores by the protocols of the papers, or any list of scales, positions and flips (evaluation/protocols.py).
 
   python main.py evaluate --weights=resnet50.pth --model=resnet50 --data.name=imagenet2012 --out=predictions.npz
 
 scores published weights, of torchvision, timm or transformers, without a run: --weights in place of --workdir. Images
 are prepared as the file says, else as published for the network. A .pth that would run code is refused.
+
+--set=NAME scores a network for ImageNet's 1,000 classes on a set of images by that set's own rule:
+
+  imagenet                    the validation images; beside them people's errors on the challenge's test images
+  real  multilabel            the same images with several labels each (ReaL; Shankar et al.)
+  v2  v2_threshold  v2_top    ImageNet-V2, in its three selections
+  a  r                        ImageNet-A and -R, guesses among their 200 classes alone
+  sketch                      ImageNet-Sketch
+  c                           ImageNet-C: 75 data sets and the mean corruption error; predictions go to a directory
+  objectnet                   ObjectNet, with --mappings=objectnet-1.0/mappings
+
+Each is a data set of tfds that `prepare` brings; what is missing says what to type. --data.name=NAME reads another
+copy of it, such as a smaller one. Classes named by WordNet ids are also judged along its tree: the hierarchical cost
+of the challenge of 2010, and how many wrong guesses are of the right super-class.
 """
 
 LOCALIZE = """Say where the classes are that a trained network sees, as boxes, and how often they are right.
@@ -111,6 +127,12 @@ SCORE = """Score predictions that anyone made.
 Text files are in the challenge's form: a line for each image, up to five labels in order of falling confidence,
 and a file with one label a line. Files of `evaluate` carry their labels.
 
+  python main.py score --set=real --predictions=runs/resnet50/predictions/imagenet2012_validation.npz
+  python main.py score --set=c --predictions=runs/resnet50/predictions
+
+Files of `evaluate` can be scored again by the rule of a set, whose names `evaluate --help` lists: also by labels of
+other people of the same images (real, multilabel), which are read from their prepared data set.
+
   python main.py score --task=localization --predictions=guesses.txt --labels=ILSVRC2012_validation_ground_truth.txt \\
       --boxes=Annotations/CLS-LOC/val --blacklist=ILSVRC2015_clsloc_validation_blacklist.txt
   python main.py score --task=detection --predictions=detections.txt --boxes=Annotations/DET/val --images=val.txt \\
@@ -127,6 +149,50 @@ COMPARE = """Say which differences between finished runs are real: a page, with 
 
 Runs of one configuration with several seeds count as one system. Runs of different budgets, data sets, splits or label
 sets are refused; --allow_mixed compares them all the same, and every table says what differs.
+"""
+
+AUDIT = """Find labels that are probably wrong, and say what every error rate is without them.
+
+  python main.py audit --predictions runs/resnet50                            a finished run, on the split it scored
+  python main.py audit --predictions a.npz b.npz --compare a.npz c.npz        the mean of two suspects, two compared
+  python main.py audit --predictions runs/resnet50 --verdicts=checked.csv     rates also by what people decided
+
+By confident learning with cleanlab (pip install -r requirements/audit.txt). Writes audit.html, suspects.csv and
+tables/. Predictions must be of images that were not trained on; those of a training split are refused. The verdicts
+are suspects.csv with a column `verdict` more: keep, suggested, both or neither of the two labels shown.
+"""
+
+HUMAN = """Guess images yourself, in a browser: five guesses each, with search over the classes.
+
+  python main.py human --data.name=imagenet2012 --images=100 --seed=0 --name=Ada --workdir=games/ada
+  python main.py human … --finish                            store what was seen so far, and score it
+
+Serves one page to this machine alone; on a remote one, forward the port that is printed (ssh -L). Ctrl-C stops, the
+same command goes on with the next image. At the end, predictions are stored as those of `evaluate`, for `score`,
+`ensemble` and others, and both error rates are printed with 95 % intervals beside the two people of the challenge.
+"""
+
+ENSEMBLE = """Average stored predictions of several systems, and say what each of them adds.
+
+  python main.py ensemble --members runs/resnet50 runs/vgg16 runs/googlenet --out=ensemble.npz
+  python main.py ensemble --members a.npz b.npz --weights=validation --select a_held_out.npz b_held_out.npz
+  python main.py ensemble --config=configs/ensembles/googlenet.py                  the commands that make its members
+  python main.py ensemble --config=configs/ensembles/googlenet.py --members runs/googlenet/*/googlenet144.npz
+
+Members are files of `evaluate`, or workdirs of finished runs, on the same images. Weights are uniform, numbers with
+commas, or found on another split, which --select names by predictions of the same members in the same order:
+validation (lowest cross-entropy), greedy (selection with replacement), accuracy (in proportion to it). Prints what
+leaving a member out changes, and the paired difference from the best member.
+"""
+
+CALIBRATE = """Say how far a system's probabilities can be trusted: a page, with tables and pictures.
+
+  python main.py calibrate --predictions=runs/resnet50 --out=runs/resnet50/calibration
+  python main.py calibrate --predictions=runs/resnet50 --fit=held_out.npz
+
+Expected calibration error and how much of it so few images would show in any case, negative log likelihood, Brier
+score, reliability, risk against coverage, the commonest confusions. --fit finds a temperature on predictions of
+another split, and everything is shown before and after.
 """
 
 MODELS = """Print the story: year, entry or network, sizes, published errors, and ours where measured.
@@ -170,6 +236,10 @@ def _parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Name
         _add_prepare,
         _add_score,
         _add_compare,
+        _add_audit,
+        _add_human,
+        _add_ensemble,
+        _add_calibrate,
         _add_models,
     ):
         add(commands)
@@ -250,6 +320,10 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     what.add_argument("--weights", metavar="FILE", help="published weights: .safetensors, .pth, or .npz of ViT")
     parser.add_argument("--checkpoint", metavar="WHICH", help="of --workdir: last (default), best, or a step")
     parser.add_argument("--out", metavar="FILE", help="where the predictions go (default: in the workdir)")
+    parser.add_argument(
+        "--set", default="", metavar="NAME", help="an evaluation set of ImageNet's classes (see above)"
+    )
+    parser.add_argument("--mappings", default="", metavar="DIR", help="of ObjectNet's download, for --set=objectnet")
     parser.add_argument("--model", default="", metavar="NAME", help="network of --weights (default: as the file says)")
     parser.add_argument("--options", metavar="DICT", help="of that network, such as \"{'auxiliary': False}\"")
     parser.add_argument(
@@ -270,6 +344,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
         common = {"data": overrides["data"], "out": known.out}
         common |= {"protocol": known.protocol, "settings": overrides["protocol"]}
+        common |= {"set_name": known.set, "mappings": known.mappings}
         if known.workdir is not None:
             return commands.evaluate(known.workdir, which=known.checkpoint or "last", **common)
         return commands.evaluate_weights(
@@ -375,8 +450,13 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--predictions", required=True, metavar="FILE", help="text in the challenge's form, or .npz")
     parser.add_argument("--labels", metavar="FILE", help="one label a line (default: those in the .npz)")
-    parser.add_argument("--guesses", type=int, metavar="N", help="errors with 1 to N guesses (default 5)")
+    parser.add_argument(
+        "--guesses", type=int, default=ALL_GUESSES, metavar="N", help="errors with 1 to N guesses (default 5)"
+    )
     parser.add_argument("--real", metavar="FILE", help="ReaL label lists (real.json)")
+    parser.add_argument("--set", default="", metavar="NAME", help="score by the rule of an evaluation set")
+    parser.add_argument("--data_dir", default="", metavar="DIR", help="of the set's labels (default: as for prepare)")
+    parser.add_argument("--mappings", default="", metavar="DIR", help="of ObjectNet's download, for --set=objectnet")
     parser.add_argument("--boxes", metavar="PATH", help="annotated ones: a folder of XML, or a CSV")
     parser.add_argument("--images", metavar="FILE", help="lines NAME NUMBER (default: all that have boxes, sorted)")
     parser.add_argument("--classes", metavar="FILE", help="meta*.mat of the devkit, or lines NUMBER ID")
@@ -391,7 +471,7 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
 
 
 TASK_OPTIONS = {  # of `score`, beside --predictions
-    "classification": ("labels", "guesses", "real"),
+    "classification": ("labels", "guesses", "real", "set", "data_dir", "mappings"),
     "localization": ("labels", "boxes", "images", "classes", "blacklist"),
     "detection": ("boxes", "images", "classes", "blacklist", "against"),
 }
@@ -401,7 +481,7 @@ TASK_NEEDS = {"classification": (), "localization": ("boxes",), "detection": ("b
 def _refuse_of_other_tasks(known: argparse.Namespace) -> None:
     """Raises UserError for an option of `score` that the task does not read, or that it lacks."""
     for option in sorted({option for options in TASK_OPTIONS.values() for option in options}):
-        given = getattr(known, option) is not None
+        given = getattr(known, option) not in (None, "", ALL_GUESSES)
         if given and option not in TASK_OPTIONS[known.task]:
             tasks = " and ".join(task for task, options in TASK_OPTIONS.items() if option in options)
             raise UserError(
@@ -412,10 +492,23 @@ def _refuse_of_other_tasks(known: argparse.Namespace) -> None:
 
 
 def _classified(known: argparse.Namespace) -> int:
+    if known.set:
+        return _score_set(known)
+    if known.mappings or known.data_dir:
+        raise UserError("--mappings and --data_dir belong to --set and would be ignored; leave them out")
     from imagenet_repro.evaluation import score
 
-    guesses = 5 if known.guesses is None else known.guesses
-    score.show(score.score(known.predictions, known.labels, guesses=guesses, real_path=known.real))
+    card = score.score(known.predictions, known.labels, guesses=known.guesses, real_path=known.real)
+    score.show(card)
+    return EXIT_FINISHED
+
+
+def _score_set(known: argparse.Namespace) -> int:
+    if known.labels or known.real or known.guesses != ALL_GUESSES:
+        raise UserError("--labels, --real and --guesses do not go with --set, which has labels and a rule of its own")
+    from imagenet_repro.evaluation import judging
+
+    judging.score_stored(known.predictions, known.set, data_dir=known.data_dir, mappings=known.mappings)
     return EXIT_FINISHED
 
 
@@ -454,6 +547,114 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         from imagenet_repro import compare
 
         return compare.compare(known.workdirs, known.out, allow_mixed=known.allow_mixed, storage=known.storage)
+
+    parser.set_defaults(run=run)
+
+
+def _add_audit(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "audit", AUDIT)
+    what = "files of predictions, or workdirs of finished runs"
+    parser.add_argument("--predictions", nargs="+", required=True, metavar="FILE_or_RUN", help=f"{what}, of one split")
+    parser.add_argument("--compare", nargs="+", default=[], metavar="FILE_or_RUN", help="compared pair by pair")
+    parser.add_argument("--verdicts", metavar="FILE", help="suspects.csv with people's verdicts")
+    parser.add_argument("--out", metavar="DIR", help="where the page goes (default: the first run's workdir, or here)")
+    parser.add_argument(
+        "--filter",
+        choices=("prune_by_noise_rate", "both"),
+        default="prune_by_noise_rate",
+        help="both: suspect only what is also among the least probable of its class",
+    )
+    parser.add_argument(
+        "--rank",
+        choices=("normalized_margin", "self_confidence"),
+        default="normalized_margin",
+        help="what comes first: the lowest p(label) - max p(other) (default), or the lowest p(label)",
+    )
+    parser.add_argument(
+        "--wrong_share", type=float, metavar="SHARE", help="of the labels, for what it does to a comparison (0.0583)"
+    )
+
+    def run(known: argparse.Namespace, _: Overrides) -> int:
+        from imagenet_repro import audit
+
+        share = {} if known.wrong_share is None else {"wrong_share": known.wrong_share}
+        return audit.audit(
+            known.predictions,
+            compare=known.compare,
+            verdicts=known.verdicts,
+            out=known.out,
+            filter_by=known.filter,
+            rank_by=known.rank,
+            **share,
+        )
+
+    parser.set_defaults(run=run)
+
+
+def _add_ensemble(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "ensemble", ENSEMBLE)
+    parser.add_argument("--members", nargs="+", default=[], metavar="FILE_OR_RUN", help="predictions to average")
+    parser.add_argument("--config", metavar="FILE[:ARGUMENT]", help="a published one, such as configs/ensembles/*.py")
+    parser.add_argument("--weights", metavar="HOW", help="uniform (default), validation, greedy, accuracy, or W1,W2,…")
+    parser.add_argument("--average", choices=("probabilities", "logits"), help="of what (default: probabilities)")
+    parser.add_argument(
+        "--select", nargs="+", default=[], metavar="FILE_OR_RUN", help="where weights are found: the members elsewhere"
+    )
+    parser.add_argument("--out", metavar="FILE", help="keep the ensemble's own predictions")
+
+    def run(known: argparse.Namespace, _: Overrides) -> int:
+        from imagenet_repro import ensemble
+
+        return ensemble.ensemble(
+            known.members,
+            config=known.config,
+            weights=known.weights,
+            average=known.average,
+            select=known.select,
+            out=known.out,
+        )
+
+    parser.set_defaults(run=run)
+
+
+def _add_human(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "human", HUMAN)
+    parser.add_argument("--split", default="validation", metavar="SPLIT", help="of the images (default validation)")
+    parser.add_argument("--images", type=int, default=100, metavar="N", help="how many (default 100)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="draws them and their order (default 0)")
+    parser.add_argument("--name", required=True, help="who guesses, for tables")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="the guesses, and at the end the predictions")
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="of the page (default: any free one)")
+    parser.add_argument("--finish", action="store_true", help="store and score what was seen so far")
+    parser.add_argument_group("--data.KEY=VALUE", "the data set: name, data_dir, train_split (of the examples)")
+
+    def run(known: argparse.Namespace, overrides: Overrides) -> int:
+        from imagenet_repro import human
+
+        return human.human(
+            overrides["data"],
+            split=known.split,
+            images=known.images,
+            seed=known.seed,
+            name=known.name,
+            workdir=known.workdir,
+            port=known.port,
+            finish=known.finish,
+        )
+
+    parser.set_defaults(run=run, prefixes=("data",))
+
+
+def _add_calibrate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "calibrate", CALIBRATE)
+    parser.add_argument("--predictions", required=True, metavar="FILE_OR_RUN", help="of one system")
+    parser.add_argument("--fit", metavar="FILE_OR_RUN", help="its predictions on another split, for a temperature")
+    parser.add_argument("--out", metavar="DIR", help="where the page goes (default: the run's workdir, or here)")
+
+    def run(known: argparse.Namespace, _: Overrides) -> int:
+        from imagenet_repro import calibrate
+
+        return calibrate.calibrate(known.predictions, known.fit, known.out)
 
     parser.set_defaults(run=run)
 

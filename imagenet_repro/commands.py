@@ -16,9 +16,9 @@ from imagenet_repro.comparison import zoo
 from imagenet_repro.comparison.story import ENTRIES
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
+from imagenet_repro.evaluation import corruptions, judging, predictions, protocols, sets
 from imagenet_repro.evaluation import evaluate as evaluation
-from imagenet_repro.evaluation import predictions, protocols
-from imagenet_repro.evaluation.judge import Judge
+from imagenet_repro.evaluation.judge import Judge, added
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs import network
 from imagenet_repro.runs.features import FeatureSystem
@@ -78,40 +78,51 @@ def evaluate(
     which: str,
     data: dict[str, str],
     out: str | None,
+    set_name: str = "",
+    mappings: str = "",
     protocol: str = protocols.OWN,
     settings: dict[str, str] | None = None,
 ) -> int:
-    """Scores a checkpoint of a run on a split, prints both error rates and keeps the predictions.
+    """Scores a checkpoint of a run on a split or a set, prints its error rates and keeps the predictions.
 
     Args:
       workdir: of a run, finished or not.
       which: "best", "last" or a step.
       data: keys of the section `data` to replace, as texts, such as `{"name": "imagenet_v2", "eval_split": "test"}`.
-      out: a file for the predictions; None: below the workdir, named after data set, split, protocol and step.
+      out: a file for the predictions, of ImageNet-C a directory; None: below the workdir, named after data set, split,
+        protocol and step.
+      set_name: of `evaluation.sets.SETS`; empty: a split that `data` names.
+      mappings: the directory that ObjectNet has beside its images.
       protocol: names of evaluation/protocols.py, several with commas between.
       settings: keys of the protocol to replace, as texts.
     """
+    judging.check_options(set_name, data, mappings)
     asked = _asked(protocol, settings, out)
     place = Workdir(workdir)
     config = cfg.replace(place.config(), {f"data.{key}": value for key, value in data.items()})
     devices.start()
-    config = _divided(config)
-    split = sources.open_split(config.data, config.data.eval_split)
+    config = _divided(judging.configured(config, set_name, data) if set_name else config)
     trained = sources.open_split(place.config().data, place.config().data.train_split)
-    evaluation.check_labels(split, trained.num_classes)
+    if set_name:
+        sets.check_classes(trained.class_names, f"the run in {place.path}")
+    opened = judging.opened(config, set_name, mappings)
+    evaluation.check_labels(opened.parts[0].split, trained.num_classes)
     kind = FeatureSystem if isinstance(config, cfg.FeatureConfig) else network.System
     system = kind.create(config, trained.num_classes)
-    judges = _judges(asked, system, split)
-    found = _restore(place, system, system.initial_state(), which)
-    trained_state = system.spread.put_state(found.state)
-    source = provenance.collect() | {"config": cfg.to_dict(config), "step": found.step}
+    first = system.initial_state()
+    found = _restore(place, system, first, which)
 
-    def path(name: str) -> Path:
-        named = "" if name == protocols.OWN else name
-        return Path(out) if out else place.predictions(config.data, config.data.eval_split, found.step, named)
+    def path(data: cfg.Data, name: str) -> Path:
+        return place.predictions(data, data.eval_split, found.step, "" if name == protocols.OWN else name)
 
-    _score(judges, trained_state, source, path, f"step {found.step:,}, {split.name} {split.split}")
-    return EXIT_FINISHED
+    return _judge(
+        _judges(asked, system, opened),
+        opened,
+        system.spread.put_state(found.state),
+        source={"step": found.step},
+        path_of=_paths(opened, out) or path,
+        title=f"step {found.step:,}",
+    )
 
 
 def _asked(protocol: str, settings: dict[str, str] | None, out: str | None) -> dict[str, tuple[protocols.Part, ...]]:
@@ -126,37 +137,80 @@ def _asked(protocol: str, settings: dict[str, str] | None, out: str | None) -> d
 
 
 def _judges(
-    asked: dict[str, tuple[protocols.Part, ...]], system: network.System | FeatureSystem, split: sources.Split
-) -> dict[str, tuple[Judge, dict[str, Any]]]:
-    """What scores by each protocol, and what that is; what a system cannot do is said before any is scored."""
+    asked: dict[str, tuple[protocols.Part, ...]], system: network.System | FeatureSystem, opened: judging.Opened
+) -> dict[str, Judge]:
+    """What scores by each protocol; what a system cannot do is said before any is scored."""
     if isinstance(system, FeatureSystem):
         asked = {name: protocols.for_scores(parts) for name, parts in asked.items()}
-    return {
-        name: (Judge(parts, system, system.spread, split), protocols.describe(parts, system.config))
-        for name, parts in asked.items()
-    }
+    return {name: Judge(parts, system, system.spread, opened.score) for name, parts in asked.items()}
 
 
-def _score(
-    judges: dict[str, tuple[Judge, dict[str, Any]]],
-    trained: state.TrainState,
+def _judge(
+    judges: dict[str, Judge],
+    opened: judging.Opened,
+    train_state: state.TrainState,
+    *,
     source: dict[str, Any],
-    path: Callable[[str], Path | None],
+    path_of: Callable[[cfg.Data, str], Path] | None,
     title: str,
-) -> None:
-    """Scores by every protocol in turn, keeps the predictions where there is a path, and prints the error rates."""
-    rows = []
-    for name, (judge, description) in judges.items():
-        with protocols.show_progress(name, judge.images) as judge.show:
-            began = time.perf_counter()
-            rates, kept = judge.predict(trained, source | {"protocol": {"name": name} | description})
-            seconds = time.perf_counter() - began - judge.compilation_seconds
-        file = path(name)
-        if jax.process_index() == 0 and file is not None:
-            predictions.save(file, kept)
-        rows.append(protocols.Row(name, sum(part["views"] for part in description["parts"]), rates, seconds, file))
-    if jax.process_index() == 0:
-        protocols.show(rows, title)
+) -> int:
+    """Scores every part of what was opened by every protocol, keeps the predictions, and prints what comes of them."""
+    collected = provenance.collect() | source
+    rows = [
+        _judge_by(name, judge, opened, train_state, collected=collected, path_of=path_of, title=title)
+        for name, judge in judges.items()
+    ]
+    if len(rows) > 1 and jax.process_index() == 0:
+        protocols.show(rows)
+    return EXIT_FINISHED
+
+
+def _judge_by(
+    name: str,
+    judge: Judge,
+    opened: judging.Opened,
+    train_state: state.TrainState,
+    *,
+    collected: dict[str, Any],
+    path_of: Callable[[cfg.Data, str], Path] | None,
+    title: str,
+) -> protocols.Row:
+    """By one protocol; its error rates are those of all parts together."""
+    wrong: dict[str, corruptions.Wrong] = {}
+    found, total = [], 0.0
+    by = judge.name_after(name)
+    for part in opened.parts:
+        stated = collected | {"config": cfg.to_dict(part.config), "protocol": {"name": name} | judge.description}
+        with protocols.show_progress(f"{part.split.name} {name}", part.split.num_examples) as judge.show:
+            began, compiled = time.perf_counter(), judge.compilation_seconds
+            rates, kept = judge.predict(part.split, train_state, stated)
+            seconds = time.perf_counter() - began - (judge.compilation_seconds - compiled)
+        found.append(rates)
+        total += seconds
+        if jax.process_index() != 0:
+            continue
+        path = path_of and path_of(part.config.data, name)
+        if path is not None:
+            predictions.save(path, kept)
+        print(f"{title}, {part.split.name} {part.split.split}{by}: {opened.headline(rates)}")
+        speed = f"{rates.images / seconds:,.1f} images/s without compilation"
+        print(speed + (f"; predictions: {path}" if path else ""), flush=True)
+        if len(opened.parts) == 1:
+            judging.say(judging.report(opened, kept))
+        else:
+            wrong[corruptions.config_of(part.split.name)] = corruptions.wrong(kept)
+    if wrong:
+        judging.show_corrupted(wrong, opened.parts[0].config)
+    return protocols.Row(name, judge.views, added(found), total)
+
+
+def _paths(opened: judging.Opened, out: str | None) -> Callable[[cfg.Data, str], Path] | None:
+    """Where predictions go that a person wants in `out`: that file, or a file of that directory for each part."""
+    if not out:
+        return None
+    if len(opened.parts) == 1:
+        return lambda data, name: Path(out)
+    return lambda data, name: Path(out) / f"{data.name.replace('/', '_')}.npz"
 
 
 def _divided(config: cfg.AnyConfig) -> cfg.AnyConfig:
@@ -190,10 +244,12 @@ def evaluate_weights(
     drop_background: bool = False,
     data: dict[str, str],
     out: str | None,
+    set_name: str = "",
+    mappings: str = "",
     protocol: str = protocols.OWN,
     settings: dict[str, str] | None = None,
 ) -> int:
-    """Scores published weights on a split, without a run: prints both error rates, keeps the predictions in `out`.
+    """Scores published weights on a split or a set, without a run: prints error rates, keeps predictions in `out`.
 
     Images are prepared as the file says, else in the way published for the network; the computation is in float32.
 
@@ -202,36 +258,44 @@ def evaluate_weights(
       name: the network; empty: as the file says, and with the options that it says.
       options: of the network.
       drop_background: of `pretrained.load`.
-      data: keys of the section `data` as texts, `name` among them.
-      out: a file for the predictions; None: they are not kept.
+      data: keys of the section `data` as texts, `name` among them where there is no set.
+      out: a file for the predictions, of ImageNet-C a directory; None: they are not kept.
+      set_name: of `evaluation.sets.SETS`; empty: a split that `data` names.
+      mappings: the directory that ObjectNet has beside its images.
       protocol: names of evaluation/protocols.py, several with commas between.
       settings: keys of the protocol to replace, as texts.
 
     Raises:
       UserError: as `pretrained.load`, or the file has another number of classes than the data set.
     """
+    if "name" not in data and not set_name:
+        raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012, or --set=NAME")
+    judging.check_options(set_name, data, mappings)
     asked = _asked(protocol, settings, out)
-    if "name" not in data:
-        raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012")
     weights = pretrained.read(path)
     name, options = _network_of(weights, name, options)
     preprocessing = weights.preprocessing or models.spec(name).preprocessing
     config = cfg.replace(_evaluation_config(name, options, preprocessing), {f"data.{k}": v for k, v in data.items()})
-    config = _at_its_size(config)
+    config = _at_its_size(judging.configured(config, set_name, data) if set_name else config)
     devices.start()
-    split = sources.open_split(config.data, config.data.eval_split)
+    opened = judging.opened(config, set_name, mappings)
+    split = opened.parts[0].split
     system = network.System.create(config, split.num_classes, weights, drop_background=drop_background)
     print(network.sentence(system.loaded))
     if system.loaded.replaced:
         why = f"{split.name} has {split.num_classes:,} classes and {system.loaded.notes[-1]}"
         raise UserError(f"{path} cannot be scored: {why}")
-    source = provenance.collect() | {"config": cfg.to_dict(config), "weights": provenance.of_file(path)}
-    judges = _judges(asked, system, split)
     colours = f"mean {config.augment.mean}, std {config.augment.std}"
     images = f"{config.data.eval_image_size or config.data.image_size} px, {config.eval_crop}, {colours}"
-    title = f"{name}, {split.name} {split.split}, {images}"
-    _score(judges, system.initial_state(), source, lambda _: Path(out) if out else None, title)
-    return EXIT_FINISHED
+    print(f"{name}, {images}")
+    return _judge(
+        _judges(asked, system, opened),
+        opened,
+        system.initial_state(),
+        source={"weights": provenance.of_file(path)},
+        path_of=_paths(opened, out),
+        title=name,
+    )
 
 
 def _at_its_size(config: cfg.Config) -> cfg.Config:

@@ -697,8 +697,8 @@ def _convert_tuple(value: Any, hints: tuple, field: dataclasses.Field, path: str
         return tuple(_build(hints[0], part, f"{path}[{i}]") for i, part in enumerate(value))
     if len(hints) != len(value):
         raise UserError(f"{path}: {len(hints)} values are needed here, not {len(value)}")
-    parts = tuple(_check_range(_convert_scalar(v, h, path), field, path) for v, h in zip(value, hints, strict=True))
-    if field.name not in ("mean", "std", "pyramid", "seeds") and list(parts) != sorted(parts):
+    parts = tuple(_convert(v, h, field, path) for v, h in zip(value, hints, strict=True))
+    if field.name not in ("mean", "std", "pyramid", "seeds", "positions") and list(parts) != sorted(parts):
         raise UserError(f"{path}: the values must not decrease, got {parts}")
     return parts
 

@@ -100,7 +100,7 @@ class Workdir:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"--workdir={self.path}: another process is training there; wait or stop it") from error
+            raise UserError(f"--workdir={self.path}: another process is at work there; wait or stop it") from error
 
     @property
     def taken(self) -> bool:

@@ -26,7 +26,7 @@ sys.stdin.read()
         [sys.executable, "-c", holder], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert first.stdout.readline() == "claimed\n"
-    with pytest.raises(UserError, match="another process is training there"):
+    with pytest.raises(UserError, match="another process is at work there"):
         Workdir(tmp_path).claim()
     first.communicate("")
     Workdir(tmp_path).claim()

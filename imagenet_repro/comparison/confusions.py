@@ -5,14 +5,14 @@ alone remain. `confusion_plots.py` draws the tree's part.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
 
 from imagenet_repro import wordnet
-from imagenet_repro.comparison.gains import short_names
-from imagenet_repro.comparison.records import Comparison, System
+from imagenet_repro.comparison.gains import Scored, short_names
+from imagenet_repro.comparison.records import Comparison
 
 MOST = 20  # confusions in the table
 NONE = -1  # in place of a guess: a score was not a number
@@ -100,18 +100,29 @@ class Rows:
 
 def wrong_guesses(comparison: Comparison) -> Wrong:
     """Counts the wrong first guesses of every system."""
-    classes = len(comparison.class_names)
-    codes = [_codes(system, classes) for system in comparison.systems]
+    of_each = {system.name: [run.guesses for run in system.runs] for system in comparison.systems}
+    return counted(of_each, comparison.class_names)
+
+
+def counted(guesses: Mapping[str, Sequence[Scored]], class_names: Sequence[str]) -> Wrong:
+    """Counts wrong first guesses.
+
+    Args:
+      guesses: by the name of a system those of each of its runs, all on the same images.
+      class_names: by class index.
+    """
+    classes = len(class_names)
+    codes = [_codes(runs, classes) for runs in guesses.values()]
     pairs = np.unique(np.concatenate(codes))
     counts = [
-        np.bincount(np.searchsorted(pairs, code), minlength=len(pairs)) / len(system.runs)
-        for code, system in zip(codes, comparison.systems, strict=True)
+        np.bincount(np.searchsorted(pairs, code), minlength=len(pairs)) / len(runs)
+        for code, runs in zip(codes, guesses.values(), strict=True)
     ]
     return Wrong(
-        systems=tuple(system.name for system in comparison.systems),
-        several_seeds=any(len(system.runs) > 1 for system in comparison.systems),
-        class_names=tuple(short_names(wordnet.readable(comparison.class_names))),
-        images=np.bincount(comparison.systems[0].runs[0].guesses.label, minlength=classes),
+        systems=tuple(guesses),
+        several_seeds=any(len(runs) > 1 for runs in guesses.values()),
+        class_names=tuple(short_names(wordnet.readable(class_names))),
+        images=np.bincount(next(iter(guesses.values()))[0].label, minlength=classes),
         label=pairs // (classes + 1),
         guess=pairs % (classes + 1) - 1,
         counts=np.stack(counts),
@@ -140,9 +151,9 @@ def along_tree(wrong: Wrong, class_names: Sequence[str]) -> Tree | None:
     )
 
 
-def _codes(system: System, classes: int) -> Int[np.ndarray, " w"]:
+def _codes(runs: Sequence[Scored], classes: int) -> Int[np.ndarray, " w"]:
     """A number for the label and the guess of each wrong image, over all runs."""
-    every = [(run.guesses.label.astype(np.int64), run.guesses.top5[:, 0]) for run in system.runs]
+    every = [(run.label.astype(np.int64), run.top5[:, 0]) for run in runs]
     return np.concatenate([(label * (classes + 1) + guess + 1)[guess != label] for label, guess in every])
 
 

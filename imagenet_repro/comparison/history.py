@@ -28,8 +28,10 @@ from imagenet_repro.comparison.drawing import (
 )
 from imagenet_repro.comparison.records import Comparison, System
 from imagenet_repro.comparison.story import ENTRIES
+from imagenet_repro.evaluation.sets import IMAGENET
 
 PERSON = "a person"  # an entry's `who`
+PEOPLE = (PERSON, "a second person")
 WINNER = ", winner"  # ends an entry's `who`
 ENTRY = {"marker": "D", "markersize": 6, "color": "#333333"}
 EARLIEST, LATEST = 1900.0, 2100.0  # beyond every axis of years
@@ -81,7 +83,7 @@ def year_of(network: str) -> int | None:
 def _on_validation(comparison: Comparison) -> bool:
     """Whether errors are of all of ImageNet's validation set, which is much as the challenge's test set is."""
     whole = comparison.scored_split == "validation" and comparison.images == zoo.VALIDATION_IMAGES
-    return whole and zoo.IMAGENET.fullmatch(comparison.data) is not None
+    return whole and IMAGENET.fullmatch(comparison.data) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _draw_challenge(panel: Axes) -> _Drawn:
     """Winners on a line, other entries, and the person, who comes as a line across."""
     winners = [entry for entry in ENTRIES if entry.who.endswith(WINNER)]
     person = next(entry for entry in ENTRIES if entry.who == PERSON)
-    others = [entry for entry in ENTRIES if entry not in (*winners, person)]
+    others = [entry for entry in ENTRIES if entry not in winners and entry.who not in PEOPLE]
     line = np.array([(entry.year, entry.top5) for entry in winners], np.float64)
     rest = np.array([(entry.year, entry.top5) for entry in others], np.float64)
     panel.plot(*line.T, label="winner", linewidth=1.6, zorder=3, **ENTRY)

@@ -15,7 +15,9 @@ from imagenet_repro.comparison.published import published
 from imagenet_repro.comparison.records import Comparison, Run, System
 from imagenet_repro.comparison.table import quantity, seconds
 from imagenet_repro.comparison.tables import MISSING, Table
-from imagenet_repro.metrics import FINE_DIGITS_FROM, GUESSES, interval
+from imagenet_repro.evaluation.human import PEOPLE, Person
+from imagenet_repro.evaluation.sets import IMAGENET
+from imagenet_repro.metrics import FINE_DIGITS_FROM, GUESSES, describe, interval
 
 ENOUGH_SEEDS = 3  # for an interval over seeds
 LEVEL = 0.95
@@ -34,6 +36,7 @@ def leaderboard(comparison: Comparison, groups: Mapping[str, str] | None = None)
     """
     headings = ["system", *ERRORS, *SIZES, "seeds", "published top-1 %", "published top-5 %", "protocol; source"]
     rows = [[system.name, *_errors(system), *_sizes(system), *_published(system)] for system in ranked(comparison)]
+    rows += [_person(person) for person in _people(comparison)]
     if groups:
         headings.insert(1, "group")
         for row in rows:
@@ -159,6 +162,27 @@ def _published(system: System) -> list[str]:
     return [*errors, f"{found.protocol}; {found.source}"]
 
 
+def _people(comparison: Comparison) -> Sequence[Person]:
+    """Those who took the challenge's test, where errors are on images of ImageNet."""
+    return PEOPLE if IMAGENET.fullmatch(comparison.data) else ()
+
+
+def _person(person: Person) -> list[str]:
+    error, low_to_high = describe(person.wrong, person.images)
+    unknown = [MISSING] * (len(SIZES) + 1)  # and seeds
+    return [
+        person.who,
+        MISSING,
+        MISSING,
+        error,
+        low_to_high,
+        *unknown,
+        MISSING,
+        error,
+        f"{person.protocol}; {person.source}",
+    ]
+
+
 def _mean(values: Sequence[Any]) -> float | None:
     """Of those that were recorded."""
     known = [value for value in values if value is not None]
@@ -187,6 +211,8 @@ def _caption(comparison: Comparison, grouped: bool) -> str:
         parts.append("Of two seeds: the mean, and both errors in place of an interval (a to b), which is no 95 %.")
     if max(counts) >= ENOUGH_SEEDS:
         parts.append("Of three seeds and more: the mean, and Student's t interval over seeds.")
+    if _people(comparison):
+        parts.append("People had five guesses for images of the challenge's test set; their interval is Wilson's.")
     if grouped:
         parts.append("Systems that share a letter cannot be told apart.")
     parts.append(

@@ -24,8 +24,9 @@ from imagenet_repro.comparison import (
     pareto,
     report,
 )
+from imagenet_repro.comparison.pages import Figure
 from imagenet_repro.comparison.records import Comparison
-from imagenet_repro.comparison.report import Figure, Page, Thumbnails
+from imagenet_repro.comparison.report import Page, Thumbnails
 from imagenet_repro.comparison.tables import Table
 from imagenet_repro.metrics import GUESSES
 

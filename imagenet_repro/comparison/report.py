@@ -1,52 +1,23 @@
-"""The page: all that a comparison found, in one HTML file that needs no network, and every table beside it.
+"""The page: all that a comparison found, in one HTML file that needs no network, and every table beside it."""
 
-`page.css` and `page.js` become part of the file; pictures are data: URIs. The script lets a reader sort tables and
-changes nothing else: without it everything can be read.
-"""
-
-import base64
 import dataclasses
 import html
 import itertools
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from imagenet_repro import files
-from imagenet_repro.comparison import classes, leaderboard, sources, story
+from imagenet_repro.comparison import classes, leaderboard, pages, sources, story
 from imagenet_repro.comparison.disagreements import Example, Kind, disagreements
+from imagenet_repro.comparison.pages import LONG, MIXED, Figure, Section
 from imagenet_repro.comparison.records import Comparison, Run, System
 from imagenet_repro.comparison.tables import Table
-from imagenet_repro.errors import UserError
 
-HERE = Path(__file__).parent
 TITLE = "ImageNet systems under one budget"
-MIXED = "_mixed"  # at the end of the files' names of a mixed comparison
-LONG = 24  # rows, from which a table is folded
-NARROW = 400  # points of width, up to which a picture is narrow
-WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
 MANY = 12  # kinds of disagreement, above which those of pairs are folded together
 
 PARTS = ("curves", "compute", "differences", "classes", "confusions", "history")
 Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A picture that is already drawn.
-
-    Attributes:
-      title: a few words.
-      svg: the file.
-      caption: what it shows.
-      alt: what somebody who cannot see it should know.
-    """
-
-    title: str
-    svg: Path
-    caption: str
-    alt: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,16 +40,6 @@ class Page:
     thumbnails: Thumbnails | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Section:
-    """A part of the page; `body` is HTML and empty where there is nothing to say."""
-
-    anchor: str
-    title: str
-    body: str
-    tables: tuple[Table, ...] = ()
-
-
 def write(page: Page, out: Path) -> Path:
     """Writes `report.html` and, for each table, `tables/NAME.csv` and `.md`; returns the page's path.
 
@@ -95,11 +56,9 @@ def write(page: Page, out: Path) -> Path:
     names = [table.name for table in tables]
     if len(set(names)) != len(names):
         raise ValueError(f"two tables of one name among {names}")
-    for table in tables:
-        _save(out / "tables" / f"{table.name}.csv", table.csv())
-        _save(out / "tables" / f"{table.name}.md", table.markdown())
+    pages.save_tables(tables, out / "tables")
     path = out / "report.html"
-    _save(path, _document(page, sections))
+    pages.save(path, pages.document(TITLE, page.verdict, _setting(page.comparison), sections))
     return path
 
 
@@ -109,15 +68,10 @@ def _check_parts(page: Page) -> None:
         raise ValueError(f"the page has no part {sorted(unknown)}; it has {PARTS}")
 
 
-def _save(path: Path, text: str) -> None:
-    with files.whole(path, "the page" if path.suffix == ".html" else "a table of the page") as file:
-        file.write(text.encode())
-
-
 # --- sections ---------------------------------------------------------------------------------------------------
 
 
-def _sections(page: Page) -> list[_Section]:
+def _sections(page: Page) -> list[Section]:
     """All sections in order, those without content with an empty body."""
     comparison = page.comparison
     board = [
@@ -126,8 +80,8 @@ def _sections(page: Page) -> list[_Section]:
         leaderboard.seeds(comparison),
     ]
     return [
-        _Section("selection", "How settings were chosen", _paragraphs(comparison.selection)),
-        _Section("warnings", "Warnings", _warnings(comparison)),
+        Section("selection", "How settings were chosen", pages.paragraphs(comparison.selection)),
+        Section("warnings", "Warnings", _warnings(comparison)),
         _section(page, "leaderboard", "Leaderboard", board),
         _section(page, "curves", "Learning curves"),
         _section(page, "compute", "Error against compute"),
@@ -151,14 +105,13 @@ def _of_classes(comparison: Comparison) -> list[Table | None]:
     ]
 
 
-def _section(page: Page, anchor: str, title: str, own: Sequence[Table | None] = ()) -> _Section:
+def _section(page: Page, anchor: str, title: str, own: Sequence[Table | None] = ()) -> Section:
     """Figures, then tables: those made here, then those handed in."""
     tables = tuple(_marked(table, page.comparison) for table in (*own, *page.tables.get(anchor, ())) if table)
     drawn = [_caveat(figure, page.comparison) for figure in page.figures.get(anchor, ())]
-    figures = f'<div class="figures">\n{"".join(map(_figure, drawn))}</div>\n' if drawn else ""
     folded = anchor == "differences"
-    shown = "".join(_table(table, folded=folded or len(table.rows) > LONG) for table in tables)
-    return _Section(anchor, title, figures + shown, tables)
+    shown = "".join(pages.table(table, folded=folded or len(table.rows) > LONG) for table in tables)
+    return Section(anchor, title, pages.figures(drawn) + shown, tables)
 
 
 def _marked(table: Table, comparison: Comparison) -> Table:
@@ -177,86 +130,36 @@ def _caveat(figure: Figure, comparison: Comparison) -> Figure:
 
 
 def _warnings(comparison: Comparison) -> str:
-    mixed = _list("These runs differ in what should be equal; every table is marked.", comparison.mixed)
+    mixed = pages.listed("These runs differ in what should be equal; every table is marked.", comparison.mixed)
     if not comparison.same_images:
-        mixed += _paragraphs("Nothing here compares systems image by image or class by class: their images differ.")
+        mixed += pages.paragraphs(
+            "Nothing here compares systems image by image or class by class: their images differ."
+        )
     failed = [f"{one.name}, seed {one.seed}: {one.why}" for one in comparison.failures]
-    return mixed + _list("Planned runs that have no result and stand in no table:", failed)
+    return mixed + pages.listed("Planned runs that have no result and stand in no table:", failed)
 
 
-def _disagreements(page: Page) -> _Section:
+def _disagreements(page: Page) -> Section:
     title = "Images that tell systems apart"
     if not page.comparison.same_images:
-        return _Section("disagreements", title, "")
+        return Section("disagreements", title, "")
     found = disagreements(page.comparison)
     tables = [_marked(table, page.comparison) for table in (found.counts, found.examples) if table]
     pictures = page.thumbnails(found.ids) if page.thumbnails and found.ids else {}
-    shown = "".join(_table(table, folded=table.name.startswith("disagreement_examples")) for table in tables)
+    shown = "".join(pages.table(table, folded=table.name.startswith("disagreement_examples")) for table in tables)
     pairs = [kind for kind in itertools.chain.from_iterable(found.pairs) if kind.count]
     others = [kind for kind in (found.nobody, *found.alone) if kind.count]
     gallery = _gallery(others, pictures) + _folded_gallery(pairs, pictures)
-    return _Section("disagreements", title, gallery + shown, tuple(tables))
+    return Section("disagreements", title, gallery + shown, tuple(tables))
 
 
-def _provenance(comparison: Comparison) -> _Section:
+def _provenance(comparison: Comparison) -> Section:
     table = _marked(sources.runs(comparison), comparison)
     each = "".join(_run(system, run) for system in comparison.systems for run in system.runs)
-    return _Section("provenance", "Where every number comes from", _table(table, folded=False) + each, (table,))
+    return Section("provenance", "Where every number comes from", pages.table(table, folded=False) + each, (table,))
 
 
 # --- pieces of HTML ---------------------------------------------------------------------------------------------
-
-
-def _paragraphs(text: str) -> str:
-    return "".join(f"<p>{html.escape(line)}</p>\n" for line in text.splitlines() if line.strip())
-
-
-def _list(heading: str, items: Sequence[str]) -> str:
-    if not items:
-        return ""
-    lines = "".join(f"<li>{html.escape(item)}</li>\n" for item in items)
-    return f"<p>{html.escape(heading)}</p>\n<ul>\n{lines}</ul>\n"
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _figure(figure: Figure) -> str:
-    try:
-        content = figure.svg.read_bytes()
-    except OSError as error:
-        raise UserError(f"the figure {figure.svg} cannot be read: {error.strerror or error}") from error
-    title, caption, alt = (html.escape(text) for text in (figure.title, figure.caption, figure.alt))
-    return (
-        f'<figure{_narrow(content)}>\n<div class="scroll card" tabindex="0" role="region" aria-label="{title}">'
-        f'<img src="{_data_uri("image/svg+xml", content)}" alt="{alt}"></div>\n'
-        f"<figcaption><strong>{title}.</strong> {caption}</figcaption>\n</figure>\n"
-    )
-
-
-def _narrow(svg: bytes) -> str:
-    """A class for a picture that stands beside another, and that a phone shows whole."""
-    width = WIDTH.search(svg)
-    return ' class="narrow"' if width and float(width[1]) <= NARROW else ""
-
-
-def _table(table: Table, *, folded: bool) -> str:
-    """The table in a frame that scrolls, with a link to save it."""
-    label = html.escape(_words(table.name))
-    href = _data_uri("text/csv;charset=utf-8", table.csv().encode())
-    shown = (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">\n{table.html()}</div>\n'
-        f'<p class="save"><a download="{html.escape(table.name)}.csv" href="{href}">Save as CSV</a></p>\n'
-    )
-    if folded:
-        return f"<details>\n<summary>{label} ({len(table.rows):,} rows)</summary>\n{shown}</details>\n"
-    return f'<div class="table">\n<h3>{label}</h3>\n{shown}</div>\n'
-
-
-def _words(name: str) -> str:
-    words = name.removesuffix(MIXED).replace("_", " ").capitalize()
-    return f"{words} (mixed)" if name.endswith(MIXED) else words
 
 
 def _folded_gallery(kinds: Sequence[Kind], pictures: Mapping[str, bytes]) -> str:
@@ -284,7 +187,7 @@ def _example(example: Example, picture: bytes | None) -> str:
     image = ""
     if picture:
         alt = html.escape(f"{example.label} ({example.id})")
-        image = f'<img src="{_data_uri("image/jpeg", picture)}" alt="{alt}">'
+        image = f'<img src="{pages.data_uri("image/jpeg", picture)}" alt="{alt}">'
     said = "".join(_guess(name, guess, right=guess == example.label) for name, guess in example.guesses)
     return (
         f"<li>{image}<div><strong>{html.escape(example.label)}</strong>\n<ul>{said}</ul>\n"
@@ -304,45 +207,6 @@ def _run(system: System, run: Run) -> str:
         f"<details>\n<summary>{html.escape(system.name)}, seed {run.seed}</summary>\n<dl>\n{facts}</dl>\n"
         f'<p>Configuration</p>\n<pre tabindex="0">{configuration}</pre>\n</details>\n'
     )
-
-
-def _document(page: Page, sections: Iterable[_Section]) -> str:
-    sections = list(sections)
-    links = "".join(f'<li><a href="#{one.anchor}">{html.escape(one.title)}</a></li>\n' for one in sections)
-    bodies = "".join(
-        f'<section id="{one.anchor}" aria-labelledby="{one.anchor}-title">\n'
-        f'<h2 id="{one.anchor}-title">{html.escape(one.title)}</h2>\n{one.body}</section>\n'
-        for one in sections
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-<title>{TITLE}</title>
-<style>
-{(HERE / "page.css").read_text()}</style>
-</head>
-<body>
-<header>
-<h1>{TITLE}</h1>
-<div class="verdict">
-{_paragraphs(page.verdict)}</div>
-<p class="setting">{html.escape(_setting(page.comparison))}</p>
-</header>
-<nav aria-label="Sections">
-<ul>
-{links}</ul>
-</nav>
-<main>
-{bodies}</main>
-<script>
-{(HERE / "page.js").read_text()}</script>
-</body>
-</html>
-"""
 
 
 def _setting(comparison: Comparison) -> str:

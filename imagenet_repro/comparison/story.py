@@ -9,6 +9,7 @@ errors by `models.SPECS`.
 import dataclasses
 
 from imagenet_repro.comparison.tables import Table
+from imagenet_repro.evaluation.human import PEOPLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ ENTRIES = (
     Entry(2013, "Clarifai", "several networks", 11.7, "test", "Simonyan & Zisserman 2014, tab. 7"),
     Entry(2014, "GoogLeNet, winner", "7 networks, 144 crops", 6.67, "test", "Szegedy et al. 2014, tab. 3"),
     Entry(2014, "VGG, second", "7 networks, dense", 7.3, "test", "Simonyan & Zisserman 2014, tab. 7"),
-    Entry(2014, "a person", "after 500 images of practice", 5.1, "1,500 test images", "Karpathy 2014"),
+    *(Entry(2014, one.who, one.practice, round(100 * one.error, 1), one.protocol, one.source) for one in PEOPLE),
     Entry(2015, "MSRA, winner", "6 ResNets", 3.57, "test", "He et al. 2015, tab. 5"),
     Entry(2016, "Trimps-Soushen, winner", "Inceptions, ResNets fused", 2.99, "test", "Hu et al. 2017"),
     Entry(2017, "WMW, winner", "an ensemble of SENets", 2.25, "test", "Hu et al. 2017"),

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import functools
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from rich.text import Text
 from imagenet_repro import models
 from imagenet_repro.comparison.story import ENTRIES, Entry
 from imagenet_repro.comparison.table import FILE_WIDTH, quantity
+from imagenet_repro.evaluation.sets import IMAGENET
 from imagenet_repro.models import counting
 from imagenet_repro.models.spec import Published
 
 # Counting the whole zoo takes minutes, so the counts are stored; benchmarks/zoo_table.py writes them, a test recounts.
 STORED = Path(__file__).parent / "sizes.csv"
 HEADINGS = ("year", "name", "params", "multiply-adds", "px", "top-1 %", "top-5 %", "protocol", "ours")
-IMAGENET = re.compile(r"imagenet2012(_side\d+_q\d+)?(:.*)?")  # and the smaller copies that data/prepare.py makes of it
 VALIDATION_IMAGES = 50_000
 RIGHT = ("params", "multiply-adds", "px", "top-1 %", "top-5 %")
 

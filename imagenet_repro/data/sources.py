@@ -14,6 +14,7 @@ from imagenet_repro.errors import UserError, nearest
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
+ORIGINAL_LABEL = "original_label"  # the challenge's, in data sets of tfds that give its images several others
 # Features in which data sets of tfds keep a name of their own for each image, the most telling first.
 _ID_FEATURES = ("file_name", "filename", "image/filename", "id")
 
@@ -58,21 +59,32 @@ class Records(Sequence):
             IndexError: the index is not in [0, len).
             UserError: the file that holds the record is damaged or gone.
         """
+        feature = self._features(index)
+        image = feature[self._image_key].bytes_list.value[0]
+        label = feature[self._label_key].int64_list.value[0]
+        return Record(image, label, self._name(index, feature))
+
+    def integers(self, index: int, keys: Sequence[str]) -> tuple[str, dict[str, tuple[int, ...]]]:
+        """The id of a record and all values of some of its integer features; raises as reading a record does."""
+        feature = self._features(index)
+        return self._name(index, feature), {key: tuple(feature[key].int64_list.value) for key in keys}
+
+    def _features(self, index: int) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
             stored = self._source[index]
             if not stored:  # what ArrayRecord gives of a file that was cut short
                 raise EOFError("the file ends before it")
-            feature = self._parse(stored).features.feature
+            return self._parse(stored).features.feature
         except Exception as error:  # whatever the file system, the format's reader and the parser raise
             raise UserError(
                 f"record {self.id_of(index)} in {self.directory} cannot be read: {error}. "
                 "The prepared files are damaged or gone; remove that directory and prepare the data set again."
             ) from error
-        image = feature[self._image_key].bytes_list.value[0]
-        label = feature[self._label_key].int64_list.value[0]
-        return Record(image, label, self._id(feature[self._id_key]) if self._id_key else self.id_of(index))
+
+    def _name(self, index: int, feature: Any) -> str:
+        return self._id(feature[self._id_key]) if self._id_key else self.id_of(index)
 
     @staticmethod
     def _id(feature: Any) -> str:
@@ -167,6 +179,20 @@ def open_split(data: Data, split: str) -> Split:
     )
 
 
+def integers(data: Data, split: str, keys: Sequence[str]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """All values of some integer features of every image of a split, by its id, such as each image's several labels.
+
+    Raises:
+        UserError: as `open_split`, or the data set lacks a feature.
+    """
+    records = open_split(data, split).records
+    builder = _find(data.name, data_directory(data.data_dir))
+    lacking = [key for key in keys if key not in builder.info.features]
+    if lacking:
+        raise UserError(f"data set {data.name!r} has no {', '.join(lacking)}: it is not the one of this name in tfds")
+    return dict(records.integers(index, keys) for index in range(len(records)))
+
+
 def open_splits(data: Data) -> Splits:
     """The splits of `data.train_split`, `data.eval_split` and `data.scored_split`; raises as `open_split`."""
     return Splits(*(open_split(data, split) for split in (data.train_split, data.eval_split, data.scored_split)))
@@ -239,14 +265,18 @@ def _root(builder: "tfds.core.DatasetBuilder") -> Path:
 
 
 def _image_and_label(builder: "tfds.core.DatasetBuilder") -> tuple[str, str]:
-    """The names of the two features of an image-classification data set."""
+    """The names of the two features of an image-classification data set.
+
+    Where an image has several labels, as in imagenet2012_real, it is the one label that the challenge gave it.
+    """
     import tensorflow_datasets as tfds
 
     features = dict(builder.info.features.items())
-    keys = builder.info.supervised_keys or ("image", "label")
-    image, label = (features.get(key) if isinstance(key, str) else None for key in keys[:2])
-    if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
-        return keys[0], keys[1]
+    image_key, *label_keys = [*(builder.info.supervised_keys or ("image", "label"))[:2], ORIGINAL_LABEL]
+    if isinstance(image_key, str) and isinstance(features.get(image_key), tfds.features.Image):
+        for key in label_keys:
+            if isinstance(key, str) and isinstance(features.get(key), tfds.features.ClassLabel):
+                return image_key, key
     raise UserError(
         f"data set {builder.name!r} is not one of image classification: it needs an image and a class label, "
         f"and has {', '.join(f'{key} ({type(value).__name__})' for key, value in features.items())}"

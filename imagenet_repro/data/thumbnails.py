@@ -19,7 +19,7 @@ def of_images(split: Split, ids: Sequence[str]) -> dict[str, bytes]:
 
     Reads the split from its beginning until all are found, since ids are in the records.
     """
-    return {record.id: small for record in _found(split, set(ids)) if (small := _small(record)) is not None}
+    return {record.id: found for record in _found(split, set(ids)) if (found := small(record)) is not None}
 
 
 def _found(split: Split, wanted: set[str]) -> Iterator[Record]:
@@ -39,18 +39,19 @@ def _read(split: Split, number: int) -> Record | None:
         return None
 
 
-def _small(record: Record) -> bytes | None:
+def small(record: Record, side: int = SIDE, quality: int = QUALITY) -> bytes | None:
+    """A JPEG whose shorter side is `side` pixels at most, without its metadata; None where it cannot be decoded."""
     try:
         pixels = decode(record.image)
     except DecodeError:
         return None
-    return _jpeg(pixels)
+    return _jpeg(pixels, side, quality)
 
 
-def _jpeg(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+def _jpeg(pixels: UInt8[np.ndarray, "h w 3"], side: int, quality: int) -> bytes:
     height, width = pixels.shape[:2]
-    scale = min(1.0, SIDE / min(height, width))
+    scale = min(1.0, side / min(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     resized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(resized, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(resized, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return encoded.tobytes()

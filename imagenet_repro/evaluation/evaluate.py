@@ -1,5 +1,7 @@
 """Scores a network on a split: every image exactly once, predictions kept per image."""
 
+import copy
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -56,16 +58,26 @@ class Evaluator:
         self.batch_size = config.data.eval_batch_size or config.batch_size
         spread.check_batch_size(self.batch_size, 1, "data.eval_batch_size")
 
+    def on(self, split: Split, data: cfg.Data, show: Callable[[int], None]) -> "Evaluator":
+        """The same evaluation of another split, read as `data` says; what was compiled is used again."""
+        other = copy.copy(self)
+        other._split, other._show = split, show
+        other._config = dataclasses.replace(self._config, data=data)
+        return other
+
     def rates(self, state: TrainState) -> dict[str, Any]:
         """Both error rates of a state, as a row of `metrics.jsonl`."""
         began = time.perf_counter()
         return as_row(self._evaluate(state, None), time.perf_counter() - began)
 
     def predict(self, state: TrainState, provenance: dict[str, Any]) -> tuple[ErrorRates, Predictions]:
-        """Both error rates and the predictions of all processes' images, in the order of the split."""
+        """Both error rates and the predictions of all processes' images, in the order of the split.
+
+        Their provenance also has the names of the classes, under `classes`.
+        """
         collector = Collector()
         rates = self._evaluate(state, collector)
-        share = collector.predictions(provenance)
+        share = collector.predictions(provenance | {"classes": list(self._split.class_names)})
         if jax.process_count() == 1:
             return rates, share
         return rates, _merge_processes(share)
@@ -109,7 +121,7 @@ class Evaluator:
     def _collect(self, collector: Collector, host: dict[str, np.ndarray], predictions: dict[str, jax.Array]) -> None:
         top5, logits = (self.spread.local_rows(predictions[name]) for name in ("top5", "logits"))
         counted = host["weight"] > 0
-        ids = [self._split.records[i].id if ok else "" for i, ok in zip(host["index"], counted, strict=True)]
+        ids = [self._split.records[int(i)].id if ok else "" for i, ok in zip(host["index"], counted, strict=True)]
         collector.add(ids, host["label"], top5, logits, host["weight"])
 
 

@@ -17,22 +17,23 @@ from imagenet_repro.training.state import TrainState
 
 # Width over height of what a dense protocol sees of an image; most photographs are 4:3 or 3:2.
 WIDE = (1.0, 5 / 4, 4 / 3, 3 / 2, 16 / 9, 2.0)
+Score = Callable[..., Any]
 SLACK = 1.01  # an image of 500 x 334 pixels is one of 3:2
 
 
 class Judge:
-    """Evaluates states of a system by one protocol.
+    """Evaluates states of a system by one protocol; what is compiled for one split serves others too.
 
     Args:
       parts: of the protocol.
       system: what is scored.
       spread: how batches are shared out over devices.
-      split: the images.
+      final: what becomes of the scores of a whole protocol, such as a mask of classes.
       say: told, as one line, of records that cannot be decoded.
 
     Attributes:
       show: told after every batch how many images it had, over all processes; may be set.
-      compilation_seconds: spent by `predict` on programs.
+      compilation_seconds: spent on programs until now.
 
     Raises:
       UserError: the protocol asks for what the system or its size does not allow.
@@ -43,69 +44,82 @@ class Judge:
         parts: Sequence[protocols.Part],
         system: protocols.System,
         spread: ShardMap,
-        split: Split,
+        final: Callable[[Score], Score] = lambda score: score,
         say: Callable[[str], None] = print,
     ):
-        self._parts, self._system, self._spread, self._split, self._say = parts, system, spread, split, say
+        self._parts, self._system, self._spread, self._final, self._say = parts, system, spread, final, say
         self.show: Callable[[int], None] = lambda images: None
         self.compilation_seconds = 0.0
+        self._evaluators: dict[float, Evaluator] = {}
         protocols.taken(parts, system.config, 1.0)  # a scale that is too small is said before the images are read
 
     @property
-    def images(self) -> int:
-        """How many there are to be scored."""
-        return self._split.num_examples
+    def description(self) -> dict[str, Any]:
+        """Of the protocol, for provenance."""
+        return protocols.describe(self._parts, self._system.config)
 
-    def predict(self, state: TrainState, provenance: dict[str, Any]) -> tuple[ErrorRates, Predictions]:
+    @property
+    def views(self) -> int:
+        """How many of each image are scored."""
+        return sum(part.views(self._system.config) for part in self._parts)
+
+    def name_after(self, name: str) -> str:
+        """The protocol's name behind a comma, with the number of views; nothing for the system's own."""
+        return "" if name == protocols.OWN else f", {name} ({self.views} views)"
+
+    def predict(self, split: Split, state: TrainState, provenance: dict[str, Any]) -> tuple[ErrorRates, Predictions]:
         """Both error rates and the predictions of all images: by id, where images were grouped by shape."""
         if not protocols.is_dense(self._parts):
-            return self._score(self._split, 1.0, state, provenance)
-        found = [self._score(part, aspect, state, provenance) for aspect, part in self._groups()]
+            return self._score(split, 1.0, split, state, provenance)
+        found = [self._score(part, aspect, split, state, provenance) for aspect, part in self._groups(split)]
         rates, shares = added([rates for rates, _ in found]), merge([share for _, share in found])
-        self._check_damaged(rates.images)
+        self._check_damaged(split, rates.images)
         return rates, shares
 
     def _score(
-        self, split: Split, aspect: float, state: TrainState, provenance: dict[str, Any]
+        self, part: Split, aspect: float, whole: Split, state: TrainState, provenance: dict[str, Any]
     ) -> tuple[ErrorRates, Predictions]:
-        evaluator = self._evaluator(split, aspect)
+        evaluator = self._evaluator(part, aspect, self._allowed(whole))
+        compiled = evaluator.compilation_seconds
         found = evaluator.predict(state, provenance)
-        self.compilation_seconds += evaluator.compilation_seconds
+        self.compilation_seconds += evaluator.compilation_seconds - compiled
+        self._evaluators[aspect] = evaluator
         return found
 
-    def _evaluator(self, split: Split, aspect: float) -> Evaluator:
+    def _evaluator(self, part: Split, aspect: float, allowed: int) -> Evaluator:
+        """Any group may hold all the damaged images that the whole split may have."""
         config = self._system.config
-        # Any group may hold all the damaged images that the whole split may have.
-        share = min(1.0, (self._allowed + 0.5) / split.num_examples)
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, max_bad_share=share))
-        score = protocols.scorer(self._parts, self._system, aspect)
+        share = min(1.0, (allowed + 0.5) / part.num_examples)
+        data = dataclasses.replace(config.data, max_bad_share=share)
+        known = self._evaluators.get(aspect)
+        if known is not None:
+            return known.on(part, data, self.show)
+        score = self._final(protocols.scorer(self._parts, self._system, aspect))
         crop = protocols.taken(self._parts, config, aspect)
-        return Evaluator(config, score, self._spread, split, self._say, crop=crop, show=self.show)
+        config = dataclasses.replace(config, data=data)
+        return Evaluator(config, score, self._spread, part, self._say, crop=crop, show=self.show)
 
-    def _groups(self) -> list[tuple[float, Split]]:
+    def _groups(self, split: Split) -> list[tuple[float, Split]]:
         threads, _ = loader.readers(self._system.config.data)
-        groups = by_aspect(self._split, threads)
-        return [(aspect, self._split.part(indices)) for aspect, indices in groups.items()]
+        return [(aspect, split.part(indices)) for aspect, indices in by_aspect(split, threads).items()]
 
-    @property
-    def _allowed(self) -> int:
-        return int(self._system.config.data.max_bad_share * self._split.num_examples)
+    def _allowed(self, split: Split) -> int:
+        return int(self._system.config.data.max_bad_share * split.num_examples)
 
-    def _check_damaged(self, images: int) -> None:
-        damaged = self._split.num_examples - images
-        if damaged > self._allowed:
-            where = f"{self._split.name} {self._split.split}"
+    def _check_damaged(self, split: Split, images: int) -> None:
+        damaged, allowed = split.num_examples - images, self._allowed(split)
+        if damaged > allowed:
             raise UserError(
-                f"{damaged} of the {self._split.num_examples} records of {where} cannot be decoded, as said above;"
-                f" data.max_bad_share allows {self._allowed}. Repair and prepare them again, or allow more"
+                f"{damaged} of the {split.num_examples} records of {split.name} {split.split} cannot be decoded, as"
+                f" said above; data.max_bad_share allows {allowed}. Repair and prepare them again, or allow more"
             )
 
 
 def by_aspect(split: Split, threads: int) -> dict[float, list[int]]:
     """Indices of the images by the aspect of `WIDE`, or its inverse, to which a dense protocol cuts them.
 
-    Sizes are read from the images' headers. The aspect is the most elongated one not beyond the image's own, but for a hundredth. Damaged images are in the largest
-    group, where they will be found to be damaged.
+    Sizes are read from the images' headers. The aspect is the most elongated one not beyond the image's own, but for
+    a hundredth. Damaged images are in the largest group, where they will be found to be damaged.
     """
     found: dict[float, list[int]] = {}
     damaged = []

@@ -8,7 +8,7 @@ A file of predictions is a NumPy `.npz` archive (a zip of `.npy` members) of n i
 | `label`      | int32   | [n]            | class index of the ground truth; -1: the split has no labels            |
 | `top5`       | int32   | [n, min(5, c)] | best classes first, as the metric ordered the float32 scores; -1: none  |
 | `logits`     | float16 | [n, c]         | scores before any softmax                                               |
-| `provenance` | unicode | []             | a JSON object: what made the predictions                                |
+| `provenance` | unicode | []             | a JSON object: what made the predictions; `classes`: the classes' names |
 
 Without this package:
 
@@ -37,6 +37,7 @@ from imagenet_repro.metrics import GUESSES, ErrorRates
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 KEYS = ("id", "label", "top5", "logits", "provenance")
 GUESS_KEYS = ("id", "label", "top5")
+NO_LABEL = -1  # of an image that has none
 MAX_NAMED = 3  # offending ids in one message
 
 
@@ -141,6 +142,12 @@ def load(path: str | Path) -> Predictions:
     return Predictions(id=arrays["id"], logits=arrays["logits"], **integers, provenance=provenance)
 
 
+def load_provenance(path: str | Path) -> dict[str, Any]:
+    """What made the predictions, without reading them. Raises `UserError` as `load_guesses`."""
+    path = Path(path)
+    return _parse_provenance(path, str(_read(path, ("provenance",))["provenance"]))
+
+
 def load_guesses(path: str | Path) -> dict[str, np.ndarray]:
     """`id`, `label` and `top5` of a file of predictions, by rising id, without the scores, which are most of it.
 
@@ -156,6 +163,28 @@ def load_guesses(path: str | Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: there are images without labels, which no error rate can be counted on")
     order = np.argsort(arrays["id"])
     return {"id": arrays["id"][order]} | {key: arrays[key][order].astype(np.int32) for key in ("label", "top5")}
+
+
+def check_apart(scored: Predictions, held_out: Predictions, purpose: str) -> None:
+    """Raises UserError where images that are scored are among those on which something is found.
+
+    Args:
+      scored: predictions of the ones.
+      held_out: of the others.
+      purpose: what is found, with its verb: "weights are found".
+    """
+    both = np.intersect1d(scored.id, held_out.id)
+    if len(both):
+        raise UserError(
+            f"{len(both):,} of the scored images are among those on which {purpose}: {named(both)}; what is found on"
+            " images cannot be measured on them: use another split"
+        )
+
+
+def named(ids: Shaped[np.ndarray, " n"]) -> str:
+    """The first of some ids, and how many more there are, for a message."""
+    more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""
+    return ", ".join(map(str, ids[:MAX_NAMED])) + more
 
 
 def _array_fields() -> list[dataclasses.Field]:
@@ -225,7 +254,7 @@ def _parse_provenance(path: Path, text: str) -> dict[str, Any]:
 def _check_unique(ids: Shaped[np.ndarray, " n"], where: str) -> None:
     names, counts = np.unique(ids, return_counts=True)
     if len(names) != len(ids):
-        raise UserError(f"{where}: the same id more than once: {_named(names[counts > 1])}")
+        raise UserError(f"{where}: the same id more than once: {named(names[counts > 1])}")
 
 
 def _check_same_ids(found: Shaped[np.ndarray, " n"], expected: Sequence[str]) -> None:
@@ -233,11 +262,6 @@ def _check_same_ids(found: Shaped[np.ndarray, " n"], expected: Sequence[str]) ->
     _check_unique(expected, "the expected ids")
     missing, unknown = np.setdiff1d(expected, found), np.setdiff1d(found, expected)
     if len(missing):
-        raise UserError(f"{len(missing):,} images have no prediction: {_named(missing)}")
+        raise UserError(f"{len(missing):,} images have no prediction: {named(missing)}")
     if len(unknown):
-        raise UserError(f"{len(unknown):,} predictions are of images outside the split: {_named(unknown)}")
-
-
-def _named(ids: Shaped[np.ndarray, " n"]) -> str:
-    more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""
-    return ", ".join(map(str, ids[:MAX_NAMED])) + more
+        raise UserError(f"{len(unknown):,} predictions are of images outside the split: {named(unknown)}")

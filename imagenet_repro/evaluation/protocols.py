@@ -13,8 +13,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +37,7 @@ PUBLISHED_SIZE = 224  # pixels of the crops that sizes are stated for
 ALEXNET_SIZE = 227  # Caffe's, for the same crop of 256
 
 
+@runtime_checkable
 class System(Protocol):
     """What is scored: a network or a system of features."""
 
@@ -290,39 +290,23 @@ class Row:
     views: int  # of each image
     rates: ErrorRates
     seconds: float  # without compilation
-    path: Path | None  # of the predictions
 
 
-def show(rows: Sequence[Row], title: str, console: Console | None = None) -> None:
-    """Prints both error rates by one protocol in a sentence, by several in a table, and where predictions are.
-
-    Args:
-      rows: of the same images.
-      title: what was scored on what.
-      console: to print on; None: standard output.
-    """
+def show(rows: Sequence[Row], console: Console | None = None) -> None:
+    """Prints both error rates and the speed of several protocols on the same images, as a table."""
     console = console or Console()
-    if len(rows) == 1:
-        (row,) = rows
-        by = "" if row.name == OWN else f", {row.name} ({row.views} views)"
-        console.print(f"{title}{by}: {row.rates}", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"{row.rates.images / row.seconds:,.1f} images/s without compilation", highlight=False)
-    else:
-        console.print(f"{title}, {rows[0].rates.images:,} images", markup=False, highlight=False, soft_wrap=True)
-        console.print(_table(rows), markup=False)
-        console.print("95 % Wilson intervals; images/s without compilation", highlight=False)
-    for row in rows:
-        if row.path:
-            console.print(f"predictions: {row.path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(_table(rows), markup=False)
+    images = f"{rows[0].rates.images:,} images"
+    console.print(f"{images}; 95 % Wilson intervals; images/s without compilation", highlight=False)
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    table = Table("protocol", "views", "top-1 error %", "95 %", "top-5 error %", "95 %", "images/s", box=None)
+    table = Table("protocol", "views", "top-1 error %", "top-5 error %", "images/s", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in rows:
         wrong = (row.rates.top1_wrong, row.rates.top5_wrong)
-        errors = [text for count in wrong for text in describe_rate(count, row.rates.images)]
+        errors = [" ".join(describe_rate(count, row.rates.images)) for count in wrong]
         table.add_row(row.name, str(row.views), *errors, f"{row.rates.images / row.seconds:,.1f}")
     return table
 

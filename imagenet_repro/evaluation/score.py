@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -26,7 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.evaluation import hierarchy, sets
 from imagenet_repro.evaluation import predictions as stored
+from imagenet_repro.evaluation.hierarchy import Hierarchy
+from imagenet_repro.evaluation.human import PEOPLE, Person
 from imagenet_repro.metrics import GUESSES, describe, interval
 
 NO_GUESS = -1
@@ -76,6 +80,8 @@ class Scorecard:
     predictions: Path
     scores: tuple[Score, ...]
     notes: tuple[str, ...] = ()
+    hierarchy: Hierarchy | None = None  # where the predictions name their classes by WordNet ids
+    people: tuple[Person, ...] = ()  # whose errors stand beside those on images of ImageNet
 
 
 def score(
@@ -93,7 +99,7 @@ def score(
     if not 1 <= guesses <= GUESSES:
         raise UserError(f"--guesses={guesses}: the challenge accepts 1 to {GUESSES} guesses")
     predictions_path = Path(predictions_path)
-    ids, top5, own_labels = _read_predictions(predictions_path)
+    ids, top5, own_labels, provenance = _read_predictions(predictions_path)
     labels = own_labels if labels_path is None else read_labels(labels_path)
     if labels is None and real_path is None:
         raise UserError(f"{predictions_path} has no labels of its own; name a file of them with --labels=FILE")
@@ -106,8 +112,14 @@ def score(
     if real_path is not None:
         lists = read_real(real_path)
         scores.append(_real_score(predictions_path, ids, top5, real_path, lists))
+        if own_labels is not None and ids is not None:
+            own = _lists_of(predictions_path, ids, real_path, lists)
+            pairs = [(int(label), frozenset(one)) for label, one in zip(own_labels, own, strict=True) if one]
+            sets.check_not_shifted(str(real_path), pairs)
         notes += _numbering_note(top5, np.array([label for labels in lists for label in labels]))
-    return Scorecard(predictions_path, tuple(scores), tuple(notes))
+    tree = _hierarchy(top5, own_labels, sets.class_names(provenance)) if labels is own_labels else None
+    people = tuple(PEOPLE) if sets.of_imagenet(provenance) else ()
+    return Scorecard(predictions_path, tuple(scores), tuple(notes), tree, people)
 
 
 def flat_scores(top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], guesses: int = GUESSES) -> list[Score]:
@@ -164,7 +176,7 @@ def read_real(path: str | Path) -> list[list[int]]:
 
 
 def show(card: Scorecard, console: Console | None = None) -> None:
-    """Prints the table of all scores, then a sentence for each rule a paper reports, then the notes."""
+    """Prints the table of all scores, a sentence for each rule of a paper, the part of the tree, and the notes."""
     console = console or Console()
     table = Table("against", "guesses", "wrong", "images", "error %", "95 % Wilson", "95 % exact", box=None)
     for column in table.columns[1:]:
@@ -173,27 +185,49 @@ def show(card: Scorecard, console: Console | None = None) -> None:
         error, wilson = describe(row.wrong, row.images, "wilson")
         _, exact = describe(row.wrong, row.images, "exact")
         table.add_row(row.truth, str(row.guesses), f"{row.wrong:,}", f"{row.images:,}", error, wilson, exact)
+    for person in card.people:
+        error, wilson = describe(person.wrong, person.images, "wilson")
+        _, exact = describe(person.wrong, person.images, "exact")
+        table.add_row(person.who, str(GUESSES), f"{person.wrong:,}", f"{person.images:,}", error, wilson, exact)
     console.print(table, markup=False)
     console.print()
     for row in card.scores:
         if row.guesses in (1, GUESSES):
             console.print(str(row), markup=False, highlight=False, soft_wrap=True)
+    if card.hierarchy is not None:
+        console.print()
+        console.print(hierarchy.table(card.hierarchy), markup=False)
+        console.print()
+        for line in (hierarchy.TABLE_NOTE, *hierarchy.sentences(card.hierarchy)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if card.people:
+        sources = "; ".join(person.source for person in card.people)
+        note = f"People's errors are on images of ImageNet's test set, with five guesses for each ({sources})."
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     for note in card.notes:
         console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _hierarchy(
+    top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"] | None, class_names: Sequence[str]
+) -> Hierarchy | None:
+    if labels is None or not hierarchy.is_tree(class_names):
+        return None
+    return hierarchy.judge(top5, labels, class_names)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
-def _read_predictions(path: Path) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
-    """(ids, guesses [n, 5], labels), the images of our own form sorted by id; text has neither ids nor labels."""
+def _read_predictions(path: Path) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """(ids, guesses [n, 5], labels, provenance), the images of our own form sorted by id; text has guesses alone."""
     if path.suffix != ".npz":
-        return None, read_guesses(path), None
+        return None, read_guesses(path), None, {}
     file = stored.load(path)
     order = np.argsort(file.id)
     top5 = np.pad(file.top5, ((0, 0), (0, GUESSES - file.top5.shape[1])), constant_values=NO_GUESS)
     labelled = bool(np.all(file.label >= 0))
-    return file.id[order], top5[order], file.label[order] if labelled else None
+    return file.id[order], top5[order], file.label[order] if labelled else None, file.provenance
 
 
 def _read_text(path: str | Path) -> str:
@@ -258,12 +292,15 @@ def _real_score(
     if ids is None:
         _check_lengths(predictions_path, len(top5), real_path, len(lists))
         return real_score(top5[:, 0], lists)
-    numbers = _validation_numbers(predictions_path, ids)
+    return real_score(top5[:, 0], _lists_of(predictions_path, ids, real_path, lists))
+
+
+def _lists_of(path: Path, ids: np.ndarray, real_path: str | Path, lists: list[list[int]]) -> list[list[int]]:
+    """The list of each image, by the number in its name."""
+    numbers = _validation_numbers(path, ids)
     if numbers.max() > len(lists):
-        raise UserError(
-            f"{predictions_path} has image number {numbers.max()}, and {real_path} lists {len(lists):,} images"
-        )
-    return real_score(top5[:, 0], [lists[number - 1] for number in numbers])
+        raise UserError(f"{path} has image number {numbers.max()}, and {real_path} lists {len(lists):,} images")
+    return [lists[number - 1] for number in numbers]
 
 
 def _validation_numbers(path: Path, ids: np.ndarray) -> Int[np.ndarray, " n"]:

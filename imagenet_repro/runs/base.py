@@ -88,7 +88,7 @@ class Run(abc.ABC):
         if jax.process_index() != 0:
             return
         path = self.place.predictions(self.config.data, self.config.data.scored_split)
-        predictions.save(path, dataclasses.replace(kept, provenance=source))
+        predictions.save(path, dataclasses.replace(kept, provenance=kept.provenance | source))
         write_json(
             self.place.path / RESULT,
             self._summary()

@@ -38,7 +38,7 @@ def test_years_are_those_of_networks_their_aliases_and_entries():
 def test_entries_stand_at_their_years_and_the_person_is_a_line(tmp_path, figures):
     history.plot_history(two(), tmp_path / "h.png")
     panel = figures[0].axes[0]
-    expected = {(entry.year, entry.top5) for entry in ENTRIES if entry.who != "a person"}
+    expected = {(entry.year, entry.top5) for entry in ENTRIES if "person" not in entry.who}
     assert set(marks(panel, "D")) == expected
     assert [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() not in ("-", "None")] == [5.1]
     texts = [text.get_text() for text in panel.texts]

@@ -106,6 +106,22 @@ def test_a_system_that_nobody_published():
     assert row[-3:] == ("–", "–", "–")
 
 
+def test_people_stand_below_the_systems_on_imagenet_alone():
+    comparison = made.comparison(systems=2, data="imagenet2012_side400_q90")
+    table = leaderboard.leaderboard(comparison, {"xrce_2011": "a"})
+    assert [row[0] for row in table.rows[2:]] == ["a person", "a second person"]
+    first, second = (cells(table)[name] for name in ("a person", "a second person"))
+    assert (first["top-1 error %"], first["top-5 error %"]) == ("–", "5.1")
+    low, high = stats.binomtest(76, 1_500).proportion_ci(method="wilson")
+    assert first["95 % interval of top-5"] == f"[{100 * low:.1f}, {100 * high:.1f}]"
+    assert first["protocol; source"] == "1,500 test images; Karpathy 2014"
+    assert (second["top-5 error %"], second["parameters"], second["group"]) == ("12.0", "–", "")
+    assert "People had five guesses" in table.caption
+    elsewhere = leaderboard.leaderboard(made.comparison(systems=2))
+    assert len(elsewhere.rows) == 2
+    assert "People" not in elsewhere.caption
+
+
 def test_the_split_of_time_and_the_memory():
     comparison = made.comparison(systems=2, seeds=3)
     row = cells(leaderboard.costs(comparison))["xrce_2011"]

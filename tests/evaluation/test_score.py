@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import top_k_accuracy_score
 
+from imagenet_repro import wordnet
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation import predictions as stored
 from imagenet_repro.evaluation import score as module
@@ -208,3 +209,51 @@ def test_what_is_shown_names_both_error_rates(random_entry):
     assert f"top-1 error {100 * first.error:.1f} %, 95 % interval [" in shown
     assert f"top-5 error {100 * last.error:.1f} %, 95 % interval [" in shown
     assert f"({last.wrong} of 400 images wrong)" in shown
+
+
+def test_real_lists_of_other_images_are_refused(tmp_path):
+    labels = list(range(12))
+    path = stored_entry(tmp_path / "p.npz", [f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, 13)], labels, labels)
+    right = write(tmp_path / "real.json", json.dumps([[label] for label in labels]))
+    assert module.score(path, real_path=right).scores[-1].wrong == 0
+    shifted = write(tmp_path / "shifted.json", json.dumps([[], *([label] for label in labels[:-1])]))
+    with pytest.raises(UserError, match="own label for 0 of 11 images alone"):
+        module.score(path, real_path=shifted)
+
+
+WNIDS = ["n02085620", "n02106662", "n02930766"]  # two dogs and a cab
+
+
+def with_provenance(path, provenance, top5=((1, 2, 0), (2, 0, 1))):
+    entry = Predictions(np.array(["a", "b"]), np.zeros(2, np.int32), np.array(top5, np.int32),
+                        np.zeros((2, 3), np.float16), provenance)  # fmt: skip
+    stored.save(path, entry)
+    return path
+
+
+def test_classes_named_by_wordnet_ids_are_judged_along_its_tree(tmp_path):
+    card = module.score(with_provenance(tmp_path / "p.npz", {"classes": WNIDS}))
+    assert [cost.mean for cost in card.hierarchy.costs[:2]] == [(5 + card_cost(0, 2)) / 2, 5 / 2]
+    shown = text_of(card)
+    assert "hierarchical cost (challenge of 2010)" in shown
+    assert "first guess of another super-class: 50.0 %" in shown
+    for provenance in ({}, {"classes": ["dog", "dog 2", "cab"]}):
+        assert module.score(with_provenance(tmp_path / "q.npz", provenance)).hierarchy is None
+    labels = write(tmp_path / "labels.txt", "1\n3\n")  # somebody's numbers need not be these classes
+    assert module.score(tmp_path / "p.npz", labels).hierarchy is None
+
+
+def card_cost(a, b):
+    return wordnet.height(wordnet.lowest_common_ancestor(WNIDS[a], WNIDS[b]))
+
+
+def test_people_stand_beside_errors_on_imagenet(tmp_path):
+    path = with_provenance(tmp_path / "p.npz", {"config": {"data": {"name": "imagenet2012"}}})
+    shown = text_of(module.score(path), width=140)
+    rows = [line.split() for line in shown.splitlines() if " person " in line]
+    assert rows[0][:6] == ["a", "person", "5", "76", "1,500", "5.1"]
+    assert rows[1][:7] == ["a", "second", "person", "5", "31", "258", "12.0"]
+    assert "five guesses for each (Karpathy 2014; Russakovsky et al. 2015, sec. 6.4)" in shown
+    for data in ("imagenet_v2/matched-frequency", "cifar10", 7):
+        other = with_provenance(tmp_path / "q.npz", {"config": {"data": {"name": data}}})
+        assert "person" not in text_of(module.score(other), width=140)
