@@ -6,8 +6,9 @@ XML: a folder with one file for each image, `X.xml` for `X.JPEG`, in subfolders 
 CSV: a box a line, of as many lines for an image as it has boxes. The columns `file`, `x_min`, `y_min`, `x_max`,
 `y_max` are needed, in any order; `class` is read where it is there, and others, such as `split`, are not.
 
-Boxes are written by their first and last pixels (evaluation/boxes.py). Images are known by the names of their files
-alone, without folder and ending, so that these are the same for an image, its annotation and its record in a data set.
+Boxes are written by their first and last pixels (evaluation/boxes.py). An image is known by its name, without ending:
+of XML that of the file, of CSV and lists what they have, with or without folders. A record of a data set, such as
+`train/n01440764/n01440764_18.JPEG`, is of the image whose name it ends with: n01440764/n01440764_18, n01440764_18.
 """
 
 import csv
@@ -15,17 +16,19 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
 from jaxtyping import Float
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.evaluation.boxes import image_name
 from imagenet_repro.evaluation.score import integer, read_lines
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 COLUMNS = ("x_min", "y_min", "x_max", "y_max")
+ENDINGS = {"jpg", "jpeg", "png", "bmp", "webp", "gif", "tif", "tiff"}  # of images
+T = TypeVar("T")
 NO_CLASS = ""  # of an object of which the file does not say it
 
 
@@ -38,6 +41,19 @@ class Objects:
 
 
 NOTHING = Objects((), np.zeros((0, 4)))
+
+
+def without_ending(path: str) -> str:
+    """The name of an image or its annotation."""
+    stem, dot, ending = path.rpartition(".")
+    return stem if dot and ending.lower() in ENDINGS else path
+
+
+def lookup(found: Mapping[str, T], path: str) -> T | None:
+    """What is known of an image: of the names that its path ends with, from whole folders on, the longest one."""
+    parts = without_ending(path).split("/")
+    names = ("/".join(parts[first:]) for first in range(len(parts)))
+    return next((found[name] for name in names if name in found), None)
 
 
 def read(path: str | Path) -> dict[str, Objects]:
@@ -77,7 +93,7 @@ def read_images(path: str | Path) -> dict[str, int]:
         words = text.split()
         if len(words) not in (1, 2):
             raise UserError(f"{path}, line {line}: 'NAME' or 'NAME NUMBER' is expected, not '{text[:40]}'")
-        name, number = image_name(words[0]), integer(words[1], path, line) if len(words) == 2 else line
+        name, number = without_ending(words[0]), integer(words[1], path, line) if len(words) == 2 else line
         if name in found or number in numbers:
             raise UserError(f"{path}, line {line}: the image {name} or its number {number} occurs a second time")
         found[name] = number
@@ -133,11 +149,11 @@ def _read_csv(path: Path) -> dict[str, Objects]:
     files: dict[str, tuple[str, str]] = {}
     for number, row in enumerate(csv.DictReader(lines), start=2):
         where = f"{path}, line {number}"
-        name = image_name(row["file"] or "")
+        name = without_ending(row["file"] or "")
         file = (row.get("split") or "", row["file"])
         if not name or files.setdefault(name, file) != file:
             problem = f"{row['file']} and {'/'.join(files[name])} have the same name" if name else "no file is named"
-            raise UserError(f"{where}: {problem}; images are known by the names of their files")
+            raise UserError(f"{where}: {problem}")
         found[name].append((row.get("class") or NO_CLASS, box_of([row[column] or "" for column in COLUMNS], where)))
     if not found:
         raise UserError(f"{path} holds no box")

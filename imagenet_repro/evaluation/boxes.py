@@ -10,12 +10,8 @@ are 0 and its width. Resizing and cropping map edges linearly. COCO writes (left
 The box that is all of an image 64 wide ends with pixel 63 and with edge 64.
 """
 
-from pathlib import PurePosixPath
-
 import numpy as np
 from jaxtyping import Float, Num
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".xml"}
 
 
 def edges(pixels: Num[np.ndarray, "n 4"]) -> Num[np.ndarray, "n 4"]:
@@ -57,9 +53,3 @@ def iou(one: Num[np.ndarray, "n 4"], other: Num[np.ndarray, "m 4"]) -> Float[np.
 def pixel_iou(one: Num[np.ndarray, "n 4"], other: Num[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
     """Intersection over union of boxes given by their pixels, as the challenge's `compute_overlap.m` counts it."""
     return iou(edges(one), edges(other))
-
-
-def image_name(path: str) -> str:
-    """What an image and its annotation have in common: the last part of the path, without an image's ending."""
-    name = PurePosixPath(path)
-    return name.stem if name.suffix.lower() in _SUFFIXES else name.name

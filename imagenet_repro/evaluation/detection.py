@@ -28,7 +28,7 @@ from rich.table import Table
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation import annotations
-from imagenet_repro.evaluation.annotations import NOTHING, Objects
+from imagenet_repro.evaluation.annotations import NOTHING, Objects, lookup
 from imagenet_repro.evaluation.boxes import edges, pixel_iou
 from imagenet_repro.evaluation.score import integer, read_lines
 
@@ -172,7 +172,7 @@ def score(
     numbers = {name: i for i, name in enumerate(sorted(found), start=1)} if images is None else {}
     numbers = numbers or annotations.read_images(images)
     ids = annotations.read_classes(classes)
-    if not any(name in found for name in numbers):
+    if not any(lookup(found, name) for name in numbers):
         raise UserError(f"{boxes} annotates none of the {len(numbers):,} images of {images}")
     objects = _objects(found, numbers, ids)
     skipped = _blacklist(blacklist, numbers, ids)
@@ -258,7 +258,7 @@ def _notes(
     categories: Sequence[Category],
     skipped: set[tuple[int, int]],
 ) -> Iterator[str]:
-    bare = sum(name not in found for name in numbers)
+    bare = sum(lookup(found, name) is None for name in numbers)
     if bare:
         yield f"{bare:,} of {len(numbers):,} images have no annotation and count as images without objects."
     empty = sum(one.objects == 0 for one in categories)
@@ -274,7 +274,7 @@ def _notes(
 def _objects(found: Mapping[str, Objects], numbers: Mapping[str, int], ids: Mapping[str, int]) -> Boxes:
     image, category, box = [], [], [np.zeros((0, 4))]
     for name, number in numbers.items():
-        objects = found.get(name, NOTHING)
+        objects = lookup(found, name) or NOTHING
         category += annotations.numbered(objects, ids, name)
         image += [number] * len(objects.classes)
         box.append(objects.boxes)

@@ -36,8 +36,8 @@ from rich.table import Table
 from imagenet_repro import files
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation import annotations
-from imagenet_repro.evaluation.annotations import NOTHING, Objects
-from imagenet_repro.evaluation.boxes import image_name, pixel_iou
+from imagenet_repro.evaluation.annotations import NOTHING, Objects, lookup, without_ending
+from imagenet_repro.evaluation.boxes import pixel_iou
 from imagenet_repro.evaluation.score import NO_GUESS, integer, read_labels, read_lines
 from imagenet_repro.metrics import GUESSES, describe
 
@@ -147,11 +147,11 @@ def score(
     objects = annotations.read(boxes)
     numbers = {} if images is None else annotations.read_images(images)
     guessed = _guesses(Path(predictions), labels, sorted(numbers, key=numbers.get) or sorted(objects))
-    numbers = numbers or {image_name(name): i for i, name in enumerate(sorted(guessed.id.tolist()), start=1)}
+    numbers = numbers or _numbered(guessed.id.tolist())
     judged = _judged(guessed.id, numbers, blacklist)
     numbered = None if classes is None else annotations.read_classes(classes)
     instances = [
-        instances_of(objects.get(image_name(name), NOTHING), label, numbered, name, needed=bool(counts))
+        instances_of(lookup(objects, name) or NOTHING, label, numbered, name, needed=bool(counts))
         for name, label, counts in zip(guessed.id.tolist(), guessed.label.tolist(), judged, strict=True)
     ]
     return Scorecard(errors(guessed, instances, judged), _notes(guessed, judged, blacklist))
@@ -268,15 +268,22 @@ def _guesses(path: Path, labels: str | Path | None, names: Sequence[str]) -> Gue
     return Guesses(top5, boxes, truth, np.array(names))
 
 
+def _numbered(ids: Sequence[str]) -> dict[str, int]:
+    """Images in the order of the names of their files, whatever folders these are in, numbered from 1."""
+    names = sorted(map(without_ending, ids), key=lambda name: (name.rpartition("/")[2], name))
+    return {name: number for number, name in enumerate(names, start=1)}
+
+
 def _judged(ids: Shaped[np.ndarray, " n"], numbers: Mapping[str, int], blacklist: str | Path | None) -> np.ndarray:
     poor = set() if blacklist is None else set(read_labels(blacklist).tolist())
     unknown = poor - set(numbers.values())
     if unknown:
         raise UserError(f"{blacklist}: there is no image {min(unknown)} among the {len(numbers):,} that are guessed")
-    missing = [name for name in ids.tolist() if image_name(name) not in numbers]
+    found = [lookup(numbers, name) for name in ids.tolist()]
+    missing = [name for name, number in zip(ids.tolist(), found, strict=True) if number is None]
     if missing:
         raise UserError(f"{len(missing):,} images of the guesses are not listed in --images, the first: {missing[0]}")
-    judged = np.array([numbers[image_name(name)] not in poor for name in ids.tolist()])
+    judged = np.array([number not in poor for number in found])
     if not judged.any():
         raise UserError(f"{blacklist} lists every image: nothing to score")
     return judged

@@ -31,8 +31,8 @@ from imagenet_repro import metrics
 from imagenet_repro.data import augment, crops, decode, loader
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
-from imagenet_repro.evaluation.annotations import NO_CLASS, NOTHING, Objects
-from imagenet_repro.evaluation.boxes import area, edges, image_name, iou, pixels_within
+from imagenet_repro.evaluation.annotations import NO_CLASS, NOTHING, Objects, lookup
+from imagenet_repro.evaluation.boxes import area, edges, iou, pixels_within
 from imagenet_repro.evaluation.localization import OVERLAP, Errors, Guesses, errors, right_boxes
 from imagenet_repro.evaluation.score import NO_GUESS
 from imagenet_repro.models import maps
@@ -171,8 +171,8 @@ class Viewer:
 
     def annotated_beyond(self, split: Split) -> int:
         """How many annotated images are not in a split, whose ids are read for it."""
-        names = {image_name(split.records[number].id) for number in range(split.num_examples)}
-        return len(self._objects.keys() - names)
+        ids = (split.records[number].id for number in range(split.num_examples))
+        return len(self._objects) - sum(lookup(self._objects, one) is not None for one in ids)
 
     def _looking(self, look: Look) -> Callable:
         def looked(params: Tensors, stats: Tensors, images: Array) -> dict[str, Array]:
@@ -187,7 +187,7 @@ class Viewer:
                 yield None
                 continue
             record = split.records[index]
-            boxes = _of_class(self._objects.get(image_name(record.id), NOTHING), split.class_names[record.label])
+            boxes = _of_class(lookup(self._objects, record.id) or NOTHING, split.class_names[record.label])
             if not len(boxes):
                 yield None
                 continue

@@ -66,8 +66,8 @@ def test_columns_in_any_order_and_several_boxes(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_text("class,y_max,x_min,y_min,x_max,file\nn2,4,1,2,3.5,d/a.png\nn1,9,0,0,9,d/a.png\n,1,1,1,1,b.png\n")
     found = annotations.read(path)
-    assert found["a"].classes == ("n2", "n1")
-    np.testing.assert_array_equal(found["a"].boxes, [(1, 2, 3.5, 4), (0, 0, 9, 9)])
+    assert found["d/a"].classes == ("n2", "n1")
+    np.testing.assert_array_equal(found["d/a"].boxes, [(1, 2, 3.5, 4), (0, 0, 9, 9)])
     assert found["b"].classes == ("",)
 
 
@@ -124,7 +124,7 @@ def test_meta_files_of_another_form(tmp_path):
 
 def test_lists_of_images(tmp_path):
     path = tmp_path / "val.txt"
-    assert annotations.read_images(lines(path, [("val/a.JPEG", 4), ("b", 2)])) == {"a": 4, "b": 2}
+    assert annotations.read_images(lines(path, [("val/a.JPEG", 4), ("b", 2)])) == {"val/a": 4, "b": 2}
     assert annotations.read_images(lines(path, [("b",), ("a",)])) == {"b": 1, "a": 2}
     for rows, message in (
         ([("a", 1), ("a.JPEG", 2)], "line 2: the image a or its number 2 occurs a second time"),
@@ -134,3 +134,21 @@ def test_lists_of_images(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             annotations.read_images(lines(path, rows))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("val/n01443537/val_68.JPEG", 1),
+        ("n01440764_18.JPEG", 2),
+        ("train/n01440764/n01440764_18.JPEG", 2),
+        ("validation/ifs_001/00000.jpg", 3),  # as many folders as the name has
+        ("train/ifs_001/00000.jpg", None),
+        ("validation/b.v2", 4),  # no ending of an image
+        ("ifs_001/00000.jpg", None),
+        ("18.JPEG", None),  # whole parts of the path
+    ],
+)
+def test_the_image_that_a_record_is_of(path, expected):
+    names = {"val_68": 1, "n01440764_18": 2, "validation/ifs_001/00000": 3, "b.v2": 4}
+    assert annotations.lookup(names, path) == expected

@@ -63,18 +63,3 @@ def test_any_edges_become_pixels_of_the_image(edges, pixels):
     found = boxes.pixels_within(np.array([edges]), 10, 20)
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, [pixels])
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("val/n01443537/val_68.JPEG", "val_68"),
-        ("n01443537_0.JPEG", "n01443537_0"),
-        ("ILSVRC2012_val_00000001", "ILSVRC2012_val_00000001"),
-        ("a/b.c.png", "b.c"),
-        ("a/b.v2", "b.v2"),
-        ("validation/17", "17"),
-    ],
-)
-def test_the_name_that_an_image_and_its_annotation_share(path, name):
-    assert boxes.image_name(path) == name

@@ -173,6 +173,8 @@ def test_boxes_that_a_run_made(tmp_path):
     ]
     with pytest.raises(UserError, match="has labels of its own; leave out --labels"):
         module.score(path, annotated, labels=annotated)
+    poor = lines(tmp_path / "poor.txt", [(1,)])
+    assert module.score(path, annotated, blacklist=poor).errors[0].judged == 1
     listed = lines(tmp_path / "images.txt", [("a", 1)])
     with pytest.raises(UserError, match=r"1 images of the guesses are not listed in --images, the first: val/b\.JPEG"):
         module.score(path, annotated, images=listed)
@@ -223,3 +225,17 @@ def test_what_a_person_reads(tmp_path):
     assert "12.5" in text  # the class alone
     odd = module.score(**entry(tmp_path, images, [[(2, BOX)]] * 40, [1] * 40))
     assert odd.notes == ("no guess is of any image's class: are guesses and labels numbered alike?",)
+
+
+def test_images_are_numbered_by_the_names_of_their_files(tmp_path):
+    """A validation image lies in the folder of its class, and its number in a blacklist is that of its name."""
+    ids = ("val/n9/ILSVRC2012_val_00000001.JPEG", "val/n1/ILSVRC2012_val_00000002.JPEG")
+    path, _ = stored(tmp_path, ids, labels=(0, 4))
+    (tmp_path / "boxes.csv").write_text(
+        "file,x_min,y_min,x_max,y_max\nILSVRC2012_val_00000001.JPEG,0,0,9,9\n"
+        "ILSVRC2012_val_00000002.JPEG,100,100,199,199\n"
+    )
+    poor = lines(tmp_path / "poor.txt", [(1,)])
+    assert module.score(path, tmp_path / "boxes.csv", blacklist=poor).errors[-1].wrong == 0
+    poor = lines(tmp_path / "poor.txt", [(2,)])
+    assert module.score(path, tmp_path / "boxes.csv", blacklist=poor).errors[-1].wrong == 1
