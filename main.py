@@ -88,6 +88,20 @@ copy of it, such as a smaller one. Classes named by WordNet ids are also judged 
 of the challenge of 2010, and how many wrong guesses are of the right super-class.
 """
 
+LOCALIZE = """Say where the classes are that a trained network sees, as boxes, and how often they are right.
+
+  python main.py localize --workdir=runs/resnet50 --boxes=boxes.csv
+  python main.py localize --workdir=runs/resnet50 --boxes=ILSVRC/Annotations/CLS-LOC --method=cam
+
+The challenge's second task: five guesses of class and box, right when the class is and the box overlaps any instance
+with an intersection over union of 0.5. Boxes come from class activation maps, which need none to learn from, and from
+a ridge regression on the last feature map, which learns from those of the training images. Without --method both are
+compared, with two boxes that look at nothing.
+
+Boxes are read from a CSV (file, x_min, y_min, x_max, y_max) or from a folder of PASCAL VOC's XML files. What is made
+is kept beside the run's predictions, where `main.py score --task=localization` can score it.
+"""
+
 EXPORT = """Write the weights of a run as .safetensors, as torchvision or timm loads them.
 
   python main.py export --workdir=runs/resnet50 --checkpoint=best --out=resnet50.safetensors
@@ -118,6 +132,14 @@ and a file with one label a line. Files of `evaluate` carry their labels.
 
 Files of `evaluate` can be scored again by the rule of a set, whose names `evaluate --help` lists: also by labels of
 other people of the same images (real, multilabel), which are read from their prepared data set.
+
+  python main.py score --task=localization --predictions=guesses.txt --labels=ILSVRC2012_validation_ground_truth.txt \\
+      --boxes=Annotations/CLS-LOC/val --blacklist=ILSVRC2015_clsloc_validation_blacklist.txt
+  python main.py score --task=detection --predictions=detections.txt --boxes=Annotations/DET/val --images=val.txt \\
+      --classes=meta_det.mat --blacklist=ILSVRC2015_det_validation_blacklist.txt --against=others.txt
+
+The challenge's other tasks: after each label "xmin ymin xmax ymax"; a detection a line, "image class confidence xmin
+ymin xmax ymax". Boxes are a folder of XML files, or a CSV. With --against, who wins more classes.
 """
 
 COMPARE = """Say which differences between finished runs are real: a page, with tables and pictures.
@@ -209,6 +231,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Name
         _add_train,
         _add_sweep,
         _add_evaluate,
+        _add_localize,
         _add_export,
         _add_prepare,
         _add_score,
@@ -348,6 +371,32 @@ def _refuse_ignored(known: argparse.Namespace) -> None:
             raise UserError(f"{option} belongs to {other} and would be ignored beside {chosen}; leave it out")
 
 
+def _add_localize(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "localize", LOCALIZE)
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="of the run")
+    parser.add_argument("--boxes", required=True, metavar="PATH", help="annotated ones: a CSV or a folder of XML")
+    parser.add_argument("--checkpoint", default="last", metavar="WHICH", help="last (default), best, or a step")
+    parser.add_argument("--method", choices=("cam", "regression"), help="default: both")
+    parser.add_argument(
+        "--threshold", type=float, default=0.2, metavar="SHARE", help="of a map's highest value (default 0.2)"
+    )
+    parser.add_argument_group("--data.KEY=VALUE", "another data set or split: any key of the section `data`")
+
+    def run(known: argparse.Namespace, overrides: Overrides) -> int:
+        from imagenet_repro import commands
+
+        return commands.localize(
+            known.workdir,
+            boxes=known.boxes,
+            which=known.checkpoint,
+            method=known.method,
+            threshold=known.threshold,
+            data=overrides["data"],
+        )
+
+    parser.set_defaults(run=run, prefixes=("data",))
+
+
 def _add_export(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "export", EXPORT)
     parser.add_argument("--workdir", required=True, metavar="DIR", help="of the run")
@@ -396,6 +445,9 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
 
 def _add_score(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "score", SCORE)
+    parser.add_argument(
+        "--task", choices=tuple(TASK_OPTIONS), default="classification", help="of the challenge (classification)"
+    )
     parser.add_argument("--predictions", required=True, metavar="FILE", help="text in the challenge's form, or .npz")
     parser.add_argument("--labels", metavar="FILE", help="one label a line (default: those in the .npz)")
     parser.add_argument(
@@ -405,19 +457,50 @@ def _add_score(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--set", default="", metavar="NAME", help="score by the rule of an evaluation set")
     parser.add_argument("--data_dir", default="", metavar="DIR", help="of the set's labels (default: as for prepare)")
     parser.add_argument("--mappings", default="", metavar="DIR", help="of ObjectNet's download, for --set=objectnet")
+    parser.add_argument("--boxes", metavar="PATH", help="annotated ones: a folder of XML, or a CSV")
+    parser.add_argument("--images", metavar="FILE", help="lines NAME NUMBER (default: all that have boxes, sorted)")
+    parser.add_argument("--classes", metavar="FILE", help="meta*.mat of the devkit, or lines NUMBER ID")
+    parser.add_argument("--blacklist", metavar="FILE", help="images, or images and classes, whose boxes do not count")
+    parser.add_argument("--against", metavar="FILE", help="another entry's detections")
 
     def run(known: argparse.Namespace, _: Overrides) -> int:
-        if known.set:
-            return _score_set(known)
-        if known.mappings or known.data_dir:
-            raise UserError("--mappings and --data_dir belong to --set and would be ignored; leave them out")
-        from imagenet_repro.evaluation import score
-
-        card = score.score(known.predictions, known.labels, guesses=known.guesses, real_path=known.real)
-        score.show(card)
-        return EXIT_FINISHED
+        _refuse_of_other_tasks(known)
+        return {"classification": _classified, "localization": _localized, "detection": _detected}[known.task](known)
 
     parser.set_defaults(run=run)
+
+
+TASK_OPTIONS = {  # of `score`, beside --predictions
+    "classification": ("labels", "guesses", "real", "set", "data_dir", "mappings"),
+    "localization": ("labels", "boxes", "images", "classes", "blacklist"),
+    "detection": ("boxes", "images", "classes", "blacklist", "against"),
+}
+TASK_NEEDS = {"classification": (), "localization": ("boxes",), "detection": ("boxes", "classes")}
+
+
+def _refuse_of_other_tasks(known: argparse.Namespace) -> None:
+    """Raises UserError for an option of `score` that the task does not read, or that it lacks."""
+    for option in sorted({option for options in TASK_OPTIONS.values() for option in options}):
+        given = getattr(known, option) not in (None, "", ALL_GUESSES)
+        if given and option not in TASK_OPTIONS[known.task]:
+            tasks = " and ".join(task for task, options in TASK_OPTIONS.items() if option in options)
+            raise UserError(
+                f"--{option} belongs to --task={tasks} and would be ignored for {known.task}; leave it out"
+            )
+        if not given and option in TASK_NEEDS[known.task]:
+            raise UserError(f"--task={known.task} needs --{option}; see main.py score --help")
+
+
+def _classified(known: argparse.Namespace) -> int:
+    if known.set:
+        return _score_set(known)
+    if known.mappings or known.data_dir:
+        raise UserError("--mappings and --data_dir belong to --set and would be ignored; leave them out")
+    from imagenet_repro.evaluation import score
+
+    card = score.score(known.predictions, known.labels, guesses=known.guesses, real_path=known.real)
+    score.show(card)
+    return EXIT_FINISHED
 
 
 def _score_set(known: argparse.Namespace) -> int:
@@ -426,6 +509,30 @@ def _score_set(known: argparse.Namespace) -> int:
     from imagenet_repro.evaluation import judging
 
     judging.score_stored(known.predictions, known.set, data_dir=known.data_dir, mappings=known.mappings)
+    return EXIT_FINISHED
+
+
+def _localized(known: argparse.Namespace) -> int:
+    from imagenet_repro.evaluation import localization
+
+    card = localization.score(
+        known.predictions,
+        known.boxes,
+        labels=known.labels,
+        images=known.images,
+        blacklist=known.blacklist,
+        classes=known.classes,
+    )
+    localization.show(card)
+    return EXIT_FINISHED
+
+
+def _detected(known: argparse.Namespace) -> int:
+    from imagenet_repro.evaluation import detection
+
+    entries = [known.predictions] if known.against is None else [known.predictions, known.against]
+    card = detection.score(entries, known.boxes, known.classes, images=known.images, blacklist=known.blacklist)
+    detection.show(card)
     return EXIT_FINISHED
 
 

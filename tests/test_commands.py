@@ -390,3 +390,57 @@ def test_training_imports_no_tensorflow(data_dir, tmp_path):
     arguments = runs.train_arguments(data_dir, tmp_path, budget="1st")
     code = f"import sys, main; main.main({arguments!r}); sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=runs.REPOSITORY, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--boxes=b.csv"], "--boxes belongs to --task=localization and detection and would be ignored for classific"),
+        (["--task=detection", "--boxes=b", "--classes=c", "--real=r"], "--real belongs to --task=classification"),
+        (["--task=localization"], "--task=localization needs --boxes"),
+        (["--task=detection", "--boxes=b"], "--task=detection needs --classes"),
+        (["--task=localization", "--boxes=b", "--against=q"], "--against belongs to --task=detection"),
+    ],
+)
+def test_options_of_another_task_are_refused(refused, arguments, message):
+    assert message in refused("score", "--predictions=p.txt", *arguments)
+
+
+def test_the_challenges_other_tasks_from_the_command_line(tmp_path, capsys):
+    (tmp_path / "boxes.csv").write_text("file,x_min,y_min,x_max,y_max,class\na.png,0,0,99,99,n1\nb.png,0,0,99,99,n2\n")
+    (tmp_path / "guesses.txt").write_text("1 0 0 99 49 2 0 0 9 9\n1 0 0 99 99\n")
+    (tmp_path / "labels.txt").write_text("1\n2\n")
+    (tmp_path / "classes.txt").write_text("1 n1\n2 n2\n")
+    (tmp_path / "detections.txt").write_text("1 1 0.9 0 0 99 49\n2 1 0.8 0 0 99 99\n2 2 0.7 0 0 9 9\n")
+    files = {name: f"--{name}={tmp_path / name}" for name in ("boxes", "labels", "classes")}
+    boxes, labels, classes = f"{files['boxes']}.csv", f"{files['labels']}.txt", f"{files['classes']}.txt"
+    localization = ["--task=localization", f"--predictions={tmp_path / 'guesses.txt'}", boxes, labels, classes]
+    assert main.main(["score", *localization]) == 0
+    assert "localization error with 5 guesses 50.0 %" in capsys.readouterr().out
+    detection = ["--task=detection", f"--predictions={tmp_path / 'detections.txt'}", boxes, classes]
+    assert main.main(["score", *detection, f"--against={tmp_path / 'detections.txt'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "mean average precision 50.0 %" in printed
+    assert "equal 2: neither has more" in printed
+
+
+def test_boxes_of_a_runs_network(whole_run, tmp_path):
+    workdir, _ = whole_run
+    with np.load(workdir / json.loads((workdir / "result.json").read_text())["predictions"]) as file:
+        names, wrong = file["id"].tolist(), int(np.sum(file["top5"][:, 0] != file["label"]))
+    rows = "".join(f"{name},0,0,31,31\n" for name in names)
+    (tmp_path / "boxes.csv").write_text("file,x_min,y_min,x_max,y_max\n" + rows)
+    out, _ = runs.run("localize", f"--workdir={workdir}", f"--boxes={tmp_path / 'boxes.csv'}", "--method=cam")
+    assert f"Class alone: top-1 error {100 * wrong / len(names):.1f} %" in out
+    (kept,) = (workdir / "predictions").glob("*_boxes_class_activation_maps.npz")
+    out, _ = runs.run("score", "--task=localization", f"--predictions={kept}", f"--boxes={tmp_path / 'boxes.csv'}")
+    assert "localization error with 5 guesses" in out
+    assert (workdir / "localization" / kept.name.split("_boxes")[0] / "images.png").stat().st_size > 10_000
+
+
+def test_boxes_that_cannot_be_made(whole_run, tmp_path, refused):
+    workdir, _ = whole_run
+    (tmp_path / "boxes.csv").write_text("file,x_min,y_min,x_max,y_max\n7,0,0,31,31\n")
+    arguments = ["localize", f"--workdir={workdir}", f"--boxes={tmp_path / 'boxes.csv'}"]
+    assert "--threshold=1.5 is a share" in refused(*arguments, "--threshold=1.5")
+    assert "train shares images with train" in refused(*arguments, "--data.eval_split=train")

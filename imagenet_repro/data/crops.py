@@ -157,8 +157,7 @@ def _(spec: ScaleJitterCrop, image: np.ndarray, size: int, rng: np.random.Genera
 
 @_take.register
 def _(spec: CenterCrop, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    shorter = math.floor(size / spec.ratio + 1e-6)
-    return _centre(_resize_shorter_side(image, shorter, spec.kernel, spec.antialias), size)
+    return _centre(_resize_shorter_side(image, _shorter_side(spec, size), spec.kernel, spec.antialias), size)
 
 
 @_take.register
@@ -224,6 +223,28 @@ def _central(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
+def window(spec: CenterCrop | SquashCrop, height: int, width: int, size: int) -> tuple[float, float, float, float]:
+    """The part of an image of some height and width that a crop of `size` pixels shows.
+
+    Returns:
+        (left, top, right, bottom), the lines between the image's pixels at which the crop's edges lie.
+    """
+    if isinstance(spec, SquashCrop):
+        return 0.0, 0.0, float(width), float(height)
+    longest = _LONGEST * min(height, width)
+    used_height, used_width = min(height, longest), min(width, longest)
+    tall, wide = _proportional(used_height, used_width, _shorter_side(spec, size))
+    down, across = _centred(tall, wide, size)
+    scale_y, scale_x = used_height / tall, used_width / wide
+    left, top = (width - used_width) // 2 + across * scale_x, (height - used_height) // 2 + down * scale_y
+    return left, top, left + size * scale_x, top + size * scale_y
+
+
+def _shorter_side(spec: CenterCrop, size: int) -> int:
+    """Pixels of the shorter side that a central crop is taken of."""
+    return math.floor(size / spec.ratio + 1e-6)
+
+
 def inception_box(
     height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
@@ -260,16 +281,25 @@ def resize(
 def _resize_shorter_side(image: np.ndarray, shorter: int, kernel: str, antialias: bool) -> np.ndarray:
     """Resizes to a shorter side, the longer one in proportion and cut to whole pixels as in torchvision."""
     image = _at_most(image, _LONGEST)
-    height, width = image.shape[:2]
+    return resize(image, *_proportional(*image.shape[:2], shorter), kernel, antialias)
+
+
+def _proportional(height: int, width: int, shorter: int) -> tuple[int, int]:
+    """Height and width at a shorter side."""
     if height <= width:
-        return resize(image, shorter, shorter * width // height, kernel, antialias)
-    return resize(image, shorter * height // width, shorter, kernel, antialias)
+        return shorter, shorter * width // height
+    return shorter * height // width, shorter
 
 
 def _centre(image: np.ndarray, size: int) -> np.ndarray:
-    """The central square; half a pixel goes to the even side, as in torchvision's CenterCrop."""
-    top, left = round((image.shape[0] - size) / 2), round((image.shape[1] - size) / 2)
+    """The central square."""
+    top, left = _centred(*image.shape[:2], size)
     return image[top : top + size, left : left + size]
+
+
+def _centred(height: int, width: int, size: int) -> tuple[int, int]:
+    """Top and left of the central square; half a pixel goes to the even side, as in torchvision's CenterCrop."""
+    return round((height - size) / 2), round((width - size) / 2)
 
 
 def _random_window(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -140,22 +140,22 @@ def real_score(best: Int[np.ndarray, " n"], lists: Sequence[Sequence[int]]) -> S
 
 def read_guesses(path: str | Path) -> Int[np.ndarray, "n 5"]:
     """The challenge's form: up to five labels a line, by decreasing confidence; -1 where a line has fewer."""
-    lines = _read_lines(path)
+    lines = read_lines(path)
     guesses = np.full((len(lines), GUESSES), NO_GUESS, np.int64)
     for row, line in enumerate(lines):
         words = line.replace(",", " ").split()[:GUESSES]
-        guesses[row, : len(words)] = [_integer(word, path, row + 1) for word in words]
+        guesses[row, : len(words)] = [integer(word, path, row + 1) for word in words]
     return guesses
 
 
 def read_labels(path: str | Path) -> Int[np.ndarray, " n"]:
     """One integer a line, not negative."""
     labels = []
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
         if len(words) != 1:
             raise UserError(f"{path}, line {number}: expected one label, found {len(words)}: '{line[:40]}'")
-        labels.append(_integer(words[0], path, number))
+        labels.append(integer(words[0], path, number))
         if labels[-1] < 0:
             raise UserError(f"{path}, line {number}: the label {labels[-1]} is negative")
     return np.asarray(labels, np.int64)
@@ -241,7 +241,8 @@ def _read_text(path: str | Path) -> str:
         raise UserError(f"could not read {path}: {error.strerror or error}") from error
 
 
-def _read_lines(path: str | Path) -> list[str]:
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file, empty ones too. Raises `UserError` where it is absent, empty or no text."""
     text = _read_text(path)
     lines = text.removesuffix("\n").split("\n") if text else []  # an empty line counts: it is an image without a guess
     if not lines:
@@ -249,7 +250,8 @@ def _read_lines(path: str | Path) -> list[str]:
     return lines
 
 
-def _integer(word: str, path: str | Path, line: int) -> int:
+def integer(word: str, path: str | Path, line: int) -> int:
+    """The whole number in a word of a file. Raises `UserError` where there is none, or one too large for a label."""
     if not INTEGER.fullmatch(word) or abs(int(word)) > MAX_LABEL:
         raise UserError(f"{path}, line {line}: '{word[:40]}' is not an integer label")
     return int(word)

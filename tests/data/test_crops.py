@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import cv2
@@ -268,3 +269,16 @@ def test_kernels_differ_and_say_so():
     }
     assert len(set(results.values())) == 7  # the nearest pixel is the same one, antialiased or not
     assert cv2.resize(image, (31, 31), interpolation=cv2.INTER_CUBIC).tobytes() == results["bicubic", False]
+
+
+@pytest.mark.parametrize("spec", [CenterCrop(ratio=0.875), CenterCrop(ratio=1.0), SquashCrop()], ids=str)
+@pytest.mark.parametrize("shape", [(200, 120), (120, 200), (90, 90), (33, 250), (3, 240)])
+def test_the_window_says_where_a_crop_lies(spec, shape):
+    """A crop of an image whose colours tell rows and columns begins and ends with those at the window's edges."""
+    spec = dataclasses.replace(spec, kernel="area", antialias=True)
+    left, top, right, bottom = crops.window(spec, *shape, SIZE)
+    crop = crops.crop(coordinates(*shape), spec, SIZE, rng()).astype(float)
+    places = (np.arange(SIZE) + 0.5) / SIZE
+    rows, columns = top + places * (bottom - top) - 0.5, left + places * (right - left) - 0.5
+    np.testing.assert_allclose(crop[:, :, 0].mean(1), np.clip(rows, 0, shape[0] - 1), atol=1.01)
+    np.testing.assert_allclose(crop[:, :, 1].mean(0), np.clip(columns, 0, shape[1] - 1), atol=1.01)
