@@ -64,6 +64,6 @@ format: $(STAMP)
 lock: $(STAMP)
 	@$(RUN) -m pip install --quiet uv
 	@$(RUN) -m uv pip compile --quiet --universal --no-annotate --no-header pyproject.toml -o requirements.txt
-	@for extra in cuda13 tpu tensorflow postgresql audit; do \
+	@for extra in cuda13 tpu tensorflow postgresql; do \
 	  $(RUN) -m uv pip compile --quiet --universal --no-annotate --no-header --extra $$extra -c requirements.txt \
 	    pyproject.toml -o requirements/$$extra.txt; done

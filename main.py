@@ -157,7 +157,7 @@ AUDIT = """Find labels that are probably wrong, and say what every error rate is
   python main.py audit --predictions a.npz b.npz --compare a.npz c.npz        the mean of two suspects, two compared
   python main.py audit --predictions runs/resnet50 --verdicts=checked.csv     rates also by what people decided
 
-By confident learning with cleanlab (pip install -r requirements/audit.txt). Writes audit.html, suspects.csv and
+By confident learning with cleanlab. Writes audit.html, suspects.csv and
 tables/. Predictions must be of images that were not trained on; those of a training split are refused. The verdicts
 are suspects.csv with a column `verdict` more: keep, suggested, both or neither of the two labels shown.
 """

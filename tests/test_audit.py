@@ -13,7 +13,6 @@ from imagenet_repro.evaluation import predictions
 from imagenet_repro.evaluation.predictions import Predictions
 from tests.comparison.test_report import Document
 
-pytest.importorskip("cleanlab")
 CLASSES, IMAGES = 6, 600
 
 

@@ -138,14 +138,15 @@ def find(
         `self_confidence` the former alone (sec. 3.2); lowest first.
 
     Raises:
-      UserError: cleanlab is not installed, or the labels do not allow it.
+      UserError: the labels do not allow it.
     """
+    from cleanlab import count, filter  # two seconds of import
+
     _check_labels(labels)
-    count, rank = _cleanlab()
     joint = count.compute_confident_joint(labels, probable)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a line for each class that has no image
-        image = rank.find_label_issues(
+        image = filter.find_label_issues(
             labels, probable, confident_joint=joint, filter_by=filter_by, return_indices_ranked_by=rank_by, n_jobs=1
         )
     image = np.asarray(image, np.int32)
@@ -163,16 +164,6 @@ def _check_labels(labels: Int32[np.ndarray, " n"]) -> None:
         raise UserError("these predictions are of images without labels, which nobody can have got wrong")
     if len(np.unique(labels)) < 2:
         raise UserError("all images have one label; confident learning needs two classes at least")
-
-
-def _cleanlab() -> tuple[Any, Any]:
-    try:
-        from cleanlab import count, filter
-    except ImportError as error:
-        raise UserError(
-            "this needs cleanlab, which is not among what everything needs: pip install -r requirements/audit.txt"
-        ) from error
-    return count, filter
 
 
 # --- what they are of -------------------------------------------------------------------------------------------

@@ -1,5 +1,4 @@
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
@@ -64,7 +63,6 @@ def test_scores_without_probabilities_are_refused(score):
 @pytest.mark.parametrize("filter_by", ["prune_by_noise_rate", "both"])
 @pytest.mark.parametrize("rank_by", ["normalized_margin", "self_confidence"])
 def test_flipped_labels_are_found_with_what_they_were(filter_by, rank_by):
-    pytest.importorskip("cleanlab")
     true, given, logits = noisy()
     probable = audit.probabilities([predicted(given, logits)])
     found = audit.find(given, probable, filter_by=filter_by, rank_by=rank_by)
@@ -82,7 +80,6 @@ def test_flipped_labels_are_found_with_what_they_were(filter_by, rank_by):
 
 
 def test_both_suspects_no_more_than_one_rule():
-    pytest.importorskip("cleanlab")
     _, given, logits = noisy(sharpness=2.0)
     probable = audit.probabilities([predicted(given, logits)])
     one, both = (audit.find(given, probable, filter_by=rule) for rule in ("prune_by_noise_rate", "both"))
@@ -91,7 +88,6 @@ def test_both_suspects_no_more_than_one_rule():
 
 def test_the_share_of_wrong_labels_is_that_of_the_confident_joint():
     """Against the paper's definition as a plain loop (eq. 1 and 2, and its calibration to the labels' counts)."""
-    pytest.importorskip("cleanlab")
     _, given, logits = noisy(400, sharpness=2.0)
     probable = audit.probabilities([predicted(given, logits)])
     thresholds = [probable[given == c, c].mean() for c in range(CLASSES)]
@@ -105,7 +101,6 @@ def test_the_share_of_wrong_labels_is_that_of_the_confident_joint():
 
 
 def test_a_class_without_images_is_no_trouble():
-    pytest.importorskip("cleanlab")
     true, given, logits = noisy()
     kept = (given != 3) & (true != 3)
     found = audit.find(given[kept], audit.probabilities([predicted(given[kept], logits[kept])]))
@@ -116,12 +111,6 @@ def test_a_class_without_images_is_no_trouble():
 def test_labels_that_say_nothing(labels, message):
     with pytest.raises(UserError, match=message):
         audit.find(np.array(labels, np.int32), np.full((3, CLASSES), 1 / CLASSES, np.float32))
-
-
-def test_without_cleanlab_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cleanlab", None)
-    with pytest.raises(UserError, match=r"pip install -r requirements/audit\.txt"):
-        audit.find(np.array([0, 1], np.int32), np.full((2, 2), 0.5, np.float32))
 
 
 # --- what they are of -------------------------------------------------------------------------------------------
