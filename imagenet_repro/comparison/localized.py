@@ -54,9 +54,9 @@ def table(found: Found) -> Table:
         ),
         tuple(rows),
         f"Localization error of {five.images:,} images, with intervals (Wilson). Class alone: top-1 error"
-        f" {describe(best.wrong_class, best.images)[0]} %, top-5 {describe(five.wrong_class, five.images)[0]} %; no"
-        " box can have less. Wrong box: images with the right class among five guesses, in no right box. First box: images"
-        " whose first box is right, whatever its class. The central box has half of the image's area.",
+        f" {describe(best.wrong_class, best.images)[0]} %, top-5 {describe(five.wrong_class, five.images)[0]} %;"
+        " no box can have less. Wrong box: images with the right class among five guesses, in no right box. First box:"
+        " images whose first box is right, whatever its class. The central box has half of the image's area.",
     )
 
 
