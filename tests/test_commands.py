@@ -432,7 +432,7 @@ def test_boxes_of_a_runs_network(whole_run, tmp_path):
     (tmp_path / "boxes.csv").write_text("file,x_min,y_min,x_max,y_max\n" + rows)
     out, _ = runs.run("localize", f"--workdir={workdir}", f"--boxes={tmp_path / 'boxes.csv'}", "--method=cam")
     assert f"Class alone: top-1 error {100 * wrong / len(names):.1f} %" in out
-    (kept,) = (workdir / "predictions").glob("*_boxes_class_activation_maps.npz")
+    (kept,) = (workdir / "predictions").glob("*_boxes_activation_maps.npz")
     out, _ = runs.run("score", "--task=localization", f"--predictions={kept}", f"--boxes={tmp_path / 'boxes.csv'}")
     assert "localization error with 5 guesses" in out
     assert (workdir / "localization" / kept.name.split("_boxes")[0] / "images.png").stat().st_size > 10_000

@@ -25,6 +25,8 @@ from imagenet_repro.evaluation.localize import Found, Frame, Result
 from imagenet_repro.metrics import GUESSES, describe
 
 COLUMNS = 4
+WHOLE = 5  # columns of the table whose cells stay on one line in a narrow terminal
+NARROWEST = 5  # letters of a column there
 SHOWN = 12
 SEED = 0  # of the draw of images
 TRUE = ("#000000", "-")  # colour and line of true boxes
@@ -43,22 +45,23 @@ def table(found: Found) -> Table:
         "localization",
         (
             "boxes",
-            "top-1 localization error %",
+            "top-1 %",
             "top-1 95 %",
-            "top-5 localization error %",
+            "top-5 %",
             "top-5 95 %",
-            "right class, wrong box %",
-            "first box right %",
+            "wrong box %",
+            "first box %",
         ),
         tuple(rows),
-        f"{five.images:,} images. Class alone: top-1 error {describe(best.wrong_class, best.images)[0]} %, top-5"
-        f" {describe(five.wrong_class, five.images)[0]} %; no box can have less. Right class, wrong box: of five"
-        " guesses, as a share of all images. First box right: whatever the class. 95 %: intervals (Wilson).",
+        f"Localization error of {five.images:,} images, with intervals (Wilson). Class alone: top-1 error"
+        f" {describe(best.wrong_class, best.images)[0]} %, top-5 {describe(five.wrong_class, five.images)[0]} %;"
+        " no box can have less. Wrong box: images with the right class among five guesses, in no right box. First box:"
+        " images whose first box is right, whatever its class. The central box has half of the image's area.",
     )
 
 
 def present(found: Found, split: Split, folder: Path) -> None:
-    """Prints the table, and writes it (table.csv, .md) and a picture of a dozen images (images.png, .svg) to a folder.
+    """Prints the table, and puts it (table.csv, .md) and a picture of images (images.png, .svg) into a folder.
 
     The images are the same for every network: a draw from those that are judged. Raises `SaveError` where something
     cannot be written.
@@ -120,8 +123,9 @@ def plot_boxes(
 def _print(shown: Table, notes: Sequence[str]) -> None:
     console = Console()
     printed = rich.table.Table(*shown.headings, box=None)
-    for column in printed.columns[1:]:
-        column.justify = "right"
+    for number, column in enumerate(printed.columns):
+        column.justify, column.no_wrap = "right" if number else "left", number < WHOLE
+        column.min_width = NARROWEST
     for row in shown.rows:
         printed.add_row(*row)
     console.print(printed, markup=False)

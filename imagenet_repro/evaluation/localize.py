@@ -13,7 +13,8 @@ corners would give the same boxes. The penalty is the one of a few that puts mos
 are left out of the fit.
 
 Two baselines say what a box is worth that looks at nothing: a central one of half the image's area, and the mean one
-of the training images.
+of the training images. Least squares is not the share of boxes that are right: where objects differ much in size, the
+mean box is right less often than a larger one, and so may be what regresses to it.
 """
 
 import dataclasses
@@ -46,7 +47,7 @@ HELD_OUT_EVERY, MOST_HELD_OUT = 10, 2000  # training images that choose the pena
 FEWEST = 20  # training images with boxes, for regression
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # on the weights of standardised features
 
-CAM, REGRESSION = "class activation maps", "regression"
+CAM, REGRESSION = "activation maps", "regression"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -388,7 +389,7 @@ def localize(viewer: Viewer, split: Split, train: Split | None, *, cam: bool, th
         notes.append(fitted.sentence)
     if "map" in said:
         places = " x ".join(map(str, said["map"].shape[2:]))
-        notes.append(f"class activation maps have {places} places, and their boxes are hardly finer than a place")
+        notes.append(f"activation maps have {places} places, and their boxes are hardly finer than a place")
     if len(frames) < split.num_examples:
         notes.append(f"{split.num_examples - len(frames):,} images have no box of their class and are left out")
     guessed = np.concatenate(top5)
@@ -408,7 +409,7 @@ def _boxes_of(
         corners = fitted.layer(said["grid"].astype(np.float64))
         made[REGRESSION] = [_pixels(f, f.from_crop(box[None])) for f, box in zip(frames, corners, strict=True)]
         made["mean training box"] = [_pixels(frame, frame.from_image(fitted.mean[None])) for frame in frames]
-    made["central box, half of the area"] = [_pixels(frame, frame.from_image(CENTRAL[None])) for frame in frames]
+    made["central box"] = [_pixels(frame, frame.from_image(CENTRAL[None])) for frame in frames]
     return made
 
 

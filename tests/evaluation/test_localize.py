@@ -155,7 +155,7 @@ def test_boxes_come_back_through_the_crop(maps, crop):
     split, objects = made("val", 30, seed=0)
     found = module.localize(viewer(objects, crop), split, None, cam=True, threshold=0.3)
     cam, central = found.results
-    assert cam.name == "class activation maps"
+    assert cam.name == "activation maps"
     assert [frame.id for frame in found.frames] == [record.id for record in split.records]
     assert cam.guessed.top5.shape == (30, 5)
     np.testing.assert_array_equal(cam.guessed.top5[:, 3:], -1)  # three classes
@@ -173,15 +173,15 @@ def test_regression_learns_from_training_boxes(maps):
     (train, boxes), (split, more) = made("train", 300, seed=1), made("val", 60, seed=2)
     found = module.localize(viewer(boxes | more), split, train, cam=True, threshold=0.2)
     assert [one.name for one in found.results] == [
-        "class activation maps",
+        "activation maps",
         "regression",
         "mean training box",
-        "central box, half of the area",
+        "central box",
     ]
     wrong = {one.name: one.errors[-1].wrong for one in found.results}
     assert wrong["regression"] < wrong["mean training box"] - 10
     note, places = found.notes
-    assert places.startswith("class activation maps have 16 x 16 places")
+    assert places.startswith("activation maps have 16 x 16 places")
     assert note.startswith("regression: 768 features, fitted to 270 training images with penalty")
     mean = np.mean([edges_of(objects) / [64, 48, 64, 48] for objects in boxes.values()], axis=0)
     expected = np.rint(mean * [64, 48, 64, 48]) - [0, 0, 1, 1]
@@ -216,7 +216,7 @@ def test_regression_without_boxes_to_learn_from(maps):
         module.localize(viewer(objects | few), split, train, cam=False, threshold=0.2)
     found = module.localize(viewer(objects | few), split, train, cam=True, threshold=0.2)
     assert "the file has no boxes of train to learn from: regression is left out" in found.notes
-    assert [one.name for one in found.results] == ["class activation maps", "central box, half of the area"]
+    assert [one.name for one in found.results] == ["activation maps", "central box"]
     elsewhere = {f"elsewhere_{n}": one for n, one in enumerate(objects.values())}
     with pytest.raises(UserError, match="boxes of training images, and only 12 have one; --method=cam"):
         module.localize(viewer(objects | few | elsewhere), split, train, cam=True, threshold=0.2)
@@ -245,9 +245,9 @@ def test_the_table_and_the_picture(maps, tmp_path, capsys):
     assert written == {"table.csv", "table.md", "images.png", "images.svg"}
     lines = (tmp_path / "new/colours_0.5/table.csv").read_text().splitlines()
     assert len(lines) == 5
-    assert "class activation maps" in capsys.readouterr().out
+    assert "activation maps" in capsys.readouterr().out
     text = (tmp_path / "new/colours_0.5/images.svg").read_text()
-    for word in ("true box", "class activation maps", "regression", "guess 1 of 5 is right"):
+    for word in ("true box", "activation maps", "regression", "guess 1 of 5 is right"):
         assert word in text
     assert text.count("guess 1 of 5 is right") == 12
 
