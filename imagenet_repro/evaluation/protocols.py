@@ -313,8 +313,9 @@ def _table(rows: Sequence[Row]) -> Table:
 
 @contextlib.contextmanager
 def show_progress(name: str, images: int) -> Iterator[Callable[[int], None]]:
-    """A bar with throughput and time left on a terminal's stderr; what it gives is told of every batch."""
+    """A bar with the time left, on stderr where that is a terminal; what it gives is told of every batch."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=images)
         yield lambda done: progress.advance(task, done)
