@@ -542,11 +542,13 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", metavar="DIR", help="where the page goes (default: the sweep's workdir, or here)")
     parser.add_argument("--storage", default="", metavar="URL", help="of a sweep's trials, where it has a password")
     parser.add_argument("--allow_mixed", action="store_true", help="also runs that were not given the same")
+    parser.add_argument("--people", nargs="+", default=[], metavar="FILE", help="predictions of games of `human`")
 
     def run(known: argparse.Namespace, _: Overrides) -> int:
         from imagenet_repro import compare
 
-        return compare.compare(known.workdirs, known.out, allow_mixed=known.allow_mixed, storage=known.storage)
+        options = {"allow_mixed": known.allow_mixed, "storage": known.storage, "people": known.people}
+        return compare.compare(known.workdirs, known.out, **options)
 
     parser.set_defaults(run=run)
 

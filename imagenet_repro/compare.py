@@ -1,15 +1,19 @@
 """`main.py compare`: finished runs, or those of a sweep, as one page with its tables and pictures."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from imagenet_repro import config as cfg
 from imagenet_repro.comparison.present import present
-from imagenet_repro.comparison.records import Comparison, Failure
+from imagenet_repro.comparison.records import Comparison, Failure, Guesses, Player
 from imagenet_repro.comparison.report import Thumbnails
 from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
+from imagenet_repro.evaluation import predictions
 from imagenet_repro.runs.collect import Group, collect, grouped
 from imagenet_repro.sweeps.place import SweepPlace
 from imagenet_repro.sweeps.queue import Entry, Queue
@@ -87,7 +91,14 @@ def _selection(queue: Queue) -> str:
     )
 
 
-def compare(workdirs: Sequence[str], out: str | None = None, *, allow_mixed: bool = False, storage: str = "") -> int:
+def compare(
+    workdirs: Sequence[str],
+    out: str | None = None,
+    *,
+    allow_mixed: bool = False,
+    storage: str = "",
+    people: Sequence[str] = (),
+) -> int:
     """Writes the page of a comparison with its tables and pictures, and prints the verdict; returns the exit code.
 
     Args:
@@ -95,17 +106,36 @@ def compare(workdirs: Sequence[str], out: str | None = None, *, allow_mixed: boo
       out: where it goes; None: the sweep's workdir, the run's if it is one, or here.
       allow_mixed: whether runs may differ in budget, data set, split or label set; every table then says so.
       storage: of the sweep's trials, where its URL has a password.
+      people: predictions of the game of `main.py human`, on images that all runs were scored on.
 
     Raises:
-      UserError: as `gather`.
+      UserError: as `gather`, or a person's predictions are of other images or labels.
       SaveError: something cannot be written.
     """
     place = Path(out) if out else Path(workdirs[0]) if len(workdirs) == 1 else Path()
     if out and place.exists() and not place.is_dir():
         raise SaveError(f"--out={place} is a file; a directory is needed")
     found = gather(workdirs, allow_mixed=allow_mixed, storage=storage)
+    found = dataclasses.replace(found, people=tuple(_player(path, found) for path in people))
     present(found, place, _thumbnails(found))
     return EXIT_FINISHED
+
+
+def _player(path: str, found: Comparison) -> Player:
+    said = predictions.load_provenance(Path(path))
+    if said.get("system") != "human":
+        raise UserError(f"--people: {path} is not of a game of `main.py human`")
+    if not found.same_images:
+        raise UserError("--people: these runs were not all scored on the same images, so nobody can stand beside them")
+    guesses = Guesses(**predictions.load_guesses(path))
+    run = found.systems[0].runs[0].guesses
+    known = np.isin(guesses.id, run.id)
+    if not known.all():
+        other = guesses.id[~known][0]
+        raise UserError(f"--people: {path} has images that the runs were not scored on, such as {other}")
+    if not np.array_equal(run.label[np.searchsorted(run.id, guesses.id)], guesses.label):
+        raise UserError(f"--people: {path} and the runs have different labels for the same images")
+    return Player(str(said.get("name", "a person")), guesses)
 
 
 def _thumbnails(found: Comparison) -> Thumbnails | None:

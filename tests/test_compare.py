@@ -2,13 +2,16 @@
 
 import json
 import resource
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import main
 from imagenet_repro import compare as comparing
 from imagenet_repro.comparison import present
 from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.evaluation import predictions
 from imagenet_repro.sweeps.place import SweepPlace
 from imagenet_repro.sweeps.queue import Queue
 from tests import finished
@@ -50,6 +53,51 @@ def test_a_runs_own_page_goes_into_its_workdir_and_others_here(tmp_path, undrawn
     monkeypatch.chdir(tmp_path / "here")
     comparing.compare([a, b])
     assert (tmp_path / "here/report.html").exists()
+
+
+def played(run, path, *, ids=None, label=None, system="human"):
+    """What a game stores of its first ten images, all guessed right."""
+    with np.load(next((Path(run) / "predictions").glob("*.npz"))) as file:
+        ids = file["id"][:10] if ids is None else np.array(ids)
+        label = file["label"][: len(ids)] if label is None else np.array(label, np.int32)
+        logits = np.full((len(ids), file["logits"].shape[1]), -np.inf, np.float16)
+    logits[np.arange(len(ids)), label] = 5
+    top5 = np.where(np.arange(5) == 0, label[:, None], -1).astype(np.int32)
+    predictions.save(path, predictions.Predictions(ids, label, top5, logits, {"system": system, "name": "Ada"}))
+    return str(path)
+
+
+def test_a_person_stands_beside_the_systems(tmp_path, undrawn):
+    places = finished.systems(tmp_path / "runs")
+    game = played(places[0], tmp_path / "game.npz")
+    assert main.main(["compare", *places, f"--out={tmp_path / 'out'}", "--people", game]) == 0
+    document = Document((tmp_path / "out/report.html").read_text())
+    rows = document.tables["table-people"][1:]
+    assert [row[:4] for row in rows] == [
+        ["Ada", "–", "10", "0.0"],
+        *(["Ada", row[1], "10", row[3]] for row in rows[1:]),
+    ]
+    assert {row[1] for row in rows[1:]} == {"nec_uiuc_2010", "xrce_2011"}
+    assert "Ada" in {row[0] for row in document.tables["table-leaderboard"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"system": "resnet50"}, "is not of a game of `main.py human`"),
+        (
+            {"ids": ["elsewhere/1.jpg"], "label": [0]},
+            "images that the runs were not scored on, such as elsewhere/1.jpg",
+        ),
+        ({"label": [9] * 10}, "different labels for the same images"),
+    ],
+)
+def test_a_person_who_guessed_other_images_is_refused(tmp_path, capsys, changes, message):
+    places = finished.systems(tmp_path / "runs")
+    game = played(places[0], tmp_path / "game.npz", **changes)
+    assert main.main(["compare", *places, f"--out={tmp_path / 'out'}", "--people", game]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

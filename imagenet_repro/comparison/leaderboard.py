@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from imagenet_repro.comparison.published import published
-from imagenet_repro.comparison.records import Comparison, Run, System
+from imagenet_repro.comparison.records import Comparison, Player, Run, System
 from imagenet_repro.comparison.table import quantity, seconds
 from imagenet_repro.comparison.tables import MISSING, Table
 from imagenet_repro.evaluation.human import PEOPLE, Person
@@ -36,6 +36,7 @@ def leaderboard(comparison: Comparison, groups: Mapping[str, str] | None = None)
     """
     headings = ["system", *ERRORS, *SIZES, "seeds", "published top-1 %", "published top-5 %", "protocol; source"]
     rows = [[system.name, *_errors(system), *_sizes(system), *_published(system)] for system in ranked(comparison)]
+    rows += [_player(player) for player in comparison.people]
     rows += [_person(person) for person in _people(comparison)]
     if groups:
         headings.insert(1, "group")
@@ -167,16 +168,24 @@ def _people(comparison: Comparison) -> Sequence[Person]:
     return PEOPLE if IMAGENET.fullmatch(comparison.data) else ()
 
 
+UNKNOWN = [MISSING] * (len(SIZES) + 1)  # of people, also how many seeds they have
+
+
+def _player(player: Player) -> list[str]:
+    wrong = (int(player.guesses.wrong(guesses).sum()) for guesses in (1, GUESSES))
+    errors = [text for count in wrong for text in describe(count, len(player.guesses.id))]
+    return [player.name, *errors, *UNKNOWN, MISSING, MISSING, f"a person, {len(player.guesses.id):,} of the images"]
+
+
 def _person(person: Person) -> list[str]:
     error, low_to_high = describe(person.wrong, person.images)
-    unknown = [MISSING] * (len(SIZES) + 1)  # and seeds
     return [
         person.who,
         MISSING,
         MISSING,
         error,
         low_to_high,
-        *unknown,
+        *UNKNOWN,
         MISSING,
         error,
         f"{person.protocol}; {person.source}",

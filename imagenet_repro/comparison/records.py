@@ -88,6 +88,19 @@ class System:
 
 
 @dataclasses.dataclass(frozen=True)
+class Player:
+    """A person who guessed some of the images.
+
+    Attributes:
+      name: for tables.
+      guesses: at most five of each image.
+    """
+
+    name: str
+    guesses: Guesses
+
+
+@dataclasses.dataclass(frozen=True)
 class Failure:
     """A planned run without a result."""
 
@@ -109,6 +122,7 @@ class Comparison:
       selection: how settings were chosen, as a sentence for a person; empty: nothing was searched.
       mixed: what differs between the runs, a sentence for each key, where the user allows it; every table says so.
       failures: planned runs that have no result.
+      people: who guessed images that all systems were scored on.
     """
 
     systems: tuple[System, ...]
@@ -120,6 +134,7 @@ class Comparison:
     selection: str = ""
     mixed: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    people: tuple[Player, ...] = ()
 
     def __post_init__(self):
         names = [system.name for system in self.systems]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from imagenet_repro.comparison import classes, leaderboard, pages, sources, story
+from imagenet_repro.comparison import classes, leaderboard, pages, people, sources, story
 from imagenet_repro.comparison.disagreements import Example, Kind, disagreements
 from imagenet_repro.comparison.pages import LONG, MIXED, Figure, Section
 from imagenet_repro.comparison.records import Comparison, Run, System
@@ -89,6 +89,7 @@ def _sections(page: Page) -> list[Section]:
         _section(page, "classes", "Class by class", _of_classes(comparison)),
         _section(page, "confusions", "Confusions"),
         _disagreements(page),
+        _section(page, "people", "People", [people.table(comparison)]),
         _section(page, "history", "The challenge, 2010 to 2017", [story.entries()]),
         _provenance(comparison),
     ]
