@@ -90,6 +90,7 @@ def audit(
         truths=tuple(truths),
         verdicts=Counter(one.verdict for one in decided.values()),
         wrong_share=wrong_share,
+        data=_data(auditors[0]).name,
     )
     pictures = functools.partial(thumbnails.of_images, split) if split else None
     page = audited.write(found, place, pictures)

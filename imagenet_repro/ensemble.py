@@ -15,7 +15,7 @@ from imagenet_repro.comparison.gains import signed
 from imagenet_repro.comparison.story import ENTRIES
 from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
 from imagenet_repro.evaluation import ensemble as averaging
-from imagenet_repro.evaluation import ensemble_config, predictions
+from imagenet_repro.evaluation import ensemble_config, predictions, sets
 from imagenet_repro.evaluation.ensemble import Average, Judged, Members
 from imagenet_repro.evaluation.ensemble_config import EnsembleConfig
 from imagenet_repro.metrics import GUESSES, describe
@@ -138,7 +138,9 @@ def _provenance(
     config: str | None,
 ) -> dict[str, object]:
     """What made the ensemble; its section `config` says of which data set, as that of every other system does."""
-    return {
+    classes = sets.class_names(opened[0].predictions.provenance)
+    named = {"classes": list(classes)} if classes else {}
+    return named | {
         "imagenet_repro": __version__,
         "commit": provenance.commit(),
         "config": {"data": stored.data_of(opened[0].predictions)},
@@ -175,7 +177,8 @@ def _show(
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
     console.print(CAPTION, markup=False, soft_wrap=True)
-    for line in (_rates(judged.whole), *_against_best(members, judged), *_of_margins(opened, average)):
+    said = (_rates(judged.whole), *_against_best(members, judged), *_of_margins(opened, average))
+    for line in (*said, *sets.people_beside(sets.data_name(members.predictions[0].provenance))):
         console.print(line, markup=False, soft_wrap=True)
 
 

@@ -16,6 +16,7 @@ from imagenet_repro.comparison.label_noise import Measured
 from imagenet_repro.comparison.pages import LONG, Section
 from imagenet_repro.comparison.statistics import bootstrap_difference, mcnemar
 from imagenet_repro.comparison.tables import MISSING, Table
+from imagenet_repro.evaluation import sets
 from imagenet_repro.evaluation.audit import VERDICTS, Suspects, Truth
 from imagenet_repro.metrics import GUESSES, describe
 
@@ -48,6 +49,7 @@ class Audit:
       truths: the labels as given, then other readings of what is right.
       verdicts: how many images people decided on in which way; empty: nobody did.
       wrong_share: of the labels, for what wrong labels do to a comparison.
+      data: name of the data set.
     """
 
     setting: str
@@ -59,6 +61,7 @@ class Audit:
     truths: tuple[Truth, ...]
     verdicts: Mapping[str, int]
     wrong_share: float
+    data: str = ""
 
     @property
     def systems(self) -> tuple[System, ...]:
@@ -159,6 +162,7 @@ def rates(audit: Audit) -> Table:
         " these systems look better than they are, and others the more so the more of their mistakes are the same."
         " Intervals (Wilson) are about other images of the kind that is counted."
     )
+    caption += "".join(f" {line}." for line in sets.people_beside(audit.data))
     return Table("error_rates_restated", headings, rows, caption)
 
 

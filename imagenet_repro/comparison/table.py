@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from imagenet_repro.evaluation import sets
 from imagenet_repro.metrics import ErrorRates, describe
 
 FULL_WIDTH = 100  # columns; in a narrower terminal an interval stands below its error rate
@@ -29,6 +30,7 @@ class Row:
     images_seen: int  # in training, every epoch counted
     training_seconds: int | float  # without compilation, evaluation and checkpoints
     rates: ErrorRates
+    data: str = ""  # name of the data set
 
 
 def row(result: Mapping[str, Any]) -> Row:
@@ -42,6 +44,7 @@ def row(result: Mapping[str, Any]) -> Row:
         images_seen=result["spent"]["images"],
         training_seconds=result["spent"]["seconds"],
         rates=ErrorRates(**counted),
+        data=result["provenance"]["config"]["data"]["name"],
     )
 
 
@@ -89,7 +92,8 @@ def _stacked(rates: Sequence[str]) -> list[str]:
 
 def _caption(rows: Sequence[Row]) -> str:
     counts = [f"{count:,}" for count in sorted({row.rates.images for row in rows})]
-    return f"Intervals are Wilson's; images scored: {' or '.join(counts)}."
+    people = "".join(f"\n{line}." for line in sets.people_beside(rows[0].data))
+    return f"Intervals are Wilson's; images scored: {' or '.join(counts)}.{people}"
 
 
 def quantity(value: int | float) -> str:

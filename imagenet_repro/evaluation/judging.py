@@ -16,7 +16,6 @@ from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.evaluation import corruptions, hierarchy, sets
 from imagenet_repro.evaluation import predictions as stored
-from imagenet_repro.evaluation.human import PEOPLE
 from imagenet_repro.evaluation.predictions import Predictions
 from imagenet_repro.evaluation.sets import EvaluationSet, Truth
 from imagenet_repro.metrics import ErrorRates
@@ -160,7 +159,7 @@ def report(found: Opened, predicted: Predictions) -> list[str]:
     lines = [] if found.chosen is None else _by_rule(found.chosen, predicted, _truth(found, predicted))
     if found.chosen is None or found.chosen.rule == "label":
         lines += _tree(predicted)
-    return lines + [str(person) for person in PEOPLE if sets.of_imagenet(predicted.provenance)]
+    return lines + sets.people_beside(sets.data_name(predicted.provenance))
 
 
 def _truth(found: Opened, predicted: Predictions) -> Truth | None:
@@ -236,7 +235,7 @@ def score_stored(path: str, name: str, *, data_dir: str = "", mappings: str = ""
         known = _several(chosen, cfg.Data(name=chosen.data, data_dir=data_dir))
     lines = _by_rule(chosen, predicted, known)
     lines += _tree(predicted) if chosen.rule == "label" else []
-    say(lines + [str(person) for person in PEOPLE if name == "imagenet"])
+    say(lines + (sets.people_beside(chosen.data) if name == "imagenet" else []))
 
 
 def _stored(path: Path, chosen: EvaluationSet) -> Predictions:

@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from imagenet_repro.errors import UserError, nearest
+from imagenet_repro.evaluation.human import PEOPLE
 from imagenet_repro.evaluation.predictions import NO_LABEL, Predictions
 from imagenet_repro.metrics import FINE_DIGITS_FROM, GUESSES, describe, interval
 
@@ -215,8 +216,11 @@ def class_names(provenance: Mapping[str, Any]) -> tuple[str, ...]:
 
 def data_name(provenance: Mapping[str, Any]) -> str:
     """Name of the data set that stored predictions are of; empty where they do not say."""
-    found: Any = provenance
-    for key in ("config", "data", "name"):
+    return _at(provenance, "config", "data", "name") or _at(provenance, "data", "name")  # the latter of a person's
+
+
+def _at(found: Any, *keys: str) -> str:
+    for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
     return str(found or "")
 
@@ -224,6 +228,11 @@ def data_name(provenance: Mapping[str, Any]) -> str:
 def of_imagenet(provenance: Mapping[str, Any]) -> bool:
     """Whether stored predictions are of images of ImageNet 2012 with the challenge's labels."""
     return IMAGENET.fullmatch(data_name(provenance)) is not None
+
+
+def people_beside(data: str) -> list[str]:
+    """Sentences on people who took the challenge's test, where errors are on images of ImageNet's; else none."""
+    return [str(person) for person in PEOPLE] if IMAGENET.fullmatch(data) else []
 
 
 # --- what is right ----------------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import pytest
@@ -73,3 +74,10 @@ def test_quantities_have_three_digits_and_a_unit(value, text):
 @pytest.mark.parametrize(("value", "text"), [(0, "0.0"), (9.96, "10.0"), (99.96, "100"), (86_400, "86,400")])
 def test_seconds(value, text):
     assert table.seconds(value) == text
+
+
+@pytest.mark.parametrize(("data", "shown"), [("imagenet2012", True), ("imagenet_v2/matched-frequency", False)])
+def test_people_stand_below_errors_on_imagenet_alone(data, shown):
+    text = table.markdown([dataclasses.replace(RESNET, data=data)])
+    assert ("a person, after 500 images of practice: top-5 error 5.1 %, 95 % interval [4.1, 6.3]" in text) == shown
+    assert ("a second person, after 100 images of practice: top-5 error 12.0 %" in text) == shown
