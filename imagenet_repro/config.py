@@ -108,7 +108,7 @@ class Data:
     test_split: str = ""  # scored once, by the finished run, for its result; empty: eval_split
     image_size: int = key(224, 1)  # pixels, training
     eval_image_size: int = key(0, 0)  # pixels; 0: image_size
-    eval_batch_size: int = key(0, 0)  # over all devices; 0: batch_size
+    eval_batch_size: int = key(0, 0)  # over all devices; 0: batch_size, by protocols of many or large views fewer
     repeats: int = key(1, 1)  # times that an image is used, each augmented anew, never in a row (data/loader.py)
     threads: int = key(0, 0)  # reading and decoding threads per process; 0: from the host's cores
     workers: int = key(-1, -1)  # reading processes; 0: none, threads alone; -1: from the host's cores

@@ -90,7 +90,8 @@ class Judge:
         """Any group may hold all the damaged images that the whole split may have."""
         config = self._system.config
         share = min(1.0, (allowed + 0.5) / part.num_examples)
-        data = dataclasses.replace(config.data, max_bad_share=share)
+        batch = config.data.eval_batch_size or self._batch_size(aspect)
+        data = dataclasses.replace(config.data, max_bad_share=share, eval_batch_size=batch)
         known = self._evaluators.get(aspect)
         if known is not None:
             return known.on(part, data, self.show)
@@ -98,6 +99,12 @@ class Judge:
         crop = protocols.taken(self._parts, config, aspect)
         config = dataclasses.replace(config, data=data)
         return Evaluator(config, score, self._spread, part, self._say, crop=crop, show=self.show)
+
+    def _batch_size(self, aspect: float) -> int:
+        """That of the run, or as many fewer as views or larger images need more memory; all devices have a share."""
+        config, devices = self._system.config, self._spread.mesh.size
+        memory = max(part.memory(config, aspect) for part in self._parts)
+        return max(1, int(config.batch_size / memory) // devices) * devices
 
     def _groups(self, split: Split) -> list[tuple[float, Split]]:
         threads, _ = loader.readers(self._system.config.data)

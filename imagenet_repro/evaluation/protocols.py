@@ -34,6 +34,7 @@ from imagenet_repro.training.network import Tensors
 
 Average = Literal["probabilities", "logits"]
 PUBLISHED_SIZE = 224  # pixels of the crops that sizes are stated for
+VIEWS_AS_ONE = 10  # as bytes, beside what a network keeps of one while it looks at it
 ALEXNET_SIZE = 227  # Caffe's, for the same crop of 256
 
 
@@ -70,6 +71,10 @@ class OneCrop:
     def views(self, config: cfg.AnyConfig) -> int:
         """How many there are."""
         return 1 + self.flips
+
+    def memory(self, config: cfg.AnyConfig, aspect: float) -> float:
+        """About how many times that of one crop an image needs on the device."""
+        return 1.0
 
     def scores(
         self, system: System, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]
@@ -108,6 +113,10 @@ class ManyCrops:
         squares = 1 if self.squares == "whole" else len(views.SQUARES[self.squares])
         positions = sum(len(views.PLACES.get(position, (0,))) for position in self.positions)
         return len(self.scales) * squares * positions * (1 + self.flips)
+
+    def memory(self, config: cfg.AnyConfig, aspect: float) -> float:
+        """About how many times that of one crop an image needs on the device, where its pixels lie as bytes."""
+        return max(1.0, self.views(config) / VIEWS_AS_ONE)
 
     def scores(
         self, system: System, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]
@@ -148,6 +157,10 @@ class Dense:
     def views(self, config: cfg.AnyConfig) -> int:
         """How many images the network sees, each at many positions."""
         return len(self.scales) * (1 + self.flips)
+
+    def memory(self, config: cfg.AnyConfig, aspect: float) -> float:
+        """About how many times that of one crop an image needs on the device: feature maps grow as its area."""
+        return max(height * width for height, width in self._shapes(config, aspect)) / size_of(config) ** 2
 
     def scores(
         self, system: System, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"], aspect: float

@@ -109,3 +109,10 @@ def test_a_system_that_cannot_slide_says_so():
     )
     with pytest.raises(UserError, match="no convolutional network"):
         one.predict(split(), trained, {})
+
+
+@pytest.mark.parametrize(("name", "batch"), [("crop", 256), ("10crop", 256), ("googlenet144", 16), ("vgg_dense1", 80)])
+def test_batches_are_as_much_smaller_as_views_need_more_memory(name, batch):
+    config = cfg.resolve({"data": {"image_size": 224}, "batch_size": 256})
+    one = judge.Judge(protocols.parse(name), Linear(config), parallel.create("shard_map"))
+    assert one._batch_size(1.0) == batch
