@@ -141,6 +141,18 @@ def test_evaluate_counts_the_same_on_any_devices_and_batch_size(whole_run, tmp_p
     assert f"{wrong} of 42" in printed
 
 
+def test_a_run_is_scored_by_protocols_and_each_keeps_its_predictions(whole_run):
+    workdir, _ = whole_run
+    wrong = json.loads((workdir / "result.json").read_text())["rates"]["top1_wrong"]
+    out, _ = runs.run("evaluate", f"--workdir={workdir}", "--protocol=crop,10crop,vgg_dense1", devices=2)
+    assert f"{100 * wrong / 42:.1f} " in next(line for line in out.splitlines() if line.startswith(" crop "))
+    assert "vgg_dense1 (2 views)" in out
+    for name, views in (("_10crop", 10), ("_vgg_dense1", 2), ("", 1)):
+        with np.load(workdir / f"predictions/fractal_c6_n20_v7_s32_validation{name}_step12.npz") as file:
+            assert len(set(file["id"])) == 42
+            assert json.loads(str(file["provenance"]))["protocol"]["parts"][0]["views"] == views
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_the_same_command_ends_where_an_undisturbed_run_does(number, whole_run, data_dir, tmp_path):
     process = runs.start(*runs.train_arguments(data_dir, tmp_path, checkpoint__every="100st"))
@@ -296,6 +308,9 @@ def test_what_is_wrong_with_weights_is_said_in_a_sentence(arguments, message, re
         (["--workdir=x", "--options={}"], "--options belongs to --weights"),
         (["--workdir=x", "--drop_background"], "--drop_background belongs to --weights"),
         (["--weights=x.pth", "--checkpoint=last"], "--checkpoint belongs to --workdir"),
+        (["--workdir=x", "--protocol=11crop"], "there is no '11crop'; did you mean '10crop'"),
+        (["--workdir=x", "--protocol=crop,10crop", "--out=x.npz"], "--out=x.npz is one file"),
+        (["--workdir=x", "--protocol=crop,10crop", "--protocol.flips=False"], "belongs to one protocol"),
     ],
 )
 def test_evaluate_refuses_what_it_would_ignore(arguments, message, capsys):
