@@ -16,6 +16,7 @@ import main
 from imagenet_repro import commands
 from imagenet_repro import config as cfg
 from imagenet_repro.errors import UserError
+from imagenet_repro.evaluation import predictions
 from imagenet_repro.runs import network
 from imagenet_repro.training import devices
 from tests import runs
@@ -346,17 +347,36 @@ def test_two_processes_give_the_parameters_of_one(data_dir, tmp_path):
     common = {"budget": "4st", "model__name": "resnet20_cifar", "augment__cutmix": 0.0, "evaluate_every": "4st"}
     common["cross_device_norm"] = True
     runs.run(*runs.train_arguments(data_dir, tmp_path / "one", **common), devices=2)
-    environment = {"COORDINATOR_ADDRESS": f"127.0.0.1:{random.randint(20_000, 60_000)}", "NUM_PROCESSES": "2"}
-    arguments = runs.train_arguments(data_dir, tmp_path / "two", **common)
-    processes = [runs.start(*arguments, environment=environment | {"PROCESS_ID": str(i)}) for i in range(2)]
-    for process in processes:
-        out, err = process.communicate(timeout=500)
-        assert process.returncode == 0, out + err
+    run_in_two_processes(*runs.train_arguments(data_dir, tmp_path / "two", **common))
     one, two = runs.arrays(tmp_path / "one", 4), runs.arrays(tmp_path / "two", 4)
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
     results = [json.loads((tmp_path / run / "result.json").read_text())["rates"]["images"] for run in ("one", "two")]
     assert results == [42, 42]
+    check_protocols_in_two_processes(tmp_path / "two")
+
+
+def run_in_two_processes(*arguments):
+    environment = {"COORDINATOR_ADDRESS": f"127.0.0.1:{random.randint(20_000, 60_000)}", "NUM_PROCESSES": "2"}
+    processes = [runs.start(*arguments, environment=environment | {"PROCESS_ID": str(i)}) for i in range(2)]
+    for process in processes:
+        out, err = process.communicate(timeout=500)
+        assert process.returncode == 0, out + err
+
+
+def check_protocols_in_two_processes(workdir):
+    """Crops in the order of the split, dense evaluation group by group: every image once, the same scores."""
+    paths = [
+        workdir / f"predictions/fractal_c6_n20_v7_s32_validation_{name}_step4.npz" for name in ("10crop", "vgg_dense1")
+    ]
+    found = []
+    for run in (run_in_two_processes, runs.run):
+        run("evaluate", f"--workdir={workdir}", "--protocol=10crop,vgg_dense1")
+        found.append([predictions.load(path) for path in paths])
+    for two, one in zip(*found, strict=True):
+        order = np.argsort(two.id), np.argsort(one.id)
+        np.testing.assert_array_equal(two.id[order[0]], one.id[order[1]])
+        np.testing.assert_allclose(two.logits[order[0]], one.logits[order[1]], atol=5e-3)  # float16
 
 
 RECIPE = "--config=tests/recipe.py:x"
