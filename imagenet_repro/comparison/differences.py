@@ -420,7 +420,8 @@ def _signed(share: float, found: Differences) -> str:
 
 
 def _percent(share: float, found: Differences) -> str:
-    return f"{100 * share:.{_digits(found)}f}"
+    """As the leaderboard rounds: a share's last bits do not decide a tie."""
+    return f"{round(100 * share, 9):.{_digits(found)}f}"
 
 
 def _digits(found: Differences) -> int:

@@ -159,8 +159,7 @@ class Worker:
         elif code in (EXIT_STOPPED, EXIT_SAVE_FAILED) or self._stopping:  # some fail as their readers are ended too
             queue.put_back(claim)
         elif code < 0:
-            name = signal.Signals(-code).name
-            queue.put_back_after_crash(claim, f"ended by {name}{', perhaps for lack of memory' * (code == -9)}; {why}")
+            queue.put_back_after_crash(claim, _crash(signal.Signals(-code), why))
         else:
             queue.fail(claim, why or f"ended with code {code}")
 
@@ -175,6 +174,14 @@ class Worker:
 
 def _with(root: Path) -> str:
     return os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+
+
+def _crash(number: signal.Signals, why: str) -> str:
+    """Who is killed has no time for a message, so that the last line alone says how far it was."""
+    if number != signal.SIGKILL:
+        return f"ended by {number.name}; {why}"
+    _, _, last = why.rpartition("\n")
+    return f"ended by SIGKILL, perhaps for lack of memory; its last line: {last}"
 
 
 def _last_words(log: Path, began: int) -> str:
