@@ -13,6 +13,7 @@ from pathlib import Path
 from imagenet_repro import config as cfg
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
+from imagenet_repro.evaluation import protocols
 from imagenet_repro.evaluation.ensemble import Average, Found
 
 HELD_OUT = "train[99%:]"  # where weights are found, and what training must then leave out
@@ -26,7 +27,7 @@ class Kind:
     network: str = ""  # a name of `main.py models`
     count: int = cfg.key(1, 1)
     recipe: str = ""  # FILE.py[:ARGUMENT] that trains it
-    protocol: str = ""  # of `main.py evaluate`, which scored the entry's members
+    protocol: str = protocols.OWN  # of `main.py evaluate`, which scored the entry's members
     stands_for: str = ""  # what the entry had in its place, where that is not here
 
 
@@ -74,7 +75,7 @@ def load(spec: str) -> EnsembleConfig:
     """The ensemble of `FILE.py[:ARGUMENT]`.
 
     Raises:
-      UserError: the file cannot be read, a key or value is not valid, or no network is called so.
+      UserError: the file cannot be read, a key or value is not valid, or no network or protocol is called so.
     """
     settings = cfg.read(spec)
     if "members" not in settings:
@@ -83,6 +84,7 @@ def load(spec: str) -> EnsembleConfig:
     for kind in config.members:
         if models.spec(kind.network) is not models.SPECS.get(kind.network):
             raise UserError(f"--config={spec}: {kind.network} is called {models.canonical(kind.network)}")
+        protocols.parse(kind.protocol)
     return config
 
 

@@ -6,11 +6,10 @@ import pytest
 from imagenet_repro import config as cfg
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
-from imagenet_repro.evaluation import ensemble_config
+from imagenet_repro.evaluation import ensemble_config, protocols
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "configs/ensembles"
-PROTOCOLS = {"crop", "10crop", "googlenet144", "vgg_dense", "vgg_50crops", "resnet_dense", "multiscale"}
 # Members, top-1 and top-5 error in percent of the first published figure (0: not stated), its images.
 STATED = {
     "supervision.py": (5, 38.1, 16.4, "val"),
@@ -36,7 +35,7 @@ def test_published_ensembles(spec):
     assert (len(config.networks), first.top1, first.top5, first.images) == STATED[spec]
     assert config.unknown
     assert all(one.what and one.here for one in config.unknown)
-    assert {kind.protocol for kind in config.members} <= PROTOCOLS
+    assert {kind.protocol for kind in config.members} <= set(protocols.NAMED)
     for kind in config.members:
         assert cfg.load(kind.recipe).model.name == kind.network
         assert models.canonical(kind.network) == kind.network
