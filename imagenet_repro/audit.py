@@ -18,8 +18,8 @@ from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
 from imagenet_repro.evaluation import audit as auditing
 from imagenet_repro.evaluation import predictions as stored
+from imagenet_repro.evaluation.ensemble import best_classes
 from imagenet_repro.evaluation.predictions import Predictions
-from imagenet_repro.metrics import GUESSES
 from imagenet_repro.workdir import Workdir
 
 SHOWN = 10  # suspects in the terminal
@@ -154,8 +154,7 @@ def _check_same(given: list[_Given]) -> None:
 def _top5(probable: np.ndarray) -> np.ndarray:
     """Best classes first, ties to the lower class, as `metrics.top5` has it."""
     parts = np.array_split(probable, 1 + len(probable) // ROWS)
-    best = [np.argsort(-part, axis=1, kind="stable")[:, :GUESSES] for part in parts]
-    return np.concatenate(best).astype(np.int32)
+    return np.concatenate([best_classes(part) for part in parts])
 
 
 # --- what they are of -------------------------------------------------------------------------------------------

@@ -19,9 +19,9 @@ from rich.table import Table
 
 from imagenet_repro import wordnet
 from imagenet_repro.errors import UserError
+from imagenet_repro.evaluation.sets import LEVEL
 from imagenet_repro.metrics import describe
 
-LEVEL = 1.959964  # standard errors to either side of a mean, for 95 %
 TABLE_NOTE = (
     "Errors are of first guesses: elsewhere, of another super-class; inside, of the same one (a dog, but which dog)."
 )

@@ -10,11 +10,9 @@ from imagenet_repro import config as cfg
 from imagenet_repro import models
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
-from imagenet_repro.evaluation import predictions
+from imagenet_repro.evaluation import predictions, protocols
 from imagenet_repro.evaluation.predictions import Predictions
 from imagenet_repro.workdir import RESULT, Workdir, require
-
-OWN_PROTOCOL = "crop"  # of a run's own evaluation, which its file does not name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +117,7 @@ def model_of(found: Predictions) -> dict[str, Any]:
     trained = config.get("system") or _section(config, "model").get("name")
     system = trained or found.provenance.get("system")
     facts = {
-        "protocol": _section(found.provenance, "protocol").get("name", OWN_PROTOCOL if trained else None),
+        "protocol": _section(found.provenance, "protocol").get("name", protocols.OWN if trained else None),
         "system": models.canonical(system) if isinstance(system, str) else None,
         "seed": config.get("seed"),
         "step": found.provenance.get("step"),
