@@ -286,7 +286,7 @@ def evaluate_weights(
         why = f"{split.name} has {split.num_classes:,} classes and {system.loaded.notes[-1]}"
         raise UserError(f"{path} cannot be scored: {why}")
     colours = f"mean {config.augment.mean}, std {config.augment.std}"
-    images = f"{config.data.eval_image_size or config.data.image_size} px, {config.eval_crop}, {colours}"
+    images = f"{config.data.size_evaluated} px, {config.eval_crop}, {colours}"
     print(f"{name}, {images}")
     return _judge(
         _judges(asked, system, opened),
@@ -303,7 +303,7 @@ def _at_its_size(config: cfg.Config) -> cfg.Config:
     model = config.model
     if "image_size" in model.options or "image_size" not in models.spec(model.name).options:
         return config
-    size = config.data.eval_image_size or config.data.image_size
+    size = config.data.size_evaluated
     return dataclasses.replace(config, model=dataclasses.replace(model, options=model.options | {"image_size": size}))
 
 
@@ -438,7 +438,7 @@ def _preprocessing_of(config: cfg.Config) -> Preprocessing | None:
     crop = config.eval_crop
     if not isinstance(crop, cfg.CenterCrop | cfg.SquashCrop) or crop.kernel == "area":
         return None
-    size = config.data.eval_image_size or config.data.image_size
+    size = config.data.size_evaluated
     colour = config.augment
     ratio = crop.ratio if isinstance(crop, cfg.CenterCrop) else 1.0
     return Preprocessing(size, ratio, crop.kernel, colour.mean, colour.std, crop.antialias, crop.name)

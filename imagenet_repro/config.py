@@ -115,6 +115,11 @@ class Data:
     max_bad_share: float = key(0.001, 0.0, 1.0)  # of undecodable records, above which a run stops
 
     @property
+    def size_evaluated(self) -> int:
+        """Pixels of the squares that a system is evaluated on."""
+        return self.eval_image_size or self.image_size
+
+    @property
     def scored_split(self) -> str:
         """The split that a result is of."""
         return self.test_split or self.eval_split

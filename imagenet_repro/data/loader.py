@@ -275,7 +275,7 @@ def eval_batches(
     Raises:
         UserError: as `train_batches`.
     """
-    size = data.eval_image_size or data.image_size
+    size = data.size_evaluated
     pieces = _pieces(
         split,
         data,

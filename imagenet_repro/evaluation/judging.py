@@ -195,7 +195,7 @@ def corrupted_report(found: corruptions.Robustness, config: cfg.AnyConfig | None
     chosen = sets.SETS["c"]
     lines = [f"{chosen.title}: {result}" for result in (found.mce, found.mean)]
     lines += [*sets.completeness(chosen, found.mce.images), *chosen.notes]
-    size = corruptions.PIXELS if config is None else config.data.eval_image_size or config.data.image_size
+    size = corruptions.PIXELS if config is None else config.data.size_evaluated
     if size != corruptions.PIXELS:
         lines.append(
             f"Its images of {corruptions.PIXELS} px were resized to {size} px, which published numbers avoid."

@@ -156,7 +156,7 @@ class Viewer:
     @property
     def side(self) -> int:
         """Pixels of the sides of a crop."""
-        return self._config.data.eval_image_size or self._config.data.image_size
+        return self._config.data.size_evaluated
 
     def frames(self, split: Split, look: Look) -> Iterator[tuple[list[Frame], dict[str, np.ndarray]]]:
         """Batch by batch the annotated images of a split, and what is asked of the network about each."""

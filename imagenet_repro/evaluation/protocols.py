@@ -80,7 +80,7 @@ class OneCrop:
         self, system: System, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]
     ) -> Float[Array, "b classes"]:
         """The mean over the views."""
-        size = size_of(system.config)
+        size = system.config.data.size_evaluated
         return _mean_score(
             system, params, stats, _mirrored([rows.reshape(-1, size, size, 3)], self.flips), self.average
         )
@@ -122,14 +122,14 @@ class ManyCrops:
         self, system: System, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]
     ) -> Float[Array, "b classes"]:
         """The mean over the views."""
-        size = size_of(system.config)
+        size = system.config.data.size_evaluated
         found = []
         for canvas in views.canvases(rows, self._pixels(system.config)):
             found += views.cut(canvas, size, self.squares, self.positions)
         return _mean_score(system, params, stats, _mirrored(found, self.flips), self.average)
 
     def _pixels(self, config: cfg.AnyConfig) -> tuple[int, ...]:
-        size, scales = size_of(config), pixels(self.scales, config)
+        size, scales = config.data.size_evaluated, pixels(self.scales, config)
         if min(scales) < size:
             raise UserError(
                 f"protocol.scales: windows of {size} pixels do not fit into a shorter side of {min(scales)}"
@@ -160,7 +160,7 @@ class Dense:
 
     def memory(self, config: cfg.AnyConfig, aspect: float) -> float:
         """About how many times that of one crop an image needs on the device: feature maps grow as its area."""
-        return max(height * width for height, width in self._shapes(config, aspect)) / size_of(config) ** 2
+        return max(height * width for height, width in self._shapes(config, aspect)) / config.data.size_evaluated**2
 
     def scores(
         self, system: System, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"], aspect: float
@@ -241,7 +241,7 @@ def taken(parts: Sequence[Part], config: cfg.AnyConfig, aspect: float) -> crops.
 
 def scorer(parts: Sequence[Part], system: System, aspect: float) -> Callable[..., Any]:
     """`(params, stats, rows) -> scores` of rows as `taken` makes them; of several parts, log-probabilities."""
-    size = size_of(system.config)
+    size = system.config.data.size_evaluated
     lengths = [math.prod(crops.shape(part.taken(system.config, aspect), size)) for part in parts]
 
     def score(params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]) -> Float[Array, "b classes"]:
@@ -259,18 +259,13 @@ def describe(parts: Sequence[Part], config: cfg.AnyConfig) -> dict[str, Any]:
     """For provenance: every part's keys, how many views it has, and the pixels that the system looks at."""
     return {
         "parts": [cfg.to_dict(part) | {"views": part.views(config)} for part in parts],
-        "image_size": size_of(config),
+        "image_size": config.data.size_evaluated,
     }
-
-
-def size_of(config: cfg.AnyConfig) -> int:
-    """Pixels of the square that a system is evaluated on."""
-    return config.data.eval_image_size or config.data.image_size
 
 
 def pixels(scales: Sequence[int], config: cfg.AnyConfig) -> tuple[int, ...]:
     """Scales that are stated for crops of 224 pixels, for the crops of a system."""
-    size = size_of(config)
+    size = config.data.size_evaluated
     unit = 1.0 if size == ALEXNET_SIZE else size / PUBLISHED_SIZE
     return tuple(round(scale * unit) for scale in scales)
 

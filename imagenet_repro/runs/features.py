@@ -160,7 +160,7 @@ class FeatureRun(Run):
         spread = self.system.spread
         spread.check_batch_size(config.batch_size, 1, "batch_size")
         spread.check_batch_size(config.data.eval_batch_size or config.batch_size, 1, "data.eval_batch_size")
-        _encoders(config, config.data.eval_image_size or config.data.image_size)  # that there is room for a patch
+        _encoders(config, config.data.size_evaluated)  # that there is room for a patch
         _check_average(config)
         self.learned: dict[str, Learned] = {}
         super().__init__(config, place, splits)
@@ -347,7 +347,7 @@ class FeatureRun(Run):
     def _summary(self) -> dict[str, Any]:
         """The vocabularies' numbers are parameters too."""
         params, stats = jax.eval_shape(self.system.initial_values)
-        size = self.config.data.eval_image_size or self.config.data.image_size
+        size = self.config.data.size_evaluated
         image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
         return {
             "system": self.config.system,

@@ -113,9 +113,8 @@ class System:
         self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]
     ) -> Float[Array, "b oh ow classes"]:
         """Logits at every position of larger images, in evaluation mode (models/maps.py)."""
-        size = self.config.data.eval_image_size or self.config.data.image_size
         model = self.network.model(params, stats)
-        return maps.class_map(model, augment.normalize(images, self.config.augment), size)
+        return maps.class_map(model, augment.normalize(images, self.config.augment), self.config.data.size_evaluated)
 
     @property
     def train_step(self) -> step.TrainStep:
