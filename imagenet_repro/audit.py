@@ -17,10 +17,10 @@ from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
 from imagenet_repro.evaluation import audit as auditing
-from imagenet_repro.evaluation import predictions as stored
 from imagenet_repro.evaluation.ensemble import best_classes
-from imagenet_repro.evaluation.predictions import Predictions
-from imagenet_repro.workdir import Workdir
+from imagenet_repro.evaluation.predictions import Predictions, in_order_of
+from imagenet_repro.runs import stored
+from imagenet_repro.runs.stored import Stored
 
 SHOWN = 10  # suspects in the terminal
 ROWS = 4096  # images sorted at once; 50,000 images of 1,000 classes would be half a gigabyte of order alone
@@ -30,11 +30,17 @@ ROWS = 4096  # images sorted at once; 50,000 images of 1,000 classes would be ha
 class _Given:
     """Predictions as the user named them."""
 
-    path: str
     name: str
-    predictions: Predictions  # by rising id
-    split: str = ""  # that they are of; empty: not known beyond the provenance
-    classes: Sequence[str] = ()  # their names, where the run says them
+    stored: Stored
+    split: str  # that they are of; empty: not known beyond the provenance
+
+    @property
+    def predictions(self) -> Predictions:
+        return self.stored.predictions
+
+    @property
+    def path(self) -> str:
+        return str(self.stored.path)
 
 
 def audit(
@@ -82,7 +88,7 @@ def audit(
         systems += (System(f"mean of {len(systems)}", _top5(probable)),)
     found = Audit(
         setting=_setting(auditors[0], split, filter_by, rank_by),
-        class_names=_class_names(auditors[0], split, probable.shape[1]),
+        class_names=_class_names(auditors[0], split),
         id=first.id,
         suspects=suspects,
         auditors=systems,
@@ -90,7 +96,7 @@ def audit(
         truths=tuple(truths),
         verdicts=Counter(one.verdict for one in decided.values()),
         wrong_share=wrong_share,
-        data=_data(auditors[0]).name,
+        data=_data(first).name,
     )
     pictures = functools.partial(thumbnails.of_images, split) if split else None
     page = audited.write(found, place, pictures)
@@ -102,53 +108,20 @@ def audit(
 
 
 def _read(paths: list[str], compare: list[str]) -> tuple[list[_Given], list[_Given]]:
-    """Both groups; predictions that are in both are read once."""
+    """Both groups, all in one order of images; predictions that are in both are read once."""
     for group in (paths, compare):
         if len({Path(path).resolve() for path in group}) != len(group):
             raise UserError(f"predictions are named twice: {', '.join(group)}")
-    every = list({Path(path).resolve(): path for path in (*paths, *compare)}.values())
-    read = dict(zip(every, _named([_one(path) for path in every]), strict=True))
-    _check_same(list(read.values()))
-    by_place = {Path(path).resolve(): one for path, one in read.items()}
-    return [by_place[Path(path).resolve()] for path in paths], [by_place[Path(path).resolve()] for path in compare]
-
-
-def _one(path: str) -> _Given:
-    if not Path(path).is_dir():
-        return _Given(path, Path(path).stem, _sorted(stored.load(path)))
-    place = Workdir(path)
-    result = place.result()
-    file = place.path / str(result.get("predictions", ""))
-    data = cfg.build(cfg.Data, result["provenance"]["config"]["data"])
-    read = _sorted(stored.load(file))
-    return _Given(path, place.path.name, read, data.scored_split, result.get("classes", ()))
-
-
-def _sorted(one: Predictions) -> Predictions:
-    order = np.argsort(one.id)
-    arrays = {key: getattr(one, key)[order] for key in ("id", "label", "top5", "logits")}
-    return dataclasses.replace(one, **arrays)
-
-
-def _named(given: list[_Given]) -> list[_Given]:
-    """With names that are all unlike: the whole path where the last part is not enough."""
-    names = [one.name for one in given]
-    return [one if names.count(one.name) == 1 else dataclasses.replace(one, name=one.path) for one in given]
-
-
-def _check_same(given: list[_Given]) -> None:
-    first, *others = given
-    for one in others:
-        a, b = first.predictions, one.predictions
-        if a.logits.shape[1] != b.logits.shape[1]:
-            classes = f"{a.logits.shape[1]:,} classes and {one.path} between {b.logits.shape[1]:,}"
-            raise UserError(f"{first.path} chooses between {classes}")
-        if not np.array_equal(a.id, b.id):
-            only = auditing.some(np.setxor1d(a.id, b.id))
-            raise UserError(f"{first.path} and {one.path} are of different images; in one of them alone: {only}")
-        if not np.array_equal(a.label, b.label):
-            differ = auditing.some(a.id[a.label != b.label])
-            raise UserError(f"{first.path} and {one.path} have different labels of {differ}")
+    every = {Path(path).resolve(): path for path in (*paths, *compare)}
+    opened = [stored.load(path) for path in every.values()]
+    names = stored.short_names(list(every.values()))
+    read = {}
+    for place, name, one in zip(every, names, opened, strict=True):
+        found = in_order_of(opened[0].predictions, names[0], one.predictions, name)
+        data = stored.data_of(found) if place.is_dir() else {}
+        split = data.get("test_split") or data.get("eval_split") or ""
+        read[place] = _Given(name, dataclasses.replace(one, predictions=found), split)
+    return [read[Path(path).resolve()] for path in paths], [read[Path(path).resolve()] for path in compare]
 
 
 def _top5(probable: np.ndarray) -> np.ndarray:
@@ -160,13 +133,13 @@ def _top5(probable: np.ndarray) -> np.ndarray:
 # --- what they are of -------------------------------------------------------------------------------------------
 
 
-def _data(given: _Given) -> cfg.Data:
-    return next(auditing.data_sections(given.predictions.provenance))
+def _data(found: Predictions) -> cfg.Data:
+    return next(auditing.data_sections(found.provenance))
 
 
 def _split(given: _Given) -> Split | None:
     """The split whose images were predicted, where its data set is still there."""
-    data = _data(given)
+    data = _data(given.predictions)
     try:
         split = sources.open_split(data, given.split or data.scored_split)
     except UserError as error:
@@ -175,18 +148,13 @@ def _split(given: _Given) -> Split | None:
     return split if split.num_classes == given.predictions.logits.shape[1] else None
 
 
-def _class_names(given: _Given, split: Split | None, classes: int) -> tuple[str, ...]:
-    """For people; numbers where nobody knows better."""
-    if split is not None:
-        return tuple(wordnet.readable(split.class_names))
-    known = given.predictions.provenance.get("classes") or given.classes
-    if len(known) == classes:
-        return tuple(wordnet.readable([str(name) for name in known]))
-    return tuple(f"class {number}" for number in range(classes))
+def _class_names(given: _Given, split: Split | None) -> tuple[str, ...]:
+    """For people."""
+    return tuple(wordnet.readable(split.class_names if split is not None else stored.class_names(given.stored)))
 
 
 def _setting(given: _Given, split: Split | None, filter_by: str, rank_by: str) -> str:
-    data = _data(given)
+    data = _data(given.predictions)
     name, part = (split.name, split.split) if split else (data.name, given.split or data.scored_split)
     method = f"{filter_by.replace('_', ' ')}, ranked by {rank_by.replace('_', ' ')}"
     return f"{name} {part}, {len(given.predictions):,} images; confident learning (Northcutt et al. 2021), {method}"

@@ -160,8 +160,11 @@ def _judge(
         _judge_by(name, judge, opened, train_state, collected=collected, path_of=path_of, title=title)
         for name, judge in judges.items()
     ]
-    if len(rows) > 1 and jax.process_index() == 0:
+    if jax.process_index() != 0:
+        return EXIT_FINISHED
+    if len(rows) > 1:
         protocols.show(rows)
+    judging.say(sets.people_beside(opened.parts[0].config.data.name))
     return EXIT_FINISHED
 
 

@@ -99,13 +99,14 @@ def test_features_that_take_the_whole_budget_are_kept_for_another_run(data_dir, 
     cache = tmp_path / "cache"
     out, err = runs.run(*train_arguments(data_dir, tmp_path / "a", cache_dir=cache, budget="1e6flop"), code=2)
     assert "learning a vocabulary" in out
-    assert "1e+06flop was spent before the SVM saw an image" in err
+    assert "1e+06flop was spent before the SVM saw an image, the features of 1 of 2 channels took" in err
     (costs,) = (np.load(path)["costs"] for path in cache.rglob("edges.*/vocabulary.npz"))
     out, _ = runs.run(
         *train_arguments(data_dir, tmp_path / "b", cache_dir=cache, budget="5st", svm__rate=0.1), devices=4
     )
     assert "over 4 x cpu" in out
-    assert "learning a vocabulary" not in out
+    assert "edges: learning a vocabulary" not in out
+    assert "texture: learning a vocabulary" in out  # which the first run had no budget left for
     stages = json.loads((tmp_path / "b" / "result.json").read_text())["stages"]
     assert stages["edges.vocabulary"] == json.loads(str(costs))["vocabulary"]  # charged as if it were done here
 

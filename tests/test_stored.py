@@ -21,9 +21,9 @@ def test_of_a_run_and_of_a_file(tmp_path):
 
 def test_classes_without_names_are_numbers(tmp_path):
     predictions.save(tmp_path / "a.npz", made.members(1)[0])  # of a data set that is not there
-    assert stored.class_names(stored.load(tmp_path / "a.npz")) == tuple("01234567")
+    assert stored.class_names(stored.load(tmp_path / "a.npz")) == tuple(f"class {c}" for c in range(8))
     predictions.save(tmp_path / "b.npz", made.changed(made.members(1)[0], provenance={"config": "none"}))
-    assert stored.class_names(stored.load(tmp_path / "b.npz")) == tuple("01234567")
+    assert stored.class_names(stored.load(tmp_path / "b.npz")) == tuple(f"class {c}" for c in range(8))
     assert stored.load(tmp_path / "a.npz").network == "googlenet"
 
 

@@ -27,11 +27,10 @@ from jaxtyping import Bool, Float32, Int32, Shaped
 from imagenet_repro import config as cfg
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.evaluation.predictions import Predictions
+from imagenet_repro.evaluation.predictions import Predictions, named
 from imagenet_repro.metrics import GUESSES, ErrorRates
 
 NO_LABEL = -2  # unlike every class and unlike -1, which is no guess
-MAX_NAMED = 3  # ids in one message
 VERDICTS = ("keep", "suggested", "both", "neither")
 
 Filter = Literal["prune_by_noise_rate", "both"]
@@ -113,7 +112,7 @@ def probabilities(members: Sequence[Predictions]) -> Float32[np.ndarray, "n c"]:
         bad = ~np.isfinite(scores).all(axis=1)
         if bad.any():
             raise UserError(
-                f"no probabilities follow from the scores of {some(one.id[bad])}: they hold NaN or no score"
+                f"no probabilities follow from the scores of {named(one.id[bad])}: they hold NaN or no score"
             )
         total += scores
     return total / np.float32(len(members))
@@ -254,7 +253,7 @@ def by_verdicts(ids: Shaped[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], 
     places = {id: row for row, id in enumerate(ids.tolist())}
     unknown = np.array([id for id in verdicts if id not in places])
     if len(unknown):
-        raise UserError(f"verdicts on images that these predictions are not of: {some(unknown)}")
+        raise UserError(f"verdicts on images that these predictions are not of: {named(unknown)}")
     corrected, counted = _with_second(labels), np.ones(len(labels), bool)
     for id, one in verdicts.items():
         row = places[id]
@@ -308,9 +307,3 @@ def _rows(path: str | Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise UserError(f"{path} lacks {', '.join(missing)}; suspects.csv has all but 'verdict'")
     for row in reader:
         yield reader.line_num, row
-
-
-def some(ids: Shaped[np.ndarray, " n"]) -> str:
-    """The first three, and how many more."""
-    more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""
-    return ", ".join(map(str, ids[:MAX_NAMED])) + more

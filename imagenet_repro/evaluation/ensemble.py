@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.evaluation.predictions import FLOAT16_MAX, Predictions, named, to_float16
+from imagenet_repro.evaluation.predictions import FLOAT16_MAX, Predictions, in_order_of, named, to_float16
 from imagenet_repro.metrics import GUESSES, ErrorRates
 
 CHUNK = 256  # images at a time
@@ -69,29 +69,9 @@ def aligned(names: Sequence[str], predictions: Sequence[Predictions]) -> Members
         if np.any(one.label < 0):
             raise UserError(f"{name} holds images without labels, which nothing can be counted on")
     first = predictions[0]
-    in_order = [_in_order_of(first, names[0], one, name) for name, one in zip(names, predictions, strict=True)]
+    in_order = [in_order_of(first, names[0], one, name) for name, one in zip(names, predictions, strict=True)]
     _check_copies(names, in_order)
     return Members(tuple(names), tuple(in_order))
-
-
-def _in_order_of(first: Predictions, first_name: str, one: Predictions, name: str) -> Predictions:
-    both = f"{first_name} and {name}"
-    if one.logits.shape[1] != first.logits.shape[1]:
-        raise UserError(f"{both} choose between {first.logits.shape[1]:,} and {one.logits.shape[1]:,} classes")
-    only = np.setxor1d(first.id, one.id)
-    if len(only):
-        raise UserError(f"{both} are of different images; only one of the two has {named(only)}")
-    if np.array_equal(first.id, one.id):
-        found = one
-    else:
-        order = np.argsort(one.id)
-        rows = order[np.searchsorted(one.id, first.id, sorter=order)]
-        arrays = {key: getattr(one, key)[rows] for key in ("id", "label", "top5", "logits")}
-        found = Predictions(**arrays, provenance=one.provenance)
-    differ = found.label != first.label
-    if np.any(differ):
-        raise UserError(f"{both} have different labels for {named(first.id[differ])}")
-    return found
 
 
 def _check_copies(names: Sequence[str], predictions: Sequence[Predictions]) -> None:

@@ -159,7 +159,7 @@ def report(found: Opened, predicted: Predictions) -> list[str]:
     lines = [] if found.chosen is None else _by_rule(found.chosen, predicted, _truth(found, predicted))
     if found.chosen is None or found.chosen.rule == "label":
         lines += _tree(predicted)
-    return lines + sets.people_beside(sets.data_name(predicted.provenance))
+    return lines
 
 
 def _truth(found: Opened, predicted: Predictions) -> Truth | None:

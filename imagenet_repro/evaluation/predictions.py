@@ -181,6 +181,37 @@ def check_apart(scored: Predictions, held_out: Predictions, purpose: str) -> Non
         )
 
 
+def in_order_of(first: Predictions, first_name: str, one: Predictions, name: str) -> Predictions:
+    """Predictions of the same images brought into the order of the first.
+
+    Args:
+      first: in whose order.
+      first_name: names it in messages.
+      one: to be brought into it.
+      name: names that one.
+
+    Raises:
+      UserError: they differ in images, labels or number of classes.
+    """
+    both = f"{first_name} and {name}"
+    if one.logits.shape[1] != first.logits.shape[1]:
+        raise UserError(f"{both} choose between {first.logits.shape[1]:,} and {one.logits.shape[1]:,} classes")
+    only = np.setxor1d(first.id, one.id)
+    if len(only):
+        raise UserError(f"{both} are of different images; only one of the two has {named(only)}")
+    if np.array_equal(first.id, one.id):
+        found = one
+    else:
+        order = np.argsort(one.id)
+        rows = order[np.searchsorted(one.id, first.id, sorter=order)]
+        arrays = {key: getattr(one, key)[rows] for key in ("id", "label", "top5", "logits")}
+        found = dataclasses.replace(one, **arrays)
+    differ = found.label != first.label
+    if np.any(differ):
+        raise UserError(f"{both} have different labels of {named(first.id[differ])}")
+    return found
+
+
 def named(ids: Shaped[np.ndarray, " n"]) -> str:
     """The first of some ids, and how many more there are, for a message."""
     more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""

@@ -200,6 +200,7 @@ class FeatureRun(Run):
                 f"{name}: {encoder.points:,} descriptors of {encoder.numbers} numbers, codes of {encoder.features:,}"
             )
             self.learned[name] = Stages(name, config, split, directory, watcher).run()
+            self._check_budget()
         self._draw(watcher)
 
     def _draw(self, watcher: _Watcher) -> None:
@@ -228,7 +229,6 @@ class FeatureRun(Run):
         )
         run_log = log.RunLog(self.place.path, spent.steps)
         self._introduce(run_log, budget, spent)
-        self._check_budget(budget, spent)
         self.evaluator = evaluation.Evaluator(
             self.config, self.system.score, self.system.spread, self.eval_split, run_log.say
         )
@@ -266,14 +266,17 @@ class FeatureRun(Run):
         meter = Meter(self.config.batch_size, self.train_split.num_examples, flops, flops_before=flops_before)
         return Budget(Amount.parse(self.config.budget), meter)
 
-    def _check_budget(self, budget: Budget, spent: Spent) -> None:
-        """Raises UserError where the features alone took all that there is."""
-        unit = budget.amount.unit
-        if not spent.steps and spent.of(unit) >= budget.amount.value:
+    def _check_budget(self) -> None:
+        """Raises UserError where the features of the channels so far took all that there is."""
+        amount = Amount.parse(self.config.budget)
+        costs = self._stage_costs()
+        taken = {"s": sum(cost.seconds for cost in costs), "flop": sum(cost.flops for cost in costs)}
+        if taken.get(amount.unit, 0) >= amount.value:
+            channels = f"{len(self.learned)} of {len(self.config.channels)} channels"
             raise UserError(
-                f"config.budget: {budget.amount} was spent before the SVM saw an image, the features took"
-                f" {spent.of(unit):.4g}{unit}; they are kept, and a new workdir with the same config.cache_dir and a"
-                " larger budget uses them"
+                f"config.budget: {amount} was spent before the SVM saw an image, the features of {channels} took"
+                f" {taken[amount.unit]:.4g}{amount.unit}; they are kept, and a new workdir with the same"
+                " config.cache_dir and a larger budget uses them"
             )
 
     def _compile(self, run_log: log.RunLog, train_state: state.TrainState) -> Callable:

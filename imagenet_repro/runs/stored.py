@@ -10,7 +10,7 @@ from imagenet_repro import config as cfg
 from imagenet_repro import models
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
-from imagenet_repro.evaluation import predictions, protocols
+from imagenet_repro.evaluation import predictions, protocols, sets
 from imagenet_repro.evaluation.predictions import Predictions
 from imagenet_repro.workdir import RESULT, Workdir, require
 
@@ -77,10 +77,10 @@ def _common(parts: Sequence[tuple[str, ...]]) -> int:
 
 
 def class_names(stored: Stored) -> tuple[str, ...]:
-    """Names by class index: of the run in whose workdir the file lies, else of the data set, else the numbers."""
+    """Names by class index: the file's own, else of the run in whose workdir it lies, of the data set, or numbers."""
     count = stored.predictions.logits.shape[1]
-    named = _of_run(stored.path) or _of_data(stored.predictions)
-    return named if len(named) == count else tuple(map(str, range(count)))
+    named = sets.class_names(stored.predictions.provenance) or _of_run(stored.path) or _of_data(stored.predictions)
+    return named if len(named) == count else tuple(f"class {index}" for index in range(count))
 
 
 def _of_run(path: Path) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def test_other_orders_of_images_are_brought_into_the_firsts():
     [
         (lambda b: made.chosen(b, slice(3, None)), "a and b are of different images; .* has validation/00000, val"),
         (lambda b: made.changed(b, id=np.array(["x", *b.id[1:]])), "of different images; .* validation/00000, x$"),
-        (lambda b: made.changed(b, label=(b.label + (np.arange(len(b)) == 7)) % 8), "labels for validation/00007$"),
+        (lambda b: made.changed(b, label=(b.label + (np.arange(len(b)) == 7)) % 8), "labels of validation/00007$"),
         (lambda b: made.changed(b, label=np.full(len(b), -1, np.int32)), "b holds images without labels"),
         (lambda b: made.changed(b, logits=b.logits[:, :7]), "a and b choose between 8 and 7 classes"),
         (lambda b: made.members()[0], "a and b hold the same scores: one of them is a copy"),
