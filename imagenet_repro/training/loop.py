@@ -130,9 +130,21 @@ class _Run:
         self.state, measures = step(self.state, device, moment)
         steps = self.spent.steps + 1
         self.pending.append((steps, host["index"], measures))
-        if len(self.pending) > IN_FLIGHT:
+        while len(self.pending) > (0 if self._near_the_end() else IN_FLIGHT):
             self._settle()
         self.spent = self.job.budget.meter.spent(steps, self.clock.seconds)
+
+    def _near_the_end(self) -> bool:
+        """Whether the steps in flight and the next may take what is left of a budget of seconds.
+
+        Then the clock must have seen each step before the next begins: a run of slow steps would overrun its budget by
+        all that are in flight.
+        """
+        amount, taken = self.job.budget.amount, self.clock.seconds - self.job.spent.seconds
+        settled = self.spent.steps + 1 - self.job.spent.steps - len(self.pending)
+        if amount.unit != "s" or settled < 1:
+            return False
+        return self.clock.seconds + (len(self.pending) + 1) * taken / settled >= amount.value
 
     def _settle(self) -> None:
         """Waits for the oldest step in flight and looks at what it measured."""

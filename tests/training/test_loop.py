@@ -1,5 +1,7 @@
 """The loop around a small network: stages, plateau drops, and stops that change nothing."""
 
+import contextlib
+import dataclasses
 import functools
 import os
 import signal
@@ -13,6 +15,7 @@ from imagenet_repro.data.loader import BadRecords
 from imagenet_repro.training import log, loop, parallel, progressive
 from imagenet_repro.training.budget import Amount, Budget, Meter
 from imagenet_repro.training.checkpoint import Checkpoints
+from imagenet_repro.training.clock import TrainingClock
 from imagenet_repro.training.step import TrainStep
 from tests.training import small
 
@@ -158,3 +161,37 @@ def test_evaluations_that_get_no_better_end_a_run_early_also_across_a_stop(tmp_p
     ]
     again, evaluated = go(tmp_path, early_stopping=1)  # killed before its result was written
     assert (again.spent.steps, evaluated) == (6, [])
+
+
+class SlowLoss:
+    """What a device of slow steps hands back: whoever looks at it waits until the step is done."""
+
+    def __init__(self, clock):
+        self._clock = clock
+
+    def __float__(self):
+        self._clock.seconds += 10
+        return 1.0
+
+
+@pytest.mark.parametrize(("budget", "steps"), [("60s", 6), ("61s", 7), ("200s", 20), ("21s", 3)])
+def test_steps_in_flight_do_not_overrun_a_budget_of_seconds(budget, steps, monkeypatch):
+    clock = mock.Mock(spec=TrainingClock, seconds=0.0)
+    clock.paused = contextlib.nullcontext
+    monkeypatch.setattr(loop, "TrainingClock", lambda seconds: clock)
+    measures = dict.fromkeys(("gradient_norm", "top1_correct", "top5_correct", "learning_rate"), 1.0)
+    job = loop.Job(
+        config=dataclasses.replace(CONFIG, evaluate_every="1000st"),
+        state=small.make(CONFIG)[1],
+        steps=[lambda state, batch, moment: (state, measures | {"loss": SlowLoss(clock)})],
+        batches=iter([({"index": np.arange(32)}, {})] * 30),
+        evaluate=lambda state, last: {"top1_error": 0.9, "top5_error": 0.5, "evaluated": 42},
+        name_images=lambda index: [],
+        budget=Budget(Amount.parse(budget), Meter(32, 100, 1000)),
+        spent=Meter(32, 100, 1000).spent(0, 0.0),
+        checkpoints=mock.Mock(spec=Checkpoints),
+        bad_records=mock.Mock(spec=BadRecords),
+        log=mock.Mock(spec=log.RunLog),
+        known={},
+    )
+    assert loop.run(job).spent.steps == steps
