@@ -1,5 +1,8 @@
 """`main.py human`: a person guesses images in a browser, and becomes one more line beside the systems."""
 
+import contextlib
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from imagenet_repro import config as cfg
@@ -85,7 +88,8 @@ def _serve(game: Game, examples: Examples | None, port: int, path: Path) -> int:
         print(f"image {game.position + 1} of {game.images}: {where}")
         print(server.url, flush=True)
         try:
-            server.serve_forever(poll_interval=0.2)
+            with _stoppable():
+                server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             print(f"\n{game.position} of {game.images} images guessed and kept; the same command goes on")
         finally:
@@ -97,6 +101,18 @@ def _serve(game: Game, examples: Examples | None, port: int, path: Path) -> int:
         return EXIT_STOPPED
     print("\n".join(server.summary))
     return EXIT_FINISHED
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM and Ctrl-C raise KeyboardInterrupt, also where a script's shell started the process deaf to Ctrl-C."""
+    stops = signal.SIGTERM, signal.SIGINT
+    before = [signal.signal(one, signal.default_int_handler) for one in stops]
+    try:
+        yield
+    finally:
+        for one, handler in zip(stops, before, strict=True):
+            signal.signal(one, handler)
 
 
 def _finish(game: Game, path: Path) -> list[str]:

@@ -40,7 +40,16 @@ def started(data_dir, place):
     return process, lines[0], lines[1].strip()
 
 
-def test_killed_stopped_and_finished(data_dir, tmp_path, capsys):
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def inherited(request):
+    """What a process that is started finds SIGINT set to: background jobs of a script's shell find it ignored."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_killed_stopped_and_finished(data_dir, tmp_path, capsys, inherited, stop):
     place = tmp_path / "ada"
     process, said, url = started(data_dir, place)
     try:
@@ -55,7 +64,7 @@ def test_killed_stopped_and_finished(data_dir, tmp_path, capsys):
         assert answer(url, 0, [0, 1])["position"] == 1  # sent again
         answer(url, 1, [2])
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert "2 of 4 images guessed and kept; the same command goes on" in out
