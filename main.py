@@ -286,11 +286,11 @@ def _add_sweep(commands: argparse._SubParsersAction) -> None:
 
     def run(known: argparse.Namespace, overrides: Overrides) -> int:
         _refuse_for_status(known, overrides)
-        from imagenet_repro import commands
+        from imagenet_repro.cli import evaluate
 
         if known.status:
-            return commands.sweep_status(known.workdir, known.storage)
-        return commands.sweep(
+            return evaluate.sweep_status(known.workdir, known.storage)
+        return evaluate.sweep(
             known.config,
             known.workdir,
             overrides=overrides["config"],
@@ -340,14 +340,15 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
     def run(known: argparse.Namespace, overrides: Overrides) -> int:
         _refuse_ignored(known)
-        from imagenet_repro import commands, config
+        from imagenet_repro import config
+        from imagenet_repro.cli import evaluate
 
         common = {"data": overrides["data"], "out": known.out}
         common |= {"protocol": known.protocol, "settings": overrides["protocol"]}
         common |= {"set_name": known.set, "mappings": known.mappings}
         if known.workdir is not None:
-            return commands.evaluate(known.workdir, which=known.checkpoint or "last", **common)
-        return commands.evaluate_weights(
+            return evaluate.evaluate(known.workdir, which=known.checkpoint or "last", **common)
+        return evaluate.evaluate_weights(
             known.weights,
             name=known.model,
             options=None if known.options is None else config.literal(known.options),
@@ -383,9 +384,9 @@ def _add_localize(commands: argparse._SubParsersAction) -> None:
     parser.add_argument_group("--data.KEY=VALUE", "another data set or split: any key of the section `data`")
 
     def run(known: argparse.Namespace, overrides: Overrides) -> int:
-        from imagenet_repro import commands
+        from imagenet_repro.cli import evaluate
 
-        return commands.localize(
+        return evaluate.localize(
             known.workdir,
             boxes=known.boxes,
             which=known.checkpoint,
@@ -404,9 +405,9 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", required=True, metavar="FILE.safetensors", help="where the weights go")
 
     def run(known: argparse.Namespace, _: Overrides) -> int:
-        from imagenet_repro import commands
+        from imagenet_repro.cli import evaluate
 
-        return commands.export(known.workdir, which=known.checkpoint, out=known.out)
+        return evaluate.export(known.workdir, which=known.checkpoint, out=known.out)
 
     parser.set_defaults(run=run)
 
@@ -428,9 +429,9 @@ def _add_prepare(commands: argparse._SubParsersAction) -> None:
     )
 
     def run(known: argparse.Namespace, overrides: Overrides) -> int:
-        from imagenet_repro import commands
+        from imagenet_repro.cli import evaluate
 
-        return commands.prepare(
+        return evaluate.prepare(
             known.name,
             data_dir=known.data_dir,
             manual_dir=known.manual_dir,
@@ -496,26 +497,26 @@ def _classified(known: argparse.Namespace) -> int:
         return _score_set(known)
     if known.mappings or known.data_dir:
         raise UserError("--mappings and --data_dir belong to --set and would be ignored; leave them out")
-    from imagenet_repro.evaluation import score
+    from imagenet_repro.scoring import classification
 
-    card = score.score(known.predictions, known.labels, guesses=known.guesses, real_path=known.real)
-    score.show(card)
+    card = classification.score(known.predictions, known.labels, guesses=known.guesses, real_path=known.real)
+    classification.show(card)
     return EXIT_FINISHED
 
 
 def _score_set(known: argparse.Namespace) -> int:
     if known.labels or known.real or known.guesses != ALL_GUESSES:
         raise UserError("--labels, --real and --guesses do not go with --set, which has labels and a rule of its own")
-    from imagenet_repro.evaluation import judging
+    from imagenet_repro.inference import evaluation_sets
 
-    judging.score_stored(known.predictions, known.set, data_dir=known.data_dir, mappings=known.mappings)
+    evaluation_sets.score_stored(known.predictions, known.set, data_dir=known.data_dir, mappings=known.mappings)
     return EXIT_FINISHED
 
 
 def _localized(known: argparse.Namespace) -> int:
-    from imagenet_repro.evaluation import localization
+    from imagenet_repro.scoring.localization import errors
 
-    card = localization.score(
+    card = errors.score(
         known.predictions,
         known.boxes,
         labels=known.labels,
@@ -523,12 +524,12 @@ def _localized(known: argparse.Namespace) -> int:
         blacklist=known.blacklist,
         classes=known.classes,
     )
-    localization.show(card)
+    errors.show(card)
     return EXIT_FINISHED
 
 
 def _detected(known: argparse.Namespace) -> int:
-    from imagenet_repro.evaluation import detection
+    from imagenet_repro.scoring import detection
 
     entries = [known.predictions] if known.against is None else [known.predictions, known.against]
     card = detection.score(entries, known.boxes, known.classes, images=known.images, blacklist=known.blacklist)
@@ -545,7 +546,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--people", nargs="+", default=[], metavar="FILE", help="predictions of games of `human`")
 
     def run(known: argparse.Namespace, _: Overrides) -> int:
-        from imagenet_repro import compare
+        from imagenet_repro.cli import compare
 
         options = {"allow_mixed": known.allow_mixed, "storage": known.storage, "people": known.people}
         return compare.compare(known.workdirs, known.out, **options)
@@ -577,7 +578,7 @@ def _add_audit(commands: argparse._SubParsersAction) -> None:
     )
 
     def run(known: argparse.Namespace, _: Overrides) -> int:
-        from imagenet_repro import audit
+        from imagenet_repro.cli import audit
 
         share = {} if known.wrong_share is None else {"wrong_share": known.wrong_share}
         return audit.audit(
@@ -605,7 +606,7 @@ def _add_ensemble(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", metavar="FILE", help="keep the ensemble's own predictions")
 
     def run(known: argparse.Namespace, _: Overrides) -> int:
-        from imagenet_repro import ensemble
+        from imagenet_repro.cli import ensemble
 
         return ensemble.ensemble(
             known.members,
@@ -631,7 +632,7 @@ def _add_human(commands: argparse._SubParsersAction) -> None:
     parser.add_argument_group("--data.KEY=VALUE", "the data set: name, data_dir, train_split (of the examples)")
 
     def run(known: argparse.Namespace, overrides: Overrides) -> int:
-        from imagenet_repro import human
+        from imagenet_repro.cli import human
 
         return human.human(
             overrides["data"],
@@ -654,7 +655,7 @@ def _add_calibrate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", metavar="DIR", help="where the page goes (default: the run's workdir, or here)")
 
     def run(known: argparse.Namespace, _: Overrides) -> int:
-        from imagenet_repro import calibrate
+        from imagenet_repro.cli import calibrate
 
         return calibrate.calibrate(known.predictions, known.fit, known.out)
 
@@ -667,9 +668,9 @@ def _add_models(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--runs", nargs="+", default=[], metavar="DIR", help="workdirs of finished runs on ImageNet")
 
     def run(known: argparse.Namespace, _: Overrides) -> int:
-        from imagenet_repro import commands
+        from imagenet_repro.cli import evaluate
 
-        return commands.show_models(known.pattern, known.runs)
+        return evaluate.show_models(known.pattern, known.runs)
 
     parser.set_defaults(run=run)
 

@@ -47,7 +47,7 @@ def _arguments():
 
 def _result(workdir):
     from imagenet_repro.errors import UserError
-    from imagenet_repro.workdir import Workdir
+    from imagenet_repro.storage.workdir import Workdir
 
     try:
         result = Workdir(workdir).result()
@@ -79,13 +79,13 @@ def _coded(config, channel):
     import jax
     import jax.numpy as jnp
 
-    from imagenet_repro.features import quantise
-    from imagenet_repro.features.encoder import Encoder
-    from imagenet_repro.models import counting
+    from imagenet_repro.features.channel_encoder import Encoder
+    from imagenet_repro.features.encoding import quantisation
+    from imagenet_repro.zoo import counting
 
     encoder = Encoder(config.channels[channel], config.data.image_size)
     image = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, 3), jnp.uint8)
-    quantised = 2 * encoder.features * quantise.CENTRES if config.channels[channel].quantise else 0
+    quantised = 2 * encoder.features * quantisation.CENTRES if config.channels[channel].quantise else 0
     return encoder.features, counting.flops(encoder.encode, image, encoder.blank()) + quantised
 
 
@@ -125,7 +125,7 @@ def _sum(stages):
 
 
 def _plan(result, images, classes, epochs):
-    from imagenet_repro.comparison import stages
+    from imagenet_repro.report.sections import stages
 
     epochs = epochs or result["spent"]["epochs"]
     told = foretold(result, images, classes, epochs * images)

@@ -69,7 +69,8 @@ class Ours:
         import jax
         import jax.numpy as jnp
 
-        from imagenet_repro.features import fisher, grid, mixture, pca, pyramid, sift
+        from imagenet_repro.features.descriptors import grid, sift
+        from imagenet_repro.features.encoding import fisher, mixture, pca, pyramid
 
         self.grid = grid.Grid(patch=PATCH, step=STEP, scales=SCALES)
         self.layout = pyramid.layout(pyramid.Pyramid(DIVISIONS).members(self.grid.places(SIZE, SIZE)))
@@ -109,7 +110,7 @@ class Theirs:
             np.asarray(x) for x in (ours.mixture.weights, ours.mixture.means, ours.mixture.variances)
         )
         self.levels = self.grid.levels(SIZE, SIZE)
-        from imagenet_repro.features.pyramid import Pyramid
+        from imagenet_repro.features.encoding.pyramid import Pyramid
 
         self.members = Pyramid(DIVISIONS).members(self.grid.places(SIZE, SIZE))
         self.sift = cv2.SIFT_create(sigma=0.5)
@@ -190,7 +191,7 @@ def _rate(side, images):
 
 
 def _table(rates, apart, ours, count):
-    from imagenet_repro import provenance
+    from imagenet_repro.storage import provenance
 
     source = provenance.collect()
     points = len(ours.grid.places(SIZE, SIZE))

@@ -46,7 +46,7 @@ from imagenet_repro.config import Data, InceptionCrop  # noqa: E402
 from imagenet_repro.data.crops import inception_box  # noqa: E402
 from imagenet_repro.data.decode import decode  # noqa: E402
 from imagenet_repro.data.loader import train_batches  # noqa: E402
-from imagenet_repro.data.prepare import prepare  # noqa: E402
+from imagenet_repro.data.prepare.prepare import prepare  # noqa: E402
 from imagenet_repro.data.sources import open_split  # noqa: E402
 
 SIZE, BATCH = 224, 64

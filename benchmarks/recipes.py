@@ -117,7 +117,7 @@ def _run(recipe, size, arguments):
 
 
 def _table(rows, arguments):
-    from imagenet_repro import provenance
+    from imagenet_repro.storage import provenance
 
     source = provenance.collect()
     lines = [

@@ -73,7 +73,7 @@ def _in_a_process(name, arguments):
 
 
 def _table(arguments, rates, notes):
-    from imagenet_repro import provenance
+    from imagenet_repro.storage import provenance
 
     medians = {name: statistics.median(values) for name, values in rates.items()}
     source = provenance.collect()
@@ -137,12 +137,12 @@ def _our_rate(arguments, size):
     import jax
     import numpy as np
 
-    from imagenet_repro.runs import network
+    from imagenet_repro.runs import network_run
     from imagenet_repro.training import devices
     from imagenet_repro.training.schedule import Moment
 
     devices.start()
-    system = network.System.create(_config(arguments, size), 1000)
+    system = network_run.System.create(_config(arguments, size), 1000)
     state = system.initial_state()
     rng = np.random.default_rng(0)
     host = {name: np.arange(size, dtype=np.int32) for name in ("label", "epoch", "index")}

@@ -103,7 +103,7 @@ def _line(row):
 
 
 def _table(arguments, rows):
-    from imagenet_repro import provenance
+    from imagenet_repro.storage import provenance
 
     source = provenance.collect()
     ratios = [ours / theirs for _, _, ours, theirs, *_ in rows if ours and theirs]

@@ -17,9 +17,10 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from imagenet_repro import models, provenance  # noqa: E402  the path comes first
-from imagenet_repro.comparison import zoo  # noqa: E402
-from tests.test_pretrained import relative_error  # noqa: E402
+from imagenet_repro import models  # noqa: E402  the path comes first
+from imagenet_repro.storage import provenance  # noqa: E402  the path comes first
+from imagenet_repro.zoo import listing  # noqa: E402
+from tests.models.test_goldens import relative_error  # noqa: E402
 
 
 def main():
@@ -27,9 +28,9 @@ def main():
     arguments = _arguments()
     rows = []
     for name in models.names():
-        rows.append(zoo.count(name) | {"golden": _golden(name, arguments.goldens)})
+        rows.append(listing.count(name) | {"golden": _golden(name, arguments.goldens)})
         print(rows[-1], file=sys.stderr, flush=True)
-    with zoo.STORED.open("w", newline="") as file:
+    with listing.STORED.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["name", "parameters", "image_size", "multiply_adds"], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

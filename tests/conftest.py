@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-from tests import runs, typechecker
+from tests import command_line, typechecker
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {runs.xla_flags(devices=8)}"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {command_line.xla_flags(devices=8)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # One for this session: what the tests' processes, and those that they start, compile alike is compiled once.

@@ -14,7 +14,7 @@ import gzip
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-TABLE = Path(__file__).resolve().parent.parent / "imagenet_repro" / "wordnet.tsv.gz"
+TABLE = Path(__file__).resolve().parent.parent / "imagenet_repro" / "scoring" / "wordnet.tsv.gz"
 NOUNS = 82_115  # in WordNet 3.0, by its manual wnstats(7)
 
 

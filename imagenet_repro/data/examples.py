@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from imagenet_repro import files
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
+from imagenet_repro.storage import files
 
 COUNT = 13  # of each class, as in the study of 2014 (Karpathy 2014)
 

@@ -26,14 +26,14 @@ from jaxtyping import Float
 
 from imagenet_repro import config as cfg
 from imagenet_repro import data as data_room
-from imagenet_repro import files
 from imagenet_repro.data import loader
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.features import pca, quantise
-from imagenet_repro.features.codes import UNDECODABLE, Codes
-from imagenet_repro.features.encoder import Encoder, Vocabulary
-from imagenet_repro.features.quantise import Quantiser
+from imagenet_repro.features.channel_encoder import Encoder, Vocabulary
+from imagenet_repro.features.encoding import pca, quantisation
+from imagenet_repro.features.encoding.quantisation import Quantiser
+from imagenet_repro.features.stored_codes import UNDECODABLE, Codes
+from imagenet_repro.storage import files
 
 AXIS = "data"
 PROBED = 16  # images whose bytes tell one data set from another of the same name
@@ -197,7 +197,7 @@ class Stages:
         found = [codes for _, codes in self._mapped("quantiser", encode, images, self._batch_size)]
         self._check_sample(sum(map(len, found)))
         codes = jnp.concatenate(found)
-        fit = functools.partial(quantise.fit, key=self._key(1), group=self.channel.quantise)
+        fit = functools.partial(quantisation.fit, key=self._key(1), group=self.channel.quantise)
         operations = self._monitor.flops(encode, self._shape(1)) * images
         operations += self._monitor.flops(fit, jax.ShapeDtypeStruct(codes.shape, codes.dtype))
         centres = np.asarray(fit(codes).centres)
@@ -221,7 +221,7 @@ class Stages:
 
         def encode(images: jax.Array, vocabulary: Vocabulary, quantiser: Quantiser | None) -> jax.Array:
             found = self.encoder.encode(images, vocabulary)
-            return found.astype(jnp.float16) if quantiser is None else quantise.encode(found, quantiser)
+            return found.astype(jnp.float16) if quantiser is None else quantisation.encode(found, quantiser)
 
         start = codes.done // self._batch_size
         done, seconds = start * self._batch_size, codes.known.get("seconds", 0.0)
@@ -370,10 +370,10 @@ class Stages:
     def _check_sample(self, images: int | None = None) -> None:
         """Raises UserError where there are fewer images, or those that could be decoded, than centres of a part."""
         images = min(self._config.sample.codes, self._split.num_examples) if images is None else images
-        if self.channel.quantise and images < quantise.CENTRES:
+        if self.channel.quantise and images < quantisation.CENTRES:
             raise UserError(
-                f"config.channels.{self.name}.quantise: the {quantise.CENTRES} centres of a part need as many images,"
-                f" and of {self._split.name} {self._split.split} there are {images}; more of them with"
+                f"config.channels.{self.name}.quantise: the {quantisation.CENTRES} centres of a part need as many"
+                f" images, and of {self._split.name} {self._split.split} there are {images}; more of them with"
                 " config.sample.codes, or 0 keeps codes as they are"
             )
 
@@ -409,6 +409,6 @@ def _source() -> str:
     """A hash of the code that turns encoded images into codes."""
     found = hashlib.sha256()
     decoding = Path(data_room.__file__).parent
-    for path in (*sorted(Path(__file__).parent.glob("*.py")), decoding / "crops.py", decoding / "decode.py"):
+    for path in (*sorted(Path(__file__).parent.rglob("*.py")), decoding / "crops.py", decoding / "decode.py"):
         found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()

@@ -29,8 +29,8 @@ from imagenet_repro.models import (
     vit,
     zfnet,
 )
-from imagenet_repro.models.initialise import DrawnRngs, Draws, initialise
-from imagenet_repro.models.layers import Network
+from imagenet_repro.models.nn.initialisers import DrawnRngs, Draws, initialise
+from imagenet_repro.models.nn.layers import Network
 from imagenet_repro.models.options import check_num_classes, check_options
 from imagenet_repro.models.spec import Origin, Spec
 

@@ -18,8 +18,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.models.initialise import Initialiser, constant, normal
-from imagenet_repro.models.layers import (
+from imagenet_repro.inference.maps import final_map
+from imagenet_repro.models.nn.initialisers import Initialiser, constant, normal
+from imagenet_repro.models.nn.layers import (
     Conv,
     Dropout,
     Linear,
@@ -32,7 +33,6 @@ from imagenet_repro.models.layers import (
     flatten,
     relu,
 )
-from imagenet_repro.models.maps import final_map
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 ZERO, ONE = constant(0.0), constant(1.0)

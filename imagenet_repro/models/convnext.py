@@ -11,8 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.initialise import constant, normal, parameter
-from imagenet_repro.models.layers import (
+from imagenet_repro.inference.maps import final_avg_pool
+from imagenet_repro.models.nn.initialisers import constant, normal, parameter
+from imagenet_repro.models.nn.layers import (
     Conv,
     DropPath,
     LayerNorm,
@@ -23,9 +24,8 @@ from imagenet_repro.models.layers import (
     drop_path_rates,
     gelu,
 )
-from imagenet_repro.models.maps import final_avg_pool
+from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
-from imagenet_repro.models.stack import Stack
 
 INIT = {"init": normal(0.02), "bias_init": constant(0.0)}
 

@@ -16,8 +16,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.initialise import Initialiser, constant, fan_out, kaiming_fan_out
-from imagenet_repro.models.layers import (
+from imagenet_repro.inference.maps import final_avg_pool
+from imagenet_repro.models.nn.initialisers import Initialiser, constant, fan_out, kaiming_fan_out
+from imagenet_repro.models.nn.layers import (
     BatchNorm,
     Conv,
     Dropout,
@@ -29,9 +30,8 @@ from imagenet_repro.models.layers import (
     global_avg_pool,
     swish,
 )
-from imagenet_repro.models.maps import final_avg_pool
+from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
-from imagenet_repro.models.stack import Stack
 
 zeros = constant(0.0)
 # One input of a depthwise kernel reaches one output only, so its fan-out is its area.

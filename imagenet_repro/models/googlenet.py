@@ -19,8 +19,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.initialise import Initialiser, constant, fan_in, normal
-from imagenet_repro.models.layers import (
+from imagenet_repro.inference.maps import final_avg_pool
+from imagenet_repro.models.nn.initialisers import Initialiser, constant, fan_in, normal
+from imagenet_repro.models.nn.layers import (
     AvgPool,
     BatchNorm,
     Conv,
@@ -36,7 +37,6 @@ from imagenet_repro.models.layers import (
     flatten,
     relu,
 )
-from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 # Table 1: features of the 1x1, of the reduction before the 3x3, the 3x3, the reduction before the 5x5, the 5x5, and

@@ -20,14 +20,15 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.initialise import (
+from imagenet_repro.inference.maps import final_avg_pool
+from imagenet_repro.models.nn.initialisers import (
     Initialiser,
     constant,
     kaiming_fan_out,
     torch_uniform,
     truncated_normal,
 )
-from imagenet_repro.models.layers import (
+from imagenet_repro.models.nn.layers import (
     AvgPool,
     BatchNorm,
     Conv,
@@ -43,7 +44,6 @@ from imagenet_repro.models.layers import (
     pair,
     relu,
 )
-from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # Google's networks see pixels from -1 to 1

@@ -15,18 +15,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from imagenet_repro.inference.maps import final_avg_pool
 from imagenet_repro.models.inception import INCEPTION_MEAN, INCEPTION_STD, ConvNorm, Unit, halve
-from imagenet_repro.models.layers import (
-    AvgPool,
-    Conv,
-    Dropout,
-    Linear,
-    Network,
-    Sequential,
-    check_images,
-    relu,
-)
-from imagenet_repro.models.maps import final_avg_pool
+from imagenet_repro.models.nn.layers import AvgPool, Conv, Dropout, Linear, Network, Sequential, check_images, relu
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 
 MIN_IMAGE_SIZE = 75  # one pixel remains after the last module

@@ -18,18 +18,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.models.initialise import Initialiser, parameter
-from imagenet_repro.models.layers import (
-    AvgPool,
-    Conv,
-    Linear,
-    MaxPool,
-    Network,
-    check_images,
-    relu,
-    tanh,
-)
-from imagenet_repro.models.maps import final_avg_pool
+from imagenet_repro.inference.maps import final_avg_pool
+from imagenet_repro.models.nn.initialisers import Initialiser, parameter
+from imagenet_repro.models.nn.layers import AvgPool, Conv, Linear, MaxPool, Network, check_images, relu, tanh
 from imagenet_repro.models.spec import Preprocessing, Spec
 
 SMALLEST = 32  # pixels that leave one position to C5

@@ -15,8 +15,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.models.initialise import kaiming_fan_out
-from imagenet_repro.models.layers import (
+from imagenet_repro.inference.maps import final_avg_pool
+from imagenet_repro.models.nn.initialisers import kaiming_fan_out
+from imagenet_repro.models.nn.layers import (
     BatchNorm,
     Conv,
     Dropout,
@@ -29,9 +30,8 @@ from imagenet_repro.models.layers import (
     drop_path_rates,
     relu,
 )
-from imagenet_repro.models.maps import final_avg_pool
+from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
-from imagenet_repro.models.stack import Stack
 
 STEMS = ("imagenet", "small")
 SHORTCUTS = ("A", "B", "C")

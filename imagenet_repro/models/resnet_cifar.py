@@ -10,8 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.layers import BatchNorm, Linear, Network, check_images, relu
-from imagenet_repro.models.maps import final_avg_pool
+from imagenet_repro.inference.maps import final_avg_pool
+from imagenet_repro.models.nn.layers import BatchNorm, Linear, Network, check_images, relu
 from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 

@@ -13,8 +13,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.initialise import constant, kaiming_fan_out, normal
-from imagenet_repro.models.layers import (
+from imagenet_repro.inference.maps import final_avg_pool
+from imagenet_repro.models.nn.initialisers import constant, kaiming_fan_out, normal
+from imagenet_repro.models.nn.layers import (
     BatchNorm,
     Conv,
     DropPath,
@@ -25,10 +26,9 @@ from imagenet_repro.models.layers import (
     drop_path_rates,
     relu,
 )
-from imagenet_repro.models.maps import final_avg_pool
+from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.resnet import conv
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
-from imagenet_repro.models.stack import Stack
 
 
 class Projection(nnx.Module):

@@ -12,8 +12,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.initialise import kaiming_fan_out
-from imagenet_repro.models.layers import (
+from imagenet_repro.inference.maps import final_avg_pool
+from imagenet_repro.models.nn.initialisers import kaiming_fan_out
+from imagenet_repro.models.nn.layers import (
     BatchNorm,
     Conv,
     Dropout,
@@ -24,7 +25,6 @@ from imagenet_repro.models.layers import (
     global_avg_pool,
     relu,
 )
-from imagenet_repro.models.maps import final_avg_pool
 from imagenet_repro.models.resnet import CENTRE, Bottleneck, conv, make_stages
 from imagenet_repro.models.spec import Published, Spec
 

@@ -13,8 +13,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.initialise import constant, kaiming_fan_out, normal
-from imagenet_repro.models.layers import (
+from imagenet_repro.inference.maps import final_map
+from imagenet_repro.models.nn.initialisers import constant, kaiming_fan_out, normal
+from imagenet_repro.models.nn.layers import (
     BatchNorm,
     Conv,
     Dropout,
@@ -27,7 +28,6 @@ from imagenet_repro.models.layers import (
     flatten,
     relu,
 )
-from imagenet_repro.models.maps import final_map
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the convolutions of each block

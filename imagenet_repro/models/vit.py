@@ -22,12 +22,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.models import maps
-from imagenet_repro.models.attention import INIT, Block, dense, dropout_layer
-from imagenet_repro.models.initialise import normal, parameter
-from imagenet_repro.models.layers import Conv, LayerNorm, Network, WithAuxiliary, check_images, drop_path_rates
+from imagenet_repro.inference import maps
+from imagenet_repro.models.nn.attention import INIT, Block, dense, dropout_layer
+from imagenet_repro.models.nn.initialisers import normal, parameter
+from imagenet_repro.models.nn.layers import Conv, LayerNorm, Network, WithAuxiliary, check_images, drop_path_rates
+from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
-from imagenet_repro.models.stack import Stack
 
 POOLS = ("token", "avg")
 POSITIONS = ("learned", "sincos2d")

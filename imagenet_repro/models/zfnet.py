@@ -14,8 +14,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.initialise import constant, normal
-from imagenet_repro.models.layers import (
+from imagenet_repro.inference.maps import final_map
+from imagenet_repro.models.nn.initialisers import constant, normal
+from imagenet_repro.models.nn.layers import (
     Conv,
     Dropout,
     Linear,
@@ -27,7 +28,6 @@ from imagenet_repro.models.layers import (
     flatten,
     relu,
 )
-from imagenet_repro.models.maps import final_map
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 SMALLEST = 63  # pixels that leave one position after the last pooling

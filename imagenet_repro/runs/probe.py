@@ -19,14 +19,14 @@ import numpy as np
 from imagenet_repro import config as cfg
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import counting
-from imagenet_repro.runs.base import step_flops
-from imagenet_repro.runs.features import FeatureSystem
-from imagenet_repro.runs.network import System
+from imagenet_repro.runs.feature_run import FeatureSystem
+from imagenet_repro.runs.network_run import System
+from imagenet_repro.runs.run import step_flops
 from imagenet_repro.training import devices, memory
 from imagenet_repro.training.budget import Amount, Meter
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.svm_step import CODES, SvmStep
+from imagenet_repro.zoo import counting
 
 STEPS = 3  # timed, after one that is not
 MOMENT = Moment(np.float32(0), np.float32(0))

@@ -5,15 +5,16 @@ from typing import Any
 import jax
 
 from imagenet_repro import config as cfg
-from imagenet_repro import provenance
-from imagenet_repro.comparison import curves, table
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED
-from imagenet_repro.runs.features import FeatureRun
-from imagenet_repro.runs.network import NetworkRun
+from imagenet_repro.report import result_table
+from imagenet_repro.report.plots import curves
+from imagenet_repro.runs.feature_run import FeatureRun
+from imagenet_repro.runs.network_run import NetworkRun
+from imagenet_repro.storage import provenance
+from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import devices, log
 from imagenet_repro.training.budget import Amount
-from imagenet_repro.workdir import Workdir
 
 
 def train(config: cfg.AnyConfig, workdir: str) -> int:
@@ -53,9 +54,9 @@ def _show(place: Workdir) -> int:
     """Table and curves of a finished run, from one process."""
     if jax.process_index() != 0:
         return EXIT_FINISHED
-    row = table.row(place.result())
-    table.show([row])
-    place.write("table.md", table.markdown([row]))
+    row = result_table.row(place.result())
+    result_table.show([row])
+    place.write("table.md", result_table.markdown([row]))
     curves.plot_curves({row.system: log.read_rows(place.metrics)}, place.path / "curves.png")
     print(f"table: {place.path / 'table.md'}\nlearning curves: {place.path / 'curves.png'}")
     return EXIT_FINISHED

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from imagenet_repro import config as cfg
-from imagenet_repro.comparison.table import quantity
+from imagenet_repro.config.sweeps import SweepConfig
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
-from imagenet_repro.sweeps.config import SweepConfig
+from imagenet_repro.report.result_table import quantity
 from imagenet_repro.sweeps.launch import Launcher
 from imagenet_repro.sweeps.plan import Planned, plan
 from imagenet_repro.sweeps.status import settings_text

@@ -15,9 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 import submitit
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.sweeps.place import SweepPlace
+from imagenet_repro.storage.workdir import read_json, write_json
+from imagenet_repro.sweeps.directory import SweepPlace
 from imagenet_repro.sweeps.worker import STORAGE, Worker
-from imagenet_repro.workdir import read_json, write_json
 
 FOREVER = 60 * 24 * 3650  # minutes, of a local worker
 SLURM_MINUTES = 60 * 24  # of a job where nobody says another time

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from imagenet_repro import config as cfg
+from imagenet_repro.config.sweeps import Axis, SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
-from imagenet_repro.sweeps.config import Axis, SweepConfig
 
 SEARCH, RUNS = "search", "runs"
 

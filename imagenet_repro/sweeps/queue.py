@@ -20,8 +20,8 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from imagenet_repro.config.sweeps import Axis, SweepConfig
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.sweeps.config import Axis, SweepConfig
 from imagenet_repro.sweeps.plan import RUNS, SEARCH, Planned, plan
 
 HEARTBEAT = 5  # seconds between two signs of life

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from imagenet_repro.comparison.table import FILE_WIDTH
+from imagenet_repro.report.result_table import FILE_WIDTH
 from imagenet_repro.sweeps.plan import Planned
 from imagenet_repro.sweeps.queue import Entry
 from imagenet_repro.training.log import METRICS, duration, read_rows

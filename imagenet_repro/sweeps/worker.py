@@ -13,13 +13,13 @@ from typing import Any
 
 from imagenet_repro import config as cfg
 from imagenet_repro.errors import EXIT_DIVERGED, EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
+from imagenet_repro.storage.workdir import Workdir, write_json
 from imagenet_repro.sweeps import trial
-from imagenet_repro.sweeps.patience import patiently
-from imagenet_repro.sweeps.place import SweepPlace
+from imagenet_repro.sweeps.directory import SweepPlace
 from imagenet_repro.sweeps.plan import configuration
 from imagenet_repro.sweeps.queue import Claim, Queue
+from imagenet_repro.sweeps.retry import patiently
 from imagenet_repro.sweeps.status import OUTPUT
-from imagenet_repro.workdir import Workdir, write_json
 
 POLL = 2.0  # seconds
 STORAGE = "IMAGENET_REPRO_STORAGE"  # in the environment: the URL of the trials; submitit keeps arguments in files

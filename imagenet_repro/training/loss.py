@@ -5,7 +5,7 @@ import optax
 from jaxtyping import Array, Float32
 
 from imagenet_repro import config as cfg
-from imagenet_repro import metrics
+from imagenet_repro.scoring import metrics
 
 
 def per_image(spec: cfg.Loss, logits: Float32[Array, "b c"], targets: Float32[Array, "b c"]) -> Float32[Array, " b"]:

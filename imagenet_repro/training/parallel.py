@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.training import state as states
-from imagenet_repro.training.network import Tensors
+from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, EvalStep, TrainStep

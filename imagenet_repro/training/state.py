@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagenet_repro.training.network import Tensors
+from imagenet_repro.training.functional import Tensors
 
 
 @jax.tree_util.register_dataclass

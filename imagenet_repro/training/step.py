@@ -12,11 +12,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from imagenet_repro import config as cfg
-from imagenet_repro import metrics
-from imagenet_repro.data import augment
-from imagenet_repro.models.layers import WithAuxiliary
+from imagenet_repro.data.augment import augment
+from imagenet_repro.models.nn.layers import WithAuxiliary
+from imagenet_repro.scoring import metrics
 from imagenet_repro.training import loss, schedule
-from imagenet_repro.training.network import Network, Tensors
+from imagenet_repro.training.functional import Network, Tensors
 from imagenet_repro.training.optimizer import bound_filters
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState

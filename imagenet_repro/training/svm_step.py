@@ -14,10 +14,10 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float
 
-from imagenet_repro import metrics
 from imagenet_repro.config import Svm
 from imagenet_repro.features import svm
-from imagenet_repro.training.network import Tensors
+from imagenet_repro.scoring import metrics
+from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, Batch, Whole

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from sklearn.datasets import load_sample_image
 
-from imagenet_repro.features import grid
+from imagenet_repro.features.descriptors import grid
 
 
 def photograph(name="china.jpg", size=None, at=(100, 200)):

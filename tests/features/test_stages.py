@@ -12,10 +12,11 @@ import pytest
 from imagenet_repro import config as cfg
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
-from imagenet_repro.features import quantise, stages
-from imagenet_repro.features.codes import UNDECODABLE
+from imagenet_repro.features import stages
+from imagenet_repro.features.encoding import quantisation
 from imagenet_repro.features.stages import Stages, StoppedError
-from imagenet_repro.models import counting
+from imagenet_repro.features.stored_codes import UNDECODABLE
+from imagenet_repro.zoo import counting
 
 IMAGES, SIZE, BATCH = 300, 24, 32
 EVERY = {"images": 50, "descriptors": 200, "codes": IMAGES}
@@ -104,7 +105,7 @@ def test_codes_of_all_images_are_those_of_the_quantised_encoder(whole):
     from imagenet_repro.data.decode import decode
 
     images = jnp.asarray(np.stack([decode(Images()[i].image) for i in range(64)]))
-    expected = quantise.encode(made.encode(images, learned.vocabulary), learned.quantiser)
+    expected = quantisation.encode(made.encode(images, learned.vocabulary), learned.quantiser)
     assert np.mean(np.asarray(expected) == found[:64]) > 0.99  # rounding may decide between two centres
 
 

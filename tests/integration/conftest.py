@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import runs
+from tests import command_line
 from tests.integration.servers import Server
 from tests.sweeps import whole
 
@@ -50,7 +50,7 @@ def slurm() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of two LeNets with three seeds each."""
-    data = runs.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=40)
+    data = command_line.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=40)
     return whole.write(tmp_path_factory.mktemp("sweep"), data, seeds=(0, 1, 2))
 
 
@@ -58,7 +58,7 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where that sweep ended that nobody disturbed."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    runs.run(*whole.arguments(sweep_file, workdir), seconds=whole.SECONDS)
+    command_line.run(*whole.arguments(sweep_file, workdir), seconds=whole.SECONDS)
     return workdir
 
 

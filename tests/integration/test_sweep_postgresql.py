@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import make_url
 
-from tests import runs
+from tests import command_line
 from tests.integration import jobs
 from tests.integration.test_servers import kill
 from tests.sweeps import whole
@@ -24,15 +24,15 @@ def test_killed_workers_server_and_parent_change_no_bit(postgresql, sweep_file, 
     assert process.poll() is None
     said = whole.kill(process)
 
-    seen = runs.run("sweep", "--status", f"--workdir={tmp_path}", f"--storage={url}")
-    last = runs.run(*arguments, seconds=whole.SECONDS)
+    seen = command_line.run("sweep", "--status", f"--workdir={tmp_path}", f"--storage={url}")
+    last = command_line.run(*arguments, seconds=whole.SECONDS)
     assert "6 of 6 trainings complete" in last[0]
     whole.assert_complete(tmp_path, trainings=6, storage=url)
     whole.assert_same(tmp_path, undisturbed)
     assert whole.results(tmp_path).items() >= written.items()
     assert whole.resumed(tmp_path) >= {one, other}
 
-    once_more = runs.run(*arguments)
+    once_more = command_line.run(*arguments)
     assert whole.results(tmp_path).items() >= written.items()
     password = make_url(url).password
     assert not any(password in text for text in (said, *seen, *last, *once_more))

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from imagenet_repro import models
-from imagenet_repro.models import layers
+from imagenet_repro.models.nn import layers
 
 
 def shapes(name, size, num_classes=10, *, training=False, channels=3, **options):

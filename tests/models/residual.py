@@ -6,8 +6,8 @@ import numpy as np
 from flax import nnx
 
 from imagenet_repro import models
-from imagenet_repro.models import counting
-from imagenet_repro.models.initialise import initialise
+from imagenet_repro.models.nn.initialisers import initialise
+from imagenet_repro.zoo import counting
 
 
 def count(name, num_classes=1000, **options):

@@ -8,7 +8,8 @@ from flax import nnx
 
 from imagenet_repro import models, pretrained
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import convnext, counting
+from imagenet_repro.models import convnext
+from imagenet_repro.zoo import counting
 from tests.models import probe
 
 # Multiply-adds in 1e9 at 224 and at 384 pixels.

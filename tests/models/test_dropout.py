@@ -10,8 +10,8 @@ from flax import nnx
 from jax.interpreters import partial_eval
 
 from imagenet_repro import models
-from imagenet_repro.models.attention import Block
-from imagenet_repro.models.layers import Dropout
+from imagenet_repro.models.nn.attention import Block
+from imagenet_repro.models.nn.layers import Dropout
 from tests.models import probe
 from tests.models.residual import apply
 

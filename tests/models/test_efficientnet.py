@@ -7,8 +7,9 @@ import pytest
 from flax import nnx
 
 from imagenet_repro import models
-from imagenet_repro.models import counting, efficientnet
-from imagenet_repro.models.layers import Conv
+from imagenet_repro.models import efficientnet
+from imagenet_repro.models.nn.layers import Conv
+from imagenet_repro.zoo import counting
 from tests.models import probe
 
 # Multiply-adds in 1e9 at the size of the published weights.

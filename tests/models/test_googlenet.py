@@ -8,8 +8,9 @@ from flax import nnx
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import counting, googlenet
-from imagenet_repro.models.layers import WithAuxiliary
+from imagenet_repro.models import googlenet
+from imagenet_repro.models.nn.layers import WithAuxiliary
+from imagenet_repro.zoo import counting
 from tests.models import probe
 
 BOTH = ("googlenet", "googlenet_bn")

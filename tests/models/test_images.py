@@ -10,7 +10,7 @@ from flax import nnx
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
-from imagenet_repro.models.layers import check_images
+from imagenet_repro.models.nn.layers import check_images
 
 # One network for each `__call__`, in its smallest form, and the name it has in the message.
 NETWORKS = {

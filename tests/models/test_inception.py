@@ -8,9 +8,10 @@ from flax import nnx
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import counting, inception
-from imagenet_repro.models.initialise import initialise
-from imagenet_repro.models.layers import MaxPool, WithAuxiliary
+from imagenet_repro.models import inception
+from imagenet_repro.models.nn.initialisers import initialise
+from imagenet_repro.models.nn.layers import MaxPool, WithAuxiliary
+from imagenet_repro.zoo import counting
 from tests.models import probe
 
 

@@ -10,8 +10,8 @@ from flax import nnx
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import counting
 from imagenet_repro.models.inception_v4 import BLOCK_8, ResidualBlock, average
+from imagenet_repro.zoo import counting
 from tests.models import probe
 
 NAMES = ("inception_v4", "inception_resnet_v2")

@@ -9,7 +9,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import counting, lenet
+from imagenet_repro.models import lenet
+from imagenet_repro.zoo import counting
 from tests.models import probe
 
 # Table I of the paper: rows are maps of S2, columns maps of C3.

@@ -10,11 +10,10 @@ import pytest
 from flax import nnx
 
 from imagenet_repro import models
-from imagenet_repro.comparison import zoo
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import counting
 from imagenet_repro.models.options import check_num_classes, check_options
 from imagenet_repro.models.spec import LEVELS
+from imagenet_repro.zoo import counting, listing
 from tests.conftest import shared_path
 
 
@@ -46,7 +45,7 @@ def references():
 def test_parameter_counts_are_those_of_the_references():
     for row, name, num_classes in references():
         assert name, f"no network is {row['reference']}"
-        count = zoo.sizes(name).parameters
+        count = listing.sizes(name).parameters
         if num_classes == 0:
             count = counting.parameter_count(models.abstract(name, num_classes))
         assert count == int(row["trainable_parameters"]), name

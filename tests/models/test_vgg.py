@@ -6,7 +6,7 @@ from flax import nnx
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import counting
+from imagenet_repro.zoo import counting
 from tests.models import probe
 
 

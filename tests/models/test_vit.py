@@ -9,8 +9,9 @@ from PIL import Image
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import counting, vit
-from imagenet_repro.models.layers import WithAuxiliary
+from imagenet_repro.models import vit
+from imagenet_repro.models.nn.layers import WithAuxiliary
+from imagenet_repro.zoo import counting
 
 # Parameters and multiply-adds at 224 px of the table that the whole zoo is checked against.
 FACTS = {

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from imagenet_repro import commands
 from imagenet_repro import config as cfg
+from imagenet_repro.cli import evaluate
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import Weights
@@ -32,20 +32,20 @@ def stating(name, **options):
     ],
 )
 def test_the_network_of_a_file(weights, name, options, expected):
-    assert commands._network_of(weights, name, options) == expected
+    assert evaluate._network_of(weights, name, options) == expected
 
 
 def test_a_file_that_names_no_network():
     with pytest.raises(UserError, match="does not say of which network it is"):
-        commands._network_of(Weights(Path("file"), {}), "", None)
+        evaluate._network_of(Weights(Path("file"), {}), "", None)
 
 
 @pytest.mark.parametrize("crop", ["center", "squash"])
 def test_images_as_the_file_says_and_back(crop):
     stated = Preprocessing(96, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), antialias=False, crop=crop)
-    config = commands._evaluation_config("resnet18", {}, stated)
+    config = evaluate._evaluation_config("resnet18", {}, stated)
     assert config.eval_crop.name == crop
-    assert commands._preprocessing_of(config) == stated
+    assert evaluate._preprocessing_of(config) == stated
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,6 @@ def test_images_as_the_file_says_and_back(crop):
     ],
 )
 def test_positions_are_those_of_the_size_that_is_evaluated(name, options, expected):
-    config = commands._evaluation_config(name, options, Preprocessing())
-    config = commands._at_its_size(cfg.replace(config, {"data.image_size": "384"}))
+    config = evaluate._evaluation_config(name, options, Preprocessing())
+    config = evaluate._at_its_size(cfg.replace(config, {"data.image_size": "384"}))
     assert config.model.options == expected

@@ -6,7 +6,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import sqlalchemy
 
-from imagenet_repro.sweeps import config, queue
+from imagenet_repro.config import sweeps
+from imagenet_repro.sweeps import queue
 
 IDENTITY = "one"
 # A clean process from which others are forked: JAX, which the tests' set-up imports, must not be.
@@ -18,7 +19,7 @@ _met = {}  # what this process was given when it began
 
 
 def opened(url, settings):
-    return queue.Queue(url, config.resolve(settings), IDENTITY)
+    return queue.Queue(url, sweeps.resolve(settings), IDENTITY)
 
 
 def meet(barrier):

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests import runs
+from tests import command_line
 from tests.sweeps import whole
 
 
 @pytest.fixture(scope="session")
 def fractal(tmp_path_factory):
     """Where six categories of forty fractals lie, and seven each to be scored."""
-    return runs.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=40)
+    return command_line.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=40)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Small sweeps for tests."""
 
-from imagenet_repro.sweeps import config
+from imagenet_repro.config import sweeps
 
 DATA = "fractal/c6_n40_v7_s32"  # of conftest.py
 
@@ -31,4 +31,4 @@ def settings(systems=2, **changes):
 
 
 def sweep(systems=2, **changes):
-    return config.resolve(settings(systems, **changes))
+    return sweeps.resolve(settings(systems, **changes))

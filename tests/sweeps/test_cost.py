@@ -10,12 +10,12 @@ from imagenet_repro import config as cfg
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.runs import probe
-from imagenet_repro.runs.network import NetworkRun
-from imagenet_repro.sweeps import cost, sweep
+from imagenet_repro.runs.network_run import NetworkRun
+from imagenet_repro.storage.workdir import Workdir
+from imagenet_repro.sweeps import controller, cost
+from imagenet_repro.sweeps.directory import SweepPlace
 from imagenet_repro.sweeps.launch import Local
-from imagenet_repro.sweeps.place import SweepPlace
 from imagenet_repro.sweeps.plan import configuration, plan
-from imagenet_repro.workdir import Workdir
 from tests import feature_recipe
 from tests.sweeps import made
 
@@ -150,5 +150,5 @@ def test_what_cannot_be_measured_is_told_in_the_runs_words(tmp_path, capsys):
 def test_a_sweep_that_cannot_be_is_refused_before_anything_is_measured(tmp_path):
     one = made.sweep(set={"data": {"data_dir": str(tmp_path)}})
     with pytest.raises(UserError, match=r"main\.py prepare"):
-        sweep.dry_run(one, str(tmp_path / "w"), sweep.Options())
+        controller.dry_run(one, str(tmp_path / "w"), controller.Options())
     assert not (tmp_path / "w").exists()

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from imagenet_repro.sweeps.place import SweepPlace
-from tests import runs
+from imagenet_repro.sweeps.directory import SweepPlace
+from tests import command_line
 from tests.sweeps import whole
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def begin(file, start, tmp_path):
 @pytest.fixture(scope="module")
 def undisturbed(file, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    runs.run(*whole.arguments(file, workdir), seconds=whole.SECONDS)
+    command_line.run(*whole.arguments(file, workdir), seconds=whole.SECONDS)
     return workdir
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.sweeps import launch, worker
-from imagenet_repro.sweeps.place import SweepPlace
+from imagenet_repro.sweeps.directory import SweepPlace
 from tests.sweeps import made
 
 TWO = """echo 'GPU 0: NVIDIA H100 (UUID: GPU-5d)'

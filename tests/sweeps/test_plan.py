@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import qmc
 
 from imagenet_repro import config as cfg
+from imagenet_repro.config import sweeps
 from imagenet_repro.errors import UserError
-from imagenet_repro.sweeps import config
 from imagenet_repro.sweeps.plan import check_splits, configuration, merge, plan
 from tests.sweeps import made
 
@@ -22,7 +22,7 @@ def test_trials_of_all_systems_are_points_of_one_sequence_over_their_own_ranges(
     settings = made.settings(search={"trials": 5, "seed": 7})
     decay = {"key": "optimizer.weight_decay", "low": 0.0, "high": 1.0}
     settings["systems"]["b"] = settings["systems"]["b"] | {"search": [made.RATE | {"low": 1e-2, "high": 1.0}, decay]}
-    planned = plan(config.resolve(settings))
+    planned = plan(sweeps.resolve(settings))
     a, b = ([one.settings for one in planned if one.search and one.system == name] for name in "ab")
     assert len(a) == len(b) == 5
     points = qmc.Sobol(2, seed=7).random_base2(3)[:5]
@@ -40,7 +40,7 @@ def test_a_grid_has_every_product_of_choices_once():
         {"key": "optimizer.name", "choices": ["sgd", "adamw"]},
     ]
     settings["systems"]["a"] = settings["systems"]["a"] | {"search": axes}
-    sweep = config.resolve(settings)
+    sweep = sweeps.resolve(settings)
     trials = [one for one in plan(sweep) if one.search]
     configs = [configuration(sweep, one, one.settings) for one in trials]
     assert sorted((one.optimizer.learning_rate, one.optimizer.name) for one in configs) == [
@@ -61,7 +61,7 @@ def test_a_trial_never_reads_the_split_that_results_are_scored_on():
 def test_a_systems_own_settings_stand_over_those_of_all_and_searched_ones_over_both():
     settings = made.settings(systems=1, set={"batch_size": 4, "optimizer": {"learning_rate": 0.3, "momentum": 0.5}})
     settings["systems"]["a"] = settings["systems"]["a"] | {"set": {"optimizer": {"learning_rate": 0.2}}}
-    sweep = config.resolve(settings)
+    sweep = sweeps.resolve(settings)
     run = configuration(sweep, plan(sweep)[0], {})
     assert (run.batch_size, run.optimizer.learning_rate, run.optimizer.momentum) == (4, 0.2, 0.5)
     assert configuration(sweep, plan(sweep)[0], {"optimizer.learning_rate": 0.1}).optimizer.learning_rate == 0.1

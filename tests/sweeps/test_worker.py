@@ -5,9 +5,10 @@ import signal
 
 import pytest
 
+from imagenet_repro.config import sweeps
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
-from imagenet_repro.sweeps import config, patience, worker
-from imagenet_repro.sweeps.place import SweepPlace
+from imagenet_repro.sweeps import retry, worker
+from imagenet_repro.sweeps.directory import SweepPlace
 from imagenet_repro.sweeps.queue import Queue
 from imagenet_repro.sweeps.worker import Worker
 from tests.sweeps import made
@@ -34,7 +35,7 @@ def test_runs_whose_search_has_failed_are_not_waited_for(tmp_path):
     settings = made.settings(systems=2, search={"trials": 2})
     for system in settings["systems"].values():
         system["search"] = [made.RATE | {"key": "optimizer.learning_rat"}]
-    place, queue = begun(tmp_path, config.resolve(settings))
+    place, queue = begun(tmp_path, sweeps.resolve(settings))
     assert Worker(str(place.path), 0)() == EXIT_FINISHED
     entries = {one.planned.name: one for one in queue.entries()}
     assert {one.state for one in entries.values()} == {"failed"}
@@ -60,8 +61,8 @@ def test_a_storage_that_stays_away_ends_a_worker_with_a_message(tmp_path, monkey
     pytest.importorskip("psycopg")
     place, _ = begun(tmp_path, made.sweep())
     monkeypatch.setenv(worker.STORAGE, "postgresql+psycopg://me:secret@127.0.0.1:1/sweeps")
-    monkeypatch.setattr(patience, "PATIENCE", 0.2)
-    monkeypatch.setattr(patience, "PAUSE", 0.1)
+    monkeypatch.setattr(retry, "PATIENCE", 0.2)
+    monkeypatch.setattr(retry, "PAUSE", 0.1)
     with pytest.raises(SystemExit) as ended:
         Worker(str(place.path), 0)()
     assert ended.value.code == EXIT_USER_ERROR

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from imagenet_repro.sweeps.place import SweepPlace
+from imagenet_repro.sweeps.directory import SweepPlace
 from imagenet_repro.training.log import METRICS, read_rows
-from tests import runs
+from tests import command_line
 from tests.sweeps import made
 
 STEPS = 60  # of each training, a checkpoint every third
@@ -51,7 +51,7 @@ def sweeping(workdir):
     processes = []
 
     def start(*more):
-        processes.append(runs.start(*more))
+        processes.append(command_line.start(*more))
         return processes[-1]
 
     try:
@@ -176,7 +176,7 @@ def assert_complete(workdir, trainings, storage=""):
 def assert_same(workdir, undisturbed):
     """All parameters, optimizer states and predictions have the bits of those of another sweep."""
     for name in results(workdir):
-        found, expected = (runs.arrays(Path(place) / name, STEPS) for place in (workdir, undisturbed))
+        found, expected = (command_line.arrays(Path(place) / name, STEPS) for place in (workdir, undisturbed))
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             np.testing.assert_array_equal(found[key], value, err_msg=f"{name} {key}")

@@ -6,9 +6,9 @@ import numpy as np
 from flax import nnx
 
 from imagenet_repro import config as cfg
-from imagenet_repro.models.layers import BatchNorm, Conv, Dropout, Linear, WithAuxiliary, relu
+from imagenet_repro.models.nn.layers import BatchNorm, Conv, Dropout, Linear, WithAuxiliary, relu
 from imagenet_repro.training import optimizer, parallel, state, step
-from imagenet_repro.training.network import Network
+from imagenet_repro.training.functional import Network
 from imagenet_repro.training.schedule import Moment
 
 SIDE, CLASSES = 8, 10

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro import config as cfg
-from imagenet_repro.runs.network import System
+from imagenet_repro.runs.network_run import System
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.step import AXIS
 

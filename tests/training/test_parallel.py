@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from imagenet_repro.data import augment
+from imagenet_repro.data.augment import augment
 from imagenet_repro.errors import UserError
 from imagenet_repro.training import parallel
 from imagenet_repro.training.step import AXIS, EvalStep

@@ -106,7 +106,7 @@ def test_seconds_and_too_few_steps_are_refused():
 
 
 def test_stages_are_trained_from_the_same_parameters():
-    from imagenet_repro.runs.network import System
+    from imagenet_repro.runs.network_run import System
     from imagenet_repro.training.state import create
 
     whole = config(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_repro.data import augment
+from imagenet_repro.data.augment import augment
 from imagenet_repro.training.step import AXIS
 from tests.training import small
 
@@ -174,7 +174,7 @@ def test_dropout_differs_between_steps_and_devices_and_repeats_for_the_same():
 def test_bfloat16_leaves_parameters_statistics_and_loss_in_float32():
     from imagenet_repro import models
     from imagenet_repro.training import optimizer, state
-    from imagenet_repro.training.network import Network
+    from imagenet_repro.training.functional import Network
     from imagenet_repro.training.step import TrainStep
 
     config = small.config(precision="bfloat16")

@@ -1,0 +1,222 @@
+"""Augmentation on the device, inside the compiled step: uint8 crops and labels in, float images and targets out.
+
+The order is fixed: mirror; RandAugment or AutoAugment; brightness, contrast, saturation; PCA colour; random erasing;
+normalisation; mixup or CutMix; every colour but the policy's on the [0, 1] scale of RGB. What is switched off in the
+configuration is not in the program.
+
+An image's randomness follows from (seed, epoch, index) alone, and each augmentation draws from a stream of its own, so
+switching one on changes no draw of another. Mixup and CutMix mix the two images of a pair (2j, 2j + 1) with each
+other, both with the draw of the even one: batches are split between devices at even places, so the result does not
+depend on how many there are.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int, Key, UInt8
+
+from imagenet_repro.config import Augment
+from imagenet_repro.data.augment.policy import distort
+from imagenet_repro.errors import UserError
+
+# Principal components of RGB over ImageNet's training pixels on the [0, 1] scale (facebookarchive/fb.resnet.torch,
+# datasets/imagenet.lua): variances, and directions as columns.
+_EIGENVALUES = (0.2175, 0.0188, 0.0045)
+_EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+_LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
+# Random erasing: the shares of the area and the aspects that torchvision draws from; timm has 1/3 and 1/0.3 above.
+_ERASED_AREA = (0.02, 0.33)
+_ERASED_ASPECT = (0.3, 3.3)
+_ERASING_ATTEMPTS = 10
+
+# One stream of random numbers for each augmentation; the numbers are part of what makes a run repeatable.
+_FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION, _PCA, _ERASING, _MIXUP, _CUTMIX, _SWITCH, _POLICY = range(10)
+
+Image = Float32[Array, "h w 3"]
+Scalar = Float32[Array, ""]
+
+
+def augment(
+    images: UInt8[Array, "b h w 3"],
+    labels: Int[Array, " b"],
+    epoch: Int[Array, " b"],
+    index: Int[Array, " b"],
+    *,
+    seed: int | Key[Array, ""],
+    spec: Augment,
+    num_classes: int,
+) -> tuple[Float32[Array, "b h w 3"], Float32[Array, "b {num_classes}"]]:
+    """Augments and normalises a device's share of a batch.
+
+    Args:
+        images: RGB crops.
+        labels: class indices.
+        epoch: of each image.
+        index: of each image in its split; with the epoch and the seed it decides every draw.
+        seed: a number, or a key of `jax.random`.
+        spec: what to do, static.
+        num_classes: width of the targets.
+
+    Returns:
+        The images, normalised by `spec.mean` and `spec.std`, and targets that sum to one.
+
+    Raises:
+        UserError: mixup or CutMix is on and b is odd.
+    """
+    mixes = spec.mixup > 0 or spec.cutmix > 0
+    if mixes and images.shape[0] % 2:
+        raise UserError(
+            f"augment.mixup and augment.cutmix mix pairs, and a device's share of {images.shape[0]} images is odd; "
+            "choose a batch_size that gives every device an even number"
+        )
+    key = jax.random.key(seed) if isinstance(seed, int) else seed
+    keys = jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(key, e), i))(epoch, index)
+    pixels = jax.vmap(partial(_one_image, spec=spec))(images, keys)
+    pixels = _standardise(pixels, spec)
+    targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    if spec.label_smoothing:
+        targets = (1 - spec.label_smoothing) * targets + spec.label_smoothing / num_classes
+    return _mix_pairs(pixels, targets, keys, spec) if mixes else (pixels, targets)
+
+
+def normalize(images: UInt8[Array, "b h w 3"], spec: Augment) -> Float32[Array, "b h w 3"]:
+    """What evaluation does to its crops: the [0, 1] scale, less the mean, over the standard deviation."""
+    return _standardise(images.astype(jnp.float32) / 255, spec)
+
+
+def _standardise(pixels: Float32[Array, "b h w 3"], spec: Augment) -> Float32[Array, "b h w 3"]:
+    mean, std = jnp.array(spec.mean, jnp.float32), jnp.array(spec.std, jnp.float32)
+    return (pixels - mean) / std
+
+
+def _one_image(crop: UInt8[Array, "h w 3"], key: Key[Array, ""], *, spec: Augment) -> Image:
+    def stream(number: int) -> Key[Array, ""]:
+        return jax.random.fold_in(key, number)
+
+    if spec.flip:
+        crop = jnp.where(jax.random.bernoulli(stream(_FLIP)), crop[:, ::-1], crop)
+    crop = distort(spec.policy, crop, stream(_POLICY), spec.mean)
+    image = crop.astype(jnp.float32) / 255
+    if spec.brightness:
+        image = _blend(image, jnp.float32(0), _factor(stream(_BRIGHTNESS), spec.brightness))
+    if spec.contrast:
+        image = _blend(image, _grey(image).mean(), _factor(stream(_CONTRAST), spec.contrast))
+    if spec.saturation:
+        image = _blend(image, _grey(image), _factor(stream(_SATURATION), spec.saturation))
+    if spec.pca != "none":
+        image = _pca_colour(image, stream(_PCA), spec)
+    if spec.erasing:
+        image = _erase(image, stream(_ERASING), spec)
+    return image
+
+
+def _factor(key: Key[Array, ""], strength: float) -> Scalar:
+    return jax.random.uniform(key, minval=1 - strength, maxval=1 + strength)
+
+
+def _grey(image: Image) -> Float32[Array, "h w 1"]:
+    return (image * jnp.array(_LUMA, jnp.float32)).sum(-1, keepdims=True)
+
+
+def _blend(image: Image, other: Float32[Array, "..."], factor: Scalar) -> Image:
+    """torchvision's ColorJitter: the image at factor 1, `other` (black, mean grey or grey) at 0, cut to [0, 1]."""
+    return jnp.clip(factor * image + (1 - factor) * other, 0, 1)
+
+
+def _pca_colour(image: Image, key: Key[Array, ""], spec: Augment) -> Image:
+    """Adds one colour to an image, drawn along the principal components of RGB.
+
+    `paper` (Krizhevsky et al. 2012, sec. 4.1): the component i gets alpha_i times its eigenvalue, alpha_i ~ N(0,
+    pca_std), on the [0, 1] scale as fb.resnet.torch has it. `cuda_convnet2` (convdata.py there): pca_std times a unit
+    normal times the component's standard deviation, and the image, less its mean, is then scaled by 1 / (1 + pca_std).
+    Neither cuts the result to [0, 1].
+    """
+    normal = jax.random.normal(key, (3,))
+    values, vectors = jnp.array(_EIGENVALUES, jnp.float32), jnp.array(_EIGENVECTORS, jnp.float32)
+    if spec.pca == "paper":
+        return image + (vectors * values * normal).sum(-1) * spec.pca_std
+    mean = jnp.array(spec.mean, jnp.float32)
+    colour = (vectors * jnp.sqrt(values) * normal).sum(-1) * spec.pca_std
+    return mean + (image - mean + colour) / (1 + spec.pca_std)
+
+
+def _erase(image: Image, key: Key[Array, ""], spec: Augment) -> Image:
+    """Fills a rectangle with noise for each pixel and channel.
+
+    It is uniform in [0, 1] (Zhong et al. 2017, RE-R), or of the mean and deviation that normalisation takes away, and
+    so normal after it (timm's mode `pixel`). Area and aspect are drawn ten times; the first rectangle that is smaller
+    than the image is taken. The aspect is drawn log-uniformly, as torchvision and timm have it.
+    """
+    height, width, _ = image.shape
+    shape_key, noise_key = jax.random.split(key)
+    # One call for all that a rectangle needs: each is a block of its own to compile.
+    coin, row, column, *shapes = jax.random.uniform(shape_key, (3 + 2 * _ERASING_ATTEMPTS,))
+    area = height * width * _between(jnp.stack(shapes[::2]), *_ERASED_AREA)
+    aspect = jnp.exp(_between(jnp.stack(shapes[1::2]), *map(math.log, _ERASED_ASPECT)))
+    h, w = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
+    fits = (h < height) & (w < width) & (h > 0) & (w > 0)
+    first = jnp.argmax(fits)
+    h, w = h[first], w[first]
+    corner = jnp.floor(jnp.stack([row * (height - h + 1), column * (width - w + 1)]))
+    erased = _box((height, width), corner, corner + jnp.stack([h, w])) & fits[first] & (coin < spec.erasing)
+    if spec.erasing_fill == "uniform":
+        noise = jax.random.uniform(noise_key, image.shape)
+    else:
+        noise = jnp.array(spec.mean) + jnp.array(spec.std) * jax.random.normal(noise_key, image.shape)
+    return jnp.where(erased[:, :, None], noise, image)
+
+
+def _between(unit: Float32[Array, "..."], low: float, high: float) -> Float32[Array, "..."]:
+    return low + (high - low) * unit
+
+
+def _box(shape: tuple[int, int], start: Float32[Array, "2"], end: Float32[Array, "2"]) -> Bool[Array, "h w"]:
+    rows, columns = jnp.arange(shape[0])[:, None], jnp.arange(shape[1])[None, :]
+    return (rows >= start[0]) & (rows < end[0]) & (columns >= start[1]) & (columns < end[1])
+
+
+def _mix_pairs(
+    images: Float32[Array, "b h w 3"], targets: Float32[Array, "b c"], keys: Key[Array, " b"], spec: Augment
+) -> tuple[Float32[Array, "b h w 3"], Float32[Array, "b c"]]:
+    """Mixes images 2j and 2j + 1 with each other, and their targets by the same share."""
+    pairs = images.reshape(-1, 2, *images.shape[1:])
+    share, mask = jax.vmap(partial(_pair_mask, shape=images.shape[1:3], spec=spec))(keys[::2])
+    mask = mask[:, None, :, :, None]
+    pairs = mask * pairs + (1 - mask) * pairs[:, ::-1]
+    share = share[:, None, None]
+    mixed = targets.reshape(-1, 2, targets.shape[-1])
+    mixed = share * mixed + (1 - share) * mixed[:, ::-1]
+    return pairs.reshape(images.shape), mixed.reshape(targets.shape)
+
+
+def _pair_mask(key: Key[Array, ""], *, shape: tuple[int, int], spec: Augment) -> tuple[Scalar, Float32[Array, "h w"]]:
+    """A pair's share of itself in its target, and the same for each pixel."""
+    mixup = _mixup_mask(key, shape, spec.mixup) if spec.mixup else None
+    cutmix = _cutmix_mask(key, shape, spec.cutmix) if spec.cutmix else None
+    if mixup is None or cutmix is None:
+        return mixup or cutmix
+    choice = jax.random.bernoulli(jax.random.fold_in(key, _SWITCH))
+    return jax.tree.map(partial(jnp.where, choice), cutmix, mixup)
+
+
+def _mixup_mask(key: Key[Array, ""], shape: tuple[int, int], alpha: float) -> tuple[Scalar, Float32[Array, "h w"]]:
+    """Zhang et al. 2017, eq. 1: x = lambda x_i + (1 - lambda) x_j, lambda ~ Beta(alpha, alpha)."""
+    share = jax.random.beta(jax.random.fold_in(key, _MIXUP), alpha, alpha, dtype=jnp.float32)
+    return share, jnp.full(shape, share)
+
+
+def _cutmix_mask(key: Key[Array, ""], shape: tuple[int, int], alpha: float) -> tuple[Scalar, Float32[Array, "h w"]]:
+    """Yun et al. 2019, sec. 3.1: a box of the share 1 - lambda around a uniform centre, cut at the image's edges.
+
+    The targets follow the share of pixels that were really exchanged, as in the authors' code.
+    """
+    draw, centre = jax.random.split(jax.random.fold_in(key, _CUTMIX))
+    size = jnp.array(shape, jnp.float32)
+    cut = jnp.sqrt(1 - jax.random.beta(draw, alpha, alpha, dtype=jnp.float32))
+    half = jnp.floor(size * cut) // 2
+    middle = jnp.floor(jax.random.uniform(centre, (2,)) * size)
+    box = _box(shape, jnp.clip(middle - half, 0, size), jnp.clip(middle + half, 0, size))
+    keep = 1 - box.astype(jnp.float32)
+    return keep.mean(), keep

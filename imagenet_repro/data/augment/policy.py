@@ -1,0 +1,258 @@
+"""RandAugment and AutoAugment: which operations an image gets, how strong, drawn inside the compiled step.
+
+The operations themselves are in operations.py. Levels run from 0 to 10 and mean, unless a table here says otherwise:
+rotation up to 30 degrees, shear up to 0.3, factors of enhancement from 0.1 to 1.9, both directions of what is
+geometric equally often.
+
+`randaugment` (Cubuk et al. 2019, arXiv 1909.13719) is the code that EfficientNet, EfficientNetV2 and big_vision share
+(google/automl, efficientnetv2/autoaugment.py): each layer draws one of 16 operations and always applies it. Levels
+may exceed 10, and the arguments then go on along their lines. Translation is by up to 10 pixels a level and cutout's
+box has up to 8 pixels a level, whatever the image's size.
+
+`randaugment_timm` is what "rand-m9-mstd0.5-inc1" means to timm (timm/data/auto_augment.py), of DeiT, ConvNeXt and
+ResNet strikes back: 15 operations, no cutout, each applied with a probability; a level of its own for each
+application, normal around the magnitude and cut to [0, 10]; translation by up to 0.45 of a side.
+
+`autoaugment` (Cubuk et al. 2018, arXiv 1805.09501): one of 25 pairs of operations with their own probabilities and
+levels; `paper` is the ImageNet policy of the paper's appendix, `v0` that of EfficientNet's code.
+
+Deviations. Every operation is Pillow's, also where TensorFlow's code differs: its contrast blends not with the mean
+grey but with a level that follows from the number of pixels, its shears turn about the first pixel's centre, half a
+pixel away, and it cuts where Pillow rounds the grey and the smoothed picture. Of the paper's policy, the readings of
+levels are timm's: posterize keeps 4 to 8 bits and solarize inverts from 25.6 times the level on.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int, Key, UInt8
+
+from imagenet_repro.config import AutoAugment, NoPolicy, Policy, RandAugment, TimmRandAugment
+from imagenet_repro.data.augment import operations
+
+_GREY = (128, 128, 128)
+_SIGNED = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+_ENHANCE = ("color", "contrast", "brightness", "sharpness")
+_MAX_LEVEL = 10.0
+
+_COMMON = (
+    "auto_contrast",
+    "equalize",
+    "invert",
+    "rotate",
+    "posterize",
+    "solarize",
+    "solarize_add",
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+)
+_TENSORFLOW = (*_COMMON, "cutout")
+_TIMM = (*_COMMON, operations.IDENTITY)  # the last is not drawn but stands for an operation not applied
+
+# What each layer's six uniform numbers decide; the last three are what `operations.apply` calls place.
+_CHOICE, _APPLY, _SIGN, _PLACE = range(4)
+
+_V0 = (
+    (("equalize", 0.8, 1), ("shear_y", 0.8, 4)),
+    (("color", 0.4, 9), ("equalize", 0.6, 3)),
+    (("color", 0.4, 1), ("rotate", 0.6, 8)),
+    (("solarize", 0.8, 3), ("equalize", 0.4, 7)),
+    (("solarize", 0.4, 2), ("solarize", 0.6, 2)),
+    (("color", 0.2, 0), ("equalize", 0.8, 8)),
+    (("equalize", 0.4, 8), ("solarize_add", 0.8, 3)),
+    (("shear_x", 0.2, 9), ("rotate", 0.6, 8)),
+    (("color", 0.6, 1), ("equalize", 1.0, 2)),
+    (("invert", 0.4, 9), ("rotate", 0.6, 0)),
+    (("equalize", 1.0, 9), ("shear_y", 0.6, 3)),
+    (("color", 0.4, 7), ("equalize", 0.6, 0)),
+    (("posterize", 0.4, 6), ("auto_contrast", 0.4, 7)),
+    (("solarize", 0.6, 8), ("color", 0.6, 9)),
+    (("solarize", 0.2, 4), ("rotate", 0.8, 9)),
+    (("rotate", 1.0, 7), ("translate_y", 0.8, 9)),
+    (("shear_x", 0.0, 0), ("solarize", 0.8, 4)),
+    (("shear_y", 0.8, 0), ("color", 0.6, 4)),
+    (("color", 1.0, 0), ("rotate", 0.6, 2)),
+    (("equalize", 0.8, 4), ("equalize", 0.0, 8)),
+    (("equalize", 1.0, 4), ("auto_contrast", 0.6, 2)),
+    (("shear_y", 0.4, 7), ("solarize_add", 0.6, 7)),
+    (("posterize", 0.8, 2), ("solarize", 0.6, 10)),
+    (("solarize", 0.6, 8), ("equalize", 0.6, 1)),
+    (("color", 0.8, 6), ("rotate", 0.4, 5)),
+)
+_PAPER = (
+    (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
+    (("solarize", 0.6, 5), ("auto_contrast", 0.6, 5)),
+    (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
+    (("posterize", 0.6, 7), ("posterize", 0.6, 6)),
+    (("equalize", 0.4, 7), ("solarize", 0.2, 4)),
+    (("equalize", 0.4, 4), ("rotate", 0.8, 8)),
+    (("solarize", 0.6, 3), ("equalize", 0.6, 7)),
+    (("posterize", 0.8, 5), ("equalize", 1.0, 2)),
+    (("rotate", 0.2, 3), ("solarize", 0.6, 8)),
+    (("equalize", 0.6, 8), ("posterize", 0.4, 6)),
+    (("rotate", 0.8, 8), ("color", 0.4, 0)),
+    (("rotate", 0.4, 9), ("equalize", 0.6, 2)),
+    (("equalize", 0.0, 7), ("equalize", 0.8, 8)),
+    (("invert", 0.6, 4), ("equalize", 1.0, 8)),
+    (("color", 0.6, 4), ("contrast", 1.0, 8)),
+    (("rotate", 0.8, 8), ("color", 1.0, 2)),
+    (("color", 0.8, 8), ("solarize", 0.8, 7)),
+    (("sharpness", 0.4, 7), ("invert", 0.6, 8)),
+    (("shear_x", 0.6, 5), ("equalize", 1.0, 9)),
+    (("color", 0.4, 0), ("equalize", 0.6, 3)),
+    (("equalize", 0.4, 7), ("solarize", 0.2, 4)),
+    (("solarize", 0.6, 5), ("auto_contrast", 0.6, 5)),
+    (("invert", 0.6, 4), ("equalize", 1.0, 8)),
+    (("color", 0.6, 4), ("contrast", 1.0, 8)),
+    (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
+)
+TABLES = {"v0": _V0, "paper": _PAPER}
+
+
+Draws = tuple[Int[Array, " n"], Float32[Array, " n"], Float32[Array, "n 3"]]
+
+
+def distort(
+    policy: Policy, image: UInt8[Array, "h w 3"], key: Key[Array, ""], mean: tuple[float, float, float]
+) -> UInt8[Array, "h w 3"]:
+    """Applies a policy to one image.
+
+    Args:
+        policy: one of the policies of `config.py`, static.
+        image: RGB.
+        key: decides every draw.
+        mean: of RGB in [0, 1], where the policy fills with it.
+    """
+    if isinstance(policy, NoPolicy):
+        return image
+    draws = draw(policy, key, image.shape[:2])
+    fill, interpolation = _GREY, "nearest"
+    if isinstance(policy, TimmRandAugment):
+        interpolation = policy.interpolation
+        fill = _GREY if policy.fill == "grey" else tuple(min(255, round(255 * channel)) for channel in mean)
+    return operations.scan(image, draws, among=names(policy), fill=fill, interpolation=interpolation)
+
+
+@functools.singledispatch
+def names(policy: Policy) -> tuple[str, ...]:
+    """The operations that the numbers of `draw` count."""
+    raise TypeError(f"no policy for {type(policy).__name__}")
+
+
+@functools.singledispatch
+def draw(policy: Policy, key: Key[Array, ""], shape: tuple[int, int]) -> Draws:
+    """What a policy does to an image of a height and width: `operations.apply`'s draws, layers in front.
+
+    The operations are indices into `names(policy)`.
+    """
+    raise TypeError(f"no policy for {type(policy).__name__}")
+
+
+@names.register
+def _(policy: RandAugment) -> tuple[str, ...]:
+    return _TENSORFLOW
+
+
+@draw.register
+def _(policy: RandAugment, key: Array, shape: tuple) -> Draws:
+    uniform = _uniform(key, policy.layers)
+    operation = (uniform[:, _CHOICE] * len(_TENSORFLOW)).astype(jnp.int32)
+    level = jnp.full(policy.layers, policy.magnitude, jnp.float32)
+    arguments = {name: tensorflow_argument(name, level) for name in _TENSORFLOW}
+    arguments |= {"translate_x": 10 * level, "translate_y": 10 * level, "cutout": jnp.floor(4 * level + 1e-5)}
+    argument = _directed(_pick(arguments, operation), operation, _TENSORFLOW, uniform)
+    return operation, argument, uniform[:, _PLACE:]
+
+
+@names.register
+def _(policy: TimmRandAugment) -> tuple[str, ...]:
+    return _TIMM
+
+
+@draw.register
+def _(policy: TimmRandAugment, key: Array, shape: tuple) -> Draws:
+    uniform = _uniform(key, policy.layers)
+    operation = (uniform[:, _CHOICE] * len(_COMMON)).astype(jnp.int32)
+    level = policy.magnitude + policy.magnitude_std * _normal(key, policy.layers)
+    level = jnp.clip(level, 0, _MAX_LEVEL)
+    height, width = shape
+    arguments = {name: tensorflow_argument(name, level) for name in _COMMON}
+    arguments |= {"translate_x": 0.045 * level * width, "translate_y": 0.045 * level * height}
+    if policy.increasing:
+        sign = jnp.where(uniform[:, _SIGN] < 0.5, 1.0, -1.0)
+        arguments |= dict.fromkeys(_ENHANCE, jnp.maximum(0.1, 1 + 0.09 * level * sign))
+        arguments |= {"posterize": 4 - arguments["posterize"], "solarize": 256 - arguments["solarize"]}
+    argument = _directed(_pick(arguments, operation), operation, _COMMON, uniform)
+    operation = jnp.where(uniform[:, _APPLY] < policy.probability, operation, _TIMM.index(operations.IDENTITY))
+    return operation, argument, uniform[:, _PLACE:]
+
+
+@names.register
+def _(policy: AutoAugment) -> tuple[str, ...]:
+    return (operations.IDENTITY, *sorted({name for pair in TABLES[policy.table] for name, _, _ in pair}))
+
+
+@draw.register
+def _(policy: AutoAugment, key: Array, shape: tuple) -> Draws:
+    among, uniform = names(policy), _uniform(key, 2)
+    pair = (uniform[0, _CHOICE] * len(TABLES[policy.table])).astype(jnp.int32)
+    operation, probability, argument = (jnp.asarray(column)[pair] for column in _columns(policy.table, among))
+    argument = _directed(argument, operation, among, uniform)
+    operation = jnp.where(uniform[:, _APPLY] < probability, operation, among.index(operations.IDENTITY))
+    return operation, argument, uniform[:, _PLACE:]
+
+
+def tensorflow_argument(name: str, level: Float32[Array, " n"]) -> Float32[Array, " n"]:
+    """An operation's arguments at levels in EfficientNet's code, before a direction is drawn.
+
+    Translation and cutout, which depend on who calls, are not here; for them and for what takes no argument it is
+    the level itself.
+    """
+    if name in _ENHANCE:
+        return 0.18 * level + 0.1
+    scales = {"rotate": 3.0, "shear_x": 0.03, "shear_y": 0.03}
+    whole = {"posterize": 0.4, "solarize": 25.6, "solarize_add": 11.0}
+    if name in whole:
+        # What is added covers 0.4 x 5 and its like, which single precision may put below a whole number.
+        return jnp.floor(whole[name] * level + 1e-5)
+    return scales.get(name, 1.0) * level
+
+
+def _columns(name: str, among: tuple[str, ...]) -> tuple[Array, Array, Array]:
+    """Operations, probabilities and arguments of a table, 25 x 2 each."""
+    table = np.array(TABLES[name], dtype=object)
+    operation = np.vectorize(among.index)(table[:, :, 0]).astype(np.int32)
+    levels = jnp.asarray(table[:, :, 2].astype(np.float32).reshape(-1))
+    arguments = {operation: tensorflow_argument(operation, levels) for operation in among}
+    arguments["translate_y"] = 25 * levels
+    if name == "paper":
+        arguments["posterize"] += 4
+    argument = _pick({operation: arguments[operation] for operation in among}, jnp.asarray(operation.reshape(-1)))
+    return jnp.asarray(operation), jnp.asarray(table[:, :, 1].astype(np.float32)), argument.reshape(operation.shape)
+
+
+def _uniform(key: Key[Array, ""], layers: int) -> Float32[Array, "{layers} 6"]:
+    return jax.random.uniform(key, (layers, _PLACE + 3))
+
+
+def _normal(key: Key[Array, ""], layers: int) -> Float32[Array, " {layers}"]:
+    return jax.random.normal(jax.random.fold_in(key, 1), (layers,))
+
+
+def _pick(arguments: dict[str, Array], operation: Int[Array, " n"]) -> Float32[Array, " n"]:
+    table = jnp.stack(list(arguments.values()))
+    return jnp.take_along_axis(table, operation[None], axis=0)[0]
+
+
+def _directed(argument: Array, operation: Array, among: tuple[str, ...], uniform: Array) -> Float32[Array, " n"]:
+    """The argument, negative in half of the cases where the operation has a direction."""
+    signed = jnp.array([name in _SIGNED for name in among])[operation]
+    return jnp.where(signed & (uniform[:, _SIGN] < 0.5), -argument, argument)

@@ -1,0 +1,313 @@
+"""An image folder, `SPLIT/CLASS/IMAGE` on disk or in zip files, written as a tfds data set in ArrayRecord form.
+
+The bytes of each image are stored as they are. Classes are the sorted names of their folders; splits are named after
+theirs, except that `val` and `valid` become `validation`, as tfds calls it. Images are stored in one fixed shuffled
+order, so that a part of a split (`train[:99%]`) holds all classes. Files stream from the source to the shards.
+"""
+
+import functools
+import os
+import re
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from imagenet_repro.data.decode import DecodeError, decode
+from imagenet_repro.data.prepare import builder_base, ordered_pool
+from imagenet_repro.errors import UserError
+
+VERSION = "1.0.0"
+_EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+_SPLIT_NAMES = {"val": "validation", "valid": "validation"}
+_COMMON_SPLITS = {"train", "validation", "test"}
+_MANY = 5  # examples that a message shows
+_LAYOUT = "SPLIT/CLASS/IMAGE, such as train/n01440764/n01440764_18.JPEG"
+
+
+class Image(NamedTuple):
+    """Where the bytes of one image are."""
+
+    split: str
+    label: str
+    name: str  # path from the root of the folder or zip, with forward slashes: the data set's own id
+    archive: Path | None  # the zip that holds it
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What was found in a folder."""
+
+    source: Path
+    images: tuple[Image, ...]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Found:
+    """Names met on the way, sorted by what they are."""
+
+    images: list[Image] = field(default_factory=list)
+    folders: set[tuple[str, str]] = field(default_factory=set)  # (split, class), with or without images
+    misplaced: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def add(self, name: str, archive: Path | None, size: int) -> None:
+        """Sort a file."""
+        parts = PurePosixPath(name).parts
+        if any(part.startswith((".", "__MACOSX")) for part in parts):
+            return
+        if PurePosixPath(name).suffix.lower() not in _EXTENSIONS:
+            self.ignored.append(name)
+        elif len(parts) != 3:
+            self.misplaced.append(name)
+        else:
+            split = _SPLIT_NAMES.get(parts[0].lower(), parts[0])
+            self.folders.add((split, parts[1]))
+            self.images.append(Image(split, parts[1], name, archive, size))
+
+    def add_folder(self, name: str) -> None:
+        """Note a folder: one of a class ought to hold images."""
+        parts = PurePosixPath(name).parts
+        if len(parts) == 2 and not any(part.startswith((".", "__MACOSX")) for part in parts):
+            self.folders.add((_SPLIT_NAMES.get(parts[0].lower(), parts[0]), parts[1]))
+
+
+def data_set_name(source: Path, as_name: str | None = None) -> str:
+    """The name under which tfds keeps the folder: the last part of its path in lower case, other signs as `_`.
+
+    Raises:
+        UserError: that is no name that tfds takes, or one that a data set of tfds has.
+    """
+    stem = as_name or (source.stem if source.suffix.lower() == ".zip" else source.resolve().name)
+    name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower()
+    if not re.fullmatch(r"[a-z]\w*", name):
+        raise UserError(f"{stem!r} cannot name a data set (a letter, then letters, digits and _); give a --name")
+    if name in {*tfds.list_builders(with_community_datasets=False), "fractal"}:
+        raise UserError(f"{name!r} is the name of another data set; choose one of your own with --name=NAME")
+    return name
+
+
+def describe(source: Path) -> str:
+    """What the prepared data set says about its origin."""
+    return f"Images of {source.resolve()}"
+
+
+def scan(source: Path) -> Listing:
+    """List the images of a folder, of a zip, or of a folder that holds zips.
+
+    Raises:
+        UserError: nothing is there, or something contradicts the layout; all that was found is in the message.
+    """
+    if not source.exists():
+        raise UserError(f"folder:{source}: no such file or folder")
+    found = _Found()
+    if source.is_file():
+        _list_archive(source, found)
+    else:
+        _list_folder(source, found)
+        archives = [source / name for name in found.ignored if name.lower().endswith(".zip") and "/" not in name]
+        if archives and not found.images and not found.misplaced:
+            found.ignored = [name for name in found.ignored if source / name not in archives]
+            for archive in sorted(archives):
+                _list_archive(archive, found)
+    problems = [*_layout_problems(found), *_class_problems(found), *_file_problems(found)]
+    if problems:
+        raise UserError("\n".join([f"folder:{source} cannot be prepared:", *(f"- {problem}" for problem in problems)]))
+    notes = ()
+    if found.ignored:
+        notes = (f"{len(found.ignored)} files that are no images were left out: {_some(found.ignored)}",)
+    classes = sorted({image.label for image in found.images})
+    return Listing(source, tuple(sorted(found.images)), tuple(classes), notes)
+
+
+def _list_archive(archive: Path, found: _Found) -> None:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+    except (zipfile.BadZipFile, OSError) as error:
+        size = archive.stat().st_size
+        raise UserError(
+            f"{archive} ({size:,} bytes) cannot be read: {error}. It is truncated or no zip file; copy it again, "
+            f"then check it with:\n  python -m zipfile -t {archive}"
+        ) from error
+    for member in members:
+        if member.is_dir():
+            found.add_folder(member.filename)
+        else:
+            found.add(member.filename, archive, member.file_size)
+
+
+def _list_folder(source: Path, found: _Found) -> None:
+    def unreadable(error: OSError) -> None:
+        found.unreadable.append(str(error))
+
+    for directory, folders, files in os.walk(source, followlinks=True, onerror=unreadable):
+        relative = Path(directory).relative_to(source)
+        for name in folders:
+            found.add_folder((relative / name).as_posix())
+        for name in files:
+            try:
+                found.add((relative / name).as_posix(), None, os.stat(os.path.join(directory, name)).st_size)
+            except OSError as error:
+                unreadable(error)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:_MANY])
+    return shown if len(names) <= _MANY else f"{shown} and {len(names) - _MANY} more"
+
+
+def _layout_problems(found: _Found) -> Iterator[str]:
+    if found.misplaced:
+        yield f"{len(found.misplaced)} images are not at {_LAYOUT}: {_some(found.misplaced)}. Move them or remove them"
+    elif not found.images:
+        yield f"it holds no images at {_LAYOUT}; known endings: {', '.join(sorted(_EXTENSIONS))}"
+    for split in sorted({image.split for image in found.images}):
+        if not re.fullmatch(r"[A-Za-z]\w*", split, flags=re.ASCII) or split.lower() == "all":
+            yield f"{split!r} cannot name a split; rename that folder, for example to train"
+    folders = defaultdict(set)
+    for image in found.images:
+        folders[image.split].add(PurePosixPath(image.name).parts[0])
+    for split, names in folders.items():
+        if len(names) > 1:
+            yield f"the folders {', '.join(sorted(names))} would all be the split {split!r}; keep one name"
+
+
+def _class_problems(found: _Found) -> Iterator[str]:
+    full = {(image.split, image.label) for image in found.images}
+    splits = {split for split, _ in full}
+    empty = [f"{split}/{label}" for split, label in found.folders - full if split in splits | _COMMON_SPLITS]
+    if empty:
+        yield f"{len(empty)} class folders hold no image: {_some(empty)}. Fill them or remove them"
+    classes = {split: {label for other, label in full if other == split} for split in splits}
+    everything = set().union(*classes.values())
+    for split in sorted(splits):
+        lacking = everything - classes[split] - {name.split("/")[1] for name in empty}
+        if lacking:
+            yield (
+                f"split {split!r} lacks {len(lacking)} of the {len(everything)} classes that other splits have: "
+                f"{_some(list(lacking))}. All splits need the same class folders; move a split aside that has others"
+            )
+
+
+def _file_problems(found: _Found) -> Iterator[str]:
+    twice = [name for name, count in Counter(image.name for image in found.images).items() if count > 1]
+    if twice:
+        where = {str(image.archive) for image in found.images if image.name in set(twice[:_MANY])}
+        yield f"{len(twice)} file names occur more than once, in {', '.join(sorted(where))}: {_some(twice)}. Keep one"
+    if found.unreadable:
+        yield f"{len(found.unreadable)} files or folders cannot be read: {_some(found.unreadable)}"
+    void = [image.name for image in found.images if image.size == 0]
+    if void:
+        yield f"{len(void)} image files are empty (0 bytes): {_some(void)}. Copy them again or remove them"
+
+
+class _Reader:
+    """Bytes of images, from disk or from zips that stay open; threads may read at once."""
+
+    def __init__(self, listing: Listing):
+        self._source = listing.source
+        self._stack = ExitStack()
+        self._archives = {
+            archive: self._stack.enter_context(zipfile.ZipFile(archive))
+            for archive in {image.archive for image in listing.images if image.archive}
+        }
+
+    def __enter__(self) -> "_Reader":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._stack.close()
+
+    def read(self, image: Image) -> tuple[Image, bytes, str | None]:
+        """An image, its bytes, and why they cannot be decoded (None where they can)."""
+        try:
+            content = self._archives[image.archive].read(image.name) if image.archive else self._file(image.name)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
+            where = f"{image.name} in {image.archive}" if image.archive else str(self._source / image.name)
+            raise UserError(f"{where} cannot be read: {error}. Copy the file again, then prepare again") from error
+        try:
+            decode(content)
+        except DecodeError as error:
+            return image, content, str(error)
+        return image, content, None
+
+    def _file(self, name: str) -> bytes:
+        return (self._source / name).read_bytes()
+
+
+class Folder(builder_base.OfflineBuilder, skip_registration=True):
+    """The images of a listing as a tfds data set of a given name."""
+
+    VERSION = tfds.core.Version(VERSION)
+
+    def __init__(self, listing: Listing, name: str, root: Path, read: Callable, on_progress: Callable[[], None]):
+        self.name = name
+        self.undecodable: list[str] = []
+        self._listing = listing
+        self._read = read
+        self._on_progress = on_progress
+        super().__init__(data_dir=root)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.image_info(describe(self._listing.source), self._listing.classes)
+
+    def shards(self) -> dict[str, list[builder_base.Shard]]:
+        """The images of each split in shuffled order, cut where a file is full."""
+        splits = dict.fromkeys(image.split for image in self._listing.images)
+        return {
+            split: [functools.partial(self._examples, images) for images in _cut(self._listing, split)]
+            for split in splits
+        }
+
+    def _examples(self, images: list[Image]) -> Iterator[tuple[str, dict]]:
+        with ThreadPoolExecutor(ordered_pool.cores()) as pool:
+            for image, content, problem in ordered_pool.ordered_map(pool, self._read, images, ahead=64):
+                if problem:
+                    self.undecodable.append(f"{image.name} ({problem})")
+                self._on_progress()
+                yield image.name, {"image": content, "label": image.label, "file_name": image.name}
+
+
+def _cut(listing: Listing, split: str) -> list[list[Image]]:
+    images = [image for image in listing.images if image.split == split]
+    shards, size = [[]], 0
+    for index in np.random.default_rng(0).permutation(len(images)):
+        image = images[index]
+        if shards[-1] and size + image.size > builder_base.SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(image)
+        size += image.size
+    return shards
+
+
+def write(
+    listing: Listing, name: str, root: Path, *, on_progress: Callable[[], None] = lambda: None
+) -> tuple[str, ...]:
+    """Write the images of a listing to `root/name/1.0.0`.
+
+    Images that cannot be decoded are stored like the others: training replaces, counts and names them.
+
+    Returns:
+        A sentence that counts and names those, or nothing.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    with _Reader(listing) as reader:
+        builder = Folder(listing, name, root, reader.read, on_progress)
+        builder.download_and_prepare(file_format=builder_base.ARRAY_RECORD)
+    bad = builder.undecodable
+    return (f"{len(bad)} images cannot be decoded: {_some(bad)}",) if bad else ()

@@ -1,0 +1,165 @@
+"""The embedded default data set: fractals, one iterated function system to a category (Kataoka et al., ACCV 2020).
+
+A tfds builder that needs no TensorFlow, no download and no licence. Each combination of parameters is a configuration
+of its own, named after them and prepared under `data_dir/fractal/<configuration>/1.0.0`, so that two never share a
+directory; `fractal` alone is the default configuration.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import multiprocessing
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from imagenet_repro.data.prepare import builder_base, ifs, ordered_pool
+
+_BATCH = 32  # images drawn together
+_BATCHES_PER_WORKER = 64  # below this much work a process costs more than it saves
+_SPLITS = ("train", "validation")
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class FractalConfig(tfds.core.BuilderConfig):
+    """What to draw. The name follows from the parameters; those at their defaults beyond the first four are left out.
+
+    `perturbation` (every parameter of a map is multiplied by a factor from [1 - x, 1 + x]) and `turn` (largest
+    rotation, as a share of half a turn) set how hard the data set is.
+    """
+
+    name: str = ""
+    categories: int = 10
+    train_images: int = 500  # for each category
+    validation_images: int = 100  # for each category
+    size: int = 64  # pixels
+    seed: int = 0
+    perturbation: float = ifs.Look.perturbation
+    turn: float = ifs.Look.turn
+
+    def __post_init__(self):
+        parts = [f"c{self.categories}", f"n{self.train_images}", f"v{self.validation_images}", f"s{self.size}"]
+        parts += [f"seed{self.seed}"] if self.seed else []
+        parts += [f"p{self.perturbation:g}"] if self.perturbation != ifs.Look.perturbation else []
+        parts += [f"t{self.turn:g}"] if self.turn != ifs.Look.turn else []
+        self.name = "_".join(parts)
+        self.description = f"{self.categories} categories, {self.train_images} + {self.validation_images} images each."
+
+    def images(self, split: str) -> int:
+        """Number of images of a split."""
+        return self.categories * (self.train_images if split == "train" else self.validation_images)
+
+    def check(self) -> None:
+        """Raise ValueError where a parameter is out of range."""
+        ranges = {
+            "categories": (1, 100_000),
+            "train_images": (0, 10_000_000),
+            "validation_images": (0, 10_000_000),
+            "size": (8, 4096),
+            "seed": (0, 2**31 - 1),
+            "perturbation": (0, 1),
+            "turn": (0, 1),
+        }
+        for key, (low, high) in ranges.items():
+            if not low <= getattr(self, key) <= high:
+                raise ValueError(f"{key} = {getattr(self, key)} is not in [{low}, {high}]")
+        if not self.images("train") + self.images("validation"):
+            raise ValueError("train_images and validation_images are both 0")
+
+    @classmethod
+    def parameters(cls) -> dict[str, type]:
+        """Name and type of every parameter that a caller may set."""
+        return {key: kind for key, kind in cls.__annotations__.items() if key != "name"}
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> "FractalConfig":
+        """The configuration with these values of `parameters()`. Raises ValueError for one of another type."""
+        for key, value in options.items():
+            kind = cls.parameters()[key]
+            if isinstance(value, bool) or not isinstance(value, int | kind):
+                raise ValueError(f"{key} = {value!r} is not valid; a value of type {kind.__name__} is needed")
+        return cls(**options)
+
+    @classmethod
+    def from_name(cls, name: str) -> "FractalConfig":
+        """The configuration of a name such as `c20_n500_v100_s64_seed3`.
+
+        Raises:
+            ValueError: the name is not one that a configuration gives itself.
+        """
+        found = re.fullmatch(r"c(\d+)_n(\d+)_v(\d+)_s(\d+)(?:_seed(\d+))?(?:_p([\d.e-]+))?(?:_t([\d.e-]+))?", name)
+        if not found:
+            raise ValueError(f"{name!r} is not of the form {cls().name}[_seed1][_p0.2][_t0.5]")
+        values = [int(group) if group else 0 for group in found.groups()[:5]]
+        look = {
+            key: float(value) for key, value in zip(("perturbation", "turn"), found.groups()[5:], strict=True) if value
+        }
+        keys = ("categories", "train_images", "validation_images", "size", "seed")
+        return cls(**dict(zip(keys, values, strict=True)), **look)
+
+    @property
+    def look(self) -> ifs.Look:
+        """The same parameters as the drawing takes them."""
+        return ifs.Look(size=self.size, perturbation=self.perturbation, turn=self.turn)
+
+
+class Fractal(builder_base.OfflineBuilder):
+    """Fractals of `categories` iterated function systems; instances of the two splits never coincide.
+
+    Examples are stored category by category in turn, so that any sub-split is balanced.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [FractalConfig()]  # noqa: RUF012 (tfds reads it as a list)
+
+    def __init__(self, *, on_progress: Callable[[], None] = lambda: None, **options):
+        self._on_progress = on_progress
+        super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.image_info(
+            "Iterated-function-system fractals drawn by the chaos game, one system to a category.",
+            [_class_name(category) for category in range(self.builder_config.categories)],
+            citation="Kataoka et al., Pre-training without Natural Images, ACCV 2020",
+        )
+
+    def shards(self) -> dict[str, list[builder_base.Shard]]:
+        """One file for as many images as make `SHARD_BYTES`; an image takes less than a byte a pixel."""
+        length = max(1, builder_base.SHARD_BYTES // self.builder_config.size**2)
+        found = {}
+        for split in _SPLITS:
+            total = self.builder_config.images(split)
+            ranges = [(start, min(start + length, total)) for start in range(0, total, length)]
+            if ranges:
+                found[split] = [functools.partial(self._examples, split, start, stop) for start, stop in ranges]
+        return found
+
+    def _examples(self, split: str, start: int, stop: int) -> Iterator[tuple[str, dict]]:
+        config = self.builder_config
+        for index, image in zip(range(start, stop), _images(config, split, start, stop), strict=True):
+            instance, category = divmod(index, config.categories)
+            file_name = f"{split}/{_class_name(category)}/{instance:05d}.jpg"
+            self._on_progress()
+            yield file_name, {"image": image, "label": category, "file_name": file_name}
+
+
+def _class_name(category: int) -> str:
+    return f"ifs_{category:03d}"
+
+
+def _images(config: FractalConfig, split: str, start: int, stop: int) -> Iterator[bytes]:
+    """Encoded images `start` to `stop` of a split in order, drawn by as many processes as pay."""
+    jobs = [
+        ifs.Job(config.seed, _SPLITS.index(split), config.categories, low, min(low + _BATCH, stop), config.look)
+        for low in range(start, stop, _BATCH)
+    ]
+    workers = min(len(jobs) // _BATCHES_PER_WORKER, ordered_pool.cores())
+    if workers < 2:
+        yield from itertools.chain.from_iterable(map(ifs.draw, jobs))
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of other libraries' threads
+    with concurrent.futures.ProcessPoolExecutor(workers, context, ordered_pool.set_up_worker) as pool:
+        yield from itertools.chain.from_iterable(ordered_pool.ordered_map(pool, ifs.draw, jobs, ahead=4 * workers))

@@ -1,0 +1,314 @@
+"""`main.py prepare`: every data set, wherever it comes from, in the one form that training reads.
+
+That form is a tfds data set in ArrayRecord files under `data_dir/NAME/[CONFIG/]VERSION`. What makes it depends on
+the name: `fractal` is drawn, `folder:PATH` is read from images on disk, any other name is built by tfds, or converted
+where it is already there as TFRecord. Preparing what is already prepared does nothing, and a preparation that was
+interrupted leaves nothing that opens as whole: files are written beside their final place and moved there at the end.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagenet_repro.data.prepare import archives, builder_base, convert, folder, smaller
+from imagenet_repro.data.sources import data_directory
+from imagenet_repro.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_INSTALL_TENSORFLOW = "pip install -r requirements/tensorflow.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A data set that training can open."""
+
+    name: str  # as `config.data.name` takes it
+    path: Path
+    splits: dict[str, int]  # examples of each split
+    bytes: int  # of all examples
+    how: str  # what was done: "drawn", "already prepared", ...
+    notes: tuple[str, ...] = ()  # what a person should know about it, a sentence each
+    smaller: "Prepared | None" = None  # the copy that `short_side` asks for
+
+
+def prepare(
+    name: str,
+    *,
+    data_dir: str = "",
+    manual_dir: str | None = None,
+    short_side: int | None = None,
+    quality: int = 90,
+    as_name: str | None = None,
+    **fractal_options: Any,
+) -> Prepared:
+    """Bring a data set into the form that training reads, with progress on the terminal.
+
+    Args:
+        name: `fractal[/CONFIG]`, `folder:PATH` or the name of a tfds data set, `NAME[/CONFIG][:VERSION]`.
+        data_dir: where data sets lie; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        manual_dir: where the archives lie that a person has to download (imagenet2012 and others).
+        short_side: also write a copy whose images have a shorter side of at most this many pixels.
+        quality: of the JPEG files of that copy, 1 to 100.
+        as_name: what to call a `folder:` data set; by default after the last part of its path.
+        **fractal_options: fields of `fractal.FractalConfig`, such as `categories=50`.
+
+    Raises:
+        UserError: something is missing, truncated, misplaced or contradictory; the message says what to type.
+    """
+    root = data_directory(data_dir)
+    if fractal_options and name.split("/", maxsplit=1)[0] != "fractal":
+        raise UserError(f"{', '.join(fractal_options)}: only `prepare fractal` takes these options, not {name!r}")
+    if as_name and not name.startswith("folder:"):
+        raise UserError(f"as_name={as_name!r}: only `prepare folder:PATH` takes another name, not {name!r}")
+    if not 1 <= quality <= 100 or (short_side is not None and short_side < 1):
+        raise UserError(f"short_side must be at least 1 pixel and quality 1 to 100; got {short_side} and {quality}")
+    _require_writable(root)
+    with _quiet_libraries(), _failures_to_write(root):
+        if name.startswith("folder:"):
+            prepared = _prepare_folder(Path(name.removeprefix("folder:")).expanduser(), root, as_name)
+        elif name.split("/", maxsplit=1)[0] == "fractal":
+            prepared = _prepare_fractal(name, root, fractal_options)
+        else:
+            prepared = _prepare_tfds(name, root, manual_dir)
+        if short_side is None:
+            return prepared
+        return dataclasses.replace(prepared, smaller=_prepare_smaller(prepared, root, short_side, quality))
+
+
+@contextlib.contextmanager
+def _failures_to_write(root: Path) -> Iterator[None]:
+    """A full disk as a message; ArrayRecord reports it as RuntimeError, with the system's words in the text."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        full = isinstance(error, OSError) and error.errno in _WRITE_ERRORS
+        if not full and not any(f"() failed: {os.strerror(code)}" in str(error) for code in _WRITE_ERRORS):
+            raise
+        raise UserError(f"{root} cannot be written: {error}. Make room there or choose another --data_dir") from error
+
+
+def _require_writable(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data_dir {root} cannot be created: {error.strerror}. Choose another --data_dir") from error
+    if not os.access(root, os.W_OK):
+        raise UserError(f"data_dir {root} is not writable. Choose another --data_dir")
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Without the bars and log lines of tfds and TensorFlow, in place of which there is our own progress."""
+    from absl import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A bar on the terminal; the function it gives counts one image."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+    class Rate(ProgressColumn):
+        def render(self, task):
+            return f"{task.finished_speed or task.speed or 0:,.0f} images/s"
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=10) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, ...] = ()) -> Prepared:
+    """What lies in the directory of a builder, after a look that every file is there."""
+    missing = [
+        file
+        for split in builder.info.splits.values()
+        for file in map(str, split.filepaths)
+        if not os.path.exists(file)
+    ]
+    if missing:
+        raise UserError(
+            f"{builder.data_dir} lacks {len(missing)} of its files, the first: {missing[0]}. "
+            f"Remove the directory and prepare again:\n  rm -r {builder.data_dir}"
+        )
+    path = Path(builder.data_dir)
+    config = f"/{builder.builder_config.name}" if builder.builder_config else ""
+    splits = {name: split.num_examples for name, split in builder.info.splits.items()}
+    leftovers = sorted(str(other) for other in path.parent.glob(f"incomplete.*_{path.name}"))
+    if leftovers:
+        notes += (f"left by a preparation that was killed, or in use by one that runs: {', '.join(leftovers)}",)
+    return Prepared(builder.name + config, path, splits, int(builder.info.dataset_size), how, notes)
+
+
+def _opened(path: Path) -> "tfds.core.DatasetBuilder | None":
+    """The reader of the ArrayRecord data set in a directory; None where there is none yet.
+
+    Raises:
+        UserError: the directory is there without being a data set.
+    """
+    import tensorflow_datasets as tfds
+
+    if not path.exists():
+        return None
+    if not (path / "dataset_info.json").exists():
+        raise UserError(f"{path} is there but is no whole data set. Remove it and prepare again:\n  rm -r {path}")
+    builder = tfds.builder_from_directory(path)
+    builder.info.set_file_format(builder_base.ARRAY_RECORD, override=True, override_if_initialized=True)
+    return builder
+
+
+# --- fractal ---------------------------------------------------------------------------------------------------
+
+
+def _prepare_fractal(name: str, root: Path, options: dict[str, Any]) -> Prepared:
+    from imagenet_repro.data.prepare.fractal import Fractal
+
+    config = _fractal_config(name, options)
+    path = root / "fractal" / config.name / str(Fractal.VERSION)
+    if (builder := _opened(path)) is not None:
+        return _describe(builder, "already prepared")
+    total = config.images("train") + config.images("validation")
+    with _progress(f"fractal/{config.name}", total) as advance, _own_bar():
+        Fractal(config=config, data_dir=root, on_progress=advance).download_and_prepare(
+            file_format=builder_base.ARRAY_RECORD
+        )
+    return _describe(_opened(path), "drawn")
+
+
+def _fractal_config(name: str, options: dict[str, Any]):
+    from imagenet_repro.data.prepare.fractal import Fractal, FractalConfig
+
+    fields = FractalConfig.parameters()
+    for key in options:
+        if key not in fields:
+            raise UserError(f"unknown option {key!r} of fractal: {nearest(key, fields)}")
+    if "/" in name and options:
+        raise UserError(f"{name!r} names its parameters already; leave out {', '.join(options)}")
+    try:
+        config = FractalConfig.from_name(name.split("/", 1)[1]) if "/" in name else FractalConfig.from_options(options)
+        config.check()
+    except ValueError as error:
+        raise UserError(f"fractal: {error}") from error
+    default = Fractal.BUILDER_CONFIGS[0]
+    return default if config.name == default.name else config
+
+
+@contextlib.contextmanager
+def _own_bar() -> Iterator[None]:
+    """tfds without its bar, which would fight with ours for the line."""
+    import tensorflow_datasets as tfds
+
+    tfds.display_progress_bar(False)
+    try:
+        yield
+    finally:
+        tfds.display_progress_bar(True)
+
+
+# --- image folders ---------------------------------------------------------------------------------------------
+
+
+def _prepare_folder(source: Path, root: Path, as_name: str | None) -> Prepared:
+    name = folder.data_set_name(source, as_name)
+    path = root / name / folder.VERSION
+    if (builder := _opened(path)) is not None:
+        if folder.describe(source) != builder.info.description:
+            raise UserError(
+                f"{path} already holds another data set ({builder.info.description}). Choose another name:\n"
+                f"  python main.py prepare folder:{source} --name=NAME"
+            )
+        return _describe(builder, "already prepared")
+    listing = folder.scan(source)
+    with _progress(name, len(listing.images)) as advance, _own_bar():
+        problems = folder.write(listing, name, root, on_progress=advance)
+    return _describe(_opened(path), "read from a folder", listing.notes + problems)
+
+
+# --- tfds ------------------------------------------------------------------------------------------------------
+
+
+def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> Prepared:
+    import tensorflow_datasets as tfds
+
+    if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
+        raise UserError(f"{name!r} is not of the form NAME[/CONFIG][:VERSION], fractal[/CONFIG] or folder:PATH")
+    try:
+        existing = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
+    except tfds.core.registered.DatasetNotFoundError:
+        return _build_tfds(name, root, manual_dir)
+    formats = {file_format.value for file_format in existing.info.available_file_formats()}
+    path = Path(existing.data_dir)
+    if builder_base.ARRAY_RECORD in formats:
+        return _describe(_opened(path), "already prepared")
+    with _progress(f"{name} from TFRecord", existing.info.splits.total_num_examples) as advance:
+        convert.add_array_record(path, on_progress=advance)
+    return _describe(_opened(path), "converted from TFRecord")
+
+
+def _build_tfds(name: str, root: Path, manual_dir: str | None) -> Prepared:
+    """tfds' own builder, told to write ArrayRecord."""
+    import tensorflow_datasets as tfds
+
+    base = name.split("/", maxsplit=1)[0].split(":", maxsplit=1)[0]
+    known = tfds.list_builders(with_community_datasets=False)
+    if base not in known:
+        raise UserError(f"unknown data set {name!r}: {nearest(base, [*known, 'fractal', 'folder:PATH'])}")
+    notes = ()
+    if base == "imagenet2012":
+        _require_tensorflow(name)
+        notes = archives.check(manual_dir)
+    try:
+        builder = tfds.builder(name, data_dir=root, file_format=builder_base.ARRAY_RECORD)
+        if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual_dir:
+            raise UserError(
+                f"{name} has to be downloaded by hand. {' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}\n"
+                f"Then type:\n  python main.py prepare {name} --manual_dir=DIRECTORY"
+            )
+        downloads = tfds.download.DownloadConfig(manual_dir=manual_dir)
+        builder.download_and_prepare(download_config=downloads, file_format=builder_base.ARRAY_RECORD)
+    except ImportError as error:
+        if (error.name or "").split(".")[0] == "tensorflow":
+            _require_tensorflow(name)
+        raise UserError(f"tfds' builder of {name} needs a package that is not installed: {error}") from error
+    except (tfds.download.DownloadError, OSError, AssertionError, ValueError) as error:
+        raise UserError(f"tfds could not prepare {name} in {root}: {error}") from error
+    return _describe(_opened(Path(builder.data_dir)), "built by tfds", notes)
+
+
+def _require_tensorflow(name: str) -> None:
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(
+            f"tfds' builder of {name} needs TensorFlow, which is not installed (training does not need it). Type:\n"
+            f"  {_INSTALL_TENSORFLOW}"
+        )
+
+
+# --- the smaller copy ------------------------------------------------------------------------------------------
+
+
+def _prepare_smaller(source: Prepared, root: Path, short_side: int, quality: int) -> Prepared:
+    base, _, config = source.name.partition("/")
+    name = f"{base}_side{short_side}_q{quality}"
+    path = root / name / config / source.path.name
+    if (builder := _opened(path)) is not None:
+        return _describe(builder, "already prepared")
+    with _progress(name, sum(source.splits.values())) as advance:
+        notes = smaller.write_copy(source.path, path, name, short_side, quality, on_progress=advance)
+    return _describe(_opened(path), f"copied from {source.name}", notes)

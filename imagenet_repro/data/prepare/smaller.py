@@ -1,0 +1,153 @@
+"""A copy of a prepared data set whose large images are reduced, for faster decoding and less disk.
+
+Decoding takes most of the time of an input pipeline and grows with the pixels; crops of 224 need no more than a
+shorter side of 256 to 400. Images whose shorter side is larger are reduced by area averaging (which is antialiased)
+and stored as JPEG; all others keep their bytes. Ids, labels, splits and order are those of the source.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from imagenet_repro.data.decode import DecodeError, decode
+from imagenet_repro.data.prepare import builder_base, convert, ordered_pool
+from imagenet_repro.errors import UserError
+
+
+@dataclass
+class _Tally:
+    """What became of the images."""
+
+    images: int = 0
+    reduced: int = 0
+    undecodable: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+    def notes(self, short_side: int) -> tuple[str, ...]:
+        saved = 1 - self.bytes_after / max(self.bytes_before, 1)
+        done = (
+            f"{self.reduced:,} of {self.images:,} images were reduced to a shorter side of {short_side}; "
+            f"{_size(self.bytes_before)} became {_size(self.bytes_after)}, {saved:.1%} less"
+        )
+        bad = f"{self.undecodable} images cannot be decoded and were copied as they are"
+        return (done, bad) if self.undecodable else (done,)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def reduce(image: bytes, short_side: int, quality: int) -> bytes:
+    """An encoded image with a shorter side of at most `short_side` pixels; the same bytes where it has that already.
+
+    Raises:
+        DecodeError: the image cannot be decoded.
+    """
+    pixels = decode(image)
+    height, width = pixels.shape[:2]
+    if min(height, width) <= short_side:
+        return image
+    scale = short_side / min(height, width)
+    size = max(short_side, round(width * scale)), max(short_side, round(height * scale))
+    reduced = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", reduced[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def write_copy(
+    source: Path,
+    target: Path,
+    name: str,
+    short_side: int,
+    quality: int,
+    *,
+    on_progress: Callable[[], None] = lambda: None,
+) -> tuple[str, ...]:
+    """Write the smaller copy of the ArrayRecord data set in `source` to `target`, under another name.
+
+    Returns:
+        Sentences about what was saved.
+
+    Raises:
+        UserError: the data set has no image feature, or several.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import dataset_info
+
+    builder = tfds.builder_from_directory(source, file_format=builder_base.ARRAY_RECORD)
+    key = _image_key(builder)
+    info = dataset_info.read_proto_from_builder_dir(source)
+    tally = _Tally()
+    with tfds.core.utils.incomplete_dir(target) as incomplete, ThreadPoolExecutor(ordered_pool.cores()) as pool:
+        directory = Path(incomplete)
+        for split, proto in zip(builder.info.splits.values(), info.splits, strict=True):
+            before = tally.bytes_after
+            for shard, file in enumerate(split.filepaths):
+                template = split.filename_template.replace(dataset_name=name, data_dir=directory)
+                records = ordered_pool.ordered_map(
+                    pool, lambda record: _reduce_record(record, key, short_side, quality), _read(file), ahead=64
+                )
+                path = template.sharded_filepath(shard_index=shard, num_shards=split.num_shards)
+                convert.write_array_record(Path(path), _tallied(records, tally, on_progress))
+            proto.num_bytes = tally.bytes_after - before
+        _write_metadata(builder, info, key, name, directory)
+    return tally.notes(short_side)
+
+
+def _image_key(builder) -> str:
+    import tensorflow_datasets as tfds
+
+    keys = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+    if len(keys) != 1:
+        raise UserError(f"{builder.name} has {len(keys)} image features; a smaller copy needs exactly one")
+    return keys[0]
+
+
+def _read(file) -> Iterator[bytes]:
+    from array_record.python import array_record_data_source
+
+    with array_record_data_source.ArrayRecordDataSource([str(file)]) as records:
+        for index in range(len(records)):
+            yield records[index]
+
+
+def _reduce_record(record: bytes, key: str, short_side: int, quality: int) -> tuple[bytes, int, int | None]:
+    """A serialised example with its image reduced, its size before, and 1, 0 or None: reduced, kept, undecodable."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example = tf_example_pb2.Example.FromString(record)
+    values = example.features.feature[key].bytes_list.value
+    try:
+        reduced = reduce(values[0], short_side, quality)
+    except DecodeError:
+        return record, len(record), None
+    if reduced == values[0]:
+        return record, len(record), 0
+    values[0] = reduced
+    return example.SerializeToString(), len(record), 1
+
+
+def _tallied(records: Iterator, tally: _Tally, on_progress: Callable[[], None]) -> Iterator[bytes]:
+    for record, size, reduced in records:
+        tally.images += 1
+        tally.reduced += reduced or 0
+        tally.undecodable += reduced is None
+        tally.bytes_before += size
+        tally.bytes_after += len(record)
+        on_progress()
+        yield record
+
+
+def _write_metadata(builder, info, key: str, name: str, directory: Path) -> None:
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features)
+    features[key] = tfds.features.Image(shape=(None, None, builder.info.features[key].shape[-1]))
+    tfds.features.FeaturesDict(features).save_config(directory)
+    info.name = name
+    info.file_format = builder_base.ARRAY_RECORD
+    del info.alternative_file_formats[:]
+    convert.write_info(info, directory)

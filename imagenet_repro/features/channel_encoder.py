@@ -1,0 +1,156 @@
+"""One channel of a system before 2012: from images to descriptors, and from those to codes over a vocabulary.
+
+A vocabulary is a flat dictionary of arrays: `pca.mean`, `pca.components`, `pca.variances` where descriptors are
+reduced, and `mixture.weights`, `mixture.means`, `mixture.variances` of Fisher vectors, or `codebook` of other codes.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, UInt8
+
+from imagenet_repro import config as cfg
+from imagenet_repro.errors import UserError
+from imagenet_repro.features.descriptors import hog, lbp, sift
+from imagenet_repro.features.descriptors.colour import colour
+from imagenet_repro.features.descriptors.grid import Grid, describe
+from imagenet_repro.features.encoding import codebook_codes, fisher, kmeans, mixture, pca, pyramid
+from imagenet_repro.features.encoding.mixture import Mixture
+from imagenet_repro.features.encoding.pca import Pca
+
+Vocabulary = dict[str, Any]  # arrays by name
+
+# What describes a patch, and whether of its luma; several are concatenated.
+DESCRIPTORS = {
+    "sift": ((sift.sift, True),),
+    "root_sift": ((sift.root_sift, True),),
+    "hog": ((hog.hog, False),),
+    "lbp": ((lbp.lbp, True),),
+    "hog_lbp": ((hog.hog, False), (lbp.lbp, True)),
+    "colour": ((colour, False),),
+}
+AT_ONCE = 2**23  # numbers of intermediate results that images coded together may have
+
+
+class Encoder:
+    """A channel at one size of images.
+
+    Args:
+      channel: what it is made of.
+      image_size: pixels on a side.
+
+    Raises:
+      UserError: the images have no room for a patch, a descriptor cannot be taken of patches of this size, it has
+        fewer numbers than are to remain of it, or the code cannot be cut into the parts of quantisation.
+    """
+
+    def __init__(self, channel: cfg.Channel, image_size: int):
+        self.channel = channel
+        self._grid = Grid(channel.patch, channel.step, channel.scales)
+        places = self._grid.places(image_size, image_size)
+        self._layout = pyramid.layout(pyramid.Pyramid.parse(channel.pyramid).members(places))
+        one = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.uint8)
+        self.points, self.numbers = jax.eval_shape(self.describe, one).shape[1:]  # of an image; of a descriptor
+        pca.check(self.numbers, channel.components)
+        self.reduced = channel.components or self.numbers
+        self.features = self._cell_features() * len(self._layout.parts)  # numbers of a code
+        if channel.quantise and self.features % channel.quantise:
+            raise UserError(f"codes of {self.features:,} numbers cannot be cut into parts of {channel.quantise}")
+
+    def describe(self, images: UInt8[Array, "n h w 3"]) -> Float[Array, "n t d"]:
+        """The descriptors of images, not reduced."""
+        found = [
+            describe(images, self._grid, descriptor, luma=luma)
+            for descriptor, luma in DESCRIPTORS[self.channel.descriptor]
+        ]
+        return jnp.concatenate(found, axis=-1)
+
+    def reduce(self, moments: pca.Moments) -> Vocabulary:
+        """The part of the vocabulary that reduces descriptors, of which `moments` are known."""
+        if not self.channel.components:
+            return {}
+        found = pca.fit(moments, self.channel.components)
+        return {"pca.mean": found.mean, "pca.components": found.components, "pca.variances": found.variances}
+
+    def project(self, x: Float[Array, "*n d"], vocabulary: Vocabulary) -> Float[Array, "*n r"]:
+        """Descriptors, reduced."""
+        if not self.channel.components:
+            return x
+        parts = (vocabulary[f"pca.{name}"] for name in ("mean", "components", "variances"))
+        return pca.project(x, Pca(*parts), whiten=self.channel.whiten)
+
+    def learn(self, x: Float[Array, "n r"], key: Key[Array, ""]) -> Vocabulary:
+        """The other part of the vocabulary, from a sample of reduced descriptors.
+
+        Raises:
+          UserError: there are fewer descriptors than Gaussians or words.
+        """
+        code = self.channel.code
+        if isinstance(code, cfg.FisherVector):
+            found = mixture.fit(x, code.components, key, iterations=code.iterations, restarts=code.restarts)
+            return {
+                "mixture.weights": found.weights,
+                "mixture.means": found.means,
+                "mixture.variances": found.variances,
+            }
+        return {"codebook": kmeans.fit(x, code.words, key, iterations=code.iterations, batch=code.batch)}
+
+    def blank(self) -> Vocabulary:
+        """A vocabulary of zeros."""
+        reduction, words = {}, self._words
+        if self.channel.components:
+            shapes = {
+                "mean": (self.numbers,),
+                "components": (self.reduced, self.numbers),
+                "variances": (self.reduced,),
+            }
+            reduction = {f"pca.{name}": jnp.zeros(shape) for name, shape in shapes.items()}
+        if not isinstance(self.channel.code, cfg.FisherVector):
+            return reduction | {"codebook": jnp.zeros((words, self.reduced))}
+        shapes = {"weights": (words,), "means": (words, self.reduced), "variances": (words, self.reduced)}
+        return reduction | {f"mixture.{name}": jnp.zeros(shape) for name, shape in shapes.items()}
+
+    def encode(self, images: UInt8[Array, "n h w 3"], vocabulary: Vocabulary) -> Float[Array, "n f"]:
+        """The codes of images: those of the pyramid's cells, each of unit length or zero, one after the other."""
+        batch = self._at_once(len(images))
+        parts = images.reshape(-1, batch, *images.shape[1:])
+        return jax.lax.map(functools.partial(self._encode, vocabulary=vocabulary), parts).reshape(-1, self.features)
+
+    def _at_once(self, images: int) -> int:
+        """The most images that may be coded together and divide those that there are."""
+        most = max(1, AT_ONCE // (self.points * max(self.numbers, self._words)))
+        return next(count for count in range(min(most, images), 0, -1) if images % count == 0)
+
+    def _encode(self, images: Array, vocabulary: Vocabulary) -> Array:
+        x = self.project(self.describe(images), vocabulary)[:, self._layout.order]
+        return self._code(x, vocabulary).reshape(len(images), -1)
+
+    def _code(self, x: Float[Array, "n t r"], vocabulary: Vocabulary) -> Float[Array, "n cells f"]:
+        code, layout = self.channel.code, self._layout
+        if isinstance(code, cfg.FisherVector):
+            parts = (vocabulary[f"mixture.{name}"] for name in ("weights", "means", "variances"))
+            return fisher.encode(x, Mixture(*parts), layout, with_weights=code.weights, power=code.power)
+        codebook = vocabulary["codebook"]
+        if isinstance(code, cfg.SuperVector):
+            found = codebook_codes.super_vector(x, codebook, layout, constant=code.constant)
+        elif isinstance(code, cfg.Llc):
+            found = codebook_codes.llc(x, codebook, layout, neighbours=min(code.neighbours, code.words))
+        else:
+            words = (
+                codebook_codes.soft(x, codebook, sigma=code.sigma) if code.sigma else codebook_codes.hard(x, codebook)
+            )
+            found = codebook_codes.bag(words, layout)
+        return fisher.improved(found, power=code.power)
+
+    @property
+    def _words(self) -> int:
+        code = self.channel.code
+        return code.components if isinstance(code, cfg.FisherVector) else code.words
+
+    def _cell_features(self) -> int:
+        code = self.channel.code
+        if isinstance(code, cfg.FisherVector):
+            return code.components * (2 * self.reduced + code.weights)
+        return code.words * (self.reduced + 1) if isinstance(code, cfg.SuperVector) else code.words

@@ -1,0 +1,1 @@
+"""Encoding of local descriptors into image codes, and the vocabularies that the codes need."""

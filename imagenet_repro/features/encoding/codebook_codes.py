@@ -1,0 +1,104 @@
+"""Codes of descriptors over a codebook, pooled over the cells of a pyramid.
+
+Bag of visual words, hard (Csurka et al. 2004) and soft (van Gemert et al. 2008, "Kernel codebooks");
+locality-constrained linear coding (Wang et al. 2010); super-vector coding (Zhou, Yu, Zhang & Huang 2010).
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from imagenet_repro.features.encoding.kmeans import squared_distances
+from imagenet_repro.features.encoding.pyramid import Layout
+
+
+def hard(x: Float[Array, "n t d"], codebook: Float[Array, "k d"]) -> Float[Array, "n t k"]:
+    """1 for the nearest word of a descriptor, 0 for the others."""
+    return jax.nn.one_hot(jnp.argmin(_distances(x, codebook), -1), len(codebook))
+
+
+def soft(x: Float[Array, "n t d"], codebook: Float[Array, "k d"], *, sigma: float) -> Float[Array, "n t k"]:
+    """A Gaussian of the distance to each word, `sigma` wide, scaled to sum 1 ("codeword uncertainty")."""
+    return jax.nn.softmax(-_distances(x, codebook) / (2 * sigma**2), axis=-1)
+
+
+def bag(codes: Float[Array, "n t k"], layout: Layout) -> Float[Array, "n cells k"]:
+    """The mean code of the descriptors in each cell; zero in a cell that has none. `codes` in the layout's order."""
+    sums = layout.summed([codes[:, a:b].sum(1) for a, b in layout.stretches])
+    return sums / jnp.maximum(layout.count, 1)[:, None]
+
+
+def llc(
+    x: Float[Array, "n t d"],
+    codebook: Float[Array, "k d"],
+    layout: Layout,
+    *,
+    neighbours: int = 5,
+    regularisation: float = 1e-4,
+) -> Float[Array, "n cells k"]:
+    """Locality-constrained linear codes, the largest of each word in each cell.
+
+    The approximated form (Wang et al. 2010, sec. 3.1, with the closed form of eq. 7): a descriptor is the combination,
+    with coefficients of sum 1, of its nearest words that comes closest to it.
+
+    Args:
+      x: descriptors in the layout's order.
+      codebook: the words.
+      layout: of the pyramid's cells.
+      neighbours: how many words make up a descriptor.
+      regularisation: added to the diagonal of the words' covariance, as a share of its trace.
+
+    Returns:
+      In each cell the largest coefficient of each word over the descriptors, zero where none is positive.
+    """
+    numbers, weights = llc_coefficients(x, codebook, neighbours=neighbours, regularisation=regularisation)
+    where = (jnp.arange(len(x))[:, None, None], layout.stretch[:, None], numbers)
+    largest = jnp.zeros((len(x), len(layout.stretches), len(codebook))).at[where].max(weights)
+    return jnp.where(jnp.asarray(layout.parts)[..., None], largest[:, None], 0.0).max(2)
+
+
+def llc_coefficients(
+    x: Float[Array, "n t d"], codebook: Float[Array, "k d"], *, neighbours: int, regularisation: float
+) -> tuple[Array, Float[Array, "n t m"]]:
+    """The numbers of a descriptor's nearest words, and its coefficients on them."""
+    _, numbers = jax.lax.top_k(-_distances(x, codebook), neighbours)
+    away = codebook[numbers] - x[:, :, None]
+    covariance = jnp.einsum("ntid,ntjd->ntij", away, away)
+    trace = jnp.trace(covariance, axis1=-2, axis2=-1)[..., None, None]
+    covariance += jnp.eye(neighbours) * jnp.maximum(regularisation * trace, 1e-12)
+    weights = _solved(covariance)
+    return numbers, weights / weights.sum(-1, keepdims=True)
+
+
+def _solved(matrices: Float[Array, "*n m m"]) -> Float[Array, "*n m"]:
+    """What small positive definite matrices map to ones: by elimination, of all at once where LAPACK takes each."""
+    ones = jnp.ones((*matrices.shape[:-1], 1))
+    rows = jnp.moveaxis(jnp.concatenate([matrices, ones], -1), (-2, -1), (0, 1))
+    for i in range(len(rows)):
+        row = rows[i] / rows[i, i]
+        rows = (rows - rows[:, i, None] * row).at[i].set(row)
+    return jnp.moveaxis(rows[:, -1], 0, -1)
+
+
+def super_vector(
+    x: Float[Array, "n t d"], codebook: Float[Array, "k d"], layout: Layout, *, constant: float = 1.0
+) -> Float[Array, "n cells f"]:
+    """Super-vector codes: for each word (`constant` sqrt(p), sum over its descriptors of (x - word) / (T sqrt(p))).
+
+    p is the share of a cell's T descriptors that are nearest to the word (Zhou et al. 2010, eq. 2 and 6). k (d + 1)
+    numbers, word by word; zero for words that no descriptor of the cell is nearest to. `x` in the layout's order.
+    """
+    where = (layout.stretch[None], jnp.arange(len(x))[:, None], jnp.argmin(_distances(x, codebook), -1))
+    shape = (len(layout.stretches), len(x), *codebook.shape)
+    zeroth = layout.summed(jnp.zeros(shape[:3]).at[where].add(1.0))
+    first = layout.summed(jnp.zeros(shape).at[where].add(x))
+    total = jnp.maximum(layout.count, 1)[:, None]
+    root = jnp.sqrt(zeroth / total)
+    residuals = (first - zeroth[..., None] * codebook) / total[..., None]
+    residuals = jnp.where(root[..., None] > 0, residuals / jnp.maximum(root[..., None], 1e-12), 0.0)
+    codes = jnp.concatenate([constant * root[..., None], residuals], axis=-1)
+    return codes.reshape(*codes.shape[:2], -1)
+
+
+def _distances(x: Float[Array, "n t d"], codebook: Float[Array, "k d"]) -> Float[Array, "n t k"]:
+    return squared_distances(x.reshape(-1, x.shape[-1]), codebook).reshape(*x.shape[:2], -1)

@@ -1,0 +1,280 @@
+"""From the name of an evaluation set to its opened splits, and from predictions of them to what is printed."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, UInt8
+from rich.console import Console
+
+from imagenet_repro import config as cfg
+from imagenet_repro.data import sources
+from imagenet_repro.data.prepare import objectnet
+from imagenet_repro.data.sources import Split
+from imagenet_repro.errors import UserError
+from imagenet_repro.scoring import corruptions, hierarchy, sets
+from imagenet_repro.scoring import predictions as stored
+from imagenet_repro.scoring.metrics import ErrorRates
+from imagenet_repro.scoring.predictions import Predictions
+from imagenet_repro.scoring.sets import EvaluationSet, Truth
+
+Score = Callable[..., Float[Array, "b c"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A split that is scored, and the configuration that it is read with."""
+
+    config: cfg.AnyConfig
+    split: Split
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """An evaluation set, opened; or any other split, where `chosen` is None.
+
+    Attributes:
+      chosen: the set.
+      parts: its splits; ImageNet-C has 75, all others one.
+      scored: classes that count; None: all.
+      mappings: of ObjectNet, its directory; else empty.
+    """
+
+    chosen: EvaluationSet | None
+    parts: tuple[Part, ...]
+    scored: Bool[np.ndarray, " c"] | None = None
+    mappings: str = ""
+
+    def headline(self, rates: ErrorRates) -> str:
+        """Of a set that has sentences of its own its name and source; else both error rates."""
+        if self.chosen is None or self.chosen.rule == "corruptions":
+            return str(rates)
+        return f"{self.chosen.title} ({self.chosen.source})"
+
+    def score(self, score: Score) -> Score:
+        """The scores of a system, with -inf for the classes that do not count."""
+        return score if self.scored is None else masked(score, self.scored)
+
+
+def masked(score: Score, scored: Bool[np.ndarray, " c"]) -> Score:
+    """A system's scores with -inf for the classes that do not count, before anybody takes guesses from them."""
+
+    def of_some_classes(params: Any, stats: Any, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b c"]:
+        return jnp.where(jnp.asarray(scored), score(params, stats, images), -jnp.inf)
+
+    return of_some_classes
+
+
+# --- opening ----------------------------------------------------------------------------------------------------
+
+
+def check_options(name: str, data: Mapping[str, str], mappings: str) -> None:
+    """Raises `UserError` for options that do not go with a set, or for ObjectNet without its mappings."""
+    if (name == "objectnet") != bool(mappings):
+        raise UserError(
+            "--set=objectnet needs --mappings=DIR, the directory `mappings` of its download"
+            if name == "objectnet"
+            else "--mappings belongs to --set=objectnet and would be ignored; leave it out"
+        )
+    if not name:
+        return
+    chosen = sets.get(name)
+    fixed = ["eval_split", *(["name"] if chosen.rule == "corruptions" else [])]
+    for key in fixed:
+        if key in data:
+            raise UserError(f"--data.{key} does not go with --set={name}, which is of {chosen.data}, {chosen.split}")
+
+
+def configured(config: cfg.AnyConfig, name: str, data: Mapping[str, str]) -> cfg.AnyConfig:
+    """A configuration that reads a set, from its own name or from the one that `data` gives, such as a smaller copy.
+
+    Images of ImageNet-C have been cropped already: of them the whole is taken.
+    """
+    chosen = sets.get(name)
+    keys = {"data.eval_split": chosen.split}
+    if "name" not in data:
+        keys["data.name"] = chosen.data
+    config = cfg.replace(config, keys)
+    if chosen.rule == "corruptions" and isinstance(config.eval_crop, cfg.CenterCrop):
+        config = dataclasses.replace(config, eval_crop=dataclasses.replace(config.eval_crop, ratio=1.0))
+    return config
+
+
+def opened(config: cfg.AnyConfig, name: str, mappings: str = "") -> Opened:
+    """The splits of a set, or with an empty name the one split that the configuration names.
+
+    Raises:
+      UserError: as `sources.open_split`, or the data set has not ImageNet's classes.
+    """
+    if not name:
+        return Opened(None, (_part(config),))
+    chosen = sets.get(name)
+    if chosen.rule == "corruptions":
+        return Opened(chosen, tuple(_corrupted(config)))
+    part = _objectnet(config) if name == "objectnet" else _part(config)
+    sets.check_classes(part.split.class_names, f"data set {part.split.name}")
+    scored = sets.occurring([record.label for record in part.split.records]) if chosen.masked else None
+    return Opened(chosen, (part,), scored, mappings)
+
+
+def _part(config: cfg.AnyConfig) -> Part:
+    return Part(config, sources.open_split(config.data, config.data.eval_split))
+
+
+def _objectnet(config: cfg.AnyConfig) -> Part:
+    directory = sources.data_directory(config.data.data_dir)
+    if not (directory / config.data.name).is_dir():
+        raise UserError(
+            f"data set '{config.data.name}' is not prepared in {directory}. ObjectNet is prepared from its unpacked"
+            f" download:\n  python main.py prepare folder:objectnet-1.0 --name=objectnet --data_dir={directory}"
+        )
+    part = _part(config)
+    return dataclasses.replace(part, split=objectnet.borderless(part.split, sets.imagenet_wnids()))
+
+
+def _corrupted(config: cfg.AnyConfig) -> list[Part]:
+    parts, missing = [], []
+    for name in corruptions.CONFIGS:
+        try:
+            parts.append(_part(cfg.replace(config, {"data.name": f"{config.data.name}/{name}"})))
+        except UserError as error:
+            missing.append(error)
+    if missing:
+        raise UserError(f"{len(missing)} of the {len(corruptions.CONFIGS)} parts of ImageNet-C: {missing[0]}")
+    sets.check_classes(parts[0].split.class_names, f"data set {parts[0].split.name}")
+    return parts
+
+
+# --- what is printed ----------------------------------------------------------------------------------------------
+
+
+def report(found: Opened, predicted: Predictions) -> list[str]:
+    """Sentences about predictions of a split, by the rule of its set; of a plain split about the tree alone.
+
+    Raises:
+      UserError: as `sets.truth`, `sets.results` and `sets.check_folders`.
+    """
+    lines = [] if found.chosen is None else _by_rule(found.chosen, predicted, _truth(found, predicted))
+    if found.chosen is None or found.chosen.rule == "label":
+        lines += _tree(predicted)
+    return lines
+
+
+def _truth(found: Opened, predicted: Predictions) -> Truth | None:
+    part = found.parts[0]
+    if found.mappings:
+        return sets.by_folder(predicted.id.tolist(), objectnet.imagenet_classes(found.mappings))
+    return _several(found.chosen, part.config.data)
+
+
+def _several(chosen: EvaluationSet, data: cfg.Data) -> Truth | None:
+    if not chosen.keys:
+        return None
+    return sets.truth(chosen, sources.integers(data, chosen.split, chosen.keys))
+
+
+def _by_rule(chosen: EvaluationSet, predicted: Predictions, known: Truth | None) -> list[str]:
+    results = sets.results(chosen, predicted, known)
+    lines = [f"{chosen.title}: {result}" for result in results]
+    counted = results[0].images + (results[0].dropped if chosen.rule == "per class" else 0)
+    classes = int(sets.occurring(predicted.label).sum()) if chosen.rule == "label" else None
+    return [*lines, *sets.completeness(chosen, counted, classes), *chosen.notes]
+
+
+def _tree(predicted: Predictions) -> list[str]:
+    names = sets.class_names(predicted.provenance)
+    if not hierarchy.is_tree(names) or np.any(predicted.label < 0):
+        return []
+    return hierarchy.sentences(hierarchy.judge(predicted.top5, predicted.label, names))
+
+
+def corrupted_report(found: corruptions.Robustness, config: cfg.AnyConfig | None = None) -> list[str]:
+    """Sentences about ImageNet-C; with the configuration also about the size of its images."""
+    chosen = sets.SETS["c"]
+    lines = [f"{chosen.title}: {result}" for result in (found.mce, found.mean)]
+    lines += [*sets.completeness(chosen, found.mce.images), *chosen.notes]
+    size = corruptions.PIXELS if config is None else config.data.size_evaluated
+    if size != corruptions.PIXELS:
+        lines.append(
+            f"Its images of {corruptions.PIXELS} px were resized to {size} px, which published numbers avoid."
+        )
+    return lines
+
+
+def say(lines: Sequence[str], console: Console | None = None) -> None:
+    """Prints sentences as they are, unbroken."""
+    for line in lines:
+        (console or Console()).print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+# --- stored predictions --------------------------------------------------------------------------------------------
+
+
+def score_stored(path: str, name: str, *, data_dir: str = "", mappings: str = "") -> None:
+    """Scores stored predictions by the rule of a set, and prints what comes of it.
+
+    Sets of several labels an image read them from their prepared data set; ImageNet-C's `path` is a directory with the
+    predictions of all 75 parts.
+
+    Raises:
+      UserError: as `report`, the predictions are not of the 1,000 classes, or they are text, which names no images.
+    """
+    check_options(name, {}, mappings)
+    chosen = sets.get(name)
+    if chosen.rule == "corruptions":
+        _show_corrupted(corruptions.robustness(_stored_parts(Path(path))), None)
+        return
+    predicted = _stored(Path(path), chosen)
+    if chosen.masked:
+        predicted = sets.mask(predicted, sets.occurring(predicted.label))
+    if mappings:
+        known = sets.by_folder(predicted.id.tolist(), objectnet.imagenet_classes(mappings))
+    else:
+        known = _several(chosen, cfg.Data(name=chosen.data, data_dir=data_dir))
+    lines = _by_rule(chosen, predicted, known)
+    lines += _tree(predicted) if chosen.rule == "label" else []
+    say(lines + (sets.people_beside(chosen.data) if name == "imagenet" else []))
+
+
+def _stored(path: Path, chosen: EvaluationSet) -> Predictions:
+    if path.suffix != ".npz":
+        raise UserError(f"--set={chosen.name} needs a file of `evaluate` (.npz), which names its images, not {path}")
+    predicted = stored.load(path)
+    names = sets.class_names(predicted.provenance)
+    if names or predicted.logits.shape[1] != sets.CLASSES:
+        sets.check_classes(names or [""] * predicted.logits.shape[1], f"{path}")
+    return predicted
+
+
+def _stored_parts(directory: Path) -> dict[str, corruptions.Wrong]:
+    if not directory.is_dir():
+        raise UserError(f"--set=c needs a directory with the predictions of all parts of ImageNet-C, not {directory}")
+    found: dict[str, Path] = {}
+    for path in sorted(directory.glob("*.npz")):
+        config = corruptions.config_of(sets.data_name(stored.load_provenance(path)))
+        if config in found:
+            raise UserError(
+                f"{found[config]} and {path} are both of {config}; leave the predictions of one checkpoint"
+            )
+        if config:
+            found[config] = path
+    return {config: _stored_part(path) for config, path in found.items()}
+
+
+def _stored_part(path: Path) -> corruptions.Wrong:
+    guesses = stored.load_guesses(path)
+    return corruptions.Wrong(guesses["id"], guesses["top5"][:, 0] != guesses["label"])
+
+
+def _show_corrupted(found: corruptions.Robustness, config: cfg.AnyConfig | None) -> None:
+    console = Console()
+    console.print(corruptions.table(found), markup=False)
+    say(corrupted_report(found, config), console)
+
+
+def show_corrupted(wrong: Mapping[str, corruptions.Wrong], config: cfg.AnyConfig) -> None:
+    """Scores the parts of ImageNet-C and prints the table of corruptions and what comes of it."""
+    _show_corrupted(corruptions.robustness(wrong), config)

@@ -1,0 +1,167 @@
+"""Scores a network on a split: every image exactly once, predictions kept per image."""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from imagenet_repro import config as cfg
+from imagenet_repro.data import loader
+from imagenet_repro.data.crops import Taken
+from imagenet_repro.data.sources import Split
+from imagenet_repro.errors import UserError
+from imagenet_repro.scoring.metrics import ErrorRates
+from imagenet_repro.scoring.predictions import Collector, Predictions, merge
+from imagenet_repro.training.parallel import ShardMap
+from imagenet_repro.training.state import TrainState
+from imagenet_repro.training.step import EvalStep
+
+
+class Evaluator:
+    """Evaluates states of one system on one split; compiled at the first call, then reused.
+
+    Args:
+      config: the run's configuration.
+      score: what turns parameters, statistics and uint8 images into the scores of every class.
+      spread: how batches are shared out over devices.
+      split: the images.
+      say: told, as one line, of records that cannot be decoded.
+      crop: what is taken of each image; None: the configuration's `eval_crop`.
+      show: told after every batch how many images it had, over all processes.
+
+    Attributes:
+      compilation_seconds: spent on the program; 0 before the first call.
+    """
+
+    def __init__(
+        self,
+        config: cfg.AnyConfig,
+        score: Callable[..., Any],
+        spread: ShardMap,
+        split: Split,
+        say: Callable[[str], None] = print,
+        *,
+        crop: Taken | None = None,
+        show: Callable[[int], None] | None = None,
+    ):
+        self._config, self._split, self._crop = config, split, crop or config.eval_crop
+        self.score, self.spread, self.say = score, spread, say
+        self._show = show or (lambda images: None)
+        self.compilation_seconds = 0.0
+        self._step = EvalStep(score)
+        self._compiled: Callable | None = None
+        self.batch_size = config.data.eval_batch_size or config.batch_size
+        spread.check_batch_size(self.batch_size, 1, "data.eval_batch_size")
+
+    def on(self, split: Split, data: cfg.Data, show: Callable[[int], None]) -> "Evaluator":
+        """The same evaluation of another split, read as `data` says; what was compiled is used again."""
+        other = copy.copy(self)
+        other._split, other._show = split, show
+        other._config = dataclasses.replace(self._config, data=data)
+        return other
+
+    def rates(self, state: TrainState) -> dict[str, Any]:
+        """Both error rates of a state, as a row of `metrics.jsonl`."""
+        began = time.perf_counter()
+        return as_row(self._evaluate(state, None), time.perf_counter() - began)
+
+    def predict(self, state: TrainState, provenance: dict[str, Any]) -> tuple[ErrorRates, Predictions]:
+        """Both error rates and the predictions of all processes' images, in the order of the split.
+
+        Their provenance also has the names of the classes, under `classes`.
+        """
+        collector = Collector()
+        rates = self._evaluate(state, collector)
+        share = collector.predictions(provenance | {"classes": list(self._split.class_names)})
+        if jax.process_count() == 1:
+            return rates, share
+        return rates, _merge_processes(share)
+
+    def _evaluate(self, state: TrainState, collector: Collector | None) -> ErrorRates:
+        params, stats = state.evaluated
+        totals: dict[str, float] = {}
+        bad = loader.BadRecords(self._split, self._config.data, self.say)
+        for host, device in self._batches():
+            if self._compiled is None:
+                self._compile(state, device)
+            counts, predictions = self._compiled(params, stats, device)
+            bad.update(host)
+            bad.check()
+            for name, value in jax.device_get(counts).items():
+                totals[name] = totals.get(name, 0) + value.item()
+            if collector is not None:
+                self._collect(collector, host, predictions)
+            self._show(int(counts["images"]))
+        return ErrorRates.from_counts(totals, totals["cross_entropy"])
+
+    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> None:
+        began = time.perf_counter()
+        self._compiled = self.spread.evaluate(self._step, state, batch)
+        self.compilation_seconds = time.perf_counter() - began
+
+    def _batches(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
+        batches = loader.eval_batches(
+            self._split,
+            self._config.data,
+            self._crop,
+            batch_size=self.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        needed = ("image", "label", "weight")
+        return loader.prefetch_to_device(
+            batches, lambda batch: self.spread.put_batch({name: batch[name] for name in needed})
+        )
+
+    def _collect(self, collector: Collector, host: dict[str, np.ndarray], predictions: dict[str, jax.Array]) -> None:
+        top5, logits = (self.spread.local_rows(predictions[name]) for name in ("top5", "logits"))
+        counted = host["weight"] > 0
+        ids = [self._split.records[int(i)].id if ok else "" for i, ok in zip(host["index"], counted, strict=True)]
+        collector.add(ids, host["label"], top5, logits, host["weight"])
+
+
+def as_row(rates: ErrorRates, seconds: float) -> dict[str, Any]:
+    """Error rates that took `seconds` to measure, as a row of `metrics.jsonl`."""
+    return {
+        "top1_error": rates.top1_error,
+        "top5_error": rates.top5_error,
+        "cross_entropy": rates.cross_entropy,
+        "top1_wrong": rates.top1_wrong,
+        "top5_wrong": rates.top5_wrong,
+        "evaluated": rates.images,
+        "evaluation_seconds": seconds,
+    }
+
+
+def _merge_processes(share: Predictions) -> Predictions:
+    """Every process's share, known to every process; shares differ in length, so they travel padded."""
+    longest = int(multihost_utils.process_allgather(np.asarray(len(share))).max())
+    width = int(multihost_utils.process_allgather(np.asarray(share.id.dtype.itemsize)).max()) // 4
+
+    def gather(array: np.ndarray) -> np.ndarray:
+        padded = np.zeros((longest, *array.shape[1:]), array.dtype)
+        padded[: len(array)] = array
+        return multihost_utils.process_allgather(padded)
+
+    lengths = multihost_utils.process_allgather(np.asarray(len(share)))
+    letters = share.id.astype(f"U{width}").view(np.uint32).reshape(len(share), width)
+    columns = [gather(array) for array in (letters, share.label, share.top5, share.logits)]
+    shares = []
+    for process, length in enumerate(lengths):
+        letters, label, top5, logits = (column[process][:length] for column in columns)
+        ids = np.ascontiguousarray(letters).view(f"U{width}").reshape(length)
+        shares.append(Predictions(ids, label, top5, logits, share.provenance))
+    return merge(shares)
+
+
+def check_labels(split: Split, num_classes: int) -> None:
+    """Raises UserError when a split's classes are not those that a network was trained on."""
+    if split.num_classes != num_classes:
+        raise UserError(
+            f"data set {split.name}, split {split.split}, has {split.num_classes} classes and not {num_classes}"
+        )

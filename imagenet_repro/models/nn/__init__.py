@@ -1,0 +1,1 @@
+"""Layers and other building blocks that several architecture families share."""

@@ -1,0 +1,115 @@
+"""The transformer's encoder block (Vaswani et al. 2017, pre-normalised as in Dosovitskiy et al. 2020, sec. 3.1).
+
+Names are timm's: `norm1`, `attn.qkv`, `attn.proj`, `ls1`, `norm2`, `mlp.fc1`, `mlp.fc2`, `ls2`. Softmax and norms are
+taken in float32, all else in the block's `dtype`.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.models.nn.initialisers import constant, halves, normal
+from imagenet_repro.models.nn.layers import Dropout, DropPath, LayerNorm, LayerScale, Linear, gelu, swish
+
+# timm and DeiT draw with PyTorch's `trunc_normal_(std=0.02)`, which cuts at -2 and 2: a hundred deviations away.
+INIT = normal(0.02)
+
+
+def dense(in_features: int, out_features: int, *, dtype: DTypeLike, rngs: nnx.Rngs, bias: float = 0.0) -> Linear:
+    """A linear layer with the initial values of a ViT: weights N(0, 0.02^2), biases all `bias`."""
+    return Linear(in_features, out_features, init=INIT, bias_init=constant(bias), dtype=dtype, rngs=rngs)
+
+
+def dropout_layer(rate: float, rngs: nnx.Rngs) -> Dropout:
+    """Dropout, without a random stream where nothing is dropped."""
+    return Dropout(rate, rngs=rngs if rate else None)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention: softmax(q k^T / sqrt(width / heads)) v for each head, then a linear layer."""
+
+    def __init__(self, width: int, heads: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.qkv = dense(width, 3 * width, dtype=dtype, rngs=rngs)
+        self.proj = dense(width, width, dtype=dtype, rngs=rngs)
+        self.proj_drop = dropout_layer(dropout, rngs)
+        self.heads, self.dtype = heads, dtype
+
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        """What each token gathers from all tokens, in the layer's dtype."""
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        with jax.default_matmul_precision("highest" if self.dtype == jnp.float32 else "default"):
+            y = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        return self.proj_drop(self.proj(y.reshape(batch, tokens, width)))
+
+
+class Mlp(nnx.Module):
+    """Two linear layers with a GELU between them; dropout after each (Dosovitskiy et al. 2020, appendix B.1)."""
+
+    def __init__(self, width: int, hidden: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.fc1 = dense(width, hidden, dtype=dtype, rngs=rngs)
+        self.drop1 = dropout_layer(dropout, rngs)
+        self.fc2 = dense(hidden, width, dtype=dtype, rngs=rngs)
+        self.drop2 = dropout_layer(dropout, rngs)
+
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        """Each token by itself."""
+        return self.drop2(self.fc2(self.drop1(gelu(self.fc1(x)))))
+
+
+class SwiGLU(nnx.Module):
+    """fc2(swish(a) * b), where fc1 gives a and b side by side (Shazeer 2020, arXiv 2002.05202, eq. 6, with biases).
+
+    As in timm, b starts at 1 whatever the token: its weights come from N(0, 1e-6^2).
+    """
+
+    def __init__(self, width: int, hidden: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
+        start = {"init": halves(INIT, 1e-6), "bias_init": halves(constant(0.0), 1.0)}
+        self.fc1 = Linear(width, 2 * hidden, **start, dtype=dtype, rngs=rngs)
+        self.drop1 = dropout_layer(dropout, rngs)
+        self.fc2 = dense(hidden, width, dtype=dtype, rngs=rngs)
+        self.drop2 = dropout_layer(dropout, rngs)
+
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        """Each token by itself."""
+        gate, value = jnp.split(self.fc1(x), 2, axis=-1)
+        return self.drop2(self.fc2(self.drop1(swish(gate) * value)))
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then the same with an MLP; LayerScale and stochastic depth on both branches.
+
+    `layer_scale` is the initial value of LayerScale's factors; None: there are none.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        *,
+        gated: bool,
+        layer_scale: float | None,
+        dropout: float,
+        drop_path: float,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        common = {"dropout": dropout, "dtype": dtype, "rngs": rngs}
+        self.norm1 = LayerNorm(width, dtype=dtype)
+        self.attn = Attention(width, heads, **common)
+        self.ls1 = None if layer_scale is None else LayerScale(width, layer_scale, rngs=rngs)
+        self.drop_path1 = DropPath(drop_path, rngs=rngs)
+        self.norm2 = LayerNorm(width, dtype=dtype)
+        self.mlp = (SwiGLU if gated else Mlp)(width, hidden, **common)
+        self.ls2 = None if layer_scale is None else LayerScale(width, layer_scale, rngs=rngs)
+        self.drop_path2 = DropPath(drop_path, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        """The tokens after both residual branches, in the type of `x`."""
+        y = self.attn(self.norm1(x))
+        x = x + self.drop_path1(y if self.ls1 is None else self.ls1(y))
+        y = self.mlp(self.norm2(x))
+        return x + self.drop_path2(y if self.ls2 is None else self.ls2(y))

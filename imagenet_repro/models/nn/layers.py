@@ -1,0 +1,382 @@
+"""The layers that several families share; their parameters bear PyTorch's names, so importing weights is a rename.
+
+A module's attribute path, joined by dots, is the name of the tensor in the reference's `state_dict`. Kernels are
+stored as XLA wants them: `weight` is [height, width, in / groups, out] in a convolution, [in, out] in a linear layer.
+Parameters and running statistics are float32; the computation runs in a layer's `dtype`.
+"""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.models.nn import cpu_convolution
+from imagenet_repro.models.nn.initialisers import Initialiser, constant, parameter, torch_uniform
+from imagenet_repro.models.spec import Origin
+
+Size = int | tuple[int, int]
+Padding = Size | Literal["same"]  # zeros on both sides; "same" is TensorFlow's, see `pads`
+
+Dropout = nnx.Dropout  # `deterministic` is switched by train() and eval(); its random state is an nnx.RngState
+relu = nnx.relu
+swish = nnx.swish
+tanh = nnx.tanh
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """x times the standard normal's distribution function, exactly (Hendrycks & Gimpel 2016), as PyTorch has it."""
+    return nnx.gelu(x, approximate=False)
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """(height, width) from one number or two."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def pads(padding: Padding, size: Size, window: Size, stride: Size) -> cpu_convolution.Pads:
+    """Zeros before and after each axis of a map of `size`.
+
+    "same" is TensorFlow's rule: as few as give ceil(size / stride) places, the odd one after the map.
+    """
+    if padding != "same":
+        down, across = pair(padding)
+        return (down, down), (across, across)
+    axes = zip(pair(size), pair(window), pair(stride), strict=True)
+    totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in axes]
+    down, across = ((total // 2, total - total // 2) for total in totals)
+    return down, across
+
+
+def pool_pads(padding: Padding, size: Size, window: Size, stride: Size, ceil: bool) -> cpu_convolution.Pads:
+    """As `pads`; with `ceil`, more after the map where its end would else be left out.
+
+    A window must begin on the map or on the padding before it (Caffe's rule and PyTorch's `ceil_mode`).
+    """
+    given = pads(padding, size, window, stride)
+    if not ceil:
+        return given
+    axes = zip(pair(size), pair(window), pair(stride), given, strict=True)
+    down, across = (_ceil_pads(*axis) for axis in axes)
+    return down, across
+
+
+def _ceil_pads(n: int, window: int, stride: int, given: tuple[int, int]) -> tuple[int, int]:
+    low, high = given
+    places = -(-(n + low + high - window) // stride) + 1
+    if (places - 1) * stride >= n + low:
+        places -= 1
+    return low, max((places - 1) * stride + window - n - low, 0)
+
+
+class WithAuxiliary(NamedTuple):
+    """What a network with auxiliary heads returns in training mode; in evaluation mode it returns logits alone."""
+
+    logits: Float[Array, "b classes"]  # float32, of the main head
+    auxiliary: tuple[Float[Array, "b classes"], ...]  # float32, one for each auxiliary head
+    weight: float  # of the loss of each auxiliary head; the main one's is 1
+
+
+class Network(nnx.Module):
+    """A whole network: NHWC float images in, float32 logits out (or features, where it has no head)."""
+
+    origin: Origin | None = None  # set by `models.build`
+
+    def train(self, **attributes: Any) -> "Network":
+        """Switches to training mode, in place; returns the network."""
+        super().train(**attributes)
+        return self
+
+    def eval(self, **attributes: Any) -> "Network":
+        """Switches to evaluation mode, in place; returns the network."""
+        super().eval(**attributes)
+        return self
+
+
+class Sequential(nnx.List):
+    """Layers applied one after the other; a layer's name is its position."""
+
+    def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        """Applies every layer."""
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+class Conv(nnx.Module):
+    """Two-dimensional convolution (without the flip, as everywhere in the field), NHWC."""
+
+    torch_axes = (3, 2, 0, 1)  # PyTorch's order of our weight's axes: out, in, height, width
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel: Size,
+        *,
+        stride: Size = 1,
+        padding: Padding = 0,
+        groups: int = 1,
+        bias: bool = True,
+        init: Initialiser = torch_uniform,
+        bias_init: Initialiser | None = None,  # None: PyTorch's, which follows the kernel's shape
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        shape = (*pair(kernel), in_features // groups, out_features)
+        self.weight = parameter(rngs, init, shape)
+        self.bias = _bias(rngs, shape, bias_init) if bias else None
+        self.stride, self.padding, self.groups, self.dtype = pair(stride), padding, groups, dtype
+
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
+        """The map, in the layer's dtype."""
+        padding = pads(self.padding, x.shape[1:3], self.weight.shape[:2], self.stride)
+        y = cpu_convolution.convolve(
+            x.astype(self.dtype),
+            self.weight[...].astype(self.dtype),
+            stride=self.stride,
+            padding=padding,
+            groups=self.groups,
+        )
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+def _bias(rngs: nnx.Rngs, kernel: tuple[int, ...], init: Initialiser | None) -> nnx.Param:
+    if init is None:
+        return parameter(rngs, torch_uniform, kernel[-1:], torch_uniform.scale(kernel))
+    return parameter(rngs, init, kernel[-1:])
+
+
+class Linear(nnx.Module):
+    """x @ weight + bias over the last axis."""
+
+    torch_axes = (1, 0)
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        init: Initialiser = torch_uniform,
+        bias_init: Initialiser | None = None,  # None: PyTorch's, which follows the kernel's shape
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        shape = (in_features, out_features)
+        self.weight = parameter(rngs, init, shape)
+        self.bias = _bias(rngs, shape, bias_init)
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
+        """The product, in the layer's dtype."""
+        y = jnp.dot(x.astype(self.dtype), self.weight[...].astype(self.dtype), precision=lax.Precision.HIGHEST)
+        return y + self.bias[...].astype(self.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015); running statistics as PyTorch keeps them.
+
+    Mean and variance are taken in float32 over this device's share of the batch, or, where `axis_name` is set, over
+    the shares of all devices along that axis. The running variance takes the unbiased estimate, the normalisation the
+    biased one. `use_running_average` is switched by train() and eval().
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+        scale_init: float = 1.0,
+        axis_name: str | None = None,
+        dtype: DTypeLike = jnp.float32,
+    ):
+        self.weight = nnx.Param(jnp.full((features,), scale_init, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
+        self.running_mean = nnx.BatchStat(jnp.zeros((features,), jnp.float32))
+        self.running_var = nnx.BatchStat(jnp.ones((features,), jnp.float32))
+        self.momentum, self.epsilon, self.dtype = momentum, epsilon, dtype
+        self.axis_name = axis_name
+        self.use_running_average = False
+
+    def __call__(self, x: Float[Array, "b ... c"]) -> Float[Array, "b ... c"]:
+        """Normalises, scales and shifts; in training mode, also updates the running statistics."""
+        x = x.astype(jnp.float32)
+        if self.use_running_average:
+            mean, var = self.running_mean[...], self.running_var[...]
+        else:
+            mean, var = self._batch_statistics(x)
+        scale = self.weight[...] * (1 / jnp.sqrt(var + self.epsilon))
+        return (x * scale + (self.bias[...] - mean * scale)).astype(self.dtype)
+
+    def _batch_statistics(self, x: Float[Array, "b ... c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        """Mean and biased variance of the batch; moves the running statistics towards them."""
+        axes = tuple(range(x.ndim - 1))
+        moments = jnp.stack([x.mean(axes), jnp.square(x).mean(axes)])
+        count = x.size // x.shape[-1]
+        if self.axis_name is not None:
+            moments = lax.pmean(moments, self.axis_name)
+            count *= lax.axis_size(self.axis_name)
+        mean, square = moments
+        var = jnp.maximum(square - jnp.square(mean), 0.0)  # rounding may leave a small negative number
+        self._move(self.running_mean, mean)
+        self._move(self.running_var, var * (count / max(count - 1, 1)))
+        return mean, var
+
+    def _move(self, statistic: nnx.BatchStat, value: Float[Array, " c"]) -> None:
+        moved = (1 - self.momentum) * statistic[...] + self.momentum * lax.stop_gradient(value)
+        # Not `statistic[...] = moved`: Flax would ask a traced array for its sharding, and JAX answer with an error
+        # for which it looks through all that was traced, which takes a deep network a fifth of its tracing.
+        statistic.set_value(moved)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the last axis (Ba et al. 2016), taken in float32."""
+
+    def __init__(self, features: int, *, epsilon: float = 1e-6, dtype: DTypeLike = jnp.float32):
+        self.weight = nnx.Param(jnp.ones((features,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
+        self.epsilon, self.dtype = epsilon, dtype
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        """Normalises, scales and shifts."""
+        x = x.astype(jnp.float32)
+        centred = x - x.mean(-1, keepdims=True)
+        y = centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
+        return (y * self.weight[...] + self.bias[...]).astype(self.dtype)
+
+
+class LocalResponseNorm(nnx.Module):
+    """Response normalisation across maps: Krizhevsky et al. 2012, sec. 3.3, with the paper's constants.
+
+    b_i = a_i / (k + alpha * sum over the `size` maps around i of a_j^2) ^ beta. Caffe and PyTorch divide alpha by
+    `size`: theirs is 5e-4 where this is 1e-4.
+    """
+
+    def __init__(self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0):
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Normalises in float32; the type of `x` comes back."""
+        a, before = x.astype(jnp.float32), self.size // 2
+        squares = jnp.pad(jnp.square(a), ((0, 0), (0, 0), (0, 0), (before, self.size - 1 - before)))
+        total = sum(squares[..., i : i + x.shape[-1]] for i in range(self.size))
+        return (a * (self.k + self.alpha * total) ** -self.beta).astype(x.dtype)
+
+
+class LayerScale(nnx.Module):
+    """A learned factor for each channel of a residual branch (Touvron et al. 2021, "Going deeper", sec. 2)."""
+
+    def __init__(self, features: int, value: float, *, rngs: nnx.Rngs):
+        self.gamma = parameter(rngs, constant(value), (features,))
+
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        """The product, in the type of `x`."""
+        return x * self.gamma[...].astype(x.dtype)
+
+
+class DropPath(nnx.Module):
+    """Stochastic depth (Huang et al. 2016): drops a whole residual branch of an image with probability `rate`.
+
+    What is kept is divided by 1 - rate, as all implementations but the paper's do, so evaluation changes nothing.
+    `deterministic` is switched by train() and eval().
+    """
+
+    def __init__(self, rate: float, *, rngs: nnx.Rngs):
+        self.rate, self.deterministic = rate, False
+        self.rngs = rngs.dropout.fork() if rate else None
+
+    def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        """The branch, or zeros in its place, for each image."""
+        if self.deterministic or self.rngs is None:
+            return x
+        kept = 1 - self.rate  # in a Stack the rate is an array, see stack.py
+        keep = jax.random.bernoulli(self.rngs(), kept, (len(x),) + (1,) * (x.ndim - 1))
+        return jnp.where(keep, x / jnp.asarray(kept, x.dtype), 0).astype(x.dtype)
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Rates that rise linearly from 0 at the first block to `last` at the last (Huang et al. 2016, eq. 4)."""
+    return [last * index / max(depth - 1, 1) for index in range(depth)]
+
+
+class MaxPool(nnx.Module):
+    """Maximum over windows; padding never wins. What does not fill a window is left out, with `ceil` it is not."""
+
+    def __init__(self, window: Size, *, stride: Size, padding: Padding = 0, ceil: bool = False):
+        self.window, self.stride, self.padding, self.ceil = pair(window), pair(stride), padding, ceil
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
+        """The pooled map, in the type of `x`."""
+        padding = pool_pads(self.padding, x.shape[1:3], self.window, self.stride, self.ceil)
+        return cpu_convolution.max_pool(x, self.window, self.stride, padding)
+
+
+class AvgPool(nnx.Module):
+    """Mean over windows; the zeros of the padding count (PyTorch's default) or, without `count_padding`, do not."""
+
+    def __init__(self, window: Size, *, stride: Size, padding: Padding = 0, count_padding: bool = True):
+        self.window, self.stride, self.padding = pair(window), pair(stride), padding
+        self.count_padding = count_padding
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
+        """The pooled map, summed in float32, in the type of `x`."""
+        padding = ((0, 0), *pads(self.padding, x.shape[1:3], self.window, self.stride), (0, 0))
+
+        def add(x: Array) -> Array:
+            return lax.reduce_window(x, 0.0, lax.add, (1, *self.window, 1), (1, *self.stride, 1), padding)
+
+        counted = math.prod(self.window) if self.count_padding else add(jnp.ones((1, *x.shape[1:3], 1)))
+        return (add(x.astype(jnp.float32)) / counted).astype(x.dtype)
+
+
+def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
+    """One vector for each image, channels first, as the references flatten before a linear layer."""
+    return jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
+
+
+def check_images(
+    network: str, images: Float[Array, "..."], smallest: int = 1, *, channels: int | None = 3, hint: str = ""
+) -> None:
+    """Raises UserError where the images are not [batch, height, width, channels] or a side is below the smallest.
+
+    With `channels=None` any number of channels will do.
+    """
+    if images.ndim != 4 or (channels is not None and images.shape[-1] != channels):
+        wanted = f"[batch, height, width, {channels or 'channels'}]"
+        raise UserError(f"{network} takes images {wanted}, these are {list(images.shape)}")
+    height, width = images.shape[1:3]
+    if min(height, width) < smallest:
+        raise UserError(
+            f"{network} cannot take {height} x {width} pixels: it needs at least {smallest} on each side{hint}"
+        )
+
+
+def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Mean over the map, taken in float32, in the type of `x`."""
+    return x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
+
+
+def adaptive_avg_pool(x: Float[Array, "b h w c"], size: Size) -> Float[Array, "b oh ow c"]:
+    """Average pooling to `size` from any map, as torch.nn.AdaptiveAvgPool2d.
+
+    Output i averages the inputs from floor(i * n / out) to ceil((i + 1) * n / out): windows may overlap, and a map
+    smaller than `size` is repeated.
+    """
+    for axis, out in zip((1, 2), pair(size), strict=True):
+        x = _adaptive_mean(x, axis, out)
+    return x
+
+
+def _adaptive_mean(x: Float[Array, "b h w c"], axis: int, out: int) -> Float[Array, "b h2 w2 c"]:
+    n = x.shape[axis]
+    if n == out:
+        return x
+    windows = [(i * n // out, -(-(i + 1) * n // out)) for i in range(out)]
+    means = [lax.slice_in_dim(x, low, high, axis=axis).mean(axis) for low, high in windows]
+    return jnp.stack(means, axis)

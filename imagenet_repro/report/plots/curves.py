@@ -1,0 +1,350 @@
+"""Learning curves of several runs as one picture: training loss, top-1 and top-5 error against what was spent."""
+
+import dataclasses
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from imagenet_repro.report.plots.style import AS_TEXT, GRID, MUTED, STYLE, power, styles, write
+from imagenet_repro.report.records import Comparison
+from imagenet_repro.report.sections.class_gains import clipped
+from imagenet_repro.zoo.entries import ENTRIES
+
+Metrics = Sequence[Mapping[str, Any]]
+Against = Literal["images", "flops", "seconds"]
+
+SMOOTHED_OVER = 20  # a point of the smoothed loss is the mean over a twentieth of the run
+MOST_POINTS = 300  # of all lines of a panel, the last of each among them: more would make the file large
+MOST_RAW = 4  # runs whose loss is also drawn as it was logged, pale; that of more would be a fog
+WIDE_APART = 5  # times: where the runs end further apart than this, the axis is logarithmic
+MOST_DOTS = 6  # on a line; of more evaluations every so-manieth has one, and the last
+CROWDED = 8  # lines, from which the picture is higher
+LABEL_POINTS = 11  # between two names
+LETTER = 0.072  # inches, the mean width of a letter in the names
+RUN = "run: "  # marks the lines that get a name; matplotlib hides labels that begin with an underscore
+TITLES = ("Training loss", "Top-1 error, %", "Top-5 error, %")
+
+
+def plot_curves(runs: Mapping[str, Metrics], path: str | Path, *, num_classes: int | None = None) -> list[Path]:
+    """Draws the rows of each run's `metrics.jsonl` and returns the two files written: `path` as .png and as .svg.
+
+    Rows of kind "train" give `loss`, rows of kind "eval" `top1_error` and `top5_error` (shares in [0, 1]), both at
+    `images` seen. Where a resumed run repeated a step, its last row counts. With `num_classes` the error of chance
+    is drawn. Values that are not finite leave a gap. Raises `SaveError` where the files cannot be written.
+    """
+    across = _across([[rows] for rows in runs.values()], "images")
+    lines = [_Line(name, [rows], style) for (name, rows), style in zip(runs.items(), styles(), strict=False)]
+    return _plot(lines, path, across=across, num_classes=num_classes)
+
+
+def plot_systems(comparison: Comparison, path: str | Path, *, against: Against = "images") -> list[Path]:
+    """Draws the systems of a comparison as `plot_curves` does runs; returns the .png and the .svg.
+
+    Several seeds of a system are one line, their mean, in a band from the lowest to the highest. They meet at equal
+    progress, the share of the budget spent, at which each has its own amount of images, operations and seconds.
+
+    The training loss of support vector machines, a sum over classes of their hinge losses, is left out where there
+    are networks, whose cross-entropy it cannot be compared with.
+
+    Args:
+      comparison: the systems.
+      path: of the picture.
+      against: what the errors are drawn against: images seen, floating-point operations or seconds of training.
+
+    Raises:
+      SaveError: the files cannot be written.
+    """
+    systems = comparison.systems
+    old = {entry.system for entry in ENTRIES if entry.system}
+    mixed = len({system.network in old for system in systems}) > 1
+    lines = [
+        _Line(system.name, [run.rows for run in system.runs], style, loss=not (mixed and system.network in old))
+        for system, style in zip(systems, styles(), strict=False)
+    ]
+    across = _across([line.runs for line in lines], against)
+    with rc_context(AS_TEXT):
+        return _plot(lines, path, across=across, num_classes=len(comparison.class_names) or None)
+
+
+# --- values -----------------------------------------------------------------------------------------------------
+
+
+def series(
+    rows: Metrics, kind: str, key: str, against: str = "images"
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """(amount spent, value) of one kind of row in the order of steps; of a repeated step the last row.
+
+    Rows that lack the amount `against` are left out; a value that is missing or not finite is NaN.
+    """
+    points = {row["step"]: row for row in rows if row.get("kind") == kind and row.get(against) is not None}
+    pairs = [(points[step][against], points[step].get(key)) for step in sorted(points)]
+    spent = np.array([pair[0] for pair in pairs], np.float64)
+    values = np.array([math.nan if pair[1] is None else pair[1] for pair in pairs], np.float64)
+    return spent, np.where(np.isfinite(values), values, np.nan)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Several seeds as one line.
+
+    Attributes:
+      x: amount spent.
+      y: mean over seeds.
+      low, high: of the seeds; both `y` where there is one.
+      seeds: how many have a finite value at all.
+    """
+
+    x: Float[np.ndarray, " n"]
+    y: Float[np.ndarray, " n"]
+    low: Float[np.ndarray, " n"]
+    high: Float[np.ndarray, " n"]
+    seeds: int
+
+
+def curve(runs: Sequence[Metrics], kind: str, key: str, against: str = "images", *, most: int = MOST_POINTS) -> Curve:
+    """The mean over runs, and their range, at equal shares of the budget (`progress`), those of the first run.
+
+    The loss is smoothed in each run first; of more than `most` points as many are taken, evenly. A run without a
+    finite value is left out; where another one's value is missing there is a gap.
+    """
+    found = [
+        one for one in (_one_run(rows, kind, (key, against), most) for rows in runs) if np.isfinite(one.value).any()
+    ]
+    if not found:
+        nothing = np.empty(0)
+        return Curve(nothing, nothing, nothing, nothing, 0)
+    if len(found) == 1:
+        return Curve(found[0].spent, found[0].value, found[0].value, found[0].value, 1)
+    at = found[0].progress
+    x = np.mean([np.interp(at, one.progress, one.spent) for one in found], axis=0)
+    y = np.stack([np.interp(at, one.progress, one.value) for one in found])
+    return Curve(x, y.mean(axis=0), y.min(axis=0), y.max(axis=0), len(found))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    progress: Float[np.ndarray, " n"]
+    spent: Float[np.ndarray, " n"]
+    value: Float[np.ndarray, " n"]
+
+
+def _one_run(rows: Metrics, kind: str, keys: tuple[str, str], most: int) -> _Run:
+    spent, value = series(rows, kind, *keys)
+    _, progress = series(rows, kind, "progress", keys[1])
+    if kind == "train" and len(value):
+        value = smooth(value, len(value) // SMOOTHED_OVER)
+    chosen = np.unique(np.linspace(0, len(value) - 1, min(len(value), most)).round().astype(int))
+    return _Run(progress[chosen], spent[chosen], value[chosen])
+
+
+def smooth(values: Float[np.ndarray, " n"], width: int) -> Float[np.ndarray, " n"]:
+    """Centred moving mean over `width` points that skips NaN; the window shrinks at the ends."""
+    known = np.isfinite(values)
+    window = np.ones(max(1, width))
+    total = np.convolve(np.where(known, values, 0.0), window)
+    count = np.convolve(known.astype(np.float64), window)
+    start = (len(window) - 1) // 2
+    total, count = (array[start : start + len(values)] for array in (total, count))
+    return np.where(known, total / np.maximum(count, 1), np.nan)
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """A name and what is drawn under it."""
+
+    name: str
+    runs: Sequence[Metrics]
+    style: Mapping[str, str]
+    loss: bool = True  # whether its loss is drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class _Across:
+    """The horizontal axis of all panels, whose numbers are amounts divided by `unit`."""
+
+    key: str
+    label: str
+    unit: float
+    start: float
+    end: float
+    log: bool
+
+
+def _across(systems: Sequence[Sequence[Metrics]], against: Against) -> _Across:
+    rows = [[row[against] for row in rows if row.get(against)] for runs in systems for rows in runs]
+    ends = [max(amounts) for amounts in rows if amounts]
+    largest = max(ends, default=1)
+    log = against != "images" and bool(ends) and largest > WIDE_APART * min(ends)
+    label, unit = "images seen in training", 1.0
+    if against == "flops":
+        unit, written = power(largest)
+        label = f"floating-point operations{written}"
+    if against == "seconds":
+        unit, label = _time(largest)
+    start = min(_first(runs, against) for runs in systems) / unit if log else 0.0
+    return _Across(against, label, unit, start, largest / unit, log)
+
+
+def _first(runs: Sequence[Metrics], against: str) -> float:
+    """Where the errors of a system begin, or where there are none its losses."""
+    for kind in ("eval", "train"):
+        amounts = [row[against] for rows in runs for row in rows if row.get("kind") == kind and row.get(against)]
+        if amounts:
+            return min(amounts)
+    return math.inf
+
+
+def _time(largest: float) -> tuple[float, str]:
+    units = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
+    unit, name = next((unit for unit in units if largest >= 3 * unit[0]), units[-1])
+    return unit, f"{name} of training"
+
+
+def _plot(lines: Sequence[_Line], path: str | Path, *, across: _Across, num_classes: int | None) -> list[Path]:
+    longest = max((len(clipped(line.name)) for line in lines), default=0)
+    width = 9 + 3 * max(1.0, LETTER * longest)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, 4 if len(lines) <= CROWDED else 5.2), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.1)
+        panels = list(figure.subplots(1, 3))
+        for line in lines:
+            if line.loss:
+                _draw_line(panels[0], line, across, ("train", "loss"), most=MOST_POINTS // len(lines))
+            if line.loss and len(line.runs) == 1 and len(lines) <= MOST_RAW:
+                _draw_raw(panels[0], line, across)
+            for panel, key in zip(panels[1:], ("top1_error", "top5_error"), strict=True):
+                _draw_line(panel, line, across, ("eval", key), most=MOST_POINTS // len(lines))
+        _finish(panels, across, num_classes)
+        caption = textwrap.fill(_caption(lines), int(13 * width))
+        figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color=MUTED, parse_math=False)
+        figure.draw_without_rendering()  # settles the layout, which the places of the labels depend on
+        for panel in panels:
+            _label_lines(panel)
+        return write(figure, path, "the learning curves")
+
+
+def _draw_raw(panel: Axes, line: _Line, across: _Across) -> None:
+    spent, loss = series(line.runs[0], "train", "loss", across.key)
+    if np.isfinite(loss).any():
+        panel.plot(spent / across.unit, loss, color=line.style["color"], alpha=0.2, linewidth=0.8)
+
+
+def _draw_line(panel: Axes, line: _Line, across: _Across, what: tuple[str, str], *, most: int) -> None:
+    kind, key = what
+    found = curve(line.runs, kind, key, across.key, most=most)
+    if not found.seeds:
+        return
+    percent = 100 if kind == "eval" else 1
+    x, y, low, high = found.x / across.unit, *(percent * values for values in (found.y, found.low, found.high))
+    if found.seeds > 1:
+        panel.fill_between(x, low, high, color=line.style["color"], alpha=0.2, linewidth=0)
+    every = math.ceil(len(x) / MOST_DOTS)
+    dots = {"marker": line.style["marker"], "markersize": 4, "markevery": ((len(x) - 1) % every, every)}
+    dots = dots | {"clip_on": False, "zorder": 3} if kind == "eval" else {}
+    look = {"color": line.style["color"], "linestyle": line.style["linestyle"], "linewidth": 1.8}
+    panel.plot(x, y, label=RUN + line.name, **look, **dots)
+
+
+def _finish(panels: Sequence[Axes], across: _Across, num_classes: int | None) -> None:
+    for panel, title in zip(panels, TITLES, strict=True):
+        panel.set_title(title, loc="left", fontweight="bold", fontsize=11)
+        panel.set_xlabel(across.label)
+        _scale(panel, across)
+        panel.grid(axis="y", color=GRID, linewidth=0.8)
+        panel.set_axisbelow(True)
+        if not panel.lines:
+            panel.text(0.5, 0.5, "none recorded", transform=panel.transAxes, ha="center", color=MUTED)
+    for panel, guesses in zip(panels[1:], (1, 5), strict=True):
+        panel.set_ylim(0, 100)
+        if num_classes is not None:
+            _draw_chance(panel, 100 * max(0.0, 1 - guesses / num_classes))
+
+
+def _scale(panel: Axes, across: _Across) -> None:
+    if across.log:
+        panel.set_xscale("log")
+        near = across.end < 100 * across.start  # less than two decades: more than the powers of ten
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if near else (1.0,), numticks=5))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.xaxis.set_major_formatter("{x:g}")
+    else:
+        panel.xaxis.set_major_locator(MaxNLocator(4))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    panel.set_xlim(across.start, across.end)
+
+
+def _draw_chance(panel: Axes, error: float) -> None:
+    panel.axhline(error, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+    beside = {"xycoords": panel.get_yaxis_transform(), "textcoords": "offset points"}
+    panel.annotate("chance", (0, error), (4, -3), color=MUTED, fontsize=8, va="top", **beside)
+
+
+def _caption(lines: Sequence[_Line]) -> str:
+    """What the bands are, and whose losses are left out."""
+    sentences = []
+    seeds = sorted({len(line.runs) for line in lines})
+    if seeds and seeds[-1] > 1:
+        counts = " or ".join(map(str, seeds))
+        sentences.append(f"Lines are means over {counts} seeds, bands reach from the lowest to the highest seed.")
+    left_out = [line.name for line in lines if not line.loss]
+    if left_out:
+        sentences.append(f"Left out: training losses of {' and '.join(left_out)}, hinge losses, not cross-entropies.")
+    return " ".join(sentences)
+
+
+def _label_lines(panel: Axes) -> None:
+    """Writes each run's name to the right of the panel at the height of its last point, names kept apart."""
+    ends = []
+    for line in panel.lines:
+        x, y = (np.asarray(data, np.float64) for data in line.get_data())
+        known = np.flatnonzero(np.isfinite(y))
+        if line.get_label().startswith(RUN) and known.size:
+            ends.append((line, x[known[-1]], y[known[-1]]))
+    if not ends:
+        return
+    # as shares of the panel's width and height
+    places = panel.transAxes.inverted().transform(panel.transData.transform([end[1:] for end in ends]))
+    gap = LABEL_POINTS * panel.figure.dpi / 72 / panel.bbox.height
+    for (line, x, y), (across, _), place in zip(ends, places, spread(places[:, 1], gap), strict=True):
+        early = {
+            "arrowstyle": "-",
+            "color": line.get_color(),
+            "linewidth": 0.6,
+            "alpha": 0.6,
+            "shrinkA": 1,
+            "shrinkB": 4,
+            "relpos": (0, 0.5),
+        }
+        panel.annotate(
+            clipped(line.get_label().removeprefix(RUN)), xy=(x, y), xytext=(1.03, place), textcoords="axes fraction",
+            color=line.get_color(), fontsize=9, va="center", annotation_clip=False, parse_math=False,
+            arrowprops=early if across < 0.98 else None,
+        )  # fmt: skip
+
+
+def spread(heights: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:
+    """Places in [0, 1] as near to the heights as their order and a distance of `gap` between neighbours allow.
+
+    Isotonic regression of the heights less their share of the gaps is the least-squares solution; clipping it is
+    the solution within bounds. Where the gaps do not fit, they shrink.
+    """
+    from scipy.optimize import isotonic_regression
+
+    gap = min(gap, 1 / max(1, len(heights) - 1))
+    order = np.argsort(heights, kind="stable")
+    offsets = gap * np.arange(len(heights))
+    places = np.empty(len(heights))
+    places[order] = np.clip(isotonic_regression(heights[order] - offsets).x, 0, 1 - offsets[-1]) + offsets
+    return places

@@ -1,0 +1,205 @@
+"""What two descriptors from before 2012 see of an image: oriented gradients (HOG) and local binary patterns (LBP)."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba_array
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.features.descriptors import hog, lbp
+from imagenet_repro.features.descriptors.grid import grey
+from imagenet_repro.report.plots.style import MUTED, STYLE, write
+
+DIRECTIONS = 9  # in half a turn
+STRONGEST = 0.4  # what `hog.felzenszwalb` clips a direction at: half the sum of four normalisations, each up to 0.2
+GAMMA = 3  # clipping has made a cell's directions alike; this tells them apart again
+FAINTEST = 0.05  # of the strongest, below which a stroke cannot be seen on black
+SMALLEST_CELL = 8  # pixels, as in the papers
+MOST_CELLS = 16  # on a side: smaller glyphs cannot be made out
+LARGE = 300  # pixels, from which the picture makes an image smaller rather than larger
+# Six kinds of patterns, by how many of eight neighbours are as bright as the pixel; apart in lightness and in hue.
+KINDS = ("bright spot", "bright corner or line end", "edge", "dark corner or line end", "flat or dark spot", "mixed")
+KIND_COLOURS = ("#F0E442", "#E69F00", "#0072B2", "#000000", "#e4e4e4", "#CC79A7")
+_KIND_OF_ONES = (0, 1, 1, 2, 2, 2, 3, 3, 4, 5)
+BETWEEN = 3  # bars' widths left free between patterns of different numbers of bright neighbours
+MIXED_APART = 8.0  # more of them before the last, whose label is a word
+TITLE = "What HOG (histograms of oriented gradients) and LBP (local binary patterns) see of an image"
+CAPTION = (
+    "HOG: each stroke lies along an edge; the stronger the edge is among its surroundings, the brighter the stroke.\n"
+    "LBP: which of the eight pixels around a pixel are as bright as it, or brighter. Patterns in which these stand"
+    " side by side count one by one;\nall others, mostly noise and fine texture, count together as mixed."
+)
+
+
+def plot_descriptors(
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]] | UInt8[np.ndarray, "n h w 3"], path: str | Path
+) -> list[Path]:
+    """Draws a row for each image: itself, its HOG, its LBP codes and their histogram; returns the .png and the .svg.
+
+    Args:
+      images: RGB, [h, w, 3] each; they may differ in size.
+      path: of the picture.
+
+    Raises:
+      UserError: there is no image, or one is smaller than two cells of 8 pixels on a side.
+      SaveError: the files cannot be written.
+    """
+    _check_sizes(images)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.0 + 2.3 * len(images)), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+        figure.suptitle(TITLE, x=0.01, ha="left", fontweight="bold")
+        panels = figure.subplots(len(images), 4, squeeze=False, width_ratios=(1, 1, 1, 1.5))
+        for row, image in zip(panels, images, strict=True):
+            _draw_image(row[0], image)
+            _draw_hog(row[1], image)
+            _draw_lbp(list(row[2:]), np.asarray(_lbp(image)))
+        _explain(figure, panels)
+        return write(figure, path, "the picture of the descriptors")
+
+
+def strokes(
+    cells: Float[np.ndarray, "r c 9"], cell: int
+) -> tuple[Float[np.ndarray, "s 2 2"], Float[np.ndarray, " s"]]:
+    """The strokes of the glyphs, weakest first: both ends (x, y) of each in pixels, and its brightness in (0, 1].
+
+    Direction k is of gradients k ninths of half a turn with the clock from the right; its stroke stands at a right
+    angle to them, along the edge, and is as long as a cell. Strokes too faint to be seen are left out.
+
+    Args:
+      cells: strengths of the directions in each cell.
+      cell: pixels on a side of one.
+    """
+    angle = np.arange(DIRECTIONS) * np.pi / DIRECTIONS + np.pi / 2
+    half = cell / 2 * np.stack([np.cos(angle), np.sin(angle)], -1)  # [9, 2]: the image's rows count downwards
+    rows, columns = np.indices(cells.shape[:2])
+    centres = cell * (np.stack([columns, rows], -1) + 0.5)[:, :, None]  # [r, c, 1, 2]
+    ends = np.stack([centres - half, centres + half], -2).reshape(-1, 2, 2)
+    brightness = np.minimum(cells.reshape(-1) / STRONGEST, 1) ** GAMMA
+    order = np.argsort(brightness, kind="stable")
+    order = order[brightness[order] >= FAINTEST]
+    return ends[order], brightness[order]
+
+
+def cell_size(height: int, width: int) -> int:
+    """Pixels on a side of a cell: 8, and more where the shorter side of the image would have over 16 cells."""
+    return max(SMALLEST_CELL, math.ceil(min(height, width) / MOST_CELLS))
+
+
+def kinds(codes: Int[np.ndarray, "*s"]) -> Int[np.ndarray, "*s"]:
+    """The kind of each of LBP's 59 codes, as an index of `KINDS`."""
+    return np.asarray(_KIND_OF_ONES)[_ones(codes)]
+
+
+def _ones(codes: Int[np.ndarray, "*s"]) -> Int[np.ndarray, "*s"]:
+    """How many neighbours are as bright as the pixel or brighter; 9 for the code of all mixed patterns."""
+    between = (codes - 1) // lbp.NEIGHBOURS + 1
+    return np.select([codes == 0, codes == lbp.CODES - 1], [0, 9], between)
+
+
+# --- describing -------------------------------------------------------------------------------------------------
+
+
+def _check_sizes(images: Sequence[np.ndarray] | np.ndarray) -> None:
+    if not len(images):
+        raise UserError("there is no image whose descriptors could be drawn")
+    for image in images:
+        if min(image.shape[:2]) < 2 * SMALLEST_CELL:
+            raise UserError(
+                f"an image of {image.shape[0]} x {image.shape[1]} pixels is too small for a picture of its"
+                f" descriptors, which needs {2 * SMALLEST_CELL} pixels on each side"
+            )
+
+
+def _hog(image: UInt8[np.ndarray, "h w 3"], cell: int) -> Float[np.ndarray, "r c 9"]:
+    """The nine directions without sign of every whole cell of the image.
+
+    `felzenszwalb` leaves out the cells at the border: here those of a margin on which the outermost pixels go on.
+    """
+    padded = np.pad(image[None], ((0, 0), (cell, cell), (cell, cell), (0, 0)), mode="edge")
+    # Of 1/256ths, compiled code has no rounding to do: of 1/255ths equal pixels may differ by it, which is a stroke.
+    described = _compiled_hog(padded.astype(np.float32) / 256, cell=cell)
+    return np.asarray(described[0, :, :, 2 * DIRECTIONS : 3 * DIRECTIONS])
+
+
+_compiled_hog = jax.jit(hog.felzenszwalb, static_argnames="cell")
+
+
+@jax.jit
+def _lbp(image: UInt8[Array, "h w 3"]) -> Int[Array, "h w"]:
+    return lbp.codes(grey(image[None].astype(jnp.float32) / 255))[0]
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------
+
+
+def _draw_image(panel: Axes, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    panel.imshow(image, interpolation="nearest" if max(image.shape) < LARGE else "auto")
+    _bare(panel, f"{image.shape[1]} × {image.shape[0]} pixels")
+
+
+def _draw_hog(panel: Axes, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    height, width = image.shape[:2]
+    cell = cell_size(height, width)
+    cells = _hog(image, cell)
+    ends, brightness = strokes(cells, cell)
+    panel.add_collection(LineCollection(ends - 0.5, colors=[str(b) for b in brightness], linewidths=1.2))
+    panel.set(facecolor="black", xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
+    _bare(panel, f"{cells.shape[1]} × {cells.shape[0]} cells of {cell} × {cell} pixels")
+
+
+def _draw_lbp(panels: Sequence[Axes], codes: Int[np.ndarray, "h w"]) -> None:
+    picture, bars = panels
+    picture.imshow(to_rgba_array(KIND_COLOURS)[kinds(codes)], interpolation="nearest")
+    _bare(picture, "one pattern at each pixel")
+    share = 100 * np.bincount(codes.ravel(), minlength=lbp.CODES) / codes.size
+    number = np.arange(lbp.CODES)
+    colours = [KIND_COLOURS[kind] for kind in kinds(number)]
+    bars.bar(_places(), share, width=1, color=colours, edgecolor=MUTED, linewidth=0.4)
+    bars.set_xticks(_middles(), [*map(str, range(9)), "mixed"])
+    bars.yaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10), integer=True))
+    bars.set_ylabel("% of pixels")
+    bars.tick_params(axis="x", length=0)
+
+
+def _places() -> Float[np.ndarray, " 59"]:
+    """Where the bars of the codes stand: together those with the same number of bright neighbours."""
+    number = np.arange(lbp.CODES)
+    return number + BETWEEN * _ones(number) + MIXED_APART * (number == lbp.CODES - 1)
+
+
+def _middles() -> Float[np.ndarray, " 10"]:
+    ones = _ones(np.arange(lbp.CODES))
+    return np.array([_places()[ones == group].mean() for group in range(10)])
+
+
+def _bare(panel: Axes, label: str) -> None:
+    panel.set(xticks=[], yticks=[], xlabel=label, anchor="N")
+    panel.spines[:].set_visible(False)
+
+
+def _explain(figure: Figure, panels: np.ndarray) -> None:
+    titles = ("Image", "HOG: where edges run", "LBP: kinds of patterns", "LBP: how often each pattern")
+    for panel, title in zip(panels[0], titles, strict=True):
+        panel.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    panels[-1, 3].set_xlabel(
+        "how many of the 8 neighbours are as bright or\nbrighter; the bars of a group: on which side"
+    )
+    handles = [
+        Patch(facecolor=c, edgecolor=MUTED, linewidth=0.4, label=k) for c, k in zip(KIND_COLOURS, KINDS, strict=True)
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower left", ncols=len(KINDS), title=CAPTION, alignment="left", frameon=False,
+        columnspacing=1.4, handlelength=1.2,
+    )  # fmt: skip

@@ -1,0 +1,117 @@
+"""The classes that gained most and least from one system to another, as a picture."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from imagenet_repro.report.plots.style import COLOURS, MUTED, STYLE, write
+from imagenet_repro.report.sections.class_gains import ClassGain, Gains, Guesses, clipped, noise, signed
+
+MOST, LEAST = 15, 5  # classes shown at either end where there are more than both
+TITLE_LENGTH = 74  # letters in a line
+# Told apart by shape as well, and where one lies on the other by size: a dot in an open square.
+MARKERS = (
+    {"marker": "s", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 1.8, "color": COLOURS[1]},
+    {"marker": "o", "markersize": 5.5, "color": COLOURS[0]},
+)
+LINES = ("--", ":")  # of the error rates over all images
+
+
+def plot_gains(found: Gains, path: str | Path, *, systems: tuple[str, str] = ("before", "after")) -> list[Path]:
+    """Draws the classes that gained most and least; returns the two files written: `path` as .png and as .svg.
+
+    Up to 20 classes are all drawn; of more the first 15 and the last 5.
+
+    Args:
+      found: the gains.
+      path: of the picture.
+      systems: what the two are called.
+
+    Raises:
+      SaveError: the files cannot be written.
+    """
+    systems = tuple(map(clipped, systems))
+    rows = _rows(found)
+    with rc_context(STYLE | {"text.parse_math": False}):  # a name may hold dollar signs
+        figure = Figure(figsize=(8, 2.5 + 0.27 * len(rows)), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+        panel = figure.subplots()
+        _draw_rows(panel, rows, found.guesses)
+        _draw_overall(panel, found, systems)
+        _finish(panel, rows, found)
+        figure.supxlabel(textwrap.fill(noise(found), 108), x=0.015, ha="left", fontsize=9, color=MUTED)
+        return write(figure, path, "the picture of the gains")
+
+
+def _title(found: Gains, systems: Sequence[str]) -> str:
+    points = [one.gain(found.guesses) for one in found.classes]
+    fell, rose = (sum(sign * x > 0 for x in points) or "none" for sign in (1, -1))
+    best = f"“{found.classes[0].short}” gained most" if points[0] > 0 else "no class gained"
+    lines = textwrap.wrap(f"From {systems[0]} to {systems[1]}, {best}", TITLE_LENGTH)
+    return "\n".join([*lines, f"Top-{found.guesses} error fell in {fell} of {len(points)} classes, rose in {rose}"])
+
+
+def _rows(found: Gains) -> list[ClassGain | str]:
+    """What is drawn from top to bottom: classes, and headings where some between them are left out."""
+    if len(found.classes) <= MOST + LEAST:
+        return list(found.classes)
+    first, last = found.classes[:MOST], found.classes[-LEAST:]
+    best = "Gained most" if first[-1].gain(found.guesses) > 0 else "Gained most or lost least"
+    worst = "Lost most" if last[0].gain(found.guesses) < 0 else "Gained least or lost most"
+    return [best, *first, worst, *last]
+
+
+def _draw_rows(panel: Axes, rows: Sequence[ClassGain | str], guesses: Guesses) -> None:
+    places = np.cumsum([1.4 if isinstance(row, str) else 1.0 for row in rows])  # a heading keeps its distance
+    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+    for place, row in zip(places, rows, strict=True):
+        if isinstance(row, ClassGain):
+            _draw_class(panel, row.errors(guesses), place)
+            panel.annotate(signed(row.gain(guesses)), (1, place), (52, 0), va="center_baseline", **beside)
+    top, bottom = places[0] - 0.7, places[-1] + 0.7
+    panel.annotate("gain, points", (1, top), (52, 2), va="bottom", color=MUTED, **beside)
+    panel.set_ylim(bottom, top)
+    panel.set_yticks(places, [row if isinstance(row, str) else row.short for row in rows])
+    for label, row in zip(panel.get_yticklabels(), rows, strict=True):
+        label.set(color="black", fontweight="bold" if isinstance(row, str) else "normal")
+    panel.tick_params(axis="y", length=0, pad=10)
+    panel.spines["left"].set_visible(False)
+    panel.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+    panel.set_axisbelow(True)
+
+
+def _draw_class(panel: Axes, errors: tuple[float, float], place: float) -> None:
+    panel.plot(errors, (place, place), color="#bdbdbd", linewidth=3, zorder=2, solid_capstyle="butt")
+    for error, marker in zip(errors, MARKERS, strict=True):
+        panel.plot(error, place, linestyle="none", clip_on=False, zorder=3, **marker)
+
+
+def _draw_overall(panel: Axes, found: Gains, systems: Sequence[str]) -> None:
+    """Both error rates over all images, as lines and in the legend."""
+    errors = found.overall.errors(found.guesses)
+    for system, error, marker, line in zip(systems, errors, MARKERS, LINES, strict=True):
+        panel.axvline(error, color=marker["color"], linestyle=line, linewidth=1.2, zorder=1)
+        label = f"{system}: {error:.1f} % over all {found.overall.before.images:,} images"
+        panel.plot([], [], label=label, linestyle=line, linewidth=1.2, **marker)
+    # The title is the legend's: a figure's own title and a legend outside of the panel would lie on each other.
+    bold = {"size": 12, "weight": "bold"}
+    legend = panel.figure.legend(
+        loc="outside upper left", title=_title(found, systems), title_fontproperties=bold, alignment="left",
+        frameon=False, borderpad=0.3, handlelength=3,
+    )  # fmt: skip
+    legend.get_title().set_parse_math(False)
+
+
+def _finish(panel: Axes, rows: Sequence[ClassGain | str], found: Gains) -> None:
+    classes = [row for row in rows if isinstance(row, ClassGain)]
+    highest = max(error for one in (found.overall, *classes) for error in one.errors(found.guesses))
+    panel.set_xlim(0, 10 * max(1, math.ceil(highest / 10)))
+    panel.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
+    panel.set_xlabel(f"top-{found.guesses} error within the class, %")

@@ -1,0 +1,135 @@
+"""Error against compute: which systems no other beats at their cost or less."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from imagenet_repro.report.plots import label_placement
+from imagenet_repro.report.plots.style import (
+    AS_TEXT,
+    GRID,
+    MUTED,
+    STYLE,
+    describe_ranges,
+    error_range,
+    limit_errors,
+    power,
+    styles,
+    write,
+)
+from imagenet_repro.report.records import Comparison, System
+
+Cost = Literal["flops", "multiply_adds"]
+
+COSTS = {"flops": "floating-point operations in training", "multiply_adds": "multiply-adds of one image"}
+NARROWEST = 0.5  # decades that the axis of costs has at least
+
+
+def plot_pareto(comparison: Comparison, path: str | Path, *, against: Cost = "flops") -> list[Path]:
+    """Draws top-1 and top-5 error against a cost, with the Pareto front; returns the .png and the .svg.
+
+    Errors are means over seeds; so are the operations. The systems on the front have filled marks and bold names.
+
+    Args:
+      comparison: the systems.
+      path: of the picture.
+      against: the cost: operations that training took, or what one image takes to classify.
+
+    Raises:
+      SaveError: the files cannot be written.
+    """
+    systems = comparison.systems
+    cost = np.array([_cost(system, against) for system in systems])
+    unit, written = power(cost.max())
+    with rc_context(STYLE | AS_TEXT):
+        figure = Figure(figsize=(11, 4.6 if len(systems) <= 8 else 6), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06)
+        panels, drawn = list(figure.subplots(1, 2)), []
+        for panel, guesses in zip(panels, (1, 5), strict=True):
+            panel.set_title(f"Top-{guesses} error, %", loc="left", fontweight="bold", fontsize=11)
+            panel.set_xlabel(COSTS[against] + written)
+            _scale(panel, cost / unit)
+            drawn.append(_draw(panel, systems, cost / unit, guesses))
+        figure.supxlabel(_caption(systems), x=0.01, ha="left", fontsize=9, color=MUTED)
+        figure.draw_without_rendering()  # settles the layout, which the places of the names depend on
+        names = [system.name for system in systems]
+        for panel, (points, front, lines) in zip(panels, drawn, strict=True):
+            label_placement.write_names(panel, names, points, bold=front, lines=lines)
+        return write(figure, path, "the picture of errors against costs")
+
+
+def pareto_front(cost: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Which points no other dominates: none is as good or better in both and better in one.
+
+    Of equal points all are on the front or none; a point with NaN is not.
+    """
+    as_good = (cost[:, None] <= cost) & (error[:, None] <= error)  # [n, n]: the row's point against the column's
+    better = (cost[:, None] < cost) | (error[:, None] < error)
+    return np.isfinite(cost + error) & ~np.any(as_good & better, axis=0)
+
+
+def _cost(system: System, against: Cost) -> float:
+    if against == "multiply_adds":
+        return float(system.runs[0].result["multiply_adds"])
+    return float(np.mean([run.result["spent"]["flops"] for run in system.runs]))
+
+
+def _caption(systems: Sequence[System]) -> str:
+    front = "Line, filled marks and bold names: the Pareto front, no other system errs less at the same cost or less."
+    return f"{front}\nBars: {describe_ranges(systems)}."
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------
+
+
+def _scale(panel: Axes, cost: Float[np.ndarray, " n"]) -> None:
+    """The axis of costs: logarithmic, with room at either side, and ticks as dense as its length asks for."""
+    low, high = math.log10(cost.min()), math.log10(cost.max())
+    half = max(high - low, NARROWEST) * 0.62
+    centre = (low + high) / 2
+    panel.set_xscale("log")
+    panel.set_xlim(10 ** (centre - half), 10 ** (centre + half))
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if half < 1.2 else (1.0,), numticks=9))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.grid(color=GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+
+
+def _draw(
+    panel: Axes, systems: Sequence[System], cost: Float[np.ndarray, " n"], guesses: int
+) -> tuple[Float[np.ndarray, "n 2"], Bool[np.ndarray, " n"], Float[np.ndarray, "m 2 2"]]:
+    """Draws the errors; returns the points, which of them are on the front, and lines that names keep clear of."""
+    error, low, high = np.array([error_range(system, guesses) for system in systems]).T
+    front = pareto_front(cost, error)
+    limit_errors(panel, low, high)
+    steps = _draw_front(panel, cost[front], error[front])
+    for number, style in zip(range(len(systems)), styles(), strict=False):
+        look = {"color": style["color"], "zorder": 3, "clip_on": False}
+        panel.plot([cost[number]] * 2, [low[number], high[number]], linewidth=1.4, alpha=0.6, **look)
+        face = style["color"] if front[number] else "white"
+        mark = {"marker": style["marker"], "markersize": 7, "markerfacecolor": face, "markeredgewidth": 1.6}
+        panel.plot(cost[number], error[number], linestyle="none", **mark, **look)
+    bars = np.stack([np.stack([cost, low], -1), np.stack([cost, high], -1)], 1)
+    return np.stack([cost, error], -1), front, np.concatenate([bars, steps])
+
+
+def _draw_front(
+    panel: Axes, cost: Float[np.ndarray, " f"], error: Float[np.ndarray, " f"]
+) -> Float[np.ndarray, "s 2 2"]:
+    """Draws the border of what the front dominates, as a step line, and returns both ends of its pieces."""
+    order = np.lexsort((error, cost))
+    right, top = panel.get_xlim()[1], panel.get_ylim()[1]
+    x = np.append(np.repeat(cost[order], 2), right)  # up, at its cost, then to the right with its error
+    y = np.append(top, np.repeat(error[order], 2))
+    panel.plot(x, y, color=MUTED, linewidth=1.2, linestyle=(0, (4, 2)), zorder=2)
+    corners = np.stack([x, y], -1)
+    return np.stack([corners[:-1], corners[1:]], 1)

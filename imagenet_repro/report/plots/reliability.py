@@ -1,0 +1,123 @@
+"""How far confidence can be trusted, as pictures: accuracy by confidence, and error by the share that is answered."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
+
+from imagenet_repro.report.plots.style import AS_TEXT, COLOURS, GRID, MUTED, STYLE, write
+from imagenet_repro.scoring.calibration import BINS, Judged, best_risk, bin_of, binned, risk_by_coverage
+from imagenet_repro.scoring.metrics import interval
+
+SIZE = (4.7, 5.2)  # inches: narrow enough to stand beside another
+MOST_POINTS = 300  # of a curve
+# Told apart by shape as well, and where one lies on the other by size: a dot in an open square.
+MARKERS = (
+    {"marker": "s", "markersize": 7.5, "markerfacecolor": "white", "markeredgewidth": 1.6, "color": COLOURS[1]},
+    {"marker": "o", "markersize": 4.5, "color": COLOURS[0]},
+)
+LINES = ({"color": COLOURS[1], "linestyle": "-"}, {"color": COLOURS[0], "linestyle": "--"})
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """A system's probabilities as they are, or at a temperature; `name` is for a legend."""
+
+    name: str
+    judged: Judged
+
+
+def plot_reliability(states: Sequence[State], path: str | Path) -> list[Path]:
+    """Draws accuracy by confidence in 15 bins with 95 % intervals, and below how many images are in each.
+
+    Args:
+      states: one or two.
+      path: of the picture.
+
+    Returns:
+      The two files written: `path` as .png and as .svg.
+
+    Raises:
+      SaveError: they cannot be written.
+    """
+    with rc_context(STYLE | AS_TEXT):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
+        upper.plot((0, 100), (0, 100), color=MUTED, linestyle=":", linewidth=1.2, label="perfect calibration")
+        for state, look, line in zip(states, MARKERS, LINES, strict=False):
+            _draw_bins(upper, state, look)
+            _draw_counts(lower, state, line)
+        upper.set(ylim=(0, 100), ylabel="right first guesses, %")
+        lower.set(xlim=(0, 100), ylim=(0, None), xlabel="confidence, %", ylabel="images, %")
+        for panel in (upper, lower):
+            _finish(panel)
+        upper.yaxis.set_major_locator(MultipleLocator(20))
+        lower.xaxis.set_major_locator(MultipleLocator(20))
+        figure.legend(loc="outside upper left", frameon=False, borderpad=0.2)
+        return write(figure, path, "the picture of reliability")
+
+
+def _draw_bins(panel: Axes, state: State, look: dict[str, object]) -> None:
+    bins = binned(state.judged, "width")
+    ends = [interval(right, images) for right, images in zip(bins.right.tolist(), bins.images.tolist(), strict=True)]
+    panel.vlines(100 * bins.confidence, *(100 * np.array(ends).T), color=look["color"], linewidth=1.2, alpha=0.6)
+    panel.plot(
+        100 * bins.confidence, 100 * bins.accuracy, linestyle="none", clip_on=False, zorder=3, label=state.name, **look
+    )
+
+
+def _draw_counts(panel: Axes, state: State, line: dict[str, str]) -> None:
+    """The share of images in each bin, as an outline."""
+    counts = np.bincount(bin_of(state.judged.confidence, "width"), minlength=BINS)
+    panel.stairs(100 * counts / counts.sum(), np.linspace(0, 100, BINS + 1), linewidth=1.4, **line)
+
+
+def plot_risk(states: Sequence[State], path: str | Path) -> list[Path]:
+    """Draws the top-1 error among the most confident images by their share, and the lowest possible.
+
+    Args:
+      states: one or two.
+      path: of the picture.
+
+    Returns:
+      The two files written: `path` as .png and as .svg.
+
+    Raises:
+      SaveError: they cannot be written.
+    """
+    with rc_context(STYLE | AS_TEXT):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        panel = figure.subplots()
+        for state, line in zip(states, LINES, strict=False):
+            curve = risk_by_coverage(state.judged)
+            label = f"{state.name}: area {100 * curve.area:.2f}"
+            panel.plot(*_thinned(curve.coverage, curve.risk), linewidth=1.8, label=label, **line)
+        best = best_risk(states[0].judged)
+        label = f"least possible at this error: {100 * best.area:.2f}"
+        panel.plot(*_thinned(best.coverage, best.risk), color=MUTED, linestyle=":", linewidth=1.4, label=label)
+        panel.set(xlim=(0, 100), ylim=(0, None), ylabel="top-1 error among them, %")
+        panel.set_xlabel("answered, the most confident images, %")
+        _finish(panel)
+        panel.xaxis.set_major_locator(MultipleLocator(20))
+        figure.legend(loc="outside upper left", frameon=False, borderpad=0.2)
+        return write(figure, path, "the picture of risk against coverage")
+
+
+def _thinned(
+    coverage: Float[np.ndarray, " n"], risk: Float[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """At most so many points of a curve, the last among them, in percent."""
+    step = -(-len(risk) // MOST_POINTS)
+    rows = np.arange(len(risk) - 1, -1, -step)[::-1]
+    return 100 * coverage[rows], 100 * risk[rows]
+
+
+def _finish(panel: Axes) -> None:
+    panel.grid(color=GRID, linewidth=0.8)
+    panel.set_axisbelow(True)

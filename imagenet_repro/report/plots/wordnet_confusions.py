@@ -1,0 +1,175 @@
+"""How far up the WordNet tree wrong first guesses go, and which super-classes are taken for which, as pictures."""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from imagenet_repro.report.plots.style import COLOURS, MUTED, STYLE, write
+from imagenet_repro.report.sections.class_gains import clipped
+from imagenet_repro.report.sections.confusions import Tree
+
+# The highest level of each band, and what is as high as that; the levels of ImageNet's classes end at 19.
+BANDS = ((5, "dog, car"), (7, "bird, vehicle"), (9, "mammal, device"), (13, "animal, artifact"), (19, "entity"))
+SHADES = ("#cfe1f2", "#93c4de", "#4a97c9", "#1764ab", "#08306b")  # the darker the farther, for every eye
+DARK = 3  # shades from here on carry white letters
+LETTER = 0.012  # of the axis' width, for one letter of a share within a bar
+FAINTEST = 1.5  # percent, below which a cell has no number: many small ones hide the large
+CELL = 0.27  # inches
+
+
+def plot_heights(tree: Tree, path: str | Path) -> list[Path]:
+    """Draws each system's top-1 error as a bar, in parts by the height of the nearest kind that label and guess share.
+
+    Returns the two files written: `path` as .png and as .svg. Raises `SaveError` where they cannot be.
+    """
+    systems = tree.wrong.systems
+    with rc_context(STYLE | {"text.parse_math": False}):  # a name may hold dollar signs
+        figure = Figure(figsize=(9, 2.0 + 0.36 * len(systems)), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+        panel = figure.subplots()
+        shares = _band_shares(tree)
+        _limit(panel, shares)
+        _draw_bars(panel, shares)
+        _draw_numbers(panel, tree, shares)
+        panel.set_yticks(range(len(systems)), [clipped(name) for name in systems])
+        panel.set_ylim(len(systems) - 0.5, -0.5)
+        _finish_bars(panel)
+        return write(figure, path, "the picture of how far errors go up the tree")
+
+
+def plot_super_classes(tree: Tree, system: str, path: str | Path) -> list[Path]:
+    """Draws how many images of each super-class one system's wrong first guesses took for each, in percent.
+
+    With one super-class (`tree.groups`) there is nothing to see.
+
+    Args:
+      tree: the guesses of all systems.
+      system: one of their names.
+      path: of the picture.
+
+    Returns:
+      The two files written: `path` as .png and as .svg.
+
+    Raises:
+      SaveError: the files cannot be written.
+    """
+    shares = _group_shares(tree, tree.wrong.systems.index(system))
+    with rc_context(STYLE | {"text.parse_math": False}):
+        side = CELL * len(tree.groups)
+        width = max(side + 3.4, 7)
+        figure = Figure(figsize=(width, max(side, 1.5) + 3), layout="constrained")
+        panel = figure.subplots()
+        _draw_cells(panel, shares)
+        _label_cells(panel, tree)
+        title = f"{clipped(system)}: what wrong first guesses take images for, % of a row’s images"
+        figure.suptitle(textwrap.fill(title, int(9 * width)), x=0.015, ha="left", fontsize=11, fontweight="bold")
+        _explain(
+            figure,
+            "Rows: super-class of the image and its number of classes; columns: of the first guess.\n"
+            "Outlined: another class of the same super-class.",
+        )
+        return write(figure, path, "the picture of confused super-classes")
+
+
+def _band_shares(tree: Tree) -> Float[np.ndarray, "s b"]:
+    """Wrong first guesses in each band, as percentages of all images."""
+    band = np.searchsorted([top for top, _ in BANDS], tree.cost)
+    counts = [np.bincount(band, row, minlength=len(BANDS)) for row in tree.wrong.counts]
+    return 100 * np.stack(counts) / tree.wrong.images.sum()
+
+
+def _limit(panel: Axes, shares: Float[np.ndarray, "s b"]) -> None:
+    panel.set_xlim(0, max(1.0, shares.sum(axis=1).max()))
+
+
+def _draw_bars(panel: Axes, shares: Float[np.ndarray, "s b"]) -> None:
+    left, bottom = np.zeros(len(shares)), 0
+    for column, ((top, what), shade) in enumerate(zip(BANDS, SHADES, strict=True)):
+        width, label = shares[:, column], f"{bottom + 1}–{top} ({what})"
+        panel.barh(range(len(shares)), width, 0.72, left, color=shade, edgecolor="white", linewidth=0.8, label=label)
+        _draw_shares(panel, left, width, "white" if column >= DARK else "black")
+        left, bottom = left + width, top
+
+
+def _draw_shares(panel: Axes, left: Float[np.ndarray, " s"], width: Float[np.ndarray, " s"], colour: str) -> None:
+    for place, (start, share) in enumerate(zip(left, width, strict=True)):
+        text = f"{share:.1f}"
+        if share > (len(text) + 1) * LETTER * panel.get_xlim()[1]:
+            panel.text(start + share / 2, place, text, color=colour, fontsize=8, ha="center", va="center_baseline")
+
+
+def _draw_numbers(panel: Axes, tree: Tree, shares: Float[np.ndarray, "s b"]) -> None:
+    """Error, share inside the super-class and cost of each system, in columns to the right of the bars."""
+    columns = {
+        "error": [f"{error:.1f}" for error in shares.sum(axis=1)],
+        "inside": [f"{100 * share:.0f} %" if np.isfinite(share) else "–" for share in tree.share_inside()],
+        "cost": [f"{cost:.2f}" for cost in tree.mean_cost()],
+    }
+    beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+    for number, (name, texts) in enumerate(columns.items()):
+        offset = 44 * (number + 1)
+        panel.annotate(name, (1, -0.5), (offset, 2), va="bottom", color=MUTED, annotation_clip=False, **beside)
+        for place, text in enumerate(texts):
+            panel.annotate(text, (1, place), (offset, 0), va="center_baseline", annotation_clip=False, **beside)
+
+
+def _finish_bars(panel: Axes) -> None:
+    panel.set_xlabel("wrong first guesses, % of all images")
+    _explain(
+        panel.figure,
+        "inside: % of the wrong guesses that are of the label’s super-class;"
+        " cost: mean height over all images, 0 where the guess is right",
+    )
+    panel.xaxis.set_major_locator(MaxNLocator(6))
+    panel.tick_params(axis="y", length=0, labelcolor="black")
+    panel.spines["left"].set_visible(False)
+    title = "How far off wrong first guesses are: height in WordNet of the nearest kind of both label and guess"
+    legend = panel.figure.legend(
+        loc="outside upper left", ncols=len(BANDS), title=title, alignment="left", frameon=False,
+        title_fontproperties={"size": 11, "weight": "bold"}, fontsize=9.5, borderpad=0.2, handlelength=1.2,
+        columnspacing=1.4,
+    )  # fmt: skip
+    legend.get_title().set_parse_math(False)
+
+
+def _explain(figure: Figure, text: str) -> None:
+    """A sentence below everything, from the left."""
+    figure.supxlabel(text, x=0.015, ha="left", fontsize=9, color=MUTED)
+
+
+def _group_shares(tree: Tree, system: int) -> Float[np.ndarray, "g g"]:
+    """Wrong first guesses from a super-class (row) into one, as percentages of the row's images."""
+    wrong, size = tree.wrong, len(tree.groups)
+    chosen = wrong.guessed
+    code = tree.group[wrong.label[chosen]] * size + tree.group[wrong.guess[chosen]]
+    counts = np.bincount(code, wrong.counts[system, chosen], minlength=size**2).reshape(size, size)
+    return 100 * counts / np.maximum(tree.images(), 1)[:, None]
+
+
+def _draw_cells(panel: Axes, shares: Float[np.ndarray, "g g"]) -> None:
+    size, norm = len(shares), PowerNorm(0.5, 0, max(1.0, shares.max()))  # the square root tells small shares apart
+    panel.imshow(shares, cmap="Blues", norm=norm, extent=(0, size, size, 0), interpolation="nearest")
+    for row, column in zip(*np.nonzero(shares >= FAINTEST), strict=True):
+        letters = "white" if norm(shares[row, column]) > 0.6 else "black"
+        middle = (column + 0.5, row + 0.5)
+        panel.text(*middle, f"{shares[row, column]:.0f}", color=letters, fontsize=7, ha="center", va="center_baseline")
+    for place in range(size):
+        panel.add_patch(Rectangle((place, place), 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.2))
+    panel.spines[:].set_visible(True)
+
+
+def _label_cells(panel: Axes, tree: Tree) -> None:
+    middles = np.arange(len(tree.groups)) + 0.5
+    of_each = zip(tree.groups, np.bincount(tree.group), strict=True)
+    panel.set_yticks(middles, [f"{name} ({classes})" for name, classes in of_each])
+    panel.set_xticks(middles, tree.groups, rotation=90)
+    panel.xaxis.tick_top()
+    panel.tick_params(length=0, labelcolor="black", labelsize=8)

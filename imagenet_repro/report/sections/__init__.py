@@ -1,0 +1,1 @@
+"""Sections of the comparison page, one per module."""

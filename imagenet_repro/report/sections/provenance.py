@@ -1,0 +1,75 @@
+"""Where each run's numbers come from: code, versions, devices, data, and the budget that it spent."""
+
+from typing import Any
+
+from imagenet_repro.report.records import Comparison, Run
+from imagenet_repro.report.result_table import quantity
+from imagenet_repro.report.tables import MISSING, Table
+
+SHOWN = ("seed", "workdir", "commit", "devices", "data", "splits", "steps", "images", "FLOPs", "seconds")
+
+
+def runs(comparison: Comparison) -> Table:
+    """A row for each run; `facts` has more of each."""
+    rows = tuple(
+        (system.name, *(facts(run)[key] for key in SHOWN)) for system in comparison.systems for run in system.runs
+    )
+    caption = "Every run that the numbers come from, and the budget that it spent."
+    return Table("runs", ("system", *SHOWN), rows, caption)
+
+
+def facts(run: Run) -> dict[str, str]:
+    """What is recorded of a run, as texts by what they are; of keys that the result lacks a dash."""
+    source = run.result["provenance"]
+    data = source["config"].get("data", {})
+    spent = run.result["spent"]
+    return {
+        "seed": str(run.seed),
+        "workdir": str(run.path),
+        "commit": _text(source.get("commit")),
+        "imagenet_repro": _text(source.get("imagenet_repro")),
+        "Python": _text(source.get("python")),
+        "packages": _pairs(source.get("packages")),
+        "devices": _devices(source.get("devices")),
+        "processes": _text(source.get("processes")),
+        "cores": _text(source.get("cores")),
+        "data": _text(data.get("name")),
+        "splits": _splits(data),
+        "budget": _text(run.result.get("budget")),
+        "steps": _amount(spent.get("steps")),
+        "images": _amount(spent.get("images")),
+        "epochs": MISSING if spent.get("epochs") is None else f"{spent['epochs']:.4g}",
+        "FLOPs": MISSING if spent.get("flops") is None else quantity(spent["flops"]),
+        "seconds": MISSING if spent.get("seconds") is None else f"{spent['seconds']:,.1f}",
+        "images scored": f"{run.rates.images:,}",
+        "wrong by the first guess": f"{run.rates.top1_wrong:,}",
+        "wrong by five guesses": f"{run.rates.top5_wrong:,}",
+        "predictions": _text(run.result.get("predictions")),
+    }
+
+
+def _splits(data: dict[str, Any]) -> str:
+    trained, watched, scored = (_text(data.get(key)) for key in ("train_split", "eval_split", "test_split"))
+    if scored in (MISSING, watched):
+        return f"{trained}, scored on {watched}"
+    return f"{trained}, evaluated on {watched}, scored on {scored}"
+
+
+def _text(value: Any) -> str:
+    return MISSING if value in (None, "") else str(value)
+
+
+def _amount(value: int | float | None) -> str:
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def _pairs(packages: dict[str, str] | None) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (packages or {}).items()) or MISSING
+
+
+def _devices(devices: dict[str, Any] | None) -> str:
+    """Such as "2 x NVIDIA H100 (gpu)"."""
+    kinds = dict(devices or {})
+    platform = kinds.pop("platform", "")
+    counted = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    return f"{counted} ({platform})" if counted and platform not in kinds else counted or _text(platform)

@@ -1,0 +1,362 @@
+"""Systems of hand-made features and linear SVMs: what a configuration builds, and how it is trained."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, UInt8
+
+from imagenet_repro import config as cfg
+from imagenet_repro.data import loader
+from imagenet_repro.data.sources import Splits
+from imagenet_repro.errors import EXIT_STOPPED, UserError
+from imagenet_repro.features import stored_codes
+from imagenet_repro.features.channel_encoder import Encoder
+from imagenet_repro.features.encoding import quantisation
+from imagenet_repro.features.encoding.quantisation import Quantiser
+from imagenet_repro.features.stages import Cost, Learned, Stages, StoppedError
+from imagenet_repro.inference import evaluator as evaluation
+from imagenet_repro.report.plots.descriptors import plot_descriptors
+from imagenet_repro.report.sections import stages as stage_table
+from imagenet_repro.runs.run import Run, step_flops
+from imagenet_repro.storage.workdir import Workdir
+from imagenet_repro.training import log, loop, parallel, state, svm_step
+from imagenet_repro.training.budget import Amount, Budget, Meter, Spent
+from imagenet_repro.training.clock import StopSignal
+from imagenet_repro.training.functional import Tensors
+from imagenet_repro.training.step import AXIS
+from imagenet_repro.training.svm_step import CODES, SvmStep
+from imagenet_repro.zoo import counting
+
+SVM = "SVM"  # the last stage, of all channels together
+DRAWN = 4  # images whose descriptors a run draws
+
+
+@dataclasses.dataclass
+class FeatureSystem:
+    """The channels of a configuration, and where they run.
+
+    A state's `params` are the SVMs', `CHANNEL.weight` and `CHANNEL.bias`; its `stats` are the vocabularies, such as
+    `CHANNEL.mixture.means`.
+    """
+
+    config: cfg.FeatureConfig
+    num_classes: int
+    encoders: dict[str, Encoder]  # for the images of training
+    spread: parallel.ShardMap
+
+    @classmethod
+    def create(cls, config: cfg.FeatureConfig, num_classes: int) -> "FeatureSystem":
+        """Nothing is compiled.
+
+        Raises:
+          UserError: a key that such a system does not read, several processes, or a channel that cannot be.
+        """
+        if config.data.repeats != 1:
+            raise UserError("config.data.repeats: a system of features sees every image as it is; it must be 1")
+        if jax.process_count() > 1:
+            raise UserError(
+                f"systems of features train in one process, over all its devices; here are {jax.process_count()}"
+            )
+        jax.config.update("jax_default_matmul_precision", "highest")  # no bf16 or TF32 passes behind its back
+        spread = parallel.create(config.parallel, deterministic=config.deterministic)
+        return cls(config, num_classes, _encoders(config, config.data.image_size), spread)
+
+    @property
+    def features(self) -> dict[str, int]:
+        """How many numbers the code of an image has in each channel."""
+        return {name: encoder.features for name, encoder in self.encoders.items()}
+
+    def initial_state(self, vocabularies: dict[str, Tensors] | None = None) -> state.TrainState:
+        """The state before the first step, on the devices; without vocabularies, one to restore into."""
+        params, stats = self.initial_values(vocabularies)
+        return self.spread.initial_state(params, stats, optax.identity(), ema=True, seed=self.config.seed)
+
+    def initial_values(self, vocabularies: dict[str, Tensors] | None = None) -> tuple[Tensors, Tensors]:
+        """Weights of zero, and the vocabularies or zeros in their place."""
+        known = vocabularies or {name: encoder.blank() for name, encoder in self.encoders.items()}
+        stats = {f"{name}.{key}": jnp.asarray(value) for name, each in known.items() for key, value in each.items()}
+        return svm_step.initial(self.features, self.num_classes), stats
+
+    def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """The mean over channels of their machines' scores; codes are not quantised."""
+        found = {}
+        for name, encoder in _encoders(self.config, images.shape[1]).items():
+            vocabulary = {key.removeprefix(f"{name}."): x for key, x in stats.items() if key.startswith(f"{name}.")}
+            found[name] = encoder.encode(images, vocabulary)
+        return svm_step.scores(params, found, self.config.svm)
+
+    def class_map(
+        self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]
+    ) -> Float[Array, "b oh ow classes"]:
+        """Refused: a pyramid's cells are parts of the whole image, so there is nothing to slide."""
+        raise UserError(
+            f"{self.config.system} is no convolutional network, which a dense protocol needs; take one of crops"
+        )
+
+
+def _encoders(config: cfg.FeatureConfig, image_size: int) -> dict[str, Encoder]:
+    found = {}
+    for name, channel in config.channels.items():
+        try:
+            found[name] = Encoder(channel, image_size)
+        except UserError as error:
+            raise UserError(f"config.channels.{name}: {error}") from error
+    return found
+
+
+def _check_average(config: cfg.FeatureConfig) -> None:
+    if Amount.parse(config.svm.average_from, "svm.average_from").unit in ("s", "flop"):
+        raise UserError(f"config.svm.average_from: {config.svm.average_from!r} must be of epochs, images or steps")
+
+
+class _Watcher:
+    """Shows the stages to a person, and tells them when to stop."""
+
+    def __init__(self, stop: StopSignal):
+        self._stop, self._screen = stop, log.Screen()
+        self._stage: tuple[str, float, int] = ("", 0.0, 0)
+
+    def say(self, text: str) -> None:
+        self._screen.say(text)
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage[0]:
+            self._stage = (stage, now, done)
+        _, began, before = self._stage
+        if done == before:  # the first batch, of which nobody knows when it began
+            return
+        rate = (done - before) / (now - began)
+        left = log.duration((total - done) / rate)
+        self._screen.show(done / total, f"{stage}: {done:,}/{total:,} images  {rate:,.0f} img/s  {left} left")
+
+    def stopping(self) -> bool:
+        return self._stop.received is not None
+
+    def flops(self, function: Callable, *shapes: Any) -> int:
+        return counting.flops(function, *shapes)
+
+    def close(self) -> None:
+        self._screen.close()
+
+
+class FeatureRun(Run):
+    """One call of `train` for a system of features; arguments as for `Run`.
+
+    Raises:
+      UserError: a batch does not divide among the devices, or the system cannot be built.
+    """
+
+    def __init__(self, config: cfg.FeatureConfig, place: Workdir, splits: Splits):
+        self.system = FeatureSystem.create(config, splits.train.num_classes)
+        spread = self.system.spread
+        spread.check_batch_size(config.batch_size, 1, "batch_size")
+        spread.check_batch_size(config.data.eval_batch_size or config.batch_size, 1, "data.eval_batch_size")
+        _encoders(config, config.data.size_evaluated)  # that there is room for a patch
+        _check_average(config)
+        self.learned: dict[str, Learned] = {}
+        super().__init__(config, place, splits)
+
+    def go(self) -> int:
+        """As `Run.go`; the stages before the SVM can be stopped as well."""
+        try:
+            return super().go()
+        except StoppedError as stopped:
+            print(f"stopped by {stopped}, what was done is kept; the same command goes on")
+            return EXIT_STOPPED
+        finally:
+            for one in self.learned.values():
+                one.codes.close()
+
+    def _learn(self) -> None:
+        """Does what the channels' stages have left to do."""
+        with StopSignal() as stop:
+            watcher = _Watcher(stop)
+            try:
+                self._run_stages(watcher)
+            except StoppedError as stopped:
+                raise StoppedError(stop.received) from stopped
+            finally:
+                watcher.close()
+
+    def _run_stages(self, watcher: _Watcher) -> None:
+        config, split = self.config, self.train_split
+        watcher.say(
+            f"{config.system}: {len(config.channels)} channels, {sum(self.system.features.values()):,} features,"
+            f" {split.num_classes:,} classes, over {jax.device_count()} x {jax.devices()[0].device_kind}"
+        )
+        watcher.say(f"{split.name} {split.split}: {split.num_examples:,} images at {config.data.image_size} px")
+        directory = Path(config.cache_dir).expanduser() if config.cache_dir else self.place.path / "features"
+        for name, encoder in self.system.encoders.items():
+            watcher.say(
+                f"{name}: {encoder.points:,} descriptors of {encoder.numbers} numbers, codes of {encoder.features:,}"
+            )
+            self.learned[name] = Stages(name, config, split, directory, watcher).run()
+            self._check_budget()
+        self._draw(watcher)
+
+    def _draw(self, watcher: _Watcher) -> None:
+        """What HOG and LBP see of the first images of evaluation; where they are too small, a line that says so."""
+        path, data = self.place.path / "descriptors.png", self.config.data
+        if path.exists():
+            return
+        batch = next(loader.eval_batches(self.eval_split, data, self.config.eval_crop, batch_size=DRAWN))
+        try:
+            plot_descriptors(batch["image"][batch["weight"] > 0], path)
+        except UserError as error:
+            watcher.say(f"no picture of what descriptors see: {error}")
+
+    def _job(self) -> loop.Job:
+        self._learn()
+        first = self.system.initial_state({name: one.vocabulary for name, one in self.learned.items()})
+        found = self.checkpoints.restore(first)
+        train_state = self.system.spread.put_state(found.state) if found else first
+        costs = self._stage_costs()
+        seconds, flops = (sum(getattr(cost, key) for cost in costs) for key in ("seconds", "flops"))
+        budget = self._budget(train_state, flops)
+        spent = (
+            budget.meter.spent(found.info["steps"], found.info["seconds"])
+            if found
+            else Spent(seconds=seconds, flops=float(flops))
+        )
+        run_log = log.RunLog(self.place.path, spent.steps)
+        self._introduce(run_log, budget, spent)
+        self.evaluator = evaluation.Evaluator(
+            self.config, self.system.score, self.system.spread, self.eval_split, run_log.say
+        )
+        return loop.Job(
+            config=self.config,
+            state=train_state,
+            steps=[self._compile(run_log, train_state)],
+            batches=self._batches(spent.steps, budget),
+            evaluate=self._evaluate,
+            name_images=self._image_names,
+            budget=budget,
+            spent=spent,
+            checkpoints=self.checkpoints,
+            bad_records=loader.BadRecords(self.train_split, self.config.data, run_log.say),
+            log=run_log,
+            known=found.info if found else {},
+            early_stopping=self.config.svm.early_stopping,
+        )
+
+    def _stage_costs(self) -> list[Cost]:
+        return [cost for one in self.learned.values() for cost in one.costs.values()]
+
+    def _step(self) -> SvmStep:
+        meter = Meter(self.config.batch_size, self.train_split.num_examples, 0)
+        first = meter.steps_to(Amount.parse(self.config.svm.average_from, "svm.average_from"))
+        return SvmStep(tuple(self.config.channels), self.config.svm, first)
+
+    def _budget(self, train_state: state.TrainState, flops_before: int) -> Budget:
+        batch = {
+            CODES + name: jax.ShapeDtypeStruct((self.config.batch_size, count), jnp.float32)
+            for name, count in self.system.features.items()
+        }
+        batch["label"] = jax.ShapeDtypeStruct((self.config.batch_size,), jnp.int32)
+        flops = step_flops(self._step(), train_state, batch)
+        meter = Meter(self.config.batch_size, self.train_split.num_examples, flops, flops_before=flops_before)
+        return Budget(Amount.parse(self.config.budget), meter)
+
+    def _check_budget(self) -> None:
+        """Raises UserError where the features of the channels so far took all that there is."""
+        amount = Amount.parse(self.config.budget)
+        costs = self._stage_costs()
+        taken = {"s": sum(cost.seconds for cost in costs), "flop": sum(cost.flops for cost in costs)}
+        if taken.get(amount.unit, 0) >= amount.value:
+            channels = f"{len(self.learned)} of {len(self.config.channels)} channels"
+            raise UserError(
+                f"config.budget: {amount} was spent before the SVM saw an image, the features of {channels} took"
+                f" {taken[amount.unit]:.4g}{amount.unit}; they are kept, and a new workdir with the same"
+                " config.cache_dir and a larger budget uses them"
+            )
+
+    def _compile(self, run_log: log.RunLog, train_state: state.TrainState) -> Callable:
+        began = time.perf_counter()
+        size = self.config.batch_size
+        blank = {CODES + name: np.zeros((size, count), np.float32) for name, count in self.system.features.items()}
+        blank["label"] = np.zeros(size, np.int32)
+        spread = self.system.spread
+        compiled = spread.train(self._step(), train_state, spread.put_batch(blank))
+        self.compilation_seconds = time.perf_counter() - began
+        run_log.say(f"compiled the step in {log.duration(self.compilation_seconds)}")
+        return compiled
+
+    def _batches(
+        self, start_step: int, budget: Budget
+    ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
+        batches = stored_codes.train_batches(
+            {name: one.codes for name, one in self.learned.items()},
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            start_step=start_step,
+            num_steps=None if budget.total_steps is None else budget.total_steps - start_step,
+        )
+        decoders = {name: self._decoder(one) for name, one in self.learned.items()}
+
+        def put(batch: dict[str, Any]) -> dict[str, jax.Array]:
+            stored = {CODES + name: rows for name, rows in batch["codes"].items()}
+            placed = self.system.spread.put_batch(stored | {"label": batch["label"]})
+            decoded = {CODES + name: decode(placed[CODES + name]) for name, decode in decoders.items()}
+            return placed | decoded
+
+        return loader.prefetch_to_device(batches, put)
+
+    def _decoder(self, learned: Learned) -> Callable[[jax.Array], jax.Array]:
+        """From stored codes to float32, on the devices that hold them."""
+        place = NamedSharding(self.system.spread.mesh, PartitionSpec(AXIS))
+        if learned.quantiser is None:
+            return jax.jit(lambda stored: stored.astype(jnp.float32), out_shardings=place)
+        quantiser = jax.device_put(learned.quantiser, NamedSharding(self.system.spread.mesh, PartitionSpec()))
+
+        @functools.partial(jax.jit, out_shardings=place)
+        def decode(stored: jax.Array, quantiser: Quantiser) -> jax.Array:
+            rows = stored.reshape(-1, stored.shape[-1])
+            return quantisation.decode(rows, quantiser).reshape(*stored.shape[:-1], -1)
+
+        return functools.partial(decode, quantiser=quantiser)
+
+    def _introduce(self, run_log: log.RunLog, budget: Budget, spent: Spent) -> None:
+        steps = f"{budget.total_steps:,} steps" if budget.total_steps else "as many steps as fit"
+        size = sum(one.codes.bytes for one in self.learned.values())
+        run_log.say(
+            f"budget {self.config.budget}: {steps} of {self.config.batch_size} images,"
+            f" {budget.meter.flops_per_step / 1e9:,.1f} GFLOP each; {size / 1e9:,.2f} GB of codes"
+        )
+        run_log.say(f"workdir {self.place.path}")
+        if spent.steps:
+            run_log.say(f"resumed at step {spent.steps:,}, {100 * budget.progress(spent):.1f} % of the budget spent")
+
+    def _finish(self, outcome: loop.Outcome) -> None:
+        before = sum(cost.seconds for cost in self._stage_costs())
+        flops = outcome.spent.flops - sum(cost.flops for cost in self._stage_costs())
+        self._svm = Cost(outcome.spent.seconds - before, int(flops), 0)
+        super()._finish(outcome)
+        stage_table.show(self._stages(), self.train_split.num_examples)
+
+    def _stages(self) -> dict[str, dict[str, Any]]:
+        """What each stage took, under `CHANNEL.STAGE`."""
+        found = {f"{name}.{stage}": cost for name, one in self.learned.items() for stage, cost in one.costs.items()}
+        return {stage: dataclasses.asdict(cost) for stage, cost in (found | {SVM: self._svm}).items()}
+
+    def _summary(self) -> dict[str, Any]:
+        """The vocabularies' numbers are parameters too."""
+        params, stats = jax.eval_shape(self.system.initial_values)
+        size = self.config.data.size_evaluated
+        image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+        return {
+            "system": self.config.system,
+            "parameters": sum(x.size for x in jax.tree.leaves((params, stats))),
+            "multiply_adds": counting.flops(self.system.score, params, stats, image) // 2,
+            "stages": self._stages(),
+            "train_images": self.train_split.num_examples,
+        }

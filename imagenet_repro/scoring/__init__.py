@@ -1,0 +1,1 @@
+"""Scores computed from stored predictions and arrays; nothing here runs a model."""

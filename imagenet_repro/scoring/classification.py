@@ -1,0 +1,315 @@
+"""Scoring of what any system said, in the challenge's own form or in ours.
+
+The challenge's form (devkit of ILSVRC 2010 to 2015): a text file of one line for each image, in the order of the
+images' names, with up to five labels by decreasing confidence, separated by spaces or commas. Labels beyond the
+fifth are ignored, as the devkit's `eval_flat.m` does; an empty line is no guess, which is wrong. The file of labels
+has one integer a line (`ILSVRC2012_validation_ground_truth.txt`). Both are compared as written: either both hold
+ILSVRC2012_IDs (1 to 1000, the challenge's order) or both hold class indices (0 to 999, WordNet ids sorted).
+
+Instead of text, the predictions may be a file of `evaluation/predictions.py`; it brings its own labels, and where a
+file of labels is given nevertheless, its images are taken in the order of their ids.
+
+ReaL (Beyer et al. 2020, "Are we done with ImageNet?") replaces the 50,000 validation labels by lists of labels:
+images with an empty list are dropped, and a first guess is right when it is in the list. Its labels are class
+indices.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from rich.console import Console
+from rich.table import Table
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.scoring import hierarchy, sets
+from imagenet_repro.scoring import predictions as stored
+from imagenet_repro.scoring.hierarchy import Hierarchy
+from imagenet_repro.scoring.metrics import GUESSES, describe, interval
+from imagenet_repro.scoring.people import PEOPLE, Person
+
+NO_GUESS = -1
+MAX_LABEL = 2**31 - 1
+INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
+VALIDATION_ID = re.compile(r"(?:.*/)?ILSVRC2012_val_([0-9]{8})(?:\.\w+)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Wrong images under one rule: `guesses` labels for each image, against `truth`."""
+
+    truth: str  # "labels" or "ReaL"
+    guesses: int
+    wrong: int
+    images: int
+    dropped: int = 0  # images that the rule leaves out (ReaL: those with an empty list)
+
+    @property
+    def error(self) -> float:
+        """Share of the images, in [0, 1]."""
+        return self.wrong / self.images
+
+    @property
+    def wilson(self) -> tuple[float, float]:
+        """95 % score interval, as shares."""
+        return interval(self.wrong, self.images, "wilson")
+
+    @property
+    def exact(self) -> tuple[float, float]:
+        """95 % interval of Clopper and Pearson, as shares."""
+        return interval(self.wrong, self.images, "exact")
+
+    def __str__(self) -> str:
+        error, low_to_high = describe(self.wrong, self.images)
+        name = f"top-{self.guesses} error" + (" against ReaL labels" if self.truth == "ReaL" else "")
+        left_out = f", {self.dropped:,} without a label left out" if self.dropped else ""
+        return (
+            f"{name} {error} %, 95 % interval {low_to_high} ({self.wrong:,} of {self.images:,} images wrong{left_out})"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorecard:
+    """All scores of one file of predictions, and what its reader should know about them."""
+
+    predictions: Path
+    scores: tuple[Score, ...]
+    notes: tuple[str, ...] = ()
+    hierarchy: Hierarchy | None = None  # where the predictions name their classes by WordNet ids
+    people: tuple[Person, ...] = ()  # whose errors stand beside those on images of ImageNet
+
+
+def score(
+    predictions_path: str | Path,
+    labels_path: str | Path | None = None,
+    *,
+    guesses: int = GUESSES,
+    real_path: str | Path | None = None,
+) -> Scorecard:
+    """Errors with 1 to `guesses` guesses against the labels, and with the first against ReaL where its file is given.
+
+    Raises `UserError`, with file and line, for files that are absent or not of the form above, for different
+    numbers of images, and where there is nothing to score against.
+    """
+    if not 1 <= guesses <= GUESSES:
+        raise UserError(f"--guesses={guesses}: the challenge accepts 1 to {GUESSES} guesses")
+    predictions_path = Path(predictions_path)
+    ids, top5, own_labels, provenance = _read_predictions(predictions_path)
+    labels = own_labels if labels_path is None else read_labels(labels_path)
+    if labels is None and real_path is None:
+        raise UserError(f"{predictions_path} has no labels of its own; name a file of them with --labels=FILE")
+    scores: list[Score] = []
+    notes: list[str] = []
+    if labels is not None:
+        _check_lengths(predictions_path, len(top5), labels_path or predictions_path, len(labels))
+        scores += flat_scores(top5, labels, guesses)
+        notes += _numbering_note(top5, labels)
+    if real_path is not None:
+        lists = read_real(real_path)
+        scores.append(_real_score(predictions_path, ids, top5, real_path, lists))
+        if own_labels is not None and ids is not None:
+            own = _lists_of(predictions_path, ids, real_path, lists)
+            pairs = [(int(label), frozenset(one)) for label, one in zip(own_labels, own, strict=True) if one]
+            sets.check_not_shifted(str(real_path), pairs)
+        notes += _numbering_note(top5, np.array([label for labels in lists for label in labels]))
+    tree = _hierarchy(top5, own_labels, sets.class_names(provenance)) if labels is own_labels else None
+    people = tuple(PEOPLE) if sets.of_imagenet(provenance) else ()
+    return Scorecard(predictions_path, tuple(scores), tuple(notes), tree, people)
+
+
+def flat_scores(top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], guesses: int = GUESSES) -> list[Score]:
+    """The challenge's flat error, mean over images of min over j of [guess_ij != label_i], with 1 to `guesses`."""
+    right = top5 == labels[:, None]
+    wrong = [int(np.sum(~right[:, :k].any(axis=1))) for k in range(1, guesses + 1)]
+    return [Score("labels", k, count, len(labels)) for k, count in enumerate(wrong, start=1)]
+
+
+def real_score(best: Int[np.ndarray, " n"], lists: Sequence[Sequence[int]]) -> Score:
+    """ReaL error of the first guesses against each image's list of labels, over the lists that are not empty."""
+    counted = [(guess, labels) for guess, labels in zip(best.tolist(), lists, strict=True) if labels]
+    if not counted:
+        raise UserError("every ReaL list of these images is empty: nothing to score")
+    wrong = sum(guess not in labels for guess, labels in counted)
+    return Score("ReaL", 1, wrong, len(counted), dropped=len(lists) - len(counted))
+
+
+def read_guesses(path: str | Path) -> Int[np.ndarray, "n 5"]:
+    """The challenge's form: up to five labels a line, by decreasing confidence; -1 where a line has fewer."""
+    lines = read_lines(path)
+    guesses = np.full((len(lines), GUESSES), NO_GUESS, np.int64)
+    for row, line in enumerate(lines):
+        words = line.replace(",", " ").split()[:GUESSES]
+        guesses[row, : len(words)] = [integer(word, path, row + 1) for word in words]
+    return guesses
+
+
+def read_labels(path: str | Path) -> Int[np.ndarray, " n"]:
+    """One integer a line, not negative."""
+    labels = []
+    for number, line in enumerate(read_lines(path), start=1):
+        words = line.split()
+        if len(words) != 1:
+            raise UserError(f"{path}, line {number}: expected one label, found {len(words)}: '{line[:40]}'")
+        labels.append(integer(words[0], path, number))
+        if labels[-1] < 0:
+            raise UserError(f"{path}, line {number}: the label {labels[-1]} is negative")
+    return np.asarray(labels, np.int64)
+
+
+def read_real(path: str | Path) -> list[list[int]]:
+    """`real.json` of google-research/reassessed-imagenet: a list of label lists, in the order of the images' names."""
+    try:
+        lists = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(lists, list) or not lists:
+        raise UserError(f"{path}: ReaL labels are a list with a list of labels for each image")
+    for index, labels in enumerate(lists):
+        if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+            raise UserError(f"{path}: entry {index} (image {index + 1}) is not a list of integers: {str(labels)[:40]}")
+    return lists
+
+
+def show(card: Scorecard, console: Console | None = None) -> None:
+    """Prints the table of all scores, a sentence for each rule of a paper, the part of the tree, and the notes."""
+    console = console or Console()
+    table = Table("against", "guesses", "wrong", "images", "error %", "95 % Wilson", "95 % exact", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in card.scores:
+        error, wilson = describe(row.wrong, row.images, "wilson")
+        _, exact = describe(row.wrong, row.images, "exact")
+        table.add_row(row.truth, str(row.guesses), f"{row.wrong:,}", f"{row.images:,}", error, wilson, exact)
+    for person in card.people:
+        error, wilson = describe(person.wrong, person.images, "wilson")
+        _, exact = describe(person.wrong, person.images, "exact")
+        table.add_row(person.who, str(GUESSES), f"{person.wrong:,}", f"{person.images:,}", error, wilson, exact)
+    console.print(table, markup=False)
+    console.print()
+    for row in card.scores:
+        if row.guesses in (1, GUESSES):
+            console.print(str(row), markup=False, highlight=False, soft_wrap=True)
+    if card.hierarchy is not None:
+        console.print()
+        console.print(hierarchy.table(card.hierarchy), markup=False)
+        console.print()
+        for line in (hierarchy.TABLE_NOTE, *hierarchy.sentences(card.hierarchy)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if card.people:
+        sources = "; ".join(person.source for person in card.people)
+        note = f"People's errors are on images of ImageNet's test set, with five guesses for each ({sources})."
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    for note in card.notes:
+        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _hierarchy(
+    top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"] | None, class_names: Sequence[str]
+) -> Hierarchy | None:
+    if labels is None or not hierarchy.is_tree(class_names):
+        return None
+    return hierarchy.judge(top5, labels, class_names)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def _read_predictions(path: Path) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """(ids, guesses [n, 5], labels, provenance), the images of our own form sorted by id; text has guesses alone."""
+    if path.suffix != ".npz":
+        return None, read_guesses(path), None, {}
+    file = stored.load(path)
+    order = np.argsort(file.id)
+    top5 = np.pad(file.top5, ((0, 0), (0, GUESSES - file.top5.shape[1])), constant_values=NO_GUESS)
+    labelled = bool(np.all(file.label >= 0))
+    return file.id[order], top5[order], file.label[order] if labelled else None, file.provenance
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file") from error
+    except OSError as error:
+        raise UserError(f"could not read {path}: {error.strerror or error}") from error
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file, empty ones too. Raises `UserError` where it is absent, empty or no text."""
+    text = _read_text(path)
+    lines = text.removesuffix("\n").split("\n") if text else []  # an empty line counts: it is an image without a guess
+    if not lines:
+        raise UserError(f"{path} is empty")
+    return lines
+
+
+def integer(word: str, path: str | Path, line: int) -> int:
+    """The whole number in a word of a file. Raises `UserError` where there is none, or one too large for a label."""
+    if not INTEGER.fullmatch(word) or abs(int(word)) > MAX_LABEL:
+        raise UserError(f"{path}, line {line}: '{word[:40]}' is not an integer label")
+    return int(word)
+
+
+# --- checks ----------------------------------------------------------------------------------------------------
+
+
+def _check_lengths(predictions: Path, num_predictions: int, labels: str | Path, num_labels: int) -> None:
+    if num_predictions != num_labels:
+        raise UserError(
+            f"{predictions} has predictions of {num_predictions:,} images and {labels} labels of {num_labels:,}: "
+            "both need a line for each image, in the same order (a line too many is often an empty one at the end)"
+        )
+
+
+def _numbering_note(top5: np.ndarray, labels: np.ndarray) -> list[str]:
+    """A note where the numbers look like 1-based ids on one side and 0-based indices on the other."""
+    guessed = top5[top5 != NO_GUESS]
+    if guessed.size == 0 or (guessed.min() == 0) == (labels.min() == 0):
+        return []
+    if guessed.max() - guessed.min() != labels.max() - labels.min():
+        return []
+    return [
+        f"labels run from {labels.min()} to {labels.max()} and guesses from {guessed.min()} to {guessed.max()}: "
+        "they look numbered differently. ILSVRC2012_IDs (1 to 1000) and class indices (0 to 999) are also ordered "
+        "differently, so subtracting one does not convert them."
+    ]
+
+
+def _real_score(
+    predictions_path: Path,
+    ids: np.ndarray | None,
+    top5: np.ndarray,
+    real_path: str | Path,
+    lists: list[list[int]],
+) -> Score:
+    if ids is None:
+        _check_lengths(predictions_path, len(top5), real_path, len(lists))
+        return real_score(top5[:, 0], lists)
+    return real_score(top5[:, 0], _lists_of(predictions_path, ids, real_path, lists))
+
+
+def _lists_of(path: Path, ids: np.ndarray, real_path: str | Path, lists: list[list[int]]) -> list[list[int]]:
+    """The list of each image, by the number in its name."""
+    numbers = _validation_numbers(path, ids)
+    if numbers.max() > len(lists):
+        raise UserError(f"{path} has image number {numbers.max()}, and {real_path} lists {len(lists):,} images")
+    return [lists[number - 1] for number in numbers]
+
+
+def _validation_numbers(path: Path, ids: np.ndarray) -> Int[np.ndarray, " n"]:
+    """N of each ILSVRC2012_val_N, from 1."""
+    matches = [VALIDATION_ID.fullmatch(name) for name in ids.tolist()]
+    for name, match in zip(ids.tolist(), matches, strict=True):
+        if match is None or int(match[1]) == 0:
+            raise UserError(
+                f"{path}: ReaL labels are for the validation images of ImageNet 2012, named ILSVRC2012_val_00000001 "
+                f"and so on; '{name}' is not one"
+            )
+    return np.array([int(match[1]) for match in matches])

@@ -1,0 +1,337 @@
+"""Several systems' stored predictions averaged into one, and what each of them adds.
+
+A member's scores are those that are stored, in float16; they are averaged in float64, as probabilities (their softmax)
+or as they stand. Classes are ordered as everywhere: larger score first, ties to the lower index, an image with NaN
+among the averaged scores has no guesses. An ensemble of one is that member with its stored guesses.
+
+Weights are numbers from 0 on that sum to 1. They are given, or found on predictions of the same members on images that
+are not scored, as nothing found on the scored images could be measured there.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
+from imagenet_repro.scoring.predictions import FLOAT16_MAX, Predictions, in_order_of, named, to_float16
+
+CHUNK = 256  # images at a time
+ROUNDS = 25  # of greedy selection; a weight is a multiple of at least 1/25
+LEAST = np.finfo(np.float64).tiny  # in place of a probability that double precision has lost
+LARGEST_GAP = 1e-4  # nats, by which found weights may miss the lowest cross-entropy
+
+Average = Literal["probabilities", "logits"]
+Found = Literal["validation", "greedy", "accuracy"]  # ways to find weights on held-out images
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """Predictions of several systems on the same images in the same order; `aligned` makes them."""
+
+    names: tuple[str, ...]
+    predictions: tuple[Predictions, ...]
+
+    @property
+    def id(self) -> Shaped[np.ndarray, " n"]:
+        """Of the images."""
+        return self.predictions[0].id
+
+    @property
+    def label(self) -> Int[np.ndarray, " n"]:
+        """Of the images."""
+        return self.predictions[0].label
+
+    @property
+    def wrong(self) -> Bool[np.ndarray, "m 2 n"]:
+        """Whether each member's stored first guess is wrong, and its first five."""
+        right = [one.top5 == one.label[:, None] for one in self.predictions]
+        return np.stack([np.stack([~np.any(one[:, :k], axis=1) for k in (1, GUESSES)]) for one in right])
+
+
+def aligned(names: Sequence[str], predictions: Sequence[Predictions]) -> Members:
+    """Predictions brought into the first one's order of images.
+
+    Args:
+      names: of the members, for messages and tables.
+      predictions: of each.
+
+    Raises:
+      UserError: there are fewer than two, they differ in images, labels or number of classes, an image has no label,
+        or two hold the same scores.
+    """
+    if len(predictions) < 2:
+        raise UserError("an ensemble needs at least two members")
+    for name, one in zip(names, predictions, strict=True):
+        if np.any(one.label < 0):
+            raise UserError(f"{name} holds images without labels, which nothing can be counted on")
+    first = predictions[0]
+    in_order = [in_order_of(first, names[0], one, name) for name, one in zip(names, predictions, strict=True)]
+    _check_copies(names, in_order)
+    return Members(tuple(names), tuple(in_order))
+
+
+def _check_copies(names: Sequence[str], predictions: Sequence[Predictions]) -> None:
+    for index, one in enumerate(predictions):
+        for name, other in zip(names[:index], predictions, strict=False):
+            if np.array_equal(one.logits, other.logits):
+                raise UserError(f"{name} and {names[index]} hold the same scores: one of them is a copy")
+
+
+# --- averaging --------------------------------------------------------------------------------------------------
+
+
+def combine(
+    members: Members, weights: Float[np.ndarray, " m"], average: Average, provenance: dict[str, Any]
+) -> Predictions:
+    """The ensemble's own predictions; of averaged probabilities the logarithm is stored, which softmax turns back.
+
+    Args:
+      members: at least one of them with a weight above 0.
+      weights: of the members, sum 1.
+      average: of what.
+      provenance: of the result.
+    """
+    if np.count_nonzero(weights) == 1:
+        return dataclasses.replace(members.predictions[int(np.argmax(weights))], provenance=provenance)
+    top5, logits = [], []
+    for rows in _chunks(members):
+        scores = mixed(_scores(members, rows, average), weights)
+        top5.append(best_classes(scores))
+        logits.append(
+            to_float16(_logarithms(members, rows, scores, weights) if average == "probabilities" else scores)
+        )
+    return Predictions(members.id, members.label, np.concatenate(top5), np.concatenate(logits), provenance)
+
+
+def wrong(members: Members, weightings: Float[np.ndarray, "k m"], average: Average) -> Bool[np.ndarray, "k 2 n"]:
+    """Whether each image is wrong by the first guess, and by the first five, under each of several weightings."""
+    found = np.empty((len(weightings), 2, len(members.label)), bool)
+    several = np.count_nonzero(weightings, axis=1) > 1
+    found[~several] = members.wrong[np.argmax(weightings[~several], axis=1)]
+    for rows in _chunks(members):
+        scores = _scores(members, rows, average)
+        for index in np.flatnonzero(several):
+            rank = _ranks(mixed(scores, weightings[index]), members.label[rows])
+            found[index, :, rows] = np.stack([rank >= 1, rank >= GUESSES])
+    return found
+
+
+def mixed(scores: Float[np.ndarray, "m b c"], weights: Float[np.ndarray, " m"]) -> Float[np.ndarray, "b c"]:
+    """The weighted sum over members, those of weight 0 left out, whatever their scores.
+
+    Added up member by member: a matrix product may round equal columns differently, and so break their tie.
+    """
+    total = np.zeros(scores.shape[1:])
+    for weight, score in zip(weights, scores, strict=True):
+        if weight > 0:
+            total += weight * score
+    return total
+
+
+def best_classes(scores: Float[np.ndarray, "b c"]) -> Int[np.ndarray, "b k"]:
+    """The `min(5, c)` best classes, best first, ties to the lower index; -1 where a score is NaN; int32."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :GUESSES]
+    return np.where(np.isnan(scores).any(axis=1, keepdims=True), -1, best).astype(np.int32)
+
+
+def _ranks(scores: Float[np.ndarray, "b c"], label: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
+    """How many classes come before the label: as `metrics.correct_counts` on the device."""
+    of_label = np.take_along_axis(scores, label[:, None], axis=1)
+    before = (scores > of_label) | ((scores == of_label) & (np.arange(scores.shape[1]) < label[:, None]))
+    return np.where(np.isnan(scores).any(axis=1), GUESSES, before.sum(axis=1))
+
+
+def _chunks(members: Members) -> Iterator[slice]:
+    return (slice(start, start + CHUNK) for start in range(0, len(members.label), CHUNK))
+
+
+def _scores(members: Members, rows: slice, average: Average) -> Float[np.ndarray, "m b c"]:
+    from scipy.special import softmax
+
+    logits = np.stack([one.logits[rows] for one in members.predictions]).astype(np.float64)
+    if average == "logits":
+        return logits
+    with np.errstate(invalid="ignore"):  # an infinite score has no softmax, which leaves NaN
+        return softmax(logits, axis=-1)
+
+
+def _logarithms(
+    members: Members, rows: slice, scores: Float[np.ndarray, "b c"], weights: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, "b c"]:
+    """Of averaged probabilities; -inf only for classes that every member rules out."""
+    used = [one.logits[rows] for one, weight in zip(members.predictions, weights, strict=True) if weight > 0]
+    ruled_out = np.all(np.stack(used) == -np.inf, axis=0)
+    return np.where(ruled_out, -np.inf, np.log(np.maximum(scores, LEAST)))
+
+
+# --- weights ----------------------------------------------------------------------------------------------------
+
+
+def given_weights(numbers: Sequence[float]) -> Float[np.ndarray, " m"]:
+    """Numbers in proportion, so that they sum to 1. Raises `UserError` for negative ones, and where all are 0."""
+    weights = np.asarray(numbers, np.float64)
+    if not np.all(np.isfinite(weights)) or np.any(weights < 0) or not np.any(weights):
+        raise UserError(f"weights are numbers from 0 on, one at least above it, not {', '.join(map(str, numbers))}")
+    return weights / weights.sum()
+
+
+def find_weights(how: Found, held_out: Members, average: Average) -> Float[np.ndarray, " m"]:
+    """Weights for the members from their predictions on held-out images.
+
+    `accuracy`: in proportion to each member's top-1 accuracy. `validation`: those that minimise the cross-entropy of
+    the ensemble, which is convex in them. `greedy`: `greedy_weights`.
+
+    Args:
+      how: one of these.
+      held_out: predictions of the members, in their order.
+      average: of what the ensemble will be.
+
+    Raises:
+      UserError: no member is right on any image, or the cross-entropy is no number.
+    """
+    if how == "greedy":
+        return greedy_weights(held_out, average)
+    if how == "validation":
+        return validation_weights(held_out, average)
+    accuracy = 1 - held_out.wrong[:, 0].mean(axis=1)
+    if not np.any(accuracy):
+        raise UserError("no member's first guess is right on any of the held-out images: they say nothing of weights")
+    return accuracy / accuracy.sum()
+
+
+def greedy_weights(held_out: Members, average: Average) -> Float[np.ndarray, " m"]:
+    """Forward selection with replacement (Caruana et al. 2004, "Ensemble selection from libraries of models", sec. 2).
+
+    The best member comes first. In each of 25 rounds the member joins, perhaps again, with which the ensemble has the
+    lowest top-5 error, of equal ones the lowest top-1 error, of these the first. The earliest round of the lowest
+    errors counts, and a member weighs as often as it was chosen until then.
+    """
+    size = len(held_out.names)
+    counts = np.zeros(size)
+    rounds = []
+    for _ in range(ROUNDS):
+        choices = counts + np.eye(size)
+        top1, top5 = wrong(held_out, choices / choices.sum(axis=1, keepdims=True), average).sum(axis=2).T
+        best = int(np.lexsort((top1, top5))[0])
+        counts = choices[best]
+        rounds.append((int(top5[best]), int(top1[best]), counts))
+    top5, top1, counts = min(rounds, key=lambda one: one[:2])
+    return counts / counts.sum()
+
+
+def validation_weights(held_out: Members, average: Average) -> Float[np.ndarray, " m"]:
+    """The weights of the lowest cross-entropy on held-out images, by sequential quadratic programming.
+
+    The cross-entropy is convex in the weights, so no set of weights is lower by more than the gap between the slope
+    at the solution and the steepest slope towards a single member (Frank & Wolfe 1956); it is checked.
+
+    Raises:
+      UserError: a score of a held-out image is NaN, or a label's class is ruled out by every member.
+    """
+    from scipy.optimize import minimize
+
+    loss = _cross_entropy_of_probabilities(held_out) if average == "probabilities" else _cross_entropy_of(held_out)
+    size = len(held_out.names)
+    found = minimize(
+        loss,
+        np.full(size, 1 / size),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * size,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
+        options={"ftol": 1e-12, "maxiter": 200},
+    )
+    weights = np.where(found.x < 1e-9, 0.0, found.x)
+    weights /= weights.sum()
+    slope = loss(weights)[1]
+    if not weights @ slope - slope.min() < LARGEST_GAP:
+        raise UserError(f"no weights of the lowest cross-entropy were found ({found.message}); use another --weights")
+    return weights
+
+
+Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]  # value and slope
+
+
+def _cross_entropy_of_probabilities(held_out: Members) -> Loss:
+    """Of the averaged probabilities, by the weights: only those of the labels matter."""
+    chunks = []
+    for rows in _chunks(held_out):
+        scores = _scores(held_out, rows, "probabilities")
+        chunks.append(np.take_along_axis(scores, held_out.label[None, rows, None], axis=2)[..., 0])
+    of_label = np.concatenate(chunks, axis=1).T  # images, members
+    bad = ~(of_label.max(axis=1) > 0)  # also NaN
+    if np.any(bad):
+        raise UserError(f"no member gives a probability to the label of {named(held_out.id[bad])}")
+    of_label = np.maximum(of_label, LEAST)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        total = np.maximum(of_label @ weights, LEAST)
+        return -float(np.log(total).mean()), -(of_label / total[:, None]).mean(axis=0)
+
+    return loss
+
+
+def _cross_entropy_of(held_out: Members) -> Loss:
+    """Of the softmax of averaged scores, by the weights; every look at it is a pass over all scores."""
+    from scipy.special import log_softmax
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        total, slope = 0.0, np.zeros(len(weights))
+        for rows in _chunks(held_out):
+            scores = np.clip(_scores(held_out, rows, "logits"), -FLOAT16_MAX, FLOAT16_MAX)
+            label = held_out.label[rows, None]
+            logs = log_softmax(mixed(scores, weights), axis=1)
+            total -= np.take_along_axis(logs, label, axis=1).sum()
+            expected = np.einsum("bc,mbc->m", np.exp(logs), scores)
+            slope += expected - np.take_along_axis(scores, label[None], axis=2).sum(axis=(1, 2))
+        return float(total) / len(held_out.label), slope / len(held_out.label)
+
+    for name, one in zip(held_out.names, held_out.predictions, strict=True):
+        bad = np.isnan(one.logits).any(axis=1)
+        if np.any(bad):
+            raise UserError(f"{name} has scores that are no numbers for {named(one.id[bad])}")
+    return loss
+
+
+# --- what each member adds --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Which images an ensemble gets wrong, and its members alone, without each, and with one after the other.
+
+    Every array is over images, in pairs of the first guess and the first five; None where no weight is left.
+
+    Attributes:
+      whole: the ensemble.
+      alone: each member, by its stored guesses.
+      without: all but this one, the weights of the others in proportion.
+      until: this one and those before it.
+    """
+
+    whole: Bool[np.ndarray, "2 n"]
+    alone: tuple[Bool[np.ndarray, "2 n"], ...]
+    without: tuple[Bool[np.ndarray, "2 n"] | None, ...]
+    until: tuple[Bool[np.ndarray, "2 n"] | None, ...]
+
+
+def judge(members: Members, weights: Float[np.ndarray, " m"], average: Average) -> Judged:
+    """What an ensemble and its parts get wrong on the members' images, in one pass over the scores."""
+    size = len(weights)
+    without = [np.where(np.arange(size) == index, 0.0, weights) for index in range(size)]
+    until = [np.where(np.arange(size) <= index, weights, 0.0) for index in range(size)]
+    parts = np.stack([weights, *without, *until])
+    sums = parts.sum(axis=1)
+    left = sums > 0
+    found = iter(wrong(members, parts[left] / sums[left, None], average))
+    whole, *others = [next(found) if some else None for some in left]
+    return Judged(whole, tuple(members.wrong), tuple(others[:size]), tuple(others[size:]))
+
+
+def rates(wrong_images: Bool[np.ndarray, "2 n"]) -> ErrorRates:
+    """Both error rates of a pair of arrays of `wrong`."""
+    return ErrorRates(wrong_images.shape[1], *map(int, wrong_images.sum(axis=1)))

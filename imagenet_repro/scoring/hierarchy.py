@@ -1,0 +1,154 @@
+"""How far off wrong guesses are, along WordNet's tree: a dog, but which dog?
+
+The hierarchical cost of the challenge of 2010 (readme of its development kit): a guess costs the height of the lowest
+common ancestor of guess and label in the whole of WordNet, not divided by anything, and nothing where it is right. An
+image costs as much as the cheapest of its guesses, and an entry the mean over images. No guess costs as much as the
+root, 19.
+
+Super-classes are those of `wordnet.SUPER_CLASSES`.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from rich.table import Table
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.scoring import wordnet
+from imagenet_repro.scoring.metrics import describe
+from imagenet_repro.scoring.sets import LEVEL
+
+TABLE_NOTE = (
+    "Errors are of first guesses: elsewhere, of another super-class; inside, of the same one (a dog, but which dog)."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """The mean hierarchical cost of the cheapest of so many guesses, over all images."""
+
+    guesses: int
+    mean: float
+    standard_error: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, normal, over images."""
+        return max(0.0, self.mean - LEVEL * self.standard_error), self.mean + LEVEL * self.standard_error
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.mean:.2f} [{low:.2f}, {high:.2f}] with {self.guesses} guess{'es' * (self.guesses > 1)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """What became of the first guesses at the images of one super-class."""
+
+    name: str
+    classes: int
+    images: int
+    wrong: int
+    outside: int  # guesses of another super-class, all of them wrong
+
+    @property
+    def inside(self) -> int:
+        """Wrong guesses of the right super-class: a dog, but another dog."""
+        return self.wrong - self.outside
+
+
+@dataclasses.dataclass(frozen=True)
+class Hierarchy:
+    """Costs with 1, 2, … guesses, and super-classes in the order of `wordnet.SUPER_CLASSES`."""
+
+    costs: tuple[Cost, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def whole(self) -> Group:
+        """All super-classes together."""
+        counts = [(one.classes, one.images, one.wrong, one.outside) for one in self.groups]
+        return Group("all", *map(sum, zip(*counts, strict=True)))
+
+
+def judge(top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], wnids: Sequence[str]) -> Hierarchy:
+    """Costs and errors by super-class of guesses.
+
+    Args:
+      top5: class indices, the best first; -1: no guess.
+      labels: class indices.
+      wnids: ids of the classes; super-classes without an image are left out.
+
+    Raises `UserError` where there are no images, a label is not among the classes, or an id is none of WordNet's.
+    """
+    if not len(labels) or labels.min() < 0 or max(labels.max(), top5.max()) >= len(wnids):
+        raise UserError(f"labels and guesses are needed among {len(wnids):,} classes, of at least one image")
+    return Hierarchy(_costs(top5, labels, _cost_matrix(tuple(wnids))), _groups(top5[:, 0], labels, wnids))
+
+
+def is_tree(class_names: Sequence[str]) -> bool:
+    """Whether all classes are named by WordNet ids."""
+    return len(class_names) > 0 and all(map(wordnet.known, class_names))
+
+
+@functools.lru_cache(maxsize=2)
+def _cost_matrix(wnids: tuple[str, ...]) -> Int[np.ndarray, "c d"]:
+    """Cost by label and guess; the last column is that of no guess, so that -1 finds it."""
+    costs = wordnet.costs(wnids)
+    return np.pad(costs, ((0, 0), (0, 1)), constant_values=wordnet.height(wordnet.ROOT))
+
+
+def _costs(
+    top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], matrix: Int[np.ndarray, "c d"]
+) -> tuple[Cost, ...]:
+    cheapest: Float[np.ndarray, "n k"] = np.minimum.accumulate(matrix[labels[:, None], top5], axis=1)
+    errors = cheapest.std(axis=0, ddof=1 if len(labels) > 1 else 0) / math.sqrt(len(labels))
+    pairs = zip(cheapest.mean(axis=0), errors, strict=True)
+    return tuple(Cost(k, float(mean), float(error)) for k, (mean, error) in enumerate(pairs, start=1))
+
+
+def _groups(best: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], wnids: Sequence[str]) -> tuple[Group, ...]:
+    order = [*wordnet.SUPER_CLASSES, wordnet.OTHER]
+    of_class = np.array([order.index(wordnet.super_class(wnid)) for wnid in wnids])
+    group = of_class[labels]
+    wrong = best != labels
+    outside = (best < 0) | (of_class[best] != group)
+    counts = [np.bincount(group, which, len(order)) for which in (np.ones(len(group)), wrong, outside)]
+    classes = np.bincount(of_class, minlength=len(order))
+    rows = zip(order, classes, *counts, strict=True)
+    return tuple(Group(name, *map(int, numbers)) for name, *numbers in rows if numbers[1])
+
+
+# --- words ------------------------------------------------------------------------------------------------------
+
+
+def sentences(found: Hierarchy) -> list[str]:
+    """The costs with one guess and with all, and how many guesses are of the right super-class."""
+    costs = [found.costs[0], *found.costs[1:][-1:]]
+    whole = found.whole
+    shares = (_share(count, whole.images) for count in (whole.outside, whole.inside))
+    outside, inside = (f"{share} % {low_to_high}" for share, low_to_high in shares)
+    of_errors = f", {100 * whole.inside / whole.wrong:.0f} % of the errors" if whole.wrong else ""
+    return [
+        f"hierarchical cost (challenge of 2010): {', '.join(map(str, costs))}",
+        f"first guess of another super-class: {outside}; of the right one, but another class: {inside}{of_errors}",
+    ]
+
+
+def table(found: Hierarchy) -> Table:
+    """A row for each super-class, and one for all, for the terminal; `TABLE_NOTE` says what its columns are."""
+    rich = Table("super-class", "images", "error %", "95 % Wilson", "elsewhere %", "inside %", box=None)
+    for column in rich.columns[1:]:
+        column.justify = "right"
+    for one in (*found.groups, found.whole):
+        shares = [_share(count, one.images)[0] for count in (one.outside, one.inside)]
+        rich.add_row(one.name, f"{one.images:,}", *_share(one.wrong, one.images), *shares)
+    return rich
+
+
+def _share(count: int, images: int) -> tuple[str, str]:
+    return describe(count, images)

@@ -1,0 +1,1 @@
+"""The localization task of the challenge: annotations, boxes and error rates."""

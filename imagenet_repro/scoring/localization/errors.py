@@ -1,0 +1,311 @@
+"""The challenge's second task: five guesses of a class and a box, judged as its devkit judges them.
+
+A guess is right when its class is the image's and its box overlaps any instance of that class with an intersection
+over union of at least 0.5; an image is right when any of its guesses is: e = mean_i min_j max(d_ij, f_ij), with d for
+the class and f for the box (`eval_clsloc.m` of the devkits of 2013 to 2015, `eval_localization_flat.m` of 2012). From
+2012 to 2015 images with poor boxes, 1,762 of the 50,000 for validation, were on a list and not judged by their boxes;
+the error of classification counts them.
+
+The challenge's form is a text file of one line for each image, in the order of the images' names: "label xmin ymin
+xmax ymax" up to five times, by falling confidence. What follows the fifth is ignored, an empty line is no guess.
+Labels are compared as written, as in evaluation/score.py.
+
+Instead of text, guesses may be a file of `main.py localize`, an `.npz` with these arrays for n images:
+
+| key          | type    | shape     | meaning                                                                      |
+|--------------|---------|-----------|------------------------------------------------------------------------------|
+| `id`         | unicode | [n]       | the data set's own name of the image, unique                                 |
+| `label`      | int32   | [n]       | class index of the ground truth                                              |
+| `top5`       | int32   | [n, 5]    | best classes first; -1: none                                                 |
+| `box`        | int32   | [n, 5, 4] | x_min, y_min, x_max, y_max of each guess: first and last pixels of the image |
+| `provenance` | unicode | []        | a JSON object: what made the boxes                                           |
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num, Shaped
+from rich.console import Console
+from rich.table import Table
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.scoring.classification import NO_GUESS, integer, read_labels, read_lines
+from imagenet_repro.scoring.localization import annotations
+from imagenet_repro.scoring.localization.annotations import NOTHING, Objects, lookup, without_ending
+from imagenet_repro.scoring.localization.boxes import pixel_iou
+from imagenet_repro.scoring.metrics import GUESSES, describe
+from imagenet_repro.storage import files
+
+OVERLAP = 0.5  # intersection over union from which a box is right
+WORDS = 5  # of one guess in a line of text: the label and four numbers
+FORMS = {"id": ("U", 1), "label": ("i", 1), "top5": ("i", 2), "box": ("i", 3), "provenance": ("U", 0)}
+Boxes = Num[np.ndarray, "_ 4"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Guesses:
+    """Classes and boxes, by first and last pixels, that something guessed for each of n images."""
+
+    top5: Int[np.ndarray, "n 5"]
+    box: Num[np.ndarray, "n 5 4"]
+    label: Int[np.ndarray, " n"]
+    id: Shaped[np.ndarray, " n"]  # names of the images
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Errors:
+    """What the first `guesses` guesses of each image came to."""
+
+    guesses: int
+    wrong_class: int  # images without the right class among the guesses
+    images: int
+    wrong: int  # judged images without a right class in a right box
+    wrong_box: int  # of these, the images with the right class among the guesses
+    judged: int  # images that are not on the list of those with poor boxes
+
+
+@dataclasses.dataclass(frozen=True)
+class Scorecard:
+    """Errors with one to five guesses, and what a reader should know about them."""
+
+    errors: tuple[Errors, ...]
+    notes: tuple[str, ...] = ()
+
+
+def right_boxes(boxes: Num[np.ndarray, "n k 4"], instances: Sequence[Boxes]) -> Bool[np.ndarray, "n k"]:
+    """Whether a box overlaps any of its image's instances with an intersection over union of at least 0.5.
+
+    Args:
+      boxes: by first and last pixels, k for each image.
+      instances: of each image, the boxes of the objects of its class.
+    """
+    found = [np.any(pixel_iou(*pair) >= OVERLAP, axis=1) for pair in zip(boxes, instances, strict=True)]
+    return np.stack(found) if found else np.zeros(boxes.shape[:2], bool)
+
+
+def errors(
+    guessed: Guesses, instances: Sequence[Boxes], judged: Bool[np.ndarray, " n"] | None = None
+) -> tuple[Errors, ...]:
+    """Errors with one to five guesses.
+
+    Args:
+      guessed: of n images.
+      instances: of each image, the boxes of the objects of its class.
+      judged: whether an image's boxes count; None: all do.
+    """
+    judged = np.ones(len(instances), bool) if judged is None else judged
+    right_class = guessed.top5 == guessed.label[:, None]
+    right = right_class & right_boxes(guessed.box, instances)
+    found = []
+    for k in range(1, GUESSES + 1):
+        classified, localized = right_class[:, :k].any(axis=1), right[:, :k].any(axis=1)
+        found.append(
+            Errors(
+                guesses=k,
+                wrong_class=int(np.sum(~classified)),
+                images=len(instances),
+                wrong=int(np.sum(judged & ~localized)),
+                wrong_box=int(np.sum(judged & classified & ~localized)),
+                judged=int(np.sum(judged)),
+            )
+        )
+    return tuple(found)
+
+
+def score(
+    predictions: str | Path,
+    boxes: str | Path,
+    *,
+    labels: str | Path | None = None,
+    images: str | Path | None = None,
+    blacklist: str | Path | None = None,
+    classes: str | Path | None = None,
+) -> Scorecard:
+    """Scores a file of guesses, as text or `.npz`, against annotated boxes.
+
+    Args:
+      predictions: the guesses.
+      boxes: a folder of XML files or a CSV (evaluation/annotations.py).
+      labels: one integer a line; needed by text, while an `.npz` has its own.
+      images: names of the images, one a line, in the order of the guesses; None: those that have boxes, sorted, and
+        of an `.npz` its own.
+      blacklist: numbers of images, one a line, whose boxes are not judged; images are numbered from 1 in the order of
+        their names, or as `images` says.
+      classes: the number of each class by the name it has in the annotations; needed where an image has objects of
+        several classes.
+
+    Raises:
+      UserError: a file is absent or of another form, the numbers of images differ, or an image that is judged has no
+        box of its class.
+    """
+    objects = annotations.read(boxes)
+    numbers = {} if images is None else annotations.read_images(images)
+    guessed = _guesses(Path(predictions), labels, sorted(numbers, key=numbers.get) or sorted(objects))
+    numbers = numbers or _numbered(guessed.id.tolist())
+    judged = _judged(guessed.id, numbers, blacklist)
+    numbered = None if classes is None else annotations.read_classes(classes)
+    instances = [
+        instances_of(lookup(objects, name) or NOTHING, label, numbered, name, needed=bool(counts))
+        for name, label, counts in zip(guessed.id.tolist(), guessed.label.tolist(), judged, strict=True)
+    ]
+    return Scorecard(errors(guessed, instances, judged), _notes(guessed, judged, blacklist))
+
+
+def instances_of(
+    objects: Objects, label: int, classes: Mapping[str, int] | None, image: str, *, needed: bool = True
+) -> Boxes:
+    """The boxes of an image's objects that are of its class; without `classes` they must be of one class.
+
+    Raises `UserError` where the classes of the objects cannot be told, or there is `needed` a box and none.
+    """
+    if classes is None:
+        if len(set(objects.classes)) > 1:
+            names = ", ".join(sorted(set(objects.classes)))
+            raise UserError(f"{image} has objects of several classes ({names}); number them with --classes=FILE")
+        found = objects.boxes
+    else:
+        found = objects.boxes[np.array(annotations.numbered(objects, classes, image), int) == label]
+    if needed and not len(found):
+        raise UserError(f"{image}, of class {label}, has no box of its class; put it on the list of --blacklist=FILE")
+    return found
+
+
+def read_guesses(path: str | Path) -> tuple[Int[np.ndarray, "n 5"], Float[np.ndarray, "n 5 4"]]:
+    """Labels and boxes of the challenge's form; -1 and an empty box where a line has fewer than five guesses.
+
+    Raises `UserError`, with the line, for other lines and for boxes that end before they begin.
+    """
+    lines = read_lines(path)
+    labels = np.full((len(lines), GUESSES), NO_GUESS, np.int64)
+    boxes = np.tile(np.array([0.0, 0.0, -1.0, -1.0]), (len(lines), GUESSES, 1))
+    for row, line in enumerate(lines):
+        words = line.replace(",", " ").split()
+        if len(words) % WORDS:
+            raise UserError(
+                f"{path}, line {row + 1}: {len(words)} numbers; each guess has {WORDS}: label xmin ymin xmax ymax"
+            )
+        for place, start in enumerate(range(0, min(len(words), GUESSES * WORDS), WORDS)):
+            where = f"{path}, line {row + 1}, guess {place + 1}"
+            labels[row, place] = integer(words[start], path, row + 1)
+            boxes[row, place] = annotations.box_of(words[start + 1 : start + WORDS], where)
+    return labels, boxes
+
+
+def save(path: Path, guessed: Guesses) -> None:
+    """Writes an `.npz`, whole or not at all. Raises `SaveError` where it cannot be written."""
+    arrays = {key: getattr(guessed, key).astype(np.int32) for key in ("label", "top5", "box")}
+    with files.whole(path, "boxes") as file:
+        np.savez(file, id=guessed.id, **arrays, provenance=np.asarray(json.dumps(guessed.provenance)))
+
+
+def load(path: Path) -> Guesses:
+    """Reads what `save` wrote. Raises `UserError` where the file is absent, damaged or of another form."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in FORMS}
+            provenance = json.loads(str(arrays.pop("provenance")))
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except KeyError as error:
+        raise UserError(f"{path} has no boxes ({error}); `main.py localize` writes a file that has") from error
+    except (zipfile.BadZipFile, EOFError, ValueError, AttributeError, OSError) as error:
+        raise UserError(f"{path} is truncated, damaged or not an .npz archive ({error})") from error
+    _check_forms(path, arrays)
+    return Guesses(**arrays, provenance=provenance)
+
+
+def show(card: Scorecard, console: Console | None = None) -> None:
+    """Prints both errors by the number of guesses, a sentence on five guesses, then the notes."""
+    console = console or Console()
+    table = Table("guesses", "localization error %", "95 % Wilson", "95 % exact", "class alone %", "95 %", box=None)
+    for column in table.columns:
+        column.justify = "right"
+    for row in card.errors:
+        wrong, wilson = describe(row.wrong, row.judged)
+        _, exact = describe(row.wrong, row.judged, "exact")
+        table.add_row(str(row.guesses), wrong, wilson, exact, *describe(row.wrong_class, row.images))
+    console.print(table, markup=False)
+    console.print()
+    for line in (sentence(card.errors[-1]), *(f"Note: {note}" for note in card.notes)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def sentence(one: Errors) -> str:
+    """What the errors say, for a person."""
+    error, low_to_high = describe(one.wrong, one.judged)
+    share = 100 * one.wrong_box / one.judged
+    return (
+        f"localization error with {one.guesses} guesses {error} %, 95 % interval {low_to_high}"
+        f" ({one.wrong:,} of {one.judged:,} images wrong); {share:.1f} % have the right class in no right box"
+    )
+
+
+# --- reading and checks ----------------------------------------------------------------------------------------
+
+
+def _guesses(path: Path, labels: str | Path | None, names: Sequence[str]) -> Guesses:
+    """Guesses in the order of the images, which text takes from `names`."""
+    if path.suffix == ".npz":
+        if labels is not None:
+            raise UserError(f"{path} has labels of its own; leave out --labels={labels}")
+        return load(path)
+    if labels is None:
+        raise UserError(f"{path} has no labels of its own; name a file of them with --labels=FILE")
+    (top5, boxes), truth = read_guesses(path), read_labels(labels)
+    counts = {str(path): len(top5), str(labels): len(truth), "the annotated images": len(names)}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{what}: {count:,}" for what, count in counts.items())
+        raise UserError(
+            f"different numbers of images: {said}. A line for each image is needed, in the order of their names;"
+            " --images=FILE lists the images where others have boxes too"
+        )
+    return Guesses(top5, boxes, truth, np.array(names))
+
+
+def _numbered(ids: Sequence[str]) -> dict[str, int]:
+    """Images in the order of the names of their files, whatever folders these are in, numbered from 1."""
+    names = sorted(map(without_ending, ids), key=lambda name: (name.rpartition("/")[2], name))
+    return {name: number for number, name in enumerate(names, start=1)}
+
+
+def _judged(ids: Shaped[np.ndarray, " n"], numbers: Mapping[str, int], blacklist: str | Path | None) -> np.ndarray:
+    poor = set() if blacklist is None else set(read_labels(blacklist).tolist())
+    unknown = poor - set(numbers.values())
+    if unknown:
+        raise UserError(f"{blacklist}: there is no image {min(unknown)} among the {len(numbers):,} that are guessed")
+    found = [lookup(numbers, name) for name in ids.tolist()]
+    missing = [name for name, number in zip(ids.tolist(), found, strict=True) if number is None]
+    if missing:
+        raise UserError(f"{len(missing):,} images of the guesses are not listed in --images, the first: {missing[0]}")
+    judged = np.array([number not in poor for number in found])
+    if not judged.any():
+        raise UserError(f"{blacklist} lists every image: nothing to score")
+    return judged
+
+
+def _notes(guessed: Guesses, judged: np.ndarray, blacklist: str | Path | None) -> tuple[str, ...]:
+    notes = []
+    if blacklist is not None:
+        left_out = int(np.sum(~judged))
+        notes.append(f"{left_out:,} images are on the list of those with poor boxes; only the class counts of them.")
+    if not np.isin(guessed.top5, np.unique(guessed.label)).any():
+        notes.append("no guess is of any image's class: are guesses and labels numbered alike?")
+    return tuple(notes)
+
+
+def _check_forms(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    for key, array in arrays.items():
+        kind, dimensions = FORMS[key]
+        tail = {"top5": (GUESSES,), "box": (GUESSES, 4)}.get(key, ())
+        if array.dtype.kind != kind or array.ndim != dimensions or array.shape[1:] != tail:
+            raise UserError(f"{path}: '{key}' is {array.dtype} of shape {array.shape}, not what `localize` writes")
+    if len({len(array) for array in arrays.values()}) > 1 or not len(arrays["id"]):
+        raise UserError(f"{path}: different numbers of images, or none")
+    if len(np.unique(arrays["id"])) < len(arrays["id"]):
+        raise UserError(f"{path}: the same id more than once")

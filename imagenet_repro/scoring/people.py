@@ -1,0 +1,47 @@
+"""People who took the challenge's test, as rows beside top-5 errors on ImageNet.
+
+A. Karpathy, "What I learned from competing against a ConvNet on ImageNet" (2014), and Russakovsky et al. 2015,
+"ImageNet Large Scale Visual Recognition Challenge", sec. 6.4. Both print percentages. The first annotator's 5.1 % of
+1,500 images are 76 or 77 wrong ones; only 76 give the printed p of 0.022 against the network's 6.8 % (102 images), and
+the printed shares of 37 and 24 % of the errors. The second's 12.0 % of 258 can be 31 alone.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from imagenet_repro.scoring.metrics import GUESSES, describe
+
+
+@dataclasses.dataclass(frozen=True)
+class Person:
+    """Somebody who had five guesses for each image."""
+
+    who: str
+    practice: str
+    wrong: int  # images whose class was not among the guesses
+    images: int
+    source: str
+
+    @property
+    def protocol(self) -> str:
+        """What the guesses were made on."""
+        return f"{self.images:,} test images"
+
+    @property
+    def error(self) -> float:
+        """Top-5, share of the images in [0, 1]."""
+        return self.wrong / self.images
+
+    def __str__(self) -> str:
+        error, wilson = describe(self.wrong, self.images, "wilson")
+        _, exact = describe(self.wrong, self.images, "exact")
+        return (
+            f"{self.who}, {self.practice}: top-{GUESSES} error {error} %, 95 % interval {wilson}, exact {exact}"
+            f" ({self.wrong} of {self.protocol} wrong; {self.source})"
+        )
+
+
+PEOPLE: Sequence[Person] = (
+    Person("a person", "after 500 images of practice", 76, 1_500, "Karpathy 2014"),
+    Person("a second person", "after 100 images of practice", 31, 258, "Russakovsky et al. 2015, sec. 6.4"),
+)

@@ -1,0 +1,298 @@
+"""What a system said about every image, stored once and read by everything downstream.
+
+A file of predictions is a NumPy `.npz` archive (a zip of `.npy` members) of n images and c classes:
+
+| key          | type    | shape          | meaning                                                                 |
+|--------------|---------|----------------|-------------------------------------------------------------------------|
+| `id`         | unicode | [n]            | the data set's own name of the image, unique                            |
+| `label`      | int32   | [n]            | class index of the ground truth; -1: the split has no labels            |
+| `top5`       | int32   | [n, min(5, c)] | best classes first, as the metric ordered the float32 scores; -1: none  |
+| `logits`     | float16 | [n, c]         | scores before any softmax                                               |
+| `provenance` | unicode | []             | a JSON object: what made the predictions; `classes`: the classes' names |
+
+Without this package:
+
+    with np.load("predictions.npz") as file:
+        frame = pd.DataFrame({"id": file["id"], "label": file["label"], "best": file["top5"][:, 0]})
+
+float16 keeps three digits and ends at 65,504: finite scores beyond it are stored as ±65,504, never as infinities,
+and scores that were infinite (a masked class) or NaN stay so. Rounding can tie or clip what float32 told apart, so
+error rates are always taken from `top5`, not from `logits`.
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float16, Int, Int32, Shaped
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
+from imagenet_repro.storage import files
+
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+KEYS = ("id", "label", "top5", "logits", "provenance")
+GUESS_KEYS = ("id", "label", "top5")
+NO_LABEL = -1  # of an image that has none
+MAX_NAMED = 3  # offending ids in one message
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Predictions of one system on the images of one split; the module's docstring has the fields."""
+
+    id: Shaped[np.ndarray, " n"]  # unicode
+    label: Int32[np.ndarray, " n"]
+    top5: Int32[np.ndarray, "n k"]
+    logits: Float16[np.ndarray, "n c"]
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def error_rates(self) -> ErrorRates:
+        """Both error rates, from `top5`. Raises `UserError` where there are no labels."""
+        if np.any(self.label < 0):
+            raise UserError("these predictions are of images without labels; score them against a file of labels")
+        right = self.top5 == self.label[:, None]
+        wrong = [int(np.sum(~np.any(right[:, :guesses], axis=1))) for guesses in (1, GUESSES)]
+        return ErrorRates(len(self), *wrong)
+
+
+class Collector:
+    """Gathers the batches of one process's share of an evaluation, without the padding."""
+
+    def __init__(self):
+        self._parts: list[tuple[np.ndarray, ...]] = []
+
+    def add(
+        self,
+        ids: Sequence[str],
+        labels: Int[np.ndarray, " b"],
+        top5: Int[np.ndarray, "b k"],
+        logits: Float[np.ndarray, "b c"],
+        weights: Float[np.ndarray, " b"],
+    ) -> None:
+        """Keeps the images whose weight is not zero; `ids` has an entry for each row, padding included."""
+        kept = np.asarray(weights) != 0
+        arrays = np.asarray(labels, np.int32), np.asarray(top5, np.int32), to_float16(logits)
+        self._parts.append((np.asarray(ids, dtype=np.str_)[kept], *(array[kept] for array in arrays)))
+
+    def predictions(self, provenance: dict[str, Any]) -> Predictions:
+        """All that was added, in that order. Raises `UserError` where nothing was."""
+        if not any(len(part[0]) for part in self._parts):
+            raise UserError("no image was predicted: the split is empty, or none of its images could be decoded")
+        return Predictions(*(np.concatenate(arrays) for arrays in zip(*self._parts, strict=True)), provenance)
+
+
+def to_float16(logits: Float[np.ndarray, "n c"]) -> Float16[np.ndarray, "n c"]:
+    """Rounded to float16, finite scores clipped to ±65,504; infinities and NaN kept."""
+    clipped = np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX)
+    return np.where(np.isfinite(logits), clipped, logits).astype(np.float16)
+
+
+def merge(shares: Sequence[Predictions], ids: Sequence[str] | None = None) -> Predictions:
+    """The shares of several processes as one, with the first share's provenance.
+
+    The images come in the order of `ids`, or sorted by id without it: an order that does not depend on the number
+    of processes. Raises `UserError` where an id occurs twice, is absent from `ids`, or lacks its prediction, and
+    where the shares have different numbers of classes.
+    """
+    classes = sorted({share.logits.shape[1] for share in shares})
+    if len(classes) != 1:
+        raise UserError(f"shares of predictions have different numbers of classes: {classes}")
+    every = {f.name: np.concatenate([getattr(share, f.name) for share in shares]) for f in _array_fields()}
+    _check_unique(every["id"], "the merged predictions")
+    order = np.argsort(every["id"])
+    if ids is not None:
+        _check_same_ids(every["id"], ids)
+        order = order[np.searchsorted(every["id"], np.asarray(ids, np.str_), sorter=order)]
+    return Predictions(**{name: array[order] for name, array in every.items()}, provenance=shares[0].provenance)
+
+
+def save(path: str | Path, predictions: Predictions) -> None:
+    """Writes the file in one piece: it is there whole or not at all, and an older one survives a failure.
+
+    Raises `SaveError` where it cannot be written (disk full, read-only), `UserError` for duplicate ids.
+    """
+    path = Path(path)
+    _check_unique(predictions.id, str(path))
+    arrays = {f.name: getattr(predictions, f.name) for f in _array_fields()}
+    provenance = np.asarray(json.dumps(predictions.provenance))
+    with files.whole(path, "predictions") as file:
+        np.savez(file, **arrays, provenance=provenance)
+
+
+def load(path: str | Path) -> Predictions:
+    """Reads and checks a file of predictions.
+
+    Raises `UserError` where it is absent, truncated or not an archive, lacks a key, has arrays of other types or
+    shapes, classes out of range, or the same id twice.
+    """
+    path = Path(path)
+    arrays = _read(path)
+    _check_arrays(path, arrays)
+    _check_unique(arrays["id"], str(path))
+    provenance = _parse_provenance(path, str(arrays.pop("provenance")))
+    integers = {key: arrays[key].astype(np.int32) for key in ("label", "top5")}
+    return Predictions(id=arrays["id"], logits=arrays["logits"], **integers, provenance=provenance)
+
+
+def load_provenance(path: str | Path) -> dict[str, Any]:
+    """What made the predictions, without reading them. Raises `UserError` as `load_guesses`."""
+    path = Path(path)
+    return _parse_provenance(path, str(_read(path, ("provenance",))["provenance"]))
+
+
+def load_guesses(path: str | Path) -> dict[str, np.ndarray]:
+    """`id`, `label` and `top5` of a file of predictions, by rising id, without the scores, which are most of it.
+
+    Raises `UserError` where it is absent, truncated or not an archive, lacks a key, has arrays of other types or
+    shapes, an image without a label, or the same id twice.
+    """
+    path = Path(path)
+    arrays = _read(path, GUESS_KEYS)
+    _check_forms(path, arrays)
+    _check_lengths(path, arrays)
+    _check_unique(arrays["id"], str(path))
+    if np.any(arrays["label"] < 0):
+        raise UserError(f"{path}: there are images without labels, which no error rate can be counted on")
+    order = np.argsort(arrays["id"])
+    return {"id": arrays["id"][order]} | {key: arrays[key][order].astype(np.int32) for key in ("label", "top5")}
+
+
+def check_apart(scored: Predictions, held_out: Predictions, purpose: str) -> None:
+    """Raises UserError where images that are scored are among those on which something is found.
+
+    Args:
+      scored: predictions of the ones.
+      held_out: of the others.
+      purpose: what is found, with its verb: "weights are found".
+    """
+    both = np.intersect1d(scored.id, held_out.id)
+    if len(both):
+        raise UserError(
+            f"{len(both):,} of the scored images are among those on which {purpose}: {named(both)}; what is found on"
+            " images cannot be measured on them: use another split"
+        )
+
+
+def in_order_of(first: Predictions, first_name: str, one: Predictions, name: str) -> Predictions:
+    """Predictions of the same images brought into the order of the first.
+
+    Args:
+      first: in whose order.
+      first_name: names it in messages.
+      one: to be brought into it.
+      name: names that one.
+
+    Raises:
+      UserError: they differ in images, labels or number of classes.
+    """
+    both = f"{first_name} and {name}"
+    if one.logits.shape[1] != first.logits.shape[1]:
+        raise UserError(f"{both} choose between {first.logits.shape[1]:,} and {one.logits.shape[1]:,} classes")
+    only = np.setxor1d(first.id, one.id)
+    if len(only):
+        raise UserError(f"{both} are of different images; only one of the two has {named(only)}")
+    if np.array_equal(first.id, one.id):
+        found = one
+    else:
+        order = np.argsort(one.id)
+        rows = order[np.searchsorted(one.id, first.id, sorter=order)]
+        arrays = {key: getattr(one, key)[rows] for key in ("id", "label", "top5", "logits")}
+        found = dataclasses.replace(one, **arrays)
+    differ = found.label != first.label
+    if np.any(differ):
+        raise UserError(f"{both} have different labels of {named(first.id[differ])}")
+    return found
+
+
+def named(ids: Shaped[np.ndarray, " n"]) -> str:
+    """The first of some ids, and how many more there are, for a message."""
+    more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""
+    return ", ".join(map(str, ids[:MAX_NAMED])) + more
+
+
+def _array_fields() -> list[dataclasses.Field]:
+    return [f for f in dataclasses.fields(Predictions) if f.name != "provenance"]
+
+
+def _read(path: Path, keys: Sequence[str] = KEYS) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+        missing = [key for key in keys if key not in names]
+        if missing:
+            raise UserError(f"{path} is not a file of predictions: it lacks {', '.join(missing)}")
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in keys}
+    except FileNotFoundError:
+        raise UserError(f"there is no file of predictions {path}") from None
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise UserError(
+            f"{path} is truncated, damaged or not an .npz archive ({error}); make the predictions again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"could not read {path}: {error.strerror or error}") from error
+
+
+def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    _check_forms(path, arrays)
+    classes = arrays["logits"].shape[1]
+    _check_lengths(path, {key: arrays[key] for key in ("id", "label", "top5", "logits")})
+    if arrays["top5"].shape[1] != min(GUESSES, classes):
+        raise UserError(f"{path}: 'top5' has {arrays['top5'].shape[1]} columns for {classes} classes")
+    for key in ("label", "top5"):
+        low, high = arrays[key].min(), arrays[key].max()
+        if low < -1 or high >= classes:
+            raise UserError(f"{path}: '{key}' runs from {low} to {high}, outside the {classes} classes of 'logits'")
+
+
+def _check_forms(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    kinds = {"id": ("U", 1), "label": ("i", 1), "top5": ("i", 2), "logits": ("f", 2), "provenance": ("U", 0)}
+    for key, array in arrays.items():
+        kind, dimensions = kinds[key]
+        if array.dtype.kind != kind or array.ndim != dimensions or (key == "logits" and array.itemsize != 2):
+            raise UserError(
+                f"{path}: '{key}' is {array.dtype} of shape {array.shape}, which is not the documented form "
+                "(imagenet_repro/evaluation/predictions.py)"
+            )
+
+
+def _check_lengths(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    lengths = {key: len(array) for key, array in arrays.items()}
+    if len(set(lengths.values())) != 1:
+        raise UserError(f"{path}: different numbers of images: {lengths}")
+    if 0 in lengths.values():
+        raise UserError(f"{path} holds no image")
+
+
+def _parse_provenance(path: Path, text: str) -> dict[str, Any]:
+    try:
+        provenance = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: 'provenance' is not JSON: {error}") from error
+    if not isinstance(provenance, dict):
+        raise UserError(f"{path}: 'provenance' is not a JSON object")
+    return provenance
+
+
+def _check_unique(ids: Shaped[np.ndarray, " n"], where: str) -> None:
+    names, counts = np.unique(ids, return_counts=True)
+    if len(names) != len(ids):
+        raise UserError(f"{where}: the same id more than once: {named(names[counts > 1])}")
+
+
+def _check_same_ids(found: Shaped[np.ndarray, " n"], expected: Sequence[str]) -> None:
+    expected = np.asarray(expected, np.str_)
+    _check_unique(expected, "the expected ids")
+    missing, unknown = np.setdiff1d(expected, found), np.setdiff1d(found, expected)
+    if len(missing):
+        raise UserError(f"{len(missing):,} images have no prediction: {named(missing)}")
+    if len(unknown):
+        raise UserError(f"{len(unknown):,} predictions are of images outside the split: {named(unknown)}")

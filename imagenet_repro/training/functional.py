@@ -1,0 +1,90 @@
+"""A Flax NNX module as pure functions of flat dictionaries, which is what the compiled step works on."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from imagenet_repro.models.nn.layers import WithAuxiliary
+
+Tensors = dict[str, Any]  # arrays by the name they have in the module, such as "layer1.0.conv1.weight"
+
+
+class Network:
+    """The module split once, in training and in evaluation mode.
+
+    Args:
+      model: a module of `models.create`, or of `models.abstract` where it is only to be trained, from parameters of
+        elsewhere; it is not changed by anything done here afterwards.
+      cross_device_norm: whether batch norm takes its statistics over the axis "data" and not over one device's share.
+    """
+
+    def __init__(self, model: nnx.Module, *, cross_device_norm: bool = False):
+        for _, module in nnx.iter_modules(model):
+            if hasattr(module, "running_mean"):
+                module.axis_name = "data" if cross_device_norm else None
+        model.train()
+        self._train_def, params, stats, self._rngs = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState)
+        model.eval()
+        self._eval_def = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState)[0]
+        self._params_shape, self._stats_shape = jax.eval_shape(lambda: (params, stats))
+        self.params: Tensors = flat(params)
+        self.stats: Tensors = flat(stats)
+
+    def release(self) -> None:
+        """Keeps the shapes of the initial values alone, so that a run does not hold a second set of weights."""
+        self.params, self.stats = jax.eval_shape(lambda: (self.params, self.stats))
+
+    def train(
+        self, params: Tensors, stats: Tensors, key: PRNGKeyArray, images: Float[Array, "b h w 3"]
+    ) -> tuple[Float[Array, "b classes"] | WithAuxiliary, Tensors]:
+        """Logits in training mode and the updated running statistics; `key` drives dropout and the like.
+
+        A network with auxiliary heads gives their logits too, and the weight of their losses.
+        """
+        model = nnx.merge(
+            self._train_def,
+            nest(self._params_shape, params),
+            nest(self._stats_shape, stats),
+            reseed(self._rngs, key),
+        )
+        output = model(images)
+        return output, flat(nnx.state(model, nnx.BatchStat))
+
+    def evaluate(self, params: Tensors, stats: Tensors, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """Logits in evaluation mode, float32."""
+        return self.model(params, stats)(images)
+
+    def model(self, params: Tensors, stats: Tensors) -> nnx.Module:
+        """The module in evaluation mode with these parameters and statistics."""
+        return nnx.merge(self._eval_def, nest(self._params_shape, params), nest(self._stats_shape, stats), self._rngs)
+
+
+def flat(state: nnx.State) -> Tensors:
+    """The arrays of `state` by dotted name."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def nest(shape: nnx.State, tensors: Tensors) -> nnx.State:
+    """The state of the structure of `shape` that holds `tensors`; the inverse of `flat`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: tensors[_name(path)], shape)
+
+
+def reseed(rngs: nnx.State, key: PRNGKeyArray) -> nnx.State:
+    """Random streams that start anew from `key`, each from a key of its own."""
+    leaves, structure = jax.tree.flatten(rngs)
+    fresh = [
+        jax.random.fold_in(key, i)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else jnp.zeros(leaf.shape, leaf.dtype)
+        for i, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, fresh)
+
+
+def _name(path: tuple) -> str:
+    parts = [str(getattr(entry, "key", getattr(entry, "idx", getattr(entry, "name", "")))) for entry in path]
+    return ".".join(part for part in parts if part not in ("value", "raw_value"))

@@ -1,0 +1,66 @@
+"""`main.py calibrate` of made-up predictions."""
+
+import re
+
+import pytest
+
+import main
+from imagenet_repro.scoring import calibration, predictions
+from tests import finished_runs
+from tests.scoring import made
+
+
+@pytest.fixture
+def stored(tmp_path):
+    def write(name, split="validation", *, number=0, train="train[:99%]", classes=6):
+        found = made.calibrated(900, classes, sharpness=2.0, seed=len(split), split=split)
+        config = made.config(number, split, train)
+        predictions.save(tmp_path / name, made.changed(found, provenance={"config": config, "step": 100}))
+        return str(tmp_path / name)
+
+    return write
+
+
+def run(*arguments):
+    return main.main(["calibrate", *arguments])
+
+
+def test_a_page_with_the_temperature_of_other_images(stored, tmp_path, capsys):
+    scored, fit = stored("a.npz"), stored("b.npz", "train[99%:]")
+    assert run(f"--predictions={scored}", f"--fit={fit}", f"--out={tmp_path / 'page'}") == 0
+    said = capsys.readouterr().out
+    temperature = calibration.fit_temperature(predictions.load(fit))
+    assert f"a temperature of {temperature:.3g}, found on 900 other images" in said
+    assert "googlenet is overconfident" in said
+    assert f"the page: {tmp_path / 'page/calibration.html'}" in said
+    assert (tmp_path / "page/tables/calibration.csv").exists()
+
+
+def test_a_runs_page_goes_into_its_workdir(tmp_path, capsys):
+    (place,) = finished_runs.systems(tmp_path, count=1, images=60)
+    assert run(f"--predictions={place}") == 0
+    assert (tmp_path / "nec_uiuc_2010-0/calibration.html").exists()
+    assert "class 0" in (tmp_path / "nec_uiuc_2010-0/tables/confusions.csv").read_text()
+    assert "temperature" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "900 of the scored images are among those on which the temperature is found"),
+        ({"split": "train[99%:]", "number": 1}, "must differ in their images alone: seed 0 and 1"),
+        ({"split": "train[99%:]", "train": "train"}, "was trained on all of train"),
+        ({"split": "train[99%:]", "classes": 7}, "choose between 6 and 7 classes"),
+    ],
+)
+def test_images_that_give_no_temperature(stored, tmp_path, capsys, options, message):
+    scored, fit = stored("a.npz"), stored("b.npz", **options)
+    assert run(f"--predictions={scored}", f"--fit={fit}", f"--out={tmp_path / 'page'}") == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "page").exists()
+
+
+def test_a_file_in_the_place_of_the_page(stored, tmp_path, capsys):
+    scored = stored("a.npz")
+    assert run(f"--predictions={scored}", f"--out={scored}") == 74
+    assert "is a file; a directory is needed" in capsys.readouterr().err

@@ -1,0 +1,289 @@
+"""`main.py compare` of runs and of sweeps whose trainings were made up."""
+
+import json
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import main
+from imagenet_repro.cli import compare as comparing
+from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.report import comparison_report
+from imagenet_repro.scoring import predictions
+from imagenet_repro.sweeps.directory import SweepPlace
+from imagenet_repro.sweeps.queue import Queue
+from tests import finished_runs
+from tests.report.test_comparison_page import Document, sections
+from tests.sweeps import made
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take seconds, and have tests of their own."""
+    monkeypatch.setattr(comparison_report._Drawing, "figures", lambda self: {})
+
+
+# --- runs -------------------------------------------------------------------------------------------------------
+
+
+def test_runs_become_a_page_with_its_tables(tmp_path, undrawn, capsys):
+    places = finished_runs.systems(tmp_path / "runs", count=3, seeds=2)
+    assert main.main(["compare", *places, f"--out={tmp_path / 'out'}"]) == 0
+    out = capsys.readouterr().out
+    assert "the page has no images: " in out  # the data set is made up
+    assert f"the page: {tmp_path / 'out/report.html'}" in out
+    document = Document((tmp_path / "out/report.html").read_text())
+    assert sections(document)[0] == "leaderboard"
+    rows = {row[0]: row for row in document.tables["table-leaderboard"][1:]}
+    assert set(rows) == {"nec_uiuc_2010", "xrce_2011", "alexnet_2012"}
+    for name, row in rows.items():
+        ends = [json.loads((tmp_path / f"runs/{name}-{seed}/result.json").read_text()) for seed in (0, 1)]
+        assert float(row[2]) == pytest.approx(50 * sum(end["rates"]["top1_error"] for end in ends), abs=0.051)
+        assert row[11] == "2"
+    assert (tmp_path / "out/tables/leaderboard.csv").exists()
+
+
+def test_a_runs_own_page_goes_into_its_workdir_and_others_here(tmp_path, undrawn, monkeypatch):
+    a, b = finished_runs.systems(tmp_path)
+    comparing.compare([a])
+    assert (tmp_path / "nec_uiuc_2010-0/report.html").exists()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    comparing.compare([a, b])
+    assert (tmp_path / "here/report.html").exists()
+
+
+def played(run, path, *, ids=None, label=None, system="human"):
+    """What a game stores of its first ten images, all guessed right."""
+    with np.load(next((Path(run) / "predictions").glob("*.npz"))) as file:
+        ids = file["id"][:10] if ids is None else np.array(ids)
+        label = file["label"][: len(ids)] if label is None else np.array(label, np.int32)
+        logits = np.full((len(ids), file["logits"].shape[1]), -np.inf, np.float16)
+    logits[np.arange(len(ids)), label] = 5
+    top5 = np.where(np.arange(5) == 0, label[:, None], -1).astype(np.int32)
+    predictions.save(path, predictions.Predictions(ids, label, top5, logits, {"system": system, "name": "Ada"}))
+    return str(path)
+
+
+def test_a_person_stands_beside_the_systems(tmp_path, undrawn):
+    places = finished_runs.systems(tmp_path / "runs")
+    game = played(places[0], tmp_path / "game.npz")
+    assert main.main(["compare", *places, f"--out={tmp_path / 'out'}", "--people", game]) == 0
+    document = Document((tmp_path / "out/report.html").read_text())
+    rows = document.tables["table-people"][1:]
+    assert [row[:4] for row in rows] == [
+        ["Ada", "–", "10", "0.0"],
+        *(["Ada", row[1], "10", row[3]] for row in rows[1:]),
+    ]
+    assert {row[1] for row in rows[1:]} == {"nec_uiuc_2010", "xrce_2011"}
+    assert "Ada" in {row[0] for row in document.tables["table-leaderboard"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"system": "resnet50"}, "is not of a game of `main.py human`"),
+        (
+            {"ids": ["elsewhere/1.jpg"], "label": [0]},
+            "images that the runs were not scored on, such as elsewhere/1.jpg",
+        ),
+        ({"label": [9] * 10}, "different labels for the same images"),
+    ],
+)
+def test_a_person_who_guessed_other_images_is_refused(tmp_path, capsys, changes, message):
+    places = finished_runs.systems(tmp_path / "runs")
+    game = played(places[0], tmp_path / "game.npz", **changes)
+    assert main.main(["compare", *places, f"--out={tmp_path / 'out'}", "--people", game]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.mkdir(), "is empty"),
+        (lambda path: path.write_text(""), "is not a directory"),
+    ],
+)
+def test_a_workdir_that_is_none_is_named(tmp_path, make, message):
+    make(tmp_path / "run")
+    with pytest.raises(UserError, match=rf"/run {message}; the workdir of a finished run \(train\) or of a sweep"):
+        comparing.compare([str(tmp_path / "run")], str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_compared_writes_nothing(tmp_path, capsys):
+    a = finished_runs.write(tmp_path / "a", finished_runs.one())
+    b = finished_runs.write(tmp_path / "b", finished_runs.one(1, name="zfnet"), **{"provenance.config.budget": "6ep"})
+    assert main.main(["compare", a, b, f"--out={tmp_path / 'out'}"]) == 2
+    assert "they differ in\n  budget: 5ep" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_allowed_differences_mark_every_table_and_its_files(tmp_path, undrawn, capsys):
+    a = finished_runs.write(tmp_path / "a", finished_runs.one())
+    b = finished_runs.write(tmp_path / "b", finished_runs.one(1, name="zfnet"), **{"provenance.config.budget": "6ep"})
+    assert main.main(["compare", a, b, f"--out={tmp_path / 'out'}", "--allow_mixed"]) == 0
+    files = list((tmp_path / "out/tables").iterdir())
+    assert len(files) > 10
+    assert all(path.stem.endswith("_mixed") for path in files)
+    assert all(f"Mixed: budget: 5ep ({a}); 6ep ({b})." in path.read_text() for path in files if path.suffix == ".md")
+    assert f"mixed, budget: 5ep ({a}); 6ep ({b})." in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
+
+
+def test_other_images_are_written_without_pairs(tmp_path, undrawn):
+    a = finished_runs.write(tmp_path / "a", finished_runs.one())
+    b = finished_runs.write(
+        tmp_path / "b", finished_runs.one(1, name="zfnet", images=70), **{"provenance.config.data.eval_split": "test"}
+    )
+    comparing.compare([a, b], str(tmp_path / "out"), allow_mixed=True)
+    document = Document((tmp_path / "out/report.html").read_text())
+    assert sections(document) == ["warnings", "leaderboard", "history", "provenance"]
+    assert "train, scored on test" in document.text
+
+
+def test_the_page_says_which_splits_were_watched_and_which_scored(tmp_path, undrawn):
+    splits = {"provenance.config.data.eval_split": "train[90%:]", "provenance.config.data.test_split": "validation"}
+    a = finished_runs.write(tmp_path / "a", finished_runs.one(), **splits)
+    comparing.compare([a], str(tmp_path / "out"))
+    text = Document((tmp_path / "out/report.html").read_text()).text
+    assert "scored on the 60 images of validation" in text
+    assert "train, evaluated on train[90%:], scored on validation" in text
+
+
+def test_out_that_is_a_file_is_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(SaveError, match=r"--out=.*/file is a file; a directory is needed"):
+        comparing.compare(["absent"], str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_out_below_a_file_says_where_it_cannot_write(tmp_path, undrawn):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(SaveError, match=r"could not write .* to .*/file/below/"):
+        comparing.compare(finished_runs.systems(tmp_path), str(tmp_path / "file/below"))
+
+
+def limited(size):
+    """The kernel refuses to write beyond `size` bytes of a file, as a full disk would."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize("size", [100, 20_000])  # at the first table, at the page
+def test_a_full_disk_keeps_the_older_page(tmp_path, undrawn, monkeypatch, size):
+    monkeypatch.setattr(comparing, "_thumbnails", lambda found: None)  # it prints, to a file that is limited too
+    places, out = finished_runs.systems(tmp_path / "runs"), tmp_path / "out"
+    comparing.compare(places[:1], str(out))
+    before = (out / "report.html").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limited(size)()
+    try:
+        with pytest.raises(SaveError, match=r"could not write .*: File too large"):
+            comparing.compare(places, str(out))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (out / "report.html").read_bytes() == before
+    assert not list(out.rglob("*.part"))
+    assert comparing.compare(places, str(out)) == 0
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------
+
+SYSTEMS = {"a": "alexnet_2012", "b": "zfnet"}
+
+
+def begun(directory, ends, **changes):
+    """A sweep of two systems and two seeds; `ends` maps names of trainings to a value, or to why they failed."""
+    sweep = made.sweep(seeds=(0, 1), **changes)
+    place = SweepPlace(directory)
+    place.settle(sweep, place.default_storage)
+    queue = Queue(place.default_storage, sweep, place.identity())
+    queue.fill()
+    while claim := queue.claim("worker"):
+        end = ends.get(claim.planned.name)
+        if isinstance(end, str):
+            queue.fail(claim, end)
+        elif end is not None:
+            queue.finish(claim, end)
+            if not claim.planned.search:
+                system = claim.planned.system
+                run = finished_runs.one("ab".index(system), claim.planned.seed, SYSTEMS[system])
+                finished_runs.write(place.path / claim.planned.name, run)
+    return str(directory)
+
+
+RUNS = {f"runs/{system}/seed{seed}": 0.5 for system in "ab" for seed in (0, 1)}
+
+
+def test_a_sweeps_runs_stand_under_its_systems_names(tmp_path):
+    found = comparing.gather([begun(tmp_path / "sweep", RUNS)], allow_mixed=False)
+    assert [(one.name, one.network, one.seeds) for one in found.systems] == [
+        ("a", "alexnet_2012", (0, 1)),
+        ("b", "zfnet", (0, 1)),
+    ]
+    assert found.failures == ()
+    assert found.selection == (
+        "Nothing was searched. While training, runs were evaluated on validation[:50%]; validation[50%:] was scored"
+        " once by each run, when its budget was spent."
+    )
+
+
+def test_failed_and_unfinished_trainings_are_on_the_page(tmp_path, undrawn):
+    ends = RUNS | {"runs/a/seed1": "the loss is nan at step 7", "runs/b/seed0": None}
+    workdir = begun(tmp_path / "sweep", ends)
+    assert comparing.compare([workdir]) == 0
+    text = Document((tmp_path / "sweep/report.html").read_text()).text
+    assert "Planned runs that have no result and stand in no table:" in text
+    assert "a, seed 1: the loss is nan at step 7" in text
+    assert "b, seed 0: running" in text
+
+
+def test_the_selection_names_what_was_tried_and_chosen(tmp_path):
+    trials = {f"search/{system}/{n:03d}": 0.5 + 0.1 * n for system in "ab" for n in (0, 1)}
+    workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2, "budget": "8st"})
+    found = comparing.gather([workdir], allow_mixed=False)
+    chosen = Queue(SweepPlace(workdir).default_storage, SweepPlace(workdir).sweep(), SweepPlace(workdir).identity())
+    rates = [chosen.selected()[name].settings["optimizer.learning_rate"] for name in "ab"]
+    assert found.selection == (
+        "Every system had 2 points of one quasi-random sequence over its own ranges, each of 8st, and kept the one"
+        " with the lowest top-1 error on validation[:50%], which no training saw; validation[50%:] was scored once by"
+        f" each run, when its budget was spent. Selected: a: optimizer.learning_rate={rates[0]:.3g};"
+        f" b: optimizer.learning_rate={rates[1]:.3g}."
+    )
+
+
+def test_a_run_without_a_finished_search_says_what_it_waits_for(tmp_path):
+    trials = {"search/a/000": 0.5, "search/a/001": 0.4, "search/b/000": "out of memory"}
+    workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2})
+    found = comparing.gather([workdir], allow_mixed=False)
+    assert [one.name for one in found.systems] == ["a"]
+    assert [(one.name, one.seed) for one in found.failures] == [("b", 0), ("b", 1)]
+    assert found.failures[0].why == (
+        "its search has not ended: search/b/000 failed, out of memory; search/b/001 running"
+    )
+
+
+def test_a_sweep_of_which_nothing_has_ended_says_so(tmp_path):
+    workdir = begun(tmp_path / "sweep", {})
+    with pytest.raises(
+        UserError, match=r"no run of this sweep has ended; `main.py sweep --status` shows how far it is"
+    ):
+        comparing.gather([workdir], allow_mixed=False)
+
+
+def test_a_sweep_is_compared_alone(tmp_path):
+    workdir = begun(tmp_path / "sweep", RUNS)
+    other = finished_runs.write(tmp_path / "other", finished_runs.one())
+    for places in ([workdir, other], [other, workdir], [workdir, workdir]):
+        with pytest.raises(UserError, match="a sweep is compared alone"):
+            comparing.gather(places, allow_mixed=False)
+
+
+def test_a_damaged_run_of_a_sweep_is_named(tmp_path):
+    workdir = begun(tmp_path / "sweep", RUNS)
+    (tmp_path / "sweep/runs/b/seed1/result.json").write_text("{")
+    with pytest.raises(UserError, match=r"sweep/runs/b/seed1/result\.json is damaged"):
+        comparing.gather([workdir], allow_mixed=False)

@@ -1,0 +1,108 @@
+"""`main.py human` on a small data set of fractals."""
+
+import json
+import signal
+import urllib.request
+
+import pytest
+
+import main
+from imagenet_repro.data.prepare.prepare import prepare
+from imagenet_repro.scoring import predictions
+from tests import command_line
+
+NAME = "fractal/c6_n15_v5_s32"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    directory = str(tmp_path_factory.mktemp("data"))
+    sizes = {"categories": 6, "train_images": 15, "validation_images": 5, "size": 32}
+    prepare("fractal", data_dir=directory, **sizes)
+    return directory
+
+
+def arguments(data_dir, place, *more):
+    data = [f"--data.name={NAME}", f"--data.data_dir={data_dir}"]
+    return ["human", *data, "--images=4", "--name=Ada", f"--workdir={place}", *more]
+
+
+def answer(url, position, guesses):
+    body = json.dumps({"position": position, "guesses": guesses}).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{url}answer", body), timeout=30) as got:
+        return json.load(got)
+
+
+def started(data_dir, place):
+    """The process, and the address that it printed."""
+    process = command_line.start(*arguments(data_dir, place))
+    lines = [process.stdout.readline() for _ in range(2)]
+    return process, lines[0], lines[1].strip()
+
+
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def inherited(request):
+    """What a process that is started finds SIGINT set to: background jobs of a script's shell find it ignored."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_killed_stopped_and_finished(data_dir, tmp_path, capsys, inherited, stop):
+    place = tmp_path / "ada"
+    process, said, url = started(data_dir, place)
+    try:
+        assert said.startswith("image 1 of 4: ")
+        answer(url, 0, [0, 1])
+    finally:
+        process.kill()
+        process.wait()
+    process, said, url = started(data_dir, place)
+    try:
+        assert said.startswith("image 2 of 4: ")
+        assert answer(url, 0, [0, 1])["position"] == 1  # sent again
+        answer(url, 1, [2])
+    finally:
+        process.send_signal(stop)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "2 of 4 images guessed and kept; the same command goes on" in out
+    assert main.main(arguments(data_dir, place, "--finish")) == 0
+    said = capsys.readouterr().out
+    assert "after 500 images of practice: top-5 error 5.1 %, 95 % interval [4.1, 6.3]" in said
+    assert "after 100 images of practice: top-5 error 12.0 %, 95 % interval [8.6, 16.6]" in said
+    path = place / "predictions/fractal_c6_n15_v5_s32_validation.npz"
+    stored = predictions.load(path)
+    assert stored.top5.tolist() == [[0, 1, -1, -1, -1], [2, -1, -1, -1, -1]]
+    assert f"Ada, {NAME} validation: {stored.error_rates()}" in said
+    assert (stored.provenance["system"], stored.provenance["name"]) == ("human", "Ada")
+    assert main.main(["score", f"--predictions={path}"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--split=train"], "train, from which examples of the classes are shown, holds images of train"),
+        (["--split=nothing"], "nothing"),
+        (["--images=31"], "has 30 images"),
+        (["--name= "], "--name is empty"),
+        (["--port=70000"], "--port=70000 cannot be listened on"),
+        (["--finish"], "nothing was guessed yet"),
+        (["--data.nme=x"], "nme"),
+    ],
+)
+def test_what_cannot_be_played(data_dir, tmp_path, more, message, capsys):
+    assert main.main(arguments(data_dir, tmp_path / "ada", *more)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_which_data_set(tmp_path, capsys):
+    assert main.main(["human", "--name=Ada", f"--workdir={tmp_path}"]) == 2
+    assert "which data set? --data.name=NAME" in capsys.readouterr().err
+
+
+def test_a_training_runs_workdir_is_left_alone(data_dir, tmp_path, capsys):
+    (tmp_path / "result.json").write_text("{}")
+    assert main.main(arguments(data_dir, tmp_path)) == 2
+    assert "holds a training run" in capsys.readouterr().err

@@ -1,0 +1,386 @@
+"""The dispatcher: what it refuses and what it says; conversion of TFRecord; smaller copies; the official archives."""
+
+import io
+import json
+import resource
+import shutil
+import struct
+import tarfile
+
+import cv2
+import numpy as np
+import pytest
+
+from imagenet_repro.config import Data
+from imagenet_repro.data.decode import decode
+from imagenet_repro.data.prepare import archives, convert, smaller
+from imagenet_repro.data.prepare import prepare as prepare_module
+from imagenet_repro.data.prepare.prepare import prepare
+from imagenet_repro.data.sources import open_split
+from imagenet_repro.errors import UserError
+from tests.conftest import shared_path
+
+SMALL = {"categories": 3, "train_images": 6, "validation_images": 2, "size": 24}
+
+
+def records(data_dir, name, split="train"):
+    opened = open_split(Data(name=name, data_dir=str(data_dir)), split)
+    return [opened.records[index] for index in range(opened.num_examples)]
+
+
+# --- the dispatcher --------------------------------------------------------------------------------------------
+
+
+def test_again_is_nothing(tmp_path):
+    first = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    times = {path: path.stat().st_mtime_ns for path in first.path.iterdir()}
+    again = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    assert (first.how, again.how) == ("drawn", "already prepared")
+    assert {path: path.stat().st_mtime_ns for path in first.path.iterdir()} == times
+    assert again.bytes == first.bytes > 0
+
+
+def test_other_parameters_are_another_data_set(tmp_path):
+    one = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    two = prepare("fractal", data_dir=str(tmp_path), **{**SMALL, "seed": 5})
+    assert one.path != two.path
+    assert records(tmp_path, one.name)[0].image != records(tmp_path, two.name)[0].image
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("fractal", {"catgories": 3}, r"unknown option 'catgories' of fractal: did you mean 'categories'"),
+        ("fractal", {"size": "abc"}, r"size = 'abc' is not valid; a value of type int is needed"),
+        ("fractal", {"size": 32.5}, r"size = 32.5 is not valid; a value of type int is needed"),
+        ("fractal", {"turn": "far"}, r"turn = 'far' is not valid; a value of type float is needed"),
+        ("fractal", {"seed": True}, r"seed = True is not valid; a value of type int is needed"),
+        ("fractal", {"size": 4}, r"size = 4 is not in \[8, 4096\]"),
+        ("fractal", {"train_images": 0, "validation_images": 0}, "both 0"),
+        ("fractal/c20", {}, r"'c20' is not of the form c10_n500_v100_s64"),
+        ("fractal/c20_n500_v100_s64", {"size": 32}, "names its parameters already; leave out size"),
+        ("cifar10", {"size": 32}, "only `prepare fractal` takes these options"),
+        ("cifar10", {"as_name": "mine"}, "only `prepare folder:PATH` takes another name"),
+        ("fractal", {"quality": 101}, "quality 1 to 100"),
+        ("a/b/c", {}, r"'a/b/c' is not of the form NAME\[/CONFIG\]"),
+        ("imagnet2012", {}, "unknown data set 'imagnet2012': did you mean 'imagenet2012'"),
+    ],
+)
+def test_refusals(tmp_path, name, options, message):
+    with pytest.raises(UserError, match=message):
+        prepare(name, data_dir=str(tmp_path), **options)
+
+
+def test_without_tensorflow_imagenet_says_what_to_type(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs TensorFlow(.|\n)*pip install -r requirements/tensorflow\.txt"):
+        prepare("imagenet2012", data_dir=str(tmp_path), manual_dir=str(tmp_path))
+
+
+def test_interrupted_drawing_leaves_nothing_that_opens(tmp_path, monkeypatch):
+    from imagenet_repro.data.prepare import ifs
+
+    original, calls = ifs.encode, []
+
+    def failing(images):
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return original(images)
+
+    monkeypatch.setattr(ifs, "encode", failing)
+    options = {**SMALL, "train_images": 40}
+    with pytest.raises(KeyboardInterrupt):
+        prepare("fractal", data_dir=str(tmp_path), **options)
+    with pytest.raises(UserError):
+        open_split(Data(name="fractal/c3_n40_v2_s24", data_dir=str(tmp_path)), "train")
+    monkeypatch.undo()
+    assert prepare("fractal", data_dir=str(tmp_path), **options).how == "drawn"
+
+
+def test_leftovers_of_a_killed_preparation_are_named(tmp_path):
+    prepared = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    leftover = prepared.path.parent / "incomplete.A1B2C3_1.0.0"
+    leftover.mkdir()
+    again = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    assert again.splits == prepared.splits
+    assert str(leftover) in again.notes[0]
+
+
+def test_disk_that_takes_no_more_is_a_message(tmp_path):
+    """The limit of a file's size stands for a full disk: both fail in the same write of ArrayRecord."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written: .*(?i:too large).*Make room"):
+            prepare("fractal", data_dir=str(tmp_path), **{**SMALL, "size": 64, "train_images": 120})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob("fractal/c*/*"))
+
+
+def test_data_dir_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"data_dir .*file/data cannot be created"):
+        prepare("fractal", data_dir=str(tmp_path / "file" / "data"), **SMALL)
+
+
+def test_lost_shard_and_stray_directory_are_named(tmp_path):
+    prepared = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    next(prepared.path.glob("*train*")).unlink()
+    with pytest.raises(UserError, match=r"lacks 1 of its files(.|\n)*rm -r"):
+        prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    (prepared.path / "dataset_info.json").unlink()
+    with pytest.raises(UserError, match=r"is no whole data set(.|\n)*rm -r"):
+        prepare("fractal", data_dir=str(tmp_path), **SMALL)
+
+
+# --- TFRecord --------------------------------------------------------------------------------------------------
+
+
+def as_tfrecord(prepared):
+    """Rewrites a prepared data set as TFRecord, framed as TensorFlow's format says and with its checksums."""
+    info = json.loads((prepared.path / "dataset_info.json").read_text())
+    for path in list(prepared.path.glob("*array_record*")):
+        target = path.with_name(path.name.replace("array_record", "tfrecord"))
+        with target.open("wb") as file:
+            for record in smaller._read(path):
+                header = struct.pack("<Q", len(record))
+                file.write(header + convert._masked_crc(header) + record + convert._masked_crc(record))
+        path.unlink()
+    info["fileFormat"] = "tfrecord"
+    (prepared.path / "dataset_info.json").write_text(json.dumps(info))
+    return prepared.path
+
+
+@pytest.fixture
+def tfrecord(tmp_path):
+    """A TFRecord data set, the records it ought to give, and its name."""
+    prepared = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    expected = records(tmp_path, prepared.name)
+    return as_tfrecord(prepared), expected, prepared.name
+
+
+def test_reads_what_tensorflow_wrote(tmp_path):
+    """The file is one that TensorFlow 2.21's `tf.io.TFRecordWriter` wrote."""
+    (tmp_path / "one.tfrecord").write_bytes(bytes.fromhex("0800000000000000ff86240f696d6167656e65747a80ac9e"))
+    assert list(convert.read_tfrecord(tmp_path / "one.tfrecord")) == [b"imagenet"]
+
+
+def test_tfrecord_is_converted_beside_its_files(tmp_path, tfrecord):
+    path, expected, name = tfrecord
+    with pytest.raises(UserError, match="has no random access"):
+        open_split(Data(name=name, data_dir=str(tmp_path)), "train")
+    before = {file: file.read_bytes() for file in path.glob("*tfrecord*")}
+    counted = []
+    convert.add_array_record(path, on_progress=lambda: counted.append(1))
+    assert len(counted) == 24
+    assert records(tmp_path, name) == expected
+    assert {file: file.read_bytes() for file in path.glob("*tfrecord*")} == before
+    info = json.loads((path / "dataset_info.json").read_text())
+    assert (info["fileFormat"], info["alternativeFileFormats"]) == ("tfrecord", ["array_record"])
+
+
+def test_prepare_converts_a_tfds_data_set_that_is_there_as_tfrecord(tmp_path, tfrecord):
+    path, expected, _ = tfrecord
+    described = tmp_path / "cifar10" / "3.0.2"
+    shutil.copytree(path, described)
+    for file in described.glob("fractal-*"):
+        file.rename(described / file.name.replace("fractal-", "cifar10-"))
+    info = json.loads((described / "dataset_info.json").read_text())
+    info.update(name="cifar10", version="3.0.2")
+    info.pop("configName")
+    info.pop("configDescription")
+    (described / "dataset_info.json").write_text(json.dumps(info))
+    assert prepare("cifar10", data_dir=str(tmp_path)).how == "converted from TFRecord"
+    assert prepare("cifar10", data_dir=str(tmp_path)).how == "already prepared"
+    assert records(tmp_path, "cifar10") == expected
+
+
+def test_conversion_goes_on_where_it_was_interrupted(tmp_path, tfrecord):
+    path, expected, name = tfrecord
+    count = iter(range(100))
+
+    def interrupt():
+        if next(count) == 20:  # in the second file
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert.add_array_record(path, on_progress=interrupt)
+    with pytest.raises(UserError, match="has no random access"):
+        open_split(Data(name=name, data_dir=str(tmp_path)), "train")
+    (done,) = path.glob("*array_record*")
+    stamp = done.stat().st_mtime_ns
+    convert.add_array_record(path)
+    assert done.stat().st_mtime_ns == stamp
+    assert records(tmp_path, name) == expected
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "cut_header", "last", "missing"])
+def test_damaged_tfrecord_is_named(tfrecord, damage):
+    path, _, _ = tfrecord
+    (file,) = path.glob("*train.tfrecord*")
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[500] ^= 1
+    lengths = {"flip": len(data), "cut": len(data) - 7, "cut_header": 5, "missing": 0}
+    last = len(data) - (struct.unpack("<Q", data[:8])[0] + 16)
+    file.write_bytes(bytes(data[: lengths.get(damage, last)]))
+    if damage == "last":  # whole records, too few of them
+        whole = list(convert_until_damage(file))
+        with file.open("wb") as out:
+            for record in whole:
+                header = struct.pack("<Q", len(record))
+                out.write(header + convert._masked_crc(header) + record + convert._masked_crc(record))
+    if damage == "missing":
+        file.unlink()
+    expected = {"last": "holds 17 examples and dataset_info.json says 18", "missing": "is missing"}
+    with pytest.raises(UserError, match=expected.get(damage, r"train\.tfrecord.* is cut short or damaged at byte")):
+        convert.add_array_record(path)
+    assert not list(path.glob("*train.array_record*"))
+
+
+def convert_until_damage(file):
+    """The whole records of a TFRecord file that was cut."""
+    try:
+        yield from convert.read_tfrecord(file)
+    except UserError:
+        return
+
+
+# --- smaller copies --------------------------------------------------------------------------------------------
+
+
+def photograph(height, width, extension=".jpg"):
+    """A smooth image, of which a reduction by averaging is well defined."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    pixels = np.stack([rows * 255 / height, columns * 255 / width, (rows + columns) * 255 / (height + width)], -1)
+    return cv2.imencode(extension, pixels.astype(np.uint8))[1].tobytes()
+
+
+def test_smaller_copy(tmp_path):
+    content = {
+        "train/a/wide.jpg": photograph(100, 161),
+        "train/a/tall.png": photograph(300, 90, ".png"),
+        "train/b/exact.jpg": photograph(40, 200),
+        "train/b/tiny.png": photograph(5, 3, ".png"),
+        "train/b/text.jpg": b"not an image",
+    }
+    source = tmp_path / "photos"
+    for name, data in content.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    prepared = prepare(f"folder:{source}", data_dir=str(tmp_path / "data"), short_side=40, quality=95)
+    copy = prepared.smaller
+    assert (copy.name, copy.splits) == ("photos_side40_q95", {"train": 5})
+    assert copy.bytes < prepared.bytes
+    assert copy.notes[0].startswith("2 of 5 images were reduced to a shorter side of 40; 0.0 MB became 0.0 MB, ")
+    assert copy.notes[1] == "1 images cannot be decoded and were copied as they are"
+    before, after = (records(tmp_path / "data", name) for name in ("photos", "photos_side40_q95"))
+    assert [(r.id, r.label) for r in before] == [(r.id, r.label) for r in after]
+    images = {record.id: record.image for record in after}
+    for name in ("train/b/exact.jpg", "train/b/tiny.png", "train/b/text.jpg"):
+        assert images[name] == content[name]
+    for name, size in (("train/a/wide.jpg", (40, 64)), ("train/a/tall.png", (133, 40))):
+        pixels = decode(images[name])
+        assert pixels.shape[:2] == size
+        reference = cv2.resize(decode(content[name]), size[::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(pixels.astype(int) - reference).mean() < 2
+    again = prepare(f"folder:{source}", data_dir=str(tmp_path / "data"), short_side=40, quality=95)
+    assert again.smaller.how == "already prepared"
+
+
+def test_reduction_averages():
+    """A checkerboard of single pixels becomes grey; a kernel that is not antialiased would keep black and white."""
+    board = np.indices((64, 64)).sum(0) % 2 * 255
+    data = cv2.imencode(".png", np.repeat(board[..., None], 3, -1).astype(np.uint8))[1].tobytes()
+    assert np.abs(decode(smaller.reduce(data, 32, 95)).astype(int) - 128).max() <= 2
+
+
+# --- the archives of ILSVRC 2012 -------------------------------------------------------------------------------
+
+
+def write_tar(path, names, size=700):
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = size
+            archive.addfile(member, io.BytesIO(b"x" * size))
+    return path
+
+
+@pytest.fixture
+def manual(tmp_path):
+    directory = tmp_path / "manual"
+    directory.mkdir()
+    write_tar(directory / "ILSVRC2012_img_train.tar", [f"n{number:08d}.tar" for number in range(3)])
+    write_tar(directory / "ILSVRC2012_img_val.tar", [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 4)])
+    return directory
+
+
+def test_archives_of_other_sizes_are_a_warning(manual):
+    notes = archives.check(str(manual))
+    assert len(notes) == 4
+    assert "3 archives of classes instead of the official 1,000" in notes[0]
+    assert "the labels are wrong" in notes[2]
+    assert "instead of the official 6,744,924,160" in notes[3]
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        pytest.param(2 * 1536 + 512 + 300, id="in a member"),
+        pytest.param(2 * 1536 + 200, id="in a header"),
+        pytest.param(3 * 1536, id="before the end mark"),
+        pytest.param(0, id="empty"),
+    ],
+)
+def test_archive_cut_short(manual, length):
+    """A member of 700 bytes takes 512 of header and 1024 of data."""
+    path = manual / "ILSVRC2012_img_val.tar"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(UserError, match=r"ILSVRC2012_img_val\.tar .* is cut short(.|\n)*md5sum"):
+        archives.check(str(manual))
+
+
+def test_archive_of_something_else(manual):
+    write_tar(manual / "ILSVRC2012_img_val.tar", ["readme.txt"])
+    with pytest.raises(UserError, match=r"should hold images, and holds readme\.txt"):
+        archives.check(str(manual))
+
+
+def test_archive_still_downloading(manual):
+    (manual / "ILSVRC2012_img_val.tar").rename(manual / "ILSVRC2012_img_val.tar.part")
+    with pytest.raises(UserError, match=r"\.tar\.part is a download that did not finish"):
+        archives.check(str(manual))
+
+
+def test_archive_elsewhere(manual):
+    (manual / "inner").mkdir()
+    (manual / "ILSVRC2012_img_train.tar").rename(manual / "inner" / "ILSVRC2012_img_train.tar")
+    with pytest.raises(UserError, match=r"but in .*/inner: type --manual_dir=.*/inner"):
+        archives.check(str(manual))
+    with pytest.raises(UserError, match=r"img_val\.tar is not in .*/inner but in .*manual: type --manual_dir"):
+        archives.check(str(manual / "inner"))
+
+
+@pytest.mark.parametrize("place", ["train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "n01440764.tar"])
+def test_archive_already_extracted(manual, place):
+    (manual / "ILSVRC2012_img_train.tar").unlink()
+    (manual / place).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"looks like its content(.|\n)*prepare folder:PATH"):
+        archives.check(str(manual))
+
+
+def test_archives_absent(tmp_path):
+    with pytest.raises(UserError, match=r"img_train\.tar is not in(.|\n)*147\.9 GB(.|\n)*img_val\.tar is not in"):
+        archives.check(str(tmp_path))
+    with pytest.raises(UserError, match=r"is no directory"):
+        archives.check(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"register at https://image-net\.org(.|\n)*--manual_dir=DIRECTORY"):
+        archives.check(None)
+
+
+def test_shared_archives_pass():
+    notes = archives.check(str(shared_path("data/ilsvrc2012-mini")))
+    assert all("official" in note for note in notes)

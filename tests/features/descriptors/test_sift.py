@@ -1,0 +1,60 @@
+"""SIFT against OpenCV's at the same points."""
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_repro.features.descriptors import grid, sift
+from tests.features.photographs import described, photographs
+
+
+def opencv(image, points, patch):
+    """OpenCV's descriptors of upright patches on the image as it is: its first blur is set to nothing."""
+    width_of_cell = patch / 4
+    points = [cv2.KeyPoint(float(x), float(y), width_of_cell / 1.5, 0.0, 1.0, 0) for y, x in points]
+    found, descriptors = cv2.SIFT_create(sigma=0.5).compute(image, points)
+    assert len(found) == len(points)
+    return descriptors
+
+
+def in_pixels(g, size):
+    (level,) = g.levels(size, size)
+    return [(y, x) for y in level.rows for x in level.columns]
+
+
+@pytest.mark.parametrize("patch", [12, 16, 24])
+def test_descriptors_are_opencvs_but_for_its_rounding_to_bytes(patch):
+    size = 64
+    greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in photographs(size)]
+    g = grid.Grid(patch=patch, step=5)
+    images = np.repeat(np.stack(greys)[..., None], 3, -1)
+    ours = described(images, g, sift.sift, luma=True)
+    for grey, found in zip(greys, np.asarray(ours), strict=True):
+        expected = opencv(grey, in_pixels(g, size), patch)
+        # OpenCV scales to a length of 512, rounds, and ends at 255, so half a unit is what rounding alone makes.
+        np.testing.assert_allclose(np.minimum(512 * found, 255), expected, atol=0.75)
+
+
+def test_root_of_sum_one_has_length_one_and_hellingers_products():
+    images = jnp.asarray(photographs(48))
+    g = grid.Grid(patch=24, step=8)
+    plain, root = (described(images, g, f, luma=True) for f in (sift.sift, sift.root_sift))
+    np.testing.assert_allclose(np.linalg.norm(root, axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(root**2, plain / plain.sum(-1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("describe", [sift.sift, sift.root_sift])
+def test_what_shows_nothing_has_a_descriptor_of_zeros(describe):
+    images = jnp.full((1, 32, 32, 3), 200, jnp.uint8)
+    np.testing.assert_array_equal(described(images, grid.Grid(patch=16), describe, luma=True), 0)
+
+
+def test_a_quarter_turn_of_the_picture_turns_cells_and_directions():
+    image = photographs(33)[:1]
+    g = grid.Grid(patch=32, step=1)
+    (level,) = g.levels(33, 33)
+    assert (level.rows[0], level.columns[0]) == (16, 16)  # the middle pixel, around which the picture turns
+    both = (jnp.asarray(x) for x in (image, np.rot90(image, axes=(1, 2))))
+    before, after = (described(x, g, sift.sift, luma=True)[0, 0].reshape(4, 4, 8) for x in both)
+    np.testing.assert_allclose(after, np.roll(np.rot90(before), 2, axis=-1), atol=1e-4)

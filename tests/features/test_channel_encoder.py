@@ -1,0 +1,140 @@
+"""Channels: what their codes are made of, whatever is coded together, and images that show nothing."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_repro import config as cfg
+from imagenet_repro.errors import UserError
+from imagenet_repro.features import channel_encoder
+from imagenet_repro.features.channel_encoder import Encoder
+from imagenet_repro.features.descriptors import grid, sift
+from imagenet_repro.features.encoding import fisher, mixture, pca, pyramid
+from tests.features import photographs as real
+
+SIZE = 32
+FISHER = cfg.FisherVector(components=4, iterations=3)
+CHANNEL = cfg.Channel(patch=16, step=8, scales=(0.75, 1.0), components=6, code=FISHER, pyramid=("1x1", "3x1"))
+CODES = {
+    "fisher": (FISHER, 2 * 4 * 6),
+    "fisher with weights": (dataclasses.replace(FISHER, weights=True), 4 * (2 * 6 + 1)),
+    "super_vector": (cfg.SuperVector(words=5, iterations=3), 5 * 7),
+    "llc": (cfg.Llc(words=9, iterations=3), 9),
+    "llc by steps": (cfg.Llc(words=9, iterations=20, batch=16), 9),
+    "bag": (cfg.BagOfWords(words=7, iterations=3), 7),
+    "soft bag": (cfg.BagOfWords(words=7, iterations=3, sigma=0.3), 7),
+}
+
+
+def photographs(size):
+    return jnp.asarray(real.photographs(size))
+
+
+@functools.cache
+def described(descriptor, scales):
+    """The descriptors of the photographs, of channels that are otherwise CHANNEL."""
+    made = Encoder(dataclasses.replace(CHANNEL, descriptor=descriptor, scales=scales), SIZE)
+    return np.asarray(jax.jit(made.describe)(photographs(SIZE))).reshape(-1, made.numbers)
+
+
+def vocabulary_of(made):
+    x = described(made.channel.descriptor, made.channel.scales)
+    moments = pca.Moments(made.numbers)
+    moments.add(x)
+    reduction = made.reduce(moments)
+    return reduction | made.learn(made.project(jnp.asarray(x), reduction), jax.random.key(0))
+
+
+def wide(words):
+    """Gaussians to which sums in another order are the same: of 26 descriptors some learn next to no variance."""
+    return words | {"mixture.variances": jnp.maximum(words["mixture.variances"], 0.01)}
+
+
+@pytest.mark.parametrize("kind", CODES)
+def test_codes_have_the_length_that_was_said_and_cells_of_unit_length(kind):
+    code, features = CODES[kind]
+    made = Encoder(dataclasses.replace(CHANNEL, code=code, quantise=0), SIZE)
+    images = photographs(SIZE)
+    codes = np.asarray(made.encode(images, vocabulary_of(made)))
+    assert made.features == 4 * features
+    assert codes.shape == (2, 4 * features)
+    lengths = np.linalg.norm(codes.reshape(2, 4, features), axis=-1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-5)
+
+
+def test_a_code_is_its_parts_put_together():
+    # Square roots of what should be zero would show nothing but rounding.
+    made = Encoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
+    images = photographs(SIZE)
+    words = wide(vocabulary_of(made))
+    points = grid.Grid(16, 8, (0.75, 1.0))
+    layout = pyramid.layout(pyramid.Pyramid(((1, 1), (3, 1))).members(points.places(SIZE, SIZE)))
+    x = jnp.asarray(real.described(images, points, sift.sift, luma=True))
+    x = (x - words["pca.mean"]) @ words["pca.components"].T
+    parts = (words[f"mixture.{name}"] for name in ("weights", "means", "variances"))
+    expected = fisher.encode(x[:, layout.order], mixture.Mixture(*parts), layout, power=1.0).reshape(2, -1)
+    np.testing.assert_allclose(made.encode(images, words), expected, atol=2e-5)
+
+
+def test_images_are_coded_alike_however_many_at_once(monkeypatch):
+    made = Encoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
+    images = jnp.concatenate([photographs(SIZE)] * 3)
+    words = wide(vocabulary_of(made))
+    together = made.encode(images, words)
+    monkeypatch.setattr(channel_encoder, "AT_ONCE", 2 * made.points * made.numbers)
+    assert made._at_once(6) == 2
+    np.testing.assert_allclose(made.encode(images, words), together, atol=2e-5)
+
+
+@pytest.mark.parametrize("descriptor", channel_encoder.DESCRIPTORS)
+@pytest.mark.parametrize("kind", ["fisher", "llc", "super_vector"])
+def test_an_image_that_shows_nothing_has_a_finite_code(descriptor, kind):
+    channel = dataclasses.replace(CHANNEL, descriptor=descriptor, code=CODES[kind][0], scales=(1.0,), quantise=0)
+    made = Encoder(channel, SIZE)
+    grey = jnp.full((1, SIZE, SIZE, 3), 100, jnp.uint8)
+    assert np.isfinite(np.asarray(made.encode(grey, vocabulary_of(made)))).all()
+
+
+def test_hog_and_lbp_of_a_patch_stand_side_by_side():
+    images = photographs(SIZE)
+    both, hog, lbp = (
+        np.asarray(Encoder(dataclasses.replace(CHANNEL, descriptor=name), SIZE).describe(images))
+        for name in ("hog_lbp", "hog", "lbp")
+    )
+    np.testing.assert_array_equal(both, np.concatenate([hog, lbp], -1))
+
+
+def test_a_blank_vocabulary_has_the_shapes_of_a_learned_one():
+    for code, _ in CODES.values():
+        for components in (0, 6):
+            made = Encoder(dataclasses.replace(CHANNEL, code=code, components=components, quantise=0), SIZE)
+            learned = jax.eval_shape(lambda made=made: made.learn(jnp.zeros((50, made.reduced)), jax.random.key(0)))
+            blank = made.blank()
+            assert {name: blank[name].shape for name in learned} == {k: x.shape for k, x in learned.items()}
+            assert ("pca.mean" in blank) == (components > 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "size", "message"),
+    [
+        ({"patch": 40}, SIZE, "no room for a patch of 40 pixels"),
+        ({"patch": 18, "descriptor": "hog"}, SIZE, "no multiple of 4"),
+        ({"components": 129}, SIZE, "129 principal components of vectors of 128 numbers"),
+        ({"quantise": 7}, SIZE, "cannot be cut into parts of 7"),
+        ({"pyramid": ("1x1", "3by1")}, SIZE, "divisions such as '1x1'"),
+        ({"pyramid": ()}, SIZE, "divisions such as '1x1'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_computed(change, size, message):
+    with pytest.raises(UserError, match=message):
+        Encoder(dataclasses.replace(CHANNEL, **change), size)
+
+
+def test_more_gaussians_than_descriptors_are_refused():
+    made = Encoder(dataclasses.replace(CHANNEL, code=cfg.FisherVector()), SIZE)
+    with pytest.raises(UserError, match="256 clusters of 100 descriptors"):
+        made.learn(jnp.zeros((100, made.reduced)), jax.random.key(0))

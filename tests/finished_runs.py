@@ -1,0 +1,44 @@
+"""Workdirs of finished runs that nobody trained, and of a sweep whose trainings ended as a test says."""
+
+import json
+
+import numpy as np
+
+from imagenet_repro.scoring import predictions
+from tests.report import made
+
+CLASSES = 10
+
+
+def write(directory, run, *, guesses=None, **changes):
+    """The workdir of a run of `made.comparison`, as text; `changes` are of its result, by dotted path."""
+    guesses = guesses or run.guesses
+    result = json.loads(json.dumps(run.result)) | {"classes": [f"class {c}" for c in range(CLASSES)]}
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        section = result
+        for name in sections:
+            section = section[name]
+        section[key] = value
+    directory.mkdir(parents=True)
+    scores = np.zeros((len(guesses.id), CLASSES), np.float16)
+    predictions.save(
+        directory / run.result["predictions"], predictions.Predictions(guesses.id, guesses.label, guesses.top5, scores)
+    )
+    (directory / "result.json").write_text(json.dumps(result))
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in run.rows))
+    return str(directory)
+
+
+def systems(directory, *, count=2, seeds=1, **options):
+    """Workdirs of `count` systems with runs of `seeds` seeds, system by system."""
+    whole = made.comparison(count, seeds, classes=CLASSES, **options)
+    return [write(directory / f"{system.name}-{run.seed}", run) for system in whole.systems for run in system.runs]
+
+
+def one(skill=0, seed=0, name="alexnet_2012", images=60):
+    """A run in memory; of other `images` where there are more or fewer."""
+    labels = np.sort(np.arange(images) % CLASSES).astype(np.int32)
+    ids = np.array([f"validation/{i:05d}" for i in range(images)])
+    difficulty = np.random.default_rng(1).normal(size=images)
+    return made.run(name, seed, skill, (ids, labels, difficulty), CLASSES)

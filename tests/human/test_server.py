@@ -1,0 +1,212 @@
+import contextlib
+import http.client
+import json
+import re
+import threading
+
+import pytest
+
+from imagenet_repro.data.examples import Examples
+from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.human import game as playing
+from imagenet_repro.human import server as module
+from imagenet_repro.human.server import GameServer
+from tests.human import played
+
+
+class Client:
+    """Asks the server as a browser does."""
+
+    def __init__(self, server):
+        self.port, self.token = server.server_port, server.token
+
+    def ask(self, path, *, method="GET", body=None, token=None, headers=None):
+        """Status, headers and content."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            where = f"/{self.token if token is None else token}/{path}"
+            connection.request(method, where, body, {"Content-Type": "application/json"} | (headers or {}))
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    def json(self, path, **options):
+        """Status and value."""
+        status, _, content = self.ask(path, **options)
+        return status, json.loads(content)
+
+    def answer(self, position, guesses):
+        return self.json("answer", method="POST", body=json.dumps({"position": position, "guesses": guesses}))
+
+
+@contextlib.contextmanager
+def serving(place, images=3, *, finish=lambda: ["the end"], examples=None, **options):
+    """A client of a game that is served in a thread, and its server."""
+    with GameServer(played.game(place, images, **options), examples, 0, finish) as server:
+        thread = server.served = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield Client(server), server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_whole_game(tmp_path):
+    ends = []
+    with serving(tmp_path, finish=lambda: ends.append(1) or ["the end", "of it"]) as (client, server):
+        assert client.json("state") == (200, {
+            "position": 0, "images": 3, "seconds_left": None, "done": False, "summary": [],
+        })  # fmt: skip
+        seen = []
+        for position in range(3):
+            status, headers, jpeg = client.ask(f"image/{position}")
+            assert (status, headers["Content-Type"]) == (200, "image/jpeg")
+            seen.append(played.level(jpeg))
+            status, state = client.answer(position, [position, 5])
+            assert (status, state["position"]) == (200, position + 1)
+        assert state["done"]
+        assert state["summary"] == ["the end", "of it"]
+        server.served.join(timeout=20)  # the last answer ends the server by itself
+        assert not server.served.is_alive()
+    assert ends == [1]
+    assert len(set(seen)) == 3
+    assert played.game(tmp_path, 3).predictions().top5[:, :2].tolist() == [[0, 5], [1, 5], [2, 5]]
+
+
+def test_without_the_token_there_is_nothing(tmp_path):
+    with serving(tmp_path) as (client, server):
+        assert len(client.token) >= 20
+        for token in ("", "x", client.token[:-1], f"{client.token}x", client.token.swapcase()):
+            for path in ("", "state", "image/0"):
+                assert client.ask(path, token=token)[0] == 404
+            assert client.ask("answer", method="POST", token=token, body='{"position": 0, "guesses": [1]}')[0] == 404
+        assert server.game.position == 0
+
+
+@pytest.mark.parametrize(("host", "status"), [
+    ("127.0.0.1", 200), ("localhost:8000", 200), ("evil.example", 404), ("127.0.0.1.evil.example:80", 404), ("[", 404),
+])  # fmt: skip
+def test_only_under_this_machines_name(tmp_path, host, status):
+    with serving(tmp_path) as (client, _):
+        assert client.ask("state", headers={"Host": host})[0] == status
+
+
+def test_nobody_else_can_reach_it(tmp_path):
+    with serving(tmp_path) as (_, server):
+        assert server.server_address[0] == "127.0.0.1"
+        assert server.url == f"http://127.0.0.1:{server.server_port}/{server.token}/"
+
+
+def test_repeated_and_late_posts(tmp_path):
+    with serving(tmp_path) as (client, server):
+        first = client.answer(0, [1, 2])
+        assert client.answer(0, [1, 2]) == first
+        status, said = client.answer(0, [2, 1])
+        assert status == 409
+        assert "not the one to be guessed now" in said["error"]
+        assert client.answer(2, [1])[0] == 409
+        assert server.game.position == 1
+
+
+@pytest.mark.parametrize(("body", "message"), [
+    ('{"position": 0, "guesses": [7]}', "one to 5 different classes"),
+    ('{"position": 0, "guesses": ["dog"]}', "one to 5 different classes"),
+    ('{"position": 0, "guesses": [1.0]}', "one to 5 different classes"),
+    ('{"position": 0, "guesses": []}', "one to 5 different classes"),
+    ('{"position": "0", "guesses": [1]}', "'position' is a number"),
+    ('{"position": true, "guesses": [1]}', "'position' is a number"),
+    ('{"position": 0}', "a JSON object with"),
+    ("[0, [1]]", "a JSON object with"),
+    ("\xff", "a JSON object with"),
+    ("{" * 5000, "at most 4096 bytes"),
+])  # fmt: skip
+def test_answers_that_are_none(tmp_path, body, message):
+    with serving(tmp_path) as (client, server):
+        status, said = client.json("answer", method="POST", body=body.encode("latin-1"))
+        assert status == 400
+        assert message in said["error"]
+        assert server.game.position == 0
+
+
+@pytest.mark.parametrize("path", [
+    "image/1", "image/x", "image", "image/-1", "image/0/0", "nothing", "../state", "state/", "answer",
+    "examples/0", "example/0/0",
+])  # fmt: skip
+def test_nothing_else_is_served(tmp_path, path):
+    with serving(tmp_path) as (client, _):
+        assert client.ask(path)[0] == 404
+
+
+def test_the_page_is_whole_and_asks_nobody(tmp_path):
+    with serving(tmp_path, name="</script><b>") as (client, _):
+        status, headers, page = client.ask("")
+        text = page.decode()
+        assert status == 200
+        assert not re.search(r"https?://", text)
+        assert "{{" not in text
+        assert "</script><b>" not in text
+        nonce = re.search(r"script-src 'nonce-([\w-]+)'", headers["Content-Security-Policy"])[1]
+        assert text.count(f'nonce="{nonce}"') == 3
+        assert nonce not in client.ask("")[2].decode()
+        assert headers["Referrer-Policy"] == "no-referrer"
+        data = json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
+        assert data["who"] == "</script><b>"
+        assert [one["name"].split(",")[0] for one in data["classes"]] == [
+            "dog", "cat", "bird", "fish", "car", "chair", "table",
+        ]  # fmt: skip
+        assert [one["group"] for one in data["classes"][:3]] == ["dog", "feline", "bird"]
+        assert "canine" in data["classes"][0]["kinds"]
+        assert "entity" not in data["classes"][0]["kinds"]  # so are all
+
+
+def test_classes_without_wordnet_ids_have_their_names(tmp_path):
+    assert module._classes(("b, c", "a")) == [
+        {"name": "b, c", "group": "", "kinds": ""}, {"name": "a", "group": "", "kinds": ""},
+    ]  # fmt: skip
+
+
+def test_nothing_tells_the_label(tmp_path):
+    """Neither the image's name nor anything else that is sent depends on it."""
+    with serving(tmp_path, 1) as (client, server):
+        record = server.game.split.records[int(server.game._order[0])]
+        sent = [client.ask(path) for path in ("", "state", "image/0")]
+        assert not any(record.id.encode() in content for _, _, content in sent)
+
+
+def test_examples_of_a_class(tmp_path):
+    examples = Examples(played.split(200, part="train"), tmp_path / "examples.json")
+    with serving(tmp_path, examples=examples) as (client, _):
+        assert client.json("examples/3") == (200, {"images": [], "complete": False})
+        assert client.ask("example/3/0")[0] == 404
+        examples.start()
+        for _ in range(200):
+            found = client.json("examples/3")[1]
+            if found["complete"]:
+                break
+        assert found == {"images": list(range(13)), "complete": True}
+        status, headers, jpeg = client.ask("example/3/12")
+        assert (status, headers["Content-Type"]) == (200, "image/jpeg")
+        assert played.level(jpeg) % 7 == 3
+        for path in ("examples/7", "example/7/0", "example/3/13"):
+            assert client.ask(path)[0] == 404
+        examples.stop()
+
+
+def test_a_full_disk_ends_the_game_and_is_told(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with serving(tmp_path) as (client, server):
+        with monkeypatch.context() as patched:
+            patched.setattr(playing.os, "fsync", full)
+            status, said = client.answer(0, [1])
+        assert status == 500
+        assert "No space left" in said["error"]
+        assert isinstance(server.error, SaveError)
+
+
+def test_a_port_that_is_taken(tmp_path):
+    with serving(tmp_path) as (client, _), pytest.raises(UserError, match="cannot be listened on"):
+        GameServer(played.game(tmp_path, 3), None, client.port, list)

@@ -1,0 +1,295 @@
+"""Sets opened, evaluated and scored from data sets in tfds' forms, with a system that reads each image's number."""
+
+import dataclasses
+import io
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import main
+from imagenet_repro import config as cfg
+from imagenet_repro.data import sources
+from imagenet_repro.data.prepare import prepare
+from imagenet_repro.errors import UserError
+from imagenet_repro.inference import evaluation_sets, evaluator
+from imagenet_repro.scoring import corruptions, sets
+from imagenet_repro.scoring import predictions as stored
+from imagenet_repro.training import parallel, state
+from tests.scoring import made_sets
+from tests.scoring.made_sets import CLASSES, guesses, predictions
+
+A_CLASSES = (6, 11, 13, 15, 17, 22, 23, 27)
+FAVOURITE = 500  # the class that the system likes best, and no image is of
+IMAGES = 21  # no multiple of the batch
+
+
+def validation_id(number):
+    return f"ILSVRC2012_val_{number:08d}.JPEG"
+
+
+def expert(label, i):
+    """What experts said of an image: a fourth are problematic, every other one has an unclear label."""
+    return {
+        "original_label": label,
+        "correct_multi_labels": [label],
+        "wrong_multi_labels": [1, 2],
+        "unclear_multi_labels": [(label + 2) % CLASSES] if i % 2 else [],
+        "is_problematic": i % 4 == 0,
+    }
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tfds")
+    rng = np.random.default_rng(0)
+    rows = [(f"{i:02d}.jpg", A_CLASSES[i % 8 if i % 3 else 0], {"label": A_CLASSES[i % 8]}) for i in range(IMAGES)]
+    made_sets.write(directory, "imagenet_a", "test", rows)
+    labels = rng.integers(0, CLASSES, 30)
+    real = [
+        (
+            validation_id(i + 1),
+            int(label),
+            {"original_label": int(label), "real_label": [] if i % 5 == 0 else [int(label), (int(label) + 1) % 1000]},
+        )
+        for i, label in enumerate(labels)
+    ]
+    made_sets.write(
+        directory, "imagenet2012_real", "validation", real, labels=("original_label",), several=("real_label",)
+    )
+    several = ("correct_multi_labels", "wrong_multi_labels", "unclear_multi_labels")
+    multi = [(name, 0, expert(one["original_label"], i)) for i, (name, _, one) in enumerate(real)]
+    made_sets.write(
+        directory,
+        "imagenet2012_multilabel",
+        "validation",
+        multi,
+        labels=("original_label",),
+        several=several,
+        flags=("is_problematic",),
+    )
+    return str(directory)
+
+
+@pytest.fixture
+def objectnet(tmp_path):
+    """The download, unpacked: three chairs and a spoon, of which ImageNet knows the chairs."""
+    download = tmp_path / "objectnet-1.0"
+    texts = {
+        "folder_to_objectnet_label.json": json.dumps({"chair": "Chair", "spoon": "Spoon"}),
+        "objectnet_to_imagenet_1k.json": json.dumps({"Chair": "folding chair; rocking chair"}),
+        "pytorch_to_imagenet_2012_id.json": json.dumps({"559": 0, "765": 1}),
+        "imagenet_to_label_2012_v2": "folding chair\nrocking chair\n",
+    }
+    (download / "mappings").mkdir(parents=True)
+    for name, text in texts.items():
+        (download / "mappings" / name).write_text(text)
+    for i, (folder, number) in enumerate([("chair", 559)] * 3 + [("spoon", 1)]):
+        (download / "images" / folder).mkdir(parents=True, exist_ok=True)
+        (download / "images" / folder / f"{i}.png").write_bytes(made_sets.picture(number))
+    return download
+
+
+def of_numbers(params, stats, images):
+    """Scores of a system that reads the number in an image's colour, and always likes one class better."""
+    middle = images[:, 4, 4].astype(jnp.int32)
+    number = middle[:, 0] + 256 * middle[:, 1]
+    scores = 3.0 * (jnp.arange(CLASSES) == number[:, None])
+    return scores.at[:, FAVOURITE].set(5.0)
+
+
+def configuration(data_dir, chosen, **data):
+    base = cfg.resolve(
+        {
+            "batch_size": 8,
+            "parallel": "shard_map",
+            "precision": "float32",
+            "data": {"data_dir": data_dir, "image_size": 8, "workers": 0, "threads": 1},
+        }
+    )
+    return evaluation_sets.configured(cfg.replace(base, {f"data.{k}": v for k, v in data.items()}), chosen, data)
+
+
+def evaluated(config, opened):
+    spread = parallel.create("shard_map", deterministic=True)
+    part = opened.parts[0]
+    on_split = evaluator.Evaluator(config, opened.score(of_numbers), spread, part.split)
+    first = spread.put_state(state.create({}, {}, optax.identity(), ema=False, seed=0))
+    return on_split.on(part.split, part.config.data, lambda images: None).predict(
+        first, {"config": cfg.to_dict(part.config)}
+    )
+
+
+def test_guesses_on_a_are_among_its_classes_and_no_remainder_is_dropped(data_dir):
+    config = configuration(data_dir, "a")
+    opened = evaluation_sets.opened(config, "a")
+    assert np.flatnonzero(opened.scored).tolist() == sorted(A_CLASSES)
+    rates, kept = evaluated(config, opened)
+    right = sum(A_CLASSES[i % 8 if i % 3 else 0] == A_CLASSES[i % 8] for i in range(IMAGES))
+    assert (rates.images, rates.top1_wrong) == (IMAGES, IMAGES - right)
+    assert np.isfinite(rates.cross_entropy)
+    assert set(np.unique(kept.top5)) <= set(A_CLASSES)
+    assert np.isneginf(kept.logits[:, FAVOURITE]).all()
+    assert kept.provenance["classes"] == list(sets.imagenet_wnids())
+    unmasked, _ = evaluated(config, dataclasses.replace(opened, scored=None))
+    assert unmasked.top1_wrong == IMAGES
+    lines = evaluation_sets.report(opened, kept)
+    assert f"ImageNet-A: top-1 error {100 * (1 - right / IMAGES):.1f} %" in lines[0]
+    assert any("21 images and not the 7,500 of the official set, 8 classes and not 200" in line for line in lines)
+    assert any(line.startswith("hierarchical cost (challenge of 2010): ") for line in lines)
+    assert not any("a person" in line for line in lines)
+
+
+def test_stored_predictions_of_a_are_masked_when_they_are_scored(data_dir, tmp_path, capsys):
+    labels = [A_CLASSES[i % 8] for i in range(16)]
+    top5 = np.array([[FAVOURITE, label, 1, 2, 3] for label in labels])
+    stored.save(tmp_path / "a.npz", predictions([f"{i}.jpg" for i in range(16)], labels, top5, data="imagenet_a"))
+    evaluation_sets.score_stored(str(tmp_path / "a.npz"), "a")
+    assert "ImageNet-A: top-1 error 0.0 %" in capsys.readouterr().out
+
+
+def test_labels_of_other_people_come_from_their_data_sets(data_dir, tmp_path, capsys):
+    data = cfg.Data(name="imagenet2012_real", data_dir=data_dir)
+    found = sources.integers(data, "validation", sets.get("real").keys)
+    assert len(found) == 30
+    assert found[validation_id(6)]["real_label"] == ()
+    label = found[validation_id(2)]["original_label"][0]
+    assert found[validation_id(2)]["real_label"] == (label, (label + 1) % 1000)
+    ids, labels = list(found), np.array([one["original_label"][0] for one in found.values()])
+    top5 = guesses((labels + 1) % 1000, np.random.default_rng(1))
+    stored.save(tmp_path / "p.npz", predictions(ids, labels, top5, data="imagenet2012"))
+    evaluation_sets.score_stored(str(tmp_path / "p.npz"), "real", data_dir=data_dir)
+    printed = capsys.readouterr().out
+    assert "ImageNet ReaL: top-1 error 0.0 %" in printed
+    assert "(0 of 24 images wrong, 6 left out)" in printed
+    assert "24 images and not the 46,837 of the official set" in printed
+    evaluation_sets.score_stored(str(tmp_path / "p.npz"), "multilabel", data_dir=data_dir)
+    printed = capsys.readouterr().out
+    assert "ImageNet multi-label: top-1 error 100.0 %" in printed
+    assert "mean over" in printed
+    assert "8 left out" in printed
+    evaluation_sets.score_stored(str(tmp_path / "p.npz"), "imagenet", data_dir=data_dir)
+    printed = capsys.readouterr().out
+    assert "ImageNet validation: top-1 error 100.0 %" in printed
+    assert "a person, after 500 images of practice: top-5 error 5.1 %, 95 % interval [4.1, 6.3]" in printed
+    assert "a second person" in printed
+
+
+def test_real_is_evaluated_with_the_challenges_label_beside_its_lists(data_dir):
+    config = configuration(data_dir, "real")
+    opened = evaluation_sets.opened(config, "real")
+    _, kept = evaluated(config, opened)
+    assert len(kept) == 30
+    (line, *_) = evaluation_sets.report(opened, kept)
+    assert line.startswith("ImageNet ReaL: top-1 error 100.0 %")  # the favourite class is in no list
+    assert "6 left out" in line
+
+
+def test_a_data_set_without_the_lists_is_said(data_dir):
+    with pytest.raises(UserError, match="'imagenet_a' has no real_label"):
+        sources.integers(cfg.Data(name="imagenet_a", data_dir=data_dir), "test", ("real_label",))
+
+
+def test_objectnet_goes_by_its_folders(objectnet, tmp_path, capsys):
+    config, mappings = configuration(str(tmp_path), "objectnet"), str(objectnet / "mappings")
+    with pytest.raises(UserError, match=r"prepare folder:objectnet-1\.0 --name=objectnet"):
+        evaluation_sets.opened(config, "objectnet", mappings)
+    prepare.prepare(f"folder:{objectnet}", data_dir=str(tmp_path), as_name="objectnet")
+    opened = evaluation_sets.opened(config, "objectnet", mappings)
+    record = opened.parts[0].split.records[0]
+    assert (record.label, Image.open(io.BytesIO(record.image)).size) == (-1, (10, 8))
+    _, kept = evaluated(config, opened)
+    top1, top5, *_ = evaluation_sets.report(opened, kept)
+    assert "top-1 error 100.0 %" in top1
+    assert "(0 of 3 images wrong, 1 left out)" in top5
+    stored.save(tmp_path / "p.npz", kept)
+    evaluation_sets.score_stored(str(tmp_path / "p.npz"), "objectnet", mappings=mappings)
+    assert top5 in capsys.readouterr().out
+
+
+def test_all_parts_of_c_from_stored_predictions(tmp_path, capsys):
+    ids = [validation_id(i + 1) for i in range(8)]
+    for number, name in enumerate(corruptions.CONFIGS):
+        labels = np.arange(8)
+        best = np.where(labels < number % 5, labels + 1, labels)  # so many wrong as the severity less one
+        one = predictions(ids, labels, guesses(best, np.random.default_rng(0)), data=f"imagenet2012_corrupted/{name}")
+        stored.save(tmp_path / f"{name}.npz", one)
+    stored.save(tmp_path / "other.npz", predictions(ids, range(8), [range(5)] * 8, data="imagenet2012"))
+    evaluation_sets.score_stored(str(tmp_path), "c")
+    printed = capsys.readouterr().out
+    expected = np.mean([0.25 / alexnet for alexnet in corruptions.ALEXNET.values()])
+    assert f"ImageNet-C: mCE {100 * expected:.1f} %" in printed
+    assert "mean top-1 error 25.0 %" in printed
+    assert "jpeg compression" in printed
+    stored.save(tmp_path / "again.npz", one)
+    with pytest.raises(UserError, match="are both of jpeg_compression_5"):
+        evaluation_sets.score_stored(str(tmp_path), "c")
+    with pytest.raises(UserError, match="needs a directory"):
+        evaluation_sets.score_stored(str(tmp_path / "again.npz"), "c")
+
+
+def test_images_of_c_are_taken_as_they_are(data_dir):
+    config = configuration(data_dir, "c", image_size="224")
+    assert config.eval_crop == cfg.CenterCrop(ratio=1.0)
+    with pytest.raises(UserError, match=r"(?s)75 of the 75 parts of ImageNet-C.*prepare imagenet2012_corrupted/gaus"):
+        evaluation_sets.opened(config, "c")
+    rng = np.random.default_rng(0)
+    wrong = {one: corruptions.Wrong(np.array(["a", "b", "c"]), rng.random(3) < 0.5) for one in corruptions.CONFIGS}
+    found = corruptions.robustness(wrong)
+    larger = cfg.replace(config, {"data.eval_image_size": "299"})
+    assert not any("resized" in line for line in evaluation_sets.corrupted_report(found, config))
+    assert "resized to 299 px" in evaluation_sets.corrupted_report(found, larger)[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "mappings", "message"),
+    [
+        ("objectnet", {}, "", "--set=objectnet needs --mappings"),
+        ("a", {}, "m", "--mappings belongs to --set=objectnet"),
+        ("a", {"eval_split": "test[:9]"}, "", "--data.eval_split does not go with --set=a"),
+        ("c", {"name": "mine"}, "", "--data.name does not go with --set=c"),
+        ("w2", {}, "", "no such set; did you mean 'v2'"),
+    ],
+)
+def test_options_that_do_not_go_together(name, data, mappings, message):
+    with pytest.raises(UserError, match=message):
+        evaluation_sets.check_options(name, data, mappings)
+
+
+def test_a_smaller_copy_stands_for_a_set(data_dir):
+    assert configuration(data_dir, "r", name="imagenet_r_side64_q90").data.name == "imagenet_r_side64_q90"
+    assert configuration(data_dir, "v2").data == dataclasses.replace(
+        configuration(data_dir, "r").data, name="imagenet_v2/matched-frequency"
+    )
+
+
+def test_what_stored_predictions_must_be(tmp_path):
+    with pytest.raises(UserError, match="--set=v2 needs a file of `evaluate`"):
+        evaluation_sets.score_stored("guesses.txt", "v2")
+    stored.save(tmp_path / "p.npz", predictions(["a"], [0], [range(5)], classes=100, names=False))
+    with pytest.raises(UserError, match="has not ImageNet's 1,000 classes but 100 of its own"):
+        evaluation_sets.score_stored(str(tmp_path / "p.npz"), "v2")
+
+
+def test_sentences_stay_in_one_line():
+    console = Console(file=io.StringIO(), width=40)
+    evaluation_sets.say(["a [b] " * 20], console)
+    assert console.file.getvalue() == "a [b] " * 20 + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set=v2", "--guesses=3"], "--guesses do not go with --set"),
+        (["--set=real", "--real=real.json"], "--labels, --real and"),
+        (["--set=w2"], "no such set; did you mean 'v2'"),
+        (["--mappings=m"], "--mappings and --data_dir belong to --set"),
+    ],
+)
+def test_options_of_score_that_would_be_ignored_are_refused(arguments, message, capsys):
+    assert main.main(["score", "--predictions=p.npz", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,118 @@
+"""A split scored by dense and other protocols: groups of aspects, every image once, damaged images."""
+
+import dataclasses
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_repro import config as cfg
+from imagenet_repro.data.sources import Split
+from imagenet_repro.errors import UserError
+from imagenet_repro.inference import protocol_evaluator, protocols
+from imagenet_repro.training import parallel, state
+from tests.inference.test_protocols import WEIGHTS, Linear, scores
+
+SIZES = ((48, 64), (64, 48), (40, 40), (40, 60), (30, 90), (48, 64), (60, 40), (45, 60), (44, 44))
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    id: str
+    image: bytes
+    label: int
+
+
+def pixels(number):
+    return np.random.default_rng(number).integers(0, 256, (*SIZES[number], 3), dtype=np.uint8)
+
+
+def record(number, damaged=()):
+    """As PNG, so that what is scored can be known exactly."""
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels(number), cv2.COLOR_RGB2BGR))
+    image = b"no image" if number in damaged else encoded.tobytes()
+    return Record(f"image_{number}", image, number % 7)
+
+
+def split(damaged=()):
+    records = [record(number, damaged) for number in range(len(SIZES))]
+    return Split("made", "validation", "1.0.0", tuple("abcdefg"), len(records), records)
+
+
+def judged(name, damaged=(), **data):
+    config = cfg.resolve({"data": {"image_size": 32, "threads": 1, "workers": 0, **data}, "batch_size": 8})
+    spread = parallel.create("shard_map")
+    trained = state.TrainState(
+        jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2, jnp.uint32)
+    )
+    said = []
+    one = protocol_evaluator.Judge(protocols.parse(name), Linear(config), spread, say=said.append)
+    seen = []
+    one.show = seen.append
+    rates, kept = one.predict(split(damaged), spread.put_state(trained), {"made": True})
+    assert sum(seen) == rates.images
+    return rates, kept, said
+
+
+ASPECTS = {"image_0": 4 / 3, "image_1": 3 / 4, "image_2": 1, "image_3": 3 / 2, "image_4": 2, "image_6": 2 / 3}
+
+
+@pytest.mark.parametrize("name", ["vgg_dense1", "vgg_dense1+10crop"])
+def test_every_image_is_scored_once_at_its_own_aspect(name):
+    rates, kept, _ = judged(name)
+    assert sorted(kept.id) == [f"image_{number}" for number in range(9)]
+    assert rates.images == 9
+    found = dict(zip(kept.id, kept.logits, strict=True))
+    for image, aspect in ASPECTS.items():
+        number = int(image.removeprefix("image_"))
+        (expected,) = scores(protocols.parse(name), [pixels(number)], aspect)
+        np.testing.assert_allclose(found[image], expected, atol=2e-3)  # kept as float16
+    assert rates.top1_wrong == kept.error_rates().top1_wrong
+    assert np.isfinite(rates.cross_entropy)
+
+
+def test_crops_keep_the_order_of_the_split():
+    _, kept, _ = judged("10crop")
+    assert list(kept.id) == [f"image_{number}" for number in range(9)]
+
+
+def test_groups_are_by_aspect_with_a_hundredth_of_slack():
+    sizes = ((500, 334), (334, 500), (375, 500), (500, 500), (100, 1000), (1000, 101), (500, 560))
+    records = [
+        Record(str(i), cv2.imencode(".jpg", np.zeros((*size, 3), np.uint8))[1].tobytes(), 0)
+        for i, size in enumerate(sizes)
+    ]
+    groups = protocol_evaluator.by_aspect(Split("made", "all", "1", ("a",), len(records), records), 2)
+    found = {index: aspect for aspect, indices in groups.items() for index in indices}
+    assert found == pytest.approx({0: 2 / 3, 1: 3 / 2, 2: 4 / 3, 3: 1, 4: 2, 5: 1 / 2, 6: 1})
+
+
+@pytest.mark.parametrize("name", ["10crop", "vgg_dense1"])
+def test_damaged_images_are_named_left_out_and_counted(name):
+    rates, kept, said = judged(name, damaged=(2, 8), max_bad_share=0.25)
+    assert rates.images == 7
+    assert not {"image_2", "image_8"} & set(kept.id)
+    assert sum("image_2" in line for line in said) == sum("image_8" in line for line in said) == 1
+    with pytest.raises(UserError, match=r"2 of the . records .* cannot be decoded"):
+        judged(name, damaged=(2, 8), max_bad_share=0.15)
+
+
+def test_a_system_that_cannot_slide_says_so():
+    class Pyramid(Linear):
+        def class_map(self, params, stats, images):
+            raise UserError("made is no convolutional network")
+
+    one = protocol_evaluator.Judge(protocols.parse("vgg_dense1"), Pyramid(), parallel.create("shard_map"))
+    trained = state.TrainState(
+        jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2, jnp.uint32)
+    )
+    with pytest.raises(UserError, match="no convolutional network"):
+        one.predict(split(), trained, {})
+
+
+@pytest.mark.parametrize(("name", "batch"), [("crop", 256), ("10crop", 256), ("googlenet144", 16), ("vgg_dense1", 80)])
+def test_batches_are_as_much_smaller_as_views_need_more_memory(name, batch):
+    config = cfg.resolve({"data": {"image_size": 224}, "batch_size": 256})
+    one = protocol_evaluator.Judge(protocols.parse(name), Linear(config), parallel.create("shard_map"))
+    assert one._batch_size(1.0) == batch

@@ -1,0 +1,175 @@
+"""Protocols against a plain loop over views in NumPy, by a system whose scores are easy to compute again."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, logsumexp
+
+from imagenet_repro import config as cfg
+from imagenet_repro.data import crops
+from imagenet_repro.errors import UserError
+from imagenet_repro.inference import protocols
+
+SIZE = 32
+RNG = np.random.default_rng(0)  # no crop here uses it
+WEIGHTS = np.random.default_rng(1).normal(size=(SIZE * SIZE * 3, 7)).astype(np.float32) / 50
+CONFIG = cfg.resolve({"data": {"image_size": SIZE}, "eval_crop": {"name": "center", "ratio": 0.875}})
+
+
+@dataclasses.dataclass
+class Linear:
+    """Scores are linear in the pixels; over larger images, at every eighth pixel."""
+
+    config: cfg.Config = CONFIG
+
+    def score(self, params, stats, images):
+        return (images.reshape(len(images), -1).astype(jnp.float32) / 255) @ params["w"]
+
+    def class_map(self, params, stats, images):
+        rows, columns = ((side - SIZE) // 8 + 1 for side in images.shape[1:3])
+        found = [
+            self.score(params, stats, images[:, 8 * i : 8 * i + SIZE, 8 * j : 8 * j + SIZE])
+            for i in range(rows)
+            for j in range(columns)
+        ]
+        return jnp.stack(found, 1).reshape(len(images), rows, columns, -1)
+
+
+def of_view(view):
+    return (view.reshape(-1).astype(np.float64) / 255) @ WEIGHTS
+
+
+def mean(scores, average="probabilities"):
+    scores = np.stack(scores)
+    return (
+        scores.mean(0) if average == "logits" else logsumexp(log_softmax(scores, -1), axis=0) - math.log(len(scores))
+    )
+
+
+def image(height=50, width=70, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def scores(parts, images, aspect=1.0):
+    rows = np.stack([crops.crop(one, protocols.taken(parts, CONFIG, aspect), SIZE, RNG) for one in images])
+    score = jax.jit(protocols.scorer(parts, Linear(), aspect))
+    return np.asarray(score({"w": jnp.asarray(WEIGHTS)}, {}, jnp.asarray(rows)))
+
+
+def resized(one, scale):
+    height, width = one.shape[:2]
+    shorter = min(height, width)
+    return crops.resize(one, scale * height // shorter, scale * width // shorter, "bilinear", False)
+
+
+def mirrored(views):
+    return [*views, *(view[:, ::-1] for view in views)]
+
+
+def ten(one):
+    """Four corners and the centre, mirrored."""
+    down, across = one.shape[0] - SIZE, one.shape[1] - SIZE
+    starts = [(0, 0), (0, across), (down, 0), (down, across), (round(down / 2), round(across / 2))]
+    return mirrored([one[i : i + SIZE, j : j + SIZE] for i, j in starts])
+
+
+def test_ten_crops_of_the_centre_square():
+    images = [image(50, 70), image(80, 45, 1)]
+    for one, found in zip(images, scores(protocols.parse("10crop"), images), strict=True):
+        full = resized(one, round(256 * SIZE / 224))
+        side = min(full.shape[:2])
+        top, left = round((full.shape[0] - side) / 2), round((full.shape[1] - side) / 2)
+        views = ten(full[top : top + side, left : left + side])
+        np.testing.assert_allclose(found, mean([of_view(view) for view in views]), atol=1e-5)
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_ten_crops_of_the_whole_image_by_either_mean(average):
+    (found,) = scores(protocols.parse("resnet_10crop", {"average": average}), [image()])
+    views = ten(resized(image(), round(256 * SIZE / 224)))
+    np.testing.assert_allclose(found, mean([of_view(view) for view in views], average), atol=1e-5)
+
+
+def test_fifty_crops_a_scale():
+    (found,) = scores(protocols.parse("vgg_50crops"), [image()])
+    views = []
+    for scale in (256, 384, 512):
+        full = resized(image(), round(scale * SIZE / 224))
+        down, across = full.shape[0] - SIZE, full.shape[1] - SIZE
+        places = [(round(down * i / 4), round(across * j / 4)) for i in range(5) for j in range(5)]
+        views += mirrored([full[i : i + SIZE, j : j + SIZE] for i, j in places])
+    assert len(views) == 150
+    np.testing.assert_allclose(found, mean([of_view(view) for view in views]), atol=1e-5)
+
+
+def test_one_crop_is_what_a_run_is_evaluated_by():
+    (found,) = scores(protocols.parse("crop"), [image()])
+    np.testing.assert_allclose(found, of_view(crops.crop(image(), CONFIG.eval_crop, SIZE, RNG)), atol=1e-5)
+    (found,) = scores(protocols.parse("squash"), [image()])
+    np.testing.assert_allclose(found, of_view(crops.resize(image(), SIZE, SIZE, "bilinear", False)), atol=1e-5)
+
+
+def dense(one, scales):
+    """The class map's mean, of copies cut to 4:3, and of their mirror images."""
+    found = []
+    for scale in scales:
+        height, width = scale, math.floor(scale * 4 / 3)
+        part = crops.crop(one, crops.Copies(((height, width),)), SIZE, RNG).reshape(height, width, 3)
+        for view in (part, part[:, ::-1]):
+            places = [(i, j) for i in range(0, height - SIZE + 1, 8) for j in range(0, width - SIZE + 1, 8)]
+            found.append(np.mean([of_view(view[i : i + SIZE, j : j + SIZE]) for i, j in places], axis=0))
+    return found
+
+
+def test_dense_scores_are_means_over_space_before_any_other():
+    (found,) = scores(protocols.parse("vgg_dense"), [image()], 4 / 3)
+    expected = mean(dense(image(), [round(scale * SIZE / 224) for scale in (256, 384, 512)]))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_sum_of_protocols_is_the_mean_of_their_probabilities():
+    (found,) = scores(protocols.parse("vgg_dense+10crop"), [image()], 4 / 3)
+    parts = [scores(protocols.parse(name), [image()], 4 / 3)[0] for name in ("vgg_dense", "10crop")]
+    np.testing.assert_allclose(found, mean(parts), atol=1e-5)
+
+
+VIEWS = {"crop": 1, "crop_flip": 2, "10crop": 10, "googlenet144": 144, "vgg_50crops": 150, "resnet_10crop": 10}
+
+
+@pytest.mark.parametrize(("name", "number"), VIEWS.items())
+def test_the_number_of_views_is_the_papers(name, number):
+    (part,) = protocols.parse(name)
+    assert part.views(CONFIG) == number
+
+
+def test_sizes_grow_with_the_crop_but_for_caffes():
+    sizes = {}
+    for size in (224, 227, 299, 64):
+        sizes[size] = protocols.pixels((256,), cfg.resolve({"data": {"image_size": size}}))[0]
+    assert sizes == {224: 256, 227: 256, 299: 342, 64: 73}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("10crops", {}, "there is no '10crops'; did you mean '10crop'"),
+        ("10crop", {"scale": "256"}, "protocol.scale: "),
+        ("10crop", {"positions": "('left',)"}, "protocol.positions"),
+        ("10crop", {"scales": "()"}, "protocol.scales"),
+        ("10crop", {"squares": "whole", "positions": "('square',)"}, "'square' resizes a square"),
+        ("crop+10crop", {"flips": "False"}, "has 2 parts"),
+    ],
+)
+def test_what_is_wrong_is_named(name, settings, message):
+    with pytest.raises(UserError) as caught:
+        protocols.parse(name, settings)
+    assert message in str(caught.value)
+
+
+def test_a_scale_below_the_crop_is_refused():
+    with pytest.raises(UserError, match="windows of 32 pixels do not fit into a shorter side of 29"):
+        protocols.taken(protocols.parse("10crop", {"scales": "(200,)"}), CONFIG, 1.0)

@@ -1,0 +1,124 @@
+"""Stacks in a loop and with rematerialisation against the same blocks applied one by one."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from imagenet_repro import models
+from imagenet_repro.models.nn.initialisers import initialise
+from imagenet_repro.models.nn.layers import BatchNorm, Dropout, DropPath, Linear, drop_path_rates
+from imagenet_repro.models.nn.stack import Stack
+
+WIDTH = 16
+HIDDEN = (8, 8, 8, 12)  # one after the other: alone (no stochastic depth), a run of two, alone (another shape)
+
+
+class Block(nnx.Module):
+    def __init__(self, hidden, rate, rngs):
+        self.fc1 = Linear(WIDTH, hidden, rngs=rngs)
+        self.norm = BatchNorm(hidden)
+        self.drop = Dropout(0.2, rngs=rngs)
+        self.fc2 = Linear(hidden, WIDTH, rngs=rngs)
+        self.drop_path = DropPath(rate, rngs=rngs)
+
+    def __call__(self, x):
+        y = self.fc2(self.drop(jnp.tanh(self.norm(self.fc1(x)))))
+        return x + self.drop_path(y)
+
+
+def stack(scan, remat, hidden=HIDDEN):
+    rates = drop_path_rates(0.5, len(hidden))  # the first block's is 0, so its structure differs from the others'
+
+    def build(rngs):
+        blocks = [Block(width, rate, rngs) for width, rate in zip(hidden, rates, strict=True)]
+        return Stack(blocks, scan=scan, remat=remat)
+
+    return initialise(build, jax.random.key(0))
+
+
+@functools.cache
+def outcome(scan, remat, training=True):
+    """Output, gradient and everything that is not a parameter after a call."""
+    model = stack(scan, remat)
+    if not training:
+        model.eval()
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(64, WIDTH)), jnp.float32)
+
+    def loss(params):
+        model = nnx.merge(graphdef, params, jax.tree.map(lambda leaf: leaf, rest))  # new variables, of this trace
+        y = model(x)
+        return jnp.square(y).mean(), (y, jax.tree.map(jax.random.key_data, nnx.state(model, nnx.RngKey)), stats(model))
+
+    (_, (y, keys, changed)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return jax.tree.leaves((y, keys, changed, gradient))
+
+
+def stats(model):
+    return nnx.state(model, (nnx.BatchStat, nnx.RngCount))
+
+
+@pytest.mark.parametrize(("scan", "remat"), [(True, False), (False, True), (True, True)])
+def test_outputs_masks_gradients_statistics_and_counters_are_those_of_the_plain_form(scan, remat):
+    for found, expected in zip(outcome(scan, remat), outcome(False, False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_evaluation_agrees_and_changes_nothing():
+    for found, expected in zip(outcome(True, True, False), outcome(False, False, False), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def loops(model):
+    graphdef, state = nnx.split(model)
+    jaxpr = jax.make_jaxpr(lambda s, x: nnx.merge(graphdef, s)(x))(state, jnp.zeros((4, WIDTH)))
+    return [equation.params["length"] for equation in jaxpr.jaxpr.eqns if equation.primitive.name == "scan"]
+
+
+def test_equal_blocks_are_one_program():
+    assert loops(stack(True, False)) == [2]
+    assert loops(stack(True, False, (8, 8, 8, 8, 12, 12))) == [3, 2]
+    assert loops(stack(False, False)) == []
+
+
+def test_parameters_keep_the_names_of_their_blocks():
+    names = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(stack(True, False), nnx.Param))}
+    assert {"0.fc1.weight", "3.fc2.bias"} <= names
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "training"),
+    [
+        ("resnet20_cifar", 16, True),
+        # In training the batch normalisation of deep networks, over a few values of fresh features, makes 1 % of what
+        # rounding differs by: as much as lies between float32 and float64. So these are compared in evaluation.
+        pytest.param("resnet50", 96, False, marks=pytest.mark.slow),
+        pytest.param("resnetv2_50", 96, False, marks=pytest.mark.slow),
+        pytest.param("seresnet50", 96, False, marks=pytest.mark.slow),
+        pytest.param("efficientnetv2_s", 64, False, marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", 64, True, marks=pytest.mark.slow),
+    ],
+)
+def test_networks_learn_the_same_in_a_loop_and_with_rematerialisation(name, size, training):
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(8, size, size, 3)), jnp.float32)
+    _, params, rest = nnx.split(models.create(name, 10), nnx.Param, ...)
+
+    def gradient(**how):
+        model = models.abstract(name, 10, **how)
+        graphdef = nnx.graphdef(model if training else model.eval())
+
+        def loss(params):
+            model = nnx.merge(graphdef, params, jax.tree.map(lambda leaf: leaf, rest))
+            return jnp.square(model(images)).sum(), stats(model)
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+    (loss, plain_stats), plain = gradient(scan=False)
+    (other, other_stats), found = gradient(scan=True, remat=True)
+    np.testing.assert_allclose(other, loss, rtol=1e-4)
+    for a, b in zip(jax.tree.leaves((found, other_stats)), jax.tree.leaves((plain, plain_stats)), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b) + 1e-5

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from imagenet_repro import models
+from imagenet_repro.errors import SaveError
+from imagenet_repro.report.plots import history
+from imagenet_repro.zoo import listing
+from imagenet_repro.zoo.entries import ENTRIES
+from tests.report import drawn
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    kept = []
+    monkeypatch.setattr(history, "write", lambda figure, *_: kept.append(figure) or [])
+    return kept
+
+
+def marks(panel, shapes=("o", "s", "^")):
+    found = [line for line in panel.lines if line.get_marker() in shapes and len(line.get_xdata())]
+    return [(float(x), float(y)) for line in found for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]
+
+
+def two(**fields):
+    systems = (
+        drawn.system("deep", drawn.run(top5=120), network="resnet50"),
+        drawn.system("vectors", drawn.run(0, top5=300), drawn.run(1, top5=320), network="xrce_2011"),
+    )
+    return drawn.comparison(*systems, **fields)
+
+
+def test_years_are_those_of_networks_their_aliases_and_entries():
+    assert history.year_of("resnet50") == models.spec("resnet50").year == 2015
+    assert history.year_of(models.aliases()[0]) == models.spec(models.aliases()[0]).year
+    assert history.year_of("nec_uiuc_2010") == 2010
+    assert history.year_of("nobody_knows") is None
+
+
+def test_entries_stand_at_their_years_and_the_person_is_a_line(tmp_path, figures):
+    history.plot_history(two(), tmp_path / "h.png")
+    panel = figures[0].axes[0]
+    expected = {(entry.year, entry.top5) for entry in ENTRIES if "person" not in entry.who}
+    assert set(marks(panel, "D")) == expected
+    assert [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() not in ("-", "None")] == [5.1]
+    texts = [text.get_text() for text in panel.texts]
+    assert {"XRCE 25.8", "WMW 2.25", "VGG, second 7.3", "a person: 5.1 on 1,500 test images"} <= set(texts)
+    hollow = next(line for line in panel.lines if line.get_label() == "other entry")
+    assert sorted(hollow.get_ydata()) == [7.3, 11.7, 16.4]
+
+
+def test_other_data_has_a_panel_of_its_own(tmp_path, figures):
+    history.plot_history(two(), tmp_path / "h.png")
+    challenge, ours = figures[0].axes
+    assert marks(challenge) == []
+    np.testing.assert_allclose(marks(ours), [(2015, 12), (2011, 31)])
+    assert challenge.get_xlim() == ours.get_xlim()
+    assert "folder:/flowers" in ours.get_title("left")
+    assert "cannot be compared" in figures[0].get_supxlabel()
+
+
+@pytest.mark.parametrize(
+    ("scored", "panels"),
+    [
+        (("imagenet2012", "validation", 50), 1),
+        (("imagenet2012_side400_q90:5.1.0", "validation", 50), 1),
+        (("imagenet2012", "validation[:50%]", 50), 2),
+        (("imagenet2012", "validation", 49), 2),
+        (("imagenet_v2", "validation", 50), 2),
+    ],
+)
+def test_only_all_of_imagenets_validation_set_shares_the_axis(figures, monkeypatch, scored, panels):
+    data, split, images = scored
+    monkeypatch.setattr(listing, "VALIDATION_IMAGES", 50)
+    one = drawn.system("net", drawn.run(top1=20, top5=10, images=images))
+    history.plot_history(drawn.comparison(one, data=data, split=split), "h.png")
+    assert len(figures[0].axes) == panels
+    place = (2015, 100 * 10 / images)
+    np.testing.assert_allclose([mark for mark in marks(figures[0].axes[-1]) if mark[0] == 2015], [place])
+
+
+def test_a_network_of_unknown_year_is_left_out_and_named(tmp_path, figures):
+    unknown = drawn.system("mine", drawn.run(), network="my_own")
+    history.plot_history(drawn.comparison(unknown, *two().systems), tmp_path / "h.png")
+    assert len(marks(figures[0].axes[1])) == 2
+    assert "Without mine: no year is known." in figures[0].get_supxlabel()
+    history.plot_history(drawn.comparison(unknown), tmp_path / "h.png")
+    assert len(figures[1].axes) == 1
+
+
+@pytest.mark.parametrize(("systems", "seeds"), [(1, 1), (12, 3)])
+def test_files_are_sound_and_name_every_known_system(tmp_path, systems, seeds):
+    whole = drawn.plausible(systems, seeds, ", <a> & $b$")
+    png, svg = history.plot_history(whole, tmp_path / "new/h.png")
+    assert (png, svg) == (tmp_path / "new/h.png", tmp_path / "new/h.svg")
+    drawn.check_svg(svg)
+    known = [system.name for system in whole.systems if history.year_of(system.network) is not None]
+    assert len(known) >= systems - 1
+    assert set(known) <= set(drawn.words(svg))
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SaveError, match="history"):
+        history.plot_history(two(), tmp_path / "file/h.png")

@@ -1,0 +1,95 @@
+import math
+
+import numpy as np
+import pytest
+
+from imagenet_repro.errors import SaveError
+from imagenet_repro.report.plots import matrix
+from tests.report import drawn
+
+
+def plot(errors, different, path, names=None):
+    errors = np.asarray(errors, np.float64)
+    names = names or [f"system {n}" for n in range(len(errors))]
+    return matrix.plot_matrix(names, errors[:, None] - errors, np.asarray(different), path, title="Top-1 error")
+
+
+def apart(names, *pairs):
+    found = np.zeros((names, names), bool)
+    for i, j in pairs:
+        found[i, j] = found[j, i] = True
+    return found
+
+
+def cells(panel):
+    return {(int(text.get_position()[1]), int(text.get_position()[0])): text for text in panel.texts}
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    kept = []
+    monkeypatch.setattr(matrix, "write", lambda figure, *_: kept.append(figure) or [])
+    return kept
+
+
+def test_rows_and_columns_rise_in_error_and_cells_are_row_less_column(tmp_path, figures):
+    plot([30.0, 10.0, 10.5], apart(3, (0, 1), (0, 2)), tmp_path / "m.png")
+    panel = figures[0].axes[0]
+    order = ["system 1", "system 2", "system 0"]
+    assert [label.get_text() for label in panel.get_yticklabels()] == order
+    assert [label.get_text() for label in panel.get_xticklabels()] == order
+    found = {place: text.get_text() for place, text in cells(panel).items()}
+    assert found == {
+        (0, 1): "(−0.5)",
+        (0, 2): "−20.0",
+        (1, 0): "(+0.5)",
+        (1, 2): "−19.5",
+        (2, 0): "+20.0",
+        (2, 1): "+19.5",
+    }
+    bold = {place for place, text in cells(panel).items() if text.get_fontweight() == "bold"}
+    assert bold == {(0, 2), (1, 2), (2, 0), (2, 1)}
+
+
+def test_signs_have_opposite_colours_and_nothing_is_white(tmp_path, figures):
+    plot([10.0, 20.0, 20.0], apart(3), tmp_path / "m.png")
+    colours = {patch.get_xy()[::-1]: np.array(patch.get_facecolor()) for patch in figures[0].axes[0].patches}
+    red, blue = (colours[0, 1][[0, 2]], colours[1, 0][[0, 2]])
+    assert red[1] > red[0]  # purple: more blue than red
+    assert blue[0] > blue[1]  # orange
+    assert np.ptp(colours[1, 2][:3]) < 0.02
+
+
+def test_small_differences_stay_pale(tmp_path, figures):
+    plot([10.0, 10.2], apart(2), tmp_path / "m.png")
+    faint = next(patch for patch in figures[0].axes[0].patches if patch.get_xy() == (1, 0))
+    assert min(faint.get_facecolor()[:3]) > 0.9
+
+
+def test_black_text_can_be_read_on_every_colour():
+    """Contrast as in the Web Content Accessibility Guidelines 2.1, at least 4.5 for text of this size."""
+    rgb = matrix.COLOURS(np.linspace(0, 1, 256))[:, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    assert np.min((linear @ [0.2126, 0.7152, 0.0722] + 0.05) / 0.05) > 4.5
+
+
+def test_what_is_not_known_is_blank(tmp_path, figures):
+    points = np.array([[0, 1, math.nan], [-1, 0, -3], [math.nan, 3, 0]])
+    matrix.plot_matrix(["a", "b", "c"], points, np.ones((3, 3), bool), tmp_path / "m.png", title="t")
+    assert len(figures[0].axes[0].texts) == 4
+
+
+@pytest.mark.parametrize("systems", [1, 12])
+def test_files_are_sound_and_have_every_name_twice(tmp_path, systems):
+    names = [f"se_resnext50_32x4d, <modern> {n}" for n in range(systems)]
+    files = plot(np.linspace(20, 60, systems), apart(systems), tmp_path / "new/m.png", names)
+    assert files == [tmp_path / "new/m.png", tmp_path / "new/m.svg"]
+    drawn.check_svg(files[1])
+    words = drawn.words(files[1])
+    assert all(words.count(name) == 2 for name in names)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SaveError, match="matrix of differences"):
+        plot([1.0, 2.0], apart(2), tmp_path / "file/m.png")

@@ -1,0 +1,204 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.report import records
+from imagenet_repro.report.plots import dumbbell
+from imagenet_repro.report.sections import class_gains
+from imagenet_repro.scoring.predictions import Predictions
+
+
+def names_of(classes):
+    return [f"name {c}, synonym {c}" for c in range(classes)]
+
+
+FIELDS = ("id", "label", "top5", "logits")
+
+
+def predicted(labels, places, classes):
+    """Predictions with the label of image i at place `places[i]` of the guesses; from place 5 on it is not there."""
+    top5 = []
+    for label, place in zip(labels, places, strict=True):
+        guesses = [(label + 1 + k) % classes for k in range(5)]
+        guesses.insert(place, label)
+        top5.append(guesses[:5])
+    ids = np.array([f"image{i}" for i in range(len(labels))])
+    logits = np.zeros((len(labels), classes), np.float16)
+    return Predictions(ids, np.array(labels, np.int32), np.array(top5, np.int32), logits)
+
+
+def changed(one, **fields):
+    return dataclasses.replace(one, **fields)
+
+
+def chosen(one, rows):
+    return changed(one, **{key: getattr(one, key)[rows] for key in FIELDS})
+
+
+def relabelled(one, index, label):
+    return changed(one, label=np.where(np.arange(len(one)) == index, label, one.label).astype(np.int32))
+
+
+def shuffled(one, seed=0):
+    return chosen(one, np.random.default_rng(seed).permutation(len(one)))
+
+
+def stepwise(classes, images=10):
+    """Of class c, c of the images leave the five guesses of the first system; all are in those of the second.
+
+    Their first guess is wrong in both for every image of an odd class. The largest gain is the last class's.
+    """
+    labels = np.repeat(np.arange(classes), images).tolist()
+    number = np.tile(np.arange(images), classes)
+    before = [5 if n < min(c, images) else c % 2 for c, n in zip(labels, number, strict=True)]
+    return predicted(labels, before, classes), predicted(labels, [c % 2 for c in labels], classes)
+
+
+def text_in(svg):
+    return re.findall(r"<!-- (.*?) -->", svg.read_text())
+
+
+def test_counts_of_a_class_in_closed_form():
+    before, after = stepwise(21, images=40)
+    found = class_gains.gains(before, shuffled(after), names_of(21))
+    assert found.guesses == 5
+    assert [one.short for one in found.classes] == [f"name {c}" for c in reversed(range(21))]
+    for one in found.classes:
+        c = int(one.short.split()[1])
+        assert one.name == f"name {c}, synonym {c}"
+        assert one.before.images == one.after.images == 40
+        assert one.errors(5) == (100 * c / 40, 0.0)
+        assert one.gain(5) == 100 * c / 40
+        assert one.errors(1) == ((100.0, 100.0) if c % 2 else (100 * c / 40, 0.0))
+        assert one.gain(1) == (0.0 if c % 2 else 100 * c / 40)
+    assert found.overall.before == before.error_rates()
+    assert found.overall.after == after.error_rates()
+
+
+def test_what_a_comparison_keeps_of_predictions_is_enough():
+    before, after = stepwise(21)
+    kept = [records.Guesses(one.id, one.label, one.top5) for one in (before, after)]
+    assert class_gains.gains(*kept, names_of(21)) == class_gains.gains(before, after, names_of(21))
+    with pytest.raises(UserError, match="before choose between 21 classes; there are 20 names"):
+        class_gains.gains(*kept, names_of(20))
+
+
+def test_swapped_systems_swap_the_gains():
+    before, after = stepwise(21)
+    forwards, backwards = (class_gains.gains(*pair, names_of(21)) for pair in ((before, after), (after, before)))
+    assert {x.name: x.gain(5) for x in forwards.classes} == {x.name: -x.gain(5) for x in backwards.classes}
+
+
+@pytest.mark.parametrize(("classes", "guesses", "first"), [(20, 1, 10), (21, 5, 10)])
+def test_few_classes_are_put_in_order_by_top1(classes, guesses, first):
+    found = class_gains.gains(*stepwise(classes, images=10), names_of(classes))
+    points = [one.gain(guesses) for one in found.classes]
+    assert found.guesses == guesses
+    assert points == sorted(points, reverse=True)
+    assert found.classes[0].short == f"name {first}"  # the first of those that gained all
+
+
+def test_classes_without_images_are_left_out():
+    before, after = stepwise(8)
+    found = class_gains.gains(chosen(before, before.label != 3), chosen(after, after.label != 3), names_of(8))
+    assert sorted(one.short for one in found.classes) == [f"name {c}" for c in range(8) if c != 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: changed(p, id=np.array(["x", *p.id[1:]])), "different images; only before: image0; only after: x$"),
+        (lambda p: chosen(p, slice(5, None)), "different images; only before: image0, image1, image2 and 2 more$"),
+        (lambda p: relabelled(p, 7, 1), "labels before and after differ for image7$"),
+        (lambda p: relabelled(p, 7, -1), "after hold images without labels: image7$"),
+        (lambda p: changed(p, logits=np.zeros((len(p), 7), np.float16)), "after choose between 7 classes; .* 6 names"),
+    ],
+)
+def test_predictions_that_cannot_be_compared(change, message):
+    before, after = stepwise(6)
+    with pytest.raises(UserError, match=message):
+        class_gains.gains(before, shuffled(change(after)), names_of(6))
+
+
+def test_predictions_without_labels_before():
+    before, after = stepwise(6)
+    unlabelled = changed(before, label=np.full(len(before), -1, np.int32))
+    with pytest.raises(UserError, match="before hold images without labels: image0, image1, image2 and 57 more"):
+        class_gains.gains(unlabelled, after, names_of(6))
+
+
+def test_names_are_short_and_unlike():
+    names = ["tench, Tinca tinca", "maillot", "maillot, tank suit", "crane", "crane", "x" * 50, "a b"]
+    shorts = class_gains.short_names(names)
+    assert shorts[:5] == ["tench", "maillot", "maillot, tank suit", "crane (class 3)", "crane (class 4)"]
+    assert shorts[5] == "x" * 33 + "…"
+    assert len(set(class_gains.short_names(["y" * 60, "y" * 61, "y" * 62, "y, z", "y, z"]))) == 5
+
+
+def test_the_table_has_every_class_and_the_whole():
+    before, after = stepwise(21)
+    names = ["a|b", *names_of(21)[1:]]
+    lines = class_gains.markdown(class_gains.gains(after, before, names), systems=("new", "old")).splitlines()
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[:24]]
+    assert {len(row) for row in cells} == {8}
+    assert cells[0][2:5] == ["top-5 error %, new", "top-5 error %, old", "gain in points"]
+    assert cells[2][:2] == ["**all classes**", "210"]
+    assert cells[3] == ["a\\|b", "10", "0.0", "0.0", "0.0", "0.0", "0.0", "0.0"]
+    assert cells[5] == ["name 2, synonym 2", "10", "0.0", "20.0", "−20.0", "0.0", "20.0", "−20.0"]
+    assert lines[25].startswith("Each class has 10 images: one image is 10 points")
+
+
+def test_the_picture_shows_the_ends_of_many_classes(tmp_path):
+    found = class_gains.gains(*stepwise(30, images=40), names_of(30))
+    files = dumbbell.plot_gains(found, tmp_path / "new/gains.png", systems=("Fisher $v$", "AlexNet"))
+    assert files == [tmp_path / "new/gains.png", tmp_path / "new/gains.svg"]
+    assert imread(files[0]).shape[1] == 1280
+    words = text_in(files[1])
+    shown = [int(word.split()[1]) for word in words if re.fullmatch(r"name \d+", word)]
+    assert sorted(shown) == [*range(5), *range(15, 30)]
+    assert {"Gained most", "Gained least or lost most", "+72.5", "0.0", "top-5 error within the class, %"} <= set(
+        words
+    )
+    assert "From Fisher $v$ to AlexNet, “name 29” gained most" in " ".join(words)
+    assert "Fisher $v$: 36.2 % over all 1,200 images" in words
+    assert "AlexNet: 0.0 % over all 1,200 images" in words
+    assert any("Each class has 40 images" in word for word in words)
+
+
+def test_few_classes_are_all_shown_without_headings(tmp_path):
+    found = class_gains.gains(*reversed(stepwise(6)), names_of(6))
+    words = text_in(dumbbell.plot_gains(found, tmp_path / "gains.png")[1])
+    assert sorted(word for word in words if re.fullmatch(r"name \d+", word)) == [f"name {c}" for c in range(6)]
+    assert not {"Gained most", "Lost most"} & set(words)
+    assert {"−40.0", "top-1 error within the class, %"} <= set(words)
+    assert any("no class gained" in word for word in words)
+
+
+def test_markers_are_at_the_errors_before_and_after(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(dumbbell, "write", lambda figure, *_: kept.append(figure) or [])
+    found = class_gains.gains(*stepwise(21, images=40), names_of(21))
+    dumbbell.plot_gains(found, tmp_path / "gains.png")
+    lines = kept[0].axes[0].lines
+    for marker, which in (("s", 0), ("o", 1)):
+        dots = [line for line in lines if line.get_marker() == marker and len(line.get_xdata())]
+        dots.sort(key=lambda line: line.get_ydata()[0])  # from top to bottom
+        shown = [*found.classes[:15], *found.classes[-5:]]
+        assert [line.get_xdata()[0] for line in dots] == [one.errors(5)[which] for one in shown]
+
+
+def test_one_class_of_one_image(tmp_path):
+    found = class_gains.gains(predicted([0], [1], 6), predicted([0], [0], 6), names_of(6))
+    assert class_gains.noise(found) == "Each class has 1 image: one image is 100 points of its error."
+    assert dumbbell.plot_gains(found, tmp_path / "gains.png")[0].exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    found = class_gains.gains(*stepwise(6), names_of(6))
+    with pytest.raises(SaveError, match="gains"):
+        dumbbell.plot_gains(found, tmp_path / "file/gains.png")

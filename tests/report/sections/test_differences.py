@@ -1,0 +1,306 @@
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.report.records import Comparison, Guesses, Run, System
+from imagenet_repro.report.sections import differences as module
+from imagenet_repro.report.sections.differences import differences, rows, sentence
+from imagenet_repro.statistics import significance
+
+IMAGES = 400
+
+
+def guessed(top1_wrong, top5_wrong=()):
+    """Guesses of images of class 0: wrong by the first guess on some, by all five on some of those."""
+    images = len(top1_wrong)
+    top5 = np.tile(np.arange(5, dtype=np.int32), (images, 1))
+    top5[np.asarray(top1_wrong)] = (1, 0, 2, 3, 4)
+    top5[list(top5_wrong)] = (1, 2, 3, 4, 5)
+    ids = np.array([f"image{i:05}" for i in range(images)])
+    return Guesses(ids, np.zeros(images, np.int32), top5)
+
+
+def run(seed, guesses):
+    return Run(Path(f"runs/{seed}"), seed, {"rates": {"cross_entropy": 1.0}}, (), guesses)
+
+
+def system(name, runs):
+    """A system from {seed: number of images wrong}, the first ones, or {seed: mask or guesses}."""
+    made = []
+    for seed, wrong in runs.items():
+        mask = np.arange(IMAGES) < wrong if isinstance(wrong, int) else wrong
+        made.append(run(seed, mask if isinstance(mask, Guesses) else guessed(mask)))
+    return System(name, name, "", tuple(made))
+
+
+def compared(*systems):
+    return Comparison(systems, ("dog",), "1ep", "fractal", "train", "validation")
+
+
+def seeds(count, wrong, step=1):
+    """Runs whose errors differ from seed to seed as seeds do."""
+    return {seed: wrong + step * (seed % 3) for seed in range(count)}
+
+
+def random_system(name, share, seed_numbers, images=IMAGES):
+    rng = np.random.default_rng(ord(name))
+    masks = {seed: rng.random(images) < share for seed in seed_numbers}
+    return system(name, {seed: guessed(mask, np.flatnonzero(mask)[::3]) for seed, mask in masks.items()})
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------
+
+
+def test_each_answer_is_the_one_of_its_runs():
+    from statsmodels.stats.multitest import multipletests
+
+    a, b, c = (random_system(*of) for of in (("a", 0.3, (0, 1, 2)), ("b", 0.35, (1, 2, 5)), ("c", 0.5, (2,))))
+    found = differences(compared(a, b, c))
+    for k in (1, 5):
+        pairs = found.pairs[k]
+        runs = {(0, 1): (a.runs[1], b.runs[0]), (0, 2): (a.runs[2], c.runs[0]), (1, 2): (b.runs[1], c.runs[0])}
+        assert list(pairs) == list(runs)
+        for key, two in runs.items():
+            one, wrong = pairs[key].checkpoints, [run.guesses.wrong(k) for run in two]
+            assert one.seeds == tuple(run.seed for run in two)
+            assert one.difference == pytest.approx(np.mean(wrong[0]) - np.mean(wrong[1]))
+            assert (one.only_a, one.only_b) == (np.sum(wrong[0] > wrong[1]), np.sum(wrong[0] < wrong[1]))
+            assert one.p == significance.mcnemar(*wrong).p
+            assert one.interval == significance.bootstrap_difference(*wrong).interval
+        p = [pair.checkpoints.p for pair in pairs.values()]
+        different, adjusted, *_ = multipletests(p, method="holm")
+        assert [pair.checkpoints.adjusted for pair in pairs.values()] == pytest.approx(adjusted)
+        assert [pair.checkpoints.different for pair in pairs.values()] == different.tolist()
+        recipes = pairs[0, 1].recipes
+        assert recipes.seeds == (1, 2)
+        errors = [
+            np.array([run.rates.top1_error if k == 1 else run.rates.top5_error for run in of])
+            for of in (a.runs[1:], b.runs[:2])
+        ]
+        assert recipes.difference == pytest.approx(np.mean(errors[0] - errors[1]))
+        assert recipes.deviation == pytest.approx(np.std(errors[0] - errors[1], ddof=1))
+        assert (recipes.p, recipes.too_few, recipes.different) == (pytest.approx(recipes.adjusted), True, False)
+        assert pairs[0, 2].recipes is None
+        assert pairs[1, 2].recipes is None
+
+
+def test_without_a_common_seed_the_first_runs_are_compared():
+    found = differences(compared(system("a", {0: 100, 3: 5}), system("b", {1: 100, 2: 5})))
+    assert found.pairs[1][0, 1].checkpoints.seeds == (0, 1)
+    assert found.pairs[1][0, 1].recipes is None
+
+
+@pytest.mark.parametrize(("systems", "count", "enough"), [(2, 5, False), (2, 6, True), (3, 6, False), (3, 7, True)])
+def test_seeds_are_enough_where_some_outcome_is_significant_after_holm(systems, count, enough):
+    made = [system(f"s{i}", seeds(count, 50 + 20 * i)) for i in range(systems)]
+    found = differences(compared(*made))
+    assert {pair.recipes.too_few for pair in found.pairs[1].values()} == {not enough}
+    assert {pair.recipes.different for pair in found.pairs[1].values()} == {enough}  # all seeds agree here
+    assert found.question == ("recipes" if enough else "checkpoints")
+
+
+def test_tables_are_antisymmetric_and_follow_the_answers():
+    found = differences(compared(system("a", {0: 100, 1: 102}), system("b", {0: 40, 1: 44}), system("c", {0: 42})))
+    points = found.points(1, "checkpoints")
+    assert points == pytest.approx(np.array([[0, 15, 14.5], [-15, 0, -0.5], [-14.5, 0.5, 0]]))
+    assert found.different(1, "checkpoints").tolist() == [
+        [False, True, True],
+        [True, False, False],
+        [True, False, False],
+    ]
+    assert found.letters(1, "checkpoints") == ["b", "a", "a"]
+    recipes = found.points(1, "recipes")
+    assert (recipes[0, 1], recipes[1, 0]) == (pytest.approx(14.75), pytest.approx(-14.75))
+    assert np.isnan(recipes[0, 2])
+    assert not found.different(1, "recipes").any()
+    assert found.letters(1, "recipes") == ["a", "a", "a"]
+    assert found.orders[1] == (2, 1, 0)  # by the mean over seeds
+
+
+def test_both_error_rates_have_their_own_order_and_letters():
+    wrong = np.arange(IMAGES) < 100
+    a = system("a", {0: guessed(wrong, range(90))})
+    b = system("b", {0: guessed(np.arange(IMAGES) < 160, range(10))})
+    found = differences(compared(a, b))
+    assert (found.orders[1], found.orders[5]) == ((0, 1), (1, 0))
+    assert (found.letters(1, "checkpoints"), found.letters(5, "checkpoints")) == (["a", "b"], ["b", "a"])
+
+
+def test_one_system_alone():
+    found = differences(compared(system("a", {0: 100, 1: 104})))
+    assert (found.pairs[1], found.question, found.letters(1, "checkpoints")) == ({}, "checkpoints", ["a"])
+    assert rows(found, "checkpoints")[1] == rows(found, "recipes")[1] == []
+
+
+# --- what cannot be compared -------------------------------------------------------------------------------------
+
+
+def changed(guesses, **fields):
+    return dataclasses.replace(guesses, **fields)
+
+
+def all_but(guesses, images):
+    kept = np.setdiff1d(np.arange(IMAGES), images)
+    return changed(guesses, **{key: getattr(guesses, key)[kept] for key in ("id", "label", "top5")})
+
+
+def with_id(guesses, index, name):
+    ids = guesses.id.copy()
+    ids[index] = name
+    return changed(guesses, id=ids)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda g: with_id(g, -1, "image99999"),
+            r"different images; only a \(seed 0\): image00399; only b \(seed 7\): image99999;",
+        ),
+        (lambda g: all_but(g, range(5)), r"images; only a \(seed 0\): image00000, image00001, image00002 and 2 more;"),
+        (lambda g: with_id(g, 1, "image00000"), r"only a \(seed 0\): image00001; only b \(seed 7\): image00000;"),
+        (
+            lambda g: changed(g, label=(np.arange(IMAGES) == 7).astype(np.int32)),
+            "different labels, those of image00007; score both with one set$",
+        ),
+    ],
+)
+def test_runs_on_other_images_or_labels_are_refused(change, message):
+    usual = guessed(np.arange(IMAGES) < 50)
+    with pytest.raises(UserError, match=message):
+        differences(compared(system("a", {0: usual}), system("b", {3: usual, 7: change(usual)})))
+
+
+def test_no_images_are_refused():
+    empty = guessed(np.zeros(0, bool))
+    with pytest.raises(UserError, match="no image was scored"):
+        differences(compared(system("a", {0: empty}), system("b", {0: empty})))
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+
+def said(*systems, **options):
+    comparison = compared(*systems)
+    return sentence(comparison, differences(comparison, **options))
+
+
+def test_one_run_of_each_of_many():
+    text = said(*(system(name, {0: wrong}) for name, wrong in (("a", 200), ("b", 120), ("c", 124), ("d", 160))))
+    assert text == (
+        "b errs least: 30.0 % top-1 error (one seed). "
+        "On these images its checkpoint of seed 0 cannot be told apart from c's and errs less than every other's "
+        "(McNemar, Holm over 6 pairs). 1 shared seed is too few to say so of the recipes: 8 are needed."
+    )
+
+
+def test_two_systems_with_too_few_seeds():
+    text = said(system("a", {0: 100, 1: 101, 2: 99}), system("b", {0: 60, 1: 61, 2: 59}))
+    assert text == (
+        "b errs least: 15.0 % top-1 error (mean of 3 seeds). On these images its checkpoint of seed 0 errs less than "
+        "a's (McNemar). 3 shared seeds are too few to say so of the recipes: 6 are needed."
+    )
+
+
+def test_two_recipes_with_seeds_enough():
+    text = said(system("a", seeds(6, 100)), system("b", seeds(8, 100, step=2)))
+    assert text.startswith("a errs least: 25.2 % top-1 error (mean of 6 seeds). Over 6 shared seeds its recipe ")
+    assert text.endswith("its recipe cannot be told apart from b's (sign flips).")
+    text = said(system("a", seeds(6, 100)), system("b", seeds(6, 110)))
+    assert text.endswith("Over 6 shared seeds its recipe errs less than b's (sign flips).")
+
+
+def test_each_other_system_by_the_question_that_its_seeds_allow():
+    text = said(system("a", seeds(9, 60)), system("b", seeds(9, 100)), system("c", seeds(1, 63)))
+    assert text == (
+        "a errs least: 15.2 % top-1 error (mean of 9 seeds). "
+        "Over 9 shared seeds its recipe errs less than b's (sign flips). "
+        "On these images its checkpoint of seed 0 cannot be told apart from c's (McNemar, Holm over 3 pairs). "
+        "1 shared seed is too few to say so of the recipes: 7 are needed."
+    )
+
+
+def test_ties():
+    masks = [np.roll(np.arange(IMAGES) < 100, shift) for shift in (0, 50)]
+    text = said(system("a", {0: masks[0]}), system("b", {0: masks[1]}), system("c", {1: 300}))
+    assert text == (
+        "a and b err least: 25.0 % top-1 error each (one seed). On these images a's checkpoint cannot be told apart "
+        "from b's and errs less than c's (McNemar, Holm over 3 pairs). "
+        "0 to 1 shared seeds are too few to say so of the recipes: 7 are needed."
+    )
+
+
+def test_a_checkpoint_may_lose_though_its_mean_is_the_lowest():
+    text = said(system("a", {0: 120, 1: 20}), system("b", {0: 100, 1: 100}), system("c", {0: 100, 1: 100}))
+    assert "seed 0 errs more than every other's" in text
+    assert text.startswith("a errs least: 17.5 %")
+
+
+def test_all_alike_and_none_alike():
+    alike = said(*(system(f"s{i}", {0: 100 + i}) for i in range(3)))
+    assert "its checkpoint of seed 0 cannot be told apart from every other's" not in alike
+    assert "its checkpoint of seed 0 cannot be told apart from any other's (McNemar, Holm over 3 pairs)" in alike
+    unlike = said(*(system(f"s{i}", {0: 60 + 60 * i}) for i in range(3)))
+    assert "its checkpoint of seed 0 errs less than every other's (McNemar, Holm over 3 pairs)" in unlike
+
+
+def test_a_system_alone_is_compared_with_none():
+    text = said(system("a", {0: guessed(np.arange(IMAGES) < 100, range(20))}))
+    assert text == "a errs on 25.0 % top-1 and 5.0 % top-5 (one seed); there is no other to compare it with."
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_for_each_question():
+    found = differences(compared(system("a", seeds(6, 100)), system("b", seeds(6, 110, step=2)), system("c", {0: 50})))
+    heads, cells = rows(found, "checkpoints")
+    assert {len(row) for row in cells} == {len(heads)}
+    assert [row[:3] for row in cells[:3]] == [
+        ["top-1 error", "a", "b"],
+        ["top-1 error", "a", "c"],
+        ["top-1 error", "b", "c"],
+    ]
+    assert cells[0][3:5] == ["0", "-2.5"]
+    assert cells[1][3:] == ["0", "+12.5", cells[1][5], "50", "0", "<0.0001", "<0.0001", "yes"]
+    assert len(cells) == 6
+    heads, cells = rows(found, "recipes")
+    assert {len(row) for row in cells} == {len(heads)}
+    deviation = np.std([10 + s % 3 for s in range(6)], ddof=1) / IMAGES
+    half = 2.5705818 * deviation / math.sqrt(6)
+    interval = f"[{100 * (-11 / IMAGES - half):+.1f}, {100 * (-11 / IMAGES + half):+.1f}]"
+    assert cells[0] == [
+        "top-1 error",
+        "a",
+        "b",
+        "6",
+        "-2.8",
+        f"{100 * deviation:.1f}",
+        interval,
+        "0.031",
+        "0.031",
+        "yes",
+    ]
+    assert cells[1][-1] == "no"  # nobody errs in five guesses
+    assert cells[1][3:6] == ["6", "0.0", "0.0"]
+
+
+def test_too_few_seeds_are_said_in_the_table():
+    found = differences(compared(system("a", seeds(3, 100)), system("b", seeds(3, 110))))
+    assert [row[-1] for row in rows(found, "recipes")[1]] == ["too few seeds", "too few seeds"]
+    assert (
+        "90 % interval"
+        in rows(differences(compared(system("a", {0: 3}), system("b", {0: 4})), level=0.1), "recipes")[0]
+    )
+
+
+def test_many_images_have_two_decimals():
+    a, b = (system(name, {0: guessed(np.arange(10_000) < wrong)}) for name, wrong in (("a", 3000), ("b", 2975)))
+    comparison = compared(a, b)
+    assert rows(differences(comparison), "checkpoints")[1][0][4] == "+0.25"
+    assert "b errs least: 29.75 % top-1 error" in sentence(comparison, differences(comparison))
+    assert module._digits(differences(comparison)) == 2

@@ -1,0 +1,97 @@
+import dataclasses
+import itertools
+
+import numpy as np
+
+from imagenet_repro.report.sections.disagreements import disagreements
+from imagenet_repro.report.sections.leaderboard import ranked
+from tests.report import made
+
+
+def got(system):
+    """Ids of the images whose first guess is right, of the run of the lowest seed."""
+    guesses = system.runs[0].guesses
+    return {
+        id for id, label, row in zip(guesses.id.tolist(), guesses.label, guesses.top5, strict=True) if row[0] == label
+    }
+
+
+def test_counts_of_every_pair():
+    comparison = made.comparison(systems=4, seeds=2)
+    every = set(comparison.systems[0].runs[0].guesses.id.tolist())
+    right = {system.name: got(system) for system in comparison.systems}
+    table = disagreements(comparison).counts
+    names = [system.name for system in ranked(comparison)]
+    assert [row[:2] for row in table.rows] == list(itertools.combinations(names, 2))
+    for one, other, *counts in table.rows:
+        a, b = right[one], right[other]
+        assert list(map(int, counts)) == [len(a & b), len(a - b), len(b - a), len(every - a - b)]
+
+
+def test_examples_are_what_their_title_says():
+    comparison = made.comparison(systems=3)
+    right = {system.name: got(system) for system in comparison.systems}
+    found = disagreements(comparison)
+    first, second, third = (system.name for system in ranked(comparison))
+    one, reverse = found.pairs[0]
+    assert one.title == f"{first} is right, {second} is wrong"
+    assert {e.id for e in one.examples} <= right[first] - right[second]
+    assert {e.id for e in reverse.examples} <= right[second] - right[first]
+    assert one.count == len(right[first] - right[second])
+    assert len(one.examples) == min(6, one.count)
+    only = found.alone[0]
+    assert only.title == f"only {first} is right"
+    assert only.count == len(right[first] - right[second] - right[third])
+    assert {e.id for e in only.examples} <= right[first] - right[second] - right[third]
+    missed = set(comparison.systems[0].runs[0].guesses.id.tolist()) - set.union(*right.values())
+    assert found.nobody.count == len(missed)
+    assert {e.id for e in found.nobody.examples} <= missed
+
+
+def test_examples_have_label_and_guesses():
+    comparison = made.comparison(systems=2)
+    first = ranked(comparison)
+    shown = disagreements(comparison).pairs[0][0].examples[0]
+    guesses = first[0].runs[0].guesses
+    i = guesses.id.tolist().index(shown.id)
+    assert shown.label == f"name {guesses.label[i]}"
+    assert shown.guesses == tuple((s.name, f"name {s.runs[0].guesses.top5[i, 0]}") for s in first)
+
+
+def test_an_image_without_guesses():
+    comparison = made.comparison(systems=1)
+    run = comparison.systems[0].runs[0]
+    nothing = dataclasses.replace(run.guesses, top5=np.full_like(run.guesses.top5, -1))
+    system = dataclasses.replace(comparison.systems[0], runs=(dataclasses.replace(run, guesses=nothing),))
+    found = disagreements(dataclasses.replace(comparison, systems=(system,)))
+    assert found.nobody.count == 400
+    assert found.nobody.title == "nec_uiuc_2010 is wrong"
+    assert found.nobody.examples[0].guesses == (("nec_uiuc_2010", "no guess"),)
+
+
+def test_one_system_has_no_pairs():
+    found = disagreements(made.comparison(systems=1))
+    assert (found.counts, found.pairs, found.alone) == (None, (), ())
+
+
+def test_two_systems_are_alone_in_nothing():
+    assert disagreements(made.comparison(systems=2)).alone == ()
+
+
+def test_a_perfect_system_leaves_no_examples():
+    comparison = made.comparison(systems=1)
+    run = comparison.systems[0].runs[0]
+    top5 = (run.guesses.label[:, None] + np.arange(5, dtype=np.int32)) % 10
+    perfect = dataclasses.replace(run, guesses=dataclasses.replace(run.guesses, top5=top5))
+    found = disagreements(
+        dataclasses.replace(comparison, systems=(dataclasses.replace(comparison.systems[0], runs=(perfect,)),))
+    )
+    assert (found.examples, found.kinds, found.ids) == (None, (), ())
+
+
+def test_pictures_are_asked_for_once_and_the_same_way():
+    comparison = made.comparison(systems=5)
+    found = disagreements(comparison)
+    assert len(set(found.ids)) == len(found.ids)
+    assert found == disagreements(comparison)
+    assert {row[2] for row in found.examples.rows} == set(found.ids)

@@ -1,0 +1,154 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from imagenet_repro.report.sections import leaderboard
+from imagenet_repro.scoring.metrics import describe
+from tests.report import made
+
+
+def cells(table):
+    """Rows as dictionaries, by the first cell."""
+    return {row[0]: dict(zip(table.headings, row, strict=True)) for row in table.rows}
+
+
+def errors(system, guesses):
+    """Percent of each run, from the guesses themselves."""
+    found = []
+    for run in system.runs:
+        wrong = [label not in row[:guesses] for label, row in zip(run.guesses.label, run.guesses.top5, strict=True)]
+        found.append(100 * sum(wrong) / len(wrong))
+    return found
+
+
+def changed(comparison, change):
+    """Every run's result and rows changed in place of copies."""
+    systems = [
+        dataclasses.replace(system, runs=tuple(change(run) for run in system.runs)) for system in comparison.systems
+    ]
+    return dataclasses.replace(comparison, systems=tuple(systems))
+
+
+def without(run):
+    """As a run of an older version left it."""
+    result = {k: v for k, v in run.result.items() if k not in ("peak_memory", "compilation_seconds")}
+    rows = [{k: v for k, v in row.items() if k != "waiting_seconds"} for row in run.rows if row["kind"] == "train"]
+    return dataclasses.replace(run, result=result, rows=rows)
+
+
+def test_one_seed_has_wilsons_interval():
+    comparison = made.comparison(systems=4, images=500)
+    found = cells(leaderboard.leaderboard(comparison))
+    for system in comparison.systems:
+        row = found[system.name]
+        for guesses, heading in ((1, "95 % interval"), (5, "95 % interval of top-5")):
+            (error,) = errors(system, guesses)
+            wrong = round(error / 100 * 500)
+            low, high = stats.binomtest(wrong, 500).proportion_ci(method="wilson")
+            assert row[f"top-{guesses} error %"] == f"{error:.1f}"
+            assert row[heading] == f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def test_one_seed_reads_as_in_the_table_of_runs():
+    comparison = made.comparison(systems=12, images=800)  # an eighth of a point an image: many ties to round
+    found = cells(leaderboard.leaderboard(comparison))
+    for system in comparison.systems:
+        wrong = system.runs[0].rates.top1_wrong
+        assert (found[system.name]["top-1 error %"], found[system.name]["95 % interval"]) == describe(wrong, 800)
+
+
+def test_three_seeds_have_students_interval():
+    comparison = made.comparison(systems=3, seeds=3)
+    found = cells(leaderboard.leaderboard(comparison))
+    for system in comparison.systems:
+        each = errors(system, 1)
+        low, high = stats.ttest_1samp(each, 0).confidence_interval()
+        row = found[system.name]
+        assert row["top-1 error %"] == f"{np.mean(each):.1f}"
+        assert row["95 % interval"] == f"[{max(0, low):.1f}, {min(100, high):.1f}]"
+        assert row["seeds"] == "3"
+
+
+def test_two_seeds_have_their_range_and_the_caption_says_so():
+    comparison = made.comparison(systems=2, seeds=2)
+    table = leaderboard.leaderboard(comparison)
+    for system in comparison.systems:
+        each = errors(system, 1)
+        assert cells(table)[system.name]["95 % interval"] == f"{min(each):.1f} to {max(each):.1f}"
+    assert "Of two seeds" in table.caption
+    assert "Wilson" not in table.caption
+
+
+def test_the_lowest_error_comes_first():
+    comparison = made.comparison(systems=6)
+    given = dataclasses.replace(comparison, systems=comparison.systems[::-1])
+    first = [float(row[1]) for row in leaderboard.leaderboard(given).rows]
+    assert first == sorted(first)
+
+
+def test_sizes_published_numbers_and_letters():
+    comparison = made.comparison(systems=4, seeds=2)
+    found = cells(leaderboard.leaderboard(comparison, {"zfnet": "ab"}))
+    row = found["xrce_2011"]
+    assert (row["parameters"], row["multiply-adds"]) == ("11.0 M", "600 M")
+    assert (row["images seen"], row["training FLOPs"], row["training seconds"]) == ("32.0 k", "5.00 P", "110")
+    assert (row["published top-1 %"], row["published top-5 %"]) == ("–", "25.8")
+    assert row["protocol; source"] == "test; image-net.org, results of 2011"
+    assert (found["zfnet"]["group"], row["group"]) == ("ab", "")
+
+
+def test_a_system_that_nobody_published():
+    comparison = made.comparison(systems=1)
+    renamed = dataclasses.replace(comparison.systems[0], network="mine")
+    row = leaderboard.leaderboard(dataclasses.replace(comparison, systems=(renamed,))).rows[0]
+    assert row[-3:] == ("–", "–", "–")
+
+
+def test_people_stand_below_the_systems_on_imagenet_alone():
+    comparison = made.comparison(systems=2, data="imagenet2012_side400_q90")
+    table = leaderboard.leaderboard(comparison, {"xrce_2011": "a"})
+    assert [row[0] for row in table.rows[2:]] == ["a person", "a second person"]
+    first, second = (cells(table)[name] for name in ("a person", "a second person"))
+    assert (first["top-1 error %"], first["top-5 error %"]) == ("–", "5.1")
+    low, high = stats.binomtest(76, 1_500).proportion_ci(method="wilson")
+    assert first["95 % interval of top-5"] == f"[{100 * low:.1f}, {100 * high:.1f}]"
+    assert first["protocol; source"] == "1,500 test images; Karpathy 2014"
+    assert (second["top-5 error %"], second["parameters"], second["group"]) == ("12.0", "–", "")
+    assert "People had five guesses" in table.caption
+    elsewhere = leaderboard.leaderboard(made.comparison(systems=2))
+    assert len(elsewhere.rows) == 2
+    assert "People" not in elsewhere.caption
+
+
+def test_the_split_of_time_and_the_memory():
+    comparison = made.comparison(systems=2, seeds=3)
+    row = cells(leaderboard.costs(comparison))["xrce_2011"]
+    assert row["training seconds"] == "111"  # the mean of 110, 111 and 112
+    assert row["of it waiting for data"] == "5.0"  # 40 rows of 1/8
+    assert row["compiling"] == "13.5"
+    assert row["evaluating"] == "10.0"
+    assert row["saving"] == "1.0"
+    assert row["peak memory"] == "2.10 GB (process)"
+
+
+def test_what_older_runs_did_not_record_is_a_dash():
+    row = leaderboard.costs(changed(made.comparison(systems=1), without)).rows[0]
+    assert row == ("nec_uiuc_2010", "100", "–", "–", "–", "–", "–")
+
+
+def test_seeds_one_by_one():
+    assert leaderboard.seeds(made.comparison(systems=2)) is None
+    comparison = made.comparison(systems=2, seeds=2)
+    table = leaderboard.seeds(comparison)
+    by_name = {system.name: system for system in comparison.systems}
+    assert len(table.rows) == 4
+    for name, seed, error, *_ in table.rows:
+        assert error == f"{errors(by_name[name], 1)[int(seed)]:.1f}"
+
+
+@pytest.mark.parametrize("images", [400, 12_000])
+def test_decimals_follow_the_number_of_images(images):
+    row = leaderboard.leaderboard(made.comparison(systems=1, images=images)).rows[0]
+    assert len(row[1].split(".")[1]) == (2 if images >= 10_000 else 1)

@@ -1,0 +1,146 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from imagenet_repro.errors import SaveError
+from imagenet_repro.report import calibration_page
+from imagenet_repro.report.calibration_page import Calibrated
+from imagenet_repro.report.plots import reliability
+from imagenet_repro.report.plots.reliability import State
+from imagenet_repro.scoring import calibration
+from tests.report import drawn
+from tests.report.test_comparison_page import Document, sections
+from tests.scoring import made
+
+DOGS = ("n02085620", "n02085782", "n02110185", "n02123045", "n01443537")  # dogs, a cat and a goldfish
+
+
+def shown(images=600, sharpness=2.0, names=("a", "b", "c", "d", "e"), *, fitted=True):
+    found = made.calibrated(images, len(names), sharpness=sharpness)
+    before = calibration.judge(found)
+    one = Calibrated("resnet50", found, names, before)
+    if not fitted:
+        return one
+    return dataclasses.replace(one, after=calibration.judge(found, 2.0), temperature=2.0, fitted_on=300)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    found, out = shown(names=DOGS), tmp_path_factory.mktemp("page")
+    path = calibration_page.write(found, out)
+    return found, out, Document(path.read_text())
+
+
+def test_the_page_has_every_part_with_its_files(page):
+    _, out, document = page
+    assert sections(document) == ["calibration", "bins", "risk", "confusions"]
+    for name in ("calibration", "reliability", "reliability_at_temperature", "risk", "confusions", "tree_distances"):
+        assert f"table-{name}" in document.tables
+        assert (out / f"tables/{name}.csv").exists()
+        assert (out / f"tables/{name}.md").exists()
+    for name in ("reliability", "risk"):
+        assert (out / f"figures/{name}.png").exists()
+        drawn.check_svg(out / f"figures/{name}.svg")
+    assert {one["class"] for one in document.attributes("figure")} == {"narrow"}
+    assert not [one for one in document.attributes("img") if not one["src"].startswith("data:")]
+
+
+def test_the_numbers_on_the_page_are_those_of_the_measures(page):
+    found, _, document = page
+    rows = {row[0]: row[1:] for row in document.tables["table-calibration"]}
+    assert rows["measure"] == ["as it is", "temperature 2"]
+    for column, one in enumerate((found.before, found.after)):
+        for binning, name in calibration_page.BINNINGS.items():
+            measured, chance = calibration.binned(one, binning), calibration.by_chance(one, binning)
+            cells = [f"{100 * x:.2f}" for x in (measured.error, chance.mean, chance.high)]
+            heads = ("calibration error %", "by chance", "by chance at most")
+            assert [rows[f"{head}, {name}"][column] for head in heads] == cells
+            assert float(rows[f"less its bias, {name}"][column].replace("−", "-")) == pytest.approx(
+                100 * measured.debiased, abs=0.0051
+            )
+        assert rows["negative log likelihood, nats"][column] == f"{one.negative_log_likelihood:.4f}"
+        assert rows["Brier score"][column] == f"{one.brier:.4f}"
+        area = calibration.risk_by_coverage(one).area
+        assert rows["area of risk by coverage %"][column] == f"{100 * area:.2f}"
+    bins = document.tables["table-reliability"][1:]
+    assert sum(int(row[1]) for row in bins) == 600
+    assert float(rows["top-1 error %"][0]) == pytest.approx(
+        sum(int(row[1]) * float(row[3]) for row in bins) / 600, abs=0.1
+    )
+
+
+def test_risk_at_shares_of_the_images(page):
+    found, _, document = page
+    _, *rows = document.tables["table-risk"]
+    assert [row[:2] for row in rows[:2]] == [["100", "600"], ["90", "540"]]
+    assert rows[0][2] == rows[0][4] == f"{100 * found.before.error:.1f}"
+    order = np.argsort(-found.before.confidence, kind="stable")[:60]
+    assert float(rows[-1][2]) == pytest.approx(100 * np.mean(~found.before.right[order]), abs=2)
+
+
+def test_confusions_have_words_of_wordnet(page):
+    found, _, document = page
+    (head, *rows) = document.tables["table-confusions"]
+    assert head == ["class", "taken for", "both are", "images", "so taken"]
+    assert {"Chihuahua", "Japanese spaniel", "Siberian husky", "tabby", "goldfish"} >= {row[0] for row in rows}
+    label, guess = found.predictions.label, found.predictions.top5[:, 0]
+    pairs = np.bincount((5 * label + guess)[label != guess], minlength=25)
+    assert [int(row[4]) for row in rows] == sorted(pairs[pairs > 0].tolist(), reverse=True)[:20]
+
+
+@pytest.mark.parametrize(
+    ("sharpness", "said"),
+    [(2.5, "is overconfident"), (0.4, "is underconfident"), (1.0, "cannot be told from a perfectly calibrated")],
+)
+def test_the_verdict(sharpness, said):
+    lines = calibration_page.verdict(shown(sharpness=sharpness, fitted=False)).splitlines()
+    assert lines[0].startswith(f"resnet50 {said}")
+    assert re.search(r"a perfectly calibrated system would show [\d.]+ % on 600 images", lines[1])
+    assert len(lines) == 2
+    assert "temperature of 2, found on 300 other images" in calibration_page.verdict(shown()).splitlines()[2]
+
+
+def test_without_a_temperature_or_a_tree(tmp_path):
+    document = Document(calibration_page.write(shown(fitted=False), tmp_path).read_text())
+    assert document.tables["table-calibration"][0] == ["measure", "as it is"]
+    assert not {"table-tree_distances", "table-reliability_at_temperature"} & set(document.tables)
+
+
+def test_a_system_that_is_always_right(tmp_path):
+    label = np.arange(40) % 4
+    found = made.predicted(3 * np.eye(4)[label], label)
+    one = Calibrated("resnet50", found, tuple("abcd"), calibration.judge(found))
+    document = Document(calibration_page.write(one, tmp_path).read_text())
+    assert "table-confusions" not in document.tables
+    assert "resnet50 is underconfident" in document.text
+
+
+def test_points_are_at_the_bins(tmp_path, monkeypatch):
+    kept: list[Figure] = []
+    monkeypatch.setattr(reliability, "write", lambda figure, *_: kept.append(figure) or [])
+    found = shown()
+    reliability.plot_reliability(found.states, tmp_path / "a.png")
+    upper, lower = kept[0].axes
+    for state, line in zip(found.states, upper.lines[1:], strict=True):
+        bins = calibration.binned(state.judged, "width")
+        np.testing.assert_allclose(line.get_xydata(), 100 * np.stack([bins.confidence, bins.accuracy], 1))
+    heights = lower.patches[0].get_data().values
+    assert heights.sum() == pytest.approx(100)
+    reliability.plot_risk(found.states, tmp_path / "b.png")
+    curves = [line.get_xydata()[-1] for line in kept[1].axes[0].lines]
+    np.testing.assert_allclose(curves, [[100, 100 * found.before.error]] * 3)
+
+
+def test_the_curve_of_many_images_is_a_small_file(tmp_path):
+    judged = calibration.judge(made.calibrated(20_000, 4))
+    _, svg = reliability.plot_risk([State("as it is", judged)], tmp_path / "risk.png")
+    drawn.check_svg(svg)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SaveError):
+        calibration_page.write(shown(images=50), tmp_path / "file")

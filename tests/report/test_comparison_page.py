@@ -1,0 +1,304 @@
+import base64
+import csv
+import dataclasses
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.report import comparison_page
+from imagenet_repro.report.comparison_page import Figure, Page
+from imagenet_repro.report.records import Comparison, Failure
+from imagenet_repro.report.sections import leaderboard
+from imagenet_repro.report.tables import Table
+from tests.report import made
+from tests.report.test_tables import flat, of_markdown
+
+HOSTILE = "<script>alert('x')</script>"
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 1"><rect width="2" height="1"/></svg>'
+VOID = {"meta", "link", "img", "br"}
+
+
+class Document(HTMLParser):
+    """What a page holds; a tag that is not closed in order is an error."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.tables, self.words = [], [], {}, []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.rows = self.tables[dict(attributes)["id"]] = []
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("th", "td"):
+            self.rows[-1][-1] += data
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(self.words)
+
+    def attributes(self, tag):
+        return [found for name, found in self.tags if name == tag]
+
+
+def written(page, out):
+    return Document(comparison_page.write(page, out).read_text())
+
+
+def sections(document):
+    return [found["id"] for found in document.attributes("section")]
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A page on which every section has something."""
+    svg = tmp_path / "figure.svg"
+    svg.write_text(SVG)
+    comparison = made.comparison(
+        systems=3,
+        seeds=2,
+        selection="Three rates each, on the last tenth of the training set.",
+        mixed=("budget: 5ep, 6ep.",),
+        failures=(Failure("vgg16", 1, "the loss was not finite"),),
+    )
+    parts = ("curves", "compute", "differences", "classes", "confusions", "history")
+    return Page(
+        comparison,
+        "zfnet errs least.\nTwo seeds are too few.",
+        figures={part: [Figure(f"Of {part}", svg, "Caption.", "Alternative.")] for part in parts},
+        tables={part: [Table(f"of_{part}", ("a", "b"), (("x", "1"),), "Handed in.")] for part in parts},
+        groups={"xrce_2011": "a", "alexnet_2012": "a"},
+        thumbnails=lambda ids: {id: b"jpeg " + id.encode() for id in ids},
+    )
+
+
+def test_sections_stand_in_order_and_nav_leads_to_each(full, tmp_path):
+    document = written(full, tmp_path)
+    assert sections(document) == [
+        "selection",
+        "warnings",
+        "leaderboard",
+        "curves",
+        "compute",
+        "differences",
+        "classes",
+        "confusions",
+        "disagreements",
+        "history",
+        "provenance",
+    ]
+    assert [found["href"] for found in document.attributes("a") if "download" not in found] == [
+        f"#{anchor}" for anchor in sections(document)
+    ]
+    assert {"header", "nav", "main", "figure", "figcaption", "h1"} <= {name for name, _ in document.tags}
+
+
+def test_sections_without_content_are_left_out(tmp_path):
+    document = written(Page(made.comparison(systems=1), "One system."), tmp_path)
+    assert sections(document) == ["leaderboard", "classes", "disagreements", "history", "provenance"]
+    assert "table-seeds" not in document.tables
+
+
+def test_every_table_is_shown_and_beside_the_page_with_equal_cells(full, tmp_path):
+    document = written(full, tmp_path)
+    names = {id.removeprefix("table-") for id in document.tables}
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {
+        f"{name}.{suffix}" for name in names for suffix in ("csv", "md")
+    }
+    for name in names:
+        shown = document.tables[f"table-{name}"]
+        text = (tmp_path / f"tables/{name}.csv").read_text()
+        assert list(csv.reader(io.StringIO(text))) == shown
+        assert of_markdown((tmp_path / f"tables/{name}.md").read_text()) == flat(shown)
+    saved = [found["href"].split(",")[1] for found in document.attributes("a") if "download" in found]
+    assert {base64.b64decode(one).decode() for one in saved} == {
+        path.read_text() for path in (tmp_path / "tables").glob("*.csv")
+    }
+
+
+def test_the_page_shows_the_numbers_of_its_tables(full, tmp_path):
+    document = written(dataclasses.replace(full, comparison=dataclasses.replace(full.comparison, mixed=())), tmp_path)
+    table = leaderboard.leaderboard(full.comparison, full.groups)
+    assert document.tables["table-leaderboard"] == [list(table.headings), *map(list, table.rows)]
+
+
+def test_nothing_is_fetched_from_elsewhere(full, tmp_path):
+    document = written(full, tmp_path)
+    for name, attributes in document.tags:
+        for key in ("src", "href", "srcset", "data", "action", "poster"):
+            assert attributes.get(key, "#").startswith(("data:", "#")), (name, attributes)
+    text = (tmp_path / "report.html").read_text()
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", text)
+
+
+def test_figures_and_thumbnails_are_in_the_file(full, tmp_path):
+    images = written(full, tmp_path).attributes("img")
+    assert all(image["alt"] for image in images)
+    figures = [image for image in images if image["src"].startswith("data:image/svg+xml;base64,")]
+    assert [image["alt"] for image in figures] == ["Alternative."] * 6
+    assert base64.b64decode(figures[0]["src"].split(",")[1]).decode() == SVG
+    photographs = [image for image in images if image["src"].startswith("data:image/jpeg;base64,")]
+    assert photographs
+    for image in photographs:
+        content = base64.b64decode(image["src"].split(",")[1]).decode()
+        assert content.removeprefix("jpeg ") in image["alt"]
+
+
+def test_ids_alone_without_thumbnails(full, tmp_path):
+    document = written(dataclasses.replace(full, thumbnails=None, figures={}), tmp_path)
+    assert document.attributes("img") == []
+    assert re.search(r"validation/class\d+/\d+\.jpg", document.text)
+
+
+def test_a_picture_that_is_not_there_leaves_the_id(full, tmp_path):
+    document = written(dataclasses.replace(full, thumbnails=lambda _: {}, figures={}), tmp_path)
+    assert document.attributes("img") == []
+
+
+def test_many_pairs_are_folded_together(tmp_path):
+    titles = [
+        written(Page(made.comparison(systems=systems), "Some."), tmp_path).text.count("and another misses (")
+        for systems in (4, 5)
+    ]
+    assert titles == [0, 1]
+
+
+def test_every_table_of_mixed_runs_says_so(full, tmp_path):
+    document = written(full, tmp_path)
+    files = sorted((tmp_path / "tables").iterdir())
+    assert len(files) > 20
+    assert all(path.stem.endswith("_mixed") for path in files)
+    assert all("Mixed: budget: 5ep, 6ep." in path.read_text() for path in files if path.suffix == ".md")
+    text = (tmp_path / "report.html").read_text()
+    captions = re.findall(r"<caption><span>(.*?)</span></caption>", text)
+    assert len(captions) == len(document.tables)
+    assert all(caption.startswith("Mixed: budget: 5ep, 6ep.") for caption in captions)
+
+
+def test_warnings_name_what_differs_and_what_failed(full, tmp_path):
+    text = written(full, tmp_path).text
+    assert "vgg16, seed 1: the loss was not finite" in text
+    assert "These runs differ in what should be equal" in text
+    assert "Three rates each, on the last tenth of the training set." in text
+
+
+def test_verdict_and_setting_stand_first(full, tmp_path):
+    text = written(full, tmp_path).text
+    assert text.index("zfnet errs least.") < text.index("3 systems, 6 runs that differ in what should be equal")
+    alike = dataclasses.replace(full, comparison=dataclasses.replace(full.comparison, mixed=()))
+    text = written(alike, tmp_path).text
+    assert text.index("zfnet errs least.") < text.index("3 systems, 6 runs, 5ep each, trained on made/up train")
+
+
+def hostile(comparison):
+    """Every text that a user can choose, as an attack."""
+    systems = [
+        dataclasses.replace(one, name=f"{HOSTILE}{k}", runs=tuple(_hostile_run(run) for run in one.runs))
+        for k, one in enumerate(comparison.systems)
+    ]
+    return Comparison(
+        tuple(systems),
+        tuple(f"{HOSTILE}{c}" for c in range(10)),
+        *[HOSTILE] * 5,
+        mixed=(HOSTILE,),
+        failures=(Failure(HOSTILE, 0, HOSTILE),),
+    )
+
+
+def _hostile_run(run):
+    config = {"data": {"name": HOSTILE}, "note": f"</pre>{HOSTILE}"}
+    source = run.result["provenance"] | {"config": config, "commit": HOSTILE, "packages": {HOSTILE: "1"}}
+    ids = run.guesses.id
+    guesses = dataclasses.replace(run.guesses, id=ids.astype("U80"))
+    guesses.id[:] = [f'"{HOSTILE}{i:05d}' for i in range(len(ids))]
+    return dataclasses.replace(run, result=run.result | {"provenance": source}, guesses=guesses)
+
+
+def test_hostile_names_stay_text(tmp_path):
+    svg = tmp_path / "figure.svg"
+    svg.write_text(SVG)
+    quoted = f'"{HOSTILE}'
+    page = Page(
+        hostile(made.comparison(systems=3)),
+        HOSTILE,
+        figures={"curves": [Figure(quoted, svg, quoted, quoted)]},
+        groups={f"{HOSTILE}0": HOSTILE},
+        thumbnails=lambda ids: dict.fromkeys(ids, b"x"),
+    )
+    document = written(page, tmp_path)
+    assert [name for name, _ in document.tags].count("script") == 1  # the page's own
+    assert document.attributes("img")[0]["alt"] == quoted
+    assert document.text.count(HOSTILE) > 50
+    assert not any("<script" in path.read_text() for path in (tmp_path / "tables").glob("*.md"))
+
+
+def test_runs_without_optional_keys(tmp_path):
+    comparison = made.comparison(systems=2)
+    kept = ("system", "spent", "rates")
+    systems = []
+    for system in comparison.systems:
+        result = {key: system.runs[0].result[key] for key in kept} | {"provenance": {"config": {}}}
+        result["spent"] = {"images": 10}
+        run = dataclasses.replace(system.runs[0], result=result, rows=[])
+        systems.append(dataclasses.replace(system, runs=(run,), network=""))
+    document = written(Page(dataclasses.replace(comparison, systems=tuple(systems)), "Two."), tmp_path)
+    row = document.tables["table-leaderboard"][1]
+    assert row[5:] == ["–", "–", "10", "–", "–", "1", "–", "–", "–"]
+    assert document.tables["table-costs"][1][1:] == ["–"] * 6
+
+
+def test_every_run_has_its_provenance(full, tmp_path):
+    document = written(full, tmp_path)
+    rows = document.tables["table-runs_mixed"][1:]
+    assert [row[:3] for row in rows] == [
+        [system.name, str(run.seed), str(run.path)] for system in full.comparison.systems for run in system.runs
+    ]
+    assert {row[3] for row in rows} == {"0123456789abcdef0123456789abcdef01234567"}
+    assert document.text.count('"train_split": "train"') == 6
+    assert document.text.count("jax 0.10.2, numpy 2.4.6") == 6
+
+
+def test_the_same_page_twice_has_the_same_bytes(full, tmp_path):
+    first = comparison_page.write(full, tmp_path / "a").read_bytes()
+    assert comparison_page.write(full, tmp_path / "b").read_bytes() == first
+
+
+def test_a_figure_that_is_not_there(full, tmp_path):
+    (tmp_path / "figure.svg").unlink()
+    with pytest.raises(UserError, match=r"figure\.svg cannot be read: No such file"):
+        comparison_page.write(full, tmp_path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SaveError, match="a table of the page"):
+        comparison_page.write(Page(made.comparison(), "Three."), tmp_path / "file/out")
+
+
+def test_two_tables_of_one_name_are_a_defect(tmp_path):
+    table = Table("leaderboard", ("a",), (("x",),))
+    with pytest.raises(ValueError, match="two tables of one name"):
+        comparison_page.write(Page(made.comparison(), "Three.", tables={"curves": [table]}), tmp_path)
+
+
+def test_an_unknown_part_is_a_defect(tmp_path):
+    with pytest.raises(ValueError, match="no part"):
+        comparison_page.write(Page(made.comparison(), "Three.", tables={"leaderboard": []}), tmp_path)

@@ -1,0 +1,155 @@
+import csv
+import dataclasses
+import re
+
+import matplotlib.figure
+import numpy as np
+import pytest
+
+from imagenet_repro.report import comparison_report
+from imagenet_repro.report.records import Failure
+from tests.report import made
+from tests.report.test_comparison_page import Document, sections
+
+
+@pytest.fixture
+def no_pixels(monkeypatch):
+    """Pictures are made and laid out, but nothing is rendered: that takes seconds, and has tests of its own."""
+
+    def save(self, file, **options):
+        file.write(b'<svg width="900pt"/>')
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", save)
+    monkeypatch.setattr(matplotlib.figure.Figure, "draw_without_rendering", lambda self: None)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A page with everything: two systems with two seeds, WordNet's classes, a failure, and small images."""
+    out = tmp_path_factory.mktemp("page")
+    wnids = ("n02084071", "n02121808", "n01503061", "n02958343", "n03001627", "n07739125", "n02084071", "n01440764",
+             "n01443537", "n02123045")  # fmt: skip
+    comparison = made.comparison(2, 2, selection="Nothing was searched.", failures=(Failure("zfnet", 1, "it failed"),))
+    comparison = dataclasses.replace(comparison, class_names=(*wnids[:6], "n02510455", *wnids[7:]))
+    asked = []
+
+    def thumbnails(ids):
+        asked.extend(ids)
+        return dict.fromkeys(ids, b"\xff\xd8jpeg")
+
+    path = comparison_report.present(comparison, out, thumbnails)
+    return comparison, path, Document(path.read_text()), asked
+
+
+def test_all_pictures_are_drawn_twice_and_stand_in_the_page(drawn):
+    _, path, document, _ = drawn
+    names = {file.stem for file in (path.parent / "figures").iterdir()}
+    assert names >= {"curves_images", "curves_flops", "curves_seconds", "pareto_flops", "pareto_multiply_adds"}
+    assert names >= {"differences_top1", "differences_top5", "gains", "heights", "history"}
+    for name in names:
+        for suffix in (".png", ".svg"):
+            assert (path.parent / f"figures/{name}{suffix}").stat().st_size > 1000
+    shown = [image for image in document.attributes("img") if image["src"].startswith("data:image/svg+xml")]
+    assert len(shown) == len(names)
+
+
+def test_sections_stand_in_order(drawn):
+    assert sections(drawn[2]) == [
+        "selection", "warnings", "leaderboard", "curves", "compute", "differences", "classes", "confusions",
+        "disagreements", "history", "provenance",
+    ]  # fmt: skip
+
+
+def test_the_verdicts_first_line_is_its_first_sentence(drawn):
+    text = drawn[1].read_text()
+    lines = re.search(r'<div class="verdict">\n(.*?)</div>', text, re.S)[1].strip().splitlines()
+    assert re.fullmatch(r"<p>xrce_2011 errs least: [\d.]+ % top-1 error \(mean of 2 seeds\)\.</p>", lines[0])
+    assert len(lines) == 2
+
+
+def test_classes_are_shown_by_their_names_in_wordnet(drawn):
+    with (drawn[1].parent / "tables/classes.csv").open() as file:
+        names = {row["class"] for row in csv.DictReader(file)}
+    assert not any(re.search(r"n\d{8}", name) for name in names)
+    assert any("tench" in name for name in names)
+
+
+def test_only_images_that_are_shown_are_asked_for(drawn):
+    _, _, document, asked = drawn
+    shown = [image for image in document.attributes("img") if image["src"].startswith("data:image/jpeg")]
+    assert shown
+    assert len(set(asked)) == len(asked)
+    assert {re.search(r"\((.*)\)$", image["alt"])[1] for image in shown} == set(asked)
+
+
+def test_narrow_pictures_stand_side_by_side(drawn):
+    classes = [one.get("class") for one in drawn[2].attributes("figure")]
+    assert classes.count("narrow") == 2  # both matrices of two systems
+
+
+def test_letters_are_of_the_matrix(monkeypatch):
+    comparison = made.comparison(4)
+    found = comparison_report._found(comparison)
+    letters = comparison_report.groups(comparison, found)
+    different = found.different(1, found.question)
+    for i, a in enumerate(comparison.systems):
+        for j, b in enumerate(comparison.systems):
+            assert bool(set(letters[a.name]) & set(letters[b.name])) == (i == j or not different[i, j])
+    assert comparison_report.groups(made.comparison(1), comparison_report._found(made.comparison(1))) == {}
+
+
+def other_images(comparison):
+    """The last system was scored on images of its own."""
+    *kept, last = comparison.systems
+    runs = []
+    for run in last.runs:
+        fewer = {key: getattr(run.guesses, key)[:-7] for key in ("id", "label", "top5")}
+        runs.append(dataclasses.replace(run, guesses=dataclasses.replace(run.guesses, **fewer)))
+    systems = (*kept, dataclasses.replace(last, runs=tuple(runs)))
+    return dataclasses.replace(comparison, systems=systems, mixed=("scored split: a (x); b (y).",))
+
+
+def test_without_the_same_images_nothing_compares_image_by_image(tmp_path, no_pixels, capsys):
+    comparison = other_images(made.comparison(3))
+    document = Document(comparison_report.present(comparison, tmp_path, thumbnails=lambda ids: {}).read_text())
+    assert sections(document) == ["warnings", "leaderboard", "curves", "compute", "history", "provenance"]
+    assert "nothing says which differences are real" in document.text
+    assert "Nothing here compares systems image by image or class by class" in document.text
+    assert "that differ in what should be equal" in document.text
+    assert "5ep each" not in document.text
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", (tmp_path / "report.html").read_text())
+    assert captions
+    assert all("Mixed, see the warnings." in caption for caption in captions)
+    (row,) = [
+        row for row in csv.reader((tmp_path / "tables/leaderboard_mixed.csv").open()) if row[0] == "alexnet_2012"
+    ]
+    wrong = comparison.systems[2].runs[0].guesses.wrong(1)
+    assert row[1] == f"{100 * np.mean(wrong):.1f}"
+    assert "mixed, scored split: a (x); b (y)." in capsys.readouterr().out
+
+
+def test_the_terminal_gets_board_verdict_failures_and_path(tmp_path, no_pixels, capsys):
+    failures = (Failure("[red]zfnet[/]", 3, "the loss is nan"),)
+    path = comparison_report.present(made.comparison(3, failures=failures), tmp_path)
+    out = capsys.readouterr().out
+    assert f"the page: {path}\n" in out
+    assert "without [red]zfnet[/], seed 3: the loss is nan\n" in out
+    board = (tmp_path / "tables/leaderboard.csv").read_text().splitlines()[1:]
+    assert [line.split()[0] for line in out.splitlines()[2:5]] == [line.split(",")[0] for line in board]
+    assert "alexnet_2012 errs least" in out
+
+
+def test_one_system_with_one_run_has_a_page(tmp_path, no_pixels):
+    document = Document(comparison_report.present(made.comparison(1), tmp_path).read_text())
+    assert "there is no other to compare it with" in document.text
+    assert "differences" not in sections(document)
+
+
+def test_runs_that_logged_nothing_have_a_page(tmp_path, no_pixels):
+    comparison = made.comparison(2)
+    silent = tuple(
+        dataclasses.replace(one, runs=tuple(dataclasses.replace(run, rows=[]) for run in one.runs))
+        for one in comparison.systems
+    )
+    comparison = dataclasses.replace(comparison, systems=silent)
+    assert "curves" in sections(Document(comparison_report.present(comparison, tmp_path).read_text()))

@@ -1,0 +1,70 @@
+import csv
+import html
+import io
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from imagenet_repro.report.tables import Table
+
+HOSTILE = '<script>alert("x")</script> | & \\ , "quoted"\n-- '
+TABLE = Table(
+    "sizes",
+    ("system", "errors", "interval", "range", "amount", "negative", "memory", "gain", "words"),
+    (
+        ("a", "12.5", "[11.0, 14.0]", "11.0 to 14.0", "61.1 M", "[−2.0, −0.4]", "2.05 GB (device)", "−1.5", "of it"),
+        (HOSTILE, "1,234", "[0.0, 0.4]", "1 to 2", "999", "−0.1 to 0.4", "1.00 GB (process)", "+0.1", HOSTILE),
+        ("c", "–", "", "", "–", "–", "–", "0.0", "3"),
+    ),
+    "What it says: <b> & more.",
+)
+
+
+def of_markdown(text):
+    """The cells of a table in Markdown, unescaped."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = [re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1] for line in lines]
+    return [[html.unescape(re.sub(r"\\(.)", r"\1", cell.strip())) for cell in row] for row in (rows[0], *rows[2:])]
+
+
+def of_html(text):
+    """The cells of a table in HTML that is well-formed XML as well."""
+    return [["".join(cell.itertext()) for cell in row] for row in ElementTree.fromstring(text).iter("tr")]
+
+
+def flat(rows):
+    """The one thing that Markdown cannot hold in a cell is a new line; it also trims cells."""
+    return [[cell.replace("\n", " ").strip() for cell in row] for row in rows]
+
+
+def test_three_forms_have_equal_cells():
+    every = [list(TABLE.headings), *map(list, TABLE.rows)]
+    assert list(csv.reader(io.StringIO(TABLE.csv()))) == every
+    assert of_html(TABLE.html()) == every
+    assert of_markdown(TABLE.markdown()) == flat(every)
+
+
+def test_nothing_in_a_cell_or_caption_becomes_markup():
+    assert "<script" not in TABLE.html() + TABLE.markdown()
+    assert "<b>" not in TABLE.html() + TABLE.markdown()
+    assert TABLE.markdown().endswith("\nWhat it says: &lt;b> &amp; more.\n")
+
+
+def test_numbers_stand_at_the_right_and_words_at_the_left():
+    head = ElementTree.fromstring(TABLE.html()).find("thead/tr")
+    right = {cell.text: cell.get("class") == "n" for cell in head}
+    assert right == {name: name not in ("system", "words") for name in TABLE.headings}
+    assert TABLE.markdown().splitlines()[1] == "| --- |" + " ---: |" * 7 + " --- |"
+
+
+def test_headings_have_scopes():
+    table = ElementTree.fromstring(TABLE.html())
+    assert {cell.get("scope") for cell in table.iterfind("thead/tr/th")} == {"col"}
+    assert [cell.get("scope") for cell in table.iterfind("tbody/tr/th")] == ["row"] * 3
+    assert table.find("caption/span").text == TABLE.caption
+
+
+def test_a_row_of_another_length_is_a_defect():
+    with pytest.raises(ValueError, match="table t: 1 cells under 2 headings"):
+        Table("t", ("a", "b"), (("x",),))

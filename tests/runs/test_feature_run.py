@@ -1,0 +1,214 @@
+"""Whole runs of a system of features, started as a person starts them, beside one of a network."""
+
+import functools
+import json
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from imagenet_repro import config as cfg
+from imagenet_repro.errors import UserError
+from imagenet_repro.runs.feature_run import FeatureSystem
+from tests import command_line
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    return command_line.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=50)
+
+
+train_arguments = functools.partial(command_line.train_arguments, recipe="tests/feature_recipe.py")
+
+
+@pytest.fixture(scope="session")
+def whole_run(data_dir, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    out, _ = command_line.run(*train_arguments(data_dir, workdir))
+    return workdir, out
+
+
+def test_a_run_leaves_its_numbers_stages_and_pictures(whole_run):
+    workdir, out = whole_run
+    result = json.loads((workdir / "result.json").read_text())
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [row for row in rows if row["kind"] == "eval"]
+    assert [row["step"] for row in evaluations] == [10, 19, 29]  # three epochs of 300 images, 32 at a time
+    assert result["system"] == "small_features"
+    assert result["spent"]["images"] == 29 * 32
+    assert result["rates"]["images"] == 42
+    assert result["rates"]["top1_wrong"] == evaluations[-1]["top1_wrong"] < 0.7 * 42
+    stages = result["stages"]
+    assert set(stages) == {
+        *(f"edges.{stage}" for stage in ("sample", "vocabulary", "quantiser", "codes")),
+        *(f"texture.{stage}" for stage in ("sample", "vocabulary", "codes")),
+        "SVM",
+    }
+    assert result["spent"]["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
+    assert result["spent"]["flops"] == pytest.approx(sum(stage["flops"] for stage in stages.values()))
+    assert stages["edges.codes"]["bytes"] == 300 * (4 * 2 * 4 * 8 // 8 + 4)
+    assert "edges.codes" in out
+    assert "| small_features |" in (workdir / "table.md").read_text()
+    for picture in ("curves.png", "descriptors.png"):
+        assert (workdir / picture).stat().st_size > 10_000
+    with np.load(workdir / result["predictions"]) as file:
+        assert len(set(file["id"])) == 42
+        assert int(np.sum(file["top5"][:, 0] != file["label"])) == result["rates"]["top1_wrong"]
+
+
+def test_it_is_evaluated_and_compared_as_a_network_is(whole_run, data_dir, tmp_path):
+    workdir, _ = whole_run
+    result = json.loads((workdir / "result.json").read_text())
+    out, _ = command_line.run("evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'again.npz'}", devices=2)
+    assert f"top-1 error {100 * result['rates']['top1_error']:.1f} " in out
+    with np.load(tmp_path / "again.npz") as again, np.load(workdir / result["predictions"]) as before:
+        np.testing.assert_array_equal(again["top5"], before["top5"])
+    network = [
+        "model.name=lenet5",
+        "model.options={}",
+        "budget=3ep",
+        "batch_size=32",
+        "data.name=fractal/c6_n50_v7_s32",
+    ]
+    network += ["evaluate_every=3ep", "augment.cutmix=0"]
+    recipe = ["train", f"--config=tests/recipe.py:{data_dir}", f"--workdir={tmp_path / 'network'}"]
+    command_line.run(*recipe, *[f"--config.{setting}" for setting in network])
+    out, _ = command_line.run("compare", workdir, tmp_path / "network", f"--out={tmp_path / 'compared'}")
+    assert "small_features" in out
+    assert "lenet5" in out
+    assert (tmp_path / "compared/figures/gains.png").stat().st_size > 10_000
+    assert "ifs_003" in (tmp_path / "compared/tables/classes.md").read_text()
+    command_line.run("evaluate", f"--workdir={workdir}", "--checkpoint=19")  # beside the predictions of the run's end
+    with np.load(workdir / result["predictions"]) as kept:
+        assert int(np.sum(kept["top5"][:, 0] != kept["label"])) == result["rates"]["top1_wrong"]
+    assert len(list((workdir / "predictions").iterdir())) == 2
+    _, err = command_line.run("export", f"--workdir={workdir}", f"--out={tmp_path / 'x.safetensors'}", code=2)
+    assert "only networks' weights can be exported" in err
+
+
+def test_the_same_command_again_computes_nothing(whole_run, data_dir):
+    workdir, _ = whole_run
+    out, _ = command_line.run(*train_arguments(data_dir, workdir))
+    assert "3ep, is spent" in out
+    assert "descriptors" not in out
+
+
+def test_features_that_take_the_whole_budget_are_kept_for_another_run(data_dir, tmp_path):
+    cache = tmp_path / "cache"
+    out, err = command_line.run(*train_arguments(data_dir, tmp_path / "a", cache_dir=cache, budget="1e6flop"), code=2)
+    assert "learning a vocabulary" in out
+    assert "1e+06flop was spent before the SVM saw an image, the features of 1 of 2 channels took" in err
+    (costs,) = (np.load(path)["costs"] for path in cache.rglob("edges.*/vocabulary.npz"))
+    out, _ = command_line.run(
+        *train_arguments(data_dir, tmp_path / "b", cache_dir=cache, budget="5st", svm__rate=0.1), devices=4
+    )
+    assert "over 4 x cpu" in out
+    assert "edges: learning a vocabulary" not in out
+    assert "texture: learning a vocabulary" in out  # which the first run had no budget left for
+    stages = json.loads((tmp_path / "b" / "result.json").read_text())["stages"]
+    assert stages["edges.vocabulary"] == json.loads(str(costs))["vocabulary"]  # charged as if it were done here
+
+
+def killed(arguments, workdir, after):
+    """Ends a run with SIGKILL once `after(workdir)` holds."""
+    process = command_line.start(*arguments)
+    deadline = time.monotonic() + 200
+    while process.poll() is None and not after(workdir) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+MOMENTS = {
+    "a vocabulary is there": lambda workdir: any(workdir.rglob("vocabulary.npz")),
+    "a quantiser is there": lambda workdir: any(workdir.rglob("quantiser.npz")),
+    "codes are there": lambda workdir: len(list(workdir.rglob("codes.json"))) == 2,
+    "a checkpoint is there": lambda workdir: any((workdir / "checkpoints").glob("1*")),
+}
+
+
+def assert_same_end(workdir, whole):
+    found, expected = command_line.arrays(workdir, 29), command_line.arrays(whole, 29)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_killed_in_its_stages_and_in_training_a_run_ends_as_if_nothing_had_been(whole_run, data_dir, tmp_path):
+    arguments = train_arguments(data_dir, tmp_path)
+    for moment in ("a quantiser is there", "a checkpoint is there"):
+        killed(arguments, tmp_path, MOMENTS[moment])
+    out, _ = command_line.run(*arguments)
+    assert "learning a vocabulary" not in out
+    assert_same_end(tmp_path, whole_run[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been(whole_run, data_dir, tmp_path, moment):
+    arguments = train_arguments(data_dir, tmp_path)
+    killed(arguments, tmp_path, MOMENTS[moment])
+    begun = time.monotonic()
+    wait = random.Random(moment).uniform(0, 8)
+    killed(arguments, tmp_path, lambda _: time.monotonic() - begun > wait)
+    command_line.run(*arguments)
+    assert_same_end(tmp_path, whole_run[0])
+
+
+def test_sigterm_in_the_stages_keeps_what_was_done(whole_run, data_dir, tmp_path):
+    arguments = train_arguments(data_dir, tmp_path)
+    process = command_line.start(*arguments)
+    while process.poll() is None and not MOMENTS["a vocabulary is there"](tmp_path):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 75, err
+    assert "stopped by SIGTERM, what was done is kept" in out
+    command_line.run(*arguments)
+    assert_same_end(tmp_path, whole_run[0])
+
+
+def settings(**changes):
+    base = {"channels": {"a": {"patch": 16}}, "data": {"image_size": 32}}
+    return base | changes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": {"a": {"patches": 16}}}, r"config.channels.a.patches: no such key; did you mean 'patch'"),
+        ({"channels": {"a": {"descriptor": "shift"}}}, r"config.channels.a.descriptor: 'shift' .* 'sift'"),
+        ({"channels": {"a": {"code": {"name": "fischer"}}}}, r"config.channels.a.code.name: .* 'fisher'"),
+        ({"channels": {"a": {"code": {"name": "llc", "components": 3}}}}, r"no such key for name='llc'"),
+        ({"channels": {}}, r"config.channels: sections by name are needed here, at least one"),
+        ({"channels": {"a b": {}}}, r"'a b' cannot be a name"),
+        ({"eval_crop": {"name": "inception"}}, r"config.eval_crop.name: 'inception' is not valid"),
+        ({"sample": {"codes": 100}}, r"config.sample.codes: 100 is out of range"),
+        ({"model": {"name": "resnet18"}}, r"config.model: no such key"),
+    ],
+)
+def test_a_configuration_of_features_is_as_strict(change, message):
+    with pytest.raises(UserError, match=message):
+        cfg.resolve(settings(**change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {"image_size": 32, "repeats": 2}}, r"config.data.repeats: .* it must be 1"),
+        ({"data": {"image_size": 12}}, r"config.channels.a: an image of 12 x 12 pixels has no room"),
+        ({"channels": {"a": {"patch": 16, "pyramid": ("2",)}}}, r"config.channels.a: a pyramid is of divisions"),
+    ],
+)
+def test_a_system_that_cannot_be_is_refused_before_anything_is_computed(change, message):
+    with pytest.raises(UserError, match=message):
+        FeatureSystem.create(cfg.resolve(settings(**change)), 10)
+
+
+def test_a_configuration_of_features_is_read_back_as_it_was():
+    config = cfg.load("tests/feature_recipe.py:somewhere", {"channels.edges.code.components": "8"})
+    assert isinstance(config, cfg.FeatureConfig)
+    assert config.channels["edges"].code.components == 8
+    assert cfg.resolve(cfg.to_dict(config)) == config

@@ -1,0 +1,95 @@
+import os
+
+import pytest
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.runs import stored_predictions
+from imagenet_repro.scoring import predictions
+from tests import finished_runs
+from tests.scoring import made
+
+
+def test_of_a_run_and_of_a_file(tmp_path):
+    (place,) = finished_runs.systems(tmp_path, count=1, images=60)
+    of_run = stored_predictions.load(place)
+    of_file = stored_predictions.load(of_run.path)
+    assert of_run.path.parent.parent == tmp_path / "nec_uiuc_2010-0"
+    assert of_run.predictions.id.tolist() == of_file.predictions.id.tolist()
+    assert stored_predictions.class_names(of_file) == tuple(f"class {c}" for c in range(10))
+    assert of_file.network == ""  # which these files do not say
+
+
+def test_classes_without_names_are_numbers(tmp_path):
+    predictions.save(tmp_path / "a.npz", made.members(1)[0])  # of a data set that is not there
+    assert stored_predictions.class_names(stored_predictions.load(tmp_path / "a.npz")) == tuple(
+        f"class {c}" for c in range(8)
+    )
+    predictions.save(tmp_path / "b.npz", made.changed(made.members(1)[0], provenance={"config": "none"}))
+    assert stored_predictions.class_names(stored_predictions.load(tmp_path / "b.npz")) == tuple(
+        f"class {c}" for c in range(8)
+    )
+    assert stored_predictions.load(tmp_path / "a.npz").network == "googlenet"
+
+
+def test_how_a_system_was_scored(tmp_path):
+    config = made.config(0)
+    assert of(tmp_path, config=config).protocol == "crop"
+    assert of(tmp_path, config=config, protocol={"name": "10crop"}).protocol == "10crop"
+    assert of(tmp_path, system="human").protocol == ""
+    assert of(tmp_path, system="human").network == "human"
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (["runs/a/predictions/x.npz", "runs/b/predictions/x.npz"], ("a", "b")),
+        (["runs/a/x.npz", "runs/a/y.npz"], ("x", "y")),
+        (["runs/a/v1.5.npz"], ("v1.5",)),
+        (["runs/a", "runs/a/predictions/x.npz"], ("a", "a/predictions/x")),
+        (["p/a/x.npz", "q/a/x.npz", "q/b/x.npz"], ("p/a", "q/a", "q/b")),
+    ],
+)
+def test_short_names(places, names):
+    assert stored_predictions.short_names(places) == names
+
+
+def test_the_same_file_twice(tmp_path):
+    (tmp_path / "a.npz").write_text("")
+    os.symlink(tmp_path / "a.npz", tmp_path / "b.npz")
+    with pytest.raises(UserError, match=r"b\.npz is the same file as .*a.npz"):
+        stored_predictions.short_names([tmp_path / "a.npz", tmp_path / "b.npz"])
+
+
+def of(tmp_path, **provenance):
+    return stored_predictions.Stored(tmp_path / "made.npz", made.changed(made.members(1)[0], provenance=provenance))
+
+
+def test_files_of_different_models(tmp_path):
+    config = made.config(0)
+    one = of(tmp_path, config=config, step=100)
+    stored_predictions.check_same_model(one, of(tmp_path, config=config | {"model": {"name": "googlenet"}}, step=100))
+    stored_predictions.check_same_model(one, of(tmp_path))
+    for other in (
+        {"config": config | {"seed": 1}, "step": 100},
+        {"config": config, "step": 200},
+        {"config": config | {"model": {"name": "vgg16"}}},
+        {"config": {"system": "xrce_2011"}},
+        {"config": config, "step": 100, "protocol": {"name": "10crop"}},
+    ):
+        with pytest.raises(UserError, match="must differ in their images alone"):
+            stored_predictions.check_same_model(one, of(tmp_path, **other))
+
+
+def test_images_that_were_trained_on(tmp_path):
+    for split, train, refused in (
+        ("train[99%:]", "train", True),
+        ("train", "train", True),
+        ("train[99%:]", "train[:99%]", False),
+        ("validation", "train", False),
+    ):
+        one = of(tmp_path, config=made.config(0, split, train))
+        if not refused:
+            stored_predictions.check_not_trained_on(one)
+            continue
+        with pytest.raises(UserError, match="was trained on all of train: "):
+            stored_predictions.check_not_trained_on(one)

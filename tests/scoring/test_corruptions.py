@@ -1,0 +1,87 @@
+"""ImageNet-C's numbers against their formula, written out with loops."""
+
+import numpy as np
+import pytest
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.scoring import corruptions
+from imagenet_repro.scoring.corruptions import ALEXNET, CONFIGS, Wrong, robustness
+
+# In the order of the authors' code.
+DENOMINATORS = [
+    0.886428, 0.894468, 0.922640, 0.819880, 0.826268, 0.785948, 0.798360, 0.866816, 0.826572, 0.819324, 0.564592,
+    0.853204, 0.646056, 0.717840, 0.606500,
+]  # fmt: skip
+IMAGES = 200
+
+
+def made(rng):
+    """Images of unlike difficulty; corruptions and severities make all harder, each in its own order."""
+    difficulty = rng.normal(size=IMAGES)
+    ids = np.array([f"ILSVRC2012_val_{i + 1:08d}.JPEG" for i in range(IMAGES)])
+    found = {}
+    for number, config in enumerate(CONFIGS):
+        harder = -1 + 0.1 * (number // 5) + 0.2 * (number % 5)
+        order = rng.permutation(IMAGES)
+        found[config] = Wrong(ids[order], (difficulty + harder + rng.normal(size=IMAGES) > 0)[order])
+    return found
+
+
+@pytest.fixture
+def wrong():
+    return made(np.random.default_rng(0))
+
+
+def test_corruption_errors_are_ratios_of_sums(wrong):
+    expected = []
+    for name, alexnet in zip(ALEXNET, DENOMINATORS, strict=True):
+        total = sum(wrong[f"{name}_{severity}"].wrong.mean() for severity in (1, 2, 3, 4, 5))
+        expected.append(total / (5 * alexnet))
+    found = robustness(wrong)
+    assert [found.ce(name) for name in ALEXNET] == pytest.approx(expected)
+    assert found.mce.error == pytest.approx(np.mean(expected))
+    every = [wrong[config].wrong.mean() for config in CONFIGS]
+    assert found.mean.error == pytest.approx(np.mean(every))
+    assert found.mce.error != pytest.approx(np.mean(every) / np.mean(DENOMINATORS), rel=1e-3)  # divided too late
+    assert found.mce.images == IMAGES
+
+
+def test_the_interval_is_that_of_a_bootstrap_over_images(wrong):
+    found = robustness(wrong)
+    ids = np.sort(wrong[CONFIGS[0]].id)
+    table = np.stack([wrong[config].wrong[np.argsort(wrong[config].id)] for config in CONFIGS], axis=1)
+    assert len(ids) == IMAGES
+    weights = np.repeat([1 / (75 * one) for one in DENOMINATORS], 5)
+    each = table @ weights
+    rng = np.random.default_rng(1)
+    means = [each[rng.integers(0, IMAGES, IMAGES)].mean() for _ in range(3_000)]
+    np.testing.assert_allclose((found.mce.low, found.mce.high), np.percentile(means, [2.5, 97.5]), atol=0.01)
+
+
+def test_an_image_that_one_part_lacks_does_not_end_the_evaluation(wrong):
+    one = wrong["fog_3"]
+    before = robustness(wrong).mce
+    after = robustness(wrong | {"fog_3": Wrong(one.id[1:], one.wrong[1:])}).mce
+    assert after.error == pytest.approx(before.error, abs=1e-3)
+    assert after.images == IMAGES
+
+
+def test_missing_parts_are_refused(wrong):
+    del wrong["snow_4"], wrong["pixelate_5"]
+    with pytest.raises(UserError, match="2 of 75 are missing, the first: snow_4"):
+        robustness(wrong)
+
+
+def test_parts_are_the_configs_of_tfds():
+    from tensorflow_datasets.datasets.imagenet2012_corrupted import imagenet2012_corrupted_dataset_builder as builder
+
+    assert list(ALEXNET) == builder.BENCHMARK_CORRUPTIONS
+    assert set(CONFIGS) <= {config.name for config in builder.Builder.BUILDER_CONFIGS}
+    assert corruptions.config_of("imagenet2012_corrupted/jpeg_compression_5:3.1.0") == "jpeg_compression_5"
+    assert corruptions.config_of("imagenet2012") == ""
+
+
+def test_what_is_said(wrong):
+    found = robustness(wrong)
+    assert str(found.mce).startswith(f"mCE {100 * found.mce.error:.1f} %, 95 % interval [")
+    assert len(corruptions.table(found).rows) == 15

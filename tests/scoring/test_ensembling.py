@@ -1,0 +1,237 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.scoring import ensembling, metrics, predictions
+from tests.scoring import made
+
+NAMES = ("a", "b", "c")
+UNIFORM = np.full(3, 1 / 3)
+
+
+@pytest.fixture
+def members():
+    return ensembling.aligned(NAMES, made.members())
+
+
+def averaged(members, weights, average):
+    """Plainly, over all images at once."""
+    logits = np.stack([one.logits for one in members.predictions]).astype(np.float64)
+    scores = scipy.special.softmax(logits, axis=-1) if average == "probabilities" else logits
+    return np.einsum("m,mnc->nc", weights, scores)
+
+
+def cross_entropy(members, weights, average):
+    scores = averaged(members, weights, average)
+    logs = np.log(scores) if average == "probabilities" else scipy.special.log_softmax(scores, axis=1)
+    return -np.mean(logs[np.arange(len(members.label)), members.label])
+
+
+# --- alignment --------------------------------------------------------------------------------------------------
+
+
+def test_other_orders_of_images_are_brought_into_the_firsts():
+    a, b, c = made.members()
+    shuffled = made.chosen(b, np.random.default_rng(0).permutation(len(b)))
+    for one, other in zip(ensembling.aligned(NAMES, [a, shuffled, c]).predictions, (a, b, c), strict=True):
+        for key in ("id", "label", "top5", "logits"):
+            np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: made.chosen(b, slice(3, None)), "a and b are of different images; .* has validation/00000, val"),
+        (lambda b: made.changed(b, id=np.array(["x", *b.id[1:]])), "of different images; .* validation/00000, x$"),
+        (lambda b: made.changed(b, label=(b.label + (np.arange(len(b)) == 7)) % 8), "labels of validation/00007$"),
+        (lambda b: made.changed(b, label=np.full(len(b), -1, np.int32)), "b holds images without labels"),
+        (lambda b: made.changed(b, logits=b.logits[:, :7]), "a and b choose between 8 and 7 classes"),
+        (lambda b: made.members()[0], "a and b hold the same scores: one of them is a copy"),
+    ],
+)
+def test_members_that_cannot_be_averaged(change, message):
+    a, b, c = made.members()
+    with pytest.raises(UserError, match=message):
+        ensembling.aligned(NAMES, [a, change(b), c])
+    with pytest.raises(UserError, match="at least two"):
+        ensembling.aligned(["a"], [a])
+
+
+def test_images_that_are_scored_and_selected_on():
+    a, b = (made.members(split=split)[0] for split in ("validation", "train"))
+    predictions.check_apart(a, b, "weights are found")
+    overlapping = made.changed(b, id=np.array([*a.id[:5], *b.id[5:]]))
+    with pytest.raises(UserError, match=r"5 of the scored images .* weights are found: validation/00000, .* 2 more"):
+        predictions.check_apart(a, overlapping, "weights are found")
+
+
+# --- averaging --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_an_average_is_that_of_a_plain_loop(members, average):
+    weights = np.array([0.5, 0.2, 0.3])
+    scores = averaged(members, weights, average)
+    found = ensembling.combine(members, weights, average, {"made": "up"})
+    assert found.provenance == {"made": "up"}
+    stored = np.exp(found.logits.astype(np.float64)) if average == "probabilities" else found.logits
+    np.testing.assert_allclose(stored, scores, rtol=4e-3, atol=1e-3)
+    best = np.asarray(jax.jit(metrics.top5)(jnp.asarray(scores, jnp.float32)))
+    np.testing.assert_array_equal(found.top5, best)
+    wrong = ensembling.wrong(members, weights[None], average)[0]
+    assert ensembling.rates(wrong) == found.error_rates()
+
+
+def test_an_ensemble_of_one_is_that_member_with_its_stored_guesses(members):
+    other = made.changed(members.predictions[1], top5=np.flip(members.predictions[1].top5, axis=1))
+    members = ensembling.Members(NAMES, (members.predictions[0], other, members.predictions[2]))
+    found = ensembling.combine(members, np.array([0.0, 1.0, 0.0]), "logits", {})
+    np.testing.assert_array_equal(found.top5, other.top5)
+    wrong = ensembling.wrong(members, np.array([[0.0, 1.0, 0.0]]), "logits")[0]
+    assert ensembling.rates(wrong) == other.error_rates()
+
+
+def test_ties_go_to_the_lower_class_and_nan_is_wrong():
+    tied = np.zeros((3, 7))
+    tied[1, 3] = np.nan
+    first = made.predicted(tied, [0, 0, 6])
+    second = made.predicted(np.add(np.zeros((3, 7)), [[0], [0], [1]]), [0, 0, 6])
+    members = ensembling.aligned("ab", [first, second])
+    for average in ("probabilities", "logits"):
+        found = ensembling.combine(members, np.array([0.3, 0.7]), average, {})
+        assert found.top5.tolist() == [[0, 1, 2, 3, 4], [-1] * 5, [0, 1, 2, 3, 4]]
+        wrong = ensembling.wrong(members, np.array([[0.3, 0.7]]), average)[0]
+        assert wrong.tolist() == [[False, True, True], [False, True, True]]
+
+
+def test_ruled_out_classes_stay_so_where_all_members_agree():
+    low = -np.inf
+    first = made.predicted([[0.0, low, low, 1.0]], [0])
+    second = made.predicted([[0.0, low, 2.0, 1.0]], [0])
+    for average in ("probabilities", "logits"):
+        found = ensembling.combine(ensembling.aligned("ab", [first, second]), np.array([0.5, 0.5]), average, {})
+        assert np.isneginf(found.logits[0]).tolist() == [False, True, average == "logits", False]
+    only = ensembling.wrong(ensembling.aligned("ab", [first, second]), np.array([[0.0, 1.0]]), "logits")
+    assert only[0].tolist() == [[True], [False]]
+
+
+def test_members_help_each_other(members):
+    judged = ensembling.judge(members, UNIFORM, "probabilities")
+    assert judged.whole[0].mean() < min(alone[0].mean() for alone in judged.alone)
+
+
+@pytest.mark.parametrize("weights", [UNIFORM, np.array([0.6, 0.4, 0.0]), np.array([0.0, 1.0, 0.0])])
+def test_what_each_member_adds_is_as_if_it_were_not_there(members, weights):
+    judged = ensembling.judge(members, weights, "probabilities")
+    for index in range(3):
+        np.testing.assert_array_equal(judged.alone[index], members.wrong[index])
+        others, before = np.delete(weights, index), weights[: index + 1]
+        for found, part, kept in (
+            (judged.without[index], others, np.delete(range(3), index)),
+            (judged.until[index], before, np.arange(index + 1)),
+        ):
+            if not part.sum():
+                assert found is None
+                continue
+            few = ensembling.Members(tuple(NAMES[k] for k in kept), tuple(members.predictions[k] for k in kept))
+            whole = ensembling.combine(few, part / part.sum(), "probabilities", {})
+            assert ensembling.rates(found) == whole.error_rates()
+
+
+# --- weights ----------------------------------------------------------------------------------------------------
+
+
+def test_given_weights_are_proportions():
+    np.testing.assert_allclose(ensembling.given_weights([1, 1, 2]), [0.25, 0.25, 0.5])
+    for bad in ([0, 0], [1, -1], [1, float("nan")], [float("inf"), 1]):
+        with pytest.raises(UserError, match="numbers from 0 on"):
+            ensembling.given_weights(bad)
+
+
+def test_weights_by_accuracy(members):
+    found = ensembling.find_weights("accuracy", members, "probabilities")
+    right = [1 - one.error_rates().top1_error for one in members.predictions]
+    np.testing.assert_allclose(found, np.array(right) / sum(right))
+    never = [made.changed(one, top5=np.full_like(one.top5, -1)) for one in members.predictions]
+    with pytest.raises(UserError, match="no member's first guess is right"):
+        ensembling.find_weights("accuracy", ensembling.Members(NAMES, tuple(never)), "probabilities")
+
+
+def test_weights_of_two_constant_members_in_closed_form():
+    """Labels are 0 in seven of ten images; one member says 0 with 0.9, the other with 0.2: the mean must say 0.7."""
+    label = np.repeat([0, 1], [70, 30])
+    said = [made.predicted(np.tile(np.log([p, 1 - p]), (100, 1)), label) for p in (0.9, 0.2)]
+    found = ensembling.find_weights("validation", ensembling.aligned("ab", said), "probabilities")
+    np.testing.assert_allclose(found, [5 / 7, 2 / 7], atol=2e-3)  # float16
+    # of averaged scores: the logit of 0.7 lies on the line between those of 0.9 and 0.2
+    logit = scipy.special.logit
+    share = (logit(0.7) - logit(0.2)) / (logit(0.9) - logit(0.2))
+    found = ensembling.find_weights("validation", ensembling.aligned("ab", said), "logits")
+    np.testing.assert_allclose(found, [share, 1 - share], atol=2e-3)
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_no_other_weights_have_a_lower_cross_entropy(members, average):
+    found = ensembling.find_weights("validation", members, average)
+    assert found.sum() == pytest.approx(1)
+    assert np.all(found >= 0)
+    least = cross_entropy(members, found, average)
+    grid = [np.array(w) / 10 for w in itertools.product(range(11), repeat=3) if sum(w) == 10]
+    assert least <= min(cross_entropy(members, weights, average) for weights in grid) + 1e-9
+
+
+def test_a_member_that_knows_nothing_gets_no_weight(members):
+    noise = made.predicted(5 * np.random.default_rng(3).normal(size=(400, 8)), members.label)
+    members = ensembling.aligned(NAMES, [*members.predictions[:2], noise])
+    assert ensembling.find_weights("validation", members, "probabilities")[2] < 0.02
+    assert ensembling.find_weights("greedy", members, "probabilities")[2] == 0
+
+
+def test_weights_that_are_not_the_lowest_are_not_taken(members, monkeypatch):
+    stuck = scipy.optimize.OptimizeResult(x=np.array([0.0, 0.0, 1.0]), message="stuck")
+    monkeypatch.setattr(scipy.optimize, "minimize", lambda *_, **__: stuck)
+    with pytest.raises(UserError, match=r"cross-entropy were found \(stuck"):
+        ensembling.find_weights("validation", members, "probabilities")
+
+
+def test_scores_that_no_cross_entropy_can_be_taken_of():
+    a, b = made.members(2)
+    spoilt = made.changed(a, logits=np.where(np.arange(len(a))[:, None] == 4, np.float16(np.nan), a.logits))
+    with pytest.raises(UserError, match=r"a has scores that are no numbers for validation/00004$"):
+        ensembling.find_weights("validation", ensembling.aligned("ab", [spoilt, b]), "logits")
+    with pytest.raises(UserError, match=r"no member gives a probability to the label of validation/00004$"):
+        ensembling.find_weights("validation", ensembling.aligned("ab", [spoilt, b]), "probabilities")
+
+
+def plain_greedy(members):
+    """Caruana's loop with lists of members in place of counts."""
+    bag, best = [], None
+    for _ in range(ensembling.ROUNDS):
+        errors = []
+        for k in range(3):
+            weights = np.bincount([*bag, k], minlength=3) / (len(bag) + 1)
+            single = members.predictions[k] if not bag else None
+            rates = (single or ensembling.combine(members, weights, "probabilities", {})).error_rates()
+            errors.append((rates.top5_wrong, rates.top1_wrong))
+        bag.append(errors.index(min(errors)))
+        if best is None or min(errors) < best[0]:
+            best = min(errors), np.bincount(bag, minlength=3) / len(bag)
+    return best[1]
+
+
+def test_greedy_selection_is_a_plain_loops(members):
+    found = ensembling.find_weights("greedy", members, "probabilities")
+    np.testing.assert_allclose(found, plain_greedy(members))
+
+
+def test_greedy_selection_begins_with_the_best_by_top5_then_top1(members, monkeypatch):
+    monkeypatch.setattr(ensembling, "ROUNDS", 1)
+    rates = [one.error_rates() for one in members.predictions]
+    best = min(range(3), key=lambda k: (rates[k].top5_wrong, rates[k].top1_wrong))
+    np.testing.assert_array_equal(ensembling.find_weights("greedy", members, "logits"), np.eye(3)[best])

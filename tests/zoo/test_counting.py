@@ -1,0 +1,123 @@
+"""Counts against closed forms, XLA's own analysis and published figures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from imagenet_repro import models
+from imagenet_repro.models.nn import cpu_convolution
+from imagenet_repro.zoo import counting
+
+
+def shape(*dimensions):
+    return jax.ShapeDtypeStruct(dimensions, jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "gigas"),
+    [("alexnet", 0.714), ("resnet18", 1.814), ("resnet34", 3.664), ("resnet50", 4.089), ("resnet152", 11.514)],
+)
+def test_multiply_adds_are_the_published_ones(name, gigas):
+    assert counting.multiply_adds(name, 224) / 1e9 == pytest.approx(gigas, rel=1e-3)
+
+
+def test_multiply_adds_of_a_module_are_those_of_its_name():
+    model = models.abstract("resnet18", 10)
+    assert counting.multiply_adds(model, 64) == counting.multiply_adds("resnet18", 64, num_classes=10)
+    assert not model.bn1.use_running_average, "counting leaves the mode alone"
+
+
+def test_matrix_product_in_closed_form_and_as_xla_counts_it():
+    def product(a, b):
+        return jnp.einsum("bij,bjk->bik", a, b)
+
+    a, b = shape(5, 7, 11), shape(5, 11, 13)
+    assert counting.flops(product, a, b) == 2 * 5 * 7 * 11 * 13
+    assert counting.flops(product, a, b) == jax.jit(product).lower(a, b).cost_analysis()["flops"]
+
+
+CONVOLUTIONS = {
+    "valid": {"window_strides": (1, 1), "padding": [(0, 0), (0, 0)]},
+    "padded": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)]},
+    "strided, uneven padding": {"window_strides": (2, 3), "padding": [(2, 0), (1, 2)]},
+    "holes in the input": {"window_strides": (1, 1), "padding": [(2, 2), (1, 1)], "lhs_dilation": (2, 3)},
+    "holes in the kernel": {"window_strides": (2, 1), "padding": [(2, 2), (2, 2)], "rhs_dilation": (2, 2)},
+    "groups": {"window_strides": (1, 1), "padding": [(1, 1), (1, 1)], "feature_group_count": 2},
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_convolution_as_xla_counts_it(case):
+    groups = CONVOLUTIONS[case].get("feature_group_count", 1)
+
+    def conv(x, w):
+        return lax.conv_general_dilated(x, w, dimension_numbers=("NHWC", "HWIO", "NHWC"), **CONVOLUTIONS[case])
+
+    x, w = shape(2, 9, 8, 4), shape(3, 3, 4 // groups, 6)
+    assert counting.flops(conv, x, w) == jax.jit(conv).lower(x, w).cost_analysis()["flops"]
+
+
+def test_convolution_in_closed_form():
+    def conv(x, w):
+        return cpu_convolution.convolve(x, w, padding=((1, 1), (1, 1)))
+
+    # Of a 3x3 kernel on n x n, padded by one, (3n - 2)^2 pairs of place and tap see the image.
+    for n in (2, 9):
+        assert counting.flops(conv, shape(2, n, n, 4), shape(3, 3, 4, 6)) == 2 * 2 * (3 * n - 2) ** 2 * 4 * 6
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(2, 3, 1), (9, 3, 2), (8, 1, 2), (20, 7, 2)])
+def test_gradients_count_as_much_as_the_convolution_each_and_only_where_asked_for(size, kernel, stride):
+    def loss(x, w):
+        return cpu_convolution.convolve(x, w, stride=(stride, stride), padding=((kernel // 2, kernel // 2),) * 2).sum()
+
+    x, w = shape(2, size, size, 4), shape(kernel, kernel, 4, 6)
+    once = counting.flops(loss, x, w)
+    assert counting.flops(jax.grad(loss, (0, 1)), x, w) == 3 * once
+    assert counting.flops(jax.grad(loss, 0), x, w) == 2 * once
+    assert counting.flops(jax.jit(jax.grad(loss, 1)), x, w) == 2 * once
+
+
+def test_the_same_on_every_platform(monkeypatch):
+    def step(x, first, second):
+        def loss(first, second):
+            y = cpu_convolution.convolve(x, first, stride=(2, 2), padding=((3, 3), (3, 3)))
+            y = cpu_convolution.max_pool(y, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            return cpu_convolution.convolve(y, second, padding=((1, 1), (1, 1))).sum()
+
+        return jax.value_and_grad(loss, (0, 1))(first, second)
+
+    arguments = shape(2, 16, 16, 3), shape(7, 7, 3, 8), shape(3, 3, 8, 8)
+    on_cpu = counting.flops(step, *arguments)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax.clear_caches()
+    assert counting.flops(step, *arguments) == on_cpu
+
+
+def test_loops_branches_and_inner_programs():
+    def product(a, b):
+        return a @ b
+
+    a = shape(8, 8)
+    once = 2 * 8**3
+    cases = {
+        "jit": (jax.jit(product), 1),
+        "remat": (jax.checkpoint(product), 1),
+        "scan": (lambda a, b: lax.scan(lambda c, _: (c @ b, None), a, length=5)[0], 5),
+        "cond": (lambda a, b: lax.cond(a[0, 0] > 0, lambda: a @ b @ b, lambda: a @ b), 2),
+        "while": (lambda a, b: lax.while_loop(lambda c: c[0, 0] < 0, lambda c: c @ b, a), 1),
+        "vmap": (lambda a, b: jax.vmap(lambda row: row @ b)(a), 1),
+        "fori": (lambda a, b: lax.fori_loop(0, 3, lambda _, c: c @ b, a), 3),
+    }
+    for name, (function, times) in cases.items():
+        assert counting.flops(function, a, a) == times * once, name
+
+
+def test_a_mapped_program_counts_on_every_device():
+    mesh = Mesh(np.asarray(jax.devices()[:4]), ("data",))
+    along = PartitionSpec("data")
+    mapped = jax.shard_map(lambda a, b: a @ b, mesh=mesh, in_specs=(along, PartitionSpec()), out_specs=along)
+    assert counting.flops(mapped, shape(8, 3), shape(3, 5)) == 2 * 8 * 3 * 5

@@ -1,0 +1,144 @@
+"""The story as `main.py models` prints it."""
+
+import csv
+import json
+
+import pytest
+
+from imagenet_repro import models
+from imagenet_repro.cli import evaluate
+from imagenet_repro.errors import UserError
+from imagenet_repro.zoo import entries, listing
+
+
+def result(system, top1, top5=0.1, *, name="imagenet2012", split="validation", images=50_000):
+    data = {"name": name, "train_split": "train", "eval_split": split}
+    wrong = {f"top{k}_wrong": round(error * images) for k, error in ((1, top1), (5, top5))}
+    return {
+        "system": system,
+        "parameters": 1,
+        "multiply_adds": 1,
+        "spent": {"images": 1, "seconds": 1.0},
+        "rates": {"images": images, "top1_error": top1, "top5_error": top5, "cross_entropy": 1.0} | wrong,
+        "provenance": {"config": {"budget": "1ep", "data": data}},
+    }
+
+
+def test_ours_is_the_lowest_error_on_imagenets_validation_set_alone():
+    runs = [
+        result("resnet18", 0.31),
+        result("resnet18", 0.30, 0.11),
+        result("resnet18", 0.20, name="cifar10"),
+        result("resnet18", 0.10, split="train[99%:]"),
+        result("resnet18", 0.10, split="validation[:50%]", images=25_000),
+        result("resnet18", 0.10, split="validation+train[:1]"),
+        result("resnet18", 0.10, images=100),
+        result("resnet18", 0.10, name="imagenet2012_real"),
+        result("resnet18", 0.10, name="imagenet2012_subset/10pct"),
+        result("resnet18", 0.10, name="imagenet2012_corrupted/blur_1"),
+    ]
+    found = listing.measured_in(runs)
+    assert set(found) == {"resnet18"}
+    assert (found["resnet18"].top1, found["resnet18"].top5) == pytest.approx((30.0, 11.0))
+
+
+def test_smaller_copies_versions_and_other_names_of_a_network_count():
+    found = listing.measured_in(
+        [
+            result("alexnet", 0.45),
+            result("alexnet_owt", 0.44, name="imagenet2012_side400_q90"),
+            result("alexnet", 0.43, name="imagenet2012:5.1.0"),
+        ]
+    )
+    assert {name: one.top1 for name, one in found.items()} == {"alexnet_owt": pytest.approx(43)}
+
+
+def save(directory, value):
+    directory.mkdir()
+    (directory / "result.json").write_text(json.dumps(value))
+    return str(directory)
+
+
+def test_ours_stands_with_one_network_and_what_is_no_finished_run_is_left_out(tmp_path, capsys):
+    (tmp_path / "table.md").write_text("")
+    (tmp_path / "unfinished").mkdir()
+    run = save(tmp_path / "run", result("alexnet", 0.43, 0.2))
+    evaluate.show_models("alexnet", [str(tmp_path / "table.md"), str(tmp_path / "unfinished"), run])
+    out, err = capsys.readouterr()
+    assert "ours          top-1 43.00 %, top-5 20.00 % error" in out
+    assert len(err.splitlines()) == 1
+    assert "table.md" in err
+    assert "unfinished" in err
+    assert run not in err
+
+
+def test_ours_stands_with_the_entries_of_systems_of_features_too(tmp_path, capsys):
+    evaluate.show_models("", [save(tmp_path / "run", result("xrce_2011", 0.4642, 0.2618))])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "XRCE" in line)
+    assert line.rstrip().endswith("46.42 / 26.18")
+
+
+@pytest.mark.parametrize("value", [[], {}, {"system": 3}, result("resnet18", 0.3) | {"rates": {}}])
+def test_a_result_that_no_run_wrote_is_named(value, tmp_path):
+    run = save(tmp_path / "run", value)
+    for command in (lambda: evaluate.show_models("", [run]), lambda: evaluate.compare([run], str(tmp_path))):
+        with pytest.raises(UserError, match=r"run/result\.json is not what train writes: '[a-z.0-9_]+' is"):
+            command()
+
+
+def test_the_story_is_in_the_order_of_the_years_with_entries_before_networks(capsys):
+    listing.show(["resnet18", "alexnet_owt"], {"resnet18": listing.Measured(30.24, 10.92)})
+    lines = capsys.readouterr().out.splitlines()
+    years = [int(line[:4]) for line in lines if line[:4].isdigit()]
+    assert years == sorted(years)
+    of_resnet = next(line for line in lines if "resnet18" in line)
+    assert "11.7 M" in of_resnet
+    assert "1.81 G" in of_resnet
+    assert of_resnet.rstrip().endswith("30.24 / 10.92")
+    assert next(i for i, line in enumerate(lines) if "MSRA" in line) < lines.index(of_resnet)
+
+
+def test_winners_errors_fall_from_year_to_year_and_pass_the_persons():
+    winners = [entry for entry in entries.ENTRIES if "winner" in entry.who]
+    assert [entry.year for entry in winners] == list(range(2010, 2018))
+    errors = [entry.top5 for entry in winners]
+    assert errors == sorted(errors, reverse=True)
+    assert len(set(errors)) == len(errors)
+    person = next(entry for entry in entries.ENTRIES if entry.who == "a person")
+    assert min(entry.year for entry in winners if entry.top5 < person.top5) == 2015
+
+
+def test_one_networks_name_prints_all_that_is_known_of_it(capsys):
+    evaluate.show_models("resnet50", [])
+    text = capsys.readouterr().out
+    for part in ("25,557,032", "4.09 G at 224 px", "arXiv 1512.03385", "zero_init_last=False", "torchvision:resnet50"):
+        assert part in text
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="resnet50"):
+        evaluate.show_models("resnet5O", [])
+
+
+@pytest.mark.parametrize("name", ["alexnet_owt", "resnet18"])
+def test_stored_sizes_are_those_of_the_counts(name):
+    row = listing.count(name)
+    assert listing.sizes(name) == listing.Sizes(row["parameters"], row["multiply_adds"])
+    assert row["image_size"] == 224
+
+
+def test_every_networks_sizes_are_stored():
+    rows = list(csv.DictReader(listing.STORED.open()))
+    assert [row["name"] for row in rows] == list(models.names())
+    assert all(int(row["image_size"]) == models.spec(row["name"]).preprocessing.image_size for row in rows)
+
+
+QUICK = ("lenet5_1998", "lenet5", "alexnet_2012", "vgg11", "resnet18", "resnet20_cifar", "vit_tiny_patch16")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.names()]
+)
+def test_every_stored_size_is_that_of_the_counts(name):
+    row = listing.count(name)
+    assert listing.sizes(name) == listing.Sizes(row["parameters"], row["multiply_adds"])
