@@ -264,10 +264,10 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--workdir", required=True, metavar="DIR", help="everything about the run goes here")
 
     def run(known: argparse.Namespace, overrides: Overrides) -> int:
-        from imagenet_repro import config
+        from imagenet_repro.config import load_config
         from imagenet_repro.runs.train import train
 
-        return train(config.load(known.config, overrides["config"]), known.workdir)
+        return train(load_config(known.config, overrides["config"]), known.workdir)
 
     parser.set_defaults(run=run, prefixes=("config",))
 
@@ -340,8 +340,8 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
     def run(known: argparse.Namespace, overrides: Overrides) -> int:
         _refuse_ignored(known)
-        from imagenet_repro import config
         from imagenet_repro.cli import evaluate
+        from imagenet_repro.config import parse_literal
 
         common = {"data": overrides["data"], "out": known.out}
         common |= {"protocol": known.protocol, "settings": overrides["protocol"]}
@@ -351,7 +351,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         return evaluate.evaluate_weights(
             known.weights,
             name=known.model,
-            options=None if known.options is None else config.literal(known.options),
+            options=None if known.options is None else parse_literal(known.options),
             drop_background=known.drop_background,
             **common,
         )

@@ -60,9 +60,9 @@ def _result(workdir):
 
 def _growth(result, recipe):
     """By stage, how many times the seconds and the bytes of the run another configuration takes for an image."""
-    from imagenet_repro import config as cfg
+    from imagenet_repro.config import load_config, resolve_config
 
-    before, after = cfg.resolve(result["provenance"]["config"]), cfg.load(recipe)
+    before, after = resolve_config(result["provenance"]["config"]), load_config(recipe)
     if before.channels.keys() != after.channels.keys():
         sys.exit(f"{recipe} has the channels {', '.join(after.channels)}, the run {', '.join(before.channels)}")
     growth, features = {}, [0, 0]

@@ -77,9 +77,9 @@ def _arguments():
 
 
 def _run(recipe, size, arguments):
-    from imagenet_repro import config as cfg
+    from imagenet_repro.config import load_config
 
-    config = cfg.load(str(REPOSITORY / "configs" / recipe))
+    config = load_config(str(REPOSITORY / "configs" / recipe))
     share = arguments.batch / config.batch_size
     rate = config.optimizer.learning_rate * (share if config.optimizer.name in IN_PROPORTION else math.sqrt(share))
     options = {

@@ -99,7 +99,7 @@ def _table(arguments, rates, notes):
 
 
 def _config(arguments, batch, **settings):
-    from imagenet_repro import config as cfg
+    from imagenet_repro.config import resolve_config
 
     base = {
         "batch_size": batch,
@@ -110,7 +110,7 @@ def _config(arguments, batch, **settings):
         "data": {"image_size": arguments.size, "data_dir": arguments.data_dir, "eval_split": "validation[:64]"},
         "optimizer": {"name": "sgd", "learning_rate": 0.1},
     }
-    return cfg.resolve(base | settings)
+    return resolve_config(base | settings)
 
 
 def _options(arguments):

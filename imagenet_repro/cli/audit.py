@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Data
 from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
@@ -133,7 +133,7 @@ def _top5(probable: np.ndarray) -> np.ndarray:
 # --- what they are of -------------------------------------------------------------------------------------------
 
 
-def _data(found: Predictions) -> cfg.Data:
+def _data(found: Predictions) -> Data:
     return next(auditing.data_sections(found.provenance))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Data, build_section
 from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
 from imagenet_repro.report.collect import Group, collect, grouped
@@ -142,7 +142,7 @@ def _thumbnails(found: Comparison) -> Thumbnails | None:
     """Small images of the scored split, where its data set is still there."""
     config = found.systems[0].runs[0].result["provenance"]["config"]
     try:
-        split = sources.open_split(cfg.build(cfg.Data, config["data"]), found.scored_split)
+        split = sources.open_split(build_section(Data, config["data"]), found.scored_split)
     except UserError as error:
         print(f"the page has no images: {error}")
         return None

@@ -59,7 +59,7 @@ def ensemble(
       UserError: members cannot be averaged, or are not those of the config; weights cannot be found.
       SaveError: `out` cannot be written.
     """
-    entry = ensemble_config.load(config) if config else None
+    entry = ensemble_config.load_ensemble(config) if config else None
     if not members and entry is None:
         raise UserError("which members? --members FILE_or_RUN …, or --config of a published ensemble for its plan")
     if not members:

@@ -9,10 +9,21 @@ from typing import Any
 
 import jax
 
-from imagenet_repro import config as cfg
 from imagenet_repro import models, pretrained
 from imagenet_repro.cli.compare import compare
-from imagenet_repro.config import sweeps as sweeping
+from imagenet_repro.config import (
+    AnyConfig,
+    CenterCrop,
+    Config,
+    Data,
+    FeatureConfig,
+    SquashCrop,
+    config_to_dict,
+    parse_literal,
+    replace_keys,
+    resolve_config,
+)
+from imagenet_repro.config.sweeps import load_sweep
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
 from imagenet_repro.inference import evaluation_sets, protocols
@@ -58,8 +69,8 @@ def sweep(
     Raises:
       UserError: as sweeps/sweep.py.
     """
-    config = sweeping.load(spec, overrides)
-    options = running.Options(launcher, workers, storage, {k: cfg.literal(v) for k, v in (slurm or {}).items()})
+    config = load_sweep(spec, overrides)
+    options = running.Options(launcher, workers, storage, {k: parse_literal(v) for k, v in (slurm or {}).items()})
     if dry_run:
         return running.dry_run(config, workdir, options)
     code = running.run(config, workdir, options)
@@ -101,7 +112,7 @@ def evaluate(
     evaluation_sets.check_options(set_name, data, mappings)
     asked = _asked(protocol, settings, out)
     place = Workdir(workdir)
-    config = cfg.replace(place.config(), {f"data.{key}": value for key, value in data.items()})
+    config = replace_keys(place.config(), {f"data.{key}": value for key, value in data.items()})
     devices.start()
     config = _divided(evaluation_sets.configured(config, set_name, data) if set_name else config)
     trained = sources.open_split(place.config().data, place.config().data.train_split)
@@ -109,12 +120,12 @@ def evaluate(
         sets.check_classes(trained.class_names, f"the run in {place.path}")
     opened = evaluation_sets.opened(config, set_name, mappings)
     evaluation.check_labels(opened.parts[0].split, trained.num_classes)
-    kind = FeatureSystem if isinstance(config, cfg.FeatureConfig) else network_run.System
+    kind = FeatureSystem if isinstance(config, FeatureConfig) else network_run.System
     system = kind.create(config, trained.num_classes)
     first = system.initial_state()
     found = _restore(place, system, first, which)
 
-    def path(data: cfg.Data, name: str) -> Path:
+    def path(data: Data, name: str) -> Path:
         return place.predictions(data, data.eval_split, found.step, "" if name == protocols.OWN else name)
 
     return _judge(
@@ -155,7 +166,7 @@ def _judge(
     train_state: state.TrainState,
     *,
     source: dict[str, Any],
-    path_of: Callable[[cfg.Data, str], Path] | None,
+    path_of: Callable[[Data, str], Path] | None,
     title: str,
 ) -> int:
     """Scores every part of what was opened by every protocol, keeps the predictions, and prints what comes of them."""
@@ -179,7 +190,7 @@ def _judge_by(
     train_state: state.TrainState,
     *,
     collected: dict[str, Any],
-    path_of: Callable[[cfg.Data, str], Path] | None,
+    path_of: Callable[[Data, str], Path] | None,
     title: str,
 ) -> protocols.Row:
     """By one protocol; its error rates are those of all parts together."""
@@ -187,7 +198,7 @@ def _judge_by(
     found, total = [], 0.0
     by = judge.name_after(name)
     for part in opened.parts:
-        stated = collected | {"config": cfg.to_dict(part.config), "protocol": {"name": name} | judge.description}
+        stated = collected | {"config": config_to_dict(part.config), "protocol": {"name": name} | judge.description}
         with protocols.show_progress(f"{part.split.name} {name}", part.split.num_examples) as judge.show:
             began, compiled = time.perf_counter(), judge.compilation_seconds
             rates, kept = judge.predict(part.split, train_state, stated)
@@ -211,7 +222,7 @@ def _judge_by(
     return protocols.Row(name, judge.views, added(found), total)
 
 
-def _paths(opened: evaluation_sets.Opened, out: str | None) -> Callable[[cfg.Data, str], Path] | None:
+def _paths(opened: evaluation_sets.Opened, out: str | None) -> Callable[[Data, str], Path] | None:
     """Where predictions go that a person wants in `out`: that file, or a file of that directory for each part."""
     if not out:
         return None
@@ -220,12 +231,12 @@ def _paths(opened: evaluation_sets.Opened, out: str | None) -> Callable[[cfg.Dat
     return lambda data, name: Path(out) / f"{data.name.replace('/', '_')}.npz"
 
 
-def _divided(config: cfg.AnyConfig) -> cfg.AnyConfig:
+def _divided(config: AnyConfig) -> AnyConfig:
     """With a batch of evaluation that these devices can share, which need not be those that the run trained on."""
     surplus = config.batch_size % jax.device_count()
     if config.data.eval_batch_size or not surplus:
         return config
-    return cfg.replace(config, {"data.eval_batch_size": str(config.batch_size - surplus + jax.device_count())})
+    return replace_keys(config, {"data.eval_batch_size": str(config.batch_size - surplus + jax.device_count())})
 
 
 def _restore(
@@ -282,7 +293,7 @@ def evaluate_weights(
     weights = pretrained.read(path)
     name, options = _network_of(weights, name, options)
     preprocessing = weights.preprocessing or models.spec(name).preprocessing
-    config = cfg.replace(_evaluation_config(name, options, preprocessing), {f"data.{k}": v for k, v in data.items()})
+    config = replace_keys(_evaluation_config(name, options, preprocessing), {f"data.{k}": v for k, v in data.items()})
     config = _at_its_size(evaluation_sets.configured(config, set_name, data) if set_name else config)
     devices.start()
     opened = evaluation_sets.opened(config, set_name, mappings)
@@ -305,7 +316,7 @@ def evaluate_weights(
     )
 
 
-def _at_its_size(config: cfg.Config) -> cfg.Config:
+def _at_its_size(config: Config) -> Config:
     """Positions are learned for the size that is evaluated, where nobody says another: they are resized only once."""
     model = config.model
     if "image_size" in model.options or "image_size" not in models.spec(model.name).options:
@@ -328,10 +339,10 @@ def _network_of(weights: pretrained.Weights, name: str, options: dict[str, Any] 
     return stated.name, stated.options | (options or {})
 
 
-def _evaluation_config(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> cfg.Config:
+def _evaluation_config(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> Config:
     squash = preprocessing.crop == "squash"
     crop = {"name": "squash"} if squash else {"name": "center", "ratio": preprocessing.crop_ratio}
-    return cfg.resolve(
+    return resolve_config(
         {
             "precision": "float32",
             "model": {"name": name, "options": options},
@@ -377,9 +388,9 @@ def localize(
         raise UserError(f"--threshold={threshold} is a share of the map's highest value, between 0 and 1")
     place = Workdir(workdir)
     trained_on = place.config()
-    if isinstance(trained_on, cfg.FeatureConfig):
+    if isinstance(trained_on, FeatureConfig):
         raise UserError(f"{place.path} holds a run of {trained_on.system}; boxes are made from networks' feature maps")
-    config = cfg.replace(trained_on, {f"data.{key}": value for key, value in data.items()})
+    config = replace_keys(trained_on, {f"data.{key}": value for key, value in data.items()})
     objects = annotations.read(boxes)
     devices.start()
     if jax.process_count() > 1:
@@ -398,7 +409,7 @@ def localize(
     params, stats = jax.device_get(step.state.evaluated)
     viewer = boxing.Viewer(system.network, params, stats, config, objects)
     found = boxing.localize(viewer, split, train, cam=method != "regression", threshold=threshold)
-    source = provenance.collect() | {"config": cfg.to_dict(config), "step": step.step, "boxes": str(boxes)}
+    source = provenance.collect() | {"config": config_to_dict(config), "step": step.step, "boxes": str(boxes)}
     beside = place.predictions(config.data, config.data.eval_split, step.step)
     for one in found.results:
         if one.looks:
@@ -424,7 +435,7 @@ def export(workdir: str, *, which: str, out: str) -> int:
     """
     place = Workdir(workdir)
     config = place.config()
-    if isinstance(config, cfg.FeatureConfig):
+    if isinstance(config, FeatureConfig):
         raise UserError(f"{place.path} holds a run of {config.system}, and only networks' weights can be exported")
     devices.start()
     trained = sources.open_split(config.data, config.data.train_split)
@@ -440,14 +451,14 @@ def export(workdir: str, *, which: str, out: str) -> int:
     return EXIT_FINISHED
 
 
-def _preprocessing_of(config: cfg.Config) -> Preprocessing | None:
+def _preprocessing_of(config: Config) -> Preprocessing | None:
     """How a run prepares the images that it is evaluated on; None where a file cannot say it."""
     crop = config.eval_crop
-    if not isinstance(crop, cfg.CenterCrop | cfg.SquashCrop) or crop.kernel == "area":
+    if not isinstance(crop, CenterCrop | SquashCrop) or crop.kernel == "area":
         return None
     size = config.data.size_evaluated
     colour = config.augment
-    ratio = crop.ratio if isinstance(crop, cfg.CenterCrop) else 1.0
+    ratio = crop.ratio if isinstance(crop, CenterCrop) else 1.0
     return Preprocessing(size, ratio, crop.kernel, colour.mean, colour.std, crop.antialias, crop.name)
 
 
@@ -472,7 +483,7 @@ def prepare(name: str, *, fractal: dict[str, str], **options: Any) -> int:
     for key in fractal:
         if key not in valid:  # some of these would be options of the call below
             raise UserError(f"--fractal.{key}: no such key; {nearest(key, valid)}")
-    numbers = {key: cfg.literal(value) for key, value in fractal.items()}
+    numbers = {key: parse_literal(value) for key, value in fractal.items()}
     prepared = preparing.prepare(name, **options, **numbers)
     for one in (prepared, prepared.smaller):
         if one is None:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Data, parse_literal, resolve_config
 from imagenet_repro.data import sources
 from imagenet_repro.data.examples import Examples
 from imagenet_repro.data.sources import Split
@@ -49,7 +49,7 @@ def human(
         raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012")
     if not name.strip():
         raise UserError("--name is empty; it stands in tables")
-    config = cfg.resolve({"data": {key: cfg.literal(value) for key, value in data.items()}}).data
+    config = resolve_config({"data": {key: parse_literal(value) for key, value in data.items()}}).data
     shown = sources.open_split(config, split)
     if shown.records[0].label < 0:
         raise UserError(f"{shown.name} {split} has no labels; guesses on it cannot be scored")
@@ -65,7 +65,7 @@ def human(
     return _serve(game, _examples(config, split, place.path), port, path)
 
 
-def _examples(data: cfg.Data, split: str, place: Path) -> Examples | None:
+def _examples(data: Data, split: str, place: Path) -> Examples | None:
     """Of the training split, where it is there."""
     try:
         trained: Split = sources.open_split(data, data.train_split)

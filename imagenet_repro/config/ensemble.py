@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from imagenet_repro import config as cfg
 from imagenet_repro import models
+from imagenet_repro.config import bounded, build_section, read_settings
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
 from imagenet_repro.scoring.ensembling import Average, Found
@@ -25,7 +25,7 @@ class Kind:
     """Members of one kind."""
 
     network: str = ""  # a name of `main.py models`
-    count: int = cfg.key(1, 1)
+    count: int = bounded(1, 1)
     recipe: str = ""  # FILE.py[:ARGUMENT] that trains it
     protocol: str = protocols.OWN  # of `main.py evaluate`, which scored the entry's members
     stands_for: str = ""  # what the entry had in its place, where that is not here
@@ -36,8 +36,8 @@ class Figure:
     """Error rates of the entry as a source prints them, in percent."""
 
     what: str = ""  # which members and views
-    top1: float = cfg.key(0.0, 0.0, 100.0)  # 0: not stated
-    top5: float = cfg.key(0.0, 0.0, 100.0)
+    top1: float = bounded(0.0, 0.0, 100.0)  # 0: not stated
+    top5: float = bounded(0.0, 0.0, 100.0)
     images: str = ""  # the set of images
     source: str = ""
 
@@ -71,16 +71,16 @@ class EnsembleConfig:
         return [kind.network for kind in self.members for _ in range(kind.count)]
 
 
-def load(spec: str) -> EnsembleConfig:
+def load_ensemble(spec: str) -> EnsembleConfig:
     """The ensemble of `FILE.py[:ARGUMENT]`.
 
     Raises:
       UserError: the file cannot be read, a key or value is not valid, or no network or protocol is called so.
     """
-    settings = cfg.read(spec)
+    settings = read_settings(spec)
     if "members" not in settings:
         raise UserError(f"--config={spec}: an ensemble needs `members`; configs/ensembles/ has examples")
-    config = cfg.build(EnsembleConfig, settings)
+    config = build_section(EnsembleConfig, settings)
     for kind in config.members:
         if models.spec(kind.network) is not models.SPECS.get(kind.network):
             raise UserError(f"--config={spec}: {kind.network} is called {models.canonical(kind.network)}")

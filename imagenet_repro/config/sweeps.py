@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import bounded, build_section, flatten_settings, read_settings
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.errors import UserError
-from imagenet_repro.training.budget import Amount
 
 Metric = Literal["top1_error", "top5_error"]
 RESERVED = {  # keys of a run's configuration that the sweep gives to all, and its key for them
@@ -50,9 +50,9 @@ class System:
 class Search:
     """How each system's settings are found before its runs; the same number of trials for every system."""
 
-    trials: int = cfg.key(0, 0)  # for each system; 0: nothing is searched
+    trials: int = bounded(0, 0)  # for each system; 0: nothing is searched
     sampler: Literal["quasi_random", "grid", "tpe"] = "quasi_random"
-    seed: int = cfg.key(0, 0, 2**31 - 1)  # of the trials' runs, and of the sampler
+    seed: int = bounded(0, 0, 2**31 - 1)  # of the trials' runs, and of the sampler
     metric: Metric = "top1_error"  # the lowest at the end of a trial is selected
     budget: str = ""  # of a trial; empty: that of a run
 
@@ -75,20 +75,20 @@ class SweepConfig:
     search: Search = Search()
 
 
-def load(spec: str, overrides: dict[str, str] | None = None) -> SweepConfig:
+def load_sweep(spec: str, overrides: dict[str, str] | None = None) -> SweepConfig:
     """The sweep of `FILE.py[:ARGUMENT]`, with overrides of dotted keys as texts, such as `{"budget": "2e6img"}`.
 
     Raises:
       UserError: the file cannot be read, a key or value is not valid, or the systems cannot be compared.
     """
-    settings = cfg.read(spec, overrides)
+    settings = read_settings(spec, overrides)
     if not isinstance(settings.get("systems"), dict):
         raise UserError(
             f"--config={spec}: a sweep needs `systems` by name; this file is perhaps of a single run (`main.py train`)"
         )
     for name, system in settings["systems"].items():
         system["base"] = _recipe(name, system)
-    return resolve(settings)
+    return resolve_sweep(settings)
 
 
 def _recipe(name: str, system: dict[str, Any]) -> dict[str, Any]:
@@ -96,21 +96,16 @@ def _recipe(name: str, system: dict[str, Any]) -> dict[str, Any]:
     if not system.get("config"):
         raise UserError(f"config.systems.{name}.config: which recipe? FILE.py[:ARGUMENT]")
     try:
-        return cfg.read(system["config"])
+        return read_settings(system["config"])
     except UserError as error:
         raise UserError(f"config.systems.{name}: {error}") from error
 
 
-def resolve(settings: Mapping[str, Any]) -> SweepConfig:
-    """The sweep of nested settings; raises UserError as `load`."""
-    sweep = cfg.build(SweepConfig, settings)
+def resolve_sweep(settings: Mapping[str, Any]) -> SweepConfig:
+    """The sweep of nested settings; raises UserError as `load_sweep`."""
+    sweep = build_section(SweepConfig, settings)
     _check(sweep)
     return sweep
-
-
-def to_dict(sweep: SweepConfig) -> dict[str, Any]:
-    """Nested plain values that JSON holds and `resolve` reads back."""
-    return cfg.to_dict(sweep)
 
 
 def _check(sweep: SweepConfig) -> None:
@@ -141,7 +136,7 @@ def _check_axis(axis: Axis, path: str) -> None:
 
 
 def _check_reserved(settings: Mapping[str, Any], path: str, searched: Any) -> None:
-    for key in (*cfg.flatten(settings), *searched):
+    for key in (*flatten_settings(settings), *searched):
         if key in RESERVED:
             raise UserError(f"{path}: {key} is the same for all systems; set the sweep's own key {RESERVED[key]}")
 

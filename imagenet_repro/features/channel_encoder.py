@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt8
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Channel, FisherVector, Llc, SuperVector
 from imagenet_repro.errors import UserError
 from imagenet_repro.features.descriptors import hog, lbp, sift
 from imagenet_repro.features.descriptors.colour import colour
@@ -46,7 +46,7 @@ class Encoder:
         fewer numbers than are to remain of it, or the code cannot be cut into the parts of quantisation.
     """
 
-    def __init__(self, channel: cfg.Channel, image_size: int):
+    def __init__(self, channel: Channel, image_size: int):
         self.channel = channel
         self._grid = Grid(channel.patch, channel.step, channel.scales)
         places = self._grid.places(image_size, image_size)
@@ -88,7 +88,7 @@ class Encoder:
           UserError: there are fewer descriptors than Gaussians or words.
         """
         code = self.channel.code
-        if isinstance(code, cfg.FisherVector):
+        if isinstance(code, FisherVector):
             found = mixture.fit(x, code.components, key, iterations=code.iterations, restarts=code.restarts)
             return {
                 "mixture.weights": found.weights,
@@ -107,7 +107,7 @@ class Encoder:
                 "variances": (self.reduced,),
             }
             reduction = {f"pca.{name}": jnp.zeros(shape) for name, shape in shapes.items()}
-        if not isinstance(self.channel.code, cfg.FisherVector):
+        if not isinstance(self.channel.code, FisherVector):
             return reduction | {"codebook": jnp.zeros((words, self.reduced))}
         shapes = {"weights": (words,), "means": (words, self.reduced), "variances": (words, self.reduced)}
         return reduction | {f"mixture.{name}": jnp.zeros(shape) for name, shape in shapes.items()}
@@ -129,13 +129,13 @@ class Encoder:
 
     def _code(self, x: Float[Array, "n t r"], vocabulary: Vocabulary) -> Float[Array, "n cells f"]:
         code, layout = self.channel.code, self._layout
-        if isinstance(code, cfg.FisherVector):
+        if isinstance(code, FisherVector):
             parts = (vocabulary[f"mixture.{name}"] for name in ("weights", "means", "variances"))
             return fisher.encode(x, Mixture(*parts), layout, with_weights=code.weights, power=code.power)
         codebook = vocabulary["codebook"]
-        if isinstance(code, cfg.SuperVector):
+        if isinstance(code, SuperVector):
             found = codebook_codes.super_vector(x, codebook, layout, constant=code.constant)
-        elif isinstance(code, cfg.Llc):
+        elif isinstance(code, Llc):
             found = codebook_codes.llc(x, codebook, layout, neighbours=min(code.neighbours, code.words))
         else:
             words = (
@@ -147,10 +147,10 @@ class Encoder:
     @property
     def _words(self) -> int:
         code = self.channel.code
-        return code.components if isinstance(code, cfg.FisherVector) else code.words
+        return code.components if isinstance(code, FisherVector) else code.words
 
     def _cell_features(self) -> int:
         code = self.channel.code
-        if isinstance(code, cfg.FisherVector):
+        if isinstance(code, FisherVector):
             return code.components * (2 * self.reduced + code.weights)
-        return code.words * (self.reduced + 1) if isinstance(code, cfg.SuperVector) else code.words
+        return code.words * (self.reduced + 1) if isinstance(code, SuperVector) else code.words

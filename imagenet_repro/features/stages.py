@@ -24,8 +24,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
-from imagenet_repro import config as cfg
 from imagenet_repro import data as data_room
+from imagenet_repro.config import Channel, FeatureConfig
 from imagenet_repro.data import loader
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import SaveError, UserError
@@ -118,7 +118,7 @@ class Stages:
       monitor: watches.
     """
 
-    def __init__(self, name: str, config: cfg.FeatureConfig, split: Split, directory: Path, monitor: Monitor):
+    def __init__(self, name: str, config: FeatureConfig, split: Split, directory: Path, monitor: Monitor):
         self.name, self._config, self._split, self._monitor = name, config, split, monitor
         self.channel = config.channels[name]
         self.encoder = Encoder(self.channel, config.data.image_size)
@@ -350,7 +350,7 @@ class Stages:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _hash(self, channel: cfg.Channel, *, codes: int) -> str:
+    def _hash(self, channel: Channel, *, codes: int) -> str:
         """Of all that what is learned depends on."""
         config, split = self._config, self._split
         sample = dataclasses.replace(config.sample, codes=max(codes, 256))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 from rich.console import Console
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import AnyConfig, CenterCrop, Data, replace_keys
 from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import objectnet
 from imagenet_repro.data.sources import Split
@@ -28,7 +28,7 @@ Score = Callable[..., Float[Array, "b c"]]
 class Part:
     """A split that is scored, and the configuration that it is read with."""
 
-    config: cfg.AnyConfig
+    config: AnyConfig
     split: Split
 
 
@@ -88,7 +88,7 @@ def check_options(name: str, data: Mapping[str, str], mappings: str) -> None:
             raise UserError(f"--data.{key} does not go with --set={name}, which is of {chosen.data}, {chosen.split}")
 
 
-def configured(config: cfg.AnyConfig, name: str, data: Mapping[str, str]) -> cfg.AnyConfig:
+def configured(config: AnyConfig, name: str, data: Mapping[str, str]) -> AnyConfig:
     """A configuration that reads a set, from its own name or from the one that `data` gives, such as a smaller copy.
 
     Images of ImageNet-C have been cropped already: of them the whole is taken.
@@ -97,13 +97,13 @@ def configured(config: cfg.AnyConfig, name: str, data: Mapping[str, str]) -> cfg
     keys = {"data.eval_split": chosen.split}
     if "name" not in data:
         keys["data.name"] = chosen.data
-    config = cfg.replace(config, keys)
-    if chosen.rule == "corruptions" and isinstance(config.eval_crop, cfg.CenterCrop):
+    config = replace_keys(config, keys)
+    if chosen.rule == "corruptions" and isinstance(config.eval_crop, CenterCrop):
         config = dataclasses.replace(config, eval_crop=dataclasses.replace(config.eval_crop, ratio=1.0))
     return config
 
 
-def opened(config: cfg.AnyConfig, name: str, mappings: str = "") -> Opened:
+def opened(config: AnyConfig, name: str, mappings: str = "") -> Opened:
     """The splits of a set, or with an empty name the one split that the configuration names.
 
     Raises:
@@ -120,11 +120,11 @@ def opened(config: cfg.AnyConfig, name: str, mappings: str = "") -> Opened:
     return Opened(chosen, (part,), scored, mappings)
 
 
-def _part(config: cfg.AnyConfig) -> Part:
+def _part(config: AnyConfig) -> Part:
     return Part(config, sources.open_split(config.data, config.data.eval_split))
 
 
-def _objectnet(config: cfg.AnyConfig) -> Part:
+def _objectnet(config: AnyConfig) -> Part:
     directory = sources.data_directory(config.data.data_dir)
     if not (directory / config.data.name).is_dir():
         raise UserError(
@@ -135,11 +135,11 @@ def _objectnet(config: cfg.AnyConfig) -> Part:
     return dataclasses.replace(part, split=objectnet.borderless(part.split, sets.imagenet_wnids()))
 
 
-def _corrupted(config: cfg.AnyConfig) -> list[Part]:
+def _corrupted(config: AnyConfig) -> list[Part]:
     parts, missing = [], []
     for name in corruptions.CONFIGS:
         try:
-            parts.append(_part(cfg.replace(config, {"data.name": f"{config.data.name}/{name}"})))
+            parts.append(_part(replace_keys(config, {"data.name": f"{config.data.name}/{name}"})))
         except UserError as error:
             missing.append(error)
     if missing:
@@ -170,7 +170,7 @@ def _truth(found: Opened, predicted: Predictions) -> Truth | None:
     return _several(found.chosen, part.config.data)
 
 
-def _several(chosen: EvaluationSet, data: cfg.Data) -> Truth | None:
+def _several(chosen: EvaluationSet, data: Data) -> Truth | None:
     if not chosen.keys:
         return None
     return sets.truth(chosen, sources.integers(data, chosen.split, chosen.keys))
@@ -191,7 +191,7 @@ def _tree(predicted: Predictions) -> list[str]:
     return hierarchy.sentences(hierarchy.judge(predicted.top5, predicted.label, names))
 
 
-def corrupted_report(found: corruptions.Robustness, config: cfg.AnyConfig | None = None) -> list[str]:
+def corrupted_report(found: corruptions.Robustness, config: AnyConfig | None = None) -> list[str]:
     """Sentences about ImageNet-C; with the configuration also about the size of its images."""
     chosen = sets.SETS["c"]
     lines = [f"{chosen.title}: {result}" for result in (found.mce, found.mean)]
@@ -233,7 +233,7 @@ def score_stored(path: str, name: str, *, data_dir: str = "", mappings: str = ""
     if mappings:
         known = sets.by_folder(predicted.id.tolist(), objectnet.imagenet_classes(mappings))
     else:
-        known = _several(chosen, cfg.Data(name=chosen.data, data_dir=data_dir))
+        known = _several(chosen, Data(name=chosen.data, data_dir=data_dir))
     lines = _by_rule(chosen, predicted, known)
     lines += _tree(predicted) if chosen.rule == "label" else []
     say(lines + (sets.people_beside(chosen.data) if name == "imagenet" else []))
@@ -269,12 +269,12 @@ def _stored_part(path: Path) -> corruptions.Wrong:
     return corruptions.Wrong(guesses["id"], guesses["top5"][:, 0] != guesses["label"])
 
 
-def _show_corrupted(found: corruptions.Robustness, config: cfg.AnyConfig | None) -> None:
+def _show_corrupted(found: corruptions.Robustness, config: AnyConfig | None) -> None:
     console = Console()
     console.print(corruptions.table(found), markup=False)
     say(corrupted_report(found, config), console)
 
 
-def show_corrupted(wrong: Mapping[str, corruptions.Wrong], config: cfg.AnyConfig) -> None:
+def show_corrupted(wrong: Mapping[str, corruptions.Wrong], config: AnyConfig) -> None:
     """Scores the parts of ImageNet-C and prints the table of corruptions and what comes of it."""
     _show_corrupted(corruptions.robustness(wrong), config)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import AnyConfig, Data
 from imagenet_repro.data import loader
 from imagenet_repro.data.crops import Taken
 from imagenet_repro.data.sources import Split
@@ -40,7 +40,7 @@ class Evaluator:
 
     def __init__(
         self,
-        config: cfg.AnyConfig,
+        config: AnyConfig,
         score: Callable[..., Any],
         spread: ShardMap,
         split: Split,
@@ -58,7 +58,7 @@ class Evaluator:
         self.batch_size = config.data.eval_batch_size or config.batch_size
         spread.check_batch_size(self.batch_size, 1, "data.eval_batch_size")
 
-    def on(self, split: Split, data: cfg.Data, show: Callable[[int], None]) -> "Evaluator":
+    def on(self, split: Split, data: Data, show: Callable[[int], None]) -> "Evaluator":
         """The same evaluation of another split, read as `data` says; what was compiled is used again."""
         other = copy.copy(self)
         other._split, other._show = split, show

@@ -27,7 +27,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int, Num
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import CenterCrop, Config, SquashCrop
 from imagenet_repro.data import crops, decode, loader
 from imagenet_repro.data.augment import augment
 from imagenet_repro.data.sources import Split
@@ -145,9 +145,9 @@ class Viewer:
     """
 
     def __init__(
-        self, network: Network, params: Tensors, stats: Tensors, config: cfg.Config, objects: Mapping[str, Objects]
+        self, network: Network, params: Tensors, stats: Tensors, config: Config, objects: Mapping[str, Objects]
     ):
-        if not isinstance(config.eval_crop, cfg.CenterCrop | cfg.SquashCrop):
+        if not isinstance(config.eval_crop, CenterCrop | SquashCrop):
             raise UserError(
                 f"config.eval_crop '{config.eval_crop.name}' shows a random part of an image; boxes can be found for"
                 " 'center' and 'squash'"

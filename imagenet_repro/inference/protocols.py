@@ -23,8 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from imagenet_repro import config as cfg
-from imagenet_repro.config import key
+from imagenet_repro.config import AnyConfig, SquashCrop, bounded, build_section, config_to_dict, parse_literal
 from imagenet_repro.data import crops
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.inference import views
@@ -42,7 +41,7 @@ ALEXNET_SIZE = 227  # Caffe's, for the same crop of 256
 class System(Protocol):
     """What is scored: a network or a system of features."""
 
-    config: cfg.AnyConfig
+    config: AnyConfig
 
     def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Scores of images of the system's own size."""
@@ -63,16 +62,16 @@ class OneCrop:
     flips: bool = False  # its mirror image too
     average: Average = "probabilities"
 
-    def taken(self, config: cfg.AnyConfig, aspect: float) -> crops.Taken:
+    def taken(self, config: AnyConfig, aspect: float) -> crops.Taken:
         """What the host takes."""
         crop = config.eval_crop
-        return cfg.SquashCrop(kernel=crop.kernel, antialias=crop.antialias) if self.squash else crop
+        return SquashCrop(kernel=crop.kernel, antialias=crop.antialias) if self.squash else crop
 
-    def views(self, config: cfg.AnyConfig) -> int:
+    def views(self, config: AnyConfig) -> int:
         """How many there are."""
         return 1 + self.flips
 
-    def memory(self, config: cfg.AnyConfig, aspect: float) -> float:
+    def memory(self, config: AnyConfig, aspect: float) -> float:
         """About how many times that of one crop an image needs on the device."""
         return 1.0
 
@@ -91,7 +90,7 @@ class ManyCrops:
     """Windows of the size that a system looks at, at each scale, in each region, at each position."""
 
     name: str = "crops"
-    scales: tuple[int, ...] = key((256,), 1)  # shorter side of the resized image, for crops of 224 pixels
+    scales: tuple[int, ...] = bounded((256,), 1)  # shorter side of the resized image, for crops of 224 pixels
     squares: views.Squares = "center"  # whole | center | three: where windows lie (evaluation/views.py)
     positions: tuple[views.Position, ...] = ("corners", "center")
     flips: bool = True
@@ -104,17 +103,17 @@ class ManyCrops:
             if len(set(getattr(self, name))) != len(getattr(self, name)) or not getattr(self, name):
                 raise UserError(f"protocol.{name} = {getattr(self, name)}: one or more are needed, each once")
 
-    def taken(self, config: cfg.AnyConfig, aspect: float) -> crops.Taken:
+    def taken(self, config: AnyConfig, aspect: float) -> crops.Taken:
         """What the host takes."""
         return crops.Canvases(self._pixels(config), config.eval_crop.kernel, config.eval_crop.antialias)
 
-    def views(self, config: cfg.AnyConfig) -> int:
+    def views(self, config: AnyConfig) -> int:
         """How many there are."""
         squares = 1 if self.squares == "whole" else len(views.SQUARES[self.squares])
         positions = sum(len(views.PLACES.get(position, (0,))) for position in self.positions)
         return len(self.scales) * squares * positions * (1 + self.flips)
 
-    def memory(self, config: cfg.AnyConfig, aspect: float) -> float:
+    def memory(self, config: AnyConfig, aspect: float) -> float:
         """About how many times that of one crop an image needs on the device, where its pixels lie as bytes."""
         return max(1.0, self.views(config) / VIEWS_AS_ONE)
 
@@ -128,7 +127,7 @@ class ManyCrops:
             found += views.cut(canvas, size, self.squares, self.positions)
         return _mean_score(system, params, stats, _mirrored(found, self.flips), self.average)
 
-    def _pixels(self, config: cfg.AnyConfig) -> tuple[int, ...]:
+    def _pixels(self, config: AnyConfig) -> tuple[int, ...]:
         size, scales = config.data.size_evaluated, pixels(self.scales, config)
         if min(scales) < size:
             raise UserError(
@@ -146,19 +145,19 @@ class Dense:
     """
 
     name: str = "dense"
-    scales: tuple[int, ...] = key((256,), 1)  # shorter side of the resized image, for crops of 224 pixels
+    scales: tuple[int, ...] = bounded((256,), 1)  # shorter side of the resized image, for crops of 224 pixels
     flips: bool = True
     average: Average = "probabilities"  # over scales and flips; over space it is always that of logits
 
-    def taken(self, config: cfg.AnyConfig, aspect: float) -> crops.Taken:
+    def taken(self, config: AnyConfig, aspect: float) -> crops.Taken:
         """What the host takes of images that are `aspect` times as wide as high."""
         return crops.Copies(self._shapes(config, aspect), config.eval_crop.kernel, config.eval_crop.antialias)
 
-    def views(self, config: cfg.AnyConfig) -> int:
+    def views(self, config: AnyConfig) -> int:
         """How many images the network sees, each at many positions."""
         return len(self.scales) * (1 + self.flips)
 
-    def memory(self, config: cfg.AnyConfig, aspect: float) -> float:
+    def memory(self, config: AnyConfig, aspect: float) -> float:
         """About how many times that of one crop an image needs on the device: feature maps grow as its area."""
         return max(height * width for height, width in self._shapes(config, aspect)) / config.data.size_evaluated**2
 
@@ -172,7 +171,7 @@ class Dense:
                 found.append(system.class_map(params, stats, view).mean((1, 2)))
         return mean(jnp.stack(found), self.average)
 
-    def _shapes(self, config: cfg.AnyConfig, aspect: float) -> tuple[tuple[int, int], ...]:
+    def _shapes(self, config: AnyConfig, aspect: float) -> tuple[tuple[int, int], ...]:
         scales = pixels(self.scales, config)
         if aspect >= 1:
             return tuple((scale, math.floor(scale * aspect)) for scale in scales)
@@ -217,8 +216,8 @@ def parse(text: str, settings: dict[str, str] | None = None) -> tuple[Part, ...]
         return parts
     if len(parts) > 1:
         raise UserError(f"--protocol={text} has {len(parts)} parts; --protocol.{next(iter(settings))} belongs to one")
-    values = cfg.to_dict(parts[0]) | {name: cfg.literal(value) for name, value in settings.items()}
-    return (cfg.build(type(parts[0]), values, "protocol"),)
+    values = config_to_dict(parts[0]) | {name: parse_literal(value) for name, value in settings.items()}
+    return (build_section(type(parts[0]), values, "protocol"),)
 
 
 def for_scores(parts: Sequence[Part]) -> tuple[Part, ...]:
@@ -234,7 +233,7 @@ def is_dense(parts: Sequence[Part]) -> bool:
     return any(isinstance(part, Dense) for part in parts)
 
 
-def taken(parts: Sequence[Part], config: cfg.AnyConfig, aspect: float) -> crops.Several:
+def taken(parts: Sequence[Part], config: AnyConfig, aspect: float) -> crops.Several:
     """What the host takes of images that are `aspect` times as wide as high, for all parts."""
     return crops.Several(tuple(part.taken(config, aspect) for part in parts))
 
@@ -255,15 +254,15 @@ def scorer(parts: Sequence[Part], system: System, aspect: float) -> Callable[...
     return score
 
 
-def describe(parts: Sequence[Part], config: cfg.AnyConfig) -> dict[str, Any]:
+def describe(parts: Sequence[Part], config: AnyConfig) -> dict[str, Any]:
     """For provenance: every part's keys, how many views it has, and the pixels that the system looks at."""
     return {
-        "parts": [cfg.to_dict(part) | {"views": part.views(config)} for part in parts],
+        "parts": [config_to_dict(part) | {"views": part.views(config)} for part in parts],
         "image_size": config.data.size_evaluated,
     }
 
 
-def pixels(scales: Sequence[int], config: cfg.AnyConfig) -> tuple[int, ...]:
+def pixels(scales: Sequence[int], config: AnyConfig) -> tuple[int, ...]:
     """Scales that are stated for crops of 224 pixels, for the crops of a system."""
     size = config.data.size_evaluated
     unit = 1.0 if size == ALEXNET_SIZE else size / PUBLISHED_SIZE

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import flatten_settings
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import Comparison, Failure, Guesses, Run, System
 from imagenet_repro.report.sections import differences
@@ -55,7 +55,7 @@ def grouped(workdirs: Sequence[str | Path]) -> list[Group]:
     names: dict[str, str] = {}
     for place in map(Workdir, workdirs):
         result = _result(place)
-        settings = cfg.flatten(result["provenance"]["config"])
+        settings = flatten_settings(result["provenance"]["config"])
         key = json.dumps({k: v for k, v in settings.items() if k != "seed" and k not in FREE_KEYS}, sort_keys=True)
         found.setdefault(key, []).append(place)
         names[key] = result["system"]

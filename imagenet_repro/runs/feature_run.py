@@ -14,7 +14,8 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import FeatureConfig
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import loader
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import EXIT_STOPPED, UserError
@@ -29,7 +30,7 @@ from imagenet_repro.report.sections import stages as stage_table
 from imagenet_repro.runs.run import Run, step_flops
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import log, loop, parallel, state, svm_step
-from imagenet_repro.training.budget import Amount, Budget, Meter, Spent
+from imagenet_repro.training.budget import Budget, Meter, Spent
 from imagenet_repro.training.clock import StopSignal
 from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.step import AXIS
@@ -48,13 +49,13 @@ class FeatureSystem:
     `CHANNEL.mixture.means`.
     """
 
-    config: cfg.FeatureConfig
+    config: FeatureConfig
     num_classes: int
     encoders: dict[str, Encoder]  # for the images of training
     spread: parallel.ShardMap
 
     @classmethod
-    def create(cls, config: cfg.FeatureConfig, num_classes: int) -> "FeatureSystem":
+    def create(cls, config: FeatureConfig, num_classes: int) -> "FeatureSystem":
         """Nothing is compiled.
 
         Raises:
@@ -103,7 +104,7 @@ class FeatureSystem:
         )
 
 
-def _encoders(config: cfg.FeatureConfig, image_size: int) -> dict[str, Encoder]:
+def _encoders(config: FeatureConfig, image_size: int) -> dict[str, Encoder]:
     found = {}
     for name, channel in config.channels.items():
         try:
@@ -113,7 +114,7 @@ def _encoders(config: cfg.FeatureConfig, image_size: int) -> dict[str, Encoder]:
     return found
 
 
-def _check_average(config: cfg.FeatureConfig) -> None:
+def _check_average(config: FeatureConfig) -> None:
     if Amount.parse(config.svm.average_from, "svm.average_from").unit in ("s", "flop"):
         raise UserError(f"config.svm.average_from: {config.svm.average_from!r} must be of epochs, images or steps")
 
@@ -156,7 +157,7 @@ class FeatureRun(Run):
       UserError: a batch does not divide among the devices, or the system cannot be built.
     """
 
-    def __init__(self, config: cfg.FeatureConfig, place: Workdir, splits: Splits):
+    def __init__(self, config: FeatureConfig, place: Workdir, splits: Splits):
         self.system = FeatureSystem.create(config, splits.train.num_classes)
         spread = self.system.spread
         spread.check_batch_size(config.batch_size, 1, "batch_size")

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from imagenet_repro import config as cfg
 from imagenet_repro import models, pretrained
+from imagenet_repro.config import Config, Model
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import loader
 from imagenet_repro.data.augment import augment
 from imagenet_repro.data.sources import Splits
@@ -21,7 +22,7 @@ from imagenet_repro.inference import maps
 from imagenet_repro.runs.run import Run, step_flops
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import log, loop, optimizer, parallel, progressive, state, step
-from imagenet_repro.training.budget import Amount, Budget, Meter, Spent
+from imagenet_repro.training.budget import Budget, Meter, Spent
 from imagenet_repro.training.functional import Network, Tensors
 from imagenet_repro.zoo import counting
 
@@ -39,7 +40,7 @@ RESERVED_OPTIONS = {  # what the run itself hands to a network, and where it com
 class System:
     """A network of a configuration and where it runs."""
 
-    config: cfg.Config
+    config: Config
     num_classes: int
     network: Network
     spread: parallel.ShardMap
@@ -49,7 +50,7 @@ class System:
     @classmethod
     def create(
         cls,
-        config: cfg.Config,
+        config: Config,
         num_classes: int,
         weights: str | pretrained.Weights = "",
         *,
@@ -131,7 +132,7 @@ class System:
         return step_flops(self.train_step, train_state, batch)
 
 
-def _check_options(model: cfg.Model) -> None:
+def _check_options(model: Model) -> None:
     """Refuses the options that `System.create` sets, which the network's own check never sees."""
     for option in model.options:
         if option in RESERVED_OPTIONS:
@@ -147,7 +148,7 @@ class NetworkRun(Run):
       UserError: a batch does not divide among the devices, or the network or its weights cannot be had.
     """
 
-    def __init__(self, config: cfg.Config, place: Workdir, splits: Splits):
+    def __init__(self, config: Config, place: Workdir, splits: Splits):
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
         spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")  # before anything large is built
         weights = "" if place.started else config.model.weights
@@ -208,7 +209,7 @@ class NetworkRun(Run):
             batches, lambda batch: self.system.spread.put_batch({name: batch[name] for name in needed})
         )
 
-    def _stage_batches(self, config: cfg.Config, start_step: int, end: int | None) -> Iterator[loader.Batch]:
+    def _stage_batches(self, config: Config, start_step: int, end: int | None) -> Iterator[loader.Batch]:
         return loader.train_batches(
             self.train_split,
             config.data,

@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import AnyConfig, Config, FeatureConfig, resolve_config
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
 from imagenet_repro.runs.feature_run import FeatureSystem
 from imagenet_repro.runs.network_run import System
 from imagenet_repro.runs.run import step_flops
 from imagenet_repro.training import devices, memory
-from imagenet_repro.training.budget import Amount, Meter
+from imagenet_repro.training.budget import Meter
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.svm_step import CODES, SvmStep
 from imagenet_repro.zoo import counting
@@ -55,7 +56,7 @@ class Cost:
     device: str
 
 
-def probe(config: cfg.AnyConfig) -> Cost:
+def probe(config: AnyConfig) -> Cost:
     """Builds, compiles and takes a few steps on blank images.
 
     Raises:
@@ -63,12 +64,12 @@ def probe(config: cfg.AnyConfig) -> Cost:
     """
     devices.start()
     split = sources.open_split(config.data, config.data.train_split)
-    measured = _features(config, split) if isinstance(config, cfg.FeatureConfig) else _network(config, split)
+    measured = _features(config, split) if isinstance(config, FeatureConfig) else _network(config, split)
     kind = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return Cost(**measured, peak_memory=memory.peak(), device=kind)
 
 
-def _network(config: cfg.Config, split: sources.Split) -> dict[str, Any]:
+def _network(config: Config, split: sources.Split) -> dict[str, Any]:
     """Of the last stage where a run has several, whose images are the largest."""
     system = System.create(config, split.num_classes)
     state = system.initial_state()
@@ -103,7 +104,7 @@ def _seconds(compiled: Callable, state: Any, batch: Any) -> float:
 
 
 def _steps(
-    config: cfg.AnyConfig, split: sources.Split, flops: int, seconds: float, before: tuple[float, int] = (0.0, 0)
+    config: AnyConfig, split: sources.Split, flops: int, seconds: float, before: tuple[float, int] = (0.0, 0)
 ) -> int:
     """Until the budget is spent, of which `before` (seconds, operations) is gone; of seconds, as many as fit."""
     amount = Amount.parse(config.budget)
@@ -112,7 +113,7 @@ def _steps(
     return Meter(config.batch_size, split.num_examples, flops, flops_before=before[1]).steps_to(amount)
 
 
-def _features(config: cfg.FeatureConfig, split: sources.Split) -> dict[str, Any]:
+def _features(config: FeatureConfig, split: sources.Split) -> dict[str, Any]:
     system = FeatureSystem.create(config, split.num_classes)
     size, side = min(config.batch_size, 32), config.data.image_size
     images = jnp.zeros((size, side, side, 3), jnp.uint8)
@@ -139,7 +140,7 @@ def _features(config: cfg.FeatureConfig, split: sources.Split) -> dict[str, Any]
     }
 
 
-def _svm(config: cfg.FeatureConfig, system: FeatureSystem) -> dict[str, Any]:
+def _svm(config: FeatureConfig, system: FeatureSystem) -> dict[str, Any]:
     """What a step of the SVMs costs."""
     state = system.initial_state()
     size = config.batch_size
@@ -158,7 +159,7 @@ def _svm(config: cfg.FeatureConfig, system: FeatureSystem) -> dict[str, Any]:
 def main(path: str) -> int:
     """Prints the cost of the configuration in a file; returns the exit code."""
     try:
-        found = probe(cfg.resolve(json.loads(Path(path).read_text())))
+        found = probe(resolve_config(json.loads(Path(path).read_text())))
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_code

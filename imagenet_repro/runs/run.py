@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import AnyConfig, config_to_dict
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED
 from imagenet_repro.inference import evaluator as evaluation
@@ -35,7 +35,7 @@ class Run(abc.ABC):
       splits: the images.
     """
 
-    def __init__(self, config: cfg.AnyConfig, place: Workdir, splits: Splits):
+    def __init__(self, config: AnyConfig, place: Workdir, splits: Splits):
         self.config, self.place = config, place
         self.train_split, self.eval_split, self.scored_split = splits.train, splits.evaluated, splits.scored
         self.evaluator: evaluation.Evaluator | None = None  # of `_job`
@@ -82,7 +82,7 @@ class Run(abc.ABC):
 
     def _finish(self, outcome: loop.Outcome) -> None:
         """Writes what the run came to; scores its end where an earlier process was ended before it could write."""
-        source = provenance.collect() | {"config": cfg.to_dict(self.config), "step": outcome.spent.steps}
+        source = provenance.collect() | {"config": config_to_dict(self.config), "step": outcome.spent.steps}
         source |= self.place.weights()
         rates, kept = self.predicted or self._scorer().predict(outcome.state, {})
         if jax.process_index() != 0:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imagenet_repro import config as cfg
 from imagenet_repro import models
+from imagenet_repro.config import Data, build_section
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
@@ -98,7 +98,7 @@ def _of_data(found: Predictions) -> tuple[str, ...]:
     if not data:
         return ()
     try:
-        config = cfg.build(cfg.Data, data)
+        config = build_section(Data, data)
         return tuple(sources.open_split(config, config.scored_split).class_names)
     except UserError:  # of another version of this project, or no longer on this machine
         return ()

@@ -4,7 +4,8 @@ from typing import Any
 
 import jax
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import AnyConfig, FeatureConfig
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED
 from imagenet_repro.report import result_table
@@ -14,10 +15,9 @@ from imagenet_repro.runs.network_run import NetworkRun
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import devices, log
-from imagenet_repro.training.budget import Amount
 
 
-def train(config: cfg.AnyConfig, workdir: str) -> int:
+def train(config: AnyConfig, workdir: str) -> int:
     """Trains a configuration in a workdir, or goes on where a run in it stopped; returns the exit code.
 
     A run whose budget is spent is shown again, and nothing is built or compiled.
@@ -38,14 +38,14 @@ def train(config: cfg.AnyConfig, workdir: str) -> int:
     if place.finished:
         print(f"{place.path}: the budget of this run, {config.budget}, is spent")
         return _show(place)
-    run = FeatureRun if isinstance(config, cfg.FeatureConfig) else NetworkRun
+    run = FeatureRun if isinstance(config, FeatureConfig) else NetworkRun
     code = run(config, place, splits).go()
     return code or _show(place)
 
 
-def _weights(config: cfg.AnyConfig, place: Workdir) -> dict[str, Any]:
+def _weights(config: AnyConfig, place: Workdir) -> dict[str, Any]:
     """The file that a new run starts from, under the key `weights`; on resuming, it may be gone."""
-    if isinstance(config, cfg.FeatureConfig) or not config.model.weights or place.started:
+    if isinstance(config, FeatureConfig) or not config.model.weights or place.started:
         return {}
     return {"weights": provenance.of_file(config.model.weights)}
 
@@ -62,7 +62,7 @@ def _show(place: Workdir) -> int:
     return EXIT_FINISHED
 
 
-def _check_amounts(config: cfg.AnyConfig) -> None:
+def _check_amounts(config: AnyConfig) -> None:
     for key, text in (
         ("budget", config.budget),
         ("evaluate_every", config.evaluate_every),

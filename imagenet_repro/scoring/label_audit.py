@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Shaped
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Data, build_section
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
@@ -191,7 +191,7 @@ def refuse_trained_on(where: str, provenance: dict[str, Any], scored: str = "") 
             _refuse_shared(where, config, split)
 
 
-def data_sections(value: Any) -> Iterator[cfg.Data]:
+def data_sections(value: Any) -> Iterator[Data]:
     """Of every configuration that provenance holds, at any depth."""
     if isinstance(value, list):
         for one in value:
@@ -200,13 +200,13 @@ def data_sections(value: Any) -> Iterator[cfg.Data]:
         return
     config = value.get("config")
     if isinstance(config, dict) and isinstance(config.get("data"), dict):
-        yield cfg.build(cfg.Data, config["data"])
+        yield build_section(Data, config["data"])
         return
     for one in value.values():
         yield from data_sections(one)
 
 
-def _refuse_shared(where: str, data: cfg.Data, scored: str) -> None:
+def _refuse_shared(where: str, data: Data, scored: str) -> None:
     if not _whole_splits(data.train_split) & _whole_splits(scored):
         return
     try:

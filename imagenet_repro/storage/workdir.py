@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import AnyConfig, Data, config_to_dict, flatten_settings, resolve_config
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage import files
 
@@ -74,7 +74,7 @@ class Workdir:
         """JSON lines of training/log.py."""
         return self.path / "metrics.jsonl"
 
-    def predictions(self, data: cfg.Data, split: str, step: int | None = None, protocol: str = "") -> Path:
+    def predictions(self, data: Data, split: str, step: int | None = None, protocol: str = "") -> Path:
         """Where the predictions on a split of a data set go: of the run's end, or of the checkpoint of a step.
 
         Those of the end belong to the result, which counts on them; no other ones may take their place. Those by a
@@ -114,7 +114,7 @@ class Workdir:
             return True
         return False
 
-    def settle_config(self, config: cfg.AnyConfig, provenance: dict[str, Any]) -> None:
+    def settle_config(self, config: AnyConfig, provenance: dict[str, Any]) -> None:
         """Writes the configuration of a new run, or checks that an earlier one had the same.
 
         A first start can fail over the configuration itself, such as unusable weights or options; as long as nothing
@@ -128,7 +128,7 @@ class Workdir:
             refuse_other(self.path, self.config(), config)
             self._refuse_other_weights(provenance)
             return
-        write_json(self.path / CONFIG, {"config": cfg.to_dict(config), "provenance": provenance})
+        write_json(self.path / CONFIG, {"config": config_to_dict(config), "provenance": provenance})
 
     def _refuse_other_weights(self, provenance: dict[str, Any]) -> None:
         if "weights" in provenance and provenance["weights"]["sha256"] != self.weights()["weights"]["sha256"]:
@@ -140,13 +140,13 @@ class Workdir:
         recorded = self._recorded()["provenance"]
         return {"weights": recorded["weights"]} if "weights" in recorded else {}
 
-    def config(self) -> cfg.AnyConfig:
+    def config(self) -> AnyConfig:
         """The configuration that the run was started with.
 
         Raises:
           UserError: there is none, or it cannot be read.
         """
-        return cfg.resolve(self._recorded()["config"])
+        return resolve_config(self._recorded()["config"])
 
     def _recorded(self) -> dict[str, Any]:
         path = self.path / CONFIG
@@ -171,9 +171,9 @@ class Workdir:
         return found
 
 
-def refuse_other(path: Path, before: cfg.AnyConfig, now: cfg.AnyConfig) -> None:
+def refuse_other(path: Path, before: AnyConfig, now: AnyConfig) -> None:
     """Raises UserError naming every key in which two configurations differ, but for those in FREE_KEYS."""
-    old, new = cfg.flatten(cfg.to_dict(before)), cfg.flatten(cfg.to_dict(now))
+    old, new = flatten_settings(config_to_dict(before)), flatten_settings(config_to_dict(now))
     keys = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and k not in FREE_KEYS]
     if keys:
         lines = [f"  {key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now" for key in keys]

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from imagenet_repro import config as cfg
 from imagenet_repro import models
+from imagenet_repro.config import AnyConfig, Config, config_to_dict, flatten_settings
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.config.sweeps import SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
@@ -18,7 +19,6 @@ from imagenet_repro.sweeps.launch import Launcher, Local, Slurm
 from imagenet_repro.sweeps.plan import check_splits, configuration, plan
 from imagenet_repro.sweeps.queue import Entry, Queue, UnreachableError, masked
 from imagenet_repro.sweeps.retry import patiently
-from imagenet_repro.training.budget import Amount
 from imagenet_repro.training.clock import StopSignal
 
 POLL = 3.0  # seconds between two looks at the storage, which take from the cores that train
@@ -83,13 +83,13 @@ def _launcher(place: SweepPlace, url: str, options: Options) -> Launcher:
     return Local(place, url)
 
 
-def check(sweep: SweepConfig) -> dict[str, cfg.AnyConfig]:
+def check(sweep: SweepConfig) -> dict[str, AnyConfig]:
     """The configuration of each system's first training, after whatever can be checked before anything runs.
 
     Raises:
       UserError: a configuration is not valid, systems are of different data sets, or splits overlap.
     """
-    found: dict[str, cfg.AnyConfig] = {}
+    found: dict[str, AnyConfig] = {}
     for planned in plan(sweep):
         if planned.settings is not None:
             found.setdefault(planned.system, configuration(sweep, planned, planned.settings))
@@ -103,14 +103,14 @@ def check(sweep: SweepConfig) -> dict[str, cfg.AnyConfig]:
     sources.open_splits(first.data)
     check_splits(sweep, first.data)
     for name, config in found.items():
-        if isinstance(config, cfg.Config):
+        if isinstance(config, Config):
             _check_network(name, config)
         for key in ("evaluate_every", "checkpoint.every"):
-            Amount.parse(cfg.flatten(cfg.to_dict(config))[key], f"systems.{name}.{key}")
+            Amount.parse(flatten_settings(config_to_dict(config))[key], f"systems.{name}.{key}")
     return found
 
 
-def _check_network(name: str, config: cfg.Config) -> None:
+def _check_network(name: str, config: Config) -> None:
     try:
         models.spec(config.model.name)
     except UserError as error:

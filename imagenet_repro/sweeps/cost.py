@@ -15,19 +15,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import AnyConfig, config_to_dict
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.config.sweeps import SweepConfig
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
 from imagenet_repro.report.result_table import quantity
 from imagenet_repro.sweeps.launch import Launcher
 from imagenet_repro.sweeps.plan import Planned, plan
 from imagenet_repro.sweeps.status import settings_text
-from imagenet_repro.training.budget import Amount
 
 HEADINGS = ("system", "runs", "images", "TFLOP", "compile", "train", "memory", "all")
 
 
-def show(sweep: SweepConfig, configs: Mapping[str, cfg.AnyConfig], launcher: Launcher, workers: int) -> int:
+def show(sweep: SweepConfig, configs: Mapping[str, AnyConfig], launcher: Launcher, workers: int) -> int:
     """Prints the trainings and their cost, and starts none of them; returns the exit code.
 
     Args:
@@ -60,12 +60,12 @@ def _line(one: Planned) -> str:
     return f"{one.name}  {settings_text(one.settings)}".rstrip()
 
 
-def _measured(config: cfg.AnyConfig) -> dict[str, Any] | str:
+def _measured(config: AnyConfig) -> dict[str, Any] | str:
     """What `runs/probe.py` measures, or why it cannot."""
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(cfg.to_dict(config), file)
+        json.dump(config_to_dict(config), file)
         file.flush()
         command = [sys.executable, "-m", "imagenet_repro.runs.probe", file.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 
 import sqlalchemy
 
-from imagenet_repro import config as cfg
-from imagenet_repro.config.sweeps import SweepConfig, resolve, to_dict
+from imagenet_repro.config import config_to_dict, flatten_settings
+from imagenet_repro.config.sweeps import SweepConfig, resolve_sweep
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage.workdir import CONFIG, FREE_KEYS, read_json, require, write_json
 
@@ -66,7 +66,7 @@ class SweepPlace:
             if self.storage() != storage:
                 raise UserError(f"the trials of the sweep in {self.path} are in --storage={self.storage()}")
         elsewhere = "" if storage == self.default_storage else storage  # the directory may be moved
-        write_json(self.path / SWEEP, {"identity": identity, "storage": elsewhere, "sweep": to_dict(sweep)})
+        write_json(self.path / SWEEP, {"identity": identity, "storage": elsewhere, "sweep": config_to_dict(sweep)})
 
     def _recorded(self) -> dict[str, Any]:
         path = self.path / SWEEP
@@ -76,7 +76,7 @@ class SweepPlace:
 
     def sweep(self) -> SweepConfig:
         """What was begun here; raises UserError where nothing was."""
-        return resolve(self._recorded()["sweep"])
+        return resolve_sweep(self._recorded()["sweep"])
 
     def identity(self) -> str:
         """Of this sweep, unlike that of any other."""
@@ -169,7 +169,7 @@ def _held(path: Path) -> bool:
 
 def _refuse_other(path: Path, before: SweepConfig, now: SweepConfig) -> None:
     """Raises UserError naming what differs between two sweeps, but for added seeds and where data and caches lie."""
-    old, new = ({k: v for k, v in cfg.flatten(to_dict(one)).items() if v != {}} for one in (before, now))
+    old, new = ({k: v for k, v in flatten_settings(config_to_dict(one)).items() if v != {}} for one in (before, now))
     if set(before.seeds) <= set(now.seeds):
         new["seeds"] = old["seeds"]
     keys = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and not k.endswith(FREE_KEYS)]

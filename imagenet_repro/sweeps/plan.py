@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import AnyConfig, Data, resolve_config, set_key
 from imagenet_repro.config.sweeps import Axis, SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
@@ -83,7 +83,7 @@ def _at(axis: Axis, share: float) -> Any:
     return float(axis.low + (axis.high - axis.low) * share)
 
 
-def configuration(sweep: SweepConfig, planned: Planned, settings: Mapping[str, Any]) -> cfg.AnyConfig:
+def configuration(sweep: SweepConfig, planned: Planned, settings: Mapping[str, Any]) -> AnyConfig:
     """What a planned training runs with, given the values by dotted key that were searched.
 
     Raises:
@@ -95,11 +95,11 @@ def configuration(sweep: SweepConfig, planned: Planned, settings: Mapping[str, A
         for part in (sweep.set, system.set):
             merge(merged, part)
         for key in sorted(settings, key=lambda key: not key.endswith(".name")):  # a new name drops other keys
-            cfg.put(merged, key, settings[key])
+            set_key(merged, key, settings[key])
         budget = sweep.search.budget if planned.search and sweep.search.budget else sweep.budget
         merged |= {"budget": budget, "seed": planned.seed}
         merge(merged, {"data": _splits(sweep, planned)})
-        return cfg.resolve(merged)
+        return resolve_config(merged)
     except UserError as error:
         raise UserError(f"config.systems.{planned.system}: {error}") from error
 
@@ -122,7 +122,7 @@ def merge(settings: dict[str, Any], part: Mapping[str, Any]) -> None:
         merge(old, value)
 
 
-def check_splits(sweep: SweepConfig, data: cfg.Data) -> None:
+def check_splits(sweep: SweepConfig, data: Data) -> None:
     """Raises UserError where a split that judges shares images with one that it must not."""
     pairs = [("train_split", "select_split"), ("train_split", "test_split")]
     pairs += [("select_split", "test_split")] if sweep.search.trials else []

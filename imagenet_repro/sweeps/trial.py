@@ -24,13 +24,13 @@ def main(config: str, workdir: str) -> int:
     if _orphaned():
         return EXIT_STOPPED
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from imagenet_repro import config as cfg
+    from imagenet_repro.config import resolve_config
     from imagenet_repro.runs.train import train
     from imagenet_repro.training.clock import StopSignal
 
     StopSignal.insistent = False
     try:
-        return train(cfg.resolve(json.loads(Path(config).read_text())), workdir)
+        return train(resolve_config(json.loads(Path(config).read_text())), workdir)
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_code

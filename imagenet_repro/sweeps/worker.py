@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import config_to_dict
 from imagenet_repro.errors import EXIT_DIVERGED, EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
 from imagenet_repro.storage.workdir import Workdir, write_json
 from imagenet_repro.sweeps import trial
@@ -122,7 +122,7 @@ class Worker:
             self._wait_until_free(run)
             if run.finished or self._stopping:
                 return (EXIT_FINISHED if run.finished else EXIT_STOPPED), ""
-            write_json(run.path / CONFIG, cfg.to_dict(config))
+            write_json(run.path / CONFIG, config_to_dict(config))
         except UserError as error:
             return error.exit_code, str(error)
         return self._start(run.path)

@@ -6,41 +6,8 @@ operations of the training step, "3600s" seconds of training (without compilatio
 
 import dataclasses
 import math
-import re
-from typing import Literal
 
-from imagenet_repro.errors import UserError
-
-Unit = Literal["ep", "img", "st", "flop", "s"]
-UNITS = {"ep": "epochs", "img": "images", "st": "steps", "flop": "operations", "s": "seconds"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Amount:
-    """A positive quantity of one unit."""
-
-    value: float
-    unit: Unit
-
-    @classmethod
-    def parse(cls, text: str, key: str = "budget") -> "Amount":
-        """The amount that `text` names, such as "90ep".
-
-        Raises:
-          UserError: `text` is not a positive number followed by a unit; the message names `key`.
-        """
-        match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(ep|img|st|flop|s)\s*", text)
-        try:
-            value = float(match[1]) if match else 0.0
-        except ValueError:
-            value = 0.0
-        if not value > 0 or math.isinf(value):
-            units = ", ".join(f"{unit} ({name})" for unit, name in UNITS.items())
-            raise UserError(f"config.{key}: {text!r} is not an amount; write a positive number and a unit: {units}")
-        return cls(value, match[2])
-
-    def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
+from imagenet_repro.config.amount import Amount, Unit
 
 
 @dataclasses.dataclass

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import AnyConfig, Schedule
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.data.loader import BadRecords
 from imagenet_repro.errors import DivergedError
-from imagenet_repro.training.budget import Amount, Budget, Every, Spent
+from imagenet_repro.training.budget import Budget, Every, Spent
 from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import Agreement, StopSignal, TrainingClock
 from imagenet_repro.training.log import METRICS, RunLog, duration
@@ -40,7 +41,7 @@ class Job:
       early_stopping: evaluations in a row without a better one that end the run; 0: none do.
     """
 
-    config: cfg.AnyConfig
+    config: AnyConfig
     state: TrainState
     steps: Sequence[Callable]
     batches: Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]
@@ -53,7 +54,7 @@ class Job:
     log: RunLog
     known: dict[str, Any]
     learning_rate: float = 0.0
-    schedule: cfg.Schedule | None = None
+    schedule: Schedule | None = None
     early_stopping: int = 0
 
 

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Loss, Softmax
 from imagenet_repro.scoring import metrics
 
 
-def per_image(spec: cfg.Loss, logits: Float32[Array, "b c"], targets: Float32[Array, "b c"]) -> Float32[Array, " b"]:
+def per_image(spec: Loss, logits: Float32[Array, "b c"], targets: Float32[Array, "b c"]) -> Float32[Array, " b"]:
     """The loss of each image in nats.
 
     Args:
@@ -20,7 +20,7 @@ def per_image(spec: cfg.Loss, logits: Float32[Array, "b c"], targets: Float32[Ar
     the mean and a threshold of 0.2 timm's, which trained "ResNet strikes back" (Wightman et al. 2021): a class with
     more than that share of a target, mixed and smoothed, then counts as wholly there, and any other as absent.
     """
-    if isinstance(spec, cfg.Softmax):
+    if isinstance(spec, Softmax):
         return metrics.cross_entropy(logits, targets)
     if spec.threshold:
         targets = (targets > spec.threshold).astype(jnp.float32)

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import DecayMask, Lamb, Optimizer, RmsProp, Sgd
 from imagenet_repro.errors import UserError
 
 Parameters = dict[str, jax.Array]
 
 
 def create(
-    spec: cfg.Optimizer, clip_norm: float = 0.0, layers: dict[str, int] | None = None
+    spec: Optimizer, clip_norm: float = 0.0, layers: dict[str, int] | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation of gradients into updates; `update(..., rate=r)` takes the step's learning rate.
 
@@ -33,12 +33,12 @@ def create(
     """
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     decay = optax.add_decayed_weights(spec.weight_decay, mask=decay_mask(spec.decay_mask))
-    if isinstance(spec, cfg.Sgd):
+    if isinstance(spec, Sgd):
         parts = [decay, optax.trace(spec.momentum, nesterov=spec.nesterov), scale_by_rate()]
-    elif isinstance(spec, cfg.RmsProp):
+    elif isinstance(spec, RmsProp):
         rms = optax.scale_by_rms(spec.decay, eps=spec.eps, initial_scale=1.0, eps_in_sqrt=True)
         parts = [decay, rms, scale_by_rate(), optax.trace(spec.momentum)]
-    elif isinstance(spec, cfg.Lamb):
+    elif isinstance(spec, Lamb):
         adam = optax.scale_by_adam(spec.b1, spec.b2, spec.eps)
         parts = [adam, decay, _trust_ratio(spec), scale_by_rate()]
     else:
@@ -52,7 +52,7 @@ def create(
     return optax.chain(*clip, *parts)
 
 
-def _trust_ratio(spec: cfg.Lamb) -> optax.GradientTransformation:
+def _trust_ratio(spec: Lamb) -> optax.GradientTransformation:
     adapted = decay_mask(spec.decay_mask) if spec.weight_decay else lambda params: dict.fromkeys(params, False)
     ratio = optax.scale_by_trust_ratio()
     return ratio if spec.always_adapt else optax.masked(ratio, adapted)
@@ -74,7 +74,7 @@ def scale_by_rate() -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def decay_mask(name: cfg.DecayMask) -> Callable[[Parameters], dict[str, bool]]:
+def decay_mask(name: DecayMask) -> Callable[[Parameters], dict[str, bool]]:
     """Which parameters decay: `all`; `no_norm_bias`, those of two axes or more; `kernels`, those of two axes or
     more whose name ends in `weight`, which leaves out tokens and position embeddings too, as timm and DeiT do. The two
     are the same for a network that has neither.

@@ -8,13 +8,14 @@ configuration of its own, so nothing below has to know of stages: each has its c
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from imagenet_repro import config as cfg
 from imagenet_repro import models
+from imagenet_repro.config import Config, Model, Policy
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.errors import UserError
-from imagenet_repro.training.budget import Amount, Meter
+from imagenet_repro.training.budget import Meter
 
 
-def stage_config(config: cfg.Config, stage: int) -> cfg.Config:
+def stage_config(config: Config, stage: int) -> Config:
     """The configuration of a stage, counted from 0; the last one's is `config` itself.
 
     Raises:
@@ -41,14 +42,14 @@ def stage_config(config: cfg.Config, stage: int) -> cfg.Config:
     )
 
 
-def _image_size(config: cfg.Config, stage: int) -> int:
+def _image_size(config: Config, stage: int) -> int:
     first, last = config.progressive.image_size_from, config.data.image_size
     if first > last:
         raise UserError(f"config.progressive.image_size_from: {first} is larger than config.data.image_size, {last}")
     return first + (last - first) * (stage + 1) // config.progressive.stages
 
 
-def _policy(config: cfg.Config, between: Callable[[float, float], float]) -> cfg.Policy:
+def _policy(config: Config, between: Callable[[float, float], float]) -> Policy:
     """The policy with the stage's magnitude, where it has one."""
     policy = config.augment.policy
     if not hasattr(policy, "magnitude"):
@@ -56,7 +57,7 @@ def _policy(config: cfg.Config, between: Callable[[float, float], float]) -> cfg
     return dataclasses.replace(policy, magnitude=between(config.progressive.magnitude_from, policy.magnitude))
 
 
-def _model(config: cfg.Config, between: Callable[[float, float], float]) -> cfg.Model:
+def _model(config: Config, between: Callable[[float, float], float]) -> Model:
     """The network with the stage's dropout, where it has dropout at all."""
     options = models.spec(config.model.name).options | config.model.options
     if "dropout" not in options:

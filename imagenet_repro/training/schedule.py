@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Cosine, Exponential, Linear, Plateau, Schedule, Steps
 
 
 class Moment(NamedTuple):
@@ -17,7 +17,7 @@ class Moment(NamedTuple):
     rate: Any  # float32 [], the peak learning rate, or what the drops of a plateau have left of it
 
 
-def rate(spec: cfg.Schedule, progress: Float[Array, ""]) -> Float[Array, ""]:
+def rate(spec: Schedule, progress: Float[Array, ""]) -> Float[Array, ""]:
     """The share of the peak learning rate at `progress`.
 
     Args:
@@ -30,13 +30,13 @@ def rate(spec: cfg.Schedule, progress: Float[Array, ""]) -> Float[Array, ""]:
       not in it: they are in `Moment.rate`.
     """
     after = jnp.clip((progress - spec.warmup) / max(1.0 - spec.warmup, 1e-9), 0.0, 1.0)
-    if isinstance(spec, cfg.Cosine):
+    if isinstance(spec, Cosine):
         decayed = spec.final + (1 - spec.final) * 0.5 * (1 + jnp.cos(jnp.pi * after))
-    elif isinstance(spec, cfg.Linear):
+    elif isinstance(spec, Linear):
         decayed = spec.final + (1 - spec.final) * (1 - after)
-    elif isinstance(spec, cfg.Steps):
+    elif isinstance(spec, Steps):
         decayed = spec.factor ** jnp.sum(progress >= jnp.asarray(spec.boundaries)).astype(jnp.float32)
-    elif isinstance(spec, cfg.Exponential):
+    elif isinstance(spec, Exponential):
         decayed = spec.factor ** jnp.floor(progress / spec.every)
     else:
         decayed = jnp.ones_like(progress)
@@ -59,7 +59,7 @@ class Watch:
       dropped: drops so far.
     """
 
-    spec: cfg.Schedule | None
+    spec: Schedule | None
     best: float | None = None
     stalled: int = 0
     dropped: int = 0
@@ -67,18 +67,18 @@ class Watch:
     @property
     def scale(self) -> float:
         """What the drops have left of the rate."""
-        return self.spec.factor**self.dropped if isinstance(self.spec, cfg.Plateau) else 1.0
+        return self.spec.factor**self.dropped if isinstance(self.spec, Plateau) else 1.0
 
     @property
     def known(self) -> dict[str, Any]:
         """All but `spec`, for a checkpoint, as JSON values."""
-        if not isinstance(self.spec, cfg.Plateau):
+        if not isinstance(self.spec, Plateau):
             return {}
         return {"best": self.best, "stalled": self.stalled, "dropped": self.dropped}
 
     def look(self, error: float) -> bool:
         """Takes in the top-1 error of an evaluation; tells whether the rate drops now."""
-        if not isinstance(self.spec, cfg.Plateau):
+        if not isinstance(self.spec, Plateau):
             return False
         if self.best is None or error < self.best - self.spec.min_delta:
             self.best, self.stalled = error, 0

@@ -11,7 +11,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Config
 from imagenet_repro.data.augment import augment
 from imagenet_repro.models.nn.layers import WithAuxiliary
 from imagenet_repro.scoring import metrics
@@ -50,7 +50,7 @@ class TrainStep:
     """
 
     network: Network
-    config: cfg.Config
+    config: Config
     num_classes: int
     optimizer: optax.GradientTransformationExtraArgs
 

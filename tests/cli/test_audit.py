@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import main
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Data
 from imagenet_repro.scoring import predictions
 from imagenet_repro.scoring.predictions import Predictions
 from tests.report.test_comparison_page import Document
@@ -17,7 +17,7 @@ CLASSES, IMAGES = 6, 600
 
 
 def provenance(train="train", evaluated="validation"):
-    return {"config": {"data": dataclasses.asdict(cfg.Data(name="photos", train_split=train, eval_split=evaluated))}}
+    return {"config": {"data": dataclasses.asdict(Data(name="photos", train_split=train, eval_split=evaluated))}}
 
 
 def store(path, *, seed=0, skill=3.0, order=None, labels=None, **source):

@@ -3,9 +3,8 @@ import re
 
 import pytest
 
-from imagenet_repro import config as cfg
 from imagenet_repro import models
-from imagenet_repro.config import ensemble
+from imagenet_repro.config import ensemble, load_config
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
 from tests.conftest import REPOSITORY
@@ -31,14 +30,14 @@ def at_the_repository(monkeypatch):
 
 @pytest.mark.parametrize("spec", STATED)
 def test_published_ensembles(spec):
-    config = ensemble.load(f"configs/ensembles/{spec}")
+    config = ensemble.load_ensemble(f"configs/ensembles/{spec}")
     first = config.published[0]
     assert (len(config.networks), first.top1, first.top5, first.images) == STATED[spec]
     assert config.unknown
     assert all(one.what and one.here for one in config.unknown)
     assert {kind.protocol for kind in config.members} <= set(protocols.NAMED)
     for kind in config.members:
-        assert cfg.load(kind.recipe).model.name == kind.network
+        assert load_config(kind.recipe).model.name == kind.network
         assert models.canonical(kind.network) == kind.network
 
 
@@ -52,7 +51,7 @@ def test_commands_of_the_plan_are_commands(spec):
     import main
 
     path = f"configs/ensembles/{spec}"
-    config = ensemble.load(path)
+    config = ensemble.load_ensemble(path)
     text = ensemble.plan(config, path)
     lines = text.replace("\\\n", "").replace("'", "").splitlines()
     parser, _, _ = main._parse(["models"])
@@ -62,7 +61,7 @@ def test_commands_of_the_plan_are_commands(spec):
     for line in trained:
         spec_of, rest = re.search(r"--config=(\S+) (.*)", line).groups()
         overrides = dict(re.findall(r"--config\.(\S+?)=(\S+)", rest))
-        loaded = cfg.load(spec_of, overrides)
+        loaded = load_config(spec_of, overrides)
         assert loaded.model.name in pathlib.Path(re.search(r"--workdir=(\S+)", line)[1]).name
         assert loaded.data.train_split == ("train[:99%]" if config.weights == "accuracy" else "train")
     outs = re.findall(r"evaluate .*--out=(\S+)", "\n".join(lines))
@@ -73,7 +72,7 @@ def test_commands_of_the_plan_are_commands(spec):
 
 
 def test_members_must_be_those_of_the_entry():
-    config = ensemble.load("configs/ensembles/wmw.py")
+    config = ensemble.load_ensemble("configs/ensembles/wmw.py")
     ensemble.check_members(config, ["seresnet152", "senet154", "seresnext101_32x4d"])
     with pytest.raises(UserError, match=r"WMW 2017.* has 1 x senet154, .* given are 2 x senet154, 1 x a network that"):
         ensemble.check_members(config, ["senet154", "senet154", ""])
@@ -93,4 +92,4 @@ def test_files_that_are_no_ensemble(tmp_path, text, message):
     path = tmp_path / "made.py"
     path.write_text(f"def get_config():\n    return {text}\n")
     with pytest.raises(UserError, match=message):
-        ensemble.load(str(path))
+        ensemble.load_ensemble(str(path))

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from imagenet_repro import config as cfg
-from imagenet_repro import models
+from imagenet_repro import config, models
+from imagenet_repro.config import AdamW, FeatureConfig, config_to_dict, flatten_settings, load_config, resolve_config
 from imagenet_repro.errors import UserError
 from imagenet_repro.runs.feature_run import FeatureSystem
 from tests.conftest import REPOSITORY
@@ -376,21 +376,21 @@ UNSTATED = {"modern.py", "demo.py"}
 
 
 def sections():
-    for value in vars(cfg).values():
+    for value in vars(config).values():
         if isinstance(value, type) and dataclasses.is_dataclass(value):
             yield value
 
 
 def test_defaults_survive_json_and_back():
-    config = cfg.resolve({})
-    assert cfg.resolve(json.loads(json.dumps(cfg.to_dict(config)))) == config
+    config = resolve_config({})
+    assert resolve_config(json.loads(json.dumps(config_to_dict(config)))) == config
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_resolves_to_a_network_that_can_be_made(recipe):
-    config = cfg.load(str(REPOSITORY / recipe))
-    assert cfg.resolve(cfg.to_dict(config)) == config
-    if isinstance(config, cfg.FeatureConfig):
+    config = load_config(str(REPOSITORY / recipe))
+    assert resolve_config(config_to_dict(config)) == config
+    if isinstance(config, FeatureConfig):
         assert FeatureSystem.create(config, 10).features
     else:
         assert set(config.model.options) <= set(models.spec(config.model.name).options)
@@ -402,7 +402,7 @@ def test_every_recipe_is_tested():
 
 @pytest.mark.parametrize("recipe", STATED)
 def test_recipes_have_the_numbers_of_their_papers(recipe):
-    loaded = cfg.flatten(cfg.to_dict(cfg.load(str(REPOSITORY / "configs" / recipe))))
+    loaded = flatten_settings(config_to_dict(load_config(str(REPOSITORY / "configs" / recipe))))
     wrong = {key: loaded[key] for key, stated in STATED[recipe].items() if not same(loaded[key], stated)}
     assert wrong == {}
 
@@ -428,7 +428,7 @@ def test_overrides_are_literals_or_text():
         "model.options": "{'stem': 'small'}",
         "data.name": "cifar10",
     }
-    config = cfg.load(str(REPOSITORY / "configs/resnet.py:50"), overrides)
+    config = load_config(str(REPOSITORY / "configs/resnet.py:50"), overrides)
     assert (config.optimizer.learning_rate, config.budget, config.augment.flip) == (0.4, "300s", False)
     assert (config.train_crop.area, config.model.options, config.data.name) == (
         (0.2, 1.0),
@@ -440,8 +440,8 @@ def test_overrides_are_literals_or_text():
 
 def test_another_variant_starts_from_its_own_defaults():
     overrides = {"optimizer.name": "adamw", "optimizer.b2": "0.95"}
-    config = cfg.load(str(REPOSITORY / "configs/resnet.py:50"), overrides)
-    assert config.optimizer == cfg.AdamW(b2=0.95)
+    config = load_config(str(REPOSITORY / "configs/resnet.py:50"), overrides)
+    assert config.optimizer == AdamW(b2=0.95)
 
 
 @pytest.mark.parametrize(
@@ -465,20 +465,20 @@ def test_another_variant_starts_from_its_own_defaults():
 )
 def test_what_is_not_valid_is_refused_by_name(settings, message):
     with pytest.raises(UserError, match=message):
-        cfg.resolve(settings)
+        resolve_config(settings)
 
 
 def test_a_file_that_is_no_recipe_is_refused(tmp_path):
     (tmp_path / "empty.py").write_text("x = 1\n")
     (tmp_path / "broken.py").write_text("def get_config(:\n")
     with pytest.raises(UserError, match=r"the argument 'lenet' .*docstring"):
-        cfg.load(str(REPOSITORY / "configs/demo.py:lenet"))
+        load_config(str(REPOSITORY / "configs/demo.py:lenet"))
     with pytest.raises(UserError, match="defines no get_config"):
-        cfg.load(str(tmp_path / "empty.py"))
+        load_config(str(tmp_path / "empty.py"))
     with pytest.raises(UserError, match="line 1 is not Python"):
-        cfg.load(str(tmp_path / "broken.py"))
+        load_config(str(tmp_path / "broken.py"))
     with pytest.raises(UserError, match=r"did you mean '.*empty\.py'"):
-        cfg.load(str(tmp_path / "emty.py"))
+        load_config(str(tmp_path / "emty.py"))
 
 
 def attributes(tree):

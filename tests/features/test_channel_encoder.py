@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import BagOfWords, Channel, FisherVector, Llc, SuperVector
 from imagenet_repro.errors import UserError
 from imagenet_repro.features import channel_encoder
 from imagenet_repro.features.channel_encoder import Encoder
@@ -17,16 +17,16 @@ from imagenet_repro.features.encoding import fisher, mixture, pca, pyramid
 from tests.features import photographs as real
 
 SIZE = 32
-FISHER = cfg.FisherVector(components=4, iterations=3)
-CHANNEL = cfg.Channel(patch=16, step=8, scales=(0.75, 1.0), components=6, code=FISHER, pyramid=("1x1", "3x1"))
+FISHER = FisherVector(components=4, iterations=3)
+CHANNEL = Channel(patch=16, step=8, scales=(0.75, 1.0), components=6, code=FISHER, pyramid=("1x1", "3x1"))
 CODES = {
     "fisher": (FISHER, 2 * 4 * 6),
     "fisher with weights": (dataclasses.replace(FISHER, weights=True), 4 * (2 * 6 + 1)),
-    "super_vector": (cfg.SuperVector(words=5, iterations=3), 5 * 7),
-    "llc": (cfg.Llc(words=9, iterations=3), 9),
-    "llc by steps": (cfg.Llc(words=9, iterations=20, batch=16), 9),
-    "bag": (cfg.BagOfWords(words=7, iterations=3), 7),
-    "soft bag": (cfg.BagOfWords(words=7, iterations=3, sigma=0.3), 7),
+    "super_vector": (SuperVector(words=5, iterations=3), 5 * 7),
+    "llc": (Llc(words=9, iterations=3), 9),
+    "llc by steps": (Llc(words=9, iterations=20, batch=16), 9),
+    "bag": (BagOfWords(words=7, iterations=3), 7),
+    "soft bag": (BagOfWords(words=7, iterations=3, sigma=0.3), 7),
 }
 
 
@@ -135,6 +135,6 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(change, size, mes
 
 
 def test_more_gaussians_than_descriptors_are_refused():
-    made = Encoder(dataclasses.replace(CHANNEL, code=cfg.FisherVector()), SIZE)
+    made = Encoder(dataclasses.replace(CHANNEL, code=FisherVector()), SIZE)
     with pytest.raises(UserError, match="256 clusters of 100 descriptors"):
         made.learn(jnp.zeros((100, made.reduced)), jax.random.key(0))

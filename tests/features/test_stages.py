@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import resolve_config
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.features import stages
@@ -79,7 +79,7 @@ def config_of(max_bad_share=0.0, sample=None, **channel):
         },
         "sample": sample or {"images": 50, "descriptors": 200, "codes": 256},
     }
-    return cfg.resolve(settings)
+    return resolve_config(settings)
 
 
 def run(directory, config=None, records=None, watcher=None):

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 import main
-from imagenet_repro import config as cfg
+from imagenet_repro.config import CenterCrop, Data, config_to_dict, replace_keys, resolve_config
 from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import prepare
 from imagenet_repro.errors import UserError
@@ -103,7 +103,7 @@ def of_numbers(params, stats, images):
 
 
 def configuration(data_dir, chosen, **data):
-    base = cfg.resolve(
+    base = resolve_config(
         {
             "batch_size": 8,
             "parallel": "shard_map",
@@ -111,7 +111,7 @@ def configuration(data_dir, chosen, **data):
             "data": {"data_dir": data_dir, "image_size": 8, "workers": 0, "threads": 1},
         }
     )
-    return evaluation_sets.configured(cfg.replace(base, {f"data.{k}": v for k, v in data.items()}), chosen, data)
+    return evaluation_sets.configured(replace_keys(base, {f"data.{k}": v for k, v in data.items()}), chosen, data)
 
 
 def evaluated(config, opened):
@@ -120,7 +120,7 @@ def evaluated(config, opened):
     on_split = evaluator.Evaluator(config, opened.score(of_numbers), spread, part.split)
     first = spread.put_state(state.create({}, {}, optax.identity(), ema=False, seed=0))
     return on_split.on(part.split, part.config.data, lambda images: None).predict(
-        first, {"config": cfg.to_dict(part.config)}
+        first, {"config": config_to_dict(part.config)}
     )
 
 
@@ -153,7 +153,7 @@ def test_stored_predictions_of_a_are_masked_when_they_are_scored(data_dir, tmp_p
 
 
 def test_labels_of_other_people_come_from_their_data_sets(data_dir, tmp_path, capsys):
-    data = cfg.Data(name="imagenet2012_real", data_dir=data_dir)
+    data = Data(name="imagenet2012_real", data_dir=data_dir)
     found = sources.integers(data, "validation", sets.get("real").keys)
     assert len(found) == 30
     assert found[validation_id(6)]["real_label"] == ()
@@ -191,7 +191,7 @@ def test_real_is_evaluated_with_the_challenges_label_beside_its_lists(data_dir):
 
 def test_a_data_set_without_the_lists_is_said(data_dir):
     with pytest.raises(UserError, match="'imagenet_a' has no real_label"):
-        sources.integers(cfg.Data(name="imagenet_a", data_dir=data_dir), "test", ("real_label",))
+        sources.integers(Data(name="imagenet_a", data_dir=data_dir), "test", ("real_label",))
 
 
 def test_objectnet_goes_by_its_folders(objectnet, tmp_path, capsys):
@@ -234,13 +234,13 @@ def test_all_parts_of_c_from_stored_predictions(tmp_path, capsys):
 
 def test_images_of_c_are_taken_as_they_are(data_dir):
     config = configuration(data_dir, "c", image_size="224")
-    assert config.eval_crop == cfg.CenterCrop(ratio=1.0)
+    assert config.eval_crop == CenterCrop(ratio=1.0)
     with pytest.raises(UserError, match=r"(?s)75 of the 75 parts of ImageNet-C.*prepare imagenet2012_corrupted/gaus"):
         evaluation_sets.opened(config, "c")
     rng = np.random.default_rng(0)
     wrong = {one: corruptions.Wrong(np.array(["a", "b", "c"]), rng.random(3) < 0.5) for one in corruptions.CONFIGS}
     found = corruptions.robustness(wrong)
-    larger = cfg.replace(config, {"data.eval_image_size": "299"})
+    larger = replace_keys(config, {"data.eval_image_size": "299"})
     assert not any("resized" in line for line in evaluation_sets.corrupted_report(found, config))
     assert "resized to 299 px" in evaluation_sets.corrupted_report(found, larger)[-1]
 

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import resolve_config
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import localizer as module
@@ -79,7 +79,7 @@ def made(split, count, seed, size=(48, 64)):
 
 
 def viewer(objects, crop="squash"):
-    config = cfg.resolve(
+    config = resolve_config(
         {
             "batch_size": 16,
             "eval_crop": {"name": crop} | ({"ratio": 1.0} if crop == "center" else {}),
@@ -224,7 +224,7 @@ def test_regression_without_boxes_to_learn_from(maps):
 
 def test_a_random_crop_is_refused():
     with pytest.raises(UserError, match="eval_crop 'inception' shows a random part"):
-        module.Viewer(Network(Colours()), {}, {}, cfg.resolve({"eval_crop": {"name": "inception"}}), {})
+        module.Viewer(Network(Colours()), {}, {}, resolve_config({"eval_crop": {"name": "inception"}}), {})
 
 
 def test_what_is_kept_scores_as_what_was_printed(maps, tmp_path):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import resolve_config
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocol_evaluator, protocols
@@ -41,7 +41,7 @@ def split(damaged=()):
 
 
 def judged(name, damaged=(), **data):
-    config = cfg.resolve({"data": {"image_size": 32, "threads": 1, "workers": 0, **data}, "batch_size": 8})
+    config = resolve_config({"data": {"image_size": 32, "threads": 1, "workers": 0, **data}, "batch_size": 8})
     spread = parallel.create("shard_map")
     trained = state.TrainState(
         jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2, jnp.uint32)
@@ -113,6 +113,6 @@ def test_a_system_that_cannot_slide_says_so():
 
 @pytest.mark.parametrize(("name", "batch"), [("crop", 256), ("10crop", 256), ("googlenet144", 16), ("vgg_dense1", 80)])
 def test_batches_are_as_much_smaller_as_views_need_more_memory(name, batch):
-    config = cfg.resolve({"data": {"image_size": 224}, "batch_size": 256})
+    config = resolve_config({"data": {"image_size": 224}, "batch_size": 256})
     one = protocol_evaluator.Judge(protocols.parse(name), Linear(config), parallel.create("shard_map"))
     assert one._batch_size(1.0) == batch

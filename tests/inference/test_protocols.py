@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Config, resolve_config
 from imagenet_repro.data import crops
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
@@ -17,14 +17,14 @@ from imagenet_repro.inference import protocols
 SIZE = 32
 RNG = np.random.default_rng(0)  # no crop here uses it
 WEIGHTS = np.random.default_rng(1).normal(size=(SIZE * SIZE * 3, 7)).astype(np.float32) / 50
-CONFIG = cfg.resolve({"data": {"image_size": SIZE}, "eval_crop": {"name": "center", "ratio": 0.875}})
+CONFIG = resolve_config({"data": {"image_size": SIZE}, "eval_crop": {"name": "center", "ratio": 0.875}})
 
 
 @dataclasses.dataclass
 class Linear:
     """Scores are linear in the pixels; over larger images, at every eighth pixel."""
 
-    config: cfg.Config = CONFIG
+    config: Config = CONFIG
 
     def score(self, params, stats, images):
         return (images.reshape(len(images), -1).astype(jnp.float32) / 255) @ params["w"]
@@ -149,7 +149,7 @@ def test_the_number_of_views_is_the_papers(name, number):
 def test_sizes_grow_with_the_crop_but_for_caffes():
     sizes = {}
     for size in (224, 227, 299, 64):
-        sizes[size] = protocols.pixels((256,), cfg.resolve({"data": {"image_size": size}}))[0]
+        sizes[size] = protocols.pixels((256,), resolve_config({"data": {"image_size": size}}))[0]
     assert sizes == {224: 256, 227: 256, 299: 342, 64: 73}
 
 

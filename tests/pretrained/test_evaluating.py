@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from imagenet_repro import config as cfg
 from imagenet_repro.cli import evaluate
+from imagenet_repro.config import replace_keys
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import Weights
@@ -58,5 +58,5 @@ def test_images_as_the_file_says_and_back(crop):
 )
 def test_positions_are_those_of_the_size_that_is_evaluated(name, options, expected):
     config = evaluate._evaluation_config(name, options, Preprocessing())
-    config = evaluate._at_its_size(cfg.replace(config, {"data.image_size": "384"}))
+    config = evaluate._at_its_size(replace_keys(config, {"data.image_size": "384"}))
     assert config.model.options == expected

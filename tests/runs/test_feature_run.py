@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import FeatureConfig, config_to_dict, load_config, resolve_config
 from imagenet_repro.errors import UserError
 from imagenet_repro.runs.feature_run import FeatureSystem
 from tests import command_line
@@ -191,7 +191,7 @@ def settings(**changes):
 )
 def test_a_configuration_of_features_is_as_strict(change, message):
     with pytest.raises(UserError, match=message):
-        cfg.resolve(settings(**change))
+        resolve_config(settings(**change))
 
 
 @pytest.mark.parametrize(
@@ -204,11 +204,11 @@ def test_a_configuration_of_features_is_as_strict(change, message):
 )
 def test_a_system_that_cannot_be_is_refused_before_anything_is_computed(change, message):
     with pytest.raises(UserError, match=message):
-        FeatureSystem.create(cfg.resolve(settings(**change)), 10)
+        FeatureSystem.create(resolve_config(settings(**change)), 10)
 
 
 def test_a_configuration_of_features_is_read_back_as_it_was():
-    config = cfg.load("tests/feature_recipe.py:somewhere", {"channels.edges.code.components": "8"})
-    assert isinstance(config, cfg.FeatureConfig)
+    config = load_config("tests/feature_recipe.py:somewhere", {"channels.edges.code.components": "8"})
+    assert isinstance(config, FeatureConfig)
     assert config.channels["edges"].code.components == 8
-    assert cfg.resolve(cfg.to_dict(config)) == config
+    assert resolve_config(config_to_dict(config)) == config

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import resolve_config
 from imagenet_repro.data.sources import Record, Split, Splits
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import evaluator
@@ -83,7 +83,7 @@ def trained(tmp_path, monkeypatch):
         monkeypatch.setattr(loop, "run", run)
         monkeypatch.setattr(evaluator, "Evaluator", Evaluator)
         settings = {"train_split": "train", "eval_split": "eval", "test_split": test_split}
-        config = cfg.resolve({"data": {"name": "made_up", **settings}})
+        config = resolve_config({"data": {"name": "made_up", **settings}})
         place = Workdir(tmp_path / name)
         place.claim()
         place.settle_config(config, {})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Data
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import label_audit
@@ -117,7 +117,7 @@ def test_labels_that_say_nothing(labels, message):
 
 
 def provenance(train="train", evaluated="validation", test="", name="photos"):
-    data = cfg.Data(name=name, train_split=train, eval_split=evaluated, test_split=test)
+    data = Data(name=name, train_split=train, eval_split=evaluated, test_split=test)
     return {"config": {"data": dataclasses.asdict(data)}}
 
 

@@ -19,7 +19,7 @@ _met = {}  # what this process was given when it began
 
 
 def opened(url, settings):
-    return queue.Queue(url, sweeps.resolve(settings), IDENTITY)
+    return queue.Queue(url, sweeps.resolve_sweep(settings), IDENTITY)
 
 
 def meet(barrier):

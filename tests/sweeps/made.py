@@ -31,4 +31,4 @@ def settings(systems=2, **changes):
 
 
 def sweep(systems=2, **changes):
-    return sweeps.resolve(settings(systems, **changes))
+    return sweeps.resolve_sweep(settings(systems, **changes))

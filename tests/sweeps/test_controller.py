@@ -43,7 +43,7 @@ def settings(fractal):
 
 
 def test_what_all_systems_are_given_passes(settings):
-    assert set(controller.check(sweeps.resolve(settings))) == {"a", "b"}
+    assert set(controller.check(sweeps.resolve_sweep(settings))) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_what_all_systems_are_given_passes(settings):
 def test_what_cannot_be_compared_or_built_is_refused_before_anything_runs(of_b, message, settings):
     settings["systems"]["b"]["set"] = of_b
     with pytest.raises(UserError, match=f"(?s){message}"):
-        controller.check(sweeps.resolve(settings))
+        controller.check(sweeps.resolve_sweep(settings))
 
 
 def test_a_split_that_learns_and_judges_is_refused(settings):
     with pytest.raises(UserError, match="share images; hold some out"):
-        controller.check(sweeps.resolve(settings | {"test_split": "train[:10%]"}))
+        controller.check(sweeps.resolve_sweep(settings | {"test_split": "train[:10%]"}))
 
 
 def test_another_sweep_in_the_workdir_is_refused_with_what_differs(settings, fractal, tmp_path, capsys):
     file = whole.write(tmp_path, fractal, seeds=(0,))
     workdir = tmp_path / "sweep"
-    begun = sweeps.load(str(file))
+    begun = sweeps.load_sweep(str(file))
     place = controller.SweepPlace(workdir)
     place.settle(begun, place.default_storage)
     assert main(whole.arguments(file, workdir, "--config.budget=61st")) == 2

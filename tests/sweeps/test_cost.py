@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import config_to_dict, resolve_config
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.runs import probe
@@ -95,7 +95,7 @@ def test_a_dry_run_has_no_more_workers_than_trainings(monkeypatch, capsys, here)
 
 def lenet(data_dir, **changes):
     settings = made.LENET | {"data": made.LENET["data"] | {"data_dir": data_dir, "eval_split": "validation"}}
-    return cfg.resolve(settings | changes)
+    return resolve_config(settings | changes)
 
 
 def test_a_network_costs_what_its_run_is_charged(fractal, tmp_path):
@@ -114,7 +114,7 @@ def test_a_network_costs_what_its_run_is_charged(fractal, tmp_path):
 def features(data_dir, **changes):
     settings = feature_recipe.get_config(data_dir).to_dict()
     settings["data"] |= {"name": made.DATA, "eval_split": "validation"}
-    return cfg.resolve(settings | changes)
+    return resolve_config(settings | changes)
 
 
 def test_features_cost_their_codes_and_the_steps_that_are_left_of_the_budget(fractal):
@@ -141,7 +141,7 @@ def test_what_cannot_be_measured_is_told_in_the_runs_words(tmp_path, capsys):
         probe.probe(config)
     assert "main.py prepare" in str(error.value)
     file = tmp_path / "config.json"
-    file.write_text(json.dumps(cfg.to_dict(config)))
+    file.write_text(json.dumps(config_to_dict(config)))
     assert probe.main(str(file)) == error.value.exit_code
     assert capsys.readouterr().err == f"\n{error.value}\n"
     assert cost._measured(config) == str(error.value)

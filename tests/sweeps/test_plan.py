@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from imagenet_repro import config as cfg
-from imagenet_repro.config import sweeps
+from imagenet_repro.config import Data, sweeps
 from imagenet_repro.errors import UserError
 from imagenet_repro.sweeps.plan import check_splits, configuration, merge, plan
 from tests.sweeps import made
@@ -92,13 +91,13 @@ def test_an_invalid_setting_names_its_system():
 )
 def test_a_split_that_judges_shares_no_image_with_one_that_it_must_not_see(fractal, changes, message):
     with pytest.raises(UserError, match=message):
-        check_splits(made.sweep(**changes), cfg.Data(name=made.DATA, data_dir=fractal))
+        check_splits(made.sweep(**changes), Data(name=made.DATA, data_dir=fractal))
 
 
 def test_splits_that_lie_apart_are_taken(fractal):
     apart = {"train_split": "train[:90%]", "select_split": "train[90%:]", "search": {"trials": 2}}
-    check_splits(made.sweep(**apart), cfg.Data(name=made.DATA, data_dir=fractal))
+    check_splits(made.sweep(**apart), Data(name=made.DATA, data_dir=fractal))
     # without a search nothing is selected, and the curves may be of the scored split
     check_splits(
-        made.sweep(select_split="validation", test_split="validation"), cfg.Data(name=made.DATA, data_dir=fractal)
+        made.sweep(select_split="validation", test_split="validation"), Data(name=made.DATA, data_dir=fractal)
     )

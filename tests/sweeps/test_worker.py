@@ -35,7 +35,7 @@ def test_runs_whose_search_has_failed_are_not_waited_for(tmp_path):
     settings = made.settings(systems=2, search={"trials": 2})
     for system in settings["systems"].values():
         system["search"] = [made.RATE | {"key": "optimizer.learning_rat"}]
-    place, queue = begun(tmp_path, sweeps.resolve(settings))
+    place, queue = begun(tmp_path, sweeps.resolve_sweep(settings))
     assert Worker(str(place.path), 0)() == EXIT_FINISHED
     entries = {one.planned.name: one for one in queue.entries()}
     assert {one.state for one in entries.values()} == {"failed"}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import resolve_config
 from imagenet_repro.models.nn.layers import BatchNorm, Conv, Dropout, Linear, WithAuxiliary, relu
 from imagenet_repro.training import optimizer, parallel, state, step
 from imagenet_repro.training.functional import Network
@@ -36,7 +36,7 @@ class Small(nnx.Module):
 
 def config(**settings):
     base = {"batch_size": 32, "precision": "float32", "data": {"image_size": SIDE}, "optimizer": {"name": "sgd"}}
-    return cfg.resolve(base | settings)
+    return resolve_config(base | settings)
 
 
 def network(dropout=0.0, cross_device_norm=False, heads=0):

@@ -2,8 +2,9 @@
 
 import pytest
 
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.errors import UserError
-from imagenet_repro.training.budget import Amount, Budget, Every, Meter
+from imagenet_repro.training.budget import Budget, Every, Meter
 
 METER = Meter(batch_size=256, num_examples=1_281_167, flops_per_step=10**12)
 

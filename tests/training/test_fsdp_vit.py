@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import resolve_config
 from imagenet_repro.runs.network_run import System
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.step import AXIS
@@ -19,7 +19,7 @@ RATE = np.float32(0.1)
 
 def config(name, image_size, depth):
     options = {"depth": depth, "image_size": image_size, "scan": True, "remat": True}
-    return cfg.resolve(
+    return resolve_config(
         {
             "model": {"name": name, "options": options},
             "batch_size": BATCH,

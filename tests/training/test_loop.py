@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.data.loader import BadRecords
 from imagenet_repro.training import log, loop, parallel, progressive
-from imagenet_repro.training.budget import Amount, Budget, Meter
+from imagenet_repro.training.budget import Budget, Meter
 from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import TrainingClock
 from imagenet_repro.training.step import TrainStep

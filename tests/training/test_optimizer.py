@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import AdamW, Lamb, RmsProp, Sgd, resolve_config
 from imagenet_repro.errors import UserError
 from imagenet_repro.training import optimizer
 
@@ -34,7 +34,7 @@ def problem():
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_is_pytorchs(problem, nesterov):
     start, gradients = problem
-    spec = cfg.Sgd(momentum=0.9, nesterov=nesterov, weight_decay=0.01)
+    spec = Sgd(momentum=0.9, nesterov=nesterov, weight_decay=0.01)
     found = ours(spec, start, gradients)
     for name, w in start.items():
         v = np.zeros_like(w)
@@ -47,7 +47,7 @@ def test_sgd_is_pytorchs(problem, nesterov):
 
 def test_adamw_decays_apart_from_the_gradient_and_spares_scales_and_biases(problem):
     start, gradients = problem
-    found = ours(cfg.AdamW(weight_decay=0.1), start, gradients)
+    found = ours(AdamW(weight_decay=0.1), start, gradients)
     for name, w in start.items():
         m, v = np.zeros_like(w), np.zeros_like(w)
         for t, (rate, gradient) in enumerate(zip(RATES, gradients, strict=True), 1):
@@ -63,7 +63,7 @@ def test_adamw_decays_apart_from_the_gradient_and_spares_scales_and_biases(probl
 )
 def test_lamb_scales_each_tensor_that_decays_or_each_by_its_trust_ratio(problem, mask, always, adapted):
     start, gradients = problem
-    found = ours(cfg.Lamb(weight_decay=0.1, decay_mask=mask, always_adapt=always), start, gradients)
+    found = ours(Lamb(weight_decay=0.1, decay_mask=mask, always_adapt=always), start, gradients)
     names = ["conv.weight", "pos_embed", "norm.weight"][:adapted]
     for name, w in start.items():
         m, v = np.zeros_like(w), np.zeros_like(w)
@@ -79,7 +79,7 @@ def test_lamb_scales_each_tensor_that_decays_or_each_by_its_trust_ratio(problem,
 def test_rmsprop_is_tensorflows(problem):
     """tf.compat.v1.train.RMSPropOptimizer: mean square from one, epsilon inside the root, rate inside the momentum."""
     start, gradients = problem
-    found = ours(cfg.RmsProp(weight_decay=0.0), start, gradients)
+    found = ours(RmsProp(weight_decay=0.0), start, gradients)
     for name, w in start.items():
         square, momentum = np.ones_like(w), np.zeros_like(w)
         for rate, gradient in zip(RATES, gradients, strict=True):
@@ -91,7 +91,7 @@ def test_rmsprop_is_tensorflows(problem):
 
 def test_clipping_bounds_the_norm_over_all_tensors(problem):
     start, gradients = problem
-    spec = cfg.Sgd(momentum=0.0, weight_decay=0.0)
+    spec = Sgd(momentum=0.0, weight_decay=0.0)
     norm = np.sqrt(sum(np.sum(g**2) for g in gradients[0].values()))
     clipped = [{name: g * min(1, 0.5 / norm) for name, g in gradients[0].items()}] + [
         {name: np.zeros_like(g) for name, g in gradients[0].items()}
@@ -122,9 +122,9 @@ def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, 
     start, gradients = problem
     settings = {"name": name, "weight_decay": 0.0}
     found = ours(
-        cfg.resolve({"optimizer": settings | {"layer_decay": 0.7}}).optimizer, start, gradients, layers=LAYERS
+        resolve_config({"optimizer": settings | {"layer_decay": 0.7}}).optimizer, start, gradients, layers=LAYERS
     )
-    plain = optimizer.create(cfg.resolve({"optimizer": settings}).optimizer)
+    plain = optimizer.create(resolve_config({"optimizer": settings}).optimizer)
     for key, layer in LAYERS.items():
         params = {key: jnp.asarray(start[key], jnp.float32)}
         state = plain.init(params)
@@ -141,7 +141,7 @@ def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, 
 
 def test_layer_decay_needs_layers():
     with pytest.raises(UserError, match=r"config\.optimizer\.layer_decay: this network defines no layers"):
-        optimizer.create(cfg.AdamW(layer_decay=0.9))
+        optimizer.create(AdamW(layer_decay=0.9))
 
 
 def test_filters_above_the_bound_come_back_to_it_and_others_stay():

@@ -5,10 +5,11 @@ import dataclasses
 import jax
 import pytest
 
-from imagenet_repro import config as cfg
+from imagenet_repro.config import Model, resolve_config
+from imagenet_repro.config.amount import Amount
 from imagenet_repro.errors import UserError
 from imagenet_repro.training import progressive
-from imagenet_repro.training.budget import Amount, Budget, Meter
+from imagenet_repro.training.budget import Budget, Meter
 
 
 def config(**settings):
@@ -18,7 +19,7 @@ def config(**settings):
         "augment": {"mixup": 0.2, "cutmix": 0.4},
         "progressive": {"stages": 4},
     }
-    return cfg.resolve(base | settings)
+    return resolve_config(base | settings)
 
 
 def stages(config):
@@ -47,7 +48,7 @@ def test_first_values_are_those_asked_for():
 
 def test_a_networks_own_dropout_counts_and_a_network_without_it_stays():
     assert stages(config(model={"name": "alexnet"}))[0].model.options == {"dropout": 0.0}
-    assert stages(config(model={"name": "resnet50"}))[0].model == cfg.Model("resnet50")
+    assert stages(config(model={"name": "resnet50"}))[0].model == Model("resnet50")
 
 
 def test_one_stage_is_no_stage():

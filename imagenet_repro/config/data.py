@@ -1,0 +1,99 @@
+"""Which images a run reads, and the crops taken of them."""
+
+import dataclasses
+from typing import Literal
+
+from imagenet_repro.config.fields import bounded
+
+Kernel = Literal["nearest", "bilinear", "bicubic", "area"]
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionCrop:
+    """Random-resized crop: a random share of the area at a random aspect, resized (Szegedy et al. 2014, sec. 6)."""
+
+    name: str = "inception"
+    area: tuple[float, float] = bounded((0.08, 1.0), 1e-6, 1.0)  # share of the image's area, drawn uniformly
+    aspect: tuple[float, float] = bounded((3 / 4, 4 / 3), 0.05, 20.0)  # width / height, drawn log-uniformly
+    kernel: Literal[Kernel, "random"] = "bilinear"  # random: each of the others equally often (GoogLeNet)
+    antialias: bool = False  # widen the kernel when shrinking, as Pillow does
+
+
+@dataclasses.dataclass(frozen=True)
+class ShorterSideCrop:
+    """The 2012 way: shorter side to `resize`, centre square of it, random crop (Krizhevsky et al. 2012, sec. 2)."""
+
+    name: str = "shorter_side"
+    resize: int = bounded(256, 1)  # pixels; at least the crop's size
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleJitterCrop:
+    """VGG's scale jitter: shorter side drawn uniformly, then a random crop (Simonyan & Zisserman 2014, sec. 3.1)."""
+
+    name: str = "scale_jitter"
+    resize: tuple[int, int] = bounded((256, 512), 1)  # pixels, both ends included
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class CenterCrop:
+    """The central square; `ratio` is crop size / resized shorter side (0.875 is 224 of 256)."""
+
+    name: str = "center"
+    ratio: float = bounded(0.875, 0.01, 1.0)
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class PadCrop:
+    """Zero padding by `padding` on each side, then a random crop (He et al. 2015, sec. 4.2, CIFAR)."""
+
+    name: str = "pad"
+    padding: int = bounded(4, 0)  # pixels, of the image resized to the crop's size where it differs
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class SquashCrop:
+    """The whole image resized to the square, whatever its aspect (EfficientNetV2 from 320 px, ConvNeXt from 384)."""
+
+    name: str = "squash"
+    kernel: Kernel = "bilinear"
+    antialias: bool = False
+
+
+Crop = InceptionCrop | ShorterSideCrop | ScaleJitterCrop | CenterCrop | PadCrop | SquashCrop
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Which images, from where, read how."""
+
+    name: str = "fractal"  # any prepared tfds image-classification data set, optionally with /config and :version
+    data_dir: str = ""  # where tfds keeps its data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    train_split: str = "train"  # any split in tfds' syntax, such as train[:99%]
+    eval_split: str = "validation"  # evaluated now and then while training, and for the result without a test_split
+    test_split: str = ""  # scored once, by the finished run, for its result; empty: eval_split
+    image_size: int = bounded(224, 1)  # pixels, training
+    eval_image_size: int = bounded(0, 0)  # pixels; 0: image_size
+    eval_batch_size: int = bounded(0, 0)  # over all devices; 0: batch_size, by protocols of many or large views fewer
+    repeats: int = bounded(1, 1)  # times that an image is used, each augmented anew, never in a row (data/loader.py)
+    threads: int = bounded(0, 0)  # reading and decoding threads per process; 0: from the host's cores
+    workers: int = bounded(-1, -1)  # reading processes; 0: none, threads alone; -1: from the host's cores
+    max_bad_share: float = bounded(0.001, 0.0, 1.0)  # of undecodable records, above which a run stops
+
+    @property
+    def size_evaluated(self) -> int:
+        """Pixels of the squares that a system is evaluated on."""
+        return self.eval_image_size or self.image_size
+
+    @property
+    def scored_split(self) -> str:
+        """The split that a result is of."""
+        return self.test_split or self.eval_split

@@ -1,0 +1,30 @@
+"""The network, and progressive learning (training/progressive.py)."""
+
+import dataclasses
+
+from imagenet_repro.config.fields import bounded
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Which network; `options` are keyword arguments of that network's constructor."""
+
+    name: str = "resnet50"
+    options: dict = dataclasses.field(default_factory=dict)
+    weights: str = ""  # a file to start from, such as a .safetensors or .pth; empty: none (pretrained/files.py)
+
+
+@dataclasses.dataclass(frozen=True)
+class Progressive:
+    """Sizes and regularisation that grow in stages, each an equal share of the budget (Tan & Le 2021, sec. 4).
+
+    The last stage is as the other sections say. Stage s of S, counted from 1, has the size `image_size_from` +
+    (data.image_size - `image_size_from`) s / S, rounded down; all else rises evenly from the first stage to the last.
+    """
+
+    stages: int = bounded(1, 1)  # 1: off
+    image_size_from: int = bounded(128, 1)  # pixels; of a stage before the first
+    magnitude_from: float = bounded(0.0, 0.0, 30.0)  # of augment.policy, where it has a magnitude
+    dropout_from: float = bounded(0.0, 0.0, 1.0)  # of the network's option `dropout`
+    mixup_from: float = bounded(0.0, 0.0)  # of augment.mixup
+    cutmix_from: float = bounded(0.0, 0.0)  # of augment.cutmix

@@ -1,0 +1,80 @@
+"""The configuration of one run: of a network, or of a system of features."""
+
+import dataclasses
+from typing import Literal
+
+from imagenet_repro.config.augment import Augment
+from imagenet_repro.config.data import CenterCrop, Crop, Data, InceptionCrop, SquashCrop
+from imagenet_repro.config.features import Channel, Sample, Svm
+from imagenet_repro.config.fields import bounded
+from imagenet_repro.config.loss import Loss, Softmax
+from imagenet_repro.config.model import Model, Progressive
+from imagenet_repro.config.optimizer import Optimizer, Sgd
+from imagenet_repro.config.schedule import Cosine, Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """When to save, and how much to keep. The best by top-1 error is kept beside the last ones."""
+
+    every: str = "1ep"  # an amount in any unit of a budget
+    keep: int = bounded(2, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    seed: int = bounded(0, 0, 2**31 - 1)
+    budget: str = "90ep"  # training/budget.py: ep | img | st | flop | s
+    batch_size: int = bounded(256, 1)  # over all devices and hosts
+    accumulate: int = bounded(1, 1)  # parts in which a device takes its share of the batch
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the computation; parameters are always float32
+    parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
+    cross_device_norm: bool = False  # batch norm over all devices' shares; otherwise each device's own
+    deterministic: bool = True  # choose only kernels that repeat bit for bit (GPU)
+    clip_norm: float = bounded(0.0, 0.0)  # global norm of the gradient; 0: no clipping
+    ema_decay: float = bounded(0.0, 0.0, 1.0)  # of an average of weights, evaluated in place of them; 0: none
+    ema_warmup: bool = False  # at update t the decay is no more than (1 + t) / (10 + t), TensorFlow's `num_updates`
+    max_filter_rms: float = bounded(0.0, 0.0)  # of a convolution's filter after an update (ZFNet); 0: any
+    evaluate_every: str = "1ep"  # an amount in any unit of a budget
+    log_every: int = bounded(20, 1)  # steps
+    model: Model = Model()
+    data: Data = Data()
+    train_crop: Crop = InceptionCrop()
+    eval_crop: Crop = CenterCrop()
+    augment: Augment = Augment()
+    optimizer: Optimizer = Sgd()
+    schedule: Schedule = Cosine()
+    loss: Loss = Softmax()
+    progressive: Progressive = Progressive()
+    checkpoint: Checkpoint = Checkpoint()
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig:
+    """One run of a system of hand-made features: what is not here, such as `data`, is as in `Config`.
+
+    Every channel codes all images once and keeps the codes; then the SVMs of all channels train together, on the same
+    images at the same time, and the system's scores are the means of theirs. A budget's images and epochs are those
+    that the SVMs see; its operations and seconds are the whole pipeline's.
+    """
+
+    system: str = "features"  # what tables call it
+    seed: int = bounded(0, 0, 2**31 - 1)
+    budget: str = "10ep"
+    batch_size: int = bounded(256, 1)
+    parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
+    deterministic: bool = True
+    evaluate_every: str = "5ep"
+    log_every: int = bounded(20, 1)  # steps
+    cache_dir: str = ""  # where codes are kept, for every run that needs the same; empty: in the workdir
+    data: Data = Data()
+    eval_crop: CenterCrop | SquashCrop = SquashCrop()  # of images for training too
+    sample: Sample = Sample()
+    channels: dict[str, Channel] = dataclasses.field(default_factory=dict)
+    svm: Svm = Svm()
+    checkpoint: Checkpoint = Checkpoint(every="5ep")
+
+
+AnyConfig = Config | FeatureConfig

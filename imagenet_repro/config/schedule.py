@@ -1,0 +1,62 @@
+"""Learning-rate schedules (training/schedule.py)."""
+
+import dataclasses
+
+from imagenet_repro.config.fields import bounded
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """Linear warm-up, then half a cosine down to `final`; all as shares of the budget and of the rate."""
+
+    name: str = "cosine"
+    warmup: float = bounded(0.0, 0.0, 1.0)  # share of the budget
+    final: float = bounded(0.0, 0.0, 1.0)  # share of the peak at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """Linear warm-up, then a straight line down to `final`."""
+
+    name: str = "linear"
+    warmup: float = bounded(0.0, 0.0, 1.0)
+    final: float = bounded(0.0, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Linear warm-up, then the peak times `factor` for each boundary passed."""
+
+    name: str = "steps"
+    warmup: float = bounded(0.0, 0.0, 1.0)
+    boundaries: tuple[float, ...] = bounded((1 / 3, 2 / 3, 8 / 9), 0.0, 1.0)  # shares of the budget, increasing
+    factor: float = bounded(0.1, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential:
+    """Linear warm-up, then the peak times `factor` per `every` of the budget, in stairs (GoogLeNet)."""
+
+    name: str = "exponential"
+    warmup: float = bounded(0.0, 0.0, 1.0)
+    every: float = bounded(0.01, 1e-9, 1.0)
+    factor: float = bounded(0.97, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """Linear warm-up, then the peak, times `factor` whenever the top-1 error of evaluations has stopped falling.
+
+    What the papers up to 2015 did by hand. The evaluation split steers the training then, so its error is no longer
+    that of unseen images: hold out a part of the training split for it, as in `data.eval_split = "train[99%:]"`.
+    """
+
+    name: str = "plateau"
+    warmup: float = bounded(0.0, 0.0, 1.0)
+    factor: float = bounded(0.1, 0.0, 1.0)
+    patience: int = bounded(3, 1)  # evaluations in a row without an improvement before a drop
+    min_delta: float = bounded(0.0, 0.0, 1.0)  # share of the images by which the best error must fall to be improved
+    drops: int = bounded(3, 0)  # the most there are
+
+
+Schedule = Cosine | Linear | Steps | Exponential | Plateau
