@@ -61,7 +61,7 @@ EVALUATE = """Score a checkpoint of a run on every image of a split, exactly onc
   python main.py evaluate --workdir=runs/resnet50 --data.name=cifar10 --data.eval_split=test
 
 Prints both error rates with 95 % intervals and stores the predictions of each image as .npz
-(imagenet_repro/evaluation/predictions.py says what it holds).
+(imagenet_repro/scoring/predictions.py says what it holds).
 
   python main.py evaluate --workdir=runs/vgg16 --protocol=crop,10crop,vgg_dense,vgg_50crops,vgg_both
   python main.py evaluate --workdir=runs/vgg16 --protocol=crops --protocol.scales="(256,288)" --protocol.average=logits

@@ -2,7 +2,7 @@
 
     python benchmarks/zoo_table.py --goldens=DIR --out=results/zoo.md
 
-Counts each network anew from its shapes, writes the counts to imagenet_repro/comparison/sizes.csv, from which
+Counts each network anew from its shapes, writes the counts to imagenet_repro/zoo/sizes.csv, from which
 `main.py models` prints, and puts them beside the relative error ||ours - reference|| / ||reference|| of the logits for
 every golden in DIR (tests/goldens/README.md says what a golden is). The whole zoo takes some minutes.
 """

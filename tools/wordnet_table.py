@@ -1,4 +1,4 @@
-"""Makes the table of nouns that `imagenet_repro/wordnet.py` reads, from the `data.noun` of WordNet 3.0.
+"""Makes the table of nouns that `imagenet_repro/scoring/wordnet.py` reads, from the `data.noun` of WordNet 3.0.
 
     apt-get download wordnet-base && dpkg-deb -x wordnet-base*.deb wordnet        # Debian's package, version 3.0
     python tools/wordnet_table.py wordnet/usr/share/wordnet/data.noun

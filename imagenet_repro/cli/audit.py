@@ -31,7 +31,7 @@ class _Given:
     """Predictions as the user named them."""
 
     name: str
-    stored_predictions: Stored
+    stored: Stored
     split: str  # that they are of; empty: not known beyond the provenance
 
     @property

@@ -260,7 +260,7 @@ def _check_forms(path: Path, arrays: dict[str, np.ndarray]) -> None:
         if array.dtype.kind != kind or array.ndim != dimensions or (key == "logits" and array.itemsize != 2):
             raise UserError(
                 f"{path}: '{key}' is {array.dtype} of shape {array.shape}, which is not the documented form "
-                "(imagenet_repro/evaluation/predictions.py)"
+                "(imagenet_repro/scoring/predictions.py)"
             )
 
 

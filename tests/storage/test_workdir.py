@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 def test_a_second_process_is_refused_while_the_first_lives(tmp_path):
     holder = f"""
 import sys
-from imagenet_repro.workdir import Workdir
+from imagenet_repro.storage.workdir import Workdir
 place = Workdir({str(tmp_path)!r})
 place.claim()
 print("claimed", flush=True)
