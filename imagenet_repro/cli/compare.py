@@ -16,10 +16,10 @@ from imagenet_repro.report.comparison_report import present
 from imagenet_repro.report.records import Comparison, Failure, Guesses, Player
 from imagenet_repro.scoring import predictions
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.sweeps.controller import opened
-from imagenet_repro.sweeps.directory import SweepPlace
-from imagenet_repro.sweeps.queue import Entry, Queue
-from imagenet_repro.sweeps.status import settings_text
+from imagenet_repro.sweeps.controller import open_queue
+from imagenet_repro.sweeps.directory import SweepDirectory
+from imagenet_repro.sweeps.queue import RunStatus, SweepQueue
+from imagenet_repro.sweeps.status import format_settings
 
 
 def gather(workdirs: Sequence[str], *, allow_mixed: bool, storage: str = "") -> Comparison:
@@ -28,13 +28,13 @@ def gather(workdirs: Sequence[str], *, allow_mixed: bool, storage: str = "") -> 
     Raises:
       UserError: there is no finished run, runs cannot be compared, or predictions are missing or damaged.
     """
-    places = [SweepPlace(workdir) for workdir in workdirs]
+    places = [SweepDirectory(workdir) for workdir in workdirs]
     if not any(place.exists for place in places):
         _refuse_empty(workdirs)
         return collect(grouped(workdirs), allow_mixed=allow_mixed)
     if len(places) > 1:
         raise UserError("a sweep is compared alone; its runs are in runs/SYSTEM/seedN below it, name those")
-    return _of_sweep(places[0], opened(places[0], storage), allow_mixed)
+    return _of_sweep(places[0], open_queue(places[0], storage), allow_mixed)
 
 
 def _refuse_empty(workdirs: Sequence[str]) -> None:
@@ -45,8 +45,8 @@ def _refuse_empty(workdirs: Sequence[str]) -> None:
             raise UserError(f"{path} {what}; the workdir of a finished run (train) or of a sweep is needed")
 
 
-def _of_sweep(place: SweepPlace, queue: Queue, allow_mixed: bool) -> Comparison:
-    entries = [one for one in queue.entries() if not one.planned.search]
+def _of_sweep(place: SweepDirectory, queue: SweepQueue, allow_mixed: bool) -> Comparison:
+    entries = [one for one in queue.statuses() if not one.planned.is_trial]
     why_not = _unsearched(queue)
     ended = [one for one in entries if Workdir(place.path / one.planned.name).finished]
     if not ended:
@@ -61,21 +61,21 @@ def _of_sweep(place: SweepPlace, queue: Queue, allow_mixed: bool) -> Comparison:
     return collect(groups, allow_mixed=allow_mixed, selection=_selection(queue), failures=failures)
 
 
-def _unsearched(queue: Queue) -> dict[str, str]:
+def _unsearched(queue: SweepQueue) -> dict[str, str]:
     """By system, why its search has not ended, of those whose has not."""
     trials: dict[str, list[str]] = {}
-    for one in queue.entries():
-        if one.planned.search and one.value is None:
-            why = f", {one.why}" if one.why else ""
+    for one in queue.statuses():
+        if one.planned.is_trial and one.value is None:
+            why = f", {one.reason}" if one.reason else ""
             trials.setdefault(one.planned.system, []).append(f"{one.planned.name} {one.state}{why}")
     return {name: f"its search has not ended: {'; '.join(states)}" for name, states in trials.items()}
 
 
-def _failure(entry: Entry, why_not: str) -> Failure:
-    return Failure(entry.planned.system, entry.planned.seed, why_not or entry.why or entry.state)
+def _failure(entry: RunStatus, why_not: str) -> Failure:
+    return Failure(entry.planned.system, entry.planned.seed, why_not or entry.reason or entry.state)
 
 
-def _selection(queue: Queue) -> str:
+def _selection(queue: SweepQueue) -> str:
     """How settings were chosen, for a person."""
     sweep, search = queue.sweep, queue.sweep.search
     scored = f"{sweep.test_split} was scored once by each run, when its budget was spent"
@@ -83,7 +83,7 @@ def _selection(queue: Queue) -> str:
         return f"Nothing was searched. While training, runs were evaluated on {sweep.select_split}; {scored}."
     kind = {"quasi_random": "points of one quasi-random sequence", "grid": "points of a grid", "tpe": "trials of TPE"}
     metric = search.metric.replace("_", " ").replace("top", "top-")
-    chosen = "; ".join(f"{name}: {settings_text(entry.settings)}" for name, entry in queue.selected().items())
+    chosen = "; ".join(f"{name}: {format_settings(entry.settings)}" for name, entry in queue.selected_trials().items())
     return (
         f"Every system had {search.trials} {kind[search.sampler]} over its own ranges, each of"
         f" {search.budget or sweep.budget}, and kept the one with the lowest {metric} on"

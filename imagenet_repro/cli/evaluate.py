@@ -35,7 +35,7 @@ from imagenet_repro.runs.feature_run import FeatureSystem
 from imagenet_repro.scoring import corruptions, predictions, sets
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.sweeps import controller as running
+from imagenet_repro.sweeps import controller
 from imagenet_repro.training import checkpoint, devices, state
 from imagenet_repro.zoo import listing
 from imagenet_repro.zoo.entries import ENTRIES
@@ -70,16 +70,18 @@ def sweep(
       UserError: as sweeps/sweep.py.
     """
     config = load_sweep(spec, overrides)
-    options = running.Options(launcher, workers, storage, {k: parse_literal(v) for k, v in (slurm or {}).items()})
+    options = controller.SweepOptions(
+        launcher, workers, storage, {k: parse_literal(v) for k, v in (slurm or {}).items()}
+    )
     if dry_run:
-        return running.dry_run(config, workdir, options)
-    code = running.run(config, workdir, options)
+        return controller.dry_run(config, workdir, options)
+    code = controller.run_sweep(config, workdir, options)
     return code or compare([workdir], storage=storage)
 
 
 def sweep_status(workdir: str, storage: str) -> int:
     """Prints how far a sweep is, whoever runs it."""
-    return running.show_status(workdir, storage)
+    return controller.show_status(workdir, storage)
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------

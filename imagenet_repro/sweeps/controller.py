@@ -14,11 +14,11 @@ from imagenet_repro.config.sweeps import SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from imagenet_repro.sweeps import cost, status
-from imagenet_repro.sweeps.directory import SweepPlace
-from imagenet_repro.sweeps.launch import Launcher, Local, Slurm
-from imagenet_repro.sweeps.plan import check_splits, configuration, plan
-from imagenet_repro.sweeps.queue import Entry, Queue, UnreachableError, masked
-from imagenet_repro.sweeps.retry import patiently
+from imagenet_repro.sweeps.directory import SweepDirectory
+from imagenet_repro.sweeps.launch import Launcher, LocalLauncher, SlurmLauncher
+from imagenet_repro.sweeps.plan import build_run_config, check_splits, plan_runs
+from imagenet_repro.sweeps.queue import RunStatus, SweepQueue, UnreachableError, mask_password
+from imagenet_repro.sweeps.retry import retry_unreachable
 from imagenet_repro.training.clock import StopSignal
 
 POLL = 3.0  # seconds between two looks at the storage, which take from the cores that train
@@ -27,7 +27,7 @@ RESTARTS = 3  # of a worker that ended though something was to be done, from the
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class SweepOptions:
     """Where and how a sweep runs; nothing of it changes a result.
 
     Attributes:
@@ -43,7 +43,7 @@ class Options:
     slurm: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def run(sweep: SweepConfig, workdir: str, options: Options) -> int:
+def run_sweep(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
     """Runs a sweep, or goes on where one stopped; returns the exit code.
 
     Ctrl-C or SIGTERM has the workers of this machine save and end; those of SLURM go on.
@@ -53,48 +53,48 @@ def run(sweep: SweepConfig, workdir: str, options: Options) -> int:
         cannot be reached.
       SaveError: the directory cannot be written to.
     """
-    check(sweep)
-    place = SweepPlace(workdir)
+    check_sweep(sweep)
+    place = SweepDirectory(workdir)
     url = options.storage or place.default_storage
-    shown = masked(url)
-    with place.claimed():
-        place.settle(sweep, shown)
-        queue = Queue(url, sweep, place.identity())
+    shown = mask_password(url)
+    with place.lock():
+        place.record(sweep, shown)
+        queue = SweepQueue(url, sweep, place.identity())
         queue.fill()
         launcher = _launcher(place, url, options)
         workers = options.workers or launcher.default_workers
-        print(f"{len(queue.planned)} trainings in {place.path}, {workers} workers on {launcher.where}; {shown}")
+        print(f"{len(queue.planned)} trainings in {place.path}, {workers} workers on {launcher.description}; {shown}")
         return _Watch(place, queue, launcher, workers).go()
 
 
-def dry_run(sweep: SweepConfig, workdir: str, options: Options) -> int:
+def dry_run(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
     """Prints what `run` would do and what it would cost; nothing is written. Raises as `run`."""
-    configs = check(sweep)
-    place = SweepPlace(workdir)
+    configs = check_sweep(sweep)
+    place = SweepDirectory(workdir)
     launcher = _launcher(place, options.storage or place.default_storage, options)
     return cost.show(sweep, configs, launcher, options.workers or launcher.default_workers)
 
 
-def _launcher(place: SweepPlace, url: str, options: Options) -> Launcher:
+def _launcher(place: SweepDirectory, url: str, options: SweepOptions) -> Launcher:
     if options.launcher == "slurm":
-        return Slurm(place, url, options.slurm)
+        return SlurmLauncher(place, url, options.slurm)
     if options.slurm:
         raise UserError(f"--slurm.{next(iter(options.slurm))} belongs to --launcher=slurm")
-    return Local(place, url)
+    return LocalLauncher(place, url)
 
 
-def check(sweep: SweepConfig) -> dict[str, AnyConfig]:
+def check_sweep(sweep: SweepConfig) -> dict[str, AnyConfig]:
     """The configuration of each system's first training, after whatever can be checked before anything runs.
 
     Raises:
       UserError: a configuration is not valid, systems are of different data sets, or splits overlap.
     """
     found: dict[str, AnyConfig] = {}
-    for planned in plan(sweep):
+    for planned in plan_runs(sweep):
         if planned.settings is not None:
-            found.setdefault(planned.system, configuration(sweep, planned, planned.settings))
+            found.setdefault(planned.system, build_run_config(sweep, planned, planned.settings))
         elif planned.system not in found:
-            found[planned.system] = configuration(sweep, planned, _somewhere(sweep, planned.system))
+            found[planned.system] = build_run_config(sweep, planned, _somewhere(sweep, planned.system))
     data = {name: (config.data.name, config.data.data_dir) for name, config in found.items()}
     if len(set(data.values())) > 1:
         each = "\n".join(f"  {name}: {one[0]} in {one[1] or 'the usual place'}" for name, one in data.items())
@@ -128,14 +128,14 @@ def show_status(workdir: str, storage: str) -> int:
     Raises:
       UserError: there is no sweep, or its storage cannot be reached.
     """
-    place = SweepPlace(workdir)
-    queue = opened(place, storage)
+    place = SweepDirectory(workdir)
+    queue = open_queue(place, storage)
     workers = max(1, len(place.worker_pids()))
-    status.show(status.Status(queue.entries(), place.path), workers)
+    status.show(status.SweepStatus(queue.statuses(), place.path), workers)
     return EXIT_FINISHED
 
 
-def opened(place: SweepPlace, storage: str = "") -> Queue:
+def open_queue(place: SweepDirectory, storage: str = "") -> SweepQueue:
     """The queue of a sweep that was begun; its storage must be named where its URL has a password.
 
     Raises:
@@ -144,15 +144,15 @@ def opened(place: SweepPlace, storage: str = "") -> Queue:
     if not place.exists:
         raise UserError(f"--workdir={place.path}: no sweep was begun there")
     url = storage or place.storage()
-    if masked(url) != place.storage() or (not storage and "***" in url):
+    if mask_password(url) != place.storage() or (not storage and "***" in url):
         raise UserError(f"the trials of the sweep in {place.path} are in --storage={place.storage()}")
-    return Queue(url, place.sweep(), place.identity())
+    return SweepQueue(url, place.sweep(), place.identity())
 
 
 class _Watch:
     """Shows how far a sweep is until nothing is left to do, and starts workers again that were lost."""
 
-    def __init__(self, place: SweepPlace, queue: Queue, launcher: Launcher, workers: int):
+    def __init__(self, place: SweepDirectory, queue: SweepQueue, launcher: Launcher, workers: int):
         self._place, self._queue, self._launcher, self._workers = place, queue, launcher, workers
         self._console = Console(highlight=False, emoji=False)
         self._starts = dict.fromkeys(range(workers), 0)
@@ -176,18 +176,18 @@ class _Watch:
             if stop.received:
                 self._console.print(f"{stop.received}: the workers save and end", markup=False)
                 self._launcher.stop()
-                now = status.Status(self._queue.entries(), self._place.path)
+                now = status.SweepStatus(self._queue.statuses(), self._place.path)
         status.show(now, self._workers, self._console)
         if stop.received:
             self._console.print("the same command goes on")
             return EXIT_STOPPED
         return self._verdict(now)
 
-    def _until_done(self, stop: StopSignal, now: status.Status) -> status.Status:
+    def _until_done(self, stop: StopSignal, now: status.SweepStatus) -> status.SweepStatus:
         """The last look that was possible, where the storage cannot be reached and somebody stops this process."""
         while not stop.received:
             try:
-                now = patiently(self._look, lambda: stop.received is not None)
+                now = retry_unreachable(self._look, lambda: stop.received is not None)
             except UnreachableError:
                 if stop.received:
                     return now
@@ -198,13 +198,13 @@ class _Watch:
             time.sleep(POLL)
         return now
 
-    def _look(self) -> status.Status:
-        self._queue.recover()
-        return status.Status(self._queue.entries(), self._place.path)
+    def _look(self) -> status.SweepStatus:
+        self._queue.requeue_lost()
+        return status.SweepStatus(self._queue.statuses(), self._place.path)
 
-    def _keep_workers(self, now: status.Status) -> bool:
+    def _keep_workers(self, now: status.SweepStatus) -> bool:
         """Starts what is missing; false where workers end again and again with work left."""
-        idle = [slot for slot in self._starts if not self._launcher.alive(slot)]
+        idle = [slot for slot in self._starts if not self._launcher.is_alive(slot)]
         if not now.count("waiting"):
             return len(idle) < self._workers or now.count("running") > 0
         missing = [slot for slot in idle if self._starts[slot] <= RESTARTS][: now.count("waiting")]
@@ -214,7 +214,7 @@ class _Watch:
                 self._starts[slot] += 1
         return bool(missing) or len(idle) < self._workers
 
-    def _show(self, now: status.Status) -> None:
+    def _show(self, now: status.SweepStatus) -> None:
         for one in now.entries:
             if one.state in ("complete", "failed") and one.planned.name not in self._said:
                 self._said.add(one.planned.name)
@@ -230,7 +230,7 @@ class _Watch:
     def _say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False)
 
-    def _verdict(self, now: status.Status) -> int:
+    def _verdict(self, now: status.SweepStatus) -> int:
         if now.done and not now.count("failed"):
             return EXIT_FINISHED
         if now.count("failed"):
@@ -246,8 +246,8 @@ class _Watch:
         return f"the last said: {words[-1]}; " if words else ""
 
 
-def _ended(one: Entry) -> str:
+def _ended(one: RunStatus) -> str:
     if one.state == "failed":
-        return f"{one.planned.name} failed: {one.why}"
-    what = "selected by" if one.planned.search else "top-1 error"
+        return f"{one.planned.name} failed: {one.reason}"
+    what = "selected by" if one.planned.is_trial else "top-1 error"
     return f"{one.planned.name}: {what} {100 * one.value:.2f} %"

@@ -21,8 +21,8 @@ from imagenet_repro.config.sweeps import SweepConfig
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
 from imagenet_repro.report.result_table import quantity
 from imagenet_repro.sweeps.launch import Launcher
-from imagenet_repro.sweeps.plan import Planned, plan
-from imagenet_repro.sweeps.status import settings_text
+from imagenet_repro.sweeps.plan import PlannedRun, plan_runs
+from imagenet_repro.sweeps.status import format_settings
 
 HEADINGS = ("system", "runs", "images", "TFLOP", "compile", "train", "memory", "all")
 
@@ -36,11 +36,13 @@ def show(sweep: SweepConfig, configs: Mapping[str, AnyConfig], launcher: Launche
       launcher: where workers would run.
       workers: how many.
     """
-    planned, console = plan(sweep), Console(highlight=False, emoji=False)
+    planned, console = plan_runs(sweep), Console(highlight=False, emoji=False)
     for one in planned:
         console.print(_line(one), markup=False, soft_wrap=True)
     workers = min(workers, len(planned))
-    console.print(f"\n{len(planned)} trainings by {workers} workers on {launcher.where}", markup=False, soft_wrap=True)
+    console.print(
+        f"\n{len(planned)} trainings by {workers} workers on {launcher.description}", markup=False, soft_wrap=True
+    )
     console.print("a few steps of each system, on this machine:", markup=False)
     costs = {}
     for name, config in configs.items():
@@ -54,10 +56,10 @@ def show(sweep: SweepConfig, configs: Mapping[str, AnyConfig], launcher: Launche
     return EXIT_FINISHED
 
 
-def _line(one: Planned) -> str:
+def _line(one: PlannedRun) -> str:
     if one.settings is None:
-        return f"{one.name}  {'as the sampler says' if one.search else 'as selected'}"
-    return f"{one.name}  {settings_text(one.settings)}".rstrip()
+        return f"{one.name}  {'as the sampler says' if one.is_trial else 'as selected'}"
+    return f"{one.name}  {format_settings(one.settings)}".rstrip()
 
 
 def _measured(config: AnyConfig) -> dict[str, Any] | str:
@@ -76,15 +78,15 @@ def _measured(config: AnyConfig) -> dict[str, Any] | str:
     return done.stderr.strip().split(message)[-1] or f"ended with code {done.returncode}"
 
 
-def _share(sweep: SweepConfig, one: Planned) -> float:
+def _share(sweep: SweepConfig, one: PlannedRun) -> float:
     """Of a run's cost, what a trial with a budget of its own takes."""
-    if not (one.search and sweep.search.budget):
+    if not (one.is_trial and sweep.search.budget):
         return 1.0
     whole, part = Amount.parse(sweep.budget), Amount.parse(sweep.search.budget)
     return part.value / whole.value if whole.unit == part.unit else 1.0
 
 
-def _table(sweep: SweepConfig, planned: list[Planned], costs: Mapping[str, Any]) -> Table:
+def _table(sweep: SweepConfig, planned: list[PlannedRun], costs: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
@@ -108,11 +110,11 @@ def _time(seconds: float) -> str:
     return f"{seconds / size:,.1f} {unit}"
 
 
-def _seconds(sweep: SweepConfig, trainings: list[Planned], cost: Mapping[str, Any]) -> float:
+def _seconds(sweep: SweepConfig, trainings: list[PlannedRun], cost: Mapping[str, Any]) -> float:
     return sum(_share(sweep, one) * cost["seconds"] + cost["compilation_seconds"] for one in trainings)
 
 
-def _sum(sweep: SweepConfig, planned: list[Planned], costs: Mapping[str, Any], workers: int) -> str:
+def _sum(sweep: SweepConfig, planned: list[PlannedRun], costs: Mapping[str, Any], workers: int) -> str:
     known = {name: cost for name, cost in costs.items() if not isinstance(cost, str)}
     if not known:
         return "no system could be measured"

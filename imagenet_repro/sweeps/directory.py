@@ -22,7 +22,7 @@ WORKERS = "workers"  # locks, logs and jobs
 MOMENT = 1.0  # seconds for which a lock is tried
 
 
-class SweepPlace:
+class SweepDirectory:
     """One sweep's directory.
 
     Args:
@@ -47,7 +47,7 @@ class SweepPlace:
         """The SQLite file that holds the trials where nobody names another storage."""
         return sqlalchemy.URL.create("sqlite", database=str(self.path / TRIALS)).render_as_string()
 
-    def settle(self, sweep: SweepConfig, storage: str) -> None:
+    def record(self, sweep: SweepConfig, storage: str) -> None:
         """Writes what a new sweep is, or checks that the one that was begun here is the same; seeds may be added.
 
         Args:
@@ -87,7 +87,7 @@ class SweepPlace:
         return self._recorded()["storage"] or self.default_storage
 
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Holds the directory for one process that plans and watches.
 
         Raises:
@@ -115,7 +115,7 @@ class SweepPlace:
                 found.append(int(text))
         return found
 
-    def busy(self, number: int) -> bool:
+    def is_slot_taken(self, number: int) -> bool:
         """Whether a worker of this machine has that place."""
         return _held(self._lock(f"slot-{number}"))
 

@@ -16,7 +16,7 @@ import submitit
 
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.storage.workdir import read_json, write_json
-from imagenet_repro.sweeps.directory import SweepPlace
+from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.worker import STORAGE, Worker
 
 FOREVER = 60 * 24 * 3650  # minutes, of a local worker
@@ -33,23 +33,23 @@ class Launcher(Protocol):
     default_workers: int
 
     @property
-    def where(self) -> str:
+    def description(self) -> str:
         """For a person."""
 
     def start(self, slots: Sequence[int]) -> None:
         """Starts a worker for each of these places."""
 
-    def alive(self, slot: int) -> bool:
+    def is_alive(self, slot: int) -> bool:
         """Whether a worker has that place, or is about to."""
 
     def stop(self) -> None:
         """Has the workers of this machine save and end, and waits for that."""
 
 
-class Local:
+class LocalLauncher:
     """Workers on this machine, one for each accelerator by default; they outlive the process that started them."""
 
-    def __init__(self, place: SweepPlace, storage: str):
+    def __init__(self, place: SweepDirectory, storage: str):
         self._place, self._storage = place, storage
         self._gpus = visible_gpus()
         self._jobs: dict[int, submitit.Job] = {}
@@ -60,7 +60,7 @@ class Local:
         return max(1, len(self._gpus))
 
     @property
-    def where(self) -> str:
+    def description(self) -> str:
         """For a person."""
         devices = f"one for each GPU of {', '.join(self._gpus)}" if self._gpus else "all devices each"
         return f"this machine, {devices}"
@@ -79,9 +79,9 @@ class Local:
         # submitit alone shows a worker none, and takes numbers only, not the names that parts of a GPU have.
         return {"local_setup": [f"export CUDA_VISIBLE_DEVICES={shlex.quote(self._gpus[slot % len(self._gpus)])}"]}
 
-    def alive(self, slot: int) -> bool:
+    def is_alive(self, slot: int) -> bool:
         """Whether a worker has that place, or is about to."""
-        return (slot in self._jobs and not self._jobs[slot].done()) or self._place.busy(slot)
+        return (slot in self._jobs and not self._jobs[slot].done()) or self._place.is_slot_taken(slot)
 
     def stop(self) -> None:
         """Has the workers save and end, those of an earlier process too, and waits for that.
@@ -97,7 +97,7 @@ class Local:
             time.sleep(0.2)
 
 
-class Slurm:
+class SlurmLauncher:
     """Workers as an array of SLURM jobs; they go on without this process, in new jobs when theirs run out of time.
 
     Args:
@@ -111,7 +111,7 @@ class Slurm:
 
     default_workers = 1
 
-    def __init__(self, place: SweepPlace, storage: str, options: Mapping[str, Any]):
+    def __init__(self, place: SweepDirectory, storage: str, options: Mapping[str, Any]):
         for command in ("sbatch", "srun", "squeue"):
             if shutil.which(command) is None:
                 raise UserError(
@@ -129,7 +129,7 @@ class Slurm:
                 raise UserError(f"--slurm.{name}: submitit has no such option of SLURM; {nearest(name, valid)}")
 
     @property
-    def where(self) -> str:
+    def description(self) -> str:
         """For a person."""
         return "SLURM: " + ", ".join(f"{key}={value}" for key, value in self._options.items())
 
@@ -157,10 +157,10 @@ class Slurm:
         path = self._place.workers / JOBS
         return read_json(path, "sweep writes it") if path.exists() else {}
 
-    def alive(self, slot: int) -> bool:
+    def is_alive(self, slot: int) -> bool:
         """Whether the worker's job waits or runs."""
         job = self._known().get(str(slot))
-        return (job is not None and _in_slurm(job)) or self._place.busy(slot)
+        return (job is not None and _in_slurm(job)) or self._place.is_slot_taken(slot)
 
     def stop(self) -> None:
         """Leaves the jobs alone: a person who stops watching does not mean to end what runs elsewhere."""

@@ -17,7 +17,7 @@ SEARCH, RUNS = "search", "runs"
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One training of a sweep.
 
     Attributes:
@@ -30,26 +30,26 @@ class Planned:
 
     name: str
     system: str
-    search: bool
+    is_trial: bool
     seed: int
     settings: dict[str, Any] | None
 
 
-def plan(sweep: SweepConfig) -> list[Planned]:
+def plan_runs(sweep: SweepConfig) -> list[PlannedRun]:
     """Every training of a sweep: first the trials of all systems in turn, then the runs, seed by seed."""
     trials = [list(_trials(sweep, name)) for name in sweep.systems] if sweep.search.trials else []
     first = [trial for together in zip(*trials, strict=True) for trial in together]
     return first + list(_runs(sweep))
 
 
-def _trials(sweep: SweepConfig, name: str) -> Iterator[Planned]:
+def _trials(sweep: SweepConfig, name: str) -> Iterator[PlannedRun]:
     for number, settings in enumerate(_points(sweep, name)):
-        yield Planned(f"{SEARCH}/{name}/{number:03d}", name, True, sweep.search.seed, settings)
+        yield PlannedRun(f"{SEARCH}/{name}/{number:03d}", name, True, sweep.search.seed, settings)
 
 
-def _runs(sweep: SweepConfig) -> Iterator[Planned]:
+def _runs(sweep: SweepConfig) -> Iterator[PlannedRun]:
     for seed, name in itertools.product(sweep.seeds, sweep.systems):
-        yield Planned(f"{RUNS}/{name}/seed{seed}", name, False, seed, None if sweep.search.trials else {})
+        yield PlannedRun(f"{RUNS}/{name}/seed{seed}", name, False, seed, None if sweep.search.trials else {})
 
 
 def _points(sweep: SweepConfig, name: str) -> list[dict[str, Any] | None]:
@@ -83,7 +83,7 @@ def _at(axis: Axis, share: float) -> Any:
     return float(axis.low + (axis.high - axis.low) * share)
 
 
-def configuration(sweep: SweepConfig, planned: Planned, settings: Mapping[str, Any]) -> AnyConfig:
+def build_run_config(sweep: SweepConfig, planned: PlannedRun, settings: Mapping[str, Any]) -> AnyConfig:
     """What a planned training runs with, given the values by dotted key that were searched.
 
     Raises:
@@ -93,24 +93,24 @@ def configuration(sweep: SweepConfig, planned: Planned, settings: Mapping[str, A
     try:
         merged = copy.deepcopy(system.base)
         for part in (sweep.set, system.set):
-            merge(merged, part)
+            merge_settings(merged, part)
         for key in sorted(settings, key=lambda key: not key.endswith(".name")):  # a new name drops other keys
             set_key(merged, key, settings[key])
-        budget = sweep.search.budget if planned.search and sweep.search.budget else sweep.budget
+        budget = sweep.search.budget if planned.is_trial and sweep.search.budget else sweep.budget
         merged |= {"budget": budget, "seed": planned.seed}
-        merge(merged, {"data": _splits(sweep, planned)})
+        merge_settings(merged, {"data": _splits(sweep, planned)})
         return resolve_config(merged)
     except UserError as error:
         raise UserError(f"config.systems.{planned.system}: {error}") from error
 
 
-def _splits(sweep: SweepConfig, planned: Planned) -> dict[str, str]:
+def _splits(sweep: SweepConfig, planned: PlannedRun) -> dict[str, str]:
     """A trial never sees the split that results are scored on."""
     splits = {"train_split": sweep.train_split, "eval_split": sweep.select_split}
-    return splits | {"test_split": "" if planned.search else sweep.test_split}
+    return splits | {"test_split": "" if planned.is_trial else sweep.test_split}
 
 
-def merge(settings: dict[str, Any], part: Mapping[str, Any]) -> None:
+def merge_settings(settings: dict[str, Any], part: Mapping[str, Any]) -> None:
     """Puts nested settings over others; a section whose `name` changes loses its other keys."""
     for key, value in part.items():
         old = settings.get(key)
@@ -119,7 +119,7 @@ def merge(settings: dict[str, Any], part: Mapping[str, Any]) -> None:
             continue
         if key not in ("data", "model") and "name" in value and value["name"] != old.get("name"):
             old.clear()
-        merge(old, value)
+        merge_settings(old, value)
 
 
 def check_splits(sweep: SweepConfig, data: Data) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from imagenet_repro.config.sweeps import Axis, SweepConfig
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.sweeps.plan import RUNS, SEARCH, Planned, plan
+from imagenet_repro.sweeps.plan import RUNS, SEARCH, PlannedRun, plan_runs
 
 HEARTBEAT = 5  # seconds between two signs of life
 GRACE = 30  # seconds without one, after which a training is lost
@@ -38,7 +38,7 @@ class UnreachableError(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class RunStatus:
     """A planned training and the last that is known of it.
 
     Attributes:
@@ -46,29 +46,29 @@ class Entry:
       settings: the searched values by dotted key, where they are known.
       value: what is selected by, of a trial; the top-1 error of a run; None: it has not ended.
       worker: who has or had it.
-      why: it failed, or cannot begin.
+      reason: it failed, or cannot begin.
       seconds: from its last begin to its end, of a complete one.
     """
 
-    planned: Planned
+    planned: PlannedRun
     state: str
     settings: dict[str, Any] | None
     value: float | None
     worker: str
-    why: str
+    reason: str
     seconds: float | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Claim:
+class ClaimedRun:
     """A training that this process has taken."""
 
-    planned: Planned
+    planned: PlannedRun
     settings: dict[str, Any]
     trial_id: int
 
 
-class Queue:
+class SweepQueue:
     """The trainings of one sweep in a storage.
 
     Args:
@@ -82,20 +82,20 @@ class Queue:
 
     def __init__(self, url: str, sweep: SweepConfig, identity: str):
         self.url, self.sweep = url, sweep
-        self.planned = {one.name: one for one in plan(sweep)}
+        self.planned = {one.name: one for one in plan_runs(sweep)}
         self.storage = _open(url)
-        with reached(url):
+        with storage_errors(url):
             self._studies = {
                 name: optuna.create_study(storage=self.storage, study_name=f"{identity}/{name}", load_if_exists=True)
                 for name in dict.fromkeys(map(_study_name, self.planned.values()))
             }
 
-    def _study(self, planned: Planned) -> optuna.Study:
+    def _study(self, planned: PlannedRun) -> optuna.Study:
         return self._studies[_study_name(planned)]
 
     def fill(self) -> None:
         """Enqueues what was planned and neither waits, runs nor is complete: all at first, later what failed."""
-        with reached(self.url):
+        with storage_errors(self.url):
             last = self._last()
             for name, planned in self.planned.items():
                 known = last.get(name)
@@ -104,19 +104,19 @@ class Queue:
                 settings = planned.settings or (_settings(known) if known else None)
                 self._study(planned).enqueue_trial(settings or {}, user_attrs={"name": name})
 
-    def recover(self) -> None:
+    def requeue_lost(self) -> None:
         """Puts back what a process had that lives no longer."""
-        with reached(self.url), warnings.catch_warnings():
+        with storage_errors(self.url), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             for study in self._studies.values():
                 optuna.storages.fail_stale_trials(study)
 
-    def claim(self, worker: str) -> Claim | None:
+    def claim(self, worker: str) -> ClaimedRun | None:
         """Takes the first training of the plan that waits and may begin; None where there is none.
 
         A run begins when its system's search is complete.
         """
-        with reached(self.url):
+        with storage_errors(self.url):
             last = self._last()
             selected = _selected(self._entries(last))
             for name, planned in self.planned.items():
@@ -124,11 +124,11 @@ class Queue:
                     continue
                 trial_id = last[name]._trial_id
                 if self._may_begin(planned, selected) and self._take(trial_id, worker):
-                    return Claim(planned, self._values(planned, trial_id, selected), trial_id)
+                    return ClaimedRun(planned, self._values(planned, trial_id, selected), trial_id)
         return None
 
-    def _may_begin(self, planned: Planned, selected: Mapping[str, Entry]) -> bool:
-        return planned.search or not self.sweep.search.trials or planned.system in selected
+    def _may_begin(self, planned: PlannedRun, selected: Mapping[str, RunStatus]) -> bool:
+        return planned.is_trial or not self.sweep.search.trials or planned.system in selected
 
     def _take(self, number: int, worker: str) -> bool:
         self.storage.record_heartbeat(number)  # first: what is claimed without one would never count as lost
@@ -140,9 +140,9 @@ class Queue:
             self.storage.set_trial_user_attr(number, "worker", worker)
         return taken
 
-    def _values(self, planned: Planned, trial_id: int, selected: Mapping[str, Entry]) -> dict[str, Any]:
+    def _values(self, planned: PlannedRun, trial_id: int, selected: Mapping[str, RunStatus]) -> dict[str, Any]:
         """Of a trial those that were enqueued, else what the sampler suggests; of a run the selected ones."""
-        if not planned.search:
+        if not planned.is_trial:
             return dict(selected[planned.system].settings) if planned.system in selected else {}
         study = self._study(planned)
         if self.sweep.search.sampler == "tpe":  # read anew: to a sampler, a study is for ever what it first was
@@ -153,54 +153,54 @@ class Queue:
         trial = optuna.Trial(study, trial_id)
         return {axis.key: _suggest(trial, axis) for axis in self.sweep.systems[planned.system].search}
 
-    def _sampler(self, planned: Planned) -> optuna.samplers.TPESampler:
+    def _sampler(self, planned: PlannedRun) -> optuna.samplers.TPESampler:
         """Seeded for each trial: with one seed for all, every process would begin with the same values."""
         number = int(planned.name.rpartition("/")[2])
         seed = int(np.random.SeedSequence([self.sweep.search.seed, number]).generate_state(1)[0])
         # Trials that run elsewhere count as bad ones, so that workers do not all try the same place.
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
-    def selected(self) -> dict[str, Entry]:
+    def selected_trials(self) -> dict[str, RunStatus]:
         """By system, the trial of the lowest value, of equal ones the first; of systems whose trials are all done."""
-        return _selected(self.entries())
+        return _selected(self.statuses())
 
-    def finish(self, claim: Claim, value: float) -> None:
+    def complete(self, claim: ClaimedRun, value: float) -> None:
         """Completes a training; does nothing where another process was faster."""
         self._end(claim, TrialState.COMPLETE, [value])
 
-    def fail(self, claim: Claim, why: str) -> None:
+    def fail(self, claim: ClaimedRun, why: str) -> None:
         """Gives a training up, until the sweep is started again."""
         with self._unless_ended():
             self.storage.set_trial_user_attr(claim.trial_id, "why", why)
         self._end(claim, TrialState.FAIL)
 
-    def put_back(self, claim: Claim) -> None:
+    def requeue(self, claim: ClaimedRun) -> None:
         """Lets somebody else go on with a training."""
         self._end(claim, TrialState.WAITING)
 
-    def put_back_after_crash(self, claim: Claim, why: str) -> None:
+    def requeue_after_crash(self, claim: ClaimedRun, why: str) -> None:
         """As `put_back`, but not for ever: what has crashed CRASHES times is given up."""
-        with reached(self.url):
+        with storage_errors(self.url):
             crashes = 1 + self.storage.get_trial(claim.trial_id).user_attrs.get("crashes", 0)
         with self._unless_ended():
             self.storage.set_trial_user_attr(claim.trial_id, "crashes", crashes)
         if crashes < CRASHES:
-            self.put_back(claim)
+            self.requeue(claim)
         else:
             self.fail(claim, f"{crashes} times, the last time {why}")
 
-    def _end(self, claim: Claim, state: TrialState, values: list[float] | None = None) -> None:
+    def _end(self, claim: ClaimedRun, state: TrialState, values: list[float] | None = None) -> None:
         with self._unless_ended():
             self.storage.set_trial_state_values(claim.trial_id, state=state, values=values)
 
     @contextlib.contextmanager
     def _unless_ended(self) -> Iterator[None]:
         """What another process ended meanwhile, or took for lost and put back, stays as it is."""
-        with reached(self.url), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        with storage_errors(self.url), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             yield
 
     @contextlib.contextmanager
-    def alive(self, claim: Claim) -> Iterator[None]:
+    def send_heartbeats(self, claim: ClaimedRun) -> Iterator[None]:
         """Tells the storage every few seconds that the training is being worked on, whether it answers or not."""
         ended = threading.Event()
 
@@ -217,24 +217,24 @@ class Queue:
             ended.set()
             thread.join()
 
-    def entries(self) -> list[Entry]:
+    def statuses(self) -> list[RunStatus]:
         """What is known of every planned training, in the order of the plan."""
-        with reached(self.url):
+        with storage_errors(self.url):
             last = self._last()
         found = self._entries(last)
         failed = {
-            one.planned.system: one.planned.name for one in found if one.planned.search and one.state == "failed"
+            one.planned.system: one.planned.name for one in found if one.planned.is_trial and one.state == "failed"
         }
         return [_without_search(one, failed) for one in found]
 
-    def _entries(self, last: Mapping[str, FrozenTrial]) -> list[Entry]:
+    def _entries(self, last: Mapping[str, FrozenTrial]) -> list[RunStatus]:
         return [self._entry(planned, last.get(name)) for name, planned in self.planned.items()]
 
-    def _entry(self, planned: Planned, last: FrozenTrial | None) -> Entry:
+    def _entry(self, planned: PlannedRun, last: FrozenTrial | None) -> RunStatus:
         if last is None:
-            return Entry(planned, "waiting", planned.settings, None, "", "", None)
+            return RunStatus(planned, "waiting", planned.settings, None, "", "", None)
         complete = last.state is TrialState.COMPLETE
-        return Entry(
+        return RunStatus(
             planned,
             "failed" if last.state is TrialState.FAIL else last.state.name.lower(),
             planned.settings if planned.settings is not None else _settings(last),
@@ -254,24 +254,26 @@ class Queue:
         return {name: _newest(trials) for name, trials in attempts.items()}
 
 
-def _study_name(planned: Planned) -> str:
-    return f"{SEARCH}/{planned.system}" if planned.search else RUNS
+def _study_name(planned: PlannedRun) -> str:
+    return f"{SEARCH}/{planned.system}" if planned.is_trial else RUNS
 
 
-def _selected(entries: Iterable[Entry]) -> dict[str, Entry]:
-    trials: dict[str, list[Entry]] = {}
+def _selected(entries: Iterable[RunStatus]) -> dict[str, RunStatus]:
+    trials: dict[str, list[RunStatus]] = {}
     for one in entries:
-        if one.planned.search:
+        if one.planned.is_trial:
             trials.setdefault(one.planned.system, []).append(one)
     done = {name: each for name, each in trials.items() if all(one.value is not None for one in each)}
     return {name: min(each, key=lambda one: one.value) for name, each in done.items()}
 
 
-def _without_search(one: Entry, failed: Mapping[str, str]) -> Entry:
+def _without_search(one: RunStatus, failed: Mapping[str, str]) -> RunStatus:
     """A run that waits for a search of which a trial failed has failed with it, or it would wait for ever."""
-    if one.planned.search or one.state != "waiting" or one.planned.system not in failed:
+    if one.planned.is_trial or one.state != "waiting" or one.planned.system not in failed:
         return one
-    return dataclasses.replace(one, state="failed", why=f"nothing was selected, {failed[one.planned.system]} failed")
+    return dataclasses.replace(
+        one, state="failed", reason=f"nothing was selected, {failed[one.planned.system]} failed"
+    )
 
 
 def _newest(trials: Iterable[FrozenTrial]) -> FrozenTrial:
@@ -295,7 +297,7 @@ def _open(url: str) -> optuna.storages.RDBStorage:
     logging.getLogger("alembic").setLevel(logging.ERROR)
     sqlite = _parsed(url).get_backend_name() == "sqlite"
     options: Mapping[str, Any] = {"connect_args": {"timeout": SQLITE_PATIENCE}} if sqlite else {"pool_pre_ping": True}
-    with reached(url), warnings.catch_warnings():
+    with storage_errors(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = optuna.storages.RDBStorage(
             url.replace("{", "{{").replace("}", "}}"),  # which Optuna formats
@@ -322,7 +324,7 @@ def _lock_at_once(engine: sqlalchemy.Engine) -> None:
 
 
 @contextlib.contextmanager
-def reached(url: str) -> Iterator[None]:
+def storage_errors(url: str) -> Iterator[None]:
     """Turns a storage's failures into a message for the user.
 
     Raises:
@@ -335,7 +337,7 @@ def reached(url: str) -> Iterator[None]:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-        shown = masked(url)
+        shown = mask_password(url)
         if any(words in reason for words in FULL):
             raise SaveError(f"--storage={shown}: {reason}; make room, the same command goes on") from error
         said = f"--storage={shown} cannot be reached: {reason}; {_hint(url, cause)}"
@@ -352,7 +354,7 @@ def _hint(url: str, cause: BaseException) -> str:
     return f"is {there}? the same command goes on, nothing is lost"
 
 
-def masked(url: str) -> str:
+def mask_password(url: str) -> str:
     """A storage's URL without its password."""
     shown = _parsed(url).render_as_string(hide_password=True)
     return re.sub(r"(?<=[?&]password=)[^&]*", "***", shown)

@@ -13,7 +13,7 @@ PAUSE = 2.0  # seconds from one try to the next
 Answer = TypeVar("Answer")
 
 
-def patiently(call: Callable[[], Answer], stopping: Callable[[], bool]) -> Answer:
+def retry_unreachable(call: Callable[[], Answer], stopping: Callable[[], bool]) -> Answer:
     """What a call answers, however often its storage cannot be reached meanwhile.
 
     Args:

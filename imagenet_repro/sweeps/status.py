@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from imagenet_repro.report.result_table import FILE_WIDTH
-from imagenet_repro.sweeps.plan import Planned
-from imagenet_repro.sweeps.queue import Entry
+from imagenet_repro.sweeps.plan import PlannedRun
+from imagenet_repro.sweeps.queue import RunStatus
 from imagenet_repro.training.log import METRICS, duration, read_rows
 
 OUTPUT = "output.log"  # in a training's workdir, all that it says
@@ -22,7 +22,7 @@ STATES = ("waiting", "running", "complete", "failed")
 
 
 @dataclasses.dataclass(frozen=True)
-class Status:
+class SweepStatus:
     """What is known of a sweep at one moment.
 
     Attributes:
@@ -30,7 +30,7 @@ class Status:
       directory: of the sweep.
     """
 
-    entries: Sequence[Entry]
+    entries: Sequence[RunStatus]
     directory: Path
 
     def count(self, state: str) -> int:
@@ -70,7 +70,7 @@ class Status:
                 left += (1 - share) * next(usual[alike] for alike in _alike(one.planned) if alike in usual)
         return left / max(1, workers)
 
-    def _progress(self, entry: Entry) -> float:
+    def _progress(self, entry: RunStatus) -> float:
         row = _last_row(self.directory / entry.planned.name)
         return row["progress"] if row else 0.0
 
@@ -80,7 +80,7 @@ class Status:
             if one.state == "running":
                 yield f"{one.worker}  {one.planned.name}  {self._where(one)}"
 
-    def _where(self, entry: Entry) -> str:
+    def _where(self, entry: RunStatus) -> str:
         run = self.directory / entry.planned.name
         row = _last_row(run)
         if row is None:
@@ -92,9 +92,9 @@ class Status:
         )
 
 
-def _alike(planned: Planned) -> tuple[tuple, ...]:
+def _alike(planned: PlannedRun) -> tuple[tuple, ...]:
     """Names of the groups that tell how long a training takes, the nearest first."""
-    return (planned.system, planned.search), ("any", planned.search), (planned.system,), ()
+    return (planned.system, planned.is_trial), ("any", planned.is_trial), (planned.system,), ()
 
 
 def _last_row(run: Path) -> dict | None:
@@ -108,12 +108,12 @@ def _last_line(output: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "starting")
 
 
-def screen(status: Status, workers: int) -> Group:
+def screen(status: SweepStatus, workers: int) -> Group:
     """What a terminal shows while a sweep runs."""
     return Group(*(Text(line) for line in status.lines()), Text(status.sentence(workers), style="bold"))
 
 
-def show(status: Status, workers: int, console: Console | None = None) -> None:
+def show(status: SweepStatus, workers: int, console: Console | None = None) -> None:
     """Prints the table of the systems, failures, and a line for each training that runs."""
     console = console or Console(highlight=False, emoji=False)
     if not console.is_terminal:
@@ -126,30 +126,30 @@ def show(status: Status, workers: int, console: Console | None = None) -> None:
     console.print(table)
     for one in status.entries:
         if one.state == "failed":
-            console.print(f"{one.planned.name} failed: {one.why}", soft_wrap=True, markup=False)
+            console.print(f"{one.planned.name} failed: {one.reason}", soft_wrap=True, markup=False)
     for line in (*status.lines(), status.sentence(workers)):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def rows(entries: Sequence[Entry]) -> list[list[str]]:
+def rows(entries: Sequence[RunStatus]) -> list[list[str]]:
     """A row for each system's search and one for its runs: name, a count for each state, lowest value, settings."""
     found = []
     for system in dict.fromkeys(one.planned.system for one in entries):
         for search in (True, False):
-            some = [one for one in entries if one.planned.system == system and one.planned.search is search]
+            some = [one for one in entries if one.planned.system == system and one.planned.is_trial is search]
             if some:
                 found.append(_row(f"{system} (search)" if search else system, some))
     return found
 
 
-def _row(name: str, some: Sequence[Entry]) -> list[str]:
+def _row(name: str, some: Sequence[RunStatus]) -> list[str]:
     complete = [one for one in some if one.value is not None]
     best = min(complete, key=lambda one: one.value) if complete else None
     counts = [str(sum(one.state == state for one in some)) for state in STATES]
-    settings = settings_text(best.settings or {}) if best else ""
+    settings = format_settings(best.settings or {}) if best else ""
     return [name, *counts, f"{100 * best.value:.2f}" if best else "", settings]
 
 
-def settings_text(settings: Mapping[str, Any]) -> str:
+def format_settings(settings: Mapping[str, Any]) -> str:
     """Searched values, for a person."""
     return ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())

@@ -15,10 +15,10 @@ from imagenet_repro.config import config_to_dict
 from imagenet_repro.errors import EXIT_DIVERGED, EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
 from imagenet_repro.storage.workdir import Workdir, write_json
 from imagenet_repro.sweeps import trial
-from imagenet_repro.sweeps.directory import SweepPlace
-from imagenet_repro.sweeps.plan import configuration
-from imagenet_repro.sweeps.queue import Claim, Queue
-from imagenet_repro.sweeps.retry import patiently
+from imagenet_repro.sweeps.directory import SweepDirectory
+from imagenet_repro.sweeps.plan import build_run_config
+from imagenet_repro.sweeps.queue import ClaimedRun, SweepQueue
+from imagenet_repro.sweeps.retry import retry_unreachable
 from imagenet_repro.sweeps.status import OUTPUT
 
 POLL = 2.0  # seconds
@@ -48,7 +48,7 @@ class Worker:
 
     def __call__(self) -> int:
         """Works until nothing waits; ends the process with an exit code of errors.py where something is left."""
-        place = SweepPlace(self.directory)
+        place = SweepDirectory(self.directory)
         signal.signal(signal.SIGTERM, self._stop)  # first: who finds this process by its slot may end it
         with place.slot(self.slot) as free:
             if not free:
@@ -82,43 +82,43 @@ class Worker:
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
 
-    def _work(self, place: SweepPlace) -> int:
+    def _work(self, place: SweepDirectory) -> int:
         url = os.environ.get(STORAGE, place.storage())
-        queue = self._patiently(lambda: Queue(url, place.sweep(), place.identity()))
+        queue = self._patiently(lambda: SweepQueue(url, place.sweep(), place.identity()))
         while not self._stopping:
             claim = self._patiently(lambda: self._next(queue))
             if claim is not None:
                 code = self._train(place, queue, claim)
                 if code == EXIT_SAVE_FAILED:
                     return code
-            elif any(one.state == "waiting" for one in self._patiently(queue.entries)):
+            elif any(one.state == "waiting" for one in self._patiently(queue.statuses)):
                 time.sleep(POLL)  # runs whose search other workers are about to complete
             else:
                 return EXIT_FINISHED
         return EXIT_STOPPED
 
     def _patiently(self, call: Callable[[], Any]) -> Any:
-        return patiently(call, lambda: self._stopping)
+        return retry_unreachable(call, lambda: self._stopping)
 
-    def _next(self, queue: Queue) -> Claim | None:
-        queue.recover()
+    def _next(self, queue: SweepQueue) -> ClaimedRun | None:
+        queue.requeue_lost()
         return queue.claim(f"{socket.gethostname()}/{self.slot}")
 
-    def _train(self, place: SweepPlace, queue: Queue, claim: Claim) -> int:
+    def _train(self, place: SweepDirectory, queue: SweepQueue, claim: ClaimedRun) -> int:
         run = Workdir(place.path / claim.planned.name)
         try:
-            with queue.alive(claim):
+            with queue.send_heartbeats(claim):
                 code, why = self._run(queue, claim, run)
         except SystemExit:  # of submitit, after `checkpoint`
-            queue.put_back(claim)
+            queue.requeue(claim)
             raise
         self._patiently(lambda: self._settle(queue, claim, run, code, why))
         return code
 
-    def _run(self, queue: Queue, claim: Claim, run: Workdir) -> tuple[int, str]:
+    def _run(self, queue: SweepQueue, claim: ClaimedRun, run: Workdir) -> tuple[int, str]:
         """Exit code of the training, and the end of what it said."""
         try:
-            config = configuration(queue.sweep, claim.planned, claim.settings)
+            config = build_run_config(queue.sweep, claim.planned, claim.settings)
             self._wait_until_free(run)
             if run.finished or self._stopping:
                 return (EXIT_FINISHED if run.finished else EXIT_STOPPED), ""
@@ -150,26 +150,26 @@ class Worker:
         self._child = None
         return code, _last_words(log, began)
 
-    def _settle(self, queue: Queue, claim: Claim, run: Workdir, code: int, why: str) -> None:
+    def _settle(self, queue: SweepQueue, claim: ClaimedRun, run: Workdir, code: int, why: str) -> None:
         """Tells the queue what came of a training."""
         if code == EXIT_FINISHED:
             self._finish(queue, claim, run)
-        elif code == EXIT_DIVERGED and claim.planned.search:
-            queue.finish(claim, DIVERGED)
+        elif code == EXIT_DIVERGED and claim.planned.is_trial:
+            queue.complete(claim, DIVERGED)
         elif code in (EXIT_STOPPED, EXIT_SAVE_FAILED) or self._stopping:  # some fail as their readers are ended too
-            queue.put_back(claim)
+            queue.requeue(claim)
         elif code < 0:
-            queue.put_back_after_crash(claim, _crash(signal.Signals(-code), why))
+            queue.requeue_after_crash(claim, _crash(signal.Signals(-code), why))
         else:
             queue.fail(claim, why or f"ended with code {code}")
 
-    def _finish(self, queue: Queue, claim: Claim, run: Workdir) -> None:
+    def _finish(self, queue: SweepQueue, claim: ClaimedRun, run: Workdir) -> None:
         try:
             rates = run.result()["rates"]
         except UserError as error:
             queue.fail(claim, str(error))
             return
-        queue.finish(claim, rates[queue.sweep.search.metric if claim.planned.search else "top1_error"])
+        queue.complete(claim, rates[queue.sweep.search.metric if claim.planned.is_trial else "top1_error"])
 
 
 def _with(root: Path) -> str:

@@ -12,11 +12,11 @@ from imagenet_repro.cli import compare as comparing
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.report import comparison_report
 from imagenet_repro.scoring import predictions
-from imagenet_repro.sweeps.directory import SweepPlace
-from imagenet_repro.sweeps.queue import Queue
+from imagenet_repro.sweeps.directory import SweepDirectory
+from imagenet_repro.sweeps.queue import SweepQueue
 from tests import finished_runs
 from tests.report.test_comparison_page import Document, sections
-from tests.sweeps import made
+from tests.sweeps import small_sweeps
 
 
 @pytest.fixture
@@ -197,18 +197,18 @@ SYSTEMS = {"a": "alexnet_2012", "b": "zfnet"}
 
 def begun(directory, ends, **changes):
     """A sweep of two systems and two seeds; `ends` maps names of trainings to a value, or to why they failed."""
-    sweep = made.sweep(seeds=(0, 1), **changes)
-    place = SweepPlace(directory)
-    place.settle(sweep, place.default_storage)
-    queue = Queue(place.default_storage, sweep, place.identity())
+    sweep = small_sweeps.sweep(seeds=(0, 1), **changes)
+    place = SweepDirectory(directory)
+    place.record(sweep, place.default_storage)
+    queue = SweepQueue(place.default_storage, sweep, place.identity())
     queue.fill()
     while claim := queue.claim("worker"):
         end = ends.get(claim.planned.name)
         if isinstance(end, str):
             queue.fail(claim, end)
         elif end is not None:
-            queue.finish(claim, end)
-            if not claim.planned.search:
+            queue.complete(claim, end)
+            if not claim.planned.is_trial:
                 system = claim.planned.system
                 run = finished_runs.one("ab".index(system), claim.planned.seed, SYSTEMS[system])
                 finished_runs.write(place.path / claim.planned.name, run)
@@ -245,8 +245,10 @@ def test_the_selection_names_what_was_tried_and_chosen(tmp_path):
     trials = {f"search/{system}/{n:03d}": 0.5 + 0.1 * n for system in "ab" for n in (0, 1)}
     workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2, "budget": "8st"})
     found = comparing.gather([workdir], allow_mixed=False)
-    chosen = Queue(SweepPlace(workdir).default_storage, SweepPlace(workdir).sweep(), SweepPlace(workdir).identity())
-    rates = [chosen.selected()[name].settings["optimizer.learning_rate"] for name in "ab"]
+    chosen = SweepQueue(
+        SweepDirectory(workdir).default_storage, SweepDirectory(workdir).sweep(), SweepDirectory(workdir).identity()
+    )
+    rates = [chosen.selected_trials()[name].settings["optimizer.learning_rate"] for name in "ab"]
     assert found.selection == (
         "Every system had 2 points of one quasi-random sequence over its own ranges, each of 8st, and kept the one"
         " with the lowest top-1 error on validation[:50%], which no training saw; validation[50%:] was scored once by"

@@ -8,24 +8,24 @@ import pytest
 
 from imagenet_repro.config import config_to_dict, sweeps
 from imagenet_repro.errors import UserError
-from imagenet_repro.sweeps.plan import configuration, plan
-from tests.sweeps import made
+from imagenet_repro.sweeps.plan import build_run_config, plan_runs
+from tests.sweeps import small_sweeps
 
 FILES = sorted(Path("configs/sweeps").glob("*.py"))
 
 
 def test_json_holds_a_sweep():
-    sweep = made.sweep(search={"trials": 2})
+    sweep = small_sweeps.sweep(search={"trials": 2})
     assert sweeps.resolve_sweep(json.loads(json.dumps(config_to_dict(sweep)))) == sweep
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_file_plans_valid_trainings_of_one_budget(file):
     sweep = sweeps.load_sweep(str(file))
-    planned = plan(sweep)
-    configs = [configuration(sweep, one, one.settings or {}) for one in planned]
-    assert {one.budget for one, p in zip(configs, planned, strict=True) if not p.search} == {sweep.budget}
-    assert {one.data.test_split for one, p in zip(configs, planned, strict=True) if p.search} <= {""}
+    planned = plan_runs(sweep)
+    configs = [build_run_config(sweep, one, one.settings or {}) for one in planned]
+    assert {one.budget for one, p in zip(configs, planned, strict=True) if not p.is_trial} == {sweep.budget}
+    assert {one.data.test_split for one, p in zip(configs, planned, strict=True) if p.is_trial} <= {""}
 
 
 @pytest.mark.parametrize("size", ["small", "laptop"])
@@ -50,7 +50,7 @@ def test_the_decade_at_64_px_differs_from_the_whole_in_data_and_budget_alone(siz
 )
 def test_what_cannot_be_is_refused_by_name(changes, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        made.sweep(**changes)
+        small_sweeps.sweep(**changes)
 
 
 @pytest.mark.parametrize(
@@ -65,25 +65,25 @@ def test_what_cannot_be_is_refused_by_name(changes, message):
     ],
 )
 def test_what_cannot_be_searched_is_refused(axis, message):
-    systems = {"a": {"config": "lenet.py", "base": made.LENET, "search": [axis]}}
+    systems = {"a": {"config": "lenet.py", "base": small_sweeps.LENET, "search": [axis]}}
     with pytest.raises(UserError, match=re.escape(message)):
-        sweeps.resolve_sweep(made.settings() | {"systems": systems})
+        sweeps.resolve_sweep(small_sweeps.settings() | {"systems": systems})
 
 
 def test_a_sweep_needs_systems():
     with pytest.raises(UserError, match="sections by name are needed"):
-        sweeps.resolve_sweep(made.settings() | {"systems": {}})
+        sweeps.resolve_sweep(small_sweeps.settings() | {"systems": {}})
 
 
 def test_all_systems_get_the_same_number_of_trials():
-    uneven = made.settings(search={"trials": 2, "sampler": "grid"})
+    uneven = small_sweeps.settings(search={"trials": 2, "sampler": "grid"})
     for name, choices in (("a", [0.1, 0.2]), ("b", [0.1, 0.2, 0.3])):
         uneven["systems"][name] = uneven["systems"][name] | {
             "search": [{"key": "optimizer.learning_rate", "choices": choices}]
         }
     with pytest.raises(UserError, match="a grid of 3 points, while every system gets 2 trials"):
         sweeps.resolve_sweep(uneven)
-    without = made.settings(search={"trials": 2})
+    without = small_sweeps.settings(search={"trials": 2})
     without["systems"]["b"] = without["systems"]["b"] | {"search": []}
     with pytest.raises(UserError, match=r"systems\.b\.search: every system gets 2 trials, of what"):
         sweeps.resolve_sweep(without)

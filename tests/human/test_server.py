@@ -11,7 +11,7 @@ from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.human import game as playing
 from imagenet_repro.human import server as module
 from imagenet_repro.human.server import GameServer
-from tests.human import played
+from tests.human import small_games
 
 
 class Client:
@@ -43,7 +43,7 @@ class Client:
 @contextlib.contextmanager
 def serving(place, images=3, *, finish=lambda: ["the end"], examples=None, **options):
     """A client of a game that is served in a thread, and its server."""
-    with GameServer(played.game(place, images, **options), examples, 0, finish) as server:
+    with GameServer(small_games.game(place, images, **options), examples, 0, finish) as server:
         thread = server.served = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -63,7 +63,7 @@ def test_a_whole_game(tmp_path):
         for position in range(3):
             status, headers, jpeg = client.ask(f"image/{position}")
             assert (status, headers["Content-Type"]) == (200, "image/jpeg")
-            seen.append(played.level(jpeg))
+            seen.append(small_games.level(jpeg))
             status, state = client.answer(position, [position, 5])
             assert (status, state["position"]) == (200, position + 1)
         assert state["done"]
@@ -72,7 +72,7 @@ def test_a_whole_game(tmp_path):
         assert not server.served.is_alive()
     assert ends == [1]
     assert len(set(seen)) == 3
-    assert played.game(tmp_path, 3).predictions().top5[:, :2].tolist() == [[0, 5], [1, 5], [2, 5]]
+    assert small_games.game(tmp_path, 3).predictions().top5[:, :2].tolist() == [[0, 5], [1, 5], [2, 5]]
 
 
 def test_without_the_token_there_is_nothing(tmp_path):
@@ -176,7 +176,7 @@ def test_nothing_tells_the_label(tmp_path):
 
 
 def test_examples_of_a_class(tmp_path):
-    examples = Examples(played.split(200, part="train"), tmp_path / "examples.json")
+    examples = Examples(small_games.split(200, part="train"), tmp_path / "examples.json")
     with serving(tmp_path, examples=examples) as (client, _):
         assert client.json("examples/3") == (200, {"images": [], "complete": False})
         assert client.ask("example/3/0")[0] == 404
@@ -188,7 +188,7 @@ def test_examples_of_a_class(tmp_path):
         assert found == {"images": list(range(13)), "complete": True}
         status, headers, jpeg = client.ask("example/3/12")
         assert (status, headers["Content-Type"]) == (200, "image/jpeg")
-        assert played.level(jpeg) % 7 == 3
+        assert small_games.level(jpeg) % 7 == 3
         for path in ("examples/7", "example/7/0", "example/3/13"):
             assert client.ask(path)[0] == 404
         examples.stop()
@@ -209,4 +209,4 @@ def test_a_full_disk_ends_the_game_and_is_told(tmp_path, monkeypatch):
 
 def test_a_port_that_is_taken(tmp_path):
     with serving(tmp_path) as (client, _), pytest.raises(UserError, match="cannot be listened on"):
-        GameServer(played.game(tmp_path, 3), None, client.port, list)
+        GameServer(small_games.game(tmp_path, 3), None, client.port, list)

@@ -9,7 +9,7 @@ import pytest
 
 from tests import command_line
 from tests.integration.servers import Server
-from tests.sweeps import whole
+from tests.sweeps import full_sweeps
 
 
 @contextmanager
@@ -51,19 +51,19 @@ def slurm() -> Iterator[Server]:
 def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of two LeNets with three seeds each."""
     data = command_line.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=40)
-    return whole.write(tmp_path_factory.mktemp("sweep"), data, seeds=(0, 1, 2))
+    return full_sweeps.write(tmp_path_factory.mktemp("sweep"), data, seeds=(0, 1, 2))
 
 
 @pytest.fixture(scope="session")
 def undisturbed(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where that sweep ended that nobody disturbed."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    command_line.run(*whole.arguments(sweep_file, workdir), seconds=whole.SECONDS)
+    command_line.run(*full_sweeps.arguments(sweep_file, workdir), seconds=full_sweeps.SECONDS)
     return workdir
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable]:
     """Starts sweeps in `tmp_path`, of which nothing outlives the test."""
-    with whole.sweeping(tmp_path) as function:
+    with full_sweeps.sweeping(tmp_path) as function:
         yield function

@@ -6,34 +6,34 @@ from sqlalchemy import make_url
 from tests import command_line
 from tests.integration import jobs
 from tests.integration.test_servers import kill
-from tests.sweeps import whole
+from tests.sweeps import full_sweeps
 
 pytestmark = pytest.mark.integration
 
 
 def test_killed_workers_server_and_parent_change_no_bit(postgresql, sweep_file, undisturbed, start, tmp_path):
     url = postgresql.start()
-    arguments = whole.arguments(sweep_file, tmp_path, "--workers=4", f"--storage={url}")
+    arguments = full_sweeps.arguments(sweep_file, tmp_path, "--workers=4", f"--storage={url}")
     process = start(*arguments)
-    one = whole.kill_worker_under_way(tmp_path)
-    other = whole.kill_worker_under_way(tmp_path, but=[one])
+    one = full_sweeps.kill_worker_under_way(tmp_path)
+    other = full_sweeps.kill_worker_under_way(tmp_path, but=[one])
     kill(postgresql.directory / "postgresql/data/postmaster.pid")
     jobs.wait_until(lambda: not postgresql.runs())
     assert postgresql.start() == url
-    written = whole.wait_until(lambda: whole.results(tmp_path))
+    written = full_sweeps.wait_until(lambda: full_sweeps.results(tmp_path))
     assert process.poll() is None
-    said = whole.kill(process)
+    said = full_sweeps.kill(process)
 
     seen = command_line.run("sweep", "--status", f"--workdir={tmp_path}", f"--storage={url}")
-    last = command_line.run(*arguments, seconds=whole.SECONDS)
+    last = command_line.run(*arguments, seconds=full_sweeps.SECONDS)
     assert "6 of 6 trainings complete" in last[0]
-    whole.assert_complete(tmp_path, trainings=6, storage=url)
-    whole.assert_same(tmp_path, undisturbed)
-    assert whole.results(tmp_path).items() >= written.items()
-    assert whole.resumed(tmp_path) >= {one, other}
+    full_sweeps.assert_complete(tmp_path, trainings=6, storage=url)
+    full_sweeps.assert_same(tmp_path, undisturbed)
+    assert full_sweeps.results(tmp_path).items() >= written.items()
+    assert full_sweeps.resumed(tmp_path) >= {one, other}
 
     once_more = command_line.run(*arguments)
-    assert whole.results(tmp_path).items() >= written.items()
+    assert full_sweeps.results(tmp_path).items() >= written.items()
     password = make_url(url).password
     assert not any(password in text for text in (said, *seen, *last, *once_more))
     for path in tmp_path.rglob("*"):

@@ -9,7 +9,7 @@ import pytest
 import submitit
 
 from tests.integration import cluster
-from tests.sweeps import whole
+from tests.sweeps import full_sweeps
 
 pytestmark = pytest.mark.integration
 
@@ -19,7 +19,7 @@ OPTIONS = ("--launcher=slurm", "--slurm.partition=main", "--slurm.time=30", "--s
 @pytest.fixture
 def arguments(slurm, sweep_file, tmp_path):
     """Of a sweep in `tmp_path`, to which the number of workers is added."""
-    yield whole.arguments(sweep_file, tmp_path, *OPTIONS)
+    yield full_sweeps.arguments(sweep_file, tmp_path, *OPTIONS)
     subprocess.run(["scancel", *{job.split("_")[0] for job in jobs(tmp_path).values()}], check=False)
 
 
@@ -36,63 +36,63 @@ def queued():
 
 
 def assert_ends_like(undisturbed, process, workdir):
-    out, err = process.communicate(timeout=whole.SECONDS)
+    out, err = process.communicate(timeout=full_sweeps.SECONDS)
     assert process.returncode == 0, out + err
     assert "Traceback" not in err
     assert "6 of 6 trainings complete" in out
-    whole.assert_complete(workdir, trainings=6)
-    whole.assert_same(workdir, undisturbed)
-    assert whole.lost(workdir) == set()
+    full_sweeps.assert_complete(workdir, trainings=6)
+    full_sweeps.assert_same(workdir, undisturbed)
+    assert full_sweeps.lost(workdir) == set()
 
 
 def test_a_cancelled_array_and_a_killed_parent_change_no_bit(arguments, undisturbed, start, tmp_path):
     arguments = [*arguments, "--workers=2"]
     process = start(*arguments)
-    begun = whole.wait_until(lambda: jobs(tmp_path))
-    whole.wait_until(lambda: whole.under_way(tmp_path))
-    whole.kill(process)
+    begun = full_sweeps.wait_until(lambda: jobs(tmp_path))
+    full_sweeps.wait_until(lambda: full_sweeps.under_way(tmp_path))
+    full_sweeps.kill(process)
     assert len(begun) == 2
 
     process = start(*arguments)  # finds the jobs of the one that was killed
-    whole.wait_for_watch(process)
-    whole.wait_until(lambda: whole.results(tmp_path))
+    full_sweeps.wait_for_watch(process)
+    full_sweeps.wait_until(lambda: full_sweeps.results(tmp_path))
     assert jobs(tmp_path) == begun
     assert queued() <= 2
-    whole.wait_until(lambda: whole.under_way(tmp_path))
+    full_sweeps.wait_until(lambda: full_sweeps.under_way(tmp_path))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 75, out + err
     assert "the workers go on in SLURM" in out
-    first = {str(run.relative_to(tmp_path)) for run in whole.under_way(tmp_path)}
+    first = {str(run.relative_to(tmp_path)) for run in full_sweeps.under_way(tmp_path)}
     cluster.cancel(begun["0"].split("_")[0])
-    whole.wait_until(lambda: queued() == 0)
+    full_sweeps.wait_until(lambda: queued() == 0)
 
-    written = whole.results(tmp_path)
+    written = full_sweeps.results(tmp_path)
     assert_ends_like(undisturbed, start(*arguments), tmp_path)
-    assert whole.results(tmp_path).items() >= written.items()
-    assert whole.resumed(tmp_path) <= first
+    assert full_sweeps.results(tmp_path).items() >= written.items()
+    assert full_sweeps.resumed(tmp_path) <= first
     assert jobs(tmp_path) != begun
 
 
 def test_a_job_that_is_requeued_and_pre_empted_goes_on_by_itself(arguments, undisturbed, start, tmp_path):
     process = start(*arguments, "--workers=1")
-    begun = whole.wait_until(lambda: jobs(tmp_path))
-    whole.wait_until(lambda: whole.under_way(tmp_path))
+    begun = full_sweeps.wait_until(lambda: jobs(tmp_path))
+    full_sweeps.wait_until(lambda: full_sweeps.under_way(tmp_path))
     cluster.requeue(begun["0"])
     cluster.wait_for(begun["0"], "PENDING")
     cluster.wait_for(begun["0"], "RUNNING")
-    whole.wait_until(lambda: len(whole.resumed(tmp_path)) == 1)
-    done = len(whole.results(tmp_path))
-    whole.wait_until(lambda: len(whole.results(tmp_path)) > done)
+    full_sweeps.wait_until(lambda: len(full_sweeps.resumed(tmp_path)) == 1)
+    done = len(full_sweeps.results(tmp_path))
+    full_sweeps.wait_until(lambda: len(full_sweeps.results(tmp_path)) > done)
 
-    whole.kill(process)  # nobody but SLURM is left to start the job again
-    whole.wait_until(lambda: whole.under_way(tmp_path))
+    full_sweeps.kill(process)  # nobody but SLURM is left to start the job again
+    full_sweeps.wait_until(lambda: full_sweeps.under_way(tmp_path))
     urgent = submitit.AutoExecutor(tmp_path / "urgent", cluster="slurm")
     urgent.update_parameters(slurm_partition="urgent", timeout_min=5, cpus_per_task=2)
     other = urgent.submit(os.getpid)
     cluster.wait_for(begun["0"], "PENDING")
     assert other.result()
-    whole.wait_until(lambda: len(whole.resumed(tmp_path)) == 2)
+    full_sweeps.wait_until(lambda: len(full_sweeps.resumed(tmp_path)) == 2)
 
     assert_ends_like(undisturbed, start(*arguments, "--workers=1"), tmp_path)
     assert jobs(tmp_path) == begun

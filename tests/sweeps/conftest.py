@@ -3,7 +3,7 @@
 import pytest
 
 from tests import command_line
-from tests.sweeps import whole
+from tests.sweeps import full_sweeps
 
 
 @pytest.fixture(scope="session")
@@ -15,5 +15,5 @@ def fractal(tmp_path_factory):
 @pytest.fixture
 def start(tmp_path):
     """Starts sweeps in `tmp_path`, of which nothing outlives the test."""
-    with whole.sweeping(tmp_path) as function:
+    with full_sweeps.sweeping(tmp_path) as function:
         yield function

@@ -13,11 +13,11 @@ from imagenet_repro.runs import probe
 from imagenet_repro.runs.network_run import NetworkRun
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.sweeps import controller, cost
-from imagenet_repro.sweeps.directory import SweepPlace
-from imagenet_repro.sweeps.launch import Local
-from imagenet_repro.sweeps.plan import configuration, plan
+from imagenet_repro.sweeps.directory import SweepDirectory
+from imagenet_repro.sweeps.launch import LocalLauncher
+from imagenet_repro.sweeps.plan import build_run_config, plan_runs
 from tests import feature_recipe
-from tests.sweeps import made
+from tests.sweeps import small_sweeps
 
 SEARCH = {"trials": 2, "budget": "4st"}
 A = {
@@ -31,7 +31,7 @@ WRONG = "the data set is not prepared"
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    return Local(SweepPlace(tmp_path), "")
+    return LocalLauncher(SweepDirectory(tmp_path), "")
 
 
 def lines(renderable):
@@ -46,13 +46,13 @@ def lines(renderable):
     [("16st", "4st", 0.25), ("16st", "", 1.0), ("2e6img", "2.5e5img", 0.125), ("90ep", "1e5img", 1.0)],
 )
 def test_a_trial_takes_its_budgets_share_of_a_run(budget, of_trial, share):
-    one = made.sweep(budget=budget, search={"trials": 1, "budget": of_trial})
-    assert {p.search: cost._share(one, p) for p in plan(one)} == {True: share, False: 1.0}
+    one = small_sweeps.sweep(budget=budget, search={"trials": 1, "budget": of_trial})
+    assert {p.is_trial: cost._share(one, p) for p in plan_runs(one)} == {True: share, False: 1.0}
 
 
 def test_a_row_has_what_a_run_costs_and_the_time_of_all(monkeypatch):
-    one = made.sweep(search=SEARCH, seeds=(0, 1, 2))
-    found = lines(cost._table(one, plan(one), {"a": A, "b": WRONG}))
+    one = small_sweeps.sweep(search=SEARCH, seeds=(0, 1, 2))
+    found = lines(cost._table(one, plan_runs(one), {"a": A, "b": WRONG}))
     assert found[0] == list(cost.HEADINGS)
     # two trials of a quarter and three runs, each of which compiles: 3.5 x 2 h + 5 min
     assert found[2] == ["a", "5", "1.00 k", "300.0", "1.0 min", "2.0 h", "1.5 GiB", "7.1 h"]
@@ -60,19 +60,19 @@ def test_a_row_has_what_a_run_costs_and_the_time_of_all(monkeypatch):
 
 
 def test_the_sum_is_over_trials_and_runs_of_all_that_could_be_measured():
-    one = made.sweep(systems=4, search=SEARCH, seeds=(0, 1, 2))
-    text = cost._sum(one, plan(one), {"a": A, "b": WRONG, "c": B, "d": WRONG}, 3)
+    one = small_sweeps.sweep(systems=4, search=SEARCH, seeds=(0, 1, 2))
+    text = cost._sum(one, plan_runs(one), {"a": A, "b": WRONG, "c": B, "d": WRONG}, 3)
     seconds = 3.5 * (7200 + 1800) + 10 * 60
     assert f"{3.5 * 3000 / 1e3:.1f} k images, {3.5 * 0.8:.2f} PFLOP, {seconds / 3600:.1f} hours on 1 x cpu" in text
     assert f", without b, d; {seconds / 3600 / 3:.1f} hours with 3 workers" in text
-    assert cost._sum(one, plan(one), {"a": WRONG}, 1) == "no system could be measured"
+    assert cost._sum(one, plan_runs(one), {"a": WRONG}, 1) == "no system could be measured"
 
 
 def test_a_dry_run_measures_runs_and_names_every_training(monkeypatch, capsys, here):
-    one = made.sweep(search=SEARCH | {"sampler": "tpe"})
+    one = small_sweeps.sweep(search=SEARCH | {"sampler": "tpe"})
     asked = []
     monkeypatch.setattr(cost, "_measured", lambda config: asked.append(config) or (A if len(asked) == 1 else WRONG))
-    trials = {p.system: configuration(one, p, {}) for p in plan(one) if p.search}
+    trials = {p.system: build_run_config(one, p, {}) for p in plan_runs(one) if p.is_trial}
     assert {config.budget for config in trials.values()} == {"4st"}
     assert cost.show(one, trials, here, 4) == EXIT_FINISHED
     assert [config.budget for config in asked] == ["16st", "16st"]
@@ -87,14 +87,16 @@ def test_a_dry_run_measures_runs_and_names_every_training(monkeypatch, capsys, h
 
 
 def test_a_dry_run_has_no_more_workers_than_trainings(monkeypatch, capsys, here):
-    one = made.sweep()
+    one = small_sweeps.sweep()
     monkeypatch.setattr(cost, "_measured", lambda config: A)
-    cost.show(one, {p.system: configuration(one, p, {}) for p in plan(one)}, here, 8)
+    cost.show(one, {p.system: build_run_config(one, p, {}) for p in plan_runs(one)}, here, 8)
     assert "2 trainings by 2 workers" in capsys.readouterr().out
 
 
 def lenet(data_dir, **changes):
-    settings = made.LENET | {"data": made.LENET["data"] | {"data_dir": data_dir, "eval_split": "validation"}}
+    settings = small_sweeps.LENET | {
+        "data": small_sweeps.LENET["data"] | {"data_dir": data_dir, "eval_split": "validation"}
+    }
     return resolve_config(settings | changes)
 
 
@@ -113,7 +115,7 @@ def test_a_network_costs_what_its_run_is_charged(fractal, tmp_path):
 
 def features(data_dir, **changes):
     settings = feature_recipe.get_config(data_dir).to_dict()
-    settings["data"] |= {"name": made.DATA, "eval_split": "validation"}
+    settings["data"] |= {"name": small_sweeps.DATA, "eval_split": "validation"}
     return resolve_config(settings | changes)
 
 
@@ -148,7 +150,7 @@ def test_what_cannot_be_measured_is_told_in_the_runs_words(tmp_path, capsys):
 
 
 def test_a_sweep_that_cannot_be_is_refused_before_anything_is_measured(tmp_path):
-    one = made.sweep(set={"data": {"data_dir": str(tmp_path)}})
+    one = small_sweeps.sweep(set={"data": {"data_dir": str(tmp_path)}})
     with pytest.raises(UserError, match=r"main\.py prepare"):
-        controller.dry_run(one, str(tmp_path / "w"), controller.Options())
+        controller.dry_run(one, str(tmp_path / "w"), controller.SweepOptions())
     assert not (tmp_path / "w").exists()

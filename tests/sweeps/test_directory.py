@@ -9,21 +9,22 @@ import time
 
 import pytest
 
+from imagenet_repro.config import sweeps
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.sweeps import directory as places
-from imagenet_repro.sweeps.directory import SweepPlace
-from tests.sweeps import claimants, made
+from imagenet_repro.sweeps.directory import SweepDirectory
+from tests.sweeps import queue_processes, small_sweeps
 
 ELSEWHERE = "postgresql+psycopg://me:***@host/sweeps"
 
 
 @pytest.fixture
 def place(tmp_path):
-    return SweepPlace(tmp_path / "sweep")
+    return SweepDirectory(tmp_path / "sweep")
 
 
 def settled(place, **changes):
-    place.settle(made.sweep(**changes), place.default_storage)
+    place.record(small_sweeps.sweep(**changes), place.default_storage)
     return json.loads((place.path / places.SWEEP).read_text())
 
 
@@ -31,7 +32,11 @@ def test_what_was_begun_is_read_back(place):
     assert not place.exists
     identity = settled(place)["identity"]
     assert place.exists
-    assert (place.sweep(), place.identity(), place.storage()) == (made.sweep(), identity, place.default_storage)
+    assert (place.sweep(), place.identity(), place.storage()) == (
+        small_sweeps.sweep(),
+        identity,
+        place.default_storage,
+    )
 
 
 def test_another_sweep_is_refused_with_all_that_differs(place):
@@ -48,15 +53,15 @@ def test_another_sweep_is_refused_with_all_that_differs(place):
     ):
         assert line in text
     assert "systems.a" not in text
-    assert place.sweep() == made.sweep()
+    assert place.sweep() == small_sweeps.sweep()
 
 
 def test_a_recipe_that_was_edited_makes_another_sweep(place):
-    settings = made.settings()
+    settings = small_sweeps.settings()
     settled(place)
-    settings["systems"]["a"] = settings["systems"]["a"] | {"base": made.LENET | {"precision": "bfloat16"}}
+    settings["systems"]["a"] = settings["systems"]["a"] | {"base": small_sweeps.LENET | {"precision": "bfloat16"}}
     with pytest.raises(UserError, match=re.escape("systems.a.base.precision: float32 there, bfloat16 now")):
-        place.settle(made.config.resolve(settings), place.default_storage)
+        place.record(sweeps.resolve_sweep(settings), place.default_storage)
 
 
 def test_seeds_may_be_added_and_not_removed(place):
@@ -69,11 +74,11 @@ def test_seeds_may_be_added_and_not_removed(place):
 
 
 def test_where_data_and_caches_lie_may_change(place):
-    settings = made.settings(set={"data": {"data_dir": "/a"}})
-    place.settle(made.config.resolve(settings), place.default_storage)
+    settings = small_sweeps.settings(set={"data": {"data_dir": "/a"}})
+    place.record(sweeps.resolve_sweep(settings), place.default_storage)
     settings["set"] = {"data": {"data_dir": "/b", "threads": 3}, "cache_dir": "/c"}
     settings["systems"]["a"] = settings["systems"]["a"] | {"set": {"data": {"data_dir": "/d"}}}
-    place.settle(made.config.resolve(settings), place.default_storage)
+    place.record(sweeps.resolve_sweep(settings), place.default_storage)
     assert place.sweep().set["data"]["data_dir"] == "/b"
 
 
@@ -86,18 +91,18 @@ def test_a_single_runs_workdir_is_refused(place):
 
 
 def test_a_storage_that_is_named_otherwise_is_refused(place):
-    place.settle(made.sweep(), ELSEWHERE)
+    place.record(small_sweeps.sweep(), ELSEWHERE)
     with pytest.raises(UserError, match=re.escape(f"are in --storage={ELSEWHERE}")):
         settled(place)
-    place.settle(made.sweep(), ELSEWHERE)
+    place.record(small_sweeps.sweep(), ELSEWHERE)
     assert place.storage() == ELSEWHERE
 
 
 def test_a_directory_that_is_moved_takes_its_trials_along(place, tmp_path):
     identity = settled(place)["identity"]
-    moved = SweepPlace(shutil.move(place.path, tmp_path / "else where {1}?"))
+    moved = SweepDirectory(shutil.move(place.path, tmp_path / "else where {1}?"))
     assert settled(moved)["identity"] == identity
-    queue = claimants.queue.Queue(moved.storage(), moved.sweep(), identity)
+    queue = queue_processes.queue.SweepQueue(moved.storage(), moved.sweep(), identity)
     queue.fill()
     assert (moved.path / places.TRIALS).is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == [moved.path.name]
@@ -124,14 +129,14 @@ def test_a_damaged_or_missing_record_is_told(place, text, message):
 def test_what_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SaveError, match=r"file/sweep/workers/sweep\.lock cannot be written: Not a directory"):
-        SweepPlace(tmp_path / "file/sweep").claimed().__enter__()
+        SweepDirectory(tmp_path / "file/sweep").lock().__enter__()
     with pytest.raises(SaveError):
-        settled(SweepPlace(tmp_path / "file/sweep"))
+        settled(SweepDirectory(tmp_path / "file/sweep"))
 
 
 def hold(path, name, pipe):
     """Holds a lock of a sweep until it is killed."""
-    with SweepPlace(path)._locked(name) as free:
+    with SweepDirectory(path)._locked(name) as free:
         pipe.send((os.getpid(), free))
         time.sleep(600)
 
@@ -143,7 +148,7 @@ def holder(place):
 
     def start(name):
         mine, theirs = multiprocessing.Pipe()
-        process = claimants.PROCESSES.Process(target=hold, args=(place.path, name, theirs))
+        process = queue_processes.PROCESSES.Process(target=hold, args=(place.path, name, theirs))
         process.start()
         started.append(process)
         return process, *mine.recv()
@@ -157,26 +162,26 @@ def holder(place):
 def test_a_second_process_that_plans_is_refused_until_the_first_is_gone(place, holder):
     process, _, free = holder("sweep")
     assert free
-    with pytest.raises(UserError, match=r"another process runs this sweep; `main\.py sweep --status"), place.claimed():
+    with pytest.raises(UserError, match=r"another process runs this sweep; `main\.py sweep --status"), place.lock():
         pass
     process.kill()
     process.join()
-    with place.claimed():
+    with place.lock():
         pass
 
 
 def test_a_slot_is_one_workers_at_a_time_and_tells_which(place, holder):
-    assert not place.busy(3)
+    assert not place.is_slot_taken(3)
     process, pid, free = holder("slot-3")
     assert free
     assert place.worker_pids() == [pid]
-    assert [place.busy(number) for number in (2, 3, 4)] == [False, True, False]
+    assert [place.is_slot_taken(number) for number in (2, 3, 4)] == [False, True, False]
     with place.slot(3) as mine:
         assert not mine
     assert place.worker_pids() == [pid]  # who did not get the place left no trace
     process.kill()
     process.join()
-    assert not place.busy(3)
+    assert not place.is_slot_taken(3)
     assert place.worker_pids() == []
     with place.slot(3) as mine:
         assert mine
@@ -186,16 +191,16 @@ def test_a_slot_is_one_workers_at_a_time_and_tells_which(place, holder):
 
 def look(path, pipe, until):
     pipe.send(True)
-    place = SweepPlace(path)
+    place = SweepDirectory(path)
     while time.monotonic() < until:
-        place.busy(0)
+        place.is_slot_taken(0)
 
 
 def test_who_only_looks_takes_nobodys_place(place):
     place.slot(0).__enter__()  # the file is there
     until = time.monotonic() + 1.5
     mine, theirs = multiprocessing.Pipe()
-    process = claimants.PROCESSES.Process(target=look, args=(place.path, theirs, until))
+    process = queue_processes.PROCESSES.Process(target=look, args=(place.path, theirs, until))
     process.start()
     mine.recv()
     got, tried = 0, 0
@@ -213,11 +218,11 @@ def test_who_may_not_write_may_look(place):
     assert (place.workers / "slot-0.lock").read_text() == ""
     before = {path: path.stat().st_mtime_ns for path in place.path.rglob("*")}
     assert place.worker_pids() == []
-    assert not place.busy(0)
-    assert not place.busy(1)
+    assert not place.is_slot_taken(0)
+    assert not place.is_slot_taken(1)
     assert {path: path.stat().st_mtime_ns for path in place.path.rglob("*")} == before
 
 
 def test_identities_differ(tmp_path):
-    found = {settled(SweepPlace(tmp_path / name))["identity"] for name in "abc"}
+    found = {settled(SweepDirectory(tmp_path / name))["identity"] for name in "abc"}
     assert len(found) == 3

@@ -12,8 +12,8 @@ import pytest
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.sweeps import launch, worker
-from imagenet_repro.sweeps.directory import SweepPlace
-from tests.sweeps import made
+from imagenet_repro.sweeps.directory import SweepDirectory
+from tests.sweeps import small_sweeps
 
 TWO = """echo 'GPU 0: NVIDIA H100 (UUID: GPU-5d)'
 echo '  MIG 1g.10gb Device 0: (UUID: MIG-77)'
@@ -38,8 +38,8 @@ def commands(tmp_path, monkeypatch):
 
 @pytest.fixture
 def place(tmp_path):
-    one = SweepPlace(tmp_path / "a sweep")
-    one.settle(made.sweep(), one.default_storage)
+    one = SweepDirectory(tmp_path / "a sweep")
+    one.record(small_sweeps.sweep(), one.default_storage)
     return one
 
 
@@ -70,11 +70,11 @@ def test_gpus_are_all_that_nvidia_lists_else_none(commands, monkeypatch, tmp_pat
 
 def test_a_worker_for_each_gpu_and_one_where_there_are_none(commands, place):
     commands("nvidia-smi", "exit 9")
-    local = launch.Local(place, "")
-    assert (local.default_workers, local.where) == (1, "this machine, all devices each")
+    local = launch.LocalLauncher(place, "")
+    assert (local.default_workers, local.description) == (1, "this machine, all devices each")
     commands("nvidia-smi", TWO)
-    local = launch.Local(place, "")
-    assert (local.default_workers, local.where) == (2, "this machine, one for each GPU of 0, 1")
+    local = launch.LocalLauncher(place, "")
+    assert (local.default_workers, local.description) == (2, "this machine, one for each GPU of 0, 1")
 
 
 SLOTS = (1, 2)
@@ -84,7 +84,7 @@ class Devices(worker.Worker):
     """Writes down which devices it sees, and whether Ctrl-C reaches it; then holds its place as a worker does."""
 
     def __call__(self):
-        place = SweepPlace(self.directory)
+        place = SweepDirectory(self.directory)
         with place.slot(self.slot):
             signal.signal(signal.SIGTERM, self._stop)
             ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -107,21 +107,21 @@ def test_each_worker_sees_its_gpu_outlives_ctrl_c_and_stops_when_told(monkeypatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,MIG-77/1/0")
     monkeypatch.setattr(launch, "Worker", Devices)
     monkeypatch.setitem(sys.modules, "__main__", sys.modules[__name__])  # the class goes along with its pickle
-    local = launch.Local(place, "sqlite:///x")
+    local = launch.LocalLauncher(place, "sqlite:///x")
     before = dict(os.environ), signal.getsignal(signal.SIGINT)
     try:
         local.start(SLOTS)
-        assert all(map(local.alive, SLOTS))
-        assert not local.alive(3)
+        assert all(map(local.is_alive, SLOTS))
+        assert not local.is_alive(3)
         assert (dict(os.environ), signal.getsignal(signal.SIGINT)) == before
         wait_for(*(place.path / f"{slot}.json" for slot in SLOTS))
     finally:
-        launch.Local(place, "sqlite:///x").stop()  # as the next process that is told to
+        launch.LocalLauncher(place, "sqlite:///x").stop()  # as the next process that is told to
     seen = [json.loads((place.path / f"{slot}.json").read_text()) for slot in SLOTS]
     assert seen == [[gpu, True, "sqlite:///x"] for gpu in ("MIG-77/1/0", "2")]
     assert all((place.path / f"{slot}.ended").exists() for slot in SLOTS)
     deadline = time.monotonic() + 60
-    while any(map(local.alive, SLOTS)):
+    while any(map(local.is_alive, SLOTS)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -143,8 +143,8 @@ def slurm(commands, tmp_path):
 
 
 def test_options_reach_the_script_and_jobs_are_remembered(slurm, place, capsys):
-    one = launch.Slurm(place, "postgresql://x", {"partition": "gpu", "time": 600, "gpus_per_node": 1})
-    assert "partition=gpu" in one.where
+    one = launch.SlurmLauncher(place, "postgresql://x", {"partition": "gpu", "time": 600, "gpus_per_node": 1})
+    assert "partition=gpu" in one.description
     one.start([0, 1])
     script = (slurm / "script").read_text()
     for line in ("--partition=gpu", "--time=600", "--gpus-per-node=1", "--array=0-1%2", "--signal=USR2@180"):
@@ -155,26 +155,26 @@ def test_options_reach_the_script_and_jobs_are_remembered(slurm, place, capsys):
     one.start([1])
     assert json.loads(jobs.read_text()) == {"0": "41_0", "1": "57"}
     (slurm / "queued").write_text("41_0\n57\n")
-    again = launch.Slurm(place, "postgresql://x", {})  # the next process knows them
-    assert [again.alive(slot) for slot in range(3)] == [True, True, False]
+    again = launch.SlurmLauncher(place, "postgresql://x", {})  # the next process knows them
+    assert [again.is_alive(slot) for slot in range(3)] == [True, True, False]
     (slurm / "queued").write_text("41_0\n")
-    assert [again.alive(slot) for slot in range(3)] == [True, False, False]
+    assert [again.is_alive(slot) for slot in range(3)] == [True, False, False]
     again.stop()
     assert "scancel 41 57" in capsys.readouterr().out
 
 
 def test_a_slurm_that_does_not_answer_has_not_lost_its_jobs(slurm, place):
-    one = launch.Slurm(place, "", {})
+    one = launch.SlurmLauncher(place, "", {})
     one.start([0, 1])
-    assert not one.alive(0)
+    assert not one.is_alive(0)
     (slurm / "down").touch()
-    assert one.alive(0)
-    assert not one.alive(2)  # of which it was never told
+    assert one.is_alive(0)
+    assert not one.is_alive(2)  # of which it was never told
 
 
 def test_an_option_that_slurm_has_not_is_refused_with_the_nearest(slurm, place):
     with pytest.raises(UserError, match=r"--slurm\.partitoin: .*; did you mean 'partition'\?"):
-        launch.Slurm(place, "", {"partitoin": "gpu"})
+        launch.SlurmLauncher(place, "", {"partitoin": "gpu"})
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_an_option_that_slurm_has_not_is_refused_with_the_nearest(slurm, place):
 )
 def test_what_slurm_refuses_is_told_in_its_words(slurm, commands, place, script, message):
     commands("sbatch", script)
-    one = launch.Slurm(place, "", {"partition": "gpu"})
+    one = launch.SlurmLauncher(place, "", {"partition": "gpu"})
     for slots in ([0], [0, 1]):
         with pytest.raises(UserError, match=f"--launcher=slurm: SLURM refused the jobs: (.|\n)*{message}"):
             one.start(slots)
@@ -201,4 +201,4 @@ def test_a_machine_without_slurm_is_told(tmp_path, commands, monkeypatch, place,
     with pytest.raises(
         UserError, match=re.escape(f"there is no {missing} on this machine; start the sweep on a login")
     ):
-        launch.Slurm(place, "", {})
+        launch.SlurmLauncher(place, "", {})

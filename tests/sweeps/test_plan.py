@@ -8,21 +8,23 @@ from scipy.stats import qmc
 
 from imagenet_repro.config import Data, sweeps
 from imagenet_repro.errors import UserError
-from imagenet_repro.sweeps.plan import check_splits, configuration, merge, plan
-from tests.sweeps import made
+from imagenet_repro.sweeps.plan import build_run_config, check_splits, merge_settings, plan_runs
+from tests.sweeps import small_sweeps
 
 
 def test_systems_times_seeds_are_run_seed_by_seed():
-    names = [one.name for one in plan(made.sweep(seeds=(3, 5)))]
+    names = [one.name for one in plan_runs(small_sweeps.sweep(seeds=(3, 5)))]
     assert names == ["runs/a/seed3", "runs/b/seed3", "runs/a/seed5", "runs/b/seed5"]
 
 
 def test_trials_of_all_systems_are_points_of_one_sequence_over_their_own_ranges():
-    settings = made.settings(search={"trials": 5, "seed": 7})
+    settings = small_sweeps.settings(search={"trials": 5, "seed": 7})
     decay = {"key": "optimizer.weight_decay", "low": 0.0, "high": 1.0}
-    settings["systems"]["b"] = settings["systems"]["b"] | {"search": [made.RATE | {"low": 1e-2, "high": 1.0}, decay]}
-    planned = plan(sweeps.resolve(settings))
-    a, b = ([one.settings for one in planned if one.search and one.system == name] for name in "ab")
+    settings["systems"]["b"] = settings["systems"]["b"] | {
+        "search": [small_sweeps.RATE | {"low": 1e-2, "high": 1.0}, decay]
+    }
+    planned = plan_runs(sweeps.resolve_sweep(settings))
+    a, b = ([one.settings for one in planned if one.is_trial and one.system == name] for name in "ab")
     assert len(a) == len(b) == 5
     points = qmc.Sobol(2, seed=7).random_base2(3)[:5]
     share = [math.log(x["optimizer.learning_rate"] / 1e-3) / math.log(100) for x in a]
@@ -33,49 +35,53 @@ def test_trials_of_all_systems_are_points_of_one_sequence_over_their_own_ranges(
 
 
 def test_a_grid_has_every_product_of_choices_once():
-    settings = made.settings(systems=1, search={"trials": 4, "sampler": "grid"})
+    settings = small_sweeps.settings(systems=1, search={"trials": 4, "sampler": "grid"})
     axes = [
         {"key": "optimizer.learning_rate", "choices": [0.1, 0.2]},
         {"key": "optimizer.name", "choices": ["sgd", "adamw"]},
     ]
     settings["systems"]["a"] = settings["systems"]["a"] | {"search": axes}
-    sweep = sweeps.resolve(settings)
-    trials = [one for one in plan(sweep) if one.search]
-    configs = [configuration(sweep, one, one.settings) for one in trials]
+    sweep = sweeps.resolve_sweep(settings)
+    trials = [one for one in plan_runs(sweep) if one.is_trial]
+    configs = [build_run_config(sweep, one, one.settings) for one in trials]
     assert sorted((one.optimizer.learning_rate, one.optimizer.name) for one in configs) == [
         (0.1, "adamw"), (0.1, "sgd"), (0.2, "adamw"), (0.2, "sgd"),
     ]  # fmt: skip
 
 
 def test_a_trial_never_reads_the_split_that_results_are_scored_on():
-    sweep = made.sweep(search={"trials": 2, "seed": 4, "budget": "8st"}, seeds=(0, 1))
-    for one in plan(sweep):
-        run = configuration(sweep, one, one.settings or {})
+    sweep = small_sweeps.sweep(search={"trials": 2, "seed": 4, "budget": "8st"}, seeds=(0, 1))
+    for one in plan_runs(sweep):
+        run = build_run_config(sweep, one, one.settings or {})
         assert (run.data.train_split, run.data.eval_split) == ("train", "validation[:50%]")
-        assert run.data.test_split == ("" if one.search else "validation[50%:]")
-        assert run.data.scored_split == ("validation[:50%]" if one.search else "validation[50%:]")
-        assert (run.budget, run.seed) == (("8st", 4) if one.search else ("16st", one.seed))
+        assert run.data.test_split == ("" if one.is_trial else "validation[50%:]")
+        assert run.data.scored_split == ("validation[:50%]" if one.is_trial else "validation[50%:]")
+        assert (run.budget, run.seed) == (("8st", 4) if one.is_trial else ("16st", one.seed))
 
 
 def test_a_systems_own_settings_stand_over_those_of_all_and_searched_ones_over_both():
-    settings = made.settings(systems=1, set={"batch_size": 4, "optimizer": {"learning_rate": 0.3, "momentum": 0.5}})
+    settings = small_sweeps.settings(
+        systems=1, set={"batch_size": 4, "optimizer": {"learning_rate": 0.3, "momentum": 0.5}}
+    )
     settings["systems"]["a"] = settings["systems"]["a"] | {"set": {"optimizer": {"learning_rate": 0.2}}}
-    sweep = sweeps.resolve(settings)
-    run = configuration(sweep, plan(sweep)[0], {})
+    sweep = sweeps.resolve_sweep(settings)
+    run = build_run_config(sweep, plan_runs(sweep)[0], {})
     assert (run.batch_size, run.optimizer.learning_rate, run.optimizer.momentum) == (4, 0.2, 0.5)
-    assert configuration(sweep, plan(sweep)[0], {"optimizer.learning_rate": 0.1}).optimizer.learning_rate == 0.1
+    assert (
+        build_run_config(sweep, plan_runs(sweep)[0], {"optimizer.learning_rate": 0.1}).optimizer.learning_rate == 0.1
+    )
 
 
 def test_a_section_whose_name_changes_loses_the_other_ones_keys():
     settings = {"optimizer": {"name": "sgd", "nesterov": True}, "data": {"name": "a", "image_size": 8}}
-    merge(settings, {"optimizer": {"name": "adamw"}, "data": {"name": "b"}})
+    merge_settings(settings, {"optimizer": {"name": "adamw"}, "data": {"name": "b"}})
     assert settings == {"optimizer": {"name": "adamw"}, "data": {"name": "b", "image_size": 8}}
 
 
 def test_an_invalid_setting_names_its_system():
-    sweep = made.sweep(systems=1, set={"batch_sise": 3})
+    sweep = small_sweeps.sweep(systems=1, set={"batch_sise": 3})
     with pytest.raises(UserError, match=r"config\.systems\.a: config\.batch_sise: no such key"):
-        configuration(sweep, plan(sweep)[0], {})
+        build_run_config(sweep, plan_runs(sweep)[0], {})
 
 
 @pytest.mark.parametrize(
@@ -91,13 +97,14 @@ def test_an_invalid_setting_names_its_system():
 )
 def test_a_split_that_judges_shares_no_image_with_one_that_it_must_not_see(fractal, changes, message):
     with pytest.raises(UserError, match=message):
-        check_splits(made.sweep(**changes), Data(name=made.DATA, data_dir=fractal))
+        check_splits(small_sweeps.sweep(**changes), Data(name=small_sweeps.DATA, data_dir=fractal))
 
 
 def test_splits_that_lie_apart_are_taken(fractal):
     apart = {"train_split": "train[:90%]", "select_split": "train[90%:]", "search": {"trials": 2}}
-    check_splits(made.sweep(**apart), Data(name=made.DATA, data_dir=fractal))
+    check_splits(small_sweeps.sweep(**apart), Data(name=small_sweeps.DATA, data_dir=fractal))
     # without a search nothing is selected, and the curves may be of the scored split
     check_splits(
-        made.sweep(select_split="validation", test_split="validation"), Data(name=made.DATA, data_dir=fractal)
+        small_sweeps.sweep(select_split="validation", test_split="validation"),
+        Data(name=small_sweeps.DATA, data_dir=fractal),
     )

@@ -14,8 +14,8 @@ import sqlalchemy
 
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.sweeps import queue
-from imagenet_repro.sweeps.plan import plan
-from tests.sweeps import claimants, made
+from imagenet_repro.sweeps.plan import plan_runs
+from tests.sweeps import queue_processes, small_sweeps
 
 SEARCH = {"search": {"trials": 2}}
 TPE = {"search": {"trials": 3, "sampler": "tpe", "seed": 5}}
@@ -27,7 +27,7 @@ def url(tmp_path):
 
 
 def opened(url, *, fill=True, **settings):
-    one = claimants.opened(url, made.settings(**settings))
+    one = queue_processes.opened(url, small_sweeps.settings(**settings))
     if fill:
         one.fill()
     return one
@@ -43,7 +43,7 @@ def attempts(one):
 
 
 def states(one):
-    return {entry.planned.name: entry.state for entry in one.entries()}
+    return {entry.planned.name: entry.state for entry in one.statuses()}
 
 
 def lose(one):
@@ -54,13 +54,13 @@ def lose(one):
 
 def finish_search(one, values):
     for value in values:
-        one.finish(one.claim("w"), value)
+        one.complete(one.claim("w"), value)
 
 
 def test_filling_enqueues_the_plan_once(url):
     one = opened(url, seeds=(0, 1), **SEARCH)
     opened(url, seeds=(0, 1), **SEARCH)
-    assert attempts(one) == {planned.name: ["WAITING"] for planned in plan(one.sweep)}
+    assert attempts(one) == {planned.name: ["WAITING"] for planned in plan_runs(one.sweep)}
 
 
 def test_trainings_are_claimed_in_the_order_of_the_plan(url):
@@ -68,17 +68,17 @@ def test_trainings_are_claimed_in_the_order_of_the_plan(url):
     names = []
     while (claim := one.claim("w")) is not None:
         names.append(claim.planned.name)
-        one.finish(claim, 0.5)
-    assert names == [planned.name for planned in plan(one.sweep)]
+        one.complete(claim, 0.5)
+    assert names == [planned.name for planned in plan_runs(one.sweep)]
 
 
 def test_a_system_may_be_called_as_the_plan_calls_its_parts(url):
-    settings = made.settings(systems=1, **SEARCH)
+    settings = small_sweeps.settings(systems=1, **SEARCH)
     settings["systems"] = dict.fromkeys(("runs", "search"), settings["systems"]["a"])
-    one = claimants.opened(url, settings)
+    one = queue_processes.opened(url, settings)
     one.fill()
     finish_search(one, [0.4, 0.3, 0.2, 0.1])
-    assert {name: entry.planned.name for name, entry in one.selected().items()} == {
+    assert {name: entry.planned.name for name, entry in one.selected_trials().items()} == {
         "runs": "search/runs/001",
         "search": "search/search/001",
     }
@@ -86,9 +86,9 @@ def test_a_system_may_be_called_as_the_plan_calls_its_parts(url):
 
 @pytest.mark.parametrize("immediate", [True, False], ids=["as it is", "without BEGIN IMMEDIATE"])
 def test_processes_that_claim_at_once_take_each_training_once(url, immediate):
-    settings = made.settings(seeds=tuple(range(4)))
+    settings = small_sweeps.settings(seeds=tuple(range(4)))
     opened(url, seeds=tuple(range(4)))
-    each = claimants.together(3, claimants.claim_all, url, settings, immediate)
+    each = queue_processes.together(3, queue_processes.claim_all, url, settings, immediate)
     taken = sorted(itertools.chain(*each))
     once = sorted(f"runs/{system}/seed{seed}" for system in "ab" for seed in range(4))
     assert (taken == once) is immediate, "this test would not see two processes that take the same training"
@@ -99,20 +99,20 @@ def test_a_run_waits_for_its_systems_search_and_gets_the_first_of_the_lowest(url
     claims = [one.claim("w") for _ in range(4)]
     assert one.claim("w") is None
     for claim, value in zip(claims[:3], (0.7, 0.2, 0.2), strict=True):
-        one.finish(claim, value)
+        one.complete(claim, value)
     assert one.claim("w") is None
-    assert one.selected() == {}
-    one.finish(claims[3], 0.9)
+    assert one.selected_trials() == {}
+    one.complete(claims[3], 0.9)
     run = one.claim("w")
     assert run.planned.name == "runs/a/seed0"
-    assert run.settings == claims[1].settings == plan(one.sweep)[1].settings
+    assert run.settings == claims[1].settings == plan_runs(one.sweep)[1].settings
 
 
 def test_a_grid_is_claimed_as_it_was_planned(url):
-    settings = made.settings(systems=1, search={"trials": 3, "sampler": "grid"})
+    settings = small_sweeps.settings(systems=1, search={"trials": 3, "sampler": "grid"})
     axes = [{"key": "optimizer.name", "choices": ["sgd"]}, {"key": "batch_size", "choices": [4, 8, 16]}]
     settings["systems"]["a"] |= {"search": axes}
-    one = claimants.opened(url, settings)
+    one = queue_processes.opened(url, settings)
     one.fill()
     found = [one.claim("w").settings for _ in range(3)]
     assert found == [{"optimizer.name": "sgd", "batch_size": size} for size in (4, 8, 16)]
@@ -135,10 +135,10 @@ def test_tpe_learns_from_its_own_system(url):
     one = opened(url, search={"trials": 11, "sampler": "tpe"})
     rates = collections.defaultdict(list)
     best = {"a": 1e-3, "b": 1e-1}
-    while (claim := one.claim("w")) is not None and claim.planned.search:
+    while (claim := one.claim("w")) is not None and claim.planned.is_trial:
         rate = claim.settings["optimizer.learning_rate"]
         rates[claim.planned.system].append(rate)
-        one.finish(claim, abs(math.log(rate / best[claim.planned.system])))
+        one.complete(claim, abs(math.log(rate / best[claim.planned.system])))
     assert rates["a"][10] < 1e-2  # after ten at random
     assert rates["b"][10] > 1e-2
 
@@ -147,9 +147,9 @@ def test_what_tpe_suggested_stays_when_the_trial_is_lost_failed_or_put_back(url)
     one = opened(url, systems=1, **TPE)
     first = one.claim("w")
     lose(one)
-    one.recover()
+    one.requeue_lost()
     second = one.claim("w")
-    one.put_back(second)
+    one.requeue(second)
     third = one.claim("w")
     one.fail(third, "no memory")
     one.fill()
@@ -162,10 +162,10 @@ def test_what_tpe_suggested_stays_when_the_trial_is_lost_failed_or_put_back(url)
 @pytest.mark.parametrize("beats", [True, False], ids=["after some heartbeats", "right after the claim"])
 def test_what_a_killed_process_had_comes_back_once_with_its_values(url, monkeypatch, beats):
     monkeypatch.setattr(queue, "GRACE", 1)
-    settings = made.settings(systems=1, **TPE)
+    settings = small_sweeps.settings(systems=1, **TPE)
     one = opened(url, systems=1, **TPE)
-    mine, theirs = claimants.PROCESSES.Pipe()
-    process = claimants.PROCESSES.Process(target=claimants.hold, args=(theirs, url, settings, beats))
+    mine, theirs = queue_processes.PROCESSES.Pipe()
+    process = queue_processes.PROCESSES.Process(target=queue_processes.hold, args=(theirs, url, settings, beats))
     process.start()
     name, values = mine.recv()
     assert states(one)[name] == "running"
@@ -176,9 +176,9 @@ def test_what_a_killed_process_had_comes_back_once_with_its_values(url, monkeypa
     deadline = time.monotonic() + 30
     while states(one)[name] != "waiting":
         assert time.monotonic() < deadline
-        one.recover()
+        one.requeue_lost()
         time.sleep(0.1)
-    one.recover()
+    one.requeue_lost()
     assert attempts(one)[name] == ["FAIL", "WAITING"]
     claim = one.claim("w")
     assert (claim.planned.name, claim.settings) == (name, values)
@@ -188,7 +188,7 @@ def test_processes_that_recover_at_once_put_back_once(url):
     one = opened(url)
     one.claim("w")
     lose(one)
-    claimants.together(3, claimants.recover, url, made.settings())
+    queue_processes.together(3, queue_processes.recover, url, small_sweeps.settings())
     assert attempts(one)["runs/a/seed0"] == ["FAIL", "WAITING"]
 
 
@@ -197,8 +197,8 @@ def test_what_was_being_put_back_when_that_was_killed_is_put_back_by_the_next_st
     one.claim("w")
     lose(one)
     monkeypatch.setattr(one.storage, "heartbeat_stale_trial_callback", None)  # what comes second is not done
-    one.recover()
-    assert (one.entries()[0].state, one.entries()[0].why) == ("failed", "lost")
+    one.requeue_lost()
+    assert (one.statuses()[0].state, one.statuses()[0].reason) == ("failed", "lost")
     one.fill()
     assert states(one)["runs/a/seed0"] == "waiting"
 
@@ -208,14 +208,14 @@ def test_what_tells_that_it_lives_is_left_alone(url, monkeypatch):
     monkeypatch.setattr(queue, "GRACE", 2)
     one = opened(url)
     claim = one.claim("w")
-    with one.alive(claim):
+    with one.send_heartbeats(claim):
         until = time.monotonic() + 4.5
         while time.monotonic() < until:
-            one.recover()
+            one.requeue_lost()
             assert states(one)["runs/a/seed0"] == "running"
             time.sleep(0.2)
     lose(one)
-    one.recover()
+    one.requeue_lost()
     assert states(one)["runs/a/seed0"] == "waiting"
 
 
@@ -223,23 +223,23 @@ def test_who_was_taken_for_lost_changes_nothing_any_more(url):
     one = opened(url)
     late = one.claim("late")
     lose(one)
-    one.recover()
+    one.requeue_lost()
     fast = one.claim("fast")
-    for end in (lambda: one.finish(late, 0.9), lambda: one.fail(late, "x"), lambda: one.put_back(late)):
+    for end in (lambda: one.complete(late, 0.9), lambda: one.fail(late, "x"), lambda: one.requeue(late)):
         end()
         assert states(one)["runs/a/seed0"] == "running"
-    one.put_back_after_crash(late, "ended by SIGKILL")
-    one.finish(fast, 0.25)
-    one.finish(late, 0.9)
-    entry = one.entries()[0]
+    one.requeue_after_crash(late, "ended by SIGKILL")
+    one.complete(fast, 0.25)
+    one.complete(late, 0.9)
+    entry = one.statuses()[0]
     assert (entry.state, entry.value, entry.worker) == ("complete", 0.25, "fast")
 
 
 def test_what_failed_is_enqueued_again_by_the_next_start_and_what_is_done_is_not(url):
     one = opened(url)
     one.fail(one.claim("w"), "no memory")
-    one.finish(one.claim("w"), 0.5)
-    assert [(e.state, e.why, e.value) for e in one.entries()] == [
+    one.complete(one.claim("w"), 0.5)
+    assert [(e.state, e.reason, e.value) for e in one.statuses()] == [
         ("failed", "no memory", None),
         ("complete", "", 0.5),
     ]
@@ -251,7 +251,7 @@ def test_a_run_whose_search_failed_does_not_wait_for_ever(url):
     one = opened(url, systems=2, **SEARCH)
     one.fail(one.claim("w"), "no memory")
     finish_search(one, [0.3, 0.2, 0.1])
-    found = {entry.planned.name: (entry.state, entry.why) for entry in one.entries() if not entry.planned.search}
+    found = {entry.planned.name: (entry.state, entry.reason) for entry in one.statuses() if not entry.planned.is_trial}
     assert found == {
         "runs/a/seed0": ("failed", "nothing was selected, search/a/000 failed"),
         "runs/b/seed0": ("waiting", ""),
@@ -270,32 +270,32 @@ def test_what_crashes_again_and_again_is_given_up(url):
         claim = one.claim("w")
         if time_ == 2:  # a loss of the worker in between does not begin the count anew
             lose(one)
-            one.recover()
+            one.requeue_lost()
             claim = one.claim("w")
-        one.put_back_after_crash(claim, "ended by SIGKILL")
+        one.requeue_after_crash(claim, "ended by SIGKILL")
     assert one.claim("w") is None
-    assert one.entries()[0].why == "3 times, the last time ended by SIGKILL"
+    assert one.statuses()[0].reason == "3 times, the last time ended by SIGKILL"
     one.fill()
-    one.put_back_after_crash(one.claim("w"), "ended by SIGKILL")
+    one.requeue_after_crash(one.claim("w"), "ended by SIGKILL")
     assert states(one) == {"runs/a/seed0": "waiting"}
 
 
 def test_what_is_put_back_is_the_next_to_be_claimed(url):
     one = opened(url)
     claim = one.claim("w")
-    one.put_back(claim)
+    one.requeue(claim)
     again = one.claim("v")
     assert (again.planned, again.settings) == (claim.planned, claim.settings)
     assert attempts(one)["runs/a/seed0"] == ["RUNNING"]
-    assert one.entries()[0].worker == "v"
+    assert one.statuses()[0].worker == "v"
 
 
 def test_a_process_that_does_not_know_of_added_seeds_leaves_them_alone(url):
     old = opened(url, systems=1, seeds=(0,))
     new = opened(url, systems=1, seeds=(0, 1))
-    old.finish(old.claim("old"), 0.5)
+    old.complete(old.claim("old"), 0.5)
     assert old.claim("old") is None
-    assert [entry.state for entry in old.entries()] == ["complete"]
+    assert [entry.state for entry in old.statuses()] == ["complete"]
     assert new.claim("new").planned.name == "runs/a/seed1"
 
 
@@ -303,12 +303,12 @@ def test_entries_say_when_and_what_came_of_a_training(url):
     one = opened(url, **SEARCH)
     claim = one.claim("host/3")
     time.sleep(0.05)
-    one.finish(claim, 0.125)
-    entry = one.entries()[0]
+    one.complete(claim, 0.125)
+    entry = one.statuses()[0]
     assert entry.planned == claim.planned
     assert (entry.settings, entry.value) == (claim.settings, 0.125)
     assert 0.05 <= entry.seconds < 60
-    assert [e.value for e in one.entries()[1:]] == [None] * 5
+    assert [e.value for e in one.statuses()[1:]] == [None] * 5
 
 
 def test_a_full_storage_is_told_and_loses_nothing(url):
@@ -325,13 +325,13 @@ def test_a_full_storage_is_told_and_loses_nothing(url):
         one.fail(claim, "x" * 100_000)
     pages[0] = 10_000
     assert states(one)["runs/a/seed0"] == "running"
-    one.finish(claim, 0.5)
+    one.complete(claim, 0.5)
     assert states(one)["runs/a/seed0"] == "complete"
 
 
 def test_only_a_full_disk_is_called_one():
     def told(words):
-        with pytest.raises(UserError) as error, queue.reached("postgresql+psycopg://fullhost/x"):
+        with pytest.raises(UserError) as error, queue.storage_errors("postgresql+psycopg://fullhost/x"):
             raise sqlalchemy.exc.OperationalError("insert", {}, Exception(words))
         return type(error.value)
 
@@ -393,6 +393,6 @@ def test_optuna_says_nothing_of_its_own(url, caplog, recwarn):
     with caplog.at_level(logging.INFO):
         one = opened(url, systems=1, **TPE)
         one.claim("w")
-        one.recover()
+        one.requeue_lost()
     assert not caplog.records
     assert not [warning for warning in recwarn if "optuna" in str(warning.category)]

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from imagenet_repro.sweeps import status
-from imagenet_repro.sweeps.plan import plan
-from imagenet_repro.sweeps.queue import Entry
-from tests.sweeps import made
+from imagenet_repro.sweeps.plan import plan_runs
+from imagenet_repro.sweeps.queue import RunStatus
+from tests.sweeps import small_sweeps
 
 ROW = {"kind": "train", "step": 4, "progress": 0.25, "seconds": 100.0, "loss": 1.5, "top1_error": 0.75}
 RATE = {"images_per_second": 1234.4}
@@ -19,9 +19,9 @@ RATE = {"images_per_second": 1234.4}
 def entries(*changes, **settings):
     """Of a sweep's trainings in the order of the plan; what is not said of one is that it waits."""
     found = []
-    for one, changed in zip(plan(made.sweep(**settings)), changes, strict=True):
+    for one, changed in zip(plan_runs(small_sweeps.sweep(**settings)), changes, strict=True):
         known = {"state": "waiting", "settings": one.settings, "value": None}
-        found.append(Entry(one, **known | {"worker": "", "why": "", "seconds": None} | changed))
+        found.append(RunStatus(one, **known | {"worker": "", "reason": "", "seconds": None} | changed))
     return found
 
 
@@ -41,7 +41,7 @@ def write(directory, entry, rows, tail=""):
 
 def told(found, directory, workers=2, width=200):
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, emoji=False)
-    status.show(status.Status(found, directory), workers, console)
+    status.show(status.SweepStatus(found, directory), workers, console)
     return console.file.getvalue()
 
 
@@ -51,7 +51,7 @@ def test_rows_count_the_states_of_searches_and_runs_and_name_the_lowest(tmp_path
         complete(9, 0.5),
         {},
         complete(9, 0.25, settings=best),
-        {"state": "failed", "why": "no memory"},
+        {"state": "failed", "reason": "no memory"},
         complete(9, 0.125),
         {},
         search={"trials": 2},
@@ -78,7 +78,7 @@ def test_rows_count_the_states_of_searches_and_runs_and_name_the_lowest(tmp_path
     ],
 )
 def test_the_sentence_says_where_the_sweep_stands(tmp_path, changes, done, sentence):
-    now = status.Status(entries(*changes), tmp_path)
+    now = status.SweepStatus(entries(*changes), tmp_path)
     assert (now.done, now.sentence(2)) == (done, sentence)
 
 
@@ -95,7 +95,7 @@ def test_time_left_is_each_systems_mean_and_what_running_ones_have_left(tmp_path
         seeds=(0, 1, 2, 3),
     )
     write(tmp_path, found[4], [ROW, ROW | {"progress": 0.75}])
-    now = status.Status(found, tmp_path)
+    now = status.SweepStatus(found, tmp_path)
     # a took 200 on average: a quarter of one and one whole are left; b took 20: two
     assert now.seconds_left(1) == pytest.approx(0.25 * 200 + 20 + 200 + 20)
     assert now.seconds_left(4) == pytest.approx(290 / 4)
@@ -103,15 +103,15 @@ def test_time_left_is_each_systems_mean_and_what_running_ones_have_left(tmp_path
 
 
 def test_a_system_that_none_has_ended_of_takes_as_long_as_the_others(tmp_path):
-    assert status.Status(entries(complete(10), complete(40), {}, systems=3), tmp_path).seconds_left(1) == 25
-    assert math.isinf(status.Status(entries({}, {}), tmp_path).seconds_left(1))
+    assert status.SweepStatus(entries(complete(10), complete(40), {}, systems=3), tmp_path).seconds_left(1) == 25
+    assert math.isinf(status.SweepStatus(entries({}, {}), tmp_path).seconds_left(1))
 
 
 def test_trials_say_how_long_runs_take_only_until_a_run_has_ended(tmp_path):
     trials = [complete(8), complete(2), complete(8), complete(2)]
     settings = {"search": {"trials": 2, "budget": "2st"}, "seeds": (0, 1)}
     left = [
-        status.Status(entries(*trials, *runs, **settings), tmp_path).seconds_left(1)
+        status.SweepStatus(entries(*trials, *runs, **settings), tmp_path).seconds_left(1)
         for runs in ([{}] * 4, [complete(80), {}, {}, {}], [complete(80), complete(20), {}, {}])
     ]
     assert left == [2 * 8 + 2 * 2, 3 * 80, 80 + 20]
@@ -122,7 +122,7 @@ def test_a_line_for_each_training_that_runs(tmp_path):
     write(tmp_path, found[0], [ROW | RATE, {"kind": "eval", "step": 4}], tail='{"kind": "train", "step": 5, "lo')
     write(tmp_path, found[1], [], tail="")
     (tmp_path / found[1].planned.name / status.OUTPUT).write_text("reading\ncompiling …\n\n")
-    assert list(status.Status(found, tmp_path).lines()) == [
+    assert list(status.SweepStatus(found, tmp_path).lines()) == [
         "host/0  runs/a/seed0   25.0 %  loss 1.500  top-1 err 75.0 %  1,234 img/s  5 min 00 s left",
         "host/1  runs/b/seed0  compiling …",
         "host/2  runs/c/seed0  starting",
@@ -132,11 +132,11 @@ def test_a_line_for_each_training_that_runs(tmp_path):
 def test_a_training_at_its_very_start_has_no_time_left_to_tell(tmp_path):
     found = entries(running(), {})
     write(tmp_path, found[0], [ROW | RATE | {"progress": 0.0}])
-    assert next(status.Status(found, tmp_path).lines()).endswith("unknown left")
+    assert next(status.SweepStatus(found, tmp_path).lines()).endswith("unknown left")
 
 
 def test_names_and_reasons_are_shown_as_they_are(tmp_path):
-    found = entries({"state": "failed", "why": "[bold]config.x[/]: 3 is not :smile:"}, {})
+    found = entries({"state": "failed", "reason": "[bold]config.x[/]: 3 is not :smile:"}, {})
     assert "runs/a/seed0 failed: [bold]config.x[/]: 3 is not :smile:" in told(found, tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_a_narrow_terminal_cuts_nothing_off(tmp_path):
 
 
 def test_the_screen_has_the_lines_and_the_sentence(tmp_path):
-    now = status.Status(entries(running("host/0"), {}), tmp_path)
+    now = status.SweepStatus(entries(running("host/0"), {}), tmp_path)
     console = Console(file=io.StringIO(), width=100)
     console.print(status.screen(now, 1))
     assert console.file.getvalue().split("\n")[:2] == [

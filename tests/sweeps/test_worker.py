@@ -8,10 +8,10 @@ import pytest
 from imagenet_repro.config import sweeps
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
 from imagenet_repro.sweeps import retry, worker
-from imagenet_repro.sweeps.directory import SweepPlace
-from imagenet_repro.sweeps.queue import Queue
+from imagenet_repro.sweeps.directory import SweepDirectory
+from imagenet_repro.sweeps.queue import SweepQueue
 from imagenet_repro.sweeps.worker import Worker
-from tests.sweeps import made
+from tests.sweeps import small_sweeps
 
 
 @pytest.fixture(autouse=True)
@@ -23,33 +23,33 @@ def handlers():
 
 def begun(directory, sweep):
     """A sweep's directory and its queue, filled."""
-    place = SweepPlace(directory)
-    place.settle(sweep, place.default_storage)
-    queue = Queue(place.default_storage, sweep, place.identity())
+    place = SweepDirectory(directory)
+    place.record(sweep, place.default_storage)
+    queue = SweepQueue(place.default_storage, sweep, place.identity())
     queue.fill()
     return place, queue
 
 
 def test_runs_whose_search_has_failed_are_not_waited_for(tmp_path):
     """The key that is searched exists nowhere, so every trial fails before it starts a process."""
-    settings = made.settings(systems=2, search={"trials": 2})
+    settings = small_sweeps.settings(systems=2, search={"trials": 2})
     for system in settings["systems"].values():
-        system["search"] = [made.RATE | {"key": "optimizer.learning_rat"}]
+        system["search"] = [small_sweeps.RATE | {"key": "optimizer.learning_rat"}]
     place, queue = begun(tmp_path, sweeps.resolve_sweep(settings))
     assert Worker(str(place.path), 0)() == EXIT_FINISHED
-    entries = {one.planned.name: one for one in queue.entries()}
+    entries = {one.planned.name: one for one in queue.statuses()}
     assert {one.state for one in entries.values()} == {"failed"}
-    assert "optimizer.learning_rat: no such key" in entries["search/a/000"].why
-    assert entries["runs/b/seed0"].why == "nothing was selected, search/b/001 failed"
+    assert "optimizer.learning_rat: no such key" in entries["search/a/000"].reason
+    assert entries["runs/b/seed0"].reason == "nothing was selected, search/b/001 failed"
 
 
 def test_a_place_that_is_taken_is_left_alone(tmp_path):
-    place, queue = begun(tmp_path, made.sweep())
+    place, queue = begun(tmp_path, small_sweeps.sweep())
     with place.slot(3):
-        assert place.busy(3)
+        assert place.is_slot_taken(3)
         assert Worker(str(place.path), 3)() == EXIT_FINISHED
-    assert not place.busy(3)
-    assert {one.state for one in queue.entries()} == {"waiting"}
+    assert not place.is_slot_taken(3)
+    assert {one.state for one in queue.statuses()} == {"waiting"}
 
 
 def test_the_files_of_submitit_hold_no_storage(tmp_path, monkeypatch):
@@ -59,7 +59,7 @@ def test_the_files_of_submitit_hold_no_storage(tmp_path, monkeypatch):
 
 def test_a_storage_that_stays_away_ends_a_worker_with_a_message(tmp_path, monkeypatch, capsys):
     pytest.importorskip("psycopg")
-    place, _ = begun(tmp_path, made.sweep())
+    place, _ = begun(tmp_path, small_sweeps.sweep())
     monkeypatch.setenv(worker.STORAGE, "postgresql+psycopg://me:secret@127.0.0.1:1/sweeps")
     monkeypatch.setattr(retry, "PATIENCE", 0.2)
     monkeypatch.setattr(retry, "PAUSE", 0.1)

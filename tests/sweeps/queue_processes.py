@@ -13,13 +13,13 @@ IDENTITY = "one"
 # A clean process from which others are forked: JAX, which the tests' set-up imports, must not be.
 PROCESSES = multiprocessing.get_context("forkserver")
 LATER = ("alembic.command", "alembic.script", "optuna.storages._rdb.models", "sqlalchemy.dialects.sqlite")
-PROCESSES.set_forkserver_preload(["pytest", "tests.sweeps.claimants", *LATER])  # once, and not by each process
+PROCESSES.set_forkserver_preload(["pytest", "tests.sweeps.queue_processes", *LATER])  # once, and not by each process
 
 _met = {}  # what this process was given when it began
 
 
 def opened(url, settings):
-    return queue.Queue(url, sweeps.resolve_sweep(settings), IDENTITY)
+    return queue.SweepQueue(url, sweeps.resolve_sweep(settings), IDENTITY)
 
 
 def meet(barrier):
@@ -51,7 +51,7 @@ def claim_all(url, settings, immediate):
 def recover(url, settings):
     mine = opened(url, settings)
     _met["barrier"].wait()
-    mine.recover()
+    mine.requeue_lost()
 
 
 def hold(pipe, url, settings, beats):
@@ -62,6 +62,6 @@ def hold(pipe, url, settings, beats):
     if not beats:
         pipe.send((claim.planned.name, claim.settings))
         time.sleep(600)
-    with mine.alive(claim):
+    with mine.send_heartbeats(claim):
         pipe.send((claim.planned.name, claim.settings))
         time.sleep(600)

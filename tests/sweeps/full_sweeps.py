@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from imagenet_repro.sweeps.directory import SweepPlace
+from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.training.log import METRICS, read_rows
 from tests import command_line
-from tests.sweeps import made
+from tests.sweeps import small_sweeps
 
 STEPS = 60  # of each training, a checkpoint every third
 SECONDS = 1200  # that a sweep may take on a busy machine
@@ -22,14 +22,14 @@ SECONDS = 1200  # that a sweep may take on a busy machine
 
 def write(directory, data_dir, **changes):
     """A sweep's file over two LeNets, "a" and "b", which differ in their learning rate."""
-    recipe = made.LENET | {
-        "data": made.LENET["data"] | {"data_dir": str(data_dir), "threads": 1},
+    recipe = small_sweeps.LENET | {
+        "data": small_sweeps.LENET["data"] | {"data_dir": str(data_dir), "threads": 1},
         "evaluate_every": "30st",
         "checkpoint": {"every": "3st"},
     }
     (directory / "lenet.py").write_text(f"def get_config():\n    return {recipe!r}\n")
     rates = {"a": 0.02, "b": 0.05}
-    settings = made.settings(systems=2, budget=f"{STEPS}st") | {
+    settings = small_sweeps.settings(systems=2, budget=f"{STEPS}st") | {
         "systems": {
             name: {"config": str(directory / "lenet.py"), "set": {"optimizer": {"name": "sgd", "learning_rate": rate}}}
             for name, rate in rates.items()
@@ -110,7 +110,7 @@ def kill(process):
 
 def kill_workers(workdir):
     """Ends all workers by SIGKILL, and says how many there were."""
-    pids = SweepPlace(workdir).worker_pids()
+    pids = SweepDirectory(workdir).worker_pids()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     return len(pids)
@@ -163,7 +163,7 @@ def assert_complete(workdir, trainings, storage=""):
         rows = read_rows(Path(workdir) / name / METRICS)
         assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, STEPS + 1))
         assert [row["step"] for row in rows if row["kind"] == "eval"] == [30, STEPS]
-    place = SweepPlace(workdir)
+    place = SweepDirectory(workdir)
     study = optuna.load_study(study_name=f"{place.identity()}/runs", storage=storage or place.default_storage)
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     assert Counter(trial.user_attrs["name"] for trial in complete) == Counter(list(results(workdir)))
