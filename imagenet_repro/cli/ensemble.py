@@ -20,7 +20,8 @@ from imagenet_repro.scoring import ensembling as averaging
 from imagenet_repro.scoring import predictions, sets
 from imagenet_repro.scoring.ensembling import Average, Judged, Members
 from imagenet_repro.scoring.metrics import GUESSES, describe
-from imagenet_repro.statistics import significance
+from imagenet_repro.statistics.hypothesis_tests import mcnemar
+from imagenet_repro.statistics.intervals import bootstrap_difference
 from imagenet_repro.storage import provenance
 from imagenet_repro.zoo.entries import ENTRIES
 
@@ -213,7 +214,7 @@ def _against_best(members: Members, judged: Judged) -> list[str]:
     for row, guesses in enumerate((1, GUESSES)):
         best = int(np.argmin([wrong[row].sum() for wrong in judged.alone]))
         pair = judged.whole[row], judged.alone[best][row]
-        found, test = significance.bootstrap_difference(*pair), significance.mcnemar(*pair)
+        found, test = bootstrap_difference(*pair), mcnemar(*pair)
         low, high = (signed(100 * end) for end in found.interval)
         lines.append(
             f"top-{guesses} error against {members.names[best]}, the best member in it:"

@@ -18,8 +18,9 @@ from imagenet_repro.scoring import sets
 from imagenet_repro.scoring.label_audit import VERDICTS, Suspects, Truth
 from imagenet_repro.scoring.metrics import GUESSES, describe
 from imagenet_repro.statistics import label_noise
-from imagenet_repro.statistics.label_noise import Measured
-from imagenet_repro.statistics.significance import bootstrap_difference, mcnemar
+from imagenet_repro.statistics.hypothesis_tests import mcnemar
+from imagenet_repro.statistics.intervals import bootstrap_difference
+from imagenet_repro.statistics.label_noise import ErrorOverlap
 
 TITLE = "Labels that are probably wrong"
 PICTURES = 60  # of the most suspect images
@@ -219,11 +220,11 @@ def noise_of_pairs(audit: Audit) -> Table | None:
     given = audit.truths[0]
     rows = []
     for pair, guesses in itertools.product(audit.pairs, (1, GUESSES)):
-        measured = Measured.of(*(given.wrong(system.top5, guesses) for system in pair), guesses)
-        at_worst = _range(*label_noise.bounds(measured, audit.wrong_share))
-        on_average = _symmetric(measured.difference, audit)
+        overlap = ErrorOverlap.from_wrong(*(given.wrong(system.top5, guesses) for system in pair), guesses)
+        at_worst = _range(*label_noise.difference_bounds(overlap, audit.wrong_share))
+        on_average = _symmetric(overlap.difference, audit)
         first, second = (system.name for system in pair)
-        rows.append((first, second, str(guesses), _points(measured.difference), at_worst, on_average))
+        rows.append((first, second, str(guesses), _points(overlap.difference), at_worst, on_average))
     headings = ("first", "second", "guesses", "measured difference in points", "true one at worst")
     caption = (
         f"Error of the first less error of the second, with up to {100 * audit.wrong_share:.2f} % wrong labels."
@@ -246,7 +247,7 @@ def pairs_of_classes(audit: Audit) -> Table | None:
 
 def _symmetric(difference: float, audit: Audit) -> str:
     try:
-        return _points(label_noise.symmetric(difference, audit.wrong_share, len(audit.class_names)), 2)
+        return _points(label_noise.undo_symmetric_noise(difference, audit.wrong_share, len(audit.class_names)), 2)
     except ValueError:  # nothing of a difference is left
         return MISSING
 

@@ -30,8 +30,9 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import hierarchy, sets
 from imagenet_repro.scoring import predictions as stored
 from imagenet_repro.scoring.hierarchy import Hierarchy
-from imagenet_repro.scoring.metrics import GUESSES, describe, interval
+from imagenet_repro.scoring.metrics import GUESSES, describe
 from imagenet_repro.scoring.people import PEOPLE, Person
+from imagenet_repro.statistics.intervals import binomial_interval
 
 NO_GUESS = -1
 MAX_LABEL = 2**31 - 1
@@ -57,12 +58,12 @@ class Score:
     @property
     def wilson(self) -> tuple[float, float]:
         """95 % score interval, as shares."""
-        return interval(self.wrong, self.images, "wilson")
+        return binomial_interval(self.wrong, self.images, "wilson")
 
     @property
     def exact(self) -> tuple[float, float]:
         """95 % interval of Clopper and Pearson, as shares."""
-        return interval(self.wrong, self.images, "exact")
+        return binomial_interval(self.wrong, self.images, "exact")
 
     def __str__(self) -> str:
         error, low_to_high = describe(self.wrong, self.images)

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.predictions import Predictions
-from imagenet_repro.scoring.sets import LEVEL, Result
+from imagenet_repro.scoring.sets import Result
+from imagenet_repro.statistics.intervals import NORMAL_95
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # AlexNet's top-1 error, the mean over the severities, by tfds' name of the corruption.
@@ -111,7 +112,7 @@ def _mean(what: str, found: Mapping[str, Wrong], divisor: Mapping[str, float], h
         shares.append(one.wrong / (len(one.wrong) * len(CONFIGS) * divisor[config[:-2]]))
     added = np.bincount(place, np.concatenate(shares), len(ids))
     error = float(added.sum())
-    margin = LEVEL * math.sqrt(len(ids) * float(np.var(added, ddof=1))) if len(ids) > 1 else math.inf
+    margin = NORMAL_95 * math.sqrt(len(ids) * float(np.var(added, ddof=1))) if len(ids) > 1 else math.inf
     return Result(what, error, max(0.0, error - margin), error + margin, len(ids), how=how)
 
 

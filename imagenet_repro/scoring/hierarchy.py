@@ -20,7 +20,7 @@ from rich.table import Table
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.metrics import describe
-from imagenet_repro.scoring.sets import LEVEL
+from imagenet_repro.statistics.intervals import NORMAL_95
 
 TABLE_NOTE = (
     "Errors are of first guesses: elsewhere, of another super-class; inside, of the same one (a dog, but which dog)."
@@ -38,7 +38,7 @@ class Cost:
     @property
     def interval(self) -> tuple[float, float]:
         """95 %, normal, over images."""
-        return max(0.0, self.mean - LEVEL * self.standard_error), self.mean + LEVEL * self.standard_error
+        return max(0.0, self.mean - NORMAL_95 * self.standard_error), self.mean + NORMAL_95 * self.standard_error
 
     def __str__(self) -> str:
         low, high = self.interval

@@ -9,18 +9,17 @@ image with NaN among its scores has no order: it has no guesses (-1) and counts 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal, SupportsFloat, SupportsInt
+from typing import SupportsFloat, SupportsInt
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float32, Int32
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.statistics.intervals import Method, binomial_interval
 
 GUESSES = 5  # the challenge accepts five labels for an image
 FINE_DIGITS_FROM = 10_000  # images, from which an interval is narrow enough for two decimals of a percentage
-
-Method = Literal["wilson", "exact"]
 
 
 # --- on the device ---------------------------------------------------------------------------------------------
@@ -88,25 +87,13 @@ def _has_order(logits: Float32[Array, "b c"]) -> Bool[Array, " b"]:
 # --- on the host -----------------------------------------------------------------------------------------------
 
 
-def interval(wrong: int, images: int, method: Method = "wilson", confidence: float = 0.95) -> tuple[float, float]:
-    """Confidence interval (low, high) of an error rate, as shares in [0, 1].
-
-    `wilson` is the score interval (Wilson 1927), `exact` the one of Clopper and Pearson (1934), which covers at
-    least `confidence` and is a little wider. Raises ValueError where `wrong` exceeds `images` or there are none.
-    """
-    from scipy.stats import binomtest  # a second of import that a training process does not need
-
-    low, high = binomtest(wrong, images).proportion_ci(confidence_level=confidence, method=method)
-    return float(low), float(high)
-
-
 def describe(wrong: int, images: int, method: Method = "wilson") -> tuple[str, str]:
     """An error rate and its 95 % interval in percent, such as `("38.2", "[36.1, 40.3]")`.
 
     One decimal, and two from 10,000 images on, where the interval is narrow enough for the second to mean something.
     """
     digits = 2 if images >= FINE_DIGITS_FROM else 1
-    low, high = interval(wrong, images, method)
+    low, high = binomial_interval(wrong, images, method)
     return f"{100 * wrong / images:.{digits}f}", f"[{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 

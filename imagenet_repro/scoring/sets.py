@@ -17,7 +17,6 @@ the challenge's own label of the image (lists that are shifted by one image agre
 
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -27,15 +26,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, describe, interval
+from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, describe
 from imagenet_repro.scoring.people import PEOPLE
 from imagenet_repro.scoring.predictions import NO_LABEL, Predictions
+from imagenet_repro.statistics.intervals import binomial_interval, wilson_interval
 
 IMAGENET = re.compile(r"imagenet2012(_side\d+_q\d+)?(:.*)?")  # and the smaller copies that data/prepare.py makes of it
 CLASSES = 1_000
 SHIFTED_BELOW = 0.5  # share of images whose own label is in their list; 0.90 for ReaL, 0.001 for other images' lists
 ENOUGH_TO_TELL = 10  # images, from which that share says something
-LEVEL = 1.959964  # standard errors, for 95 %
 
 Rule = Literal["label", "several", "per class", "corruptions"]
 
@@ -427,7 +426,7 @@ def _labels(predicted: Predictions) -> list[tuple[str, int]]:
 
 def _share(what: str, wrong: Bool[np.ndarray, " n"], dropped: int) -> Result:
     count, images = int(wrong.sum()), len(wrong)
-    return Result(what, count / images, *interval(count, images), images, count, dropped)
+    return Result(what, count / images, *binomial_interval(count, images), images, count, dropped)
 
 
 def mean_over_classes(wrong: Bool[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) -> tuple[float, float, float]:
@@ -445,15 +444,7 @@ def mean_over_classes(wrong: Bool[np.ndarray, " n"], classes: Int[np.ndarray, " 
     )
     variance = float(within.sum()) / len(sizes) ** 2
     effective = error * (1 - error) / variance if variance > 0 else float(len(wrong))
-    return error, *_wilson(error, effective)
-
-
-def _wilson(share: float, images: float) -> tuple[float, float]:
-    """Wilson's interval of a share of a number of images that need not be whole."""
-    square = LEVEL**2
-    centre = (share + square / (2 * images)) / (1 + square / images)
-    half = LEVEL * math.sqrt(share * (1 - share) / images + square / (4 * images**2)) / (1 + square / images)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return error, *wilson_interval(error, effective)
 
 
 def completeness(chosen: EvaluationSet, counted: int, classes: int | None = None) -> list[str]:

@@ -1,1 +1,1 @@
-"""Tests and intervals for differences between systems."""
+"""Hypothesis tests, confidence intervals and groups: arrays in, numbers out, with no other package of the project."""

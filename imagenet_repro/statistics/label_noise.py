@@ -1,22 +1,23 @@
-"""What wrong labels do to the difference of two systems.
+"""How far wrong labels can change the difference of two systems' error rates.
 
-Two answers, for labels of which a share is wrong and nobody knows which.
+The setting: some share of the labels is wrong, and nobody knows which ones. There are two answers.
 
-*At worst.* With one guess, an image that a system gets by a wrong label it has in truth got wrong. So of the images
-with a wrong label, one that only the second system gets counts for the second and may in truth be the first's: the
-true difference of errors is lower by two of them. One that both get is in truth wrong by both and changes nothing; one
-that both miss may in truth be either's, which changes the difference by one; one that only the first gets can only
-raise it. The true difference is thus no lower than the measured one less twice the share of wrong labels, as far as
-there are images that only the second gets, and less once the rest, as far as there are images that both miss; no
-higher by the mirror image. With five guesses the true class can be among them beside the wrong label, and images that
-both get may also be either's.
+*In the worst case*, for one guess: an image that a system gets right only by a wrong label is in truth wrong for it.
+So among the images with a wrong label, one that only the second system gets right counts for the second and may in
+truth belong to the first; this lowers the true difference of errors by two images. An image that both get right is in
+truth wrong for both and changes nothing. An image that both miss may in truth be right for either one, which changes
+the difference by one image. An image that only the first gets right can only raise the difference. The true
+difference is therefore lower than the measured one by at most twice the share of wrong labels, as far as there are
+images that only the second gets right, and by once the remaining share, as far as there are images that both miss.
+The upper bound is the mirror image. With five guesses the true class can be among them beside the wrong label, so
+images that both get right may also be right for only one of the two.
 
-*On average, were the noise symmetric*: each label is, whatever the image, with probability p one of the other K - 1
-classes, all equally often. A guess that is right in truth counts as right with probability 1 - p, another with
-p / (K - 1), and so measured differences are the true ones times 1 - pK / (K - 1), with five guesses as with one: the
-order stays, and differences look smaller than they are. (For one guess the attenuation is that of Angluin & Laird
-1988, "Learning from noisy examples", whose K is 2.) Real wrong labels are of classes that look alike and are nearer to
-the first case than this suggests.
+*On average, under symmetric noise*: each label is, whatever the image, with probability p one of the other K - 1
+classes, all equally likely. A guess that is truly right counts as right with probability 1 - p, any other guess with
+probability p / (K - 1). Measured differences are then the true ones times 1 - pK / (K - 1), for five guesses as for
+one: the order of systems stays, and differences look smaller than they are. (For one guess this is the attenuation of
+Angluin & Laird 1988, "Learning from noisy examples", with K = 2 there.) Real wrong labels name classes that look
+alike, which is nearer to the worst case than this model suggests.
 """
 
 import dataclasses
@@ -24,21 +25,22 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool
 
-# Wrong labels in ImageNet's validation split. Confident learning suspected 5,440, and five people looked at each: for
-# 2,524 three of them kept the label (Northcutt, Athalye & Mueller 2021). Nobody looked at what was not suspected.
+# Wrong labels in ImageNet's validation split. Confident learning suspected 5,440 labels, and five people looked at
+# each image; for 2,524 of them three people kept the label (Northcutt, Athalye & Mueller 2021). Images that were not
+# suspected have not been checked.
 IMAGENET_WRONG, IMAGENET_IMAGES = 2_916, 50_000
 IMAGENET_SHARE = IMAGENET_WRONG / IMAGENET_IMAGES
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
-    """Who gets which images by the labels as given, as shares of the images.
+class ErrorOverlap:
+    """Shares of images that one or both of two systems get wrong by the labels as given.
 
     Attributes:
-      only_first: wrong by the first system alone.
-      only_second: wrong by the second alone.
-      both: wrong by both.
-      guesses: 1 or 5.
+      only_first: share that only the first system gets wrong.
+      only_second: share that only the second system gets wrong.
+      both: share that both get wrong.
+      guesses: number of guesses, 1 or 5.
     """
 
     only_first: float
@@ -47,42 +49,52 @@ class Measured:
     guesses: int
 
     @classmethod
-    def of(cls, first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"], guesses: int) -> "Measured":
-        """From whether each image is wrong by either system."""
-        return cls(*(float(np.mean(part)) for part in (first & ~second, second & ~first, first & second)), guesses)
+    def from_wrong(cls, first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"], guesses: int) -> "ErrorOverlap":
+        """Return the overlap, given whether each image is wrong for the first and for the second system."""
+        only_first, only_second = float(np.mean(first & ~second)), float(np.mean(second & ~first))
+        return cls(only_first, only_second, float(np.mean(first & second)), guesses)
 
     @property
     def difference(self) -> float:
-        """The first system's error less the second's, in [-1, 1]."""
+        """The first system's error minus the second's, in [-1, 1]."""
         return self.only_first - self.only_second
 
 
-def bounds(measured: Measured, share: float) -> tuple[float, float]:
-    """Between which values the true difference lies where no more than a share of the labels is wrong."""
-    agreed = measured.both
-    if measured.guesses > 1:
-        agreed = 1.0 - measured.only_first - measured.only_second
-    low, high = (_farthest(only, agreed, share) for only in (measured.only_first, measured.only_second))
-    return measured.difference - low, measured.difference + high
+def difference_bounds(overlap: ErrorOverlap, share: float) -> tuple[float, float]:
+    """Return the bounds (low, high) of the true difference if at most a `share` of the labels is wrong."""
+    ambiguous = overlap.both
+    if overlap.guesses > 1:
+        ambiguous = 1.0 - overlap.only_first - overlap.only_second
+    low, high = (_largest_shift(only, ambiguous, share) for only in (overlap.only_first, overlap.only_second))
+    return overlap.difference - low, overlap.difference + high
 
 
-def _farthest(only: float, agreed: float, share: float) -> float:
-    """How far wrong labels can move it: by two for images that one system gets, by one where both do alike."""
+def _largest_shift(only: float, ambiguous: float, share: float) -> float:
+    """Return how far wrong labels can move the difference to one side.
+
+    An image that one system alone gets wrong moves it by two images, one on which both agree by one.
+    """
     two = min(share, only)
-    return 2 * two + min(share - two, agreed)
+    return 2 * two + min(share - two, ambiguous)
 
 
 def blind_bounds(difference: float, share: float) -> tuple[float, float]:
-    """As `bounds`, where only the difference is known: twice the share to either side, within [-1, 1]."""
+    """Return the bounds that hold if only the difference is known: twice the share on either side, in [-1, 1]."""
     return max(-1.0, difference - 2 * share), min(1.0, difference + 2 * share)
 
 
-def symmetric(difference: float, share: float, classes: int) -> float:
-    """The true difference of which symmetric noise makes the measured one on average.
+def undo_symmetric_noise(difference: float, share: float, classes: int) -> float:
+    """Return the true difference that symmetric noise turns into the measured one on average.
 
-    Raises ValueError where so large a share leaves nothing of any difference.
+    Args:
+      difference: measured difference of error rates.
+      share: share of wrong labels, in [0, 1).
+      classes: number of classes.
+
+    Raises:
+      ValueError: the share is so large that no difference would remain.
     """
-    kept = 1.0 - share * classes / (classes - 1)
-    if kept <= 0:
-        raise ValueError(f"with {share:.1%} wrong labels of {classes} classes nothing is left of a difference")
-    return difference / kept
+    attenuation = 1.0 - share * classes / (classes - 1)
+    if attenuation <= 0:
+        raise ValueError(f"with {share:.1%} wrong labels among {classes} classes no difference remains")
+    return difference / attenuation

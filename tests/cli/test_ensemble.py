@@ -9,7 +9,7 @@ import pytest
 import main
 from imagenet_repro.scoring import ensembling as averaging
 from imagenet_repro.scoring import predictions
-from imagenet_repro.statistics import significance
+from imagenet_repro.statistics.intervals import bootstrap_difference
 from tests import finished_runs
 from tests.conftest import REPOSITORY
 from tests.scoring import made
@@ -48,7 +48,7 @@ def test_three_members_become_one_that_others_read(stored, tmp_path, capsys):
     members = averaging.aligned("abc", list(map(predictions.load, paths)))
     judged = averaging.judge(members, np.full(3, 1 / 3), "probabilities")
     best = min(range(3), key=lambda k: judged.alone[k][0].sum())
-    found = significance.bootstrap_difference(judged.whole[0], judged.alone[best][0])
+    found = bootstrap_difference(judged.whole[0], judged.alone[best][0])
     assert f"top-1 error against googlenet_{best}, the best member in it: −{-100 * found.difference:.1f}" in said
     for number in range(3):
         alone = averaging.rates(judged.alone[number])

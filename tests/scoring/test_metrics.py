@@ -132,30 +132,6 @@ def test_padding_adds_nothing_to_a_sum_even_when_it_is_not_a_number():
     assert np.isnan(metrics.weighted_sum(values, jnp.ones(4, jnp.float32)))
 
 
-@pytest.mark.parametrize(("wrong", "images"), [(0, 10), (3, 10), (10, 10), (812, 2000), (11906, 50000)])
-@pytest.mark.parametrize("confidence", [0.95, 0.999])
-def test_wilson_interval_is_its_closed_form(wrong, images, confidence):
-    z = {0.95: 1.959963984540054, 0.999: 3.290526731491926}[confidence]
-    p = wrong / images
-    centre = (p + z * z / (2 * images)) / (1 + z * z / images)
-    half = z / (1 + z * z / images) * math.sqrt(p * (1 - p) / images + z * z / (4 * images**2))
-    assert metrics.interval(wrong, images, "wilson", confidence) == pytest.approx((centre - half, centre + half))
-
-
-@pytest.mark.parametrize(("wrong", "images"), [(1, 20), (7, 20), (19, 20), (300, 1000)])
-def test_exact_interval_puts_a_fortieth_in_each_tail(wrong, images):
-    low, high = metrics.interval(wrong, images, "exact")
-    mass = [math.comb(images, k) for k in range(images + 1)]
-    at_least = sum(mass[k] * low**k * (1 - low) ** (images - k) for k in range(wrong, images + 1))
-    at_most = sum(mass[k] * high**k * (1 - high) ** (images - k) for k in range(wrong + 1))
-    assert (at_least, at_most) == pytest.approx((0.025, 0.025), rel=1e-6)
-
-
-def test_exact_interval_at_the_ends():
-    assert metrics.interval(0, 10, "exact") == pytest.approx((0, 1 - 0.025**0.1))
-    assert metrics.interval(10, 10, "exact") == pytest.approx((0.025**0.1, 1))
-
-
 def test_error_rates_from_counts():
     total = {"images": 2000, "top1_correct": 1236, "top5_correct": 1700}
     rates = ErrorRates.from_counts(total, 3000.0)

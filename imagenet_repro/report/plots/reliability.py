@@ -13,7 +13,7 @@ from matplotlib.ticker import MultipleLocator
 
 from imagenet_repro.report.plots.style import AS_TEXT, COLOURS, GRID, MUTED, STYLE, write
 from imagenet_repro.scoring.calibration import BINS, Judged, best_risk, bin_of, binned, risk_by_coverage
-from imagenet_repro.scoring.metrics import interval
+from imagenet_repro.statistics.intervals import binomial_interval
 
 SIZE = (4.7, 5.2)  # inches: narrow enough to stand beside another
 MOST_POINTS = 300  # of a curve
@@ -65,7 +65,10 @@ def plot_reliability(states: Sequence[State], path: str | Path) -> list[Path]:
 
 def _draw_bins(panel: Axes, state: State, look: dict[str, object]) -> None:
     bins = binned(state.judged, "width")
-    ends = [interval(right, images) for right, images in zip(bins.right.tolist(), bins.images.tolist(), strict=True)]
+    ends = [
+        binomial_interval(right, images)
+        for right, images in zip(bins.right.tolist(), bins.images.tolist(), strict=True)
+    ]
     panel.vlines(100 * bins.confidence, *(100 * np.array(ends).T), color=look["color"], linewidth=1.2, alpha=0.6)
     panel.plot(
         100 * bins.confidence, 100 * bins.accuracy, linestyle="none", clip_on=False, zorder=3, label=state.name, **look

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imagenet_repro.report.records import System
-from imagenet_repro.scoring.metrics import interval
+from imagenet_repro.statistics.intervals import binomial_interval
 from imagenet_repro.storage import files
 
 # Okabe & Ito (2008): told apart by people with any common colour blindness; its yellow is too pale for a line.
@@ -68,7 +68,7 @@ def error_range(system: System, guesses: int) -> tuple[float, float, float]:
     low, high = min(errors), max(errors)
     if len(errors) == 1:
         rates = system.runs[0].rates
-        low, high = interval(rates.top1_wrong if guesses == 1 else rates.top5_wrong, rates.images)
+        low, high = binomial_interval(rates.top1_wrong if guesses == 1 else rates.top5_wrong, rates.images)
     return 100 * system.mean_error(guesses), 100 * low, 100 * high
 
 

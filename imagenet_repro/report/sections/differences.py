@@ -17,7 +17,10 @@ from jaxtyping import Bool, Float, Shaped
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import Comparison, Run, System
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES
-from imagenet_repro.statistics import significance
+from imagenet_repro.statistics.groups import letters
+from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar, seeds_needed
+from imagenet_repro.statistics.intervals import bootstrap_difference
+from imagenet_repro.statistics.paired_seeds import seed_difference
 
 RATES = (1, GUESSES)
 MAX_NAMED = 3  # images in one message
@@ -137,7 +140,7 @@ class Differences:
 
     def letters(self, guesses: int, question: Question) -> list[str]:
         """Of each system; two share one exactly where they are not told apart, `a` is the best system's."""
-        return significance.groups(self.different(guesses, question), self.orders[guesses])
+        return letters(self.different(guesses, question), self.orders[guesses])
 
 
 def differences(comparison: Comparison, *, level: float = 0.05) -> Differences:
@@ -171,9 +174,9 @@ def _pairs(systems: Sequence[System], guesses: int, level: float) -> dict[tuple[
 def _checkpoints(both: Sequence[tuple[System, System]], guesses: int, level: float) -> list[Checkpoints]:
     runs = [_runs(a, b) for a, b in both]
     wrong = [[run.guesses.wrong(guesses) for run in two] for two in runs]
-    tests = [significance.mcnemar(*two) for two in wrong]
-    shares = [significance.bootstrap_difference(*two, confidence=1 - level) for two in wrong]
-    adjusted = significance.holm(np.array([test.p for test in tests], np.float64)).tolist()
+    tests = [mcnemar(*two) for two in wrong]
+    shares = [bootstrap_difference(*two, confidence=1 - level) for two in wrong]
+    adjusted = holm(np.array([test.p for test in tests], np.float64)).tolist()
     return [
         Checkpoints(
             (a.seed, b.seed), test.only_a, test.only_b, share.difference, share.interval, test.p, p, p <= level
@@ -188,10 +191,10 @@ def _recipes(both: Sequence[tuple[System, System]], guesses: int, level: float) 
     found = {}
     for at, seeds in shared.items():
         errors = (_errors(system, seeds, guesses) for system in both[at])
-        found[at] = significance.seed_difference(*errors, confidence=1 - level)
-    adjusted = significance.holm(np.array([one.p for one in found.values()], np.float64)).tolist()
+        found[at] = seed_difference(*errors, confidence=1 - level)
+    adjusted = holm(np.array([one.p for one in found.values()], np.float64)).tolist()
     # The adjustment rises with every p: what it makes of the smallest ones possible is the best that it could be.
-    best = significance.holm(np.array([one.least_p for one in found.values()], np.float64)).tolist()
+    best = holm(np.array([one.least_p for one in found.values()], np.float64)).tolist()
     return {
         at: Recipes(shared[at], one.mean, one.deviation, one.interval, one.p, p, least > level, p <= level)
         for (at, one), p, least in zip(found.items(), adjusted, best, strict=True)
@@ -331,7 +334,7 @@ def _about_recipes(owner: str, pairs: Sequence[Pair]) -> tuple[str, str]:
 def _too_few(best: System, others: Sequence[System], found: Differences) -> str:
     counts = [len(_shared(best, other)) for other in others]
     seeds = "1 shared seed is" if set(counts) == {1} else f"{_span(counts)} shared seeds are"
-    needed = significance.seeds_needed(len(found.pairs[1]), found.level)
+    needed = seeds_needed(len(found.pairs[1]), found.level)
     return f"{seeds} too few to say so of the recipes: {needed} are needed."
 
 

@@ -5,7 +5,6 @@ t interval of the mean from three seeds on. Of two seeds that interval is 12.7 s
 says nothing; the two errors themselves stand in its place. One seed has Wilson's interval, over images.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,10 @@ import numpy as np
 from imagenet_repro.report.records import Comparison, Player, Run, System
 from imagenet_repro.report.result_table import quantity, seconds
 from imagenet_repro.report.tables import MISSING, Table
-from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, describe, interval
+from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, describe
 from imagenet_repro.scoring.people import PEOPLE, Person
 from imagenet_repro.scoring.sets import IMAGENET
+from imagenet_repro.statistics.intervals import binomial_interval, student_interval
 from imagenet_repro.zoo.published import published
 
 ENOUGH_SEEDS = 3  # for an interval over seeds
@@ -78,14 +78,11 @@ def spread(system: System, guesses: int) -> tuple[float, float]:
     """
     errors = system.errors(guesses)
     if len(errors) == 1:
-        return interval(_wrong(system.runs[0], guesses), system.runs[0].rates.images)
+        return binomial_interval(_wrong(system.runs[0], guesses), system.runs[0].rates.images)
     if len(errors) < ENOUGH_SEEDS:
         return min(errors), max(errors)
-    from scipy.stats import t
-
-    margin = float(t.ppf((1 + LEVEL) / 2, len(errors) - 1)) * float(np.std(errors, ddof=1)) / math.sqrt(len(errors))
-    mean = float(np.mean(errors))
-    return max(0.0, mean - margin), min(1.0, mean + margin)
+    low, high = student_interval(np.array(errors), LEVEL)
+    return max(0.0, low), min(1.0, high)
 
 
 # --- cells ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from imagenet_repro.report.records import Comparison, Guesses, System
 from imagenet_repro.report.sections.leaderboard import ranked
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.scoring.metrics import GUESSES, describe
-from imagenet_repro.statistics.significance import holm, mcnemar
+from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar
 
 HEADINGS = ("person", "system", "images", "top-1 error %", "95 %", "top-5 error %", "95 %", "p, Holm")
 

@@ -8,7 +8,7 @@ from matplotlib.text import Text
 
 from imagenet_repro.errors import SaveError
 from imagenet_repro.report.plots import pareto
-from imagenet_repro.scoring.metrics import interval
+from imagenet_repro.statistics.intervals import binomial_interval
 from tests.report import drawn
 
 
@@ -54,7 +54,7 @@ def test_marks_bars_and_names_are_where_the_numbers_say(tmp_path, figures):
     np.testing.assert_allclose(found, [(2, 50), (4, 40), (8, 60)])
     assert top1.get_xlabel().endswith("(× 10¹⁵)")
     bars = [line.get_ydata() for line in top1.lines if len(line.get_xdata()) == 2]
-    np.testing.assert_allclose(bars[0], 100 * np.array(interval(500, 1000)))
+    np.testing.assert_allclose(bars[0], 100 * np.array(binomial_interval(500, 1000)))
     np.testing.assert_allclose(bars[1], [39, 41])
     bold = [{text.get_text() for text in panel.texts if text.get_fontweight() == "bold"} for panel in (top1, top5)]
     assert bold == [{"small", "large"}, {"small", "large", "worse"}]

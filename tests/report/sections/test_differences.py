@@ -9,7 +9,8 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import Comparison, Guesses, Run, System
 from imagenet_repro.report.sections import differences as module
 from imagenet_repro.report.sections.differences import differences, rows, sentence
-from imagenet_repro.statistics import significance
+from imagenet_repro.statistics.hypothesis_tests import mcnemar
+from imagenet_repro.statistics.intervals import bootstrap_difference
 
 IMAGES = 400
 
@@ -69,8 +70,8 @@ def test_each_answer_is_the_one_of_its_runs():
             assert one.seeds == tuple(run.seed for run in two)
             assert one.difference == pytest.approx(np.mean(wrong[0]) - np.mean(wrong[1]))
             assert (one.only_a, one.only_b) == (np.sum(wrong[0] > wrong[1]), np.sum(wrong[0] < wrong[1]))
-            assert one.p == significance.mcnemar(*wrong).p
-            assert one.interval == significance.bootstrap_difference(*wrong).interval
+            assert one.p == mcnemar(*wrong).p
+            assert one.interval == bootstrap_difference(*wrong).interval
         p = [pair.checkpoints.p for pair in pairs.values()]
         different, adjusted, *_ = multipletests(p, method="holm")
         assert [pair.checkpoints.adjusted for pair in pairs.values()] == pytest.approx(adjusted)

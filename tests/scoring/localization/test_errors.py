@@ -6,7 +6,7 @@ from rich.console import Console
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.localization import errors as module
-from imagenet_repro.scoring.metrics import interval
+from imagenet_repro.statistics.intervals import binomial_interval
 from tests.scoring.localization.annotated import lines, random_boxes, xml
 
 BOX = (100, 100, 199, 199)  # of 100 x 100 pixels
@@ -220,7 +220,7 @@ def test_what_a_person_reads(tmp_path):
     assert "localization error with 5 guesses 37.5 %" in text
     assert "(15 of 40 images wrong); 25.0 % have the right class in no right box" in text
     for method in ("wilson", "exact"):
-        low, high = interval(15, 40, method)
+        low, high = binomial_interval(15, 40, method)
         assert f"[{100 * low:.1f}, {100 * high:.1f}]" in text
     assert "12.5" in text  # the class alone
     odd = module.score(**entry(tmp_path, images, [[(2, BOX)]] * 40, [1] * 40))

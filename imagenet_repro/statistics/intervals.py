@@ -1,0 +1,119 @@
+"""Confidence intervals, and the one convention that tables, figures and pages follow.
+
+| number | interval | it describes |
+|---|---|---|
+| error rate of one checkpoint | Wilson's score interval (`binomial_interval`) | other images of the same kind |
+| mean of class error rates | Wilson's at the effective number of images (`wilson_interval`) | as above |
+| difference of two checkpoints on the same images | percentile bootstrap (`bootstrap_difference`) | as above |
+| mean over seeds, and difference of two recipes over paired seeds | Student's t (`student_interval`) | other seeds |
+| mean of anything else over images | normal (`NORMAL_95` standard errors) | other images of the same kind |
+
+All of them are two-sided at 95 % unless the caller asks for another confidence. Where the exact interval of Clopper
+and Pearson is printed as well, it has a column of its own.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+FEW_DISCORDANT = 6  # images; with fewer even the exact McNemar test cannot reach 5 %
+NORMAL_95 = 1.959964  # standard errors on either side of the mean of a normal distribution, for 95 %
+
+Method = Literal["wilson", "exact"]
+
+
+# --- one proportion --------------------------------------------------------------------------------------------
+
+
+def binomial_interval(
+    wrong: int, images: int, method: Method = "wilson", confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the confidence interval (low, high) of an error rate, as shares in [0, 1].
+
+    Args:
+      wrong: number of wrong images.
+      images: number of images.
+      method: `wilson` is the score interval (Wilson 1927); `exact` is the interval of Clopper and Pearson (1934),
+        which covers the true rate with at least the given confidence and is a little wider.
+      confidence: coverage, in (0, 1).
+
+    Raises:
+      ValueError: `wrong` exceeds `images`, or there are no images.
+    """
+    from scipy.stats import binomtest  # its import takes a second, which a training process can do without
+
+    low, high = binomtest(wrong, images).proportion_ci(confidence_level=confidence, method=method)
+    return float(low), float(high)
+
+
+def wilson_interval(share: float, images: float) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share, where the (effective) number of images need not be an integer."""
+    square = NORMAL_95**2
+    centre = (share + square / (2 * images)) / (1 + square / images)
+    half = NORMAL_95 * math.sqrt(share * (1 - share) / images + square / (4 * images**2)) / (1 + square / images)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+# --- the difference of two error rates on the same images ------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorDifference:
+    """The first error rate minus the second, as a share of the images in [-1, 1], with its interval."""
+
+    difference: float
+    interval: tuple[float, float]
+
+
+def bootstrap_difference(
+    wrong_a: Bool[np.ndarray, " n"],
+    wrong_b: Bool[np.ndarray, " n"],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> ErrorDifference:
+    """Return the difference of two error rates on the same images, with a bootstrap interval over images.
+
+    This is the percentile interval of Efron & Tibshirani (1993), "An Introduction to the Bootstrap", section 13.3.
+    Each image drawn with replacement is wrong for both systems, for only the first, for only the second or for
+    neither. So one resample is one draw of a multinomial distribution, whatever the number of images, and 10,000
+    resamples take milliseconds.
+
+    If the two systems disagree on fewer than six images, one more is first added to each of the two counts, as in
+    Bonett & Price (2012), "Adjusted Wald confidence interval for a difference of binomial proportions based on paired
+    data". Plain resampling cannot draw an outcome that it has not seen, and would be certain if there were no such
+    image: on 50 images, with 4 % and 2 % of them discordant, it covered 86 %. Over 10,000 simulated draws the 95 %
+    interval covered 95.0 to 95.8 % on 500 images and more. On 50 to 200 images it covered at least 94.6 %, and more
+    than 96 % where few images are discordant.
+
+    Args:
+      wrong_a: whether the first system is wrong on each image.
+      wrong_b: the same for the second system, images in the same order.
+      confidence: coverage of the interval, in (0, 1).
+      resamples: number of resamples.
+      seed: seed of the resampling.
+    """
+    images = len(wrong_a)
+    only_a, only_b = int(np.sum(wrong_a & ~wrong_b)), int(np.sum(wrong_b & ~wrong_a))
+    added = int(only_a + only_b < FEW_DISCORDANT)
+    counts = np.array([only_a + added, only_b + added, images - only_a - only_b])
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / counts.sum(), (tail, 1 - tail))
+    return ErrorDifference((only_a - only_b) / images, (float(low), float(high)))
+
+
+# --- means over seeds ------------------------------------------------------------------------------------------
+
+
+def student_interval(values: Float[np.ndarray, " n"], confidence: float = 0.95) -> tuple[float, float]:
+    """Return Student's t interval of the mean of at least two values, which it takes to be normally distributed."""
+    from scipy.special import stdtrit
+
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * deviation / math.sqrt(len(values))
+    return mean - half, mean + half
