@@ -79,11 +79,11 @@ def _coded(config, channel):
     import jax
     import jax.numpy as jnp
 
-    from imagenet_repro.features.channel_encoder import Encoder
+    from imagenet_repro.features.channel_encoder import ChannelEncoder
     from imagenet_repro.features.encoding import quantisation
     from imagenet_repro.zoo import counting
 
-    encoder = Encoder(config.channels[channel], config.data.image_size)
+    encoder = ChannelEncoder(config.channels[channel], config.data.image_size)
     image = jax.ShapeDtypeStruct((1, config.data.image_size, config.data.image_size, 3), jnp.uint8)
     quantised = 2 * encoder.features * quantisation.CENTRES if config.channels[channel].quantise else 0
     return encoder.features, counting.flops(encoder.encode, image, encoder.blank()) + quantised

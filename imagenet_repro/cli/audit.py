@@ -98,7 +98,7 @@ def audit(
         wrong_share=wrong_share,
         data=_data(first).name,
     )
-    pictures = functools.partial(thumbnails.of_images, split) if split else None
+    pictures = functools.partial(thumbnails.thumbnails_by_id, split) if split else None
     page = audit_page.write(found, place, pictures)
     _show(found, page)
     return EXIT_FINISHED

@@ -146,4 +146,4 @@ def _thumbnails(found: Comparison) -> Thumbnails | None:
     except UserError as error:
         print(f"the page has no images: {error}")
         return None
-    return functools.partial(thumbnails.of_images, split)
+    return functools.partial(thumbnails.thumbnails_by_id, split)

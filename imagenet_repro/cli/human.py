@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imagenet_repro.config import Data, parse_literal, resolve_config
 from imagenet_repro.data import sources
-from imagenet_repro.data.examples import Examples
+from imagenet_repro.data.examples import ClassExamples
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError
 from imagenet_repro.human.game import Game
@@ -65,7 +65,7 @@ def human(
     return _serve(game, _examples(config, split, place.path), port, path)
 
 
-def _examples(data: Data, split: str, place: Path) -> Examples | None:
+def _examples(data: Data, split: str, place: Path) -> ClassExamples | None:
     """Of the training split, where it is there."""
     try:
         trained: Split = sources.open_split(data, data.train_split)
@@ -77,10 +77,10 @@ def _examples(data: Data, split: str, place: Path) -> Examples | None:
             f"{data.train_split}, from which examples of the classes are shown, holds images of {split}, which are to"
             " be guessed; name parts that share none, such as --split='train[90%:]' --data.train_split='train[:90%]'"
         )
-    return Examples(trained, place / "examples.json")
+    return ClassExamples(trained, place / "examples.json")
 
 
-def _serve(game: Game, examples: Examples | None, port: int, path: Path) -> int:
+def _serve(game: Game, examples: ClassExamples | None, port: int, path: Path) -> int:
     with GameServer(game, examples, port, lambda: _finish(game, path)) as server:
         if examples:
             examples.start()

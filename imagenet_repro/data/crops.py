@@ -6,7 +6,7 @@ over the pixels a new one covers in both. Pillow's bicubic has a = -0.5, OpenCV'
 
 Protocols of evaluation take more than one square of an image, so two forms hand over several resized copies of one
 decoded image, as a row of bytes that the device takes apart (evaluation/views.py): `Canvases` and `Copies`, and
-`Several` of any.
+`CombinedCrops` of any.
 """
 
 import dataclasses
@@ -76,28 +76,28 @@ class Copies:
 
 
 @dataclasses.dataclass(frozen=True)
-class Several:
+class CombinedCrops:
     """What several specifications take of one image, as a row of bytes, one after the other."""
 
     parts: tuple[Crop | Canvases | Copies, ...]
 
 
-Taken = Crop | Canvases | Copies | Several
+CropSpec = Crop | Canvases | Copies | CombinedCrops
 
 
-def shape(spec: Taken, size: int) -> tuple[int, ...]:
+def output_shape(spec: CropSpec, size: int) -> tuple[int, ...]:
     """Of the uint8 array that `crop` makes."""
     if isinstance(spec, Canvases):
         return (sum(CANVAS_HEADER + 3 * CANVAS_ASPECT * scale**2 for scale in spec.scales),)
     if isinstance(spec, Copies):
         return (sum(3 * height * width for height, width in spec.shapes),)
-    if isinstance(spec, Several):
-        return (sum(math.prod(shape(part, size)) for part in spec.parts),)
+    if isinstance(spec, CombinedCrops):
+        return (sum(math.prod(output_shape(part, size)) for part in spec.parts),)
     return (size, size, 3)
 
 
 def crop(
-    image: UInt8[np.ndarray, "h w 3"], spec: Taken, size: int, rng: np.random.Generator
+    image: UInt8[np.ndarray, "h w 3"], spec: CropSpec, size: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "..."]:
     """Takes the crop that `spec` describes.
 
@@ -108,16 +108,16 @@ def crop(
         rng: decides what is random about the crop; a crop without randomness leaves it alone.
 
     Raises:
-        UserError: as `check`.
+        UserError: as `check_fits`.
     """
-    check(spec, size)
+    check_fits(spec, size)
     return np.ascontiguousarray(_take(spec, image, size, rng))
 
 
-def check(spec: Taken, size: int) -> None:
+def check_fits(spec: CropSpec, size: int) -> None:
     """Raises `UserError` where a crop of `size` pixels does not fit into the shorter side that `spec` resizes to."""
     for part in getattr(spec, "parts", ()):
-        check(part, size)
+        check_fits(part, size)
     shortest = {ShorterSideCrop: lambda: spec.resize, ScaleJitterCrop: lambda: min(spec.resize)}.get(type(spec))
     if shortest and shortest() < size:
         raise UserError(
@@ -132,7 +132,7 @@ def check(spec: Taken, size: int) -> None:
 
 
 @functools.singledispatch
-def _take(spec: Taken, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def _take(spec: CropSpec, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     raise TypeError(f"no crop for {type(spec).__name__}")
 
 
@@ -200,7 +200,7 @@ def _(spec: Copies, image: np.ndarray, size: int, rng: np.random.Generator) -> n
 
 
 @_take.register
-def _(spec: Several, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def _(spec: CombinedCrops, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([_take(part, image, size, rng).reshape(-1) for part in spec.parts])
 
 
@@ -223,7 +223,9 @@ def _central(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
-def window(spec: CenterCrop | SquashCrop, height: int, width: int, size: int) -> tuple[float, float, float, float]:
+def crop_window(
+    spec: CenterCrop | SquashCrop, height: int, width: int, size: int
+) -> tuple[float, float, float, float]:
     """The part of an image of some height and width that a crop of `size` pixels shows.
 
     Returns:

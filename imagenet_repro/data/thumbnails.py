@@ -14,33 +14,36 @@ SIDE = 128  # pixels of the shorter side at most
 QUALITY = 80  # of JPEG
 
 
-def of_images(split: Split, ids: Sequence[str]) -> dict[str, bytes]:
-    """JPEGs by id, the shorter side 128 pixels at most; what cannot be read or decoded, or is not there, is left out.
+def thumbnails_by_id(split: Split, ids: Sequence[str]) -> dict[str, bytes]:
+    """Return JPEGs by image id, with a shorter side of at most 128 pixels.
 
-    Reads the split from its beginning until all are found, since ids are in the records.
+    An image that is absent or cannot be read or decoded is left out. The split is read from its beginning until all
+    ids have been met, because the ids are in the records.
     """
-    return {record.id: found for record in _found(split, set(ids)) if (found := small(record)) is not None}
+    jpegs = {record.id: thumbnail(record) for record in _records_of(split, ids)}
+    return {record_id: jpeg for record_id, jpeg in jpegs.items() if jpeg is not None}
 
 
-def _found(split: Split, wanted: set[str]) -> Iterator[Record]:
-    for number in range(len(split.records) if wanted else 0):
-        record = _read(split, number)
-        if record is not None and record.id in wanted:
-            wanted.remove(record.id)
+def _records_of(split: Split, ids: Sequence[str]) -> Iterator[Record]:
+    missing = set(ids)
+    for index in range(len(split.records) if missing else 0):
+        record = _read(split, index)
+        if record is not None and record.id in missing:
+            missing.remove(record.id)
             yield record
-        if not wanted:
+        if not missing:
             return
 
 
-def _read(split: Split, number: int) -> Record | None:
+def _read(split: Split, index: int) -> Record | None:
     try:
-        return split.records[number]
-    except UserError:  # a damaged file: the page is about the predictions, and those are there
+        return split.records[index]
+    except UserError:  # a damaged file; the page shows predictions, which do not need it
         return None
 
 
-def small(record: Record, side: int = SIDE, quality: int = QUALITY) -> bytes | None:
-    """A JPEG whose shorter side is `side` pixels at most, without its metadata; None where it cannot be decoded."""
+def thumbnail(record: Record, side: int = SIDE, quality: int = QUALITY) -> bytes | None:
+    """Return a JPEG without metadata, its shorter side `side` pixels at most; None where it cannot be decoded."""
     try:
         pixels = decode(record.image)
     except DecodeError:

@@ -34,7 +34,7 @@ DESCRIPTORS = {
 AT_ONCE = 2**23  # numbers of intermediate results that images coded together may have
 
 
-class Encoder:
+class ChannelEncoder:
     """A channel at one size of images.
 
     Args:

@@ -27,12 +27,15 @@ from jaxtyping import Float
 from imagenet_repro import data as data_room
 from imagenet_repro.config import Channel, FeatureConfig
 from imagenet_repro.data import loader
+from imagenet_repro.data.bad_records import BadRecords
+from imagenet_repro.data.order import epoch_order
+from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.features.channel_encoder import Encoder, Vocabulary
+from imagenet_repro.features.channel_encoder import ChannelEncoder, Vocabulary
 from imagenet_repro.features.encoding import pca, quantisation
 from imagenet_repro.features.encoding.quantisation import Quantiser
-from imagenet_repro.features.stored_codes import UNDECODABLE, Codes
+from imagenet_repro.features.stored_codes import UNDECODABLE, StoredCodes
 from imagenet_repro.storage import files
 
 AXIS = "data"
@@ -63,7 +66,7 @@ class StoppedError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
+class StageCost:
     """What a stage took, however many processes it took to the end.
 
     Attributes:
@@ -78,7 +81,7 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Learned:
+class LearnedChannel:
     """All that a channel's SVM needs.
 
     Attributes:
@@ -90,8 +93,8 @@ class Learned:
 
     vocabulary: Vocabulary
     quantiser: Quantiser | None
-    codes: Codes
-    costs: dict[str, Cost]
+    codes: StoredCodes
+    costs: dict[str, StageCost]
 
 
 class _Chosen(Sequence):
@@ -107,7 +110,7 @@ class _Chosen(Sequence):
         return self._records[int(self._index[number])]
 
 
-class Stages:
+class ChannelStages:
     """The stages of one channel.
 
     Args:
@@ -121,17 +124,17 @@ class Stages:
     def __init__(self, name: str, config: FeatureConfig, split: Split, directory: Path, monitor: Monitor):
         self.name, self._config, self._split, self._monitor = name, config, split, monitor
         self.channel = config.channels[name]
-        self.encoder = Encoder(self.channel, config.data.image_size)
+        self.encoder = ChannelEncoder(self.channel, config.data.image_size)
         self._batch_size = config.data.eval_batch_size or config.batch_size
-        self._bad = loader.BadRecords(split, config.data, monitor.say)
+        self._bad = BadRecords(split, config.data, monitor.say)
         learned = dataclasses.replace(self.channel, quantise=0)
         self._vocabulary_place = directory / f"{name}.vocabulary.{self._hash(learned, codes=0)}"
         self._codes_place = directory / f"{name}.codes.{self._hash(self.channel, codes=config.sample.codes)}"
-        self._costs: dict[str, Cost] = {}
+        self._costs: dict[str, StageCost] = {}
         self._compiling = 0.0
         self._check_sample()
 
-    def run(self) -> Learned:
+    def run(self) -> LearnedChannel:
         """Does what is not yet done.
 
         Raises:
@@ -145,7 +148,7 @@ class Stages:
         with self._alone(self._codes_place):
             quantiser = self._quantiser(vocabulary)
             codes = self._codes(vocabulary, quantiser)
-        return Learned(vocabulary, quantiser, codes, self._costs)
+        return LearnedChannel(vocabulary, quantiser, codes, self._costs)
 
     # --- vocabulary ---
 
@@ -206,25 +209,25 @@ class Stages:
 
     # --- codes ---
 
-    def _codes(self, vocabulary: Vocabulary, quantiser: Quantiser | None) -> Codes:
+    def _codes(self, vocabulary: Vocabulary, quantiser: Quantiser | None) -> StoredCodes:
         numbers = self.encoder.features // (self.channel.quantise or 1)
         kind = np.uint8 if quantiser else np.float16
-        codes = Codes(self._codes_place, self._split.num_examples, numbers, kind)
-        if not codes.complete:
+        codes = StoredCodes(self._codes_place, self._split.num_examples, numbers, kind)
+        if not codes.is_complete:
             codes.check_space()
             self._fill(codes, vocabulary, quantiser)
-        self._costs["codes"] = Cost(codes.known["seconds"], codes.known["flops"], codes.bytes)
+        self._costs["codes"] = StageCost(codes.note["seconds"], codes.note["flops"], codes.bytes)
         return codes
 
-    def _fill(self, codes: Codes, vocabulary: Vocabulary, quantiser: Quantiser | None) -> None:
+    def _fill(self, codes: StoredCodes, vocabulary: Vocabulary, quantiser: Quantiser | None) -> None:
         """Codes of all images from where they end."""
 
         def encode(images: jax.Array, vocabulary: Vocabulary, quantiser: Quantiser | None) -> jax.Array:
             found = self.encoder.encode(images, vocabulary)
             return found.astype(jnp.float16) if quantiser is None else quantisation.encode(found, quantiser)
 
-        start = codes.done // self._batch_size
-        done, seconds = start * self._batch_size, codes.known.get("seconds", 0.0)
+        start = codes.n_stored // self._batch_size
+        done, seconds = start * self._batch_size, codes.note.get("seconds", 0.0)
         operations = self._monitor.flops(encode, self._shape(1), vocabulary, quantiser) * self._split.num_examples
         compiled = self._compile(encode, self._batch_size, vocabulary, quantiser)
         began = settled = time.perf_counter()
@@ -237,9 +240,9 @@ class Stages:
                 self._monitor.show(f"{self.name}: codes", done, self._split.num_examples)
                 if time.perf_counter() - settled > SETTLE_SECONDS:
                     settled = time.perf_counter()
-                    codes.settle(done, {"seconds": seconds + settled - began, "flops": operations})
+                    codes.commit(done, {"seconds": seconds + settled - began, "flops": operations})
         finally:
-            codes.settle(done, {"seconds": seconds + time.perf_counter() - began, "flops": operations})
+            codes.commit(done, {"seconds": seconds + time.perf_counter() - began, "flops": operations})
 
     # --- images through the devices ---
 
@@ -247,7 +250,7 @@ class Stages:
         self, stage: str, function: Callable, images: int, batch_size: int
     ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """What a function says of some of the images that can be decoded, batch by batch."""
-        order = loader.epoch_order(self._config.seed, 0, self._split.num_examples)[:images]
+        order = epoch_order(self._config.seed, 0, self._split.num_examples)[:images]
         chosen = dataclasses.replace(self._split, records=_Chosen(self._split.records, order), num_examples=images)
         compiled = self._compile(function, batch_size)
         done = 0
@@ -265,7 +268,7 @@ class Stages:
         )
         place = NamedSharding(self._mesh, PartitionSpec(AXIS))
         before = None
-        for host, images in loader.prefetch_to_device(batches, lambda batch: jax.device_put(batch["image"], place)):
+        for host, images in prefetch_to_device(batches, lambda batch: jax.device_put(batch["image"], place)):
             if self._monitor.stopping():
                 raise StoppedError
             self._take_down(split, host)
@@ -326,11 +329,11 @@ class Stages:
                 np.savez(file, **found, costs=np.asarray(json.dumps(costs)))
             return found
         for stage, cost in json.loads(str(found.pop("costs"))).items():
-            self._costs.setdefault(stage, Cost(**cost))
+            self._costs.setdefault(stage, StageCost(**cost))
         return found
 
     def _cost(self, stage: str, seconds: float, flops: int, size: int) -> None:
-        self._costs[stage] = Cost(seconds, flops, size)
+        self._costs[stage] = StageCost(seconds, flops, size)
 
     @contextlib.contextmanager
     def _alone(self, place: Path) -> Iterator[None]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from imagenet_repro.data import loader
+from imagenet_repro.data.order import epoch_order
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage import files
 
@@ -23,7 +23,7 @@ ROWS, PROGRESS = "codes.bin", "codes.json"
 UNDECODABLE = -1
 
 
-class Codes:
+class StoredCodes:
     """The codes in a directory.
 
     Args:
@@ -34,13 +34,13 @@ class Codes:
 
     Attributes:
       done: images whose codes are safely there, from the first on.
-      known: what was noted beside them at the last `settle`.
+      known: what was noted beside them at the last `commit`.
     """
 
     def __init__(self, directory: Path, images: int, numbers: int, dtype: Any):
         self._directory, self.images, self.numbers, self.dtype = directory, images, numbers, np.dtype(dtype)
         self._row = np.dtype([("code", self.dtype, (numbers,)), ("label", np.int32)])
-        self.done, self.known = self._progress()
+        self.n_stored, self.note = self._progress()
         self._file: int | None = None
 
     @property
@@ -49,9 +49,9 @@ class Codes:
         return self.images * self._row.itemsize
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether all codes are there."""
-        return self.done == self.images
+        return self.n_stored == self.images
 
     def _progress(self) -> tuple[int, dict[str, Any]]:
         rows = self._directory / ROWS
@@ -66,7 +66,7 @@ class Codes:
     def check_space(self) -> None:
         """Raises SaveError where the disk has too little room for the rows that are missing."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        free, needed = shutil.disk_usage(self._directory).free, (self.images - self.done) * self._row.itemsize
+        free, needed = shutil.disk_usage(self._directory).free, (self.images - self.n_stored) * self._row.itemsize
         if free < needed:
             raise SaveError(
                 f"codes need {needed / 1e9:,.1f} GB, and {self._directory} has {free / 1e9:,.1f} GB free; choose"
@@ -74,7 +74,7 @@ class Codes:
             )
 
     def write(self, first: int, codes: Shaped[np.ndarray, "n f"], labels: Int[np.ndarray, " n"]) -> None:
-        """Puts rows from number `first` on in place; they count once `settle` was called.
+        """Puts rows from number `first` on in place; they count once `commit` was called.
 
         Raises:
           SaveError: they cannot be written.
@@ -93,7 +93,7 @@ class Codes:
             written = os.pwrite(self._file, data, offset)
             data, offset = data[written:], offset + written
 
-    def settle(self, done: int, known: dict[str, Any]) -> None:
+    def commit(self, done: int, known: dict[str, Any]) -> None:
         """Makes the first `done` rows safe against anything that ends the process, with a note beside them."""
         try:
             if self._file is not None:
@@ -102,7 +102,7 @@ class Codes:
             raise SaveError(f"codes could not be written to {self._directory}: {error.strerror}") from error
         with files.whole(self._directory / PROGRESS, "progress") as file:
             file.write(json.dumps({"images": done, "known": known}).encode())
-        self.done, self.known = done, known
+        self.n_stored, self.note = done, known
 
     def read(self, index: Int[np.ndarray, " n"]) -> tuple[Shaped[np.ndarray, "n f"], Int[np.ndarray, " n"]]:
         """Codes and labels of images by number.
@@ -131,7 +131,7 @@ class Codes:
 
 
 def train_batches(
-    codes: dict[str, Codes], *, batch_size: int, seed: int, start_step: int, num_steps: int | None
+    codes: dict[str, StoredCodes], *, batch_size: int, seed: int, start_step: int, num_steps: int | None
 ) -> Iterator[dict[str, Any]]:
     """Batches from `start_step` on, of the images that networks see in the same steps (data/loader.py).
 
@@ -167,5 +167,5 @@ def _order(positions: Int[np.ndarray, " n"], seed: int, count: int) -> Int[np.nd
     epochs, places = np.divmod(positions, count)
     index = np.empty_like(positions)
     for epoch in np.unique(epochs).tolist():
-        index[epochs == epoch] = loader.epoch_order(seed, epoch, count)[places[epochs == epoch]]
+        index[epochs == epoch] = epoch_order(seed, epoch, count)[places[epochs == epoch]]
     return index

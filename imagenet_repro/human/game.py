@@ -138,7 +138,7 @@ class Game:
         self._image, self._shown_at = b"", None
         while self.position < self.images and not self._image:
             record = self.split.records[int(self._order[self.position])]
-            self._image = thumbnails.small(record, SIDE, QUALITY) or b""
+            self._image = thumbnails.thumbnail(record, SIDE, QUALITY) or b""
             if not self._image:
                 self._append({"position": self.position, "id": record.id, "guesses": None, "seconds": None})
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from imagenet_repro.data import thumbnails
-from imagenet_repro.data.examples import Examples
+from imagenet_repro.data.examples import ClassExamples
 from imagenet_repro.errors import UserError
 from imagenet_repro.human.game import Game, LateError, RefusedError
 from imagenet_repro.scoring import wordnet
@@ -53,7 +53,7 @@ class GameServer(ThreadingHTTPServer):
 
     daemon_threads = False  # so that the last answer is sent before the process ends
 
-    def __init__(self, game: Game, examples: Examples | None, port: int, finish: Callable[[], Sequence[str]]):
+    def __init__(self, game: Game, examples: ClassExamples | None, port: int, finish: Callable[[], Sequence[str]]):
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -197,14 +197,14 @@ class _Handler(BaseHTTPRequestHandler):
         if examples is None or label >= self.server.game.split.num_classes:
             self._refuse(HTTPStatus.NOT_FOUND, "there are no examples")
             return
-        complete = examples.complete(label)  # first: what is found afterwards is asked for again
-        self._json({"images": list(range(len(examples.of(label)))), "complete": complete})
+        complete = examples.is_complete(label)  # first: what is found afterwards is asked for again
+        self._json({"images": list(range(len(examples.indices(label)))), "complete": complete})
 
     def _example(self, label: int, number: int) -> None:
         examples = self.server.examples
         known = examples is not None and label < self.server.game.split.num_classes
-        found = examples.of(label)[number : number + 1] if known else []
-        self._jpeg(thumbnails.small(examples.record(found[0])) if found else None)
+        found = examples.indices(label)[number : number + 1] if known else []
+        self._jpeg(thumbnails.thumbnail(examples.record(found[0])) if found else None)
 
     def _json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(status, "application/json", json.dumps(value).encode())
@@ -234,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-def _data(game: Game, examples: Examples | None) -> str:
+def _data(game: Game, examples: ClassExamples | None) -> str:
     """What the page knows of the classes, as JSON that may stand in HTML."""
     value = {"classes": _classes(game.split.class_names), "examples": examples is not None, "who": game.name}
     return json.dumps(value).replace("<", "\\u003c")

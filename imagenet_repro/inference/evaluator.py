@@ -12,7 +12,10 @@ from jax.experimental import multihost_utils
 
 from imagenet_repro.config import AnyConfig, Data
 from imagenet_repro.data import loader
-from imagenet_repro.data.crops import Taken
+from imagenet_repro.data.bad_records import BadRecords
+from imagenet_repro.data.batch import SCORING_KEYS
+from imagenet_repro.data.crops import CropSpec
+from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.metrics import ErrorRates
@@ -46,7 +49,7 @@ class Evaluator:
         split: Split,
         say: Callable[[str], None] = print,
         *,
-        crop: Taken | None = None,
+        crop: CropSpec | None = None,
         show: Callable[[int], None] | None = None,
     ):
         self._config, self._split, self._crop = config, split, crop or config.eval_crop
@@ -85,7 +88,7 @@ class Evaluator:
     def _evaluate(self, state: TrainState, collector: Collector | None) -> ErrorRates:
         params, stats = state.evaluated
         totals: dict[str, float] = {}
-        bad = loader.BadRecords(self._split, self._config.data, self.say)
+        bad = BadRecords(self._split, self._config.data, self.say)
         for host, device in self._batches():
             if self._compiled is None:
                 self._compile(state, device)
@@ -113,9 +116,8 @@ class Evaluator:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        needed = ("image", "label", "weight")
-        return loader.prefetch_to_device(
-            batches, lambda batch: self.spread.put_batch({name: batch[name] for name in needed})
+        return prefetch_to_device(
+            batches, lambda batch: self.spread.put_batch({name: batch[name] for name in SCORING_KEYS})
         )
 
     def _collect(self, collector: Collector, host: dict[str, np.ndarray], predictions: dict[str, jax.Array]) -> None:

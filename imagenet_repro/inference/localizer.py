@@ -30,6 +30,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Num
 from imagenet_repro.config import CenterCrop, Config, SquashCrop
 from imagenet_repro.data import crops, decode, loader
 from imagenet_repro.data.augment import augment
+from imagenet_repro.data.batch import Batch
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import maps
@@ -183,7 +184,7 @@ class Viewer:
 
         return looked
 
-    def _framed(self, split: Split, batch: loader.Batch) -> Iterator[Frame | None]:
+    def _framed(self, split: Split, batch: Batch) -> Iterator[Frame | None]:
         for index, weight in zip(batch["index"].tolist(), batch["weight"].tolist(), strict=True):
             if weight == 0:  # padding, or it cannot be decoded
                 yield None
@@ -194,7 +195,7 @@ class Viewer:
                 yield None
                 continue
             height, width = decode.size(record.image)
-            window = np.array(crops.window(self._config.eval_crop, height, width, self.side))
+            window = np.array(crops.crop_window(self._config.eval_crop, height, width, self.side))
             yield Frame(index, record.id, record.label, height, width, window, edges(boxes))
 
 

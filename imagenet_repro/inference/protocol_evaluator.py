@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from imagenet_repro.data import decode, loader
+from imagenet_repro.data import decode, workers
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
@@ -107,7 +107,7 @@ class Judge:
         return max(1, int(config.batch_size / memory) // devices) * devices
 
     def _groups(self, split: Split) -> list[tuple[float, Split]]:
-        threads, _ = loader.readers(self._system.config.data)
+        threads, _ = workers.reader_counts(self._system.config.data)
         return [(aspect, split.part(indices)) for aspect, indices in by_aspect(split, threads).items()]
 
     def _allowed(self, split: Split) -> int:

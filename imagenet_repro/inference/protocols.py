@@ -62,7 +62,7 @@ class OneCrop:
     flips: bool = False  # its mirror image too
     average: Average = "probabilities"
 
-    def taken(self, config: AnyConfig, aspect: float) -> crops.Taken:
+    def taken(self, config: AnyConfig, aspect: float) -> crops.CropSpec:
         """What the host takes."""
         crop = config.eval_crop
         return SquashCrop(kernel=crop.kernel, antialias=crop.antialias) if self.squash else crop
@@ -103,7 +103,7 @@ class ManyCrops:
             if len(set(getattr(self, name))) != len(getattr(self, name)) or not getattr(self, name):
                 raise UserError(f"protocol.{name} = {getattr(self, name)}: one or more are needed, each once")
 
-    def taken(self, config: AnyConfig, aspect: float) -> crops.Taken:
+    def taken(self, config: AnyConfig, aspect: float) -> crops.CropSpec:
         """What the host takes."""
         return crops.Canvases(self._pixels(config), config.eval_crop.kernel, config.eval_crop.antialias)
 
@@ -149,7 +149,7 @@ class Dense:
     flips: bool = True
     average: Average = "probabilities"  # over scales and flips; over space it is always that of logits
 
-    def taken(self, config: AnyConfig, aspect: float) -> crops.Taken:
+    def taken(self, config: AnyConfig, aspect: float) -> crops.CropSpec:
         """What the host takes of images that are `aspect` times as wide as high."""
         return crops.Copies(self._shapes(config, aspect), config.eval_crop.kernel, config.eval_crop.antialias)
 
@@ -233,15 +233,15 @@ def is_dense(parts: Sequence[Part]) -> bool:
     return any(isinstance(part, Dense) for part in parts)
 
 
-def taken(parts: Sequence[Part], config: AnyConfig, aspect: float) -> crops.Several:
+def taken(parts: Sequence[Part], config: AnyConfig, aspect: float) -> crops.CombinedCrops:
     """What the host takes of images that are `aspect` times as wide as high, for all parts."""
-    return crops.Several(tuple(part.taken(config, aspect) for part in parts))
+    return crops.CombinedCrops(tuple(part.taken(config, aspect) for part in parts))
 
 
 def scorer(parts: Sequence[Part], system: System, aspect: float) -> Callable[..., Any]:
     """`(params, stats, rows) -> scores` of rows as `taken` makes them; of several parts, log-probabilities."""
     size = system.config.data.size_evaluated
-    lengths = [math.prod(crops.shape(part.taken(system.config, aspect), size)) for part in parts]
+    lengths = [math.prod(crops.output_shape(part.taken(system.config, aspect), size)) for part in parts]
 
     def score(params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]) -> Float[Array, "b classes"]:
         found, start = [], 0

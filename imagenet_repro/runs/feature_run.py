@@ -17,13 +17,15 @@ from jaxtyping import Array, Float, UInt8
 from imagenet_repro.config import FeatureConfig
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import loader
+from imagenet_repro.data.bad_records import BadRecords
+from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import EXIT_STOPPED, UserError
 from imagenet_repro.features import stored_codes
-from imagenet_repro.features.channel_encoder import Encoder
+from imagenet_repro.features.channel_encoder import ChannelEncoder
 from imagenet_repro.features.encoding import quantisation
 from imagenet_repro.features.encoding.quantisation import Quantiser
-from imagenet_repro.features.stages import Cost, Learned, Stages, StoppedError
+from imagenet_repro.features.stages import ChannelStages, LearnedChannel, StageCost, StoppedError
 from imagenet_repro.inference import evaluator as evaluation
 from imagenet_repro.report.plots.descriptors import plot_descriptors
 from imagenet_repro.report.sections import stages as stage_table
@@ -51,7 +53,7 @@ class FeatureSystem:
 
     config: FeatureConfig
     num_classes: int
-    encoders: dict[str, Encoder]  # for the images of training
+    encoders: dict[str, ChannelEncoder]  # for the images of training
     spread: parallel.ShardMap
 
     @classmethod
@@ -104,11 +106,11 @@ class FeatureSystem:
         )
 
 
-def _encoders(config: FeatureConfig, image_size: int) -> dict[str, Encoder]:
+def _encoders(config: FeatureConfig, image_size: int) -> dict[str, ChannelEncoder]:
     found = {}
     for name, channel in config.channels.items():
         try:
-            found[name] = Encoder(channel, image_size)
+            found[name] = ChannelEncoder(channel, image_size)
         except UserError as error:
             raise UserError(f"config.channels.{name}: {error}") from error
     return found
@@ -164,7 +166,7 @@ class FeatureRun(Run):
         spread.check_batch_size(config.data.eval_batch_size or config.batch_size, 1, "data.eval_batch_size")
         _encoders(config, config.data.size_evaluated)  # that there is room for a patch
         _check_average(config)
-        self.learned: dict[str, Learned] = {}
+        self.learned: dict[str, LearnedChannel] = {}
         super().__init__(config, place, splits)
 
     def go(self) -> int:
@@ -201,7 +203,7 @@ class FeatureRun(Run):
             watcher.say(
                 f"{name}: {encoder.points:,} descriptors of {encoder.numbers} numbers, codes of {encoder.features:,}"
             )
-            self.learned[name] = Stages(name, config, split, directory, watcher).run()
+            self.learned[name] = ChannelStages(name, config, split, directory, watcher).run()
             self._check_budget()
         self._draw(watcher)
 
@@ -244,13 +246,13 @@ class FeatureRun(Run):
             budget=budget,
             spent=spent,
             checkpoints=self.checkpoints,
-            bad_records=loader.BadRecords(self.train_split, self.config.data, run_log.say),
+            bad_records=BadRecords(self.train_split, self.config.data, run_log.say),
             log=run_log,
             known=found.info if found else {},
             early_stopping=self.config.svm.early_stopping,
         )
 
-    def _stage_costs(self) -> list[Cost]:
+    def _stage_costs(self) -> list[StageCost]:
         return [cost for one in self.learned.values() for cost in one.costs.values()]
 
     def _step(self) -> SvmStep:
@@ -310,9 +312,9 @@ class FeatureRun(Run):
             decoded = {CODES + name: decode(placed[CODES + name]) for name, decode in decoders.items()}
             return placed | decoded
 
-        return loader.prefetch_to_device(batches, put)
+        return prefetch_to_device(batches, put)
 
-    def _decoder(self, learned: Learned) -> Callable[[jax.Array], jax.Array]:
+    def _decoder(self, learned: LearnedChannel) -> Callable[[jax.Array], jax.Array]:
         """From stored codes to float32, on the devices that hold them."""
         place = NamedSharding(self.system.spread.mesh, PartitionSpec(AXIS))
         if learned.quantiser is None:
@@ -340,7 +342,7 @@ class FeatureRun(Run):
     def _finish(self, outcome: loop.Outcome) -> None:
         before = sum(cost.seconds for cost in self._stage_costs())
         flops = outcome.spent.flops - sum(cost.flops for cost in self._stage_costs())
-        self._svm = Cost(outcome.spent.seconds - before, int(flops), 0)
+        self._svm = StageCost(outcome.spent.seconds - before, int(flops), 0)
         super()._finish(outcome)
         stage_table.show(self._stages(), self.train_split.num_examples)
 

@@ -15,6 +15,9 @@ from imagenet_repro.config import Config, Model
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import loader
 from imagenet_repro.data.augment import augment
+from imagenet_repro.data.bad_records import BadRecords
+from imagenet_repro.data.batch import TRAINING_KEYS, Batch
+from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import evaluator as evaluation
@@ -168,7 +171,7 @@ class NetworkRun(Run):
         self.evaluator = evaluation.Evaluator(
             self.config, self.system.score, self.system.spread, self.eval_split, run_log.say
         )
-        bad_records = loader.BadRecords(self.train_split, self.config.data, run_log.say)
+        bad_records = BadRecords(self.train_split, self.config.data, run_log.say)
         batches = self._batches(spent.steps, budget)
         compiled, self.compilation_seconds = self._compile(run_log, train_state)
         return loop.Job(
@@ -197,19 +200,18 @@ class NetworkRun(Run):
     def _batches(self, start_step: int, budget: Budget) -> Any:
         starts = [0, *(first for first, _ in budget.meter.later)]
         ends = [*starts[1:], budget.total_steps]
-        batches = loader.in_turn(
+        batches = loader.chain_batches(
             [
                 self._stage_batches(stage.config, max(start, start_step), end)
                 for stage, start, end in zip(self.stages, starts, ends, strict=True)
                 if end is None or start_step < end
             ]
         )
-        needed = ("image", "label", "epoch", "index")
-        return loader.prefetch_to_device(
-            batches, lambda batch: self.system.spread.put_batch({name: batch[name] for name in needed})
+        return prefetch_to_device(
+            batches, lambda batch: self.system.spread.put_batch({name: batch[name] for name in TRAINING_KEYS})
         )
 
-    def _stage_batches(self, config: Config, start_step: int, end: int | None) -> Iterator[loader.Batch]:
+    def _stage_batches(self, config: Config, start_step: int, end: int | None) -> Iterator[Batch]:
         return loader.train_batches(
             self.train_split,
             config.data,

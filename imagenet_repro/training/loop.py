@@ -13,7 +13,7 @@ import numpy as np
 
 from imagenet_repro.config import AnyConfig, Schedule
 from imagenet_repro.config.amount import Amount
-from imagenet_repro.data.loader import BadRecords
+from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.errors import DivergedError
 from imagenet_repro.training.budget import Budget, Every, Spent
 from imagenet_repro.training.checkpoint import Checkpoints

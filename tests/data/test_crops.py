@@ -276,7 +276,7 @@ def test_kernels_differ_and_say_so():
 def test_the_window_says_where_a_crop_lies(spec, shape):
     """A crop of an image whose colours tell rows and columns begins and ends with those at the window's edges."""
     spec = dataclasses.replace(spec, kernel="area", antialias=True)
-    left, top, right, bottom = crops.window(spec, *shape, SIZE)
+    left, top, right, bottom = crops.crop_window(spec, *shape, SIZE)
     crop = crops.crop(coordinates(*shape), spec, SIZE, rng()).astype(float)
     places = (np.arange(SIZE) + 0.5) / SIZE
     rows, columns = top + places * (bottom - top) - 0.5, left + places * (right - left) - 0.5

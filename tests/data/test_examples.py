@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from imagenet_repro.data.examples import COUNT, Examples
+from imagenet_repro.data.examples import COUNT, ClassExamples
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
 
@@ -27,10 +27,10 @@ def split(labels, version="1.0.0"):
 
 def looked(of, path):
     """The examples, once no more will be found."""
-    examples = Examples(of, path)
+    examples = ClassExamples(of, path)
     examples.start()
     for _ in range(500):
-        if all(examples.complete(label) for label in range(3)):
+        if all(examples.is_complete(label) for label in range(3)):
             break
         time.sleep(0.01)
     examples.stop()
@@ -42,7 +42,7 @@ def test_thirteen_of_each_class_and_no_more_is_read_than_that_needs(tmp_path):
     photos = split(labels)
     examples = looked(photos, tmp_path / "examples.json")
     for label in range(3):
-        found = examples.of(label)
+        found = examples.indices(label)
         assert len(set(found)) == COUNT == 13
         assert all(labels[found] == label)
         assert examples.record(found[0]).label == label
@@ -51,8 +51,8 @@ def test_thirteen_of_each_class_and_no_more_is_read_than_that_needs(tmp_path):
 
 def test_fewer_where_there_are_no_more(tmp_path):
     examples = looked(split([0] * 20 + [1] * 4 + [None, -1]), tmp_path / "examples.json")
-    assert [len(examples.of(label)) for label in range(3)] == [13, 4, 0]
-    assert examples.complete(2)
+    assert [len(examples.indices(label)) for label in range(3)] == [13, 4, 0]
+    assert examples.is_complete(2)
 
 
 def test_what_was_found_is_kept(tmp_path):
@@ -60,7 +60,7 @@ def test_what_was_found_is_kept(tmp_path):
     before = looked(split(labels), tmp_path / "examples.json")
     again = split(labels)
     after = looked(again, tmp_path / "examples.json")
-    assert [after.of(label) for label in range(3)] == [before.of(label) for label in range(3)]
+    assert [after.indices(label) for label in range(3)] == [before.indices(label) for label in range(3)]
     assert again.records.read == 0
 
 
@@ -70,4 +70,4 @@ def test_what_is_of_another_data_set_or_damaged_is_found_anew(tmp_path, damage):
     looked(split(np.arange(300) % 3, version="2.0.0"), path)
     if damage == "text":
         path.write_text("{")
-    assert [len(looked(split([0, 1, 1]), path).of(label)) for label in range(3)] == [1, 2, 0]
+    assert [len(looked(split([0, 1, 1]), path).indices(label)) for label in range(3)] == [1, 2, 0]

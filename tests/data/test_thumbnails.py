@@ -40,26 +40,26 @@ def decoded(content):
     [((300, 500), (128, 213)), ((512, 256), (256, 128)), ((64, 64), (64, 64)), ((1, 1), (1, 1)), ((2, 900), (2, 900))],
 )
 def test_the_shorter_side_shrinks_to_128_and_never_grows(size, expected):
-    (content,) = thumbnails.of_images(split([Record(encoded(*size), 0, "a")]), ["a"]).values()
+    (content,) = thumbnails.thumbnails_by_id(split([Record(encoded(*size), 0, "a")]), ["a"]).values()
     assert content[:2] == b"\xff\xd8"  # JPEG
     assert decoded(content).shape == (*expected, 3)
 
 
 def test_colours_and_places_are_kept():
-    (content,) = thumbnails.of_images(split([Record(encoded(400, 400), 0, "a")]), ["a"]).values()
+    (content,) = thumbnails.thumbnails_by_id(split([Record(encoded(400, 400), 0, "a")]), ["a"]).values()
     corners = decoded(content)[[5, 5, -5, -5], [5, -5, 5, -5]]
     np.testing.assert_allclose(corners, [[10, 0, 10], [245, 0, 10], [10, 0, 245], [245, 0, 245]], atol=12)
 
 
 def test_only_what_is_asked_for_is_read_and_reading_ends_with_the_last():
     photos = split([Record(encoded(9, 9), 0, f"id{i}") for i in range(10)])
-    found = thumbnails.of_images(photos, ["id6", "id2", "id2"])
+    found = thumbnails.thumbnails_by_id(photos, ["id6", "id2", "id2"])
     assert set(found) == {"id2", "id6"}
     assert photos.records.read == 7
-    assert thumbnails.of_images(photos, []) == {}
+    assert thumbnails.thumbnails_by_id(photos, []) == {}
     assert photos.records.read == 7
 
 
 def test_what_cannot_be_read_or_decoded_or_is_not_there_is_left_out():
     photos = split([None, Record(b"no image", 0, "broken"), Record(encoded(9, 9), 0, "whole"), None])
-    assert set(thumbnails.of_images(photos, ["whole", "broken", "absent"])) == {"whole"}
+    assert set(thumbnails.thumbnails_by_id(photos, ["whole", "broken", "absent"])) == {"whole"}

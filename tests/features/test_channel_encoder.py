@@ -11,7 +11,7 @@ import pytest
 from imagenet_repro.config import BagOfWords, Channel, FisherVector, Llc, SuperVector
 from imagenet_repro.errors import UserError
 from imagenet_repro.features import channel_encoder
-from imagenet_repro.features.channel_encoder import Encoder
+from imagenet_repro.features.channel_encoder import ChannelEncoder
 from imagenet_repro.features.descriptors import grid, sift
 from imagenet_repro.features.encoding import fisher, mixture, pca, pyramid
 from tests.features import photographs as real
@@ -37,7 +37,7 @@ def photographs(size):
 @functools.cache
 def described(descriptor, scales):
     """The descriptors of the photographs, of channels that are otherwise CHANNEL."""
-    made = Encoder(dataclasses.replace(CHANNEL, descriptor=descriptor, scales=scales), SIZE)
+    made = ChannelEncoder(dataclasses.replace(CHANNEL, descriptor=descriptor, scales=scales), SIZE)
     return np.asarray(jax.jit(made.describe)(photographs(SIZE))).reshape(-1, made.numbers)
 
 
@@ -57,7 +57,7 @@ def wide(words):
 @pytest.mark.parametrize("kind", CODES)
 def test_codes_have_the_length_that_was_said_and_cells_of_unit_length(kind):
     code, features = CODES[kind]
-    made = Encoder(dataclasses.replace(CHANNEL, code=code, quantise=0), SIZE)
+    made = ChannelEncoder(dataclasses.replace(CHANNEL, code=code, quantise=0), SIZE)
     images = photographs(SIZE)
     codes = np.asarray(made.encode(images, vocabulary_of(made)))
     assert made.features == 4 * features
@@ -68,7 +68,7 @@ def test_codes_have_the_length_that_was_said_and_cells_of_unit_length(kind):
 
 def test_a_code_is_its_parts_put_together():
     # Square roots of what should be zero would show nothing but rounding.
-    made = Encoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
+    made = ChannelEncoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
     images = photographs(SIZE)
     words = wide(vocabulary_of(made))
     points = grid.Grid(16, 8, (0.75, 1.0))
@@ -81,7 +81,7 @@ def test_a_code_is_its_parts_put_together():
 
 
 def test_images_are_coded_alike_however_many_at_once(monkeypatch):
-    made = Encoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
+    made = ChannelEncoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
     images = jnp.concatenate([photographs(SIZE)] * 3)
     words = wide(vocabulary_of(made))
     together = made.encode(images, words)
@@ -94,7 +94,7 @@ def test_images_are_coded_alike_however_many_at_once(monkeypatch):
 @pytest.mark.parametrize("kind", ["fisher", "llc", "super_vector"])
 def test_an_image_that_shows_nothing_has_a_finite_code(descriptor, kind):
     channel = dataclasses.replace(CHANNEL, descriptor=descriptor, code=CODES[kind][0], scales=(1.0,), quantise=0)
-    made = Encoder(channel, SIZE)
+    made = ChannelEncoder(channel, SIZE)
     grey = jnp.full((1, SIZE, SIZE, 3), 100, jnp.uint8)
     assert np.isfinite(np.asarray(made.encode(grey, vocabulary_of(made)))).all()
 
@@ -102,7 +102,7 @@ def test_an_image_that_shows_nothing_has_a_finite_code(descriptor, kind):
 def test_hog_and_lbp_of_a_patch_stand_side_by_side():
     images = photographs(SIZE)
     both, hog, lbp = (
-        np.asarray(Encoder(dataclasses.replace(CHANNEL, descriptor=name), SIZE).describe(images))
+        np.asarray(ChannelEncoder(dataclasses.replace(CHANNEL, descriptor=name), SIZE).describe(images))
         for name in ("hog_lbp", "hog", "lbp")
     )
     np.testing.assert_array_equal(both, np.concatenate([hog, lbp], -1))
@@ -111,7 +111,7 @@ def test_hog_and_lbp_of_a_patch_stand_side_by_side():
 def test_a_blank_vocabulary_has_the_shapes_of_a_learned_one():
     for code, _ in CODES.values():
         for components in (0, 6):
-            made = Encoder(dataclasses.replace(CHANNEL, code=code, components=components, quantise=0), SIZE)
+            made = ChannelEncoder(dataclasses.replace(CHANNEL, code=code, components=components, quantise=0), SIZE)
             learned = jax.eval_shape(lambda made=made: made.learn(jnp.zeros((50, made.reduced)), jax.random.key(0)))
             blank = made.blank()
             assert {name: blank[name].shape for name in learned} == {k: x.shape for k, x in learned.items()}
@@ -131,10 +131,10 @@ def test_a_blank_vocabulary_has_the_shapes_of_a_learned_one():
 )
 def test_what_cannot_be_is_refused_before_anything_is_computed(change, size, message):
     with pytest.raises(UserError, match=message):
-        Encoder(dataclasses.replace(CHANNEL, **change), size)
+        ChannelEncoder(dataclasses.replace(CHANNEL, **change), size)
 
 
 def test_more_gaussians_than_descriptors_are_refused():
-    made = Encoder(dataclasses.replace(CHANNEL, code=FisherVector()), SIZE)
+    made = ChannelEncoder(dataclasses.replace(CHANNEL, code=FisherVector()), SIZE)
     with pytest.raises(UserError, match="256 clusters of 100 descriptors"):
         made.learn(jnp.zeros((100, made.reduced)), jax.random.key(0))

@@ -14,7 +14,7 @@ from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.features import stages
 from imagenet_repro.features.encoding import quantisation
-from imagenet_repro.features.stages import Stages, StoppedError
+from imagenet_repro.features.stages import ChannelStages, StoppedError
 from imagenet_repro.features.stored_codes import UNDECODABLE
 from imagenet_repro.zoo import counting
 
@@ -84,7 +84,7 @@ def config_of(max_bad_share=0.0, sample=None, **channel):
 
 def run(directory, config=None, records=None, watcher=None):
     watcher = watcher or Watcher()
-    return Stages("a", config or config_of(), split_of(records or Images()), directory, watcher).run()
+    return ChannelStages("a", config or config_of(), split_of(records or Images()), directory, watcher).run()
 
 
 def everything(learned):
@@ -99,7 +99,7 @@ def whole(tmp_path_factory):
 
 def test_codes_of_all_images_are_those_of_the_quantised_encoder(whole):
     _, learned = whole
-    made = Stages("a", config_of(), split_of(Images()), whole[0], Watcher()).encoder
+    made = ChannelStages("a", config_of(), split_of(Images()), whole[0], Watcher()).encoder
     found, labels = everything(learned)
     np.testing.assert_array_equal(labels, np.arange(IMAGES) % 5)
     from imagenet_repro.data.decode import decode
@@ -155,7 +155,7 @@ def test_what_depends_on_something_else_is_learned_anew(whole, tmp_path, change,
 def test_another_form_of_the_code_is_not_stale(whole, monkeypatch):
     before = {path.name for path in whole[0].iterdir()}
     monkeypatch.setattr(stages, "_source", lambda: "of another commit")
-    made = Stages("a", config_of(), split_of(Images()), whole[0], Watcher())
+    made = ChannelStages("a", config_of(), split_of(Images()), whole[0], Watcher())
     assert made._codes_place.name not in before
     assert made._vocabulary_place.name not in before
 
@@ -215,5 +215,5 @@ def test_devices_share_the_work(whole):
 def test_one_class_and_classes_of_one_image_have_codes(tmp_path):
     records = Images(count=256)
     one = dataclasses.replace(split_of(records), class_names=("only",))
-    learned = Stages("a", config_of(), one, tmp_path, Watcher()).run()
-    assert learned.codes.complete
+    learned = ChannelStages("a", config_of(), one, tmp_path, Watcher()).run()
+    assert learned.codes.is_complete

@@ -6,16 +6,16 @@ import pytest
 from imagenet_repro.data import loader
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.features import stored_codes
-from imagenet_repro.features.stored_codes import ROWS, UNDECODABLE, Codes
+from imagenet_repro.features.stored_codes import ROWS, UNDECODABLE, StoredCodes
 
 
 def filled(directory, images=10, numbers=3, dtype=np.uint8, bad=()):
-    made = Codes(directory, images, numbers, dtype)
+    made = StoredCodes(directory, images, numbers, dtype)
     directory.mkdir(exist_ok=True)
     values = np.arange(images * numbers).reshape(images, numbers).astype(dtype)
     labels = np.where(np.isin(np.arange(images), bad), UNDECODABLE, np.arange(images) % 4).astype(np.int32)
     made.write(0, values[:4], labels[:4])
-    made.settle(4, {"seconds": 1.0})
+    made.commit(4, {"seconds": 1.0})
     made.write(4, values[4:], labels[4:])
     return made, values, labels
 
@@ -23,32 +23,32 @@ def filled(directory, images=10, numbers=3, dtype=np.uint8, bad=()):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16])
 def test_rows_come_back_in_any_order(tmp_path, dtype):
     made, values, labels = filled(tmp_path / "codes", dtype=dtype)
-    made.settle(10, {})
+    made.commit(10, {})
     index = np.asarray([7, 0, 7, 9])
-    found, known = Codes(tmp_path / "codes", 10, 3, dtype).read(index)
+    found, known = StoredCodes(tmp_path / "codes", 10, 3, dtype).read(index)
     np.testing.assert_array_equal(found, values[index])
     np.testing.assert_array_equal(known, labels[index])
 
 
 def test_only_what_was_settled_counts_after_a_kill(tmp_path):
     made, _, _ = filled(tmp_path / "codes")
-    again = Codes(tmp_path / "codes", 10, 3, np.uint8)
-    assert (again.done, again.complete, again.known) == (4, False, {"seconds": 1.0})
-    made.settle(10, {})
-    assert Codes(tmp_path / "codes", 10, 3, np.uint8).complete
+    again = StoredCodes(tmp_path / "codes", 10, 3, np.uint8)
+    assert (again.n_stored, again.is_complete, again.note) == (4, False, {"seconds": 1.0})
+    made.commit(10, {})
+    assert StoredCodes(tmp_path / "codes", 10, 3, np.uint8).is_complete
 
 
 @pytest.mark.parametrize("damage", ["rows cut", "note damaged", "note missing"])
 def test_codes_that_are_not_whole_are_computed_again(tmp_path, damage):
     made, _, _ = filled(tmp_path / "codes")
-    made.settle(10, {})
+    made.commit(10, {})
     if damage == "rows cut":
         (tmp_path / "codes" / ROWS).write_bytes(b"short")
     elif damage == "note damaged":
         (tmp_path / "codes" / stored_codes.PROGRESS).write_text('{"images": ')
     else:
         (tmp_path / "codes" / stored_codes.PROGRESS).unlink()
-    assert Codes(tmp_path / "codes", 10, 3, np.uint8).done == 0
+    assert StoredCodes(tmp_path / "codes", 10, 3, np.uint8).n_stored == 0
 
 
 def test_a_file_that_ends_too_soon_is_named(tmp_path):
@@ -59,7 +59,7 @@ def test_a_file_that_ends_too_soon_is_named(tmp_path):
 
 def test_a_full_disk_is_found_before_the_work(tmp_path):
     with pytest.raises(SaveError, match=r"codes need 4,\d{3},\d{3}\.\d GB, .* config\.cache_dir"):
-        Codes(tmp_path / "codes", 10**9, 2**22, np.uint8).check_space()
+        StoredCodes(tmp_path / "codes", 10**9, 2**22, np.uint8).check_space()
 
 
 def test_batches_have_the_images_that_networks_see(tmp_path):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from imagenet_repro.data.examples import Examples
+from imagenet_repro.data.examples import ClassExamples
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.human import game as playing
 from imagenet_repro.human import server as module
@@ -176,7 +176,7 @@ def test_nothing_tells_the_label(tmp_path):
 
 
 def test_examples_of_a_class(tmp_path):
-    examples = Examples(small_games.split(200, part="train"), tmp_path / "examples.json")
+    examples = ClassExamples(small_games.split(200, part="train"), tmp_path / "examples.json")
     with serving(tmp_path, examples=examples) as (client, _):
         assert client.json("examples/3") == (200, {"images": [], "complete": False})
         assert client.ask("example/3/0")[0] == 404

@@ -25,7 +25,7 @@ def images():
 def canvases(scales):
     spec = crops.Canvases(scales)
     rows = np.stack([crops.crop(one, spec, 0, RNG) for one in images()])
-    assert rows.shape[1:] == crops.shape(spec, 0)
+    assert rows.shape[1:] == crops.output_shape(spec, 0)
     return views.canvases(jnp.asarray(rows), scales)
 
 
@@ -117,7 +117,7 @@ def test_copies_are_the_central_part_of_one_aspect():
 
 def test_several_stand_one_after_the_other():
     parts = (crops.Canvases((16,)), crops.Copies(((8, 8),)), crops.CenterCrop())
-    row = crops.crop(images()[0], crops.Several(parts), 8, RNG)
+    row = crops.crop(images()[0], crops.CombinedCrops(parts), 8, RNG)
     expected = np.concatenate([crops.crop(images()[0], part, 8, RNG).reshape(-1) for part in parts])
     np.testing.assert_array_equal(row, expected)
-    assert row.shape == crops.shape(crops.Several(parts), 8)
+    assert row.shape == crops.output_shape(crops.CombinedCrops(parts), 8)

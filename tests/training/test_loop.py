@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.config.amount import Amount
-from imagenet_repro.data.loader import BadRecords
+from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.training import log, loop, parallel, progressive
 from imagenet_repro.training.budget import Budget, Meter
 from imagenet_repro.training.checkpoint import Checkpoints

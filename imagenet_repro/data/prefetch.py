@@ -1,0 +1,72 @@
+"""Transfer of batches to the devices ahead of the computation that uses them."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from imagenet_repro.data import closing
+from imagenet_repro.data.batch import Batch
+
+
+def prefetch_to_device(
+    batches: Iterator[Batch], put: Callable[[Batch], Any], depth: int = 2
+) -> Iterator[tuple[Batch, Any]]:
+    """Run `put` on the batches ahead of the consumer, in a thread, so that transfer and computation overlap.
+
+    Args:
+        batches: host batches; closed, if they can be, when this iterator ends.
+        put: starts the transfer of a batch to the devices and returns the arrays there.
+        depth: how many batches may lie on the devices beside the one in use.
+
+    Returns:
+        An iterator of (host batch, what `put` returned), in order. An exception of `batches` or `put` is raised from
+        this iterator.
+    """
+    closing.hand_over([batches])
+    return closing.close_at_exit(_receive(batches, put, depth))
+
+
+def _receive(batches: Iterator[Batch], put: Callable[[Batch], Any], depth: int) -> Iterator[tuple[Batch, Any]]:
+    free_slots = threading.Semaphore(depth)
+    ready: queue.SimpleQueue = queue.SimpleQueue()
+    stop = threading.Event()
+    thread = threading.Thread(target=_send, args=(batches, put, free_slots, ready, stop), daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            free_slots.release()
+            yield item
+    finally:
+        stop.set()
+        free_slots.release()
+        thread.join(timeout=5)
+
+
+def _send(
+    batches: Iterator[Batch],
+    put: Callable[[Batch], Any],
+    free_slots: threading.Semaphore,
+    ready: queue.SimpleQueue,
+    stop: threading.Event,
+) -> None:
+    """Run in the thread: queue ((host, device), None) for each batch, at the end (None, None) or (None, error)."""
+    error = None
+    try:
+        while free_slots.acquire() and not stop.is_set():
+            batch = next(batches, None)
+            if batch is None:
+                break
+            ready.put(((batch, put(batch)), None))
+    except BaseException as raised:  # the consumer handles it
+        error = raised
+    finally:
+        close = getattr(batches, "close", None)
+        if close:
+            close()
+        ready.put((None, error))

@@ -1,0 +1,85 @@
+"""The threads and processes that read: how many there are, and how a process behaves."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+from absl import logging
+
+from imagenet_repro.config import Data
+from imagenet_repro.errors import UserError
+
+# Above this many cores the interpreter lock, held for about 0.1 ms of an image, costs more than processes do.
+_CORES_PER_PROCESS = 16
+_SHARED_MEMORY = "/dev/shm"  # where Linux keeps what Python's multiprocessing shares
+_BATCHES_PER_WORKER = 4  # being filled, waiting on either side of the queue, being copied
+
+
+def reader_counts(data: Data, batch_bytes: int = 0) -> tuple[int, int]:
+    """Return the threads of each process and the number of worker processes (0: the threads of this process read).
+
+    The numbers are those of the configuration. Where it leaves them open, they follow from the cores that this process
+    may use: three threads to two cores, so that reading and decoding overlap, and above 16 cores a process to 16 of
+    them, since threads share Python's lock.
+
+    Args:
+        data: threads and workers are used.
+        batch_bytes: size of one process's share of a batch.
+
+    Raises:
+        UserError: the worker processes that `data` names need more shared memory for batches than there is. Where
+            `data` leaves the number open, it becomes 0 instead.
+    """
+    cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
+    workers = data.workers
+    if workers < 0:
+        workers = cores // _CORES_PER_PROCESS if cores > _CORES_PER_PROCESS else 0
+    problem = _shared_memory_problem(workers, batch_bytes)
+    if problem and data.workers > 0:
+        raise UserError(f"data.workers = {workers}: {problem}")
+    if problem:
+        logging.warning("images are read by threads of one process: %s", problem)
+        workers = 0
+    return data.threads or 1 + 3 * (cores // max(1, workers)) // 2, workers
+
+
+def _shared_memory_problem(workers: int, batch_bytes: int) -> str:
+    """Return why the workers' batches do not fit into shared memory, or "" where they do.
+
+    A process that runs out of shared memory is killed without a message.
+    """
+    if not workers or not os.path.isdir(_SHARED_MEMORY):
+        return ""
+    system = os.statvfs(_SHARED_MEMORY)
+    free, needed = system.f_bavail * system.f_frsize, _BATCHES_PER_WORKER * workers * batch_bytes
+    if needed <= free:
+        return ""
+    return (
+        f"{workers} worker processes need {needed / 1e6:.0f} MB of shared memory for batches, and {_SHARED_MEMORY} "
+        f"has {free / 1e6:.0f} MB free. Enlarge it (docker run --shm-size), or set data.workers to less"
+    )
+
+
+def initialize_worker(worker: int, workers: int) -> None:
+    """Set up a worker process before it reads: it leaves Ctrl-C, the accelerator and its end to its parent."""
+    del worker, workers
+    if "jax" in sys.modules:  # Grain imports it; a reader must not claim an accelerator
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+    follow_parent()
+
+
+def follow_parent() -> None:
+    """Make this worker process ignore Ctrl-C, and end when its parent is killed."""
+    # Ctrl-C reaches every process of a terminal; the parent finishes its work and then ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    """Wait for the end of the parent, which cannot end its workers when it is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

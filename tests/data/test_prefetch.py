@@ -1,0 +1,67 @@
+"""Batches that are put on the devices ahead of their use."""
+
+import threading
+import time
+
+import pytest
+
+from imagenet_repro.data.prefetch import prefetch_to_device
+from imagenet_repro.errors import UserError
+
+
+def numbers(count: int, fail_at: int = -1):
+    for number in range(count):
+        if number == fail_at:
+            raise UserError("no more")
+        yield {"label": number}
+
+
+def test_prefetching_keeps_the_order_and_pairs_both_sides():
+    pairs = list(prefetch_to_device(numbers(20), lambda batch: batch["label"] * 10))
+    assert pairs == [({"label": n}, 10 * n) for n in range(20)]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_prefetching_runs_ahead_by_its_depth(depth):
+    started = []
+    pairs = prefetch_to_device(numbers(50), lambda batch: started.append(batch["label"]), depth=depth)
+    next(pairs)
+    deadline = time.monotonic() + 10
+    while len(started) < depth + 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(started) == depth + 1  # the one in use, and those behind it
+    pairs.close()
+
+
+def test_what_the_batches_raise_reaches_the_consumer_in_its_place():
+    pairs = prefetch_to_device(numbers(20, fail_at=3), lambda batch: None)
+    assert [next(pairs)[0]["label"] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(UserError, match="no more"):
+        next(pairs)
+
+
+def test_what_the_transfer_raises_reaches_the_consumer():
+    def put(batch):
+        raise MemoryError("device")
+
+    with pytest.raises(MemoryError, match="device"):
+        next(prefetch_to_device(numbers(20), put))
+
+
+def test_closing_ends_the_thread_and_the_batches():
+    before = threading.active_count()
+    closed = threading.Event()
+
+    def batches():
+        try:
+            yield from numbers(100)
+        finally:
+            closed.set()
+
+    pairs = prefetch_to_device(batches(), lambda batch: None)
+    next(pairs)
+    pairs.close()
+    assert closed.is_set()
+    assert threading.active_count() == before

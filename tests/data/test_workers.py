@@ -1,0 +1,95 @@
+"""How many threads and processes read, and how the processes end."""
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from imagenet_repro.config import Data
+from imagenet_repro.data.loader import train_batches
+from imagenet_repro.data.workers import reader_counts
+from imagenet_repro.errors import UserError
+from tests.data.memory_split import CROP, DATA, make_split, run_script
+
+
+def test_readers_come_from_the_host_unless_named(monkeypatch):
+    assert reader_counts(Data(threads=3, workers=2)) == (3, 2)
+    for cores, expected in ((1, (2, 0)), (2, (4, 0)), (16, (25, 0)), (96, (25, 6))):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr(os, "process_cpu_count", lambda cores=cores: cores, raising=False)
+        assert reader_counts(Data(threads=0, workers=-1)) == expected
+
+
+def limit_shared_memory(monkeypatch, megabytes: int) -> None:
+    free = os.statvfs_result((1, 2**20, megabytes, megabytes, megabytes, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(os, "statvfs", lambda path: free)
+    monkeypatch.setattr(os.path, "isdir", lambda path: True)
+
+
+def test_workers_that_shared_memory_cannot_serve_are_refused(monkeypatch):
+    """A container has 64 MB of it; a process that runs out of it ends by SIGBUS."""
+    limit_shared_memory(monkeypatch, 64)
+    assert reader_counts(Data(workers=2), batch_bytes=7 * 2**20)[1] == 2
+    with pytest.raises(UserError, match=r"data.workers = 2: .* need 86 MB .* 67 MB free"):
+        reader_counts(Data(workers=2), batch_bytes=10 * 2**20 + 2**18)
+
+
+def test_workers_chosen_from_the_host_give_way_to_threads(monkeypatch):
+    limit_shared_memory(monkeypatch, 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 32, raising=False)
+    assert reader_counts(Data(workers=-1), batch_bytes=2**20) == (25, 2)
+    assert reader_counts(Data(workers=-1), batch_bytes=2**30) == (49, 0)
+
+
+def test_threads_end_with_the_iterator():
+    before = threading.active_count()
+    batches = train_batches(make_split(20), dataclasses.replace(DATA, threads=8), CROP, batch_size=8, seed=0)
+    next(batches)
+    batches.close()
+    deadline = time.monotonic() + 20
+    while threading.active_count() > before:
+        assert time.monotonic() < deadline, "reading threads outlive the iterator"
+        time.sleep(0.05)
+
+
+ORPHAN = """
+import multiprocessing, time
+from imagenet_repro.config import Data, InceptionCrop
+from imagenet_repro.data.loader import train_batches
+from tests.data.memory_split import make_split
+
+if __name__ == "__main__":
+    data = Data(image_size=16, threads=1, workers=1)
+    batches = train_batches(make_split(8), data, InceptionCrop(), batch_size=4, seed=0)
+    next(batches)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+"""
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_workers_end_when_training_is_killed_and_not_by_an_interrupt(tmp_path):
+    with run_script(tmp_path / "orphan.py", ORPHAN) as process:
+        workers = [int(pid) for pid in process.stdout.readline().split()]
+        assert workers
+        for pid in workers:
+            os.kill(pid, signal.SIGINT)
+        time.sleep(0.5)
+        assert all(running(pid) for pid in workers)
+        process.kill()
+    deadline = time.monotonic() + 20
+    while any(running(pid) for pid in workers):
+        assert time.monotonic() < deadline, "reading processes outlive the training process"
+        time.sleep(0.1)
