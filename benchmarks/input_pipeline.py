@@ -46,7 +46,7 @@ from imagenet_repro.config import Data, InceptionCrop  # noqa: E402
 from imagenet_repro.data.crops import inception_box  # noqa: E402
 from imagenet_repro.data.decode import decode  # noqa: E402
 from imagenet_repro.data.loader import train_batches  # noqa: E402
-from imagenet_repro.data.prepare.prepare import prepare  # noqa: E402
+from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset  # noqa: E402
 from imagenet_repro.data.sources import open_split  # noqa: E402
 
 SIZE, BATCH = 224, 64
@@ -163,7 +163,7 @@ def all_ways(images: list[bytes], scratch: Path, cores: int) -> dict[str, Callab
     for number, image in enumerate(images):
         (folder / f"{number:06d}.jpg").write_bytes(image)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        prepared = prepare(f"folder:{scratch / 'photos'}", data_dir=str(scratch), short_side=256, quality=90)
+        prepared = prepare_dataset(f"folder:{scratch / 'photos'}", data_dir=str(scratch), short_side=256, quality=90)
     reduced = open_split(Data(name=prepared.smaller.name, data_dir=str(scratch)), "train").records
     ways = {
         LOADER: partial(by_loader, prepared.name, scratch),

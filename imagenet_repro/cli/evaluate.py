@@ -473,20 +473,20 @@ def prepare(name: str, *, fractal: dict[str, str], **options: Any) -> int:
     Args:
       name: `fractal`, `folder:PATH` or a tfds data set.
       fractal: fields of `FractalConfig` as texts.
-      options: of data/prepare.py.
+      options: of data/prepare/prepare_dataset.py.
 
     Raises:
-      UserError: as data/prepare.py, or a key that `FractalConfig` does not have.
+      UserError: as data/prepare/prepare_dataset.py, or a key that `FractalConfig` does not have.
     """
-    from imagenet_repro.data.prepare import prepare as preparing
     from imagenet_repro.data.prepare.fractal import FractalConfig
+    from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 
     valid = FractalConfig.parameters()
     for key in fractal:
         if key not in valid:  # some of these would be options of the call below
             raise UserError(f"--fractal.{key}: no such key; {nearest(key, valid)}")
     numbers = {key: parse_literal(value) for key, value in fractal.items()}
-    prepared = preparing.prepare(name, **options, **numbers)
+    prepared = prepare_dataset(name, **options, **numbers)
     for one in (prepared, prepared.smaller):
         if one is None:
             continue

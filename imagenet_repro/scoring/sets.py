@@ -31,7 +31,7 @@ from imagenet_repro.scoring.people import PEOPLE
 from imagenet_repro.scoring.predictions import NO_LABEL, Predictions
 from imagenet_repro.statistics.intervals import binomial_interval, wilson_interval
 
-IMAGENET = re.compile(r"imagenet2012(_side\d+_q\d+)?(:.*)?")  # and the smaller copies that data/prepare.py makes of it
+IMAGENET = re.compile(r"imagenet2012(_side\d+_q\d+)?(:.*)?")  # or one of its smaller copies
 CLASSES = 1_000
 SHIFTED_BELOW = 0.5  # share of images whose own label is in their list; 0.90 for ReaL, 0.001 for other images' lists
 ENOUGH_TO_TELL = 10  # images, from which that share says something

@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 
 import main
-from imagenet_repro.data.prepare.prepare import prepare
+from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 from imagenet_repro.scoring import predictions
 from tests import command_line
 
@@ -18,7 +18,7 @@ NAME = "fractal/c6_n15_v5_s32"
 def data_dir(tmp_path_factory):
     directory = str(tmp_path_factory.mktemp("data"))
     sizes = {"categories": 6, "train_images": 15, "validation_images": 5, "size": 32}
-    prepare("fractal", data_dir=directory, **sizes)
+    prepare_dataset("fractal", data_dir=directory, **sizes)
     return directory
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 import main
 from imagenet_repro.config import CenterCrop, Data, config_to_dict, replace_keys, resolve_config
 from imagenet_repro.data import sources
-from imagenet_repro.data.prepare import prepare
+from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import evaluation_sets, evaluator
 from imagenet_repro.scoring import corruptions, sets
@@ -198,7 +198,7 @@ def test_objectnet_goes_by_its_folders(objectnet, tmp_path, capsys):
     config, mappings = configuration(str(tmp_path), "objectnet"), str(objectnet / "mappings")
     with pytest.raises(UserError, match=r"prepare folder:objectnet-1\.0 --name=objectnet"):
         evaluation_sets.opened(config, "objectnet", mappings)
-    prepare.prepare(f"folder:{objectnet}", data_dir=str(tmp_path), as_name="objectnet")
+    prepare_dataset(f"folder:{objectnet}", data_dir=str(tmp_path), as_name="objectnet")
     opened = evaluation_sets.opened(config, "objectnet", mappings)
     record = opened.parts[0].split.records[0]
     assert (record.label, Image.open(io.BytesIO(record.image)).size) == (-1, (10, 8))

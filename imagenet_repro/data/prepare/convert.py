@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from imagenet_repro.data.prepare import builder_base
+from imagenet_repro.data.prepare import array_record_builder
 from imagenet_repro.errors import UserError
 
 
@@ -38,8 +38,8 @@ def add_array_record(path: Path, *, on_progress: Callable[[], None] = lambda: No
     for source, target, length in _shards(info, path):
         _convert_shard(source, target, length, on_progress)
     info.file_format = info.file_format or "tfrecord"
-    if builder_base.ARRAY_RECORD not in info.alternative_file_formats:
-        info.alternative_file_formats.append(builder_base.ARRAY_RECORD)
+    if array_record_builder.ARRAY_RECORD not in info.alternative_file_formats:
+        info.alternative_file_formats.append(array_record_builder.ARRAY_RECORD)
     write_info(info, path)
 
 
@@ -49,7 +49,7 @@ def _shards(info, path: Path) -> Iterator[tuple[Path, Path, int]]:
 
     splits = dataset_info.get_split_dict_from_proto(info, path, file_format="tfrecord")
     for split in splits.values():
-        template = split.filename_template.replace(filetype_suffix=builder_base.ARRAY_RECORD)
+        template = split.filename_template.replace(filetype_suffix=array_record_builder.ARRAY_RECORD)
         for index, (source, length) in enumerate(zip(split.filepaths, split.shard_lengths, strict=True)):
             target = template.sharded_filepath(shard_index=index, num_shards=split.num_shards)
             yield Path(source), Path(target), length

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from imagenet_repro.data.decode import DecodeError, decode
-from imagenet_repro.data.prepare import builder_base, ordered_pool
+from imagenet_repro.data.prepare import array_record_builder, ordered_map
 from imagenet_repro.errors import UserError
 
 VERSION = "1.0.0"
@@ -247,7 +247,7 @@ class _Reader:
         return (self._source / name).read_bytes()
 
 
-class Folder(builder_base.OfflineBuilder, skip_registration=True):
+class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
     """The images of a listing as a tfds data set of a given name."""
 
     VERSION = tfds.core.Version(VERSION)
@@ -263,7 +263,7 @@ class Folder(builder_base.OfflineBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         return self.image_info(describe(self._listing.source), self._listing.classes)
 
-    def shards(self) -> dict[str, list[builder_base.Shard]]:
+    def shards(self) -> dict[str, list[array_record_builder.Shard]]:
         """The images of each split in shuffled order, cut where a file is full."""
         splits = dict.fromkeys(image.split for image in self._listing.images)
         return {
@@ -272,8 +272,8 @@ class Folder(builder_base.OfflineBuilder, skip_registration=True):
         }
 
     def _examples(self, images: list[Image]) -> Iterator[tuple[str, dict]]:
-        with ThreadPoolExecutor(ordered_pool.cores()) as pool:
-            for image, content, problem in ordered_pool.ordered_map(pool, self._read, images, ahead=64):
+        with ThreadPoolExecutor(ordered_map.cores()) as pool:
+            for image, content, problem in ordered_map.map_in_order(pool, self._read, images, ahead=64):
                 if problem:
                     self.undecodable.append(f"{image.name} ({problem})")
                 self._on_progress()
@@ -285,7 +285,7 @@ def _cut(listing: Listing, split: str) -> list[list[Image]]:
     shards, size = [[]], 0
     for index in np.random.default_rng(0).permutation(len(images)):
         image = images[index]
-        if shards[-1] and size + image.size > builder_base.SHARD_BYTES:
+        if shards[-1] and size + image.size > array_record_builder.SHARD_BYTES:
             shards.append([])
             size = 0
         shards[-1].append(image)
@@ -308,6 +308,6 @@ def write(
     """
     with _Reader(listing) as reader:
         builder = Folder(listing, name, root, reader.read, on_progress)
-        builder.download_and_prepare(file_format=builder_base.ARRAY_RECORD)
+        builder.download_and_prepare(file_format=array_record_builder.ARRAY_RECORD)
     bad = builder.undecodable
     return (f"{len(bad)} images cannot be decoded: {_some(bad)}",) if bad else ()

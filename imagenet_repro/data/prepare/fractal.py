@@ -16,7 +16,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from imagenet_repro.data.prepare import builder_base, ifs, ordered_pool
+from imagenet_repro.data.prepare import array_record_builder, ifs, ordered_map
+from imagenet_repro.data.workers import follow_parent
 
 _BATCH = 32  # images drawn together
 _BATCHES_PER_WORKER = 64  # below this much work a process costs more than it saves
@@ -106,7 +107,7 @@ class FractalConfig(tfds.core.BuilderConfig):
         return ifs.Look(size=self.size, perturbation=self.perturbation, turn=self.turn)
 
 
-class Fractal(builder_base.OfflineBuilder):
+class Fractal(array_record_builder.ArrayRecordBuilder):
     """Fractals of `categories` iterated function systems; instances of the two splits never coincide.
 
     Examples are stored category by category in turn, so that any sub-split is balanced.
@@ -126,9 +127,9 @@ class Fractal(builder_base.OfflineBuilder):
             citation="Kataoka et al., Pre-training without Natural Images, ACCV 2020",
         )
 
-    def shards(self) -> dict[str, list[builder_base.Shard]]:
+    def shards(self) -> dict[str, list[array_record_builder.Shard]]:
         """One file for as many images as make `SHARD_BYTES`; an image takes less than a byte a pixel."""
-        length = max(1, builder_base.SHARD_BYTES // self.builder_config.size**2)
+        length = max(1, array_record_builder.SHARD_BYTES // self.builder_config.size**2)
         found = {}
         for split in _SPLITS:
             total = self.builder_config.images(split)
@@ -156,10 +157,10 @@ def _images(config: FractalConfig, split: str, start: int, stop: int) -> Iterato
         ifs.Job(config.seed, _SPLITS.index(split), config.categories, low, min(low + _BATCH, stop), config.look)
         for low in range(start, stop, _BATCH)
     ]
-    workers = min(len(jobs) // _BATCHES_PER_WORKER, ordered_pool.cores())
+    workers = min(len(jobs) // _BATCHES_PER_WORKER, ordered_map.cores())
     if workers < 2:
         yield from itertools.chain.from_iterable(map(ifs.draw, jobs))
         return
     context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of other libraries' threads
-    with concurrent.futures.ProcessPoolExecutor(workers, context, ordered_pool.set_up_worker) as pool:
-        yield from itertools.chain.from_iterable(ordered_pool.ordered_map(pool, ifs.draw, jobs, ahead=4 * workers))
+    with concurrent.futures.ProcessPoolExecutor(workers, context, follow_parent) as pool:
+        yield from itertools.chain.from_iterable(ordered_map.map_in_order(pool, ifs.draw, jobs, ahead=4 * workers))

@@ -10,7 +10,7 @@ import pytest
 
 from imagenet_repro.config import Data
 from imagenet_repro.data.prepare import folder
-from imagenet_repro.data.prepare.prepare import prepare
+from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 from imagenet_repro.data.sources import open_split
 from imagenet_repro.errors import UserError
 from tests.conftest import shared_path
@@ -73,7 +73,7 @@ def test_every_layout_keeps_every_byte(tmp_path, kind):
         for number, part in enumerate((train[:2], train[2:], [name for name in content if name not in train])):
             write_zip(source / f"part-{number}.zip", {name: content[name] for name in part})
         (source / "classes.tsv").write_text("cat\tdog\n")
-    prepared = prepare(f"folder:{source}", data_dir=str(tmp_path / "data"))
+    prepared = prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"))
     assert prepared.name == "pets_2"
     assert prepared.splits == {"train": 6, "validation": 6}
     left_out = ("1 files that are no images were left out: classes.tsv",)
@@ -84,7 +84,7 @@ def test_every_layout_keeps_every_byte(tmp_path, kind):
 
 def test_any_part_of_a_split_is_mixed(tmp_path):
     content = files(classes=("a", "b", "c", "d"), count=30)
-    prepare(f"folder:{write_folder(tmp_path / 'mixed', content)}", data_dir=str(tmp_path / "data"))
+    prepare_dataset(f"folder:{write_folder(tmp_path / 'mixed', content)}", data_dir=str(tmp_path / "data"))
     opened = open_split(Data(name="mixed", data_dir=str(tmp_path / "data")), "train[:25%]")
     labels = [opened.records[index].label for index in range(opened.num_examples)]
     assert opened.num_examples == 30
@@ -94,22 +94,22 @@ def test_any_part_of_a_split_is_mixed(tmp_path):
 def test_shards_are_cut_by_size(tmp_path, monkeypatch):
     monkeypatch.setattr(folder.offline, "SHARD_BYTES", 2000)
     content = files(count=8)
-    prepared = prepare(f"folder:{write_folder(tmp_path / 'cut', content)}", data_dir=str(tmp_path / "data"))
+    prepared = prepare_dataset(f"folder:{write_folder(tmp_path / 'cut', content)}", data_dir=str(tmp_path / "data"))
     assert len(list(prepared.path.glob("*train.array_record*"))) > 2
     assert {name: data for name, (data, _) in stored(tmp_path / "data", "cut").items()} == content
 
 
 def test_again_is_nothing_and_another_source_is_refused(tmp_path):
     source = write_folder(tmp_path / "one" / "pets", files())
-    first = prepare(f"folder:{source}", data_dir=str(tmp_path / "data"))
+    first = prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"))
     times = {path: path.stat().st_mtime_ns for path in first.path.iterdir()}
-    again = prepare(f"folder:{source}", data_dir=str(tmp_path / "data"))
+    again = prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"))
     assert (again.how, again.splits) == ("already prepared", first.splits)
     assert {path: path.stat().st_mtime_ns for path in first.path.iterdir()} == times
     other = write_folder(tmp_path / "two" / "pets", files(count=2))
     with pytest.raises(UserError, match=r"another data set(.|\n)*--name=NAME"):
-        prepare(f"folder:{other}", data_dir=str(tmp_path / "data"))
-    assert prepare(f"folder:{other}", data_dir=str(tmp_path / "data"), as_name="pets_two").name == "pets_two"
+        prepare_dataset(f"folder:{other}", data_dir=str(tmp_path / "data"))
+    assert prepare_dataset(f"folder:{other}", data_dir=str(tmp_path / "data"), as_name="pets_two").name == "pets_two"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_links_are_followed_and_broken_ones_named(tmp_path):
 
 def test_missing_path(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
-        prepare(f"folder:{tmp_path}/nowhere", data_dir=str(tmp_path / "data"))
+        prepare_dataset(f"folder:{tmp_path}/nowhere", data_dir=str(tmp_path / "data"))
 
 
 def test_other_files_are_left_out_and_counted(tmp_path):
@@ -180,7 +180,7 @@ def test_other_files_are_left_out_and_counted(tmp_path):
         ".DS_Store": b"z",
         "__MACOSX/a/b/._1.jpg": b"z",
     }
-    prepared = prepare(f"folder:{write_folder(tmp_path / 'pets', content)}", data_dir=str(tmp_path / "data"))
+    prepared = prepare_dataset(f"folder:{write_folder(tmp_path / 'pets', content)}", data_dir=str(tmp_path / "data"))
     assert prepared.splits == {"train": 6, "validation": 6}
     assert prepared.notes == ("2 files that are no images were left out: readme.md, train/cat/notes.txt",)
 
@@ -188,7 +188,7 @@ def test_other_files_are_left_out_and_counted(tmp_path):
 def test_undecodable_images_are_stored_counted_and_named(tmp_path):
     text, cut = b"<html>not found</html>", image(5)[:-40]
     content = {**files(), "train/cat/text.jpg": text, "train/dog/cut.jpg": cut}
-    prepared = prepare(f"folder:{write_folder(tmp_path / 'pets', content)}", data_dir=str(tmp_path / "data"))
+    prepared = prepare_dataset(f"folder:{write_folder(tmp_path / 'pets', content)}", data_dir=str(tmp_path / "data"))
     assert len(prepared.notes) == 1
     for part in ("2 images cannot be decoded", "train/cat/text.jpg", "train/dog/cut.jpg (JPEG"):
         assert part in prepared.notes[0]
@@ -199,7 +199,7 @@ def test_zip_cut_short(tmp_path):
     path = write_zip(tmp_path / "pets.zip", files())
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"truncated or no zip file.*\n.*python -m zipfile -t"):
-        prepare(f"folder:{path}", data_dir=str(tmp_path / "data"))
+        prepare_dataset(f"folder:{path}", data_dir=str(tmp_path / "data"))
 
 
 def test_zip_with_a_damaged_member_leaves_no_data_set(tmp_path):
@@ -211,7 +211,7 @@ def test_zip_with_a_damaged_member_leaves_no_data_set(tmp_path):
     data[at + 20] ^= 255
     path.write_bytes(bytes(data))
     with pytest.raises(UserError, match=r"train/dog/1\.png in .*pets\.zip cannot be read: Bad CRC-32"):
-        prepare(f"folder:{path}", data_dir=str(tmp_path / "data"))
+        prepare_dataset(f"folder:{path}", data_dir=str(tmp_path / "data"))
     assert not list((tmp_path / "data" / "pets").glob("*"))
     with pytest.raises(UserError, match="prepare"):
         open_split(Data(name="pets", data_dir=str(tmp_path / "data")), "train")
@@ -271,6 +271,6 @@ def test_bytes_of_a_zip_member_equal_the_stored_record(tmp_path):
             part.writestr(name.replace("val/", "train/"), data)
             part.writestr(name, data)
     (tmp_path / "five.zip").write_bytes(buffer.getvalue())
-    prepare(f"folder:{tmp_path / 'five.zip'}", data_dir=str(tmp_path / "data"))
+    prepare_dataset(f"folder:{tmp_path / 'five.zip'}", data_dir=str(tmp_path / "data"))
     found = stored(tmp_path / "data", "five")
     assert {name: found[name][0] for name in names} == content

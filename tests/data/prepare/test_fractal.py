@@ -8,7 +8,7 @@ import pytest
 
 from imagenet_repro.data.prepare import ifs
 from imagenet_repro.data.prepare.fractal import Fractal, FractalConfig
-from imagenet_repro.data.prepare.prepare import prepare
+from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 
 
 def draw(categories, instances, look=None, *, seed=0, split=0):
@@ -167,8 +167,8 @@ def test_prepared_data_set_is_balanced_and_repeats_bit_for_bit(tmp_path):
     import tensorflow_datasets as tfds
 
     options = {"categories": 3, "train_images": 8, "validation_images": 2, "size": 16}
-    first = prepare("fractal", data_dir=str(tmp_path / "a"), **options)
-    again = prepare(first.name, data_dir=str(tmp_path / "b"))
+    first = prepare_dataset("fractal", data_dir=str(tmp_path / "a"), **options)
+    again = prepare_dataset(first.name, data_dir=str(tmp_path / "b"))
     assert first.splits == again.splits == {"train": 24, "validation": 6}
     records = []
     for prepared in (first, again):

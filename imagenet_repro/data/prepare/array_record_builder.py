@@ -11,7 +11,7 @@ SHARD_BYTES = 128 << 20  # tfds keeps the examples of the shard that it writes i
 Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]  # makes (key, example) pairs
 
 
-class OfflineBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+class ArrayRecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Writes labelled images in the order in which they come.
 
     tfds' usual base class sorts the examples by a hash, for which it needs TensorFlow above a gigabyte.

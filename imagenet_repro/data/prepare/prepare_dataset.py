@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagenet_repro.data.prepare import archives, builder_base, convert, folder, smaller
+from imagenet_repro.data.prepare import archives, array_record_builder, convert, folder, smaller_copy
 from imagenet_repro.data.sources import data_directory
 from imagenet_repro.errors import UserError, nearest
 
@@ -28,7 +28,7 @@ _INSTALL_TENSORFLOW = "pip install -r requirements/tensorflow.txt"
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class PreparedDataset:
     """A data set that training can open."""
 
     name: str  # as `config.data.name` takes it
@@ -37,10 +37,10 @@ class Prepared:
     bytes: int  # of all examples
     how: str  # what was done: "drawn", "already prepared", ...
     notes: tuple[str, ...] = ()  # what a person should know about it, a sentence each
-    smaller: "Prepared | None" = None  # the copy that `short_side` asks for
+    smaller: "PreparedDataset | None" = None  # the copy that `short_side` asks for
 
 
-def prepare(
+def prepare_dataset(
     name: str,
     *,
     data_dir: str = "",
@@ -49,7 +49,7 @@ def prepare(
     quality: int = 90,
     as_name: str | None = None,
     **fractal_options: Any,
-) -> Prepared:
+) -> PreparedDataset:
     """Bring a data set into the form that training reads, with progress on the terminal.
 
     Args:
@@ -135,7 +135,7 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, ...] = ()) -> Prepared:
+def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, ...] = ()) -> PreparedDataset:
     """What lies in the directory of a builder, after a look that every file is there."""
     missing = [
         file
@@ -154,7 +154,7 @@ def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, .
     leftovers = sorted(str(other) for other in path.parent.glob(f"incomplete.*_{path.name}"))
     if leftovers:
         notes += (f"left by a preparation that was killed, or in use by one that runs: {', '.join(leftovers)}",)
-    return Prepared(builder.name + config, path, splits, int(builder.info.dataset_size), how, notes)
+    return PreparedDataset(builder.name + config, path, splits, int(builder.info.dataset_size), how, notes)
 
 
 def _opened(path: Path) -> "tfds.core.DatasetBuilder | None":
@@ -170,14 +170,14 @@ def _opened(path: Path) -> "tfds.core.DatasetBuilder | None":
     if not (path / "dataset_info.json").exists():
         raise UserError(f"{path} is there but is no whole data set. Remove it and prepare again:\n  rm -r {path}")
     builder = tfds.builder_from_directory(path)
-    builder.info.set_file_format(builder_base.ARRAY_RECORD, override=True, override_if_initialized=True)
+    builder.info.set_file_format(array_record_builder.ARRAY_RECORD, override=True, override_if_initialized=True)
     return builder
 
 
 # --- fractal ---------------------------------------------------------------------------------------------------
 
 
-def _prepare_fractal(name: str, root: Path, options: dict[str, Any]) -> Prepared:
+def _prepare_fractal(name: str, root: Path, options: dict[str, Any]) -> PreparedDataset:
     from imagenet_repro.data.prepare.fractal import Fractal
 
     config = _fractal_config(name, options)
@@ -187,7 +187,7 @@ def _prepare_fractal(name: str, root: Path, options: dict[str, Any]) -> Prepared
     total = config.images("train") + config.images("validation")
     with _progress(f"fractal/{config.name}", total) as advance, _own_bar():
         Fractal(config=config, data_dir=root, on_progress=advance).download_and_prepare(
-            file_format=builder_base.ARRAY_RECORD
+            file_format=array_record_builder.ARRAY_RECORD
         )
     return _describe(_opened(path), "drawn")
 
@@ -225,7 +225,7 @@ def _own_bar() -> Iterator[None]:
 # --- image folders ---------------------------------------------------------------------------------------------
 
 
-def _prepare_folder(source: Path, root: Path, as_name: str | None) -> Prepared:
+def _prepare_folder(source: Path, root: Path, as_name: str | None) -> PreparedDataset:
     name = folder.data_set_name(source, as_name)
     path = root / name / folder.VERSION
     if (builder := _opened(path)) is not None:
@@ -244,7 +244,7 @@ def _prepare_folder(source: Path, root: Path, as_name: str | None) -> Prepared:
 # --- tfds ------------------------------------------------------------------------------------------------------
 
 
-def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> Prepared:
+def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDataset:
     import tensorflow_datasets as tfds
 
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
@@ -255,14 +255,14 @@ def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> Prepared:
         return _build_tfds(name, root, manual_dir)
     formats = {file_format.value for file_format in existing.info.available_file_formats()}
     path = Path(existing.data_dir)
-    if builder_base.ARRAY_RECORD in formats:
+    if array_record_builder.ARRAY_RECORD in formats:
         return _describe(_opened(path), "already prepared")
     with _progress(f"{name} from TFRecord", existing.info.splits.total_num_examples) as advance:
         convert.add_array_record(path, on_progress=advance)
     return _describe(_opened(path), "converted from TFRecord")
 
 
-def _build_tfds(name: str, root: Path, manual_dir: str | None) -> Prepared:
+def _build_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDataset:
     """tfds' own builder, told to write ArrayRecord."""
     import tensorflow_datasets as tfds
 
@@ -275,14 +275,14 @@ def _build_tfds(name: str, root: Path, manual_dir: str | None) -> Prepared:
         _require_tensorflow(name)
         notes = archives.check(manual_dir)
     try:
-        builder = tfds.builder(name, data_dir=root, file_format=builder_base.ARRAY_RECORD)
+        builder = tfds.builder(name, data_dir=root, file_format=array_record_builder.ARRAY_RECORD)
         if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual_dir:
             raise UserError(
                 f"{name} has to be downloaded by hand. {' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}\n"
                 f"Then type:\n  python main.py prepare {name} --manual_dir=DIRECTORY"
             )
         downloads = tfds.download.DownloadConfig(manual_dir=manual_dir)
-        builder.download_and_prepare(download_config=downloads, file_format=builder_base.ARRAY_RECORD)
+        builder.download_and_prepare(download_config=downloads, file_format=array_record_builder.ARRAY_RECORD)
     except ImportError as error:
         if (error.name or "").split(".")[0] == "tensorflow":
             _require_tensorflow(name)
@@ -303,12 +303,12 @@ def _require_tensorflow(name: str) -> None:
 # --- the smaller copy ------------------------------------------------------------------------------------------
 
 
-def _prepare_smaller(source: Prepared, root: Path, short_side: int, quality: int) -> Prepared:
+def _prepare_smaller(source: PreparedDataset, root: Path, short_side: int, quality: int) -> PreparedDataset:
     base, _, config = source.name.partition("/")
     name = f"{base}_side{short_side}_q{quality}"
     path = root / name / config / source.path.name
     if (builder := _opened(path)) is not None:
         return _describe(builder, "already prepared")
     with _progress(name, sum(source.splits.values())) as advance:
-        notes = smaller.write_copy(source.path, path, name, short_side, quality, on_progress=advance)
+        notes = smaller_copy.write_copy(source.path, path, name, short_side, quality, on_progress=advance)
     return _describe(_opened(path), f"copied from {source.name}", notes)

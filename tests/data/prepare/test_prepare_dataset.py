@@ -1,5 +1,6 @@
 """The dispatcher: what it refuses and what it says; conversion of TFRecord; smaller copies; the official archives."""
 
+import importlib.util
 import io
 import json
 import resource
@@ -13,9 +14,8 @@ import pytest
 
 from imagenet_repro.config import Data
 from imagenet_repro.data.decode import decode
-from imagenet_repro.data.prepare import archives, convert, smaller
-from imagenet_repro.data.prepare import prepare as prepare_module
-from imagenet_repro.data.prepare.prepare import prepare
+from imagenet_repro.data.prepare import archives, convert, smaller_copy
+from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 from imagenet_repro.data.sources import open_split
 from imagenet_repro.errors import UserError
 from tests.conftest import shared_path
@@ -32,17 +32,17 @@ def records(data_dir, name, split="train"):
 
 
 def test_again_is_nothing(tmp_path):
-    first = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    first = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     times = {path: path.stat().st_mtime_ns for path in first.path.iterdir()}
-    again = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    again = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     assert (first.how, again.how) == ("drawn", "already prepared")
     assert {path: path.stat().st_mtime_ns for path in first.path.iterdir()} == times
     assert again.bytes == first.bytes > 0
 
 
 def test_other_parameters_are_another_data_set(tmp_path):
-    one = prepare("fractal", data_dir=str(tmp_path), **SMALL)
-    two = prepare("fractal", data_dir=str(tmp_path), **{**SMALL, "seed": 5})
+    one = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
+    two = prepare_dataset("fractal", data_dir=str(tmp_path), **{**SMALL, "seed": 5})
     assert one.path != two.path
     assert records(tmp_path, one.name)[0].image != records(tmp_path, two.name)[0].image
 
@@ -68,13 +68,13 @@ def test_other_parameters_are_another_data_set(tmp_path):
 )
 def test_refusals(tmp_path, name, options, message):
     with pytest.raises(UserError, match=message):
-        prepare(name, data_dir=str(tmp_path), **options)
+        prepare_dataset(name, data_dir=str(tmp_path), **options)
 
 
 def test_without_tensorflow_imagenet_says_what_to_type(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs TensorFlow(.|\n)*pip install -r requirements/tensorflow\.txt"):
-        prepare("imagenet2012", data_dir=str(tmp_path), manual_dir=str(tmp_path))
+        prepare_dataset("imagenet2012", data_dir=str(tmp_path), manual_dir=str(tmp_path))
 
 
 def test_interrupted_drawing_leaves_nothing_that_opens(tmp_path, monkeypatch):
@@ -91,18 +91,18 @@ def test_interrupted_drawing_leaves_nothing_that_opens(tmp_path, monkeypatch):
     monkeypatch.setattr(ifs, "encode", failing)
     options = {**SMALL, "train_images": 40}
     with pytest.raises(KeyboardInterrupt):
-        prepare("fractal", data_dir=str(tmp_path), **options)
+        prepare_dataset("fractal", data_dir=str(tmp_path), **options)
     with pytest.raises(UserError):
         open_split(Data(name="fractal/c3_n40_v2_s24", data_dir=str(tmp_path)), "train")
     monkeypatch.undo()
-    assert prepare("fractal", data_dir=str(tmp_path), **options).how == "drawn"
+    assert prepare_dataset("fractal", data_dir=str(tmp_path), **options).how == "drawn"
 
 
 def test_leftovers_of_a_killed_preparation_are_named(tmp_path):
-    prepared = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    prepared = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     leftover = prepared.path.parent / "incomplete.A1B2C3_1.0.0"
     leftover.mkdir()
-    again = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    again = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     assert again.splits == prepared.splits
     assert str(leftover) in again.notes[0]
 
@@ -113,7 +113,7 @@ def test_disk_that_takes_no_more_is_a_message(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
     try:
         with pytest.raises(UserError, match=r"cannot be written: .*(?i:too large).*Make room"):
-            prepare("fractal", data_dir=str(tmp_path), **{**SMALL, "size": 64, "train_images": 120})
+            prepare_dataset("fractal", data_dir=str(tmp_path), **{**SMALL, "size": 64, "train_images": 120})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.glob("fractal/c*/*"))
@@ -122,17 +122,17 @@ def test_disk_that_takes_no_more_is_a_message(tmp_path):
 def test_data_dir_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"data_dir .*file/data cannot be created"):
-        prepare("fractal", data_dir=str(tmp_path / "file" / "data"), **SMALL)
+        prepare_dataset("fractal", data_dir=str(tmp_path / "file" / "data"), **SMALL)
 
 
 def test_lost_shard_and_stray_directory_are_named(tmp_path):
-    prepared = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    prepared = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     next(prepared.path.glob("*train*")).unlink()
     with pytest.raises(UserError, match=r"lacks 1 of its files(.|\n)*rm -r"):
-        prepare("fractal", data_dir=str(tmp_path), **SMALL)
+        prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     (prepared.path / "dataset_info.json").unlink()
     with pytest.raises(UserError, match=r"is no whole data set(.|\n)*rm -r"):
-        prepare("fractal", data_dir=str(tmp_path), **SMALL)
+        prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
 
 
 # --- TFRecord --------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def as_tfrecord(prepared):
     for path in list(prepared.path.glob("*array_record*")):
         target = path.with_name(path.name.replace("array_record", "tfrecord"))
         with target.open("wb") as file:
-            for record in smaller._read(path):
+            for record in smaller_copy._read(path):
                 header = struct.pack("<Q", len(record))
                 file.write(header + convert._masked_crc(header) + record + convert._masked_crc(record))
         path.unlink()
@@ -156,7 +156,7 @@ def as_tfrecord(prepared):
 @pytest.fixture
 def tfrecord(tmp_path):
     """A TFRecord data set, the records it ought to give, and its name."""
-    prepared = prepare("fractal", data_dir=str(tmp_path), **SMALL)
+    prepared = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     expected = records(tmp_path, prepared.name)
     return as_tfrecord(prepared), expected, prepared.name
 
@@ -192,8 +192,8 @@ def test_prepare_converts_a_tfds_data_set_that_is_there_as_tfrecord(tmp_path, tf
     info.pop("configName")
     info.pop("configDescription")
     (described / "dataset_info.json").write_text(json.dumps(info))
-    assert prepare("cifar10", data_dir=str(tmp_path)).how == "converted from TFRecord"
-    assert prepare("cifar10", data_dir=str(tmp_path)).how == "already prepared"
+    assert prepare_dataset("cifar10", data_dir=str(tmp_path)).how == "converted from TFRecord"
+    assert prepare_dataset("cifar10", data_dir=str(tmp_path)).how == "already prepared"
     assert records(tmp_path, "cifar10") == expected
 
 
@@ -270,7 +270,7 @@ def test_smaller_copy(tmp_path):
     for name, data in content.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(data)
-    prepared = prepare(f"folder:{source}", data_dir=str(tmp_path / "data"), short_side=40, quality=95)
+    prepared = prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"), short_side=40, quality=95)
     copy = prepared.smaller
     assert (copy.name, copy.splits) == ("photos_side40_q95", {"train": 5})
     assert copy.bytes < prepared.bytes
@@ -286,7 +286,7 @@ def test_smaller_copy(tmp_path):
         assert pixels.shape[:2] == size
         reference = cv2.resize(decode(content[name]), size[::-1], interpolation=cv2.INTER_AREA)
         assert np.abs(pixels.astype(int) - reference).mean() < 2
-    again = prepare(f"folder:{source}", data_dir=str(tmp_path / "data"), short_side=40, quality=95)
+    again = prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"), short_side=40, quality=95)
     assert again.smaller.how == "already prepared"
 
 
@@ -294,7 +294,7 @@ def test_reduction_averages():
     """A checkerboard of single pixels becomes grey; a kernel that is not antialiased would keep black and white."""
     board = np.indices((64, 64)).sum(0) % 2 * 255
     data = cv2.imencode(".png", np.repeat(board[..., None], 3, -1).astype(np.uint8))[1].tobytes()
-    assert np.abs(decode(smaller.reduce(data, 32, 95)).astype(int) - 128).max() <= 2
+    assert np.abs(decode(smaller_copy.reduce(data, 32, 95)).astype(int) - 128).max() <= 2
 
 
 # --- the archives of ILSVRC 2012 -------------------------------------------------------------------------------

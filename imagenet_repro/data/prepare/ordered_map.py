@@ -1,9 +1,6 @@
 """Work in order on several cores, with a bounded number of results waiting."""
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -15,7 +12,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def ordered_map(executor: Executor, function: Callable, items: Iterable, ahead: int) -> Iterator[Any]:
+def map_in_order(executor: Executor, function: Callable, items: Iterable, ahead: int) -> Iterator[Any]:
     """The results of `function` on `items` in their order, of which at most `ahead` are computed before their turn.
 
     `Executor.map` would submit every item at once and hold every result.
@@ -27,10 +24,3 @@ def ordered_map(executor: Executor, function: Callable, items: Iterable, ahead: 
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
-
-
-def set_up_worker() -> None:
-    """Make a worker process leave Ctrl-C to its parent, and not outlive a parent that is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

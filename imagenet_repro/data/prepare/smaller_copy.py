@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 
 from imagenet_repro.data.decode import DecodeError, decode
-from imagenet_repro.data.prepare import builder_base, convert, ordered_pool
+from imagenet_repro.data.prepare import array_record_builder, convert, ordered_map
 from imagenet_repro.errors import UserError
 
 
@@ -77,17 +77,17 @@ def write_copy(
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import dataset_info
 
-    builder = tfds.builder_from_directory(source, file_format=builder_base.ARRAY_RECORD)
+    builder = tfds.builder_from_directory(source, file_format=array_record_builder.ARRAY_RECORD)
     key = _image_key(builder)
     info = dataset_info.read_proto_from_builder_dir(source)
     tally = _Tally()
-    with tfds.core.utils.incomplete_dir(target) as incomplete, ThreadPoolExecutor(ordered_pool.cores()) as pool:
+    with tfds.core.utils.incomplete_dir(target) as incomplete, ThreadPoolExecutor(ordered_map.cores()) as pool:
         directory = Path(incomplete)
         for split, proto in zip(builder.info.splits.values(), info.splits, strict=True):
             before = tally.bytes_after
             for shard, file in enumerate(split.filepaths):
                 template = split.filename_template.replace(dataset_name=name, data_dir=directory)
-                records = ordered_pool.ordered_map(
+                records = ordered_map.map_in_order(
                     pool, lambda record: _reduce_record(record, key, short_side, quality), _read(file), ahead=64
                 )
                 path = template.sharded_filepath(shard_index=shard, num_shards=split.num_shards)
@@ -148,6 +148,6 @@ def _write_metadata(builder, info, key: str, name: str, directory: Path) -> None
     features[key] = tfds.features.Image(shape=(None, None, builder.info.features[key].shape[-1]))
     tfds.features.FeaturesDict(features).save_config(directory)
     info.name = name
-    info.file_format = builder_base.ARRAY_RECORD
+    info.file_format = array_record_builder.ARRAY_RECORD
     del info.alternative_file_formats[:]
     convert.write_info(info, directory)
