@@ -13,7 +13,7 @@ from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
 from imagenet_repro.report import audit_page
-from imagenet_repro.report.audit_page import Audit, System
+from imagenet_repro.report.audit_page import AuditedSystem, LabelAudit
 from imagenet_repro.runs import stored_predictions
 from imagenet_repro.runs.stored_predictions import Stored
 from imagenet_repro.scoring import label_audit as auditing
@@ -83,16 +83,16 @@ def audit(
     if decided:
         truths.append(auditing.by_verdicts(first.id, first.label, decided))
     split = _split(auditors[0])
-    systems = tuple(System(one.name, one.predictions.top5) for one in auditors)
+    systems = tuple(AuditedSystem(one.name, one.predictions.top5) for one in auditors)
     if len(systems) > 1:
-        systems += (System(f"mean of {len(systems)}", _top5(probable)),)
-    found = Audit(
+        systems += (AuditedSystem(f"mean of {len(systems)}", _top5(probable)),)
+    found = LabelAudit(
         setting=_setting(auditors[0], split, filter_by, rank_by),
         class_names=_class_names(auditors[0], split),
         id=first.id,
         suspects=suspects,
         auditors=systems,
-        compared=tuple(System(one.name, one.predictions.top5) for one in compared),
+        compared=tuple(AuditedSystem(one.name, one.predictions.top5) for one in compared),
         truths=tuple(truths),
         verdicts=Counter(one.verdict for one in decided.values()),
         wrong_share=wrong_share,
@@ -165,7 +165,7 @@ def _setting(given: _Given, split: Split | None, filter_by: str, rank_by: str) -
 # --- the terminal -----------------------------------------------------------------------------------------------
 
 
-def _show(found: Audit, page: Path) -> None:
+def _show(found: LabelAudit, page: Path) -> None:
     print(audit_page.verdict(found))
     print()
     names = found.class_names

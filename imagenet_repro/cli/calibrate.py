@@ -9,7 +9,7 @@ from rich.text import Text
 
 from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
 from imagenet_repro.report import calibration_page
-from imagenet_repro.report.calibration_page import Calibrated
+from imagenet_repro.report.calibration_page import CalibrationResult
 from imagenet_repro.runs import stored_predictions
 from imagenet_repro.runs.stored_predictions import Stored
 from imagenet_repro.scoring import calibration, predictions
@@ -39,14 +39,14 @@ def calibrate(place: str, fit: str | None = None, out: str | None = None) -> int
     return EXIT_FINISHED
 
 
-def _calibrated(opened: Stored, held_out: Stored | None) -> Calibrated:
+def _calibrated(opened: Stored, held_out: Stored | None) -> CalibrationResult:
     name = opened.network or opened.path.stem
     names, before = stored_predictions.class_names(opened), calibration.judge(opened.predictions)
     if held_out is None:
-        return Calibrated(name, opened.predictions, names, before)
+        return CalibrationResult(name, opened.predictions, names, before)
     _check_held_out(opened, held_out)
     temperature = calibration.fit_temperature(held_out.predictions)
-    return Calibrated(
+    return CalibrationResult(
         name,
         opened.predictions,
         names,
@@ -66,7 +66,7 @@ def _check_held_out(opened: Stored, held_out: Stored) -> None:
     predictions.check_apart(opened.predictions, held_out.predictions, "the temperature is found")
 
 
-def _show(found: Calibrated) -> None:
+def _show(found: CalibrationResult) -> None:
     console = Console(highlight=False)
     shown = calibration_page.measures(found)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)

@@ -10,10 +10,10 @@ import numpy as np
 from imagenet_repro.config import Data, build_section
 from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
-from imagenet_repro.report.collect import Group, collect, grouped
+from imagenet_repro.report.collect import RunGroup, collect, group_runs
 from imagenet_repro.report.comparison_page import Thumbnails
 from imagenet_repro.report.comparison_report import present
-from imagenet_repro.report.records import Comparison, Failure, Guesses, Player
+from imagenet_repro.report.records import Comparison, FailedRun, HumanPlayer, TopGuesses
 from imagenet_repro.scoring import predictions
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.sweeps.controller import open_queue
@@ -31,7 +31,7 @@ def gather(workdirs: Sequence[str], *, allow_mixed: bool, storage: str = "") -> 
     places = [SweepDirectory(workdir) for workdir in workdirs]
     if not any(place.exists for place in places):
         _refuse_empty(workdirs)
-        return collect(grouped(workdirs), allow_mixed=allow_mixed)
+        return collect(group_runs(workdirs), allow_mixed=allow_mixed)
     if len(places) > 1:
         raise UserError("a sweep is compared alone; its runs are in runs/SYSTEM/seedN below it, name those")
     return _of_sweep(places[0], open_queue(places[0], storage), allow_mixed)
@@ -55,7 +55,7 @@ def _of_sweep(place: SweepDirectory, queue: SweepQueue, allow_mixed: bool) -> Co
     for name, system in queue.sweep.systems.items():
         runs = tuple(Workdir(place.path / one.planned.name) for one in ended if one.planned.system == name)
         if runs:
-            groups.append(Group(name, runs, system.recipe))
+            groups.append(RunGroup(name, runs, system.recipe))
     missing = [one for one in entries if one not in ended]
     failures = [_failure(one, why_not.get(one.planned.system, "")) for one in missing]
     return collect(groups, allow_mixed=allow_mixed, selection=_selection(queue), failures=failures)
@@ -71,8 +71,8 @@ def _unsearched(queue: SweepQueue) -> dict[str, str]:
     return {name: f"its search has not ended: {'; '.join(states)}" for name, states in trials.items()}
 
 
-def _failure(entry: RunStatus, why_not: str) -> Failure:
-    return Failure(entry.planned.system, entry.planned.seed, why_not or entry.reason or entry.state)
+def _failure(entry: RunStatus, why_not: str) -> FailedRun:
+    return FailedRun(entry.planned.system, entry.planned.seed, why_not or entry.reason or entry.state)
 
 
 def _selection(queue: SweepQueue) -> str:
@@ -121,13 +121,13 @@ def compare(
     return EXIT_FINISHED
 
 
-def _player(path: str, found: Comparison) -> Player:
+def _player(path: str, found: Comparison) -> HumanPlayer:
     said = predictions.load_provenance(Path(path))
     if said.get("system") != "human":
         raise UserError(f"--people: {path} is not of a game of `main.py human`")
     if not found.same_images:
         raise UserError("--people: these runs were not all scored on the same images, so nobody can stand beside them")
-    guesses = Guesses(**predictions.load_guesses(path))
+    guesses = TopGuesses(**predictions.load_guesses(path))
     run = found.systems[0].runs[0].guesses
     known = np.isin(guesses.id, run.id)
     if not known.all():
@@ -135,7 +135,7 @@ def _player(path: str, found: Comparison) -> Player:
         raise UserError(f"--people: {path} has images that the runs were not scored on, such as {other}")
     if not np.array_equal(run.label[np.searchsorted(run.id, guesses.id)], guesses.label):
         raise UserError(f"--people: {path} and the runs have different labels for the same images")
-    return Player(str(said.get("name", "a person")), guesses)
+    return HumanPlayer(str(said.get("name", "a person")), guesses)
 
 
 def _thumbnails(found: Comparison) -> Thumbnails | None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int32, Shaped
 
 from imagenet_repro.report import html_page
-from imagenet_repro.report.html_page import LONG, Section
+from imagenet_repro.report.html_page import LONG, PageSection
 from imagenet_repro.report.sections.class_gains import short_names
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.scoring import sets
@@ -30,7 +30,7 @@ Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 
 @dataclasses.dataclass(frozen=True)
-class System:
+class AuditedSystem:
     """What a system guessed on the images of the audit, in their order."""
 
     name: str
@@ -38,7 +38,7 @@ class System:
 
 
 @dataclasses.dataclass(frozen=True)
-class Audit:
+class LabelAudit:
     """What was found, and in what.
 
     Attributes:
@@ -58,25 +58,25 @@ class Audit:
     class_names: tuple[str, ...]
     id: Shaped[np.ndarray, " n"]
     suspects: Suspects
-    auditors: tuple[System, ...]
-    compared: tuple[System, ...]
+    auditors: tuple[AuditedSystem, ...]
+    compared: tuple[AuditedSystem, ...]
     truths: tuple[Truth, ...]
     verdicts: Mapping[str, int]
     wrong_share: float
     data: str = ""
 
     @property
-    def systems(self) -> tuple[System, ...]:
+    def systems(self) -> tuple[AuditedSystem, ...]:
         """All, each once."""
         return tuple({one.name: one for one in (*self.auditors, *self.compared)}.values())
 
     @property
-    def pairs(self) -> list[tuple[System, System]]:
+    def pairs(self) -> list[tuple[AuditedSystem, AuditedSystem]]:
         """Of those that are compared."""
         return list(itertools.combinations(self.compared, 2))
 
 
-def write(audit: Audit, out: Path, thumbnails: Thumbnails | None) -> Path:
+def write(audit: LabelAudit, out: Path, thumbnails: Thumbnails | None) -> Path:
     """Writes `audit.html`, `suspects.csv` and the other tables below `tables/`; returns the page's path.
 
     Args:
@@ -95,7 +95,7 @@ def write(audit: Audit, out: Path, thumbnails: Thumbnails | None) -> Path:
     return path
 
 
-def verdict(audit: Audit) -> str:
+def verdict(audit: LabelAudit) -> str:
     """What was found, in up to four lines."""
     auditor, (given, without, *others) = audit.auditors[-1], audit.truths
     images, found = len(audit.id), len(audit.suspects)
@@ -112,14 +112,14 @@ def verdict(audit: Audit) -> str:
     return "\n".join(filter(None, lines))
 
 
-def _decided(audit: Audit) -> str:
+def _decided(audit: LabelAudit) -> str:
     """What people said of the suspects; empty where nobody did."""
     total = sum(audit.verdicts.values())
     said = ", ".join(f"{audit.verdicts.get(one, 0):,} {one}" for one in VERDICTS)
     return f"People decided on {total:,} images: {said}." if total else ""
 
 
-def _restated(system: System, truth: Truth, before: str) -> str:
+def _restated(system: AuditedSystem, truth: Truth, before: str) -> str:
     if not truth.counted.any():
         return ""
     rates = truth.rates(system.top5)
@@ -130,7 +130,7 @@ def _restated(system: System, truth: Truth, before: str) -> str:
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def suspects(audit: Audit) -> Table:
+def suspects(audit: LabelAudit) -> Table:
     """All suspects, a row each, the most suspect first; people add a column `verdict` and hand it back."""
     found = audit.suspects
     headings = ("rank", "id", "given", "suggested", "given_name", "suggested_name")
@@ -151,7 +151,7 @@ def suspects(audit: Audit) -> Table:
     return Table("suspects", (*headings, "probability_of_given", "probability_of_suggested"), rows)
 
 
-def rates(audit: Audit) -> Table:
+def rates(audit: LabelAudit) -> Table:
     """Both error rates of every system by every reading of what is right, with 95 % intervals."""
     headings = ("system", "counted by", "top-1 error %", "95 % interval", "top-5 error %", "95 % of top-5", "images")
     rows = tuple(
@@ -168,14 +168,14 @@ def rates(audit: Audit) -> Table:
     return Table("error_rates_restated", headings, rows, caption)
 
 
-def _cells(system: System, truth: Truth) -> tuple[str, ...]:
+def _cells(system: AuditedSystem, truth: Truth) -> tuple[str, ...]:
     if not truth.counted.any():
         return (MISSING,) * 4
     found = truth.rates(system.top5)
     return *describe(found.top1_wrong, found.images), *describe(found.top5_wrong, found.images)
 
 
-def differences(audit: Audit) -> Table | None:
+def differences(audit: LabelAudit) -> Table | None:
     """Differences of all pairs by every reading of what is right; None where fewer than two are compared."""
     rows = tuple(
         _difference(pair, guesses, truth)
@@ -192,7 +192,7 @@ def differences(audit: Audit) -> Table | None:
     return Table("differences_restated", headings, rows, caption) if rows else None
 
 
-def _difference(pair: tuple[System, System], guesses: int, truth: Truth) -> tuple[str, ...]:
+def _difference(pair: tuple[AuditedSystem, AuditedSystem], guesses: int, truth: Truth) -> tuple[str, ...]:
     first, second = (truth.wrong(system.top5, guesses) for system in pair)
     found, p = bootstrap_difference(first, second), mcnemar(first, second).p
     said = f"{p:.3f}" if p >= 0.001 else "< 0.001"
@@ -200,7 +200,7 @@ def _difference(pair: tuple[System, System], guesses: int, truth: Truth) -> tupl
     return (*names, str(guesses), truth.name, _points(found.difference), _range(*found.interval), said)
 
 
-def noise(audit: Audit) -> Table:
+def noise(audit: LabelAudit) -> Table:
     """What a measured difference can mean where a share of the labels is wrong."""
     classes, share = len(audit.class_names), audit.wrong_share
     rows = tuple(
@@ -215,7 +215,7 @@ def noise(audit: Audit) -> Table:
     return Table("what_wrong_labels_do", headings, rows, caption)
 
 
-def noise_of_pairs(audit: Audit) -> Table | None:
+def noise_of_pairs(audit: LabelAudit) -> Table | None:
     """The same for the pairs that are compared, whose images are known; None where there is none."""
     given = audit.truths[0]
     rows = []
@@ -234,7 +234,7 @@ def noise_of_pairs(audit: Audit) -> Table | None:
     return table if rows else None
 
 
-def pairs_of_classes(audit: Audit) -> Table | None:
+def pairs_of_classes(audit: LabelAudit) -> Table | None:
     """How many suspects have which label and which suggested class; None without suspects."""
     shorts = short_names(audit.class_names)
     found = audit.suspects
@@ -245,7 +245,7 @@ def pairs_of_classes(audit: Audit) -> Table | None:
     return Table("suspects_by_class", ("label", "suggested", "suspects"), rows, caption) if rows else None
 
 
-def _symmetric(difference: float, audit: Audit) -> str:
+def _symmetric(difference: float, audit: LabelAudit) -> str:
     try:
         return _points(label_noise.undo_symmetric_noise(difference, audit.wrong_share, len(audit.class_names)), 2)
     except ValueError:  # nothing of a difference is left
@@ -264,7 +264,7 @@ def _range(low: float, high: float) -> str:
 # --- the page ---------------------------------------------------------------------------------------------------
 
 
-def _sections(audit: Audit, thumbnails: Thumbnails | None) -> list[Section]:
+def _sections(audit: LabelAudit, thumbnails: Thumbnails | None) -> list[PageSection]:
     noisy = _section("noise", "What wrong labels do to a comparison", noise(audit), noise_of_pairs(audit))
     sentence = html_page.paragraphs(noise_sentence(audit))
     return [
@@ -276,12 +276,14 @@ def _sections(audit: Audit, thumbnails: Thumbnails | None) -> list[Section]:
     ]
 
 
-def _section(anchor: str, title: str, *tables: Table | None) -> Section:
+def _section(anchor: str, title: str, *tables: Table | None) -> PageSection:
     there = tuple(table for table in tables if table)
-    return Section(anchor, title, "".join(html_page.table(one, folded=len(one.rows) > LONG) for one in there), there)
+    return PageSection(
+        anchor, title, "".join(html_page.table(one, folded=len(one.rows) > LONG) for one in there), there
+    )
 
 
-def noise_sentence(audit: Audit) -> str:
+def noise_sentence(audit: LabelAudit) -> str:
     """What the assumed share of wrong labels is, and what it makes of a point of difference."""
     share, classes = audit.wrong_share, len(audit.class_names)
     low, high = (_points(x).lstrip("+") for x in label_noise.blind_bounds(0.01, share))
@@ -297,12 +299,12 @@ def noise_sentence(audit: Audit) -> str:
     )
 
 
-def _gallery(audit: Audit, thumbnails: Thumbnails | None) -> Section:
+def _gallery(audit: LabelAudit, thumbnails: Thumbnails | None) -> PageSection:
     found = audit.suspects
     shown = found.image[:PICTURES]
     title = "The most suspect images"
     if not len(shown):
-        return Section("suspects", title, "")
+        return PageSection("suspects", title, "")
     ids = [str(audit.id[image]) for image in shown]
     pictures = thumbnails(ids) if thumbnails else {}
     items = "".join(_item(audit, place, pictures.get(id)) for place, id in enumerate(ids))
@@ -310,10 +312,10 @@ def _gallery(audit: Audit, thumbnails: Thumbnails | None) -> Section:
         f"The first {len(shown)} of {len(found):,}; suspects.csv has all. To say which labels are wrong, add a column"
         f" verdict ({', '.join(VERDICTS)}) and hand it back with --verdicts: every rate is then restated by that."
     )
-    return Section("suspects", title, f'{html_page.paragraphs(more)}<ol class="examples">\n{items}</ol>\n')
+    return PageSection("suspects", title, f'{html_page.paragraphs(more)}<ol class="examples">\n{items}</ol>\n')
 
 
-def _item(audit: Audit, place: int, picture: bytes | None) -> str:
+def _item(audit: LabelAudit, place: int, picture: bytes | None) -> str:
     found = audit.suspects
     given, suggested = (audit.class_names[labels[place]] for labels in (found.given, found.suggested))
     id = str(audit.id[found.image[place]])

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from imagenet_repro.report import html_page
-from imagenet_repro.report.html_page import LONG, Figure, Section
+from imagenet_repro.report.html_page import LONG, PageFigure, PageSection
 from imagenet_repro.report.plots import reliability
-from imagenet_repro.report.plots.reliability import State
+from imagenet_repro.report.plots.reliability import CalibrationState
 from imagenet_repro.report.sections import confusions
 from imagenet_repro.report.sections.class_gains import signed
 from imagenet_repro.report.sections.confusions import Rows
@@ -25,7 +25,7 @@ BINNINGS: dict[Binning, str] = {"width": "15 bins of equal width", "mass": "15 b
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibrated:
+class CalibrationResult:
     """What is shown of one system.
 
     Attributes:
@@ -47,13 +47,13 @@ class Calibrated:
     fitted_on: int = 0
 
     @property
-    def states(self) -> list[State]:
+    def states(self) -> list[CalibrationState]:
         """As it is, and with the temperature."""
-        found = [State("as it is", self.before)]
-        return [*found, State(f"temperature {self.temperature:.3g}", self.after)] if self.after else found
+        found = [CalibrationState("as it is", self.before)]
+        return [*found, CalibrationState(f"temperature {self.temperature:.3g}", self.after)] if self.after else found
 
 
-def write(found: Calibrated, out: Path) -> Path:
+def write(found: CalibrationResult, out: Path) -> Path:
     """Writes `calibration.html`, `tables/` and `figures/` into a directory, and returns the page's path.
 
     Raises:
@@ -66,7 +66,7 @@ def write(found: Calibrated, out: Path) -> Path:
     return path
 
 
-def verdict(found: Calibrated) -> str:
+def verdict(found: CalibrationResult) -> str:
     """Two or three sentences, a line each."""
     before, chance = calibration.binned(found.before, "width"), calibration.by_chance(found.before, "width")
     said, right = found.before.confidence.mean(), found.before.right.mean()
@@ -95,7 +95,7 @@ def _kind(error: float, high: float, surplus: float) -> str:
     return "is overconfident" if surplus > 0 else "is underconfident"
 
 
-def _digits(found: Calibrated) -> int:
+def _digits(found: CalibrationResult) -> int:
     return 2 if len(found.predictions) >= FINE_DIGITS_FROM else 1
 
 
@@ -103,7 +103,7 @@ def _percent(share: float, digits: int) -> str:
     return f"{100 * share:.{digits}f}"
 
 
-def _setting(found: Calibrated) -> str:
+def _setting(found: CalibrationResult) -> str:
     return (
         f"{found.name}, {len(found.predictions):,} images, {len(found.class_names):,} classes; confidence is the"
         " largest probability of the stored scores"
@@ -113,7 +113,7 @@ def _setting(found: Calibrated) -> str:
 # --- sections ---------------------------------------------------------------------------------------------------
 
 
-def _sections(found: Calibrated, figures: Path) -> list[Section]:
+def _sections(found: CalibrationResult, figures: Path) -> list[PageSection]:
     drawn = [_reliability(found, figures), _risk(found, figures)]
     return [
         _section("calibration", "Calibration", [measures(found)], drawn),
@@ -125,13 +125,13 @@ def _sections(found: Calibrated, figures: Path) -> list[Section]:
     ]
 
 
-def _section(anchor: str, title: str, tables: Sequence[Table], drawn: Sequence[Figure] = ()) -> Section:
+def _section(anchor: str, title: str, tables: Sequence[Table], drawn: Sequence[PageFigure] = ()) -> PageSection:
     shown = "".join(html_page.table(one, folded=len(one.rows) > LONG) for one in tables)
-    return Section(anchor, title, html_page.figures(drawn) + shown, tuple(tables))
+    return PageSection(anchor, title, html_page.figures(drawn) + shown, tuple(tables))
 
 
-def _reliability(found: Calibrated, figures: Path) -> Figure:
-    return Figure(
+def _reliability(found: CalibrationResult, figures: Path) -> PageFigure:
+    return PageFigure(
         "Reliability",
         reliability.plot_reliability(found.states, figures / "reliability.png")[1],
         "Of the images in a bin of confidence, the share whose first guess is right, with 95 % intervals (Wilson)."
@@ -140,8 +140,8 @@ def _reliability(found: Calibrated, figures: Path) -> Figure:
     )
 
 
-def _risk(found: Calibrated, figures: Path) -> Figure:
-    return Figure(
+def _risk(found: CalibrationResult, figures: Path) -> PageFigure:
+    return PageFigure(
         "Risk against coverage",
         reliability.plot_risk(found.states, figures / "risk.png")[1],
         "Were only the most confident images answered, so many of those answers would be wrong. The area is the mean"
@@ -150,7 +150,7 @@ def _risk(found: Calibrated, figures: Path) -> Figure:
     )
 
 
-def _confusions(found: Calibrated) -> list[Table]:
+def _confusions(found: CalibrationResult) -> list[Table]:
     wrong = confusions.counted({found.name: [found.predictions]}, found.class_names)
     tree = confusions.along_tree(wrong, found.class_names)
     commonest = confusions.most_confused(wrong, tree)
@@ -167,7 +167,7 @@ def _confusions(found: Calibrated) -> list[Table]:
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def measures(found: Calibrated) -> Table:
+def measures(found: CalibrationResult) -> Table:
     """Every measure, as it is and with the temperature."""
     digits = _digits(found)
     columns = [_measures(state.judged, digits) for state in found.states]
@@ -206,7 +206,7 @@ def _measures(judged: Judged, digits: int) -> dict[str, str]:
     }
 
 
-def bins(state: State, number: int) -> Table:
+def bins(state: CalibrationState, number: int) -> Table:
     """Every bin of equal width; `number` 0 is the system as it is, 1 with the temperature."""
     found = calibration.binned(state.judged, "width")
     place = np.unique(calibration.bin_of(state.judged.confidence, "width"))
@@ -237,7 +237,7 @@ def bins(state: State, number: int) -> Table:
     return Table(name, headings, rows, caption)
 
 
-def risks(found: Calibrated) -> Table:
+def risks(found: CalibrationResult) -> Table:
     """The error among the most confident images, at some shares of them."""
     curves = [calibration.risk_by_coverage(state.judged) for state in found.states]
     curves.append(calibration.best_risk(found.before))

@@ -10,7 +10,7 @@ from typing import Any
 
 from imagenet_repro.config import flatten_settings
 from imagenet_repro.errors import UserError
-from imagenet_repro.report.records import Comparison, Failure, Guesses, Run, System
+from imagenet_repro.report.records import ComparedSystem, Comparison, FailedRun, FinishedRun, TopGuesses
 from imagenet_repro.report.sections import differences
 from imagenet_repro.scoring import predictions
 from imagenet_repro.storage.workdir import FREE_KEYS, RESULT, Workdir, require
@@ -29,7 +29,7 @@ NO_SPLIT = "none of its own"
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class RunGroup:
     """The workdirs of one system, one for each seed.
 
     Attributes:
@@ -43,7 +43,7 @@ class Group:
     recipe: str = ""
 
 
-def grouped(workdirs: Sequence[str | Path]) -> list[Group]:
+def group_runs(workdirs: Sequence[str | Path]) -> list[RunGroup]:
     """Runs whose configurations differ in nothing but the seed, together, in the order given.
 
     Raises:
@@ -59,11 +59,11 @@ def grouped(workdirs: Sequence[str | Path]) -> list[Group]:
         key = json.dumps({k: v for k, v in settings.items() if k != "seed" and k not in FREE_KEYS}, sort_keys=True)
         found.setdefault(key, []).append(place)
         names[key] = result["system"]
-    return [Group(names[key], tuple(places)) for key, places in found.items()]
+    return [RunGroup(names[key], tuple(places)) for key, places in found.items()]
 
 
 def collect(
-    groups: Sequence[Group], *, allow_mixed: bool = False, selection: str = "", failures: Sequence[Failure] = ()
+    groups: Sequence[RunGroup], *, allow_mixed: bool = False, selection: str = "", failures: Sequence[FailedRun] = ()
 ) -> Comparison:
     """Everything that tables, pictures and the page need of finished runs.
 
@@ -98,20 +98,20 @@ def collect(
     )
 
 
-def _system(name: str, group: Group) -> System:
+def _system(name: str, group: RunGroup) -> ComparedSystem:
     runs = sorted((_run(place) for place in group.places), key=lambda run: run.seed)
     seeds = [run.seed for run in runs]
     if len(set(seeds)) != len(seeds):
         same = ", ".join(str(run.path) for run in runs)
         raise UserError(f"{name}: two runs of one seed among {same}; which of them counts? Name one of each")
-    return System(name, runs[0].result["system"], group.recipe, tuple(runs))
+    return ComparedSystem(name, runs[0].result["system"], group.recipe, tuple(runs))
 
 
-def _run(place: Workdir) -> Run:
+def _run(place: Workdir) -> FinishedRun:
     result = _result(place)
     path = place.path / result["predictions"]
     try:
-        run = Run(place.path, _seed(result), result, log.read_rows(place.metrics), _guesses(path))
+        run = FinishedRun(place.path, _seed(result), result, log.read_rows(place.metrics), _guesses(path))
         _check(run, path)
     except UserError as error:
         split = _given(result)["scored split"]
@@ -130,11 +130,11 @@ def _seed(result: dict[str, Any]) -> int:
     return result["provenance"]["config"]["seed"]
 
 
-def _guesses(path: Path) -> Guesses:
-    return Guesses(**predictions.load_guesses(path))
+def _guesses(path: Path) -> TopGuesses:
+    return TopGuesses(**predictions.load_guesses(path))
 
 
-def _check(run: Run, path: Path) -> None:
+def _check(run: FinishedRun, path: Path) -> None:
     """Raises UserError where the predictions cannot be those that the result was counted from."""
     counted, stored = run.result["rates"]["images"], len(run.guesses.id)
     if counted != stored:
@@ -146,7 +146,7 @@ def _check(run: Run, path: Path) -> None:
         raise UserError(f"{path} has classes outside the {classes:,} of the run in {run.path}")
 
 
-def _highest(guesses: Guesses) -> int:
+def _highest(guesses: TopGuesses) -> int:
     return int(max(guesses.label.max(), guesses.top5.max()))
 
 
@@ -164,19 +164,19 @@ def _given(result: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _classes(run: Run) -> list[str]:
+def _classes(run: FinishedRun) -> list[str]:
     """The classes' names; their numbers where the result does not say, as those of older versions do not."""
     named = [str(name) for name in run.result.get("classes", [])]
     return named or [str(number) for number in range(1 + _highest(run.guesses))]
 
 
-def _class_names(systems: Sequence[System]) -> tuple[str, ...]:
+def _class_names(systems: Sequence[ComparedSystem]) -> tuple[str, ...]:
     """Names for every class that any run knows: the longest list, of equal ones the first that a result has."""
     runs = [run for system in systems for run in system.runs]
     return tuple(_classes(max(runs, key=lambda run: (len(_classes(run)), bool(run.result.get("classes"))))))
 
 
-def _differences(systems: Sequence[System]) -> list[str]:
+def _differences(systems: Sequence[ComparedSystem]) -> list[str]:
     """A sentence for each thing that not all runs were given alike."""
     runs = [run for system in systems for run in system.runs]
     given = [_given(run.result) | {"label set": _label_set(_classes(run))} for run in runs]
@@ -188,7 +188,7 @@ def _differences(systems: Sequence[System]) -> list[str]:
     return found
 
 
-def _by_value(values: Sequence[str], runs: Sequence[Run]) -> dict[str, list[str]]:
+def _by_value(values: Sequence[str], runs: Sequence[FinishedRun]) -> dict[str, list[str]]:
     paths: dict[str, list[str]] = {}
     for value, run in zip(values, runs, strict=True):
         paths.setdefault(value, []).append(str(run.path))
@@ -206,7 +206,7 @@ def _sentence(key: str, values: dict[str, list[str]]) -> str:
     return f"{key}: {'; '.join(parts)}."
 
 
-def _other_images(systems: Sequence[System]) -> list[str]:
+def _other_images(systems: Sequence[ComparedSystem]) -> list[str]:
     try:
         differences.check_same(systems)
     except UserError as error:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from imagenet_repro.report import html_page
-from imagenet_repro.report.html_page import LONG, MIXED, Figure, Section
-from imagenet_repro.report.records import Comparison, Run, System
-from imagenet_repro.report.sections import classes, leaderboard, people, provenance
-from imagenet_repro.report.sections.disagreements import Example, Kind, disagreements
+from imagenet_repro.report.html_page import LONG, MIXED, PageFigure, PageSection
+from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
+from imagenet_repro.report.sections import classes, history, leaderboard, people, provenance
+from imagenet_repro.report.sections.disagreements import ImageExample, ImageGroup, disagreements
 from imagenet_repro.report.tables import Table
-from imagenet_repro.zoo import entries
 
 TITLE = "ImageNet systems under one budget"
 MANY = 12  # kinds of disagreement, above which those of pairs are folded together
@@ -23,7 +22,7 @@ Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Page:
+class ComparisonPage:
     """What the page is made of.
 
     Attributes:
@@ -36,13 +35,13 @@ class Page:
 
     comparison: Comparison
     verdict: str
-    figures: Mapping[str, Sequence[Figure]] = dataclasses.field(default_factory=dict)
+    figures: Mapping[str, Sequence[PageFigure]] = dataclasses.field(default_factory=dict)
     tables: Mapping[str, Sequence[Table]] = dataclasses.field(default_factory=dict)
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
     thumbnails: Thumbnails | None = None
 
 
-def write(page: Page, out: Path) -> Path:
+def write(page: ComparisonPage, out: Path) -> Path:
     """Writes `report.html` and, for each table, `tables/NAME.csv` and `.md`; returns the page's path.
 
     Where the comparison is mixed every table says so: in its caption, and by `_mixed` at the end of its files' names.
@@ -64,7 +63,7 @@ def write(page: Page, out: Path) -> Path:
     return path
 
 
-def _check_parts(page: Page) -> None:
+def _check_parts(page: ComparisonPage) -> None:
     unknown = {*page.figures, *page.tables} - {*PARTS}
     if unknown:
         raise ValueError(f"the page has no part {sorted(unknown)}; it has {PARTS}")
@@ -73,7 +72,7 @@ def _check_parts(page: Page) -> None:
 # --- sections ---------------------------------------------------------------------------------------------------
 
 
-def _sections(page: Page) -> list[Section]:
+def _sections(page: ComparisonPage) -> list[PageSection]:
     """All sections in order, those without content with an empty body."""
     comparison = page.comparison
     board = [
@@ -82,8 +81,8 @@ def _sections(page: Page) -> list[Section]:
         leaderboard.seeds(comparison),
     ]
     return [
-        Section("selection", "How settings were chosen", html_page.paragraphs(comparison.selection)),
-        Section("warnings", "Warnings", _warnings(comparison)),
+        PageSection("selection", "How settings were chosen", html_page.paragraphs(comparison.selection)),
+        PageSection("warnings", "Warnings", _warnings(comparison)),
         _section(page, "leaderboard", "Leaderboard", board),
         _section(page, "curves", "Learning curves"),
         _section(page, "compute", "Error against compute"),
@@ -92,7 +91,7 @@ def _sections(page: Page) -> list[Section]:
         _section(page, "confusions", "Confusions"),
         _disagreements(page),
         _section(page, "people", "People", [people.table(comparison)]),
-        _section(page, "history", "The challenge, 2010 to 2017", [entries.entries()]),
+        _section(page, "history", "The challenge, 2010 to 2017", [history.entries()]),
         _provenance(comparison),
     ]
 
@@ -108,13 +107,13 @@ def _of_classes(comparison: Comparison) -> list[Table | None]:
     ]
 
 
-def _section(page: Page, anchor: str, title: str, own: Sequence[Table | None] = ()) -> Section:
+def _section(page: ComparisonPage, anchor: str, title: str, own: Sequence[Table | None] = ()) -> PageSection:
     """Figures, then tables: those made here, then those handed in."""
     tables = tuple(_marked(table, page.comparison) for table in (*own, *page.tables.get(anchor, ())) if table)
     drawn = [_caveat(figure, page.comparison) for figure in page.figures.get(anchor, ())]
     folded = anchor == "differences"
     shown = "".join(html_page.table(table, folded=folded or len(table.rows) > LONG) for table in tables)
-    return Section(anchor, title, html_page.figures(drawn) + shown, tables)
+    return PageSection(anchor, title, html_page.figures(drawn) + shown, tables)
 
 
 def _marked(table: Table, comparison: Comparison) -> Table:
@@ -125,7 +124,7 @@ def _marked(table: Table, comparison: Comparison) -> Table:
     return dataclasses.replace(table, name=f"{table.name}{MIXED}", caption=caption)
 
 
-def _caveat(figure: Figure, comparison: Comparison) -> Figure:
+def _caveat(figure: PageFigure, comparison: Comparison) -> PageFigure:
     """The figure; of a mixed comparison with a caption that says so."""
     return dataclasses.replace(
         figure, caption=f"Mixed, see the warnings. {figure.caption}" if comparison.mixed else figure.caption
@@ -142,10 +141,10 @@ def _warnings(comparison: Comparison) -> str:
     return mixed + html_page.listed("Planned runs that have no result and stand in no table:", failed)
 
 
-def _disagreements(page: Page) -> Section:
+def _disagreements(page: ComparisonPage) -> PageSection:
     title = "Images that tell systems apart"
     if not page.comparison.same_images:
-        return Section("disagreements", title, "")
+        return PageSection("disagreements", title, "")
     found = disagreements(page.comparison)
     tables = [_marked(table, page.comparison) for table in (found.counts, found.examples) if table]
     pictures = page.thumbnails(found.ids) if page.thumbnails and found.ids else {}
@@ -153,13 +152,13 @@ def _disagreements(page: Page) -> Section:
     pairs = [kind for kind in itertools.chain.from_iterable(found.pairs) if kind.count]
     others = [kind for kind in (found.nobody, *found.alone) if kind.count]
     gallery = _gallery(others, pictures) + _folded_gallery(pairs, pictures)
-    return Section("disagreements", title, gallery + shown, tuple(tables))
+    return PageSection("disagreements", title, gallery + shown, tuple(tables))
 
 
-def _provenance(comparison: Comparison) -> Section:
+def _provenance(comparison: Comparison) -> PageSection:
     table = _marked(provenance.runs(comparison), comparison)
     each = "".join(_run(system, run) for system in comparison.systems for run in system.runs)
-    return Section(
+    return PageSection(
         "provenance", "Where every number comes from", html_page.table(table, folded=False) + each, (table,)
     )
 
@@ -167,7 +166,7 @@ def _provenance(comparison: Comparison) -> Section:
 # --- pieces of HTML ---------------------------------------------------------------------------------------------
 
 
-def _folded_gallery(kinds: Sequence[Kind], pictures: Mapping[str, bytes]) -> str:
+def _folded_gallery(kinds: Sequence[ImageGroup], pictures: Mapping[str, bytes]) -> str:
     shown = _gallery(kinds, pictures)
     if len(kinds) <= MANY:
         return shown
@@ -175,12 +174,12 @@ def _folded_gallery(kinds: Sequence[Kind], pictures: Mapping[str, bytes]) -> str
     return f"<details>\n<summary>{summary}</summary>\n{shown}</details>\n"
 
 
-def _gallery(kinds: Sequence[Kind], pictures: Mapping[str, bytes]) -> str:
+def _gallery(kinds: Sequence[ImageGroup], pictures: Mapping[str, bytes]) -> str:
     shown = "".join(_kind(kind, pictures) for kind in kinds)
     return f'<div class="kinds">\n{shown}</div>\n' if shown else ""
 
 
-def _kind(kind: Kind, pictures: Mapping[str, bytes]) -> str:
+def _kind(kind: ImageGroup, pictures: Mapping[str, bytes]) -> str:
     examples = "".join(_example(example, pictures.get(example.id)) for example in kind.examples)
     return (
         f"<details>\n<summary>{html.escape(kind.title)}: {kind.count:,}</summary>\n"
@@ -188,7 +187,7 @@ def _kind(kind: Kind, pictures: Mapping[str, bytes]) -> str:
     )
 
 
-def _example(example: Example, picture: bytes | None) -> str:
+def _example(example: ImageExample, picture: bytes | None) -> str:
     image = ""
     if picture:
         alt = html.escape(f"{example.label} ({example.id})")
@@ -205,7 +204,7 @@ def _guess(system: str, guess: str, *, right: bool) -> str:
     return f'<li class="right">{text} ✓</li>' if right else f"<li>{text}</li>"
 
 
-def _run(system: System, run: Run) -> str:
+def _run(system: ComparedSystem, run: FinishedRun) -> str:
     facts = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>\n" for k, v in provenance.facts(run).items())
     configuration = html.escape(json.dumps(run.result["provenance"]["config"], indent=1))
     return (

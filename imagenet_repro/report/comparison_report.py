@@ -9,8 +9,8 @@ from rich.table import Table as Shown
 from rich.text import Text
 
 from imagenet_repro.report import comparison_page
-from imagenet_repro.report.comparison_page import Page, Thumbnails
-from imagenet_repro.report.html_page import Figure
+from imagenet_repro.report.comparison_page import ComparisonPage, Thumbnails
+from imagenet_repro.report.html_page import PageFigure
 from imagenet_repro.report.plots import curves, dumbbell, history, matrix, pareto, wordnet_confusions
 from imagenet_repro.report.records import Comparison
 from imagenet_repro.report.sections import class_gains, classes, confusions, crossed, differences, leaderboard
@@ -43,7 +43,7 @@ def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = N
     found = _found(comparison)
     drawing = _Drawing(comparison, found, out / FIGURES)
     verdict = differences.sentence(comparison, found) if found else _without_pairs(comparison)
-    page = Page(
+    page = ComparisonPage(
         comparison=_readable(comparison),
         verdict=verdict.replace(". ", ".\n", 1),
         figures=drawing.figures(),
@@ -83,7 +83,7 @@ def _readable(comparison: Comparison) -> Comparison:
     return dataclasses.replace(comparison, class_names=tuple(wordnet.readable(comparison.class_names)))
 
 
-def _show(page: Page, path: Path) -> None:
+def _show(page: ComparisonPage, path: Path) -> None:
     """The leaderboard's main columns and the verdict, for a person at a terminal."""
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -111,7 +111,7 @@ class _Drawing:
         self._wrong = confusions.wrong_guesses(comparison) if found else None
         self._tree = confusions.along_tree(self._wrong, comparison.class_names) if found else None
 
-    def figures(self) -> dict[str, list[Figure]]:
+    def figures(self) -> dict[str, list[PageFigure]]:
         """All pictures, by the part of the page."""
         return {
             "curves": self._curves(),
@@ -126,14 +126,14 @@ class _Drawing:
         """The tables that others do not make, by the part of the page."""
         return {"differences": self._difference_tables(), "confusions": self._confusion_tables()}
 
-    def _curves(self) -> list[Figure]:
+    def _curves(self) -> list[PageFigure]:
         config = self._comparison.systems[0].runs[0].result["provenance"]["config"]
         split = config["data"]["eval_split"]
         held = f" on {split}, not the split of the results" if split != self._comparison.scored_split else ""
         several = any(len(system.runs) > 1 for system in self._comparison.systems)
         band = ": means over seeds, in a band from lowest to highest" if several else ""
         return [
-            Figure(
+            PageFigure(
                 f"Against {what}",
                 curves.plot_systems(self._comparison, self._out / f"curves_{amount}.png", against=amount)[1],
                 f"Training loss and both error rates{held}{band}.",
@@ -142,10 +142,10 @@ class _Drawing:
             for amount, what in AMOUNTS.items()
         ]
 
-    def _compute(self) -> list[Figure]:
+    def _compute(self) -> list[PageFigure]:
         what = {"flops": "operations of training", "multiply_adds": "multiply-adds of one image"}
         return [
-            Figure(
+            PageFigure(
                 f"Against {text}",
                 pareto.plot_pareto(self._comparison, self._out / f"pareto_{cost}.png", against=cost)[1],
                 "Lower and further left is better. The steps are the Pareto front: no system beats those in both.",
@@ -154,12 +154,12 @@ class _Drawing:
             for cost, text in what.items()
         ]
 
-    def _matrices(self) -> list[Figure]:
+    def _matrices(self) -> list[PageFigure]:
         found, systems = self._found, self._comparison.systems
         if found is None or len(systems) == 1:
             return []
         return [
-            Figure(
+            PageFigure(
                 f"Top-{k} error, all pairs",
                 matrix.plot_matrix(
                     [system.name for system in systems],
@@ -174,7 +174,7 @@ class _Drawing:
             for k in (1, GUESSES)
         ]
 
-    def _gains(self) -> list[Figure]:
+    def _gains(self) -> list[PageFigure]:
         """From the first year's system to the last one's; as they were given, where nobody knows their years."""
         systems, names = self._comparison.systems, wordnet.readable(self._comparison.class_names)
         if self._found is None or len(systems) == 1:
@@ -188,14 +188,16 @@ class _Drawing:
             f"The classes that gained most and least from {first.name} (seed {before.seed}) to {last.name}"
             f" (seed {after.seed})."
         )
-        return [Figure(f"From {first.name} to {last.name}", drawn[1], caption, "Pairs of points, one for each class.")]
+        return [
+            PageFigure(f"From {first.name} to {last.name}", drawn[1], caption, "Pairs of points, one for each class.")
+        ]
 
-    def _confusions(self) -> list[Figure]:
+    def _confusions(self) -> list[PageFigure]:
         if self._tree is None:
             return []
         drawn = wordnet_confusions.plot_heights(self._tree, self._out / "heights.png")
         figures = [
-            Figure(
+            PageFigure(
                 "How far wrong guesses go",
                 drawn[1],
                 "Height in WordNet of what a wrong first guess and the label have in common.",
@@ -206,13 +208,17 @@ class _Drawing:
             best = leaderboard.ranked(self._comparison)[0].name
             drawn = wordnet_confusions.plot_super_classes(self._tree, best, self._out / "super_classes.png")
             caption = f"Where the first guesses of {best} go, by super-class."
-            figures.append(Figure(f"Super-classes, {best}", drawn[1], caption, "A heat map of labels and guesses."))
+            figures.append(
+                PageFigure(f"Super-classes, {best}", drawn[1], caption, "A heat map of labels and guesses.")
+            )
         return figures
 
-    def _history(self) -> list[Figure]:
+    def _history(self) -> list[PageFigure]:
         drawn = history.plot_history(self._comparison, self._out / "history.png")
         caption = "Published top-5 errors of the entries, on the challenge's hidden test sets, and ours beside them."
-        return [Figure("The challenge", drawn[1], caption, "A falling line from 28.2 % in 2010 to 2.25 % in 2017.")]
+        return [
+            PageFigure("The challenge", drawn[1], caption, "A falling line from 28.2 % in 2010 to 2.25 % in 2017.")
+        ]
 
     def _difference_tables(self) -> list[Table]:
         found = list(filter(None, [crossed.crossed(self._comparison)]))

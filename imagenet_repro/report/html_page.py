@@ -23,7 +23,7 @@ WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
+class PageFigure:
     """A picture that is already drawn.
 
     Attributes:
@@ -40,7 +40,7 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of a page; `body` is HTML and empty where there is nothing to say."""
 
     anchor: str
@@ -49,7 +49,7 @@ class Section:
     tables: tuple[Table, ...] = ()
 
 
-def document(title: str, verdict: str, setting: str, sections: Iterable[Section]) -> str:
+def document(title: str, verdict: str, setting: str, sections: Iterable[PageSection]) -> str:
     """The whole file.
 
     Args:
@@ -114,12 +114,12 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def figures(drawn: Sequence[Figure]) -> str:
+def figures(drawn: Sequence[PageFigure]) -> str:
     """Pictures below or beside each other; nothing without any. Raises UserError where one cannot be read."""
     return f'<div class="figures">\n{"".join(map(_figure, drawn))}</div>\n' if drawn else ""
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: PageFigure) -> str:
     try:
         content = figure.svg.read_bytes()
     except OSError as error:

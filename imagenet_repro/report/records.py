@@ -14,7 +14,7 @@ from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
 
 
 @dataclasses.dataclass(frozen=True)
-class Guesses:
+class TopGuesses:
     """The part of stored predictions that error rates follow from, the images in the order of their ids.
 
     Attributes:
@@ -33,7 +33,7 @@ class Guesses:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run.
 
     Attributes:
@@ -48,7 +48,7 @@ class Run:
     seed: int
     result: dict[str, Any]
     rows: Sequence[dict[str, Any]]
-    guesses: Guesses
+    guesses: TopGuesses
 
     @functools.cached_property
     def rates(self) -> ErrorRates:
@@ -58,7 +58,7 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class System:
+class ComparedSystem:
     """One configuration, trained once for each of several seeds.
 
     Attributes:
@@ -71,7 +71,7 @@ class System:
     name: str
     network: str
     recipe: str
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -88,7 +88,7 @@ class System:
 
 
 @dataclasses.dataclass(frozen=True)
-class Player:
+class HumanPlayer:
     """A person who guessed some of the images.
 
     Attributes:
@@ -97,11 +97,11 @@ class Player:
     """
 
     name: str
-    guesses: Guesses
+    guesses: TopGuesses
 
 
 @dataclasses.dataclass(frozen=True)
-class Failure:
+class FailedRun:
     """A planned run without a result."""
 
     name: str
@@ -125,7 +125,7 @@ class Comparison:
       people: who guessed images that all systems were scored on.
     """
 
-    systems: tuple[System, ...]
+    systems: tuple[ComparedSystem, ...]
     class_names: tuple[str, ...]
     budget: str
     data: str
@@ -133,8 +133,8 @@ class Comparison:
     scored_split: str
     selection: str = ""
     mixed: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
-    people: tuple[Player, ...] = ()
+    failures: tuple[FailedRun, ...] = ()
+    people: tuple[HumanPlayer, ...] = ()
 
     def __post_init__(self):
         names = [system.name for system in self.systems]

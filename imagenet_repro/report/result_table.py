@@ -21,7 +21,7 @@ RATES = ("top-1\nerror %", "95 %\ninterval", "top-5\nerror %", "95 %\ninterval")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One system: its size, the budget it used up, and what came out."""
 
     system: str
@@ -33,11 +33,11 @@ class Row:
     data: str = ""  # name of the data set
 
 
-def row(result: Mapping[str, Any]) -> Row:
+def row(result: Mapping[str, Any]) -> ResultRow:
     """The line of a finished run, from its `result.json`."""
     rates = result["rates"]
     counted = {field.name: rates[field.name] for field in dataclasses.fields(ErrorRates)}
-    return Row(
+    return ResultRow(
         system=result["system"],
         parameters=result["parameters"],
         multiply_adds=result["multiply_adds"],
@@ -48,7 +48,7 @@ def row(result: Mapping[str, Any]) -> Row:
     )
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[ResultRow]) -> str:
     """The table in Markdown, with a final newline; each error rate is followed by its 95 % Wilson interval."""
     headings = [heading.replace("-\n", "-").replace("\n", " ") for heading in SIZES + RATES]
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
@@ -57,7 +57,7 @@ def markdown(rows: Sequence[Row]) -> str:
     return f"{table}\n\n{_caption(rows)}\n"
 
 
-def show(rows: Sequence[Row], console: Console | None = None) -> None:
+def show(rows: Sequence[ResultRow], console: Console | None = None) -> None:
     """Prints the table; where the output is not a terminal, as wide as its longest name needs."""
     console = console or Console()
     if not console.is_terminal:
@@ -75,12 +75,12 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
     console.print(_caption(rows), markup=False, highlight=False)
 
 
-def _sizes(row: Row) -> list[str]:
+def _sizes(row: ResultRow) -> list[str]:
     amounts = (row.parameters, row.multiply_adds, row.images_seen)
     return [row.system, *map(quantity, amounts), seconds(row.training_seconds)]
 
 
-def _rates(row: Row) -> list[str]:
+def _rates(row: ResultRow) -> list[str]:
     return [
         text for wrong in (row.rates.top1_wrong, row.rates.top5_wrong) for text in describe(wrong, row.rates.images)
     ]
@@ -90,7 +90,7 @@ def _stacked(rates: Sequence[str]) -> list[str]:
     return [f"{error}\n{interval}" for error, interval in zip(rates[::2], rates[1::2], strict=True)]
 
 
-def _caption(rows: Sequence[Row]) -> str:
+def _caption(rows: Sequence[ResultRow]) -> str:
     counts = [f"{count:,}" for count in sorted({row.rates.images for row in rows})]
     people = "".join(f"\n{line}." for line in sets.people_beside(rows[0].data))
     return f"Intervals are Wilson's; images scored: {' or '.join(counts)}.{people}"

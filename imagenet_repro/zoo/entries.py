@@ -8,7 +8,6 @@ errors by `models.SPECS`.
 
 import dataclasses
 
-from imagenet_repro.report.tables import Table
 from imagenet_repro.scoring.people import PEOPLE
 
 
@@ -55,13 +54,3 @@ ENTRIES = (
     Entry(2016, "Trimps-Soushen, winner", "Inceptions, ResNets fused", 2.99, "test", "Hu et al. 2017"),
     Entry(2017, "WMW, winner", "an ensemble of SENets", 2.25, "test", "Hu et al. 2017"),
 )
-
-
-def entries() -> Table:
-    """The challenge's entries as a table."""
-    rows = tuple(
-        (f"{entry.who}: {entry.what}", str(entry.year), f"{entry.top5:g}", f"{entry.protocol}; {entry.source}")
-        for entry in ENTRIES
-    )
-    caption = "Top-5 error as published, on the challenge's test set of the year unless the protocol says otherwise."
-    return Table("history", ("entry", "year", "top-5 error %", "protocol; source"), rows, caption)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imagenet_repro.report.records import Comparison, Guesses, Run, System
+from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, TopGuesses
 
 NETWORKS = (
     "alexnet", "se_resnext50_32x4d", "xrce_2011", "resnet50", "vgg16_bn", "googlenet", "nec_uiuc_2010",
@@ -24,7 +24,7 @@ def guesses(top1_wrong, top5_wrong, images=1000):
     for k in (0, 1):
         top5[place == k, k] = 0
     ids = np.array([f"image{n:06d}" for n in order])
-    return Guesses(ids, np.zeros(images, np.int32), top5.astype(np.int32))
+    return TopGuesses(ids, np.zeros(images, np.int32), top5.astype(np.int32))
 
 
 def rows(progress, top1, top5, total):
@@ -42,7 +42,7 @@ def run(seed=0, top1=400, top5=200, *, images=1000, flops=1e15, multiply_adds=10
     """A run of made-up numbers; `top1` and `top5` count wrong images."""
     rates = {"images": images, "top1_wrong": top1, "top5_wrong": top5, "cross_entropy": 1.0}
     result = {"multiply_adds": multiply_adds, "spent": {"flops": flops, "seconds": 60.0}, "rates": rates}
-    return Run(Path("runs") / str(seed), seed, result, list(logged), guesses(top1, top5, images))
+    return FinishedRun(Path("runs") / str(seed), seed, result, list(logged), guesses(top1, top5, images))
 
 
 def comparison(*systems, data="folder:/flowers", split="validation"):
@@ -50,7 +50,7 @@ def comparison(*systems, data="folder:/flowers", split="validation"):
 
 
 def system(name, *runs, network="resnet50"):
-    return System(name, network, "", tuple(runs))
+    return ComparedSystem(name, network, "", tuple(runs))
 
 
 def plausible(systems, seeds, recipe="", evaluations=8):

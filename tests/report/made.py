@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imagenet_repro.report.records import Comparison, Guesses, Run, System
+from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, TopGuesses
 
 # By year, from weak to strong; names that the project knows.
 NETWORKS = (
@@ -32,7 +32,9 @@ def comparison(systems=3, seeds=1, images=400, classes=10, **fields):
     ids = np.array([f"validation/class{label:03d}/{i:05d}.jpg" for i, label in enumerate(labels)])
     difficulty = rng.normal(size=images)
     made = [
-        System(name, name, "", tuple(run(name, seed, k, (ids, labels, difficulty), classes) for seed in range(seeds)))
+        ComparedSystem(
+            name, name, "", tuple(run(name, seed, k, (ids, labels, difficulty), classes) for seed in range(seeds))
+        )
         for k, name in enumerate(NETWORKS[:systems])
     ]
     names = tuple(f"name {c}, synonym {c}" for c in range(classes))
@@ -46,10 +48,10 @@ def run(name, seed, skill, split, classes):
     rng = np.random.default_rng([seed, skill, 1])
     margin = 0.25 * skill - 0.6 - difficulty + rng.normal(scale=0.7, size=len(labels))
     place = np.select([margin > 0, margin > -0.5, margin > -1.0], [0, 1, 3], 7)
-    guesses = Guesses(ids, labels, guessed(labels, place, classes, rng))
+    guesses = TopGuesses(ids, labels, guessed(labels, place, classes, rng))
     wrong = [int(guesses.wrong(k).sum()) for k in (1, 5)]
     end = result(name, seed, skill, wrong, len(labels))
-    return Run(Path(f"runs/{name}/{seed}"), seed, end, logged(end), guesses)
+    return FinishedRun(Path(f"runs/{name}/{seed}"), seed, end, logged(end), guesses)
 
 
 def guessed(labels, place, classes, rng):

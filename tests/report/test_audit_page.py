@@ -6,7 +6,7 @@ import pytest
 
 from imagenet_repro.errors import SaveError
 from imagenet_repro.report import audit_page
-from imagenet_repro.report.audit_page import Audit, System
+from imagenet_repro.report.audit_page import AuditedSystem, LabelAudit
 from imagenet_repro.scoring import label_audit as auditing
 from imagenet_repro.scoring.label_audit import Suspects, Verdict
 from tests.report.test_comparison_page import HOSTILE, Document, sections
@@ -32,8 +32,8 @@ def made(suspected=(3, 7, 8), verdicts=None, names=("a", "b")):
     truths = [auditing.given_labels(LABELS), auditing.without(LABELS, found)]
     if verdicts:
         truths.append(auditing.by_verdicts(IDS, LABELS, verdicts))
-    a, b = System(names[0], guessing((3, 7, 8, 0), (1,))), System(names[1], guessing((3, 5)))
-    return Audit(
+    a, b = AuditedSystem(names[0], guessing((3, 7, 8, 0), (1,))), AuditedSystem(names[1], guessing((3, 5)))
+    return LabelAudit(
         "photos validation",
         NAMES,
         IDS,
@@ -83,7 +83,7 @@ def test_what_wrong_labels_do_to_a_pair():
 
 def test_a_single_system_is_compared_with_nothing():
     one = made()
-    alone = Audit(one.setting, NAMES, IDS, one.suspects, one.auditors, (), one.truths, {}, 0.0583)
+    alone = LabelAudit(one.setting, NAMES, IDS, one.suspects, one.auditors, (), one.truths, {}, 0.0583)
     assert audit_page.differences(alone) is None
     assert audit_page.noise_of_pairs(alone) is None
     assert audit_page.noise(alone).rows[1] == ("1.0", "[−10.7, 12.7]", "1.08")

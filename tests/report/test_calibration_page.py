@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from imagenet_repro.errors import SaveError
 from imagenet_repro.report import calibration_page
-from imagenet_repro.report.calibration_page import Calibrated
+from imagenet_repro.report.calibration_page import CalibrationResult
 from imagenet_repro.report.plots import reliability
-from imagenet_repro.report.plots.reliability import State
+from imagenet_repro.report.plots.reliability import CalibrationState
 from imagenet_repro.scoring import calibration
 from tests.report import drawn
 from tests.report.test_comparison_page import Document, sections
@@ -21,7 +21,7 @@ DOGS = ("n02085620", "n02085782", "n02110185", "n02123045", "n01443537")  # dogs
 def shown(images=600, sharpness=2.0, names=("a", "b", "c", "d", "e"), *, fitted=True):
     found = made.calibrated(images, len(names), sharpness=sharpness)
     before = calibration.judge(found)
-    one = Calibrated("resnet50", found, names, before)
+    one = CalibrationResult("resnet50", found, names, before)
     if not fitted:
         return one
     return dataclasses.replace(one, after=calibration.judge(found, 2.0), temperature=2.0, fitted_on=300)
@@ -112,7 +112,7 @@ def test_without_a_temperature_or_a_tree(tmp_path):
 def test_a_system_that_is_always_right(tmp_path):
     label = np.arange(40) % 4
     found = made.predicted(3 * np.eye(4)[label], label)
-    one = Calibrated("resnet50", found, tuple("abcd"), calibration.judge(found))
+    one = CalibrationResult("resnet50", found, tuple("abcd"), calibration.judge(found))
     document = Document(calibration_page.write(one, tmp_path).read_text())
     assert "table-confusions" not in document.tables
     assert "resnet50 is underconfident" in document.text
@@ -136,7 +136,7 @@ def test_points_are_at_the_bins(tmp_path, monkeypatch):
 
 def test_the_curve_of_many_images_is_a_small_file(tmp_path):
     judged = calibration.judge(made.calibrated(20_000, 4))
-    _, svg = reliability.plot_risk([State("as it is", judged)], tmp_path / "risk.png")
+    _, svg = reliability.plot_risk([CalibrationState("as it is", judged)], tmp_path / "risk.png")
     drawn.check_svg(svg)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.report.collect import Group, collect, grouped
+from imagenet_repro.report.collect import RunGroup, collect, group_runs
 from imagenet_repro.scoring import predictions
 from imagenet_repro.storage.workdir import Workdir
 from tests import finished_runs
@@ -17,7 +17,7 @@ SPLIT = "provenance.config.data."
 
 
 def gathered(*workdirs, **options):
-    return collect(grouped(workdirs), **options)
+    return collect(group_runs(workdirs), **options)
 
 
 def pair(tmp_path, **changes):
@@ -78,7 +78,7 @@ def test_systems_of_one_name_get_numbers(tmp_path):
 
 def test_numbers_spare_names_that_are_there(tmp_path):
     places = [Workdir(finished_runs.write(tmp_path / f"{k}", finished_runs.one(k))) for k in range(3)]
-    groups = [Group(name, (place,)) for name, place in zip(("a", "a (1)", "a"), places, strict=True)]
+    groups = [RunGroup(name, (place,)) for name, place in zip(("a", "a (1)", "a"), places, strict=True)]
     assert [system.name for system in collect(groups).systems] == ["a (2)", "a (1)", "a (3)"]
 
 
@@ -152,7 +152,7 @@ def test_the_same_run_twice_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(a)
     for again in (a, f"{a}/", f"{b}/../a", tmp_path / "link"):
         with pytest.raises(UserError, match="a workdir is named twice"):
-            grouped([a, b, again])
+            group_runs([a, b, again])
 
 
 def test_two_runs_of_one_seed_and_configuration_are_refused(tmp_path):
@@ -168,7 +168,7 @@ def test_a_run_that_has_not_ended_is_named(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text("{}")
     with pytest.raises(UserError, match=r"there is no .*/run/result\.json; train writes it when its budget is spent"):
-        grouped([tmp_path / "run"])
+        group_runs([tmp_path / "run"])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "{}", '{"system": "x"}', "\x00\xff"])
@@ -176,7 +176,7 @@ def test_a_damaged_result_is_named(tmp_path, text):
     a = finished_runs.write(tmp_path / "a", finished_runs.one())
     (tmp_path / "a/result.json").write_text(text)
     with pytest.raises(UserError, match=r"a/result\.json is (damaged|not what train writes)"):
-        grouped([a])
+        group_runs([a])
 
 
 @pytest.mark.parametrize(

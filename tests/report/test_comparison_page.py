@@ -9,8 +9,8 @@ import pytest
 
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.report import comparison_page
-from imagenet_repro.report.comparison_page import Figure, Page
-from imagenet_repro.report.records import Comparison, Failure
+from imagenet_repro.report.comparison_page import ComparisonPage, PageFigure
+from imagenet_repro.report.records import Comparison, FailedRun
 from imagenet_repro.report.sections import leaderboard
 from imagenet_repro.report.tables import Table
 from tests.report import made
@@ -77,13 +77,13 @@ def full(tmp_path):
         seeds=2,
         selection="Three rates each, on the last tenth of the training set.",
         mixed=("budget: 5ep, 6ep.",),
-        failures=(Failure("vgg16", 1, "the loss was not finite"),),
+        failures=(FailedRun("vgg16", 1, "the loss was not finite"),),
     )
     parts = ("curves", "compute", "differences", "classes", "confusions", "history")
-    return Page(
+    return ComparisonPage(
         comparison,
         "zfnet errs least.\nTwo seeds are too few.",
-        figures={part: [Figure(f"Of {part}", svg, "Caption.", "Alternative.")] for part in parts},
+        figures={part: [PageFigure(f"Of {part}", svg, "Caption.", "Alternative.")] for part in parts},
         tables={part: [Table(f"of_{part}", ("a", "b"), (("x", "1"),), "Handed in.")] for part in parts},
         groups={"xrce_2011": "a", "alexnet_2012": "a"},
         thumbnails=lambda ids: {id: b"jpeg " + id.encode() for id in ids},
@@ -112,7 +112,7 @@ def test_sections_stand_in_order_and_nav_leads_to_each(full, tmp_path):
 
 
 def test_sections_without_content_are_left_out(tmp_path):
-    document = written(Page(made.comparison(systems=1), "One system."), tmp_path)
+    document = written(ComparisonPage(made.comparison(systems=1), "One system."), tmp_path)
     assert sections(document) == ["leaderboard", "classes", "disagreements", "history", "provenance"]
     assert "table-seeds" not in document.tables
 
@@ -175,7 +175,7 @@ def test_a_picture_that_is_not_there_leaves_the_id(full, tmp_path):
 
 def test_many_pairs_are_folded_together(tmp_path):
     titles = [
-        written(Page(made.comparison(systems=systems), "Some."), tmp_path).text.count("and another misses (")
+        written(ComparisonPage(made.comparison(systems=systems), "Some."), tmp_path).text.count("and another misses (")
         for systems in (4, 5)
     ]
     assert titles == [0, 1]
@@ -219,7 +219,7 @@ def hostile(comparison):
         tuple(f"{HOSTILE}{c}" for c in range(10)),
         *[HOSTILE] * 5,
         mixed=(HOSTILE,),
-        failures=(Failure(HOSTILE, 0, HOSTILE),),
+        failures=(FailedRun(HOSTILE, 0, HOSTILE),),
     )
 
 
@@ -236,10 +236,10 @@ def test_hostile_names_stay_text(tmp_path):
     svg = tmp_path / "figure.svg"
     svg.write_text(SVG)
     quoted = f'"{HOSTILE}'
-    page = Page(
+    page = ComparisonPage(
         hostile(made.comparison(systems=3)),
         HOSTILE,
-        figures={"curves": [Figure(quoted, svg, quoted, quoted)]},
+        figures={"curves": [PageFigure(quoted, svg, quoted, quoted)]},
         groups={f"{HOSTILE}0": HOSTILE},
         thumbnails=lambda ids: dict.fromkeys(ids, b"x"),
     )
@@ -259,7 +259,7 @@ def test_runs_without_optional_keys(tmp_path):
         result["spent"] = {"images": 10}
         run = dataclasses.replace(system.runs[0], result=result, rows=[])
         systems.append(dataclasses.replace(system, runs=(run,), network=""))
-    document = written(Page(dataclasses.replace(comparison, systems=tuple(systems)), "Two."), tmp_path)
+    document = written(ComparisonPage(dataclasses.replace(comparison, systems=tuple(systems)), "Two."), tmp_path)
     row = document.tables["table-leaderboard"][1]
     assert row[5:] == ["–", "–", "10", "–", "–", "1", "–", "–", "–"]
     assert document.tables["table-costs"][1][1:] == ["–"] * 6
@@ -290,15 +290,15 @@ def test_a_figure_that_is_not_there(full, tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="a table of the page"):
-        comparison_page.write(Page(made.comparison(), "Three."), tmp_path / "file/out")
+        comparison_page.write(ComparisonPage(made.comparison(), "Three."), tmp_path / "file/out")
 
 
 def test_two_tables_of_one_name_are_a_defect(tmp_path):
     table = Table("leaderboard", ("a",), (("x",),))
     with pytest.raises(ValueError, match="two tables of one name"):
-        comparison_page.write(Page(made.comparison(), "Three.", tables={"curves": [table]}), tmp_path)
+        comparison_page.write(ComparisonPage(made.comparison(), "Three.", tables={"curves": [table]}), tmp_path)
 
 
 def test_an_unknown_part_is_a_defect(tmp_path):
     with pytest.raises(ValueError, match="no part"):
-        comparison_page.write(Page(made.comparison(), "Three.", tables={"leaderboard": []}), tmp_path)
+        comparison_page.write(ComparisonPage(made.comparison(), "Three.", tables={"leaderboard": []}), tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.report import comparison_report
-from imagenet_repro.report.records import Failure
+from imagenet_repro.report.records import FailedRun
 from tests.report import made
 from tests.report.test_comparison_page import Document, sections
 
@@ -29,7 +29,9 @@ def drawn(tmp_path_factory):
     out = tmp_path_factory.mktemp("page")
     wnids = ("n02084071", "n02121808", "n01503061", "n02958343", "n03001627", "n07739125", "n02084071", "n01440764",
              "n01443537", "n02123045")  # fmt: skip
-    comparison = made.comparison(2, 2, selection="Nothing was searched.", failures=(Failure("zfnet", 1, "it failed"),))
+    comparison = made.comparison(
+        2, 2, selection="Nothing was searched.", failures=(FailedRun("zfnet", 1, "it failed"),)
+    )
     comparison = dataclasses.replace(comparison, class_names=(*wnids[:6], "n02510455", *wnids[7:]))
     asked = []
 
@@ -129,7 +131,7 @@ def test_without_the_same_images_nothing_compares_image_by_image(tmp_path, no_pi
 
 
 def test_the_terminal_gets_board_verdict_failures_and_path(tmp_path, no_pixels, capsys):
-    failures = (Failure("[red]zfnet[/]", 3, "the loss is nan"),)
+    failures = (FailedRun("[red]zfnet[/]", 3, "the loss is nan"),)
     path = comparison_report.present(made.comparison(3, failures=failures), tmp_path)
     out = capsys.readouterr().out
     assert f"the page: {path}\n" in out

@@ -5,11 +5,11 @@ import pytest
 from rich.console import Console
 
 from imagenet_repro.report import result_table
-from imagenet_repro.report.result_table import Row
+from imagenet_repro.report.result_table import ResultRow
 from imagenet_repro.scoring.metrics import ErrorRates
 
-ALEXNET = Row("AlexNet", 61_100_840, 714_188_480, 38_400, 61.23, ErrorRates(2000, 764, 300))
-RESNET = Row("ResNet-50", 25_557_032, 4_089_184_256, 115_305_030, 112_320.4, ErrorRates(50_000, 11_906, 3_500))
+ALEXNET = ResultRow("AlexNet", 61_100_840, 714_188_480, 38_400, 61.23, ErrorRates(2000, 764, 300))
+RESNET = ResultRow("ResNet-50", 25_557_032, 4_089_184_256, 115_305_030, 112_320.4, ErrorRates(50_000, 11_906, 3_500))
 
 
 def printed(rows, width, *, terminal=True):
@@ -32,7 +32,7 @@ def test_markdown_is_the_table_of_the_issue():
 
 
 def test_a_name_with_a_bar_does_not_break_the_markdown():
-    row = Row("a|b", 1, 1, 1, 1.0, ErrorRates(10, 5, 1))
+    row = ResultRow("a|b", 1, 1, 1, 1.0, ErrorRates(10, 5, 1))
     assert result_table.markdown([row]).splitlines()[2].startswith(r"| a\|b | 1 |")
 
 
@@ -55,7 +55,7 @@ def test_each_system_is_one_line_where_there_is_room():
 
 def test_in_a_file_names_are_whole_and_are_not_markup():
     name = "[bold]a system[/bold] whose name is rather long"
-    row = Row(name, 1, 1, 1, 1.0, ErrorRates(10, 5, 1))
+    row = ResultRow(name, 1, 1, 1, 1.0, ErrorRates(10, 5, 1))
     assert name in printed([row], 80, terminal=False)
 
 

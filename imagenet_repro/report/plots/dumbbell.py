@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imagenet_repro.report.plots.style import COLOURS, MUTED, STYLE, write
-from imagenet_repro.report.sections.class_gains import ClassGain, Gains, Guesses, clipped, noise, signed
+from imagenet_repro.report.sections.class_gains import ClassGain, Gains, GuessCount, clipped, noise, signed
 
 MOST, LEAST = 15, 5  # classes shown at either end where there are more than both
 TITLE_LENGTH = 74  # letters in a line
@@ -68,7 +68,7 @@ def _rows(found: Gains) -> list[ClassGain | str]:
     return [best, *first, worst, *last]
 
 
-def _draw_rows(panel: Axes, rows: Sequence[ClassGain | str], guesses: Guesses) -> None:
+def _draw_rows(panel: Axes, rows: Sequence[ClassGain | str], guesses: GuessCount) -> None:
     places = np.cumsum([1.4 if isinstance(row, str) else 1.0 for row in rows])  # a heading keeps its distance
     beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
     for place, row in zip(places, rows, strict=True):

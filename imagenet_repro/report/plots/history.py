@@ -26,7 +26,7 @@ from imagenet_repro.report.plots.style import (
     styles,
     write,
 )
-from imagenet_repro.report.records import Comparison, System
+from imagenet_repro.report.records import ComparedSystem, Comparison
 from imagenet_repro.scoring.sets import IMAGENET
 from imagenet_repro.zoo import listing
 from imagenet_repro.zoo.entries import ENTRIES
@@ -91,12 +91,12 @@ def _on_validation(comparison: Comparison) -> bool:
 class _Placed:
     """A system at its year."""
 
-    system: System
+    system: ComparedSystem
     year: int
     style: Mapping[str, str]
 
 
-def _placed(systems: Sequence[System]) -> list[_Placed]:
+def _placed(systems: Sequence[ComparedSystem]) -> list[_Placed]:
     found = [(system, year_of(system.network), style) for system, style in zip(systems, styles(), strict=False)]
     return [_Placed(system, year, style) for system, year, style in found if year is not None]
 

@@ -25,7 +25,7 @@ from imagenet_repro.report.plots.style import (
     styles,
     write,
 )
-from imagenet_repro.report.records import Comparison, System
+from imagenet_repro.report.records import ComparedSystem, Comparison
 
 Cost = Literal["flops", "multiply_adds"]
 
@@ -76,13 +76,13 @@ def pareto_front(cost: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) 
     return np.isfinite(cost + error) & ~np.any(as_good & better, axis=0)
 
 
-def _cost(system: System, against: Cost) -> float:
+def _cost(system: ComparedSystem, against: Cost) -> float:
     if against == "multiply_adds":
         return float(system.runs[0].result["multiply_adds"])
     return float(np.mean([run.result["spent"]["flops"] for run in system.runs]))
 
 
-def _caption(systems: Sequence[System]) -> str:
+def _caption(systems: Sequence[ComparedSystem]) -> str:
     front = "Line, filled marks and bold names: the Pareto front, no other system errs less at the same cost or less."
     return f"{front}\nBars: {describe_ranges(systems)}."
 
@@ -105,7 +105,7 @@ def _scale(panel: Axes, cost: Float[np.ndarray, " n"]) -> None:
 
 
 def _draw(
-    panel: Axes, systems: Sequence[System], cost: Float[np.ndarray, " n"], guesses: int
+    panel: Axes, systems: Sequence[ComparedSystem], cost: Float[np.ndarray, " n"], guesses: int
 ) -> tuple[Float[np.ndarray, "n 2"], Bool[np.ndarray, " n"], Float[np.ndarray, "m 2 2"]]:
     """Draws the errors; returns the points, which of them are on the front, and lines that names keep clear of."""
     error, low, high = np.array([error_range(system, guesses) for system in systems]).T

@@ -26,14 +26,14 @@ LINES = ({"color": COLOURS[1], "linestyle": "-"}, {"color": COLOURS[0], "linesty
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class CalibrationState:
     """A system's probabilities as they are, or at a temperature; `name` is for a legend."""
 
     name: str
     judged: Judged
 
 
-def plot_reliability(states: Sequence[State], path: str | Path) -> list[Path]:
+def plot_reliability(states: Sequence[CalibrationState], path: str | Path) -> list[Path]:
     """Draws accuracy by confidence in 15 bins with 95 % intervals, and below how many images are in each.
 
     Args:
@@ -63,7 +63,7 @@ def plot_reliability(states: Sequence[State], path: str | Path) -> list[Path]:
         return write(figure, path, "the picture of reliability")
 
 
-def _draw_bins(panel: Axes, state: State, look: dict[str, object]) -> None:
+def _draw_bins(panel: Axes, state: CalibrationState, look: dict[str, object]) -> None:
     bins = binned(state.judged, "width")
     ends = [
         binomial_interval(right, images)
@@ -75,13 +75,13 @@ def _draw_bins(panel: Axes, state: State, look: dict[str, object]) -> None:
     )
 
 
-def _draw_counts(panel: Axes, state: State, line: dict[str, str]) -> None:
+def _draw_counts(panel: Axes, state: CalibrationState, line: dict[str, str]) -> None:
     """The share of images in each bin, as an outline."""
     counts = np.bincount(bin_of(state.judged.confidence, "width"), minlength=BINS)
     panel.stairs(100 * counts / counts.sum(), np.linspace(0, 100, BINS + 1), linewidth=1.4, **line)
 
 
-def plot_risk(states: Sequence[State], path: str | Path) -> list[Path]:
+def plot_risk(states: Sequence[CalibrationState], path: str | Path) -> list[Path]:
     """Draws the top-1 error among the most confident images by their share, and the lowest possible.
 
     Args:

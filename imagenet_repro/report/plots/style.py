@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imagenet_repro.report.records import System
+from imagenet_repro.report.records import ComparedSystem
 from imagenet_repro.statistics.intervals import binomial_interval
 from imagenet_repro.storage import files
 
@@ -58,7 +58,7 @@ def power(largest: float) -> tuple[float, str]:
     return 10.0**exponent, f" (× 10{written})" if exponent else ""
 
 
-def error_range(system: System, guesses: int) -> tuple[float, float, float]:
+def error_range(system: ComparedSystem, guesses: int) -> tuple[float, float, float]:
     """(error, low, high) with 1 or 5 guesses, in percent.
 
     Of one seed the error and its 95 % interval (Wilson 1927), which is about other images; of several seeds the mean,
@@ -72,7 +72,7 @@ def error_range(system: System, guesses: int) -> tuple[float, float, float]:
     return 100 * system.mean_error(guesses), 100 * low, 100 * high
 
 
-def describe_ranges(systems: Sequence[System]) -> str:
+def describe_ranges(systems: Sequence[ComparedSystem]) -> str:
     """What the bars of `error_range` are, as half a sentence."""
     one, several = ("95 % intervals (Wilson)", "lowest to highest seed, around the mean")
     seeds = {len(system.runs) for system in systems}

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from imagenet_repro.report.plots.style import COLOURS, MUTED, STYLE, write
 from imagenet_repro.report.sections.class_gains import clipped
-from imagenet_repro.report.sections.confusions import Tree
+from imagenet_repro.report.sections.confusions import ConfusionTree
 
 # The highest level of each band, and what is as high as that; the levels of ImageNet's classes end at 19.
 BANDS = ((5, "dog, car"), (7, "bird, vehicle"), (9, "mammal, device"), (13, "animal, artifact"), (19, "entity"))
@@ -25,7 +25,7 @@ FAINTEST = 1.5  # percent, below which a cell has no number: many small ones hid
 CELL = 0.27  # inches
 
 
-def plot_heights(tree: Tree, path: str | Path) -> list[Path]:
+def plot_heights(tree: ConfusionTree, path: str | Path) -> list[Path]:
     """Draws each system's top-1 error as a bar, in parts by the height of the nearest kind that label and guess share.
 
     Returns the two files written: `path` as .png and as .svg. Raises `SaveError` where they cannot be.
@@ -45,7 +45,7 @@ def plot_heights(tree: Tree, path: str | Path) -> list[Path]:
         return write(figure, path, "the picture of how far errors go up the tree")
 
 
-def plot_super_classes(tree: Tree, system: str, path: str | Path) -> list[Path]:
+def plot_super_classes(tree: ConfusionTree, system: str, path: str | Path) -> list[Path]:
     """Draws how many images of each super-class one system's wrong first guesses took for each, in percent.
 
     With one super-class (`tree.groups`) there is nothing to see.
@@ -79,7 +79,7 @@ def plot_super_classes(tree: Tree, system: str, path: str | Path) -> list[Path]:
         return write(figure, path, "the picture of confused super-classes")
 
 
-def _band_shares(tree: Tree) -> Float[np.ndarray, "s b"]:
+def _band_shares(tree: ConfusionTree) -> Float[np.ndarray, "s b"]:
     """Wrong first guesses in each band, as percentages of all images."""
     band = np.searchsorted([top for top, _ in BANDS], tree.cost)
     counts = [np.bincount(band, row, minlength=len(BANDS)) for row in tree.wrong.counts]
@@ -106,7 +106,7 @@ def _draw_shares(panel: Axes, left: Float[np.ndarray, " s"], width: Float[np.nda
             panel.text(start + share / 2, place, text, color=colour, fontsize=8, ha="center", va="center_baseline")
 
 
-def _draw_numbers(panel: Axes, tree: Tree, shares: Float[np.ndarray, "s b"]) -> None:
+def _draw_numbers(panel: Axes, tree: ConfusionTree, shares: Float[np.ndarray, "s b"]) -> None:
     """Error, share inside the super-class and cost of each system, in columns to the right of the bars."""
     columns = {
         "error": [f"{error:.1f}" for error in shares.sum(axis=1)],
@@ -145,7 +145,7 @@ def _explain(figure: Figure, text: str) -> None:
     figure.supxlabel(text, x=0.015, ha="left", fontsize=9, color=MUTED)
 
 
-def _group_shares(tree: Tree, system: int) -> Float[np.ndarray, "g g"]:
+def _group_shares(tree: ConfusionTree, system: int) -> Float[np.ndarray, "g g"]:
     """Wrong first guesses from a super-class (row) into one, as percentages of the row's images."""
     wrong, size = tree.wrong, len(tree.groups)
     chosen = wrong.guessed
@@ -166,7 +166,7 @@ def _draw_cells(panel: Axes, shares: Float[np.ndarray, "g g"]) -> None:
     panel.spines[:].set_visible(True)
 
 
-def _label_cells(panel: Axes, tree: Tree) -> None:
+def _label_cells(panel: Axes, tree: ConfusionTree) -> None:
     middles = np.arange(len(tree.groups)) + 0.5
     of_each = zip(tree.groups, np.bincount(tree.group), strict=True)
     panel.set_yticks(middles, [f"{name} ({classes})" for name, classes in of_each])

@@ -21,8 +21,8 @@ FEW = 20  # classes, up to which top-1 error gives the order
 NAME_LENGTH = 34  # letters
 MAX_NAMED = 3  # images in one message
 
-Guesses = Literal[1, 5]
-Scored = Predictions | records.Guesses  # what has ids, labels and five guesses
+GuessCount = Literal[1, 5]
+Scored = Predictions | records.TopGuesses  # what has ids, labels and five guesses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,17 +34,17 @@ class ClassGain:
     before: ErrorRates
     after: ErrorRates
 
-    def errors(self, guesses: Guesses) -> tuple[float, float]:
+    def errors(self, guesses: GuessCount) -> tuple[float, float]:
         """Before and after, in percent."""
         before, after = self._wrong(guesses)
         return 100 * before / self.before.images, 100 * after / self.after.images
 
-    def gain(self, guesses: Guesses) -> float:
+    def gain(self, guesses: GuessCount) -> float:
         """How many points the error fell; negative where it rose."""
         before, after = self._wrong(guesses)
         return 100 * (before - after) / self.before.images  # of whole numbers, so that equal gains are equal
 
-    def _wrong(self, guesses: Guesses) -> tuple[int, int]:
+    def _wrong(self, guesses: GuessCount) -> tuple[int, int]:
         before, after = (one.top1_wrong if guesses == 1 else one.top5_wrong for one in (self.before, self.after))
         return before, after
 
@@ -55,7 +55,7 @@ class Gains:
 
     classes: tuple[ClassGain, ...]
     overall: ClassGain
-    guesses: Guesses  # of the error that gave the order
+    guesses: GuessCount  # of the error that gave the order
 
 
 def gains(before: Scored, after: Scored, class_names: Sequence[str]) -> Gains:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from imagenet_repro.report.records import Comparison, Run, System
+from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections.class_gains import FEW, ClassGain, Gains, gains, noise, short_names, signed
 from imagenet_repro.report.tables import Table
 from imagenet_repro.scoring.metrics import GUESSES
@@ -43,7 +43,7 @@ def errors_of_classes(comparison: Comparison) -> Table:
     return Table("classes", headings, tuple(rows), caption)
 
 
-def steps(comparison: Comparison) -> list[tuple[System, System]]:
+def steps(comparison: Comparison) -> list[tuple[ComparedSystem, ComparedSystem]]:
     """Each system with the next one in the order of years; systems of one year in the order that was given.
 
     A system whose year nobody here knows takes no part.
@@ -53,7 +53,7 @@ def steps(comparison: Comparison) -> list[tuple[System, System]]:
     return list(itertools.pairwise(system for _, system in dated))
 
 
-def same_seed(*systems: System) -> tuple[Run, ...]:
+def same_seed(*systems: ComparedSystem) -> tuple[FinishedRun, ...]:
     """A run of each system: of the lowest seed that all have, and where there is none of each one's lowest."""
     common = set.intersection(*(set(system.seeds) for system in systems))
     return tuple(
@@ -110,14 +110,14 @@ def _images(comparison: Comparison) -> np.ndarray:
     return np.bincount(comparison.systems[0].runs[0].guesses.label, minlength=len(comparison.class_names))
 
 
-def _errors(system: System, guesses: int, images: np.ndarray) -> Float[np.ndarray, " c"]:
+def _errors(system: ComparedSystem, guesses: int, images: np.ndarray) -> Float[np.ndarray, " c"]:
     """Percent of each class's images, the mean over seeds; 0 for a class without images."""
     labels = [run.guesses.label[run.guesses.wrong(guesses)] for run in system.runs]
     wrong = np.mean([np.bincount(one, minlength=len(images)) for one in labels], axis=0)
     return 100 * wrong / np.maximum(images, 1)
 
 
-def _gains(comparison: Comparison, before: System, after: System) -> Gains:
+def _gains(comparison: Comparison, before: ComparedSystem, after: ComparedSystem) -> Gains:
     runs = same_seed(before, after)
     # Names of classes may repeat; the short ones do not.
     return gains(runs[0].guesses, runs[1].guesses, _unlike(comparison.class_names))
@@ -132,7 +132,7 @@ def _unlike(names: Sequence[str]) -> list[str]:
 # --- cells ------------------------------------------------------------------------------------------------------
 
 
-def _step_row(before: System, after: System, found: Gains) -> tuple[str, ...]:
+def _step_row(before: ComparedSystem, after: ComparedSystem, found: Gains) -> tuple[str, ...]:
     points = [one.gain(found.guesses) for one in found.classes]
     gained, lost = (sum(sign * x > 0 for x in points) for sign in (1, -1))
     years = [str(year(system.network)) for system in (before, after)]

@@ -19,7 +19,7 @@ NONE = -1  # in place of a guess: a score was not a number
 
 
 @dataclasses.dataclass(frozen=True)
-class Wrong:
+class WrongGuesses:
     """The wrong first guesses of all systems, counted by pairs of classes, each pair that occurs once.
 
     Attributes:
@@ -47,7 +47,7 @@ class Wrong:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tree:
+class ConfusionTree:
     """Wrong first guesses along the WordNet tree.
 
     Attributes:
@@ -59,7 +59,7 @@ class Tree:
       group: index into `groups` of each class.
     """
 
-    wrong: Wrong
+    wrong: WrongGuesses
     wnids: tuple[str, ...]
     costs: Int32[np.ndarray, "c c"]
     cost: Int[np.ndarray, " p"]
@@ -98,13 +98,13 @@ class Rows:
     caption: str
 
 
-def wrong_guesses(comparison: Comparison) -> Wrong:
+def wrong_guesses(comparison: Comparison) -> WrongGuesses:
     """Counts the wrong first guesses of every system."""
     of_each = {system.name: [run.guesses for run in system.runs] for system in comparison.systems}
     return counted(of_each, comparison.class_names)
 
 
-def counted(guesses: Mapping[str, Sequence[Scored]], class_names: Sequence[str]) -> Wrong:
+def counted(guesses: Mapping[str, Sequence[Scored]], class_names: Sequence[str]) -> WrongGuesses:
     """Counts wrong first guesses.
 
     Args:
@@ -118,7 +118,7 @@ def counted(guesses: Mapping[str, Sequence[Scored]], class_names: Sequence[str])
         np.bincount(np.searchsorted(pairs, code), minlength=len(pairs)) / len(runs)
         for code, runs in zip(codes, guesses.values(), strict=True)
     ]
-    return Wrong(
+    return WrongGuesses(
         systems=tuple(guesses),
         several_seeds=any(len(runs) > 1 for runs in guesses.values()),
         class_names=tuple(short_names(wordnet.readable(class_names))),
@@ -129,7 +129,7 @@ def counted(guesses: Mapping[str, Sequence[Scored]], class_names: Sequence[str])
     )
 
 
-def along_tree(wrong: Wrong, class_names: Sequence[str]) -> Tree | None:
+def along_tree(wrong: WrongGuesses, class_names: Sequence[str]) -> ConfusionTree | None:
     """The guesses along the WordNet tree; None where a name of a class is no WordNet id, or there is one class.
 
     Args:
@@ -141,7 +141,7 @@ def along_tree(wrong: Wrong, class_names: Sequence[str]) -> Tree | None:
     costs = wordnet.costs(class_names)
     of_each = list(map(wordnet.super_class, class_names))
     groups = [name for name in (*wordnet.SUPER_CLASSES, wordnet.OTHER) if name in of_each]
-    return Tree(
+    return ConfusionTree(
         wrong=wrong,
         wnids=tuple(class_names),
         costs=costs,
@@ -160,7 +160,7 @@ def _codes(runs: Sequence[Scored], classes: int) -> Int[np.ndarray, " w"]:
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def most_confused(wrong: Wrong, tree: Tree | None) -> Rows:
+def most_confused(wrong: WrongGuesses, tree: ConfusionTree | None) -> Rows:
     """The most frequent confusions, by their sum over systems; with a tree also what label and guess are."""
     totals = np.where(wrong.guessed, wrong.counts.sum(axis=0), 0.0)
     order = [pair for pair in np.argsort(-totals, kind="stable")[:MOST].tolist() if totals[pair] > 0]
@@ -171,7 +171,7 @@ def most_confused(wrong: Wrong, tree: Tree | None) -> Rows:
     return Rows(headings, tuple(rows), caption)
 
 
-def _confusion(wrong: Wrong, tree: Tree | None, pair: int) -> tuple[str, ...]:
+def _confusion(wrong: WrongGuesses, tree: ConfusionTree | None, pair: int) -> tuple[str, ...]:
     label, guess = wrong.label[pair], wrong.guess[pair]
     digits = 1 if wrong.several_seeds else 0
     counts = [f"{count:,.{digits}f}" for count in (wrong.counts[:, pair].sum(), *wrong.counts[:, pair])]
@@ -183,7 +183,7 @@ def _shared(label: str, guess: str) -> str:
     return wordnet.words(wordnet.lowest_common_ancestor(label, guess))[0]
 
 
-def distances(tree: Tree) -> Rows:
+def distances(tree: ConfusionTree) -> Rows:
     """How far off each system's first guesses are; the last row is that of guessing at random."""
     wrong, images = tree.wrong, tree.wrong.images
     error, cost = wrong.counts.sum(axis=1) / images.sum(), tree.mean_cost()
@@ -204,7 +204,7 @@ def distances(tree: Tree) -> Rows:
     return Rows(headings, tuple(rows), caption)
 
 
-def errors_by_group(tree: Tree) -> Rows:
+def errors_by_group(tree: ConfusionTree) -> Rows:
     """The top-1 error within each super-class, by system."""
     caption = (
         "Top-1 error in % of the super-class's images. A class is of the first of these groups that holds it or one of"
@@ -213,7 +213,7 @@ def errors_by_group(tree: Tree) -> Rows:
     return _group_rows(tree, _share(tree.per_group(tree.wrong.counts), tree.images()), caption)
 
 
-def inside_by_group(tree: Tree) -> Rows:
+def inside_by_group(tree: ConfusionTree) -> Rows:
     """The share of each super-class's errors that stay inside it, by system."""
     counts = tree.wrong.counts
     shares = _share(tree.per_group(counts * tree.inside), tree.per_group(counts))
@@ -226,14 +226,14 @@ def inside_by_group(tree: Tree) -> Rows:
     return _group_rows(tree, shares, caption)
 
 
-def inside_by_chance(tree: Tree) -> float:
+def inside_by_chance(tree: ConfusionTree) -> float:
     """The share in [0, 1] of random wrong guesses that would stay inside the super-class."""
     classes = len(tree.wnids)
     siblings = np.bincount(tree.group)[tree.group] - 1
     return float(tree.wrong.images @ siblings / (classes - 1) / tree.wrong.images.sum())
 
 
-def _group_rows(tree: Tree, values: Float[np.ndarray, "s g"], caption: str) -> Rows:
+def _group_rows(tree: ConfusionTree, values: Float[np.ndarray, "s g"], caption: str) -> Rows:
     classes = np.bincount(tree.group)
     rows = [
         (name, f"{count:,}", f"{number:,.0f}", *map(_percent, of_group))

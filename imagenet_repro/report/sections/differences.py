@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.report.records import Comparison, Run, System
+from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES
 from imagenet_repro.statistics.groups import letters
 from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar, seeds_needed
@@ -31,7 +31,7 @@ Question = Literal["checkpoints", "recipes"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoints:
+class CheckpointDifference:
     """One run of each of two systems on the same images; errors are shares, the first system's minus the second's.
 
     Attributes:
@@ -55,7 +55,7 @@ class Checkpoints:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipes:
+class RecipeDifference:
     """All runs of two systems that share a seed; errors are shares, the first system's minus the second's.
 
     Attributes:
@@ -80,18 +80,18 @@ class Recipes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class PairDifference:
     """Both answers about two systems in one error rate."""
 
-    checkpoints: Checkpoints
-    recipes: Recipes | None  # None where they share one seed or none
+    checkpoints: CheckpointDifference
+    recipes: RecipeDifference | None  # None where they share one seed or none
 
     @property
     def question(self) -> Question:
         """The further one that there are runs enough to answer."""
         return "recipes" if self.recipes and not self.recipes.too_few else "checkpoints"
 
-    def answer(self, question: Question) -> Checkpoints | Recipes | None:
+    def answer(self, question: Question) -> CheckpointDifference | RecipeDifference | None:
         """To one of the questions."""
         return self.recipes if question == "recipes" else self.checkpoints
 
@@ -111,7 +111,7 @@ class Differences:
 
     names: tuple[str, ...]
     orders: Mapping[int, tuple[int, ...]]
-    pairs: Mapping[int, Mapping[tuple[int, int], Pair]]
+    pairs: Mapping[int, Mapping[tuple[int, int], PairDifference]]
     images: int
     level: float
 
@@ -159,33 +159,37 @@ def differences(comparison: Comparison, *, level: float = 0.05) -> Differences:
     return Differences(tuple(one.name for one in comparison.systems), orders, pairs, comparison.images, level)
 
 
-def _order(systems: Sequence[System], guesses: int) -> tuple[int, ...]:
+def _order(systems: Sequence[ComparedSystem], guesses: int) -> tuple[int, ...]:
     means = [system.mean_error(guesses) for system in systems]
     return tuple(sorted(range(len(means)), key=means.__getitem__))
 
 
-def _pairs(systems: Sequence[System], guesses: int, level: float) -> dict[tuple[int, int], Pair]:
+def _pairs(systems: Sequence[ComparedSystem], guesses: int, level: float) -> dict[tuple[int, int], PairDifference]:
     both = list(itertools.combinations(systems, 2))
     checkpoints, recipes = _checkpoints(both, guesses, level), _recipes(both, guesses, level)
     indices = itertools.combinations(range(len(systems)), 2)
-    return {key: Pair(checkpoints[at], recipes.get(at)) for at, key in enumerate(indices)}
+    return {key: PairDifference(checkpoints[at], recipes.get(at)) for at, key in enumerate(indices)}
 
 
-def _checkpoints(both: Sequence[tuple[System, System]], guesses: int, level: float) -> list[Checkpoints]:
+def _checkpoints(
+    both: Sequence[tuple[ComparedSystem, ComparedSystem]], guesses: int, level: float
+) -> list[CheckpointDifference]:
     runs = [_runs(a, b) for a, b in both]
     wrong = [[run.guesses.wrong(guesses) for run in two] for two in runs]
     tests = [mcnemar(*two) for two in wrong]
     shares = [bootstrap_difference(*two, confidence=1 - level) for two in wrong]
     adjusted = holm(np.array([test.p for test in tests], np.float64)).tolist()
     return [
-        Checkpoints(
+        CheckpointDifference(
             (a.seed, b.seed), test.only_a, test.only_b, share.difference, share.interval, test.p, p, p <= level
         )
         for (a, b), test, share, p in zip(runs, tests, shares, adjusted, strict=True)
     ]  # fmt: skip
 
 
-def _recipes(both: Sequence[tuple[System, System]], guesses: int, level: float) -> dict[int, Recipes]:
+def _recipes(
+    both: Sequence[tuple[ComparedSystem, ComparedSystem]], guesses: int, level: float
+) -> dict[int, RecipeDifference]:
     """Of the pairs that share two seeds, by their place."""
     shared = {at: seeds for at, (a, b) in enumerate(both) if len(seeds := _shared(a, b)) > 1}
     found = {}
@@ -196,28 +200,28 @@ def _recipes(both: Sequence[tuple[System, System]], guesses: int, level: float) 
     # The adjustment rises with every p: what it makes of the smallest ones possible is the best that it could be.
     best = holm(np.array([one.least_p for one in found.values()], np.float64)).tolist()
     return {
-        at: Recipes(shared[at], one.mean, one.deviation, one.interval, one.p, p, least > level, p <= level)
+        at: RecipeDifference(shared[at], one.mean, one.deviation, one.interval, one.p, p, least > level, p <= level)
         for (at, one), p, least in zip(found.items(), adjusted, best, strict=True)
     }
 
 
-def _runs(a: System, b: System) -> tuple[Run, Run]:
+def _runs(a: ComparedSystem, b: ComparedSystem) -> tuple[FinishedRun, FinishedRun]:
     shared = _shared(a, b)
     if not shared:
         return a.runs[0], b.runs[0]
     return next(run for run in a.runs if run.seed == shared[0]), next(run for run in b.runs if run.seed == shared[0])
 
 
-def _shared(a: System, b: System) -> tuple[int, ...]:
+def _shared(a: ComparedSystem, b: ComparedSystem) -> tuple[int, ...]:
     return tuple(seed for seed in a.seeds if seed in b.seeds)
 
 
-def _errors(system: System, seeds: Sequence[int], guesses: int) -> Float[np.ndarray, " n"]:
+def _errors(system: ComparedSystem, seeds: Sequence[int], guesses: int) -> Float[np.ndarray, " n"]:
     errors = dict(zip(system.seeds, system.errors(guesses), strict=True))
     return np.array([errors[seed] for seed in seeds], np.float64)
 
 
-def check_same(systems: Sequence[System]) -> None:
+def check_same(systems: Sequence[ComparedSystem]) -> None:
     """Raises UserError naming images where runs were scored on different ones or against different labels."""
     first = systems[0].runs[0]
     for system in systems:
@@ -225,7 +229,7 @@ def check_same(systems: Sequence[System]) -> None:
             _check_run(run, f"{system.name} (seed {run.seed})", first, f"{systems[0].name} (seed {first.seed})")
 
 
-def _check_run(run: Run, name: str, first: Run, first_name: str) -> None:
+def _check_run(run: FinishedRun, name: str, first: FinishedRun, first_name: str) -> None:
     ids, first_ids = run.guesses.id, first.guesses.id
     if not np.array_equal(ids, first_ids):
         only = {first_name: _surplus(first_ids, ids), name: _surplus(ids, first_ids)}
@@ -278,24 +282,24 @@ def sentence(comparison: Comparison, found: Differences) -> str:
     return " ".join(parts + ([_too_few(comparison.systems[best], few, found)] if few else []))
 
 
-def _alone(system: System, found: Differences) -> str:
+def _alone(system: ComparedSystem, found: Differences) -> str:
     rates = " and ".join(f"{_percent(system.mean_error(k), found)} % top-{k}" for k in RATES)
     return f"{system.name} errs on {rates} ({_runs_in_words([system])}); there is no other to compare it with."
 
 
-def _leaders(systems: Sequence[System], found: Differences) -> list[System]:
+def _leaders(systems: Sequence[ComparedSystem], found: Differences) -> list[ComparedSystem]:
     """All that have the lowest error."""
     ordered = [systems[i] for i in found.orders[1]]
     return [system for system in ordered if system.mean_error(1) - ordered[0].mean_error(1) <= TIED]
 
 
-def _least(leaders: Sequence[System], found: Differences) -> str:
+def _least(leaders: Sequence[ComparedSystem], found: Differences) -> str:
     verb, each = ("errs", "") if len(leaders) == 1 else ("err", " each")
     rate = f"{_percent(leaders[0].mean_error(1), found)} % top-1 error{each}"
     return f"{_listed([one.name for one in leaders])} {verb} least: {rate} ({_runs_in_words(leaders)})."
 
 
-def _verdict(found: Differences, owner: str, best: int, pairs: Mapping[int, Pair]) -> str:
+def _verdict(found: Differences, owner: str, best: int, pairs: Mapping[int, PairDifference]) -> str:
     """What one question says of the best system and of others that it was asked of."""
     sides: dict[str, list[str]] = {}
     for i, pair in pairs.items():
@@ -313,7 +317,7 @@ def _verdict(found: Differences, owner: str, best: int, pairs: Mapping[int, Pair
     return f"{subject} {_listed(clauses)} ({test}{holm})."
 
 
-def _side(pair: Pair, first: bool) -> str:
+def _side(pair: PairDifference, first: bool) -> str:
     """On which side of the pair's other system this one stands; `first`: whether it is the pair's first."""
     answer = pair.answer(pair.question)
     if not answer.different:
@@ -321,24 +325,24 @@ def _side(pair: Pair, first: bool) -> str:
     return "errs less than" if (answer.difference < 0) == first else "errs more than"
 
 
-def _about_checkpoints(owner: str, pairs: Sequence[Pair]) -> tuple[str, str]:
+def _about_checkpoints(owner: str, pairs: Sequence[PairDifference]) -> tuple[str, str]:
     seeds = {seed for pair in pairs for seed in pair.checkpoints.seeds}
     seed = f" of seed {seeds.pop()}" if len(seeds) == 1 else ""
     return f"On these images {owner} checkpoint{seed}", "McNemar"
 
 
-def _about_recipes(owner: str, pairs: Sequence[Pair]) -> tuple[str, str]:
+def _about_recipes(owner: str, pairs: Sequence[PairDifference]) -> tuple[str, str]:
     return f"Over {_span([len(pair.recipes.seeds) for pair in pairs])} shared seeds {owner} recipe", "sign flips"
 
 
-def _too_few(best: System, others: Sequence[System], found: Differences) -> str:
+def _too_few(best: ComparedSystem, others: Sequence[ComparedSystem], found: Differences) -> str:
     counts = [len(_shared(best, other)) for other in others]
     seeds = "1 shared seed is" if set(counts) == {1} else f"{_span(counts)} shared seeds are"
     needed = seeds_needed(len(found.pairs[1]), found.level)
     return f"{seeds} too few to say so of the recipes: {needed} are needed."
 
 
-def _runs_in_words(systems: Sequence[System]) -> str:
+def _runs_in_words(systems: Sequence[ComparedSystem]) -> str:
     counts = {len(system.runs) for system in systems}
     if counts == {1}:
         return "one seed"
@@ -384,7 +388,7 @@ def rows(found: Differences, question: Question) -> tuple[list[str], list[list[s
     return [*shared, *heads, *ends], table
 
 
-def _checkpoint_cells(found: Differences, one: Checkpoints) -> list[str]:
+def _checkpoint_cells(found: Differences, one: CheckpointDifference) -> list[str]:
     return [
         " and ".join(str(seed) for seed in dict.fromkeys(one.seeds)),
         _signed(one.difference, found),
@@ -397,7 +401,7 @@ def _checkpoint_cells(found: Differences, one: Checkpoints) -> list[str]:
     ]
 
 
-def _recipe_cells(found: Differences, one: Recipes) -> list[str]:
+def _recipe_cells(found: Differences, one: RecipeDifference) -> list[str]:
     return [
         str(len(one.seeds)),
         _signed(one.difference, found),

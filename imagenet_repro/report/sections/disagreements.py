@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 from jaxtyping import Bool
 
-from imagenet_repro.report.records import Comparison, Run, System
+from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections.class_gains import short_names
 from imagenet_repro.report.sections.classes import same_seed
 from imagenet_repro.report.sections.leaderboard import ranked
@@ -23,7 +23,7 @@ NONE = "no guess"  # of an image whose scores held NaN
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class ImageExample:
     """An image, its class, and what each system concerned took it for."""
 
     id: str
@@ -32,12 +32,12 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class ImageGroup:
     """Images that are alike in who gets them: how many there are, and up to six of them."""
 
     title: str
     count: int
-    examples: tuple[Example, ...]
+    examples: tuple[ImageExample, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Disagreements:
     """
 
     counts: Table | None
-    pairs: tuple[tuple[Kind, Kind], ...]
-    alone: tuple[Kind, ...]
-    nobody: Kind
+    pairs: tuple[tuple[ImageGroup, ImageGroup], ...]
+    alone: tuple[ImageGroup, ...]
+    nobody: ImageGroup
     examples: Table | None
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[ImageGroup, ...]:
         """All that have images."""
         every = (self.nobody, *self.alone, *itertools.chain.from_iterable(self.pairs))
         return tuple(kind for kind in every if kind.count)
@@ -88,7 +88,7 @@ def disagreements(comparison: Comparison) -> Disagreements:
 class _Looked:
     """One run of each system, and which images it gets."""
 
-    def __init__(self, comparison: Comparison, systems: list[System]):
+    def __init__(self, comparison: Comparison, systems: list[ComparedSystem]):
         runs = same_seed(*systems)
         self._names = [system.name for system in systems]
         self._guesses = [run.guesses for run in runs]
@@ -97,18 +97,18 @@ class _Looked:
         self._order = np.argsort([zlib.crc32(id.encode()) for id in self._guesses[0].id.tolist()], kind="stable")
         self.who = _who(runs)
 
-    def only(self, right: int, wrong: int) -> Kind:
+    def only(self, right: int, wrong: int) -> ImageGroup:
         """What one system gets and another misses."""
         chosen = self._right[right] & ~self._right[wrong]
         title = f"{self._names[right]} is right, {self._names[wrong]} is wrong"
         return self._kind(title, chosen, [right, wrong])
 
-    def alone(self, right: int) -> Kind:
+    def alone(self, right: int) -> ImageGroup:
         """What one system gets and every other misses."""
         chosen = self._right[right] & (self._right.sum(axis=0) == 1)
         return self._kind(f"only {self._names[right]} is right", chosen, range(len(self._names)))
 
-    def nobody(self) -> Kind:
+    def nobody(self) -> ImageGroup:
         """What all miss."""
         title = "every system is wrong" if len(self._names) > 1 else f"{self._names[0]} is wrong"
         return self._kind(title, ~self._right.any(axis=0), range(len(self._names)))
@@ -119,28 +119,28 @@ class _Looked:
         cells = (int(part.sum()) for part in (a & b, a & ~b, b & ~a, ~a & ~b))
         return (self._names[one], self._names[other], *(f"{cell:,}" for cell in cells))
 
-    def _kind(self, title: str, chosen: Bool[np.ndarray, " n"], systems: "list[int] | range") -> Kind:
+    def _kind(self, title: str, chosen: Bool[np.ndarray, " n"], systems: "list[int] | range") -> ImageGroup:
         images = self._order[chosen[self._order]][:EXAMPLES]
-        return Kind(title, int(chosen.sum()), tuple(self._example(int(image), systems) for image in images))
+        return ImageGroup(title, int(chosen.sum()), tuple(self._example(int(image), systems) for image in images))
 
-    def _example(self, image: int, systems: "list[int] | range") -> Example:
+    def _example(self, image: int, systems: "list[int] | range") -> ImageExample:
         first = self._guesses[0]
         said = [(self._names[i], int(self._guesses[i].top5[image, 0])) for i in systems]
-        return Example(
+        return ImageExample(
             str(first.id[image]),
             self._classes[first.label[image]],
             tuple((name, self._classes[guess] if guess >= 0 else NONE) for name, guess in said),
         )
 
 
-def _who(runs: tuple[Run, ...]) -> str:
+def _who(runs: tuple[FinishedRun, ...]) -> str:
     numbers = sorted({run.seed for run in runs})
     if len(numbers) == 1:
         return f"Runs of seed {numbers[0]}."
     return "The systems share no seed: the run of each one's lowest."
 
 
-def _table(kinds: tuple[Kind, ...]) -> Table | None:
+def _table(kinds: tuple[ImageGroup, ...]) -> Table | None:
     rows = tuple(
         (kind.title, f"{kind.count:,}", example.id, example.label, "; ".join(map(": ".join, example.guesses)))
         for kind in kinds

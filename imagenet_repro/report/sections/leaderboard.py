@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_repro.report.records import Comparison, Player, Run, System
+from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, HumanPlayer
 from imagenet_repro.report.result_table import quantity, seconds
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, describe
@@ -66,12 +66,12 @@ def seeds(comparison: Comparison) -> Table | None:
     return Table("seeds", ("system", "seed", *ERRORS), tuple(rows), caption)
 
 
-def ranked(comparison: Comparison) -> list[System]:
+def ranked(comparison: Comparison) -> list[ComparedSystem]:
     """The systems by rising mean top-1 error, equal ones by top-5 error, then as they were given."""
     return sorted(comparison.systems, key=lambda system: (system.mean_error(1), system.mean_error(GUESSES)))
 
 
-def spread(system: System, guesses: int) -> tuple[float, float]:
+def spread(system: ComparedSystem, guesses: int) -> tuple[float, float]:
     """The interval that belongs to a system's mean error with 1 or 5 guesses, as shares in [0, 1].
 
     Wilson's for one seed, lowest and highest for two, Student's t for the mean of three and more, cut at 0 and 1.
@@ -88,7 +88,7 @@ def spread(system: System, guesses: int) -> tuple[float, float]:
 # --- cells ------------------------------------------------------------------------------------------------------
 
 
-def _errors(system: System) -> list[str]:
+def _errors(system: ComparedSystem) -> list[str]:
     return [
         text
         for guesses in (1, GUESSES)
@@ -99,25 +99,25 @@ def _errors(system: System) -> list[str]:
     ]
 
 
-def _run_errors(run: Run) -> list[str]:
-    return _errors(System("", "", "", (run,)))
+def _run_errors(run: FinishedRun) -> list[str]:
+    return _errors(ComparedSystem("", "", "", (run,)))
 
 
-def _percent(share: float, run: Run) -> str:
+def _percent(share: float, run: FinishedRun) -> str:
     """With as many decimals as `metrics.describe`; a share's last bits do not decide how a tie is rounded."""
     return f"{round(100 * share, 9):.{2 if run.rates.images >= FINE_DIGITS_FROM else 1}f}"
 
 
-def _interval(ends: tuple[float, float], runs: Sequence[Run]) -> str:
+def _interval(ends: tuple[float, float], runs: Sequence[FinishedRun]) -> str:
     low, high = (_percent(end, runs[0]) for end in ends)
     return f"{low} to {high}" if 1 < len(runs) < ENOUGH_SEEDS else f"[{low}, {high}]"
 
 
-def _wrong(run: Run, guesses: int) -> int:
+def _wrong(run: FinishedRun, guesses: int) -> int:
     return run.rates.top1_wrong if guesses == 1 else run.rates.top5_wrong
 
 
-def _sizes(system: System) -> list[str]:
+def _sizes(system: ComparedSystem) -> list[str]:
     result = system.runs[0].result
     images, flops, time = (
         _mean([run.result["spent"].get(key) for run in system.runs]) for key in ("images", "flops", "seconds")
@@ -126,7 +126,7 @@ def _sizes(system: System) -> list[str]:
     return [*map(_quantity, amounts), _seconds(time), str(len(system.runs))]
 
 
-def _split(system: System) -> list[str]:
+def _split(system: ComparedSystem) -> list[str]:
     results = [run.result for run in system.runs]
     parts = [
         [result["spent"].get("seconds") for result in results],
@@ -138,13 +138,13 @@ def _split(system: System) -> list[str]:
     return [_seconds(_mean(values)) for values in parts]
 
 
-def total(run: Run, kind: str, key: str) -> float | None:
+def total(run: FinishedRun, kind: str, key: str) -> float | None:
     """The sum of one key over the rows of a kind; None where no such row has it, as in runs of older versions."""
     values = [row[key] for row in run.rows if row.get("kind") == kind and row.get(key) is not None]
     return float(sum(values)) if values else None
 
 
-def _memory(runs: Sequence[Run]) -> str:
+def _memory(runs: Sequence[FinishedRun]) -> str:
     known = [run.result["peak_memory"] for run in runs if run.result.get("peak_memory")]
     if not known:
         return MISSING
@@ -152,7 +152,7 @@ def _memory(runs: Sequence[Run]) -> str:
     return f"{quantity(highest['bytes'])}B ({highest['of']})"
 
 
-def _published(system: System) -> list[str]:
+def _published(system: ComparedSystem) -> list[str]:
     found = published(system.network)
     if found is None:
         return [MISSING] * 3
@@ -168,7 +168,7 @@ def _people(comparison: Comparison) -> Sequence[Person]:
 UNKNOWN = [MISSING] * (len(SIZES) + 1)  # of people, also how many seeds they have
 
 
-def _player(player: Player) -> list[str]:
+def _player(player: HumanPlayer) -> list[str]:
     wrong = (int(player.guesses.wrong(guesses).sum()) for guesses in (1, GUESSES))
     errors = [text for count in wrong for text in describe(count, len(player.guesses.id))]
     return [player.name, *errors, *UNKNOWN, MISSING, MISSING, f"a person, {len(player.guesses.id):,} of the images"]

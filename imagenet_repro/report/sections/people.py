@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imagenet_repro.report.records import Comparison, Guesses, System
+from imagenet_repro.report.records import ComparedSystem, Comparison, TopGuesses
 from imagenet_repro.report.sections.leaderboard import ranked
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.scoring.metrics import GUESSES, describe
@@ -37,13 +37,13 @@ def table(comparison: Comparison) -> Table | None:
     return Table("people", HEADINGS, tuple(rows), caption)
 
 
-def part_of(system: System, guesses: Guesses) -> Guesses:
+def part_of(system: ComparedSystem, guesses: TopGuesses) -> TopGuesses:
     """What a system's first run guessed of some of its images."""
     run = system.runs[0].guesses
     rows = np.searchsorted(run.id, guesses.id)
     return dataclasses.replace(run, id=run.id[rows], label=run.label[rows], top5=run.top5[rows])
 
 
-def _errors(guesses: Guesses) -> Sequence[str]:
+def _errors(guesses: TopGuesses) -> Sequence[str]:
     images = len(guesses.id)
     return f"{images:,}", *(text for k in (1, GUESSES) for text in describe(int(guesses.wrong(k).sum()), images))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from imagenet_repro.report.records import Comparison, Run
+from imagenet_repro.report.records import Comparison, FinishedRun
 from imagenet_repro.report.result_table import quantity
 from imagenet_repro.report.tables import MISSING, Table
 
@@ -18,7 +18,7 @@ def runs(comparison: Comparison) -> Table:
     return Table("runs", ("system", *SHOWN), rows, caption)
 
 
-def facts(run: Run) -> dict[str, str]:
+def facts(run: FinishedRun) -> dict[str, str]:
     """What is recorded of a run, as texts by what they are; of keys that the result lacks a dash."""
     source = run.result["provenance"]
     data = source["config"].get("data", {})

@@ -81,7 +81,7 @@ def test_counts_of_a_class_in_closed_form():
 
 def test_what_a_comparison_keeps_of_predictions_is_enough():
     before, after = stepwise(21)
-    kept = [records.Guesses(one.id, one.label, one.top5) for one in (before, after)]
+    kept = [records.TopGuesses(one.id, one.label, one.top5) for one in (before, after)]
     assert class_gains.gains(*kept, names_of(21)) == class_gains.gains(before, after, names_of(21))
     with pytest.raises(UserError, match="before choose between 21 classes; there are 20 names"):
         class_gains.gains(*kept, names_of(20))

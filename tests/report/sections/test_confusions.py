@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from imagenet_repro.errors import SaveError
 from imagenet_repro.report.plots import wordnet_confusions
-from imagenet_repro.report.records import Comparison, Guesses, Run, System
+from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, TopGuesses
 from imagenet_repro.report.sections import confusions
 from imagenet_repro.scoring import wordnet
 
@@ -22,14 +22,16 @@ def run_of(labels, first, classes, seed=0):
     places = range(min(5, classes))
     top5 = np.array([[-1 if guess < 0 else (guess + k) % classes for k in places] for guess in first])
     ids = np.array([f"image{i:05}" for i in range(len(first))])
-    guesses = Guesses(ids, np.array(labels, np.int32), top5.astype(np.int32))
-    return Run(Path(f"run{seed}"), seed, {"rates": {"cross_entropy": 1.0}}, (), guesses)
+    guesses = TopGuesses(ids, np.array(labels, np.int32), top5.astype(np.int32))
+    return FinishedRun(Path(f"run{seed}"), seed, {"rates": {"cross_entropy": 1.0}}, (), guesses)
 
 
 def comparison_of(labels, systems, names=WNIDS):
     """Of systems by name, each with the first guesses of several seeds."""
     made = [
-        System(name, name, "", tuple(run_of(labels, first, len(names), seed) for seed, first in enumerate(of_seeds)))
+        ComparedSystem(
+            name, name, "", tuple(run_of(labels, first, len(names), seed) for seed, first in enumerate(of_seeds))
+        )
         for name, of_seeds in systems.items()
     ]
     return Comparison(tuple(made), tuple(names), "1ep", "folder", "train", "validation")

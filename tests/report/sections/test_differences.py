@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.report.records import Comparison, Guesses, Run, System
+from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, TopGuesses
 from imagenet_repro.report.sections import differences as module
 from imagenet_repro.report.sections.differences import differences, rows, sentence
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
@@ -22,11 +22,11 @@ def guessed(top1_wrong, top5_wrong=()):
     top5[np.asarray(top1_wrong)] = (1, 0, 2, 3, 4)
     top5[list(top5_wrong)] = (1, 2, 3, 4, 5)
     ids = np.array([f"image{i:05}" for i in range(images)])
-    return Guesses(ids, np.zeros(images, np.int32), top5)
+    return TopGuesses(ids, np.zeros(images, np.int32), top5)
 
 
 def run(seed, guesses):
-    return Run(Path(f"runs/{seed}"), seed, {"rates": {"cross_entropy": 1.0}}, (), guesses)
+    return FinishedRun(Path(f"runs/{seed}"), seed, {"rates": {"cross_entropy": 1.0}}, (), guesses)
 
 
 def system(name, runs):
@@ -34,8 +34,8 @@ def system(name, runs):
     made = []
     for seed, wrong in runs.items():
         mask = np.arange(IMAGES) < wrong if isinstance(wrong, int) else wrong
-        made.append(run(seed, mask if isinstance(mask, Guesses) else guessed(mask)))
-    return System(name, name, "", tuple(made))
+        made.append(run(seed, mask if isinstance(mask, TopGuesses) else guessed(mask)))
+    return ComparedSystem(name, name, "", tuple(made))
 
 
 def compared(*systems):

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 from statsmodels.stats.multitest import multipletests
 
-from imagenet_repro.report.records import Guesses, Player
+from imagenet_repro.report.records import HumanPlayer, TopGuesses
 from imagenet_repro.report.sections import leaderboard, people
 from tests.report import made
 
@@ -19,7 +19,7 @@ def played(comparison, images=40, wrong=8, name="Ada"):
     label = run.label[rows]
     top5 = np.full((images, 5), -1, np.int32)
     top5[:, 0] = np.where(np.arange(images) < wrong, (label + 1) % 10, label)
-    return Player(name, Guesses(run.id[rows], label, top5))
+    return HumanPlayer(name, TopGuesses(run.id[rows], label, top5))
 
 
 @pytest.fixture
