@@ -10,15 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from imagenet_repro import __version__
-from imagenet_repro.config import ensemble as ensemble_config
-from imagenet_repro.config.ensemble import EnsembleConfig
+from imagenet_repro.config.ensemble import Average, EnsembleConfig
 from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
+from imagenet_repro.inference import ensemble_plan
 from imagenet_repro.report.sections.class_gains import signed
 from imagenet_repro.runs import stored_predictions
 from imagenet_repro.runs.stored_predictions import Stored
 from imagenet_repro.scoring import ensembling as averaging
 from imagenet_repro.scoring import predictions, sets
-from imagenet_repro.scoring.ensembling import Average, Judged, Members
+from imagenet_repro.scoring.ensembling import Judged, Members
 from imagenet_repro.scoring.metrics import GUESSES, describe
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
@@ -60,7 +60,7 @@ def ensemble(
       UserError: members cannot be averaged, or are not those of the config; weights cannot be found.
       SaveError: `out` cannot be written.
     """
-    entry = ensemble_config.load_ensemble(config) if config else None
+    entry = ensemble_plan.load_ensemble(config) if config else None
     if not members and entry is None:
         raise UserError("which members? --members FILE_or_RUN …, or --config of a published ensemble for its plan")
     if not members:
@@ -70,7 +70,7 @@ def ensemble(
     opened, chosen = ([stored_predictions.load(place) for place in places] for places in (members, select))
     names = stored_predictions.short_names([one.path for one in opened])
     if entry:
-        ensemble_config.check_members(entry, [one.network for one in opened])
+        ensemble_plan.check_members(entry, [one.network for one in opened])
     aligned = averaging.aligned(names, [one.predictions for one in opened])
     found = _weights(how, average, aligned, opened, chosen)
     judged = averaging.judge(aligned, found, average)
@@ -91,7 +91,7 @@ def ensemble(
 def _weights(
     how: str, average: Average, members: Members, opened: Sequence[Stored], chosen: Sequence[Stored]
 ) -> Float[np.ndarray, " m"]:
-    if how in ensemble_config.NEED_HELD_OUT:
+    if how in ensemble_plan.NEED_HELD_OUT:
         return averaging.find_weights(how, _held_out(how, members, opened, chosen), average)
     if chosen:
         raise UserError(f"--select would be ignored: --weights={how} are not found on predictions")
@@ -107,7 +107,7 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(word) for word in text.split(",")]
     except ValueError:
-        ways = ("uniform", *ensemble_config.NEED_HELD_OUT)
+        ways = ("uniform", *ensemble_plan.NEED_HELD_OUT)
         raise UserError(
             f"--weights={text} are no numbers with commas, and no such way: {nearest(text, ways)}"
         ) from None
@@ -264,6 +264,6 @@ def _show_protocols(entry: EnsembleConfig, opened: Sequence[Stored]) -> None:
 
 
 def _show_plan(entry: EnsembleConfig, spec: str) -> int:
-    print(ensemble_config.plan(entry, spec))
+    print(ensemble_plan.plan_commands(entry, spec))
     _show_entry(entry)
     return EXIT_FINISHED

@@ -23,7 +23,7 @@ from imagenet_repro.config import (
     replace_keys,
     resolve_config,
 )
-from imagenet_repro.config.sweeps import load_sweep
+from imagenet_repro.config.sweep import load_sweep
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
 from imagenet_repro.inference import evaluation_sets, protocols

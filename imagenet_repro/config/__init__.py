@@ -36,11 +36,18 @@ from imagenet_repro.config.load import (
     resolve_config,
     set_key,
 )
-from imagenet_repro.config.loss import Loss, Sigmoid, Softmax
+from imagenet_repro.config.loss import Loss, SigmoidLoss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
 from imagenet_repro.config.optimizer import AdamW, DecayMask, Lamb, Optimizer, RmsProp, Sgd
 from imagenet_repro.config.run import AnyConfig, Checkpoint, Config, FeatureConfig
-from imagenet_repro.config.schedule import Cosine, Exponential, Linear, Plateau, Schedule, Steps
+from imagenet_repro.config.schedule import (
+    CosineSchedule,
+    ExponentialSchedule,
+    LinearSchedule,
+    PlateauSchedule,
+    Schedule,
+    StepSchedule,
+)
 
 __all__ = [
     "AdamW",
@@ -55,24 +62,24 @@ __all__ = [
     "Code",
     "Codebook",
     "Config",
-    "Cosine",
+    "CosineSchedule",
     "Crop",
     "Data",
     "DecayMask",
-    "Exponential",
+    "ExponentialSchedule",
     "FeatureConfig",
     "FisherVector",
     "InceptionCrop",
     "Kernel",
     "Lamb",
-    "Linear",
+    "LinearSchedule",
     "Llc",
     "Loss",
     "Model",
     "NoPolicy",
     "Optimizer",
     "PadCrop",
-    "Plateau",
+    "PlateauSchedule",
     "Policy",
     "Progressive",
     "RandAugment",
@@ -82,10 +89,10 @@ __all__ = [
     "Schedule",
     "Sgd",
     "ShorterSideCrop",
-    "Sigmoid",
-    "Softmax",
+    "SigmoidLoss",
+    "SoftmaxLoss",
     "SquashCrop",
-    "Steps",
+    "StepSchedule",
     "SuperVector",
     "Svm",
     "TimmRandAugment",

@@ -7,14 +7,14 @@ from imagenet_repro.config.fields import bounded
 
 
 @dataclasses.dataclass(frozen=True)
-class Softmax:
+class SoftmaxLoss:
     """Cross-entropy of the softmax with the targets, which may be mixed or smoothed."""
 
     name: str = "softmax"
 
 
 @dataclasses.dataclass(frozen=True)
-class Sigmoid:
+class SigmoidLoss:
     """Binary cross-entropy of each class (Beyer et al. 2020; Wightman et al. 2021)."""
 
     name: str = "sigmoid"
@@ -22,4 +22,4 @@ class Sigmoid:
     threshold: float = bounded(0.0, 0.0, 1.0)  # targets above it become 1, the others 0; 0: targets stay as they are
 
 
-Loss = Softmax | Sigmoid
+Loss = SoftmaxLoss | SigmoidLoss

@@ -7,10 +7,10 @@ from imagenet_repro.config.augment import Augment
 from imagenet_repro.config.data import CenterCrop, Crop, Data, InceptionCrop, SquashCrop
 from imagenet_repro.config.features import Channel, Sample, Svm
 from imagenet_repro.config.fields import bounded
-from imagenet_repro.config.loss import Loss, Softmax
+from imagenet_repro.config.loss import Loss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
 from imagenet_repro.config.optimizer import Optimizer, Sgd
-from imagenet_repro.config.schedule import Cosine, Schedule
+from imagenet_repro.config.schedule import CosineSchedule, Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Config:
     eval_crop: Crop = CenterCrop()
     augment: Augment = Augment()
     optimizer: Optimizer = Sgd()
-    schedule: Schedule = Cosine()
-    loss: Loss = Softmax()
+    schedule: Schedule = CosineSchedule()
+    loss: Loss = SoftmaxLoss()
     progressive: Progressive = Progressive()
     checkpoint: Checkpoint = Checkpoint()
 

@@ -6,7 +6,7 @@ from imagenet_repro.config.fields import bounded
 
 
 @dataclasses.dataclass(frozen=True)
-class Cosine:
+class CosineSchedule:
     """Linear warm-up, then half a cosine down to `final`; all as shares of the budget and of the rate."""
 
     name: str = "cosine"
@@ -15,7 +15,7 @@ class Cosine:
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class LinearSchedule:
     """Linear warm-up, then a straight line down to `final`."""
 
     name: str = "linear"
@@ -24,7 +24,7 @@ class Linear:
 
 
 @dataclasses.dataclass(frozen=True)
-class Steps:
+class StepSchedule:
     """Linear warm-up, then the peak times `factor` for each boundary passed."""
 
     name: str = "steps"
@@ -34,7 +34,7 @@ class Steps:
 
 
 @dataclasses.dataclass(frozen=True)
-class Exponential:
+class ExponentialSchedule:
     """Linear warm-up, then the peak times `factor` per `every` of the budget, in stairs (GoogLeNet)."""
 
     name: str = "exponential"
@@ -44,7 +44,7 @@ class Exponential:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plateau:
+class PlateauSchedule:
     """Linear warm-up, then the peak, times `factor` whenever the top-1 error of evaluations has stopped falling.
 
     What the papers up to 2015 did by hand. The evaluation split steers the training then, so its error is no longer
@@ -59,4 +59,4 @@ class Plateau:
     drops: int = bounded(3, 0)  # the most there are
 
 
-Schedule = Cosine | Linear | Steps | Exponential | Plateau
+Schedule = CosineSchedule | LinearSchedule | StepSchedule | ExponentialSchedule | PlateauSchedule

@@ -39,7 +39,7 @@ from imagenet_repro.scoring.classification import NO_GUESS
 from imagenet_repro.scoring.localization.annotations import NO_CLASS, NOTHING, Objects, lookup
 from imagenet_repro.scoring.localization.boxes import area, edges, iou, pixels_within
 from imagenet_repro.scoring.localization.errors import OVERLAP, Errors, Guesses, errors, right_boxes
-from imagenet_repro.training.functional import Network, Tensors
+from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 
 THRESHOLD = 0.2  # of a map's highest value: Zhou et al. 2016, sec. 3.2
 CENTRAL = np.array([0.5 - 0.5**1.5, 0.5 - 0.5**1.5, 0.5 + 0.5**1.5, 0.5 + 0.5**1.5])  # shares; half of the area
@@ -146,7 +146,12 @@ class Viewer:
     """
 
     def __init__(
-        self, network: Network, params: Tensors, stats: Tensors, config: Config, objects: Mapping[str, Objects]
+        self,
+        network: FunctionalNetwork,
+        params: Tensors,
+        stats: Tensors,
+        config: Config,
+        objects: Mapping[str, Objects],
     ):
         if not isinstance(config.eval_crop, CenterCrop | SquashCrop):
             raise UserError(

@@ -26,7 +26,7 @@ from imagenet_repro.runs.run import Run, step_flops
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import log, loop, optimizer, parallel, progressive, state, step
 from imagenet_repro.training.budget import Budget, Meter, Spent
-from imagenet_repro.training.functional import Network, Tensors
+from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 from imagenet_repro.zoo import counting
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -45,7 +45,7 @@ class System:
 
     config: Config
     num_classes: int
-    network: Network
+    network: FunctionalNetwork
     spread: parallel.ShardMap
     optimizer: Any
     loaded: pretrained.Report | None = None  # of the weights that it starts from
@@ -83,7 +83,7 @@ class System:
                 **config.model.options,
             )
             loaded = pretrained.load(model, weights, drop_background=drop_background) if weights else None
-        network = Network(model, cross_device_norm=config.cross_device_norm)
+        network = FunctionalNetwork(model, cross_device_norm=config.cross_device_norm)
         place = models.spec(config.model.name).layers
         layers = {name: place(model)(name) for name in network.params} if place else None
         optimiser = optimizer.create(config.optimizer, config.clip_norm, layers)
@@ -96,7 +96,7 @@ class System:
         if config.model != self.config.model:
             options = config.model.options
             model = models.abstract(config.model.name, self.num_classes, DTYPES[config.precision], **options)
-            network = Network(model, cross_device_norm=config.cross_device_norm)
+            network = FunctionalNetwork(model, cross_device_norm=config.cross_device_norm)
         return dataclasses.replace(self, config=config, network=network)
 
     def initial_state(self) -> state.TrainState:

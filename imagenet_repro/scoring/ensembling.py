@@ -10,11 +10,12 @@ are not scored, as nothing found on the scored images could be measured there.
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from imagenet_repro.config.ensemble import Average, SearchedWeights
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
 from imagenet_repro.scoring.predictions import FLOAT16_MAX, Predictions, in_order_of, named, to_float16
@@ -23,9 +24,6 @@ CHUNK = 256  # images at a time
 ROUNDS = 25  # of greedy selection; a weight is a multiple of at least 1/25
 LEAST = np.finfo(np.float64).tiny  # in place of a probability that double precision has lost
 LARGEST_GAP = 1e-4  # nats, by which found weights may miss the lowest cross-entropy
-
-Average = Literal["probabilities", "logits"]
-Found = Literal["validation", "greedy", "accuracy"]  # ways to find weights on held-out images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +177,7 @@ def given_weights(numbers: Sequence[float]) -> Float[np.ndarray, " m"]:
     return weights / weights.sum()
 
 
-def find_weights(how: Found, held_out: Members, average: Average) -> Float[np.ndarray, " m"]:
+def find_weights(how: SearchedWeights, held_out: Members, average: Average) -> Float[np.ndarray, " m"]:
     """Weights for the members from their predictions on held-out images.
 
     `accuracy`: in proportion to each member's top-1 accuracy. `validation`: those that minimise the cross-entropy of

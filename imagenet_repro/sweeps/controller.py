@@ -10,7 +10,7 @@ from rich.live import Live
 from imagenet_repro import models
 from imagenet_repro.config import AnyConfig, Config, config_to_dict, flatten_settings
 from imagenet_repro.config.amount import Amount
-from imagenet_repro.config.sweeps import SweepConfig
+from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from imagenet_repro.sweeps import cost, status

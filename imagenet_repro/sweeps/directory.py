@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import sqlalchemy
 
 from imagenet_repro.config import config_to_dict, flatten_settings
-from imagenet_repro.config.sweeps import SweepConfig, resolve_sweep
+from imagenet_repro.config.sweep import SweepConfig, resolve_sweep
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage.workdir import CONFIG, FREE_KEYS, read_json, require, write_json
 

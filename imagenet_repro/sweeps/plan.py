@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from imagenet_repro.config import AnyConfig, Data, resolve_config, set_key
-from imagenet_repro.config.sweeps import Axis, SweepConfig
+from imagenet_repro.config.sweep import Axis, SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
 

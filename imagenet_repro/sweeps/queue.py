@@ -20,7 +20,7 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from imagenet_repro.config.sweeps import Axis, SweepConfig
+from imagenet_repro.config.sweep import Axis, SweepConfig
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.sweeps.plan import RUNS, SEARCH, PlannedRun, plan_runs
 

@@ -12,7 +12,7 @@ from imagenet_repro.models.nn.layers import WithAuxiliary
 Tensors = dict[str, Any]  # arrays by the name they have in the module, such as "layer1.0.conv1.weight"
 
 
-class Network:
+class FunctionalNetwork:
     """The module split once, in training and in evaluation mode.
 
     Args:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32
 
-from imagenet_repro.config import Loss, Softmax
+from imagenet_repro.config import Loss, SoftmaxLoss
 from imagenet_repro.scoring import metrics
 
 
@@ -20,7 +20,7 @@ def per_image(spec: Loss, logits: Float32[Array, "b c"], targets: Float32[Array,
     the mean and a threshold of 0.2 timm's, which trained "ResNet strikes back" (Wightman et al. 2021): a class with
     more than that share of a target, mixed and smoothed, then counts as wholly there, and any other as absent.
     """
-    if isinstance(spec, Softmax):
+    if isinstance(spec, SoftmaxLoss):
         return metrics.cross_entropy(logits, targets)
     if spec.threshold:
         targets = (targets > spec.threshold).astype(jnp.float32)

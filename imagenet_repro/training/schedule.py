@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from imagenet_repro.config import Cosine, Exponential, Linear, Plateau, Schedule, Steps
+from imagenet_repro.config import (
+    CosineSchedule,
+    ExponentialSchedule,
+    LinearSchedule,
+    PlateauSchedule,
+    Schedule,
+    StepSchedule,
+)
 
 
 class Moment(NamedTuple):
@@ -30,13 +37,13 @@ def rate(spec: Schedule, progress: Float[Array, ""]) -> Float[Array, ""]:
       not in it: they are in `Moment.rate`.
     """
     after = jnp.clip((progress - spec.warmup) / max(1.0 - spec.warmup, 1e-9), 0.0, 1.0)
-    if isinstance(spec, Cosine):
+    if isinstance(spec, CosineSchedule):
         decayed = spec.final + (1 - spec.final) * 0.5 * (1 + jnp.cos(jnp.pi * after))
-    elif isinstance(spec, Linear):
+    elif isinstance(spec, LinearSchedule):
         decayed = spec.final + (1 - spec.final) * (1 - after)
-    elif isinstance(spec, Steps):
+    elif isinstance(spec, StepSchedule):
         decayed = spec.factor ** jnp.sum(progress >= jnp.asarray(spec.boundaries)).astype(jnp.float32)
-    elif isinstance(spec, Exponential):
+    elif isinstance(spec, ExponentialSchedule):
         decayed = spec.factor ** jnp.floor(progress / spec.every)
     else:
         decayed = jnp.ones_like(progress)
@@ -67,18 +74,18 @@ class Watch:
     @property
     def scale(self) -> float:
         """What the drops have left of the rate."""
-        return self.spec.factor**self.dropped if isinstance(self.spec, Plateau) else 1.0
+        return self.spec.factor**self.dropped if isinstance(self.spec, PlateauSchedule) else 1.0
 
     @property
     def known(self) -> dict[str, Any]:
         """All but `spec`, for a checkpoint, as JSON values."""
-        if not isinstance(self.spec, Plateau):
+        if not isinstance(self.spec, PlateauSchedule):
             return {}
         return {"best": self.best, "stalled": self.stalled, "dropped": self.dropped}
 
     def look(self, error: float) -> bool:
         """Takes in the top-1 error of an evaluation; tells whether the rate drops now."""
-        if not isinstance(self.spec, Plateau):
+        if not isinstance(self.spec, PlateauSchedule):
             return False
         if self.best is None or error < self.best - self.spec.min_delta:
             self.best, self.stalled = error, 0

@@ -16,7 +16,7 @@ from imagenet_repro.data.augment import augment
 from imagenet_repro.models.nn.layers import WithAuxiliary
 from imagenet_repro.scoring import metrics
 from imagenet_repro.training import loss, schedule
-from imagenet_repro.training.functional import Network, Tensors
+from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 from imagenet_repro.training.optimizer import bound_filters
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
@@ -49,7 +49,7 @@ class TrainStep:
       optimizer: of training/optimizer.py.
     """
 
-    network: Network
+    network: FunctionalNetwork
     config: Config
     num_classes: int
     optimizer: optax.GradientTransformationExtraArgs

@@ -17,7 +17,7 @@ from imagenet_repro.inference import localizer as module
 from imagenet_repro.report import localization_report
 from imagenet_repro.scoring.localization import errors
 from imagenet_repro.scoring.localization.annotations import Objects
-from imagenet_repro.training.functional import Network
+from imagenet_repro.training.functional import FunctionalNetwork
 
 SIDE, CLASSES = 32, ("n01440764", "n01443537", "n01484850")
 
@@ -87,7 +87,7 @@ def viewer(objects, crop="squash"):
             "data": {"image_size": SIDE, "threads": 1, "workers": 0},
         }
     )
-    network = Network(Colours())
+    network = FunctionalNetwork(Colours())
     return module.Viewer(network, network.params, network.stats, config, objects)
 
 
@@ -224,7 +224,7 @@ def test_regression_without_boxes_to_learn_from(maps):
 
 def test_a_random_crop_is_refused():
     with pytest.raises(UserError, match="eval_crop 'inception' shows a random part"):
-        module.Viewer(Network(Colours()), {}, {}, resolve_config({"eval_crop": {"name": "inception"}}), {})
+        module.Viewer(FunctionalNetwork(Colours()), {}, {}, resolve_config({"eval_crop": {"name": "inception"}}), {})
 
 
 def test_what_is_kept_scores_as_what_was_printed(maps, tmp_path):

@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import sqlalchemy
 
-from imagenet_repro.config import sweeps
+from imagenet_repro.config.sweep import resolve_sweep
 from imagenet_repro.sweeps import queue
 
 IDENTITY = "one"
@@ -19,7 +19,7 @@ _met = {}  # what this process was given when it began
 
 
 def opened(url, settings):
-    return queue.SweepQueue(url, sweeps.resolve_sweep(settings), IDENTITY)
+    return queue.SweepQueue(url, resolve_sweep(settings), IDENTITY)
 
 
 def meet(barrier):

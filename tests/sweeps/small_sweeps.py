@@ -1,6 +1,6 @@
 """Small sweeps for tests."""
 
-from imagenet_repro.config import sweeps
+from imagenet_repro.config.sweep import resolve_sweep
 
 DATA = "fractal/c6_n40_v7_s32"  # of conftest.py
 
@@ -31,4 +31,4 @@ def settings(systems=2, **changes):
 
 
 def sweep(systems=2, **changes):
-    return sweeps.resolve_sweep(settings(systems, **changes))
+    return resolve_sweep(settings(systems, **changes))

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from imagenet_repro.config import sweeps
+from imagenet_repro.config.sweep import load_sweep, resolve_sweep
 from imagenet_repro.errors import UserError
 from imagenet_repro.sweeps import controller
 from imagenet_repro.sweeps.directory import SweepDirectory
@@ -44,7 +44,7 @@ def settings(fractal):
 
 
 def test_what_all_systems_are_given_passes(settings):
-    assert set(controller.check_sweep(sweeps.resolve_sweep(settings))) == {"a", "b"}
+    assert set(controller.check_sweep(resolve_sweep(settings))) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -60,18 +60,18 @@ def test_what_all_systems_are_given_passes(settings):
 def test_what_cannot_be_compared_or_built_is_refused_before_anything_runs(of_b, message, settings):
     settings["systems"]["b"]["set"] = of_b
     with pytest.raises(UserError, match=f"(?s){message}"):
-        controller.check_sweep(sweeps.resolve_sweep(settings))
+        controller.check_sweep(resolve_sweep(settings))
 
 
 def test_a_split_that_learns_and_judges_is_refused(settings):
     with pytest.raises(UserError, match="share images; hold some out"):
-        controller.check_sweep(sweeps.resolve_sweep(settings | {"test_split": "train[:10%]"}))
+        controller.check_sweep(resolve_sweep(settings | {"test_split": "train[:10%]"}))
 
 
 def test_another_sweep_in_the_workdir_is_refused_with_what_differs(settings, fractal, tmp_path, capsys):
     file = full_sweeps.write(tmp_path, fractal, seeds=(0,))
     workdir = tmp_path / "sweep"
-    begun = sweeps.load_sweep(str(file))
+    begun = load_sweep(str(file))
     place = SweepDirectory(workdir)
     place.record(begun, place.default_storage)
     assert main(full_sweeps.arguments(file, workdir, "--config.budget=61st")) == 2

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from imagenet_repro.config import sweeps
+from imagenet_repro.config.sweep import resolve_sweep
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.sweeps import directory as places
 from imagenet_repro.sweeps.directory import SweepDirectory
@@ -61,7 +61,7 @@ def test_a_recipe_that_was_edited_makes_another_sweep(place):
     settled(place)
     settings["systems"]["a"] = settings["systems"]["a"] | {"base": small_sweeps.LENET | {"precision": "bfloat16"}}
     with pytest.raises(UserError, match=re.escape("systems.a.base.precision: float32 there, bfloat16 now")):
-        place.record(sweeps.resolve_sweep(settings), place.default_storage)
+        place.record(resolve_sweep(settings), place.default_storage)
 
 
 def test_seeds_may_be_added_and_not_removed(place):
@@ -75,10 +75,10 @@ def test_seeds_may_be_added_and_not_removed(place):
 
 def test_where_data_and_caches_lie_may_change(place):
     settings = small_sweeps.settings(set={"data": {"data_dir": "/a"}})
-    place.record(sweeps.resolve_sweep(settings), place.default_storage)
+    place.record(resolve_sweep(settings), place.default_storage)
     settings["set"] = {"data": {"data_dir": "/b", "threads": 3}, "cache_dir": "/c"}
     settings["systems"]["a"] = settings["systems"]["a"] | {"set": {"data": {"data_dir": "/d"}}}
-    place.record(sweeps.resolve_sweep(settings), place.default_storage)
+    place.record(resolve_sweep(settings), place.default_storage)
     assert place.sweep().set["data"]["data_dir"] == "/b"
 
 

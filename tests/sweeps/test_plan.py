@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from imagenet_repro.config import Data, sweeps
+from imagenet_repro.config import Data
+from imagenet_repro.config.sweep import resolve_sweep
 from imagenet_repro.errors import UserError
 from imagenet_repro.sweeps.plan import build_run_config, check_splits, merge_settings, plan_runs
 from tests.sweeps import small_sweeps
@@ -23,7 +24,7 @@ def test_trials_of_all_systems_are_points_of_one_sequence_over_their_own_ranges(
     settings["systems"]["b"] = settings["systems"]["b"] | {
         "search": [small_sweeps.RATE | {"low": 1e-2, "high": 1.0}, decay]
     }
-    planned = plan_runs(sweeps.resolve_sweep(settings))
+    planned = plan_runs(resolve_sweep(settings))
     a, b = ([one.settings for one in planned if one.is_trial and one.system == name] for name in "ab")
     assert len(a) == len(b) == 5
     points = qmc.Sobol(2, seed=7).random_base2(3)[:5]
@@ -41,7 +42,7 @@ def test_a_grid_has_every_product_of_choices_once():
         {"key": "optimizer.name", "choices": ["sgd", "adamw"]},
     ]
     settings["systems"]["a"] = settings["systems"]["a"] | {"search": axes}
-    sweep = sweeps.resolve_sweep(settings)
+    sweep = resolve_sweep(settings)
     trials = [one for one in plan_runs(sweep) if one.is_trial]
     configs = [build_run_config(sweep, one, one.settings) for one in trials]
     assert sorted((one.optimizer.learning_rate, one.optimizer.name) for one in configs) == [
@@ -64,7 +65,7 @@ def test_a_systems_own_settings_stand_over_those_of_all_and_searched_ones_over_b
         systems=1, set={"batch_size": 4, "optimizer": {"learning_rate": 0.3, "momentum": 0.5}}
     )
     settings["systems"]["a"] = settings["systems"]["a"] | {"set": {"optimizer": {"learning_rate": 0.2}}}
-    sweep = sweeps.resolve_sweep(settings)
+    sweep = resolve_sweep(settings)
     run = build_run_config(sweep, plan_runs(sweep)[0], {})
     assert (run.batch_size, run.optimizer.learning_rate, run.optimizer.momentum) == (4, 0.2, 0.5)
     assert (

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from imagenet_repro.config import sweeps
+from imagenet_repro.config.sweep import resolve_sweep
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
 from imagenet_repro.sweeps import retry, worker
 from imagenet_repro.sweeps.directory import SweepDirectory
@@ -35,7 +35,7 @@ def test_runs_whose_search_has_failed_are_not_waited_for(tmp_path):
     settings = small_sweeps.settings(systems=2, search={"trials": 2})
     for system in settings["systems"].values():
         system["search"] = [small_sweeps.RATE | {"key": "optimizer.learning_rat"}]
-    place, queue = begun(tmp_path, sweeps.resolve_sweep(settings))
+    place, queue = begun(tmp_path, resolve_sweep(settings))
     assert Worker(str(place.path), 0)() == EXIT_FINISHED
     entries = {one.planned.name: one for one in queue.statuses()}
     assert {one.state for one in entries.values()} == {"failed"}

@@ -8,7 +8,7 @@ from flax import nnx
 from imagenet_repro.config import resolve_config
 from imagenet_repro.models.nn.layers import BatchNorm, Conv, Dropout, Linear, WithAuxiliary, relu
 from imagenet_repro.training import optimizer, parallel, state, step
-from imagenet_repro.training.functional import Network
+from imagenet_repro.training.functional import FunctionalNetwork
 from imagenet_repro.training.schedule import Moment
 
 SIDE, CLASSES = 8, 10
@@ -40,7 +40,7 @@ def config(**settings):
 
 
 def network(dropout=0.0, cross_device_norm=False, heads=0):
-    return Network(Small(dropout, nnx.Rngs(0), heads), cross_device_norm=cross_device_norm)
+    return FunctionalNetwork(Small(dropout, nnx.Rngs(0), heads), cross_device_norm=cross_device_norm)
 
 
 def batch(number, size=32):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_repro.config import Sigmoid, Softmax
+from imagenet_repro.config import SigmoidLoss, SoftmaxLoss
 from imagenet_repro.training import loss
 
 LOGITS = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32) * 3
@@ -26,19 +26,19 @@ def binary(targets):
 def test_softmax_is_the_cross_entropy_with_shares():
     logits = LOGITS.astype(np.float64)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    np.testing.assert_allclose(found(Softmax()), -(TARGETS * log_p).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(found(SoftmaxLoss()), -(TARGETS * log_p).sum(1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("reduction", "reduce"), [("mean", np.mean), ("sum", np.sum)])
 def test_sigmoid_is_the_binary_cross_entropy_over_the_classes(reduction, reduce):
-    np.testing.assert_allclose(found(Sigmoid(reduction=reduction)), reduce(binary(TARGETS), 1), rtol=1e-5)
+    np.testing.assert_allclose(found(SigmoidLoss(reduction=reduction)), reduce(binary(TARGETS), 1), rtol=1e-5)
 
 
 def test_a_threshold_makes_every_class_that_exceeds_it_wholly_present():
     targets = np.asarray([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 0, 0, 1, 0], [0, 1, 0, 0, 0]])
-    np.testing.assert_allclose(found(Sigmoid(threshold=0.2)), binary(targets).mean(1), rtol=1e-5)
+    np.testing.assert_allclose(found(SigmoidLoss(threshold=0.2)), binary(targets).mean(1), rtol=1e-5)
 
 
 def test_large_logits_are_no_overflow():
     logits, targets = jnp.full((1, 2), 1e4, jnp.float32), jnp.asarray([[1.0, 0.0]], jnp.float32)
-    np.testing.assert_allclose(loss.per_image(Sigmoid(reduction="sum"), logits, targets), [1e4])
+    np.testing.assert_allclose(loss.per_image(SigmoidLoss(reduction="sum"), logits, targets), [1e4])

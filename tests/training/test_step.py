@@ -174,11 +174,11 @@ def test_dropout_differs_between_steps_and_devices_and_repeats_for_the_same():
 def test_bfloat16_leaves_parameters_statistics_and_loss_in_float32():
     from imagenet_repro import models
     from imagenet_repro.training import optimizer, state
-    from imagenet_repro.training.functional import Network
+    from imagenet_repro.training.functional import FunctionalNetwork
     from imagenet_repro.training.step import TrainStep
 
     config = small.config(precision="bfloat16")
-    network = Network(models.create("resnet18", num_classes=small.CLASSES, dtype=jnp.bfloat16))
+    network = FunctionalNetwork(models.create("resnet18", num_classes=small.CLASSES, dtype=jnp.bfloat16))
     tx = optimizer.create(config.optimizer)
     first = state.create(network.params, network.stats, tx, ema=False, seed=0)
     step = TrainStep(network, config, small.CLASSES, tx)

@@ -36,7 +36,7 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True)
-class System:
+class SweptSystem:
     """What is compared: a recipe, what is set over it, and what of it is searched."""
 
     config: str = ""  # FILE.py[:ARGUMENT]
@@ -47,7 +47,7 @@ class System:
 
 
 @dataclasses.dataclass(frozen=True)
-class Search:
+class SettingsSearch:
     """How each system's settings are found before its runs; the same number of trials for every system."""
 
     trials: int = bounded(0, 0)  # for each system; 0: nothing is searched
@@ -71,8 +71,8 @@ class SweepConfig:
     select_split: str = "train[99%:]"  # held out of training
     test_split: str = "validation"
     set: dict = dataclasses.field(default_factory=dict)
-    systems: dict[str, System] = dataclasses.field(default_factory=dict)
-    search: Search = Search()
+    systems: dict[str, SweptSystem] = dataclasses.field(default_factory=dict)
+    search: SettingsSearch = SettingsSearch()
 
 
 def load_sweep(spec: str, overrides: dict[str, str] | None = None) -> SweepConfig:

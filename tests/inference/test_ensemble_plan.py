@@ -4,9 +4,9 @@ import re
 import pytest
 
 from imagenet_repro import models
-from imagenet_repro.config import ensemble, load_config
+from imagenet_repro.config import load_config
 from imagenet_repro.errors import UserError
-from imagenet_repro.inference import protocols
+from imagenet_repro.inference import ensemble_plan, protocols
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "configs/ensembles"
@@ -30,7 +30,7 @@ def at_the_repository(monkeypatch):
 
 @pytest.mark.parametrize("spec", STATED)
 def test_published_ensembles(spec):
-    config = ensemble.load_ensemble(f"configs/ensembles/{spec}")
+    config = ensemble_plan.load_ensemble(f"configs/ensembles/{spec}")
     first = config.published[0]
     assert (len(config.networks), first.top1, first.top5, first.images) == STATED[spec]
     assert config.unknown
@@ -51,8 +51,8 @@ def test_commands_of_the_plan_are_commands(spec):
     import main
 
     path = f"configs/ensembles/{spec}"
-    config = ensemble.load_ensemble(path)
-    text = ensemble.plan(config, path)
+    config = ensemble_plan.load_ensemble(path)
+    text = ensemble_plan.plan_commands(config, path)
     lines = text.replace("\\\n", "").replace("'", "").splitlines()
     parser, _, _ = main._parse(["models"])
     assert parser.prog == "main.py"
@@ -72,10 +72,10 @@ def test_commands_of_the_plan_are_commands(spec):
 
 
 def test_members_must_be_those_of_the_entry():
-    config = ensemble.load_ensemble("configs/ensembles/wmw.py")
-    ensemble.check_members(config, ["seresnet152", "senet154", "seresnext101_32x4d"])
+    config = ensemble_plan.load_ensemble("configs/ensembles/wmw.py")
+    ensemble_plan.check_members(config, ["seresnet152", "senet154", "seresnext101_32x4d"])
     with pytest.raises(UserError, match=r"WMW 2017.* has 1 x senet154, .* given are 2 x senet154, 1 x a network that"):
-        ensemble.check_members(config, ["senet154", "senet154", ""])
+        ensemble_plan.check_members(config, ["senet154", "senet154", ""])
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_files_that_are_no_ensemble(tmp_path, text, message):
     path = tmp_path / "made.py"
     path.write_text(f"def get_config():\n    return {text}\n")
     with pytest.raises(UserError, match=message):
-        ensemble.load_ensemble(str(path))
+        ensemble_plan.load_ensemble(str(path))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imagenet_repro.config import config_to_dict, sweeps
+from imagenet_repro.config import config_to_dict
+from imagenet_repro.config.sweep import load_sweep, resolve_sweep
 from imagenet_repro.errors import UserError
 from imagenet_repro.sweeps.plan import build_run_config, plan_runs
 from tests.sweeps import small_sweeps
@@ -16,12 +17,12 @@ FILES = sorted(Path("configs/sweeps").glob("*.py"))
 
 def test_json_holds_a_sweep():
     sweep = small_sweeps.sweep(search={"trials": 2})
-    assert sweeps.resolve_sweep(json.loads(json.dumps(config_to_dict(sweep)))) == sweep
+    assert resolve_sweep(json.loads(json.dumps(config_to_dict(sweep)))) == sweep
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_file_plans_valid_trainings_of_one_budget(file):
-    sweep = sweeps.load_sweep(str(file))
+    sweep = load_sweep(str(file))
     planned = plan_runs(sweep)
     configs = [build_run_config(sweep, one, one.settings or {}) for one in planned]
     assert {one.budget for one, p in zip(configs, planned, strict=True) if not p.is_trial} == {sweep.budget}
@@ -30,7 +31,7 @@ def test_every_file_plans_valid_trainings_of_one_budget(file):
 
 @pytest.mark.parametrize("size", ["small", "laptop"])
 def test_the_decade_at_64_px_differs_from_the_whole_in_data_and_budget_alone(size):
-    whole, part = sweeps.load_sweep("configs/sweeps/decade.py"), sweeps.load_sweep(f"configs/sweeps/decade.py:{size}")
+    whole, part = load_sweep("configs/sweeps/decade.py"), load_sweep(f"configs/sweeps/decade.py:{size}")
     assert list(whole.systems) == list(part.systems)
     assert whole.seeds == part.seeds
 
@@ -67,12 +68,12 @@ def test_what_cannot_be_is_refused_by_name(changes, message):
 def test_what_cannot_be_searched_is_refused(axis, message):
     systems = {"a": {"config": "lenet.py", "base": small_sweeps.LENET, "search": [axis]}}
     with pytest.raises(UserError, match=re.escape(message)):
-        sweeps.resolve_sweep(small_sweeps.settings() | {"systems": systems})
+        resolve_sweep(small_sweeps.settings() | {"systems": systems})
 
 
 def test_a_sweep_needs_systems():
     with pytest.raises(UserError, match="sections by name are needed"):
-        sweeps.resolve_sweep(small_sweeps.settings() | {"systems": {}})
+        resolve_sweep(small_sweeps.settings() | {"systems": {}})
 
 
 def test_all_systems_get_the_same_number_of_trials():
@@ -82,20 +83,20 @@ def test_all_systems_get_the_same_number_of_trials():
             "search": [{"key": "optimizer.learning_rate", "choices": choices}]
         }
     with pytest.raises(UserError, match="a grid of 3 points, while every system gets 2 trials"):
-        sweeps.resolve_sweep(uneven)
+        resolve_sweep(uneven)
     without = small_sweeps.settings(search={"trials": 2})
     without["systems"]["b"] = without["systems"]["b"] | {"search": []}
     with pytest.raises(UserError, match=r"systems\.b\.search: every system gets 2 trials, of what"):
-        sweeps.resolve_sweep(without)
+        resolve_sweep(without)
 
 
 def test_a_file_of_a_single_run_and_a_missing_recipe_are_told_apart_from_a_sweep(tmp_path):
     with pytest.raises(UserError, match="a sweep needs `systems` by name"):
-        sweeps.load_sweep("configs/resnet.py:50")
+        load_sweep("configs/resnet.py:50")
     file = tmp_path / "sweep.py"
     file.write_text("def get_config():\n    return {'systems': {'a': {'config': 'configs/resnett.py'}}}\n")
     with pytest.raises(UserError, match=r"config\.systems\.a: .*there is no file 'configs/resnett.py'"):
-        sweeps.load_sweep(str(file))
+        load_sweep(str(file))
     file.write_text("def get_config():\n    return {'systems': {'a': {}}}\n")
     with pytest.raises(UserError, match=r"config\.systems\.a\.config: which recipe"):
-        sweeps.load_sweep(str(file))
+        load_sweep(str(file))
