@@ -1,4 +1,4 @@
-"""`main.py human`: a person guesses images in a browser, and becomes one more line beside the systems."""
+"""Let a person guess images in a browser, and store the guesses as predictions."""
 
 import contextlib
 import signal
@@ -17,7 +17,7 @@ from imagenet_repro.scoring.people import PEOPLE
 from imagenet_repro.storage.workdir import Workdir
 
 
-def human(
+def play(
     data: dict[str, str],
     *,
     split: str,

@@ -1,4 +1,4 @@
-"""`main.py audit`: suspects among the labels of a split, and every error rate with and without them."""
+"""Find suspect labels of a split, and report every error rate with and without them."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""`main.py calibrate`: how far a system's probabilities can be trusted, as a page with its tables and pictures."""
+"""Measure how far a system's probabilities can be trusted, on a page with tables and figures."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ from imagenet_repro.runs.stored_predictions import Stored
 from imagenet_repro.scoring import calibration, predictions
 
 
-def calibrate(place: str, fit: str | None = None, out: str | None = None) -> int:
+def calibrate(path: str, fit: str | None = None, out: str | None = None) -> int:
     """Writes the page, prints its measures and the verdict; returns the exit code.
 
     Args:
-      place: a file of predictions, or the workdir of a finished run.
+      path: a file of predictions, or the workdir of a finished run.
       fit: predictions of the same system on images of another split, where a temperature is found; None: none is.
       out: where the page goes; None: the run's workdir, or here.
 
@@ -28,14 +28,14 @@ def calibrate(place: str, fit: str | None = None, out: str | None = None) -> int
         or of images that it was trained on.
       SaveError: something cannot be written.
     """
-    directory = Path(out) if out else Path(place) if Path(place).is_dir() else Path()
+    directory = Path(out) if out else Path(path) if Path(path).is_dir() else Path()
     if directory.exists() and not directory.is_dir():
         raise SaveError(f"--out={directory} is a file; a directory is needed")
-    opened = stored_predictions.load(place)
+    opened = stored_predictions.load(path)
     found = _calibrated(opened, stored_predictions.load(fit) if fit else None)
-    path = calibration_page.write(found, directory)
+    page = calibration_page.write(found, directory)
     _show(found)
-    print(f"the page: {path}")
+    print(f"the page: {page}")
     return EXIT_FINISHED
 
 

@@ -1,4 +1,4 @@
-"""`main.py ensemble`: stored predictions of several systems averaged, and what each of them adds."""
+"""Average the stored predictions of several systems, and report what each of them contributes."""
 
 from collections.abc import Sequence
 

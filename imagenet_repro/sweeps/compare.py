@@ -1,4 +1,4 @@
-"""`main.py compare`: finished runs, or those of a sweep, as one page with its tables and pictures."""
+"""Compare finished runs, or those of a sweep, on one page with tables and figures."""
 
 import dataclasses
 import functools

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 import main
-from imagenet_repro.cli import evaluate
 from imagenet_repro.config import resolve_config
 from imagenet_repro.errors import UserError
-from imagenet_repro.runs import network_run
+from imagenet_repro.runs import evaluate, network_run
 from imagenet_repro.scoring import predictions
 from imagenet_repro.training import devices
 from tests import command_line

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import main
-from imagenet_repro.cli import compare as comparing
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.report import comparison_report
 from imagenet_repro.scoring import predictions
+from imagenet_repro.sweeps import compare
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.queue import SweepQueue
 from tests import finished_runs
@@ -47,11 +47,11 @@ def test_runs_become_a_page_with_its_tables(tmp_path, undrawn, capsys):
 
 def test_a_runs_own_page_goes_into_its_workdir_and_others_here(tmp_path, undrawn, monkeypatch):
     a, b = finished_runs.systems(tmp_path)
-    comparing.compare([a])
+    compare.compare([a])
     assert (tmp_path / "nec_uiuc_2010-0/report.html").exists()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    comparing.compare([a, b])
+    compare.compare([a, b])
     assert (tmp_path / "here/report.html").exists()
 
 
@@ -111,7 +111,7 @@ def test_a_person_who_guessed_other_images_is_refused(tmp_path, capsys, changes,
 def test_a_workdir_that_is_none_is_named(tmp_path, make, message):
     make(tmp_path / "run")
     with pytest.raises(UserError, match=rf"/run {message}; the workdir of a finished run \(train\) or of a sweep"):
-        comparing.compare([str(tmp_path / "run")], str(tmp_path / "out"))
+        compare.compare([str(tmp_path / "run")], str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -139,7 +139,7 @@ def test_other_images_are_written_without_pairs(tmp_path, undrawn):
     b = finished_runs.write(
         tmp_path / "b", finished_runs.one(1, name="zfnet", images=70), **{"provenance.config.data.eval_split": "test"}
     )
-    comparing.compare([a, b], str(tmp_path / "out"), allow_mixed=True)
+    compare.compare([a, b], str(tmp_path / "out"), allow_mixed=True)
     document = Document((tmp_path / "out/report.html").read_text())
     assert sections(document) == ["warnings", "leaderboard", "history", "provenance"]
     assert "train, scored on test" in document.text
@@ -148,7 +148,7 @@ def test_other_images_are_written_without_pairs(tmp_path, undrawn):
 def test_the_page_says_which_splits_were_watched_and_which_scored(tmp_path, undrawn):
     splits = {"provenance.config.data.eval_split": "train[90%:]", "provenance.config.data.test_split": "validation"}
     a = finished_runs.write(tmp_path / "a", finished_runs.one(), **splits)
-    comparing.compare([a], str(tmp_path / "out"))
+    compare.compare([a], str(tmp_path / "out"))
     text = Document((tmp_path / "out/report.html").read_text()).text
     assert "scored on the 60 images of validation" in text
     assert "train, evaluated on train[90%:], scored on validation" in text
@@ -157,14 +157,14 @@ def test_the_page_says_which_splits_were_watched_and_which_scored(tmp_path, undr
 def test_out_that_is_a_file_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(SaveError, match=r"--out=.*/file is a file; a directory is needed"):
-        comparing.compare(["absent"], str(tmp_path / "file"))
+        compare.compare(["absent"], str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_out_below_a_file_says_where_it_cannot_write(tmp_path, undrawn):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(SaveError, match=r"could not write .* to .*/file/below/"):
-        comparing.compare(finished_runs.systems(tmp_path), str(tmp_path / "file/below"))
+        compare.compare(finished_runs.systems(tmp_path), str(tmp_path / "file/below"))
 
 
 def limited(size):
@@ -174,20 +174,20 @@ def limited(size):
 
 @pytest.mark.parametrize("size", [100, 20_000])  # at the first table, at the page
 def test_a_full_disk_keeps_the_older_page(tmp_path, undrawn, monkeypatch, size):
-    monkeypatch.setattr(comparing, "_thumbnails", lambda found: None)  # it prints, to a file that is limited too
+    monkeypatch.setattr(compare, "_thumbnails", lambda found: None)  # it prints, to a file that is limited too
     places, out = finished_runs.systems(tmp_path / "runs"), tmp_path / "out"
-    comparing.compare(places[:1], str(out))
+    compare.compare(places[:1], str(out))
     before = (out / "report.html").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     limited(size)()
     try:
         with pytest.raises(SaveError, match=r"could not write .*: File too large"):
-            comparing.compare(places, str(out))
+            compare.compare(places, str(out))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (out / "report.html").read_bytes() == before
     assert not list(out.rglob("*.part"))
-    assert comparing.compare(places, str(out)) == 0
+    assert compare.compare(places, str(out)) == 0
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ RUNS = {f"runs/{system}/seed{seed}": 0.5 for system in "ab" for seed in (0, 1)}
 
 
 def test_a_sweeps_runs_stand_under_its_systems_names(tmp_path):
-    found = comparing.gather([begun(tmp_path / "sweep", RUNS)], allow_mixed=False)
+    found = compare.gather([begun(tmp_path / "sweep", RUNS)], allow_mixed=False)
     assert [(one.name, one.network, one.seeds) for one in found.systems] == [
         ("a", "alexnet_2012", (0, 1)),
         ("b", "zfnet", (0, 1)),
@@ -234,7 +234,7 @@ def test_a_sweeps_runs_stand_under_its_systems_names(tmp_path):
 def test_failed_and_unfinished_trainings_are_on_the_page(tmp_path, undrawn):
     ends = RUNS | {"runs/a/seed1": "the loss is nan at step 7", "runs/b/seed0": None}
     workdir = begun(tmp_path / "sweep", ends)
-    assert comparing.compare([workdir]) == 0
+    assert compare.compare([workdir]) == 0
     text = Document((tmp_path / "sweep/report.html").read_text()).text
     assert "Planned runs that have no result and stand in no table:" in text
     assert "a, seed 1: the loss is nan at step 7" in text
@@ -244,7 +244,7 @@ def test_failed_and_unfinished_trainings_are_on_the_page(tmp_path, undrawn):
 def test_the_selection_names_what_was_tried_and_chosen(tmp_path):
     trials = {f"search/{system}/{n:03d}": 0.5 + 0.1 * n for system in "ab" for n in (0, 1)}
     workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2, "budget": "8st"})
-    found = comparing.gather([workdir], allow_mixed=False)
+    found = compare.gather([workdir], allow_mixed=False)
     chosen = SweepQueue(
         SweepDirectory(workdir).default_storage, SweepDirectory(workdir).sweep(), SweepDirectory(workdir).identity()
     )
@@ -260,7 +260,7 @@ def test_the_selection_names_what_was_tried_and_chosen(tmp_path):
 def test_a_run_without_a_finished_search_says_what_it_waits_for(tmp_path):
     trials = {"search/a/000": 0.5, "search/a/001": 0.4, "search/b/000": "out of memory"}
     workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2})
-    found = comparing.gather([workdir], allow_mixed=False)
+    found = compare.gather([workdir], allow_mixed=False)
     assert [one.name for one in found.systems] == ["a"]
     assert [(one.name, one.seed) for one in found.failures] == [("b", 0), ("b", 1)]
     assert found.failures[0].why == (
@@ -273,7 +273,7 @@ def test_a_sweep_of_which_nothing_has_ended_says_so(tmp_path):
     with pytest.raises(
         UserError, match=r"no run of this sweep has ended; `main.py sweep --status` shows how far it is"
     ):
-        comparing.gather([workdir], allow_mixed=False)
+        compare.gather([workdir], allow_mixed=False)
 
 
 def test_a_sweep_is_compared_alone(tmp_path):
@@ -281,11 +281,11 @@ def test_a_sweep_is_compared_alone(tmp_path):
     other = finished_runs.write(tmp_path / "other", finished_runs.one())
     for places in ([workdir, other], [other, workdir], [workdir, workdir]):
         with pytest.raises(UserError, match="a sweep is compared alone"):
-            comparing.gather(places, allow_mixed=False)
+            compare.gather(places, allow_mixed=False)
 
 
 def test_a_damaged_run_of_a_sweep_is_named(tmp_path):
     workdir = begun(tmp_path / "sweep", RUNS)
     (tmp_path / "sweep/runs/b/seed1/result.json").write_text("{")
     with pytest.raises(UserError, match=r"sweep/runs/b/seed1/result\.json is damaged"):
-        comparing.gather([workdir], allow_mixed=False)
+        compare.gather([workdir], allow_mixed=False)

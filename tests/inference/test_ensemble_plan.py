@@ -48,13 +48,13 @@ def test_every_ensemble_is_tested():
 @pytest.mark.parametrize("spec", STATED)
 def test_commands_of_the_plan_are_commands(spec):
     """Every member is trained once with a seed of its own, scored, and averaged; held-out images are left out."""
-    import main
+    from imagenet_repro.cli.main import build_parser
 
     path = f"configs/ensembles/{spec}"
     config = ensemble_plan.load_ensemble(path)
     text = ensemble_plan.plan_commands(config, path)
     lines = text.replace("\\\n", "").replace("'", "").splitlines()
-    parser, _, _ = main._parse(["models"])
+    parser = build_parser()
     assert parser.prog == "main.py"
     trained = [line for line in lines if " train " in line]
     assert len(set(trained)) == len(config.networks)
@@ -65,7 +65,7 @@ def test_commands_of_the_plan_are_commands(spec):
         assert loaded.model.name in pathlib.Path(re.search(r"--workdir=(\S+)", line)[1]).name
         assert loaded.data.train_split == ("train[:99%]" if config.weights == "accuracy" else "train")
     outs = re.findall(r"evaluate .*--out=(\S+)", "\n".join(lines))
-    known = main._parse(lines[-1].split()[2:])[1]
+    known, _ = parser.parse_known_args(lines[-1].split()[2:])
     assert [*known.members, *known.select] == [*outs[:: 1 + bool(known.select)], *outs[1::2][: len(known.select)]]
     assert len(known.members) == len(config.networks)
     assert bool(known.select) == (config.weights == "accuracy")

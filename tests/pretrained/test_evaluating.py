@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from imagenet_repro.cli import evaluate
 from imagenet_repro.config import replace_keys
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import Weights
+from imagenet_repro.runs import evaluate, export
 
 
 def stating(name, **options):
@@ -45,7 +45,7 @@ def test_images_as_the_file_says_and_back(crop):
     stated = Preprocessing(96, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), antialias=False, crop=crop)
     config = evaluate._evaluation_config("resnet18", {}, stated)
     assert config.eval_crop.name == crop
-    assert evaluate._preprocessing_of(config) == stated
+    assert export._preprocessing_of(config) == stated
 
 
 @pytest.mark.parametrize(

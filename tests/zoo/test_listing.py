@@ -6,8 +6,9 @@ import json
 import pytest
 
 from imagenet_repro import models
-from imagenet_repro.cli import evaluate
+from imagenet_repro.cli.models import run as show_models
 from imagenet_repro.errors import UserError
+from imagenet_repro.sweeps.compare import compare
 from imagenet_repro.zoo import entries, listing
 
 
@@ -63,7 +64,7 @@ def test_ours_stands_with_one_network_and_what_is_no_finished_run_is_left_out(tm
     (tmp_path / "table.md").write_text("")
     (tmp_path / "unfinished").mkdir()
     run = save(tmp_path / "run", result("alexnet", 0.43, 0.2))
-    evaluate.show_models("alexnet", [str(tmp_path / "table.md"), str(tmp_path / "unfinished"), run])
+    show_models(pattern="alexnet", runs=[str(tmp_path / "table.md"), str(tmp_path / "unfinished"), run])
     out, err = capsys.readouterr()
     assert "ours          top-1 43.00 %, top-5 20.00 % error" in out
     assert len(err.splitlines()) == 1
@@ -73,7 +74,7 @@ def test_ours_stands_with_one_network_and_what_is_no_finished_run_is_left_out(tm
 
 
 def test_ours_stands_with_the_entries_of_systems_of_features_too(tmp_path, capsys):
-    evaluate.show_models("", [save(tmp_path / "run", result("xrce_2011", 0.4642, 0.2618))])
+    show_models(pattern="", runs=[save(tmp_path / "run", result("xrce_2011", 0.4642, 0.2618))])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "XRCE" in line)
     assert line.rstrip().endswith("46.42 / 26.18")
 
@@ -81,7 +82,7 @@ def test_ours_stands_with_the_entries_of_systems_of_features_too(tmp_path, capsy
 @pytest.mark.parametrize("value", [[], {}, {"system": 3}, result("resnet18", 0.3) | {"rates": {}}])
 def test_a_result_that_no_run_wrote_is_named(value, tmp_path):
     run = save(tmp_path / "run", value)
-    for command in (lambda: evaluate.show_models("", [run]), lambda: evaluate.compare([run], str(tmp_path))):
+    for command in (lambda: show_models(pattern="", runs=[run]), lambda: compare([run], str(tmp_path))):
         with pytest.raises(UserError, match=r"run/result\.json is not what train writes: '[a-z.0-9_]+' is"):
             command()
 
@@ -109,7 +110,7 @@ def test_winners_errors_fall_from_year_to_year_and_pass_the_persons():
 
 
 def test_one_networks_name_prints_all_that_is_known_of_it(capsys):
-    evaluate.show_models("resnet50", [])
+    show_models(pattern="resnet50", runs=[])
     text = capsys.readouterr().out
     for part in ("25,557,032", "4.09 G at 224 px", "arXiv 1512.03385", "zero_init_last=False", "torchvision:resnet50"):
         assert part in text
@@ -117,7 +118,7 @@ def test_one_networks_name_prints_all_that_is_known_of_it(capsys):
 
 def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(UserError, match="resnet50"):
-        evaluate.show_models("resnet5O", [])
+        show_models(pattern="resnet5O", runs=[])
 
 
 @pytest.mark.parametrize("name", ["alexnet_owt", "resnet18"])

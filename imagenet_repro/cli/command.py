@@ -1,0 +1,92 @@
+"""The table that describes a command: its options, its help and the function that it calls.
+
+Each option is written once, in the table. The parser is built from it, and the values are passed to the command's
+`run` function as keyword arguments.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option or positional argument of a command.
+
+    Attributes:
+      flag: as it is typed, such as "--workdir"; a positional argument has no dashes.
+      help: one line for the list of options.
+      metavar: the placeholder for the value in the help; empty: chosen by argparse.
+      type: converts the text of a value.
+      default: the value where the option is absent.
+      choices: the valid values; empty: any.
+      required: whether the command needs it.
+      nargs: "+" for one or more values, "?" for a positional argument that may be absent; None: exactly one value.
+      is_switch: whether the option takes no value, and is True where it is given.
+      parameter: the name of the keyword argument of `run`; empty: the flag without its dashes.
+    """
+
+    flag: str
+    help: str
+    metavar: str = ""
+    type: Callable[[str], Any] = str
+    default: Any = None
+    choices: Sequence[str] = ()
+    required: bool = False
+    nargs: Literal["+", "?"] | None = None
+    is_switch: bool = False
+    parameter: str = ""
+
+    @property
+    def keyword(self) -> str:
+        """The name of the keyword argument that `run` receives the value under."""
+        return self.parameter or self.flag.removeprefix("--")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A family of options of the form `--PREFIX.KEY=VALUE`, whose keys the called code knows.
+
+    Attributes:
+      prefix: the part before the dot.
+      help: what the keys are, for the help.
+      parameter: the name of the keyword argument of `run`, a dictionary of texts by key; empty: the prefix.
+    """
+
+    prefix: str
+    help: str
+    parameter: str = ""
+
+    @property
+    def keyword(self) -> str:
+        """The name of the keyword argument that `run` receives the texts under."""
+        return self.parameter or self.prefix
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of the command line.
+
+    Attributes:
+      name: as it is typed.
+      help: its description; the first line is its summary in the list of commands.
+      run: called with the options and settings as keyword arguments; returns the exit code. Imports heavy modules
+        itself.
+      options: in the order of the help.
+      settings: families of options `--PREFIX.KEY=VALUE`.
+      one_of: flags of which exactly one must be given.
+      shows_exit_codes: whether the help ends with the table of exit codes.
+    """
+
+    name: str
+    help: str
+    run: Callable[..., int]
+    options: Sequence[Option]
+    settings: Sequence[Settings] = ()
+    one_of: Sequence[str] = ()
+    shows_exit_codes: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The first line of the help."""
+        return self.help.splitlines()[0]

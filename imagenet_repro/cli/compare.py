@@ -1,0 +1,39 @@
+"""`main.py compare`: finished runs, or those of a sweep, on one page."""
+
+from typing import Any
+
+from imagenet_repro.cli.command import Command, Option
+
+HELP = """Show which differences between finished runs are significant: a page with tables and figures.
+
+  python main.py compare runs/decade                                 a sweep
+  python main.py compare runs/demo/alexnet runs/demo/resnet18 --out=runs/demo
+
+Runs with the same configuration and different seeds count as one system. Runs with different budgets, data sets,
+splits or label sets are refused; --allow_mixed compares them anyway, and every table states what differs.
+"""
+
+
+def run(**options: Any) -> int:
+    """Write the page of a comparison and print the verdict; return the exit code."""
+    from imagenet_repro.sweeps.compare import compare
+
+    return compare(**options)
+
+
+COMMAND = Command(
+    name="compare",
+    help=HELP,
+    run=run,
+    options=(
+        Option("workdirs", nargs="+", metavar="DIR", help="workdirs of finished runs, or of a sweep"),
+        Option(
+            "--out",
+            metavar="DIR",
+            help="the directory for the page (default: the workdir if there is one, otherwise the current directory)",
+        ),
+        Option("--storage", default="", metavar="URL", help="the database of a sweep's trials, with its password"),
+        Option("--allow_mixed", is_switch=True, help="also compare runs under different conditions"),
+        Option("--people", nargs="+", default=(), metavar="FILE", help="predictions from games of `human`"),
+    ),
+)

@@ -1,0 +1,114 @@
+"""`main.py evaluate`: score a run or published weights on a split or an evaluation set."""
+
+from typing import Any
+
+from imagenet_repro.cli.command import Command, Option, Settings
+from imagenet_repro.errors import UserError
+
+HELP = """Score a checkpoint of a run on every image of a split, exactly once.
+
+  python main.py evaluate --workdir=runs/resnet50
+  python main.py evaluate --workdir=runs/resnet50 --set=v2
+  python main.py evaluate --workdir=runs/resnet50 --data.name=cifar10 --data.eval_split=test
+
+Prints both error rates with 95 % intervals and stores the predictions for each image as .npz
+(imagenet_repro/scoring/predictions.py describes the file).
+
+  python main.py evaluate --workdir=runs/vgg16 --protocol=crop,10crop,vgg_dense,vgg_50crops,vgg_both
+  python main.py evaluate --workdir=runs/vgg16 --protocol=crops --protocol.scales="(256,288)" --protocol.average=logits
+
+scores by the protocols of the papers, or by any list of scales, positions and flips
+(imagenet_repro/inference/protocols.py).
+
+  python main.py evaluate --weights=resnet50.pth --model=resnet50 --data.name=imagenet2012 --out=predictions.npz
+
+scores published weights of torchvision, timm or transformers without a run. Images are prepared as the file states,
+otherwise as published for the network. A .pth file that would run code is refused.
+
+--set=NAME scores a network for ImageNet's 1,000 classes on an evaluation set, by the rule of that set:
+
+  imagenet                    the validation images, beside human error rates on the challenge's test images
+  real  multilabel            the same images with several labels each (ReaL; Shankar et al.)
+  v2  v2_threshold  v2_top    ImageNet-V2, in its three selections
+  a  r                        ImageNet-A and ImageNet-R, with predictions restricted to their 200 classes
+  sketch                      ImageNet-Sketch
+  c                           ImageNet-C: 75 data sets and the mean corruption error; predictions go to a directory
+  objectnet                   ObjectNet, with --mappings=objectnet-1.0/mappings
+
+Each set is a tfds data set that `prepare` makes; the message about a missing one shows the command to type.
+--data.name=NAME reads another copy of it, such as a smaller one. Where classes are named by WordNet ids, predictions
+are also scored along the WordNet tree: the hierarchical cost of the 2010 challenge, and the share of wrong
+predictions that fall into the right super-class.
+"""
+
+
+def run(
+    *,
+    workdir: str | None,
+    checkpoint: str | None,
+    weights: str | None,
+    model: str,
+    options: str | None,
+    drop_background: bool,
+    **common: Any,
+) -> int:
+    """Score a run's checkpoint or a file of weights; return the exit code."""
+    if workdir is None:
+        _refuse("--weights", "--workdir", {"--checkpoint": checkpoint is not None})
+    else:
+        of_weights = {"--model": model != "", "--options": options is not None, "--drop_background": drop_background}
+        _refuse("--workdir", "--weights", of_weights)
+    from imagenet_repro.config import parse_literal
+    from imagenet_repro.runs.evaluate import evaluate, evaluate_weights
+
+    if workdir is not None:
+        return evaluate(workdir, which=checkpoint or "last", **common)
+    return evaluate_weights(
+        str(weights),
+        name=model,
+        options=None if options is None else parse_literal(options),
+        drop_background=drop_background,
+        **common,
+    )
+
+
+def _refuse(chosen: str, other: str, is_given: dict[str, bool]) -> None:
+    """Raise UserError for the first given option that belongs to the other of --workdir and --weights."""
+    for flag, given in is_given.items():
+        if given:
+            raise UserError(f"{flag} belongs to {other} and would be ignored with {chosen}; leave it out")
+
+
+COMMAND = Command(
+    name="evaluate",
+    help=HELP,
+    run=run,
+    options=(
+        Option("--workdir", metavar="DIR", help="the workdir of a run"),
+        Option("--weights", metavar="FILE", help="published weights: .safetensors, .pth, or .npz of ViT"),
+        Option("--checkpoint", metavar="WHICH", help="with --workdir: last (default), best, or a step"),
+        Option("--out", metavar="FILE", help="the file for the predictions (default: a file in the workdir)"),
+        Option(
+            "--set",
+            parameter="set_name",
+            default="",
+            metavar="NAME",
+            help="an evaluation set of ImageNet's classes (see above)",
+        ),
+        Option("--mappings", default="", metavar="DIR", help="with --set=objectnet: the mappings of its download"),
+        Option("--model", default="", metavar="NAME", help="with --weights: the network (default: as in the file)"),
+        Option("--options", metavar="DICT", help="options of that network, such as \"{'auxiliary': False}\""),
+        Option("--drop_background", is_switch=True, help="the first class of the file is TensorFlow's background"),
+        Option(
+            "--protocol",
+            default="crop",
+            metavar="NAME",
+            help="10crop, googlenet144, vgg_dense, …; A,B: several; A+B: averaged (default: crop)",
+        ),
+    ),
+    settings=(
+        Settings("protocol", "keys of the protocol: scales, squares, positions, flips, average", parameter="settings"),
+        Settings("data", "another data set or split: any key of the section `data`"),
+    ),
+    one_of=("--workdir", "--weights"),
+)

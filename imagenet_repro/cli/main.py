@@ -1,0 +1,158 @@
+"""The entry point of the command line: parses arguments, calls one command, and turns errors into exit codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from imagenet_repro.cli import (
+    audit,
+    calibrate,
+    compare,
+    ensemble,
+    evaluate,
+    export,
+    human,
+    localize,
+    models,
+    prepare,
+    score,
+    sweep,
+    train,
+)
+from imagenet_repro.cli.command import Command, Option, Settings
+from imagenet_repro.errors import EXIT_STOPPED, UserError
+
+COMMANDS: dict[str, Command] = {
+    module.COMMAND.name: module.COMMAND
+    for module in (
+        train,
+        sweep,
+        evaluate,
+        localize,
+        export,
+        prepare,
+        score,
+        compare,
+        audit,
+        human,
+        ensemble,
+        calibrate,
+        models,
+    )
+}
+INSTALLED_NAME = "imagenet-repro"  # [project.scripts] in pyproject.toml
+CLONE_NAME = "main.py"
+
+EXIT_CODES = """exit codes:
+  0   finished
+  2   an error that you can fix: an unknown key, missing data, a workdir that holds another configuration
+  3   the loss is not finite; the last good checkpoint is kept
+  74  a checkpoint or a result could not be written
+  75  stopped by SIGTERM or Ctrl-C after finishing the step and saving; the same command resumes
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code of the process.
+
+    Args:
+      arguments: the words after the program's name; None: those of the process.
+    """
+    # XLA and gRPC read these when JAX is imported, and print messages for their own developers otherwise.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    program = _program()
+    options, rest = build_parser(program).parse_known_args(arguments)
+    command = COMMANDS[vars(options).pop("command")]
+    try:
+        return command.run(**vars(options), **parse_settings(rest, command.settings))
+    except UserError as error:
+        print(f"\n{program}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"\n{program}: stopped before there was anything to save", file=sys.stderr)
+        return EXIT_STOPPED
+
+
+def build_parser(program: str = CLONE_NAME) -> argparse.ArgumentParser:
+    """Return the parser of all commands.
+
+    Args:
+      program: the program's name in usage lines and examples.
+    """
+    parser = _parser(
+        program,
+        "Reproduce every winning system of the ImageNet challenge, and what came after, under one identical budget.",
+        EXIT_CODES,
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS.values():
+        _add_command(subparsers, command, program)
+    return parser
+
+
+def parse_settings(words: Sequence[str], families: Sequence[Settings]) -> dict[str, dict[str, str]]:
+    """Return the texts of arguments `--PREFIX.KEY=VALUE` or `--PREFIX.KEY VALUE`, by keyword of `run` and key.
+
+    Raises:
+      UserError: an argument has another form, an unknown prefix or no value.
+    """
+    settings: dict[str, dict[str, str]] = {family.keyword: {} for family in families}
+    keywords = {family.prefix: family.keyword for family in families}
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, text = word.partition("=")
+        prefix, dot, key = name.removeprefix("--").partition(".")
+        if not (name.startswith("--") and dot and prefix in keywords):
+            raise UserError(f"unknown argument '{word}'; see --help")
+        value = text if equals else next(remaining, None)
+        if value is None or value.startswith("--"):
+            raise UserError(f"{name} needs a value: {name}=VALUE")
+        settings[keywords[prefix]][key] = value
+    return settings
+
+
+def _program() -> str:
+    return INSTALLED_NAME if Path(sys.argv[0]).stem == INSTALLED_NAME else CLONE_NAME
+
+
+def _parser(program: str, description: str, epilog: str | None) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=program, **_appearance(description, epilog))
+
+
+def _appearance(description: str, epilog: str | None) -> dict[str, Any]:
+    """Return what all parsers share: texts keep their line breaks, and options must be written in full."""
+    return {
+        "description": description,
+        "epilog": epilog,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+
+
+def _add_command(subparsers: "argparse._SubParsersAction", command: Command, program: str) -> None:
+    description = command.help
+    if program == INSTALLED_NAME:
+        description = description.replace(f"python {CLONE_NAME}", program)
+    epilog = EXIT_CODES if command.shows_exit_codes else None
+    parser = subparsers.add_parser(command.name, help=command.summary, **_appearance(description, epilog))
+    exclusive = parser.add_mutually_exclusive_group(required=True) if command.one_of else parser
+    for option in command.options:
+        _add_option(exclusive if option.flag in command.one_of else parser, option)
+    for family in command.settings:
+        parser.add_argument_group(f"--{family.prefix}.KEY=VALUE", family.help)
+
+
+def _add_option(parser: "argparse._ActionsContainer", option: Option) -> None:
+    keywords: dict[str, Any] = {"help": option.help, "default": option.default}
+    if option.flag.startswith("--"):
+        keywords |= {"dest": option.keyword, "required": option.required}
+    if option.is_switch:
+        keywords |= {"action": "store_true", "default": False}
+    else:
+        keywords |= {"type": option.type, "nargs": option.nargs, "choices": option.choices or None}
+        keywords |= {"metavar": option.metavar or None}
+    parser.add_argument(option.flag, **keywords)

@@ -1,0 +1,57 @@
+"""`main.py models`: the history of the challenge and every network, in the terminal."""
+
+import sys
+from collections.abc import Sequence
+
+from imagenet_repro.cli.command import Command, Option
+from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
+
+HELP = """Print the history: year, entry or network, sizes, published errors, and errors measured here.
+
+  python main.py models                    everything
+  python main.py models resnet             the networks with "resnet" in their name
+  python main.py models resnet50           one network: paper, sizes, results, preprocessing, options
+  python main.py models --runs runs/*      with the errors of finished runs on ImageNet beside the published ones
+"""
+
+
+def run(*, pattern: str = "", runs: Sequence[str] = ()) -> int:
+    """Print the entries and the networks whose name contains `pattern`, or all about one; return the exit code.
+
+    Args:
+      pattern: part of a name; empty: everything.
+      runs: workdirs of finished runs, whose errors on ImageNet are shown beside the published ones. A shell pattern
+        such as `runs/*` also names other files: whatever is not a finished run is left out, with a note on stderr.
+
+    Raises:
+      UserError: no name of a network contains the pattern, or the result of a run is damaged.
+    """
+    from imagenet_repro import models
+    from imagenet_repro.storage.workdir import Workdir
+    from imagenet_repro.zoo import listing
+    from imagenet_repro.zoo.entries import ENTRIES
+
+    network = models.canonical(pattern)
+    names = [name for name in models.names() if pattern in name]
+    if network not in models.names() and not names:
+        raise UserError(f"no network's name contains '{pattern}': {nearest(pattern, models.names())}")
+    unfinished = [path for path in runs if not Workdir(path).finished]
+    if unfinished:
+        print(f"left out, since they hold no finished run: {', '.join(unfinished)}", file=sys.stderr)
+    measured = listing.measured_in(Workdir(path).result() for path in runs if path not in unfinished)
+    if network in models.names():
+        listing.describe(network, measured.get(network))
+    else:
+        listing.show(names, measured, () if pattern else ENTRIES)
+    return EXIT_FINISHED
+
+
+COMMAND = Command(
+    name="models",
+    help=HELP,
+    run=run,
+    options=(
+        Option("pattern", nargs="?", default="", help="part of a name, or a name"),
+        Option("--runs", nargs="+", default=(), metavar="DIR", help="workdirs of finished runs on ImageNet"),
+    ),
+)

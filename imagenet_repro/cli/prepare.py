@@ -1,0 +1,67 @@
+"""`main.py prepare`: a data set in the form that training reads."""
+
+from typing import Any
+
+from imagenet_repro.cli.command import Command, Option, Settings
+from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
+
+HELP = """Bring a data set into the one form that training reads: tfds, as ArrayRecord.
+
+  python main.py prepare fractal                                   the embedded default, drawn in seconds
+  python main.py prepare folder:PATH                               split/class/*.jpg, as folders or zip files
+  python main.py prepare imagenet2012 --manual_dir=DIR             the official archives (needs TensorFlow, once)
+  python main.py prepare imagenet2012 --short_side=400 --quality=90    and a smaller copy beside it
+
+A data set that exists as TFRecord is converted, not built again. A data set that is already prepared is not changed.
+"""
+
+
+def run(*, name: str, fractal: dict[str, str], **options: Any) -> int:
+    """Prepare a data set and print what exists now; return the exit code.
+
+    Raises:
+      UserError: as `imagenet_repro.data.prepare.prepare_dataset`, or `FractalConfig` has no such key.
+    """
+    from imagenet_repro.config import parse_literal
+    from imagenet_repro.data.prepare.fractal import FractalConfig
+    from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
+
+    valid_keys = FractalConfig.parameters()
+    for key in fractal:
+        if key not in valid_keys:  # some unknown keys are parameters of the call below
+            raise UserError(f"--fractal.{key}: no such key; {nearest(key, valid_keys)}")
+    prepared = prepare_dataset(name, **options, **{key: parse_literal(text) for key, text in fractal.items()})
+    for copy in (prepared, prepared.smaller):
+        if copy is None:
+            continue
+        splits = ", ".join(f"{split} {count:,}" for split, count in copy.splits.items())
+        print(f"{copy.name}: {copy.how}; {splits} images, {copy.bytes / 1e6:,.1f} MB, in {copy.path}")
+        for note in copy.notes:
+            print(f"  {note}")
+    return EXIT_FINISHED
+
+
+COMMAND = Command(
+    name="prepare",
+    help=HELP,
+    run=run,
+    options=(
+        Option("name", help="fractal, folder:PATH, or any tfds image-classification data set"),
+        Option(
+            "--data_dir",
+            default="",
+            metavar="DIR",
+            help="the directory for data sets (default: $TFDS_DATA_DIR or ~/tensorflow_datasets)",
+        ),
+        Option("--manual_dir", metavar="DIR", help="the directory of archives that must be downloaded by hand"),
+        Option(
+            "--name",
+            parameter="as_name",
+            metavar="NAME",
+            help="with folder:PATH: the name of the data set (default: the last part of the path)",
+        ),
+        Option("--short_side", type=int, metavar="PIXELS", help="also write a copy with shorter sides up to this"),
+        Option("--quality", type=int, default=90, metavar="Q", help="JPEG quality of that copy (default 90)"),
+    ),
+    settings=(Settings("fractal", "with fractal: categories, train_images, validation_images, size, seed, …"),),
+)

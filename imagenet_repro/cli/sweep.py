@@ -1,0 +1,87 @@
+"""`main.py sweep`: train many systems under one budget, and compare them."""
+
+from imagenet_repro.cli.command import Command, Option, Settings
+from imagenet_repro.errors import UserError
+
+HELP = """Train many systems under one budget, with several seeds each, optionally after a search of their settings.
+
+  python main.py sweep --config=configs/sweeps/decade.py --workdir=runs/decade
+  python main.py sweep --config=configs/sweeps/learning_rate.py --workdir=runs/lr --config.search.trials=32
+  python main.py sweep --config=… --workdir=… --dry_run           what would run, where, and what it would cost
+  python main.py sweep --status --workdir=runs/decade             the progress of a sweep, from any terminal
+  python main.py sweep --config=… --workdir=… --launcher=slurm --workers=8 --slurm.partition=gpu \\
+      --slurm.gpus_per_node=1 --slurm.time=600 --storage=postgresql+psycopg://HOST/sweeps
+
+A sweep is a Python file; imagenet_repro/config/sweep.py lists every key. Settings are selected on a held-out part of
+the training split. Only the selected runs are scored on the test split, once each. Workers and this process can be
+stopped or killed at any time: the same command continues, and each training resumes from its checkpoint. At the end,
+the runs are compared, as `compare DIR` does.
+
+Workers run on this machine, one for each GPU, or as an array of SLURM jobs. Trials are stored in an SQLite database
+in the workdir. For several machines, name a database that all of them can reach, with its password in PGPASSWORD or
+~/.pgpass.
+"""
+
+
+def run(
+    *,
+    config: str | None,
+    workdir: str,
+    status: bool,
+    dry_run: bool,
+    launcher: str,
+    workers: int,
+    storage: str,
+    overrides: dict[str, str],
+    slurm: dict[str, str],
+) -> int:
+    """Run or resume a sweep and compare its runs, or print its plan or its progress; return the exit code."""
+    if status and (config or dry_run or workers or launcher != "local" or overrides or slurm):
+        raise UserError("--status shows a sweep that has started; only --workdir and --storage can be given with it")
+    if not status and config is None:
+        raise UserError("which sweep? --config=configs/sweeps/decade.py, or --status for one that has started")
+    from imagenet_repro.config import parse_literal
+    from imagenet_repro.config.sweep import load_sweep
+    from imagenet_repro.sweeps import controller
+    from imagenet_repro.sweeps.compare import compare
+
+    if config is None:
+        return controller.show_status(workdir, storage)
+    job_options = {key: parse_literal(text) for key, text in slurm.items()}
+    options = controller.SweepOptions(launcher, workers, storage, job_options)
+    sweep = load_sweep(config, overrides)
+    if dry_run:
+        return controller.dry_run(sweep, workdir, options)
+    return controller.run_sweep(sweep, workdir, options) or compare([workdir], storage=storage)
+
+
+COMMAND = Command(
+    name="sweep",
+    help=HELP,
+    run=run,
+    options=(
+        Option("--config", metavar="FILE[:ARGUMENT]", help="a sweep, such as configs/sweeps/decade.py"),
+        Option("--workdir", required=True, metavar="DIR", help="the directory for everything that the sweep writes"),
+        Option("--status", is_switch=True, help="print the progress of the sweep and exit"),
+        Option("--dry_run", is_switch=True, help="print what would run and what it would cost, and exit"),
+        Option("--launcher", choices=("local", "slurm"), default="local", help="where workers run (default: local)"),
+        Option(
+            "--workers",
+            type=int,
+            default=0,
+            metavar="N",
+            help="number of workers (default: one for each GPU of this machine, one where there is none)",
+        ),
+        Option(
+            "--storage",
+            default="",
+            metavar="URL",
+            help="the database of the trials (default: SQLite in the workdir)",
+        ),
+    ),
+    settings=(
+        Settings("config", "any key of the sweep", parameter="overrides"),
+        Settings("slurm", "options of the jobs: partition, time (minutes), gpus_per_node, mem, …"),
+    ),
+    shows_exit_codes=True,
+)

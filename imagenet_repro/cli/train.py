@@ -1,0 +1,41 @@
+"""`main.py train`: train one system."""
+
+from imagenet_repro.cli.command import Command, Option, Settings
+
+HELP = """Train one system, or resume the run in the workdir.
+
+  python main.py train --config=configs/resnet.py:50 --config.budget=90ep --workdir=runs/resnet50
+  python main.py train --config=configs/resnet.py:18 --config.data.name=cifar10 --workdir=runs/cifar \\
+      --config.data.eval_split=test --config.data.image_size=32 --config.model.options="{'stem': 'small'}"
+
+A configuration is a Python file. The text after its colon is the argument of its get_config, here the depth. Any key
+can be set with --config.KEY=VALUE; the modules of imagenet_repro/config/ list every key with its meaning and range. A
+budget is an amount of epochs (90ep), images (1.2e8img), steps (450000st), operations (2e18flop) or seconds of
+training (3600s).
+
+The workdir receives config.json, checkpoints/, metrics.jsonl and tensorboard/, and at the end result.json,
+predictions/, table.md and curves.png. Ctrl-C or SIGTERM finishes the step and saves; a second signal ends the process
+at once. The same command resumes the run. To train on several hosts, start the same command on each: under SLURM, on
+a TPU pod, or with COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID in the environment.
+"""
+
+
+def run(*, config: str, workdir: str, overrides: dict[str, str]) -> int:
+    """Train the configuration of a file in a workdir; return the exit code."""
+    from imagenet_repro.config import load_config
+    from imagenet_repro.runs.train import train
+
+    return train(load_config(config, overrides), workdir)
+
+
+COMMAND = Command(
+    name="train",
+    help=HELP,
+    run=run,
+    options=(
+        Option("--config", required=True, metavar="FILE[:ARGUMENT]", help="a recipe, such as configs/resnet.py:50"),
+        Option("--workdir", required=True, metavar="DIR", help="the directory for everything that the run writes"),
+    ),
+    settings=(Settings("config", "any key of the configuration", parameter="overrides"),),
+    shows_exit_codes=True,
+)
