@@ -1,0 +1,124 @@
+"""Draw the figure at the head of the README: the challenge's winners, and what `make demo` measured beside them.
+
+    python -m tools.headline_figure
+
+Published errors come from `imagenet_repro.zoo`, the person's from `imagenet_repro.scoring`, the demo's from
+results/demo/tables/leaderboard.csv. Writes docs/images/headline.svg and .png.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from imagenet_repro.scoring.people import PEOPLE
+from imagenet_repro.zoo.entries import ENTRIES
+from imagenet_repro.zoo.published import year
+from tools.generated import REPOSITORY
+
+LEADERBOARD = REPOSITORY / "results" / "demo" / "tables" / "leaderboard.csv"
+OUT = REPOSITORY / "docs" / "images" / "headline"
+WINNER = ", winner"  # ends the name of an entry that won
+BLUE, ORANGE, MUTED = "#0072B2", "#D55E00", "#5c5c5c"
+# Where a winner's name stands, in points from its mark, and how it is aligned; the last three are crowded.
+PLACES = {"MSRA": (0, -16, "center"), "Trimps-Soushen": (4, 44, "left"), "WMW": (8, -4, "left")}
+USUAL_PLACE = (9, 3, "left")
+NAMES = {
+    "lenet5": "LeNet-5",
+    "xrce_2011": "XRCE",
+    "alexnet": "AlexNet, one tower",
+    "resnet18": "ResNet-18",
+    "vit_tiny_patch16": "ViT-Ti/16",
+}
+STYLE = {
+    "font.size": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "svg.hashsalt": "headline",  # the same input gives the same file
+    "svg.fonttype": "path",
+}
+
+
+def main() -> None:
+    """Write the figure as SVG and PNG."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.4), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.06)
+        challenge, demo = figure.subplots(1, 2, width_ratios=(1.1, 1))
+        draw_challenge(challenge)
+        draw_demo(demo, read_leaderboard(LEADERBOARD))
+        OUT.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(OUT.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(OUT.with_suffix(".png"), dpi=140, metadata={"Software": None})
+
+
+def draw_challenge(axes: Axes) -> None:
+    """Draw the winners' published top-5 errors over the years, and the error of a person."""
+    winners = [entry for entry in ENTRIES if entry.who.endswith(WINNER)]
+    axes.plot([entry.year for entry in winners], [entry.top5 for entry in winners], "o-", color=BLUE, linewidth=2)
+    for entry in winners:
+        name = entry.who.removesuffix(WINNER)
+        x, y, alignment = PLACES.get(name, USUAL_PLACE)
+        axes.annotate(
+            f"{name} {entry.top5:g}",
+            (entry.year, entry.top5),
+            xytext=(x, y),
+            textcoords="offset points",
+            ha=alignment,
+            fontsize=9.5,
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.7} if y > 20 else None,
+        )
+    person = PEOPLE[0]
+    error = 100 * person.error
+    axes.axhline(error, color=MUTED, linestyle=(0, (4, 3)), linewidth=1.2)
+    axes.text(2009.6, error - 0.5, f"a person: {error:.1f}", color=MUTED, va="top", fontsize=9.5)
+    axes.set(xlim=(2009.5, 2018.5), ylim=(0, 31.5), xticks=range(2010, 2018))
+    axes.set_title(
+        "Published: winners of the challenge,\ntop-5 error on ImageNet's test set, %", loc="left", fontsize=11
+    )
+    axes.grid(axis="y", color="#e8e8e8")
+    axes.set_axisbelow(True)
+
+
+def read_leaderboard(path: Path) -> list[tuple[str, float, float, float]]:
+    """Return (system, top-5 error, low, high) of each system in percent, by year."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    measured = []
+    for row in rows:
+        low, high = (float(number) for number in re.findall(r"[\d.]+", row["95 % interval of top-5"]))
+        measured.append((row["system"], float(row["top-5 error %"]), low, high))
+    return sorted(measured, key=lambda one: year(one[0]) or 0)
+
+
+def draw_demo(axes: Axes, measured: Sequence[tuple[str, float, float, float]]) -> None:
+    """Draw the demo's top-5 errors with their 95 % intervals, a line for each system, the oldest at the top."""
+    heights = range(len(measured), 0, -1)
+    for height, (_, error, low, high) in zip(heights, measured, strict=True):
+        axes.plot((low, high), (height, height), color=ORANGE, linewidth=2, alpha=0.6)
+        axes.plot(error, height, "o", color=ORANGE)
+        axes.annotate(
+            f"{error:.1f}", (high, height), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9.5
+        )
+    labels = [f"{NAMES.get(system, system)} ({year(system)})" for system, *_ in measured]
+    axes.set_yticks(list(heights), labels)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlim=(0, max(high for *_, high in measured) * 1.15), ylim=(0.4, len(measured) + 0.6))
+    axes.set_title("Measured here by make demo:\ntop-5 error on ten classes of fractals, %", loc="left", fontsize=11)
+    axes.set_xlabel(
+        "1,000 images; 95 % intervals (Wilson). One seed,\n2,400 training images. Not comparable with the left.",
+        loc="left",
+        color=MUTED,
+        fontsize=9,
+    )
+    axes.grid(axis="x", color="#e8e8e8")
+    axes.set_axisbelow(True)
+
+
+if __name__ == "__main__":
+    main()
