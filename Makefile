@@ -14,13 +14,14 @@ IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 REQUIREMENTS := requirements.txt $(if $(filter-out cpu,$(ACCELERATOR)),requirements/$(ACCELERATOR).txt)
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
-.PHONY: help demo test test-slow integration lint format lock clean-demo
+.PHONY: help demo test test-slow integration lint format docs check-docs lock clean-demo
 
 help:
 	@echo "make demo    draw the embedded data set, train five systems under one budget, compare them on a page"
 	@echo "make test    run the tests (make test-slow: also those that take minutes)"
 	@echo "make integration  sweeps on a real PostgreSQL and a real SLURM, which root gets from Debian's packages"
 	@echo "make lint    ruff and the one-way rooms; make format: reformat"
+	@echo "make docs    rewrite the generated pages and build the documentation: site/index.html"
 	@echo "make lock    resolve requirements.txt anew from pyproject.toml"
 
 $(STAMP): $(REQUIREMENTS)
@@ -59,6 +60,22 @@ lint: $(STAMP)
 format: $(STAMP)
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
+
+# Material announces another generator on every build; the variable silences that.
+BUILD_DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
+
+docs: $(STAMP)
+	@$(RUN) -m tools.reference
+	@$(RUN) -m tools.diagrams
+	@$(RUN) -m tools.check_links
+	@$(BUILD_DOCS)
+	@echo "the documentation: site/index.html"
+
+check-docs: $(STAMP)
+	@$(RUN) -m tools.reference --check
+	@$(RUN) -m tools.diagrams --check
+	@$(RUN) -m tools.check_links
+	@$(BUILD_DOCS) --site-dir "$${TMPDIR:-/tmp}/imagenet_repro-site"
 
 # One resolution for all: the extras are resolved on top of the pins of requirements.txt.
 lock: $(STAMP)
