@@ -1,1 +1,1 @@
-"""The images: sources, decoding and crops on the host, the loader, augmentation on the device."""
+"""Images: sources, decoding, crops and batches on the host, and augmentation on the device."""

@@ -1,12 +1,12 @@
-"""The crops a host takes of decoded images, by the dataclass of `config.py` that describes them.
+"""Crops of decoded images on the host, described by the dataclasses of `config`.
 
-`antialias` widens the kernel with the shrinking factor and is Pillow's resize, as in torchvision and timm; without
-it the resize is OpenCV's, which samples the same few pixels at any scale, as tf.image and Caffe do. `area` averages
-over the pixels a new one covers in both. Pillow's bicubic has a = -0.5, OpenCV's a = -0.75.
+With `antialias`, the resize is Pillow's, which widens the kernel by the shrinking factor, as in torchvision and timm.
+Without it, the resize is OpenCV's, which samples the same few pixels at any scale, as tf.image and Caffe do. In both,
+`area` averages over the pixels that a new one covers. Pillow's bicubic has a = -0.5, OpenCV's a = -0.75.
 
-Protocols of evaluation take more than one square of an image, so two forms hand over several resized copies of one
-decoded image, as a row of bytes that the device takes apart (evaluation/views.py): `Canvases` and `Copies`, and
-`CombinedCrops` of any.
+Evaluation protocols need more than one square of an image. `Canvases` and `Copies` therefore return several resized
+copies of one decoded image, as a row of bytes from which the device cuts its views (inference/views.py), and
+`CombinedCrops` joins the results of several specifications.
 """
 
 import dataclasses
@@ -43,13 +43,14 @@ _PILLOW = {
     "area": Image.Resampling.BOX,
 }
 _ATTEMPTS = 10
-# A side of 1 beside one of 65,535 would take 13 GB at shorter side 256. Only the centre of a longer strip is used.
-_LONGEST = 32
+# Largest aspect ratio of a resized image; of a longer strip only the centre is used. Without a limit, an image of
+# 1 x 65,535 pixels would take 13 GB at shorter side 256.
+_MAX_ASPECT = 32
 
 
-# In front of each canvas: whether the image is higher than wide, and its longer side in two bytes, the lower first.
+# Bytes in front of each canvas: whether the image is higher than wide, and its longer side, the lower byte first.
 CANVAS_HEADER = 3
-# A canvas has room for this many times the shorter side; of a longer image only the central part is used.
+# Longer side of a canvas in units of the shorter one; of a longer image only the central part is used.
 CANVAS_ASPECT = 2
 
 
@@ -77,7 +78,7 @@ class Copies:
 
 @dataclasses.dataclass(frozen=True)
 class CombinedCrops:
-    """What several specifications take of one image, as a row of bytes, one after the other."""
+    """The results of several specifications for one image, as a row of bytes, one after the other."""
 
     parts: tuple[Crop | Canvases | Copies, ...]
 
@@ -86,7 +87,7 @@ CropSpec = Crop | Canvases | Copies | CombinedCrops
 
 
 def output_shape(spec: CropSpec, size: int) -> tuple[int, ...]:
-    """Of the uint8 array that `crop` makes."""
+    """Return the shape of the uint8 array that `crop` returns."""
     if isinstance(spec, Canvases):
         return (sum(CANVAS_HEADER + 3 * CANVAS_ASPECT * scale**2 for scale in spec.scales),)
     if isinstance(spec, Copies):
@@ -99,13 +100,16 @@ def output_shape(spec: CropSpec, size: int) -> tuple[int, ...]:
 def crop(
     image: UInt8[np.ndarray, "h w 3"], spec: CropSpec, size: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "..."]:
-    """Takes the crop that `spec` describes.
+    """Return the crop of an image that `spec` describes.
 
     Args:
         image: RGB, any height and width from 1.
-        spec: one of the crops of `config.py`, or of this file.
-        size: pixels of the sides of a square crop.
-        rng: decides what is random about the crop; a crop without randomness leaves it alone.
+        spec: one of the crops of `config`, or of this module.
+        size: side of a square crop in pixels.
+        rng: source of the crop's randomness; a crop without randomness does not advance it.
+
+    Returns:
+        uint8 of the shape that `output_shape` gives.
 
     Raises:
         UserError: as `check_fits`.
@@ -115,7 +119,7 @@ def crop(
 
 
 def check_fits(spec: CropSpec, size: int) -> None:
-    """Raises `UserError` where a crop of `size` pixels does not fit into the shorter side that `spec` resizes to."""
+    """Raise `UserError` where a crop of `size` pixels does not fit into the shorter side that `spec` resizes to."""
     for part in getattr(spec, "parts", ()):
         check_fits(part, size)
     shortest = {ShorterSideCrop: lambda: spec.resize, ScaleJitterCrop: lambda: min(spec.resize)}.get(type(spec))
@@ -178,8 +182,8 @@ def _(spec: Canvases, image: np.ndarray, size: int, rng: np.random.Generator) ->
 
 
 def _canvas(image: np.ndarray, scale: int, spec: Canvases) -> np.ndarray:
-    """Header and canvas of one scale, as bytes."""
-    resized = _resize_shorter_side(_at_most(image, CANVAS_ASPECT), scale, spec.kernel, spec.antialias)
+    """Return the header and the canvas of one scale, as bytes."""
+    resized = _resize_shorter_side(_limit_aspect(image, CANVAS_ASPECT), scale, spec.kernel, spec.antialias)
     high = resized.shape[0] > resized.shape[1]
     if high:
         resized = resized.swapaxes(0, 1)
@@ -194,7 +198,7 @@ def _canvas(image: np.ndarray, scale: int, spec: Canvases) -> np.ndarray:
 def _(spec: Copies, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     copies = []
     for height, width in spec.shapes:
-        part = _part_of_aspect(image, width / height)
+        part = _central_part(image, width / height)
         copies.append(resize(part, height, width, spec.kernel, spec.antialias).reshape(-1))
     return np.concatenate(copies)
 
@@ -204,21 +208,21 @@ def _(spec: CombinedCrops, image: np.ndarray, size: int, rng: np.random.Generato
     return np.concatenate([_take(part, image, size, rng).reshape(-1) for part in spec.parts])
 
 
-def _part_of_aspect(image: np.ndarray, aspect: float) -> np.ndarray:
-    """The largest central part whose width is `aspect` times its height, to a pixel."""
+def _central_part(image: np.ndarray, aspect: float) -> np.ndarray:
+    """Return the largest central part whose width is `aspect` times its height, to a pixel."""
     height, width = image.shape[:2]
     high, wide = min(height, max(1, round(width / aspect))), min(width, max(1, round(height * aspect)))
-    return _central(image, high, wide)
+    return _central_window(image, high, wide)
 
 
-def _at_most(image: np.ndarray, aspect: int) -> np.ndarray:
-    """The central part whose longer side is at most `aspect` times the shorter one."""
+def _limit_aspect(image: np.ndarray, aspect: int) -> np.ndarray:
+    """Return the central part whose longer side is at most `aspect` times the shorter one."""
     height, width = image.shape[:2]
     longest = aspect * min(height, width)
-    return _central(image, min(height, longest), min(width, longest))
+    return _central_window(image, min(height, longest), min(width, longest))
 
 
-def _central(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def _central_window(image: np.ndarray, height: int, width: int) -> np.ndarray:
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top : top + height, left : left + width]
 
@@ -226,33 +230,49 @@ def _central(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def crop_window(
     spec: CenterCrop | SquashCrop, height: int, width: int, size: int
 ) -> tuple[float, float, float, float]:
-    """The part of an image of some height and width that a crop of `size` pixels shows.
+    """Return the part of an image that a crop shows.
+
+    Args:
+        spec: a crop without randomness.
+        height: of the image in pixels.
+        width: of the image in pixels.
+        size: side of the crop in pixels.
 
     Returns:
-        (left, top, right, bottom), the lines between the image's pixels at which the crop's edges lie.
+        (left, top, right, bottom) in pixels of the image, as the lines between pixels at which the crop's edges lie.
     """
     if isinstance(spec, SquashCrop):
         return 0.0, 0.0, float(width), float(height)
-    longest = _LONGEST * min(height, width)
+    longest = _MAX_ASPECT * min(height, width)
     used_height, used_width = min(height, longest), min(width, longest)
-    tall, wide = _proportional(used_height, used_width, _shorter_side(spec, size))
-    down, across = _centred(tall, wide, size)
-    scale_y, scale_x = used_height / tall, used_width / wide
+    resized_height, resized_width = _proportional(used_height, used_width, _shorter_side(spec, size))
+    down, across = _centre_corner(resized_height, resized_width, size)
+    scale_y, scale_x = used_height / resized_height, used_width / resized_width
     left, top = (width - used_width) // 2 + across * scale_x, (height - used_height) // 2 + down * scale_y
     return left, top, left + size * scale_x, top + size * scale_y
 
 
 def _shorter_side(spec: CenterCrop, size: int) -> int:
-    """Pixels of the shorter side that a central crop is taken of."""
+    """Return the shorter side, in pixels, of the image that a central crop is cut from."""
     return math.floor(size / spec.ratio + 1e-6)
 
 
 def inception_box(
     height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Draws the box (top, left, height, width) of a random-resized crop, with torchvision's ten attempts.
+    """Draw the box of a random-resized crop, with torchvision's ten attempts.
 
     Where none of the ten fits, the box is the largest central one whose aspect lies in the range.
+
+    Args:
+        height: of the image in pixels.
+        width: of the image in pixels.
+        area: smallest and largest area of the box as a share of the image's.
+        aspect: smallest and largest width / height of the box, drawn log-uniformly.
+        rng: source of the draws.
+
+    Returns:
+        (top, left, height, width) in pixels.
     """
     low, high = math.log(aspect[0]), math.log(aspect[1])
     for _ in range(_ATTEMPTS):
@@ -272,7 +292,7 @@ def inception_box(
 def resize(
     image: UInt8[np.ndarray, "h w 3"], height: int, width: int, kernel: Kernel, antialias: bool
 ) -> UInt8[np.ndarray, "{height} {width} 3"]:
-    """Resizes by Pillow with antialias, else by OpenCV; an image of the right size is returned as it is."""
+    """Resize by Pillow with antialias, else by OpenCV; an image of the right size is returned as it is."""
     if image.shape[:2] == (height, width):
         return image
     if antialias:
@@ -281,26 +301,26 @@ def resize(
 
 
 def _resize_shorter_side(image: np.ndarray, shorter: int, kernel: str, antialias: bool) -> np.ndarray:
-    """Resizes to a shorter side, the longer one in proportion and cut to whole pixels as in torchvision."""
-    image = _at_most(image, _LONGEST)
+    """Resize to a shorter side; the longer one follows in proportion, rounded down as in torchvision."""
+    image = _limit_aspect(image, _MAX_ASPECT)
     return resize(image, *_proportional(*image.shape[:2], shorter), kernel, antialias)
 
 
 def _proportional(height: int, width: int, shorter: int) -> tuple[int, int]:
-    """Height and width at a shorter side."""
+    """Return height and width after resizing to a shorter side."""
     if height <= width:
         return shorter, shorter * width // height
     return shorter * height // width, shorter
 
 
 def _centre(image: np.ndarray, size: int) -> np.ndarray:
-    """The central square."""
-    top, left = _centred(*image.shape[:2], size)
+    """Return the central square."""
+    top, left = _centre_corner(*image.shape[:2], size)
     return image[top : top + size, left : left + size]
 
 
-def _centred(height: int, width: int, size: int) -> tuple[int, int]:
-    """Top and left of the central square; half a pixel goes to the even side, as in torchvision's CenterCrop."""
+def _centre_corner(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return top and left of the central square; half a pixel rounds to even, as in torchvision's CenterCrop."""
     return round((height - size) / 2), round((width - size) / 2)
 
 

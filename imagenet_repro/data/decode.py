@@ -1,11 +1,10 @@
-"""Encoded images to RGB arrays, whatever the file's name promised.
+"""Decoding of images to RGB arrays; the format follows from the content, not from a file's name.
 
-OpenCV decodes and gives, on JPEG and PNG, the pixels that Pillow gives (both use libjpeg-turbo's accurate integer
-transform and fancy upsampling). What it does not decode, or differently, goes to Pillow: CMYK JPEG, on which the two
-are one level apart.
+OpenCV decodes JPEG and PNG to the same pixels as Pillow (both use libjpeg-turbo's accurate integer transform and fancy
+upsampling). Pillow decodes what OpenCV cannot, and CMYK JPEG, on which the two differ by one level.
 
-Orientation tags of EXIF are ignored, as by every pipeline behind a published number. Alpha is dropped, not blended;
-16 bits are cut to the upper 8; of an animation the first frame counts.
+EXIF orientation is ignored, as in every pipeline behind a published number. Alpha is dropped, not blended; 16 bits are
+cut to the upper 8; of an animation the first frame is used.
 """
 
 import io
@@ -15,9 +14,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-# An image is one thread's work: the loader's threads are the parallelism.
+# The loader decodes many images at once, each in one of its own threads.
 cv2.setNumThreads(0)
-# What OpenCV would print about a damaged file is in DecodeError's message.
+# Damaged files are reported by DecodeError, so OpenCV need not print about them.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -37,14 +36,14 @@ _START_OF_SCAN = 0xDA
 
 
 class DecodeError(ValueError):
-    """An image that cannot be decoded as a whole; the message says why."""
+    """An image cannot be decoded completely; the message says why."""
 
 
 def decode(image: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes an image of any common format, told by its first bytes, to RGB.
+    """Decode an image of any common format, recognised by its first bytes, to RGB.
 
-    A JPEG without its end-of-image marker is refused, also where a decoder would fill the rest with grey: it was cut
-    short, or the end of the file was never written. Bytes behind the marker are allowed.
+    A JPEG without its end-of-image marker was cut short or never finished; it is an error, although decoders would
+    fill the rest with grey. Bytes after the marker are allowed.
 
     Raises:
         DecodeError: the image is truncated, damaged or of no known format.
@@ -60,10 +59,10 @@ def decode(image: bytes) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def size(image: bytes) -> tuple[int, int]:
-    """Height and width of an image, read from its first bytes where it is a JPEG.
+    """Return height and width of an image in pixels; of a JPEG only the header is read.
 
     Raises:
-        DecodeError: as `decode`, though not for damage behind the header of a JPEG.
+        DecodeError: as `decode`, but damage after the header of a JPEG is not noticed.
     """
     header = _jpeg_header(image) if image.startswith(_JPEG) else _Header()
     if header.height and header.width:
@@ -73,7 +72,7 @@ def size(image: bytes) -> tuple[int, int]:
 
 
 class _Header(NamedTuple):
-    """Of a JPEG the number of colour components, its size, and the offset of the first scan."""
+    """The number of colour components of a JPEG, its size in pixels, and the byte offset of its first scan."""
 
     components: int = 0
     height: int = 0
@@ -82,30 +81,31 @@ class _Header(NamedTuple):
 
 
 def _jpeg_header(image: bytes) -> _Header:
-    """All zeros where the header is malformed."""
-    found, position = _Header(), 2
+    """Parse the header of a JPEG; all fields are zero where it is malformed."""
+    header, position = _Header(), 2
     while position + 4 <= len(image) and image[position] == 0xFF:
         marker = image[position + 1]
         if marker == 0xFF:  # a fill byte
             position += 1
             continue
         if marker in _FRAMES and position + 9 < len(image):
-            height, width = (int.from_bytes(image[position + at : position + at + 2], "big") for at in (5, 7))
-            found = _Header(image[position + 9], height, width)
+            height = int.from_bytes(image[position + 5 : position + 7], "big")
+            width = int.from_bytes(image[position + 7 : position + 9], "big")
+            header = _Header(image[position + 9], height, width)
         if marker == _START_OF_SCAN:
-            return found._replace(scan=position)
+            return header._replace(scan=position)
         position += 2 + int.from_bytes(image[position + 2 : position + 4], "big")
     return _Header()
 
 
 def _pillow(image: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes with Pillow, or says why neither library can."""
+    """Decode with Pillow; raises DecodeError where it cannot either."""
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(image)) as opened:
-            return np.array(opened.convert("RGB"))
-    except Exception as error:  # Pillow's plug-ins raise whatever their parsers meet
+        with Image.open(io.BytesIO(image)) as decoded:
+            return np.array(decoded.convert("RGB"))
+    except Exception as error:  # Pillow's plug-ins raise exceptions of many types
         kind = next((name for magic, name in _FORMATS.items() if image.startswith(magic)), None)
         reason = str(error) if kind else f"no known image format, it begins with {image[:8]!r}"
         raise DecodeError(f"{kind or 'record'} of {len(image)} bytes: {reason}") from error

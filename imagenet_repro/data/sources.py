@@ -1,4 +1,4 @@
-"""A split of a prepared data set as random access to encoded images, through tfds and without TensorFlow."""
+"""Random access to the encoded images of a split of a prepared data set, through tfds and without TensorFlow."""
 
 import bisect
 import os
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from imagenet_repro.config import Data
 from imagenet_repro.errors import UserError, nearest
@@ -14,23 +14,36 @@ from imagenet_repro.errors import UserError, nearest
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-ORIGINAL_LABEL = "original_label"  # the challenge's, in data sets of tfds that give its images several others
-# Features in which data sets of tfds keep a name of their own for each image, the most telling first.
+ORIGINAL_LABEL = "original_label"  # the challenge's label, in tfds data sets with several labels for each image
+# Features in which tfds data sets keep a name for each image, the most specific first.
 _ID_FEATURES = ("file_name", "filename", "image/filename", "id")
 
 
 class Record(NamedTuple):
-    """One image of a split as it is stored."""
+    """One stored image of a split."""
 
     image: bytes  # encoded
     label: int
-    id: str  # the data set's own id, else "<split>/<index in the whole split>"
+    id: str  # the data set's own id, else "<split>/<index in the complete split>"
 
 
-class Records(Sequence):
-    """Random access to the records of a split; threads may read at once.
+@runtime_checkable
+class Records(Protocol):
+    """Random access to records by index; iteration goes from 0 to the IndexError of `len`."""
 
-    It is pickled as where it lies and opened again by the process that reads it.
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
+
+
+class StoredRecords:
+    """Random access to the records of a split; several threads may read at once.
+
+    Pickling keeps the location only: the process that unpickles it opens the files again.
+
+    Args:
+        directory: the directory of the data set's version.
+        split: in tfds' syntax.
     """
 
     def __init__(self, directory: str, split: str):
@@ -43,8 +56,8 @@ class Records(Sequence):
         self._image_key, self._label_key = _image_and_label(builder)
         self._id_key = next((key for key in _ID_FEATURES if key in builder.info.features), None)
         self._starts, self._origins = _origins(builder, split)
-        # The three features are taken out of the stored tf.train.Example here: 8 us of a full-size image, where tfds'
-        # way through every feature's decoder took 58.
+        # Reading three features from the stored tf.train.Example takes 8 us for a full-size image; tfds' decoding of
+        # every feature took 58.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self._source = builder.as_data_source(split, deserialize_method=raw, file_format="array_record")
         self._parse = tf_example_pb2.Example.FromString
@@ -53,88 +66,86 @@ class Records(Sequence):
         return len(self._source)
 
     def __getitem__(self, index: int) -> Record:
-        """Reads one record.
+        """Read one record.
 
         Raises:
             IndexError: the index is not in [0, len).
-            UserError: the file that holds the record is damaged or gone.
+            UserError: the file that holds the record is damaged or missing.
         """
-        feature = self._features(index)
-        image = feature[self._image_key].bytes_list.value[0]
-        label = feature[self._label_key].int64_list.value[0]
-        return Record(image, label, self._name(index, feature))
+        features = self._features(index)
+        image = features[self._image_key].bytes_list.value[0]
+        label = features[self._label_key].int64_list.value[0]
+        return Record(image, label, self._id(index, features))
 
     def integers(self, index: int, keys: Sequence[str]) -> tuple[str, dict[str, tuple[int, ...]]]:
-        """The id of a record and all values of some of its integer features; raises as reading a record does."""
-        feature = self._features(index)
-        return self._name(index, feature), {key: tuple(feature[key].int64_list.value) for key in keys}
+        """Return the id of a record and all values of some of its integer features; raises as reading a record."""
+        features = self._features(index)
+        return self._id(index, features), {key: tuple(features[key].int64_list.value) for key in keys}
 
     def _features(self, index: int) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
             stored = self._source[index]
-            if not stored:  # what ArrayRecord gives of a file that was cut short
+            if not stored:  # ArrayRecord returns nothing where a file was cut short
                 raise EOFError("the file ends before it")
             return self._parse(stored).features.feature
-        except Exception as error:  # whatever the file system, the format's reader and the parser raise
+        except Exception as error:  # the file system, the format's reader and the parser raise many types
             raise UserError(
-                f"record {self.id_of(index)} in {self.directory} cannot be read: {error}. "
-                "The prepared files are damaged or gone; remove that directory and prepare the data set again."
+                f"record {self.position_id(index)} in {self.directory} cannot be read: {error}. "
+                "The prepared files are damaged or missing; remove that directory and prepare the data set again."
             ) from error
 
-    def _name(self, index: int, feature: Any) -> str:
-        return self._id(feature[self._id_key]) if self._id_key else self.id_of(index)
-
-    @staticmethod
-    def _id(feature: Any) -> str:
-        """A text or a number, as tfds stores them."""
+    def _id(self, index: int, features: Any) -> str:
+        if not self._id_key:
+            return self.position_id(index)
+        feature = features[self._id_key]
         if feature.bytes_list.value:
             return feature.bytes_list.value[0].decode()
         return str(feature.int64_list.value[0])
 
-    def id_of(self, index: int) -> str:
-        """The id of a record of a data set that has none of its own: "<split>/<index in the whole split>"."""
+    def position_id(self, index: int) -> str:
+        """Return "<split>/<index in the complete split>", the id of a record in a data set that stores no ids."""
         part = bisect.bisect_right(self._starts, index) - 1
         split, first = self._origins[part]
         return f"{split}/{first + index - self._starts[part]}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Records, (self.directory, self.split)
+        return StoredRecords, (self.directory, self.split)
 
 
 @dataclass(frozen=True)
 class Split:
     """A split of an image-classification data set."""
 
-    name: str  # with the config: "imagenet_v2/matched-frequency"
+    name: str  # with the config, such as "imagenet_v2/matched-frequency"
     split: str  # in tfds' syntax, such as "train[:99%]"
     version: str
     class_names: tuple[str, ...]
     num_examples: int
-    records: Sequence  # records[i] is a Record
+    records: Records
 
     @property
     def num_classes(self) -> int:
-        """How many classes the labels count from zero."""
+        """The number of classes; labels are from 0 to one less."""
         return len(self.class_names)
 
-    def part(self, indices: Sequence[int]) -> "Split":
-        """The records of these indices, in this order, as a split of their own."""
-        return replace(self, num_examples=len(indices), records=Part(self.records, tuple(map(int, indices))))
+    def subset(self, indices: Sequence[int]) -> "Split":
+        """Return the records of these indices, in this order, as a split of their own."""
+        return replace(self, num_examples=len(indices), records=RecordSubset(self.records, tuple(map(int, indices))))
 
 
-class Part(Sequence):
-    """Some of a sequence's elements, which stay where they are."""
+class RecordSubset:
+    """Some records of others, in any order; they are read from there."""
 
-    def __init__(self, whole: Sequence, indices: tuple[int, ...]):
-        self.whole, self.indices = whole, indices
+    def __init__(self, records: Records, indices: tuple[int, ...]):
+        self._records, self._indices = records, indices
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self._indices)
 
-    def __getitem__(self, index: int) -> Any:
-        return self.whole[self.indices[index]]
+    def __getitem__(self, index: int) -> Record:
+        return self._records[self._indices[index]]
 
 
 @dataclass(frozen=True)
@@ -142,31 +153,28 @@ class Splits:
     """The splits of one data set that a run reads."""
 
     train: Split
-    evaluated: Split  # now and then
-    scored: Split  # once, for the result
+    evaluated: Split  # during training
+    scored: Split  # once, at the end, for the result
 
 
 def data_directory(data_dir: str = "") -> Path:
-    """Where tfds keeps its data sets: the argument, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """Return the directory of tfds' data sets: the argument, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def open_split(data: Data, split: str) -> Split:
-    """Opens a split of the prepared data set `data.name` below `data.data_dir`.
+    """Open a split of the prepared data set `data.name` below `data.data_dir`.
 
     Args:
-        data: names the data set as tfds does, `name[/config][:version]`, and the directory.
+        data: data_dir, and name as tfds writes it, `name[/config][:version]`, are used.
         split: in tfds' syntax, such as `train`, `train[:99%]` or `train+validation`.
 
     Raises:
         UserError: the data set is unknown, not prepared, prepared as TFRecord or not one of labelled images; the
             split is unknown or empty; or a file is missing.
     """
-    builder = _find(data.name, data_directory(data.data_dir))
-    _require_random_access(builder, data.name)
+    builder = _find_readable(data, split)
     _, label_key = _image_and_label(builder)
-    info = _split_info(builder, split)
-    _require_files(builder, info)
     config = f"/{builder.builder_config.name}" if builder.builder_config else ""
     label = builder.info.features[label_key]
     return Split(
@@ -174,50 +182,67 @@ def open_split(data: Data, split: str) -> Split:
         split=split,
         version=str(builder.version),
         class_names=tuple(label.names or map(str, range(label.num_classes))),
-        num_examples=info.num_examples,
-        records=Records(os.fspath(builder.data_dir), split),
+        num_examples=_split_info(builder, split).num_examples,
+        records=StoredRecords(os.fspath(builder.data_dir), split),
     )
 
 
 def integers(data: Data, split: str, keys: Sequence[str]) -> dict[str, dict[str, tuple[int, ...]]]:
-    """All values of some integer features of every image of a split, by its id, such as each image's several labels.
+    """Return all values of some integer features of every image of a split, such as an image's several labels.
+
+    Args:
+        data: data_dir and name are used.
+        split: in tfds' syntax.
+        keys: names of the features.
+
+    Returns:
+        For each image id, the values of each feature.
 
     Raises:
         UserError: as `open_split`, or the data set lacks a feature.
     """
-    records = open_split(data, split).records
-    builder = _find(data.name, data_directory(data.data_dir))
-    lacking = [key for key in keys if key not in builder.info.features]
-    if lacking:
-        raise UserError(f"data set {data.name!r} has no {', '.join(lacking)}: it is not the one of this name in tfds")
+    builder = _find_readable(data, split)
+    missing = [key for key in keys if key not in builder.info.features]
+    if missing:
+        raise UserError(f"data set {data.name!r} has no {', '.join(missing)}: it is not the one of this name in tfds")
+    records = StoredRecords(os.fspath(builder.data_dir), split)
     return dict(records.integers(index, keys) for index in range(len(records)))
 
 
 def open_splits(data: Data) -> Splits:
-    """The splits of `data.train_split`, `data.eval_split` and `data.scored_split`; raises as `open_split`."""
+    """Open the splits `data.train_split`, `data.eval_split` and `data.scored_split`; raises as `open_split`."""
     return Splits(*(open_split(data, split) for split in (data.train_split, data.eval_split, data.scored_split)))
 
 
 def overlap(data: Data, one: str, other: str) -> bool:
-    """Whether two splits of the data set share an image; raises as `open_split`."""
+    """Return whether two splits of the data set share an image; raises as `open_split`."""
     import tensorflow_datasets as tfds
 
     builder = _find(data.name, data_directory(data.data_dir))
     for split in (one, other):
         _split_info(builder, split)
-    known = builder.info.splits
-    parts = [tfds.core.ReadInstruction.from_spec(split).to_absolute(known) for split in (one, other)]
-    ranges = [[_positions(part, known) for part in each] for each in parts]
+    infos = builder.info.splits
+    parts = [tfds.core.ReadInstruction.from_spec(split).to_absolute(infos) for split in (one, other)]
+    ranges = [[_range(part, infos) for part in each] for each in parts]
     return any(a[0] == b[0] and max(a[1], b[1]) < min(a[2], b[2]) for a in ranges[0] for b in ranges[1])
 
 
-def _positions(part: Any, known: Any) -> tuple[str, int, int]:
-    """Split, first record and the one after the last, of a part of a split in tfds' absolute form."""
-    return part.splitname, part.from_ or 0, known[part.splitname].num_examples if part.to is None else part.to
+def _range(part: Any, infos: Any) -> tuple[str, int, int]:
+    """Return the split of a part in tfds' absolute form, its first record, and the record after its last."""
+    return part.splitname, part.from_ or 0, infos[part.splitname].num_examples if part.to is None else part.to
+
+
+def _find_readable(data: Data, split: str) -> "tfds.core.DatasetBuilder":
+    """Return the reader of a prepared data set after checking its form, the split and the split's files."""
+    builder = _find(data.name, data_directory(data.data_dir))
+    _require_random_access(builder, data.name)
+    _image_and_label(builder)
+    _require_files(builder, _split_info(builder, split))
+    return builder
 
 
 def _find(name: str, directory: Path) -> "tfds.core.DatasetBuilder":
-    """The reader of a prepared data set, whoever prepared it: the files describe themselves."""
+    """Return the reader of a prepared data set; the description beside its files suffices, whoever wrote them."""
     import tensorflow_datasets as tfds
 
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
@@ -234,11 +259,11 @@ def _why_not_found(name: str, directory: Path) -> str:
     base = re.split("[/:]", name)[0]
     prepared = sorted(path.name for path in directory.glob("*") if path.is_dir()) if directory.is_dir() else []
     if base in prepared:
-        found = sorted(
+        versions = sorted(
             str(path.parent.relative_to(directory / base)) for path in (directory / base).rglob("features.json")
         )
-        if found:
-            return f"data set {name!r} is not prepared in {directory}; of {base!r} there is: {', '.join(found)}"
+        if versions:
+            return f"data set {name!r} is not prepared in {directory}; of {base!r} there is: {', '.join(versions)}"
     known = {*tfds.list_builders(with_community_datasets=False), *prepared, "fractal"}
     if base not in known:
         return f"unknown data set {name!r}, not prepared in {directory} either: {nearest(base, known)}"
@@ -260,14 +285,14 @@ def _require_random_access(builder: "tfds.core.DatasetBuilder", name: str) -> No
 
 
 def _root(builder: "tfds.core.DatasetBuilder") -> Path:
-    """The directory of data sets above <root>/<name>/[<config>/]<version>."""
+    """Return the directory of data sets, <root> in <root>/<name>/[<config>/]<version>."""
     return Path(os.fspath(builder.data_dir)).parents[2 if builder.builder_config else 1]
 
 
 def _image_and_label(builder: "tfds.core.DatasetBuilder") -> tuple[str, str]:
-    """The names of the two features of an image-classification data set.
+    """Return the names of the image feature and the label feature of an image-classification data set.
 
-    Where an image has several labels, as in imagenet2012_real, it is the one label that the challenge gave it.
+    Where an image has several labels, as in imagenet2012_real, the label is the one that the challenge gave it.
     """
     import tensorflow_datasets as tfds
 
@@ -278,13 +303,13 @@ def _image_and_label(builder: "tfds.core.DatasetBuilder") -> tuple[str, str]:
             if isinstance(key, str) and isinstance(features.get(key), tfds.features.ClassLabel):
                 return image_key, key
     raise UserError(
-        f"data set {builder.name!r} is not one of image classification: it needs an image and a class label, "
-        f"and has {', '.join(f'{key} ({type(value).__name__})' for key, value in features.items())}"
+        f"data set {builder.name!r} is not for image classification: an image and a class label are needed, "
+        f"and its features are {', '.join(f'{key} ({type(value).__name__})' for key, value in features.items())}"
     )
 
 
 def _split_info(builder: "tfds.core.DatasetBuilder", split: str) -> Any:
-    """tfds' description of a split or a sub-split."""
+    """Return tfds' description of a split or a sub-split."""
     splits = builder.info.splits
     try:
         info = splits[split]
@@ -311,16 +336,19 @@ def _require_files(builder: "tfds.core.DatasetBuilder", info: Any) -> None:
 
 
 def _origins(builder: "tfds.core.DatasetBuilder", split: str) -> tuple[list[int], list[tuple[str, int]]]:
-    """Where the parts of a sub-split begin, and of each part its whole split and its first index there."""
-    place = {}
+    """Return the index at which each part of a sub-split begins, and each part's complete split and first index there.
+
+    A part is what a sub-split takes from one file.
+    """
+    first_of_file = {}
     for name, info in builder.info.splits.items():
         first = 0
         for instruction in info.file_instructions:
-            place[instruction.filename] = (name, first)
+            first_of_file[instruction.filename] = (name, first)
             first += instruction.examples_in_shard
     starts, origins, start = [], [], 0
     for instruction in builder.info.splits[split].file_instructions:
-        name, first = place[instruction.filename]
+        name, first = first_of_file[instruction.filename]
         starts.append(start)
         origins.append((name, first + instruction.skip))
         start += instruction.take

@@ -108,7 +108,7 @@ class Judge:
 
     def _groups(self, split: Split) -> list[tuple[float, Split]]:
         threads, _ = workers.reader_counts(self._system.config.data)
-        return [(aspect, split.part(indices)) for aspect, indices in by_aspect(split, threads).items()]
+        return [(aspect, split.subset(indices)) for aspect, indices in by_aspect(split, threads).items()]
 
     def _allowed(self, split: Split) -> int:
         return int(self._system.config.data.max_bad_share * split.num_examples)

@@ -186,7 +186,7 @@ def test_an_index_outside_is_an_index_error(data_dir):
         ("named_photos", "test", r"split 'test'.*train \(23 images\), validation \(7 images\)"),
         ("named_photos", "train[:0%]", "holds no image"),
         ("named_photos", "train[", "split 'train\\[' .* is not valid"),
-        ("sounds", "train", "not one of image classification.*pitch"),
+        ("sounds", "train", "not for image classification.*pitch"),
     ],
 )
 def test_what_cannot_be_opened_says_why(data_dir, name, split, message):

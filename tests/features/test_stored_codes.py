@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imagenet_repro.data import loader
+from imagenet_repro.data.order import epoch_order
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.features import stored_codes
 from imagenet_repro.features.stored_codes import ROWS, UNDECODABLE, StoredCodes
@@ -65,7 +65,7 @@ def test_a_full_disk_is_found_before_the_work(tmp_path):
 def test_batches_have_the_images_that_networks_see(tmp_path):
     made, values, labels = filled(tmp_path / "a")
     other, _, _ = filled(tmp_path / "b", dtype=np.float16)
-    order = np.concatenate([loader.epoch_order(5, epoch, 10) for epoch in range(3)])
+    order = np.concatenate([epoch_order(5, epoch, 10) for epoch in range(3)])
     batches = stored_codes.train_batches({"a": made, "b": other}, batch_size=4, seed=5, start_step=1, num_steps=6)
     for step, batch in enumerate(batches, start=1):
         expected = order[4 * step : 4 * step + 4]
@@ -80,7 +80,7 @@ def test_batches_have_the_images_that_networks_see(tmp_path):
 def test_the_next_image_stands_for_one_that_cannot_be_decoded(tmp_path):
     made, values, _ = filled(tmp_path / "codes", bad=(3, 4, 9))
     (batch,) = stored_codes.train_batches({"a": made}, batch_size=10, seed=0, start_step=0, num_steps=1)
-    order = loader.epoch_order(0, 0, 10)
+    order = epoch_order(0, 0, 10)
     stands_for = {3: 5, 4: 5, 9: 0}
     expected = np.asarray([stands_for.get(i, i) for i in order.tolist()])
     np.testing.assert_array_equal(batch["index"], expected)

@@ -1,13 +1,13 @@
-"""Augmentation on the device, inside the compiled step: uint8 crops and labels in, float images and targets out.
+"""Augmentation on the device, inside the compiled step: from uint8 crops and labels to float images and targets.
 
 The order is fixed: mirror; RandAugment or AutoAugment; brightness, contrast, saturation; PCA colour; random erasing;
-normalisation; mixup or CutMix; every colour but the policy's on the [0, 1] scale of RGB. What is switched off in the
-configuration is not in the program.
+normalisation; mixup or CutMix. All but the policies work on the [0, 1] scale of RGB. An augmentation that the
+configuration switches off is not in the compiled program.
 
 An image's randomness follows from (seed, epoch, index) alone, and each augmentation draws from a stream of its own, so
 switching one on changes no draw of another. Mixup and CutMix mix the two images of a pair (2j, 2j + 1) with each
-other, both with the draw of the even one: batches are split between devices at even places, so the result does not
-depend on how many there are.
+other, both with the draw of the even one. Batches are split between devices at even positions, so the result does not
+depend on the number of devices.
 """
 
 import math
@@ -26,12 +26,12 @@ from imagenet_repro.errors import UserError
 _EIGENVALUES = (0.2175, 0.0188, 0.0045)
 _EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision rounds it
-# Random erasing: the shares of the area and the aspects that torchvision draws from; timm has 1/3 and 1/0.3 above.
+# Random erasing: the ranges of area (as a share of the image) and aspect in torchvision; timm's end at 1/3 and 1/0.3.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_ASPECT = (0.3, 3.3)
 _ERASING_ATTEMPTS = 10
 
-# One stream of random numbers for each augmentation; the numbers are part of what makes a run repeatable.
+# One stream of random numbers for each augmentation. Changing a number changes the images that a seed leads to.
 _FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION, _PCA, _ERASING, _MIXUP, _CUTMIX, _SWITCH, _POLICY = range(10)
 
 Image = Float32[Array, "h w 3"]
@@ -48,19 +48,19 @@ def augment(
     spec: Augment,
     num_classes: int,
 ) -> tuple[Float32[Array, "b h w 3"], Float32[Array, "b {num_classes}"]]:
-    """Augments and normalises a device's share of a batch.
+    """Augment and normalise a device's share of a batch.
 
     Args:
         images: RGB crops.
         labels: class indices.
-        epoch: of each image.
-        index: of each image in its split; with the epoch and the seed it decides every draw.
+        epoch: epoch of each image, as the loader's batches have it.
+        index: index of each image in its split; with the epoch and the seed it decides every draw.
         seed: a number, or a key of `jax.random`.
-        spec: what to do, static.
+        spec: the augmentations; static.
         num_classes: width of the targets.
 
     Returns:
-        The images, normalised by `spec.mean` and `spec.std`, and targets that sum to one.
+        The images, normalised by `spec.mean` and `spec.std`, and targets that sum to one for each image.
 
     Raises:
         UserError: mixup or CutMix is on and b is odd.
@@ -82,7 +82,7 @@ def augment(
 
 
 def normalize(images: UInt8[Array, "b h w 3"], spec: Augment) -> Float32[Array, "b h w 3"]:
-    """What evaluation does to its crops: the [0, 1] scale, less the mean, over the standard deviation."""
+    """Normalise crops as evaluation does: on the [0, 1] scale, less `spec.mean`, divided by `spec.std`."""
     return _standardise(images.astype(jnp.float32) / 255, spec)
 
 
@@ -121,17 +121,17 @@ def _grey(image: Image) -> Float32[Array, "h w 1"]:
 
 
 def _blend(image: Image, other: Float32[Array, "..."], factor: Scalar) -> Image:
-    """torchvision's ColorJitter: the image at factor 1, `other` (black, mean grey or grey) at 0, cut to [0, 1]."""
+    """Blend as torchvision's ColorJitter: the image at factor 1, `other` (black, mean grey, grey) at 0; in [0, 1]."""
     return jnp.clip(factor * image + (1 - factor) * other, 0, 1)
 
 
 def _pca_colour(image: Image, key: Key[Array, ""], spec: Augment) -> Image:
-    """Adds one colour to an image, drawn along the principal components of RGB.
+    """Add one colour to an image, drawn along the principal components of RGB.
 
-    `paper` (Krizhevsky et al. 2012, sec. 4.1): the component i gets alpha_i times its eigenvalue, alpha_i ~ N(0,
-    pca_std), on the [0, 1] scale as fb.resnet.torch has it. `cuda_convnet2` (convdata.py there): pca_std times a unit
-    normal times the component's standard deviation, and the image, less its mean, is then scaled by 1 / (1 + pca_std).
-    Neither cuts the result to [0, 1].
+    `paper` (Krizhevsky et al. 2012, sec. 4.1): component i gets alpha_i times its eigenvalue, with alpha_i ~ N(0,
+    pca_std) on the [0, 1] scale, as in fb.resnet.torch. `cuda_convnet2` (its convdata.py): component i gets pca_std
+    times a unit normal times the component's standard deviation, and the image less its mean is then scaled by
+    1 / (1 + pca_std). Neither clips the result to [0, 1].
     """
     normal = jax.random.normal(key, (3,))
     values, vectors = jnp.array(_EIGENVALUES, jnp.float32), jnp.array(_EIGENVECTORS, jnp.float32)
@@ -143,15 +143,15 @@ def _pca_colour(image: Image, key: Key[Array, ""], spec: Augment) -> Image:
 
 
 def _erase(image: Image, key: Key[Array, ""], spec: Augment) -> Image:
-    """Fills a rectangle with noise for each pixel and channel.
+    """Fill a rectangle with noise, drawn for each pixel and channel.
 
-    It is uniform in [0, 1] (Zhong et al. 2017, RE-R), or of the mean and deviation that normalisation takes away, and
-    so normal after it (timm's mode `pixel`). Area and aspect are drawn ten times; the first rectangle that is smaller
-    than the image is taken. The aspect is drawn log-uniformly, as torchvision and timm have it.
+    The noise is uniform in [0, 1] (Zhong et al. 2017, RE-R), or normal with the mean and deviation that normalisation
+    removes, so that it is a unit normal afterwards (timm's mode `pixel`). Area and aspect are drawn ten times, and the
+    first rectangle smaller than the image is used. The aspect is drawn log-uniformly, as in torchvision and timm.
     """
     height, width, _ = image.shape
     shape_key, noise_key = jax.random.split(key)
-    # One call for all that a rectangle needs: each is a block of its own to compile.
+    # One call draws every number of the rectangle, because each call is a block of its own to compile.
     coin, row, column, *shapes = jax.random.uniform(shape_key, (3 + 2 * _ERASING_ATTEMPTS,))
     area = height * width * _between(jnp.stack(shapes[::2]), *_ERASED_AREA)
     aspect = jnp.exp(_between(jnp.stack(shapes[1::2]), *map(math.log, _ERASED_ASPECT)))
@@ -180,7 +180,7 @@ def _box(shape: tuple[int, int], start: Float32[Array, "2"], end: Float32[Array,
 def _mix_pairs(
     images: Float32[Array, "b h w 3"], targets: Float32[Array, "b c"], keys: Key[Array, " b"], spec: Augment
 ) -> tuple[Float32[Array, "b h w 3"], Float32[Array, "b c"]]:
-    """Mixes images 2j and 2j + 1 with each other, and their targets by the same share."""
+    """Mix images 2j and 2j + 1 with each other, and their targets by the same share."""
     pairs = images.reshape(-1, 2, *images.shape[1:])
     share, mask = jax.vmap(partial(_pair_mask, shape=images.shape[1:3], spec=spec))(keys[::2])
     mask = mask[:, None, :, :, None]
@@ -192,25 +192,29 @@ def _mix_pairs(
 
 
 def _pair_mask(key: Key[Array, ""], *, shape: tuple[int, int], spec: Augment) -> tuple[Scalar, Float32[Array, "h w"]]:
-    """A pair's share of itself in its target, and the same for each pixel."""
+    """Return the share of an image's own label in its target, and the share of its own pixel in each pixel."""
     mixup = _mixup_mask(key, shape, spec.mixup) if spec.mixup else None
     cutmix = _cutmix_mask(key, shape, spec.cutmix) if spec.cutmix else None
     if mixup is None or cutmix is None:
-        return mixup or cutmix
+        return mixup or cutmix  # `_mix_pairs` is called where at least one is on
     choice = jax.random.bernoulli(jax.random.fold_in(key, _SWITCH))
     return jax.tree.map(partial(jnp.where, choice), cutmix, mixup)
 
 
 def _mixup_mask(key: Key[Array, ""], shape: tuple[int, int], alpha: float) -> tuple[Scalar, Float32[Array, "h w"]]:
-    """Zhang et al. 2017, eq. 1: x = lambda x_i + (1 - lambda) x_j, lambda ~ Beta(alpha, alpha)."""
+    """Return the share and the mask of mixup: x = lambda x_i + (1 - lambda) x_j, lambda ~ Beta(alpha, alpha).
+
+    Zhang et al. 2017, eq. 1.
+    """
     share = jax.random.beta(jax.random.fold_in(key, _MIXUP), alpha, alpha, dtype=jnp.float32)
     return share, jnp.full(shape, share)
 
 
 def _cutmix_mask(key: Key[Array, ""], shape: tuple[int, int], alpha: float) -> tuple[Scalar, Float32[Array, "h w"]]:
-    """Yun et al. 2019, sec. 3.1: a box of the share 1 - lambda around a uniform centre, cut at the image's edges.
+    """Return the share and the mask of CutMix: a box of area share 1 - lambda around a uniform centre.
 
-    The targets follow the share of pixels that were really exchanged, as in the authors' code.
+    The box ends at the image's edges, and the targets follow the share of pixels that it really exchanges, as in the
+    authors' code (Yun et al. 2019, sec. 3.1).
     """
     draw, centre = jax.random.split(jax.random.fold_in(key, _CUTMIX))
     size = jnp.array(shape, jnp.float32)

@@ -1,13 +1,13 @@
-"""The operations of AutoAugment and RandAugment on one uint8 image, as Pillow does them, on the device.
+"""The operations of AutoAugment and RandAugment on one uint8 image, equal to Pillow's, on the device.
 
-Which operation an image gets is a number drawn inside the compiled step. A switch over images would evaluate every
-branch for each of them, so an application has one form whatever was drawn: a warp (the identity for what is not
-geometric), a table of 256 entries for each channel, a blend with a grey or a smoothed picture, and a filled box. That
-is one gather, one look-up and one 3 x 3 filter.
+The operation of an image is a number drawn inside the compiled step. A switch over images would evaluate every branch
+for each of them, so an application has the same form for every operation: a warp (the identity where the operation is
+not geometric), a table of 256 entries for each channel, a blend with a grey or a smoothed picture, and a filled box.
+That is one gather, one look-up and one 3 x 3 filter.
 
 Sources: Pillow's ImageOps, ImageEnhance and affine Image.transform, which the searches of Cubuk et al. 2018
-(arXiv 1805.09501, table 6) ran. Integers are exact; where Pillow computes in floating point and cuts, results may
-differ by one level.
+(arXiv 1805.09501, table 6) ran. Integer operations are exact; where Pillow computes in floating point and truncates,
+results may differ by one level.
 """
 
 import functools
@@ -29,7 +29,7 @@ OPERATIONS = (IDENTITY, *GEOMETRIC, *TABLES, *BLENDS, CUTOUT)
 
 _SOLARIZE_ADD_BELOW = 128
 _LUMA = (19595, 38470, 7471)  # ITU-R 601 in 65536ths, as Pillow's convert("L") has them
-_FIXED_POINT = 65536  # of Pillow's affine transform with the nearest pixel
+_FIXED_POINT = 65536  # one, in Pillow's affine transform with the nearest pixel
 _BICUBIC = -1.0  # Keys' a in Pillow's transform; its resize has -0.5
 
 Image = UInt8[Array, "h w 3"]
@@ -46,22 +46,25 @@ def apply(
     fill: tuple[int, int, int],
     interpolation: Interpolation = "nearest",
 ) -> Image:
-    """Applies the operation `among[operation]`; what is not in `among` is not in the program.
+    """Apply the operation `among[operation]`; only the operations in `among` are in the compiled program.
 
-    The argument is, for rotate: degrees, counter-clockwise; shear_x, shear_y: the factor; translate_x, translate_y:
-    pixels, to the left or up where positive; posterize: bits to keep; solarize: the level from which on pixels are
-    inverted; solarize_add: what is added to levels below 128; color, contrast, brightness, sharpness: Pillow's
-    factor, 1 being no change; cutout: half the box's side in pixels. The others ignore it.
+    The meaning of the argument depends on the operation. rotate: degrees, counter-clockwise; shear_x, shear_y: the
+    factor; translate_x, translate_y: pixels, to the left or up where positive; posterize: bits to keep; solarize: the
+    lowest level that is inverted; solarize_add: the number added to levels below 128; color, contrast, brightness,
+    sharpness: Pillow's factor, where 1 is no change; cutout: half the box's side in pixels. The others ignore it.
 
     Args:
         image: any height and width.
         operation: index into `among`.
-        argument: see above.
+        argument: the operation's argument.
         place: numbers in [0, 1); the first two are cutout's centre as shares of height and width, the third chooses
             between bilinear and bicubic where `interpolation` is `random`.
         among: names of `OPERATIONS`, static.
-        fill: the RGB colour of what comes from outside of the image, and of cutout's box.
-        interpolation: how geometric operations sample.
+        fill: the RGB colour of pixels from outside the image, and of cutout's box.
+        interpolation: sampling of the geometric operations.
+
+    Returns:
+        An image of the same shape.
     """
     index = {name: jnp.asarray(operation == among.index(name)) for name in among}
     geometric, tables, blends = ([name for name in group if name in index] for group in (GEOMETRIC, TABLES, BLENDS))
@@ -69,7 +72,7 @@ def apply(
         matrix = jnp.zeros((2, 3)).at[:, :2].set(jnp.eye(2))
         for name in geometric:
             matrix = jnp.where(index[name], _matrix(name, argument, image.shape), matrix)
-        # Or the compiler would compute the matrix, sines and all, anew for each pixel.
+        # Without a barrier the compiler would compute the matrix, with its sines, again for each pixel.
         matrix = jax.lax.optimization_barrier(matrix)
         image = _warp(image, matrix, fill, _Sampling(interpolation, place[2]))
     if tables:
@@ -89,7 +92,7 @@ def apply(
 
 
 def _matrix(name: str, argument: Scalar, shape: tuple[int, ...]) -> Float32[Array, "2 3"]:
-    """From the centre (x + 1/2, y + 1/2) of a pixel of the result to its position (x, y) in the source."""
+    """Return the map from a pixel's centre (x + 1/2, y + 1/2) in the result to its position (x, y) in the source."""
     one, zero = jnp.float32(1), jnp.float32(0)
     if name == "rotate":
         height, width, _ = shape
@@ -107,7 +110,7 @@ def _matrix(name: str, argument: Scalar, shape: tuple[int, ...]) -> Float32[Arra
 
 
 class _Sampling:
-    """Weights of the source pixels -1, 0, 1 and 2 places from the one below a position."""
+    """Weights of the source pixels at offsets -1, 0, 1 and 2 from the pixel below a position."""
 
     def __init__(self, interpolation: Interpolation, coin: Scalar):
         self.nearest = interpolation == "nearest"
@@ -116,7 +119,7 @@ class _Sampling:
         self._coin = coin
 
     def weights(self, past: Float32[Array, "h w"]) -> list[Float32[Array, "h w"]]:
-        """For a position that lies `past` the pixel below it, in [0, 1); the weights sum to one."""
+        """Return the weights, which sum to one, for a position at a distance `past` in [0, 1) from the pixel below."""
         linear = [jnp.maximum(0, 1 - jnp.abs(past - place)) for place in self.places]
         if self._interpolation == "bilinear":
             return linear
@@ -127,7 +130,7 @@ class _Sampling:
 
 
 def _cubic(distance: Float32[Array, "h w"]) -> Float32[Array, "h w"]:
-    """Keys 1981, eq. 4, for distances up to 2."""
+    """Return the cubic convolution kernel at distances up to 2 (Keys 1981, eq. 4)."""
     a, d = _BICUBIC, distance
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
@@ -139,7 +142,7 @@ def _warp(image: Image, matrix: Float32[Array, "2 3"], fill: tuple[int, int, int
     x, y, limits = jnp.arange(width)[None, :], jnp.arange(height)[:, None], (width, height)
     flat = image.reshape(-1, 3)
     if sampling.nearest:
-        # Pillow's own fixed point: what it rounds away adds up to whole pixels at the boundaries.
+        # Pillow computes in fixed point; its rounding errors add up to whole pixels at the boundaries.
         offset = matrix[:, 2] + (matrix[:, 0] + matrix[:, 1]) / 2
         steps = jnp.floor(jnp.stack([matrix[:, 0], matrix[:, 1], offset]) * _FIXED_POINT + 0.5).astype(jnp.int32)
         source = [(x * steps[0, i] + y * steps[1, i] + steps[2, i]) // _FIXED_POINT for i in (0, 1)]
@@ -160,7 +163,7 @@ def _warp(image: Image, matrix: Float32[Array, "2 3"], fill: tuple[int, int, int
             for column, u in zip(columns, across, strict=True):
                 pixels = flat.at[row * width + column].get(mode="promise_in_bounds")
                 total += (u * v)[:, :, None] * pixels
-        # Weights that are rounded must not make 254 of a flat 255, since Pillow cuts rather than rounds.
+        # Rounding of the weights must not turn a flat 255 into 254, since the conversion truncates as Pillow's does.
         warped = jnp.clip(total + 1e-3, 0, 255).astype(jnp.uint8)
     return jnp.where(inside[:, :, None], warped, jnp.array(fill, jnp.uint8))
 
@@ -171,7 +174,7 @@ def _inside(position: list[Array], limits: tuple[int, int]) -> Array:
 
 
 class _Statistics:
-    """What tables depend on: counts of levels and the mean grey."""
+    """The statistics of an image that tables depend on: counts of levels and the mean grey."""
 
     def __init__(self, image: Image):
         self._image = image
@@ -179,18 +182,18 @@ class _Statistics:
 
     @functools.cached_property
     def up_to(self) -> Int32[Array, "256 3"]:
-        """How many pixels of a channel are at most at a level."""
+        """The number of pixels of each channel at or below each level."""
         cells = 3 * self._image.reshape(-1, 3).astype(jnp.int32) + jnp.arange(3)
         counts = jnp.zeros(256 * 3, jnp.int32).at[cells.reshape(-1)].add(1, mode="promise_in_bounds")
-        # What several tables read is computed once.
+        # With a barrier the counts are computed once for all tables.
         return jax.lax.optimization_barrier(jnp.cumsum(counts.reshape(256, 3), axis=0))
 
     def extremes(self) -> tuple[Int32[Array, "3"], Int32[Array, "3"]]:
-        """The lowest and highest level of each channel."""
+        """Return the lowest and highest level of each channel."""
         return (self.up_to == 0).sum(0), (self.up_to < self.pixels).sum(0)
 
     def mean_grey(self) -> Int32[Array, ""]:
-        """The mean of the grey picture, rounded half up."""
+        """Return the mean of the grey picture, rounded half up."""
         return (2 * _grey(self._image).sum() + self.pixels) // (2 * self.pixels)
 
 
@@ -256,7 +259,7 @@ def _look_up(image: Image, table: UInt8[Array, "256 3"]) -> Image:
 
 
 def _blend(other: Array, levels: Array, factor: Scalar) -> Int32[Array, "..."]:
-    """Pillow's Image.blend: `levels` at factor 1, `other` at 0, cut to whole levels in [0, 255]."""
+    """Blend as Pillow's Image.blend: `levels` at factor 1, `other` at 0; truncated to integers in [0, 255]."""
     start, end = other.astype(jnp.float32), levels.astype(jnp.float32)
     return jnp.clip(start + factor * (end - start), 0, 255).astype(jnp.int32)
 
@@ -270,7 +273,7 @@ def _grey_picture(image: Image) -> Image:
 
 
 def _smooth(image: Image) -> Image:
-    """Pillow's SMOOTH: the mean of 3 x 3 pixels, the middle one five times; the border stays."""
+    """Filter with Pillow's SMOOTH: the mean of 3 x 3 pixels, the middle one five times; the border is unchanged."""
     levels = image.astype(jnp.int32)
     rows = levels[:-2] + levels[1:-1] + levels[2:]
     total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * levels[1:-1, 1:-1]
@@ -281,7 +284,10 @@ _DEGENERATE = {"color": _grey_picture, "sharpness": _smooth}
 
 
 def _box(shape: tuple[int, ...], centre: Float32[Array, "2"], half: Scalar) -> Array:
-    """A square of side 2 x half around a pixel, cut at the borders (DeVries & Taylor 2017): h w 1."""
+    """Return the mask [h, w, 1] of a square of side 2 x `half` around a pixel, inside the image.
+
+    DeVries & Taylor 2017.
+    """
     height, width, _ = shape
     row, column = jnp.floor(centre[0] * height), jnp.floor(centre[1] * width)
     half = jnp.floor(half)
@@ -290,9 +296,9 @@ def _box(shape: tuple[int, ...], centre: Float32[Array, "2"], half: Scalar) -> A
 
 
 def scan(image: Image, draws: tuple[Array, Array, Array], **options) -> Image:
-    """Applies several operations in turn; `draws` are `apply`'s, with an axis of layers in front.
+    """Apply several operations in turn; `draws` are the arguments of `apply`, with an axis of layers in front.
 
-    A loop, so that the program holds one layer however many there are.
+    The layers are a loop, so that the program holds one layer for any number of them.
     """
 
     def layer(picture, draw):

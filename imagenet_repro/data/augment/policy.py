@@ -1,25 +1,25 @@
-"""RandAugment and AutoAugment: which operations an image gets, how strong, drawn inside the compiled step.
+"""RandAugment and AutoAugment: the operations of an image and their strengths, drawn inside the compiled step.
 
 The operations themselves are in operations.py. Levels run from 0 to 10 and mean, unless a table here says otherwise:
-rotation up to 30 degrees, shear up to 0.3, factors of enhancement from 0.1 to 1.9, both directions of what is
-geometric equally often.
+rotation up to 30 degrees, shear up to 0.3, factors of enhancement from 0.1 to 1.9, and both directions of a geometric
+operation equally often.
 
 `randaugment` (Cubuk et al. 2019, arXiv 1909.13719) is the code that EfficientNet, EfficientNetV2 and big_vision share
 (google/automl, efficientnetv2/autoaugment.py): each layer draws one of 16 operations and always applies it. Levels
-may exceed 10, and the arguments then go on along their lines. Translation is by up to 10 pixels a level and cutout's
-box has up to 8 pixels a level, whatever the image's size.
+may exceed 10; the arguments are then extrapolated. Translation is by up to 10 pixels for each level and cutout's box
+has up to 8 pixels for each level, for any size of the image.
 
-`randaugment_timm` is what "rand-m9-mstd0.5-inc1" means to timm (timm/data/auto_augment.py), of DeiT, ConvNeXt and
-ResNet strikes back: 15 operations, no cutout, each applied with a probability; a level of its own for each
-application, normal around the magnitude and cut to [0, 10]; translation by up to 0.45 of a side.
+`randaugment_timm` is timm's "rand-m9-mstd0.5-inc1" (timm/data/auto_augment.py), used by DeiT, ConvNeXt and ResNet
+strikes back: 15 operations without cutout, each applied with a probability; each application draws its level from a
+normal distribution around the magnitude, clipped to [0, 10]; translation is by up to 0.45 of a side.
 
-`autoaugment` (Cubuk et al. 2018, arXiv 1805.09501): one of 25 pairs of operations with their own probabilities and
-levels; `paper` is the ImageNet policy of the paper's appendix, `v0` that of EfficientNet's code.
+`autoaugment` (Cubuk et al. 2018, arXiv 1805.09501) draws one of 25 pairs of operations with their own probabilities
+and levels; `paper` is the ImageNet policy of the paper's appendix, `v0` that of EfficientNet's code.
 
-Deviations. Every operation is Pillow's, also where TensorFlow's code differs: its contrast blends not with the mean
-grey but with a level that follows from the number of pixels, its shears turn about the first pixel's centre, half a
-pixel away, and it cuts where Pillow rounds the grey and the smoothed picture. Of the paper's policy, the readings of
-levels are timm's: posterize keeps 4 to 8 bits and solarize inverts from 25.6 times the level on.
+Deviations. Every operation is Pillow's, also where TensorFlow's code differs: its contrast blends with a level that
+follows from the number of pixels and not with the mean grey, its shears turn about the first pixel's centre, half a
+pixel away, and it truncates where Pillow rounds the grey and the smoothed picture. For the paper's policy, levels mean
+what they mean in timm: posterize keeps 4 to 8 bits and solarize inverts from 25.6 times the level on.
 """
 
 import functools
@@ -55,9 +55,9 @@ _COMMON = (
     "translate_y",
 )
 _TENSORFLOW = (*_COMMON, "cutout")
-_TIMM = (*_COMMON, operations.IDENTITY)  # the last is not drawn but stands for an operation not applied
+_TIMM = (*_COMMON, operations.IDENTITY)  # the last is not drawn; it stands for an operation that is not applied
 
-# What each layer's six uniform numbers decide; the last three are what `operations.apply` calls place.
+# Columns of each layer's six uniform numbers; the last three are the argument `place` of `operations.apply`.
 _CHOICE, _APPLY, _SIGN, _PLACE = range(4)
 
 _V0 = (
@@ -123,13 +123,13 @@ Draws = tuple[Int[Array, " n"], Float32[Array, " n"], Float32[Array, "n 3"]]
 def distort(
     policy: Policy, image: UInt8[Array, "h w 3"], key: Key[Array, ""], mean: tuple[float, float, float]
 ) -> UInt8[Array, "h w 3"]:
-    """Applies a policy to one image.
+    """Apply a policy to one image.
 
     Args:
-        policy: one of the policies of `config.py`, static.
+        policy: one of the policies of `config`, static.
         image: RGB.
         key: decides every draw.
-        mean: of RGB in [0, 1], where the policy fills with it.
+        mean: mean RGB in [0, 1], the fill colour of some policies.
     """
     if isinstance(policy, NoPolicy):
         return image
@@ -143,15 +143,21 @@ def distort(
 
 @functools.singledispatch
 def names(policy: Policy) -> tuple[str, ...]:
-    """The operations that the numbers of `draw` count."""
+    """Return the operations that the indices of `draw` count."""
     raise TypeError(f"no policy for {type(policy).__name__}")
 
 
 @functools.singledispatch
 def draw(policy: Policy, key: Key[Array, ""], shape: tuple[int, int]) -> Draws:
-    """What a policy does to an image of a height and width: `operations.apply`'s draws, layers in front.
+    """Draw the operations, arguments and places for `operations.scan`.
 
-    The operations are indices into `names(policy)`.
+    Args:
+        policy: the policy.
+        key: decides every draw.
+        shape: height and width of the image in pixels.
+
+    Returns:
+        For each layer, the operation as an index into `names(policy)`, its argument and its place.
     """
     raise TypeError(f"no policy for {type(policy).__name__}")
 
@@ -211,23 +217,23 @@ def _(policy: AutoAugment, key: Array, shape: tuple) -> Draws:
 
 
 def tensorflow_argument(name: str, level: Float32[Array, " n"]) -> Float32[Array, " n"]:
-    """An operation's arguments at levels in EfficientNet's code, before a direction is drawn.
+    """Return an operation's arguments at levels in EfficientNet's code, before a direction is drawn.
 
-    Translation and cutout, which depend on who calls, are not here; for them and for what takes no argument it is
-    the level itself.
+    The arguments of translation and cutout differ between policies and are set by the callers; for them, and for
+    operations without an argument, the level itself is returned.
     """
     if name in _ENHANCE:
         return 0.18 * level + 0.1
     scales = {"rotate": 3.0, "shear_x": 0.03, "shear_y": 0.03}
-    whole = {"posterize": 0.4, "solarize": 25.6, "solarize_add": 11.0}
-    if name in whole:
-        # What is added covers 0.4 x 5 and its like, which single precision may put below a whole number.
-        return jnp.floor(whole[name] * level + 1e-5)
+    integer_scales = {"posterize": 0.4, "solarize": 25.6, "solarize_add": 11.0}
+    if name in integer_scales:
+        # In single precision 0.4 x 5 and the like may lie below an integer; the small number makes up for it.
+        return jnp.floor(integer_scales[name] * level + 1e-5)
     return scales.get(name, 1.0) * level
 
 
 def _columns(name: str, among: tuple[str, ...]) -> tuple[Array, Array, Array]:
-    """Operations, probabilities and arguments of a table, 25 x 2 each."""
+    """Return the operations, probabilities and arguments of a table, 25 x 2 each."""
     table = np.array(TABLES[name], dtype=object)
     operation = np.vectorize(among.index)(table[:, :, 0]).astype(np.int32)
     levels = jnp.asarray(table[:, :, 2].astype(np.float32).reshape(-1))
@@ -253,6 +259,6 @@ def _pick(arguments: dict[str, Array], operation: Int[Array, " n"]) -> Float32[A
 
 
 def _directed(argument: Array, operation: Array, among: tuple[str, ...], uniform: Array) -> Float32[Array, " n"]:
-    """The argument, negative in half of the cases where the operation has a direction."""
+    """Return the argument, negated in half of the cases where the operation has a direction."""
     signed = jnp.array([name in _SIGNED for name in among])[operation]
     return jnp.where(signed & (uniform[:, _SIGN] < 0.5), -argument, argument)

@@ -1,4 +1,7 @@
-"""The two archives of ILSVRC 2012 that a person downloads, looked at before tfds spends hours on them."""
+"""Checks of the two archives of ILSVRC 2012, before tfds spends hours on them.
+
+A user downloads them by hand; the checks find missing, incomplete and misplaced files.
+"""
 
 import re
 import tarfile
@@ -11,14 +14,14 @@ from imagenet_repro.errors import UserError
 
 @dataclass(frozen=True)
 class Archive:
-    """What is known of an official archive."""
+    """An official archive."""
 
     name: str
     size: int  # bytes
     md5: str
     members: int
-    pattern: str  # of its members' names
-    holds: str
+    pattern: str  # regular expression of its members' names
+    content: str  # what its members are, in the plural
 
 
 ARCHIVES = (
@@ -47,27 +50,27 @@ _PARTIAL = (
     ".tmp",
     ".aria2",
     ".!qB",
-)  # endings of browsers and others
+)  # endings that browsers and download tools give to unfinished files
 
 
 def check(manual_dir: str | None) -> tuple[str, ...]:
-    """Look for both archives in `manual_dir` and read their tables of contents to the end.
+    """Check that both archives are in `manual_dir` and complete.
 
     Returns:
-        Sentences about what differs from the official archives without being an error.
+        Sentences about differences from the official archives that are not errors.
 
     Raises:
-        UserError: an archive is missing, misplaced, cut short or something else; the message says what to type.
+        UserError: an archive is missing, misplaced, cut short or another file; the message says what to type.
     """
     if not manual_dir:
         raise UserError(
-            "imagenet2012 has to be downloaded by hand: register at https://image-net.org/download-images, get\n"
+            "imagenet2012 must be downloaded by hand: register at https://image-net.org/download-images, get\n"
             + "".join(f"  {archive.name}  ({archive.size / 1e9:.1f} GB, md5 {archive.md5})\n" for archive in ARCHIVES)
             + "into one directory, then type:\n  python main.py prepare imagenet2012 --manual_dir=DIRECTORY"
         )
     directory = Path(manual_dir).expanduser()
     if not directory.is_dir():
-        raise UserError(f"manual_dir {directory} is no directory")
+        raise UserError(f"manual_dir {directory} is not a directory")
     problems = [_absence(directory, archive) for archive in ARCHIVES if not (directory / archive.name).is_file()]
     if problems:
         raise UserError("imagenet2012 cannot be prepared:\n" + "\n".join(f"- {problem}" for problem in problems))
@@ -75,7 +78,7 @@ def check(manual_dir: str | None) -> tuple[str, ...]:
 
 
 def _absence(directory: Path, archive: Archive) -> str:
-    """Why an archive is not where it should be, as far as its surroundings tell."""
+    """Return why an archive is missing: an unfinished download, another directory, extracted, or not downloaded."""
     for ending in _PARTIAL:
         partial = directory / (archive.name + ending)
         if partial.exists():
@@ -90,8 +93,9 @@ def _absence(directory: Path, archive: Archive) -> str:
     extracted = _extracted(directory, archive)
     if extracted:
         return (
-            f"{archive.name} is not in {directory}, and {extracted} looks like its content: tfds reads the archive "
-            "itself. Put it there; or, with both splits as SPLIT/CLASS/IMAGE, type: python main.py prepare folder:PATH"
+            f"{archive.name} is not in {directory}, and {extracted} looks like its extracted content: tfds reads the "
+            "archive itself. Put it there; or, with both splits as SPLIT/CLASS/IMAGE, type: "
+            "python main.py prepare folder:PATH"
         )
     return (
         f"{archive.name} is not in {directory}. Download it ({archive.size / 1e9:.1f} GB, md5 {archive.md5}) from "
@@ -113,11 +117,11 @@ def _differences(path: Path, archive: Archive) -> Iterator[str]:
     fitting = sum(bool(re.fullmatch(archive.pattern, name)) for name in names)
     if not fitting:
         some = ", ".join(names[:3]) or "nothing"
-        raise UserError(f"{path} is not the official archive: it should hold {archive.holds}, and holds {some}")
+        raise UserError(f"{path} is not the official archive: it should hold {archive.content}, and holds {some}")
     size = path.stat().st_size
     if len(names) != archive.members:
         yield (
-            f"{path.name} holds {len(names):,} {archive.holds} instead of the official {archive.members:,}"
+            f"{path.name} holds {len(names):,} {archive.content} instead of the official {archive.members:,}"
             + (
                 "; tfds labels them by their rank among the names, so the labels are wrong"
                 if "val" in path.name
@@ -129,7 +133,7 @@ def _differences(path: Path, archive: Archive) -> Iterator[str]:
 
 
 def _members(path: Path) -> list[str]:
-    """Names in an archive, which is read from header to header; what follows the last one must be there too."""
+    """Return the names in an archive, read from header to header; raises UserError where its end is missing."""
     try:
         with tarfile.open(path, "r:") as archive:
             names = archive.getnames()
@@ -149,7 +153,7 @@ def _members(path: Path) -> list[str]:
 def _truncated(path: Path, reason: str) -> UserError:
     archive = next(archive for archive in ARCHIVES if archive.name == path.name)
     return UserError(
-        f"{path} ({path.stat().st_size:,} bytes) is cut short or no tar archive: {reason}. The official one has "
+        f"{path} ({path.stat().st_size:,} bytes) is cut short or not a tar archive: {reason}. The official one has "
         f"{archive.size:,} bytes; resume or repeat the download, then compare\n"
         f"  md5sum {path}\nwith {archive.md5}"
     )

@@ -1,4 +1,4 @@
-"""The base of the project's own tfds builders: nothing to download, examples handed over shard by shard."""
+"""The base class of the project's own tfds builders, which download nothing and write examples shard by shard."""
 
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,21 +8,27 @@ import tensorflow_datasets as tfds
 
 ARRAY_RECORD = "array_record"
 SHARD_BYTES = 128 << 20  # tfds keeps the examples of the shard that it writes in memory
-Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]  # makes (key, example) pairs
+Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]  # returns (key, example) pairs
 
 
 class ArrayRecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Writes labelled images in the order in which they come.
+    """A builder that writes labelled images in the order of its shards.
 
     tfds' usual base class sorts the examples by a hash, for which it needs TensorFlow above a gigabyte.
     """
 
     def shards(self) -> Mapping[str, Sequence[Shard]]:
-        """The shards of each split."""
+        """Return the shards of each split."""
         raise NotImplementedError
 
     def image_info(self, description: str, class_names: Sequence[str], **options: Any) -> tfds.core.DatasetInfo:
-        """The features that every data set of the project has: image, label and file_name."""
+        """Return the description of a data set with the features image, label and file_name.
+
+        Args:
+            description: one sentence about the data set, stored with it.
+            class_names: names of the labels from 0 on.
+            options: further arguments of `tfds.core.DatasetInfo`.
+        """
         features = {
             "image": tfds.features.Image(shape=(None, None, 3)),
             "label": tfds.features.ClassLabel(names=list(class_names)),
@@ -42,12 +48,12 @@ class ArrayRecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return self.shards()
 
     def _make_download_manager(self, **options) -> Any:
-        """tfds would make a directory for downloads."""
+        """Return a stand-in; tfds' own manager would create a directory for downloads."""
         del options
         return types.SimpleNamespace(downloaded_size=0)
 
     def _log_download_bytes(self) -> None:
-        """tfds would print that all sizes are unknown."""
+        """Print nothing; tfds would print that all sizes are unknown."""
 
     def _log_download_done(self) -> None:
-        """What was prepared is for the caller to say."""
+        """Print nothing; the caller reports the result."""

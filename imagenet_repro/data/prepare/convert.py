@@ -1,8 +1,8 @@
-"""Prepared tfds data sets rewritten record by record: TFRecord to ArrayRecord, and copies with other images.
+"""Conversion of prepared tfds data sets from TFRecord to ArrayRecord, record by record.
 
-tfds has a converter of its own (`tfds convert_format`); version 4.9.10 of it needs TensorFlow and Apache Beam, which
-in turn needs older versions of packages that this project pins. What is here leaves what that converter leaves: the
-ArrayRecord shards beside the TFRecord ones, named as alternative format in `dataset_info.json`, so that either opens.
+tfds 4.9.10's converter (`tfds convert_format`) needs TensorFlow and Apache Beam, and Beam needs older versions of
+packages that this project pins. The result is the same as that converter's: the ArrayRecord shards lie beside the
+TFRecord ones and `dataset_info.json` names them as an alternative format, so that either opens.
 """
 
 import os
@@ -17,7 +17,7 @@ from imagenet_repro.errors import UserError
 def add_array_record(path: Path, *, on_progress: Callable[[], None] = lambda: None) -> None:
     """Write the ArrayRecord shards of a TFRecord data set next to its own.
 
-    Finished shards of an interrupted conversion are kept; the data set opens as ArrayRecord once all are there.
+    Finished shards of an interrupted conversion are kept; the data set opens as ArrayRecord once all exist.
 
     Args:
         path: `data_dir/NAME/[CONFIG/]VERSION`.
@@ -30,7 +30,7 @@ def add_array_record(path: Path, *, on_progress: Callable[[], None] = lambda: No
 
     info = dataset_info.read_proto_from_builder_dir(path)
     if info.file_format not in ("", "tfrecord"):
-        raise UserError(f"{path} is stored as {info.file_format}; only TFRecord is converted")
+        raise UserError(f"{path} is stored as {info.file_format}; only TFRecord can be converted")
     if not os.access(path, os.W_OK):
         raise UserError(
             f"{path} is not writable, and the converted files go there. Copy the data set, or ask its owner"
@@ -44,7 +44,7 @@ def add_array_record(path: Path, *, on_progress: Callable[[], None] = lambda: No
 
 
 def _shards(info, path: Path) -> Iterator[tuple[Path, Path, int]]:
-    """Of every shard its file, the file to be, and the number of examples."""
+    """Yield each shard's TFRecord file, its future ArrayRecord file, and its number of examples."""
     from tensorflow_datasets.core import dataset_info
 
     splits = dataset_info.get_split_dict_from_proto(info, path, file_format="tfrecord")
@@ -79,19 +79,19 @@ def _array_record_length(path: Path) -> int:
 
     try:
         return file_adapters.ArrayRecordFileAdapter.num_examples(path)
-    except Exception:  # array_record raises RuntimeError or ValueError; either way it is to be written anew
+    except Exception:  # array_record raises RuntimeError or ValueError; the shard is written again
         return -1
 
 
 def counted(records: Iterable[bytes], on_progress: Callable[[], None]) -> Iterator[bytes]:
-    """The same records, each announced."""
+    """Yield the same records and call `on_progress` for each."""
     for record in records:
         on_progress()
         yield record
 
 
 def write_array_record(path: Path, records: Iterable[bytes]) -> int:
-    """Write serialised examples as tfds does; returns how many."""
+    """Write serialised examples as tfds does and return their number."""
     from array_record.python import array_record_module
 
     writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
@@ -106,7 +106,7 @@ def write_array_record(path: Path, records: Iterable[bytes]) -> int:
 
 
 def write_info(info, path: Path) -> None:
-    """Replace `dataset_info.json` in one move."""
+    """Replace `dataset_info.json` atomically."""
     from tensorflow_datasets.core import dataset_info
 
     partial = path / "dataset_info.json.partial"
@@ -115,7 +115,7 @@ def write_info(info, path: Path) -> None:
 
 
 def read_tfrecord(path: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file, with both of its checksums verified.
+    """Yield the records of a TFRecord file after verifying both of their checksums.
 
     A record is its length (uint64), a masked CRC-32C of that, the data, and a masked CRC-32C of the data.
 

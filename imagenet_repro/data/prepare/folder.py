@@ -1,8 +1,8 @@
-"""An image folder, `SPLIT/CLASS/IMAGE` on disk or in zip files, written as a tfds data set in ArrayRecord form.
+"""Image folders, `SPLIT/CLASS/IMAGE` on disk or in zip files, written as tfds data sets in ArrayRecord form.
 
-The bytes of each image are stored as they are. Classes are the sorted names of their folders; splits are named after
-theirs, except that `val` and `valid` become `validation`, as tfds calls it. Images are stored in one fixed shuffled
-order, so that a part of a split (`train[:99%]`) holds all classes. Files stream from the source to the shards.
+The bytes of each image are stored unchanged. Classes are the sorted names of their folders; splits are named after
+their folders, except that `val` and `valid` become `validation`, as in tfds. Images are stored in one fixed shuffled
+order, so that a part of a split (`train[:99%]`) contains all classes. Files stream from the source to the shards.
 """
 
 import functools
@@ -28,12 +28,12 @@ VERSION = "1.0.0"
 _EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 _SPLIT_NAMES = {"val": "validation", "valid": "validation"}
 _COMMON_SPLITS = {"train", "validation", "test"}
-_MANY = 5  # examples that a message shows
+_MAX_SHOWN = 5  # names that a message lists
 _LAYOUT = "SPLIT/CLASS/IMAGE, such as train/n01440764/n01440764_18.JPEG"
 
 
 class Image(NamedTuple):
-    """Where the bytes of one image are."""
+    """The location of one image."""
 
     split: str
     label: str
@@ -44,7 +44,7 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """What was found in a folder."""
+    """The images and classes of a folder."""
 
     source: Path
     images: tuple[Image, ...]
@@ -53,8 +53,8 @@ class Listing:
 
 
 @dataclass
-class _Found:
-    """Names met on the way, sorted by what they are."""
+class _Contents:
+    """The names in a folder, by kind."""
 
     images: list[Image] = field(default_factory=list)
     folders: set[tuple[str, str]] = field(default_factory=set)  # (split, class), with or without images
@@ -63,7 +63,7 @@ class _Found:
     unreadable: list[str] = field(default_factory=list)
 
     def add(self, name: str, archive: Path | None, size: int) -> None:
-        """Sort a file."""
+        """Record a file under its kind."""
         parts = PurePosixPath(name).parts
         if any(part.startswith((".", "__MACOSX")) for part in parts):
             return
@@ -77,17 +77,21 @@ class _Found:
             self.images.append(Image(split, parts[1], name, archive, size))
 
     def add_folder(self, name: str) -> None:
-        """Note a folder: one of a class ought to hold images."""
+        """Record a folder if it is one of a class, which should then hold images."""
         parts = PurePosixPath(name).parts
         if len(parts) == 2 and not any(part.startswith((".", "__MACOSX")) for part in parts):
             self.folders.add((_SPLIT_NAMES.get(parts[0].lower(), parts[0]), parts[1]))
 
 
 def data_set_name(source: Path, as_name: str | None = None) -> str:
-    """The name under which tfds keeps the folder: the last part of its path in lower case, other signs as `_`.
+    """Return the data set's name: the last part of the path in lower case, with other characters replaced by `_`.
+
+    Args:
+        source: the folder or zip file.
+        as_name: a name in place of the last part of the path.
 
     Raises:
-        UserError: that is no name that tfds takes, or one that a data set of tfds has.
+        UserError: the name is not valid in tfds, or a data set of tfds has it.
     """
     stem = as_name or (source.stem if source.suffix.lower() == ".zip" else source.resolve().name)
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower()
@@ -99,122 +103,125 @@ def data_set_name(source: Path, as_name: str | None = None) -> str:
 
 
 def describe(source: Path) -> str:
-    """What the prepared data set says about its origin."""
+    """Return the description of the prepared data set, which names its origin."""
     return f"Images of {source.resolve()}"
 
 
 def scan(source: Path) -> Listing:
-    """List the images of a folder, of a zip, or of a folder that holds zips.
+    """List the images of a folder, of a zip file, or of a folder that holds zip files.
 
     Raises:
-        UserError: nothing is there, or something contradicts the layout; all that was found is in the message.
+        UserError: the folder is missing or has another layout; the message lists every problem.
     """
     if not source.exists():
         raise UserError(f"folder:{source}: no such file or folder")
-    found = _Found()
+    contents = _Contents()
     if source.is_file():
-        _list_archive(source, found)
+        _list_archive(source, contents)
     else:
-        _list_folder(source, found)
-        archives = [source / name for name in found.ignored if name.lower().endswith(".zip") and "/" not in name]
-        if archives and not found.images and not found.misplaced:
-            found.ignored = [name for name in found.ignored if source / name not in archives]
+        _list_folder(source, contents)
+        archives = [source / name for name in contents.ignored if name.lower().endswith(".zip") and "/" not in name]
+        if archives and not contents.images and not contents.misplaced:
+            contents.ignored = [name for name in contents.ignored if source / name not in archives]
             for archive in sorted(archives):
-                _list_archive(archive, found)
-    problems = [*_layout_problems(found), *_class_problems(found), *_file_problems(found)]
+                _list_archive(archive, contents)
+    problems = [*_layout_problems(contents), *_class_problems(contents), *_file_problems(contents)]
     if problems:
         raise UserError("\n".join([f"folder:{source} cannot be prepared:", *(f"- {problem}" for problem in problems)]))
     notes = ()
-    if found.ignored:
-        notes = (f"{len(found.ignored)} files that are no images were left out: {_some(found.ignored)}",)
-    classes = sorted({image.label for image in found.images})
-    return Listing(source, tuple(sorted(found.images)), tuple(classes), notes)
+    if contents.ignored:
+        notes = (f"{len(contents.ignored)} files are not images and were left out: {_some(contents.ignored)}",)
+    classes = sorted({image.label for image in contents.images})
+    return Listing(source, tuple(sorted(contents.images)), tuple(classes), notes)
 
 
-def _list_archive(archive: Path, found: _Found) -> None:
+def _list_archive(archive: Path, contents: _Contents) -> None:
     try:
-        with zipfile.ZipFile(archive) as opened:
-            members = opened.infolist()
+        with zipfile.ZipFile(archive) as file:
+            members = file.infolist()
     except (zipfile.BadZipFile, OSError) as error:
         size = archive.stat().st_size
         raise UserError(
-            f"{archive} ({size:,} bytes) cannot be read: {error}. It is truncated or no zip file; copy it again, "
+            f"{archive} ({size:,} bytes) cannot be read: {error}. It is truncated or not a zip file; copy it again, "
             f"then check it with:\n  python -m zipfile -t {archive}"
         ) from error
     for member in members:
         if member.is_dir():
-            found.add_folder(member.filename)
+            contents.add_folder(member.filename)
         else:
-            found.add(member.filename, archive, member.file_size)
+            contents.add(member.filename, archive, member.file_size)
 
 
-def _list_folder(source: Path, found: _Found) -> None:
+def _list_folder(source: Path, contents: _Contents) -> None:
     def unreadable(error: OSError) -> None:
-        found.unreadable.append(str(error))
+        contents.unreadable.append(str(error))
 
     for directory, folders, files in os.walk(source, followlinks=True, onerror=unreadable):
         relative = Path(directory).relative_to(source)
         for name in folders:
-            found.add_folder((relative / name).as_posix())
+            contents.add_folder((relative / name).as_posix())
         for name in files:
             try:
-                found.add((relative / name).as_posix(), None, os.stat(os.path.join(directory, name)).st_size)
+                contents.add((relative / name).as_posix(), None, os.stat(os.path.join(directory, name)).st_size)
             except OSError as error:
                 unreadable(error)
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:_MANY])
-    return shown if len(names) <= _MANY else f"{shown} and {len(names) - _MANY} more"
+    shown = ", ".join(sorted(names)[:_MAX_SHOWN])
+    return shown if len(names) <= _MAX_SHOWN else f"{shown} and {len(names) - _MAX_SHOWN} more"
 
 
-def _layout_problems(found: _Found) -> Iterator[str]:
-    if found.misplaced:
-        yield f"{len(found.misplaced)} images are not at {_LAYOUT}: {_some(found.misplaced)}. Move them or remove them"
-    elif not found.images:
+def _layout_problems(contents: _Contents) -> Iterator[str]:
+    if contents.misplaced:
+        misplaced = _some(contents.misplaced)
+        yield f"{len(contents.misplaced)} images are not at {_LAYOUT}: {misplaced}. Move them or remove them"
+    elif not contents.images:
         yield f"it holds no images at {_LAYOUT}; known endings: {', '.join(sorted(_EXTENSIONS))}"
-    for split in sorted({image.split for image in found.images}):
+    for split in sorted({image.split for image in contents.images}):
         if not re.fullmatch(r"[A-Za-z]\w*", split, flags=re.ASCII) or split.lower() == "all":
-            yield f"{split!r} cannot name a split; rename that folder, for example to train"
+            yield f"{split!r} is not a valid name of a split; rename that folder, for example to train"
     folders = defaultdict(set)
-    for image in found.images:
+    for image in contents.images:
         folders[image.split].add(PurePosixPath(image.name).parts[0])
     for split, names in folders.items():
         if len(names) > 1:
-            yield f"the folders {', '.join(sorted(names))} would all be the split {split!r}; keep one name"
+            yield f"the folders {', '.join(sorted(names))} would all become the split {split!r}; keep one name"
 
 
-def _class_problems(found: _Found) -> Iterator[str]:
-    full = {(image.split, image.label) for image in found.images}
+def _class_problems(contents: _Contents) -> Iterator[str]:
+    full = {(image.split, image.label) for image in contents.images}
     splits = {split for split, _ in full}
-    empty = [f"{split}/{label}" for split, label in found.folders - full if split in splits | _COMMON_SPLITS]
+    empty = [f"{split}/{label}" for split, label in contents.folders - full if split in splits | _COMMON_SPLITS]
     if empty:
         yield f"{len(empty)} class folders hold no image: {_some(empty)}. Fill them or remove them"
     classes = {split: {label for other, label in full if other == split} for split in splits}
-    everything = set().union(*classes.values())
+    all_classes = set().union(*classes.values())
     for split in sorted(splits):
-        lacking = everything - classes[split] - {name.split("/")[1] for name in empty}
-        if lacking:
+        missing = all_classes - classes[split] - {name.split("/")[1] for name in empty}
+        if missing:
             yield (
-                f"split {split!r} lacks {len(lacking)} of the {len(everything)} classes that other splits have: "
-                f"{_some(list(lacking))}. All splits need the same class folders; move a split aside that has others"
+                f"split {split!r} lacks {len(missing)} of the {len(all_classes)} classes that other splits have: "
+                f"{_some(list(missing))}. All splits need the same class folders; remove a split that has others"
             )
 
 
-def _file_problems(found: _Found) -> Iterator[str]:
-    twice = [name for name, count in Counter(image.name for image in found.images).items() if count > 1]
+def _file_problems(contents: _Contents) -> Iterator[str]:
+    twice = [name for name, count in Counter(image.name for image in contents.images).items() if count > 1]
     if twice:
-        where = {str(image.archive) for image in found.images if image.name in set(twice[:_MANY])}
-        yield f"{len(twice)} file names occur more than once, in {', '.join(sorted(where))}: {_some(twice)}. Keep one"
-    if found.unreadable:
-        yield f"{len(found.unreadable)} files or folders cannot be read: {_some(found.unreadable)}"
-    void = [image.name for image in found.images if image.size == 0]
-    if void:
-        yield f"{len(void)} image files are empty (0 bytes): {_some(void)}. Copy them again or remove them"
+        archives = {str(image.archive) for image in contents.images if image.name in set(twice[:_MAX_SHOWN])}
+        yield (
+            f"{len(twice)} file names occur more than once, in {', '.join(sorted(archives))}: {_some(twice)}. Keep one"
+        )
+    if contents.unreadable:
+        yield f"{len(contents.unreadable)} files or folders cannot be read: {_some(contents.unreadable)}"
+    empty = [image.name for image in contents.images if image.size == 0]
+    if empty:
+        yield f"{len(empty)} image files are empty (0 bytes): {_some(empty)}. Copy them again or remove them"
 
 
 class _Reader:
-    """Bytes of images, from disk or from zips that stay open; threads may read at once."""
+    """A reader of images from disk or from zip files, which stay open; several threads may read at once."""
 
     def __init__(self, listing: Listing):
         self._source = listing.source
@@ -231,7 +238,7 @@ class _Reader:
         self._stack.close()
 
     def read(self, image: Image) -> tuple[Image, bytes, str | None]:
-        """An image, its bytes, and why they cannot be decoded (None where they can)."""
+        """Return the image, its bytes, and why they cannot be decoded (None where they can)."""
         try:
             content = self._archives[image.archive].read(image.name) if image.archive else self._file(image.name)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
@@ -248,7 +255,7 @@ class _Reader:
 
 
 class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
-    """The images of a listing as a tfds data set of a given name."""
+    """The builder of a tfds data set of a given name from the images of a listing."""
 
     VERSION = tfds.core.Version(VERSION)
 
@@ -264,10 +271,10 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
         return self.image_info(describe(self._listing.source), self._listing.classes)
 
     def shards(self) -> dict[str, list[array_record_builder.Shard]]:
-        """The images of each split in shuffled order, cut where a file is full."""
+        """Return the shards of each split, whose images are shuffled once."""
         splits = dict.fromkeys(image.split for image in self._listing.images)
         return {
-            split: [functools.partial(self._examples, images) for images in _cut(self._listing, split)]
+            split: [functools.partial(self._examples, images) for images in _shards(self._listing, split)]
             for split in splits
         }
 
@@ -280,7 +287,8 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
                 yield image.name, {"image": content, "label": image.label, "file_name": image.name}
 
 
-def _cut(listing: Listing, split: str) -> list[list[Image]]:
+def _shards(listing: Listing, split: str) -> list[list[Image]]:
+    """Return the images of a split in shuffled order, in parts of at most `SHARD_BYTES`."""
     images = [image for image in listing.images if image.split == split]
     shards, size = [[]], 0
     for index in np.random.default_rng(0).permutation(len(images)):
@@ -300,8 +308,14 @@ def write(
 
     Images that cannot be decoded are stored like the others: training replaces, counts and names them.
 
+    Args:
+        listing: from `scan`.
+        name: of the data set.
+        root: the directory of data sets.
+        on_progress: called for every image.
+
     Returns:
-        A sentence that counts and names those, or nothing.
+        A sentence that counts and names the images that cannot be decoded; empty where there are none.
 
     Raises:
         UserError: a file cannot be read.

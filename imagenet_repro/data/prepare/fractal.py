@@ -1,8 +1,8 @@
-"""The embedded default data set: fractals, one iterated function system to a category (Kataoka et al., ACCV 2020).
+"""The default data set: fractals, with one iterated function system for each category (Kataoka et al., ACCV 2020).
 
-A tfds builder that needs no TensorFlow, no download and no licence. Each combination of parameters is a configuration
-of its own, named after them and prepared under `data_dir/fractal/<configuration>/1.0.0`, so that two never share a
-directory; `fractal` alone is the default configuration.
+The images are drawn, so the tfds builder needs no TensorFlow, no download and no licence. Each combination of
+parameters is a configuration, named after its parameters and prepared under `data_dir/fractal/<configuration>/1.0.0`,
+so that two never share a directory; `fractal` alone is the default configuration.
 """
 
 import concurrent.futures
@@ -20,14 +20,15 @@ from imagenet_repro.data.prepare import array_record_builder, ifs, ordered_map
 from imagenet_repro.data.workers import follow_parent
 
 _BATCH = 32  # images drawn together
-_BATCHES_PER_WORKER = 64  # below this much work a process costs more than it saves
+_BATCHES_PER_WORKER = 64  # with less work, starting a process takes longer than it saves
 _SPLITS = ("train", "validation")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class FractalConfig(tfds.core.BuilderConfig):
-    """What to draw. The name follows from the parameters; those at their defaults beyond the first four are left out.
+    """The parameters of a fractal data set.
 
+    The name follows from the parameters; those after the first four are left out where they have their defaults.
     `perturbation` (every parameter of a map is multiplied by a factor from [1 - x, 1 + x]) and `turn` (largest
     rotation, as a share of half a turn) set how hard the data set is.
     """
@@ -50,7 +51,7 @@ class FractalConfig(tfds.core.BuilderConfig):
         self.description = f"{self.categories} categories, {self.train_images} + {self.validation_images} images each."
 
     def images(self, split: str) -> int:
-        """Number of images of a split."""
+        """Return the number of images of a split."""
         return self.categories * (self.train_images if split == "train" else self.validation_images)
 
     def check(self) -> None:
@@ -72,12 +73,12 @@ class FractalConfig(tfds.core.BuilderConfig):
 
     @classmethod
     def parameters(cls) -> dict[str, type]:
-        """Name and type of every parameter that a caller may set."""
+        """Return the name and the type of every parameter that a caller may set."""
         return {key: kind for key, kind in cls.__annotations__.items() if key != "name"}
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> "FractalConfig":
-        """The configuration with these values of `parameters()`. Raises ValueError for one of another type."""
+        """Return the configuration with these values of `parameters()`; raises ValueError for one of another type."""
         for key, value in options.items():
             kind = cls.parameters()[key]
             if isinstance(value, bool) or not isinstance(value, int | kind):
@@ -86,31 +87,31 @@ class FractalConfig(tfds.core.BuilderConfig):
 
     @classmethod
     def from_name(cls, name: str) -> "FractalConfig":
-        """The configuration of a name such as `c20_n500_v100_s64_seed3`.
+        """Return the configuration of a name such as `c20_n500_v100_s64_seed3`.
 
         Raises:
-            ValueError: the name is not one that a configuration gives itself.
+            ValueError: the name does not have the form of a configuration's name.
         """
-        found = re.fullmatch(r"c(\d+)_n(\d+)_v(\d+)_s(\d+)(?:_seed(\d+))?(?:_p([\d.e-]+))?(?:_t([\d.e-]+))?", name)
-        if not found:
+        match = re.fullmatch(r"c(\d+)_n(\d+)_v(\d+)_s(\d+)(?:_seed(\d+))?(?:_p([\d.e-]+))?(?:_t([\d.e-]+))?", name)
+        if not match:
             raise ValueError(f"{name!r} is not of the form {cls().name}[_seed1][_p0.2][_t0.5]")
-        values = [int(group) if group else 0 for group in found.groups()[:5]]
+        values = [int(group) if group else 0 for group in match.groups()[:5]]
         look = {
-            key: float(value) for key, value in zip(("perturbation", "turn"), found.groups()[5:], strict=True) if value
+            key: float(value) for key, value in zip(("perturbation", "turn"), match.groups()[5:], strict=True) if value
         }
         keys = ("categories", "train_images", "validation_images", "size", "seed")
         return cls(**dict(zip(keys, values, strict=True)), **look)
 
     @property
     def look(self) -> ifs.Look:
-        """The same parameters as the drawing takes them."""
+        """The parameters of the drawing."""
         return ifs.Look(size=self.size, perturbation=self.perturbation, turn=self.turn)
 
 
 class Fractal(array_record_builder.ArrayRecordBuilder):
-    """Fractals of `categories` iterated function systems; instances of the two splits never coincide.
+    """The builder of a fractal data set; no instance is in both splits.
 
-    Examples are stored category by category in turn, so that any sub-split is balanced.
+    The categories alternate in the stored order, so that any sub-split is balanced.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -128,15 +129,15 @@ class Fractal(array_record_builder.ArrayRecordBuilder):
         )
 
     def shards(self) -> dict[str, list[array_record_builder.Shard]]:
-        """One file for as many images as make `SHARD_BYTES`; an image takes less than a byte a pixel."""
+        """Return the shards of each split, of up to `SHARD_BYTES`; an image takes less than a byte for each pixel."""
         length = max(1, array_record_builder.SHARD_BYTES // self.builder_config.size**2)
-        found = {}
+        shards = {}
         for split in _SPLITS:
             total = self.builder_config.images(split)
             ranges = [(start, min(start + length, total)) for start in range(0, total, length)]
             if ranges:
-                found[split] = [functools.partial(self._examples, split, start, stop) for start, stop in ranges]
-        return found
+                shards[split] = [functools.partial(self._examples, split, start, stop) for start, stop in ranges]
+        return shards
 
     def _examples(self, split: str, start: int, stop: int) -> Iterator[tuple[str, dict]]:
         config = self.builder_config
@@ -152,7 +153,7 @@ def _class_name(category: int) -> str:
 
 
 def _images(config: FractalConfig, split: str, start: int, stop: int) -> Iterator[bytes]:
-    """Encoded images `start` to `stop` of a split in order, drawn by as many processes as pay."""
+    """Yield the encoded images `start` to `stop` of a split in order; several processes draw them where that pays."""
     jobs = [
         ifs.Job(config.seed, _SPLITS.index(split), config.categories, low, min(low + _BATCH, stop), config.look)
         for low in range(start, stop, _BATCH)

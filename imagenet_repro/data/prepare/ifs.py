@@ -1,11 +1,11 @@
 """Iterated-function-system fractals drawn by the chaos game, many at a time (Kataoka et al., ACCV 2020, sec. 3).
 
-A category is one system: two to eight affine maps of the plane, of which the chaos game applies one after another to
-a point, each with a probability proportional to the area it keeps. An instance is the same system with every
+A category is one system of two to eight affine maps of the plane. The chaos game moves a point by one map after
+another, each chosen with a probability proportional to its determinant. An instance is the same system with every
 parameter multiplied by a factor near one, seen under another rotation, mirroring, zoom, shift and pair of colours.
 
 An image follows from (seed, split, category, instance) alone, on every machine: random numbers are the raw words of
-PCG64, and the arithmetic is additions, multiplications, divisions and square roots of IEEE 754 applied one at a time.
+PCG64, and the arithmetic is IEEE 754 additions, multiplications, divisions and square roots, one at a time.
 """
 
 import dataclasses
@@ -19,29 +19,29 @@ from jaxtyping import Float32, Int, UInt8, UInt64
 
 MAX_MAPS = 8
 _TABLE = 256  # resolution of the probabilities of the maps
-_WALKERS = 256  # points that each instance moves at once
-_BURN_IN = 12  # moves before a point counts as one of the attractor
-_CONTRACTION = 0.95  # the largest singular value of a map: without a bound the points of a system may run away
-_SEARCH_SIZE = 64  # pixels, of the drawing from which the filling rate is measured
+_WALKERS = 256  # points of an instance that move at once
+_BURN_IN = 12  # moves before a point lies on the attractor
+_CONTRACTION = 0.95  # bound on the singular values of a map; without one the points of a system may diverge
+_SEARCH_SIZE = 64  # side in pixels of the drawing that measures the filling rate
 _SEARCH_POINTS = 16384
 _SYSTEM, _INSTANCE = 0, 1  # first words of the seeds: systems and instances draw from separate streams
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """How far the instances of one category differ, and how they are drawn."""
+    """The variation between instances of a category, and the style of the drawing."""
 
     size: int = 64  # pixels
     perturbation: float = 0.1  # every parameter of a map is multiplied by a factor from [1 - x, 1 + x]
     turn: float = 0.25  # largest rotation, as a share of half a turn
     zoom: float = 0.15  # the scale is drawn from [1 - x, 1 + x]
     shift: float = 0.08  # the centre moves by up to this share of the size
-    points: float = 4.0  # points for each pixel of the image
-    noise: float = 0.1  # of the background, as a share of white
+    points: float = 4.0  # for each pixel of the image
+    noise: float = 0.1  # amplitude on the background, as a share of white
 
 
-class System(NamedTuple):
-    """One category. Unused maps are zero and never chosen."""
+class FractalSystem(NamedTuple):
+    """The iterated function system of a category; unused maps are zero and never chosen."""
 
     maps: Float32[np.ndarray, "8 6"]  # (a, b, c, d, e, f): x' = a x + b y + e, y' = c x + d y + f
     table: UInt8[np.ndarray, "256"]  # a random byte -> the map to apply
@@ -53,7 +53,7 @@ def _words(count: int, *seed: int) -> UInt64[np.ndarray, " count"]:
 
 
 def _uniform(words: UInt64[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
-    """Words to float32 in [0, 1): the upper 24 bits, exactly."""
+    """Convert words to float32 in [0, 1), from the upper 24 bits without rounding."""
     return (words >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 
@@ -70,13 +70,13 @@ def _largest_singular_value(maps: Float32[np.ndarray, "*n 6"]) -> Float32[np.nda
 
 
 def _contracted(maps: Float32[np.ndarray, "*n 6"]) -> Float32[np.ndarray, "*n 6"]:
-    """The maps with linear parts shrunk to the bound where they exceed it."""
+    """Return the maps with linear parts shrunk to the bound where they exceed it."""
     factor = np.float32(_CONTRACTION) / np.maximum(_largest_singular_value(maps), np.float32(_CONTRACTION))
     return np.concatenate([maps[..., :4] * factor[..., None], maps[..., 4:]], axis=-1)
 
 
 def _probability_table(maps: Float32[np.ndarray, "n 6"]) -> UInt8[np.ndarray, "256"]:
-    """Random byte -> map, in proportion to |det|; each map gets at least one of the 256 entries."""
+    """Return the map for each random byte, in proportion to |det|; each map has at least one of the 256 entries."""
     area = np.abs(maps[:, 0] * maps[:, 3] - maps[:, 1] * maps[:, 2]).astype(np.float64)
     bounds = np.cumsum(area)
     filled = np.floor(bounds / bounds[-1] * (_TABLE - len(maps))).astype(np.int64) + np.arange(1, len(maps) + 1)
@@ -84,25 +84,25 @@ def _probability_table(maps: Float32[np.ndarray, "n 6"]) -> UInt8[np.ndarray, "2
 
 
 @functools.lru_cache(maxsize=100_000)
-def system(seed: int, category: int, filling_rate: tuple[float, float] = (0.15, 0.6)) -> System:
-    """The IFS of a category: the first that fills a share of the pixels within `filling_rate`.
+def system(seed: int, category: int, filling_rate: tuple[float, float] = (0.15, 0.6)) -> FractalSystem:
+    """Return the system of a category: the first candidate whose share of filled pixels lies within `filling_rate`.
 
-    Parameters are uniform in [-1, 1] as in FractalDB; there a system is kept for its filling rate alone, here the
-    linear parts are also shrunk to singular values of 0.95 at most and near-solid shapes are refused.
+    Parameters are uniform in [-1, 1] as in FractalDB. Unlike there, the linear parts are shrunk to singular values of
+    0.95 at most, and the filling rate has an upper limit, which excludes almost solid shapes.
     """
     for attempt in range(10_000):
         words = _words(1 + 6 * MAX_MAPS, seed, _SYSTEM, category, attempt)
         count = 2 + int(words[0] % np.uint64(MAX_MAPS - 1))
         maps = _contracted(2 * _uniform(words[1:]).reshape(MAX_MAPS, 6) - 1)
         maps[count:] = 0
-        candidate = System(maps, _probability_table(maps[:count]), 0.0)
+        candidate = FractalSystem(maps, _probability_table(maps[:count]), 0.0)
         rate = _filling_rate(candidate)
         if filling_rate[0] <= rate <= filling_rate[1]:
             return candidate._replace(filling_rate=rate)
     raise RuntimeError(f"no system with a filling rate in {filling_rate} among 10000 (seed {seed}, {category=})")
 
 
-def _filling_rate(candidate: System) -> float:
+def _filling_rate(candidate: FractalSystem) -> float:
     steps = _BURN_IN + _SEARCH_POINTS // _WALKERS
     choices = _bytes(_words(steps * _WALKERS // 8, _SYSTEM)).reshape(steps, 1, _WALKERS)
     x, y, _ = _chaos_game(candidate.maps[None], candidate.table[None], choices, np.zeros((1, MAX_MAPS), np.float32))
@@ -117,7 +117,7 @@ def _chaos_game(
     choices: UInt8[np.ndarray, "steps b walkers"],
     tints: Float32[np.ndarray, "b 8"],
 ) -> tuple[Float32[np.ndarray, "moves b walkers"], ...]:
-    """Coordinates x, y and tint of the points after the burn-in.
+    """Return the coordinates x, y and the tint of the points after the burn-in.
 
     The tint is a running mean of the tints of the maps applied, so that the parts of a fractal differ in colour.
     """
@@ -144,17 +144,22 @@ def _histograms(
     views: Float32[np.ndarray, "b 6"],
     size: int,
 ) -> tuple[Float32[np.ndarray, "b size size"], Float32[np.ndarray, "b size size"]]:
-    """Points on each pixel, and their mean tint (0 where there are none).
+    """Return the number of points on each pixel, and their mean tint (0 where there are none).
 
-    `views` are affine maps on the plane in which the bounding box of the points is centred and has a longer side
-    of 2, before that square is laid on nine tenths of the image.
+    Args:
+        x: of the points.
+        y: of the points.
+        tint: of the points.
+        views: affine maps of the plane in which the bounding box of the points is centred and has a longer side of 2;
+            afterwards that square covers nine tenths of the image.
+        size: side of the image in pixels.
     """
     low, high = [np.stack([v.min((0, 2)), v.max((0, 2))]) for v in (x, y)]
     centre = (low[0] + low[1]) / 2, (high[0] + high[1]) / 2
     half = np.maximum(np.maximum(low[1] - low[0], high[1] - high[0]) / 2, np.float32(1e-6))
     scale = np.float32(0.45 * size) / half
     a, b, c, d = (views[:, i] * scale for i in range(4))
-    offset = np.float32(size / 2 + 1)  # a border of one pixel takes what falls outside
+    offset = np.float32(size / 2 + 1)  # points outside the image fall on a border of one pixel
     e = offset + size * views[:, 4] - a * centre[0] - b * centre[1]
     f = offset + size * views[:, 5] - c * centre[0] - d * centre[1]
     a, b, c, d, e, f = (v[:, None] for v in (a, b, c, d, e, f))
@@ -170,10 +175,10 @@ def _histograms(
 
 
 def _views(u: Float32[np.ndarray, "b 6"], look: Look) -> Float32[np.ndarray, "b 6"]:
-    """Rotation, mirroring, zoom and shift from uniform variables.
+    """Return the affine maps of rotation, mirroring, zoom and shift from uniform variables.
 
-    A rotation is written with t = tan(angle / 2), which needs no sine: the angle of t in [-1, 1] is at most a
-    quarter turn, and a half turn on top of it is drawn for looks that turn further.
+    A rotation is computed from t = tan(angle / 2), which needs no sine. The angle of t in [-1, 1] is at most a quarter
+    turn; where `look` turns further, a half turn is added with probability 1/2.
     """
     t = (2 * u[:, 0] - 1) * np.float32(min(math.tan(math.pi * look.turn / 2), 1.0))
     cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
@@ -186,7 +191,7 @@ def _views(u: Float32[np.ndarray, "b 6"], look: Look) -> Float32[np.ndarray, "b 
 
 
 def _palettes(u: Float32[np.ndarray, "b 13"]) -> tuple[Float32[np.ndarray, "b 2 1 1 3"], ...]:
-    """Two colours of the fractal and two of the background: one pair dark, one bright, which of them by chance."""
+    """Return two colours of the fractal and two of the background; one pair, drawn at random, is dark."""
     chroma = np.float32(0.5) * (u[:, :12].reshape(-1, 4, 3) - np.float32(0.5))
     level = np.array([0.25, 0.25, 0.75, 0.75], np.float32)
     level = np.where(u[:, 12:] < 0.5, level, 1 - level)
@@ -216,9 +221,14 @@ def _paint(
 def render(
     seed: int, split: int, categories: Int[np.ndarray, " b"], instances: Int[np.ndarray, " b"], look: Look
 ) -> UInt8[np.ndarray, "b size size 3"]:
-    """Draw one RGB image for each pair of a category and an instance of it.
+    """Draw one RGB image for each pair of a category and one of its instances.
 
-    `split` numbers the splits, so that the instances of two splits never coincide.
+    Args:
+        seed: of the data set.
+        split: number of the split; two splits have no instance in common.
+        categories: of the images.
+        instances: number of each image in its category.
+        look: variation and style.
     """
     steps = _BURN_IN + max(1, math.ceil(look.points * look.size**2 / _WALKERS))
     scalars, choices, grain = 96, steps * _WALKERS // 8, -(-(look.size**2) // 8)
@@ -242,7 +252,7 @@ def render(
 
 
 def encode(images: UInt8[np.ndarray, "b h w 3"]) -> list[bytes]:
-    """RGB images as JPEG files of quality 95.
+    """Encode RGB images as JPEG of quality 95.
 
     Measured at 64 px on one core: 19,000 images/s and 3.2 kB each, against 2,800 images/s and 8.2 kB as PNG.
     """
@@ -251,7 +261,7 @@ def encode(images: UInt8[np.ndarray, "b h w 3"]) -> list[bytes]:
 
 
 class Job(NamedTuple):
-    """Consecutive images of a split, in which image i shows instance i // categories of category i % categories."""
+    """Consecutive images of a split; image i is instance i // categories of category i % categories."""
 
     seed: int
     split: int

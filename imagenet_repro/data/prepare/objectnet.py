@@ -1,18 +1,18 @@
-"""ObjectNet: its images without their borders, and which of ImageNet's classes its folders are.
+"""ObjectNet: its images without borders, and the ImageNet classes of its folders.
 
 ObjectNet (Barbu et al. 2019, "ObjectNet: a large-scale bias-controlled dataset for pushing the limits of object
 recognition models") is unpacked from its download to `objectnet-1.0/images/FOLDER/*.png`, 313 folders named after
-objects, of which 113 are among ImageNet's classes. A red border of one pixel marks every image as one that no network
-may be trained on; its readme asks to cut it off before an image is judged.
+objects, of which 113 are among ImageNet's classes. A red border of one pixel marks the images, on which no network may
+be trained; its readme asks to remove the border before evaluation.
 
-Which folder is which class stands in four files beside the images, `objectnet-1.0/mappings/`:
+Four files beside the images, in `objectnet-1.0/mappings/`, map folders to classes:
 
-| file | what |
+| file | content |
 |---|---|
-| `folder_to_objectnet_label.json` | the object's name by the folder's |
-| `objectnet_to_imagenet_1k.json` | the words of one or several ImageNet classes, separated by "; ", by object's name |
+| `folder_to_objectnet_label.json` | the object's name for each folder |
+| `objectnet_to_imagenet_1k.json` | the words of one or several ImageNet classes, separated by "; ", for each object |
 | `imagenet_to_label_2012_v2` | a line of words for each class |
-| `pytorch_to_imagenet_2012_id.json` | the line, counted from 0, by class index |
+| `pytorch_to_imagenet_2012_id.json` | the line, counted from 0, for each class index |
 """
 
 import dataclasses
@@ -25,35 +25,35 @@ from typing import Any
 import cv2
 
 from imagenet_repro.data.decode import DecodeError, decode
-from imagenet_repro.data.sources import Record, Split
+from imagenet_repro.data.sources import Record, Records, Split
 from imagenet_repro.errors import UserError
 
 BORDER = 1  # pixels
-NO_LABEL = -1  # an object may be several of ImageNet's classes, or none
+NO_LABEL = -1  # an object may belong to several of ImageNet's classes, or to none
 
 
 @dataclasses.dataclass(frozen=True)
-class Borderless(Sequence):
+class BorderlessRecords:
     """The records of ObjectNet without the images' borders and without labels.
 
     Attributes:
-      records: as they were prepared.
+      records: the prepared records.
     """
 
-    records: Sequence[Record]
+    records: Records
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Record:
-        """Reads one record; an image that cannot be decoded stays as it is, for the loader to report."""
+        """Read one record; an image that cannot be decoded is returned unchanged, for the loader to report."""
         record = self.records[index]
         return record._replace(image=_without_border(record.image), label=NO_LABEL)
 
 
 def borderless(split: Split, class_names: Sequence[str]) -> Split:
-    """ObjectNet as a network for other classes, of these names, is to see it."""
-    return dataclasses.replace(split, class_names=tuple(class_names), records=Borderless(split.records))
+    """Return ObjectNet without borders and labels, for a network whose classes have these names."""
+    return dataclasses.replace(split, class_names=tuple(class_names), records=BorderlessRecords(split.records))
 
 
 def _without_border(image: bytes) -> bytes:
@@ -64,42 +64,45 @@ def _without_border(image: bytes) -> bytes:
     inner = pixels[BORDER:-BORDER, BORDER:-BORDER]
     if inner.size == 0:
         return image
-    _, encoded = cv2.imencode(".bmp", cv2.cvtColor(inner, cv2.COLOR_RGB2BGR))  # lossless, and decoded at once
+    _, encoded = cv2.imencode(".bmp", cv2.cvtColor(inner, cv2.COLOR_RGB2BGR))  # lossless and fast to decode
     return encoded.tobytes()
 
 
 def imagenet_classes(mappings: str | Path) -> dict[str, frozenset[int]]:
-    """The class indices (WordNet ids sorted) that an object is, by its folder; folders of no class are absent.
+    """Return the ImageNet classes of each folder, as indices in the order of the WordNet ids.
 
     Args:
       mappings: the directory of the four files.
 
+    Returns:
+      The class indices by folder; folders without a class are absent.
+
     Raises:
-      UserError: a file is missing, damaged, or names what another does not know.
+      UserError: a file is missing or damaged, or the files contradict each other.
     """
-    place = Path(mappings).expanduser()
-    objects = _json(place / "folder_to_objectnet_label.json")
-    words = _json(place / "objectnet_to_imagenet_1k.json")
-    lines = {str(line): index for index, line in _json(place / "pytorch_to_imagenet_2012_id.json").items()}
+    directory = Path(mappings).expanduser()
+    objects = _read_json(directory / "folder_to_objectnet_label.json")
+    words = _read_json(directory / "objectnet_to_imagenet_1k.json")
+    lines = {str(line): index for index, line in _read_json(directory / "pytorch_to_imagenet_2012_id.json").items()}
     classes = defaultdict(set)
-    for line, text in enumerate(_text(place / "imagenet_to_label_2012_v2").splitlines()):
+    for line, text in enumerate(_read_text(directory / "imagenet_to_label_2012_v2").splitlines()):
         if str(line) in lines:
             classes[text.strip()].add(int(lines[str(line)]))
     folders = {name: folder for folder, name in objects.items()}
-    found = {}
-    for name, several in words.items():
-        each = [text.strip() for text in several.split(";")]
-        unknown = [text for text in each if text not in classes]
+    classes_by_folder = {}
+    for name, class_words in words.items():
+        class_texts = [text.strip() for text in class_words.split(";")]
+        unknown = [text for text in class_texts if text not in classes]
         if name not in folders or unknown:
-            what = f"no folder is of '{name}'" if name not in folders else f"no class is called '{unknown[0]}'"
-            raise UserError(f"the files in {place} contradict each other: {what}; unpack them again")
-        found[folders[name]] = frozenset(index for text in each for index in classes[text])
-    return found
+            problem = f"no folder is of '{name}'" if name not in folders else f"no class is called '{unknown[0]}'"
+            raise UserError(f"the files in {directory} contradict each other: {problem}; unpack them again")
+        classes_by_folder[folders[name]] = frozenset(index for text in class_texts for index in classes[text])
+    return classes_by_folder
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(_text(path))
+        value = json.loads(_read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); unpack it again") from error
     if not isinstance(value, dict):
@@ -107,7 +110,7 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

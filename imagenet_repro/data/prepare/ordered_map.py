@@ -1,4 +1,4 @@
-"""Work in order on several cores, with a bounded number of results waiting."""
+"""Results of a pool of workers in the order of their inputs, with a bounded number of results waiting."""
 
 import os
 from collections import deque
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_order(executor: Executor, function: Callable, items: Iterable, ahead: int) -> Iterator[Any]:
-    """The results of `function` on `items` in their order, of which at most `ahead` are computed before their turn.
+    """Return the results of `function` on `items`, in order; at most `ahead` are computed before they are needed.
 
     `Executor.map` would submit every item at once and hold every result.
     """

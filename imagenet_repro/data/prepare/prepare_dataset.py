@@ -1,9 +1,9 @@
-"""`main.py prepare`: every data set, wherever it comes from, in the one form that training reads.
+"""Preparation of data sets, whatever their source, in the one form that training reads.
 
-That form is a tfds data set in ArrayRecord files under `data_dir/NAME/[CONFIG/]VERSION`. What makes it depends on
-the name: `fractal` is drawn, `folder:PATH` is read from images on disk, any other name is built by tfds, or converted
-where it is already there as TFRecord. Preparing what is already prepared does nothing, and a preparation that was
-interrupted leaves nothing that opens as whole: files are written beside their final place and moved there at the end.
+That form is a tfds data set in ArrayRecord files under `data_dir/NAME/[CONFIG/]VERSION`. The source follows from the
+name: `fractal` is drawn, `folder:PATH` is read from images on disk, and any other name is built by tfds, or converted
+where it is already prepared as TFRecord. A prepared data set is not prepared again, and an interrupted preparation
+leaves nothing that opens as a data set: files are written beside their final path and moved there at the end.
 """
 
 import contextlib
@@ -35,8 +35,8 @@ class PreparedDataset:
     path: Path
     splits: dict[str, int]  # examples of each split
     bytes: int  # of all examples
-    how: str  # what was done: "drawn", "already prepared", ...
-    notes: tuple[str, ...] = ()  # what a person should know about it, a sentence each
+    how: str  # "drawn", "already prepared", ...
+    notes: tuple[str, ...] = ()  # remarks for the user, a sentence each
     smaller: "PreparedDataset | None" = None  # the copy that `short_side` asks for
 
 
@@ -50,15 +50,15 @@ def prepare_dataset(
     as_name: str | None = None,
     **fractal_options: Any,
 ) -> PreparedDataset:
-    """Bring a data set into the form that training reads, with progress on the terminal.
+    """Prepare a data set in the form that training reads, with progress on the terminal.
 
     Args:
         name: `fractal[/CONFIG]`, `folder:PATH` or the name of a tfds data set, `NAME[/CONFIG][:VERSION]`.
-        data_dir: where data sets lie; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-        manual_dir: where the archives lie that a person has to download (imagenet2012 and others).
+        data_dir: directory of data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+        manual_dir: directory of the archives that must be downloaded by hand (imagenet2012 and others).
         short_side: also write a copy whose images have a shorter side of at most this many pixels.
         quality: of the JPEG files of that copy, 1 to 100.
-        as_name: what to call a `folder:` data set; by default after the last part of its path.
+        as_name: name of a `folder:` data set; by default the last part of its path.
         **fractal_options: fields of `fractal.FractalConfig`, such as `categories=50`.
 
     Raises:
@@ -86,12 +86,15 @@ def prepare_dataset(
 
 @contextlib.contextmanager
 def _failures_to_write(root: Path) -> Iterator[None]:
-    """A full disk as a message; ArrayRecord reports it as RuntimeError, with the system's words in the text."""
+    """Turn failures to write, such as a full disk, into a `UserError`.
+
+    ArrayRecord reports them as RuntimeError, with the system's message in the text.
+    """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in _WRITE_ERRORS
-        if not full and not any(f"() failed: {os.strerror(code)}" in str(error) for code in _WRITE_ERRORS):
+        is_write_error = isinstance(error, OSError) and error.errno in _WRITE_ERRORS
+        if not is_write_error and not any(f"() failed: {os.strerror(code)}" in str(error) for code in _WRITE_ERRORS):
             raise
         raise UserError(f"{root} cannot be written: {error}. Make room there or choose another --data_dir") from error
 
@@ -107,7 +110,7 @@ def _require_writable(root: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Without the bars and log lines of tfds and TensorFlow, in place of which there is our own progress."""
+    """Silence the log lines of tfds and TensorFlow; this module shows its own progress."""
     from absl import logging
 
     verbosity = logging.get_verbosity()
@@ -120,8 +123,8 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """A bar on the terminal; the function it gives counts one image."""
+def _progress_bar(label: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on the terminal; the function that it yields counts one image."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -131,12 +134,12 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=10) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(label, total=total)
         yield lambda: progress.advance(task)
 
 
 def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, ...] = ()) -> PreparedDataset:
-    """What lies in the directory of a builder, after a look that every file is there."""
+    """Return the description of a prepared data set after checking that no file is missing."""
     missing = [
         file
         for split in builder.info.splits.values()
@@ -153,22 +156,22 @@ def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, .
     splits = {name: split.num_examples for name, split in builder.info.splits.items()}
     leftovers = sorted(str(other) for other in path.parent.glob(f"incomplete.*_{path.name}"))
     if leftovers:
-        notes += (f"left by a preparation that was killed, or in use by one that runs: {', '.join(leftovers)}",)
+        notes += (f"left by a killed preparation, or in use by a running one: {', '.join(leftovers)}",)
     return PreparedDataset(builder.name + config, path, splits, int(builder.info.dataset_size), how, notes)
 
 
-def _opened(path: Path) -> "tfds.core.DatasetBuilder | None":
-    """The reader of the ArrayRecord data set in a directory; None where there is none yet.
+def _open_existing(path: Path) -> "tfds.core.DatasetBuilder | None":
+    """Return the reader of the ArrayRecord data set in a directory, or None where the directory does not exist.
 
     Raises:
-        UserError: the directory is there without being a data set.
+        UserError: the directory exists and is not a complete data set.
     """
     import tensorflow_datasets as tfds
 
     if not path.exists():
         return None
     if not (path / "dataset_info.json").exists():
-        raise UserError(f"{path} is there but is no whole data set. Remove it and prepare again:\n  rm -r {path}")
+        raise UserError(f"{path} exists but is not a complete data set. Remove it and prepare again:\n  rm -r {path}")
     builder = tfds.builder_from_directory(path)
     builder.info.set_file_format(array_record_builder.ARRAY_RECORD, override=True, override_if_initialized=True)
     return builder
@@ -182,14 +185,14 @@ def _prepare_fractal(name: str, root: Path, options: dict[str, Any]) -> Prepared
 
     config = _fractal_config(name, options)
     path = root / "fractal" / config.name / str(Fractal.VERSION)
-    if (builder := _opened(path)) is not None:
+    if (builder := _open_existing(path)) is not None:
         return _describe(builder, "already prepared")
     total = config.images("train") + config.images("validation")
-    with _progress(f"fractal/{config.name}", total) as advance, _own_bar():
+    with _progress_bar(f"fractal/{config.name}", total) as advance, _no_tfds_bar():
         Fractal(config=config, data_dir=root, on_progress=advance).download_and_prepare(
             file_format=array_record_builder.ARRAY_RECORD
         )
-    return _describe(_opened(path), "drawn")
+    return _describe(_open_existing(path), "drawn")
 
 
 def _fractal_config(name: str, options: dict[str, Any]):
@@ -200,7 +203,7 @@ def _fractal_config(name: str, options: dict[str, Any]):
         if key not in fields:
             raise UserError(f"unknown option {key!r} of fractal: {nearest(key, fields)}")
     if "/" in name and options:
-        raise UserError(f"{name!r} names its parameters already; leave out {', '.join(options)}")
+        raise UserError(f"{name!r} already names its parameters; leave out {', '.join(options)}")
     try:
         config = FractalConfig.from_name(name.split("/", 1)[1]) if "/" in name else FractalConfig.from_options(options)
         config.check()
@@ -211,8 +214,8 @@ def _fractal_config(name: str, options: dict[str, Any]):
 
 
 @contextlib.contextmanager
-def _own_bar() -> Iterator[None]:
-    """tfds without its bar, which would fight with ours for the line."""
+def _no_tfds_bar() -> Iterator[None]:
+    """Hide the progress bar of tfds, which would overwrite the one of this module."""
     import tensorflow_datasets as tfds
 
     tfds.display_progress_bar(False)
@@ -228,7 +231,7 @@ def _own_bar() -> Iterator[None]:
 def _prepare_folder(source: Path, root: Path, as_name: str | None) -> PreparedDataset:
     name = folder.data_set_name(source, as_name)
     path = root / name / folder.VERSION
-    if (builder := _opened(path)) is not None:
+    if (builder := _open_existing(path)) is not None:
         if folder.describe(source) != builder.info.description:
             raise UserError(
                 f"{path} already holds another data set ({builder.info.description}). Choose another name:\n"
@@ -236,9 +239,9 @@ def _prepare_folder(source: Path, root: Path, as_name: str | None) -> PreparedDa
             )
         return _describe(builder, "already prepared")
     listing = folder.scan(source)
-    with _progress(name, len(listing.images)) as advance, _own_bar():
+    with _progress_bar(name, len(listing.images)) as advance, _no_tfds_bar():
         problems = folder.write(listing, name, root, on_progress=advance)
-    return _describe(_opened(path), "read from a folder", listing.notes + problems)
+    return _describe(_open_existing(path), "read from a folder", listing.notes + problems)
 
 
 # --- tfds ------------------------------------------------------------------------------------------------------
@@ -256,14 +259,14 @@ def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedData
     formats = {file_format.value for file_format in existing.info.available_file_formats()}
     path = Path(existing.data_dir)
     if array_record_builder.ARRAY_RECORD in formats:
-        return _describe(_opened(path), "already prepared")
-    with _progress(f"{name} from TFRecord", existing.info.splits.total_num_examples) as advance:
+        return _describe(_open_existing(path), "already prepared")
+    with _progress_bar(f"{name} from TFRecord", existing.info.splits.total_num_examples) as advance:
         convert.add_array_record(path, on_progress=advance)
-    return _describe(_opened(path), "converted from TFRecord")
+    return _describe(_open_existing(path), "converted from TFRecord")
 
 
 def _build_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDataset:
-    """tfds' own builder, told to write ArrayRecord."""
+    """Prepare a data set with tfds' own builder, in ArrayRecord files."""
     import tensorflow_datasets as tfds
 
     base = name.split("/", maxsplit=1)[0].split(":", maxsplit=1)[0]
@@ -278,7 +281,7 @@ def _build_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDatase
         builder = tfds.builder(name, data_dir=root, file_format=array_record_builder.ARRAY_RECORD)
         if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual_dir:
             raise UserError(
-                f"{name} has to be downloaded by hand. {' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}\n"
+                f"{name} must be downloaded by hand. {' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}\n"
                 f"Then type:\n  python main.py prepare {name} --manual_dir=DIRECTORY"
             )
         downloads = tfds.download.DownloadConfig(manual_dir=manual_dir)
@@ -289,7 +292,7 @@ def _build_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDatase
         raise UserError(f"tfds' builder of {name} needs a package that is not installed: {error}") from error
     except (tfds.download.DownloadError, OSError, AssertionError, ValueError) as error:
         raise UserError(f"tfds could not prepare {name} in {root}: {error}") from error
-    return _describe(_opened(Path(builder.data_dir)), "built by tfds", notes)
+    return _describe(_open_existing(Path(builder.data_dir)), "built by tfds", notes)
 
 
 def _require_tensorflow(name: str) -> None:
@@ -307,8 +310,8 @@ def _prepare_smaller(source: PreparedDataset, root: Path, short_side: int, quali
     base, _, config = source.name.partition("/")
     name = f"{base}_side{short_side}_q{quality}"
     path = root / name / config / source.path.name
-    if (builder := _opened(path)) is not None:
+    if (builder := _open_existing(path)) is not None:
         return _describe(builder, "already prepared")
-    with _progress(name, sum(source.splits.values())) as advance:
+    with _progress_bar(name, sum(source.splits.values())) as advance:
         notes = smaller_copy.write_copy(source.path, path, name, short_side, quality, on_progress=advance)
-    return _describe(_opened(path), f"copied from {source.name}", notes)
+    return _describe(_open_existing(path), f"copied from {source.name}", notes)

@@ -1,7 +1,7 @@
 """A copy of a prepared data set whose large images are reduced, for faster decoding and less disk.
 
-Decoding takes most of the time of an input pipeline and grows with the pixels; crops of 224 need no more than a
-shorter side of 256 to 400. Images whose shorter side is larger are reduced by area averaging (which is antialiased)
+Decoding takes most of the time of an input pipeline and grows with the number of pixels; crops of 224 pixels need a
+shorter side of no more than 256 to 400. Images with a longer one are reduced by area averaging (which is antialiased)
 and stored as JPEG; all others keep their bytes. Ids, labels, splits and order are those of the source.
 """
 
@@ -18,8 +18,8 @@ from imagenet_repro.errors import UserError
 
 
 @dataclass
-class _Tally:
-    """What became of the images."""
+class _Counts:
+    """How many images were copied and reduced, and their sizes in bytes."""
 
     images: int = 0
     reduced: int = 0
@@ -29,12 +29,12 @@ class _Tally:
 
     def notes(self, short_side: int) -> tuple[str, ...]:
         saved = 1 - self.bytes_after / max(self.bytes_before, 1)
-        done = (
+        reduced = (
             f"{self.reduced:,} of {self.images:,} images were reduced to a shorter side of {short_side}; "
             f"{_size(self.bytes_before)} became {_size(self.bytes_after)}, {saved:.1%} less"
         )
         bad = f"{self.undecodable} images cannot be decoded and were copied as they are"
-        return (done, bad) if self.undecodable else (done,)
+        return (reduced, bad) if self.undecodable else (reduced,)
 
 
 def _size(count: int) -> str:
@@ -42,7 +42,14 @@ def _size(count: int) -> str:
 
 
 def reduce(image: bytes, short_side: int, quality: int) -> bytes:
-    """An encoded image with a shorter side of at most `short_side` pixels; the same bytes where it has that already.
+    """Return an encoded image with a shorter side of at most `short_side` pixels.
+
+    An image that is small enough is returned with the same bytes; others become JPEG.
+
+    Args:
+        image: an encoded image.
+        short_side: in pixels.
+        quality: of the JPEG, 1 to 100.
 
     Raises:
         DecodeError: the image cannot be decoded.
@@ -66,10 +73,18 @@ def write_copy(
     *,
     on_progress: Callable[[], None] = lambda: None,
 ) -> tuple[str, ...]:
-    """Write the smaller copy of the ArrayRecord data set in `source` to `target`, under another name.
+    """Write the smaller copy of an ArrayRecord data set.
+
+    Args:
+        source: directory of the data set's version.
+        target: directory of the copy.
+        name: name of the copy's data set.
+        short_side: shorter side of the images in pixels, at most.
+        quality: of the JPEGs, 1 to 100.
+        on_progress: called for every image.
 
     Returns:
-        Sentences about what was saved.
+        Sentences about the saved space and about images that cannot be decoded.
 
     Raises:
         UserError: the data set has no image feature, or several.
@@ -80,21 +95,21 @@ def write_copy(
     builder = tfds.builder_from_directory(source, file_format=array_record_builder.ARRAY_RECORD)
     key = _image_key(builder)
     info = dataset_info.read_proto_from_builder_dir(source)
-    tally = _Tally()
+    counts = _Counts()
     with tfds.core.utils.incomplete_dir(target) as incomplete, ThreadPoolExecutor(ordered_map.cores()) as pool:
         directory = Path(incomplete)
         for split, proto in zip(builder.info.splits.values(), info.splits, strict=True):
-            before = tally.bytes_after
+            before = counts.bytes_after
             for shard, file in enumerate(split.filepaths):
                 template = split.filename_template.replace(dataset_name=name, data_dir=directory)
                 records = ordered_map.map_in_order(
                     pool, lambda record: _reduce_record(record, key, short_side, quality), _read(file), ahead=64
                 )
                 path = template.sharded_filepath(shard_index=shard, num_shards=split.num_shards)
-                convert.write_array_record(Path(path), _tallied(records, tally, on_progress))
-            proto.num_bytes = tally.bytes_after - before
+                convert.write_array_record(Path(path), _counted(records, counts, on_progress))
+            proto.num_bytes = counts.bytes_after - before
         _write_metadata(builder, info, key, name, directory)
-    return tally.notes(short_side)
+    return counts.notes(short_side)
 
 
 def _image_key(builder) -> str:
@@ -115,7 +130,10 @@ def _read(file) -> Iterator[bytes]:
 
 
 def _reduce_record(record: bytes, key: str, short_side: int, quality: int) -> tuple[bytes, int, int | None]:
-    """A serialised example with its image reduced, its size before, and 1, 0 or None: reduced, kept, undecodable."""
+    """Return a serialised example with its image reduced, its size before, and 1, 0 or None.
+
+    The number says whether the image was reduced (1), small enough (0) or not decodable (None).
+    """
     from tensorflow_datasets.proto import tf_example_pb2
 
     example = tf_example_pb2.Example.FromString(record)
@@ -130,13 +148,13 @@ def _reduce_record(record: bytes, key: str, short_side: int, quality: int) -> tu
     return example.SerializeToString(), len(record), 1
 
 
-def _tallied(records: Iterator, tally: _Tally, on_progress: Callable[[], None]) -> Iterator[bytes]:
+def _counted(records: Iterator, counts: _Counts, on_progress: Callable[[], None]) -> Iterator[bytes]:
     for record, size, reduced in records:
-        tally.images += 1
-        tally.reduced += reduced or 0
-        tally.undecodable += reduced is None
-        tally.bytes_before += size
-        tally.bytes_after += len(record)
+        counts.images += 1
+        counts.reduced += reduced or 0
+        counts.undecodable += reduced is None
+        counts.bytes_before += size
+        counts.bytes_after += len(record)
         on_progress()
         yield record
 

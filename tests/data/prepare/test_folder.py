@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.config import Data
-from imagenet_repro.data.prepare import folder
+from imagenet_repro.data.prepare import array_record_builder, folder
 from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 from imagenet_repro.data.sources import open_split
 from imagenet_repro.errors import UserError
@@ -76,7 +76,7 @@ def test_every_layout_keeps_every_byte(tmp_path, kind):
     prepared = prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"))
     assert prepared.name == "pets_2"
     assert prepared.splits == {"train": 6, "validation": 6}
-    left_out = ("1 files that are no images were left out: classes.tsv",)
+    left_out = ("1 files are not images and were left out: classes.tsv",)
     assert prepared.notes == (left_out if kind == "zips" else ())
     expected = {name: (data, name.split("/")[1]) for name, data in content.items()}
     assert stored(tmp_path / "data", "pets_2") == expected
@@ -92,7 +92,7 @@ def test_any_part_of_a_split_is_mixed(tmp_path):
 
 
 def test_shards_are_cut_by_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder.offline, "SHARD_BYTES", 2000)
+    monkeypatch.setattr(array_record_builder, "SHARD_BYTES", 2000)
     content = files(count=8)
     prepared = prepare_dataset(f"folder:{write_folder(tmp_path / 'cut', content)}", data_dir=str(tmp_path / "data"))
     assert len(list(prepared.path.glob("*train.array_record*"))) > 2
@@ -120,8 +120,8 @@ def test_again_is_nothing_and_another_source_is_refused(tmp_path):
         ({**files(), "train/cat/images/9.jpg": image(9)}, r"1 images are not at .*train/cat/images/9\.jpg"),
         ({**files(), "train/bird/1.jpg": image(9)}, r"split 'validation' lacks 1 of the 3 classes.*: bird"),
         ({**files(), "train/cat/9.jpg": b""}, r"1 image files are empty \(0 bytes\): train/cat/9\.jpg"),
-        ({**files(), "valid/cat/9.jpg": image(9)}, r"the folders val, valid would all be the split 'validation'"),
-        ({**files(), "my split/cat/9.jpg": image(9)}, r"'my split' cannot name a split"),
+        ({**files(), "valid/cat/9.jpg": image(9)}, r"the folders val, valid would all become the split 'validation'"),
+        ({**files(), "my split/cat/9.jpg": image(9)}, r"'my split' is not a valid name of a split"),
     ],
 )
 def test_each_problem_is_named(tmp_path, content, message):
@@ -151,7 +151,7 @@ def test_zips_beside_the_folders_that_came_out_of_them_are_left_out(tmp_path):
     write_zip(source / "train.zip", {"cat/1.jpg": image(1)})
     listing = folder.scan(source)
     assert len(listing.images) == 12
-    assert listing.notes == ("1 files that are no images were left out: train.zip",)
+    assert listing.notes == ("1 files are not images and were left out: train.zip",)
 
 
 def test_links_are_followed_and_broken_ones_named(tmp_path):
@@ -182,7 +182,7 @@ def test_other_files_are_left_out_and_counted(tmp_path):
     }
     prepared = prepare_dataset(f"folder:{write_folder(tmp_path / 'pets', content)}", data_dir=str(tmp_path / "data"))
     assert prepared.splits == {"train": 6, "validation": 6}
-    assert prepared.notes == ("2 files that are no images were left out: readme.md, train/cat/notes.txt",)
+    assert prepared.notes == ("2 files are not images and were left out: readme.md, train/cat/notes.txt",)
 
 
 def test_undecodable_images_are_stored_counted_and_named(tmp_path):
@@ -198,7 +198,7 @@ def test_undecodable_images_are_stored_counted_and_named(tmp_path):
 def test_zip_cut_short(tmp_path):
     path = write_zip(tmp_path / "pets.zip", files())
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"truncated or no zip file.*\n.*python -m zipfile -t"):
+    with pytest.raises(UserError, match=r"truncated or not a zip file.*\n.*python -m zipfile -t"):
         prepare_dataset(f"folder:{path}", data_dir=str(tmp_path / "data"))
 
 

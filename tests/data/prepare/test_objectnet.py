@@ -74,4 +74,4 @@ def test_the_red_frame_is_cut_off_and_nothing_else():
 
 @pytest.mark.parametrize("image", [b"no image", framed(2, 2)[1]])
 def test_what_has_no_inside_stays_for_the_loader(image):
-    assert objectnet.Borderless([Record(image, 0, "a")])[0].image == image
+    assert objectnet.BorderlessRecords([Record(image, 0, "a")])[0].image == image

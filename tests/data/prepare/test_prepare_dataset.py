@@ -58,7 +58,7 @@ def test_other_parameters_are_another_data_set(tmp_path):
         ("fractal", {"size": 4}, r"size = 4 is not in \[8, 4096\]"),
         ("fractal", {"train_images": 0, "validation_images": 0}, "both 0"),
         ("fractal/c20", {}, r"'c20' is not of the form c10_n500_v100_s64"),
-        ("fractal/c20_n500_v100_s64", {"size": 32}, "names its parameters already; leave out size"),
+        ("fractal/c20_n500_v100_s64", {"size": 32}, "already names its parameters; leave out size"),
         ("cifar10", {"size": 32}, "only `prepare fractal` takes these options"),
         ("cifar10", {"as_name": "mine"}, "only `prepare folder:PATH` takes another name"),
         ("fractal", {"quality": 101}, "quality 1 to 100"),
@@ -131,7 +131,7 @@ def test_lost_shard_and_stray_directory_are_named(tmp_path):
     with pytest.raises(UserError, match=r"lacks 1 of its files(.|\n)*rm -r"):
         prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     (prepared.path / "dataset_info.json").unlink()
-    with pytest.raises(UserError, match=r"is no whole data set(.|\n)*rm -r"):
+    with pytest.raises(UserError, match=r"is not a complete data set(.|\n)*rm -r"):
         prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
 
 
@@ -368,14 +368,14 @@ def test_archive_elsewhere(manual):
 def test_archive_already_extracted(manual, place):
     (manual / "ILSVRC2012_img_train.tar").unlink()
     (manual / place).mkdir(parents=True)
-    with pytest.raises(UserError, match=r"looks like its content(.|\n)*prepare folder:PATH"):
+    with pytest.raises(UserError, match=r"looks like its extracted content(.|\n)*prepare folder:PATH"):
         archives.check(str(manual))
 
 
 def test_archives_absent(tmp_path):
     with pytest.raises(UserError, match=r"img_train\.tar is not in(.|\n)*147\.9 GB(.|\n)*img_val\.tar is not in"):
         archives.check(str(tmp_path))
-    with pytest.raises(UserError, match=r"is no directory"):
+    with pytest.raises(UserError, match=r"is not a directory"):
         archives.check(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"register at https://image-net\.org(.|\n)*--manual_dir=DIRECTORY"):
         archives.check(None)
