@@ -69,18 +69,18 @@ def commands_page() -> str:
 def command_section(command: Command) -> str:
     """Return a command's help, and its options as a table."""
     rows = [option_row(option, option.flag in command.one_of) for option in command.options]
-    rows += [(f"`--{family.prefix}.KEY=VALUE`", "", sentence(family.help)) for family in command.settings]
+    rows += [(f"`--{family.prefix}.KEY=VALUE`", sentence(family.help), "") for family in command.settings]
     return "\n".join(
         [
             f"## `{command.name}` {{#{command.name}}}\n",
             help_text(command.help),
-            table(("option", "default", "meaning"), rows),
+            table(("option", "meaning", "default"), rows),
         ]
     )
 
 
 def option_row(option: Option, is_alternative: bool) -> tuple[str, str, str]:
-    """Return the table row of an option: how it is typed, its default, its meaning."""
+    """Return the table row of an option: how it is typed, its meaning, its default."""
     is_positional = not option.flag.startswith("--")
     placeholder = option.metavar or ("|".join(option.choices) if option.choices else option.keyword.upper())
     if option.is_switch or is_positional:
@@ -93,7 +93,7 @@ def option_row(option: Option, is_alternative: bool) -> tuple[str, str, str]:
         default = "one is required"
     else:
         default = f"`{option.default}`" if option.default not in (None, "", False, []) else ""
-    return f"`{typed}`", default, sentence(option.help)
+    return f"`{typed}`", sentence(option.help), default
 
 
 def help_text(text: str) -> str:
@@ -162,7 +162,7 @@ def section_parts(kind: type, prefix: str, seen: Seen, *, is_variant: bool = Fal
     if plain:
         texts = field_texts(kind)
         rows = [field_row(field, hints[field.name], prefix, texts, seen) for field in plain]
-        yield table(("key", "type", "default", "meaning"), rows)
+        yield table(("key", "meaning", "type", "default"), rows)
     for field in fields:
         variants = sections_of(hints[field.name])
         if variants:
@@ -214,13 +214,13 @@ def sections_of(hint: Any) -> tuple[type, ...]:
 def field_row(
     field: dataclasses.Field, hint: Any, prefix: str, texts: dict[str, tuple[str, str]], seen: Seen
 ) -> tuple[str, str, str, str]:
-    """Return the table row of a key: its dotted name, its type with the range, its default, its meaning."""
+    """Return the table row of a key: its dotted name, its meaning, its type with the range, its default."""
     default, comment = texts.get(field.name, ("", ""))
     kind = type_text(hint) + range_text(field)
     key = f"{prefix}{field.name}"
     meaning = sentence(comment) or seen.meanings.get(key, "")
     seen.meanings[key] = meaning
-    return f"`{key}`", kind, f"`{default}`" if default else "", meaning
+    return f"`{key}`", meaning, kind, f"`{default}`" if default else ""
 
 
 def type_text(hint: Any) -> str:
