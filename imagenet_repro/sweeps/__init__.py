@@ -1,1 +1,1 @@
-"""Many runs under one budget: what is planned, who does it, and how far it is."""
+"""Sweeps: many training runs under one budget, with a plan, a queue, workers and a status display."""

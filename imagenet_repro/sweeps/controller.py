@@ -1,4 +1,4 @@
-"""`main.py sweep`: plans, starts workers, watches, and says what came of it."""
+"""Run a sweep (`main.py sweep`): check and record it, start workers, show progress and report the outcome."""
 
 import dataclasses
 import time
@@ -13,28 +13,29 @@ from imagenet_repro.config.amount import Amount
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
-from imagenet_repro.sweeps import cost, status
+from imagenet_repro.sweeps import cost
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.launch import Launcher, LocalLauncher, SlurmLauncher
 from imagenet_repro.sweeps.plan import build_run_config, check_splits, plan_runs
 from imagenet_repro.sweeps.queue import RunStatus, SweepQueue, UnreachableError, mask_password
 from imagenet_repro.sweeps.retry import retry_unreachable
+from imagenet_repro.sweeps.status import SweepStatus, live_view, print_status
 from imagenet_repro.training.clock import StopSignal
 
-POLL = 3.0  # seconds between two looks at the storage, which take from the cores that train
-LINE_EVERY = 60.0  # seconds between two lines where the output is a file
-RESTARTS = 3  # of a worker that ended though something was to be done, from the end of one training to the next
+POLL = 3.0  # seconds between two looks at the storage, which take time from the cores that train
+LINE_INTERVAL = 60.0  # seconds between two progress lines where the output is a file
+RESTARTS = 3  # restarts of a worker that ended with runs left, counted anew whenever a run ends
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """Where and how a sweep runs; nothing of it changes a result.
+    """Options that determine where and how a sweep runs; none of them changes a result.
 
     Attributes:
-      launcher: starts workers on "local", this machine, or on "slurm".
-      workers: how many; 0: one for each accelerator of this machine.
-      storage: the URL of the trials; empty: SQLite in the sweep's directory.
-      slurm: options of its jobs.
+      launcher: "local" starts workers on this machine, "slurm" as SLURM jobs.
+      workers: number of workers; 0 for one on each accelerator of this machine.
+      storage: URL of the trials; empty for SQLite in the sweep's directory.
+      slurm: options of the SLURM jobs.
     """
 
     launcher: str = "local"
@@ -44,70 +45,74 @@ class SweepOptions:
 
 
 def run_sweep(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
-    """Runs a sweep, or goes on where one stopped; returns the exit code.
+    """Run a sweep, or resume a stopped one, and return the exit code.
 
-    Ctrl-C or SIGTERM has the workers of this machine save and end; those of SLURM go on.
+    On Ctrl-C or SIGTERM the workers of this machine save and end; SLURM jobs continue.
 
     Raises:
-      UserError: the sweep cannot be, another one or another process is in the directory, or the storage or SLURM
-        cannot be reached.
+      UserError: the sweep is not valid, the directory holds another sweep or belongs to another process, or the
+        storage or SLURM cannot be reached.
       SaveError: the directory cannot be written to.
     """
     check_sweep(sweep)
-    place = SweepDirectory(workdir)
-    url = options.storage or place.default_storage
-    shown = mask_password(url)
-    with place.lock():
-        place.record(sweep, shown)
-        queue = SweepQueue(url, sweep, place.identity())
+    directory = SweepDirectory(workdir)
+    url = options.storage or directory.default_storage
+    shown_url = mask_password(url)
+    with directory.lock():
+        directory.record(sweep, shown_url)
+        queue = SweepQueue(url, sweep, directory.identity())
         queue.fill()
-        launcher = _launcher(place, url, options)
+        launcher = _create_launcher(directory, url, options)
         workers = options.workers or launcher.default_workers
-        print(f"{len(queue.planned)} trainings in {place.path}, {workers} workers on {launcher.description}; {shown}")
-        return _Watch(place, queue, launcher, workers).go()
+        n_runs = len(queue.planned)
+        print(f"{n_runs} runs in {directory.path}, {workers} workers on {launcher.description}; trials in {shown_url}")
+        return _Watcher(directory, queue, launcher, workers).watch()
 
 
 def dry_run(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
-    """Prints what `run` would do and what it would cost; nothing is written. Raises as `run`."""
+    """Print what `run_sweep` would do and its cost without writing anything; raises the same errors."""
     configs = check_sweep(sweep)
-    place = SweepDirectory(workdir)
-    launcher = _launcher(place, options.storage or place.default_storage, options)
-    return cost.show(sweep, configs, launcher, options.workers or launcher.default_workers)
+    directory = SweepDirectory(workdir)
+    launcher = _create_launcher(directory, options.storage or directory.default_storage, options)
+    return cost.print_cost(sweep, configs, launcher, options.workers or launcher.default_workers)
 
 
-def _launcher(place: SweepDirectory, url: str, options: SweepOptions) -> Launcher:
+def _create_launcher(directory: SweepDirectory, url: str, options: SweepOptions) -> Launcher:
     if options.launcher == "slurm":
-        return SlurmLauncher(place, url, options.slurm)
+        return SlurmLauncher(directory, url, options.slurm)
     if options.slurm:
-        raise UserError(f"--slurm.{next(iter(options.slurm))} belongs to --launcher=slurm")
-    return LocalLauncher(place, url)
+        raise UserError(f"--slurm.{next(iter(options.slurm))} needs --launcher=slurm")
+    return LocalLauncher(directory, url)
 
 
 def check_sweep(sweep: SweepConfig) -> dict[str, AnyConfig]:
-    """The configuration of each system's first training, after whatever can be checked before anything runs.
+    """Check everything that can be checked before a run starts, and return one configuration of each system.
 
     Raises:
-      UserError: a configuration is not valid, systems are of different data sets, or splits overlap.
+      UserError: a configuration is not valid, the systems use different data sets, or splits overlap.
     """
-    found: dict[str, AnyConfig] = {}
+    configs: dict[str, AnyConfig] = {}
     for planned in plan_runs(sweep):
         if planned.settings is not None:
-            found.setdefault(planned.system, build_run_config(sweep, planned, planned.settings))
-        elif planned.system not in found:
-            found[planned.system] = build_run_config(sweep, planned, _somewhere(sweep, planned.system))
-    data = {name: (config.data.name, config.data.data_dir) for name, config in found.items()}
-    if len(set(data.values())) > 1:
-        each = "\n".join(f"  {name}: {one[0]} in {one[1] or 'the usual place'}" for name, one in data.items())
-        raise UserError(f"these systems cannot be compared, they differ in data.name or data.data_dir:\n{each}")
-    first = next(iter(found.values()))
-    sources.open_splits(first.data)
-    check_splits(sweep, first.data)
-    for name, config in found.items():
+            configs.setdefault(planned.system, build_run_config(sweep, planned, planned.settings))
+        elif planned.system not in configs:
+            configs[planned.system] = build_run_config(sweep, planned, _example_settings(sweep, planned.system))
+    data_sets = {name: (config.data.name, config.data.data_dir) for name, config in configs.items()}
+    if len(set(data_sets.values())) > 1:
+        lines = "\n".join(
+            f"  {name}: {data_set} in {data_dir or 'the default directory'}"
+            for name, (data_set, data_dir) in data_sets.items()
+        )
+        raise UserError(f"these systems cannot be compared, they differ in data.name or data.data_dir:\n{lines}")
+    data = next(iter(configs.values())).data
+    sources.open_splits(data)
+    check_splits(sweep, data)
+    for name, config in configs.items():
         if isinstance(config, Config):
             _check_network(name, config)
         for key in ("evaluate_every", "checkpoint.every"):
             Amount.parse(flatten_settings(config_to_dict(config))[key], f"systems.{name}.{key}")
-    return found
+    return configs
 
 
 def _check_network(name: str, config: Config) -> None:
@@ -117,137 +122,148 @@ def _check_network(name: str, config: Config) -> None:
         raise UserError(f"config.systems.{name}.config.model.name: {error}") from error
 
 
-def _somewhere(sweep: SweepConfig, system: str) -> dict[str, Any]:
-    """Values of the searched keys that are valid if any are."""
+def _example_settings(sweep: SweepConfig, system: str) -> dict[str, Any]:
+    """Return one value of each searched key, for checking a configuration before the sampler suggests values."""
     return {axis.key: axis.choices[0] if axis.choices else axis.low for axis in sweep.systems[system].search}
 
 
 def show_status(workdir: str, storage: str) -> int:
-    """Prints how far a sweep is, whoever runs it.
+    """Print the progress of a sweep, which any process may be running, and return the exit code.
 
     Raises:
-      UserError: there is no sweep, or its storage cannot be reached.
+      UserError: there is no sweep in the directory, or its storage cannot be reached.
     """
-    place = SweepDirectory(workdir)
-    queue = open_queue(place, storage)
-    workers = max(1, len(place.worker_pids()))
-    status.show(status.SweepStatus(queue.statuses(), place.path), workers)
+    directory = SweepDirectory(workdir)
+    queue = open_queue(directory, storage)
+    workers = max(1, len(directory.worker_pids()))
+    print_status(SweepStatus(queue.statuses(), directory.path), workers)
     return EXIT_FINISHED
 
 
-def open_queue(place: SweepDirectory, storage: str = "") -> SweepQueue:
-    """The queue of a sweep that was begun; its storage must be named where its URL has a password.
+def open_queue(directory: SweepDirectory, storage: str = "") -> SweepQueue:
+    """Return the queue of a recorded sweep.
+
+    Args:
+      directory: the sweep's directory.
+      storage: the URL of its trials; required if the URL contains a password, because passwords are not recorded.
 
     Raises:
-      UserError: there is none, its trials are elsewhere, or the storage cannot be reached.
+      UserError: there is no sweep, its trials are in another storage, or the storage cannot be reached.
     """
-    if not place.exists:
-        raise UserError(f"--workdir={place.path}: no sweep was begun there")
-    url = storage or place.storage()
-    if mask_password(url) != place.storage() or (not storage and "***" in url):
-        raise UserError(f"the trials of the sweep in {place.path} are in --storage={place.storage()}")
-    return SweepQueue(url, place.sweep(), place.identity())
+    if not directory.exists:
+        raise UserError(f"--workdir={directory.path}: no sweep was started there")
+    url = storage or directory.storage()
+    if mask_password(url) != directory.storage() or (not storage and "***" in url):
+        raise UserError(f"the trials of the sweep in {directory.path} are in --storage={directory.storage()}")
+    return SweepQueue(url, directory.sweep(), directory.identity())
 
 
-class _Watch:
-    """Shows how far a sweep is until nothing is left to do, and starts workers again that were lost."""
+class _Watcher:
+    """Shows the progress of a sweep until no work is left, and restarts workers that were lost."""
 
-    def __init__(self, place: SweepDirectory, queue: SweepQueue, launcher: Launcher, workers: int):
-        self._place, self._queue, self._launcher, self._workers = place, queue, launcher, workers
+    def __init__(self, directory: SweepDirectory, queue: SweepQueue, launcher: Launcher, workers: int):
+        self._directory, self._queue, self._launcher, self._workers = directory, queue, launcher, workers
         self._console = Console(highlight=False, emoji=False)
-        self._starts = dict.fromkeys(range(workers), 0)
-        self._said: set[str] = set()
+        self._n_starts = dict.fromkeys(range(workers), 0)
+        self._reported: set[str] = set()
         self._last_line = 0.0
         self._live: Live | None = None
 
-    def go(self) -> int:
-        """Returns the exit code."""
+    def watch(self) -> int:
+        """Watch until the sweep ends or is stopped, and return the exit code."""
         with StopSignal() as stop:
-            first = self._look()
-            self._said = {one.planned.name for one in first.entries if one.state == "complete"}
+            status = self._update_status()
+            self._reported = {run.planned.name for run in status.runs if run.state == "complete"}
             if self._console.is_terminal:
                 self._live = Live(console=self._console, refresh_per_second=2)
                 self._live.start()
             try:
-                now = self._until_done(stop, first)
+                status = self._watch_until_ended(stop, status)
             finally:
                 if self._live is not None:
                     self._live.stop()
             if stop.received:
                 self._console.print(f"{stop.received}: the workers save and end", markup=False)
                 self._launcher.stop()
-                now = status.SweepStatus(self._queue.statuses(), self._place.path)
-        status.show(now, self._workers, self._console)
+                status = SweepStatus(self._queue.statuses(), self._directory.path)
+        print_status(status, self._workers, self._console)
         if stop.received:
-            self._console.print("the same command goes on")
+            self._console.print("run the same command again to resume")
             return EXIT_STOPPED
-        return self._verdict(now)
+        return self._outcome(status)
 
-    def _until_done(self, stop: StopSignal, now: status.SweepStatus) -> status.SweepStatus:
-        """The last look that was possible, where the storage cannot be reached and somebody stops this process."""
+    def _watch_until_ended(self, stop: StopSignal, status: SweepStatus) -> SweepStatus:
+        """Return the last status; an old one if the storage is unreachable when this process is stopped."""
         while not stop.received:
             try:
-                now = retry_unreachable(self._look, lambda: stop.received is not None)
+                status = retry_unreachable(self._update_status, lambda: stop.received is not None)
             except UnreachableError:
                 if stop.received:
-                    return now
+                    return status
                 raise
-            self._show(now)
-            if now.done or stop.received or not self._keep_workers(now):
-                return now
+            self._show(status)
+            if status.is_finished or stop.received or not self._keep_workers(status):
+                return status
             time.sleep(POLL)
-        return now
+        return status
 
-    def _look(self) -> status.SweepStatus:
+    def _update_status(self) -> SweepStatus:
         self._queue.requeue_lost()
-        return status.SweepStatus(self._queue.statuses(), self._place.path)
+        return SweepStatus(self._queue.statuses(), self._directory.path)
 
-    def _keep_workers(self, now: status.SweepStatus) -> bool:
-        """Starts what is missing; false where workers end again and again with work left."""
-        idle = [slot for slot in self._starts if not self._launcher.is_alive(slot)]
-        if not now.count("waiting"):
-            return len(idle) < self._workers or now.count("running") > 0
-        missing = [slot for slot in idle if self._starts[slot] <= RESTARTS][: now.count("waiting")]
+    def _keep_workers(self, status: SweepStatus) -> bool:
+        """Start missing workers; return False if all workers keep ending although runs are left."""
+        idle = [slot for slot in self._n_starts if not self._launcher.is_alive(slot)]
+        if not status.count("waiting"):
+            return len(idle) < self._workers or status.count("running") > 0
+        missing = [slot for slot in idle if self._n_starts[slot] <= RESTARTS][: status.count("waiting")]
         if missing:
             self._launcher.start(missing)
             for slot in missing:
-                self._starts[slot] += 1
+                self._n_starts[slot] += 1
         return bool(missing) or len(idle) < self._workers
 
-    def _show(self, now: status.SweepStatus) -> None:
-        for one in now.entries:
-            if one.state in ("complete", "failed") and one.planned.name not in self._said:
-                self._said.add(one.planned.name)
-                self._say(_ended(one))
-                self._starts = dict.fromkeys(self._starts, 0)
+    def _show(self, status: SweepStatus) -> None:
+        for run in status.runs:
+            if run.state in ("complete", "failed") and run.planned.name not in self._reported:
+                self._reported.add(run.planned.name)
+                self._print(_outcome_line(run))
+                self._n_starts = dict.fromkeys(self._n_starts, 0)
         if self._live is not None:
-            self._live.update(status.screen(now, self._workers))
-        elif time.monotonic() - self._last_line > LINE_EVERY:
+            self._live.update(live_view(status, self._workers))
+        elif time.monotonic() - self._last_line > LINE_INTERVAL:
             self._last_line = time.monotonic()
-            for line in (*now.lines(), now.sentence(self._workers)):
-                self._say(line)
+            for line in (*status.active_lines(), status.summary(self._workers)):
+                self._print(line)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False)
 
-    def _verdict(self, now: status.SweepStatus) -> int:
-        if now.done and not now.count("failed"):
+    def _outcome(self, status: SweepStatus) -> int:
+        """Print what is left to do at the end, and return the exit code."""
+        if status.is_finished and not status.count("failed"):
             return EXIT_FINISHED
-        if now.count("failed"):
-            self._say(f"{now.count('failed')} failed; their output.log has more, the same command tries them again")
+        if status.count("failed"):
+            self._print(
+                f"{status.count('failed')} failed; see output.log in their directories. Run the same command again to"
+                " retry them"
+            )
             return EXIT_USER_ERROR
-        self._say(f"the workers ended early, see {self._place.workers}; {self._why()}the same command goes on")
+        self._print(
+            f"the workers ended early, see {self._directory.workers_path}; {self._last_worker_message()}run the same"
+            " command again to resume"
+        )
         return EXIT_SAVE_FAILED
 
-    def _why(self) -> str:
-        """The last line that a worker left."""
-        logs = sorted(self._place.workers.glob("*/*_log.err"), key=lambda path: path.stat().st_mtime)
-        words = logs[-1].read_text(errors="replace").strip().splitlines() if logs else []
-        return f"the last said: {words[-1]}; " if words else ""
+    def _last_worker_message(self) -> str:
+        """Return the last line of the newest error log of a worker, as part of a sentence."""
+        logs = sorted(self._directory.workers_path.glob("*/*_log.err"), key=lambda path: path.stat().st_mtime)
+        lines = logs[-1].read_text(errors="replace").strip().splitlines() if logs else []
+        return f"the last message was: {lines[-1]}; " if lines else ""
 
 
-def _ended(one: RunStatus) -> str:
-    if one.state == "failed":
-        return f"{one.planned.name} failed: {one.reason}"
-    what = "selected by" if one.planned.is_trial else "top-1 error"
-    return f"{one.planned.name}: {what} {100 * one.value:.2f} %"
+def _outcome_line(run: RunStatus) -> str:
+    if run.value is None:
+        return f"{run.planned.name} failed: {run.reason}"
+    metric = "selection metric" if run.planned.is_trial else "top-1 error"
+    return f"{run.planned.name}: {metric} {100 * run.value:.2f} %"

@@ -1,4 +1,4 @@
-"""What lies in a sweep's directory: what it is, who works on it, and the workdirs of its trainings."""
+"""Directory of a sweep: its record, the locks of its processes and the workdirs of its runs."""
 
 import contextlib
 import fcntl
@@ -18,15 +18,15 @@ from imagenet_repro.storage.workdir import CONFIG, FREE_KEYS, read_json, require
 
 SWEEP = "sweep.json"
 TRIALS = "trials.db"
-WORKERS = "workers"  # locks, logs and jobs
-MOMENT = 1.0  # seconds for which a lock is tried
+WORKERS = "workers"  # the subdirectory of locks, logs and job ids
+LOCK_TIMEOUT = 1.0  # seconds of trying to acquire a lock
 
 
 class SweepDirectory:
-    """One sweep's directory.
+    """The directory of one sweep.
 
     Args:
-      path: made where it is missing, by `settle`.
+      path: the directory; `record` creates it if it is missing.
     """
 
     def __init__(self, path: str | Path):
@@ -34,98 +34,101 @@ class SweepDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether a sweep was begun here."""
+        """Whether a sweep was started in this directory."""
         return (self.path / SWEEP).exists()
 
     @property
-    def workers(self) -> Path:
-        """Where workers write."""
+    def workers_path(self) -> Path:
+        """The subdirectory to which workers write."""
         return self.path / WORKERS
 
     @property
     def default_storage(self) -> str:
-        """The SQLite file that holds the trials where nobody names another storage."""
+        """The URL of the SQLite file that holds the trials unless --storage names another storage."""
         return sqlalchemy.URL.create("sqlite", database=str(self.path / TRIALS)).render_as_string()
 
     def record(self, sweep: SweepConfig, storage: str) -> None:
-        """Writes what a new sweep is, or checks that the one that was begun here is the same; seeds may be added.
+        """Write the record of a new sweep, or check that the recorded sweep is the same; seeds may be added.
 
         Args:
-          sweep: what is asked for.
+          sweep: the requested sweep.
           storage: the URL of its trials, without a password.
 
         Raises:
-          UserError: another sweep, or a single run, is here, or its trials are in another storage.
+          UserError: the directory holds another sweep or a single run, or its trials are in another storage.
         """
         if (self.path / CONFIG).exists():
             raise UserError(f"--workdir={self.path} holds a single run; a sweep needs a directory of its own")
         identity = uuid.uuid4().hex
         if self.exists:
             identity = self.identity()
-            _refuse_other(self.path, self.sweep(), sweep)
+            _refuse_other_sweep(self.path, self.sweep(), sweep)
             if self.storage() != storage:
                 raise UserError(f"the trials of the sweep in {self.path} are in --storage={self.storage()}")
-        elsewhere = "" if storage == self.default_storage else storage  # the directory may be moved
-        write_json(self.path / SWEEP, {"identity": identity, "storage": elsewhere, "sweep": config_to_dict(sweep)})
+        # The default storage is not recorded, so that the directory can be moved.
+        recorded_storage = "" if storage == self.default_storage else storage
+        write_json(
+            self.path / SWEEP, {"identity": identity, "storage": recorded_storage, "sweep": config_to_dict(sweep)}
+        )
 
-    def _recorded(self) -> dict[str, Any]:
+    def _read_record(self) -> dict[str, Any]:
         path = self.path / SWEEP
-        found = read_json(path, "sweep writes it")
-        require(path, found, {"identity": str, "storage": str, "sweep": dict}, "sweep")
-        return found
+        record = read_json(path, "sweep writes it")
+        require(path, record, {"identity": str, "storage": str, "sweep": dict}, "sweep")
+        return record
 
     def sweep(self) -> SweepConfig:
-        """What was begun here; raises UserError where nothing was."""
-        return resolve_sweep(self._recorded()["sweep"])
+        """Return the recorded sweep; raise UserError if there is none."""
+        return resolve_sweep(self._read_record()["sweep"])
 
     def identity(self) -> str:
-        """Of this sweep, unlike that of any other."""
-        return self._recorded()["identity"]
+        """Return the text that tells this sweep apart from all others in a storage."""
+        return self._read_record()["identity"]
 
     def storage(self) -> str:
-        """The URL of the trials, without a password."""
-        return self._recorded()["storage"] or self.default_storage
+        """Return the URL of the trials, without a password."""
+        return self._read_record()["storage"] or self.default_storage
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the directory for one process that plans and watches.
+        """Hold the directory within the block for the one process that plans and watches the sweep.
 
         Raises:
-          UserError: another process has it.
-          SaveError: it cannot be written to.
+          UserError: another process holds it.
+          SaveError: the directory cannot be written to.
         """
-        with self._locked("sweep") as free:
-            if not free:
+        with self._lock("sweep") as is_acquired:
+            if not is_acquired:
                 raise UserError(
                     f"--workdir={self.path}: another process runs this sweep; `main.py sweep --status --workdir=…`"
-                    " shows how far it is"
+                    " shows its progress"
                 )
             yield
 
-    def slot(self, number: int) -> contextlib.AbstractContextManager[bool]:
-        """Takes the place of one worker until the block ends; false where another process has it."""
-        return self._locked(f"slot-{number}")
+    def worker_slot(self, slot: int) -> contextlib.AbstractContextManager[bool]:
+        """Hold a worker's slot within the block; the value is False if another process holds it."""
+        return self._lock(f"slot-{slot}")
 
     def worker_pids(self) -> list[int]:
-        """Of this machine's workers that live."""
-        found = []
-        for path in self.workers.glob("slot-*.lock"):
+        """Return the process ids of this machine's live workers."""
+        pids = []
+        for path in self.workers_path.glob("slot-*.lock"):
             text = path.read_text()
-            if text.isdecimal() and _held(path):
-                found.append(int(text))
-        return found
+            if text.isdecimal() and _is_locked(path):
+                pids.append(int(text))
+        return pids
 
-    def is_slot_taken(self, number: int) -> bool:
-        """Whether a worker of this machine has that place."""
-        return _held(self._lock(f"slot-{number}"))
+    def is_slot_taken(self, slot: int) -> bool:
+        """Whether a worker of this machine holds a slot."""
+        return _is_locked(self._lock_path(f"slot-{slot}"))
 
-    def _lock(self, name: str) -> Path:
-        return self.workers / f"{name}.lock"
+    def _lock_path(self, name: str) -> Path:
+        return self.workers_path / f"{name}.lock"
 
     @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[bool]:
-        with _open(self._lock(name)) as file:
-            if not _taken(file):
+    def _lock(self, name: str) -> Iterator[bool]:
+        with _open_lock(self._lock_path(name)) as file:
+            if not _acquire(file):
                 yield False
                 return
             file.truncate(0)
@@ -135,7 +138,7 @@ class SweepDirectory:
             file.truncate(0)
 
 
-def _open(path: Path) -> TextIO:
+def _open_lock(path: Path) -> TextIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a")
@@ -143,9 +146,9 @@ def _open(path: Path) -> TextIO:
         raise SaveError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _taken(file: TextIO) -> bool:
-    """Takes a lock, for which it waits a moment: who looks whether it is held (`_held`) has it meanwhile."""
-    deadline = time.monotonic() + MOMENT
+def _acquire(file: TextIO) -> bool:
+    """Acquire a lock, trying for a moment, because `_is_locked` in another process holds it briefly."""
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -155,8 +158,8 @@ def _taken(file: TextIO) -> bool:
         time.sleep(0.01)
 
 
-def _held(path: Path) -> bool:
-    """Whether a process has a lock; this one shares it with others that look, and writes nothing."""
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds a lock; the query itself uses a shared lock and writes nothing."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -167,16 +170,23 @@ def _held(path: Path) -> bool:
     return False
 
 
-def _refuse_other(path: Path, before: SweepConfig, now: SweepConfig) -> None:
-    """Raises UserError naming what differs between two sweeps, but for added seeds and where data and caches lie."""
-    old, new = ({k: v for k, v in flatten_settings(config_to_dict(one)).items() if v != {}} for one in (before, now))
-    if set(before.seeds) <= set(now.seeds):
+def _refuse_other_sweep(path: Path, recorded: SweepConfig, requested: SweepConfig) -> None:
+    """Check that two sweeps are equal, except for added seeds and for where data and caches are stored.
+
+    Raises:
+      UserError: they are not; the message lists every key that differs.
+    """
+    old, new = (
+        {key: value for key, value in flatten_settings(config_to_dict(sweep)).items() if value != {}}
+        for sweep in (recorded, requested)
+    )
+    if set(recorded.seeds) <= set(requested.seeds):
         new["seeds"] = old["seeds"]
-    keys = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and not k.endswith(FREE_KEYS)]
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not key.endswith(FREE_KEYS)]
     if keys:
         lines = [f"  {key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now" for key in keys]
         raise UserError(
             f"--workdir={path} holds another sweep:\n"
             + "\n".join(lines)
-            + "\nUse the same file and options to go on with it (seeds may be added), or another --workdir"
+            + "\nUse the same file and options to resume it (seeds may be added), or another --workdir"
         )

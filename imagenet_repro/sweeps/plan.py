@@ -1,4 +1,8 @@
-"""The trials of a sweep: their names, settings and configurations, known before anything runs."""
+"""Plan the training runs of a sweep: names, settings and configurations, all known before anything runs.
+
+A sweep has two kinds of runs. Trials belong to a search: their results only select settings. Final runs use the
+selected settings, once for each seed, and their results are the ones that are compared.
+"""
 
 import copy
 import dataclasses
@@ -18,14 +22,15 @@ SEARCH, RUNS = "search", "runs"
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One training of a sweep.
+    """One training run of a sweep.
 
     Attributes:
-      name: also its workdir below the sweep's, such as `runs/resnet50/seed0` or `search/resnet50/003`.
+      name: the run's directory relative to the sweep's, such as `runs/resnet50/seed0` or `search/resnet50/003`.
       system: a key of the sweep's systems.
-      search: whether it is a trial that settings are selected by; else a run whose result counts.
-      seed: of the training.
-      settings: values by dotted key where they are known ahead; None: a sampler or the selected trial gives them.
+      is_trial: True for a trial of the search, False for a final run.
+      seed: the seed of the training run.
+      settings: searched values by dotted key; None if they are not known ahead, because a sampler suggests them or
+        the best trial determines them.
     """
 
     name: str
@@ -36,55 +41,67 @@ class PlannedRun:
 
 
 def plan_runs(sweep: SweepConfig) -> list[PlannedRun]:
-    """Every training of a sweep: first the trials of all systems in turn, then the runs, seed by seed."""
-    trials = [list(_trials(sweep, name)) for name in sweep.systems] if sweep.search.trials else []
-    first = [trial for together in zip(*trials, strict=True) for trial in together]
-    return first + list(_runs(sweep))
+    """Return every run of a sweep in order: the trials, alternating between systems, then the final runs by seed."""
+    trials_by_system = [list(_trials(sweep, name)) for name in sweep.systems] if sweep.search.trials else []
+    trials = [trial for trials_of_turn in zip(*trials_by_system, strict=True) for trial in trials_of_turn]
+    return trials + list(_final_runs(sweep))
 
 
-def _trials(sweep: SweepConfig, name: str) -> Iterator[PlannedRun]:
-    for number, settings in enumerate(_points(sweep, name)):
-        yield PlannedRun(f"{SEARCH}/{name}/{number:03d}", name, True, sweep.search.seed, settings)
+def _trials(sweep: SweepConfig, system: str) -> Iterator[PlannedRun]:
+    for number, settings in enumerate(_points(sweep, system)):
+        yield PlannedRun(f"{SEARCH}/{system}/{number:03d}", system, True, sweep.search.seed, settings)
 
 
-def _runs(sweep: SweepConfig) -> Iterator[PlannedRun]:
-    for seed, name in itertools.product(sweep.seeds, sweep.systems):
-        yield PlannedRun(f"{RUNS}/{name}/seed{seed}", name, False, seed, None if sweep.search.trials else {})
+def _final_runs(sweep: SweepConfig) -> Iterator[PlannedRun]:
+    for seed, system in itertools.product(sweep.seeds, sweep.systems):
+        yield PlannedRun(f"{RUNS}/{system}/seed{seed}", system, False, seed, None if sweep.search.trials else {})
 
 
-def _points(sweep: SweepConfig, name: str) -> list[dict[str, Any] | None]:
-    axes = sweep.systems[name].search
+def _points(sweep: SweepConfig, system: str) -> list[dict[str, Any] | None]:
+    """Return the settings of each trial of a system; None where the sampler suggests them later."""
+    axes = sweep.systems[system].search
     if sweep.search.sampler == "tpe":
         return [None] * sweep.search.trials
     if sweep.search.sampler == "grid":
         products = itertools.product(*(axis.choices for axis in axes))
         return [dict(zip((axis.key for axis in axes), values, strict=True)) for values in products]
     return [
-        {axis.key: _at(axis, share) for axis, share in zip(axes, point[: len(axes)], strict=True)}
-        for point in _sequence(sweep)
+        {axis.key: _value_at(axis, fraction) for axis, fraction in zip(axes, point[: len(axes)], strict=True)}
+        for point in _sobol_points(sweep)
     ]
 
 
-def _sequence(sweep: SweepConfig) -> np.ndarray:
-    """Points [trials, most axes] of one scrambled Sobol sequence in [0, 1), the same for every system."""
+def _sobol_points(sweep: SweepConfig) -> np.ndarray:
+    """Return the points of one scrambled Sobol sequence, the same for every system.
+
+    Returns:
+      float64 array [trials, largest number of searched keys] in [0, 1).
+    """
     from scipy.stats import qmc
 
-    axes = max(len(system.search) for system in sweep.systems.values())
-    exponent = max(0, (sweep.search.trials - 1).bit_length())  # Sobol's points are balanced in powers of two
-    return qmc.Sobol(axes, seed=sweep.search.seed).random_base2(exponent)[: sweep.search.trials]
+    n_axes = max(len(system.search) for system in sweep.systems.values())
+    exponent = max(0, (sweep.search.trials - 1).bit_length())  # Sobol points are balanced in powers of two
+    # `seed` and not the newer `rng`, which gives other points; SciPy's decorator hides `seed` from type checkers.
+    sobol = qmc.Sobol(n_axes, seed=sweep.search.seed)  # pyright: ignore[reportCallIssue]
+    return sobol.random_base2(exponent)[: sweep.search.trials]
 
 
-def _at(axis: Axis, share: float) -> Any:
-    """The value of a key at a share in [0, 1) of its range."""
+def _value_at(axis: Axis, fraction: float) -> Any:
+    """Return the value at a fraction in [0, 1) of an axis's range or list of choices."""
     if axis.choices:
-        return axis.choices[int(share * len(axis.choices))]
+        return axis.choices[int(fraction * len(axis.choices))]
     if axis.log:
-        return float(axis.low * (axis.high / axis.low) ** share)
-    return float(axis.low + (axis.high - axis.low) * share)
+        return float(axis.low * (axis.high / axis.low) ** fraction)
+    return float(axis.low + (axis.high - axis.low) * fraction)
 
 
 def build_run_config(sweep: SweepConfig, planned: PlannedRun, settings: Mapping[str, Any]) -> AnyConfig:
-    """What a planned training runs with, given the values by dotted key that were searched.
+    """Return the configuration of a planned run.
+
+    Args:
+      sweep: the sweep that the run belongs to.
+      planned: the run.
+      settings: the searched values by dotted key.
 
     Raises:
       UserError: a key or value is not valid; the message names the system.
@@ -92,9 +109,10 @@ def build_run_config(sweep: SweepConfig, planned: PlannedRun, settings: Mapping[
     system = sweep.systems[planned.system]
     try:
         merged = copy.deepcopy(system.base)
-        for part in (sweep.set, system.set):
-            merge_settings(merged, part)
-        for key in sorted(settings, key=lambda key: not key.endswith(".name")):  # a new name drops other keys
+        for overrides in (sweep.set, system.set):
+            merge_settings(merged, overrides)
+        # Names first, because a section whose `name` changes loses its other keys.
+        for key in sorted(settings, key=lambda key: not key.endswith(".name")):
             set_key(merged, key, settings[key])
         budget = sweep.search.budget if planned.is_trial and sweep.search.budget else sweep.budget
         merged |= {"budget": budget, "seed": planned.seed}
@@ -105,14 +123,14 @@ def build_run_config(sweep: SweepConfig, planned: PlannedRun, settings: Mapping[
 
 
 def _splits(sweep: SweepConfig, planned: PlannedRun) -> dict[str, str]:
-    """A trial never sees the split that results are scored on."""
+    """Return the splits of a run; a trial never sees the split on which results are scored."""
     splits = {"train_split": sweep.train_split, "eval_split": sweep.select_split}
     return splits | {"test_split": "" if planned.is_trial else sweep.test_split}
 
 
-def merge_settings(settings: dict[str, Any], part: Mapping[str, Any]) -> None:
-    """Puts nested settings over others; a section whose `name` changes loses its other keys."""
-    for key, value in part.items():
+def merge_settings(settings: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Merge nested overrides into settings in place; a section whose `name` changes loses its other keys."""
+    for key, value in overrides.items():
         old = settings.get(key)
         if not isinstance(value, Mapping) or not isinstance(old, dict):
             settings[key] = dict(value) if isinstance(value, Mapping) else value
@@ -123,10 +141,17 @@ def merge_settings(settings: dict[str, Any], part: Mapping[str, Any]) -> None:
 
 
 def check_splits(sweep: SweepConfig, data: Data) -> None:
-    """Raises UserError where a split that judges shares images with one that it must not."""
+    """Check that the splits of a sweep that must be disjoint share no image.
+
+    Raises:
+      UserError: two splits share images; the message names both.
+    """
     pairs = [("train_split", "select_split"), ("train_split", "test_split")]
     pairs += [("select_split", "test_split")] if sweep.search.trials else []
-    for one, other in pairs:
-        a, b = getattr(sweep, one), getattr(sweep, other)
-        if sources.overlap(data, a, b):
-            raise UserError(f"config.{one}={a} and config.{other}={b} of {data.name} share images; hold some out")
+    for first_key, second_key in pairs:
+        first, second = getattr(sweep, first_key), getattr(sweep, second_key)
+        if sources.overlap(data, first, second):
+            raise UserError(
+                f"config.{first_key}={first} and config.{second_key}={second} of {data.name} share images; use"
+                " disjoint parts, such as 'train[:99%]' and 'train[99%:]'"
+            )

@@ -1,8 +1,9 @@
-"""The trainings of a sweep as Optuna's trials: who does which, what came of it, and what was lost.
+"""Queue of a sweep's runs, kept as Optuna trials: who runs what, what came of it, and what was lost.
 
-Each searched system has a study of its own, so that a sampler learns from that system alone; the runs have one more.
-Every planned training is enqueued beforehand under its name. A worker claims it, tells by heartbeats that it lives,
-and finishes it; one whose heartbeats have stopped goes back to the queue with the values that it had.
+The search of each system has an Optuna study of its own, so that a sampler learns from that system alone; the final
+runs of all systems share one more study. Every planned run is enqueued under its name before work starts. A worker
+claims a run, sends heartbeats while it works on it, and completes it. A run whose heartbeats stop returns to the queue
+with the settings that it had.
 """
 
 import contextlib
@@ -17,37 +18,39 @@ from typing import Any
 import numpy as np
 import optuna
 import sqlalchemy
+import sqlalchemy.event
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from imagenet_repro.config.sweep import Axis, SweepConfig
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.sweeps.plan import RUNS, SEARCH, PlannedRun, plan_runs
 
-HEARTBEAT = 5  # seconds between two signs of life
-GRACE = 30  # seconds without one, after which a training is lost
-CRASHES = 3  # of a process that was training, after which it is not begun again
-SQLITE_PATIENCE = 60  # seconds that a process waits for another one's write
-FULL = ("database or disk is full", "No space left on device")  # as SQLite and PostgreSQL say it
+HEARTBEAT = 5  # seconds between two heartbeats
+GRACE = 30  # seconds without a heartbeat after which a run counts as lost
+CRASHES = 3  # crashes of a run's process after which the run is marked as failed
+SQLITE_TIMEOUT = 60  # seconds that a process waits for another process's write
+DISK_FULL = ("database or disk is full", "No space left on device")  # messages of SQLite and PostgreSQL
 
 LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
 
 class UnreachableError(UserError):
-    """The storage does not answer: a server is being started again, a network is down."""
+    """The storage does not answer, for example because a server restarts or the network is down."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-    """A planned training and the last that is known of it.
+    """A planned run and the latest that the queue knows about it.
 
     Attributes:
+      planned: the run.
       state: "waiting", "running", "complete" or "failed".
-      settings: the searched values by dotted key, where they are known.
-      value: what is selected by, of a trial; the top-1 error of a run; None: it has not ended.
-      worker: who has or had it.
-      reason: it failed, or cannot begin.
-      seconds: from its last begin to its end, of a complete one.
+      settings: the searched values by dotted key, if they are known.
+      value: the selection metric of a trial, or the top-1 error of a final run; None until the run is complete.
+      worker: the worker that runs or ran it.
+      reason: why the run failed or cannot start.
+      seconds: time from the last start of a complete run to its end.
     """
 
     planned: PlannedRun
@@ -61,7 +64,7 @@ class RunStatus:
 
 @dataclasses.dataclass(frozen=True)
 class ClaimedRun:
-    """A training that this process has taken."""
+    """A run that this process has claimed."""
 
     planned: PlannedRun
     settings: dict[str, Any]
@@ -69,12 +72,12 @@ class ClaimedRun:
 
 
 class SweepQueue:
-    """The trainings of one sweep in a storage.
+    """The runs of one sweep in a storage.
 
     Args:
-      url: as SQLAlchemy has it, such as `sqlite:////path/trials.db` or `postgresql+psycopg://host/name`.
-      sweep: what is planned.
-      identity: of the sweep, unlike that of any other in the storage.
+      url: an SQLAlchemy URL, such as `sqlite:////path/trials.db` or `postgresql+psycopg://host/name`.
+      sweep: the configuration of the sweep.
+      identity: a text that is unique to this sweep among all sweeps in the storage.
 
     Raises:
       UserError: the storage cannot be reached.
@@ -82,8 +85,8 @@ class SweepQueue:
 
     def __init__(self, url: str, sweep: SweepConfig, identity: str):
         self.url, self.sweep = url, sweep
-        self.planned = {one.name: one for one in plan_runs(sweep)}
-        self.storage = _open(url)
+        self.planned = {run.name: run for run in plan_runs(sweep)}
+        self.storage = _open_storage(url)
         with storage_errors(url):
             self._studies = {
                 name: optuna.create_study(storage=self.storage, study_name=f"{identity}/{name}", load_if_exists=True)
@@ -94,58 +97,62 @@ class SweepQueue:
         return self._studies[_study_name(planned)]
 
     def fill(self) -> None:
-        """Enqueues what was planned and neither waits, runs nor is complete: all at first, later what failed."""
+        """Enqueue every planned run that is neither waiting, running nor complete.
+
+        These are all runs when a sweep starts, and the failed ones when it is started again.
+        """
         with storage_errors(self.url):
-            last = self._last()
+            attempts = self._latest_attempts()
             for name, planned in self.planned.items():
-                known = last.get(name)
-                if known is not None and known.state in LIVE:
+                attempt = attempts.get(name)
+                if attempt is not None and attempt.state in LIVE:
                     continue
-                settings = planned.settings or (_settings(known) if known else None)
+                settings = planned.settings or (_recorded_settings(attempt) if attempt else None)
                 self._study(planned).enqueue_trial(settings or {}, user_attrs={"name": name})
 
     def requeue_lost(self) -> None:
-        """Puts back what a process had that lives no longer."""
+        """Return the runs of processes that no longer send heartbeats to the queue."""
         with storage_errors(self.url), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             for study in self._studies.values():
                 optuna.storages.fail_stale_trials(study)
 
     def claim(self, worker: str) -> ClaimedRun | None:
-        """Takes the first training of the plan that waits and may begin; None where there is none.
+        """Claim the first run of the plan that waits and may start; return None if there is none.
 
-        A run begins when its system's search is complete.
+        A final run may start once the search of its system is complete.
         """
         with storage_errors(self.url):
-            last = self._last()
-            selected = _selected(self._entries(last))
+            attempts = self._latest_attempts()
+            selected = _select_trials(self._statuses(attempts))
             for name, planned in self.planned.items():
-                if name not in last or last[name].state is not TrialState.WAITING:
+                if name not in attempts or attempts[name].state is not TrialState.WAITING:
                     continue
-                trial_id = last[name]._trial_id
-                if self._may_begin(planned, selected) and self._take(trial_id, worker):
-                    return ClaimedRun(planned, self._values(planned, trial_id, selected), trial_id)
+                trial_id = attempts[name]._trial_id
+                if self._may_start(planned, selected) and self._try_claim(trial_id, worker):
+                    return ClaimedRun(planned, self._settings(planned, trial_id, selected), trial_id)
         return None
 
-    def _may_begin(self, planned: PlannedRun, selected: Mapping[str, RunStatus]) -> bool:
+    def _may_start(self, planned: PlannedRun, selected: Mapping[str, RunStatus]) -> bool:
         return planned.is_trial or not self.sweep.search.trials or planned.system in selected
 
-    def _take(self, number: int, worker: str) -> bool:
-        self.storage.record_heartbeat(number)  # first: what is claimed without one would never count as lost
+    def _try_claim(self, trial_id: int, worker: str) -> bool:
+        # The heartbeat comes first: a claimed run without any heartbeat would never count as lost.
+        self.storage.record_heartbeat(trial_id)
         try:
-            taken = self.storage.set_trial_state_values(number, state=TrialState.RUNNING)
+            is_claimed = self.storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
-        if taken:
-            self.storage.set_trial_user_attr(number, "worker", worker)
-        return taken
+        if is_claimed:
+            self.storage.set_trial_user_attr(trial_id, "worker", worker)
+        return is_claimed
 
-    def _values(self, planned: PlannedRun, trial_id: int, selected: Mapping[str, RunStatus]) -> dict[str, Any]:
-        """Of a trial those that were enqueued, else what the sampler suggests; of a run the selected ones."""
+    def _settings(self, planned: PlannedRun, trial_id: int, selected: Mapping[str, RunStatus]) -> dict[str, Any]:
+        """Return a run's settings: enqueued or suggested values for a trial, selected values for a final run."""
         if not planned.is_trial:
-            return dict(selected[planned.system].settings) if planned.system in selected else {}
+            return dict(selected[planned.system].settings or {}) if planned.system in selected else {}
         study = self._study(planned)
-        if self.sweep.search.sampler == "tpe":  # read anew: to a sampler, a study is for ever what it first was
+        if self.sweep.search.sampler == "tpe":  # reloaded, since a sampler never sees changes of a study object
             study = optuna.load_study(
                 study_name=study.study_name, storage=self.storage, sampler=self._sampler(planned)
             )
@@ -154,135 +161,149 @@ class SweepQueue:
         return {axis.key: _suggest(trial, axis) for axis in self.sweep.systems[planned.system].search}
 
     def _sampler(self, planned: PlannedRun) -> optuna.samplers.TPESampler:
-        """Seeded for each trial: with one seed for all, every process would begin with the same values."""
+        """Return a sampler with a seed of its own; with one seed, every process would begin with the same values."""
         number = int(planned.name.rpartition("/")[2])
         seed = int(np.random.SeedSequence([self.sweep.search.seed, number]).generate_state(1)[0])
-        # Trials that run elsewhere count as bad ones, so that workers do not all try the same place.
+        # Trials that are still running count as bad ones, so that parallel workers try different regions.
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
     def selected_trials(self) -> dict[str, RunStatus]:
-        """By system, the trial of the lowest value, of equal ones the first; of systems whose trials are all done."""
-        return _selected(self.statuses())
+        """Return the best trial of each system whose search is complete.
+
+        The best trial has the lowest value; the first one wins a tie.
+        """
+        return _select_trials(self.statuses())
 
     def complete(self, claim: ClaimedRun, value: float) -> None:
-        """Completes a training; does nothing where another process was faster."""
-        self._end(claim, TrialState.COMPLETE, [value])
+        """Mark a run as complete; do nothing if another process has already ended it."""
+        self._set_state(claim, TrialState.COMPLETE, [value])
 
-    def fail(self, claim: ClaimedRun, why: str) -> None:
-        """Gives a training up, until the sweep is started again."""
+    def fail(self, claim: ClaimedRun, reason: str) -> None:
+        """Mark a run as failed; it is enqueued again when the sweep is started again."""
         with self._unless_ended():
-            self.storage.set_trial_user_attr(claim.trial_id, "why", why)
-        self._end(claim, TrialState.FAIL)
+            self.storage.set_trial_user_attr(claim.trial_id, "why", reason)
+        self._set_state(claim, TrialState.FAIL)
 
     def requeue(self, claim: ClaimedRun) -> None:
-        """Lets somebody else go on with a training."""
-        self._end(claim, TrialState.WAITING)
+        """Return a run to the queue, so that any worker can resume it."""
+        self._set_state(claim, TrialState.WAITING)
 
-    def requeue_after_crash(self, claim: ClaimedRun, why: str) -> None:
-        """As `put_back`, but not for ever: what has crashed CRASHES times is given up."""
+    def requeue_after_crash(self, claim: ClaimedRun, reason: str) -> None:
+        """Return a run to the queue after a crash, or mark it as failed after CRASHES crashes."""
         with storage_errors(self.url):
-            crashes = 1 + self.storage.get_trial(claim.trial_id).user_attrs.get("crashes", 0)
+            n_crashes = 1 + self.storage.get_trial(claim.trial_id).user_attrs.get("crashes", 0)
         with self._unless_ended():
-            self.storage.set_trial_user_attr(claim.trial_id, "crashes", crashes)
-        if crashes < CRASHES:
+            self.storage.set_trial_user_attr(claim.trial_id, "crashes", n_crashes)
+        if n_crashes < CRASHES:
             self.requeue(claim)
         else:
-            self.fail(claim, f"{crashes} times, the last time {why}")
+            self.fail(claim, f"crashed {n_crashes} times; the last time: {reason}")
 
-    def _end(self, claim: ClaimedRun, state: TrialState, values: list[float] | None = None) -> None:
+    def _set_state(self, claim: ClaimedRun, state: TrialState, values: list[float] | None = None) -> None:
         with self._unless_ended():
             self.storage.set_trial_state_values(claim.trial_id, state=state, values=values)
 
     @contextlib.contextmanager
     def _unless_ended(self) -> Iterator[None]:
-        """What another process ended meanwhile, or took for lost and put back, stays as it is."""
+        """Ignore an update of a run that another process has meanwhile ended, or requeued because it seemed lost."""
         with storage_errors(self.url), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             yield
 
     @contextlib.contextmanager
     def send_heartbeats(self, claim: ClaimedRun) -> Iterator[None]:
-        """Tells the storage every few seconds that the training is being worked on, whether it answers or not."""
-        ended = threading.Event()
+        """Send heartbeats for a claimed run within the block; a storage that does not answer is ignored."""
+        is_ended = threading.Event()
 
-        def beat() -> None:
-            while not ended.wait(HEARTBEAT):
+        def send() -> None:
+            while not is_ended.wait(HEARTBEAT):
                 with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
                     self.storage.record_heartbeat(claim.trial_id)
 
-        thread = threading.Thread(target=beat, daemon=True)
+        thread = threading.Thread(target=send, daemon=True)
         thread.start()
         try:
             yield
         finally:
-            ended.set()
+            is_ended.set()
             thread.join()
 
     def statuses(self) -> list[RunStatus]:
-        """What is known of every planned training, in the order of the plan."""
+        """Return the status of every planned run in the order of the plan.
+
+        A final run counts as failed if a trial of its system failed, since nothing is selected then.
+        """
         with storage_errors(self.url):
-            last = self._last()
-        found = self._entries(last)
+            statuses = self._statuses(self._latest_attempts())
         failed = {
-            one.planned.system: one.planned.name for one in found if one.planned.is_trial and one.state == "failed"
+            status.planned.system: status.planned.name
+            for status in statuses
+            if status.planned.is_trial and status.state == "failed"
         }
-        return [_without_search(one, failed) for one in found]
+        return [_fail_without_search(status, failed) for status in statuses]
 
-    def _entries(self, last: Mapping[str, FrozenTrial]) -> list[RunStatus]:
-        return [self._entry(planned, last.get(name)) for name, planned in self.planned.items()]
+    def _statuses(self, attempts: Mapping[str, FrozenTrial]) -> list[RunStatus]:
+        return [self._status(planned, attempts.get(name)) for name, planned in self.planned.items()]
 
-    def _entry(self, planned: PlannedRun, last: FrozenTrial | None) -> RunStatus:
-        if last is None:
+    def _status(self, planned: PlannedRun, attempt: FrozenTrial | None) -> RunStatus:
+        if attempt is None:
             return RunStatus(planned, "waiting", planned.settings, None, "", "", None)
-        complete = last.state is TrialState.COMPLETE
+        is_complete = attempt.state is TrialState.COMPLETE
         return RunStatus(
             planned,
-            "failed" if last.state is TrialState.FAIL else last.state.name.lower(),
-            planned.settings if planned.settings is not None else _settings(last),
-            last.value if complete else None,
-            last.user_attrs.get("worker", ""),
-            last.user_attrs.get("why", "lost") if last.state is TrialState.FAIL else "",
-            last.duration.total_seconds() if complete and last.duration else None,
+            "failed" if attempt.state is TrialState.FAIL else attempt.state.name.lower(),
+            planned.settings if planned.settings is not None else _recorded_settings(attempt),
+            attempt.value if is_complete else None,
+            attempt.user_attrs.get("worker", ""),
+            attempt.user_attrs.get("why", "its worker was lost") if attempt.state is TrialState.FAIL else "",
+            attempt.duration.total_seconds() if is_complete and attempt.duration else None,
         )
 
-    def _last(self) -> dict[str, FrozenTrial]:
-        """The attempt that counts of each training; of some that this process does not know, if seeds were added."""
+    def _latest_attempts(self) -> dict[str, FrozenTrial]:
+        """Return the attempt that counts for each run by name.
+
+        Another process may have added seeds, so the names can include runs that this process has not planned.
+        """
         attempts: dict[str, list[FrozenTrial]] = {}
         for study in self._studies.values():
             for trial in study.get_trials(deepcopy=False):
                 if "name" in trial.user_attrs:
                     attempts.setdefault(trial.user_attrs["name"], []).append(trial)
-        return {name: _newest(trials) for name, trials in attempts.items()}
+        return {name: _latest(trials) for name, trials in attempts.items()}
 
 
 def _study_name(planned: PlannedRun) -> str:
     return f"{SEARCH}/{planned.system}" if planned.is_trial else RUNS
 
 
-def _selected(entries: Iterable[RunStatus]) -> dict[str, RunStatus]:
-    trials: dict[str, list[RunStatus]] = {}
-    for one in entries:
-        if one.planned.is_trial:
-            trials.setdefault(one.planned.system, []).append(one)
-    done = {name: each for name, each in trials.items() if all(one.value is not None for one in each)}
-    return {name: min(each, key=lambda one: one.value) for name, each in done.items()}
+def _select_trials(statuses: Iterable[RunStatus]) -> dict[str, RunStatus]:
+    """Return the trial with the lowest value for each system whose trials are all complete."""
+    trials: dict[str, list[tuple[float | None, RunStatus]]] = {}
+    for status in statuses:
+        if status.planned.is_trial:
+            trials.setdefault(status.planned.system, []).append((status.value, status))
+    selected = {}
+    for system, candidates in trials.items():
+        complete = [(value, status) for value, status in candidates if value is not None]
+        if len(complete) == len(candidates):
+            selected[system] = min(complete, key=lambda candidate: candidate[0])[1]
+    return selected
 
 
-def _without_search(one: RunStatus, failed: Mapping[str, str]) -> RunStatus:
-    """A run that waits for a search of which a trial failed has failed with it, or it would wait for ever."""
-    if one.planned.is_trial or one.state != "waiting" or one.planned.system not in failed:
-        return one
-    return dataclasses.replace(
-        one, state="failed", reason=f"nothing was selected, {failed[one.planned.system]} failed"
-    )
+def _fail_without_search(status: RunStatus, failed: Mapping[str, str]) -> RunStatus:
+    """Return a failed status for a final run that would wait forever, because a trial of its search failed."""
+    if status.planned.is_trial or status.state != "waiting" or status.planned.system not in failed:
+        return status
+    reason = f"no settings were selected, because {failed[status.planned.system]} failed"
+    return dataclasses.replace(status, state="failed", reason=reason)
 
 
-def _newest(trials: Iterable[FrozenTrial]) -> FrozenTrial:
-    """The attempt that counts: a complete one, else one that is under way, else the last."""
+def _latest(trials: Iterable[FrozenTrial]) -> FrozenTrial:
+    """Return the attempt that counts: a complete one, else a running one, else a waiting one, else the last."""
     order = (TrialState.FAIL, TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
     return max(trials, key=lambda trial: (order.index(trial.state), trial.number))
 
 
-def _settings(trial: FrozenTrial) -> dict[str, Any] | None:
+def _recorded_settings(trial: FrozenTrial) -> dict[str, Any] | None:
     return dict(trial.system_attrs.get("fixed_params") or trial.params) or None
 
 
@@ -292,31 +313,34 @@ def _suggest(trial: optuna.Trial, axis: Axis) -> Any:
     return trial.suggest_float(axis.key, axis.low, axis.high, log=axis.log)
 
 
-def _open(url: str) -> optuna.storages.RDBStorage:
+def _open_storage(url: str) -> optuna.storages.RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
-    sqlite = _parsed(url).get_backend_name() == "sqlite"
-    options: Mapping[str, Any] = {"connect_args": {"timeout": SQLITE_PATIENCE}} if sqlite else {"pool_pre_ping": True}
+    is_sqlite = _parse_url(url).get_backend_name() == "sqlite"
+    options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if is_sqlite else {"pool_pre_ping": True}
     with storage_errors(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = optuna.storages.RDBStorage(
-            url.replace("{", "{{").replace("}", "}}"),  # which Optuna formats
-            engine_kwargs=dict(options),
+            url.replace("{", "{{").replace("}", "}}"),  # Optuna formats the URL with str.format
+            engine_kwargs=options,
             heartbeat_interval=HEARTBEAT,
             grace_period=GRACE,
             heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
         )
-    if sqlite:
-        _lock_at_once(storage.engine)
+    if is_sqlite:
+        _begin_immediate(storage.engine)
     return storage
 
 
-def _lock_at_once(engine: sqlalchemy.Engine) -> None:
-    """SQLite ignores SELECT … FOR UPDATE: without this, two workers could both read that a trial waits and take it."""
+def _begin_immediate(engine: sqlalchemy.Engine) -> None:
+    """Start every SQLite transaction with its write lock.
+
+    SQLite ignores SELECT ... FOR UPDATE, so without this two workers could both read that a trial waits and claim it.
+    """
 
     @sqlalchemy.event.listens_for(engine, "connect")
     def _(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
+        connection.isolation_level = None  # the driver itself begins no transaction
 
     @sqlalchemy.event.listens_for(engine, "begin")
     def _(connection: Any) -> None:
@@ -325,44 +349,50 @@ def _lock_at_once(engine: sqlalchemy.Engine) -> None:
 
 @contextlib.contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Turns a storage's failures into a message for the user.
+    """Turn the errors of a storage within the block into messages for the user.
 
     Raises:
       SaveError: the disk of the storage is full.
-      UnreachableError: it cannot be reached.
-      UserError: there is no driver for it, or the URL is none.
+      UnreachableError: the storage cannot be reached.
+      UserError: the database has no driver, or the URL is not valid.
     """
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-        shown = mask_password(url)
-        if any(words in reason for words in FULL):
-            raise SaveError(f"--storage={shown}: {reason}; make room, the same command goes on") from error
-        said = f"--storage={shown} cannot be reached: {reason}; {_hint(url, cause)}"
-        lasting = isinstance(cause, ImportError | sqlalchemy.exc.NoSuchModuleError)
-        raise (UserError if lasting else UnreachableError)(said) from error
+        shown_url = mask_password(url)
+        if any(words in reason for words in DISK_FULL):
+            raise SaveError(
+                f"--storage={shown_url}: {reason}; free some disk space and run the same command again"
+            ) from error
+        message = f"--storage={shown_url} cannot be reached: {reason}; {_advice(url, cause)}"
+        is_permanent = isinstance(cause, ImportError | NoSuchModuleError)
+        raise (UserError if is_permanent else UnreachableError)(message) from error
 
 
-def _hint(url: str, cause: BaseException) -> str:
-    if isinstance(cause, sqlalchemy.exc.NoSuchModuleError):
-        return "URLs of such databases begin with sqlite:/// or postgresql+psycopg://"
+def _advice(url: str, cause: BaseException) -> str:
+    if isinstance(cause, NoSuchModuleError):
+        return "the URL of a supported database begins with sqlite:/// or postgresql+psycopg://"
     if isinstance(cause, ImportError):
-        return "requirements/postgresql.txt has PostgreSQL's driver"
-    there = "its directory there, and the file a sweep's" if url.startswith("sqlite") else "the server there"
-    return f"is {there}? the same command goes on, nothing is lost"
+        return "install PostgreSQL's driver from requirements/postgresql.txt"
+    check = (
+        "check that its directory exists and that the file is a sweep's database"
+        if url.startswith("sqlite")
+        else "check that the server is running"
+    )
+    return f"{check}; nothing is lost, the same command resumes the sweep"
 
 
 def mask_password(url: str) -> str:
-    """A storage's URL without its password."""
-    shown = _parsed(url).render_as_string(hide_password=True)
-    return re.sub(r"(?<=[?&]password=)[^&]*", "***", shown)
+    """Return a storage's URL with its password replaced by asterisks."""
+    masked = _parse_url(url).render_as_string(hide_password=True)
+    return re.sub(r"(?<=[?&]password=)[^&]*", "***", masked)
 
 
-def _parsed(url: str) -> sqlalchemy.URL:
+def _parse_url(url: str) -> sqlalchemy.URL:
     try:
         return sqlalchemy.make_url(url)
     except (SQLAlchemyError, ValueError) as error:
-        shown = re.sub(r":.*@", ":***@", url)  # a password may be what makes it none
-        raise UserError(f"--storage: {shown!r} is not a database's URL, such as sqlite:////path/trials.db") from error
+        masked = re.sub(r":.*@", ":***@", url)  # the invalid part may be the password
+        raise UserError(f"--storage: {masked!r} is not a database URL, such as sqlite:////path/trials.db") from error

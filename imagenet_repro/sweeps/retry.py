@@ -1,4 +1,4 @@
-"""Waiting for a storage that does not answer for a while."""
+"""Retry calls to a trial storage that is unreachable for a while."""
 
 import sys
 import time
@@ -7,31 +7,31 @@ from typing import TypeVar
 
 from imagenet_repro.sweeps.queue import UnreachableError
 
-PATIENCE = 600.0  # seconds, in which a server can be started again
-PAUSE = 2.0  # seconds from one try to the next
+PATIENCE = 600.0  # seconds of retrying, enough for a database server to restart
+PAUSE = 2.0  # seconds between two attempts
 
 Answer = TypeVar("Answer")
 
 
-def retry_unreachable(call: Callable[[], Answer], stopping: Callable[[], bool]) -> Answer:
-    """What a call answers, however often its storage cannot be reached meanwhile.
+def retry_unreachable(call: Callable[[], Answer], is_stopping: Callable[[], bool]) -> Answer:
+    """Return the result of a call, repeating it while its storage cannot be reached.
 
     Args:
-      call: what may be done again after it has failed.
-      stopping: whether this process was told to end, and should no longer wait.
+      call: a function that is safe to call again after it failed.
+      is_stopping: tells whether this process was asked to stop, in which case it no longer retries.
 
     Raises:
-      UnreachableError: it was so for PATIENCE seconds, or this process is to end.
+      UnreachableError: the storage was unreachable for PATIENCE seconds, or this process is stopping.
     """
-    began = time.monotonic()
-    said = False
+    start = time.monotonic()
+    is_reported = False
     while True:
         try:
             return call()
         except UnreachableError as error:
-            if stopping() or time.monotonic() - began > PATIENCE:
+            if is_stopping() or time.monotonic() - start > PATIENCE:
                 raise
-            if not said:
-                print(f"{error}; trying for {PATIENCE / 60:.0f} minutes", file=sys.stderr)
-            said = True
+            if not is_reported:
+                print(f"{error}; retrying for {PATIENCE / 60:.0f} minutes", file=sys.stderr)
+            is_reported = True
         time.sleep(PAUSE)

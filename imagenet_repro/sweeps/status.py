@@ -1,4 +1,4 @@
-"""How far a sweep is: a line for each worker, a table of the systems, and the time that is left."""
+"""Progress of a sweep: a line for each active run, a table of the systems, and the time left."""
 
 import dataclasses
 import math
@@ -17,139 +17,150 @@ from imagenet_repro.sweeps.plan import PlannedRun
 from imagenet_repro.sweeps.queue import RunStatus
 from imagenet_repro.training.log import METRICS, duration, read_rows
 
-OUTPUT = "output.log"  # in a training's workdir, all that it says
+OUTPUT = "output.log"  # the output of a run's process, in the run's workdir
 STATES = ("waiting", "running", "complete", "failed")
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepStatus:
-    """What is known of a sweep at one moment.
+    """The progress of a sweep at one moment.
 
     Attributes:
-      entries: of all trainings, in the order of the plan.
-      directory: of the sweep.
+      runs: the status of every run, in the order of the plan.
+      directory: the sweep's directory.
     """
 
-    entries: Sequence[RunStatus]
+    runs: Sequence[RunStatus]
     directory: Path
 
     def count(self, state: str) -> int:
-        """How many trainings are in a state."""
-        return sum(one.state == state for one in self.entries)
+        """Return the number of runs in a state."""
+        return sum(run.state == state for run in self.runs)
 
     @property
-    def done(self) -> bool:
-        """Whether nothing waits or runs."""
+    def is_finished(self) -> bool:
+        """Whether no run waits or is active."""
         return not self.count("waiting") and not self.count("running")
 
-    def sentence(self, workers: int) -> str:
-        """Where the sweep stands as a whole, for a person."""
-        parts = [f"{self.count('complete')} of {len(self.entries)} trainings complete"]
+    def summary(self, workers: int) -> str:
+        """Return one sentence about the whole sweep for a person.
+
+        Args:
+          workers: the number of workers that share the remaining runs.
+        """
+        parts = [f"{self.count('complete')} of {len(self.runs)} runs complete"]
         parts += [f"{self.count(state)} {state}" for state in ("running", "failed") if self.count(state)]
-        left = self.seconds_left(workers)
-        if not self.done and math.isfinite(left):
-            parts.append(f"about {duration(left)} left")
+        seconds_left = self.seconds_left(workers)
+        if not self.is_finished and math.isfinite(seconds_left):
+            parts.append(f"about {duration(seconds_left)} left")
         return ", ".join(parts)
 
     def seconds_left(self, workers: int) -> float:
-        """From what complete trainings took: each system's own, or the mean where there is none yet.
+        """Estimate the seconds left from the complete runs; infinite if no run is complete.
 
-        Trials and runs, whose budgets may differ, are told apart once both have been seen.
+        A run is expected to take the mean time of its own system's runs, or of all runs if the system has none yet.
+        Trials and final runs, whose budgets may differ, are averaged separately once both kinds have been seen.
         """
-        took: dict[tuple, list[float]] = {}
-        for one in self.entries:
-            for alike in _alike(one.planned) if one.seconds is not None else ():
-                took.setdefault(alike, []).append(one.seconds)
-        if not took:
+        seconds_by_group: dict[tuple, list[float]] = {}
+        for run in self.runs:
+            if run.seconds is not None:
+                for group in _duration_groups(run.planned):
+                    seconds_by_group.setdefault(group, []).append(run.seconds)
+        if not seconds_by_group:
             return math.inf
-        usual = {alike: statistics.fmean(each) for alike, each in took.items()}
-        left = 0.0
-        for one in self.entries:
-            if one.state in ("waiting", "running"):
-                share = self._progress(one) if one.state == "running" else 0.0
-                left += (1 - share) * next(usual[alike] for alike in _alike(one.planned) if alike in usual)
-        return left / max(1, workers)
+        means = {group: statistics.fmean(seconds) for group, seconds in seconds_by_group.items()}
+        total = 0.0
+        for run in self.runs:
+            if run.state in ("waiting", "running"):
+                progress = self._progress(run) if run.state == "running" else 0.0
+                total += (1 - progress) * next(means[g] for g in _duration_groups(run.planned) if g in means)
+        return total / max(1, workers)
 
-    def _progress(self, entry: RunStatus) -> float:
-        row = _last_row(self.directory / entry.planned.name)
+    def _progress(self, run: RunStatus) -> float:
+        row = _last_train_row(self.directory / run.planned.name)
         return row["progress"] if row else 0.0
 
-    def lines(self) -> Iterator[str]:
-        """One for each training that runs."""
-        for one in self.entries:
-            if one.state == "running":
-                yield f"{one.worker}  {one.planned.name}  {self._where(one)}"
+    def active_lines(self) -> Iterator[str]:
+        """Yield a line for each active run."""
+        for run in self.runs:
+            if run.state == "running":
+                yield f"{run.worker}  {run.planned.name}  {self._progress_text(run)}"
 
-    def _where(self, entry: RunStatus) -> str:
-        run = self.directory / entry.planned.name
-        row = _last_row(run)
+    def _progress_text(self, run: RunStatus) -> str:
+        workdir = self.directory / run.planned.name
+        row = _last_train_row(workdir)
         if row is None:
-            return _last_line(run / OUTPUT)
-        left = row["seconds"] * (1 - row["progress"]) / row["progress"] if row["progress"] else math.inf
+            return _last_line(workdir / OUTPUT)
+        progress = row["progress"]
+        time_left = f"{duration(row['seconds'] * (1 - progress) / progress)} left" if progress else "time left unknown"
         return (
-            f"{100 * row['progress']:5.1f} %  loss {row['loss']:.3f}  top-1 err {100 * row['top1_error']:.1f} %"
-            f"  {row['images_per_second']:,.0f} img/s  {duration(left)} left"
+            f"{100 * progress:5.1f} %  loss {row['loss']:.3f}  top-1 error {100 * row['top1_error']:.1f} %"
+            f"  {row['images_per_second']:,.0f} images/s  {time_left}"
         )
 
 
-def _alike(planned: PlannedRun) -> tuple[tuple, ...]:
-    """Names of the groups that tell how long a training takes, the nearest first."""
+def _duration_groups(planned: PlannedRun) -> tuple[tuple, ...]:
+    """Return the groups of runs whose mean time predicts that of a run, the most similar group first."""
     return (planned.system, planned.is_trial), ("any", planned.is_trial), (planned.system,), ()
 
 
-def _last_row(run: Path) -> dict | None:
-    rows = [row for row in read_rows(run / METRICS) if row.get("kind") == "train"]
+def _last_train_row(workdir: Path) -> dict | None:
+    rows = [row for row in read_rows(workdir / METRICS) if row.get("kind") == "train"]
     return rows[-1] if rows else None
 
 
 def _last_line(output: Path) -> str:
-    """What a training says before its first step: that it compiles, or which stage of its features it is at."""
+    """Return the last line that a run printed before its first step, such as that it compiles."""
     lines = output.read_text(errors="replace").split("\n") if output.exists() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), "starting")
 
 
-def screen(status: SweepStatus, workers: int) -> Group:
-    """What a terminal shows while a sweep runs."""
-    return Group(*(Text(line) for line in status.lines()), Text(status.sentence(workers), style="bold"))
+def live_view(status: SweepStatus, workers: int) -> Group:
+    """Return what a terminal shows while a sweep runs: the active runs and the summary."""
+    return Group(*(Text(line) for line in status.active_lines()), Text(status.summary(workers), style="bold"))
 
 
-def show(status: SweepStatus, workers: int, console: Console | None = None) -> None:
-    """Prints the table of the systems, failures, and a line for each training that runs."""
+def print_status(status: SweepStatus, workers: int, console: Console | None = None) -> None:
+    """Print the table of the systems, the failures, a line for each active run and the summary."""
     console = console or Console(highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, FILE_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for number, heading in enumerate(("system", *STATES, "lowest error %", "selected settings")):
         table.add_column(heading, justify="right" if 0 < number <= len(STATES) + 1 else "left", overflow="fold")
-    for cells in rows(status.entries):
+    for cells in table_rows(status.runs):
         table.add_row(*map(Text, cells))
     console.print(table)
-    for one in status.entries:
-        if one.state == "failed":
-            console.print(f"{one.planned.name} failed: {one.reason}", soft_wrap=True, markup=False)
-    for line in (*status.lines(), status.sentence(workers)):
+    for run in status.runs:
+        if run.state == "failed":
+            console.print(f"{run.planned.name} failed: {run.reason}", soft_wrap=True, markup=False)
+    for line in (*status.active_lines(), status.summary(workers)):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def rows(entries: Sequence[RunStatus]) -> list[list[str]]:
-    """A row for each system's search and one for its runs: name, a count for each state, lowest value, settings."""
-    found = []
-    for system in dict.fromkeys(one.planned.system for one in entries):
-        for search in (True, False):
-            some = [one for one in entries if one.planned.system == system and one.planned.is_trial is search]
-            if some:
-                found.append(_row(f"{system} (search)" if search else system, some))
-    return found
+def table_rows(runs: Sequence[RunStatus]) -> list[list[str]]:
+    """Return a row for each system's search and one for its final runs.
+
+    The cells are the name, the number of runs in each of STATES, the lowest value in percent, and its settings.
+    """
+    rows = []
+    for system in dict.fromkeys(run.planned.system for run in runs):
+        for is_trial in (True, False):
+            group = [run for run in runs if run.planned.system == system and run.planned.is_trial is is_trial]
+            if group:
+                rows.append(_table_row(f"{system} (search)" if is_trial else system, group))
+    return rows
 
 
-def _row(name: str, some: Sequence[RunStatus]) -> list[str]:
-    complete = [one for one in some if one.value is not None]
-    best = min(complete, key=lambda one: one.value) if complete else None
-    counts = [str(sum(one.state == state for one in some)) for state in STATES]
-    settings = format_settings(best.settings or {}) if best else ""
-    return [name, *counts, f"{100 * best.value:.2f}" if best else "", settings]
+def _table_row(name: str, runs: Sequence[RunStatus]) -> list[str]:
+    counts = [str(sum(run.state == state for run in runs)) for state in STATES]
+    values = [(run.value, run.settings) for run in runs if run.value is not None]
+    if not values:
+        return [name, *counts, "", ""]
+    value, settings = min(values, key=lambda pair: pair[0])
+    return [name, *counts, f"{100 * value:.2f}", format_settings(settings or {})]
 
 
 def format_settings(settings: Mapping[str, Any]) -> str:
-    """Searched values, for a person."""
+    """Return searched values as text, such as "optimizer.learning_rate=0.01, batch_size=64"."""
     return ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())

@@ -1,7 +1,7 @@
-"""One training of a sweep in a process of its own: `python -m imagenet_repro.sweeps.trial CONFIG.json WORKDIR`.
+"""Run one training run of a sweep in its own process: `python -m imagenet_repro.sweeps.trial CONFIG.json WORKDIR`.
 
-A worker starts it, so that a crash or a lack of memory ends this training and not the worker, and so that devices are
-free again at its end. Exit codes are those of `main.py train`.
+A worker starts this process, so that a crash or a lack of memory ends the training run and not the worker, and so
+that the devices are free again when it ends. Exit codes are those of `main.py train`.
 """
 
 import ctypes
@@ -13,15 +13,20 @@ from pathlib import Path
 
 from imagenet_repro.errors import EXIT_STOPPED, UserError
 
-PARENT = "IMAGENET_REPRO_WORKER"  # in the environment: the process that started this one
+PARENT = "IMAGENET_REPRO_WORKER"  # environment variable: the process id of the worker that started this process
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 def main(config: str, workdir: str) -> int:
-    """Trains, or goes on; returns the exit code."""
-    # SLURM signals every process of a job. The worker answers its warning, and passes on what comes here besides.
+    """Train, or resume training, and return the exit code.
+
+    Args:
+      config: path of the run's configuration as JSON.
+      workdir: the run's directory.
+    """
+    # SLURM signals every process of a job. The worker reacts to SLURM's warning and stops this process by SIGTERM.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    if _orphaned():
+    if _is_orphaned():
         return EXIT_STOPPED
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from imagenet_repro.config import resolve_config
@@ -36,10 +41,11 @@ def main(config: str, workdir: str) -> int:
         return error.exit_code
 
 
-def _orphaned() -> bool:
-    """Asks Linux for a SIGTERM when the worker dies, however it does; whether it is dead already.
+def _is_orphaned() -> bool:
+    """Ask Linux for a SIGTERM when the worker dies, and return whether it is dead already.
 
-    Elsewhere a training goes on without its worker, and another worker waits for its end (`Workdir.free`).
+    On other systems a training run continues without its worker, and the next worker waits for it to end
+    (`Workdir.taken`).
     """
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A worker: takes one training after the other from the queue until none waits, and can be stopped at any moment."""
+"""Worker process of a sweep: runs one claimed run after another until none waits, and can be stopped at any moment."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from imagenet_repro.config import config_to_dict
 from imagenet_repro.errors import EXIT_DIVERGED, EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
@@ -21,24 +21,26 @@ from imagenet_repro.sweeps.queue import ClaimedRun, SweepQueue
 from imagenet_repro.sweeps.retry import retry_unreachable
 from imagenet_repro.sweeps.status import OUTPUT
 
-POLL = 2.0  # seconds
-STORAGE = "IMAGENET_REPRO_STORAGE"  # in the environment: the URL of the trials; submitit keeps arguments in files
-CONFIG = "planned.json"  # in a training's workdir
-DIVERGED = 1.0  # the error of a trial whose loss was not finite: no setting is worse
+POLL = 2.0  # seconds between two looks at the queue
+STORAGE = "IMAGENET_REPRO_STORAGE"  # environment variable: the URL of the trials; submitit stores arguments in files
+CONFIG = "planned.json"  # the configuration of a run, in its workdir
+DIVERGED = 1.0  # the error rate of a trial whose loss was not finite, so that no other setting is worse
+
+Answer = TypeVar("Answer")
 
 
 class Worker:
-    """What submitit starts, here or on another machine, with the URL of the storage in the environment.
+    """A worker that submitit starts on this or another machine, with the storage's URL in the environment.
 
     Args:
-      directory: of the sweep.
-      slot: of this worker, from zero.
+      directory: the sweep's directory.
+      slot: the number of this worker, from zero.
     """
 
     def __init__(self, directory: str, slot: int):
         self.directory, self.slot = directory, slot
-        self._stopping = False
-        self._child: subprocess.Popen | None = None
+        self._is_stopping = False
+        self._process: subprocess.Popen | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"directory": self.directory, "slot": self.slot}
@@ -47,146 +49,154 @@ class Worker:
         self.__init__(**state)
 
     def __call__(self) -> int:
-        """Works until nothing waits; ends the process with an exit code of errors.py where something is left."""
-        place = SweepDirectory(self.directory)
-        signal.signal(signal.SIGTERM, self._stop)  # first: who finds this process by its slot may end it
-        with place.slot(self.slot) as free:
-            if not free:
-                print(f"worker {self.slot} is there already")
+        """Work until no run waits.
+
+        Returns:
+          EXIT_FINISHED. If work is left, the process exits with another code of errors.py instead.
+        """
+        directory = SweepDirectory(self.directory)
+        # Installed first, because a process that finds this one through its slot may stop it at once.
+        signal.signal(signal.SIGTERM, self._stop)
+        with directory.worker_slot(self.slot) as is_acquired:
+            if not is_acquired:
+                print(f"worker {self.slot} is already running")
                 return EXIT_FINISHED
             try:
-                code = self._work(place)
+                code = self._work(directory)
             except UserError as error:
                 print(error, file=sys.stderr)
                 code = error.exit_code
         if code != EXIT_FINISHED:
-            sys.exit(code)  # submitit takes any return for success, also of a job that SLURM starts again
+            sys.exit(code)  # submitit takes any returned value for success, even if SLURM restarts the job
         return code
 
     def checkpoint(self) -> Any:
-        """What submitit calls before a cluster takes the machine away: has the training save, asks to be begun again.
+        """Stop the training run and ask to be resubmitted; submitit calls this before a cluster takes the machine.
 
-        It is called within a signal's handler, so the process may be anywhere: it takes no lock and asks no storage.
-        submitit then ends the process by SystemExit, and `_train` puts back what it had.
+        It is called within a signal handler, so the process may be anywhere: it acquires no lock and does not access
+        the storage. submitit then ends the process by SystemExit, and `_train` returns the run to the queue.
         """
         import submitit
 
         self._stop(signal.SIGUSR2, None)
-        if self._child is not None:
+        if self._process is not None:
             with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)  # `Popen.wait` may hold its lock
+                # `Popen.wait` may be interrupted while it holds its lock, so the process is not waited for through it.
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(self)
 
     def _stop(self, _number: int, _frame: Any) -> None:
-        self._stopping = True
-        if self._child is not None and self._child.poll() is None:
-            self._child.terminate()
+        self._is_stopping = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
 
-    def _work(self, place: SweepDirectory) -> int:
-        url = os.environ.get(STORAGE, place.storage())
-        queue = self._patiently(lambda: SweepQueue(url, place.sweep(), place.identity()))
-        while not self._stopping:
-            claim = self._patiently(lambda: self._next(queue))
+    def _work(self, directory: SweepDirectory) -> int:
+        url = os.environ.get(STORAGE, directory.storage())
+        queue = self._retry(lambda: SweepQueue(url, directory.sweep(), directory.identity()))
+        while not self._is_stopping:
+            claim = self._retry(lambda: self._claim_next(queue))
             if claim is not None:
-                code = self._train(place, queue, claim)
+                code = self._train(directory, queue, claim)
                 if code == EXIT_SAVE_FAILED:
                     return code
-            elif any(one.state == "waiting" for one in self._patiently(queue.statuses)):
-                time.sleep(POLL)  # runs whose search other workers are about to complete
+            elif any(run.state == "waiting" for run in self._retry(queue.statuses)):
+                time.sleep(POLL)  # final runs whose search is about to be completed by other workers
             else:
                 return EXIT_FINISHED
         return EXIT_STOPPED
 
-    def _patiently(self, call: Callable[[], Any]) -> Any:
-        return retry_unreachable(call, lambda: self._stopping)
+    def _retry(self, call: Callable[[], Answer]) -> Answer:
+        return retry_unreachable(call, lambda: self._is_stopping)
 
-    def _next(self, queue: SweepQueue) -> ClaimedRun | None:
+    def _claim_next(self, queue: SweepQueue) -> ClaimedRun | None:
         queue.requeue_lost()
         return queue.claim(f"{socket.gethostname()}/{self.slot}")
 
-    def _train(self, place: SweepDirectory, queue: SweepQueue, claim: ClaimedRun) -> int:
-        run = Workdir(place.path / claim.planned.name)
+    def _train(self, directory: SweepDirectory, queue: SweepQueue, claim: ClaimedRun) -> int:
+        workdir = Workdir(directory.path / claim.planned.name)
         try:
             with queue.send_heartbeats(claim):
-                code, why = self._run(queue, claim, run)
-        except SystemExit:  # of submitit, after `checkpoint`
+                code, message = self._run(queue, claim, workdir)
+        except SystemExit:  # raised by submitit after `checkpoint`
             queue.requeue(claim)
             raise
-        self._patiently(lambda: self._settle(queue, claim, run, code, why))
+        self._retry(lambda: self._report(queue, claim, workdir, code, message))
         return code
 
-    def _run(self, queue: SweepQueue, claim: ClaimedRun, run: Workdir) -> tuple[int, str]:
-        """Exit code of the training, and the end of what it said."""
+    def _run(self, queue: SweepQueue, claim: ClaimedRun, workdir: Workdir) -> tuple[int, str]:
+        """Run a claimed run and return its exit code and its last message."""
         try:
             config = build_run_config(queue.sweep, claim.planned, claim.settings)
-            self._wait_until_free(run)
-            if run.finished or self._stopping:
-                return (EXIT_FINISHED if run.finished else EXIT_STOPPED), ""
-            write_json(run.path / CONFIG, config_to_dict(config))
+            self._wait_until_free(workdir)
+            if workdir.finished or self._is_stopping:
+                return (EXIT_FINISHED if workdir.finished else EXIT_STOPPED), ""
+            write_json(workdir.path / CONFIG, config_to_dict(config))
         except UserError as error:
             return error.exit_code, str(error)
-        return self._start(run.path)
+        return self._run_process(workdir.path)
 
-    def _wait_until_free(self, run: Workdir) -> None:
-        """A training whose worker was lost may still be saving."""
-        while run.taken and not self._stopping:
+    def _wait_until_free(self, workdir: Workdir) -> None:
+        """Wait for the process of a lost worker, which may still be saving a checkpoint."""
+        while workdir.taken and not self._is_stopping:
             time.sleep(POLL)
 
-    def _start(self, directory: Path) -> tuple[int, str]:
+    def _run_process(self, directory: Path) -> tuple[int, str]:
         log = directory / OUTPUT
         command = [sys.executable, "-m", "imagenet_repro.sweeps.trial", str(directory / CONFIG), str(directory)]
-        root = Path(__file__).parents[2]
-        environment = os.environ | {trial.PARENT: str(os.getpid()), "PYTHONPATH": _with(root)}
-        environment.pop(STORAGE, None)  # a training has no use for it
+        environment = os.environ | {trial.PARENT: str(os.getpid()), "PYTHONPATH": python_path()}
+        environment.pop(STORAGE, None)  # the process does not access the storage
         with log.open("ab") as output:
-            began = output.tell()
-            # A session of its own: Ctrl-C in a terminal reaches it once, through the worker.
-            self._child = subprocess.Popen(
+            log_start = output.tell()
+            # A new session keeps Ctrl-C in a terminal from the process, which gets it once, through the worker.
+            self._process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
-            if self._stopping:
-                self._child.terminate()
-            code = self._child.wait()
-        self._child = None
-        return code, _last_words(log, began)
+            if self._is_stopping:
+                self._process.terminate()
+            code = self._process.wait()
+        self._process = None
+        return code, _last_message(log, log_start)
 
-    def _settle(self, queue: SweepQueue, claim: ClaimedRun, run: Workdir, code: int, why: str) -> None:
-        """Tells the queue what came of a training."""
+    def _report(self, queue: SweepQueue, claim: ClaimedRun, workdir: Workdir, code: int, message: str) -> None:
+        """Update the queue with the outcome of a run."""
         if code == EXIT_FINISHED:
-            self._finish(queue, claim, run)
+            self._complete(queue, claim, workdir)
         elif code == EXIT_DIVERGED and claim.planned.is_trial:
             queue.complete(claim, DIVERGED)
-        elif code in (EXIT_STOPPED, EXIT_SAVE_FAILED) or self._stopping:  # some fail as their readers are ended too
+        elif code in (EXIT_STOPPED, EXIT_SAVE_FAILED) or self._is_stopping:
+            # While stopping, any exit code can occur, since a run may fail when its reading processes are ended.
             queue.requeue(claim)
         elif code < 0:
-            queue.requeue_after_crash(claim, _crash(signal.Signals(-code), why))
+            queue.requeue_after_crash(claim, _describe_crash(signal.Signals(-code), message))
         else:
-            queue.fail(claim, why or f"ended with code {code}")
+            queue.fail(claim, message or f"ended with exit code {code}")
 
-    def _finish(self, queue: SweepQueue, claim: ClaimedRun, run: Workdir) -> None:
+    def _complete(self, queue: SweepQueue, claim: ClaimedRun, workdir: Workdir) -> None:
         try:
-            rates = run.result()["rates"]
+            rates = workdir.result()["rates"]
         except UserError as error:
             queue.fail(claim, str(error))
             return
         queue.complete(claim, rates[queue.sweep.search.metric if claim.planned.is_trial else "top1_error"])
 
 
-def _with(root: Path) -> str:
-    return os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+def python_path() -> str:
+    """Return a PYTHONPATH with which a process that starts anywhere imports this package."""
+    root = str(Path(__file__).parents[2])
+    return os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
 
 
-def _crash(number: signal.Signals, why: str) -> str:
-    """Who is killed has no time for a message, so that the last line alone says how far it was."""
+def _describe_crash(number: signal.Signals, message: str) -> str:
+    """Describe how a process was ended by a signal; after SIGKILL its last line only tells how far it was."""
     if number != signal.SIGKILL:
-        return f"ended by {number.name}; {why}"
-    _, _, last = why.rpartition("\n")
-    return f"ended by SIGKILL, perhaps for lack of memory; its last line: {last}"
+        return f"ended by {number.name}; {message}"
+    _, _, last_line = message.rpartition("\n")
+    return f"ended by SIGKILL, possibly because memory ran out; its last line: {last_line}"
 
 
-def _last_words(log: Path, began: int) -> str:
-    """The last paragraph of what a process wrote, which is its message where it failed."""
+def _last_message(log: Path, start: int) -> str:
+    """Return the last paragraph of a log after a byte offset, which is the error message of a failed process."""
     with log.open("rb") as file:
-        file.seek(began)
+        file.seek(start)
         text = file.read().decode(errors="replace").strip()
     return text.split("\n\n")[-1][-1000:]

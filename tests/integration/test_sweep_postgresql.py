@@ -15,25 +15,25 @@ def test_killed_workers_server_and_parent_change_no_bit(postgresql, sweep_file, 
     url = postgresql.start()
     arguments = full_sweeps.arguments(sweep_file, tmp_path, "--workers=4", f"--storage={url}")
     process = start(*arguments)
-    one = full_sweeps.kill_worker_under_way(tmp_path)
-    other = full_sweeps.kill_worker_under_way(tmp_path, but=[one])
+    one = full_sweeps.kill_worker_of_active_run(tmp_path)
+    other = full_sweeps.kill_worker_of_active_run(tmp_path, excluding=[one])
     kill(postgresql.directory / "postgresql/data/postmaster.pid")
     jobs.wait_until(lambda: not postgresql.runs())
     assert postgresql.start() == url
-    written = full_sweeps.wait_until(lambda: full_sweeps.results(tmp_path))
+    written = full_sweeps.wait_until(lambda: full_sweeps.result_times(tmp_path))
     assert process.poll() is None
     said = full_sweeps.kill(process)
 
     seen = command_line.run("sweep", "--status", f"--workdir={tmp_path}", f"--storage={url}")
     last = command_line.run(*arguments, seconds=full_sweeps.SECONDS)
-    assert "6 of 6 trainings complete" in last[0]
-    full_sweeps.assert_complete(tmp_path, trainings=6, storage=url)
-    full_sweeps.assert_same(tmp_path, undisturbed)
-    assert full_sweeps.results(tmp_path).items() >= written.items()
-    assert full_sweeps.resumed(tmp_path) >= {one, other}
+    assert "6 of 6 runs complete" in last[0]
+    full_sweeps.assert_complete(tmp_path, n_runs=6, storage=url)
+    full_sweeps.assert_same_bits(tmp_path, undisturbed)
+    assert full_sweeps.result_times(tmp_path).items() >= written.items()
+    assert full_sweeps.resumed_runs(tmp_path) >= {one, other}
 
     once_more = command_line.run(*arguments)
-    assert full_sweeps.results(tmp_path).items() >= written.items()
+    assert full_sweeps.result_times(tmp_path).items() >= written.items()
     password = make_url(url).password
     assert not any(password in text for text in (said, *seen, *last, *once_more))
     for path in tmp_path.rglob("*"):

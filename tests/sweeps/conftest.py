@@ -1,4 +1,4 @@
-"""A prepared data set for all tests of sweeps."""
+"""Shared fixtures of the tests of sweeps: a prepared data set, and a function that starts sweeps."""
 
 import pytest
 
@@ -8,12 +8,12 @@ from tests.sweeps import full_sweeps
 
 @pytest.fixture(scope="session")
 def fractal(tmp_path_factory):
-    """Where six categories of forty fractals lie, and seven each to be scored."""
+    """The directory of a data set of six categories with forty training and seven validation fractals each."""
     return command_line.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=40)
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts sweeps in `tmp_path`, of which nothing outlives the test."""
-    with full_sweeps.sweeping(tmp_path) as function:
-        yield function
+    """A function that starts sweeps in `tmp_path`; none of their processes outlives the test."""
+    with full_sweeps.sweeping(tmp_path) as start_sweep:
+        yield start_sweep

@@ -1,4 +1,4 @@
-"""Whole sweeps through `main.py`, what a test does to them, and what must be true at their end."""
+"""Full sweeps through `main.py`: how tests start and disturb them, and what must hold at their end."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ from imagenet_repro.training.log import METRICS, read_rows
 from tests import command_line
 from tests.sweeps import small_sweeps
 
-STEPS = 60  # of each training, a checkpoint every third
-SECONDS = 1200  # that a sweep may take on a busy machine
+STEPS = 60  # steps of each run, with a checkpoint at every third
+SECONDS = 1200  # time limit of a sweep on a busy machine
 
 
 def write(directory, data_dir, **changes):
-    """A sweep's file over two LeNets, "a" and "b", which differ in their learning rate."""
+    """Write the file of a sweep over two LeNets, "a" and "b", that differ in their learning rate; return its path."""
     recipe = small_sweeps.LENET | {
         "data": small_sweeps.LENET["data"] | {"data_dir": str(data_dir), "threads": 1},
         "evaluate_every": "30st",
@@ -47,7 +47,7 @@ def arguments(file, workdir, *more):
 
 @contextlib.contextmanager
 def sweeping(workdir):
-    """A function that starts `main.py` on a sweep in `workdir`; nothing of it lives on after the block."""
+    """Yield a function that starts `main.py` on a sweep in `workdir`; all its processes are killed after the block."""
     processes = []
 
     def start(*more):
@@ -63,63 +63,65 @@ def sweeping(workdir):
         kill_workers(workdir)
 
 
-def wait_for_watch(process):
-    """Until a sweep watches over its workers, from when on a signal stops it in order."""
+def wait_for_first_line(process):
+    """Wait until a sweep watches its workers; from then on a signal stops it in order."""
     line = process.stdout.readline()
-    assert " trainings in " in line, line + process.stderr.read()
+    assert " runs in " in line, line + process.stderr.read()
 
 
-def wait_until(true):
-    """The first true answer."""
+def wait_until(condition):
+    """Return the first true value of a condition."""
     deadline = time.monotonic() + SECONDS
-    while not (answer := true()):
-        assert time.monotonic() < deadline, f"still not so after {SECONDS} seconds"
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"the condition is still false after {SECONDS} seconds"
         time.sleep(0.02)
-    return answer
+    return value
 
 
-def step(run):
-    """The last step in a training's log."""
+def last_step(run):
+    """Return the last step in a run's log."""
     return max((row["step"] for row in read_rows(run / METRICS)), default=0)
 
 
-def under_way(workdir, least=4):
-    """Trainings that have taken so many steps and have no result yet."""
-    found = (path.parent for path in Path(workdir).glob(f"runs/*/*/{METRICS}"))
-    return [run for run in found if not (run / "result.json").exists() and step(run) >= least]
+def active_runs(workdir, min_steps=4):
+    """Return the directories of runs that have taken some steps and have no result yet."""
+    runs = (path.parent for path in Path(workdir).glob(f"runs/*/*/{METRICS}"))
+    return [run for run in runs if not (run / "result.json").exists() and last_step(run) >= min_steps]
 
 
-def results(workdir):
-    """When each result was written, by the training's name."""
-    found = Path(workdir).glob("runs/*/*/result.json")
-    return {_name(path.parent, workdir): path.stat().st_mtime_ns for path in found}
+def result_times(workdir):
+    """Return the time at which each result was written, by the run's name."""
+    paths = Path(workdir).glob("runs/*/*/result.json")
+    return {_name(path.parent, workdir): path.stat().st_mtime_ns for path in paths}
 
 
 def kill(process):
-    """Ends a sweep by SIGKILL; its workers live on, and keep its pipes open. Returns what it had said."""
+    """Kill a sweep by SIGKILL and return its output so far; its workers live on and keep its pipes open."""
     process.kill()
     process.wait()
-    said = b""
+    output = b""
     for pipe in (process.stdout, process.stderr):
         os.set_blocking(pipe.fileno(), False)
         with contextlib.suppress(BlockingIOError):
-            said += os.read(pipe.fileno(), 1 << 20)
+            output += os.read(pipe.fileno(), 1 << 20)
         pipe.close()
-    return said.decode()
+    return output.decode()
 
 
 def kill_workers(workdir):
-    """Ends all workers by SIGKILL, and says how many there were."""
+    """Kill all workers by SIGKILL, and return their number."""
     pids = SweepDirectory(workdir).worker_pids()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     return len(pids)
 
 
-def kill_worker_under_way(workdir, but=()):
-    """Ends the worker of a training that is under way by SIGKILL, and returns the training's name."""
+def kill_worker_of_active_run(workdir, excluding=()):
+    """Kill the worker of an active run by SIGKILL, and return the run's name."""
     while True:
-        run = wait_until(lambda: next((run for run in under_way(workdir) if _name(run, workdir) not in but), None))
+        run = wait_until(
+            lambda: next((run for run in active_runs(workdir) if _name(run, workdir) not in excluding), None)
+        )
         pid = _worker_of(run)
         if pid:
             os.kill(pid, signal.SIGKILL)
@@ -131,7 +133,7 @@ def _name(run, workdir):
 
 
 def _worker_of(run):
-    """The parent of the process that trains in a directory, as Linux lists them."""
+    """Return the parent of the process that trains in a directory, from Linux's list of processes."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
@@ -140,43 +142,44 @@ def _worker_of(run):
     return None
 
 
-def resumed(workdir):
-    """Names of trainings that went on from a checkpoint."""
-    return _that_said("resumed at step", workdir)
+def resumed_runs(workdir):
+    """Return the names of runs that resumed from a checkpoint."""
+    return _runs_that_printed("resumed at step", workdir)
 
 
-def lost(workdir):
-    """Names of trainings that went on from a checkpoint which is neither their end nor where they were stopped."""
-    kept = _that_said("stopped by SIGTERM at step", workdir) | _that_said(f"resumed at step {STEPS},", workdir)
-    return resumed(workdir) - kept
+def runs_with_lost_steps(workdir):
+    """Return the names of runs that resumed from a checkpoint older than the point where they were stopped."""
+    without_loss = _runs_that_printed("stopped by SIGTERM at step", workdir)
+    without_loss |= _runs_that_printed(f"resumed at step {STEPS},", workdir)
+    return resumed_runs(workdir) - without_loss
 
 
-def _that_said(words, workdir):
+def _runs_that_printed(text, workdir):
     logs = Path(workdir).glob("runs/*/*/output.log")
-    return {_name(path.parent, workdir) for path in logs if words in path.read_text()}
+    return {_name(path.parent, workdir) for path in logs if text in path.read_text()}
 
 
-def assert_complete(workdir, trainings, storage=""):
-    """Each training has one result, tells one story from its first step to its last, and is complete once."""
-    assert len(results(workdir)) == trainings
-    for name in results(workdir):
+def assert_complete(workdir, n_runs, storage=""):
+    """Check that each run has one result, a log of every step exactly once, and one complete trial."""
+    assert len(result_times(workdir)) == n_runs
+    for name in result_times(workdir):
         rows = read_rows(Path(workdir) / name / METRICS)
         assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, STEPS + 1))
         assert [row["step"] for row in rows if row["kind"] == "eval"] == [30, STEPS]
-    place = SweepDirectory(workdir)
-    study = optuna.load_study(study_name=f"{place.identity()}/runs", storage=storage or place.default_storage)
+    directory = SweepDirectory(workdir)
+    study = optuna.load_study(study_name=f"{directory.identity()}/runs", storage=storage or directory.default_storage)
     complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    assert Counter(trial.user_attrs["name"] for trial in complete) == Counter(list(results(workdir)))
+    assert Counter(trial.user_attrs["name"] for trial in complete) == Counter(list(result_times(workdir)))
     assert study.get_trials(states=(optuna.trial.TrialState.WAITING, optuna.trial.TrialState.RUNNING)) == []
     for trial in complete:
         result = json.loads((Path(workdir) / trial.user_attrs["name"] / "result.json").read_text())
         assert trial.value == result["rates"]["top1_error"]
 
 
-def assert_same(workdir, undisturbed):
-    """All parameters, optimizer states and predictions have the bits of those of another sweep."""
-    for name in results(workdir):
-        found, expected = (command_line.arrays(Path(place) / name, STEPS) for place in (workdir, undisturbed))
-        assert found.keys() == expected.keys()
+def assert_same_bits(workdir, undisturbed):
+    """Check that all parameters and optimizer states are bit for bit those of another sweep."""
+    for name in result_times(workdir):
+        arrays, expected = (command_line.arrays(Path(sweep) / name, STEPS) for sweep in (workdir, undisturbed))
+        assert arrays.keys() == expected.keys()
         for key, value in expected.items():
-            np.testing.assert_array_equal(found[key], value, err_msg=f"{name} {key}")
+            np.testing.assert_array_equal(arrays[key], value, err_msg=f"{name} {key}")

@@ -1,8 +1,8 @@
-"""Small sweeps for tests."""
+"""Configurations of small sweeps for tests."""
 
 from imagenet_repro.config.sweep import resolve_sweep
 
-DATA = "fractal/c6_n40_v7_s32"  # of conftest.py
+DATA = "fractal/c6_n40_v7_s32"  # the data set of conftest.py
 
 LENET = {
     "batch_size": 8,
@@ -18,7 +18,7 @@ RATE = {"key": "optimizer.learning_rate", "low": 1e-3, "high": 1e-1, "log": True
 
 
 def settings(systems=2, **changes):
-    """Of a sweep over `systems` LeNets, a to z, as JSON has them."""
+    """Return the nested settings of a sweep over `systems` LeNets, named "a", "b" and so on."""
     names = "abcdefghijklmnopqrstuvwxyz"[:systems]
     return {
         "budget": "16st",
@@ -31,4 +31,5 @@ def settings(systems=2, **changes):
 
 
 def sweep(systems=2, **changes):
+    """Return the sweep of `settings`."""
     return resolve_sweep(settings(systems, **changes))

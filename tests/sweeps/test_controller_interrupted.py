@@ -1,4 +1,4 @@
-"""Sweeps on this machine that are killed and stopped at random moments, and end as if nothing had been."""
+"""Tests of sweeps that are killed or stopped at random moments and end with the bits of an undisturbed sweep."""
 
 import os
 import random
@@ -22,8 +22,8 @@ def file(fractal, tmp_path_factory):
 
 
 @pytest.fixture
-def begin(file, start, tmp_path):
-    """Starts the sweep, or goes on with it."""
+def start_or_resume(file, start, tmp_path):
+    """A function that starts the sweep, or resumes it."""
     return lambda: start(*full_sweeps.arguments(file, tmp_path, WORKERS))
 
 
@@ -34,63 +34,73 @@ def undisturbed(file, tmp_path_factory):
     return workdir
 
 
-def a_worker(process, workdir):
+def kill_one_worker(process, workdir):
     for pid in SweepDirectory(workdir).worker_pids()[:1]:
         os.kill(pid, signal.SIGKILL)
 
 
-def a_machine_that_is_taken_away(process, workdir):
+def take_the_machine_away(process, workdir):
     for pid in SweepDirectory(workdir).worker_pids():
-        os.kill(pid, signal.SIGUSR2)  # as clusters warn; submitit starts the same worker again
+        os.kill(pid, signal.SIGUSR2)  # the warning of a cluster, after which submitit restarts the worker
 
 
-def the_parent(process, workdir):
+def kill_the_controller(process, workdir):
     full_sweeps.kill(process)
 
 
-def all_of_them(process, workdir):
+def kill_everything(process, workdir):
     full_sweeps.kill(process)
     full_sweeps.kill_workers(workdir)
 
 
-def ctrl_c(process, workdir):
+def send_ctrl_c(process, workdir):
     process.send_signal(signal.SIGINT)
 
 
-def sigterm(process, workdir):
+def send_sigterm(process, workdir):
     process.send_signal(signal.SIGTERM)
 
 
-def assert_ends(process, disturb):
-    """What is killed says nothing; what is stopped says that it goes on; the others see the sweep to its end."""
-    if disturb in (the_parent, all_of_them):
+def assert_exit_code(process, disturb):
+    """Check the exit code: a stopped controller asks to be resumed, and the others finish the sweep."""
+    if disturb in (kill_the_controller, kill_everything):
         return
     out, err = process.communicate(timeout=full_sweeps.SECONDS)
-    assert process.returncode == 0 or (disturb in (ctrl_c, sigterm) and process.returncode == 75), out + err
+    assert process.returncode == 0 or (disturb in (send_ctrl_c, send_sigterm) and process.returncode == 75), out + err
     assert "Traceback" not in err
 
 
+DISTURBANCES = [
+    kill_one_worker,
+    take_the_machine_away,
+    kill_the_controller,
+    kill_everything,
+    send_ctrl_c,
+    send_sigterm,
+]
+
+
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("disturb", [a_worker, a_machine_that_is_taken_away, the_parent, all_of_them, ctrl_c, sigterm])
-def test_the_same_command_ends_with_the_bits_of_an_undisturbed_sweep(disturb, seed, begin, undisturbed, tmp_path):
+@pytest.mark.parametrize("disturb", DISTURBANCES)
+def test_a_resumed_sweep_has_the_bits_of_an_undisturbed_one(disturb, seed, start_or_resume, undisturbed, tmp_path):
     moments = random.Random(f"{disturb.__name__} {seed}")
     for _ in range(2):
-        process = begin()
-        full_sweeps.wait_for_watch(process)
-        full_sweeps.wait_until(lambda: full_sweeps.under_way(tmp_path) or process.poll() is not None)  # noqa: B023
+        process = start_or_resume()
+        full_sweeps.wait_for_first_line(process)
+        full_sweeps.wait_until(lambda: full_sweeps.active_runs(tmp_path) or process.poll() is not None)  # noqa: B023
         time.sleep(moments.uniform(0, 3))
-        before = full_sweeps.results(tmp_path)
+        before = full_sweeps.result_times(tmp_path)
         disturb(process, tmp_path)
-        assert_ends(process, disturb)
-    assert_ends(begin(), a_worker)
-    assert full_sweeps.results(tmp_path).items() >= before.items()
-    full_sweeps.assert_complete(tmp_path, trainings=4)
-    full_sweeps.assert_same(tmp_path, undisturbed)
+        assert_exit_code(process, disturb)
+    assert_exit_code(start_or_resume(), kill_one_worker)
+    assert full_sweeps.result_times(tmp_path).items() >= before.items()
+    full_sweeps.assert_complete(tmp_path, n_runs=4)
+    full_sweeps.assert_same_bits(tmp_path, undisturbed)
     assert (tmp_path / "report.html").exists()
 
 
-def test_ctrl_c_while_workers_start_leaves_nobody_behind(begin, tmp_path):
-    process = begin()
+def test_ctrl_c_while_workers_start_leaves_no_process_behind(start_or_resume, tmp_path):
+    process = start_or_resume()
     full_sweeps.wait_until(lambda: list(tmp_path.glob("workers/slot-*/*_submitted.pkl")))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=200)
@@ -98,4 +108,4 @@ def test_ctrl_c_while_workers_start_leaves_nobody_behind(begin, tmp_path):
     assert "SIGINT: the workers save and end" in out
     time.sleep(5)
     assert full_sweeps.kill_workers(tmp_path) == 0
-    assert full_sweeps.results(tmp_path) == {}
+    assert full_sweeps.result_times(tmp_path) == {}

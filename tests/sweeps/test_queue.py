@@ -1,4 +1,4 @@
-"""The trainings of a sweep as Optuna's trials, in real SQLite files."""
+"""Tests of the queue of a sweep, in real SQLite files."""
 
 import collections
 import itertools
@@ -26,343 +26,357 @@ def url(tmp_path):
     return f"sqlite:///{tmp_path}/trials.db"
 
 
-def opened(url, *, fill=True, **settings):
-    one = queue_processes.opened(url, small_sweeps.settings(**settings))
+def open_queue(url, *, fill=True, **settings):
+    sweep_queue = queue_processes.open_queue(url, small_sweeps.settings(**settings))
     if fill:
-        one.fill()
-    return one
+        sweep_queue.fill()
+    return sweep_queue
 
 
-def attempts(one):
-    """Every trial that the storage holds, by the name of its training."""
-    found = collections.defaultdict(list)
-    for study in optuna.get_all_study_summaries(one.storage):
-        for trial in optuna.load_study(study_name=study.study_name, storage=one.storage).get_trials():
-            found[trial.user_attrs["name"]].append(trial.state.name)
-    return dict(found)
+def attempts(sweep_queue):
+    """Return the state of every trial in the storage, by the name of its run."""
+    states = collections.defaultdict(list)
+    for study in optuna.get_all_study_summaries(sweep_queue.storage):
+        for trial in optuna.load_study(study_name=study.study_name, storage=sweep_queue.storage).get_trials():
+            states[trial.user_attrs["name"]].append(trial.state.name)
+    return dict(states)
 
 
-def states(one):
-    return {entry.planned.name: entry.state for entry in one.statuses()}
+def states(sweep_queue):
+    return {status.planned.name: status.state for status in sweep_queue.statuses()}
 
 
-def lose(one):
-    """Makes every heartbeat so far an old one."""
-    with one.storage.engine.begin() as connection:
+def expire_heartbeats(sweep_queue):
+    """Make every heartbeat so far an hour old."""
+    with sweep_queue.storage.engine.begin() as connection:
         connection.execute(sqlalchemy.text("update trial_heartbeats set heartbeat = datetime('now', '-1 hour')"))
 
 
-def finish_search(one, values):
+def finish_search(sweep_queue, values):
     for value in values:
-        one.complete(one.claim("w"), value)
+        sweep_queue.complete(sweep_queue.claim("w"), value)
 
 
 def test_filling_enqueues_the_plan_once(url):
-    one = opened(url, seeds=(0, 1), **SEARCH)
-    opened(url, seeds=(0, 1), **SEARCH)
-    assert attempts(one) == {planned.name: ["WAITING"] for planned in plan_runs(one.sweep)}
+    sweep_queue = open_queue(url, seeds=(0, 1), **SEARCH)
+    open_queue(url, seeds=(0, 1), **SEARCH)
+    assert attempts(sweep_queue) == {planned.name: ["WAITING"] for planned in plan_runs(sweep_queue.sweep)}
 
 
-def test_trainings_are_claimed_in_the_order_of_the_plan(url):
-    one = opened(url, seeds=(0, 1), **SEARCH)
+def test_runs_are_claimed_in_the_order_of_the_plan(url):
+    sweep_queue = open_queue(url, seeds=(0, 1), **SEARCH)
     names = []
-    while (claim := one.claim("w")) is not None:
+    while (claim := sweep_queue.claim("w")) is not None:
         names.append(claim.planned.name)
-        one.complete(claim, 0.5)
-    assert names == [planned.name for planned in plan_runs(one.sweep)]
+        sweep_queue.complete(claim, 0.5)
+    assert names == [planned.name for planned in plan_runs(sweep_queue.sweep)]
 
 
-def test_a_system_may_be_called_as_the_plan_calls_its_parts(url):
+def test_systems_may_be_named_runs_and_search(url):
     settings = small_sweeps.settings(systems=1, **SEARCH)
     settings["systems"] = dict.fromkeys(("runs", "search"), settings["systems"]["a"])
-    one = queue_processes.opened(url, settings)
-    one.fill()
-    finish_search(one, [0.4, 0.3, 0.2, 0.1])
-    assert {name: entry.planned.name for name, entry in one.selected_trials().items()} == {
+    sweep_queue = queue_processes.open_queue(url, settings)
+    sweep_queue.fill()
+    finish_search(sweep_queue, [0.4, 0.3, 0.2, 0.1])
+    assert {name: status.planned.name for name, status in sweep_queue.selected_trials().items()} == {
         "runs": "search/runs/001",
         "search": "search/search/001",
     }
 
 
-@pytest.mark.parametrize("immediate", [True, False], ids=["as it is", "without BEGIN IMMEDIATE"])
-def test_processes_that_claim_at_once_take_each_training_once(url, immediate):
+@pytest.mark.parametrize("immediate", [True, False], ids=["with BEGIN IMMEDIATE", "without BEGIN IMMEDIATE"])
+def test_concurrent_processes_claim_each_run_once(url, immediate):
     settings = small_sweeps.settings(seeds=tuple(range(4)))
-    opened(url, seeds=tuple(range(4)))
-    each = queue_processes.together(3, queue_processes.claim_all, url, settings, immediate)
-    taken = sorted(itertools.chain(*each))
-    once = sorted(f"runs/{system}/seed{seed}" for system in "ab" for seed in range(4))
-    assert (taken == once) is immediate, "this test would not see two processes that take the same training"
+    open_queue(url, seeds=tuple(range(4)))
+    claims = queue_processes.run_together(3, queue_processes.claim_all, url, settings, immediate)
+    claimed = sorted(itertools.chain(*claims))
+    expected = sorted(f"runs/{system}/seed{seed}" for system in "ab" for seed in range(4))
+    assert (claimed == expected) is immediate, "this test would not notice two processes with the same run"
 
 
-def test_a_run_waits_for_its_systems_search_and_gets_the_first_of_the_lowest(url):
-    one = opened(url, systems=1, search={"trials": 4})
-    claims = [one.claim("w") for _ in range(4)]
-    assert one.claim("w") is None
+def test_a_final_run_waits_for_its_search_and_gets_the_first_of_the_best_settings(url):
+    sweep_queue = open_queue(url, systems=1, search={"trials": 4})
+    claims = [sweep_queue.claim("w") for _ in range(4)]
+    assert sweep_queue.claim("w") is None
     for claim, value in zip(claims[:3], (0.7, 0.2, 0.2), strict=True):
-        one.complete(claim, value)
-    assert one.claim("w") is None
-    assert one.selected_trials() == {}
-    one.complete(claims[3], 0.9)
-    run = one.claim("w")
+        sweep_queue.complete(claim, value)
+    assert sweep_queue.claim("w") is None
+    assert sweep_queue.selected_trials() == {}
+    sweep_queue.complete(claims[3], 0.9)
+    run = sweep_queue.claim("w")
     assert run.planned.name == "runs/a/seed0"
-    assert run.settings == claims[1].settings == plan_runs(one.sweep)[1].settings
+    assert run.settings == claims[1].settings == plan_runs(sweep_queue.sweep)[1].settings
 
 
-def test_a_grid_is_claimed_as_it_was_planned(url):
+def test_a_grid_is_claimed_as_planned(url):
     settings = small_sweeps.settings(systems=1, search={"trials": 3, "sampler": "grid"})
     axes = [{"key": "optimizer.name", "choices": ["sgd"]}, {"key": "batch_size", "choices": [4, 8, 16]}]
     settings["systems"]["a"] |= {"search": axes}
-    one = queue_processes.opened(url, settings)
-    one.fill()
-    found = [one.claim("w").settings for _ in range(3)]
-    assert found == [{"optimizer.name": "sgd", "batch_size": size} for size in (4, 8, 16)]
-    assert all(type(each["batch_size"]) is int for each in found)
+    sweep_queue = queue_processes.open_queue(url, settings)
+    sweep_queue.fill()
+    settings = [sweep_queue.claim("w").settings for _ in range(3)]
+    assert settings == [{"optimizer.name": "sgd", "batch_size": size} for size in (4, 8, 16)]
+    assert all(type(trial["batch_size"]) is int for trial in settings)
 
 
-def test_processes_get_different_points_of_tpe_and_the_same_ones_when_all_is_repeated(tmp_path):
+def test_tpe_gives_processes_different_points_that_are_reproducible(tmp_path):
     def points(name):
         url = f"sqlite:///{tmp_path}/{name}.db"
-        first, second = opened(url, systems=1, **TPE), opened(url, fill=False, systems=1, **TPE)
-        return [one.claim("w").settings["optimizer.learning_rate"] for one in (first, second, first)]
+        first, second = open_queue(url, systems=1, **TPE), open_queue(url, fill=False, systems=1, **TPE)
+        return [a_queue.claim("w").settings["optimizer.learning_rate"] for a_queue in (first, second, first)]
 
-    found = points("a")
-    assert len(set(found)) == 3
-    assert all(1e-3 <= rate <= 1e-1 for rate in found)
-    assert points("b") == found
+    rates = points("a")
+    assert len(set(rates)) == 3
+    assert all(1e-3 <= rate <= 1e-1 for rate in rates)
+    assert points("b") == rates
 
 
 def test_tpe_learns_from_its_own_system(url):
-    one = opened(url, search={"trials": 11, "sampler": "tpe"})
+    sweep_queue = open_queue(url, search={"trials": 11, "sampler": "tpe"})
     rates = collections.defaultdict(list)
     best = {"a": 1e-3, "b": 1e-1}
-    while (claim := one.claim("w")) is not None and claim.planned.is_trial:
+    while (claim := sweep_queue.claim("w")) is not None and claim.planned.is_trial:
         rate = claim.settings["optimizer.learning_rate"]
         rates[claim.planned.system].append(rate)
-        one.complete(claim, abs(math.log(rate / best[claim.planned.system])))
-    assert rates["a"][10] < 1e-2  # after ten at random
+        sweep_queue.complete(claim, abs(math.log(rate / best[claim.planned.system])))
+    assert rates["a"][10] < 1e-2  # TPE begins with ten random trials
     assert rates["b"][10] > 1e-2
 
 
-def test_what_tpe_suggested_stays_when_the_trial_is_lost_failed_or_put_back(url):
-    one = opened(url, systems=1, **TPE)
-    first = one.claim("w")
-    lose(one)
-    one.requeue_lost()
-    second = one.claim("w")
-    one.requeue(second)
-    third = one.claim("w")
-    one.fail(third, "no memory")
-    one.fill()
-    fourth = one.claim("w")
+def test_tpe_settings_survive_when_a_trial_is_lost_failed_or_requeued(url):
+    sweep_queue = open_queue(url, systems=1, **TPE)
+    first = sweep_queue.claim("w")
+    expire_heartbeats(sweep_queue)
+    sweep_queue.requeue_lost()
+    second = sweep_queue.claim("w")
+    sweep_queue.requeue(second)
+    third = sweep_queue.claim("w")
+    sweep_queue.fail(third, "no memory")
+    sweep_queue.fill()
+    fourth = sweep_queue.claim("w")
     claims = (first, second, third, fourth)
     assert [claim.planned.name for claim in claims] == ["search/a/000"] * 4
     assert all(claim.settings == first.settings for claim in claims)
 
 
-@pytest.mark.parametrize("beats", [True, False], ids=["after some heartbeats", "right after the claim"])
-def test_what_a_killed_process_had_comes_back_once_with_its_values(url, monkeypatch, beats):
+@pytest.mark.parametrize("with_heartbeats", [True, False], ids=["after some heartbeats", "right after the claim"])
+def test_the_run_of_a_killed_process_is_requeued_once_with_its_settings(url, monkeypatch, with_heartbeats):
     monkeypatch.setattr(queue, "GRACE", 1)
     settings = small_sweeps.settings(systems=1, **TPE)
-    one = opened(url, systems=1, **TPE)
-    mine, theirs = queue_processes.PROCESSES.Pipe()
-    process = queue_processes.PROCESSES.Process(target=queue_processes.hold, args=(theirs, url, settings, beats))
+    sweep_queue = open_queue(url, systems=1, **TPE)
+    parent_end, child_end = queue_processes.PROCESSES.Pipe()
+    process = queue_processes.PROCESSES.Process(
+        target=queue_processes.claim_and_wait, args=(child_end, url, settings, with_heartbeats)
+    )
     process.start()
-    name, values = mine.recv()
-    assert states(one)[name] == "running"
-    if beats:
+    name, claimed_settings = parent_end.recv()
+    assert states(sweep_queue)[name] == "running"
+    if with_heartbeats:
         time.sleep(1.5)
     process.kill()
     process.join()
     deadline = time.monotonic() + 30
-    while states(one)[name] != "waiting":
+    while states(sweep_queue)[name] != "waiting":
         assert time.monotonic() < deadline
-        one.requeue_lost()
+        sweep_queue.requeue_lost()
         time.sleep(0.1)
-    one.requeue_lost()
-    assert attempts(one)[name] == ["FAIL", "WAITING"]
-    claim = one.claim("w")
-    assert (claim.planned.name, claim.settings) == (name, values)
+    sweep_queue.requeue_lost()
+    assert attempts(sweep_queue)[name] == ["FAIL", "WAITING"]
+    claim = sweep_queue.claim("w")
+    assert (claim.planned.name, claim.settings) == (name, claimed_settings)
 
 
-def test_processes_that_recover_at_once_put_back_once(url):
-    one = opened(url)
-    one.claim("w")
-    lose(one)
-    queue_processes.together(3, queue_processes.recover, url, small_sweeps.settings())
-    assert attempts(one)["runs/a/seed0"] == ["FAIL", "WAITING"]
+def test_concurrent_processes_requeue_a_lost_run_once(url):
+    sweep_queue = open_queue(url)
+    sweep_queue.claim("w")
+    expire_heartbeats(sweep_queue)
+    queue_processes.run_together(3, queue_processes.requeue_lost, url, small_sweeps.settings())
+    assert attempts(sweep_queue)["runs/a/seed0"] == ["FAIL", "WAITING"]
 
 
-def test_what_was_being_put_back_when_that_was_killed_is_put_back_by_the_next_start(url, monkeypatch):
-    one = opened(url)
-    one.claim("w")
-    lose(one)
-    monkeypatch.setattr(one.storage, "heartbeat_stale_trial_callback", None)  # what comes second is not done
-    one.requeue_lost()
-    assert (one.statuses()[0].state, one.statuses()[0].reason) == ("failed", "lost")
-    one.fill()
-    assert states(one)["runs/a/seed0"] == "waiting"
+def test_a_requeue_that_was_interrupted_is_finished_by_the_next_start(url, monkeypatch):
+    sweep_queue = open_queue(url)
+    sweep_queue.claim("w")
+    expire_heartbeats(sweep_queue)
+    monkeypatch.setattr(
+        sweep_queue.storage, "heartbeat_stale_trial_callback", None
+    )  # fails the trial and does not requeue it
+    sweep_queue.requeue_lost()
+    assert (sweep_queue.statuses()[0].state, sweep_queue.statuses()[0].reason) == ("failed", "its worker was lost")
+    sweep_queue.fill()
+    assert states(sweep_queue)["runs/a/seed0"] == "waiting"
 
 
-def test_what_tells_that_it_lives_is_left_alone(url, monkeypatch):
+def test_a_run_with_heartbeats_is_not_requeued(url, monkeypatch):
     monkeypatch.setattr(queue, "HEARTBEAT", 0.2)
     monkeypatch.setattr(queue, "GRACE", 2)
-    one = opened(url)
-    claim = one.claim("w")
-    with one.send_heartbeats(claim):
+    sweep_queue = open_queue(url)
+    claim = sweep_queue.claim("w")
+    with sweep_queue.send_heartbeats(claim):
         until = time.monotonic() + 4.5
         while time.monotonic() < until:
-            one.requeue_lost()
-            assert states(one)["runs/a/seed0"] == "running"
+            sweep_queue.requeue_lost()
+            assert states(sweep_queue)["runs/a/seed0"] == "running"
             time.sleep(0.2)
-    lose(one)
-    one.requeue_lost()
-    assert states(one)["runs/a/seed0"] == "waiting"
+    expire_heartbeats(sweep_queue)
+    sweep_queue.requeue_lost()
+    assert states(sweep_queue)["runs/a/seed0"] == "waiting"
 
 
-def test_who_was_taken_for_lost_changes_nothing_any_more(url):
-    one = opened(url)
-    late = one.claim("late")
-    lose(one)
-    one.requeue_lost()
-    fast = one.claim("fast")
-    for end in (lambda: one.complete(late, 0.9), lambda: one.fail(late, "x"), lambda: one.requeue(late)):
+def test_a_process_that_was_considered_lost_cannot_change_the_run(url):
+    sweep_queue = open_queue(url)
+    late = sweep_queue.claim("late")
+    expire_heartbeats(sweep_queue)
+    sweep_queue.requeue_lost()
+    fast = sweep_queue.claim("fast")
+    for end in (
+        lambda: sweep_queue.complete(late, 0.9),
+        lambda: sweep_queue.fail(late, "x"),
+        lambda: sweep_queue.requeue(late),
+    ):
         end()
-        assert states(one)["runs/a/seed0"] == "running"
-    one.requeue_after_crash(late, "ended by SIGKILL")
-    one.complete(fast, 0.25)
-    one.complete(late, 0.9)
-    entry = one.statuses()[0]
-    assert (entry.state, entry.value, entry.worker) == ("complete", 0.25, "fast")
+        assert states(sweep_queue)["runs/a/seed0"] == "running"
+    sweep_queue.requeue_after_crash(late, "ended by SIGKILL")
+    sweep_queue.complete(fast, 0.25)
+    sweep_queue.complete(late, 0.9)
+    status = sweep_queue.statuses()[0]
+    assert (status.state, status.value, status.worker) == ("complete", 0.25, "fast")
 
 
-def test_what_failed_is_enqueued_again_by_the_next_start_and_what_is_done_is_not(url):
-    one = opened(url)
-    one.fail(one.claim("w"), "no memory")
-    one.complete(one.claim("w"), 0.5)
-    assert [(e.state, e.reason, e.value) for e in one.statuses()] == [
+def test_the_next_start_enqueues_failed_runs_and_not_complete_ones(url):
+    sweep_queue = open_queue(url)
+    sweep_queue.fail(sweep_queue.claim("w"), "no memory")
+    sweep_queue.complete(sweep_queue.claim("w"), 0.5)
+    assert [(e.state, e.reason, e.value) for e in sweep_queue.statuses()] == [
         ("failed", "no memory", None),
         ("complete", "", 0.5),
     ]
-    opened(url)
-    assert attempts(one) == {"runs/a/seed0": ["FAIL", "WAITING"], "runs/b/seed0": ["COMPLETE"]}
+    open_queue(url)
+    assert attempts(sweep_queue) == {"runs/a/seed0": ["FAIL", "WAITING"], "runs/b/seed0": ["COMPLETE"]}
 
 
-def test_a_run_whose_search_failed_does_not_wait_for_ever(url):
-    one = opened(url, systems=2, **SEARCH)
-    one.fail(one.claim("w"), "no memory")
-    finish_search(one, [0.3, 0.2, 0.1])
-    found = {entry.planned.name: (entry.state, entry.reason) for entry in one.statuses() if not entry.planned.is_trial}
-    assert found == {
-        "runs/a/seed0": ("failed", "nothing was selected, search/a/000 failed"),
+def test_a_final_run_whose_search_failed_does_not_wait_forever(url):
+    sweep_queue = open_queue(url, systems=2, **SEARCH)
+    sweep_queue.fail(sweep_queue.claim("w"), "no memory")
+    finish_search(sweep_queue, [0.3, 0.2, 0.1])
+    final_runs = {
+        status.planned.name: (status.state, status.reason)
+        for status in sweep_queue.statuses()
+        if not status.planned.is_trial
+    }
+    assert final_runs == {
+        "runs/a/seed0": ("failed", "no settings were selected, because search/a/000 failed"),
         "runs/b/seed0": ("waiting", ""),
     }
-    assert one.claim("w").planned.name == "runs/b/seed0"
-    assert one.claim("w") is None
-    one.fill()
-    assert states(one)["runs/a/seed0"] == "waiting"
-    finish_search(one, [0.3])
-    assert one.claim("w").planned.name == "runs/a/seed0"
+    assert sweep_queue.claim("w").planned.name == "runs/b/seed0"
+    assert sweep_queue.claim("w") is None
+    sweep_queue.fill()
+    assert states(sweep_queue)["runs/a/seed0"] == "waiting"
+    finish_search(sweep_queue, [0.3])
+    assert sweep_queue.claim("w").planned.name == "runs/a/seed0"
 
 
-def test_what_crashes_again_and_again_is_given_up(url):
-    one = opened(url, systems=1)
-    for time_ in (1, 2, 3):
-        claim = one.claim("w")
-        if time_ == 2:  # a loss of the worker in between does not begin the count anew
-            lose(one)
-            one.requeue_lost()
-            claim = one.claim("w")
-        one.requeue_after_crash(claim, "ended by SIGKILL")
-    assert one.claim("w") is None
-    assert one.statuses()[0].reason == "3 times, the last time ended by SIGKILL"
-    one.fill()
-    one.requeue_after_crash(one.claim("w"), "ended by SIGKILL")
-    assert states(one) == {"runs/a/seed0": "waiting"}
+def test_a_run_that_keeps_crashing_is_marked_as_failed(url):
+    sweep_queue = open_queue(url, systems=1)
+    for crash in (1, 2, 3):
+        claim = sweep_queue.claim("w")
+        if crash == 2:  # losing the worker in between does not reset the count
+            expire_heartbeats(sweep_queue)
+            sweep_queue.requeue_lost()
+            claim = sweep_queue.claim("w")
+        sweep_queue.requeue_after_crash(claim, "ended by SIGKILL")
+    assert sweep_queue.claim("w") is None
+    assert sweep_queue.statuses()[0].reason == "crashed 3 times; the last time: ended by SIGKILL"
+    sweep_queue.fill()
+    sweep_queue.requeue_after_crash(sweep_queue.claim("w"), "ended by SIGKILL")
+    assert states(sweep_queue) == {"runs/a/seed0": "waiting"}
 
 
-def test_what_is_put_back_is_the_next_to_be_claimed(url):
-    one = opened(url)
-    claim = one.claim("w")
-    one.requeue(claim)
-    again = one.claim("v")
+def test_a_requeued_run_is_the_next_to_be_claimed(url):
+    sweep_queue = open_queue(url)
+    claim = sweep_queue.claim("w")
+    sweep_queue.requeue(claim)
+    again = sweep_queue.claim("v")
     assert (again.planned, again.settings) == (claim.planned, claim.settings)
-    assert attempts(one)["runs/a/seed0"] == ["RUNNING"]
-    assert one.statuses()[0].worker == "v"
+    assert attempts(sweep_queue)["runs/a/seed0"] == ["RUNNING"]
+    assert sweep_queue.statuses()[0].worker == "v"
 
 
-def test_a_process_that_does_not_know_of_added_seeds_leaves_them_alone(url):
-    old = opened(url, systems=1, seeds=(0,))
-    new = opened(url, systems=1, seeds=(0, 1))
+def test_a_process_that_does_not_know_added_seeds_ignores_them(url):
+    old = open_queue(url, systems=1, seeds=(0,))
+    new = open_queue(url, systems=1, seeds=(0, 1))
     old.complete(old.claim("old"), 0.5)
     assert old.claim("old") is None
-    assert [entry.state for entry in old.statuses()] == ["complete"]
+    assert [status.state for status in old.statuses()] == ["complete"]
     assert new.claim("new").planned.name == "runs/a/seed1"
 
 
-def test_entries_say_when_and_what_came_of_a_training(url):
-    one = opened(url, **SEARCH)
-    claim = one.claim("host/3")
+def test_statuses_have_the_settings_value_and_duration_of_a_run(url):
+    sweep_queue = open_queue(url, **SEARCH)
+    claim = sweep_queue.claim("host/3")
     time.sleep(0.05)
-    one.complete(claim, 0.125)
-    entry = one.statuses()[0]
-    assert entry.planned == claim.planned
-    assert (entry.settings, entry.value) == (claim.settings, 0.125)
-    assert 0.05 <= entry.seconds < 60
-    assert [e.value for e in one.statuses()[1:]] == [None] * 5
+    sweep_queue.complete(claim, 0.125)
+    status = sweep_queue.statuses()[0]
+    assert status.planned == claim.planned
+    assert (status.settings, status.value) == (claim.settings, 0.125)
+    assert 0.05 <= status.seconds < 60
+    assert [e.value for e in sweep_queue.statuses()[1:]] == [None] * 5
 
 
-def test_a_full_storage_is_told_and_loses_nothing(url):
-    one = opened(url)
-    claim = one.claim("w")
+def test_a_full_disk_is_reported_and_loses_nothing(url):
+    sweep_queue = open_queue(url)
+    claim = sweep_queue.claim("w")
 
-    pages = [1]  # SQLite takes the number that there are
+    max_pages = [1]  # SQLite raises this to the number of pages in use
 
-    @sqlalchemy.event.listens_for(one.storage.engine, "begin")
+    @sqlalchemy.event.listens_for(sweep_queue.storage.engine, "begin")
     def _(connection):
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages[0]}")
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {max_pages[0]}")
 
-    with pytest.raises(SaveError, match=r"trials\.db: database or disk is full; make room, the same command goes on"):
-        one.fail(claim, "x" * 100_000)
-    pages[0] = 10_000
-    assert states(one)["runs/a/seed0"] == "running"
-    one.complete(claim, 0.5)
-    assert states(one)["runs/a/seed0"] == "complete"
+    with pytest.raises(
+        SaveError, match=r"trials\.db: database or disk is full; free some disk space and run the same"
+    ):
+        sweep_queue.fail(claim, "x" * 100_000)
+    max_pages[0] = 10_000
+    assert states(sweep_queue)["runs/a/seed0"] == "running"
+    sweep_queue.complete(claim, 0.5)
+    assert states(sweep_queue)["runs/a/seed0"] == "complete"
 
 
-def test_only_a_full_disk_is_called_one():
-    def told(words):
+def test_only_a_full_disk_is_reported_as_one():
+    def error_type(message):
         with pytest.raises(UserError) as error, queue.storage_errors("postgresql+psycopg://fullhost/x"):
-            raise sqlalchemy.exc.OperationalError("insert", {}, Exception(words))
+            raise sqlalchemy.exc.OperationalError("insert", {}, Exception(message))
         return type(error.value)
 
-    assert told('could not extend file "base/1": No space left on device') is SaveError
-    assert told('could not translate host name "fullhost" to address') is queue.UnreachableError
+    assert error_type('could not extend file "base/1": No space left on device') is SaveError
+    assert error_type('could not translate host name "fullhost" to address') is queue.UnreachableError
 
 
 def closed_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("sqlite:////nowhere/at/all/trials.db", "--storage=sqlite:////nowhere/at/all/trials.db cannot be reached"),
-        ("nonsense", "--storage: 'nonsense' is not a database's URL, such as sqlite:////path/trials.db"),
-        ("", "--storage: '' is not a database's URL"),
-        ("postgresql:/me:secret@host/x", "--storage: 'postgresql:***@host/x' is not a database's URL"),
-        ("postgresql://me:se@cret@host:port/x", "--storage: 'postgresql:***@host:port/x' is not a database's URL"),
+        ("nonsense", "--storage: 'nonsense' is not a database URL, such as sqlite:////path/trials.db"),
+        ("", "--storage: '' is not a database URL"),
+        ("postgresql:/me:secret@host/x", "--storage: 'postgresql:***@host/x' is not a database URL"),
+        ("postgresql://me:se@cret@host:port/x", "--storage: 'postgresql:***@host:port/x' is not a database URL"),
         ("oracel://me:secret@host/x", "--storage=oracel://me:***@host/x cannot be reached: Can't load plugin"),
         (
             "postgresql+pg8000://me:secret@host/x",
-            "//me:***@host/x cannot be reached: No module named 'pg8000'; requirements/postgresql.txt has",
+            "//me:***@host/x cannot be reached: No module named 'pg8000'; install PostgreSQL's driver",
         ),
     ],
 )
-def test_a_storage_that_cannot_be_reached_is_named_without_its_password(url, message):
+def test_an_unreachable_storage_is_named_without_its_password(url, message):
     with pytest.raises(UserError, match=re.escape(message)) as error:
-        opened(url)
+        open_queue(url)
     assert "secret" not in str(error.value)
     assert "cret@" not in str(error.value)
 
@@ -370,29 +384,31 @@ def test_a_storage_that_cannot_be_reached_is_named_without_its_password(url, mes
 @pytest.mark.parametrize(
     "user", ["me:secret@127.0.0.1:{}/x", "127.0.0.1:{}/x?user=me&password=secret&sslmode=disable"]
 )
-def test_a_server_that_is_not_there_is_told_without_the_password(user):
+def test_a_missing_server_is_reported_without_the_password(user):
     pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]'")
-    with pytest.raises(UserError, match=r"\*\*\*.* cannot be reached: .*refused.*; is the server there") as error:
-        opened(f"postgresql+psycopg://{user.format(closed_port())}")
+    with pytest.raises(
+        UserError, match=r"\*\*\*.* cannot be reached: .*refused.*; check that the server is running"
+    ) as error:
+        open_queue(f"postgresql+psycopg://{user.format(closed_port())}")
     assert "secret" not in str(error.value)
 
 
-def test_a_file_that_is_no_database_is_told(tmp_path, url):
-    (tmp_path / "trials.db").write_text("a thesis, and long enough to be taken for a page of SQLite's\n" * 100)
-    with pytest.raises(UserError, match=r"cannot be reached: file is not a database; is its directory there"):
-        opened(url)
+def test_a_file_that_is_not_a_database_is_reported(tmp_path, url):
+    (tmp_path / "trials.db").write_text("a text that is long enough to be read as a page of SQLite\n" * 100)
+    with pytest.raises(UserError, match=r"cannot be reached: file is not a database; check that its directory exists"):
+        open_queue(url)
 
 
-def test_a_directorys_name_may_hold_what_urls_and_optuna_read(tmp_path):
+def test_the_directory_may_contain_special_characters_of_urls_and_optuna(tmp_path):
     (tmp_path / "a {b} %20").mkdir()
-    opened(f"sqlite:///{tmp_path}/a {{b}} %2520/trials.db")
+    open_queue(f"sqlite:///{tmp_path}/a {{b}} %2520/trials.db")
     assert (tmp_path / "a {b} %20" / "trials.db").exists()
 
 
-def test_optuna_says_nothing_of_its_own(url, caplog, recwarn):
+def test_optuna_prints_nothing_itself(url, caplog, recwarn):
     with caplog.at_level(logging.INFO):
-        one = opened(url, systems=1, **TPE)
-        one.claim("w")
-        one.requeue_lost()
+        sweep_queue = open_queue(url, systems=1, **TPE)
+        sweep_queue.claim("w")
+        sweep_queue.requeue_lost()
     assert not caplog.records
     assert not [warning for warning in recwarn if "optuna" in str(warning.category)]

@@ -1,4 +1,4 @@
-"""Waiting for a storage that does not answer."""
+"""Tests of retrying while a storage cannot be reached."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from imagenet_repro.sweeps.queue import UnreachableError
 
 
 @pytest.fixture(autouse=True)
-def passed(monkeypatch):
-    """Seconds on a clock that only waiting moves."""
+def clock(monkeypatch):
+    """The seconds of a clock that only sleeping moves."""
     now = [0.0]
     monkeypatch.setattr(retry.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(retry.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
@@ -17,35 +17,35 @@ def passed(monkeypatch):
 
 
 def failing(error, times):
-    """A call that fails so many times and then answers 7."""
+    """Return a call that fails a number of times and then returns 7."""
     errors = iter([error] * times)
 
     def call():
-        for one in errors:
-            raise one
+        for next_error in errors:
+            raise next_error
         return 7
 
     return call
 
 
-def test_a_storage_that_comes_back_is_asked_again_and_the_failure_said_once(capsys):
+def test_a_call_is_retried_and_the_failure_reported_once(capsys):
     assert retry.retry_unreachable(failing(UnreachableError("no server"), 5), lambda: False) == 7
-    assert capsys.readouterr().err == "no server; trying for 10 minutes\n"
+    assert capsys.readouterr().err == "no server; retrying for 10 minutes\n"
 
 
-def test_one_that_does_not_come_back_is_given_up_after_ten_minutes(passed):
+def test_retrying_ends_after_ten_minutes(clock):
     with pytest.raises(UnreachableError, match="no server"):
         retry.retry_unreachable(failing(UnreachableError("no server"), 10**6), lambda: False)
-    assert passed[0] == pytest.approx(retry.PATIENCE, abs=2 * retry.PAUSE)
+    assert clock[0] == pytest.approx(retry.PATIENCE, abs=2 * retry.PAUSE)
 
 
-def test_who_is_told_to_end_does_not_wait(passed):
+def test_a_process_that_is_stopping_does_not_retry(clock):
     with pytest.raises(UnreachableError):
-        retry.retry_unreachable(failing(UnreachableError("no server"), 10**6), lambda: passed[0] > 3)
-    assert passed[0] < 10
+        retry.retry_unreachable(failing(UnreachableError("no server"), 10**6), lambda: clock[0] > 3)
+    assert clock[0] < 10
 
 
-def test_a_full_disk_is_no_reason_to_wait(passed):
+def test_a_full_disk_is_not_retried(clock):
     with pytest.raises(SaveError):
         retry.retry_unreachable(failing(SaveError("disk is full"), 1), lambda: False)
-    assert passed[0] == 0
+    assert clock[0] == 0

@@ -1,4 +1,4 @@
-"""How far a sweep is."""
+"""Tests of the progress display of a sweep."""
 
 import io
 import json
@@ -16,13 +16,14 @@ ROW = {"kind": "train", "step": 4, "progress": 0.25, "seconds": 100.0, "loss": 1
 RATE = {"images_per_second": 1234.4}
 
 
-def entries(*changes, **settings):
-    """Of a sweep's trainings in the order of the plan; what is not said of one is that it waits."""
-    found = []
-    for one, changed in zip(plan_runs(small_sweeps.sweep(**settings)), changes, strict=True):
-        known = {"state": "waiting", "settings": one.settings, "value": None}
-        found.append(RunStatus(one, **known | {"worker": "", "reason": "", "seconds": None} | changed))
-    return found
+def run_statuses(*changes, **settings):
+    """Return the statuses of a sweep's runs in the order of the plan; each waits unless its changes say otherwise."""
+    statuses = []
+    for planned, change in zip(plan_runs(small_sweeps.sweep(**settings)), changes, strict=True):
+        defaults = {"state": "waiting", "settings": planned.settings, "value": None}
+        defaults |= {"worker": "", "reason": "", "seconds": None}
+        statuses.append(RunStatus(planned, **defaults | change))
+    return statuses
 
 
 def complete(seconds, value=0.5, **others):
@@ -33,21 +34,21 @@ def running(worker="host/0"):
     return {"state": "running", "worker": worker}
 
 
-def write(directory, entry, rows, tail=""):
-    run = directory / entry.planned.name
+def write(directory, run_status, rows, tail=""):
+    run = directory / run_status.planned.name
     run.mkdir(parents=True)
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + tail)
 
 
-def told(found, directory, workers=2, width=200):
+def printed(statuses, directory, workers=2, width=200):
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, emoji=False)
-    status.show(status.SweepStatus(found, directory), workers, console)
+    status.print_status(status.SweepStatus(statuses, directory), workers, console)
     return console.file.getvalue()
 
 
-def test_rows_count_the_states_of_searches_and_runs_and_name_the_lowest(tmp_path):
+def test_rows_count_states_and_show_the_lowest_error_with_its_settings(tmp_path):
     best = {"optimizer.learning_rate": 0.0123456}
-    found = entries(
+    statuses = run_statuses(
         complete(9, 0.5),
         {},
         complete(9, 0.25, settings=best),
@@ -56,34 +57,34 @@ def test_rows_count_the_states_of_searches_and_runs_and_name_the_lowest(tmp_path
         {},
         search={"trials": 2},
     )
-    assert status.rows(found) == [
+    assert status.table_rows(statuses) == [
         ["a (search)", "0", "0", "2", "0", "25.00", "optimizer.learning_rate=0.0123"],
         ["a", "0", "0", "1", "0", "12.50", ""],
         ["b (search)", "1", "0", "0", "1", "", ""],
         ["b", "1", "0", "0", "0", "", ""],
     ]  # fmt: skip
-    text = told(found, tmp_path)
+    text = printed(statuses, tmp_path)
     assert "search/b/001 failed: no memory" in text
-    assert "3 of 6 trainings complete, 1 failed, about 9 s left" in text
+    assert "3 of 6 runs complete, 1 failed, about 9 s left" in text
 
 
 @pytest.mark.parametrize(
     ("changes", "done", "sentence"),
     [
-        ([{}, {}], False, "0 of 2 trainings complete"),
-        ([running(), {}], False, "0 of 2 trainings complete, 1 running"),
-        ([complete(60), {}], False, "1 of 2 trainings complete, about 30 s left"),
-        ([complete(60), complete(61)], True, "2 of 2 trainings complete"),
-        ([complete(60), {"state": "failed"}], True, "1 of 2 trainings complete, 1 failed"),
+        ([{}, {}], False, "0 of 2 runs complete"),
+        ([running(), {}], False, "0 of 2 runs complete, 1 running"),
+        ([complete(60), {}], False, "1 of 2 runs complete, about 30 s left"),
+        ([complete(60), complete(61)], True, "2 of 2 runs complete"),
+        ([complete(60), {"state": "failed"}], True, "1 of 2 runs complete, 1 failed"),
     ],
 )
 def test_the_sentence_says_where_the_sweep_stands(tmp_path, changes, done, sentence):
-    now = status.SweepStatus(entries(*changes), tmp_path)
-    assert (now.done, now.sentence(2)) == (done, sentence)
+    now = status.SweepStatus(run_statuses(*changes), tmp_path)
+    assert (now.is_finished, now.summary(2)) == (done, sentence)
 
 
 def test_time_left_is_each_systems_mean_and_what_running_ones_have_left(tmp_path):
-    found = entries(
+    statuses = run_statuses(
         complete(100),
         complete(10),
         complete(300),
@@ -94,65 +95,65 @@ def test_time_left_is_each_systems_mean_and_what_running_ones_have_left(tmp_path
         running(),
         seeds=(0, 1, 2, 3),
     )
-    write(tmp_path, found[4], [ROW, ROW | {"progress": 0.75}])
-    now = status.SweepStatus(found, tmp_path)
+    write(tmp_path, statuses[4], [ROW, ROW | {"progress": 0.75}])
+    now = status.SweepStatus(statuses, tmp_path)
     # a took 200 on average: a quarter of one and one whole are left; b took 20: two
     assert now.seconds_left(1) == pytest.approx(0.25 * 200 + 20 + 200 + 20)
     assert now.seconds_left(4) == pytest.approx(290 / 4)
     assert now.seconds_left(0) == pytest.approx(290)
 
 
-def test_a_system_that_none_has_ended_of_takes_as_long_as_the_others(tmp_path):
-    assert status.SweepStatus(entries(complete(10), complete(40), {}, systems=3), tmp_path).seconds_left(1) == 25
-    assert math.isinf(status.SweepStatus(entries({}, {}), tmp_path).seconds_left(1))
+def test_a_system_without_complete_runs_is_expected_to_take_as_long_as_the_others(tmp_path):
+    assert status.SweepStatus(run_statuses(complete(10), complete(40), {}, systems=3), tmp_path).seconds_left(1) == 25
+    assert math.isinf(status.SweepStatus(run_statuses({}, {}), tmp_path).seconds_left(1))
 
 
-def test_trials_say_how_long_runs_take_only_until_a_run_has_ended(tmp_path):
+def test_trials_predict_the_time_of_final_runs_until_one_is_complete(tmp_path):
     trials = [complete(8), complete(2), complete(8), complete(2)]
     settings = {"search": {"trials": 2, "budget": "2st"}, "seeds": (0, 1)}
     left = [
-        status.SweepStatus(entries(*trials, *runs, **settings), tmp_path).seconds_left(1)
+        status.SweepStatus(run_statuses(*trials, *runs, **settings), tmp_path).seconds_left(1)
         for runs in ([{}] * 4, [complete(80), {}, {}, {}], [complete(80), complete(20), {}, {}])
     ]
     assert left == [2 * 8 + 2 * 2, 3 * 80, 80 + 20]
 
 
-def test_a_line_for_each_training_that_runs(tmp_path):
-    found = entries(running("host/0"), running("host/1"), running("host/2"), {}, systems=4)
-    write(tmp_path, found[0], [ROW | RATE, {"kind": "eval", "step": 4}], tail='{"kind": "train", "step": 5, "lo')
-    write(tmp_path, found[1], [], tail="")
-    (tmp_path / found[1].planned.name / status.OUTPUT).write_text("reading\ncompiling …\n\n")
-    assert list(status.SweepStatus(found, tmp_path).lines()) == [
-        "host/0  runs/a/seed0   25.0 %  loss 1.500  top-1 err 75.0 %  1,234 img/s  5 min 00 s left",
+def test_there_is_a_line_for_each_active_run(tmp_path):
+    statuses = run_statuses(running("host/0"), running("host/1"), running("host/2"), {}, systems=4)
+    write(tmp_path, statuses[0], [ROW | RATE, {"kind": "eval", "step": 4}], tail='{"kind": "train", "step": 5, "lo')
+    write(tmp_path, statuses[1], [], tail="")
+    (tmp_path / statuses[1].planned.name / status.OUTPUT).write_text("reading\ncompiling …\n\n")
+    assert list(status.SweepStatus(statuses, tmp_path).active_lines()) == [
+        "host/0  runs/a/seed0   25.0 %  loss 1.500  top-1 error 75.0 %  1,234 images/s  5 min 00 s left",
         "host/1  runs/b/seed0  compiling …",
         "host/2  runs/c/seed0  starting",
     ]
 
 
-def test_a_training_at_its_very_start_has_no_time_left_to_tell(tmp_path):
-    found = entries(running(), {})
-    write(tmp_path, found[0], [ROW | RATE | {"progress": 0.0}])
-    assert next(status.SweepStatus(found, tmp_path).lines()).endswith("unknown left")
+def test_the_time_left_is_unknown_at_the_very_start(tmp_path):
+    statuses = run_statuses(running(), {})
+    write(tmp_path, statuses[0], [ROW | RATE | {"progress": 0.0}])
+    assert next(status.SweepStatus(statuses, tmp_path).active_lines()).endswith("time left unknown")
 
 
-def test_names_and_reasons_are_shown_as_they_are(tmp_path):
-    found = entries({"state": "failed", "reason": "[bold]config.x[/]: 3 is not :smile:"}, {})
-    assert "runs/a/seed0 failed: [bold]config.x[/]: 3 is not :smile:" in told(found, tmp_path)
+def test_names_and_reasons_are_printed_without_markup(tmp_path):
+    statuses = run_statuses({"state": "failed", "reason": "[bold]config.x[/]: 3 is not :smile:"}, {})
+    assert "runs/a/seed0 failed: [bold]config.x[/]: 3 is not :smile:" in printed(statuses, tmp_path)
 
 
-def test_a_narrow_terminal_cuts_nothing_off(tmp_path):
+def test_a_narrow_terminal_truncates_nothing(tmp_path):
     best = {"optimizer.learning_rate": 0.01, "optimizer.weight_decay": 0.02}
-    found = entries(complete(9, 0.25, settings=best), {})
-    text = told(found, tmp_path, width=80)
+    statuses = run_statuses(complete(9, 0.25, settings=best), {})
+    text = printed(statuses, tmp_path, width=80)
     assert "…" not in text
     for part in ("waiting", "25.00", ", about 4 s left"):
         assert part in text
 
 
-def test_the_screen_has_the_lines_and_the_sentence(tmp_path):
-    now = status.SweepStatus(entries(running("host/0"), {}), tmp_path)
+def test_the_live_view_has_the_active_runs_and_the_summary(tmp_path):
+    now = status.SweepStatus(run_statuses(running("host/0"), {}), tmp_path)
     console = Console(file=io.StringIO(), width=100)
-    console.print(status.screen(now, 1))
+    console.print(status.live_view(now, 1))
     assert console.file.getvalue().split("\n")[:2] == [
-        "host/0  runs/a/seed0  starting", "0 of 2 trainings complete, 1 running"
+        "host/0  runs/a/seed0  starting", "0 of 2 runs complete, 1 running"
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A worker: what it takes, and when it ends. Whole sweeps are in test_sweep.py and test_killed.py."""
+"""Tests of one worker. Full sweeps are in test_controller.py and test_controller_interrupted.py."""
 
 import pickle
 import signal
@@ -21,51 +21,51 @@ def handlers():
     signal.signal(signal.SIGTERM, before)
 
 
-def begun(directory, sweep):
-    """A sweep's directory and its queue, filled."""
-    place = SweepDirectory(directory)
-    place.record(sweep, place.default_storage)
-    queue = SweepQueue(place.default_storage, sweep, place.identity())
+def start_sweep(path, sweep):
+    """Record a sweep and fill its queue; return its directory and queue."""
+    directory = SweepDirectory(path)
+    directory.record(sweep, directory.default_storage)
+    queue = SweepQueue(directory.default_storage, sweep, directory.identity())
     queue.fill()
-    return place, queue
+    return directory, queue
 
 
-def test_runs_whose_search_has_failed_are_not_waited_for(tmp_path):
-    """The key that is searched exists nowhere, so every trial fails before it starts a process."""
+def test_a_worker_does_not_wait_for_runs_whose_search_failed(tmp_path):
+    """The searched key does not exist, so every trial fails before it starts a process."""
     settings = small_sweeps.settings(systems=2, search={"trials": 2})
     for system in settings["systems"].values():
         system["search"] = [small_sweeps.RATE | {"key": "optimizer.learning_rat"}]
-    place, queue = begun(tmp_path, resolve_sweep(settings))
-    assert Worker(str(place.path), 0)() == EXIT_FINISHED
-    entries = {one.planned.name: one for one in queue.statuses()}
-    assert {one.state for one in entries.values()} == {"failed"}
-    assert "optimizer.learning_rat: no such key" in entries["search/a/000"].reason
-    assert entries["runs/b/seed0"].reason == "nothing was selected, search/b/001 failed"
+    directory, queue = start_sweep(tmp_path, resolve_sweep(settings))
+    assert Worker(str(directory.path), 0)() == EXIT_FINISHED
+    statuses = {status.planned.name: status for status in queue.statuses()}
+    assert {status.state for status in statuses.values()} == {"failed"}
+    assert "optimizer.learning_rat: no such key" in statuses["search/a/000"].reason
+    assert statuses["runs/b/seed0"].reason == "no settings were selected, because search/b/001 failed"
 
 
-def test_a_place_that_is_taken_is_left_alone(tmp_path):
-    place, queue = begun(tmp_path, small_sweeps.sweep())
-    with place.slot(3):
-        assert place.is_slot_taken(3)
-        assert Worker(str(place.path), 3)() == EXIT_FINISHED
-    assert not place.is_slot_taken(3)
-    assert {one.state for one in queue.statuses()} == {"waiting"}
+def test_a_worker_leaves_a_taken_slot_alone(tmp_path):
+    directory, queue = start_sweep(tmp_path, small_sweeps.sweep())
+    with directory.worker_slot(3):
+        assert directory.is_slot_taken(3)
+        assert Worker(str(directory.path), 3)() == EXIT_FINISHED
+    assert not directory.is_slot_taken(3)
+    assert {status.state for status in queue.statuses()} == {"waiting"}
 
 
-def test_the_files_of_submitit_hold_no_storage(tmp_path, monkeypatch):
+def test_submitits_files_do_not_contain_the_storage(tmp_path, monkeypatch):
     monkeypatch.setenv(worker.STORAGE, "postgresql://me:secret@host/sweeps")
     assert b"secret" not in pickle.dumps(Worker(str(tmp_path), 0))
 
 
-def test_a_storage_that_stays_away_ends_a_worker_with_a_message(tmp_path, monkeypatch, capsys):
+def test_an_unreachable_storage_ends_a_worker_with_a_message(tmp_path, monkeypatch, capsys):
     pytest.importorskip("psycopg")
-    place, _ = begun(tmp_path, small_sweeps.sweep())
+    directory, _ = start_sweep(tmp_path, small_sweeps.sweep())
     monkeypatch.setenv(worker.STORAGE, "postgresql+psycopg://me:secret@127.0.0.1:1/sweeps")
     monkeypatch.setattr(retry, "PATIENCE", 0.2)
     monkeypatch.setattr(retry, "PAUSE", 0.1)
     with pytest.raises(SystemExit) as ended:
-        Worker(str(place.path), 0)()
+        Worker(str(directory.path), 0)()
     assert ended.value.code == EXIT_USER_ERROR
-    said = capsys.readouterr().err
-    assert "--storage=postgresql+psycopg://me:***@127.0.0.1:1/sweeps cannot be reached" in said
-    assert "secret" not in said
+    message = capsys.readouterr().err
+    assert "--storage=postgresql+psycopg://me:***@127.0.0.1:1/sweeps cannot be reached" in message
+    assert "secret" not in message
