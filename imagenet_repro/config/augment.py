@@ -18,7 +18,7 @@ class RandAugment:
     """RandAugment as in EfficientNet's and big_vision's code (Cubuk et al. 2019): each layer draws one of 16."""
 
     name: str = "randaugment"
-    layers: int = bounded(2, 1)
+    layers: int = bounded(2, 1)  # operations applied to an image, one after another
     magnitude: float = bounded(10.0, 0.0, 30.0)  # level of every operation
 
 
@@ -27,7 +27,7 @@ class TimmRandAugment:
     """RandAugment as in timm; the defaults are its rand-m9-mstd0.5-inc1 (DeiT, ConvNeXt, ResNet strikes back)."""
 
     name: str = "randaugment_timm"
-    layers: int = bounded(2, 1)
+    layers: int = bounded(2, 1)  # operations drawn for an image, one after another
     magnitude: float = bounded(9.0, 0.0, 10.0)
     magnitude_std: float = bounded(0.5, 0.0)  # of normal noise, for each application
     increasing: bool = True  # a higher level changes more, also of posterize, solarize and the enhancers
@@ -56,10 +56,10 @@ class Augment:
     pca: Literal["none", "paper", "cuda_convnet2"] = "none"  # which reading of AlexNet's PCA colour (data/augment.py)
     pca_std: float = bounded(0.1, 0.0)  # of the normal variable for each component
     brightness: float = bounded(0.0, 0.0, 1.0)  # factor drawn from [1 - x, 1 + x]
-    contrast: float = bounded(0.0, 0.0, 1.0)
-    saturation: float = bounded(0.0, 0.0, 1.0)
+    contrast: float = bounded(0.0, 0.0, 1.0)  # as brightness
+    saturation: float = bounded(0.0, 0.0, 1.0)  # as brightness
     mean: tuple[float, float, float] = bounded((0.485, 0.456, 0.406))  # of RGB in [0, 1]
-    std: tuple[float, float, float] = bounded((0.229, 0.224, 0.225), 1e-6)
+    std: tuple[float, float, float] = bounded((0.229, 0.224, 0.225), 1e-6)  # of RGB in [0, 1]
     mixup: float = bounded(0.0, 0.0)  # alpha of Beta(alpha, alpha) (Zhang et al. 2017); 0: off
     cutmix: float = bounded(0.0, 0.0)  # alpha (Yun et al. 2019); with both, each pair of images draws one of the two
     erasing: float = bounded(0.0, 0.0, 1.0)  # probability of a random rectangle of noise (Zhong et al. 2017)

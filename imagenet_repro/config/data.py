@@ -25,7 +25,7 @@ class ShorterSideCrop:
 
     name: str = "shorter_side"
     resize: int = bounded(256, 1)  # pixels; at least the crop's size
-    kernel: Kernel = "bilinear"
+    kernel: Kernel = "bilinear"  # of the resizing
     antialias: bool = False
 
 
@@ -44,7 +44,7 @@ class CenterCrop:
     """The central square; `ratio` is crop size / resized shorter side (0.875 is 224 of 256)."""
 
     name: str = "center"
-    ratio: float = bounded(0.875, 0.01, 1.0)
+    ratio: float = bounded(0.875, 0.01, 1.0)  # crop size / resized shorter side
     kernel: Kernel = "bilinear"
     antialias: bool = False
 

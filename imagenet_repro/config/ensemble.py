@@ -20,7 +20,7 @@ class EnsembleMember:
     """One or more members that are alike but for their seeds."""
 
     network: str = ""  # a name that `main.py models` lists
-    count: int = bounded(1, 1)
+    count: int = bounded(1, 1)  # members of this kind, each with a seed of its own
     recipe: str = ""  # FILE.py[:ARGUMENT] that trains it
     protocol: str = "crop"  # of `main.py evaluate`, by which the entry's members were scored
     stands_for: str = ""  # the entry's own network, where this project does not have it
@@ -32,9 +32,9 @@ class PublishedErrors:
 
     what: str = ""  # which members and views
     top1: float = bounded(0.0, 0.0, 100.0)  # 0: not stated
-    top5: float = bounded(0.0, 0.0, 100.0)
+    top5: float = bounded(0.0, 0.0, 100.0)  # percent
     images: str = ""  # the set of images
-    source: str = ""
+    source: str = ""  # where it is printed
 
     def __str__(self) -> str:
         top1 = f"top-1 {self.top1:g} %, " if self.top1 else ""
@@ -45,17 +45,17 @@ class PublishedErrors:
 class OpenQuestion:
     """A detail that no source states, and the choice made here."""
 
-    what: str = ""
-    here: str = ""
+    what: str = ""  # the detail
+    here: str = ""  # the choice made here
 
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleConfig:
     """One published ensemble."""
 
-    entry: str = ""
+    entry: str = ""  # its name and year
     members: tuple[EnsembleMember, ...] = ()
-    average: Average = "probabilities"
+    average: Average = "probabilities"  # what is averaged over the members
     weights: str = "uniform"  # as --weights of `main.py ensemble`
     published: tuple[PublishedErrors, ...] = ()  # the first is of all members under this protocol
     unknown: tuple[OpenQuestion, ...] = ()

@@ -25,7 +25,7 @@ class FisherVector:
 class Codebook:
     """Words found by k-means (features/kmeans.py)."""
 
-    words: int = bounded(1000, 1)
+    words: int = bounded(1000, 1)  # clusters of k-means
     iterations: int = bounded(25, 1)  # passes over the sample, or steps where `batch` is not 0
     batch: int = bounded(0, 0)  # descriptors of a step, drawn anew for each; 0: the whole sample
 
@@ -35,7 +35,7 @@ class SuperVector(Codebook):
     """Super-vector codes over a codebook (features/coding.py); words x (numbers of a descriptor + 1)."""
 
     name: str = "super_vector"
-    words: int = bounded(512, 1)
+    words: int = bounded(512, 1)  # clusters of k-means
     constant: float = bounded(1.0, 0.0)  # weight of how often a word occurs beside where its descriptors lie
     power: float = bounded(0.5, 0.01, 1.0)
 
@@ -45,7 +45,7 @@ class Llc(Codebook):
     """Locality-constrained linear codes, the largest in each cell (features/coding.py); as many as words."""
 
     name: str = "llc"
-    words: int = bounded(2048, 1)
+    words: int = bounded(2048, 1)  # clusters of k-means
     neighbours: int = bounded(5, 1)  # nearest words that a descriptor is made of
     power: float = bounded(1.0, 0.01, 1.0)
 
@@ -66,7 +66,7 @@ Code = FisherVector | SuperVector | Llc | BagOfWords
 class Channel:
     """One kind of descriptor, coded and classified by itself."""
 
-    descriptor: Literal["sift", "root_sift", "hog", "lbp", "hog_lbp", "colour"] = "sift"
+    descriptor: Literal["sift", "root_sift", "hog", "lbp", "hog_lbp", "colour"] = "sift"  # what describes a patch
     patch: int = bounded(24, 2)  # pixels on a side
     step: int = bounded(4, 1)  # pixels between neighbours
     scales: tuple[float, ...] = bounded((1.0,), 0.01, 16.0)  # of the image's sides, smallest first
@@ -91,7 +91,7 @@ class Svm:
     """One class against the rest by averaged stochastic descent (features/svm.py)."""
 
     regularisation: float = bounded(1e-5, 0.0)  # lambda
-    loss: Literal["hinge", "squared_hinge"] = "hinge"
+    loss: Literal["hinge", "squared_hinge"] = "hinge"  # of the margin between an image's class and another
     bias: float = bounded(1.0, 0.0)  # of a feature that all images have, regularised as the others; 0: none
     negatives: int = bounded(0, 0)  # classes drawn at each step that an image counts for beside its own; 0: all
     rate: float = bounded(0.1, 0.0)  # the first step's length

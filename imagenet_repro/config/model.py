@@ -9,8 +9,8 @@ from imagenet_repro.config.fields import bounded
 class Model:
     """Which network; `options` are keyword arguments of that network's constructor."""
 
-    name: str = "resnet50"
-    options: dict = dataclasses.field(default_factory=dict)
+    name: str = "resnet50"  # a name that `main.py models` lists
+    options: dict = dataclasses.field(default_factory=dict)  # options of that network, by name
     weights: str = ""  # a file to start from, such as a .safetensors or .pth; empty: none (pretrained/files.py)
 
 

@@ -30,7 +30,7 @@ class StepSchedule:
     name: str = "steps"
     warmup: float = bounded(0.0, 0.0, 1.0)
     boundaries: tuple[float, ...] = bounded((1 / 3, 2 / 3, 8 / 9), 0.0, 1.0)  # shares of the budget, increasing
-    factor: float = bounded(0.1, 0.0, 1.0)
+    factor: float = bounded(0.1, 0.0, 1.0)  # of the rate at each boundary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class ExponentialSchedule:
 
     name: str = "exponential"
     warmup: float = bounded(0.0, 0.0, 1.0)
-    every: float = bounded(0.01, 1e-9, 1.0)
-    factor: float = bounded(0.97, 0.0, 1.0)
+    every: float = bounded(0.01, 1e-9, 1.0)  # share of the budget from one drop to the next
+    factor: float = bounded(0.97, 0.0, 1.0)  # of the rate at each drop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PlateauSchedule:
 
     name: str = "plateau"
     warmup: float = bounded(0.0, 0.0, 1.0)
-    factor: float = bounded(0.1, 0.0, 1.0)
+    factor: float = bounded(0.1, 0.0, 1.0)  # of the rate at each drop
     patience: int = bounded(3, 1)  # evaluations in a row without an improvement before a drop
     min_delta: float = bounded(0.0, 0.0, 1.0)  # share of the images by which the best error must fall to be improved
     drops: int = bounded(3, 0)  # the most there are

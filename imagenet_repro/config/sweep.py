@@ -29,7 +29,7 @@ class Axis:
     """One key of a system's configuration that its trials vary: a range, or `choices`."""
 
     key: str = ""  # dotted, such as optimizer.learning_rate
-    low: float = 0.0
+    low: float = 0.0  # the least value
     high: float = 0.0  # both ends included
     log: bool = False  # evenly in the logarithm
     choices: tuple = ()  # in place of a range
@@ -42,7 +42,7 @@ class SweptSystem:
     config: str = ""  # FILE.py[:ARGUMENT]
     base: dict = dataclasses.field(default_factory=dict)  # what that file says, read once, when the sweep is loaded
     recipe: str = ""  # a label, where systems are crossed with recipes
-    set: dict = dataclasses.field(default_factory=dict)
+    set: dict = dataclasses.field(default_factory=dict)  # settings over the recipe and the sweep's `set`
     search: tuple[Axis, ...] = ()
 
 
@@ -51,7 +51,7 @@ class SettingsSearch:
     """How each system's settings are found before its runs; the same number of trials for every system."""
 
     trials: int = bounded(0, 0)  # for each system; 0: nothing is searched
-    sampler: Literal["quasi_random", "grid", "tpe"] = "quasi_random"
+    sampler: Literal["quasi_random", "grid", "tpe"] = "quasi_random"  # quasi_random: Sobol
     seed: int = bounded(0, 0, 2**31 - 1)  # of the trials' runs, and of the sampler
     metric: Metric = "top1_error"  # the lowest at the end of a trial is selected
     budget: str = ""  # of a trial; empty: that of a run
@@ -66,11 +66,11 @@ class SweepConfig:
     """
 
     budget: str = "90ep"  # of each run
-    seeds: tuple[int, ...] = (0,)
-    train_split: str = "train"
+    seeds: tuple[int, ...] = (0,)  # of the runs of each system
+    train_split: str = "train"  # what trials and runs are trained on
     select_split: str = "train[99%:]"  # held out of training
-    test_split: str = "validation"
-    set: dict = dataclasses.field(default_factory=dict)
+    test_split: str = "validation"  # scored once by each run, when its budget is spent
+    set: dict = dataclasses.field(default_factory=dict)  # settings of all runs, over what their recipes say
     systems: dict[str, SweptSystem] = dataclasses.field(default_factory=dict)
     search: SettingsSearch = SettingsSearch()
 
