@@ -92,7 +92,7 @@ def option_row(option: Option, is_alternative: bool) -> tuple[str, str, str]:
     elif is_alternative:
         default = "one is required"
     else:
-        default = f"`{option.default}`" if option.default not in (None, "", False, []) else ""
+        default = f"`{option.default}`" if option.default not in (None, "", False, (), []) else ""
     return f"`{typed}`", sentence(option.help), default
 
 
