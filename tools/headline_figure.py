@@ -10,10 +10,12 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from imagenet_repro.scoring.people import PEOPLE
 from imagenet_repro.zoo.entries import ENTRIES
@@ -34,7 +36,7 @@ NAMES = {
     "resnet18": "ResNet-18",
     "vit_tiny_patch16": "ViT-Ti/16",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,8 +49,7 @@ STYLE = {
 def main() -> None:
     """Write the figure as SVG and PNG."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(11, 4.4), layout="constrained")
-        figure.get_layout_engine().set(wspace=0.06)
+        figure = Figure(figsize=(11, 4.4), layout=ConstrainedLayoutEngine(wspace=0.06))
         challenge, demo = figure.subplots(1, 2, width_ratios=(1.1, 1))
         draw_challenge(challenge)
         draw_demo(demo, read_leaderboard(LEADERBOARD))

@@ -203,7 +203,7 @@ def field_section(
 
 def sections_of(hint: Any) -> tuple[type, ...]:
     """Return the dataclasses that a field's value may be an instance, a list or a dictionary of; else nothing."""
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return (hint,)
     if typing.get_origin(hint) in (types.UnionType, typing.Union, dict, tuple):
         kinds = [kind for part in typing.get_args(hint) for kind in sections_of(part)]
