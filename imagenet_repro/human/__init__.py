@@ -1,1 +1,1 @@
-"""The labelling game, in which a person guesses images as one more system."""
+"""The labelling game, in which a person guesses the classes of images and is scored like any other system."""

@@ -1,12 +1,11 @@
-"""The human as one more system: a person's five guesses on images of a split, stored like any other predictions.
+"""Labelling game: a person's five guesses on images of a split, stored like the predictions of any other system.
 
-Which images, and in which order, follows from the seed. Every answer is on the disk before the next image is shown, so
-that a game may be left, or killed, at any moment and gone on with. Whoever plays learns nothing of the right labels
-before the end: not from an image's name, not from its metadata, and not from being told.
+The seed determines the images and their order. Every answer is on disk before the next image is shown, so a game can
+be stopped or killed at any moment and resumed later. The player cannot learn the right labels before the end: neither
+an image's name nor its metadata is sent, and no answer is marked as right or wrong.
 
 The rules are those of A. Karpathy's study ("What I learned from competing against a ConvNet on ImageNet", 2014;
-Russakovsky et al. 2015): five guesses by falling confidence, 13 images of any class from the training split
-at hand.
+Russakovsky et al. 2015): five guesses in order of confidence, with 13 training images of any class for reference.
 """
 
 import json
@@ -20,210 +19,221 @@ from typing import Any
 import numpy as np
 
 from imagenet_repro.data import thumbnails
-from imagenet_repro.data.sources import Split
+from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.scoring.metrics import GUESSES
 from imagenet_repro.scoring.predictions import Predictions
 from imagenet_repro.storage import files, provenance
 
-SETTING = "game.json"
+GAME = "game.json"
 ANSWERS = "answers.jsonl"
-SIDE, QUALITY = 640, 92  # of the image shown: pixels of the shorter side at most, and of JPEG
-RECENT = 20  # answers, from whose median time the time left follows
-ENOUGH = 3  # answers, before it is told
+SIDE, QUALITY = 640, 92  # largest shorter side of the displayed image in pixels, and its JPEG quality
+RECENT = 20  # number of recent answers whose median time predicts the time left
+MIN_ANSWERS = 3  # number of answers from which on the time left is predicted
 
 
-class RefusedError(Exception):
-    """An answer that is not taken; the message is for the person."""
+class InvalidAnswerError(Exception):
+    """An answer that is rejected; the message is for the player."""
 
 
-class LateError(RefusedError):
-    """An answer on another image than the one that is shown."""
+class StaleAnswerError(InvalidAnswerError):
+    """An answer for another image than the current one."""
 
 
 class Game:
-    """One person's guesses in one directory; not for several threads at once.
+    """The guesses of one player in one directory; not safe for use by several threads at once.
 
     Args:
-      split: of the images, with labels.
-      place: the directory.
-      images: how many are drawn; a game may be gone on with for more or for fewer.
-      seed: draws them.
-      name: of the person.
+      split: the labelled split from which images are drawn.
+      directory: the directory of the game.
+      n_images: number of images to draw; a resumed game may have more or fewer.
+      seed: seed of the draw.
+      name: name of the player.
 
     Raises:
-      UserError: the directory holds another game, or is damaged; the split has no labels or not so many images.
-      SaveError: it cannot be written.
+      UserError: the directory holds another game or is damaged, or the split has too few images.
+      SaveError: the directory cannot be written to.
     """
 
-    def __init__(self, split: Split, place: Path, *, images: int, seed: int, name: str):
-        self.split, self.images, self.name = split, images, name
-        self._seed, self._place = seed, place
-        if not 1 <= images <= len(split.records):
-            raise UserError(f"--images={images}: {split.name} {split.split} has {len(split.records):,} images")
-        self._order = np.random.default_rng(seed).permutation(len(split.records))[:images]
-        self._settle()
-        self._answers = self._read()
-        self._image, self._shown_at = b"", None
+    def __init__(self, split: Split, directory: Path, *, n_images: int, seed: int, name: str):
+        self.split, self.n_images, self.name = split, n_images, name
+        self._seed, self._directory = seed, directory
+        if not 1 <= n_images <= len(split.records):
+            raise UserError(f"--images={n_images}: {split.name} {split.split} has {len(split.records):,} images")
+        self._order = np.random.default_rng(seed).permutation(len(split.records))[:n_images]
+        self._record_game()
+        self._answers = self._read_answers()
+        self._jpeg, self._shown_at = b"", None
         self._advance()
 
     @property
     def position(self) -> int:
-        """Of the image that is to be guessed next; equal to `images` at the end."""
-        return min(len(self._answers), self.images)
+        """The position of the current image; equal to `n_images` once all images are answered."""
+        return min(len(self._answers), self.n_images)
 
     @property
-    def guessed(self) -> int:
-        """Images with guesses; those that could not be decoded have none."""
-        return len(self._taken())
+    def n_guessed(self) -> int:
+        """The number of images with guesses; images that cannot be decoded have none."""
+        return len(self._guessed_answers())
 
     @property
     def seconds_left(self) -> float | None:
-        """By the median of the last answers; None as long as there are too few."""
-        recent = [one["seconds"] for one in self._taken() if one["seconds"] is not None][-RECENT:]
-        if len(recent) < ENOUGH:
+        """The predicted seconds until the end, from the median time of recent answers; None if they are too few."""
+        recent = [answer["seconds"] for answer in self._guessed_answers() if answer["seconds"] is not None][-RECENT:]
+        if len(recent) < MIN_ANSWERS:
             return None
-        return statistics.median(recent) * (self.images - self.position)
+        return statistics.median(recent) * (self.n_images - self.position)
 
-    def image(self) -> bytes:
-        """The image to be guessed, as JPEG; empty at the end. A person's time counts from the first call."""
+    def current_image(self) -> bytes:
+        """Return the current image as JPEG, empty at the end; the first call starts the time of its answer."""
         self._shown_at = self._shown_at or time.monotonic()
-        return self._image
+        return self._jpeg
 
     def answer(self, position: int, guesses: Sequence[Any]) -> None:
-        """Takes the guesses on the image at a position, class indices, best first; the same ones again change nothing.
+        """Record the guesses for the image at a position; repeating an earlier answer changes nothing.
+
+        Args:
+          position: the position of the image.
+          guesses: one to five class indices, the most likely first.
 
         Raises:
-          LateError: another image is shown, or this one has other guesses already.
-          RefusedError: they are not one to five different classes.
-          SaveError: they could not be written, and are not taken.
+          StaleAnswerError: another image is current, and this one has no answer or another one.
+          InvalidAnswerError: the guesses are not one to five different classes.
+          SaveError: the guesses could not be written, and are not recorded.
         """
-        self._check(guesses)
+        self._check_guesses(guesses)
         if 0 <= position < self.position and self._answers[position]["guesses"] == list(guesses):
             return
-        if position != self.position or position >= self.images:
-            raise LateError(f"image {position + 1} is not the one to be guessed now; reload the page")
-        record = self.split.records[int(self._order[position])]
+        if position != self.position or position >= self.n_images:
+            raise StaleAnswerError(f"image {position + 1} is not the current image; reload the page")
         seconds = round(time.monotonic() - self._shown_at, 1) if self._shown_at else None
-        self._append({"position": position, "id": record.id, "guesses": list(guesses), "seconds": seconds})
+        self._append(
+            {"position": position, "id": self._record(position).id, "guesses": list(guesses), "seconds": seconds}
+        )
         self._advance()
 
     def predictions(self) -> Predictions:
-        """The guesses as stored predictions: scores of 5 to 1 in their order, -inf for all other classes.
+        """Return the guesses as predictions, with scores from 5 down to 1 in their order and -inf for other classes.
 
         Raises:
-          UserError: nothing was guessed, or an image is not the one that was guessed.
+          UserError: there are no guesses, or the data set has changed since they were made.
         """
-        taken = self._taken()
-        if not taken:
-            raise UserError(f"{self._place}: nothing was guessed yet")
-        classes = self.split.num_classes
-        top5 = np.full((len(taken), min(GUESSES, classes)), -1, np.int32)
-        logits = np.full((len(taken), classes), -np.inf, np.float16)
-        for row, one in enumerate(taken):
-            count = len(one["guesses"])
-            top5[row, :count] = one["guesses"]
-            logits[row, one["guesses"]] = np.arange(GUESSES, GUESSES - count, -1)
-        labels = np.array([self._label(one) for one in taken], np.int32)
-        return Predictions(np.array([one["id"] for one in taken]), labels, top5, logits, self._provenance())
+        answers = self._guessed_answers()
+        if not answers:
+            raise UserError(f"{self._directory}: there are no guesses yet")
+        n_classes = self.split.num_classes
+        top5 = np.full((len(answers), min(GUESSES, n_classes)), -1, np.int32)
+        logits = np.full((len(answers), n_classes), -np.inf, np.float16)
+        for row, answer in enumerate(answers):
+            n_guesses = len(answer["guesses"])
+            top5[row, :n_guesses] = answer["guesses"]
+            logits[row, answer["guesses"]] = np.arange(GUESSES, GUESSES - n_guesses, -1)
+        labels = np.array([self._label(answer) for answer in answers], np.int32)
+        ids = np.array([answer["id"] for answer in answers])
+        return Predictions(ids, labels, top5, logits, self._provenance())
 
-    def _check(self, guesses: Sequence[Any]) -> None:
-        most = min(GUESSES, self.split.num_classes)
-        known = all(type(one) is int and 0 <= one < self.split.num_classes for one in guesses)
-        if not known or not 1 <= len(guesses) <= most or len(set(guesses)) != len(guesses):
-            raise RefusedError(f"one to {most} different classes are needed")
+    def _record(self, position: int) -> Record:
+        return self.split.records[int(self._order[position])]
+
+    def _check_guesses(self, guesses: Sequence[Any]) -> None:
+        max_guesses = min(GUESSES, self.split.num_classes)
+        are_classes = all(type(guess) is int and 0 <= guess < self.split.num_classes for guess in guesses)
+        if not are_classes or not 1 <= len(guesses) <= max_guesses or len(set(guesses)) != len(guesses):
+            raise InvalidAnswerError(f"one to {max_guesses} different classes are needed")
 
     def _advance(self) -> None:
-        """To the next image that can be decoded; others are noted as passed over."""
-        self._image, self._shown_at = b"", None
-        while self.position < self.images and not self._image:
-            record = self.split.records[int(self._order[self.position])]
-            self._image = thumbnails.thumbnail(record, SIDE, QUALITY) or b""
-            if not self._image:
+        """Go to the next image that can be decoded, and record those that cannot as answers without guesses."""
+        self._jpeg, self._shown_at = b"", None
+        while self.position < self.n_images and not self._jpeg:
+            record = self._record(self.position)
+            self._jpeg = thumbnails.thumbnail(record, SIDE, QUALITY) or b""
+            if not self._jpeg:
                 self._append({"position": self.position, "id": record.id, "guesses": None, "seconds": None})
 
-    def _taken(self) -> list[dict[str, Any]]:
-        return [one for one in self._answers[: self.images] if one["guesses"] is not None]
+    def _guessed_answers(self) -> list[dict[str, Any]]:
+        return [answer for answer in self._answers[: self.n_images] if answer["guesses"] is not None]
 
     def _label(self, answer: dict[str, Any]) -> int:
-        record = self.split.records[int(self._order[answer["position"]])]
+        record = self._record(answer["position"])
         if record.id != answer["id"]:
-            raise UserError(f"{self._place / ANSWERS} has {answer['id']} where the data set now has {record.id}")
+            raise UserError(
+                f"{self._directory / ANSWERS} has image {answer['id']}, where the data set now has {record.id}"
+            )
         if record.label < 0:
             raise UserError(f"{self.split.name} {self.split.split} has no labels; guesses on it cannot be scored")
         return record.label
 
     def _provenance(self) -> dict[str, Any]:
-        seconds = [one["seconds"] for one in self._taken() if one["seconds"] is not None]
+        seconds = [answer["seconds"] for answer in self._guessed_answers() if answer["seconds"] is not None]
         return {
             "system": "human",
             "name": self.name,
             "data": {"name": self.split.name, "version": self.split.version, "split": self.split.split},
             "seed": self._seed,
-            "images": self.images,
+            "images": self.n_images,
             "median_seconds": statistics.median(seconds) if seconds else None,
             "classes": list(self.split.class_names),
             "commit": provenance.commit(),
         }
 
-    # --- the directory ----------------------------------------------------------------------------------------
+    # --- files of the directory -------------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        """Writes what the game is, or refuses to go on with another."""
-        path = self._place / SETTING
+    def _record_game(self) -> None:
+        """Write the record of a new game, or check that the recorded game is the same."""
+        path = self._directory / GAME
         split = self.split
-        setting = {"data": split.name, "version": split.version, "split": split.split}
-        setting |= {"size": len(split.records), "seed": self._seed, "name": self.name}
+        game = {"data": split.name, "version": split.version, "split": split.split}
+        game |= {"size": len(split.records), "seed": self._seed, "name": self.name}
         if not path.exists():
             with files.whole(path, "the game") as file:
-                file.write(json.dumps(setting, indent=1).encode() + b"\n")
+                file.write(json.dumps(game, indent=1).encode() + b"\n")
             return
         try:
-            before = json.loads(path.read_text())
-            differ = [key for key in setting if before.get(key) != setting[key]]
+            recorded = json.loads(path.read_text())
+            differences = [key for key in game if recorded.get(key) != game[key]]
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"{path} cannot be read: {error}") from error
-        if differ:
-            lines = "".join(f"\n  {key}: {before.get(key)} there, {setting[key]} now" for key in differ)
-            raise UserError(f"--workdir={self._place} holds another game:{lines}\nUse another --workdir")
+        if differences:
+            lines = "".join(f"\n  {key}: {recorded.get(key)} there, {game[key]} now" for key in differences)
+            raise UserError(f"--workdir={self._directory} holds another game:{lines}\nUse another --workdir")
 
-    def _read(self) -> list[dict[str, Any]]:
-        """Answers so far; a last line that was cut short is taken off the file."""
-        path = self._place / ANSWERS
+    def _read_answers(self) -> list[dict[str, Any]]:
+        """Return the recorded answers, and remove an incomplete last line from their file."""
+        path = self._directory / ANSWERS
         try:
             content = path.read_bytes() if path.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]
-            if whole != content:
-                os.truncate(path, len(whole))
+            complete_lines = content[: content.rfind(b"\n") + 1]
+            if complete_lines != content:
+                os.truncate(path, len(complete_lines))
         except OSError as error:
-            raise SaveError(f"{path} cannot be read or mended: {error.strerror}") from error
-        return [self._parsed(path, number, line) for number, line in enumerate(whole.splitlines())]
+            raise SaveError(f"{path} cannot be read or repaired: {error.strerror}") from error
+        return [self._parse_answer(path, number, line) for number, line in enumerate(complete_lines.splitlines())]
 
-    def _parsed(self, path: Path, number: int, line: bytes) -> dict[str, Any]:
+    def _parse_answer(self, path: Path, number: int, line: bytes) -> dict[str, Any]:
         try:
-            one = json.loads(line)
-            answer = {key: one[key] for key in ("position", "id", "guesses", "seconds")}
+            content = json.loads(line)
+            answer = {key: content[key] for key in ("position", "id", "guesses", "seconds")}
             if answer["guesses"] is not None:
-                self._check(answer["guesses"])
-        except (ValueError, KeyError, TypeError, RefusedError) as error:
+                self._check_guesses(answer["guesses"])
+        except (ValueError, KeyError, TypeError, InvalidAnswerError) as error:
             raise UserError(f"{path}, line {number + 1} is damaged: {error}") from error
         if answer["position"] != number:
             raise UserError(
-                f"{path}, line {number + 1} is of image {answer['position']}; a line is missing or doubled"
+                f"{path}, line {number + 1} is for image {answer['position']}; a line is missing or duplicated"
             )
         return answer
 
     def _append(self, answer: dict[str, Any]) -> None:
-        path = self._place / ANSWERS
+        path = self._directory / ANSWERS
         try:
             with path.open("ab") as file:
-                before = file.tell()
+                size = file.tell()
                 try:
                     file.write(json.dumps(answer).encode() + b"\n")
                     file.flush()
                     os.fsync(file.fileno())
                 except OSError:
-                    os.truncate(path, before)
+                    os.truncate(path, size)
                     raise
         except OSError as error:
             raise SaveError(f"could not write the guesses to {path}: {error.strerror or error}") from error

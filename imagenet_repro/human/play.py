@@ -8,7 +8,6 @@ from pathlib import Path
 from imagenet_repro.config import Data, parse_literal, resolve_config
 from imagenet_repro.data import sources
 from imagenet_repro.data.examples import ClassExamples
-from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError
 from imagenet_repro.human.game import Game
 from imagenet_repro.human.server import GameServer
@@ -28,102 +27,105 @@ def play(
     port: int = 0,
     finish: bool = False,
 ) -> int:
-    """Serves the game until it is played or stopped, stores and scores the guesses; returns the exit code.
+    """Serve a game until it is finished or stopped, store and score its guesses, and return the exit code.
 
     Args:
-      data: keys of the section `data` as texts, `name` among them; examples come from its `train_split`.
-      split: of the images.
-      images: how many.
-      seed: draws them.
-      name: of the person.
-      workdir: keeps the game; the same one goes on with it.
-      port: of the page; 0: any free one.
-      finish: store and score what was guessed so far, without serving anything.
+      data: keys of the section `data` and their values as text, including `name`; examples come from `train_split`.
+      split: the split whose images are guessed.
+      images: number of images.
+      seed: seed of the draw of images.
+      name: name of the player.
+      workdir: directory of the game; a game in it is resumed.
+      port: port of the page; 0 for any free port.
+      finish: whether to store and score the guesses made so far without serving the page.
 
     Raises:
-      UserError: the split is missing, has no labels or shares images with the training split; the workdir holds
-        something else.
+      UserError: the split does not exist, has no labels or shares images with the training split, or the workdir
+        holds something else.
       SaveError: guesses or predictions cannot be written.
     """
     if "name" not in data:
         raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012")
     if not name.strip():
-        raise UserError("--name is empty; it stands in tables")
-    config = resolve_config({"data": {key: parse_literal(value) for key, value in data.items()}}).data
-    shown = sources.open_split(config, split)
-    if shown.records[0].label < 0:
-        raise UserError(f"{shown.name} {split} has no labels; guesses on it cannot be scored")
-    place = Workdir(workdir)
-    if place.begun:
-        raise UserError(f"--workdir={workdir} holds a training run; a game needs one of its own")
-    place.claim()
-    game = Game(shown, place.path, images=images, seed=seed, name=name)
-    path = place.predictions(config, split)
-    if finish or game.position == game.images:
-        print("\n".join(_finish(game, path)))
+        raise UserError("--name is empty; tables need a name")
+    data_config = resolve_config({"data": {key: parse_literal(value) for key, value in data.items()}}).data
+    guessed_split = sources.open_split(data_config, split)
+    if guessed_split.records[0].label < 0:
+        raise UserError(f"{guessed_split.name} {split} has no labels; guesses on it cannot be scored")
+    directory = Workdir(workdir)
+    if directory.begun:
+        raise UserError(f"--workdir={workdir} holds a training run; a game needs a directory of its own")
+    directory.claim()
+    game = Game(guessed_split, directory.path, n_images=images, seed=seed, name=name)
+    path = directory.predictions(data_config, split)
+    if finish or game.position == game.n_images:
+        print("\n".join(_store_predictions(game, path)))
         return EXIT_FINISHED
-    return _serve(game, _examples(config, split, place.path), port, path)
+    return _serve(game, _find_examples(data_config, split, directory.path), port, path)
 
 
-def _examples(data: Data, split: str, place: Path) -> ClassExamples | None:
-    """Of the training split, where it is there."""
+def _find_examples(data: Data, split: str, directory: Path) -> ClassExamples | None:
+    """Return example images from the training split; None if the training split does not exist."""
     try:
-        trained: Split = sources.open_split(data, data.train_split)
+        train_split = sources.open_split(data, data.train_split)
     except UserError as error:
-        print(f"no images of classes can be shown: {error}")
+        print(f"the page has no example images of the classes: {error}")
         return None
     if sources.overlap(data, data.train_split, split):
         raise UserError(
-            f"{data.train_split}, from which examples of the classes are shown, holds images of {split}, which are to"
-            " be guessed; name parts that share none, such as --split='train[90%:]' --data.train_split='train[:90%]'"
+            f"{data.train_split}, which provides example images of the classes, shares images with {split}, which"
+            " is to be guessed; use disjoint parts, such as --split='train[90%:]' --data.train_split='train[:90%]'"
         )
-    return ClassExamples(trained, place / "examples.json")
+    return ClassExamples(train_split, directory / "examples.json")
 
 
 def _serve(game: Game, examples: ClassExamples | None, port: int, path: Path) -> int:
-    with GameServer(game, examples, port, lambda: _finish(game, path)) as server:
+    with GameServer(game, examples, port, lambda: _store_predictions(game, path)) as server:
         if examples:
             examples.start()
-        where = "open this address in a browser on this machine; Ctrl-C stops"
-        print(f"image {game.position + 1} of {game.images}: {where}")
+        instruction = "open this address in a browser on this machine; Ctrl-C stops"
+        print(f"image {game.position + 1} of {game.n_images}: {instruction}")
         print(server.url, flush=True)
         try:
-            with _stoppable():
+            with _interruptible():
                 server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
-            print(f"\n{game.position} of {game.images} images guessed and kept; the same command goes on")
+            print(f"\n{game.position} of {game.n_images} images guessed and saved; the same command resumes the game")
         finally:
             if examples:
                 examples.stop()
     if server.error:
         raise server.error
-    if game.position < game.images:
+    if game.position < game.n_images:
         return EXIT_STOPPED
     print("\n".join(server.summary))
     return EXIT_FINISHED
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM and Ctrl-C raise KeyboardInterrupt, also where a script's shell started the process deaf to Ctrl-C."""
-    stops = signal.SIGTERM, signal.SIGINT
-    before = [signal.signal(one, signal.default_int_handler) for one in stops]
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM and Ctrl-C within the block.
+
+    A script's shell starts background processes with Ctrl-C ignored, so its handler is installed as well.
+    """
+    numbers = signal.SIGTERM, signal.SIGINT
+    handlers = [signal.signal(number, signal.default_int_handler) for number in numbers]
     try:
         yield
     finally:
-        for one, handler in zip(stops, before, strict=True):
-            signal.signal(one, handler)
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
 
 
-def _finish(game: Game, path: Path) -> list[str]:
-    """Stores the predictions; what they come to, line by line."""
-    found = game.predictions()
-    predictions.save(path, found)
-    passed = game.position - game.guessed
+def _store_predictions(game: Game, path: Path) -> list[str]:
+    """Store the predictions of a game, and return the lines of its summary."""
+    guesses = game.predictions()
+    predictions.save(path, guesses)
+    n_undecodable = game.position - game.n_guessed
     return [
-        f"{game.name}, {game.split.name} {game.split.split}: {found.error_rates()}",
-        *([f"{passed} images could not be decoded and are left out"] if passed else []),
-        "In the study of 2014, on ImageNet's 1,000 classes:",
+        f"{game.name}, {game.split.name} {game.split.split}: {guesses.error_rates()}",
+        *([f"{n_undecodable} images could not be decoded and are left out"] if n_undecodable else []),
+        "For comparison, the study of 2014 on ImageNet's 1,000 classes:",
         *(f"  {person}" for person in PEOPLE),
         f"predictions: {path}",
     ]

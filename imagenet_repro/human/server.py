@@ -1,16 +1,16 @@
-"""The game of `game.py` in a browser: one page, served to this machine alone.
+"""Web server of the labelling game (`game.py`): one page, served to browsers on this machine only.
 
-Listens on 127.0.0.1. Whoever asks must know a random token, which is in the page's address, and must have asked for
-127.0.0.1 or localhost by name: a page from elsewhere that has its own name resolve to this machine gets nothing.
+The server listens on 127.0.0.1. A request must contain the random token of the page's address, and must address the
+server as 127.0.0.1 or localhost, so that another site whose name resolves to this machine gets nothing.
 
-| request                        | answer                                                                       |
-|--------------------------------|------------------------------------------------------------------------------|
-| GET /TOKEN/                    | the page                                                                     |
-| GET /TOKEN/state               | JSON: `position`, `images`, `seconds_left`, `done`, `summary`                |
-| GET /TOKEN/image/POSITION      | the image to be guessed, as JPEG; no other one                               |
-| GET /TOKEN/examples/CLASS      | JSON: `images`, numbers of those found by now, and `complete`                |
-| GET /TOKEN/example/CLASS/NUMBER | one of them, as JPEG                                                        |
-| POST /TOKEN/answer             | takes JSON `position` and `guesses`, and answers with the state              |
+| request                         | response                                                                   |
+|---------------------------------|----------------------------------------------------------------------------|
+| GET /TOKEN/                     | the page                                                                   |
+| GET /TOKEN/state                | JSON: `position`, `images`, `seconds_left`, `done`, `summary`              |
+| GET /TOKEN/image/POSITION       | the current image as JPEG; 404 for any other position                      |
+| GET /TOKEN/examples/CLASS       | JSON: `images`, the numbers of the examples found so far, and `complete`   |
+| GET /TOKEN/example/CLASS/NUMBER | one example as JPEG                                                        |
+| POST /TOKEN/answer              | takes JSON with `position` and `guesses`, and returns the state            |
 """
 
 import hmac
@@ -23,205 +23,230 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import jinja2
 
 from imagenet_repro.data import thumbnails
 from imagenet_repro.data.examples import ClassExamples
 from imagenet_repro.errors import UserError
-from imagenet_repro.human.game import Game, LateError, RefusedError
+from imagenet_repro.human.game import Game, InvalidAnswerError, StaleAnswerError
 from imagenet_repro.scoring import wordnet
 
 ADDRESS = "127.0.0.1"
-HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")  # with any port: it may be forwarded
-PAGE = Path(__file__).parent / "game.html"
-LARGEST = 4096  # bytes of an answer
-SECONDS = 5  # after which a connection that asks nothing is closed
+HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")  # any port, since the port may be forwarded
+PAGE = "game.html"
+MAX_ANSWER_BYTES = 4096
+TIMEOUT = 5  # seconds after which an idle connection is closed
 
 
 class GameServer(ThreadingHTTPServer):
-    """Serves a game until all its images are guessed.
+    """A server of one game, which stops when all images are answered.
 
     Args:
-      game: what is played.
-      examples: images of every class, to be looked at; None: there are none.
-      port: to listen on; 0: any free one.
-      finish: called once all images are guessed; what it returns is shown, line by line.
+      game: the game.
+      examples: example images of every class; None if there are none to show.
+      port: the port to listen on; 0 for any free port.
+      finish: a function that is called once all images are answered; the page shows the lines that it returns.
+
+    Attributes:
+      summary: the lines of `finish`; empty until all images are answered.
+      error: the error that ended the game, if any.
 
     Raises:
-      UserError: the port is taken.
+      UserError: the server cannot listen on the port.
     """
 
-    daemon_threads = False  # so that the last answer is sent before the process ends
+    daemon_threads = False  # so that the response to the last answer is sent before the process ends
 
     def __init__(self, game: Game, examples: ClassExamples | None, port: int, finish: Callable[[], Sequence[str]]):
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"--port={port} cannot be listened on ({why}); without --port any free one is taken"
-            ) from error
+            reason = getattr(error, "strerror", None) or error
+            message = f"cannot listen on --port={port} ({reason}); without --port any free port is used"
+            raise UserError(message) from error
         self.game, self.examples, self.token = game, examples, secrets.token_urlsafe(16)
-        self.error: UserError | None = None  # that ended the game
+        self.summary: list[str] = []
+        self.error: UserError | None = None
         self._finish = finish
-        self.summary: list[str] = []  # once all images are guessed
-        self._lock = threading.Lock()  # of the game
-        self._page = PAGE.read_text().replace("{{data}}", _data(game, examples))
+        self._game_lock = threading.Lock()
+        templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+        )
+        self._template = templates.get_template(PAGE)
+        self._page_data = {
+            "classes": _describe_classes(game.split.class_names),
+            "examples": examples is not None,
+            "who": game.name,
+        }
 
     @property
     def url(self) -> str:
-        """Of the page."""
+        """The address of the page."""
         return f"http://{ADDRESS}:{self.server_port}/{self.token}/"
 
     def page(self, nonce: str) -> bytes:
-        """The page, whose script and style are told by a number used once."""
-        return self._page.replace("{{nonce}}", nonce).encode()
+        """Return the page, whose scripts and styles carry a number that is used once."""
+        return self._template.render(nonce=nonce, data=self._page_data).encode()
 
     def state(self) -> dict[str, Any]:
-        """What the page shows beside the image."""
-        with self._lock:
+        """Return the progress of the game, which the page shows beside the image."""
+        with self._game_lock:
             return self._state()
 
     def image(self, position: int) -> bytes | None:
-        """The image at a position, where it is the one to be guessed."""
-        with self._lock:
-            return (self.game.image() or None) if position == self.game.position else None
+        """Return the image at a position if it is the current one."""
+        with self._game_lock:
+            return (self.game.current_image() or None) if position == self.game.position else None
 
     def answer(self, position: int, guesses: list[Any]) -> dict[str, Any]:
-        """Takes guesses, and ends the game after the last; raises as `Game.answer`."""
-        with self._lock:
+        """Record an answer, end the game after the last one, and return the state; raises as `Game.answer`."""
+        with self._game_lock:
             self.game.answer(position, guesses)
-            if self._done and not self.summary:
+            if self._is_finished and not self.summary:
                 self.summary = list(self._finish())
             return self._state()
 
     def stop(self) -> None:
-        """Ends `serve_forever` soon."""
-        threading.Thread(target=self.shutdown).start()  # it waits for the loop that this thread may have come from
+        """End `serve_forever` soon."""
+        # In another thread, since `shutdown` waits for the loop from which this may have been called.
+        threading.Thread(target=self.shutdown).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of a browser that has gone away."""
+        """Print errors, except those of a browser that has closed its connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     @property
-    def _done(self) -> bool:
-        return self.game.position == self.game.images
+    def _is_finished(self) -> bool:
+        return self.game.position == self.game.n_images
 
     def _state(self) -> dict[str, Any]:
-        game = self.game
         return {
-            "position": game.position,
-            "images": game.images,
-            "seconds_left": game.seconds_left,
-            "done": self._done,
+            "position": self.game.position,
+            "images": self.game.n_images,
+            "seconds_left": self.game.seconds_left,
+            "done": self._is_finished,
             "summary": self.summary,
         }
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: GameServer
-    timeout = SECONDS
+    timeout = TIMEOUT
     server_version, sys_version = "imagenet_repro", ""
 
+    @property
+    def _game_server(self) -> GameServer:
+        return cast(GameServer, self.server)
+
     def do_GET(self) -> None:
-        what, *numbers = self._path() or [None]
-        handle = {
-            "": self._page, "state": self._state, "image": self._image, "examples": self._examples,
-            "example": self._example,
-        }.get(what)  # fmt: skip
-        expected = {"image": 1, "examples": 1, "example": 2}.get(what, 0)
-        if handle is None or len(numbers) != expected or not all(re.fullmatch("[0-9]{1,9}", n) for n in numbers):
-            self._refuse(HTTPStatus.NOT_FOUND, "there is nothing here")
+        name, *numbers = self._path() or ["no such request"]
+        handlers: dict[str, Callable[..., None]] = {
+            "": self._send_page,
+            "state": self._send_state,
+            "image": self._send_image,
+            "examples": self._send_examples,
+            "example": self._send_example,
+        }
+        n_numbers = {"image": 1, "examples": 1, "example": 2}.get(name, 0)
+        are_numbers = all(re.fullmatch("[0-9]{1,9}", number) for number in numbers)
+        if name not in handlers or len(numbers) != n_numbers or not are_numbers:
+            self._send_error(HTTPStatus.NOT_FOUND, "there is no such page")
             return
         try:
-            handle(*map(int, numbers))
-        except UserError as error:  # the data set is damaged or gone
-            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+            handlers[name](*map(int, numbers))
+        except UserError as error:  # the data set is damaged or was removed
+            self._send_error(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
 
     def do_POST(self) -> None:
         if self._path() != ["answer"]:
-            self._refuse(HTTPStatus.NOT_FOUND, "there is nothing here")
+            self._send_error(HTTPStatus.NOT_FOUND, "there is no such page")
             return
+        server = self._game_server
         try:
-            position, guesses = self._posted()
-            self._json(self.server.answer(position, guesses))
-        except LateError as error:
-            self._refuse(HTTPStatus.CONFLICT, str(error))
-        except RefusedError as error:
-            self._refuse(HTTPStatus.BAD_REQUEST, str(error))
-        except UserError as error:  # the disk is full, the data set is gone
-            self.server.error = error
-            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
-        if self.server.summary or self.server.error:
-            self.server.stop()
+            position, guesses = self._read_answer()
+            self._send_json(server.answer(position, guesses))
+        except StaleAnswerError as error:
+            self._send_error(HTTPStatus.CONFLICT, str(error))
+        except InvalidAnswerError as error:
+            self._send_error(HTTPStatus.BAD_REQUEST, str(error))
+        except UserError as error:  # the disk is full, or the data set was removed
+            server.error = error
+            self._send_error(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+        if server.summary or server.error:
+            server.stop()
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing: the terminal shows the game's own lines."""
+        """Print no line for a request, because the terminal shows the game's own lines."""
 
     def _path(self) -> list[str] | None:
-        """What follows the token; None without the right token, or under another name than this machine's."""
-        token, *rest = self.path.partition("?")[0].removeprefix("/").split("/")
-        known = hmac.compare_digest(token.encode(), self.server.token.encode())
-        return rest if known and HOST.fullmatch(self.headers.get("Host", "")) else None
+        """Return the parts of the path after the token; None without the right token and host name."""
+        token, *parts = self.path.partition("?")[0].removeprefix("/").split("/")
+        is_token_right = hmac.compare_digest(token.encode(), self._game_server.token.encode())
+        return parts if is_token_right and HOST.fullmatch(self.headers.get("Host", "")) else None
 
-    def _posted(self) -> tuple[int, list[Any]]:
+    def _read_answer(self) -> tuple[int, list[Any]]:
         length = self.headers.get("Content-Length", "")
-        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > LARGEST:
-            raise RefusedError(f"an answer has at most {LARGEST} bytes, and says how many")
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > MAX_ANSWER_BYTES:
+            raise InvalidAnswerError(f"an answer needs a Content-Length of at most {MAX_ANSWER_BYTES} bytes")
         try:
-            posted = json.loads(self.rfile.read(int(length)))
-            position, guesses = posted["position"], posted["guesses"]
+            answer = json.loads(self.rfile.read(int(length)))
+            position, guesses = answer["position"], answer["guesses"]
         except (ValueError, KeyError, TypeError) as error:
-            raise RefusedError("an answer is a JSON object with 'position' and 'guesses'") from error
+            raise InvalidAnswerError("an answer is a JSON object with 'position' and 'guesses'") from error
         if type(position) is not int or not isinstance(guesses, list):
-            raise RefusedError("'position' is a number and 'guesses' are a list")
+            raise InvalidAnswerError("'position' must be a whole number and 'guesses' a list")
         return position, guesses
 
-    def _page(self) -> None:
+    def _send_page(self) -> None:
         nonce = secrets.token_urlsafe(16)
         policy = (
             f"default-src 'none'; img-src 'self' data:; connect-src 'self'; script-src 'nonce-{nonce}';"
             f" style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        self._send(HTTPStatus.OK, "text/html; charset=utf-8", self.server.page(nonce), policy)
+        self._send(HTTPStatus.OK, "text/html; charset=utf-8", self._game_server.page(nonce), policy)
 
-    def _state(self) -> None:
-        self._json(self.server.state())
+    def _send_state(self) -> None:
+        self._send_json(self._game_server.state())
 
-    def _image(self, position: int) -> None:
-        self._jpeg(self.server.image(position))
+    def _send_image(self, position: int) -> None:
+        self._send_jpeg(self._game_server.image(position))
 
-    def _examples(self, label: int) -> None:
-        examples = self.server.examples
-        if examples is None or label >= self.server.game.split.num_classes:
-            self._refuse(HTTPStatus.NOT_FOUND, "there are no examples")
+    def _send_examples(self, label: int) -> None:
+        examples = self._examples_of(label)
+        if examples is None:
+            self._send_error(HTTPStatus.NOT_FOUND, "there are no examples")
             return
-        complete = examples.is_complete(label)  # first: what is found afterwards is asked for again
-        self._json({"images": list(range(len(examples.indices(label)))), "complete": complete})
+        # Read before the indices: the page asks again for examples that are found in between.
+        is_complete = examples.is_complete(label)
+        self._send_json({"images": list(range(len(examples.indices(label)))), "complete": is_complete})
 
-    def _example(self, label: int, number: int) -> None:
-        examples = self.server.examples
-        known = examples is not None and label < self.server.game.split.num_classes
-        found = examples.indices(label)[number : number + 1] if known else []
-        self._jpeg(thumbnails.thumbnail(examples.record(found[0])) if found else None)
+    def _send_example(self, label: int, number: int) -> None:
+        examples = self._examples_of(label)
+        indices = examples.indices(label)[number : number + 1] if examples else []
+        self._send_jpeg(thumbnails.thumbnail(examples.record(indices[0])) if examples and indices else None)
 
-    def _json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+    def _examples_of(self, label: int) -> ClassExamples | None:
+        """Return the examples; None if there are none or there is no such class."""
+        return self._game_server.examples if label < self._game_server.game.split.num_classes else None
+
+    def _send_json(self, value: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(status, "application/json", json.dumps(value).encode())
 
-    def _jpeg(self, content: bytes | None) -> None:
+    def _send_jpeg(self, content: bytes | None) -> None:
         if content is None:
-            self._refuse(HTTPStatus.NOT_FOUND, "there is no such image")
+            self._send_error(HTTPStatus.NOT_FOUND, "there is no such image")
         else:
             self._send(HTTPStatus.OK, "image/jpeg", content)
 
-    def _refuse(self, status: HTTPStatus, why: str) -> None:
-        self._json({"error": why}, status)
+    def _send_error(self, status: HTTPStatus, message: str) -> None:
+        self._send_json({"error": message}, status)
 
-    def _send(self, status: HTTPStatus, kind: str, content: bytes, policy: str = "default-src 'none'") -> None:
+    def _send(self, status: HTTPStatus, content_type: str, content: bytes, policy: str = "default-src 'none'") -> None:
         self.send_response(status)
         headers = {
-            "Content-Type": kind,
+            "Content-Type": content_type,
             "Content-Length": str(len(content)),
             "Content-Security-Policy": policy,
             "Cache-Control": "no-store",
@@ -234,23 +259,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-def _data(game: Game, examples: ClassExamples | None) -> str:
-    """What the page knows of the classes, as JSON that may stand in HTML."""
-    value = {"classes": _classes(game.split.class_names), "examples": examples is not None, "who": game.name}
-    return json.dumps(value).replace("<", "\\u003c")
+def _describe_classes(names: Sequence[str]) -> list[dict[str, str]]:
+    """Return the readable name, the group and the hypernyms of each class, for the search of the page.
 
-
-def _classes(names: Sequence[str]) -> list[dict[str, str]]:
-    """Of each class its words, its group and what it is a kind of; of classes without WordNet ids the name alone."""
+    Classes without WordNet ids have a name only. Hypernyms of more than half of the classes are left out.
+    """
     if not all(map(wordnet.known, names)):
         return [{"name": name, "group": "", "kinds": ""} for name in wordnet.readable(names)]
-    above = [wordnet.ancestors(wnid) for wnid in names]
-    usual = {one for one in set().union(*above) if sum(one in each for each in above) > len(names) / 2}
+    ancestors = [wordnet.ancestors(wnid) for wnid in names]
+    common = {
+        wnid for wnid in set().union(*ancestors) if sum(wnid in hypernyms for hypernyms in ancestors) > len(names) / 2
+    }
     return [
         {
             "name": name,
             "group": wordnet.super_class(wnid),
-            "kinds": ", ".join(sorted(wordnet.words(one)[0] for one in each - usual)),
+            "kinds": ", ".join(sorted(wordnet.words(hypernym)[0] for hypernym in hypernyms - common)),
         }
-        for wnid, name, each in zip(names, wordnet.readable(names), above, strict=True)
+        for wnid, name, hypernyms in zip(names, wordnet.readable(names), ancestors, strict=True)
     ]

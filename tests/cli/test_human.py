@@ -67,7 +67,7 @@ def test_killed_stopped_and_finished(data_dir, tmp_path, capsys, inherited, stop
         process.send_signal(stop)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
-    assert "2 of 4 images guessed and kept; the same command goes on" in out
+    assert "2 of 4 images guessed and saved; the same command resumes the game" in out
     assert main.main(arguments(data_dir, place, "--finish")) == 0
     said = capsys.readouterr().out
     assert "after 500 images of practice: top-5 error 5.1 %, 95 % interval [4.1, 6.3]" in said
@@ -83,12 +83,12 @@ def test_killed_stopped_and_finished(data_dir, tmp_path, capsys, inherited, stop
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--split=train"], "train, from which examples of the classes are shown, holds images of train"),
+        (["--split=train"], "train, which provides example images of the classes, shares images with train"),
         (["--split=nothing"], "nothing"),
         (["--images=31"], "has 30 images"),
         (["--name= "], "--name is empty"),
-        (["--port=70000"], "--port=70000 cannot be listened on"),
-        (["--finish"], "nothing was guessed yet"),
+        (["--port=70000"], "cannot listen on --port=70000"),
+        (["--finish"], "there are no guesses yet"),
         (["--data.nme=x"], "nme"),
     ],
 )

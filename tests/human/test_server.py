@@ -1,3 +1,5 @@
+"""Tests of the web server of the labelling game."""
+
 import contextlib
 import http.client
 import json
@@ -8,32 +10,30 @@ import pytest
 
 from imagenet_repro.data.examples import ClassExamples
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.human import game as playing
-from imagenet_repro.human import server as module
-from imagenet_repro.human.server import GameServer
+from imagenet_repro.human.server import GameServer, _describe_classes
 from tests.human import small_games
 
 
 class Client:
-    """Asks the server as a browser does."""
+    """A client that sends requests as a browser does."""
 
     def __init__(self, server):
         self.port, self.token = server.server_port, server.token
 
-    def ask(self, path, *, method="GET", body=None, token=None, headers=None):
-        """Status, headers and content."""
+    def request(self, path, *, method="GET", body=None, token=None, headers=None):
+        """Send a request; return the status, headers and content of the response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            where = f"/{self.token if token is None else token}/{path}"
-            connection.request(method, where, body, {"Content-Type": "application/json"} | (headers or {}))
-            answer = connection.getresponse()
-            return answer.status, dict(answer.getheaders()), answer.read()
+            target = f"/{self.token if token is None else token}/{path}"
+            connection.request(method, target, body, {"Content-Type": "application/json"} | (headers or {}))
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
         finally:
             connection.close()
 
     def json(self, path, **options):
-        """Status and value."""
-        status, _, content = self.ask(path, **options)
+        """Send a request; return the status of the response and the value of its JSON."""
+        status, _, content = self.request(path, **options)
         return status, json.loads(content)
 
     def answer(self, position, guesses):
@@ -41,10 +41,10 @@ class Client:
 
 
 @contextlib.contextmanager
-def serving(place, images=3, *, finish=lambda: ["the end"], examples=None, **options):
-    """A client of a game that is served in a thread, and its server."""
-    with GameServer(small_games.game(place, images, **options), examples, 0, finish) as server:
-        thread = server.served = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+def serving(directory, n_images=3, *, finish=lambda: ["the end"], examples=None, **options):
+    """Serve a game in a thread; yield a client and the server."""
+    with GameServer(small_games.game(directory, n_images, **options), examples, 0, finish) as server:
+        thread = server.thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield Client(server), server
@@ -53,59 +53,61 @@ def serving(place, images=3, *, finish=lambda: ["the end"], examples=None, **opt
             thread.join()
 
 
-def test_a_whole_game(tmp_path):
+def test_a_game_from_start_to_finish(tmp_path):
     ends = []
     with serving(tmp_path, finish=lambda: ends.append(1) or ["the end", "of it"]) as (client, server):
         assert client.json("state") == (200, {
             "position": 0, "images": 3, "seconds_left": None, "done": False, "summary": [],
         })  # fmt: skip
-        seen = []
+        levels = []
         for position in range(3):
-            status, headers, jpeg = client.ask(f"image/{position}")
+            status, headers, jpeg = client.request(f"image/{position}")
             assert (status, headers["Content-Type"]) == (200, "image/jpeg")
-            seen.append(small_games.level(jpeg))
+            levels.append(small_games.level(jpeg))
             status, state = client.answer(position, [position, 5])
             assert (status, state["position"]) == (200, position + 1)
         assert state["done"]
         assert state["summary"] == ["the end", "of it"]
-        server.served.join(timeout=20)  # the last answer ends the server by itself
-        assert not server.served.is_alive()
+        server.thread.join(timeout=20)  # the last answer ends the server by itself
+        assert not server.thread.is_alive()
     assert ends == [1]
-    assert len(set(seen)) == 3
+    assert len(set(levels)) == 3
     assert small_games.game(tmp_path, 3).predictions().top5[:, :2].tolist() == [[0, 5], [1, 5], [2, 5]]
 
 
-def test_without_the_token_there_is_nothing(tmp_path):
+def test_nothing_is_served_without_the_token(tmp_path):
     with serving(tmp_path) as (client, server):
         assert len(client.token) >= 20
         for token in ("", "x", client.token[:-1], f"{client.token}x", client.token.swapcase()):
             for path in ("", "state", "image/0"):
-                assert client.ask(path, token=token)[0] == 404
-            assert client.ask("answer", method="POST", token=token, body='{"position": 0, "guesses": [1]}')[0] == 404
+                assert client.request(path, token=token)[0] == 404
+            assert (
+                client.request("answer", method="POST", token=token, body='{"position": 0, "guesses": [1]}')[0] == 404
+            )
         assert server.game.position == 0
 
 
 @pytest.mark.parametrize(("host", "status"), [
     ("127.0.0.1", 200), ("localhost:8000", 200), ("evil.example", 404), ("127.0.0.1.evil.example:80", 404), ("[", 404),
 ])  # fmt: skip
-def test_only_under_this_machines_name(tmp_path, host, status):
+def test_the_server_must_be_addressed_by_this_machines_name(tmp_path, host, status):
     with serving(tmp_path) as (client, _):
-        assert client.ask("state", headers={"Host": host})[0] == status
+        assert client.request("state", headers={"Host": host})[0] == status
 
 
-def test_nobody_else_can_reach_it(tmp_path):
+def test_the_server_listens_on_this_machine_only(tmp_path):
     with serving(tmp_path) as (_, server):
         assert server.server_address[0] == "127.0.0.1"
         assert server.url == f"http://127.0.0.1:{server.server_port}/{server.token}/"
 
 
-def test_repeated_and_late_posts(tmp_path):
+def test_repeated_answers_are_ignored_and_stale_ones_rejected(tmp_path):
     with serving(tmp_path) as (client, server):
         first = client.answer(0, [1, 2])
         assert client.answer(0, [1, 2]) == first
-        status, said = client.answer(0, [2, 1])
+        status, response = client.answer(0, [2, 1])
         assert status == 409
-        assert "not the one to be guessed now" in said["error"]
+        assert "is not the current image" in response["error"]
         assert client.answer(2, [1])[0] == 409
         assert server.game.position == 1
 
@@ -115,18 +117,18 @@ def test_repeated_and_late_posts(tmp_path):
     ('{"position": 0, "guesses": ["dog"]}', "one to 5 different classes"),
     ('{"position": 0, "guesses": [1.0]}', "one to 5 different classes"),
     ('{"position": 0, "guesses": []}', "one to 5 different classes"),
-    ('{"position": "0", "guesses": [1]}', "'position' is a number"),
-    ('{"position": true, "guesses": [1]}', "'position' is a number"),
+    ('{"position": "0", "guesses": [1]}', "'position' must be a whole number"),
+    ('{"position": true, "guesses": [1]}', "'position' must be a whole number"),
     ('{"position": 0}', "a JSON object with"),
     ("[0, [1]]", "a JSON object with"),
     ("\xff", "a JSON object with"),
     ("{" * 5000, "at most 4096 bytes"),
 ])  # fmt: skip
-def test_answers_that_are_none(tmp_path, body, message):
+def test_invalid_answers_are_rejected(tmp_path, body, message):
     with serving(tmp_path) as (client, server):
-        status, said = client.json("answer", method="POST", body=body.encode("latin-1"))
+        status, response = client.json("answer", method="POST", body=body.encode("latin-1"))
         assert status == 400
-        assert message in said["error"]
+        assert message in response["error"]
         assert server.game.position == 0
 
 
@@ -134,14 +136,14 @@ def test_answers_that_are_none(tmp_path, body, message):
     "image/1", "image/x", "image", "image/-1", "image/0/0", "nothing", "../state", "state/", "answer",
     "examples/0", "example/0/0",
 ])  # fmt: skip
-def test_nothing_else_is_served(tmp_path, path):
+def test_other_paths_are_not_found(tmp_path, path):
     with serving(tmp_path) as (client, _):
-        assert client.ask(path)[0] == 404
+        assert client.request(path)[0] == 404
 
 
-def test_the_page_is_whole_and_asks_nobody(tmp_path):
+def test_the_page_is_self_contained_and_escaped(tmp_path):
     with serving(tmp_path, name="</script><b>") as (client, _):
-        status, headers, page = client.ask("")
+        status, headers, page = client.request("")
         text = page.decode()
         assert status == 200
         assert not re.search(r"https?://", text)
@@ -149,7 +151,7 @@ def test_the_page_is_whole_and_asks_nobody(tmp_path):
         assert "</script><b>" not in text
         nonce = re.search(r"script-src 'nonce-([\w-]+)'", headers["Content-Security-Policy"])[1]
         assert text.count(f'nonce="{nonce}"') == 3
-        assert nonce not in client.ask("")[2].decode()
+        assert nonce not in client.request("")[2].decode()
         assert headers["Referrer-Policy"] == "no-referrer"
         data = json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', text, re.DOTALL)[1])
         assert data["who"] == "</script><b>"
@@ -158,55 +160,55 @@ def test_the_page_is_whole_and_asks_nobody(tmp_path):
         ]  # fmt: skip
         assert [one["group"] for one in data["classes"][:3]] == ["dog", "feline", "bird"]
         assert "canine" in data["classes"][0]["kinds"]
-        assert "entity" not in data["classes"][0]["kinds"]  # so are all
+        assert "entity" not in data["classes"][0]["kinds"]  # a hypernym of all classes
 
 
-def test_classes_without_wordnet_ids_have_their_names(tmp_path):
-    assert module._classes(("b, c", "a")) == [
+def test_classes_without_wordnet_ids_have_only_names(tmp_path):
+    assert _describe_classes(("b, c", "a")) == [
         {"name": "b, c", "group": "", "kinds": ""}, {"name": "a", "group": "", "kinds": ""},
     ]  # fmt: skip
 
 
-def test_nothing_tells_the_label(tmp_path):
-    """Neither the image's name nor anything else that is sent depends on it."""
+def test_nothing_reveals_the_label(tmp_path):
+    """Check that no response contains the name of the image."""
     with serving(tmp_path, 1) as (client, server):
         record = server.game.split.records[int(server.game._order[0])]
-        sent = [client.ask(path) for path in ("", "state", "image/0")]
-        assert not any(record.id.encode() in content for _, _, content in sent)
+        responses = [client.request(path) for path in ("", "state", "image/0")]
+        assert not any(record.id.encode() in content for _, _, content in responses)
 
 
-def test_examples_of_a_class(tmp_path):
+def test_examples_of_a_class_are_served_as_they_are_found(tmp_path):
     examples = ClassExamples(small_games.split(200, part="train"), tmp_path / "examples.json")
     with serving(tmp_path, examples=examples) as (client, _):
         assert client.json("examples/3") == (200, {"images": [], "complete": False})
-        assert client.ask("example/3/0")[0] == 404
+        assert client.request("example/3/0")[0] == 404
         examples.start()
         for _ in range(200):
-            found = client.json("examples/3")[1]
-            if found["complete"]:
+            response = client.json("examples/3")[1]
+            if response["complete"]:
                 break
-        assert found == {"images": list(range(13)), "complete": True}
-        status, headers, jpeg = client.ask("example/3/12")
+        assert response == {"images": list(range(13)), "complete": True}
+        status, headers, jpeg = client.request("example/3/12")
         assert (status, headers["Content-Type"]) == (200, "image/jpeg")
         assert small_games.level(jpeg) % 7 == 3
         for path in ("examples/7", "example/7/0", "example/3/13"):
-            assert client.ask(path)[0] == 404
+            assert client.request(path)[0] == 404
         examples.stop()
 
 
-def test_a_full_disk_ends_the_game_and_is_told(tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_game_with_a_message(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
     with serving(tmp_path) as (client, server):
         with monkeypatch.context() as patched:
-            patched.setattr(playing.os, "fsync", full)
-            status, said = client.answer(0, [1])
+            patched.setattr("imagenet_repro.human.game.os.fsync", full)
+            status, response = client.answer(0, [1])
         assert status == 500
-        assert "No space left" in said["error"]
+        assert "No space left" in response["error"]
         assert isinstance(server.error, SaveError)
 
 
-def test_a_port_that_is_taken(tmp_path):
-    with serving(tmp_path) as (client, _), pytest.raises(UserError, match="cannot be listened on"):
+def test_a_taken_port_is_reported(tmp_path):
+    with serving(tmp_path) as (client, _), pytest.raises(UserError, match="cannot listen on"):
         GameServer(small_games.game(tmp_path, 3), None, client.port, list)
