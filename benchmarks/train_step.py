@@ -137,18 +137,18 @@ def _our_rate(arguments, size):
     import jax
     import numpy as np
 
-    from imagenet_repro.runs import network_run
     from imagenet_repro.training import devices
     from imagenet_repro.training.schedule import Moment
+    from imagenet_repro.training.systems import NetworkSystem
 
     devices.start()
-    system = network_run.System.create(_config(arguments, size), 1000)
+    system = NetworkSystem.create(_config(arguments, size), 1000)
     state = system.initial_state()
     rng = np.random.default_rng(0)
     host = {name: np.arange(size, dtype=np.int32) for name in ("label", "epoch", "index")}
     host["image"] = rng.integers(0, 256, (size, arguments.size, arguments.size, 3), dtype=np.uint8)
     device = system.spread.put_batch(host)
-    compiled = system.spread.train(system.train_step, state, device)
+    compiled = system.spread.compile_training(system.train_step(1), state, device)
     place = {"state": state}
 
     def step():

@@ -50,6 +50,16 @@ class Config:
     progressive: Progressive = Progressive()
     checkpoint: Checkpoint = Checkpoint()
 
+    @property
+    def system_name(self) -> str:
+        """The name of the system in tables: that of the network."""
+        return self.model.name
+
+    @property
+    def initial_weights(self) -> str:
+        """The file that the run starts from; empty where it starts from random values."""
+        return self.model.weights
+
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
@@ -75,6 +85,16 @@ class FeatureConfig:
     channels: dict[str, Channel] = dataclasses.field(default_factory=dict)
     svm: Svm = Svm()
     checkpoint: Checkpoint = Checkpoint(every="5ep")
+
+    @property
+    def system_name(self) -> str:
+        """The name of the system in tables."""
+        return self.system
+
+    @property
+    def initial_weights(self) -> str:
+        """Empty: such a system starts from no file."""
+        return ""
 
 
 AnyConfig = Config | FeatureConfig

@@ -20,7 +20,7 @@ from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.scoring.predictions import Collector, Predictions, merge
-from imagenet_repro.training.parallel import ShardMap
+from imagenet_repro.training.parallel import Spread
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import EvalStep
 
@@ -45,7 +45,7 @@ class Evaluator:
         self,
         config: AnyConfig,
         score: Callable[..., Any],
-        spread: ShardMap,
+        spread: Spread,
         split: Split,
         say: Callable[[str], None] = print,
         *,
@@ -104,7 +104,7 @@ class Evaluator:
 
     def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> None:
         began = time.perf_counter()
-        self._compiled = self.spread.evaluate(self._step, state, batch)
+        self._compiled = self.spread.compile_evaluation(self._step, state, batch)
         self.compilation_seconds = time.perf_counter() - began
 
     def _batches(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:

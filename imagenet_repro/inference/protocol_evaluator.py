@@ -12,7 +12,7 @@ from imagenet_repro.inference import protocols
 from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.scoring.predictions import Predictions, merge
-from imagenet_repro.training.parallel import ShardMap
+from imagenet_repro.training.parallel import Spread
 from imagenet_repro.training.state import TrainState
 
 # Width over height of what a dense protocol sees of an image; most photographs are 4:3 or 3:2.
@@ -43,7 +43,7 @@ class Judge:
         self,
         parts: Sequence[protocols.Part],
         system: protocols.System,
-        spread: ShardMap,
+        spread: Spread,
         final: Callable[[Score], Score] = lambda score: score,
         say: Callable[[str], None] = print,
     ):

@@ -13,7 +13,6 @@ from imagenet_repro.config import (
     AnyConfig,
     Config,
     Data,
-    FeatureConfig,
     config_to_dict,
     replace_keys,
     resolve_config,
@@ -24,13 +23,13 @@ from imagenet_repro.inference import evaluation_sets, protocols
 from imagenet_repro.inference import evaluator as evaluation
 from imagenet_repro.inference.protocol_evaluator import Judge, added
 from imagenet_repro.models.spec import Preprocessing
-from imagenet_repro.runs import network_run
-from imagenet_repro.runs.feature_run import FeatureSystem
 from imagenet_repro.runs.restore import restore
 from imagenet_repro.scoring import corruptions, predictions, sets
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import devices, state
+from imagenet_repro.training import devices, state, systems
+from imagenet_repro.training.systems import NetworkSystem, System
+from imagenet_repro.training.systems.network import describe_loaded
 
 
 def evaluate(
@@ -68,8 +67,7 @@ def evaluate(
         sets.check_classes(trained.class_names, f"the run in {place.path}")
     opened = evaluation_sets.opened(config, set_name, mappings)
     evaluation.check_labels(opened.parts[0].split, trained.num_classes)
-    kind = FeatureSystem if isinstance(config, FeatureConfig) else network_run.System
-    system = kind.create(config, trained.num_classes)
+    system = systems.create_system(config, trained.num_classes)
     first = system.initial_state()
     found = restore(place, system, first, which)
 
@@ -99,11 +97,11 @@ def _asked(protocol: str, settings: dict[str, str] | None, out: str | None) -> d
 
 def _judges(
     asked: dict[str, tuple[protocols.Part, ...]],
-    system: network_run.System | FeatureSystem,
+    system: System,
     opened: evaluation_sets.Opened,
 ) -> dict[str, Judge]:
     """What scores by each protocol; what a system cannot do is said before any is scored."""
-    if isinstance(system, FeatureSystem):
+    if not system.scores_are_logits:
         asked = {name: protocols.for_scores(parts) for name, parts in asked.items()}
     return {name: Judge(parts, system, system.spread, opened.score) for name, parts in asked.items()}
 
@@ -231,8 +229,8 @@ def evaluate_weights(
     devices.start()
     opened = evaluation_sets.opened(config, set_name, mappings)
     split = opened.parts[0].split
-    system = network_run.System.create(config, split.num_classes, weights, drop_background=drop_background)
-    print(network_run.sentence(system.loaded))
+    system = NetworkSystem.create(config, split.num_classes, weights, drop_background=drop_background)
+    print(describe_loaded(system.loaded))
     if system.loaded.replaced:
         why = f"{split.name} has {split.num_classes:,} classes and {system.loaded.notes[-1]}"
         raise UserError(f"{path} cannot be scored: {why}")

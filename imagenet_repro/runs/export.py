@@ -4,16 +4,15 @@ from imagenet_repro import pretrained
 from imagenet_repro.config import (
     CenterCrop,
     Config,
-    FeatureConfig,
     SquashCrop,
 )
 from imagenet_repro.data import sources
-from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.errors import EXIT_FINISHED
 from imagenet_repro.models.spec import Preprocessing
-from imagenet_repro.runs import network_run
 from imagenet_repro.runs.restore import restore
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import devices
+from imagenet_repro.training import devices, systems
+from imagenet_repro.training.systems import NetworkSystem
 
 
 def export(workdir: str, *, which: str, out: str) -> int:
@@ -25,12 +24,10 @@ def export(workdir: str, *, which: str, out: str) -> int:
       out: a `.safetensors`; replaced where it exists.
     """
     place = Workdir(workdir)
-    config = place.config()
-    if isinstance(config, FeatureConfig):
-        raise UserError(f"{place.path} holds a run of {config.system}, and only networks' weights can be exported")
+    config = systems.require_network(place.config(), place.path, "only networks' weights can be exported")
     devices.start()
     trained = sources.open_split(config.data, config.data.train_split)
-    system = network_run.System.create(config, trained.num_classes)
+    system = NetworkSystem.create(config, trained.num_classes)
     found = restore(place, system, system.initial_state(), which)
     preprocessing = _preprocessing_of(config)
     pretrained.write(system.network.model(*found.state.evaluated), out, preprocessing=preprocessing)

@@ -1,4 +1,4 @@
-"""Systems of hand-made features and linear SVMs: what a configuration builds, and how it is trained."""
+"""One run of a system of hand-made features and linear SVMs: its stages, its codes and its budget."""
 
 import dataclasses
 import functools
@@ -10,9 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, UInt8
 
 from imagenet_repro.config import FeatureConfig
 from imagenet_repro.config.amount import Amount
@@ -22,103 +20,25 @@ from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import EXIT_STOPPED, UserError
 from imagenet_repro.features import stored_codes
-from imagenet_repro.features.channel_encoder import ChannelEncoder
 from imagenet_repro.features.encoding import quantisation
 from imagenet_repro.features.encoding.quantisation import Quantiser
 from imagenet_repro.features.stages import ChannelStages, LearnedChannel, StageCost, StoppedError
 from imagenet_repro.inference import evaluator as evaluation
 from imagenet_repro.report.plots.descriptors import plot_descriptors
 from imagenet_repro.report.sections import stages as stage_table
-from imagenet_repro.runs.run import Run, step_flops
+from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import log, loop, parallel, state, svm_step
+from imagenet_repro.training import log, loop
 from imagenet_repro.training.budget import Budget, Meter, Spent
 from imagenet_repro.training.clock import StopSignal
-from imagenet_repro.training.functional import Tensors
+from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS
-from imagenet_repro.training.svm_step import CODES, SvmStep
+from imagenet_repro.training.svm_step import CODES
+from imagenet_repro.training.systems.features import FeatureSystem, average_start, create_encoders
 from imagenet_repro.zoo import counting
 
 SVM = "SVM"  # the last stage, of all channels together
 DRAWN = 4  # images whose descriptors a run draws
-
-
-@dataclasses.dataclass
-class FeatureSystem:
-    """The channels of a configuration, and where they run.
-
-    A state's `params` are the SVMs', `CHANNEL.weight` and `CHANNEL.bias`; its `stats` are the vocabularies, such as
-    `CHANNEL.mixture.means`.
-    """
-
-    config: FeatureConfig
-    num_classes: int
-    encoders: dict[str, ChannelEncoder]  # for the images of training
-    spread: parallel.ShardMap
-
-    @classmethod
-    def create(cls, config: FeatureConfig, num_classes: int) -> "FeatureSystem":
-        """Nothing is compiled.
-
-        Raises:
-          UserError: a key that such a system does not read, several processes, or a channel that cannot be.
-        """
-        if config.data.repeats != 1:
-            raise UserError("config.data.repeats: a system of features sees every image as it is; it must be 1")
-        if jax.process_count() > 1:
-            raise UserError(
-                f"systems of features train in one process, over all its devices; here are {jax.process_count()}"
-            )
-        jax.config.update("jax_default_matmul_precision", "highest")  # no bf16 or TF32 passes behind its back
-        spread = parallel.create(config.parallel, deterministic=config.deterministic)
-        return cls(config, num_classes, _encoders(config, config.data.image_size), spread)
-
-    @property
-    def features(self) -> dict[str, int]:
-        """How many numbers the code of an image has in each channel."""
-        return {name: encoder.features for name, encoder in self.encoders.items()}
-
-    def initial_state(self, vocabularies: dict[str, Tensors] | None = None) -> state.TrainState:
-        """The state before the first step, on the devices; without vocabularies, one to restore into."""
-        params, stats = self.initial_values(vocabularies)
-        return self.spread.initial_state(params, stats, optax.identity(), ema=True, seed=self.config.seed)
-
-    def initial_values(self, vocabularies: dict[str, Tensors] | None = None) -> tuple[Tensors, Tensors]:
-        """Weights of zero, and the vocabularies or zeros in their place."""
-        known = vocabularies or {name: encoder.blank() for name, encoder in self.encoders.items()}
-        stats = {f"{name}.{key}": jnp.asarray(value) for name, each in known.items() for key, value in each.items()}
-        return svm_step.initial(self.features, self.num_classes), stats
-
-    def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """The mean over channels of their machines' scores; codes are not quantised."""
-        found = {}
-        for name, encoder in _encoders(self.config, images.shape[1]).items():
-            vocabulary = {key.removeprefix(f"{name}."): x for key, x in stats.items() if key.startswith(f"{name}.")}
-            found[name] = encoder.encode(images, vocabulary)
-        return svm_step.scores(params, found, self.config.svm)
-
-    def class_map(
-        self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]
-    ) -> Float[Array, "b oh ow classes"]:
-        """Refused: a pyramid's cells are parts of the whole image, so there is nothing to slide."""
-        raise UserError(
-            f"{self.config.system} is no convolutional network, which a dense protocol needs; take one of crops"
-        )
-
-
-def _encoders(config: FeatureConfig, image_size: int) -> dict[str, ChannelEncoder]:
-    found = {}
-    for name, channel in config.channels.items():
-        try:
-            found[name] = ChannelEncoder(channel, image_size)
-        except UserError as error:
-            raise UserError(f"config.channels.{name}: {error}") from error
-    return found
-
-
-def _check_average(config: FeatureConfig) -> None:
-    if Amount.parse(config.svm.average_from, "svm.average_from").unit in ("s", "flop"):
-        raise UserError(f"config.svm.average_from: {config.svm.average_from!r} must be of epochs, images or steps")
 
 
 class _Watcher:
@@ -164,8 +84,8 @@ class FeatureRun(Run):
         spread = self.system.spread
         spread.check_batch_size(config.batch_size, 1, "batch_size")
         spread.check_batch_size(config.data.eval_batch_size or config.batch_size, 1, "data.eval_batch_size")
-        _encoders(config, config.data.size_evaluated)  # that there is room for a patch
-        _check_average(config)
+        create_encoders(config, config.data.size_evaluated)  # raises where there is no room for a patch
+        average_start(config)
         self.learned: dict[str, LearnedChannel] = {}
         super().__init__(config, place, splits)
 
@@ -255,18 +175,8 @@ class FeatureRun(Run):
     def _stage_costs(self) -> list[StageCost]:
         return [cost for one in self.learned.values() for cost in one.costs.values()]
 
-    def _step(self) -> SvmStep:
-        meter = Meter(self.config.batch_size, self.train_split.num_examples, 0)
-        first = meter.steps_to(Amount.parse(self.config.svm.average_from, "svm.average_from"))
-        return SvmStep(tuple(self.config.channels), self.config.svm, first)
-
-    def _budget(self, train_state: state.TrainState, flops_before: int) -> Budget:
-        batch = {
-            CODES + name: jax.ShapeDtypeStruct((self.config.batch_size, count), jnp.float32)
-            for name, count in self.system.features.items()
-        }
-        batch["label"] = jax.ShapeDtypeStruct((self.config.batch_size,), jnp.int32)
-        flops = step_flops(self._step(), train_state, batch)
+    def _budget(self, train_state: TrainState, flops_before: int) -> Budget:
+        flops = self.system.flops_per_step(train_state)
         meter = Meter(self.config.batch_size, self.train_split.num_examples, flops, flops_before=flops_before)
         return Budget(Amount.parse(self.config.budget), meter)
 
@@ -283,13 +193,12 @@ class FeatureRun(Run):
                 " config.cache_dir and a larger budget uses them"
             )
 
-    def _compile(self, run_log: log.RunLog, train_state: state.TrainState) -> Callable:
+    def _compile(self, run_log: log.RunLog, train_state: TrainState) -> Callable:
         began = time.perf_counter()
-        size = self.config.batch_size
-        blank = {CODES + name: np.zeros((size, count), np.float32) for name, count in self.system.features.items()}
-        blank["label"] = np.zeros(size, np.int32)
         spread = self.system.spread
-        compiled = spread.train(self._step(), train_state, spread.put_batch(blank))
+        step = self.system.train_step(self.train_split.num_examples)
+        batch = spread.put_batch(self.system.blank_batch(self.config.batch_size))
+        compiled = spread.compile_training(step, train_state, batch)
         self.compilation_seconds = time.perf_counter() - began
         run_log.say(f"compiled the step in {log.duration(self.compilation_seconds)}")
         return compiled
@@ -352,14 +261,4 @@ class FeatureRun(Run):
         return {stage: dataclasses.asdict(cost) for stage, cost in (found | {SVM: self._svm}).items()}
 
     def _summary(self) -> dict[str, Any]:
-        """The vocabularies' numbers are parameters too."""
-        params, stats = jax.eval_shape(self.system.initial_values)
-        size = self.config.data.size_evaluated
-        image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
-        return {
-            "system": self.config.system,
-            "parameters": sum(x.size for x in jax.tree.leaves((params, stats))),
-            "multiply_adds": counting.flops(self.system.score, params, stats, image) // 2,
-            "stages": self._stages(),
-            "train_images": self.train_split.num_examples,
-        }
+        return super()._summary() | {"stages": self._stages(), "train_images": self.train_split.num_examples}

@@ -5,18 +5,17 @@ import dataclasses
 import jax
 
 from imagenet_repro.config import (
-    FeatureConfig,
     config_to_dict,
     replace_keys,
 )
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.inference import evaluator as evaluation
-from imagenet_repro.runs import network_run
 from imagenet_repro.runs.restore import restore
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import devices
+from imagenet_repro.training import devices, systems
+from imagenet_repro.training.systems import NetworkSystem
 
 
 def localize(
@@ -50,9 +49,7 @@ def localize(
     if not 0 < threshold < 1:
         raise UserError(f"--threshold={threshold} is a share of the map's highest value, between 0 and 1")
     place = Workdir(workdir)
-    trained_on = place.config()
-    if isinstance(trained_on, FeatureConfig):
-        raise UserError(f"{place.path} holds a run of {trained_on.system}; boxes are made from networks' feature maps")
+    trained_on = systems.require_network(place.config(), place.path, "boxes are made from networks' feature maps")
     config = replace_keys(trained_on, {f"data.{key}": value for key, value in data.items()})
     objects = annotations.read(boxes)
     devices.start()
@@ -67,7 +64,7 @@ def localize(
         )
     num_classes = sources.open_split(trained_on.data, trained_on.data.train_split).num_classes
     evaluation.check_labels(split, num_classes)
-    system = network_run.System.create(trained_on, num_classes)
+    system = NetworkSystem.create(trained_on, num_classes)
     step = restore(place, system, system.initial_state(), which)
     params, stats = jax.device_get(step.state.evaluated)
     viewer = boxing.Viewer(system.network, params, stats, config, objects)

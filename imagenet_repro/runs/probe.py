@@ -13,28 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from imagenet_repro.config import AnyConfig, Config, FeatureConfig, resolve_config
+from imagenet_repro.config import AnyConfig, resolve_config
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
-from imagenet_repro.runs.feature_run import FeatureSystem
-from imagenet_repro.runs.network_run import System
-from imagenet_repro.runs.run import step_flops
-from imagenet_repro.training import devices, memory
+from imagenet_repro.training import devices, memory, systems
 from imagenet_repro.training.budget import Meter
 from imagenet_repro.training.schedule import Moment
-from imagenet_repro.training.svm_step import CODES, SvmStep
-from imagenet_repro.zoo import counting
+from imagenet_repro.training.systems.system import PreparationCost
 
 STEPS = 3  # timed, after one that is not
 MOMENT = Moment(np.float32(0), np.float32(0))
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
+class RunCost:
     """What one run would cost.
 
     Attributes:
@@ -56,44 +51,38 @@ class Cost:
     device: str
 
 
-def probe(config: AnyConfig) -> Cost:
-    """Builds, compiles and takes a few steps on blank images.
+def probe(config: AnyConfig) -> RunCost:
+    """Build the system, compile its step and take a few steps on blank images.
+
+    The cost of a run in stages is that of its last one, whose images are the largest.
 
     Raises:
       UserError: the data set is not prepared, or the system cannot be built.
     """
     devices.start()
     split = sources.open_split(config.data, config.data.train_split)
-    measured = _features(config, split) if isinstance(config, FeatureConfig) else _network(config, split)
-    kind = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return Cost(**measured, peak_memory=memory.peak(), device=kind)
-
-
-def _network(config: Config, split: sources.Split) -> dict[str, Any]:
-    """Of the last stage where a run has several, whose images are the largest."""
-    system = System.create(config, split.num_classes)
+    system = systems.create_system(config, split.num_classes)
+    preparation = system.measure_preparation(split.num_examples)
     state = system.initial_state()
     flops = system.flops_per_step(state)
-    side, size = config.data.image_size, config.batch_size
-    blank = {name: np.zeros((size,), np.int32) for name in ("label", "epoch", "index")}
-    blank["image"] = np.zeros((size, side, side, 3), np.uint8)
-    batch = system.spread.put_batch(blank)
+    batch = system.spread.put_batch(system.blank_batch(config.batch_size))
     began = time.perf_counter()
-    compiled = system.spread.train(system.train_step, state, batch)
+    compiled = system.spread.compile_training(system.train_step(split.num_examples), state, batch)
     compilation = time.perf_counter() - began
-    seconds = _seconds(compiled, state, batch)
-    steps = _steps(config, split, flops, seconds)
-    return {
-        "images": steps * size,
-        "steps": steps,
-        "flops": float(steps * flops),
-        "seconds": steps * seconds,
-        "compilation_seconds": compilation,
-    }
+    seconds = _seconds_per_step(compiled, state, batch)
+    steps = _count_steps(config, split, flops, seconds, preparation)
+    return RunCost(
+        images=steps * config.batch_size,
+        steps=steps,
+        flops=preparation.flops + steps * flops,
+        seconds=preparation.seconds + steps * seconds,
+        compilation_seconds=preparation.compilation_seconds + compilation,
+        peak_memory=memory.peak(),
+        device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    )
 
 
-def _seconds(compiled: Callable, state: Any, batch: Any) -> float:
-    """Of one step."""
+def _seconds_per_step(compiled: Callable, state: Any, batch: Any) -> float:
     state, measures = compiled(state, batch, MOMENT)
     jax.block_until_ready(measures)
     began = time.perf_counter()
@@ -103,67 +92,24 @@ def _seconds(compiled: Callable, state: Any, batch: Any) -> float:
     return (time.perf_counter() - began) / STEPS
 
 
-def _steps(
-    config: AnyConfig, split: sources.Split, flops: int, seconds: float, before: tuple[float, int] = (0.0, 0)
+def _count_steps(
+    config: AnyConfig, split: sources.Split, flops: int, seconds: float, preparation: PreparationCost
 ) -> int:
-    """Until the budget is spent, of which `before` (seconds, operations) is gone; of seconds, as many as fit."""
+    """Return the steps until the budget is spent; of a budget of seconds, as many as fit after the preparation."""
     amount = Amount.parse(config.budget)
-    if amount.unit == "s":
-        return max(1, int((amount.value - before[0]) / seconds))
-    return Meter(config.batch_size, split.num_examples, flops, flops_before=before[1]).steps_to(amount)
-
-
-def _features(config: FeatureConfig, split: sources.Split) -> dict[str, Any]:
-    system = FeatureSystem.create(config, split.num_classes)
-    size, side = min(config.batch_size, 32), config.data.image_size
-    images = jnp.zeros((size, side, side, 3), jnp.uint8)
-    before = flops = compilation = 0.0
-    for encoder in system.encoders.values():
-        code = jax.jit(encoder.encode)
-        blank = {name: jnp.asarray(value) for name, value in encoder.blank().items()}
-        began = time.perf_counter()
-        compiled = code.lower(images, blank).compile()
-        compilation += time.perf_counter() - began
-        jax.block_until_ready(compiled(images, blank))
-        began = time.perf_counter()
-        jax.block_until_ready(compiled(images, blank))
-        before += (time.perf_counter() - began) / size * split.num_examples
-        flops += counting.flops(encoder.encode, images, blank) / size * split.num_examples
-    step = _svm(config, system)
-    steps = _steps(config, split, step["flops"], step["seconds"], (before, round(flops)))
-    return {
-        "images": steps * config.batch_size,
-        "steps": steps,
-        "flops": flops + steps * step["flops"],
-        "seconds": before + steps * step["seconds"],
-        "compilation_seconds": compilation + step["compilation"],
-    }
-
-
-def _svm(config: FeatureConfig, system: FeatureSystem) -> dict[str, Any]:
-    """What a step of the SVMs costs."""
-    state = system.initial_state()
-    size = config.batch_size
-    blank = {CODES + name: np.zeros((size, count), np.float32) for name, count in system.features.items()}
-    batch = system.spread.put_batch(blank | {"label": np.zeros(size, np.int32)})
-    step = SvmStep(tuple(config.channels), config.svm, 0)
-    shapes = {name: jax.ShapeDtypeStruct((size, *x.shape[x.ndim - 1 :]), x.dtype) for name, x in blank.items()}
-    shapes["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
-    flops = step_flops(step, state, shapes)
-    began = time.perf_counter()
-    compiled = system.spread.train(step, state, batch)
-    compilation = time.perf_counter() - began
-    return {"flops": flops, "seconds": _seconds(compiled, state, batch), "compilation": compilation}
+    meter = Meter(config.batch_size, split.num_examples, flops, flops_before=round(preparation.flops))
+    steps = meter.steps_to(amount)
+    return max(1, int((amount.value - preparation.seconds) / seconds)) if steps is None else steps
 
 
 def main(path: str) -> int:
     """Prints the cost of the configuration in a file; returns the exit code."""
     try:
-        found = probe(resolve_config(json.loads(Path(path).read_text())))
+        cost = probe(resolve_config(json.loads(Path(path).read_text())))
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(dataclasses.asdict(found)))
+    print(json.dumps(dataclasses.asdict(cost)))
     return 0
 
 

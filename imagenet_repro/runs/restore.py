@@ -1,15 +1,12 @@
 """Load the checkpoint of a run that a command selects."""
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.runs import network_run
-from imagenet_repro.runs.feature_run import FeatureSystem
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import checkpoint, state
+from imagenet_repro.training.systems import System
 
 
-def restore(
-    place: Workdir, system: network_run.System | FeatureSystem, first: state.TrainState, which: str
-) -> checkpoint.Restored:
+def restore(place: Workdir, system: System, first: state.TrainState, which: str) -> checkpoint.Restored:
     """Return the checkpoint that `which` selects ("best", "last" or a step).
 
     Args:

@@ -3,13 +3,9 @@
 import abc
 import dataclasses
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, PartitionSpec
 
 from imagenet_repro.config import AnyConfig, config_to_dict
 from imagenet_repro.data.sources import Splits
@@ -20,10 +16,8 @@ from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.workdir import RESULT, Workdir, write_json
 from imagenet_repro.training import checkpoint, loop, memory
-from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
-from imagenet_repro.training.step import AXIS
-from imagenet_repro.zoo import counting
+from imagenet_repro.training.systems import System
 
 
 class Run(abc.ABC):
@@ -34,6 +28,8 @@ class Run(abc.ABC):
       place: its workdir, claimed.
       splits: the images.
     """
+
+    system: System  # set by a subclass before `Run.__init__`
 
     def __init__(self, config: AnyConfig, place: Workdir, splits: Splits):
         self.config, self.place = config, place
@@ -62,9 +58,9 @@ class Run(abc.ABC):
     def _job(self) -> loop.Job:
         """Restores or starts, compiles, and says what is about to happen."""
 
-    @abc.abstractmethod
     def _summary(self) -> dict[str, Any]:
-        """What the result says of the system: `system`, `parameters`, `multiply_adds` of one image, and more."""
+        """Return what the result says about the system."""
+        return self.system.summary()
 
     def _train(self, job: loop.Job) -> loop.Outcome:
         outcome = loop.run(job)
@@ -114,18 +110,3 @@ class Run(abc.ABC):
     def _image_names(self, index: Any) -> list[str]:
         """The data set's ids of training images, for a message."""
         return [self.train_split.records[int(i)].id for i in index]
-
-
-def step_flops(step: Callable, train_state: TrainState, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
-    """Floating point operations of a step over a whole batch, from its trace on one imagined device."""
-    whole = PartitionSpec()
-    one_device = jax.shard_map(
-        step,
-        mesh=Mesh(np.asarray(jax.local_devices()[:1]), (AXIS,)),
-        in_specs=(whole, PartitionSpec(AXIS), whole),
-        out_specs=whole,
-        check_vma=False,
-    )
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
-    number = jax.ShapeDtypeStruct((), jnp.float32)
-    return counting.flops(one_device, shapes, batch, Moment(number, number))

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from imagenet_repro.config import AnyConfig, FeatureConfig
+from imagenet_repro.config import AnyConfig
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED
@@ -12,9 +12,12 @@ from imagenet_repro.report import result_table
 from imagenet_repro.report.plots import curves
 from imagenet_repro.runs.feature_run import FeatureRun
 from imagenet_repro.runs.network_run import NetworkRun
+from imagenet_repro.runs.run import Run
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import devices, log
+from imagenet_repro.training import devices, log, systems
+
+RUNS: dict[type, type[Run]] = {systems.NetworkSystem: NetworkRun, systems.FeatureSystem: FeatureRun}
 
 
 def train(config: AnyConfig, workdir: str) -> int:
@@ -38,16 +41,16 @@ def train(config: AnyConfig, workdir: str) -> int:
     if place.finished:
         print(f"{place.path}: the budget of this run, {config.budget}, is spent")
         return _show(place)
-    run = FeatureRun if isinstance(config, FeatureConfig) else NetworkRun
-    code = run(config, place, splits).go()
+    run = RUNS[systems.SYSTEMS[type(config)]](config, place, splits)
+    code = run.go()
     return code or _show(place)
 
 
 def _weights(config: AnyConfig, place: Workdir) -> dict[str, Any]:
     """The file that a new run starts from, under the key `weights`; on resuming, it may be gone."""
-    if isinstance(config, FeatureConfig) or not config.model.weights or place.started:
+    if not config.initial_weights or place.started:
         return {}
-    return {"weights": provenance.of_file(config.model.weights)}
+    return {"weights": provenance.of_file(config.initial_weights)}
 
 
 def _show(place: Workdir) -> int:

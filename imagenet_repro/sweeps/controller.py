@@ -7,8 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from imagenet_repro import models
-from imagenet_repro.config import AnyConfig, Config, config_to_dict, flatten_settings
+from imagenet_repro.config import AnyConfig, config_to_dict, flatten_settings
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.data import sources
@@ -20,6 +19,7 @@ from imagenet_repro.sweeps.plan import build_run_config, check_splits, plan_runs
 from imagenet_repro.sweeps.queue import RunStatus, SweepQueue, UnreachableError, mask_password
 from imagenet_repro.sweeps.retry import retry_unreachable
 from imagenet_repro.sweeps.status import SweepStatus, live_view, print_status
+from imagenet_repro.training import systems
 from imagenet_repro.training.clock import StopSignal
 
 POLL = 3.0  # seconds between two looks at the storage, which take time from the cores that train
@@ -108,18 +108,10 @@ def check_sweep(sweep: SweepConfig) -> dict[str, AnyConfig]:
     sources.open_splits(data)
     check_splits(sweep, data)
     for name, config in configs.items():
-        if isinstance(config, Config):
-            _check_network(name, config)
+        systems.check_config(config, f"config.systems.{name}.config")
         for key in ("evaluate_every", "checkpoint.every"):
             Amount.parse(flatten_settings(config_to_dict(config))[key], f"systems.{name}.{key}")
     return configs
-
-
-def _check_network(name: str, config: Config) -> None:
-    try:
-        models.spec(config.model.name)
-    except UserError as error:
-        raise UserError(f"config.systems.{name}.config.model.name: {error}") from error
 
 
 def _example_settings(sweep: SweepConfig, system: str) -> dict[str, Any]:

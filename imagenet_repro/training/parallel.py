@@ -1,16 +1,17 @@
 """Three ways to spread the one training step over devices: `pmap`, `shard_map` and `fsdp`.
 
-All three map the same function over the axis "data". `pmap` and `shard_map` keep the state whole on every device.
-`fsdp` keeps of each parameter, and of what the optimizer and the average hold for it, one shard per device: the
-parameters are gathered inside the step, their gradients scattered back (the transpose of the gathering), and the
-optimizer works on the shards, its norms taken over all of them by the compiler.
+All three map the same function over the axis "data". `pmap` and `shard_map` keep a copy of the state on every device.
+`fsdp` keeps one shard of each parameter on each device, and of what the optimizer and the average hold for it. The
+parameters are gathered inside the step and their gradients scattered back (the transpose of the gathering). The
+optimizer works on the shards, and the compiler takes its norms over all of them.
 """
 
+import abc
 import contextlib
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -23,30 +24,88 @@ from imagenet_repro.training import state as states
 from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
-from imagenet_repro.training.step import AXIS, EvalStep, TrainStep
-from imagenet_repro.training.svm_step import SvmStep
+from imagenet_repro.training.step import AXIS, DeviceStep, EvalStep
 
-WHOLE = PartitionSpec()
+REPLICATED = PartitionSpec()
 SHARE = PartitionSpec(AXIS)
 START = Moment(np.float32(0), np.float32(0))  # a step is compiled for the shapes of a moment, whichever it is
 
 
-def create(mode: str, *, deterministic: bool = True) -> "ShardMap | Pmap | Fsdp":
-    """The way of spreading that `config.parallel` names, over all devices of all processes."""
-    return {"pmap": Pmap, "shard_map": ShardMap, "fsdp": Fsdp}[mode](deterministic)
+@runtime_checkable
+class Spread(Protocol):
+    """A way to spread a step over all devices of all processes.
+
+    Attributes:
+      mesh: the devices, along the axis "data".
+    """
+
+    mesh: Mesh
+
+    def check_batch_size(self, batch_size: int, accumulate: int, key: str) -> None:
+        """Raise UserError, naming `config.<key>`, where a batch does not divide among devices and parts."""
+        ...
+
+    def state_sharding(self, state: TrainState) -> Any:
+        """Return a tree like `state` with the sharding of each array."""
+        ...
+
+    def put_state(self, state: TrainState) -> TrainState:
+        """Place a state, the same in every process, on the devices."""
+        ...
+
+    def initial_state(
+        self, params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, *, ema: bool, seed: int
+    ) -> TrainState:
+        """Return the state before the first step, on the devices; the arguments are those of `state.create`."""
+        ...
+
+    def initial_device(self) -> contextlib.AbstractContextManager:
+        """Return a context in which a network's initial values are drawn on a device that can hold them."""
+        ...
+
+    def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Place this process's share of a batch on its devices."""
+        ...
+
+    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+        """Return the compiled `(state, batch, moment) -> (state, measures)`; it reuses the buffers of the state."""
+        ...
+
+    def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+        """Return the compiled `(params, stats, batch) -> (counts, predictions)`."""
+        ...
+
+    def local_rows(self, array: jax.Array) -> np.ndarray:
+        """Return this process's rows of an array that is split over the devices, in the order of `put_batch`."""
+        ...
 
 
-class ShardMap:
-    """The step mapped explicitly over a mesh of all devices."""
+def create(mode: str, *, deterministic: bool = True) -> Spread:
+    """Return the spread that `config.parallel` names, over all devices of all processes.
+
+    Args:
+      mode: "pmap", "shard_map" or "fsdp".
+      deterministic: whether to exclude kernels whose sums depend on timing (GPU), so that a run repeats bit for bit on
+        the same hardware.
+    """
+    spreads = {"pmap": Pmap, "shard_map": ShardMap, "fsdp": Fsdp}
+    return spreads[mode](deterministic)
+
+
+class _MeshSpread(abc.ABC):
+    """What the three ways share: the mesh, the placement of states and batches, and the compiler's options."""
 
     def __init__(self, deterministic: bool = True):
         self.mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
-        # Kernels whose sums depend on timing are excluded, so that a run repeats bit for bit on the same hardware.
         on_gpu = jax.default_backend() == "gpu"
         self._options = {"xla_gpu_exclude_nondeterministic_ops": True} if deterministic and on_gpu else None
 
+    @abc.abstractmethod
+    def state_sharding(self, state: TrainState) -> Any:
+        """As in `Spread`."""
+
     def check_batch_size(self, batch_size: int, accumulate: int, key: str) -> None:
-        """Raises UserError when a batch does not divide among the devices and the parts of accumulation."""
+        """As in `Spread`."""
         parts = jax.device_count() * accumulate
         if batch_size % parts:
             near = max(parts, round(batch_size / parts) * parts)
@@ -55,143 +114,163 @@ class ShardMap:
                 f" in {accumulate} part(s) each; {near} would"
             )
 
-    def state_sharding(self, state: TrainState) -> Any:
-        """Where each array of a state lives."""
-        return jax.tree.map(lambda _: NamedSharding(self.mesh, WHOLE), state)
-
     def put_state(self, state: TrainState) -> TrainState:
-        """Places a state, the same in every process, on the devices."""
+        """As in `Spread`."""
         return jax.tree.map(_put, state, self.state_sharding(state))
 
     def initial_state(
         self, params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, *, ema: bool, seed: int
     ) -> TrainState:
-        """The state before the first step, on the devices; arguments as for `state.create`.
-
-        The parameters move first, and the rest is made in its place: no device holds more than its share of it.
-        """
-        create = functools.partial(states.create, optimizer=optimizer, ema=ema, seed=seed)
-        places = self.state_sharding(jax.eval_shape(create, params, stats))
-        placed = jax.tree.map(_put, (params, stats), (places.params, places.stats))
-        return jax.jit(create, out_shardings=places)(*placed)
+        """As in `Spread`. The rest is created where the parameters are: no device holds more than its share."""
+        create_state = functools.partial(states.create, optimizer=optimizer, ema=ema, seed=seed)
+        shardings = self.state_sharding(jax.eval_shape(create_state, params, stats))
+        placed = jax.tree.map(_put, (params, stats), (shardings.params, shardings.stats))
+        return jax.jit(create_state, out_shardings=shardings)(*placed)
 
     def initial_device(self) -> contextlib.AbstractContextManager:
-        """Where the network's initial values are drawn: on the default device."""
+        """As in `Spread`: the default device."""
         return contextlib.nullcontext()
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Places this process's share of a batch on its devices."""
+        """As in `Spread`."""
         sharding = NamedSharding(self.mesh, SHARE)
         return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
-    def train(self, step: TrainStep | SvmStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """The compiled step, `(state, batch, moment) -> (state, measures)`; the state's buffers are reused."""
-        mapped = jax.shard_map(step, mesh=self.mesh, in_specs=(WHOLE, SHARE, WHOLE), out_specs=WHOLE, check_vma=False)
-        return self._compile(jax.jit(mapped, donate_argnums=0), state, batch, START)
-
-    def evaluate(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """The compiled `(params, stats, batch) -> (counts, predictions)`."""
-        mapped = jax.shard_map(
-            step, mesh=self.mesh, in_specs=(WHOLE, WHOLE, SHARE), out_specs=(WHOLE, SHARE), check_vma=False
-        )
-        return self._compile(jax.jit(mapped), *state.evaluated, batch)
-
     def local_rows(self, array: jax.Array) -> np.ndarray:
-        """This process's rows of an array that is shared out over the devices, in the order of `put_batch`."""
+        """As in `Spread`."""
         shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
         return np.concatenate([np.asarray(shard.data) for shard in shards])
 
     def _compile(self, function: Any, *arguments: Any) -> Callable:
         return function.lower(*arguments).compile(compiler_options=self._options)
 
+    def _replicated(self, state: TrainState) -> Any:
+        return jax.tree.map(lambda _: NamedSharding(self.mesh, REPLICATED), state)
 
-class Pmap(ShardMap):
-    """The step under `jax.pmap`; the state goes in and comes out whole, not stacked by device."""
+
+class ShardMap(_MeshSpread):
+    """The step mapped explicitly over a mesh of all devices; every device holds a copy of the state."""
+
+    def state_sharding(self, state: TrainState) -> Any:
+        """As in `Spread`: replicated."""
+        return self._replicated(state)
+
+    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+        """As in `Spread`."""
+        mapped = jax.shard_map(
+            step,
+            mesh=self.mesh,
+            in_specs=(REPLICATED, SHARE, REPLICATED),
+            out_specs=REPLICATED,
+            check_vma=False,
+        )
+        return self._compile(jax.jit(mapped, donate_argnums=0), state, batch, START)
+
+    def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+        """As in `Spread`."""
+        mapped = jax.shard_map(
+            step,
+            mesh=self.mesh,
+            in_specs=(REPLICATED, REPLICATED, SHARE),
+            out_specs=(REPLICATED, SHARE),
+            check_vma=False,
+        )
+        return self._compile(jax.jit(mapped), *state.evaluated, batch)
+
+
+class Pmap(_MeshSpread):
+    """The step under `jax.pmap`; the state goes in and comes out without an axis of devices."""
+
+    def state_sharding(self, state: TrainState) -> Any:
+        """As in `Spread`: replicated."""
+        return self._replicated(state)
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Places this process's share of a batch on its devices, stacked by device as pmap wants it."""
+        """As in `Spread`; `jax.pmap` needs an axis of devices in front of each array."""
         devices = jax.local_device_count()
         return super().put_batch({k: value.reshape(devices, -1, *value.shape[1:]) for k, value in batch.items()})
 
-    def train(self, step: TrainStep | SvmStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """As for `ShardMap`."""
+    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+        """As in `Spread`."""
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
         return self._compile(mapped, state, batch, START)
 
-    def evaluate(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """As for `ShardMap`."""
+    def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+        """As in `Spread`."""
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=(None, 0))
         return self._compile(mapped, *state.evaluated, batch)
 
     def local_rows(self, array: jax.Array) -> np.ndarray:
-        """As for `ShardMap`; pmap's arrays have the device in front."""
+        """As in `Spread`; the arrays of `jax.pmap` have an axis of devices in front."""
         return np.concatenate(super().local_rows(array))
 
 
-class Fsdp(ShardMap):
-    """Parameters, optimizer state and averages in shards; for models that do not fit on one device."""
+class Fsdp(_MeshSpread):
+    """Parameters, optimizer state and averages in shards, for models that do not fit on one device."""
 
     def initial_device(self) -> contextlib.AbstractContextManager:
-        """Where the network's initial values are drawn: in the host's memory, since no device need hold them all."""
+        """As in `Spread`: the host's memory, since a device need not be able to hold all values."""
         return jax.default_device(jax.local_devices(backend="cpu")[0])
 
     def state_sharding(self, state: TrainState) -> Any:
-        """Where each array of a state lives: cut along its longest axis that divides, whole where none does."""
-        return jax.tree.map(lambda x: NamedSharding(self.mesh, cut(x.shape, self.mesh.size)), state)
+        """As in `Spread`: each array is split as `shard_spec` says."""
+        return jax.tree.map(lambda x: NamedSharding(self.mesh, shard_spec(x.shape, self.mesh.size)), state)
 
-    def train(self, step: TrainStep | SvmStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """As for `ShardMap`."""
-        shards = Shards({name: cut(x.shape, self.mesh.size) for name, x in state.params.items()})
-        whole = jax.tree.map(lambda _: WHOLE, state)
-        specs = _with_params(whole, shards.specs)
+    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+        """As in `Spread`."""
+        layout = self._layout(state.params)
+        replicated = jax.tree.map(lambda _: REPLICATED, state)
+        specs = _gradient_inputs(replicated, layout.specs)
         gradients = jax.shard_map(
-            lambda state, batch: step.gradients(state, batch, shards),
+            lambda state, batch: step.gradients(state, batch, layout),
             mesh=self.mesh,
             in_specs=(specs, SHARE),
-            out_specs=(shards.specs, WHOLE, WHOLE),
+            out_specs=(layout.specs, REPLICATED, REPLICATED),
             check_vma=False,
         )
-        places = self.state_sharding(state)
+        shardings = self.state_sharding(state)
 
-        def spread_step(state: TrainState, batch: dict[str, jax.Array], moment: Moment) -> tuple:
+        def sharded_step(state: TrainState, batch: dict[str, jax.Array], moment: Moment) -> tuple:
             # Only what the gradient needs goes into the mapped part: the rest must never be gathered.
-            needed = TrainState(state.step, state.params, state.stats, (), {}, state.rng)
-            found = gradients(needed, batch)
-            new, measures = step.update(state, *found, moment)
-            return lax.with_sharding_constraint(new, places), measures
+            reduced = gradients(_gradient_inputs(state, state.params), batch)
+            new, measures = step.update(state, *reduced, moment)
+            return lax.with_sharding_constraint(new, shardings), measures
 
-        return self._compile(jax.jit(spread_step, donate_argnums=0), state, batch, START)
+        return self._compile(jax.jit(sharded_step, donate_argnums=0), state, batch, START)
 
-    def evaluate(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """As for `ShardMap`."""
+    def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+        """As in `Spread`."""
         params, stats = state.evaluated
-        shards = Shards({name: cut(x.shape, self.mesh.size) for name, x in params.items()})
+        layout = self._layout(params)
         mapped = jax.shard_map(
-            lambda params, stats, batch: step(shards.gather(params), stats, batch),
+            lambda params, stats, batch: step(layout.gather(params), stats, batch),
             mesh=self.mesh,
-            in_specs=(shards.specs, WHOLE, SHARE),
-            out_specs=(WHOLE, SHARE),
+            in_specs=(layout.specs, REPLICATED, SHARE),
+            out_specs=(REPLICATED, SHARE),
             check_vma=False,
         )
         return self._compile(jax.jit(mapped), params, stats, batch)
 
+    def _layout(self, params: Tensors) -> "ShardedParameters":
+        return ShardedParameters({name: shard_spec(x.shape, self.mesh.size) for name, x in params.items()})
 
-class Shards:
-    """Parameters of which a device holds one shard each.
+
+class ShardedParameters:
+    """Parameters of which each device holds one shard; a `ParameterLayout`.
 
     Args:
-      specs: how each parameter is cut.
+      specs: how each parameter is split.
     """
 
     def __init__(self, specs: dict[str, PartitionSpec]):
         self.specs = specs
 
     def gather(self, params: Tensors) -> Tensors:
-        """Whole parameters from this device's shards, by an all-gather whose transpose scatters the gradient."""
+        """Return full parameters from this device's shards, by an all-gather whose transpose scatters the gradient."""
         return {name: self._gather(name, value) for name, value in params.items()}
 
     def reduce(self, gradients: Tensors) -> Tensors:
-        """The mean over devices: what was gathered has been summed already, the rest has not."""
+        """Return the mean over devices: gradients of gathered parameters are summed already, the others are not."""
         devices = lax.axis_size(AXIS)
         return {
             name: value / devices if self._axis(name) is not None else lax.pmean(value, AXIS)
@@ -207,23 +286,26 @@ class Shards:
         return spec.index(AXIS) if AXIS in spec else None
 
 
-def cut(shape: tuple[int, ...], devices: int) -> PartitionSpec:
-    """The longest axis that `devices` divides, cut. Arrays of one axis (scales, biases, statistics), and those of
-    fewer than 16,384 numbers, are not worth a message each and stay whole.
+def shard_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
+    """Return the split of an array along its longest axis that `devices` divides.
+
+    An array of one axis (scales, biases, statistics) or of fewer than 16,384 numbers stays replicated: it is not worth
+    a message of its own.
     """
     axes = [axis for axis, size in enumerate(shape) if size % devices == 0]
     if not axes or len(shape) < 2 or math.prod(shape) < 2**14:
-        return WHOLE
+        return REPLICATED
     longest = max(axes, key=lambda axis: shape[axis])
     return PartitionSpec(*[AXIS if axis == longest else None for axis in range(longest + 1)])
 
 
-def _with_params(specs: TrainState, params: dict[str, PartitionSpec]) -> TrainState:
-    return TrainState(specs.step, params, specs.stats, (), {}, specs.rng)
+def _gradient_inputs(state: TrainState, params: Any) -> TrainState:
+    """Return the part of a state that its gradient depends on, with `params` in place of its parameters."""
+    return TrainState(state.step, params, state.stats, (), {}, state.rng)
 
 
 def _put(value: Any, sharding: NamedSharding) -> jax.Array:
-    """One array in place, from a value that every process has whole."""
+    """Place an array of which every process has all values."""
     if isinstance(value, jax.Array) and value.sharding == sharding:
         return value
     host = np.asarray(value)

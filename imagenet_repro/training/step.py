@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +26,53 @@ MEANS = ("loss", "objective")  # the measures that are means over images, and no
 Batch = dict[str, Any]  # of data/loader.py, as arrays on the device
 
 
-class Whole:
-    """Parameters that every device holds whole."""
+@runtime_checkable
+class ParameterLayout(Protocol):
+    """How the parameters of a step are held by the devices."""
 
     def gather(self, params: Tensors) -> Tensors:
-        """The whole parameters of what a device holds."""
+        """Return the full parameters of those that a device holds."""
+        ...
+
+    def reduce(self, gradients: Tensors) -> Tensors:
+        """Return the mean over devices of gradients with respect to what a device holds."""
+        ...
+
+
+class ReplicatedParameters:
+    """Parameters of which every device holds a copy."""
+
+    def gather(self, params: Tensors) -> Tensors:
+        """Return the parameters as they are."""
         return params
 
     def reduce(self, gradients: Tensors) -> Tensors:
-        """The mean over devices of gradients with respect to what a device holds."""
+        """Return the mean over devices."""
         return lax.pmean(gradients, AXIS)
+
+
+REPLICATED = ReplicatedParameters()
+
+
+@runtime_checkable
+class DeviceStep(Protocol):
+    """A training step of one device, in two halves that `fsdp` spreads differently."""
+
+    def __call__(self, state: TrainState, batch: Batch, moment: Moment) -> tuple[TrainState, dict[str, Array]]:
+        """Take one step; every device leaves it with the same state."""
+        ...
+
+    def gradients(
+        self, state: TrainState, batch: Batch, layout: ParameterLayout = ...
+    ) -> tuple[Tensors, Tensors, dict[str, Array]]:
+        """Return mean gradients, statistics and measures, reduced over the axis "data"."""
+        ...
+
+    def update(
+        self, state: TrainState, gradients: Tensors, stats: Tensors, measures: dict[str, Array], moment: Moment
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """Return the state after the optimizer, and the measures with what it did."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as compilation caches want it
@@ -71,14 +108,12 @@ class TrainStep:
         return self.update(state, gradients, stats, measures, moment)
 
     def gradients(
-        self, state: TrainState, batch: Batch, holding: Any = None
+        self, state: TrainState, batch: Batch, layout: ParameterLayout = REPLICATED
     ) -> tuple[Tensors, Tensors, dict[str, Array]]:
         """Mean gradient, averaged running statistics and measures, reduced over the axis "data".
 
-        `holding` says how a device's parameters become whole and its gradients a mean: `Whole`, the
-        default, or parallel.Shards.
+        `layout` says how a device's parameters become complete and its gradients a mean.
         """
-        holding = holding or Whole()
         run_key = jax.random.wrap_key_data(state.rng)  # and not the seed: one compiled step serves every seed
         key = jax.random.fold_in(run_key, state.step)
         parts = jax.tree.map(self._split, batch)
@@ -86,7 +121,7 @@ class TrainStep:
         def part(stats: Tensors, inputs: tuple[Array, Batch]) -> tuple[Tensors, tuple[Tensors, dict[str, Array]]]:
             number, share = inputs
             part_key = jax.random.fold_in(jax.random.fold_in(key, lax.axis_index(AXIS)), number)
-            loss_of = functools.partial(self._loss, run_key=run_key, key=part_key, batch=share, gather=holding.gather)
+            loss_of = functools.partial(self._loss, run_key=run_key, key=part_key, batch=share, gather=layout.gather)
             objective = jax.value_and_grad(loss_of, has_aux=True)
             (_, (stats, measures)), gradients = objective(state.params, stats)
             return stats, (gradients, measures)
@@ -98,7 +133,7 @@ class TrainStep:
         else:
             stats, gradients, measures = _scan_sum(part, state.stats, parts, self.config.accumulate)
         scale = 1.0 / self.config.accumulate
-        gradients = holding.reduce(jax.tree.map(lambda g: g * scale, gradients))
+        gradients = layout.reduce(jax.tree.map(lambda g: g * scale, gradients))
         means = {name: measures.pop(name) * scale for name in MEANS if name in measures}
         return gradients, lax.pmean(stats, AXIS), lax.pmean(means, AXIS) | lax.psum(measures, AXIS)
 

@@ -6,7 +6,6 @@ three ways; under `fsdp` every machine's weights are cut along its features.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from imagenet_repro.scoring import metrics
 from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
-from imagenet_repro.training.step import AXIS, Batch, Whole
+from imagenet_repro.training.step import AXIS, REPLICATED, Batch, ParameterLayout
 
 CODES = "codes."  # before a channel's name: its codes in a batch
 
@@ -66,16 +65,15 @@ class SvmStep:
         return self.update(state, *self.gradients(state, batch), moment)
 
     def gradients(
-        self, state: TrainState, batch: Batch, holding: Any = None
+        self, state: TrainState, batch: Batch, layout: ParameterLayout = REPLICATED
     ) -> tuple[Tensors, Tensors, dict[str, Array]]:
         """Mean gradient of the loss, the vocabulary as it was, and measures, reduced over the axis "data"."""
-        holding = holding or Whole()
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         key = jax.random.fold_in(key, lax.axis_index(AXIS))
         of_params = jax.value_and_grad(self._losses, has_aux=True)
-        (_, measures), gradients = of_params(state.params, key, batch, holding.gather)
+        (_, measures), gradients = of_params(state.params, key, batch, layout.gather)
         mean = {"loss": lax.pmean(measures.pop("loss"), AXIS)}
-        return holding.reduce(gradients), state.stats, mean | lax.psum(measures, AXIS)
+        return layout.reduce(gradients), state.stats, mean | lax.psum(measures, AXIS)
 
     def update(
         self, state: TrainState, gradients: Tensors, stats: Tensors, measures: dict[str, Array], moment: Moment

@@ -15,9 +15,10 @@ import pytest
 import main
 from imagenet_repro.config import resolve_config
 from imagenet_repro.errors import UserError
-from imagenet_repro.runs import evaluate, network_run
+from imagenet_repro.runs import evaluate
 from imagenet_repro.scoring import predictions
 from imagenet_repro.training import devices
+from imagenet_repro.training.systems import NetworkSystem
 from tests import command_line
 
 
@@ -412,13 +413,13 @@ def test_what_is_wrong_is_said_in_a_sentence(arguments, message, tmp_path, refus
 def test_an_option_that_the_run_sets_itself_is_refused(option, source):
     config = resolve_config({"model": {"name": "resnet18", "options": {option: 3}}})
     with pytest.raises(UserError, match=rf"config\.model\.options: '{option}' follows from .*{source}; leave it out"):
-        network_run.System.create(config, 10)
+        NetworkSystem.create(config, 10)
 
 
 def test_a_system_is_built_on_devices_that_do_not_divide_the_training_batch():
     config = resolve_config({"batch_size": 12, "model": {"name": "lenet5"}, "data": {"image_size": 32}})
     assert jax.device_count() == 8
-    assert network_run.System.create(config, 10).network.params
+    assert NetworkSystem.create(config, 10).network.params
     assert evaluate._divided(config).data.eval_batch_size == 16
     assert evaluate._divided(resolve_config({"batch_size": 16})).data.eval_batch_size == 0
     asked = resolve_config({"batch_size": 12, "data": {"eval_batch_size": 3}})

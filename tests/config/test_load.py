@@ -12,7 +12,7 @@ import pytest
 from imagenet_repro import config, models
 from imagenet_repro.config import AdamW, FeatureConfig, config_to_dict, flatten_settings, load_config, resolve_config
 from imagenet_repro.errors import UserError
-from imagenet_repro.runs.feature_run import FeatureSystem
+from imagenet_repro.training.systems import FeatureSystem
 from tests.conftest import REPOSITORY
 
 RECIPES = [

@@ -11,7 +11,7 @@ import pytest
 
 from imagenet_repro.config import FeatureConfig, config_to_dict, load_config, resolve_config
 from imagenet_repro.errors import UserError
-from imagenet_repro.runs.feature_run import FeatureSystem
+from imagenet_repro.training.systems import FeatureSystem
 from tests import command_line
 
 

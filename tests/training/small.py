@@ -70,7 +70,7 @@ def train(config, mode, steps=3, **options):
     train_step, first = make(config, **options)
     spread = parallel.create(mode)
     placed = spread.put_state(first)
-    compiled = spread.train(train_step, placed, spread.put_batch(batch(0)))
+    compiled = spread.compile_training(train_step, placed, spread.put_batch(batch(0)))
     for number in range(steps):
         placed, measures = compiled(
             placed, spread.put_batch(batch(number)), moment(number / 10, config.optimizer.learning_rate)

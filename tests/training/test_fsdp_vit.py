@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from imagenet_repro.config import resolve_config
-from imagenet_repro.runs.network_run import System
 from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.step import AXIS
+from imagenet_repro.training.systems import NetworkSystem
 
 BATCH, CLASSES = 8, 10
 
@@ -56,14 +56,14 @@ def held(tensors):
 )
 def test_fsdp_takes_the_step_of_one_device_with_an_eighth_of_the_parameters_on_each(name, image_size, depth):
     assert jax.device_count() == 8
-    system = System.create(config(name, image_size, depth), CLASSES)
+    system = NetworkSystem.create(config(name, image_size, depth), CLASSES)
     images = batch(image_size)
-    step = system.train_step
+    step = system.train_step(1)
     state = system.initial_state()
     host = jax.device_get(state)
     assert held(state.params) < 0.14
     placed = system.spread.put_batch(images)
-    compiled = system.spread.train(step, state, placed)
+    compiled = system.spread.compile_training(step, state, placed)
     after, measures = compiled(state, placed, Moment(np.float32(0), RATE))
     assert held(after.params) < 0.14
     largest = max((x for x in jax.tree.leaves(after.opt_state) if x.shape), key=lambda x: x.size)

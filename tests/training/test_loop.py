@@ -42,7 +42,7 @@ def compiled():
         TrainStep(step.network, progressive.stage_config(CONFIG, i), small.CLASSES, step.optimizer) for i in (0, 1)
     ]
     placed, batch = SPREAD.put_state(first), SPREAD.put_batch(small.batch(0))
-    return [SPREAD.train(stage, placed, batch) for stage in stages]
+    return [SPREAD.compile_training(stage, placed, batch) for stage in stages]
 
 
 def go(workdir, stop_at=None, early_stopping=0):

@@ -50,7 +50,7 @@ def test_fsdp_keeps_a_shard_on_each_device_through_the_step():
     spread = parallel.create("fsdp")
     placed = spread.put_state(first)
     batch = spread.put_batch(small.batch(0))
-    after, _ = spread.train(step, placed, batch)(placed, batch, small.moment(0))
+    after, _ = spread.compile_training(step, placed, batch)(placed, batch, small.moment(0))
     for state in (after,):
         held = [state.params, state.ema["params"], *[x for x in jax.tree.leaves(state.opt_state) if x.shape]]
         large = [x for x in jax.tree.leaves(held) if x.size >= 2**14]
@@ -60,10 +60,10 @@ def test_fsdp_keeps_a_shard_on_each_device_through_the_step():
 
 
 def test_cut_takes_the_longest_axis_that_divides():
-    assert parallel.cut((3, 3, 64, 128), 8) == PartitionSpec(None, None, None, AXIS)
-    assert parallel.cut((1001, 4096), 8) == PartitionSpec(None, AXIS)
-    assert parallel.cut((1001, 4095), 8) == PartitionSpec()
-    assert parallel.cut((1_000_000,), 8) == PartitionSpec()
+    assert parallel.shard_spec((3, 3, 64, 128), 8) == PartitionSpec(None, None, None, AXIS)
+    assert parallel.shard_spec((1001, 4096), 8) == PartitionSpec(None, AXIS)
+    assert parallel.shard_spec((1001, 4095), 8) == PartitionSpec()
+    assert parallel.shard_spec((1_000_000,), 8) == PartitionSpec()
 
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map", "fsdp"])
@@ -78,7 +78,7 @@ def test_evaluation_gives_rows_in_order_and_counts_without_padding(mode):
     def score(params, stats, images):
         return step.network.evaluate(params, stats, augment.normalize(images, config.augment))
 
-    compiled = spread.evaluate(EvalStep(score), state, device)
+    compiled = spread.compile_evaluation(EvalStep(score), state, device)
     counts, predictions = compiled(*state.evaluated, device)
     mean, std = np.asarray(config.augment.mean), np.asarray(config.augment.std)
     images = jnp.asarray((host["image"] / 255.0 - mean) / std, jnp.float32)
@@ -94,7 +94,7 @@ def test_a_step_is_compiled_once():
     for mode in ("pmap", "shard_map", "fsdp"):
         spread = parallel.create(mode)
         state = spread.put_state(first)
-        compiled = spread.train(step, state, spread.put_batch(small.batch(0)))
+        compiled = spread.compile_training(step, state, spread.put_batch(small.batch(0)))
         # An executable compiled ahead of time refuses other shapes, types or shardings instead of compiling again.
         for number in range(3):
             state, _ = compiled(state, spread.put_batch(small.batch(number)), small.moment(0))
@@ -105,7 +105,7 @@ def test_donated_buffers_are_gone():
     spread = parallel.create("pmap")
     state = spread.put_state(first)
     batch = spread.put_batch(small.batch(0))
-    compiled = spread.train(step, state, batch)
+    compiled = spread.compile_training(step, state, batch)
     compiled(state, batch, small.moment(0))
     assert state.params["fc1.weight"].is_deleted()
 

@@ -107,8 +107,8 @@ def test_seconds_and_too_few_steps_are_refused():
 
 
 def test_stages_are_trained_from_the_same_parameters():
-    from imagenet_repro.runs.network_run import System
     from imagenet_repro.training.state import create
+    from imagenet_repro.training.systems import NetworkSystem
 
     whole = config(
         model={"name": "alexnet", "options": {"stem": "small", "dropout": 0.5}},
@@ -118,7 +118,7 @@ def test_stages_are_trained_from_the_same_parameters():
         precision="float32",
         progressive={"stages": 2, "image_size_from": 32},
     )
-    system = System.create(whole, 10)
+    system = NetworkSystem.create(whole, 10)
     first, last = system.at_stage(0), system.at_stage(1)
     assert last.network is system.network
     shapes = {name: value.shape for name, value in first.network.params.items()}

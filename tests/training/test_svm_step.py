@@ -50,7 +50,7 @@ def trained(problem, *, average_from=0, epochs, batch=32, spread=None, channels=
     spread = spread or OneDevice()
     step = SvmStep(tuple(channels), problem, average_from)
     now = spread.put_state(first_state(channels))
-    compiled = spread.train(step, now, spread.put_batch(batch_of(np.arange(batch), channels)))
+    compiled = spread.compile_training(step, now, spread.put_batch(batch_of(np.arange(batch), channels)))
     rng, count = np.random.default_rng(0), len(digits()[0])
     for _ in range(epochs):
         order = rng.permutation(count)
@@ -121,7 +121,7 @@ def test_one_class_and_classes_without_images_are_defined(classes):
     params = svm_step.initial({"a": 4}, classes)
     now = spread.put_state(state.create(params, {}, optax.identity(), ema=True, seed=0))
     batch = spread.put_batch({CODES + "a": np.eye(8, 4, dtype=np.float32), "label": np.zeros(8, np.int32)})
-    after, measures = spread.train(SvmStep(("a",), Svm(), 0), now, batch)(now, batch, parallel.START)
+    after, measures = spread.compile_training(SvmStep(("a",), Svm(), 0), now, batch)(now, batch, parallel.START)
     assert np.isfinite(float(measures["loss"]))
     found = svm_step.scores(after.evaluated[0], {"a": jnp.eye(4)}, Svm())
     assert np.asarray(found).argmax(1).tolist() == [0] * 4

@@ -1,0 +1,189 @@
+"""Networks: what a configuration builds, and where it runs."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, UInt8
+
+from imagenet_repro import models, pretrained
+from imagenet_repro.config import Config, Model
+from imagenet_repro.data.augment import augment
+from imagenet_repro.errors import UserError
+from imagenet_repro.inference import maps
+from imagenet_repro.training import optimizer, parallel, progressive
+from imagenet_repro.training.functional import FunctionalNetwork, Tensors
+from imagenet_repro.training.parallel import Spread
+from imagenet_repro.training.state import TrainState
+from imagenet_repro.training.step import TrainStep
+from imagenet_repro.training.systems.system import PreparationCost, step_flops
+from imagenet_repro.zoo import counting
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+RESERVED_OPTIONS = {  # what the run itself hands to a network, and where it comes from
+    "name": "config.model.name",
+    "num_classes": "the data set",
+    "dtype": "config.precision",
+    "seed": "config.seed",
+    "rngs": "config.seed",
+}
+
+
+@dataclasses.dataclass
+class NetworkSystem:
+    """A network as a `System`.
+
+    Attributes:
+      config: the configuration of the run.
+      num_classes: of the data set.
+      network: the network as pure functions.
+      spread: the way in which batches and parameters are spread over devices.
+      optimizer: the transformation of gradients into updates.
+      loaded: the report on the weights that the network starts from; None where it starts from random values.
+    """
+
+    config: Config
+    num_classes: int
+    network: FunctionalNetwork
+    spread: Spread
+    optimizer: optax.GradientTransformationExtraArgs
+    loaded: pretrained.Report | None = None
+
+    @classmethod
+    def create(
+        cls,
+        config: Config,
+        num_classes: int,
+        weights: str | pretrained.Weights = "",
+        *,
+        drop_background: bool = False,
+    ) -> "NetworkSystem":
+        """Build the network; only its initialisation is compiled.
+
+        Args:
+          config: the configuration of the run.
+          num_classes: of the data set.
+          weights: a file, or its contents, in place of the random initial values; empty: none.
+          drop_background: as in `pretrained.load`.
+
+        Raises:
+          UserError: as `models.create` and `pretrained.load`, or an option that the run itself sets.
+        """
+        _check_options(config.model)
+        if config.precision == "float32":
+            jax.config.update("jax_default_matmul_precision", "highest")  # JAX would use bf16 or TF32 passes
+        spread = parallel.create(config.parallel, deterministic=config.deterministic)
+        with spread.initial_device():
+            model = models.create(
+                config.model.name,
+                num_classes=num_classes,
+                dtype=DTYPES[config.precision],
+                seed=config.seed,
+                **config.model.options,
+            )
+            loaded = pretrained.load(model, weights, drop_background=drop_background) if weights else None
+        network = FunctionalNetwork(model, cross_device_norm=config.cross_device_norm)
+        create_layer_index = models.spec(config.model.name).layers
+        layers = None
+        if create_layer_index:
+            layer_index = create_layer_index(model)
+            layers = {name: layer_index(name) for name in network.params}
+        return cls(
+            config, num_classes, network, spread, optimizer.create(config.optimizer, config.clip_norm, layers), loaded
+        )
+
+    @classmethod
+    def check_config(cls, config: Config, path: str = "config") -> None:
+        """Raise UserError, with the key below `path`, where no network has the configuration's name."""
+        try:
+            models.spec(config.model.name)
+        except UserError as error:
+            raise UserError(f"{path}.model.name: {error}") from error
+
+    @property
+    def scores_are_logits(self) -> bool:
+        """True: the softmax of a network's scores is a probability."""
+        return True
+
+    def at_stage(self, stage: int) -> "NetworkSystem":
+        """Return the system as a stage of `config.progressive` trains it; all stages have the same parameters."""
+        config = progressive.stage_config(self.config, stage)
+        network = self.network
+        if config.model != self.config.model:
+            options = config.model.options
+            model = models.abstract(config.model.name, self.num_classes, DTYPES[config.precision], **options)
+            network = FunctionalNetwork(model, cross_device_norm=config.cross_device_norm)
+        return dataclasses.replace(self, config=config, network=network)
+
+    def initial_state(self) -> TrainState:
+        """Return the state before the first step, on the devices. Call it once: it releases the initial values."""
+        train_state = self.spread.initial_state(
+            self.network.params,
+            self.network.stats,
+            self.optimizer,
+            ema=self.config.ema_decay > 0,
+            seed=self.config.seed,
+        )
+        self.network.release()
+        return train_state
+
+    def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """Return the logits of images, in evaluation mode."""
+        return self.network.evaluate(params, stats, augment.normalize(images, self.config.augment))
+
+    def class_map(
+        self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]
+    ) -> Float[Array, "b oh ow classes"]:
+        """Return the logits at every position of larger images, in evaluation mode."""
+        model = self.network.model(params, stats)
+        return maps.class_map(model, augment.normalize(images, self.config.augment), self.config.data.size_evaluated)
+
+    def train_step(self, num_examples: int) -> TrainStep:
+        """Return one device's step; it does not depend on the length of an epoch."""
+        del num_examples
+        return TrainStep(self.network, self.config, self.num_classes, self.optimizer)
+
+    def blank_batch(self, size: int) -> dict[str, np.ndarray]:
+        """Return `size` black images with their labels and numbers."""
+        side = self.config.data.image_size
+        batch = {name: np.zeros((size,), np.int32) for name in ("label", "epoch", "index")}
+        return batch | {"image": np.zeros((size, side, side, 3), np.uint8)}
+
+    def flops_per_step(self, train_state: TrainState) -> int:
+        """Return the floating point operations of one step over the whole batch."""
+        size, side = self.config.batch_size, self.config.data.image_size
+        batch = {name: jax.ShapeDtypeStruct((size,), jnp.int32) for name in ("label", "epoch", "index")}
+        batch["image"] = jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)
+        return step_flops(self.train_step(1), train_state, batch)
+
+    def measure_preparation(self, num_examples: int) -> PreparationCost:
+        """Return zeros: a network needs no preparation."""
+        del num_examples
+        return PreparationCost()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the network's name, its parameters, and the multiply-adds of one image of the training size."""
+        # From shapes, since an option (ViT's image_size) may have the name of an argument of the count.
+        shapes = models.abstract(self.config.model.name, self.num_classes, **self.config.model.options)
+        return {
+            "system": self.config.model.name,
+            "parameters": int(sum(x.size for x in self.network.params.values())),
+            "multiply_adds": counting.multiply_adds(shapes, self.config.data.image_size),
+        }
+
+
+def describe_loaded(report: pretrained.Report) -> str:
+    """Return a sentence for a person about the weights that were loaded."""
+    return "; ".join([f"weights of {report.path}", *report.notes])
+
+
+def _check_options(model: Model) -> None:
+    """Raise UserError for options that `NetworkSystem.create` sets, which the network's own check never sees."""
+    for option in model.options:
+        if option in RESERVED_OPTIONS:
+            raise UserError(f"config.model.options: '{option}' follows from {RESERVED_OPTIONS[option]}; leave it out")
+        if not isinstance(option, str):
+            raise UserError(f"config.model.options: {option!r} is not the name of an option; texts are needed")

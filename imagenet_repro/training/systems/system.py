@@ -1,0 +1,106 @@
+"""The interface that every system offers to training, evaluation and measurement of cost."""
+
+import dataclasses
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, UInt8
+
+from imagenet_repro.config import AnyConfig
+from imagenet_repro.training.functional import Tensors
+from imagenet_repro.training.parallel import Spread
+from imagenet_repro.training.schedule import Moment
+from imagenet_repro.training.state import TrainState
+from imagenet_repro.training.step import AXIS, DeviceStep
+from imagenet_repro.zoo import counting
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparationCost:
+    """The cost of what a system does once before its first step, such as coding every image."""
+
+    seconds: float = 0.0
+    flops: float = 0.0
+    compilation_seconds: float = 0.0
+
+
+@runtime_checkable
+class System(Protocol):
+    """Something that turns images into one score per class: a network, or hand-made features with linear SVMs.
+
+    A system holds no parameters of its own. They are in a `TrainState`, and every method that needs them takes them
+    as an argument.
+
+    Attributes:
+      num_classes: of the data set.
+      spread: the way in which batches and parameters are spread over devices.
+    """
+
+    num_classes: int
+    spread: Spread
+
+    @property
+    def config(self) -> AnyConfig:
+        """The configuration of the run."""
+        ...
+
+    @property
+    def scores_are_logits(self) -> bool:
+        """Whether the softmax of the scores is a probability, as it is for networks and is not for SVMs."""
+        ...
+
+    def initial_state(self) -> TrainState:
+        """Return the state before the first step, on the devices; a checkpoint can be restored into its shapes."""
+        ...
+
+    def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """Return the score of each class for images of the system's own size, in evaluation mode."""
+        ...
+
+    def class_map(
+        self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]
+    ) -> Float[Array, "b oh ow classes"]:
+        """Return the scores at every position at which the system's own size fits into larger images.
+
+        Raises:
+          UserError: the system cannot be applied at every position.
+        """
+        ...
+
+    def train_step(self, num_examples: int) -> DeviceStep:
+        """Return one device's training step for an epoch of `num_examples` images."""
+        ...
+
+    def blank_batch(self, size: int) -> dict[str, np.ndarray]:
+        """Return a batch of zeros with the shapes and dtypes that the training step takes."""
+        ...
+
+    def flops_per_step(self, train_state: TrainState) -> int:
+        """Return the floating point operations of one step over the whole batch."""
+        ...
+
+    def measure_preparation(self, num_examples: int) -> PreparationCost:
+        """Measure what preparing `num_examples` training images costs before the first step."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """Return `system` (its name), `parameters`, and `multiply_adds` of scoring one image."""
+        ...
+
+
+def step_flops(step: DeviceStep, train_state: TrainState, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
+    """Return the floating point operations of a step over a whole batch, counted in its trace on one device."""
+    replicated = PartitionSpec()
+    one_device = jax.shard_map(
+        step,
+        mesh=Mesh(np.asarray(jax.local_devices()[:1]), (AXIS,)),
+        in_specs=(replicated, PartitionSpec(AXIS), replicated),
+        out_specs=replicated,
+        check_vma=False,
+    )
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    return counting.flops(one_device, shapes, batch, Moment(number, number))
