@@ -127,7 +127,7 @@ class Look:
         if self.maps:
             said["map"] = maps.activation(model, images, said["top5"])
         if self.grid:
-            said["grid"] = grid(maps.features(model, images))
+            said["grid"] = grid(maps.localization_map(model, images))
         return said
 
 

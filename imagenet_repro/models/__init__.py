@@ -30,7 +30,7 @@ from imagenet_repro.models import (
     zfnet,
 )
 from imagenet_repro.models.nn.initialisers import DrawnRngs, Draws, initialise
-from imagenet_repro.models.nn.layers import Network
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.options import check_num_classes, check_options
 from imagenet_repro.models.spec import Origin, Spec
 

@@ -18,7 +18,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.inference.maps import final_map
 from imagenet_repro.models.nn.initialisers import Initialiser, constant, normal
 from imagenet_repro.models.nn.layers import (
     Conv,
@@ -26,13 +25,13 @@ from imagenet_repro.models.nn.layers import (
     Linear,
     LocalResponseNorm,
     MaxPool,
-    Network,
     Sequential,
     adaptive_avg_pool,
     check_images,
     flatten,
     relu,
 )
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 ZERO, ONE = constant(0.0), constant(1.0)
@@ -70,17 +69,24 @@ class AlexNet2012(Network):
         self.fc6 = Linear(256 * 6 * 6, 4096, bias_init=ONE, **kwargs)
         self.fc7 = Linear(4096, 4096, bias_init=ONE, **kwargs)
         self.fc8 = Linear(4096, num_classes, bias_init=ZERO, **kwargs) if num_classes else None
-        self.norm, self.pool = LocalResponseNorm(), MaxPool(3, stride=2)
+        self.norm, self.max_pool = LocalResponseNorm(), MaxPool(3, stride=2)
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError where the images are too small for one position to remain."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 256"]:
+        """Return the map after the last pooling. Raises UserError where the images leave no position there."""
         check_images("AlexNet of 2012", images, 67)
-        x = self.pool(self.norm(relu(self.conv1(images))))
-        x = self.pool(self.norm(relu(self.conv2(x))))
+        x = self.max_pool(self.norm(relu(self.conv1(images))))
+        x = self.max_pool(self.norm(relu(self.conv2(x))))
         x = relu(self.conv4(relu(self.conv3(x))))
-        x = self.pool(relu(self.conv5(x)))
-        x = self.dropout(relu(self.fc6(flatten(adaptive_avg_pool(final_map(x), 6)))))
+        return self.max_pool(relu(self.conv5(x)))
+
+    def pool(self, features: Float[Array, "b h w 256"]) -> Float[Array, "b 9216"]:
+        """Return the map, averaged to 6x6 positions, as one vector."""
+        return flatten(adaptive_avg_pool(features, 6))
+
+    def head(self, pooled: Float[Array, "b 9216"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from the three linear layers."""
+        x = self.dropout(relu(self.fc6(pooled)))
         x = self.dropout(relu(self.fc7(x)))
         return (x if self.fc8 is None else self.fc8(x)).astype(jnp.float32)
 
@@ -111,7 +117,7 @@ class AlexNet(Network):
             raise UserError(f"AlexNet has no stem '{stem}': {nearest(stem, STEMS)}")
         stride, padding = STEMS[stem]
         kwargs = {"dtype": dtype, "rngs": rngs}
-        self.features = Sequential(
+        self.features_ = Sequential(
             [
                 Conv(3, 64, 11, stride=stride, padding=padding, **kwargs),
                 relu,
@@ -141,12 +147,19 @@ class AlexNet(Network):
         self.classifier = Sequential(classifier)
         self.min_image_size = 14 * stride + 11 - 2 * padding  # three poolings leave 1 pixel of 15
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError where the images are too small for one pixel to remain."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 256"]:
+        """Return the map after the last pooling. Raises UserError where the images leave no position there."""
         hint = "" if self.min_image_size == 29 else " (or from 29 pixels on, with stem='small')"
         check_images("AlexNet", images, self.min_image_size, hint=hint)
-        x = flatten(adaptive_avg_pool(final_map(self.features(images)), 6))
-        return self.classifier(x).astype(jnp.float32)
+        return self.features_(images)
+
+    def pool(self, features: Float[Array, "b h w 256"]) -> Float[Array, "b 9216"]:
+        """Return the map, averaged to 6x6 positions, as one vector."""
+        return flatten(adaptive_avg_pool(features, 6))
+
+    def head(self, pooled: Float[Array, "b 9216"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from the linear layers."""
+        return self.classifier(pooled).astype(jnp.float32)
 
 
 VARIANTS = {

@@ -11,19 +11,19 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.inference.maps import final_avg_pool
 from imagenet_repro.models.nn.initialisers import constant, normal, parameter
 from imagenet_repro.models.nn.layers import (
     Conv,
     DropPath,
     LayerNorm,
     Linear,
-    Network,
+    Rate,
     Sequential,
     check_images,
     drop_path_rates,
     gelu,
 )
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 
@@ -52,12 +52,12 @@ class Block(nnx.Module):
         self.gamma = parameter(rngs, constant(layer_scale), (features,)) if layer_scale else None
         self.drop_path = DropPath(drop_path, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[Array, "b h w c"], drop_path: Rate | None = None) -> Float[Array, "b h w c"]:
         """Residual branch plus shortcut."""
         y = self.mlp(self.norm(self.conv_dw(x)))
         if self.gamma is not None:
             y = y * self.gamma[...].astype(y.dtype)
-        return x + self.drop_path(y)
+        return x + self.drop_path(y, drop_path)
 
 
 class Stage(nnx.Module):
@@ -91,15 +91,15 @@ class Stage(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Global pooling, normalisation and, where there are classes, one linear layer."""
+    """Normalisation of the pooled features and, where there are classes, one linear layer."""
 
     def __init__(self, features: int, num_classes: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.norm = LayerNorm(features, dtype=dtype)
         self.fc = Linear(features, num_classes, **INIT, dtype=dtype, rngs=rngs) if num_classes else None
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
-        """Logits, or features, in the layers' type."""
-        x = self.norm(final_avg_pool(x))
+    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b n"]:
+        """Return logits, or the normalised features, in the layers' dtype."""
+        x = self.norm(x)
         return x if self.fc is None else self.fc(x)
 
 
@@ -135,12 +135,16 @@ class ConvNeXt(Network):
             stages.append(Stage(features, width * 2**index, share, layer_scale=layer_scale, how=how, **kwargs))
             features = width * 2**index
         self.stages = Sequential(stages)
-        self.head = Head(features, num_classes, **kwargs)
+        self.head_ = Head(features, num_classes, **kwargs)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError where a side of the images is below 32 pixels."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow c"]:
+        """Return the last stage's map. Raises UserError where a side of the images is below 32 pixels."""
         check_images("ConvNeXt", images, 32)
-        return self.head(self.stages(self.stem(images))).astype(jnp.float32)
+        return self.stages(self.stem(images))
+
+    def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from a normalisation and the linear layer."""
+        return self.head_(pooled).astype(jnp.float32)
 
 
 def layer(name: str) -> int:

@@ -16,7 +16,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.inference.maps import final_avg_pool
 from imagenet_repro.models.nn.initialisers import Initialiser, constant, fan_out, kaiming_fan_out
 from imagenet_repro.models.nn.layers import (
     BatchNorm,
@@ -24,12 +23,13 @@ from imagenet_repro.models.nn.layers import (
     Dropout,
     DropPath,
     Linear,
-    Network,
+    Rate,
     Sequential,
     check_images,
     global_avg_pool,
     swish,
 )
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 
@@ -99,8 +99,8 @@ class Block(nnx.Module):
     """A branch and, where the shape stays, a shortcut around it; with probability `drop_path` only the shortcut."""
 
     def __init__(self, shape: Shape, drop_path: float, *, layers: Layers):
-        self.identity = shape.stride == 1 and shape.in_features == shape.out_features
-        self.drop_path = DropPath(drop_path, rngs=layers.rngs) if self.identity else None
+        stays = shape.stride == 1 and shape.in_features == shape.out_features
+        self.drop_path = DropPath(drop_path, rngs=layers.rngs) if stays else None
         self.build(shape, layers)
 
     def build(self, shape: Shape, layers: Layers) -> None:
@@ -111,10 +111,10 @@ class Block(nnx.Module):
         """The branch alone."""
         raise NotImplementedError
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+    def __call__(self, x: Float[Array, "b h w c"], drop_path: Rate | None = None) -> Float[Array, "b oh ow o"]:
         """The branch, plus the input where the shape stays."""
         y = self.branch(x)
-        return x + self.drop_path(y) if self.identity else y
+        return y if self.drop_path is None else x + self.drop_path(y, drop_path)
 
 
 class MBConv(Block):
@@ -229,12 +229,15 @@ class EfficientNet(Network):
         linear = functools.partial(Linear, init=dense_init, bias_init=zeros, dtype=dtype, rngs=rngs)
         self.classifier = linear(head, num_classes) if num_classes else None
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError for images of another shape than [batch, height, width, 3]."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow c"]:
+        """Return the last, activated map. Raises UserError for images of another shape than [b, h, w, 3]."""
         check_images("EfficientNet", images)
         x = self.blocks(swish(self.bn1(self.conv_stem(images))))
-        x = final_avg_pool(swish(self.bn2(self.conv_head(x))))
-        x = self.dropout(x)
+        return swish(self.bn2(self.conv_head(x)))
+
+    def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from dropout and the linear layer."""
+        x = self.dropout(pooled)
         return (x if self.classifier is None else self.classifier(x)).astype(jnp.float32)
 
 

@@ -19,7 +19,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.inference.maps import final_avg_pool
 from imagenet_repro.models.nn.initialisers import Initialiser, constant, fan_in, normal
 from imagenet_repro.models.nn.layers import (
     AvgPool,
@@ -29,14 +28,13 @@ from imagenet_repro.models.nn.layers import (
     Linear,
     LocalResponseNorm,
     MaxPool,
-    Network,
     Sequential,
-    WithAuxiliary,
     adaptive_avg_pool,
     check_images,
     flatten,
     relu,
 )
+from imagenet_repro.models.nn.network import Network, WithAuxiliary
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 # Table 1: features of the 1x1, of the reduction before the 3x3, the 3x3, the reduction before the 5x5, the 5x5, and
@@ -71,20 +69,23 @@ def outputs(module: str) -> int:
     return one + three + five + projection
 
 
-def through(
+def apply_modules(
     x: Float[Array, "b h w c"],
     modules: Mapping[str, Layer],
     *,
     before: Mapping[str, Layer],
     heads: Mapping[str, Layer],
 ) -> tuple[Float[Array, "b oh ow o"], tuple[Float[Array, "b classes"], ...]]:
-    """The map after all modules, each after the layer `before` it, and what the heads say that read some of them."""
-    said = []
+    """Return the map after all modules, each after the layer `before` it, and the logits of the heads.
+
+    `heads` are auxiliary heads by the module whose map they read.
+    """
+    logits = []
     for name, module in modules.items():
         x = module(before[name](x) if name in before else x)
         if name in heads:
-            said.append(heads[name](x))
-    return x, tuple(said)
+            logits.append(heads[name](x))
+    return x, tuple(logits)
 
 
 # --- the paper's ------------------------------------------------------------------------------------------------
@@ -179,21 +180,38 @@ class GoogLeNet(Network):
         self.dropout = Dropout(dropout, rngs=rngs)
         classifier = {"init": XAVIER, "bias_init": constant(0.0), **kwargs}
         self.loss3_classifier = Linear(outputs("5b"), num_classes, **classifier) if num_classes else None
-        self.pool = MaxPool(3, stride=2, ceil=True)
+        self.max_pool = MaxPool(3, stride=2, ceil=True)
         self.norm = LocalResponseNorm(alpha=1e-4 / 5, k=1.0)  # Caffe divides its alpha by the size of the window
         self.deterministic = False
 
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 1024"]:
+        """Return the last module's map. Raises UserError for images below 31 pixels."""
+        return self._features_and_auxiliary(images, {})[0]
+
+    def head(self, pooled: Float[Array, "b 1024"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from dropout and the linear layer."""
+        x = self.dropout(pooled)
+        return (x if self.loss3_classifier is None else self.loss3_classifier(x)).astype(jnp.float32)
+
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
-        """float32 logits, in training mode with those of the heads. Raises UserError below 31 pixels."""
+        """Return float32 logits, in training mode with those of the auxiliary heads.
+
+        Raises:
+          UserError: the images are below 31 pixels.
+        """
+        if self.loss1 is None or self.loss2 is None or self.deterministic:
+            return super().__call__(images)
+        features, auxiliary = self._features_and_auxiliary(images, {"4a": self.loss1, "4d": self.loss2})
+        return WithAuxiliary(self.head(self.pool(features)), auxiliary, AUXILIARY_WEIGHT)
+
+    def _features_and_auxiliary(
+        self, images: Float[Array, "b h w 3"], heads: Mapping[str, Layer]
+    ) -> tuple[Float[Array, "b oh ow 1024"], tuple[Float[Array, "b classes"], ...]]:
         check_images("GoogLeNet", images, 31)
-        x = self.norm(self.pool(self.conv1(images)))
-        x = self.pool(self.norm(self.conv2_3x3(self.conv2_3x3_reduce(x))))
-        heads = {"4a": self.loss1, "4d": self.loss2} if self.loss1 is not None and not self.deterministic else {}
+        x = self.norm(self.max_pool(self.conv1(images)))
+        x = self.max_pool(self.norm(self.conv2_3x3(self.conv2_3x3_reduce(x))))
         modules = {module: getattr(self, f"inception_{module}") for module in MODULES}
-        x, said = through(x, modules, before={"4a": self.pool, "5a": self.pool}, heads=heads)
-        x = self.dropout(final_avg_pool(x))
-        logits = (x if self.loss3_classifier is None else self.loss3_classifier(x)).astype(jnp.float32)
-        return WithAuxiliary(logits, said, AUXILIARY_WEIGHT) if said else logits
+        return apply_modules(x, modules, before={"4a": self.max_pool, "5a": self.max_pool}, heads=heads)
 
 
 # --- torchvision's ----------------------------------------------------------------------------------------------
@@ -276,20 +294,37 @@ class GoogLeNetBN(Network):
         self.aux2 = HeadBN(outputs("4d"), num_classes, **kwargs) if with_heads else None
         self.dropout = Dropout(dropout, rngs=rngs)
         self.fc = Linear(outputs("5b"), num_classes, init=normal(0.01), **kwargs) if num_classes else None
-        self.pool, self.last_pool = MaxPool(3, stride=2, ceil=True), MaxPool(2, stride=2, ceil=True)
+        self.max_pool, self.last_pool = MaxPool(3, stride=2, ceil=True), MaxPool(2, stride=2, ceil=True)
         self.deterministic = False
 
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 1024"]:
+        """Return the last module's map. Raises UserError for images below 15 pixels."""
+        return self._features_and_auxiliary(images, {})[0]
+
+    def head(self, pooled: Float[Array, "b 1024"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from dropout and the linear layer."""
+        x = self.dropout(pooled)
+        return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
+
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
-        """float32 logits, in training mode with those of the heads. Raises UserError below 15 pixels."""
+        """Return float32 logits, in training mode with those of the auxiliary heads.
+
+        Raises:
+          UserError: the images are below 15 pixels.
+        """
+        if self.aux1 is None or self.aux2 is None or self.deterministic:
+            return super().__call__(images)
+        features, auxiliary = self._features_and_auxiliary(images, {"4a": self.aux1, "4d": self.aux2})
+        return WithAuxiliary(self.head(self.pool(features)), auxiliary, AUXILIARY_WEIGHT)
+
+    def _features_and_auxiliary(
+        self, images: Float[Array, "b h w 3"], heads: Mapping[str, Layer]
+    ) -> tuple[Float[Array, "b oh ow 1024"], tuple[Float[Array, "b classes"], ...]]:
         check_images("GoogLeNet", images, 15)
-        x = self.conv2(self.pool(self.conv1(images)))
-        x = self.pool(self.conv3(x))
-        heads = {"4a": self.aux1, "4d": self.aux2} if self.aux1 is not None and not self.deterministic else {}
+        x = self.conv2(self.max_pool(self.conv1(images)))
+        x = self.max_pool(self.conv3(x))
         modules = {module: getattr(self, f"inception{module}") for module in MODULES}
-        x, said = through(x, modules, before={"4a": self.pool, "5a": self.last_pool}, heads=heads)
-        x = self.dropout(final_avg_pool(x))
-        logits = (x if self.fc is None else self.fc(x)).astype(jnp.float32)
-        return WithAuxiliary(logits, said, AUXILIARY_WEIGHT) if said else logits
+        return apply_modules(x, modules, before={"4a": self.max_pool, "5a": self.last_pool}, heads=heads)
 
 
 VARIANTS = {

@@ -20,7 +20,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.inference.maps import final_avg_pool
 from imagenet_repro.models.nn.initialisers import (
     Initialiser,
     constant,
@@ -35,15 +34,14 @@ from imagenet_repro.models.nn.layers import (
     Dropout,
     Linear,
     MaxPool,
-    Network,
     Size,
-    WithAuxiliary,
     adaptive_avg_pool,
     check_images,
     global_avg_pool,
     pair,
     relu,
 )
+from imagenet_repro.models.nn.network import Network, WithAuxiliary
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # Google's networks see pixels from -1 to 1
@@ -193,15 +191,19 @@ class BNInception(Network):
                 self._add(f"{name}_{branch}", features, unit, rngs)
         return widths.one + three + double + (widths.projection or in_features)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError below 7 pixels, where nothing is left to pool after the stem."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 1024"]:
+        """Return the last module's map. Raises UserError below 7 pixels, where the stem leaves nothing to pool."""
         check_images("BN-Inception", images, 7)
         pool = MaxPool(3, stride=2, ceil=True)
         x = pool(self._unit("conv1_7x7_s2", images))
         x = pool(self._unit("conv2_3x3", self._unit("conv2_3x3_reduce", x)))
         for name, widths in MODULES.items():
             x = self._module(f"inception_{name}", x, widths)
-        x = self.dropout(final_avg_pool(x))
+        return x
+
+    def head(self, pooled: Float[Array, "b 1024"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from dropout and the linear layer."""
+        x = self.dropout(pooled)
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
 
     def _unit(self, name: str, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
@@ -335,6 +337,9 @@ V3_MODULES = {
     "Mixed_7b": MODULE_E,
     "Mixed_7c": MODULE_E,
 }
+# The auxiliary head reads the last map of 17x17.
+V3_AFTER_AUXILIARY = ("Mixed_7a", "Mixed_7b", "Mixed_7c")
+V3_TO_AUXILIARY = tuple(name for name in V3_MODULES if name not in V3_AFTER_AUXILIARY)
 
 
 class AuxiliaryHead(nnx.Module):
@@ -394,19 +399,39 @@ class InceptionV3(Network):
         self.fc = Linear(features, num_classes, init=init, **kwargs) if num_classes else None
         self.deterministic = False
 
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 2048"]:
+        """Return the last module's map. Raises UserError for images below 75 pixels."""
+        return self._apply(V3_AFTER_AUXILIARY, self._to_auxiliary(images))
+
+    def head(self, pooled: Float[Array, "b 2048"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from dropout and the linear layer."""
+        x = self.dropout(pooled)
+        return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
+
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
-        """float32 logits, in training mode with the auxiliary head's. Raises UserError below 75 pixels."""
+        """Return float32 logits, in training mode with those of the auxiliary head.
+
+        Raises:
+          UserError: the images are below 75 pixels.
+        """
+        if self.AuxLogits is None or self.deterministic:
+            return super().__call__(images)
+        x = self._to_auxiliary(images)
+        auxiliary = self.AuxLogits(x)
+        logits = self.head(self.pool(self._apply(V3_AFTER_AUXILIARY, x)))
+        return WithAuxiliary(logits, (auxiliary,), 0.4)
+
+    def _to_auxiliary(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 768"]:
+        """Return the map that the auxiliary head reads."""
         check_images("Inception-v3", images, 75)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
         x = halve(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(halve(x))))
-        auxiliary = None
-        for name in V3_MODULES:
+        return self._apply(V3_TO_AUXILIARY, x)
+
+    def _apply(self, modules: tuple[str, ...], x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        for name in modules:
             x = getattr(self, name)(x)
-            if name == "Mixed_6e" and self.AuxLogits is not None and not self.deterministic:
-                auxiliary = self.AuxLogits(x)
-        x = self.dropout(final_avg_pool(x))
-        logits = (x if self.fc is None else self.fc(x)).astype(jnp.float32)
-        return logits if auxiliary is None else WithAuxiliary(logits, (auxiliary,), 0.4)
+        return x
 
 
 VARIANTS = {

@@ -15,9 +15,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.inference.maps import final_avg_pool
 from imagenet_repro.models.inception import INCEPTION_MEAN, INCEPTION_STD, ConvNorm, Unit, halve
-from imagenet_repro.models.nn.layers import AvgPool, Conv, Dropout, Linear, Network, Sequential, check_images, relu
+from imagenet_repro.models.nn.layers import AvgPool, Conv, Dropout, Linear, Sequential, check_images, relu
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 
 MIN_IMAGE_SIZE = 75  # one pixel remains after the last module
@@ -143,7 +143,7 @@ class InceptionV4(Network):
         dropout: float = 0.2,
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
-        self.features = Sequential(
+        self.features_ = Sequential(
             [
                 ConvNorm(3, Unit(32, 3, 2), **kwargs),
                 ConvNorm(32, Unit(32, 3, valid=True), **kwargs),
@@ -161,10 +161,14 @@ class InceptionV4(Network):
         self.dropout = Dropout(dropout, rngs=rngs)
         self.last_linear = Linear(1536, num_classes, **kwargs) if num_classes else None
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError below 75 pixels."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 1536"]:
+        """Return the last module's map. Raises UserError for images below 75 pixels."""
         check_images("Inception-v4", images, MIN_IMAGE_SIZE)
-        x = self.dropout(final_avg_pool(self.features(images)))
+        return self.features_(images)
+
+    def head(self, pooled: Float[Array, "b 1536"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from dropout and the linear layer."""
+        x = self.dropout(pooled)
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
 
 
@@ -253,15 +257,19 @@ class InceptionResNetV2(Network):
         self.dropout = Dropout(dropout, rngs=rngs)
         self.classif = Linear(1536, num_classes, **kwargs) if num_classes else None
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError below 75 pixels."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 1536"]:
+        """Return the map of the last convolution. Raises UserError for images below 75 pixels."""
         check_images("Inception-ResNet-v2", images, MIN_IMAGE_SIZE)
         x = self.conv2d_2b(self.conv2d_2a(self.conv2d_1a(images)))
         x = halve(self.conv2d_4a(self.conv2d_3b(halve(x))))
         x = self.repeat(self.mixed_5b(x))
         x = self.repeat_1(self.mixed_6a(x))
         x = self.block8(self.repeat_2(self.mixed_7a(x)))
-        x = self.dropout(final_avg_pool(self.conv2d_7b(x)))
+        return self.conv2d_7b(x)
+
+    def head(self, pooled: Float[Array, "b 1536"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from dropout and the linear layer."""
+        x = self.dropout(pooled)
         return (x if self.classif is None else self.classif(x)).astype(jnp.float32)
 
 

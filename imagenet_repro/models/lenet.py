@@ -18,9 +18,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.inference.maps import final_avg_pool
 from imagenet_repro.models.nn.initialisers import Initialiser, parameter
-from imagenet_repro.models.nn.layers import AvgPool, Conv, Linear, MaxPool, Network, check_images, relu, tanh
+from imagenet_repro.models.nn.layers import AvgPool, Conv, Linear, MaxPool, check_images, relu, tanh
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Preprocessing, Spec
 
 SMALLEST = 32  # pixels that leave one position to C5
@@ -139,13 +139,16 @@ class LeNet1998(Network):
         self.f6 = Linear(120, CODE, init=_uniform(120), bias_init=_uniform(120), **kwargs)
         self.num_classes = num_classes
 
-    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
-        """float32 logits, none above 0. Raises UserError for images that are too small or of two channels."""
+    def features(self, images: Float[Array, "b h w c"]) -> Float[Array, "b oh ow 120"]:
+        """Return the map of C5. Raises UserError for images that are too small or have two channels."""
         check_images("LeNet-5", images, SMALLEST, channels=None)
         x = self.s2(squash(self.c1(grey(images))))
         x = self.s4(squash(self.c3(x)))
-        x = final_avg_pool(squash(self.c5(x)))
-        x = squash(self.f6(x)).astype(jnp.float32)
+        return squash(self.c5(x))
+
+    def head(self, pooled: Float[Array, "b 120"]) -> Float[Array, "b classes"]:
+        """Return float32 logits, none above 0."""
+        x = squash(self.f6(pooled)).astype(jnp.float32)
         return minus_distances(x, codes(self.num_classes)) if self.num_classes else x
 
 
@@ -168,14 +171,18 @@ class LeNet5(Network):
         self.c5 = Conv(16, 120, 5, **kwargs)
         self.f6 = Linear(120, CODE, **kwargs)
         self.output = Linear(CODE, num_classes, **kwargs) if num_classes else None
-        self.pool = MaxPool(2, stride=2)
+        self.max_pool = MaxPool(2, stride=2)
 
-    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError for images that are too small or of two channels."""
+    def features(self, images: Float[Array, "b h w c"]) -> Float[Array, "b oh ow 120"]:
+        """Return the map of C5. Raises UserError for images that are too small or have two channels."""
         check_images("LeNet-5", images, SMALLEST, channels=None)
-        x = self.pool(relu(self.c1(grey(images))))
-        x = self.pool(relu(self.c3(x)))
-        x = relu(self.f6(final_avg_pool(relu(self.c5(x)))))
+        x = self.max_pool(relu(self.c1(grey(images))))
+        x = self.max_pool(relu(self.c3(x)))
+        return relu(self.c5(x))
+
+    def head(self, pooled: Float[Array, "b 120"]) -> Float[Array, "b classes"]:
+        """Return float32 logits."""
+        x = relu(self.f6(pooled))
         return (x if self.output is None else self.output(x)).astype(jnp.float32)
 
 

@@ -15,7 +15,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.inference.maps import final_avg_pool
 from imagenet_repro.models.nn.initialisers import kaiming_fan_out
 from imagenet_repro.models.nn.layers import (
     BatchNorm,
@@ -24,12 +23,13 @@ from imagenet_repro.models.nn.layers import (
     DropPath,
     Linear,
     MaxPool,
-    Network,
+    Rate,
     Sequential,
     check_images,
     drop_path_rates,
     relu,
 )
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
@@ -81,9 +81,9 @@ class ResidualBlock(nnx.Module):
         """The residual branch, which each kind of block defines."""
         raise NotImplementedError
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+    def __call__(self, x: Float[Array, "b h w c"], drop_path: Rate | None = None) -> Float[Array, "b oh ow o"]:
         """Residual branch, dropped for some images in training with stochastic depth, plus shortcut."""
-        y = self.drop_path(self.branch(x))
+        y = self.drop_path(self.branch(x), drop_path)
         return relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
@@ -240,16 +240,19 @@ class ResNet(Network):
         self.dropout = Dropout(dropout, rngs=rngs) if dropout else None
         self.fc = Linear(self.layer4[-1].out_features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError for images of another shape than [batch, height, width, 3]."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow c"]:
+        """Return the last stage's map. Raises UserError for images of another shape than [batch, height, width, 3]."""
         check_images("ResNet", images)
         x = relu(self.bn1(self.conv1(images)))
         if self.maxpool is not None:
             x = self.maxpool(x)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
-        x = final_avg_pool(x)
-        x = x if self.dropout is None else self.dropout(x)
+        return x
+
+    def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from dropout and the linear layer."""
+        x = pooled if self.dropout is None else self.dropout(pooled)
         return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
 
 

@@ -10,8 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.inference.maps import final_avg_pool
-from imagenet_repro.models.nn.layers import BatchNorm, Linear, Network, check_images, relu
+from imagenet_repro.models.nn.layers import BatchNorm, Linear, check_images, relu
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
@@ -58,14 +58,17 @@ class CifarResNet(Network):
         )
         self.fc = Linear(64, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError for images of another shape than [batch, height, width, 3]."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 64"]:
+        """Return the last stage's map. Raises UserError for images of another shape than [batch, height, width, 3]."""
         check_images("ResNet", images)
         x = relu(self.bn1(self.conv1(images)))
         for stage in (self.layer1, self.layer2, self.layer3):
             x = stage(x)
-        x = final_avg_pool(x)
-        return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
+        return x
+
+    def head(self, pooled: Float[Array, "b 64"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from the linear layer."""
+        return (pooled if self.fc is None else self.fc(pooled)).astype(jnp.float32)
 
 
 def _spec(depth: int, error: float) -> Spec:

@@ -13,19 +13,19 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.inference.maps import final_avg_pool
 from imagenet_repro.models.nn.initialisers import constant, kaiming_fan_out, normal
 from imagenet_repro.models.nn.layers import (
     BatchNorm,
     Conv,
     DropPath,
     MaxPool,
-    Network,
+    Rate,
     Sequential,
     check_images,
     drop_path_rates,
     relu,
 )
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.resnet import conv
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
@@ -69,13 +69,13 @@ class PreActBottleneck(nnx.Module):
         self.conv3 = Conv(width, out_features, 1, bias=False, init=last, **kwargs)
         self.drop_path = DropPath(drop_path, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+    def __call__(self, x: Float[Array, "b h w c"], drop_path: Rate | None = None) -> Float[Array, "b oh ow o"]:
         """Residual branch, dropped for some images in training with stochastic depth, plus shortcut."""
         active = relu(self.norm1(x))
         y = self.conv1(active)
         y = self.conv2(relu(self.norm2(y)))
         y = self.conv3(relu(self.norm3(y)))
-        return self.drop_path(y) + (x if self.downsample is None else self.downsample(active))
+        return self.drop_path(y, drop_path) + (x if self.downsample is None else self.downsample(active))
 
 
 class Stem(nnx.Module):
@@ -111,15 +111,14 @@ class Stage(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Global average pooling and, where there are classes, a linear layer written as a 1x1 convolution."""
+    """A linear layer written as a 1x1 convolution; without classes there is none."""
 
     def __init__(self, features: int, num_classes: int, **kwargs):
         layer = {"init": normal(0.01), "bias_init": constant(0.0), **kwargs}
         self.fc = Conv(features, num_classes, 1, **layer) if num_classes else None
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
-        """Logits, or the pooled features."""
-        x = final_avg_pool(x)
+    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b n"]:
+        """Return logits, or the pooled features."""
         return x if self.fc is None else self.fc(x[:, None, None])[:, 0, 0]
 
 
@@ -157,13 +156,16 @@ class ResNetV2(Network):
             features = 4 * width
         self.stages = Sequential(stages)
         self.norm = BatchNorm(features, dtype=dtype)
-        self.head = Head(features, num_classes, **kwargs)
+        self.head_ = Head(features, num_classes, **kwargs)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError for images of another shape than [batch, height, width, 3]."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow c"]:
+        """Return the last, activated map. Raises UserError for images of another shape than [b, h, w, 3]."""
         check_images("ResNet", images)
-        x = relu(self.norm(self.stages(self.stem(images))))
-        return self.head(x).astype(jnp.float32)
+        return relu(self.norm(self.stages(self.stem(images))))
+
+    def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from the linear layer."""
+        return self.head_(pooled).astype(jnp.float32)
 
 
 # Of timm's weights `a1h_in1k`.

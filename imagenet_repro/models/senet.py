@@ -12,7 +12,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.inference.maps import final_avg_pool
 from imagenet_repro.models.nn.initialisers import kaiming_fan_out
 from imagenet_repro.models.nn.layers import (
     BatchNorm,
@@ -20,11 +19,11 @@ from imagenet_repro.models.nn.layers import (
     Dropout,
     Linear,
     MaxPool,
-    Network,
     check_images,
     global_avg_pool,
     relu,
 )
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.resnet import CENTRE, Bottleneck, conv, make_stages
 from imagenet_repro.models.spec import Published, Spec
 
@@ -122,14 +121,17 @@ class SENet(Network):
         features = self.layer4[-1].out_features
         self.last_linear = Linear(features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError where the images are too small for the pooling of the stem."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow c"]:
+        """Return the last stage's map. Raises UserError for images that are too small for the pooling of the stem."""
         check_images("SENet", images, 3)
         x = self.pool0(self.layer0(images))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
-        x = final_avg_pool(x)
-        x = x if self.dropout is None else self.dropout(x)
+        return x
+
+    def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from dropout and the linear layer."""
+        x = pooled if self.dropout is None else self.dropout(pooled)
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
 
 

@@ -13,7 +13,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.inference.maps import final_map
 from imagenet_repro.models.nn.initialisers import constant, kaiming_fan_out, normal
 from imagenet_repro.models.nn.layers import (
     BatchNorm,
@@ -21,13 +20,13 @@ from imagenet_repro.models.nn.layers import (
     Dropout,
     Linear,
     MaxPool,
-    Network,
     Sequential,
     adaptive_avg_pool,
     check_images,
     flatten,
     relu,
 )
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the convolutions of each block
@@ -59,14 +58,14 @@ class VGG(Network):
         dropout: float = 0.5,
     ):
         kwargs = {"bias_init": constant(0.0), "dtype": dtype, "rngs": rngs}
-        features, width = [], 3
+        layers, width = [], 3
         for kernels, out in zip(blocks, WIDTHS, strict=True):
             for kernel in kernels:
-                features.append(Conv(width, out, kernel, padding=kernel // 2, init=kaiming_fan_out, **kwargs))
-                features += [BatchNorm(out, dtype=dtype), relu] if batch_norm else [relu]
+                layers.append(Conv(width, out, kernel, padding=kernel // 2, init=kaiming_fan_out, **kwargs))
+                layers += [BatchNorm(out, dtype=dtype), relu] if batch_norm else [relu]
                 width = out
-            features.append(MaxPool(2, stride=2))
-        self.features = Sequential(features)
+            layers.append(MaxPool(2, stride=2))
+        self.features_ = Sequential(layers)
         classifier = []
         for inputs in (7 * 7 * width, 4096):
             classifier += [Linear(inputs, 4096, init=normal(0.01), **kwargs), relu, Dropout(dropout, rngs=rngs)]
@@ -74,11 +73,18 @@ class VGG(Network):
             classifier.append(Linear(4096, num_classes, init=normal(0.01), **kwargs))
         self.classifier = Sequential(classifier)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError where the images are below 32 pixels."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 512"]:
+        """Return the map after the last pooling. Raises UserError for images below 32 pixels."""
         check_images("VGG", images, SMALLEST)
-        x = flatten(adaptive_avg_pool(final_map(self.features(images)), 7))
-        return self.classifier(x).astype(jnp.float32)
+        return self.features_(images)
+
+    def pool(self, features: Float[Array, "b h w 512"]) -> Float[Array, "b 25088"]:
+        """Return the map, averaged to 7x7 positions, as one vector."""
+        return flatten(adaptive_avg_pool(features, 7))
+
+    def head(self, pooled: Float[Array, "b 25088"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from the three linear layers."""
+        return self.classifier(pooled).astype(jnp.float32)
 
 
 def _dense(top1: float, top5: float) -> Published:

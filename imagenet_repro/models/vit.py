@@ -22,10 +22,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.inference import maps
 from imagenet_repro.models.nn.attention import INIT, Block, dense, dropout_layer
 from imagenet_repro.models.nn.initialisers import normal, parameter
-from imagenet_repro.models.nn.layers import Conv, LayerNorm, Network, WithAuxiliary, check_images, drop_path_rates
+from imagenet_repro.models.nn.layers import Conv, LayerNorm, check_images, drop_path_rates
+from imagenet_repro.models.nn.network import Network, WithAuxiliary
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Published, Spec
 
@@ -100,7 +100,7 @@ class VisionTransformer(Network):
         _check_choice("positions", positions, POSITIONS)
         depth = design.depth if depth is None else depth
         width, patch = design.width, design.patch
-        self.patch, self.pool, self.dtype = patch, pool, dtype
+        self.patch, self.pooling, self.dtype = patch, pool, dtype
         self.grid = _grid(image_size, image_size, patch)
         self.patch_embed = PatchEmbed(width, patch, dtype=dtype, rngs=rngs)
         self.cls_token = self._token(width, 1, rngs) if pool == "token" else None
@@ -128,7 +128,7 @@ class VisionTransformer(Network):
             remat=remat,
         )
         self.norm = LayerNorm(width, dtype=dtype)
-        self.head = dense(width, num_classes, bias=head_bias, dtype=dtype, rngs=rngs) if num_classes else None
+        self.head_ = dense(width, num_classes, bias=head_bias, dtype=dtype, rngs=rngs) if num_classes else None
 
     @staticmethod
     def _token(width: int, number: int, rngs: nnx.Rngs) -> nnx.Param:
@@ -142,12 +142,33 @@ class VisionTransformer(Network):
     def _prefix_tokens(self) -> list[nnx.Param]:
         return [token for token in (self.cls_token, self.reg_token) if token is not None]
 
-    def tokens(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n c"]:
-        """The normalised tokens after the last block, in the network's dtype: class, registers, patches row by row.
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n c"]:
+        """Return the normalised tokens after the last block, in the network's dtype.
 
-        Raises UserError for images of another shape than [batch, height, width, 3] and, naming the nearest size that
-        fits, where a side is no multiple of the patch.
+        Tokens come in the order class, registers, patches row by row.
+
+        Raises:
+          UserError: the images are not [batch, height, width, 3], or a side is no multiple of the patch; the message
+            names the nearest size that fits.
         """
+        return self.norm(self.blocks(self._embed(images)))
+
+    def split_at_map(
+        self, images: Float[Array, "b h w 3"]
+    ) -> tuple[Float[Array, "b mh mw d"], Callable[[Float[Array, "b mh mw d"]], Float[Array, "b classes"]]]:
+        """Return the map of the patch tokens before the last block, and the function from it to the logits."""
+        tokens = self.blocks.all_but_last(self._embed(images))
+        others = tokens[:, : self.prefix]
+
+        def logits(patches: Float[Array, "b mh mw d"]) -> Float[Array, "b classes"]:
+            x = jnp.concatenate([others, patches.reshape(len(patches), -1, patches.shape[-1])], axis=1)
+            return self.head(self.pool(self.norm(self.blocks.last(x))))
+
+        grid = _grid(*images.shape[1:3], self.patch)
+        return tokens[:, self.prefix :].reshape(len(images), *grid, -1), logits
+
+    def _embed(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n c"]:
+        """Return the tokens before the first block."""
         check_images("ViT", images)
         grid = _grid(*images.shape[1:3], self.patch)
         x = self.patch_embed(images).reshape(len(images), grid[0] * grid[1], -1)
@@ -155,27 +176,22 @@ class VisionTransformer(Network):
         positions = self._positions(grid, x.shape[-1])
         x = jnp.concatenate([*(token.astype(self.dtype) for token in prefix), x], axis=1)
         unpositioned = x.shape[1] - positions.shape[1]
-        x = x + jnp.pad(positions, ((0, 0), (unpositioned, 0), (0, 0))).astype(self.dtype)
-        if maps.tokens_are_wanted():
-            return self.norm(self._seen_before_last(self.pos_drop(x), grid))
-        return self.norm(self.blocks(self.pos_drop(x)))
-
-    def _seen_before_last(self, x: Float[Array, "b n c"], grid: tuple[int, int]) -> Float[Array, "b n c"]:
-        *earlier, last = self.blocks
-        for block in earlier:
-            x = block(x)
-        return last(maps.token_map(x, grid))
+        return self.pos_drop(x + jnp.pad(positions, ((0, 0), (unpositioned, 0), (0, 0))).astype(self.dtype))
 
     def _positions(self, grid: tuple[int, int], width: int) -> Float[Array, "1 n c"]:
         if self.pos_embed is None:
             return jnp.asarray(sincos2d(grid, width))[None]
         return resize_positions(self.pos_embed[...], self.grid, grid)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits, or the pooled features where there is no head."""
-        x = self.tokens(images)
-        x = x[:, 0] if self.pool == "token" else x[:, self.prefix :].mean(1, dtype=jnp.float32)
-        return (x if self.head is None else self.head(x)).astype(jnp.float32)
+    def pool(self, features: Float[Array, "b n c"]) -> Float[Array, "b c"]:
+        """Return the class token, or the float32 mean over the patch tokens."""
+        if self.pooling == "token":
+            return features[:, 0]
+        return features[:, self.prefix :].mean(1, dtype=jnp.float32)
+
+    def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from the linear layer."""
+        return (pooled if self.head_ is None else self.head_(pooled)).astype(jnp.float32)
 
 
 class DistilledVisionTransformer(VisionTransformer):
@@ -219,13 +235,27 @@ class DistilledVisionTransformer(VisionTransformer):
     def _prefix_tokens(self) -> list[nnx.Param]:
         return [self.cls_token, self.dist_token]
 
+    def pool(self, features: Float[Array, "b n c"]) -> Float[Array, "b 2 c"]:
+        """Return the class token and the distillation token."""
+        return features[:, :2]
+
+    def head(self, pooled: Float[Array, "b 2 c"]) -> Float[Array, "b classes"]:
+        """Return the mean of both heads' float32 logits, or of both tokens where there are no heads."""
+        if self.head_ is None:
+            return pooled.mean(1, dtype=jnp.float32)
+        logits, distilled = self._both_logits(pooled)
+        return (logits + distilled) / 2
+
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
-        """float32 logits (both heads' apart in training mode), or the mean of both tokens where there is no head."""
-        x = self.tokens(images)
-        if self.head is None:
-            return x[:, :2].mean(1, dtype=jnp.float32)
-        logits, distilled = (head(x[:, i]).astype(jnp.float32) for i, head in enumerate((self.head, self.head_dist)))
-        return (logits + distilled) / 2 if self.deterministic else WithAuxiliary(logits, (distilled,), 1.0)
+        """Return float32 logits: in training mode those of both heads, in evaluation mode their mean."""
+        if self.head_ is None or self.deterministic:
+            return super().__call__(images)
+        logits, distilled = self._both_logits(self.pool(self.features(images)))
+        return WithAuxiliary(logits, (distilled,), 1.0)
+
+    def _both_logits(self, pooled: Float[Array, "b 2 c"]) -> list[Float[Array, "b classes"]]:
+        heads = (self.head_, self.head_dist)
+        return [head(pooled[:, index]).astype(jnp.float32) for index, head in enumerate(heads) if head is not None]
 
 
 class DinoV2(VisionTransformer):

@@ -14,7 +14,6 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from imagenet_repro.inference.maps import final_map
 from imagenet_repro.models.nn.initialisers import constant, normal
 from imagenet_repro.models.nn.layers import (
     Conv,
@@ -22,12 +21,12 @@ from imagenet_repro.models.nn.layers import (
     Linear,
     LocalResponseNorm,
     MaxPool,
-    Network,
     adaptive_avg_pool,
     check_images,
     flatten,
     relu,
 )
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
 
 SMALLEST = 63  # pixels that leave one position after the last pooling
@@ -59,18 +58,25 @@ class ZFNet(Network):
         self.fc6 = Linear(fifth * 6 * 6, 4096, **kwargs)
         self.fc7 = Linear(4096, 4096, **kwargs)
         self.fc8 = Linear(4096, num_classes, **kwargs) if num_classes else None
-        self.ceil_pool, self.pool = MaxPool(3, stride=2, ceil=True), MaxPool(3, stride=2)
+        self.ceil_pool, self.last_pool = MaxPool(3, stride=2, ceil=True), MaxPool(3, stride=2)
         self.norm = LocalResponseNorm()
         self.dropout = Dropout(dropout, rngs=rngs)
 
-    def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """float32 logits. Raises UserError where the images are below 63 pixels."""
+    def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow c"]:
+        """Return the map after the last pooling. Raises UserError for images below 63 pixels."""
         check_images("ZFNet", images, SMALLEST)
         x = self.norm(self.ceil_pool(relu(self.conv1(images))))
         x = self.norm(self.ceil_pool(relu(self.conv2(x))))
         x = relu(self.conv4(relu(self.conv3(x))))
-        x = self.pool(relu(self.conv5(x)))
-        x = self.dropout(relu(self.fc6(flatten(adaptive_avg_pool(final_map(x), 6)))))
+        return self.last_pool(relu(self.conv5(x)))
+
+    def pool(self, features: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
+        """Return the map, averaged to 6x6 positions, as one vector."""
+        return flatten(adaptive_avg_pool(features, 6))
+
+    def head(self, pooled: Float[Array, "b n"]) -> Float[Array, "b classes"]:
+        """Return float32 logits from the three linear layers."""
+        x = self.dropout(relu(self.fc6(pooled)))
         x = self.dropout(relu(self.fc7(x)))
         return (x if self.fc8 is None else self.fc8(x)).astype(jnp.float32)
 

@@ -13,7 +13,7 @@ import numpy as np
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import vit
-from imagenet_repro.models.nn.layers import Network
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import tensors
 from imagenet_repro.pretrained.files import Weights, read

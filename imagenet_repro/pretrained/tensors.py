@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.models.nn.network import tensor_name
 
 Model = TypeVar("Model", bound=nnx.Module)
 
@@ -26,7 +27,7 @@ def _tensors(model: nnx.Module) -> Iterator[tuple[str, nnx.Variable, tuple[int, 
         for name, variable in vars(module).items():
             if isinstance(variable, nnx.Param | nnx.BatchStat):
                 axes = getattr(module, "torch_axes", ()) if name == "weight" else ()
-                yield ".".join(map(str, (*path, name))), variable, axes or tuple(range(variable.ndim))
+                yield tensor_name((*path, name)), variable, axes or tuple(range(variable.ndim))
 
 
 def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from imagenet_repro.models.nn.layers import WithAuxiliary
+from imagenet_repro.models.nn.network import WithAuxiliary, tensor_name
 
 Tensors = dict[str, Any]  # arrays by the name they have in the module, such as "layer1.0.conv1.weight"
 
@@ -87,4 +87,4 @@ def reseed(rngs: nnx.State, key: PRNGKeyArray) -> nnx.State:
 
 def _name(path: tuple) -> str:
     parts = [str(getattr(entry, "key", getattr(entry, "idx", getattr(entry, "name", "")))) for entry in path]
-    return ".".join(part for part in parts if part not in ("value", "raw_value"))
+    return tensor_name(part for part in parts if part not in ("value", "raw_value"))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from imagenet_repro.config import Config
 from imagenet_repro.data.augment import augment
-from imagenet_repro.models.nn.layers import WithAuxiliary
+from imagenet_repro.models.nn.network import WithAuxiliary
 from imagenet_repro.scoring import metrics
 from imagenet_repro.training import loss, schedule
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors

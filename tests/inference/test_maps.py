@@ -11,6 +11,7 @@ from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import maps
 from imagenet_repro.models.nn import layers
+from imagenet_repro.models.nn.network import Network
 
 
 def images(*shape, seed=0):
@@ -21,7 +22,7 @@ def class_map(model, x, image_size):
     return jax.jit(lambda x: maps.class_map(model, x, image_size))(x)
 
 
-class TwoLayers(layers.Network):
+class TwoLayers(Network):
     """A convolution, and the two linear layers of the years before 2014."""
 
     def __init__(self, rngs):
@@ -29,10 +30,14 @@ class TwoLayers(layers.Network):
         self.conv = layers.Conv(3, 4, 3, stride=2, padding=1, **kwargs)
         self.fc1, self.fc2 = layers.Linear(3 * 3 * 4, 8, **kwargs), layers.Linear(8, 5, **kwargs)
 
-    def __call__(self, images):
-        x = layers.relu(self.conv(images))
-        x = layers.adaptive_avg_pool(maps.final_map(x), 3)
-        return self.fc2(layers.relu(self.fc1(layers.flatten(x))))
+    def features(self, images):
+        return layers.relu(self.conv(images))
+
+    def pool(self, features):
+        return layers.flatten(layers.adaptive_avg_pool(features, 3))
+
+    def head(self, pooled):
+        return self.fc2(layers.relu(self.fc1(pooled)))
 
 
 def as_convolutions(model, x):
@@ -76,7 +81,7 @@ def test_at_its_own_size_the_map_is_the_network(name):
 def test_the_mean_of_means_is_that_of_all_windows():
     model = models.create("resnet18", num_classes=7, seed=0).eval()
     x = images(1, 96, 128, 3)
-    final = maps.features(model, x)  # [1, 3, 4, 512]
+    final = maps.localization_map(model, x)  # [1, 3, 4, 512]
     means = np.stack([[final[0, i : i + 2, j : j + 2].mean((0, 1)) for j in range(3)] for i in range(2)])
     expected = means @ model.fc.weight[...] + model.fc.bias[...]
     np.testing.assert_allclose(class_map(model, x, 64)[0], expected, rtol=1e-4, atol=1e-5)
@@ -85,7 +90,7 @@ def test_the_mean_of_means_is_that_of_all_windows():
 def test_grad_cam_is_the_class_activation_map_over_the_number_of_places():
     model = models.create("resnet18", num_classes=7, seed=0).eval()
     x, classes = images(2, 96, 64, 3), jnp.asarray([[3, 0], [6, 3]])
-    final = np.asarray(maps.features(model, x))
+    final = np.asarray(maps.localization_map(model, x))
     weights = np.asarray(model.fc.weight[...])
     expected = np.stack([np.moveaxis(final[b] @ weights[:, classes[b]], -1, 0) for b in range(2)]) / (3 * 2)
     found = jax.jit(lambda x, classes: maps.activation(model, x, classes))(x, classes)
@@ -95,7 +100,7 @@ def test_grad_cam_is_the_class_activation_map_over_the_number_of_places():
 def test_a_transformer_has_a_map_of_its_patches():
     model = models.create("vit_tiny_patch16", num_classes=5, image_size=32, depth=2).eval()
     x = images(2, 32, 32, 3)
-    assert maps.features(model, x).shape == (2, 2, 2, 192)
+    assert maps.localization_map(model, x).shape == (2, 2, 2, 192)
     found = maps.activation(model, x, jnp.asarray([[0], [1]]))
     assert found.shape == (2, 1, 2, 2)
     assert np.all(np.isfinite(found))
@@ -107,7 +112,7 @@ def test_looking_at_the_map_changes_nothing():
     model = models.create("vit_tiny_patch16", num_classes=5, image_size=32, depth=2).eval()
     x = images(1, 32, 32, 3)
     before = model(x)
-    maps.features(model, x)
+    maps.localization_map(model, x)
     np.testing.assert_array_equal(model(x), before)
 
 
@@ -125,6 +130,6 @@ def test_every_family_says_where_its_map_is(name):
     graphdef, state = nnx.split(models.abstract(name, 10).eval())
     size = models.spec(name).preprocessing.image_size
     blank = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    shape = jax.eval_shape(lambda s, images: maps.features(nnx.merge(graphdef, s), images), state, blank).shape
+    shape = jax.eval_shape(lambda s, images: maps.localization_map(nnx.merge(graphdef, s), images), state, blank).shape
     assert shape[0] == 2
     assert min(shape[1:3]) >= 1

@@ -9,7 +9,7 @@ from flax import nnx
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import googlenet
-from imagenet_repro.models.nn.layers import WithAuxiliary
+from imagenet_repro.models.nn.network import WithAuxiliary
 from imagenet_repro.zoo import counting
 from tests.models import probe
 

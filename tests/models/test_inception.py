@@ -10,7 +10,8 @@ from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import inception
 from imagenet_repro.models.nn.initialisers import initialise
-from imagenet_repro.models.nn.layers import MaxPool, WithAuxiliary
+from imagenet_repro.models.nn.layers import MaxPool
+from imagenet_repro.models.nn.network import WithAuxiliary
 from imagenet_repro.zoo import counting
 from tests.models import probe
 

@@ -43,7 +43,7 @@ def test_an_image_that_leaves_no_pixel_is_refused(networks, name):
 
 def test_maps_of_inception_v4_are_the_papers(networks):
     def features(state, x, seen):
-        for layer in nnx.merge(networks["inception_v4"][0], state).features:
+        for layer in nnx.merge(networks["inception_v4"][0], state).features_:
             x = layer(x)
             seen.append(x.shape[1:])
 

@@ -41,7 +41,7 @@ def test_each_block_halves_the_map():
 
 def test_configuration_c_ends_its_last_blocks_with_one_by_one():
     model = models.abstract("vgg16c")
-    kernels = [layer.weight.shape[0] for layer in model.features if hasattr(layer, "weight")]
+    kernels = [layer.weight.shape[0] for layer in model.features_ if hasattr(layer, "weight")]
     assert kernels == [3, 3, 3, 3, 3, 3, 1, 3, 3, 1, 3, 3, 1]
     assert probe.maps("vgg16c", 64) == probe.maps("vgg16", 64)
 
@@ -59,7 +59,7 @@ def test_names_of_the_reference():
 
 def test_initial_values():
     def pick(model):
-        return model.features[3].weight, model.classifier[6].weight, model.features[3].bias, model.classifier[0].bias
+        return model.features_[3].weight, model.classifier[6].weight, model.features_[3].bias, model.classifier[0].bias
 
     conv, linear, *biases = probe.initial("vgg11", pick)
     np.testing.assert_allclose(conv.std(), np.sqrt(2 / (9 * 128)), rtol=0.02)

@@ -10,7 +10,7 @@ from PIL import Image
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import vit
-from imagenet_repro.models.nn.layers import WithAuxiliary
+from imagenet_repro.models.nn.network import WithAuxiliary
 from imagenet_repro.zoo import counting
 
 # Parameters and multiply-adds at 224 px of the table that the whole zoo is checked against.
@@ -132,9 +132,9 @@ def test_features_without_a_head_are_the_normalised_class_token():
 
 def test_initial_values():
     model = models.create("vit_tiny_patch16", 10, depth=1, image_size=32, head_bias=-6.9)
-    np.testing.assert_array_equal(model.head.bias[...], np.float32(-6.9))
+    np.testing.assert_array_equal(model.head_.bias[...], np.float32(-6.9))
     np.testing.assert_array_equal(model.blocks[0].mlp.fc1.bias[...], 0)
-    for weight in (model.blocks[0].attn.qkv.weight, model.blocks[0].mlp.fc2.weight, model.head.weight):
+    for weight in (model.blocks[0].attn.qkv.weight, model.blocks[0].mlp.fc2.weight, model.head_.weight):
         assert np.std(weight[...]) == pytest.approx(0.02, rel=0.05)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from flax import nnx
 
 from imagenet_repro.config import resolve_config
-from imagenet_repro.models.nn.layers import BatchNorm, Conv, Dropout, Linear, WithAuxiliary, relu
+from imagenet_repro.models.nn.layers import BatchNorm, Conv, Dropout, Linear, relu
+from imagenet_repro.models.nn.network import WithAuxiliary
 from imagenet_repro.training import optimizer, parallel, state, step
 from imagenet_repro.training.functional import FunctionalNetwork
 from imagenet_repro.training.schedule import Moment

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.models.nn.initialisers import constant, halves, normal
-from imagenet_repro.models.nn.layers import Dropout, DropPath, LayerNorm, LayerScale, Linear, gelu, swish
+from imagenet_repro.models.nn.layers import Dropout, DropPath, LayerNorm, LayerScale, Linear, Rate, gelu, swish
 
 # timm and DeiT draw with PyTorch's `trunc_normal_(std=0.02)`, which cuts at -2 and 2: a hundred deviations away.
 INIT = normal(0.02)
@@ -107,9 +107,9 @@ class Block(nnx.Module):
         self.ls2 = None if layer_scale is None else LayerScale(width, layer_scale, rngs=rngs)
         self.drop_path2 = DropPath(drop_path, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
-        """The tokens after both residual branches, in the type of `x`."""
+    def __call__(self, x: Float[Array, "b n c"], drop_path: Rate | None = None) -> Float[Array, "b n c"]:
+        """Return the tokens after both residual branches, in the type of `x`."""
         y = self.attn(self.norm1(x))
-        x = x + self.drop_path1(y if self.ls1 is None else self.ls1(y))
+        x = x + self.drop_path1(y if self.ls1 is None else self.ls1(y), drop_path)
         y = self.mlp(self.norm2(x))
-        return x + self.drop_path2(y if self.ls2 is None else self.ls2(y))
+        return x + self.drop_path2(y if self.ls2 is None else self.ls2(y), drop_path)

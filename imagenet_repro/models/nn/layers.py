@@ -6,7 +6,7 @@ Parameters and running statistics are float32; the computation runs in a layer's
 """
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from jaxtyping import Array, Float
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.nn import cpu_convolution
 from imagenet_repro.models.nn.initialisers import Initialiser, constant, parameter, torch_uniform
-from imagenet_repro.models.spec import Origin
 
 Size = int | tuple[int, int]
 Padding = Size | Literal["same"]  # zeros on both sides; "same" is TensorFlow's, see `pads`
@@ -72,30 +71,6 @@ def _ceil_pads(n: int, window: int, stride: int, given: tuple[int, int]) -> tupl
     if (places - 1) * stride >= n + low:
         places -= 1
     return low, max((places - 1) * stride + window - n - low, 0)
-
-
-class WithAuxiliary(NamedTuple):
-    """What a network with auxiliary heads returns in training mode; in evaluation mode it returns logits alone."""
-
-    logits: Float[Array, "b classes"]  # float32, of the main head
-    auxiliary: tuple[Float[Array, "b classes"], ...]  # float32, one for each auxiliary head
-    weight: float  # of the loss of each auxiliary head; the main one's is 1
-
-
-class Network(nnx.Module):
-    """A whole network: NHWC float images in, float32 logits out (or features, where it has no head)."""
-
-    origin: Origin | None = None  # set by `models.build`
-
-    def train(self, **attributes: Any) -> "Network":
-        """Switches to training mode, in place; returns the network."""
-        super().train(**attributes)
-        return self
-
-    def eval(self, **attributes: Any) -> "Network":
-        """Switches to evaluation mode, in place; returns the network."""
-        super().eval(**attributes)
-        return self
 
 
 class Sequential(nnx.List):
@@ -280,24 +255,27 @@ class LayerScale(nnx.Module):
         return x * self.gamma[...].astype(x.dtype)
 
 
+Rate = float | Float[Array, ""]  # a probability, possibly traced
+
+
 class DropPath(nnx.Module):
     """Stochastic depth (Huang et al. 2016): drops a whole residual branch of an image with probability `rate`.
 
-    What is kept is divided by 1 - rate, as all implementations but the paper's do, so evaluation changes nothing.
-    `deterministic` is switched by train() and eval().
+    A branch that is not dropped is divided by 1 - rate, as all implementations but the paper's do, so evaluation
+    changes nothing. `deterministic` is switched by train() and eval().
     """
 
     def __init__(self, rate: float, *, rngs: nnx.Rngs):
         self.rate, self.deterministic = rate, False
         self.rngs = rngs.dropout.fork() if rate else None
 
-    def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-        """The branch, or zeros in its place, for each image."""
+    def __call__(self, x: Float[Array, "b ..."], rate: Rate | None = None) -> Float[Array, "b ..."]:
+        """Return the branch, or zeros in its place, for each image; a `rate` replaces the layer's own."""
         if self.deterministic or self.rngs is None:
             return x
-        kept = 1 - self.rate  # in a Stack the rate is an array, see stack.py
-        keep = jax.random.bernoulli(self.rngs(), kept, (len(x),) + (1,) * (x.ndim - 1))
-        return jnp.where(keep, x / jnp.asarray(kept, x.dtype), 0).astype(x.dtype)
+        survival = 1 - (self.rate if rate is None else rate)
+        survives = jax.random.bernoulli(self.rngs(), survival, (len(x),) + (1,) * (x.ndim - 1))
+        return jnp.where(survives, x / jnp.asarray(survival, x.dtype), 0).astype(x.dtype)
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:

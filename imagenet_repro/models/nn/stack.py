@@ -20,6 +20,9 @@ from imagenet_repro.models.nn.layers import DropPath, Sequential
 class Stack(Sequential):
     """Blocks applied one after the other, each of which keeps the shape and the type of its input in a run of equals.
 
+    A block is called with the map or the tokens and, in a loop or with rematerialisation, with its own rate of
+    stochastic depth as an array: `block(x, drop_path)`.
+
     Args:
       blocks: the blocks; consecutive ones that differ in nothing but the numbers they hold make a run. A rate of
         stochastic depth that is not zero is such a number.
@@ -32,49 +35,59 @@ class Stack(Sequential):
         self.scan, self.remat = scan, remat
 
     def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-        """Applies every block; running statistics and random streams move on as they do block by block."""
+        """Apply every block; running statistics and random streams move on as they do block by block."""
         if not (self.scan or self.remat):
             return super().__call__(x)
-        for _, run in itertools.groupby(map(_part, self), key=lambda part: part.kind):
-            parts = list(run)
-            apply = self._loop if self.scan and len(parts) > 1 else self._one_by_one
-            x = apply(parts, x)
+        for _, run in itertools.groupby(map(_split, self), key=lambda block: block.kind):
+            blocks = list(run)
+            apply = self._loop if self.scan and len(blocks) > 1 else self._one_by_one
+            x = apply(blocks, x)
         return x
 
-    def _loop(self, parts: list["_Part"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-        graphdef = parts[0].graphdef
+    def all_but_last(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        """Apply every block but the last, one by one whatever `scan` and `remat` say."""
+        for block in list(self)[:-1]:
+            x = block(x)
+        return x
+
+    def last(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        """Apply the last block alone."""
+        return self[-1](x)
+
+    def _loop(self, blocks: list["_Split"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        graphdef = blocks[0].graphdef
 
         def body(x: Array, inputs: tuple[nnx.State, Array]) -> tuple[Array, nnx.State]:
             return _apply(graphdef, *inputs, x)
 
         if self.remat:
             body = jax.checkpoint(body, prevent_cse=False)  # a loop's body has nothing to share with another
-        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[part.state for part in parts])
-        rates = jnp.asarray([part.rates for part in parts], jnp.float32)
+        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[block.state for block in blocks])
+        rates = jnp.asarray([block.drop_path for block in blocks], jnp.float32)
         x, changed = lax.scan(body, x, (states, rates))
-        for number, part in enumerate(parts):
-            nnx.update(part.block, jax.tree.map(lambda leaf, number=number: leaf[number], changed))
+        for number, block in enumerate(blocks):
+            nnx.update(block.module, jax.tree.map(lambda leaf, number=number: leaf[number], changed))
         return x
 
-    def _one_by_one(self, parts: list["_Part"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    def _one_by_one(self, blocks: list["_Split"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         if not self.remat:
-            for part in parts:
-                x = part.block(x)
+            for block in blocks:
+                x = block.module(x)
             return x
-        for part in parts:
+        for block in blocks:
             apply = jax.checkpoint(_apply, static_argnums=0)
-            x, changed = apply(part.graphdef, part.state, jnp.asarray(part.rates, jnp.float32), x)
-            nnx.update(part.block, changed)
+            x, changed = apply(block.graphdef, block.state, jnp.asarray(block.drop_path, jnp.float32), x)
+            nnx.update(block.module, changed)
         return x
 
 
-class _Part(NamedTuple):
-    """One block: its structure without the rates of stochastic depth, its arrays, and those rates."""
+class _Split(NamedTuple):
+    """One block: its structure without the rate of stochastic depth, its arrays, and that rate."""
 
-    block: nnx.Module
+    module: nnx.Module
     graphdef: nnx.GraphDef
     state: nnx.State
-    rates: list[float]
+    drop_path: float
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -83,27 +96,22 @@ class _Part(NamedTuple):
         return self.graphdef, str(jax.tree.leaves(shapes))
 
 
-def _part(block: nnx.Module) -> _Part:
+def _split(block: nnx.Module) -> _Split:
     copy = nnx.merge(*nnx.split(block))  # of the structure: the arrays are the same
-    rates = [path.rate for path in _drop_paths(copy)]
-    for path in _drop_paths(copy):
-        path.rate = 0.0
+    layers = [module for _, module in nnx.iter_modules(copy) if isinstance(module, DropPath)]
+    rates = {layer.rate for layer in layers} or {0.0}
+    if len(rates) > 1:
+        raise ValueError(f"a block of a Stack has one rate of stochastic depth; this one has {sorted(rates)}")
+    for layer in layers:
+        layer.rate = 0.0  # blocks that differ in their rates alone are one program, which takes the rate as an array
     graphdef, state = nnx.split(copy)
-    return _Part(block, graphdef, state, rates)
+    return _Split(block, graphdef, state, rates.pop())
 
 
-def _apply(graphdef: nnx.GraphDef, state: nnx.State, rates: Array, x: Array) -> tuple[Array, nnx.State]:
-    """The block's output, and what the call changed in it: running statistics, counts of random streams."""
+def _apply(graphdef: nnx.GraphDef, state: nnx.State, drop_path: Array, x: Array) -> tuple[Array, nnx.State]:
+    """Return the block's output, and what the call changed in it: running statistics, counts of random streams."""
     before = {path: variable.get_raw_value() for path, variable in nnx.to_flat_state(state)}
     block = nnx.merge(graphdef, state)
-    for path, rate in zip(_drop_paths(block), rates, strict=True):
-        vars(path)["rate"] = rate  # past nnx, which takes no array where a number was
-    y = block(x)
-    for path in _drop_paths(block):
-        vars(path)["rate"] = 0.0
+    y = block(x, drop_path)
     after = nnx.to_flat_state(nnx.state(block))
     return y, nnx.from_flat_state([(path, v) for path, v in after if v.get_raw_value() is not before[path]])
-
-
-def _drop_paths(block: nnx.Module) -> list[DropPath]:
-    return [module for _, module in nnx.iter_modules(block) if isinstance(module, DropPath)]

@@ -25,9 +25,9 @@ class Block(nnx.Module):
         self.fc2 = Linear(hidden, WIDTH, rngs=rngs)
         self.drop_path = DropPath(rate, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x, drop_path=None):
         y = self.fc2(self.drop(jnp.tanh(self.norm(self.fc1(x)))))
-        return x + self.drop_path(y)
+        return x + self.drop_path(y, drop_path)
 
 
 def stack(scan, remat, hidden=HIDDEN):

@@ -1,0 +1,100 @@
+"""The base class of every architecture: what a network computes, and in which parts.
+
+A network is three functions, one after the other, as timm's `forward_features` and `forward_head` are:
+
+    features = network.features(images)  # [b, h, w, c], the last map; of a transformer [b, n, c], its tokens
+    pooled = network.pool(features)      # what the head reads, for most networks [b, c]
+    logits = network.head(pooled)        # float32 [b, classes]; without a head the pooled features in float32
+
+Evaluation at many positions and localization (`imagenet_repro.inference.maps`) call these parts.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from flax import nnx
+from jaxtyping import Array, Float
+
+from imagenet_repro.models.nn.layers import global_avg_pool
+from imagenet_repro.models.spec import Origin
+
+
+class WithAuxiliary(NamedTuple):
+    """Logits of a network with auxiliary heads in training mode; in evaluation mode it returns the logits alone."""
+
+    logits: Float[Array, "b classes"]  # float32, of the main head
+    auxiliary: tuple[Float[Array, "b classes"], ...]  # float32, one for each auxiliary head
+    weight: float  # of the loss of each auxiliary head; that of the main head is 1
+
+
+class Network(nnx.Module):
+    """A network from images to logits, built of `features`, `pool` and `head`.
+
+    Every architecture defines `features` and `head`; `pool` is the mean over the map unless the architecture defines
+    another. The parts work in either mode; an auxiliary head acts in `__call__` alone.
+
+    A submodule whose name in the published weights is that of one of the three methods has an underscore after it
+    here, such as `features_` of VGG; `tensor_name` leaves the underscore out.
+    """
+
+    origin: Origin | None = None  # set by `models.build`
+
+    def features(self, images: Float[Array, "b h w c"]) -> Float[Array, "b ..."]:
+        """Return the last feature map [b, h, w, c], or a transformer's normalised tokens [b, n, c].
+
+        Args:
+          images: normalised, float, NHWC.
+
+        Raises:
+          UserError: the images have another shape than the network takes, or are too small for it.
+        """
+        raise NotImplementedError
+
+    def pool(self, features: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        """Return what the head reads: the mean over the map, taken in float32, in the type of the features."""
+        return global_avg_pool(features)
+
+    def head(self, pooled: Float[Array, "b ..."]) -> Float[Array, "b classes"]:
+        """Return float32 logits, or, where the network has no head, the features that it would read as float32."""
+        raise NotImplementedError
+
+    def __call__(self, images: Float[Array, "b h w c"]) -> Float[Array, "b classes"] | WithAuxiliary:
+        """Return float32 logits, in training mode with those of the auxiliary heads where there are any.
+
+        Raises:
+          UserError: the images have another shape than the network takes, or are too small for it.
+        """
+        return self.head(self.pool(self.features(images)))
+
+    @property
+    def pools_by_mean(self) -> bool:
+        """Whether `pool` is the mean over the whole map, so that the mean over a window can take its place."""
+        return type(self).pool is Network.pool
+
+    def split_at_map(
+        self, images: Float[Array, "b h w c"]
+    ) -> tuple[Float[Array, "b mh mw d"], Callable[[Float[Array, "b mh mw d"]], Float[Array, "b classes"]]]:
+        """Return the map that localization looks at, and the function that computes the logits from it.
+
+        It is the last map of a convolutional network; a transformer's is made of the patch tokens before its last
+        block, the last that reach the logits through more than the class token. To be used in evaluation mode.
+        """
+        return self.features(images), lambda features: self.head(self.pool(features))
+
+    def train(self, **attributes: Any) -> "Network":
+        """Switch to training mode, in place; return the network."""
+        super().train(**attributes)
+        return self
+
+    def eval(self, **attributes: Any) -> "Network":
+        """Switch to evaluation mode, in place; return the network."""
+        super().eval(**attributes)
+        return self
+
+
+def tensor_name(path: Iterable[str | int]) -> str:
+    """Return the name that a parameter or statistic has in the published weights: its path, joined by dots.
+
+    An underscore after an attribute's name keeps it apart from a method of `Network` and is left out.
+    """
+    return ".".join(str(part).removesuffix("_") for part in path)
