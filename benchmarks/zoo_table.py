@@ -19,7 +19,8 @@ sys.path.insert(0, str(REPOSITORY))
 
 from imagenet_repro import models  # noqa: E402  the path comes first
 from imagenet_repro.storage import provenance  # noqa: E402  the path comes first
-from imagenet_repro.zoo import listing  # noqa: E402
+from imagenet_repro.zoo import sizes  # noqa: E402
+from imagenet_repro.zoo.published import network_facts  # noqa: E402
 from tests.models.test_goldens import relative_error  # noqa: E402
 
 
@@ -28,9 +29,9 @@ def main():
     arguments = _arguments()
     rows = []
     for name in models.names():
-        rows.append(listing.count(name) | {"golden": _golden(name, arguments.goldens)})
+        rows.append(sizes.count(name) | {"golden": _golden(name, arguments.goldens)})
         print(rows[-1], file=sys.stderr, flush=True)
-    with listing.STORED.open("w", newline="") as file:
+    with sizes.STORED.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["name", "parameters", "image_size", "multiply_adds"], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
@@ -63,7 +64,13 @@ def _table(rows):
     ]
     for row in rows:
         spec = models.spec(row["name"])
-        cells = (spec.year, row["name"], spec.reference, f"{row['parameters']:,}", row["image_size"])
+        cells = (
+            network_facts(row["name"]).year,
+            row["name"],
+            spec.reference,
+            f"{row['parameters']:,}",
+            row["image_size"],
+        )
         lines.append(f"| {' | '.join(map(str, cells))} | {row['multiply_adds']:,} | {row['golden']} |")
     return "\n".join(lines) + "\n"
 

@@ -27,8 +27,8 @@ def run(*, pattern: str = "", runs: Sequence[str] = ()) -> int:
       UserError: no name of a network contains the pattern, or the result of a run is damaged.
     """
     from imagenet_repro import models
+    from imagenet_repro.report import zoo_listing
     from imagenet_repro.storage.workdir import Workdir
-    from imagenet_repro.zoo import listing
     from imagenet_repro.zoo.entries import ENTRIES
 
     network = models.canonical(pattern)
@@ -38,11 +38,11 @@ def run(*, pattern: str = "", runs: Sequence[str] = ()) -> int:
     unfinished = [path for path in runs if not Workdir(path).finished]
     if unfinished:
         print(f"left out, since they hold no finished run: {', '.join(unfinished)}", file=sys.stderr)
-    measured = listing.measured_in(Workdir(path).result() for path in runs if path not in unfinished)
+    measured = zoo_listing.measured_in(Workdir(path).result() for path in runs if path not in unfinished)
     if network in models.names():
-        listing.describe(network, measured.get(network))
+        zoo_listing.describe(network, measured.get(network))
     else:
-        listing.show(names, measured, () if pattern else ENTRIES)
+        zoo_listing.show(names, measured, () if pattern else ENTRIES)
     return EXIT_FINISHED
 
 

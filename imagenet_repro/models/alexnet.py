@@ -32,7 +32,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network
-from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 ZERO, ONE = constant(0.0), constant(1.0)
 
@@ -164,25 +164,9 @@ class AlexNet(Network):
 
 VARIANTS = {
     "alexnet_2012": Spec(
-        year=2012,
-        title="AlexNet",
-        paper="Krizhevsky, Sutskever & Hinton, NIPS 2012",
         reference="paper",
         builder=AlexNet2012,
         preprocessing=Preprocessing(image_size=227, crop_ratio=227 / 256, std=LEVELS),
-        entry="SuperVision, winner 2012 classification",
-        published=(
-            Published(40.7, 18.2, "val, 10 crops", "paper, one network"),
-            Published(42.9, 19.8, "val, centre crop", "BVLC's replication in Caffe"),
-        ),
     ),
-    "alexnet_owt": Spec(
-        year=2014,
-        title="AlexNet, one tower",
-        paper="Krizhevsky 2014, arXiv 1404.5997",
-        reference="torchvision:alexnet",
-        builder=AlexNet,
-        published=(Published(43.48, 20.93, "val, centre crop", "torchvision's weights"),),
-        aliases=("alexnet",),
-    ),
+    "alexnet_owt": Spec(reference="torchvision:alexnet", builder=AlexNet, aliases=("alexnet",)),
 }

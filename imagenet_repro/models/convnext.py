@@ -25,7 +25,7 @@ from imagenet_repro.models.nn.layers import (
 )
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.stack import Stack
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import Preprocessing, Spec
 
 INIT = {"init": normal(0.02), "bias_init": constant(0.0)}
 
@@ -167,39 +167,21 @@ def layer(name: str) -> int:
     return 3 + (int(rest[2]) // 3 if rest[1] == "blocks" else 0)
 
 
-VIEW = "val, 1 view"
-README = "facebookresearch/ConvNeXt README"
-
-
-def _errors(name: str, paper: float, top1: float, top5: float) -> tuple[Published, ...]:
-    """From accuracies at 224 pixels: the authors', and timm's evaluation of their weights."""
-    timm = Published(
-        round(100 - top1, 3), round(100 - top5, 3), f"{VIEW}, by timm", f"timm's evaluation of convnext_{name}.fb_in1k"
-    )
-    return Published(round(100 - paper, 3), None, VIEW, README), timm
-
-
-def _spec(name: str, depth: int, width: int, drop_path: float, published: tuple[Published, ...]) -> Spec:
+def _spec(name: str, depth: int, width: int, drop_path: float) -> Spec:
     return Spec(
-        year=2022,
-        title="ConvNeXt-" + {"xlarge": "XL"}.get(name, name[0].upper()),
-        paper="Liu et al. 2022, arXiv 2201.03545",
         reference=f"timm:convnext_{name}",
         builder=functools.partial(ConvNeXt, drop_path=drop_path),
         sizes=((3, 3, depth, 3), width),
         preprocessing=Preprocessing(kernel="bicubic"),
-        published=published,
         layers=lambda network: layer,
     )
 
 
 # Stochastic depth as the authors trained on ImageNet-1k from scratch; XL, which they did not, as on ImageNet-22k.
 VARIANTS = {
-    "convnext_tiny": _spec("tiny", 9, 96, 0.1, _errors("tiny", 82.1, 82.066, 95.854)),
-    "convnext_small": _spec("small", 27, 96, 0.4, _errors("small", 83.1, 83.144, 96.432)),
-    "convnext_base": _spec("base", 27, 128, 0.5, _errors("base", 83.8, 83.838, 96.746)),
-    "convnext_large": _spec("large", 27, 192, 0.5, _errors("large", 84.3, 84.304, 96.892)),
-    "convnext_xlarge": _spec(
-        "xlarge", 27, 256, 0.2, (Published(13.0, None, VIEW, f"{README}, trained on ImageNet-22k before"),)
-    ),
+    "convnext_tiny": _spec("tiny", 9, 96, 0.1),
+    "convnext_small": _spec("small", 27, 96, 0.4),
+    "convnext_base": _spec("base", 27, 128, 0.5),
+    "convnext_large": _spec("large", 27, 192, 0.5),
+    "convnext_xlarge": _spec("xlarge", 27, 256, 0.2),
 }

@@ -31,7 +31,7 @@ from imagenet_repro.models.nn.layers import (
 )
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.stack import Stack
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import Preprocessing, Spec
 
 zeros = constant(0.0)
 # One input of a depthwise kernel reaches one output only, so its fan-out is its area.
@@ -280,107 +280,48 @@ def scale(stages: tuple[Stage, ...], width: float, depth: float) -> tuple[Stage,
     )
 
 
-def _v1(number: int, width: float, depth: float, image_size: int, dropout: float, *published: Published) -> Spec:
+def _v1(number: int, width: float, depth: float, image_size: int, dropout: float) -> Spec:
     return Spec(
-        year=2019,
-        title=f"EfficientNet-B{number}",
-        paper="Tan & Le 2019, arXiv 1905.11946",
         reference=f"timm:tf_efficientnet_b{number}",
         builder=functools.partial(EfficientNet, dropout=dropout),
         sizes=(scale(B0, width, depth), round_features(32 * width), round_features(1280 * width), 0.01),
         # The crop leaves 32 pixels of the resized side.
         preprocessing=Preprocessing(image_size, image_size / (image_size + 32), "bicubic"),
-        published=published,
     )
 
 
 def v2_stages(repeats: tuple[int, ...], features: tuple[int, ...]) -> tuple[Stage, ...]:
-    """2021, table 4, and google/automl: what the stages of all variants have in common."""
+    """Return the stages of a variant of V2 (2021, table 4, and google/automl); all variants share their kinds."""
     kinds = [(FusedMBConv1, 1, 1), (FusedMBConv, 2, 4), (FusedMBConv, 2, 4)]
     kinds += [(MBConv, 2, 4), (MBConv, 1, 6), (MBConv, 2, 6), (MBConv, 1, 6)]
     rows = zip(kinds[: len(repeats)], repeats, features, strict=True)
     return tuple(Stage(block, n, 3, stride, expansion, out) for (block, stride, expansion), n, out in rows)
 
 
-def _v2(
-    name: str,
-    repeats: tuple[int, ...],
-    features: tuple[int, ...],
-    sizes: tuple[int, float],
-    published: tuple[Published, ...],
-) -> Spec:
-    image_size, dropout = sizes
+def _v2(name: str, repeats: tuple[int, ...], features: tuple[int, ...], image_size: int, dropout: float) -> Spec:
     half = (0.5, 0.5, 0.5)
     return Spec(
-        year=2021,
-        title=f"EfficientNetV2-{name}",
-        paper="Tan & Le 2021, arXiv 2104.00298",
-        reference=f"timm:tf_efficientnetv2_{name.lower()}",
+        reference=f"timm:tf_efficientnetv2_{name}",
         builder=functools.partial(EfficientNet, dropout=dropout),
         sizes=(v2_stages(repeats, features), features[0], 1280, 0.1),
         # As timm evaluates them: all but S on the whole image, its sides made equal; S on the central square of it.
         preprocessing=Preprocessing(
-            image_size, 1.0, "bicubic", half, half, crop="center" if name == "S" else "squash"
+            image_size, 1.0, "bicubic", half, half, crop="center" if name == "s" else "squash"
         ),
-        published=published,
     )
 
 
-VIEW = "val, 1 view"
-
-
-def _timm(number: int, top1: float, policy: str = "in1k") -> Published:
-    view = f"{VIEW}, {'AutoAugment, ' if policy.startswith('aa') else ''}by timm"
-    return Published(round(100 - top1, 3), None, view, f"timm's evaluation of tf_efficientnet_b{number}.{policy}")
-
-
-def _google(top1: float, source: str = "google/automl efficientnetv2/README") -> Published:
-    return Published(round(100 - top1, 3), None, VIEW, source)
-
-
-def _timm_v2(name: str, top1: float, top5: float) -> Published:
-    source = f"timm's evaluation of tf_efficientnetv2_{name}.in1k"
-    return Published(round(100 - top1, 3), round(100 - top5, 3), f"{VIEW}, by timm", source)
-
-
-IN21K = "google/automl efficientnetv2/README, trained on ImageNet-21k before"
-_B7_PAPER = Published(15.6, 2.9, VIEW, "tensorflow/tpu efficientnet/README")
-
 VARIANTS = {
-    "efficientnet_b0": _v1(0, 1.0, 1.0, 224, 0.2, _timm(0, 76.542), _timm(0, 76.882, "aa_in1k")),
-    "efficientnet_b1": _v1(1, 1.0, 1.1, 240, 0.2, _timm(1, 78.546), _timm(1, 78.840, "aa_in1k")),
-    "efficientnet_b2": _v1(2, 1.1, 1.2, 260, 0.3, _timm(2, 79.612), _timm(2, 80.074, "aa_in1k")),
-    "efficientnet_b3": _v1(3, 1.2, 1.4, 300, 0.3, _timm(3, 80.878), _timm(3, 81.648, "aa_in1k")),
-    "efficientnet_b4": _v1(4, 1.4, 1.8, 380, 0.4, _timm(4, 82.598), _timm(4, 83.040, "aa_in1k")),
-    "efficientnet_b5": _v1(5, 1.6, 2.2, 456, 0.4, _timm(5, 83.170), _timm(5, 83.696, "aa_in1k")),
-    "efficientnet_b6": _v1(6, 1.8, 2.6, 528, 0.5, _timm(6, 84.124, "aa_in1k")),
-    "efficientnet_b7": _v1(7, 2.0, 3.1, 600, 0.5, _B7_PAPER, _timm(7, 84.424, "aa_in1k")),
-    "efficientnetv2_s": _v2(
-        "S",
-        (2, 4, 4, 6, 9, 15),
-        (24, 48, 64, 128, 160, 256),
-        (384, 0.2),
-        (_google(83.9), _timm_v2("s", 83.900, 96.702)),
-    ),
-    "efficientnetv2_m": _v2(
-        "M",
-        (3, 5, 5, 7, 14, 18, 5),
-        (24, 48, 80, 160, 176, 304, 512),
-        (480, 0.3),
-        (_google(85.2), _timm_v2("m", 85.208, 97.358)),
-    ),
-    "efficientnetv2_l": _v2(
-        "L",
-        (4, 7, 7, 10, 19, 25, 7),
-        (32, 64, 96, 192, 224, 384, 640),
-        (480, 0.4),
-        (_google(85.7), _timm_v2("l", 85.660, 97.472)),
-    ),
-    "efficientnetv2_xl": _v2(
-        "XL",
-        (4, 8, 8, 16, 24, 32, 8),
-        (32, 64, 96, 192, 256, 512, 640),
-        (512, 0.4),
-        (_google(87.2, IN21K),),
-    ),
+    "efficientnet_b0": _v1(0, 1.0, 1.0, 224, 0.2),
+    "efficientnet_b1": _v1(1, 1.0, 1.1, 240, 0.2),
+    "efficientnet_b2": _v1(2, 1.1, 1.2, 260, 0.3),
+    "efficientnet_b3": _v1(3, 1.2, 1.4, 300, 0.3),
+    "efficientnet_b4": _v1(4, 1.4, 1.8, 380, 0.4),
+    "efficientnet_b5": _v1(5, 1.6, 2.2, 456, 0.4),
+    "efficientnet_b6": _v1(6, 1.8, 2.6, 528, 0.5),
+    "efficientnet_b7": _v1(7, 2.0, 3.1, 600, 0.5),
+    "efficientnetv2_s": _v2("s", (2, 4, 4, 6, 9, 15), (24, 48, 64, 128, 160, 256), 384, 0.2),
+    "efficientnetv2_m": _v2("m", (3, 5, 5, 7, 14, 18, 5), (24, 48, 80, 160, 176, 304, 512), 480, 0.3),
+    "efficientnetv2_l": _v2("l", (4, 7, 7, 10, 19, 25, 7), (32, 64, 96, 192, 224, 384, 640), 480, 0.4),
+    "efficientnetv2_xl": _v2("xl", (4, 8, 8, 16, 24, 32, 8), (32, 64, 96, 192, 256, 512, 640), 512, 0.4),
 }

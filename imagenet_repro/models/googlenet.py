@@ -35,7 +35,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network, WithAuxiliary
-from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 # Table 1: features of the 1x1, of the reduction before the 3x3, the 3x3, the reduction before the 5x5, the 5x5, and
 # the projection after the pooling.
@@ -329,27 +329,11 @@ class GoogLeNetBN(Network):
 
 VARIANTS = {
     "googlenet": Spec(
-        year=2014,
-        title="GoogLeNet",
-        paper="Szegedy et al. 2014, arXiv 1409.4842",
-        reference="paper",
-        builder=GoogLeNet,
-        preprocessing=Preprocessing(std=LEVELS),
-        entry="GoogLeNet, winner 2014 classification",
-        published=(
-            Published(None, 10.07, "val, centre crop", "paper, one network"),
-            Published(None, 9.15, "val, 10 crops", "paper, one network"),
-            Published(None, 7.89, "val, 144 crops", "paper, one network"),
-        ),
-        aliases=("inception_v1",),
+        reference="paper", builder=GoogLeNet, preprocessing=Preprocessing(std=LEVELS), aliases=("inception_v1",)
     ),
     "googlenet_bn": Spec(
-        year=2014,
-        title="GoogLeNet with batch normalisation",
-        paper="Szegedy et al. 2014, arXiv 1409.4842; changed by torchvision",
         reference="torchvision:googlenet",
         builder=GoogLeNetBN,
         preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-        published=(Published(30.22, 10.47, "val, centre crop", "torchvision's weights"),),
     ),
 }

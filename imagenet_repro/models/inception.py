@@ -42,7 +42,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network, WithAuxiliary
-from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # Google's networks see pixels from -1 to 1
 
@@ -436,29 +436,15 @@ class InceptionV3(Network):
 
 VARIANTS = {
     "bn_inception": Spec(
-        year=2015,
-        title="BN-Inception",
-        paper="Ioffe & Szegedy 2015, arXiv 1502.03167",
         reference="paper",
         builder=BNInception,
         preprocessing=Preprocessing(std=LEVELS),
-        published=(Published(25.2, 7.82, "val, 1 crop", "Hu et al. 2017, table 2"),),
         aliases=("bninception", "inception_v2"),
     ),
     "inception_v3": Spec(
-        year=2015,
-        title="Inception-v3",
-        paper="Szegedy et al. 2015, arXiv 1512.00567",
         reference="torchvision:inception_v3",
         builder=InceptionV3,
         # torchvision's `transform_input` turns its usual normalisation into this one.
         preprocessing=Preprocessing(299, 299 / 342, "bilinear", INCEPTION_MEAN, INCEPTION_STD),
-        entry="ReCeption, second 2015 classification",
-        published=(
-            Published(21.2, 5.6, "val without the blacklisted images, 1 crop", "the paper"),
-            Published(18.77, 4.2, "val without the blacklisted images, 144 crops", "the paper"),
-            Published(19.8, 4.6, "val, 12 crops", "Szegedy et al. 2016, arXiv 1602.07261"),
-            Published(22.528, 6.532, "val, 1 crop", "timm's results, torchvision's weights"),
-        ),
     ),
 }

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from imagenet_repro.models.inception import INCEPTION_MEAN, INCEPTION_STD, ConvNorm, Unit, halve
 from imagenet_repro.models.nn.layers import AvgPool, Conv, Dropout, Linear, Sequential, check_images, relu
 from imagenet_repro.models.nn.network import Network
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import Preprocessing, Spec
 
 MIN_IMAGE_SIZE = 75  # one pixel remains after the last module
 
@@ -273,38 +273,15 @@ class InceptionResNetV2(Network):
         return (x if self.classif is None else self.classif(x)).astype(jnp.float32)
 
 
-_BLACKLIST = "val without the blacklisted images, 1 crop"
-_ENSEMBLE = "in the ensemble of Trimps-Soushen, winner 2016 classification"
-
 VARIANTS = {
     "inception_v4": Spec(
-        year=2016,
-        title="Inception-v4",
-        paper="Szegedy et al. 2016, arXiv 1602.07261",
         reference="timm:inception_v4",
         builder=InceptionV4,
         preprocessing=Preprocessing(299, 0.875, "bicubic", INCEPTION_MEAN, INCEPTION_STD),
-        entry=_ENSEMBLE,
-        published=(
-            Published(20.0, 5.0, _BLACKLIST, "the paper"),
-            Published(18.7, 4.2, "val, 12 crops", "the paper"),
-            Published(17.7, 3.8, "val, 144 crops", "the paper"),
-            Published(19.856, 5.018, "val, 1 crop", "timm's results"),
-        ),
     ),
     "inception_resnet_v2": Spec(
-        year=2016,
-        title="Inception-ResNet-v2",
-        paper="Szegedy et al. 2016, arXiv 1602.07261",
         reference="timm:inception_resnet_v2",
         builder=InceptionResNetV2,
         preprocessing=Preprocessing(299, 0.8975, "bicubic", INCEPTION_MEAN, INCEPTION_STD),
-        entry=_ENSEMBLE,
-        published=(
-            Published(19.9, 4.9, _BLACKLIST, "the paper"),
-            Published(18.7, 4.1, "val, 12 crops", "the paper"),
-            Published(17.8, 3.7, "val, 144 crops", "the paper"),
-            Published(19.566, 4.688, "val, 1 crop", "timm's results"),
-        ),
     ),
 }

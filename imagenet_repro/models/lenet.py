@@ -190,25 +190,8 @@ class LeNet5(Network):
 _PREPROCESSING = Preprocessing(image_size=32, crop_ratio=1.0, mean=(0.1 / 1.275,) * 3, std=(1 / 1.275,) * 3)
 
 VARIANTS = {
-    "lenet5_1998": Spec(
-        year=1998,
-        title="LeNet-5 of 1998",
-        paper="LeCun et al. 1998, Proc. IEEE 86(11)",
-        reference="paper",
-        builder=LeNet1998,
-        num_classes=10,
-        preprocessing=_PREPROCESSING,
-        entry="handwritten digits, before ImageNet",
-    ),
+    "lenet5_1998": Spec(reference="paper", builder=LeNet1998, num_classes=10, preprocessing=_PREPROCESSING),
     "lenet5": Spec(
-        year=1998,
-        title="LeNet-5, modern reading",
-        paper="after LeCun et al. 1998, Proc. IEEE 86(11)",
-        reference="paper",
-        builder=LeNet5,
-        num_classes=10,
-        preprocessing=_PREPROCESSING,
-        entry="handwritten digits, before ImageNet",
-        aliases=("lenet",),
+        reference="paper", builder=LeNet5, num_classes=10, preprocessing=_PREPROCESSING, aliases=("lenet",)
     ),
 }

@@ -31,7 +31,7 @@ from imagenet_repro.models.nn.layers import (
 )
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.stack import Stack
-from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 STEMS = ("imagenet", "small")
 SHORTCUTS = ("A", "B", "C")
@@ -256,94 +256,29 @@ class ResNet(Network):
         return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
 
 
-TEN_CROPS, CENTRE = "val, 10 crops", "val, centre 224 of 256"
-FULLY_CONVOLUTIONAL = "val, fully convolutional, mean of 5 scales"
-HE, FACEBOOK = "He et al. 2015", "facebookarchive/fb.resnet.torch"
+def _resnet(depth: int, block: Block, depths: tuple[int, int, int, int]) -> Spec:
+    return Spec(reference=f"torchvision:resnet{depth}", builder=ResNet, sizes=(block, depths))
 
 
-def _torchvision(accuracy: float) -> Published:
-    """Accuracy of torchvision's first weights (V1), as timm evaluates them."""
-    return Published(round(100 - accuracy, 3), None, CENTRE, "torchvision's V1 weights, evaluated by timm")
-
-
-def _resnet(depth: int, block: Block, depths: tuple[int, int, int, int], *published: Published) -> Spec:
+def _v1(depths: tuple[int, int, int, int]) -> Spec:
     return Spec(
-        year=2015,
-        title=f"ResNet-{depth} v1.5" if block is Bottleneck else f"ResNet-{depth}",
-        paper="He et al. 2015, arXiv 1512.03385",
-        reference=f"torchvision:resnet{depth}",
-        builder=ResNet,
-        sizes=(block, depths),
-        published=published,
-    )
-
-
-def _v1(depth: int, depths: tuple[int, int, int, int], *published: Published, entry: str = "") -> Spec:
-    return Spec(
-        year=2015,
-        title=f"ResNet-{depth}",
-        paper="He et al. 2015, arXiv 1512.03385",
         reference="paper",
         builder=ResNet,
         sizes=(partial(Bottleneck, v1=True), depths),
         preprocessing=Preprocessing(std=LEVELS),
-        entry=entry,
-        published=published,
     )
 
 
 VARIANTS = {
-    "resnet18": _resnet(
-        18,
-        BasicBlock,
-        (2, 2, 2, 2),
-        Published(27.88, None, f"{TEN_CROPS}, shortcut A", HE),
-        Published(30.41, 10.76, CENTRE, FACEBOOK),
-        _torchvision(69.752),
-    ),
-    "resnet34": _resnet(
-        34,
-        BasicBlock,
-        (3, 4, 6, 3),
-        Published(25.03, 7.76, f"{TEN_CROPS}, shortcut A", HE),
-        Published(24.52, 7.46, f"{TEN_CROPS}, shortcut B", HE),
-        Published(24.19, 7.40, f"{TEN_CROPS}, shortcut C", HE),
-        Published(21.84, 5.71, f"{FULLY_CONVOLUTIONAL}, shortcut B", HE),
-        Published(21.53, 5.60, f"{FULLY_CONVOLUTIONAL}, shortcut C", HE),
-        Published(26.73, 8.74, CENTRE, FACEBOOK),
-        _torchvision(73.298),
-    ),
-    "resnet50": _resnet(50, Bottleneck, (3, 4, 6, 3), Published(24.01, 7.02, CENTRE, FACEBOOK), _torchvision(76.156)),
-    "resnet101": _resnet(
-        101, Bottleneck, (3, 4, 23, 3), Published(22.44, 6.21, CENTRE, FACEBOOK), _torchvision(77.404)
-    ),
-    "resnet152": _resnet(152, Bottleneck, (3, 8, 36, 3), _torchvision(78.330)),
-    "resnet50_v1": _v1(
-        50,
-        (3, 4, 6, 3),
-        Published(22.85, 6.71, TEN_CROPS, HE),
-        Published(20.74, 5.25, FULLY_CONVOLUTIONAL, HE),
-        Published(24.7, 7.8, CENTRE, "KaimingHe/deep-residual-networks"),
-    ),
-    "resnet101_v1": _v1(
-        101,
-        (3, 4, 23, 3),
-        Published(21.75, 6.05, TEN_CROPS, HE),
-        Published(19.87, 4.60, FULLY_CONVOLUTIONAL, HE),
-        Published(23.6, 7.1, CENTRE, "KaimingHe/deep-residual-networks"),
-    ),
-    "resnet152_v1": _v1(
-        152,
-        (3, 8, 36, 3),
-        Published(21.43, 5.71, TEN_CROPS, HE),
-        Published(19.38, 4.49, FULLY_CONVOLUTIONAL, HE),
-        Published(23.0, 6.7, CENTRE, "KaimingHe/deep-residual-networks"),
-        entry="MSRA, winner 2015 classification (two of six networks)",
-    ),
+    "resnet18": _resnet(18, BasicBlock, (2, 2, 2, 2)),
+    "resnet34": _resnet(34, BasicBlock, (3, 4, 6, 3)),
+    "resnet50": _resnet(50, Bottleneck, (3, 4, 6, 3)),
+    "resnet101": _resnet(101, Bottleneck, (3, 4, 23, 3)),
+    "resnet152": _resnet(152, Bottleneck, (3, 8, 36, 3)),
+    "resnet50_v1": _v1((3, 4, 6, 3)),
+    "resnet101_v1": _v1((3, 4, 23, 3)),
+    "resnet152_v1": _v1((3, 8, 36, 3)),
     "resnet200": Spec(
-        year=2016,
-        title="ResNet-200 v1.5",
-        paper="He et al. 2016, arXiv 1603.05027",
         reference="timm:resnet200",
         builder=ResNet,
         sizes=(Bottleneck, (3, 24, 36, 3)),

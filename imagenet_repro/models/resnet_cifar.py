@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from imagenet_repro.models.nn.layers import BatchNorm, Linear, check_images, relu
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
-from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # of RGB over the training images; the paper takes off a mean at each pixel
 SCAN_FROM = 18  # blocks of a stage: from here on the time to compile outweighs what stacking the parameters costs
@@ -71,25 +71,14 @@ class CifarResNet(Network):
         return (pooled if self.fc is None else self.fc(pooled)).astype(jnp.float32)
 
 
-def _spec(depth: int, error: float) -> Spec:
+def _spec(depth: int) -> Spec:
     return Spec(
-        year=2015,
-        title=f"ResNet-{depth} for CIFAR",
-        paper="He et al. 2015, arXiv 1512.03385, sec. 4.2",
         reference="paper",
         builder=CifarResNet,
         sizes=((depth - 2) // 6,),
         num_classes=10,
         preprocessing=Preprocessing(image_size=32, crop_ratio=1.0, mean=CIFAR10_MEAN, std=LEVELS),
-        published=(Published(error, None, "CIFAR-10 test, 1 view", "He et al. 2015"),),
     )
 
 
-VARIANTS = {
-    "resnet20_cifar": _spec(20, 8.75),
-    "resnet32_cifar": _spec(32, 7.51),
-    "resnet44_cifar": _spec(44, 7.17),
-    "resnet56_cifar": _spec(56, 6.97),
-    "resnet110_cifar": _spec(110, 6.43),
-    "resnet1202_cifar": _spec(1202, 7.93),
-}
+VARIANTS = {f"resnet{depth}_cifar": _spec(depth) for depth in (20, 32, 44, 56, 110, 1202)}

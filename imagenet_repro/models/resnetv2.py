@@ -28,7 +28,7 @@ from imagenet_repro.models.nn.layers import (
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.resnet import conv
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import Preprocessing, Spec
 
 
 class Projection(nnx.Module):
@@ -173,31 +173,11 @@ _TIMM = Preprocessing(crop_ratio=0.95, kernel="bicubic", mean=(0.5, 0.5, 0.5), s
 
 
 def _spec(depth: int, depths: tuple[int, int, int, int]) -> Spec:
-    return Spec(
-        year=2016,
-        title=f"ResNet-{depth}, pre-activation",
-        paper="He et al. 2016, arXiv 1603.05027",
-        reference=f"timm:resnetv2_{depth}",
-        builder=ResNetV2,
-        sizes=(depths,),
-        preprocessing=_TIMM,
-    )
+    return Spec(reference=f"timm:resnetv2_{depth}", builder=ResNetV2, sizes=(depths,), preprocessing=_TIMM)
 
 
 VARIANTS = {
     "resnetv2_50": _spec(50, (3, 4, 6, 3)),
     "resnetv2_101": _spec(101, (3, 4, 23, 3)),
-    "resnetv2_200": Spec(
-        year=2016,
-        title="ResNet-200, pre-activation",
-        paper="He et al. 2016, arXiv 1603.05027",
-        reference="paper",
-        builder=ResNetV2,
-        sizes=((3, 24, 36, 3), True),
-        entry="Trimps-Soushen, winner 2016 classification (one of the fused networks)",
-        published=(
-            Published(21.7, 5.8, "val, centre 224", "Hu et al. 2017, table 8"),
-            Published(20.1, 4.8, "val, centre 320", "Hu et al. 2017, table 8"),
-        ),
-    ),
+    "resnetv2_200": Spec(reference="paper", builder=ResNetV2, sizes=((3, 24, 36, 3), True)),
 }

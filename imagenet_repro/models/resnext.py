@@ -12,66 +12,40 @@ convolution.
 """
 
 from functools import partial
+from typing import Any
 
-from imagenet_repro.models.resnet import CENTRE, Bottleneck, ResNet
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.resnet import Bottleneck, ResNet
+from imagenet_repro.models.spec import Preprocessing, Spec
 
 DEPTHS = {50: (3, 4, 6, 3), 68: (3, 4, 12, 3), 101: (3, 4, 23, 3)}
-RUNNER_UP = "ResNeXt, runner-up 2016 classification"
-XIE = "facebookresearch/ResNeXt"
-BOTH = f"top-1 {XIE}, top-5 Hu et al. 2017"
 
 
-def _resnext(depth: int, groups: int, base_width: int, *published: Published, **more) -> Spec:
-    block = partial(Bottleneck, groups=groups, base_width=base_width)
-    row = {
-        "year": 2016,
-        "title": f"ResNeXt-{depth} {groups}x{base_width}d",
-        "paper": "Xie et al. 2016, arXiv 1611.05431",
-        "reference": f"torchvision:resnext{depth}_{groups}x{base_width}d",
-        "builder": ResNet,
-        "sizes": (block, DEPTHS[depth]),
-        "published": published,
-    }
-    return Spec(**row | more)
-
-
-def _wide(depth: int, reference: str, entry: str = "") -> Spec:
+def _resnext(
+    depth: int,
+    groups: int,
+    base_width: int,
+    *,
+    library: str = "torchvision",
+    **preprocessing: Any,
+) -> Spec:
     return Spec(
-        year=2016,
-        title=f"Wide ResNet-{depth}-2",
-        paper="Zagoruyko & Komodakis 2016, arXiv 1605.07146",
-        reference=reference,
+        reference=f"{library}:resnext{depth}_{groups}x{base_width}d",
         builder=ResNet,
-        sizes=(partial(Bottleneck, base_width=128), DEPTHS[depth]),
-        entry=entry,
+        sizes=(partial(Bottleneck, groups=groups, base_width=base_width), DEPTHS[depth]),
+        preprocessing=Preprocessing(**preprocessing),
     )
 
 
+def _wide(depth: int, reference: str) -> Spec:
+    return Spec(reference=reference, builder=ResNet, sizes=(partial(Bottleneck, base_width=128), DEPTHS[depth]))
+
+
 VARIANTS = {
-    "resnext50_32x4d": _resnext(50, 32, 4, Published(22.2, None, CENTRE, XIE), entry=RUNNER_UP),
-    "resnext101_32x4d": _resnext(
-        101,
-        32,
-        4,
-        Published(21.2, 5.6, CENTRE, BOTH),
-        entry=RUNNER_UP,
-        reference="timm:resnext101_32x4d",
-        preprocessing=Preprocessing(kernel="bicubic"),
-    ),
-    "resnext101_64x4d": _resnext(
-        101,
-        64,
-        4,
-        Published(20.4, 5.3, CENTRE, BOTH),
-        Published(19.1, 4.4, "val, centre 320", "Hu et al. 2017, table 8"),
-        entry=RUNNER_UP,
-        preprocessing=Preprocessing(crop_ratio=224 / 232),
-    ),
+    "resnext50_32x4d": _resnext(50, 32, 4),
+    "resnext101_32x4d": _resnext(101, 32, 4, library="timm", kernel="bicubic"),
+    "resnext101_64x4d": _resnext(101, 64, 4, crop_ratio=224 / 232),
     "resnext101_32x8d": _resnext(101, 32, 8),  # not in the paper
     "wide_resnet50_2": _wide(50, "torchvision:wide_resnet50_2"),
     "wide_resnet101_2": _wide(101, "torchvision:wide_resnet101_2"),
-    "wide_resnet68_2": _wide(
-        68, "paper", entry="Trimps-Soushen, winner 2016 classification (one of the fused networks)"
-    ),
+    "wide_resnet68_2": _wide(68, "paper"),
 }

@@ -5,7 +5,9 @@ layers of an SE module have biases, and the pooling of the stem rounds up withou
 have the stride in the first 1x1 convolution, SE-ResNeXts in the 3x3.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -24,8 +26,8 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network
-from imagenet_repro.models.resnet import CENTRE, Bottleneck, conv, make_stages
-from imagenet_repro.models.spec import Published, Spec
+from imagenet_repro.models.resnet import Bottleneck, conv, make_stages
+from imagenet_repro.models.spec import Spec
 
 
 class SEModule(nnx.Module):
@@ -135,69 +137,23 @@ class SENet(Network):
         return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
 
 
-def _in_paper(top1: float, top5: float) -> Published:
-    return Published(top1, top5, CENTRE, "Hu et al. 2017, table 2")
-
-
-def _released(top1: float, top5: float) -> Published:
-    return Published(top1, top5, f"{CENTRE}, released weights", "hujie-frank/SENet, README")
-
-
-def _spec(name: str, title: str, *, sizes: tuple, published: tuple[Published, ...], **more) -> dict[str, Spec]:
-    row = {
-        "year": 2017,
-        "title": title,
-        "paper": "Hu et al. 2017, arXiv 1709.01507",
-        "reference": f"timm:legacy_{name}",
-        "builder": SENet,
-        "sizes": sizes,
-        "published": published,
-        "aliases": (f"legacy_{name}",),
-    }
-    return {name: Spec(**row | more)}
-
-
 SE_RESNET = partial(SEBottleneck, v1=True)
 SE_RESNEXT = partial(SEBottleneck, groups=32, base_width=4)
 SENET = partial(SENet154Bottleneck, groups=64, base_width=4)
 
-VARIANTS = {
-    **_spec(
-        "seresnet50",
-        "SE-ResNet-50",
-        sizes=(SE_RESNET, (3, 4, 6, 3)),
-        published=(_in_paper(23.29, 6.62), _released(22.37, 6.36)),
-    ),
-    **_spec(
-        "seresnet101",
-        "SE-ResNet-101",
-        sizes=(SE_RESNET, (3, 4, 23, 3)),
-        published=(_in_paper(22.38, 6.07), _released(21.75, 5.72)),
-    ),
-    **_spec(
-        "seresnet152",
-        "SE-ResNet-152",
-        sizes=(SE_RESNET, (3, 8, 36, 3)),
-        published=(_in_paper(21.57, 5.73), _released(21.34, 5.54)),
-    ),
-    **_spec(
-        "seresnext50_32x4d",
-        "SE-ResNeXt-50 32x4d",
-        sizes=(SE_RESNEXT, (3, 4, 6, 3)),
-        published=(_in_paper(21.10, 5.49), _released(20.97, 5.54)),
-    ),
-    **_spec(
-        "seresnext101_32x4d",
-        "SE-ResNeXt-101 32x4d",
-        sizes=(SE_RESNEXT, (3, 4, 23, 3)),
-        published=(_in_paper(20.70, 5.01), _released(19.81, 4.96)),
-    ),
-    **_spec(
-        "senet154",
-        "SENet-154",
-        sizes=(SENET, (3, 8, 36, 3), True),
-        builder=partial(SENet, dropout=0.2),
-        entry="WMW, winner 2017 classification (a small ensemble of SENets)",
-        published=(_released(18.68, 4.47), Published(17.28, 3.79, "val, centre 320", "Hu et al. 2017")),
-    ),
-}
+
+def _spec(name: str, *sizes: Any, builder: Callable[..., SENet] = SENet) -> tuple[str, Spec]:
+    legacy = f"legacy_{name}"
+    return name, Spec(reference=f"timm:{legacy}", builder=builder, sizes=sizes, aliases=(legacy,))
+
+
+VARIANTS = dict(
+    [
+        _spec("seresnet50", SE_RESNET, (3, 4, 6, 3)),
+        _spec("seresnet101", SE_RESNET, (3, 4, 23, 3)),
+        _spec("seresnet152", SE_RESNET, (3, 8, 36, 3)),
+        _spec("seresnext50_32x4d", SE_RESNEXT, (3, 4, 6, 3)),
+        _spec("seresnext101_32x4d", SE_RESNEXT, (3, 4, 23, 3)),
+        _spec("senet154", SENET, (3, 8, 36, 3), True, builder=partial(SENet, dropout=0.2)),
+    ]
+)

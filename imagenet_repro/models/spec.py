@@ -28,16 +28,6 @@ class Preprocessing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
-    """Error rates on ImageNet that a source states, with the protocol under which they were measured."""
-
-    top1: float | None  # percent
-    top5: float | None  # percent
-    protocol: str  # set and views, such as "val, 10 crops"
-    source: str  # where it stands
-
-
-@dataclasses.dataclass(frozen=True)
 class Origin:
     """How a network was asked for: enough to build it again."""
 
@@ -56,16 +46,11 @@ class Spec:
     positional and comes from this table, what a user may choose is keyword-only.
     """
 
-    year: int
-    title: str  # as a person would write it
-    paper: str  # where it is described
     reference: str  # the implementation whose parameter names and results it has
     builder: Callable[..., Any]
     sizes: tuple[Any, ...] = ()
     num_classes: int = 1000  # of the published weights; 0: they are a backbone without a head
     preprocessing: Preprocessing = Preprocessing()
-    entry: str = ""  # the challenge's entry or the paper's place in the story, such as "SuperVision, winner"
-    published: tuple[Published, ...] = ()
     aliases: tuple[str, ...] = ()
     # From a network to each parameter's place in its depth, by the parameter's name, from 0 at the input; None where
     # nobody defined it.

@@ -27,7 +27,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network
-from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the convolutions of each block
 SMALLEST = 32  # pixels that leave one position after five poolings
@@ -87,45 +87,19 @@ class VGG(Network):
         return self.classifier(pooled).astype(jnp.float32)
 
 
-def _dense(top1: float, top5: float) -> Published:
-    return Published(top1, top5, "val, dense, three scales", "paper, table 4")
-
-
-def _crop(top1: float, top5: float) -> Published:
-    return Published(top1, top5, "val, centre crop", "torchvision's weights")
-
-
-def _spec(layers: int, blocks: tuple[tuple[int, ...], ...], *published: Published, batch_norm: bool = False) -> Spec:
-    return Spec(
-        year=2014,
-        title=f"VGG-{layers}" + (" with batch normalisation" if batch_norm else ""),
-        paper="Simonyan & Zisserman 2014, arXiv 1409.1556",
-        reference=f"torchvision:vgg{layers}" + ("_bn" if batch_norm else ""),
-        builder=VGG,
-        sizes=(blocks, batch_norm),
-        entry="" if batch_norm or layers < 16 else "VGG, runner-up 2014 classification",
-        published=published,
-    )
+def _spec(layers: int, blocks: tuple[tuple[int, ...], ...], *, batch_norm: bool = False) -> Spec:
+    reference = f"torchvision:vgg{layers}" + ("_bn" if batch_norm else "")
+    return Spec(reference=reference, builder=VGG, sizes=(blocks, batch_norm))
 
 
 VARIANTS = {
     "vgg11": _spec(11, A),
-    "vgg13": _spec(13, B, _dense(28.2, 9.6)),
-    "vgg16c": Spec(
-        year=2014,
-        title="VGG-16, configuration C",
-        paper="Simonyan & Zisserman 2014, arXiv 1409.1556",
-        reference="paper",
-        builder=VGG,
-        sizes=(C, False),
-        preprocessing=Preprocessing(std=LEVELS),
-        entry="VGG, runner-up 2014 classification",
-        published=(_dense(26.3, 8.2),),
-    ),
-    "vgg16": _spec(16, D, _dense(24.8, 7.5), _crop(28.406, 9.602)),
-    "vgg19": _spec(19, E, _dense(24.8, 7.5), _crop(27.6, 9.122)),
+    "vgg13": _spec(13, B),
+    "vgg16c": Spec(reference="paper", builder=VGG, sizes=(C, False), preprocessing=Preprocessing(std=LEVELS)),
+    "vgg16": _spec(16, D),
+    "vgg19": _spec(19, E),
     "vgg11_bn": _spec(11, A, batch_norm=True),
     "vgg13_bn": _spec(13, B, batch_norm=True),
-    "vgg16_bn": _spec(16, D, _crop(26.646, 8.51), batch_norm=True),
-    "vgg19_bn": _spec(19, E, _crop(25.77, 8.152), batch_norm=True),
+    "vgg16_bn": _spec(16, D, batch_norm=True),
+    "vgg19_bn": _spec(19, E, batch_norm=True),
 }

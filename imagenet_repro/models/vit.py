@@ -27,7 +27,7 @@ from imagenet_repro.models.nn.initialisers import normal, parameter
 from imagenet_repro.models.nn.layers import Conv, LayerNorm, check_images, drop_path_rates
 from imagenet_repro.models.nn.network import Network, WithAuxiliary
 from imagenet_repro.models.nn.stack import Stack
-from imagenet_repro.models.spec import Preprocessing, Published, Spec
+from imagenet_repro.models.spec import Preprocessing, Spec
 
 POOLS = ("token", "avg")
 POSITIONS = ("learned", "sincos2d")
@@ -345,22 +345,21 @@ def layer_of(depth: int) -> Callable[[str], int]:
     return layer
 
 
-def _spec(design: Design, reference: str, **facts: Any) -> Spec:
+def _spec(
+    design: Design, reference: str, *, builder: Callable[..., Network] = VisionTransformer, **fields: Any
+) -> Spec:
     return Spec(
-        **{"builder": VisionTransformer} | facts,
         reference=f"timm:{reference}",
+        builder=builder,
         sizes=(design,),
         layers=lambda network: layer_of(len(network.blocks)),
+        **fields,
     )
 
 
 VIT = Preprocessing(crop_ratio=0.9, kernel="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 DEIT = Preprocessing(crop_ratio=0.9, kernel="bicubic")
 DINOV2 = Preprocessing(image_size=518, crop_ratio=1.0, kernel="bicubic")
-
-ORIGINAL = (2020, "Dosovitskiy et al. 2020, arXiv 2010.11929")
-AUGREG = (2021, "Steiner et al. 2021, arXiv 2106.10270")
-SCALING = (2021, "Zhai et al. 2021, arXiv 2106.04560")
 
 SIZES = {  # width, depth, heads, hidden
     "tiny": (192, 12, 3, 768),
@@ -371,123 +370,70 @@ SIZES = {  # width, depth, heads, hidden
     "giant": (1408, 40, 16, 6144),
     "gigantic": (1664, 48, 16, 8192),
 }
-LETTERS = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H", "giant": "g", "gigantic": "G"}
 
 
-def _vit(size: str, patch: int, paper: tuple[int, str], *top1: tuple[float, str]) -> tuple[str, Spec]:
+def _vit(size: str, patch: int) -> tuple[str, Spec]:
     name = f"vit_{size}_patch{patch}"
-    return name, _spec(
-        Design(*SIZES[size], patch),
-        f"{name}_224",
-        year=paper[0],
-        title=f"ViT-{LETTERS[size]}/{patch}",
-        paper=paper[1],
-        preprocessing=VIT,
-        published=tuple(
-            Published(round(100 - accuracy, 3), None, f"val, AugReg, {data}, 224 px", "timm, results")
-            for accuracy, data in top1
-        ),
-        aliases=(f"{name}_224",),
-    )
+    reference = f"{name}_224"
+    return name, _spec(Design(*SIZES[size], patch), reference, preprocessing=VIT, aliases=(reference,))
 
 
-def _deit(size: str, top1: float, top5: float | None, *, distilled: bool = False) -> tuple[str, Spec]:
+def _deit(size: str, *, distilled: bool = False) -> tuple[str, Spec]:
     name = f"deit_{size}{'_distilled' if distilled else ''}_patch16"
+    reference = f"{name}_224"
     return name, _spec(
         Design(*SIZES[size], 16),
-        f"{name}_224",
+        reference,
         builder=DistilledVisionTransformer if distilled else VisionTransformer,
-        year=2020,
-        title=f"DeiT-{LETTERS[size]}/16{' distilled' if distilled else ''}",
-        paper="Touvron et al. 2020, arXiv 2012.12877",
         preprocessing=DEIT,
-        published=(
-            Published(
-                round(100 - top1, 3),
-                None if top5 is None else round(100 - top5, 3),
-                "val, centre crop, 224 px",
-                "facebookresearch/deit, README",
-            ),
-        ),
-        aliases=(f"{name}_224",),
+        aliases=(reference,),
     )
 
 
 def _deit3(size: str, patch: int) -> tuple[str, Spec]:
     name = f"deit3_{size}_patch{patch}"
-    return name, _spec(
-        Design(*SIZES[size], patch, layer_scale=1e-6, prefix_positions=False),
-        f"{name}_224",
-        year=2022,
-        title=f"DeiT III-{LETTERS[size]}/{patch}",
-        paper="Touvron et al. 2022, arXiv 2204.07118",
-        preprocessing=DEIT,
-        aliases=(f"{name}_224",),
-    )
+    reference = f"{name}_224"
+    design = Design(*SIZES[size], patch, layer_scale=1e-6, prefix_positions=False)
+    return name, _spec(design, reference, preprocessing=DEIT, aliases=(reference,))
 
 
-def _dinov2(size: str, registers: int, top1: float) -> tuple[str, Spec]:
+def _dinov2(size: str, registers: int) -> tuple[str, Spec]:
     name = f"vit_{size}_patch14_{f'reg{registers}_' if registers else ''}dinov2"
     sizes = (1536, 40, 24, 4096) if size == "giant" else SIZES[size]
-    return name, _spec(
-        Design(
-            *sizes,
-            14,
-            layer_scale=1e-5,
-            gated=size == "giant",
-            registers=registers,
-            prefix_positions=not registers,  # with registers the released class token has its position added in
-        ),
-        name,
-        builder=DinoV2,
-        num_classes=0,
-        year=2023,
-        title=f"DINOv2 {LETTERS[size]}/14{' with registers' if registers else ''}",
-        paper="Darcet et al. 2023, arXiv 2309.16588" if registers else "Oquab et al. 2023, arXiv 2304.07193",
-        preprocessing=DINOV2,
-        published=(
-            Published(
-                round(100 - top1, 3),
-                None,
-                "val, linear probe, best of 52 heads",
-                "facebookresearch/dinov2, README",
-            ),
-        ),
+    design = Design(
+        *sizes,
+        14,
+        layer_scale=1e-5,
+        gated=size == "giant",
+        registers=registers,
+        prefix_positions=not registers,  # with registers the released class token has its position added in
     )
+    return name, _spec(design, name, builder=DinoV2, num_classes=0, preprocessing=DINOV2)
 
-
-ONE, MANY = "ImageNet-1k alone", "ImageNet-21k before"
 
 VARIANTS: dict[str, Spec] = dict(
     [
-        _vit("tiny", 16, AUGREG, (75.452, MANY)),
-        _vit("small", 32, AUGREG),
-        _vit("small", 16, AUGREG, (78.842, ONE), (81.402, MANY)),
-        _vit("base", 32, ORIGINAL, (74.908, ONE), (80.732, MANY)),
-        _vit("base", 16, ORIGINAL, (79.154, ONE), (84.534, MANY)),
-        _vit("base", 8, AUGREG),
-        _vit("large", 32, ORIGINAL),
-        _vit("large", 16, ORIGINAL, (85.856, MANY)),
-        _vit("huge", 14, ORIGINAL),
-        _vit("giant", 14, SCALING),
-        _vit("gigantic", 14, SCALING),
-        _deit("tiny", 72.2, 91.1),
-        _deit("small", 79.9, 95.0),
-        _deit("base", 81.8, 95.6),
-        _deit("tiny", 74.5, None, distilled=True),
-        _deit("small", 81.2, None, distilled=True),
-        _deit("base", 83.4, None, distilled=True),
+        _vit("tiny", 16),
+        _vit("small", 32),
+        _vit("small", 16),
+        _vit("base", 32),
+        _vit("base", 16),
+        _vit("base", 8),
+        _vit("large", 32),
+        _vit("large", 16),
+        _vit("huge", 14),
+        _vit("giant", 14),
+        _vit("gigantic", 14),
+        _deit("tiny"),
+        _deit("small"),
+        _deit("base"),
+        _deit("tiny", distilled=True),
+        _deit("small", distilled=True),
+        _deit("base", distilled=True),
         _deit3("small", 16),
         _deit3("base", 16),
         _deit3("large", 16),
         _deit3("huge", 14),
-        _dinov2("small", 0, 81.1),
-        _dinov2("base", 0, 84.5),
-        _dinov2("large", 0, 86.3),
-        _dinov2("giant", 0, 86.5),
-        _dinov2("small", 4, 80.9),
-        _dinov2("base", 4, 84.6),
-        _dinov2("large", 4, 86.7),
-        _dinov2("giant", 4, 87.1),
+        *(_dinov2(size, registers) for registers in (0, 4) for size in ("small", "base", "large", "giant")),
     ]
 )

@@ -27,7 +27,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network
-from imagenet_repro.models.spec import LEVELS, Preprocessing, Published, Spec
+from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 SMALLEST = 63  # pixels that leave one position after the last pooling
 
@@ -81,31 +81,11 @@ class ZFNet(Network):
         return (x if self.fc8 is None else self.fc8(x)).astype(jnp.float32)
 
 
-def _spec(title: str, widths: tuple[int, int, int], published: Published, entry: str) -> Spec:
-    return Spec(
-        year=2013,
-        title=title,
-        paper="Zeiler & Fergus 2013, arXiv 1311.2901",
-        reference="paper",
-        builder=ZFNet,
-        sizes=(widths,),
-        preprocessing=Preprocessing(std=LEVELS),
-        entry=entry,
-        published=(published,),
-    )
+def _spec(*widths: int) -> Spec:
+    return Spec(reference="paper", builder=ZFNet, sizes=(widths,), preprocessing=Preprocessing(std=LEVELS))
 
 
 VARIANTS = {
-    "zfnet": _spec(
-        "ZFNet",
-        (384, 384, 256),
-        Published(38.4, 16.5, "val, one network", "paper, the network of fig. 3"),
-        entry="ZF, 2013 classification",
-    ),
-    "zfnet_wide": _spec(
-        "ZFNet, conv3 to conv5 of 512, 1024 and 512",
-        (512, 1024, 512),
-        Published(37.5, 16.0, "val, one network", "paper, network (b)"),
-        entry="ZF, 2013 classification",
-    ),
+    "zfnet": _spec(384, 384, 256),
+    "zfnet_wide": _spec(512, 1024, 512),
 }

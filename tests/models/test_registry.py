@@ -13,7 +13,8 @@ from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.options import check_num_classes, check_options
 from imagenet_repro.models.spec import LEVELS
-from imagenet_repro.zoo import counting, listing
+from imagenet_repro.zoo import counting
+from imagenet_repro.zoo.sizes import sizes
 from tests.conftest import shared_path
 
 
@@ -21,11 +22,7 @@ def test_names_specs_and_aliases():
     assert {"alexnet_owt", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"} <= set(models.names())
     assert models.spec("alexnet") is models.spec("alexnet_owt")
     for name in models.names():
-        spec = models.spec(name)
-        assert spec.year > 1990
-        assert spec.title
-        assert spec.paper
-        assert "rngs" not in spec.options
+        assert "rngs" not in models.spec(name).options
 
 
 def test_a_class_that_hands_options_on_takes_those_of_its_base():
@@ -45,7 +42,7 @@ def references():
 def test_parameter_counts_are_those_of_the_references():
     for row, name, num_classes in references():
         assert name, f"no network is {row['reference']}"
-        count = listing.sizes(name).parameters
+        count = sizes(name).parameters
         if num_classes == 0:
             count = counting.parameter_count(models.abstract(name, num_classes))
         assert count == int(row["trainable_parameters"]), name

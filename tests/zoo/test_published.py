@@ -1,6 +1,12 @@
+"""Published facts: the files against the registry, and the number that stands beside ours."""
+
+import csv
+
 import pytest
 
-from imagenet_repro.zoo.published import published, year
+from imagenet_repro import models
+from imagenet_repro.errors import UserError
+from imagenet_repro.zoo.published import ERRORS, NETWORKS, network_facts, published, year
 from tests.report import made
 
 
@@ -14,20 +20,45 @@ from tests.report import made
         ("googlenet", 2014, (None, 10.07), "centre"),
     ],
 )
-def test_the_published_number_is_of_one_view(network, when, errors, protocol):
-    found = published(network)
+def test_the_published_number_has_one_view(network, when, errors, protocol):
+    result = published(network)
     assert year(network) == when
-    assert (found.top1, found.top5) == errors
-    assert protocol in found.protocol
+    assert (result.top1, result.top5) == errors
+    assert protocol in result.protocol
 
 
 def test_an_unknown_name_has_neither():
     assert published("my_network") is None
     assert year("my_network") is None
     assert published("") is None
+    with pytest.raises(UserError, match="no network is called 'my_network'"):
+        network_facts("my_network")
 
 
-def test_made_up_systems_stand_by_year():
+def test_systems_of_the_test_data_are_ordered_by_year():
     years = [year(name) for name in made.NETWORKS]
     assert years[0] == 2010
     assert years == sorted(years)
+
+
+def test_every_network_has_a_year_a_title_and_a_paper():
+    with NETWORKS.open(newline="") as file:
+        assert [row["network"] for row in csv.DictReader(file)] == list(models.names())
+    for name in models.names():
+        facts = network_facts(name)
+        assert facts.year > 1990
+        assert facts.title
+        assert facts.paper
+
+
+def test_every_published_result_belongs_to_a_network_and_has_a_protocol_and_a_source():
+    with ERRORS.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = list(models.names())
+    assert [names.index(row["network"]) for row in rows] == sorted(names.index(row["network"]) for row in rows)
+    for row in rows:
+        errors = [float(row[key]) for key in ("top1", "top5") if row[key]]
+        assert errors
+        assert all(0 < error < 100 for error in errors)
+        assert row["protocol"]
+        assert row["source"]

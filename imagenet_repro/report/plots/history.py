@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from imagenet_repro import models
+from imagenet_repro.report import zoo_listing
 from imagenet_repro.report.plots import label_placement
 from imagenet_repro.report.plots.style import (
     AS_TEXT,
@@ -28,8 +28,8 @@ from imagenet_repro.report.plots.style import (
 )
 from imagenet_repro.report.records import ComparedSystem, Comparison
 from imagenet_repro.scoring.sets import IMAGENET
-from imagenet_repro.zoo import listing
 from imagenet_repro.zoo.entries import ENTRIES
+from imagenet_repro.zoo.published import year
 
 PERSON = "a person"  # an entry's `who`
 PEOPLE = (PERSON, "a second person")
@@ -72,18 +72,9 @@ def plot_history(comparison: Comparison, path: str | Path) -> list[Path]:
         return write(figure, path, "the history of the challenge")
 
 
-def year_of(network: str) -> int | None:
-    """The year of a network's paper, or of the challenge that a system before 2012 entered; None for other names."""
-    years = {entry.system: entry.year for entry in ENTRIES if entry.system}
-    if network in years:
-        return years[network]
-    name = models.canonical(network)
-    return models.spec(name).year if name in models.names() else None
-
-
 def _on_validation(comparison: Comparison) -> bool:
     """Whether errors are of all of ImageNet's validation set, which is much as the challenge's test set is."""
-    whole = comparison.scored_split == "validation" and comparison.images == listing.VALIDATION_IMAGES
+    whole = comparison.scored_split == "validation" and comparison.images == zoo_listing.VALIDATION_IMAGES
     return whole and IMAGENET.fullmatch(comparison.data) is not None
 
 
@@ -97,7 +88,7 @@ class _Placed:
 
 
 def _placed(systems: Sequence[ComparedSystem]) -> list[_Placed]:
-    found = [(system, year_of(system.network), style) for system, style in zip(systems, styles(), strict=False)]
+    found = [(system, year(system.network), style) for system, style in zip(systems, styles(), strict=False)]
     return [_Placed(system, year, style) for system, year, style in found if year is not None]
 
 

@@ -3,9 +3,10 @@ import pytest
 
 from imagenet_repro import models
 from imagenet_repro.errors import SaveError
+from imagenet_repro.report import zoo_listing
 from imagenet_repro.report.plots import history
-from imagenet_repro.zoo import listing
 from imagenet_repro.zoo.entries import ENTRIES
+from imagenet_repro.zoo.published import network_facts, year
 from tests.report import drawn
 
 
@@ -30,10 +31,10 @@ def two(**fields):
 
 
 def test_years_are_those_of_networks_their_aliases_and_entries():
-    assert history.year_of("resnet50") == models.spec("resnet50").year == 2015
-    assert history.year_of(models.aliases()[0]) == models.spec(models.aliases()[0]).year
-    assert history.year_of("nec_uiuc_2010") == 2010
-    assert history.year_of("nobody_knows") is None
+    assert year("resnet50") == network_facts("resnet50").year == 2015
+    assert year(models.aliases()[0]) == network_facts(models.aliases()[0]).year
+    assert year("nec_uiuc_2010") == 2010
+    assert year("nobody_knows") is None
 
 
 def test_entries_stand_at_their_years_and_the_person_is_a_line(tmp_path, figures):
@@ -70,7 +71,7 @@ def test_other_data_has_a_panel_of_its_own(tmp_path, figures):
 )
 def test_only_all_of_imagenets_validation_set_shares_the_axis(figures, monkeypatch, scored, panels):
     data, split, images = scored
-    monkeypatch.setattr(listing, "VALIDATION_IMAGES", 50)
+    monkeypatch.setattr(zoo_listing, "VALIDATION_IMAGES", 50)
     one = drawn.system("net", drawn.run(top1=20, top5=10, images=images))
     history.plot_history(drawn.comparison(one, data=data, split=split), "h.png")
     assert len(figures[0].axes) == panels
@@ -93,7 +94,7 @@ def test_files_are_sound_and_name_every_known_system(tmp_path, systems, seeds):
     png, svg = history.plot_history(whole, tmp_path / "new/h.png")
     assert (png, svg) == (tmp_path / "new/h.png", tmp_path / "new/h.svg")
     drawn.check_svg(svg)
-    known = [system.name for system in whole.systems if history.year_of(system.network) is not None]
+    known = [system.name for system in whole.systems if year(system.network) is not None]
     assert len(known) >= systems - 1
     assert set(known) <= set(drawn.words(svg))
 

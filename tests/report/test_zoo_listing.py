@@ -1,15 +1,13 @@
 """The story as `main.py models` prints it."""
 
-import csv
 import json
 
 import pytest
 
-from imagenet_repro import models
 from imagenet_repro.cli.models import run as show_models
 from imagenet_repro.errors import UserError
+from imagenet_repro.report import zoo_listing
 from imagenet_repro.sweeps.compare import compare
-from imagenet_repro.zoo import entries, listing
 
 
 def result(system, top1, top5=0.1, *, name="imagenet2012", split="validation", images=50_000):
@@ -38,13 +36,13 @@ def test_ours_is_the_lowest_error_on_imagenets_validation_set_alone():
         result("resnet18", 0.10, name="imagenet2012_subset/10pct"),
         result("resnet18", 0.10, name="imagenet2012_corrupted/blur_1"),
     ]
-    found = listing.measured_in(runs)
+    found = zoo_listing.measured_in(runs)
     assert set(found) == {"resnet18"}
     assert (found["resnet18"].top1, found["resnet18"].top5) == pytest.approx((30.0, 11.0))
 
 
 def test_smaller_copies_versions_and_other_names_of_a_network_count():
-    found = listing.measured_in(
+    found = zoo_listing.measured_in(
         [
             result("alexnet", 0.45),
             result("alexnet_owt", 0.44, name="imagenet2012_side400_q90"),
@@ -88,7 +86,7 @@ def test_a_result_that_no_run_wrote_is_named(value, tmp_path):
 
 
 def test_the_story_is_in_the_order_of_the_years_with_entries_before_networks(capsys):
-    listing.show(["resnet18", "alexnet_owt"], {"resnet18": listing.Measured(30.24, 10.92)})
+    zoo_listing.show(["resnet18", "alexnet_owt"], {"resnet18": zoo_listing.MeasuredErrors(30.24, 10.92)})
     lines = capsys.readouterr().out.splitlines()
     years = [int(line[:4]) for line in lines if line[:4].isdigit()]
     assert years == sorted(years)
@@ -97,16 +95,6 @@ def test_the_story_is_in_the_order_of_the_years_with_entries_before_networks(cap
     assert "1.81 G" in of_resnet
     assert of_resnet.rstrip().endswith("30.24 / 10.92")
     assert next(i for i, line in enumerate(lines) if "MSRA" in line) < lines.index(of_resnet)
-
-
-def test_winners_errors_fall_from_year_to_year_and_pass_the_persons():
-    winners = [entry for entry in entries.ENTRIES if "winner" in entry.who]
-    assert [entry.year for entry in winners] == list(range(2010, 2018))
-    errors = [entry.top5 for entry in winners]
-    assert errors == sorted(errors, reverse=True)
-    assert len(set(errors)) == len(errors)
-    person = next(entry for entry in entries.ENTRIES if entry.who == "a person")
-    assert min(entry.year for entry in winners if entry.top5 < person.top5) == 2015
 
 
 def test_one_networks_name_prints_all_that_is_known_of_it(capsys):
@@ -119,27 +107,3 @@ def test_one_networks_name_prints_all_that_is_known_of_it(capsys):
 def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(UserError, match="resnet50"):
         show_models(pattern="resnet5O", runs=[])
-
-
-@pytest.mark.parametrize("name", ["alexnet_owt", "resnet18"])
-def test_stored_sizes_are_those_of_the_counts(name):
-    row = listing.count(name)
-    assert listing.sizes(name) == listing.Sizes(row["parameters"], row["multiply_adds"])
-    assert row["image_size"] == 224
-
-
-def test_every_networks_sizes_are_stored():
-    rows = list(csv.DictReader(listing.STORED.open()))
-    assert [row["name"] for row in rows] == list(models.names())
-    assert all(int(row["image_size"]) == models.spec(row["name"]).preprocessing.image_size for row in rows)
-
-
-QUICK = ("lenet5_1998", "lenet5", "alexnet_2012", "vgg11", "resnet18", "resnet20_cifar", "vit_tiny_patch16")
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in models.names()]
-)
-def test_every_stored_size_is_that_of_the_counts(name):
-    row = listing.count(name)
-    assert listing.sizes(name) == listing.Sizes(row["parameters"], row["multiply_adds"])

@@ -1,0 +1,138 @@
+"""The history in the terminal: entries and networks by year, sizes, published errors, and ours where measured."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from imagenet_repro import models
+from imagenet_repro.report.result_table import FILE_WIDTH, quantity
+from imagenet_repro.scoring.sets import IMAGENET
+from imagenet_repro.zoo.entries import ENTRIES, ChallengeEntry
+from imagenet_repro.zoo.published import PublishedErrors, network_facts
+from imagenet_repro.zoo.sizes import sizes
+
+HEADINGS = ("year", "name", "params", "multiply-adds", "px", "top-1 %", "top-5 %", "protocol", "ours")
+VALIDATION_IMAGES = 50_000
+RIGHT = ("params", "multiply-adds", "px", "top-1 %", "top-5 %")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredErrors:
+    """Error rates of a finished run of ours on ImageNet's validation set, in percent."""
+
+    top1: float
+    top5: float
+
+
+def show(
+    names: Sequence[str], measured: dict[str, MeasuredErrors], entries: Iterable[ChallengeEntry] = ENTRIES
+) -> None:
+    """Print entries and networks by year.
+
+    A network takes as many lines as it has published results.
+
+    Args:
+      names: networks.
+      measured: our errors by network or by the system of an entry.
+      entries: of the challenge.
+    """
+    console = Console()
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for heading in HEADINGS[: None if measured else -1]:
+        wraps = heading in ("name", "protocol")
+        table.add_column(heading, justify="right" if heading in RIGHT else "left", overflow="fold", no_wrap=not wraps)
+    rows = [(entry.year, 0, _entry_lines(entry, measured.get(entry.system))) for entry in entries]
+    rows += [(network_facts(name).year, 1, _network_lines(name, measured.get(name))) for name in names]
+    for _, kind, lines in sorted(rows, key=lambda row: row[:2]):
+        for line in lines:
+            table.add_row(*(Text(cell) for cell in line[: len(table.columns)]), style="" if kind else "bold")
+    console.print(table)
+    console.print(
+        "Errors are in percent, as published; `main.py models NAME` names the sources. Parameters are the trainable"
+        " ones, with the published head and auxiliary heads. Multiply-adds are those of evaluating one image of `px`"
+        " pixels.",
+        markup=False,
+        highlight=False,
+    )
+
+
+def describe(name: str, measured: MeasuredErrors | None = None) -> None:
+    """Print all that is known about one network: paper, sizes, preprocessing, published errors, ours, and options."""
+    spec, facts, size = models.spec(name), network_facts(name), sizes(name)
+    console = Console(soft_wrap=True, highlight=False)
+    p = spec.preprocessing
+    crop = "squashed" if p.crop == "squash" else f"crop ratio {p.crop_ratio:g}"
+    lines = [
+        ("network", f"{name}: {facts.title} ({facts.year})" + (f"; {facts.entry}" if facts.entry else "")),
+        ("paper", facts.paper),
+        ("as in", spec.reference),
+        ("parameters", f"{size.parameters:,}"),
+        ("multiply-adds", f"{quantity(size.multiply_adds)} at {p.image_size} px"),
+        ("images", f"{p.image_size} px, {crop}, {p.kernel}, mean {p.mean}, std {p.std}"),
+        *(("published", _published_text(errors)) for errors in facts.errors),
+        *([("ours", f"top-1 {measured.top1:.2f} %, top-5 {measured.top5:.2f} % error")] if measured else []),
+        ("options", ", ".join(f"{option}={default!r}" for option, default in spec.options.items()) or "none"),
+        ("also called", ", ".join(spec.aliases) or "nothing else"),
+    ]
+    for label, text in lines:
+        console.print(Text(f"{label:14}{text}"))
+
+
+def measured_in(results: Iterable[dict[str, Any]]) -> dict[str, MeasuredErrors]:
+    """Return the lowest top-1 error of each network among results of runs (`result.json`), by its name in `SPECS`.
+
+    Only those runs count that were scored on all images of ImageNet's validation set, as the published ones were.
+    """
+    best: dict[str, MeasuredErrors] = {}
+    for result in results:
+        if not _is_on_validation(result):
+            continue
+        rates = result["rates"]
+        errors = MeasuredErrors(100 * rates["top1_error"], 100 * rates["top5_error"])
+        name = models.canonical(result["system"])
+        if name not in best or errors.top1 < best[name].top1:
+            best[name] = errors
+    return best
+
+
+def _is_on_validation(result: dict[str, Any]) -> bool:
+    data = result["provenance"]["config"]["data"]
+    split = data.get("test_split") or data["eval_split"]
+    has_all_images = split == "validation" and result["rates"]["images"] == VALIDATION_IMAGES
+    return has_all_images and IMAGENET.fullmatch(data["name"]) is not None
+
+
+def _entry_lines(entry: ChallengeEntry, ours: MeasuredErrors | None) -> list[list[str]]:
+    cells = [str(entry.year), f"{entry.who}: {entry.what}", "", "", "", "", f"{entry.top5:g}", entry.protocol]
+    return [[*cells, _measured_cell(ours)]]
+
+
+def _measured_cell(measured: MeasuredErrors | None) -> str:
+    return f"{measured.top1:.2f} / {measured.top5:.2f}" if measured else ""
+
+
+def _network_lines(name: str, measured: MeasuredErrors | None) -> list[list[str]]:
+    facts, size, pixels = network_facts(name), sizes(name), str(models.spec(name).preprocessing.image_size)
+    first = [str(facts.year), name, quantity(size.parameters), quantity(size.multiply_adds), pixels]
+    lines = [_published_cells(errors) for errors in facts.errors] or [["", "", ""]]
+    ours = _measured_cell(measured)
+    return [
+        [*(first if index == 0 else [""] * len(first)), *cells, ours if index == 0 else ""]
+        for index, cells in enumerate(lines)
+    ]
+
+
+def _published_cells(errors: PublishedErrors) -> list[str]:
+    return ["" if error is None else f"{error:g}" for error in (errors.top1, errors.top5)] + [errors.protocol]
+
+
+def _published_text(errors: PublishedErrors) -> str:
+    top1, top5, protocol = _published_cells(errors)
+    return f"top-1 {top1 or '-'} %, top-5 {top5 or '-'} % error ({protocol}; {errors.source})"
