@@ -7,6 +7,7 @@ from flax import nnx
 
 from imagenet_repro import models
 from imagenet_repro.models.nn.initialisers import initialise
+from imagenet_repro.models.nn.network import tensor_name
 from imagenet_repro.zoo import counting
 
 
@@ -24,7 +25,7 @@ def count_and_work(name, size=224, num_classes=1000, **options):
 def parameter_shapes(name, num_classes=10, **options):
     """Our shape of every parameter by its path."""
     state = nnx.to_flat_state(nnx.state(models.abstract(name, num_classes, **options), nnx.Param))
-    return {".".join(map(str, path)): variable.shape for path, variable in state}
+    return {tensor_name(path): variable.shape for path, variable in state}
 
 
 def numbers(shape, seed=0):

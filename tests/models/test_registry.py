@@ -1,6 +1,5 @@
 """Creation of networks by name."""
 
-import csv
 import re
 
 import jax
@@ -13,9 +12,6 @@ from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.options import check_num_classes, check_options
 from imagenet_repro.models.spec import LEVELS
-from imagenet_repro.zoo import counting
-from imagenet_repro.zoo.sizes import sizes
-from tests.conftest import shared_path
 
 
 def test_names_specs_and_aliases():
@@ -28,34 +24,6 @@ def test_names_specs_and_aliases():
 def test_a_class_that_hands_options_on_takes_those_of_its_base():
     vit, dinov2 = (models.spec(name).options for name in ("vit_base_patch16", "vit_base_patch14_dinov2"))
     assert dinov2 == vit | {"image_size": 518, "mask_token": False}
-
-
-def references():
-    """Rows of the references' sizes, each with our network; ViT-H has no head there."""
-    ours = {spec.reference: name for name, spec in models.SPECS.items()}
-    for row in csv.DictReader(shared_path("goldens/parameter_counts.csv").open()):
-        name = ours.get(row["reference"])
-        yield row, name, 0 if name == "vit_huge_patch14" else None
-
-
-# The stored sizes are those that `main.py models` shows; tests/comparison/test_zoo.py counts them anew.
-def test_parameter_counts_are_those_of_the_references():
-    for row, name, num_classes in references():
-        assert name, f"no network is {row['reference']}"
-        count = sizes(name).parameters
-        if num_classes == 0:
-            count = counting.parameter_count(models.abstract(name, num_classes))
-        assert count == int(row["trainable_parameters"]), name
-
-
-@pytest.mark.slow
-def test_multiply_adds_are_those_of_the_references():
-    for row, name, num_classes in references():
-        # What timm counts for the first EfficientNets is 1.5 to 3.6 % more than their convolutions and products.
-        if row["gmacs"] and not name.startswith("efficientnet_"):
-            work = counting.multiply_adds(name, int(row["macs_at_size"]), num_classes=num_classes)
-            # The references' tables have two decimals.
-            assert work / 1e9 == pytest.approx(float(row["gmacs"]), rel=0.01, abs=0.005), name
 
 
 @pytest.mark.parametrize(

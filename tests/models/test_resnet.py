@@ -29,22 +29,6 @@ def test_features_without_a_head(name, features):
     assert probe.shapes(name, (64, 64), num_classes=0) == (2, features)
 
 
-@pytest.mark.parametrize(
-    ("name", "shortcut", "parameters", "work"),
-    [
-        ("resnet18", "A", 11_515_688, 1.795),
-        ("resnet18", "B", 11_689_512, 1.814),
-        ("resnet34", "A", 21_623_848, 3.644),
-        ("resnet50", "B", 25_557_032, 4.089),
-        ("resnet50_v1", "B", 25_557_032, 3.858),
-        pytest.param("resnet101_v1", "B", 44_549_160, 7.570, marks=pytest.mark.slow),
-        pytest.param("resnet152_v1", "B", 60_192_808, 11.282, marks=pytest.mark.slow),
-    ],
-)
-def test_counts(name, shortcut, parameters, work):
-    assert count_and_work(name, shortcut=shortcut) == (parameters, pytest.approx(work, abs=0.0006))
-
-
 def test_option_c_has_13_projections_more_than_b():
     width, repeats = np.array([64, 128, 256, 512]), np.array([3, 3, 5, 2])  # blocks that do not change the shape
     assert count("resnet34", shortcut="C") == 21_797_672 + np.sum(repeats * (width**2 + 2 * width))

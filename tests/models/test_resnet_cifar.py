@@ -1,30 +1,8 @@
 """The ResNets for CIFAR-10."""
 
-import pytest
-
 from imagenet_repro import models
 from tests.models import probe
-from tests.models.residual import count, count_and_work, parameter_shapes
-
-
-@pytest.mark.parametrize(
-    ("depth", "parameters", "work"),
-    [
-        (20, 269_722, 40.6),
-        (32, 464_154, 68.9),
-        (44, 658_586, 97.2),
-        (56, 853_018, 125.5),
-        pytest.param(110, 1_727_962, 252.9, marks=pytest.mark.slow),
-    ],
-)
-def test_counts(depth, parameters, work):
-    expected = (parameters, pytest.approx(work / 1000, abs=6e-5))
-    assert count_and_work(f"resnet{depth}_cifar", 32, 10) == expected
-
-
-@pytest.mark.slow
-def test_the_one_of_1202_layers_is_made_without_allocating_it():
-    assert count("resnet1202_cifar", 10) == 19_421_274
+from tests.models.residual import count, parameter_shapes
 
 
 def test_projections_add_their_parameters():

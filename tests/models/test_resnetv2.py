@@ -1,28 +1,16 @@
 """What is particular to pre-activation; outputs are compared with timm's in tests/test_pretrained.py."""
 
 import numpy as np
-import pytest
 
 from imagenet_repro import models
 from imagenet_repro.models.resnetv2 import PreActBottleneck
 from tests.models import probe
-from tests.models.residual import apply, count, count_and_work, make, numbers, parameter_shapes
+from tests.models.residual import apply, make, numbers, parameter_shapes
 
 PLAIN = {"stride": 1, "drop_path": 0.0, "zero_init_last": False}
 
 
-def test_counts():
-    assert count_and_work("resnetv2_50") == (25_549_352, pytest.approx(4.11, rel=0.01))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "work"), [("resnetv2_101", 7.83), ("resnetv2_200", 15.007)])
-def test_work_of_the_deeper_ones(name, work):
-    assert count_and_work(name)[1] == pytest.approx(work, rel=0.01)
-
-
 def test_the_long_one_normalises_in_the_stem_and_in_its_first_block():
-    assert count("resnetv2_200") == 64_666_280
     shapes = parameter_shapes("resnetv2_200")
     assert shapes["stem.norm.weight"] == shapes["stages.0.blocks.0.norm1.weight"] == (64,)
     assert "stem.norm.weight" not in parameter_shapes("resnetv2_50")
