@@ -1,9 +1,7 @@
-"""The zoo: one family to a file, its variants as a table; nothing about training.
-
-`create(name)` makes a network, `names()` lists them, `SPECS` says what each is, `abstract(name)` gives shapes alone.
-"""
+"""The registry of networks: every variant of every family by its name, and how to make one."""
 
 import functools
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -34,7 +32,8 @@ from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.options import check_num_classes, check_options
 from imagenet_repro.models.spec import Origin, Spec
 
-FAMILIES = (
+# Each module has a table VARIANTS: the specification of every variant by its name.
+FAMILIES: tuple[ModuleType, ...] = (
     lenet,
     alexnet,
     zfnet,
@@ -56,18 +55,27 @@ _ALIASES = {alias: name for name, spec in SPECS.items() for alias in spec.aliase
 
 
 def names() -> tuple[str, ...]:
-    """Every network's name, in the order of the story."""
+    """Return the name of every network, family by family."""
     return tuple(SPECS)
 
 
 def aliases() -> tuple[str, ...]:
-    """Other names under which networks are known."""
+    """Return the other names by which networks are known."""
     return tuple(_ALIASES)
 
 
+def canonical(name: str) -> str:
+    """Return the name in `SPECS` of which `name` is an alias; any other name as it is."""
+    return _ALIASES.get(name, name)
+
+
 def spec(name: str) -> Spec:
-    """What is known of the network `name` (or an alias of it). Raises UserError with the nearest name."""
-    name = _ALIASES.get(name, name)
+    """Return the specification of the network `name` (or an alias of it).
+
+    Raises:
+      UserError: no network has that name; the message names the nearest.
+    """
+    name = canonical(name)
     if name not in SPECS:
         raise UserError(f"no network is called '{name}': {nearest(name, [*SPECS, *_ALIASES])}")
     return SPECS[name]
@@ -76,45 +84,54 @@ def spec(name: str) -> Spec:
 def build(
     name: str, *, rngs: nnx.Rngs, num_classes: int | None = None, dtype: DTypeLike = jnp.float32, **options: Any
 ) -> Network:
-    """The network itself, to be called under a transformation; `create` and `abstract` are that.
+    """Return the network with parameters drawn from `rngs`, op by op; `create` compiles this, `abstract` traces it.
 
-    Raises UserError for an unknown name or option, or a value that the option does not take.
+    Raises:
+      UserError: an unknown name or option, or a value that the option does not take.
     """
-    found = spec(name)
-    num_classes = found.num_classes if num_classes is None else num_classes
-    check_options(name, found.options, options)
+    specification = spec(name)
+    num_classes = specification.num_classes if num_classes is None else num_classes
+    check_options(name, specification.options, options)
     check_num_classes(name, num_classes)
-    network = found.builder(*found.sizes, rngs=rngs, num_classes=num_classes, dtype=jnp.dtype(dtype), **options)
-    network.origin = Origin(_ALIASES.get(name, name), num_classes, options)
+    network = specification.builder(
+        *specification.sizes, rngs=rngs, num_classes=num_classes, dtype=jnp.dtype(dtype), **options
+    )
+    network.origin = Origin(canonical(name), num_classes, options)
     return network
 
 
 def create(
     name: str, num_classes: int | None = None, dtype: DTypeLike = jnp.float32, seed: int = 0, **options: Any
 ) -> Network:
-    """The initialised network, in training mode; `.eval()` switches it to evaluation.
+    """Return an initialised network in training mode; its `.eval()` switches to evaluation.
 
-    Called with float images [batch, height, width, 3] it returns float32 logits [batch, num_classes], or features
-    where `num_classes` is 0. Its default is that of the published weights: 1000, but 10 for LeNet and CIFAR, 0 for
-    DINOv2. `dtype` is that of the computation; parameters are float32. The same seed gives the same parameters on
-    every platform. `options` are the network's own (`spec(name).options`). Raises UserError for an unknown name or
-    option, or a value that the option does not take.
+    The network takes float images [batch, height, width, 3] and returns float32 logits [batch, num_classes]. The same
+    seed gives the same parameters on every platform.
+
+    Args:
+      name: of the network, or an alias.
+      num_classes: 0 for a network without a head, which returns features; None for the number of the published
+        weights: 1000, but 10 for LeNet and CIFAR, 0 for DINOv2.
+      dtype: of the computation; parameters are float32.
+      seed: of the initial parameters and of the random streams.
+      options: the network's own, as `spec(name).options` lists them.
+
+    Raises:
+      UserError: an unknown name or option, or a value that the option does not take.
     """
-    make = functools.partial(build, name, num_classes=num_classes, dtype=dtype, **options)
-    return initialise(lambda rngs: make(rngs=rngs), jax.random.key(seed))
+    build_network = functools.partial(build, name, num_classes=num_classes, dtype=dtype, **options)
+    return initialise(lambda rngs: build_network(rngs=rngs), jax.random.key(seed))
 
 
 def abstract(name: str, num_classes: int | None = None, dtype: DTypeLike = jnp.float32, **options: Any) -> Network:
-    """The network with `jax.ShapeDtypeStruct`s for arrays: names, shapes and counts without allocating anything."""
+    """Return the network with a `jax.ShapeDtypeStruct` for every array: names, shapes and counts, nothing allocated.
 
-    def make() -> Network:
+    Arguments and errors are those of `create`.
+    """
+
+    def build_network() -> Network:
         # Draws that are only counted: the time for random numbers, even traced ones, grows as the square of the depth.
         rngs = DrawnRngs(jax.random.key(0), Draws())
         return build(name, rngs=rngs, num_classes=num_classes, dtype=dtype, **options)
 
-    return nnx.eval_shape(make)
-
-
-def canonical(name: str) -> str:
-    """The name in `SPECS` of which `name` is an alias; any other name as it is."""
-    return _ALIASES.get(name, name)
+    return nnx.eval_shape(build_network)

@@ -3,8 +3,8 @@
 A row has the expected numbers of one network with some options: trainable parameters, and multiply-adds in 1e9 on one
 image of `image_size` pixels within a tolerance, absolute or in percent. An empty cell is not checked. `source` is the
 library whose table has the numbers, "layout of the paper" for those that follow from the published layout, or "own
-count" where we know of no other figure. The multiply-adds that timm states for the first EfficientNets are left out: they
-are 1.5 to 3.6 % more than those of their convolutions and products. Rows marked slow take many seconds to trace.
+count" where we know of no other figure. The multiply-adds that timm states for the first EfficientNets are left out:
+they are 1.5 to 3.6 % more than those of their convolutions and products. Rows marked slow take many seconds to trace.
 """
 
 import csv

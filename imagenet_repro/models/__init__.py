@@ -1,0 +1,34 @@
+"""Networks: one architecture family to a module, a registry of all variants, and their shared layers in `nn`.
+
+`create(name)` makes a network, `abstract(name)` one of shapes alone, `names()` lists all of them, and `spec(name)`
+describes one. Every network is built of `features`, `pool` and `head` (`Network`).
+"""
+
+from imagenet_repro.models.nn.network import Network, WithAuxiliary
+from imagenet_repro.models.registry import (
+    SPECS,
+    abstract,
+    aliases,
+    build,
+    canonical,
+    create,
+    names,
+    spec,
+)
+from imagenet_repro.models.spec import Origin, Preprocessing, Spec
+
+__all__ = [
+    "SPECS",
+    "Network",
+    "Origin",
+    "Preprocessing",
+    "Spec",
+    "WithAuxiliary",
+    "abstract",
+    "aliases",
+    "build",
+    "canonical",
+    "create",
+    "names",
+    "spec",
+]
