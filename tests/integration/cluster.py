@@ -1,4 +1,4 @@
-"""What tests ask a SLURM cluster, and tell it; jobs are called as submitit calls them, such as 12_3."""
+"""Queries and commands for a SLURM cluster; job ids have the form that submitit uses, such as 12_3."""
 
 import re
 import subprocess
@@ -6,34 +6,36 @@ import time
 
 
 def state(job: str) -> str:
-    """The state of a job or of one of an array's, such as RUNNING, also for a while after it has ended."""
-    described = _said("scontrol", "--oneliner", "show", "job", job)
-    return re.search(r"\bJobState=(\S+)", described).group(1)
+    """Return the state of a job or of one task of an array, such as RUNNING, also for a while after its end."""
+    description = _run("scontrol", "--oneliner", "show", "job", job)
+    return re.search(r"\bJobState=(\S+)", description).group(1)
 
 
 def wait_for(job: str, *states: str, seconds: float = 60) -> str:
-    """Waits until a job is in one of the states, and says which."""
+    """Wait until a job is in one of the states, and return that state."""
     deadline = time.monotonic() + seconds
-    while (now := state(job)) not in states:
-        assert time.monotonic() < deadline, f"job {job} is {now} after {seconds} seconds, not {' or '.join(states)}"
+    while (current := state(job)) not in states:
+        assert time.monotonic() < deadline, (
+            f"job {job} is {current} after {seconds} seconds, not {' or '.join(states)}"
+        )
         time.sleep(0.2)
-    return now
+    return current
 
 
 def cancel(job: str) -> None:
-    """Has a job stopped by SIGTERM, and by SIGKILL after the cluster's KillWait."""
-    _said("scancel", job)
+    """Stop a job by SIGTERM, and by SIGKILL after the cluster's KillWait."""
+    _run("scancel", job)
 
 
 def requeue(job: str) -> None:
-    """Puts a job back into the queue, whether it runs or has ended."""
-    _said("scontrol", "requeue", job)
+    """Return a job to the queue, whether it runs or has ended."""
+    _run("scontrol", "requeue", job)
 
 
 def release(job: str) -> None:
-    """Lets a job start that was submitted to be held."""
-    _said("scontrol", "release", job)
+    """Let a job start that was submitted with a hold."""
+    _run("scontrol", "release", job)
 
 
-def _said(*command: str) -> str:
+def _run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout

@@ -1,4 +1,4 @@
-"""Real servers for tests: each is started by its script when a test first asks for it, and stopped at the end."""
+"""Fixtures of real servers: each is started by its script when a test first needs it, and stopped at the end."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,49 +14,49 @@ from tests.sweeps import full_sweeps
 
 @contextmanager
 def server(script: str) -> Iterator[Server]:
-    """A server that runs, in a directory that the server's own user may enter, which pytest's may not be."""
+    """Run a server within the block, in a directory that its own user may enter, unlike those of pytest."""
     with tempfile.TemporaryDirectory(prefix="imagenet_repro-") as directory:
         Path(directory).chmod(0o755)
-        one = Server(script, directory)
+        running = Server(script, directory)
         try:
-            one.start()
-            yield one
+            running.start()
+            yield running
         finally:
-            one.stop()
+            running.stop()
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
-    """A PostgreSQL that a test may kill and start again."""
+    """A PostgreSQL server that a test may kill and start again."""
     pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]'")
-    with server("postgresql.sh") as one:
-        yield one
+    with server("postgresql.sh") as running:
+        yield running
 
 
 @pytest.fixture
 def postgresql_url(postgresql: Server) -> str:
-    """The URL of a PostgreSQL that runs; its database is the whole session's, so studies need names of their own."""
+    """The URL of a running PostgreSQL server; the session shares its database, so studies need different names."""
     return postgresql.start()
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Server]:
-    """A SLURM of one node and two processors, which sbatch and submitit find; `cluster.py` looks at its jobs."""
-    with server("slurm.sh") as one, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", one.start().removeprefix("export SLURM_CONF=").strip())
-        yield one
+    """A SLURM cluster of one node with two processors, which sbatch and submitit find; `cluster.py` queries it."""
+    with server("slurm.sh") as running, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", running.start().removeprefix("export SLURM_CONF=").strip())
+        yield running
 
 
 @pytest.fixture(scope="session")
 def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep of two LeNets with three seeds each."""
+    """The file of a sweep of two LeNets with three seeds each."""
     data = command_line.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=40)
     return full_sweeps.write(tmp_path_factory.mktemp("sweep"), data, seeds=(0, 1, 2))
 
 
 @pytest.fixture(scope="session")
 def undisturbed(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where that sweep ended that nobody disturbed."""
+    """The directory of that sweep after a run without interruptions."""
     workdir = tmp_path_factory.mktemp("undisturbed")
     command_line.run(*full_sweeps.arguments(sweep_file, workdir), seconds=full_sweeps.SECONDS)
     return workdir
@@ -64,6 +64,6 @@ def undisturbed(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable]:
-    """Starts sweeps in `tmp_path`, of which nothing outlives the test."""
-    with full_sweeps.sweeping(tmp_path) as function:
-        yield function
+    """A function that starts sweeps in `tmp_path`; none of their processes outlives the test."""
+    with full_sweeps.sweeping(tmp_path) as start_sweep:
+        yield start_sweep

@@ -1,4 +1,4 @@
-"""What the tests have other processes do; it imports little, since each of them waits for it."""
+"""Functions that tests run in other processes; imports are few, because every process waits for them."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import optuna
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """With a sign of life every second; without one for two seconds a trial is lost."""
+    """Open a storage with a heartbeat every second; a trial without one for two seconds is lost."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
@@ -22,56 +22,56 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
 
 def run_trials(url: str, study_name: str, trials: int, seconds: float = 0.0) -> list[float]:
-    """Runs so many of a study's trials, each for so many seconds, and returns their x."""
+    """Run a number of a study's trials, each for some seconds, and return their values of x."""
     study = optuna.load_study(study_name=study_name, storage=open_storage(url))
-    taken: list[float] = []
+    values: list[float] = []
 
     def objective(trial: optuna.Trial) -> float:
-        taken.append(trial.suggest_float("x", 0, 1000))
+        values.append(trial.suggest_float("x", 0, 1000))
         time.sleep(seconds)
-        return taken[-1]
+        return values[-1]
 
     study.optimize(objective, n_trials=trials)
-    return taken
+    return values
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits until something is true, at most so many seconds."""
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until a condition is true, and fail after some seconds."""
     deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"still not so after {seconds} seconds"
+    while not condition():
+        assert time.monotonic() < deadline, f"the condition is still false after {seconds} seconds"
         time.sleep(0.1)
 
 
-def meet(mine: Path, other: Path) -> int:
-    """Waits for the process that has the files the other way round; returns which task of an array this is."""
-    mine.touch()
+def wait_for_partner(own: Path, other: Path) -> int:
+    """Wait for the task that has the same two files in the other order; return this task's number in its array."""
+    own.touch()
     wait_until(other.exists)
     return int(os.environ["SLURM_ARRAY_TASK_ID"])
 
 
 def count(file: Path, up_to: int) -> int:
-    """Counts on from the number in the file, ten a second, and returns from where.
+    """Count on from the number in the file, ten per second, and return the first number.
 
-    At SIGTERM it ends after the number, which is saved, as a training does; likewise at SIGUSR2, which SLURM sends for
-    submitit before a preemption or the end of the time: then it goes back to the queue by itself. submitit alone
-    ignores the first, and at the second leaves the function at once, wherever it is.
+    On SIGTERM it saves the current number and ends, as a training run does. On SIGUSR2, which SLURM sends for submitit
+    before a preemption or the time limit, it also returns to the queue. By default submitit ignores SIGTERM, and
+    leaves the function at once on SIGUSR2, wherever it is.
     """
     received: list[int] = []
-    for one in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(one, lambda number, frame: received.append(number))
-    begun = int(file.read_text()) if file.exists() else 0
-    for number in range(begun, up_to):
+    for stop_signal in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(stop_signal, lambda number, frame: received.append(number))
+    first = int(file.read_text()) if file.exists() else 0
+    for number in range(first, up_to):
         if received:
             stop(received)
         time.sleep(0.1)
         file.with_suffix(".new").write_text(str(number + 1))
         file.with_suffix(".new").replace(file)
-    return begun
+    return first
 
 
 def stop(received: list[int]) -> NoReturn:
-    """Ends this process without a result, which submitit would take for the job's, whoever starts it again."""
-    if signal.SIGUSR2 in received:  # who ends by himself before his time is over is not put back by SLURM
+    """End this process without a result, which submitit would otherwise store as the result of a restarted job."""
+    if signal.SIGUSR2 in received:  # SLURM does not requeue a job that ends by itself before its time limit
         subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
     sys.exit(75)

@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# A throw-away PostgreSQL for tests, on the loopback alone, from Debian's package `postgresql`.
+# Run a temporary PostgreSQL server for tests, on the loopback interface only, from Debian's package `postgresql`.
 #
 #   tests/integration/postgresql.sh install        # as root, once
-#   tests/integration/postgresql.sh start DIR      # prints the URL for SQLAlchemy; again: the same server, same URL
-#   tests/integration/postgresql.sh status DIR     # exit code 0 if it runs
-#   tests/integration/postgresql.sh stop DIR       # and removes DIR/postgresql with all that is stored in it
+#   tests/integration/postgresql.sh start DIR      # prints the SQLAlchemy URL; repeated: the same server and URL
+#   tests/integration/postgresql.sh status DIR     # exit code 0 if the server is running
+#   tests/integration/postgresql.sh stop DIR       # stops the server and removes DIR/postgresql with all its data
 #
 # After a crash, `start` recovers the same database on the same port.
 #
-# What one stumbles over:
-# - Debian's package makes a cluster of its own (`main`, port 5432) and may start it; this script leaves it alone.
-# - The server refuses to run as root, so root hands over to the package's user `postgres`, who must be able to enter
-#   DIR: not so below /root, nor in pytest's own temporary directories (mode 0700).
-# - A socket's path has at most 107 letters; there is none, TCP alone.
-# - On the loopback every user of the machine can connect, and a superuser of the database runs any command as
-#   `postgres`: hence a password, drawn for each cluster and part of the URL.
-# - Debian keeps `initdb` and `pg_ctl` out of PATH, in a directory for each version.
+# Pitfalls:
+# - Debian's package creates a cluster of its own (`main`, port 5432) and may start it; this script ignores it.
+# - The server refuses to run as root, so root switches to the package's user `postgres`, which must be able to enter
+#   DIR. It cannot enter directories below /root or pytest's own temporary directories (mode 0700).
+# - A socket path is limited to 107 characters, so the server uses TCP and no socket.
+# - Every user of the machine can connect to the loopback interface, and a superuser of the database can run any
+#   command as `postgres`. Each cluster therefore has a random password, which is part of the URL.
+# - Debian installs `initdb` and `pg_ctl` outside of PATH, in a directory for each version.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 
-# Where initdb, pg_ctl and the others are; fails if nowhere.
+# Print the directory of initdb, pg_ctl and the other programs; fail if they are not installed.
 programs() {
   local newest
   newest=$(printf '%s\n' /usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1)
@@ -28,7 +28,7 @@ programs() {
   dirname "$(realpath "$newest")"
 }
 
-# Runs a command as the user to whom the cluster belongs.
+# Run a command as the user who owns the cluster.
 as_owner() {
   if ((EUID == 0)); then
     (cd / && setpriv --reuid=postgres --regid=postgres --init-groups -- "$@")
@@ -37,7 +37,7 @@ as_owner() {
   fi
 }
 
-# Under another name until it is whole, so that one that was interrupted is not taken for a cluster.
+# Create the cluster under a temporary name, so that an interrupted initialisation is not mistaken for a cluster.
 initialise() {
   local password
   claim "$home"
@@ -59,7 +59,7 @@ running() {
   as_owner "$bin/pg_ctl" --pgdata="$home/data" status >/dev/null 2>&1
 }
 
-# Another port only for a cluster that never ran: who knows the URL of one that did must find it again.
+# Choose another port only for a cluster that has never run; clients know the URL of one that has.
 launch() {
   local options
   options="-c listen_addresses=127.0.0.1 -c port=$(cat "$home/port") -c unix_socket_directories=''"
@@ -79,8 +79,8 @@ make_database() {
 
 start() {
   [[ -d $home/data ]] || initialise
-  # Tried for a while: what a killed server leaves behind (children that have not noticed, and the memory they share
-  # with it) keeps the next one from starting for a moment; and a port may have been taken since it was found free.
+  # Retried for a while: the child processes and shared memory of a killed server prevent a new start for a moment, and
+  # another process may have taken the port since it was found free.
   running || within 30 launch || fail "PostgreSQL did not start: $(tail -n 20 "$home/log")"
   [[ -e $home/url ]] || make_database
   cat "$home/url"

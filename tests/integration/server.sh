@@ -1,4 +1,4 @@
-# What both servers' scripts need; sourced by them, not run.
+# Functions of both server scripts, which source this file.
 # shellcheck shell=bash
 
 fail() {
@@ -6,14 +6,15 @@ fail() {
   exit 1
 }
 
-# This machine lacks what a server needs: exit code 69 (EX_UNAVAILABLE of sysexits.h), at which tests are skipped.
+# Exit because this machine lacks something that a server needs: tests are skipped at exit code 69 (EX_UNAVAILABLE of
+# sysexits.h).
 unavailable() {
   echo "$(basename "$0"): $*" >&2
   exit 69
 }
 
-# The ports below 32768 are those that Linux never gives to outgoing connections (ip_local_port_range), so that
-# nobody takes one between this look and the server's start by accident.
+# Print a free port below 32768. Linux does not use these ports for outgoing connections (ip_local_port_range), so no
+# connection takes the port by accident before the server starts.
 free_port() {
   local port
   for _ in $(seq 50); do
@@ -23,7 +24,7 @@ free_port() {
   fail "found no free port between 20000 and 32000"
 }
 
-# within SECONDS COMMAND...: repeats COMMAND until it succeeds; fails when the seconds are over.
+# within SECONDS COMMAND...: repeat COMMAND until it succeeds; fail after SECONDS.
 within() {
   local deadline=$((SECONDS + $1))
   shift
@@ -33,8 +34,8 @@ within() {
   done
 }
 
-# runs FILE WORD: the process whose number is in FILE lives, and WORD is in its command line: after a crash the file
-# stays behind, and the number may by then be that of another process.
+# runs FILE WORD: succeed if the process whose id is in FILE is alive and has WORD in its command line. FILE survives a
+# crash, and by then its id may belong to another process.
 runs() {
   local pid
   pid=$(cat "$1" 2>/dev/null) && [[ -n $pid ]] && tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$2"
@@ -45,17 +46,17 @@ install_packages() {
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "$@"
 }
 
-# What `start` and `stop` get: an absolute path.
+# Print the absolute path of the directory argument of start, stop and status.
 directory() {
-  [[ -n ${1:-} ]] || fail "says no directory; usage: $(basename "$0") install | start DIR | stop DIR | status DIR"
+  [[ -n ${1:-} ]] || fail "a directory is missing; usage: $(basename "$0") install | start DIR | stop DIR | status DIR"
   realpath -m -- "$1"
 }
 
-# A server keeps all of its files in one directory that carries this mark; nothing else is ever removed.
+# A server keeps all of its files in one directory with this marker file; nothing else is ever removed.
 readonly MARK=throw-away-server
 
 claim() {
-  [[ ! -d $1 || -e $1/$MARK || -z $(ls -A "$1") ]] || fail "$1 holds something else; choose another directory"
+  [[ ! -d $1 || -e $1/$MARK || -z $(ls -A "$1") ]] || fail "$1 contains other files; choose another directory"
   { mkdir -p "$1" && : >"$1/$MARK"; } || fail "cannot write to $1"
 }
 

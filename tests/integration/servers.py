@@ -1,4 +1,4 @@
-"""The scripts that start and stop real servers."""
+"""Real servers, which are started and stopped by scripts."""
 
 import subprocess
 from pathlib import Path
@@ -6,32 +6,32 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-UNAVAILABLE = 69  # how a script ends where packages or rights are missing
+UNAVAILABLE = 69  # exit code of a script if packages or permissions are missing
 
 
 class Server:
-    """One server in one directory; `postgresql.sh` and `slurm.sh` say what they do and print."""
+    """One server in one directory; the comments of `postgresql.sh` and `slurm.sh` describe their commands."""
 
     def __init__(self, script: str, directory: str):
         self.directory = Path(directory)
         self._script = script
 
     def start(self) -> str:
-        """Starts it unless it runs, and returns what clients need; skips the test where that cannot be."""
-        ended = self._call("start")
-        if ended.returncode == UNAVAILABLE:
-            pytest.skip(ended.stderr.strip())
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout.strip()
+        """Start the server unless it is running, and return what clients need; skip the test if it is unavailable."""
+        process = self._call("start")
+        if process.returncode == UNAVAILABLE:
+            pytest.skip(process.stderr.strip())
+        assert process.returncode == 0, process.stderr
+        return process.stdout.strip()
 
-    def runs(self) -> bool:
-        """Whether it answers."""
+    def is_running(self) -> bool:
+        """Whether the server answers."""
         return self._call("status").returncode == 0
 
     def stop(self) -> None:
-        """Stops it and removes its files."""
-        ended = self._call("stop")
-        assert ended.returncode in (0, UNAVAILABLE), ended.stderr
+        """Stop the server and remove its files."""
+        process = self._call("stop")
+        assert process.returncode in (0, UNAVAILABLE), process.stderr
 
     def _call(self, verb: str) -> subprocess.CompletedProcess[str]:
         command = [HERE / self._script, verb, self.directory]

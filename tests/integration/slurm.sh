@@ -1,35 +1,35 @@
 #!/usr/bin/env bash
-# A SLURM of one node with two processors for tests, on this machine, from Debian's packages; needs root.
+# Run a SLURM cluster of one node with two processors for tests, on this machine, from Debian's packages; needs root.
 #
 #   tests/integration/slurm.sh install             # once
-#   eval "$(tests/integration/slurm.sh start DIR)" # sets SLURM_CONF, by which sbatch, squeue, submitit find it
+#   eval "$(tests/integration/slurm.sh start DIR)" # sets SLURM_CONF, by which sbatch, squeue and submitit find it
 #   tests/integration/slurm.sh status DIR          # exit code 0 if a job could start
-#   tests/integration/slurm.sh stop DIR            # ends jobs and daemons, removes DIR/slurm
+#   tests/integration/slurm.sh stop DIR            # ends jobs and daemons, and removes DIR/slurm
 #
-# Partitions: `main`, and `urgent`, whose jobs take the place of those in `main`, which go back to the queue.
-# Nothing outside DIR is touched: configuration, munge's key, sockets, logs and the state are in DIR/slurm. After a
-# crash, `start` brings back the same cluster with its queue.
+# Partitions: `main`, and `urgent`, whose jobs preempt those in `main`; preempted jobs return to the queue.
+# All files are in DIR/slurm: configuration, munge's key, sockets, logs and state. After a crash, `start` restores the
+# same cluster with its queue.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 
-# What one stumbles over:
-# - munge: the packages start a munged of their own, with a key in /etc. Ours has its own socket, which clients find
-#   by AuthInfo; its path has at most 107 letters, so DIR must be short. Below a directory that others may write to,
-#   such as /tmp, munged needs --force.
-# - cred_expire: also how long a job that was requeued waits before it may start, 120 seconds unless told otherwise.
-# - Without cgroups that SLURM may write (containers, many virtual machines): proctrack/linuxproc, task/none, and
-#   nothing that gathers accounts. No cgroup.conf is needed then.
-# - There is no accounting, so `sacct` fails: submitit's `job.state` stays UNKNOWN, and its `job.wait()` never returns
-#   for a job that left no result. `scontrol show job` answers for MinJobAge seconds after a job's end.
-# - ReturnToService=2: a node that was lost (slurmd killed) comes back by itself.
-# - The controller writes its state down every few seconds. Killed sooner after it started a job, it comes back knowing
-#   nothing of that, and starts the job again beside the one that runs: for a moment there are two.
-# - config_overrides: two processors and this memory are believed, whatever the machine has.
-# - KillWait: seconds from SIGTERM to SIGKILL; a worker must have saved by then. 30 unless told otherwise.
-# - preempt_send_user_signal: who is preempted gets the signal of `sbatch --signal`, which submitit sets to USR2, at
-#   the start of GraceTime, and no SIGTERM. It was a part of SlurmctldParameters in 22.05; an unknown key is fatal.
-# - Errors of MPI plugins in slurmd.log (no PMIx) mean nothing here.
+# Pitfalls:
+# - munge: the packages start a munged daemon with a key in /etc. This script's munged has its own socket, which
+#   clients find through AuthInfo. The socket's path is limited to 107 characters, so DIR must be short. Below a
+#   directory that other users may write to, such as /tmp, munged needs --force.
+# - cred_expire also determines how long a requeued job waits before it may start; the default is 120 seconds.
+# - SLURM cannot write cgroups in containers and many virtual machines: hence proctrack/linuxproc, task/none and no
+#   accounting. cgroup.conf is not needed then.
+# - Without accounting `sacct` fails: submitit's `job.state` stays UNKNOWN, and its `job.wait()` never returns for a
+#   job without a result. `scontrol show job` works until MinJobAge seconds after a job's end.
+# - ReturnToService=2: a lost node (slurmd killed) returns by itself.
+# - The controller saves its state every few seconds. If it is killed just after it started a job, the restarted
+#   controller does not know that job and starts it again, so that for a moment the job runs twice.
+# - config_overrides: SLURM accepts the configured processors and memory, whatever the machine has.
+# - KillWait: seconds from SIGTERM to SIGKILL, within which a worker must have saved; the default is 30.
+# - preempt_send_user_signal: a preempted job gets the signal of `sbatch --signal`, which submitit sets to USR2, at the
+#   start of GraceTime, and no SIGTERM. In 22.05 it belongs to SlurmctldParameters; an unknown key is a fatal error.
+# - Errors of MPI plugins in slurmd.log (no PMIx) can be ignored.
 configuration() {
   local node memory
   node=$(hostname -s)
@@ -104,7 +104,8 @@ ready() {
 launch() {
   [[ -s $home/slurm.conf ]] || configuration >"$home/slurm.conf"
   { launch_munged && launch_slurm; } >"$home/launch.log" 2>&1 && within 20 ready && : >"$home/started" && return
-  # A port may have been taken since it was found free. Who knows a cluster that was ready must find it again.
+  # Another process may have taken a port since it was found free. A cluster that was ready keeps its ports, because
+  # clients know them.
   [[ -e $home/started ]] || { end_all && rm -f "$home/slurm.conf"; }
   return 1
 }
@@ -118,7 +119,8 @@ start() {
   export_line
 }
 
-# The processes of jobs, and the slurmstepd over each, carry our SLURM_CONF in the environment, and outlive slurmd.
+# Print the ids of the processes of jobs and of the slurmstepd above each. They outlive slurmd, and have this cluster's
+# SLURM_CONF in their environment.
 of_jobs() {
   local environment process
   grep -lazFx "SLURM_CONF=$home/slurm.conf" /proc/[0-9]*/environ 2>/dev/null | while read -r environment; do
@@ -155,7 +157,8 @@ end_jobs() {
   kill -KILL "${pids[@]}" 2>/dev/null || true
 }
 
-# The controller first, or it would start the next job; munged, which takes its time and keeps nothing, the hard way.
+# End the controller first, because it would start the next job. munged is killed at once: it stops slowly and stores
+# nothing.
 end_all() {
   end_daemon slurmctld
   end_daemon slurmd

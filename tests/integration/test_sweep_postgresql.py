@@ -1,4 +1,4 @@
-"""A whole sweep with its trials in PostgreSQL and four workers, which are killed, and so is the server."""
+"""Test of a full sweep with four workers and its trials in PostgreSQL; workers, server and controller are killed."""
 
 import pytest
 from sqlalchemy import make_url
@@ -11,30 +11,30 @@ from tests.sweeps import full_sweeps
 pytestmark = pytest.mark.integration
 
 
-def test_killed_workers_server_and_parent_change_no_bit(postgresql, sweep_file, undisturbed, start, tmp_path):
+def test_killing_workers_server_and_controller_changes_no_bit(postgresql, sweep_file, undisturbed, start, tmp_path):
     url = postgresql.start()
     arguments = full_sweeps.arguments(sweep_file, tmp_path, "--workers=4", f"--storage={url}")
     process = start(*arguments)
-    one = full_sweeps.kill_worker_of_active_run(tmp_path)
-    other = full_sweeps.kill_worker_of_active_run(tmp_path, excluding=[one])
+    first = full_sweeps.kill_worker_of_active_run(tmp_path)
+    second = full_sweeps.kill_worker_of_active_run(tmp_path, excluding=[first])
     kill(postgresql.directory / "postgresql/data/postmaster.pid")
-    jobs.wait_until(lambda: not postgresql.runs())
+    jobs.wait_until(lambda: not postgresql.is_running())
     assert postgresql.start() == url
     written = full_sweeps.wait_until(lambda: full_sweeps.result_times(tmp_path))
     assert process.poll() is None
-    said = full_sweeps.kill(process)
+    killed_output = full_sweeps.kill(process)
 
-    seen = command_line.run("sweep", "--status", f"--workdir={tmp_path}", f"--storage={url}")
+    status = command_line.run("sweep", "--status", f"--workdir={tmp_path}", f"--storage={url}")
     last = command_line.run(*arguments, seconds=full_sweeps.SECONDS)
     assert "6 of 6 runs complete" in last[0]
     full_sweeps.assert_complete(tmp_path, n_runs=6, storage=url)
     full_sweeps.assert_same_bits(tmp_path, undisturbed)
     assert full_sweeps.result_times(tmp_path).items() >= written.items()
-    assert full_sweeps.resumed_runs(tmp_path) >= {one, other}
+    assert full_sweeps.resumed_runs(tmp_path) >= {first, second}
 
     once_more = command_line.run(*arguments)
     assert full_sweeps.result_times(tmp_path).items() >= written.items()
     password = make_url(url).password
-    assert not any(password in text for text in (said, *seen, *last, *once_more))
+    assert not any(password in text for text in (killed_output, *status, *last, *once_more))
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or password.encode() not in path.read_bytes(), path
