@@ -83,20 +83,20 @@ def _classification(
         raise UserError("--mappings and --data_dir belong to --set and would be ignored; leave them out")
     from imagenet_repro.scoring import classification
 
-    classification.show(classification.score(predictions, labels, guesses=guesses, real_path=real))
+    classification.print_score(classification.score(predictions, labels, guesses=guesses, real_path=real))
 
 
 def _localization(predictions: str, *, boxes: str, **options: Any) -> None:
-    from imagenet_repro.scoring.localization import errors
+    from imagenet_repro.scoring.localization import error_rates
 
-    errors.show(errors.score(predictions, boxes, **options))
+    error_rates.print_score(error_rates.score(predictions, boxes, **options))
 
 
 def _detection(predictions: str, *, boxes: str, classes: str, against: str | None, **options: Any) -> None:
     from imagenet_repro.scoring import detection
 
     entries = [predictions] if against is None else [predictions, against]
-    detection.show(detection.score(entries, boxes, classes, **options))
+    detection.print_score(detection.score(entries, boxes, classes, **options))
 
 
 COMMAND = Command(

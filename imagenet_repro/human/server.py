@@ -264,8 +264,8 @@ def _describe_classes(names: Sequence[str]) -> list[dict[str, str]]:
 
     Classes without WordNet ids have a name only. Hypernyms of more than half of the classes are left out.
     """
-    if not all(map(wordnet.known, names)):
-        return [{"name": name, "group": "", "kinds": ""} for name in wordnet.readable(names)]
+    if not all(map(wordnet.is_wordnet_id, names)):
+        return [{"name": name, "group": "", "kinds": ""} for name in wordnet.readable_names(names)]
     ancestors = [wordnet.ancestors(wnid) for wnid in names]
     common = {
         wnid for wnid in set().union(*ancestors) if sum(wnid in hypernyms for hypernyms in ancestors) > len(names) / 2
@@ -276,5 +276,5 @@ def _describe_classes(names: Sequence[str]) -> list[dict[str, str]]:
             "group": wordnet.super_class(wnid),
             "kinds": ", ".join(sorted(wordnet.words(hypernym)[0] for hypernym in hypernyms - common)),
         }
-        for wnid, name, hypernyms in zip(names, wordnet.readable(names), ancestors, strict=True)
+        for wnid, name, hypernyms in zip(names, wordnet.readable_names(names), ancestors, strict=True)
     ]

@@ -19,13 +19,13 @@ from imagenet_repro.scoring import corruptions, hierarchy, sets
 from imagenet_repro.scoring import predictions as stored
 from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.scoring.predictions import Predictions
-from imagenet_repro.scoring.sets import EvaluationSet, Truth
+from imagenet_repro.scoring.sets import AcceptedLabels, EvaluationSet
 
 Score = Callable[..., Float[Array, "b c"]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class EvaluationSplit:
     """A split that is scored, and the configuration that it is read with."""
 
     config: AnyConfig
@@ -33,7 +33,7 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Opened:
+class OpenSet:
     """An evaluation set, opened; or any other split, where `chosen` is None.
 
     Attributes:
@@ -44,7 +44,7 @@ class Opened:
     """
 
     chosen: EvaluationSet | None
-    parts: tuple[Part, ...]
+    parts: tuple[EvaluationSplit, ...]
     scored: Bool[np.ndarray, " c"] | None = None
     mappings: str = ""
 
@@ -56,10 +56,10 @@ class Opened:
 
     def score(self, score: Score) -> Score:
         """The scores of a system, with -inf for the classes that do not count."""
-        return score if self.scored is None else masked(score, self.scored)
+        return score if self.scored is None else mask_scores(score, self.scored)
 
 
-def masked(score: Score, scored: Bool[np.ndarray, " c"]) -> Score:
+def mask_scores(score: Score, scored: Bool[np.ndarray, " c"]) -> Score:
     """A system's scores with -inf for the classes that do not count, before anybody takes guesses from them."""
 
     def of_some_classes(params: Any, stats: Any, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b c"]:
@@ -81,19 +81,19 @@ def check_options(name: str, data: Mapping[str, str], mappings: str) -> None:
         )
     if not name:
         return
-    chosen = sets.get(name)
+    chosen = sets.find_set(name)
     fixed = ["eval_split", *(["name"] if chosen.rule == "corruptions" else [])]
     for key in fixed:
         if key in data:
             raise UserError(f"--data.{key} does not go with --set={name}, which is of {chosen.data}, {chosen.split}")
 
 
-def configured(config: AnyConfig, name: str, data: Mapping[str, str]) -> AnyConfig:
+def configure_for_set(config: AnyConfig, name: str, data: Mapping[str, str]) -> AnyConfig:
     """A configuration that reads a set, from its own name or from the one that `data` gives, such as a smaller copy.
 
     Images of ImageNet-C have been cropped already: of them the whole is taken.
     """
-    chosen = sets.get(name)
+    chosen = sets.find_set(name)
     keys = {"data.eval_split": chosen.split}
     if "name" not in data:
         keys["data.name"] = chosen.data
@@ -103,28 +103,28 @@ def configured(config: AnyConfig, name: str, data: Mapping[str, str]) -> AnyConf
     return config
 
 
-def opened(config: AnyConfig, name: str, mappings: str = "") -> Opened:
+def open_set(config: AnyConfig, name: str, mappings: str = "") -> OpenSet:
     """The splits of a set, or with an empty name the one split that the configuration names.
 
     Raises:
       UserError: as `sources.open_split`, or the data set has not ImageNet's classes.
     """
     if not name:
-        return Opened(None, (_part(config),))
-    chosen = sets.get(name)
+        return OpenSet(None, (_part(config),))
+    chosen = sets.find_set(name)
     if chosen.rule == "corruptions":
-        return Opened(chosen, tuple(_corrupted(config)))
+        return OpenSet(chosen, tuple(_corrupted(config)))
     part = _objectnet(config) if name == "objectnet" else _part(config)
     sets.check_classes(part.split.class_names, f"data set {part.split.name}")
-    scored = sets.occurring([record.label for record in part.split.records]) if chosen.masked else None
-    return Opened(chosen, (part,), scored, mappings)
+    scored = sets.occurring_classes([record.label for record in part.split.records]) if chosen.masked else None
+    return OpenSet(chosen, (part,), scored, mappings)
 
 
-def _part(config: AnyConfig) -> Part:
-    return Part(config, sources.open_split(config.data, config.data.eval_split))
+def _part(config: AnyConfig) -> EvaluationSplit:
+    return EvaluationSplit(config, sources.open_split(config.data, config.data.eval_split))
 
 
-def _objectnet(config: AnyConfig) -> Part:
+def _objectnet(config: AnyConfig) -> EvaluationSplit:
     directory = sources.data_directory(config.data.data_dir)
     if not (directory / config.data.name).is_dir():
         raise UserError(
@@ -135,7 +135,7 @@ def _objectnet(config: AnyConfig) -> Part:
     return dataclasses.replace(part, split=objectnet.borderless(part.split, sets.imagenet_wnids()))
 
 
-def _corrupted(config: AnyConfig) -> list[Part]:
+def _corrupted(config: AnyConfig) -> list[EvaluationSplit]:
     parts, missing = [], []
     for name in corruptions.CONFIGS:
         try:
@@ -151,7 +151,7 @@ def _corrupted(config: AnyConfig) -> list[Part]:
 # --- what is printed ----------------------------------------------------------------------------------------------
 
 
-def report(found: Opened, predicted: Predictions) -> list[str]:
+def describe_predictions(found: OpenSet, predicted: Predictions) -> list[str]:
     """Sentences about predictions of a split, by the rule of its set; of a plain split about the tree alone.
 
     Raises:
@@ -163,39 +163,39 @@ def report(found: Opened, predicted: Predictions) -> list[str]:
     return lines
 
 
-def _truth(found: Opened, predicted: Predictions) -> Truth | None:
+def _truth(found: OpenSet, predicted: Predictions) -> AcceptedLabels | None:
     part = found.parts[0]
     if found.mappings:
-        return sets.by_folder(predicted.id.tolist(), objectnet.imagenet_classes(found.mappings))
+        return sets.accepted_by_folder(predicted.id.tolist(), objectnet.imagenet_classes(found.mappings))
     return _several(found.chosen, part.config.data)
 
 
-def _several(chosen: EvaluationSet, data: Data) -> Truth | None:
+def _several(chosen: EvaluationSet, data: Data) -> AcceptedLabels | None:
     if not chosen.keys:
         return None
-    return sets.truth(chosen, sources.integers(data, chosen.split, chosen.keys))
+    return sets.accepted_labels(chosen, sources.integers(data, chosen.split, chosen.keys))
 
 
-def _by_rule(chosen: EvaluationSet, predicted: Predictions, known: Truth | None) -> list[str]:
-    results = sets.results(chosen, predicted, known)
+def _by_rule(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabels | None) -> list[str]:
+    results = sets.score_set(chosen, predicted, known)
     lines = [f"{chosen.title}: {result}" for result in results]
     counted = results[0].images + (results[0].dropped if chosen.rule == "per class" else 0)
-    classes = int(sets.occurring(predicted.label).sum()) if chosen.rule == "label" else None
-    return [*lines, *sets.completeness(chosen, counted, classes), *chosen.notes]
+    classes = int(sets.occurring_classes(predicted.label).sum()) if chosen.rule == "label" else None
+    return [*lines, *sets.completeness_notes(chosen, counted, classes), *chosen.notes]
 
 
 def _tree(predicted: Predictions) -> list[str]:
     names = sets.class_names(predicted.provenance)
-    if not hierarchy.is_tree(names) or np.any(predicted.label < 0):
+    if not hierarchy.has_wordnet_ids(names) or np.any(predicted.label < 0):
         return []
-    return hierarchy.sentences(hierarchy.judge(predicted.top5, predicted.label, names))
+    return hierarchy.sentences(hierarchy.score_hierarchy(predicted.top5, predicted.label, names))
 
 
-def corrupted_report(found: corruptions.Robustness, config: AnyConfig | None = None) -> list[str]:
+def describe_corruptions(found: corruptions.Robustness, config: AnyConfig | None = None) -> list[str]:
     """Sentences about ImageNet-C; with the configuration also about the size of its images."""
     chosen = sets.SETS["c"]
     lines = [f"{chosen.title}: {result}" for result in (found.mce, found.mean)]
-    lines += [*sets.completeness(chosen, found.mce.images), *chosen.notes]
+    lines += [*sets.completeness_notes(chosen, found.mce.images), *chosen.notes]
     size = corruptions.PIXELS if config is None else config.data.size_evaluated
     if size != corruptions.PIXELS:
         lines.append(
@@ -204,7 +204,7 @@ def corrupted_report(found: corruptions.Robustness, config: AnyConfig | None = N
     return lines
 
 
-def say(lines: Sequence[str], console: Console | None = None) -> None:
+def print_lines(lines: Sequence[str], console: Console | None = None) -> None:
     """Prints sentences as they are, unbroken."""
     for line in lines:
         (console or Console()).print(line, markup=False, highlight=False, soft_wrap=True)
@@ -223,20 +223,20 @@ def score_stored(path: str, name: str, *, data_dir: str = "", mappings: str = ""
       UserError: as `report`, the predictions are not of the 1,000 classes, or they are text, which names no images.
     """
     check_options(name, {}, mappings)
-    chosen = sets.get(name)
+    chosen = sets.find_set(name)
     if chosen.rule == "corruptions":
-        _show_corrupted(corruptions.robustness(_stored_parts(Path(path))), None)
+        _show_corrupted(corruptions.score_corruptions(_stored_parts(Path(path))), None)
         return
     predicted = _stored(Path(path), chosen)
     if chosen.masked:
-        predicted = sets.mask(predicted, sets.occurring(predicted.label))
+        predicted = sets.mask_classes(predicted, sets.occurring_classes(predicted.label))
     if mappings:
-        known = sets.by_folder(predicted.id.tolist(), objectnet.imagenet_classes(mappings))
+        known = sets.accepted_by_folder(predicted.id.tolist(), objectnet.imagenet_classes(mappings))
     else:
         known = _several(chosen, Data(name=chosen.data, data_dir=data_dir))
     lines = _by_rule(chosen, predicted, known)
     lines += _tree(predicted) if chosen.rule == "label" else []
-    say(lines + (sets.people_beside(chosen.data) if name == "imagenet" else []))
+    print_lines(lines + (sets.human_error_sentences(chosen.data) if name == "imagenet" else []))
 
 
 def _stored(path: Path, chosen: EvaluationSet) -> Predictions:
@@ -249,12 +249,12 @@ def _stored(path: Path, chosen: EvaluationSet) -> Predictions:
     return predicted
 
 
-def _stored_parts(directory: Path) -> dict[str, corruptions.Wrong]:
+def _stored_parts(directory: Path) -> dict[str, corruptions.CorruptedErrors]:
     if not directory.is_dir():
         raise UserError(f"--set=c needs a directory with the predictions of all parts of ImageNet-C, not {directory}")
     found: dict[str, Path] = {}
     for path in sorted(directory.glob("*.npz")):
-        config = corruptions.config_of(sets.data_name(stored.load_provenance(path)))
+        config = corruptions.config_name(sets.data_name(stored.load_provenance(path)))
         if config in found:
             raise UserError(
                 f"{found[config]} and {path} are both of {config}; leave the predictions of one checkpoint"
@@ -264,17 +264,17 @@ def _stored_parts(directory: Path) -> dict[str, corruptions.Wrong]:
     return {config: _stored_part(path) for config, path in found.items()}
 
 
-def _stored_part(path: Path) -> corruptions.Wrong:
+def _stored_part(path: Path) -> corruptions.CorruptedErrors:
     guesses = stored.load_guesses(path)
-    return corruptions.Wrong(guesses["id"], guesses["top5"][:, 0] != guesses["label"])
+    return corruptions.CorruptedErrors(guesses["id"], guesses["top5"][:, 0] != guesses["label"])
 
 
 def _show_corrupted(found: corruptions.Robustness, config: AnyConfig | None) -> None:
     console = Console()
-    console.print(corruptions.table(found), markup=False)
-    say(corrupted_report(found, config), console)
+    console.print(corruptions.terminal_table(found), markup=False)
+    print_lines(describe_corruptions(found, config), console)
 
 
-def show_corrupted(wrong: Mapping[str, corruptions.Wrong], config: AnyConfig) -> None:
+def print_corruptions(wrong: Mapping[str, corruptions.CorruptedErrors], config: AnyConfig) -> None:
     """Scores the parts of ImageNet-C and prints the table of corruptions and what comes of it."""
-    _show_corrupted(corruptions.robustness(wrong), config)
+    _show_corrupted(corruptions.score_corruptions(wrong), config)

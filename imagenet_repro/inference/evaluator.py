@@ -71,7 +71,7 @@ class Evaluator:
     def rates(self, state: TrainState) -> dict[str, Any]:
         """Both error rates of a state, as a row of `metrics.jsonl`."""
         began = time.perf_counter()
-        return as_row(self._evaluate(state, None), time.perf_counter() - began)
+        return metrics_row(self._evaluate(state, None), time.perf_counter() - began)
 
     def predict(self, state: TrainState, provenance: dict[str, Any]) -> tuple[ErrorRates, Predictions]:
         """Both error rates and the predictions of all processes' images, in the order of the split.
@@ -127,7 +127,7 @@ class Evaluator:
         collector.add(ids, host["label"], top5, logits, host["weight"])
 
 
-def as_row(rates: ErrorRates, seconds: float) -> dict[str, Any]:
+def metrics_row(rates: ErrorRates, seconds: float) -> dict[str, Any]:
     """Error rates that took `seconds` to measure, as a row of `metrics.jsonl`."""
     return {
         "top1_error": rates.top1_error,

@@ -36,9 +36,15 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.inference import maps
 from imagenet_repro.scoring import metrics
 from imagenet_repro.scoring.classification import NO_GUESS
-from imagenet_repro.scoring.localization.annotations import NO_CLASS, NOTHING, Objects, lookup
+from imagenet_repro.scoring.localization.annotations import NO_CLASS, NO_OBJECTS, AnnotatedObjects, lookup
 from imagenet_repro.scoring.localization.boxes import area, edges, iou, pixels_within
-from imagenet_repro.scoring.localization.errors import OVERLAP, Errors, Guesses, errors, right_boxes
+from imagenet_repro.scoring.localization.error_rates import (
+    OVERLAP,
+    BoxGuesses,
+    LocalizationErrors,
+    count_errors,
+    right_boxes,
+)
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 
 THRESHOLD = 0.2  # of a map's highest value: Zhou et al. 2016, sec. 3.2
@@ -53,7 +59,7 @@ CAM, REGRESSION = "activation maps", "regression"
 
 
 @dataclasses.dataclass(frozen=True)
-class Frame:
+class AnnotatedImage:
     """An image of a split, and where its crop and its objects lie in it; all boxes by their edges."""
 
     index: int  # in the split
@@ -88,13 +94,13 @@ class Frame:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class BoxResult:
     """What one way of making boxes came to."""
 
     name: str
-    guessed: Guesses
+    guessed: BoxGuesses
     right: Bool[np.ndarray, "n 5"]  # whether a box overlaps its image's objects enough, whatever the class
-    errors: tuple[Errors, ...]  # with one to five guesses
+    errors: tuple[LocalizationErrors, ...]  # with one to five guesses
 
     @property
     def looks(self) -> bool:
@@ -103,16 +109,16 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class LocalizationResult:
     """All ways over the same images."""
 
-    frames: tuple[Frame, ...]
-    results: tuple[Result, ...]
+    frames: tuple[AnnotatedImage, ...]
+    results: tuple[BoxResult, ...]
     notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class Outputs:
     """What is asked of a network about a batch of normalised images; hashed by its fields, as `jax.jit` wants it."""
 
     guesses: bool = False  # `top5`: the best classes, at most five
@@ -131,7 +137,7 @@ class Look:
         return said
 
 
-class Viewer:
+class LocalizationNetwork:
     """A network in evaluation mode on one device, and the images that it sees.
 
     Args:
@@ -151,7 +157,7 @@ class Viewer:
         params: Tensors,
         stats: Tensors,
         config: Config,
-        objects: Mapping[str, Objects],
+        objects: Mapping[str, AnnotatedObjects],
     ):
         if not isinstance(config.eval_crop, CenterCrop | SquashCrop):
             raise UserError(
@@ -165,7 +171,7 @@ class Viewer:
         """Pixels of the sides of a crop."""
         return self._config.data.size_evaluated
 
-    def frames(self, split: Split, look: Look) -> Iterator[tuple[list[Frame], dict[str, np.ndarray]]]:
+    def frames(self, split: Split, look: Outputs) -> Iterator[tuple[list[AnnotatedImage], dict[str, np.ndarray]]]:
         """Batch by batch the annotated images of a split, and what is asked of the network about each."""
         run = jax.jit(self._looking(look))
         data, crop = self._config.data, self._config.eval_crop
@@ -182,26 +188,26 @@ class Viewer:
         ids = (split.records[number].id for number in range(split.num_examples))
         return len(self._objects) - sum(lookup(self._objects, one) is not None for one in ids)
 
-    def _looking(self, look: Look) -> Callable:
+    def _looking(self, look: Outputs) -> Callable:
         def looked(params: Tensors, stats: Tensors, images: Array) -> dict[str, Array]:
             model = self._network.model(params, stats)
             return look(model, augment.normalize(images, self._config.augment))
 
         return looked
 
-    def _framed(self, split: Split, batch: Batch) -> Iterator[Frame | None]:
+    def _framed(self, split: Split, batch: Batch) -> Iterator[AnnotatedImage | None]:
         for index, weight in zip(batch["index"].tolist(), batch["weight"].tolist(), strict=True):
             if weight == 0:  # padding, or it cannot be decoded
                 yield None
                 continue
             record = split.records[index]
-            boxes = _of_class(lookup(self._objects, record.id) or NOTHING, split.class_names[record.label])
+            boxes = _of_class(lookup(self._objects, record.id) or NO_OBJECTS, split.class_names[record.label])
             if not len(boxes):
                 yield None
                 continue
             height, width = decode.size(record.image)
             window = np.array(crops.crop_window(self._config.eval_crop, height, width, self.side))
-            yield Frame(index, record.id, record.label, height, width, window, edges(boxes))
+            yield AnnotatedImage(index, record.id, record.label, height, width, window, edges(boxes))
 
 
 # --- what the network says -------------------------------------------------------------------------------------
@@ -257,7 +263,7 @@ def map_box(
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear:
+class BoxRegressor:
     """A linear layer from features to the corners of a box, as shares of a crop."""
 
     weight: Float[np.ndarray, "d 4"]
@@ -268,7 +274,7 @@ class Linear:
         return features @ self.weight + self.bias
 
 
-class Ridge:
+class RidgeRegression:
     """Ridge regression from sums over images, in float64, so that no feature need be kept.
 
     Features are standardised; the penalty is on their weights and not on the bias.
@@ -284,7 +290,7 @@ class Ridge:
         if sum(len(rows) for rows, _ in self._rows) >= CHUNK:
             self._flush()
 
-    def fit(self, penalties: Sequence[float]) -> list[Linear]:
+    def fit(self, penalties: Sequence[float]) -> list[BoxRegressor]:
         """The layer of each penalty: the mean squared error plus penalty x squared weights is least."""
         from scipy.linalg import cho_factor, cho_solve
 
@@ -299,7 +305,7 @@ class Ridge:
         for penalty in penalties:
             factor = cho_factor(gram + penalty * np.eye(len(gram)), overwrite_a=True)
             weight = cho_solve(factor, cross) / scale[:, None]
-            layers.append(Linear(weight, mean_y - mean @ weight))
+            layers.append(BoxRegressor(weight, mean_y - mean @ weight))
         return layers
 
     def _flush(self) -> None:
@@ -312,15 +318,15 @@ class Ridge:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
+class FittedRegression:
     """What was learned from the boxes of training images."""
 
-    layer: Linear
+    layer: BoxRegressor
     mean: Float[np.ndarray, " 4"]  # box, as shares of an image
     sentence: str  # how it was fitted, for a person
 
 
-def fit_boxes(batches: Iterator[tuple[list[Frame], dict[str, np.ndarray]]]) -> Fit:
+def fit_boxes(batches: Iterator[tuple[list[AnnotatedImage], dict[str, np.ndarray]]]) -> FittedRegression:
     """Fits the largest box of each training image, and takes the penalty that is best on a tenth of the images.
 
     Args:
@@ -329,7 +335,7 @@ def fit_boxes(batches: Iterator[tuple[list[Frame], dict[str, np.ndarray]]]) -> F
     Raises:
       UserError: fewer than 20 training images have boxes.
     """
-    ridge, held_out, shares, seen = Ridge(), [], [], 0
+    ridge, held_out, shares, seen = RidgeRegression(), [], [], 0
     for frames, said in batches:
         targets = np.concatenate([frame.in_crop(frame.largest()) for frame in frames])
         shares += [frame.in_image(frame.largest()) for frame in frames]
@@ -348,7 +354,7 @@ def fit_boxes(batches: Iterator[tuple[list[Frame], dict[str, np.ndarray]]]) -> F
         f"regression: {features.shape[1]:,} features, fitted to {seen - len(targets):,} training images with penalty"
         f" {PENALTIES[best]:g}, which puts {100 * right[best]:.1f} % of {len(targets):,} others' boxes right"
     )
-    return Fit(layers[best], np.concatenate(shares).mean(0), sentence)
+    return FittedRegression(layers[best], np.concatenate(shares).mean(0), sentence)
 
 
 def _right(boxes: Float[np.ndarray, "n 4"], targets: Float[np.ndarray, "n 4"]) -> float:
@@ -360,7 +366,9 @@ def _right(boxes: Float[np.ndarray, "n 4"], targets: Float[np.ndarray, "n 4"]) -
 # --- all of it -------------------------------------------------------------------------------------------------
 
 
-def localize(viewer: Viewer, split: Split, train: Split | None, *, cam: bool, threshold: float) -> Found:
+def localize(
+    viewer: LocalizationNetwork, split: Split, train: Split | None, *, cam: bool, threshold: float
+) -> LocalizationResult:
     """Boxes for every annotated image of a split, in each way, and their errors.
 
     Args:
@@ -380,9 +388,9 @@ def localize(viewer: Viewer, split: Split, train: Split | None, *, cam: bool, th
                 f"regression learns from the boxes of {train.split}, and the file has none beside those judged"
             )
         train, notes = None, [f"the file has no boxes of {train.split} to learn from: regression is left out"]
-    fitted = None if train is None else fit_boxes(viewer.frames(train, Look(grid=True)))
-    look = Look(guesses=True, maps=cam, grid=fitted is not None)
-    frames: list[Frame] = []
+    fitted = None if train is None else fit_boxes(viewer.frames(train, Outputs(grid=True)))
+    look = Outputs(guesses=True, maps=cam, grid=fitted is not None)
+    frames: list[AnnotatedImage] = []
     top5: list[np.ndarray] = []
     boxes: dict[str, list[np.ndarray]] = {}
     for batch, said in viewer.frames(split, look):
@@ -401,11 +409,15 @@ def localize(viewer: Viewer, split: Split, train: Split | None, *, cam: bool, th
         notes.append(f"{split.num_examples - len(frames):,} images have no box of their class and are left out")
     guessed = np.concatenate(top5)
     results = tuple(_result(name, frames, guessed, np.stack(made)) for name, made in boxes.items())
-    return Found(tuple(frames), results, tuple(notes))
+    return LocalizationResult(tuple(frames), results, tuple(notes))
 
 
 def _boxes_of(
-    frames: list[Frame], said: dict[str, np.ndarray], fitted: Fit | None, threshold: float, side: int
+    frames: list[AnnotatedImage],
+    said: dict[str, np.ndarray],
+    fitted: FittedRegression | None,
+    threshold: float,
+    side: int,
 ) -> dict[str, list[Int[np.ndarray, "5 4"]]]:
     """In each way, the boxes of the five guesses of every image by first and last pixels."""
     made: dict[str, list[np.ndarray]] = {}
@@ -420,7 +432,7 @@ def _boxes_of(
     return made
 
 
-def _pixels(frame: Frame, boxes: Float[np.ndarray, "k 4"]) -> Int[np.ndarray, "5 4"]:
+def _pixels(frame: AnnotatedImage, boxes: Float[np.ndarray, "k 4"]) -> Int[np.ndarray, "5 4"]:
     """First and last pixels of five boxes; one box alone serves all five guesses."""
     found = pixels_within(boxes, frame.height, frame.width)
     return np.concatenate([found, np.repeat(found[-1:], metrics.GUESSES - len(found), axis=0)])
@@ -430,13 +442,15 @@ def _five(top5: Int[np.ndarray, "n k"]) -> Int[np.ndarray, "n 5"]:
     return np.pad(top5, ((0, 0), (0, metrics.GUESSES - top5.shape[1])), constant_values=NO_GUESS)
 
 
-def _result(name: str, frames: Sequence[Frame], top5: np.ndarray, boxes: Num[np.ndarray, "n 5 4"]) -> Result:
+def _result(
+    name: str, frames: Sequence[AnnotatedImage], top5: np.ndarray, boxes: Num[np.ndarray, "n 5 4"]
+) -> BoxResult:
     labels, ids = np.array([frame.label for frame in frames]), np.array([frame.id for frame in frames])
-    guessed = Guesses(top5, boxes, labels, ids)
+    guessed = BoxGuesses(top5, boxes, labels, ids)
     pixels = [frame.instances - np.array([0, 0, 1, 1]) for frame in frames]
-    return Result(name, guessed, right_boxes(boxes, pixels), errors(guessed, pixels))
+    return BoxResult(name, guessed, right_boxes(boxes, pixels), count_errors(guessed, pixels))
 
 
-def _of_class(objects: Objects, name: str) -> Num[np.ndarray, "m 4"]:
+def _of_class(objects: AnnotatedObjects, name: str) -> Num[np.ndarray, "m 4"]:
     """The boxes of objects of a class, and of those of which the file does not say the class."""
     return objects.boxes[np.array([one in (NO_CLASS, name) for one in objects.classes], bool)]

@@ -21,7 +21,7 @@ Score = Callable[..., Any]
 SLACK = 1.01  # an image of 500 x 334 pixels is one of 3:2
 
 
-class Judge:
+class ProtocolEvaluator:
     """Evaluates states of a system by one protocol; what is compiled for one split serves others too.
 
     Args:
@@ -41,7 +41,7 @@ class Judge:
 
     def __init__(
         self,
-        parts: Sequence[protocols.Part],
+        parts: Sequence[protocols.ProtocolPart],
         system: protocols.System,
         spread: Spread,
         final: Callable[[Score], Score] = lambda score: score,
@@ -51,7 +51,7 @@ class Judge:
         self.show: Callable[[int], None] = lambda images: None
         self.compilation_seconds = 0.0
         self._evaluators: dict[float, Evaluator] = {}
-        protocols.taken(parts, system.config, 1.0)  # a scale that is too small is said before the images are read
+        protocols.host_crops(parts, system.config, 1.0)  # a scale that is too small is said before the images are read
 
     @property
     def description(self) -> dict[str, Any]:
@@ -65,14 +65,14 @@ class Judge:
 
     def name_after(self, name: str) -> str:
         """The protocol's name behind a comma, with the number of views; nothing for the system's own."""
-        return "" if name == protocols.OWN else f", {name} ({self.views} views)"
+        return "" if name == protocols.OWN_PROTOCOL else f", {name} ({self.views} views)"
 
     def predict(self, split: Split, state: TrainState, provenance: dict[str, Any]) -> tuple[ErrorRates, Predictions]:
         """Both error rates and the predictions of all images: by id, where images were grouped by shape."""
         if not protocols.is_dense(self._parts):
             return self._score(split, 1.0, split, state, provenance)
         found = [self._score(part, aspect, split, state, provenance) for aspect, part in self._groups(split)]
-        rates, shares = added([rates for rates, _ in found]), merge([share for _, share in found])
+        rates, shares = sum_rates([rates for rates, _ in found]), merge([share for _, share in found])
         self._check_damaged(split, rates.images)
         return rates, shares
 
@@ -96,7 +96,7 @@ class Judge:
         if known is not None:
             return known.on(part, data, self.show)
         score = self._final(protocols.scorer(self._parts, self._system, aspect))
-        crop = protocols.taken(self._parts, config, aspect)
+        crop = protocols.host_crops(self._parts, config, aspect)
         config = dataclasses.replace(config, data=data)
         return Evaluator(config, score, self._spread, part, self._say, crop=crop, show=self.show)
 
@@ -108,7 +108,7 @@ class Judge:
 
     def _groups(self, split: Split) -> list[tuple[float, Split]]:
         threads, _ = workers.reader_counts(self._system.config.data)
-        return [(aspect, split.subset(indices)) for aspect, indices in by_aspect(split, threads).items()]
+        return [(aspect, split.subset(indices)) for aspect, indices in group_by_aspect(split, threads).items()]
 
     def _allowed(self, split: Split) -> int:
         return int(self._system.config.data.max_bad_share * split.num_examples)
@@ -122,7 +122,7 @@ class Judge:
             )
 
 
-def by_aspect(split: Split, threads: int) -> dict[float, list[int]]:
+def group_by_aspect(split: Split, threads: int) -> dict[float, list[int]]:
     """Indices of the images by the aspect of `WIDE`, or its inverse, to which a dense protocol cuts them.
 
     Sizes are read from the images' headers. The aspect is the most elongated one not beyond the image's own, but for
@@ -149,7 +149,7 @@ def _aspect_of(split: Split, index: int) -> float | None:
     return fitting if width >= height else 1 / fitting
 
 
-def added(rates: Sequence[ErrorRates]) -> ErrorRates:
+def sum_rates(rates: Sequence[ErrorRates]) -> ErrorRates:
     """The error rates of all images of several groups."""
     if not rates:
         raise UserError("no image was scored: the split is empty")

@@ -28,7 +28,7 @@ from imagenet_repro.data import crops
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.inference import views
 from imagenet_repro.scoring.metrics import ErrorRates
-from imagenet_repro.scoring.metrics import describe as describe_rate
+from imagenet_repro.scoring.metrics import format_rate as describe_rate
 from imagenet_repro.training.functional import Tensors
 
 Average = Literal["probabilities", "logits"]
@@ -123,12 +123,12 @@ class ManyCrops:
         """The mean over the views."""
         size = system.config.data.size_evaluated
         found = []
-        for canvas in views.canvases(rows, self._pixels(system.config)):
-            found += views.cut(canvas, size, self.squares, self.positions)
+        for canvas in views.read_canvases(rows, self._pixels(system.config)):
+            found += views.cut_windows(canvas, size, self.squares, self.positions)
         return _mean_score(system, params, stats, _mirrored(found, self.flips), self.average)
 
     def _pixels(self, config: AnyConfig) -> tuple[int, ...]:
-        size, scales = config.data.size_evaluated, pixels(self.scales, config)
+        size, scales = config.data.size_evaluated, scale_pixels(self.scales, config)
         if min(scales) < size:
             raise UserError(
                 f"protocol.scales: windows of {size} pixels do not fit into a shorter side of {min(scales)}"
@@ -166,22 +166,22 @@ class Dense:
     ) -> Float[Array, "b classes"]:
         """The mean over scales and flips."""
         found = []
-        for copy in views.copies(rows, self._shapes(system.config, aspect)):
+        for copy in views.read_copies(rows, self._shapes(system.config, aspect)):
             for view in _mirrored([copy], self.flips):
                 found.append(system.class_map(params, stats, view).mean((1, 2)))
-        return mean(jnp.stack(found), self.average)
+        return average_views(jnp.stack(found), self.average)
 
     def _shapes(self, config: AnyConfig, aspect: float) -> tuple[tuple[int, int], ...]:
-        scales = pixels(self.scales, config)
+        scales = scale_pixels(self.scales, config)
         if aspect >= 1:
             return tuple((scale, math.floor(scale * aspect)) for scale in scales)
         return tuple((math.floor(scale / aspect), scale) for scale in scales)
 
 
-Part = OneCrop | ManyCrops | Dense
+ProtocolPart = OneCrop | ManyCrops | Dense
 KINDS = {"crop": OneCrop, "crops": ManyCrops, "dense": Dense}
 
-NAMED: dict[str, tuple[Part, ...]] = {
+PROTOCOLS: dict[str, tuple[ProtocolPart, ...]] = {
     "crop": (OneCrop(),),
     "crop_flip": (OneCrop(flips=True),),
     "squash": (OneCrop(squash=True),),
@@ -196,22 +196,22 @@ NAMED: dict[str, tuple[Part, ...]] = {
     "resnet_dense": (Dense(scales=(224, 256, 384, 480, 640)),),  # He et al. 2015, sec. 3.4, which names no flips
     "multiscale": (ManyCrops(scales=(224, 256, 288, 320, 352), squares="whole", positions=("center",)),),
 }
-NAMED["vgg_both"] = NAMED["vgg_dense"] + NAMED["vgg_50crops"]  # Simonyan & Zisserman 2014, sec. 4.3
+PROTOCOLS["vgg_both"] = PROTOCOLS["vgg_dense"] + PROTOCOLS["vgg_50crops"]  # Simonyan & Zisserman 2014, sec. 4.3
 
 
-OWN = "crop"  # the one that a system is evaluated by while it trains
+OWN_PROTOCOL = "crop"  # the one that a system is evaluated by while it trains
 
 
-def parse(text: str, settings: dict[str, str] | None = None) -> tuple[Part, ...]:
+def parse(text: str, settings: dict[str, str] | None = None) -> tuple[ProtocolPart, ...]:
     """The parts of a protocol by its name, or of several joined by `+`, with keys of a single one replaced.
 
     Raises UserError for a name or a key that there is not, or a value out of range.
     """
-    parts: tuple[Part, ...] = ()
+    parts: tuple[ProtocolPart, ...] = ()
     for name in text.split("+"):
-        if name not in (*NAMED, *KINDS):
-            raise UserError(f"--protocol={text}: there is no '{name}'; {nearest(name, (*NAMED, *KINDS))}")
-        parts += NAMED.get(name) or (KINDS[name](),)
+        if name not in (*PROTOCOLS, *KINDS):
+            raise UserError(f"--protocol={text}: there is no '{name}'; {nearest(name, (*PROTOCOLS, *KINDS))}")
+        parts += PROTOCOLS.get(name) or (KINDS[name](),)
     if not settings:
         return parts
     if len(parts) > 1:
@@ -220,7 +220,7 @@ def parse(text: str, settings: dict[str, str] | None = None) -> tuple[Part, ...]
     return (build_section(type(parts[0]), values, "protocol"),)
 
 
-def for_scores(parts: Sequence[Part]) -> tuple[Part, ...]:
+def for_scores(parts: Sequence[ProtocolPart]) -> tuple[ProtocolPart, ...]:
     """The same, with the mean taken of scores, for systems whose scores are no logarithms of probabilities."""
     return tuple(dataclasses.replace(part, average="logits") for part in parts)
 
@@ -228,17 +228,17 @@ def for_scores(parts: Sequence[Part]) -> tuple[Part, ...]:
 # --- a whole protocol ------------------------------------------------------------------------------------------
 
 
-def is_dense(parts: Sequence[Part]) -> bool:
+def is_dense(parts: Sequence[ProtocolPart]) -> bool:
     """Whether images of different aspects need programs of their own."""
     return any(isinstance(part, Dense) for part in parts)
 
 
-def taken(parts: Sequence[Part], config: AnyConfig, aspect: float) -> crops.CombinedCrops:
+def host_crops(parts: Sequence[ProtocolPart], config: AnyConfig, aspect: float) -> crops.CombinedCrops:
     """What the host takes of images that are `aspect` times as wide as high, for all parts."""
     return crops.CombinedCrops(tuple(part.taken(config, aspect) for part in parts))
 
 
-def scorer(parts: Sequence[Part], system: System, aspect: float) -> Callable[..., Any]:
+def scorer(parts: Sequence[ProtocolPart], system: System, aspect: float) -> Callable[..., Any]:
     """`(params, stats, rows) -> scores` of rows as `taken` makes them; of several parts, log-probabilities."""
     size = system.config.data.size_evaluated
     lengths = [math.prod(crops.output_shape(part.taken(system.config, aspect), size)) for part in parts]
@@ -249,12 +249,12 @@ def scorer(parts: Sequence[Part], system: System, aspect: float) -> Callable[...
             of_part = functools.partial(part.scores, aspect=aspect) if isinstance(part, Dense) else part.scores
             found.append(of_part(system, params, stats, rows[:, start : start + length]))
             start += length
-        return found[0] if len(found) == 1 else mean(jnp.stack(found), "probabilities")
+        return found[0] if len(found) == 1 else average_views(jnp.stack(found), "probabilities")
 
     return score
 
 
-def describe(parts: Sequence[Part], config: AnyConfig) -> dict[str, Any]:
+def describe(parts: Sequence[ProtocolPart], config: AnyConfig) -> dict[str, Any]:
     """For provenance: every part's keys, how many views it has, and the pixels that the system looks at."""
     return {
         "parts": [config_to_dict(part) | {"views": part.views(config)} for part in parts],
@@ -262,14 +262,14 @@ def describe(parts: Sequence[Part], config: AnyConfig) -> dict[str, Any]:
     }
 
 
-def pixels(scales: Sequence[int], config: AnyConfig) -> tuple[int, ...]:
+def scale_pixels(scales: Sequence[int], config: AnyConfig) -> tuple[int, ...]:
     """Scales that are stated for crops of 224 pixels, for the crops of a system."""
     size = config.data.size_evaluated
     unit = 1.0 if size == ALEXNET_SIZE else size / PUBLISHED_SIZE
     return tuple(round(scale * unit) for scale in scales)
 
 
-def mean(scores: Float[Array, "v b c"], average: Average) -> Float[Array, "b c"]:
+def average_views(scores: Float[Array, "v b c"], average: Average) -> Float[Array, "b c"]:
     """The mean over views of logits, or the logarithm of that of probabilities; of one view, its logits; float32."""
     scores = scores.astype(jnp.float32)
     if average == "logits" or len(scores) == 1:
@@ -283,14 +283,14 @@ def _mirrored(found: list[Array], flips: bool) -> list[Array]:
 
 def _mean_score(system: System, params: Tensors, stats: Tensors, found: list[Array], average: Average) -> Array:
     """The views are scored one after the other by one program, whatever their number."""
-    return mean(lax.map(lambda view: system.score(params, stats, view), jnp.stack(found)), average)
+    return average_views(lax.map(lambda view: system.score(params, stats, view), jnp.stack(found)), average)
 
 
 # --- for a person ----------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ProtocolResult:
     """What came of one protocol."""
 
     name: str
@@ -299,7 +299,7 @@ class Row:
     seconds: float  # without compilation
 
 
-def show(rows: Sequence[Row], console: Console | None = None) -> None:
+def print_results(rows: Sequence[ProtocolResult], console: Console | None = None) -> None:
     """Prints both error rates and the speed of several protocols on the same images, as a table."""
     console = console or Console()
     console.print(_table(rows), markup=False)
@@ -307,7 +307,7 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
     console.print(f"{images}; 95 % Wilson intervals; images/s without compilation", highlight=False)
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _table(rows: Sequence[ProtocolResult]) -> Table:
     table = Table("protocol", "views", "top-1 error %", "top-5 error %", "images/s", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -319,7 +319,7 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 @contextlib.contextmanager
-def show_progress(name: str, images: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(name: str, images: int) -> Iterator[Callable[[int], None]]:
     """A bar with the time left, on stderr where that is a terminal; what it gives is told of every batch."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)

@@ -30,7 +30,7 @@ class Canvas(NamedTuple):
     transposed: Bool[Array, " b"]
 
 
-def canvases(rows: UInt8[Array, "b n"], scales: Sequence[int]) -> list[Canvas]:
+def read_canvases(rows: UInt8[Array, "b n"], scales: Sequence[int]) -> list[Canvas]:
     """The canvases of `crops.Canvases`, one for each scale."""
     found, start = [], 0
     for scale in scales:
@@ -43,7 +43,7 @@ def canvases(rows: UInt8[Array, "b n"], scales: Sequence[int]) -> list[Canvas]:
     return found
 
 
-def copies(rows: UInt8[Array, "b n"], shapes: Sequence[tuple[int, int]]) -> list[UInt8[Array, "b _h _w 3"]]:
+def read_copies(rows: UInt8[Array, "b n"], shapes: Sequence[tuple[int, int]]) -> list[UInt8[Array, "b _h _w 3"]]:
     """The images of `crops.Copies`, one for each shape."""
     found, start = [], 0
     for height, width in shapes:
@@ -53,7 +53,7 @@ def copies(rows: UInt8[Array, "b n"], shapes: Sequence[tuple[int, int]]) -> list
     return found
 
 
-def cut(
+def cut_windows(
     canvas: Canvas, size: int, squares: Squares, positions: Sequence[Position]
 ) -> list[UInt8[Array, "b {size} {size} 3"]]:
     """Every window of `size` pixels at the named positions of the named regions of an image.

@@ -15,8 +15,8 @@ from imagenet_repro.report.html_page import LONG, PageSection
 from imagenet_repro.report.sections.class_gains import short_names
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.scoring import sets
-from imagenet_repro.scoring.label_audit import VERDICTS, Suspects, Truth
-from imagenet_repro.scoring.metrics import GUESSES, describe
+from imagenet_repro.scoring.label_audit import VERDICTS, ReferenceLabels, Suspects
+from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.statistics import label_noise
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
@@ -60,7 +60,7 @@ class LabelAudit:
     suspects: Suspects
     auditors: tuple[AuditedSystem, ...]
     compared: tuple[AuditedSystem, ...]
-    truths: tuple[Truth, ...]
+    truths: tuple[ReferenceLabels, ...]
     verdicts: Mapping[str, int]
     wrong_share: float
     data: str = ""
@@ -100,7 +100,7 @@ def verdict(audit: LabelAudit) -> str:
     auditor, (given, without, *others) = audit.auditors[-1], audit.truths
     images, found = len(audit.id), len(audit.suspects)
     rates = given.rates(auditor.top5)
-    top1, _ = describe(rates.top1_wrong, rates.images)
+    top1, _ = format_rate(rates.top1_wrong, rates.images)
     first = f"{found:,} of {images:,} labels ({100 * found / images:.1f} %) are suspect."
     if not found:
         return f"None of {images:,} labels is suspect by {auditor.name}."
@@ -119,11 +119,11 @@ def _decided(audit: LabelAudit) -> str:
     return f"People decided on {total:,} images: {said}." if total else ""
 
 
-def _restated(system: AuditedSystem, truth: Truth, before: str) -> str:
+def _restated(system: AuditedSystem, truth: ReferenceLabels, before: str) -> str:
     if not truth.counted.any():
         return ""
     rates = truth.rates(system.top5)
-    top1, _ = describe(rates.top1_wrong, rates.images)
+    top1, _ = format_rate(rates.top1_wrong, rates.images)
     return f"{truth.name.capitalize()}, its top-1 error is {top1} %, not {before} %."
 
 
@@ -164,15 +164,15 @@ def rates(audit: LabelAudit) -> Table:
         " these systems look better than they are, and others the more so the more of their mistakes are the same."
         " Intervals (Wilson) are about other images of the kind that is counted."
     )
-    caption += "".join(f" {line}." for line in sets.people_beside(audit.data))
+    caption += "".join(f" {line}." for line in sets.human_error_sentences(audit.data))
     return Table("error_rates_restated", headings, rows, caption)
 
 
-def _cells(system: AuditedSystem, truth: Truth) -> tuple[str, ...]:
+def _cells(system: AuditedSystem, truth: ReferenceLabels) -> tuple[str, ...]:
     if not truth.counted.any():
         return (MISSING,) * 4
     found = truth.rates(system.top5)
-    return *describe(found.top1_wrong, found.images), *describe(found.top5_wrong, found.images)
+    return *format_rate(found.top1_wrong, found.images), *format_rate(found.top5_wrong, found.images)
 
 
 def differences(audit: LabelAudit) -> Table | None:
@@ -192,7 +192,7 @@ def differences(audit: LabelAudit) -> Table | None:
     return Table("differences_restated", headings, rows, caption) if rows else None
 
 
-def _difference(pair: tuple[AuditedSystem, AuditedSystem], guesses: int, truth: Truth) -> tuple[str, ...]:
+def _difference(pair: tuple[AuditedSystem, AuditedSystem], guesses: int, truth: ReferenceLabels) -> tuple[str, ...]:
     first, second = (truth.wrong(system.top5, guesses) for system in pair)
     found, p = bootstrap_difference(first, second), mcnemar(first, second).p
     said = f"{p:.3f}" if p >= 0.001 else "< 0.001"

@@ -15,8 +15,8 @@ from imagenet_repro.report.sections.class_gains import signed
 from imagenet_repro.report.sections.confusions import Rows
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.scoring import calibration
-from imagenet_repro.scoring.calibration import BINS, Binning, Judged
-from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, describe
+from imagenet_repro.scoring.calibration import BINS, Binning, ScoredProbabilities
+from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, format_rate
 from imagenet_repro.scoring.predictions import Predictions
 
 TITLE = "How far its probabilities can be trusted"
@@ -41,8 +41,8 @@ class CalibrationResult:
     name: str
     predictions: Predictions
     class_names: tuple[str, ...]
-    before: Judged
-    after: Judged | None = None
+    before: ScoredProbabilities
+    after: ScoredProbabilities | None = None
     temperature: float = 1.0
     fitted_on: int = 0
 
@@ -68,7 +68,7 @@ def write(found: CalibrationResult, out: Path) -> Path:
 
 def verdict(found: CalibrationResult) -> str:
     """Two or three sentences, a line each."""
-    before, chance = calibration.binned(found.before, "width"), calibration.by_chance(found.before, "width")
+    before, chance = calibration.bin_images(found.before, "width"), calibration.chance_error(found.before, "width")
     said, right = found.before.confidence.mean(), found.before.right.mean()
     digits = _digits(found)
     lines = [
@@ -79,7 +79,7 @@ def verdict(found: CalibrationResult) -> str:
         f" {_percent(chance.high, digits)} % in 95 of 100 draws.",
     ]
     if found.after:
-        after = calibration.binned(found.after, "width").error
+        after = calibration.bin_images(found.after, "width").error
         likelihoods = (one.negative_log_likelihood for one in (found.before, found.after))
         lines.append(
             f"Divided by a temperature of {found.temperature:.3g}, found on {found.fitted_on:,} other images:"
@@ -182,8 +182,8 @@ def measures(found: CalibrationResult) -> Table:
     return Table("calibration", ("measure", *(state.name for state in found.states)), rows, caption)
 
 
-def _measures(judged: Judged, digits: int) -> dict[str, str]:
-    error, low_to_high = describe(int(np.sum(~judged.right)), len(judged.right))
+def _measures(judged: ScoredProbabilities, digits: int) -> dict[str, str]:
+    error, low_to_high = format_rate(int(np.sum(~judged.right)), len(judged.right))
     found = {
         "top-1 error %": error,
         "its 95 % interval": low_to_high,
@@ -192,14 +192,14 @@ def _measures(judged: Judged, digits: int) -> dict[str, str]:
         "Brier score": f"{judged.brier:.4f}",
     }
     for binning, name in BINNINGS.items():
-        measured, chance = calibration.binned(judged, binning), calibration.by_chance(judged, binning)
+        measured, chance = calibration.bin_images(judged, binning), calibration.chance_error(judged, binning)
         found |= {
             f"calibration error %, {name}": _percent(measured.error, digits + 1),
             f"by chance, {name}": _percent(chance.mean, digits + 1),
             f"by chance at most, {name}": _percent(chance.high, digits + 1),
             f"less its bias, {name}": _percent(measured.debiased, digits + 1).replace("-", "−"),
         }
-    area, least = (curve(judged).area for curve in (calibration.risk_by_coverage, calibration.best_risk))
+    area, least = (curve(judged).area for curve in (calibration.risk_curve, calibration.best_risk_curve))
     return found | {
         "area of risk by coverage %": _percent(area, digits + 1),
         "least possible area %": _percent(least, digits + 1),
@@ -208,15 +208,15 @@ def _measures(judged: Judged, digits: int) -> dict[str, str]:
 
 def bins(state: CalibrationState, number: int) -> Table:
     """Every bin of equal width; `number` 0 is the system as it is, 1 with the temperature."""
-    found = calibration.binned(state.judged, "width")
-    place = np.unique(calibration.bin_of(state.judged.confidence, "width"))
+    found = calibration.bin_images(state.judged, "width")
+    place = np.unique(calibration.bin_indices(state.judged.confidence, "width"))
     columns = (place, found.images, found.right, found.confidence, found.accuracy)
     rows = tuple(
         (
             f"{100 * k / BINS:.1f} to {100 * (k + 1) / BINS:.1f}",
             f"{images:,}",
             f"{100 * confidence:.1f}",
-            *describe(int(images - right), int(images)),
+            *format_rate(int(images - right), int(images)),
             signed(100 * (confidence - accuracy)),
         )
         for k, images, right, confidence, accuracy in zip(*columns, strict=True)
@@ -239,8 +239,8 @@ def bins(state: CalibrationState, number: int) -> Table:
 
 def risks(found: CalibrationResult) -> Table:
     """The error among the most confident images, at some shares of them."""
-    curves = [calibration.risk_by_coverage(state.judged) for state in found.states]
-    curves.append(calibration.best_risk(found.before))
+    curves = [calibration.risk_curve(state.judged) for state in found.states]
+    curves.append(calibration.best_risk_curve(found.before))
     images, digits = len(found.predictions), _digits(found)
     rows = []
     for share in COVERAGES:

@@ -80,7 +80,7 @@ def groups(comparison: Comparison, found: differences.Differences) -> dict[str, 
 
 
 def _readable(comparison: Comparison) -> Comparison:
-    return dataclasses.replace(comparison, class_names=tuple(wordnet.readable(comparison.class_names)))
+    return dataclasses.replace(comparison, class_names=tuple(wordnet.readable_names(comparison.class_names)))
 
 
 def _show(page: ComparisonPage, path: Path) -> None:
@@ -176,7 +176,7 @@ class _Drawing:
 
     def _gains(self) -> list[PageFigure]:
         """From the first year's system to the last one's; as they were given, where nobody knows their years."""
-        systems, names = self._comparison.systems, wordnet.readable(self._comparison.class_names)
+        systems, names = self._comparison.systems, wordnet.readable_names(self._comparison.class_names)
         if self._found is None or len(systems) == 1:
             return []
         steps = classes.steps(self._comparison) or [(systems[0], systems[-1])]

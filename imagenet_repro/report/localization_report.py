@@ -16,13 +16,13 @@ from rich.console import Console
 
 from imagenet_repro.data.decode import decode
 from imagenet_repro.data.sources import Split
-from imagenet_repro.inference.localizer import Found, Frame, Result
+from imagenet_repro.inference.localizer import AnnotatedImage, BoxResult, LocalizationResult
 from imagenet_repro.report.plots.style import COLOURS, STYLE, write
 from imagenet_repro.report.sections.class_gains import short_names
 from imagenet_repro.report.tables import Table
 from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.localization.boxes import edges
-from imagenet_repro.scoring.metrics import GUESSES, describe
+from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.storage import files
 
 COLUMNS = 4
@@ -35,7 +35,7 @@ GUESSED = ((COLOURS[1], "--"), (COLOURS[0], (0, (1, 1.4))))  # and of guessed on
 HALO = [patheffects.withStroke(linewidth=3.6, foreground="white")]  # so that a line shows on any photograph
 
 
-def table(found: Found) -> Table:
+def table(found: LocalizationResult) -> Table:
     """Localization errors of each way of making boxes, in percent with 95 % intervals (Wilson)."""
     rows = []
     for one in found.results:
@@ -55,13 +55,13 @@ def table(found: Found) -> Table:
         ),
         tuple(rows),
         f"Localization error of {five.images:,} images, with intervals (Wilson). Class alone: top-1 error"
-        f" {describe(best.wrong_class, best.images)[0]} %, top-5 {describe(five.wrong_class, five.images)[0]} %;"
+        f" {format_rate(best.wrong_class, best.images)[0]} %, top-5 {format_rate(five.wrong_class, five.images)[0]} %;"
         " no box can have less. Wrong box: images with the right class among five guesses, in no right box. First box:"
         " images whose first box is right, whatever its class. The central box has half of the image's area.",
     )
 
 
-def present(found: Found, split: Split, folder: Path) -> None:
+def present(found: LocalizationResult, split: Split, folder: Path) -> None:
     """Prints the table, and puts it (table.csv, .md) and a picture of images (images.png, .svg) into a folder.
 
     The images are the same for every network: a draw from those that are judged. Raises `SaveError` where something
@@ -75,13 +75,13 @@ def present(found: Found, split: Split, folder: Path) -> None:
     count = len(found.frames)
     chosen = np.random.default_rng(SEED).permutation(count)[:SHOWN].tolist()
     images = [decode(split.records[found.frames[number].index].image) for number in chosen]
-    names = wordnet.readable(split.class_names)
+    names = wordnet.readable_names(split.class_names)
     drawn = plot_boxes(found, images, chosen, names, folder / "images.png")
     print(f"table and picture: {folder / 'table.md'}, {drawn[0]}")
 
 
 def plot_boxes(
-    found: Found,
+    found: LocalizationResult,
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     chosen: Sequence[int],
     class_names: Sequence[str],
@@ -135,23 +135,23 @@ def _print(shown: Table, notes: Sequence[str]) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _error(one: Result, guesses: int) -> tuple[str, str]:
+def _error(one: BoxResult, guesses: int) -> tuple[str, str]:
     row = one.errors[guesses - 1]
-    return describe(row.wrong, row.judged)
+    return format_rate(row.wrong, row.judged)
 
 
-def _wrong_box(one: Result) -> float:
+def _wrong_box(one: BoxResult) -> float:
     return 100 * one.errors[-1].wrong_box / one.errors[-1].judged
 
 
-def _any_box(one: Result) -> float:
+def _any_box(one: BoxResult) -> float:
     return 100 * float(np.mean(one.right[:, 0]))
 
 
 def _draw(
     panel: Axes,
     image: UInt8[np.ndarray, "_ _ 3"],
-    frame: Frame,
+    frame: AnnotatedImage,
     guesses: Sequence[tuple[np.ndarray, np.ndarray]],
     names: Sequence[str],
 ) -> None:
@@ -183,7 +183,7 @@ def _rectangle(panel: Axes, box: Num[np.ndarray, " 4"], colour: str, line: str |
     panel.add_patch(drawn)
 
 
-def _legend(figure: Figure, shown: Sequence[Result]) -> None:
+def _legend(figure: Figure, shown: Sequence[BoxResult]) -> None:
     styles = {"true box": TRUE} | {one.name: style for one, style in zip(shown, GUESSED, strict=False)}
     lines = [Line2D([], [], color=colour, linestyle=line, linewidth=1.9) for colour, line in styles.values()]
     figure.legend(lines, list(styles), loc="outside lower center", ncols=len(styles), frameon=False)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imagenet_repro.scoring import sets
-from imagenet_repro.scoring.metrics import ErrorRates, describe
+from imagenet_repro.scoring.metrics import ErrorRates, format_rate
 
 FULL_WIDTH = 100  # columns; in a narrower terminal an interval stands below its error rate
 FILE_WIDTH = 160  # columns, where rich would assume 80
@@ -82,7 +82,7 @@ def _sizes(row: ResultRow) -> list[str]:
 
 def _rates(row: ResultRow) -> list[str]:
     return [
-        text for wrong in (row.rates.top1_wrong, row.rates.top5_wrong) for text in describe(wrong, row.rates.images)
+        text for wrong in (row.rates.top1_wrong, row.rates.top5_wrong) for text in format_rate(wrong, row.rates.images)
     ]
 
 
@@ -92,7 +92,7 @@ def _stacked(rates: Sequence[str]) -> list[str]:
 
 def _caption(rows: Sequence[ResultRow]) -> str:
     counts = [f"{count:,}" for count in sorted({row.rates.images for row in rows})]
-    people = "".join(f"\n{line}." for line in sets.people_beside(rows[0].data))
+    people = "".join(f"\n{line}." for line in sets.human_error_sentences(rows[0].data))
     return f"Intervals are Wilson's; images scored: {' or '.join(counts)}.{people}"
 
 

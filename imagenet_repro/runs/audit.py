@@ -19,7 +19,7 @@ from imagenet_repro.runs.stored_predictions import Stored
 from imagenet_repro.scoring import label_audit as auditing
 from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.ensembling import best_classes
-from imagenet_repro.scoring.predictions import Predictions, in_order_of
+from imagenet_repro.scoring.predictions import Predictions, align
 from imagenet_repro.statistics.label_noise import IMAGENET_SHARE
 
 SHOWN = 10  # suspects in the terminal
@@ -74,14 +74,14 @@ def audit(
         raise SaveError(f"--out={place} is a file; a directory is needed")
     auditors, compared = _read([*paths], [*compare])
     for one in auditors:
-        auditing.refuse_trained_on(one.path, one.predictions.provenance, one.split)
+        auditing.check_not_trained_on(one.path, one.predictions.provenance, one.split)
     first = auditors[0].predictions
-    probable = auditing.probabilities([one.predictions for one in auditors])
-    suspects = auditing.find(first.label, probable, filter_by=filter_by, rank_by=rank_by)
-    truths = [auditing.given_labels(first.label), auditing.without(first.label, suspects)]
+    probable = auditing.mean_probabilities([one.predictions for one in auditors])
+    suspects = auditing.find_suspects(first.label, probable, filter_by=filter_by, rank_by=rank_by)
+    truths = [auditing.given_labels(first.label), auditing.without_suspects(first.label, suspects)]
     decided = auditing.read_verdicts(verdicts, probable.shape[1]) if verdicts is not None else {}
     if decided:
-        truths.append(auditing.by_verdicts(first.id, first.label, decided))
+        truths.append(auditing.corrected_by_verdicts(first.id, first.label, decided))
     split = _split(auditors[0])
     systems = tuple(AuditedSystem(one.name, one.predictions.top5) for one in auditors)
     if len(systems) > 1:
@@ -117,7 +117,7 @@ def _read(paths: list[str], compare: list[str]) -> tuple[list[_Given], list[_Giv
     names = stored_predictions.short_names(list(every.values()))
     read = {}
     for place, name, one in zip(every, names, opened, strict=True):
-        found = in_order_of(opened[0].predictions, names[0], one.predictions, name)
+        found = align(opened[0].predictions, names[0], one.predictions, name)
         data = stored_predictions.data_of(found) if place.is_dir() else {}
         split = data.get("test_split") or data.get("eval_split") or ""
         read[place] = _Given(name, dataclasses.replace(one, predictions=found), split)
@@ -151,7 +151,9 @@ def _split(given: _Given) -> Split | None:
 def _class_names(given: _Given, split: Split | None) -> tuple[str, ...]:
     """For people."""
     return tuple(
-        wordnet.readable(split.class_names if split is not None else stored_predictions.class_names(given.stored))
+        wordnet.readable_names(
+            split.class_names if split is not None else stored_predictions.class_names(given.stored)
+        )
     )
 
 

@@ -41,7 +41,7 @@ def calibrate(path: str, fit: str | None = None, out: str | None = None) -> int:
 
 def _calibrated(opened: Stored, held_out: Stored | None) -> CalibrationResult:
     name = opened.network or opened.path.stem
-    names, before = stored_predictions.class_names(opened), calibration.judge(opened.predictions)
+    names, before = stored_predictions.class_names(opened), calibration.score_probabilities(opened.predictions)
     if held_out is None:
         return CalibrationResult(name, opened.predictions, names, before)
     _check_held_out(opened, held_out)
@@ -51,7 +51,7 @@ def _calibrated(opened: Stored, held_out: Stored | None) -> CalibrationResult:
         opened.predictions,
         names,
         before,
-        after=calibration.judge(opened.predictions, temperature),
+        after=calibration.score_probabilities(opened.predictions, temperature),
         temperature=temperature,
         fitted_on=len(held_out.predictions),
     )
@@ -63,7 +63,7 @@ def _check_held_out(opened: Stored, held_out: Stored) -> None:
         raise UserError(f"{opened.path} and {held_out.path} choose between {classes[0]:,} and {classes[1]:,} classes")
     stored_predictions.check_same_model(opened, held_out)
     stored_predictions.check_not_trained_on(held_out)
-    predictions.check_apart(opened.predictions, held_out.predictions, "the temperature is found")
+    predictions.check_disjoint(opened.predictions, held_out.predictions, "the temperature is found")
 
 
 def _show(found: CalibrationResult) -> None:

@@ -18,8 +18,8 @@ from imagenet_repro.runs import stored_predictions
 from imagenet_repro.runs.stored_predictions import Stored
 from imagenet_repro.scoring import ensembling as averaging
 from imagenet_repro.scoring import predictions, sets
-from imagenet_repro.scoring.ensembling import Judged, Members
-from imagenet_repro.scoring.metrics import GUESSES, describe
+from imagenet_repro.scoring.ensembling import EnsembleErrors, Members
+from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
 from imagenet_repro.storage import provenance
@@ -71,9 +71,9 @@ def ensemble(
     names = stored_predictions.short_names([one.path for one in opened])
     if entry:
         ensemble_plan.check_members(entry, [one.network for one in opened])
-    aligned = averaging.aligned(names, [one.predictions for one in opened])
+    aligned = averaging.align_members(names, [one.predictions for one in opened])
     found = _weights(how, average, aligned, opened, chosen)
-    judged = averaging.judge(aligned, found, average)
+    judged = averaging.score_ensemble(aligned, found, average)
     _show(aligned, opened, found, judged, average)
     if entry:
         _show_entry(entry)
@@ -96,11 +96,11 @@ def _weights(
     if chosen:
         raise UserError(f"--select would be ignored: --weights={how} are not found on predictions")
     if how == "uniform":
-        return averaging.given_weights([1.0] * len(opened))
+        return averaging.normalize_weights([1.0] * len(opened))
     numbers = _numbers(how)
     if len(numbers) != len(opened):
         raise UserError(f"--weights={how} are {len(numbers)} weights, and there are {len(opened)} members")
-    return averaging.given_weights(numbers)
+    return averaging.normalize_weights(numbers)
 
 
 def _numbers(text: str) -> list[float]:
@@ -124,8 +124,8 @@ def _held_out(how: str, members: Members, opened: Sequence[Stored], chosen: Sequ
     for one, other in zip(opened, chosen, strict=True):
         stored_predictions.check_same_model(one, other)
         stored_predictions.check_not_trained_on(other)
-    found = averaging.aligned([str(one.path) for one in chosen], [one.predictions for one in chosen])
-    predictions.check_apart(members.predictions[0], found.predictions[0], "weights are found")
+    found = averaging.align_members([str(one.path) for one in chosen], [one.predictions for one in chosen])
+    predictions.check_disjoint(members.predictions[0], found.predictions[0], "weights are found")
     if found.predictions[0].logits.shape[1] != members.predictions[0].logits.shape[1]:
         raise UserError("--select and --members choose between different numbers of classes")
     return found
@@ -164,7 +164,11 @@ def _provenance(
 
 
 def _show(
-    members: Members, opened: Sequence[Stored], weights: Float[np.ndarray, " m"], judged: Judged, average: Average
+    members: Members,
+    opened: Sequence[Stored],
+    weights: Float[np.ndarray, " m"],
+    judged: EnsembleErrors,
+    average: Average,
 ) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -181,14 +185,14 @@ def _show(
     console.print(table)
     console.print(CAPTION, markup=False, soft_wrap=True)
     said = (_rates(judged.whole), *_against_best(members, judged), *_of_margins(opened, average))
-    for line in (*said, *sets.people_beside(sets.data_name(members.predictions[0].provenance))):
+    for line in (*said, *sets.human_error_sentences(sets.data_name(members.predictions[0].provenance))):
         console.print(line, markup=False, soft_wrap=True)
 
 
 def _percents(wrong: Bool[np.ndarray, "2 n"] | None) -> list[str]:
     if wrong is None:
         return ["", ""]
-    return [describe(int(row.sum()), len(row))[0] for row in wrong]
+    return [format_rate(int(row.sum()), len(row))[0] for row in wrong]
 
 
 def _changes(whole: Bool[np.ndarray, "2 n"], without: Bool[np.ndarray, "2 n"] | None) -> list[str]:
@@ -205,10 +209,10 @@ def _signed(points: float) -> str:
 
 
 def _rates(whole: Bool[np.ndarray, "2 n"]) -> str:
-    return f"ensemble: {averaging.rates(whole)}"
+    return f"ensemble: {averaging.error_rates(whole)}"
 
 
-def _against_best(members: Members, judged: Judged) -> list[str]:
+def _against_best(members: Members, judged: EnsembleErrors) -> list[str]:
     """For both errors, the ensemble against the member that has the lowest: paired interval, McNemar's test."""
     lines = []
     for row, guesses in enumerate((1, GUESSES)):

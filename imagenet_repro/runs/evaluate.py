@@ -21,7 +21,7 @@ from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.inference import evaluation_sets, protocols
 from imagenet_repro.inference import evaluator as evaluation
-from imagenet_repro.inference.protocol_evaluator import Judge, added
+from imagenet_repro.inference.protocol_evaluator import ProtocolEvaluator, sum_rates
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs.restore import restore
 from imagenet_repro.scoring import corruptions, predictions, sets
@@ -40,7 +40,7 @@ def evaluate(
     out: str | None,
     set_name: str = "",
     mappings: str = "",
-    protocol: str = protocols.OWN,
+    protocol: str = protocols.OWN_PROTOCOL,
     settings: dict[str, str] | None = None,
 ) -> int:
     """Scores a checkpoint of a run on a split or a set, prints its error rates and keeps the predictions.
@@ -61,18 +61,18 @@ def evaluate(
     place = Workdir(workdir)
     config = replace_keys(place.config(), {f"data.{key}": value for key, value in data.items()})
     devices.start()
-    config = _divided(evaluation_sets.configured(config, set_name, data) if set_name else config)
+    config = _divided(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     trained = sources.open_split(place.config().data, place.config().data.train_split)
     if set_name:
         sets.check_classes(trained.class_names, f"the run in {place.path}")
-    opened = evaluation_sets.opened(config, set_name, mappings)
+    opened = evaluation_sets.open_set(config, set_name, mappings)
     evaluation.check_labels(opened.parts[0].split, trained.num_classes)
     system = systems.create_system(config, trained.num_classes)
     first = system.initial_state()
     found = restore(place, system, first, which)
 
     def path(data: Data, name: str) -> Path:
-        return place.predictions(data, data.eval_split, found.step, "" if name == protocols.OWN else name)
+        return place.predictions(data, data.eval_split, found.step, "" if name == protocols.OWN_PROTOCOL else name)
 
     return _judge(
         _judges(asked, system, opened),
@@ -84,7 +84,9 @@ def evaluate(
     )
 
 
-def _asked(protocol: str, settings: dict[str, str] | None, out: str | None) -> dict[str, tuple[protocols.Part, ...]]:
+def _asked(
+    protocol: str, settings: dict[str, str] | None, out: str | None
+) -> dict[str, tuple[protocols.ProtocolPart, ...]]:
     """Protocols by name, in the order asked for."""
     names = protocol.split(",")
     if len(names) > 1 and out:
@@ -96,19 +98,19 @@ def _asked(protocol: str, settings: dict[str, str] | None, out: str | None) -> d
 
 
 def _judges(
-    asked: dict[str, tuple[protocols.Part, ...]],
+    asked: dict[str, tuple[protocols.ProtocolPart, ...]],
     system: System,
-    opened: evaluation_sets.Opened,
-) -> dict[str, Judge]:
+    opened: evaluation_sets.OpenSet,
+) -> dict[str, ProtocolEvaluator]:
     """What scores by each protocol; what a system cannot do is said before any is scored."""
     if not system.scores_are_logits:
         asked = {name: protocols.for_scores(parts) for name, parts in asked.items()}
-    return {name: Judge(parts, system, system.spread, opened.score) for name, parts in asked.items()}
+    return {name: ProtocolEvaluator(parts, system, system.spread, opened.score) for name, parts in asked.items()}
 
 
 def _judge(
-    judges: dict[str, Judge],
-    opened: evaluation_sets.Opened,
+    judges: dict[str, ProtocolEvaluator],
+    opened: evaluation_sets.OpenSet,
     train_state: state.TrainState,
     *,
     source: dict[str, Any],
@@ -124,28 +126,28 @@ def _judge(
     if jax.process_index() != 0:
         return EXIT_FINISHED
     if len(rows) > 1:
-        protocols.show(rows)
-    evaluation_sets.say(sets.people_beside(opened.parts[0].config.data.name))
+        protocols.print_results(rows)
+    evaluation_sets.print_lines(sets.human_error_sentences(opened.parts[0].config.data.name))
     return EXIT_FINISHED
 
 
 def _judge_by(
     name: str,
-    judge: Judge,
-    opened: evaluation_sets.Opened,
+    judge: ProtocolEvaluator,
+    opened: evaluation_sets.OpenSet,
     train_state: state.TrainState,
     *,
     collected: dict[str, Any],
     path_of: Callable[[Data, str], Path] | None,
     title: str,
-) -> protocols.Row:
+) -> protocols.ProtocolResult:
     """By one protocol; its error rates are those of all parts together."""
-    wrong: dict[str, corruptions.Wrong] = {}
+    wrong: dict[str, corruptions.CorruptedErrors] = {}
     found, total = [], 0.0
     by = judge.name_after(name)
     for part in opened.parts:
         stated = collected | {"config": config_to_dict(part.config), "protocol": {"name": name} | judge.description}
-        with protocols.show_progress(f"{part.split.name} {name}", part.split.num_examples) as judge.show:
+        with protocols.progress_bar(f"{part.split.name} {name}", part.split.num_examples) as judge.show:
             began, compiled = time.perf_counter(), judge.compilation_seconds
             rates, kept = judge.predict(part.split, train_state, stated)
             seconds = time.perf_counter() - began - (judge.compilation_seconds - compiled)
@@ -160,15 +162,15 @@ def _judge_by(
         speed = f"{rates.images / seconds:,.1f} images/s without compilation"
         print(speed + (f"; predictions: {path}" if path else ""), flush=True)
         if len(opened.parts) == 1:
-            evaluation_sets.say(evaluation_sets.report(opened, kept))
+            evaluation_sets.print_lines(evaluation_sets.describe_predictions(opened, kept))
         else:
-            wrong[corruptions.config_of(part.split.name)] = corruptions.wrong(kept)
+            wrong[corruptions.config_name(part.split.name)] = corruptions.count_corrupted(kept)
     if wrong:
-        evaluation_sets.show_corrupted(wrong, opened.parts[0].config)
-    return protocols.Row(name, judge.views, added(found), total)
+        evaluation_sets.print_corruptions(wrong, opened.parts[0].config)
+    return protocols.ProtocolResult(name, judge.views, sum_rates(found), total)
 
 
-def _paths(opened: evaluation_sets.Opened, out: str | None) -> Callable[[Data, str], Path] | None:
+def _paths(opened: evaluation_sets.OpenSet, out: str | None) -> Callable[[Data, str], Path] | None:
     """Where predictions go that a person wants in `out`: that file, or a file of that directory for each part."""
     if not out:
         return None
@@ -195,7 +197,7 @@ def evaluate_weights(
     out: str | None,
     set_name: str = "",
     mappings: str = "",
-    protocol: str = protocols.OWN,
+    protocol: str = protocols.OWN_PROTOCOL,
     settings: dict[str, str] | None = None,
 ) -> int:
     """Scores published weights on a split or a set, without a run: prints error rates, keeps predictions in `out`.
@@ -225,9 +227,9 @@ def evaluate_weights(
     name, options = _network_of(weights, name, options)
     preprocessing = weights.preprocessing or models.spec(name).preprocessing
     config = replace_keys(_evaluation_config(name, options, preprocessing), {f"data.{k}": v for k, v in data.items()})
-    config = _at_its_size(evaluation_sets.configured(config, set_name, data) if set_name else config)
+    config = _at_its_size(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     devices.start()
-    opened = evaluation_sets.opened(config, set_name, mappings)
+    opened = evaluation_sets.open_set(config, set_name, mappings)
     split = opened.parts[0].split
     system = NetworkSystem.create(config, split.num_classes, weights, drop_background=drop_background)
     print(describe_loaded(system.loaded))

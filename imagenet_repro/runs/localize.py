@@ -44,7 +44,7 @@ def localize(
     """
     from imagenet_repro.inference import localizer as boxing
     from imagenet_repro.report import localization_report
-    from imagenet_repro.scoring.localization import annotations, errors
+    from imagenet_repro.scoring.localization import annotations, error_rates
 
     if not 0 < threshold < 1:
         raise UserError(f"--threshold={threshold} is a share of the map's highest value, between 0 and 1")
@@ -67,7 +67,7 @@ def localize(
     system = NetworkSystem.create(trained_on, num_classes)
     step = restore(place, system, system.initial_state(), which)
     params, stats = jax.device_get(step.state.evaluated)
-    viewer = boxing.Viewer(system.network, params, stats, config, objects)
+    viewer = boxing.LocalizationNetwork(system.network, params, stats, config, objects)
     found = boxing.localize(viewer, split, train, cam=method != "regression", threshold=threshold)
     source = provenance.collect() | {"config": config_to_dict(config), "step": step.step, "boxes": str(boxes)}
     beside = place.predictions(config.data, config.data.eval_split, step.step)
@@ -75,7 +75,7 @@ def localize(
         if one.looks:
             kept = beside.with_name(f"{beside.stem}_boxes_{one.name.replace(' ', '_')}.npz")
             how = {"method": one.name, "threshold": threshold} if one.name == boxing.CAM else {"method": one.name}
-            errors.save(kept, dataclasses.replace(one.guessed, provenance=source | how))
+            error_rates.save(kept, dataclasses.replace(one.guessed, provenance=source | how))
             print(f"boxes by {one.name}: {kept}")
     print(f"step {step.step:,}, {split.name} {split.split}:\n")
     localization_report.present(found, split, place.path / "localization" / beside.stem)

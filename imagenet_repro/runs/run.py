@@ -74,7 +74,7 @@ class Run(abc.ABC):
             return self.evaluator.rates(train_state)
         began = time.perf_counter()
         self.predicted = self.evaluator.predict(train_state, {})
-        return evaluation.as_row(self.predicted[0], time.perf_counter() - began)
+        return evaluation.metrics_row(self.predicted[0], time.perf_counter() - began)
 
     def _finish(self, outcome: loop.Outcome) -> None:
         """Writes what the run came to; scores its end where an earlier process was ended before it could write."""

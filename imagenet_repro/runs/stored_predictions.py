@@ -118,7 +118,7 @@ def model_of(found: Predictions) -> dict[str, Any]:
     trained = config.get("system") or _section(config, "model").get("name")
     system = trained or found.provenance.get("system")
     facts = {
-        "protocol": _section(found.provenance, "protocol").get("name", protocols.OWN if trained else None),
+        "protocol": _section(found.provenance, "protocol").get("name", protocols.OWN_PROTOCOL if trained else None),
         "system": models.canonical(system) if isinstance(system, str) else None,
         "seed": config.get("seed"),
         "step": found.provenance.get("step"),

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring.predictions import Predictions, named
+from imagenet_repro.scoring.predictions import Predictions, format_ids
 
 BINS = 15  # Guo et al. 2017
 CHUNK = 512  # images at a time
@@ -29,7 +29,7 @@ Binning = Literal["width", "mass"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # known by itself, so that what is slow is drawn once
-class Judged:
+class ScoredProbabilities:
     """What the measures need of a system's probabilities, by image, at one temperature.
 
     Attributes:
@@ -60,7 +60,7 @@ class Judged:
         return float(1 - self.right.mean())
 
 
-def judge(found: Predictions, temperature: float = 1.0) -> Judged:
+def score_probabilities(found: Predictions, temperature: float = 1.0) -> ScoredProbabilities:
     """Probabilities of stored predictions, their scores divided by a temperature, against the labels.
 
     Raises:
@@ -75,7 +75,7 @@ def judge(found: Predictions, temperature: float = 1.0) -> Judged:
         surprise.append(-of_label)
         distance.append(1 - 2 * np.exp(of_label) + np.sum(probabilities**2, axis=1))
     right = found.top5[:, 0] == found.label
-    return Judged(np.concatenate(confidence), right, np.concatenate(surprise), np.concatenate(distance))
+    return ScoredProbabilities(np.concatenate(confidence), right, np.concatenate(surprise), np.concatenate(distance))
 
 
 def _check(found: Predictions) -> None:
@@ -86,7 +86,8 @@ def _check(found: Predictions) -> None:
     if np.any(bad):
         ids = found.id[bad]
         raise UserError(
-            f"{len(ids):,} images have no probability for their label, since a score is no finite number: {named(ids)}"
+            f"{len(ids):,} images have no probability for their label, since a score is no finite number: "
+            f"{format_ids(ids)}"
         )
 
 
@@ -106,7 +107,7 @@ def _log_softmax(logits: Float[np.ndarray, "b c"]) -> Float[np.ndarray, "b c"]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bins:
+class CalibrationBins:
     """Images by confidence, those bins left out that have none.
 
     Attributes:
@@ -147,7 +148,7 @@ class Bins:
         return 2 * self.error - float(again @ self.images / self.images.sum())
 
 
-def bin_of(confidence: Float[np.ndarray, " n"], binning: Binning) -> Int[np.ndarray, " n"]:
+def bin_indices(confidence: Float[np.ndarray, " n"], binning: Binning) -> Int[np.ndarray, " n"]:
     """The bin of each image, from 0 to 14: (k/15, (k + 1)/15], or fifteen bins of as equal numbers as possible.
 
     `width`: Naeini et al. 2015, Guo et al. 2017. `mass`: Nguyen & O'Connor 2015; images of equal confidence are
@@ -161,18 +162,18 @@ def bin_of(confidence: Float[np.ndarray, " n"], binning: Binning) -> Int[np.ndar
     return found
 
 
-def binned(judged: Judged, binning: Binning) -> Bins:
+def bin_images(judged: ScoredProbabilities, binning: Binning) -> CalibrationBins:
     """Images counted by bins of their confidence."""
-    place = bin_of(judged.confidence, binning)
+    place = bin_indices(judged.confidence, binning)
     images = np.bincount(place, minlength=BINS)
     right = np.bincount(place[judged.right], minlength=BINS)
     total = np.bincount(place, judged.confidence, minlength=BINS)
     some = images > 0
-    return Bins(images[some], right[some], total[some] / images[some])
+    return CalibrationBins(images[some], right[some], total[some] / images[some])
 
 
 @dataclasses.dataclass(frozen=True)
-class ByChance:
+class ChanceError:
     """The calibration error that a perfectly calibrated system of the same confidences would show."""
 
     mean: float
@@ -180,14 +181,14 @@ class ByChance:
 
 
 @functools.cache
-def by_chance(judged: Judged, binning: Binning) -> ByChance:
+def chance_error(judged: ScoredProbabilities, binning: Binning) -> ChanceError:
     """The bias of the measured error, by drawing whether each image is right with its confidence as the probability.
 
     Consistency resampling (Bröcker & Smith 2007, "Increasing the reliability of reliability diagrams"; Vaicenavicius
     et al. 2019, "Evaluating model calibration in classification"). 1,000 draws.
     """
-    order = np.argsort(bin_of(judged.confidence, binning), kind="stable")
-    place, confidence = bin_of(judged.confidence, binning)[order], judged.confidence[order]
+    order = np.argsort(bin_indices(judged.confidence, binning), kind="stable")
+    place, confidence = bin_indices(judged.confidence, binning)[order], judged.confidence[order]
     starts = np.flatnonzero(np.diff(place, prepend=-1))
     expected = np.add.reduceat(confidence, starts)
     rng = np.random.default_rng(0)
@@ -197,7 +198,7 @@ def by_chance(judged: Judged, binning: Binning) -> ByChance:
         gaps = np.add.reduceat(right, starts, axis=1, dtype=np.int64) - expected
         errors.append(np.abs(gaps).sum(axis=1) / len(place))
     drawn = np.concatenate(errors)
-    return ByChance(float(drawn.mean()), float(np.quantile(drawn, 0.95)))
+    return ChanceError(float(drawn.mean()), float(np.quantile(drawn, 0.95)))
 
 
 # --- temperature ------------------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ def _slope(found: Predictions, inverse: float) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Risk:
+class RiskCurve:
     """Error of the first guess among the most confident images, by the share of images that are answered.
 
     Attributes:
@@ -256,17 +257,17 @@ class Risk:
         return float(self.risk.mean())
 
 
-def risk_by_coverage(judged: Judged) -> Risk:
+def risk_curve(judged: ScoredProbabilities) -> RiskCurve:
     """Images of equal confidence are answered together: each counts as much of an error as they do on average."""
     _, group = np.unique(-judged.confidence, return_inverse=True)
     return _risk((np.bincount(group, ~judged.right) / np.bincount(group))[np.sort(group)])
 
 
-def best_risk(judged: Judged) -> Risk:
+def best_risk_curve(judged: ScoredProbabilities) -> RiskCurve:
     """The lowest curve of any confidences at this error rate: all right answers first."""
     return _risk(np.sort(~judged.right).astype(float))
 
 
-def _risk(wrong: Float[np.ndarray, " n"]) -> Risk:
+def _risk(wrong: Float[np.ndarray, " n"]) -> RiskCurve:
     answered = np.arange(1, len(wrong) + 1)
-    return Risk(answered / len(wrong), np.cumsum(wrong) / answered)
+    return RiskCurve(answered / len(wrong), np.cumsum(wrong) / answered)

@@ -30,7 +30,7 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import hierarchy, sets
 from imagenet_repro.scoring import predictions as stored
 from imagenet_repro.scoring.hierarchy import Hierarchy
-from imagenet_repro.scoring.metrics import GUESSES, describe
+from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.scoring.people import PEOPLE, Person
 from imagenet_repro.statistics.intervals import binomial_interval
 
@@ -41,7 +41,7 @@ VALIDATION_ID = re.compile(r"(?:.*/)?ILSVRC2012_val_([0-9]{8})(?:\.\w+)?")
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class ErrorCount:
     """Wrong images under one rule: `guesses` labels for each image, against `truth`."""
 
     truth: str  # "labels" or "ReaL"
@@ -66,7 +66,7 @@ class Score:
         return binomial_interval(self.wrong, self.images, "exact")
 
     def __str__(self) -> str:
-        error, low_to_high = describe(self.wrong, self.images)
+        error, low_to_high = format_rate(self.wrong, self.images)
         name = f"top-{self.guesses} error" + (" against ReaL labels" if self.truth == "ReaL" else "")
         left_out = f", {self.dropped:,} without a label left out" if self.dropped else ""
         return (
@@ -75,11 +75,11 @@ class Score:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scorecard:
+class ClassificationScore:
     """All scores of one file of predictions, and what its reader should know about them."""
 
     predictions: Path
-    scores: tuple[Score, ...]
+    scores: tuple[ErrorCount, ...]
     notes: tuple[str, ...] = ()
     hierarchy: Hierarchy | None = None  # where the predictions name their classes by WordNet ids
     people: tuple[Person, ...] = ()  # whose errors stand beside those on images of ImageNet
@@ -91,7 +91,7 @@ def score(
     *,
     guesses: int = GUESSES,
     real_path: str | Path | None = None,
-) -> Scorecard:
+) -> ClassificationScore:
     """Errors with 1 to `guesses` guesses against the labels, and with the first against ReaL where its file is given.
 
     Raises `UserError`, with file and line, for files that are absent or not of the form above, for different
@@ -104,7 +104,7 @@ def score(
     labels = own_labels if labels_path is None else read_labels(labels_path)
     if labels is None and real_path is None:
         raise UserError(f"{predictions_path} has no labels of its own; name a file of them with --labels=FILE")
-    scores: list[Score] = []
+    scores: list[ErrorCount] = []
     notes: list[str] = []
     if labels is not None:
         _check_lengths(predictions_path, len(top5), labels_path or predictions_path, len(labels))
@@ -119,24 +119,26 @@ def score(
             sets.check_not_shifted(str(real_path), pairs)
         notes += _numbering_note(top5, np.array([label for labels in lists for label in labels]))
     tree = _hierarchy(top5, own_labels, sets.class_names(provenance)) if labels is own_labels else None
-    people = tuple(PEOPLE) if sets.of_imagenet(provenance) else ()
-    return Scorecard(predictions_path, tuple(scores), tuple(notes), tree, people)
+    people = tuple(PEOPLE) if sets.is_of_imagenet(provenance) else ()
+    return ClassificationScore(predictions_path, tuple(scores), tuple(notes), tree, people)
 
 
-def flat_scores(top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], guesses: int = GUESSES) -> list[Score]:
+def flat_scores(
+    top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], guesses: int = GUESSES
+) -> list[ErrorCount]:
     """The challenge's flat error, mean over images of min over j of [guess_ij != label_i], with 1 to `guesses`."""
     right = top5 == labels[:, None]
     wrong = [int(np.sum(~right[:, :k].any(axis=1))) for k in range(1, guesses + 1)]
-    return [Score("labels", k, count, len(labels)) for k, count in enumerate(wrong, start=1)]
+    return [ErrorCount("labels", k, count, len(labels)) for k, count in enumerate(wrong, start=1)]
 
 
-def real_score(best: Int[np.ndarray, " n"], lists: Sequence[Sequence[int]]) -> Score:
+def real_score(best: Int[np.ndarray, " n"], lists: Sequence[Sequence[int]]) -> ErrorCount:
     """ReaL error of the first guesses against each image's list of labels, over the lists that are not empty."""
     counted = [(guess, labels) for guess, labels in zip(best.tolist(), lists, strict=True) if labels]
     if not counted:
         raise UserError("every ReaL list of these images is empty: nothing to score")
     wrong = sum(guess not in labels for guess, labels in counted)
-    return Score("ReaL", 1, wrong, len(counted), dropped=len(lists) - len(counted))
+    return ErrorCount("ReaL", 1, wrong, len(counted), dropped=len(lists) - len(counted))
 
 
 def read_guesses(path: str | Path) -> Int[np.ndarray, "n 5"]:
@@ -176,19 +178,19 @@ def read_real(path: str | Path) -> list[list[int]]:
     return lists
 
 
-def show(card: Scorecard, console: Console | None = None) -> None:
+def print_score(card: ClassificationScore, console: Console | None = None) -> None:
     """Prints the table of all scores, a sentence for each rule of a paper, the part of the tree, and the notes."""
     console = console or Console()
     table = Table("against", "guesses", "wrong", "images", "error %", "95 % Wilson", "95 % exact", box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in card.scores:
-        error, wilson = describe(row.wrong, row.images, "wilson")
-        _, exact = describe(row.wrong, row.images, "exact")
+        error, wilson = format_rate(row.wrong, row.images, "wilson")
+        _, exact = format_rate(row.wrong, row.images, "exact")
         table.add_row(row.truth, str(row.guesses), f"{row.wrong:,}", f"{row.images:,}", error, wilson, exact)
     for person in card.people:
-        error, wilson = describe(person.wrong, person.images, "wilson")
-        _, exact = describe(person.wrong, person.images, "exact")
+        error, wilson = format_rate(person.wrong, person.images, "wilson")
+        _, exact = format_rate(person.wrong, person.images, "exact")
         table.add_row(person.who, str(GUESSES), f"{person.wrong:,}", f"{person.images:,}", error, wilson, exact)
     console.print(table, markup=False)
     console.print()
@@ -197,7 +199,7 @@ def show(card: Scorecard, console: Console | None = None) -> None:
             console.print(str(row), markup=False, highlight=False, soft_wrap=True)
     if card.hierarchy is not None:
         console.print()
-        console.print(hierarchy.table(card.hierarchy), markup=False)
+        console.print(hierarchy.terminal_table(card.hierarchy), markup=False)
         console.print()
         for line in (hierarchy.TABLE_NOTE, *hierarchy.sentences(card.hierarchy)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -212,9 +214,9 @@ def show(card: Scorecard, console: Console | None = None) -> None:
 def _hierarchy(
     top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"] | None, class_names: Sequence[str]
 ) -> Hierarchy | None:
-    if labels is None or not hierarchy.is_tree(class_names):
+    if labels is None or not hierarchy.has_wordnet_ids(class_names):
         return None
-    return hierarchy.judge(top5, labels, class_names)
+    return hierarchy.score_hierarchy(top5, labels, class_names)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -289,7 +291,7 @@ def _real_score(
     top5: np.ndarray,
     real_path: str | Path,
     lists: list[list[int]],
-) -> Score:
+) -> ErrorCount:
     if ids is None:
         _check_lengths(predictions_path, len(top5), real_path, len(lists))
         return real_score(top5[:, 0], lists)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.predictions import Predictions
-from imagenet_repro.scoring.sets import Result
+from imagenet_repro.scoring.sets import SetError
 from imagenet_repro.statistics.intervals import NORMAL_95
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -44,16 +44,16 @@ CONFIG = re.compile(r"imagenet2012_corrupted/(\w+_[1-5])(:.*)?")
 
 
 @dataclasses.dataclass(frozen=True)
-class Wrong:
+class CorruptedErrors:
     """Which images of one corruption and severity the first guess misses."""
 
     id: np.ndarray  # unicode [n]
     wrong: Bool[np.ndarray, " n"]
 
 
-def wrong(predicted: Predictions) -> Wrong:
+def count_corrupted(predicted: Predictions) -> CorruptedErrors:
     """What a score needs of predictions, without their scores."""
-    return Wrong(predicted.id, predicted.top5[:, 0] != predicted.label)
+    return CorruptedErrors(predicted.id, predicted.top5[:, 0] != predicted.label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +67,15 @@ class Robustness:
     """
 
     errors: Mapping[str, tuple[float, ...]]
-    mce: Result
-    mean: Result
+    mce: SetError
+    mean: SetError
 
     def ce(self, corruption: str) -> float:
         """The corruption error, 1 for AlexNet."""
         return sum(self.errors[corruption]) / (len(SEVERITIES) * ALEXNET[corruption])
 
 
-def robustness(found: Mapping[str, Wrong]) -> Robustness:
+def score_corruptions(found: Mapping[str, CorruptedErrors]) -> Robustness:
     """The score of all corruptions and severities.
 
     Intervals are normal, over images: both numbers are sums of what each image adds to them through its 75 versions.
@@ -103,7 +103,7 @@ def robustness(found: Mapping[str, Wrong]) -> Robustness:
     )
 
 
-def _mean(what: str, found: Mapping[str, Wrong], divisor: Mapping[str, float], how: str) -> Result:
+def _mean(what: str, found: Mapping[str, CorruptedErrors], divisor: Mapping[str, float], how: str) -> SetError:
     """The mean over corruptions of their mean errors over severities, each divided; with an interval over images."""
     ids, place = np.unique(np.concatenate([found[config].id for config in CONFIGS]), return_inverse=True)
     shares: list[Float[np.ndarray, " n"]] = []
@@ -113,16 +113,16 @@ def _mean(what: str, found: Mapping[str, Wrong], divisor: Mapping[str, float], h
     added = np.bincount(place, np.concatenate(shares), len(ids))
     error = float(added.sum())
     margin = NORMAL_95 * math.sqrt(len(ids) * float(np.var(added, ddof=1))) if len(ids) > 1 else math.inf
-    return Result(what, error, max(0.0, error - margin), error + margin, len(ids), how=how)
+    return SetError(what, error, max(0.0, error - margin), error + margin, len(ids), how=how)
 
 
-def config_of(data: str) -> str:
+def config_name(data: str) -> str:
     """The config of a name of tfds, such as "fog_3" of "imagenet2012_corrupted/fog_3"; empty for other data sets."""
     match = CONFIG.fullmatch(data)
     return match[1] if match else ""
 
 
-def table(found: Robustness) -> Table:
+def terminal_table(found: Robustness) -> Table:
     """A row for each corruption, for the terminal."""
     headings = ("top-1 error % at severity", *map(str, SEVERITIES), "mean", "AlexNet", "CE %")
     rich = Table(*headings, box=None)

@@ -29,7 +29,7 @@ from rich.table import Table
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.classification import integer, read_lines
 from imagenet_repro.scoring.localization import annotations
-from imagenet_repro.scoring.localization.annotations import NOTHING, Objects, lookup
+from imagenet_repro.scoring.localization.annotations import NO_OBJECTS, AnnotatedObjects, lookup
 from imagenet_repro.scoring.localization.boxes import edges, pixel_iou
 
 OVERLAP = 0.5  # intersection over union, of an object that is not small
@@ -38,7 +38,7 @@ COLUMNS = 7  # of a line: image, class, confidence, and four of the box
 
 
 @dataclasses.dataclass(frozen=True)
-class Boxes:
+class DetectionBoxes:
     """Boxes by first and last pixels, each of an image and a class by their numbers: n objects or detections."""
 
     image: Int[np.ndarray, " n"]
@@ -48,13 +48,13 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.image)
 
-    def where(self, chosen: Bool[np.ndarray, " n"]) -> "Boxes":
+    def where(self, chosen: Bool[np.ndarray, " n"]) -> "DetectionBoxes":
         """Those that are chosen, in their order."""
-        return Boxes(self.image[chosen], self.category[chosen], self.box[chosen])
+        return DetectionBoxes(self.image[chosen], self.category[chosen], self.box[chosen])
 
 
 @dataclasses.dataclass(frozen=True)
-class Category:
+class ClassResult:
     """What came of one class."""
 
     name: str
@@ -65,11 +65,11 @@ class Category:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scorecard:
+class DetectionScore:
     """All classes in the order of their numbers, for each of one or two entries."""
 
     entries: tuple[Path, ...]
-    categories: tuple[tuple[Category, ...], ...]  # of each entry
+    categories: tuple[tuple[ClassResult, ...], ...]  # of each entry
     notes: tuple[str, ...] = ()
 
     def average_precisions(self) -> Float[np.ndarray, "e c"]:
@@ -89,8 +89,8 @@ def thresholds(objects: Num[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
     return np.minimum(OVERLAP, np.prod(sides, axis=1) / np.prod(sides + TOLERANCE, axis=1))
 
 
-def find(
-    detections: Boxes, confidence: Float[np.ndarray, " n"], objects: Boxes
+def match_detections(
+    detections: DetectionBoxes, confidence: Float[np.ndarray, " n"], objects: DetectionBoxes
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """The order in which detections are judged, and whether each, in that order, finds an object."""
     order = np.lexsort((detections.image, -confidence))  # stable, so that equal ones stay in the file's order
@@ -125,9 +125,9 @@ def average_precision(precision: Float[np.ndarray, " n"], recall: Float[np.ndarr
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 
 
-def evaluate(
-    detections: Boxes, confidence: Float[np.ndarray, " n"], objects: Boxes, names: Mapping[int, str]
-) -> tuple[Category, ...]:
+def score_classes(
+    detections: DetectionBoxes, confidence: Float[np.ndarray, " n"], objects: DetectionBoxes, names: Mapping[int, str]
+) -> tuple[ClassResult, ...]:
     """The average precision of every class.
 
     Args:
@@ -136,13 +136,13 @@ def evaluate(
       objects: of the images that are judged.
       names: of the classes, by their numbers.
     """
-    order, right = find(detections, confidence, objects)
+    order, right = match_detections(detections, confidence, objects)
     category = detections.category[order]
     found = []
     for number, name in sorted(names.items()):
         hits, total = right[category == number], int(np.sum(objects.category == number))
         score = average_precision(*precision_recall(hits, total)) if total else float("nan")
-        found.append(Category(name, total, len(hits), int(hits.sum()), score))
+        found.append(ClassResult(name, total, len(hits), int(hits.sum()), score))
     return tuple(found)
 
 
@@ -153,7 +153,7 @@ def score(
     *,
     images: str | Path | None = None,
     blacklist: str | Path | None = None,
-) -> Scorecard:
+) -> DetectionScore:
     """Scores one or two files of detections in the challenge's form.
 
     Args:
@@ -181,11 +181,11 @@ def score(
         raise UserError(f"{boxes}: the images that are judged have no object")
     names = {number: name for name, number in ids.items()}
     read = [_judged(path, numbers, names, skipped) for path in entries]
-    categories = tuple(evaluate(*detections, objects, names) for detections in read)
-    return Scorecard(tuple(map(Path, entries)), categories, tuple(_notes(found, numbers, categories[0], skipped)))
+    categories = tuple(score_classes(*detections, objects, names) for detections in read)
+    return DetectionScore(tuple(map(Path, entries)), categories, tuple(_notes(found, numbers, categories[0], skipped)))
 
 
-def read_detections(path: str | Path) -> tuple[Boxes, Float[np.ndarray, " n"]]:
+def read_detections(path: str | Path) -> tuple[DetectionBoxes, Float[np.ndarray, " n"]]:
     """Boxes and confidences of the challenge's form, in the order of the file.
 
     Raises `UserError`, where it can with the line, for a file of another form, numbers of images or classes that are
@@ -211,10 +211,10 @@ def read_detections(path: str | Path) -> tuple[Boxes, Float[np.ndarray, " n"]]:
             " whole numbers, the confidence is a number, and a box ends where it begins or later"
         )
     image, category = table[:, :2].astype(np.int64).T
-    return Boxes(image, category, table[:, 3:]), table[:, 2]
+    return DetectionBoxes(image, category, table[:, 3:]), table[:, 2]
 
 
-def show(card: Scorecard, console: Console | None = None) -> None:
+def print_score(card: DetectionScore, console: Console | None = None) -> None:
     """Prints the average precision of every class, the mean and the median; of two entries also who won how many."""
     console = console or Console()
     scores = 100 * card.average_precisions()
@@ -235,11 +235,11 @@ def show(card: Scorecard, console: Console | None = None) -> None:
 # --- words -----------------------------------------------------------------------------------------------------
 
 
-def _counts(of_class: Sequence[Category], key: str) -> str:
+def _counts(of_class: Sequence[ClassResult], key: str) -> str:
     return " / ".join(f"{getattr(one, key):,}" for one in of_class)
 
 
-def _verdict(card: Scorecard, scores: Float[np.ndarray, "e c"]) -> Iterator[str]:
+def _verdict(card: DetectionScore, scores: Float[np.ndarray, "e c"]) -> Iterator[str]:
     judged = int(np.isfinite(scores[0]).sum())
     for path, row in zip(card.entries, scores, strict=True):
         mean, median = np.nanmean(row), np.nanmedian(row)
@@ -253,9 +253,9 @@ def _verdict(card: Scorecard, scores: Float[np.ndarray, "e c"]) -> Iterator[str]
 
 
 def _notes(
-    found: Mapping[str, Objects],
+    found: Mapping[str, AnnotatedObjects],
     numbers: Mapping[str, int],
-    categories: Sequence[Category],
+    categories: Sequence[ClassResult],
     skipped: set[tuple[int, int]],
 ) -> Iterator[str]:
     bare = sum(lookup(found, name) is None for name in numbers)
@@ -271,14 +271,16 @@ def _notes(
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
-def _objects(found: Mapping[str, Objects], numbers: Mapping[str, int], ids: Mapping[str, int]) -> Boxes:
+def _objects(
+    found: Mapping[str, AnnotatedObjects], numbers: Mapping[str, int], ids: Mapping[str, int]
+) -> DetectionBoxes:
     image, category, box = [], [], [np.zeros((0, 4))]
     for name, number in numbers.items():
-        objects = lookup(found, name) or NOTHING
-        category += annotations.numbered(objects, ids, name)
+        objects = lookup(found, name) or NO_OBJECTS
+        category += annotations.class_numbers(objects, ids, name)
         image += [number] * len(objects.classes)
         box.append(objects.boxes)
-    return Boxes(np.array(image, np.int64), np.array(category, np.int64), np.concatenate(box))
+    return DetectionBoxes(np.array(image, np.int64), np.array(category, np.int64), np.concatenate(box))
 
 
 def _blacklist(path: str | Path | None, numbers: Mapping[str, int], ids: Mapping[str, int]) -> set[tuple[int, int]]:
@@ -294,7 +296,7 @@ def _blacklist(path: str | Path | None, numbers: Mapping[str, int], ids: Mapping
 
 def _judged(
     path: str | Path, numbers: Mapping[str, int], names: Mapping[int, str], skipped: set[tuple[int, int]]
-) -> tuple[Boxes, Float[np.ndarray, " n"]]:
+) -> tuple[DetectionBoxes, Float[np.ndarray, " n"]]:
     """Detections and confidences without those that are blacklisted."""
     detections, confidence = read_detections(path)
     for what, values, known in (
@@ -309,12 +311,12 @@ def _judged(
     return detections.where(kept), confidence[kept]
 
 
-def _listed(boxes: Boxes, pairs: set[tuple[int, int]]) -> Bool[np.ndarray, " n"]:
+def _listed(boxes: DetectionBoxes, pairs: set[tuple[int, int]]) -> Bool[np.ndarray, " n"]:
     places = zip(boxes.image.tolist(), boxes.category.tolist(), strict=True)
     return np.fromiter((place in pairs for place in places), bool, len(boxes))
 
 
-def _rows_by_place(objects: Boxes) -> dict[tuple[int, int], Int[np.ndarray, " m"]]:
+def _rows_by_place(objects: DetectionBoxes) -> dict[tuple[int, int], Int[np.ndarray, " m"]]:
     """Rows of the objects of each image and class."""
     rows: dict[tuple[int, int], list[int]] = {}
     for row, place in enumerate(zip(objects.image.tolist(), objects.category.tolist(), strict=True)):

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from imagenet_repro.config.ensemble import Average, SearchedWeights
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
-from imagenet_repro.scoring.predictions import FLOAT16_MAX, Predictions, in_order_of, named, to_float16
+from imagenet_repro.scoring.predictions import FLOAT16_MAX, Predictions, align, format_ids, to_float16
 
 CHUNK = 256  # images at a time
 ROUNDS = 25  # of greedy selection; a weight is a multiple of at least 1/25
@@ -50,7 +50,7 @@ class Members:
         return np.stack([np.stack([~np.any(one[:, :k], axis=1) for k in (1, GUESSES)]) for one in right])
 
 
-def aligned(names: Sequence[str], predictions: Sequence[Predictions]) -> Members:
+def align_members(names: Sequence[str], predictions: Sequence[Predictions]) -> Members:
     """Predictions brought into the first one's order of images.
 
     Args:
@@ -67,7 +67,7 @@ def aligned(names: Sequence[str], predictions: Sequence[Predictions]) -> Members
         if np.any(one.label < 0):
             raise UserError(f"{name} holds images without labels, which nothing can be counted on")
     first = predictions[0]
-    in_order = [in_order_of(first, names[0], one, name) for name, one in zip(names, predictions, strict=True)]
+    in_order = [align(first, names[0], one, name) for name, one in zip(names, predictions, strict=True)]
     _check_copies(names, in_order)
     return Members(tuple(names), tuple(in_order))
 
@@ -97,7 +97,7 @@ def combine(
         return dataclasses.replace(members.predictions[int(np.argmax(weights))], provenance=provenance)
     top5, logits = [], []
     for rows in _chunks(members):
-        scores = mixed(_scores(members, rows, average), weights)
+        scores = average_scores(_scores(members, rows, average), weights)
         top5.append(best_classes(scores))
         logits.append(
             to_float16(_logarithms(members, rows, scores, weights) if average == "probabilities" else scores)
@@ -105,7 +105,9 @@ def combine(
     return Predictions(members.id, members.label, np.concatenate(top5), np.concatenate(logits), provenance)
 
 
-def wrong(members: Members, weightings: Float[np.ndarray, "k m"], average: Average) -> Bool[np.ndarray, "k 2 n"]:
+def wrong_by_weights(
+    members: Members, weightings: Float[np.ndarray, "k m"], average: Average
+) -> Bool[np.ndarray, "k 2 n"]:
     """Whether each image is wrong by the first guess, and by the first five, under each of several weightings."""
     found = np.empty((len(weightings), 2, len(members.label)), bool)
     several = np.count_nonzero(weightings, axis=1) > 1
@@ -113,12 +115,12 @@ def wrong(members: Members, weightings: Float[np.ndarray, "k m"], average: Avera
     for rows in _chunks(members):
         scores = _scores(members, rows, average)
         for index in np.flatnonzero(several):
-            rank = _ranks(mixed(scores, weightings[index]), members.label[rows])
+            rank = _ranks(average_scores(scores, weightings[index]), members.label[rows])
             found[index, :, rows] = np.stack([rank >= 1, rank >= GUESSES])
     return found
 
 
-def mixed(scores: Float[np.ndarray, "m b c"], weights: Float[np.ndarray, " m"]) -> Float[np.ndarray, "b c"]:
+def average_scores(scores: Float[np.ndarray, "m b c"], weights: Float[np.ndarray, " m"]) -> Float[np.ndarray, "b c"]:
     """The weighted sum over members, those of weight 0 left out, whatever their scores.
 
     Added up member by member: a matrix product may round equal columns differently, and so break their tie.
@@ -169,7 +171,7 @@ def _logarithms(
 # --- weights ----------------------------------------------------------------------------------------------------
 
 
-def given_weights(numbers: Sequence[float]) -> Float[np.ndarray, " m"]:
+def normalize_weights(numbers: Sequence[float]) -> Float[np.ndarray, " m"]:
     """Numbers in proportion, so that they sum to 1. Raises `UserError` for negative ones, and where all are 0."""
     weights = np.asarray(numbers, np.float64)
     if not np.all(np.isfinite(weights)) or np.any(weights < 0) or not np.any(weights):
@@ -213,7 +215,7 @@ def greedy_weights(held_out: Members, average: Average) -> Float[np.ndarray, " m
     rounds = []
     for _ in range(ROUNDS):
         choices = counts + np.eye(size)
-        top1, top5 = wrong(held_out, choices / choices.sum(axis=1, keepdims=True), average).sum(axis=2).T
+        top1, top5 = wrong_by_weights(held_out, choices / choices.sum(axis=1, keepdims=True), average).sum(axis=2).T
         best = int(np.lexsort((top1, top5))[0])
         counts = choices[best]
         rounds.append((int(top5[best]), int(top1[best]), counts))
@@ -263,7 +265,7 @@ def _cross_entropy_of_probabilities(held_out: Members) -> Loss:
     of_label = np.concatenate(chunks, axis=1).T  # images, members
     bad = ~(of_label.max(axis=1) > 0)  # also NaN
     if np.any(bad):
-        raise UserError(f"no member gives a probability to the label of {named(held_out.id[bad])}")
+        raise UserError(f"no member gives a probability to the label of {format_ids(held_out.id[bad])}")
     of_label = np.maximum(of_label, LEAST)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -282,7 +284,7 @@ def _cross_entropy_of(held_out: Members) -> Loss:
         for rows in _chunks(held_out):
             scores = np.clip(_scores(held_out, rows, "logits"), -FLOAT16_MAX, FLOAT16_MAX)
             label = held_out.label[rows, None]
-            logs = log_softmax(mixed(scores, weights), axis=1)
+            logs = log_softmax(average_scores(scores, weights), axis=1)
             total -= np.take_along_axis(logs, label, axis=1).sum()
             expected = np.einsum("bc,mbc->m", np.exp(logs), scores)
             slope += expected - np.take_along_axis(scores, label[None], axis=2).sum(axis=(1, 2))
@@ -291,7 +293,7 @@ def _cross_entropy_of(held_out: Members) -> Loss:
     for name, one in zip(held_out.names, held_out.predictions, strict=True):
         bad = np.isnan(one.logits).any(axis=1)
         if np.any(bad):
-            raise UserError(f"{name} has scores that are no numbers for {named(one.id[bad])}")
+            raise UserError(f"{name} has scores that are no numbers for {format_ids(one.id[bad])}")
     return loss
 
 
@@ -299,7 +301,7 @@ def _cross_entropy_of(held_out: Members) -> Loss:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class EnsembleErrors:
     """Which images an ensemble gets wrong, and its members alone, without each, and with one after the other.
 
     Every array is over images, in pairs of the first guess and the first five; None where no weight is left.
@@ -317,7 +319,7 @@ class Judged:
     until: tuple[Bool[np.ndarray, "2 n"] | None, ...]
 
 
-def judge(members: Members, weights: Float[np.ndarray, " m"], average: Average) -> Judged:
+def score_ensemble(members: Members, weights: Float[np.ndarray, " m"], average: Average) -> EnsembleErrors:
     """What an ensemble and its parts get wrong on the members' images, in one pass over the scores."""
     size = len(weights)
     without = [np.where(np.arange(size) == index, 0.0, weights) for index in range(size)]
@@ -325,11 +327,11 @@ def judge(members: Members, weights: Float[np.ndarray, " m"], average: Average) 
     parts = np.stack([weights, *without, *until])
     sums = parts.sum(axis=1)
     left = sums > 0
-    found = iter(wrong(members, parts[left] / sums[left, None], average))
+    found = iter(wrong_by_weights(members, parts[left] / sums[left, None], average))
     whole, *others = [next(found) if some else None for some in left]
-    return Judged(whole, tuple(members.wrong), tuple(others[:size]), tuple(others[size:]))
+    return EnsembleErrors(whole, tuple(members.wrong), tuple(others[:size]), tuple(others[size:]))
 
 
-def rates(wrong_images: Bool[np.ndarray, "2 n"]) -> ErrorRates:
+def error_rates(wrong_images: Bool[np.ndarray, "2 n"]) -> ErrorRates:
     """Both error rates of a pair of arrays of `wrong`."""
     return ErrorRates(wrong_images.shape[1], *map(int, wrong_images.sum(axis=1)))

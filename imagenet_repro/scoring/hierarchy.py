@@ -19,7 +19,7 @@ from rich.table import Table
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import wordnet
-from imagenet_repro.scoring.metrics import describe
+from imagenet_repro.scoring.metrics import format_rate
 from imagenet_repro.statistics.intervals import NORMAL_95
 
 TABLE_NOTE = (
@@ -28,7 +28,7 @@ TABLE_NOTE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
+class HierarchicalCost:
     """The mean hierarchical cost of the cheapest of so many guesses, over all images."""
 
     guesses: int
@@ -46,7 +46,7 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class SuperClassErrors:
     """What became of the first guesses at the images of one super-class."""
 
     name: str
@@ -65,17 +65,17 @@ class Group:
 class Hierarchy:
     """Costs with 1, 2, … guesses, and super-classes in the order of `wordnet.SUPER_CLASSES`."""
 
-    costs: tuple[Cost, ...]
-    groups: tuple[Group, ...]
+    costs: tuple[HierarchicalCost, ...]
+    groups: tuple[SuperClassErrors, ...]
 
     @property
-    def whole(self) -> Group:
+    def whole(self) -> SuperClassErrors:
         """All super-classes together."""
         counts = [(one.classes, one.images, one.wrong, one.outside) for one in self.groups]
-        return Group("all", *map(sum, zip(*counts, strict=True)))
+        return SuperClassErrors("all", *map(sum, zip(*counts, strict=True)))
 
 
-def judge(top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], wnids: Sequence[str]) -> Hierarchy:
+def score_hierarchy(top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], wnids: Sequence[str]) -> Hierarchy:
     """Costs and errors by super-class of guesses.
 
     Args:
@@ -90,9 +90,9 @@ def judge(top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], wnids: Se
     return Hierarchy(_costs(top5, labels, _cost_matrix(tuple(wnids))), _groups(top5[:, 0], labels, wnids))
 
 
-def is_tree(class_names: Sequence[str]) -> bool:
+def has_wordnet_ids(class_names: Sequence[str]) -> bool:
     """Whether all classes are named by WordNet ids."""
-    return len(class_names) > 0 and all(map(wordnet.known, class_names))
+    return len(class_names) > 0 and all(map(wordnet.is_wordnet_id, class_names))
 
 
 @functools.lru_cache(maxsize=2)
@@ -104,14 +104,16 @@ def _cost_matrix(wnids: tuple[str, ...]) -> Int[np.ndarray, "c d"]:
 
 def _costs(
     top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], matrix: Int[np.ndarray, "c d"]
-) -> tuple[Cost, ...]:
+) -> tuple[HierarchicalCost, ...]:
     cheapest: Float[np.ndarray, "n k"] = np.minimum.accumulate(matrix[labels[:, None], top5], axis=1)
     errors = cheapest.std(axis=0, ddof=1 if len(labels) > 1 else 0) / math.sqrt(len(labels))
     pairs = zip(cheapest.mean(axis=0), errors, strict=True)
-    return tuple(Cost(k, float(mean), float(error)) for k, (mean, error) in enumerate(pairs, start=1))
+    return tuple(HierarchicalCost(k, float(mean), float(error)) for k, (mean, error) in enumerate(pairs, start=1))
 
 
-def _groups(best: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], wnids: Sequence[str]) -> tuple[Group, ...]:
+def _groups(
+    best: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], wnids: Sequence[str]
+) -> tuple[SuperClassErrors, ...]:
     order = [*wordnet.SUPER_CLASSES, wordnet.OTHER]
     of_class = np.array([order.index(wordnet.super_class(wnid)) for wnid in wnids])
     group = of_class[labels]
@@ -120,7 +122,7 @@ def _groups(best: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], wnids: S
     counts = [np.bincount(group, which, len(order)) for which in (np.ones(len(group)), wrong, outside)]
     classes = np.bincount(of_class, minlength=len(order))
     rows = zip(order, classes, *counts, strict=True)
-    return tuple(Group(name, *map(int, numbers)) for name, *numbers in rows if numbers[1])
+    return tuple(SuperClassErrors(name, *map(int, numbers)) for name, *numbers in rows if numbers[1])
 
 
 # --- words ------------------------------------------------------------------------------------------------------
@@ -139,7 +141,7 @@ def sentences(found: Hierarchy) -> list[str]:
     ]
 
 
-def table(found: Hierarchy) -> Table:
+def terminal_table(found: Hierarchy) -> Table:
     """A row for each super-class, and one for all, for the terminal; `TABLE_NOTE` says what its columns are."""
     rich = Table("super-class", "images", "error %", "95 % Wilson", "elsewhere %", "inside %", box=None)
     for column in rich.columns[1:]:
@@ -151,4 +153,4 @@ def table(found: Hierarchy) -> Table:
 
 
 def _share(count: int, images: int) -> tuple[str, str]:
-    return describe(count, images)
+    return format_rate(count, images)

@@ -28,7 +28,7 @@ from imagenet_repro.config import Data, build_section
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
-from imagenet_repro.scoring.predictions import Predictions, named
+from imagenet_repro.scoring.predictions import Predictions, format_ids
 
 NO_LABEL = -2  # unlike every class and unlike -1, which is no guess
 VERDICTS = ("keep", "suggested", "both", "neither")
@@ -62,7 +62,7 @@ class Suspects:
 
 
 @dataclasses.dataclass(frozen=True)
-class Truth:
+class ReferenceLabels:
     """What counts as right.
 
     Attributes:
@@ -96,7 +96,7 @@ class Verdict:
 # --- suspects ---------------------------------------------------------------------------------------------------
 
 
-def probabilities(members: Sequence[Predictions]) -> Float32[np.ndarray, "n c"]:
+def mean_probabilities(members: Sequence[Predictions]) -> Float32[np.ndarray, "n c"]:
     """The mean of the members' probabilities; their images are the same and in one order.
 
     Raises:
@@ -112,13 +112,13 @@ def probabilities(members: Sequence[Predictions]) -> Float32[np.ndarray, "n c"]:
         bad = ~np.isfinite(scores).all(axis=1)
         if bad.any():
             raise UserError(
-                f"no probabilities follow from the scores of {named(one.id[bad])}: they hold NaN or no score"
+                f"no probabilities follow from the scores of {format_ids(one.id[bad])}: they hold NaN or no score"
             )
         total += scores
     return total / np.float32(len(members))
 
 
-def find(
+def find_suspects(
     labels: Int32[np.ndarray, " n"],
     probable: Float32[np.ndarray, "n c"],
     *,
@@ -168,7 +168,7 @@ def _check_labels(labels: Int32[np.ndarray, " n"]) -> None:
 # --- what they are of -------------------------------------------------------------------------------------------
 
 
-def refuse_trained_on(where: str, provenance: dict[str, Any], scored: str = "") -> None:
+def check_not_trained_on(where: str, provenance: dict[str, Any], scored: str = "") -> None:
     """Raises UserError where images of predictions may be among those that the network was trained on.
 
     Parts of one split, such as train[:90%] and train[90%:], are told apart where the data set is prepared here.
@@ -229,19 +229,21 @@ def _whole_splits(split: str) -> set[str]:
 # --- what counts as right ---------------------------------------------------------------------------------------
 
 
-def given_labels(labels: Int32[np.ndarray, " n"]) -> Truth:
+def given_labels(labels: Int32[np.ndarray, " n"]) -> ReferenceLabels:
     """The labels as they are."""
-    return Truth("labels as given", _with_second(labels), np.ones(len(labels), bool))
+    return ReferenceLabels("labels as given", _with_second(labels), np.ones(len(labels), bool))
 
 
-def without(labels: Int32[np.ndarray, " n"], suspects: Suspects) -> Truth:
+def without_suspects(labels: Int32[np.ndarray, " n"], suspects: Suspects) -> ReferenceLabels:
     """The labels as they are, of images that are not suspects."""
     counted = np.ones(len(labels), bool)
     counted[suspects.image] = False
-    return Truth("without suspects", _with_second(labels), counted)
+    return ReferenceLabels("without suspects", _with_second(labels), counted)
 
 
-def by_verdicts(ids: Shaped[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], verdicts: dict[str, Verdict]) -> Truth:
+def corrected_by_verdicts(
+    ids: Shaped[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], verdicts: dict[str, Verdict]
+) -> ReferenceLabels:
     """The labels as people corrected them; of images without a verdict as they are.
 
     `keep`: the label is right; `suggested`: the class shown beside it; `both`: either; `neither`: the image does not
@@ -253,7 +255,7 @@ def by_verdicts(ids: Shaped[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], 
     places = {id: row for row, id in enumerate(ids.tolist())}
     unknown = np.array([id for id in verdicts if id not in places])
     if len(unknown):
-        raise UserError(f"verdicts on images that these predictions are not of: {named(unknown)}")
+        raise UserError(f"verdicts on images that these predictions are not of: {format_ids(unknown)}")
     corrected, counted = _with_second(labels), np.ones(len(labels), bool)
     for id, one in verdicts.items():
         row = places[id]
@@ -262,7 +264,7 @@ def by_verdicts(ids: Shaped[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], 
             corrected[row, 0] = one.suggested
         if one.verdict == "both":
             corrected[row, 1] = one.suggested
-    return Truth("by verdicts", corrected, counted)
+    return ReferenceLabels("by verdicts", corrected, counted)
 
 
 def _with_second(labels: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, "n 2"]:

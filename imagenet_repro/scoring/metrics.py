@@ -87,7 +87,7 @@ def _has_order(logits: Float32[Array, "b c"]) -> Bool[Array, " b"]:
 # --- on the host -----------------------------------------------------------------------------------------------
 
 
-def describe(wrong: int, images: int, method: Method = "wilson") -> tuple[str, str]:
+def format_rate(wrong: int, images: int, method: Method = "wilson") -> tuple[str, str]:
     """An error rate and its 95 % interval in percent, such as `("38.2", "[36.1, 40.3]")`.
 
     One decimal, and two from 10,000 images on, where the interval is narrow enough for the second to mean something.
@@ -137,5 +137,5 @@ class ErrorRates:
         return self.top5_wrong / self.images
 
     def __str__(self) -> str:
-        top1, top5 = (" ".join(describe(wrong, self.images)) for wrong in (self.top1_wrong, self.top5_wrong))
+        top1, top5 = (" ".join(format_rate(wrong, self.images)) for wrong in (self.top1_wrong, self.top5_wrong))
         return f"top-1 error {top1} %, top-5 error {top5} % (95 % interval, {self.images:,} images)"

@@ -9,7 +9,7 @@ the printed shares of 37 and 24 % of the errors. The second's 12.0 % of 258 can 
 import dataclasses
 from collections.abc import Sequence
 
-from imagenet_repro.scoring.metrics import GUESSES, describe
+from imagenet_repro.scoring.metrics import GUESSES, format_rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Person:
         return self.wrong / self.images
 
     def __str__(self) -> str:
-        error, wilson = describe(self.wrong, self.images, "wilson")
-        _, exact = describe(self.wrong, self.images, "exact")
+        error, wilson = format_rate(self.wrong, self.images, "wilson")
+        _, exact = format_rate(self.wrong, self.images, "exact")
         return (
             f"{self.who}, {self.practice}: top-{GUESSES} error {error} %, 95 % interval {wilson}, exact {exact}"
             f" ({self.wrong} of {self.protocol} wrong; {self.source})"

@@ -165,7 +165,7 @@ def load_guesses(path: str | Path) -> dict[str, np.ndarray]:
     return {"id": arrays["id"][order]} | {key: arrays[key][order].astype(np.int32) for key in ("label", "top5")}
 
 
-def check_apart(scored: Predictions, held_out: Predictions, purpose: str) -> None:
+def check_disjoint(scored: Predictions, held_out: Predictions, purpose: str) -> None:
     """Raises UserError where images that are scored are among those on which something is found.
 
     Args:
@@ -176,12 +176,12 @@ def check_apart(scored: Predictions, held_out: Predictions, purpose: str) -> Non
     both = np.intersect1d(scored.id, held_out.id)
     if len(both):
         raise UserError(
-            f"{len(both):,} of the scored images are among those on which {purpose}: {named(both)}; what is found on"
-            " images cannot be measured on them: use another split"
+            f"{len(both):,} of the scored images are among those on which {purpose}: {format_ids(both)}; what is"
+            " found on images cannot be measured on them: use another split"
         )
 
 
-def in_order_of(first: Predictions, first_name: str, one: Predictions, name: str) -> Predictions:
+def align(first: Predictions, first_name: str, one: Predictions, name: str) -> Predictions:
     """Predictions of the same images brought into the order of the first.
 
     Args:
@@ -198,7 +198,7 @@ def in_order_of(first: Predictions, first_name: str, one: Predictions, name: str
         raise UserError(f"{both} choose between {first.logits.shape[1]:,} and {one.logits.shape[1]:,} classes")
     only = np.setxor1d(first.id, one.id)
     if len(only):
-        raise UserError(f"{both} are of different images; only one of the two has {named(only)}")
+        raise UserError(f"{both} are of different images; only one of the two has {format_ids(only)}")
     if np.array_equal(first.id, one.id):
         found = one
     else:
@@ -208,11 +208,11 @@ def in_order_of(first: Predictions, first_name: str, one: Predictions, name: str
         found = dataclasses.replace(one, **arrays)
     differ = found.label != first.label
     if np.any(differ):
-        raise UserError(f"{both} have different labels of {named(first.id[differ])}")
+        raise UserError(f"{both} have different labels of {format_ids(first.id[differ])}")
     return found
 
 
-def named(ids: Shaped[np.ndarray, " n"]) -> str:
+def format_ids(ids: Shaped[np.ndarray, " n"]) -> str:
     """The first of some ids, and how many more there are, for a message."""
     more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""
     return ", ".join(map(str, ids[:MAX_NAMED])) + more
@@ -285,7 +285,7 @@ def _parse_provenance(path: Path, text: str) -> dict[str, Any]:
 def _check_unique(ids: Shaped[np.ndarray, " n"], where: str) -> None:
     names, counts = np.unique(ids, return_counts=True)
     if len(names) != len(ids):
-        raise UserError(f"{where}: the same id more than once: {named(names[counts > 1])}")
+        raise UserError(f"{where}: the same id more than once: {format_ids(names[counts > 1])}")
 
 
 def _check_same_ids(found: Shaped[np.ndarray, " n"], expected: Sequence[str]) -> None:
@@ -293,6 +293,6 @@ def _check_same_ids(found: Shaped[np.ndarray, " n"], expected: Sequence[str]) ->
     _check_unique(expected, "the expected ids")
     missing, unknown = np.setdiff1d(expected, found), np.setdiff1d(found, expected)
     if len(missing):
-        raise UserError(f"{len(missing):,} images have no prediction: {named(missing)}")
+        raise UserError(f"{len(missing):,} images have no prediction: {format_ids(missing)}")
     if len(unknown):
-        raise UserError(f"{len(unknown):,} predictions are of images outside the split: {named(unknown)}")
+        raise UserError(f"{len(unknown):,} predictions are of images outside the split: {format_ids(unknown)}")

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, describe
+from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, format_rate
 from imagenet_repro.scoring.people import PEOPLE
 from imagenet_repro.scoring.predictions import NO_LABEL, Predictions
 from imagenet_repro.statistics.intervals import binomial_interval, wilson_interval
@@ -174,7 +174,7 @@ SETS = {
 }
 
 
-def get(name: str) -> EvaluationSet:
+def find_set(name: str) -> EvaluationSet:
     """The set of a name. Raises `UserError` where there is none."""
     if name not in SETS:
         raise UserError(f"--set={name}: no such set; {nearest(name, SETS)}")
@@ -224,12 +224,12 @@ def _at(found: Any, *keys: str) -> str:
     return str(found or "")
 
 
-def of_imagenet(provenance: Mapping[str, Any]) -> bool:
+def is_of_imagenet(provenance: Mapping[str, Any]) -> bool:
     """Whether stored predictions are of images of ImageNet 2012 with the challenge's labels."""
     return IMAGENET.fullmatch(data_name(provenance)) is not None
 
 
-def people_beside(data: str) -> list[str]:
+def human_error_sentences(data: str) -> list[str]:
     """Sentences on people who took the challenge's test, where errors are on images of ImageNet's; else none."""
     return [str(person) for person in PEOPLE] if IMAGENET.fullmatch(data) else []
 
@@ -238,7 +238,7 @@ def people_beside(data: str) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Truth:
+class AcceptedLabels:
     """What is right for each image, by its id.
 
     Attributes:
@@ -250,7 +250,7 @@ class Truth:
     group: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-def truth(chosen: EvaluationSet, features: Mapping[str, Mapping[str, Sequence[int]]]) -> Truth:
+def accepted_labels(chosen: EvaluationSet, features: Mapping[str, Mapping[str, Sequence[int]]]) -> AcceptedLabels:
     """What is right in a set of several labels an image.
 
     Args:
@@ -263,7 +263,7 @@ def truth(chosen: EvaluationSet, features: Mapping[str, Mapping[str, Sequence[in
     several = _real if chosen.rule == "several" else _multilabel
     accepted = {name: several(one) for name, one in features.items()}
     check_not_shifted(chosen.title, [(original[name], labels) for name, labels in accepted.items() if labels])
-    return Truth(accepted, original if chosen.rule == "per class" else {})
+    return AcceptedLabels(accepted, original if chosen.rule == "per class" else {})
 
 
 def _real(one: Mapping[str, Sequence[int]]) -> frozenset[int] | None:
@@ -286,9 +286,9 @@ def check_not_shifted(title: str, pairs: Sequence[tuple[int, frozenset[int]]]) -
         )
 
 
-def by_folder(ids: Sequence[str], classes: Mapping[str, frozenset[int]]) -> Truth:
+def accepted_by_folder(ids: Sequence[str], classes: Mapping[str, frozenset[int]]) -> AcceptedLabels:
     """What is right where the folder of an image says it; images in other folders are left out."""
-    return Truth({name: classes.get(_folder(name)) for name in ids})
+    return AcceptedLabels({name: classes.get(_folder(name)) for name in ids})
 
 
 def check_folders(chosen: EvaluationSet, predicted: Predictions) -> None:
@@ -319,7 +319,7 @@ def _folder(name: str) -> str:
 # --- the mask ---------------------------------------------------------------------------------------------------
 
 
-def occurring(labels: Int[np.ndarray, " n"] | Sequence[int]) -> Bool[np.ndarray, " c"]:
+def occurring_classes(labels: Int[np.ndarray, " n"] | Sequence[int]) -> Bool[np.ndarray, " c"]:
     """Which of the 1,000 classes occur among labels. Raises `UserError` for a label outside of them."""
     labels = np.asarray(labels)
     if labels.size == 0 or labels.min() < 0 or labels.max() >= CLASSES:
@@ -329,7 +329,7 @@ def occurring(labels: Int[np.ndarray, " n"] | Sequence[int]) -> Bool[np.ndarray,
     return found
 
 
-def mask(predicted: Predictions, scored: Bool[np.ndarray, " c"]) -> Predictions:
+def mask_classes(predicted: Predictions, scored: Bool[np.ndarray, " c"]) -> Predictions:
     """Predictions with scores of -inf for all but some classes, and guesses among those.
 
     Guesses that keep to those classes stay; else all are taken anew from the stored scores, which float16 may have
@@ -347,7 +347,7 @@ def mask(predicted: Predictions, scored: Bool[np.ndarray, " c"]) -> Predictions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class SetError:
     """One error of a set.
 
     Attributes:
@@ -375,13 +375,13 @@ class Result:
             error, low, high = (f"{100 * value:.{digits}f}" for value in (self.error, self.low, self.high))
             low_to_high, counted = f"[{low}, {high}]", f"{self.how}, {self.images:,} images"
         else:
-            error, low_to_high = describe(self.wrong, self.images)
+            error, low_to_high = format_rate(self.wrong, self.images)
             counted = f"{self.wrong:,} of {self.images:,} images wrong"
         left_out = f", {self.dropped:,} left out" if self.dropped else ""
         return f"{self.what} {error} %, 95 % interval {low_to_high} ({counted}{left_out})"
 
 
-def results(chosen: EvaluationSet, predicted: Predictions, known: Truth | None = None) -> list[Result]:
+def score_set(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabels | None = None) -> list[SetError]:
     """The errors of a set of one split by its rule.
 
     Args:
@@ -392,7 +392,7 @@ def results(chosen: EvaluationSet, predicted: Predictions, known: Truth | None =
     Raises `UserError` where no image counts.
     """
     if known is None:
-        known = Truth({name: frozenset([label]) for name, label in _labels(predicted)})
+        known = AcceptedLabels({name: frozenset([label]) for name, label in _labels(predicted)})
         check_folders(chosen, predicted)
     rows = [i for i, name in enumerate(predicted.id.tolist()) if known.accepted.get(name) is not None]
     dropped = sum(known.accepted.get(name, _ABSENT) is None for name in predicted.id.tolist())
@@ -409,7 +409,7 @@ def results(chosen: EvaluationSet, predicted: Predictions, known: Truth | None =
             groups = np.array([known.group[name] for name in ids])
             error, low, high = mean_over_classes(wrong, groups)
             how = f"mean over {len(np.unique(groups)):,} classes"
-            found.append(Result(f"top-{k} error", error, low, high, len(rows), dropped=dropped, how=how))
+            found.append(SetError(f"top-{k} error", error, low, high, len(rows), dropped=dropped, how=how))
         else:
             found.append(_share(f"top-{k} error", wrong, dropped))
     return found
@@ -424,9 +424,9 @@ def _labels(predicted: Predictions) -> list[tuple[str, int]]:
     return list(zip(predicted.id.tolist(), predicted.label.tolist(), strict=True))
 
 
-def _share(what: str, wrong: Bool[np.ndarray, " n"], dropped: int) -> Result:
+def _share(what: str, wrong: Bool[np.ndarray, " n"], dropped: int) -> SetError:
     count, images = int(wrong.sum()), len(wrong)
-    return Result(what, count / images, *binomial_interval(count, images), images, count, dropped)
+    return SetError(what, count / images, *binomial_interval(count, images), images, count, dropped)
 
 
 def mean_over_classes(wrong: Bool[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) -> tuple[float, float, float]:
@@ -447,7 +447,7 @@ def mean_over_classes(wrong: Bool[np.ndarray, " n"], classes: Int[np.ndarray, " 
     return error, *wilson_interval(error, effective)
 
 
-def completeness(chosen: EvaluationSet, counted: int, classes: int | None = None) -> list[str]:
+def completeness_notes(chosen: EvaluationSet, counted: int, classes: int | None = None) -> list[str]:
     """A sentence where images or classes are not as many as the official set has."""
     found = []
     if counted != chosen.images:

@@ -68,7 +68,7 @@ SUPER_CLASSES = {
 }
 
 
-def known(name: str) -> bool:
+def is_wordnet_id(name: str) -> bool:
     """Whether this is the id of a noun."""
     return ID.fullmatch(name) is not None and name in _nouns()
 
@@ -133,13 +133,15 @@ def super_class(wnid: str) -> str:
     return next((name for name, members in SUPER_CLASSES.items() if not line.isdisjoint(members)), OTHER)
 
 
-def readable(names: Sequence[str]) -> list[str]:
+def readable_names(names: Sequence[str]) -> list[str]:
     """Names of classes for people, all unlike: ids become their words, such as "goldfish, Carassius auratus".
 
     What is no id stays as it is. Where several classes would get the same name, as both cranes of ImageNet, what each
     is a kind of follows in brackets, or the id where that is not enough.
     """
-    stages = [[change(name) if known(name) else name for name in names] for change in (_plain, _with_kind, _with_id)]
+    stages = [
+        [change(name) if is_wordnet_id(name) else name for name in names] for change in (_plain, _with_kind, _with_id)
+    ]
     seen = list(map(Counter, stages))
     of_each = zip(*stages, strict=True)
     return [next((x for x, count in zip(one, seen, strict=True) if count[x] == 1), one[-1]) for one in of_each]

@@ -45,13 +45,13 @@ def test_three_members_become_one_that_others_read(stored, tmp_path, capsys):
     kept = predictions.load(out)
     rates = kept.error_rates()
     assert f"ensemble: {rates}" in said
-    members = averaging.aligned("abc", list(map(predictions.load, paths)))
-    judged = averaging.judge(members, np.full(3, 1 / 3), "probabilities")
+    members = averaging.align_members("abc", list(map(predictions.load, paths)))
+    judged = averaging.score_ensemble(members, np.full(3, 1 / 3), "probabilities")
     best = min(range(3), key=lambda k: judged.alone[k][0].sum())
     found = bootstrap_difference(judged.whole[0], judged.alone[best][0])
     assert f"top-1 error against googlenet_{best}, the best member in it: −{-100 * found.difference:.1f}" in said
     for number in range(3):
-        alone = averaging.rates(judged.alone[number])
+        alone = averaging.error_rates(judged.alone[number])
         row = cells(said, f"googlenet_{number}")
         errors = [f"{100 * wrong / 400:.1f}" for wrong in (alone.top1_wrong, alone.top5_wrong)]
         assert row[1:6] == ["googlenet", "crop", "0.333", *errors]
@@ -80,7 +80,7 @@ def test_weights_are_found_elsewhere(stored, tmp_path, how, average):
     more = ("--weights", how, f"--average={average}", f"--out={out}")
     assert run("--members", *members, "--select", *select, *more) == 0
     source = predictions.load(out).provenance["ensemble"]
-    held_out = averaging.aligned("abc", list(map(predictions.load, select)))
+    held_out = averaging.align_members("abc", list(map(predictions.load, select)))
     expected = averaging.find_weights(how, held_out, average)
     assert [one["weight"] for one in source["members"]] == pytest.approx(expected.tolist())
     assert [one["path"] for one in source["select"]] == select

@@ -35,7 +35,7 @@ def test_published_ensembles(spec):
     assert (len(config.networks), first.top1, first.top5, first.images) == STATED[spec]
     assert config.unknown
     assert all(one.what and one.here for one in config.unknown)
-    assert {kind.protocol for kind in config.members} <= set(protocols.NAMED)
+    assert {kind.protocol for kind in config.members} <= set(protocols.PROTOCOLS)
     for kind in config.members:
         assert load_config(kind.recipe).model.name == kind.network
         assert models.canonical(kind.network) == kind.network

@@ -111,7 +111,9 @@ def configuration(data_dir, chosen, **data):
             "data": {"data_dir": data_dir, "image_size": 8, "workers": 0, "threads": 1},
         }
     )
-    return evaluation_sets.configured(replace_keys(base, {f"data.{k}": v for k, v in data.items()}), chosen, data)
+    return evaluation_sets.configure_for_set(
+        replace_keys(base, {f"data.{k}": v for k, v in data.items()}), chosen, data
+    )
 
 
 def evaluated(config, opened):
@@ -126,7 +128,7 @@ def evaluated(config, opened):
 
 def test_guesses_on_a_are_among_its_classes_and_no_remainder_is_dropped(data_dir):
     config = configuration(data_dir, "a")
-    opened = evaluation_sets.opened(config, "a")
+    opened = evaluation_sets.open_set(config, "a")
     assert np.flatnonzero(opened.scored).tolist() == sorted(A_CLASSES)
     rates, kept = evaluated(config, opened)
     right = sum(A_CLASSES[i % 8 if i % 3 else 0] == A_CLASSES[i % 8] for i in range(IMAGES))
@@ -137,7 +139,7 @@ def test_guesses_on_a_are_among_its_classes_and_no_remainder_is_dropped(data_dir
     assert kept.provenance["classes"] == list(sets.imagenet_wnids())
     unmasked, _ = evaluated(config, dataclasses.replace(opened, scored=None))
     assert unmasked.top1_wrong == IMAGES
-    lines = evaluation_sets.report(opened, kept)
+    lines = evaluation_sets.describe_predictions(opened, kept)
     assert f"ImageNet-A: top-1 error {100 * (1 - right / IMAGES):.1f} %" in lines[0]
     assert any("21 images and not the 7,500 of the official set, 8 classes and not 200" in line for line in lines)
     assert any(line.startswith("hierarchical cost (challenge of 2010): ") for line in lines)
@@ -154,7 +156,7 @@ def test_stored_predictions_of_a_are_masked_when_they_are_scored(data_dir, tmp_p
 
 def test_labels_of_other_people_come_from_their_data_sets(data_dir, tmp_path, capsys):
     data = Data(name="imagenet2012_real", data_dir=data_dir)
-    found = sources.integers(data, "validation", sets.get("real").keys)
+    found = sources.integers(data, "validation", sets.find_set("real").keys)
     assert len(found) == 30
     assert found[validation_id(6)]["real_label"] == ()
     label = found[validation_id(2)]["original_label"][0]
@@ -181,10 +183,10 @@ def test_labels_of_other_people_come_from_their_data_sets(data_dir, tmp_path, ca
 
 def test_real_is_evaluated_with_the_challenges_label_beside_its_lists(data_dir):
     config = configuration(data_dir, "real")
-    opened = evaluation_sets.opened(config, "real")
+    opened = evaluation_sets.open_set(config, "real")
     _, kept = evaluated(config, opened)
     assert len(kept) == 30
-    (line, *_) = evaluation_sets.report(opened, kept)
+    (line, *_) = evaluation_sets.describe_predictions(opened, kept)
     assert line.startswith("ImageNet ReaL: top-1 error 100.0 %")  # the favourite class is in no list
     assert "6 left out" in line
 
@@ -197,13 +199,13 @@ def test_a_data_set_without_the_lists_is_said(data_dir):
 def test_objectnet_goes_by_its_folders(objectnet, tmp_path, capsys):
     config, mappings = configuration(str(tmp_path), "objectnet"), str(objectnet / "mappings")
     with pytest.raises(UserError, match=r"prepare folder:objectnet-1\.0 --name=objectnet"):
-        evaluation_sets.opened(config, "objectnet", mappings)
+        evaluation_sets.open_set(config, "objectnet", mappings)
     prepare_dataset(f"folder:{objectnet}", data_dir=str(tmp_path), as_name="objectnet")
-    opened = evaluation_sets.opened(config, "objectnet", mappings)
+    opened = evaluation_sets.open_set(config, "objectnet", mappings)
     record = opened.parts[0].split.records[0]
     assert (record.label, Image.open(io.BytesIO(record.image)).size) == (-1, (10, 8))
     _, kept = evaluated(config, opened)
-    top1, top5, *_ = evaluation_sets.report(opened, kept)
+    top1, top5, *_ = evaluation_sets.describe_predictions(opened, kept)
     assert "top-1 error 100.0 %" in top1
     assert "(0 of 3 images wrong, 1 left out)" in top5
     stored.save(tmp_path / "p.npz", kept)
@@ -236,13 +238,15 @@ def test_images_of_c_are_taken_as_they_are(data_dir):
     config = configuration(data_dir, "c", image_size="224")
     assert config.eval_crop == CenterCrop(ratio=1.0)
     with pytest.raises(UserError, match=r"(?s)75 of the 75 parts of ImageNet-C.*prepare imagenet2012_corrupted/gaus"):
-        evaluation_sets.opened(config, "c")
+        evaluation_sets.open_set(config, "c")
     rng = np.random.default_rng(0)
-    wrong = {one: corruptions.Wrong(np.array(["a", "b", "c"]), rng.random(3) < 0.5) for one in corruptions.CONFIGS}
-    found = corruptions.robustness(wrong)
+    wrong = {
+        one: corruptions.CorruptedErrors(np.array(["a", "b", "c"]), rng.random(3) < 0.5) for one in corruptions.CONFIGS
+    }
+    found = corruptions.score_corruptions(wrong)
     larger = replace_keys(config, {"data.eval_image_size": "299"})
-    assert not any("resized" in line for line in evaluation_sets.corrupted_report(found, config))
-    assert "resized to 299 px" in evaluation_sets.corrupted_report(found, larger)[-1]
+    assert not any("resized" in line for line in evaluation_sets.describe_corruptions(found, config))
+    assert "resized to 299 px" in evaluation_sets.describe_corruptions(found, larger)[-1]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,7 @@ def test_what_stored_predictions_must_be(tmp_path):
 
 def test_sentences_stay_in_one_line():
     console = Console(file=io.StringIO(), width=40)
-    evaluation_sets.say(["a [b] " * 20], console)
+    evaluation_sets.print_lines(["a [b] " * 20], console)
     assert console.file.getvalue() == "a [b] " * 20 + "\n"
 
 

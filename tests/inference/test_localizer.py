@@ -13,10 +13,10 @@ from sklearn.preprocessing import StandardScaler
 from imagenet_repro.config import resolve_config
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
-from imagenet_repro.inference import localizer as module
+from imagenet_repro.inference import localizer
 from imagenet_repro.report import localization_report
-from imagenet_repro.scoring.localization import errors
-from imagenet_repro.scoring.localization.annotations import Objects
+from imagenet_repro.scoring.localization import error_rates
+from imagenet_repro.scoring.localization.annotations import AnnotatedObjects
 from imagenet_repro.training.functional import FunctionalNetwork
 
 SIDE, CLASSES = 32, ("n01440764", "n01443537", "n01484850")
@@ -51,7 +51,7 @@ class Maps:
 
 @pytest.fixture
 def maps(monkeypatch):
-    monkeypatch.setattr(module, "maps", Maps)
+    monkeypatch.setattr(localizer, "maps", Maps)
 
 
 def photograph(rng, label, height, width):
@@ -74,7 +74,7 @@ def made(split, count, seed, size=(48, 64)):
         label = number % 3
         content, box = photograph(rng, label, *size)
         records.append(Record(content, label, f"{split}/{CLASSES[label]}/{split}_{number}.PNG"))
-        objects[f"{split}_{number}"] = Objects((CLASSES[label],), np.array([box], np.float64))
+        objects[f"{split}_{number}"] = AnnotatedObjects((CLASSES[label],), np.array([box], np.float64))
     return Split("colours", split, "1.0.0", CLASSES, count, records), objects
 
 
@@ -88,7 +88,7 @@ def viewer(objects, crop="squash"):
         }
     )
     network = FunctionalNetwork(Colours())
-    return module.Viewer(network, network.params, network.stats, config, objects)
+    return localizer.LocalizationNetwork(network, network.params, network.stats, config, objects)
 
 
 def rectangle(*box, shape=(16, 16)):
@@ -100,48 +100,50 @@ def rectangle(*box, shape=(16, 16)):
 
 def test_the_box_of_a_map_goes_around_the_largest_region():
     activation = rectangle(2, 4, 10, 12) + 0.9 * rectangle(13, 13, 15, 15)
-    found = module.map_box(activation, 160) * 16
+    found = localizer.map_box(activation, 160) * 16
     # A place of a map is resized to ten pixels; bilinear slopes reach 20 % of the top half a place less 1/5 beyond.
     np.testing.assert_allclose(found, [2 - 0.3, 4 - 0.3, 10 + 0.3, 12 + 0.3], atol=0.1)
 
 
 def test_the_threshold_is_a_share_of_the_highest_value():
     activation = rectangle(2, 2, 14, 14) * 0.15 + rectangle(4, 4, 6, 6)
-    small, large = (module.map_box(7 * activation, 16, share) * 16 for share in (0.2, 0.1))
+    small, large = (localizer.map_box(7 * activation, 16, share) * 16 for share in (0.2, 0.1))
     np.testing.assert_array_equal(small, [4, 4, 6, 6])
     np.testing.assert_array_equal(large, [2, 2, 14, 14])
 
 
 def test_regions_that_touch_at_a_corner_are_one():
-    np.testing.assert_array_equal(module.map_box(rectangle(1, 1, 4, 4) + rectangle(4, 4, 9, 9), 16) * 16, [1, 1, 9, 9])
+    np.testing.assert_array_equal(
+        localizer.map_box(rectangle(1, 1, 4, 4) + rectangle(4, 4, 9, 9), 16) * 16, [1, 1, 9, 9]
+    )
 
 
 @pytest.mark.parametrize("nothing", [np.zeros((4, 4), np.float32), -rectangle(1, 1, 2, 2, shape=(4, 4)) - 1])
 def test_where_nothing_speaks_for_a_class_the_box_is_the_crop(nothing):
-    np.testing.assert_array_equal(module.map_box(nothing, 32), [0, 0, 1, 1])
+    np.testing.assert_array_equal(localizer.map_box(nothing, 32), [0, 0, 1, 1])
 
 
 def test_a_map_is_averaged_over_cells():
     features = np.random.default_rng(0).normal(size=(2, 7, 5, 1000)).astype(np.float32)
-    found = np.asarray(module.grid(jnp.asarray(features))).reshape(
+    found = np.asarray(localizer.grid(jnp.asarray(features))).reshape(
         2, 2, 2, 1000
     )  # 2 x 2 x 1000 <= 8192 < 3 x 3 x 1000
     for i, rows in enumerate((slice(0, 4), slice(3, 7))):
         for j, across in enumerate((slice(0, 3), slice(2, 5))):
             np.testing.assert_allclose(found[:, i, j], features[:, rows, across].mean((1, 2)), atol=1e-5)
     small = features[..., :3]
-    np.testing.assert_allclose(module.grid(jnp.asarray(small[:, :5])), small[:, :5].reshape(2, -1), atol=1e-6)
+    np.testing.assert_allclose(localizer.grid(jnp.asarray(small[:, :5])), small[:, :5].reshape(2, -1), atol=1e-6)
     huge = jnp.asarray(np.tile(features, 9))
-    np.testing.assert_allclose(module.grid(huge), huge.mean((1, 2)), atol=1e-5)
+    np.testing.assert_allclose(localizer.grid(huge), huge.mean((1, 2)), atol=1e-5)
 
 
 def test_ridge_is_that_of_scikit_learn(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(localizer, "CHUNK", 64)
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(300, 40)) * rng.uniform(0.1, 9, 40) + rng.normal(size=40)).astype(np.float32)
     x[:, 7] = 2.5  # never changes
     y = x[:, :4] * 0.1 + rng.normal(size=(300, 4))
-    ridge = module.Ridge()
+    ridge = localizer.RidgeRegression()
     for part in np.split(np.arange(300), 10):
         ridge.add(x[part], y[part])
     scaler = StandardScaler().fit(x)
@@ -153,7 +155,7 @@ def test_ridge_is_that_of_scikit_learn(monkeypatch):
 @pytest.mark.parametrize("crop", ["squash", "center"])
 def test_boxes_come_back_through_the_crop(maps, crop):
     split, objects = made("val", 30, seed=0)
-    found = module.localize(viewer(objects, crop), split, None, cam=True, threshold=0.3)
+    found = localizer.localize(viewer(objects, crop), split, None, cam=True, threshold=0.3)
     cam, central = found.results
     assert cam.name == "activation maps"
     assert [frame.id for frame in found.frames] == [record.id for record in split.records]
@@ -171,7 +173,7 @@ def test_boxes_come_back_through_the_crop(maps, crop):
 
 def test_regression_learns_from_training_boxes(maps):
     (train, boxes), (split, more) = made("train", 300, seed=1), made("val", 60, seed=2)
-    found = module.localize(viewer(boxes | more), split, train, cam=True, threshold=0.2)
+    found = localizer.localize(viewer(boxes | more), split, train, cam=True, threshold=0.2)
     assert [one.name for one in found.results] == [
         "activation maps",
         "regression",
@@ -197,49 +199,53 @@ def edges_of(objects):
 def test_images_and_objects_that_are_left_out(maps):
     split, objects = made("val", 12, seed=0)
     objects.pop("val_3")
-    objects["val_4"] = Objects((CLASSES[0],), objects["val_4"].boxes)  # of another class than the image
-    objects["val_5"] = Objects(
+    objects["val_4"] = AnnotatedObjects((CLASSES[0],), objects["val_4"].boxes)  # of another class than the image
+    objects["val_5"] = AnnotatedObjects(
         ("", CLASSES[0]), np.tile(objects["val_5"].boxes, (2, 1))
     )  # one unnamed, one of another
     broken = [Record(b"no image", 0, split.records[6].id) if i == 6 else one for i, one in enumerate(split.records)]
-    found = module.localize(viewer(objects), dataclasses.replace(split, records=broken), None, cam=True, threshold=0.2)
+    found = localizer.localize(
+        viewer(objects), dataclasses.replace(split, records=broken), None, cam=True, threshold=0.2
+    )
     assert [frame.index for frame in found.frames] == [0, 1, 2, 5, 7, 8, 9, 10, 11]
     assert len(found.frames[3].instances) == 1
     assert found.notes[1:] == ("3 images have no box of their class and are left out",)
     with pytest.raises(UserError, match="no image of colours val has a box of its class"):
-        module.localize(viewer({}), split, None, cam=True, threshold=0.2)
+        localizer.localize(viewer({}), split, None, cam=True, threshold=0.2)
 
 
 def test_regression_without_boxes_to_learn_from(maps):
     (train, few), (split, objects) = made("train", 12, seed=1), made("val", 12, seed=0)
     with pytest.raises(UserError, match="learns from the boxes of train, and the file has none beside those judged"):
-        module.localize(viewer(objects | few), split, train, cam=False, threshold=0.2)
-    found = module.localize(viewer(objects | few), split, train, cam=True, threshold=0.2)
+        localizer.localize(viewer(objects | few), split, train, cam=False, threshold=0.2)
+    found = localizer.localize(viewer(objects | few), split, train, cam=True, threshold=0.2)
     assert "the file has no boxes of train to learn from: regression is left out" in found.notes
     assert [one.name for one in found.results] == ["activation maps", "central box"]
     elsewhere = {f"elsewhere_{n}": one for n, one in enumerate(objects.values())}
     with pytest.raises(UserError, match="boxes of training images, and only 12 have one; --method=cam"):
-        module.localize(viewer(objects | few | elsewhere), split, train, cam=True, threshold=0.2)
+        localizer.localize(viewer(objects | few | elsewhere), split, train, cam=True, threshold=0.2)
 
 
 def test_a_random_crop_is_refused():
     with pytest.raises(UserError, match="eval_crop 'inception' shows a random part"):
-        module.Viewer(FunctionalNetwork(Colours()), {}, {}, resolve_config({"eval_crop": {"name": "inception"}}), {})
+        localizer.LocalizationNetwork(
+            FunctionalNetwork(Colours()), {}, {}, resolve_config({"eval_crop": {"name": "inception"}}), {}
+        )
 
 
 def test_what_is_kept_scores_as_what_was_printed(maps, tmp_path):
     split, objects = made("val", 30, seed=3)
-    cam = module.localize(viewer(objects), split, None, cam=True, threshold=0.2).results[0]
-    errors.save(tmp_path / "boxes.npz", cam.guessed)
+    cam = localizer.localize(viewer(objects), split, None, cam=True, threshold=0.2).results[0]
+    error_rates.save(tmp_path / "boxes.npz", cam.guessed)
     rows = [f"{name}.PNG,{','.join(map(str, one.boxes[0].astype(int)))}\n" for name, one in objects.items()]
     (tmp_path / "boxes.csv").write_text("file,x_min,y_min,x_max,y_max\n" + "".join(rows))
-    assert errors.score(tmp_path / "boxes.npz", tmp_path / "boxes.csv").errors == cam.errors
+    assert error_rates.score(tmp_path / "boxes.npz", tmp_path / "boxes.csv").errors == cam.errors
 
 
 def test_the_table_and_the_picture(maps, tmp_path, capsys):
     split, objects = made("val", 15, seed=4)
     train, more = made("train", 60, seed=5)
-    found = module.localize(viewer(objects | more), split, train, cam=True, threshold=0.2)
+    found = localizer.localize(viewer(objects | more), split, train, cam=True, threshold=0.2)
     localization_report.present(found, split, tmp_path / "new/colours_0.5")
     written = {path.name for path in (tmp_path / "new/colours_0.5").iterdir()}
     assert written == {"table.csv", "table.md", "images.png", "images.svg"}
@@ -254,7 +260,7 @@ def test_the_table_and_the_picture(maps, tmp_path, capsys):
 
 def test_the_network_that_is_seen_is_in_evaluation_mode_and_normalised(maps):
     split, objects = made("val", 3, seed=6)
-    ((frames, said),) = viewer(objects).frames(split, module.Look(guesses=True, grid=True))
+    ((frames, said),) = viewer(objects).frames(split, localizer.Outputs(guesses=True, grid=True))
     assert len(frames) == 3
     pixels = said["grid"].reshape(3, 16, 16, 3)
     assert 0.9 < pixels.max() <= 1.0

@@ -47,7 +47,7 @@ def judged(name, damaged=(), **data):
         jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2, jnp.uint32)
     )
     said = []
-    one = protocol_evaluator.Judge(protocols.parse(name), Linear(config), spread, say=said.append)
+    one = protocol_evaluator.ProtocolEvaluator(protocols.parse(name), Linear(config), spread, say=said.append)
     seen = []
     one.show = seen.append
     rates, kept = one.predict(split(damaged), spread.put_state(trained), {"made": True})
@@ -83,7 +83,7 @@ def test_groups_are_by_aspect_with_a_hundredth_of_slack():
         Record(str(i), cv2.imencode(".jpg", np.zeros((*size, 3), np.uint8))[1].tobytes(), 0)
         for i, size in enumerate(sizes)
     ]
-    groups = protocol_evaluator.by_aspect(Split("made", "all", "1", ("a",), len(records), records), 2)
+    groups = protocol_evaluator.group_by_aspect(Split("made", "all", "1", ("a",), len(records), records), 2)
     found = {index: aspect for aspect, indices in groups.items() for index in indices}
     assert found == pytest.approx({0: 2 / 3, 1: 3 / 2, 2: 4 / 3, 3: 1, 4: 2, 5: 1 / 2, 6: 1})
 
@@ -103,7 +103,7 @@ def test_a_system_that_cannot_slide_says_so():
         def class_map(self, params, stats, images):
             raise UserError("made is no convolutional network")
 
-    one = protocol_evaluator.Judge(protocols.parse("vgg_dense1"), Pyramid(), parallel.create("shard_map"))
+    one = protocol_evaluator.ProtocolEvaluator(protocols.parse("vgg_dense1"), Pyramid(), parallel.create("shard_map"))
     trained = state.TrainState(
         jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2, jnp.uint32)
     )
@@ -114,5 +114,5 @@ def test_a_system_that_cannot_slide_says_so():
 @pytest.mark.parametrize(("name", "batch"), [("crop", 256), ("10crop", 256), ("googlenet144", 16), ("vgg_dense1", 80)])
 def test_batches_are_as_much_smaller_as_views_need_more_memory(name, batch):
     config = resolve_config({"data": {"image_size": 224}, "batch_size": 256})
-    one = protocol_evaluator.Judge(protocols.parse(name), Linear(config), parallel.create("shard_map"))
+    one = protocol_evaluator.ProtocolEvaluator(protocols.parse(name), Linear(config), parallel.create("shard_map"))
     assert one._batch_size(1.0) == batch

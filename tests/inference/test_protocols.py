@@ -55,7 +55,7 @@ def image(height=50, width=70, seed=0):
 
 
 def scores(parts, images, aspect=1.0):
-    rows = np.stack([crops.crop(one, protocols.taken(parts, CONFIG, aspect), SIZE, RNG) for one in images])
+    rows = np.stack([crops.crop(one, protocols.host_crops(parts, CONFIG, aspect), SIZE, RNG) for one in images])
     score = jax.jit(protocols.scorer(parts, Linear(), aspect))
     return np.asarray(score({"w": jnp.asarray(WEIGHTS)}, {}, jnp.asarray(rows)))
 
@@ -149,7 +149,7 @@ def test_the_number_of_views_is_the_papers(name, number):
 def test_sizes_grow_with_the_crop_but_for_caffes():
     sizes = {}
     for size in (224, 227, 299, 64):
-        sizes[size] = protocols.pixels((256,), resolve_config({"data": {"image_size": size}}))[0]
+        sizes[size] = protocols.scale_pixels((256,), resolve_config({"data": {"image_size": size}}))[0]
     assert sizes == {224: 256, 227: 256, 299: 342, 64: 73}
 
 
@@ -172,4 +172,4 @@ def test_what_is_wrong_is_named(name, settings, message):
 
 def test_a_scale_below_the_crop_is_refused():
     with pytest.raises(UserError, match="windows of 32 pixels do not fit into a shorter side of 29"):
-        protocols.taken(protocols.parse("10crop", {"scales": "(200,)"}), CONFIG, 1.0)
+        protocols.host_crops(protocols.parse("10crop", {"scales": "(200,)"}), CONFIG, 1.0)

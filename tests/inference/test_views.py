@@ -26,7 +26,7 @@ def canvases(scales):
     spec = crops.Canvases(scales)
     rows = np.stack([crops.crop(one, spec, 0, RNG) for one in images()])
     assert rows.shape[1:] == crops.output_shape(spec, 0)
-    return views.canvases(jnp.asarray(rows), scales)
+    return views.read_canvases(jnp.asarray(rows), scales)
 
 
 def resized(one, scale):
@@ -75,14 +75,16 @@ def same_set(found, expected):
 @pytest.mark.parametrize("scale", [32, 37])
 def test_windows_of_the_whole_image(position, scale):
     (canvas,) = canvases((scale,))
-    found = views.cut(canvas, 32, "whole", (position,))
+    found = views.cut_windows(canvas, 32, "whole", (position,))
     for number, one in enumerate(images()):
         same_set([view[number] for view in found], list(windows(resized(one, scale), 32, position)))
 
 
 @pytest.mark.parametrize("which", ["center", "three"])
 def test_windows_of_squares_at_two_scales(which):
-    found = [view for canvas in canvases((36, 45)) for view in views.cut(canvas, 32, which, ("corners", "center"))]
+    found = [
+        view for canvas in canvases((36, 45)) for view in views.cut_windows(canvas, 32, which, ("corners", "center"))
+    ]
     assert len(found) == 2 * 5 * (1 if which == "center" else 3)
     for number, one in enumerate(images()):
         expected = [
@@ -97,7 +99,7 @@ def test_windows_of_squares_at_two_scales(which):
 
 def test_a_whole_square_is_resized_as_pillow_does():
     (canvas,) = canvases((45,))
-    found = views.cut(canvas, 32, "three", ("square",))
+    found = views.cut_windows(canvas, 32, "three", ("square",))
     for number, one in enumerate(images()):
         expected = [squeezed(square, 32) for square in squares(resized(one, 45), "three")]
         for view, other in zip(found, expected, strict=True):
@@ -107,7 +109,7 @@ def test_a_whole_square_is_resized_as_pillow_does():
 def test_copies_are_the_central_part_of_one_aspect():
     spec = crops.Copies(((32, 48), (64, 96)))
     rows = jnp.asarray(np.stack([crops.crop(one, spec, 0, RNG) for one in images()]))
-    small, large = views.copies(rows, spec.shapes)
+    small, large = views.read_copies(rows, spec.shapes)
     assert small.shape == (5, 32, 48, 3)
     assert large.shape == (5, 64, 96, 3)
     np.testing.assert_array_equal(small[0], crops.resize(images()[0], 32, 48, "bilinear", False))

@@ -29,9 +29,9 @@ def made(suspected=(3, 7, 8), verdicts=None, names=("a", "b")):
     given = LABELS[image]
     shares = np.linspace(0.1, 0.3, len(image)).astype(np.float32)
     found = Suspects(image, given, (given + 1) % 5, shares, 1 - shares, 0.25)
-    truths = [auditing.given_labels(LABELS), auditing.without(LABELS, found)]
+    truths = [auditing.given_labels(LABELS), auditing.without_suspects(LABELS, found)]
     if verdicts:
-        truths.append(auditing.by_verdicts(IDS, LABELS, verdicts))
+        truths.append(auditing.corrected_by_verdicts(IDS, LABELS, verdicts))
     a, b = AuditedSystem(names[0], guessing((3, 7, 8, 0), (1,))), AuditedSystem(names[1], guessing((3, 5)))
     return LabelAudit(
         "photos validation",

@@ -20,11 +20,11 @@ DOGS = ("n02085620", "n02085782", "n02110185", "n02123045", "n01443537")  # dogs
 
 def shown(images=600, sharpness=2.0, names=("a", "b", "c", "d", "e"), *, fitted=True):
     found = made.calibrated(images, len(names), sharpness=sharpness)
-    before = calibration.judge(found)
+    before = calibration.score_probabilities(found)
     one = CalibrationResult("resnet50", found, names, before)
     if not fitted:
         return one
-    return dataclasses.replace(one, after=calibration.judge(found, 2.0), temperature=2.0, fitted_on=300)
+    return dataclasses.replace(one, after=calibration.score_probabilities(found, 2.0), temperature=2.0, fitted_on=300)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_the_numbers_on_the_page_are_those_of_the_measures(page):
     assert rows["measure"] == ["as it is", "temperature 2"]
     for column, one in enumerate((found.before, found.after)):
         for binning, name in calibration_page.BINNINGS.items():
-            measured, chance = calibration.binned(one, binning), calibration.by_chance(one, binning)
+            measured, chance = calibration.bin_images(one, binning), calibration.chance_error(one, binning)
             cells = [f"{100 * x:.2f}" for x in (measured.error, chance.mean, chance.high)]
             heads = ("calibration error %", "by chance", "by chance at most")
             assert [rows[f"{head}, {name}"][column] for head in heads] == cells
@@ -63,7 +63,7 @@ def test_the_numbers_on_the_page_are_those_of_the_measures(page):
             )
         assert rows["negative log likelihood, nats"][column] == f"{one.negative_log_likelihood:.4f}"
         assert rows["Brier score"][column] == f"{one.brier:.4f}"
-        area = calibration.risk_by_coverage(one).area
+        area = calibration.risk_curve(one).area
         assert rows["area of risk by coverage %"][column] == f"{100 * area:.2f}"
     bins = document.tables["table-reliability"][1:]
     assert sum(int(row[1]) for row in bins) == 600
@@ -112,7 +112,7 @@ def test_without_a_temperature_or_a_tree(tmp_path):
 def test_a_system_that_is_always_right(tmp_path):
     label = np.arange(40) % 4
     found = made.predicted(3 * np.eye(4)[label], label)
-    one = CalibrationResult("resnet50", found, tuple("abcd"), calibration.judge(found))
+    one = CalibrationResult("resnet50", found, tuple("abcd"), calibration.score_probabilities(found))
     document = Document(calibration_page.write(one, tmp_path).read_text())
     assert "table-confusions" not in document.tables
     assert "resnet50 is underconfident" in document.text
@@ -125,7 +125,7 @@ def test_points_are_at_the_bins(tmp_path, monkeypatch):
     reliability.plot_reliability(found.states, tmp_path / "a.png")
     upper, lower = kept[0].axes
     for state, line in zip(found.states, upper.lines[1:], strict=True):
-        bins = calibration.binned(state.judged, "width")
+        bins = calibration.bin_images(state.judged, "width")
         np.testing.assert_allclose(line.get_xydata(), 100 * np.stack([bins.confidence, bins.accuracy], 1))
     heights = lower.patches[0].get_data().values
     assert heights.sum() == pytest.approx(100)
@@ -135,7 +135,7 @@ def test_points_are_at_the_bins(tmp_path, monkeypatch):
 
 
 def test_the_curve_of_many_images_is_a_small_file(tmp_path):
-    judged = calibration.judge(made.calibrated(20_000, 4))
+    judged = calibration.score_probabilities(made.calibrated(20_000, 4))
     _, svg = reliability.plot_risk([CalibrationState("as it is", judged)], tmp_path / "risk.png")
     drawn.check_svg(svg)
 

@@ -53,7 +53,7 @@ class Evaluator(evaluator.Evaluator):
         return ErrorRates(n, n, n, cross_entropy=1.0), found
 
     def rates(self, state):
-        return evaluator.as_row(self.predict(state, {})[0], 0.1)
+        return evaluator.metrics_row(self.predict(state, {})[0], 0.1)
 
 
 class Made(run.Run):

@@ -13,7 +13,7 @@ from tests.scoring import made
 def judged(confidence, right):
     """Of a system with these confidences; what else there is does not matter."""
     confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
-    return calibration.Judged(confidence, right, np.zeros(len(right)), np.zeros(len(right)))
+    return calibration.ScoredProbabilities(confidence, right, np.zeros(len(right)), np.zeros(len(right)))
 
 
 # --- likelihood, Brier score ------------------------------------------------------------------------------------
@@ -22,7 +22,7 @@ def judged(confidence, right):
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_measures_are_scikit_learns(temperature):
     found = made.calibrated(images=700, classes=6)
-    ours = calibration.judge(found, temperature)
+    ours = calibration.score_probabilities(found, temperature)
     probabilities = scipy.special.softmax(found.logits.astype(np.float64) / temperature, axis=1)
     assert ours.negative_log_likelihood == pytest.approx(sklearn_metrics.log_loss(found.label, probabilities))
     assert ours.brier == pytest.approx(np.sum((probabilities - np.eye(6)[found.label]) ** 2, axis=1).mean())
@@ -32,7 +32,7 @@ def test_measures_are_scikit_learns(temperature):
 
 def test_classes_that_are_ruled_out_have_no_probability():
     found = made.predicted([[0.0, -np.inf, 1.0], [1.0, -np.inf, 0.0]], [2, 2])
-    ours = calibration.judge(found)
+    ours = calibration.score_probabilities(found)
     assert ours.confidence[0] == pytest.approx(scipy.special.expit(1.0))
     assert np.isfinite(ours.surprise).all()
 
@@ -48,7 +48,7 @@ def test_classes_that_are_ruled_out_have_no_probability():
 )
 def test_scores_without_a_probability_for_the_label(change, message):
     found = change(made.calibrated(images=30, classes=4))
-    for measure in (calibration.judge, calibration.fit_temperature):
+    for measure in (calibration.score_probabilities, calibration.fit_temperature):
         with pytest.raises(UserError, match=message):
             measure(found)
 
@@ -59,14 +59,14 @@ def test_scores_without_a_probability_for_the_label(change, message):
 def test_calibration_error_in_closed_form():
     """Ten images at 0.95 of which eight are right, ten at 0.55 of which six are."""
     one = judged(np.repeat([0.95, 0.55], 10), [True] * 8 + [False] * 2 + [True] * 6 + [False] * 4)
-    bins = calibration.binned(one, "width")
+    bins = calibration.bin_images(one, "width")
     assert bins.images.tolist() == [10, 10]
     assert bins.error == pytest.approx((0.15 + 0.05) / 2)
 
 
 def test_bins_of_equal_width_are_scikit_learns():
-    one = calibration.judge(made.calibrated(images=900, sharpness=1.7))
-    bins = calibration.binned(one, "width")
+    one = calibration.score_probabilities(made.calibrated(images=900, sharpness=1.7))
+    bins = calibration.bin_images(one, "width")
     accuracy, confidence = calibration_curve(one.right, one.confidence, n_bins=15)
     np.testing.assert_allclose(bins.accuracy, accuracy)
     np.testing.assert_allclose(bins.confidence, confidence)
@@ -74,12 +74,12 @@ def test_bins_of_equal_width_are_scikit_learns():
 
 
 def test_edges_belong_to_the_lower_bin():
-    assert calibration.bin_of(np.array([1e-9, 1 / 15, 1 / 15 + 1e-9, 1.0]), "width").tolist() == [0, 0, 1, 14]
+    assert calibration.bin_indices(np.array([1e-9, 1 / 15, 1 / 15 + 1e-9, 1.0]), "width").tolist() == [0, 0, 1, 14]
 
 
 def test_bins_of_equal_mass_hold_equally_many_and_keep_the_order():
     confidence = np.random.default_rng(0).random(1000) ** 3
-    place = calibration.bin_of(confidence, "mass")
+    place = calibration.bin_indices(confidence, "mass")
     assert set(np.bincount(place).tolist()) == {66, 67}
     assert np.all(np.diff(place[np.argsort(confidence)]) >= 0)
 
@@ -87,13 +87,13 @@ def test_bins_of_equal_mass_hold_equally_many_and_keep_the_order():
 @pytest.mark.parametrize("binning", ["width", "mass"])
 def test_a_true_model_shows_no_more_than_its_bias(binning):
     """Its measured errors on many draws of labels have the mean and the bound that one draw says they have."""
-    said = [calibration.judge(made.calibrated(images=500, seed=seed)) for seed in range(60)]
-    errors = np.array([calibration.binned(one, binning).error for one in said])
-    chance = [calibration.by_chance(one, binning) for one in said[:5]]
+    said = [calibration.score_probabilities(made.calibrated(images=500, seed=seed)) for seed in range(60)]
+    errors = np.array([calibration.bin_images(one, binning).error for one in said])
+    chance = [calibration.chance_error(one, binning) for one in said[:5]]
     mean, high = np.mean([one.mean for one in chance]), np.mean([one.high for one in chance])
     assert errors.mean() == pytest.approx(mean, rel=0.08)
     assert np.mean(errors > high) < 0.15
-    debiased = np.mean([calibration.binned(one, binning).debiased for one in said])
+    debiased = np.mean([calibration.bin_images(one, binning).debiased for one in said])
     assert 0 < debiased < 0.75 * errors.mean()  # a part is taken off, as the docstring says
 
 
@@ -102,13 +102,13 @@ def test_the_bias_of_a_certain_system_in_closed_form():
     one = judged(np.full(40, 0.5), np.arange(40) % 2)
     counts = np.arange(41)
     expected = scipy.special.binom(40, counts) / 2.0**40 @ np.abs(counts / 40 - 0.5)
-    assert calibration.by_chance(one, "width").mean == pytest.approx(expected, rel=0.1)
-    assert calibration.by_chance(judged(np.ones(40), np.ones(40)), "width").mean == 0
+    assert calibration.chance_error(one, "width").mean == pytest.approx(expected, rel=0.1)
+    assert calibration.chance_error(judged(np.ones(40), np.ones(40)), "width").mean == 0
 
 
 def test_the_bias_that_is_taken_off_is_that_of_normal_draws():
-    one = calibration.judge(made.calibrated(images=600, sharpness=1.3))
-    bins = calibration.binned(one, "mass")
+    one = calibration.score_probabilities(made.calibrated(images=600, sharpness=1.3))
+    bins = calibration.bin_images(one, "mass")
     deviation = np.sqrt(bins.accuracy * (1 - bins.accuracy) / bins.images)
     drawn = np.random.default_rng(0).normal(bins.accuracy, deviation, size=(20_000, len(bins.images)))
     again = np.abs(drawn - bins.confidence) @ bins.images / bins.images.sum()
@@ -116,7 +116,9 @@ def test_the_bias_that_is_taken_off_is_that_of_normal_draws():
 
 
 def test_a_large_error_is_hardly_changed():
-    bins = calibration.binned(calibration.judge(made.calibrated(images=4000, sharpness=3.0)), "width")
+    bins = calibration.bin_images(
+        calibration.score_probabilities(made.calibrated(images=4000, sharpness=3.0)), "width"
+    )
     assert bins.error > 0.15
     assert bins.debiased == pytest.approx(bins.error, rel=0.02)
 
@@ -138,9 +140,9 @@ def test_the_temperature_is_scipys_and_undoes_what_was_done(sharpness):
     assert temperature == pytest.approx(np.exp(best.x), rel=1e-5)
     assert temperature == pytest.approx(sharpness, rel=0.08)
     other = made.calibrated(images=3000, sharpness=sharpness, seed=1)
-    after = calibration.judge(other, temperature)
-    chance = calibration.by_chance(after, "width")
-    assert calibration.binned(after, "width").error < 1.5 * chance.high
+    after = calibration.score_probabilities(other, temperature)
+    chance = calibration.chance_error(after, "width")
+    assert calibration.bin_images(after, "width").error < 1.5 * chance.high
 
 
 def test_ruled_out_classes_do_not_disturb_the_temperature():
@@ -165,23 +167,22 @@ def test_no_temperature_where_none_is_best():
 
 def test_risk_is_the_error_among_the_most_confident():
     one = judged([0.9, 0.5, 0.7, 0.6], [True, False, False, True])
-    curve = calibration.risk_by_coverage(one)
+    curve = calibration.risk_curve(one)
     np.testing.assert_allclose(curve.coverage, [0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(curve.risk, [0, 1 / 2, 1 / 3, 1 / 2])
     assert curve.area == pytest.approx((1 / 2 + 1 / 3 + 1 / 2) / 4)
-    np.testing.assert_allclose(calibration.best_risk(one).risk, [0, 0, 1 / 3, 1 / 2])
+    np.testing.assert_allclose(calibration.best_risk_curve(one).risk, [0, 0, 1 / 3, 1 / 2])
 
 
 def test_equal_confidences_are_answered_in_no_order():
     rng = np.random.default_rng(0)
     right = rng.random(200) < 0.7
-    curve = calibration.risk_by_coverage(judged(np.full(200, 0.7), right))
+    curve = calibration.risk_curve(judged(np.full(200, 0.7), right))
     np.testing.assert_allclose(curve.risk, 1 - right.mean())
     confidence = rng.integers(1, 9, size=200) / 8
     order = rng.permutation(200)
     ones = [
-        calibration.risk_by_coverage(one)
-        for one in (judged(confidence, right), judged(confidence[order], right[order]))
+        calibration.risk_curve(one) for one in (judged(confidence, right), judged(confidence[order], right[order]))
     ]
     np.testing.assert_allclose(ones[0].risk, ones[1].risk)
     sure = confidence == 1

@@ -53,7 +53,7 @@ def stored_entry(path, ids, labels, best, classes=1000):
 
 def text_of(card, width=100):
     console = Console(file=io.StringIO(), width=width)
-    module.show(card, console)
+    module.print_score(card, console)
     return console.file.getvalue()
 
 

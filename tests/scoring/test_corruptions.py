@@ -5,7 +5,7 @@ import pytest
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import corruptions
-from imagenet_repro.scoring.corruptions import ALEXNET, CONFIGS, Wrong, robustness
+from imagenet_repro.scoring.corruptions import ALEXNET, CONFIGS, CorruptedErrors, score_corruptions
 
 # In the order of the authors' code.
 DENOMINATORS = [
@@ -23,7 +23,7 @@ def made(rng):
     for number, config in enumerate(CONFIGS):
         harder = -1 + 0.1 * (number // 5) + 0.2 * (number % 5)
         order = rng.permutation(IMAGES)
-        found[config] = Wrong(ids[order], (difficulty + harder + rng.normal(size=IMAGES) > 0)[order])
+        found[config] = CorruptedErrors(ids[order], (difficulty + harder + rng.normal(size=IMAGES) > 0)[order])
     return found
 
 
@@ -37,7 +37,7 @@ def test_corruption_errors_are_ratios_of_sums(wrong):
     for name, alexnet in zip(ALEXNET, DENOMINATORS, strict=True):
         total = sum(wrong[f"{name}_{severity}"].wrong.mean() for severity in (1, 2, 3, 4, 5))
         expected.append(total / (5 * alexnet))
-    found = robustness(wrong)
+    found = score_corruptions(wrong)
     assert [found.ce(name) for name in ALEXNET] == pytest.approx(expected)
     assert found.mce.error == pytest.approx(np.mean(expected))
     every = [wrong[config].wrong.mean() for config in CONFIGS]
@@ -47,7 +47,7 @@ def test_corruption_errors_are_ratios_of_sums(wrong):
 
 
 def test_the_interval_is_that_of_a_bootstrap_over_images(wrong):
-    found = robustness(wrong)
+    found = score_corruptions(wrong)
     ids = np.sort(wrong[CONFIGS[0]].id)
     table = np.stack([wrong[config].wrong[np.argsort(wrong[config].id)] for config in CONFIGS], axis=1)
     assert len(ids) == IMAGES
@@ -60,8 +60,8 @@ def test_the_interval_is_that_of_a_bootstrap_over_images(wrong):
 
 def test_an_image_that_one_part_lacks_does_not_end_the_evaluation(wrong):
     one = wrong["fog_3"]
-    before = robustness(wrong).mce
-    after = robustness(wrong | {"fog_3": Wrong(one.id[1:], one.wrong[1:])}).mce
+    before = score_corruptions(wrong).mce
+    after = score_corruptions(wrong | {"fog_3": CorruptedErrors(one.id[1:], one.wrong[1:])}).mce
     assert after.error == pytest.approx(before.error, abs=1e-3)
     assert after.images == IMAGES
 
@@ -69,7 +69,7 @@ def test_an_image_that_one_part_lacks_does_not_end_the_evaluation(wrong):
 def test_missing_parts_are_refused(wrong):
     del wrong["snow_4"], wrong["pixelate_5"]
     with pytest.raises(UserError, match="2 of 75 are missing, the first: snow_4"):
-        robustness(wrong)
+        score_corruptions(wrong)
 
 
 def test_parts_are_the_configs_of_tfds():
@@ -77,11 +77,11 @@ def test_parts_are_the_configs_of_tfds():
 
     assert list(ALEXNET) == builder.BENCHMARK_CORRUPTIONS
     assert set(CONFIGS) <= {config.name for config in builder.Builder.BUILDER_CONFIGS}
-    assert corruptions.config_of("imagenet2012_corrupted/jpeg_compression_5:3.1.0") == "jpeg_compression_5"
-    assert corruptions.config_of("imagenet2012") == ""
+    assert corruptions.config_name("imagenet2012_corrupted/jpeg_compression_5:3.1.0") == "jpeg_compression_5"
+    assert corruptions.config_name("imagenet2012") == ""
 
 
 def test_what_is_said(wrong):
-    found = robustness(wrong)
+    found = score_corruptions(wrong)
     assert str(found.mce).startswith(f"mCE {100 * found.mce.error:.1f} %, 95 % interval [")
-    assert len(corruptions.table(found).rows) == 15
+    assert len(corruptions.terminal_table(found).rows) == 15

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import detection as module
-from imagenet_repro.scoring.localization.boxes import coco, edges
+from imagenet_repro.scoring.localization.boxes import edges, to_coco
 from tests.scoring.localization.annotated import lines, random_boxes, xml
 
 BOX, AWAY = (100, 100, 199, 199), (300, 300, 399, 399)
@@ -121,11 +121,11 @@ def made(count=40, seed=0):
         image += [number] * many
         category += rng.integers(1, 4, many).tolist()
         box.append(random_boxes(rng, many, smallest=25, largest=150))
-    objects = module.Boxes(np.array(image), np.array(category), np.concatenate(box))
+    objects = module.DetectionBoxes(np.array(image), np.array(category), np.concatenate(box))
     near = np.repeat(np.arange(len(objects)), 3)
     moved = objects.box[near] + rng.integers(-14, 15, (len(near), 4))
     far = random_boxes(rng, 150, smallest=25, largest=150)
-    detections = module.Boxes(
+    detections = module.DetectionBoxes(
         np.concatenate([objects.image[near], rng.integers(1, count + 1, 150)]),
         np.concatenate([objects.category[near], rng.integers(1, 4, 150)]),
         np.concatenate([moved, far]),
@@ -161,7 +161,7 @@ def coco_evaluated(objects, detections, confidence):
 
 
 def columns(boxes):
-    return zip(boxes.image.tolist(), boxes.category.tolist(), coco(edges(boxes.box)).tolist(), strict=True)
+    return zip(boxes.image.tolist(), boxes.category.tolist(), to_coco(edges(boxes.box)).tolist(), strict=True)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -169,8 +169,8 @@ def test_large_objects_agree_with_pycocotools(seed):
     objects, detections, confidence = made(seed=seed)
     assert np.all(module.thresholds(objects.box) == 0.5)
     expected, last_recall, levels = coco_evaluated(objects, detections, confidence)
-    order, right = module.find(detections, confidence, objects)
-    ours = module.evaluate(detections, confidence, objects, {1: "n1", 2: "n2", 3: "n3"})
+    order, right = module.match_detections(detections, confidence, objects)
+    ours = module.score_classes(detections, confidence, objects, {1: "n1", 2: "n2", 3: "n3"})
     assert 0.2 < np.mean([one.average_precision for one in ours]) < 0.9
     for number, one in enumerate(ours):
         hits = right[detections.category[order] == number + 1]
@@ -187,10 +187,10 @@ def test_small_objects_do_not_agree_with_pycocotools():
     """Objects of 10 x 10 pixels in boxes of 20 x 20, which the challenge calls found and COCO does not."""
     corner = np.array([(20 * n, 20 * n) for n in range(1, 9)])
     ones = np.ones(8, np.int64)
-    objects = module.Boxes(ones, ones, np.concatenate([corner + 5, corner + 14], axis=1))
-    around = module.Boxes(ones, ones, np.concatenate([corner, corner + 19], axis=1))
+    objects = module.DetectionBoxes(ones, ones, np.concatenate([corner + 5, corner + 14], axis=1))
+    around = module.DetectionBoxes(ones, ones, np.concatenate([corner, corner + 19], axis=1))
     confidence = np.linspace(0.1, 0.9, 8)
-    (ours,) = module.evaluate(around, confidence, objects, {1: "n1"})
+    (ours,) = module.score_classes(around, confidence, objects, {1: "n1"})
     assert (ours.right, ours.average_precision) == (8, 1.0)
     assert coco_evaluated(objects, around, confidence)[1][0] == 0
 
@@ -203,7 +203,7 @@ def test_two_entries_and_who_wins_more_classes(tmp_path):
     assert card.won() == (1, 0)
     np.testing.assert_allclose(card.average_precisions(), [[1, 1, np.nan], [0.5, 1, np.nan]])
     console = Console(file=io.StringIO(), width=110)
-    module.show(card, console)
+    module.print_score(card, console)
     text = " ".join(console.file.getvalue().split())
     assert "classes won: p.txt 1, q.txt 0, equal 1: p.txt wins" in text
     assert "q.txt: mean average precision 75.0 %, median 75.0 %, over 2 classes" in text

@@ -17,7 +17,7 @@ UNIFORM = np.full(3, 1 / 3)
 
 @pytest.fixture
 def members():
-    return ensembling.aligned(NAMES, made.members())
+    return ensembling.align_members(NAMES, made.members())
 
 
 def averaged(members, weights, average):
@@ -39,7 +39,7 @@ def cross_entropy(members, weights, average):
 def test_other_orders_of_images_are_brought_into_the_firsts():
     a, b, c = made.members()
     shuffled = made.chosen(b, np.random.default_rng(0).permutation(len(b)))
-    for one, other in zip(ensembling.aligned(NAMES, [a, shuffled, c]).predictions, (a, b, c), strict=True):
+    for one, other in zip(ensembling.align_members(NAMES, [a, shuffled, c]).predictions, (a, b, c), strict=True):
         for key in ("id", "label", "top5", "logits"):
             np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
 
@@ -58,17 +58,17 @@ def test_other_orders_of_images_are_brought_into_the_firsts():
 def test_members_that_cannot_be_averaged(change, message):
     a, b, c = made.members()
     with pytest.raises(UserError, match=message):
-        ensembling.aligned(NAMES, [a, change(b), c])
+        ensembling.align_members(NAMES, [a, change(b), c])
     with pytest.raises(UserError, match="at least two"):
-        ensembling.aligned(["a"], [a])
+        ensembling.align_members(["a"], [a])
 
 
 def test_images_that_are_scored_and_selected_on():
     a, b = (made.members(split=split)[0] for split in ("validation", "train"))
-    predictions.check_apart(a, b, "weights are found")
+    predictions.check_disjoint(a, b, "weights are found")
     overlapping = made.changed(b, id=np.array([*a.id[:5], *b.id[5:]]))
     with pytest.raises(UserError, match=r"5 of the scored images .* weights are found: validation/00000, .* 2 more"):
-        predictions.check_apart(a, overlapping, "weights are found")
+        predictions.check_disjoint(a, overlapping, "weights are found")
 
 
 # --- averaging --------------------------------------------------------------------------------------------------
@@ -84,8 +84,8 @@ def test_an_average_is_that_of_a_plain_loop(members, average):
     np.testing.assert_allclose(stored, scores, rtol=4e-3, atol=1e-3)
     best = np.asarray(jax.jit(metrics.top5)(jnp.asarray(scores, jnp.float32)))
     np.testing.assert_array_equal(found.top5, best)
-    wrong = ensembling.wrong(members, weights[None], average)[0]
-    assert ensembling.rates(wrong) == found.error_rates()
+    wrong = ensembling.wrong_by_weights(members, weights[None], average)[0]
+    assert ensembling.error_rates(wrong) == found.error_rates()
 
 
 def test_an_ensemble_of_one_is_that_member_with_its_stored_guesses(members):
@@ -93,8 +93,8 @@ def test_an_ensemble_of_one_is_that_member_with_its_stored_guesses(members):
     members = ensembling.Members(NAMES, (members.predictions[0], other, members.predictions[2]))
     found = ensembling.combine(members, np.array([0.0, 1.0, 0.0]), "logits", {})
     np.testing.assert_array_equal(found.top5, other.top5)
-    wrong = ensembling.wrong(members, np.array([[0.0, 1.0, 0.0]]), "logits")[0]
-    assert ensembling.rates(wrong) == other.error_rates()
+    wrong = ensembling.wrong_by_weights(members, np.array([[0.0, 1.0, 0.0]]), "logits")[0]
+    assert ensembling.error_rates(wrong) == other.error_rates()
 
 
 def test_ties_go_to_the_lower_class_and_nan_is_wrong():
@@ -102,11 +102,11 @@ def test_ties_go_to_the_lower_class_and_nan_is_wrong():
     tied[1, 3] = np.nan
     first = made.predicted(tied, [0, 0, 6])
     second = made.predicted(np.add(np.zeros((3, 7)), [[0], [0], [1]]), [0, 0, 6])
-    members = ensembling.aligned("ab", [first, second])
+    members = ensembling.align_members("ab", [first, second])
     for average in ("probabilities", "logits"):
         found = ensembling.combine(members, np.array([0.3, 0.7]), average, {})
         assert found.top5.tolist() == [[0, 1, 2, 3, 4], [-1] * 5, [0, 1, 2, 3, 4]]
-        wrong = ensembling.wrong(members, np.array([[0.3, 0.7]]), average)[0]
+        wrong = ensembling.wrong_by_weights(members, np.array([[0.3, 0.7]]), average)[0]
         assert wrong.tolist() == [[False, True, True], [False, True, True]]
 
 
@@ -115,20 +115,22 @@ def test_ruled_out_classes_stay_so_where_all_members_agree():
     first = made.predicted([[0.0, low, low, 1.0]], [0])
     second = made.predicted([[0.0, low, 2.0, 1.0]], [0])
     for average in ("probabilities", "logits"):
-        found = ensembling.combine(ensembling.aligned("ab", [first, second]), np.array([0.5, 0.5]), average, {})
+        found = ensembling.combine(ensembling.align_members("ab", [first, second]), np.array([0.5, 0.5]), average, {})
         assert np.isneginf(found.logits[0]).tolist() == [False, True, average == "logits", False]
-    only = ensembling.wrong(ensembling.aligned("ab", [first, second]), np.array([[0.0, 1.0]]), "logits")
+    only = ensembling.wrong_by_weights(
+        ensembling.align_members("ab", [first, second]), np.array([[0.0, 1.0]]), "logits"
+    )
     assert only[0].tolist() == [[True], [False]]
 
 
 def test_members_help_each_other(members):
-    judged = ensembling.judge(members, UNIFORM, "probabilities")
+    judged = ensembling.score_ensemble(members, UNIFORM, "probabilities")
     assert judged.whole[0].mean() < min(alone[0].mean() for alone in judged.alone)
 
 
 @pytest.mark.parametrize("weights", [UNIFORM, np.array([0.6, 0.4, 0.0]), np.array([0.0, 1.0, 0.0])])
 def test_what_each_member_adds_is_as_if_it_were_not_there(members, weights):
-    judged = ensembling.judge(members, weights, "probabilities")
+    judged = ensembling.score_ensemble(members, weights, "probabilities")
     for index in range(3):
         np.testing.assert_array_equal(judged.alone[index], members.wrong[index])
         others, before = np.delete(weights, index), weights[: index + 1]
@@ -141,17 +143,17 @@ def test_what_each_member_adds_is_as_if_it_were_not_there(members, weights):
                 continue
             few = ensembling.Members(tuple(NAMES[k] for k in kept), tuple(members.predictions[k] for k in kept))
             whole = ensembling.combine(few, part / part.sum(), "probabilities", {})
-            assert ensembling.rates(found) == whole.error_rates()
+            assert ensembling.error_rates(found) == whole.error_rates()
 
 
 # --- weights ----------------------------------------------------------------------------------------------------
 
 
 def test_given_weights_are_proportions():
-    np.testing.assert_allclose(ensembling.given_weights([1, 1, 2]), [0.25, 0.25, 0.5])
+    np.testing.assert_allclose(ensembling.normalize_weights([1, 1, 2]), [0.25, 0.25, 0.5])
     for bad in ([0, 0], [1, -1], [1, float("nan")], [float("inf"), 1]):
         with pytest.raises(UserError, match="numbers from 0 on"):
-            ensembling.given_weights(bad)
+            ensembling.normalize_weights(bad)
 
 
 def test_weights_by_accuracy(members):
@@ -167,12 +169,12 @@ def test_weights_of_two_constant_members_in_closed_form():
     """Labels are 0 in seven of ten images; one member says 0 with 0.9, the other with 0.2: the mean must say 0.7."""
     label = np.repeat([0, 1], [70, 30])
     said = [made.predicted(np.tile(np.log([p, 1 - p]), (100, 1)), label) for p in (0.9, 0.2)]
-    found = ensembling.find_weights("validation", ensembling.aligned("ab", said), "probabilities")
+    found = ensembling.find_weights("validation", ensembling.align_members("ab", said), "probabilities")
     np.testing.assert_allclose(found, [5 / 7, 2 / 7], atol=2e-3)  # float16
     # of averaged scores: the logit of 0.7 lies on the line between those of 0.9 and 0.2
     logit = scipy.special.logit
     share = (logit(0.7) - logit(0.2)) / (logit(0.9) - logit(0.2))
-    found = ensembling.find_weights("validation", ensembling.aligned("ab", said), "logits")
+    found = ensembling.find_weights("validation", ensembling.align_members("ab", said), "logits")
     np.testing.assert_allclose(found, [share, 1 - share], atol=2e-3)
 
 
@@ -188,7 +190,7 @@ def test_no_other_weights_have_a_lower_cross_entropy(members, average):
 
 def test_a_member_that_knows_nothing_gets_no_weight(members):
     noise = made.predicted(5 * np.random.default_rng(3).normal(size=(400, 8)), members.label)
-    members = ensembling.aligned(NAMES, [*members.predictions[:2], noise])
+    members = ensembling.align_members(NAMES, [*members.predictions[:2], noise])
     assert ensembling.find_weights("validation", members, "probabilities")[2] < 0.02
     assert ensembling.find_weights("greedy", members, "probabilities")[2] == 0
 
@@ -204,9 +206,9 @@ def test_scores_that_no_cross_entropy_can_be_taken_of():
     a, b = made.members(2)
     spoilt = made.changed(a, logits=np.where(np.arange(len(a))[:, None] == 4, np.float16(np.nan), a.logits))
     with pytest.raises(UserError, match=r"a has scores that are no numbers for validation/00004$"):
-        ensembling.find_weights("validation", ensembling.aligned("ab", [spoilt, b]), "logits")
+        ensembling.find_weights("validation", ensembling.align_members("ab", [spoilt, b]), "logits")
     with pytest.raises(UserError, match=r"no member gives a probability to the label of validation/00004$"):
-        ensembling.find_weights("validation", ensembling.aligned("ab", [spoilt, b]), "probabilities")
+        ensembling.find_weights("validation", ensembling.align_members("ab", [spoilt, b]), "probabilities")
 
 
 def plain_greedy(members):

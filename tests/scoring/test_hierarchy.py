@@ -27,7 +27,7 @@ def distance(guess, label):
 
 def test_costs_are_means_of_the_cheapest_guess(entry):
     top5, labels = entry
-    found = hierarchy.judge(top5, labels, WNIDS)
+    found = hierarchy.score_hierarchy(top5, labels, WNIDS)
     for cost in found.costs:
         each = [min(distance(g, label) for g in row[: cost.guesses]) for row, label in zip(top5, labels, strict=True)]
         assert cost.mean == pytest.approx(np.mean(each))
@@ -38,7 +38,10 @@ def test_costs_are_means_of_the_cheapest_guess(entry):
 
 
 def test_heights_are_not_divided_by_anything():
-    costs = [hierarchy.judge(np.array([[guess]], np.int32), np.array([0]), WNIDS).costs[0].mean for guess in range(6)]
+    costs = [
+        hierarchy.score_hierarchy(np.array([[guess]], np.int32), np.array([0]), WNIDS).costs[0].mean
+        for guess in range(6)
+    ]
     assert costs[0] == 0
     assert costs[1] == 5  # dog: the readme of 2010 counts steps
     assert costs[2] == wordnet.height("n01317541") == 6  # domestic animal, which is lower than carnivore
@@ -46,7 +49,7 @@ def test_heights_are_not_divided_by_anything():
 
 
 def test_no_guess_costs_as_much_as_the_root():
-    found = hierarchy.judge(np.array([[-1, -1], [-1, 1]], np.int32), np.array([0, 1]), WNIDS)
+    found = hierarchy.score_hierarchy(np.array([[-1, -1], [-1, 1]], np.int32), np.array([0, 1]), WNIDS)
     assert [cost.mean for cost in found.costs] == [19, 9.5]
     assert (found.whole.outside, found.whole.inside) == (2, 0)
 
@@ -54,7 +57,7 @@ def test_no_guess_costs_as_much_as_the_root():
 def test_a_dog_but_which_dog():
     labels = np.array([0, 0, 0, 1, 2, 4, 4, 3])
     best = np.array([0, 1, 2, 0, 2, 5, 0, 3])
-    found = hierarchy.judge(best[:, None].astype(np.int32), labels, WNIDS)
+    found = hierarchy.score_hierarchy(best[:, None].astype(np.int32), labels, WNIDS)
     groups = {one.name: one for one in found.groups}
     assert list(groups) == ["dog", "feline", "fish", "vehicle"]
     dog = groups["dog"]
@@ -66,16 +69,16 @@ def test_a_dog_but_which_dog():
     assert shares.startswith("first guess of another super-class: 25.0 % [")
     assert "; of the right one, but another class: 37.5 % [" in shares
     assert shares.endswith(", 60 % of the errors")
-    assert len(hierarchy.table(found).rows) == 5
+    assert len(hierarchy.terminal_table(found).rows) == 5
 
 
 def test_only_wordnets_ids_make_a_tree():
-    assert hierarchy.is_tree(WNIDS)
-    assert not hierarchy.is_tree((*WNIDS, "tabby"))
-    assert not hierarchy.is_tree(())
+    assert hierarchy.has_wordnet_ids(WNIDS)
+    assert not hierarchy.has_wordnet_ids((*WNIDS, "tabby"))
+    assert not hierarchy.has_wordnet_ids(())
 
 
 @pytest.mark.parametrize("labels", [[6], [-1]])
 def test_labels_outside_are_refused(labels):
     with pytest.raises(UserError, match="among 6 classes"):
-        hierarchy.judge(np.array([[0]], np.int32), np.array(labels), WNIDS)
+        hierarchy.score_hierarchy(np.array([[0]], np.int32), np.array(labels), WNIDS)

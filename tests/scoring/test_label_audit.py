@@ -47,7 +47,7 @@ def test_probabilities_are_the_mean_softmax_of_the_members():
     _, labels, a = noisy(40)
     b = noisy(40, seed=1)[2]
     b[3, 2] = -np.inf  # a masked class
-    found = label_audit.probabilities([predicted(labels, a), predicted(labels, b)])
+    found = label_audit.mean_probabilities([predicted(labels, a), predicted(labels, b)])
     expected = (softmax(a.astype(np.float16).astype(float), 1) + softmax(b.astype(np.float16).astype(float), 1)) / 2
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -57,15 +57,15 @@ def test_scores_without_probabilities_are_refused(score):
     _, labels, logits = noisy(40)
     logits[[3, 5]] = score
     with pytest.raises(UserError, match="scores of image3, image5: they hold NaN or no score"):
-        label_audit.probabilities([predicted(labels, logits)])
+        label_audit.mean_probabilities([predicted(labels, logits)])
 
 
 @pytest.mark.parametrize("filter_by", ["prune_by_noise_rate", "both"])
 @pytest.mark.parametrize("rank_by", ["normalized_margin", "self_confidence"])
 def test_flipped_labels_are_found_with_what_they_were(filter_by, rank_by):
     true, given, logits = noisy()
-    probable = label_audit.probabilities([predicted(given, logits)])
-    found = label_audit.find(given, probable, filter_by=filter_by, rank_by=rank_by)
+    probable = label_audit.mean_probabilities([predicted(given, logits)])
+    found = label_audit.find_suspects(given, probable, filter_by=filter_by, rank_by=rank_by)
     flipped = true != given
     assert flipped[found.image].mean() > 0.95  # precision
     assert flipped[found.image].sum() / flipped.sum() > 0.9  # recall
@@ -81,15 +81,17 @@ def test_flipped_labels_are_found_with_what_they_were(filter_by, rank_by):
 
 def test_both_suspects_no_more_than_one_rule():
     _, given, logits = noisy(sharpness=2.0)
-    probable = label_audit.probabilities([predicted(given, logits)])
-    one, both = (label_audit.find(given, probable, filter_by=rule) for rule in ("prune_by_noise_rate", "both"))
+    probable = label_audit.mean_probabilities([predicted(given, logits)])
+    one, both = (
+        label_audit.find_suspects(given, probable, filter_by=rule) for rule in ("prune_by_noise_rate", "both")
+    )
     assert set(both.image) < set(one.image)
 
 
 def test_the_share_of_wrong_labels_is_that_of_the_confident_joint():
     """Against the paper's definition as a plain loop (eq. 1 and 2, and its calibration to the labels' counts)."""
     _, given, logits = noisy(400, sharpness=2.0)
-    probable = label_audit.probabilities([predicted(given, logits)])
+    probable = label_audit.mean_probabilities([predicted(given, logits)])
     thresholds = [probable[given == c, c].mean() for c in range(CLASSES)]
     joint = np.zeros((CLASSES, CLASSES))
     for label, row in zip(given, probable, strict=True):
@@ -97,20 +99,22 @@ def test_the_share_of_wrong_labels_is_that_of_the_confident_joint():
         if confident:
             joint[label, max(confident, key=lambda c: row[c])] += 1
     joint *= (np.bincount(given) / joint.sum(1))[:, None]
-    assert label_audit.find(given, probable).wrong_share == pytest.approx(1 - np.trace(joint) / 400, abs=0.01)
+    assert label_audit.find_suspects(given, probable).wrong_share == pytest.approx(1 - np.trace(joint) / 400, abs=0.01)
 
 
 def test_a_class_without_images_is_no_trouble():
     true, given, logits = noisy()
     kept = (given != 3) & (true != 3)
-    found = label_audit.find(given[kept], label_audit.probabilities([predicted(given[kept], logits[kept])]))
+    found = label_audit.find_suspects(
+        given[kept], label_audit.mean_probabilities([predicted(given[kept], logits[kept])])
+    )
     assert (true != given)[kept][found.image].mean() > 0.95
 
 
 @pytest.mark.parametrize(("labels", "message"), [([0, -1, 1], "without labels"), ([2, 2, 2], "two classes at least")])
 def test_labels_that_say_nothing(labels, message):
     with pytest.raises(UserError, match=message):
-        label_audit.find(np.array(labels, np.int32), np.full((3, CLASSES), 1 / CLASSES, np.float32))
+        label_audit.find_suspects(np.array(labels, np.int32), np.full((3, CLASSES), 1 / CLASSES, np.float32))
 
 
 # --- what they are of -------------------------------------------------------------------------------------------
@@ -130,27 +134,27 @@ def provenance(train="train", evaluated="validation", test="", name="photos"):
     ],
 )
 def test_other_splits_than_the_training_split_are_taken_unseen(given):
-    label_audit.refuse_trained_on("x.npz", given)
+    label_audit.check_not_trained_on("x.npz", given)
 
 
 def test_predictions_that_say_nothing_are_refused():
     with pytest.raises(UserError, match=r"x\.npz does not say which images its network was trained on"):
-        label_audit.refuse_trained_on("x.npz", {"system": "human"})
+        label_audit.check_not_trained_on("x.npz", {"system": "human"})
 
 
 def test_whether_parts_overlap_needs_the_data_set(monkeypatch):
     with pytest.raises(UserError, match="cannot be told: unknown data set 'photos'"):
-        label_audit.refuse_trained_on("x.npz", provenance(train="train[:90%]", evaluated="train[90%:]"))
+        label_audit.check_not_trained_on("x.npz", provenance(train="train[:90%]", evaluated="train[90%:]"))
     monkeypatch.setattr(sources, "overlap", lambda data, one, other: other == "train[80%:]")
-    label_audit.refuse_trained_on("x.npz", provenance(train="train[:90%]", evaluated="train[90%:]"))
-    label_audit.refuse_trained_on("x.npz", provenance(train="train[:90%]", evaluated="train[80%:]"), "train[90%:]")
+    label_audit.check_not_trained_on("x.npz", provenance(train="train[:90%]", evaluated="train[90%:]"))
+    label_audit.check_not_trained_on("x.npz", provenance(train="train[:90%]", evaluated="train[80%:]"), "train[90%:]")
     for given in (
         provenance(train="train[:90%]", evaluated="train[80%:]"),
         provenance(train="train[:90%]", evaluated="validation", test="train[80%:]"),
         {"members": [provenance(), provenance(train="train[:90%]", evaluated="train[80%:]")]},
     ):
         with pytest.raises(UserError, match=r"is of train\[80%:\], and the network was trained on train\[:90%\]"):
-            label_audit.refuse_trained_on("x.npz", given)
+            label_audit.check_not_trained_on("x.npz", given)
 
 
 # --- what counts as right ---------------------------------------------------------------------------------------
@@ -162,7 +166,7 @@ def test_rates_by_every_reading_in_closed_form():
     top5 = np.array([[0, 1], [5, 1], [5, 4], [5, 0], [0, 1]], np.int32)  # right, second, wrong, wrong, wrong
     given = label_audit.given_labels(labels)
     assert given.rates(top5) == label_audit.ErrorRates(5, 4, 3)
-    assert label_audit.without(labels, suspects_of(2, 1)).rates(top5) == label_audit.ErrorRates(3, 2, 2)
+    assert label_audit.without_suspects(labels, suspects_of(2, 1)).rates(top5) == label_audit.ErrorRates(3, 2, 2)
     verdicts = {
         "a": Verdict("suggested", 5),  # now wrong
         "b": Verdict("both", 5),  # right by the first guess
@@ -170,7 +174,7 @@ def test_rates_by_every_reading_in_closed_form():
         "d": Verdict("suggested", 0),  # right by the second guess
         "e": Verdict("neither", 0),  # does not count
     }
-    truth = label_audit.by_verdicts(ids, labels, verdicts)
+    truth = label_audit.corrected_by_verdicts(ids, labels, verdicts)
     np.testing.assert_array_equal(truth.wrong(top5, 1), [True, False, True, True])
     assert truth.rates(top5) == label_audit.ErrorRates(4, 3, 2)
 
@@ -178,19 +182,19 @@ def test_rates_by_every_reading_in_closed_form():
 def test_an_image_without_guesses_is_wrong_by_every_reading():
     labels = np.array([0, 1], np.int32)
     nothing = np.full((2, 5), -1, np.int32)
-    for truth in (label_audit.given_labels(labels), label_audit.without(labels, suspects_of())):
+    for truth in (label_audit.given_labels(labels), label_audit.without_suspects(labels, suspects_of())):
         assert truth.rates(nothing) == label_audit.ErrorRates(2, 2, 2)
 
 
 def test_without_any_image_there_is_no_rate():
     labels = np.array([0, 1], np.int32)
     with pytest.raises(UserError, match="no image was scored"):
-        label_audit.without(labels, suspects_of(0, 1)).rates(np.zeros((2, 2), np.int32))
+        label_audit.without_suspects(labels, suspects_of(0, 1)).rates(np.zeros((2, 2), np.int32))
 
 
 def test_verdicts_on_images_that_are_not_there():
     with pytest.raises(UserError, match=r"not of: x$"):
-        label_audit.by_verdicts(np.array(["a"]), np.array([0], np.int32), {"x": Verdict("keep", 1)})
+        label_audit.corrected_by_verdicts(np.array(["a"]), np.array([0], np.int32), {"x": Verdict("keep", 1)})
 
 
 def test_verdicts_are_read_from_suspects_with_a_column_more(tmp_path):

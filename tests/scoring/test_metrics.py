@@ -142,7 +142,7 @@ def test_error_rates_from_counts():
     assert str(rates) == (
         "top-1 error 38.2 [36.1, 40.4] %, top-5 error 15.0 [13.5, 16.6] % (95 % interval, 2,000 images)"
     )
-    assert metrics.describe(11906, 50000) == ("23.81", "[23.44, 24.19]")
+    assert metrics.format_rate(11906, 50000) == ("23.81", "[23.44, 24.19]")
 
 
 def test_no_images_is_a_users_problem_and_impossible_counts_are_ours():

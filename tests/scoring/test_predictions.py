@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.scoring import metrics
-from imagenet_repro.scoring import predictions as module
+from imagenet_repro.scoring import metrics, predictions
 from imagenet_repro.scoring.predictions import Collector, Predictions
 
 
@@ -18,7 +17,7 @@ def make(images=20, classes=12, seed=0, prefix="image"):
         id=np.array([f"{prefix}_{i:04d}.JPEG" for i in range(images)]),
         label=rng.integers(0, classes, images).astype(np.int32),
         top5=np.asarray(metrics.top5(jnp.asarray(logits))),
-        logits=module.to_float16(logits),
+        logits=predictions.to_float16(logits),
         provenance={"seed": seed, "model": "résnet", "config": {"budget": "1ep"}},
     )
 
@@ -36,14 +35,14 @@ def assert_same(a, b):
 
 def test_what_was_saved_is_what_is_loaded(tmp_path):
     whole = make()
-    module.save(tmp_path / "new/folder/predictions.npz", whole)
-    assert_same(module.load(tmp_path / "new/folder/predictions.npz"), whole)
+    predictions.save(tmp_path / "new/folder/predictions.npz", whole)
+    assert_same(predictions.load(tmp_path / "new/folder/predictions.npz"), whole)
     assert [p.name for p in (tmp_path / "new/folder").iterdir()] == ["predictions.npz"]
 
 
 def test_numpy_alone_opens_the_documented_form(tmp_path):
     whole = make(classes=3)
-    module.save(tmp_path / "p.npz", whole)
+    predictions.save(tmp_path / "p.npz", whole)
     with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
         assert sorted(file) == ["id", "label", "logits", "provenance", "top5"]
         assert (file["label"].dtype, file["top5"].dtype, file["logits"].dtype) == ("int32", "int32", "float16")
@@ -57,7 +56,7 @@ def test_error_rates_from_the_file_are_the_counts_of_the_metric():
     logits = (10 + rng.normal(size=(500, 12)) * 1e-3).astype(np.float32)
     labels = rng.integers(0, 12, 500).astype(np.int32)
     counts = metrics.correct_counts(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(500, jnp.float32))
-    top5, half = np.asarray(metrics.top5(jnp.asarray(logits))), module.to_float16(logits)
+    top5, half = np.asarray(metrics.top5(jnp.asarray(logits))), predictions.to_float16(logits)
     stored = Predictions(np.arange(500).astype(np.str_), labels, top5, half)
     assert stored.error_rates() == pytest.approx(metrics.ErrorRates.from_counts(counts), nan_ok=True)
     of_half = metrics.correct_counts(jnp.asarray(half, jnp.float32), jnp.asarray(labels), jnp.ones(500, jnp.float32))
@@ -73,7 +72,7 @@ def test_images_without_labels_have_no_error_rate():
 def test_scores_beyond_float16_are_clipped_and_special_values_kept():
     logits = np.array([[1e6, -1e6, 65519, 65535, np.inf, -np.inf, np.nan, 0.1]], np.float32)
     with np.errstate(all="raise"):
-        half = module.to_float16(logits)[0].astype(np.float64)
+        half = predictions.to_float16(logits)[0].astype(np.float64)
     np.testing.assert_array_equal(half[:7], [65504, -65504, 65504, 65504, np.inf, -np.inf, np.nan])
     assert half[7] == pytest.approx(0.1, rel=2**-11)
 
@@ -103,80 +102,80 @@ def test_a_collector_of_nothing_but_padding_is_an_error():
 def test_any_number_of_shares_merges_to_the_same(hosts):
     whole = make()
     shares = [part(whole, slice(host, None, hosts)) for host in range(hosts)]
-    assert_same(module.merge(shares), whole)  # ids happen to be sorted
+    assert_same(predictions.merge(shares), whole)  # ids happen to be sorted
     order = np.random.default_rng(0).permutation(20)
-    assert_same(module.merge(shares, ids=whole.id[order].tolist()), part(whole, order))
+    assert_same(predictions.merge(shares, ids=whole.id[order].tolist()), part(whole, order))
 
 
 def test_merging_names_the_ids_that_are_twice_missing_or_unknown():
     whole = make()
     with pytest.raises(UserError, match=r"more than once: image_0003.JPEG, image_0004.JPEG$"):
-        module.merge([part(whole, slice(0, 5)), part(whole, slice(3, 20))])
+        predictions.merge([part(whole, slice(0, 5)), part(whole, slice(3, 20))])
     with pytest.raises(UserError, match=r"15 images have no prediction: .* and 12 more"):
-        module.merge([part(whole, slice(0, 5))], ids=whole.id.tolist())
+        predictions.merge([part(whole, slice(0, 5))], ids=whole.id.tolist())
     with pytest.raises(UserError, match="1 predictions are of images outside the split: image_0019"):
-        module.merge([whole], ids=whole.id[:-1].tolist())
+        predictions.merge([whole], ids=whole.id[:-1].tolist())
     with pytest.raises(UserError, match=r"different numbers of classes: \[12, 13\]"):
-        module.merge([whole, make(classes=13, prefix="other")])
+        predictions.merge([whole, make(classes=13, prefix="other")])
 
 
 def test_a_full_disk_is_an_error_and_leaves_the_older_file(tmp_path):
     path = tmp_path / "p.npz"
     old, new = make(seed=1), make(images=400, seed=2)
-    module.save(path, old)
+    predictions.save(path, old)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(SaveError, match="could not write predictions"):
-            module.save(path, new)
+            predictions.save(path, new)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert_same(module.load(path), old)
+    assert_same(predictions.load(path), old)
     assert [p.name for p in tmp_path.iterdir()] == ["p.npz"]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match=r"file/p\.npz"):
-        module.save(tmp_path / "file/p.npz", make())
+        predictions.save(tmp_path / "file/p.npz", make())
 
 
 def test_duplicate_ids_are_never_saved(tmp_path):
     with pytest.raises(UserError, match="more than once: image_0002"):
-        module.save(tmp_path / "p.npz", part(make(), [0, 1, 2, 2]))
+        predictions.save(tmp_path / "p.npz", part(make(), [0, 1, 2, 2]))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_a_truncated_file_is_named(tmp_path, share):
     path = tmp_path / "p.npz"
-    module.save(path, make())
+    predictions.save(path, make())
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(UserError, match=r"p\.npz is truncated, damaged or not"):
-        module.load(path)
+        predictions.load(path)
 
 
 def test_a_flipped_byte_is_noticed(tmp_path):
     path = tmp_path / "p.npz"
-    module.save(path, make())
+    predictions.save(path, make())
     content = bytearray(path.read_bytes())
     content[content.index(make().logits.tobytes())] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
-        module.load(path)
+        predictions.load(path)
 
 
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
-        module.load(tmp_path / "absent.npz")
+        predictions.load(tmp_path / "absent.npz")
     with pytest.raises(UserError, match="could not read"):
-        module.load(tmp_path)
+        predictions.load(tmp_path)
     (tmp_path / "text.npz").write_text("1 2 3\n")
     with pytest.raises(UserError, match=r"not an \.npz archive"):
-        module.load(tmp_path / "text.npz")
+        predictions.load(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", id=np.array(["a"]), label=np.zeros(1, int))
     with pytest.raises(UserError, match="lacks top5, logits, provenance"):
-        module.load(tmp_path / "other.npz")
+        predictions.load(tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize(
@@ -201,21 +200,21 @@ def test_a_wrong_member_is_named(tmp_path, change, message):
     members = {name: getattr(whole, name) for name in ("id", "label", "top5", "logits")}
     np.savez(tmp_path / "p.npz", **(members | {"provenance": np.array("{}")} | change))
     with pytest.raises(UserError, match=message):
-        module.load(tmp_path / "p.npz")
+        predictions.load(tmp_path / "p.npz")
 
 
 def test_a_file_without_images_is_refused(tmp_path):
     empty = part(make(), slice(0, 0))
     np.savez(tmp_path / "p.npz", **{k: getattr(empty, k) for k in ("id", "label", "top5", "logits")}, provenance="{}")
     with pytest.raises(UserError, match="holds no image"):
-        module.load(tmp_path / "p.npz")
+        predictions.load(tmp_path / "p.npz")
 
 
 def test_guesses_are_the_files_without_the_scores_by_rising_id(tmp_path):
     whole = make()
     order = np.random.default_rng(0).permutation(20)
-    module.save(tmp_path / "p.npz", part(whole, order))
-    found = module.load_guesses(tmp_path / "p.npz")
+    predictions.save(tmp_path / "p.npz", part(whole, order))
+    found = predictions.load_guesses(tmp_path / "p.npz")
     assert set(found) == {"id", "label", "top5"}
     for key, array in found.items():
         np.testing.assert_array_equal(array, getattr(whole, key))  # whose ids happen to be sorted
@@ -224,11 +223,11 @@ def test_guesses_are_the_files_without_the_scores_by_rising_id(tmp_path):
 
 def test_guesses_are_read_without_decoding_the_scores(tmp_path):
     path = tmp_path / "p.npz"
-    module.save(path, make())
+    predictions.save(path, make())
     content = bytearray(path.read_bytes())
     content[content.index(make().logits.tobytes())] ^= 1
     path.write_bytes(content)
-    np.testing.assert_array_equal(module.load_guesses(path)["top5"], make().top5)
+    np.testing.assert_array_equal(predictions.load_guesses(path)["top5"], make().top5)
 
 
 @pytest.mark.parametrize(
@@ -248,21 +247,21 @@ def test_guesses_of_a_wrong_form_are_named(tmp_path, change, message):
     members = {name: getattr(make(), name) for name in ("id", "label", "top5", "logits")}
     np.savez(tmp_path / "p.npz", **(members | change))
     with pytest.raises(UserError, match=message):
-        module.load_guesses(tmp_path / "p.npz")
+        predictions.load_guesses(tmp_path / "p.npz")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_guesses_of_a_truncated_file_are_refused(tmp_path, share):
     path = tmp_path / "p.npz"
-    module.save(path, make())
+    predictions.save(path, make())
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(UserError, match=r"p\.npz is truncated, damaged or not"):
-        module.load_guesses(path)
+        predictions.load_guesses(path)
 
 
 def test_guesses_of_no_file(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
-        module.load_guesses(tmp_path / "absent.npz")
+        predictions.load_guesses(tmp_path / "absent.npz")
     np.savez(tmp_path / "other.npz", id=np.array(["a"]))
     with pytest.raises(UserError, match="lacks label, top5"):
-        module.load_guesses(tmp_path / "other.npz")
+        predictions.load_guesses(tmp_path / "other.npz")

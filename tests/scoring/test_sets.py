@@ -45,9 +45,9 @@ def features_of(ids, labels, lists):
 def test_real_is_the_snippet_of_its_authors():
     ids, labels, top5 = some()
     lists = real_features(labels, np.random.default_rng(1))
-    chosen = sets.get("real")
-    (found,) = sets.results(
-        chosen, predictions(ids, labels, top5), sets.truth(chosen, features_of(ids, labels, lists))
+    chosen = sets.find_set("real")
+    (found,) = sets.score_set(
+        chosen, predictions(ids, labels, top5), sets.accepted_labels(chosen, features_of(ids, labels, lists))
     )
     is_correct = [best in lists[i] for i, best in enumerate(top5[:, 0]) if lists[i]]
     assert found.error == pytest.approx(1 - np.mean(is_correct))
@@ -62,16 +62,16 @@ def test_real_lists_of_the_image_before_are_refused():
     ids, labels, _ = some()
     lists = real_features(labels, np.random.default_rng(1))
     with pytest.raises(UserError, match=r"own label for \d of \d\d images alone.*shifted"):
-        sets.truth(sets.get("real"), features_of(ids, labels, [[], *lists[:-1]]))
+        sets.accepted_labels(sets.find_set("real"), features_of(ids, labels, [[], *lists[:-1]]))
 
 
 def test_the_order_of_predictions_does_not_matter():
     ids, labels, top5 = some()
-    chosen = sets.get("real")
-    known = sets.truth(chosen, features_of(ids, labels, real_features(labels, np.random.default_rng(1))))
+    chosen = sets.find_set("real")
+    known = sets.accepted_labels(chosen, features_of(ids, labels, real_features(labels, np.random.default_rng(1))))
     order = np.random.default_rng(2).permutation(len(ids))
     shuffled = predictions(np.array(ids)[order], labels[order], top5[order])
-    assert sets.results(chosen, shuffled, known) == sets.results(chosen, predictions(ids, labels, top5), known)
+    assert sets.score_set(chosen, shuffled, known) == sets.score_set(chosen, predictions(ids, labels, top5), known)
 
 
 # --- multi-label ------------------------------------------------------------------------------------------------
@@ -107,8 +107,8 @@ def test_multi_label_accuracy_is_the_snippet_of_tfds():
         correct[group] = correct.get(group, 0) + hit
     expected = 1 - np.mean([correct[group] / images[group] for group in images])
     over_images = 1 - sum(correct.values()) / sum(images.values())
-    chosen = sets.get("multilabel")
-    (found,) = sets.results(chosen, predicted, sets.truth(chosen, features))
+    chosen = sets.find_set("multilabel")
+    (found,) = sets.score_set(chosen, predicted, sets.accepted_labels(chosen, features))
     assert found.error == pytest.approx(expected)
     assert found.error != pytest.approx(over_images, abs=0.005)
     assert found.images == sum(images.values())
@@ -119,12 +119,12 @@ def test_multi_label_accuracy_is_the_snippet_of_tfds():
 
 def test_images_that_the_experts_did_not_see_do_not_count():
     predicted, features = multilabel()
-    chosen = sets.get("multilabel")
-    known = sets.truth(chosen, features)
+    chosen = sets.find_set("multilabel")
+    known = sets.accepted_labels(chosen, features)
     more = predictions(
         [*predicted.id, validation_id(40_000)], [*predicted.label, 5], np.concatenate([predicted.top5, [range(5)]])
     )
-    assert sets.results(chosen, more, known) == sets.results(chosen, predicted, known)
+    assert sets.score_set(chosen, more, known) == sets.score_set(chosen, predicted, known)
 
 
 def test_the_interval_of_a_mean_over_equal_classes_is_near_wilsons():
@@ -167,10 +167,10 @@ def v2(order):
 
 def test_folders_of_v2_are_numbers():
     numbers = list(map(str, range(CLASSES)))
-    top1, top5 = sets.results(sets.get("v2"), v2(numbers))
+    top1, top5 = sets.score_set(sets.find_set("v2"), v2(numbers))
     assert (top1.wrong, top5.wrong, top1.images) == (0, 0, CLASSES)
     with pytest.raises(UserError, match=r"(?s)2/002a.jpeg has the label 112.*sorted as words.*prepare imagenet_v2/"):
-        sets.results(sets.get("v2_threshold"), v2(sorted(numbers)))
+        sets.score_set(sets.find_set("v2_threshold"), v2(sorted(numbers)))
 
 
 def test_classes_of_r_are_counted_among_the_thousand():
@@ -178,10 +178,10 @@ def test_classes_of_r_are_counted_among_the_thousand():
     own = [1, 2, 4, 6]
     ids = [f"{wnids[index]}/art_0.jpg" for index in own]
     top5 = guesses(np.array(own), RNG)
-    right = sets.results(sets.get("r"), predictions(ids, own, top5))
+    right = sets.score_set(sets.find_set("r"), predictions(ids, own, top5))
     assert right[0].wrong == 0
     with pytest.raises(UserError, match="counted among themselves"):
-        sets.results(sets.get("r"), predictions(ids, range(4), top5))
+        sets.score_set(sets.find_set("r"), predictions(ids, range(4), top5))
 
 
 # --- ImageNet-A: the mask -----------------------------------------------------------------------------------------
@@ -195,18 +195,18 @@ def test_a_mask_leaves_guesses_among_the_classes_that_occur():
     top5 = np.argsort(-logits, axis=1)[:, :5]
     predicted = predictions([f"{i}.jpg" for i in range(50)], labels, top5)
     predicted = type(predicted)(predicted.id, predicted.label, predicted.top5, logits.astype(np.float16))
-    scored = sets.occurring(predicted.label)
+    scored = sets.occurring_classes(predicted.label)
     assert np.flatnonzero(scored).tolist() == [6, 11, 13, 15, 17, 22, 23]
-    masked = sets.mask(predicted, scored)
+    masked = sets.mask_classes(predicted, scored)
     allowed = np.flatnonzero(scored)
     best = allowed[np.argmax(logits[:, allowed].astype(np.float16), axis=1)]
     np.testing.assert_array_equal(masked.top5[:, 0], best)
     assert np.all(np.isneginf(masked.logits[:, ~scored]))
-    chosen = sets.get("a")
-    with_mask, without = (sets.results(chosen, one)[0].error for one in (masked, predicted))
+    chosen = sets.find_set("a")
+    with_mask, without = (sets.score_set(chosen, one)[0].error for one in (masked, predicted))
     assert with_mask == pytest.approx(np.mean(best != labels))
     assert with_mask < without - 0.3
-    again = sets.mask(masked, scored)
+    again = sets.mask_classes(masked, scored)
     np.testing.assert_array_equal(again.top5, masked.top5)
 
 
@@ -214,9 +214,9 @@ def test_guesses_that_keep_to_the_classes_are_those_of_float32():
     logits = np.zeros((1, CLASSES), np.float16)  # float16 made all equal
     one = predictions(["a"], [9], [[9, 8, 7, 6, 5]])
     one = type(one)(one.id, one.label, one.top5, logits)
-    np.testing.assert_array_equal(sets.mask(one, sets.occurring([5, 6, 7, 8, 9])).top5, one.top5)
+    np.testing.assert_array_equal(sets.mask_classes(one, sets.occurring_classes([5, 6, 7, 8, 9])).top5, one.top5)
     nothing = type(one)(one.id, one.label, np.full((1, 5), -1, np.int32), logits)
-    assert np.all(sets.mask(nothing, sets.occurring([9])).top5 == -1)
+    assert np.all(sets.mask_classes(nothing, sets.occurring_classes([9])).top5 == -1)
 
 
 # --- classes and names ------------------------------------------------------------------------------------------
@@ -244,19 +244,19 @@ def test_networks_of_other_classes_are_refused(names, message):
 
 def test_an_unknown_set_names_the_nearest():
     with pytest.raises(UserError, match="--set=v2_topp: no such set; did you mean 'v2_top'"):
-        sets.get("v2_topp")
+        sets.find_set("v2_topp")
 
 
 def test_predictions_of_other_images_score_nothing():
-    chosen = sets.get("objectnet")
-    known = sets.by_folder(["images/pan/a.png"], {})
+    chosen = sets.find_set("objectnet")
+    known = sets.accepted_by_folder(["images/pan/a.png"], {})
     with pytest.raises(UserError, match="none of the images counts"):
-        sets.results(chosen, predictions(["images/pan/a.png"], [-1], [range(5)]), known)
+        sets.score_set(chosen, predictions(["images/pan/a.png"], [-1], [range(5)]), known)
     with pytest.raises(UserError, match="images without labels"):
-        sets.results(sets.get("v2"), predictions(["0/a"], [-1], [range(5)]))
+        sets.score_set(sets.find_set("v2"), predictions(["0/a"], [-1], [range(5)]))
 
 
 def test_incomplete_sets_are_said():
-    assert sets.completeness(sets.get("a"), 7_500, 200) == []
-    (sentence,) = sets.completeness(sets.get("a"), 12, 3)
+    assert sets.completeness_notes(sets.find_set("a"), 7_500, 200) == []
+    (sentence,) = sets.completeness_notes(sets.find_set("a"), 12, 3)
     assert sentence == "ImageNet-A: 12 images and not the 7,500 of the official set, 3 classes and not 200."

@@ -134,9 +134,9 @@ def test_known_distances():
 
 
 def test_the_1000_classes():
-    names = wordnet.readable(imagenet())
+    names = wordnet.readable_names(imagenet())
     assert len(set(names)) == len(names) == 1000
-    assert all(map(wordnet.known, imagenet()))
+    assert all(map(wordnet.is_wordnet_id, imagenet()))
     assert names[1] == "goldfish, Carassius auratus"
     assert names[CRANES] == "crane (wading bird)"
     assert "crane (lifting device)" in names
@@ -150,24 +150,26 @@ def test_the_1000_classes():
 
 def test_words_are_those_of_imagenet():
     lines = [line.split("\t") for line in shared_path("data/tiny-imagenet-100/classes.tsv").read_text().splitlines()]
-    assert wordnet.readable([wnid for wnid, _ in lines]) == [words for _, words in lines]
+    assert wordnet.readable_names([wnid for wnid, _ in lines]) == [words for _, words in lines]
 
 
 def test_each_group_is_of_nouns_that_say_so():
     for name, members in wordnet.SUPER_CLASSES.items():
-        assert all(map(wordnet.known, members))
+        assert all(map(wordnet.is_wordnet_id, members))
         assert wordnet.super_class(members[0]) == name
 
 
 def test_only_ids_are_made_readable():
     names = ["tench", "n01440764", "n99999999", "n0144076", ""]
-    assert wordnet.readable(names) == ["tench", "tench, Tinca tinca", "n99999999", "n0144076", ""]
-    assert wordnet.readable(["goldfish, Carassius auratus", GOLDFISH, "goldfish, Carassius auratus (goldfish)"]) == [
+    assert wordnet.readable_names(names) == ["tench", "tench, Tinca tinca", "n99999999", "n0144076", ""]
+    assert wordnet.readable_names(
+        ["goldfish, Carassius auratus", GOLDFISH, "goldfish, Carassius auratus (goldfish)"]
+    ) == [
         "goldfish, Carassius auratus",
         "goldfish, Carassius auratus (cyprinid)",
         "goldfish, Carassius auratus (goldfish)",
     ]
-    assert not any(map(wordnet.known, ("n99999999", "n0144076", "", "n01440764 ", "dog")))
+    assert not any(map(wordnet.is_wordnet_id, ("n99999999", "n0144076", "", "n01440764 ", "dog")))
 
 
 @pytest.mark.parametrize(

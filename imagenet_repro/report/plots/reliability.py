@@ -12,7 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from imagenet_repro.report.plots.style import AS_TEXT, COLOURS, GRID, MUTED, STYLE, write
-from imagenet_repro.scoring.calibration import BINS, Judged, best_risk, bin_of, binned, risk_by_coverage
+from imagenet_repro.scoring.calibration import (
+    BINS,
+    ScoredProbabilities,
+    best_risk_curve,
+    bin_images,
+    bin_indices,
+    risk_curve,
+)
 from imagenet_repro.statistics.intervals import binomial_interval
 
 SIZE = (4.7, 5.2)  # inches: narrow enough to stand beside another
@@ -30,7 +37,7 @@ class CalibrationState:
     """A system's probabilities as they are, or at a temperature; `name` is for a legend."""
 
     name: str
-    judged: Judged
+    judged: ScoredProbabilities
 
 
 def plot_reliability(states: Sequence[CalibrationState], path: str | Path) -> list[Path]:
@@ -64,7 +71,7 @@ def plot_reliability(states: Sequence[CalibrationState], path: str | Path) -> li
 
 
 def _draw_bins(panel: Axes, state: CalibrationState, look: dict[str, object]) -> None:
-    bins = binned(state.judged, "width")
+    bins = bin_images(state.judged, "width")
     ends = [
         binomial_interval(right, images)
         for right, images in zip(bins.right.tolist(), bins.images.tolist(), strict=True)
@@ -77,7 +84,7 @@ def _draw_bins(panel: Axes, state: CalibrationState, look: dict[str, object]) ->
 
 def _draw_counts(panel: Axes, state: CalibrationState, line: dict[str, str]) -> None:
     """The share of images in each bin, as an outline."""
-    counts = np.bincount(bin_of(state.judged.confidence, "width"), minlength=BINS)
+    counts = np.bincount(bin_indices(state.judged.confidence, "width"), minlength=BINS)
     panel.stairs(100 * counts / counts.sum(), np.linspace(0, 100, BINS + 1), linewidth=1.4, **line)
 
 
@@ -98,10 +105,10 @@ def plot_risk(states: Sequence[CalibrationState], path: str | Path) -> list[Path
         figure = Figure(figsize=SIZE, layout="constrained")
         panel = figure.subplots()
         for state, line in zip(states, LINES, strict=False):
-            curve = risk_by_coverage(state.judged)
+            curve = risk_curve(state.judged)
             label = f"{state.name}: area {100 * curve.area:.2f}"
             panel.plot(*_thinned(curve.coverage, curve.risk), linewidth=1.8, label=label, **line)
-        best = best_risk(states[0].judged)
+        best = best_risk_curve(states[0].judged)
         label = f"least possible at this error: {100 * best.area:.2f}"
         panel.plot(*_thinned(best.coverage, best.risk), color=MUTED, linestyle=":", linewidth=1.4, label=label)
         panel.set(xlim=(0, 100), ylim=(0, None), ylabel="top-1 error among them, %")

@@ -121,7 +121,7 @@ def counted(guesses: Mapping[str, Sequence[Scored]], class_names: Sequence[str])
     return WrongGuesses(
         systems=tuple(guesses),
         several_seeds=any(len(runs) > 1 for runs in guesses.values()),
-        class_names=tuple(short_names(wordnet.readable(class_names))),
+        class_names=tuple(short_names(wordnet.readable_names(class_names))),
         images=np.bincount(next(iter(guesses.values()))[0].label, minlength=classes),
         label=pairs // (classes + 1),
         guess=pairs % (classes + 1) - 1,
@@ -136,7 +136,7 @@ def along_tree(wrong: WrongGuesses, class_names: Sequence[str]) -> ConfusionTree
       wrong: the guesses.
       class_names: those of the comparison, by class index.
     """
-    if len(class_names) < 2 or not all(map(wordnet.known, class_names)):
+    if len(class_names) < 2 or not all(map(wordnet.is_wordnet_id, class_names)):
         return None
     costs = wordnet.costs(class_names)
     of_each = list(map(wordnet.super_class, class_names))

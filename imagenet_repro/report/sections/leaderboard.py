@@ -13,7 +13,7 @@ import numpy as np
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, HumanPlayer
 from imagenet_repro.report.result_table import quantity, seconds
 from imagenet_repro.report.tables import MISSING, Table
-from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, describe
+from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, format_rate
 from imagenet_repro.scoring.people import PEOPLE, Person
 from imagenet_repro.scoring.sets import IMAGENET
 from imagenet_repro.statistics.intervals import binomial_interval, student_interval
@@ -170,12 +170,12 @@ UNKNOWN = [MISSING] * (len(SIZES) + 1)  # of people, also how many seeds they ha
 
 def _player(player: HumanPlayer) -> list[str]:
     wrong = (int(player.guesses.wrong(guesses).sum()) for guesses in (1, GUESSES))
-    errors = [text for count in wrong for text in describe(count, len(player.guesses.id))]
+    errors = [text for count in wrong for text in format_rate(count, len(player.guesses.id))]
     return [player.name, *errors, *UNKNOWN, MISSING, MISSING, f"a person, {len(player.guesses.id):,} of the images"]
 
 
 def _person(person: Person) -> list[str]:
-    error, low_to_high = describe(person.wrong, person.images)
+    error, low_to_high = format_rate(person.wrong, person.images)
     return [
         person.who,
         MISSING,

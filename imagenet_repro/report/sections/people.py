@@ -12,7 +12,7 @@ import numpy as np
 from imagenet_repro.report.records import ComparedSystem, Comparison, TopGuesses
 from imagenet_repro.report.sections.leaderboard import ranked
 from imagenet_repro.report.tables import MISSING, Table
-from imagenet_repro.scoring.metrics import GUESSES, describe
+from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar
 
 HEADINGS = ("person", "system", "images", "top-1 error %", "95 %", "top-5 error %", "95 %", "p, Holm")
@@ -46,4 +46,4 @@ def part_of(system: ComparedSystem, guesses: TopGuesses) -> TopGuesses:
 
 def _errors(guesses: TopGuesses) -> Sequence[str]:
     images = len(guesses.id)
-    return f"{images:,}", *(text for k in (1, GUESSES) for text in describe(int(guesses.wrong(k).sum()), images))
+    return f"{images:,}", *(text for k in (1, GUESSES) for text in format_rate(int(guesses.wrong(k).sum()), images))

@@ -33,14 +33,14 @@ NO_CLASS = ""  # of an object of which the file does not say it
 
 
 @dataclasses.dataclass(frozen=True)
-class Objects:
+class AnnotatedObjects:
     """The annotated objects of an image: of each the class as the file has it, and the first and last pixels."""
 
     classes: tuple[str, ...]
     boxes: Float[np.ndarray, "m 4"]
 
 
-NOTHING = Objects((), np.zeros((0, 4)))
+NO_OBJECTS = AnnotatedObjects((), np.zeros((0, 4)))
 
 
 def without_ending(path: str) -> str:
@@ -56,7 +56,7 @@ def lookup(found: Mapping[str, T], path: str) -> T | None:
     return next((found[name] for name in names if name in found), None)
 
 
-def read(path: str | Path) -> dict[str, Objects]:
+def read(path: str | Path) -> dict[str, AnnotatedObjects]:
     """The objects of every annotated image by its name, from a folder of XML files or from a CSV file.
 
     Raises:
@@ -104,8 +104,8 @@ def read_images(path: str | Path) -> dict[str, int]:
 # --- XML -------------------------------------------------------------------------------------------------------
 
 
-def _read_folder(folder: Path) -> dict[str, Objects]:
-    found: dict[str, Objects] = {}
+def _read_folder(folder: Path) -> dict[str, AnnotatedObjects]:
+    found: dict[str, AnnotatedObjects] = {}
     for file in sorted(folder.rglob("*.xml")):
         if file.stem in found:
             raise UserError(f"{folder} has several annotations of {file.stem}, the second one in {file.parent}")
@@ -115,7 +115,7 @@ def _read_folder(folder: Path) -> dict[str, Objects]:
     return found
 
 
-def _read_xml(file: Path) -> Objects:
+def _read_xml(file: Path) -> AnnotatedObjects:
     try:
         root = ElementTree.parse(file).getroot()
     except OSError as error:
@@ -133,13 +133,13 @@ def _xml_object(element: ElementTree.Element, file: Path) -> tuple[str, list[flo
     name = element.findtext("name", "").strip()
     if not name:
         raise UserError(f"{file}: an object has no name")
-    return name, box_of(texts, f"{file}: the box of {name}")
+    return name, parse_box(texts, f"{file}: the box of {name}")
 
 
 # --- CSV -------------------------------------------------------------------------------------------------------
 
 
-def _read_csv(path: Path) -> dict[str, Objects]:
+def _read_csv(path: Path) -> dict[str, AnnotatedObjects]:
     lines = read_lines(path)
     head = next(csv.reader(lines[:1]))
     missing = [column for column in ("file", *COLUMNS) if column not in head]
@@ -154,18 +154,18 @@ def _read_csv(path: Path) -> dict[str, Objects]:
         if not name or files.setdefault(name, file) != file:
             problem = f"{row['file']} and {'/'.join(files[name])} have the same name" if name else "no file is named"
             raise UserError(f"{where}: {problem}")
-        found[name].append((row.get("class") or NO_CLASS, box_of([row[column] or "" for column in COLUMNS], where)))
+        found[name].append((row.get("class") or NO_CLASS, parse_box([row[column] or "" for column in COLUMNS], where)))
     if not found:
         raise UserError(f"{path} holds no box")
     return {name: _objects(objects) for name, objects in found.items()}
 
 
-def _objects(found: Sequence[tuple[str, list[float]]]) -> Objects:
+def _objects(found: Sequence[tuple[str, list[float]]]) -> AnnotatedObjects:
     classes, boxes = zip(*found, strict=True) if found else ((), ())
-    return Objects(tuple(classes), np.array(boxes, np.float64).reshape(-1, 4))
+    return AnnotatedObjects(tuple(classes), np.array(boxes, np.float64).reshape(-1, 4))
 
 
-def box_of(texts: Sequence[str], where: str) -> list[float]:
+def parse_box(texts: Sequence[str], where: str) -> list[float]:
     """The four numbers of a box; raises `UserError`, which says `where`, unless it ends where it begins or later."""
     try:
         box = [float(text) for text in texts]
@@ -206,7 +206,7 @@ def _synsets(path: Path) -> list[tuple[str, int]]:
         ) from error
 
 
-def numbered(objects: Objects, classes: Mapping[str, int], image: str) -> list[int]:
+def class_numbers(objects: AnnotatedObjects, classes: Mapping[str, int], image: str) -> list[int]:
     """The number of each object's class. Raises `UserError` for a class that `classes` lacks."""
     unknown = [name for name in objects.classes if name not in classes]
     if unknown:

@@ -30,7 +30,7 @@ def pixels_within(boxes: Float[np.ndarray, "n 4"], height: int, width: int) -> N
     return np.concatenate([first, np.clip(high - 1, first, last[:2])], axis=1).astype(np.int32)
 
 
-def coco(boxes: Num[np.ndarray, "n 4"]) -> Num[np.ndarray, "n 4"]:
+def to_coco(boxes: Num[np.ndarray, "n 4"]) -> Num[np.ndarray, "n 4"]:
     """(left, top, width, height) of boxes given by their edges."""
     low, high = np.split(boxes, 2, axis=1)
     return np.concatenate([low, high - low], axis=1)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from imagenet_repro.report.sections import leaderboard
-from imagenet_repro.scoring.metrics import describe
+from imagenet_repro.scoring.metrics import format_rate
 from tests.report import made
 
 
@@ -56,7 +56,7 @@ def test_one_seed_reads_as_in_the_table_of_runs():
     found = cells(leaderboard.leaderboard(comparison))
     for system in comparison.systems:
         wrong = system.runs[0].rates.top1_wrong
-        assert (found[system.name]["top-1 error %"], found[system.name]["95 % interval"]) == describe(wrong, 800)
+        assert (found[system.name]["top-1 error %"], found[system.name]["95 % interval"]) == format_rate(wrong, 800)
 
 
 def test_three_seeds_have_students_interval():

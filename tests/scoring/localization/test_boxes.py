@@ -27,7 +27,7 @@ def test_overlap_of_edges_is_that_of_pycocotools():
     rng = np.random.default_rng(1)
     low = rng.uniform(0, 50, (2, 20, 2))
     one, other = np.concatenate([low, low + rng.uniform(0.1, 40, (2, 20, 2))], axis=2)
-    expected = coco_mask.iou(boxes.coco(one), boxes.coco(other), [0] * len(other))
+    expected = coco_mask.iou(boxes.to_coco(one), boxes.to_coco(other), [0] * len(other))
     np.testing.assert_allclose(boxes.iou(one, other), expected, atol=1e-12)
 
 

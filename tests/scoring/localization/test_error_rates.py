@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring.localization import errors as module
+from imagenet_repro.scoring.localization import error_rates
 from imagenet_repro.statistics.intervals import binomial_interval
 from tests.scoring.localization.annotated import lines, random_boxes, xml
 
@@ -32,7 +32,7 @@ def entry(tmp_path, images, guesses, labels, blacklist=()):
 
 
 def wrong(files):
-    return [(row.wrong_class, row.wrong, row.wrong_box) for row in module.score(**files).errors]
+    return [(row.wrong_class, row.wrong, row.wrong_box) for row in error_rates.score(**files).errors]
 
 
 @pytest.mark.parametrize(
@@ -65,17 +65,17 @@ def test_blacklisted_images_count_for_classification_alone(tmp_path):
     images = [[("n1", BOX)], [], [("n2", BOX)]]  # the second, which is listed, has no box at all
     guesses = [[(1, BOX)], [(3, AWAY)], [(2, AWAY)]]
     files = entry(tmp_path, images, guesses, [1, 1, 2], blacklist=[2])
-    card = module.score(**files)
+    card = error_rates.score(**files)
     first = card.errors[0]
     assert (first.wrong_class, first.images) == (1, 3)
     assert (first.wrong, first.wrong_box, first.judged) == (1, 1, 2)
     assert card.notes == ("1 images are on the list of those with poor boxes; only the class counts of them.",)
     with pytest.raises(UserError, match="ILSVRC2012_val_00000002, of class 1, has no box of its class"):
-        module.score(**{key: value for key, value in files.items() if key != "blacklist"})
+        error_rates.score(**{key: value for key, value in files.items() if key != "blacklist"})
     with pytest.raises(UserError, match="there is no image 4 among the 3"):
-        module.score(**files | {"blacklist": lines(tmp_path / "b.txt", [(4,)])})
+        error_rates.score(**files | {"blacklist": lines(tmp_path / "b.txt", [(4,)])})
     with pytest.raises(UserError, match="lists every image"):
-        module.score(**files | {"blacklist": lines(tmp_path / "b.txt", [(1,), (2,), (3,)])})
+        error_rates.score(**files | {"blacklist": lines(tmp_path / "b.txt", [(1,), (2,), (3,)])})
 
 
 def loops(guesses, boxes, labels, instances):
@@ -102,8 +102,8 @@ def test_against_the_formula_as_loops():
     labels, guesses = rng.integers(0, 4, count), rng.integers(0, 4, (count, 5))
     boxes = random_boxes(rng, 5 * count, side=60, smallest=20, largest=50).reshape(count, 5, 4)
     instances = [random_boxes(rng, rng.integers(1, 4), side=60, smallest=20, largest=50) for _ in range(count)]
-    guessed = module.Guesses(guesses, boxes, labels, np.arange(count).astype(str))
-    found = module.errors(guessed, instances)
+    guessed = error_rates.BoxGuesses(guesses, boxes, labels, np.arange(count).astype(str))
+    found = error_rates.count_errors(guessed, instances)
     assert 20 < found[0].wrong < 280
     for row in found:
         k = row.guesses
@@ -118,17 +118,17 @@ def test_without_numbers_of_classes_all_objects_must_be_of_one(tmp_path):
     assert wrong(files)[0] == (0, 1, 1)
     xml(tmp_path / "val", "ILSVRC2012_val_00000002", [("n2", BOX), ("n3", BOX)])
     with pytest.raises(UserError, match=r"objects of several classes \(n2, n3\); number them with --classes"):
-        module.score(**files)
+        error_rates.score(**files)
     xml(tmp_path / "val", "ILSVRC2012_val_00000002", [("n9", BOX)])
     with pytest.raises(UserError, match="ILSVRC2012_val_00000002 has the class 'n9', which the file of --classes"):
-        module.score(**files | {"classes": tmp_path / "classes.txt"})
+        error_rates.score(**files | {"classes": tmp_path / "classes.txt"})
 
 
 def test_a_list_of_images_says_which_line_is_whose(tmp_path):
     images = [[("n1", BOX)], [("n2", AWAY)], [("n3", BOX)]]
     files = entry(tmp_path, images, [[(2, AWAY)], [(1, BOX)]], [2, 1])
     with pytest.raises(UserError, match=r"p\.txt: 2, .*labels\.txt: 2, the annotated images: 3"):
-        module.score(**files)
+        error_rates.score(**files)
     listed = lines(tmp_path / "val.txt", [("ILSVRC2012_val_00000001", 2), ("ILSVRC2012_val_00000002.JPEG", 1)])
     assert wrong(files | {"images": listed})[0] == (0, 0, 0)
 
@@ -147,37 +147,37 @@ def test_lines_of_another_form(tmp_path, text, message):
     files = entry(tmp_path, [[("n1", BOX)]], [[(1, BOX)]], [1])
     files["predictions"].write_text(text)
     with pytest.raises(UserError, match=message):
-        module.score(**files)
+        error_rates.score(**files)
 
 
 def stored(tmp_path, ids=("val/a.JPEG", "val/b.JPEG"), labels=(0, 2)):
     boxes = np.zeros((len(ids), 5, 4), np.int32) + np.array(BOX, np.int32)
     guesses = np.array([[0, 1, 2, 3, 4]] * len(ids), np.int32)
-    guessed = module.Guesses(guesses, boxes, np.array(labels, np.int32), np.array(ids), {"step": 7})
-    module.save(tmp_path / "new/boxes.npz", guessed)
+    guessed = error_rates.BoxGuesses(guesses, boxes, np.array(labels, np.int32), np.array(ids), {"step": 7})
+    error_rates.save(tmp_path / "new/boxes.npz", guessed)
     return tmp_path / "new/boxes.npz", guessed
 
 
 def test_boxes_that_a_run_made(tmp_path):
     path, guessed = stored(tmp_path)
     for key in ("id", "label", "top5", "box"):
-        np.testing.assert_array_equal(getattr(module.load(path), key), getattr(guessed, key))
-    assert module.load(path).provenance == {"step": 7}
+        np.testing.assert_array_equal(getattr(error_rates.load(path), key), getattr(guessed, key))
+    assert error_rates.load(path).provenance == {"step": 7}
     annotated = tmp_path / "boxes.csv"
     annotated.write_text("file,x_min,y_min,x_max,y_max\nb.JPEG,0,0,9,9\nother.JPEG,0,0,9,9\na.JPEG,100,100,199,149\n")
-    card = module.score(path, annotated)
+    card = error_rates.score(path, annotated)
     assert [(one.wrong_class, one.wrong, one.wrong_box) for one in card.errors[::2]] == [
         (1, 1, 0),
         (0, 1, 1),
         (0, 1, 1),
     ]
     with pytest.raises(UserError, match="has labels of its own; leave out --labels"):
-        module.score(path, annotated, labels=annotated)
+        error_rates.score(path, annotated, labels=annotated)
     poor = lines(tmp_path / "poor.txt", [(1,)])
-    assert module.score(path, annotated, blacklist=poor).errors[0].judged == 1
+    assert error_rates.score(path, annotated, blacklist=poor).errors[0].judged == 1
     listed = lines(tmp_path / "images.txt", [("a", 1)])
     with pytest.raises(UserError, match=r"1 images of the guesses are not listed in --images, the first: val/b\.JPEG"):
-        module.score(path, annotated, images=listed)
+        error_rates.score(path, annotated, images=listed)
 
 
 @pytest.mark.parametrize(
@@ -196,26 +196,26 @@ def test_damaged_boxes(tmp_path, change, message):
         arrays = dict(file)
     np.savez(path, **arrays | change)
     with pytest.raises(UserError, match=message):
-        module.load(path)
+        error_rates.load(path)
 
 
 def test_files_that_hold_no_boxes(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
-        module.load(tmp_path / "absent.npz")
+        error_rates.load(tmp_path / "absent.npz")
     np.savez(tmp_path / "other.npz", id=np.array(["a"]))
     with pytest.raises(UserError, match="has no boxes"):
-        module.load(tmp_path / "other.npz")
+        error_rates.load(tmp_path / "other.npz")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(UserError, match="truncated, damaged or not"):
-        module.load(tmp_path / "text.npz")
+        error_rates.load(tmp_path / "text.npz")
 
 
 def test_what_a_person_reads(tmp_path):
     images = [[("n1", BOX)]] * 40
     guesses = [[(1, BOX)]] * 25 + [[(1, AWAY)]] * 10 + [[(2, BOX)]] * 5
-    card = module.score(**entry(tmp_path, images, guesses, [1] * 40))
+    card = error_rates.score(**entry(tmp_path, images, guesses, [1] * 40))
     console = Console(file=io.StringIO(), width=110)
-    module.show(card, console)
+    error_rates.print_score(card, console)
     text = console.file.getvalue()
     assert "localization error with 5 guesses 37.5 %" in text
     assert "(15 of 40 images wrong); 25.0 % have the right class in no right box" in text
@@ -223,7 +223,7 @@ def test_what_a_person_reads(tmp_path):
         low, high = binomial_interval(15, 40, method)
         assert f"[{100 * low:.1f}, {100 * high:.1f}]" in text
     assert "12.5" in text  # the class alone
-    odd = module.score(**entry(tmp_path, images, [[(2, BOX)]] * 40, [1] * 40))
+    odd = error_rates.score(**entry(tmp_path, images, [[(2, BOX)]] * 40, [1] * 40))
     assert odd.notes == ("no guess is of any image's class: are guesses and labels numbered alike?",)
 
 
@@ -236,6 +236,6 @@ def test_images_are_numbered_by_the_names_of_their_files(tmp_path):
         "ILSVRC2012_val_00000002.JPEG,100,100,199,199\n"
     )
     poor = lines(tmp_path / "poor.txt", [(1,)])
-    assert module.score(path, tmp_path / "boxes.csv", blacklist=poor).errors[-1].wrong == 0
+    assert error_rates.score(path, tmp_path / "boxes.csv", blacklist=poor).errors[-1].wrong == 0
     poor = lines(tmp_path / "poor.txt", [(2,)])
-    assert module.score(path, tmp_path / "boxes.csv", blacklist=poor).errors[-1].wrong == 1
+    assert error_rates.score(path, tmp_path / "boxes.csv", blacklist=poor).errors[-1].wrong == 1

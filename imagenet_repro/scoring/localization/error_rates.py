@@ -36,9 +36,9 @@ from rich.table import Table
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.classification import NO_GUESS, integer, read_labels, read_lines
 from imagenet_repro.scoring.localization import annotations
-from imagenet_repro.scoring.localization.annotations import NOTHING, Objects, lookup, without_ending
+from imagenet_repro.scoring.localization.annotations import NO_OBJECTS, AnnotatedObjects, lookup, without_ending
 from imagenet_repro.scoring.localization.boxes import pixel_iou
-from imagenet_repro.scoring.metrics import GUESSES, describe
+from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.storage import files
 
 OVERLAP = 0.5  # intersection over union from which a box is right
@@ -48,7 +48,7 @@ Boxes = Num[np.ndarray, "_ 4"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Guesses:
+class BoxGuesses:
     """Classes and boxes, by first and last pixels, that something guessed for each of n images."""
 
     top5: Int[np.ndarray, "n 5"]
@@ -59,7 +59,7 @@ class Guesses:
 
 
 @dataclasses.dataclass(frozen=True)
-class Errors:
+class LocalizationErrors:
     """What the first `guesses` guesses of each image came to."""
 
     guesses: int
@@ -71,10 +71,10 @@ class Errors:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scorecard:
+class LocalizationScore:
     """Errors with one to five guesses, and what a reader should know about them."""
 
-    errors: tuple[Errors, ...]
+    errors: tuple[LocalizationErrors, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -89,9 +89,9 @@ def right_boxes(boxes: Num[np.ndarray, "n k 4"], instances: Sequence[Boxes]) -> 
     return np.stack(found) if found else np.zeros(boxes.shape[:2], bool)
 
 
-def errors(
-    guessed: Guesses, instances: Sequence[Boxes], judged: Bool[np.ndarray, " n"] | None = None
-) -> tuple[Errors, ...]:
+def count_errors(
+    guessed: BoxGuesses, instances: Sequence[Boxes], judged: Bool[np.ndarray, " n"] | None = None
+) -> tuple[LocalizationErrors, ...]:
     """Errors with one to five guesses.
 
     Args:
@@ -106,7 +106,7 @@ def errors(
     for k in range(1, GUESSES + 1):
         classified, localized = right_class[:, :k].any(axis=1), right[:, :k].any(axis=1)
         found.append(
-            Errors(
+            LocalizationErrors(
                 guesses=k,
                 wrong_class=int(np.sum(~classified)),
                 images=len(instances),
@@ -126,7 +126,7 @@ def score(
     images: str | Path | None = None,
     blacklist: str | Path | None = None,
     classes: str | Path | None = None,
-) -> Scorecard:
+) -> LocalizationScore:
     """Scores a file of guesses, as text or `.npz`, against annotated boxes.
 
     Args:
@@ -151,14 +151,14 @@ def score(
     judged = _judged(guessed.id, numbers, blacklist)
     numbered = None if classes is None else annotations.read_classes(classes)
     instances = [
-        instances_of(lookup(objects, name) or NOTHING, label, numbered, name, needed=bool(counts))
+        instances_of(lookup(objects, name) or NO_OBJECTS, label, numbered, name, needed=bool(counts))
         for name, label, counts in zip(guessed.id.tolist(), guessed.label.tolist(), judged, strict=True)
     ]
-    return Scorecard(errors(guessed, instances, judged), _notes(guessed, judged, blacklist))
+    return LocalizationScore(count_errors(guessed, instances, judged), _notes(guessed, judged, blacklist))
 
 
 def instances_of(
-    objects: Objects, label: int, classes: Mapping[str, int] | None, image: str, *, needed: bool = True
+    objects: AnnotatedObjects, label: int, classes: Mapping[str, int] | None, image: str, *, needed: bool = True
 ) -> Boxes:
     """The boxes of an image's objects that are of its class; without `classes` they must be of one class.
 
@@ -170,7 +170,7 @@ def instances_of(
             raise UserError(f"{image} has objects of several classes ({names}); number them with --classes=FILE")
         found = objects.boxes
     else:
-        found = objects.boxes[np.array(annotations.numbered(objects, classes, image), int) == label]
+        found = objects.boxes[np.array(annotations.class_numbers(objects, classes, image), int) == label]
     if needed and not len(found):
         raise UserError(f"{image}, of class {label}, has no box of its class; put it on the list of --blacklist=FILE")
     return found
@@ -193,18 +193,18 @@ def read_guesses(path: str | Path) -> tuple[Int[np.ndarray, "n 5"], Float[np.nda
         for place, start in enumerate(range(0, min(len(words), GUESSES * WORDS), WORDS)):
             where = f"{path}, line {row + 1}, guess {place + 1}"
             labels[row, place] = integer(words[start], path, row + 1)
-            boxes[row, place] = annotations.box_of(words[start + 1 : start + WORDS], where)
+            boxes[row, place] = annotations.parse_box(words[start + 1 : start + WORDS], where)
     return labels, boxes
 
 
-def save(path: Path, guessed: Guesses) -> None:
+def save(path: Path, guessed: BoxGuesses) -> None:
     """Writes an `.npz`, whole or not at all. Raises `SaveError` where it cannot be written."""
     arrays = {key: getattr(guessed, key).astype(np.int32) for key in ("label", "top5", "box")}
     with files.whole(path, "boxes") as file:
         np.savez(file, id=guessed.id, **arrays, provenance=np.asarray(json.dumps(guessed.provenance)))
 
 
-def load(path: Path) -> Guesses:
+def load(path: Path) -> BoxGuesses:
     """Reads what `save` wrote. Raises `UserError` where the file is absent, damaged or of another form."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -217,28 +217,28 @@ def load(path: Path) -> Guesses:
     except (zipfile.BadZipFile, EOFError, ValueError, AttributeError, OSError) as error:
         raise UserError(f"{path} is truncated, damaged or not an .npz archive ({error})") from error
     _check_forms(path, arrays)
-    return Guesses(**arrays, provenance=provenance)
+    return BoxGuesses(**arrays, provenance=provenance)
 
 
-def show(card: Scorecard, console: Console | None = None) -> None:
+def print_score(card: LocalizationScore, console: Console | None = None) -> None:
     """Prints both errors by the number of guesses, a sentence on five guesses, then the notes."""
     console = console or Console()
     table = Table("guesses", "localization error %", "95 % Wilson", "95 % exact", "class alone %", "95 %", box=None)
     for column in table.columns:
         column.justify = "right"
     for row in card.errors:
-        wrong, wilson = describe(row.wrong, row.judged)
-        _, exact = describe(row.wrong, row.judged, "exact")
-        table.add_row(str(row.guesses), wrong, wilson, exact, *describe(row.wrong_class, row.images))
+        wrong, wilson = format_rate(row.wrong, row.judged)
+        _, exact = format_rate(row.wrong, row.judged, "exact")
+        table.add_row(str(row.guesses), wrong, wilson, exact, *format_rate(row.wrong_class, row.images))
     console.print(table, markup=False)
     console.print()
     for line in (sentence(card.errors[-1]), *(f"Note: {note}" for note in card.notes)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def sentence(one: Errors) -> str:
+def sentence(one: LocalizationErrors) -> str:
     """What the errors say, for a person."""
-    error, low_to_high = describe(one.wrong, one.judged)
+    error, low_to_high = format_rate(one.wrong, one.judged)
     share = 100 * one.wrong_box / one.judged
     return (
         f"localization error with {one.guesses} guesses {error} %, 95 % interval {low_to_high}"
@@ -249,7 +249,7 @@ def sentence(one: Errors) -> str:
 # --- reading and checks ----------------------------------------------------------------------------------------
 
 
-def _guesses(path: Path, labels: str | Path | None, names: Sequence[str]) -> Guesses:
+def _guesses(path: Path, labels: str | Path | None, names: Sequence[str]) -> BoxGuesses:
     """Guesses in the order of the images, which text takes from `names`."""
     if path.suffix == ".npz":
         if labels is not None:
@@ -265,7 +265,7 @@ def _guesses(path: Path, labels: str | Path | None, names: Sequence[str]) -> Gue
             f"different numbers of images: {said}. A line for each image is needed, in the order of their names;"
             " --images=FILE lists the images where others have boxes too"
         )
-    return Guesses(top5, boxes, truth, np.array(names))
+    return BoxGuesses(top5, boxes, truth, np.array(names))
 
 
 def _numbered(ids: Sequence[str]) -> dict[str, int]:
@@ -289,7 +289,7 @@ def _judged(ids: Shaped[np.ndarray, " n"], numbers: Mapping[str, int], blacklist
     return judged
 
 
-def _notes(guessed: Guesses, judged: np.ndarray, blacklist: str | Path | None) -> tuple[str, ...]:
+def _notes(guessed: BoxGuesses, judged: np.ndarray, blacklist: str | Path | None) -> tuple[str, ...]:
     notes = []
     if blacklist is not None:
         left_out = int(np.sum(~judged))
