@@ -1,27 +1,18 @@
 """A split scored by dense and other protocols: groups of aspects, every image once, damaged images."""
 
-import dataclasses
-
 import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from imagenet_repro.config import resolve_config
-from imagenet_repro.data.sources import Split
+from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocol_evaluator, protocols
 from imagenet_repro.training import parallel, state
 from tests.inference.test_protocols import WEIGHTS, Linear, scores
 
 SIZES = ((48, 64), (64, 48), (40, 40), (40, 60), (30, 90), (48, 64), (60, 40), (45, 60), (44, 44))
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    id: str
-    image: bytes
-    label: int
 
 
 def pixels(number):
@@ -32,7 +23,7 @@ def record(number, damaged=()):
     """As PNG, so that what is scored can be known exactly."""
     _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels(number), cv2.COLOR_RGB2BGR))
     image = b"no image" if number in damaged else encoded.tobytes()
-    return Record(f"image_{number}", image, number % 7)
+    return Record(image, number % 7, f"image_{number}")
 
 
 def split(damaged=()):
@@ -80,7 +71,7 @@ def test_crops_keep_the_order_of_the_split():
 def test_groups_are_by_aspect_with_a_hundredth_of_slack():
     sizes = ((500, 334), (334, 500), (375, 500), (500, 500), (100, 1000), (1000, 101), (500, 560))
     records = [
-        Record(str(i), cv2.imencode(".jpg", np.zeros((*size, 3), np.uint8))[1].tobytes(), 0)
+        Record(cv2.imencode(".jpg", np.zeros((*size, 3), np.uint8))[1].tobytes(), 0, str(i))
         for i, size in enumerate(sizes)
     ]
     groups = protocol_evaluator.group_by_aspect(Split("made", "all", "1", ("a",), len(records), records), 2)
