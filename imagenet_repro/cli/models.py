@@ -35,7 +35,7 @@ def run(*, pattern: str = "", runs: Sequence[str] = ()) -> int:
     names = [name for name in models.names() if pattern in name]
     if network not in models.names() and not names:
         raise UserError(f"no network's name contains '{pattern}': {nearest(pattern, models.names())}")
-    unfinished = [path for path in runs if not Workdir(path).finished]
+    unfinished = [path for path in runs if not Workdir(path).is_finished]
     if unfinished:
         print(f"left out, since they hold no finished run: {', '.join(unfinished)}", file=sys.stderr)
     measured = zoo_listing.measured_in(Workdir(path).result() for path in runs if path not in unfinished)

@@ -43,7 +43,7 @@ class ClassExamples:
         if self._thread.is_alive():
             self._thread.join()
         content = {"of": self._split_key, "read": self._n_read, "found": self._indices}
-        with files.whole(self._path, "the examples") as file:
+        with files.atomic_write(self._path, "the examples") as file:
             file.write(json.dumps(content).encode())
 
     def indices(self, label: int) -> list[int]:

@@ -8,7 +8,6 @@ far as they have come. Several runs may share a directory: the second waits for 
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
@@ -36,7 +35,7 @@ from imagenet_repro.features.channel_encoder import ChannelEncoder, Vocabulary
 from imagenet_repro.features.encoding import pca, quantisation
 from imagenet_repro.features.encoding.quantisation import Quantiser
 from imagenet_repro.features.stored_codes import UNDECODABLE, StoredCodes
-from imagenet_repro.storage import files
+from imagenet_repro.storage import files, locks
 
 AXIS = "data"
 PROBED = 16  # images whose bytes tell one data set from another of the same name
@@ -325,7 +324,7 @@ class ChannelStages:
                 self._monitor.say(f"{path} is damaged and made again")
             found = make()
             costs = {stage: dataclasses.asdict(cost) for stage, cost in self._costs.items()}
-            with files.whole(path, "what was learned") as file:
+            with files.atomic_write(path, "what was learned") as file:
                 np.savez(file, **found, costs=np.asarray(json.dumps(costs)))
             return found
         for stage, cost in json.loads(str(found.pop("costs"))).items():
@@ -338,20 +337,20 @@ class ChannelStages:
     @contextlib.contextmanager
     def _alone(self, place: Path) -> Iterator[None]:
         """One process at a time works in a directory."""
+        path = place / "lock"
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            lock = (place / "lock").open("w")
+            lock = locks.acquire(path)
+            if lock is None:
+                self._monitor.say(f"{self.name}: waiting for another run, which works in {place}")
+                lock = locks.acquire_waiting(path)
         except OSError as error:
             raise SaveError(
                 f"{place} cannot be written ({error.strerror}); choose another config.cache_dir"
             ) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._monitor.say(f"{self.name}: waiting for another run, which works in {place}")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
             yield
+        finally:
+            lock.release()
 
     def _hash(self, channel: Channel, *, codes: int) -> str:
         """Of all that what is learned depends on."""

@@ -100,7 +100,7 @@ class StoredCodes:
                 os.fsync(self._file)
         except OSError as error:
             raise SaveError(f"codes could not be written to {self._directory}: {error.strerror}") from error
-        with files.whole(self._directory / PROGRESS, "progress") as file:
+        with files.atomic_write(self._directory / PROGRESS, "progress") as file:
             file.write(json.dumps({"images": done, "known": known}).encode())
         self.n_stored, self.note = done, known
 

@@ -185,7 +185,7 @@ class Game:
         game = {"data": split.name, "version": split.version, "split": split.split}
         game |= {"size": len(split.records), "seed": self._seed, "name": self.name}
         if not path.exists():
-            with files.whole(path, "the game") as file:
+            with files.atomic_write(path, "the game") as file:
                 file.write(json.dumps(game, indent=1).encode() + b"\n")
             return
         try:

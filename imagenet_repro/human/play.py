@@ -53,9 +53,9 @@ def play(
     if guessed_split.records[0].label < 0:
         raise UserError(f"{guessed_split.name} {split} has no labels; guesses on it cannot be scored")
     directory = Workdir(workdir)
-    if directory.begun:
+    if directory.is_started:
         raise UserError(f"--workdir={workdir} holds a training run; a game needs a directory of its own")
-    directory.claim()
+    directory.lock()
     game = Game(guessed_split, directory.path, n_images=images, seed=seed, name=name)
     path = directory.predictions(data_config, split)
     if finish or game.position == game.n_images:

@@ -13,7 +13,8 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FailedRun, FinishedRun, TopGuesses
 from imagenet_repro.report.sections import differences
 from imagenet_repro.scoring import predictions
-from imagenet_repro.storage.workdir import FREE_KEYS, RESULT, Workdir, require
+from imagenet_repro.storage.json_files import require_keys
+from imagenet_repro.storage.workdir import FREE_KEYS, RESULT, Workdir
 from imagenet_repro.training import log
 
 # What a comparison relies on beyond what every reader of a result does, by dotted path.
@@ -122,7 +123,7 @@ def _run(place: Workdir) -> FinishedRun:
 
 def _result(place: Workdir) -> dict[str, Any]:
     result = place.result()
-    require(place.path / RESULT, result, KEYS | ({"classes": list} if "classes" in result else {}))
+    require_keys(place.path / RESULT, result, KEYS | ({"classes": list} if "classes" in result else {}))
     return result
 
 

@@ -159,7 +159,7 @@ def words(name: str) -> str:
 
 def save(path: Path, text: str) -> None:
     """Writes a page or a table, whole or not at all; raises SaveError."""
-    with files.whole(path, "the page" if path.suffix == ".html" else "a table of the page") as file:
+    with files.atomic_write(path, "the page" if path.suffix == ".html" else "a table of the page") as file:
         file.write(text.encode())
 
 

@@ -70,7 +70,7 @@ def present(found: LocalizationResult, split: Split, folder: Path) -> None:
     shown = table(found)
     _print(shown, found.notes)
     for suffix, text in ((".csv", shown.csv()), (".md", shown.markdown())):
-        with files.whole(folder / f"table{suffix}", "the table of boxes") as file:
+        with files.atomic_write(folder / f"table{suffix}", "the table of boxes") as file:
             file.write(text.encode())
     count = len(found.frames)
     chosen = np.random.default_rng(SEED).permutation(count)[:SHOWN].tolist()

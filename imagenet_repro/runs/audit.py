@@ -15,7 +15,7 @@ from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
 from imagenet_repro.report import audit_page
 from imagenet_repro.report.audit_page import AuditedSystem, LabelAudit
 from imagenet_repro.runs import stored_predictions
-from imagenet_repro.runs.stored_predictions import Stored
+from imagenet_repro.runs.stored_predictions import StoredPredictions
 from imagenet_repro.scoring import label_audit as auditing
 from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.ensembling import best_classes
@@ -31,7 +31,7 @@ class _Given:
     """Predictions as the user named them."""
 
     name: str
-    stored: Stored
+    stored: StoredPredictions
     split: str  # that they are of; empty: not known beyond the provenance
 
     @property

@@ -11,7 +11,7 @@ from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
 from imagenet_repro.report import calibration_page
 from imagenet_repro.report.calibration_page import CalibrationResult
 from imagenet_repro.runs import stored_predictions
-from imagenet_repro.runs.stored_predictions import Stored
+from imagenet_repro.runs.stored_predictions import StoredPredictions
 from imagenet_repro.scoring import calibration, predictions
 
 
@@ -39,7 +39,7 @@ def calibrate(path: str, fit: str | None = None, out: str | None = None) -> int:
     return EXIT_FINISHED
 
 
-def _calibrated(opened: Stored, held_out: Stored | None) -> CalibrationResult:
+def _calibrated(opened: StoredPredictions, held_out: StoredPredictions | None) -> CalibrationResult:
     name = opened.network or opened.path.stem
     names, before = stored_predictions.class_names(opened), calibration.score_probabilities(opened.predictions)
     if held_out is None:
@@ -57,7 +57,7 @@ def _calibrated(opened: Stored, held_out: Stored | None) -> CalibrationResult:
     )
 
 
-def _check_held_out(opened: Stored, held_out: Stored) -> None:
+def _check_held_out(opened: StoredPredictions, held_out: StoredPredictions) -> None:
     classes = [one.predictions.logits.shape[1] for one in (opened, held_out)]
     if classes[0] != classes[1]:
         raise UserError(f"{opened.path} and {held_out.path} choose between {classes[0]:,} and {classes[1]:,} classes")

@@ -15,7 +15,7 @@ from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
 from imagenet_repro.inference import ensemble_plan
 from imagenet_repro.report.sections.class_gains import signed
 from imagenet_repro.runs import stored_predictions
-from imagenet_repro.runs.stored_predictions import Stored
+from imagenet_repro.runs.stored_predictions import StoredPredictions
 from imagenet_repro.scoring import ensembling as averaging
 from imagenet_repro.scoring import predictions, sets
 from imagenet_repro.scoring.ensembling import EnsembleErrors, Members
@@ -89,7 +89,11 @@ def ensemble(
 
 
 def _weights(
-    how: str, average: Average, members: Members, opened: Sequence[Stored], chosen: Sequence[Stored]
+    how: str,
+    average: Average,
+    members: Members,
+    opened: Sequence[StoredPredictions],
+    chosen: Sequence[StoredPredictions],
 ) -> Float[np.ndarray, " m"]:
     if how in ensemble_plan.NEED_HELD_OUT:
         return averaging.find_weights(how, _held_out(how, members, opened, chosen), average)
@@ -113,7 +117,9 @@ def _numbers(text: str) -> list[float]:
         ) from None
 
 
-def _held_out(how: str, members: Members, opened: Sequence[Stored], chosen: Sequence[Stored]) -> Members:
+def _held_out(
+    how: str, members: Members, opened: Sequence[StoredPredictions], chosen: Sequence[StoredPredictions]
+) -> Members:
     if not chosen:
         raise UserError(
             f"--weights={how} are found on images that are not scored: name predictions of the same members on another"
@@ -132,12 +138,12 @@ def _held_out(how: str, members: Members, opened: Sequence[Stored], chosen: Sequ
 
 
 def _provenance(
-    opened: Sequence[Stored],
+    opened: Sequence[StoredPredictions],
     weights: Float[np.ndarray, " m"],
     *,
     how: str,
     average: Average,
-    chosen: Sequence[Stored],
+    chosen: Sequence[StoredPredictions],
     config: str | None,
 ) -> dict[str, object]:
     """What made the ensemble; its section `config` says of which data set, as that of every other system does."""
@@ -165,7 +171,7 @@ def _provenance(
 
 def _show(
     members: Members,
-    opened: Sequence[Stored],
+    opened: Sequence[StoredPredictions],
     weights: Float[np.ndarray, " m"],
     judged: EnsembleErrors,
     average: Average,
@@ -229,7 +235,7 @@ def _against_best(members: Members, judged: EnsembleErrors) -> list[str]:
     return lines
 
 
-def _of_margins(opened: Sequence[Stored], average: Average) -> list[str]:
+def _of_margins(opened: Sequence[StoredPredictions], average: Average) -> list[str]:
     """A note where what is averaged is of two kinds: margins of support vector machines, and networks' scores."""
     before_2012 = {entry.system for entry in ENTRIES if entry.system}
     margins = [one.network for one in opened if one.network in before_2012]
@@ -258,7 +264,7 @@ def _show_entry(entry: EnsembleConfig) -> None:
     print("\n".join(lines))
 
 
-def _show_protocols(entry: EnsembleConfig, opened: Sequence[Stored]) -> None:
+def _show_protocols(entry: EnsembleConfig, opened: Sequence[StoredPredictions]) -> None:
     """Says so where a member was not scored as the entry's were: its error is then not the one to compare."""
     needed = {(kind.network, kind.protocol) for kind in entry.members}
     others = sorted({one.protocol for one in opened if (one.network, one.protocol) not in needed})

@@ -32,7 +32,7 @@ class NetworkRun(Run):
     def __init__(self, config: Config, place: Workdir, splits: Splits):
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
         spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")  # before anything large is built
-        weights = "" if place.started else config.model.weights
+        weights = "" if place.has_checkpoints else config.model.weights
         self.system = NetworkSystem.create(config, splits.train.num_classes, weights)
         self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
         super().__init__(config, place, splits)

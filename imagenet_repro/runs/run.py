@@ -14,7 +14,8 @@ from imagenet_repro.inference import evaluator as evaluation
 from imagenet_repro.scoring import predictions
 from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.storage import provenance
-from imagenet_repro.storage.workdir import RESULT, Workdir, write_json
+from imagenet_repro.storage.json_files import write_json
+from imagenet_repro.storage.workdir import RESULT, Workdir
 from imagenet_repro.training import checkpoint, loop, memory
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.systems import System

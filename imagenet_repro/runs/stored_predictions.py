@@ -13,11 +13,12 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
 from imagenet_repro.scoring import predictions, sets
 from imagenet_repro.scoring.predictions import Predictions
-from imagenet_repro.storage.workdir import RESULT, Workdir, require
+from imagenet_repro.storage.json_files import require_keys
+from imagenet_repro.storage.workdir import RESULT, Workdir
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
+class StoredPredictions:
     """Predictions and the file that they are in."""
 
     path: Path
@@ -34,7 +35,7 @@ class Stored:
         return model_of(self.predictions).get("protocol", "")
 
 
-def load(place: str | Path) -> Stored:
+def load(place: str | Path) -> StoredPredictions:
     """The predictions in a file, or those of a finished run's result, by its workdir.
 
     Raises:
@@ -44,9 +45,9 @@ def load(place: str | Path) -> Stored:
     if path.is_dir():
         workdir = Workdir(path)
         result = workdir.result()
-        require(workdir.path / RESULT, result, {"predictions": str})
+        require_keys(workdir.path / RESULT, result, {"predictions": str})
         path = workdir.path / result["predictions"]
-    return Stored(path, predictions.load(path))
+    return StoredPredictions(path, predictions.load(path))
 
 
 def short_names(places: Sequence[str | Path]) -> tuple[str, ...]:
@@ -77,7 +78,7 @@ def _common(parts: Sequence[tuple[str, ...]]) -> int:
     return alike
 
 
-def class_names(stored: Stored) -> tuple[str, ...]:
+def class_names(stored: StoredPredictions) -> tuple[str, ...]:
     """Names by class index: the file's own, else of the run in whose workdir it lies, of the data set, or numbers."""
     count = stored.predictions.logits.shape[1]
     named = sets.class_names(stored.predictions.provenance) or _of_run(stored.path) or _of_data(stored.predictions)
@@ -127,7 +128,7 @@ def model_of(found: Predictions) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if value is not None}
 
 
-def check_same_model(one: Stored, other: Stored) -> None:
+def check_same_model(one: StoredPredictions, other: StoredPredictions) -> None:
     """Raises UserError where files say that they are of different models, or scored by different protocols."""
     first, second = model_of(one.predictions), model_of(other.predictions)
     for key in first:
@@ -137,7 +138,7 @@ def check_same_model(one: Stored, other: Stored) -> None:
             )
 
 
-def check_not_trained_on(stored: Stored) -> None:
+def check_not_trained_on(stored: StoredPredictions) -> None:
     """Raises UserError where a file says that it is of images that its model was trained on.
 
     Only what is beyond doubt counts: the training split was a whole split of the data set, and the predictions are of

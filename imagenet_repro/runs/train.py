@@ -36,9 +36,9 @@ def train(config: AnyConfig, workdir: str) -> int:
     devices.start()
     splits = sources.open_splits(config.data)
     if jax.process_index() == 0:
-        place.claim()
-        place.settle_config(config, provenance.collect() | _weights(config, place))
-    if place.finished:
+        place.lock()
+        place.record_config(config, provenance.collect() | _weights(config, place))
+    if place.is_finished:
         print(f"{place.path}: the budget of this run, {config.budget}, is spent")
         return _show(place)
     run = RUNS[systems.SYSTEMS[type(config)]](config, place, splits)
@@ -48,7 +48,7 @@ def train(config: AnyConfig, workdir: str) -> int:
 
 def _weights(config: AnyConfig, place: Workdir) -> dict[str, Any]:
     """The file that a new run starts from, under the key `weights`; on resuming, it may be gone."""
-    if not config.initial_weights or place.started:
+    if not config.initial_weights or place.has_checkpoints:
         return {}
     return {"weights": provenance.of_file(config.initial_weights)}
 

@@ -123,7 +123,7 @@ def save(path: str | Path, predictions: Predictions) -> None:
     _check_unique(predictions.id, str(path))
     arrays = {f.name: getattr(predictions, f.name) for f in _array_fields()}
     provenance = np.asarray(json.dumps(predictions.provenance))
-    with files.whole(path, "predictions") as file:
+    with files.atomic_write(path, "predictions") as file:
         np.savez(file, **arrays, provenance=provenance)
 
 

@@ -1,1 +1,1 @@
-"""What lies on disk: a run's directory, files written whole or not at all, and the provenance of results."""
+"""Files on disk: the directory of a run, atomic writes, locks, and the provenance of results."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever happens while they are written."""
+"""Files that are written completely or not at all, even if the process is interrupted."""
 
 import contextlib
 import os
@@ -10,13 +10,17 @@ from imagenet_repro.errors import SaveError
 
 
 @contextlib.contextmanager
-def whole(path: Path, what: str) -> Iterator[BinaryIO]:
-    """A file open for writing, put in the place of `path` once the block has ended; an older one survives a failure.
+def atomic_write(path: Path, content: str) -> Iterator[BinaryIO]:
+    """Yield a binary file that replaces `path` when the block ends without an error.
 
-    The directory is made where it is missing.
+    An older file survives a failure. The directory is created if it is missing.
+
+    Args:
+      path: the file to write.
+      content: what the file holds, such as "predictions", for the message of an error.
 
     Raises:
-      SaveError: it cannot be written (disk full, read-only); the message names `what` and the path.
+      SaveError: the file cannot be written (disk full, read-only).
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -27,7 +31,7 @@ def whole(path: Path, what: str) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        raise SaveError(f"could not write {what} to {path}: {error.strerror or error}") from error
+        raise SaveError(f"could not write {content} to {path}: {error.strerror or error}") from error
     finally:
         if part.parent.is_dir():
             part.unlink(missing_ok=True)

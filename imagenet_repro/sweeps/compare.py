@@ -48,7 +48,7 @@ def _refuse_empty(workdirs: Sequence[str]) -> None:
 def _of_sweep(place: SweepDirectory, queue: SweepQueue, allow_mixed: bool) -> Comparison:
     entries = [one for one in queue.statuses() if not one.planned.is_trial]
     why_not = _unsearched(queue)
-    ended = [one for one in entries if Workdir(place.path / one.planned.name).finished]
+    ended = [one for one in entries if Workdir(place.path / one.planned.name).is_finished]
     if not ended:
         raise UserError(f"{place.path}: no run of this sweep has ended; `main.py sweep --status` shows how far it is")
     groups = []

@@ -1,20 +1,20 @@
 """Directory of a sweep: its record, the locks of its processes and the workdirs of its runs."""
 
 import contextlib
-import fcntl
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import sqlalchemy
 
 from imagenet_repro.config import config_to_dict, flatten_settings
 from imagenet_repro.config.sweep import SweepConfig, resolve_sweep
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.storage.workdir import CONFIG, FREE_KEYS, read_json, require, write_json
+from imagenet_repro.storage import locks
+from imagenet_repro.storage.json_files import read_json, require_keys, write_json
+from imagenet_repro.storage.workdir import CONFIG, FREE_KEYS
 
 SWEEP = "sweep.json"
 TRIALS = "trials.db"
@@ -74,7 +74,7 @@ class SweepDirectory:
     def _read_record(self) -> dict[str, Any]:
         path = self.path / SWEEP
         record = read_json(path, "sweep writes it")
-        require(path, record, {"identity": str, "storage": str, "sweep": dict}, "sweep")
+        require_keys(path, record, {"identity": str, "storage": str, "sweep": dict}, "sweep")
         return record
 
     def sweep(self) -> SweepConfig:
@@ -114,60 +114,35 @@ class SweepDirectory:
         pids = []
         for path in self.workers_path.glob("slot-*.lock"):
             text = path.read_text()
-            if text.isdecimal() and _is_locked(path):
+            if text.isdecimal() and locks.is_locked(path):
                 pids.append(int(text))
         return pids
 
     def is_slot_taken(self, slot: int) -> bool:
         """Whether a worker of this machine holds a slot."""
-        return _is_locked(self._lock_path(f"slot-{slot}"))
+        return locks.is_locked(self._lock_path(f"slot-{slot}"))
 
     def _lock_path(self, name: str) -> Path:
         return self.workers_path / f"{name}.lock"
 
     @contextlib.contextmanager
     def _lock(self, name: str) -> Iterator[bool]:
-        with _open_lock(self._lock_path(name)) as file:
-            if not _acquire(file):
-                yield False
-                return
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        """Hold a lock within the block, with the process's id in its file; False if another process holds it."""
+        path = self._lock_path(name)
+        try:
+            # Another process may be asking whether the lock is held, which takes a moment.
+            lock = locks.acquire(path, timeout=LOCK_TIMEOUT)
+        except OSError as error:
+            raise SaveError(f"{path} cannot be written: {error.strerror}") from error
+        if lock is None:
+            yield False
+            return
+        try:
+            path.write_text(str(os.getpid()))
             yield True
-            file.truncate(0)
-
-
-def _open_lock(path: Path) -> TextIO:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a")
-    except OSError as error:
-        raise SaveError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _acquire(file: TextIO) -> bool:
-    """Acquire a lock, trying for a moment, because `_is_locked` in another process holds it briefly."""
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    while True:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds a lock; the query itself uses a shared lock and writes nothing."""
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+            path.write_text("")
+        finally:
+            lock.release()
 
 
 def _refuse_other_sweep(path: Path, recorded: SweepConfig, requested: SweepConfig) -> None:

@@ -15,7 +15,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.storage.workdir import read_json, write_json
+from imagenet_repro.storage.json_files import read_json, write_json
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.worker import STORAGE, Worker, python_path
 

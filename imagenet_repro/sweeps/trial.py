@@ -45,7 +45,7 @@ def _is_orphaned() -> bool:
     """Ask Linux for a SIGTERM when the worker dies, and return whether it is dead already.
 
     On other systems a training run continues without its worker, and the next worker waits for it to end
-    (`Workdir.taken`).
+    (`Workdir.is_locked`).
     """
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from imagenet_repro.config import config_to_dict
 from imagenet_repro.errors import EXIT_DIVERGED, EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
-from imagenet_repro.storage.workdir import Workdir, write_json
+from imagenet_repro.storage.json_files import write_json
+from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.sweeps import trial
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.plan import build_run_config
@@ -128,8 +129,8 @@ class Worker:
         try:
             config = build_run_config(queue.sweep, claim.planned, claim.settings)
             self._wait_until_free(workdir)
-            if workdir.finished or self._is_stopping:
-                return (EXIT_FINISHED if workdir.finished else EXIT_STOPPED), ""
+            if workdir.is_finished or self._is_stopping:
+                return (EXIT_FINISHED if workdir.is_finished else EXIT_STOPPED), ""
             write_json(workdir.path / CONFIG, config_to_dict(config))
         except UserError as error:
             return error.exit_code, str(error)
@@ -137,7 +138,7 @@ class Worker:
 
     def _wait_until_free(self, workdir: Workdir) -> None:
         """Wait for the process of a lost worker, which may still be saving a checkpoint."""
-        while workdir.taken and not self._is_stopping:
+        while workdir.is_locked and not self._is_stopping:
             time.sleep(POLL)
 
     def _run_process(self, directory: Path) -> tuple[int, str]:

@@ -85,8 +85,8 @@ def trained(tmp_path, monkeypatch):
         settings = {"train_split": "train", "eval_split": "eval", "test_split": test_split}
         config = resolve_config({"data": {"name": "made_up", **settings}})
         place = Workdir(tmp_path / name)
-        place.claim()
-        place.settle_config(config, {})
+        place.lock()
+        place.record_config(config, {})
         parts = {part: Split("made_up", part, "1.0.0", ("a", "b"), n, Seen(part, read)) for part, n in IMAGES.items()}
         code = Made(config, place, Splits(parts["train"], parts["eval"], parts[test_split or "eval"])).go()
         assert code == 0

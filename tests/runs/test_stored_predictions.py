@@ -61,7 +61,9 @@ def test_the_same_file_twice(tmp_path):
 
 
 def of(tmp_path, **provenance):
-    return stored_predictions.Stored(tmp_path / "made.npz", made.changed(made.members(1)[0], provenance=provenance))
+    return stored_predictions.StoredPredictions(
+        tmp_path / "made.npz", made.changed(made.members(1)[0], provenance=provenance)
+    )
 
 
 def test_files_of_different_models(tmp_path):

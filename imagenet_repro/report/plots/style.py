@@ -95,11 +95,11 @@ def write(figure: Figure, path: str | Path, what: str) -> list[Path]:
     Raises `SaveError`, which names `what` could not be written.
     """
     png, svg = (Path(path).with_suffix(suffix) for suffix in (".png", ".svg"))
-    with files.whole(png, what) as file:
+    with files.atomic_write(png, what) as file:
         figure.savefig(file, format="png", dpi=160)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
-    with files.whole(svg, what) as file:
+    with files.atomic_write(svg, what) as file:
         file.write(re.sub(rb' d="[^"]*"', _shorter, drawn.getvalue()))
     return [png, svg]
 

@@ -200,7 +200,7 @@ def read_guesses(path: str | Path) -> tuple[Int[np.ndarray, "n 5"], Float[np.nda
 def save(path: Path, guessed: BoxGuesses) -> None:
     """Writes an `.npz`, whole or not at all. Raises `SaveError` where it cannot be written."""
     arrays = {key: getattr(guessed, key).astype(np.int32) for key in ("label", "top5", "box")}
-    with files.whole(path, "boxes") as file:
+    with files.atomic_write(path, "boxes") as file:
         np.savez(file, id=guessed.id, **arrays, provenance=np.asarray(json.dumps(guessed.provenance)))
 
 
