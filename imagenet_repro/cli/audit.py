@@ -22,7 +22,7 @@ def run(*, wrong_share: float | None, **options: Any) -> int:
     """Write the suspects and their page; return the exit code."""
     from imagenet_repro.runs.audit import audit
 
-    share = {} if wrong_share is None else {"wrong_share": wrong_share}
+    share: dict[str, Any] = {} if wrong_share is None else {"wrong_share": wrong_share}
     return audit(**options, **share)
 
 

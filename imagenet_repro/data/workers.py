@@ -9,6 +9,7 @@ import threading
 from absl import logging
 
 from imagenet_repro.config import Data
+from imagenet_repro.data.cores import available_cores
 from imagenet_repro.errors import UserError
 
 # Above this many cores the interpreter lock, held for about 0.1 ms of an image, costs more than processes do.
@@ -32,7 +33,7 @@ def reader_counts(data: Data, batch_bytes: int = 0) -> tuple[int, int]:
         UserError: the worker processes that `data` names need more shared memory for batches than there is. Where
             `data` leaves the number open, it becomes 0 instead.
     """
-    cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else len(os.sched_getaffinity(0))
+    cores = available_cores()
     workers = data.workers
     if workers < 0:
         workers = cores // _CORES_PER_PROCESS if cores > _CORES_PER_PROCESS else 0

@@ -29,7 +29,7 @@ def holder(tmp_path):
     assert process.stdout.readline() == "True\n"
     yield process
     process.kill()
-    process.communicate()
+    process.wait()
 
 
 def test_one_process_at_a_time_holds_a_lock(holder):

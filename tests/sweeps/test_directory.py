@@ -111,8 +111,8 @@ def test_a_moved_directory_keeps_its_trials(directory, tmp_path):
     ("text", "message"),
     [
         ("{", "sweep.json is damaged"),
-        ('{"identity": "a", "storage": ""}', "sweep.json is not what sweep writes: 'sweep' is 'missing'"),
-        ("[]", "sweep.json is not what sweep writes: 'identity' is 'missing'"),
+        ('{"identity": "a", "storage": ""}', "sweep.json is not what sweep writes: 'sweep' is missing"),
+        ("[]", "sweep.json is not what sweep writes: 'identity' is missing"),
         (None, "there is no .*sweep.json; sweep writes it"),
     ],
 )

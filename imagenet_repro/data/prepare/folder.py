@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.data.prepare import array_record_builder, ordered_map
 from imagenet_repro.errors import UserError
@@ -279,7 +280,7 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
         }
 
     def _examples(self, images: list[Image]) -> Iterator[tuple[str, dict]]:
-        with ThreadPoolExecutor(ordered_map.cores()) as pool:
+        with ThreadPoolExecutor(available_cores()) as pool:
             for image, content, problem in ordered_map.map_in_order(pool, self._read, images, ahead=64):
                 if problem:
                     self.undecodable.append(f"{image.name} ({problem})")

@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.prepare import array_record_builder, ifs, ordered_map
 from imagenet_repro.data.workers import follow_parent
 
@@ -158,7 +159,7 @@ def _images(config: FractalConfig, split: str, start: int, stop: int) -> Iterato
         ifs.Job(config.seed, _SPLITS.index(split), config.categories, low, min(low + _BATCH, stop), config.look)
         for low in range(start, stop, _BATCH)
     ]
-    workers = min(len(jobs) // _BATCHES_PER_WORKER, ordered_map.cores())
+    workers = min(len(jobs) // _BATCHES_PER_WORKER, available_cores())
     if workers < 2:
         yield from itertools.chain.from_iterable(map(ifs.draw, jobs))
         return

@@ -1,15 +1,9 @@
 """Results of a pool of workers in the order of their inputs, with a bounded number of results waiting."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_order(executor: Executor, function: Callable, items: Iterable, ahead: int) -> Iterator[Any]:

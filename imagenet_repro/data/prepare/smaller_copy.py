@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 
+from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.data.prepare import array_record_builder, convert, ordered_map
 from imagenet_repro.errors import UserError
@@ -96,7 +97,7 @@ def write_copy(
     key = _image_key(builder)
     info = dataset_info.read_proto_from_builder_dir(source)
     counts = _Counts()
-    with tfds.core.utils.incomplete_dir(target) as incomplete, ThreadPoolExecutor(ordered_map.cores()) as pool:
+    with tfds.core.utils.incomplete_dir(target) as incomplete, ThreadPoolExecutor(available_cores()) as pool:
         directory = Path(incomplete)
         for split, proto in zip(builder.info.splits.values(), info.splits, strict=True):
             before = counts.bytes_after
