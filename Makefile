@@ -1,4 +1,4 @@
-# Every target sets up what it needs: a .venv from requirements.txt, made once.
+# Every target sets up what it needs: a .venv from the pinned requirements, made once.
 #   PYTHON=python3.12         which interpreter (3.11, 3.12 or 3.13)
 #   ACCELERATOR=cpu|cuda13|tpu  which build of jax
 
@@ -10,77 +10,102 @@ DEMO := runs/demo
 DATA := data
 # Two processes, each with whole files, since the tests of a file share what they set up.
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Tests of the packages that compute with NumPy alone, which `make check` runs.
+FAST_TESTS := tests/config tests/scoring tests/statistics tests/storage tests/cli/test_main.py tests/test_packaging.py
 
-REQUIREMENTS := requirements.txt $(if $(filter-out cpu,$(ACCELERATOR)),requirements/$(ACCELERATOR).txt)
-STAMP := $(VENV)/installed-$(ACCELERATOR)
+RUNTIME := requirements.txt $(if $(filter-out cpu,$(ACCELERATOR)),requirements/$(ACCELERATOR).txt)
+RUNTIME_STAMP := $(VENV)/installed-$(ACCELERATOR)
+DEV_STAMP := $(VENV)/installed-dev
+DOCS_STAMP := $(VENV)/installed-docs
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-slow integration lint format docs check-docs lock clean-demo
+.PHONY: help demo clean-demo test test-slow integration coverage check lint types docs format hooks lock
 
 help:
-	@echo "make demo    draw the embedded data set, train five systems under one budget, compare them on a page"
-	@echo "make test    run the tests (make test-slow: also those that take minutes)"
-	@echo "make integration  sweeps on a real PostgreSQL and a real SLURM, which root gets from Debian's packages"
-	@echo "make lint    ruff and the one-way rooms; make format: reformat"
-	@echo "make docs    rewrite the generated pages and build the documentation: site/index.html"
-	@echo "make lock    resolve requirements.txt anew from pyproject.toml"
+	@echo "make demo         draw the embedded data set, train five systems under one budget, compare them on a page"
+	@echo "make test         run the tests (make test-slow: also those that take minutes)"
+	@echo "make integration  run sweeps on a real PostgreSQL and a real SLURM, which root gets from Debian's packages"
+	@echo "make check        format, lint, types and the fast tests, in about a minute"
+	@echo "make lint         ruff, the import contract, spelling, types and the documentation (make format: reformat)"
+	@echo "make coverage     run the tests and print the lines that they do not reach"
+	@echo "make docs         build the documentation into site/"
+	@echo "make hooks        check each commit with pre-commit"
+	@echo "make lock         resolve requirements.txt and requirements/ anew from pyproject.toml"
 
-$(STAMP): $(REQUIREMENTS)
+$(RUNTIME_STAMP): $(RUNTIME)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; choose one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "setting up $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(REQUIREMENTS))
+	@$(INSTALL) $(addprefix -r ,$(RUNTIME))
 	@touch $@
 
-demo: $(STAMP)
+$(DEV_STAMP): $(RUNTIME_STAMP) requirements/dev.txt
+	@echo "installing the tools for tests and lint (once)"
+	@$(INSTALL) -r requirements/dev.txt -c requirements.txt
+	@touch $@
+
+$(DOCS_STAMP): $(RUNTIME_STAMP) requirements/docs.txt
+	@echo "installing the tools for the documentation (once)"
+	@$(INSTALL) -r requirements/docs.txt -c requirements.txt
+	@touch $@
+
+demo: $(RUNTIME_STAMP)
 	@$(RUN) main.py prepare fractal --data_dir=$(DATA)
 	@$(RUN) main.py sweep --config=configs/sweeps/demo.py --workdir=$(DEMO) --config.set.data.data_dir=$(DATA)
 
 clean-demo:
 	rm -rf $(DEMO)
 
-test: $(STAMP)
+test: $(DEV_STAMP)
 	@$(RUN) -m pytest $(IN_PARALLEL)
 
-test-slow: $(STAMP)
+test-slow: $(DEV_STAMP)
 	@$(RUN) -m pytest $(IN_PARALLEL) -m "not integration"
 
 # Without root, and without the packages, what needs a server is skipped, and the reason printed.
-integration: $(STAMP)
-	@$(RUN) -c 'import psycopg' 2>/dev/null || $(RUN) -m pip install --quiet -r requirements/postgresql.txt
+integration: $(DEV_STAMP)
+	@$(RUN) -c 'import psycopg' 2>/dev/null || $(INSTALL) -r requirements/postgresql.txt
 	@tests/integration/postgresql.sh install || true
 	@tests/integration/slurm.sh install || true
 	@$(RUN) -m pytest tests/integration -m integration
 
-lint: $(STAMP)
+coverage: $(DEV_STAMP)
+	@$(RUN) -m pytest $(IN_PARALLEL) --cov=imagenet_repro --cov-report=term-missing:skip-covered
+
+check: $(DEV_STAMP)
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(VENV)/bin/lint-imports
+	@$(MAKE) --no-print-directory types
+	@$(RUN) -m pytest $(IN_PARALLEL) $(FAST_TESTS)
 
-format: $(STAMP)
+lint: $(DEV_STAMP)
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/codespell
+	@$(MAKE) --no-print-directory types $(if $(wildcard mkdocs.yml),docs)
+
+types: $(DEV_STAMP)
+	@$(VENV)/bin/pyright --pythonpath $(RUN)
+
+docs: $(DOCS_STAMP)
+	@$(RUN) -m mkdocs build --quiet --strict
+
+format: $(DEV_STAMP)
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-# Material announces another generator on every build; the variable silences that.
-BUILD_DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
+hooks: $(DEV_STAMP)
+	@$(VENV)/bin/pre-commit install
 
-docs: $(STAMP)
-	@$(RUN) -m tools.reference
-	@$(RUN) -m tools.diagrams
-	@$(RUN) -m tools.check_links
-	@$(BUILD_DOCS)
-	@echo "the documentation: site/index.html"
-
-check-docs: $(STAMP)
-	@$(RUN) -m tools.reference --check
-	@$(RUN) -m tools.diagrams --check
-	@$(RUN) -m tools.check_links
-	@$(BUILD_DOCS) --site-dir "$${TMPDIR:-/tmp}/imagenet_repro-site"
-
-# One resolution for all: the extras are resolved on top of the pins of requirements.txt.
-lock: $(STAMP)
-	@$(RUN) -m pip install --quiet uv
-	@$(RUN) -m uv pip compile --quiet --universal --no-annotate --no-header pyproject.toml -o requirements.txt
+# One resolution for all: groups and extras are resolved on top of the pins of requirements.txt.
+COMPILE := $(RUN) -m uv pip compile --quiet --universal --no-annotate --no-header
+lock: $(RUNTIME_STAMP)
+	@$(INSTALL) uv
+	@$(COMPILE) pyproject.toml -o requirements.txt
+	@$(COMPILE) --group dev -c requirements.txt -o requirements/dev.txt
+	@$(COMPILE) --group docs -c requirements.txt -c requirements/dev.txt -o requirements/docs.txt
 	@for extra in cuda13 tpu tensorflow postgresql; do \
-	  $(RUN) -m uv pip compile --quiet --universal --no-annotate --no-header --extra $$extra -c requirements.txt \
-	    pyproject.toml -o requirements/$$extra.txt; done
+	  $(COMPILE) --extra $$extra -c requirements.txt pyproject.toml -o requirements/$$extra.txt; done

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from imagenet_repro.config.data import Data
 from imagenet_repro.config.model import Model
+from imagenet_repro.config.recipes import find_recipe, make_recipes_importable
 from imagenet_repro.config.run import AnyConfig, Config, FeatureConfig
 from imagenet_repro.errors import UserError, nearest
 
@@ -89,10 +90,12 @@ def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str,
 
 def _call_get_config(spec: str) -> dict[str, Any]:
     path, _, argument = spec.partition(":")
-    file = Path(path)
-    if not file.is_file():
-        here = [str(p) for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
-        raise UserError(f"--config={spec}: there is no file '{path}'; {nearest(path, here)}")
+    file = find_recipe(path)
+    if file is None:
+        parent = Path(path).parent
+        existing = [str(p) for p in parent.glob("*.py")] if parent.is_dir() else []
+        raise UserError(f"--config={spec}: there is no file '{path}'; {nearest(path, existing)}")
+    make_recipes_importable(file)
     module_spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(module_spec)
     try:

@@ -1,0 +1,48 @@
+"""The files of configurations: in the current directory, or among the recipes that are installed with the package."""
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+RECIPES = "configs"  # the directory of recipes, and the name under which they import each other
+INSTALLED_RECIPES = Path(__file__).parents[1] / RECIPES  # setup.py installs them there; a clone has no such directory
+
+
+def find_recipe(path: str) -> Path | None:
+    """Return the file of a configuration, or None if there is none.
+
+    Args:
+      path: a path; one that begins with `configs/` and does not exist names an installed recipe.
+    """
+    file = Path(path)
+    if not file.is_file() and file.parts[:1] == (RECIPES,):
+        file = INSTALLED_RECIPES.joinpath(*file.parts[1:])
+    return file if file.is_file() else None
+
+
+def make_recipes_importable(file: Path) -> None:
+    """Let a recipe import others as `configs.NAME`.
+
+    Python finds them on its own in a clone, where main.py lies beside configs/. For the installed command they are
+    those beside the recipe, in the current directory, or in the package.
+
+    Args:
+      file: the recipe.
+    """
+    roots = [parent for parent in file.absolute().parents if parent.name == RECIPES]
+    candidates = (*roots[:1], Path(RECIPES).absolute(), INSTALLED_RECIPES)
+    directories = [str(directory) for directory in dict.fromkeys(candidates) if directory.is_dir()]
+    if directories and directories[0] not in _search_path():
+        recipes = types.ModuleType(RECIPES)
+        recipes.__path__ = directories
+        sys.modules[RECIPES] = recipes
+
+
+def _search_path() -> list[str]:
+    """Return the directories in which Python looks for the modules of `configs`."""
+    if RECIPES in sys.modules:
+        return [str(Path(directory).absolute()) for directory in getattr(sys.modules[RECIPES], "__path__", ())]
+    spec = importlib.util.find_spec(RECIPES)
+    locations = (spec.submodule_search_locations if spec else None) or ()
+    return [str(Path(directory).absolute()) for directory in locations]
