@@ -18,7 +18,7 @@ from imagenet_repro.sweeps.launch import Launcher, LocalLauncher, SlurmLauncher
 from imagenet_repro.sweeps.plan import build_run_config, check_splits, plan_runs
 from imagenet_repro.sweeps.queue import RunStatus, SweepQueue, UnreachableError, mask_password
 from imagenet_repro.sweeps.retry import retry_unreachable
-from imagenet_repro.sweeps.status import SweepStatus, live_view, print_status
+from imagenet_repro.sweeps.status import SweepStatus, count_workers, live_view, print_status
 from imagenet_repro.training import systems
 from imagenet_repro.training.clock import StopSignal
 
@@ -65,7 +65,8 @@ def run_sweep(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
         launcher = _create_launcher(directory, url, options)
         workers = options.workers or launcher.default_workers
         n_runs = len(queue.planned)
-        print(f"{n_runs} runs in {directory.path}, {workers} workers on {launcher.description}; trials in {shown_url}")
+        print(f"{n_runs} runs in {directory.path}, {count_workers(workers)} on {launcher.description}")
+        print(f"trials in {shown_url}")
         return _Watcher(directory, queue, launcher, workers).watch()
 
 
@@ -219,7 +220,7 @@ class _Watcher:
         for run in status.runs:
             if run.state in ("complete", "failed") and run.planned.name not in self._reported:
                 self._reported.add(run.planned.name)
-                self._print(_outcome_line(run))
+                self._print(_outcome_line(run, self._queue.sweep.search.metric))
                 self._n_starts = dict.fromkeys(self._n_starts, 0)
         if self._live is not None:
             self._live.update(live_view(status, self._workers))
@@ -254,8 +255,9 @@ class _Watcher:
         return f"the last message was: {lines[-1]}; " if lines else ""
 
 
-def _outcome_line(run: RunStatus) -> str:
+def _outcome_line(run: RunStatus, selection_metric: str) -> str:
+    """Return a line about a run that has ended; trials are scored by the metric of the search."""
     if run.value is None:
         return f"{run.planned.name} failed: {run.reason}"
-    metric = "selection metric" if run.planned.is_trial else "top-1 error"
+    metric = "top-5 error" if run.planned.is_trial and selection_metric == "top5_error" else "top-1 error"
     return f"{run.planned.name}: {metric} {100 * run.value:.2f} %"

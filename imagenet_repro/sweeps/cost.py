@@ -21,7 +21,7 @@ from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
 from imagenet_repro.report.result_table import quantity
 from imagenet_repro.sweeps.launch import Launcher
 from imagenet_repro.sweeps.plan import PlannedRun, plan_runs
-from imagenet_repro.sweeps.status import format_settings
+from imagenet_repro.sweeps.status import count_workers, format_settings
 from imagenet_repro.sweeps.worker import python_path
 
 # images, TFLOP, compile, train and memory are of one final run; total time is of all runs of the system.
@@ -41,7 +41,7 @@ def print_cost(sweep: SweepConfig, configs: Mapping[str, AnyConfig], launcher: L
     for planned in planned_runs:
         console.print(_line(planned), markup=False, soft_wrap=True)
     workers = min(workers, len(planned_runs))
-    heading = f"\n{len(planned_runs)} runs by {workers} workers on {launcher.description}"
+    heading = f"\n{len(planned_runs)} runs by {count_workers(workers)} on {launcher.description}"
     console.print(heading, markup=False, soft_wrap=True)
     console.print("measuring a few steps of each system on this machine:", markup=False)
     costs = {}
@@ -135,6 +135,6 @@ def _total(sweep: SweepConfig, planned_runs: list[PlannedRun], costs: Mapping[st
     without = f", without {', '.join(unmeasured)}" if unmeasured else ""
     return (
         f"total: {quantity(images)} images, {flops / 1e15:,.2f} PFLOP, {hours:,.1f} hours on {device}{without};"
-        f" {hours / workers:,.1f} hours with {workers} workers on one such device each. Reading images, evaluation"
-        " and checkpoints are not included"
+        f" {hours / workers:,.1f} hours with {count_workers(workers)} on one such device each."
+        " Reading images, evaluation and checkpoints are not included"
     )

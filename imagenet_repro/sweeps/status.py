@@ -161,6 +161,11 @@ def _table_row(name: str, runs: Sequence[RunStatus]) -> list[str]:
     return [name, *counts, f"{100 * value:.2f}", format_settings(settings or {})]
 
 
+def count_workers(workers: int) -> str:
+    """Return a number of workers as text, such as "1 worker" or "4 workers"."""
+    return f"{workers} worker{'' if workers == 1 else 's'}"
+
+
 def format_settings(settings: Mapping[str, Any]) -> str:
     """Return searched values as text, such as "optimizer.learning_rate=0.01, batch_size=64"."""
     return ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
