@@ -106,9 +106,9 @@ def foretold(result, images, classes, images_seen):
 def _checked(small, large):
     told = foretold(small, large["train_images"], len(large["classes"]), large["spent"]["images"])
     lines = [
-        f"{large['system']}, {large['train_images']:,} images foretold from {small['train_images']:,}",
+        f"{large['system']}, {large['train_images']:,} images, predicted from {small['train_images']:,}",
         "",
-        "| stage | foretold s | measured s | ratio | foretold MB | measured MB |",
+        "| stage | predicted s | measured s | ratio | predicted MB | measured MB |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     measured = large["stages"]
@@ -136,8 +136,8 @@ def _plan(result, images, classes, epochs):
         f" devices {json.dumps(source['devices'])}; jax {source['packages']['jax']}; commit {source['commit'][:12]}",
         "",
         stages.markdown(result["stages"], result["train_images"]),
-        f"Foretold for {images:,} images of {classes:,} classes, {epochs:g} epochs of the SVM, on the same device"
-        f"{', by the operations of another configuration' if result['growth'] else ''}:",
+        f"Predicted for {images:,} images of {classes:,} classes and {epochs:g} epochs of the SVM on the same device"
+        f"{', from the operations of another configuration' if result['growth'] else ''}:",
         "",
         "| stage | hours | GB |",
         "|---|---:|---:|",

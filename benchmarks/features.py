@@ -205,8 +205,8 @@ def _table(rates, apart, ours, count):
             "|---|---:|---:|",
             *(f"| {name} | {rate:,.1f} | {rates[0] / rate:.1f} |" for name, rate in zip(names, rates, strict=True)),
             "",
-            f"one minus the cosine of our vectors and those of resized images: {apart:.1e} (each side resizes and"
-            " rounds in its own way)",
+            f"One minus the cosine between the vectors of this package and those of resized images: {apart:.1e} (the"
+            " two resize and round differently).",
         ]
     )
 

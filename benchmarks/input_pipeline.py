@@ -284,17 +284,18 @@ def describe(rates: dict[str, list[Rate]], images: list[bytes], arguments: argpa
     lines = [
         "# Input pipeline",
         "",
-        f"{len(images)} JPEGs of {arguments.images.name}, mean {width:.0f} x {height:.0f} and {kilobytes:.0f} kB, to "
-        f"batches of {BATCH} random-resized crops of {SIZE}, uint8. {cores} of {os.cpu_count()} cores of "
-        f"{processor()}; {arguments.rounds} rounds of {arguments.seconds:g} s for each way, in turns; load of the "
-        f"machine {os.getloadavg()[0]:.1f}.",
+        f"{len(images)} JPEGs of {arguments.images.name} (on average {width:.0f} x {height:.0f} pixels and "
+        f"{kilobytes:.0f} kB), read into uint8 batches of {BATCH} random-resized crops of {SIZE} px. {cores} of "
+        f"{os.cpu_count()} cores of an {processor()}; {arguments.rounds} rounds of {arguments.seconds:g} s for each "
+        f"method, in turns; load average of the machine {os.getloadavg()[0]:.1f}.",
         f"Python {platform.python_version()}, " + ", ".join(f"{name} {version(name)}" for name in packages()) + ".",
         "",
-        "| way | images/s per core, median | lowest to highest | images per CPU second | of decoding alone |",
+        "| method | images/s per core, median | lowest to highest | images per CPU second"
+        " | relative to decoding alone |",
         "|---|---:|---:|---:|---:|",
         *(table_row(name, rates.get(name), cores, medians) for name in names),
         "",
-        "| aim | wanted | measured |",
+        "| ratio | target | measured |",
         "|---|---:|---:|",
         *(aim_row(aim, medians) for aim in AIMS),
     ]

@@ -126,9 +126,9 @@ def _table(rows, arguments):
         f"{arguments.images} images of `{arguments.data}`, batch {arguments.batch}, float32;"
         f" devices {source['devices']}; jax"
         f" {source['packages']['jax']}; commit {source['commit'][:12]}."
-        " Loss: means of the first and the last quarter of the steps.",
+        " Losses are means over the first and the last quarter of the steps.",
         "",
-        "| recipe | network | px | rate | first | last | falls |",
+        "| recipe | network | px | learning rate | first loss | last loss | loss falls |",
         "|---|---|---:|---:|---:|---:|---|",
     ]
     for recipe, network, size, rate, first, last in rows:

@@ -80,10 +80,10 @@ def _table(arguments, rates, notes):
     lines = [
         f"# Training step: {arguments.model}, {arguments.size} px, {arguments.precision}",
         "",
-        f"{arguments.rounds} rounds of {arguments.seconds:g} s each, medians; devices {source['devices']},"
+        f"Medians of {arguments.rounds} rounds of {arguments.seconds:g} s each; devices {source['devices']},"
         f" {source['cores']} cores; jax {source['packages']['jax']}; commit {source['commit'][:12]}.",
         "",
-        "| what | images/s | all rounds | relative to the bare step |",
+        "| measurement | images/s | all rounds | relative to the step alone |",
         "|---|---:|---|---:|",
     ]
     for name, values in rates.items():
@@ -91,7 +91,7 @@ def _table(arguments, rates, notes):
         ratio = medians[name] / medians["step"] if medians["step"] else 0
         lines.append(f"| {name} ({notes[name]}) | {medians[name]:.1f} | {shown} | {ratio:.3f} |")
     if medians["pytorch"]:
-        lines += ["", f"Bare step against PyTorch: {medians['step'] / medians['pytorch']:.2f} x."]
+        lines += ["", f"Step alone relative to PyTorch: {medians['step'] / medians['pytorch']:.2f}."]
     return "\n".join(lines) + "\n"
 
 

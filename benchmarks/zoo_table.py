@@ -53,13 +53,13 @@ def _golden(name, folder):
 def _table(rows):
     source = provenance.collect()
     lines = [
-        f"# The zoo: {len(rows)} networks",
+        f"# All {len(rows)} networks",
         "",
-        "Trainable parameters with the published head and auxiliary heads; multiply-adds of one image in evaluation;"
-        " the relative error of the logits against the reference's golden, float32 on two CPU cores. jax"
-        f" {source['packages']['jax']}, commit {source['commit'][:12]}.",
+        "Trainable parameters include the published head and auxiliary heads. Multiply-adds are for one image in"
+        " evaluation. The relative error is that of the logits against stored outputs of the reference implementation,"
+        f" in float32 on two CPU cores. jax {source['packages']['jax']}, commit {source['commit'][:12]}.",
         "",
-        "| year | network | names and answers of | parameters | px | multiply-adds | relative error |",
+        "| year | network | reference implementation | parameters | px | multiply-adds | relative error |",
         "|---:|---|---|---:|---:|---:|---:|",
     ]
     for row in rows:
