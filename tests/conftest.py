@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 # First, so that no process ends long after the other.
-LONGEST = ("test_commands.py", "test_feature_run.py", "test_controller.py")
+LONGEST = ("test_train.py", "test_feature_run.py", "test_controller.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
