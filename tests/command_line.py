@@ -1,4 +1,4 @@
-"""Starts `main.py` as a person does, in processes of its own."""
+"""Functions that run `main.py` in processes of their own, as a user does."""
 
 import os
 import subprocess
@@ -12,9 +12,9 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def xla_flags(devices):
-    """For so many host devices; most of the tests' time goes into compiling, so as little is done there as can be.
+    """Return the value of XLA_FLAGS for a number of host devices and for fast compilation, which dominates the tests.
 
-    LLVM optimises nothing, and XLA's older emitters of fusions hand it half of the code that the newer ones do.
+    LLVM does not optimise, and XLA's older fusion emitters give it half as much code as the newer ones.
     """
     fast = (
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -24,7 +24,7 @@ def xla_flags(devices):
 
 
 def start(*arguments, devices=1, environment=None, **options):
-    """`main.py ARGUMENTS` on a number of host devices."""
+    """Start `main.py ARGUMENTS` on a number of host devices and return the process."""
     flags = {"XLA_FLAGS": xla_flags(devices), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, "main.py", *map(str, arguments)],
@@ -38,7 +38,7 @@ def start(*arguments, devices=1, environment=None, **options):
 
 
 def run(*arguments, code=0, tracebacks=False, seconds=500, **options):
-    """Standard output and error of `main.py ARGUMENTS`, which must end with `code` in so many seconds."""
+    """Run `main.py ARGUMENTS`, which must end with `code` within `seconds`; return its standard output and error."""
     process = start(*arguments, **options)
     out, err = process.communicate(timeout=seconds)
     assert process.returncode == code, f"exit code {process.returncode}, not {code}\n{out}\n{err}"
@@ -47,20 +47,20 @@ def run(*arguments, code=0, tracebacks=False, seconds=500, **options):
 
 
 def prepare_fractal(directory, train_images):
-    """Six categories of so many fractals of 32 pixels, and seven each to be scored; the directory as text."""
+    """Prepare six categories of fractals of 32 pixels, with seven validation images each; return the directory."""
     options = {"categories": 6, "train_images": train_images, "validation_images": 7, "size": 32}
     run("prepare", "fractal", f"--data_dir={directory}", *[f"--fractal.{k}={v}" for k, v in options.items()])
     return str(directory)
 
 
 def train_arguments(data_dir, workdir, *, recipe="tests/recipe.py", **overrides):
-    """Arguments of `train` with a recipe of the tests."""
+    """Return the arguments of `train` with a recipe of the tests."""
     keys = [f"--config.{key.replace('__', '.')}={value}" for key, value in overrides.items()]
     return ["train", f"--config={recipe}:{data_dir}", f"--workdir={workdir}", *keys]
 
 
 def arrays(workdir, step):
-    """Every array of a checkpoint by its path, as NumPy, read by Orbax alone."""
+    """Return every array of a checkpoint by its path, as NumPy arrays that Orbax reads without this project."""
     import orbax.checkpoint as ocp
 
     path = Path(workdir).absolute() / "checkpoints" / str(step) / "state"

@@ -1,4 +1,4 @@
-"""Set-up of all tests: eight host devices, and the annotations of shapes checked on every call."""
+"""Set-up of all tests: eight host devices, and annotations of shapes that are checked on every call."""
 
 import atexit
 import gc
@@ -15,29 +15,27 @@ from tests import command_line, typechecker
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {command_line.xla_flags(devices=8)}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # One for this session: what the tests' processes, and those that they start, compile alike is compiled once.
+    # One cache for the session, so that the processes of the tests compile a program only once.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled = tempfile.mkdtemp(prefix="compiled-")
     atexit.register(shutil.rmtree, compiled, ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-gc.set_threshold(
-    100_000, 50, 100
-)  # traced programs are many small objects: a fifth of the time went into looking at them
+# Traced programs are many small objects; with the default thresholds, garbage collection takes a fifth of the time.
+gc.set_threshold(100_000, 50, 100)
 install_import_hook("imagenet_repro", f"{typechecker.__name__}.check")
 
 REPOSITORY = Path(__file__).parent.parent
 
-
-# First, so that no process ends long after the other.
+# The test files that take longest run first, so that no process of pytest-xdist ends long after the other.
 LONGEST = ("test_train.py", "test_feature_run.py", "test_controller.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first."""
+    """Sort the test files that take longest to the front."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def shared_path(relative: str) -> Path:
-    """Test material beside the repository; the test is skipped where it is absent."""
+    """Return the path of test material beside the repository; skip the test if it is absent."""
     path = REPOSITORY.parent / "shared" / relative
     if not path.exists():
         pytest.skip(f"needs shared/{relative} beside the repository")

@@ -1,4 +1,4 @@
-"""A configuration of features for runs that tests start: two channels on 32-pixel fractals for a few steps.
+"""A recipe of a system of features for tests: two channels on 32-pixel fractals, trained for a few steps.
 
 The argument names the data directory.
 """

@@ -1,4 +1,4 @@
-"""Workdirs of finished runs that nobody trained, and of a sweep whose trainings ended as a test says."""
+"""Workdirs of finished runs with invented results, which take no training."""
 
 import json
 
@@ -11,7 +11,7 @@ CLASSES = 10
 
 
 def write(directory, run, *, guesses=None, **changes):
-    """The workdir of a run of `made.comparison`, as text; `changes` are of its result, by dotted path."""
+    """Write the workdir of a run of `made.comparison` and return its path; `changes` replace keys of its result."""
     guesses = guesses or run.guesses
     result = json.loads(json.dumps(run.result)) | {"classes": [f"class {c}" for c in range(CLASSES)]}
     for path, value in changes.items():
@@ -31,13 +31,15 @@ def write(directory, run, *, guesses=None, **changes):
 
 
 def systems(directory, *, count=2, seeds=1, **options):
-    """Workdirs of `count` systems with runs of `seeds` seeds, system by system."""
-    whole = made.comparison(count, seeds, classes=CLASSES, **options)
-    return [write(directory / f"{system.name}-{run.seed}", run) for system in whole.systems for run in system.runs]
+    """Write the workdirs of `count` systems with `seeds` seeds each; return their paths, system by system."""
+    comparison = made.comparison(count, seeds, classes=CLASSES, **options)
+    return [
+        write(directory / f"{system.name}-{run.seed}", run) for system in comparison.systems for run in system.runs
+    ]
 
 
 def one(skill=0, seed=0, name="alexnet_2012", images=60):
-    """A run in memory; of other `images` where there are more or fewer."""
+    """Return a run in memory that was scored on `images` images."""
     labels = np.sort(np.arange(images) % CLASSES).astype(np.int32)
     ids = np.array([f"validation/{i:05d}" for i in range(images)])
     difficulty = np.random.default_rng(1).normal(size=images)

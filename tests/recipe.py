@@ -1,4 +1,4 @@
-"""A configuration for runs that tests start: ResNet-18 on 32-pixel fractals for a few steps.
+"""A recipe for tests: ResNet-18 on 32-pixel fractals, trained for a few steps.
 
 The argument names the data directory.
 """

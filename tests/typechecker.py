@@ -1,4 +1,4 @@
-"""The checker of annotations while tests run: beartype, in which an int is a float, as PEP 484 has it."""
+"""The checker of annotations in tests: beartype, which accepts an int for a float, as PEP 484 does."""
 
 from beartype import BeartypeConf, beartype
 

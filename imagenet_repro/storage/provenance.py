@@ -1,4 +1,4 @@
-"""Where a number comes from: code, versions, devices."""
+"""The provenance of a result: code, versions and devices."""
 
 import hashlib
 import importlib.metadata
@@ -27,7 +27,12 @@ PACKAGES = (
 
 
 def collect() -> dict[str, Any]:
-    """JSON values: `imagenet_repro` (version), `commit`, `python`, `packages`, `devices`, `processes`, `cores`."""
+    """Return the provenance of a result of this process, as JSON values.
+
+    Returns:
+      `imagenet_repro` (version), `commit`, `python` (version), `packages` (versions by name), `devices` (the platform
+      and the number of devices of each kind), `processes`, and `cores` (of the machine).
+    """
     import jax
 
     kinds = Counter(device.device_kind for device in jax.devices())
@@ -43,7 +48,7 @@ def collect() -> dict[str, Any]:
 
 
 def of_file(path: str | Path) -> dict[str, str]:
-    """`path` and `sha256` of a file. Raises UserError where it cannot be read."""
+    """Return `path` and `sha256` of a file; raise UserError if it cannot be read."""
     try:
         with Path(path).expanduser().open("rb") as file:
             return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
@@ -52,7 +57,10 @@ def of_file(path: str | Path) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the working copy that the package lies in, with "+changes" where files differ from it."""
+    """Return the commit of the clone that contains the package, with "+changes" if tracked files differ from it.
+
+    It is "unknown" outside a clone.
+    """
     root = Path(__file__).parents[2]
     try:
         head = _git(root, "rev-parse", "HEAD")

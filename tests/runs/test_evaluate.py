@@ -1,47 +1,49 @@
-"""Which network and which images `evaluate --weights` takes, and what `export` says of them."""
+"""Tests of the configuration of an evaluation: the network and the images of a file of weights, the batch size."""
 
 from pathlib import Path
 
+import jax
 import pytest
 
-from imagenet_repro.config import replace_keys
+from imagenet_repro.config import replace_keys, resolve_config
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import Weights
 from imagenet_repro.runs import evaluate, export
+from imagenet_repro.training.systems import NetworkSystem
 
 
-def stating(name, **options):
+def weights_of(name, **options):
     return Weights(Path("file"), {}, origin=Origin(name, 10, options))
 
 
 @pytest.mark.parametrize(
     ("weights", "name", "options", "expected"),
     [
-        (stating("alexnet_owt", stem="small"), "", None, ("alexnet_owt", {"stem": "small"})),
-        (stating("alexnet_owt", stem="small"), "alexnet", None, ("alexnet_owt", {"stem": "small"})),
+        (weights_of("alexnet_owt", stem="small"), "", None, ("alexnet_owt", {"stem": "small"})),
+        (weights_of("alexnet_owt", stem="small"), "alexnet", None, ("alexnet_owt", {"stem": "small"})),
         (
-            stating("alexnet_owt", stem="small"),
+            weights_of("alexnet_owt", stem="small"),
             "alexnet",
             {"dropout": 0.1},
             ("alexnet_owt", {"stem": "small", "dropout": 0.1}),
         ),
-        (stating("alexnet_owt", stem="small"), "resnet18", None, ("resnet18", {})),
-        (stating("mine", stem="small"), "resnet18", None, ("resnet18", {})),
+        (weights_of("alexnet_owt", stem="small"), "resnet18", None, ("resnet18", {})),
+        (weights_of("mine", stem="small"), "resnet18", None, ("resnet18", {})),
         (Weights(Path("file"), {}), "resnet18", {"stem": "small"}, ("resnet18", {"stem": "small"})),
     ],
 )
-def test_the_network_of_a_file(weights, name, options, expected):
+def test_the_network_is_the_one_that_the_file_states(weights, name, options, expected):
     assert evaluate._network_of(weights, name, options) == expected
 
 
-def test_a_file_that_names_no_network():
+def test_a_file_that_states_no_network_is_refused():
     with pytest.raises(UserError, match="does not say of which network it is"):
         evaluate._network_of(Weights(Path("file"), {}), "", None)
 
 
 @pytest.mark.parametrize("crop", ["center", "squash"])
-def test_images_as_the_file_says_and_back(crop):
+def test_preprocessing_is_read_from_the_file_and_exported(crop):
     stated = Preprocessing(96, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), antialias=False, crop=crop)
     config = evaluate._evaluation_config("resnet18", {}, stated)
     assert config.eval_crop.name == crop
@@ -56,7 +58,17 @@ def test_images_as_the_file_says_and_back(crop):
         ("resnet18", {}, {}),
     ],
 )
-def test_positions_are_those_of_the_size_that_is_evaluated(name, options, expected):
+def test_position_embeddings_have_the_evaluated_size(name, options, expected):
     config = evaluate._evaluation_config(name, options, Preprocessing())
     config = evaluate._at_its_size(replace_keys(config, {"data.image_size": "384"}))
     assert config.model.options == expected
+
+
+def test_the_batch_size_is_rounded_up_to_the_number_of_devices():
+    config = resolve_config({"batch_size": 12, "model": {"name": "lenet5"}, "data": {"image_size": 32}})
+    assert jax.device_count() == 8
+    assert NetworkSystem.create(config, 10).network.params
+    assert evaluate._divided(config).data.eval_batch_size == 16
+    assert evaluate._divided(resolve_config({"batch_size": 16})).data.eval_batch_size == 0
+    stated = resolve_config({"batch_size": 12, "data": {"eval_batch_size": 3}})
+    assert evaluate._divided(stated) == stated
