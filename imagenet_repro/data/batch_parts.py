@@ -17,7 +17,7 @@ _MAX_PART = 8  # images
 
 @dataclasses.dataclass(frozen=True)
 class BatchParts:
-    """A random-access source for Grain: element k is a part of a batch, some images that one thread decodes and crops.
+    """A random-access source for Grain; an element is a part of a batch, some images that one thread reads.
 
     An element is more than one image because Grain spends 0.07 ms on an element, and decoding takes 1 to 2 ms.
 
@@ -49,30 +49,30 @@ class BatchParts:
         rounds = -(-self.num_steps // workers)
         return rounds * workers * (self.share // self.part_size)
 
-    def __getitem__(self, k: int) -> Batch:
-        first = self._first_position(k)
+    def __getitem__(self, index: int) -> Batch:
+        first = self._first_position(index)
         part = batch.padding(self.part_size, crops.output_shape(self.crop, self.image_size))
         for row in range(self.part_size):
             position = first + row
             if self.seed is not None:
-                self._read_training_image(part, row, position)
+                self._read_training_image(part, row, position, self.seed)
             elif position < self.split.num_examples:
                 self._read_evaluation_image(part, row, position)
         return part
 
-    def _first_position(self, k: int) -> int:
-        """Return the position in the run, counted over all processes, of the first image of part k."""
+    def _first_position(self, index: int) -> int:
+        """Return the position in the run, counted over all processes, of the first image of a part."""
         workers = max(1, self.workers)
-        turn, worker = divmod(k, workers)
+        turn, worker = divmod(index, workers)
         batch_number, part_number = divmod(turn, self.share // self.part_size)
         step = self.start_step + batch_number * workers + worker
         return step * self.batch_size + self.offset + part_number * self.part_size
 
-    def _read_training_image(self, part: Batch, row: int, position: int) -> None:
+    def _read_training_image(self, part: Batch, row: int, position: int, seed: int) -> None:
         """Fill in the image of a position, or the next one of the split that can be decoded."""
         count = self.split.num_examples
         epoch, index = order.image_at(
-            position, seed=self.seed, count=count, batch_size=self.batch_size, repeats=self.repeats
+            position, seed=seed, count=count, batch_size=self.batch_size, repeats=self.repeats
         )
         last = index + min(self.max_bad, count - 1)
         for candidate in range(index, last + 1):

@@ -30,13 +30,13 @@ from imagenet_repro.config import (
 )
 from imagenet_repro.errors import UserError
 
-_OPENCV = {
+_OPENCV: dict[Kernel, int] = {
     "nearest": cv2.INTER_NEAREST_EXACT,
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
     "area": cv2.INTER_AREA,
 }
-_PILLOW = {
+_PILLOW: dict[Kernel, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -120,19 +120,21 @@ def crop(
 
 def check_fits(spec: CropSpec, size: int) -> None:
     """Raise `UserError` where a crop of `size` pixels does not fit into the shorter side that `spec` resizes to."""
-    for part in getattr(spec, "parts", ()):
-        check_fits(part, size)
-    shortest = {ShorterSideCrop: lambda: spec.resize, ScaleJitterCrop: lambda: min(spec.resize)}.get(type(spec))
-    if shortest and shortest() < size:
-        raise UserError(
-            f"crop {spec.name!r} resizes the shorter side to {shortest()}, which is less than the image size of {size}"
-        )
-    if isinstance(spec, ScaleJitterCrop) and spec.resize[0] > spec.resize[1]:
-        raise UserError(f"crop {spec.name!r}: resize = {spec.resize} must be (smallest, largest)")
-    for name in ("area", "aspect"):
-        low, high = getattr(spec, name, (0, 0))
-        if low > high:
-            raise UserError(f"crop {spec.name!r}: {name} = {(low, high)} must be (smallest, largest)")
+    if isinstance(spec, CombinedCrops):
+        for part in spec.parts:
+            check_fits(part, size)
+    if isinstance(spec, ShorterSideCrop | ScaleJitterCrop):
+        shortest = spec.resize if isinstance(spec, ShorterSideCrop) else min(spec.resize)
+        if shortest < size:
+            raise UserError(
+                f"crop {spec.name!r} resizes the shorter side to {shortest}, "
+                f"which is less than the image size of {size}"
+            )
+    if isinstance(spec, ScaleJitterCrop | InceptionCrop):
+        for field in ("resize",) if isinstance(spec, ScaleJitterCrop) else ("area", "aspect"):
+            low, high = getattr(spec, field)
+            if low > high:
+                raise UserError(f"crop {spec.name!r}: {field} = {(low, high)} must be (smallest, largest)")
 
 
 @functools.singledispatch
@@ -300,10 +302,11 @@ def resize(
     return cv2.resize(image, (width, height), interpolation=_OPENCV[kernel])
 
 
-def _resize_shorter_side(image: np.ndarray, shorter: int, kernel: str, antialias: bool) -> np.ndarray:
+def _resize_shorter_side(image: np.ndarray, shorter: int, kernel: Kernel, antialias: bool) -> np.ndarray:
     """Resize to a shorter side; the longer one follows in proportion, rounded down as in torchvision."""
     image = _limit_aspect(image, _MAX_ASPECT)
-    return resize(image, *_proportional(*image.shape[:2], shorter), kernel, antialias)
+    height, width = _proportional(image.shape[0], image.shape[1], shorter)
+    return resize(image, height, width, kernel, antialias)
 
 
 def _proportional(height: int, width: int, shorter: int) -> tuple[int, int]:
@@ -315,7 +318,7 @@ def _proportional(height: int, width: int, shorter: int) -> tuple[int, int]:
 
 def _centre(image: np.ndarray, size: int) -> np.ndarray:
     """Return the central square."""
-    top, left = _centre_corner(*image.shape[:2], size)
+    top, left = _centre_corner(image.shape[0], image.shape[1], size)
     return image[top : top + size, left : left + size]
 
 

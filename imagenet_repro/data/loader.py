@@ -9,7 +9,7 @@ Grain runs the threads and processes; data/batch_parts.py says what they do.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import grain
 import numpy as np
@@ -111,7 +111,7 @@ def chain_batches(parts: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
     return closing.close_at_exit(_chain(parts))
 
 
-def _chain(parts: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
+def _chain(parts: Sequence[Iterator[Batch]]) -> Generator[Batch, None, None]:
     for part in parts:
         yield from part
 
@@ -155,7 +155,7 @@ def _read(parts: BatchParts) -> Iterator[Batch]:
     return closing.close_at_exit(_take(parts.num_steps, dataset, in_shared_memory=parts.workers > 0))
 
 
-def _take(num_steps: int, dataset: grain.IterDataset, in_shared_memory: bool) -> Iterator[Batch]:
+def _take(num_steps: int, dataset: grain.IterDataset, in_shared_memory: bool) -> Generator[Batch, None, None]:
     iterator = iter(dataset)
     try:
         for _ in range(num_steps):

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from imagenet_repro.data import closing
@@ -27,7 +27,9 @@ def prefetch_to_device(
     return closing.close_at_exit(_receive(batches, put, depth))
 
 
-def _receive(batches: Iterator[Batch], put: Callable[[Batch], Any], depth: int) -> Iterator[tuple[Batch, Any]]:
+def _receive(
+    batches: Iterator[Batch], put: Callable[[Batch], Any], depth: int
+) -> Generator[tuple[Batch, Any], None, None]:
     free_slots = threading.Semaphore(depth)
     ready: queue.SimpleQueue = queue.SimpleQueue()
     stop = threading.Event()

@@ -54,13 +54,14 @@ class StoredRecords:
         self.split = split
         builder = tfds.builder_from_directory(directory)
         self._image_key, self._label_key = _image_and_label(builder)
-        self._id_key = next((key for key in _ID_FEATURES if key in builder.info.features), None)
+        self._id_key = next((key for key in _ID_FEATURES if key in _features(builder)), None)
         self._starts, self._origins = _origins(builder, split)
         # Reading three features from the stored tf.train.Example takes 8 us for a full-size image; tfds' decoding of
         # every feature took 58.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        self._source = builder.as_data_source(split, deserialize_method=raw, file_format="array_record")
-        self._parse = tf_example_pb2.Example.FromString
+        open_source: Any = builder.as_data_source  # tfds' decorator hides its signature from type checkers
+        self._source = open_source(split, deserialize_method=raw, file_format="array_record")
+        self._parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]  # generated
 
     def __len__(self) -> int:
         return len(self._source)
@@ -176,7 +177,7 @@ def open_split(data: Data, split: str) -> Split:
     builder = _find_readable(data, split)
     _, label_key = _image_and_label(builder)
     config = f"/{builder.builder_config.name}" if builder.builder_config else ""
-    label = builder.info.features[label_key]
+    label = _features(builder)[label_key]
     return Split(
         name=builder.name + config,
         split=split,
@@ -202,7 +203,7 @@ def integers(data: Data, split: str, keys: Sequence[str]) -> dict[str, dict[str,
         UserError: as `open_split`, or the data set lacks a feature.
     """
     builder = _find_readable(data, split)
-    missing = [key for key in keys if key not in builder.info.features]
+    missing = [key for key in keys if key not in _features(builder)]
     if missing:
         raise UserError(f"data set {data.name!r} has no {', '.join(missing)}: it is not the one of this name in tfds")
     records = StoredRecords(os.fspath(builder.data_dir), split)
@@ -243,13 +244,13 @@ def _find_readable(data: Data, split: str) -> "tfds.core.DatasetBuilder":
 
 def _find(name: str, directory: Path) -> "tfds.core.DatasetBuilder":
     """Return the reader of a prepared data set; the description beside its files suffices, whoever wrote them."""
-    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder, registered
 
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
         raise UserError(f"data.name = {name!r} is not of the form name[/config][:version]")
     try:
-        return tfds.core.read_only_builder.builder_from_files(name, data_dir=directory)
-    except tfds.core.registered.DatasetNotFoundError:
+        return read_only_builder.builder_from_files(name, data_dir=directory)
+    except registered.DatasetNotFoundError:
         raise UserError(_why_not_found(name, directory)) from None
 
 
@@ -296,7 +297,7 @@ def _image_and_label(builder: "tfds.core.DatasetBuilder") -> tuple[str, str]:
     """
     import tensorflow_datasets as tfds
 
-    features = dict(builder.info.features.items())
+    features = _features(builder)
     image_key, *label_keys = [*(builder.info.supervised_keys or ("image", "label"))[:2], ORIGINAL_LABEL]
     if isinstance(image_key, str) and isinstance(features.get(image_key), tfds.features.Image):
         for key in label_keys:
@@ -306,6 +307,12 @@ def _image_and_label(builder: "tfds.core.DatasetBuilder") -> tuple[str, str]:
         f"data set {builder.name!r} is not for image classification: an image and a class label are needed, "
         f"and its features are {', '.join(f'{key} ({type(value).__name__})' for key, value in features.items())}"
     )
+
+
+def _features(builder: "tfds.core.DatasetBuilder") -> dict[str, Any]:
+    """Return the features of a data set by name."""
+    features: Any = builder.info.features
+    return dict(features.items())
 
 
 def _split_info(builder: "tfds.core.DatasetBuilder", split: str) -> Any:

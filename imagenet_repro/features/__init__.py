@@ -1,1 +1,1 @@
-"""Before 2012: hand-made descriptors, their coding, and the linear classifier on top."""
+"""Systems before 2012: hand-made descriptors, their codes, and the linear classifier that trains on them."""

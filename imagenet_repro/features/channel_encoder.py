@@ -1,7 +1,7 @@
-"""One channel of a system before 2012: from images to descriptors, and from those to codes over a vocabulary.
+"""One channel of a system before 2012: images to local descriptors, and descriptors to codes over a vocabulary.
 
-A vocabulary is a flat dictionary of arrays: `pca.mean`, `pca.components`, `pca.variances` where descriptors are
-reduced, and `mixture.weights`, `mixture.means`, `mixture.variances` of Fisher vectors, or `codebook` of other codes.
+A vocabulary is a flat dictionary of arrays: `pca.mean`, `pca.components` and `pca.variances` where descriptors are
+reduced; `mixture.weights`, `mixture.means` and `mixture.variances` for Fisher vectors, or `codebook` for other codes.
 """
 
 import functools
@@ -22,7 +22,7 @@ from imagenet_repro.features.encoding.pca import Pca
 
 Vocabulary = dict[str, Any]  # arrays by name
 
-# What describes a patch, and whether of its luma; several are concatenated.
+# The descriptors of each name, which are concatenated, and whether each takes luma (else RGB).
 DESCRIPTORS = {
     "sift": ((sift.sift, True),),
     "root_sift": ((sift.root_sift, True),),
@@ -31,19 +31,25 @@ DESCRIPTORS = {
     "hog_lbp": ((hog.hog, False), (lbp.lbp, True)),
     "colour": ((colour, False),),
 }
-AT_ONCE = 2**23  # numbers of intermediate results that images coded together may have
+AT_ONCE = 2**23  # numbers in the intermediate results of the images that are encoded together
 
 
 class ChannelEncoder:
-    """A channel at one size of images.
+    """The descriptors and codes of a channel at one image size.
 
     Args:
-      channel: what it is made of.
-      image_size: pixels on a side.
+      channel: its configuration.
+      image_size: side of the images in pixels.
+
+    Attributes:
+      points: descriptors of an image.
+      numbers: of a descriptor.
+      reduced: numbers of a reduced descriptor.
+      features: numbers of a code.
 
     Raises:
-      UserError: the images have no room for a patch, a descriptor cannot be taken of patches of this size, it has
-        fewer numbers than are to remain of it, or the code cannot be cut into the parts of quantisation.
+      UserError: the images are smaller than a patch, a descriptor does not support patches of this size, it has
+        fewer numbers than principal components, or the length of a code is no multiple of `quantise`.
     """
 
     def __init__(self, channel: Channel, image_size: int):
@@ -52,53 +58,53 @@ class ChannelEncoder:
         places = self._grid.places(image_size, image_size)
         self._layout = pyramid.layout(pyramid.Pyramid.parse(channel.pyramid).members(places))
         one = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.uint8)
-        self.points, self.numbers = jax.eval_shape(self.describe, one).shape[1:]  # of an image; of a descriptor
+        self.points, self.numbers = jax.eval_shape(self.describe, one).shape[1:]
         pca.check(self.numbers, channel.components)
         self.reduced = channel.components or self.numbers
-        self.features = self._cell_features() * len(self._layout.parts)  # numbers of a code
+        self.features = self._cell_features() * len(self._layout.parts)
         if channel.quantise and self.features % channel.quantise:
             raise UserError(f"codes of {self.features:,} numbers cannot be cut into parts of {channel.quantise}")
 
     def describe(self, images: UInt8[Array, "n h w 3"]) -> Float[Array, "n t d"]:
-        """The descriptors of images, not reduced."""
-        found = [
+        """Return the descriptors of images, not reduced."""
+        parts = [
             describe(images, self._grid, descriptor, luma=luma)
             for descriptor, luma in DESCRIPTORS[self.channel.descriptor]
         ]
-        return jnp.concatenate(found, axis=-1)
+        return jnp.concatenate(parts, axis=-1)
 
     def reduce(self, moments: pca.Moments) -> Vocabulary:
-        """The part of the vocabulary that reduces descriptors, of which `moments` are known."""
+        """Return the part of the vocabulary that reduces descriptors, from the moments of a sample."""
         if not self.channel.components:
             return {}
-        found = pca.fit(moments, self.channel.components)
-        return {"pca.mean": found.mean, "pca.components": found.components, "pca.variances": found.variances}
+        fitted = pca.fit(moments, self.channel.components)
+        return {"pca.mean": fitted.mean, "pca.components": fitted.components, "pca.variances": fitted.variances}
 
     def project(self, x: Float[Array, "*n d"], vocabulary: Vocabulary) -> Float[Array, "*n r"]:
-        """Descriptors, reduced."""
+        """Return descriptors reduced to `reduced` numbers."""
         if not self.channel.components:
             return x
         parts = (vocabulary[f"pca.{name}"] for name in ("mean", "components", "variances"))
         return pca.project(x, Pca(*parts), whiten=self.channel.whiten)
 
     def learn(self, x: Float[Array, "n r"], key: Key[Array, ""]) -> Vocabulary:
-        """The other part of the vocabulary, from a sample of reduced descriptors.
+        """Learn the Gaussians or words of the vocabulary from a sample of reduced descriptors.
 
         Raises:
           UserError: there are fewer descriptors than Gaussians or words.
         """
         code = self.channel.code
         if isinstance(code, FisherVector):
-            found = mixture.fit(x, code.components, key, iterations=code.iterations, restarts=code.restarts)
+            fitted = mixture.fit(x, code.components, key, iterations=code.iterations, restarts=code.restarts)
             return {
-                "mixture.weights": found.weights,
-                "mixture.means": found.means,
-                "mixture.variances": found.variances,
+                "mixture.weights": fitted.weights,
+                "mixture.means": fitted.means,
+                "mixture.variances": fitted.variances,
             }
         return {"codebook": kmeans.fit(x, code.words, key, iterations=code.iterations, batch=code.batch)}
 
     def blank(self) -> Vocabulary:
-        """A vocabulary of zeros."""
+        """Return a vocabulary of zeros."""
         reduction, words = {}, self._words
         if self.channel.components:
             shapes = {
@@ -113,13 +119,13 @@ class ChannelEncoder:
         return reduction | {f"mixture.{name}": jnp.zeros(shape) for name, shape in shapes.items()}
 
     def encode(self, images: UInt8[Array, "n h w 3"], vocabulary: Vocabulary) -> Float[Array, "n f"]:
-        """The codes of images: those of the pyramid's cells, each of unit length or zero, one after the other."""
-        batch = self._at_once(len(images))
+        """Return the codes of images: those of the pyramid's cells in order, each of unit length or zero."""
+        batch = self._batch_size(len(images))
         parts = images.reshape(-1, batch, *images.shape[1:])
         return jax.lax.map(functools.partial(self._encode, vocabulary=vocabulary), parts).reshape(-1, self.features)
 
-    def _at_once(self, images: int) -> int:
-        """The most images that may be coded together and divide those that there are."""
+    def _batch_size(self, images: int) -> int:
+        """Return the largest divisor of the number of images that keeps intermediate results below `AT_ONCE`."""
         most = max(1, AT_ONCE // (self.points * max(self.numbers, self._words)))
         return next(count for count in range(min(most, images), 0, -1) if images % count == 0)
 
@@ -134,15 +140,15 @@ class ChannelEncoder:
             return fisher.encode(x, Mixture(*parts), layout, with_weights=code.weights, power=code.power)
         codebook = vocabulary["codebook"]
         if isinstance(code, SuperVector):
-            found = codebook_codes.super_vector(x, codebook, layout, constant=code.constant)
+            codes = codebook_codes.super_vector(x, codebook, layout, constant=code.constant)
         elif isinstance(code, Llc):
-            found = codebook_codes.llc(x, codebook, layout, neighbours=min(code.neighbours, code.words))
+            codes = codebook_codes.llc(x, codebook, layout, neighbours=min(code.neighbours, code.words))
         else:
             words = (
                 codebook_codes.soft(x, codebook, sigma=code.sigma) if code.sigma else codebook_codes.hard(x, codebook)
             )
-            found = codebook_codes.bag(words, layout)
-        return fisher.improved(found, power=code.power)
+            codes = codebook_codes.bag(words, layout)
+        return fisher.improve(codes, power=code.power)
 
     @property
     def _words(self) -> int:

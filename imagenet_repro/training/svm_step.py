@@ -82,10 +82,10 @@ class SvmStep:
         del moment
         length = svm.rate(state.step, self.problem)
         params = {
-            name: svm.descended(value, gradients[name], length, self.problem) for name, value in state.params.items()
+            name: svm.descend(value, gradients[name], length, self.problem) for name, value in state.params.items()
         }
         means = {
-            name: svm.averaged(state.ema["params"][name], value, state.step, self.average_from)
+            name: svm.update_average(state.ema["params"][name], value, state.step, self.average_from)
             for name, value in params.items()
         }
         ema = {"params": means, "stats": stats}

@@ -86,7 +86,7 @@ def test_images_are_coded_alike_however_many_at_once(monkeypatch):
     words = wide(vocabulary_of(made))
     together = made.encode(images, words)
     monkeypatch.setattr(channel_encoder, "AT_ONCE", 2 * made.points * made.numbers)
-    assert made._at_once(6) == 2
+    assert made._batch_size(6) == 2
     np.testing.assert_allclose(made.encode(images, words), together, atol=2e-5)
 
 

@@ -12,7 +12,7 @@ import pytest
 from imagenet_repro.config import resolve_config
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
-from imagenet_repro.features import stages
+from imagenet_repro.features import stage_key, stages
 from imagenet_repro.features.encoding import quantisation
 from imagenet_repro.features.stages import ChannelStages, StoppedError
 from imagenet_repro.features.stored_codes import UNDECODABLE
@@ -121,7 +121,7 @@ def test_what_is_done_is_not_done_again(whole):
 
 @pytest.mark.parametrize("looks", [0, 1, 6, 12, 15])
 def test_stopped_anywhere_the_same_call_goes_on_to_the_same_codes(whole, tmp_path, monkeypatch, looks):
-    monkeypatch.setattr(stages, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(stages, "COMMIT_SECONDS", 0.0)
     with pytest.raises(StoppedError):
         run(tmp_path, watcher=Watcher(looks))
     settled = sum(json.loads(path.read_text())["images"] for path in tmp_path.rglob("codes.json"))
@@ -154,10 +154,10 @@ def test_what_depends_on_something_else_is_learned_anew(whole, tmp_path, change,
 
 def test_another_form_of_the_code_is_not_stale(whole, monkeypatch):
     before = {path.name for path in whole[0].iterdir()}
-    monkeypatch.setattr(stages, "_source", lambda: "of another commit")
+    monkeypatch.setattr(stage_key, "source_hash", lambda: "of another commit")
     made = ChannelStages("a", config_of(), split_of(Images()), whole[0], Watcher())
-    assert made._codes_place.name not in before
-    assert made._vocabulary_place.name not in before
+    assert made._codes_directory.name not in before
+    assert made._vocabulary_directory.name not in before
 
 
 def test_a_damaged_vocabulary_is_made_again(whole, tmp_path):

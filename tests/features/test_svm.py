@@ -32,7 +32,7 @@ def test_a_step_follows_the_gradient_of_the_objective(loss):
     length = svm.rate(jnp.asarray(7), problem)
     for value, gradient, slope in zip((weights, bias), gradients, expected, strict=True):
         np.testing.assert_allclose(
-            svm.descended(value, gradient, length, problem), value - 0.3 * slope, atol=1e-4, rtol=1e-5
+            svm.descend(value, gradient, length, problem), value - 0.3 * slope, atol=1e-4, rtol=1e-5
         )
 
 
@@ -47,15 +47,15 @@ def test_averages_are_means_over_the_steps():
     values = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
     mean = jnp.zeros(5)
     for step, value in enumerate(values):
-        mean = svm.averaged(mean, jnp.asarray(value), jnp.asarray(step), 3)
+        mean = svm.update_average(mean, jnp.asarray(value), jnp.asarray(step), 3)
         np.testing.assert_allclose(mean, values[min(3, step) : step + 1].mean(0), atol=1e-6)
 
 
 def test_an_image_counts_for_its_class_and_so_many_others():
     labels = jnp.asarray([0, 4, 4, 9])
     signs = 2.0 * jax.nn.one_hot(labels, 10) - 1
-    counts = np.asarray(svm._counting(signs, jax.random.key(0), 3))
+    counts = np.asarray(svm._class_weights(signs, jax.random.key(0), 3))
     np.testing.assert_array_equal(counts.sum(1), 4)
     np.testing.assert_array_equal(counts[np.arange(4), labels], 1)
-    often = np.mean([np.asarray(svm._counting(signs, jax.random.key(i), 3)) for i in range(300)], 0)
+    often = np.mean([np.asarray(svm._class_weights(signs, jax.random.key(i), 3)) for i in range(300)], 0)
     np.testing.assert_allclose(often[0, 1:], 1 / 3, atol=0.1)

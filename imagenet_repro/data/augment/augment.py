@@ -182,7 +182,8 @@ def _mix_pairs(
 ) -> tuple[Float32[Array, "b h w 3"], Float32[Array, "b c"]]:
     """Mix images 2j and 2j + 1 with each other, and their targets by the same share."""
     pairs = images.reshape(-1, 2, *images.shape[1:])
-    share, mask = jax.vmap(partial(_pair_mask, shape=images.shape[1:3], spec=spec))(keys[::2])
+    height_width = images.shape[1], images.shape[2]
+    share, mask = jax.vmap(partial(_pair_mask, shape=height_width, spec=spec))(keys[::2])
     mask = mask[:, None, :, :, None]
     pairs = mask * pairs + (1 - mask) * pairs[:, ::-1]
     share = share[:, None, None]
@@ -193,10 +194,12 @@ def _mix_pairs(
 
 def _pair_mask(key: Key[Array, ""], *, shape: tuple[int, int], spec: Augment) -> tuple[Scalar, Float32[Array, "h w"]]:
     """Return the share of an image's own label in its target, and the share of its own pixel in each pixel."""
-    mixup = _mixup_mask(key, shape, spec.mixup) if spec.mixup else None
-    cutmix = _cutmix_mask(key, shape, spec.cutmix) if spec.cutmix else None
-    if mixup is None or cutmix is None:
-        return mixup or cutmix  # `_mix_pairs` is called where at least one is on
+    if not spec.cutmix:
+        return _mixup_mask(key, shape, spec.mixup)
+    if not spec.mixup:
+        return _cutmix_mask(key, shape, spec.cutmix)
+    mixup = _mixup_mask(key, shape, spec.mixup)
+    cutmix = _cutmix_mask(key, shape, spec.cutmix)
     choice = jax.random.bernoulli(jax.random.fold_in(key, _SWITCH))
     return jax.tree.map(partial(jnp.where, choice), cutmix, mixup)
 

@@ -47,9 +47,9 @@ class ArrayRecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         del dl_manager
         return self.shards()
 
-    def _make_download_manager(self, **options) -> Any:
+    def _make_download_manager(self, download_dir, download_config) -> Any:
         """Return a stand-in; tfds' own manager would create a directory for downloads."""
-        del options
+        del download_dir, download_config
         return types.SimpleNamespace(downloaded_size=0)
 
     def _log_download_bytes(self) -> None:

@@ -49,6 +49,7 @@ def _shards(info, path: Path) -> Iterator[tuple[Path, Path, int]]:
 
     splits = dataset_info.get_split_dict_from_proto(info, path, file_format="tfrecord")
     for split in splits.values():
+        assert split.filename_template is not None  # tfds reads it from the description
         template = split.filename_template.replace(filetype_suffix=array_record_builder.ARRAY_RECORD)
         for index, (source, length) in enumerate(zip(split.filepaths, split.shard_lengths, strict=True)):
             target = template.sharded_filepath(shard_index=index, num_shards=split.num_shards)
@@ -92,7 +93,7 @@ def counted(records: Iterable[bytes], on_progress: Callable[[], None]) -> Iterat
 
 def write_array_record(path: Path, records: Iterable[bytes]) -> int:
     """Write serialised examples as tfds does and return their number."""
-    from array_record.python import array_record_module
+    from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # C extension
 
     writer = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1")
     count = 0

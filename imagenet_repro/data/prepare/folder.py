@@ -261,7 +261,7 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
     VERSION = tfds.core.Version(VERSION)
 
     def __init__(self, listing: Listing, name: str, root: Path, read: Callable, on_progress: Callable[[], None]):
-        self.name = name
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # tfds declares it as a class attribute
         self.undecodable: list[str] = []
         self._listing = listing
         self._read = read

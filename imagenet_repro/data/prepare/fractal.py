@@ -96,12 +96,17 @@ class FractalConfig(tfds.core.BuilderConfig):
         match = re.fullmatch(r"c(\d+)_n(\d+)_v(\d+)_s(\d+)(?:_seed(\d+))?(?:_p([\d.e-]+))?(?:_t([\d.e-]+))?", name)
         if not match:
             raise ValueError(f"{name!r} is not of the form {cls().name}[_seed1][_p0.2][_t0.5]")
-        values = [int(group) if group else 0 for group in match.groups()[:5]]
-        look = {
-            key: float(value) for key, value in zip(("perturbation", "turn"), match.groups()[5:], strict=True) if value
-        }
-        keys = ("categories", "train_images", "validation_images", "size", "seed")
-        return cls(**dict(zip(keys, values, strict=True)), **look)
+        *integers, perturbation, turn = match.groups()
+        categories, train_images, validation_images, size, seed = (int(group or 0) for group in integers)
+        return cls(
+            categories=categories,
+            train_images=train_images,
+            validation_images=validation_images,
+            size=size,
+            seed=seed,
+            perturbation=float(perturbation) if perturbation else ifs.Look.perturbation,
+            turn=float(turn) if turn else ifs.Look.turn,
+        )
 
     @property
     def look(self) -> ifs.Look:
@@ -122,26 +127,31 @@ class Fractal(array_record_builder.ArrayRecordBuilder):
         self._on_progress = on_progress
         super().__init__(**options)
 
+    @property
+    def _parameters(self) -> FractalConfig:
+        assert isinstance(self.builder_config, FractalConfig)
+        return self.builder_config
+
     def _info(self) -> tfds.core.DatasetInfo:
         return self.image_info(
             "Iterated-function-system fractals drawn by the chaos game, one system to a category.",
-            [_class_name(category) for category in range(self.builder_config.categories)],
+            [_class_name(category) for category in range(self._parameters.categories)],
             citation="Kataoka et al., Pre-training without Natural Images, ACCV 2020",
         )
 
     def shards(self) -> dict[str, list[array_record_builder.Shard]]:
         """Return the shards of each split, of up to `SHARD_BYTES`; an image takes less than a byte for each pixel."""
-        length = max(1, array_record_builder.SHARD_BYTES // self.builder_config.size**2)
+        length = max(1, array_record_builder.SHARD_BYTES // self._parameters.size**2)
         shards = {}
         for split in _SPLITS:
-            total = self.builder_config.images(split)
+            total = self._parameters.images(split)
             ranges = [(start, min(start + length, total)) for start in range(0, total, length)]
             if ranges:
                 shards[split] = [functools.partial(self._examples, split, start, stop) for start, stop in ranges]
         return shards
 
     def _examples(self, split: str, start: int, stop: int) -> Iterator[tuple[str, dict]]:
-        config = self.builder_config
+        config = self._parameters
         for index, image in zip(range(start, stop), _images(config, split, start, stop), strict=True):
             instance, category = divmod(index, config.categories)
             file_name = f"{split}/{_class_name(category)}/{instance:05d}.jpg"

@@ -166,10 +166,13 @@ def _open_existing(path: Path) -> "tfds.core.DatasetBuilder | None":
     Raises:
         UserError: the directory exists and is not a complete data set.
     """
+    return _open(path) if path.exists() else None
+
+
+def _open(path: Path) -> "tfds.core.DatasetBuilder":
+    """Return the reader of the ArrayRecord data set in a directory; raises as `_open_existing`."""
     import tensorflow_datasets as tfds
 
-    if not path.exists():
-        return None
     if not (path / "dataset_info.json").exists():
         raise UserError(f"{path} exists but is not a complete data set. Remove it and prepare again:\n  rm -r {path}")
     builder = tfds.builder_from_directory(path)
@@ -192,7 +195,7 @@ def _prepare_fractal(name: str, root: Path, options: dict[str, Any]) -> Prepared
         Fractal(config=config, data_dir=root, on_progress=advance).download_and_prepare(
             file_format=array_record_builder.ARRAY_RECORD
         )
-    return _describe(_open_existing(path), "drawn")
+    return _describe(_open(path), "drawn")
 
 
 def _fractal_config(name: str, options: dict[str, Any]):
@@ -241,28 +244,28 @@ def _prepare_folder(source: Path, root: Path, as_name: str | None) -> PreparedDa
     listing = folder.scan(source)
     with _progress_bar(name, len(listing.images)) as advance, _no_tfds_bar():
         problems = folder.write(listing, name, root, on_progress=advance)
-    return _describe(_open_existing(path), "read from a folder", listing.notes + problems)
+    return _describe(_open(path), "read from a folder", listing.notes + problems)
 
 
 # --- tfds ------------------------------------------------------------------------------------------------------
 
 
 def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDataset:
-    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder, registered
 
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
         raise UserError(f"{name!r} is not of the form NAME[/CONFIG][:VERSION], fractal[/CONFIG] or folder:PATH")
     try:
-        existing = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
-    except tfds.core.registered.DatasetNotFoundError:
+        existing = read_only_builder.builder_from_files(name, data_dir=root)
+    except registered.DatasetNotFoundError:
         return _build_tfds(name, root, manual_dir)
     formats = {file_format.value for file_format in existing.info.available_file_formats()}
     path = Path(existing.data_dir)
     if array_record_builder.ARRAY_RECORD in formats:
-        return _describe(_open_existing(path), "already prepared")
+        return _describe(_open(path), "already prepared")
     with _progress_bar(f"{name} from TFRecord", existing.info.splits.total_num_examples) as advance:
         convert.add_array_record(path, on_progress=advance)
-    return _describe(_open_existing(path), "converted from TFRecord")
+    return _describe(_open(path), "converted from TFRecord")
 
 
 def _build_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDataset:
@@ -292,7 +295,7 @@ def _build_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDatase
         raise UserError(f"tfds' builder of {name} needs a package that is not installed: {error}") from error
     except (tfds.download.DownloadError, OSError, AssertionError, ValueError) as error:
         raise UserError(f"tfds could not prepare {name} in {root}: {error}") from error
-    return _describe(_open_existing(Path(builder.data_dir)), "built by tfds", notes)
+    return _describe(_open(Path(builder.data_dir)), "built by tfds", notes)
 
 
 def _require_tensorflow(name: str) -> None:
@@ -314,4 +317,4 @@ def _prepare_smaller(source: PreparedDataset, root: Path, short_side: int, quali
         return _describe(builder, "already prepared")
     with _progress_bar(name, sum(source.splits.values())) as advance:
         notes = smaller_copy.write_copy(source.path, path, name, short_side, quality, on_progress=advance)
-    return _describe(_open_existing(path), f"copied from {source.name}", notes)
+    return _describe(_open(path), f"copied from {source.name}", notes)

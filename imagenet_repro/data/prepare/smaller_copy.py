@@ -91,17 +91,18 @@ def write_copy(
         UserError: the data set has no image feature, or several.
     """
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import dataset_info
+    from tensorflow_datasets.core import dataset_info, utils
 
     builder = tfds.builder_from_directory(source, file_format=array_record_builder.ARRAY_RECORD)
     key = _image_key(builder)
     info = dataset_info.read_proto_from_builder_dir(source)
     counts = _Counts()
-    with tfds.core.utils.incomplete_dir(target) as incomplete, ThreadPoolExecutor(available_cores()) as pool:
+    with utils.incomplete_dir(target) as incomplete, ThreadPoolExecutor(available_cores()) as pool:
         directory = Path(incomplete)
         for split, proto in zip(builder.info.splits.values(), info.splits, strict=True):
             before = counts.bytes_after
             for shard, file in enumerate(split.filepaths):
+                assert split.filename_template is not None  # tfds reads it from the description
                 template = split.filename_template.replace(dataset_name=name, data_dir=directory)
                 records = ordered_map.map_in_order(
                     pool, lambda record: _reduce_record(record, key, short_side, quality), _read(file), ahead=64
@@ -137,7 +138,8 @@ def _reduce_record(record: bytes, key: str, short_side: int, quality: int) -> tu
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
-    example = tf_example_pb2.Example.FromString(record)
+    # The class is generated at import.
+    example = tf_example_pb2.Example.FromString(record)  # pyright: ignore[reportAttributeAccessIssue]
     values = example.features.feature[key].bytes_list.value
     try:
         reduced = reduce(values[0], short_side, quality)
@@ -165,7 +167,7 @@ def _write_metadata(builder, info, key: str, name: str, directory: Path) -> None
 
     features = dict(builder.info.features)
     features[key] = tfds.features.Image(shape=(None, None, builder.info.features[key].shape[-1]))
-    tfds.features.FeaturesDict(features).save_config(directory)
+    tfds.features.FeaturesDict(features).save_config(str(directory))
     info.name = name
     info.file_format = array_record_builder.ARRAY_RECORD
     del info.alternative_file_formats[:]

@@ -1,8 +1,8 @@
-"""Where local descriptors stand: patches of one size on a regular grid, over the image at several scales.
+"""The grid of local descriptors: patches of one size at regular steps, over the image at several scales.
 
-Every descriptor here is a sum over pixels of (what a pixel shows) x (how much of it a cell of the patch takes), and
-what a cell takes is a product of a weight by row and a weight by column. So the sums of all patches of an image are
-two matrix products (`pool`), which costs less than a convolution for each cell, and runs where accelerators are fast.
+Every descriptor is a sum over pixels of a feature of the pixel times the pixel's weight in a cell of the patch. The
+weight is a product of a weight by row and a weight by column, so the sums of all patches of an image are two matrix
+products (`pool`). They cost less than a convolution for each cell and suit accelerators.
 """
 
 import dataclasses
@@ -17,19 +17,19 @@ from jaxtyping import Array, Float, UInt8
 
 from imagenet_repro.errors import UserError
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of which OpenCV's and Pillow's grey is made
-# Of x, x^3 and so on: the arc tangent on [0, 1] to 2e-8 (Abramowitz & Stegun 1964, eq. 4.4.49).
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in the grey of OpenCV and Pillow
+# Coefficients of x, x^3, ... in the arc tangent on [0, 1], to 2e-8 (Abramowitz & Stegun 1964, eq. 4.4.49).
 _ARC_TANGENT = (
     *(1.0, -0.3333314528, 0.1999355085, -0.1420889944, 0.1065626393, -0.0752896400, 0.0429096138, -0.0161657367),
     0.0028662257,
 )
-# How much of a pixel a cell takes along one axis, by the pixel's distances from the centres of the cell and of the
+# The weight of a pixel in a cell along one axis, from the pixel's distances to the centres of the cell and of the
 # patch, both in widths of a cell.
 Weight = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Level(NamedTuple):
-    """One scale of an image: its size, and the centres of the patches on it, in pixels."""
+    """One scale of an image: its size, and the centres of its patches, in pixels."""
 
     height: int
     width: int
@@ -41,8 +41,8 @@ class Level(NamedTuple):
 class Grid:
     """Square patches of `patch` pixels every `step` pixels, on the image resized by each of `scales`.
 
-    The patches lie whole inside the image, and what is left over at the margins is equal on both sides to a pixel.
-    Scales at which no patch fits are passed over; at least one must remain.
+    The patches lie completely inside the image, and the margins on both sides are equal to a pixel. Scales at which no
+    patch fits are left out; at least one must remain.
     """
 
     patch: int = 24  # pixels on a side
@@ -50,7 +50,7 @@ class Grid:
     scales: tuple[float, ...] = (1.0,)  # of the image's sides
 
     def levels(self, height: int, width: int) -> tuple[Level, ...]:
-        """The scales that an image of so many pixels has room for.
+        """Return the scales of an image of this size at which a patch fits.
 
         Raises:
           UserError: the image is smaller than a patch at every scale.
@@ -69,7 +69,7 @@ class Grid:
         return tuple(range(first + (last - first) % self.step // 2, last + 1, self.step))
 
     def places(self, height: int, width: int) -> Float[np.ndarray, "keypoints 2"]:
-        """Centres (row, column) of all patches as shares of the image's sides, in the order of the descriptors."""
+        """Return the centres (row, column) of all patches as shares of the image's sides, in descriptor order."""
         places = []
         for level in self.levels(height, width):
             rows, columns = ((np.asarray(c) + 0.5) / n for c, n in zip(level[2:], level[:2], strict=True))
@@ -77,42 +77,42 @@ class Grid:
         return np.concatenate(places).astype(np.float32)
 
 
-# From images in [0, 1], a level and the size of a patch to the descriptors on the level's grid.
+# A function of images in [0, 1], a level and the size of a patch that returns the descriptors on the level's grid.
 Descriptor = Callable[[Float[Array, "n h w *c"], Level, int], Float[Array, "n r c d"]]
 
 
 def describe(
     images: UInt8[Array, "n h w 3"], grid: Grid, descriptor: Descriptor, *, luma: bool
 ) -> Float[Array, "n keypoints d"]:
-    """The descriptors of all patches, scale by scale, row by row.
+    """Return the descriptors of all patches, scale by scale, row by row.
 
     Args:
       images: RGB.
       grid: of the patches.
-      descriptor: what describes them.
-      luma: whether it takes grey images, [n, h, w], or colours.
+      descriptor: the function that computes them.
+      luma: whether `descriptor` takes grey images [n, h, w], else RGB [n, h, w, 3].
 
     Raises:
       UserError: the images are smaller than a patch.
     """
     pixels = images.astype(jnp.float32) / 255
     pixels = grey(pixels) if luma else pixels
-    found = []
+    descriptors = []
     for level in grid.levels(*images.shape[1:3]):
         shape = (len(images), level.height, level.width, *pixels.shape[3:])
         resized = pixels if shape == pixels.shape else jax.image.resize(pixels, shape, "linear", antialias=True)
-        described = descriptor(resized, level, grid.patch)
-        found.append(described.reshape(len(images), -1, described.shape[-1]))
-    return jnp.concatenate(found, axis=1)
+        on_grid = descriptor(resized, level, grid.patch)
+        descriptors.append(on_grid.reshape(len(images), -1, on_grid.shape[-1]))
+    return jnp.concatenate(descriptors, axis=1)
 
 
 def grey(images: Float[Array, "n h w 3"]) -> Float[Array, "n h w"]:
-    """Luma."""
+    """Return the luma of RGB images."""
     return images @ jnp.asarray(LUMA)
 
 
 def gradients(image: Float[Array, "... h w"]) -> tuple[Float[Array, "... h w"], Float[Array, "... h w"]]:
-    """Central differences by row and by column, not halved; zero on the border where the neighbour is absent."""
+    """Return central differences by row and by column, not halved; zero on the border, which lacks a neighbour."""
 
     def along(axis: int) -> Array:
         middle = jax.lax.slice_in_dim(image, 2, None, axis=axis) - jax.lax.slice_in_dim(image, 0, -2, axis=axis)
@@ -123,16 +123,19 @@ def gradients(image: Float[Array, "... h w"]) -> tuple[Float[Array, "... h w"], 
 
 
 def strongest_gradients(images: Float[Array, "n h w 3"]) -> tuple[Float[Array, "n h w"], Float[Array, "n h w"]]:
-    """By row and by column, of the colour channel whose gradient is the largest at the pixel."""
+    """Return gradients by row and by column of the colour channel with the largest gradient at each pixel."""
     by_row, by_column = gradients(images.transpose(0, 3, 1, 2))
     channel = jnp.argmax(by_row**2 + by_column**2, axis=1, keepdims=True)
-    return tuple(jnp.take_along_axis(x, channel, axis=1)[:, 0] for x in (by_row, by_column))
+    strongest_by_row, strongest_by_column = (
+        jnp.take_along_axis(x, channel, axis=1)[:, 0] for x in (by_row, by_column)
+    )
+    return strongest_by_row, strongest_by_column
 
 
 def from_axis(y: Float[Array, "*n"], x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """The angle between a vector and the axis nearest to it, 0 to pi / 4; 0 of no vector.
+    """Return the angle between a vector and the nearest axis, 0 to pi / 4; 0 for the zero vector.
 
-    `jnp.arctan2` is as exact, and takes several times as long on the CPU.
+    `jnp.arctan2` is equally exact and takes several times as long on the CPU.
     """
     x, y = jnp.abs(x), jnp.abs(y)
     tangent = jnp.minimum(x, y) / jnp.maximum(jnp.maximum(x, y), jnp.finfo(x.dtype).tiny)
@@ -140,49 +143,52 @@ def from_axis(y: Float[Array, "*n"], x: Float[Array, "*n"]) -> Float[Array, "*n"
 
 
 def angles(y: Float[Array, "*n"], x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Of vectors from the first axis to the second, -pi to pi: `jnp.arctan2` but for the sign of zeros."""
+    """Return the angles of vectors, -pi to pi, as `jnp.arctan2` does except for the sign of zeros."""
     angle = from_axis(y, x)
     angle = jnp.where(jnp.abs(y) > jnp.abs(x), jnp.pi / 2 - angle, angle)
     angle = jnp.where(x < 0, jnp.pi - angle, angle)
     return jnp.where(y < 0, -angle, angle)
 
 
-def inside(image: Float[Array, "n h w"]) -> Float[Array, "n h w"]:
-    """The image with zeros on its border."""
+def zero_border(image: Float[Array, "n h w"]) -> Float[Array, "n h w"]:
+    """Return the image with zeros on its border."""
     return jnp.pad(image[:, 1:-1, 1:-1], ((0, 0), (1, 1), (1, 1)))
 
 
-def check_divides(cells: int, patch: int, what: str) -> None:
-    """Raises UserError where the cells of a patch would not be whole pixels wide."""
+def check_divides(cells: int, patch: int, descriptor: str) -> None:
+    """Raise UserError where the width of a cell would not be an integer number of pixels."""
     if patch % cells:
         raise UserError(
-            f"{what} has {cells} x {cells} cells, and {patch} pixels of a patch are no multiple of {cells}"
+            f"{descriptor} has {cells} x {cells} cells, and {patch} pixels of a patch are no multiple of {cells}"
         )
 
 
 def box(from_cell: np.ndarray, from_patch: np.ndarray) -> np.ndarray:
-    """The pixels of the cell, all alike."""
+    """Return weight 1 for the pixels of the cell, 0 for the others."""
     return np.abs(from_cell) <= 0.5
 
 
 def triangle(from_cell: np.ndarray, from_patch: np.ndarray) -> np.ndarray:
-    """A pixel shared between its two nearest cells: linear interpolation."""
+    """Return weights that divide a pixel linearly between its two nearest cells."""
     return np.maximum(0, 1 - np.abs(from_cell))
 
 
 def pool(
     maps: Float[Array, "n m h w"], level: Level, patch: int, *, cells: int, weight: Weight, shift: float = 0.5
 ) -> Float[Array, "n r c i j m"]:
-    """Weighted sums of maps over the `cells` x `cells` cells of every patch.
+    """Return weighted sums of maps over the `cells` x `cells` cells of every patch.
 
     Args:
-      maps: what a pixel shows, such as the strength of its gradient in each of m directions.
+      maps: m features of each pixel, such as the strength of its gradient in each of m directions.
       level: the grid.
       patch: pixels on a side.
       cells: of a patch on a side.
-      weight: of a pixel in a cell; the weight by row times the weight by column counts.
-      shift: of a pixel's place from its number, in pixels: 0.5 puts the patch's centre between two pixels, where the
-        edges of cells are, 0 on a pixel.
+      weight: of a pixel in a cell along one axis; the product over both axes is used.
+      shift: position of a pixel minus its index, in pixels: 0.5 puts the patch's centre between two pixels, where the
+        edges of cells are; 0 puts it on a pixel.
+
+    Returns:
+      For each image, patch (row r, column c) and cell (i, j), the sums of the m maps.
     """
     weights = functools.partial(_weights, cell=patch / cells, cells=cells, weight=weight, shift=shift)
     rows = jnp.asarray(weights(level.rows, level.height))
@@ -197,7 +203,7 @@ def pool(
 def _weights(
     centres: tuple[int, ...], size: int, *, cell: float, cells: int, weight: Weight, shift: float
 ) -> Float[np.ndarray, "k size"]:
-    """The weights of an axis's pixels in each cell of each patch."""
+    """Return the weights of an axis's pixels in each cell of each patch."""
     from_patch = (np.arange(size) + shift - np.asarray(centres)[:, None, None]) / cell
     middles = np.arange(cells)[:, None] - (cells - 1) / 2
     return weight(from_patch - middles, from_patch).reshape(-1, size).astype(np.float32)

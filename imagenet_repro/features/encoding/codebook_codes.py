@@ -13,18 +13,18 @@ from imagenet_repro.features.encoding.pyramid import Layout
 
 
 def hard(x: Float[Array, "n t d"], codebook: Float[Array, "k d"]) -> Float[Array, "n t k"]:
-    """1 for the nearest word of a descriptor, 0 for the others."""
+    """Return 1 for the nearest word of each descriptor, 0 for the others."""
     return jax.nn.one_hot(jnp.argmin(_distances(x, codebook), -1), len(codebook))
 
 
 def soft(x: Float[Array, "n t d"], codebook: Float[Array, "k d"], *, sigma: float) -> Float[Array, "n t k"]:
-    """A Gaussian of the distance to each word, `sigma` wide, scaled to sum 1 ("codeword uncertainty")."""
+    """Return Gaussians, `sigma` wide, of the distances to all words, scaled to sum 1 ("codeword uncertainty")."""
     return jax.nn.softmax(-_distances(x, codebook) / (2 * sigma**2), axis=-1)
 
 
 def bag(codes: Float[Array, "n t k"], layout: Layout) -> Float[Array, "n cells k"]:
-    """The mean code of the descriptors in each cell; zero in a cell that has none. `codes` in the layout's order."""
-    sums = layout.summed([codes[:, a:b].sum(1) for a, b in layout.stretches])
+    """Return the mean code of the descriptors in each cell, or zero in an empty one; `codes` in the layout's order."""
+    sums = layout.sum_cells([codes[:, a:b].sum(1) for a, b in layout.stretches])
     return sums / jnp.maximum(layout.count, 1)[:, None]
 
 
@@ -36,20 +36,20 @@ def llc(
     neighbours: int = 5,
     regularisation: float = 1e-4,
 ) -> Float[Array, "n cells k"]:
-    """Locality-constrained linear codes, the largest of each word in each cell.
+    """Return locality-constrained linear codes, max-pooled over each cell.
 
-    The approximated form (Wang et al. 2010, sec. 3.1, with the closed form of eq. 7): a descriptor is the combination,
-    with coefficients of sum 1, of its nearest words that comes closest to it.
+    In the approximated form (Wang et al. 2010, sec. 3.1, with the closed form of eq. 7), a descriptor is approximated
+    by a combination of its nearest words with coefficients of sum 1.
 
     Args:
       x: descriptors in the layout's order.
       codebook: the words.
       layout: of the pyramid's cells.
-      neighbours: how many words make up a descriptor.
+      neighbours: words that approximate a descriptor.
       regularisation: added to the diagonal of the words' covariance, as a share of its trace.
 
     Returns:
-      In each cell the largest coefficient of each word over the descriptors, zero where none is positive.
+      The largest coefficient of each word over the descriptors of a cell, zero where none is positive.
     """
     numbers, weights = llc_coefficients(x, codebook, neighbours=neighbours, regularisation=regularisation)
     where = (jnp.arange(len(x))[:, None, None], layout.stretch[:, None], numbers)
@@ -60,18 +60,21 @@ def llc(
 def llc_coefficients(
     x: Float[Array, "n t d"], codebook: Float[Array, "k d"], *, neighbours: int, regularisation: float
 ) -> tuple[Array, Float[Array, "n t m"]]:
-    """The numbers of a descriptor's nearest words, and its coefficients on them."""
+    """Return the indices [n, t, m] of each descriptor's nearest words, and its coefficients on them."""
     _, numbers = jax.lax.top_k(-_distances(x, codebook), neighbours)
     away = codebook[numbers] - x[:, :, None]
     covariance = jnp.einsum("ntid,ntjd->ntij", away, away)
     trace = jnp.trace(covariance, axis1=-2, axis2=-1)[..., None, None]
     covariance += jnp.eye(neighbours) * jnp.maximum(regularisation * trace, 1e-12)
-    weights = _solved(covariance)
+    weights = _solve_ones(covariance)
     return numbers, weights / weights.sum(-1, keepdims=True)
 
 
-def _solved(matrices: Float[Array, "*n m m"]) -> Float[Array, "*n m"]:
-    """What small positive definite matrices map to ones: by elimination, of all at once where LAPACK takes each."""
+def _solve_ones(matrices: Float[Array, "*n m m"]) -> Float[Array, "*n m"]:
+    """Return the vectors that small positive definite matrices map to ones.
+
+    Elimination works on all matrices at once; LAPACK would solve one after the other.
+    """
     ones = jnp.ones((*matrices.shape[:-1], 1))
     rows = jnp.moveaxis(jnp.concatenate([matrices, ones], -1), (-2, -1), (0, 1))
     for i in range(len(rows)):
@@ -83,15 +86,24 @@ def _solved(matrices: Float[Array, "*n m m"]) -> Float[Array, "*n m"]:
 def super_vector(
     x: Float[Array, "n t d"], codebook: Float[Array, "k d"], layout: Layout, *, constant: float = 1.0
 ) -> Float[Array, "n cells f"]:
-    """Super-vector codes: for each word (`constant` sqrt(p), sum over its descriptors of (x - word) / (T sqrt(p))).
+    """Return super-vector codes.
 
-    p is the share of a cell's T descriptors that are nearest to the word (Zhou et al. 2010, eq. 2 and 6). k (d + 1)
-    numbers, word by word; zero for words that no descriptor of the cell is nearest to. `x` in the layout's order.
+    The part of a word is (`constant` sqrt(p), sum over its descriptors of (x - word) / (T sqrt(p))), where p is the
+    share of a cell's T descriptors that are nearest to the word (Zhou et al. 2010, eq. 2 and 6).
+
+    Args:
+      x: descriptors in the layout's order.
+      codebook: the words.
+      layout: of the pyramid's cells.
+      constant: weight of the share.
+
+    Returns:
+      k (d + 1) numbers, word by word; zero for words that are nearest to no descriptor of the cell.
     """
     where = (layout.stretch[None], jnp.arange(len(x))[:, None], jnp.argmin(_distances(x, codebook), -1))
     shape = (len(layout.stretches), len(x), *codebook.shape)
-    zeroth = layout.summed(jnp.zeros(shape[:3]).at[where].add(1.0))
-    first = layout.summed(jnp.zeros(shape).at[where].add(x))
+    zeroth = layout.sum_cells(jnp.zeros(shape[:3]).at[where].add(1.0))
+    first = layout.sum_cells(jnp.zeros(shape).at[where].add(x))
     total = jnp.maximum(layout.count, 1)[:, None]
     root = jnp.sqrt(zeroth / total)
     residuals = (first - zeroth[..., None] * codebook) / total[..., None]

@@ -1,8 +1,8 @@
-"""Codebooks: k-means, started by k-means++ (Arthur & Vassilvitskii 2007).
+"""Codebooks by k-means, started by k-means++ (Arthur & Vassilvitskii 2007).
 
-Lloyd's algorithm over a sample that fits in memory, or steps over random parts of it ("web-scale k-means", Sculley
-2010), each centre moving by one over the number of vectors that it has seen. A centre that no vector is nearest to
-takes the place of the vector that is farthest from its own.
+`fit` runs Lloyd's algorithm over a sample that fits in memory, or steps over random parts of it ("web-scale k-means",
+Sculley 2010), in which each centre moves by one over the number of vectors that it has seen. A centre without vectors
+moves to the vector that is farthest from its own centre.
 """
 
 import functools
@@ -20,14 +20,14 @@ BLOCK = 8192  # vectors whose distances to all centres are held at a time
 def fit(
     x: Float[Array, "n d"], clusters: int, key: Key[Array, ""], *, iterations: int = 25, batch: int = 0
 ) -> Float[Array, "k d"]:
-    """The centres.
+    """Return the centres of clusters.
 
     Args:
       x: the vectors.
-      clusters: how many centres.
+      clusters: number of centres.
       key: of all random choices.
       iterations: passes over `x`, or steps where `batch` is not 0.
-      batch: vectors of a step, drawn anew for each; 0: all of them.
+      batch: vectors of a step, drawn for each step; 0: all of them.
 
     Raises:
       UserError: fewer vectors than clusters.
@@ -41,20 +41,23 @@ def fit(
 
 
 def check_sample(vectors: int, clusters: int) -> None:
-    """Raises UserError where there are fewer vectors than clusters."""
+    """Raise UserError where there are fewer vectors than clusters."""
     if vectors < clusters:
         raise UserError(f"{clusters} clusters of {vectors} descriptors: draw a larger sample, or fewer clusters")
 
 
 def squared_distances(x: Float[Array, "n d"], centres: Float[Array, "k d"]) -> Float[Array, "n k"]:
-    """Of every vector to every centre; as one product, so that small ones carry rounding, but are not negative."""
+    """Return the squared distance of every vector to every centre.
+
+    It is computed from one product, so small distances have rounding errors; none is negative.
+    """
     products = x @ centres.T
-    found = jnp.sum(x**2, -1, keepdims=True) - 2 * products + jnp.sum(centres**2, -1)
-    return jnp.maximum(found, 0.0)
+    distances = jnp.sum(x**2, -1, keepdims=True) - 2 * products + jnp.sum(centres**2, -1)
+    return jnp.maximum(distances, 0.0)
 
 
 def nearest(x: Float[Array, "n d"], centres: Float[Array, "k d"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """The number of each vector's nearest centre, and the squared distance to it."""
+    """Return the index of each vector's nearest centre, and the squared distance to it."""
 
     def of_block(block: Array) -> tuple[Array, Array]:
         distances = squared_distances(block, centres)
@@ -68,17 +71,17 @@ def nearest(x: Float[Array, "n d"], centres: Float[Array, "k d"]) -> tuple[Int[A
 
 @functools.partial(jax.jit, static_argnames="clusters")
 def plus_plus(x: Float[Array, "n d"], clusters: int, key: Key[Array, ""]) -> Float[Array, "k d"]:
-    """Centres drawn from the vectors, each with a chance in proportion to its squared distance from those before.
+    """Draw centres from the vectors, each with a probability in proportion to its squared distance from those before.
 
-    Of 2 + log(clusters) drawn at a time, the one counts that leaves the smallest sum of distances: the greedy form, as
-    in the authors' experiments and in scikit-learn.
+    This is the greedy form of the authors' experiments and scikit-learn: 2 + log(clusters) candidates are drawn for a
+    centre, and the one that leaves the smallest sum of distances is used.
     """
     trials = 2 + int(math.log(clusters))
     first, rest = jax.random.split(key)
     centre = x[jax.random.randint(first, (), 0, len(x))]
 
     def draw(distances: Array, key: Array) -> tuple[Array, Array]:
-        # Where every vector is a centre already (fewer distinct ones than clusters) any will do.
+        # Where every vector is already a centre (there are fewer distinct ones than clusters), all are equally likely.
         upto = jnp.cumsum(jnp.where(jnp.any(distances > 0), distances, 1.0))
         drawn = jnp.searchsorted(upto, upto[-1] * jax.random.uniform(key, (trials,)), side="right")
         candidates = x[jnp.minimum(drawn, len(x) - 1)]
@@ -96,7 +99,7 @@ def _lloyd(x: Float[Array, "n d"], centres: Float[Array, "k d"], *, iterations: 
     def step(_: Array, centres: Array) -> Array:
         numbers, distances = nearest(x, centres)
         counts, totals = sums(x, numbers, len(centres))
-        return refilled(x, distances, counts, totals / jnp.maximum(counts, 1)[:, None])
+        return refill_empty(x, distances, counts, totals / jnp.maximum(counts, 1)[:, None])
 
     return jax.lax.fori_loop(0, iterations, step, centres)
 
@@ -112,7 +115,7 @@ def _mini_batches(
         counts, totals = sums(part, numbers, len(centres))
         seen = seen + counts
         moved = centres + (totals - counts[:, None] * centres) / jnp.maximum(seen, 1)[:, None]
-        return refilled(part, distances, seen, moved), seen
+        return refill_empty(part, distances, seen, moved), seen
 
     return jax.lax.fori_loop(0, iterations, step, (centres, jnp.zeros(len(centres))))[0]
 
@@ -120,17 +123,17 @@ def _mini_batches(
 def sums(
     x: Float[Array, "n d"], numbers: Int[Array, " n"], clusters: int
 ) -> tuple[Float[Array, " k"], Float[Array, "k d"]]:
-    """How many vectors each cluster has, and their sums."""
+    """Return the number of vectors of each cluster, and their sums."""
     counts = jnp.zeros(clusters).at[numbers].add(1.0)
     return counts, jnp.zeros((clusters, x.shape[-1])).at[numbers].add(x)
 
 
-def refilled(
+def refill_empty(
     x: Float[Array, "n d"], distances: Float[Array, " n"], counts: Float[Array, " k"], centres: Float[Array, "k d"]
 ) -> Float[Array, "k d"]:
-    """The centres, with the vectors that are farthest from theirs in place of those without a vector."""
-    few = min(len(centres), len(x))
-    _, farthest = jax.lax.top_k(distances, few)
-    rank = jnp.cumsum(counts == 0) - 1  # the first empty one takes the farthest vector, and so on
-    replacement = x[farthest[jnp.clip(rank, 0, few - 1)]]
+    """Return the centres; those without vectors are replaced by the vectors farthest from their own centres."""
+    n_farthest = min(len(centres), len(x))
+    _, farthest = jax.lax.top_k(distances, n_farthest)
+    rank = jnp.cumsum(counts == 0) - 1  # the first empty centre gets the farthest vector, and so on
+    replacement = x[farthest[jnp.clip(rank, 0, n_farthest - 1)]]
     return jnp.where((counts == 0)[:, None], replacement, centres)

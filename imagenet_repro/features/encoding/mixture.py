@@ -1,6 +1,6 @@
 """Mixtures of Gaussians with diagonal covariances, by expectation maximisation (Dempster, Laird & Rubin 1977).
 
-All probabilities stay logarithms; the sums of an iteration run over the sample block by block.
+Probabilities are kept as logarithms; the sums of an iteration run over the sample block by block.
 """
 
 import dataclasses
@@ -13,16 +13,16 @@ from jaxtyping import Array, Float, Key
 from imagenet_repro.features.encoding import kmeans
 
 BLOCK = 8192  # vectors whose responsibilities are held at a time
-EMPTY = 1e-3  # vectors: a component that is responsible for fewer keeps its mean and variances
+EMPTY = 1e-3  # vectors; a component that is responsible for fewer keeps its mean and variances
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """K components.
+    """A mixture of k Gaussians with diagonal covariances.
 
     Attributes:
-      weights: [k], their sum is 1.
+      weights: [k], of sum 1.
       means: [k, d].
       variances: [k, d].
     """
@@ -41,14 +41,14 @@ def fit(
     restarts: int = 1,
     floor: float = 1e-3,
 ) -> Mixture:
-    """The most likely of `restarts` mixtures, each started from the clusters of k-means.
+    """Return the most likely of `restarts` mixtures, each started from the clusters of k-means.
 
     Args:
       x: the sample.
-      components: of the mixture.
-      key: of all random choices; the same key gives the same mixture.
+      components: number of Gaussians.
+      key: of all random choices.
       iterations: of expectation maximisation.
-      restarts: how often to start anew.
+      restarts: number of mixtures to fit.
       floor: of the variances, as a share of the sample's variance in that direction.
 
     Raises:
@@ -56,41 +56,42 @@ def fit(
     """
     kmeans.check_sample(len(x), components)
     lowest = floor * jnp.maximum(jnp.var(x, axis=0), 1e-12)
-    found = []
+    mixtures = []
     for start in jax.random.split(key, restarts):
         centres = kmeans.fit(x, components, start, iterations=10)
-        found.append(_maximised(x, _of_clusters(x, centres, lowest), lowest, iterations=iterations))
-    best = jnp.argmax(jnp.stack([log_likelihood(x, mixture) for mixture in found])) if restarts > 1 else 0
-    return jax.tree.map(lambda *each: jnp.stack(each)[best], *found)
+        initial = _from_clusters(x, centres, lowest)
+        mixtures.append(_maximise_likelihood(x, initial, lowest, iterations=iterations))
+    best = jnp.argmax(jnp.stack([log_likelihood(x, mixture) for mixture in mixtures])) if restarts > 1 else 0
+    return jax.tree.map(lambda *each: jnp.stack(each)[best], *mixtures)
 
 
 def log_probabilities(x: Float[Array, "*n d"], mixture: Mixture) -> Float[Array, "*n k"]:
-    """Logarithm of each component's weight times its density at the vectors."""
+    """Return the logarithm of each component's weight times its density at the vectors."""
     precisions = 1 / mixture.variances
-    # -(x - mu)^2 / (2 sigma^2) for all components is one product of (x, x^2) and a constant.
+    # -(x - mu)^2 / (2 sigma^2) for all components is one product with (x, x^2), plus a constant.
     factors = jnp.concatenate([mixture.means * precisions, -0.5 * precisions], axis=1)
     constants = jnp.sum(jnp.log(2 * jnp.pi * mixture.variances) + mixture.means**2 * precisions, -1)
     return with_squares(x) @ factors.T + (jnp.log(mixture.weights) - 0.5 * constants)
 
 
 def with_squares(x: Float[Array, "*n d"]) -> Float[Array, "*n 2*d"]:
-    """The numbers of vectors, then their squares."""
+    """Return the numbers of vectors, then their squares."""
     return jnp.concatenate([x, x**2], axis=-1)
 
 
 def responsibilities(x: Float[Array, "*n d"], mixture: Mixture) -> Float[Array, "*n k"]:
-    """The chance that each component made a vector; sums to 1."""
+    """Return the probability of each component given a vector, of sum 1."""
     return jax.nn.softmax(log_probabilities(x, mixture), axis=-1)
 
 
 @jax.jit
 def log_likelihood(x: Float[Array, "n d"], mixture: Mixture) -> Float[Array, ""]:
-    """The mean over the vectors of the logarithm of the mixture's density."""
+    """Return the mean over the vectors of the logarithm of the mixture's density."""
     return _expectation(x, mixture)[0] / len(x)
 
 
 def _blocks(x: Float[Array, "n d"]) -> tuple[Float[Array, "b m d"], Float[Array, "b m"]]:
-    """The vectors in blocks, and 1 for each that is no padding."""
+    """Return the vectors in blocks, and 1 for each vector that is not padding."""
     size = min(BLOCK, len(x))
     count = -(-len(x) // size)
     missing = count * size - len(x)
@@ -101,7 +102,7 @@ def _blocks(x: Float[Array, "n d"]) -> tuple[Float[Array, "b m d"], Float[Array,
 def _expectation(
     x: Float[Array, "n d"], mixture: Mixture
 ) -> tuple[Float[Array, ""], tuple[Float[Array, " k"], Float[Array, "k d"], Float[Array, "k d"]]]:
-    """Sum of log-densities, and for each component the sums of responsibilities, vectors and squares."""
+    """Return the sum of log-densities, and each component's sums of responsibilities, vectors and squares."""
 
     def add(sums: tuple, block: tuple) -> tuple[tuple, None]:
         vectors, real = block
@@ -117,7 +118,7 @@ def _expectation(
     return jax.lax.scan(add, zeros, _blocks(x))[0]
 
 
-def _of_clusters(x: Float[Array, "n d"], centres: Float[Array, "k d"], lowest: Float[Array, " d"]) -> Mixture:
+def _from_clusters(x: Float[Array, "n d"], centres: Float[Array, "k d"], lowest: Float[Array, " d"]) -> Mixture:
     numbers, _ = kmeans.nearest(x, centres)
     counts = jnp.zeros(len(centres)).at[numbers].add(1.0)
     squares = jnp.zeros_like(centres).at[numbers].add((x - centres[numbers]) ** 2)
@@ -126,18 +127,20 @@ def _of_clusters(x: Float[Array, "n d"], centres: Float[Array, "k d"], lowest: F
 
 
 @functools.partial(jax.jit, static_argnames="iterations")
-def _maximised(x: Float[Array, "n d"], mixture: Mixture, lowest: Float[Array, " d"], *, iterations: int) -> Mixture:
-    origin = x.mean(0)  # nearer to the data, squares lose less to rounding
+def _maximise_likelihood(
+    x: Float[Array, "n d"], mixture: Mixture, lowest: Float[Array, " d"], *, iterations: int
+) -> Mixture:
+    origin = x.mean(0)  # squares of centred vectors have smaller rounding errors
     centred = x - origin
 
     def step(_: Array, mixture: Mixture) -> Mixture:
         _, (counts, sums, squares) = _expectation(centred, mixture)
-        kept = (counts > EMPTY)[:, None]
+        is_used = (counts > EMPTY)[:, None]
         counts = jnp.maximum(counts, EMPTY)
-        means = jnp.where(kept, sums / counts[:, None], mixture.means)
-        variances = jnp.where(kept, squares / counts[:, None] - means**2, mixture.variances)
+        means = jnp.where(is_used, sums / counts[:, None], mixture.means)
+        variances = jnp.where(is_used, squares / counts[:, None] - means**2, mixture.variances)
         return Mixture(counts / counts.sum(), means, jnp.maximum(variances, lowest))
 
     start = dataclasses.replace(mixture, means=mixture.means - origin)
-    found = jax.lax.fori_loop(0, iterations, step, start)
-    return dataclasses.replace(found, means=found.means + origin)
+    fitted = jax.lax.fori_loop(0, iterations, step, start)
+    return dataclasses.replace(fitted, means=fitted.means + origin)

@@ -1,4 +1,4 @@
-"""Principal components of descriptors, from sums that a stream of any length leaves behind."""
+"""Principal components of descriptors, from running moments of a stream of any length."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError
 
-WHITENING_FLOOR = 1e-6  # of the largest variance: what varies less is noise of rounding, and is not blown up
+WHITENING_FLOOR = 1e-6  # of the largest variance; directions with less vary by rounding only and are not amplified
 
 
 class Moments:
@@ -20,25 +20,25 @@ class Moments:
         self.scatter = np.zeros((features, features))
 
     def add(self, vectors: Float[np.ndarray, "n d"]) -> None:
-        """Takes in some vectors."""
+        """Add some vectors."""
         count, vectors = len(vectors), vectors.astype(np.float64)
         if not count:
             return
         mean = vectors.mean(0)
-        centred, away = vectors - mean, mean - self.mean
+        centred, shift = vectors - mean, mean - self.mean
         total = self.count + count
-        self.scatter += centred.T @ centred + np.outer(away, away) * self.count * count / total
-        self.mean = self.mean + away * count / total
+        self.scatter += centred.T @ centred + np.outer(shift, shift) * self.count * count / total
+        self.mean = self.mean + shift * count / total
         self.count = total
 
 
 @dataclasses.dataclass(frozen=True)
 class Pca:
-    """A linear map to fewer numbers.
+    """Principal components of vectors.
 
     Attributes:
       mean: of the vectors, [d].
-      components: unit vectors in falling order of variance, [k, d]; the largest number of each is positive.
+      components: unit vectors in decreasing order of variance, [k, d]; the largest number of each is positive.
       variances: of the vectors along them, [k].
     """
 
@@ -48,31 +48,29 @@ class Pca:
 
 
 def fit(moments: Moments, components: int) -> Pca:
-    """The first principal components; float32.
+    """Return the first principal components as float32.
 
     Raises:
-      UserError: more components than the vectors have numbers, or fewer than two vectors.
+      UserError: there are more components than numbers in a vector, or fewer than two vectors.
     """
     check(len(moments.mean), components)
     if moments.count < 2:
-        raise UserError(f"principal components need two descriptors at least, here are {moments.count}")
+        raise UserError(f"principal components need at least two descriptors; there are {moments.count}")
     variances, vectors = np.linalg.eigh(moments.scatter / (moments.count - 1))
     vectors = vectors[:, ::-1].T[:components]
     signs = np.sign(np.take_along_axis(vectors, np.abs(vectors).argmax(1)[:, None], 1))
-    found = (moments.mean, vectors * signs, np.maximum(variances[::-1][:components], 0))
-    return Pca(*(x.astype(np.float32) for x in found))
+    arrays = (moments.mean, vectors * signs, np.maximum(variances[::-1][:components], 0))
+    return Pca(*(array.astype(np.float32) for array in arrays))
 
 
 def check(features: int, components: int) -> None:
-    """Raises UserError where vectors have fewer numbers than components are asked for."""
+    """Raise UserError where vectors have fewer numbers than `components`."""
     if components > features:
-        raise UserError(
-            f"{components} principal components of vectors of {features} numbers; ask for {features} at most"
-        )
+        raise UserError(f"{components} principal components of vectors of {features} numbers; use {features} at most")
 
 
 def project(x: Float[Array, "*n d"], pca: Pca, *, whiten: bool = False) -> Float[Array, "*n k"]:
-    """The components of vectors, each divided by its standard deviation where `whiten`."""
+    """Return the components of vectors; with `whiten`, each is divided by its standard deviation."""
     projected = (x - pca.mean) @ pca.components.T
     if not whiten:
         return projected

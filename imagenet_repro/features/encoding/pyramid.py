@@ -1,4 +1,4 @@
-"""Spatial pyramids: Lazebnik, Schmid & Ponce 2006. An image is described once in each of several cells."""
+"""Spatial pyramids (Lazebnik, Schmid & Ponce 2006): an image has a code for each of several cells."""
 
 import dataclasses
 import re
@@ -16,28 +16,29 @@ class Pyramid:
     """Cells of one or several divisions of the image.
 
     Attributes:
-      divisions: (rows, columns) of each, such as (1, 1) for the whole image and (3, 1) for three strips.
+      divisions: (rows, columns) of each, such as (1, 1) for the complete image and (3, 1) for three strips.
     """
 
     divisions: tuple[tuple[int, int], ...] = ((1, 1),)
 
     @classmethod
     def parse(cls, divisions: Sequence[str]) -> "Pyramid":
-        """The pyramid of divisions written as "1x1" or "3x1", rows first.
+        """Return the pyramid of divisions written as "1x1" or "3x1", rows first.
 
         Raises:
-          UserError: there are none, or one is written otherwise.
+          UserError: there are none, or one has another form.
         """
-        found = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", division) for division in divisions]
-        if not found or not all(found):
-            raise UserError(f"a pyramid is of divisions such as '1x1' and '3x1' (rows x columns), not {divisions}")
-        return cls(tuple((int(match[1]), int(match[2])) for match in found))
+        matches = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", division) for division in divisions]
+        sizes = tuple((int(match[1]), int(match[2])) for match in matches if match)
+        if not sizes or len(sizes) < len(divisions):
+            raise UserError(f"a pyramid has divisions such as '1x1' and '3x1' (rows x columns), not {divisions}")
+        return cls(sizes)
 
     def members(self, places: Float[np.ndarray, "t 2"]) -> Bool[np.ndarray, "cells t"]:
-        """Which descriptors lie in each cell; cells row by row, division by division.
+        """Return which descriptors lie in each cell; cells row by row, division by division.
 
         Args:
-          places: of the descriptors, (row, column) as shares of the image's sides.
+          places: positions (row, column) of the descriptors as shares of the image's sides.
         """
         members = []
         for rows, columns in self.divisions:
@@ -49,15 +50,15 @@ class Pyramid:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Descriptors in an order in which those that lie in the same cells follow one another.
+    """An order of descriptors in which those that belong to the same cells are consecutive.
 
-    What a cell sums up is then the sum of what whole stretches sum up, each of which is summed up once however many
-    cells it is part of.
+    Such a stretch of descriptors is summed once, however many cells contain it, and the sum of a cell is the sum of
+    its stretches.
 
     Attributes:
-      order: numbers of the descriptors, [t].
+      order: indices of the descriptors, [t].
       stretches: (first, end) of each stretch in that order.
-      parts: which stretches make up a cell, [cells, stretches].
+      parts: whether a stretch belongs to a cell, [cells, stretches].
     """
 
     order: Int[np.ndarray, " t"]
@@ -66,24 +67,26 @@ class Layout:
 
     @property
     def count(self) -> Float[Array, " cells"]:
-        """How many descriptors lie in each cell."""
+        """The number of descriptors in each cell."""
         return jnp.asarray(self.parts @ np.array([b - a for a, b in self.stretches], np.float32))
 
     @property
     def stretch(self) -> Int[np.ndarray, " t"]:
-        """In which stretch each descriptor lies."""
+        """The index of each descriptor's stretch."""
         return np.repeat(np.arange(len(self.stretches)), [b - a for a, b in self.stretches])
 
-    def summed(self, sums: list[Float[Array, "n ..."]] | Float[Array, "s n ..."]) -> Float[Array, "n cells ..."]:
-        """What each cell sums up, from what each stretch does."""
+    def sum_cells(self, sums: list[Float[Array, "n ..."]] | Float[Array, "s n ..."]) -> Float[Array, "n cells ..."]:
+        """Return the sum of each cell from the sums of the stretches."""
         zero = jnp.zeros_like(sums[0])
-        return jnp.stack([sum((x for x, own in zip(sums, part, strict=True) if own), zero) for part in self.parts], 1)
+        return jnp.stack(
+            [sum((x for x, is_part in zip(sums, part, strict=True) if is_part), zero) for part in self.parts], 1
+        )
 
 
 def layout(members: Bool[np.ndarray, "cells t"]) -> Layout:
-    """The layout of descriptors of which it is known in which cells they lie."""
-    patterns, which = np.unique(members, axis=1, return_inverse=True)
-    which = which.reshape(-1)
-    order = np.argsort(which, kind="stable")
-    ends = np.cumsum(np.bincount(which, minlength=patterns.shape[1]))
+    """Return the layout of descriptors from their membership in the cells."""
+    patterns, pattern_of = np.unique(members, axis=1, return_inverse=True)
+    pattern_of = pattern_of.reshape(-1)
+    order = np.argsort(pattern_of, kind="stable")
+    ends = np.cumsum(np.bincount(pattern_of, minlength=patterns.shape[1]))
     return Layout(order, tuple(zip((0, *ends[:-1].tolist()), ends.tolist(), strict=True)), patterns)

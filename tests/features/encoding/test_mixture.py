@@ -49,7 +49,7 @@ def test_an_iteration_is_scikit_learns():
         means_init=np.asarray(start.means),
         precisions_init=1 / np.asarray(start.variances),
     ).fit(x.astype(np.float64))
-    ours = mixture._maximised(jnp.asarray(x), start, jnp.zeros(6), iterations=5)
+    ours = mixture._maximise_likelihood(jnp.asarray(x), start, jnp.zeros(6), iterations=5)
     np.testing.assert_allclose(ours.weights, theirs.weights_, atol=1e-4)
     np.testing.assert_allclose(ours.means, theirs.means_, atol=1e-3)
     np.testing.assert_allclose(ours.variances, theirs.covariances_, rtol=1e-2)

@@ -46,7 +46,7 @@ def test_directions_without_variance_are_not_blown_up():
     assert np.abs(found[:, -1]).max() < 10
 
 
-@pytest.mark.parametrize(("n", "components", "message"), [(50, 13, "12 at most"), (1, 2, "two descriptors at least")])
+@pytest.mark.parametrize(("n", "components", "message"), [(50, 13, "12 at most"), (1, 2, "at least two descriptors")])
 def test_what_cannot_be_is_said(n, components, message):
     with pytest.raises(UserError, match=message):
         fitted(correlated(n), components, parts=1)
