@@ -138,7 +138,6 @@ def _our_rate(arguments, size):
     import numpy as np
 
     from imagenet_repro.training import devices
-    from imagenet_repro.training.schedule import Moment
     from imagenet_repro.training.systems import NetworkSystem
 
     devices.start()
@@ -152,7 +151,7 @@ def _our_rate(arguments, size):
     place = {"state": state}
 
     def step():
-        place["state"], place["measures"] = compiled(place["state"], device, Moment(np.float32(0), np.float32(0.1)))
+        place["state"], place["measures"] = compiled(place["state"], device, np.float32(0.1))
 
     return _rate(step, lambda: jax.block_until_ready(place["measures"]), size, arguments.seconds)
 

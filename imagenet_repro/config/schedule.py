@@ -1,4 +1,4 @@
-"""Learning-rate schedules (training/schedule.py)."""
+"""Learning-rate schedules (training/learning_rate.py)."""
 
 import dataclasses
 

@@ -18,6 +18,7 @@ from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import log, loop, parallel, progressive
 from imagenet_repro.training.budget import Budget, Meter, Spent
+from imagenet_repro.training.learning_rate import LearningRate
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.systems.network import NetworkSystem, describe_loaded
 
@@ -49,6 +50,9 @@ class NetworkRun(Run):
         self.evaluator = evaluation.Evaluator(
             self.config, self.system.score, self.system.spread, self.eval_split, run_log.say
         )
+        learning_rate = LearningRate(
+            self.config.optimizer.learning_rate, self.config.schedule, found.info.get("plateau") if found else None
+        )
         bad_records = BadRecords(self.train_split, self.config.data, run_log.say)
         batches = self._batches(spent.steps, budget)
         compiled, self.compilation_seconds = self._compile(run_log, train_state)
@@ -65,8 +69,7 @@ class NetworkRun(Run):
             bad_records=bad_records,
             log=run_log,
             known=found.info if found else {},
-            learning_rate=self.config.optimizer.learning_rate,
-            schedule=self.config.schedule,
+            learning_rate=learning_rate,
         )
 
     def _budget(self, train_state: TrainState) -> Budget:

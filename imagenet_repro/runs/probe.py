@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from imagenet_repro.config import AnyConfig, resolve_config
 from imagenet_repro.config.amount import Amount
@@ -21,11 +20,10 @@ from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
 from imagenet_repro.training import devices, memory, systems
 from imagenet_repro.training.budget import Meter
-from imagenet_repro.training.schedule import Moment
+from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.systems.system import PreparationCost
 
 STEPS = 3  # timed, after one that is not
-MOMENT = Moment(np.float32(0), np.float32(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +81,11 @@ def probe(config: AnyConfig) -> RunCost:
 
 
 def _seconds_per_step(compiled: Callable, state: Any, batch: Any) -> float:
-    state, measures = compiled(state, batch, MOMENT)
+    state, measures = compiled(state, batch, NO_RATE)
     jax.block_until_ready(measures)
     began = time.perf_counter()
     for _ in range(STEPS):
-        state, measures = compiled(state, batch, MOMENT)
+        state, measures = compiled(state, batch, NO_RATE)
     jax.block_until_ready((state, measures))
     return (time.perf_counter() - began) / STEPS
 

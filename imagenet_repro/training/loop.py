@@ -11,15 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_repro.config import AnyConfig, Schedule
+from imagenet_repro.config import AnyConfig
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.errors import DivergedError
 from imagenet_repro.training.budget import Budget, Every, Spent
 from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import Agreement, StopSignal, TrainingClock
+from imagenet_repro.training.early_stopping import EarlyStopping
+from imagenet_repro.training.learning_rate import LearningRate
 from imagenet_repro.training.log import METRICS, RunLog, duration
-from imagenet_repro.training.schedule import EarlyStopping, Moment, Watch
+from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.state import TrainState
 
 IN_FLIGHT = 2  # steps handed to the devices before their results are read; keeps the clock and the stops honest
@@ -31,13 +33,12 @@ class Job:
 
     Attributes:
       state: on the devices.
-      steps: compiled, `(state, batch, moment) -> (state, measures)`, one for each stage of `budget.meter`.
+      steps: compiled, `(state, batch, learning_rate) -> (state, measures)`, one for each stage of `budget.meter`.
       batches: (host batch, device batch) from the step that `spent` names.
       evaluate: error rates of a state, as a row of `metrics.jsonl` with `top1_error`; told whether it is the last.
       name_images: the data set's ids of records, for a message.
       known: what the checkpoint that a run goes on from held beside the state (`_Run._save`); empty for a new run.
-      learning_rate: its peak, for the steps that ask the moment for it.
-      schedule: whose drops follow the evaluations; None: the steps know their lengths by themselves.
+      learning_rate: of each step; None where the steps know their lengths by themselves.
       early_stopping: evaluations in a row without a better one that end the run; 0: none do.
     """
 
@@ -53,8 +54,7 @@ class Job:
     bad_records: BadRecords
     log: RunLog
     known: dict[str, Any]
-    learning_rate: float = 0.0
-    schedule: Schedule | None = None
+    learning_rate: LearningRate | None = None
     early_stopping: int = 0
 
 
@@ -93,15 +93,14 @@ class _Run:
         self.pending: collections.deque = collections.deque()
         self.window = _Window(job.config.batch_size, job.spent)
         self.saved_step = job.spent.steps
-        self.watch = Watch(job.schedule, **job.known.get("plateau", {}))
-        self.early = EarlyStopping(job.early_stopping, **job.known.get("early_stopping", {}))
+        self.early_stopping = EarlyStopping(job.early_stopping, **job.known.get("early_stopping", {}))
 
     def go(self) -> Outcome:
         budget = self.job.budget
         stopping = evaluating = False
         self._make_up()
         self.clock.start()
-        while not (budget.finished(self.spent) or stopping or self.early.due):
+        while not (budget.finished(self.spent) or stopping or self.early_stopping.is_due):
             self._take_step()
             stopping = self._agree()
             evaluating = self.evaluation.due(self.spent) or budget.finished(self.spent)
@@ -125,15 +124,19 @@ class _Run:
         self.window.waited += time.perf_counter() - began
         self.job.bad_records.update(host)
         self.job.bad_records.check()
-        rate = self.job.learning_rate * self.watch.scale
-        moment = Moment(np.float32(self.job.budget.progress(self.spent)), np.float32(rate))
+        learning_rate = self._learning_rate()
         step = self.job.steps[self.job.budget.meter.stage(self.spent.steps)]
-        self.state, measures = step(self.state, device, moment)
+        self.state, measures = step(self.state, device, learning_rate)
         steps = self.spent.steps + 1
         self.pending.append((steps, host["index"], measures))
         while len(self.pending) > (0 if self._near_the_end() else IN_FLIGHT):
             self._settle()
         self.spent = self.job.budget.meter.spent(steps, self.clock.seconds)
+
+    def _learning_rate(self) -> np.float32:
+        if self.job.learning_rate is None:
+            return NO_RATE
+        return self.job.learning_rate(self.job.budget.progress(self.spent))
 
     def _near_the_end(self) -> bool:
         """Whether the steps in flight and the next may take what is left of a budget of seconds.
@@ -202,15 +205,18 @@ class _Run:
             f"evaluated at {progress:.0f} %: top-1 error {100 * row['top1_error']:.2f} %,"
             f" top-5 error {100 * row['top5_error']:.2f} % of {row['evaluated']:,} images"
         )
-        self.early.look(row["top1_error"])
-        if self.early.due:
-            self.job.log.write("event", self.spent.steps, event="early_stopping", best=self.early.best)
-            best = f"{100 * self.early.best:.2f} %"
-            self.job.log.say(f"ends early: {self.early.patience} evaluations in a row no better than {best}")
-        if self.watch.look(row["top1_error"]):
-            self.job.log.write("event", self.spent.steps, event="plateau", scale=self.watch.scale)
+        self.early_stopping.observe(row["top1_error"])
+        if self.early_stopping.is_due:
+            self.job.log.write("event", self.spent.steps, event="early_stopping", best=self.early_stopping.best)
+            best = f"{100 * self.early_stopping.best:.2f} %"
             self.job.log.say(
-                f"the error has stopped falling: the learning rate is now {self.watch.scale:g} of its peak"
+                f"ends early: {self.early_stopping.evaluations} evaluations in a row no better than {best}"
+            )
+        learning_rate = self.job.learning_rate
+        if learning_rate and learning_rate.observe(row["top1_error"]):
+            self.job.log.write("event", self.spent.steps, event="plateau", scale=learning_rate.scale)
+            self.job.log.say(
+                f"the error has stopped falling: the learning rate is now {learning_rate.scale:g} of its peak"
             )
         return row["top1_error"]
 
@@ -219,7 +225,8 @@ class _Run:
         if not all_finite(self.state.params):
             self._diverged(self.spent.steps, np.asarray([], np.int32), {"loss": math.nan, "gradient_norm": math.nan})
         info = {"steps": self.spent.steps, "seconds": self.spent.seconds}
-        info |= {"evaluation_due": evaluation_due, "plateau": self.watch.known, "early_stopping": self.early.known}
+        drops = self.job.learning_rate.drops_record if self.job.learning_rate else {}
+        info |= {"evaluation_due": evaluation_due, "plateau": drops, "early_stopping": self.early_stopping.record}
         began = time.perf_counter()
         self.job.checkpoints.save(self.spent.steps, self.state, info, top1_error)
         self.job.log.write("save", self.spent.steps, saving_seconds=time.perf_counter() - began)

@@ -15,7 +15,7 @@ Parameters = dict[str, jax.Array]
 def create(
     spec: Optimizer, clip_norm: float = 0.0, layers: dict[str, int] | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation of gradients into updates; `update(..., rate=r)` takes the step's learning rate.
+    """The transformation of gradients into updates; `update(..., learning_rate=r)` takes the rate of the step.
 
     Args:
       spec: a section `optimizer`.
@@ -34,15 +34,15 @@ def create(
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     decay = optax.add_decayed_weights(spec.weight_decay, mask=decay_mask(spec.decay_mask))
     if isinstance(spec, Sgd):
-        parts = [decay, optax.trace(spec.momentum, nesterov=spec.nesterov), scale_by_rate()]
+        parts = [decay, optax.trace(spec.momentum, nesterov=spec.nesterov), scale_by_learning_rate()]
     elif isinstance(spec, RmsProp):
         rms = optax.scale_by_rms(spec.decay, eps=spec.eps, initial_scale=1.0, eps_in_sqrt=True)
-        parts = [decay, rms, scale_by_rate(), optax.trace(spec.momentum)]
+        parts = [decay, rms, scale_by_learning_rate(), optax.trace(spec.momentum)]
     elif isinstance(spec, Lamb):
         adam = optax.scale_by_adam(spec.b1, spec.b2, spec.eps)
-        parts = [adam, decay, _trust_ratio(spec), scale_by_rate()]
+        parts = [adam, decay, _trust_ratio(spec), scale_by_learning_rate()]
     else:
-        parts = [optax.scale_by_adam(spec.b1, spec.b2, spec.eps), decay, scale_by_rate()]
+        parts = [optax.scale_by_adam(spec.b1, spec.b2, spec.eps), decay, scale_by_learning_rate()]
     if spec.layer_decay != 1:
         if layers is None:
             raise UserError(
@@ -64,12 +64,12 @@ def scale_by_layer(decay: float, layers: dict[str, int]) -> optax.GradientTransf
     return optax.stateless(lambda updates, _: {k: decay ** (last - layers[k]) * u for k, u in updates.items()})
 
 
-def scale_by_rate() -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by minus the `rate` given to `update`."""
+def scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
+    """Multiplies updates by minus the `learning_rate` given to `update`."""
 
-    def update(updates, state, params=None, *, rate, **_):
+    def update(updates, state, params=None, *, learning_rate, **_):
         del params
-        return jax.tree.map(lambda u: -rate * u, updates), state
+        return jax.tree.map(lambda u: -learning_rate * u, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 

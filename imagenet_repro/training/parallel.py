@@ -18,17 +18,17 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import ArrayLike
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.training import state as states
 from imagenet_repro.training.functional import Tensors
-from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, DeviceStep, EvalStep
 
 REPLICATED = PartitionSpec()
 SHARE = PartitionSpec(AXIS)
-START = Moment(np.float32(0), np.float32(0))  # a step is compiled for the shapes of a moment, whichever it is
+NO_RATE = np.float32(0)  # a step is compiled for the type of a learning rate, whatever its value
 
 
 @runtime_checkable
@@ -68,7 +68,7 @@ class Spread(Protocol):
         ...
 
     def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """Return the compiled `(state, batch, moment) -> (state, measures)`; it reuses the buffers of the state."""
+        """Return the compiled `(state, batch, learning_rate) -> (state, measures)`; `state` is donated."""
         ...
 
     def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
@@ -164,7 +164,7 @@ class ShardMap(_MeshSpread):
             out_specs=REPLICATED,
             check_vma=False,
         )
-        return self._compile(jax.jit(mapped, donate_argnums=0), state, batch, START)
+        return self._compile(jax.jit(mapped, donate_argnums=0), state, batch, NO_RATE)
 
     def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """As in `Spread`."""
@@ -193,7 +193,7 @@ class Pmap(_MeshSpread):
     def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """As in `Spread`."""
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
-        return self._compile(mapped, state, batch, START)
+        return self._compile(mapped, state, batch, NO_RATE)
 
     def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """As in `Spread`."""
@@ -230,13 +230,13 @@ class Fsdp(_MeshSpread):
         )
         shardings = self.state_sharding(state)
 
-        def sharded_step(state: TrainState, batch: dict[str, jax.Array], moment: Moment) -> tuple:
+        def sharded_step(state: TrainState, batch: dict[str, jax.Array], learning_rate: ArrayLike) -> tuple:
             # Only what the gradient needs goes into the mapped part: the rest must never be gathered.
             reduced = gradients(_gradient_inputs(state, state.params), batch)
-            new, measures = step.update(state, *reduced, moment)
+            new, measures = step.update(state, *reduced, learning_rate)
             return lax.with_sharding_constraint(new, shardings), measures
 
-        return self._compile(jax.jit(sharded_step, donate_argnums=0), state, batch, START)
+        return self._compile(jax.jit(sharded_step, donate_argnums=0), state, batch, NO_RATE)
 
     def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """As in `Spread`."""

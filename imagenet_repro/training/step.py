@@ -9,16 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from imagenet_repro.config import Config
 from imagenet_repro.data.augment import augment
 from imagenet_repro.models.nn.network import WithAuxiliary
 from imagenet_repro.scoring import metrics
-from imagenet_repro.training import loss, schedule
+from imagenet_repro.training import loss
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 from imagenet_repro.training.optimizer import bound_filters
-from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
 
 AXIS = "data"
@@ -58,7 +57,9 @@ REPLICATED = ReplicatedParameters()
 class DeviceStep(Protocol):
     """A training step of one device, in two halves that `fsdp` spreads differently."""
 
-    def __call__(self, state: TrainState, batch: Batch, moment: Moment) -> tuple[TrainState, dict[str, Array]]:
+    def __call__(
+        self, state: TrainState, batch: Batch, learning_rate: ArrayLike
+    ) -> tuple[TrainState, dict[str, Array]]:
         """Take one step; every device leaves it with the same state."""
         ...
 
@@ -69,7 +70,12 @@ class DeviceStep(Protocol):
         ...
 
     def update(
-        self, state: TrainState, gradients: Tensors, stats: Tensors, measures: dict[str, Array], moment: Moment
+        self,
+        state: TrainState,
+        gradients: Tensors,
+        stats: Tensors,
+        measures: dict[str, Array],
+        learning_rate: ArrayLike,
     ) -> tuple[TrainState, dict[str, Array]]:
         """Return the state after the optimizer, and the measures with what it did."""
         ...
@@ -77,7 +83,7 @@ class DeviceStep(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as compilation caches want it
 class TrainStep:
-    """`step(state, batch, moment) -> (state, measures)`, in two halves that `fsdp` spreads differently.
+    """`step(state, batch, learning_rate) -> (state, measures)`, in two halves that `fsdp` spreads differently.
 
     Args:
       network: what is trained.
@@ -91,13 +97,15 @@ class TrainStep:
     num_classes: int
     optimizer: optax.GradientTransformationExtraArgs
 
-    def __call__(self, state: TrainState, batch: Batch, moment: Moment) -> tuple[TrainState, dict[str, Array]]:
+    def __call__(
+        self, state: TrainState, batch: Batch, learning_rate: ArrayLike
+    ) -> tuple[TrainState, dict[str, Array]]:
         """One device's step; every device leaves it with the same state.
 
         Args:
           state: the same on every device.
           batch: this device's share.
-          moment: when this step is taken.
+          learning_rate: float32 [], the rate of this step.
 
         Returns:
           The next state, and over the whole batch: `loss` (mean), `top1_correct` and `top5_correct` (counts against
@@ -105,7 +113,7 @@ class TrainStep:
           there are auxiliary ones, `objective` is the loss with theirs, whose gradient is taken.
         """
         gradients, stats, measures = self.gradients(state, batch)
-        return self.update(state, gradients, stats, measures, moment)
+        return self.update(state, gradients, stats, measures, learning_rate)
 
     def gradients(
         self, state: TrainState, batch: Batch, layout: ParameterLayout = REPLICATED
@@ -143,19 +151,20 @@ class TrainStep:
         gradients: Tensors,
         stats: Tensors,
         measures: dict[str, Array],
-        moment: Moment,
+        learning_rate: ArrayLike,
     ) -> tuple[TrainState, dict[str, Array]]:
         """The state after the optimizer, and `measures` with what it did."""
         config = self.config
-        rate = moment.rate * schedule.rate(config.schedule, moment.progress)
-        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params, rate=rate)
+        updates, opt_state = self.optimizer.update(
+            gradients, state.opt_state, state.params, learning_rate=learning_rate
+        )
         params = optax.apply_updates(state.params, updates)
         if config.max_filter_rms:
             params = bound_filters(params, config.max_filter_rms)
         ema = state.ema
         if ema:
             ema = optax.incremental_update({"params": params, "stats": stats}, ema, self._share_of_new(state.step))
-        measures = measures | {"gradient_norm": optax.tree.norm(gradients), "learning_rate": rate}
+        measures = measures | {"gradient_norm": optax.tree.norm(gradients), "learning_rate": learning_rate}
         return TrainState(state.step + 1, params, stats, opt_state, ema, state.rng), measures
 
     def _share_of_new(self, step: Int[Array, ""]) -> float | Float[Array, ""]:

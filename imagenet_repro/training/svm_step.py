@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from imagenet_repro.config import Svm
 from imagenet_repro.features import svm
 from imagenet_repro.scoring import metrics
 from imagenet_repro.training.functional import Tensors
-from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, REPLICATED, Batch, ParameterLayout
 
@@ -40,7 +39,7 @@ def scores(params: Tensors, codes: dict[str, Float[Array, "n _f"]], problem: Svm
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as compilation caches want it
 class SvmStep:
-    """`step(state, batch, moment) -> (state, measures)`, with the two halves of `TrainStep`.
+    """`step(state, batch, learning_rate) -> (state, measures)`, with the two halves of `TrainStep`.
 
     The averages of the weights, which are what is evaluated, stand where a network has its exponential ones.
 
@@ -54,7 +53,9 @@ class SvmStep:
     problem: Svm
     average_from: int
 
-    def __call__(self, state: TrainState, batch: Batch, moment: Moment) -> tuple[TrainState, dict[str, Array]]:
+    def __call__(
+        self, state: TrainState, batch: Batch, learning_rate: ArrayLike
+    ) -> tuple[TrainState, dict[str, Array]]:
         """One device's step on its share: `label`, and for each channel `codes.NAME`, [b, f] in float32.
 
         Returns:
@@ -62,7 +63,7 @@ class SvmStep:
           channels; `top1_correct` and `top5_correct` of the weights before the step, not averaged; `gradient_norm`;
           `learning_rate`.
         """
-        return self.update(state, *self.gradients(state, batch), moment)
+        return self.update(state, *self.gradients(state, batch), learning_rate)
 
     def gradients(
         self, state: TrainState, batch: Batch, layout: ParameterLayout = REPLICATED
@@ -76,10 +77,15 @@ class SvmStep:
         return layout.reduce(gradients), state.stats, mean | lax.psum(measures, AXIS)
 
     def update(
-        self, state: TrainState, gradients: Tensors, stats: Tensors, measures: dict[str, Array], moment: Moment
+        self,
+        state: TrainState,
+        gradients: Tensors,
+        stats: Tensors,
+        measures: dict[str, Array],
+        learning_rate: ArrayLike,
     ) -> tuple[TrainState, dict[str, Array]]:
-        """The state after the step, whose length the number of the step says and not the moment."""
-        del moment
+        """The state after the step, whose length follows from the number of the step and not from `learning_rate`."""
+        del learning_rate
         length = svm.rate(state.step, self.problem)
         params = {
             name: svm.descend(value, gradients[name], length, self.problem) for name, value in state.params.items()

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from imagenet_repro.config import resolve_config
+from imagenet_repro.config import CosineSchedule, resolve_config
 from imagenet_repro.models.nn.layers import BatchNorm, Conv, Dropout, Linear, relu
 from imagenet_repro.models.nn.network import WithAuxiliary
 from imagenet_repro.training import optimizer, parallel, state, step
 from imagenet_repro.training.functional import FunctionalNetwork
-from imagenet_repro.training.schedule import Moment
+from imagenet_repro.training.learning_rate import LearningRate
 
 SIDE, CLASSES = 8, 10
 
@@ -62,8 +62,9 @@ def make(config, **options):
     return step.TrainStep(net, config, CLASSES, tx), first
 
 
-def moment(progress, rate=0.1):
-    return Moment(jnp.float32(progress), jnp.float32(rate))
+def learning_rate(progress, peak=0.1, schedule=None):
+    with jax.ensure_compile_time_eval():  # tests also ask for a rate while a step is traced
+        return LearningRate(peak, schedule or CosineSchedule())(progress)
 
 
 def train(config, mode, steps=3, **options):
@@ -73,7 +74,6 @@ def train(config, mode, steps=3, **options):
     placed = spread.put_state(first)
     compiled = spread.compile_training(train_step, placed, spread.put_batch(batch(0)))
     for number in range(steps):
-        placed, measures = compiled(
-            placed, spread.put_batch(batch(number)), moment(number / 10, config.optimizer.learning_rate)
-        )
+        rate = learning_rate(number / 10, config.optimizer.learning_rate, config.schedule)
+        placed, measures = compiled(placed, spread.put_batch(batch(number)), rate)
     return jax.device_get((placed, measures))

@@ -17,6 +17,7 @@ from imagenet_repro.training import log, loop, parallel, progressive
 from imagenet_repro.training.budget import Budget, Meter
 from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import TrainingClock
+from imagenet_repro.training.learning_rate import LearningRate
 from imagenet_repro.training.step import TrainStep
 from tests.training import small
 
@@ -77,8 +78,9 @@ def go(workdir, stop_at=None, early_stopping=0):
         bad_records=mock.Mock(spec=BadRecords),
         log=run_log,
         known=found.info if found else {},
-        learning_rate=CONFIG.optimizer.learning_rate,
-        schedule=CONFIG.schedule,
+        learning_rate=LearningRate(
+            CONFIG.optimizer.learning_rate, CONFIG.schedule, found.info["plateau"] if found else None
+        ),
         early_stopping=early_stopping,
     )
     outcome = loop.run(job)
@@ -184,7 +186,7 @@ def test_steps_in_flight_do_not_overrun_a_budget_of_seconds(budget, steps, monke
     job = loop.Job(
         config=dataclasses.replace(CONFIG, evaluate_every="1000st"),
         state=small.make(CONFIG)[1],
-        steps=[lambda state, batch, moment: (state, measures | {"loss": SlowLoss(clock)})],
+        steps=[lambda state, batch, learning_rate: (state, measures | {"loss": SlowLoss(clock)})],
         batches=iter([({"index": np.arange(32)}, {})] * 30),
         evaluate=lambda state, last: {"top1_error": 0.9, "top5_error": 0.5, "evaluated": 42},
         name_images=lambda index: [],

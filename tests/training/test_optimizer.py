@@ -18,7 +18,7 @@ def ours(spec, start, gradients, clip_norm=0.0, layers=None):
     state = tx.init(params)
     for rate, gradient in zip(RATES, gradients, strict=True):
         gradient = {name: jnp.asarray(value, jnp.float32) for name, value in gradient.items()}
-        updates, state = tx.update(gradient, state, params, rate=jnp.float32(rate))
+        updates, state = tx.update(gradient, state, params, learning_rate=jnp.float32(rate))
         params = jax.tree.map(jnp.add, params, updates)
     return {name: np.asarray(value) for name, value in params.items()}
 
@@ -133,7 +133,7 @@ def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, 
                 {key: jnp.asarray(gradient[key], jnp.float32)},
                 state,
                 params,
-                rate=jnp.float32(rate * 0.7 ** (3 - layer)),
+                learning_rate=jnp.float32(rate * 0.7 ** (3 - layer)),
             )
             params = jax.tree.map(jnp.add, params, updates)
         np.testing.assert_allclose(found[key], params[key], rtol=1e-4, atol=1e-5)

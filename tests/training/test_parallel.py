@@ -30,7 +30,7 @@ def by_vmap(recipe):
     mapped = jax.jit(jax.vmap(step, axis_name=AXIS, in_axes=(None, 0, None)))
     for number in range(3):
         shares = jax.tree.map(lambda x: x.reshape(8, 4, *x.shape[1:]), small.batch(number))
-        states, measures = mapped(state, shares, small.moment(number / 10, config.optimizer.learning_rate))
+        states, measures = mapped(state, shares, small.learning_rate(number / 10, config.optimizer.learning_rate))
         state = jax.tree.map(lambda x: x[0], states)
     return jax.device_get((state, jax.tree.map(lambda x: x[0], measures)))
 
@@ -50,7 +50,7 @@ def test_fsdp_keeps_a_shard_on_each_device_through_the_step():
     spread = parallel.create("fsdp")
     placed = spread.put_state(first)
     batch = spread.put_batch(small.batch(0))
-    after, _ = spread.compile_training(step, placed, batch)(placed, batch, small.moment(0))
+    after, _ = spread.compile_training(step, placed, batch)(placed, batch, small.learning_rate(0))
     for state in (after,):
         held = [state.params, state.ema["params"], *[x for x in jax.tree.leaves(state.opt_state) if x.shape]]
         large = [x for x in jax.tree.leaves(held) if x.size >= 2**14]
@@ -97,7 +97,7 @@ def test_a_step_is_compiled_once():
         compiled = spread.compile_training(step, state, spread.put_batch(small.batch(0)))
         # An executable compiled ahead of time refuses other shapes, types or shardings instead of compiling again.
         for number in range(3):
-            state, _ = compiled(state, spread.put_batch(small.batch(number)), small.moment(0))
+            state, _ = compiled(state, spread.put_batch(small.batch(number)), small.learning_rate(0))
 
 
 def test_donated_buffers_are_gone():
@@ -106,7 +106,7 @@ def test_donated_buffers_are_gone():
     state = spread.put_state(first)
     batch = spread.put_batch(small.batch(0))
     compiled = spread.compile_training(step, state, batch)
-    compiled(state, batch, small.moment(0))
+    compiled(state, batch, small.learning_rate(0))
     assert state.params["fc1.weight"].is_deleted()
 
 

@@ -66,7 +66,7 @@ def test_loss_is_the_cross_entropy_with_the_mixed_and_smoothed_targets():
 def test_the_average_moves_by_its_decay_and_is_what_is_evaluated():
     config = small.config(ema_decay=0.75)
     step, before = small.make(config)
-    update = on_one_device(lambda state, batch: step(state, batch, small.moment(0)))
+    update = on_one_device(lambda state, batch: step(state, batch, small.learning_rate(0)))
     after, _ = update(before, small.batch(0))
     params, stats = after.evaluated
     for averaged, old, new in ((params, before.params, after.params), (stats, before.stats, after.stats)):
@@ -76,7 +76,7 @@ def test_the_average_moves_by_its_decay_and_is_what_is_evaluated():
 
 def test_the_warm_up_of_the_average_is_tensorflows():
     step, before = small.make(small.config(ema_decay=0.75, ema_warmup=True))
-    update = on_one_device(lambda state, batch: step(state, batch, small.moment(0)))
+    update = on_one_device(lambda state, batch: step(state, batch, small.learning_rate(0)))
     name = "fc2.weight"
     for updates, decay in ((0, 2 / 11), (8, 10 / 19), (1000, 0.75)):
         moved = dataclasses.replace(before, step=jnp.int32(updates))
@@ -120,9 +120,9 @@ def test_auxiliary_heads_vanish_in_evaluation():
     assert network.evaluate(network.params, network.stats, images).shape == (2, small.CLASSES)
 
 
-def test_the_moment_has_the_peak_rate():
+def test_the_step_reports_the_rate_that_it_was_given():
     step, state = small.make(small.config(schedule={"name": "plateau", "factor": 0.5}))
-    update = on_one_device(lambda state, batch: step(state, batch, small.moment(0.3, 0.025)))
+    update = on_one_device(lambda state, batch: step(state, batch, np.float32(0.025)))
     assert float(update(state, small.batch(0))[1]["learning_rate"]) == pytest.approx(0.025)
 
 
@@ -144,7 +144,7 @@ def test_progress_decides_the_rate_and_the_number_of_steps_does_not():
     rates, update = [], on_one_device(step)
     for steps, progress in ((0, 0.5), (1000, 0.5), (0, 0.0)):
         moved = dataclasses.replace(state, step=jnp.int32(steps))
-        rates.append(float(update(moved, small.batch(0), small.moment(progress))[1]["learning_rate"]))
+        rates.append(float(update(moved, small.batch(0), small.learning_rate(progress))[1]["learning_rate"]))
     assert rates == pytest.approx([0.05, 0.05, 0.1])
 
 
@@ -182,7 +182,7 @@ def test_bfloat16_leaves_parameters_statistics_and_loss_in_float32():
     tx = optimizer.create(config.optimizer)
     first = state.create(network.params, network.stats, tx, ema=False, seed=0)
     step = TrainStep(network, config, small.CLASSES, tx)
-    shapes = jax.eval_shape(on_one_device(lambda s, b: step(s, b, small.moment(0))), first, small.batch(0))
+    shapes = jax.eval_shape(on_one_device(lambda s, b: step(s, b, small.learning_rate(0))), first, small.batch(0))
     assert {x.dtype for x in jax.tree.leaves((shapes[0].params, shapes[0].stats))} == {jnp.dtype("float32")}
     assert shapes[1]["loss"].dtype == jnp.float32
 
@@ -193,6 +193,6 @@ def test_one_compiled_step_serves_every_seed_and_learning_rate():
         step, state = small.make(small.config(seed=seed, optimizer=optimizer, augment={"mixup": 0.2}), dropout=0.5)
         mapped = jax.jit(jax.vmap(step, axis_name=AXIS, in_axes=(None, 0, None)))
         shares = jax.tree.map(lambda x: x[None], small.batch(0))
-        return mapped.lower(state, shares, small.moment(0.5)).as_text()
+        return mapped.lower(state, shares, small.learning_rate(0.5)).as_text()
 
     assert program(0, 0.1) == program(1, 0.3)

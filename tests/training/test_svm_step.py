@@ -56,7 +56,7 @@ def trained(problem, *, average_from=0, epochs, batch=32, spread=None, channels=
         order = rng.permutation(count)
         for first in range(0, count - batch + 1, batch):
             device = spread.put_batch(batch_of(order[first : first + batch], channels))
-            now, measures = compiled(now, device, parallel.START)
+            now, measures = compiled(now, device, parallel.NO_RATE)
             jax.block_until_ready(measures)
     return now, jax.device_get(measures)
 
@@ -121,7 +121,7 @@ def test_one_class_and_classes_without_images_are_defined(classes):
     params = svm_step.initial({"a": 4}, classes)
     now = spread.put_state(state.create(params, {}, optax.identity(), ema=True, seed=0))
     batch = spread.put_batch({CODES + "a": np.eye(8, 4, dtype=np.float32), "label": np.zeros(8, np.int32)})
-    after, measures = spread.compile_training(SvmStep(("a",), Svm(), 0), now, batch)(now, batch, parallel.START)
+    after, measures = spread.compile_training(SvmStep(("a",), Svm(), 0), now, batch)(now, batch, parallel.NO_RATE)
     assert np.isfinite(float(measures["loss"]))
     found = svm_step.scores(after.evaluated[0], {"a": jnp.eye(4)}, Svm())
     assert np.asarray(found).argmax(1).tolist() == [0] * 4

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, UInt8
 from imagenet_repro.config import AnyConfig
 from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.parallel import Spread
-from imagenet_repro.training.schedule import Moment
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, DeviceStep
 from imagenet_repro.zoo import counting
@@ -102,5 +101,5 @@ def step_flops(step: DeviceStep, train_state: TrainState, batch: dict[str, jax.S
         check_vma=False,
     )
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
-    number = jax.ShapeDtypeStruct((), jnp.float32)
-    return counting.flops(one_device, shapes, batch, Moment(number, number))
+    learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
+    return counting.flops(one_device, shapes, batch, learning_rate)
