@@ -1,13 +1,13 @@
-"""What a system of features would cost on the whole of ImageNet, extrapolated from finished runs.
+"""The cost of a system of features on all of ImageNet, extrapolated from a finished run.
 
     python benchmarks/feature_plan.py --run=RUN                      # time and memory for each image, and the plan
     python benchmarks/feature_plan.py --run=RUN --config=configs/xrce_2011.py:published     # of a larger system
-    python benchmarks/feature_plan.py --run=LARGE --check=SMALL      # how well SMALL would have foretold LARGE
+    python benchmarks/feature_plan.py --run=LARGE --check=SMALL      # LARGE predicted from SMALL, and measured
 
-    python benchmarks/feature_plan.py --run=LARGE --check=SMALL      # how well SMALL would have foretold LARGE
-cost stays. Codes cost time and bytes for each image. An SVM costs time for each image that it sees, in proportion to
-the classes. The runs must be of one configuration but for the images and the budget. For another configuration of the
-same channels, seconds follow the operations that each stage counts, and bytes the numbers of a code.
+A vocabulary and a quantiser are learned from a sample, so their cost does not depend on the number of images. Codes
+cost time and bytes for each image. An SVM costs time for each image that it sees, in proportion to the classes. Two
+runs must have the same configuration except for the images and the budget. For another configuration of the same
+channels, seconds follow the operations that each stage counts, and bytes the numbers of a code.
 """
 
 import argparse
@@ -24,11 +24,11 @@ SVM = "SVM"
 
 
 def main():
-    """Prints tables in Markdown."""
+    """Print tables in Markdown."""
     arguments = _arguments()
     run = _result(arguments.run)
     if arguments.check:
-        print(_checked(_result(arguments.check), run))
+        print(_comparison(_result(arguments.check), run))
         return
     run["growth"] = _growth(run, arguments.config) if arguments.config else {}
     print(_plan(run, arguments.images, arguments.classes, arguments.epochs))
@@ -37,11 +37,13 @@ def main():
 def _arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True, help="workdir of a finished run")
-    parser.add_argument("--check", help="workdir of a smaller one, from which the other is foretold")
-    parser.add_argument("--config", default="", metavar="FILE[:ARGUMENT]", help="of the plan (default: the run's)")
-    parser.add_argument("--images", type=int, default=IMAGES, help="in the training split of the plan")
+    parser.add_argument("--check", help="workdir of a smaller run, from which the other is predicted")
+    parser.add_argument(
+        "--config", default="", metavar="FILE[:ARGUMENT]", help="configuration of the plan (default: the run's)"
+    )
+    parser.add_argument("--images", type=int, default=IMAGES, help="images of the plan's training split")
     parser.add_argument("--classes", type=int, default=CLASSES)
-    parser.add_argument("--epochs", type=float, help="of the SVM (default: as in the run)")
+    parser.add_argument("--epochs", type=float, help="epochs of the SVM (default: as in the run)")
     return parser.parse_args()
 
 
@@ -59,23 +61,25 @@ def _result(workdir):
 
 
 def _growth(result, recipe):
-    """By stage, how many times the seconds and the bytes of the run another configuration takes for an image."""
-    from imagenet_repro.config import load_config, resolve_config
+    """Return the factors of seconds and bytes for an image in another configuration, by stage."""
+    from imagenet_repro.config import FeatureConfig, load_config, resolve_config
 
     before, after = resolve_config(result["provenance"]["config"]), load_config(recipe)
+    if not isinstance(before, FeatureConfig) or not isinstance(after, FeatureConfig):
+        sys.exit(f"{recipe} has no channels: a system of features is needed")
     if before.channels.keys() != after.channels.keys():
         sys.exit(f"{recipe} has the channels {', '.join(after.channels)}, the run {', '.join(before.channels)}")
     growth, features = {}, [0, 0]
     for channel in before.channels:
-        (old, old_flops), (new, new_flops) = _coded(before, channel), _coded(after, channel)
+        (old, old_flops), (new, new_flops) = _code_cost(before, channel), _code_cost(after, channel)
         features = [features[0] + old, features[1] + new]
         growth |= {f"{channel}.{stage}": (new_flops / old_flops, new / old) for stage in FIXED}
         growth[f"{channel}.codes"] = (new_flops / old_flops, new / old)
     return growth | {SVM: (features[1] / features[0], 1.0)}
 
 
-def _coded(config, channel):
-    """Numbers of an image's code, and the operations that it takes with its quantisation."""
+def _code_cost(config, channel):
+    """Return the numbers of an image's code, and the operations of the code with its quantisation."""
     import jax
     import jax.numpy as jnp
 
@@ -89,22 +93,22 @@ def _coded(config, channel):
     return encoder.features, counting.flops(encoder.encode, image, encoder.blank()) + quantised
 
 
-def foretold(result, images, classes, images_seen):
-    """Seconds and bytes of each stage for so many images."""
-    grows = images / result["train_images"]
-    seen = images_seen / result["spent"]["images"] * classes / len(result["classes"])
-    found = {}
+def predict(result, images, classes, images_seen):
+    """Return seconds and bytes of each stage for so many images."""
+    image_ratio = images / result["train_images"]
+    svm_ratio = images_seen / result["spent"]["images"] * classes / len(result["classes"])
+    costs = {}
     for name, cost in result["stages"].items():
         stage = name.rpartition(".")[2]
-        times = seen if name == SVM else 1.0 if stage in FIXED else grows
+        byte_ratio = 1.0 if stage in FIXED else image_ratio
+        time_ratio = svm_ratio if name == SVM else byte_ratio
         seconds, size = result.get("growth", {}).get(name, (1.0, 1.0))
-        copies = 1.0 if stage in FIXED else grows
-        found[name] = {"seconds": cost["seconds"] * times * seconds, "bytes": cost["bytes"] * copies * size}
-    return found
+        costs[name] = {"seconds": cost["seconds"] * time_ratio * seconds, "bytes": cost["bytes"] * byte_ratio * size}
+    return costs
 
 
-def _checked(small, large):
-    told = foretold(small, large["train_images"], len(large["classes"]), large["spent"]["images"])
+def _comparison(small, large):
+    predicted = predict(small, large["train_images"], len(large["classes"]), large["spent"]["images"])
     lines = [
         f"{large['system']}, {large['train_images']:,} images, predicted from {small['train_images']:,}",
         "",
@@ -113,7 +117,7 @@ def _checked(small, large):
     ]
     measured = large["stages"]
     for name in (*measured, "all"):
-        a, b = (_sum(each) if name == "all" else each[name] for each in (told, measured))
+        a, b = (_sum(each) if name == "all" else each[name] for each in (predicted, measured))
         ratio = f"{a['seconds'] / b['seconds']:.2f}" if b["seconds"] else ""
         sizes = f"{a['bytes'] / 1e6:,.1f} | {b['bytes'] / 1e6:,.1f}"
         lines.append(f"| {name} | {a['seconds']:,.0f} | {b['seconds']:,.0f} | {ratio} | {sizes} |")
@@ -128,9 +132,8 @@ def _plan(result, images, classes, epochs):
     from imagenet_repro.report.sections import stages
 
     epochs = epochs or result["spent"]["epochs"]
-    told = foretold(result, images, classes, epochs * images)
+    predicted = predict(result, images, classes, epochs * images)
     source = result["provenance"]
-    whole = _sum(told)
     lines = [
         f"{result['system']}, measured on {result['train_images']:,} images of {len(result['classes']):,} classes;"
         f" devices {json.dumps(source['devices'])}; jax {source['packages']['jax']}; commit {source['commit'][:12]}",
@@ -142,7 +145,7 @@ def _plan(result, images, classes, epochs):
         "| stage | hours | GB |",
         "|---|---:|---:|",
     ]
-    rows = (told | {"all": whole}).items()
+    rows = (predicted | {"all": _sum(predicted)}).items()
     lines += [f"| {name} | {cost['seconds'] / 3600:,.1f} | {cost['bytes'] / 1e9:,.1f} |" for name, cost in rows]
     return "\n".join(lines)
 

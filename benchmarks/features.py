@@ -2,15 +2,15 @@
 
     python benchmarks/features.py --images=DIR
 
-Dense SIFT on a grid at four scales, 64 principal components, a mixture of 256 Gaussians, improved Fisher vectors of
-the whole image and of three strips. Both sides see the same uint8 images of 64 pixels, the same points, PCA and
-mixture, and use all cores that they can; the images are whatever files lie below DIR. All encode the same batches and
-keep no vectors, half a megabyte an image, as what compresses them would not either. Turns alternate; the table has the
-median of each side over them, and our ratio to it.
+The pipeline is dense SIFT on a grid at four scales, 64 principal components, a mixture of 256 Gaussians, and improved
+Fisher vectors of the complete image and of three strips. All implementations get the same uint8 images of 64 pixels,
+points, PCA and mixture, and use all cores that they can; the images are the files below DIR. All encode the same
+batches and drop the vectors, half a megabyte for an image, as the compression that follows would. They alternate; the
+table has the median rate of each, and the ratio of this package's rate to it.
 
-OpenCV is asked in two ways. "points of four sizes" is how dense SIFT is commonly written: one call on the image, with
-keypoints as large as the patches. "resized images" calls it once a scale on an image resized beforehand, which is less
-work and gives the vectors that ours are; the last line says how far apart they are.
+OpenCV is called in two ways. "points of four sizes" is how dense SIFT is commonly written: one call on the image, with
+keypoints as large as the patches. "resized images" calls it once for each scale on a resized image, which is less work
+and gives the same vectors as this package; the last line gives their distance.
 """
 
 import argparse
@@ -24,8 +24,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 SIZE = 64
-BATCH = 8  # images at a time: few enough that what lies between two steps stays in the caches
-SAMPLE, COMPARED = 256, 32  # images of which the model is made; whose vectors are compared
+BATCH = 8  # images at a time, few enough that intermediate results stay in the caches
+SAMPLE, COMPARED = 256, 32  # images from which the model is learned; images whose vectors are compared
 SCALES = (2**0.5, 1.0, 0.5**0.5, 0.5)
 PATCH, STEP = 16, 4
 COMPONENTS, GAUSSIANS = 64, 256
@@ -33,22 +33,22 @@ DIVISIONS = ((1, 1), (3, 1))
 
 
 def main():
-    """Fits the model once, then times both sides in turns."""
+    """Fit the model once, then time all implementations in turns."""
     arguments = _arguments()
     images = _images(arguments.images, arguments.count)
-    ours = Ours(images)
-    resized, common = Resized(ours), FourSizes(ours)
+    package = PackagePipeline(images)
+    resized, common = ResizedPipeline(package), FourSizesPipeline(package)
     few = images[: arguments.peer_count]
-    apart = _apart(*(np.concatenate(list(_batches(side, few[:COMPARED]))) for side in (ours, resized)))
-    turns = [[_rate(ours, images), _rate(resized, few), _rate(common, few)] for _ in range(arguments.turns)]
-    print(_table(np.median(turns, axis=0), apart, ours, len(images)))
+    vectors = [np.concatenate(list(_batches(pipeline, few[:COMPARED]))) for pipeline in (package, resized)]
+    turns = [[_rate(package, images), _rate(resized, few), _rate(common, few)] for _ in range(arguments.turns)]
+    print(_table(np.median(turns, axis=0), _distance(*vectors), package, len(images)))
 
 
 def _arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True, help="a folder with .jpg or .png files, at any depth")
     parser.add_argument("--count", type=int, default=1024, help="images of a turn")
-    parser.add_argument("--peer_count", type=int, default=64, help="images of a turn of OpenCV's")
+    parser.add_argument("--peer_count", type=int, default=64, help="images of a turn of OpenCV")
     parser.add_argument("--turns", type=int, default=5)
     return parser.parse_args()
 
@@ -58,12 +58,12 @@ def _images(folder, count):
 
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     chosen = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:count]]
-    read = (cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in chosen)
-    return np.stack([cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for image in read])
+    images = (np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)) for path in chosen)
+    return np.stack([cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for image in images])
 
 
-class Ours:
-    """This package's pipeline, compiled."""
+class PackagePipeline:
+    """The pipeline of this package, compiled."""
 
     def __init__(self, images):
         import jax
@@ -95,40 +95,42 @@ class Ours:
         encode(images[:BATCH]).block_until_ready()
 
     def __call__(self, images):
-        """Fisher vectors, [n, cells, numbers]."""
+        """Return Fisher vectors, [n, cells, numbers]."""
         return np.asarray(self.encode(images))
 
 
-class Theirs:
-    """OpenCV's SIFT at the same points, and the rest in NumPy; subclasses say how SIFT is asked."""
+class OpenCVPipeline:
+    """OpenCV's SIFT at the same points, and the rest in NumPy; subclasses call SIFT."""
 
-    def __init__(self, ours):
+    def __init__(self, package):
         import cv2
 
-        self.cv2, self.grid, self.pca = cv2, ours.grid, ours.pca
-        self.weights, self.means, self.variances = (
-            np.asarray(x) for x in (ours.mixture.weights, ours.mixture.means, ours.mixture.variances)
-        )
+        self.cv2, self.grid, self.pca = cv2, package.grid, package.pca
+        mixture = package.mixture
+        self.weights, self.means, self.variances = map(np.asarray, (mixture.weights, mixture.means, mixture.variances))
         self.levels = self.grid.levels(SIZE, SIZE)
         from imagenet_repro.features.encoding.pyramid import Pyramid
 
         self.members = Pyramid(DIVISIONS).members(self.grid.places(SIZE, SIZE))
-        self.sift = cv2.SIFT_create(sigma=0.5)
+        self.sift = cv2.SIFT_create(sigma=0.5)  # pyright: ignore[reportAttributeAccessIssue]  # missing in the stubs
         self.points = [self._points(level) for level in self.levels]
 
     def _points(self, level, shrunk=1.0):
-        """A level's keypoints, on an image of which it is `shrunk`."""
+        """Return a level's keypoints on an image that is 1 / `shrunk` times as large."""
         places = [(x / shrunk, y / shrunk) for y in level.rows for x in level.columns]
         return [self.cv2.KeyPoint(float(x), float(y), PATCH / 4 / 1.5 / shrunk, 0.0, 1.0, 0) for x, y in places]
 
     def __call__(self, images):
-        """Fisher vectors, [n, cells, numbers]."""
+        """Return Fisher vectors, [n, cells, numbers]."""
         return np.stack([self._one(image) for image in images])
 
     def _one(self, image):
-        x = self._described(self.cv2.cvtColor(image, self.cv2.COLOR_RGB2GRAY)) / 512
+        x = self._describe(self.cv2.cvtColor(image, self.cv2.COLOR_RGB2GRAY)) / 512
         x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-7)
         return self._fisher((x - self.pca.mean) @ self.pca.components.T)
+
+    def _describe(self, grey):
+        raise NotImplementedError
 
     def _fisher(self, x):
         w, mu, var = self.weights, self.means, self.variances
@@ -149,52 +151,52 @@ class Theirs:
         return np.stack(vectors)
 
 
-class Resized(Theirs):
-    """One call a scale, on a resized image."""
+class ResizedPipeline(OpenCVPipeline):
+    """One call of SIFT for each scale, on a resized image."""
 
-    def _described(self, grey):
-        cv2, found = self.cv2, []
+    def _describe(self, grey):
+        cv2, descriptors = self.cv2, []
         for level, points in zip(self.levels, self.points, strict=True):
             method = cv2.INTER_AREA if level.height < SIZE else cv2.INTER_LINEAR
             resized = cv2.resize(grey, (level.width, level.height), interpolation=method)
-            found.append(self.sift.compute(resized, points)[1])
-        return np.concatenate(found)
+            descriptors.append(self.sift.compute(resized, points)[1])
+        return np.concatenate(descriptors)
 
 
-class FourSizes(Theirs):
-    """One call, with keypoints of four sizes."""
+class FourSizesPipeline(OpenCVPipeline):
+    """One call of SIFT, with keypoints of four sizes."""
 
-    def __init__(self, ours):
-        super().__init__(ours)
-        self.all = [point for level in self.levels for point in self._points(level, level.height / SIZE)]
+    def __init__(self, package):
+        super().__init__(package)
+        self.all_points = [point for level in self.levels for point in self._points(level, level.height / SIZE)]
 
-    def _described(self, grey):
-        return self.sift.compute(grey, self.all)[1]
+    def _describe(self, grey):
+        return self.sift.compute(grey, self.all_points)[1]
 
 
-def _apart(mine, peer):
-    """Median over images of one minus the cosine."""
-    mine, peer = (x.reshape(len(x), -1) for x in (mine, peer))
-    cosines = (mine * peer).sum(1) / np.linalg.norm(mine, axis=1) / np.linalg.norm(peer, axis=1)
+def _distance(one, other):
+    """Return the median over images of one minus the cosine."""
+    one, other = (x.reshape(len(x), -1) for x in (one, other))
+    cosines = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     return float(np.median(1 - cosines))
 
 
-def _batches(side, images):
-    return (side(images[i : i + BATCH]) for i in range(0, len(images), BATCH))
+def _batches(pipeline, images):
+    return (pipeline(images[i : i + BATCH]) for i in range(0, len(images), BATCH))
 
 
-def _rate(side, images):
+def _rate(pipeline, images):
     began = time.perf_counter()
-    for _ in _batches(side, images):
+    for _ in _batches(pipeline, images):
         pass
     return len(images) / (time.perf_counter() - began)
 
 
-def _table(rates, apart, ours, count):
+def _table(rates, distance, package, count):
     from imagenet_repro.storage import provenance
 
     source = provenance.collect()
-    points = len(ours.grid.places(SIZE, SIZE))
+    points = len(package.grid.places(SIZE, SIZE))
     names = ("this package", "OpenCV and NumPy, resized images", "OpenCV and NumPy, points of four sizes")
     return "\n".join(
         [
@@ -205,8 +207,8 @@ def _table(rates, apart, ours, count):
             "|---|---:|---:|",
             *(f"| {name} | {rate:,.1f} | {rates[0] / rate:.1f} |" for name, rate in zip(names, rates, strict=True)),
             "",
-            f"One minus the cosine between the vectors of this package and those of resized images: {apart:.1e} (the"
-            " two resize and round differently).",
+            f"One minus the cosine between the vectors of this package and those of resized images: {distance:.1e}"
+            " (the two resize and round differently).",
         ]
     )
 

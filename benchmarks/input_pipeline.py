@@ -2,17 +2,17 @@
 
     python benchmarks/input_pipeline.py [--images DIR|TAR|ZIP] [--cores 1] [--out FILE]
 
-Measured in one run, in turns, each way on the same images and the same cores; the figure is the median of the rounds.
+All methods run in turns in one process, on the same images and the same cores; the result is the median of the rounds.
 
-- the loader: ArrayRecord, decoding, crop, shuffled uint8 batches, as training gets them;
-- decoding alone (data/decode.py), from memory: the limit of any loader that decodes whole images with this library;
-- Pillow as torchvision does it, from memory: decoding, crop, antialiased bilinear resize, batch;
-- tf.data with `decode_and_crop_jpeg`, which decodes the crop alone, and bilinear resize, from TFRecord: where
+- the loader: ArrayRecord, decoding, crop, shuffled uint8 batches, as in training;
+- decoding alone (data/decode.py), from memory: the limit of any loader that decodes complete images with this library;
+- Pillow as in torchvision, from memory: decoding, crop, antialiased bilinear resize, batch;
+- tf.data with `decode_and_crop_jpeg`, which decodes the crop alone, and bilinear resize, from TFRecord; only where
   TensorFlow is installed;
 - the loader, and decoding alone, on the copy of shorter side 256 and quality 90 that `main.py prepare
   --short_side=256` writes.
 
-Only grey and colour JPEGs are used: `decode_and_crop_jpeg` takes no others.
+Only grey and colour JPEGs are used, because `decode_and_crop_jpeg` supports no others.
 """
 
 import argparse
@@ -62,40 +62,45 @@ LOADER, DECODING, PILLOW, TF_DATA, SMALLER, DECODING_SMALLER = (
 
 
 class Rate(NamedTuple):
-    """Images by the clock, and by the processor's time that they took."""
+    """Images per second of wall-clock time and of processor time."""
 
     per_second: float
     per_cpu_second: float
 
 
-class Aim(NamedTuple):
-    """`above` should reach `factor` times `below`."""
+class Target(NamedTuple):
+    """A ratio of rates: `method` should reach `factor` times `reference`."""
 
-    above: str
-    below: str
+    method: str
+    reference: str
     factor: float
 
 
-AIMS = (Aim(LOADER, DECODING, 0.85), Aim(LOADER, TF_DATA, 1.35), Aim(LOADER, PILLOW, 1.5), Aim(SMALLER, LOADER, 3.0))
+TARGETS = (
+    Target(LOADER, DECODING, 0.85),
+    Target(LOADER, TF_DATA, 1.35),
+    Target(LOADER, PILLOW, 1.5),
+    Target(SMALLER, LOADER, 3.0),
+)
 
 
 def main() -> None:
-    """Reads the command line, measures and prints."""
+    """Read the command line, measure and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = REPOSITORY.parent / "shared" / "data" / "ilsvrc2012-mini"
     parser.add_argument("--images", type=Path, default=default, help="directory, tar (also of tars) or zip of JPEGs")
     parser.add_argument("--limit", type=int, default=2000, help="images used at most")
-    parser.add_argument("--cores", type=int, default=1, help="cores that every way may use")
+    parser.add_argument("--cores", type=int, default=1, help="cores that every method may use")
     parser.add_argument("--seconds", type=float, default=4.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="also write the report to this file")
     arguments = parser.parse_args()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow otherwise tells that it found no GPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else TensorFlow logs that there is no GPU
     use_cores(arguments.cores)
     images = jpegs(arguments.images, arguments.limit)
     with tempfile.TemporaryDirectory() as scratch:
-        ways = all_ways(images, Path(scratch), arguments.cores)
-        rates = measure(ways, arguments.rounds, arguments.seconds)
+        methods = all_methods(images, Path(scratch), arguments.cores)
+        rates = measure(methods, arguments.rounds, arguments.seconds)
     report = describe(rates, images, arguments)
     print(report)
     if arguments.out:
@@ -103,7 +108,7 @@ def main() -> None:
 
 
 def use_cores(count: int) -> None:
-    """Confines this process, and the threads it will start, to some cores."""
+    """Restrict this process, and the threads that it will start, to some cores."""
     available = sorted(os.sched_getaffinity(0))
     if not 1 <= count <= len(available):
         sys.exit(f"--cores={count}: this process may use 1 to {len(available)} cores")
@@ -114,24 +119,24 @@ def use_cores(count: int) -> None:
 
 
 def jpegs(source: Path, limit: int) -> list[bytes]:
-    """The grey and colour JPEGs in a directory, with the archives in it, or in one archive."""
+    """Return the grey and colour JPEGs in an archive, or in a directory and the archives in it."""
     if not source.exists():
         sys.exit(f"{source} does not exist; name a directory, tar or zip of JPEGs with --images")
-    found = list(itertools.islice(filter(is_plain_jpeg, files(source)), limit))
-    if not found:
+    images = list(itertools.islice(filter(is_plain_jpeg, files(source)), limit))
+    if not images:
         sys.exit(f"no grey or colour JPEG in {source}")
-    return found
+    return images
 
 
 def files(source: Path) -> Iterator[bytes]:
-    """The contents of all files below a path, archives opened."""
+    """Yield the contents of all files below a path, and of the files in archives."""
     paths = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
     for path in paths:
         yield from members(path.name, path.read_bytes())
 
 
 def members(name: str, content: bytes) -> Iterator[bytes]:
-    """A file's content, or of an archive that of all its files."""
+    """Yield a file's content, or the contents of all files in an archive."""
     if name.endswith(".zip"):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for member in archive.namelist():
@@ -139,13 +144,15 @@ def members(name: str, content: bytes) -> Iterator[bytes]:
     elif name.endswith(".tar"):
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             for member in filter(tarfile.TarInfo.isfile, archive):
-                yield from members(member.name, archive.extractfile(member).read())
+                content_of_member = archive.extractfile(member)
+                assert content_of_member is not None  # it is a file
+                yield from members(member.name, content_of_member.read())
     else:
         yield content
 
 
 def is_plain_jpeg(content: bytes) -> bool:
-    """Whether it is a JPEG that every way here can decode."""
+    """Return whether a file is a JPEG that every method can decode."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return image.format == "JPEG" and image.mode in ("L", "RGB")
@@ -153,19 +160,20 @@ def is_plain_jpeg(content: bytes) -> bool:
         return False
 
 
-# --- ways, each an endless iterator of how many images became ready ---------------------------------------------
+# --- methods, each an endless iterator of the numbers of images that are ready ------------------------------------
 
 
-def all_ways(images: list[bytes], scratch: Path, cores: int) -> dict[str, Callable[[], Iterator[int]]]:
-    """What is measured, by its name in the report."""
+def all_methods(images: list[bytes], scratch: Path, cores: int) -> dict[str, Callable[[], Iterator[int]]]:
+    """Return the methods by their names in the report."""
     folder = scratch / "photos" / "train" / "all"
     folder.mkdir(parents=True)
     for number, image in enumerate(images):
         (folder / f"{number:06d}.jpg").write_bytes(image)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         prepared = prepare_dataset(f"folder:{scratch / 'photos'}", data_dir=str(scratch), short_side=256, quality=90)
+    assert prepared.smaller is not None
     reduced = open_split(Data(name=prepared.smaller.name, data_dir=str(scratch)), "train").records
-    ways = {
+    methods = {
         LOADER: partial(by_loader, prepared.name, scratch),
         DECODING: partial(by_decoding, images, cores),
         PILLOW: partial(by_pillow, images, cores),
@@ -173,29 +181,29 @@ def all_ways(images: list[bytes], scratch: Path, cores: int) -> dict[str, Callab
         DECODING_SMALLER: partial(by_decoding, [record.image for record in reduced], cores),
     }
     if importlib.util.find_spec("tensorflow"):
-        ways[TF_DATA] = partial(by_tf_data, images, scratch / "images.tfrecord", cores)
-    return ways
+        methods[TF_DATA] = partial(by_tf_data, images, scratch / "images.tfrecord", cores)
+    return methods
 
 
 def by_loader(name: str, directory: Path) -> Iterator[int]:
-    """This project's loader, threads chosen from the host."""
+    """Load batches with this project's loader and the default number of threads."""
     data = Data(name=name, data_dir=str(directory), image_size=SIZE)
     for batch in train_batches(open_split(data, "train"), data, CROP, batch_size=BATCH, seed=0):
         yield len(batch["image"])
 
 
 def by_decoding(images: list[bytes], cores: int) -> Iterator[int]:
-    """Whole images, dropped as soon as they are decoded."""
+    """Decode complete images and drop them."""
     return in_batches(images, cores, decode, len)
 
 
 def by_pillow(images: list[bytes], cores: int) -> Iterator[int]:
-    """torchvision's ImageFolder, RandomResizedCrop and collation, without the transport between processes."""
+    """Load as torchvision's ImageFolder, RandomResizedCrop and collation, without transport between processes."""
     rng = np.random.default_rng(0)
 
     def load(image: bytes) -> np.ndarray:
-        with Image.open(io.BytesIO(image)) as opened:
-            pixels = opened.convert("RGB")
+        with Image.open(io.BytesIO(image)) as file:
+            pixels = file.convert("RGB")
         top, left, height, width = inception_box(pixels.height, pixels.width, CROP.area, CROP.aspect, rng)
         part = pixels.crop((left, top, left + width, top + height))
         return np.array(part.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
@@ -204,7 +212,7 @@ def by_pillow(images: list[bytes], cores: int) -> Iterator[int]:
 
 
 def in_batches(images: list[bytes], cores: int, load: Callable, collate: Callable[[list], int]) -> Iterator[int]:
-    """Batches in random order, loaded by as many threads as there are cores."""
+    """Load batches in random order with as many threads as there are cores."""
     choose = random.Random(0)
     with ThreadPoolExecutor(cores) as pool:
         apply = pool.map if cores > 1 else map
@@ -213,15 +221,15 @@ def in_batches(images: list[bytes], cores: int, load: Callable, collate: Callabl
 
 
 def by_tf_data(images: list[bytes], path: Path, cores: int) -> Iterator[int]:
-    """The input pipeline of TensorFlow's ImageNet examples."""
+    """Load batches with the input pipeline of TensorFlow's ImageNet examples."""
     import tensorflow as tf
 
     if not path.exists():
         write_tfrecord(images, path)
-    wanted = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64)}
+    features = {"image": tf.io.FixedLenFeature((), tf.string), "label": tf.io.FixedLenFeature((), tf.int64)}
 
     def load(stored: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        example = tf.io.parse_single_example(stored, wanted)
+        example = tf.io.parse_single_example(stored, features)
         start, size, _ = tf.image.sample_distorted_bounding_box(
             tf.io.extract_jpeg_shape(example["image"]),
             bounding_boxes=tf.zeros((1, 0, 4)),
@@ -242,7 +250,7 @@ def by_tf_data(images: list[bytes], path: Path, cores: int) -> Iterator[int]:
 
 
 def write_tfrecord(images: list[bytes], path: Path) -> None:
-    """The images as `tf.train.Example`s, as tfds and TensorFlow's ImageNet scripts store them."""
+    """Write the images as `tf.train.Example`s, as tfds and TensorFlow's ImageNet scripts do."""
     import tensorflow as tf
 
     def example(image: bytes) -> bytes:
@@ -257,14 +265,14 @@ def write_tfrecord(images: list[bytes], path: Path) -> None:
             writer.write(example(image))
 
 
-# --- measuring and telling -------------------------------------------------------------------------------------
+# --- measurement and report ------------------------------------------------------------------------------------
 
 
-def measure(ways: dict[str, Callable], rounds: int, seconds: float) -> dict[str, list[Rate]]:
-    """What each way did in each round; the ways take turns, so that a slow minute falls on all."""
-    rates: dict[str, list[Rate]] = {name: [] for name in ways}
-    for _, (name, way) in itertools.product(range(rounds), ways.items()):
-        batches = way()
+def measure(methods: dict[str, Callable], rounds: int, seconds: float) -> dict[str, list[Rate]]:
+    """Return each method's rate in each round; the methods alternate, so that a slow minute affects all."""
+    rates: dict[str, list[Rate]] = {name: [] for name in methods}
+    for _, (name, method) in itertools.product(range(rounds), methods.items()):
+        batches = method()
         next(batches)  # opens files, starts threads, fills buffers
         start, cpu, ready = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - start < seconds:
@@ -275,9 +283,11 @@ def measure(ways: dict[str, Callable], rounds: int, seconds: float) -> dict[str,
 
 
 def describe(rates: dict[str, list[Rate]], images: list[bytes], arguments: argparse.Namespace) -> str:
-    """The report, in Markdown."""
+    """Return the report in Markdown."""
     cores = arguments.cores
-    medians = {name: statistics.median(rate.per_second for rate in of) / cores for name, of in rates.items()}
+    medians = {
+        name: statistics.median(rate.per_second for rate in measured) / cores for name, measured in rates.items()
+    }
     width, height = np.mean([Image.open(io.BytesIO(image)).size for image in images], axis=0)
     kilobytes = np.mean([len(image) for image in images]) / 1000
     names = [*rates, *(() if TF_DATA in rates else (TF_DATA,))]
@@ -297,13 +307,13 @@ def describe(rates: dict[str, list[Rate]], images: list[bytes], arguments: argpa
         "",
         "| ratio | target | measured |",
         "|---|---:|---:|",
-        *(aim_row(aim, medians) for aim in AIMS),
+        *(target_row(target, medians) for target in TARGETS),
     ]
     return "\n".join(lines) + "\n"
 
 
 def table_row(name: str, rates: list[Rate] | None, cores: int, medians: dict[str, float]) -> str:
-    """One way's figures."""
+    """Return the row of one method."""
     if rates is None:
         return f"| {name} | not installed | | | |"
     by_clock = [rate.per_second / cores for rate in rates]
@@ -312,20 +322,22 @@ def table_row(name: str, rates: list[Rate] | None, cores: int, medians: dict[str
     return f"| {name} | {medians[name]:.0f} | {span} | {by_cpu:.0f} | {medians[name] / medians[DECODING]:.2f} |"
 
 
-def aim_row(aim: Aim, medians: dict[str, float]) -> str:
-    """An aim beside what was measured."""
-    measured = f"{medians[aim.above] / medians[aim.below]:.2f}" if aim.below in medians else "not installed"
-    return f"| {aim.above} / {aim.below} | {aim.factor:.2f} | {measured} |"
+def target_row(target: Target, medians: dict[str, float]) -> str:
+    """Return the row of one target beside the measured ratio."""
+    measured = "not installed"
+    if target.reference in medians:
+        measured = f"{medians[target.method] / medians[target.reference]:.2f}"
+    return f"| {target.method} / {target.reference} | {target.factor:.2f} | {measured} |"
 
 
 def packages() -> list[str]:
-    """The distributions whose versions matter here."""
+    """Return the distributions whose versions affect the rates."""
     names = ["opencv-python-headless", "pillow", "grain", "array-record", "numpy"]
     return [*names, "tensorflow"] if importlib.util.find_spec("tensorflow") else names
 
 
 def processor() -> str:
-    """The processor's name, as Linux tells it."""
+    """Return the processor's name, as Linux reports it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

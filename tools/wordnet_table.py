@@ -1,12 +1,12 @@
-"""Makes the table of nouns that `imagenet_repro/scoring/wordnet.py` reads, from the `data.noun` of WordNet 3.0.
+"""Write the table of nouns that `imagenet_repro/scoring/wordnet.py` reads, from the `data.noun` of WordNet 3.0.
 
     apt-get download wordnet-base && dpkg-deb -x wordnet-base*.deb wordnet        # Debian's package, version 3.0
     python tools/wordnet_table.py wordnet/usr/share/wordnet/data.noun
 
-Offsets into that file are the ids that ImageNet uses, so no other version of WordNet will do. Each noun becomes a
-line of four columns with tabs between: id; the kinds that it is of (pointer `@`, hypernyms); what it is an instance of
-(`@i`, of a named thing such as a city); its words. Several ids have a space between them, several words a comma and a
-space. The form of `data.noun` is in WordNet's manual, wndb(5).
+ImageNet's ids are offsets into that file, so no other version of WordNet can be used. Each noun becomes a line of four
+columns, separated by tabs: its id; the ids of its hypernyms (pointer `@`); the ids of the nouns that it is an instance
+of (`@i`, for a named thing such as a city); its words. Ids are separated by a space, words by a comma and a space. The
+format of `data.noun` is in WordNet's manual, wndb(5).
 """
 
 import argparse
@@ -19,7 +19,7 @@ NOUNS = 82_115  # in WordNet 3.0, by its manual wnstats(7)
 
 
 def main():
-    """Reads, checks that it is version 3.0, writes."""
+    """Read the nouns, check that they are those of version 3.0, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="data.noun of WordNet 3.0")
     with parser.parse_args().data.open(encoding="ascii") as file:
@@ -30,12 +30,16 @@ def main():
 
 
 def table(data: Iterable[str]) -> Iterator[str]:
-    """The lines of the table from the lines of `data.noun`, whose notice of copyright begins with spaces."""
+    """Return the lines of the table from those of `data.noun`, whose copyright notice begins with spaces."""
     return (_line(line.partition(" | ")[0].split()) for line in data if not line.startswith(" "))
 
 
 def _line(fields: list[str]) -> str:
-    """Fields: offset, file, type, count of words in hexadecimal, (word, sense) pairs, count of pointers, pointers."""
+    """Return the line of a noun.
+
+    Its fields are offset, file, type, number of words in hexadecimal, (word, sense) pairs, number of pointers and
+    pointers.
+    """
     words_end = 4 + 2 * int(fields[3], 16)
     words = (word.replace("_", " ") for word in fields[4:words_end:2])
     pointers = fields[words_end + 1 :]

@@ -56,7 +56,7 @@ CANVAS_ASPECT = 2
 
 @dataclasses.dataclass(frozen=True)
 class Canvases:
-    """The whole image at several scales, each on a canvas of the same shape for any image.
+    """The complete image at several scales, each on a canvas of the same shape for any image.
 
     A canvas is [scale, 2 x scale, 3] with the shorter side down; an image that is higher than wide is transposed.
     The result is a row of bytes: for each scale the header and the canvas.

@@ -1,7 +1,7 @@
 """A few images of every class of a split, found in the background by reading the split in a random order.
 
 tfds keeps no index of classes, so a label is known only once its record is read; with balanced classes a little more
-than `COUNT` images times the number of classes are read. What was found is kept in a file, and the next process goes
+than `COUNT` images times the number of classes are read. The indices are saved in a file, and the next process goes
 on from there.
 """
 
@@ -23,7 +23,7 @@ class ClassExamples:
 
     Args:
       split: the images.
-      path: the file that keeps what was found.
+      path: the file of the indices found so far.
     """
 
     def __init__(self, split: Split, path: Path):
@@ -38,7 +38,7 @@ class ClassExamples:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the search and save what it found; raises SaveError."""
+        """End the search and save the indices; raises SaveError."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -1,4 +1,4 @@
-"""Codes of a whole split on disk, one row for each image, written in order and read in any order.
+"""Codes of a complete split on disk, one row for each image, written in order and read in any order.
 
 A row is the code (bytes of product quantisation, or float16) and then the label, int32, which is -1 for a record that
 cannot be decoded. Rows are read one by one and never memory-mapped, so memory does not grow with the number of images.

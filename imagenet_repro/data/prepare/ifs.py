@@ -206,7 +206,7 @@ def _paint(
     grain: UInt8[np.ndarray, "b size size"],
     look: Look,
 ) -> UInt8[np.ndarray, "b size size 3"]:
-    """The fractal over a background of two colours and noise; a pixel's cover grows with its points, c / (c + 1)."""
+    """Draw the fractal over a background of two colours and noise; c points cover a pixel by c / (c + 1)."""
     fractal, background = _palettes(u[:, :13])
     cover = (counts / (counts + 1))[..., None]
     ramp = np.linspace(-0.5, 0.5, look.size, dtype=np.float32)

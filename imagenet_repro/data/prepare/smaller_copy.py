@@ -20,7 +20,7 @@ from imagenet_repro.errors import UserError
 
 @dataclass
 class _Counts:
-    """How many images were copied and reduced, and their sizes in bytes."""
+    """Numbers of copied and reduced images, and their sizes in bytes."""
 
     images: int = 0
     reduced: int = 0

@@ -42,8 +42,8 @@ class Pyramid:
         """
         members = []
         for rows, columns in self.divisions:
-            place = np.floor(places * (rows, columns)).astype(int).clip(0, (rows - 1, columns - 1))
-            number = place[:, 0] * columns + place[:, 1]
+            position = np.floor(places * (rows, columns)).astype(int).clip(0, (rows - 1, columns - 1))
+            number = position[:, 0] * columns + position[:, 1]
             members += [number == cell for cell in range(rows * columns)]
         return np.stack(members)
 
