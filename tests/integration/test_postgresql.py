@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 import optuna
 import pytest
 from optuna.trial import TrialState
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from tests.integration import jobs
@@ -35,12 +35,21 @@ def test_four_processes_share_the_waiting_trials(postgresql_url):
     assert states(study) == [TrialState.COMPLETE] * 24
 
 
+def has_heartbeat(storage, trial):
+    query = text("select count(*) from trial_heartbeats where trial_id = :id")
+    with storage.engine.connect() as connection:
+        return connection.execute(query, {"id": trial._trial_id}).scalar() > 0
+
+
 def test_the_trial_of_a_killed_process_returns_to_the_queue(postgresql_url):
-    study = optuna.create_study(storage=jobs.open_storage(postgresql_url), study_name="lost")
+    storage = jobs.open_storage(postgresql_url)
+    study = optuna.create_study(storage=storage, study_name="lost")
     study.enqueue_trial({"x": 7})
     process = SPAWN.Process(target=jobs.run_trials, args=(postgresql_url, "lost", 1, 600))
     process.start()
     jobs.wait_until(lambda: states(study) == [TrialState.RUNNING])
+    # A trial whose process is killed before its first heartbeat would never count as lost.
+    jobs.wait_until(lambda: has_heartbeat(storage, study.get_trials()[0]))
     process.kill()
     process.join()
 
