@@ -1,4 +1,4 @@
-"""Scores a network on a split: every image exactly once, predictions kept per image."""
+"""Evaluation of a system on a split: every image exactly once, with predictions per image."""
 
 import copy
 import dataclasses
@@ -26,19 +26,19 @@ from imagenet_repro.training.step import EvalStep
 
 
 class Evaluator:
-    """Evaluates states of one system on one split; compiled at the first call, then reused.
+    """Evaluates states of one system on one split; compiles at the first call and reuses the program.
 
     Args:
       config: the run's configuration.
-      score: what turns parameters, statistics and uint8 images into the scores of every class.
-      spread: how batches are shared out over devices.
+      score: function of parameters, statistics and uint8 images that returns the scores of every class.
+      spread: distribution of batches over devices.
       split: the images.
-      say: told, as one line, of records that cannot be decoded.
-      crop: what is taken of each image; None: the configuration's `eval_crop`.
-      show: told after every batch how many images it had, over all processes.
+      say: called with one line of text about records that cannot be decoded.
+      crop: crop of each image; None: the configuration's `eval_crop`.
+      show: called after every batch with its number of images, over all processes.
 
     Attributes:
-      compilation_seconds: spent on the program; 0 before the first call.
+      compilation_seconds: seconds spent on compilation; 0 before the first call.
     """
 
     def __init__(
@@ -62,21 +62,21 @@ class Evaluator:
         spread.check_batch_size(self.batch_size, 1, "data.eval_batch_size")
 
     def on(self, split: Split, data: Data, show: Callable[[int], None]) -> "Evaluator":
-        """The same evaluation of another split, read as `data` says; what was compiled is used again."""
+        """Return an evaluator for another split, read as `data` says, that reuses the compiled program."""
         other = copy.copy(self)
         other._split, other._show = split, show
         other._config = dataclasses.replace(self._config, data=data)
         return other
 
     def rates(self, state: TrainState) -> dict[str, Any]:
-        """Both error rates of a state, as a row of `metrics.jsonl`."""
+        """Return both error rates of a state, as a row of `metrics.jsonl`."""
         began = time.perf_counter()
         return metrics_row(self._evaluate(state, None), time.perf_counter() - began)
 
     def predict(self, state: TrainState, provenance: dict[str, Any]) -> tuple[ErrorRates, Predictions]:
-        """Both error rates and the predictions of all processes' images, in the order of the split.
+        """Return both error rates, and the predictions for all processes' images in the order of the split.
 
-        Their provenance also has the names of the classes, under `classes`.
+        The provenance of the predictions also holds the names of the classes, under `classes`.
         """
         collector = Collector()
         rates = self._evaluate(state, collector)
@@ -128,7 +128,7 @@ class Evaluator:
 
 
 def metrics_row(rates: ErrorRates, seconds: float) -> dict[str, Any]:
-    """Error rates that took `seconds` to measure, as a row of `metrics.jsonl`."""
+    """Return error rates that took `seconds` to measure, as a row of `metrics.jsonl`."""
     return {
         "top1_error": rates.top1_error,
         "top5_error": rates.top5_error,
@@ -141,7 +141,7 @@ def metrics_row(rates: ErrorRates, seconds: float) -> dict[str, Any]:
 
 
 def _merge_processes(share: Predictions) -> Predictions:
-    """Every process's share, known to every process; shares differ in length, so they travel padded."""
+    """Return all processes' predictions on every process; shares are padded to one length for the transfer."""
     longest = int(multihost_utils.process_allgather(np.asarray(len(share))).max())
     width = int(multihost_utils.process_allgather(np.asarray(share.id.dtype.itemsize)).max()) // 4
 
@@ -162,7 +162,7 @@ def _merge_processes(share: Predictions) -> Predictions:
 
 
 def check_labels(split: Split, num_classes: int) -> None:
-    """Raises UserError when a split's classes are not those that a network was trained on."""
+    """Raise UserError if a split's classes are not those that a system was trained on."""
     if split.num_classes != num_classes:
         raise UserError(
             f"data set {split.name}, split {split.split}, has {split.num_classes} classes and not {num_classes}"

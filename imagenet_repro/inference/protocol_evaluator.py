@@ -1,4 +1,7 @@
-"""Scores a system on a split by a protocol; for a dense one, images of different shapes have programs of their own."""
+"""Evaluation of a system on a split by a protocol.
+
+For a dense protocol, images of different shapes have their own programs.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,28 +18,28 @@ from imagenet_repro.scoring.predictions import Predictions, merge
 from imagenet_repro.training.parallel import Spread
 from imagenet_repro.training.state import TrainState
 
-# Width over height of what a dense protocol sees of an image; most photographs are 4:3 or 3:2.
+# Width over height of a dense protocol's crops; most photographs are 4:3 or 3:2.
 WIDE = (1.0, 5 / 4, 4 / 3, 3 / 2, 16 / 9, 2.0)
 Score = Callable[..., Any]
-SLACK = 1.01  # an image of 500 x 334 pixels is one of 3:2
+SLACK = 1.01  # so that an image of 500 x 334 pixels counts as 3:2
 
 
 class ProtocolEvaluator:
-    """Evaluates states of a system by one protocol; what is compiled for one split serves others too.
+    """Evaluates states of a system by one protocol; programs compiled for one split are reused for others.
 
     Args:
-      parts: of the protocol.
-      system: what is scored.
-      spread: how batches are shared out over devices.
-      final: what becomes of the scores of a whole protocol, such as a mask of classes.
-      say: told, as one line, of records that cannot be decoded.
+      parts: parts of the protocol.
+      system: the system that is scored.
+      spread: distribution of batches over devices.
+      final: transformation of the scores of the complete protocol, such as a mask of classes.
+      say: called with one line of text about records that cannot be decoded.
 
     Attributes:
-      show: told after every batch how many images it had, over all processes; may be set.
-      compilation_seconds: spent on programs until now.
+      show: called after every batch with its number of images, over all processes; may be replaced.
+      compilation_seconds: seconds spent on compilation so far.
 
     Raises:
-      UserError: the protocol asks for what the system or its size does not allow.
+      UserError: the system or its image size does not allow the protocol.
     """
 
     def __init__(
@@ -51,57 +54,59 @@ class ProtocolEvaluator:
         self.show: Callable[[int], None] = lambda images: None
         self.compilation_seconds = 0.0
         self._evaluators: dict[float, Evaluator] = {}
-        protocols.host_crops(parts, system.config, 1.0)  # a scale that is too small is said before the images are read
+        protocols.host_crops(parts, system.config, 1.0)  # reports scales that are too small before images are read
 
     @property
     def description(self) -> dict[str, Any]:
-        """Of the protocol, for provenance."""
+        """Description of the protocol for provenance."""
         return protocols.describe(self._parts, self._system.config)
 
     @property
     def views(self) -> int:
-        """How many of each image are scored."""
+        """Number of views that are scored for each image."""
         return sum(part.views(self._system.config) for part in self._parts)
 
     def name_after(self, name: str) -> str:
-        """The protocol's name behind a comma, with the number of views; nothing for the system's own."""
+        """Return a comma, the protocol's name and the number of views; nothing for the system's own protocol."""
         return "" if name == protocols.OWN_PROTOCOL else f", {name} ({self.views} views)"
 
     def predict(self, split: Split, state: TrainState, provenance: dict[str, Any]) -> tuple[ErrorRates, Predictions]:
-        """Both error rates and the predictions of all images: by id, where images were grouped by shape."""
+        """Return both error rates and the predictions for all images, sorted by id if images are grouped by shape."""
         if not protocols.is_dense(self._parts):
             return self._score(split, 1.0, split, state, provenance)
-        found = [self._score(part, aspect, split, state, provenance) for aspect, part in self._groups(split)]
-        rates, shares = sum_rates([rates for rates, _ in found]), merge([share for _, share in found])
+        results = [self._score(part, aspect, split, state, provenance) for aspect, part in self._groups(split)]
+        rates, shares = sum_rates([rates for rates, _ in results]), merge([share for _, share in results])
         self._check_damaged(split, rates.images)
         return rates, shares
 
     def _score(
-        self, part: Split, aspect: float, whole: Split, state: TrainState, provenance: dict[str, Any]
+        self, part: Split, aspect: float, split: Split, state: TrainState, provenance: dict[str, Any]
     ) -> tuple[ErrorRates, Predictions]:
-        evaluator = self._evaluator(part, aspect, self._allowed(whole))
+        evaluator = self._evaluator(part, aspect, self._allowed(split))
         compiled = evaluator.compilation_seconds
-        found = evaluator.predict(state, provenance)
+        result = evaluator.predict(state, provenance)
         self.compilation_seconds += evaluator.compilation_seconds - compiled
         self._evaluators[aspect] = evaluator
-        return found
+        return result
 
     def _evaluator(self, part: Split, aspect: float, allowed: int) -> Evaluator:
-        """Any group may hold all the damaged images that the whole split may have."""
+        """Return the evaluator of a group; each group may hold all the damaged images that the split may have."""
         config = self._system.config
         share = min(1.0, (allowed + 0.5) / part.num_examples)
         batch = config.data.eval_batch_size or self._batch_size(aspect)
         data = dataclasses.replace(config.data, max_bad_share=share, eval_batch_size=batch)
-        known = self._evaluators.get(aspect)
-        if known is not None:
-            return known.on(part, data, self.show)
+        existing = self._evaluators.get(aspect)
+        if existing is not None:
+            return existing.on(part, data, self.show)
         score = self._final(protocols.scorer(self._parts, self._system, aspect))
         crop = protocols.host_crops(self._parts, config, aspect)
         config = dataclasses.replace(config, data=data)
         return Evaluator(config, score, self._spread, part, self._say, crop=crop, show=self.show)
 
     def _batch_size(self, aspect: float) -> int:
-        """That of the run, or as many fewer as views or larger images need more memory; all devices have a share."""
+        """Return the run's batch size, or a smaller one if views or larger images need more memory; all devices get a
+        share.
+        """
         config, devices = self._system.config, self._spread.mesh.size
         memory = max(part.memory(config, aspect) for part in self._parts)
         return max(1, int(config.batch_size / memory) // devices) * devices
@@ -117,27 +122,27 @@ class ProtocolEvaluator:
         damaged, allowed = split.num_examples - images, self._allowed(split)
         if damaged > allowed:
             raise UserError(
-                f"{damaged} of the {split.num_examples} records of {split.name} {split.split} cannot be decoded, as"
-                f" said above; data.max_bad_share allows {allowed}. Repair and prepare them again, or allow more"
+                f"{damaged} of the {split.num_examples} records of {split.name} {split.split} cannot be decoded (see"
+                f" above); data.max_bad_share allows {allowed}. Repair them and prepare the data again, or allow more"
             )
 
 
 def group_by_aspect(split: Split, threads: int) -> dict[float, list[int]]:
-    """Indices of the images by the aspect of `WIDE`, or its inverse, to which a dense protocol cuts them.
+    """Return the indices of the images by the aspect of `WIDE`, or its inverse, to which a dense protocol crops them.
 
-    Sizes are read from the images' headers. The aspect is the most elongated one not beyond the image's own, but for
-    a hundredth. Damaged images are in the largest group, where they will be found to be damaged.
+    Sizes are read from the images' headers. The aspect is the most elongated one that is not beyond the image's own by
+    more than one per cent. Damaged images are added to the largest group, where decoding reports them.
     """
-    found: dict[float, list[int]] = {}
+    groups: dict[float, list[int]] = {}
     damaged = []
     with ThreadPoolExecutor(threads) as pool:
         aspects = pool.map(lambda index: _aspect_of(split, index), range(split.num_examples))
         for index, aspect in enumerate(aspects):
-            (damaged if aspect is None else found.setdefault(aspect, [])).append(index)
+            (damaged if aspect is None else groups.setdefault(aspect, [])).append(index)
     if damaged:
-        largest = max(found, key=lambda aspect: len(found[aspect]), default=1.0)
-        found.setdefault(largest, []).extend(damaged)
-    return dict(sorted(found.items()))
+        largest = max(groups, key=lambda aspect: len(groups[aspect]), default=1.0)
+        groups.setdefault(largest, []).extend(damaged)
+    return dict(sorted(groups.items()))
 
 
 def _aspect_of(split: Split, index: int) -> float | None:
@@ -150,7 +155,7 @@ def _aspect_of(split: Split, index: int) -> float | None:
 
 
 def sum_rates(rates: Sequence[ErrorRates]) -> ErrorRates:
-    """The error rates of all images of several groups."""
+    """Return the error rates over all images of several groups."""
     if not rates:
         raise UserError("no image was scored: the split is empty")
     images = sum(each.images for each in rates)

@@ -18,7 +18,7 @@ from imagenet_repro.runs import stored_predictions
 from imagenet_repro.runs.stored_predictions import StoredPredictions
 from imagenet_repro.scoring import label_audit as auditing
 from imagenet_repro.scoring import wordnet
-from imagenet_repro.scoring.ensembling import best_classes
+from imagenet_repro.scoring.metrics import best_classes
 from imagenet_repro.scoring.predictions import Predictions, align
 from imagenet_repro.statistics.label_noise import IMAGENET_SHARE
 

@@ -1,11 +1,12 @@
-"""How far probabilities can be trusted: calibration error with its bias, likelihood, a temperature, risk by coverage.
+"""Calibration of probabilities: calibration error and its bias, likelihood, temperature, and risk by coverage.
 
-A system's probabilities are the softmax of its stored scores, its confidence in an image the largest of them. Whether
-it is right is counted from its stored first guess, as every error rate is. Probabilities are calibrated when of all
-images with confidence 0.8, four in five are right.
+A system's probabilities are the softmax of its stored scores, and its confidence in an image is the largest of them.
+Whether it is right follows from its stored first guess, as for every error rate. Probabilities are calibrated if four
+in five of all images with confidence 0.8 are right, and so on.
 
-The expected calibration error is measured in bins, as a mean of distances, and distances do not average out: of a
-perfectly calibrated system a finite number of images shows a positive error too. So it never stands alone here.
+The expected calibration error is measured in bins, as a mean of distances, and distances do not average out: even a
+perfectly calibrated system shows a positive error on a finite number of images. The error is therefore always reported
+beside an estimate of its bias.
 """
 
 import dataclasses
@@ -19,23 +20,23 @@ from jaxtyping import Bool, Float, Int, Int32
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.predictions import Predictions, format_ids
 
-BINS = 15  # Guo et al. 2017
+BINS = 15  # as in Guo et al. 2017
 CHUNK = 512  # images at a time
 RESAMPLES = 1000
-DRAWN = 1_000_000  # random numbers at a time
-COLDEST, HOTTEST = 1e-3, 1e3  # temperatures between which the best one is looked for
+DRAWN = 1_000_000  # random numbers drawn at a time
+COLDEST, HOTTEST = 1e-3, 1e3  # range in which the best temperature is searched
 
 Binning = Literal["width", "mass"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # known by itself, so that what is slow is drawn once
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, so that `chance_error` is drawn only once
 class ScoredProbabilities:
-    """What the measures need of a system's probabilities, by image, at one temperature.
+    """Per-image quantities from which the measures are computed, at one temperature.
 
     Attributes:
       confidence: the largest probability.
-      right: whether the first guess is.
-      surprise: negative logarithm of the label's probability, nats.
+      right: whether the first guess is right.
+      surprise: negative logarithm of the label's probability, in nats.
       distance: sum over classes of the squared distance from the label's indicator, in [0, 2].
     """
 
@@ -46,12 +47,15 @@ class ScoredProbabilities:
 
     @property
     def negative_log_likelihood(self) -> float:
-        """Mean over images, nats."""
+        """Negative log likelihood, mean over images, in nats."""
         return float(self.surprise.mean())
 
     @property
     def brier(self) -> float:
-        """Mean squared distance of probabilities from the truth, in [0, 2] (Brier 1950, his eq. 2)."""
+        """Brier score, the mean squared distance of probabilities from the label's indicator, in [0, 2].
+
+        Brier 1950, his eq. 2.
+        """
         return float(self.distance.mean())
 
     @property
@@ -60,41 +64,40 @@ class ScoredProbabilities:
         return float(1 - self.right.mean())
 
 
-def score_probabilities(found: Predictions, temperature: float = 1.0) -> ScoredProbabilities:
-    """Probabilities of stored predictions, their scores divided by a temperature, against the labels.
+def score_probabilities(predictions: Predictions, temperature: float = 1.0) -> ScoredProbabilities:
+    """Compare the probabilities of stored predictions, their scores divided by a temperature, with the labels.
 
     Raises:
       UserError: an image has no label, a score is NaN or +inf, or the label's class is ruled out by -inf.
     """
-    _check(found)
+    _check(predictions)
     confidence, surprise, distance = [], [], []
-    for logits, label in _chunks(found):
+    for logits, label in _chunks(predictions):
         logs = _log_softmax(logits / temperature)
         probabilities, of_label = np.exp(logs), np.take_along_axis(logs, label[:, None], axis=1)[:, 0]
         confidence.append(probabilities.max(axis=1))
         surprise.append(-of_label)
         distance.append(1 - 2 * np.exp(of_label) + np.sum(probabilities**2, axis=1))
-    right = found.top5[:, 0] == found.label
+    right = predictions.top5[:, 0] == predictions.label
     return ScoredProbabilities(np.concatenate(confidence), right, np.concatenate(surprise), np.concatenate(distance))
 
 
-def _check(found: Predictions) -> None:
-    if np.any(found.label < 0):
-        raise UserError("these predictions are of images without labels; nothing can be counted on them")
-    of_label = np.take_along_axis(found.logits, found.label[:, None], axis=1)[:, 0]
-    bad = ~np.isfinite(of_label) | np.any(np.isnan(found.logits) | (found.logits == np.inf), axis=1)
+def _check(predictions: Predictions) -> None:
+    if np.any(predictions.label < 0):
+        raise UserError("these predictions are for images without labels, so they cannot be scored")
+    of_label = np.take_along_axis(predictions.logits, predictions.label[:, None], axis=1)[:, 0]
+    bad = ~np.isfinite(of_label) | np.any(np.isnan(predictions.logits) | (predictions.logits == np.inf), axis=1)
     if np.any(bad):
-        ids = found.id[bad]
+        ids = predictions.id[bad]
         raise UserError(
-            f"{len(ids):,} images have no probability for their label, since a score is no finite number: "
-            f"{format_ids(ids)}"
+            f"{len(ids):,} images have no probability for their label because a score is not finite: {format_ids(ids)}"
         )
 
 
-def _chunks(found: Predictions) -> Iterator[tuple[Float[np.ndarray, "b c"], Int32[np.ndarray, " b"]]]:
-    for start in range(0, len(found), CHUNK):
+def _chunks(predictions: Predictions) -> Iterator[tuple[Float[np.ndarray, "b c"], Int32[np.ndarray, " b"]]]:
+    for start in range(0, len(predictions), CHUNK):
         rows = slice(start, start + CHUNK)
-        yield found.logits[rows].astype(np.float64), found.label[rows]
+        yield predictions.logits[rows].astype(np.float64), predictions.label[rows]
 
 
 def _log_softmax(logits: Float[np.ndarray, "b c"]) -> Float[np.ndarray, "b c"]:
@@ -108,12 +111,12 @@ def _log_softmax(logits: Float[np.ndarray, "b c"]) -> Float[np.ndarray, "b c"]:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationBins:
-    """Images by confidence, those bins left out that have none.
+    """Images grouped by confidence; bins without images are left out.
 
     Attributes:
-      images: in each.
-      right: of these.
-      confidence: their mean.
+      images: number of images in each bin.
+      right: number of right images in each bin.
+      confidence: mean confidence in each bin.
     """
 
     images: Int[np.ndarray, " b"]
@@ -122,48 +125,52 @@ class CalibrationBins:
 
     @property
     def accuracy(self) -> Float[np.ndarray, " b"]:
-        """Share of right first guesses."""
+        """Share of right first guesses in each bin."""
         return self.right / self.images
 
     @property
     def error(self) -> float:
-        """Mean over images of how far a bin's accuracy is from its mean confidence (Guo et al. 2017, eq. 3)."""
+        """Expected calibration error: mean distance between a bin's accuracy and confidence, weighted by images.
+
+        Guo et al. 2017, eq. 3.
+        """
         return float(np.abs(self.accuracy - self.confidence) @ self.images / self.images.sum())
 
     @property
     def debiased(self) -> float:
-        """The error less an estimate of its bias; it may be negative, and of small errors it removes a part alone.
+        """The error minus an estimate of its bias; it may be negative.
 
-        Were the measured accuracies the true ones, the error of as many other images would be larger by as much as
-        the measured one is too large: twice it, less the mean of that, with accuracies normally distributed (Kumar,
-        Liang & Ma 2019, "Verified uncertainty calibration", in their code for the absolute error; there drawn, here
-        in closed form: the mean of a folded normal distribution).
+        For small errors this removes only a part of the bias. If the measured accuracies were the true ones, the error
+        on as many other images would be larger than that by as much as the measured error is too large. The estimate
+        is therefore twice the error minus the mean of that error, with normally distributed accuracies (Kumar, Liang &
+        Ma 2019, "Verified uncertainty calibration", in their code for the absolute error). They draw samples; here the
+        mean of a folded normal distribution gives it in closed form.
         """
         from scipy.stats import norm
 
         gap = self.accuracy - self.confidence
         deviation = np.maximum(np.sqrt(self.accuracy * (1 - self.accuracy) / self.images), np.finfo(float).tiny)
-        z = np.minimum(np.abs(gap) / deviation, 40.0)  # beyond which nothing is left of the distribution
+        z = np.minimum(np.abs(gap) / deviation, 40.0)  # the density is zero in double precision beyond that
         again = 2 * deviation * norm.pdf(z) + np.abs(gap) * (1 - 2 * norm.sf(z))
         return 2 * self.error - float(again @ self.images / self.images.sum())
 
 
 def bin_indices(confidence: Float[np.ndarray, " n"], binning: Binning) -> Int[np.ndarray, " n"]:
-    """The bin of each image, from 0 to 14: (k/15, (k + 1)/15], or fifteen bins of as equal numbers as possible.
+    """Return the bin of each image, from 0 to 14.
 
-    `width`: Naeini et al. 2015, Guo et al. 2017. `mass`: Nguyen & O'Connor 2015; images of equal confidence are
-    divided in their order.
+    `width` bins have equal width, (k/15, (k + 1)/15]: Naeini et al. 2015, Guo et al. 2017. `mass` bins have numbers of
+    images as equal as possible: Nguyen & O'Connor 2015; images of equal confidence are divided in their order.
     """
     if binning == "width":
         return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    found = np.empty(len(confidence), int)
+    bins = np.empty(len(confidence), int)
     for index, rows in enumerate(np.array_split(np.argsort(confidence, kind="stable"), BINS)):
-        found[rows] = index
-    return found
+        bins[rows] = index
+    return bins
 
 
 def bin_images(judged: ScoredProbabilities, binning: Binning) -> CalibrationBins:
-    """Images counted by bins of their confidence."""
+    """Count images by bins of their confidence."""
     place = bin_indices(judged.confidence, binning)
     images = np.bincount(place, minlength=BINS)
     right = np.bincount(place[judged.right], minlength=BINS)
@@ -174,7 +181,7 @@ def bin_images(judged: ScoredProbabilities, binning: Binning) -> CalibrationBins
 
 @dataclasses.dataclass(frozen=True)
 class ChanceError:
-    """The calibration error that a perfectly calibrated system of the same confidences would show."""
+    """The calibration error that a perfectly calibrated system with the same confidences would show."""
 
     mean: float
     high: float  # 95 % of draws are at most this
@@ -182,10 +189,11 @@ class ChanceError:
 
 @functools.cache
 def chance_error(judged: ScoredProbabilities, binning: Binning) -> ChanceError:
-    """The bias of the measured error, by drawing whether each image is right with its confidence as the probability.
+    """Return the bias of the measured error, estimated by drawing whether each image is right.
 
-    Consistency resampling (Bröcker & Smith 2007, "Increasing the reliability of reliability diagrams"; Vaicenavicius
-    et al. 2019, "Evaluating model calibration in classification"). 1,000 draws.
+    Each image is right with its confidence as the probability. This is consistency resampling (Bröcker & Smith 2007,
+    "Increasing the reliability of reliability diagrams"; Vaicenavicius et al. 2019, "Evaluating model calibration in
+    classification"), with 1,000 draws.
     """
     order = np.argsort(bin_indices(judged.confidence, binning), kind="stable")
     place, confidence = bin_indices(judged.confidence, binning)[order], judged.confidence[order]
@@ -204,36 +212,40 @@ def chance_error(judged: ScoredProbabilities, binning: Binning) -> ChanceError:
 # --- temperature ------------------------------------------------------------------------------------------------
 
 
-def fit_temperature(found: Predictions) -> float:
-    """The number to divide scores by for the highest likelihood of the labels (Guo et al. 2017, sec. 4.2).
+def fit_temperature(predictions: Predictions) -> float:
+    """Return the divisor of scores that gives the labels the highest likelihood (Guo et al. 2017, sec. 4.2).
 
-    The negative log likelihood is convex in the temperature's inverse, so its slope has one zero at most.
+    The negative log likelihood is convex in the inverse temperature, so its slope has at most one zero.
 
     Raises:
-      UserError: as `judge`, or every temperature up or down is better than the last: all first guesses are right, or
-        scores have nothing to do with labels.
+      UserError: as `score_probabilities`; or the likelihood rises without end with a lower or a higher temperature,
+        because all first guesses are right or scores are unrelated to labels.
     """
     from scipy.optimize import brentq
 
-    _check(found)
-    cold, hot = _slope(found, 1 / COLDEST), _slope(found, 1 / HOTTEST)
+    _check(predictions)
+    cold, hot = _slope(predictions, 1 / COLDEST), _slope(predictions, 1 / HOTTEST)
     if not (hot < 0 < cold):
-        why = "colder is better without end: every label has the highest score" if cold <= 0 else (
-            "hotter is better without end: scores say less than nothing of the labels"
+        why = "because lower ones are always better: every label has the highest score" if cold <= 0 else (
+            "because higher ones are always better: the scores are unrelated to the labels"
         )  # fmt: skip
-        raise UserError(f"no temperature can be found on these {len(found):,} images, {why}")
-    inverse = brentq(lambda logarithm: _slope(found, np.exp(logarithm)), *np.log([1 / HOTTEST, 1 / COLDEST]))
-    return float(np.exp(-inverse))
+        raise UserError(f"no temperature can be predictions on these {len(predictions):,} images, {why}")
+    low, high = np.log([1 / HOTTEST, 1 / COLDEST])
+    logarithm = brentq(lambda logarithm: _slope(predictions, np.exp(logarithm)), low, high)
+    return float(np.exp(-logarithm))  # pyright: ignore[reportOperatorIssue]  # a float without full_output
 
 
-def _slope(found: Predictions, inverse: float) -> float:
-    """Of the mean negative log likelihood, by the temperature's inverse: mean score less that of the label."""
+def _slope(predictions: Predictions, inverse: float) -> float:
+    """Return the slope of the mean negative log likelihood in the inverse temperature.
+
+    It is the mean score under the probabilities minus the score of the label.
+    """
     total = 0.0
-    for logits, label in _chunks(found):
+    for logits, label in _chunks(predictions):
         probabilities = np.exp(_log_softmax(logits * inverse))
         finite = np.where(np.isneginf(logits), 0.0, logits)  # their probability is 0
         total += np.sum(probabilities * finite) - np.take_along_axis(finite, label[:, None], axis=1).sum()
-    return total / len(found)
+    return total / len(predictions)
 
 
 # --- risk against coverage --------------------------------------------------------------------------------------
@@ -244,8 +256,8 @@ class RiskCurve:
     """Error of the first guess among the most confident images, by the share of images that are answered.
 
     Attributes:
-      coverage: k of n images, k from 1 on.
-      risk: error among those.
+      coverage: share of answered images, k of n for k from 1.
+      risk: error among them.
     """
 
     coverage: Float[np.ndarray, " n"]
@@ -253,18 +265,18 @@ class RiskCurve:
 
     @property
     def area(self) -> float:
-        """Below the curve: the mean risk (AURC; Geifman, Uziel & El-Yaniv 2019)."""
+        """Area under the curve, which is the mean risk (AURC; Geifman, Uziel & El-Yaniv 2019)."""
         return float(self.risk.mean())
 
 
 def risk_curve(judged: ScoredProbabilities) -> RiskCurve:
-    """Images of equal confidence are answered together: each counts as much of an error as they do on average."""
+    """Return the risk curve; images of equal confidence are answered together, each with their average error."""
     _, group = np.unique(-judged.confidence, return_inverse=True)
     return _risk((np.bincount(group, ~judged.right) / np.bincount(group))[np.sort(group)])
 
 
 def best_risk_curve(judged: ScoredProbabilities) -> RiskCurve:
-    """The lowest curve of any confidences at this error rate: all right answers first."""
+    """Return the lowest curve possible at this error rate: all right answers come first."""
     return _risk(np.sort(~judged.right).astype(float))
 
 

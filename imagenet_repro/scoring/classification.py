@@ -1,17 +1,17 @@
-"""Scoring of what any system said, in the challenge's own form or in ours.
+"""Error rates of stored predictions, in the challenge's own form or in this project's.
 
-The challenge's form (devkit of ILSVRC 2010 to 2015): a text file of one line for each image, in the order of the
-images' names, with up to five labels by decreasing confidence, separated by spaces or commas. Labels beyond the
-fifth are ignored, as the devkit's `eval_flat.m` does; an empty line is no guess, which is wrong. The file of labels
-has one integer a line (`ILSVRC2012_validation_ground_truth.txt`). Both are compared as written: either both hold
-ILSVRC2012_IDs (1 to 1000, the challenge's order) or both hold class indices (0 to 999, WordNet ids sorted).
+The challenge's form (development kits of ILSVRC 2010 to 2015) is a text file with one line for each image, in the
+order of the images' names, with up to five labels by decreasing confidence, separated by spaces or commas. Labels
+after the fifth are ignored, as the kit's `eval_flat.m` does, and an empty line is no guess, which is wrong. The file
+of labels has one integer per line (`ILSVRC2012_validation_ground_truth.txt`). Both files are compared as written:
+either both hold ILSVRC2012_IDs (1 to 1000, in the challenge's order) or both hold class indices (0 to 999, WordNet ids
+sorted).
 
-Instead of text, the predictions may be a file of `evaluation/predictions.py`; it brings its own labels, and where a
-file of labels is given nevertheless, its images are taken in the order of their ids.
+Instead of text, the predictions may be an `.npz` file of `scoring.predictions`, which has its own labels. If a file of
+labels is given as well, the images are taken in the order of their ids.
 
-ReaL (Beyer et al. 2020, "Are we done with ImageNet?") replaces the 50,000 validation labels by lists of labels:
-images with an empty list are dropped, and a first guess is right when it is in the list. Its labels are class
-indices.
+ReaL (Beyer et al. 2020, "Are we done with ImageNet?") replaces the 50,000 validation labels by lists of labels. Images
+with an empty list are dropped, and a first guess is right if it is in the list. Its labels are class indices.
 """
 
 import dataclasses
@@ -24,14 +24,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 from rich.console import Console
-from rich.table import Table
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring import hierarchy, sets
-from imagenet_repro.scoring import predictions as stored
+from imagenet_repro.scoring import hierarchy, predictions, sets
 from imagenet_repro.scoring.hierarchy import Hierarchy
-from imagenet_repro.scoring.metrics import GUESSES, format_rate
+from imagenet_repro.scoring.metrics import GUESSES, format_rate, is_wrong
 from imagenet_repro.scoring.people import PEOPLE, Person
+from imagenet_repro.scoring.terminal import print_lines, print_table, score_table
 from imagenet_repro.statistics.intervals import binomial_interval
 
 NO_GUESS = -1
@@ -42,7 +41,7 @@ VALIDATION_ID = re.compile(r"(?:.*/)?ILSVRC2012_val_([0-9]{8})(?:\.\w+)?")
 
 @dataclasses.dataclass(frozen=True)
 class ErrorCount:
-    """Wrong images under one rule: `guesses` labels for each image, against `truth`."""
+    """Number of wrong images under one rule: `guesses` labels for each image, compared with `truth`."""
 
     truth: str  # "labels" or "ReaL"
     guesses: int
@@ -52,12 +51,12 @@ class ErrorCount:
 
     @property
     def error(self) -> float:
-        """Share of the images, in [0, 1]."""
+        """Error rate, a share of the images in [0, 1]."""
         return self.wrong / self.images
 
     @property
     def wilson(self) -> tuple[float, float]:
-        """95 % score interval, as shares."""
+        """Wilson's 95 % interval, as shares."""
         return binomial_interval(self.wrong, self.images, "wilson")
 
     @property
@@ -76,9 +75,9 @@ class ErrorCount:
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationScore:
-    """All scores of one file of predictions, and what its reader should know about them."""
+    """All error counts of one file of predictions, and notes for the reader."""
 
-    predictions: Path
+    path: Path
     scores: tuple[ErrorCount, ...]
     notes: tuple[str, ...] = ()
     hierarchy: Hierarchy | None = None  # where the predictions name their classes by WordNet ids
@@ -92,10 +91,13 @@ def score(
     guesses: int = GUESSES,
     real_path: str | Path | None = None,
 ) -> ClassificationScore:
-    """Errors with 1 to `guesses` guesses against the labels, and with the first against ReaL where its file is given.
+    """Count errors with 1 to `guesses` guesses against the labels, and with one guess against ReaL.
 
-    Raises `UserError`, with file and line, for files that are absent or not of the form above, for different
-    numbers of images, and where there is nothing to score against.
+    ReaL is scored if its file is given.
+
+    Raises:
+      UserError: with file and line, for files that are absent or of another form, for different numbers of images, and
+        if there is nothing to score against.
     """
     if not 1 <= guesses <= GUESSES:
         raise UserError(f"--guesses={guesses}: the challenge accepts 1 to {GUESSES} guesses")
@@ -103,7 +105,7 @@ def score(
     ids, top5, own_labels, provenance = _read_predictions(predictions_path)
     labels = own_labels if labels_path is None else read_labels(labels_path)
     if labels is None and real_path is None:
-        raise UserError(f"{predictions_path} has no labels of its own; name a file of them with --labels=FILE")
+        raise UserError(f"{predictions_path} has no labels; name a file of labels with --labels=FILE")
     scores: list[ErrorCount] = []
     notes: list[str] = []
     if labels is not None:
@@ -126,23 +128,22 @@ def score(
 def flat_scores(
     top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], guesses: int = GUESSES
 ) -> list[ErrorCount]:
-    """The challenge's flat error, mean over images of min over j of [guess_ij != label_i], with 1 to `guesses`."""
-    right = top5 == labels[:, None]
-    wrong = [int(np.sum(~right[:, :k].any(axis=1))) for k in range(1, guesses + 1)]
+    """Count the challenge's flat error, mean_i min_j [guess_ij != label_i], with 1 to `guesses` guesses."""
+    wrong = [int(np.sum(is_wrong(top5, labels, k))) for k in range(1, guesses + 1)]
     return [ErrorCount("labels", k, count, len(labels)) for k, count in enumerate(wrong, start=1)]
 
 
 def real_score(best: Int[np.ndarray, " n"], lists: Sequence[Sequence[int]]) -> ErrorCount:
-    """ReaL error of the first guesses against each image's list of labels, over the lists that are not empty."""
+    """Count ReaL errors of the first guesses against each image's list of labels; empty lists are dropped."""
     counted = [(guess, labels) for guess, labels in zip(best.tolist(), lists, strict=True) if labels]
     if not counted:
-        raise UserError("every ReaL list of these images is empty: nothing to score")
+        raise UserError("every ReaL list of these images is empty, so none can be scored")
     wrong = sum(guess not in labels for guess, labels in counted)
     return ErrorCount("ReaL", 1, wrong, len(counted), dropped=len(lists) - len(counted))
 
 
 def read_guesses(path: str | Path) -> Int[np.ndarray, "n 5"]:
-    """The challenge's form: up to five labels a line, by decreasing confidence; -1 where a line has fewer."""
+    """Read the challenge's form: up to five labels per line, by decreasing confidence; -1 if a line has fewer."""
     lines = read_lines(path)
     guesses = np.full((len(lines), GUESSES), NO_GUESS, np.int64)
     for row, line in enumerate(lines):
@@ -152,7 +153,7 @@ def read_guesses(path: str | Path) -> Int[np.ndarray, "n 5"]:
 
 
 def read_labels(path: str | Path) -> Int[np.ndarray, " n"]:
-    """One integer a line, not negative."""
+    """Read one non-negative integer per line."""
     labels = []
     for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
@@ -165,7 +166,7 @@ def read_labels(path: str | Path) -> Int[np.ndarray, " n"]:
 
 
 def read_real(path: str | Path) -> list[list[int]]:
-    """`real.json` of google-research/reassessed-imagenet: a list of label lists, in the order of the images' names."""
+    """Read `real.json` of google-research/reassessed-imagenet: lists of labels, in the order of the images' names."""
     try:
         lists = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
@@ -179,36 +180,28 @@ def read_real(path: str | Path) -> list[list[int]]:
 
 
 def print_score(card: ClassificationScore, console: Console | None = None) -> None:
-    """Prints the table of all scores, a sentence for each rule of a paper, the part of the tree, and the notes."""
+    """Print the table of all errors, a sentence for each published rule, the errors by super-class, and the notes."""
     console = console or Console()
-    table = Table("against", "guesses", "wrong", "images", "error %", "95 % Wilson", "95 % exact", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in card.scores:
-        error, wilson = format_rate(row.wrong, row.images, "wilson")
-        _, exact = format_rate(row.wrong, row.images, "exact")
-        table.add_row(row.truth, str(row.guesses), f"{row.wrong:,}", f"{row.images:,}", error, wilson, exact)
-    for person in card.people:
-        error, wilson = format_rate(person.wrong, person.images, "wilson")
-        _, exact = format_rate(person.wrong, person.images, "exact")
-        table.add_row(person.who, str(GUESSES), f"{person.wrong:,}", f"{person.images:,}", error, wilson, exact)
-    console.print(table, markup=False)
-    console.print()
-    for row in card.scores:
-        if row.guesses in (1, GUESSES):
-            console.print(str(row), markup=False, highlight=False, soft_wrap=True)
+    headings = ("against", "guesses", "wrong", "images", "error %", "95 % Wilson", "95 % exact")
+    rows = [_cells(count.truth, count.guesses, count.wrong, count.images) for count in card.scores]
+    rows += [_cells(person.who, GUESSES, person.wrong, person.images) for person in card.people]
+    print_table(score_table(headings, rows), console)
+    print_lines((str(count) for count in card.scores if count.guesses in (1, GUESSES)), console)
     if card.hierarchy is not None:
         console.print()
-        console.print(hierarchy.terminal_table(card.hierarchy), markup=False)
-        console.print()
-        for line in (hierarchy.TABLE_NOTE, *hierarchy.sentences(card.hierarchy)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_table(hierarchy.terminal_table(card.hierarchy), console)
+        print_lines((hierarchy.TABLE_NOTE, *hierarchy.sentences(card.hierarchy)), console)
     if card.people:
         sources = "; ".join(person.source for person in card.people)
         note = f"People's errors are on images of ImageNet's test set, with five guesses for each ({sources})."
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
-    for note in card.notes:
-        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+        print_lines([note], console)
+    print_lines((f"Note: {note}" for note in card.notes), console)
+
+
+def _cells(name: str, guesses: int, wrong: int, images: int) -> tuple[str, ...]:
+    error, wilson = format_rate(wrong, images, "wilson")
+    _, exact = format_rate(wrong, images, "exact")
+    return name, str(guesses), f"{wrong:,}", f"{images:,}", error, wilson, exact
 
 
 def _hierarchy(
@@ -223,10 +216,13 @@ def _hierarchy(
 
 
 def _read_predictions(path: Path) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None, dict[str, Any]]:
-    """(ids, guesses [n, 5], labels, provenance), the images of our own form sorted by id; text has guesses alone."""
+    """Return (ids, guesses [n, 5], labels, provenance).
+
+    The images of an `.npz` are sorted by id; text has guesses only.
+    """
     if path.suffix != ".npz":
         return None, read_guesses(path), None, {}
-    file = stored.load(path)
+    file = predictions.load(path)
     order = np.argsort(file.id)
     top5 = np.pad(file.top5, ((0, 0), (0, GUESSES - file.top5.shape[1])), constant_values=NO_GUESS)
     labelled = bool(np.all(file.label >= 0))
@@ -245,7 +241,7 @@ def _read_text(path: str | Path) -> str:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file, empty ones too. Raises `UserError` where it is absent, empty or no text."""
+    """Return the lines of a text file, including empty ones. Raises `UserError` if it is absent, empty or not text."""
     text = _read_text(path)
     lines = text.removesuffix("\n").split("\n") if text else []  # an empty line counts: it is an image without a guess
     if not lines:
@@ -254,7 +250,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 def integer(word: str, path: str | Path, line: int) -> int:
-    """The whole number in a word of a file. Raises `UserError` where there is none, or one too large for a label."""
+    """Parse the integer in a word of a file. Raises `UserError` if it is none, or too large for a label."""
     if not INTEGER.fullmatch(word) or abs(int(word)) > MAX_LABEL:
         raise UserError(f"{path}, line {line}: '{word[:40]}' is not an integer label")
     return int(word)
@@ -263,16 +259,17 @@ def integer(word: str, path: str | Path, line: int) -> int:
 # --- checks ----------------------------------------------------------------------------------------------------
 
 
-def _check_lengths(predictions: Path, num_predictions: int, labels: str | Path, num_labels: int) -> None:
+def _check_lengths(path: Path, num_predictions: int, labels: str | Path, num_labels: int) -> None:
     if num_predictions != num_labels:
         raise UserError(
-            f"{predictions} has predictions of {num_predictions:,} images and {labels} labels of {num_labels:,}: "
-            "both need a line for each image, in the same order (a line too many is often an empty one at the end)"
+            f"{path} has predictions for {num_predictions:,} images and {labels} has labels for "
+            f"{num_labels:,}: both need one line per image, in the same order (an extra line is often an empty one "
+            "at the end)"
         )
 
 
 def _numbering_note(top5: np.ndarray, labels: np.ndarray) -> list[str]:
-    """A note where the numbers look like 1-based ids on one side and 0-based indices on the other."""
+    """Return a note if the numbers look like 1-based ids on one side and 0-based indices on the other."""
     guessed = top5[top5 != NO_GUESS]
     if guessed.size == 0 or (guessed.min() == 0) == (labels.min() == 0):
         return []
@@ -280,8 +277,8 @@ def _numbering_note(top5: np.ndarray, labels: np.ndarray) -> list[str]:
         return []
     return [
         f"labels run from {labels.min()} to {labels.max()} and guesses from {guessed.min()} to {guessed.max()}: "
-        "they look numbered differently. ILSVRC2012_IDs (1 to 1000) and class indices (0 to 999) are also ordered "
-        "differently, so subtracting one does not convert them."
+        "their numbering seems to differ. ILSVRC2012_IDs (1 to 1000) and class indices (0 to 999) are also in "
+        "different orders, so subtracting one does not convert them."
     ]
 
 
@@ -299,7 +296,7 @@ def _real_score(
 
 
 def _lists_of(path: Path, ids: np.ndarray, real_path: str | Path, lists: list[list[int]]) -> list[list[int]]:
-    """The list of each image, by the number in its name."""
+    """Return the list of each image, by the number in its name."""
     numbers = _validation_numbers(path, ids)
     if numbers.max() > len(lists):
         raise UserError(f"{path} has image number {numbers.max()}, and {real_path} lists {len(lists):,} images")
@@ -307,12 +304,13 @@ def _lists_of(path: Path, ids: np.ndarray, real_path: str | Path, lists: list[li
 
 
 def _validation_numbers(path: Path, ids: np.ndarray) -> Int[np.ndarray, " n"]:
-    """N of each ILSVRC2012_val_N, from 1."""
+    """Return N for each ILSVRC2012_val_N, from 1."""
     matches = [VALIDATION_ID.fullmatch(name) for name in ids.tolist()]
-    for name, match in zip(ids.tolist(), matches, strict=True):
-        if match is None or int(match[1]) == 0:
+    numbers = [int(match[1]) if match else 0 for match in matches]
+    for name, number in zip(ids.tolist(), numbers, strict=True):
+        if number == 0:
             raise UserError(
                 f"{path}: ReaL labels are for the validation images of ImageNet 2012, named ILSVRC2012_val_00000001 "
                 f"and so on; '{name}' is not one"
             )
-    return np.array([int(match[1]) for match in matches])
+    return np.array(numbers)

@@ -1,8 +1,9 @@
-"""ImageNet-C: 15 corruptions of five severities each, made into one number.
+"""ImageNet-C: 15 corruptions at five severities each, combined into one number.
 
 D. Hendrycks and T. Dietterich 2019, "Benchmarking neural network robustness to common corruptions and perturbations",
 sec. 4: the corruption error CE is the sum of a corruption's top-1 errors over the five severities, divided by the same
-sum of AlexNet's; mCE is the mean of the 15. AlexNet's mean errors are those of the authors' evaluation code.
+sum for AlexNet; mCE is the mean over the 15 corruptions. AlexNet's mean errors are those of the authors' evaluation
+code.
 """
 
 import dataclasses
@@ -17,10 +18,11 @@ from rich.table import Table
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.predictions import Predictions
 from imagenet_repro.scoring.sets import SetError
+from imagenet_repro.scoring.terminal import score_table
 from imagenet_repro.statistics.intervals import NORMAL_95
 
 SEVERITIES = (1, 2, 3, 4, 5)
-# AlexNet's top-1 error, the mean over the severities, by tfds' name of the corruption.
+# AlexNet's top-1 error by tfds' name of the corruption, mean over the severities.
 ALEXNET = {
     "gaussian_noise": 0.886428,
     "shot_noise": 0.894468,
@@ -39,20 +41,20 @@ ALEXNET = {
     "jpeg_compression": 0.606500,
 }
 CONFIGS = tuple(f"{name}_{severity}" for name in ALEXNET for severity in SEVERITIES)
-PIXELS = 224  # of the sides of every image
+PIXELS = 224  # side of every image
 CONFIG = re.compile(r"imagenet2012_corrupted/(\w+_[1-5])(:.*)?")
 
 
 @dataclasses.dataclass(frozen=True)
 class CorruptedErrors:
-    """Which images of one corruption and severity the first guess misses."""
+    """Whether the first guess is wrong for each image of one corruption and severity."""
 
     id: np.ndarray  # unicode [n]
     wrong: Bool[np.ndarray, " n"]
 
 
 def count_corrupted(predicted: Predictions) -> CorruptedErrors:
-    """What a score needs of predictions, without their scores."""
+    """Return the part of predictions that the score needs, without the class scores."""
     return CorruptedErrors(predicted.id, predicted.top5[:, 0] != predicted.label)
 
 
@@ -61,9 +63,9 @@ class Robustness:
     """Errors under corruption.
 
     Attributes:
-      errors: top-1 error in [0, 1] by corruption, at each severity.
-      mce: mean corruption error, AlexNet's being 100 %.
-      mean: of all 75 errors, not divided by anything.
+      errors: top-1 error in [0, 1] by corruption, one for each severity.
+      mce: mean corruption error; AlexNet's is 100 %.
+      mean: mean of all 75 errors, without normalization.
     """
 
     errors: Mapping[str, tuple[float, ...]]
@@ -71,66 +73,69 @@ class Robustness:
     mean: SetError
 
     def ce(self, corruption: str) -> float:
-        """The corruption error, 1 for AlexNet."""
+        """Return the corruption error; 1 for AlexNet."""
         return sum(self.errors[corruption]) / (len(SEVERITIES) * ALEXNET[corruption])
 
 
-def score_corruptions(found: Mapping[str, CorruptedErrors]) -> Robustness:
-    """The score of all corruptions and severities.
+def score_corruptions(parts: Mapping[str, CorruptedErrors]) -> Robustness:
+    """Score all corruptions and severities.
 
-    Intervals are normal, over images: both numbers are sums of what each image adds to them through its 75 versions.
+    Intervals are normal, over images: both numbers are sums of what each image contributes through its 75 versions.
 
     Args:
-      found: by config, such as "gaussian_noise_1".
+      parts: errors by config, such as "gaussian_noise_1".
 
-    Raises `UserError` where one of the 75 is missing.
+    Raises:
+      UserError: one of the 75 parts is missing.
     """
-    missing = [config for config in CONFIGS if config not in found]
+    missing = [config for config in CONFIGS if config not in parts]
     if missing:
         raise UserError(
             f"mCE is the mean of all {len(ALEXNET)} corruptions at five severities; {len(missing)} of"
             f" {len(CONFIGS)} are missing, the first: {missing[0]}"
         )
     errors = {
-        name: tuple(float(found[f"{name}_{severity}"].wrong.mean()) for severity in SEVERITIES) for name in ALEXNET
+        name: tuple(float(parts[f"{name}_{severity}"].wrong.mean()) for severity in SEVERITIES) for name in ALEXNET
     }
     normalised = dict(ALEXNET)
     plain = dict.fromkeys(ALEXNET, 1.0)
     return Robustness(
         errors,
-        _mean("mCE", found, normalised, "mean of 15 corruption errors, each divided by AlexNet's"),
-        _mean("mean top-1 error", found, plain, "15 corruptions at five severities, not divided"),
+        _mean("mCE", parts, normalised, "mean of 15 corruption errors, each divided by AlexNet's"),
+        _mean("mean top-1 error", parts, plain, "15 corruptions at five severities, not divided"),
     )
 
 
-def _mean(what: str, found: Mapping[str, CorruptedErrors], divisor: Mapping[str, float], how: str) -> SetError:
-    """The mean over corruptions of their mean errors over severities, each divided; with an interval over images."""
-    ids, place = np.unique(np.concatenate([found[config].id for config in CONFIGS]), return_inverse=True)
+def _mean(what: str, parts: Mapping[str, CorruptedErrors], divisor: Mapping[str, float], how: str) -> SetError:
+    """Return the mean over corruptions of their mean error over severities, each divided by `divisor`.
+
+    The interval is normal, over images.
+    """
+    ids, image = np.unique(np.concatenate([parts[config].id for config in CONFIGS]), return_inverse=True)
     shares: list[Float[np.ndarray, " n"]] = []
     for config in CONFIGS:
-        one = found[config]
+        one = parts[config]
         shares.append(one.wrong / (len(one.wrong) * len(CONFIGS) * divisor[config[:-2]]))
-    added = np.bincount(place, np.concatenate(shares), len(ids))
+    added = np.bincount(image, np.concatenate(shares), len(ids))
     error = float(added.sum())
     margin = NORMAL_95 * math.sqrt(len(ids) * float(np.var(added, ddof=1))) if len(ids) > 1 else math.inf
     return SetError(what, error, max(0.0, error - margin), error + margin, len(ids), how=how)
 
 
 def config_name(data: str) -> str:
-    """The config of a name of tfds, such as "fog_3" of "imagenet2012_corrupted/fog_3"; empty for other data sets."""
+    """Return the config of a tfds name, such as "fog_3" for "imagenet2012_corrupted/fog_3"; "" for other data sets."""
     match = CONFIG.fullmatch(data)
     return match[1] if match else ""
 
 
-def terminal_table(found: Robustness) -> Table:
-    """A row for each corruption, for the terminal."""
+def terminal_table(result: Robustness) -> Table:
+    """Return a table with a row for each corruption."""
     headings = ("top-1 error % at severity", *map(str, SEVERITIES), "mean", "AlexNet", "CE %")
-    rich = Table(*headings, box=None)
-    for column in rich.columns[1:]:
-        column.justify = "right"
-    for name, errors in found.errors.items():
-        rich.add_row(name.replace("_", " "), *_percent([*errors, np.mean(errors), ALEXNET[name], found.ce(name)]))
-    return rich
+    rows = [
+        (name.replace("_", " "), *_percent([*errors, float(np.mean(errors)), ALEXNET[name], result.ce(name)]))
+        for name, errors in result.errors.items()
+    ]
+    return score_table(headings, rows)
 
 
 def _percent(shares: Iterable[float]) -> list[str]:

@@ -1,19 +1,20 @@
-"""The challenge's detection task, judged as its devkit judges it (`eval_detection.m`, 2014 and 2015).
+"""The challenge's detection task, scored as its development kit scores it (`eval_detection.m`, 2014 and 2015).
 
-A detection has an image, a class, a confidence and a box. In each image they are taken by falling confidence; one is
-right when, of the objects of its class that no other has found, one overlaps it with an intersection over union of at
-least thr = min(0.5, w h / ((w + 10) (h + 10))) for an object of w x h pixels, and it finds the one it overlaps most.
-So objects under about 25 x 25 pixels may be missed by 5 pixels on each side, and a second detection of an object is
-wrong. A class that is blacklisted in an image counts there neither as object nor as detection.
+A detection has an image, a class, a confidence and a box. In each image detections are taken by falling confidence. A
+detection is right if it overlaps an object of its class, which no earlier detection has found, with an intersection
+over union of at least thr = min(0.5, w h / ((w + 10) (h + 10))) for an object of w x h pixels; it finds the object
+that it overlaps most. So boxes of objects under about 25 x 25 pixels may be off by 5 pixels on each side, and a second
+detection of an object is wrong. A class that is blacklisted in an image counts there neither as object nor as
+detection.
 
-A class is judged by its average precision: the area under precision as a function of recall, precision made
+A class is scored by its average precision: the area under precision as a function of recall, with precision made
 monotone, at every recall (PASCAL VOC from 2010 on; Everingham et al. 2010, sec. 4.2, has the eleven-point form of the
 years before). The winner was first on most classes; the mean over classes was reported too.
 
-The challenge's form is a text file of one line for each detection: "image class confidence xmin ymin xmax ymax", with
-the numbers of image and class; images are numbered by a file like its `val.txt`, classes by its `meta_det.mat`. The
-blacklist has lines "image class", the class by its WordNet id. Equal confidences keep the order of the images, and
-within one that of the file.
+The challenge's form is a text file with one line for each detection: "image class confidence xmin ymin xmax ymax",
+with the numbers of image and class. Images are numbered by a file like its `val.txt`, classes by its `meta_det.mat`.
+The blacklist has lines "image class", the class by its WordNet id. Detections with equal confidence keep the order of
+the images, and within an image the order of the file.
 """
 
 import dataclasses
@@ -24,22 +25,22 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from rich.console import Console
-from rich.table import Table
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.classification import integer, read_lines
 from imagenet_repro.scoring.localization import annotations
 from imagenet_repro.scoring.localization.annotations import NO_OBJECTS, AnnotatedObjects, lookup
 from imagenet_repro.scoring.localization.boxes import edges, pixel_iou
+from imagenet_repro.scoring.terminal import print_lines, print_table, score_table
 
-OVERLAP = 0.5  # intersection over union, of an object that is not small
-TOLERANCE = 10  # pixels that are added to both sides of an object for its threshold
-COLUMNS = 7  # of a line: image, class, confidence, and four of the box
+OVERLAP = 0.5  # required intersection over union for an object that is not small
+TOLERANCE = 10  # pixels added to both sides of an object for its threshold
+COLUMNS = 7  # columns of a line: image, class, confidence, and four numbers of the box
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionBoxes:
-    """Boxes by first and last pixels, each of an image and a class by their numbers: n objects or detections."""
+    """Boxes by first and last pixels, each with the numbers of its image and class: n objects or detections."""
 
     image: Int[np.ndarray, " n"]
     category: Int[np.ndarray, " n"]
@@ -49,13 +50,13 @@ class DetectionBoxes:
         return len(self.image)
 
     def where(self, chosen: Bool[np.ndarray, " n"]) -> "DetectionBoxes":
-        """Those that are chosen, in their order."""
+        """Return the boxes that are chosen, in their order."""
         return DetectionBoxes(self.image[chosen], self.category[chosen], self.box[chosen])
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassResult:
-    """What came of one class."""
+    """Detection result of one class."""
 
     name: str
     objects: int
@@ -66,25 +67,25 @@ class ClassResult:
 
 @dataclasses.dataclass(frozen=True)
 class DetectionScore:
-    """All classes in the order of their numbers, for each of one or two entries."""
+    """Results of all classes in the order of their numbers, for one or two entries."""
 
     entries: tuple[Path, ...]
     categories: tuple[tuple[ClassResult, ...], ...]  # of each entry
     notes: tuple[str, ...] = ()
 
     def average_precisions(self) -> Float[np.ndarray, "e c"]:
-        """Of each entry and class."""
+        """Return the average precision of each entry and class."""
         return np.array([[one.average_precision for one in entry] for entry in self.categories])
 
     def won(self) -> tuple[int, ...]:
-        """Classes on which each entry alone has the highest average precision."""
+        """Return for each entry the number of classes on which it alone has the highest average precision."""
         scores = self.average_precisions()
         first = scores == scores.max(axis=0)
         return tuple((first & (first.sum(axis=0) == 1)).sum(axis=1).tolist())
 
 
 def thresholds(objects: Num[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
-    """The intersection over union that finds each object, given by first and last pixels."""
+    """Return the intersection over union that a detection needs for each object, given by first and last pixels."""
     sides = (edges(objects)[:, 2:] - objects[:, :2]).astype(np.float64)
     return np.minimum(OVERLAP, np.prod(sides, axis=1) / np.prod(sides + TOLERANCE, axis=1))
 
@@ -92,8 +93,8 @@ def thresholds(objects: Num[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
 def match_detections(
     detections: DetectionBoxes, confidence: Float[np.ndarray, " n"], objects: DetectionBoxes
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """The order in which detections are judged, and whether each, in that order, finds an object."""
-    order = np.lexsort((detections.image, -confidence))  # stable, so that equal ones stay in the file's order
+    """Return the order in which detections are matched, and whether each, in that order, finds an object."""
+    order = np.lexsort((detections.image, -confidence))  # stable: equal ones stay in the file's order
     limits = thresholds(objects.box)
     rows = _rows_by_place(objects)
     free = np.ones(len(objects), bool)
@@ -114,13 +115,13 @@ def match_detections(
 def precision_recall(
     right: Bool[np.ndarray, " n"], objects: int
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Precision and recall after each detection of one class, in the order in which they are judged."""
-    found = np.cumsum(right)
-    return found / np.arange(1, len(right) + 1), found / objects
+    """Return precision and recall after each detection of one class, in the order in which they are matched."""
+    n_right = np.cumsum(right)
+    return n_right / np.arange(1, len(right) + 1), n_right / objects
 
 
 def average_precision(precision: Float[np.ndarray, " n"], recall: Float[np.ndarray, " n"]) -> float:
-    """Area under the highest precision at each recall or above (`VOCap.m`)."""
+    """Return the area under the highest precision at each recall or above (`VOCap.m`)."""
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 
@@ -128,22 +129,22 @@ def average_precision(precision: Float[np.ndarray, " n"], recall: Float[np.ndarr
 def score_classes(
     detections: DetectionBoxes, confidence: Float[np.ndarray, " n"], objects: DetectionBoxes, names: Mapping[int, str]
 ) -> tuple[ClassResult, ...]:
-    """The average precision of every class.
+    """Return the result of every class.
 
     Args:
       detections: in the order of the file.
-      confidence: of each.
-      objects: of the images that are judged.
-      names: of the classes, by their numbers.
+      confidence: confidence of each detection.
+      objects: objects of the scored images.
+      names: names of the classes, by their numbers.
     """
     order, right = match_detections(detections, confidence, objects)
     category = detections.category[order]
-    found = []
+    results = []
     for number, name in sorted(names.items()):
         hits, total = right[category == number], int(np.sum(objects.category == number))
         score = average_precision(*precision_recall(hits, total)) if total else float("nan")
-        found.append(ClassResult(name, total, len(hits), int(hits.sum()), score))
-    return tuple(found)
+        results.append(ClassResult(name, total, len(hits), int(hits.sum()), score))
+    return tuple(results)
 
 
 def score(
@@ -154,82 +155,83 @@ def score(
     images: str | Path | None = None,
     blacklist: str | Path | None = None,
 ) -> DetectionScore:
-    """Scores one or two files of detections in the challenge's form.
+    """Score one or two files of detections in the challenge's form.
 
     Args:
       entries: the files.
-      boxes: a folder of XML files, or a CSV with the column `class` (evaluation/annotations.py).
-      classes: the challenge's `meta_det.mat`, or a text of lines "NUMBER ID".
-      images: lines "NAME NUMBER"; an image without annotation has no object. None: all annotated images, numbered
-        from 1 in the order of their names.
-      blacklist: lines "IMAGE ID", the classes that are not judged in an image.
+      boxes: a folder of XML files, or a CSV file with the column `class` (see `localization.annotations`).
+      classes: the challenge's `meta_det.mat`, or a text file with lines "NUMBER ID".
+      images: file with lines "NAME NUMBER"; an image without annotation has no object. None: all annotated images,
+        numbered from 1 in the order of their names.
+      blacklist: file with lines "IMAGE ID", the classes that are not scored in an image.
 
     Raises:
-      UserError: a file is absent or of another form, or names an image or a class that there is not; nothing is
-        annotated.
+      UserError: a file is absent or has another form, or names an unknown image or class; or nothing is annotated.
     """
-    found = annotations.read(boxes)
-    numbers = {name: i for i, name in enumerate(sorted(found), start=1)} if images is None else {}
-    numbers = numbers or annotations.read_images(images)
+    annotated = annotations.read(boxes)
+    numbers = {name: i for i, name in enumerate(sorted(annotated), start=1)} if images is None else {}
+    if images is not None:
+        numbers = annotations.read_images(images)
     ids = annotations.read_classes(classes)
-    if not any(lookup(found, name) for name in numbers):
+    if not any(lookup(annotated, name) for name in numbers):
         raise UserError(f"{boxes} annotates none of the {len(numbers):,} images of {images}")
-    objects = _objects(found, numbers, ids)
+    objects = _objects(annotated, numbers, ids)
     skipped = _blacklist(blacklist, numbers, ids)
     objects = objects.where(~_listed(objects, skipped))
     if not len(objects):
-        raise UserError(f"{boxes}: the images that are judged have no object")
+        raise UserError(f"{boxes}: the scored images have no object")
     names = {number: name for name, number in ids.items()}
     read = [_judged(path, numbers, names, skipped) for path in entries]
     categories = tuple(score_classes(*detections, objects, names) for detections in read)
-    return DetectionScore(tuple(map(Path, entries)), categories, tuple(_notes(found, numbers, categories[0], skipped)))
+    return DetectionScore(
+        tuple(map(Path, entries)), categories, tuple(_notes(annotated, numbers, categories[0], skipped))
+    )
 
 
 def read_detections(path: str | Path) -> tuple[DetectionBoxes, Float[np.ndarray, " n"]]:
-    """Boxes and confidences of the challenge's form, in the order of the file.
+    """Read boxes and confidences in the challenge's form, in the order of the file.
 
-    Raises `UserError`, where it can with the line, for a file of another form, numbers of images or classes that are
-    not whole, confidences that are NaN, and boxes that end before they begin.
+    Raises:
+      UserError: with the line if possible, for a file of another form, numbers of images or classes that are not
+        integers, confidences that are NaN, and boxes that end before they begin.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of a file without data
+            warnings.simplefilter("error")  # warns about a file without data
             table = np.loadtxt(path, ndmin=2, encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except (ValueError, UserWarning, OSError) as error:
         raise UserError(f"{path} is not a table of numbers: {error}") from error
     if table.shape[1] != COLUMNS:
-        raise UserError(f"{path} has {table.shape[1]} columns; image, class, confidence, xmin, ymin, xmax, ymax are")
+        raise UserError(
+            f"{path} has {table.shape[1]} columns; expected are image, class, confidence, xmin, ymin, xmax, ymax"
+        )
     whole = np.all(table[:, :2] == np.rint(table[:, :2]), axis=1)
     ordered = np.all(table[:, 5:] >= table[:, 3:5], axis=1) & np.all(np.isfinite(table[:, 3:]), axis=1)
     good = whole & ordered & ~np.isnan(table[:, 2])
     if not good.all():
         first = int(np.argmin(good))
         raise UserError(
-            f"{path}, detection {first + 1}: {' '.join(f'{x:g}' for x in table[first])} is none: image and class are"
-            " whole numbers, the confidence is a number, and a box ends where it begins or later"
+            f"{path}, detection {first + 1}: {' '.join(f'{x:g}' for x in table[first])} is not a detection: image"
+            " and class are integers, the confidence is a number, and a box does not end before it begins"
         )
     image, category = table[:, :2].astype(np.int64).T
     return DetectionBoxes(image, category, table[:, 3:]), table[:, 2]
 
 
 def print_score(card: DetectionScore, console: Console | None = None) -> None:
-    """Prints the average precision of every class, the mean and the median; of two entries also who won how many."""
+    """Print the average precision of every class, mean and median; for two entries also the classes that each won."""
     console = console or Console()
     scores = 100 * card.average_precisions()
     heads = ["average precision %"] if len(scores) == 1 else [f"{path.name} %" for path in card.entries]
-    table = Table("class", "objects", "detections", "right", *heads, box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    rows = []
     for number, of_class in enumerate(zip(*card.categories, strict=True)):
         counts = (_counts(of_class, key) for key in ("detections", "right"))
         cells = (f"{x:.1f}" if np.isfinite(x) else "–" for x in scores[:, number])
-        table.add_row(of_class[0].name, f"{of_class[0].objects:,}", *counts, *cells)
-    console.print(table, markup=False)
-    console.print()
-    for line in (*_verdict(card, scores), *(f"Note: {note}" for note in card.notes)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        rows.append((of_class[0].name, f"{of_class[0].objects:,}", *counts, *cells))
+    print_table(score_table(("class", "objects", "detections", "right", *heads), rows), console)
+    print_lines((*_verdict(card, scores), *(f"Note: {note}" for note in card.notes)), console)
 
 
 # --- words -----------------------------------------------------------------------------------------------------
@@ -248,19 +250,19 @@ def _verdict(card: DetectionScore, scores: Float[np.ndarray, "e c"]) -> Iterator
         return
     one, other = card.won()
     first, second = card.entries
-    ahead = "neither has more" if one == other else f"{(first if one > other else second).name} wins"
+    ahead = "neither wins more" if one == other else f"{(first if one > other else second).name} wins"
     yield f"classes won: {first.name} {one:,}, {second.name} {other:,}, equal {judged - one - other:,}: {ahead}"
 
 
 def _notes(
-    found: Mapping[str, AnnotatedObjects],
+    annotated: Mapping[str, AnnotatedObjects],
     numbers: Mapping[str, int],
     categories: Sequence[ClassResult],
     skipped: set[tuple[int, int]],
 ) -> Iterator[str]:
-    bare = sum(lookup(found, name) is None for name in numbers)
-    if bare:
-        yield f"{bare:,} of {len(numbers):,} images have no annotation and count as images without objects."
+    unannotated = sum(lookup(annotated, name) is None for name in numbers)
+    if unannotated:
+        yield f"{unannotated:,} of {len(numbers):,} images have no annotation and count as images without objects."
     empty = sum(one.objects == 0 for one in categories)
     if empty:
         yield f"{empty:,} classes have no object and no average precision; the mean leaves them out."
@@ -272,11 +274,11 @@ def _notes(
 
 
 def _objects(
-    found: Mapping[str, AnnotatedObjects], numbers: Mapping[str, int], ids: Mapping[str, int]
+    annotated: Mapping[str, AnnotatedObjects], numbers: Mapping[str, int], ids: Mapping[str, int]
 ) -> DetectionBoxes:
     image, category, box = [], [], [np.zeros((0, 4))]
     for name, number in numbers.items():
-        objects = lookup(found, name) or NO_OBJECTS
+        objects = lookup(annotated, name) or NO_OBJECTS
         category += annotations.class_numbers(objects, ids, name)
         image += [number] * len(objects.classes)
         box.append(objects.boxes)
@@ -286,7 +288,9 @@ def _objects(
 def _blacklist(path: str | Path | None, numbers: Mapping[str, int], ids: Mapping[str, int]) -> set[tuple[int, int]]:
     pairs = set()
     known = set(numbers.values())
-    for line, text in enumerate([] if path is None else read_lines(path), start=1):
+    if path is None:
+        return pairs
+    for line, text in enumerate(read_lines(path), start=1):
         words = text.split()
         if len(words) != 2 or words[1] not in ids or integer(words[0], path, line) not in known:
             raise UserError(f"{path}, line {line}: '{text[:40]}' is not the number of an image and the id of a class")
@@ -297,7 +301,7 @@ def _blacklist(path: str | Path | None, numbers: Mapping[str, int], ids: Mapping
 def _judged(
     path: str | Path, numbers: Mapping[str, int], names: Mapping[int, str], skipped: set[tuple[int, int]]
 ) -> tuple[DetectionBoxes, Float[np.ndarray, " n"]]:
-    """Detections and confidences without those that are blacklisted."""
+    """Return detections and confidences without those that are blacklisted."""
     detections, confidence = read_detections(path)
     for what, values, known in (
         ("image", detections.image, np.array(list(numbers.values()))),
@@ -307,8 +311,8 @@ def _judged(
         if unknown.any():
             row = int(np.argmax(unknown))
             raise UserError(f"{path}, detection {row + 1}: there is no {what} {values[row]}; {len(known):,} are known")
-    kept = ~_listed(detections, skipped)
-    return detections.where(kept), confidence[kept]
+    is_scored = ~_listed(detections, skipped)
+    return detections.where(is_scored), confidence[is_scored]
 
 
 def _listed(boxes: DetectionBoxes, pairs: set[tuple[int, int]]) -> Bool[np.ndarray, " n"]:
@@ -317,8 +321,8 @@ def _listed(boxes: DetectionBoxes, pairs: set[tuple[int, int]]) -> Bool[np.ndarr
 
 
 def _rows_by_place(objects: DetectionBoxes) -> dict[tuple[int, int], Int[np.ndarray, " m"]]:
-    """Rows of the objects of each image and class."""
+    """Return the rows of the objects of each image and class."""
     rows: dict[tuple[int, int], list[int]] = {}
-    for row, place in enumerate(zip(objects.image.tolist(), objects.category.tolist(), strict=True)):
-        rows.setdefault(place, []).append(row)
-    return {place: np.array(found) for place, found in rows.items()}
+    for row, key in enumerate(zip(objects.image.tolist(), objects.category.tolist(), strict=True)):
+        rows.setdefault(key, []).append(row)
+    return {key: np.array(indices) for key, indices in rows.items()}

@@ -1,11 +1,11 @@
-"""Several systems' stored predictions averaged into one, and what each of them adds.
+"""Ensembles of several systems' stored predictions, and the contribution of each member.
 
-A member's scores are those that are stored, in float16; they are averaged in float64, as probabilities (their softmax)
-or as they stand. Classes are ordered as everywhere: larger score first, ties to the lower index, an image with NaN
-among the averaged scores has no guesses. An ensemble of one is that member with its stored guesses.
+A member's scores are the stored ones, in float16. They are averaged in float64, either as probabilities (their
+softmax) or as scores. Classes are ordered as everywhere: larger score first, ties to the lower index; an image with
+NaN among the averaged scores has no guesses. An ensemble of one member has that member's stored guesses.
 
-Weights are numbers from 0 on that sum to 1. They are given, or found on predictions of the same members on images that
-are not scored, as nothing found on the scored images could be measured there.
+Weights are non-negative numbers that sum to 1. They are given, or found on predictions of the same members for other
+images, because weights found on the scored images could not be evaluated there.
 """
 
 import dataclasses
@@ -17,55 +17,56 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from imagenet_repro.config.ensemble import Average, SearchedWeights
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
+from imagenet_repro.scoring.metrics import GUESSES, ErrorRates, best_classes, is_wrong, label_ranks
 from imagenet_repro.scoring.predictions import FLOAT16_MAX, Predictions, align, format_ids, to_float16
 
 CHUNK = 256  # images at a time
-ROUNDS = 25  # of greedy selection; a weight is a multiple of at least 1/25
-LEAST = np.finfo(np.float64).tiny  # in place of a probability that double precision has lost
-LARGEST_GAP = 1e-4  # nats, by which found weights may miss the lowest cross-entropy
+ROUNDS = 25  # rounds of greedy selection, so a weight is a multiple of 1/25 or of a larger fraction
+LEAST = np.finfo(np.float64).tiny  # replaces probabilities that underflow in double precision
+LARGEST_GAP = 1e-4  # nats by which the weights' cross-entropy may exceed the lowest one
 
 
 @dataclasses.dataclass(frozen=True)
 class Members:
-    """Predictions of several systems on the same images in the same order; `aligned` makes them."""
+    """Predictions of several systems for the same images in the same order; `align_members` makes them."""
 
     names: tuple[str, ...]
     predictions: tuple[Predictions, ...]
 
     @property
     def id(self) -> Shaped[np.ndarray, " n"]:
-        """Of the images."""
+        """Ids of the images."""
         return self.predictions[0].id
 
     @property
     def label(self) -> Int[np.ndarray, " n"]:
-        """Of the images."""
+        """Labels of the images."""
         return self.predictions[0].label
 
     @property
     def wrong(self) -> Bool[np.ndarray, "m 2 n"]:
-        """Whether each member's stored first guess is wrong, and its first five."""
-        right = [one.top5 == one.label[:, None] for one in self.predictions]
-        return np.stack([np.stack([~np.any(one[:, :k], axis=1) for k in (1, GUESSES)]) for one in right])
+        """Whether each member's stored first guess is wrong, and whether all its first five are."""
+        return np.stack(
+            [np.stack([is_wrong(one.top5, one.label, k) for k in (1, GUESSES)]) for one in self.predictions]
+        )
 
 
 def align_members(names: Sequence[str], predictions: Sequence[Predictions]) -> Members:
-    """Predictions brought into the first one's order of images.
+    """Return predictions with their images in the first member's order.
 
     Args:
-      names: of the members, for messages and tables.
-      predictions: of each.
+      names: names of the members, for messages and tables.
+      predictions: predictions of each member.
 
     Raises:
-      UserError: there are fewer than two, they differ in images, labels or number of classes, an image has no label,
-        or two hold the same scores.
+      UserError: there are fewer than two members, they differ in images, labels or number of classes, an image has no
+        label, or two members hold the same scores.
     """
     if len(predictions) < 2:
         raise UserError("an ensemble needs at least two members")
     for name, one in zip(names, predictions, strict=True):
         if np.any(one.label < 0):
-            raise UserError(f"{name} holds images without labels, which nothing can be counted on")
+            raise UserError(f"{name} holds images without labels, so it cannot be scored")
     first = predictions[0]
     in_order = [align(first, names[0], one, name) for name, one in zip(names, predictions, strict=True)]
     _check_copies(names, in_order)
@@ -85,13 +86,15 @@ def _check_copies(names: Sequence[str], predictions: Sequence[Predictions]) -> N
 def combine(
     members: Members, weights: Float[np.ndarray, " m"], average: Average, provenance: dict[str, Any]
 ) -> Predictions:
-    """The ensemble's own predictions; of averaged probabilities the logarithm is stored, which softmax turns back.
+    """Return the ensemble's own predictions.
+
+    For averaged probabilities their logarithms are stored, which softmax inverts.
 
     Args:
-      members: at least one of them with a weight above 0.
-      weights: of the members, sum 1.
-      average: of what.
-      provenance: of the result.
+      members: the members; at least one has a positive weight.
+      weights: weight of each member; their sum is 1.
+      average: what is averaged.
+      provenance: provenance of the result.
     """
     if np.count_nonzero(weights) == 1:
         return dataclasses.replace(members.predictions[int(np.argmax(weights))], provenance=provenance)
@@ -108,41 +111,28 @@ def combine(
 def wrong_by_weights(
     members: Members, weightings: Float[np.ndarray, "k m"], average: Average
 ) -> Bool[np.ndarray, "k 2 n"]:
-    """Whether each image is wrong by the first guess, and by the first five, under each of several weightings."""
-    found = np.empty((len(weightings), 2, len(members.label)), bool)
+    """Return whether each image is wrong with one guess, and with five, under each of several weightings."""
+    result = np.empty((len(weightings), 2, len(members.label)), bool)
     several = np.count_nonzero(weightings, axis=1) > 1
-    found[~several] = members.wrong[np.argmax(weightings[~several], axis=1)]
+    result[~several] = members.wrong[np.argmax(weightings[~several], axis=1)]
     for rows in _chunks(members):
         scores = _scores(members, rows, average)
         for index in np.flatnonzero(several):
-            rank = _ranks(average_scores(scores, weightings[index]), members.label[rows])
-            found[index, :, rows] = np.stack([rank >= 1, rank >= GUESSES])
-    return found
+            rank = label_ranks(average_scores(scores, weightings[index]), members.label[rows])
+            result[index, :, rows] = np.stack([rank >= 1, rank >= GUESSES])
+    return result
 
 
 def average_scores(scores: Float[np.ndarray, "m b c"], weights: Float[np.ndarray, " m"]) -> Float[np.ndarray, "b c"]:
-    """The weighted sum over members, those of weight 0 left out, whatever their scores.
+    """Return the weighted sum over members; members of weight 0 are left out, whatever their scores.
 
-    Added up member by member: a matrix product may round equal columns differently, and so break their tie.
+    Members are added one by one: a matrix product may round equal columns differently, and so break their tie.
     """
     total = np.zeros(scores.shape[1:])
     for weight, score in zip(weights, scores, strict=True):
         if weight > 0:
             total += weight * score
     return total
-
-
-def best_classes(scores: Float[np.ndarray, "b c"]) -> Int[np.ndarray, "b k"]:
-    """The `min(5, c)` best classes, best first, ties to the lower index; -1 where a score is NaN; int32."""
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :GUESSES]
-    return np.where(np.isnan(scores).any(axis=1, keepdims=True), -1, best).astype(np.int32)
-
-
-def _ranks(scores: Float[np.ndarray, "b c"], label: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
-    """How many classes come before the label: as `metrics.correct_counts` on the device."""
-    of_label = np.take_along_axis(scores, label[:, None], axis=1)
-    before = (scores > of_label) | ((scores == of_label) & (np.arange(scores.shape[1]) < label[:, None]))
-    return np.where(np.isnan(scores).any(axis=1), GUESSES, before.sum(axis=1))
 
 
 def _chunks(members: Members) -> Iterator[slice]:
@@ -155,14 +145,14 @@ def _scores(members: Members, rows: slice, average: Average) -> Float[np.ndarray
     logits = np.stack([one.logits[rows] for one in members.predictions]).astype(np.float64)
     if average == "logits":
         return logits
-    with np.errstate(invalid="ignore"):  # an infinite score has no softmax, which leaves NaN
+    with np.errstate(invalid="ignore"):  # an infinite score has no softmax and gives NaN
         return softmax(logits, axis=-1)
 
 
 def _logarithms(
     members: Members, rows: slice, scores: Float[np.ndarray, "b c"], weights: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, "b c"]:
-    """Of averaged probabilities; -inf only for classes that every member rules out."""
+    """Return the logarithms of averaged probabilities; -inf only for classes that every member rules out."""
     used = [one.logits[rows] for one, weight in zip(members.predictions, weights, strict=True) if weight > 0]
     ruled_out = np.all(np.stack(used) == -np.inf, axis=0)
     return np.where(ruled_out, -np.inf, np.log(np.maximum(scores, LEAST)))
@@ -172,26 +162,28 @@ def _logarithms(
 
 
 def normalize_weights(numbers: Sequence[float]) -> Float[np.ndarray, " m"]:
-    """Numbers in proportion, so that they sum to 1. Raises `UserError` for negative ones, and where all are 0."""
+    """Scale numbers so that they sum to 1. Raises `UserError` if one is negative or all are 0."""
     weights = np.asarray(numbers, np.float64)
     if not np.all(np.isfinite(weights)) or np.any(weights < 0) or not np.any(weights):
-        raise UserError(f"weights are numbers from 0 on, one at least above it, not {', '.join(map(str, numbers))}")
+        raise UserError(
+            f"weights must be non-negative numbers, at least one of them positive, not {', '.join(map(str, numbers))}"
+        )
     return weights / weights.sum()
 
 
 def find_weights(how: SearchedWeights, held_out: Members, average: Average) -> Float[np.ndarray, " m"]:
-    """Weights for the members from their predictions on held-out images.
+    """Find weights for the members from their predictions for held-out images.
 
-    `accuracy`: in proportion to each member's top-1 accuracy. `validation`: those that minimise the cross-entropy of
-    the ensemble, which is convex in them. `greedy`: `greedy_weights`.
+    `accuracy` weights are proportional to each member's top-1 accuracy. `validation` weights minimize the ensemble's
+    cross-entropy, which is convex in them. For `greedy` see `greedy_weights`.
 
     Args:
-      how: one of these.
+      how: one of these names.
       held_out: predictions of the members, in their order.
-      average: of what the ensemble will be.
+      average: what the ensemble will average.
 
     Raises:
-      UserError: no member is right on any image, or the cross-entropy is no number.
+      UserError: no member is right on any image, or the cross-entropy is not finite.
     """
     if how == "greedy":
         return greedy_weights(held_out, average)
@@ -199,16 +191,16 @@ def find_weights(how: SearchedWeights, held_out: Members, average: Average) -> F
         return validation_weights(held_out, average)
     accuracy = 1 - held_out.wrong[:, 0].mean(axis=1)
     if not np.any(accuracy):
-        raise UserError("no member's first guess is right on any of the held-out images: they say nothing of weights")
+        raise UserError("no member's first guess is right on any held-out image, so no weights follow from them")
     return accuracy / accuracy.sum()
 
 
 def greedy_weights(held_out: Members, average: Average) -> Float[np.ndarray, " m"]:
-    """Forward selection with replacement (Caruana et al. 2004, "Ensemble selection from libraries of models", sec. 2).
+    """Select members with replacement (Caruana et al. 2004, "Ensemble selection from libraries of models", sec. 2).
 
-    The best member comes first. In each of 25 rounds the member joins, perhaps again, with which the ensemble has the
-    lowest top-5 error, of equal ones the lowest top-1 error, of these the first. The earliest round of the lowest
-    errors counts, and a member weighs as often as it was chosen until then.
+    The best member comes first. In each of 25 rounds the member is added, perhaps again, that gives the ensemble the
+    lowest top-5 error; ties go to the lowest top-1 error, then to the first member. The earliest round with the lowest
+    errors is taken, and a member's weight is how often it was chosen until then.
     """
     size = len(held_out.names)
     counts = np.zeros(size)
@@ -224,10 +216,10 @@ def greedy_weights(held_out: Members, average: Average) -> Float[np.ndarray, " m
 
 
 def validation_weights(held_out: Members, average: Average) -> Float[np.ndarray, " m"]:
-    """The weights of the lowest cross-entropy on held-out images, by sequential quadratic programming.
+    """Return the weights with the lowest cross-entropy on held-out images, by sequential quadratic programming.
 
-    The cross-entropy is convex in the weights, so no set of weights is lower by more than the gap between the slope
-    at the solution and the steepest slope towards a single member (Frank & Wolfe 1956); it is checked.
+    The cross-entropy is convex in the weights. No weights can therefore be better by more than the gap between the
+    slope at the solution and the steepest slope towards a single member (Frank & Wolfe 1956), and this gap is checked.
 
     Raises:
       UserError: a score of a held-out image is NaN, or a label's class is ruled out by every member.
@@ -236,7 +228,7 @@ def validation_weights(held_out: Members, average: Average) -> Float[np.ndarray,
 
     loss = _cross_entropy_of_probabilities(held_out) if average == "probabilities" else _cross_entropy_of(held_out)
     size = len(held_out.names)
-    found = minimize(
+    solution = minimize(
         loss,
         np.full(size, 1 / size),
         jac=True,
@@ -245,11 +237,13 @@ def validation_weights(held_out: Members, average: Average) -> Float[np.ndarray,
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
         options={"ftol": 1e-12, "maxiter": 200},
     )
-    weights = np.where(found.x < 1e-9, 0.0, found.x)
+    weights = np.where(solution.x < 1e-9, 0.0, solution.x)
     weights /= weights.sum()
     slope = loss(weights)[1]
     if not weights @ slope - slope.min() < LARGEST_GAP:
-        raise UserError(f"no weights of the lowest cross-entropy were found ({found.message}); use another --weights")
+        raise UserError(
+            f"no weights with the lowest cross-entropy were found ({solution.message}); use another --weights"
+        )
     return weights
 
 
@@ -257,7 +251,7 @@ Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]  # value and slope
 
 
 def _cross_entropy_of_probabilities(held_out: Members) -> Loss:
-    """Of the averaged probabilities, by the weights: only those of the labels matter."""
+    """Return the cross-entropy of averaged probabilities as a function of the weights."""
     chunks = []
     for rows in _chunks(held_out):
         scores = _scores(held_out, rows, "probabilities")
@@ -265,7 +259,7 @@ def _cross_entropy_of_probabilities(held_out: Members) -> Loss:
     of_label = np.concatenate(chunks, axis=1).T  # images, members
     bad = ~(of_label.max(axis=1) > 0)  # also NaN
     if np.any(bad):
-        raise UserError(f"no member gives a probability to the label of {format_ids(held_out.id[bad])}")
+        raise UserError(f"no member gives a positive probability to the label of {format_ids(held_out.id[bad])}")
     of_label = np.maximum(of_label, LEAST)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -276,7 +270,7 @@ def _cross_entropy_of_probabilities(held_out: Members) -> Loss:
 
 
 def _cross_entropy_of(held_out: Members) -> Loss:
-    """Of the softmax of averaged scores, by the weights; every look at it is a pass over all scores."""
+    """Return the cross-entropy of averaged scores as a function of the weights; a call reads all scores."""
     from scipy.special import log_softmax
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -293,7 +287,7 @@ def _cross_entropy_of(held_out: Members) -> Loss:
     for name, one in zip(held_out.names, held_out.predictions, strict=True):
         bad = np.isnan(one.logits).any(axis=1)
         if np.any(bad):
-            raise UserError(f"{name} has scores that are no numbers for {format_ids(one.id[bad])}")
+            raise UserError(f"{name} has NaN among the scores of {format_ids(one.id[bad])}")
     return loss
 
 
@@ -302,15 +296,15 @@ def _cross_entropy_of(held_out: Members) -> Loss:
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleErrors:
-    """Which images an ensemble gets wrong, and its members alone, without each, and with one after the other.
+    """Images that an ensemble gets wrong, each member alone, without each member, and with one member after the other.
 
-    Every array is over images, in pairs of the first guess and the first five; None where no weight is left.
+    Every array is over images, for one guess and for five; None if no positive weight remains.
 
     Attributes:
       whole: the ensemble.
       alone: each member, by its stored guesses.
-      without: all but this one, the weights of the others in proportion.
-      until: this one and those before it.
+      without: all members but this one, the weights of the others in proportion.
+      until: this member and those before it.
     """
 
     whole: Bool[np.ndarray, "2 n"]
@@ -320,18 +314,19 @@ class EnsembleErrors:
 
 
 def score_ensemble(members: Members, weights: Float[np.ndarray, " m"], average: Average) -> EnsembleErrors:
-    """What an ensemble and its parts get wrong on the members' images, in one pass over the scores."""
+    """Return which images an ensemble and its parts get wrong, in one pass over the scores."""
     size = len(weights)
     without = [np.where(np.arange(size) == index, 0.0, weights) for index in range(size)]
     until = [np.where(np.arange(size) <= index, weights, 0.0) for index in range(size)]
     parts = np.stack([weights, *without, *until])
     sums = parts.sum(axis=1)
     left = sums > 0
-    found = iter(wrong_by_weights(members, parts[left] / sums[left, None], average))
-    whole, *others = [next(found) if some else None for some in left]
+    results = iter(wrong_by_weights(members, parts[left] / sums[left, None], average))
+    whole = next(results)  # an ensemble has a positive weight
+    others = [next(results) if has_weight else None for has_weight in left[1:]]
     return EnsembleErrors(whole, tuple(members.wrong), tuple(others[:size]), tuple(others[size:]))
 
 
 def error_rates(wrong_images: Bool[np.ndarray, "2 n"]) -> ErrorRates:
-    """Both error rates of a pair of arrays of `wrong`."""
+    """Return both error rates of one array of `EnsembleErrors`."""
     return ErrorRates(wrong_images.shape[1], *map(int, wrong_images.sum(axis=1)))

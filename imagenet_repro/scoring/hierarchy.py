@@ -1,9 +1,9 @@
-"""How far off wrong guesses are, along WordNet's tree: a dog, but which dog?
+"""The hierarchical cost of guesses along WordNet's tree, and error rates by super-class.
 
 The hierarchical cost of the challenge of 2010 (readme of its development kit): a guess costs the height of the lowest
-common ancestor of guess and label in the whole of WordNet, not divided by anything, and nothing where it is right. An
-image costs as much as the cheapest of its guesses, and an entry the mean over images. No guess costs as much as the
-root, 19.
+common ancestor of guess and label in the complete WordNet, without normalization, and a right guess costs nothing. An
+image costs as much as the cheapest of its guesses, and an entry costs the mean over images. No guess costs as much as
+the root, 19.
 
 Super-classes are those of `wordnet.SUPER_CLASSES`.
 """
@@ -20,16 +20,17 @@ from rich.table import Table
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.metrics import format_rate
+from imagenet_repro.scoring.terminal import score_table
 from imagenet_repro.statistics.intervals import NORMAL_95
 
 TABLE_NOTE = (
-    "Errors are of first guesses: elsewhere, of another super-class; inside, of the same one (a dog, but which dog)."
+    "Errors of first guesses. Elsewhere: guess of another super-class. Inside: wrong guess of the right super-class."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class HierarchicalCost:
-    """The mean hierarchical cost of the cheapest of so many guesses, over all images."""
+    """The mean over all images of the cost of the cheapest of the first `guesses` guesses."""
 
     guesses: int
     mean: float
@@ -37,7 +38,7 @@ class HierarchicalCost:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %, normal, over images."""
+        """Normal 95 % interval over images."""
         return max(0.0, self.mean - NORMAL_95 * self.standard_error), self.mean + NORMAL_95 * self.standard_error
 
     def __str__(self) -> str:
@@ -47,17 +48,17 @@ class HierarchicalCost:
 
 @dataclasses.dataclass(frozen=True)
 class SuperClassErrors:
-    """What became of the first guesses at the images of one super-class."""
+    """Errors of the first guess on the images of one super-class."""
 
     name: str
     classes: int
     images: int
     wrong: int
-    outside: int  # guesses of another super-class, all of them wrong
+    outside: int  # guesses of another super-class, which are all wrong
 
     @property
     def inside(self) -> int:
-        """Wrong guesses of the right super-class: a dog, but another dog."""
+        """Number of wrong guesses within the right super-class, such as a dog of another breed."""
         return self.wrong - self.outside
 
 
@@ -70,20 +71,21 @@ class Hierarchy:
 
     @property
     def whole(self) -> SuperClassErrors:
-        """All super-classes together."""
+        """Sum over all super-classes."""
         counts = [(one.classes, one.images, one.wrong, one.outside) for one in self.groups]
         return SuperClassErrors("all", *map(sum, zip(*counts, strict=True)))
 
 
 def score_hierarchy(top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], wnids: Sequence[str]) -> Hierarchy:
-    """Costs and errors by super-class of guesses.
+    """Return costs of guesses and errors by super-class.
 
     Args:
       top5: class indices, the best first; -1: no guess.
       labels: class indices.
-      wnids: ids of the classes; super-classes without an image are left out.
+      wnids: WordNet ids of the classes. Super-classes without an image are left out.
 
-    Raises `UserError` where there are no images, a label is not among the classes, or an id is none of WordNet's.
+    Raises:
+      UserError: there are no images, a label is not among the classes, or an id is not in WordNet.
     """
     if not len(labels) or labels.min() < 0 or max(labels.max(), top5.max()) >= len(wnids):
         raise UserError(f"labels and guesses are needed among {len(wnids):,} classes, of at least one image")
@@ -91,13 +93,13 @@ def score_hierarchy(top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"],
 
 
 def has_wordnet_ids(class_names: Sequence[str]) -> bool:
-    """Whether all classes are named by WordNet ids."""
+    """Return whether all classes are named by WordNet ids."""
     return len(class_names) > 0 and all(map(wordnet.is_wordnet_id, class_names))
 
 
 @functools.lru_cache(maxsize=2)
 def _cost_matrix(wnids: tuple[str, ...]) -> Int[np.ndarray, "c d"]:
-    """Cost by label and guess; the last column is that of no guess, so that -1 finds it."""
+    """Return the cost by label and guess; the last column is for no guess, so that index -1 selects it."""
     costs = wordnet.costs(wnids)
     return np.pad(costs, ((0, 0), (0, 1)), constant_values=wordnet.height(wordnet.ROOT))
 
@@ -128,11 +130,11 @@ def _groups(
 # --- words ------------------------------------------------------------------------------------------------------
 
 
-def sentences(found: Hierarchy) -> list[str]:
-    """The costs with one guess and with all, and how many guesses are of the right super-class."""
-    costs = [found.costs[0], *found.costs[1:][-1:]]
-    whole = found.whole
-    shares = (_share(count, whole.images) for count in (whole.outside, whole.inside))
+def sentences(result: Hierarchy) -> list[str]:
+    """Describe the costs with one guess and with all, and the share of guesses within the right super-class."""
+    costs = [result.costs[0], *result.costs[1:][-1:]]
+    whole = result.whole
+    shares = (format_rate(count, whole.images) for count in (whole.outside, whole.inside))
     outside, inside = (f"{share} % {low_to_high}" for share, low_to_high in shares)
     of_errors = f", {100 * whole.inside / whole.wrong:.0f} % of the errors" if whole.wrong else ""
     return [
@@ -141,16 +143,11 @@ def sentences(found: Hierarchy) -> list[str]:
     ]
 
 
-def terminal_table(found: Hierarchy) -> Table:
-    """A row for each super-class, and one for all, for the terminal; `TABLE_NOTE` says what its columns are."""
-    rich = Table("super-class", "images", "error %", "95 % Wilson", "elsewhere %", "inside %", box=None)
-    for column in rich.columns[1:]:
-        column.justify = "right"
-    for one in (*found.groups, found.whole):
-        shares = [_share(count, one.images)[0] for count in (one.outside, one.inside)]
-        rich.add_row(one.name, f"{one.images:,}", *_share(one.wrong, one.images), *shares)
-    return rich
-
-
-def _share(count: int, images: int) -> tuple[str, str]:
-    return format_rate(count, images)
+def terminal_table(result: Hierarchy) -> Table:
+    """Return a table with a row for each super-class and one for all; `TABLE_NOTE` explains its columns."""
+    headings = ("super-class", "images", "error %", "95 % Wilson", "elsewhere %", "inside %")
+    rows = []
+    for group in (*result.groups, result.whole):
+        shares = [format_rate(count, group.images)[0] for count in (group.outside, group.inside)]
+        rows.append((group.name, f"{group.images:,}", *format_rate(group.wrong, group.images), *shares))
+    return score_table(headings, rows)

@@ -1,15 +1,15 @@
-"""Labels that are probably wrong, by confident learning, and error rates without them.
+"""Labels that are probably wrong, found by confident learning, and error rates without them.
 
-Northcutt, Jiang & Chuang (2021), "Confident learning: estimating uncertainty in dataset labels", JAIR 70; the code is
-cleanlab's. An image counts as confidently of a class where its probability of that class is at least the mean that
-images with this label have (eq. 2). From how many images of each label are confidently of each class, the confident
-joint (eq. 1), follows how many of each pair of classes to suspect (sec. 3.2).
+Northcutt, Jiang & Chuang (2021), "Confident learning: estimating uncertainty in dataset labels", JAIR 70; the
+implementation is cleanlab's. An image counts as confidently of a class if its probability of that class is at least
+the mean over the images with this label (eq. 2). The confident joint (eq. 1) counts how many images of each label are
+confidently of each class, and gives how many of each pair of classes to suspect (sec. 3.2).
 
-Probabilities must be of images that the network was not trained on. A suspect is a disagreement between label and
-network, and only a look at the image says which of the two is wrong: the worse the network, the more of its own
-mistakes are among the suspects. And since what is suspected is what these networks get wrong, their error without the
-suspects is too low; it says how much the suspects matter, not how good the networks are. Verdicts of people, on all
-suspects and without knowing who said what, are what corrects a rate.
+Probabilities must be for images that the network was not trained on. A suspect is a disagreement between label and
+network, and only looking at the image shows which of the two is wrong: the worse the network, the more of its own
+mistakes are among the suspects. Because suspects are images that these networks get wrong, their error without the
+suspects is too low. It shows how much the suspects matter and not how good the networks are. Only verdicts of people
+on all suspects, who do not know what each system answered, correct an error rate.
 """
 
 import csv
@@ -30,7 +30,7 @@ from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
 from imagenet_repro.scoring.predictions import Predictions, format_ids
 
-NO_LABEL = -2  # unlike every class and unlike -1, which is no guess
+NO_SECOND_LABEL = -2  # differs from every class and from -1, which is no guess
 VERDICTS = ("keep", "suggested", "both", "neither")
 
 Filter = Literal["prune_by_noise_rate", "both"]
@@ -42,12 +42,12 @@ class Suspects:
     """Images whose labels are probably wrong, the most suspect first.
 
     Attributes:
-      image: their rows among all images.
-      given: their labels.
-      suggested: the most probable other class.
-      of_given, of_suggested: probabilities of both.
-      wrong_share: of all labels, the share that is wrong by the estimated joint distribution of labels and true
-        classes; not the share of suspects, though the two are close.
+      image: row of each suspect among all images.
+      given: label of each suspect.
+      suggested: most probable other class.
+      of_given, of_suggested: probabilities of both classes.
+      wrong_share: share of all labels that is wrong by the estimated joint distribution of labels and true classes. It
+        is close to the share of suspects but not the same.
     """
 
     image: Int32[np.ndarray, " s"]
@@ -63,12 +63,12 @@ class Suspects:
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceLabels:
-    """What counts as right.
+    """Labels against which error rates are counted.
 
     Attributes:
-      name: for a table.
-      labels: of each image one that is right; a second one where two are, else -2.
-      counted: which images count at all.
+      name: name for a table.
+      labels: a right label of each image, and a second one if two are right, else -2.
+      counted: whether each image counts at all.
     """
 
     name: str
@@ -76,12 +76,12 @@ class ReferenceLabels:
     counted: Bool[np.ndarray, " n"]
 
     def wrong(self, top5: Int32[np.ndarray, "n k"], guesses: int) -> Bool[np.ndarray, " m"]:
-        """Whether each image that counts has none of its labels among the first guesses."""
+        """Return whether each image that counts has none of its labels among the first guesses."""
         right = (top5[:, :guesses, None] == self.labels[:, None]).any(axis=(1, 2))
         return ~right[self.counted]
 
     def rates(self, top5: Int32[np.ndarray, "n k"]) -> ErrorRates:
-        """Both error rates over the images that count; raises UserError where none does."""
+        """Return both error rates over the images that count; raise UserError if none does."""
         return ErrorRates(int(self.counted.sum()), *(int(self.wrong(top5, k).sum()) for k in (1, GUESSES)))
 
 
@@ -97,7 +97,7 @@ class Verdict:
 
 
 def mean_probabilities(members: Sequence[Predictions]) -> Float32[np.ndarray, "n c"]:
-    """The mean of the members' probabilities; their images are the same and in one order.
+    """Return the mean of the members' probabilities; their images are the same and in one order.
 
     Raises:
       UserError: scores of an image hold NaN, or are all -inf.
@@ -112,7 +112,7 @@ def mean_probabilities(members: Sequence[Predictions]) -> Float32[np.ndarray, "n
         bad = ~np.isfinite(scores).all(axis=1)
         if bad.any():
             raise UserError(
-                f"no probabilities follow from the scores of {format_ids(one.id[bad])}: they hold NaN or no score"
+                f"the scores of {format_ids(one.id[bad])} give no probabilities: they hold NaN, or all are -inf"
             )
         total += scores
     return total / np.float32(len(members))
@@ -125,24 +125,24 @@ def find_suspects(
     filter_by: Filter = "prune_by_noise_rate",
     rank_by: Rank = "normalized_margin",
 ) -> Suspects:
-    """Suspects by confident learning.
+    """Find labels that are probably wrong, by confident learning.
 
     Args:
-      labels: class indices, at least two different ones.
-      probable: probabilities of every class, of images that were not trained on.
-      filter_by: `prune_by_noise_rate` suspects for each pair of classes as many images as the confident joint has, by
-        rising margin between the two; `both` only those of them that are also among the least probable of their
-        label (Northcutt et al. 2021, sec. 3.2).
-      rank_by: `normalized_margin` is the probability of the label less that of the best other class,
-        `self_confidence` the former alone (sec. 3.2); lowest first.
+      labels: class indices, with at least two different ones.
+      probable: probabilities of every class, for images that were not trained on.
+      filter_by: `prune_by_noise_rate` suspects as many images of each pair of classes as the confident joint has, by
+        rising margin between the two. `both` suspects only those of them that are also among the least probable of
+        their label (Northcutt et al. 2021, sec. 3.2).
+      rank_by: `normalized_margin` ranks by the label's probability minus that of the best other class,
+        `self_confidence` by the label's probability alone (sec. 3.2); lowest first.
 
     Raises:
       UserError: the labels do not allow it.
     """
-    from cleanlab import count, filter  # two seconds of import
+    from cleanlab import count, filter  # its import takes two seconds
 
     _check_labels(labels)
-    joint = count.compute_confident_joint(labels, probable)
+    joint = np.asarray(count.compute_confident_joint(labels, probable))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a line for each class that has no image
         image = filter.find_label_issues(
@@ -160,28 +160,28 @@ def find_suspects(
 
 def _check_labels(labels: Int32[np.ndarray, " n"]) -> None:
     if np.any(labels < 0):
-        raise UserError("these predictions are of images without labels, which nobody can have got wrong")
+        raise UserError("these predictions are for images without labels, so there are no labels to audit")
     if len(np.unique(labels)) < 2:
-        raise UserError("all images have one label; confident learning needs two classes at least")
+        raise UserError("all images have the same label; confident learning needs at least two classes")
 
 
-# --- what they are of -------------------------------------------------------------------------------------------
+# --- images trained on-----------------------------------------------------------------------------------------
 
 
 def check_not_trained_on(where: str, provenance: dict[str, Any], scored: str = "") -> None:
-    """Raises UserError where images of predictions may be among those that the network was trained on.
+    """Raise UserError if images of predictions may be among those that the network was trained on.
 
-    Parts of one split, such as train[:90%] and train[90%:], are told apart where the data set is prepared here.
+    Parts of one split, such as train[:90%] and train[90%:], can be distinguished if the data set is prepared here.
 
     Args:
-      where: names the predictions.
-      provenance: of them; of an ensemble's members all are looked at.
-      scored: the split of the images; empty: any that the configuration evaluates.
+      where: name of the predictions in messages.
+      provenance: their provenance; for an ensemble all members are checked.
+      scored: split of the images; empty: any split that the configuration evaluates.
     """
     configs = list(data_sections(provenance))
     if not configs:
         raise UserError(
-            f"{where} does not say which images its network was trained on; `main.py evaluate` writes that"
+            f"{where} does not say which images its network was trained on; `main.py evaluate` stores that"
         )
     for config in configs:
         scored_splits = (
@@ -192,7 +192,7 @@ def check_not_trained_on(where: str, provenance: dict[str, Any], scored: str = "
 
 
 def data_sections(value: Any) -> Iterator[Data]:
-    """Of every configuration that provenance holds, at any depth."""
+    """Yield the data section of every configuration in provenance, at any depth."""
     if isinstance(value, list):
         for one in value:
             yield from data_sections(one)
@@ -212,30 +212,30 @@ def _refuse_shared(where: str, data: Data, scored: str) -> None:
     try:
         shared = sources.overlap(data, data.train_split, scored)
     except UserError as error:
-        raise UserError(f"whether {where} is of images that were trained on cannot be told: {error}") from error
+        raise UserError(f"cannot check whether {where} has images that were trained on: {error}") from error
     if shared:
         raise UserError(
-            f"{where} is of {scored}, and the network was trained on {data.train_split}: of images that a network has"
-            " learned it says what their labels say. Audit predictions of a validation split, or of a part of the"
-            " training split that was held out"
+            f"{where} is of {scored}, and the network was trained on {data.train_split}: on images that it has"
+            " learned, a network repeats their labels. Audit predictions for a validation split, or for a part of"
+            " the training split that was held out"
         )
 
 
 def _whole_splits(split: str) -> set[str]:
-    """The splits that an expression such as `train[:90%]+test` takes parts of."""
+    """Return the splits that an expression such as `train[:90%]+test` takes parts of."""
     return {part.strip() for part in re.sub(r"\[[^]]*\]", "", split).split("+")}
 
 
-# --- what counts as right ---------------------------------------------------------------------------------------
+# --- reference labels ---------------------------------------------------------------------------------------
 
 
 def given_labels(labels: Int32[np.ndarray, " n"]) -> ReferenceLabels:
-    """The labels as they are."""
+    """Return the labels as they are."""
     return ReferenceLabels("labels as given", _with_second(labels), np.ones(len(labels), bool))
 
 
 def without_suspects(labels: Int32[np.ndarray, " n"], suspects: Suspects) -> ReferenceLabels:
-    """The labels as they are, of images that are not suspects."""
+    """Return the labels as they are, for images that are not suspects."""
     counted = np.ones(len(labels), bool)
     counted[suspects.image] = False
     return ReferenceLabels("without suspects", _with_second(labels), counted)
@@ -244,18 +244,19 @@ def without_suspects(labels: Int32[np.ndarray, " n"], suspects: Suspects) -> Ref
 def corrected_by_verdicts(
     ids: Shaped[np.ndarray, " n"], labels: Int32[np.ndarray, " n"], verdicts: dict[str, Verdict]
 ) -> ReferenceLabels:
-    """The labels as people corrected them; of images without a verdict as they are.
+    """Return the labels as people corrected them; images without a verdict keep theirs.
 
-    `keep`: the label is right; `suggested`: the class shown beside it; `both`: either; `neither`: the image does not
-    count (the answers of Northcutt, Athalye & Mueller 2021, "Pervasive label errors in test sets").
+    `keep`: the label is right. `suggested`: the class shown beside it is right. `both`: either is right. `neither`:
+    the image does not count. These are the answers of Northcutt, Athalye & Mueller 2021, "Pervasive label errors in
+    test sets".
 
     Raises:
-      UserError: a verdict is of an image that is not there.
+      UserError: a verdict is for an unknown image.
     """
     places = {id: row for row, id in enumerate(ids.tolist())}
     unknown = np.array([id for id in verdicts if id not in places])
     if len(unknown):
-        raise UserError(f"verdicts on images that these predictions are not of: {format_ids(unknown)}")
+        raise UserError(f"verdicts for images without predictions: {format_ids(unknown)}")
     corrected, counted = _with_second(labels), np.ones(len(labels), bool)
     for id, one in verdicts.items():
         row = places[id]
@@ -268,37 +269,38 @@ def corrected_by_verdicts(
 
 
 def _with_second(labels: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, "n 2"]:
-    return np.stack([labels, np.full_like(labels, NO_LABEL)], axis=1)
+    return np.stack([labels, np.full_like(labels, NO_SECOND_LABEL)], axis=1)
 
 
 def read_verdicts(path: str | Path, classes: int) -> dict[str, Verdict]:
-    """By id, a CSV with the columns `id`, `suggested` (class index) and `verdict`; rows without a verdict count not.
+    """Read verdicts by image id from a CSV file with the columns `id`, `suggested` (class index) and `verdict`.
 
-    That is `suspects.csv` of an audit with a column more; other columns are not read.
+    Rows without a verdict are ignored. The file is an audit's `suspects.csv` with one more column; other columns are
+    not read.
 
     Raises:
       UserError: the file cannot be read, lacks a column, names an image twice, or has another verdict or class.
     """
-    found: dict[str, Verdict] = {}
+    verdicts: dict[str, Verdict] = {}
     for line, row in _rows(path):
         verdict = row["verdict"].strip().lower()
         if not verdict:
             continue
         if verdict not in VERDICTS:
             raise UserError(f"{path}, line {line}: verdict '{verdict[:40]}'; {nearest(verdict, VERDICTS)}")
-        if row["id"] in found:
+        if row["id"] in verdicts:
             raise UserError(f"{path}, line {line}: a second verdict on {row['id']}")
         suggested = row["suggested"].strip()
         if not re.fullmatch(r"[0-9]{1,9}", suggested) or int(suggested) >= classes:
             raise UserError(f"{path}, line {line}: suggested '{suggested[:40]}' is not one of the {classes:,} classes")
-        found[row["id"]] = Verdict(verdict, int(suggested))
-    if not found:
-        raise UserError(f"{path} holds no verdict; its column 'verdict' takes {', '.join(VERDICTS)}")
-    return found
+        verdicts[row["id"]] = Verdict(verdict, int(suggested))
+    if not verdicts:
+        raise UserError(f"{path} holds no verdict; the column 'verdict' takes {', '.join(VERDICTS)}")
+    return verdicts
 
 
 def _rows(path: str | Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number and cells of each line after the heading."""
+    """Yield the line number and the cells of each row after the heading."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

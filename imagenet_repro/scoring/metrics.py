@@ -1,10 +1,13 @@
-"""Both error rates of the challenge, cross-entropy, and intervals for a proportion.
+"""Both error rates of the challenge and cross-entropy: on the device from scores, on the host from stored guesses.
 
-The first half runs on the device, inside a compiled step; the second on the host, on integer counts.
+The first half runs on the device, inside a compiled step; the second half runs on the host, on integer counts.
 
-One order of the classes holds everywhere: larger score first, ties to the lower class index (the challenge left ties
-open). It is written out with comparisons rather than left to a sort, so every platform gives the same integers. An
-image with NaN among its scores has no order: it has no guesses (-1) and counts as wrong.
+One order of the classes holds everywhere: the larger score comes first, and of equal scores the lower class index
+(the challenge left ties open). The order is written out with comparisons rather than left to a sort, so every platform
+gives the same integers; `jax.lax.top_k`, for instance, puts 0.0 before -0.0. An image with NaN among its scores has no
+order: it has no guesses (-1) and counts as wrong.
+
+Every interval of an error rate is Wilson's score interval at 95 %; `statistics.intervals` has the whole convention.
 """
 
 import dataclasses
@@ -12,21 +15,22 @@ from collections.abc import Mapping
 from typing import SupportsFloat, SupportsInt
 
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float32, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.statistics.intervals import Method, binomial_interval
 
 GUESSES = 5  # the challenge accepts five labels for an image
-FINE_DIGITS_FROM = 10_000  # images, from which an interval is narrow enough for two decimals of a percentage
+FINE_DIGITS_FROM = 10_000  # images from which an interval is narrow enough for two decimals of a percentage
 
 
 # --- on the device ---------------------------------------------------------------------------------------------
 
 
 def top5(logits: Float32[Array, "b c"]) -> Int32[Array, "b k"]:
-    """The `min(5, c)` best classes of each image, best first; a row of -1 where a score is NaN."""
+    """Return the `min(5, c)` best classes of each image, best first; -1 throughout if one of its scores is NaN."""
     classes = logits.shape[-1]
     index = jnp.arange(classes, dtype=jnp.int32)
     free = jnp.ones(logits.shape, bool)
@@ -43,11 +47,11 @@ def top5(logits: Float32[Array, "b c"]) -> Int32[Array, "b k"]:
 def correct_counts(
     logits: Float32[Array, "b c"], labels: Int32[Array, " b"], weights: Float32[Array, " b"]
 ) -> dict[str, Int32[Array, ""]]:
-    """Counts `images`, `top1_correct` and `top5_correct` over the images whose weight is not zero.
+    """Count `images`, `top1_correct` and `top5_correct` over the images whose weight is not zero.
 
-    An image is right among k guesses exactly when fewer than k classes come before its label. A label outside
-    [0, c), such as the -1 of an unlabelled split, is never right. The counts add up over batches and devices
-    (`lax.psum`), and `ErrorRates.from_counts` reads the sums.
+    An image is right with k guesses exactly if fewer than k classes come before its label. A label outside [0, c),
+    such as the -1 of an unlabelled split, is never right. The counts add up over batches and devices (`lax.psum`), and
+    `ErrorRates.from_counts` reads the sums.
     """
     classes = logits.shape[-1]
     labels = labels[:, None]
@@ -66,9 +70,9 @@ def correct_counts(
 def cross_entropy(
     logits: Float32[Array, "b c"], targets: Float32[Array, "b c"] | Int32[Array, " b"]
 ) -> Float32[Array, " b"]:
-    """Cross-entropy of each image in nats, from target probabilities or from integer labels.
+    """Return the cross-entropy of each image in nats, from target probabilities or from integer labels.
 
-    From labels, a score of -inf for another class counts as a probability of zero; from probabilities it gives NaN.
+    From labels, a score of -inf for another class is a probability of zero; from target probabilities it gives NaN.
     """
     if targets.ndim == 1:
         return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
@@ -76,7 +80,7 @@ def cross_entropy(
 
 
 def weighted_sum(values: Float32[Array, " b"], weights: Float32[Array, " b"]) -> Float32[Array, ""]:
-    """Sum of `values * weights`, in which an image of weight zero adds nothing, whatever its value (NaN included)."""
+    """Return the sum of `values * weights`; an image of weight zero adds nothing, whatever its value (even NaN)."""
     return jnp.sum(jnp.where(weights != 0, values * weights, 0.0))
 
 
@@ -87,10 +91,34 @@ def _has_order(logits: Float32[Array, "b c"]) -> Bool[Array, " b"]:
 # --- on the host -----------------------------------------------------------------------------------------------
 
 
-def format_rate(wrong: int, images: int, method: Method = "wilson") -> tuple[str, str]:
-    """An error rate and its 95 % interval in percent, such as `("38.2", "[36.1, 40.3]")`.
+def is_wrong(top5: Int[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], guesses: int) -> Bool[np.ndarray, " n"]:
+    """Return whether each image's label is missing from its first `guesses` guesses.
 
-    One decimal, and two from 10,000 images on, where the interval is narrow enough for the second to mean something.
+    Args:
+      top5: guessed classes of each image, best first; -1: no guess.
+      labels: class of each image, not negative.
+      guesses: number of guesses that count; if an image has fewer, all of them do.
+    """
+    return ~np.any(top5[:, :guesses] == labels[:, None], axis=1)
+
+
+def best_classes(scores: Float[np.ndarray, "b c"]) -> Int[np.ndarray, "b k"]:
+    """Return the `min(5, c)` best classes, best first, as int32; -1 throughout if one of an image's scores is NaN."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :GUESSES]
+    return np.where(np.isnan(scores).any(axis=1, keepdims=True), -1, best).astype(np.int32)
+
+
+def label_ranks(scores: Float[np.ndarray, "b c"], labels: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
+    """Return how many classes come before each image's label, as in `correct_counts`; 5 if a score is NaN."""
+    of_label = np.take_along_axis(scores, labels[:, None], axis=1)
+    before = (scores > of_label) | ((scores == of_label) & (np.arange(scores.shape[1]) < labels[:, None]))
+    return np.where(np.isnan(scores).any(axis=1), GUESSES, before.sum(axis=1))
+
+
+def format_rate(wrong: int, images: int, method: Method = "wilson") -> tuple[str, str]:
+    """Return an error rate and its 95 % interval in percent as text, such as `("38.2", "[36.1, 40.3]")`.
+
+    Rates have one decimal, and two from 10,000 images on, where the interval is narrow enough for a second one.
     """
     digits = 2 if images >= FINE_DIGITS_FROM else 1
     low, high = binomial_interval(wrong, images, method)
@@ -99,9 +127,11 @@ def format_rate(wrong: int, images: int, method: Method = "wilson") -> tuple[str
 
 @dataclasses.dataclass(frozen=True)
 class ErrorRates:
-    """Wrong images by their first guess and by their first five, of all images scored.
+    """Numbers of images that are wrong with one guess and with five, and the number of images scored.
 
-    Raises `UserError` where no image was scored, ValueError for counts that cannot be.
+    Raises:
+      UserError: no image was scored.
+      ValueError: the counts are impossible.
     """
 
     images: int
@@ -119,7 +149,7 @@ class ErrorRates:
     def from_counts(
         cls, counts: Mapping[str, SupportsInt], cross_entropy_sum: SupportsFloat | None = None
     ) -> "ErrorRates":
-        """From the sums of `correct_counts` and of `weighted_sum` of the cross-entropy over all batches."""
+        """Return the rates, given sums over all batches of `correct_counts` and of the weighted cross-entropy."""
         images = int(counts["images"])
         wrong = [images - int(counts[key]) for key in ("top1_correct", "top5_correct")]
         if cross_entropy_sum is None or images == 0:
@@ -128,12 +158,12 @@ class ErrorRates:
 
     @property
     def top1_error(self) -> float:
-        """Share of the images, in [0, 1]."""
+        """Top-1 error, a share of the images in [0, 1]."""
         return self.top1_wrong / self.images
 
     @property
     def top5_error(self) -> float:
-        """Share of the images, in [0, 1]."""
+        """Top-5 error, a share of the images in [0, 1]."""
         return self.top5_wrong / self.images
 
     def __str__(self) -> str:

@@ -1,9 +1,10 @@
-"""People who took the challenge's test, as rows beside top-5 errors on ImageNet.
+"""Published top-5 error rates of people who took the challenge's test.
 
 A. Karpathy, "What I learned from competing against a ConvNet on ImageNet" (2014), and Russakovsky et al. 2015,
 "ImageNet Large Scale Visual Recognition Challenge", sec. 6.4. Both print percentages. The first annotator's 5.1 % of
-1,500 images are 76 or 77 wrong ones; only 76 give the printed p of 0.022 against the network's 6.8 % (102 images), and
-the printed shares of 37 and 24 % of the errors. The second's 12.0 % of 258 can be 31 alone.
+1,500 images could be 76 or 77 wrong images; only 76 gives the printed p value of 0.022 against the network's 6.8 %
+(102 images), and the printed shares of 37 and 24 % of the errors. The second annotator's 12.0 % of 258 images can only
+be 31.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from imagenet_repro.scoring.metrics import GUESSES, format_rate
 
 @dataclasses.dataclass(frozen=True)
 class Person:
-    """Somebody who had five guesses for each image."""
+    """An annotator who had five guesses for each image."""
 
     who: str
     practice: str
@@ -24,12 +25,12 @@ class Person:
 
     @property
     def protocol(self) -> str:
-        """What the guesses were made on."""
+        """The images that were labelled."""
         return f"{self.images:,} test images"
 
     @property
     def error(self) -> float:
-        """Top-5, share of the images in [0, 1]."""
+        """Top-5 error, a share of the images in [0, 1]."""
         return self.wrong / self.images
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What a system said about every image, stored once and read by everything downstream.
+"""Predictions of one system for every image, stored once and read by everything downstream.
 
 A file of predictions is a NumPy `.npz` archive (a zip of `.npy` members) of n images and c classes:
 
@@ -10,14 +10,14 @@ A file of predictions is a NumPy `.npz` archive (a zip of `.npy` members) of n i
 | `logits`     | float16 | [n, c]         | scores before any softmax                                               |
 | `provenance` | unicode | []             | a JSON object: what made the predictions; `classes`: the classes' names |
 
-Without this package:
+The file can be read without this package:
 
     with np.load("predictions.npz") as file:
         frame = pd.DataFrame({"id": file["id"], "label": file["label"], "best": file["top5"][:, 0]})
 
-float16 keeps three digits and ends at 65,504: finite scores beyond it are stored as ±65,504, never as infinities,
-and scores that were infinite (a masked class) or NaN stay so. Rounding can tie or clip what float32 told apart, so
-error rates are always taken from `top5`, not from `logits`.
+float16 has three significant digits and ends at 65,504. Finite scores beyond it are stored as ±65,504, never as
+infinities; scores that are infinite (a masked class) or NaN stay so. Rounding can make scores equal that differ in
+float32, so error rates are always computed from `top5` and never from `logits`.
 """
 
 import dataclasses
@@ -31,19 +31,19 @@ import numpy as np
 from jaxtyping import Float, Float16, Int, Int32, Shaped
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
+from imagenet_repro.scoring.metrics import GUESSES, ErrorRates, is_wrong
 from imagenet_repro.storage import files
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 KEYS = ("id", "label", "top5", "logits", "provenance")
 GUESS_KEYS = ("id", "label", "top5")
-NO_LABEL = -1  # of an image that has none
-MAX_NAMED = 3  # offending ids in one message
+NO_LABEL = -1  # label of an image without ground truth
+MAX_NAMED = 3  # ids in one message
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Predictions of one system on the images of one split; the module's docstring has the fields."""
+    """Predictions of one system on the images of one split; the module's docstring describes the fields."""
 
     id: Shaped[np.ndarray, " n"]  # unicode
     label: Int32[np.ndarray, " n"]
@@ -55,16 +55,15 @@ class Predictions:
         return len(self.id)
 
     def error_rates(self) -> ErrorRates:
-        """Both error rates, from `top5`. Raises `UserError` where there are no labels."""
+        """Return both error rates, from `top5`. Raises `UserError` if the images have no labels."""
         if np.any(self.label < 0):
             raise UserError("these predictions are of images without labels; score them against a file of labels")
-        right = self.top5 == self.label[:, None]
-        wrong = [int(np.sum(~np.any(right[:, :guesses], axis=1))) for guesses in (1, GUESSES)]
+        wrong = [int(np.sum(is_wrong(self.top5, self.label, guesses))) for guesses in (1, GUESSES)]
         return ErrorRates(len(self), *wrong)
 
 
 class Collector:
-    """Gathers the batches of one process's share of an evaluation, without the padding."""
+    """Gathers the batches of one process's share of an evaluation, without padding."""
 
     def __init__(self):
         self._parts: list[tuple[np.ndarray, ...]] = []
@@ -77,30 +76,34 @@ class Collector:
         logits: Float[np.ndarray, "b c"],
         weights: Float[np.ndarray, " b"],
     ) -> None:
-        """Keeps the images whose weight is not zero; `ids` has an entry for each row, padding included."""
-        kept = np.asarray(weights) != 0
+        """Add the images whose weight is not zero; `ids` has one entry for each row, including padding."""
+        is_image = np.asarray(weights) != 0
         arrays = np.asarray(labels, np.int32), np.asarray(top5, np.int32), to_float16(logits)
-        self._parts.append((np.asarray(ids, dtype=np.str_)[kept], *(array[kept] for array in arrays)))
+        self._parts.append((np.asarray(ids, dtype=np.str_)[is_image], *(array[is_image] for array in arrays)))
 
     def predictions(self, provenance: dict[str, Any]) -> Predictions:
-        """All that was added, in that order. Raises `UserError` where nothing was."""
+        """Return all images added, in order. Raises `UserError` if there are none."""
         if not any(len(part[0]) for part in self._parts):
             raise UserError("no image was predicted: the split is empty, or none of its images could be decoded")
-        return Predictions(*(np.concatenate(arrays) for arrays in zip(*self._parts, strict=True)), provenance)
+        ids, labels, top5, logits = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
+        return Predictions(ids, labels, top5, logits, provenance)
 
 
 def to_float16(logits: Float[np.ndarray, "n c"]) -> Float16[np.ndarray, "n c"]:
-    """Rounded to float16, finite scores clipped to ±65,504; infinities and NaN kept."""
+    """Round scores to float16; finite ones are clipped to ±65,504, infinities and NaN stay."""
     clipped = np.clip(logits, -FLOAT16_MAX, FLOAT16_MAX)
     return np.where(np.isfinite(logits), clipped, logits).astype(np.float16)
 
 
 def merge(shares: Sequence[Predictions], ids: Sequence[str] | None = None) -> Predictions:
-    """The shares of several processes as one, with the first share's provenance.
+    """Merge the shares of several processes, with the first share's provenance.
 
-    The images come in the order of `ids`, or sorted by id without it: an order that does not depend on the number
-    of processes. Raises `UserError` where an id occurs twice, is absent from `ids`, or lacks its prediction, and
-    where the shares have different numbers of classes.
+    The images are in the order of `ids`, or sorted by id if it is None: an order that does not depend on the number of
+    processes.
+
+    Raises:
+      UserError: an id occurs twice, is absent from `ids` or has no prediction, or the shares have different numbers of
+        classes.
     """
     classes = sorted({share.logits.shape[1] for share in shares})
     if len(classes) != 1:
@@ -115,9 +118,11 @@ def merge(shares: Sequence[Predictions], ids: Sequence[str] | None = None) -> Pr
 
 
 def save(path: str | Path, predictions: Predictions) -> None:
-    """Writes the file in one piece: it is there whole or not at all, and an older one survives a failure.
+    """Write the file atomically: it is either complete or absent, and an older file survives a failure.
 
-    Raises `SaveError` where it cannot be written (disk full, read-only), `UserError` for duplicate ids.
+    Raises:
+      SaveError: the file cannot be written (disk full, read-only).
+      UserError: an id occurs twice.
     """
     path = Path(path)
     _check_unique(predictions.id, str(path))
@@ -128,10 +133,11 @@ def save(path: str | Path, predictions: Predictions) -> None:
 
 
 def load(path: str | Path) -> Predictions:
-    """Reads and checks a file of predictions.
+    """Read and check a file of predictions.
 
-    Raises `UserError` where it is absent, truncated or not an archive, lacks a key, has arrays of other types or
-    shapes, classes out of range, or the same id twice.
+    Raises:
+      UserError: the file is absent, truncated or not an archive, lacks a key, has arrays of other types or shapes or
+        classes out of range, or has an id twice.
     """
     path = Path(path)
     arrays = _read(path)
@@ -143,16 +149,17 @@ def load(path: str | Path) -> Predictions:
 
 
 def load_provenance(path: str | Path) -> dict[str, Any]:
-    """What made the predictions, without reading them. Raises `UserError` as `load_guesses`."""
+    """Return the provenance of stored predictions without reading them. Raises `UserError` as `load_guesses` does."""
     path = Path(path)
     return _parse_provenance(path, str(_read(path, ("provenance",))["provenance"]))
 
 
 def load_guesses(path: str | Path) -> dict[str, np.ndarray]:
-    """`id`, `label` and `top5` of a file of predictions, by rising id, without the scores, which are most of it.
+    """Read `id`, `label` and `top5` of a file of predictions, sorted by id, without the scores, which are most of it.
 
-    Raises `UserError` where it is absent, truncated or not an archive, lacks a key, has arrays of other types or
-    shapes, an image without a label, or the same id twice.
+    Raises:
+      UserError: the file is absent, truncated or not an archive, lacks a key, has arrays of other types or shapes, an
+        image without a label, or an id twice.
     """
     path = Path(path)
     arrays = _read(path, GUESS_KEYS)
@@ -166,32 +173,32 @@ def load_guesses(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def check_disjoint(scored: Predictions, held_out: Predictions, purpose: str) -> None:
-    """Raises UserError where images that are scored are among those on which something is found.
+    """Raise UserError if scored images are among those from which something was estimated.
 
     Args:
-      scored: predictions of the ones.
-      held_out: of the others.
-      purpose: what is found, with its verb: "weights are found".
+      scored: predictions of the scored images.
+      held_out: predictions of the images used for the estimate.
+      purpose: what is estimated, with its verb, such as "weights are found".
     """
     both = np.intersect1d(scored.id, held_out.id)
     if len(both):
         raise UserError(
-            f"{len(both):,} of the scored images are among those on which {purpose}: {format_ids(both)}; what is"
-            " found on images cannot be measured on them: use another split"
+            f"{len(both):,} of the scored images are among those on which {purpose}: {format_ids(both)}; a"
+            " result cannot be measured on the images that it was fitted to: use another split"
         )
 
 
 def align(first: Predictions, first_name: str, one: Predictions, name: str) -> Predictions:
-    """Predictions of the same images brought into the order of the first.
+    """Return predictions with their images in the order of another system's.
 
     Args:
-      first: in whose order.
-      first_name: names it in messages.
-      one: to be brought into it.
-      name: names that one.
+      first: predictions whose order is used.
+      first_name: name of `first` in messages.
+      one: predictions to be reordered.
+      name: name of `one` in messages.
 
     Raises:
-      UserError: they differ in images, labels or number of classes.
+      UserError: the two have different images, labels or numbers of classes.
     """
     both = f"{first_name} and {name}"
     if one.logits.shape[1] != first.logits.shape[1]:
@@ -200,20 +207,20 @@ def align(first: Predictions, first_name: str, one: Predictions, name: str) -> P
     if len(only):
         raise UserError(f"{both} are of different images; only one of the two has {format_ids(only)}")
     if np.array_equal(first.id, one.id):
-        found = one
+        aligned = one
     else:
         order = np.argsort(one.id)
         rows = order[np.searchsorted(one.id, first.id, sorter=order)]
         arrays = {key: getattr(one, key)[rows] for key in ("id", "label", "top5", "logits")}
-        found = dataclasses.replace(one, **arrays)
-    differ = found.label != first.label
+        aligned = dataclasses.replace(one, **arrays)
+    differ = aligned.label != first.label
     if np.any(differ):
         raise UserError(f"{both} have different labels of {format_ids(first.id[differ])}")
-    return found
+    return aligned
 
 
 def format_ids(ids: Shaped[np.ndarray, " n"]) -> str:
-    """The first of some ids, and how many more there are, for a message."""
+    """Return the first few ids, and how many more there are, for a message."""
     more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""
     return ", ".join(map(str, ids[:MAX_NAMED])) + more
 
@@ -288,10 +295,10 @@ def _check_unique(ids: Shaped[np.ndarray, " n"], where: str) -> None:
         raise UserError(f"{where}: the same id more than once: {format_ids(names[counts > 1])}")
 
 
-def _check_same_ids(found: Shaped[np.ndarray, " n"], expected: Sequence[str]) -> None:
-    expected = np.asarray(expected, np.str_)
-    _check_unique(expected, "the expected ids")
-    missing, unknown = np.setdiff1d(expected, found), np.setdiff1d(found, expected)
+def _check_same_ids(ids: Shaped[np.ndarray, " n"], expected: Sequence[str]) -> None:
+    expected_ids = np.asarray(expected, np.str_)
+    _check_unique(expected_ids, "the expected ids")
+    missing, unknown = np.setdiff1d(expected_ids, ids), np.setdiff1d(ids, expected_ids)
     if len(missing):
         raise UserError(f"{len(missing):,} images have no prediction: {format_ids(missing)}")
     if len(unknown):

@@ -1,18 +1,18 @@
-"""The sets of images on which networks for ImageNet's 1,000 classes are judged, each by its own rule.
+"""Evaluation sets for networks with ImageNet's 1,000 classes, and the rule by which each set is scored.
 
-Four rules:
+There are four rules:
 
-| rule | an image is right when |
+| rule | an image is right if |
 |---|---|
-| `label` | its label is among the guesses (one, or five); shares over all images |
-| `several` | the guess is among its labels; images without any are left out, or of ImageNet's classes none |
-| `per class` | the same, but the error is the mean over the classes of the error on their images |
+| `label` | its label is among the guesses (one or five); errors are shares of all images |
+| `several` | the guess is among its labels; images without a label, or with none of ImageNet's classes, are left out |
+| `per class` | the same, but the error is the mean over classes of the error on their images |
 | `corruptions` | its label is the guess; `corruptions.py` makes one number of 75 splits |
 
-All sets count classes as `imagenet_wnids` does, from zero. Where only some classes occur (-A, -R), scores of all
-others are -inf before guesses are taken. What tfds' builders say is checked against itself: folders named after
-classes against labels (a lexicographic sort of ImageNet-V2's folders 0 to 999 permutes them), several labels against
-the challenge's own label of the image (lists that are shifted by one image agree with it by chance alone).
+All sets count classes as `imagenet_wnids` does, from zero. If only some classes occur (-A, -R), the scores of all
+others are set to -inf before guesses are taken. What tfds' builders say is checked for consistency: folders named
+after classes against labels (sorting ImageNet-V2's folders 0 to 999 as words permutes them), and several labels
+against the challenge's own label of the image (lists shifted by one image agree with it only by chance).
 """
 
 import dataclasses
@@ -26,36 +26,36 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, format_rate
+from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, best_classes, format_rate
 from imagenet_repro.scoring.people import PEOPLE
 from imagenet_repro.scoring.predictions import NO_LABEL, Predictions
 from imagenet_repro.statistics.intervals import binomial_interval, wilson_interval
 
 IMAGENET = re.compile(r"imagenet2012(_side\d+_q\d+)?(:.*)?")  # or one of its smaller copies
 CLASSES = 1_000
-SHIFTED_BELOW = 0.5  # share of images whose own label is in their list; 0.90 for ReaL, 0.001 for other images' lists
-ENOUGH_TO_TELL = 10  # images, from which that share says something
+SHIFTED_BELOW = 0.5  # share of images whose own label is in their list: 0.90 for ReaL, 0.001 for shifted lists
+ENOUGH_TO_TELL = 10  # images from which that share is meaningful
 
 Rule = Literal["label", "several", "per class", "corruptions"]
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSet:
-    """One set.
+    """One evaluation set.
 
     Attributes:
-      name: of `--set`.
-      title: in print.
-      data: name of the tfds data set with its config; of `corruptions` without.
-      split: of it, always whole.
-      images: how many count in the official set.
-      source: who made it.
+      name: value of `--set`.
+      title: name in print.
+      data: name of the tfds data set with its config; without config for `corruptions`.
+      split: split of the data set, always used completely.
+      images: number of images that count in the official set.
+      source: paper that introduced the set.
       rule: see the module.
-      classes: how many occur; fewer than 1,000: the others are masked.
-      guesses: with which errors are reported.
-      folder: what an image's folder says of its label.
-      keys: features that hold its several labels.
-      notes: what a reader of its numbers should know.
+      classes: number of classes that occur; if fewer than 1,000, the others are masked.
+      guesses: numbers of guesses for which errors are reported.
+      folder: how the name of an image's folder gives its label: class index, WordNet id, or "" if it does not.
+      keys: features that hold the several labels of an image.
+      notes: what a reader of the numbers should know.
     """
 
     name: str
@@ -106,7 +106,7 @@ SETS = {
             rule="per class",
             guesses=(1,),
             keys=("original_label", "correct_multi_labels", "unclear_multi_labels", "is_problematic"),
-            notes=("A label that the experts call unclear counts as right; problematic images are left out.",),
+            notes=("Labels that the experts marked as unclear count as right; problematic images are left out.",),
         ),
         *(
             EvaluationSet(name, title, f"imagenet_v2/{config}", "test", 10_000, _V2, folder="index")
@@ -124,7 +124,7 @@ SETS = {
             7_500,
             "Hendrycks et al. 2021, Natural adversarial examples",
             classes=200,
-            notes=("Its images were chosen because a ResNet-50 misses them.",),
+            notes=("Its images were chosen because a ResNet-50 gets them wrong.",),
         ),
         EvaluationSet(
             "r",
@@ -154,7 +154,7 @@ SETS = {
             _C,
             rule="corruptions",
             guesses=(1,),
-            notes=("tfds makes the corrupted images anew: numbers differ from those on the JPEGs of the release.",),
+            notes=("tfds generates the corrupted images again, so numbers differ from those on the released JPEGs.",),
         ),
         EvaluationSet(
             "objectnet",
@@ -166,8 +166,8 @@ SETS = {
             rule="several",
             classes=113,
             notes=(
-                "Guesses are among all 1,000 classes: one that is no object of ObjectNet is wrong. Objects that are"
-                " none of ImageNet's classes are left out.",
+                "Guesses are among all 1,000 classes; one that is not an object of ObjectNet is wrong. Objects that"
+                " are not among ImageNet's classes are left out.",
             ),
         ),
     )
@@ -175,75 +175,76 @@ SETS = {
 
 
 def find_set(name: str) -> EvaluationSet:
-    """The set of a name. Raises `UserError` where there is none."""
+    """Return the set with a name. Raises `UserError` if there is none."""
     if name not in SETS:
-        raise UserError(f"--set={name}: no such set; {nearest(name, SETS)}")
+        raise UserError(f"--set={name}: there is no such set; {nearest(name, SETS)}")
     return SETS[name]
 
 
 @functools.cache
 def imagenet_wnids() -> tuple[str, ...]:
-    """WordNet ids of the 1,000 classes by class index, as in tfds, torchvision and timm: sorted."""
+    """Return the WordNet ids of the 1,000 classes by class index, sorted as in tfds, torchvision and timm."""
     import tensorflow_datasets as tfds
 
     return tuple(tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split())
 
 
 def check_classes(names: Sequence[str], what: str) -> None:
-    """Raises `UserError` where classes are not ImageNet's 1,000 in their order; `what` says whose they are."""
+    """Raise `UserError` unless the classes are ImageNet's 1,000 in their order; `what` names their owner."""
     expected = imagenet_wnids()
     if tuple(names) == expected:
         return
     if len(names) != CLASSES:
-        why = f"{len(names):,} of its own"
+        problem = f"it has {len(names):,} classes"
     elif set(names) == set(expected):
-        why = "those in another order"
+        problem = "it has them in another order"
     else:
         own, theirs = next(pair for pair in zip(names, expected, strict=True) if pair[0] != pair[1])
-        why = f"others: '{own}' where ImageNet has '{theirs}'"
+        problem = f"it has '{own}' where ImageNet has '{theirs}'"
     raise UserError(
-        f"{what} has not ImageNet's 1,000 classes but {why}; --set is for networks of the 1,000 classes of"
-        " imagenet2012. Other splits are scored with --data.name and --data.eval_split"
+        f"{what} does not have ImageNet's 1,000 classes: {problem}. --set is for networks with the 1,000 classes of"
+        " imagenet2012; score other splits with --data.name and --data.eval_split"
     )
 
 
 def class_names(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes that stored predictions are of; none where an older version stored them."""
+    """Return the names of the classes in stored predictions; empty if an older version stored them."""
     names = provenance.get("classes")
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def data_name(provenance: Mapping[str, Any]) -> str:
-    """Name of the data set that stored predictions are of; empty where they do not say."""
-    return _at(provenance, "config", "data", "name") or _at(provenance, "data", "name")  # the latter of a person's
+    """Return the name of the data set in stored predictions; empty if they do not have it."""
+    # A person's labels have their data set under "data" directly.
+    return _nested(provenance, "config", "data", "name") or _nested(provenance, "data", "name")
 
 
-def _at(found: Any, *keys: str) -> str:
+def _nested(value: Any, *keys: str) -> str:
     for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return str(found or "")
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return str(value or "")
 
 
 def is_of_imagenet(provenance: Mapping[str, Any]) -> bool:
-    """Whether stored predictions are of images of ImageNet 2012 with the challenge's labels."""
+    """Return whether stored predictions are for images of ImageNet 2012 with the challenge's labels."""
     return IMAGENET.fullmatch(data_name(provenance)) is not None
 
 
 def human_error_sentences(data: str) -> list[str]:
-    """Sentences on people who took the challenge's test, where errors are on images of ImageNet's; else none."""
+    """Return sentences on people who took the challenge's test if the data set is ImageNet 2012; otherwise none."""
     return [str(person) for person in PEOPLE] if IMAGENET.fullmatch(data) else []
 
 
-# --- what is right ----------------------------------------------------------------------------------------------
+# --- accepted labels--------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class AcceptedLabels:
-    """What is right for each image, by its id.
+    """Labels that count as right, by image id.
 
     Attributes:
-      accepted: class indices that are right, none where every guess is wrong; None: the image is left out.
-      group: class index of the image, over which errors are averaged; empty where they are not.
+      accepted: class indices that are right; empty if every guess is wrong; None if the image is left out.
+      group: class index of the image over which errors are averaged; empty if they are not.
     """
 
     accepted: Mapping[str, frozenset[int] | None]
@@ -251,13 +252,14 @@ class AcceptedLabels:
 
 
 def accepted_labels(chosen: EvaluationSet, features: Mapping[str, Mapping[str, Sequence[int]]]) -> AcceptedLabels:
-    """What is right in a set of several labels an image.
+    """Return the accepted labels of a set with several labels per image.
 
     Args:
       chosen: `real` or `multilabel`.
-      features: the values of `chosen.keys` by id, as `data.sources.integers` reads them.
+      features: values of `chosen.keys` by image id, as `data.sources.integers` reads them.
 
-    Raises `UserError` where the lists are not those of these images.
+    Raises:
+      UserError: the lists belong to other images.
     """
     original = {name: one["original_label"][0] for name, one in features.items()}
     several = _real if chosen.rule == "several" else _multilabel
@@ -277,37 +279,38 @@ def _multilabel(one: Mapping[str, Sequence[int]]) -> frozenset[int] | None:
 
 
 def check_not_shifted(title: str, pairs: Sequence[tuple[int, frozenset[int]]]) -> None:
-    """Raises `UserError` where most images' own label is not in their list: the lists are those of other images."""
+    """Raise `UserError` if most lists lack their image's own label, as lists of other images do."""
     inside = sum(label in labels for label, labels in pairs)
     if len(pairs) >= ENOUGH_TO_TELL and inside < SHIFTED_BELOW * len(pairs):
         raise UserError(
-            f"{title}: the lists hold the image's own label for {inside:,} of {len(pairs):,} images alone, where nine"
-            " of ten are usual. They are shifted against the images, whose numbers begin with 1, or of other ones"
+            f"{title}: only {inside:,} of {len(pairs):,} lists contain their image's own label; nine of ten usually"
+            " do. The lists are shifted against the images, whose numbers begin with 1, or belong to other images"
         )
 
 
 def accepted_by_folder(ids: Sequence[str], classes: Mapping[str, frozenset[int]]) -> AcceptedLabels:
-    """What is right where the folder of an image says it; images in other folders are left out."""
+    """Return labels that follow from each image's folder; images in other folders are left out."""
     return AcceptedLabels({name: classes.get(_folder(name)) for name in ids})
 
 
 def check_folders(chosen: EvaluationSet, predicted: Predictions) -> None:
-    """Raises `UserError` where an image's label is not what its folder says: the folders were counted otherwise."""
+    """Raise `UserError` if an image's label differs from its folder's: folders were counted in another order."""
     if not chosen.folder:
         return
-    named = imagenet_wnids()
+    wnids = imagenet_wnids()
     for name, label in zip(predicted.id.tolist(), predicted.label.tolist(), strict=True):
         folder = _folder(name)
         if chosen.folder == "index" and folder.isdecimal() and int(folder) != label:
             raise UserError(
-                f"{chosen.title}: the image {name} has the label {label}, but its folder's name is the label. Folders"
-                " were sorted as words (0, 1, 10, 100, …) and not as numbers; prepare the data set as tfds does:\n"
+                f"{chosen.title}: the image {name} has the label {label}, but its folder's name is the label. The"
+                " folders were sorted as words (0, 1, 10, 100, …) and not as numbers; prepare the data set as tfds"
+                " does:\n"
                 f"  python main.py prepare {chosen.data}"
             )
-        if chosen.folder == "wnid" and folder in named and named[label] != folder:
+        if chosen.folder == "wnid" and folder in wnids and wnids[label] != folder:
             raise UserError(
-                f"{chosen.title}: the image {name} has the label {label}, which is {named[label]}. Its classes were"
-                " counted among themselves and not among ImageNet's 1,000; prepare the data set as tfds does:\n"
+                f"{chosen.title}: the image {name} has the label {label}, which is {wnids[label]}. The set's classes"
+                " were numbered on their own and not within ImageNet's 1,000; prepare the data set as tfds does:\n"
                 f"  python main.py prepare {chosen.data}"
             )
 
@@ -320,26 +323,26 @@ def _folder(name: str) -> str:
 
 
 def occurring_classes(labels: Int[np.ndarray, " n"] | Sequence[int]) -> Bool[np.ndarray, " c"]:
-    """Which of the 1,000 classes occur among labels. Raises `UserError` for a label outside of them."""
+    """Return whether each of the 1,000 classes occurs among labels. Raises `UserError` for a label out of range."""
     labels = np.asarray(labels)
     if labels.size == 0 or labels.min() < 0 or labels.max() >= CLASSES:
-        raise UserError(f"labels are needed among {CLASSES:,} classes, of at least one image")
-    found = np.zeros(CLASSES, bool)
-    found[labels] = True
-    return found
+        raise UserError(f"at least one label is needed, and all must be among {CLASSES:,} classes")
+    occurs = np.zeros(CLASSES, bool)
+    occurs[labels] = True
+    return occurs
 
 
 def mask_classes(predicted: Predictions, scored: Bool[np.ndarray, " c"]) -> Predictions:
-    """Predictions with scores of -inf for all but some classes, and guesses among those.
+    """Return predictions with scores of -inf for all but some classes, and guesses among those.
 
-    Guesses that keep to those classes stay; else all are taken anew from the stored scores, which float16 may have
-    made equal (ties to the lower class).
+    Guesses that are all among those classes stay. Otherwise every image's guesses are taken again from the stored
+    scores, which float16 may have made equal (ties go to the lower class).
     """
     guessed = predicted.top5
     logits = np.where(scored, predicted.logits, -np.inf).astype(np.float16)
     if np.all(scored[guessed] | (guessed < 0)):
         return dataclasses.replace(predicted, logits=logits)
-    best = np.argsort(-logits.astype(np.float32), axis=1, kind="stable")[:, :GUESSES].astype(np.int32)
+    best = best_classes(logits.astype(np.float32))
     return dataclasses.replace(predicted, logits=logits, top5=np.where(guessed[:, :1] < 0, -1, best))
 
 
@@ -351,13 +354,13 @@ class SetError:
     """One error of a set.
 
     Attributes:
-      what: such as "top-1 error".
-      error: in [0, 1], or above for a ratio of errors.
+      what: name of the error, such as "top-1 error".
+      error: in [0, 1], or above 1 for a ratio of errors.
       low, high: 95 % interval.
-      images: that counted.
-      wrong: of them; None where the error is no share of them.
-      dropped: images that the rule leaves out.
-      how: what `error` is, where it is no share of the images.
+      images: number of images that count.
+      wrong: number of wrong images; None if the error is not a share of images.
+      dropped: number of images that the rule leaves out.
+      how: definition of `error`, if it is not a share of images.
     """
 
     what: str
@@ -382,14 +385,15 @@ class SetError:
 
 
 def score_set(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabels | None = None) -> list[SetError]:
-    """The errors of a set of one split by its rule.
+    """Return the errors of a set with one split, by its rule.
 
     Args:
-      chosen: not `c`, which `corruptions.py` scores.
-      predicted: of its images; of a masked set, masked.
-      known: what is right, where that is not the label.
+      chosen: any set but `c`, which `corruptions.py` scores.
+      predicted: predictions for its images; masked if the set is.
+      known: accepted labels, if they are not the stored labels.
 
-    Raises `UserError` where no image counts.
+    Raises:
+      UserError: no image counts.
     """
     if known is None:
         known = AcceptedLabels({name: frozenset([label]) for name, label in _labels(predicted)})
@@ -397,10 +401,10 @@ def score_set(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabe
     rows = [i for i, name in enumerate(predicted.id.tolist()) if known.accepted.get(name) is not None]
     dropped = sum(known.accepted.get(name, _ABSENT) is None for name in predicted.id.tolist())
     if not rows:
-        raise UserError(f"{chosen.title}: none of the images counts; are the predictions of its images?")
+        raise UserError(f"{chosen.title}: none of the images counts; are the predictions for its images?")
     ids = predicted.id[rows].tolist()
     accepted = [known.accepted[name] for name in ids]
-    found = []
+    results = []
     for k in chosen.guesses:
         wrong = np.array(
             [labels.isdisjoint(row) for labels, row in zip(accepted, predicted.top5[rows, :k].tolist(), strict=True)]
@@ -409,18 +413,18 @@ def score_set(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabe
             groups = np.array([known.group[name] for name in ids])
             error, low, high = mean_over_classes(wrong, groups)
             how = f"mean over {len(np.unique(groups)):,} classes"
-            found.append(SetError(f"top-{k} error", error, low, high, len(rows), dropped=dropped, how=how))
+            results.append(SetError(f"top-{k} error", error, low, high, len(rows), dropped=dropped, how=how))
         else:
-            found.append(_share(f"top-{k} error", wrong, dropped))
-    return found
+            results.append(_share(f"top-{k} error", wrong, dropped))
+    return results
 
 
-_ABSENT = frozenset()  # an image that the set does not have, unlike one that it leaves out
+_ABSENT = frozenset()  # stands for an image that is not in the set, unlike one that the set leaves out
 
 
 def _labels(predicted: Predictions) -> list[tuple[str, int]]:
     if np.any(predicted.label == NO_LABEL):
-        raise UserError("these predictions are of images without labels")
+        raise UserError("these predictions are for images without labels")
     return list(zip(predicted.id.tolist(), predicted.label.tolist(), strict=True))
 
 
@@ -430,11 +434,11 @@ def _share(what: str, wrong: Bool[np.ndarray, " n"], dropped: int) -> SetError:
 
 
 def mean_over_classes(wrong: Bool[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) -> tuple[float, float, float]:
-    """The mean over classes of the share that is wrong, and its 95 % interval, images drawn within each class.
+    """Return the mean over classes of the share of wrong images, and its 95 % interval.
 
-    The interval is Wilson's with as many images as would give a plain share the same variance (Franco et al. 2019,
-    "Comparative study of confidence intervals for proportions in complex sample surveys"); a class of one image
-    varies as all images do.
+    Images are drawn within each class. The interval is Wilson's for the number of images that would give a plain share
+    the same variance (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample
+    surveys"). A class with one image gets the variance of all images.
     """
     _, index, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     shares = np.bincount(index, wrong) / sizes
@@ -448,10 +452,10 @@ def mean_over_classes(wrong: Bool[np.ndarray, " n"], classes: Int[np.ndarray, " 
 
 
 def completeness_notes(chosen: EvaluationSet, counted: int, classes: int | None = None) -> list[str]:
-    """A sentence where images or classes are not as many as the official set has."""
-    found = []
+    """Return a sentence if the number of images or classes differs from the official set's."""
+    differences = []
     if counted != chosen.images:
-        found.append(f"{counted:,} images and not the {chosen.images:,} of the official set")
+        differences.append(f"{counted:,} images instead of the {chosen.images:,} of the official set")
     if classes is not None and classes != chosen.classes:
-        found.append(f"{classes:,} classes and not {chosen.classes:,}")
-    return [f"{chosen.title}: {', '.join(found)}."] if found else []
+        differences.append(f"{classes:,} classes instead of {chosen.classes:,}")
+    return [f"{chosen.title}: {', '.join(differences)}."] if differences else []

@@ -1,18 +1,16 @@
-"""The nouns of WordNet 3.0, whose ids name ImageNet's classes: words, kinds, and how far two classes are apart.
+"""The nouns of WordNet 3.0, whose ids name ImageNet's classes: words, hypernyms, and distances between classes.
 
-An id is "n" and the eight digits of the noun's place in WordNet's file, such as n02084071, "dog". The nouns hang
-together by "is a kind of", and all of them are kinds of n00001740, "entity". Some are of several kinds: a dog is a
-canine and a domestic animal. Where that leaves a choice, the one that makes two classes nearer counts. Named things,
-such as Alabama, are of no kind but instances of one.
+An id is "n" and the eight digits of the noun's position in WordNet's file, such as n02084071, "dog". The nouns form a
+graph by "is a kind of", and all of them are kinds of n00001740, "entity". Some nouns are of several kinds: a dog is a
+canine and a domestic animal. If that leaves a choice, the path that makes two classes nearer counts. Named things,
+such as Alabama, are not kinds but instances of a noun.
 
-`tools/wordnet_table.py` makes the table that is read here, the first time that it is needed; `wordnet.LICENSE` holds
-Princeton University's terms. G. Miller, WordNet: a lexical database for English, Communications of the ACM 38(11),
-1995.
+`tools/wordnet_table.py` writes the table, which is read when it is first needed; `wordnet.LICENSE` holds Princeton
+University's terms. G. Miller, WordNet: a lexical database for English, Communications of the ACM 38(11), 1995.
 """
 
 import functools
 import gzip
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -28,8 +26,8 @@ ID = re.compile(r"n\d{8}")
 ROOT = "n00001740"  # entity
 OTHER = "anything else"
 
-# A class belongs to the first of these groups that has one of its ancestors, so the narrower ones come first. They are
-# the words in which results on ImageNet are told, and cover all of its 1,000 classes but four.
+# A class belongs to the first of these groups that has one of its ancestors, so narrower groups come first. Results on
+# ImageNet are described in these words; they cover all but four of its 1,000 classes.
 SUPER_CLASSES = {
     "dog": ("n02084071",),
     "feline": ("n02120997",),
@@ -69,75 +67,76 @@ SUPER_CLASSES = {
 
 
 def is_wordnet_id(name: str) -> bool:
-    """Whether this is the id of a noun."""
+    """Return whether a name is the id of a noun."""
     return ID.fullmatch(name) is not None and name in _nouns()
 
 
 def words(wnid: str) -> tuple[str, ...]:
-    """The noun's synonyms, the most usual first: "dog", "domestic dog", "Canis familiaris".
+    """Return the noun's synonyms, the most usual first: "dog", "domestic dog", "Canis familiaris".
 
-    Raises `UserError` where there is no such noun, as all functions here do that take an id.
+    Raises `UserError` if there is no such noun, as all functions of this module that take an id do.
     """
     return tuple(_columns(wnid)[2].split(", "))
 
 
 def parents(wnid: str) -> tuple[str, ...]:
-    """Ids of the kinds that the noun is of, then of what it is an instance of; none of the root alone."""
+    """Return the ids of the noun's kinds, then of the nouns that it is an instance of; only the root has none."""
     kinds, instance_of, _ = _columns(wnid)
     return tuple(f"{kinds} {instance_of}".split())
 
 
 @functools.cache
 def ancestors(wnid: str) -> frozenset[str]:
-    """Ids of the noun's parents, of theirs, and so on up to the root; the noun itself is not among them."""
+    """Return the ids of the noun's parents, of their parents, and so on up to the root, without the noun itself."""
     above = parents(wnid)
     return frozenset(above).union(*map(ancestors, above))
 
 
 def height(wnid: str) -> int:
-    """Steps of the longest way down to a noun that nothing is a kind of: 0 there, 5 for dog, 19 for the root.
+    """Return the number of steps of the longest way down to a noun without kinds: 0 there, 5 for dog, 19 for the root.
 
-    So the challenge of 2010 counted them, in the whole of WordNet rather than among its classes (`wordnet_height` in
-    `meta.mat` of its development kit). Instances do not count: Notre Dame does not raise the cathedral.
+    The challenge of 2010 counted heights in this way, in all of WordNet rather than among its classes
+    (`wordnet_height` in `meta.mat` of its development kit). Instances do not count: Notre Dame does not raise the
+    height of cathedral.
     """
     _columns(wnid)
     return _heights().get(wnid, 0)
 
 
 def lowest_common_ancestor(a: str, b: str) -> str:
-    """The lowest noun that both are kinds of, or are; of several equally low ones that with the smallest id."""
+    """Return the lowest noun that both are, or are kinds of; of equally low ones, that with the smallest id."""
     both = (ancestors(a) | {a}) & (ancestors(b) | {b})
     return min(both, key=lambda wnid: (height(wnid), wnid))
 
 
 def costs(wnids: Sequence[str]) -> Int32[np.ndarray, "c c"]:
-    """The hierarchical cost of taking one class for another, as in the challenge of 2010 (`cost_matrix`).
+    """Return the hierarchical cost of guessing one class for another, as in the challenge of 2010 (`cost_matrix`).
 
-    That is the height of their lowest common ancestor, not divided by anything; 0 for a class and itself (readme of
+    It is the height of their lowest common ancestor, without normalization, and 0 for a class and itself (readme of
     the challenge's development kit of 2010, hierarchical cost).
     """
     below: dict[str, list[int]] = {}
     for index, wnid in enumerate(wnids):
         for above in (wnid, *ancestors(wnid)):
             below.setdefault(above, []).append(index)
-    found = np.full((len(wnids), len(wnids)), height(ROOT), np.int32)
-    for above in sorted(below, key=height, reverse=True):  # what lower ancestors share is written over it
-        found[np.ix_(below[above], below[above])] = height(above)
-    np.fill_diagonal(found, 0)
-    return found
+    matrix = np.full((len(wnids), len(wnids)), height(ROOT), np.int32)
+    for above in sorted(below, key=height, reverse=True):  # lower ancestors overwrite higher ones
+        matrix[np.ix_(below[above], below[above])] = height(above)
+    np.fill_diagonal(matrix, 0)
+    return matrix
 
 
 def super_class(wnid: str) -> str:
-    """The group of `SUPER_CLASSES` that the noun belongs to, or `OTHER`."""
+    """Return the group of `SUPER_CLASSES` that the noun belongs to, or `OTHER`."""
     line = ancestors(wnid) | {wnid}
     return next((name for name, members in SUPER_CLASSES.items() if not line.isdisjoint(members)), OTHER)
 
 
 def readable_names(names: Sequence[str]) -> list[str]:
-    """Names of classes for people, all unlike: ids become their words, such as "goldfish, Carassius auratus".
+    """Return distinct readable names of classes; ids become their words, such as "goldfish, Carassius auratus".
 
-    What is no id stays as it is. Where several classes would get the same name, as both cranes of ImageNet, what each
-    is a kind of follows in brackets, or the id where that is not enough.
+    Names that are not ids stay as they are. If several classes would get the same name, such as ImageNet's two cranes,
+    the kind of each follows in brackets, or the id if that is not enough.
     """
     stages = [
         [change(name) if is_wordnet_id(name) else name for name in names] for change in (_plain, _with_kind, _with_id)
@@ -164,7 +163,7 @@ def _with_id(wnid: str) -> str:
 
 
 def _columns(wnid: str) -> list[str]:
-    """Kinds, instance of, words: the columns that `tools/wordnet_table.py` describes, after the id."""
+    """Return kinds, instance of and words: the columns that `tools/wordnet_table.py` describes, without the id."""
     line = _nouns().get(wnid)
     if line is None:
         raise UserError(f"'{wnid}' is not a noun of WordNet 3.0, whose ids look like {ROOT}")
@@ -173,19 +172,19 @@ def _columns(wnid: str) -> list[str]:
 
 @functools.cache
 def _nouns() -> dict[str, str]:
-    """The rest of its line, by id."""
+    """Return the rest of each noun's line, by id."""
     text = gzip.decompress(TABLE.read_bytes()).decode("ascii")
     return {line[:9]: line[10:] for line in text.splitlines()}
 
 
 @functools.cache
 def _heights() -> dict[str, int]:
-    """Of every noun that another is a kind of."""
+    """Return the height of every noun that another is a kind of."""
     steps = {wnid: line.partition("\t")[0].split() for wnid, line in _nouns().items()}
-    found: dict[str, int] = {}
+    heights: dict[str, int] = {}
     reached: Iterable[str] = steps
-    for level in itertools.count(1):
-        reached = {above for wnid in reached for above in steps[wnid]}  # by as many steps up from somewhere
-        if not reached:
-            return found
-        found |= dict.fromkeys(reached, level)  # over a lower level: the longest way counts
+    level = 1
+    while reached := {above for wnid in reached for above in steps[wnid]}:  # nouns `level` steps above some noun
+        heights |= dict.fromkeys(reached, level)  # replaces a lower level: the longest way counts
+        level += 1
+    return heights

@@ -111,7 +111,7 @@ def test_what_cannot_be_audited(tmp_path, capsys):
     for arguments, message in (
         ([a, a], "named twice"),
         ([a, other], "have different labels of image000, image001, image002 and 57 more"),
-        ([trained], "cannot be told"),  # the data set is not here
+        ([trained], "cannot check whether"),  # the data set is not here
         ([tmp_path / "none.npz"], "there is no file of predictions"),
         ([tmp_path], "there is no"),
         ([a, f"--out={tmp_path / 'file'}"], "is a file; a directory is needed"),

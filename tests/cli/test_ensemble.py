@@ -99,7 +99,7 @@ def test_given_weights(stored, tmp_path):
     [
         (["--weights=1,1"], "are 2 weights, and there are 3 members"),
         (["--weights=unifrom"], "did you mean 'uniform'"),
-        (["--weights=1,-1,1"], "numbers from 0 on"),
+        (["--weights=1,-1,1"], "must be non-negative numbers"),
         (["--weights=greedy"], "found on images that are not scored: .* --select"),
         (["--weights=greedy", "--select", 0, 1], "--select names 2 predictions, and there are 3 members"),
         (["--weights=greedy", "--select", 1, 0, 2], "must differ in their images alone: seed 0 and 1"),

@@ -34,4 +34,4 @@ def test_the_other_tasks_of_the_challenge(tmp_path, capsys):
     assert main.main(["score", *detection, f"--against={tmp_path / 'detections.txt'}"]) == 0
     printed = capsys.readouterr().out
     assert "mean average precision 50.0 %" in printed
-    assert "equal 2: neither has more" in printed
+    assert "equal 2: neither wins more" in printed

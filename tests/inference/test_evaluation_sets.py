@@ -141,7 +141,9 @@ def test_guesses_on_a_are_among_its_classes_and_no_remainder_is_dropped(data_dir
     assert unmasked.top1_wrong == IMAGES
     lines = evaluation_sets.describe_predictions(opened, kept)
     assert f"ImageNet-A: top-1 error {100 * (1 - right / IMAGES):.1f} %" in lines[0]
-    assert any("21 images and not the 7,500 of the official set, 8 classes and not 200" in line for line in lines)
+    assert any(
+        "21 images instead of the 7,500 of the official set, 8 classes instead of 200" in line for line in lines
+    )
     assert any(line.startswith("hierarchical cost (challenge of 2010): ") for line in lines)
     assert not any("a person" in line for line in lines)
 
@@ -168,7 +170,7 @@ def test_labels_of_other_people_come_from_their_data_sets(data_dir, tmp_path, ca
     printed = capsys.readouterr().out
     assert "ImageNet ReaL: top-1 error 0.0 %" in printed
     assert "(0 of 24 images wrong, 6 left out)" in printed
-    assert "24 images and not the 46,837 of the official set" in printed
+    assert "24 images instead of the 46,837 of the official set" in printed
     evaluation_sets.score_stored(str(tmp_path / "p.npz"), "multilabel", data_dir=data_dir)
     printed = capsys.readouterr().out
     assert "ImageNet multi-label: top-1 error 100.0 %" in printed
@@ -275,7 +277,7 @@ def test_what_stored_predictions_must_be(tmp_path):
     with pytest.raises(UserError, match="--set=v2 needs a file of `evaluate`"):
         evaluation_sets.score_stored("guesses.txt", "v2")
     stored.save(tmp_path / "p.npz", predictions(["a"], [0], [range(5)], classes=100, names=False))
-    with pytest.raises(UserError, match="has not ImageNet's 1,000 classes but 100 of its own"):
+    with pytest.raises(UserError, match="does not have ImageNet's 1,000 classes: it has 100 classes"):
         evaluation_sets.score_stored(str(tmp_path / "p.npz"), "v2")
 
 

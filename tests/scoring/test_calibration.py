@@ -155,10 +155,10 @@ def test_ruled_out_classes_do_not_disturb_the_temperature():
 def test_no_temperature_where_none_is_best():
     label = np.arange(20) % 4
     always = made.predicted(np.eye(4)[label], label)
-    with pytest.raises(UserError, match="colder is better without end"):
+    with pytest.raises(UserError, match="lower ones are always better"):
         calibration.fit_temperature(always)
     never = made.predicted(-np.eye(4)[label], label)
-    with pytest.raises(UserError, match="hotter is better without end"):
+    with pytest.raises(UserError, match="higher ones are always better"):
         calibration.fit_temperature(never)
 
 

@@ -85,7 +85,7 @@ def test_the_number_of_guesses_is_the_challenges(random_entry, guesses):
 @pytest.mark.parametrize(
     ("predictions", "labels", "message"),
     [
-        ("1\n2\n", "1\n", r"p\.txt has predictions of 2 images and .*labels\.txt labels of 1"),
+        ("1\n2\n", "1\n", r"p\.txt has predictions for 2 images and .*labels\.txt has labels for 1"),
         ("1\n2\n\n", "1\n2\n", r"predictions of 3 images .* often an empty one at the end"),
         ("1\n2 cat 3\n", "1\n2\n", r"p\.txt, line 2: 'cat' is not an integer"),
         ("1\n2.0\n", "1\n2\n", r"line 2: '2\.0' is not an integer"),
@@ -126,7 +126,7 @@ def test_different_numberings_are_remarked(tmp_path):
     predictions = submission(tmp_path / "p.txt", rng.integers(0, 10, (200, 5)))
     labels = submission(tmp_path / "labels.txt", rng.integers(1, 11, (200, 1)))
     card = module.score(predictions, labels)
-    assert "labels run from 1 to 10 and guesses from 0 to 9: they look numbered differently" in card.notes[0]
+    assert "labels run from 1 to 10 and guesses from 0 to 9: their numbering seems to differ" in card.notes[0]
     assert "Note: labels run from 1" in text_of(card)
 
 
@@ -144,7 +144,7 @@ def test_our_own_file_of_few_classes_and_without_labels(tmp_path):
         entry = Predictions(np.array(["a", "b"]), np.full(2, label, np.int32), top5, np.zeros((2, 3), np.float16))
         stored.save(tmp_path / f"{name}.npz", entry)
     assert [s.wrong for s in module.score(tmp_path / "labelled.npz").scores] == [2, 2, 1, 1, 1]
-    with pytest.raises(UserError, match="has no labels of its own"):
+    with pytest.raises(UserError, match="has no labels; name a file"):
         module.score(tmp_path / "unlabelled.npz")
 
 
@@ -217,7 +217,7 @@ def test_real_lists_of_other_images_are_refused(tmp_path):
     right = write(tmp_path / "real.json", json.dumps([[label] for label in labels]))
     assert module.score(path, real_path=right).scores[-1].wrong == 0
     shifted = write(tmp_path / "shifted.json", json.dumps([[], *([label] for label in labels[:-1])]))
-    with pytest.raises(UserError, match="own label for 0 of 11 images alone"):
+    with pytest.raises(UserError, match="only 0 of 11 lists contain their image's own label"):
         module.score(path, real_path=shifted)
 
 

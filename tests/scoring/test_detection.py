@@ -227,7 +227,7 @@ def test_images_by_the_devkits_list(tmp_path):
     ("text", "message"),
     [
         ("", "is not a table of numbers"),
-        ("1 1 0.5 0 0 9\n", "has 6 columns; image, class, confidence"),
+        ("1 1 0.5 0 0 9\n", "has 6 columns; expected are image, class, confidence"),
         ("1 1 0.5 0 0 9 9\n1 1 0.5 0 0 9\n", "is not a table of numbers: .*from 7 to 6"),
         ("1 n1 0.5 0 0 9 9\n", "is not a table of numbers: .*'n1'"),
         ("1 1 0.5 0 0 9 9\n1 1.5 0.5 0 0 9 9\n", r"detection 2: 1 1\.5 0\.5 0 0 9 9 is none"),
@@ -245,9 +245,9 @@ def test_lines_of_another_form(tmp_path, text, message):
 
 
 def test_annotations_that_nothing_can_be_judged_by(tmp_path):
-    with pytest.raises(UserError, match="the images that are judged have no object"):
+    with pytest.raises(UserError, match="the scored images have no object"):
         module.score(**entry(tmp_path, [[]], [(1, 1, 0.9, BOX)]))
     (tmp_path / "boxes.csv").write_text("file,x_min,y_min,x_max,y_max\na.png,0,0,9,9\n")
     files = entry(tmp_path, [[]], [(1, 1, 0.9, BOX)]) | {"boxes": tmp_path / "boxes.csv"}
-    with pytest.raises(UserError, match="a has an object of which the file does not say the class, which"):
+    with pytest.raises(UserError, match="a has an object without a class, which"):
         module.score(**files)

@@ -61,7 +61,7 @@ def test_real_is_the_snippet_of_its_authors():
 def test_real_lists_of_the_image_before_are_refused():
     ids, labels, _ = some()
     lists = real_features(labels, np.random.default_rng(1))
-    with pytest.raises(UserError, match=r"own label for \d of \d\d images alone.*shifted"):
+    with pytest.raises(UserError, match=r"only \d of \d\d lists contain their image's own label.*shifted"):
         sets.accepted_labels(sets.find_set("real"), features_of(ids, labels, [[], *lists[:-1]]))
 
 
@@ -180,7 +180,7 @@ def test_classes_of_r_are_counted_among_the_thousand():
     top5 = guesses(np.array(own), RNG)
     right = sets.score_set(sets.find_set("r"), predictions(ids, own, top5))
     assert right[0].wrong == 0
-    with pytest.raises(UserError, match="counted among themselves"):
+    with pytest.raises(UserError, match="numbered on their own"):
         sets.score_set(sets.find_set("r"), predictions(ids, range(4), top5))
 
 

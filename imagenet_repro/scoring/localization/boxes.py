@@ -1,13 +1,14 @@
-"""Boxes in images: the two ways in which they are written, and how far two of them overlap.
+"""Boxes in images: the two ways to write them, and the overlap of two boxes.
 
-Pixels: (x_min, y_min, x_max, y_max), the first and the last column and row that belong to the box, so that its width
-is x_max - x_min + 1. The challenge, PASCAL VOC and most files write boxes so. Whether the first column of an image is
-0 or 1 does not matter to an overlap, as long as both boxes count alike; where images are looked at, here, it is 0.
+Pixels: (x_min, y_min, x_max, y_max), the first and the last column and row that belong to the box, so its width is
+x_max - x_min + 1. The challenge, PASCAL VOC and most files write boxes in this way. Whether the first column of an
+image is 0 or 1 does not matter for an overlap, as long as both boxes count alike; this project's own boxes count from
+0.
 
-Edges: (left, top, right, bottom), the lines between pixels, so that the width is right - left; the edges of an image
-are 0 and its width. Resizing and cropping map edges linearly. COCO writes (left, top, width, height).
+Edges: (left, top, right, bottom), the lines between pixels, so the width is right - left; the edges of an image are 0
+and its width. Resizing and cropping map edges linearly. COCO writes (left, top, width, height).
 
-The box that is all of an image 64 wide ends with pixel 63 and with edge 64.
+A box that covers an image 64 pixels wide ends with pixel 63 and with edge 64.
 """
 
 import numpy as np
@@ -15,12 +16,12 @@ from jaxtyping import Float, Num
 
 
 def edges(pixels: Num[np.ndarray, "n 4"]) -> Num[np.ndarray, "n 4"]:
-    """The edges of boxes given by their first and last pixels."""
+    """Return the edges of boxes given by their first and last pixels."""
     return pixels + np.array([0, 0, 1, 1], pixels.dtype)
 
 
 def pixels_within(boxes: Float[np.ndarray, "n 4"], height: int, width: int) -> Num[np.ndarray, "n 4"]:
-    """First and last pixels (int32) of boxes given by their edges, to the nearest whole ones within the image.
+    """Return the first and last pixels (int32) of boxes given by their edges, rounded and clipped to the image.
 
     A box outside the image, or thinner than a pixel, becomes the nearest column or row of pixels.
     """
@@ -31,18 +32,18 @@ def pixels_within(boxes: Float[np.ndarray, "n 4"], height: int, width: int) -> N
 
 
 def to_coco(boxes: Num[np.ndarray, "n 4"]) -> Num[np.ndarray, "n 4"]:
-    """(left, top, width, height) of boxes given by their edges."""
+    """Return (left, top, width, height) of boxes given by their edges."""
     low, high = np.split(boxes, 2, axis=1)
     return np.concatenate([low, high - low], axis=1)
 
 
 def area(boxes: Num[np.ndarray, "n 4"]) -> Num[np.ndarray, " n"]:
-    """Of boxes given by their edges."""
+    """Return the area of boxes given by their edges."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def iou(one: Num[np.ndarray, "n 4"], other: Num[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
-    """Intersection over union of boxes given by their edges, as pycocotools counts it; 0 where both are empty."""
+    """Return the intersection over union of boxes given by their edges, as pycocotools does; 0 if both are empty."""
     low = np.maximum(one[:, None, :2], other[None, :, :2])
     high = np.minimum(one[:, None, 2:], other[None, :, 2:])
     common = np.prod(np.maximum(high - low, 0), axis=2).astype(np.float64)
@@ -51,5 +52,5 @@ def iou(one: Num[np.ndarray, "n 4"], other: Num[np.ndarray, "m 4"]) -> Float[np.
 
 
 def pixel_iou(one: Num[np.ndarray, "n 4"], other: Num[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
-    """Intersection over union of boxes given by their pixels, as the challenge's `compute_overlap.m` counts it."""
+    """Return the intersection over union of boxes given by their pixels, as the challenge's `compute_overlap.m`."""
     return iou(edges(one), edges(other))

@@ -1,16 +1,16 @@
-"""The challenge's second task: five guesses of a class and a box, judged as its devkit judges them.
+"""The challenge's localization task: five guesses of a class and a box, scored as its development kit scores them.
 
-A guess is right when its class is the image's and its box overlaps any instance of that class with an intersection
-over union of at least 0.5; an image is right when any of its guesses is: e = mean_i min_j max(d_ij, f_ij), with d for
-the class and f for the box (`eval_clsloc.m` of the devkits of 2013 to 2015, `eval_localization_flat.m` of 2012). From
-2012 to 2015 images with poor boxes, 1,762 of the 50,000 for validation, were on a list and not judged by their boxes;
-the error of classification counts them.
+A guess is right if its class is the image's and its box overlaps any instance of that class with an intersection over
+union of at least 0.5. An image is right if any of its guesses is: e = mean_i min_j max(d_ij, f_ij), with d for the
+class and f for the box (`eval_clsloc.m` of the kits of 2013 to 2015, `eval_localization_flat.m` of 2012). From 2012 to
+2015 a list named the images with poor boxes, 1,762 of the 50,000 for validation, whose boxes were not scored; the
+classification error counts these images.
 
-The challenge's form is a text file of one line for each image, in the order of the images' names: "label xmin ymin
-xmax ymax" up to five times, by falling confidence. What follows the fifth is ignored, an empty line is no guess.
-Labels are compared as written, as in evaluation/score.py.
+The challenge's form is a text file with one line for each image, in the order of the images' names: "label xmin ymin
+xmax ymax" up to five times, by falling confidence. Anything after the fifth guess is ignored, and an empty line is no
+guess. Labels are compared as written, as in `classification`.
 
-Instead of text, guesses may be a file of `main.py localize`, an `.npz` with these arrays for n images:
+Instead of text, guesses may be an `.npz` file of `main.py localize`, with these arrays for n images:
 
 | key          | type    | shape     | meaning                                                                      |
 |--------------|---------|-----------|------------------------------------------------------------------------------|
@@ -31,25 +31,25 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num, Shaped
 from rich.console import Console
-from rich.table import Table
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.classification import NO_GUESS, integer, read_labels, read_lines
 from imagenet_repro.scoring.localization import annotations
 from imagenet_repro.scoring.localization.annotations import NO_OBJECTS, AnnotatedObjects, lookup, without_ending
 from imagenet_repro.scoring.localization.boxes import pixel_iou
-from imagenet_repro.scoring.metrics import GUESSES, format_rate
+from imagenet_repro.scoring.metrics import GUESSES, format_rate, is_wrong
+from imagenet_repro.scoring.terminal import print_lines, print_table, score_table
 from imagenet_repro.storage import files
 
 OVERLAP = 0.5  # intersection over union from which a box is right
-WORDS = 5  # of one guess in a line of text: the label and four numbers
+WORDS = 5  # words of one guess in a line of text: the label and four numbers
 FORMS = {"id": ("U", 1), "label": ("i", 1), "top5": ("i", 2), "box": ("i", 3), "provenance": ("U", 0)}
 Boxes = Num[np.ndarray, "_ 4"]
 
 
 @dataclasses.dataclass(frozen=True)
 class BoxGuesses:
-    """Classes and boxes, by first and last pixels, that something guessed for each of n images."""
+    """Guessed classes and boxes, by first and last pixels, for each of n images."""
 
     top5: Int[np.ndarray, "n 5"]
     box: Num[np.ndarray, "n 5 4"]
@@ -60,52 +60,52 @@ class BoxGuesses:
 
 @dataclasses.dataclass(frozen=True)
 class LocalizationErrors:
-    """What the first `guesses` guesses of each image came to."""
+    """Numbers of wrong images with the first `guesses` guesses."""
 
     guesses: int
     wrong_class: int  # images without the right class among the guesses
     images: int
-    wrong: int  # judged images without a right class in a right box
+    wrong: int  # scored images without a right class in a right box
     wrong_box: int  # of these, the images with the right class among the guesses
-    judged: int  # images that are not on the list of those with poor boxes
+    judged: int  # images whose boxes are scored
 
 
 @dataclasses.dataclass(frozen=True)
 class LocalizationScore:
-    """Errors with one to five guesses, and what a reader should know about them."""
+    """Errors with one to five guesses, and notes for the reader."""
 
     errors: tuple[LocalizationErrors, ...]
     notes: tuple[str, ...] = ()
 
 
 def right_boxes(boxes: Num[np.ndarray, "n k 4"], instances: Sequence[Boxes]) -> Bool[np.ndarray, "n k"]:
-    """Whether a box overlaps any of its image's instances with an intersection over union of at least 0.5.
+    """Return whether each box overlaps an instance of its image with an intersection over union of at least 0.5.
 
     Args:
-      boxes: by first and last pixels, k for each image.
-      instances: of each image, the boxes of the objects of its class.
+      boxes: k boxes for each image, by first and last pixels.
+      instances: for each image, the boxes of the objects of its class.
     """
-    found = [np.any(pixel_iou(*pair) >= OVERLAP, axis=1) for pair in zip(boxes, instances, strict=True)]
-    return np.stack(found) if found else np.zeros(boxes.shape[:2], bool)
+    is_right = [np.any(pixel_iou(*pair) >= OVERLAP, axis=1) for pair in zip(boxes, instances, strict=True)]
+    return np.stack(is_right) if is_right else np.zeros(boxes.shape[:2], bool)
 
 
 def count_errors(
     guessed: BoxGuesses, instances: Sequence[Boxes], judged: Bool[np.ndarray, " n"] | None = None
 ) -> tuple[LocalizationErrors, ...]:
-    """Errors with one to five guesses.
+    """Return the errors with one to five guesses.
 
     Args:
-      guessed: of n images.
-      instances: of each image, the boxes of the objects of its class.
+      guessed: guesses for n images.
+      instances: for each image, the boxes of the objects of its class.
       judged: whether an image's boxes count; None: all do.
     """
     judged = np.ones(len(instances), bool) if judged is None else judged
-    right_class = guessed.top5 == guessed.label[:, None]
-    right = right_class & right_boxes(guessed.box, instances)
-    found = []
+    well_placed = np.where(right_boxes(guessed.box, instances), guessed.top5, NO_GUESS)
+    errors = []
     for k in range(1, GUESSES + 1):
-        classified, localized = right_class[:, :k].any(axis=1), right[:, :k].any(axis=1)
-        found.append(
+        classified = ~is_wrong(guessed.top5, guessed.label, k)
+        localized = ~is_wrong(well_placed, guessed.label, k)
+        errors.append(
             LocalizationErrors(
                 guesses=k,
                 wrong_class=int(np.sum(~classified)),
@@ -115,7 +115,7 @@ def count_errors(
                 judged=int(np.sum(judged)),
             )
         )
-    return tuple(found)
+    return tuple(errors)
 
 
 def score(
@@ -127,26 +127,26 @@ def score(
     blacklist: str | Path | None = None,
     classes: str | Path | None = None,
 ) -> LocalizationScore:
-    """Scores a file of guesses, as text or `.npz`, against annotated boxes.
+    """Score a file of guesses, text or `.npz`, against annotated boxes.
 
     Args:
-      predictions: the guesses.
-      boxes: a folder of XML files or a CSV (evaluation/annotations.py).
-      labels: one integer a line; needed by text, while an `.npz` has its own.
-      images: names of the images, one a line, in the order of the guesses; None: those that have boxes, sorted, and
-        of an `.npz` its own.
-      blacklist: numbers of images, one a line, whose boxes are not judged; images are numbered from 1 in the order of
-        their names, or as `images` says.
-      classes: the number of each class by the name it has in the annotations; needed where an image has objects of
+      predictions: file of guesses.
+      boxes: a folder of XML files, or a CSV file (see `annotations`).
+      labels: file with one integer per line; required for text, while an `.npz` has its own labels.
+      images: file with the images' names, one per line, in the order of the guesses; None: the images that have boxes,
+        sorted, or an `.npz` file's own.
+      blacklist: file with numbers of images, one per line, whose boxes are not scored; images are numbered from 1 in
+        the order of their names, or as `images` has them.
+      classes: file with the number of each class by its name in the annotations; required if an image has objects of
         several classes.
 
     Raises:
-      UserError: a file is absent or of another form, the numbers of images differ, or an image that is judged has no
-        box of its class.
+      UserError: a file is absent or has another form, the numbers of images differ, or a scored image has no box of
+        its class.
     """
     objects = annotations.read(boxes)
     numbers = {} if images is None else annotations.read_images(images)
-    guessed = _guesses(Path(predictions), labels, sorted(numbers, key=numbers.get) or sorted(objects))
+    guessed = _guesses(Path(predictions), labels, sorted(numbers, key=numbers.__getitem__) or sorted(objects))
     numbers = numbers or _numbered(guessed.id.tolist())
     judged = _judged(guessed.id, numbers, blacklist)
     numbered = None if classes is None else annotations.read_classes(classes)
@@ -160,26 +160,28 @@ def score(
 def instances_of(
     objects: AnnotatedObjects, label: int, classes: Mapping[str, int] | None, image: str, *, needed: bool = True
 ) -> Boxes:
-    """The boxes of an image's objects that are of its class; without `classes` they must be of one class.
+    """Return the boxes of an image's objects of its class; without `classes` all objects must have the same class.
 
-    Raises `UserError` where the classes of the objects cannot be told, or there is `needed` a box and none.
+    Raises:
+      UserError: the classes of the objects are ambiguous, or a box is `needed` and there is none.
     """
     if classes is None:
         if len(set(objects.classes)) > 1:
             names = ", ".join(sorted(set(objects.classes)))
             raise UserError(f"{image} has objects of several classes ({names}); number them with --classes=FILE")
-        found = objects.boxes
+        instances = objects.boxes
     else:
-        found = objects.boxes[np.array(annotations.class_numbers(objects, classes, image), int) == label]
-    if needed and not len(found):
+        instances = objects.boxes[np.array(annotations.class_numbers(objects, classes, image), int) == label]
+    if needed and not len(instances):
         raise UserError(f"{image}, of class {label}, has no box of its class; put it on the list of --blacklist=FILE")
-    return found
+    return instances
 
 
 def read_guesses(path: str | Path) -> tuple[Int[np.ndarray, "n 5"], Float[np.ndarray, "n 5 4"]]:
-    """Labels and boxes of the challenge's form; -1 and an empty box where a line has fewer than five guesses.
+    """Read labels and boxes in the challenge's form; -1 and an empty box if a line has fewer than five guesses.
 
-    Raises `UserError`, with the line, for other lines and for boxes that end before they begin.
+    Raises:
+      UserError: with the line, for other lines and for boxes that end before they begin.
     """
     lines = read_lines(path)
     labels = np.full((len(lines), GUESSES), NO_GUESS, np.int64)
@@ -198,14 +200,14 @@ def read_guesses(path: str | Path) -> tuple[Int[np.ndarray, "n 5"], Float[np.nda
 
 
 def save(path: Path, guessed: BoxGuesses) -> None:
-    """Writes an `.npz`, whole or not at all. Raises `SaveError` where it cannot be written."""
+    """Write an `.npz` file atomically. Raises `SaveError` if it cannot be written."""
     arrays = {key: getattr(guessed, key).astype(np.int32) for key in ("label", "top5", "box")}
     with files.atomic_write(path, "boxes") as file:
         np.savez(file, id=guessed.id, **arrays, provenance=np.asarray(json.dumps(guessed.provenance)))
 
 
 def load(path: Path) -> BoxGuesses:
-    """Reads what `save` wrote. Raises `UserError` where the file is absent, damaged or of another form."""
+    """Read a file that `save` wrote. Raises `UserError` if it is absent, damaged or has another form."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in FORMS}
@@ -213,7 +215,7 @@ def load(path: Path) -> BoxGuesses:
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except KeyError as error:
-        raise UserError(f"{path} has no boxes ({error}); `main.py localize` writes a file that has") from error
+        raise UserError(f"{path} has no boxes ({error}); `main.py localize` writes files with boxes") from error
     except (zipfile.BadZipFile, EOFError, ValueError, AttributeError, OSError) as error:
         raise UserError(f"{path} is truncated, damaged or not an .npz archive ({error})") from error
     _check_forms(path, arrays)
@@ -221,28 +223,25 @@ def load(path: Path) -> BoxGuesses:
 
 
 def print_score(card: LocalizationScore, console: Console | None = None) -> None:
-    """Prints both errors by the number of guesses, a sentence on five guesses, then the notes."""
+    """Print both errors by the number of guesses, a sentence on five guesses, and the notes."""
     console = console or Console()
-    table = Table("guesses", "localization error %", "95 % Wilson", "95 % exact", "class alone %", "95 %", box=None)
-    for column in table.columns:
-        column.justify = "right"
+    rows = []
     for row in card.errors:
         wrong, wilson = format_rate(row.wrong, row.judged)
         _, exact = format_rate(row.wrong, row.judged, "exact")
-        table.add_row(str(row.guesses), wrong, wilson, exact, *format_rate(row.wrong_class, row.images))
-    console.print(table, markup=False)
-    console.print()
-    for line in (sentence(card.errors[-1]), *(f"Note: {note}" for note in card.notes)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        rows.append((str(row.guesses), wrong, wilson, exact, *format_rate(row.wrong_class, row.images)))
+    headings = ("guesses", "localization error %", "95 % Wilson", "95 % exact", "class alone %", "95 %")
+    print_table(score_table(headings, rows, left=0), console)
+    print_lines((sentence(card.errors[-1]), *(f"Note: {note}" for note in card.notes)), console)
 
 
 def sentence(one: LocalizationErrors) -> str:
-    """What the errors say, for a person."""
+    """Describe the errors in one sentence."""
     error, low_to_high = format_rate(one.wrong, one.judged)
     share = 100 * one.wrong_box / one.judged
     return (
         f"localization error with {one.guesses} guesses {error} %, 95 % interval {low_to_high}"
-        f" ({one.wrong:,} of {one.judged:,} images wrong); {share:.1f} % have the right class in no right box"
+        f" ({one.wrong:,} of {one.judged:,} images wrong); {share:.1f} % have the right class but no right box"
     )
 
 
@@ -250,26 +249,26 @@ def sentence(one: LocalizationErrors) -> str:
 
 
 def _guesses(path: Path, labels: str | Path | None, names: Sequence[str]) -> BoxGuesses:
-    """Guesses in the order of the images, which text takes from `names`."""
+    """Return guesses in the order of the images, which text takes from `names`."""
     if path.suffix == ".npz":
         if labels is not None:
-            raise UserError(f"{path} has labels of its own; leave out --labels={labels}")
+            raise UserError(f"{path} has its own labels; leave out --labels={labels}")
         return load(path)
     if labels is None:
-        raise UserError(f"{path} has no labels of its own; name a file of them with --labels=FILE")
-    (top5, boxes), truth = read_guesses(path), read_labels(labels)
-    counts = {str(path): len(top5), str(labels): len(truth), "the annotated images": len(names)}
+        raise UserError(f"{path} has no labels; name a file of labels with --labels=FILE")
+    (top5, boxes), label_array = read_guesses(path), read_labels(labels)
+    counts = {str(path): len(top5), str(labels): len(label_array), "the annotated images": len(names)}
     if len(set(counts.values())) > 1:
-        said = ", ".join(f"{what}: {count:,}" for what, count in counts.items())
+        said = ", ".join(f"{source}: {count:,}" for source, count in counts.items())
         raise UserError(
-            f"different numbers of images: {said}. A line for each image is needed, in the order of their names;"
-            " --images=FILE lists the images where others have boxes too"
+            f"different numbers of images: {said}. The file needs one line per image, in the order of their names;"
+            " name the images with --images=FILE if other images have boxes too"
         )
-    return BoxGuesses(top5, boxes, truth, np.array(names))
+    return BoxGuesses(top5, boxes, label_array, np.array(names))
 
 
 def _numbered(ids: Sequence[str]) -> dict[str, int]:
-    """Images in the order of the names of their files, whatever folders these are in, numbered from 1."""
+    """Number images from 1 in the order of their file names, whatever folders these are in."""
     names = sorted(map(without_ending, ids), key=lambda name: (name.rpartition("/")[2], name))
     return {name: number for number, name in enumerate(names, start=1)}
 
@@ -278,14 +277,16 @@ def _judged(ids: Shaped[np.ndarray, " n"], numbers: Mapping[str, int], blacklist
     poor = set() if blacklist is None else set(read_labels(blacklist).tolist())
     unknown = poor - set(numbers.values())
     if unknown:
-        raise UserError(f"{blacklist}: there is no image {min(unknown)} among the {len(numbers):,} that are guessed")
-    found = [lookup(numbers, name) for name in ids.tolist()]
-    missing = [name for name, number in zip(ids.tolist(), found, strict=True) if number is None]
+        raise UserError(
+            f"{blacklist}: there is no image {min(unknown)} among the {len(numbers):,} images with guesses"
+        )
+    image_numbers = [lookup(numbers, name) for name in ids.tolist()]
+    missing = [name for name, number in zip(ids.tolist(), image_numbers, strict=True) if number is None]
     if missing:
-        raise UserError(f"{len(missing):,} images of the guesses are not listed in --images, the first: {missing[0]}")
-    judged = np.array([number not in poor for number in found])
+        raise UserError(f"{len(missing):,} images with guesses are not listed in --images, the first: {missing[0]}")
+    judged = np.array([number not in poor for number in image_numbers])
     if not judged.any():
-        raise UserError(f"{blacklist} lists every image: nothing to score")
+        raise UserError(f"{blacklist} lists every image, so none is left to score")
     return judged
 
 
@@ -293,9 +294,9 @@ def _notes(guessed: BoxGuesses, judged: np.ndarray, blacklist: str | Path | None
     notes = []
     if blacklist is not None:
         left_out = int(np.sum(~judged))
-        notes.append(f"{left_out:,} images are on the list of those with poor boxes; only the class counts of them.")
+        notes.append(f"{left_out:,} images are on the list of poor boxes; only their class counts.")
     if not np.isin(guessed.top5, np.unique(guessed.label)).any():
-        notes.append("no guess is of any image's class: are guesses and labels numbered alike?")
+        notes.append("no guess names the class of any image: are guesses and labels numbered in the same way?")
     return tuple(notes)
 
 

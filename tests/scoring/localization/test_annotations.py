@@ -32,7 +32,7 @@ def test_xml_of_the_archives(tmp_path):
         ("<annotation><object>", "is not XML"),
         ("<html></html>", "is not an annotation of PASCAL VOC: it begins with <html>"),
         ("<annotation><object><bndbox/></object></annotation>", "an object has no name"),
-        ("<annotation><object><name>n1</name></object></annotation>", "the box of n1: '   ' are not the four numbers"),
+        ("<annotation><object><name>n1</name></object></annotation>", "the box of n1: '   ' is not the four numbers"),
         (
             "<annotation><object><name>n1</name><bndbox><xmin>5</xmin><ymin>0</ymin><xmax>4</xmax><ymax>9</ymax>"
             "</bndbox></object></annotation>",
@@ -80,7 +80,7 @@ HEAD = "split,file,x_min,y_min,x_max,y_max\n"
         ("file,x,y\n", "first line lacks the columns x_min, y_min, x_max, y_max; it has file, x, y"),
         (HEAD, "holds no box"),
         (HEAD + "train,a.png,1,2,3,4\nval,a.png,1,2,3,4\n", "line 3: a.png and train/a.png have the same name"),
-        (HEAD + "train,a.png,1,2,3\n", r"line 2: '1 2 3 ' are not the four numbers"),
+        (HEAD + "train,a.png,1,2,3\n", r"line 2: '1 2 3 ' is not the four numbers"),
         (HEAD + "train,a.png,1,2,x,4\n", "line 2: '1 2 x 4' are not"),
         (HEAD + "train,a.png,1,2,nan,4\n", "line 2: the box 1 2 nan 4 ends before it begins, or is not finite"),
         (HEAD + "train,,1,2,3,4\n", "line 2: no file is named"),

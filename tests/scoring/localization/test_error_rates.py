@@ -69,7 +69,7 @@ def test_blacklisted_images_count_for_classification_alone(tmp_path):
     first = card.errors[0]
     assert (first.wrong_class, first.images) == (1, 3)
     assert (first.wrong, first.wrong_box, first.judged) == (1, 1, 2)
-    assert card.notes == ("1 images are on the list of those with poor boxes; only the class counts of them.",)
+    assert card.notes == ("1 images are on the list of poor boxes; only their class counts.",)
     with pytest.raises(UserError, match="ILSVRC2012_val_00000002, of class 1, has no box of its class"):
         error_rates.score(**{key: value for key, value in files.items() if key != "blacklist"})
     with pytest.raises(UserError, match="there is no image 4 among the 3"):
@@ -139,7 +139,7 @@ def test_a_list_of_images_says_which_line_is_whose(tmp_path):
         ("1 2 3 4\n", r"p\.txt, line 1: 4 numbers; each guess has 5"),
         ("1 0 0 9 9 2\n", "line 1: 6 numbers"),
         ("1.5 0 0 9 9\n", r"line 1: '1\.5' is not an integer label"),
-        ("1 0 0 9 x\n", "line 1, guess 1: '0 0 9 x' are not the four numbers"),
+        ("1 0 0 9 x\n", "line 1, guess 1: '0 0 9 x' is not the four numbers"),
         ("1 0 0 9 9 2 5 0 4 9\n", "line 1, guess 2: the box 5 0 4 9 ends before it begins"),
     ],
 )
@@ -171,12 +171,12 @@ def test_boxes_that_a_run_made(tmp_path):
         (0, 1, 1),
         (0, 1, 1),
     ]
-    with pytest.raises(UserError, match="has labels of its own; leave out --labels"):
+    with pytest.raises(UserError, match="has its own labels; leave out --labels"):
         error_rates.score(path, annotated, labels=annotated)
     poor = lines(tmp_path / "poor.txt", [(1,)])
     assert error_rates.score(path, annotated, blacklist=poor).errors[0].judged == 1
     listed = lines(tmp_path / "images.txt", [("a", 1)])
-    with pytest.raises(UserError, match=r"1 images of the guesses are not listed in --images, the first: val/b\.JPEG"):
+    with pytest.raises(UserError, match=r"1 images with guesses are not listed in --images, the first: val/b\.JPEG"):
         error_rates.score(path, annotated, images=listed)
 
 
@@ -218,13 +218,13 @@ def test_what_a_person_reads(tmp_path):
     error_rates.print_score(card, console)
     text = console.file.getvalue()
     assert "localization error with 5 guesses 37.5 %" in text
-    assert "(15 of 40 images wrong); 25.0 % have the right class in no right box" in text
+    assert "(15 of 40 images wrong); 25.0 % have the right class but no right box" in text
     for method in ("wilson", "exact"):
         low, high = binomial_interval(15, 40, method)
         assert f"[{100 * low:.1f}, {100 * high:.1f}]" in text
     assert "12.5" in text  # the class alone
     odd = error_rates.score(**entry(tmp_path, images, [[(2, BOX)]] * 40, [1] * 40))
-    assert odd.notes == ("no guess is of any image's class: are guesses and labels numbered alike?",)
+    assert odd.notes == ("no guess names the class of any image: are guesses and labels numbered in the same way?",)
 
 
 def test_images_are_numbered_by_the_names_of_their_files(tmp_path):
