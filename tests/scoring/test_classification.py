@@ -86,7 +86,7 @@ def test_the_number_of_guesses_is_the_challenges(random_entry, guesses):
     ("predictions", "labels", "message"),
     [
         ("1\n2\n", "1\n", r"p\.txt has predictions for 2 images and .*labels\.txt has labels for 1"),
-        ("1\n2\n\n", "1\n2\n", r"predictions of 3 images .* often an empty one at the end"),
+        ("1\n2\n\n", "1\n2\n", r"predictions for 3 images .* often an empty one at the end"),
         ("1\n2 cat 3\n", "1\n2\n", r"p\.txt, line 2: 'cat' is not an integer"),
         ("1\n2.0\n", "1\n2\n", r"line 2: '2\.0' is not an integer"),
         ("1\n99999999999999999999\n", "1\n2\n", r"line 2: '99999999999999999999' is not"),
@@ -111,7 +111,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UserError, match="not a text file"):
         module.score(tmp_path / "bytes.txt", good)
-    with pytest.raises(UserError, match="name a file of them with --labels"):
+    with pytest.raises(UserError, match="name a file of labels with --labels"):
         module.score(good)
 
 
@@ -186,7 +186,7 @@ def test_real_labels_are_for_the_validation_images_alone(tmp_path, name):
         ("[]", "a list with a list of labels"),
         ("[[1], 2]", r"entry 1 \(image 2\) is not a list of integers: 2"),
         ('[[1], ["2"]]', r"entry 1 \(image 2\)"),
-        ("[[1]]", "predictions of 2 images and .* labels of 1"),
+        ("[[1]]", "predictions for 2 images and .* has labels for 1"),
         ("[[], []]", "every ReaL list of these images is empty"),
     ],
 )

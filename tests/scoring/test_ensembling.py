@@ -152,7 +152,7 @@ def test_what_each_member_adds_is_as_if_it_were_not_there(members, weights):
 def test_given_weights_are_proportions():
     np.testing.assert_allclose(ensembling.normalize_weights([1, 1, 2]), [0.25, 0.25, 0.5])
     for bad in ([0, 0], [1, -1], [1, float("nan")], [float("inf"), 1]):
-        with pytest.raises(UserError, match="numbers from 0 on"):
+        with pytest.raises(UserError, match="must be non-negative numbers"):
             ensembling.normalize_weights(bad)
 
 
@@ -205,9 +205,9 @@ def test_weights_that_are_not_the_lowest_are_not_taken(members, monkeypatch):
 def test_scores_that_no_cross_entropy_can_be_taken_of():
     a, b = made.members(2)
     spoilt = made.changed(a, logits=np.where(np.arange(len(a))[:, None] == 4, np.float16(np.nan), a.logits))
-    with pytest.raises(UserError, match=r"a has scores that are no numbers for validation/00004$"):
+    with pytest.raises(UserError, match=r"a has NaN among the scores of validation/00004$"):
         ensembling.find_weights("validation", ensembling.align_members("ab", [spoilt, b]), "logits")
-    with pytest.raises(UserError, match=r"no member gives a probability to the label of validation/00004$"):
+    with pytest.raises(UserError, match=r"no member gives a positive probability to the label of validation/00004$"):
         ensembling.find_weights("validation", ensembling.align_members("ab", [spoilt, b]), "probabilities")
 
 

@@ -232,9 +232,9 @@ def test_the_thousand_classes():
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (tuple("abc"), "the run has not ImageNet's 1,000 classes but 3 of its own"),
-        (sets.imagenet_wnids()[::-1], "but those in another order"),
-        ((*sets.imagenet_wnids()[:-1], "background"), "others: 'background' where ImageNet has 'n15075141'"),
+        (tuple("abc"), "the run does not have ImageNet's 1,000 classes: it has 3 classes"),
+        (sets.imagenet_wnids()[::-1], "it has them in another order"),
+        ((*sets.imagenet_wnids()[:-1], "background"), "it has 'background' where ImageNet has 'n15075141'"),
     ],
 )
 def test_networks_of_other_classes_are_refused(names, message):
@@ -243,7 +243,7 @@ def test_networks_of_other_classes_are_refused(names, message):
 
 
 def test_an_unknown_set_names_the_nearest():
-    with pytest.raises(UserError, match="--set=v2_topp: no such set; did you mean 'v2_top'"):
+    with pytest.raises(UserError, match="--set=v2_topp: there is no such set; did you mean 'v2_top'"):
         sets.find_set("v2_topp")
 
 
@@ -259,4 +259,4 @@ def test_predictions_of_other_images_score_nothing():
 def test_incomplete_sets_are_said():
     assert sets.completeness_notes(sets.find_set("a"), 7_500, 200) == []
     (sentence,) = sets.completeness_notes(sets.find_set("a"), 12, 3)
-    assert sentence == "ImageNet-A: 12 images and not the 7,500 of the official set, 3 classes and not 200."
+    assert sentence == "ImageNet-A: 12 images instead of the 7,500 of the official set, 3 classes instead of 200."

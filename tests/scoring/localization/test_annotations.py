@@ -81,7 +81,7 @@ HEAD = "split,file,x_min,y_min,x_max,y_max\n"
         (HEAD, "holds no box"),
         (HEAD + "train,a.png,1,2,3,4\nval,a.png,1,2,3,4\n", "line 3: a.png and train/a.png have the same name"),
         (HEAD + "train,a.png,1,2,3\n", r"line 2: '1 2 3 ' is not the four numbers"),
-        (HEAD + "train,a.png,1,2,x,4\n", "line 2: '1 2 x 4' are not"),
+        (HEAD + "train,a.png,1,2,x,4\n", "line 2: '1 2 x 4' is not"),
         (HEAD + "train,a.png,1,2,nan,4\n", "line 2: the box 1 2 nan 4 ends before it begins, or is not finite"),
         (HEAD + "train,,1,2,3,4\n", "line 2: no file is named"),
     ],
@@ -104,7 +104,7 @@ def test_classes_as_text(tmp_path):
     for rows, message in (
         ([(0, "n1"), (0, "n2")], "the number 0 occurs more than once"),
         ([(0, "n1"), (1, "n1")], "the class n1 occurs more than once"),
-        ([(0, "n1"), (1,)], "line 2: 'NUMBER ID' is expected"),
+        ([(0, "n1"), (1,)], "line 2: expected 'NUMBER ID'"),
         ([("n1", 0)], "line 1: 'n1' is not an integer"),
     ):
         with pytest.raises(UserError, match=message):
@@ -129,7 +129,7 @@ def test_lists_of_images(tmp_path):
     for rows, message in (
         ([("a", 1), ("a.JPEG", 2)], "line 2: the image a or its number 2 occurs a second time"),
         ([("a", 1), ("b", 1)], "line 2: the image b or its number 1 occurs"),
-        ([("a", 1, 2)], "line 1: 'NAME' or 'NAME NUMBER'"),
+        ([("a", 1, 2)], "line 1: expected 'NAME' or 'NAME NUMBER'"),
         ([("a", "x")], "line 1: 'x' is not an integer"),
     ):
         with pytest.raises(UserError, match=message):

@@ -120,7 +120,9 @@ def test_without_numbers_of_classes_all_objects_must_be_of_one(tmp_path):
     with pytest.raises(UserError, match=r"objects of several classes \(n2, n3\); number them with --classes"):
         error_rates.score(**files)
     xml(tmp_path / "val", "ILSVRC2012_val_00000002", [("n9", BOX)])
-    with pytest.raises(UserError, match="ILSVRC2012_val_00000002 has the class 'n9', which the file of --classes"):
+    with pytest.raises(
+        UserError, match="ILSVRC2012_val_00000002 has the class 'n9', which is not in the file of --classes"
+    ):
         error_rates.score(**files | {"classes": tmp_path / "classes.txt"})
 
 
