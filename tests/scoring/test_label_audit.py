@@ -143,7 +143,7 @@ def test_predictions_that_say_nothing_are_refused():
 
 
 def test_whether_parts_overlap_needs_the_data_set(monkeypatch):
-    with pytest.raises(UserError, match="cannot check .*: unknown data set 'photos'"):
+    with pytest.raises(UserError, match=r"cannot check .*: unknown data set 'photos'"):
         label_audit.check_not_trained_on("x.npz", provenance(train="train[:90%]", evaluated="train[90%:]"))
     monkeypatch.setattr(sources, "overlap", lambda data, one, other: other == "train[80%:]")
     label_audit.check_not_trained_on("x.npz", provenance(train="train[:90%]", evaluated="train[90%:]"))
