@@ -67,7 +67,7 @@ def run_sweep(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
         n_runs = len(queue.planned)
         print(f"{n_runs} runs in {directory.path}, {count_workers(workers)} on {launcher.description}")
         print(f"trials in {shown_url}")
-        return _Watcher(directory, queue, launcher, workers).watch()
+        return _SweepMonitor(directory, queue, launcher, workers).watch()
 
 
 def dry_run(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
@@ -151,7 +151,7 @@ def open_queue(directory: SweepDirectory, storage: str = "") -> SweepQueue:
     return SweepQueue(url, directory.sweep(), directory.identity())
 
 
-class _Watcher:
+class _SweepMonitor:
     """Shows the progress of a sweep until no work is left, and restarts workers that were lost."""
 
     def __init__(self, directory: SweepDirectory, queue: SweepQueue, launcher: Launcher, workers: int):

@@ -55,9 +55,9 @@ def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of that sweep after a run without interruptions."""
-    workdir = tmp_path_factory.mktemp("undisturbed")
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     command_line.run(*full_sweeps.arguments(sweep_file, workdir), seconds=full_sweeps.SECONDS)
     return workdir
 

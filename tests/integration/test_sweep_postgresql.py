@@ -11,7 +11,7 @@ from tests.sweeps import full_sweeps
 pytestmark = pytest.mark.integration
 
 
-def test_killing_workers_server_and_controller_changes_no_bit(postgresql, sweep_file, undisturbed, start, tmp_path):
+def test_killing_workers_server_and_controller_changes_no_bit(postgresql, sweep_file, uninterrupted, start, tmp_path):
     url = postgresql.start()
     arguments = full_sweeps.arguments(sweep_file, tmp_path, "--workers=4", f"--storage={url}")
     process = start(*arguments)
@@ -28,7 +28,7 @@ def test_killing_workers_server_and_controller_changes_no_bit(postgresql, sweep_
     last = command_line.run(*arguments, seconds=full_sweeps.SECONDS)
     assert "6 of 6 runs complete" in last[0]
     full_sweeps.assert_complete(tmp_path, n_runs=6, storage=url)
-    full_sweeps.assert_same_bits(tmp_path, undisturbed)
+    full_sweeps.assert_same_bits(tmp_path, uninterrupted)
     assert full_sweeps.result_times(tmp_path).items() >= written.items()
     assert full_sweeps.resumed_runs(tmp_path) >= {first, second}
 

@@ -35,17 +35,17 @@ def count_jobs():
     return len(listing.stdout.splitlines())
 
 
-def assert_same_end(undisturbed, process, workdir):
+def assert_same_end(uninterrupted, process, workdir):
     out, err = process.communicate(timeout=full_sweeps.SECONDS)
     assert process.returncode == 0, out + err
     assert "Traceback" not in err
     assert "6 of 6 runs complete" in out
     full_sweeps.assert_complete(workdir, n_runs=6)
-    full_sweeps.assert_same_bits(workdir, undisturbed)
+    full_sweeps.assert_same_bits(workdir, uninterrupted)
     assert full_sweeps.runs_with_lost_steps(workdir) == set()
 
 
-def test_cancelling_the_jobs_and_killing_the_controller_changes_no_bit(arguments, undisturbed, start, tmp_path):
+def test_cancelling_the_jobs_and_killing_the_controller_changes_no_bit(arguments, uninterrupted, start, tmp_path):
     arguments = [*arguments, "--workers=2"]
     process = start(*arguments)
     job_ids = full_sweeps.wait_until(lambda: jobs(tmp_path))
@@ -68,13 +68,13 @@ def test_cancelling_the_jobs_and_killing_the_controller_changes_no_bit(arguments
     full_sweeps.wait_until(lambda: count_jobs() == 0)
 
     written = full_sweeps.result_times(tmp_path)
-    assert_same_end(undisturbed, start(*arguments), tmp_path)
+    assert_same_end(uninterrupted, start(*arguments), tmp_path)
     assert full_sweeps.result_times(tmp_path).items() >= written.items()
     assert full_sweeps.resumed_runs(tmp_path) <= first
     assert jobs(tmp_path) != job_ids
 
 
-def test_a_requeued_and_preempted_job_resumes_by_itself(arguments, undisturbed, start, tmp_path):
+def test_a_requeued_and_preempted_job_resumes_by_itself(arguments, uninterrupted, start, tmp_path):
     process = start(*arguments, "--workers=1")
     job_ids = full_sweeps.wait_until(lambda: jobs(tmp_path))
     full_sweeps.wait_until(lambda: full_sweeps.active_runs(tmp_path))
@@ -94,5 +94,5 @@ def test_a_requeued_and_preempted_job_resumes_by_itself(arguments, undisturbed, 
     assert other.result()
     full_sweeps.wait_until(lambda: len(full_sweeps.resumed_runs(tmp_path)) == 2)
 
-    assert_same_end(undisturbed, start(*arguments, "--workers=1"), tmp_path)
+    assert_same_end(uninterrupted, start(*arguments, "--workers=1"), tmp_path)
     assert jobs(tmp_path) == job_ids

@@ -1,4 +1,4 @@
-"""Full sweeps through `main.py`: how tests start and disturb them, and what must hold at their end."""
+"""Full sweeps through `main.py`: how tests start and interrupt them, and what must hold at their end."""
 
 import contextlib
 import json
@@ -176,10 +176,10 @@ def assert_complete(workdir, n_runs, storage=""):
         assert trial.value == result["rates"]["top1_error"]
 
 
-def assert_same_bits(workdir, undisturbed):
+def assert_same_bits(workdir, uninterrupted):
     """Check that all parameters and optimizer states are bit for bit those of another sweep."""
     for name in result_times(workdir):
-        arrays, expected = (command_line.arrays(Path(sweep) / name, STEPS) for sweep in (workdir, undisturbed))
+        arrays, expected = (command_line.arrays(Path(sweep) / name, STEPS) for sweep in (workdir, uninterrupted))
         assert arrays.keys() == expected.keys()
         for key, value in expected.items():
             np.testing.assert_array_equal(arrays[key], value, err_msg=f"{name} {key}")

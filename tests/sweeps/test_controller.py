@@ -21,12 +21,12 @@ def file(fractal, tmp_path_factory):
 
 def test_a_sweep_whose_worker_is_killed_resumes_and_ends_with_its_page(file, start, tmp_path):
     process = start(*full_sweeps.arguments(file, tmp_path))
-    disturbed = full_sweeps.kill_worker_of_active_run(tmp_path)
+    killed_run = full_sweeps.kill_worker_of_active_run(tmp_path)
     out, err = process.communicate(timeout=full_sweeps.SECONDS)
     assert process.returncode == 0, out + err
     assert "Traceback" not in err
     assert "2 of 2 runs complete" in out
-    assert full_sweeps.resumed_runs(tmp_path) == {disturbed}
+    assert full_sweeps.resumed_runs(tmp_path) == {killed_run}
     full_sweeps.assert_complete(tmp_path, n_runs=2)
     page = (tmp_path / "report.html").read_text()
     assert "lenet5" in page

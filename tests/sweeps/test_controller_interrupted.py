@@ -1,4 +1,4 @@
-"""Tests of sweeps that are killed or stopped at random moments and end with the bits of an undisturbed sweep."""
+"""Tests of sweeps that are killed or stopped at random moments and end with the bits of an uninterrupted sweep."""
 
 import os
 import random
@@ -28,8 +28,8 @@ def start_or_resume(file, start, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(file, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(file, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
     command_line.run(*full_sweeps.arguments(file, workdir), seconds=full_sweeps.SECONDS)
     return workdir
 
@@ -61,16 +61,18 @@ def send_sigterm(process, workdir):
     process.send_signal(signal.SIGTERM)
 
 
-def assert_exit_code(process, disturb):
+def assert_exit_code(process, interrupt):
     """Check the exit code: a stopped controller asks to be resumed, and the others finish the sweep."""
-    if disturb in (kill_the_controller, kill_everything):
+    if interrupt in (kill_the_controller, kill_everything):
         return
     out, err = process.communicate(timeout=full_sweeps.SECONDS)
-    assert process.returncode == 0 or (disturb in (send_ctrl_c, send_sigterm) and process.returncode == 75), out + err
+    assert process.returncode == 0 or (interrupt in (send_ctrl_c, send_sigterm) and process.returncode == 75), (
+        out + err
+    )
     assert "Traceback" not in err
 
 
-DISTURBANCES = [
+INTERRUPTIONS = [
     kill_one_worker,
     take_the_machine_away,
     kill_the_controller,
@@ -81,21 +83,23 @@ DISTURBANCES = [
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("disturb", DISTURBANCES)
-def test_a_resumed_sweep_has_the_bits_of_an_undisturbed_one(disturb, seed, start_or_resume, undisturbed, tmp_path):
-    moments = random.Random(f"{disturb.__name__} {seed}")
+@pytest.mark.parametrize("interrupt", INTERRUPTIONS)
+def test_a_resumed_sweep_has_the_bits_of_an_uninterrupted_one(
+    interrupt, seed, start_or_resume, uninterrupted, tmp_path
+):
+    moments = random.Random(f"{interrupt.__name__} {seed}")
     for _ in range(2):
         process = start_or_resume()
         full_sweeps.wait_for_first_line(process)
         full_sweeps.wait_until(lambda: full_sweeps.active_runs(tmp_path) or process.poll() is not None)  # noqa: B023
         time.sleep(moments.uniform(0, 3))
         before = full_sweeps.result_times(tmp_path)
-        disturb(process, tmp_path)
-        assert_exit_code(process, disturb)
+        interrupt(process, tmp_path)
+        assert_exit_code(process, interrupt)
     assert_exit_code(start_or_resume(), kill_one_worker)
     assert full_sweeps.result_times(tmp_path).items() >= before.items()
     full_sweeps.assert_complete(tmp_path, n_runs=4)
-    full_sweeps.assert_same_bits(tmp_path, undisturbed)
+    full_sweeps.assert_same_bits(tmp_path, uninterrupted)
     assert (tmp_path / "report.html").exists()
 
 

@@ -198,9 +198,8 @@ def test_a_requeue_that_was_interrupted_is_finished_by_the_next_start(url, monke
     sweep_queue = open_queue(url)
     sweep_queue.claim("w")
     expire_heartbeats(sweep_queue)
-    monkeypatch.setattr(
-        sweep_queue.storage, "heartbeat_stale_trial_callback", None
-    )  # fails the trial and does not requeue it
+    # Without the callback a lost trial is marked as failed, and not requeued.
+    monkeypatch.setattr(sweep_queue.storage, "heartbeat_stale_trial_callback", None)
     sweep_queue.requeue_lost()
     assert (sweep_queue.statuses()[0].state, sweep_queue.statuses()[0].reason) == ("failed", "its worker was lost")
     sweep_queue.fill()

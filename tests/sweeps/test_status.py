@@ -78,12 +78,12 @@ def test_rows_count_states_and_show_the_lowest_error_with_its_settings(tmp_path)
         ([complete(60), {"state": "failed"}], True, "1 of 2 runs complete, 1 failed"),
     ],
 )
-def test_the_sentence_says_where_the_sweep_stands(tmp_path, changes, done, sentence):
+def test_the_summary_counts_states_and_predicts_the_time_left(tmp_path, changes, done, sentence):
     now = status.SweepStatus(run_statuses(*changes), tmp_path)
     assert (now.is_finished, now.summary(2)) == (done, sentence)
 
 
-def test_time_left_is_each_systems_mean_and_what_running_ones_have_left(tmp_path):
+def test_the_time_left_follows_from_each_systems_mean_and_the_progress_of_active_runs(tmp_path):
     statuses = run_statuses(
         complete(100),
         complete(10),
@@ -97,7 +97,7 @@ def test_time_left_is_each_systems_mean_and_what_running_ones_have_left(tmp_path
     )
     write(tmp_path, statuses[4], [ROW, ROW | {"progress": 0.75}])
     now = status.SweepStatus(statuses, tmp_path)
-    # a took 200 on average: a quarter of one and one whole are left; b took 20: two
+    # Runs of a take 200 s on average, and 1.25 of them are left; runs of b take 20 s, and two are left.
     assert now.seconds_left(1) == pytest.approx(0.25 * 200 + 20 + 200 + 20)
     assert now.seconds_left(4) == pytest.approx(290 / 4)
     assert now.seconds_left(0) == pytest.approx(290)

@@ -24,7 +24,7 @@ def repository(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_what_is_missing_is_named(repository, capsys):
+def test_missing_targets_are_named(repository, capsys):
     assert check_links.main() == 1
     assert capsys.readouterr().err.splitlines() == [
         "README.md: there is no docs/b.md",
