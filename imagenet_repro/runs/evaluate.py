@@ -9,18 +9,10 @@ from typing import Any
 import jax
 
 from imagenet_repro import models, pretrained
-from imagenet_repro.config import (
-    AnyConfig,
-    Config,
-    Data,
-    config_to_dict,
-    replace_keys,
-    resolve_config,
-)
+from imagenet_repro.config import AnyConfig, Config, Data, config_to_dict, replace_keys, resolve_config
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
-from imagenet_repro.inference import evaluation_sets, protocols
-from imagenet_repro.inference import evaluator as evaluation
+from imagenet_repro.inference import evaluation_sets, evaluator, protocols
 from imagenet_repro.inference.protocol_evaluator import ProtocolEvaluator, sum_rates
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs.restore import restore
@@ -43,51 +35,58 @@ def evaluate(
     protocol: str = protocols.OWN_PROTOCOL,
     settings: dict[str, str] | None = None,
 ) -> int:
-    """Scores a checkpoint of a run on a split or a set, prints its error rates and keeps the predictions.
+    """Score a checkpoint of a run on a split or an evaluation set, print error rates and store the predictions.
 
     Args:
-      workdir: of a run, finished or not.
+      workdir: the workdir of a run, which need not be finished.
       which: "best", "last" or a step.
       data: keys of the section `data` to replace, as texts, such as `{"name": "imagenet_v2", "eval_split": "test"}`.
-      out: a file for the predictions, of ImageNet-C a directory; None: below the workdir, named after data set, split,
-        protocol and step.
-      set_name: of `evaluation.sets.SETS`; empty: a split that `data` names.
-      mappings: the directory that ObjectNet has beside its images.
-      protocol: names of evaluation/protocols.py, several with commas between.
+      out: a file for the predictions, or a directory for those on ImageNet-C; None: files below the workdir, named
+        after data set, split, protocol and step.
+      set_name: a name in `scoring.sets.SETS`; empty: the split that `data` names.
+      mappings: the directory of mappings in ObjectNet's download.
+      protocol: names of protocols (inference/protocols.py), separated by commas.
       settings: keys of the protocol to replace, as texts.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      UserError: options do not go together; the checkpoint or the images are missing; or the classes of the run are
+        not those of the split.
+      SaveError: predictions cannot be written.
     """
     evaluation_sets.check_options(set_name, data, mappings)
-    asked = _asked(protocol, settings, out)
-    place = Workdir(workdir)
-    config = replace_keys(place.config(), {f"data.{key}": value for key, value in data.items()})
+    parts = _parse_protocols(protocol, settings, out)
+    run = Workdir(workdir)
+    config = replace_keys(run.config(), {f"data.{key}": value for key, value in data.items()})
     devices.start()
-    config = _divided(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
-    trained = sources.open_split(place.config().data, place.config().data.train_split)
+    config = _with_divisible_batch(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
+    train_split = sources.open_split(run.config().data, run.config().data.train_split)
     if set_name:
-        sets.check_classes(trained.class_names, f"the run in {place.path}")
-    opened = evaluation_sets.open_set(config, set_name, mappings)
-    evaluation.check_labels(opened.parts[0].split, trained.num_classes)
-    system = systems.create_system(config, trained.num_classes)
-    first = system.initial_state()
-    found = restore(place, system, first, which)
+        sets.check_classes(train_split.class_names, f"the run in {run.path}")
+    evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
+    evaluator.check_labels(evaluation_set.parts[0].split, train_split.num_classes)
+    system = systems.create_system(config, train_split.num_classes)
+    restored = restore(run, system, system.initial_state(), which)
 
-    def path(data: Data, name: str) -> Path:
-        return place.predictions(data, data.eval_split, found.step, "" if name == protocols.OWN_PROTOCOL else name)
+    def path_in_workdir(data: Data, name: str) -> Path:
+        return run.predictions(data, data.eval_split, restored.step, "" if name == protocols.OWN_PROTOCOL else name)
 
-    return _judge(
-        _judges(asked, system, opened),
-        opened,
-        system.spread.put_state(found.state),
-        source={"step": found.step},
-        path_of=_paths(opened, out) or path,
-        title=f"step {found.step:,}",
+    return _score_by_protocols(
+        _create_evaluators(parts, system, evaluation_set),
+        evaluation_set,
+        system.spread.put_state(restored.state),
+        source={"step": restored.step},
+        path_of=_output_paths(evaluation_set, out) or path_in_workdir,
+        title=f"step {restored.step:,}",
     )
 
 
-def _asked(
+def _parse_protocols(
     protocol: str, settings: dict[str, str] | None, out: str | None
 ) -> dict[str, tuple[protocols.ProtocolPart, ...]]:
-    """Protocols by name, in the order asked for."""
+    """Return the parts of each protocol by its name, in the order of the command line."""
     names = protocol.split(",")
     if len(names) > 1 and out:
         raise UserError(f"--out={out} is one file, and --protocol={protocol} are {len(names)}: leave --out out")
@@ -97,90 +96,96 @@ def _asked(
     return {f"{name}_{changed}" if changed else name: protocols.parse(name, settings) for name in names}
 
 
-def _judges(
-    asked: dict[str, tuple[protocols.ProtocolPart, ...]],
+def _create_evaluators(
+    parts_by_name: dict[str, tuple[protocols.ProtocolPart, ...]],
     system: System,
-    opened: evaluation_sets.OpenSet,
+    evaluation_set: evaluation_sets.OpenSet,
 ) -> dict[str, ProtocolEvaluator]:
-    """What scores by each protocol; what a system cannot do is said before any is scored."""
+    """Return an evaluator for each protocol. All are created before any scores, so that errors come first."""
     if not system.scores_are_logits:
-        asked = {name: protocols.for_scores(parts) for name, parts in asked.items()}
-    return {name: ProtocolEvaluator(parts, system, system.spread, opened.score) for name, parts in asked.items()}
+        parts_by_name = {name: protocols.for_scores(parts) for name, parts in parts_by_name.items()}
+    return {
+        name: ProtocolEvaluator(parts, system, system.spread, evaluation_set.score)
+        for name, parts in parts_by_name.items()
+    }
 
 
-def _judge(
-    judges: dict[str, ProtocolEvaluator],
-    opened: evaluation_sets.OpenSet,
+def _score_by_protocols(
+    evaluators: dict[str, ProtocolEvaluator],
+    evaluation_set: evaluation_sets.OpenSet,
     train_state: state.TrainState,
     *,
     source: dict[str, Any],
     path_of: Callable[[Data, str], Path] | None,
     title: str,
 ) -> int:
-    """Scores every part of what was opened by every protocol, keeps the predictions, and prints what comes of them."""
-    collected = provenance.collect() | source
-    rows = [
-        _judge_by(name, judge, opened, train_state, collected=collected, path_of=path_of, title=title)
-        for name, judge in judges.items()
+    """Score every part of a set by every protocol, store the predictions, and print the error rates."""
+    source = provenance.collect() | source
+    results = [
+        _score_by_protocol(name, scorer, evaluation_set, train_state, source=source, path_of=path_of, title=title)
+        for name, scorer in evaluators.items()
     ]
     if jax.process_index() != 0:
         return EXIT_FINISHED
-    if len(rows) > 1:
-        protocols.print_results(rows)
-    evaluation_sets.print_lines(sets.human_error_sentences(opened.parts[0].config.data.name))
+    if len(results) > 1:
+        protocols.print_results(results)
+    evaluation_sets.print_lines(sets.human_error_sentences(evaluation_set.parts[0].config.data.name))
     return EXIT_FINISHED
 
 
-def _judge_by(
+def _score_by_protocol(
     name: str,
-    judge: ProtocolEvaluator,
-    opened: evaluation_sets.OpenSet,
+    scorer: ProtocolEvaluator,
+    evaluation_set: evaluation_sets.OpenSet,
     train_state: state.TrainState,
     *,
-    collected: dict[str, Any],
+    source: dict[str, Any],
     path_of: Callable[[Data, str], Path] | None,
     title: str,
 ) -> protocols.ProtocolResult:
-    """By one protocol; its error rates are those of all parts together."""
-    wrong: dict[str, corruptions.CorruptedErrors] = {}
-    found, total = [], 0.0
-    by = judge.name_after(name)
-    for part in opened.parts:
-        stated = collected | {"config": config_to_dict(part.config), "protocol": {"name": name} | judge.description}
-        with protocols.progress_bar(f"{part.split.name} {name}", part.split.num_examples) as judge.show:
-            began, compiled = time.perf_counter(), judge.compilation_seconds
-            rates, kept = judge.predict(part.split, train_state, stated)
-            seconds = time.perf_counter() - began - (judge.compilation_seconds - compiled)
-        found.append(rates)
-        total += seconds
+    """Score every part of a set by one protocol, and return the error rates of all parts together."""
+    errors: dict[str, corruptions.CorruptedErrors] = {}
+    all_rates, total_seconds = [], 0.0
+    for part in evaluation_set.parts:
+        part_source = source | {
+            "config": config_to_dict(part.config),
+            "protocol": {"name": name} | scorer.description,
+        }
+        with protocols.progress_bar(f"{part.split.name} {name}", part.split.num_examples) as scorer.show:
+            began, compiled = time.perf_counter(), scorer.compilation_seconds
+            rates, predicted = scorer.predict(part.split, train_state, part_source)
+            seconds = time.perf_counter() - began - (scorer.compilation_seconds - compiled)
+        all_rates.append(rates)
+        total_seconds += seconds
         if jax.process_index() != 0:
             continue
         path = path_of and path_of(part.config.data, name)
         if path is not None:
-            predictions.save(path, kept)
-        print(f"{title}, {part.split.name} {part.split.split}{by}: {opened.headline(rates)}")
+            predictions.save(path, predicted)
+        headline = evaluation_set.headline(rates)
+        print(f"{title}, {part.split.name} {part.split.split}{scorer.name_after(name)}: {headline}")
         speed = f"{rates.images / seconds:,.1f} images/s without compilation"
         print(speed + (f"; predictions: {path}" if path else ""), flush=True)
-        if len(opened.parts) == 1:
-            evaluation_sets.print_lines(evaluation_sets.describe_predictions(opened, kept))
+        if len(evaluation_set.parts) == 1:
+            evaluation_sets.print_lines(evaluation_sets.describe_predictions(evaluation_set, predicted))
         else:
-            wrong[corruptions.config_name(part.split.name)] = corruptions.count_corrupted(kept)
-    if wrong:
-        evaluation_sets.print_corruptions(wrong, opened.parts[0].config)
-    return protocols.ProtocolResult(name, judge.views, sum_rates(found), total)
+            errors[corruptions.config_name(part.split.name)] = corruptions.count_corrupted(predicted)
+    if errors:
+        evaluation_sets.print_corruptions(errors, evaluation_set.parts[0].config)
+    return protocols.ProtocolResult(name, scorer.views, sum_rates(all_rates), total_seconds)
 
 
-def _paths(opened: evaluation_sets.OpenSet, out: str | None) -> Callable[[Data, str], Path] | None:
-    """Where predictions go that a person wants in `out`: that file, or a file of that directory for each part."""
+def _output_paths(evaluation_set: evaluation_sets.OpenSet, out: str | None) -> Callable[[Data, str], Path] | None:
+    """Return the path of predictions by data set and protocol: `out`, or a file in it for each part; None without."""
     if not out:
         return None
-    if len(opened.parts) == 1:
+    if len(evaluation_set.parts) == 1:
         return lambda data, name: Path(out)
     return lambda data, name: Path(out) / f"{data.name.replace('/', '_')}.npz"
 
 
-def _divided(config: AnyConfig) -> AnyConfig:
-    """With a batch of evaluation that these devices can share, which need not be those that the run trained on."""
+def _with_divisible_batch(config: AnyConfig) -> AnyConfig:
+    """Return a configuration whose evaluation batch these devices can share; the run may have trained on others."""
     surplus = config.batch_size % jax.device_count()
     if config.data.eval_batch_size or not surplus:
         return config
@@ -200,37 +205,42 @@ def evaluate_weights(
     protocol: str = protocols.OWN_PROTOCOL,
     settings: dict[str, str] | None = None,
 ) -> int:
-    """Scores published weights on a split or a set, without a run: prints error rates, keeps predictions in `out`.
+    """Score published weights on a split or an evaluation set without a run, and print error rates.
 
-    Images are prepared as the file says, else in the way published for the network; the computation is in float32.
+    Images are prepared as the file states, otherwise as published for the network. The computation is in float32.
 
     Args:
       path: a file of weights.
-      name: the network; empty: as the file says, and with the options that it says.
-      options: of the network.
-      drop_background: of `pretrained.load`.
-      data: keys of the section `data` as texts, `name` among them where there is no set.
-      out: a file for the predictions, of ImageNet-C a directory; None: they are not kept.
-      set_name: of `evaluation.sets.SETS`; empty: a split that `data` names.
-      mappings: the directory that ObjectNet has beside its images.
-      protocol: names of evaluation/protocols.py, several with commas between.
+      name: the network; empty: the one that the file states, with its options.
+      options: options of the network, which override those of the file.
+      drop_background: see `pretrained.load`.
+      data: keys of the section `data` as texts, with `name` among them unless `set_name` is given.
+      out: a file for the predictions, or a directory for those on ImageNet-C; None: predictions are not stored.
+      set_name: a name in `scoring.sets.SETS`; empty: the split that `data` names.
+      mappings: the directory of mappings in ObjectNet's download.
+      protocol: names of protocols (inference/protocols.py), separated by commas.
       settings: keys of the protocol to replace, as texts.
 
+    Returns:
+      The exit code.
+
     Raises:
-      UserError: as `pretrained.load`, or the file has another number of classes than the data set.
+      UserError: as `evaluate` and `pretrained.load`, or the file has another number of classes than the data set.
+      SaveError: predictions cannot be written.
     """
     if "name" not in data and not set_name:
         raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012, or --set=NAME")
     evaluation_sets.check_options(set_name, data, mappings)
-    asked = _asked(protocol, settings, out)
+    parts = _parse_protocols(protocol, settings, out)
     weights = pretrained.read(path)
-    name, options = _network_of(weights, name, options)
+    name, options = _select_network(weights, name, options)
     preprocessing = weights.preprocessing or models.spec(name).preprocessing
-    config = replace_keys(_evaluation_config(name, options, preprocessing), {f"data.{k}": v for k, v in data.items()})
-    config = _at_its_size(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
+    config = _configure_evaluation(name, options, preprocessing)
+    config = replace_keys(config, {f"data.{key}": value for key, value in data.items()})
+    config = _with_evaluated_size(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     devices.start()
-    opened = evaluation_sets.open_set(config, set_name, mappings)
-    split = opened.parts[0].split
+    evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
+    split = evaluation_set.parts[0].split
     system = NetworkSystem.create(config, split.num_classes, weights, drop_background=drop_background)
     print(describe_loaded(system.loaded))
     if system.loaded.replaced:
@@ -239,18 +249,21 @@ def evaluate_weights(
     colours = f"mean {config.augment.mean}, std {config.augment.std}"
     images = f"{config.data.size_evaluated} px, {config.eval_crop}, {colours}"
     print(f"{name}, {images}")
-    return _judge(
-        _judges(asked, system, opened),
-        opened,
+    return _score_by_protocols(
+        _create_evaluators(parts, system, evaluation_set),
+        evaluation_set,
         system.initial_state(),
         source={"weights": provenance.of_file(path)},
-        path_of=_paths(opened, out),
+        path_of=_output_paths(evaluation_set, out),
         title=name,
     )
 
 
-def _at_its_size(config: Config) -> Config:
-    """Positions are learned for the size that is evaluated, where nobody says another: they are resized only once."""
+def _with_evaluated_size(config: Config) -> Config:
+    """Return a configuration whose network has position embeddings for the evaluated size, unless an option says so.
+
+    The embeddings of the file are then resized only once.
+    """
     model = config.model
     if "image_size" in model.options or "image_size" not in models.spec(model.name).options:
         return config
@@ -258,12 +271,12 @@ def _at_its_size(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(model, options=model.options | {"image_size": size}))
 
 
-def _network_of(weights: pretrained.Weights, name: str, options: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
-    """The network that was asked for, else the one that the file says, with its options but for those asked for."""
+def _select_network(
+    weights: pretrained.Weights, name: str, options: dict[str, Any] | None
+) -> tuple[str, dict[str, Any]]:
+    """Return the requested network, otherwise the one that the file states, with the file's options overridden."""
     if not name and weights.origin is None:
-        raise UserError(
-            f"{weights.path} does not say of which network it is: --model=NAME (`main.py models` lists all)"
-        )
+        raise UserError(f"{weights.path} does not state its network; add --model=NAME (`main.py models` lists all)")
     stated = weights.origin
     if stated is None or (name and stated.name not in (*models.names(), *models.aliases())):
         return name, options or {}
@@ -272,7 +285,7 @@ def _network_of(weights: pretrained.Weights, name: str, options: dict[str, Any] 
     return stated.name, stated.options | (options or {})
 
 
-def _evaluation_config(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> Config:
+def _configure_evaluation(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> Config:
     squash = preprocessing.crop == "squash"
     crop = {"name": "squash"} if squash else {"name": "center", "ratio": preprocessing.crop_ratio}
     return resolve_config(

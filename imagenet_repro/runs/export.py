@@ -1,11 +1,7 @@
 """Write the weights of a run as a file that torchvision or timm loads."""
 
 from imagenet_repro import pretrained
-from imagenet_repro.config import (
-    CenterCrop,
-    Config,
-    SquashCrop,
-)
+from imagenet_repro.config import CenterCrop, Config, SquashCrop
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED
 from imagenet_repro.models.spec import Preprocessing
@@ -16,31 +12,41 @@ from imagenet_repro.training.systems import NetworkSystem
 
 
 def export(workdir: str, *, which: str, out: str) -> int:
-    """Writes the evaluated weights of a run (the averages where it keeps them) under the reference's names.
+    """Write the weights of a run, averaged if it keeps an average, under the names of the reference implementation.
 
     Args:
-      workdir: of a run, finished or not; its data set must be there, which says how many classes there are.
+      workdir: the workdir of a run, which need not be finished. Its data set must exist, since it has the number of
+        classes.
       which: "best", "last" or a step.
-      out: a `.safetensors`; replaced where it exists.
+      out: a `.safetensors` file, which is replaced if it exists.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      UserError: the run does not train a network, or has no such checkpoint.
+      SaveError: the file cannot be written.
     """
-    place = Workdir(workdir)
-    config = systems.require_network(place.config(), place.path, "only networks' weights can be exported")
+    run = Workdir(workdir)
+    config = systems.require_network(run.config(), run.path, "only networks' weights can be exported")
     devices.start()
-    trained = sources.open_split(config.data, config.data.train_split)
-    system = NetworkSystem.create(config, trained.num_classes)
-    found = restore(place, system, system.initial_state(), which)
-    preprocessing = _preprocessing_of(config)
-    pretrained.write(system.network.model(*found.state.evaluated), out, preprocessing=preprocessing)
+    train_split = sources.open_split(config.data, config.data.train_split)
+    system = NetworkSystem.create(config, train_split.num_classes)
+    restored = restore(run, system, system.initial_state(), which)
+    preprocessing = _describe_preprocessing(config)
+    pretrained.write(system.network.model(*restored.state.evaluated), out, preprocessing=preprocessing)
     kind = "averaged weights" if config.ema_decay else "weights"
-    print(f"{out}: {kind} of {config.model.name} at step {found.step:,}, {trained.num_classes:,} classes")
+    print(f"{out}: {kind} of {config.model.name} at step {restored.step:,}, {train_split.num_classes:,} classes")
     if preprocessing is None:
         crop = config.eval_crop
-        print(f"  without preprocessing: the run evaluates with {crop}, and a file can only say 'center' or 'squash'")
+        print(
+            f"  without preprocessing: the run evaluates with {crop}, and a file can only state 'center' or 'squash'"
+        )
     return EXIT_FINISHED
 
 
-def _preprocessing_of(config: Config) -> Preprocessing | None:
-    """How a run prepares the images that it is evaluated on; None where a file cannot say it."""
+def _describe_preprocessing(config: Config) -> Preprocessing | None:
+    """Return how a run prepares the images that it is evaluated on, or None if a file cannot state it."""
     crop = config.eval_crop
     if not isinstance(crop, CenterCrop | SquashCrop) or crop.kernel == "area":
         return None

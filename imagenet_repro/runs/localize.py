@@ -4,14 +4,13 @@ import dataclasses
 
 import jax
 
-from imagenet_repro.config import (
-    config_to_dict,
-    replace_keys,
-)
+from imagenet_repro.config import config_to_dict, replace_keys
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
-from imagenet_repro.inference import evaluator as evaluation
+from imagenet_repro.inference import evaluator, localizer
+from imagenet_repro.report import localization_report
 from imagenet_repro.runs.restore import restore
+from imagenet_repro.scoring.localization import annotations, error_rates
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import devices, systems
@@ -27,56 +26,56 @@ def localize(
     threshold: float,
     data: dict[str, str],
 ) -> int:
-    """Makes boxes for the five guesses of a run's network, prints their errors, keeps them and a picture of some.
+    """Predict boxes for the five guesses of a run's network, print their error rates, and store boxes and a figure.
 
     Args:
-      workdir: of a run, finished or not.
-      boxes: annotated ones, a CSV or a folder of XML files, of the images that are judged; those of training images
-        are what regression learns from.
+      workdir: the workdir of a run, which need not be finished.
+      boxes: annotated boxes of the evaluated images, and of training images for the regression: a CSV file or a folder
+        of XML files.
       which: "best", "last" or a step.
       method: "cam" or "regression"; None: both.
-      threshold: of a class activation map's highest value, from which a place is in the box.
+      threshold: the share of a class activation map's highest value above which a position is in the box.
       data: keys of the section `data` to replace, as texts.
 
-    Raises:
-      UserError: the run is of another kind than a network, the splits for regression share images, or as
-        evaluation/localize.py.
-    """
-    from imagenet_repro.inference import localizer as boxing
-    from imagenet_repro.report import localization_report
-    from imagenet_repro.scoring.localization import annotations, error_rates
+    Returns:
+      The exit code.
 
+    Raises:
+      UserError: the run does not train a network, the splits for the regression share images, or as
+        `inference.localizer`.
+    """
     if not 0 < threshold < 1:
         raise UserError(f"--threshold={threshold} is a share of the map's highest value, between 0 and 1")
-    place = Workdir(workdir)
-    trained_on = systems.require_network(place.config(), place.path, "boxes are made from networks' feature maps")
-    config = replace_keys(trained_on, {f"data.{key}": value for key, value in data.items()})
+    run = Workdir(workdir)
+    run_config = systems.require_network(run.config(), run.path, "boxes are made from networks' feature maps")
+    config = replace_keys(run_config, {f"data.{key}": value for key, value in data.items()})
     objects = annotations.read(boxes)
     devices.start()
     if jax.process_count() > 1:
-        raise UserError("boxes are made by one process; start it without the others")
+        raise UserError("localize runs in one process; start it without the others")
     split = sources.open_split(config.data, config.data.eval_split)
-    train = None if method == "cam" else sources.open_split(config.data, config.data.train_split)
-    if train and sources.overlap(config.data, config.data.train_split, config.data.eval_split):
+    train_split = None if method == "cam" else sources.open_split(config.data, config.data.train_split)
+    if train_split and sources.overlap(config.data, config.data.train_split, config.data.eval_split):
         raise UserError(
-            f"{split.split} shares images with {train.split}, from whose boxes regression learns; choose other splits,"
-            " or --method=cam"
+            f"{split.split} shares images with {train_split.split}, on whose boxes the regression is fitted; choose"
+            " other splits, or --method=cam"
         )
-    num_classes = sources.open_split(trained_on.data, trained_on.data.train_split).num_classes
-    evaluation.check_labels(split, num_classes)
-    system = NetworkSystem.create(trained_on, num_classes)
-    step = restore(place, system, system.initial_state(), which)
-    params, stats = jax.device_get(step.state.evaluated)
-    viewer = boxing.LocalizationNetwork(system.network, params, stats, config, objects)
-    found = boxing.localize(viewer, split, train, cam=method != "regression", threshold=threshold)
-    source = provenance.collect() | {"config": config_to_dict(config), "step": step.step, "boxes": str(boxes)}
-    beside = place.predictions(config.data, config.data.eval_split, step.step)
-    for one in found.results:
-        if one.looks:
-            kept = beside.with_name(f"{beside.stem}_boxes_{one.name.replace(' ', '_')}.npz")
-            how = {"method": one.name, "threshold": threshold} if one.name == boxing.CAM else {"method": one.name}
-            error_rates.save(kept, dataclasses.replace(one.guessed, provenance=source | how))
-            print(f"boxes by {one.name}: {kept}")
-    print(f"step {step.step:,}, {split.name} {split.split}:\n")
-    localization_report.present(found, split, place.path / "localization" / beside.stem)
+    num_classes = sources.open_split(run_config.data, run_config.data.train_split).num_classes
+    evaluator.check_labels(split, num_classes)
+    system = NetworkSystem.create(run_config, num_classes)
+    restored = restore(run, system, system.initial_state(), which)
+    params, stats = jax.device_get(restored.state.evaluated)
+    network = localizer.LocalizationNetwork(system.network, params, stats, config, objects)
+    localized = localizer.localize(network, split, train_split, cam=method != "regression", threshold=threshold)
+    source = provenance.collect() | {"config": config_to_dict(config), "step": restored.step, "boxes": str(boxes)}
+    predictions_path = run.predictions(config.data, config.data.eval_split, restored.step)
+    for result in localized.results:
+        if result.looks:
+            path = predictions_path.with_name(f"{predictions_path.stem}_boxes_{result.name.replace(' ', '_')}.npz")
+            details = {"threshold": threshold} if result.name == localizer.CAM else {}
+            box_source = source | {"method": result.name} | details
+            error_rates.save(path, dataclasses.replace(result.guessed, provenance=box_source))
+            print(f"boxes by {result.name}: {path}")
+    print(f"step {restored.step:,}, {split.name} {split.split}:\n")
+    localization_report.present(localized, split, run.path / "localization" / predictions_path.stem)
     return EXIT_FINISHED

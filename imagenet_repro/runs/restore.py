@@ -1,4 +1,4 @@
-"""Load the checkpoint of a run that a command selects."""
+"""Restore a checkpoint of a run for evaluation, localization or export."""
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.storage.workdir import Workdir
@@ -6,25 +6,25 @@ from imagenet_repro.training import checkpoint, state
 from imagenet_repro.training.systems import System
 
 
-def restore(place: Workdir, system: System, first: state.TrainState, which: str) -> checkpoint.Restored:
+def restore(workdir: Workdir, system: System, initial_state: state.TrainState, which: str) -> checkpoint.Restored:
     """Return the checkpoint that `which` selects ("best", "last" or a step).
 
     Args:
-      place: the workdir of a run.
-      system: the run's network or system of features.
-      first: a state of the same structure, whose arrays are replaced.
+      workdir: the workdir of a run.
+      system: the run's system.
+      initial_state: a state of the same structure, whose arrays are replaced.
       which: "best", "last" or the number of a step.
 
     Raises:
       UserError: the run has no such checkpoint.
     """
-    if not place.checkpoints.is_dir():
-        raise UserError(f"{place.checkpoints}: there are no checkpoints; train first")
-    kept = checkpoint.Checkpoints(place.checkpoints, system.config.checkpoint.keep)
+    if not workdir.checkpoints.is_dir():
+        raise UserError(f"{workdir.checkpoints}: there are no checkpoints; train first")
+    checkpoints = checkpoint.Checkpoints(workdir.checkpoints, system.config.checkpoint.keep)
     try:
-        found = kept.restore(first, which)
+        restored = checkpoints.restore(initial_state, which)
     finally:
-        kept.close()
-    if found is None:
-        raise UserError(f"{place.checkpoints}: there is no checkpoint yet; train first")
-    return found
+        checkpoints.close()
+    if restored is None:
+        raise UserError(f"{workdir.checkpoints}: there is no checkpoint yet; train first")
+    return restored

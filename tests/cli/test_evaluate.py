@@ -10,7 +10,7 @@ import main
     [
         (["--weights=absent.pth", "--data.name=cifar10"], "absent.pth: there is no such file of weights"),
         (["--weights=tests/pretrained/files/zip.pth"], "which data set? --data.name=NAME"),
-        (["--weights=tests/pretrained/files/zip.pth", "--data.name=cifar10"], "does not say of which network it is"),
+        (["--weights=tests/pretrained/files/zip.pth", "--data.name=cifar10"], "does not state its network"),
     ],
 )
 def test_an_error_about_weights_is_one_message(arguments, message, refused):

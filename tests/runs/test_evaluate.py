@@ -34,20 +34,20 @@ def weights_of(name, **options):
     ],
 )
 def test_the_network_is_the_one_that_the_file_states(weights, name, options, expected):
-    assert evaluate._network_of(weights, name, options) == expected
+    assert evaluate._select_network(weights, name, options) == expected
 
 
 def test_a_file_that_states_no_network_is_refused():
-    with pytest.raises(UserError, match="does not say of which network it is"):
-        evaluate._network_of(Weights(Path("file"), {}), "", None)
+    with pytest.raises(UserError, match="does not state its network"):
+        evaluate._select_network(Weights(Path("file"), {}), "", None)
 
 
 @pytest.mark.parametrize("crop", ["center", "squash"])
 def test_preprocessing_is_read_from_the_file_and_exported(crop):
     stated = Preprocessing(96, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), antialias=False, crop=crop)
-    config = evaluate._evaluation_config("resnet18", {}, stated)
+    config = evaluate._configure_evaluation("resnet18", {}, stated)
     assert config.eval_crop.name == crop
-    assert export._preprocessing_of(config) == stated
+    assert export._describe_preprocessing(config) == stated
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_preprocessing_is_read_from_the_file_and_exported(crop):
     ],
 )
 def test_position_embeddings_have_the_evaluated_size(name, options, expected):
-    config = evaluate._evaluation_config(name, options, Preprocessing())
-    config = evaluate._at_its_size(replace_keys(config, {"data.image_size": "384"}))
+    config = evaluate._configure_evaluation(name, options, Preprocessing())
+    config = evaluate._with_evaluated_size(replace_keys(config, {"data.image_size": "384"}))
     assert config.model.options == expected
 
 
@@ -68,7 +68,7 @@ def test_the_batch_size_is_rounded_up_to_the_number_of_devices():
     config = resolve_config({"batch_size": 12, "model": {"name": "lenet5"}, "data": {"image_size": 32}})
     assert jax.device_count() == 8
     assert NetworkSystem.create(config, 10).network.params
-    assert evaluate._divided(config).data.eval_batch_size == 16
-    assert evaluate._divided(resolve_config({"batch_size": 16})).data.eval_batch_size == 0
+    assert evaluate._with_divisible_batch(config).data.eval_batch_size == 16
+    assert evaluate._with_divisible_batch(resolve_config({"batch_size": 16})).data.eval_batch_size == 0
     stated = resolve_config({"batch_size": 12, "data": {"eval_batch_size": 3}})
-    assert evaluate._divided(stated) == stated
+    assert evaluate._with_divisible_batch(stated) == stated
