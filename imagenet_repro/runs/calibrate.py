@@ -16,64 +16,69 @@ from imagenet_repro.scoring import calibration, predictions
 
 
 def calibrate(path: str, fit: str | None = None, out: str | None = None) -> int:
-    """Writes the page, prints its measures and the verdict; returns the exit code.
+    """Write the page of a calibration, and print its measures and the verdict.
 
     Args:
       path: a file of predictions, or the workdir of a finished run.
-      fit: predictions of the same system on images of another split, where a temperature is found; None: none is.
-      out: where the page goes; None: the run's workdir, or here.
+      fit: predictions of the same system on another split, to which a temperature is fitted; None: none is fitted.
+      out: the directory for the page; None: the run's workdir, otherwise the current directory.
+
+    Returns:
+      The exit code.
 
     Raises:
-      UserError: predictions are missing, damaged or without labels, or `fit` is of the same images, of another model
-        or of images that it was trained on.
-      SaveError: something cannot be written.
+      UserError: predictions are missing, damaged or without labels, or those of `fit` are for the same images, by
+        another model, or for images that it was trained on.
+      SaveError: the page cannot be written.
     """
     directory = Path(out) if out else Path(path) if Path(path).is_dir() else Path()
     if directory.exists() and not directory.is_dir():
         raise SaveError(f"--out={directory} is a file; a directory is needed")
-    opened = stored_predictions.load(path)
-    found = _calibrated(opened, stored_predictions.load(fit) if fit else None)
-    page = calibration_page.write(found, directory)
-    _show(found)
+    stored = stored_predictions.load(path)
+    result = _measure(stored, stored_predictions.load(fit) if fit else None)
+    page = calibration_page.write(result, directory)
+    _print(result)
     print(f"the page: {page}")
     return EXIT_FINISHED
 
 
-def _calibrated(opened: StoredPredictions, held_out: StoredPredictions | None) -> CalibrationResult:
-    name = opened.network or opened.path.stem
-    names, before = stored_predictions.class_names(opened), calibration.score_probabilities(opened.predictions)
+def _measure(stored: StoredPredictions, held_out: StoredPredictions | None) -> CalibrationResult:
+    """Return the calibration of predictions, and with held-out predictions also that after fitting a temperature."""
+    name = stored.network or stored.path.stem
+    class_names = stored_predictions.class_names(stored)
+    before = calibration.score_probabilities(stored.predictions)
     if held_out is None:
-        return CalibrationResult(name, opened.predictions, names, before)
-    _check_held_out(opened, held_out)
+        return CalibrationResult(name, stored.predictions, class_names, before)
+    _check_held_out(stored, held_out)
     temperature = calibration.fit_temperature(held_out.predictions)
     return CalibrationResult(
         name,
-        opened.predictions,
-        names,
+        stored.predictions,
+        class_names,
         before,
-        after=calibration.score_probabilities(opened.predictions, temperature),
+        after=calibration.score_probabilities(stored.predictions, temperature),
         temperature=temperature,
         fitted_on=len(held_out.predictions),
     )
 
 
-def _check_held_out(opened: StoredPredictions, held_out: StoredPredictions) -> None:
-    classes = [one.predictions.logits.shape[1] for one in (opened, held_out)]
-    if classes[0] != classes[1]:
-        raise UserError(f"{opened.path} and {held_out.path} choose between {classes[0]:,} and {classes[1]:,} classes")
-    stored_predictions.check_same_model(opened, held_out)
+def _check_held_out(stored: StoredPredictions, held_out: StoredPredictions) -> None:
+    n_classes, n_held_out = (one.predictions.logits.shape[1] for one in (stored, held_out))
+    if n_classes != n_held_out:
+        raise UserError(f"{stored.path} and {held_out.path} choose between {n_classes:,} and {n_held_out:,} classes")
+    stored_predictions.check_same_model(stored, held_out)
     stored_predictions.check_not_trained_on(held_out)
-    predictions.check_disjoint(opened.predictions, held_out.predictions, "the temperature is found")
+    predictions.check_disjoint(stored.predictions, held_out.predictions, "the temperature is found")
 
 
-def _show(found: CalibrationResult) -> None:
+def _print(result: CalibrationResult) -> None:
     console = Console(highlight=False)
-    shown = calibration_page.measures(found)
+    measures = calibration_page.measures(result)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, heading in enumerate(shown.headings):
+    for number, heading in enumerate(measures.headings):
         table.add_column(heading, justify="right" if number else "left")
-    for row in shown.rows:
+    for row in measures.rows:
         table.add_row(*map(Text, row))
     console.print(table)
-    for line in calibration_page.verdict(found).splitlines():
+    for line in calibration_page.verdict(result).splitlines():
         console.print(line, markup=False, soft_wrap=True)
