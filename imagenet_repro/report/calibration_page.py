@@ -1,41 +1,41 @@
-"""How far a system's probabilities can be trusted: the page `calibration.html`, its tables and its pictures."""
+"""The calibration of a system's probabilities: the page `calibration.html`, its tables and its figures."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from imagenet_repro.report import html_page
 from imagenet_repro.report.html_page import LONG, PageFigure, PageSection
 from imagenet_repro.report.plots import reliability
 from imagenet_repro.report.plots.reliability import CalibrationState
 from imagenet_repro.report.sections import confusions
-from imagenet_repro.report.sections.class_gains import signed
-from imagenet_repro.report.sections.confusions import Rows
 from imagenet_repro.report.tables import MISSING, Table
+from imagenet_repro.report.text import signed
 from imagenet_repro.scoring import calibration
 from imagenet_repro.scoring.calibration import BINS, Binning, ScoredProbabilities
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, format_rate
 from imagenet_repro.scoring.predictions import Predictions
 
-TITLE = "How far its probabilities can be trusted"
-COVERAGES = (100, 90, 80, 70, 50, 30, 10)  # percent
+TITLE = "Calibration: how far the probabilities can be trusted"
+COVERAGES = (100, 90, 80, 70, 50, 30, 10)  # percent of the images
 BINNINGS: dict[Binning, str] = {"width": "15 bins of equal width", "mass": "15 bins of equal mass"}
 
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationResult:
-    """What is shown of one system.
+    """The calibration of one system.
 
     Attributes:
-      name: of the system.
-      predictions: on the images that are scored.
-      class_names: by class index; WordNet ids where the data set has those.
-      before: its probabilities as they are.
-      after: divided by the temperature, where there is one.
-      temperature: found on other images.
-      fitted_on: how many.
+      name: the system's name.
+      predictions: its predictions on the scored images.
+      class_names: names by class index; WordNet ids where the data set has those.
+      before: the calibration of its probabilities as they are.
+      after: the same at the temperature; None: no temperature was fitted.
+      temperature: by which the scores are divided; fitted on other images.
+      fitted_on: number of those images.
     """
 
     name: str
@@ -48,50 +48,52 @@ class CalibrationResult:
 
     @property
     def states(self) -> list[CalibrationState]:
-        """As it is, and with the temperature."""
-        found = [CalibrationState("as it is", self.before)]
-        return [*found, CalibrationState(f"temperature {self.temperature:.3g}", self.after)] if self.after else found
+        """Return the probabilities as they are, and those at the temperature where there is one."""
+        states = [CalibrationState("as it is", self.before)]
+        if self.after:
+            states.append(CalibrationState(f"temperature {self.temperature:.3g}", self.after))
+        return states
 
 
 def write(found: CalibrationResult, out: Path) -> Path:
-    """Writes `calibration.html`, `tables/` and `figures/` into a directory, and returns the page's path.
+    """Write `calibration.html`, `tables/` and `figures/` into a directory; return the page's path.
 
     Raises:
-      SaveError: something cannot be written.
+      SaveError: a file cannot be written.
     """
     sections = _sections(found, out / "figures")
     html_page.save_tables((table for section in sections for table in section.tables), out / "tables")
     path = out / "calibration.html"
-    html_page.save(path, html_page.document(TITLE, verdict(found), _setting(found), sections))
+    html_page.save(path, html_page.render_page(TITLE, verdict(found), _describe_setting(found), sections))
     return path
 
 
 def verdict(found: CalibrationResult) -> str:
-    """Two or three sentences, a line each."""
+    """Return the verdict in two or three sentences, one on each line."""
     before, chance = calibration.bin_images(found.before, "width"), calibration.chance_error(found.before, "width")
-    said, right = found.before.confidence.mean(), found.before.right.mean()
+    confidence, accuracy = found.before.confidence.mean(), found.before.right.mean()
     digits = _digits(found)
     lines = [
-        f"{found.name} {_kind(before.error, chance.high, said - right)}: it gives its first guesses"
-        f" {_percent(said, digits)} % on average, and {_percent(right, digits)} % of them are right.",
-        f"Expected calibration error {_percent(before.error, digits)} %; a perfectly calibrated system would show"
-        f" {_percent(chance.mean, digits)} % on {len(found.predictions):,} images, and at most"
+        f"{found.name} {_assessment(before.error, chance.high, confidence - accuracy)}: the mean confidence of its"
+        f" first guesses is {_percent(confidence, digits)} %, and {_percent(accuracy, digits)} % of them are right.",
+        f"The expected calibration error is {_percent(before.error, digits)} %. A perfectly calibrated system would"
+        f" show {_percent(chance.mean, digits)} % on {len(found.predictions):,} images by chance, and at most"
         f" {_percent(chance.high, digits)} % in 95 of 100 draws.",
     ]
     if found.after:
         after = calibration.bin_images(found.after, "width").error
         likelihoods = (one.negative_log_likelihood for one in (found.before, found.after))
         lines.append(
-            f"Divided by a temperature of {found.temperature:.3g}, found on {found.fitted_on:,} other images:"
-            f" calibration error {_percent(after, digits)} %, negative log likelihood from"
+            f"With scores divided by a temperature of {found.temperature:.3g}, fitted on {found.fitted_on:,} other"
+            f" images, the calibration error is {_percent(after, digits)} %, and the negative log likelihood goes from"
             f" {' to '.join(f'{one:.3f}' for one in likelihoods)} nats."
         )
     return "\n".join(lines)
 
 
-def _kind(error: float, high: float, surplus: float) -> str:
+def _assessment(error: float, high: float, surplus: float) -> str:
     if error <= high:
-        return "cannot be told from a perfectly calibrated system on these images"
+        return "does not differ significantly from a perfectly calibrated system on these images"
     return "is overconfident" if surplus > 0 else "is underconfident"
 
 
@@ -103,10 +105,10 @@ def _percent(share: float, digits: int) -> str:
     return f"{100 * share:.{digits}f}"
 
 
-def _setting(found: CalibrationResult) -> str:
+def _describe_setting(found: CalibrationResult) -> str:
     return (
         f"{found.name}, {len(found.predictions):,} images, {len(found.class_names):,} classes; confidence is the"
-        " largest probability of the stored scores"
+        " largest probability in the softmax of the stored scores"
     )
 
 
@@ -114,79 +116,80 @@ def _setting(found: CalibrationResult) -> str:
 
 
 def _sections(found: CalibrationResult, figures: Path) -> list[PageSection]:
-    drawn = [_reliability(found, figures), _risk(found, figures)]
+    drawn = [_reliability_figure(found, figures), _risk_figure(found, figures)]
     return [
         _section("calibration", "Calibration", [measures(found)], drawn),
         _section(
-            "bins", "Confidence and accuracy, bin by bin", [bins(state, k) for k, state in enumerate(found.states)]
+            "bins",
+            "Confidence and accuracy, bin by bin",
+            [bins(state, with_temperature=k > 0) for k, state in enumerate(found.states)],
         ),
-        _section("risk", "Answering only when confident", [risks(found)]),
-        _section("confusions", "Confusions", _confusions(found)),
+        _section("risk", "Error when only confident guesses count", [risks(found)]),
+        _section("confusions", "Confusions", _confusion_tables(found)),
     ]
 
 
 def _section(anchor: str, title: str, tables: Sequence[Table], drawn: Sequence[PageFigure] = ()) -> PageSection:
-    shown = "".join(html_page.table(one, folded=len(one.rows) > LONG) for one in tables)
-    return PageSection(anchor, title, html_page.figures(drawn) + shown, tuple(tables))
+    shown = [html_page.render_table(table, is_folded=len(table.rows) > LONG) for table in tables]
+    return PageSection(anchor, title, html_page.render_figures(drawn) + Markup().join(shown), tuple(tables))
 
 
-def _reliability(found: CalibrationResult, figures: Path) -> PageFigure:
+def _reliability_figure(found: CalibrationResult, figures: Path) -> PageFigure:
     return PageFigure(
         "Reliability",
         reliability.plot_reliability(found.states, figures / "reliability.png")[1],
-        "Of the images in a bin of confidence, the share whose first guess is right, with 95 % intervals (Wilson)."
-        " Below the diagonal the system is overconfident. Below, how many images are in each bin.",
+        "Accuracy of the first guesses in each bin of confidence, with Wilson's 95 % intervals over images. Below the"
+        " diagonal the system is overconfident. The histogram shows the share of the images in each bin.",
         "Points of accuracy over confidence around a diagonal, and a histogram of confidence below.",
     )
 
 
-def _risk(found: CalibrationResult, figures: Path) -> PageFigure:
+def _risk_figure(found: CalibrationResult, figures: Path) -> PageFigure:
     return PageFigure(
         "Risk against coverage",
         reliability.plot_risk(found.states, figures / "risk.png")[1],
-        "Were only the most confident images answered, so many of those answers would be wrong. The area is the mean"
-        " of the curve, in percent.",
-        "A curve of top-1 error that rises with the share of images that are answered.",
+        "Top-1 error among the most confident guesses, against the share of the images that they are (coverage). The"
+        " area is the mean of the curve, in percent.",
+        "A curve of top-1 error that rises with coverage.",
     )
 
 
-def _confusions(found: CalibrationResult) -> list[Table]:
-    wrong = confusions.counted({found.name: [found.predictions]}, found.class_names)
-    tree = confusions.along_tree(wrong, found.class_names)
-    commonest = confusions.most_confused(wrong, tree)
-    last = commonest.headings.index("all systems")  # the same as the one system's
-    rows = tuple((*row[:last], *row[last + 1 :]) for row in commonest.rows)
-    headings = (*commonest.headings[:last], "so taken")
-    caption = "Of so many images of the class, the first guess took so many for the other class."
-    parts = {"confusions": Rows(headings, rows, caption)}
-    if tree is not None:
-        parts["tree_distances"] = confusions.distances(tree)
-    return [Table(name, part.headings, part.rows, part.caption) for name, part in parts.items() if part.rows]
+def _confusion_tables(found: CalibrationResult) -> list[Table]:
+    wrong = confusions.count_wrong({found.name: [found.predictions]}, found.class_names)
+    tree = confusions.place_in_tree(wrong, found.class_names)
+    common = confusions.most_confused(wrong, tree)
+    last = common.headings.index("all systems")  # equal to the column of the one system
+    rows = tuple((*row[:last], *row[last + 1 :]) for row in common.rows)
+    headings = (*common.headings[:last], "guesses")
+    caption = "The number of images of the class for which the first guess was the other class."
+    tables = [Table("confusions", headings, rows, caption), *([confusions.distances(tree)] if tree else [])]
+    return [table for table in tables if table.rows]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
 def measures(found: CalibrationResult) -> Table:
-    """Every measure, as it is and with the temperature."""
+    """Return every measure of calibration, of the probabilities as they are and at the temperature."""
     digits = _digits(found)
     columns = [_measures(state.judged, digits) for state in found.states]
     rows = tuple((name, *(column[name] for column in columns)) for name in columns[0])
     caption = (
-        "The calibration error is a mean of distances between accuracy and confidence, so that it is above zero by"
-        " chance alone: “by chance” is what a perfectly calibrated system with these confidences would show, as a mean"
-        " and at most in 95 of 100 of 1,000 draws; “less its bias” takes off an estimate of that (Kumar et al. 2019),"
-        " which is too small an estimate where the error is small. Bins of equal mass hold equally many images. The"
-        " area lies below the curve of risk against coverage."
+        "The calibration error is a mean distance between accuracy and confidence, so it is above zero by chance"
+        " alone. “By chance” is what a perfectly calibrated system with these confidences would show: the mean of"
+        " 1,000 draws, and the value that 95 % of them do not exceed. “Debiased” subtracts an estimate of that (Kumar"
+        " et al. 2019), which is too small where the error is small. Bins of equal mass hold equal numbers of images."
+        " The area is that below the curve of top-1 error against coverage. The interval of the error is Wilson's 95 %"
+        " interval of one checkpoint's error, for other images of the same kind."
     )
     return Table("calibration", ("measure", *(state.name for state in found.states)), rows, caption)
 
 
 def _measures(judged: ScoredProbabilities, digits: int) -> dict[str, str]:
-    error, low_to_high = format_rate(int(np.sum(~judged.right)), len(judged.right))
+    error, interval = format_rate(int(np.sum(~judged.right)), len(judged.right))
     found = {
         "top-1 error %": error,
-        "its 95 % interval": low_to_high,
+        "95 % interval": interval,
         "mean confidence %": _percent(judged.confidence.mean(), digits),
         "negative log likelihood, nats": f"{judged.negative_log_likelihood:.4f}",
         "Brier score": f"{judged.brier:.4f}",
@@ -196,21 +199,21 @@ def _measures(judged: ScoredProbabilities, digits: int) -> dict[str, str]:
         found |= {
             f"calibration error %, {name}": _percent(measured.error, digits + 1),
             f"by chance, {name}": _percent(chance.mean, digits + 1),
-            f"by chance at most, {name}": _percent(chance.high, digits + 1),
-            f"less its bias, {name}": _percent(measured.debiased, digits + 1).replace("-", "−"),
+            f"by chance at most (95 %), {name}": _percent(chance.high, digits + 1),
+            f"debiased, {name}": _percent(measured.debiased, digits + 1).replace("-", "−"),
         }
     area, least = (curve(judged).area for curve in (calibration.risk_curve, calibration.best_risk_curve))
     return found | {
-        "area of risk by coverage %": _percent(area, digits + 1),
-        "least possible area %": _percent(least, digits + 1),
+        "area below error against coverage %": _percent(area, digits + 1),
+        "smallest possible area %": _percent(least, digits + 1),
     }
 
 
-def bins(state: CalibrationState, number: int) -> Table:
-    """Every bin of equal width; `number` 0 is the system as it is, 1 with the temperature."""
+def bins(state: CalibrationState, *, with_temperature: bool) -> Table:
+    """Return a row for each bin of equal width that has images."""
     found = calibration.bin_images(state.judged, "width")
-    place = np.unique(calibration.bin_indices(state.judged.confidence, "width"))
-    columns = (place, found.images, found.right, found.confidence, found.accuracy)
+    occupied = np.unique(calibration.bin_indices(state.judged.confidence, "width"))
+    columns = (occupied, found.images, found.right, found.confidence, found.accuracy)
     rows = tuple(
         (
             f"{100 * k / BINS:.1f} to {100 * (k + 1) / BINS:.1f}",
@@ -221,7 +224,7 @@ def bins(state: CalibrationState, number: int) -> Table:
         )
         for k, images, right, confidence, accuracy in zip(*columns, strict=True)
     )
-    name = "reliability_at_temperature" if number else "reliability"
+    name = "reliability_at_temperature" if with_temperature else "reliability"
     headings = (
         "confidence %",
         "images",
@@ -231,22 +234,22 @@ def bins(state: CalibrationState, number: int) -> Table:
         "overconfidence, points",
     )
     caption = (
-        f"{state.name.capitalize()}. Overconfidence is mean confidence less the share of right first guesses; bins"
-        " without images are left out."
+        f"Probabilities: {state.name}. Overconfidence is mean confidence minus accuracy. Bins without images are left"
+        " out. Intervals are Wilson's 95 % intervals over images."
     )
     return Table(name, headings, rows, caption)
 
 
 def risks(found: CalibrationResult) -> Table:
-    """The error among the most confident images, at some shares of them."""
+    """Return the top-1 error among the most confident guesses, at several coverages."""
     curves = [calibration.risk_curve(state.judged) for state in found.states]
     curves.append(calibration.best_risk_curve(found.before))
-    images, digits = len(found.predictions), _digits(found)
+    n_images, digits = len(found.predictions), _digits(found)
     rows = []
     for share in COVERAGES:
-        answered = images * share // 100
-        cells = [_percent(curve.risk[answered - 1], digits) if answered else MISSING for curve in curves]
-        rows.append((f"{share}", f"{answered:,}", *cells))
-    headings = ("answered, %", "images", *(state.name for state in found.states), "least possible")
-    caption = "Top-1 error in % among the most confident images."
+        n_answered = n_images * share // 100
+        cells = [_percent(curve.risk[n_answered - 1], digits) if n_answered else MISSING for curve in curves]
+        rows.append((f"{share}", f"{n_answered:,}", *cells))
+    headings = ("coverage %", "images", *(state.name for state in found.states), "smallest possible")
+    caption = "Top-1 error in % among the most confident first guesses. Coverage is their share of all images."
     return Table("risk", headings, tuple(rows), caption)

@@ -1,4 +1,8 @@
-"""Finished runs gathered for a comparison, and what keeps numbers from standing in one table."""
+"""Gather finished runs for a comparison, and refuse numbers that must not stand in one table.
+
+The way of a stored prediction to a cell of the page: `collect` reads the file into `records.TopGuesses`, the sections
+count errors from it, and `comparison_page` puts their tables on the page.
+"""
 
 import dataclasses
 import hashlib
@@ -8,25 +12,91 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imagenet_repro.config import flatten_settings
+from imagenet_repro.config import Data, flatten_settings
 from imagenet_repro.errors import UserError
+from imagenet_repro.inference import protocols
 from imagenet_repro.report.records import ComparedSystem, Comparison, FailedRun, FinishedRun, TopGuesses
 from imagenet_repro.report.sections import differences
-from imagenet_repro.scoring import predictions
+from imagenet_repro.scoring import predictions, sets
+from imagenet_repro.scoring.sets import EvaluationSet
 from imagenet_repro.storage.json_files import require_keys
 from imagenet_repro.storage.workdir import FREE_KEYS, RESULT, Workdir
 from imagenet_repro.training import log
 
-# What a comparison relies on beyond what every reader of a result does, by dotted path.
+# What a comparison needs of a result beyond what every reader needs, by dotted path.
 KEYS = {
     "predictions": str,
     "spent.steps": int,
     "spent.flops": int | float,
     "provenance.config.seed": int,
 }
-NAMED = 3  # classes in one message
-NO_GUESS = -1  # of an image whose scores held NaN
+MAX_NAMED = 3  # classes or settings in one message
+NO_GUESS = -1  # stands for the guess on an image whose scores held NaN
 NO_SPLIT = "none of its own"
+# Settings in which an evaluation may differ from the training run: what it reads, and how fast.
+EVALUATION_KEYS = ("data.name", "data.eval_split", "data.test_split", "data.eval_batch_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """Which stored predictions the errors of a comparison are counted from.
+
+    Attributes:
+      protocol: an evaluation protocol, a name of `evaluate --protocol`; empty: each run's own.
+      set_name: an evaluation set, a name of `evaluate --set`; empty: the split of each run's result.
+
+    Raises:
+      UserError: there is no such set, its rule is not one label an image, or several protocols are named.
+    """
+
+    protocol: str = ""
+    set_name: str = ""
+
+    def __post_init__(self):
+        if "," in self.protocol:
+            raise UserError(f"--protocol={self.protocol}: a page has the numbers of one protocol; name one")
+        chosen = self.evaluation_set
+        if chosen and chosen.rule != "label":
+            reasons = {
+                "several": "its images have several right labels, or none",
+                "per class": "its images have several right labels, and its error is a mean over classes",
+                "corruptions": f"it is a collection of data sets below {chosen.data}",
+            }
+            raise UserError(
+                f"--set={self.set_name}: {reasons[chosen.rule]}, and compare counts one label for each image. Score"
+                f" each run by the set's own rule: main.py score --set={self.set_name} --predictions=PATH"
+            )
+
+    @property
+    def evaluation_set(self) -> EvaluationSet | None:
+        """Return the evaluation set, or None where each run's own split is scored."""
+        return sets.get(self.set_name) if self.set_name else None
+
+    @property
+    def is_own_result(self) -> bool:
+        """Whether the predictions are those that each run's result was counted from."""
+        return not (self.protocol or self.set_name)
+
+    def path(self, workdir: Workdir, result: dict[str, Any]) -> Path:
+        """Return the file of a run's predictions; those of `evaluate` are of the checkpoint that ended the run."""
+        if self.is_own_result:
+            return workdir.path / result["predictions"]
+        data, split = result["provenance"]["config"]["data"]["name"], _scored_split(result)
+        if self.evaluation_set:
+            data, split = self.evaluation_set.data, self.evaluation_set.split
+        return workdir.predictions(Data(name=data), split, result["spent"]["steps"], self.protocol)
+
+    def command(self, workdir: Workdir, result: dict[str, Any]) -> str:
+        """Return the command that stores these predictions."""
+        split = f" --data.eval_split='{_scored_split(result)}'"
+        if self.is_own_result:
+            return f"main.py evaluate --workdir={workdir.path}{split} --out={self.path(workdir, result)}"
+        scored = f" --set={self.set_name}" if self.set_name else split
+        by = f" --protocol={self.protocol}" if self.protocol else ""
+        return f"main.py evaluate --workdir={workdir.path} --checkpoint={result['spent']['steps']}{scored}{by}"
+
+
+OWN_RESULT = Scoring()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,162 +104,213 @@ class RunGroup:
     """The workdirs of one system, one for each seed.
 
     Attributes:
-      name: for a person; of several groups of one name, each gets a number.
-      places: of finished runs.
-      recipe: a label, where systems are crossed with recipes.
+      name: the system's name; several groups with the same name are numbered.
+      workdirs: workdirs of finished runs.
+      recipe: the recipe's name, where networks are crossed with recipes.
     """
 
     name: str
-    places: tuple[Workdir, ...]
+    workdirs: tuple[Workdir, ...]
     recipe: str = ""
 
 
-def group_runs(workdirs: Sequence[str | Path]) -> list[RunGroup]:
-    """Runs whose configurations differ in nothing but the seed, together, in the order given.
+def group_runs(paths: Sequence[str | Path]) -> list[RunGroup]:
+    """Group runs whose configurations differ in nothing but the seed, in the order given.
 
     Raises:
-      UserError: a run has not ended, its result is damaged, or two are the same run.
+      UserError: a run has not ended, its result is damaged, or the same run is named twice.
     """
-    if len({Path(workdir).resolve() for workdir in workdirs}) != len(workdirs):
-        raise UserError(f"a workdir is named twice: {', '.join(map(str, workdirs))}")
-    found: dict[str, list[Workdir]] = {}
+    if len({Path(path).resolve() for path in paths}) != len(paths):
+        raise UserError(f"a workdir is named twice: {', '.join(map(str, paths))}")
+    groups: dict[str, list[Workdir]] = {}
     names: dict[str, str] = {}
-    for place in map(Workdir, workdirs):
-        result = _result(place)
+    for workdir in map(Workdir, paths):
+        result = _read_result(workdir)
         settings = flatten_settings(result["provenance"]["config"])
         key = json.dumps({k: v for k, v in settings.items() if k != "seed" and k not in FREE_KEYS}, sort_keys=True)
-        found.setdefault(key, []).append(place)
+        groups.setdefault(key, []).append(workdir)
         names[key] = result["system"]
-    return [RunGroup(names[key], tuple(places)) for key, places in found.items()]
+    return [RunGroup(names[key], tuple(workdirs)) for key, workdirs in groups.items()]
 
 
 def collect(
-    groups: Sequence[RunGroup], *, allow_mixed: bool = False, selection: str = "", failures: Sequence[FailedRun] = ()
+    groups: Sequence[RunGroup],
+    *,
+    allow_mixed: bool = False,
+    selection: str = "",
+    failures: Sequence[FailedRun] = (),
+    scoring: Scoring = OWN_RESULT,
 ) -> Comparison:
-    """Everything that tables, pictures and the page need of finished runs.
+    """Read everything that tables, figures and the page need of finished runs.
 
     Args:
       groups: at least one.
-      allow_mixed: whether runs of different budgets, data sets, splits or label sets may stand beside each other.
-      selection: how settings were chosen, for a person.
+      allow_mixed: whether runs with different budgets, data sets, splits or label sets may be compared.
+      selection: how settings were chosen, as a sentence.
       failures: planned runs without a result.
+      scoring: which stored predictions the errors are counted from.
 
     Raises:
-      UserError: a result or its predictions are missing or damaged, or runs differ in what they were given.
+      UserError: a result or its predictions are missing or damaged, or runs differ in what must be equal.
     """
-    names = _distinct([group.name for group in groups])
-    systems = tuple(_system(name, group) for name, group in zip(names, groups, strict=True))
+    _check_stored(groups, scoring)
+    names = _unique_names([group.name for group in groups])
+    systems = tuple(_read_system(name, group, scoring) for name, group in zip(names, groups, strict=True))
     if not systems:
         raise UserError("there is no finished run to compare")
-    mixed = _differences(systems)
+    mixed = _describe_differences(systems, scoring)
     if mixed and not allow_mixed:
-        differ = "".join(f"\n  {sentence}" for sentence in mixed)
-        raise UserError(f"these runs cannot be compared (--allow_mixed does it all the same), they differ in{differ}")
-    given = _given(systems[0].runs[0].result)
+        lines = "".join(f"\n  {sentence}" for sentence in mixed)
+        raise UserError(f"these runs cannot be compared (--allow_mixed compares them anyway), they differ in{lines}")
+    conditions = _conditions(systems[0].runs[0].result, scoring)
+    chosen = scoring.evaluation_set
     return Comparison(
         systems=systems,
         class_names=_class_names(systems),
-        budget=given["budget"],
-        data=given["data set"],
-        train_split=given["training split"],
-        scored_split=given["scored split"],
+        budget=conditions["budget"],
+        data=conditions["data set"],
+        train_split=conditions["training split"],
+        scored_split=chosen.split if chosen else conditions["scored split"],
         selection=selection,
         mixed=tuple(mixed),
         failures=tuple(failures),
+        protocol=scoring.protocol,
+        evaluation_set=chosen.title if chosen else "",
+        evaluation_data=chosen.data if chosen else "",
     )
 
 
-def _system(name: str, group: RunGroup) -> ComparedSystem:
-    runs = sorted((_run(place) for place in group.places), key=lambda run: run.seed)
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def _check_stored(groups: Sequence[RunGroup], scoring: Scoring) -> None:
+    """Raise UserError where runs lack the predictions of a protocol or a set, with the commands that store them."""
+    if scoring.is_own_result:
+        return
+    workdirs = [workdir for group in groups for workdir in group.workdirs]
+    commands = []
+    for workdir in workdirs:
+        result = _read_result(workdir)
+        if not scoring.path(workdir, result).exists():
+            commands.append(f"\n  {scoring.command(workdir, result)}")
+    if scoring.protocol and len(commands) == len(workdirs):
+        protocols.parse(scoring.protocol)  # names the nearest protocol where there is none of this name
+    if commands:
+        by = f" by the protocol {scoring.protocol}" if scoring.protocol else ""
+        of = f" of {scoring.evaluation_set.title}" if scoring.evaluation_set else ""
+        lacking = "1 run has" if len(commands) == 1 else f"{len(commands)} runs have"
+        raise UserError(f"{lacking} no stored predictions{of}{by}. To store them:{''.join(commands)}")
+
+
+def _read_system(name: str, group: RunGroup, scoring: Scoring) -> ComparedSystem:
+    runs = sorted((_read_run(workdir, scoring) for workdir in group.workdirs), key=lambda run: run.seed)
     seeds = [run.seed for run in runs]
     if len(set(seeds)) != len(seeds):
-        same = ", ".join(str(run.path) for run in runs)
-        raise UserError(f"{name}: two runs of one seed among {same}; which of them counts? Name one of each")
+        paths = ", ".join(str(run.path) for run in runs)
+        raise UserError(f"{name}: two runs have the same seed, among {paths}; name only one run for each seed")
     return ComparedSystem(name, runs[0].result["system"], group.recipe, tuple(runs))
 
 
-def _run(place: Workdir) -> FinishedRun:
-    result = _result(place)
-    path = place.path / result["predictions"]
+def _read_run(workdir: Workdir, scoring: Scoring) -> FinishedRun:
+    result = _read_result(workdir)
+    path = scoring.path(workdir, result)
     try:
-        run = FinishedRun(place.path, _seed(result), result, log.read_rows(place.metrics), _guesses(path))
-        _check(run, path)
+        guesses = TopGuesses(**predictions.load_guesses(path))
+        seed, rows = result["provenance"]["config"]["seed"], log.read_rows(workdir.metrics)
+        run = FinishedRun(workdir.path, seed, result, rows, guesses, str(path.relative_to(workdir.path)))
+        _check_result(run, path) if scoring.is_own_result else _check_source(run, path, scoring)
+        _check_classes(run, path)
     except UserError as error:
-        split = _given(result)["scored split"]
-        again = f"main.py evaluate --workdir={place.path} --data.eval_split='{split}' --out={path}"
-        raise UserError(f"{error}\nTo make them again: {again}") from error
+        raise UserError(f"{error}\nTo store them again: {scoring.command(workdir, result)}") from error
     return run
 
 
-def _result(place: Workdir) -> dict[str, Any]:
-    result = place.result()
-    require_keys(place.path / RESULT, result, KEYS | ({"classes": list} if "classes" in result else {}))
+def _read_result(workdir: Workdir) -> dict[str, Any]:
+    result = workdir.result()
+    require_keys(workdir.path / RESULT, result, KEYS | ({"classes": list} if "classes" in result else {}))
     return result
 
 
-def _seed(result: dict[str, Any]) -> int:
-    return result["provenance"]["config"]["seed"]
-
-
-def _guesses(path: Path) -> TopGuesses:
-    return TopGuesses(**predictions.load_guesses(path))
-
-
-def _check(run: FinishedRun, path: Path) -> None:
-    """Raises UserError where the predictions cannot be those that the result was counted from."""
-    counted, stored = run.result["rates"]["images"], len(run.guesses.id)
-    if counted != stored:
-        raise UserError(f"{path} has predictions for {stored:,} images, and the run scored {counted:,}")
+def _check_result(run: FinishedRun, path: Path) -> None:
+    """Raise UserError where the predictions cannot be those that the result was counted from."""
+    n_counted, n_stored = run.result["rates"]["images"], len(run.guesses.id)
+    if n_counted != n_stored:
+        raise UserError(f"{path} has predictions for {n_stored:,} images, but the run scored {n_counted:,}")
     if [run.rates.top1_wrong, run.rates.top5_wrong] != [run.result["rates"][k] for k in ("top1_wrong", "top5_wrong")]:
-        raise UserError(f"{path} is not of the run in {run.path}: its error rates are others")
-    classes = len(_classes(run))
-    if _highest(run.guesses) >= classes or run.guesses.top5.min() < NO_GUESS:
-        raise UserError(f"{path} has classes outside the {classes:,} of the run in {run.path}")
+        raise UserError(f"{path} does not belong to the run in {run.path}: its error rates are different")
 
 
-def _highest(guesses: TopGuesses) -> int:
+def _check_source(run: FinishedRun, path: Path, scoring: Scoring) -> None:
+    """Raise UserError where the file says that its predictions were made from another run or with other settings."""
+    source = predictions.load_provenance(path)
+    protocol = source.get("protocol", {}).get("name", protocols.OWN)
+    if source.get("step") != run.result["spent"]["steps"] or protocol != (scoring.protocol or protocols.OWN):
+        raise UserError(f"{path} has predictions by the protocol {protocol} at step {source.get('step')}")
+    own, stored = (flatten_settings(one) for one in (run.result["provenance"]["config"], source.get("config", {})))
+    free = (*FREE_KEYS, *EVALUATION_KEYS)
+    changed = [k for k in sorted(own.keys() & stored.keys()) if own[k] != stored[k] and k not in free]
+    if changed:
+        settings = ", ".join(f"{key} {stored[key]} instead of {own[key]}" for key in changed[:MAX_NAMED])
+        raise UserError(f"{path} was made with other settings than the run in {run.path}: {settings}")
+
+
+def _check_classes(run: FinishedRun, path: Path) -> None:
+    n_classes = len(_classes(run))
+    if _highest_class(run.guesses) >= n_classes or run.guesses.top5.min() < NO_GUESS:
+        raise UserError(f"{path} has classes outside the {n_classes:,} of the run in {run.path}")
+
+
+def _highest_class(guesses: TopGuesses) -> int:
     return int(max(guesses.label.max(), guesses.top5.max()))
 
 
-def _given(result: dict[str, Any]) -> dict[str, str]:
+def _classes(run: FinishedRun) -> list[str]:
+    """Return the names of a run's classes; their numbers where the result, of an older version, has no names."""
+    names = [str(name) for name in run.result.get("classes", [])]
+    return names or [str(number) for number in range(1 + _highest_class(run.guesses))]
+
+
+def _class_names(systems: Sequence[ComparedSystem]) -> tuple[str, ...]:
+    """Return a name for every class that any run knows: the longest list, preferably one from a result."""
+    runs = [run for system in systems for run in system.runs]
+    return tuple(_classes(max(runs, key=lambda run: (len(_classes(run)), bool(run.result.get("classes"))))))
+
+
+# --- what must be equal -----------------------------------------------------------------------------------------
+
+
+def _scored_split(result: dict[str, Any]) -> str:
+    data = result["provenance"]["config"]["data"]
+    return data.get("test_split") or data["eval_split"]
+
+
+def _conditions(result: dict[str, Any], scoring: Scoring) -> dict[str, str]:
+    """Return what all runs of a comparison must share, by what it is called."""
     config = result["provenance"]["config"]
-    data = config["data"]
-    scored = data.get("test_split") or data["eval_split"]
+    data, scored = config["data"], _scored_split(result)
     watched = {"split evaluated while training": data["eval_split"]} if scored != data["eval_split"] else {}
     return {
         "budget": config["budget"],
         "data set": data["name"],
         "training split": data["train_split"],
         **watched,
-        "scored split": scored,
+        "scored split": scoring.evaluation_set.title if scoring.evaluation_set else scored,
     }
 
 
-def _classes(run: FinishedRun) -> list[str]:
-    """The classes' names; their numbers where the result does not say, as those of older versions do not."""
-    named = [str(name) for name in run.result.get("classes", [])]
-    return named or [str(number) for number in range(1 + _highest(run.guesses))]
-
-
-def _class_names(systems: Sequence[ComparedSystem]) -> tuple[str, ...]:
-    """Names for every class that any run knows: the longest list, of equal ones the first that a result has."""
+def _describe_differences(systems: Sequence[ComparedSystem], scoring: Scoring) -> list[str]:
+    """Return a sentence for each condition in which the runs differ."""
     runs = [run for system in systems for run in system.runs]
-    return tuple(_classes(max(runs, key=lambda run: (len(_classes(run)), bool(run.result.get("classes"))))))
+    conditions = [_conditions(run.result, scoring) | {"label set": _label_set(_classes(run))} for run in runs]
+    keys = dict.fromkeys(itertools.chain.from_iterable(conditions))
+    paths = {key: _paths_by_value([one.get(key, NO_SPLIT) for one in conditions], runs) for key in keys}
+    sentences = [_difference(key, by_value) for key, by_value in paths.items() if len(by_value) > 1]
+    if len(paths["scored split"]) == 1 and (scoring.evaluation_set or len(paths["data set"]) == 1):
+        sentences += _differing_images(systems)
+    return sentences
 
 
-def _differences(systems: Sequence[ComparedSystem]) -> list[str]:
-    """A sentence for each thing that not all runs were given alike."""
-    runs = [run for system in systems for run in system.runs]
-    given = [_given(run.result) | {"label set": _label_set(_classes(run))} for run in runs]
-    keys = dict.fromkeys(key for one in given for key in one)
-    values = {key: _by_value([one.get(key, NO_SPLIT) for one in given], runs) for key in keys}
-    found = [_sentence(key, paths) for key, paths in values.items() if len(paths) > 1]
-    if len(values["data set"]) == len(values["scored split"]) == 1:
-        found += _other_images(systems)
-    return found
-
-
-def _by_value(values: Sequence[str], runs: Sequence[FinishedRun]) -> dict[str, list[str]]:
+def _paths_by_value(values: Sequence[str], runs: Sequence[FinishedRun]) -> dict[str, list[str]]:
     paths: dict[str, list[str]] = {}
     for value, run in zip(values, runs, strict=True):
         paths.setdefault(value, []).append(str(run.path))
@@ -197,17 +318,17 @@ def _by_value(values: Sequence[str], runs: Sequence[FinishedRun]) -> dict[str, l
 
 
 def _label_set(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]  # names may differ beyond the first
+    shown = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else "")
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]  # names may differ beyond the first ones
     return f"{len(names):,} classes, {shown}, SHA-256 {digest}"
 
 
-def _sentence(key: str, values: dict[str, list[str]]) -> str:
-    parts = [f"{value} ({paths[0]}{' and others' * (len(paths) > 1)})" for value, paths in values.items()]
+def _difference(key: str, paths: dict[str, list[str]]) -> str:
+    parts = [f"{value} ({runs[0]}{' and others' * (len(runs) > 1)})" for value, runs in paths.items()]
     return f"{key}: {'; '.join(parts)}."
 
 
-def _other_images(systems: Sequence[ComparedSystem]) -> list[str]:
+def _differing_images(systems: Sequence[ComparedSystem]) -> list[str]:
     try:
         differences.check_same(systems)
     except UserError as error:
@@ -215,12 +336,12 @@ def _other_images(systems: Sequence[ComparedSystem]) -> list[str]:
     return []
 
 
-def _distinct(names: list[str]) -> list[str]:
-    """The names; those that are not unlike with numbers that make them so."""
+def _unique_names(names: list[str]) -> list[str]:
+    """Return the names, with numbers behind those that occur more than once."""
     taken = {name for name in names if names.count(name) == 1}
-    found = []
+    unique = []
     for name in names:
-        tried = (f"{name} ({number})" for number in itertools.count(1))
-        found.append(name if names.count(name) == 1 else next(one for one in tried if one not in taken))
-        taken.add(found[-1])
-    return found
+        candidates = (name,) if names.count(name) == 1 else (f"{name} ({number})" for number in itertools.count(1))
+        unique.append(next(one for one in candidates if names.count(name) == 1 or one not in taken))
+        taken.add(unique[-1])
+    return unique

@@ -1,21 +1,23 @@
-"""The page: all that a comparison found, in one HTML file that needs no network, and every table beside it."""
+"""The page of a comparison: one HTML file that needs no network, and every table beside it as CSV and Markdown."""
 
 import dataclasses
-import html
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from imagenet_repro.report import html_page
 from imagenet_repro.report.html_page import LONG, MIXED, PageFigure, PageSection
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections import classes, history, leaderboard, people, provenance
-from imagenet_repro.report.sections.disagreements import ImageExample, ImageGroup, disagreements
+from imagenet_repro.report.sections.disagreements import ImageGroup, disagreements
 from imagenet_repro.report.tables import Table
+from imagenet_repro.report.templating import render
 
 TITLE = "ImageNet systems under one budget"
-MANY = 12  # kinds of disagreement, above which those of pairs are folded together
+MANY = 12  # groups of images; more of them for pairs of systems are folded together
 
 PARTS = ("curves", "compute", "differences", "classes", "confusions", "history")
 Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
@@ -23,14 +25,15 @@ Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 @dataclasses.dataclass(frozen=True)
 class ComparisonPage:
-    """What the page is made of.
+    """The content of the page.
 
     Attributes:
       comparison: its class names are shown as they stand.
-      verdict: one to three sentences; the first line stands largest.
-      figures, tables: by the part of the page in which they stand, of `PARTS`; those without content are left out.
-      groups: letters by the name of a system; those that share one cannot be told apart.
-      thumbnails: from ids of images to JPEGs of a few kB (shown at 96 px), of those that it has; None: ids alone.
+      verdict: one to three sentences; the first line is set largest.
+      figures, tables: by the section in which they stand, one of `PARTS`; a section without content is left out.
+      groups: letters by the name of a system; systems that share a letter do not differ significantly.
+      thumbnails: returns, for ids of images, the JPEGs of those that it has, a few kB each, to be shown at 96 px;
+        None: the page shows ids alone.
     """
 
     comparison: Comparison
@@ -42,24 +45,24 @@ class ComparisonPage:
 
 
 def write(page: ComparisonPage, out: Path) -> Path:
-    """Writes `report.html` and, for each table, `tables/NAME.csv` and `.md`; returns the page's path.
+    """Write `report.html` and, for each table, `tables/NAME.csv` and `.md`; return the page's path.
 
-    Where the comparison is mixed every table says so: in its caption, and by `_mixed` at the end of its files' names.
+    Every table of a mixed comparison says so: in its caption, and by `_mixed` at the end of its files' names.
 
     Raises:
       UserError: a figure cannot be read.
       SaveError: a file cannot be written.
-      ValueError: two tables of one name, or a part of the page that there is not.
+      ValueError: two tables have the same name, or the page has no such part.
     """
     _check_parts(page)
     sections = [section for section in _sections(page) if section.body]
     tables = [table for section in sections for table in section.tables]
     names = [table.name for table in tables]
     if len(set(names)) != len(names):
-        raise ValueError(f"two tables of one name among {names}")
+        raise ValueError(f"two tables have the same name: {names}")
     html_page.save_tables(tables, out / "tables")
     path = out / "report.html"
-    html_page.save(path, html_page.document(TITLE, page.verdict, _setting(page.comparison), sections))
+    html_page.save(path, html_page.render_page(TITLE, page.verdict, _describe_setting(page.comparison), sections))
     return path
 
 
@@ -69,34 +72,57 @@ def _check_parts(page: ComparisonPage) -> None:
         raise ValueError(f"the page has no part {sorted(unknown)}; it has {PARTS}")
 
 
+def _describe_setting(comparison: Comparison) -> str:
+    """Return one line that says what was compared, under which budget, and on which images."""
+    n_systems, n_runs = len(comparison.systems), sum(len(system.runs) for system in comparison.systems)
+    counts = f"{n_systems} system{'s' * (n_systems > 1)}, {n_runs} run{'s' * (n_runs > 1)}"
+    by = f", by the evaluation protocol {comparison.protocol}" if comparison.protocol else ""
+    if comparison.mixed:
+        return f"{counts} under different conditions; the warnings say which{by}"
+    scored = f"{comparison.evaluation_set} ({comparison.scored_data}, {comparison.scored_split})"
+    if not comparison.evaluation_set:
+        scored = comparison.scored_split
+    return (
+        f"{counts}, {comparison.budget} each, trained on {comparison.data} {comparison.train_split}, scored on"
+        f" the {comparison.n_images:,} images of {scored}{by}"
+    )
+
+
 # --- sections ---------------------------------------------------------------------------------------------------
 
 
 def _sections(page: ComparisonPage) -> list[PageSection]:
-    """All sections in order, those without content with an empty body."""
+    """Return all sections in order; those without content have an empty body."""
     comparison = page.comparison
-    board = [
+    return [
+        PageSection("selection", "How settings were chosen", html_page.render_paragraphs(comparison.selection)),
+        PageSection("warnings", "Warnings", _render_warnings(comparison)),
+        _leaderboard_section(page),
+        _section(page, "curves", "Learning curves"),
+        _section(page, "compute", "Error against compute"),
+        _section(page, "differences", "Which differences are significant"),
+        _section(page, "classes", "Class by class", _class_tables(comparison)),
+        _section(page, "confusions", "Confusions"),
+        _disagreement_section(page),
+        _section(page, "people", "People", [people.table(comparison)]),
+        _section(page, "history", "The challenge, 2010 to 2017", [history.entries()]),
+        _provenance_section(comparison),
+    ]
+
+
+def _leaderboard_section(page: ComparisonPage) -> PageSection:
+    comparison = page.comparison
+    tables = [
         leaderboard.leaderboard(comparison, page.groups),
         leaderboard.costs(comparison),
         leaderboard.seeds(comparison),
     ]
-    return [
-        PageSection("selection", "How settings were chosen", html_page.paragraphs(comparison.selection)),
-        PageSection("warnings", "Warnings", _warnings(comparison)),
-        _section(page, "leaderboard", "Leaderboard", board),
-        _section(page, "curves", "Learning curves"),
-        _section(page, "compute", "Error against compute"),
-        _section(page, "differences", "Which differences are real"),
-        _section(page, "classes", "Class by class", _of_classes(comparison)),
-        _section(page, "confusions", "Confusions"),
-        _disagreements(page),
-        _section(page, "people", "People", [people.table(comparison)]),
-        _section(page, "history", "The challenge, 2010 to 2017", [history.entries()]),
-        _provenance(comparison),
-    ]
+    section = _section(page, "leaderboard", "Leaderboard", tables)
+    note = html_page.render_paragraphs(leaderboard.interval_note(comparison))
+    return dataclasses.replace(section, body=note + section.body)
 
 
-def _of_classes(comparison: Comparison) -> list[Table | None]:
+def _class_tables(comparison: Comparison) -> list[Table | None]:
     if not comparison.same_images:
         return []
     return [
@@ -107,119 +133,81 @@ def _of_classes(comparison: Comparison) -> list[Table | None]:
     ]
 
 
-def _section(page: ComparisonPage, anchor: str, title: str, own: Sequence[Table | None] = ()) -> PageSection:
-    """Figures, then tables: those made here, then those handed in."""
-    tables = tuple(_marked(table, page.comparison) for table in (*own, *page.tables.get(anchor, ())) if table)
-    drawn = [_caveat(figure, page.comparison) for figure in page.figures.get(anchor, ())]
-    folded = anchor == "differences"
-    shown = "".join(html_page.table(table, folded=folded or len(table.rows) > LONG) for table in tables)
-    return PageSection(anchor, title, html_page.figures(drawn) + shown, tables)
+def _section(page: ComparisonPage, anchor: str, title: str, own_tables: Sequence[Table | None] = ()) -> PageSection:
+    """Return a section with the page's figures, then its own tables, then the page's tables."""
+    all_tables = (*own_tables, *page.tables.get(anchor, ()))
+    tables = tuple(_mark_mixed(table, page.comparison) for table in all_tables if table)
+    figures = [_mark_mixed_figure(figure, page.comparison) for figure in page.figures.get(anchor, ())]
+    all_folded = anchor == "differences"
+    parts = [html_page.render_table(table, is_folded=all_folded or len(table.rows) > LONG) for table in tables]
+    return PageSection(anchor, title, html_page.render_figures(figures) + Markup().join(parts), tables)
 
 
-def _marked(table: Table, comparison: Comparison) -> Table:
-    """The table; of a mixed comparison with what differs in its caption and in its files' names."""
+def _mark_mixed(table: Table, comparison: Comparison) -> Table:
+    """Return the table; that of a mixed comparison says in its caption and its name what differs."""
     if not comparison.mixed:
         return table
     caption = f"Mixed: {' '.join(comparison.mixed)} {table.caption}"
     return dataclasses.replace(table, name=f"{table.name}{MIXED}", caption=caption)
 
 
-def _caveat(figure: PageFigure, comparison: Comparison) -> PageFigure:
-    """The figure; of a mixed comparison with a caption that says so."""
-    return dataclasses.replace(
-        figure, caption=f"Mixed, see the warnings. {figure.caption}" if comparison.mixed else figure.caption
-    )
+def _mark_mixed_figure(figure: PageFigure, comparison: Comparison) -> PageFigure:
+    """Return the figure; that of a mixed comparison has a caption that says so."""
+    if not comparison.mixed:
+        return figure
+    return dataclasses.replace(figure, caption=f"Mixed, see the warnings. {figure.caption}")
 
 
-def _warnings(comparison: Comparison) -> str:
-    mixed = html_page.listed("These runs differ in what should be equal; every table is marked.", comparison.mixed)
+def _render_warnings(comparison: Comparison) -> Markup:
+    heading = "These runs differ in conditions that should be equal; every table is marked as mixed."
+    body = html_page.render_list(heading, comparison.mixed)
     if not comparison.same_images:
-        mixed += html_page.paragraphs(
-            "Nothing here compares systems image by image or class by class: their images differ."
+        body += html_page.render_paragraphs(
+            "The runs were scored on different images, so this page does not compare systems image by image or class"
+            " by class."
         )
-    failed = [f"{one.name}, seed {one.seed}: {one.why}" for one in comparison.failures]
-    return mixed + html_page.listed("Planned runs that have no result and stand in no table:", failed)
+    failures = [f"{one.name}, seed {one.seed}: {one.reason}" for one in comparison.failures]
+    return body + html_page.render_list("Planned runs without a result; no table includes them:", failures)
 
 
-def _disagreements(page: ComparisonPage) -> PageSection:
-    title = "Images that tell systems apart"
+def _disagreement_section(page: ComparisonPage) -> PageSection:
+    title = "Images on which systems disagree"
     if not page.comparison.same_images:
-        return PageSection("disagreements", title, "")
+        return PageSection("disagreements", title, Markup())
     found = disagreements(page.comparison)
-    tables = [_marked(table, page.comparison) for table in (found.counts, found.examples) if table]
-    pictures = page.thumbnails(found.ids) if page.thumbnails and found.ids else {}
-    shown = "".join(html_page.table(table, folded=table.name.startswith("disagreement_examples")) for table in tables)
-    pairs = [kind for kind in itertools.chain.from_iterable(found.pairs) if kind.count]
-    others = [kind for kind in (found.nobody, *found.alone) if kind.count]
-    gallery = _gallery(others, pictures) + _folded_gallery(pairs, pictures)
-    return PageSection("disagreements", title, gallery + shown, tuple(tables))
+    tables = [_mark_mixed(table, page.comparison) for table in (found.counts, found.examples) if table]
+    thumbnails = page.thumbnails(found.ids) if page.thumbnails and found.ids else {}
+    pairs = [group for group in itertools.chain.from_iterable(found.pairs) if group.count]
+    others = [group for group in (found.all_wrong, *found.only_one_right) if group.count]
+    galleries = _render_gallery(others, thumbnails) + _render_gallery(pairs, thumbnails, _folded_title(pairs))
+    shown = [
+        html_page.render_table(table, is_folded=table.name.startswith("disagreement_examples")) for table in tables
+    ]
+    return PageSection("disagreements", title, galleries + Markup().join(shown), tuple(tables))
 
 
-def _provenance(comparison: Comparison) -> PageSection:
-    table = _marked(provenance.runs(comparison), comparison)
-    each = "".join(_run(system, run) for system in comparison.systems for run in system.runs)
-    return PageSection(
-        "provenance", "Where every number comes from", html_page.table(table, folded=False) + each, (table,)
+def _folded_title(groups: Sequence[ImageGroup]) -> str:
+    """Return the title below which groups are folded together, empty where they are few."""
+    return f"Images that one system classifies correctly and another does not ({len(groups)} pairs)" * (
+        len(groups) > MANY
     )
 
 
-# --- pieces of HTML ---------------------------------------------------------------------------------------------
+def _render_gallery(groups: Sequence[ImageGroup], thumbnails: Mapping[str, bytes], folded_title: str = "") -> Markup:
+    if not groups:
+        return Markup()
+    uris = {id: html_page.data_uri("image/jpeg", content) for id, content in thumbnails.items()}
+    return render("gallery.html", groups=groups, thumbnail_uris=uris, folded_title=folded_title)
 
 
-def _folded_gallery(kinds: Sequence[ImageGroup], pictures: Mapping[str, bytes]) -> str:
-    shown = _gallery(kinds, pictures)
-    if len(kinds) <= MANY:
-        return shown
-    summary = f"What one system gets and another misses ({len(kinds)} ways)"
-    return f"<details>\n<summary>{summary}</summary>\n{shown}</details>\n"
+def _provenance_section(comparison: Comparison) -> PageSection:
+    table = _mark_mixed(provenance.runs(comparison), comparison)
+    runs = [_render_run(system, run) for system in comparison.systems for run in system.runs]
+    body = html_page.render_table(table, is_folded=False) + Markup().join(runs)
+    return PageSection("provenance", "Provenance of every number", body, (table,))
 
 
-def _gallery(kinds: Sequence[ImageGroup], pictures: Mapping[str, bytes]) -> str:
-    shown = "".join(_kind(kind, pictures) for kind in kinds)
-    return f'<div class="kinds">\n{shown}</div>\n' if shown else ""
-
-
-def _kind(kind: ImageGroup, pictures: Mapping[str, bytes]) -> str:
-    examples = "".join(_example(example, pictures.get(example.id)) for example in kind.examples)
-    return (
-        f"<details>\n<summary>{html.escape(kind.title)}: {kind.count:,}</summary>\n"
-        f'<ul class="examples">\n{examples}</ul>\n</details>\n'
-    )
-
-
-def _example(example: ImageExample, picture: bytes | None) -> str:
-    image = ""
-    if picture:
-        alt = html.escape(f"{example.label} ({example.id})")
-        image = f'<img src="{html_page.data_uri("image/jpeg", picture)}" alt="{alt}">'
-    said = "".join(_guess(name, guess, right=guess == example.label) for name, guess in example.guesses)
-    return (
-        f"<li>{image}<div><strong>{html.escape(example.label)}</strong>\n<ul>{said}</ul>\n"
-        f"<code>{html.escape(example.id)}</code></div></li>\n"
-    )
-
-
-def _guess(system: str, guess: str, *, right: bool) -> str:
-    text = html.escape(f"{system}: {guess}")
-    return f'<li class="right">{text} ✓</li>' if right else f"<li>{text}</li>"
-
-
-def _run(system: ComparedSystem, run: FinishedRun) -> str:
-    facts = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>\n" for k, v in provenance.facts(run).items())
-    configuration = html.escape(json.dumps(run.result["provenance"]["config"], indent=1))
-    return (
-        f"<details>\n<summary>{html.escape(system.name)}, seed {run.seed}</summary>\n<dl>\n{facts}</dl>\n"
-        f'<p>Configuration</p>\n<pre tabindex="0">{configuration}</pre>\n</details>\n'
-    )
-
-
-def _setting(comparison: Comparison) -> str:
-    """What was compared, in a line."""
-    systems, runs = len(comparison.systems), sum(len(system.runs) for system in comparison.systems)
-    counted = f"{systems} system{'s' * (systems > 1)}, {runs} run{'s' * (runs > 1)}"
-    if comparison.mixed:
-        return f"{counted} that differ in what should be equal; the warnings say in what"
-    return (
-        f"{counted}, {comparison.budget} each, trained on {comparison.data} {comparison.train_split}, scored on"
-        f" the {comparison.images:,} images of {comparison.scored_split}"
-    )
+def _render_run(system: ComparedSystem, run: FinishedRun) -> Markup:
+    configuration = json.dumps(run.result["provenance"]["config"], indent=1)
+    facts = provenance.facts(run)
+    return render("run.html", system=system.name, seed=run.seed, facts=facts, configuration=configuration)

@@ -1,50 +1,66 @@
-"""A comparison made visible: pictures drawn, tables filled, all of it on one page, the gist in the terminal."""
+"""Show a comparison: draw the figures, fill the tables, put both on one page, and print the main result."""
 
 import dataclasses
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.table import Table as Shown
+from rich.table import Table as TerminalTable
 from rich.text import Text
 
 from imagenet_repro.report import comparison_page
 from imagenet_repro.report.comparison_page import ComparisonPage, Thumbnails
 from imagenet_repro.report.html_page import PageFigure
 from imagenet_repro.report.plots import curves, dumbbell, history, matrix, pareto, wordnet_confusions
+from imagenet_repro.report.plots.curves import Against
+from imagenet_repro.report.plots.pareto import Cost
 from imagenet_repro.report.records import Comparison
 from imagenet_repro.report.sections import class_gains, classes, confusions, crossed, differences, leaderboard
+from imagenet_repro.report.sections.differences import Differences, Question
 from imagenet_repro.report.tables import Table
 from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.metrics import GUESSES
 
-FIGURES = "figures"  # below the page's directory
+FIGURES = "figures"  # the directory below the page's own
 IN_TERMINAL = ("system", "group", "top-1 error %", "95 % interval", "top-5 error %", "training seconds", "seeds")
 FILE_WIDTH = 120  # columns, where rich would assume 80
-AMOUNTS = {"images": "images seen", "flops": "operations", "seconds": "seconds of training"}
-QUESTIONS = {
-    "checkpoints": "These two checkpoints on these images: the first common seed of each pair, McNemar's test.",
-    "recipes": "These two recipes, over the seeds that both have: the test of sign flips.",
+AMOUNTS: dict[Against, str] = {
+    "images": "images seen",
+    "flops": "floating-point operations",
+    "seconds": "seconds of training",
 }
-JUDGE = "Intervals are for one pair each; judge by the adjusted p, which allows for the number of pairs."
+COSTS: dict[Cost, str] = {
+    "flops": "floating-point operations of training",
+    "multiply_adds": "multiply-adds of one image",
+}
+QUESTIONS: dict[Question, str] = {
+    "checkpoints": (
+        "Two checkpoints on these images: one run of each system, of the lowest seed that both have. McNemar's test;"
+        " bootstrap intervals, for other images of the same kind."
+    ),
+    "recipes": (
+        "Two recipes over the seeds that both systems have. Sign-flip test; Student's t intervals, for other seeds."
+    ),
+}
+READING = "Each interval is for one pair by itself; judge by the adjusted p, which allows for the number of pairs."
 
 
 def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = None) -> Path:
-    """Writes `report.html`, `tables/` and `figures/` to a directory, and returns the page's path.
+    """Write `report.html`, `tables/` and `figures/` to a directory, print the main result, return the page's path.
 
     Args:
-      comparison: what was gathered.
-      out: made where it is missing.
-      thumbnails: of report.Page.
+      comparison: the systems.
+      out: the directory, created where it is missing.
+      thumbnails: as in `ComparisonPage`.
 
     Raises:
-      SaveError: something cannot be written.
+      SaveError: a file cannot be written.
     """
-    found = _found(comparison)
+    found = _differences(comparison)
     drawing = _Drawing(comparison, found, out / FIGURES)
-    verdict = differences.sentence(comparison, found) if found else _without_pairs(comparison)
+    verdict = differences.verdict(comparison, found) if found else _verdict_without_pairs(comparison)
     page = ComparisonPage(
-        comparison=_readable(comparison),
+        comparison=_with_readable_names(comparison),
         verdict=verdict.replace(". ", ".\n", 1),
         figures=drawing.figures(),
         tables=drawing.tables(),
@@ -56,106 +72,118 @@ def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = N
     return path
 
 
-def _found(comparison: Comparison) -> differences.Differences | None:
-    """The differences of all pairs; None where the images are not the same, which only a mixed comparison's can be."""
-    if comparison.mixed and not comparison.same_images:
-        return None
-    return differences.differences(comparison)
+def groups(comparison: Comparison, found: Differences) -> dict[str, str]:
+    """Return letters by system; systems that share one do not differ significantly in top-1 error.
 
-
-def _without_pairs(comparison: Comparison) -> str:
-    best = leaderboard.ranked(comparison)[0]
-    return (
-        f"{best.name} has the lowest top-1 error, {100 * best.mean_error(1):.1f} %. These systems were not scored on"
-        " the same images, so nothing says which differences are real."
-    )
-
-
-def groups(comparison: Comparison, found: differences.Differences) -> dict[str, str]:
-    """Letters of systems that cannot be told apart in top-1 error, none where there is one system."""
+    A comparison of one system has no letters.
+    """
     if len(comparison.systems) == 1:
         return {}
     letters = found.letters(1, found.question)
     return {system.name: letter for system, letter in zip(comparison.systems, letters, strict=True)}
 
 
-def _readable(comparison: Comparison) -> Comparison:
+def _differences(comparison: Comparison) -> Differences | None:
+    """Return the differences of all pairs; None where the images differ, which only a mixed comparison allows."""
+    if comparison.mixed and not comparison.same_images:
+        return None
+    return differences.differences(comparison)
+
+
+def _verdict_without_pairs(comparison: Comparison) -> str:
+    best = leaderboard.ranked(comparison)[0]
+    return (
+        f"{best.name} has the lowest top-1 error: {100 * best.mean_error(1):.1f} %. The systems were scored on"
+        " different images, so this page cannot say which differences are significant."
+    )
+
+
+def _with_readable_names(comparison: Comparison) -> Comparison:
     return dataclasses.replace(comparison, class_names=tuple(wordnet.readable_names(comparison.class_names)))
 
 
 def _show(page: ComparisonPage, path: Path) -> None:
-    """The leaderboard's main columns and the verdict, for a person at a terminal."""
+    """Print the main columns of the leaderboard, the verdict, the runs without a result, and the page's path."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, FILE_WIDTH)
     board = leaderboard.leaderboard(page.comparison, page.groups)
     columns = [board.headings.index(heading) for heading in IN_TERMINAL if heading in board.headings]
-    table = Shown(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = TerminalTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, column in enumerate(columns):
         table.add_column(board.headings[column], justify="right" if number else "left", overflow="fold")
     for row in board.rows:
         table.add_row(*(Text(row[column]) for column in columns))
     console.print(table)
-    for line in (*(f"mixed, {one}" for one in page.comparison.mixed), *page.verdict.splitlines()):
+    lines = [f"mixed, {one}" for one in page.comparison.mixed] + page.verdict.splitlines()
+    lines += [f"no result of {one.name}, seed {one.seed}: {one.reason}" for one in page.comparison.failures]
+    if not page.comparison.scores_own_result:
+        lines.insert(0, _describe_scoring(page.comparison))
+    for line in lines:
         console.print(line, markup=False)
-    for failure in page.comparison.failures:
-        console.print(f"without {failure.name}, seed {failure.seed}: {failure.why}", markup=False)
     console.print(f"the page: {path}", markup=False, soft_wrap=True)
 
 
-class _Drawing:
-    """Draws the pictures of one comparison into a directory."""
+def _describe_scoring(comparison: Comparison) -> str:
+    by = f" by the evaluation protocol {comparison.protocol}" if comparison.protocol else ""
+    return f"errors on {comparison.evaluation_set or comparison.scored_split}{by}"
 
-    def __init__(self, comparison: Comparison, found: differences.Differences | None, out: Path):
-        self._comparison, self._found, self._out = comparison, found, out
+
+class _Drawing:
+    """Draws the figures of one comparison into a directory, and makes the tables that belong beside them."""
+
+    def __init__(self, comparison: Comparison, found: Differences | None, out: Path):
+        self._comparison, self._differences, self._out = comparison, found, out
         self._wrong = confusions.wrong_guesses(comparison) if found else None
-        self._tree = confusions.along_tree(self._wrong, comparison.class_names) if found else None
+        self._tree = confusions.place_in_tree(self._wrong, comparison.class_names) if self._wrong else None
 
     def figures(self) -> dict[str, list[PageFigure]]:
-        """All pictures, by the part of the page."""
+        """Draw all figures; return them by section of the page."""
         return {
-            "curves": self._curves(),
-            "compute": self._compute(),
-            "differences": self._matrices(),
-            "classes": self._gains(),
-            "confusions": self._confusions(),
-            "history": self._history(),
+            "curves": self._draw_curves(),
+            "compute": self._draw_costs(),
+            "differences": self._draw_matrices(),
+            "classes": self._draw_gains(),
+            "confusions": self._draw_confusions(),
+            "history": self._draw_history(),
         }
 
     def tables(self) -> dict[str, list[Table]]:
-        """The tables that others do not make, by the part of the page."""
+        """Return the tables that belong to the figures, by section of the page."""
         return {"differences": self._difference_tables(), "confusions": self._confusion_tables()}
 
-    def _curves(self) -> list[PageFigure]:
+    def _draw_curves(self) -> list[PageFigure]:
         config = self._comparison.systems[0].runs[0].result["provenance"]["config"]
         split = config["data"]["eval_split"]
-        held = f" on {split}, not the split of the results" if split != self._comparison.scored_split else ""
-        several = any(len(system.runs) > 1 for system in self._comparison.systems)
-        band = ": means over seeds, in a band from lowest to highest" if several else ""
+        elsewhere = f" on {split}, which is not the split of the results" * (split != self._comparison.scored_split)
+        if not self._comparison.scores_own_result:
+            elsewhere = f" on {split} by each run's own protocol, which are not the errors of the leaderboard"
+        has_several = any(len(system.runs) > 1 for system in self._comparison.systems)
+        band = "; lines are means over seeds, bands span the lowest to the highest seed" if has_several else ""
         return [
             PageFigure(
-                f"Against {what}",
-                curves.plot_systems(self._comparison, self._out / f"curves_{amount}.png", against=amount)[1],
-                f"Training loss and both error rates{held}{band}.",
-                f"Three panels of curves that fall with {what}, one for each system.",
+                f"Against {amount}",
+                curves.plot_systems(self._comparison, self._out / f"curves_{against}.png", against=against)[1],
+                f"Training loss and both error rates{elsewhere}{band}.",
+                f"Three panels with one curve for each system against {amount}.",
             )
-            for amount, what in AMOUNTS.items()
+            for against, amount in AMOUNTS.items()
         ]
 
-    def _compute(self) -> list[PageFigure]:
-        what = {"flops": "operations of training", "multiply_adds": "multiply-adds of one image"}
+    def _draw_costs(self) -> list[PageFigure]:
         return [
             PageFigure(
-                f"Against {text}",
-                pareto.plot_pareto(self._comparison, self._out / f"pareto_{cost}.png", against=cost)[1],
-                "Lower and further left is better. The steps are the Pareto front: no system beats those in both.",
-                f"Points of error over {text}, one for each system, with intervals and the Pareto front.",
+                f"Against {cost}",
+                pareto.plot_pareto(self._comparison, self._out / f"pareto_{against}.png", against=against)[1],
+                "Lower and further left is better. The dashed steps are the Pareto front: no system is better in error"
+                " and no worse in cost.",
+                f"Points of error over {cost}, one for each system, with intervals and the Pareto front.",
             )
-            for cost, text in what.items()
+            for against, cost in COSTS.items()
         ]
 
-    def _matrices(self) -> list[PageFigure]:
-        found, systems = self._found, self._comparison.systems
+    def _draw_matrices(self) -> list[PageFigure]:
+        found, systems = self._differences, self._comparison.systems
         if found is None or len(systems) == 1:
             return []
         return [
@@ -164,7 +192,7 @@ class _Drawing:
                 matrix.plot_matrix(
                     [system.name for system in systems],
                     found.points(k, found.question),
-                    found.different(k, found.question),
+                    found.significant(k, found.question),
                     self._out / f"differences_top{k}.png",
                     title=f"Differences in top-{k} error: {found.question}",
                 )[1],
@@ -174,70 +202,72 @@ class _Drawing:
             for k in (1, GUESSES)
         ]
 
-    def _gains(self) -> list[PageFigure]:
-        """From the first year's system to the last one's; as they were given, where nobody knows their years."""
+    def _draw_gains(self) -> list[PageFigure]:
+        """Draw the gains from the first year's system to the last year's, or from the first given to the last."""
         systems, names = self._comparison.systems, wordnet.readable_names(self._comparison.class_names)
-        if self._found is None or len(systems) == 1:
+        if self._differences is None or len(systems) == 1:
             return []
         steps = classes.steps(self._comparison) or [(systems[0], systems[-1])]
         first, last = steps[0][0], steps[-1][1]
         before, after = classes.same_seed(first, last)
-        gained = class_gains.gains(before.guesses, after.guesses, names)
-        drawn = dumbbell.plot_gains(gained, self._out / "gains.png", systems=(first.name, last.name))
+        gains = class_gains.gains(before.guesses, after.guesses, names)
+        paths = dumbbell.plot_gains(gains, self._out / "gains.png", systems=(first.name, last.name))
         caption = (
             f"The classes that gained most and least from {first.name} (seed {before.seed}) to {last.name}"
             f" (seed {after.seed})."
         )
-        return [
-            PageFigure(f"From {first.name} to {last.name}", drawn[1], caption, "Pairs of points, one for each class.")
-        ]
+        return [PageFigure(f"From {first.name} to {last.name}", paths[1], caption, "Two points for each class.")]
 
-    def _confusions(self) -> list[PageFigure]:
+    def _draw_confusions(self) -> list[PageFigure]:
         if self._tree is None:
             return []
-        drawn = wordnet_confusions.plot_heights(self._tree, self._out / "heights.png")
+        paths = wordnet_confusions.plot_heights(self._tree, self._out / "heights.png")
         figures = [
             PageFigure(
-                "How far wrong guesses go",
-                drawn[1],
-                "Height in WordNet of what a wrong first guess and the label have in common.",
+                "How far wrong guesses are from the label",
+                paths[1],
+                "Height in WordNet of the nearest kind that a wrong first guess and the label share.",
                 "Stacked bars, one for each system.",
             )
         ]
         if len(self._tree.groups) > 1:
             best = leaderboard.ranked(self._comparison)[0].name
-            drawn = wordnet_confusions.plot_super_classes(self._tree, best, self._out / "super_classes.png")
-            caption = f"Where the first guesses of {best} go, by super-class."
+            paths = wordnet_confusions.plot_super_classes(self._tree, best, self._out / "super_classes.png")
+            caption = f"Wrong first guesses of {best}, by the super-classes of label and guess."
             figures.append(
-                PageFigure(f"Super-classes, {best}", drawn[1], caption, "A heat map of labels and guesses.")
+                PageFigure(f"Super-classes, {best}", paths[1], caption, "A heat map of labels and guesses.")
             )
         return figures
 
-    def _history(self) -> list[PageFigure]:
-        drawn = history.plot_history(self._comparison, self._out / "history.png")
-        caption = "Published top-5 errors of the entries, on the challenge's hidden test sets, and ours beside them."
-        return [
-            PageFigure("The challenge", drawn[1], caption, "A falling line from 28.2 % in 2010 to 2.25 % in 2017.")
-        ]
+    def _draw_history(self) -> list[PageFigure]:
+        paths = history.plot_history(self._comparison, self._out / "history.png")
+        caption = (
+            "Published top-5 errors of the challenge's entries, on its hidden test sets, beside the errors of the"
+            " systems compared here."
+        )
+        alt = "A line that falls from 28.2 % in 2010 to 2.25 % in 2017."
+        return [PageFigure("The challenge", paths[1], caption, alt)]
 
     def _difference_tables(self) -> list[Table]:
-        found = list(filter(None, [crossed.crossed(self._comparison)]))
+        tables = list(filter(None, [crossed.crossed(self._comparison)]))
+        if self._differences is None:
+            return tables
         for question, text in QUESTIONS.items():
-            headings, rows = differences.rows(self._found, question) if self._found else ([], [])
+            headings, rows = differences.rows(self._differences, question)
             if rows:
-                found.append(
-                    Table(f"differences_{question}", tuple(headings), tuple(map(tuple, rows)), f"{text} {JUDGE}")
+                tables.append(
+                    Table(f"differences_{question}", tuple(headings), tuple(map(tuple, rows)), f"{text} {READING}")
                 )
-        return found
+        return tables
 
     def _confusion_tables(self) -> list[Table]:
         if self._wrong is None:
             return []
-        parts = {"confusions": confusions.most_confused(self._wrong, self._tree)}
+        tables = [confusions.most_confused(self._wrong, self._tree)]
         if self._tree is not None:
-            parts |= {
-                "tree_distances": confusions.distances(self._tree),
-                "super_class_errors": confusions.errors_by_group(self._tree),
-                "super_class_inside": confusions.inside_by_group(self._tree),
-            }
-        return [Table(name, rows.headings, rows.rows, rows.caption) for name, rows in parts.items() if rows.rows]
+            tables += [
+                confusions.distances(self._tree),
+                confusions.errors_by_group(self._tree),
+                confusions.inside_by_group(self._tree),
+            ]
+        return [table for table in tables if table.rows]

@@ -18,8 +18,8 @@ from imagenet_repro.data.decode import decode
 from imagenet_repro.data.sources import Split
 from imagenet_repro.inference.localizer import AnnotatedImage, BoxResult, LocalizationResult
 from imagenet_repro.report.plots.style import COLOURS, STYLE, write
-from imagenet_repro.report.sections.class_gains import short_names
 from imagenet_repro.report.tables import Table
+from imagenet_repro.report.text import short_names
 from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.localization.boxes import edges
 from imagenet_repro.scoring.metrics import GUESSES, format_rate

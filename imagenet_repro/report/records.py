@@ -1,4 +1,7 @@
-"""Finished runs as the tables, pictures and the page read them: gathered once, by `runs/collect.py`."""
+"""The records that tables, figures and pages read: finished runs, grouped into the systems that are compared.
+
+`report/collect.py` makes them from the workdirs of runs.
+"""
 
 import dataclasses
 import functools
@@ -15,12 +18,12 @@ from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
 
 @dataclasses.dataclass(frozen=True)
 class TopGuesses:
-    """The part of stored predictions that error rates follow from, the images in the order of their ids.
+    """The part of stored predictions that error rates are counted from, with the images in the order of their ids.
 
     Attributes:
       id: the data set's own name of each image, sorted, unicode.
       label: class index of the ground truth.
-      top5: best classes first; -1: none.
+      top5: class indices of the guesses, best first; -1: no guess.
     """
 
     id: Shaped[np.ndarray, " n"]
@@ -28,20 +31,21 @@ class TopGuesses:
     top5: Int32[np.ndarray, "n k"]
 
     def wrong(self, guesses: int) -> Bool[np.ndarray, " n"]:
-        """Whether the label is missing among the first `guesses` (1 or 5)."""
+        """Return whether the label of each image is missing among the first `guesses` (1 or 5) guesses."""
         return ~np.any(self.top5[:, :guesses] == self.label[:, None], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """A finished run.
+    """A run whose budget is spent.
 
     Attributes:
-      path: its workdir.
-      seed: of its configuration.
-      result: `result.json`.
-      rows: of `metrics.jsonl`.
-      guesses: on the split that it was scored on.
+      path: the workdir.
+      seed: the seed in the run's configuration.
+      result: the content of `result.json`.
+      rows: the rows of `metrics.jsonl`.
+      guesses: the guesses on the images that the comparison scores.
+      predictions: path of the file that `guesses` were read from, below the workdir; empty: the result's own file.
     """
 
     path: Path
@@ -49,12 +53,13 @@ class FinishedRun:
     result: dict[str, Any]
     rows: Sequence[dict[str, Any]]
     guesses: TopGuesses
+    predictions: str = ""
 
     @functools.cached_property
     def rates(self) -> ErrorRates:
-        """Both error rates, counted from the guesses."""
-        wrong = [int(self.guesses.wrong(k).sum()) for k in (1, GUESSES)]
-        return ErrorRates(len(self.guesses.id), *wrong, cross_entropy=float(self.result["rates"]["cross_entropy"]))
+        """Top-1 and top-5 error rates, counted from the guesses."""
+        top1_wrong, top5_wrong = (int(self.guesses.wrong(k).sum()) for k in (1, GUESSES))
+        return ErrorRates(len(self.guesses.id), top1_wrong, top5_wrong)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +67,10 @@ class ComparedSystem:
     """One configuration, trained once for each of several seeds.
 
     Attributes:
-      name: unlike that of every other system of a comparison.
-      network: in `models.names()`, or the system of a `story.Entry`, such as `xrce_2011`.
-      recipe: which recipe, where a comparison crosses systems with recipes; else empty.
-      runs: by rising seed, at least one.
+      name: unique within a comparison.
+      network: a name in `models.names()`, or the system of an entry of the challenge, such as `xrce_2011`.
+      recipe: the recipe's name, where a comparison crosses networks with recipes; otherwise empty.
+      runs: at least one, by rising seed.
     """
 
     name: str
@@ -75,15 +80,15 @@ class ComparedSystem:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of its runs."""
+        """Return the seeds of the runs, in rising order."""
         return tuple(run.seed for run in self.runs)
 
     def errors(self, guesses: int) -> list[float]:
-        """The error of each run with 1 or 5 guesses, as shares in [0, 1]."""
+        """Return the error rate of each run with 1 or 5 guesses, in [0, 1]."""
         return [run.rates.top1_error if guesses == 1 else run.rates.top5_error for run in self.runs]
 
     def mean_error(self, guesses: int) -> float:
-        """The mean over seeds, in [0, 1]."""
+        """Return the mean error rate over seeds with 1 or 5 guesses, in [0, 1]."""
         return float(np.mean(self.errors(guesses)))
 
 
@@ -92,8 +97,8 @@ class HumanPlayer:
     """A person who guessed some of the images.
 
     Attributes:
-      name: for tables.
-      guesses: at most five of each image.
+      name: the name in tables.
+      guesses: at most five guesses for each image.
     """
 
     name: str
@@ -102,27 +107,37 @@ class HumanPlayer:
 
 @dataclasses.dataclass(frozen=True)
 class FailedRun:
-    """A planned run without a result."""
+    """A planned run without a result.
+
+    Attributes:
+      name: the system's name.
+      seed: the seed that was planned.
+      reason: why there is no result.
+    """
 
     name: str
     seed: int
-    why: str
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Systems that may stand in one table, all on the same images.
+    """Systems that may stand in one table.
 
     Attributes:
       systems: in the order in which they were given.
-      class_names: of the data set, by class index; WordNet ids where it has those.
-      budget: given to each run, such as "90ep".
-      data: name of the data set.
-      train_split, scored_split: in tfds' syntax.
-      selection: how settings were chosen, as a sentence for a person; empty: nothing was searched.
-      mixed: what differs between the runs, a sentence for each key, where the user allows it; every table says so.
+      class_names: names by class index; WordNet ids where the data set has those.
+      budget: the budget of each run, such as "90ep".
+      data: name of the data set that the runs were trained on.
+      train_split: the training split, in the syntax of tfds.
+      scored_split: the split that the errors were counted on, in the syntax of tfds.
+      selection: how settings were chosen, as a sentence; empty: nothing was searched.
+      mixed: one sentence for each setting in which the runs differ, where the user allows it; every table shows them.
       failures: planned runs that have no result.
-      people: who guessed images that all systems were scored on.
+      people: people who guessed images that all systems were scored on.
+      protocol: the evaluation protocol of the errors, a name of `evaluate`; empty: each run's own.
+      evaluation_set: title of the evaluation set of the errors; empty: the scored split of the runs' data set.
+      evaluation_data: name of the evaluation set's data set; empty where there is no set.
     """
 
     systems: tuple[ComparedSystem, ...]
@@ -135,21 +150,34 @@ class Comparison:
     mixed: tuple[str, ...] = ()
     failures: tuple[FailedRun, ...] = ()
     people: tuple[HumanPlayer, ...] = ()
+    protocol: str = ""
+    evaluation_set: str = ""
+    evaluation_data: str = ""
 
     def __post_init__(self):
         names = [system.name for system in self.systems]
         if not names:
             raise UserError("there is no finished run to compare")
         if len(set(names)) != len(names):
-            raise ValueError(f"two systems of one name among {names}")
+            raise ValueError(f"two systems have the same name: {names}")
 
     @functools.cached_property
     def same_images(self) -> bool:
-        """Whether all runs were scored on the same images and labels; of a mixed comparison they need not be."""
+        """Whether all runs were scored on the same images and labels; the runs of a mixed comparison may not be."""
         first, *others = [run.guesses for system in self.systems for run in system.runs]
         return all(np.array_equal(first.id, one.id) and np.array_equal(first.label, one.label) for one in others)
 
     @property
-    def images(self) -> int:
-        """How many were scored; by the first run, where they are not the same."""
+    def n_images(self) -> int:
+        """Return the number of scored images; that of the first run where the runs differ."""
         return len(self.systems[0].runs[0].guesses.id)
+
+    @property
+    def scored_data(self) -> str:
+        """Return the name of the data set that the errors were counted on."""
+        return self.evaluation_data or self.data
+
+    @property
+    def scores_own_result(self) -> bool:
+        """Whether the errors are those of each run's own result, and not of another protocol or set."""
+        return not (self.protocol or self.evaluation_set)

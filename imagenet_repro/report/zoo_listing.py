@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from imagenet_repro import models
-from imagenet_repro.report.result_table import FILE_WIDTH, quantity
+from imagenet_repro.report.result_table import FILE_WIDTH
+from imagenet_repro.report.text import quantity
 from imagenet_repro.scoring.sets import IMAGENET
 from imagenet_repro.zoo.entries import ENTRIES, ChallengeEntry
 from imagenet_repro.zoo.published import PublishedErrors, network_facts

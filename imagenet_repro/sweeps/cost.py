@@ -18,7 +18,7 @@ from imagenet_repro.config import AnyConfig, config_to_dict
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
-from imagenet_repro.report.result_table import quantity
+from imagenet_repro.report.text import quantity
 from imagenet_repro.sweeps.launch import Launcher
 from imagenet_repro.sweeps.plan import PlannedRun, plan_runs
 from imagenet_repro.sweeps.status import count_workers, format_settings

@@ -58,7 +58,7 @@ def test_every_rate_with_and_without_the_suspects():
         ("b", "without suspects"): ("7", "14.3", "14.3"),
         ("b", "by verdicts"): ("9", "22.2", "22.2"),
     }
-    people = "People decided on 2 images: 0 keep, 1 suggested, 0 both, 1 neither."
+    people = "People checked 2 images: 0 keep, 1 suggested, 0 both, 1 neither."
     assert audit_page.verdict(one).splitlines()[2:] == [people, "By verdicts, its top-1 error is 33.3 %, not 50.0 %."]
     assert table.rows[0][3] == "[23.7, 76.3]"  # Wilson of 5 of 10, from a table
 
@@ -105,7 +105,7 @@ def test_the_page_shows_what_the_tables_say(tmp_path):
     assert document.tables["table-error_rates_restated"][1][:3] == ["a", "labels as given", "50.0"]
     assert "3 of 10 labels (30.0 %) are suspect." in document.text
     assert "Without suspects, its top-1 error is 42.9 %, not 50.0 %." in document.text
-    assert "anywhere from −10.7 to 12.7 points, and on average 1.08" in document.text
+    assert "anywhere from −10.7 to 12.7 points, and on average for 1.08" in document.text
     images = [found for found in document.attributes("img") if found["src"].startswith("data:image/jpeg")]
     assert [found["alt"] for found in images] == ["suspect 1: image2"]
     assert HOSTILE not in page.read_text()
@@ -126,7 +126,7 @@ def _with_verdicts(path):
 def test_without_suspects_or_images_of_them(tmp_path):
     page = audit_page.write(made(suspected=()), tmp_path, None)
     document = Document(page.read_text())
-    assert "None of 10 labels is suspect by a." in document.text
+    assert "a finds none of 10 labels suspect." in document.text
     assert sections(document) == ["rates", "differences", "noise"]
     assert (tmp_path / "suspects.csv").read_text().count("\n") == 1
     assert not Document(audit_page.write(made(), tmp_path, None).read_text()).attributes("img")

@@ -56,9 +56,9 @@ def test_the_numbers_on_the_page_are_those_of_the_measures(page):
         for binning, name in calibration_page.BINNINGS.items():
             measured, chance = calibration.bin_images(one, binning), calibration.chance_error(one, binning)
             cells = [f"{100 * x:.2f}" for x in (measured.error, chance.mean, chance.high)]
-            heads = ("calibration error %", "by chance", "by chance at most")
+            heads = ("calibration error %", "by chance", "by chance at most (95 %)")
             assert [rows[f"{head}, {name}"][column] for head in heads] == cells
-            assert float(rows[f"less its bias, {name}"][column].replace("−", "-")) == pytest.approx(
+            assert float(rows[f"debiased, {name}"][column].replace("−", "-")) == pytest.approx(
                 100 * measured.debiased, abs=0.0051
             )
         assert rows["negative log likelihood, nats"][column] == f"{one.negative_log_likelihood:.4f}"
@@ -84,7 +84,7 @@ def test_risk_at_shares_of_the_images(page):
 def test_confusions_have_words_of_wordnet(page):
     found, _, document = page
     (head, *rows) = document.tables["table-confusions"]
-    assert head == ["class", "taken for", "both are", "images", "so taken"]
+    assert head == ["class", "guessed as", "both are", "images", "guesses"]
     assert {"Chihuahua", "Japanese spaniel", "Siberian husky", "tabby", "goldfish"} >= {row[0] for row in rows}
     label, guess = found.predictions.label, found.predictions.top5[:, 0]
     pairs = np.bincount((5 * label + guess)[label != guess], minlength=25)
@@ -93,14 +93,18 @@ def test_confusions_have_words_of_wordnet(page):
 
 @pytest.mark.parametrize(
     ("sharpness", "said"),
-    [(2.5, "is overconfident"), (0.4, "is underconfident"), (1.0, "cannot be told from a perfectly calibrated")],
+    [
+        (2.5, "is overconfident"),
+        (0.4, "is underconfident"),
+        (1.0, "does not differ significantly from a perfectly calibrated"),
+    ],
 )
 def test_the_verdict(sharpness, said):
     lines = calibration_page.verdict(shown(sharpness=sharpness, fitted=False)).splitlines()
     assert lines[0].startswith(f"resnet50 {said}")
-    assert re.search(r"a perfectly calibrated system would show [\d.]+ % on 600 images", lines[1])
+    assert re.search(r"A perfectly calibrated system would show [\d.]+ % on 600 images by chance", lines[1])
     assert len(lines) == 2
-    assert "temperature of 2, found on 300 other images" in calibration_page.verdict(shown()).splitlines()[2]
+    assert "temperature of 2, fitted on 300 other images" in calibration_page.verdict(shown()).splitlines()[2]
 
 
 def test_without_a_temperature_or_a_tree(tmp_path):

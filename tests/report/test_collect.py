@@ -34,7 +34,7 @@ def test_what_was_written_is_what_is_gathered(tmp_path):
     assert (found.budget, found.data, found.train_split, found.scored_split) == (
         "5ep", "made/up", "train", "validation",
     )  # fmt: skip
-    assert (found.mixed, found.failures, found.selection, found.images) == ((), (), "", 400)
+    assert (found.mixed, found.failures, found.selection, found.n_images) == ((), (), "", 400)
     for system, expected in zip(found.systems, whole.systems, strict=True):
         assert system.seeds == (0, 1)
         for run, made_up in zip(system.runs, expected.runs, strict=True):
@@ -103,7 +103,7 @@ def test_numbers_spare_names_that_are_there(tmp_path):
 )
 def test_what_differs_is_refused_and_named_or_marked(tmp_path, changes, message):
     places = pair(tmp_path, **changes)
-    with pytest.raises(UserError, match=rf"(?s)--allow_mixed does it all the same.*they differ in\n  {message}"):
+    with pytest.raises(UserError, match=rf"(?s)--allow_mixed compares them anyway.*they differ in\n  {message}"):
         gathered(*places)
     found = gathered(*places, allow_mixed=True)
     assert found.mixed
@@ -159,7 +159,8 @@ def test_two_runs_of_one_seed_and_configuration_are_refused(tmp_path):
     a = finished_runs.write(tmp_path / "a", finished_runs.one())
     b = finished_runs.write(tmp_path / "b", finished_runs.one())
     with pytest.raises(
-        UserError, match=r"alexnet_2012: two runs of one seed among .*/a, .*/b; which of them counts\?"
+        UserError,
+        match=r"alexnet_2012: two runs have the same seed, among .*/a, .*/b; name only one run for each seed",
     ):
         gathered(a, b)
 
@@ -212,7 +213,7 @@ def stored(run, **arrays):
         ({"id": np.array(["same"] * 60)}, "the same id more than once: same"),
         ({"label": np.full(60, -1, np.int32)}, "images without labels"),
         ({"label": np.zeros(60, np.float32)}, "'label' is float32"),
-        ({"top5": np.zeros((60, 5), np.int32)}, r"is not of the run in .*/a: its error rates are others"),
+        ({"top5": np.zeros((60, 5), np.int32)}, r"does not belong to the run in .*/a: its error rates are different"),
         ({"top5": np.zeros((59, 5), np.int32)}, "different numbers of images"),
     ],
 )
@@ -238,7 +239,7 @@ def test_missing_and_truncated_predictions_and_those_of_another_run(tmp_path):
     path = tmp_path / "a" / run.result["predictions"]
     zeros = np.zeros((70, 10), np.float16)
     predictions.save(path, predictions.Predictions(other.guesses.id, other.guesses.label, other.guesses.top5, zeros))
-    with pytest.raises(UserError, match=r"has predictions for 70 images, and the run scored 60\n.* evaluate"):
+    with pytest.raises(UserError, match=r"has predictions for 70 images, but the run scored 60\n.* evaluate"):
         gathered(a)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match="is truncated, damaged or not an"):

@@ -82,7 +82,7 @@ def full(tmp_path):
     parts = ("curves", "compute", "differences", "classes", "confusions", "history")
     return ComparisonPage(
         comparison,
-        "zfnet errs least.\nTwo seeds are too few.",
+        "zfnet has the lowest error.\nTwo seeds are too few.",
         figures={part: [PageFigure(f"Of {part}", svg, "Caption.", "Alternative.")] for part in parts},
         tables={part: [Table(f"of_{part}", ("a", "b"), (("x", "1"),), "Handed in.")] for part in parts},
         groups={"xrce_2011": "a", "alexnet_2012": "a"},
@@ -175,7 +175,9 @@ def test_a_picture_that_is_not_there_leaves_the_id(full, tmp_path):
 
 def test_many_pairs_are_folded_together(tmp_path):
     titles = [
-        written(ComparisonPage(made.comparison(systems=systems), "Some."), tmp_path).text.count("and another misses (")
+        written(ComparisonPage(made.comparison(systems=systems), "Some."), tmp_path).text.count(
+            "and another does not ("
+        )
         for systems in (4, 5)
     ]
     assert titles == [0, 1]
@@ -196,16 +198,18 @@ def test_every_table_of_mixed_runs_says_so(full, tmp_path):
 def test_warnings_name_what_differs_and_what_failed(full, tmp_path):
     text = written(full, tmp_path).text
     assert "vgg16, seed 1: the loss was not finite" in text
-    assert "These runs differ in what should be equal" in text
+    assert "These runs differ in conditions that should be equal" in text
     assert "Three rates each, on the last tenth of the training set." in text
 
 
 def test_verdict_and_setting_stand_first(full, tmp_path):
     text = written(full, tmp_path).text
-    assert text.index("zfnet errs least.") < text.index("3 systems, 6 runs that differ in what should be equal")
+    assert text.index("zfnet has the lowest error.") < text.index("3 systems, 6 runs under different conditions")
     alike = dataclasses.replace(full, comparison=dataclasses.replace(full.comparison, mixed=()))
     text = written(alike, tmp_path).text
-    assert text.index("zfnet errs least.") < text.index("3 systems, 6 runs, 5ep each, trained on made/up train")
+    assert text.index("zfnet has the lowest error.") < text.index(
+        "3 systems, 6 runs, 5ep each, trained on made/up train"
+    )
 
 
 def hostile(comparison):
@@ -295,7 +299,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 def test_two_tables_of_one_name_are_a_defect(tmp_path):
     table = Table("leaderboard", ("a",), (("x",),))
-    with pytest.raises(ValueError, match="two tables of one name"):
+    with pytest.raises(ValueError, match="two tables have the same name"):
         comparison_page.write(ComparisonPage(made.comparison(), "Three.", tables={"curves": [table]}), tmp_path)
 
 

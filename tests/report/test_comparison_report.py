@@ -65,7 +65,7 @@ def test_sections_stand_in_order(drawn):
 def test_the_verdicts_first_line_is_its_first_sentence(drawn):
     text = drawn[1].read_text()
     lines = re.search(r'<div class="verdict">\n(.*?)</div>', text, re.S)[1].strip().splitlines()
-    assert re.fullmatch(r"<p>xrce_2011 errs least: [\d.]+ % top-1 error \(mean of 2 seeds\)\.</p>", lines[0])
+    assert re.fullmatch(r"<p>xrce_2011 has the lowest top-1 error: [\d.]+ % \(mean of 2 seeds\)\.</p>", lines[0])
     assert len(lines) == 2
 
 
@@ -91,13 +91,13 @@ def test_narrow_pictures_stand_side_by_side(drawn):
 
 def test_letters_are_of_the_matrix(monkeypatch):
     comparison = made.comparison(4)
-    found = comparison_report._found(comparison)
+    found = comparison_report._differences(comparison)
     letters = comparison_report.groups(comparison, found)
-    different = found.different(1, found.question)
+    different = found.significant(1, found.question)
     for i, a in enumerate(comparison.systems):
         for j, b in enumerate(comparison.systems):
             assert bool(set(letters[a.name]) & set(letters[b.name])) == (i == j or not different[i, j])
-    assert comparison_report.groups(made.comparison(1), comparison_report._found(made.comparison(1))) == {}
+    assert comparison_report.groups(made.comparison(1), comparison_report._differences(made.comparison(1))) == {}
 
 
 def other_images(comparison):
@@ -115,9 +115,9 @@ def test_without_the_same_images_nothing_compares_image_by_image(tmp_path, no_pi
     comparison = other_images(made.comparison(3))
     document = Document(comparison_report.present(comparison, tmp_path, thumbnails=lambda ids: {}).read_text())
     assert sections(document) == ["warnings", "leaderboard", "curves", "compute", "history", "provenance"]
-    assert "nothing says which differences are real" in document.text
-    assert "Nothing here compares systems image by image or class by class" in document.text
-    assert "that differ in what should be equal" in document.text
+    assert "this page cannot say which differences are significant" in document.text
+    assert "this page does not compare systems image by image or class by class" in document.text
+    assert "under different conditions" in document.text
     assert "5ep each" not in document.text
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", (tmp_path / "report.html").read_text())
     assert captions
@@ -135,15 +135,15 @@ def test_the_terminal_gets_board_verdict_failures_and_path(tmp_path, no_pixels, 
     path = comparison_report.present(made.comparison(3, failures=failures), tmp_path)
     out = capsys.readouterr().out
     assert f"the page: {path}\n" in out
-    assert "without [red]zfnet[/], seed 3: the loss is nan\n" in out
+    assert "no result of [red]zfnet[/], seed 3: the loss is nan\n" in out
     board = (tmp_path / "tables/leaderboard.csv").read_text().splitlines()[1:]
     assert [line.split()[0] for line in out.splitlines()[2:5]] == [line.split(",")[0] for line in board]
-    assert "alexnet_2012 errs least" in out
+    assert "alexnet_2012 has the lowest top-1 error" in out
 
 
 def test_one_system_with_one_run_has_a_page(tmp_path, no_pixels):
     document = Document(comparison_report.present(made.comparison(1), tmp_path).read_text())
-    assert "there is no other to compare it with" in document.text
+    assert "there is no other system to compare it with" in document.text
     assert "differences" not in sections(document)
 
 

@@ -28,7 +28,7 @@ def test_markdown_is_the_table_of_the_issue():
     assert lines[3] == (
         "| ResNet-50 | 25.6 M | 4.09 G | 115 M | 112,320 | 23.81 | [23.44, 24.19] | 7.00 | [6.78, 7.23] |"
     )
-    assert lines[-1] == "Intervals are Wilson's; images scored: 2,000 or 50,000."
+    assert lines[-1] == "Intervals are Wilson's over 2,000 or 50,000 scored images."
 
 
 def test_a_name_with_a_bar_does_not_break_the_markdown():

@@ -1,1 +1,1 @@
-"""Figures, one per module."""
+"""Figures, one for each module."""

@@ -1,4 +1,4 @@
-"""Learning curves of several runs as one picture: training loss, top-1 and top-5 error against what was spent."""
+"""Learning curves: training loss, top-1 and top-5 error of runs or systems against images, operations or seconds."""
 
 import dataclasses
 import math
@@ -16,63 +16,79 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from imagenet_repro.report.plots.style import AS_TEXT, GRID, MUTED, STYLE, power, styles, write
 from imagenet_repro.report.records import Comparison
-from imagenet_repro.report.sections.class_gains import clipped
+from imagenet_repro.report.text import clipped
 from imagenet_repro.zoo.entries import ENTRIES
 
 Metrics = Sequence[Mapping[str, Any]]
 Against = Literal["images", "flops", "seconds"]
 
-SMOOTHED_OVER = 20  # a point of the smoothed loss is the mean over a twentieth of the run
-MOST_POINTS = 300  # of all lines of a panel, the last of each among them: more would make the file large
-MOST_RAW = 4  # runs whose loss is also drawn as it was logged, pale; that of more would be a fog
-WIDE_APART = 5  # times: where the runs end further apart than this, the axis is logarithmic
-MOST_DOTS = 6  # on a line; of more evaluations every so-manieth has one, and the last
-CROWDED = 8  # lines, from which the picture is higher
-LABEL_POINTS = 11  # between two names
+SMOOTHED_OVER = 20  # each point of the smoothed loss is the mean over a twentieth of the run
+MOST_POINTS = 300  # in all lines of a panel, including the last point of each; more would make the file large
+MOST_RAW = 4  # runs up to which the loss is also drawn as it was logged; more pale lines would hide each other
+WIDE_APART = 5  # ratio of the ends of two runs, beyond which the axis is logarithmic
+MOST_DOTS = 6  # markers on a line; with more evaluations every n-th has one, and the last
+CROWDED = 8  # lines, beyond which the figure is taller
+LABEL_POINTS = 11  # distance between two names
 LETTER = 0.072  # inches, the mean width of a letter in the names
-RUN = "run: "  # marks the lines that get a name; matplotlib hides labels that begin with an underscore
+RUN = "run: "  # marks the lines that get a name; matplotlib ignores labels that begin with an underscore
 TITLES = ("Training loss", "Top-1 error, %", "Top-5 error, %")
 
 
 def plot_curves(runs: Mapping[str, Metrics], path: str | Path, *, num_classes: int | None = None) -> list[Path]:
-    """Draws the rows of each run's `metrics.jsonl` and returns the two files written: `path` as .png and as .svg.
+    """Draw the rows of each run's `metrics.jsonl` against images seen.
 
-    Rows of kind "train" give `loss`, rows of kind "eval" `top1_error` and `top5_error` (shares in [0, 1]), both at
-    `images` seen. Where a resumed run repeated a step, its last row counts. With `num_classes` the error of chance
-    is drawn. Values that are not finite leave a gap. Raises `SaveError` where the files cannot be written.
+    Rows of kind "train" give `loss`; rows of kind "eval" give `top1_error` and `top5_error`, in [0, 1]. Where a
+    resumed run repeated a step, the last row counts. Values that are not finite leave a gap.
+
+    Args:
+      runs: rows by the run's name.
+      path: the path of the figure.
+      num_classes: the number of classes, with which the error of random guessing is drawn; None: it is not drawn.
+
+    Returns:
+      The two files written: `path` as .png and as .svg.
+
+    Raises:
+      SaveError: a file cannot be written.
     """
-    across = _across([[rows] for rows in runs.values()], "images")
+    axis = _horizontal_axis([[rows] for rows in runs.values()], "images")
     lines = [_Line(name, [rows], style) for (name, rows), style in zip(runs.items(), styles(), strict=False)]
-    return _plot(lines, path, across=across, num_classes=num_classes)
+    return _plot(lines, path, axis=axis, num_classes=num_classes)
 
 
 def plot_systems(comparison: Comparison, path: str | Path, *, against: Against = "images") -> list[Path]:
-    """Draws the systems of a comparison as `plot_curves` does runs; returns the .png and the .svg.
+    """Draw the systems of a comparison as `plot_curves` draws runs; return the .png and the .svg.
 
-    Several seeds of a system are one line, their mean, in a band from the lowest to the highest. They meet at equal
-    progress, the share of the budget spent, at which each has its own amount of images, operations and seconds.
+    Several seeds of a system are one line, their mean, in a band from the lowest to the highest seed. The mean is
+    taken at equal progress, the share of the budget spent, at which each seed has its own amount of images,
+    operations and seconds.
 
-    The training loss of support vector machines, a sum over classes of their hinge losses, is left out where there
-    are networks, whose cross-entropy it cannot be compared with.
+    The training loss of support vector machines is a sum of hinge losses over classes. It cannot be compared with the
+    cross-entropy of networks, so it is left out where there are networks.
 
     Args:
       comparison: the systems.
-      path: of the picture.
-      against: what the errors are drawn against: images seen, floating-point operations or seconds of training.
+      path: the path of the figure.
+      against: the horizontal axis: images seen, floating-point operations or seconds of training.
 
     Raises:
-      SaveError: the files cannot be written.
+      SaveError: a file cannot be written.
     """
     systems = comparison.systems
-    old = {entry.system for entry in ENTRIES if entry.system}
-    mixed = len({system.network in old for system in systems}) > 1
+    feature_systems = {entry.system for entry in ENTRIES if entry.system}
+    has_both_losses = len({system.network in feature_systems for system in systems}) > 1
     lines = [
-        _Line(system.name, [run.rows for run in system.runs], style, loss=not (mixed and system.network in old))
+        _Line(
+            system.name,
+            [run.rows for run in system.runs],
+            style,
+            has_loss=not (has_both_losses and system.network in feature_systems),
+        )
         for system, style in zip(systems, styles(), strict=False)
     ]
-    across = _across([line.runs for line in lines], against)
+    axis = _horizontal_axis([line.runs for line in lines], against)
     with rc_context(AS_TEXT):
-        return _plot(lines, path, across=across, num_classes=len(comparison.class_names) or None)
+        return _plot(lines, path, axis=axis, num_classes=len(comparison.class_names) or None)
 
 
 # --- values -----------------------------------------------------------------------------------------------------
@@ -81,9 +97,10 @@ def plot_systems(comparison: Comparison, path: str | Path, *, against: Against =
 def series(
     rows: Metrics, kind: str, key: str, against: str = "images"
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """(amount spent, value) of one kind of row in the order of steps; of a repeated step the last row.
+    """Return the amounts spent and the values of one kind of row, in the order of steps.
 
-    Rows that lack the amount `against` are left out; a value that is missing or not finite is NaN.
+    The last row of a repeated step counts. Rows that lack the amount `against` are left out. A value that is missing
+    or not finite becomes NaN.
     """
     points = {row["step"]: row for row in rows if row.get("kind") == kind and row.get(against) is not None}
     pairs = [(points[step][against], points[step].get(key)) for step in sorted(points)]
@@ -99,8 +116,8 @@ class Curve:
     Attributes:
       x: amount spent.
       y: mean over seeds.
-      low, high: of the seeds; both `y` where there is one.
-      seeds: how many have a finite value at all.
+      low, high: lowest and highest of the seeds; both equal `y` where there is one seed.
+      seeds: number of seeds with a finite value.
     """
 
     x: Float[np.ndarray, " n"]
@@ -111,43 +128,44 @@ class Curve:
 
 
 def curve(runs: Sequence[Metrics], kind: str, key: str, against: str = "images", *, most: int = MOST_POINTS) -> Curve:
-    """The mean over runs, and their range, at equal shares of the budget (`progress`), those of the first run.
+    """Return the mean over runs and their range at equal shares of the budget (`progress`), those of the first run.
 
-    The loss is smoothed in each run first; of more than `most` points as many are taken, evenly. A run without a
-    finite value is left out; where another one's value is missing there is a gap.
+    The loss is smoothed in each run first. Of more than `most` points, that many are taken evenly. A run without a
+    finite value is left out; where a run's value is missing there is a gap.
     """
-    found = [
-        one for one in (_one_run(rows, kind, (key, against), most) for rows in runs) if np.isfinite(one.value).any()
-    ]
-    if not found:
-        nothing = np.empty(0)
-        return Curve(nothing, nothing, nothing, nothing, 0)
-    if len(found) == 1:
-        return Curve(found[0].spent, found[0].value, found[0].value, found[0].value, 1)
-    at = found[0].progress
-    x = np.mean([np.interp(at, one.progress, one.spent) for one in found], axis=0)
-    y = np.stack([np.interp(at, one.progress, one.value) for one in found])
-    return Curve(x, y.mean(axis=0), y.min(axis=0), y.max(axis=0), len(found))
+    every = (_read_values(rows, kind, (key, against), most) for rows in runs)
+    values = [one for one in every if np.isfinite(one.value).any()]
+    if not values:
+        empty = np.empty(0)
+        return Curve(empty, empty, empty, empty, 0)
+    if len(values) == 1:
+        return Curve(values[0].spent, values[0].value, values[0].value, values[0].value, 1)
+    progress = values[0].progress
+    x = np.mean([np.interp(progress, one.progress, one.spent) for one in values], axis=0)
+    y = np.stack([np.interp(progress, one.progress, one.value) for one in values])
+    return Curve(x, y.mean(axis=0), y.min(axis=0), y.max(axis=0), len(values))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class _RunValues:
+    """The values of one run along its progress."""
+
     progress: Float[np.ndarray, " n"]
     spent: Float[np.ndarray, " n"]
     value: Float[np.ndarray, " n"]
 
 
-def _one_run(rows: Metrics, kind: str, keys: tuple[str, str], most: int) -> _Run:
+def _read_values(rows: Metrics, kind: str, keys: tuple[str, str], most: int) -> _RunValues:
     spent, value = series(rows, kind, *keys)
     _, progress = series(rows, kind, "progress", keys[1])
     if kind == "train" and len(value):
         value = smooth(value, len(value) // SMOOTHED_OVER)
     chosen = np.unique(np.linspace(0, len(value) - 1, min(len(value), most)).round().astype(int))
-    return _Run(progress[chosen], spent[chosen], value[chosen])
+    return _RunValues(progress[chosen], spent[chosen], value[chosen])
 
 
 def smooth(values: Float[np.ndarray, " n"], width: int) -> Float[np.ndarray, " n"]:
-    """Centred moving mean over `width` points that skips NaN; the window shrinks at the ends."""
+    """Return the centred moving mean over `width` points, which skips NaN; the window shrinks at the ends."""
     known = np.isfinite(values)
     window = np.ones(max(1, width))
     total = np.convolve(np.where(known, values, 0.0), window)
@@ -162,43 +180,43 @@ def smooth(values: Float[np.ndarray, " n"], width: int) -> Float[np.ndarray, " n
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
-    """A name and what is drawn under it."""
+    """One line of each panel: its name, the runs that it averages, its style, and whether its loss is drawn."""
 
     name: str
     runs: Sequence[Metrics]
     style: Mapping[str, str]
-    loss: bool = True  # whether its loss is drawn
+    has_loss: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
-class _Across:
-    """The horizontal axis of all panels, whose numbers are amounts divided by `unit`."""
+class _HorizontalAxis:
+    """The horizontal axis of all panels; its numbers are amounts divided by `unit`."""
 
     key: str
     label: str
     unit: float
     start: float
     end: float
-    log: bool
+    is_log: bool
 
 
-def _across(systems: Sequence[Sequence[Metrics]], against: Against) -> _Across:
+def _horizontal_axis(systems: Sequence[Sequence[Metrics]], against: Against) -> _HorizontalAxis:
     rows = [[row[against] for row in rows if row.get(against)] for runs in systems for rows in runs]
     ends = [max(amounts) for amounts in rows if amounts]
     largest = max(ends, default=1)
-    log = against != "images" and bool(ends) and largest > WIDE_APART * min(ends)
+    is_log = against != "images" and bool(ends) and largest > WIDE_APART * min(ends)
     label, unit = "images seen in training", 1.0
     if against == "flops":
         unit, written = power(largest)
         label = f"floating-point operations{written}"
     if against == "seconds":
-        unit, label = _time(largest)
-    start = min(_first(runs, against) for runs in systems) / unit if log else 0.0
-    return _Across(against, label, unit, start, largest / unit, log)
+        unit, label = _time_unit(largest)
+    start = min(_first_amount(runs, against) for runs in systems) / unit if is_log else 0.0
+    return _HorizontalAxis(against, label, unit, start, largest / unit, is_log)
 
 
-def _first(runs: Sequence[Metrics], against: str) -> float:
-    """Where the errors of a system begin, or where there are none its losses."""
+def _first_amount(runs: Sequence[Metrics], against: str) -> float:
+    """Return the amount at a system's first evaluation, or at its first logged loss where there is none."""
     for kind in ("eval", "train"):
         amounts = [row[against] for rows in runs for row in rows if row.get("kind") == kind and row.get(against)]
         if amounts:
@@ -206,13 +224,13 @@ def _first(runs: Sequence[Metrics], against: str) -> float:
     return math.inf
 
 
-def _time(largest: float) -> tuple[float, str]:
+def _time_unit(largest: float) -> tuple[float, str]:
     units = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
     unit, name = next((unit for unit in units if largest >= 3 * unit[0]), units[-1])
     return unit, f"{name} of training"
 
 
-def _plot(lines: Sequence[_Line], path: str | Path, *, across: _Across, num_classes: int | None) -> list[Path]:
+def _plot(lines: Sequence[_Line], path: str | Path, *, axis: _HorizontalAxis, num_classes: int | None) -> list[Path]:
     longest = max((len(clipped(line.name)) for line in lines), default=0)
     width = 9 + 3 * max(1.0, LETTER * longest)
     with rc_context(STYLE):
@@ -220,34 +238,34 @@ def _plot(lines: Sequence[_Line], path: str | Path, *, across: _Across, num_clas
         figure.get_layout_engine().set(w_pad=0.1)
         panels = list(figure.subplots(1, 3))
         for line in lines:
-            if line.loss:
-                _draw_line(panels[0], line, across, ("train", "loss"), most=MOST_POINTS // len(lines))
-            if line.loss and len(line.runs) == 1 and len(lines) <= MOST_RAW:
-                _draw_raw(panels[0], line, across)
+            if line.has_loss:
+                _draw_line(panels[0], line, axis, ("train", "loss"), most=MOST_POINTS // len(lines))
+            if line.has_loss and len(line.runs) == 1 and len(lines) <= MOST_RAW:
+                _draw_raw(panels[0], line, axis)
             for panel, key in zip(panels[1:], ("top1_error", "top5_error"), strict=True):
-                _draw_line(panel, line, across, ("eval", key), most=MOST_POINTS // len(lines))
-        _finish(panels, across, num_classes)
+                _draw_line(panel, line, axis, ("eval", key), most=MOST_POINTS // len(lines))
+        _finish(panels, axis, num_classes)
         caption = textwrap.fill(_caption(lines), int(13 * width))
         figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color=MUTED, parse_math=False)
-        figure.draw_without_rendering()  # settles the layout, which the places of the labels depend on
+        figure.draw_without_rendering()  # fixes the layout, on which the positions of the labels depend
         for panel in panels:
             _label_lines(panel)
         return write(figure, path, "the learning curves")
 
 
-def _draw_raw(panel: Axes, line: _Line, across: _Across) -> None:
-    spent, loss = series(line.runs[0], "train", "loss", across.key)
+def _draw_raw(panel: Axes, line: _Line, axis: _HorizontalAxis) -> None:
+    spent, loss = series(line.runs[0], "train", "loss", axis.key)
     if np.isfinite(loss).any():
-        panel.plot(spent / across.unit, loss, color=line.style["color"], alpha=0.2, linewidth=0.8)
+        panel.plot(spent / axis.unit, loss, color=line.style["color"], alpha=0.2, linewidth=0.8)
 
 
-def _draw_line(panel: Axes, line: _Line, across: _Across, what: tuple[str, str], *, most: int) -> None:
-    kind, key = what
-    found = curve(line.runs, kind, key, across.key, most=most)
+def _draw_line(panel: Axes, line: _Line, axis: _HorizontalAxis, kind_and_key: tuple[str, str], *, most: int) -> None:
+    kind, key = kind_and_key
+    found = curve(line.runs, kind, key, axis.key, most=most)
     if not found.seeds:
         return
     percent = 100 if kind == "eval" else 1
-    x, y, low, high = found.x / across.unit, *(percent * values for values in (found.y, found.low, found.high))
+    x, y, low, high = found.x / axis.unit, *(percent * values for values in (found.y, found.low, found.high))
     if found.seeds > 1:
         panel.fill_between(x, low, high, color=line.style["color"], alpha=0.2, linewidth=0)
     every = math.ceil(len(x) / MOST_DOTS)
@@ -257,11 +275,11 @@ def _draw_line(panel: Axes, line: _Line, across: _Across, what: tuple[str, str],
     panel.plot(x, y, label=RUN + line.name, **look, **dots)
 
 
-def _finish(panels: Sequence[Axes], across: _Across, num_classes: int | None) -> None:
+def _finish(panels: Sequence[Axes], axis: _HorizontalAxis, num_classes: int | None) -> None:
     for panel, title in zip(panels, TITLES, strict=True):
         panel.set_title(title, loc="left", fontweight="bold", fontsize=11)
-        panel.set_xlabel(across.label)
-        _scale(panel, across)
+        panel.set_xlabel(axis.label)
+        _scale(panel, axis)
         panel.grid(axis="y", color=GRID, linewidth=0.8)
         panel.set_axisbelow(True)
         if not panel.lines:
@@ -272,17 +290,17 @@ def _finish(panels: Sequence[Axes], across: _Across, num_classes: int | None) ->
             _draw_chance(panel, 100 * max(0.0, 1 - guesses / num_classes))
 
 
-def _scale(panel: Axes, across: _Across) -> None:
-    if across.log:
+def _scale(panel: Axes, axis: _HorizontalAxis) -> None:
+    if axis.is_log:
         panel.set_xscale("log")
-        near = across.end < 100 * across.start  # less than two decades: more than the powers of ten
+        near = axis.end < 100 * axis.start  # less than two decades: more than the powers of ten
         panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if near else (1.0,), numticks=5))
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.xaxis.set_major_formatter("{x:g}")
     else:
         panel.xaxis.set_major_locator(MaxNLocator(4))
         panel.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    panel.set_xlim(across.start, across.end)
+    panel.set_xlim(axis.start, axis.end)
 
 
 def _draw_chance(panel: Axes, error: float) -> None:
@@ -292,20 +310,22 @@ def _draw_chance(panel: Axes, error: float) -> None:
 
 
 def _caption(lines: Sequence[_Line]) -> str:
-    """What the bands are, and whose losses are left out."""
+    """Return what the lines and bands are, and whose losses are left out."""
     sentences = []
     seeds = sorted({len(line.runs) for line in lines})
     if seeds and seeds[-1] > 1:
         counts = " or ".join(map(str, seeds))
-        sentences.append(f"Lines are means over {counts} seeds, bands reach from the lowest to the highest seed.")
-    left_out = [line.name for line in lines if not line.loss]
+        sentences.append(f"Lines are means over {counts} seeds; bands span the lowest to the highest seed.")
+    left_out = [line.name for line in lines if not line.has_loss]
     if left_out:
-        sentences.append(f"Left out: training losses of {' and '.join(left_out)}, hinge losses, not cross-entropies.")
+        sentences.append(
+            f"Not shown: the training loss of {' and '.join(left_out)}, a hinge loss and not a cross-entropy."
+        )
     return " ".join(sentences)
 
 
 def _label_lines(panel: Axes) -> None:
-    """Writes each run's name to the right of the panel at the height of its last point, names kept apart."""
+    """Write each run's name to the right of the panel at the height of its last point, so that no names overlap."""
     ends = []
     for line in panel.lines:
         x, y = (np.asarray(data, np.float64) for data in line.get_data())
@@ -314,10 +334,10 @@ def _label_lines(panel: Axes) -> None:
             ends.append((line, x[known[-1]], y[known[-1]]))
     if not ends:
         return
-    # as shares of the panel's width and height
+    # In shares of the panel's width and height.
     places = panel.transAxes.inverted().transform(panel.transData.transform([end[1:] for end in ends]))
     gap = LABEL_POINTS * panel.figure.dpi / 72 / panel.bbox.height
-    for (line, x, y), (across, _), place in zip(ends, places, spread(places[:, 1], gap), strict=True):
+    for (line, x, y), (end_x, _), place in zip(ends, places, spread(places[:, 1], gap), strict=True):
         early = {
             "arrowstyle": "-",
             "color": line.get_color(),
@@ -330,15 +350,15 @@ def _label_lines(panel: Axes) -> None:
         panel.annotate(
             clipped(line.get_label().removeprefix(RUN)), xy=(x, y), xytext=(1.03, place), textcoords="axes fraction",
             color=line.get_color(), fontsize=9, va="center", annotation_clip=False, parse_math=False,
-            arrowprops=early if across < 0.98 else None,
+            arrowprops=early if end_x < 0.98 else None,
         )  # fmt: skip
 
 
 def spread(heights: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:
-    """Places in [0, 1] as near to the heights as their order and a distance of `gap` between neighbours allow.
+    """Return positions in [0, 1] that are as near to the heights as their order and a distance of `gap` allow.
 
-    Isotonic regression of the heights less their share of the gaps is the least-squares solution; clipping it is
-    the solution within bounds. Where the gaps do not fit, they shrink.
+    Isotonic regression of the heights minus their share of the gaps is the least-squares solution; clipping gives the
+    solution within bounds. Gaps that do not fit are made smaller.
     """
     from scipy.optimize import isotonic_regression
 

@@ -1,4 +1,4 @@
-"""What two descriptors from before 2012 see of an image: oriented gradients (HOG) and local binary patterns (LBP)."""
+"""A figure of two descriptors from before 2012: oriented gradients (HOG) and local binary patterns (LBP)."""
 
 import math
 from collections.abc import Sequence
@@ -22,38 +22,41 @@ from imagenet_repro.features.descriptors.grid import grey
 from imagenet_repro.report.plots.style import MUTED, STYLE, write
 
 DIRECTIONS = 9  # in half a turn
-STRONGEST = 0.4  # what `hog.felzenszwalb` clips a direction at: half the sum of four normalisations, each up to 0.2
-GAMMA = 3  # clipping has made a cell's directions alike; this tells them apart again
-FAINTEST = 0.05  # of the strongest, below which a stroke cannot be seen on black
+STRONGEST = 0.4  # where `hog.felzenszwalb` clips a direction: half the sum of four normalisations, each up to 0.2
+GAMMA = 3  # clipping makes a cell's directions similar; this makes them distinct again
+FAINTEST = 0.05  # brightness, relative to the strongest, below which a stroke cannot be seen on black
 SMALLEST_CELL = 8  # pixels, as in the papers
-MOST_CELLS = 16  # on a side: smaller glyphs cannot be made out
-LARGE = 300  # pixels, from which the picture makes an image smaller rather than larger
-# Six kinds of patterns, by how many of eight neighbours are as bright as the pixel; apart in lightness and in hue.
+MOST_CELLS = 16  # on a side; smaller glyphs are illegible
+LARGE = 300  # pixels, from which the figure shrinks an image rather than enlarging it
+# Six kinds of patterns, by how many of eight neighbours are as bright as the pixel; distinct in lightness and hue.
 KINDS = ("bright spot", "bright corner or line end", "edge", "dark corner or line end", "flat or dark spot", "mixed")
 KIND_COLOURS = ("#F0E442", "#E69F00", "#0072B2", "#000000", "#e4e4e4", "#CC79A7")
 _KIND_OF_ONES = (0, 1, 1, 2, 2, 2, 3, 3, 4, 5)
-BETWEEN = 3  # bars' widths left free between patterns of different numbers of bright neighbours
-MIXED_APART = 8.0  # more of them before the last, whose label is a word
-TITLE = "What HOG (histograms of oriented gradients) and LBP (local binary patterns) see of an image"
+BETWEEN = 3  # widths of a bar left free between patterns with different numbers of bright neighbours
+MIXED_APART = 8.0  # more of them before the last bar, whose label is a word
+TITLE = "An image as HOG (histograms of oriented gradients) and LBP (local binary patterns) describe it"
 CAPTION = (
-    "HOG: each stroke lies along an edge; the stronger the edge is among its surroundings, the brighter the stroke.\n"
-    "LBP: which of the eight pixels around a pixel are as bright as it, or brighter. Patterns in which these stand"
-    " side by side count one by one;\nall others, mostly noise and fine texture, count together as mixed."
+    "HOG: each stroke lies along an edge; a brighter stroke is an edge that is stronger than its surroundings.\n"
+    "LBP: which of the eight pixels around a pixel are at least as bright. Patterns in which these pixels are"
+    " contiguous are counted separately;\nall others, mostly noise and fine texture, are counted together as mixed."
 )
 
 
 def plot_descriptors(
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]] | UInt8[np.ndarray, "n h w 3"], path: str | Path
 ) -> list[Path]:
-    """Draws a row for each image: itself, its HOG, its LBP codes and their histogram; returns the .png and the .svg.
+    """Draw a row for each image: the image, its HOG, its LBP codes and their histogram.
 
     Args:
-      images: RGB, [h, w, 3] each; they may differ in size.
-      path: of the picture.
+      images: RGB images, [h, w, 3] each; they may differ in size.
+      path: the path of the figure.
+
+    Returns:
+      The two files written: `path` as .png and as .svg.
 
     Raises:
       UserError: there is no image, or one is smaller than two cells of 8 pixels on a side.
-      SaveError: the files cannot be written.
+      SaveError: a file cannot be written.
     """
     _check_sizes(images)
     with rc_context(STYLE):
@@ -66,20 +69,20 @@ def plot_descriptors(
             _draw_hog(row[1], image)
             _draw_lbp(list(row[2:]), np.asarray(_lbp(image)))
         _explain(figure, panels)
-        return write(figure, path, "the picture of the descriptors")
+        return write(figure, path, "the figure of the descriptors")
 
 
 def strokes(
     cells: Float[np.ndarray, "r c 9"], cell: int
 ) -> tuple[Float[np.ndarray, "s 2 2"], Float[np.ndarray, " s"]]:
-    """The strokes of the glyphs, weakest first: both ends (x, y) of each in pixels, and its brightness in (0, 1].
+    """Return the strokes of the glyphs, weakest first: both ends (x, y) in pixels, and the brightness in (0, 1].
 
-    Direction k is of gradients k ninths of half a turn with the clock from the right; its stroke stands at a right
-    angle to them, along the edge, and is as long as a cell. Strokes too faint to be seen are left out.
+    Direction k has gradients at k ninths of half a turn, clockwise from the right. Its stroke is perpendicular to
+    them, along the edge, and as long as a cell. Strokes that are too faint to be seen are left out.
 
     Args:
       cells: strengths of the directions in each cell.
-      cell: pixels on a side of one.
+      cell: size of a cell in pixels.
     """
     angle = np.arange(DIRECTIONS) * np.pi / DIRECTIONS + np.pi / 2
     half = cell / 2 * np.stack([np.cos(angle), np.sin(angle)], -1)  # [9, 2]: the image's rows count downwards
@@ -93,17 +96,17 @@ def strokes(
 
 
 def cell_size(height: int, width: int) -> int:
-    """Pixels on a side of a cell: 8, and more where the shorter side of the image would have over 16 cells."""
+    """Return the size of a cell in pixels: 8, or more where the shorter side would otherwise have over 16 cells."""
     return max(SMALLEST_CELL, math.ceil(min(height, width) / MOST_CELLS))
 
 
 def kinds(codes: Int[np.ndarray, "*s"]) -> Int[np.ndarray, "*s"]:
-    """The kind of each of LBP's 59 codes, as an index of `KINDS`."""
+    """Return the kind of each of LBP's 59 codes, as an index of `KINDS`."""
     return np.asarray(_KIND_OF_ONES)[_ones(codes)]
 
 
 def _ones(codes: Int[np.ndarray, "*s"]) -> Int[np.ndarray, "*s"]:
-    """How many neighbours are as bright as the pixel or brighter; 9 for the code of all mixed patterns."""
+    """Return how many neighbours are at least as bright as the pixel; 9 for the code of all mixed patterns."""
     between = (codes - 1) // lbp.NEIGHBOURS + 1
     return np.select([codes == 0, codes == lbp.CODES - 1], [0, 9], between)
 
@@ -113,22 +116,22 @@ def _ones(codes: Int[np.ndarray, "*s"]) -> Int[np.ndarray, "*s"]:
 
 def _check_sizes(images: Sequence[np.ndarray] | np.ndarray) -> None:
     if not len(images):
-        raise UserError("there is no image whose descriptors could be drawn")
+        raise UserError("there is no image to draw descriptors of")
     for image in images:
         if min(image.shape[:2]) < 2 * SMALLEST_CELL:
             raise UserError(
-                f"an image of {image.shape[0]} x {image.shape[1]} pixels is too small for a picture of its"
+                f"an image of {image.shape[0]} x {image.shape[1]} pixels is too small for a figure of its"
                 f" descriptors, which needs {2 * SMALLEST_CELL} pixels on each side"
             )
 
 
 def _hog(image: UInt8[np.ndarray, "h w 3"], cell: int) -> Float[np.ndarray, "r c 9"]:
-    """The nine directions without sign of every whole cell of the image.
+    """Return the nine unsigned directions of every complete cell of the image.
 
-    `felzenszwalb` leaves out the cells at the border: here those of a margin on which the outermost pixels go on.
+    `felzenszwalb` leaves out the cells at the border, so the image is first padded with its outermost pixels.
     """
     padded = np.pad(image[None], ((0, 0), (cell, cell), (cell, cell), (0, 0)), mode="edge")
-    # Of 1/256ths, compiled code has no rounding to do: of 1/255ths equal pixels may differ by it, which is a stroke.
+    # Division by 256 is exact. Division by 255 rounds, and equal pixels could differ by it, which draws a stroke.
     described = _compiled_hog(padded.astype(np.float32) / 256, cell=cell)
     return np.asarray(described[0, :, :, 2 * DIRECTIONS : 3 * DIRECTIONS])
 
@@ -162,7 +165,7 @@ def _draw_hog(panel: Axes, image: UInt8[np.ndarray, "h w 3"]) -> None:
 def _draw_lbp(panels: Sequence[Axes], codes: Int[np.ndarray, "h w"]) -> None:
     picture, bars = panels
     picture.imshow(to_rgba_array(KIND_COLOURS)[kinds(codes)], interpolation="nearest")
-    _bare(picture, "one pattern at each pixel")
+    _bare(picture, "the pattern at each pixel")
     share = 100 * np.bincount(codes.ravel(), minlength=lbp.CODES) / codes.size
     number = np.arange(lbp.CODES)
     colours = [KIND_COLOURS[kind] for kind in kinds(number)]
@@ -174,7 +177,7 @@ def _draw_lbp(panels: Sequence[Axes], codes: Int[np.ndarray, "h w"]) -> None:
 
 
 def _places() -> Float[np.ndarray, " 59"]:
-    """Where the bars of the codes stand: together those with the same number of bright neighbours."""
+    """Return the positions of the codes' bars, grouped by the number of bright neighbours."""
     number = np.arange(lbp.CODES)
     return number + BETWEEN * _ones(number) + MIXED_APART * (number == lbp.CODES - 1)
 
@@ -190,11 +193,11 @@ def _bare(panel: Axes, label: str) -> None:
 
 
 def _explain(figure: Figure, panels: np.ndarray) -> None:
-    titles = ("Image", "HOG: where edges run", "LBP: kinds of patterns", "LBP: how often each pattern")
+    titles = ("Image", "HOG: edges", "LBP: kinds of patterns", "LBP: frequency of patterns")
     for panel, title in zip(panels[0], titles, strict=True):
         panel.set_title(title, loc="left", fontsize=11, fontweight="bold")
     panels[-1, 3].set_xlabel(
-        "how many of the 8 neighbours are as bright or\nbrighter; the bars of a group: on which side"
+        "number of the 8 neighbours that are at least as\nbright; the bars of a group differ in their side"
     )
     handles = [
         Patch(facecolor=c, edgecolor=MUTED, linewidth=0.4, label=k) for c, k in zip(KIND_COLOURS, KINDS, strict=True)

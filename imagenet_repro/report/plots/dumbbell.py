@@ -1,4 +1,4 @@
-"""The classes that gained most and least from one system to another, as a picture."""
+"""A figure of the classes that gained most and least from one system to another."""
 
 import math
 import textwrap
@@ -12,54 +12,57 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imagenet_repro.report.plots.style import COLOURS, MUTED, STYLE, write
-from imagenet_repro.report.sections.class_gains import ClassGain, Gains, GuessCount, clipped, noise, signed
+from imagenet_repro.report.sections.class_gains import ClassGain, Gains, GuessCount, noise_note
+from imagenet_repro.report.text import clipped, signed
 
-MOST, LEAST = 15, 5  # classes shown at either end where there are more than both
-TITLE_LENGTH = 74  # letters in a line
-# Told apart by shape as well, and where one lies on the other by size: a dot in an open square.
+MOST, LEAST = 15, 5  # classes shown at either end where there are more than these
+TITLE_LENGTH = 74  # characters in a line
+# Distinct by shape too, and by size where one covers the other: a dot in an open square.
 MARKERS = (
     {"marker": "s", "markersize": 9, "markerfacecolor": "white", "markeredgewidth": 1.8, "color": COLOURS[1]},
     {"marker": "o", "markersize": 5.5, "color": COLOURS[0]},
 )
-LINES = ("--", ":")  # of the error rates over all images
+LINES = ("--", ":")  # line styles of the error rates over all images
 
 
 def plot_gains(found: Gains, path: str | Path, *, systems: tuple[str, str] = ("before", "after")) -> list[Path]:
-    """Draws the classes that gained most and least; returns the two files written: `path` as .png and as .svg.
+    """Draw the classes that gained most and least; return the two files written: `path` as .png and as .svg.
 
-    Up to 20 classes are all drawn; of more the first 15 and the last 5.
+    Up to 20 classes are all drawn; of more, the first 15 and the last 5.
 
     Args:
       found: the gains.
-      path: of the picture.
-      systems: what the two are called.
+      path: the path of the figure.
+      systems: the names of the two systems.
 
     Raises:
-      SaveError: the files cannot be written.
+      SaveError: a file cannot be written.
     """
-    systems = tuple(map(clipped, systems))
+    names = clipped(systems[0]), clipped(systems[1])
     rows = _rows(found)
-    with rc_context(STYLE | {"text.parse_math": False}):  # a name may hold dollar signs
+    with rc_context(STYLE | {"text.parse_math": False}):  # dollar signs in a name are no formula
         figure = Figure(figsize=(8, 2.5 + 0.27 * len(rows)), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
         panel = figure.subplots()
         _draw_rows(panel, rows, found.guesses)
-        _draw_overall(panel, found, systems)
+        _draw_overall(panel, found, names)
         _finish(panel, rows, found)
-        figure.supxlabel(textwrap.fill(noise(found), 108), x=0.015, ha="left", fontsize=9, color=MUTED)
-        return write(figure, path, "the picture of the gains")
+        figure.supxlabel(textwrap.fill(noise_note(found), 108), x=0.015, ha="left", fontsize=9, color=MUTED)
+        return write(figure, path, "the figure of the gains")
 
 
 def _title(found: Gains, systems: Sequence[str]) -> str:
     points = [one.gain(found.guesses) for one in found.classes]
-    fell, rose = (sum(sign * x > 0 for x in points) or "none" for sign in (1, -1))
+    n_fell, n_rose = (sum(sign * x > 0 for x in points) or "none" for sign in (1, -1))
     best = f"“{found.classes[0].short}” gained most" if points[0] > 0 else "no class gained"
     lines = textwrap.wrap(f"From {systems[0]} to {systems[1]}, {best}", TITLE_LENGTH)
-    return "\n".join([*lines, f"Top-{found.guesses} error fell in {fell} of {len(points)} classes, rose in {rose}"])
+    return "\n".join(
+        [*lines, f"Top-{found.guesses} error fell in {n_fell} of {len(points)} classes and rose in {n_rose}"]
+    )
 
 
 def _rows(found: Gains) -> list[ClassGain | str]:
-    """What is drawn from top to bottom: classes, and headings where some between them are left out."""
+    """Return the rows from top to bottom: classes, and headings where classes between them are left out."""
     if len(found.classes) <= MOST + LEAST:
         return list(found.classes)
     first, last = found.classes[:MOST], found.classes[-LEAST:]
@@ -69,7 +72,7 @@ def _rows(found: Gains) -> list[ClassGain | str]:
 
 
 def _draw_rows(panel: Axes, rows: Sequence[ClassGain | str], guesses: GuessCount) -> None:
-    places = np.cumsum([1.4 if isinstance(row, str) else 1.0 for row in rows])  # a heading keeps its distance
+    places = np.cumsum([1.4 if isinstance(row, str) else 1.0 for row in rows])  # a heading has more space above it
     beside = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
     for place, row in zip(places, rows, strict=True):
         if isinstance(row, ClassGain):
@@ -94,13 +97,13 @@ def _draw_class(panel: Axes, errors: tuple[float, float], place: float) -> None:
 
 
 def _draw_overall(panel: Axes, found: Gains, systems: Sequence[str]) -> None:
-    """Both error rates over all images, as lines and in the legend."""
+    """Draw both error rates over all images, as lines and in the legend."""
     errors = found.overall.errors(found.guesses)
     for system, error, marker, line in zip(systems, errors, MARKERS, LINES, strict=True):
         panel.axvline(error, color=marker["color"], linestyle=line, linewidth=1.2, zorder=1)
         label = f"{system}: {error:.1f} % over all {found.overall.before.images:,} images"
         panel.plot([], [], label=label, linestyle=line, linewidth=1.2, **marker)
-    # The title is the legend's: a figure's own title and a legend outside of the panel would lie on each other.
+    # The title belongs to the legend: a figure's own title would overlap a legend outside the panel.
     bold = {"size": 12, "weight": "bold"}
     legend = panel.figure.legend(
         loc="outside upper left", title=_title(found, systems), title_fontproperties=bold, alignment="left",

@@ -1,4 +1,4 @@
-"""The challenge from 2010 to 2017 as a picture, and the systems of a comparison at their years."""
+"""A figure of the challenge from 2010 to 2017, with the systems of a comparison at their years."""
 
 import dataclasses
 import itertools
@@ -36,23 +36,24 @@ PEOPLE = (PERSON, "a second person")
 WINNER = ", winner"  # ends an entry's `who`
 ENTRY = {"marker": "D", "markersize": 6, "color": "#333333"}
 EARLIEST, LATEST = 1900.0, 2100.0  # beyond every axis of years
-PIECES = 12  # into which a slope is cut, so that names keep clear of it
-OTHER_DATA = "Errors here cannot be compared with the entries': other images, another budget, one model each."
-SAME_DATA = "Systems here: errors on the validation set, one model each; the entries': on the hidden test set."
+PIECES = 12  # segments into which a slope is cut, so that names do not cover it
+OTHER_DATA = "The two panels cannot be compared: other images, another budget, and single models below."
+SAME_DATA = "Systems here: single models on the validation set. Entries: on the hidden test set."
 
 
 def plot_history(comparison: Comparison, path: str | Path) -> list[Path]:
-    """Draws the entries' published top-5 errors over the years, and ours; returns the .png and the .svg.
+    """Draw the published top-5 errors of the entries over the years, and ours; return the .png and the .svg.
 
-    Ours share the axis of the entries where they were measured on all of ImageNet's validation set, else they have a
-    panel of their own. A system stands at the year of its network or entry; where that is unknown it is left out.
+    Our errors share the axis of the entries where they were measured on all of ImageNet's validation set; otherwise
+    they have a panel of their own. A system stands at the year of its network or entry; without a known year it is
+    left out.
 
     Args:
       comparison: the systems.
-      path: of the picture.
+      path: the path of the figure.
 
     Raises:
-      SaveError: the files cannot be written.
+      SaveError: a file cannot be written.
     """
     ours = _placed(comparison.systems)
     shared = _on_validation(comparison)
@@ -66,16 +67,16 @@ def plot_history(comparison: Comparison, path: str | Path) -> list[Path]:
             drawn.append(_draw_ours(panels[-1], ours))
         _finish(panels, comparison, ours)
         figure.supxlabel(_caption(comparison, ours), x=0.01, ha="left", fontsize=9, color=MUTED)
-        figure.draw_without_rendering()  # settles the layout, which the places of the names depend on
+        figure.draw_without_rendering()  # fixes the layout, on which the positions of the names depend
         for panel in panels:
             _write_names(panel, [one for one in drawn if one.panel is panel])
         return write(figure, path, "the history of the challenge")
 
 
 def _on_validation(comparison: Comparison) -> bool:
-    """Whether errors are of all of ImageNet's validation set, which is much as the challenge's test set is."""
-    whole = comparison.scored_split == "validation" and comparison.images == zoo_listing.VALIDATION_IMAGES
-    return whole and IMAGENET.fullmatch(comparison.data) is not None
+    """Return whether the errors are on all of ImageNet's validation set, which resembles the challenge's test set."""
+    is_complete = comparison.scored_split == "validation" and comparison.n_images == zoo_listing.VALIDATION_IMAGES
+    return is_complete and IMAGENET.fullmatch(comparison.scored_data) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +89,8 @@ class _Placed:
 
 
 def _placed(systems: Sequence[ComparedSystem]) -> list[_Placed]:
-    found = [(system, year(system.network), style) for system, style in zip(systems, styles(), strict=False)]
-    return [_Placed(system, year, style) for system, year, style in found if year is not None]
+    dated = [(system, year(system.network), style) for system, style in zip(systems, styles(), strict=False)]
+    return [_Placed(system, when, style) for system, when, style in dated if when is not None]
 
 
 def _caption(comparison: Comparison, ours: Sequence[_Placed]) -> str:
@@ -100,7 +101,7 @@ def _caption(comparison: Comparison, ours: Sequence[_Placed]) -> str:
     shown = {one.system.name for one in ours}
     unknown = [system.name for system in comparison.systems if system.name not in shown]
     if unknown:
-        sentences.append(f"Without {', '.join(unknown)}: no year is known.")
+        sentences.append(f"Not shown (no known year): {', '.join(unknown)}.")
     return textwrap.fill(" ".join(sentences), 110)
 
 
@@ -109,7 +110,7 @@ def _caption(comparison: Comparison, ours: Sequence[_Placed]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Drawn:
-    """What was drawn on a panel: points to be named, and pieces of lines [m, 2, 2] of which names keep clear."""
+    """What was drawn on a panel: points with their names, and segments of lines that names must not cover."""
 
     panel: Axes
     names: Sequence[str]
@@ -118,7 +119,7 @@ class _Drawn:
 
 
 def _draw_challenge(panel: Axes) -> _Drawn:
-    """Winners on a line, other entries, and the person, who comes as a line across."""
+    """Draw the winners on a line, the other entries as points, and the person as a horizontal line."""
     winners = [entry for entry in ENTRIES if entry.who.endswith(WINNER)]
     person = next(entry for entry in ENTRIES if entry.who == PERSON)
     others = [entry for entry in ENTRIES if entry not in winners and entry.who not in PEOPLE]
@@ -172,7 +173,7 @@ def _finish(panels: Sequence[Axes], comparison: Comparison, ours: Sequence[_Plac
     if len(panels) == 2:
         ranges = np.array([error_range(one.system, 5) for one in ours])
         limit_errors(panels[1], ranges[:, 1], ranges[:, 2])
-        panels[1].set_title(f"Here: top-5 error on {comparison.data}, {comparison.scored_split}, %", **title)
+        panels[1].set_title(f"Here: top-5 error on {comparison.scored_data}, {comparison.scored_split}, %", **title)
 
 
 def _write_names(panel: Axes, drawn: Sequence[_Drawn]) -> None:

@@ -1,4 +1,4 @@
-"""Names beside the points of a picture, clear of each other, of the points and of the lines."""
+"""Place names beside the points of a figure so that they cover neither each other nor points nor lines."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,20 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 from imagenet_repro.report.plots.style import MUTED
-from imagenet_repro.report.sections.class_gains import clipped
+from imagenet_repro.report.text import clipped
 
-SIZE = 9  # of the letters, in points, as are all lengths here
-RINGS = (6, 11, 18, 27, 38, 50, 64, 80)  # how far from its point a name may be
-LED_FROM = 11  # the ring from which a line leads from the name to its point
+SIZE = 9  # font size in points, the unit of all lengths here
+RINGS = (6, 11, 18, 27, 38, 50, 64, 80)  # the possible distances of a name from its point
+LED_FROM = 11  # the distance from which a line connects the name with its point
 MARGIN = 1.0  # around a name
-MARKER = 4.0  # half the height of a point
-SWEEPS = 10  # over all names; they mostly settle after three
-# Right, left, above, below, and between: in the order in which they are liked best.
+MARKER = 4.0  # half the height of a point's marker
+SWEEPS = 10  # over all names; positions mostly settle after three
+# Right, left, above, below, and the corners between, in the order of preference.
 SIDES = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)], np.float64)
-# What costs: a name's area outside of the panel, on other names, on points and lines, in squares as high as the name;
-# a leading line across a name or another line; a ring further out.
+# Costs: the area of a name outside the panel, on other names, and on points and lines, in squares of its height;
+# a connecting line that crosses a name or another line; one ring further out.
 OUTSIDE, ON_NAMES, ON_OTHERS, CROSSED, FURTHER = 100.0, 60.0, 30.0, 6.0, 0.4
-SAMPLES = np.linspace(0.15, 0.95, 9)  # of a leading line, by which crossings are found
+SAMPLES = np.linspace(0.15, 0.95, 9)  # positions along a connecting line that are tested for crossings
 
 
 def place(
@@ -30,16 +30,16 @@ def place(
     obstacles: Float[np.ndarray, "m 4"],
     frame: Float[np.ndarray, " 4"],
 ) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, " n"]]:
-    """Where the centres of the names should be, and how far each is from its point.
+    """Return the best centres of the names, and the distance of each name from its point.
 
-    Each name has 64 places, in eight directions at eight distances. One after the other takes the cheapest, given
-    the others', until none moves: coordinate descent, as of Christensen, Marks and Shieber (1995, sec. 3.3), from
-    names that come one by one. All lengths are in one unit, points of typography.
+    Each name has 64 candidate positions, in eight directions at eight distances. In turn, each name moves to the
+    cheapest one given all others, until none moves. This is the coordinate descent of Christensen, Marks and Shieber
+    (1995, sec. 3.3), started by adding the names one by one. All lengths are in typographic points.
 
     Args:
-      points: (x, y).
+      points: (x, y) of each point.
       sizes: width and height of each name.
-      obstacles: boxes (left, bottom, right, top) that should stay free, those of the points among them.
+      obstacles: boxes (left, bottom, right, top) that should stay free, including those of the points.
       frame: the box in which the names should lie.
     """
     choices = np.stack([_choices(point, size) for point, size in zip(points, sizes, strict=True)])  # [n, k, 2]
@@ -49,16 +49,18 @@ def place(
     leads[:, distances < LED_FROM] = np.nan
     square = sizes[:, 1:] ** 2
     fixed = OUTSIDE * (_area(boxes) - _overlap(boxes, frame[None])[..., 0]) / square
-    fixed += ON_OTHERS * _overlap(boxes, obstacles).sum(-1) / square + _dislike()
+    fixed += ON_OTHERS * _overlap(boxes, obstacles).sum(-1) / square + _preference_costs()
     chosen = np.full(len(points), -1)
     for _ in range(SWEEPS):
         before = chosen.copy()
         for name in range(len(points)):
             others = np.flatnonzero((chosen >= 0) & (np.arange(len(points)) != name))
-            boxes_there, leads_there = boxes[others, chosen[others]], leads[others, chosen[others]]
-            on_names = _overlap(boxes[name], boxes_there).sum(-1) / square[name]
-            crossed = _through(leads[name][:, None], boxes_there) + _through(leads_there, boxes[name][:, None])
-            crossed = crossed.sum(-1) + _across(leads[name][:, None], leads_there).sum(-1)
+            other_boxes, other_leads = boxes[others, chosen[others]], leads[others, chosen[others]]
+            on_names = _overlap(boxes[name], other_boxes).sum(-1) / square[name]
+            crossed = _passes_through(leads[name][:, None], other_boxes) + _passes_through(
+                other_leads, boxes[name][:, None]
+            )
+            crossed = crossed.sum(-1) + _crosses(leads[name][:, None], other_leads).sum(-1)
             chosen[name] = np.argmin(fixed[name] + ON_NAMES * on_names + CROSSED * crossed)
         if np.array_equal(before, chosen):
             break
@@ -73,25 +75,26 @@ def write_names(
     bold: Bool[np.ndarray, " n"],
     lines: Float[np.ndarray, "m 2 2"],
 ) -> None:
-    """Writes each name beside its point; those far from theirs are led to it by a thin line.
+    """Write each name beside its point; a thin line connects a distant name with its point.
 
-    The panel must have its final limits, and the layout of its figure be settled (`figure.draw_without_rendering()`).
+    The panel must have its final limits, and the layout of its figure must be fixed
+    (`figure.draw_without_rendering()`).
 
     Args:
-      panel: where.
-      names: of the points.
-      points: (x, y) of each, in the units of the axes.
-      bold: which names are.
-      lines: both ends of what the names should not lie on: upright or level, such as error bars.
+      panel: the axes to write on.
+      names: the name of each point.
+      points: (x, y) of each point, in the units of the axes.
+      bold: whether each name is bold.
+      lines: both ends of vertical or horizontal segments that names should not cover, such as error bars.
     """
     to_points = 72 / panel.figure.dpi
     texts = [
         panel.annotate(
             clipped(name), point, (0, 0), textcoords="offset points", fontsize=SIZE, ha="center", va="center",
-            fontweight="bold" if heavy else "normal", parse_math=False, annotation_clip=False,
+            fontweight="bold" if is_bold else "normal", parse_math=False, annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4},
         )
-        for name, point, heavy in zip(names, points, bold, strict=True)
+        for name, point, is_bold in zip(names, points, bold, strict=True)
     ]  # fmt: skip
     places = to_points * panel.transData.transform(points)
     ends = to_points * panel.transData.transform(lines.reshape(-1, 2)).reshape(-1, 2, 2)
@@ -108,13 +111,13 @@ def write_names(
 
 
 def _choices(point: Float[np.ndarray, " 2"], size: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "k 2"]:
-    """Centres of a name: its nearest side or corner lies on a ring around the point."""
+    """Return candidate centres of a name, whose nearest side or corner lies on a ring around the point."""
     unit = SIDES / np.linalg.norm(SIDES, axis=1, keepdims=True)
     rings = np.array(RINGS, np.float64)[:, None, None]
     return (point + rings * unit + SIDES * size / 2).reshape(-1, 2)
 
 
-def _dislike() -> Float[np.ndarray, " k"]:
+def _preference_costs() -> Float[np.ndarray, " k"]:
     sides = 0.05 * np.arange(len(SIDES))
     return (FURTHER * np.arange(len(RINGS))[:, None] + sides).reshape(-1)
 
@@ -124,27 +127,27 @@ def _area(boxes: Float[np.ndarray, "*s 4"]) -> Float[np.ndarray, "*s"]:
 
 
 def _overlap(boxes: Float[np.ndarray, "*s 4"], others: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "*s m"]:
-    """Area that each box has in common with each of the others."""
+    """Return the area that each box shares with each of the others."""
     low = np.maximum(boxes[..., None, :2], others[:, :2])
     high = np.minimum(boxes[..., None, 2:], others[:, 2:])
     return np.prod(np.clip(high - low, 0, None), axis=-1)
 
 
-def _through(leads: Float[np.ndarray, "*l 2 2"], boxes: Float[np.ndarray, "*b 4"]) -> Int[np.ndarray, "..."]:
-    """1 where a leading line passes through a box; both broadcast, a line of NaN passes through none."""
+def _passes_through(leads: Float[np.ndarray, "*l 2 2"], boxes: Float[np.ndarray, "*b 4"]) -> Int[np.ndarray, "..."]:
+    """Return 1 where a connecting line passes through a box; both broadcast, and a line of NaN passes through none."""
     start, end = leads[..., :1, :], leads[..., 1:, :]
     along = start + SAMPLES[:, None] * (end - start)
     inside = (along > boxes[..., None, :2]) & (along < boxes[..., None, 2:])
     return np.any(np.all(inside, axis=-1), axis=-1).astype(int)
 
 
-def _across(ones: Float[np.ndarray, "*a 2 2"], others: Float[np.ndarray, "*b 2 2"]) -> Int[np.ndarray, "..."]:
-    """1 where two leading lines cross; both broadcast, a line of NaN crosses none."""
-    return (_parts(ones, others) & _parts(others, ones)).astype(int)
+def _crosses(ones: Float[np.ndarray, "*a 2 2"], others: Float[np.ndarray, "*b 2 2"]) -> Int[np.ndarray, "..."]:
+    """Return 1 where two connecting lines cross; both broadcast, and a line of NaN crosses none."""
+    return (_separates(ones, others) & _separates(others, ones)).astype(int)
 
 
-def _parts(line: Float[np.ndarray, "*a 2 2"], other: Float[np.ndarray, "*b 2 2"]) -> Bool[np.ndarray, "..."]:
-    """Whether the ends of the other line lie on different sides of the first."""
+def _separates(line: Float[np.ndarray, "*a 2 2"], other: Float[np.ndarray, "*b 2 2"]) -> Bool[np.ndarray, "..."]:
+    """Return whether the ends of the other line lie on different sides of the first."""
     along, to_ends = line[..., 1, :] - line[..., 0, :], other - line[..., :1, :]
     sides = along[..., None, 0] * to_ends[..., 1] - along[..., None, 1] * to_ends[..., 0]
     return np.prod(sides, axis=-1) < 0

@@ -1,4 +1,4 @@
-"""Error against compute: which systems no other beats at their cost or less."""
+"""Error against compute, with the Pareto front: the systems that no other beats at the same cost or less."""
 
 import math
 from collections.abc import Sequence
@@ -30,21 +30,21 @@ from imagenet_repro.report.records import ComparedSystem, Comparison
 Cost = Literal["flops", "multiply_adds"]
 
 COSTS = {"flops": "floating-point operations in training", "multiply_adds": "multiply-adds of one image"}
-NARROWEST = 0.5  # decades that the axis of costs has at least
+NARROWEST = 0.5  # decades; the smallest length of the axis of costs
 
 
 def plot_pareto(comparison: Comparison, path: str | Path, *, against: Cost = "flops") -> list[Path]:
-    """Draws top-1 and top-5 error against a cost, with the Pareto front; returns the .png and the .svg.
+    """Draw top-1 and top-5 error against a cost, with the Pareto front; return the .png and the .svg.
 
-    Errors are means over seeds; so are the operations. The systems on the front have filled marks and bold names.
+    Errors and operations are means over seeds. The systems on the front have filled markers and bold names.
 
     Args:
       comparison: the systems.
-      path: of the picture.
-      against: the cost: operations that training took, or what one image takes to classify.
+      path: the path of the figure.
+      against: the cost: operations of training, or multiply-adds of classifying one image.
 
     Raises:
-      SaveError: the files cannot be written.
+      SaveError: a file cannot be written.
     """
     systems = comparison.systems
     cost = np.array([_cost(system, against) for system in systems])
@@ -59,19 +59,19 @@ def plot_pareto(comparison: Comparison, path: str | Path, *, against: Cost = "fl
             _scale(panel, cost / unit)
             drawn.append(_draw(panel, systems, cost / unit, guesses))
         figure.supxlabel(_caption(systems), x=0.01, ha="left", fontsize=9, color=MUTED)
-        figure.draw_without_rendering()  # settles the layout, which the places of the names depend on
+        figure.draw_without_rendering()  # fixes the layout, on which the positions of the names depend
         names = [system.name for system in systems]
         for panel, (points, front, lines) in zip(panels, drawn, strict=True):
             label_placement.write_names(panel, names, points, bold=front, lines=lines)
-        return write(figure, path, "the picture of errors against costs")
+        return write(figure, path, "the figure of errors against costs")
 
 
 def pareto_front(cost: Float[np.ndarray, " n"], error: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Which points no other dominates: none is as good or better in both and better in one.
+    """Return which points no other point dominates, by being as good or better in both and better in one.
 
-    Of equal points all are on the front or none; a point with NaN is not.
+    Equal points are all on the front, or none is. A point with NaN is not on it.
     """
-    as_good = (cost[:, None] <= cost) & (error[:, None] <= error)  # [n, n]: the row's point against the column's
+    as_good = (cost[:, None] <= cost) & (error[:, None] <= error)  # [n, n]: row against column
     better = (cost[:, None] < cost) | (error[:, None] < error)
     return np.isfinite(cost + error) & ~np.any(as_good & better, axis=0)
 
@@ -83,7 +83,10 @@ def _cost(system: ComparedSystem, against: Cost) -> float:
 
 
 def _caption(systems: Sequence[ComparedSystem]) -> str:
-    front = "Line, filled marks and bold names: the Pareto front, no other system errs less at the same cost or less."
+    front = (
+        "Dashed line, filled markers and bold names: the Pareto front; no other system has a lower error at the same"
+        " cost or less."
+    )
     return f"{front}\nBars: {describe_ranges(systems)}."
 
 
@@ -91,7 +94,7 @@ def _caption(systems: Sequence[ComparedSystem]) -> str:
 
 
 def _scale(panel: Axes, cost: Float[np.ndarray, " n"]) -> None:
-    """The axis of costs: logarithmic, with room at either side, and ticks as dense as its length asks for."""
+    """Set the axis of costs: logarithmic, with room on either side, and ticks as dense as its length needs."""
     low, high = math.log10(cost.min()), math.log10(cost.max())
     half = max(high - low, NARROWEST) * 0.62
     centre = (low + high) / 2
@@ -107,7 +110,7 @@ def _scale(panel: Axes, cost: Float[np.ndarray, " n"]) -> None:
 def _draw(
     panel: Axes, systems: Sequence[ComparedSystem], cost: Float[np.ndarray, " n"], guesses: int
 ) -> tuple[Float[np.ndarray, "n 2"], Bool[np.ndarray, " n"], Float[np.ndarray, "m 2 2"]]:
-    """Draws the errors; returns the points, which of them are on the front, and lines that names keep clear of."""
+    """Draw the errors; return the points, which of them are on the front, and lines that names must not cover."""
     error, low, high = np.array([error_range(system, guesses) for system in systems]).T
     front = pareto_front(cost, error)
     limit_errors(panel, low, high)
@@ -125,7 +128,7 @@ def _draw(
 def _draw_front(
     panel: Axes, cost: Float[np.ndarray, " f"], error: Float[np.ndarray, " f"]
 ) -> Float[np.ndarray, "s 2 2"]:
-    """Draws the border of what the front dominates, as a step line, and returns both ends of its pieces."""
+    """Draw the front as a step line; return both ends of its segments."""
     order = np.lexsort((error, cost))
     right, top = panel.get_xlim()[1], panel.get_ylim()[1]
     x = np.append(np.repeat(cost[order], 2), right)  # up, at its cost, then to the right with its error

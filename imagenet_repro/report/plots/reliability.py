@@ -1,4 +1,4 @@
-"""How far confidence can be trusted, as pictures: accuracy by confidence, and error by the share that is answered."""
+"""Figures of calibration: accuracy against confidence, and top-1 error against coverage."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from imagenet_repro.scoring.calibration import (
 from imagenet_repro.statistics.intervals import binomial_interval
 
 SIZE = (4.7, 5.2)  # inches: narrow enough to stand beside another
-MOST_POINTS = 300  # of a curve
-# Told apart by shape as well, and where one lies on the other by size: a dot in an open square.
+MOST_POINTS = 300  # in a curve
+# Distinct by shape too, and by size where one covers the other: a dot in an open square.
 MARKERS = (
     {"marker": "s", "markersize": 7.5, "markerfacecolor": "white", "markeredgewidth": 1.6, "color": COLOURS[1]},
     {"marker": "o", "markersize": 4.5, "color": COLOURS[0]},
@@ -34,24 +34,29 @@ LINES = ({"color": COLOURS[1], "linestyle": "-"}, {"color": COLOURS[0], "linesty
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationState:
-    """A system's probabilities as they are, or at a temperature; `name` is for a legend."""
+    """A system's probabilities as they are, or at a temperature.
+
+    Attributes:
+      name: the name in a legend.
+      judged: their calibration.
+    """
 
     name: str
     judged: ScoredProbabilities
 
 
 def plot_reliability(states: Sequence[CalibrationState], path: str | Path) -> list[Path]:
-    """Draws accuracy by confidence in 15 bins with 95 % intervals, and below how many images are in each.
+    """Draw accuracy against confidence in 15 bins with Wilson's 95 % intervals, and a histogram of confidence.
 
     Args:
       states: one or two.
-      path: of the picture.
+      path: the path of the figure.
 
     Returns:
       The two files written: `path` as .png and as .svg.
 
     Raises:
-      SaveError: they cannot be written.
+      SaveError: a file cannot be written.
     """
     with rc_context(STYLE | AS_TEXT):
         figure = Figure(figsize=SIZE, layout="constrained")
@@ -60,14 +65,14 @@ def plot_reliability(states: Sequence[CalibrationState], path: str | Path) -> li
         for state, look, line in zip(states, MARKERS, LINES, strict=False):
             _draw_bins(upper, state, look)
             _draw_counts(lower, state, line)
-        upper.set(ylim=(0, 100), ylabel="right first guesses, %")
+        upper.set(ylim=(0, 100), ylabel="accuracy of first guesses, %")
         lower.set(xlim=(0, 100), ylim=(0, None), xlabel="confidence, %", ylabel="images, %")
         for panel in (upper, lower):
             _finish(panel)
         upper.yaxis.set_major_locator(MultipleLocator(20))
         lower.xaxis.set_major_locator(MultipleLocator(20))
         figure.legend(loc="outside upper left", frameon=False, borderpad=0.2)
-        return write(figure, path, "the picture of reliability")
+        return write(figure, path, "the figure of reliability")
 
 
 def _draw_bins(panel: Axes, state: CalibrationState, look: dict[str, object]) -> None:
@@ -109,20 +114,20 @@ def plot_risk(states: Sequence[CalibrationState], path: str | Path) -> list[Path
             label = f"{state.name}: area {100 * curve.area:.2f}"
             panel.plot(*_thinned(curve.coverage, curve.risk), linewidth=1.8, label=label, **line)
         best = best_risk_curve(states[0].judged)
-        label = f"least possible at this error: {100 * best.area:.2f}"
+        label = f"smallest possible at this error: {100 * best.area:.2f}"
         panel.plot(*_thinned(best.coverage, best.risk), color=MUTED, linestyle=":", linewidth=1.4, label=label)
-        panel.set(xlim=(0, 100), ylim=(0, None), ylabel="top-1 error among them, %")
-        panel.set_xlabel("answered, the most confident images, %")
+        panel.set(xlim=(0, 100), ylim=(0, None), ylabel="top-1 error, %")
+        panel.set_xlabel("coverage: the most confident images, %")
         _finish(panel)
         panel.xaxis.set_major_locator(MultipleLocator(20))
         figure.legend(loc="outside upper left", frameon=False, borderpad=0.2)
-        return write(figure, path, "the picture of risk against coverage")
+        return write(figure, path, "the figure of risk against coverage")
 
 
 def _thinned(
     coverage: Float[np.ndarray, " n"], risk: Float[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """At most so many points of a curve, the last among them, in percent."""
+    """Return at most `MOST_POINTS` points of a curve, including the last one, in percent."""
     step = -(-len(risk) // MOST_POINTS)
     rows = np.arange(len(risk) - 1, -1, -step)[::-1]
     return 100 * coverage[rows], 100 * risk[rows]

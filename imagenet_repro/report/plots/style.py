@@ -1,4 +1,4 @@
-"""What the pictures share: colours, style, units, error bars, and how a figure becomes two files."""
+"""What all figures share: colours, style, units, error bars, and how a figure is written to two files."""
 
 import io
 import itertools
@@ -16,9 +16,9 @@ from imagenet_repro.report.records import ComparedSystem
 from imagenet_repro.statistics.intervals import binomial_interval
 from imagenet_repro.storage import files
 
-# Okabe & Ito (2008): told apart by people with any common colour blindness; its yellow is too pale for a line.
+# Okabe & Ito (2008): distinct for people with any common colour blindness. Its yellow is too pale for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Beyond seven systems the colours return with the next kind of line and of marker.
+# Beyond seven systems the colours repeat with the next line style and marker.
 LINES = ("-", "--", ":")
 MARKERS = ("o", "s", "^")
 MUTED = "#666666"
@@ -31,26 +31,21 @@ STYLE = {
     "axes.labelcolor": MUTED,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "svg.hashsalt": "curves",  # the same input gives the same file
+    "svg.hashsalt": "curves",  # so that the same input gives the same file
 }
-# Text stays text in the SVG, a third of the size of its shapes, which can be searched and read aloud; other fonts than
-# the one measured are narrower. A name may hold dollar signs.
+# Text stays text in the SVG: it can be searched and read aloud, and takes a third of the size of its outlines. Fonts
+# other than the one measured are narrower. Dollar signs in a name must not start a formula.
 AS_TEXT = {"svg.fonttype": "none", "text.parse_math": False}
 
 
 def styles() -> Iterator[dict[str, str]]:
-    """Colour, kind of line and marker of each system in turn, without end; the same in every picture."""
+    """Yield colour, line style and marker for each system in turn, without end; they are the same in every figure."""
     kinds = itertools.cycle(zip(LINES, MARKERS, strict=True))
     return ({"color": colour, "linestyle": line, "marker": mark} for line, mark in kinds for colour in COLOURS)
 
 
-def clipped(name: str, letters: int = 34) -> str:
-    """The name, or its beginning where it is too long for a picture."""
-    return name if len(name) <= letters else name[: letters - 1].rstrip() + "…"
-
-
 def power(largest: float) -> tuple[float, str]:
-    """The power of a thousand in which numbers up to `largest` read best, and it in words: (1e9, " (× 10⁹)")."""
+    """Return the power of a thousand that suits numbers up to `largest`, and how it is written: (1e9, " (× 10⁹)")."""
     exponent = 0
     while largest >= 1000 * 10.0**exponent:
         exponent += 3
@@ -59,10 +54,10 @@ def power(largest: float) -> tuple[float, str]:
 
 
 def error_range(system: ComparedSystem, guesses: int) -> tuple[float, float, float]:
-    """(error, low, high) with 1 or 5 guesses, in percent.
+    """Return (error, low, high) with 1 or 5 guesses, in percent.
 
-    Of one seed the error and its 95 % interval (Wilson 1927), which is about other images; of several seeds the mean,
-    the lowest and the highest, which is about other seeds.
+    For one seed these are the error and Wilson's 95 % interval, for other images of the same kind. For several seeds
+    they are the mean, the lowest and the highest.
     """
     errors = system.errors(guesses)
     low, high = min(errors), max(errors)
@@ -73,16 +68,16 @@ def error_range(system: ComparedSystem, guesses: int) -> tuple[float, float, flo
 
 
 def describe_ranges(systems: Sequence[ComparedSystem]) -> str:
-    """What the bars of `error_range` are, as half a sentence."""
-    one, several = ("95 % intervals (Wilson)", "lowest to highest seed, around the mean")
+    """Return what the bars of `error_range` show, as half a sentence."""
+    one, several = ("Wilson's 95 % intervals over images", "lowest to highest seed, around the mean")
     seeds = {len(system.runs) for system in systems}
     if seeds == {1}:
         return one
-    return several if 1 not in seeds else f"{several}; of one seed {one}"
+    return several if 1 not in seeds else f"{several}; for one seed {one}"
 
 
 def limit_errors(panel: Axes, low: Float[np.ndarray, " n"], high: Float[np.ndarray, " n"]) -> None:
-    """The upright axis of errors in percent: what the bars need, five points at least, and room for names."""
+    """Set the vertical axis of errors in percent: the range of the bars, at least five points, and room for names."""
     centre = (high.max() + low.min()) / 2
     half = 0.62 * max(high.max() - low.min(), 5.0)
     panel.set_ylim(max(0.0, centre - half), min(100.0, centre + half))
@@ -90,9 +85,15 @@ def limit_errors(panel: Axes, low: Float[np.ndarray, " n"], high: Float[np.ndarr
 
 
 def write(figure: Figure, path: str | Path, what: str) -> list[Path]:
-    """Writes the figure to `path` as .png and as .svg, each whole or not at all, and returns both.
+    """Write the figure to `path` as .png and as .svg, each in one piece, and return both paths.
 
-    Raises `SaveError`, which names `what` could not be written.
+    Args:
+      figure: the figure.
+      path: its suffix is replaced.
+      what: what the figure is called in an error.
+
+    Raises:
+      SaveError: a file cannot be written.
     """
     png, svg = (Path(path).with_suffix(suffix) for suffix in (".png", ".svg"))
     with files.atomic_write(png, what) as file:
@@ -100,10 +101,10 @@ def write(figure: Figure, path: str | Path, what: str) -> list[Path]:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     with files.atomic_write(svg, what) as file:
-        file.write(re.sub(rb' d="[^"]*"', _shorter, drawn.getvalue()))
+        file.write(re.sub(rb' d="[^"]*"', _shorten_path, drawn.getvalue()))
     return [png, svg]
 
 
-def _shorter(path: re.Match[bytes]) -> bytes:
-    """The outline of a shape in hundredths of a point, which halves it, instead of millionths."""
+def _shorten_path(path: re.Match[bytes]) -> bytes:
+    """Return the outline of a shape in hundredths of a point instead of millionths, which halves its size."""
     return re.sub(rb"(\.\d\d)\d+", rb"\1", path[0])

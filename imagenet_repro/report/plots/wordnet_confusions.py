@@ -1,4 +1,4 @@
-"""How far up the WordNet tree wrong first guesses go, and which super-classes are taken for which, as pictures."""
+"""Figures of wrong first guesses in the WordNet tree: their distance from the label, and confused super-classes."""
 
 import textwrap
 from pathlib import Path
@@ -13,25 +13,33 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from imagenet_repro.report.plots.style import COLOURS, MUTED, STYLE, write
-from imagenet_repro.report.sections.class_gains import clipped
 from imagenet_repro.report.sections.confusions import ConfusionTree
+from imagenet_repro.report.text import clipped
 
-# The highest level of each band, and what is as high as that; the levels of ImageNet's classes end at 19.
+# The greatest height of each band, with kinds of that height; heights between ImageNet's classes end at 19.
 BANDS = ((5, "dog, car"), (7, "bird, vehicle"), (9, "mammal, device"), (13, "animal, artifact"), (19, "entity"))
-SHADES = ("#cfe1f2", "#93c4de", "#4a97c9", "#1764ab", "#08306b")  # the darker the farther, for every eye
-DARK = 3  # shades from here on carry white letters
-LETTER = 0.012  # of the axis' width, for one letter of a share within a bar
-FAINTEST = 1.5  # percent, below which a cell has no number: many small ones hide the large
+SHADES = ("#cfe1f2", "#93c4de", "#4a97c9", "#1764ab", "#08306b")  # darker is farther
+DARK = 3  # shades from this one on carry white text
+LETTER = 0.012  # width of one character within a bar, as a share of the axis
+FAINTEST = 1.5  # percent, below which a cell has no number, so that large numbers stand out
 CELL = 0.27  # inches
 
 
 def plot_heights(tree: ConfusionTree, path: str | Path) -> list[Path]:
-    """Draws each system's top-1 error as a bar, in parts by the height of the nearest kind that label and guess share.
+    """Draw each system's top-1 error as a bar, divided by the height of the nearest kind of both label and guess.
 
-    Returns the two files written: `path` as .png and as .svg. Raises `SaveError` where they cannot be.
+    Args:
+      tree: the wrong guesses of all systems.
+      path: the path of the figure.
+
+    Returns:
+      The two files written: `path` as .png and as .svg.
+
+    Raises:
+      SaveError: a file cannot be written.
     """
     systems = tree.wrong.systems
-    with rc_context(STYLE | {"text.parse_math": False}):  # a name may hold dollar signs
+    with rc_context(STYLE | {"text.parse_math": False}):  # dollar signs in a name are no formula
         figure = Figure(figsize=(9, 2.0 + 0.36 * len(systems)), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
         panel = figure.subplots()
@@ -42,24 +50,24 @@ def plot_heights(tree: ConfusionTree, path: str | Path) -> list[Path]:
         panel.set_yticks(range(len(systems)), [clipped(name) for name in systems])
         panel.set_ylim(len(systems) - 0.5, -0.5)
         _finish_bars(panel)
-        return write(figure, path, "the picture of how far errors go up the tree")
+        return write(figure, path, "the figure of how far errors go up the tree")
 
 
 def plot_super_classes(tree: ConfusionTree, system: str, path: str | Path) -> list[Path]:
-    """Draws how many images of each super-class one system's wrong first guesses took for each, in percent.
+    """Draw one system's wrong first guesses by the super-classes of label and guess, in percent of the label's images.
 
-    With one super-class (`tree.groups`) there is nothing to see.
+    The figure needs at least two super-classes (`tree.groups`) to be of use.
 
     Args:
-      tree: the guesses of all systems.
-      system: one of their names.
-      path: of the picture.
+      tree: the wrong guesses of all systems.
+      system: the name of one of them.
+      path: the path of the figure.
 
     Returns:
       The two files written: `path` as .png and as .svg.
 
     Raises:
-      SaveError: the files cannot be written.
+      SaveError: a file cannot be written.
     """
     shares = _group_shares(tree, tree.wrong.systems.index(system))
     with rc_context(STYLE | {"text.parse_math": False}):
@@ -69,18 +77,18 @@ def plot_super_classes(tree: ConfusionTree, system: str, path: str | Path) -> li
         panel = figure.subplots()
         _draw_cells(panel, shares)
         _label_cells(panel, tree)
-        title = f"{clipped(system)}: what wrong first guesses take images for, % of a row’s images"
+        title = f"{clipped(system)}: super-classes of wrong first guesses, % of a row’s images"
         figure.suptitle(textwrap.fill(title, int(9 * width)), x=0.015, ha="left", fontsize=11, fontweight="bold")
         _explain(
             figure,
-            "Rows: super-class of the image and its number of classes; columns: of the first guess.\n"
+            "Rows: super-class of the image, with its number of classes. Columns: super-class of the first guess.\n"
             "Outlined: another class of the same super-class.",
         )
-        return write(figure, path, "the picture of confused super-classes")
+        return write(figure, path, "the figure of confused super-classes")
 
 
 def _band_shares(tree: ConfusionTree) -> Float[np.ndarray, "s b"]:
-    """Wrong first guesses in each band, as percentages of all images."""
+    """Return the wrong first guesses in each band, in percent of all images."""
     band = np.searchsorted([top for top, _ in BANDS], tree.cost)
     counts = [np.bincount(band, row, minlength=len(BANDS)) for row in tree.wrong.counts]
     return 100 * np.stack(counts) / tree.wrong.images.sum()
@@ -92,8 +100,8 @@ def _limit(panel: Axes, shares: Float[np.ndarray, "s b"]) -> None:
 
 def _draw_bars(panel: Axes, shares: Float[np.ndarray, "s b"]) -> None:
     left, bottom = np.zeros(len(shares)), 0
-    for column, ((top, what), shade) in enumerate(zip(BANDS, SHADES, strict=True)):
-        width, label = shares[:, column], f"{bottom + 1}–{top} ({what})"
+    for column, ((top, kinds), shade) in enumerate(zip(BANDS, SHADES, strict=True)):
+        width, label = shares[:, column], f"{bottom + 1}–{top} ({kinds})"
         panel.barh(range(len(shares)), width, 0.72, left, color=shade, edgecolor="white", linewidth=0.8, label=label)
         _draw_shares(panel, left, width, "white" if column >= DARK else "black")
         left, bottom = left + width, top
@@ -107,7 +115,7 @@ def _draw_shares(panel: Axes, left: Float[np.ndarray, " s"], width: Float[np.nda
 
 
 def _draw_numbers(panel: Axes, tree: ConfusionTree, shares: Float[np.ndarray, "s b"]) -> None:
-    """Error, share inside the super-class and cost of each system, in columns to the right of the bars."""
+    """Write error, share inside the super-class and mean cost of each system in columns right of the bars."""
     columns = {
         "error": [f"{error:.1f}" for error in shares.sum(axis=1)],
         "inside": [f"{100 * share:.0f} %" if np.isfinite(share) else "–" for share in tree.share_inside()],
@@ -126,12 +134,12 @@ def _finish_bars(panel: Axes) -> None:
     _explain(
         panel.figure,
         "inside: % of the wrong guesses that are of the label’s super-class;"
-        " cost: mean height over all images, 0 where the guess is right",
+        " cost: mean height over all images, with 0 for a right guess",
     )
     panel.xaxis.set_major_locator(MaxNLocator(6))
     panel.tick_params(axis="y", length=0, labelcolor="black")
     panel.spines["left"].set_visible(False)
-    title = "How far off wrong first guesses are: height in WordNet of the nearest kind of both label and guess"
+    title = "Wrong first guesses by the height in WordNet of the nearest kind of both label and guess"
     legend = panel.figure.legend(
         loc="outside upper left", ncols=len(BANDS), title=title, alignment="left", frameon=False,
         title_fontproperties={"size": 11, "weight": "bold"}, fontsize=9.5, borderpad=0.2, handlelength=1.2,
@@ -141,21 +149,24 @@ def _finish_bars(panel: Axes) -> None:
 
 
 def _explain(figure: Figure, text: str) -> None:
-    """A sentence below everything, from the left."""
+    """Write a sentence below everything, aligned to the left."""
     figure.supxlabel(text, x=0.015, ha="left", fontsize=9, color=MUTED)
 
 
 def _group_shares(tree: ConfusionTree, system: int) -> Float[np.ndarray, "g g"]:
-    """Wrong first guesses from a super-class (row) into one, as percentages of the row's images."""
+    """Return the wrong first guesses by super-class of label (row) and guess, in percent of the row's images."""
     wrong, size = tree.wrong, len(tree.groups)
-    chosen = wrong.guessed
+    chosen = wrong.has_guess
     code = tree.group[wrong.label[chosen]] * size + tree.group[wrong.guess[chosen]]
     counts = np.bincount(code, wrong.counts[system, chosen], minlength=size**2).reshape(size, size)
     return 100 * counts / np.maximum(tree.images(), 1)[:, None]
 
 
 def _draw_cells(panel: Axes, shares: Float[np.ndarray, "g g"]) -> None:
-    size, norm = len(shares), PowerNorm(0.5, 0, max(1.0, shares.max()))  # the square root tells small shares apart
+    size, norm = (
+        len(shares),
+        PowerNorm(0.5, 0, max(1.0, shares.max())),
+    )  # the square root shows differences between small shares
     panel.imshow(shares, cmap="Blues", norm=norm, extent=(0, size, size, 0), interpolation="nearest")
     for row, column in zip(*np.nonzero(shares >= FAINTEST), strict=True):
         letters = "white" if norm(shares[row, column]) > 0.6 else "black"

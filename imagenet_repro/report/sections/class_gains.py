@@ -1,48 +1,51 @@
-"""Which classes gained from one system to another, and a table of all of them; `dumbbell.py` draws the extremes.
+"""The gain of each class from one system to another, as a table in Markdown; `plots/dumbbell.py` draws the extremes.
 
-Classes stand in the order of their gain in top-5 error where the systems choose between more than 20 classes, else in
-top-1 error: five guesses among a few classes are right too often to tell systems apart.
+Classes are ordered by their gain in top-5 error where the systems choose between more than 20 classes, otherwise in
+top-1 error: with few classes, one of five guesses is right too often for top-5 error to show differences.
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Shaped
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.report import records
+from imagenet_repro.report.records import TopGuesses
+from imagenet_repro.report.text import short_names, signed
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
-from imagenet_repro.scoring.predictions import Predictions
+from imagenet_repro.scoring.predictions import Predictions, named
 
-FEW = 20  # classes, up to which top-1 error gives the order
-NAME_LENGTH = 34  # letters
-MAX_NAMED = 3  # images in one message
+FEW = 20  # classes; with more of them top-5 error gives the order
 
 GuessCount = Literal[1, 5]
-Scored = Predictions | records.TopGuesses  # what has ids, labels and five guesses
+ScoredImages = Predictions | TopGuesses  # both have ids, labels and five guesses
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassGain:
-    """One class, and what both systems made of its images."""
+    """The errors of both systems on the images of one class.
 
-    name: str  # as the data set has it, with its synonyms
-    short: str  # unlike that of every other class
+    Attributes:
+      name: the data set's own name, with its synonyms.
+      short: a short name, unique among the classes.
+      before, after: error rates of either system.
+    """
+
+    name: str
+    short: str
     before: ErrorRates
     after: ErrorRates
 
     def errors(self, guesses: GuessCount) -> tuple[float, float]:
-        """Before and after, in percent."""
+        """Return the errors before and after, in percent."""
         before, after = self._wrong(guesses)
         return 100 * before / self.before.images, 100 * after / self.after.images
 
     def gain(self, guesses: GuessCount) -> float:
-        """How many points the error fell; negative where it rose."""
+        """Return the points by which the error fell; negative where it rose."""
         before, after = self._wrong(guesses)
-        return 100 * (before - after) / self.before.images  # of whole numbers, so that equal gains are equal
+        return 100 * (before - after) / self.before.images  # from integers, so that equal gains compare equal
 
     def _wrong(self, guesses: GuessCount) -> tuple[int, int]:
         before, after = (one.top1_wrong if guesses == 1 else one.top5_wrong for one in (self.before, self.after))
@@ -51,23 +54,29 @@ class ClassGain:
 
 @dataclasses.dataclass(frozen=True)
 class Gains:
-    """All classes that have images, the largest gain first, and both systems over all images."""
+    """The gains of all classes from one system to another.
+
+    Attributes:
+      classes: all classes that have images, the largest gain first.
+      overall: both systems over all images.
+      guesses: 1 or 5, of the error that gave the order.
+    """
 
     classes: tuple[ClassGain, ...]
     overall: ClassGain
-    guesses: GuessCount  # of the error that gave the order
+    guesses: GuessCount
 
 
-def gains(before: Scored, after: Scored, class_names: Sequence[str]) -> Gains:
-    """The gain of each class from one system to another; their images may stand in different orders.
+def gains(before: ScoredImages, after: ScoredImages, class_names: Sequence[str]) -> Gains:
+    """Return the gain of each class from one system to another, whose images may be in different orders.
 
-    The order is that of top-5 error where there are more than 20 names, else of top-1 error; classes of equal gain
-    stand as the data set has them. Classes without images are left out.
+    Classes are ordered by top-5 error where there are more than 20 names, otherwise by top-1 error; classes of equal
+    gain stay in the data set's order. Classes without images are left out.
 
     Args:
-      before: of one system; predictions, or the part of them that a comparison keeps.
-      after: of another, on the same images.
-      class_names: the name of each class, by the index that labels use.
+      before: predictions of one system.
+      after: predictions of the other system on the same images.
+      class_names: names by class index.
 
     Raises:
       UserError: the predictions differ in their images or labels, some image has no label, or a system chose
@@ -75,107 +84,90 @@ def gains(before: Scored, after: Scored, class_names: Sequence[str]) -> Gains:
     """
     _check_classes(before, "before", class_names)
     _check_classes(after, "after", class_names)
-    _check_same(before, after)
-    counts = [_counts(one, len(class_names)) for one in (before, after)]
-    whole = [ErrorRates(*map(sum, zip(*one, strict=True))) for one in counts]
+    _check_same_images(before, after)
+    counts = [_count_per_class(one, len(class_names)) for one in (before, after)]
+    totals = [ErrorRates(*map(sum, zip(*one, strict=True))) for one in counts]
     names = enumerate(zip(class_names, short_names(class_names), strict=True))
-    classes = [ClassGain(*both, *(ErrorRates(*one[i]) for one in counts)) for i, both in names if counts[0][i][0] > 0]
-    guesses = GUESSES if len(class_names) > FEW else 1
+    classes = [
+        ClassGain(name, short, *(ErrorRates(*one[i]) for one in counts))
+        for i, (name, short) in names
+        if counts[0][i][0] > 0
+    ]
+    guesses: GuessCount = GUESSES if len(class_names) > FEW else 1
     classes.sort(key=lambda one: -one.gain(guesses))
-    return Gains(tuple(classes), ClassGain("all", "all", *whole), guesses)
-
-
-def short_names(names: Sequence[str]) -> list[str]:
-    """Each name up to its first comma; where two classes share that, more of the name or the class's number."""
-    heads = [clipped(name.split(",")[0].strip()) for name in names]
-    stages = [heads, list(map(clipped, names)), [f"{head} (class {i})" for i, head in enumerate(heads)]]
-    seen = list(map(Counter, stages))
-    of_each = zip(*stages, strict=True)
-    return [next(name for name, count in zip(one, seen, strict=True) if count[name] == 1) for one in of_each]
+    return Gains(tuple(classes), ClassGain("all", "all", *totals), guesses)
 
 
 def markdown(found: Gains, *, systems: tuple[str, str] = ("before", "after")) -> str:
-    """All classes as a table in Markdown, the largest gain first, with a final newline.
+    """Return a table of all classes in Markdown, the largest gain first, with a final newline.
 
     Args:
       found: the gains.
-      systems: what the two are called.
+      systems: the names of the two systems.
     """
-    order = (5, 1) if found.guesses == GUESSES else (1, 5)
-    heads = [text for k in order for text in (*(f"top-{k} error %, {name}" for name in systems), "gain in points")]
-    lines = [["class", "images", *heads], ["---", *["---:"] * (1 + len(heads))]]
+    order: tuple[GuessCount, GuessCount] = (5, 1) if found.guesses == GUESSES else (1, 5)
+    headings = [text for k in order for text in (*(f"top-{k} error %, {name}" for name in systems), "gain in points")]
+    lines = [["class", "images", *headings], ["---", *["---:"] * (1 + len(headings))]]
     for one in (found.overall, *found.classes):
         name = "**all classes**" if one is found.overall else one.name
         cells = [text for k in order for text in (*(f"{x:.1f}" for x in one.errors(k)), signed(one.gain(k)))]
         lines.append([name, f"{one.before.images:,}", *cells])
     rows = (" | ".join(cell.replace("|", "\\|") for cell in cells) for cells in lines)
-    return "\n".join(f"| {row} |" for row in rows) + f"\n\n{noise(found)}\n"
+    return "\n".join(f"| {row} |" for row in rows) + f"\n\n{noise_note(found)}\n"
 
 
-# --- counting ---------------------------------------------------------------------------------------------------
-
-
-def _check_classes(one: Scored, which: str, names: Sequence[str]) -> None:
-    classes = _classes(one, len(names))
-    if classes != len(names):
-        raise UserError(f"the predictions {which} choose between {classes:,} classes; there are {len(names):,} names")
-    if np.any(one.label < 0):
-        raise UserError(f"the predictions {which} hold images without labels: {_some(one.id[one.label < 0])}")
-
-
-def _classes(one: Scored, names: int) -> int:
-    """How many a system chose between; without its scores as many as there are names, unless it guessed others."""
-    if isinstance(one, Predictions):
-        return one.logits.shape[1]
-    return max(names, 1 + int(max(guess.max(initial=-1) for guess in (one.top5, one.label))))
-
-
-def _check_same(before: Scored, after: Scored) -> None:
-    only = {"before": np.setdiff1d(before.id, after.id), "after": np.setdiff1d(after.id, before.id)}
-    parts = [f"only {which}: {_some(ids)}" for which, ids in only.items() if len(ids)]
-    if parts:
-        raise UserError(f"the predictions before and after are of different images; {'; '.join(parts)}")
-    orders = np.argsort(before.id), np.argsort(after.id)
-    differ = before.label[orders[0]] != after.label[orders[1]]
-    if np.any(differ):
-        raise UserError(f"the labels before and after differ for {_some(before.id[orders[0]][differ])}")
-
-
-def _counts(one: Scored, classes: int) -> list[tuple[int, int, int]]:
-    """Images, wrong by the first guess and wrong by the first five, of each class."""
-    right = one.top5 == one.label[:, None]
-    wrong = [~np.any(right[:, :k], axis=1) for k in (1, GUESSES)]
-    chosen = (one.label, one.label[wrong[0]], one.label[wrong[1]])
-    return list(zip(*(np.bincount(labels, minlength=classes).tolist() for labels in chosen), strict=True))
-
-
-def _some(ids: Shaped[np.ndarray, " n"]) -> str:
-    more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""
-    return ", ".join(map(str, ids[:MAX_NAMED])) + more
-
-
-# --- words ------------------------------------------------------------------------------------------------------
-
-
-def clipped(name: str) -> str:
-    """The name, or its beginning where it is too long for a picture."""
-    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1].rstrip() + "…"
-
-
-def signed(points: float) -> str:
-    """A gain with its sign and one decimal."""
-    text = f"{points:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "−")
-
-
-def noise(found: Gains) -> str:
-    """A sentence or two on how far the numbers of a class can be trusted."""
+def noise_note(found: Gains) -> str:
+    """Return a sentence or two on how much chance there is in the numbers of one class."""
     sizes = [one.before.images for one in found.classes]
     low, high = min(sizes), max(sizes)
     images, points = f"{low:,} to {high:,}", f"{100 / high:.3g} to {100 / low:.3g}"
     if low == high:
         images, points = f"{low:,}", f"{100 / low:.3g}"
-    text = f"Each class has {images} image{'s' * (high > 1)}: one image is {points} points of its error."
+    text = f"Each class has {images} image{'s' * (high > 1)}, so one image is {points} points of its error."
     if len(sizes) > FEW:
-        text += f" The extremes of {len(sizes):,} classes are partly luck, and would be milder on other images."
+        text += (
+            f" The extremes of {len(sizes):,} classes are partly chance, and would be less extreme on other images."
+        )
     return text
+
+
+# --- counting ---------------------------------------------------------------------------------------------------
+
+
+def _check_classes(one: ScoredImages, which: str, names: Sequence[str]) -> None:
+    n_classes = _class_count(one, len(names))
+    if n_classes != len(names):
+        raise UserError(
+            f"the predictions {which} choose between {n_classes:,} classes; there are {len(names):,} names"
+        )
+    if np.any(one.label < 0):
+        raise UserError(f"the predictions {which} have images without labels: {named(one.id[one.label < 0])}")
+
+
+def _class_count(one: ScoredImages, n_names: int) -> int:
+    """Return how many classes a system chose between.
+
+    Without its scores, that is as many as there are names, unless it guessed a class beyond them.
+    """
+    if isinstance(one, Predictions):
+        return one.logits.shape[1]
+    return max(n_names, 1 + int(max(guess.max(initial=-1) for guess in (one.top5, one.label))))
+
+
+def _check_same_images(before: ScoredImages, after: ScoredImages) -> None:
+    only = {"before": np.setdiff1d(before.id, after.id), "after": np.setdiff1d(after.id, before.id)}
+    parts = [f"only {which}: {named(ids)}" for which, ids in only.items() if len(ids)]
+    if parts:
+        raise UserError(f"the predictions before and after are of different images; {'; '.join(parts)}")
+    orders = np.argsort(before.id), np.argsort(after.id)
+    differ = before.label[orders[0]] != after.label[orders[1]]
+    if np.any(differ):
+        raise UserError(f"the labels before and after differ for {named(before.id[orders[0]][differ])}")
+
+
+def _count_per_class(one: ScoredImages, n_classes: int) -> list[tuple[int, int, int]]:
+    """Return for each class its images, those wrong by the first guess, and those wrong by the first five."""
+    right = one.top5 == one.label[:, None]
+    wrong = [~np.any(right[:, :k], axis=1) for k in (1, GUESSES)]
+    labels = (one.label, one.label[wrong[0]], one.label[wrong[1]])
+    return list(zip(*(np.bincount(chosen, minlength=n_classes).tolist() for chosen in labels), strict=True))

@@ -1,7 +1,7 @@
-"""What systems take images for when their first guess is wrong, and how far off that is along the WordNet tree.
+"""Confusions: which classes wrong first guesses name, and how far from the label they are in the WordNet tree.
 
-All numbers of a system are means over its seeds. Where classes are no WordNet ids there is no tree, and the confusions
-alone remain. `confusion_plots.py` draws the tree's part.
+All numbers of a system are means over its seeds. Where the classes are not WordNet ids there is no tree, and only the
+table of confusions remains. `plots/wordnet_confusions.py` draws the figures of the tree.
 """
 
 import dataclasses
@@ -11,29 +11,31 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
 
 from imagenet_repro.report.records import Comparison
-from imagenet_repro.report.sections.class_gains import Scored, short_names
+from imagenet_repro.report.sections.class_gains import ScoredImages
+from imagenet_repro.report.tables import Table
+from imagenet_repro.report.text import short_names
 from imagenet_repro.scoring import wordnet
 
 MOST = 20  # confusions in the table
-NONE = -1  # in place of a guess: a score was not a number
+NO_GUESS = -1  # stands for the guess on an image whose scores held NaN
 
 
 @dataclasses.dataclass(frozen=True)
 class WrongGuesses:
-    """The wrong first guesses of all systems, counted by pairs of classes, each pair that occurs once.
+    """The wrong first guesses of all systems, counted by pairs of classes; each pair that occurs is listed once.
 
     Attributes:
-      systems: names.
-      several_seeds: whether some system has more than one run, so that counts are means and no whole numbers.
-      class_names: short, for people, all unlike.
-      images: of each class.
-      label: class of a pair's images.
-      guess: what they were taken for; -1: there was no guess.
-      counts: images of each system and pair.
+      systems: names of the systems.
+      has_several_seeds: whether some system has more than one run, so that counts are means and not integers.
+      class_names: short names, all different.
+      images: number of images of each class.
+      label: class index of each pair's label.
+      guess: class index of each pair's guess; -1: there was no guess.
+      counts: number of images of each system and pair.
     """
 
     systems: tuple[str, ...]
-    several_seeds: bool
+    has_several_seeds: bool
     class_names: tuple[str, ...]
     images: Int[np.ndarray, " c"]
     label: Int[np.ndarray, " p"]
@@ -41,21 +43,21 @@ class WrongGuesses:
     counts: Float[np.ndarray, "s p"]
 
     @property
-    def guessed(self) -> Bool[np.ndarray, " p"]:
-        """Whether there was a guess."""
-        return self.guess != NONE
+    def has_guess(self) -> Bool[np.ndarray, " p"]:
+        """Whether there was a guess, for each pair."""
+        return self.guess != NO_GUESS
 
 
 @dataclasses.dataclass(frozen=True)
 class ConfusionTree:
-    """Wrong first guesses along the WordNet tree.
+    """Wrong first guesses in the WordNet tree.
 
     Attributes:
       wrong: the guesses.
-      wnids: ids of the classes.
-      costs: hierarchical cost of taking one class (row) for another; `wordnet.costs`.
-      cost: of each pair of `wrong`; without a guess as much as the root.
-      groups: names of the super-classes that there are, in the order of `wordnet.SUPER_CLASSES`.
+      wnids: WordNet ids of the classes.
+      costs: hierarchical cost of guessing one class (column) for another (row), from `wordnet.costs`.
+      cost: hierarchical cost of each pair of `wrong`; without a guess it is the height of the root.
+      groups: names of the super-classes that occur, in the order of `wordnet.SUPER_CLASSES`.
       group: index into `groups` of each class.
     """
 
@@ -67,52 +69,43 @@ class ConfusionTree:
     group: Int[np.ndarray, " c"]
 
     @property
-    def inside(self) -> Bool[np.ndarray, " p"]:
-        """Whether the guess of a pair is of the label's super-class: a dog, but which dog."""
-        return self.wrong.guessed & (self.group[self.wrong.label] == self.group[self.wrong.guess])
+    def is_inside(self) -> Bool[np.ndarray, " p"]:
+        """Whether each pair's guess is of the label's super-class, such as another breed of dog."""
+        return self.wrong.has_guess & (self.group[self.wrong.label] == self.group[self.wrong.guess])
 
     def per_group(self, counts: Float[np.ndarray, "s p"]) -> Float[np.ndarray, "s g"]:
-        """Images of each super-class by system, from those of each pair."""
-        of_pair = self.group[self.wrong.label]
-        return np.stack([np.bincount(of_pair, row, minlength=len(self.groups)) for row in counts])
+        """Return the images of each super-class by system, from those of each pair."""
+        group_of_pair = self.group[self.wrong.label]
+        return np.stack([np.bincount(group_of_pair, row, minlength=len(self.groups)) for row in counts])
 
     def images(self) -> Float[np.ndarray, " g"]:
-        """Of each super-class."""
+        """Return the number of images of each super-class."""
         return np.bincount(self.group, self.wrong.images, minlength=len(self.groups))
 
     def mean_cost(self) -> Float[np.ndarray, " s"]:
-        """Mean hierarchical cost of a first guess over all images, right ones costing nothing."""
+        """Return each system's mean hierarchical cost of a first guess over all images; right guesses cost 0."""
         return self.wrong.counts @ self.cost / self.wrong.images.sum()
 
     def share_inside(self) -> Float[np.ndarray, " s"]:
-        """Share in [0, 1] of a system's wrong first guesses that stay inside the super-class; NaN without any."""
-        return _share(self.wrong.counts @ self.inside, self.wrong.counts.sum(axis=1))
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """A table as text: a heading for each column, cells, and a sentence or two below."""
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str
+        """Return the share in [0, 1] of each system's wrong first guesses inside the super-class; NaN without any."""
+        return _ratio(self.wrong.counts @ self.is_inside, self.wrong.counts.sum(axis=1))
 
 
 def wrong_guesses(comparison: Comparison) -> WrongGuesses:
-    """Counts the wrong first guesses of every system."""
-    of_each = {system.name: [run.guesses for run in system.runs] for system in comparison.systems}
-    return counted(of_each, comparison.class_names)
+    """Count the wrong first guesses of every system of a comparison."""
+    guesses = {system.name: [run.guesses for run in system.runs] for system in comparison.systems}
+    return count_wrong(guesses, comparison.class_names)
 
 
-def counted(guesses: Mapping[str, Sequence[Scored]], class_names: Sequence[str]) -> WrongGuesses:
-    """Counts wrong first guesses.
+def count_wrong(guesses: Mapping[str, Sequence[ScoredImages]], class_names: Sequence[str]) -> WrongGuesses:
+    """Count wrong first guesses.
 
     Args:
-      guesses: by the name of a system those of each of its runs, all on the same images.
-      class_names: by class index.
+      guesses: by the name of a system the guesses of each of its runs, all on the same images.
+      class_names: names by class index.
     """
-    classes = len(class_names)
-    codes = [_codes(runs, classes) for runs in guesses.values()]
+    n_classes = len(class_names)
+    codes = [_pair_codes(runs, n_classes) for runs in guesses.values()]
     pairs = np.unique(np.concatenate(codes))
     counts = [
         np.bincount(np.searchsorted(pairs, code), minlength=len(pairs)) / len(runs)
@@ -120,130 +113,140 @@ def counted(guesses: Mapping[str, Sequence[Scored]], class_names: Sequence[str])
     ]
     return WrongGuesses(
         systems=tuple(guesses),
-        several_seeds=any(len(runs) > 1 for runs in guesses.values()),
+        has_several_seeds=any(len(runs) > 1 for runs in guesses.values()),
         class_names=tuple(short_names(wordnet.readable_names(class_names))),
-        images=np.bincount(next(iter(guesses.values()))[0].label, minlength=classes),
-        label=pairs // (classes + 1),
-        guess=pairs % (classes + 1) - 1,
+        images=np.bincount(next(iter(guesses.values()))[0].label, minlength=n_classes),
+        label=pairs // (n_classes + 1),
+        guess=pairs % (n_classes + 1) - 1,
         counts=np.stack(counts),
     )
 
 
-def along_tree(wrong: WrongGuesses, class_names: Sequence[str]) -> ConfusionTree | None:
-    """The guesses along the WordNet tree; None where a name of a class is no WordNet id, or there is one class.
+def place_in_tree(wrong: WrongGuesses, class_names: Sequence[str]) -> ConfusionTree | None:
+    """Place wrong guesses in the WordNet tree.
 
     Args:
       wrong: the guesses.
-      class_names: those of the comparison, by class index.
+      class_names: the comparison's own names, by class index.
+
+    Returns:
+      The guesses in the tree, or None where a name is not a WordNet id or there is only one class.
     """
     if len(class_names) < 2 or not all(map(wordnet.is_wordnet_id, class_names)):
         return None
     costs = wordnet.costs(class_names)
-    of_each = list(map(wordnet.super_class, class_names))
-    groups = [name for name in (*wordnet.SUPER_CLASSES, wordnet.OTHER) if name in of_each]
+    super_classes = list(map(wordnet.super_class, class_names))
+    groups = [name for name in (*wordnet.SUPER_CLASSES, wordnet.OTHER) if name in super_classes]
     return ConfusionTree(
         wrong=wrong,
         wnids=tuple(class_names),
         costs=costs,
-        cost=np.where(wrong.guessed, costs[wrong.label, wrong.guess], wordnet.height(wordnet.ROOT)),
+        cost=np.where(wrong.has_guess, costs[wrong.label, wrong.guess], wordnet.height(wordnet.ROOT)),
         groups=tuple(groups),
-        group=np.array([groups.index(name) for name in of_each]),
+        group=np.array([groups.index(name) for name in super_classes]),
     )
 
 
-def _codes(runs: Sequence[Scored], classes: int) -> Int[np.ndarray, " w"]:
-    """A number for the label and the guess of each wrong image, over all runs."""
-    every = [(run.label.astype(np.int64), run.top5[:, 0]) for run in runs]
-    return np.concatenate([(label * (classes + 1) + guess + 1)[guess != label] for label, guess in every])
+def _pair_codes(runs: Sequence[ScoredImages], n_classes: int) -> Int[np.ndarray, " w"]:
+    """Return one number for label and guess of each wrong image, over all runs."""
+    pairs = [(run.label.astype(np.int64), run.top5[:, 0]) for run in runs]
+    return np.concatenate([(label * (n_classes + 1) + guess + 1)[guess != label] for label, guess in pairs])
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def most_confused(wrong: WrongGuesses, tree: ConfusionTree | None) -> Rows:
-    """The most frequent confusions, by their sum over systems; with a tree also what label and guess are."""
-    totals = np.where(wrong.guessed, wrong.counts.sum(axis=0), 0.0)
+def most_confused(wrong: WrongGuesses, tree: ConfusionTree | None) -> Table:
+    """Return the most frequent confusions, by their sum over systems; with a tree also what both classes are."""
+    totals = np.where(wrong.has_guess, wrong.counts.sum(axis=0), 0.0)
     order = [pair for pair in np.argsort(-totals, kind="stable")[:MOST].tolist() if totals[pair] > 0]
-    rows = [_confusion(wrong, tree, pair) for pair in order]
-    caption = "Of so many images of the class, so many were taken for the other class by each system's first guess"
-    caption += ", on average over its seeds." if wrong.several_seeds else "."
-    headings = ("class", "taken for", *(["both are"] if tree else []), "images", "all systems", *wrong.systems)
-    return Rows(headings, tuple(rows), caption)
+    rows = [_confusion_row(wrong, tree, pair) for pair in order]
+    mean = ", as a mean over its seeds" if wrong.has_several_seeds else ""
+    caption = f"The number of images of the class for which each system's first guess was the other class{mean}."
+    headings = ("class", "guessed as", *(["both are"] if tree else []), "images", "all systems", *wrong.systems)
+    return Table("confusions", headings, tuple(rows), caption)
 
 
-def _confusion(wrong: WrongGuesses, tree: ConfusionTree | None, pair: int) -> tuple[str, ...]:
+def _confusion_row(wrong: WrongGuesses, tree: ConfusionTree | None, pair: int) -> tuple[str, ...]:
     label, guess = wrong.label[pair], wrong.guess[pair]
-    digits = 1 if wrong.several_seeds else 0
+    digits = 1 if wrong.has_several_seeds else 0
     counts = [f"{count:,.{digits}f}" for count in (wrong.counts[:, pair].sum(), *wrong.counts[:, pair])]
-    both = [_shared(tree.wnids[label], tree.wnids[guess])] if tree else []
-    return (wrong.class_names[label], wrong.class_names[guess], *both, f"{wrong.images[label]:,}", *counts)
+    shared = [_shared_kind(tree.wnids[label], tree.wnids[guess])] if tree else []
+    return (wrong.class_names[label], wrong.class_names[guess], *shared, f"{wrong.images[label]:,}", *counts)
 
 
-def _shared(label: str, guess: str) -> str:
+def _shared_kind(label: str, guess: str) -> str:
     return wordnet.words(wordnet.lowest_common_ancestor(label, guess))[0]
 
 
-def distances(tree: ConfusionTree) -> Rows:
-    """How far off each system's first guesses are; the last row is that of guessing at random."""
+def distances(tree: ConfusionTree) -> Table:
+    """Return how far each system's first guesses are from the labels; the last row is that of random guessing."""
     wrong, images = tree.wrong, tree.wrong.images
     error, cost = wrong.counts.sum(axis=1) / images.sum(), tree.mean_cost()
-    columns = zip(wrong.systems, error, tree.share_inside(), _share(cost, error), cost, strict=True)
-    others = 1 - 1 / len(images)  # a random guess is wrong as often
+    columns = zip(wrong.systems, error, tree.share_inside(), _ratio(cost, error), cost, strict=True)
+    random_error = 1 - 1 / len(images)
     random_cost = images @ tree.costs.mean(axis=1) / images.sum()
-    random = ("guessing at random", others, inside_by_chance(tree), random_cost / others, random_cost)
+    random = ("guessing at random", random_error, inside_by_chance(tree), random_cost / random_error, random_cost)
     rows = [
         (name, _percent(err), _percent(inside), _number(height), _number(mean))
         for name, err, inside, height, mean in (*columns, random)
     ]
-    headings = ("system", "top-1 error %", "inside the super-class, % of errors", "mean height of an error", "cost")
-    caption = (
-        "The cost of a first guess is that of the challenge of 2010: the height in WordNet of the nearest kind that"
-        " label and guess share (dog 5, bird 7, mammal 9, animal 13, entity 19), and 0 where it is right; it is a mean"
-        " over all images, the height of an error over wrong guesses alone."
+    headings = (
+        "system",
+        "top-1 error %",
+        "inside the super-class, % of errors",
+        "mean height of an error",
+        "mean cost of a guess",
     )
-    return Rows(headings, tuple(rows), caption)
-
-
-def errors_by_group(tree: ConfusionTree) -> Rows:
-    """The top-1 error within each super-class, by system."""
     caption = (
-        "Top-1 error in % of the super-class's images. A class is of the first of these groups that holds it or one of"
-        " its ancestors in WordNet."
+        "The cost of a first guess is the hierarchical cost of the challenge of 2010: 0 where the guess is right,"
+        " otherwise the height in WordNet of the nearest kind that label and guess share (dog 5, bird 7, mammal 9,"
+        " animal 13, entity 19). The mean cost is over all images, the mean height over wrong guesses only."
     )
-    return _group_rows(tree, _share(tree.per_group(tree.wrong.counts), tree.images()), caption)
+    return Table("tree_distances", headings, tuple(rows), caption)
 
 
-def inside_by_group(tree: ConfusionTree) -> Rows:
-    """The share of each super-class's errors that stay inside it, by system."""
+def errors_by_group(tree: ConfusionTree) -> Table:
+    """Return the top-1 error within each super-class, by system."""
+    caption = (
+        "Top-1 error in % of the super-class's images. A class belongs to the first of these super-classes that"
+        " contains it or one of its ancestors in WordNet."
+    )
+    errors = _ratio(tree.per_group(tree.wrong.counts), tree.images())
+    return _group_table("super_class_errors", tree, errors, caption)
+
+
+def inside_by_group(tree: ConfusionTree) -> Table:
+    """Return the share of each super-class's errors that stay inside it, by system."""
     counts = tree.wrong.counts
-    shares = _share(tree.per_group(counts * tree.inside), tree.per_group(counts))
+    shares = _ratio(tree.per_group(counts * tree.is_inside), tree.per_group(counts))
     shares[:, np.bincount(tree.group) == 1] = np.nan
     caption = (
-        "Of the wrong first guesses at images of the super-class, % that are another class of the same super-class;"
-        " empty where there is no other class, or no error. Over all super-classes, of random wrong guesses"
-        f" {_percent(inside_by_chance(tree))} % would be."
+        "Wrong first guesses that name another class of the same super-class, in % of the wrong first guesses on its"
+        " images; empty where there is no other class, or no error. Over all super-classes,"
+        f" {_percent(inside_by_chance(tree))} % of random wrong guesses would stay inside."
     )
-    return _group_rows(tree, shares, caption)
+    return _group_table("super_class_inside", tree, shares, caption)
 
 
 def inside_by_chance(tree: ConfusionTree) -> float:
-    """The share in [0, 1] of random wrong guesses that would stay inside the super-class."""
-    classes = len(tree.wnids)
+    """Return the share in [0, 1] of random wrong guesses that would stay inside the super-class."""
+    n_classes = len(tree.wnids)
     siblings = np.bincount(tree.group)[tree.group] - 1
-    return float(tree.wrong.images @ siblings / (classes - 1) / tree.wrong.images.sum())
+    return float(tree.wrong.images @ siblings / (n_classes - 1) / tree.wrong.images.sum())
 
 
-def _group_rows(tree: ConfusionTree, values: Float[np.ndarray, "s g"], caption: str) -> Rows:
-    classes = np.bincount(tree.group)
+def _group_table(name: str, tree: ConfusionTree, shares: Float[np.ndarray, "s g"], caption: str) -> Table:
+    n_classes = np.bincount(tree.group)
     rows = [
-        (name, f"{count:,}", f"{number:,.0f}", *map(_percent, of_group))
-        for name, count, number, of_group in zip(tree.groups, classes, tree.images(), values.T, strict=True)
+        (group, f"{count:,}", f"{n_images:,.0f}", *map(_percent, of_group))
+        for group, count, n_images, of_group in zip(tree.groups, n_classes, tree.images(), shares.T, strict=True)
     ]
-    return Rows(("super-class", "classes", "images", *tree.wrong.systems), tuple(rows), caption)
+    return Table(name, ("super-class", "classes", "images", *tree.wrong.systems), tuple(rows), caption)
 
 
-def _share(part: Float[np.ndarray, "*s"], whole: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*s"]:
-    """Their ratio, NaN where there is nothing to take a share of."""
+def _ratio(part: Float[np.ndarray, "*s"], whole: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*s"]:
+    """Return the ratio, NaN where both are zero."""
     with np.errstate(invalid="ignore"):
         return np.divide(part, whole)
 

@@ -1,8 +1,9 @@
-"""Every pair of systems of a comparison: how far apart, and whether that is more than luck.
+"""Every pair of systems: how far apart their error rates are, and whether the difference is significant.
 
-Two questions are answered side by side, each with its own p values, and Holm's adjustment over all pairs within one
-question and one error rate: *these two checkpoints on these images* from a run of each, *these two recipes* from the
-runs that share a seed. The words and letters of a comparison answer one of them, and say which.
+Two questions are answered side by side, each with p values of its own, which Holm's method adjusts over all pairs
+within one question and one error rate. *These two checkpoints on these images* takes one run of each system; *these
+two recipes* takes the runs that share a seed. The verdict and the letters of a comparison answer one of the two, and
+say which.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
+from imagenet_repro.report.sections.classes import same_seed
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES
 from imagenet_repro.statistics.groups import letters
 from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar, seeds_needed
@@ -24,24 +26,24 @@ from imagenet_repro.statistics.paired_seeds import seed_difference
 
 RATES = (1, GUESSES)
 MAX_NAMED = 3  # images in one message
-LEAST_P = 0.0001  # that is written out: what is smaller says more of the model than of the systems
-TIED = 1e-9  # between two means, whatever rounding says
+LEAST_P = 0.0001  # the smallest p that is written out; smaller ones depend on the model more than on the systems
+TIE = 1e-9  # means closer than this are equal, since float rounding must not break a tie
 
 Question = Literal["checkpoints", "recipes"]
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointDifference:
-    """One run of each of two systems on the same images; errors are shares, the first system's minus the second's.
+    """The difference between one run of each of two systems, on the same images.
 
     Attributes:
-      seeds: of the two runs; the lowest that both systems have, or the lowest of each where they share none.
-      only_a, only_b: images that only one of them got wrong.
-      difference: of the errors.
-      interval: of the difference, by resampling images.
+      seeds: seeds of the two runs: the lowest that both systems have, or the lowest of each where they share none.
+      only_a, only_b: number of images on which only the first, or only the second, is wrong.
+      difference: error rate of the first minus error rate of the second, in [-1, 1].
+      interval: bootstrap interval of the difference, for other images of the same kind.
       p: McNemar's mid-p.
-      adjusted: by Holm over all pairs.
-      different: whether that is at or below the level.
+      adjusted: p adjusted by Holm over all pairs.
+      is_significant: whether the adjusted p is at or below the level.
     """
 
     seeds: tuple[int, int]
@@ -51,22 +53,22 @@ class CheckpointDifference:
     interval: tuple[float, float]
     p: float
     adjusted: float
-    different: bool
+    is_significant: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class RecipeDifference:
-    """All runs of two systems that share a seed; errors are shares, the first system's minus the second's.
+    """The difference between two systems over the seeds that both have.
 
     Attributes:
-      seeds: that both systems have, at least two.
-      difference: mean over seeds.
-      deviation: standard deviation of the differences.
-      interval: Student's t interval of the mean.
-      p: of the sign-flip test.
-      adjusted: by Holm over all pairs that share two seeds.
-      too_few: whether no outcome of so many seeds could be significant after the adjustment.
-      different: whether the adjusted p is at or below the level.
+      seeds: seeds that both systems have, at least two.
+      difference: error rate of the first minus error rate of the second, mean over seeds, in [-1, 1].
+      deviation: standard deviation of the differences over seeds.
+      interval: Student's t interval of the mean, for other seeds.
+      p: p value of the sign-flip test.
+      adjusted: p adjusted by Holm over all pairs that share two seeds.
+      has_too_few_seeds: whether no outcome of this many seeds could be significant after the adjustment.
+      is_significant: whether the adjusted p is at or below the level.
     """
 
     seeds: tuple[int, ...]
@@ -75,54 +77,59 @@ class RecipeDifference:
     interval: tuple[float, float]
     p: float
     adjusted: float
-    too_few: bool
-    different: bool
+    has_too_few_seeds: bool
+    is_significant: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class PairDifference:
-    """Both answers about two systems in one error rate."""
+    """The answers to both questions about two systems, for one error rate.
+
+    Attributes:
+      checkpoints: the difference between one run of each.
+      recipes: the difference over shared seeds; None where the systems share fewer than two.
+    """
 
     checkpoints: CheckpointDifference
-    recipes: RecipeDifference | None  # None where they share one seed or none
+    recipes: RecipeDifference | None
 
     @property
     def question(self) -> Question:
-        """The further one that there are runs enough to answer."""
-        return "recipes" if self.recipes and not self.recipes.too_few else "checkpoints"
+        """Return the more general question that there are enough runs to answer."""
+        return "recipes" if self.recipes and not self.recipes.has_too_few_seeds else "checkpoints"
 
     def answer(self, question: Question) -> CheckpointDifference | RecipeDifference | None:
-        """To one of the questions."""
+        """Return the answer to one of the questions, or None where there is none."""
         return self.recipes if question == "recipes" else self.checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
 class Differences:
-    """All pairs of a comparison.
+    """The differences between all pairs of a comparison.
 
     Attributes:
-      names: of the systems, in the comparison's order, which every index here follows.
-      orders: the systems by rising mean error, for 1 and for 5 guesses.
-      pairs: for 1 and for 5 guesses, by (i, j) with i < j.
-      images: how many were scored.
-      level: largest p, adjusted, that is called different. The intervals have a confidence of 1 - level, each for
-        its pair alone: of many, some exclude zero by luck, and the adjusted p is what to go by.
+      names: names of the systems, in the comparison's order, which every index here follows.
+      orders: indices of the systems by rising mean error, for 1 and for 5 guesses.
+      pairs: for 1 and for 5 guesses, the pairs by (i, j) with i < j.
+      n_images: number of scored images.
+      level: largest adjusted p that is called significant. The intervals have a confidence of 1 - level, each for its
+        pair by itself: of many intervals some exclude zero by chance, so the adjusted p decides.
     """
 
     names: tuple[str, ...]
     orders: Mapping[int, tuple[int, ...]]
     pairs: Mapping[int, Mapping[tuple[int, int], PairDifference]]
-    images: int
+    n_images: int
     level: float
 
     @property
     def question(self) -> Question:
-        """The one that tables, matrices and letters of this comparison answer: of recipes if all pairs allow it."""
-        asked = {pair.question for pair in self.pairs[1].values()}
-        return "recipes" if asked == {"recipes"} else "checkpoints"
+        """Return the question that matrices and letters answer: that of recipes where every pair allows it."""
+        questions = {pair.question for pair in self.pairs[1].values()}
+        return "recipes" if questions == {"recipes"} else "checkpoints"
 
     def points(self, guesses: int, question: Question) -> Float[np.ndarray, "n n"]:
-        """Error of the row's system minus the column's, in points of percent; NaN where there is no answer."""
+        """Return the row's error minus the column's, in percentage points; NaN where there is no answer."""
         table = np.zeros((len(self.names), len(self.names)))
         for (i, j), pair in self.pairs[guesses].items():
             answer = pair.answer(question)
@@ -130,25 +137,28 @@ class Differences:
             table[j, i] = -table[i, j]
         return table
 
-    def different(self, guesses: int, question: Question) -> Bool[np.ndarray, "n n"]:
-        """Whether row and column are told apart; not where there is no answer."""
+    def significant(self, guesses: int, question: Question) -> Bool[np.ndarray, "n n"]:
+        """Return whether row and column differ significantly; False where there is no answer."""
         table = np.zeros((len(self.names), len(self.names)), bool)
         for (i, j), pair in self.pairs[guesses].items():
             answer = pair.answer(question)
-            table[i, j] = table[j, i] = answer is not None and answer.different
+            table[i, j] = table[j, i] = answer is not None and answer.is_significant
         return table
 
     def letters(self, guesses: int, question: Question) -> list[str]:
-        """Of each system; two share one exactly where they are not told apart, `a` is the best system's."""
-        return letters(self.different(guesses, question), self.orders[guesses])
+        """Return each system's letters: two systems share one exactly where they do not differ significantly.
+
+        The best system has the letter `a`.
+        """
+        return letters(self.significant(guesses, question), self.orders[guesses])
 
 
 def differences(comparison: Comparison, *, level: float = 0.05) -> Differences:
-    """Compares every pair of systems in both error rates.
+    """Compare every pair of systems in both error rates.
 
     Args:
       comparison: systems scored on the same images.
-      level: largest p, adjusted over all pairs, that is called different.
+      level: largest p, adjusted over all pairs, that is called significant.
 
     Raises:
       UserError: the runs were scored on different images or against different labels, or on none.
@@ -156,7 +166,7 @@ def differences(comparison: Comparison, *, level: float = 0.05) -> Differences:
     check_same(comparison.systems)
     orders = {k: _order(comparison.systems, k) for k in RATES}
     pairs = {k: _pairs(comparison.systems, k, level) for k in RATES}
-    return Differences(tuple(one.name for one in comparison.systems), orders, pairs, comparison.images, level)
+    return Differences(tuple(one.name for one in comparison.systems), orders, pairs, comparison.n_images, level)
 
 
 def _order(systems: Sequence[ComparedSystem], guesses: int) -> tuple[int, ...]:
@@ -165,16 +175,17 @@ def _order(systems: Sequence[ComparedSystem], guesses: int) -> tuple[int, ...]:
 
 
 def _pairs(systems: Sequence[ComparedSystem], guesses: int, level: float) -> dict[tuple[int, int], PairDifference]:
-    both = list(itertools.combinations(systems, 2))
-    checkpoints, recipes = _checkpoints(both, guesses, level), _recipes(both, guesses, level)
+    system_pairs = list(itertools.combinations(systems, 2))
+    checkpoints = _compare_checkpoints(system_pairs, guesses, level)
+    recipes = _compare_recipes(system_pairs, guesses, level)
     indices = itertools.combinations(range(len(systems)), 2)
     return {key: PairDifference(checkpoints[at], recipes.get(at)) for at, key in enumerate(indices)}
 
 
-def _checkpoints(
-    both: Sequence[tuple[ComparedSystem, ComparedSystem]], guesses: int, level: float
+def _compare_checkpoints(
+    system_pairs: Sequence[tuple[ComparedSystem, ComparedSystem]], guesses: int, level: float
 ) -> list[CheckpointDifference]:
-    runs = [_runs(a, b) for a, b in both]
+    runs = [same_seed(*pair) for pair in system_pairs]
     wrong = [[run.guesses.wrong(guesses) for run in two] for two in runs]
     tests = [mcnemar(*two) for two in wrong]
     shares = [bootstrap_difference(*two, confidence=1 - level) for two in wrong]
@@ -187,42 +198,35 @@ def _checkpoints(
     ]  # fmt: skip
 
 
-def _recipes(
-    both: Sequence[tuple[ComparedSystem, ComparedSystem]], guesses: int, level: float
+def _compare_recipes(
+    system_pairs: Sequence[tuple[ComparedSystem, ComparedSystem]], guesses: int, level: float
 ) -> dict[int, RecipeDifference]:
-    """Of the pairs that share two seeds, by their place."""
-    shared = {at: seeds for at, (a, b) in enumerate(both) if len(seeds := _shared(a, b)) > 1}
-    found = {}
+    """Compare the pairs that share at least two seeds; return their differences by their place among the pairs."""
+    shared = {at: seeds for at, (a, b) in enumerate(system_pairs) if len(seeds := _shared_seeds(a, b)) > 1}
+    tests = {}
     for at, seeds in shared.items():
-        errors = (_errors(system, seeds, guesses) for system in both[at])
-        found[at] = seed_difference(*errors, confidence=1 - level)
-    adjusted = holm(np.array([one.p for one in found.values()], np.float64)).tolist()
-    # The adjustment rises with every p: what it makes of the smallest ones possible is the best that it could be.
-    best = holm(np.array([one.least_p for one in found.values()], np.float64)).tolist()
+        errors = (_errors_of_seeds(system, seeds, guesses) for system in system_pairs[at])
+        tests[at] = seed_difference(*errors, confidence=1 - level)
+    adjusted = holm(np.array([one.p for one in tests.values()], np.float64)).tolist()
+    # The adjustment rises with every p, so the smallest possible p values give the smallest possible adjusted ones.
+    least_adjusted = holm(np.array([one.least_p for one in tests.values()], np.float64)).tolist()
     return {
         at: RecipeDifference(shared[at], one.mean, one.deviation, one.interval, one.p, p, least > level, p <= level)
-        for (at, one), p, least in zip(found.items(), adjusted, best, strict=True)
+        for (at, one), p, least in zip(tests.items(), adjusted, least_adjusted, strict=True)
     }
 
 
-def _runs(a: ComparedSystem, b: ComparedSystem) -> tuple[FinishedRun, FinishedRun]:
-    shared = _shared(a, b)
-    if not shared:
-        return a.runs[0], b.runs[0]
-    return next(run for run in a.runs if run.seed == shared[0]), next(run for run in b.runs if run.seed == shared[0])
-
-
-def _shared(a: ComparedSystem, b: ComparedSystem) -> tuple[int, ...]:
+def _shared_seeds(a: ComparedSystem, b: ComparedSystem) -> tuple[int, ...]:
     return tuple(seed for seed in a.seeds if seed in b.seeds)
 
 
-def _errors(system: ComparedSystem, seeds: Sequence[int], guesses: int) -> Float[np.ndarray, " n"]:
+def _errors_of_seeds(system: ComparedSystem, seeds: Sequence[int], guesses: int) -> Float[np.ndarray, " n"]:
     errors = dict(zip(system.seeds, system.errors(guesses), strict=True))
     return np.array([errors[seed] for seed in seeds], np.float64)
 
 
 def check_same(systems: Sequence[ComparedSystem]) -> None:
-    """Raises UserError naming images where runs were scored on different ones or against different labels."""
+    """Raise UserError, naming images, where runs were scored on different images or against different labels."""
     first = systems[0].runs[0]
     for system in systems:
         for run in system.runs:
@@ -233,7 +237,7 @@ def _check_run(run: FinishedRun, name: str, first: FinishedRun, first_name: str)
     ids, first_ids = run.guesses.id, first.guesses.id
     if not np.array_equal(ids, first_ids):
         only = {first_name: _surplus(first_ids, ids), name: _surplus(ids, first_ids)}
-        parts = "; ".join(f"only {which}: {_some(more)}" for which, more in only.items() if more)
+        parts = "; ".join(f"only {which}: {_some(surplus)}" for which, surplus in only.items() if surplus)
         raise UserError(
             f"{first_name} and {name} were scored on different images; {parts}; evaluate both on one split"
         )
@@ -241,12 +245,13 @@ def _check_run(run: FinishedRun, name: str, first: FinishedRun, first_name: str)
     if np.any(differ):
         images = _some(ids[differ].tolist())
         raise UserError(
-            f"{first_name} and {name} were scored against different labels, those of {images}; score both with one set"
+            f"{first_name} and {name} were scored against different labels, those of {images}; score both with the"
+            " same labels"
         )
 
 
 def _surplus(ids: Shaped[np.ndarray, " n"], others: Shaped[np.ndarray, " m"]) -> list[str]:
-    """What the first has more of, an image that it has twice included."""
+    """Return the ids that only the first has, or that it has more often."""
     return list(Counter(ids.tolist()) - Counter(others.tolist()))
 
 
@@ -258,95 +263,97 @@ def _some(ids: Sequence[str]) -> str:
 # --- words -------------------------------------------------------------------------------------------------------
 
 
-def sentence(comparison: Comparison, found: Differences) -> str:
-    """The verdict in a few sentences: who has the lowest top-1 error, and from whom that can be told apart.
+def verdict(comparison: Comparison, found: Differences) -> str:
+    """Return the verdict in a few sentences: which system has the lowest top-1 error, and from which it differs.
 
-    Of each other system it answers the further question that there are runs enough for, and says which one.
+    About each other system, it answers the more general question that there are enough runs for, and says which one.
 
     Args:
       comparison: the systems.
       found: their differences.
     """
     if len(comparison.systems) == 1:
-        return _alone(comparison.systems[0], found)
+        return _single_system(comparison.systems[0], found)
     best = found.orders[1][0]
     pairs = {i: found.pairs[1][min(best, i), max(best, i)] for i in found.orders[1] if i != best}
     leaders = _leaders(comparison.systems, found)
     owner = "its" if len(leaders) == 1 else f"{found.names[best]}'s"
-    parts = [_least(leaders, found)]
+    sentences = [_lowest_error(leaders, found)]
     for question in ("recipes", "checkpoints"):
-        asked = {i: pair for i, pair in pairs.items() if pair.question == question}
-        if asked:
-            parts.append(_verdict(found, owner, best, asked))
+        answered = {i: pair for i, pair in pairs.items() if pair.question == question}
+        if answered:
+            sentences.append(_answer(found, owner, best, answered))
     few = [comparison.systems[i] for i, pair in pairs.items() if pair.question == "checkpoints"]
-    return " ".join(parts + ([_too_few(comparison.systems[best], few, found)] if few else []))
+    return " ".join(sentences + ([_too_few_seeds(comparison.systems[best], few, found)] if few else []))
 
 
-def _alone(system: ComparedSystem, found: Differences) -> str:
+def _single_system(system: ComparedSystem, found: Differences) -> str:
     rates = " and ".join(f"{_percent(system.mean_error(k), found)} % top-{k}" for k in RATES)
-    return f"{system.name} errs on {rates} ({_runs_in_words([system])}); there is no other to compare it with."
+    return (
+        f"{system.name} has {rates} error ({_seeds_in_words([system])}); there is no other system to compare it with."
+    )
 
 
 def _leaders(systems: Sequence[ComparedSystem], found: Differences) -> list[ComparedSystem]:
-    """All that have the lowest error."""
+    """Return all systems that have the lowest error."""
     ordered = [systems[i] for i in found.orders[1]]
-    return [system for system in ordered if system.mean_error(1) - ordered[0].mean_error(1) <= TIED]
+    return [system for system in ordered if system.mean_error(1) - ordered[0].mean_error(1) <= TIE]
 
 
-def _least(leaders: Sequence[ComparedSystem], found: Differences) -> str:
-    verb, each = ("errs", "") if len(leaders) == 1 else ("err", " each")
-    rate = f"{_percent(leaders[0].mean_error(1), found)} % top-1 error{each}"
-    return f"{_listed([one.name for one in leaders])} {verb} least: {rate} ({_runs_in_words(leaders)})."
+def _lowest_error(leaders: Sequence[ComparedSystem], found: Differences) -> str:
+    verb, each = ("has", "") if len(leaders) == 1 else ("have", " each")
+    rate = f"{_percent(leaders[0].mean_error(1), found)} %{each}"
+    names = _enumerate([one.name for one in leaders])
+    return f"{names} {verb} the lowest top-1 error: {rate} ({_seeds_in_words(leaders)})."
 
 
-def _verdict(found: Differences, owner: str, best: int, pairs: Mapping[int, PairDifference]) -> str:
-    """What one question says of the best system and of others that it was asked of."""
-    sides: dict[str, list[str]] = {}
+def _answer(found: Differences, owner: str, best: int, pairs: Mapping[int, PairDifference]) -> str:
+    """Return a sentence with the answer to one question about the best system and several others."""
+    relations: dict[str, list[str]] = {}
     for i, pair in pairs.items():
-        sides.setdefault(_side(pair, best < i), []).append(found.names[i])
-    ordered = sorted(sides.items(), key=lambda side: len(side[1]))
-    clauses = [f"{side} {_owners(names)}" for side, names in ordered]
-    side, names = ordered[-1]
+        relations.setdefault(_relation(pair, best < i), []).append(found.names[i])
+    ordered = sorted(relations.items(), key=lambda relation: len(relation[1]))
+    clauses = [f"{relation} {_enumerate_owners(names)}" for relation, names in ordered]
+    relation, names = ordered[-1]
     if len(names) > 1 and len(pairs) == len(found.names) - 1:  # the longest list needs no names
-        clauses[-1] = f"{side} {'every' if side.endswith('than') else 'any'} other's"
+        clauses[-1] = f"{relation} {'every' if relation.endswith('than') else 'any'} other system's"
     question = next(iter(pairs.values())).question
-    about = _about_recipes if question == "recipes" else _about_checkpoints
-    subject, test = about(owner, list(pairs.values()))
+    describe = _describe_recipes if question == "recipes" else _describe_checkpoints
+    subject, test = describe(owner, list(pairs.values()))
     family = sum(pair.answer(question) is not None for pair in found.pairs[1].values())
-    holm = f", Holm over {family} pairs" if family > 1 else ""
-    return f"{subject} {_listed(clauses)} ({test}{holm})."
+    holm_note = f", Holm over {family} pairs" if family > 1 else ""
+    return f"{subject} {_enumerate(clauses)} ({test}{holm_note})."
 
 
-def _side(pair: PairDifference, first: bool) -> str:
-    """On which side of the pair's other system this one stands; `first`: whether it is the pair's first."""
+def _relation(pair: PairDifference, is_first: bool) -> str:
+    """Return how a system stands to the pair's other one; `is_first`: whether it is the first of the pair."""
     answer = pair.answer(pair.question)
-    if not answer.different:
-        return "cannot be told apart from"
-    return "errs less than" if (answer.difference < 0) == first else "errs more than"
+    if answer is None or not answer.is_significant:
+        return "does not differ significantly from"
+    return "has a lower error than" if (answer.difference < 0) == is_first else "has a higher error than"
 
 
-def _about_checkpoints(owner: str, pairs: Sequence[PairDifference]) -> tuple[str, str]:
+def _describe_checkpoints(owner: str, pairs: Sequence[PairDifference]) -> tuple[str, str]:
     seeds = {seed for pair in pairs for seed in pair.checkpoints.seeds}
     seed = f" of seed {seeds.pop()}" if len(seeds) == 1 else ""
-    return f"On these images {owner} checkpoint{seed}", "McNemar"
+    return f"On these images, {owner} checkpoint{seed}", "McNemar's test"
 
 
-def _about_recipes(owner: str, pairs: Sequence[PairDifference]) -> tuple[str, str]:
-    return f"Over {_span([len(pair.recipes.seeds) for pair in pairs])} shared seeds {owner} recipe", "sign flips"
+def _describe_recipes(owner: str, pairs: Sequence[PairDifference]) -> tuple[str, str]:
+    counts = [len(pair.recipes.seeds) for pair in pairs if pair.recipes]
+    return f"Over {_span(counts)} shared seeds, {owner} recipe", "sign-flip test"
 
 
-def _too_few(best: ComparedSystem, others: Sequence[ComparedSystem], found: Differences) -> str:
-    counts = [len(_shared(best, other)) for other in others]
-    seeds = "1 shared seed is" if set(counts) == {1} else f"{_span(counts)} shared seeds are"
+def _too_few_seeds(best: ComparedSystem, others: Sequence[ComparedSystem], found: Differences) -> str:
+    counts = [len(_shared_seeds(best, other)) for other in others]
+    seeds = "One shared seed" if set(counts) == {1} else f"{_span(counts)} shared seeds"
     needed = seeds_needed(len(found.pairs[1]), found.level)
-    return f"{seeds} too few to say so of the recipes: {needed} are needed."
+    return f"{seeds} cannot show which recipe is better; at least {needed} are needed for that."
 
 
-def _runs_in_words(systems: Sequence[ComparedSystem]) -> str:
+def _seeds_in_words(systems: Sequence[ComparedSystem]) -> str:
     counts = {len(system.runs) for system in systems}
-    if counts == {1}:
-        return "one seed"
-    return f"mean of {_span(counts)} seeds"
+    return "one seed" if counts == {1} else f"mean of {_span(counts)} seeds"
 
 
 def _span(counts: Collection[int]) -> str:
@@ -354,11 +361,11 @@ def _span(counts: Collection[int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _owners(names: Sequence[str]) -> str:
-    return _listed([f"{name}'s" for name in names])
+def _enumerate_owners(names: Sequence[str]) -> str:
+    return _enumerate([f"{name}'s" for name in names])
 
 
-def _listed(names: Sequence[str]) -> str:
+def _enumerate(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -366,26 +373,29 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def rows(found: Differences, question: Question) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of a table of all pairs that have an answer to one question, top-1 first.
+    """Return the headings and cells of a table of all pairs that have an answer to one question, top-1 first.
 
-    Differences are in points of percent, with a plain minus sign, so that programs read them too. Where there is no
-    answer for a pair, it has no row.
+    Differences are in percentage points, with a plain minus sign so that programs can read them. A pair without an
+    answer has no row.
     """
     interval = f"{100 * (1 - found.level):g} % interval"
-    shared = ["metric", "system a", "system b"]
-    ends = ["p adjusted (Holm)", "told apart"]
+    common = ["metric", "system a", "system b"]
+    ends = ["p adjusted (Holm)", "significant"]
     if question == "recipes":
-        heads = ["shared seeds", "a - b, points", "standard deviation, points", interval, "p (sign flips)"]
+        heads = ["shared seeds", "a - b, points", "standard deviation, points", interval, "p (sign-flip test)"]
     else:
-        heads = ["seeds", "a - b, points", interval, "wrong by a only", "wrong by b only", "p (McNemar, mid-p)"]
-    cells = _recipe_cells if question == "recipes" else _checkpoint_cells
+        heads = ["seeds", "a - b, points", interval, "only a wrong", "only b wrong", "p (McNemar, mid-p)"]
     table = [
-        [f"top-{k} error", found.names[i], found.names[j], *cells(found, answer)]
+        [f"top-{k} error", found.names[i], found.names[j], *_cells(found, answer)]
         for k in RATES
         for (i, j), pair in found.pairs[k].items()
         if (answer := pair.answer(question))
     ]
-    return [*shared, *heads, *ends], table
+    return [*common, *heads, *ends], table
+
+
+def _cells(found: Differences, answer: CheckpointDifference | RecipeDifference) -> list[str]:
+    return _recipe_cells(found, answer) if isinstance(answer, RecipeDifference) else _checkpoint_cells(found, answer)
 
 
 def _checkpoint_cells(found: Differences, one: CheckpointDifference) -> list[str]:
@@ -397,7 +407,7 @@ def _checkpoint_cells(found: Differences, one: CheckpointDifference) -> list[str
         f"{one.only_b:,}",
         _p(one.p),
         _p(one.adjusted),
-        "yes" if one.different else "no",
+        "yes" if one.is_significant else "no",
     ]
 
 
@@ -409,7 +419,7 @@ def _recipe_cells(found: Differences, one: RecipeDifference) -> list[str]:
         _interval(one.interval, found),
         _p(one.p),
         _p(one.adjusted),
-        "too few seeds" if one.too_few else "yes" if one.different else "no",
+        "too few seeds" if one.has_too_few_seeds else "yes" if one.is_significant else "no",
     ]
 
 
@@ -427,9 +437,8 @@ def _signed(share: float, found: Differences) -> str:
 
 
 def _percent(share: float, found: Differences) -> str:
-    """As the leaderboard rounds: a share's last bits do not decide a tie."""
-    return f"{round(100 * share, 9):.{_digits(found)}f}"
+    return f"{round(100 * share, 9):.{_digits(found)}f}"  # rounded first, so that float noise does not decide a tie
 
 
 def _digits(found: Differences) -> int:
-    return 2 if found.images >= FINE_DIGITS_FROM else 1
+    return 2 if found.n_images >= FINE_DIGITS_FROM else 1

@@ -1,39 +1,52 @@
-"""Images that one system gets and another misses, that all miss, and that only one gets; by the first guess.
+"""Images on which systems disagree, by the first guess: right for one system only, wrong for one only, wrong for all.
 
-Each system speaks through one run: of the lowest seed that all systems have, or of its own lowest. Examples are taken
-in one order of the images, by a checksum of their ids: as good as drawn at random, the same on every call, and the
-same images again wherever they fit, so that a page needs few pictures.
+One run stands for each system: that of the lowest seed that all systems have, otherwise of the system's own lowest
+seed. Examples are taken in the order of a checksum of the images' ids, which is as good as random and always the
+same. The same images are used again wherever they fit, so that a page needs few thumbnails.
 """
 
 import dataclasses
 import itertools
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool
 
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
-from imagenet_repro.report.sections.class_gains import short_names
 from imagenet_repro.report.sections.classes import same_seed
 from imagenet_repro.report.sections.leaderboard import ranked
 from imagenet_repro.report.tables import Table
+from imagenet_repro.report.text import short_names
 
-EXAMPLES = 6  # of each kind
-NONE = "no guess"  # of an image whose scores held NaN
+EXAMPLES = 6  # of each group
+NO_GUESS = "no guess"  # on an image whose scores held NaN
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageExample:
-    """An image, its class, and what each system concerned took it for."""
+    """One image.
+
+    Attributes:
+      id: the data set's own name of the image.
+      label: name of its class.
+      guesses: pairs of a system's name and the class of its first guess.
+    """
 
     id: str
     label: str
-    guesses: tuple[tuple[str, str], ...]  # system, class
+    guesses: tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageGroup:
-    """Images that are alike in who gets them: how many there are, and up to six of them."""
+    """Images for which the same systems are right.
+
+    Attributes:
+      title: which systems are right.
+      count: number of images.
+      examples: up to six of the images.
+    """
 
     title: str
     count: int
@@ -42,51 +55,54 @@ class ImageGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Disagreements:
-    """Who gets which images.
+    """Which systems are right about which images.
 
     Attributes:
-      counts: for each pair how many both get, only one, only the other, and neither; None of a single system.
-      pairs: for each pair of systems what the first gets and the second misses, and the reverse.
-      alone: what one system gets and every other misses, a kind for each system; empty for one and for two systems.
-      nobody: what all miss.
+      counts: for each pair, the images on which both are right, only the first, only the second, and neither; None
+        where there is one system.
+      pairs: for each pair, the images on which only the first is right, and those on which only the second is.
+      only_one_right: for each system, the images on which every other one is wrong; empty for one or two systems.
+      all_wrong: the images on which all systems are wrong.
       examples: all examples as one table; None where there is none.
     """
 
     counts: Table | None
     pairs: tuple[tuple[ImageGroup, ImageGroup], ...]
-    alone: tuple[ImageGroup, ...]
-    nobody: ImageGroup
+    only_one_right: tuple[ImageGroup, ...]
+    all_wrong: ImageGroup
     examples: Table | None
 
     @property
-    def kinds(self) -> tuple[ImageGroup, ...]:
-        """All that have images."""
-        every = (self.nobody, *self.alone, *itertools.chain.from_iterable(self.pairs))
-        return tuple(kind for kind in every if kind.count)
+    def groups(self) -> tuple[ImageGroup, ...]:
+        """Return all groups that have images."""
+        every = (self.all_wrong, *self.only_one_right, *itertools.chain.from_iterable(self.pairs))
+        return tuple(group for group in every if group.count)
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of all examples, each once."""
-        return tuple(dict.fromkeys(example.id for kind in self.kinds for example in kind.examples))
+        """Return the ids of all examples, each once."""
+        return tuple(dict.fromkeys(example.id for group in self.groups for example in group.examples))
 
 
 def disagreements(comparison: Comparison) -> Disagreements:
-    """Counts and examples; systems in the order of the leaderboard."""
-    systems = ranked(comparison)
-    looked = _Looked(comparison, systems)
-    pairs = list(itertools.combinations(range(len(systems)), 2))
-    kinds = tuple((looked.only(i, j), looked.only(j, i)) for i, j in pairs)
-    alone = tuple(looked.alone(i) for i in range(len(systems))) if len(systems) > 2 else ()
-    rows = tuple(looked.counts(i, j) for i, j in pairs)
-    caption = f"How many of the {comparison.images:,} images each of two systems gets by its first guess. {looked.who}"
+    """Return counts and examples, with the systems in the order of the leaderboard."""
+    grouper = _ImageGrouper(comparison, ranked(comparison))
+    n_systems = len(comparison.systems)
+    pairs = list(itertools.combinations(range(n_systems), 2))
+    groups = tuple((grouper.only_first_right(i, j), grouper.only_first_right(j, i)) for i, j in pairs)
+    only_one_right = tuple(grouper.only_right(i) for i in range(n_systems)) if n_systems > 2 else ()
+    rows = tuple(grouper.counts(i, j) for i, j in pairs)
+    caption = (
+        f"The {comparison.n_images:,} images by which of two systems is right by its first guess. {grouper.seeds_note}"
+    )
     headings = ("system", "and", "both right", "only the first", "only the second", "both wrong")
     counts = Table("disagreements", headings, rows, caption) if rows else None
-    found = Disagreements(counts, kinds, alone, looked.nobody(), None)
-    return dataclasses.replace(found, examples=_table(found.kinds))
+    found = Disagreements(counts, groups, only_one_right, grouper.all_wrong(), None)
+    return dataclasses.replace(found, examples=_examples_table(found.groups))
 
 
-class _Looked:
-    """One run of each system, and which images it gets."""
+class _ImageGrouper:
+    """Groups images by which systems are right, with one run for each system."""
 
     def __init__(self, comparison: Comparison, systems: list[ComparedSystem]):
         runs = same_seed(*systems)
@@ -95,57 +111,58 @@ class _Looked:
         self._right = np.stack([~guesses.wrong(1) for guesses in self._guesses])  # [systems, images]
         self._classes = short_names(comparison.class_names)
         self._order = np.argsort([zlib.crc32(id.encode()) for id in self._guesses[0].id.tolist()], kind="stable")
-        self.who = _who(runs)
+        self.seeds_note = _seeds_note(runs)
 
-    def only(self, right: int, wrong: int) -> ImageGroup:
-        """What one system gets and another misses."""
+    def only_first_right(self, right: int, wrong: int) -> ImageGroup:
+        """Return the images on which one system is right and another is wrong."""
         chosen = self._right[right] & ~self._right[wrong]
         title = f"{self._names[right]} is right, {self._names[wrong]} is wrong"
-        return self._kind(title, chosen, [right, wrong])
+        return self._group(title, chosen, [right, wrong])
 
-    def alone(self, right: int) -> ImageGroup:
-        """What one system gets and every other misses."""
+    def only_right(self, right: int) -> ImageGroup:
+        """Return the images on which one system is right and every other is wrong."""
         chosen = self._right[right] & (self._right.sum(axis=0) == 1)
-        return self._kind(f"only {self._names[right]} is right", chosen, range(len(self._names)))
+        return self._group(f"only {self._names[right]} is right", chosen, range(len(self._names)))
 
-    def nobody(self) -> ImageGroup:
-        """What all miss."""
+    def all_wrong(self) -> ImageGroup:
+        """Return the images on which every system is wrong."""
         title = "every system is wrong" if len(self._names) > 1 else f"{self._names[0]} is wrong"
-        return self._kind(title, ~self._right.any(axis=0), range(len(self._names)))
+        return self._group(title, ~self._right.any(axis=0), range(len(self._names)))
 
     def counts(self, one: int, other: int) -> tuple[str, ...]:
-        """The row of a pair."""
+        """Return the row of a pair in the table of counts."""
         a, b = self._right[one], self._right[other]
         cells = (int(part.sum()) for part in (a & b, a & ~b, b & ~a, ~a & ~b))
         return (self._names[one], self._names[other], *(f"{cell:,}" for cell in cells))
 
-    def _kind(self, title: str, chosen: Bool[np.ndarray, " n"], systems: "list[int] | range") -> ImageGroup:
+    def _group(self, title: str, chosen: Bool[np.ndarray, " n"], systems: Iterable[int]) -> ImageGroup:
         images = self._order[chosen[self._order]][:EXAMPLES]
+        systems = list(systems)
         return ImageGroup(title, int(chosen.sum()), tuple(self._example(int(image), systems) for image in images))
 
-    def _example(self, image: int, systems: "list[int] | range") -> ImageExample:
+    def _example(self, image: int, systems: list[int]) -> ImageExample:
         first = self._guesses[0]
-        said = [(self._names[i], int(self._guesses[i].top5[image, 0])) for i in systems]
+        guesses = [(self._names[i], int(self._guesses[i].top5[image, 0])) for i in systems]
         return ImageExample(
             str(first.id[image]),
             self._classes[first.label[image]],
-            tuple((name, self._classes[guess] if guess >= 0 else NONE) for name, guess in said),
+            tuple((name, self._classes[guess] if guess >= 0 else NO_GUESS) for name, guess in guesses),
         )
 
 
-def _who(runs: tuple[FinishedRun, ...]) -> str:
-    numbers = sorted({run.seed for run in runs})
-    if len(numbers) == 1:
-        return f"Runs of seed {numbers[0]}."
-    return "The systems share no seed: the run of each one's lowest."
+def _seeds_note(runs: tuple[FinishedRun, ...]) -> str:
+    seeds = sorted({run.seed for run in runs})
+    if len(seeds) == 1:
+        return f"Each system's run of seed {seeds[0]}."
+    return "The systems share no seed; each one's run of its lowest seed."
 
 
-def _table(kinds: tuple[ImageGroup, ...]) -> Table | None:
+def _examples_table(groups: tuple[ImageGroup, ...]) -> Table | None:
     rows = tuple(
-        (kind.title, f"{kind.count:,}", example.id, example.label, "; ".join(map(": ".join, example.guesses)))
-        for kind in kinds
-        for example in kind.examples
+        (group.title, f"{group.count:,}", example.id, example.label, "; ".join(map(": ".join, example.guesses)))
+        for group in groups
+        for example in group.examples
     )
-    caption = f"Up to {EXAMPLES} examples of each kind, with the first guess of the systems concerned."
-    headings = ("images of which", "how many", "image", "label", "first guesses")
+    caption = f"Up to {EXAMPLES} examples of each group, with the first guesses of its systems."
+    headings = ("group", "images in the group", "image", "label", "first guesses")
     return Table("disagreement_examples", headings, rows, caption) if rows else None

@@ -1,7 +1,7 @@
-"""People beside systems: what each guessed of the images, and what the systems did on just those.
+"""People beside systems: what each person guessed, and the errors of the systems on the same images.
 
-As in the study of 2014 (Russakovsky et al. 2015, sec. 6.4.2), a person sees a part of the images, so a system's error
-on that part, and not on all, is what the person's is compared with: by McNemar's mid-p on five guesses.
+As in the study of 2014 (Russakovsky et al. 2015, sec. 6.4.2), a person sees only part of the images. The error of a
+person is therefore compared with that of a system on the same part, by McNemar's mid-p test on five guesses.
 """
 
 import dataclasses
@@ -15,35 +15,46 @@ from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar
 
-HEADINGS = ("person", "system", "images", "top-1 error %", "95 %", "top-5 error %", "95 %", "p, Holm")
+HEADINGS = (
+    "person",
+    "system",
+    "images",
+    "top-1 error %",
+    "95 % interval",
+    "top-5 error %",
+    "95 % interval of top-5",
+    "p adjusted (Holm)",
+)
 
 
 def table(comparison: Comparison) -> Table | None:
-    """A row for each person, and below it one for each system on that person's images; None without people."""
+    """Return a row for each person, followed by one for each system on that person's images; None without people."""
     if not comparison.people:
         return None
     rows: list[tuple[str, ...]] = []
     for person in comparison.people:
-        rows.append((person.name, MISSING, *_errors(person.guesses), MISSING))
+        rows.append((person.name, MISSING, *_error_cells(person.guesses), MISSING))
         parts = [(system, part_of(system, person.guesses)) for system in ranked(comparison)]
         wrong = person.guesses.wrong(GUESSES)
         adjusted = holm(np.array([mcnemar(wrong, part.wrong(GUESSES)).p for _, part in parts]))
         for (system, part), p in zip(parts, adjusted, strict=True):
-            rows.append((person.name, system.name, *_errors(part), f"{p:.3g}"))
+            rows.append((person.name, system.name, *_error_cells(part), f"{p:.3g}"))
     caption = (
-        "People, and each system's first seed on the same images. Intervals are Wilson's; p is of equal top-5 errors"
-        " (McNemar's mid-p, Holm over the systems)."
+        "Each person, and the first seed of each system on the same images. Intervals are Wilson's over images. The p"
+        " value is of equal top-5 errors, by McNemar's mid-p test, adjusted for the number of systems by Holm."
     )
     return Table("people", HEADINGS, tuple(rows), caption)
 
 
 def part_of(system: ComparedSystem, guesses: TopGuesses) -> TopGuesses:
-    """What a system's first run guessed of some of its images."""
+    """Return the guesses of a system's first run on the images of other guesses, in their order."""
     run = system.runs[0].guesses
     rows = np.searchsorted(run.id, guesses.id)
     return dataclasses.replace(run, id=run.id[rows], label=run.label[rows], top5=run.top5[rows])
 
 
-def _errors(guesses: TopGuesses) -> Sequence[str]:
-    images = len(guesses.id)
-    return f"{images:,}", *(text for k in (1, GUESSES) for text in format_rate(int(guesses.wrong(k).sum()), images))
+def _error_cells(guesses: TopGuesses) -> Sequence[str]:
+    n_images = len(guesses.id)
+    return f"{n_images:,}", *(
+        text for k in (1, GUESSES) for text in format_rate(int(guesses.wrong(k).sum()), n_images)
+    )

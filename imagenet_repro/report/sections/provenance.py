@@ -1,4 +1,4 @@
-"""Where each run's numbers come from: code, versions, devices, data, and the budget that it spent."""
+"""The provenance of each run's numbers: code, versions, devices, data, and the budget that was spent."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ SHOWN = ("seed", "workdir", "commit", "devices", "data", "splits", "steps", "ima
 
 
 def runs(comparison: Comparison) -> Table:
-    """A row for each run; `facts` has more of each."""
+    """Return a row for each run with the main facts; `facts` has all of them."""
     rows = tuple(
         (system.name, *(facts(run)[key] for key in SHOWN)) for system in comparison.systems for run in system.runs
     )
-    caption = "Every run that the numbers come from, and the budget that it spent."
+    caption = "Every run behind the numbers of this page, and the budget that it spent."
     return Table("runs", ("system", *SHOWN), rows, caption)
 
 
 def facts(run: FinishedRun) -> dict[str, str]:
-    """What is recorded of a run, as texts by what they are; of keys that the result lacks a dash."""
+    """Return what is recorded of a run, as texts by name; a dash stands for what the result lacks."""
     source = run.result["provenance"]
     data = source["config"].get("data", {})
     spent = run.result["spent"]
@@ -29,7 +29,7 @@ def facts(run: FinishedRun) -> dict[str, str]:
         "commit": _text(source.get("commit")),
         "imagenet_repro": _text(source.get("imagenet_repro")),
         "Python": _text(source.get("python")),
-        "packages": _pairs(source.get("packages")),
+        "packages": _packages(source.get("packages")),
         "devices": _devices(source.get("devices")),
         "processes": _text(source.get("processes")),
         "cores": _text(source.get("cores")),
@@ -42,9 +42,9 @@ def facts(run: FinishedRun) -> dict[str, str]:
         "FLOPs": MISSING if spent.get("flops") is None else quantity(spent["flops"]),
         "seconds": MISSING if spent.get("seconds") is None else f"{spent['seconds']:,.1f}",
         "images scored": f"{run.rates.images:,}",
-        "wrong by the first guess": f"{run.rates.top1_wrong:,}",
-        "wrong by five guesses": f"{run.rates.top5_wrong:,}",
-        "predictions": _text(run.result.get("predictions")),
+        "top-1 errors": f"{run.rates.top1_wrong:,}",
+        "top-5 errors": f"{run.rates.top5_wrong:,}",
+        "predictions": _text(run.predictions or run.result.get("predictions")),
     }
 
 
@@ -63,13 +63,13 @@ def _amount(value: int | float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}"
 
 
-def _pairs(packages: dict[str, str] | None) -> str:
+def _packages(packages: dict[str, str] | None) -> str:
     return ", ".join(f"{name} {version}" for name, version in (packages or {}).items()) or MISSING
 
 
 def _devices(devices: dict[str, Any] | None) -> str:
-    """Such as "2 x NVIDIA H100 (gpu)"."""
+    """Return the devices as text, such as "2 x NVIDIA H100 (gpu)"."""
     kinds = dict(devices or {})
     platform = kinds.pop("platform", "")
-    counted = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
-    return f"{counted} ({platform})" if counted and platform not in kinds else counted or _text(platform)
+    counts = ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
+    return f"{counts} ({platform})" if counts and platform not in kinds else counts or _text(platform)

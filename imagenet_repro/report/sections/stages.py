@@ -1,4 +1,4 @@
-"""The table of what each stage of a system of features took."""
+"""The table of what each stage of a system of features cost."""
 
 from typing import Any
 
@@ -7,40 +7,40 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-COLUMNS = ("stage", "seconds", "ms an image", "TFLOP", "MB", "bytes an image")
+COLUMNS = ("stage", "seconds", "ms per image", "TFLOP", "MB", "bytes per image")
 
 
 def rows(stages: dict[str, dict[str, Any]], images: int) -> list[tuple[str, ...]]:
-    """A row for each stage, and their sum.
+    """Return the cells of a row for each stage, and of one for their sum.
 
     Args:
-      stages: `seconds`, `flops` and `bytes` by name.
-      images: in the training split, over which seconds are shared out, and the bytes of codes.
+      stages: `seconds`, `flops` and `bytes` of each stage, by its name.
+      images: number of images in the training split, by which seconds and the bytes of codes are divided.
     """
     total = {key: sum(cost[key] for cost in stages.values()) for key in ("seconds", "flops", "bytes")}
     return [_row(name, cost, images) for name, cost in (stages | {"all": total}).items()]
 
 
 def _row(name: str, cost: dict[str, Any], images: int) -> tuple[str, ...]:
-    of_images = name.endswith("codes")
+    is_per_image = name.endswith("codes")
     return (
         name,
         f"{cost['seconds']:,.0f}",
         f"{1e3 * cost['seconds'] / images:,.2f}",
         f"{cost['flops'] / 1e12:,.2f}",
         f"{cost['bytes'] / 1e6:,.1f}" if cost["bytes"] else "",
-        f"{cost['bytes'] / images:,.0f}" if of_images else "",
+        f"{cost['bytes'] / images:,.0f}" if is_per_image else "",
     )
 
 
 def markdown(stages: dict[str, dict[str, Any]], images: int) -> str:
-    """The table in Markdown."""
+    """Return the table in Markdown."""
     lines = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1)), *rows(stages, images)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def show(stages: dict[str, dict[str, Any]], images: int, console: Console | None = None) -> None:
-    """Prints the table."""
+    """Print the table."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, heading in enumerate(COLUMNS):
         table.add_column(heading, justify="right" if number else "left")

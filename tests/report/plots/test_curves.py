@@ -225,7 +225,7 @@ def test_hinge_losses_do_not_stand_beside_cross_entropies(tmp_path, figures):
         curves.plot_systems(systems_of(**dict.fromkeys(names, runs)), tmp_path / "c.png")
         named = [line for line in figures[-1].axes[0].lines if line.get_label().startswith(curves.RUN)]
         assert len(named) == drawn_losses
-    assert "Left out: training losses of xrce_2011" in figures[0].get_supxlabel()
+    assert "Not shown: the training loss of xrce_2011" in figures[0].get_supxlabel()
     assert figures[1].get_supxlabel() == ""
 
 

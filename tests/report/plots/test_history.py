@@ -83,7 +83,7 @@ def test_a_network_of_unknown_year_is_left_out_and_named(tmp_path, figures):
     unknown = drawn.system("mine", drawn.run(), network="my_own")
     history.plot_history(drawn.comparison(unknown, *two().systems), tmp_path / "h.png")
     assert len(marks(figures[0].axes[1])) == 2
-    assert "Without mine: no year is known." in figures[0].get_supxlabel()
+    assert "Not shown (no known year): mine." in figures[0].get_supxlabel().replace("\n", " ")
     history.plot_history(drawn.comparison(unknown), tmp_path / "h.png")
     assert len(figures[1].axes) == 1
 

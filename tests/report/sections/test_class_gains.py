@@ -114,7 +114,7 @@ def test_classes_without_images_are_left_out():
         (lambda p: changed(p, id=np.array(["x", *p.id[1:]])), "different images; only before: image0; only after: x$"),
         (lambda p: chosen(p, slice(5, None)), "different images; only before: image0, image1, image2 and 2 more$"),
         (lambda p: relabelled(p, 7, 1), "labels before and after differ for image7$"),
-        (lambda p: relabelled(p, 7, -1), "after hold images without labels: image7$"),
+        (lambda p: relabelled(p, 7, -1), "after have images without labels: image7$"),
         (lambda p: changed(p, logits=np.zeros((len(p), 7), np.float16)), "after choose between 7 classes; .* 6 names"),
     ],
 )
@@ -127,7 +127,7 @@ def test_predictions_that_cannot_be_compared(change, message):
 def test_predictions_without_labels_before():
     before, after = stepwise(6)
     unlabelled = changed(before, label=np.full(len(before), -1, np.int32))
-    with pytest.raises(UserError, match="before hold images without labels: image0, image1, image2 and 57 more"):
+    with pytest.raises(UserError, match="before have images without labels: image0, image1, image2 and 57 more"):
         class_gains.gains(unlabelled, after, names_of(6))
 
 
@@ -149,7 +149,7 @@ def test_the_table_has_every_class_and_the_whole():
     assert cells[2][:2] == ["**all classes**", "210"]
     assert cells[3] == ["a\\|b", "10", "0.0", "0.0", "0.0", "0.0", "0.0", "0.0"]
     assert cells[5] == ["name 2, synonym 2", "10", "0.0", "20.0", "−20.0", "0.0", "20.0", "−20.0"]
-    assert lines[25].startswith("Each class has 10 images: one image is 10 points")
+    assert lines[25].startswith("Each class has 10 images, so one image is 10 points")
 
 
 def test_the_picture_shows_the_ends_of_many_classes(tmp_path):
@@ -193,7 +193,7 @@ def test_markers_are_at_the_errors_before_and_after(tmp_path, monkeypatch):
 
 def test_one_class_of_one_image(tmp_path):
     found = class_gains.gains(predicted([0], [1], 6), predicted([0], [0], 6), names_of(6))
-    assert class_gains.noise(found) == "Each class has 1 image: one image is 100 points of its error."
+    assert class_gains.noise_note(found) == "Each class has 1 image, so one image is 100 points of its error."
     assert dumbbell.plot_gains(found, tmp_path / "gains.png")[0].exists()
 
 

@@ -47,7 +47,7 @@ def at_random(seeds=(2, 3), names=WNIDS, images=400, seed=0):
 
 def read(comparison):
     wrong = confusions.wrong_guesses(comparison)
-    return wrong, confusions.along_tree(wrong, comparison.class_names)
+    return wrong, confusions.place_in_tree(wrong, comparison.class_names)
 
 
 def guesses_of(comparison):
@@ -68,8 +68,8 @@ def test_counts_are_means_over_seeds():
     pairs = zip(wrong.label.tolist(), wrong.guess.tolist(), wrong.counts.T, strict=True)
     found = {(s, a, b): count for a, b, counts in pairs for s, count in enumerate(counts) if count}
     assert found == pytest.approx(dict(expected))
-    assert wrong.images.sum() == comparison.images
-    errors = wrong.counts.sum(axis=1) / comparison.images
+    assert wrong.images.sum() == comparison.n_images
+    errors = wrong.counts.sum(axis=1) / comparison.n_images
     np.testing.assert_allclose(errors, [system.mean_error(1) for system in comparison.systems])
 
 
@@ -85,7 +85,7 @@ def test_costs_and_shares_image_by_image():
             cost[system] += weight * wordnet.height(shared)
             inside[system] += weight * (wordnet.super_class(WNIDS[label]) == wordnet.super_class(WNIDS[guess]))
         errors[system] += weight * (guess != label)
-    np.testing.assert_allclose(tree.mean_cost(), cost / comparison.images)
+    np.testing.assert_allclose(tree.mean_cost(), cost / comparison.n_images)
     np.testing.assert_allclose(tree.share_inside(), inside / errors)
     assert tree.groups == ("dog", "feline", "fish", "vehicle", "kitchen, household")
     rows = confusions.distances(tree).rows
@@ -98,7 +98,7 @@ def test_one_cat_for_the_other():
     wrong, tree = read(comparison_of(labels, {"a": [[1] * 4 + [0] * 3 + [1] * 3], "b": [labels]}, names))
     assert tree.mean_cost().tolist() == [0.7 * 2, 0.0]  # seven of ten, each as far off as a domestic cat is high
     found = confusions.most_confused(wrong, tree)
-    assert found.headings == ("class", "taken for", "both are", "images", "all systems", "a", "b")
+    assert found.headings == ("class", "guessed as", "both are", "images", "all systems", "a", "b")
     assert found.rows == (
         ("tabby", "Egyptian cat", "domestic cat", "4", "4", "4", "0"),
         ("Egyptian cat", "tabby", "domestic cat", "6", "3", "3", "0"),
@@ -126,9 +126,9 @@ def test_super_classes_add_up_to_the_whole():
     wrong, tree = read(comparison)
     errors = tree.per_group(wrong.counts)
     np.testing.assert_allclose(errors.sum(axis=1), wrong.counts.sum(axis=1))
-    stayed = tree.per_group(wrong.counts * tree.inside)
+    stayed = tree.per_group(wrong.counts * tree.is_inside)
     np.testing.assert_allclose(stayed.sum(axis=1) / errors.sum(axis=1), tree.share_inside())
-    assert tree.images().sum() == comparison.images
+    assert tree.images().sum() == comparison.n_images
     rows = confusions.inside_by_group(tree).rows
     assert [row[3:] for row in rows if row[1] == "1"] == [("", "")] * 4  # nothing else to take them for
 
@@ -138,12 +138,12 @@ def test_the_most_frequent_come_first():
     wrong, tree = read(comparison)
     assert tree is None
     found = confusions.most_confused(wrong, tree)
-    assert found.headings == ("class", "taken for", "images", "all systems", "system 0", "system 1")
+    assert found.headings == ("class", "guessed as", "images", "all systems", "system 0", "system 1")
     totals = [float(row[3]) for row in found.rows]
     assert totals == sorted(totals, reverse=True)
     assert len(totals) == confusions.MOST
     assert totals[0] == round(float(wrong.counts.sum(axis=0)[wrong.guess >= 0].max()), 1)
-    assert "average over its seeds" in found.caption
+    assert "mean over its seeds" in found.caption
 
 
 @pytest.mark.parametrize("names", [("n02123045",), ("n02123045", "cat"), ("n02123045", "n99999999")])
@@ -167,7 +167,7 @@ def test_bars_are_as_long_as_the_errors(tmp_path, monkeypatch):
     low = 0
     for (top, _), part in zip(wordnet_confusions.BANDS, parts, strict=True):
         chosen = (tree.cost > low) & (tree.cost <= top)
-        np.testing.assert_allclose(part, 100 * (wrong.counts * chosen).sum(axis=1) / comparison.images)
+        np.testing.assert_allclose(part, 100 * (wrong.counts * chosen).sum(axis=1) / comparison.n_images)
         low = top
 
 

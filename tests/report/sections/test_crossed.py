@@ -20,7 +20,7 @@ def test_every_network_has_its_error_under_each_recipe_and_both_distances_are_th
     comparison = relabelled(names)
     error = {key: 100 * s.runs[0].rates.top1_error for key, s in zip(names, comparison.systems, strict=True)}
     table = crossed(comparison)
-    assert table.headings == ("network", "paper recipe", "modern recipe", "between recipes, points")
+    assert table.headings == ("network", "paper recipe", "modern recipe", "range over recipes, points")
     cells = {row[0]: row[1:] for row in table.rows}
     apart = []
     for network in ("alexnet", "resnet50"):

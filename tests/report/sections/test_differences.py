@@ -8,7 +8,7 @@ import pytest
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, TopGuesses
 from imagenet_repro.report.sections import differences as module
-from imagenet_repro.report.sections.differences import differences, rows, sentence
+from imagenet_repro.report.sections.differences import differences, rows, verdict
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
 
@@ -75,7 +75,7 @@ def test_each_answer_is_the_one_of_its_runs():
         p = [pair.checkpoints.p for pair in pairs.values()]
         different, adjusted, *_ = multipletests(p, method="holm")
         assert [pair.checkpoints.adjusted for pair in pairs.values()] == pytest.approx(adjusted)
-        assert [pair.checkpoints.different for pair in pairs.values()] == different.tolist()
+        assert [pair.checkpoints.is_significant for pair in pairs.values()] == different.tolist()
         recipes = pairs[0, 1].recipes
         assert recipes.seeds == (1, 2)
         errors = [
@@ -84,7 +84,11 @@ def test_each_answer_is_the_one_of_its_runs():
         ]
         assert recipes.difference == pytest.approx(np.mean(errors[0] - errors[1]))
         assert recipes.deviation == pytest.approx(np.std(errors[0] - errors[1], ddof=1))
-        assert (recipes.p, recipes.too_few, recipes.different) == (pytest.approx(recipes.adjusted), True, False)
+        assert (recipes.p, recipes.has_too_few_seeds, recipes.is_significant) == (
+            pytest.approx(recipes.adjusted),
+            True,
+            False,
+        )
         assert pairs[0, 2].recipes is None
         assert pairs[1, 2].recipes is None
 
@@ -99,8 +103,8 @@ def test_without_a_common_seed_the_first_runs_are_compared():
 def test_seeds_are_enough_where_some_outcome_is_significant_after_holm(systems, count, enough):
     made = [system(f"s{i}", seeds(count, 50 + 20 * i)) for i in range(systems)]
     found = differences(compared(*made))
-    assert {pair.recipes.too_few for pair in found.pairs[1].values()} == {not enough}
-    assert {pair.recipes.different for pair in found.pairs[1].values()} == {enough}  # all seeds agree here
+    assert {pair.recipes.has_too_few_seeds for pair in found.pairs[1].values()} == {not enough}
+    assert {pair.recipes.is_significant for pair in found.pairs[1].values()} == {enough}  # all seeds agree here
     assert found.question == ("recipes" if enough else "checkpoints")
 
 
@@ -108,7 +112,7 @@ def test_tables_are_antisymmetric_and_follow_the_answers():
     found = differences(compared(system("a", {0: 100, 1: 102}), system("b", {0: 40, 1: 44}), system("c", {0: 42})))
     points = found.points(1, "checkpoints")
     assert points == pytest.approx(np.array([[0, 15, 14.5], [-15, 0, -0.5], [-14.5, 0.5, 0]]))
-    assert found.different(1, "checkpoints").tolist() == [
+    assert found.significant(1, "checkpoints").tolist() == [
         [False, True, True],
         [True, False, False],
         [True, False, False],
@@ -117,7 +121,7 @@ def test_tables_are_antisymmetric_and_follow_the_answers():
     recipes = found.points(1, "recipes")
     assert (recipes[0, 1], recipes[1, 0]) == (pytest.approx(14.75), pytest.approx(-14.75))
     assert np.isnan(recipes[0, 2])
-    assert not found.different(1, "recipes").any()
+    assert not found.significant(1, "recipes").any()
     assert found.letters(1, "recipes") == ["a", "a", "a"]
     assert found.orders[1] == (2, 1, 0)  # by the mean over seeds
 
@@ -166,7 +170,7 @@ def with_id(guesses, index, name):
         (lambda g: with_id(g, 1, "image00000"), r"only a \(seed 0\): image00001; only b \(seed 7\): image00000;"),
         (
             lambda g: changed(g, label=(np.arange(IMAGES) == 7).astype(np.int32)),
-            "different labels, those of image00007; score both with one set$",
+            "different labels, those of image00007; score both with the same labels$",
         ),
     ],
 )
@@ -187,41 +191,44 @@ def test_no_images_are_refused():
 
 def said(*systems, **options):
     comparison = compared(*systems)
-    return sentence(comparison, differences(comparison, **options))
+    return verdict(comparison, differences(comparison, **options))
 
 
 def test_one_run_of_each_of_many():
     text = said(*(system(name, {0: wrong}) for name, wrong in (("a", 200), ("b", 120), ("c", 124), ("d", 160))))
     assert text == (
-        "b errs least: 30.0 % top-1 error (one seed). "
-        "On these images its checkpoint of seed 0 cannot be told apart from c's and errs less than every other's "
-        "(McNemar, Holm over 6 pairs). 1 shared seed is too few to say so of the recipes: 8 are needed."
+        "b has the lowest top-1 error: 30.0 % (one seed). "
+        "On these images, its checkpoint of seed 0 does not differ significantly from c's and has a lower error than "
+        "every other system's (McNemar's test, Holm over 6 pairs). "
+        "One shared seed cannot show which recipe is better; at least 8 are needed for that."
     )
 
 
 def test_two_systems_with_too_few_seeds():
     text = said(system("a", {0: 100, 1: 101, 2: 99}), system("b", {0: 60, 1: 61, 2: 59}))
     assert text == (
-        "b errs least: 15.0 % top-1 error (mean of 3 seeds). On these images its checkpoint of seed 0 errs less than "
-        "a's (McNemar). 3 shared seeds are too few to say so of the recipes: 6 are needed."
+        "b has the lowest top-1 error: 15.0 % (mean of 3 seeds). On these images, its checkpoint of seed 0 has a "
+        "lower error than a's (McNemar's test). "
+        "3 shared seeds cannot show which recipe is better; at least 6 are needed for that."
     )
 
 
 def test_two_recipes_with_seeds_enough():
     text = said(system("a", seeds(6, 100)), system("b", seeds(8, 100, step=2)))
-    assert text.startswith("a errs least: 25.2 % top-1 error (mean of 6 seeds). Over 6 shared seeds its recipe ")
-    assert text.endswith("its recipe cannot be told apart from b's (sign flips).")
+    assert text.startswith("a has the lowest top-1 error: 25.2 % (mean of 6 seeds). Over 6 shared seeds, its recipe ")
+    assert text.endswith("its recipe does not differ significantly from b's (sign-flip test).")
     text = said(system("a", seeds(6, 100)), system("b", seeds(6, 110)))
-    assert text.endswith("Over 6 shared seeds its recipe errs less than b's (sign flips).")
+    assert text.endswith("Over 6 shared seeds, its recipe has a lower error than b's (sign-flip test).")
 
 
 def test_each_other_system_by_the_question_that_its_seeds_allow():
     text = said(system("a", seeds(9, 60)), system("b", seeds(9, 100)), system("c", seeds(1, 63)))
     assert text == (
-        "a errs least: 15.2 % top-1 error (mean of 9 seeds). "
-        "Over 9 shared seeds its recipe errs less than b's (sign flips). "
-        "On these images its checkpoint of seed 0 cannot be told apart from c's (McNemar, Holm over 3 pairs). "
-        "1 shared seed is too few to say so of the recipes: 7 are needed."
+        "a has the lowest top-1 error: 15.2 % (mean of 9 seeds). "
+        "Over 9 shared seeds, its recipe has a lower error than b's (sign-flip test). "
+        "On these images, its checkpoint of seed 0 does not differ significantly from c's "
+        "(McNemar's test, Holm over 3 pairs). "
+        "One shared seed cannot show which recipe is better; at least 7 are needed for that."
     )
 
 
@@ -229,29 +236,32 @@ def test_ties():
     masks = [np.roll(np.arange(IMAGES) < 100, shift) for shift in (0, 50)]
     text = said(system("a", {0: masks[0]}), system("b", {0: masks[1]}), system("c", {1: 300}))
     assert text == (
-        "a and b err least: 25.0 % top-1 error each (one seed). On these images a's checkpoint cannot be told apart "
-        "from b's and errs less than c's (McNemar, Holm over 3 pairs). "
-        "0 to 1 shared seeds are too few to say so of the recipes: 7 are needed."
+        "a and b have the lowest top-1 error: 25.0 % each (one seed). On these images, a's checkpoint does not differ "
+        "significantly from b's and has a lower error than c's (McNemar's test, Holm over 3 pairs). "
+        "0 to 1 shared seeds cannot show which recipe is better; at least 7 are needed for that."
     )
 
 
 def test_a_checkpoint_may_lose_though_its_mean_is_the_lowest():
     text = said(system("a", {0: 120, 1: 20}), system("b", {0: 100, 1: 100}), system("c", {0: 100, 1: 100}))
-    assert "seed 0 errs more than every other's" in text
-    assert text.startswith("a errs least: 17.5 %")
+    assert "seed 0 has a higher error than every other system's" in text
+    assert text.startswith("a has the lowest top-1 error: 17.5 %")
 
 
 def test_all_alike_and_none_alike():
     alike = said(*(system(f"s{i}", {0: 100 + i}) for i in range(3)))
-    assert "its checkpoint of seed 0 cannot be told apart from every other's" not in alike
-    assert "its checkpoint of seed 0 cannot be told apart from any other's (McNemar, Holm over 3 pairs)" in alike
+    assert "its checkpoint of seed 0 does not differ significantly from every other system's" not in alike
+    assert "does not differ significantly from any other system's (McNemar's test, Holm over 3 pairs)" in alike
     unlike = said(*(system(f"s{i}", {0: 60 + 60 * i}) for i in range(3)))
-    assert "its checkpoint of seed 0 errs less than every other's (McNemar, Holm over 3 pairs)" in unlike
+    assert (
+        "its checkpoint of seed 0 has a lower error than every other system's (McNemar's test, Holm over 3 pairs)"
+        in unlike
+    )
 
 
 def test_a_system_alone_is_compared_with_none():
     text = said(system("a", {0: guessed(np.arange(IMAGES) < 100, range(20))}))
-    assert text == "a errs on 25.0 % top-1 and 5.0 % top-5 (one seed); there is no other to compare it with."
+    assert text == "a has 25.0 % top-1 and 5.0 % top-5 error (one seed); there is no other system to compare it with."
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
@@ -303,5 +313,5 @@ def test_many_images_have_two_decimals():
     a, b = (system(name, {0: guessed(np.arange(10_000) < wrong)}) for name, wrong in (("a", 3000), ("b", 2975)))
     comparison = compared(a, b)
     assert rows(differences(comparison), "checkpoints")[1][0][4] == "+0.25"
-    assert "b errs least: 29.75 % top-1 error" in sentence(comparison, differences(comparison))
+    assert "b has the lowest top-1 error: 29.75 %" in verdict(comparison, differences(comparison))
     assert module._digits(differences(comparison)) == 2

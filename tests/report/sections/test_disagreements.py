@@ -39,13 +39,13 @@ def test_examples_are_what_their_title_says():
     assert {e.id for e in reverse.examples} <= right[second] - right[first]
     assert one.count == len(right[first] - right[second])
     assert len(one.examples) == min(6, one.count)
-    only = found.alone[0]
+    only = found.only_one_right[0]
     assert only.title == f"only {first} is right"
     assert only.count == len(right[first] - right[second] - right[third])
     assert {e.id for e in only.examples} <= right[first] - right[second] - right[third]
     missed = set(comparison.systems[0].runs[0].guesses.id.tolist()) - set.union(*right.values())
-    assert found.nobody.count == len(missed)
-    assert {e.id for e in found.nobody.examples} <= missed
+    assert found.all_wrong.count == len(missed)
+    assert {e.id for e in found.all_wrong.examples} <= missed
 
 
 def test_examples_have_label_and_guesses():
@@ -64,18 +64,18 @@ def test_an_image_without_guesses():
     nothing = dataclasses.replace(run.guesses, top5=np.full_like(run.guesses.top5, -1))
     system = dataclasses.replace(comparison.systems[0], runs=(dataclasses.replace(run, guesses=nothing),))
     found = disagreements(dataclasses.replace(comparison, systems=(system,)))
-    assert found.nobody.count == 400
-    assert found.nobody.title == "nec_uiuc_2010 is wrong"
-    assert found.nobody.examples[0].guesses == (("nec_uiuc_2010", "no guess"),)
+    assert found.all_wrong.count == 400
+    assert found.all_wrong.title == "nec_uiuc_2010 is wrong"
+    assert found.all_wrong.examples[0].guesses == (("nec_uiuc_2010", "no guess"),)
 
 
 def test_one_system_has_no_pairs():
     found = disagreements(made.comparison(systems=1))
-    assert (found.counts, found.pairs, found.alone) == (None, (), ())
+    assert (found.counts, found.pairs, found.only_one_right) == (None, (), ())
 
 
 def test_two_systems_are_alone_in_nothing():
-    assert disagreements(made.comparison(systems=2)).alone == ()
+    assert disagreements(made.comparison(systems=2)).only_one_right == ()
 
 
 def test_a_perfect_system_leaves_no_examples():
@@ -86,7 +86,7 @@ def test_a_perfect_system_leaves_no_examples():
     found = disagreements(
         dataclasses.replace(comparison, systems=(dataclasses.replace(comparison.systems[0], runs=(perfect,)),))
     )
-    assert (found.examples, found.kinds, found.ids) == (None, (), ())
+    assert (found.examples, found.groups, found.ids) == (None, (), ())
 
 
 def test_pictures_are_asked_for_once_and_the_same_way():

@@ -77,7 +77,7 @@ def test_two_seeds_have_their_range_and_the_caption_says_so():
     for system in comparison.systems:
         each = errors(system, 1)
         assert cells(table)[system.name]["95 % interval"] == f"{min(each):.1f} to {max(each):.1f}"
-    assert "Of two seeds" in table.caption
+    assert "Two seeds" in table.caption
     assert "Wilson" not in table.caption
 
 
@@ -126,9 +126,9 @@ def test_the_split_of_time_and_the_memory():
     comparison = made.comparison(systems=2, seeds=3)
     row = cells(leaderboard.costs(comparison))["xrce_2011"]
     assert row["training seconds"] == "111"  # the mean of 110, 111 and 112
-    assert row["of it waiting for data"] == "5.0"  # 40 rows of 1/8
-    assert row["compiling"] == "13.5"
-    assert row["evaluating"] == "10.0"
+    assert row["waiting for data (included)"] == "5.0"  # 40 rows of 1/8
+    assert row["compilation"] == "13.5"
+    assert row["evaluation"] == "10.0"
     assert row["saving"] == "1.0"
     assert row["peak memory"] == "2.10 GB (process)"
 

@@ -1,0 +1,47 @@
+"""How tables and figures write amounts and names."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+NAME_LENGTH = 34  # characters
+UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def quantity(value: int | float) -> str:
+    """Return a count with three significant digits and a unit, as papers write sizes: 61.1 M, 714 M, 4.09 G."""
+    if value < 1000:
+        return f"{value:g}"
+    # A value that three digits round up to the next unit takes that unit: 999,999 is 1.00 M, not 1000 k.
+    scale, unit = next((scale, unit) for scale, unit in UNITS if value >= 0.9995 * scale)
+    scaled = value / scale
+    decimals = max(0, 2 - math.floor(math.log10(scaled * 1.0005)))
+    return f"{scaled:.{decimals}f} {unit}"
+
+
+def seconds(value: int | float) -> str:
+    """Return whole seconds, with one decimal below a hundred."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}"
+
+
+def signed(points: float) -> str:
+    """Return a difference with its sign and one decimal; zero has no sign."""
+    text = f"{points:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def clipped(name: str) -> str:
+    """Return the name, or its beginning where it is too long for a figure."""
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1].rstrip() + "…"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Return each class name up to its first comma.
+
+    Where two classes would share the short name, more of the name or the class's number is added.
+    """
+    heads = [clipped(name.split(",")[0].strip()) for name in names]
+    stages = [heads, list(map(clipped, names)), [f"{head} (class {i})" for i, head in enumerate(heads)]]
+    counts = list(map(Counter, stages))
+    candidates = zip(*stages, strict=True)
+    return [next(name for name, count in zip(one, counts, strict=True) if count[name] == 1) for one in candidates]
