@@ -11,6 +11,13 @@ HELP = """Show which differences between finished runs are significant: a page w
 
 Runs with the same configuration and different seeds count as one system. Runs with different budgets, data sets,
 splits or label sets are refused; --allow_mixed compares them anyway, and every table states what differs.
+
+  python main.py compare runs/decade --protocol=10crop               by another protocol
+  python main.py compare runs/decade --set=v2                        on an evaluation set
+
+take the errors from the predictions that `evaluate --protocol` and `evaluate --set` stored in each run's workdir, for
+the checkpoint at the end of the run. A run that lacks them is named with the command that stores them. One page has
+the errors of one protocol and one set, and says which.
 """
 
 
@@ -31,6 +38,19 @@ COMMAND = Command(
             "--out",
             metavar="DIR",
             help="the directory for the page (default: the workdir if there is one, otherwise the current directory)",
+        ),
+        Option(
+            "--protocol",
+            default="",
+            metavar="NAME",
+            help="errors by this protocol of `evaluate` (default: the run's own)",
+        ),
+        Option(
+            "--set",
+            parameter="set_name",
+            default="",
+            metavar="NAME",
+            help="errors on this evaluation set (default: each run's split)",
         ),
         Option("--storage", default="", metavar="URL", help="the database of a sweep's trials, with its password"),
         Option("--allow_mixed", is_switch=True, help="also compare runs under different conditions"),

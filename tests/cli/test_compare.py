@@ -84,7 +84,7 @@ def test_a_person_stands_beside_the_systems(tmp_path, undrawn):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"system": "resnet50"}, "is not of a game of `main.py human`"),
+        ({"system": "resnet50"}, "does not come from a game of `main.py human`"),
         (
             {"ids": ["elsewhere/1.jpg"], "label": [0]},
             "images that the runs were not scored on, such as elsewhere/1.jpg",
@@ -236,7 +236,7 @@ def test_failed_and_unfinished_trainings_are_on_the_page(tmp_path, undrawn):
     workdir = begun(tmp_path / "sweep", ends)
     assert compare.compare([workdir]) == 0
     text = Document((tmp_path / "sweep/report.html").read_text()).text
-    assert "Planned runs that have no result and stand in no table:" in text
+    assert "Planned runs without a result; no table includes them:" in text
     assert "a, seed 1: the loss is nan at step 7" in text
     assert "b, seed 0: running" in text
 
@@ -263,7 +263,7 @@ def test_a_run_without_a_finished_search_says_what_it_waits_for(tmp_path):
     found = compare.gather([workdir], allow_mixed=False)
     assert [one.name for one in found.systems] == ["a"]
     assert [(one.name, one.seed) for one in found.failures] == [("b", 0), ("b", 1)]
-    assert found.failures[0].why == (
+    assert found.failures[0].reason == (
         "its search has not ended: search/b/000 failed, out of memory; search/b/001 running"
     )
 
