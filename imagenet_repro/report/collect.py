@@ -70,7 +70,7 @@ class Scoring:
     @property
     def evaluation_set(self) -> EvaluationSet | None:
         """Return the evaluation set, or None where each run's own split is scored."""
-        return sets.get(self.set_name) if self.set_name else None
+        return sets.find_set(self.set_name) if self.set_name else None
 
     @property
     def is_own_result(self) -> bool:
@@ -243,8 +243,8 @@ def _check_result(run: FinishedRun, path: Path) -> None:
 def _check_source(run: FinishedRun, path: Path, scoring: Scoring) -> None:
     """Raise UserError where the file says that its predictions were made from another run or with other settings."""
     source = predictions.load_provenance(path)
-    protocol = source.get("protocol", {}).get("name", protocols.OWN)
-    if source.get("step") != run.result["spent"]["steps"] or protocol != (scoring.protocol or protocols.OWN):
+    protocol = source.get("protocol", {}).get("name", protocols.OWN_PROTOCOL)
+    if source.get("step") != run.result["spent"]["steps"] or protocol != (scoring.protocol or protocols.OWN_PROTOCOL):
         raise UserError(f"{path} has predictions by the protocol {protocol} at step {source.get('step')}")
     own, stored = (flatten_settings(one) for one in (run.result["provenance"]["config"], source.get("config", {})))
     free = (*FREE_KEYS, *EVALUATION_KEYS)

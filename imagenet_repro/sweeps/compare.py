@@ -49,7 +49,7 @@ def compare(
       UserError: as `gather`, or a person's predictions are of other images or labels.
       SaveError: a file cannot be written.
     """
-    scoring = Scoring("" if protocol == protocols.OWN else protocol, set_name)
+    scoring = Scoring("" if protocol == protocols.OWN_PROTOCOL else protocol, set_name)
     place = Path(out) if out else _default_place(workdirs, scoring)
     if out and place.exists() and not place.is_dir():
         raise SaveError(f"--out={place} is a file; a directory is needed")

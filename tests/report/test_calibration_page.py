@@ -64,7 +64,7 @@ def test_the_numbers_on_the_page_are_those_of_the_measures(page):
         assert rows["negative log likelihood, nats"][column] == f"{one.negative_log_likelihood:.4f}"
         assert rows["Brier score"][column] == f"{one.brier:.4f}"
         area = calibration.risk_curve(one).area
-        assert rows["area of risk by coverage %"][column] == f"{100 * area:.2f}"
+        assert rows["area below error against coverage %"][column] == f"{100 * area:.2f}"
     bins = document.tables["table-reliability"][1:]
     assert sum(int(row[1]) for row in bins) == 600
     assert float(rows["top-1 error %"][0]) == pytest.approx(

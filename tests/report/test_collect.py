@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.report.collect import RunGroup, collect, group_runs
+from imagenet_repro.report.collect import RunGroup, Scoring, collect, group_runs
 from imagenet_repro.scoring import predictions
 from imagenet_repro.storage.workdir import Workdir
 from tests import finished_runs
@@ -262,3 +263,139 @@ def test_a_run_without_a_log_or_with_a_damaged_one_is_gathered_all_the_same(tmp_
 def test_nothing_to_compare():
     with pytest.raises(UserError, match="there is no finished run"):
         collect([])
+
+
+# --- other protocols and evaluation sets ------------------------------------------------------------------------
+
+STEP = 1_000  # of the results in `made`
+
+
+def store_evaluation(workdir, run, name, *, protocol="crop", guesses=None, **source):
+    """Store predictions as `evaluate` does, under a name below the workdir's `predictions/`."""
+    guesses = guesses or run.guesses
+    scores = np.zeros((len(guesses.id), finished_runs.CLASSES), np.float16)
+    provenance = {"protocol": {"name": protocol}, "step": STEP, "config": run.result["provenance"]["config"]} | source
+    path = Path(workdir) / "predictions" / name
+    predictions.save(path, predictions.Predictions(guesses.id, guesses.label, guesses.top5, scores, provenance))
+    return path
+
+
+def better(guesses):
+    """Return guesses whose first one is right on every image."""
+    top5 = np.stack([(guesses.label + k) % finished_runs.CLASSES for k in range(5)], axis=1).astype(np.int32)
+    return dataclasses.replace(guesses, top5=top5)
+
+
+def on_other_images(guesses, prefix="test/v2/"):
+    return dataclasses.replace(guesses, id=np.array([f"{prefix}{i:05d}" for i in range(len(guesses.id))]))
+
+
+def test_errors_by_another_protocol_are_counted_from_its_predictions(tmp_path):
+    runs = [finished_runs.one(k, name=name) for k, name in enumerate(("alexnet_2012", "zfnet"))]
+    workdirs = [finished_runs.write(tmp_path / str(k), run) for k, run in enumerate(runs)]
+    for workdir, run in zip(workdirs, runs, strict=True):
+        store_evaluation(workdir, run, "made_up_validation_10crop_step1000.npz", protocol="10crop",
+                         guesses=better(run.guesses))  # fmt: skip
+    own, other = gathered(*workdirs), gathered(*workdirs, scoring=Scoring(protocol="10crop"))
+    assert [system.mean_error(1) for system in other.systems] == [0.0, 0.0]
+    assert all(system.mean_error(1) > 0 for system in own.systems)
+    assert (other.protocol, other.evaluation_set, other.scored_split) == ("10crop", "", "validation")
+    assert (own.protocol, own.scores_own_result, other.scores_own_result) == ("", True, False)
+    assert other.systems[0].runs[0].predictions == "predictions/made_up_validation_10crop_step1000.npz"
+
+
+def test_errors_on_an_evaluation_set_are_counted_from_its_predictions(tmp_path):
+    run = finished_runs.one()
+    workdir = finished_runs.write(tmp_path / "a", run)
+    guesses = on_other_images(better(run.guesses))
+    store_evaluation(workdir, run, "imagenet_v2_matched-frequency_test_step1000.npz", guesses=guesses)
+    found = gathered(workdir, scoring=Scoring(set_name="v2"))
+    assert found.systems[0].mean_error(1) == 0.0
+    assert (found.evaluation_set, found.scored_data, found.scored_split, found.data) == (
+        "ImageNet-V2, matched frequency", "imagenet_v2/matched-frequency", "test", "made/up",
+    )  # fmt: skip
+
+
+def test_a_set_and_a_protocol_go_together(tmp_path):
+    run = finished_runs.one()
+    workdir = finished_runs.write(tmp_path / "a", run)
+    name = "imagenet_v2_matched-frequency_test_10crop_step1000.npz"
+    store_evaluation(workdir, run, name, protocol="10crop", guesses=on_other_images(run.guesses))
+    found = gathered(workdir, scoring=Scoring("10crop", "v2"))
+    assert (found.protocol, found.scored_data) == ("10crop", "imagenet_v2/matched-frequency")
+
+
+@pytest.mark.parametrize(
+    ("scoring", "what", "options"),
+    [
+        (Scoring("10crop"), " by the protocol 10crop", r" --data\.eval_split='test\[:60\]' --protocol=10crop"),
+        (Scoring(set_name="v2"), " of ImageNet-V2, matched frequency", " --set=v2"),
+        (Scoring("10crop", "v2"), " of ImageNet-V2, matched frequency by the protocol 10crop",
+         " --set=v2 --protocol=10crop"),
+    ],
+)  # fmt: skip
+def test_runs_without_the_predictions_are_named_with_the_command_that_stores_them(tmp_path, scoring, what, options):
+    a, b = pair(tmp_path, **{f"{SPLIT}test_split": "test[:60]"})
+    commands = [rf"\n  main\.py evaluate --workdir={workdir} --checkpoint=1000.*" for workdir in (a, b)]
+    with pytest.raises(UserError, match=f"2 runs have no stored predictions{what}. To store them:{''.join(commands)}"):
+        gathered(a, b, allow_mixed=True, scoring=scoring)
+    with pytest.raises(
+        UserError, match=rf"(?s)1 run has no .*--workdir={b} --checkpoint=1000{options}$".replace("  ", " ")
+    ):
+        gathered(b, scoring=scoring)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"step": 900}, "by the protocol 10crop at step 900"),
+        ({"protocol": {"name": "crop"}}, "by the protocol crop at step 1000"),
+        ({"config": {"seed": 7}}, "with other settings than the run in .*: seed 7 instead of 0"),
+        ({"config": {"data": {"image_size": 288}}}, "other settings .*: data.image_size 288 instead of 224"),
+    ],
+)
+def test_predictions_by_other_settings_or_of_another_step_are_refused(tmp_path, source, message):
+    run = finished_runs.one()
+    workdir = finished_runs.write(tmp_path / "a", run, **{f"{SPLIT}image_size": 224})
+    protocol = source.pop("protocol", {"name": "10crop"})["name"]
+    store_evaluation(workdir, run, "made_up_validation_10crop_step1000.npz", protocol=protocol, **source)
+    with pytest.raises(
+        UserError, match=rf"(?s){message}.*\nTo store them again: main.py evaluate .*--protocol=10crop"
+    ):
+        gathered(workdir, scoring=Scoring(protocol="10crop"))
+
+
+def test_an_unknown_protocol_is_named_with_the_nearest_one(tmp_path):
+    workdir = finished_runs.write(tmp_path / "a", finished_runs.one())
+    with pytest.raises(UserError, match=r"--protocol=10crops: there is no '10crops'; .*10crop"):
+        gathered(workdir, scoring=Scoring(protocol="10crops"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"set_name": "v3"}, "--set=v3: no such set"),
+        ({"set_name": "real"}, "several right labels, or none.*main.py score --set=real"),
+        ({"set_name": "multilabel"}, "a mean over classes.*main.py score --set=multilabel"),
+        ({"set_name": "c"}, "a collection of data sets.*main.py score --set=c"),
+        ({"protocol": "crop,10crop"}, "a page has the numbers of one protocol"),
+    ],
+)
+def test_what_no_page_can_show_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        Scoring(**options)
+
+
+def test_sets_are_compared_although_the_runs_were_scored_on_different_splits(tmp_path):
+    runs = [finished_runs.one(k, name=name) for k, name in enumerate(("alexnet_2012", "zfnet"))]
+    splits = ({}, {f"{SPLIT}eval_split": "train[90%:]", f"{SPLIT}test_split": "validation"})
+    workdirs = [
+        finished_runs.write(tmp_path / str(k), run, **changes)
+        for k, (run, changes) in enumerate(zip(runs, splits, strict=True))
+    ]
+    for workdir, run in zip(workdirs, runs, strict=True):
+        store_evaluation(workdir, run, "imagenet_v2_matched-frequency_test_step1000.npz",
+                         guesses=on_other_images(run.guesses))  # fmt: skip
+    found = gathered(*workdirs, allow_mixed=True, scoring=Scoring(set_name="v2"))
+    assert found.same_images
+    assert all("scored split" not in sentence for sentence in found.mixed)

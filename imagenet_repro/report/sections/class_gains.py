@@ -14,7 +14,7 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import TopGuesses
 from imagenet_repro.report.text import short_names, signed
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
-from imagenet_repro.scoring.predictions import Predictions, named
+from imagenet_repro.scoring.predictions import Predictions, format_ids
 
 FEW = 20  # classes; with more of them top-5 error gives the order
 
@@ -141,7 +141,7 @@ def _check_classes(one: ScoredImages, which: str, names: Sequence[str]) -> None:
             f"the predictions {which} choose between {n_classes:,} classes; there are {len(names):,} names"
         )
     if np.any(one.label < 0):
-        raise UserError(f"the predictions {which} have images without labels: {named(one.id[one.label < 0])}")
+        raise UserError(f"the predictions {which} have images without labels: {format_ids(one.id[one.label < 0])}")
 
 
 def _class_count(one: ScoredImages, n_names: int) -> int:
@@ -156,13 +156,13 @@ def _class_count(one: ScoredImages, n_names: int) -> int:
 
 def _check_same_images(before: ScoredImages, after: ScoredImages) -> None:
     only = {"before": np.setdiff1d(before.id, after.id), "after": np.setdiff1d(after.id, before.id)}
-    parts = [f"only {which}: {named(ids)}" for which, ids in only.items() if len(ids)]
+    parts = [f"only {which}: {format_ids(ids)}" for which, ids in only.items() if len(ids)]
     if parts:
         raise UserError(f"the predictions before and after are of different images; {'; '.join(parts)}")
     orders = np.argsort(before.id), np.argsort(after.id)
     differ = before.label[orders[0]] != after.label[orders[1]]
     if np.any(differ):
-        raise UserError(f"the labels before and after differ for {named(before.id[orders[0]][differ])}")
+        raise UserError(f"the labels before and after differ for {format_ids(before.id[orders[0]][differ])}")
 
 
 def _count_per_class(one: ScoredImages, n_classes: int) -> list[tuple[int, int, int]]:

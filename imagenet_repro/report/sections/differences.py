@@ -19,13 +19,13 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections.classes import same_seed
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES
+from imagenet_repro.scoring.predictions import format_ids
 from imagenet_repro.statistics.groups import letters
 from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar, seeds_needed
 from imagenet_repro.statistics.intervals import bootstrap_difference
 from imagenet_repro.statistics.paired_seeds import seed_difference
 
 RATES = (1, GUESSES)
-MAX_NAMED = 3  # images in one message
 LEAST_P = 0.0001  # the smallest p that is written out; smaller ones depend on the model more than on the systems
 TIE = 1e-9  # means closer than this are equal, since float rounding must not break a tie
 
@@ -237,13 +237,15 @@ def _check_run(run: FinishedRun, name: str, first: FinishedRun, first_name: str)
     ids, first_ids = run.guesses.id, first.guesses.id
     if not np.array_equal(ids, first_ids):
         only = {first_name: _surplus(first_ids, ids), name: _surplus(ids, first_ids)}
-        parts = "; ".join(f"only {which}: {_some(surplus)}" for which, surplus in only.items() if surplus)
+        parts = "; ".join(
+            f"only {which}: {format_ids(np.array(surplus))}" for which, surplus in only.items() if surplus
+        )
         raise UserError(
             f"{first_name} and {name} were scored on different images; {parts}; evaluate both on one split"
         )
     differ = run.guesses.label != first.guesses.label
     if np.any(differ):
-        images = _some(ids[differ].tolist())
+        images = format_ids(ids[differ])
         raise UserError(
             f"{first_name} and {name} were scored against different labels, those of {images}; score both with the"
             " same labels"
@@ -253,11 +255,6 @@ def _check_run(run: FinishedRun, name: str, first: FinishedRun, first_name: str)
 def _surplus(ids: Shaped[np.ndarray, " n"], others: Shaped[np.ndarray, " m"]) -> list[str]:
     """Return the ids that only the first has, or that it has more often."""
     return list(Counter(ids.tolist()) - Counter(others.tolist()))
-
-
-def _some(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - MAX_NAMED:,} more" if len(ids) > MAX_NAMED else ""
-    return ", ".join(ids[:MAX_NAMED]) + more
 
 
 # --- words -------------------------------------------------------------------------------------------------------
