@@ -39,7 +39,7 @@ from imagenet_repro.config.load import (
 from imagenet_repro.config.loss import Loss, SigmoidLoss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
 from imagenet_repro.config.optimizer import AdamW, DecayMask, Lamb, Optimizer, RmsProp, Sgd
-from imagenet_repro.config.run import AnyConfig, Checkpoint, Config, FeatureConfig
+from imagenet_repro.config.run import AnyConfig, Checkpoint, Config, ConfigT, FeatureConfig
 from imagenet_repro.config.schedule import (
     CosineSchedule,
     ExponentialSchedule,
@@ -62,6 +62,7 @@ __all__ = [
     "Code",
     "Codebook",
     "Config",
+    "ConfigT",
     "CosineSchedule",
     "Crop",
     "Data",

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from imagenet_repro.config.data import Data
 from imagenet_repro.config.model import Model
 from imagenet_repro.config.recipes import find_recipe, make_recipes_importable
-from imagenet_repro.config.run import AnyConfig, Config, FeatureConfig
+from imagenet_repro.config.run import AnyConfig, Config, ConfigT, FeatureConfig
 from imagenet_repro.errors import UserError, nearest
 
 
@@ -64,12 +64,12 @@ def build_section(kind: type, settings: Mapping[str, Any], name: str = "config")
     return _build(kind, settings, name)
 
 
-def replace_keys(config: AnyConfig, overrides: dict[str, str]) -> AnyConfig:
+def replace_keys(config: ConfigT, overrides: dict[str, str]) -> ConfigT:
     """`config` with texts by dotted key put in place, checked as in `load_config`."""
     settings = config_to_dict(config)
     for path, text in overrides.items():
         set_key(settings, path, parse_literal(text))
-    return resolve_config(settings)
+    return build_section(type(config), settings)
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:

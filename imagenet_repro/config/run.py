@@ -1,7 +1,7 @@
 """The configuration of one run: of a network, or of a system of features."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, TypeVar
 
 from imagenet_repro.config.augment import Augment
 from imagenet_repro.config.data import CenterCrop, Crop, Data, InceptionCrop, SquashCrop
@@ -98,3 +98,4 @@ class FeatureConfig:
 
 
 AnyConfig = Config | FeatureConfig
+ConfigT = TypeVar("ConfigT", bound=Config | FeatureConfig)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 from rich.console import Console
 
-from imagenet_repro.config import AnyConfig, CenterCrop, Data, replace_keys
+from imagenet_repro.config import AnyConfig, CenterCrop, ConfigT, Data, replace_keys
 from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import objectnet
 from imagenet_repro.data.sources import Split
@@ -88,7 +88,7 @@ def check_options(name: str, data: Mapping[str, str], mappings: str) -> None:
             raise UserError(f"--data.{key} does not go with --set={name}, which is of {chosen.data}, {chosen.split}")
 
 
-def configure_for_set(config: AnyConfig, name: str, data: Mapping[str, str]) -> AnyConfig:
+def configure_for_set(config: ConfigT, name: str, data: Mapping[str, str]) -> ConfigT:
     """A configuration that reads a set, from its own name or from the one that `data` gives, such as a smaller copy.
 
     Images of ImageNet-C have been cropped already: of them the whole is taken.

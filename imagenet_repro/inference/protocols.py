@@ -41,7 +41,10 @@ ALEXNET_SIZE = 227  # Caffe's, for the same crop of 256
 class System(Protocol):
     """What is scored: a network or a system of features."""
 
-    config: AnyConfig
+    @property
+    def config(self) -> AnyConfig:
+        """The configuration of the run."""
+        ...
 
     def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Scores of images of the system's own size."""

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
-Kernel = Literal["bilinear", "bicubic"]
+Kernel = Literal["nearest", "bilinear", "bicubic"]
 
 
 # As a deviation: what a paper has that subtracts the mean alone, leaving pixels on their scale of 256 levels.

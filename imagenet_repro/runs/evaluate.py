@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from imagenet_repro import models, pretrained
-from imagenet_repro.config import AnyConfig, Config, Data, config_to_dict, replace_keys, resolve_config
+from imagenet_repro.config import Config, ConfigT, Data, build_section, config_to_dict, replace_keys
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.inference import evaluation_sets, evaluator, protocols
@@ -184,7 +184,7 @@ def _output_paths(evaluation_set: evaluation_sets.OpenSet, out: str | None) -> C
     return lambda data, name: Path(out) / f"{data.name.replace('/', '_')}.npz"
 
 
-def _with_divisible_batch(config: AnyConfig) -> AnyConfig:
+def _with_divisible_batch(config: ConfigT) -> ConfigT:
     """Return a configuration whose evaluation batch these devices can share; the run may have trained on others."""
     surplus = config.batch_size % jax.device_count()
     if config.data.eval_batch_size or not surplus:
@@ -242,9 +242,11 @@ def evaluate_weights(
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
     split = evaluation_set.parts[0].split
     system = NetworkSystem.create(config, split.num_classes, weights, drop_background=drop_background)
-    print(describe_loaded(system.loaded))
-    if system.loaded.replaced:
-        why = f"{split.name} has {split.num_classes:,} classes and {system.loaded.notes[-1]}"
+    loaded = system.loaded
+    assert loaded is not None, "weights were given"
+    print(describe_loaded(loaded))
+    if loaded.replaced:
+        why = f"{split.name} has {split.num_classes:,} classes and {loaded.notes[-1]}"
         raise UserError(f"{path} cannot be scored: {why}")
     colours = f"mean {config.augment.mean}, std {config.augment.std}"
     images = f"{config.data.size_evaluated} px, {config.eval_crop}, {colours}"
@@ -288,12 +290,13 @@ def _select_network(
 def _configure_evaluation(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> Config:
     squash = preprocessing.crop == "squash"
     crop = {"name": "squash"} if squash else {"name": "center", "ratio": preprocessing.crop_ratio}
-    return resolve_config(
+    return build_section(
+        Config,
         {
             "precision": "float32",
             "model": {"name": name, "options": options},
             "data": {"image_size": preprocessing.image_size},
             "eval_crop": crop | {"kernel": preprocessing.kernel, "antialias": preprocessing.antialias},
             "augment": {"mean": preprocessing.mean, "std": preprocessing.std},
-        }
+        },
     )

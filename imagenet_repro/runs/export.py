@@ -52,5 +52,5 @@ def _describe_preprocessing(config: Config) -> Preprocessing | None:
         return None
     size = config.data.size_evaluated
     colour = config.augment
-    ratio = crop.ratio if isinstance(crop, CenterCrop) else 1.0
-    return Preprocessing(size, ratio, crop.kernel, colour.mean, colour.std, crop.antialias, crop.name)
+    ratio, name = (crop.ratio, "center") if isinstance(crop, CenterCrop) else (1.0, "squash")
+    return Preprocessing(size, ratio, crop.kernel, colour.mean, colour.std, crop.antialias, name)
