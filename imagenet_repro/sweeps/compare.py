@@ -50,13 +50,13 @@ def compare(
       SaveError: a file cannot be written.
     """
     scoring = Scoring("" if protocol == protocols.OWN_PROTOCOL else protocol, set_name)
-    place = Path(out) if out else _default_place(workdirs, scoring)
-    if out and place.exists() and not place.is_dir():
-        raise SaveError(f"--out={place} is a file; a directory is needed")
+    directory = Path(out) if out else _default_directory(workdirs, scoring)
+    if out and directory.exists() and not directory.is_dir():
+        raise SaveError(f"--out={directory} is a file; a directory is needed")
     comparison = gather(workdirs, allow_mixed=allow_mixed, storage=storage, scoring=scoring)
     players = tuple(_read_player(path, comparison) for path in people)
     comparison = dataclasses.replace(comparison, people=players)
-    present(comparison, place, _thumbnails(comparison))
+    present(comparison, directory, _thumbnails(comparison))
     return EXIT_FINISHED
 
 
@@ -79,15 +79,17 @@ def gather(
         _refuse_empty(workdirs)
         return collect(group_runs(workdirs), allow_mixed=allow_mixed, scoring=scoring)
     if len(directories) > 1:
-        raise UserError("a sweep is compared alone; its runs are in runs/SYSTEM/seedN below it, name those")
+        raise UserError(
+            "a sweep is compared alone; to compare its runs with others, name their directories runs/SYSTEM/seedN"
+        )
     return _gather_sweep(directories[0], open_queue(directories[0], storage), allow_mixed, scoring)
 
 
-def _default_place(workdirs: Sequence[str], scoring: Scoring) -> Path:
-    place = Path(workdirs[0]) if len(workdirs) == 1 else Path()
+def _default_directory(workdirs: Sequence[str], scoring: Scoring) -> Path:
+    directory = Path(workdirs[0]) if len(workdirs) == 1 else Path()
     if scoring.is_own_result:
-        return place
-    return place / "_".join(filter(None, ("compare", scoring.set_name, scoring.protocol)))
+        return directory
+    return directory / "_".join(filter(None, ("compare", scoring.set_name, scoring.protocol)))
 
 
 def _refuse_empty(workdirs: Sequence[str]) -> None:
@@ -104,11 +106,12 @@ def _gather_sweep(directory: SweepDirectory, queue: SweepQueue, allow_mixed: boo
     finished = [status for status in statuses if Workdir(directory.path / status.planned.name).is_finished]
     if not finished:
         raise UserError(
-            f"{directory.path}: no run of this sweep has ended; `main.py sweep --status` shows how far it is"
+            f"{directory.path}: no run of this sweep has finished; `main.py sweep --status` shows its progress"
         )
     groups = []
     for name, system in queue.sweep.systems.items():
-        runs = tuple(Workdir(directory.path / one.planned.name) for one in finished if one.planned.system == name)
+        names = [status.planned.name for status in finished if status.planned.system == name]
+        runs = tuple(Workdir(directory.path / run_name) for run_name in names)
         if runs:
             groups.append(RunGroup(name, runs, system.recipe))
     failures = [
@@ -137,16 +140,17 @@ def _failed_run(status: RunStatus, open_search: str) -> FailedRun:
 def _describe_selection(queue: SweepQueue) -> str:
     """Return a paragraph on how settings were chosen."""
     sweep, search = queue.sweep, queue.sweep.search
-    scored = f"{sweep.test_split} was scored once by each run, when its budget was spent"
+    scored = f"{sweep.test_split} was scored once by each run, at the end of its budget"
     if not search.trials:
-        return f"Nothing was searched. While training, runs were evaluated on {sweep.select_split}; {scored}."
+        return f"No settings were searched. During training, runs were evaluated on {sweep.select_split}; {scored}."
     kind = {"quasi_random": "points of one quasi-random sequence", "grid": "points of a grid", "tpe": "trials of TPE"}
     metric = search.metric.replace("_", " ").replace("top", "top-")
-    chosen = "; ".join(f"{name}: {format_settings(trial.settings)}" for name, trial in queue.selected_trials().items())
+    selected = queue.selected_trials()
+    chosen = "; ".join(f"{name}: {format_settings(trial.settings or {})}" for name, trial in selected.items())
     return (
-        f"Every system had {search.trials} {kind[search.sampler]} over its own ranges, each of"
-        f" {search.budget or sweep.budget}, and kept the one with the lowest {metric} on"
-        f" {sweep.select_split}, which no training saw; {scored}. Selected: {chosen}."
+        f"The search gave every system {search.trials} {kind[search.sampler]} over its own ranges, with a budget of"
+        f" {search.budget or sweep.budget} each, and selected the one with the lowest {metric} on"
+        f" {sweep.select_split}, which was not used for training; {scored}. Selected: {chosen}."
     )
 
 
@@ -168,7 +172,7 @@ def _read_player(path: str, comparison: Comparison) -> HumanPlayer:
 
 
 def _thumbnails(comparison: Comparison) -> Thumbnails | None:
-    """Return what makes thumbnails of the scored images, or None where their data set is not on this machine."""
+    """Return a function that makes thumbnails of the scored images; None if their data set is not on this machine."""
     config = comparison.systems[0].runs[0].result["provenance"]["config"]
     data = config["data"] | {"name": comparison.scored_data}
     try:

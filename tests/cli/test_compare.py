@@ -226,8 +226,8 @@ def test_a_sweeps_runs_stand_under_its_systems_names(tmp_path):
     ]
     assert found.failures == ()
     assert found.selection == (
-        "Nothing was searched. While training, runs were evaluated on validation[:50%]; validation[50%:] was scored"
-        " once by each run, when its budget was spent."
+        "No settings were searched. During training, runs were evaluated on validation[:50%]; validation[50%:] was"
+        " scored once by each run, at the end of its budget."
     )
 
 
@@ -250,9 +250,10 @@ def test_the_selection_names_what_was_tried_and_chosen(tmp_path):
     )
     rates = [chosen.selected_trials()[name].settings["optimizer.learning_rate"] for name in "ab"]
     assert found.selection == (
-        "Every system had 2 points of one quasi-random sequence over its own ranges, each of 8st, and kept the one"
-        " with the lowest top-1 error on validation[:50%], which no training saw; validation[50%:] was scored once by"
-        f" each run, when its budget was spent. Selected: a: optimizer.learning_rate={rates[0]:.3g};"
+        "The search gave every system 2 points of one quasi-random sequence over its own ranges, with a budget of 8st"
+        " each, and selected the one with the lowest top-1 error on validation[:50%], which was not used for training;"
+        f" validation[50%:] was scored once by each run, at the end of its budget. Selected: a:"
+        f" optimizer.learning_rate={rates[0]:.3g};"
         f" b: optimizer.learning_rate={rates[1]:.3g}."
     )
 
@@ -271,7 +272,7 @@ def test_a_run_without_a_finished_search_says_what_it_waits_for(tmp_path):
 def test_a_sweep_of_which_nothing_has_ended_says_so(tmp_path):
     workdir = begun(tmp_path / "sweep", {})
     with pytest.raises(
-        UserError, match=r"no run of this sweep has ended; `main.py sweep --status` shows how far it is"
+        UserError, match=r"no run of this sweep has finished; `main.py sweep --status` shows its progress"
     ):
         compare.gather([workdir], allow_mixed=False)
 
