@@ -1,15 +1,15 @@
-"""AlexNet, the network that won in 2012 and its later form in one tower.
+"""AlexNet: the network that won in 2012, and its later form in one tower.
 
 `alexnet_2012`: Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", NIPS
-2012. Two towers on two GPUs, which only conv3 and the linear layers join: a convolution within the towers is one with
-two groups. The paper's 224 pixels do not give its 55 positions; 227 without padding do (as Caffe has it, whose names
-the layers bear).
+2012. Two towers on two GPUs, which only conv3 and the linear layers join, so a convolution within the towers has two
+groups. The paper's 224 pixels do not give its 55 positions; 227 without padding do, as in Caffe, whose layer names we
+use.
 
 `alexnet_owt`: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014 (arXiv 1404.5997).
 Layers, names and initialisation are torchvision's `alexnet`: no groups, no response normalisation.
 
-Both pool adaptively to 6x6 before the first linear layer, so that any size of image fits that leaves one position
-after the last pooling. torchvision does; to the network of 2012 we add it, and at 227 pixels it changes nothing.
+Both pool adaptively to 6x6 before the first linear layer, so that every image size that leaves one position after the
+last pooling fits. torchvision does so. In the network of 2012 it is our addition, which changes nothing at 227 pixels.
 """
 
 import jax.numpy as jnp
@@ -38,11 +38,11 @@ ZERO, ONE = constant(0.0), constant(1.0)
 
 
 class AlexNet2012(Network):
-    """Five convolutions and three linear layers (sec. 3.5). Takes images from 67 pixels on.
+    """Five convolutions and three linear layers (sec. 3.5), for images from 67 pixels on.
 
     Weights start from N(0, 0.01^2), biases from 1 in conv2, conv4, conv5, fc6 and fc7 and from 0 elsewhere (sec. 5).
     `groups=1` joins the towers everywhere (62,378,344 parameters for 1000 classes). `dropout` is the share of units of
-    fc6 and fc7 that are dropped. With `num_classes=0` the 4096 units of fc7 are returned.
+    fc6 and fc7 that are dropped. With `num_classes=0` the network returns the 4096 units of fc7.
     """
 
     def __init__(
@@ -91,17 +91,17 @@ class AlexNet2012(Network):
         return (x if self.fc8 is None else self.fc8(x)).astype(jnp.float32)
 
 
-# (stride, padding) of the first convolution. Neither changes a parameter. "small" leaves a map of 3x3 from 64 pixels,
-# where "imagenet" leaves a single pixel.
+# (stride, padding) of the first convolution, which change no parameter. From 64 pixels "small" leaves a map of 3x3,
+# "imagenet" a single position.
 STEMS = {"imagenet": (4, 2), "small": (2, 5)}
 
 
 class AlexNet(Network):
-    """One tower: five convolutions and three linear layers.
+    """One tower of five convolutions and three linear layers.
 
-    `stem="small"` suits images from 29 pixels on: the first convolution moves by 2 pixels, not 4. `dropout` is the
-    share of units dropped before each of the two hidden linear layers. With `num_classes=0` the 4096 units of the last
-    hidden layer are returned.
+    `stem="small"` is for images from 29 pixels on: the first convolution has stride 2 in place of 4. `dropout` is the
+    share of units dropped before each of the two hidden linear layers. With `num_classes=0` the network returns the
+    4096 units of the last hidden layer.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class AlexNet(Network):
         if num_classes:
             classifier.append(Linear(4096, num_classes, **kwargs))
         self.classifier = Sequential(classifier)
-        self.min_image_size = 14 * stride + 11 - 2 * padding  # three poolings leave 1 pixel of 15
+        self.min_image_size = 14 * stride + 11 - 2 * padding  # three poolings leave 1 position of 15
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 256"]:
         """Return the map after the last pooling. Raises UserError where the images leave no position there."""

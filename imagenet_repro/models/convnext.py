@@ -1,10 +1,11 @@
 """ConvNeXt: Liu et al., "A ConvNet for the 2020s", 2022 (arXiv 2201.03545).
 
-Layers and names are timm's. So are the initial values, which are the authors': they ask for a normal distribution of
-deviation 0.02 cut off at -2 and 2, a hundred deviations away, hence a plain one.
+Layers, names and initial values are timm's. The initial values are also the authors': a normal distribution of
+deviation 0.02 cut off at -2 and 2, a hundred deviations away, which is a plain normal distribution.
 """
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -27,18 +28,24 @@ from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Spec
 
-INIT = {"init": normal(0.02), "bias_init": constant(0.0)}
+
+def _conv(*args: Any, **kwargs: Any) -> Conv:
+    return Conv(*args, init=normal(0.02), bias_init=constant(0.0), **kwargs)
+
+
+def _linear(*args: Any, **kwargs: Any) -> Linear:
+    return Linear(*args, init=normal(0.02), bias_init=constant(0.0), **kwargs)
 
 
 class Mlp(nnx.Module):
-    """Two linear layers over the channels, four times as wide between them."""
+    """Two linear layers over the channels, with four times as many channels between them."""
 
     def __init__(self, features: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.fc1 = Linear(features, 4 * features, **INIT, dtype=dtype, rngs=rngs)
-        self.fc2 = Linear(4 * features, features, **INIT, dtype=dtype, rngs=rngs)
+        self.fc1 = _linear(features, 4 * features, dtype=dtype, rngs=rngs)
+        self.fc2 = _linear(4 * features, features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """The same for each place."""
+        """Apply the layers at each position."""
         return self.fc2(gelu(self.fc1(x)))
 
 
@@ -46,14 +53,14 @@ class Block(nnx.Module):
     """7x7 convolution of each channel, normalisation, two linear layers, a scale, a shortcut (fig. 4, right)."""
 
     def __init__(self, features: int, *, layer_scale: float, drop_path: float, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.conv_dw = Conv(features, features, 7, padding=3, groups=features, **INIT, dtype=dtype, rngs=rngs)
+        self.conv_dw = _conv(features, features, 7, padding=3, groups=features, dtype=dtype, rngs=rngs)
         self.norm = LayerNorm(features, dtype=dtype)
         self.mlp = Mlp(features, dtype=dtype, rngs=rngs)
         self.gamma = parameter(rngs, constant(layer_scale), (features,)) if layer_scale else None
         self.drop_path = DropPath(drop_path, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"], drop_path: Rate | None = None) -> Float[Array, "b h w c"]:
-        """Residual branch plus shortcut."""
+        """Return the residual branch plus the shortcut."""
         y = self.mlp(self.norm(self.conv_dw(x)))
         if self.gamma is not None:
             y = y * self.gamma[...].astype(y.dtype)
@@ -61,9 +68,9 @@ class Block(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """Blocks on maps of one size; before them, but not in the first stage, a 2x2 convolution that halves the map.
+    """Blocks on maps of one size, after a 2x2 convolution that halves the map (not in the first stage).
 
-    `how` is `scan` and `remat` of `Stack`.
+    `compilation` is `scan` and `remat` of `Stack`.
     """
 
     def __init__(
@@ -73,20 +80,20 @@ class Stage(nnx.Module):
         rates: list[float],
         *,
         layer_scale: float,
-        how: dict[str, bool],
+        compilation: dict[str, bool],
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         if in_features == features:
             self.downsample = None
         else:
-            halve = Conv(in_features, features, 2, stride=2, **INIT, dtype=dtype, rngs=rngs)
+            halve = _conv(in_features, features, 2, stride=2, dtype=dtype, rngs=rngs)
             self.downsample = Sequential([LayerNorm(in_features, dtype=dtype), halve])
         kwargs = {"layer_scale": layer_scale, "dtype": dtype, "rngs": rngs}
-        self.blocks = Stack([Block(features, drop_path=rate, **kwargs) for rate in rates], **how)
+        self.blocks = Stack([Block(features, drop_path=rate, **kwargs) for rate in rates], **compilation)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """The last block's map."""
+        """Return the last block's map."""
         return self.blocks(x if self.downsample is None else self.downsample(x))
 
 
@@ -95,7 +102,7 @@ class Head(nnx.Module):
 
     def __init__(self, features: int, num_classes: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.norm = LayerNorm(features, dtype=dtype)
-        self.fc = Linear(features, num_classes, **INIT, dtype=dtype, rngs=rngs) if num_classes else None
+        self.fc = _linear(features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
 
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b n"]:
         """Return logits, or the normalised features, in the layers' dtype."""
@@ -104,12 +111,12 @@ class Head(nnx.Module):
 
 
 class ConvNeXt(Network):
-    """A stem of 4x4 patches, four stages, pooling, normalisation, one linear layer. Images have 32 pixels or more.
+    """A stem of 4x4 patches, four stages, pooling, normalisation, one linear layer, for images from 32 pixels on.
 
     `drop_path` is the rate of stochastic depth at the last block; rates rise linearly from 0 at the first.
-    `layer_scale` is the initial scale of every residual branch; with 0 there is none. `scan` compiles a run of equal
-    blocks once, and `remat` computes the inside of every block again in the backward pass (stack.py). With
-    `num_classes=0` the pooled and normalised features are returned.
+    `layer_scale` is the initial scale of every residual branch; 0 leaves the scales out. `scan` compiles a run of
+    equal blocks once, and `remat` computes the inside of every block again in the backward pass (`Stack`). With
+    `num_classes=0` the network returns the pooled and normalised features.
     """
 
     def __init__(
@@ -126,13 +133,15 @@ class ConvNeXt(Network):
         remat: bool = False,
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
-        how = {"scan": scan, "remat": remat}
-        patches = Conv(3, width, 4, stride=4, **INIT, **kwargs)
+        compilation = {"scan": scan, "remat": remat}
+        patches = _conv(3, width, 4, stride=4, **kwargs)
         self.stem = Sequential([patches, LayerNorm(width, dtype=dtype)])
         rates, features, stages = drop_path_rates(drop_path, sum(depths)), width, []
         for index, depth in enumerate(depths):
             share, rates = rates[:depth], rates[depth:]
-            stages.append(Stage(features, width * 2**index, share, layer_scale=layer_scale, how=how, **kwargs))
+            stages.append(
+                Stage(features, width * 2**index, share, layer_scale=layer_scale, compilation=compilation, **kwargs)
+            )
             features = width * 2**index
         self.stages = Sequential(stages)
         self.head_ = Head(features, num_classes, **kwargs)
@@ -148,11 +157,11 @@ class ConvNeXt(Network):
 
 
 def layer(name: str) -> int:
-    """A parameter's depth, from 0 for the stem to 13 for the head, as the authors' fine-tuning decays learning rates.
+    """Return a parameter's layer, from 0 for the stem to 13 for the head, as the authors' fine-tuning decays rates.
 
-    `get_num_layer_for_convnext` in facebookresearch/ConvNeXt: three blocks of the third stage are one layer, every
-    other stage is one, and a downsampling belongs to the stage after it. The last stage is always 12: where the third
-    has 9 blocks (tiny), nothing is in 6 to 11.
+    As in `get_num_layer_for_convnext` of facebookresearch/ConvNeXt, three blocks of the third stage are one layer,
+    every other stage is one layer, and a downsampling belongs to the stage after it. The last stage is always 12, so
+    where the third has 9 blocks (tiny), the layers 6 to 11 are empty.
     """
     first, *rest = name.split(".")
     if first == "stem":
@@ -177,7 +186,7 @@ def _spec(name: str, depth: int, width: int, drop_path: float) -> Spec:
     )
 
 
-# Stochastic depth as the authors trained on ImageNet-1k from scratch; XL, which they did not, as on ImageNet-22k.
+# Stochastic depth of the authors' training on ImageNet-1k from scratch; for XL, of their training on ImageNet-22k.
 VARIANTS = {
     "convnext_tiny": _spec("tiny", 9, 96, 0.1),
     "convnext_small": _spec("small", 27, 96, 0.4),

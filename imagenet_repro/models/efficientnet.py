@@ -1,7 +1,7 @@
 """EfficientNet and EfficientNetV2: Tan & Le 2019 (arXiv 1905.11946) and 2021 (arXiv 2104.00298).
 
-Layers and names are timm's `tf_efficientnet_*` and `tf_efficientnetv2_*`, which pad as TensorFlow does. What timm
-leaves to the user is as in Google's code (tensorflow/tpu for V1, google/automl for V2): the momentum of the running
+Layers and names are timm's `tf_efficientnet_*` and `tf_efficientnetv2_*`, which pad as TensorFlow does. Settings that
+timm leaves to the user follow Google's code (tensorflow/tpu for V1, google/automl for V2): the momentum of the running
 statistics, the dropout of each variant, and stochastic depth. The initial values are the same in both.
 
 B1 to B7 are B0 scaled: width times w, rounded to a multiple of 8, depth times d, rounded up (2019, sec. 3.3).
@@ -34,35 +34,35 @@ from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Spec
 
 zeros = constant(0.0)
-# One input of a depthwise kernel reaches one output only, so its fan-out is its area.
+# Each input of a depthwise kernel reaches one output, so its fan-out is its area.
 depthwise_init = Initialiser("normal", lambda shape: math.sqrt(2 / math.prod(shape[:2])))
 dense_init = Initialiser("uniform", lambda shape: fan_out(shape) ** -0.5)
 
 
 class Layers(NamedTuple):
-    """How one network makes its layers."""
+    """A factory of layers with the settings of one network."""
 
     momentum: float  # of the running statistics, PyTorch's: the share of the new value
     dtype: DTypeLike
     rngs: nnx.Rngs
 
     def conv(self, in_features: int, out_features: int, kernel: int = 1, stride: int = 1) -> Conv:
-        """A convolution over all channels, without bias."""
+        """Return a convolution over all channels, without bias."""
         kwargs = {"stride": stride, "padding": "same", "bias": False, "dtype": self.dtype, "rngs": self.rngs}
         return Conv(in_features, out_features, kernel, init=kaiming_fan_out, **kwargs)
 
     def depthwise(self, features: int, kernel: int, stride: int) -> Conv:
-        """A convolution of each channel with its own kernel, without bias."""
+        """Return a convolution of each channel with its own kernel, without bias."""
         kwargs = {"stride": stride, "padding": "same", "bias": False, "dtype": self.dtype, "rngs": self.rngs}
         return Conv(features, features, kernel, groups=features, init=depthwise_init, **kwargs)
 
     def norm(self, features: int) -> BatchNorm:
-        """Batch normalisation."""
+        """Return a batch normalisation."""
         return BatchNorm(features, momentum=self.momentum, epsilon=1e-3, dtype=self.dtype)
 
 
 class SqueezeExcite(nnx.Module):
-    """Squeeze-and-excitation (Hu et al. 2018, sec. 3): a gate for each channel, computed from all channels' means."""
+    """Squeeze-and-excitation (Hu et al. 2018, sec. 3): a gate for each channel, from the means of all channels."""
 
     def __init__(self, features: int, reduced: int, *, layers: Layers):
         kwargs = {"init": kaiming_fan_out, "bias_init": zeros, "dtype": layers.dtype, "rngs": layers.rngs}
@@ -70,19 +70,19 @@ class SqueezeExcite(nnx.Module):
         self.conv_expand = Conv(reduced, features, 1, **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Every channel times its gate, which is between 0 and 1."""
+        """Return every channel times its gate, which is between 0 and 1."""
         means = global_avg_pool(x)[:, None, None, :]
         return x * nnx.sigmoid(self.conv_expand(swish(self.conv_reduce(means))))
 
 
-class Shape(NamedTuple):
-    """What distinguishes a block from others of its kind."""
+class BlockShape(NamedTuple):
+    """The numbers that distinguish a block from others of its kind."""
 
     in_features: int
     out_features: int
     kernel: int
     stride: int
-    expansion: int  # of the width inside the block
+    expansion: int  # of the width inside the block, over that of the input
 
     @property
     def hidden(self) -> int:
@@ -91,37 +91,37 @@ class Shape(NamedTuple):
 
     @property
     def reduced(self) -> int:
-        """Width of the bottleneck of squeeze-and-excitation: a quarter of the block's input, not of its inside."""
+        """The width of the bottleneck of squeeze-and-excitation: a quarter of the block's input, not of its inside."""
         return self.in_features // 4
 
 
 class Block(nnx.Module):
-    """A branch and, where the shape stays, a shortcut around it; with probability `drop_path` only the shortcut."""
+    """A residual branch, with a shortcut where the shape stays; stochastic depth drops the branch."""
 
-    def __init__(self, shape: Shape, drop_path: float, *, layers: Layers):
+    def __init__(self, shape: BlockShape, drop_path: float, *, layers: Layers):
         stays = shape.stride == 1 and shape.in_features == shape.out_features
         self.drop_path = DropPath(drop_path, rngs=layers.rngs) if stays else None
         self.build(shape, layers)
 
-    def build(self, shape: Shape, layers: Layers) -> None:
-        """Makes the layers of the branch."""
+    def build(self, shape: BlockShape, layers: Layers) -> None:
+        """Make the layers of the branch."""
         raise NotImplementedError
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """The branch alone."""
+        """Return the output of the branch alone."""
         raise NotImplementedError
 
     def __call__(self, x: Float[Array, "b h w c"], drop_path: Rate | None = None) -> Float[Array, "b oh ow o"]:
-        """The branch, plus the input where the shape stays."""
+        """Return the output of the branch, plus the input where the shape stays."""
         y = self.branch(x)
         return y if self.drop_path is None else x + self.drop_path(y, drop_path)
 
 
 class MBConv(Block):
-    """Widen, convolve each channel, gate, narrow (2019, table 1; Sandler et al. 2018, fig. 4)."""
+    """A block that widens, convolves each channel, gates and narrows (2019, table 1; Sandler et al. 2018, fig. 4)."""
 
-    def build(self, shape: Shape, layers: Layers) -> None:
-        """Makes the layers."""
+    def build(self, shape: BlockShape, layers: Layers) -> None:
+        """Make the layers of the branch."""
         self.conv_pw = layers.conv(shape.in_features, shape.hidden)
         self.bn1 = layers.norm(shape.hidden)
         self.conv_dw = layers.depthwise(shape.hidden, shape.kernel, shape.stride)
@@ -131,17 +131,17 @@ class MBConv(Block):
         self.bn3 = layers.norm(shape.out_features)
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """No activation after the last normalisation."""
+        """Apply the layers; no activation follows the last normalisation."""
         x = swish(self.bn1(self.conv_pw(x)))
         x = self.se(swish(self.bn2(self.conv_dw(x))))
         return self.bn3(self.conv_pwl(x))
 
 
 class MBConv1(Block):
-    """MBConv that does not widen."""
+    """MBConv without the widening."""
 
-    def build(self, shape: Shape, layers: Layers) -> None:
-        """Makes the layers."""
+    def build(self, shape: BlockShape, layers: Layers) -> None:
+        """Make the layers of the branch."""
         self.conv_dw = layers.depthwise(shape.in_features, shape.kernel, shape.stride)
         self.bn1 = layers.norm(shape.in_features)
         self.se = SqueezeExcite(shape.in_features, shape.reduced, layers=layers)
@@ -149,42 +149,42 @@ class MBConv1(Block):
         self.bn2 = layers.norm(shape.out_features)
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """No activation after the last normalisation."""
+        """Apply the layers; no activation follows the last normalisation."""
         x = self.se(swish(self.bn1(self.conv_dw(x))))
         return self.bn2(self.conv_pw(x))
 
 
 class FusedMBConv(Block):
-    """One convolution in place of the first two of MBConv, and no gate (2021, fig. 2; SE as in Google's code)."""
+    """MBConv with one convolution in place of the first two, and no gate, as in Google's code (2021, fig. 2)."""
 
-    def build(self, shape: Shape, layers: Layers) -> None:
-        """Makes the layers."""
+    def build(self, shape: BlockShape, layers: Layers) -> None:
+        """Make the layers of the branch."""
         self.conv_exp = layers.conv(shape.in_features, shape.hidden, shape.kernel, shape.stride)
         self.bn1 = layers.norm(shape.hidden)
         self.conv_pwl = layers.conv(shape.hidden, shape.out_features)
         self.bn2 = layers.norm(shape.out_features)
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """No activation after the last normalisation."""
+        """Apply the layers; no activation follows the last normalisation."""
         x = swish(self.bn1(self.conv_exp(x)))
         return self.bn2(self.conv_pwl(x))
 
 
 class FusedMBConv1(Block):
-    """FusedMBConv that does not widen: one convolution, with an activation after it."""
+    """FusedMBConv without the widening: one convolution, with an activation after it."""
 
-    def build(self, shape: Shape, layers: Layers) -> None:
-        """Makes the layers."""
+    def build(self, shape: BlockShape, layers: Layers) -> None:
+        """Make the layers of the branch."""
         self.conv = layers.conv(shape.in_features, shape.out_features, shape.kernel, shape.stride)
         self.bn1 = layers.norm(shape.out_features)
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """Convolution, normalisation, activation."""
+        """Apply convolution, normalisation and activation."""
         return swish(self.bn1(self.conv(x)))
 
 
 class Stage(NamedTuple):
-    """Equal blocks, the first of which has the stride."""
+    """A number of equal blocks, the first with the stride."""
 
     block: type[Block]
     repeats: int
@@ -195,13 +195,13 @@ class Stage(NamedTuple):
 
 
 class EfficientNet(Network):
-    """A stem, stages of blocks, a last 1x1 convolution, global pooling, one linear layer. Any size of image fits.
+    """A stem, stages of blocks, a last 1x1 convolution, global pooling, one linear layer; images may have any size.
 
     `dropout` is the share of pooled features dropped before the linear layer. `drop_path` is the scale of stochastic
     depth: block i of n, from 0, drops its branch with probability drop_path * i / n, as in Google's code and timm, so
     that even the last block stays below `drop_path`. `scan` compiles a run of equal blocks once, and `remat` computes
-    the inside of every block again in the backward pass (stack.py). With `num_classes=0` the pooled features are
-    returned.
+    the inside of every block again in the backward pass (`Stack`). With `num_classes=0` the network returns the pooled
+    features.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class EfficientNet(Network):
         layers = Layers(momentum, dtype, rngs)
         self.conv_stem = layers.conv(3, stem, 3, stride=2)
         self.bn1 = layers.norm(stem)
-        self.blocks = Sequential(_build(stages, stem, drop_path, layers, scan=scan, remat=remat))
+        self.blocks = Sequential(_make_stacks(stages, stem, drop_path, layers, scan=scan, remat=remat))
         self.conv_head = layers.conv(stages[-1].features, head)
         self.bn2 = layers.norm(head)
         self.dropout = Dropout(dropout, rngs=rngs)
@@ -241,21 +241,23 @@ class EfficientNet(Network):
         return (x if self.classifier is None else self.classifier(x)).astype(jnp.float32)
 
 
-def _build(stages: tuple[Stage, ...], features: int, drop_path: float, layers: Layers, **how: bool) -> list[Stack]:
-    """The stages' blocks on `features` channels; `how` is Stack's."""
-    total, index, built = sum(stage.repeats for stage in stages), 0, []
+def _make_stacks(
+    stages: tuple[Stage, ...], features: int, drop_path: float, layers: Layers, **compilation: bool
+) -> list[Stack]:
+    """Return the blocks of each stage; `features` channels enter, and `compilation` is `scan` and `remat`."""
+    total, index, stacks = sum(stage.repeats for stage in stages), 0, []
     for stage in stages:
         blocks = []
         for stride in [stage.stride] + [1] * (stage.repeats - 1):
-            shape = Shape(features, stage.features, stage.kernel, stride, stage.expansion)
+            shape = BlockShape(features, stage.features, stage.kernel, stride, stage.expansion)
             blocks.append(stage.block(shape, drop_path * index / total, layers=layers))
             features, index = stage.features, index + 1
-        built.append(Stack(blocks, **how))
-    return built
+        stacks.append(Stack(blocks, **compilation))
+    return stacks
 
 
 def round_features(features: float) -> int:
-    """The nearest multiple of 8, and the next one where that is below nine tenths."""
+    """Return the nearest multiple of 8, or the next one where that is below nine tenths of `features`."""
     rounded = max(8, int(features + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * features else rounded
 
@@ -273,7 +275,7 @@ B0 = (
 
 
 def scale(stages: tuple[Stage, ...], width: float, depth: float) -> tuple[Stage, ...]:
-    """The stages of a network `width` times as wide and `depth` times as deep."""
+    """Return the stages of a network `width` times as wide and `depth` times as deep."""
     return tuple(
         stage._replace(features=round_features(stage.features * width), repeats=math.ceil(stage.repeats * depth))
         for stage in stages
@@ -304,7 +306,7 @@ def _v2(name: str, repeats: tuple[int, ...], features: tuple[int, ...], image_si
         reference=f"timm:tf_efficientnetv2_{name}",
         builder=functools.partial(EfficientNet, dropout=dropout),
         sizes=(v2_stages(repeats, features), features[0], 1280, 0.1),
-        # As timm evaluates them: all but S on the whole image, its sides made equal; S on the central square of it.
+        # As timm evaluates them: S on the central square of the image, the others on the whole image made square.
         preprocessing=Preprocessing(
             image_size, 1.0, "bicubic", half, half, crop="center" if name == "s" else "squash"
         ),

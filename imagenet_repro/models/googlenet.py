@@ -1,14 +1,15 @@
 """GoogLeNet: Szegedy et al., "Going deeper with convolutions", 2014 (arXiv 1409.4842).
 
 `googlenet` is the paper's (table 1): biases, response normalisation, 5x5 convolutions, pooling that rounds up. Layers
-have the names of Caffe's replication as far as an attribute can; from there come also what the paper leaves open: the
-constants of the normalisation, the initial values, and where it says "linear", the bias.
+have the names of Caffe's replication as far as Python allows. Where the paper leaves something open we follow the same
+replication: the constants of the normalisation, the initial values, and the biases of layers that the paper calls
+"linear".
 
-`googlenet_bn` is torchvision's, under its names: batch normalisation in place of biases and response normalisation,
-3x3 in place of 5x5 (which torchvision calls a mistake and keeps), the fourth pooling over 2x2.
+`googlenet_bn` is torchvision's, with its names: batch normalisation in place of biases and response normalisation, 3x3
+in place of 5x5 convolutions (which torchvision calls a mistake and keeps), and the fourth pooling over 2x2.
 
 Two auxiliary heads read the modules 4a and 4d. In training mode both networks return `WithAuxiliary`, with the paper's
-weight for their losses, in evaluation mode logits alone.
+weight for their losses; in evaluation mode they return logits alone.
 """
 
 import math
@@ -37,8 +38,8 @@ from imagenet_repro.models.nn.layers import (
 from imagenet_repro.models.nn.network import Network, WithAuxiliary
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
-# Table 1: features of the 1x1, of the reduction before the 3x3, the 3x3, the reduction before the 5x5, the 5x5, and
-# the projection after the pooling.
+# Table 1: numbers of features of the 1x1, the reduction before the 3x3, the 3x3, the reduction before the 5x5, the
+# 5x5, and the projection after the pooling.
 MODULES = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
@@ -58,13 +59,13 @@ Layer = Callable[[Array], Array]
 
 
 def inputs(module: str) -> int:
-    """Features that a module of `MODULES` sees."""
+    """Return the number of features that enter a module of `MODULES`."""
     names = list(MODULES)
     return outputs(names[names.index(module) - 1]) if module != names[0] else STEM
 
 
 def outputs(module: str) -> int:
-    """Features that a module of `MODULES` returns: those of its four branches."""
+    """Return the number of features that leave a module of `MODULES`, over its four branches."""
     one, _, three, _, five, projection = MODULES[module]
     return one + three + five + projection
 
@@ -95,7 +96,7 @@ XAVIER = Initialiser("uniform", lambda shape: math.sqrt(3 / fan_in(shape)))
 
 
 class ConvRelu(Conv):
-    """Convolution with a bias that starts at 0.2 (as Caffe's replication has it), and ReLU; stride 1 keeps the map."""
+    """Convolution and ReLU; the bias starts at 0.2, as in Caffe's replication. Stride 1 keeps the size of the map."""
 
     def __init__(self, in_features: int, out_features: int, kernel: int, **kwargs):
         padding = kernel // 2
@@ -104,7 +105,7 @@ class ConvRelu(Conv):
         )
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
-        """The rectified map."""
+        """Return the rectified map."""
         return relu(super().__call__(x))
 
 
@@ -123,17 +124,17 @@ class Inception(nnx.Module):
         self.pool_proj = ConvRelu(features, projection, 1, **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w o"]:
-        """The branches' features, one after the other."""
+        """Return the features of all branches, concatenated."""
         three = self.conv3x3(self.conv3x3_reduce(x))
         five = self.conv5x5(self.conv5x5_reduce(x))
         return jnp.concatenate([self.conv1x1(x), three, five, self.pool_proj(self.pool(x))], -1)
 
 
-class Head(nnx.Module):
+class AuxiliaryHead(nnx.Module):
     """An auxiliary head (sec. 5): 5x5 pooling of stride 3, 1x1 convolution, two linear layers.
 
-    Its first linear layer wants a map of 4x4. The pooling makes one of 14 to 16 positions, hence of images about 224
-    pixels square; other maps are pooled adaptively to 4x4, which is our choice.
+    Its first linear layer needs a map of 4x4. The pooling makes one from 14 to 16 positions, that is from images of
+    about 224 pixels; other maps are pooled adaptively to 4x4, which is our choice.
     """
 
     def __init__(self, features: int, num_classes: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
@@ -145,7 +146,7 @@ class Head(nnx.Module):
         self.classifier = Linear(1024, num_classes, bias_init=constant(0.0), **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
-        """float32 logits."""
+        """Return float32 logits."""
         fits = all(14 <= size <= 16 for size in x.shape[1:3])
         x = self.conv(self.pool(x) if fits else adaptive_avg_pool(x, 4))
         x = self.dropout(relu(self.fc(flatten(x))))
@@ -153,10 +154,10 @@ class Head(nnx.Module):
 
 
 class GoogLeNet(Network):
-    """The network of 2014. Takes images from 31 pixels on.
+    """The network of 2014, for images from 31 pixels on.
 
-    `dropout` is the share of the pooled features that are dropped. Without `auxiliary` the two heads are not built,
-    nor with `num_classes=0`, which returns the 1024 pooled features.
+    `dropout` is the share of the pooled features that are dropped. `auxiliary=False` leaves the two auxiliary heads
+    out. With `num_classes=0` there are no heads, and the network returns the 1024 pooled features.
     """
 
     def __init__(
@@ -175,8 +176,8 @@ class GoogLeNet(Network):
         for module in MODULES:
             setattr(self, f"inception_{module}", Inception(module, **kwargs))
         with_heads = auxiliary and num_classes > 0
-        self.loss1 = Head(outputs("4a"), num_classes, **kwargs) if with_heads else None
-        self.loss2 = Head(outputs("4d"), num_classes, **kwargs) if with_heads else None
+        self.loss1 = AuxiliaryHead(outputs("4a"), num_classes, **kwargs) if with_heads else None
+        self.loss2 = AuxiliaryHead(outputs("4d"), num_classes, **kwargs) if with_heads else None
         self.dropout = Dropout(dropout, rngs=rngs)
         classifier = {"init": XAVIER, "bias_init": constant(0.0), **kwargs}
         self.loss3_classifier = Linear(outputs("5b"), num_classes, **classifier) if num_classes else None
@@ -218,7 +219,10 @@ class GoogLeNet(Network):
 
 
 class BasicConv(nnx.Module):
-    """Convolution without bias, batch normalisation, ReLU; stride 1 keeps the map. `kwargs` are the convolution's."""
+    """Convolution without bias, batch normalisation and ReLU; stride 1 keeps the size of the map.
+
+    `kwargs` are those of the convolution.
+    """
 
     def __init__(self, in_features: int, out_features: int, kernel: int, *, dtype: DTypeLike, **kwargs):
         kwargs |= {"padding": kernel // 2, "bias": False, "init": normal(0.01), "dtype": dtype}
@@ -226,12 +230,12 @@ class BasicConv(nnx.Module):
         self.bn = BatchNorm(out_features, epsilon=1e-3, dtype=dtype)
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
-        """The rectified map."""
+        """Return the rectified map."""
         return relu(self.bn(self.conv(x)))
 
 
 class InceptionBN(nnx.Module):
-    """Four branches side by side, that of the 5x5 with a kernel of 3x3."""
+    """Four branches side by side; the branch of the 5x5 has a 3x3 kernel."""
 
     def __init__(self, module: str, **kwargs):
         features = inputs(module)
@@ -246,12 +250,12 @@ class InceptionBN(nnx.Module):
         self.branch4 = Sequential([MaxPool(3, stride=1, padding=1), BasicConv(features, projection, 1, **kwargs)])
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w o"]:
-        """The branches' features, one after the other."""
+        """Return the features of all branches, concatenated."""
         branches = (self.branch1, self.branch2, self.branch3, self.branch4)
         return jnp.concatenate([branch(x) for branch in branches], -1)
 
 
-class HeadBN(nnx.Module):
+class AuxiliaryHeadBN(nnx.Module):
     """An auxiliary head: adaptive pooling to 4x4, 1x1 convolution, two linear layers."""
 
     def __init__(self, features: int, num_classes: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
@@ -262,16 +266,16 @@ class HeadBN(nnx.Module):
         self.fc2 = Linear(1024, num_classes, init=normal(0.01), **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
-        """float32 logits."""
+        """Return float32 logits."""
         x = flatten(self.conv(adaptive_avg_pool(x, 4)))
         return self.fc2(self.dropout(relu(self.fc1(x)))).astype(jnp.float32)
 
 
 class GoogLeNetBN(Network):
-    """torchvision's network with batch normalisation. Takes images from 15 pixels on.
+    """torchvision's network with batch normalisation, for images from 15 pixels on.
 
-    `dropout` is the share of the pooled features that are dropped. Without `auxiliary` the two heads are not built,
-    nor with `num_classes=0`, which returns the 1024 pooled features.
+    `dropout` is the share of the pooled features that are dropped. `auxiliary=False` leaves the two auxiliary heads
+    out. With `num_classes=0` there are no heads, and the network returns the 1024 pooled features.
     """
 
     def __init__(
@@ -290,8 +294,8 @@ class GoogLeNetBN(Network):
         for module in MODULES:
             setattr(self, f"inception{module}", InceptionBN(module, **kwargs))
         with_heads = auxiliary and num_classes > 0
-        self.aux1 = HeadBN(outputs("4a"), num_classes, **kwargs) if with_heads else None
-        self.aux2 = HeadBN(outputs("4d"), num_classes, **kwargs) if with_heads else None
+        self.aux1 = AuxiliaryHeadBN(outputs("4a"), num_classes, **kwargs) if with_heads else None
+        self.aux2 = AuxiliaryHeadBN(outputs("4d"), num_classes, **kwargs) if with_heads else None
         self.dropout = Dropout(dropout, rngs=rngs)
         self.fc = Linear(outputs("5b"), num_classes, init=normal(0.01), **kwargs) if num_classes else None
         self.max_pool, self.last_pool = MaxPool(3, stride=2, ceil=True), MaxPool(2, stride=2, ceil=True)

@@ -4,8 +4,8 @@ BN-Inception: Ioffe & Szegedy, "Batch normalization", 2015 (arXiv 1502.03167), a
 convolutions in place of a 5x5, batch normalisation after every convolution, and no pooling between the modules: the
 modules 3c and 4e halve the map themselves. Layers and names are those of the released Caffe model and its port to
 PyTorch (`bninception` in Cadene's pretrained-models), whose first convolution is a plain one; the paper's was
-separable. Images are pixels from 0 to 255, less their mean. Ours are RGB and the released weights' are BGR: turning
-the input channels of their first convolution round is up to who converts them.
+separable. Images are pixels from 0 to 255 minus their mean. Ours are RGB, while the released weights expect BGR:
+whoever converts them must reverse the input channels of the first convolution.
 
 Inception-v3: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015 (arXiv 1512.00567).
 Large kernels are factorised, down to 1x7 and 7x1. Layers and names are torchvision's `inception_v3`, which follows
@@ -44,15 +44,15 @@ from imagenet_repro.models.nn.layers import (
 from imagenet_repro.models.nn.network import Network, WithAuxiliary
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
-INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # Google's networks see pixels from -1 to 1
+INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # Google's networks read pixels from -1 to 1
 
-# --- what v3, v4 and Inception-ResNet-v2 share --------------------------------------------------------------------
+# --- shared by v3, v4 and Inception-ResNet-v2 --------------------------------------------------------------------
 
 
 class Unit(NamedTuple):
-    """A convolution with its normalisation: number of maps, kernel and stride.
+    """The layout of a convolution with its normalisation: number of maps, kernel and stride.
 
-    It is padded so that the map keeps its size, unless it has a stride or is `valid`.
+    Padding keeps the size of the map, unless the convolution has a stride or is `valid`.
     """
 
     width: int
@@ -88,12 +88,12 @@ class ConvNorm(nnx.Module):
         self.bn = BatchNorm(unit.width, epsilon=1e-3, dtype=dtype)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """The map, in the layer's dtype."""
+        """Return the map, in the layer's dtype."""
         return relu(self.bn(self.conv(x)))
 
 
 def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
-    """Maximum over 3x3 with stride 2, without padding: [n] becomes [(n - 1) // 2]."""
+    """Return the maximum over 3x3 with stride 2 and no padding: a side n becomes (n - 1) // 2."""
     return MaxPool(3, stride=2)(x)
 
 
@@ -101,7 +101,7 @@ def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
 
 
 class Widths(NamedTuple):
-    """Maps in the branches of one module of BN-Inception; a module without a 1x1 branch halves the map."""
+    """Numbers of maps in the branches of one module of BN-Inception; a module without a 1x1 branch halves the map."""
 
     one: int
     three: tuple[int, int]  # 1x1, 3x3
@@ -111,7 +111,7 @@ class Widths(NamedTuple):
 
     @property
     def stride(self) -> int:
-        """2 where the module halves the map, else 1."""
+        """The stride: 2 where the module halves the map, else 1."""
         return 1 if self.one else 2
 
 
@@ -132,11 +132,11 @@ MODULES = {
 class BNInception(Network):
     """A stem of three convolutions, ten modules, global average pooling, one linear layer.
 
-    `conv_bias` gives the convolutions biases, as the released model has them (11,295,240 parameters, not 11,285,224),
-    although the normalisation after each takes them away again. `dropout` is the share of features dropped before
-    the linear layer; the paper leaves dropout out (sec. 4.2.1). With `num_classes=0` the 1024 pooled features are
-    returned. The paper says nothing of initial values: ours are He's, and zero for biases. Where an odd map is halved,
-    the pooling is padded as the convolutions beside it are; Caffe's would give one place less and fit nothing.
+    `conv_bias` gives the convolutions biases as in the released model (11,295,240 parameters in place of 11,285,224),
+    although the normalisation after each cancels them. `dropout` is the share of features dropped before the linear
+    layer; the paper has no dropout (sec. 4.2.1). With `num_classes=0` the network returns the 1024 pooled features.
+    The paper does not state initial values: ours are He's, and zero for biases. Where an odd map is halved, the
+    pooling is padded as the convolutions beside it are; Caffe's pooling would return one position less and not fit.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class BNInception(Network):
         self.last_linear = Linear(features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
 
     def _add(self, name: str, in_features: int, unit: Unit, rngs: nnx.Rngs) -> None:
-        """A convolution and its normalisation, side by side under the network as in the released model."""
+        """Add a convolution and its normalisation, side by side in the network as in the released model."""
         convolution = Conv(
             in_features,
             unit.width,
@@ -175,7 +175,7 @@ class BNInception(Network):
         setattr(self, f"{name}_bn", BatchNorm(unit.width, dtype=self.conv_options["dtype"]))
 
     def _add_module(self, name: str, in_features: int, widths: Widths, rngs: nnx.Rngs) -> int:
-        """All convolutions of one module; returns the number of maps that leave it."""
+        """Add all convolutions of one module; return the number of maps that leave it."""
         (reduced, three), (double_reduced, double) = widths.three, widths.double
         units = {
             "1x1": (in_features, Unit(widths.one)),
@@ -213,7 +213,7 @@ class BNInception(Network):
         three = self._unit(f"{name}_3x3", self._unit(f"{name}_3x3_reduce", x))
         double = self._unit(f"{name}_double_3x3_1", self._unit(f"{name}_double_3x3_reduce", x))
         double = self._unit(f"{name}_double_3x3_2", double)
-        # "same" with stride 2 is Caffe's pooling on even maps, where both leave the odd zero to the far end.
+        # On even maps "same" with stride 2 is Caffe's pooling: both put the odd zero at the far end.
         pool = MaxPool(3, stride=widths.stride, padding="same")
         pooled = pool(x) if widths.pool == "max" else AvgPool(3, stride=1, padding=1)(x)
         if not widths.one:
@@ -225,20 +225,20 @@ class BNInception(Network):
 # --- Inception-v3 -------------------------------------------------------------------------------------------------
 
 Pool = Callable[[Array], Array]
-Step = Unit | tuple[Unit, ...] | Pool  # several units: all see the same map, and their maps are concatenated
+Step = Unit | tuple[Unit, ...] | Pool  # several units read the same map, and their maps are concatenated
 Branches = dict[str, tuple[Step, ...]]
 
 
 def average(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Mean over 3x3, the zeros of the padding counted; the original in TensorFlow does not count them."""
+    """Return the mean over 3x3. The zeros of the padding count; in the original in TensorFlow they do not."""
     return AvgPool(3, stride=1, padding=1)(x)
 
 
 class Mixed(nnx.Module):
     """An Inception module: branches side by side, concatenated in the order given.
 
-    The only unit of a branch has the branch's name; of several, `branch_1` is the first, and units that see the same
-    map are `branch_2a` and `branch_2b`.
+    A branch's only unit has the branch's name. Where there are several, the first is `branch_1`, and units that read
+    the same map are `branch_2a` and `branch_2b`.
     """
 
     def __init__(self, in_features: int, branches: Branches, **kwargs: Any):
@@ -252,7 +252,7 @@ class Mixed(nnx.Module):
     def _add(
         self, branch: str, features: int, steps: tuple[Step, ...], **kwargs: Any
     ) -> tuple[tuple[Pool | tuple[str, ...], ...], int]:
-        """Builds one branch; returns what it consists of (poolings and names of units) and how many maps leave it."""
+        """Build one branch; return its path (poolings and names of units) and the number of maps that leave it."""
         path, alone = [], sum(not callable(step) for step in steps) == 1
         number = 0
         for step in steps:
@@ -269,7 +269,7 @@ class Mixed(nnx.Module):
         return tuple(path), features
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """The maps of all branches."""
+        """Return the maps of all branches."""
         return jnp.concatenate([self._follow(path, x) for path in self.paths], -1)
 
     def _follow(self, path: tuple[Pool | tuple[str, ...], ...], x: Float[Array, "b h w c"]) -> Array:
@@ -279,7 +279,7 @@ class Mixed(nnx.Module):
 
 
 def module_a(projection: int) -> Branches:
-    """On 35x35 maps (fig. 5, with one 5x5 left as it was)."""
+    """Return the module for 35x35 maps (fig. 5, but with a 5x5 convolution)."""
     return {
         "branch1x1": (Unit(64),),
         "branch5x5": (Unit(48), Unit(64, 5)),
@@ -289,7 +289,7 @@ def module_a(projection: int) -> Branches:
 
 
 def module_c(width: int) -> Branches:
-    """On 17x17 maps, 7x7 factorised (fig. 6)."""
+    """Return the module for 17x17 maps, with factorised 7x7 convolutions (fig. 6)."""
     across, down = Unit(width, (1, 7)), Unit(width, (7, 1))
     return {
         "branch1x1": (Unit(192),),
@@ -324,6 +324,7 @@ V3_STEM = {
     "Conv2d_3b_1x1": Unit(80),
     "Conv2d_4a_3x3": Unit(192, 3, valid=True),
 }
+V3_STEM_NAMES = tuple(V3_STEM)
 V3_MODULES = {
     "Mixed_5b": module_a(32),
     "Mixed_5c": module_a(64),
@@ -345,8 +346,8 @@ V3_TO_AUXILIARY = tuple(name for name in V3_MODULES if name not in V3_AFTER_AUXI
 class AuxiliaryHead(nnx.Module):
     """The second classifier of Inception-v3, on the last 17x17 map (sec. 4): 5x5 places, a 5x5 convolution, logits.
 
-    A map of less than 17x17, from an image below 299 pixels, gives the 5x5 convolution too little. The reference fails
-    there; here such a map is pooled to 5x5 adaptively. From 299 pixels on, the reference's pooling is used.
+    A map below 17x17, from an image below 299 pixels, is too small for the 5x5 convolution. The reference fails there;
+    here such a map is pooled adaptively to 5x5. From 299 pixels on the pooling is the reference's.
     """
 
     def __init__(self, in_features: int, num_classes: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -356,7 +357,7 @@ class AuxiliaryHead(nnx.Module):
         self.fc = Linear(768, num_classes, init=truncated_normal(0.001), **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
-        """float32 logits."""
+        """Return float32 logits."""
         height, width = ((side - 5) // 3 + 1 for side in x.shape[1:3])
         if min(height, width) >= 5:
             x = AvgPool(5, stride=3)(x)
@@ -369,11 +370,11 @@ class AuxiliaryHead(nnx.Module):
 class InceptionV3(Network):
     """A stem of five convolutions, eleven modules, global average pooling, dropout, one linear layer.
 
-    In training mode the auxiliary head's logits come along, for a loss of weight 0.4; with `auxiliary=False` there is
-    no such head, and 3,326,696 parameters less. `dropout` is the share of features dropped before the linear layer.
-    With `num_classes=0` there is neither head, and the 2048 pooled features are returned in either mode. Initial
-    values are the original's: normal, cut at two deviations, of 0.1 (0.01 and 0.001 in the auxiliary head);
-    torchvision cuts at 2, hence not at all.
+    In training mode the network also returns the auxiliary head's logits, for a loss of weight 0.4; `auxiliary=False`
+    leaves that head out, which has 3,326,696 parameters. `dropout` is the share of features dropped before the linear
+    layer. With `num_classes=0` there is neither head, and the network returns the 2048 pooled features in either mode.
+    Initial values are the original's: normal with deviation 0.1 (0.01 and 0.001 in the auxiliary head), cut off at two
+    deviations; torchvision cuts off at 2, which has no effect.
     """
 
     def __init__(
@@ -424,8 +425,8 @@ class InceptionV3(Network):
     def _to_auxiliary(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 768"]:
         """Return the map that the auxiliary head reads."""
         check_images("Inception-v3", images, 75)
-        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
-        x = halve(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(halve(x))))
+        x = self._apply(V3_STEM_NAMES[:3], images)
+        x = halve(self._apply(V3_STEM_NAMES[3:], halve(x)))
         return self._apply(V3_TO_AUXILIARY, x)
 
     def _apply(self, modules: tuple[str, ...], x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:

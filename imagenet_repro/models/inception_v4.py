@@ -2,9 +2,9 @@
 connections on learning", 2016 (arXiv 1602.07261).
 
 Layers, names and initialisation are timm's `inception_v4` and `inception_resnet_v2`, ports of the released weights.
-The released Inception-ResNet-v2 differs from the paper's figures: its stem is Inception-v3's, its first module has
-the shape of that one's with 320 maps, and it has 10, 20 and 10 residual blocks where the paper has 5, 10 and 5.
-timm's normalisation decays by 0.9, the original's by 0.9997.
+The released Inception-ResNet-v2 differs from the paper's figures: its stem is Inception-v3's, its first module is like
+the one in Inception-v3 with 320 maps, and it has 10, 20 and 10 residual blocks where the paper has 5, 10 and 5. timm's
+normalisation decays by 0.9, the original's by 0.9997.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,19 @@ from imagenet_repro.models.nn.layers import AvgPool, Conv, Dropout, Linear, Sequ
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Preprocessing, Spec
 
-MIN_IMAGE_SIZE = 75  # one pixel remains after the last module
+MIN_IMAGE_SIZE = 75  # pixels that leave one position after the last module
 
 Step = Unit | Callable[[Array], Array]  # a convolution or a pooling
 Branch = tuple[Step, ...]
 
 
 def average(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Mean over 3x3; the padding does not count."""
+    """Return the mean over 3x3; the padding does not count."""
     return AvgPool(3, stride=1, padding=1, count_padding=False)(x)
 
 
 def chain(in_features: int, steps: Branch, **kwargs: Any) -> tuple[Callable[[Array], Array], int]:
-    """The layers of a branch, one after the other, and how many maps leave it; a single layer stands alone."""
+    """Return the layers of a branch, without `Sequential` where there is one, and the number of maps that leave it."""
     layers, features = [], in_features
     for step in steps:
         if not isinstance(step, Unit):
@@ -44,7 +44,7 @@ def chain(in_features: int, steps: Branch, **kwargs: Any) -> tuple[Callable[[Arr
 
 
 class Mixed(nnx.Module):
-    """An Inception module: `branch0`, `branch1` and so on side by side, concatenated."""
+    """An Inception module: `branch0`, `branch1` and so on, side by side and concatenated."""
 
     def __init__(self, in_features: int, *branches: Branch, **kwargs: Any):
         self.branches, self.out_features = len(branches), 0
@@ -54,7 +54,7 @@ class Mixed(nnx.Module):
             self.out_features += features
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """The maps of all branches."""
+        """Return the maps of all branches."""
         return jnp.concatenate([getattr(self, f"branch{index}")(x) for index in range(self.branches)], -1)
 
 
@@ -62,20 +62,20 @@ class Mixed(nnx.Module):
 
 
 class StemReduction(nnx.Module):
-    """A convolution with stride 2 beside a pooling, in the stem (fig. 3)."""
+    """A part of the stem that halves the map: a convolution with stride 2 beside a pooling (fig. 3)."""
 
     def __init__(self, in_features: int, width: int, *, pool_first: bool, **kwargs: Any):
         self.conv = ConvNorm(in_features, Unit(width, 3, 2), **kwargs)
         self.pool_first = pool_first
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """Both maps, in the order of the released weights."""
+        """Return both maps, in the order of the released weights."""
         pooled, convolved = halve(x), self.conv(x)
         return jnp.concatenate([pooled, convolved] if self.pool_first else [convolved, pooled], -1)
 
 
 class InceptionC(nnx.Module):
-    """On 8x8 maps (fig. 6): two of the four branches end in a 1x3 and a 3x1 convolution side by side."""
+    """The module for 8x8 maps (fig. 6): two of its four branches end in a 1x3 and a 3x1 convolution side by side."""
 
     def __init__(self, in_features: int, **kwargs: Any):
         across, down = Unit(256, (1, 3)), Unit(256, (3, 1))
@@ -91,7 +91,7 @@ class InceptionC(nnx.Module):
         self.branch3, _ = chain(in_features, (average, Unit(256)), **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w o"]:
-        """The maps of all branches."""
+        """Return the maps of all branches."""
         y = self.branch1_0(x)
         z = self.branch2_2(self.branch2_1(self.branch2_0(x)))
         maps = [self.branch0(x), self.branch1_1a(y), self.branch1_1b(y), self.branch2_3a(z), self.branch2_3b(z)]
@@ -131,7 +131,7 @@ class InceptionV4(Network):
     """A stem to 35x35, 4 modules A, 7 B, 3 C with reductions between them, pooling, dropout, one linear layer.
 
     `dropout` is the share of features dropped before the linear layer; the paper keeps 0.8. With `num_classes=0` the
-    1536 pooled features are returned.
+    network returns the 1536 pooled features.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class ResidualBlock(Mixed):
         self.scale, self.last = scale, last
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """The sum, after a ReLU but in the `last` block."""
+        """Return the sum, after a ReLU except in the `last` block."""
         y = x + self.scale * self.conv2d(super().__call__(x))
         return y if self.last else relu(y)
 
@@ -228,7 +228,7 @@ class InceptionResNetV2(Network):
     pooling, dropout, one linear layer.
 
     `dropout` is the share of features dropped before the linear layer; the paper keeps 0.8. With `num_classes=0` the
-    1536 pooled features are returned.
+    network returns the 1536 pooled features.
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class InceptionResNetV2(Network):
         self.repeat_1 = Sequential([ResidualBlock(1088, *BLOCK_17, scale=0.1, **kwargs) for _ in range(20)])
         self.mixed_7a = Mixed(1088, *RESNET_7A, **kwargs)
         self.repeat_2 = Sequential([ResidualBlock(2080, *BLOCK_8, scale=0.2, **kwargs) for _ in range(9)])
-        # timm's last block does not scale its residual either.
+        # As in timm, the last block does not scale its residual.
         self.block8 = ResidualBlock(2080, *BLOCK_8, scale=1.0, last=True, **kwargs)
         self.conv2d_7b = ConvNorm(2080, Unit(1536), **kwargs)
         self.dropout = Dropout(dropout, rngs=rngs)

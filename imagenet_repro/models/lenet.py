@@ -1,15 +1,16 @@
 """LeNet-5: LeCun et al., "Gradient-based learning applied to document recognition", 1998, Proc. IEEE 86(11), II-B.
 
 Two networks. `lenet5_1998` is the paper's: learned subsampling, a sparse third layer, a scaled tanh and an output of
-radial basis functions around fixed codes. `lenet5` is what most later code means by the name: dense convolutions,
-ReLU, maximum pooling, a softmax. Layers bear the paper's names.
+radial basis functions around fixed codes. `lenet5` is the network that most later code calls LeNet-5: dense
+convolutions, ReLU, maximum pooling, a softmax. Layers have the paper's names.
 
-The paper's images are grey and 32 pixels square. Colour is made grey first. On larger images C5 has more than one
-position; its average over them goes on to F6, which is our choice (the paper, sec. VII, keeps the map).
+The paper's images are grey and 32 pixels square. Colour images are converted to grey first. On larger images C5 has
+more than one position, and F6 reads the mean over them. This is our choice; the paper keeps the map (sec. VII).
 """
 
 import functools
 import hashlib
+from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +27,7 @@ from imagenet_repro.models.spec import Preprocessing, Spec
 SMALLEST = 32  # pixels that leave one position to C5
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 
-# Table I: the maps of S2 that each map of C3 reads: the maps with three, those with four; the last reads all six.
+# Table I, the maps of S2 that the maps of C3 read: six read three maps, nine read four, and the last reads all six.
 THREE = ((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5))
 FOUR = (
     *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)),
@@ -34,8 +35,8 @@ FOUR = (
 )
 
 CODE = 84  # units of F6, pixels of a bitmap
-# Fig. 3: the bitmaps of the ten digits, twelve rows of seven pixels, each row's pixels as the bits of a number. They
-# were read off the figure by others; a pixel may differ from the print.
+# Fig. 3: the bitmaps of the ten digits, twelve rows of seven pixels, each row's pixels as the bits of a number. Others
+# transcribed them from the figure, so a pixel may differ from the print.
 DIGITS = (
     "3e 00 1c 36 63 63 63 63 36 1c 00 00",
     "0c 1c 3c 0c 0c 0c 0c 0c 0c 3f 00 00",
@@ -51,26 +52,30 @@ DIGITS = (
 
 
 def squash(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """1.7159 tanh(2x / 3), which maps 1 to 1 and -1 to -1 (appendix A)."""
+    """Return 1.7159 tanh(2x / 3), which maps 1 to 1 and -1 to -1 (appendix A)."""
     return 1.7159 * tanh(x * (2 / 3))
 
 
 def grey(images: Float[Array, "b h w c"]) -> Float[Array, "b h w 1"]:
-    """The luma (ITU-R BT.601) of three channels; one channel stays. Raises UserError for any other number."""
+    """Return the luma (ITU-R BT.601) of three channels, or a single channel as it is.
+
+    Raises:
+      UserError: the images have another number of channels.
+    """
     if images.shape[-1] == 1:
         return images
     if images.shape[-1] != 3:
         raise UserError(f"LeNet-5 takes images of 1 or 3 channels; these have {images.shape[-1]}")
-    return sum(weight * images[..., i : i + 1] for i, weight in enumerate(LUMA))
+    return cast(Array, sum(weight * images[..., i : i + 1] for i, weight in enumerate(LUMA)))
 
 
 @functools.cache
 def codes(num_classes: int) -> Float[np.ndarray, "classes 84"]:
-    """The fixed centre of each class's output unit, of +1 and -1.
+    """Return the fixed centre of each class's output unit, float32 of +1 and -1.
 
-    With ten classes the paper's bitmaps of the digits, ink +1. The paper has codes for characters alone, so with any
-    other number of classes ours are the first 84 bits of a hash (SHAKE-128) of the class index: as good as random, and
-    the same everywhere.
+    With ten classes they are the paper's bitmaps of the digits, ink +1. The paper has codes for characters only. With
+    any other number of classes ours are the first 84 bits of a hash (SHAKE-128) of the class index, which look random
+    and are the same on every machine.
     """
     if num_classes == len(DIGITS):
         rows = [[int(row, 16) >> bit & 1 for row in digit.split() for bit in range(6, -1, -1)] for digit in DIGITS]
@@ -82,18 +87,21 @@ def codes(num_classes: int) -> Float[np.ndarray, "classes 84"]:
 
 
 def _uniform(inputs: int) -> Initialiser:
-    """Appendix A: uniform within 2.4 / fan-in, of weights; we take biases, of which it says nothing, from the same."""
+    """Return the paper's initialiser of weights, uniform within 2.4 / fan-in (appendix A).
+
+    We use it for biases too, for which the paper gives none.
+    """
     return Initialiser("uniform", lambda _: 2.4 / inputs)
 
 
 def conv(in_features: int, out_features: int, *, groups: int = 1, **kwargs) -> Conv:
-    """A 5x5 convolution with the paper's initial values."""
+    """Return a 5x5 convolution with the paper's initial values."""
     init = _uniform(25 * in_features // groups)
     return Conv(in_features, out_features, 5, groups=groups, init=init, bias_init=init, **kwargs)
 
 
 class Subsampling(nnx.Module):
-    """S2 and S4: the sum of four neighbours times the map's gain, plus its bias, squashed."""
+    """S2 and S4: the sum of four neighbours times the map's gain plus its bias, through the scaled tanh."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         self.gain = parameter(rngs, _uniform(4), (features,))
@@ -101,13 +109,13 @@ class Subsampling(nnx.Module):
         self.mean = AvgPool(2, stride=2)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
-        """A map of half the size, rounded down, in the type of `x`."""
+        """Return a map of half the size, rounded down, in the type of `x`."""
         gain, bias = (p[...].astype(x.dtype) for p in (self.gain, self.bias))
         return squash(4 * self.mean(x) * gain + bias)
 
 
 class SparseConv(nnx.Module):
-    """C3: sixteen maps, each a 5x5 convolution of some maps of S2 (table I), as grouped convolutions."""
+    """C3: sixteen maps, each a 5x5 convolution of some maps of S2 (table I), written as grouped convolutions."""
 
     def __init__(self, *, rngs: nnx.Rngs, dtype: DTypeLike):
         kwargs = {"dtype": dtype, "rngs": rngs}
@@ -116,17 +124,18 @@ class SparseConv(nnx.Module):
         self.six = conv(6, 1, **kwargs)
 
     def __call__(self, x: Float[Array, "b h w 6"]) -> Float[Array, "b oh ow 16"]:
-        """The sixteen maps in the paper's order, in the layer's dtype."""
+        """Return the sixteen maps in the paper's order, in the layer's dtype."""
         three, four = (x[..., np.array(table).ravel()] for table in (THREE, FOUR))
         return jnp.concatenate([self.three(three), self.four(four), self.six(x)], -1)
 
 
 class LeNet1998(Network):
-    """The paper's network: 60,000 trained parameters whatever the number of classes.
+    """The paper's network, with 60,000 trained parameters for any number of classes.
 
     The logits are minus the squared distances of F6 to the fixed code of each class (`codes`), so that the largest
-    logit is the paper's decision, and cross-entropy its criterion (eq. 9) without the constant of the class "rubbish".
-    Takes images from 32 pixels on, of one channel or three. With `num_classes=0` the 84 units of F6 are returned.
+    logit is the paper's decision, and cross-entropy is its criterion (eq. 9) without the constant of the class
+    "rubbish". Images have 32 pixels or more and one channel or three. With `num_classes=0` the network returns the 84
+    units of F6.
     """
 
     def __init__(self, *, rngs: nnx.Rngs, num_classes: int = 1000, dtype: DTypeLike = jnp.float32):
@@ -153,15 +162,15 @@ class LeNet1998(Network):
 
 
 def minus_distances(x: Float[Array, "b n"], centres: Float[np.ndarray, "classes n"]) -> Float[Array, "b classes"]:
-    """Minus the squared Euclidean distance of each vector to each centre (eq. 7)."""
+    """Return minus the squared Euclidean distance of each vector to each centre (eq. 7)."""
     return -jnp.square(x[:, None] - centres).sum(-1)
 
 
 class LeNet5(Network):
-    """The modern reading: dense C3, ReLU, maximum pooling and a linear output; 61,706 parameters for ten classes.
+    """The modern LeNet-5: dense C3, ReLU, maximum pooling and a linear output; 61,706 parameters for ten classes.
 
-    Initial values are PyTorch's. Takes images from 32 pixels on, of one channel or three. With `num_classes=0` the 84
-    units of F6 are returned.
+    Initial values are PyTorch's. Images have 32 pixels or more and one channel or three. With `num_classes=0` the
+    network returns the 84 units of F6.
     """
 
     def __init__(self, *, rngs: nnx.Rngs, num_classes: int = 1000, dtype: DTypeLike = jnp.float32):
@@ -187,7 +196,8 @@ class LeNet5(Network):
 
 
 # Sec. II-B: the background (0) becomes -0.1 and ink (1) 1.175, which is about mean 0 and variance 1 on digits.
-_PREPROCESSING = Preprocessing(image_size=32, crop_ratio=1.0, mean=(0.1 / 1.275,) * 3, std=(1 / 1.275,) * 3)
+_MEAN, _STD = 0.1 / 1.275, 1 / 1.275
+_PREPROCESSING = Preprocessing(32, 1.0, mean=(_MEAN, _MEAN, _MEAN), std=(_STD, _STD, _STD))
 
 VARIANTS = {
     "lenet5_1998": Spec(reference="paper", builder=LeNet1998, num_classes=10, preprocessing=_PREPROCESSING),

@@ -1,4 +1,4 @@
-"""Whether the values given for a network's options are such as the options take."""
+"""Checks of the values that a user gives for a network's options."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,21 +7,21 @@ from imagenet_repro.errors import UserError
 
 
 class Rule(NamedTuple):
-    """What an option takes: a type, and for numbers where they lie."""
+    """The values that an option may have: a type, and for numbers a range."""
 
     kind: type
     low: float = -math.inf
     below: float = math.inf
-    optional: bool = False  # None, too: the variant's own value
+    optional: bool = False  # whether None is valid too; it stands for the variant's own value
 
     def allows(self, value: Any) -> bool:
-        """Whether the option takes `value`: no bool for a number, an int for a float, no number that is not finite."""
+        """Return whether `value` is valid: an int counts as a float, a bool does not count as a number."""
         if value is None:
             return self.optional
         if isinstance(value, bool) or self.kind in (bool, str):
             return type(value) is self.kind
-        number = isinstance(value, (int, float) if self.kind is float else int)
-        return number and math.isfinite(value) and self.low <= value < self.below
+        is_number = isinstance(value, (int, float) if self.kind is float else int)
+        return is_number and math.isfinite(value) and self.low <= value < self.below
 
     def __str__(self) -> str:
         valid = {bool: "True or False", str: "a string", int: "a whole number", float: "a number"}[self.kind]
@@ -30,7 +30,7 @@ class Rule(NamedTuple):
         return f"{valid}, or None" if self.optional else valid
 
 
-RULES = {  # what a default does not say
+RULES = {  # of options whose range does not follow from the default
     "dropout": Rule(float, 0, 1),
     "drop_path": Rule(float, 0, 1),
     "image_size": Rule(int, 1),
@@ -40,12 +40,13 @@ RULES = {  # what a default does not say
 CLASSES = Rule(int, 0)
 
 
-def check_options(network: str, defaults: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raises UserError for an option that `network` lacks, and for a value that an option does not take.
+def check_options(network: str, defaults: dict[str, Any], options: dict[str, Any]) -> None:
+    """Check that `network` has the options, and that each value has the type of its default and the range of `RULES`.
 
-    A value must be of its default's type, and in the range that `RULES` has for the option.
+    Raises:
+      UserError: the network lacks an option, or a value is not valid.
     """
-    for option, value in given.items():
+    for option, value in options.items():
         if option not in defaults:
             valid = ", ".join(f"{key}={default!r}" for key, default in defaults.items()) or "none"
             raise UserError(f"{network} has no option '{option}'; its options and their defaults: {valid}")
@@ -53,7 +54,11 @@ def check_options(network: str, defaults: dict[str, Any], given: dict[str, Any])
 
 
 def check_num_classes(network: str, num_classes: Any) -> None:
-    """Raises UserError where there cannot be so many classes; 0 is a network without a head."""
+    """Check a number of classes; 0 is a network without a head.
+
+    Raises:
+      UserError: it is no whole number from 0 on.
+    """
     _check(network, "num_classes", num_classes, CLASSES)
 
 

@@ -38,27 +38,28 @@ SHORTCUTS = ("A", "B", "C")
 
 
 def conv(in_features: int, out_features: int, kernel: int, **kwargs) -> Conv:
-    """A convolution as ResNet has it: padded so that stride 1 keeps the map, without bias."""
+    """Return a convolution without bias, padded so that stride 1 keeps the size of the map."""
     return Conv(in_features, out_features, kernel, padding=kernel // 2, bias=False, init=kaiming_fan_out, **kwargs)
 
 
 class PaddedIdentity(nnx.Module):
-    """The shortcut of option A: every `stride`-th pixel, and zeros for the channels that are new."""
+    """The shortcut of option A: every `stride`-th pixel, and zeros for the new channels."""
 
     def __init__(self, stride: int, new_channels: int):
         self.stride, self.new_channels = stride, new_channels
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """The smaller map with more channels; it has no parameters."""
+        """Return the smaller map with more channels."""
         return jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (0, self.new_channels)))
 
 
 def make_shortcut(
     in_features: int, out_features: int, *, stride: int, option: str, kernel: int = 1, rngs: nnx.Rngs, dtype: DTypeLike
 ) -> nnx.Module | None:
-    """A shortcut of sec. 3.3; None is the identity.
+    """Return a shortcut of sec. 3.3; None is the identity.
 
-    Where the shape changes A pads with zeros, B projects; C projects everywhere. Raises UserError for another option.
+    Where the shape changes, option A pads with zeros and option B projects; option C projects everywhere. Raises
+    UserError for any other option.
     """
     if option not in SHORTCUTS:
         raise UserError(f"ResNet has no shortcut '{option}': {nearest(option, SHORTCUTS)}")
@@ -71,18 +72,18 @@ def make_shortcut(
 
 
 class ResidualBlock(nnx.Module):
-    """ReLU of a residual branch plus a shortcut (eq. 1 and 2)."""
+    """A residual branch plus a shortcut, then a ReLU (eq. 1 and 2)."""
 
     out_features: int
     downsample: nnx.Module | None
     drop_path: DropPath
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """The residual branch, which each kind of block defines."""
+        """Return the output of the residual branch, which each kind of block defines."""
         raise NotImplementedError
 
     def __call__(self, x: Float[Array, "b h w c"], drop_path: Rate | None = None) -> Float[Array, "b oh ow o"]:
-        """Residual branch, dropped for some images in training with stochastic depth, plus shortcut."""
+        """Return the branch plus the shortcut; in training, stochastic depth drops the branch of some images."""
         y = self.drop_path(self.branch(x), drop_path)
         return relu(y + (x if self.downsample is None else self.downsample(x)))
 
@@ -112,20 +113,20 @@ class BasicBlock(ResidualBlock):
         self.drop_path = DropPath(drop_path, rngs=rngs)
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """Conv, norm, ReLU, conv, norm."""
+        """Apply convolution, norm, ReLU, convolution, norm."""
         y = relu(self.bn1(self.conv1(x)))
         return self.bn2(self.conv2(y))
 
 
 class Bottleneck(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolutions, the last of four times the `width` (fig. 5, right).
+    """1x1, 3x3 and 1x1 convolutions; the last has four times the `width` (fig. 5, right).
 
     The 3x3 convolution has `groups` groups of `base_width` channels for every 64 of `width`.
     `v1` puts the stride into the first 1x1 convolution.
     """
 
-    # For relatives of this block: the first 1x1 has this share of the 3x3's channels, and a projection that halves the
-    # map this kernel.
+    # SENet-154 changes these: the channels of the 3x3 over those of the first 1x1, and the kernel of a projection that
+    # halves the map.
     narrowing, halving_kernel = 1, 1
 
     def __init__(
@@ -159,7 +160,7 @@ class Bottleneck(ResidualBlock):
         self.drop_path = DropPath(drop_path, rngs=rngs)
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """Conv, norm and ReLU twice, conv, norm."""
+        """Apply convolution, norm and ReLU twice, then convolution and norm."""
         y = relu(self.bn1(self.conv1(x)))
         y = relu(self.bn2(self.conv2(y)))
         return self.bn3(self.conv3(y))
@@ -171,12 +172,19 @@ Block = Callable[..., ResidualBlock]
 def make_stages(
     block: Block, features: int, *, widths: Sequence[int], depths: Sequence[int], drop_path: float, **kwargs
 ) -> list[Stack]:
-    """`depths[i]` blocks of `widths[i]` for each stage; every stage but the first halves the map in its first block.
+    """Return stages of blocks; every stage but the first halves the map in its first block.
 
-    `features` channels enter. The rates of stochastic depth rise linearly over all blocks up to `drop_path`. `scan`
-    and `remat` are those of `Stack`.
+    The rates of stochastic depth rise linearly over all blocks up to `drop_path`.
+
+    Args:
+      block: makes one block.
+      features: channels that enter the first stage.
+      widths: of each stage.
+      depths: of each stage, in blocks.
+      drop_path: rate of the last block.
+      kwargs: `scan` and `remat` of `Stack`, and the rest for `block`.
     """
-    how = {key: kwargs.pop(key) for key in ("scan", "remat")}
+    compilation = {key: kwargs.pop(key) for key in ("scan", "remat")}
     rates = iter(drop_path_rates(drop_path, sum(depths)))
     stages = []
     for stage, (width, depth) in enumerate(zip(widths, depths, strict=True)):
@@ -185,21 +193,21 @@ def make_stages(
             stride = 2 if stage and not index else 1
             blocks.append(block(features, width, stride=stride, drop_path=next(rates), **kwargs))
             features = blocks[-1].out_features
-        stages.append(Stack(blocks, **how))
+        stages.append(Stack(blocks, **compilation))
     return stages
 
 
 class ResNet(Network):
-    """A stem, four stages of `depths` blocks, global average pooling, one linear layer. Any size of image fits.
+    """A stem, four stages of `depths` blocks, global average pooling, one linear layer; images may have any size.
 
     `zero_init_last` starts the scale of each block's last normalisation at zero, so that every block begins as the
-    identity (Goyal et al. 2017, sec. 5.1); off by default, as in torchvision. `stem="small"` is the usual one for
-    images of 32 to 64 pixels: a 3x3 convolution of stride 1 and no pooling in place of 7x7 of stride 2 and a pooling.
-    It has 7,680 parameters fewer, maps of four times the side, and so about 16 times the multiply-adds. `shortcut` is
+    identity (Goyal et al. 2017, sec. 5.1); off by default, as in torchvision. `stem="small"` is the usual stem for
+    images of 32 to 64 pixels: a 3x3 convolution of stride 1 without pooling, in place of 7x7 of stride 2 with pooling.
+    It has 7,680 fewer parameters, maps of four times the side, and so about 16 times the multiply-adds. `shortcut` is
     the paper's option A, B or C. `drop_path` is the last block's rate of stochastic depth (Huang et al. 2016),
     `dropout` the share of features dropped before the linear layer. `scan` compiles a run of equal blocks once, and
-    `remat` computes the inside of every block again in the backward pass (stack.py). With `num_classes=0` the pooled
-    features are returned.
+    `remat` computes the inside of every block again in the backward pass (`Stack`). With `num_classes=0` the network
+    returns the pooled features.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The ResNets for CIFAR-10: He et al., "Deep residual learning for image recognition", 2015 (arXiv 1512.03385).
 
 Sec. 4.2: a 3x3 convolution and three stages of 2n convolutions with 16, 32 and 64 channels, 6n + 2 layers in all, and
-shortcuts of option A, so that the network has as many parameters as its plain counterpart. No library has these; names
-and initialisation are those of our other ResNets.
+shortcuts of option A, so that the network has as many parameters as its plain counterpart. No library has these
+networks; names and initialisation are those of our other ResNets.
 """
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # of RGB over the training images; the paper takes off a mean at each pixel
-SCAN_FROM = 18  # blocks of a stage: from here on the time to compile outweighs what stacking the parameters costs
+SCAN_FROM = 18  # blocks of a stage, from which compilation takes longer than stacking the parameters
 
 
 class CifarResNet(Network):
@@ -25,7 +25,7 @@ class CifarResNet(Network):
     The paper's images have 32 pixels; any size fits. `shortcut` is the paper's option A, B or C; `drop_path` the last
     block's rate of stochastic depth (Huang et al. 2016); `zero_init_last` starts every block as the identity.
     `scan` compiles a run of equal blocks once (None: from 110 layers on), `remat` computes the inside of every block
-    again in the backward pass (stack.py). With `num_classes=0` the pooled features are returned.
+    again in the backward pass (`Stack`). With `num_classes=0` the network returns the pooled features.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
 """ResNet with pre-activation: He et al., "Identity mappings in deep residual networks", 2016 (arXiv 1603.05027).
 
-Normalisation and ReLU stand before each convolution, nothing stands after the addition, and one more normalisation
-with a ReLU follows the last block. Layers, names and initialisation are timm's `resnetv2_50`: the 3x3 convolution of a
-bottleneck has the stride, a projection sees the activated input of its block, and the head is a 1x1 convolution.
+Normalisation and ReLU precede each convolution, nothing follows the addition, and one more normalisation with a ReLU
+follows the last block. Layers, names and initialisation are timm's `resnetv2_50`: the 3x3 convolution of a bottleneck
+has the stride, a projection reads the activated input of its block, and the head is a 1x1 convolution.
 
-In timm's layout the stem is a convolution and a pooling alone. `resnetv2_200` normalises and activates between the two
-as well (as MXNet's `ResNetV2` does), which makes 64,666,280 parameters; without that they are 64,666,152.
+In timm's layout the stem is only a convolution and a pooling. `resnetv2_200` also normalises and activates between the
+two (as MXNet's `ResNetV2` does), which makes 64,666,280 parameters in place of 64,666,152.
 """
 
 import jax.numpy as jnp
@@ -32,18 +32,18 @@ from imagenet_repro.models.spec import Preprocessing, Spec
 
 
 class Projection(nnx.Module):
-    """A shortcut where the shape changes: a 1x1 convolution."""
+    """The shortcut where the shape changes: a 1x1 convolution."""
 
     def __init__(self, in_features: int, out_features: int, **kwargs):
         self.conv = conv(in_features, out_features, 1, **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """The projected map."""
+        """Return the projected map."""
         return self.conv(x)
 
 
 class PreActBottleneck(nnx.Module):
-    """1x1, 3x3 and 1x1 convolutions, each after a normalisation and a ReLU (fig. 4, e), the last 4 times as wide."""
+    """1x1, 3x3 and 1x1 convolutions, each after a normalisation and a ReLU (fig. 4, e); the last is 4x as wide."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class PreActBottleneck(nnx.Module):
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
         out_features = 4 * width
-        changes = stride > 1 or in_features != out_features
-        self.downsample = Projection(in_features, out_features, stride=stride, **kwargs) if changes else None
+        shape_changes = stride > 1 or in_features != out_features
+        self.downsample = Projection(in_features, out_features, stride=stride, **kwargs) if shape_changes else None
         self.norm1 = BatchNorm(in_features, dtype=dtype)
         self.conv1 = conv(in_features, width, 1, **kwargs)
         self.norm2 = BatchNorm(width, dtype=dtype)
@@ -70,7 +70,7 @@ class PreActBottleneck(nnx.Module):
         self.drop_path = DropPath(drop_path, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"], drop_path: Rate | None = None) -> Float[Array, "b oh ow o"]:
-        """Residual branch, dropped for some images in training with stochastic depth, plus shortcut."""
+        """Return the branch plus the shortcut; in training, stochastic depth drops the branch of some images."""
         active = relu(self.norm1(x))
         y = self.conv1(active)
         y = self.conv2(relu(self.norm2(y)))
@@ -79,7 +79,7 @@ class PreActBottleneck(nnx.Module):
 
 
 class Stem(nnx.Module):
-    """A 7x7 convolution of stride 2 and a pooling, with `normalised` a normalisation and a ReLU between them."""
+    """A 7x7 convolution of stride 2 and a pooling; `normalised` puts a normalisation and a ReLU between them."""
 
     def __init__(self, features: int, *, normalised: bool, rngs: nnx.Rngs, dtype: DTypeLike):
         self.conv = conv(3, features, 7, stride=2, dtype=dtype, rngs=rngs)
@@ -87,26 +87,29 @@ class Stem(nnx.Module):
         self.pool = MaxPool(3, stride=2, padding=1)
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow o"]:
-        """A map of a quarter of the side."""
+        """Return a map of a quarter of the side."""
         x = self.conv(images)
         return self.pool(x if self.norm is None else relu(self.norm(x)))
 
 
 class Stage(nnx.Module):
-    """Blocks of one width; the first has the stride. `rates` are those of stochastic depth, `how` is Stack's."""
+    """Blocks of one width, the first with the stride.
+
+    `rates` are those of stochastic depth; `compilation` is `scan` and `remat` of `Stack`.
+    """
 
     def __init__(
-        self, in_features: int, width: int, *, stride: int, rates: list[float], how: dict[str, bool], **kwargs
+        self, in_features: int, width: int, *, stride: int, rates: list[float], compilation: dict[str, bool], **kwargs
     ):
         blocks = []
         for index, rate in enumerate(rates):
             features = 4 * width if index else in_features
             block_stride = 1 if index else stride
             blocks.append(PreActBottleneck(features, width, stride=block_stride, drop_path=rate, **kwargs))
-        self.blocks = Stack(blocks, **how)
+        self.blocks = Stack(blocks, **compilation)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """Applies every block."""
+        """Apply every block."""
         return self.blocks(x)
 
 
@@ -123,12 +126,12 @@ class Head(nnx.Module):
 
 
 class ResNetV2(Network):
-    """A stem, four stages of `depths` blocks, a last normalisation, the head. Any size of image fits.
+    """A stem, four stages of `depths` blocks, a last normalisation, the head; images may have any size.
 
-    `stem_norm` is particular to `resnetv2_200`, see above. `zero_init_last` starts each block's last convolution at
-    zero, so that every block without a projection begins as the identity; `drop_path` is the last block's rate of
-    stochastic depth (Huang et al. 2016). `scan` and `remat` are those of `Stack`. With `num_classes=0` the pooled
-    features are returned.
+    `stem_norm` is the normalisation in the stem of `resnetv2_200`. `zero_init_last` starts each block's last
+    convolution at zero, so that every block without a projection begins as the identity. `drop_path` is the last
+    block's rate of stochastic depth (Huang et al. 2016). `scan` and `remat` are those of `Stack`. With `num_classes=0`
+    the network returns the pooled features.
     """
 
     def __init__(
@@ -145,14 +148,16 @@ class ResNetV2(Network):
         remat: bool = False,
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
-        how = {"scan": scan, "remat": remat}
+        compilation = {"scan": scan, "remat": remat}
         rates = drop_path_rates(drop_path, sum(depths))
         self.stem = Stem(64, normalised=stem_norm, **kwargs)
         stages, features = [], 64
         for index, depth in enumerate(depths):
             width, start = 64 * 2**index, sum(depths[:index])
             layout = {"stride": 2 if index else 1, "rates": rates[start : start + depth]}
-            stages.append(Stage(features, width, zero_init_last=zero_init_last, how=how, **layout, **kwargs))
+            stages.append(
+                Stage(features, width, zero_init_last=zero_init_last, compilation=compilation, **layout, **kwargs)
+            )
             features = 4 * width
         self.stages = Sequential(stages)
         self.norm = BatchNorm(features, dtype=dtype)

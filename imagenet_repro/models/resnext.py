@@ -1,14 +1,14 @@
 """ResNeXt and wide ResNet: ResNet's bottleneck with another 3x3 convolution.
 
-Xie et al., "Aggregated residual transformations for deep neural networks", 2016 (arXiv 1611.05431): a grouped one,
-form C of the paper's fig. 3. Zagoruyko & Komodakis, "Wide residual networks", 2016 (arXiv 1605.07146): a wider one,
-while what enters and leaves a block stays as wide as in ResNet. Layers and names are torchvision's, and timm's for
-`resnext101_32x4d`, which torchvision lacks; initialisation is torchvision's throughout. The stride is in the 3x3
-convolution.
+Xie et al., "Aggregated residual transformations for deep neural networks", 2016 (arXiv 1611.05431): a grouped
+convolution, form C of the paper's fig. 3. Zagoruyko & Komodakis, "Wide residual networks", 2016 (arXiv 1605.07146): a
+wider convolution, while the input and output of a block stay as wide as in ResNet. Layers and names are torchvision's,
+and timm's for `resnext101_32x4d`, which torchvision lacks; initialisation is torchvision's for all. The stride is in
+the 3x3 convolution.
 
 `wide_resnet68_2` stands for a network of the winner of 2016, who published no layout. The layout is our own choice:
-68 layers are 22 bottlenecks, here 3, 4, 12 and 3 of them, between ResNet-50 and ResNet-101, widened as torchvision's
-`wide_resnet50_2` is.
+68 layers are 22 bottlenecks, here 3, 4, 12 and 3 of them, between ResNet-50 and ResNet-101, widened like torchvision's
+`wide_resnet50_2`.
 """
 
 from functools import partial

@@ -1,6 +1,6 @@
 """SENet: Hu et al., "Squeeze-and-excitation networks", 2017 (arXiv 1709.01507).
 
-Layers, names and initialisation are those of timm's `legacy_` networks, which hold the authors' released weights: both
+Layers, names and initialisation are those of timm's `legacy_` networks, which have the authors' released weights: both
 layers of an SE module have biases, and the pooling of the stem rounds up without padding, as Caffe's does. SE-ResNets
 have the stride in the first 1x1 convolution, SE-ResNeXts in the 3x3.
 """
@@ -31,7 +31,7 @@ from imagenet_repro.models.spec import Spec
 
 
 class SEModule(nnx.Module):
-    """Squeeze: a mean over the map. Excitation: a factor in (0, 1) for each channel from two layers (sec. 3)."""
+    """Squeeze, a mean over the map, and excitation, a factor in (0, 1) for each channel from two layers (sec. 3)."""
 
     def __init__(self, features: int, *, reduction: int = 16, rngs: nnx.Rngs, dtype: DTypeLike):
         kwargs = {"init": kaiming_fan_out, "dtype": dtype, "rngs": rngs}
@@ -39,7 +39,7 @@ class SEModule(nnx.Module):
         self.fc2 = Conv(features // reduction, features, 1, **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """The map, each channel times its factor."""
+        """Return the map with each channel times its factor."""
         squeezed = global_avg_pool(x)[:, None, None]
         return x * nnx.sigmoid(self.fc2(relu(self.fc1(squeezed))))
 
@@ -52,18 +52,18 @@ class SEBottleneck(Bottleneck):
         self.se_module = SEModule(self.out_features, rngs=rngs, dtype=dtype)
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        """The bottleneck's branch, weighed by the module."""
+        """Return the bottleneck's branch, weighted by the SE module."""
         return self.se_module(super().branch(x))
 
 
 class SENet154Bottleneck(SEBottleneck):
-    """SENet-154's: half the channels in the first 1x1, and 3x3 projections where the map is halved (appendix)."""
+    """The block of SENet-154: half the channels in the first 1x1, and 3x3 projections that halve the map (appendix)."""
 
     narrowing, halving_kernel = 2, 3
 
 
 class Stem(nnx.Module):
-    """One 7x7 convolution of stride 2 to `features`, or, where `deep`, three of 3x3 (SENet-154)."""
+    """One 7x7 convolution of stride 2 to `features` channels, or three 3x3 convolutions if `deep` (SENet-154)."""
 
     def __init__(self, features: int, *, deep: bool, rngs: nnx.Rngs, dtype: DTypeLike):
         layers = ((3, 64, 3, 2), (64, 64, 3, 1), (64, features, 3, 1)) if deep else ((3, features, 7, 2),)
@@ -73,19 +73,19 @@ class Stem(nnx.Module):
             setattr(self, f"bn{index}", BatchNorm(after, dtype=dtype))
 
     def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow o"]:
-        """A map of half the side."""
+        """Return a map of half the side."""
         for index in range(1, self.depth + 1):
             x = relu(getattr(self, f"bn{index}")(getattr(self, f"conv{index}")(x)))
         return x
 
 
 class SENet(Network):
-    """A stem, four stages of `depths` blocks, global average pooling, one linear layer. 3 pixels a side are enough.
+    """A stem, four stages of `depths` blocks, global average pooling, one linear layer, for images from 3 pixels on.
 
     `deep_stem` is SENet-154's. `dropout` is the share of features dropped before the linear layer: 0.2 in SENet-154, 0
     in the others. `zero_init_last` starts the scale of each block's last normalisation at zero, so that every block
     begins as the identity; `drop_path` is the last block's rate of stochastic depth (Huang et al. 2016). The authors
-    use neither. `scan` and `remat` are those of ResNet. With `num_classes=0` the pooled features are returned.
+    use neither. `scan` and `remat` are those of `Stack`. With `num_classes=0` the network returns the pooled features.
     """
 
     def __init__(

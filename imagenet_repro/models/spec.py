@@ -1,4 +1,4 @@
-"""What the registry knows of one network before it is built."""
+"""The specification of a network: how to build it, and how images are prepared for its published weights."""
 
 import dataclasses
 import functools
@@ -9,13 +9,13 @@ from typing import Any, Literal
 Kernel = Literal["nearest", "bilinear", "bicubic"]
 
 
-# As a deviation: what a paper has that subtracts the mean alone, leaving pixels on their scale of 256 levels.
+# The `std` of papers that only subtract the mean, so that pixels stay on their scale of 256 levels.
 LEVELS = (1 / 255, 1 / 255, 1 / 255)
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How the images were prepared on which a network's published weights were measured."""
+    """The preparation of the images on which a network's published weights were measured."""
 
     image_size: int = 224  # pixels, square
     crop_ratio: float = 0.875  # crop size / resized shorter side
@@ -23,53 +23,55 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     antialias: bool = True  # the kernel widens when shrinking, as Pillow's does
-    # center: the shorter side is resized, and the central square of it taken; squash: the whole image is made square.
+    # center: the shorter side is resized, and the central square is cut out; squash: the whole image is made square.
     crop: Literal["center", "squash"] = "center"
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """How a network was asked for: enough to build it again."""
+    """The arguments that a network was built with, enough to build it again."""
 
     name: str
     num_classes: int
-    options: dict[str, Any] = dataclasses.field(
-        hash=False
-    )  # a network's attributes are hashed, a dictionary cannot be
+    # Flax hashes a network's attributes, and a dictionary has no hash.
+    options: dict[str, Any] = dataclasses.field(hash=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
     """One row of a family's table of variants.
 
-    `builder(*sizes, rngs=, num_classes=, dtype=, **options)` makes the module: what distinguishes the variant is
-    positional and comes from this table, what a user may choose is keyword-only.
+    `builder(*sizes, rngs=, num_classes=, dtype=, **options)` makes the network. Positional arguments distinguish the
+    variant and come from this table; a user may choose the keyword-only ones. Published facts about the network, such
+    as its year and its errors, are in `imagenet_repro.zoo.published`.
     """
 
-    reference: str  # the implementation whose parameter names and results it has
+    reference: str  # the implementation that it equals in parameter names and results, or "paper"
     builder: Callable[..., Any]
     sizes: tuple[Any, ...] = ()
     num_classes: int = 1000  # of the published weights; 0: they are a backbone without a head
     preprocessing: Preprocessing = Preprocessing()
     aliases: tuple[str, ...] = ()
-    # From a network to each parameter's place in its depth, by the parameter's name, from 0 at the input; None where
-    # nobody defined it.
+    # Returns, for a network, the function from a parameter's name to its layer, from 0 at the input, as layer-wise
+    # decay of the learning rate counts; None where no publication defines it.
     layers: Callable[[Any], Callable[[str], int]] | None = None
 
     @property
     def options(self) -> dict[str, Any]:
-        """Name and default of every option a user may set; a builder that is a `partial` brings its own defaults."""
+        """Name and default of every option that a user may set; a builder that is a `partial` has its own defaults."""
         builder, fixed = self.builder, {}
         if isinstance(builder, functools.partial):
             builder, fixed = builder.func, builder.keywords
-        names = _keywords(builder)
-        return names | {name: value for name, value in fixed.items() if name in names}
+        defaults = _keyword_defaults(builder)
+        return defaults | {name: value for name, value in fixed.items() if name in defaults}
 
 
-def _keywords(builder: Callable[..., Any]) -> dict[str, Any]:
-    """What a builder takes by keyword, with its default; a class that hands the rest on takes its base's too."""
-    parameters = inspect.signature(builder.__init__ if inspect.isclass(builder) else builder).parameters.values()
-    given = ("rngs", "num_classes", "dtype")
-    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
-    hands_on = inspect.isclass(builder) and any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return _keywords(builder.__mro__[1]) | own if hands_on else own
+def _keyword_defaults(builder: Callable[..., Any]) -> dict[str, Any]:
+    """Return the default of every keyword argument; a class with `**options` has those of its base too."""
+    is_class = isinstance(builder, type)
+    parameters = inspect.signature(builder.__init__ if is_class else builder).parameters.values()
+    common = ("rngs", "num_classes", "dtype")
+    own = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in common}
+    if isinstance(builder, type) and any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return _keyword_defaults(builder.__mro__[1]) | own
+    return own

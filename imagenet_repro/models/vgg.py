@@ -1,11 +1,11 @@
 """VGG: Simonyan & Zisserman, "Very deep convolutional networks for large-scale image recognition", 2014 (1409.1556).
 
-Blocks of 3x3 convolutions, each block halved by a maximum pooling (table 1). Layers, names and initialisation are
-torchvision's, which has configurations A, B, D and E, each also with batch normalisation, and pools adaptively to 7x7
-before the classifier. Configuration C, whose blocks 3 to 5 end in a 1x1 convolution, is laid out in the same way.
+Blocks of 3x3 convolutions, with a maximum pooling after each block that halves the map (table 1). Layers, names and
+initialisation are torchvision's, which has configurations A, B, D and E, each also with batch normalisation, and pools
+adaptively to 7x7 before the classifier. Configuration C, whose blocks 3 to 5 end in a 1x1 convolution, is built alike.
 
-The paper trained A from random values and started the deeper networks from it; torchvision's initialisation, after He
-et al. 2015, makes that unnecessary.
+The paper trained A from random values and initialised the deeper networks with it; torchvision's initialisation, after
+He et al. 2015, makes that unnecessary.
 """
 
 import jax.numpy as jnp
@@ -43,8 +43,8 @@ E = ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3))
 class VGG(Network):
     """Five blocks of convolutions with the given kernels, and three linear layers.
 
-    `dropout` is the share of the units of both hidden linear layers that are dropped. With `num_classes=0` the 4096
-    units of the second are returned. Takes images from 32 pixels on.
+    `dropout` is the share of the units of both hidden linear layers that are dropped. With `num_classes=0` the network
+    returns the 4096 units of the second. Images have 32 pixels or more.
     """
 
     def __init__(

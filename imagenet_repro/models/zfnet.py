@@ -1,12 +1,12 @@
 """ZFNet: Zeiler & Fergus, "Visualizing and understanding convolutional networks", 2013 (arXiv 1311.2901).
 
-AlexNet's plan with a finer first layer (7x7, stride 2), a second layer of stride 2, and no groups (fig. 3). Layers
-have the names of our AlexNet of 2012. The paper normalises contrast "across feature maps" and refers to Krizhevsky et
-al. 2012 for it, without constants: it is read as their response normalisation, with their constants. The
-renormalisation of filters during training belongs to the training, not to the network.
+AlexNet with a finer first layer (7x7, stride 2), a second layer of stride 2, and no groups (fig. 3). Layers have the
+names of our AlexNet of 2012. The paper normalises contrast "across feature maps" and refers to Krizhevsky et al. 2012
+without giving constants; we use their response normalisation with their constants. The renormalisation of filters
+during training is part of the training, not of the network.
 
-Paddings and roundings are those that make the maps of fig. 3 (110, 55, 26, 13, 6 from 224 pixels). Before fc6 we pool
-adaptively to 6x6, which changes nothing at 224 pixels and lets other sizes in.
+Paddings and roundings are those that give the maps of fig. 3 (110, 55, 26, 13, 6 from 224 pixels). Before fc6 we pool
+adaptively to 6x6, which changes nothing at 224 pixels and allows other sizes.
 """
 
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ class ZFNet(Network):
     """Five convolutions and three linear layers; `widths` are those of conv3, conv4 and conv5.
 
     Weights start from N(0, 0.01^2), biases from 0 (sec. 3). `dropout` is the share of units of fc6 and fc7 that are
-    dropped. With `num_classes=0` the 4096 units of fc7 are returned.
+    dropped. With `num_classes=0` the network returns the 4096 units of fc7.
     """
 
     def __init__(

@@ -98,7 +98,7 @@ def test_both_heads_apart_in_training_and_their_mean_in_evaluation():
 def test_features_without_a_head_are_the_normalised_class_token():
     features, model = answer("vit_small_patch14_reg4_dinov2", images(28, 28), num_classes=0, image_size=28)
     assert features.shape == (4, 384)
-    np.testing.assert_allclose(features, jax.jit(model.tokens)(images(28, 28))[:, 0], atol=1e-5)
+    np.testing.assert_allclose(features, jax.jit(model.features)(images(28, 28))[:, 0], atol=1e-5)
 
 
 def test_initial_values():

@@ -1,7 +1,7 @@
 """The transformer's encoder block (Vaswani et al. 2017, pre-normalised as in Dosovitskiy et al. 2020, sec. 3.1).
 
 Names are timm's: `norm1`, `attn.qkv`, `attn.proj`, `ls1`, `norm2`, `mlp.fc1`, `mlp.fc2`, `ls2`. Softmax and norms are
-taken in float32, all else in the block's `dtype`.
+computed in float32, everything else in the block's `dtype`.
 """
 
 import jax
@@ -13,17 +13,17 @@ from jaxtyping import Array, Float
 from imagenet_repro.models.nn.initialisers import constant, halves, normal
 from imagenet_repro.models.nn.layers import Dropout, DropPath, LayerNorm, LayerScale, Linear, Rate, gelu, swish
 
-# timm and DeiT draw with PyTorch's `trunc_normal_(std=0.02)`, which cuts at -2 and 2: a hundred deviations away.
+# timm and DeiT draw with PyTorch's `trunc_normal_(std=0.02)`, which cuts off at -2 and 2, a hundred deviations away.
 INIT = normal(0.02)
 
 
 def dense(in_features: int, out_features: int, *, dtype: DTypeLike, rngs: nnx.Rngs, bias: float = 0.0) -> Linear:
-    """A linear layer with the initial values of a ViT: weights N(0, 0.02^2), biases all `bias`."""
+    """Return a linear layer with the initial values of a ViT: weights from N(0, 0.02^2), biases all `bias`."""
     return Linear(in_features, out_features, init=INIT, bias_init=constant(bias), dtype=dtype, rngs=rngs)
 
 
 def dropout_layer(rate: float, rngs: nnx.Rngs) -> Dropout:
-    """Dropout, without a random stream where nothing is dropped."""
+    """Return a dropout layer; it has no random stream where the rate is 0."""
     return Dropout(rate, rngs=rngs if rate else None)
 
 
@@ -37,7 +37,7 @@ class Attention(nnx.Module):
         self.heads, self.dtype = heads, dtype
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
-        """What each token gathers from all tokens, in the layer's dtype."""
+        """Return the tokens after attention over all tokens, in the layer's dtype."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         with jax.default_matmul_precision("highest" if self.dtype == jnp.float32 else "default"):
@@ -46,7 +46,7 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two linear layers with a GELU between them; dropout after each (Dosovitskiy et al. 2020, appendix B.1)."""
+    """Two linear layers with a GELU between them and dropout after each (Dosovitskiy et al. 2020, appendix B.1)."""
 
     def __init__(self, width: int, hidden: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
         self.fc1 = dense(width, hidden, dtype=dtype, rngs=rngs)
@@ -55,14 +55,15 @@ class Mlp(nnx.Module):
         self.drop2 = dropout_layer(dropout, rngs)
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
-        """Each token by itself."""
+        """Apply the layers to each token."""
         return self.drop2(self.fc2(self.drop1(gelu(self.fc1(x)))))
 
 
 class SwiGLU(nnx.Module):
-    """fc2(swish(a) * b), where fc1 gives a and b side by side (Shazeer 2020, arXiv 2002.05202, eq. 6, with biases).
+    """Gated MLP: fc2(swish(a) * b), where fc1 returns a and b side by side.
 
-    As in timm, b starts at 1 whatever the token: its weights come from N(0, 1e-6^2).
+    Shazeer 2020 (arXiv 2002.05202), eq. 6, with biases. As in timm, b starts at 1 for every token: its weights come
+    from N(0, 1e-6^2).
     """
 
     def __init__(self, width: int, hidden: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -73,15 +74,15 @@ class SwiGLU(nnx.Module):
         self.drop2 = dropout_layer(dropout, rngs)
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
-        """Each token by itself."""
+        """Apply the layers to each token."""
         gate, value = jnp.split(self.fc1(x), 2, axis=-1)
         return self.drop2(self.fc2(self.drop1(swish(gate) * value)))
 
 
 class Block(nnx.Module):
-    """x + attention(norm(x)), then the same with an MLP; LayerScale and stochastic depth on both branches.
+    """Encoder block: x + attention(norm(x)), then the same with an MLP.
 
-    `layer_scale` is the initial value of LayerScale's factors; None: there are none.
+    Both branches have LayerScale, with factors that start at `layer_scale` (None: no factors), and stochastic depth.
     """
 
     def __init__(

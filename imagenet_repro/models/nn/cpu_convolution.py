@@ -1,26 +1,29 @@
-"""Convolution and maximum pooling, NHWC by HWIO, at a usable speed on the CPU too.
+"""Convolution and maximum pooling that are usable on the CPU; NHWC images, HWIO kernels.
 
-On an accelerator both are XLA's own operations and nothing else. XLA's CPU kernels have cliffs. On two AVX2 cores, in
-float32, where a matrix product reaches 85 to 190 GFLOP/s (other work ran beside it), a 3x3 convolution on 2x2 maps
-runs at 1 to 3, the input gradient of one with stride 2 on 4x4 maps at 2, the weight gradient of a first layer at 12 to
-18; the gradient of a pooling takes ten times as long as it needs. On the CPU the same numbers are therefore computed
-kernel row by kernel row: what the taps of a row see is laid side by side, and each row is one matrix product. Forward,
-input gradient and weight gradient each take that form or XLA's, whichever is faster for the shape.
+The module exists because XLA's CPU kernels are very slow for some shapes, so that a network could not be trained or
+tested without an accelerator. It depends on JAX alone, and can go when XLA's kernels are fast enough. On an
+accelerator both functions are XLA's own operations and nothing else.
+
+Measured on two AVX2 cores in float32, where a matrix product reaches 85 to 190 GFLOP/s (other work ran beside it): a
+3x3 convolution on 2x2 maps runs at 1 to 3 GFLOP/s, the input gradient of one with stride 2 on 4x4 maps at 2, and the
+weight gradient of a first layer at 12 to 18. The gradient of a pooling takes ten times as long as it needs. So on the
+CPU the same numbers are computed kernel row by kernel row: the inputs that the taps of a row see are laid side by
+side, and each row is one matrix product. Forward, input gradient and weight gradient each use that form or XLA's,
+whichever is faster for the shape.
 
 With groups of channels XLA's kernels are slower still. A depthwise convolution and its gradients took 8 to 1,000 times
-as long as the sums over the kernel's taps that stand here; in 32 groups a weight gradient took about 100 times as
-long as products of merged groups, the rest as long or a few times longer.
+as long as the sums over the kernel's taps in this module. With 32 groups a weight gradient took about 100 times as
+long as products of merged groups, and the rest as long or a few times longer.
 
-Both forms stand in the traced program, and the compiler for a platform drops one (`platform_dependent`). So what
-`counting.flops` counts does not depend on the platform.
+Both forms are part of the traced program, and the compiler for a platform drops one (`platform_dependent`). So the
+result of `counting.flops` does not depend on the platform.
 """
 
 import dataclasses
 import functools
-import itertools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +34,9 @@ Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]  # zeros before and after, down and across
 Convolve = Callable[[Array, Array], Array]  # of x and weight
 
-# Largest output map, in positions, on which row products beat XLA's convolution; weight gradients gain on any.
+# Largest output map, in positions, on which row products beat XLA's convolution; weight gradients gain on all maps.
 ROWS_UP_TO = 49
-# Input channels of the groups that one product takes together: fewer make small products, more multiply zeros.
+# Input channels of the groups that are merged into one product: fewer make small products, more multiply zeros.
 MERGE_UP_TO = 32
 
 
@@ -45,17 +48,20 @@ def convolve(
     padding: Pads = ((0, 0), (0, 0)),
     groups: int = 1,
 ) -> Float[Array, "b oh ow o"]:
-    """Cross-correlation of each image with the kernels; `padding` zeros before and after each axis.
+    """Return the cross-correlation of each image with the kernels, with `padding` zeros before and after each axis.
 
-    `x` and `weight` have one type; products are summed in float32 and the result has that type again.
+    `x` and `weight` have the same dtype, which the result has too; products are summed in float32.
     """
     if jax.default_backend() != "cpu":
         return _xla(x, weight, stride=stride, padding=padding, groups=groups)
-    return _cpu_convolve(x, weight, Windows(x.shape, weight.shape[:2], stride, padding, groups))
+    return _cpu_convolve(x, weight, Windows(x.shape, (weight.shape[0], weight.shape[1]), stride, padding, groups))
 
 
 def max_pool(x: Float[Array, "b h w c"], window: Pair, stride: Pair, padding: Pads) -> Float[Array, "b oh ow c"]:
-    """Maximum over windows; padding never wins. The gradient goes to the first maximum of a window, row by row."""
+    """Return the maximum over windows; padding never wins.
+
+    The gradient goes to the first maximum of a window, in the order of rows.
+    """
     if jax.default_backend() != "cpu":
         return _xla_max_pool(x, window, stride, padding)
     return _cpu_max_pool(x, Windows(x.shape, window, stride, padding))
@@ -83,26 +89,26 @@ def _xla_max_pool(x: Array, window: Pair, stride: Pair, padding: Pads) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """The places of a window that moves over the maps of an array."""
+    """The positions of a window that moves over the maps of an array."""
 
     shape: tuple[int, ...]  # of the array: batch, height, width, channels
     size: Pair
     stride: Pair
     padding: Pads
-    groups: int = 1  # of channels, where the windows are a convolution's
+    groups: int = 1  # of channels, for a convolution
 
     @property
-    def places(self) -> Pair:
-        """How many there are, down and across."""
+    def positions(self) -> Pair:
+        """The number of positions, down and across."""
         ends = zip(self.shape[1:3], self.size, self.stride, self.padding, strict=True)
         down, across = ((n + sum(p) - k) // s + 1 for n, k, s, p in ends)
         return down, across
 
     @property
     def xla_pays(self) -> bool:
-        """Whether XLA's is the faster form of a convolution and of its input gradient."""
+        """Whether XLA's form of a convolution and of its input gradient is the faster."""
         pointwise = self.size == (1, 1) and not any(map(any, self.padding))
-        return self.groups == 1 and not pointwise and math.prod(self.places) > ROWS_UP_TO
+        return self.groups == 1 and not pointwise and math.prod(self.positions) > ROWS_UP_TO
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -114,13 +120,13 @@ def _cpu_convolve(x: Array, weight: Array, windows: Windows) -> Array:
 
 
 def _forward(x: Any, weight: Any, windows: Windows) -> tuple[Array, tuple[Array | None, Array | None]]:
-    """Keeps `x` and `weight` only where the other's gradient is asked for; nobody asks for that of images."""
-    y = _cpu_convolve(x.value, weight.value, windows)
+    """Store `x` and `weight` only where the other's gradient is needed, which for images it is not."""
+    y = cast(Array, _cpu_convolve(x.value, weight.value, windows))
     return y, (x.value if weight.perturbed else None, weight.value if x.perturbed else None)
 
 
-def _backward(windows: Windows, kept: tuple[Array | None, Array | None], dy: Any) -> tuple[Array | None, ...]:
-    x, weight = kept
+def _backward(windows: Windows, residuals: tuple[Array | None, Array | None], dy: Any) -> tuple[Array | None, ...]:
+    x, weight = residuals
     if isinstance(dy, jax.custom_derivatives.SymbolicZero):
         return None, None
     dx = None if weight is None else _input_gradient(weight, dy, windows)
@@ -159,7 +165,7 @@ def _transposed_for_weight(convolve: Convolve, windows: Windows, x: Array, dy: A
 
 
 class Forms(NamedTuple):
-    """One way to compute a convolution and its gradients on the CPU."""
+    """A way to compute a convolution and its gradients on the CPU."""
 
     convolve: Callable[[Windows, Array, Array], Array]  # of x and weight
     input_gradient: Callable[[Windows, Array, Array], Array]  # of weight and dy
@@ -180,7 +186,7 @@ def _forms(windows: Windows, out_features: int) -> Forms:
 def _row_convolve(windows: Windows, x: Array, weight: Array) -> Array:
     rows = _kernel_rows(x, windows)
     kernels = weight.reshape(len(rows), -1, weight.shape[-1])
-    y = sum(_dot(row, kernel, row.ndim - 1, 0) for row, kernel in zip(rows, kernels, strict=True))
+    y = _total(_dot(row, kernel, row.ndim - 1, 0) for row, kernel in zip(rows, kernels, strict=True))
     return y.astype(x.dtype)
 
 
@@ -207,33 +213,37 @@ def _dot(a: Array, b: Array, a_axis: int, b_axis: int, batch: Pair | None = None
 
 
 def _kernel_rows(x: Array, windows: Windows) -> list[Array]:
-    """For each row of the kernel, what its taps see side by side: [b, oh, ow, kw * c]."""
+    """Return for each row of the kernel the inputs of its taps side by side: [b, oh, ow, kw * c]."""
     taps, (height, width) = _taps(x, windows, 0.0), windows.size
     return [jnp.concatenate([taps[i, j] for j in range(width)], -1) for i in range(height)]
 
 
-# By taps: every channel with its own kernel (depthwise), where a tap is one product by element.
+def _total(terms: Iterable[Array]) -> Array:
+    return cast(Array, sum(terms))  # never the 0 of an empty sum
+
+
+# By taps: every channel with its own kernel (depthwise), where a tap is one elementwise product.
 
 
 def _tap_convolve(windows: Windows, x: Array, weight: Array) -> Array:
     taps, kernels = _taps(x, windows, 0.0), weight[:, :, 0].astype(jnp.float32)
-    return sum(tap.astype(jnp.float32) * kernels[place] for place, tap in taps.items()).astype(x.dtype)
+    return _total(tap.astype(jnp.float32) * kernels[place] for place, tap in taps.items()).astype(x.dtype)
 
 
 def _tap_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:
     if windows.stride != (1, 1):
         kernels = weight[:, :, 0].astype(jnp.float32)
-        places = itertools.product(*map(range, windows.size))
-        shares = {place: dy.astype(jnp.float32) * kernels[place] for place in places}
+        height, width = windows.size
+        shares = {(i, j): dy.astype(jnp.float32) * kernels[i, j] for i in range(height) for j in range(width)}
         return _overlap_add(shares, windows).astype(dy.dtype)
-    # The transpose of a convolution of stride 1 is one by the kernel turned round; its sums run faster.
+    # The transpose of a convolution of stride 1 is a convolution with the flipped kernel, whose sums run faster.
     axes = zip(windows.size, windows.padding, strict=True)
     down, across = ((k - 1 - low, k - 1 - high) for k, (low, high) in axes)
     return _tap_convolve(Windows(dy.shape, windows.size, (1, 1), (down, across)), dy, weight[::-1, ::-1])
 
 
 def _tap_weight_gradient(windows: Windows, x: Array, dy: Array) -> Array:
-    """Image by image: every tap reads its image again, and the whole batch would not stay in the cache."""
+    """Sum image by image: every tap reads its image again, and the whole batch would not stay in the cache."""
     one = dataclasses.replace(windows, shape=(1, *windows.shape[1:]))
 
     def add(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
@@ -245,7 +255,7 @@ def _tap_weight_gradient(windows: Windows, x: Array, dy: Array) -> Array:
     return total.reshape(*windows.size, 1, -1).astype(dy.dtype)
 
 
-# By groups: row products for each of several groups, or for several at once.
+# By groups: row products for every group, or for several groups at once.
 
 
 def _group_convolve(windows: Windows, x: Array, weight: Array) -> Array:
@@ -261,19 +271,19 @@ def _group_convolve(windows: Windows, x: Array, weight: Array) -> Array:
 
 
 def _merged_kernels(weight: Array, groups: int) -> Array:
-    """[kh, parts, kw * i, o]: neighbouring groups in one part, zeros between them, as many as keep products narrow."""
+    """Return kernels [kh, parts, kw * i, o]: each part merges as many neighbouring groups as keep products narrow."""
     height, width, features, out_features = weight.shape
     fitting = [m for m in range(1, groups + 1) if groups % m == 0 and m * features <= MERGE_UP_TO]
     merged = max(fitting, default=1)
     split = weight.reshape(height, width, features, groups // merged, merged, out_features // groups)
-    # Padding, whose transpose is a slice: XLA's CPU crashed on the transpose of a product with the identity.
+    # By padding, whose transpose is a slice: XLA crashed on the transpose of a product with the identity.
     blocks = [jnp.pad(split[..., m, :], [(0, 0)] * 4 + [_place(m, merged, split.shape[-1])]) for m in range(merged)]
     kernels = jnp.stack(blocks).transpose(1, 4, 2, 0, 3, 5)  # [kh, parts, kw, merged, i, o]
     return kernels.reshape(height, groups // merged, width * merged * features, -1)
 
 
 def _place(index: int, count: int, size: int) -> Pair:
-    """Zeros before and after the one of `count` neighbours of `size` that is at `index`."""
+    """Return the zeros before and after neighbour `index` of `count` neighbours of `size`."""
     return index * size, (count - 1 - index) * size
 
 
@@ -303,7 +313,7 @@ def _pool_backward(windows: Windows, x: Array, dy: Array) -> tuple[Array]:
     for number, tap in enumerate(taps.values()):
         winner = jnp.where(tap > largest, jnp.int16(number), winner)
         largest = jnp.maximum(tap, largest)
-    winner = lax.optimization_barrier(winner)  # found once, not again for each tap
+    winner = lax.optimization_barrier(winner)  # computed once, not again for each tap
     shares = {key: jnp.where(winner == number, dy, 0) for number, key in enumerate(taps)}
     return (_overlap_add(shares, windows),)
 
@@ -315,10 +325,10 @@ _cpu_max_pool.defvjp(_pool_forward, _pool_backward)
 
 
 def _taps(x: Array, windows: Windows, fill: float) -> dict[Pair, Array]:
-    """For each position in the window, what it sees of `x` as the window moves: [b, oh, ow, c]."""
+    """Return for each tap of the window its inputs in `x` as the window moves: [b, oh, ow, c]."""
     pads = ((0, 0, 0), *((*p, 0) for p in windows.padding), (0, 0, 0))
     x = lax.pad(x, jnp.array(fill, x.dtype), pads)
-    (down, across), (sh, sw), (b, _, _, c) = windows.places, windows.stride, x.shape
+    (down, across), (sh, sw), (b, _, _, c) = windows.positions, windows.stride, x.shape
 
     def tap(i: int, j: int) -> Array:
         end = (b, i + (down - 1) * sh + 1, j + (across - 1) * sw + 1, c)
@@ -328,10 +338,10 @@ def _taps(x: Array, windows: Windows, fill: float) -> dict[Pair, Array]:
 
 
 def _overlap_add(taps: dict[Pair, Array], windows: Windows) -> Array:
-    """The transpose of `_taps`: each tap's values, added up where the window took them from.
+    """Return the transpose of `_taps`: each tap's values, added up at the positions that they came from.
 
-    Positions of one remainder modulo the stride are summed densely, and the remainders interleaved at the end;
-    scattering with holes would visit every position for every tap.
+    Positions with the same remainder modulo the stride are summed densely, and the remainders are interleaved at the
+    end; scattering with holes would visit every position for every tap.
     """
     (sh, sw), (height, width) = windows.stride, windows.size
     last_row, last_column = (height - 1) // sh, (width - 1) // sw  # in strides from the window's corner

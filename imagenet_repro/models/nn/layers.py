@@ -1,8 +1,8 @@
-"""The layers that several families share; their parameters bear PyTorch's names, so importing weights is a rename.
+"""Layers that several families share. Their parameters have PyTorch's names, so that weights load without renaming.
 
 A module's attribute path, joined by dots, is the name of the tensor in the reference's `state_dict`. Kernels are
 stored as XLA wants them: `weight` is [height, width, in / groups, out] in a convolution, [in, out] in a linear layer.
-Parameters and running statistics are float32; the computation runs in a layer's `dtype`.
+Parameters and running statistics are float32; a layer computes in its `dtype`.
 """
 
 import math
@@ -20,7 +20,7 @@ from imagenet_repro.models.nn import cpu_convolution
 from imagenet_repro.models.nn.initialisers import Initialiser, constant, parameter, torch_uniform
 
 Size = int | tuple[int, int]
-Padding = Size | Literal["same"]  # zeros on both sides; "same" is TensorFlow's, see `pads`
+Padding = Size | Literal["same"]  # zeros on both sides; `pads` says what "same" means
 
 Dropout = nnx.Dropout  # `deterministic` is switched by train() and eval(); its random state is an nnx.RngState
 relu = nnx.relu
@@ -29,19 +29,22 @@ tanh = nnx.tanh
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x times the standard normal's distribution function, exactly (Hendrycks & Gimpel 2016), as PyTorch has it."""
+    """Return x times the standard normal's distribution function, computed exactly as in PyTorch.
+
+    Hendrycks & Gimpel 2016 (arXiv 1606.08415).
+    """
     return nnx.gelu(x, approximate=False)
 
 
 def pair(size: Size) -> tuple[int, int]:
-    """(height, width) from one number or two."""
+    """Return (height, width) from one number or two."""
     return (size, size) if isinstance(size, int) else size
 
 
 def pads(padding: Padding, size: Size, window: Size, stride: Size) -> cpu_convolution.Pads:
-    """Zeros before and after each axis of a map of `size`.
+    """Return the zeros before and after each axis of a map of `size`.
 
-    "same" is TensorFlow's rule: as few as give ceil(size / stride) places, the odd one after the map.
+    "same" is TensorFlow's rule: the fewest zeros that give ceil(size / stride) positions, the odd one after the map.
     """
     if padding != "same":
         down, across = pair(padding)
@@ -53,40 +56,44 @@ def pads(padding: Padding, size: Size, window: Size, stride: Size) -> cpu_convol
 
 
 def pool_pads(padding: Padding, size: Size, window: Size, stride: Size, ceil: bool) -> cpu_convolution.Pads:
-    """As `pads`; with `ceil`, more after the map where its end would else be left out.
+    """Return the zeros of a pooling: those of `pads`, and with `ceil` more, so that no pixel at the end is left out.
 
     A window must begin on the map or on the padding before it (Caffe's rule and PyTorch's `ceil_mode`).
     """
-    given = pads(padding, size, window, stride)
+    padding_of_floor = pads(padding, size, window, stride)
     if not ceil:
-        return given
-    axes = zip(pair(size), pair(window), pair(stride), given, strict=True)
+        return padding_of_floor
+    axes = zip(pair(size), pair(window), pair(stride), padding_of_floor, strict=True)
     down, across = (_ceil_pads(*axis) for axis in axes)
     return down, across
 
 
-def _ceil_pads(n: int, window: int, stride: int, given: tuple[int, int]) -> tuple[int, int]:
-    low, high = given
-    places = -(-(n + low + high - window) // stride) + 1
-    if (places - 1) * stride >= n + low:
-        places -= 1
-    return low, max((places - 1) * stride + window - n - low, 0)
+def _ceil_pads(n: int, window: int, stride: int, padding: tuple[int, int]) -> tuple[int, int]:
+    low, high = padding
+    positions = -(-(n + low + high - window) // stride) + 1
+    if (positions - 1) * stride >= n + low:
+        positions -= 1
+    return low, max((positions - 1) * stride + window - n - low, 0)
+
+
+def _map_size(x: Float[Array, "b h w c"]) -> tuple[int, int]:
+    return x.shape[1], x.shape[2]
 
 
 class Sequential(nnx.List):
-    """Layers applied one after the other; a layer's name is its position."""
+    """Layers that are applied one after the other; a layer's name is its position."""
 
     def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-        """Applies every layer."""
+        """Apply every layer."""
         for layer in self:
             x = layer(x)
         return x
 
 
 class Conv(nnx.Module):
-    """Two-dimensional convolution (without the flip, as everywhere in the field), NHWC."""
+    """Two-dimensional convolution (as a cross-correlation, the convention of the field), NHWC."""
 
-    torch_axes = (3, 2, 0, 1)  # PyTorch's order of our weight's axes: out, in, height, width
+    torch_axes = (3, 2, 0, 1)  # our axis of each of PyTorch's: out, in, height, width
 
     def __init__(
         self,
@@ -106,11 +113,13 @@ class Conv(nnx.Module):
         shape = (*pair(kernel), in_features // groups, out_features)
         self.weight = parameter(rngs, init, shape)
         self.bias = _bias(rngs, shape, bias_init) if bias else None
-        self.stride, self.padding, self.groups, self.dtype = pair(stride), padding, groups, dtype
+        self.stride, self.groups, self.dtype = pair(stride), groups, dtype
+        self.kernel: tuple[int, int] = pair(kernel)
+        self.padding: Padding = padding
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
-        """The map, in the layer's dtype."""
-        padding = pads(self.padding, x.shape[1:3], self.weight.shape[:2], self.stride)
+        """Return the map, in the layer's dtype."""
+        padding = pads(self.padding, _map_size(x), self.kernel, self.stride)
         y = cpu_convolution.convolve(
             x.astype(self.dtype),
             self.weight[...].astype(self.dtype),
@@ -128,7 +137,7 @@ def _bias(rngs: nnx.Rngs, kernel: tuple[int, ...], init: Initialiser | None) -> 
 
 
 class Linear(nnx.Module):
-    """x @ weight + bias over the last axis."""
+    """A linear layer over the last axis: x @ weight + bias."""
 
     torch_axes = (1, 0)
 
@@ -148,17 +157,17 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
-        """The product, in the layer's dtype."""
+        """Return the product plus the bias, in the layer's dtype."""
         y = jnp.dot(x.astype(self.dtype), self.weight[...].astype(self.dtype), precision=lax.Precision.HIGHEST)
         return y + self.bias[...].astype(self.dtype)
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015); running statistics as PyTorch keeps them.
+    """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015), with running statistics as in PyTorch.
 
     Mean and variance are taken in float32 over this device's share of the batch, or, where `axis_name` is set, over
-    the shares of all devices along that axis. The running variance takes the unbiased estimate, the normalisation the
-    biased one. `use_running_average` is switched by train() and eval().
+    the shares of all devices along that axis. The running variance uses the unbiased estimate, the normalisation the
+    biased one. train() and eval() switch `use_running_average`.
     """
 
     def __init__(
@@ -180,7 +189,7 @@ class BatchNorm(nnx.Module):
         self.use_running_average = False
 
     def __call__(self, x: Float[Array, "b ... c"]) -> Float[Array, "b ... c"]:
-        """Normalises, scales and shifts; in training mode, also updates the running statistics."""
+        """Normalise, scale and shift; in training mode, update the running statistics too."""
         x = x.astype(jnp.float32)
         if self.use_running_average:
             mean, var = self.running_mean[...], self.running_var[...]
@@ -190,7 +199,7 @@ class BatchNorm(nnx.Module):
         return (x * scale + (self.bias[...] - mean * scale)).astype(self.dtype)
 
     def _batch_statistics(self, x: Float[Array, "b ... c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """Mean and biased variance of the batch; moves the running statistics towards them."""
+        """Return mean and biased variance of the batch, and move the running statistics towards them."""
         axes = tuple(range(x.ndim - 1))
         moments = jnp.stack([x.mean(axes), jnp.square(x).mean(axes)])
         count = x.size // x.shape[-1]
@@ -205,13 +214,13 @@ class BatchNorm(nnx.Module):
 
     def _move(self, statistic: nnx.BatchStat, value: Float[Array, " c"]) -> None:
         moved = (1 - self.momentum) * statistic[...] + self.momentum * lax.stop_gradient(value)
-        # Not `statistic[...] = moved`: Flax would ask a traced array for its sharding, and JAX answer with an error
-        # for which it looks through all that was traced, which takes a deep network a fifth of its tracing.
+        # Not `statistic[...] = moved`: Flax would ask a traced array for its sharding, and JAX would answer with an
+        # error. Making the message searches the whole trace, a fifth of the time that tracing a deep network takes.
         statistic.set_value(moved)
 
 
 class LayerNorm(nnx.Module):
-    """Layer normalisation over the last axis (Ba et al. 2016), taken in float32."""
+    """Layer normalisation over the last axis (Ba et al. 2016), computed in float32."""
 
     def __init__(self, features: int, *, epsilon: float = 1e-6, dtype: DTypeLike = jnp.float32):
         self.weight = nnx.Param(jnp.ones((features,), jnp.float32))
@@ -219,7 +228,7 @@ class LayerNorm(nnx.Module):
         self.epsilon, self.dtype = epsilon, dtype
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        """Normalises, scales and shifts."""
+        """Normalise, scale and shift."""
         x = x.astype(jnp.float32)
         centred = x - x.mean(-1, keepdims=True)
         y = centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
@@ -237,7 +246,7 @@ class LocalResponseNorm(nnx.Module):
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        """Normalises in float32; the type of `x` comes back."""
+        """Normalise in float32; return the type of `x`."""
         a, before = x.astype(jnp.float32), self.size // 2
         squares = jnp.pad(jnp.square(a), ((0, 0), (0, 0), (0, 0), (before, self.size - 1 - before)))
         total = sum(squares[..., i : i + x.shape[-1]] for i in range(self.size))
@@ -251,7 +260,7 @@ class LayerScale(nnx.Module):
         self.gamma = parameter(rngs, constant(value), (features,))
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        """The product, in the type of `x`."""
+        """Return the product, in the type of `x`."""
         return x * self.gamma[...].astype(x.dtype)
 
 
@@ -262,7 +271,7 @@ class DropPath(nnx.Module):
     """Stochastic depth (Huang et al. 2016): drops a whole residual branch of an image with probability `rate`.
 
     A branch that is not dropped is divided by 1 - rate, as all implementations but the paper's do, so evaluation
-    changes nothing. `deterministic` is switched by train() and eval().
+    changes nothing. train() and eval() switch `deterministic`.
     """
 
     def __init__(self, rate: float, *, rngs: nnx.Rngs):
@@ -279,32 +288,36 @@ class DropPath(nnx.Module):
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Rates that rise linearly from 0 at the first block to `last` at the last (Huang et al. 2016, eq. 4)."""
+    """Return rates that rise linearly from 0 at the first block to `last` at the last (Huang et al. 2016, eq. 4)."""
     return [last * index / max(depth - 1, 1) for index in range(depth)]
 
 
 class MaxPool(nnx.Module):
-    """Maximum over windows; padding never wins. What does not fill a window is left out, with `ceil` it is not."""
+    """Maximum over windows; padding never wins.
+
+    Pixels at the end that do not fill a window are left out; with `ceil` they have a window of their own.
+    """
 
     def __init__(self, window: Size, *, stride: Size, padding: Padding = 0, ceil: bool = False):
-        self.window, self.stride, self.padding, self.ceil = pair(window), pair(stride), padding, ceil
+        self.window, self.stride, self.ceil = pair(window), pair(stride), ceil
+        self.padding: Padding = padding
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
-        """The pooled map, in the type of `x`."""
-        padding = pool_pads(self.padding, x.shape[1:3], self.window, self.stride, self.ceil)
+        """Return the pooled map, in the type of `x`."""
+        padding = pool_pads(self.padding, _map_size(x), self.window, self.stride, self.ceil)
         return cpu_convolution.max_pool(x, self.window, self.stride, padding)
 
 
 class AvgPool(nnx.Module):
-    """Mean over windows; the zeros of the padding count (PyTorch's default) or, without `count_padding`, do not."""
+    """Mean over windows. With `count_padding` (PyTorch's default) the zeros of the padding count as values."""
 
     def __init__(self, window: Size, *, stride: Size, padding: Padding = 0, count_padding: bool = True):
-        self.window, self.stride, self.padding = pair(window), pair(stride), padding
-        self.count_padding = count_padding
+        self.window, self.stride, self.count_padding = pair(window), pair(stride), count_padding
+        self.padding: Padding = padding
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
-        """The pooled map, summed in float32, in the type of `x`."""
-        padding = ((0, 0), *pads(self.padding, x.shape[1:3], self.window, self.stride), (0, 0))
+        """Return the pooled map, summed in float32, in the type of `x`."""
+        padding = ((0, 0), *pads(self.padding, _map_size(x), self.window, self.stride), (0, 0))
 
         def add(x: Array) -> Array:
             return lax.reduce_window(x, 0.0, lax.add, (1, *self.window, 1), (1, *self.stride, 1), padding)
@@ -314,20 +327,28 @@ class AvgPool(nnx.Module):
 
 
 def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
-    """One vector for each image, channels first, as the references flatten before a linear layer."""
+    """Return one vector for each image, channels first, as the references flatten before a linear layer."""
     return jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
 
 
 def check_images(
     network: str, images: Float[Array, "..."], smallest: int = 1, *, channels: int | None = 3, hint: str = ""
 ) -> None:
-    """Raises UserError where the images are not [batch, height, width, channels] or a side is below the smallest.
+    """Check the shape of images before a network computes anything.
 
-    With `channels=None` any number of channels will do.
+    Args:
+      network: its name, for the message.
+      images: to be [batch, height, width, channels].
+      smallest: pixels that a side must have.
+      channels: None for any number.
+      hint: what to try, added to the message about small images.
+
+    Raises:
+      UserError: the images have another shape, or a side is below the smallest.
     """
     if images.ndim != 4 or (channels is not None and images.shape[-1] != channels):
-        wanted = f"[batch, height, width, {channels or 'channels'}]"
-        raise UserError(f"{network} takes images {wanted}, these are {list(images.shape)}")
+        expected = f"[batch, height, width, {channels or 'channels'}]"
+        raise UserError(f"{network} takes images {expected}, these are {list(images.shape)}")
     height, width = images.shape[1:3]
     if min(height, width) < smallest:
         raise UserError(
@@ -336,15 +357,15 @@ def check_images(
 
 
 def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
-    """Mean over the map, taken in float32, in the type of `x`."""
+    """Return the mean over the map, computed in float32, in the type of `x`."""
     return x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
 
 
 def adaptive_avg_pool(x: Float[Array, "b h w c"], size: Size) -> Float[Array, "b oh ow c"]:
-    """Average pooling to `size` from any map, as torch.nn.AdaptiveAvgPool2d.
+    """Return the map averaged to `size`, from any map, as torch.nn.AdaptiveAvgPool2d does.
 
-    Output i averages the inputs from floor(i * n / out) to ceil((i + 1) * n / out): windows may overlap, and a map
-    smaller than `size` is repeated.
+    Output i is the mean of the inputs from floor(i * n / out) to ceil((i + 1) * n / out): windows may overlap, and a
+    map smaller than `size` is repeated.
     """
     for axis, out in zip((1, 2), pair(size), strict=True):
         x = _adaptive_mean(x, axis, out)

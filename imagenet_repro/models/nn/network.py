@@ -9,7 +9,7 @@ A network is three functions, one after the other, as timm's `forward_features` 
 Evaluation at many positions and localization (`imagenet_repro.inference.maps`) call these parts.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, NamedTuple
 
 from flax import nnx
@@ -81,18 +81,19 @@ class Network(nnx.Module):
         """
         return self.features(images), lambda features: self.head(self.pool(features))
 
-    def train(self, **attributes: Any) -> "Network":
+    # Flax's own methods return None; returning the network lets calls be chained.
+    def train(self, **attributes: Any) -> "Network":  # pyright: ignore[reportIncompatibleMethodOverride]
         """Switch to training mode, in place; return the network."""
         super().train(**attributes)
         return self
 
-    def eval(self, **attributes: Any) -> "Network":
+    def eval(self, **attributes: Any) -> "Network":  # pyright: ignore[reportIncompatibleMethodOverride]
         """Switch to evaluation mode, in place; return the network."""
         super().eval(**attributes)
         return self
 
 
-def tensor_name(path: Iterable[str | int]) -> str:
+def tensor_name(path: Iterable[Hashable]) -> str:
     """Return the name that a parameter or statistic has in the published weights: its path, joined by dots.
 
     An underscore after an attribute's name keeps it apart from a method of `Network` and is left out.

@@ -1,7 +1,7 @@
-"""Equal blocks one after the other, compiled once (`scan`) or recomputed in the backward pass (`remat`).
+"""Stacks of equal blocks, compiled once (`scan`) or recomputed in the backward pass (`remat`).
 
-The blocks stay what they are, `blocks.0`, `blocks.1` and so on, each with parameters of its own: only inside the call
-the parameters of equal blocks are stacked, and `lax.scan` runs one program over them.
+Outside the call the blocks are separate modules, `blocks.0`, `blocks.1` and so on, each with its own parameters. Only
+the call stacks the parameters of equal blocks, and `lax.scan` runs one program over them.
 """
 
 import itertools
@@ -18,16 +18,16 @@ from imagenet_repro.models.nn.layers import DropPath, Sequential
 
 
 class Stack(Sequential):
-    """Blocks applied one after the other, each of which keeps the shape and the type of its input in a run of equals.
+    """Blocks that are applied one after the other.
 
-    A block is called with the map or the tokens and, in a loop or with rematerialisation, with its own rate of
-    stochastic depth as an array: `block(x, drop_path)`.
+    A block is called with a map or tokens and, in a loop or with rematerialisation, also with its rate of stochastic
+    depth as a traced array: `block(x, drop_path)`.
 
     Args:
-      blocks: the blocks; consecutive ones that differ in nothing but the numbers they hold make a run. A rate of
-        stochastic depth that is not zero is such a number.
-      scan: whether a run is one program in a loop; else the compiler gets every block.
-      remat: whether the backward pass keeps the input of each block alone and computes the rest again.
+      blocks: the blocks. Consecutive blocks that differ only in their arrays and in a rate of stochastic depth above
+        zero make a run; in a run, a block returns the shape and type of its input.
+      scan: whether each run is one program in a loop; otherwise every block is compiled.
+      remat: whether the backward pass stores only the input of each block and computes its inside again.
     """
 
     def __init__(self, blocks: Iterable[nnx.Module], *, scan: bool = False, remat: bool = False):
@@ -65,8 +65,8 @@ class Stack(Sequential):
         states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[block.state for block in blocks])
         rates = jnp.asarray([block.drop_path for block in blocks], jnp.float32)
         x, changed = lax.scan(body, x, (states, rates))
-        for number, block in enumerate(blocks):
-            nnx.update(block.module, jax.tree.map(lambda leaf, number=number: leaf[number], changed))
+        for index, block in enumerate(blocks):
+            nnx.update(block.module, jax.tree.map(lambda leaf, index=index: leaf[index], changed))
         return x
 
     def _one_by_one(self, blocks: list["_Split"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
@@ -82,7 +82,7 @@ class Stack(Sequential):
 
 
 class _Split(NamedTuple):
-    """One block: its structure without the rate of stochastic depth, its arrays, and that rate."""
+    """One block in parts: its structure without the rate of stochastic depth, its arrays, and that rate."""
 
     module: nnx.Module
     graphdef: nnx.GraphDef
@@ -91,13 +91,13 @@ class _Split(NamedTuple):
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Equal for blocks of which one program can run both."""
+        """What must be equal for one program to run two blocks: the structure, and the shapes and types of arrays."""
         shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), self.state)
         return self.graphdef, str(jax.tree.leaves(shapes))
 
 
 def _split(block: nnx.Module) -> _Split:
-    copy = nnx.merge(*nnx.split(block))  # of the structure: the arrays are the same
+    copy = nnx.merge(*nnx.split(block))  # another structure around the same arrays
     layers = [module for _, module in nnx.iter_modules(copy) if isinstance(module, DropPath)]
     rates = {layer.rate for layer in layers} or {0.0}
     if len(rates) > 1:
