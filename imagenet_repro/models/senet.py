@@ -57,7 +57,7 @@ class SEBottleneck(Bottleneck):
 
 
 class SENet154Bottleneck(SEBottleneck):
-    """The block of SENet-154: half the channels in the first 1x1, and 3x3 projections that halve the map (appendix)."""
+    """The block of SENet-154: half the channels in the first 1x1, 3x3 projections that halve the map (appendix)."""
 
     narrowing, halving_kernel = 2, 3
 

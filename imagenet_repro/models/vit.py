@@ -1,12 +1,13 @@
-"""Vision transformers: Dosovitskiy et al. 2020 (arXiv 2010.11929), and what DeiT and DINOv2 made of them.
+"""Vision transformers: Dosovitskiy et al. 2020 (arXiv 2010.11929), and their successors DeiT and DINOv2.
 
-Sizes: Ti and S from DeiT (Touvron et al. 2020, arXiv 2012.12877), g and G from "Scaling vision transformers" (Zhai et
-al. 2021, arXiv 2106.04560, table 2). DeiT III (Touvron et al. 2022, arXiv 2204.07118) adds LayerScale and takes the
-position from the class token; DINOv2 (Oquab et al. 2023, arXiv 2304.07193) adds LayerScale, and SwiGLU in its largest;
-its variants with registers (Darcet et al. 2023, arXiv 2309.16588) have four tokens more, which nothing reads.
+Sizes Ti and S are from DeiT (Touvron et al. 2020, arXiv 2012.12877), g and G from "Scaling vision transformers" (Zhai
+et al. 2021, arXiv 2106.04560, table 2). DeiT III (Touvron et al. 2022, arXiv 2204.07118) adds LayerScale and removes
+the position of the class token. DINOv2 (Oquab et al. 2023, arXiv 2304.07193) adds LayerScale, and SwiGLU in its
+largest variant; its variants with registers (Darcet et al. 2023, arXiv 2309.16588) have four more tokens, which the
+head does not read.
 
-Layers, names and initial values are timm's. Deviations: g and G have a class token here, as in timm, and pool by
-attention in the paper; GELU is exact, Google's code takes its tanh approximation.
+Layers, names and initial values are timm's. Deviations: g and G have a class token, as in timm, while the paper pools
+by attention; GELU is exact, while Google's code uses the tanh approximation.
 """
 
 import dataclasses
@@ -31,12 +32,12 @@ from imagenet_repro.models.spec import Preprocessing, Spec
 
 POOLS = ("token", "avg")
 POSITIONS = ("learned", "sincos2d")
-SCAN_FROM = 24  # blocks: from here on the time to compile outweighs what stacking the parameters costs
+SCAN_FROM = 24  # blocks, from which compilation takes longer than stacking the parameters
 
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """What distinguishes one variant."""
+    """The layout of one variant."""
 
     width: int
     depth: int  # blocks
@@ -50,33 +51,33 @@ class Design:
 
 
 class PatchEmbed(nnx.Module):
-    """A linear map of each patch, written as a convolution (sec. 3.1, eq. 1)."""
+    """A linear layer on each patch, written as a convolution (sec. 3.1, eq. 1)."""
 
     def __init__(self, width: int, patch: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.proj = Conv(3, width, patch, stride=patch, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b gh gw c"]:
-        """The grid of embedded patches."""
+        """Return the grid of embedded patches."""
         return self.proj(images)
 
 
 class VisionTransformer(Network):
-    """Patches as tokens, a class token before them, encoder blocks, a norm, a linear head.
+    """Patches as tokens after a class token, encoder blocks, a norm, a linear head.
 
-    Images of any size are taken whose sides are multiples of the patch; `image_size` (pixels, square) is the size for
-    which positions are learned, those of other sizes are interpolated (`resize_positions`).
+    The sides of images are multiples of the patch. Positions are learned for images of `image_size` (pixels, square)
+    and interpolated for other sizes (`resize_positions`).
 
     Args:
       depth: number of blocks; None: the variant's.
-      pool: what the head reads: the class "token", or the mean over patches ("avg"; there is no class token then, as
-        in "Better plain ViT baselines", Beyer et al. 2022, arXiv 2205.01580).
+      pool: the input of the head: the class "token", or the mean over patches ("avg", without a class token, as in
+        "Better plain ViT baselines", Beyer et al. 2022, arXiv 2205.01580).
       positions: "learned", or "sincos2d", fixed sines and cosines of both coordinates (the same paper).
       dropout: rate after the positions and after every linear layer but qkv and the head (appendix B.1).
       drop_path: rate of stochastic depth at the last block.
-      head_bias: initial bias of the head; -6.9 and -10 in AugReg (Steiner et al. 2021, arXiv 2106.10270), whose
-        sigmoid loss begins near log(classes) with it.
-      scan: whether equal blocks are compiled once (stack.py); None: from 24 blocks on.
-      remat: whether the backward pass computes the inside of each block again and keeps only its input.
+      head_bias: initial bias of the head; AugReg (Steiner et al. 2021, arXiv 2106.10270) uses -6.9 and -10, with which
+        its sigmoid loss begins near log(classes).
+      scan: whether equal blocks are compiled once (`Stack`); None: from 24 blocks on.
+      remat: whether the backward pass computes the inside of each block again and stores only its input.
     """
 
     def __init__(
@@ -105,11 +106,11 @@ class VisionTransformer(Network):
         self.patch_embed = PatchEmbed(width, patch, dtype=dtype, rngs=rngs)
         self.cls_token = self._token(width, 1, rngs) if pool == "token" else None
         self.reg_token = self._token(width, design.registers, rngs) if design.registers else None
-        # A fixed table does not reach beyond the grid, so only learned positions may include those of other tokens.
-        positioned = design.prefix_positions and positions == "learned"
-        self.positioned = self.prefix if positioned else 0
-        places = self.positioned + self.grid[0] * self.grid[1]
-        self.pos_embed = parameter(rngs, INIT, (1, places, width)) if positions == "learned" else None
+        # Fixed positions are those of the grid alone; only learned positions may include those of other tokens.
+        has_prefix_positions = design.prefix_positions and positions == "learned"
+        self.positioned = self.prefix if has_prefix_positions else 0
+        n_positions = self.positioned + self.grid[0] * self.grid[1]
+        self.pos_embed = parameter(rngs, INIT, (1, n_positions, width)) if positions == "learned" else None
         self.pos_drop = dropout_layer(dropout, rngs)
         block = functools.partial(
             Block,
@@ -136,7 +137,7 @@ class VisionTransformer(Network):
 
     @property
     def prefix(self) -> int:
-        """How many tokens stand before the patches."""
+        """The number of tokens before the patches."""
         return sum(token.shape[1] for token in self._prefix_tokens())
 
     def _prefix_tokens(self) -> list[nnx.Param]:
@@ -164,13 +165,13 @@ class VisionTransformer(Network):
             x = jnp.concatenate([others, patches.reshape(len(patches), -1, patches.shape[-1])], axis=1)
             return self.head(self.pool(self.norm(self.blocks.last(x))))
 
-        grid = _grid(*images.shape[1:3], self.patch)
+        grid = _grid(images.shape[1], images.shape[2], self.patch)
         return tokens[:, self.prefix :].reshape(len(images), *grid, -1), logits
 
     def _embed(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n c"]:
         """Return the tokens before the first block."""
         check_images("ViT", images)
-        grid = _grid(*images.shape[1:3], self.patch)
+        grid = _grid(images.shape[1], images.shape[2], self.patch)
         x = self.patch_embed(images).reshape(len(images), grid[0] * grid[1], -1)
         prefix = [jnp.broadcast_to(token[...], (len(x), *token.shape[1:])) for token in self._prefix_tokens()]
         positions = self._positions(grid, x.shape[-1])
@@ -195,11 +196,11 @@ class VisionTransformer(Network):
 
 
 class DistilledVisionTransformer(VisionTransformer):
-    """DeiT with a distillation token and a head of its own for it (Touvron et al. 2020, sec. 4).
+    """DeiT with a distillation token, which has its own head (Touvron et al. 2020, sec. 4).
 
-    In evaluation the answer is the mean over both heads. In training mode both come separately, as `WithAuxiliary`
-    with weight 1. In the paper the second head learns from a teacher's hard decisions; without a teacher, as here,
-    its labels are the first one's.
+    In evaluation mode the logits are the mean over both heads. In training mode both are returned, as `WithAuxiliary`
+    with weight 1. In the paper the second head learns from a teacher's hard decisions; here is no teacher, and both
+    heads learn from the labels.
     """
 
     def __init__(
@@ -233,7 +234,7 @@ class DistilledVisionTransformer(VisionTransformer):
         self.deterministic = False
 
     def _prefix_tokens(self) -> list[nnx.Param]:
-        return [self.cls_token, self.dist_token]
+        return [*super()._prefix_tokens(), self.dist_token]
 
     def pool(self, features: Float[Array, "b n c"]) -> Float[Array, "b 2 c"]:
         """Return the class token and the distillation token."""
@@ -259,10 +260,10 @@ class DistilledVisionTransformer(VisionTransformer):
 
 
 class DinoV2(VisionTransformer):
-    """The backbone of DINOv2, for images of 518 pixels unless `image_size` says otherwise.
+    """The backbone of DINOv2; positions are learned for images of 518 pixels by default.
 
-    `mask_token` adds the parameter that stands for hidden patches in its pre-training. Only the released files have
-    it: nothing reads it here, and timm leaves it out. All other options are VisionTransformer's.
+    `mask_token` adds the parameter that replaces hidden patches in pre-training. The released files have it, the
+    network does not use it, and timm leaves it out. All other options are VisionTransformer's.
     """
 
     def __init__(
@@ -286,10 +287,10 @@ class DinoV2(VisionTransformer):
 def resize_positions(
     positions: Float[Array, "1 n c"], grid: tuple[int, int], new: tuple[int, int]
 ) -> Float[Array, "1 m c"]:
-    """Positions learned on one grid of patches for another, by antialiased bicubic interpolation (a = -0.5).
+    """Return positions for another grid of patches, by antialiased bicubic interpolation (a = -0.5).
 
-    What stands before the last `grid[0] * grid[1]` rows belongs to other tokens and stays. The result is that of
-    PyTorch's `interpolate(mode="bicubic", antialias=True)`, with which timm does it.
+    Rows before the last `grid[0] * grid[1]` belong to other tokens and stay as they are. The result equals that of
+    PyTorch's `interpolate(mode="bicubic", antialias=True)`, which timm uses.
     """
     if grid == new:
         return positions
@@ -300,9 +301,10 @@ def resize_positions(
 
 
 def sincos2d(grid: tuple[int, int], width: int) -> Float[np.ndarray, "n c"]:
-    """Fixed positions: sines and cosines of the column, then of the row, at width / 4 frequencies from 1 to 1e-4.
+    """Return fixed positions: sines and cosines of column and row, at width / 4 frequencies from 1 to 1e-4.
 
-    As in MoCo v3 (Chen et al. 2021, arXiv 2104.02057) and Beyer et al. 2022. float32, patches row by row.
+    The result is float32, patches row by row, as in MoCo v3 (Chen et al. 2021, arXiv 2104.02057) and Beyer et al.
+    2022. Raises UserError where 4 does not divide the width.
     """
     if width % 4:
         raise UserError(f"positions='sincos2d' needs a width that 4 divides; this one is {width}")
@@ -312,7 +314,7 @@ def sincos2d(grid: tuple[int, int], width: int) -> Float[np.ndarray, "n c"]:
 
 
 def _grid(height: int, width: int, patch: int) -> tuple[int, int]:
-    """Patches down and across."""
+    """Return the number of patches down and across."""
     if height % patch or width % patch or min(height, width) < patch:
         near = [max(patch, round(side / patch) * patch) for side in (height, width)]
         raise UserError(
@@ -331,9 +333,9 @@ def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
 
 
 def layer_of(depth: int) -> Callable[[str], int]:
-    """A parameter's place in a network of so many blocks: 0 before them, 1 to `depth` in them, `depth` + 1 after.
+    """Return the function from a parameter's name to its layer: 0 before the blocks, then 1 to `depth`, `depth` + 1.
 
-    As layer-wise learning-rate decay counts (Bao et al. 2021, arXiv 2106.08254).
+    Layer-wise decay of the learning rate counts so (Bao et al. 2021, arXiv 2106.08254).
     """
 
     def layer(name: str) -> int:
@@ -406,7 +408,7 @@ def _dinov2(size: str, registers: int) -> tuple[str, Spec]:
         layer_scale=1e-5,
         gated=size == "giant",
         registers=registers,
-        prefix_positions=not registers,  # with registers the released class token has its position added in
+        prefix_positions=not registers,  # with registers the released class token includes its position
     )
     return name, _spec(design, name, builder=DinoV2, num_classes=0, preprocessing=DINOV2)
 

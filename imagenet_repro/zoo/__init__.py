@@ -1,1 +1,1 @@
-"""Published facts about the networks and the challenge, model sizes, and the counting of operations."""
+"""Published facts about networks and the challenge as CSV, sizes of networks, and the counting of operations."""

@@ -1,8 +1,9 @@
-"""Parameters, multiply-adds and floating point operations, counted from traces: nothing is allocated or compiled.
+"""Parameters, multiply-adds and floating point operations, counted from traces without allocation or compilation.
 
-Two conventions. `multiply_adds` is the papers': every tap of every convolution counts, those on padding too.
-`flops` is what an unoptimised program has to do: twice the multiply-adds on real input elements of every convolution
-and matrix product in a traced function, gradients included. It depends on shapes alone, hence on no platform.
+There are two conventions. `multiply_adds` follows the papers: every tap of every convolution counts, also on padding.
+`flops` counts the work of an unoptimised program: twice the multiply-adds on real input elements of every convolution
+and matrix product in a traced function, gradients included. It depends on shapes only, so it is the same on every
+platform.
 """
 
 import math
@@ -18,17 +19,22 @@ from imagenet_repro import models
 
 
 def parameter_count(model: nnx.Module) -> int:
-    """Trainable parameters of a module, whether its arrays exist or are shapes."""
+    """Return the number of trainable parameters of a module of arrays or of shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
 def multiply_adds(
     network: str | nnx.Module, image_size: int, *, num_classes: int | None = None, **options: Any
 ) -> int:
-    """Multiply-adds on one image of `image_size` pixels square, in evaluation mode.
+    """Return the multiply-adds of a network on one image in evaluation mode.
 
-    `network` is a name (`num_classes` and `options` are then its own) or a module, of arrays or of shapes.
     Convolutions and matrix products count, padding included; biases, norms, pooling and activations do not.
+
+    Args:
+      network: a name, or a module of arrays or of shapes.
+      image_size: pixels of the square image.
+      num_classes: of the network by that name; None: those of its published weights.
+      options: of the network by that name.
 
     Raises:
       UserError: an unknown network or option, or a size that the network cannot take.
@@ -41,41 +47,41 @@ def multiply_adds(
 
 
 def flops(function: Callable, *arguments: Any) -> int:
-    """Floating point operations of a function, from its trace on arrays or `jax.ShapeDtypeStruct`s.
+    """Return the floating point operations of a function, from its trace on arrays or `jax.ShapeDtypeStruct`s.
 
-    A loop counts as often as it runs (`scan`); of a `cond` the dearest branch counts, a `while` loop's body once,
-    since its turns are unknown; what `shard_map` maps counts once for each device. Where a program has a form for each
-    platform (convolution.py), the one for all others counts.
+    The body of a `scan` counts once for every iteration, the body of a `while` loop once, since the number of its
+    iterations is unknown. The most expensive branch of a `cond` counts. A function that `shard_map` maps counts once
+    for each device. Where a program has a form for each platform (cpu_convolution.py), the default form counts.
     """
     return 2 * _count(function, *arguments, padding=False)
 
 
 def _count(function: Callable, *arguments: Any, padding: bool) -> int:
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr, padding)
+    return _count_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr, padding)
 
 
-def _of_jaxpr(jaxpr: core.Jaxpr, padding: bool) -> int:
-    return sum(_of_equation(equation, padding) for equation in jaxpr.eqns)
+def _count_jaxpr(jaxpr: core.Jaxpr, padding: bool) -> int:
+    return sum(_count_equation(equation, padding) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: core.JaxprEqn, padding: bool) -> int:
+def _count_equation(equation: core.JaxprEqn, padding: bool) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
-        return _of_product(equation)
+        return _count_product(equation)
     if name == "conv_general_dilated":
-        return _of_convolution(equation, padding)
-    inner = [_of_jaxpr(jaxpr, padding) for jaxpr in _inner_jaxprs(params)]
+        return _count_convolution(equation, padding)
+    inner = [_count_jaxpr(jaxpr, padding) for jaxpr in _inner_jaxprs(params)]
     if not inner:
         return 0
     if name == "cond":
         platforms = params.get("branches_platforms")
         return inner[platforms.index(None)] if platforms else max(inner)
-    times = {"scan": params.get("length", 1), "shard_map": params["mesh"].size if "mesh" in params else 1}
-    return sum(inner) * times.get(name, 1)
+    repetitions = {"scan": params.get("length", 1), "shard_map": params["mesh"].size if "mesh" in params else 1}
+    return sum(inner) * repetitions.get(name, 1)
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    """The programs that an equation calls."""
+    """Yield the programs that an equation calls."""
     for value in params.values():
         for entry in value if isinstance(value, tuple | list) else (value,):
             if isinstance(entry, core.ClosedJaxpr):
@@ -84,25 +90,32 @@ def _inner_jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
                 yield entry
 
 
-def _of_product(equation: core.JaxprEqn) -> int:
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
+
+
+def _count_product(equation: core.JaxprEqn) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    left, out = _shape(equation.invars[0]), _shape(equation.outvars[0])
     return math.prod(out) * math.prod(left[axis] for axis in contracted)
 
 
-def _of_convolution(equation: core.JaxprEqn, padding: bool) -> int:
-    """Output elements x input features x (place, tap) pairs, all or only those on an element of the input."""
+def _count_convolution(equation: core.JaxprEqn, padding: bool) -> int:
+    """Count output elements x input features x (position, tap) pairs.
+
+    All pairs count with `padding`, otherwise only those on an element of the input.
+    """
     params = equation.params
     numbers = params["dimension_numbers"]
-    inputs, kernel, out = (v.aval.shape for v in (*equation.invars[:2], equation.outvars[0]))
+    inputs, kernel, out = map(_shape, (*equation.invars[:2], equation.outvars[0]))
     pairs = 1
     for dimension, (low, _) in enumerate(params["padding"]):
-        taps, places = kernel[numbers.rhs_spec[2 + dimension]], out[numbers.out_spec[2 + dimension]]
+        taps, positions = kernel[numbers.rhs_spec[2 + dimension]], out[numbers.out_spec[2 + dimension]]
         if padding:
-            pairs *= places * taps
+            pairs *= positions * taps
             continue
         stride, hole, spread = (params[k][dimension] for k in ("window_strides", "lhs_dilation", "rhs_dilation"))
-        seen = (at * stride + tap * spread - low for at in range(places) for tap in range(taps))
+        read = (at * stride + tap * spread - low for at in range(positions) for tap in range(taps))
         last = (inputs[numbers.lhs_spec[2 + dimension]] - 1) * hole
-        pairs *= sum(0 <= at <= last and at % hole == 0 for at in seen)
+        pairs *= sum(0 <= at <= last and at % hole == 0 for at in read)
     return out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]] * pairs

@@ -32,7 +32,15 @@ class ChallengeEntry:
 def _read() -> tuple[ChallengeEntry, ...]:
     with STORED.open(newline="", encoding="utf-8") as file:
         entries = [
-            ChallengeEntry(**row | {"year": int(row["year"]), "top5": float(row["top5"])})
+            ChallengeEntry(
+                int(row["year"]),
+                row["who"],
+                row["what"],
+                float(row["top5"]),
+                row["protocol"],
+                row["source"],
+                row["system"],
+            )
             for row in csv.DictReader(file)
         ]
     for person in PEOPLE:
