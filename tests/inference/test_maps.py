@@ -1,111 +1,36 @@
-"""The final map: windows against crops and convolutions, Grad-CAM against the class activation map."""
+"""Maps for localization: Grad-CAM against the class activation map, and a map of every family."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax import lax
 
 from imagenet_repro import models
-from imagenet_repro.errors import UserError
 from imagenet_repro.inference import maps
-from imagenet_repro.models.nn import layers
-from imagenet_repro.models.nn.network import Network
 
 
 def images(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def class_map(model, x, image_size):
-    return jax.jit(lambda x: maps.class_map(model, x, image_size))(x)
-
-
-class TwoLayers(Network):
-    """A convolution, and the two linear layers of the years before 2014."""
-
-    def __init__(self, rngs):
-        kwargs = {"dtype": jnp.float32, "rngs": rngs}
-        self.conv = layers.Conv(3, 4, 3, stride=2, padding=1, **kwargs)
-        self.fc1, self.fc2 = layers.Linear(3 * 3 * 4, 8, **kwargs), layers.Linear(8, 5, **kwargs)
-
-    def features(self, images):
-        return layers.relu(self.conv(images))
-
-    def pool(self, features):
-        return layers.flatten(layers.adaptive_avg_pool(features, 3))
-
-    def head(self, pooled):
-        return self.fc2(layers.relu(self.fc1(pooled)))
-
-
-def as_convolutions(model, x):
-    """The same network with its linear layers turned into convolutions, in XLA's own."""
-    form = ("NHWC", "HWIO", "NHWC")
-    first = model.fc1.weight[...].reshape(4, 3, 3, 8).transpose(1, 2, 0, 3)
-    x = layers.relu(model.conv(x))
-    x = layers.relu(lax.conv_general_dilated(x, first, (1, 1), "VALID", dimension_numbers=form) + model.fc1.bias[...])
-    return x @ model.fc2.weight[...] + model.fc2.bias[...]
-
-
-def test_windows_are_the_linear_layers_as_convolutions():
-    model = TwoLayers(nnx.Rngs(0))
-    x = images(2, 10, 14, 3)
-    found = class_map(model, x, 6)
-    assert found.shape == (2, 3, 5, 5)
-    np.testing.assert_allclose(found, as_convolutions(model, x), atol=1e-5)
-
-
-def test_a_network_without_padding_gives_what_it_gives_for_crops():
-    model = models.create("lenet5", num_classes=10, seed=1).eval()
-    x = images(2, 40, 48, 3)
-    found = class_map(model, x, 32)
-    assert found.shape == (2, 3, 5, 10)
-    for i in range(3):
-        for j in range(5):
-            crop = x[:, 4 * i : 4 * i + 32, 4 * j : 4 * j + 32]
-            np.testing.assert_allclose(found[:, i, j], model(crop), rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "alexnet", "mobile"])
-def test_at_its_own_size_the_map_is_the_network(name):
-    options = {"stem": "small"} if name == "alexnet" else {}
-    name = "efficientnet_b0" if name == "mobile" else name
-    model = models.create(name, num_classes=7, seed=0, **options).eval()
-    x = images(1, 64, 64, 3)
-    found = class_map(model, x, 64)
-    np.testing.assert_allclose(found[:, 0, 0], model(x), rtol=1e-4, atol=1e-5)
-
-
-def test_the_mean_of_means_is_that_of_all_windows():
-    model = models.create("resnet18", num_classes=7, seed=0).eval()
-    x = images(1, 96, 128, 3)
-    final = maps.localization_map(model, x)  # [1, 3, 4, 512]
-    means = np.stack([[final[0, i : i + 2, j : j + 2].mean((0, 1)) for j in range(3)] for i in range(2)])
-    expected = means @ model.fc.weight[...] + model.fc.bias[...]
-    np.testing.assert_allclose(class_map(model, x, 64)[0], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_grad_cam_is_the_class_activation_map_over_the_number_of_places():
+def test_grad_cam_is_the_class_activation_map_over_the_number_of_positions():
     model = models.create("resnet18", num_classes=7, seed=0).eval()
     x, classes = images(2, 96, 64, 3), jnp.asarray([[3, 0], [6, 3]])
     final = np.asarray(maps.localization_map(model, x))
     weights = np.asarray(model.fc.weight[...])
     expected = np.stack([np.moveaxis(final[b] @ weights[:, classes[b]], -1, 0) for b in range(2)]) / (3 * 2)
-    found = jax.jit(lambda x, classes: maps.activation(model, x, classes))(x, classes)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    activation = jax.jit(lambda x, classes: maps.activation(model, x, classes))(x, classes)
+    np.testing.assert_allclose(activation, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_transformer_has_a_map_of_its_patches():
     model = models.create("vit_tiny_patch16", num_classes=5, image_size=32, depth=2).eval()
     x = images(2, 32, 32, 3)
     assert maps.localization_map(model, x).shape == (2, 2, 2, 192)
-    found = maps.activation(model, x, jnp.asarray([[0], [1]]))
-    assert found.shape == (2, 1, 2, 2)
-    assert np.all(np.isfinite(found))
-    with pytest.raises(UserError, match="VisionTransformer does not end in the map of a convolution"):
-        class_map(model, x, 32)
+    activation = maps.activation(model, x, jnp.asarray([[0], [1]]))
+    assert activation.shape == (2, 1, 2, 2)
+    assert np.all(np.isfinite(activation))
 
 
 def test_looking_at_the_map_changes_nothing():
@@ -116,17 +41,11 @@ def test_looking_at_the_map_changes_nothing():
     np.testing.assert_array_equal(model(x), before)
 
 
-def test_a_window_larger_than_the_map_is_refused():
-    model = TwoLayers(nnx.Rngs(0))
-    with pytest.raises(UserError, match=r"a map of 2 x 5 at 4 x 10 pixels, and its head looks at 3 x 3"):
-        class_map(model, images(1, 4, 10, 3), 6)
-
-
 FAMILIES = {models.spec(name).builder: name for name in reversed(models.names())}
 
 
 @pytest.mark.parametrize("name", sorted({getattr(b, "func", b): name for b, name in FAMILIES.items()}.values()))
-def test_every_family_says_where_its_map_is(name):
+def test_every_family_has_a_map(name):
     graphdef, state = nnx.split(models.abstract(name, 10).eval())
     size = models.spec(name).preprocessing.image_size
     blank = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)

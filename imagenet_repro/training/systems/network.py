@@ -1,7 +1,7 @@
 """Networks: what a configuration builds, and where it runs."""
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ from imagenet_repro import models, pretrained
 from imagenet_repro.config import Config, Model
 from imagenet_repro.data.augment import augment
 from imagenet_repro.errors import UserError
-from imagenet_repro.inference import maps
+from imagenet_repro.models import dense
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.training import optimizer, parallel, progressive
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 from imagenet_repro.training.parallel import Spread
@@ -138,8 +139,8 @@ class NetworkSystem:
         self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]
     ) -> Float[Array, "b oh ow classes"]:
         """Return the logits at every position of larger images, in evaluation mode."""
-        model = self.network.model(params, stats)
-        return maps.class_map(model, augment.normalize(images, self.config.augment), self.config.data.size_evaluated)
+        model = cast(Network, self.network.model(params, stats))
+        return dense.class_map(model, augment.normalize(images, self.config.augment), self.config.data.size_evaluated)
 
     def train_step(self, num_examples: int) -> TrainStep:
         """Return one device's step; it does not depend on the length of an epoch."""
