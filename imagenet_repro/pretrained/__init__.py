@@ -1,7 +1,7 @@
-"""Published weights, in and out.
+"""Import and export of published weights.
 
-`load(model, path)` reads a file into a model, `write(model, path)` writes one that the reference implementation
-loads; `load_torch` and `to_torch` do the same with a dictionary of arrays in memory.
+`load(model, path)` reads a file into a model, and `write(model, path)` writes a file that the reference implementation
+loads. `load_torch` and `to_torch` do the same with a dictionary of arrays in memory.
 """
 
 from imagenet_repro.pretrained.files import Weights, read, write

@@ -1,7 +1,7 @@
 """Files of weights: `.safetensors`, `.pth` (also `.pt`, `.bin`) and the `.npz` of the original ViT releases.
 
-What a file is, its first bytes say, not its name. Our own are `.safetensors` under the reference's names, which timm
-and torchvision load; their metadata says which network they are of and how images were prepared for it.
+The format of a file follows from its first bytes, not from its name. Our own files are `.safetensors` under the
+reference's names, which timm and torchvision load; their metadata states the network and how images were prepared.
 """
 
 import dataclasses
@@ -17,17 +17,18 @@ import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
-from flax import nnx
 
 from imagenet_repro import __version__
 from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import names, pickles, tensors
 
-METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors, whose values are texts
-# Where training programs put the weights in what they save; timm's order, averaged weights first.
+METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors file, whose values are strings
+# The keys under which training programs save weights, in timm's order: averaged weights first.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-_ALONE = ("net", "params", "network", "teacher", "student")  # where it is the only one of them, beside no tensors
+# Such keys too, where a file has only one of them and no tensors beside it.
+_ALONE = ("net", "params", "network", "teacher", "student")
 _PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and of torch.compile
 _FORMATS = "files of weights are .safetensors, .pth of torch.save, and .npz of the original ViT releases"
 _SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
@@ -36,14 +37,14 @@ _HALF = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """What a file holds.
+    """The content of a file of weights.
 
     Attributes:
       path: of the file.
-      tensors: arrays under our names in PyTorch's layout; 16-bit floats have become float32.
-      notes: what was done to read them, a sentence each.
-      preprocessing: of the images, where the file says it or its publisher is known by the names.
-      origin: the network that the file says it is of.
+      tensors: arrays under our names in PyTorch's layout; 16-bit floats are converted to float32.
+      notes: a sentence for each conversion that reading needed.
+      preprocessing: of the images, where the file states it or its names show the publisher.
+      origin: the network, where the file states it.
     """
 
     path: Path
@@ -54,17 +55,17 @@ class Weights:
 
 
 def read(path: str | Path) -> Weights:
-    """The weights in a file; those of a `.pth` stay on the disk until they are used.
+    """Return the weights in a file; those of a `.pth` file stay on the disk until they are used.
 
     Raises:
-      UserError: there is no such file, it is damaged or of no format that is read here, it is a pickle that would run
-        code, or there are no tensors in it.
+      UserError: the file does not exist, is damaged, has an unknown format or no tensors, or is a pickle that would
+        run code.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"{path}: there is no such file of weights; download it first, models of hubs are not fetched")
     try:
-        found, metadata = _read(path)
+        content, metadata = _read(path)
     except UserError:
         raise
     except MemoryError as error:
@@ -72,9 +73,9 @@ def read(path: str | Path) -> Weights:
     except Exception as error:  # whatever the formats' readers raise on damaged bytes
         short = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} is damaged or cut short ({short}); download or write it again") from error
-    found, notes = _unwrap(found, path)
+    arrays, notes = _unwrap(content, path)
     try:
-        converted = names.convert({name: tensors.to_numpy(name, array) for name, array in found.items()})
+        converted = names.convert({name: tensors.to_numpy(name, array) for name, array in arrays.items()})
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     if converted.scheme:
@@ -89,7 +90,7 @@ def read(path: str | Path) -> Weights:
 
 
 def _read(path: Path) -> tuple[Any, Mapping[str, str]]:
-    """What the file holds, and its metadata."""
+    """Return the content of the file and its metadata."""
     with path.open("rb") as file:
         start = file.read(16)
     if start[8:9] == b"{":
@@ -126,30 +127,30 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_claims(path: Path) -> None:
-    """Raises UserError where an array's header claims more numbers than follow it, before there is room made for them.
+    """Check that no array's header claims more numbers than follow it, before memory is allocated for them.
 
-    A compressed member says itself how long it is; no deflated one is longer than 1,032 times its bytes.
+    A compressed member states its own length; deflation shrinks data at most 1,032 times. Raises UserError.
     """
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             packed = min(info.compress_size, path.stat().st_size)
-            there = min(info.file_size, packed * (1 if info.compress_type == zipfile.ZIP_STORED else 1032))
+            available = min(info.file_size, packed * (1 if info.compress_type == zipfile.ZIP_STORED else 1032))
             with archive.open(info) as member:
                 version = np.lib.format.read_magic(member)
                 header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
                 if version not in header:
-                    continue  # NumPy writes it where field names are not Latin: never numbers, refused when read
+                    continue  # NumPy writes this version for structured arrays only, which are refused later
                 shape, _, dtype = header[version](member)
             claimed = math.prod(shape) * dtype.itemsize
-            if claimed > there:
+            if claimed > available:
                 raise UserError(
-                    f"{path}: array '{info.filename}' claims {claimed:,} bytes, the file has {there:,}; it is damaged,"
-                    " download or write it again"
+                    f"{path}: array '{info.filename}' claims {claimed:,} bytes, the file has {available:,}; it is"
+                    " damaged, download or write it again"
                 )
 
 
 def _unwrap(value: Any, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The dictionary of tensors in what a training program saved, and what had to be done to find it."""
+    """Return the dictionary of tensors in a training program's file, and a note on every step to find it."""
     notes = []
     while isinstance(value, Mapping):
         key = _wrapper(value)
@@ -173,16 +174,16 @@ def _unwrap(value: Any, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def _wrapper(value: Mapping[Any, Any]) -> str:
-    """The key under which the weights are; empty: they are here, or it cannot be told."""
+    """Return the key of the weights; empty where `value` itself has them, or where the key is not clear."""
     known = next((key for key in _WRAPPERS if isinstance(value.get(key), Mapping)), "")
     if known or any(isinstance(entry, np.ndarray) for entry in value.values()):
         return known
-    found = [key for key in _ALONE if isinstance(value.get(key), Mapping)]
-    return found[0] if len(found) == 1 else ""
+    keys = [key for key in _ALONE if isinstance(value.get(key), Mapping)]
+    return keys[0] if len(keys) == 1 else ""
 
 
 def _content(value: Any) -> str:
-    """What is in a file where weights should be, as half a sentence."""
+    """Describe the content of a file where weights should be, as half a sentence."""
     if not isinstance(value, Mapping):
         return f"it is a {type(value).__name__}, not a dictionary of tensors by name"
     if not value:
@@ -193,7 +194,7 @@ def _content(value: Any) -> str:
 
 
 def _about(metadata: Mapping[str, str], path: Path) -> tuple[Preprocessing | None, Origin | None]:
-    """What our own metadata says; nothing in files of others."""
+    """Return preprocessing and origin from our own metadata; None for both where there is none."""
     if METADATA not in metadata:
         return None, None
     try:
@@ -209,48 +210,49 @@ def _about(metadata: Mapping[str, str], path: Path) -> tuple[Preprocessing | Non
 
 
 def _preprocessing(stated: Mapping[str, Any]) -> Preprocessing:
-    """What the metadata says of the images; ValueError, KeyError or TypeError where it is not that."""
-    found = Preprocessing(**stated | {key: tuple(map(float, stated[key])) for key in ("mean", "std")})
+    """Return the preprocessing in the metadata; ValueError, KeyError or TypeError where it is not valid."""
+    preprocessing = Preprocessing(**{**stated, **{key: tuple(map(float, stated[key])) for key in ("mean", "std")}})
     for field in dataclasses.fields(Preprocessing):
-        value, default = getattr(found, field.name), field.default
+        value, default = getattr(preprocessing, field.name), field.default
         if type(value) is not type(default) and not (type(default) is float and type(value) is int):
             raise ValueError(f"'{field.name}' is {value!r}")
-        if isinstance(default, tuple) and len(value) != len(default):
+        if isinstance(value, tuple) and isinstance(default, tuple) and len(value) != len(default):
             raise ValueError(f"'{field.name}' is {value!r}")
-    if found.crop not in ("center", "squash"):
-        raise ValueError(f"'crop' is {found.crop!r}")
-    return found
+    if preprocessing.crop not in ("center", "squash"):
+        raise ValueError(f"'crop' is {preprocessing.crop!r}")
+    return preprocessing
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as JSON has them."""
+    """Return NumPy's numbers and arrays as JSON can represent them."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{value!r} is no number, text, list or dictionary")
 
 
-def write(model: nnx.Module, path: str | Path, *, preprocessing: Preprocessing | None = None, name: str = "") -> None:
-    """Writes a model's tensors as `.safetensors`, whole or not at all, float32 under the reference's names.
+def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | None = None, name: str = "") -> None:
+    """Write a model's tensors as `.safetensors`, float32 under the reference's names; the file appears complete.
 
     Args:
-      model: made by `models.create`, which knows its name, number of classes and options.
-      path: of the file; replaced where it exists.
-      preprocessing: how the images are prepared on which these weights are to be measured; None: as the file stated
-        that `load` put into the model, and nothing where there was none.
+      model: made by `models.create`, so that it knows its name, number of classes and options.
+      path: of the file; an existing file is replaced.
+      preprocessing: of the images on which these weights are to be measured; None: the one that the file stated which
+        `load` put into the model, if any.
       name: to state in place of the network's own.
 
     Raises:
-      UserError: the file has another ending than `.safetensors`, or an option is nothing that JSON has.
-      SaveError: it could not be written.
+      UserError: the path does not end in `.safetensors`, or JSON cannot represent an option.
+      SaveError: the file cannot be written.
     """
-    preprocessing = preprocessing or getattr(model, "preprocessing", None)
+    preprocessing = preprocessing or model.preprocessing
+    origin = model.known_origin
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: weights are written as .safetensors alone; name the file so")
     about = {
-        "name": name or model.origin.name,
-        "num_classes": int(model.origin.num_classes),
-        "options": model.origin.options,
+        "name": name or origin.name,
+        "num_classes": int(origin.num_classes),
+        "options": origin.options,
         "preprocessing": dataclasses.asdict(preprocessing) if preprocessing else None,
         "version": __version__,
     }

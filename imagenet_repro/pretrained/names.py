@@ -1,9 +1,10 @@
-"""From other implementations' names to ours: a table of regular expressions for each naming scheme.
+"""Conversion of other implementations' names to ours, by a table of regular expressions for each naming scheme.
 
 Our names are those of torchvision or timm, as each network's `Spec.reference` says. The same networks are published
 under other names by the `transformers` library, by their authors, and by whichever of torchvision and timm is not our
-reference. A scheme is known by a tensor that no other has. Where one tensor of ours is several of theirs (queries,
-keys and values of an attention, both inputs of a SwiGLU), the rule names their places: `qkv.weight|0` is the first.
+reference. A scheme is recognised by a tensor that no other scheme has. Where one tensor of ours is several of theirs
+(queries, keys and values of an attention, both inputs of a SwiGLU), the rule numbers the parts: `qkv.weight|0` is the
+first.
 """
 
 import contextlib
@@ -18,18 +19,18 @@ from imagenet_repro.models.spec import Preprocessing
 
 Tensors = Mapping[str, np.ndarray]
 Rules = tuple[tuple[str, str], ...]
-DROPPED = ""  # as the new name: a tensor that no classification or feature ever uses
+DROPPED = ""  # the new name of a tensor that neither classification nor features use
 
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """One way of naming a family's tensors."""
+    """A naming scheme for the tensors of one family."""
 
     title: str
     marker: str  # regular expression that a tensor's whole name matches in this scheme alone
-    rules: Rules  # (regular expression of a whole name, its replacement); the first that matches counts
-    prepare: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = dict  # before the rules: all but renaming
-    # How its publisher prepares images, of the tensors under our names; None where that is not sure.
+    rules: Rules  # (regular expression of a whole name, its replacement); the first match counts
+    prepare: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = dict  # applied before the rules
+    # From the tensors under our names to the publisher's preparation of images; None where it is not certain.
     preprocessing: Callable[[Tensors], Preprocessing | None] = lambda tensors: None
 
 
@@ -39,8 +40,8 @@ class Converted:
 
     Attributes:
       tensors: by our names.
-      scheme: that they came in; None: they had our names.
-      dropped: what no network here has any use for, by the scheme's names.
+      scheme: of their original names; None where these were ours.
+      dropped: tensors that no network here uses, by the scheme's names.
     """
 
     tensors: dict[str, np.ndarray]
@@ -49,13 +50,13 @@ class Converted:
 
 
 def convert(tensors: Tensors) -> Converted:
-    """The tensors under our names.
+    """Return the tensors under our names, in PyTorch's layout.
 
-    Arrays are in PyTorch's layout already, but for those of the original ViT releases.
+    Arrays are expected in PyTorch's layout, except those of the original ViT releases.
 
     Raises:
-      UserError: a part of a tensor is missing, a tensor's shape is not what its name promises, or two of them become
-        one.
+      UserError: a part of a tensor is missing, a tensor's shape does not fit its name, or two tensors have the same
+        new name.
     """
     for scheme in SCHEMES:
         if any(re.fullmatch(scheme.marker, name) for name in tensors):
@@ -70,45 +71,49 @@ def _convert(tensors: Tensors, scheme: Scheme) -> Converted:
     renamed = _unique((name, new, prepared[name]) for name, new in new_names.items() if new != DROPPED)
     parts: dict[str, dict[int, np.ndarray]] = {}
     for name in [name for name in renamed if "|" in name]:
-        whole, _, place = name.partition("|")
-        parts.setdefault(whole, {})[int(place)] = renamed.pop(name)
-    for whole, arrays in parts.items():
-        if whole in renamed:
-            raise UserError(f"the weights have the tensor '{whole}' both whole and in parts; leave one of them out")
-        renamed[whole] = _joined(whole, arrays)
+        joined_name, _, number = name.partition("|")
+        parts.setdefault(joined_name, {})[int(number)] = renamed.pop(name)
+    for joined_name, arrays in parts.items():
+        if joined_name in renamed:
+            raise UserError(
+                f"the weights have the tensor '{joined_name}' both whole and in parts; leave one of them out"
+            )
+        renamed[joined_name] = _join(joined_name, arrays)
     return Converted(renamed, scheme, dropped)
 
 
-def _joined(name: str, parts: Mapping[int, np.ndarray]) -> np.ndarray:
-    """The tensor of which the weights have parts."""
+def _join(name: str, parts: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return the tensor that the weights have in parts."""
     count = 3 if ".qkv." in name else 2
     if sorted(parts) != list(range(count)):
         raise UserError(f"of the {count} parts of the tensor '{name}', the weights have only {len(parts)}")
-    with _naming(name, *(parts[place] for place in range(count))):
-        return np.concatenate([parts[place] for place in range(count)])
+    arrays = [parts[number] for number in range(count)]
+    with _shape_errors(name, *arrays):
+        return np.concatenate(arrays)
 
 
 def _unique(tensors: Iterable[tuple[str, str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Arrays by their new names, of (name, new name, array); UserError where two have the same new name."""
-    renamed, olds = {}, {}
+    """Return arrays by their new names, from (name, new name, array); UserError where two have the same new name."""
+    renamed, old_names = {}, {}
     for name, new, array in tensors:
         if new in renamed:
             raise UserError(
-                f"the tensors '{olds[new]}' and '{name}' of the weights are both '{new}' here; leave one of them out"
+                f"the tensors '{old_names[new]}' and '{name}' of the weights are both '{new}' here; leave one of them"
+                " out"
             )
-        renamed[new], olds[new] = array, name
+        renamed[new], old_names[new] = array, name
     return renamed
 
 
 @contextlib.contextmanager
-def _naming(name: str, *arrays: np.ndarray) -> Iterator[None]:
-    """What NumPy says of arrays that have not the shape which their name promises becomes a UserError."""
+def _shape_errors(name: str, *arrays: np.ndarray) -> Iterator[None]:
+    """Turn NumPy's errors about arrays whose shape does not fit their name into a UserError."""
     try:
         yield
     except (ValueError, TypeError, IndexError) as error:
-        found = ", ".join(str(np.shape(array)) for array in arrays)
-        several = f"parts of the shapes {found}" if len(arrays) > 1 else f"the shape {found}"
-        raise UserError(f"tensor '{name}' has {several}, which no network has ({error})") from error
+        shapes = ", ".join(str(np.shape(array)) for array in arrays)
+        description = f"parts of the shapes {shapes}" if len(arrays) > 1 else f"the shape {shapes}"
+        raise UserError(f"tensor '{name}' has {description}, which no network has ({error})") from error
 
 
 def _rename(name: str, rules: Rules) -> str:
@@ -123,26 +128,29 @@ def _rename(name: str, rules: Rules) -> str:
 
 
 def _flax_layout(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Flax's arrays in PyTorch's layout: kernels [out, in] or [out, in, height, width], heads merged, blocks apart."""
+    """Return Flax's arrays in PyTorch's layout.
+
+    Kernels become [out, in] or [out, in, height, width], heads are merged, and stacked blocks are separated.
+    """
     separate = []
     for old, array in tensors.items():
         name = re.sub(r"^(opt/target/|params/img/|params/)", "", old)
         if not name.startswith("Transformer/encoderblock/"):
             separate.append((old, name, array))
             continue
-        with _naming(old, array):  # big_vision stacks equal blocks along a first axis
+        with _shape_errors(old, array):  # big_vision stacks equal blocks along a first axis
             blocks = list(array)
-        for index, one in enumerate(blocks):
-            separate.append((old, name.replace("encoderblock/", f"encoderblock_{index}/"), one))
+        for index, block in enumerate(blocks):
+            separate.append((old, name.replace("encoderblock/", f"encoderblock_{index}/"), block))
     return {name: _torch_layout(name, array) for name, array in _unique(separate).items()}
 
 
 def _torch_layout(name: str, array: np.ndarray) -> np.ndarray:
-    with _naming(name, array):
-        return _turned(name, array)
+    with _shape_errors(name, array):
+        return _transposed(name, array)
 
 
-def _turned(name: str, array: np.ndarray) -> np.ndarray:
+def _transposed(name: str, array: np.ndarray) -> np.ndarray:
     if re.search(r"/(query|key|value)/bias$", name):
         return array.reshape(-1)
     if re.search(r"/(query|key|value)/kernel$", name):  # [in, heads, features of a head]
@@ -155,16 +163,16 @@ def _turned(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _positions_of_patches(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """With registers, timm adds no position to the class token: its position is summed into the token here."""
+    """Add the class token's position to the token, where there are registers: timm's token includes it."""
     names = ("cls_token", "pos_embed", "register_tokens")
     prefix = "embeddings." if "embeddings.cls_token" in tensors else ""
     token, positions, registers = (prefix + name for name in names)
     positions = positions.replace("pos_embed", "position_embeddings") if prefix else positions
-    if {token, positions, registers} <= tensors.keys():  # whichever is missing is named later
-        with _naming(positions, tensors[positions]):
-            one, rest = tensors[positions][:, :1], tensors[positions][:, 1:]
-        with _naming(token, tensors[token]):
-            summed = tensors[token] + one
+    if {token, positions, registers} <= tensors.keys():  # loading reports a missing tensor
+        with _shape_errors(positions, tensors[positions]):
+            first, rest = tensors[positions][:, :1], tensors[positions][:, 1:]
+        with _shape_errors(token, tensors[token]):
+            summed = tensors[token] + first
         if summed.shape != tensors[token].shape:  # positions of another width would be broadcast
             raise UserError(
                 f"tensor '{token}' has the shape {tensors[token].shape}, and '{positions}', whose first is added to"
@@ -208,8 +216,8 @@ _FLAX_VIT: Rules = (
     (_FLAX_BLOCK + r"MlpBlock_\d/Dense_1/kernel", r"blocks.\1.mlp.fc2.weight"),
     (_FLAX_BLOCK + r"MlpBlock_\d/Dense_1/bias", r"blocks.\1.mlp.fc2.bias"),
 )
-# Both generations of the library: before version 5 `encoder.layer.N.attention.attention.query`, in version 5
-# `layers.N.attention.q_proj`. Files mostly have the former, whichever version wrote them.
+# The names of both generations of the library: `encoder.layer.N.attention.attention.query` before version 5, and
+# `layers.N.attention.q_proj` in version 5. Most files have the former, whichever version wrote them.
 _HF_LAYER = r"(?:encoder\.layer|layers)\.(\d+)\."
 _HUGGINGFACE_VIT: Rules = (
     (r"embeddings\.cls_token", "cls_token"),
@@ -230,7 +238,7 @@ _HUGGINGFACE_VIT: Rules = (
     (_HF_LAYER + r"(?:output\.dense|mlp\.fc2|mlp\.weights_out|mlp\.down_proj)\.(.+)", r"blocks.\1.mlp.fc2.\2"),
     (_HF_LAYER + r"layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
     (r"layernorm\.(.+)", r"norm.\1"),
-    (r"pooler\..+", DROPPED),  # of ViTModel: it feeds no classifier
+    (r"pooler\..+", DROPPED),  # a layer of ViTModel that no classifier reads
     (r"(?:cls_)?classifier\.(.+)", r"head.\1"),
     (r"distillation_classifier\.(.+)", r"head_dist.\1"),
 )
@@ -263,14 +271,14 @@ def _without_prefix(prefix: str) -> Callable[[dict[str, np.ndarray]], dict[str, 
 
 
 def _torchvision_convnext(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """torchvision alternates: features 1, 3, 5 and 7 are the stages, 2, 4 and 6 what lies between."""
+    """Rename torchvision's stages (features 1, 3, 5, 7) and the downsamplings between them (features 2, 4, 6)."""
 
     def ours(name: str) -> str:
         part = re.match(r"features\.([1-9])\.(.+)", name)
         if part is None:
             return name
-        stage, between = divmod(int(part[1]), 2)
-        return f"stages.{stage}.{'blocks' if between else 'downsample'}.{part[2]}"
+        stage, is_stage = divmod(int(part[1]), 2)
+        return f"stages.{stage}.{'blocks' if is_stage else 'downsample'}.{part[2]}"
 
     return _unique((name, ours(name), array) for name, array in tensors.items())
 
@@ -308,7 +316,7 @@ _TORCHVISION_CONVNEXT: Rules = (
 
 
 def _huggingface_resnet(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`layer.0` to `layer.2` are the convolutions 1 to 3, and stage 0 is `layer1`."""
+    """Rename the convolutions `layer.0` to `layer.2`, which are 1 to 3 here, and stage 0, which is `layer1` here."""
 
     def count_from_one(match: re.Match) -> str:
         return f"layer{int(match[1]) + 1}.{match[2]}."
@@ -334,9 +342,9 @@ _HUGGINGFACE_RESNET: Rules = (
 
 
 def _timm_vgg(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """timm has the hidden linear layers as convolutions over the last map of 7 x 7."""
+    """Turn timm's convolutions over the last map of 7 x 7 into hidden linear layers."""
     for name in [name for name in tensors if name.startswith("pre_logits.") and name.endswith(".weight")]:
-        with _naming(name, tensors[name]):
+        with _shape_errors(name, tensors[name]):
             tensors[name] = tensors[name].reshape(len(tensors[name]), -1)
     return tensors
 
@@ -347,11 +355,11 @@ _TIMM_VGG: Rules = (
     (r"head\.fc\.(.+)", r"classifier.6.\1"),
 )
 
-# --- how torchvision prepares images for its IMAGENET1K_V1 weights: bilinear, to these shorter sides ----------------
+# --- torchvision's preparation of images for its IMAGENET1K_V1 weights: bilinear, to these shorter sides ------------
 
 
 def _torchvision_vit_images(tensors: Tensors) -> Preprocessing | None:
-    """By width and patch; of 224 pixels alone, since the others (SWAG) are of several sizes."""
+    """Return the preparation by width and patch, for 224 pixels only: other weights (SWAG) have several sizes."""
     kernel, positions = (tensors[n].shape if n in tensors else () for n in ("patch_embed.proj.weight", "pos_embed"))
     known = {(768, 16, 197): 256, (768, 32, 50): 256, (1024, 16, 197): 242, (1024, 32, 50): 256}
     resized = known.get((kernel[0], kernel[-1], positions[1])) if kernel and len(positions) == 3 else None
@@ -359,10 +367,10 @@ def _torchvision_vit_images(tensors: Tensors) -> Preprocessing | None:
 
 
 def _torchvision_convnext_images(tensors: Tensors) -> Preprocessing | None:
-    """By width and depth."""
-    width = tensors["stem.0.weight"].shape[:1] if "stem.0.weight" in tensors else ()
-    deep = "stages.2.blocks.9.gamma" in tensors
-    resized = {((96,), False): 236, ((96,), True): 230, ((128,), True): 232, ((192,), True): 232}.get((width, deep))
+    """Return the preparation by width and depth."""
+    width = len(tensors["stem.0.weight"]) if "stem.0.weight" in tensors else 0
+    is_deep = "stages.2.blocks.9.gamma" in tensors
+    resized = {(96, False): 236, (96, True): 230, (128, True): 232, (192, True): 232}.get((width, is_deep))
     return Preprocessing(crop_ratio=224 / resized) if resized else None
 
 

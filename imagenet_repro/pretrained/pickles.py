@@ -1,10 +1,10 @@
-"""Reads the tensors of files that `torch.save` wrote, without PyTorch and without running what a file asks for.
+"""Read the tensors of files that `torch.save` wrote, without PyTorch and without running code from the file.
 
-A `.pth` file is a pickle, and a pickle is a program: it may name any function and call it. The unpickler here resolves
-the dozen names that tensors are made of, to functions of its own, and refuses every other name before anything is
-called. A tensor is described by the pickle (storage, offset, size, strides) and its numbers lie outside of it: as
-members of a zip archive since PyTorch 1.6, one after the other behind the pickle before that. They are mapped into
-memory, not read, and a tensor that reaches beyond its storage is refused.
+A `.pth` file is a pickle, and a pickle is a program that may name any function and call it. Our unpickler resolves the
+dozen names that tensors need, to functions of its own, and any other name is an error before anything is called. The
+pickle describes a tensor (storage, offset, size, strides); the numbers are outside of it, since PyTorch 1.6 as members
+of a zip archive, before that one after the other behind the pickle. They are mapped into memory rather than read. A
+tensor that reaches beyond its storage is an error.
 """
 
 import collections
@@ -16,7 +16,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
@@ -35,13 +35,13 @@ _DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # what torch.save pickled first until PyTorch 1.6
-_LINE = 2**16  # bytes of a text operation at most
-_EXPANDED = 2**24  # numbers in one expanded tensor at most, so that a small file cannot ask for all memory
-_LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: lengths of its name and of its extra field
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first value that torch.save pickled before PyTorch 1.6
+_LINE = 2**16  # largest number of bytes of a text operation
+_EXPANDED = 2**24  # largest number of entries of an expanded tensor, so that a small file cannot use all memory
+_LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: the lengths of its name and of its extra field
 
 
-# A pickle may set attributes of what it has built, even those of a frozen dataclass. A tuple has none to set, and
+# A pickle may set attributes of the objects that it builds, even of a frozen dataclass. A tuple has none to set, and
 # neither have the callables below.
 class _Storage(NamedTuple):
     """A run of numbers outside the pickle."""
@@ -65,11 +65,11 @@ class _RebuildTensor:
 
     def __call__(self, storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> _Tensor:
         size, stride = tuple(size), tuple(stride)
-        numbers = all(isinstance(number, int) and number >= 0 for number in (offset, *size, *stride))
-        if not isinstance(storage, _Storage) or not numbers or len(size) != len(stride):
+        are_counts = all(isinstance(number, int) and number >= 0 for number in (offset, *size, *stride))
+        if not isinstance(storage, _Storage) or not are_counts or len(size) != len(stride):
             raise pickle.UnpicklingError("a tensor is not described as PyTorch does")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        count = math.prod(size)  # an expanded tensor shows the same numbers again: it has more than its storage
+        count = math.prod(size)  # an expanded tensor repeats numbers, so it may have more than its storage
         if (count and last >= storage.numel) or count > max(storage.numel, _EXPANDED):
             raise pickle.UnpicklingError(f"a tensor of size {size} reaches beyond its storage '{storage.key}'")
         return _Tensor(storage, offset, size, stride)
@@ -99,7 +99,7 @@ _ALLOWED: dict[tuple[str, str], Callable] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds containers, numbers, texts and descriptions of tensors, and nothing else."""
+    """An unpickler that builds only containers, numbers, strings and descriptions of tensors."""
 
     def __init__(self, file: io.BufferedIOBase, path: Path):
         super().__init__(file, encoding="utf-8")
@@ -107,7 +107,7 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """The pickle names a global. Raises UserError unless it is one that tensors are made of."""
+        """Resolve a global that the pickle names; UserError unless tensors need it."""
         if module == "torch" and name in _DTYPES:
             return name
         if (module, name) not in _ALLOWED:
@@ -119,16 +119,16 @@ class _Unpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """The pickle names a storage: ("storage", type, key, device, length, …)."""
+        """Resolve a storage that the pickle names by ("storage", type, key, device, length, …)."""
         kind, dtype, key, _, numel, *view = pid
-        usual = kind == "storage" and dtype in _DTYPES and isinstance(numel, int) and numel >= 0
-        if not usual or any(view):
+        is_valid = kind == "storage" and dtype in _DTYPES and isinstance(numel, int) and numel >= 0
+        if not is_valid or any(view):
             raise pickle.UnpicklingError(f"a storage is not described as PyTorch does: {pid!r}")
         return self.storages.setdefault(str(key), _Storage(np.dtype(_DTYPES[dtype]), str(key), numel))
 
 
 class _Bounded:
-    """A file of which no more is asked than it has, before any room is made for it."""
+    """A file that checks the number of requested bytes before memory is allocated for them."""
 
     def __init__(self, file: io.BufferedIOBase):
         self._file, start = file, file.tell()
@@ -148,14 +148,14 @@ class _Bounded:
 
 
 def _load(file: io.BufferedIOBase, path: Path) -> tuple[Any, dict[str, _Storage]]:
-    """The value of the next pickle in a file, and the storages that it names; the file is then behind it.
+    """Return the value of the next pickle in a file and the storages that it names; the file is then after it.
 
-    Python's unpickler makes room for as many entries as a memo's index or a text's length says. The operations are
-    gone through first, without doing any, so that a file can ask for no more than its own size.
+    Python's unpickler allocates as many entries as the index of a memo or the length of a string states. So all
+    operations are checked first, without performing any: a file cannot ask for more memory than its own size.
     """
     start = file.tell()
-    for number, (operation, argument, _) in enumerate(pickletools.genops(_Bounded(file))):
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= number:
+    for number, (operation, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], _Bounded(file)))):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= cast(int, argument) <= number:
             raise pickle.UnpicklingError(f"its memo begins at {argument:,}")
     end = file.tell()
     file.seek(start)
@@ -164,10 +164,10 @@ def _load(file: io.BufferedIOBase, path: Path) -> tuple[Any, dict[str, _Storage]
 
 
 def read_zip(path: Path) -> Any:
-    """What `torch.save` wrote since PyTorch 1.6, its tensors as read-only arrays over the file.
+    """Return the value that `torch.save` since PyTorch 1.6 wrote, with tensors as read-only arrays over the file.
 
     Raises:
-      UserError: the pickle names anything but the parts of tensors.
+      UserError: the pickle names a global that tensors do not need.
       zipfile.BadZipFile, pickle.UnpicklingError and other errors of a damaged file.
     """
     with zipfile.ZipFile(path) as archive:
@@ -194,7 +194,7 @@ def _check_stored(info: zipfile.ZipInfo) -> None:
 
 
 def read_legacy(path: Path) -> Any:
-    """What `torch.save` wrote before PyTorch 1.6; otherwise as `read_zip`."""
+    """Return the value that `torch.save` before PyTorch 1.6 wrote, otherwise as `read_zip`."""
     with path.open("rb") as file:
         magic, _, system = (_load(file, path)[0] for _ in range(3))
         if magic != _LEGACY_MAGIC:
@@ -214,7 +214,7 @@ def read_legacy(path: Path) -> Any:
 
 
 def _map(path: Path, storage: _Storage, start: int, big: bool) -> np.ndarray:
-    """The numbers of a storage, mapped; ValueError where the file ends before them."""
+    """Map the numbers of a storage into memory; ValueError where the file ends before them."""
     if not storage.numel:
         return np.zeros((0,), storage.dtype)
     if big and storage.dtype == ml_dtypes.bfloat16:
@@ -224,7 +224,7 @@ def _map(path: Path, storage: _Storage, start: int, big: bool) -> np.ndarray:
 
 
 def _arrays(value: Any, storages: dict[str, np.ndarray]) -> Any:
-    """`value` with an array for each tensor in its dictionaries."""
+    """Return `value` with an array in place of each description of a tensor."""
     if isinstance(value, _Tensor):
         data = storages[value.storage.key]
         strides = tuple(step * data.itemsize for step in value.stride)

@@ -1,7 +1,7 @@
 """A model's tensors under the reference's names and in its layout, as arrays in memory.
 
-Our modules bear the reference's names, so a tensor's name is its path. Only the order of a kernel's axes differs: a
-layer's `torch_axes` says which of our axes PyTorch has first, second and so on.
+Our modules have the reference's names, so a tensor's name is its path (`tensor_name`). Only the order of a kernel's
+axes differs: a layer's `torch_axes` lists our axes in PyTorch's order.
 """
 
 import difflib
@@ -18,11 +18,11 @@ from imagenet_repro.models.nn.network import tensor_name
 
 Model = TypeVar("Model", bound=nnx.Module)
 
-IGNORED = "num_batches_tracked"  # PyTorch's count of steps; its batch norm uses it in no mode that we have
+IGNORED = "num_batches_tracked"  # PyTorch's count of steps, which only matters for cumulative averages
 
 
 def _tensors(model: nnx.Module) -> Iterator[tuple[str, nnx.Variable, tuple[int, ...]]]:
-    """The reference's name, our variable, and its axes in the reference's order."""
+    """Yield the reference's name, our variable, and its axes in the reference's order."""
     for path, module in nnx.iter_modules(model):
         for name, variable in vars(module).items():
             if isinstance(variable, nnx.Param | nnx.BatchStat):
@@ -31,22 +31,22 @@ def _tensors(model: nnx.Module) -> Iterator[tuple[str, nnx.Variable, tuple[int, 
 
 
 def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of each parameter and running statistic by the reference's name, in its layout."""
+    """Return the shape of each parameter and running statistic by the reference's name, in its layout."""
     return {name: tuple(variable.shape[axis] for axis in axes) for name, variable, axes in _tensors(model)}
 
 
 def to_numpy(name: str, tensor: Any) -> np.ndarray:
-    """An array of numbers, of what NumPy, JAX or PyTorch has; PyTorch is not imported for it.
+    """Return an array of NumPy, JAX or PyTorch as NumPy's, without importing PyTorch.
 
     Args:
       name: of the tensor, for messages.
       tensor: anything that NumPy understands, or a tensor of PyTorch on any device, with or without a gradient.
 
     Raises:
-      UserError: it holds no booleans, integers or floats, or has no numbers that could be read.
+      UserError: the tensor is not of booleans, integers or floats, or its numbers cannot be read.
     """
     try:
-        array = np.asarray(_of_torch(name, tensor) if hasattr(tensor, "detach") else tensor)
+        array = np.asarray(_from_torch(name, tensor) if hasattr(tensor, "detach") else tensor)
     except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
         short = " ".join(str(error).split())[:200]
         raise UserError(f"tensor '{name}' cannot be made an array: {short}; give its numbers as NumPy has them") from (
@@ -57,8 +57,8 @@ def to_numpy(name: str, tensor: Any) -> np.ndarray:
     return array
 
 
-def _of_torch(name: str, tensor: Any) -> Any:
-    """A tensor of PyTorch as NumPy's; where NumPy has no such type, as float32."""
+def _from_torch(name: str, tensor: Any) -> Any:
+    """Return a tensor of PyTorch as NumPy's; bfloat16, which NumPy lacks, becomes float32."""
     layout, dtype = str(getattr(tensor, "layout", "torch.strided")), str(tensor.dtype).removeprefix("torch.")
     if getattr(tensor, "is_meta", False):
         raise UserError(f"tensor '{name}' is on the device 'meta' and has no numbers; load its weights first")
@@ -73,11 +73,16 @@ def _of_torch(name: str, tensor: Any) -> Any:
 
 
 def load_torch(model: Model, state_dict: Mapping[str, Any]) -> Model:
-    """Puts the reference's tensors into the model, in place, and returns it.
+    """Put the reference's tensors into the model, in place, and return the model.
 
-    `state_dict` maps the reference's names to arrays or PyTorch's tensors in its layout (kernels [out, in, height,
-    width], linear weights [out, in]); `num_batches_tracked` is ignored. Raises UserError naming the first tensor that
-    is missing, that the model has no place for, that has another shape, or as `to_numpy`; the model is then unchanged.
+    Args:
+      model: of arrays or of shapes.
+      state_dict: arrays or PyTorch's tensors by the reference's names, in its layout (kernels [out, in, height,
+        width], linear weights [out, in]); `num_batches_tracked` is ignored.
+
+    Raises:
+      UserError: a tensor is missing, has no place in the model or has another shape, or as `to_numpy`; the message
+        names the first such tensor, and the model is unchanged.
     """
     given = {str(name): to_numpy(name, a) for name, a in state_dict.items() if not str(name).endswith(IGNORED)}
     tensors = sorted(_tensors(model), key=lambda tensor: tensor[0])
@@ -92,7 +97,7 @@ def load_torch(model: Model, state_dict: Mapping[str, Any]) -> Model:
 
 
 def _similar(name: str, names: Iterable[str]) -> str:
-    """The nearest of the names in brackets; a network has too many to list them."""
+    """Return the nearest of the names in brackets, or nothing; a network has too many names to list them."""
     close = difflib.get_close_matches(name, names, n=1)
     return f" (the nearest is '{close[0]}')" if close else ""
 
@@ -108,9 +113,14 @@ def _to_ours(name: str, given: Mapping[str, np.ndarray], variable: nnx.Variable,
 
 
 def to_torch(model: nnx.Module, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """The model's parameters and running statistics under the reference's names, in its layout, as float32.
+    """Return the model's parameters and running statistics under the reference's names, in its layout, as float32.
 
-    `names` chooses some. Raises UserError where the model has shapes alone.
+    Args:
+      model: of arrays.
+      names: of the tensors to return; None: all.
+
+    Raises:
+      UserError: the model has only shapes.
     """
     wanted = None if names is None else set(names)
     arrays = {}

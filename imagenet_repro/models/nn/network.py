@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from imagenet_repro.models.nn.layers import global_avg_pool
-from imagenet_repro.models.spec import Origin
+from imagenet_repro.models.spec import Origin, Preprocessing
 
 
 class WithAuxiliary(NamedTuple):
@@ -38,6 +38,7 @@ class Network(nnx.Module):
     """
 
     origin: Origin | None = None  # set by `models.build`
+    preprocessing: Preprocessing | None = None  # of the file of weights that was loaded last, where it states one
 
     def features(self, images: Float[Array, "b h w c"]) -> Float[Array, "b ..."]:
         """Return the last feature map [b, h, w, c], or a transformer's normalised tokens [b, n, c].
@@ -65,6 +66,13 @@ class Network(nnx.Module):
           UserError: the images have another shape than the network takes, or are too small for it.
         """
         return self.head(self.pool(self.features(images)))
+
+    @property
+    def known_origin(self) -> Origin:
+        """The arguments that `models.build` made the network with; ValueError for a network that it did not make."""
+        if self.origin is None:
+            raise ValueError(f"this {type(self).__name__} was not made by models.create or models.abstract")
+        return self.origin
 
     @property
     def pools_by_mean(self) -> bool:
