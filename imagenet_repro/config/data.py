@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from imagenet_repro.config.fields import bounded
+from imagenet_repro.config.fields import bounded, label
 
 Kernel = Literal["nearest", "bilinear", "bicubic", "area"]
 
@@ -13,8 +13,12 @@ class InceptionCrop:
     """Random-resized crop: a random share of the area at a random aspect, resized (Szegedy et al. 2014, sec. 6)."""
 
     name: str = "inception"
-    area: tuple[float, float] = bounded((0.08, 1.0), 1e-6, 1.0)  # share of the image's area, drawn uniformly
-    aspect: tuple[float, float] = bounded((3 / 4, 4 / 3), 0.05, 20.0)  # width / height, drawn log-uniformly
+    area: tuple[float, float] = bounded(
+        (0.08, 1.0), 1e-6, 1.0, increasing=True
+    )  # share of the image's area, drawn uniformly
+    aspect: tuple[float, float] = bounded(
+        (3 / 4, 4 / 3), 0.05, 20.0, increasing=True
+    )  # width / height, drawn log-uniformly
     kernel: Literal[Kernel, "random"] = "bilinear"  # random: each of the others equally often (GoogLeNet)
     antialias: bool = False  # widen the kernel when shrinking, as Pillow does
 
@@ -34,7 +38,7 @@ class ScaleJitterCrop:
     """VGG's scale jitter: shorter side drawn uniformly, then a random crop (Simonyan & Zisserman 2014, sec. 3.1)."""
 
     name: str = "scale_jitter"
-    resize: tuple[int, int] = bounded((256, 512), 1)  # pixels, both ends included
+    resize: tuple[int, int] = bounded((256, 512), 1, increasing=True)  # pixels, both ends included
     kernel: Kernel = "bilinear"
     antialias: bool = False
 
@@ -75,7 +79,9 @@ Crop = InceptionCrop | ShorterSideCrop | ScaleJitterCrop | CenterCrop | PadCrop 
 class Data:
     """Which images, from where, read how."""
 
-    name: str = "fractal"  # any prepared tfds image-classification data set, optionally with /config and :version
+    name: str = label(
+        "fractal"
+    )  # any prepared tfds image-classification data set, optionally with /config and :version
     data_dir: str = ""  # where tfds keeps its data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     train_split: str = "train"  # any split in tfds' syntax, such as train[:99%]
     eval_split: str = "validation"  # evaluated now and then while training, and for the result without a test_split

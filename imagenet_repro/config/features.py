@@ -69,7 +69,7 @@ class Channel:
     descriptor: Literal["sift", "root_sift", "hog", "lbp", "hog_lbp", "colour"] = "sift"  # what describes a patch
     patch: int = bounded(24, 2)  # pixels on a side
     step: int = bounded(4, 1)  # pixels between neighbours
-    scales: tuple[float, ...] = bounded((1.0,), 0.01, 16.0)  # of the image's sides, smallest first
+    scales: tuple[float, ...] = bounded((1.0,), 0.01, 16.0, increasing=True)  # of the image's sides, smallest first
     components: int = bounded(64, 0)  # principal components of a descriptor; 0: descriptors stay as they are
     whiten: bool = False  # components divided by their standard deviations
     code: Code = FisherVector()

@@ -1,9 +1,24 @@
-"""How the fields of a configuration are declared."""
+"""Declarations of configuration fields. Every rule that `load.py` checks is in a field's type or metadata."""
 
 import dataclasses
 from typing import Any
 
 
-def bounded(default: Any, low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field whose number must lie in [low, high]; tuples are checked element by element."""
-    return dataclasses.field(default=default, metadata={"low": low, "high": high})
+def bounded(default: Any, low: float | None = None, high: float | None = None, *, increasing: bool = False) -> Any:
+    """Return a dataclass field whose number must lie in [low, high].
+
+    Args:
+      default: the value of the field where the configuration does not set it.
+      low: the smallest number allowed; None: any.
+      high: the largest number allowed; None: any.
+      increasing: whether the values of a tuple must not decrease. Each of them must lie in [low, high].
+    """
+    return dataclasses.field(default=default, metadata={"low": low, "high": high, "increasing": increasing})
+
+
+def label(default: str) -> Any:
+    """Return the field `name` of a section that has no variants and whose other keys do not depend on the name.
+
+    In every other section a new `name` on the command line drops the other keys that the file sets there.
+    """
+    return dataclasses.field(default=default, metadata={"keeps_section": True})

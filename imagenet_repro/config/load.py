@@ -1,10 +1,12 @@
-"""Every key of a configuration, with its meaning, its default and its range; read strictly.
+"""Reads configuration files strictly into the dataclasses of the schema.
 
-A configuration file defines `get_config(argument=None)` and returns an `ml_collections.ConfigDict` with the keys
-it wants to set. `resolve` turns that into the frozen dataclasses below. An unknown key, a key that the chosen
-variant of a section does not read, a value of another type or out of range raises `UserError` with the nearest
-valid name, before anything is compiled. A section with variants (a crop, an optimizer, a schedule) has a key
-`name` that chooses the dataclass, and only that dataclass's fields are valid beside it.
+A configuration file defines `get_config(argument=None)` and returns an `ml_collections.ConfigDict` with the keys that
+it sets. `resolve_config` turns them into frozen dataclasses. An unknown key, a key that the chosen variant of a
+section does not have, a value of another type or out of range raises `UserError` with the nearest valid name, before
+anything is compiled. A section with variants (a crop, an optimizer, a schedule) has a key `name` that chooses the
+dataclass, and only that dataclass's fields are valid beside it.
+
+This module knows no field by its name: the rules of each field are in its type and its metadata (`fields.py`).
 """
 
 import ast
@@ -14,25 +16,23 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from imagenet_repro.config.data import Data
-from imagenet_repro.config.model import Model
 from imagenet_repro.config.recipes import find_recipe, make_recipes_importable
-from imagenet_repro.config.run import AnyConfig, Config, ConfigT, FeatureConfig
+from imagenet_repro.config.run import AnyConfig, ConfigT, choose_schema
 from imagenet_repro.errors import UserError, nearest
 
 
 def load_config(spec: str, overrides: dict[str, str] | None = None) -> AnyConfig:
-    """The configuration of `FILE.py` or `FILE.py:ARGUMENT`, with `overrides` of dotted keys applied.
+    """Return the configuration of `FILE.py` or `FILE.py:ARGUMENT`, with `overrides` of dotted keys applied.
 
     Args:
-      spec: a Python file with `get_config(argument=None)`, and what to pass to it after a colon.
-      overrides: texts by dotted key, such as `{"optimizer.learning_rate": "0.4"}`; read as Python literals where
-        they are such, and as plain text otherwise. One that changes a section's `name` drops the file's other
-        keys of that section, since they belonged to another variant.
+      spec: a Python file with `get_config(argument=None)`, and the argument to pass to it after a colon.
+      overrides: texts by dotted key, such as `{"optimizer.learning_rate": "0.4"}`. A text that is a Python literal is
+        read as one, any other as itself. An override of a section's `name` drops the file's other keys of that
+        section, since they belong to another variant.
 
     Raises:
       UserError: the file cannot be read or a key or value is not valid.
@@ -41,7 +41,7 @@ def load_config(spec: str, overrides: dict[str, str] | None = None) -> AnyConfig
 
 
 def read_settings(spec: str, overrides: dict[str, str] | None = None) -> dict[str, Any]:
-    """The nested settings that `load_config` resolves."""
+    """Return the nested settings that `load_config` resolves."""
     settings = _call_get_config(spec)
     for path, text in sorted((overrides or {}).items(), key=lambda item: not item[0].endswith(".name")):
         set_key(settings, path, parse_literal(text))
@@ -49,23 +49,32 @@ def read_settings(spec: str, overrides: dict[str, str] | None = None) -> dict[st
 
 
 def resolve_config(settings: Mapping[str, Any]) -> AnyConfig:
-    """The typed configuration of nested `settings`; every key checked, every default filled in.
+    """Return the typed configuration of nested `settings`, every key checked and every default filled in.
 
     A configuration with `channels` is a `FeatureConfig`, any other a `Config`.
 
     Raises:
       UserError: an unknown key, a wrong type or a value out of range; the message names the dotted key.
     """
-    return build_section(FeatureConfig if "channels" in settings else Config, settings)
+    return build_section(choose_schema(settings), settings)
 
 
 def build_section(kind: type, settings: Mapping[str, Any], name: str = "config") -> Any:
-    """A frozen dataclass of settings, as strictly as `resolve_config`. Raises UserError, with keys below `name`."""
+    """Return a frozen dataclass of nested settings, checked as strictly as by `resolve_config`.
+
+    Args:
+      kind: the dataclass.
+      settings: values by key.
+      name: the dotted key of the section, for messages.
+
+    Raises:
+      UserError: an unknown key, a wrong type or a value out of range.
+    """
     return _build(kind, settings, name)
 
 
 def replace_keys(config: ConfigT, overrides: dict[str, str]) -> ConfigT:
-    """`config` with texts by dotted key put in place, checked as in `load_config`."""
+    """Return `config` with texts by dotted key set, checked as in `load_config`."""
     settings = config_to_dict(config)
     for path, text in overrides.items():
         set_key(settings, path, parse_literal(text))
@@ -73,12 +82,12 @@ def replace_keys(config: ConfigT, overrides: dict[str, str]) -> ConfigT:
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
-    """Nested plain values of a configuration, which JSON holds and `resolve_config` reads back into an equal one."""
+    """Return a configuration as nested JSON values, which `resolve_config` reads back into an equal one."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key."""
+    """Return the values of nested settings by dotted key."""
     flat = {}
     for name, value in settings.items():
         if isinstance(value, dict) and value:
@@ -107,29 +116,42 @@ def _call_get_config(spec: str) -> dict[str, Any]:
     try:
         settings = module.get_config(argument) if argument else module.get_config()
     except (KeyError, ValueError, TypeError) as error:
-        what = f"the argument '{argument}'" if argument else "no argument"
+        given = f"the argument '{argument}'" if argument else "no argument"
         raise UserError(
-            f"--config={spec}: '{path}' cannot do with {what} ({type(error).__name__}: {error});"
-            " its docstring says what it takes"
+            f"--config={spec}: '{path}' does not accept {given} ({type(error).__name__}: {error});"
+            " its docstring says which arguments it accepts"
         ) from error
     return settings.to_dict() if hasattr(settings, "to_dict") else dict(settings)
 
 
 def set_key(settings: dict[str, Any], path: str, value: Any) -> None:
-    """Sets a value by dotted key; one that changes a section's `name` drops the section's other keys."""
+    """Set a value by dotted key. A new `name` drops the section's other keys, unless the field is declared a `label`.
+
+    Raises:
+      UserError: a part of the path is a value and not a section.
+    """
     *sections, last = path.split(".")
-    place = settings
+    section = settings
     for name in sections:
-        place = place.setdefault(name, {})
-        if not isinstance(place, dict):
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
             raise UserError(f"--config.{path}: '{name}' is a value, not a section")
-    if last == "name" and place.get("name") != value and sections != ["data"]:
-        place.clear()
-    place[last] = value
+    if last == "name" and section.get("name") != value and not _keeps_section(choose_schema(settings), sections):
+        section.clear()
+    section[last] = value
+
+
+def _keeps_section(kind: type, sections: Sequence[str]) -> bool:
+    """Return whether a section of the schema keeps its keys when its `name` changes."""
+    for section in sections:
+        kind = typing.get_type_hints(kind).get(section, object)
+        if not dataclasses.is_dataclass(kind):
+            return False
+    return any(field.name == "name" and field.metadata.get("keeps_section") for field in dataclasses.fields(kind))
 
 
 def parse_literal(text: str) -> Any:
-    """The Python literal that `text` is, `true` and `false` in any case, or the text itself."""
+    """Return the value of a Python literal, of `true` or `false` in any case, or else the text itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
@@ -138,7 +160,7 @@ def parse_literal(text: str) -> Any:
         return text
 
 
-def _build(kind: type, settings: Any, path: str) -> Any:
+def _build(kind: type, settings: Any, path: str, *, is_variant: bool = False) -> Any:
     if not isinstance(settings, Mapping):
         raise UserError(f"{path}: a section with keys is needed here, not {settings!r}")
     fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -146,20 +168,17 @@ def _build(kind: type, settings: Any, path: str) -> Any:
     values = {}
     for name, value in settings.items():
         if name not in fields:
-            raise UserError(f"{path}.{name}: no such key{_variant(kind, settings)}; {nearest(name, fields)}")
+            variant = f" for name='{settings['name']}'" if is_variant and "name" in settings else ""
+            raise UserError(f"{path}.{name}: no such key{variant}; {nearest(name, fields)}")
         values[name] = _convert(value, hints[name], fields[name], f"{path}.{name}")
     return kind(**values)
-
-
-def _variant(kind: type, settings: Mapping[str, Any]) -> str:
-    return f" for name='{settings['name']}'" if "name" in settings and kind is not Model and kind is not Data else ""
 
 
 def _convert(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, path)
     if typing.get_origin(hint) is types.UnionType:
-        return _build(_choose(value, hint, field, path), value, path)
+        return _build(_choose(value, hint, field, path), value, path, is_variant=True)
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if value not in choices:
@@ -173,7 +192,7 @@ def _convert(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
 
 
 def _convert_sections(value: Any, kind: type, path: str) -> dict[str, Any]:
-    """Sections of one kind by names that the user gives them."""
+    """Return sections of one kind by names that the user chooses."""
     if not isinstance(value, Mapping) or not value:
         raise UserError(f"{path}: sections by name are needed here, at least one, not {value!r}")
     for name in value:
@@ -183,7 +202,7 @@ def _convert_sections(value: Any, kind: type, path: str) -> dict[str, Any]:
 
 
 def _choose(value: Any, hint: Any, field: dataclasses.Field, path: str) -> type:
-    """The variant that the section's `name` chooses; without a name the default's."""
+    """Return the variant that the section's `name` chooses; without a name, that of the default."""
     if not isinstance(value, Mapping):
         raise UserError(f"{path}: a section with keys is needed here, not {value!r}")
     variants = {variant.name: variant for variant in typing.get_args(hint)}
@@ -203,7 +222,7 @@ def _convert_tuple(value: Any, hints: tuple, field: dataclasses.Field, path: str
     if len(hints) != len(value):
         raise UserError(f"{path}: {len(hints)} values are needed here, not {len(value)}")
     parts = tuple(_convert(v, h, field, path) for v, h in zip(value, hints, strict=True))
-    if field.name not in ("mean", "std", "pyramid", "seeds", "positions") and list(parts) != sorted(parts):
+    if field.metadata.get("increasing") and list(parts) != sorted(parts):
         raise UserError(f"{path}: the values must not decrease, got {parts}")
     return parts
 

@@ -1,7 +1,8 @@
 """The configuration of one run: of a network, or of a system of features."""
 
 import dataclasses
-from typing import Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
 
 from imagenet_repro.config.augment import Augment
 from imagenet_repro.config.data import CenterCrop, Crop, Data, InceptionCrop, SquashCrop
@@ -99,3 +100,8 @@ class FeatureConfig:
 
 AnyConfig = Config | FeatureConfig
 ConfigT = TypeVar("ConfigT", bound=Config | FeatureConfig)
+
+
+def choose_schema(settings: Mapping[str, Any]) -> type[AnyConfig]:
+    """Return the dataclass of a run's nested settings: those with `channels` are of a system of features."""
+    return FeatureConfig if "channels" in settings else Config

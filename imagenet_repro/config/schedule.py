@@ -29,7 +29,7 @@ class StepSchedule:
 
     name: str = "steps"
     warmup: float = bounded(0.0, 0.0, 1.0)
-    boundaries: tuple[float, ...] = bounded((1 / 3, 2 / 3, 8 / 9), 0.0, 1.0)  # shares of the budget, increasing
+    boundaries: tuple[float, ...] = bounded((1 / 3, 2 / 3, 8 / 9), 0.0, 1.0, increasing=True)  # shares of the budget
     factor: float = bounded(0.1, 0.0, 1.0)  # of the rate at each boundary
 
 

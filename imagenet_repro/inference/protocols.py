@@ -93,7 +93,9 @@ class ManyCrops:
     """Windows of the size that a system looks at, at each scale, in each region, at each position."""
 
     name: str = "crops"
-    scales: tuple[int, ...] = bounded((256,), 1)  # shorter side of the resized image, for crops of 224 pixels
+    scales: tuple[int, ...] = bounded(
+        (256,), 1, increasing=True
+    )  # shorter side of the resized image, for crops of 224 pixels
     squares: views.Squares = "center"  # whole | center | three: where windows lie (evaluation/views.py)
     positions: tuple[views.Position, ...] = ("corners", "center")
     flips: bool = True
@@ -148,7 +150,9 @@ class Dense:
     """
 
     name: str = "dense"
-    scales: tuple[int, ...] = bounded((256,), 1)  # shorter side of the resized image, for crops of 224 pixels
+    scales: tuple[int, ...] = bounded(
+        (256,), 1, increasing=True
+    )  # shorter side of the resized image, for crops of 224 pixels
     flips: bool = True
     average: Average = "probabilities"  # over scales and flips; over space it is always that of logits
 
