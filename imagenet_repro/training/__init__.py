@@ -1,1 +1,1 @@
-"""State, step, parallelism, budget, optimizer, checkpoint, loop."""
+"""Training: systems, the step and its spread over devices, learning rate, budget, checkpoints and the loop."""

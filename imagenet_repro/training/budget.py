@@ -1,4 +1,4 @@
-"""What a run may spend, what it has spent, and the one clock that follows from both: progress in [0, 1].
+"""The budget of a run, what it has spent, and the clock of every schedule: progress in [0, 1].
 
 An amount is a number and a unit: "90ep" epochs, "1.2e8img" images seen, "450000st" steps, "2e18flop" floating point
 operations of the training step, "3600s" seconds of training (without compilation, evaluation and saving).
@@ -12,7 +12,7 @@ from imagenet_repro.config.amount import Amount, Unit
 
 @dataclasses.dataclass
 class Spent:
-    """What training has used so far."""
+    """The amounts that training has used so far, in every unit."""
 
     steps: int = 0
     images: int = 0
@@ -21,20 +21,20 @@ class Spent:
     seconds: float = 0.0
 
     def of(self, unit: Unit) -> float:
-        """The amount spent of `unit`."""
+        """Return the amount spent in `unit`."""
         return {"ep": self.epochs, "img": self.images, "st": self.steps, "flop": self.flops, "s": self.seconds}[unit]
 
 
 @dataclasses.dataclass(frozen=True)
 class Meter:
-    """What one step costs, so that what a number of steps has cost is arithmetic and not a sum.
+    """The cost of one step, from which the cost of any number of steps is computed.
 
     Args:
       batch_size: images in a step, over all devices.
       num_examples: images in an epoch.
-      flops_per_step: floating point operations of a step, over all devices (models/counting.py).
-      later: (number of steps before it, operations of its steps) of each further stage of a run whose steps change
-        (training/progressive.py), in order.
+      flops_per_step: floating point operations of a step, over all devices (zoo/counting.py).
+      later: for each further stage of a run whose steps change (training/progressive.py), in order: the number of
+        steps before the stage, and the operations of each of its steps.
       flops_before: operations spent before the first step (features/stages.py).
     """
 
@@ -45,16 +45,16 @@ class Meter:
     flops_before: int = 0
 
     def spent(self, steps: int, seconds: float) -> Spent:
-        """What `steps` steps that took `seconds` of training time have used."""
+        """Return what `steps` steps that took `seconds` of training time have used."""
         images = steps * self.batch_size
         return Spent(steps, images, images / self.num_examples, float(self._flops(steps)), seconds)
 
     def stage(self, steps: int) -> int:
-        """The stage, from 0, of the step that follows `steps` others."""
+        """Return the stage, counted from 0, of the step that follows `steps` others."""
         return sum(steps >= first for first, _ in self.later)
 
     def steps_to(self, amount: Amount) -> int | None:
-        """Steps until `amount` is spent, at least one; None for seconds, which no arithmetic knows."""
+        """Return the steps until `amount` is spent, at least one; None for seconds, which cannot be computed."""
         if amount.unit == "s":
             return None
         before, cost = 0, self.spent(1, 0.0).of(amount.unit) - self.spent(0, 0.0).of(amount.unit)
@@ -75,22 +75,22 @@ class Meter:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """An amount and the meter it is read on."""
+    """An amount, and the meter that measures it."""
 
     amount: Amount
     meter: Meter
 
     def progress(self, spent: Spent) -> float:
-        """The share of the budget that is spent, in [0, 1]."""
+        """Return the share of the budget that is spent, in [0, 1]."""
         return min(1.0, spent.of(self.amount.unit) / self.amount.value)
 
     @property
     def total_steps(self) -> int | None:
-        """Steps until the budget is spent: the step that reaches it is the last. None for a budget of seconds."""
+        """The number of steps, the last of which reaches the budget; None for a budget of seconds."""
         return self.meter.steps_to(self.amount)
 
     def finished(self, spent: Spent) -> bool:
-        """Whether nothing is left to spend."""
+        """Return whether nothing is left to spend."""
         if self.total_steps is not None:
             return spent.steps >= self.total_steps
         return spent.seconds >= self.amount.value
@@ -98,9 +98,9 @@ class Budget:
 
 @dataclasses.dataclass
 class Every:
-    """Tells when another `amount` has been spent since the start of the run.
+    """A regular event: it is due whenever another `amount` has been spent since the start of the run.
 
-    The multiples are counted from zero, so a resumed run keeps the rhythm of the run it continues.
+    The multiples are counted from zero, so a resumed run keeps the rhythm of the run that it continues.
     """
 
     amount: Amount
@@ -110,11 +110,11 @@ class Every:
         return math.floor(spent.of(self.amount.unit) / self.amount.value + 1e-9)
 
     def start(self, spent: Spent) -> None:
-        """Counts multiples up to `spent` as passed."""
+        """Count the multiples up to `spent` as passed."""
         self._passed = self._multiples(spent)
 
     def due(self, spent: Spent) -> bool:
-        """Whether a multiple has been passed since the last call that said so."""
+        """Return whether a multiple has been passed since the last call that returned True."""
         multiples = self._multiples(spent)
         due = multiples > self._passed
         self._passed = multiples

@@ -1,8 +1,8 @@
-"""Checkpoints by Orbax: written in the background, the last ones and the best kept, damage found before it is used.
+"""Checkpoints by Orbax, written in the background and checked for damage before they are restored.
 
-A checkpoint holds all that a run needs to go on: the train state (parameters, statistics, optimizer, average, step,
-random state) and what has been spent. Once it is written whole, a seal with the length and CRC-32 of every file is
-put beside it, since a flipped bit in an array would otherwise be restored without a word.
+A checkpoint holds everything that a run needs to continue: the train state (parameters, statistics, optimizer,
+average, step, random state) and what has been spent. Once a checkpoint is complete, a seal with the length and the
+CRC-32 of every file is written beside it: without it, a flipped bit in an array would be restored unnoticed.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.training.state import TrainState
 
 SEAL = "seal.json"
-METRICS = "metrics"  # Orbax's folder, and its file in it, for what a checkpoint was rated by
+METRICS = "metrics"  # Orbax's directory for the error of a checkpoint, and the file in it
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What came back from a checkpoint."""
+    """The contents of a checkpoint."""
 
     state: TrainState
-    info: dict[str, Any]  # what `save` was given beside the state
+    info: dict[str, Any]  # the `info` that `save` was given
     step: int
 
 
@@ -40,9 +40,9 @@ class Checkpoints:
     """The checkpoints of one workdir.
 
     Args:
-      directory: where they are kept; made when the first one is saved.
-      keep: how many of the last ones stay. The one with the lowest top-1 error stays as well.
-      say: told, as one line, of a checkpoint that is damaged and passed over.
+      directory: where they are kept; it is created.
+      keep: the number of last checkpoints that stay. The one with the lowest top-1 error stays as well.
+      say: called with one line about a checkpoint that is damaged and skipped.
     """
 
     def __init__(self, directory: Path, keep: int, say: Callable[[str], None] = print):
@@ -66,16 +66,16 @@ class Checkpoints:
         self._broken = False
 
     def save(self, step: int, state: TrainState, info: dict[str, Any], top1_error: float | None = None) -> None:
-        """Starts to write a checkpoint; returns when the state has been copied off the devices.
+        """Start to write a checkpoint; return when the state has been copied off the devices.
 
         Args:
-          step: its number.
-          state: arrays that every process can see a part of, over all devices.
-          info: JSON values to keep beside it.
-          top1_error: in [0, 1], where it was evaluated at this step; the lowest one makes the best checkpoint.
+          step: the number of the step, which names the checkpoint.
+          state: arrays over all devices, of which every process can address a part.
+          info: JSON values to store beside the state.
+          top1_error: of an evaluation at this step, in [0, 1]; the checkpoint with the lowest one is the best.
 
         Raises:
-          SaveError: this one or the one before it could not be written.
+          SaveError: this checkpoint or the one before it could not be written.
         """
         self.wait()
         self._check_space(step, state)
@@ -88,7 +88,7 @@ class Checkpoints:
         self._sealing = self._sealer.submit(self._finish, step)
 
     def rate(self, step: int, top1_error: float) -> None:
-        """Keeps the error of a checkpoint that was saved before it was evaluated, where `save` would have kept it.
+        """Store the error of a checkpoint that was saved before it was evaluated.
 
         Raises:
           SaveError: it could not be written.
@@ -105,37 +105,37 @@ class Checkpoints:
         self._manager.reload()
 
     def rated(self, step: int) -> bool:
-        """Whether the error of a checkpoint is known."""
+        """Return whether the error of a checkpoint is stored."""
         self._manager.reload()
         return bool(self._manager.metrics(step))
 
     def check(self) -> None:
-        """Raises SaveError if the checkpoint being written has failed; does not wait."""
+        """Raise SaveError if the checkpoint being written has failed; do not wait for it."""
         if self._sealing is not None and self._sealing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Waits for the checkpoint being written; raises SaveError if it failed."""
+        """Wait for the checkpoint being written; raise SaveError if it failed."""
         if self._sealing is not None:
             sealing, self._sealing = self._sealing, None
             sealing.result()
 
     def close(self) -> None:
-        """Waits, and ends the threads."""
+        """Wait for the checkpoint being written, and end the threads."""
         try:
             self.wait()
         finally:
             self._sealer.shutdown()
-            with contextlib.suppress(Exception if self._broken else ()):  # Orbax repeats what `wait` has raised
+            with contextlib.suppress(Exception if self._broken else ()):  # Orbax raises again what `wait` has raised
                 self._manager.close()
 
     def steps(self) -> list[int]:
-        """Steps of whole checkpoints, oldest first."""
+        """Return the steps of complete checkpoints, oldest first."""
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The step of the checkpoint with the lowest top-1 error, if one was evaluated."""
+        """Return the step of the checkpoint with the lowest top-1 error; None where none was evaluated."""
         errors = {}
         for step in self.steps():
             metrics = self._manager.metrics(step)
@@ -144,17 +144,17 @@ class Checkpoints:
         return min(errors, key=lambda step: (errors[step], -step)) if errors else None
 
     def restore(self, like: TrainState, which: str = "last") -> Restored | None:
-        """The last, the best or a numbered checkpoint, placed as `like` is.
+        """Restore the last, the best or a numbered checkpoint, with the shardings of `like`.
 
         Args:
           like: arrays, or their shapes, types and shardings; any number of devices.
           which: "last", "best" or a step. The last is the newest that is not damaged.
 
         Returns:
-          None where there is no checkpoint and the last one was asked for.
+          The checkpoint; None where `which` is "last" and there is none.
 
         Raises:
-          UserError: the one asked for is missing or damaged, all are damaged, or they are of another network.
+          UserError: the checkpoint is missing or damaged, or belongs to another network; or all are damaged.
         """
         steps = self.steps()
         if which == "last":
@@ -179,19 +179,21 @@ class Checkpoints:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(like))
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
         try:
-            found = self._manager.restore(step, args=arguments)
+            contents = self._manager.restore(step, args=arguments)
         except Exception as error:
             raise DamagedError(f"{self._path(step)} cannot be restored ({_short(error)})") from error
-        return Restored(_typed(found.state, like), dict(found.info), step)
+        return Restored(_typed(contents.state, like), dict(contents.info), step)
 
     def _prepare_directory(self) -> None:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SaveError(f"{self._directory} cannot be made: {error.strerror}; choose another --workdir") from error
+            raise SaveError(
+                f"{self._directory} cannot be created: {error.strerror}; choose another --workdir"
+            ) from error
 
     def _check_space(self, step: int, state: TrainState) -> None:
-        """Refuses to start what cannot be finished: a disk that fills midway ends in a flood of library errors."""
+        """Raise SaveError where the disk is too full, rather than fill it up in the middle of a checkpoint."""
         needed = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
         free = shutil.disk_usage(self._directory).free
         if free < needed:
@@ -202,7 +204,7 @@ class Checkpoints:
         return self._directory / str(step)
 
     def _finish(self, step: int) -> None:
-        """Waits until Orbax has renamed the checkpoint into place, then seals it."""
+        """Wait until Orbax has renamed the checkpoint into place, then seal it."""
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
@@ -223,25 +225,25 @@ class Checkpoints:
 
     def _check_seal(self, step: int) -> None:
         seal = self._path(step) / SEAL
-        if not seal.exists():  # the run ended between the commit and the seal: Orbax's own checks must do
+        if not seal.exists():  # the run ended between the commit and the seal, so only Orbax's own checks remain
             return
         try:
             expected = json.loads(seal.read_text())
         except ValueError as error:
             raise DamagedError(f"{seal} is damaged") from error
-        found = _fingerprints(self._path(step))
+        actual = _fingerprints(self._path(step))
         for name, fingerprint in expected.items():
-            if found.get(name) != fingerprint:
-                state = "is missing" if name not in found else "is not what was written"
+            if actual.get(name) != fingerprint:
+                state = "is missing" if name not in actual else "is not what was written"
                 raise DamagedError(f"checkpoint {self._path(step)} is damaged: {name} {state}")
 
 
 class DamagedError(UserError):
-    """A checkpoint that is not whole."""
+    """A checkpoint that is incomplete or whose files have changed."""
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
-    """A state in containers that Orbax writes under readable names, whatever optax's tuples are called."""
+    """Return a state as dictionaries, which Orbax writes under readable names, unlike optax's tuples."""
     leaves = jax.tree.leaves(state.opt_state)
     return {
         "step": state.step,
@@ -254,7 +256,7 @@ def _plain(state: TrainState) -> dict[str, Any]:
 
 
 def _typed(plain: dict[str, Any], like: TrainState) -> TrainState:
-    """The inverse of `_plain`."""
+    """Return the state of `_plain` values, with the structure of `like`."""
     leaves = [plain["opt_state"][name] for name in sorted(plain["opt_state"])]
     opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), leaves)
     ema = plain["ema"] or {}
@@ -262,7 +264,7 @@ def _typed(plain: dict[str, Any], like: TrainState) -> TrainState:
 
 
 def _fingerprints(directory: Path) -> dict[str, list[int]]:
-    """Length and CRC-32 of every file below `directory`, the seal left out."""
+    """Return the length and the CRC-32 of every file below `directory` but the seal."""
     files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != SEAL)
     return {str(p.relative_to(directory)): [p.stat().st_size, _crc(p)] for p in files}
 

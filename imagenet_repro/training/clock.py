@@ -1,4 +1,4 @@
-"""The clock of training alone, and the signals that end it."""
+"""The clock that measures training only, and the signals that end a run."""
 
 import os
 import signal
@@ -13,10 +13,10 @@ from jax.experimental import multihost_utils
 
 
 class TrainingClock:
-    """Seconds of training: it runs while steps run, and stands while anything is compiled, evaluated or saved.
+    """A clock of training: it runs while steps run and is paused while the run compiles, evaluates or saves.
 
     Args:
-      seconds: what the run had used before it was last stopped.
+      seconds: training time of the run before it was last stopped.
     """
 
     def __init__(self, seconds: float = 0.0):
@@ -25,17 +25,17 @@ class TrainingClock:
 
     @property
     def seconds(self) -> float:
-        """Training seconds so far."""
+        """Seconds of training so far."""
         running = 0.0 if self._since is None else time.perf_counter() - self._since
         return self._before + running
 
     def start(self) -> None:
-        """Lets it run."""
+        """Start the clock."""
         self._since = time.perf_counter()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stands still within the block. The caller has waited for the devices."""
+        """Pause the clock within the block. The caller has waited for the devices."""
         self._before, self._since = self.seconds, None
         try:
             yield
@@ -44,10 +44,10 @@ class TrainingClock:
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C: the first asks for a stop after the step, the second ends the process at once.
+    """A handler of SIGTERM and Ctrl-C: the first asks for a stop after the step, the second ends the process at once.
 
     Attributes:
-      insistent: whether the second does; not so where nobody insists, but several pass on one signal.
+      insistent: whether the second signal ends the process; False where several processes pass on the same signal.
     """
 
     insistent = True
@@ -71,13 +71,13 @@ class StopSignal:
 
 
 class Agreement:
-    """What all processes must see alike: the seconds spent, and whether one of them was told to stop.
+    """The values on which all processes agree: the seconds spent, and whether one of them received a stop signal.
 
-    One process decides by itself after every step. Several meet every `interval` steps, and hold what they agreed
-    on in between, so that all take the same steps with the same progress.
+    A single process decides after every step. Several processes communicate every `interval` steps and keep the values
+    in between, so that all take the same steps with the same progress.
 
     Args:
-      interval: steps from one meeting to the next.
+      interval: steps from one communication to the next.
     """
 
     def __init__(self, interval: int):
@@ -86,7 +86,7 @@ class Agreement:
         self._stop = False
 
     def meet(self, step: int, seconds: float, stop: bool) -> tuple[float, bool]:
-        """(seconds of the first process, whether any is to stop), as of the last meeting."""
+        """Return the seconds of the first process and whether any process is to stop, as last communicated."""
         if jax.process_count() == 1:
             return seconds, stop
         if self._seconds is None or step % self._interval == 0:

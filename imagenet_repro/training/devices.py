@@ -1,4 +1,4 @@
-"""The devices of a process: several hosts joined, and what was compiled once kept for the next process."""
+"""Start-up of the devices of a process: several hosts joined, and a cache of compiled programs."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,10 @@ from imagenet_repro.training import allocator
 
 
 def start() -> None:
-    """Joins the other hosts of a run, and turns on the compilation cache.
+    """Join the other hosts of a run, and turn on the compilation cache.
 
-    Several hosts are joined where the scheduler is one that `jax.distributed` knows (TPU pods, SLURM, Open MPI) and
-    says so, or where COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID are set in the environment.
+    Several hosts are joined under a scheduler that `jax.distributed` knows (TPU pods, SLURM, Open MPI), or where
+    COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID are set in the environment.
     """
     allocator.keep_memory()
     environment = os.environ
@@ -28,12 +28,12 @@ def start() -> None:
         jax.distributed.initialize(environment["COORDINATOR_ADDRESS"], number, index)
     elif int(environment.get("SLURM_NTASKS", "1")) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
-    logging.set_verbosity(logging.ERROR)  # Orbax and tfds warn of what a user can do nothing about
+    logging.set_verbosity(logging.ERROR)  # Orbax and tfds warn about things that a user cannot change
     home = Path(environment.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     cache = {
         "jax_compilation_cache_dir": str(home / "imagenet_repro" / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 2.0,
     }
     for name, value in cache.items():
-        if name.upper() not in environment:  # where JAX was told so itself, that holds
+        if name.upper() not in environment:  # a setting in JAX's own environment variable takes precedence
             jax.config.update(name, value)

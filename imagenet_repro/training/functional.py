@@ -1,4 +1,4 @@
-"""A Flax NNX module as pure functions of flat dictionaries, which is what the compiled step works on."""
+"""A Flax NNX module as pure functions of flat dictionaries, for the compiled step."""
 
 from typing import Any
 
@@ -13,12 +13,11 @@ Tensors = dict[str, Any]  # arrays by the name they have in the module, such as 
 
 
 class FunctionalNetwork:
-    """The module split once, in training and in evaluation mode.
+    """A module, split once, as functions of its parameters in training and in evaluation mode.
 
     Args:
-      model: a module of `models.create`, or of `models.abstract` where it is only to be trained, from parameters of
-        elsewhere; it is not changed by anything done here afterwards.
-      cross_device_norm: whether batch norm takes its statistics over the axis "data" and not over one device's share.
+      model: a module of `models.create`, or of `models.abstract` where parameters come from elsewhere.
+      cross_device_norm: whether batch norm computes its statistics over the axis "data", not over one device's share.
     """
 
     def __init__(self, model: nnx.Module, *, cross_device_norm: bool = False):
@@ -34,15 +33,16 @@ class FunctionalNetwork:
         self.stats: Tensors = flat(stats)
 
     def release(self) -> None:
-        """Keeps the shapes of the initial values alone, so that a run does not hold a second set of weights."""
+        """Keep only the shapes of the initial values, so that a run does not hold a second set of weights."""
         self.params, self.stats = jax.eval_shape(lambda: (self.params, self.stats))
 
     def train(
         self, params: Tensors, stats: Tensors, key: PRNGKeyArray, images: Float[Array, "b h w 3"]
     ) -> tuple[Float[Array, "b classes"] | WithAuxiliary, Tensors]:
-        """Logits in training mode and the updated running statistics; `key` drives dropout and the like.
+        """Return the logits in training mode and the updated running statistics.
 
-        A network with auxiliary heads gives their logits too, and the weight of their losses.
+        `key` drives dropout and other random layers. A network with auxiliary heads also returns their logits and the
+        weight of their losses.
         """
         model = nnx.merge(
             self._train_def,
@@ -54,27 +54,27 @@ class FunctionalNetwork:
         return output, flat(nnx.state(model, nnx.BatchStat))
 
     def evaluate(self, params: Tensors, stats: Tensors, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """Logits in evaluation mode, float32."""
+        """Return the logits in evaluation mode, float32."""
         return self.model(params, stats)(images)
 
     def model(self, params: Tensors, stats: Tensors) -> nnx.Module:
-        """The module in evaluation mode with these parameters and statistics."""
+        """Return the module in evaluation mode with these parameters and statistics."""
         return nnx.merge(self._eval_def, nest(self._params_shape, params), nest(self._stats_shape, stats), self._rngs)
 
 
 def flat(state: nnx.State) -> Tensors:
-    """The arrays of `state` by dotted name."""
+    """Return the arrays of `state` by dotted name."""
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     return {_name(path): leaf for path, leaf in leaves}
 
 
 def nest(shape: nnx.State, tensors: Tensors) -> nnx.State:
-    """The state of the structure of `shape` that holds `tensors`; the inverse of `flat`."""
+    """Return a state with the structure of `shape` and the arrays of `tensors`; the inverse of `flat`."""
     return jax.tree_util.tree_map_with_path(lambda path, _: tensors[_name(path)], shape)
 
 
 def reseed(rngs: nnx.State, key: PRNGKeyArray) -> nnx.State:
-    """Random streams that start anew from `key`, each from a key of its own."""
+    """Return random streams that start from `key`, each from a key of its own."""
     leaves, structure = jax.tree.flatten(rngs)
     fresh = [
         jax.random.fold_in(key, i)

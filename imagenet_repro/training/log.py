@@ -1,7 +1,7 @@
-"""What a run writes down: `metrics.jsonl`, TensorBoard events, and lines for the person who watches.
+"""The log of a run: `metrics.jsonl`, TensorBoard events, and lines on the screen.
 
 Rows of `metrics.jsonl` have a `kind`: "train" (means over the steps since the last such row), "eval", "save", "event".
-After a resume the rows beyond the restored step are dropped, so the file always tells one run's story.
+When a run resumes, rows beyond the restored step are dropped, so the file always describes one sequence of steps.
 """
 
 import json
@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LINES = 10.0  # where the output is a file and not a terminal
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `metrics.jsonl`; a last line that a kill cut short, or a damaged one, is left out."""
+    """Return the rows of a `metrics.jsonl`, without damaged lines and a last line that a kill cut short."""
     rows = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
@@ -30,7 +30,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 class Screen:
-    """What a person sees of a run; only the first of several processes shows it."""
+    """The output of a run on the screen; only the first of several processes shows it."""
 
     def __init__(self):
         self._primary = jax.process_index() == 0
@@ -44,11 +44,11 @@ class Screen:
             self._bar.start()
 
     def say(self, text: str) -> None:
-        """One line for the person who watches."""
+        """Print one line."""
         self._console.print(text, soft_wrap=True, markup=False)
 
     def show(self, progress: float, text: str) -> None:
-        """Where the run stands: a bar on a terminal, now and then a line in a file."""
+        """Show the progress of the run: a bar on a terminal, or from time to time a line in a file."""
         if self._bar is not None:
             self._bar.update(self._task, completed=progress, description=text, refresh=True)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
@@ -56,7 +56,7 @@ class Screen:
             self.say(text)
 
     def close(self) -> None:
-        """Leaves the terminal as it was."""
+        """Remove the progress bar."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -65,8 +65,8 @@ class RunLog(Screen):
     """The log of one process; only the first of several writes.
 
     Args:
-      workdir: where `metrics.jsonl` and `tensorboard/` live.
-      start_step: the step that the run starts from; later rows are dropped.
+      workdir: the directory of `metrics.jsonl` and `tensorboard/`.
+      start_step: the step from which the run starts; later rows are dropped.
     """
 
     def __init__(self, workdir: Path, start_step: int):
@@ -84,7 +84,7 @@ class RunLog(Screen):
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Adds a row, and its finite numbers to TensorBoard under `kind/`."""
+        """Append a row, and write its finite numbers to TensorBoard under `kind/`."""
         if not self._primary:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
@@ -93,7 +93,7 @@ class RunLog(Screen):
                 self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
-        """Flushes and closes everything."""
+        """Flush and close the screen and the files."""
         super().close()
         if self._primary:
             self._file.close()
@@ -101,7 +101,7 @@ class RunLog(Screen):
 
 
 def duration(seconds: float) -> str:
-    """A span of time as a person says it, such as "3 min 20 s"."""
+    """Return a span of time as text, such as "3 min 20 s"."""
     if not math.isfinite(seconds):
         return "unknown"
     minutes, rest = divmod(round(seconds), 60)

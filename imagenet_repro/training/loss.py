@@ -1,4 +1,4 @@
-"""What is minimised, for each image."""
+"""The loss of each image."""
 
 import jax.numpy as jnp
 import optax
@@ -9,16 +9,16 @@ from imagenet_repro.scoring import metrics
 
 
 def per_image(spec: Loss, logits: Float32[Array, "b c"], targets: Float32[Array, "b c"]) -> Float32[Array, " b"]:
-    """The loss of each image in nats.
+    """Return the loss of each image in nats.
 
     Args:
-      spec: a section `loss`.
+      spec: the section `loss`.
       logits: of one head.
-      targets: shares of the classes that sum to one, as augmentation leaves them, mixed and smoothed.
+      targets: probabilities of the classes after augmentation, which may have mixed and smoothed them.
 
     Sources: `sigmoid` with the sum is big_vision's, which trained "How to train your ViT" (Steiner et al. 2021); with
-    the mean and a threshold of 0.2 timm's, which trained "ResNet strikes back" (Wightman et al. 2021): a class with
-    more than that share of a target, mixed and smoothed, then counts as wholly there, and any other as absent.
+    the mean and a threshold of 0.2 timm's, which trained "ResNet strikes back" (Wightman et al. 2021): a class whose
+    target is above the threshold then has the target 1, and any other 0.
     """
     if isinstance(spec, SoftmaxLoss):
         return metrics.cross_entropy(logits, targets)

@@ -1,4 +1,4 @@
-"""Optimizers from optax, with the learning rate handed in at each step and a named mask for weight decay."""
+"""Optimizers from optax; each update takes the learning rate of its step (training/learning_rate.py)."""
 
 from collections.abc import Callable
 
@@ -15,20 +15,20 @@ Parameters = dict[str, jax.Array]
 def create(
     spec: Optimizer, clip_norm: float = 0.0, layers: dict[str, int] | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation of gradients into updates; `update(..., learning_rate=r)` takes the rate of the step.
+    """Return the transformation of gradients into updates; `update(..., learning_rate=r)` takes the rate of the step.
 
     Args:
-      spec: a section `optimizer`.
-      clip_norm: largest global norm of the gradient, before anything else sees it; 0 for no clipping.
-      layers: each parameter's place in the depth of the network, from 0 at the input; None where nobody defined it.
+      spec: the section `optimizer`; its `learning_rate` is the peak of the schedule and is not read here.
+      clip_norm: largest global norm of the gradient, which is clipped first of all; 0: no clipping.
+      layers: the number of each parameter's layer, from 0 at the input; None where the network defines none.
 
     Raises:
-      UserError: `layer_decay` is asked for and there are no `layers`.
+      UserError: `layer_decay` is not 1 and there are no `layers`.
 
     Sources: SGD with L2 decay, v <- m v + g, w <- w - r v, as PyTorch has it; AdamW, Loshchilov & Hutter 2019;
     LAMB, You et al. 2020, algorithm 2, or, without `always_adapt`, as apex and timm have it, which trained "ResNet
-    strikes back": what does not decay gets Adam's update, without a trust ratio; RMSProp as in TensorFlow 1 (epsilon
-    inside the root, mean square starting at one, the rate inside the momentum's sum), which the Inception and
+    strikes back": parameters that do not decay get Adam's update, without a trust ratio; RMSProp as in TensorFlow 1
+    (epsilon inside the root, mean square starting at one, the rate inside the momentum's sum), which the Inception and
     EfficientNet papers used; layer-wise decay, Clark et al. 2020 (ELECTRA), as BEiT and ConvNeXt have it.
     """
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
@@ -59,13 +59,13 @@ def _trust_ratio(spec: Lamb) -> optax.GradientTransformation:
 
 
 def scale_by_layer(decay: float, layers: dict[str, int]) -> optax.GradientTransformation:
-    """Multiplies the updates of layer l by `decay` ** (L - l), where L is the highest of `layers`, the head's."""
+    """Multiply the updates of layer l by `decay` ** (L - l), where L is the highest of `layers`, the head's."""
     last = max(layers.values())
     return optax.stateless(lambda updates, _: {k: decay ** (last - layers[k]) * u for k, u in updates.items()})
 
 
 def scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by minus the `learning_rate` given to `update`."""
+    """Multiply updates by minus the `learning_rate` given to `update`."""
 
     def update(updates, state, params=None, *, learning_rate, **_):
         del params
@@ -75,9 +75,11 @@ def scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
 
 
 def decay_mask(name: DecayMask) -> Callable[[Parameters], dict[str, bool]]:
-    """Which parameters decay: `all`; `no_norm_bias`, those of two axes or more; `kernels`, those of two axes or
-    more whose name ends in `weight`, which leaves out tokens and position embeddings too, as timm and DeiT do. The two
-    are the same for a network that has neither.
+    """Return the function from parameters to whether each of them decays.
+
+    Args:
+      name: `all`; `no_norm_bias`, parameters of two axes or more; or `kernels`, those of two axes or more whose name
+        ends in `weight`, which also leaves out tokens and position embeddings, as timm and DeiT do.
     """
 
     def decays(path: str, value: jax.Array) -> bool:
@@ -89,9 +91,9 @@ def decay_mask(name: DecayMask) -> Callable[[Parameters], dict[str, bool]]:
 
 
 def bound_filters(params: Parameters, max_rms: float) -> Parameters:
-    """Scales every filter of a convolution whose root mean square exceeds `max_rms` back to it.
+    """Scale every convolution filter whose root mean square exceeds `max_rms` back to `max_rms`.
 
-    Zeiler & Fergus 2013, sec. 3. A filter is the part of a `weight` [height, width, in, out] that makes one output.
+    Zeiler & Fergus 2013, sec. 3. A filter is the part of a `weight` [height, width, in, out] that computes one output.
     """
 
     def bound(name: str, value: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
 """Progressive learning: small images and weak regularisation first, larger and stronger later.
 
 Tan & Le 2021 (EfficientNetV2), section 4 and algorithm 1, with the numbers of the authors' code: four stages, sizes of
-128 + (size - 128) s / 4 in stage s = 1 to 4, all else even steps from the first stage to the last. A stage is a
-configuration of its own, so nothing below has to know of stages: each has its compiled step and its batches.
+128 + (size - 128) s / 4 in stage s = 1 to 4, all else even steps from the first stage to the last. Each stage has
+a configuration, a compiled step and batches of its own, so no other module depends on stages.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ from imagenet_repro.training.budget import Meter
 
 
 def stage_config(config: Config, stage: int) -> Config:
-    """The configuration of a stage, counted from 0; the last one's is `config` itself.
+    """Return the configuration of a stage, counted from 0; that of the last stage is `config` itself.
 
     Raises:
-      UserError: the first size is larger than the last, or the network's dropout is not known.
+      UserError: the first size is larger than the last, or the final dropout of the network is not known.
     """
     spec = config.progressive
     if stage == spec.stages - 1:
@@ -50,7 +50,7 @@ def _image_size(config: Config, stage: int) -> int:
 
 
 def _policy(config: Config, between: Callable[[float, float], float]) -> Policy:
-    """The policy with the stage's magnitude, where it has one."""
+    """Return the policy with the stage's magnitude, where it has one."""
     policy = config.augment.policy
     if not hasattr(policy, "magnitude"):
         return policy
@@ -58,13 +58,13 @@ def _policy(config: Config, between: Callable[[float, float], float]) -> Policy:
 
 
 def _model(config: Config, between: Callable[[float, float], float]) -> Model:
-    """The network with the stage's dropout, where it has dropout at all."""
+    """Return the network with the stage's dropout, where it has dropout."""
     options = models.spec(config.model.name).options | config.model.options
     if "dropout" not in options:
         return config.model
     if not isinstance(options["dropout"], int | float):
         raise UserError(
-            f"config.progressive: set config.model.options.dropout, the rate of {config.model.name} at last"
+            f"config.progressive: set config.model.options.dropout, the final dropout rate of {config.model.name}"
         )
     rate = between(config.progressive.dropout_from, options["dropout"])
     if rate == options["dropout"]:
@@ -73,15 +73,15 @@ def _model(config: Config, between: Callable[[float, float], float]) -> Model:
 
 
 def staged(meter: Meter, budget: Amount, later_flops: Sequence[int]) -> Meter:
-    """The meter of a run in stages that are equal shares of its budget.
+    """Return the meter of a run in stages that are equal shares of its budget.
 
     Args:
-      meter: of a run whose steps are all those of the first stage.
+      meter: of a run with only the first stage.
       budget: of the whole run.
       later_flops: floating point operations of a step of each further stage.
 
     Raises:
-      UserError: a budget of seconds, whose share no step number names, or of fewer steps than stages.
+      UserError: the budget is of seconds, which cannot be divided in advance, or has fewer steps than stages.
     """
     stages = 1 + len(later_flops)
     if budget.unit == "s" and later_flops:

@@ -1,4 +1,4 @@
-"""All that a run carries from step to step, and that a checkpoint holds."""
+"""The state that a run carries from step to step, and that a checkpoint stores."""
 
 import dataclasses
 from typing import Any
@@ -13,18 +13,18 @@ from imagenet_repro.training.functional import Tensors
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The pytree that a training step maps to its successor.
+    """The pytree that a training step maps to the next one.
 
     Attributes:
-      step: steps done.
+      step: number of steps taken.
       params: float32 parameters by name.
       stats: float32 running statistics of batch norm by name.
-      opt_state: the optimizer's.
-      ema: averages of both, `{"params": …, "stats": …}`, or an empty dictionary where none is kept.
-      rng: the data of the run's random key; every step folds its own number in.
+      opt_state: state of the optimizer.
+      ema: averages of both, `{"params": …, "stats": …}`, or an empty dictionary where no average is kept.
+      rng: data of the run's random key; every step folds its own number in.
     """
 
-    # A pytree also holds shapes, shardings or specs in place of its arrays, so no annotation names a shape here.
+    # The fields may also hold shapes, shardings or specs in place of arrays, so no annotation has a shape.
     step: Any  # int32 []
     params: Tensors
     stats: Tensors
@@ -34,14 +34,14 @@ class TrainState:
 
     @property
     def evaluated(self) -> tuple[Tensors, Tensors]:
-        """The parameters and statistics that are evaluated: the averages where they are kept."""
+        """The parameters and statistics to evaluate: the averages where they are kept."""
         return (self.ema["params"], self.ema["stats"]) if self.ema else (self.params, self.stats)
 
 
 def create(
     params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, *, ema: bool, seed: int
 ) -> TrainState:
-    """The state before the first step; the average starts as the initial weights."""
+    """Return the state before the first step; the average starts at the initial weights."""
 
     def copy(tree: Any) -> Any:
         return jax.tree.map(jnp.copy, tree)  # buffers are donated, so no two leaves may share one
