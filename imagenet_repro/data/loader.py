@@ -107,6 +107,8 @@ def eval_batches(
 
 def chain_batches(parts: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
     """Return the batches of one iterator after another; each starts its threads when the one before has ended."""
+    if len(parts) == 1:
+        return parts[0]
     closing.hand_over(parts)
     return closing.close_at_exit(_chain(parts))
 

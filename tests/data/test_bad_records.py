@@ -1,4 +1,4 @@
-"""Records that cannot be decoded: replaced, counted, named, and too many of them."""
+"""Records that cannot be decoded are replaced, counted and named, and too many stop a run."""
 
 import dataclasses
 
@@ -14,8 +14,8 @@ from tests.data.memory_split import DATA, joined, make_split, train
 
 def test_an_undecodable_record_is_replaced_by_the_next():
     split = make_split(20, bad=(4, 5, 19))
-    whole, broken = train(make_split(20), num_steps=10), train(split, num_steps=10)
-    drawn, index, replaced = joined(whole, "index"), joined(broken, "index"), joined(broken, "replaced")
+    complete, broken = train(make_split(20), num_steps=10), train(split, num_steps=10)
+    drawn, index, replaced = joined(complete, "index"), joined(broken, "index"), joined(broken, "replaced")
     stands_for = {4: 6, 5: 6, 19: 0}
     np.testing.assert_array_equal(index, [stands_for.get(i, i) for i in drawn.tolist()])
     np.testing.assert_array_equal(replaced, [i if i in stands_for else -1 for i in drawn.tolist()])
@@ -58,7 +58,7 @@ def test_too_many_bad_records_stop_the_run():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_split_of_rubbish_stops_at_once(workers):
+def test_a_split_without_a_decodable_image_stops_at_once(workers):
     data = dataclasses.replace(DATA, max_bad_share=0.2, workers=workers)
     with pytest.raises(UserError, match="5 of the 20 records"):
         train(make_split(20, bad=tuple(range(20))), data)

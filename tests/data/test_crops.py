@@ -34,7 +34,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
-    """An image whose red tells the row and whose green tells the column."""
+    """Return an image whose red is the row and whose green is the column."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, 0 * rows], -1).astype(np.uint8)
 
@@ -46,7 +46,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1), (3, 2), (20, 500), (100, 75), (31, 33), (2, 4000)])
-def test_any_image_gives_a_whole_crop(spec, shape, antialias):
+def test_any_image_gives_a_complete_crop(spec, shape, antialias):
     spec = type(spec)(**{**vars(spec), "antialias": antialias})
     for seed in range(3):
         result = crops.crop(noise(*shape), spec, SIZE, rng(seed))
@@ -56,7 +56,7 @@ def test_any_image_gives_a_whole_crop(spec, shape, antialias):
 
 
 @pytest.mark.parametrize("spec", RANDOM, ids=lambda spec: spec.name)
-def test_the_generator_decides_alone(spec):
+def test_crops_depend_on_the_generator_alone(spec):
     image = noise(90, 70)
     same = [crops.crop(image, spec, SIZE, rng(5)) for _ in range(2)]
     np.testing.assert_array_equal(*same)
@@ -106,7 +106,7 @@ def test_nearest_is_the_pixel_under_the_centre(target, antialias):
     np.testing.assert_array_equal(crops.resize(noise(100, 150), *target, "nearest", antialias), expected)
 
 
-def test_area_without_antialias_is_the_mean_of_what_a_pixel_covers():
+def test_area_without_antialias_is_the_mean_of_the_covered_pixels():
     image = noise(60, 90)
     expected = image.reshape(20, 3, 30, 3, 3).mean((1, 3))
     assert np.abs(crops.resize(image, 20, 30, "area", antialias=False) - expected).max() <= 0.51
@@ -120,7 +120,7 @@ def test_an_image_of_the_right_size_is_not_resampled():
 
 
 def test_inception_boxes_have_the_area_and_aspect_that_were_drawn():
-    """Of 4,000 boxes that fitted: area uniform, aspect log-uniform, within rounding (Szegedy et al. 2014)."""
+    """4,000 boxes that fit have uniform areas and log-uniform aspects, up to rounding (Szegedy et al. 2014)."""
     generator, height, width = rng(), 1200, 1200
     boxes = np.array([crops.inception_box(height, width, (0.08, 0.5), (3 / 4, 4 / 3), generator) for _ in range(4000)])
     top, left, h, w = boxes.T
@@ -149,8 +149,8 @@ def test_inception_boxes_have_the_area_and_aspect_that_were_drawn():
         ((1000, 1), (499, 0, 1, 1)),
     ],
 )
-def test_where_nothing_fits_the_largest_central_box_is_taken(shape, box):
-    """torchvision's fallback: the whole of the shorter side, and the other at the nearest aspect allowed."""
+def test_where_nothing_fits_the_largest_central_box_is_used(shape, box):
+    """torchvision's fallback uses all of the shorter side, and the nearest allowed aspect."""
     assert crops.inception_box(*shape, (0.9, 1.0), (3 / 4, 4 / 3), rng()) == box
 
 
@@ -175,7 +175,7 @@ def test_a_random_kernel_is_each_of_the_four_equally_often():
     assert all(abs(drawn.count(kernel) - 200) < 5 * 150**0.5 for kernel in PILLOW)
 
 
-def test_squashing_takes_the_whole_image():
+def test_squashing_uses_the_complete_image():
     image = np.zeros((60, 90, 3), np.uint8)
     image[:30], image[:, :45, 1] = 200, 100
     result = crops.crop(image, SquashCrop(kernel="area"), 30, rng())
@@ -187,13 +187,13 @@ def test_squashing_takes_the_whole_image():
 
 @pytest.mark.parametrize("shape", [(375, 500), (500, 375), (333, 500), (500, 334), (256, 256), (257, 256), (70, 41)])
 def test_the_centre_crop_is_torchvisions(shape):
-    """Resize(256) and CenterCrop(224): the longer side cut to whole pixels, the offset rounded to even."""
+    """Resize(256) and CenterCrop(224): the longer side is rounded down, the offset to even."""
     height, width = shape
     short, long = min(shape), max(shape)
     resized = (256, int(256 * long / short)) if height <= width else (int(256 * long / short), 256)
-    whole = Image.fromarray(noise(*shape)).resize(resized[::-1], Image.Resampling.BILINEAR)
+    complete = Image.fromarray(noise(*shape)).resize(resized[::-1], Image.Resampling.BILINEAR)
     top, left = (int(round((side - 224) / 2.0)) for side in resized)  # noqa: RUF046
-    expected = np.asarray(whole)[top : top + 224, left : left + 224]
+    expected = np.asarray(complete)[top : top + 224, left : left + 224]
     result = crops.crop(noise(*shape), CenterCrop(ratio=0.875, antialias=True), 224, rng())
     np.testing.assert_array_equal(result, expected)
 
@@ -201,8 +201,8 @@ def test_the_centre_crop_is_torchvisions(shape):
 @pytest.mark.parametrize(
     ("size", "ratio", "shorter"), [(224, 0.875, 256), (299, 0.95, 314), (224, 0.7, 320), (288, 0.96, 300)]
 )
-def test_the_ratio_names_the_shorter_side(size, ratio, shorter):
-    """timm's floor(size / crop_pct), whatever the division's last bit."""
+def test_the_ratio_determines_the_shorter_side(size, ratio, shorter):
+    """The side is timm's floor(size / crop_pct), whatever the last bit of the division."""
     image = noise(shorter, shorter)
     offset = round((shorter - size) / 2)
     expected = image[offset : offset + size, offset : offset + size]
@@ -215,13 +215,13 @@ def test_the_2012_crop_stays_in_the_centre_square():
     assert corners == {(row, column) for row in range(9) for column in range(20, 29)}
 
 
-def test_scale_jitter_draws_the_side_and_the_whole_length():
+def test_scale_jitter_draws_the_side_and_the_position():
     image = coordinates(40, 80)
     corners = {
         tuple(crops.crop(image, ScaleJitterCrop(resize=(40, 40)), 38, rng(seed))[0, 0, :2]) for seed in range(900)
     }
     assert corners == {(row, column) for row in range(3) for column in range(43)}
-    # The last row of a crop of the whole square tells the scale: sides of 36 to 38, each about equally often.
+    # The last row of a crop of the complete square shows the scale: sides of 36 to 38, each about equally often.
     flat = np.repeat(np.arange(72, dtype=np.uint8)[:, None, None] * 3, 72, 1).repeat(3, 2)
     steps = [
         float(np.diff(crops.crop(flat, ScaleJitterCrop(resize=(36, 72)), 36, rng(s))[1:-1, 0, 0]).mean())
@@ -239,9 +239,9 @@ def test_padding_is_black_and_moves_the_image_by_at_most_itself():
     for seed in range(600):
         result = crops.crop(image, PadCrop(padding=4), 32, rng(seed))
         padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
-        found = [(y, x) for y in range(9) for x in range(9) if (padded[y : y + 32, x : x + 32] == result).all()]
-        assert len(found) == 1
-        offsets.update(found)
+        actual = [(y, x) for y in range(9) for x in range(9) if (padded[y : y + 32, x : x + 32] == result).all()]
+        assert len(actual) == 1
+        offsets.update(actual)
     assert len(offsets) == 81
 
 
@@ -255,12 +255,12 @@ def test_padding_is_black_and_moves_the_image_by_at_most_itself():
         (InceptionCrop(aspect=(2.0, 0.5)), r"aspect = .*\(smallest, largest\)"),
     ],
 )
-def test_crops_that_cannot_be_taken(spec, message):
+def test_impossible_crops_are_refused(spec, message):
     with pytest.raises(UserError, match=message):
         crops.crop(noise(50, 50), spec, SIZE, rng())
 
 
-def test_kernels_differ_and_say_so():
+def test_kernels_differ():
     image = noise(90, 90)
     results = {
         (kernel, antialias): crops.resize(image, 31, 31, kernel, antialias).tobytes()
@@ -273,8 +273,8 @@ def test_kernels_differ_and_say_so():
 
 @pytest.mark.parametrize("spec", [CenterCrop(ratio=0.875), CenterCrop(ratio=1.0), SquashCrop()], ids=str)
 @pytest.mark.parametrize("shape", [(200, 120), (120, 200), (90, 90), (33, 250), (3, 240)])
-def test_the_window_says_where_a_crop_lies(spec, shape):
-    """A crop of an image whose colours tell rows and columns begins and ends with those at the window's edges."""
+def test_the_window_is_the_position_of_the_crop(spec, shape):
+    """In an image whose colours are rows and columns, a crop begins and ends with those at the window's edges."""
     spec = dataclasses.replace(spec, kernel="area", antialias=True)
     left, top, right, bottom = crops.crop_window(spec, *shape, SIZE)
     crop = crops.crop(coordinates(*shape), spec, SIZE, rng()).astype(float)

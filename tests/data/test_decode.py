@@ -10,7 +10,7 @@ from imagenet_repro.data.decode import DecodeError, decode
 from tests.conftest import shared_path
 
 RNG = np.random.default_rng(0)
-# Smooth, as photographs are, so that JPEG keeps it.
+# Smooth as photographs, so that JPEG changes it little.
 SCENE = Image.fromarray(RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((61, 43), Image.Resampling.BICUBIC)
 ALPHA = Image.merge("RGBA", (*SCENE.split(), Image.linear_gradient("L").resize(SCENE.size)))
 
@@ -54,7 +54,7 @@ FORMATS = {
     "bmp": saved(SCENE, "BMP"),
     "tiff": saved(SCENE, "TIFF"),
 }
-WHOLE_OR_NOTHING = [name for name in FORMATS if name != "gif, animated"]  # half of that still holds its first frame
+ALL_OR_NOTHING = [name for name in FORMATS if name != "gif, animated"]  # half of the file still has its first frame
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -63,7 +63,7 @@ def test_pixels_are_pillows(name):
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (9, 5, 3), (9, 5, 4)])
-def test_of_16_bits_the_upper_8_count(shape):
+def test_the_upper_8_of_16_bits_are_used(shape):
     deep = RNG.integers(0, 65536, shape, dtype=np.uint16)
     expected = np.broadcast_to(deep[..., None], (9, 5, 3)) if deep.ndim == 2 else deep[..., 2::-1]
     np.testing.assert_array_equal(decode(cv2.imencode(".png", deep)[1].tobytes()), expected >> 8)
@@ -78,7 +78,7 @@ def test_sides_of_one_pixel(size, kind):
     np.testing.assert_array_equal(decoded, pillow(image))
 
 
-@pytest.mark.parametrize("name", WHOLE_OR_NOTHING)
+@pytest.mark.parametrize("name", ALL_OR_NOTHING)
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
 def test_a_truncated_image_is_refused(name, share):
     image = FORMATS[name]
@@ -93,8 +93,8 @@ def test_a_jpeg_that_lost_its_last_bytes_is_refused(lost):
             decode(FORMATS[name][:-lost])
 
 
-def test_a_jpeg_whose_end_was_never_written_is_refused():
-    """Zeros decode as grey without a complaint; the marker of the thumbnail in the header is not the image's."""
+def test_an_unfinished_jpeg_is_refused():
+    """Zeros decode as grey without an error; the end marker of the thumbnail in the header is not the image's."""
     exif = Image.Exif()
     exif[0x9286] = saved(SCENE.resize((16, 16)), "JPEG")
     image = saved(SCENE, "JPEG", exif=exif)
@@ -105,7 +105,7 @@ def test_a_jpeg_whose_end_was_never_written_is_refused():
         decode(image[:half] + bytes(300))
 
 
-def test_bytes_behind_the_image_are_allowed():
+def test_bytes_after_the_image_are_allowed():
     for name in ("jpeg", "png"):
         np.testing.assert_array_equal(decode(FORMATS[name] + b"trailing"), decode(FORMATS[name]))
 
@@ -113,13 +113,13 @@ def test_bytes_behind_the_image_are_allowed():
 @pytest.mark.parametrize(
     "rubbish", [b"", b"\0", b"hello, world", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\0\x10JFIF", b"GIF8"]
 )
-def test_rubbish_is_refused(rubbish):
+def test_other_bytes_are_refused(rubbish):
     with pytest.raises(DecodeError, match=f"of {len(rubbish)} bytes: "):
         decode(rubbish)
 
 
 def test_nothing_is_printed_about_a_damaged_image(capfd):
-    for name in WHOLE_OR_NOTHING:
+    for name in ALL_OR_NOTHING:
         with pytest.raises(DecodeError):
             decode(FORMATS[name][: len(FORMATS[name]) // 2])
     assert capfd.readouterr() == ("", "")

@@ -9,7 +9,7 @@ from imagenet_repro.errors import UserError
 
 
 class Records(list):
-    """Counts what is read; None stands for a record that cannot be."""
+    """Records that count how many are read; None stands for one that cannot be read."""
 
     read = 0
 
@@ -26,7 +26,7 @@ def split(labels, version="1.0.0"):
 
 
 def looked(of, path):
-    """The examples, once no more will be found."""
+    """Return the examples after the end of the search."""
     examples = ClassExamples(of, path)
     examples.start()
     for _ in range(500):
@@ -37,25 +37,25 @@ def looked(of, path):
     return examples
 
 
-def test_thirteen_of_each_class_and_no_more_is_read_than_that_needs(tmp_path):
+def test_thirteen_images_of_each_class_are_found_and_no_more_is_read(tmp_path):
     labels = np.random.default_rng(0).permutation(np.arange(3000) % 3)
     photos = split(labels)
     examples = looked(photos, tmp_path / "examples.json")
     for label in range(3):
-        found = examples.indices(label)
-        assert len(set(found)) == COUNT == 13
-        assert all(labels[found] == label)
-        assert examples.record(found[0]).label == label
+        result = examples.indices(label)
+        assert len(set(result)) == COUNT == 13
+        assert all(labels[result] == label)
+        assert examples.record(result[0]).label == label
     assert photos.records.read < 100
 
 
-def test_fewer_where_there_are_no_more(tmp_path):
+def test_small_classes_have_fewer_examples(tmp_path):
     examples = looked(split([0] * 20 + [1] * 4 + [None, -1]), tmp_path / "examples.json")
     assert [len(examples.indices(label)) for label in range(3)] == [13, 4, 0]
     assert examples.is_complete(2)
 
 
-def test_what_was_found_is_kept(tmp_path):
+def test_found_examples_are_saved(tmp_path):
     labels = np.arange(300) % 3
     before = looked(split(labels), tmp_path / "examples.json")
     again = split(labels)
@@ -65,7 +65,7 @@ def test_what_was_found_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["other version", "text"])
-def test_what_is_of_another_data_set_or_damaged_is_found_anew(tmp_path, damage):
+def test_examples_of_another_data_set_or_in_a_damaged_file_are_ignored(tmp_path, damage):
     path = tmp_path / "examples.json"
     looked(split(np.arange(300) % 3, version="2.0.0"), path)
     if damage == "text":

@@ -54,27 +54,27 @@ def test_evaluation_repeats_nothing():
     assert batch["index"].tolist() == [0, 1, 2, 3, 4, 5, -1, -1]
 
 
-def test_a_batch_of_one_image_over_and_over_is_refused():
+def test_a_batch_of_repeats_of_one_image_is_refused():
     with pytest.raises(UserError, match=r"data.repeats = 3 needs batches of at least 6 images, not 5"):
         train_batches(make_split(4), repeated(3), CROP, batch_size=5, seed=0)
 
 
-def test_parts_in_turn_are_one_run_of_batches_and_a_part_may_have_a_size_of_its_own():
+def test_chained_batches_are_one_run_and_a_part_may_have_another_image_size():
     split, small = make_split(20), dataclasses.replace(DATA, image_size=8)
-    whole = train(split, num_steps=6)
+    complete = train(split, num_steps=6)
 
     def part(data, start_step, num_steps):
         return train_batches(split, data, CROP, batch_size=8, seed=3, start_step=start_step, num_steps=num_steps)
 
     parts = chain_batches([part(small, 0, 2), part(DATA, 2, 1), part(DATA, 3, 3)])
-    found = [batch for batch, _ in prefetch_to_device(parts, lambda batch: None)]
-    assert [batch["image"].shape[1] for batch in found] == [8, 8, SIZE, SIZE, SIZE, SIZE]
-    assert_same(found[2:], whole[2:])
-    for one, other in zip(found[:2], train(split, small, num_steps=2), strict=True):
+    actual = [batch for batch, _ in prefetch_to_device(parts, lambda batch: None)]
+    assert [batch["image"].shape[1] for batch in actual] == [8, 8, SIZE, SIZE, SIZE, SIZE]
+    assert_same(actual[2:], complete[2:])
+    for one, other in zip(actual[:2], train(split, small, num_steps=2), strict=True):
         assert_same([one], [other])
 
 
-def test_parts_in_turn_that_are_left_early_are_closed_all():
+def test_chained_batches_are_all_closed_when_they_end_early():
     before = threading.active_count()
     parts = [train_batches(make_split(20), DATA, CROP, batch_size=8, seed=3, start_step=s) for s in (0, 100)]
     batches = prefetch_to_device(chain_batches(parts), lambda batch: None)
@@ -98,33 +98,33 @@ def test_the_number_of_worker_processes_changes_nothing(workers, steps):
     assert_same(train(split, num_steps=steps, start_step=1), train(split, data, num_steps=steps, start_step=1))
 
 
-def test_a_start_in_the_middle_is_the_rest_of_the_run():
-    whole = train(make_split(20), num_steps=9)
+def test_a_later_start_gives_the_rest_of_the_run():
+    complete = train(make_split(20), num_steps=9)
     for start in (1, 4, 8):
-        assert_same(whole[start:], train(make_split(20), start_step=start, num_steps=9 - start))
+        assert_same(complete[start:], train(make_split(20), start_step=start, num_steps=9 - start))
 
 
-def test_a_start_after_a_million_steps_costs_nothing():
+def test_a_start_after_a_million_steps_is_immediate():
     (batch,) = train(make_split(20), start_step=10**6, num_steps=1)
     assert (batch["epoch"] == 8 * 10**6 // 20).all()
 
 
 @pytest.mark.parametrize("batch_size", [6, 22, 26])
-def test_hosts_share_the_batch_of_one(batch_size):
-    whole = train(make_split(20), batch_size=batch_size, num_steps=3)
+def test_hosts_divide_the_batch_of_a_single_host(batch_size):
+    complete = train(make_split(20), batch_size=batch_size, num_steps=3)
     shares = [
         train(make_split(20), batch_size=batch_size, num_steps=3, process_index=i, process_count=2) for i in (0, 1)
     ]
     merged = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*shares, strict=True)]
-    assert_same(whole, merged)
+    assert_same(complete, merged)
 
 
-def test_a_batch_that_hosts_cannot_share_is_refused():
+def test_a_batch_that_hosts_cannot_divide_is_refused():
     with pytest.raises(UserError, match="8 images cannot be shared equally by 3 processes"):
         train_batches(make_split(4), DATA, CROP, batch_size=8, seed=0, process_count=3)
 
 
-def test_without_a_number_of_steps_training_goes_on():
+def test_without_a_number_of_steps_batches_are_endless():
     batches = train_batches(make_split(3), DATA, CROP, batch_size=4, seed=0)
     assert [len(next(batches)["label"]) for _ in range(5)] == [4] * 5
     batches.close()
@@ -153,7 +153,7 @@ def test_evaluation_scores_every_image_once(count, processes):
         np.testing.assert_array_equal(result, crops.crop(image(index), CenterCrop(), SIZE, rng))
 
 
-def test_evaluation_may_have_a_size_of_its_own():
+def test_evaluation_may_have_another_image_size():
     data = dataclasses.replace(DATA, eval_image_size=8)
     (batch,) = eval_batches(make_split(3), data, CenterCrop(), batch_size=4)
     assert batch["image"].shape == (4, 8, 8, 3)
@@ -174,7 +174,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_program_may_end_in_the_middle(tmp_path):
+def test_a_program_may_end_while_batches_are_open(tmp_path):
     process = run_script(tmp_path / "suspended.py", SUSPENDED)
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == 7

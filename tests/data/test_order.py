@@ -23,14 +23,14 @@ def test_every_epoch_has_every_image_once_in_another_order():
 
 
 def test_orders_are_uniform():
-    """Which image comes first, over 400 epochs of a split of 5."""
+    """Each of 5 images comes first equally often over 400 epochs."""
     batches = train(make_split(5), batch_size=500, num_steps=4)
     firsts = Counter(joined(batches, "index").reshape(400, 5)[:, 0].tolist())
     assert all(abs(firsts[index] - 80) < 5 * 80**0.5 for index in range(5))
 
 
 @pytest.mark.parametrize(("repeats", "batch_size"), [(2, 8), (3, 12), (3, 8), (3, 10), (4, 26)])
-def test_repeats_come_within_two_batches_and_each_image_as_often(repeats, batch_size):
+def test_repeats_of_an_image_are_within_two_batches(repeats, batch_size):
     """The distinct images, in order, are those of a run without repeats; each comes `repeats` times."""
     count, distinct = 21, batch_size // repeats
     steps = 21 * repeats
@@ -47,7 +47,7 @@ def test_repeats_come_within_two_batches_and_each_image_as_often(repeats, batch_
     assert len(set(seen)) == len(seen)  # no crop and no augmentation twice
 
 
-def test_a_repeat_has_a_crop_of_its_own_and_no_neighbour_of_its_kind():
+def test_repeats_have_different_crops_and_are_not_neighbours():
     batches = train(make_split(20), repeated(3), batch_size=12, num_steps=5)
     for batch in batches:
         assert (batch["index"][::2] != batch["index"][1::2]).all()
@@ -57,12 +57,12 @@ def test_a_repeat_has_a_crop_of_its_own_and_no_neighbour_of_its_kind():
         assert len({result.tobytes() for result in batch["image"]}) == 12
 
 
-def test_repeats_do_not_depend_on_hosts_workers_or_where_a_run_goes_on():
+def test_repeats_do_not_depend_on_hosts_workers_or_the_first_step():
     data, split = repeated(3), make_split(20, bad=(4,))
-    whole = train(split, data, batch_size=10, num_steps=7)
-    assert_same(whole[2:], train(split, data, batch_size=10, start_step=2, num_steps=5))
-    assert_same(whole, train(split, dataclasses.replace(data, threads=7), batch_size=10, num_steps=7))
+    complete = train(split, data, batch_size=10, num_steps=7)
+    assert_same(complete[2:], train(split, data, batch_size=10, start_step=2, num_steps=5))
+    assert_same(complete, train(split, dataclasses.replace(data, threads=7), batch_size=10, num_steps=7))
     shares = [train(split, data, batch_size=10, num_steps=7, process_index=i, process_count=2) for i in (0, 1)]
     merged = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*shares, strict=True)]
-    assert_same(whole, merged)
-    assert_same(whole[:3], train(split, dataclasses.replace(data, workers=1), batch_size=10, num_steps=3))
+    assert_same(complete, merged)
+    assert_same(complete[:3], train(split, dataclasses.replace(data, workers=1), batch_size=10, num_steps=3))

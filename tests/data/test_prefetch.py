@@ -16,7 +16,7 @@ def numbers(count: int, fail_at: int = -1):
         yield {"label": number}
 
 
-def test_prefetching_keeps_the_order_and_pairs_both_sides():
+def test_prefetching_keeps_the_order_and_pairs_host_and_device_batches():
     pairs = list(prefetch_to_device(numbers(20), lambda batch: batch["label"] * 10))
     assert pairs == [({"label": n}, 10 * n) for n in range(20)]
 
@@ -31,18 +31,18 @@ def test_prefetching_runs_ahead_by_its_depth(depth):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.05)
-    assert len(started) == depth + 1  # the one in use, and those behind it
+    assert len(started) == depth + 1  # the one in use, and those prefetched
     pairs.close()
 
 
-def test_what_the_batches_raise_reaches_the_consumer_in_its_place():
+def test_an_error_of_the_batches_reaches_the_consumer_in_order():
     pairs = prefetch_to_device(numbers(20, fail_at=3), lambda batch: None)
     assert [next(pairs)[0]["label"] for _ in range(3)] == [0, 1, 2]
     with pytest.raises(UserError, match="no more"):
         next(pairs)
 
 
-def test_what_the_transfer_raises_reaches_the_consumer():
+def test_an_error_of_the_transfer_reaches_the_consumer():
     def put(batch):
         raise MemoryError("device")
 

@@ -27,7 +27,7 @@ def encoded(split: str, number: int) -> bytes:
 
 
 class _Photos(tfds.core.GeneratorBasedBuilder):
-    """Encoded bytes in several shards; subclasses say how an image is named."""
+    """Data sets of encoded bytes in several shards; subclasses name the images."""
 
     VERSION = tfds.core.Version("1.2.0")
     ID: dict = {}  # noqa: RUF012
@@ -80,12 +80,12 @@ def data_dir(tmp_path_factory) -> Path:
     return directory
 
 
-def opened(data_dir: Path, name: str, split: str):
+def split_opened(data_dir: Path, name: str, split: str):
     return open_split(Data(name=name, data_dir=str(data_dir)), split)
 
 
 def test_a_split_gives_the_stored_bytes_labels_and_names(data_dir):
-    split = opened(data_dir, "named_photos", "train")
+    split = split_opened(data_dir, "named_photos", "train")
     assert (split.name, split.version, split.class_names) == ("named_photos", "1.2.0", CLASSES)
     assert split.num_classes == 3
     assert split.num_examples == len(split.records) == 23
@@ -103,27 +103,27 @@ def test_a_split_gives_the_stored_bytes_labels_and_names(data_dir):
     [("named_photos", "validation_"), ("numbered_photos", "validation_"), ("nameless_photos", "val")],
 )
 def test_ids_are_the_data_sets_own_where_it_has_any(data_dir, name, first):
-    ids = [record.id for record in opened(data_dir, name, "validation").records]
+    ids = [record.id for record in split_opened(data_dir, name, "validation").records]
     assert len(set(ids)) == 7
     assert all(one.startswith(first) for one in ids)
 
 
-def test_fallback_ids_count_in_the_whole_split(data_dir):
-    whole = {split: opened(data_dir, "nameless_photos", split).records for split in COUNTS}
-    expected = {f"{split}/{i}": record.image for split in COUNTS for i, record in enumerate(whole[split])}
+def test_fallback_ids_count_in_the_complete_split(data_dir):
+    complete = {split: split_opened(data_dir, "nameless_photos", split).records for split in COUNTS}
+    expected = {f"{split}/{i}": record.image for split in COUNTS for i, record in enumerate(complete[split])}
     for split in ("train[:60%]", "train[60%:]", "train[-5:]", "train+validation", "train[9:12]+validation[50%:]"):
-        records = opened(data_dir, "nameless_photos", split).records
+        records = split_opened(data_dir, "nameless_photos", split).records
         assert {record.id: record.image for record in records} == {r.id: expected[r.id] for r in records}
-    assert [record.id for record in opened(data_dir, "nameless_photos", "train[-5:]").records] == [
+    assert [record.id for record in split_opened(data_dir, "nameless_photos", "train[-5:]").records] == [
         f"train/{i}" for i in range(18, 23)
     ]
 
 
-def test_parts_of_a_split_are_disjoint_and_whole(data_dir):
-    parts = [{r.id for r in opened(data_dir, "named_photos", s).records} for s in ("train[:90%]", "train[90%:]")]
+def test_parts_of_a_split_are_disjoint_and_complete(data_dir):
+    parts = [{r.id for r in split_opened(data_dir, "named_photos", s).records} for s in ("train[:90%]", "train[90%:]")]
     assert not parts[0] & parts[1]
-    assert parts[0] | parts[1] == {r.id for r in opened(data_dir, "named_photos", "train").records}
-    assert opened(data_dir, "named_photos", "train+validation").num_examples == 30
+    assert parts[0] | parts[1] == {r.id for r in split_opened(data_dir, "named_photos", "train").records}
+    assert split_opened(data_dir, "named_photos", "train+validation").num_examples == 30
 
 
 SPLITS = ("train", "train[:60%]", "train[60%:]", "train[13:14]", "train[-9:]", "validation", "validation[3:]",
@@ -138,7 +138,7 @@ def test_splits_overlap_if_and_only_if_they_share_an_id(data_dir, one):
         assert overlap(data, one, other) == bool(ids[one] & ids[other]), other
 
 
-def test_what_cannot_be_opened_cannot_overlap(data_dir):
+def test_overlap_with_an_invalid_split_is_an_error(data_dir):
     data = Data(name="named_photos", data_dir=str(data_dir))
     for pair in (("train", "test"), ("train[:0%]", "train")):
         with pytest.raises(UserError, match=r"split '.*' of data set"):
@@ -148,19 +148,19 @@ def test_what_cannot_be_opened_cannot_overlap(data_dir):
 @pytest.mark.parametrize(("test_split", "scored"), [("", "validation[:3]"), ("validation[3:]", "validation[3:]")])
 def test_the_scored_split_is_the_test_split_where_there_is_one(data_dir, test_split, scored):
     names = {"train_split": "train[:9]", "eval_split": "validation[:3]", "test_split": test_split}
-    found = open_splits(Data(name="named_photos", data_dir=str(data_dir), **names))
-    assert [one.split for one in (found.train, found.evaluated, found.scored)] == [
+    result = open_splits(Data(name="named_photos", data_dir=str(data_dir), **names))
+    assert [one.split for one in (result.train, result.evaluated, result.scored)] == [
         "train[:9]", "validation[:3]", scored,
     ]  # fmt: skip
 
 
-def test_a_test_split_that_is_not_there_is_refused_before_training(data_dir):
+def test_a_missing_test_split_is_refused_before_training(data_dir):
     with pytest.raises(UserError, match="split 'test' of data set 'named_photos'"):
         open_splits(Data(name="named_photos", data_dir=str(data_dir), test_split="test"))
 
 
-def test_a_split_travels_to_other_processes_in_few_bytes(data_dir):
-    split = opened(data_dir, "nameless_photos", "train[10:]")
+def test_a_pickled_split_is_small(data_dir):
+    split = split_opened(data_dir, "nameless_photos", "train[10:]")
     pickled = pickle.dumps(split)
     assert len(pickled) < 1000
     copy = pickle.loads(pickled)
@@ -168,7 +168,7 @@ def test_a_split_travels_to_other_processes_in_few_bytes(data_dir):
 
 
 def test_an_index_outside_is_an_index_error(data_dir):
-    records = opened(data_dir, "named_photos", "validation").records
+    records = split_opened(data_dir, "named_photos", "validation").records
     for index in (-1, 7):
         with pytest.raises(IndexError):
             records[index]
@@ -189,9 +189,9 @@ def test_an_index_outside_is_an_index_error(data_dir):
         ("sounds", "train", "not for image classification.*pitch"),
     ],
 )
-def test_what_cannot_be_opened_says_why(data_dir, name, split, message):
+def test_a_split_that_cannot_be_opened_is_explained(data_dir, name, split, message):
     with pytest.raises(UserError, match=f"(?s){message}"):
-        opened(data_dir, name, split)
+        split_opened(data_dir, name, split)
 
 
 @pytest.fixture
@@ -200,12 +200,12 @@ def copied(data_dir, tmp_path) -> Path:
     return tmp_path / "named_photos" / "1.2.0"
 
 
-def test_tfrecord_is_sent_to_the_converter(copied):
+def test_the_message_about_tfrecord_names_the_conversion(copied):
     info = json.loads((copied / "dataset_info.json").read_text())
     info["fileFormat"] = "tfrecord"
     (copied / "dataset_info.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match=r"(?s)tfrecord.*python main.py prepare named_photos --data_dir=") as caught:
-        opened(copied.parent.parent, "named_photos", "train")
+        split_opened(copied.parent.parent, "named_photos", "train")
     assert str(caught.value).endswith(f"--data_dir={copied.parent.parent}")
 
 
@@ -213,13 +213,13 @@ def test_a_missing_file_is_named(copied):
     lost = sorted(copied.glob("*train*"))[1]
     lost.unlink()
     with pytest.raises(UserError, match=f"1 of 3 files.*{lost.name}"):
-        opened(copied.parent.parent, "named_photos", "train")
+        split_opened(copied.parent.parent, "named_photos", "train")
 
 
 def test_a_damaged_file_is_named_when_it_is_read(copied):
     damaged = sorted(copied.glob("*train*"))[0]
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
-    records = opened(copied.parent.parent, "named_photos", "train").records
+    records = split_opened(copied.parent.parent, "named_photos", "train").records
     with pytest.raises(UserError, match=r"record train/0 in .* cannot be read"):
         records[0]
 

@@ -8,7 +8,7 @@ from imagenet_repro.errors import UserError
 
 
 def encoded(height, width, kind=".png"):
-    """A ramp from left to right in red, from top to bottom in blue."""
+    """Return an image with a ramp from left to right in red and from top to bottom in blue."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[..., 2] = np.linspace(0, 255, width)[None]  # BGR
     pixels[..., 0] = np.linspace(0, 255, height)[:, None]
@@ -16,7 +16,7 @@ def encoded(height, width, kind=".png"):
 
 
 class Records(list):
-    """Counts what is read; None stands for a record that cannot be."""
+    """Records that count how many are read; None stands for one that cannot be read."""
 
     read = 0
 
@@ -45,21 +45,21 @@ def test_the_shorter_side_shrinks_to_128_and_never_grows(size, expected):
     assert decoded(content).shape == (*expected, 3)
 
 
-def test_colours_and_places_are_kept():
+def test_colours_and_positions_are_unchanged():
     (content,) = thumbnails.thumbnails_by_id(split([Record(encoded(400, 400), 0, "a")]), ["a"]).values()
     corners = decoded(content)[[5, 5, -5, -5], [5, -5, 5, -5]]
     np.testing.assert_allclose(corners, [[10, 0, 10], [245, 0, 10], [10, 0, 245], [245, 0, 245]], atol=12)
 
 
-def test_only_what_is_asked_for_is_read_and_reading_ends_with_the_last():
+def test_reading_ends_with_the_last_requested_image():
     photos = split([Record(encoded(9, 9), 0, f"id{i}") for i in range(10)])
-    found = thumbnails.thumbnails_by_id(photos, ["id6", "id2", "id2"])
-    assert set(found) == {"id2", "id6"}
+    result = thumbnails.thumbnails_by_id(photos, ["id6", "id2", "id2"])
+    assert set(result) == {"id2", "id6"}
     assert photos.records.read == 7
     assert thumbnails.thumbnails_by_id(photos, []) == {}
     assert photos.records.read == 7
 
 
-def test_what_cannot_be_read_or_decoded_or_is_not_there_is_left_out():
+def test_absent_unreadable_and_undecodable_images_are_left_out():
     photos = split([None, Record(b"no image", 0, "broken"), Record(encoded(9, 9), 0, "whole"), None])
     assert set(thumbnails.thumbnails_by_id(photos, ["whole", "broken", "absent"])) == {"whole"}

@@ -1,4 +1,4 @@
-"""How many threads and processes read, and how the processes end."""
+"""Numbers of reading threads and processes, and the end of the processes."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ from imagenet_repro.errors import UserError
 from tests.data.memory_split import CROP, DATA, make_split, run_script
 
 
-def test_readers_come_from_the_host_unless_named(monkeypatch):
+def test_reader_counts_follow_from_the_host_unless_configured(monkeypatch):
     assert reader_counts(Data(threads=3, workers=2)) == (3, 2)
     for cores, expected in ((1, (2, 0)), (2, (4, 0)), (16, (25, 0)), (96, (25, 6))):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
@@ -30,15 +30,15 @@ def limit_shared_memory(monkeypatch, megabytes: int) -> None:
     monkeypatch.setattr(os.path, "isdir", lambda path: True)
 
 
-def test_workers_that_shared_memory_cannot_serve_are_refused(monkeypatch):
-    """A container has 64 MB of it; a process that runs out of it ends by SIGBUS."""
+def test_workers_that_need_too_much_shared_memory_are_refused(monkeypatch):
+    """A container has 64 MB of shared memory; a process that runs out of it is killed by SIGBUS."""
     limit_shared_memory(monkeypatch, 64)
     assert reader_counts(Data(workers=2), batch_bytes=7 * 2**20)[1] == 2
     with pytest.raises(UserError, match=r"data.workers = 2: .* need 86 MB .* 67 MB free"):
         reader_counts(Data(workers=2), batch_bytes=10 * 2**20 + 2**18)
 
 
-def test_workers_chosen_from_the_host_give_way_to_threads(monkeypatch):
+def test_default_workers_become_threads_without_shared_memory(monkeypatch):
     limit_shared_memory(monkeypatch, 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
     monkeypatch.setattr(os, "process_cpu_count", lambda: 32, raising=False)
@@ -80,7 +80,7 @@ def running(pid: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-def test_workers_end_when_training_is_killed_and_not_by_an_interrupt(tmp_path):
+def test_workers_end_when_training_is_killed_but_ignore_an_interrupt(tmp_path):
     with run_script(tmp_path / "orphan.py", ORPHAN) as process:
         workers = [int(pid) for pid in process.stdout.readline().split()]
         assert workers

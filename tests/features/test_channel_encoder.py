@@ -1,4 +1,4 @@
-"""Channels: what their codes are made of, whatever is coded together, and images that show nothing."""
+"""Channels: the composition of codes, their independence of the batch size, and flat images."""
 
 import dataclasses
 import functools
@@ -36,70 +36,70 @@ def photographs(size):
 
 @functools.cache
 def described(descriptor, scales):
-    """The descriptors of the photographs, of channels that are otherwise CHANNEL."""
-    made = ChannelEncoder(dataclasses.replace(CHANNEL, descriptor=descriptor, scales=scales), SIZE)
-    return np.asarray(jax.jit(made.describe)(photographs(SIZE))).reshape(-1, made.numbers)
+    """Return the descriptors of the photographs in a variant of CHANNEL."""
+    encoder = ChannelEncoder(dataclasses.replace(CHANNEL, descriptor=descriptor, scales=scales), SIZE)
+    return np.asarray(jax.jit(encoder.describe)(photographs(SIZE))).reshape(-1, encoder.numbers)
 
 
-def vocabulary_of(made):
-    x = described(made.channel.descriptor, made.channel.scales)
-    moments = pca.Moments(made.numbers)
+def vocabulary_of(encoder):
+    x = described(encoder.channel.descriptor, encoder.channel.scales)
+    moments = pca.Moments(encoder.numbers)
     moments.add(x)
-    reduction = made.reduce(moments)
-    return reduction | made.learn(made.project(jnp.asarray(x), reduction), jax.random.key(0))
+    reduction = encoder.reduce(moments)
+    return reduction | encoder.learn(encoder.project(jnp.asarray(x), reduction), jax.random.key(0))
 
 
 def wide(words):
-    """Gaussians to which sums in another order are the same: of 26 descriptors some learn next to no variance."""
+    """Return Gaussians that do not depend on the order of sums; learned from 26 descriptors, some have no variance."""
     return words | {"mixture.variances": jnp.maximum(words["mixture.variances"], 0.01)}
 
 
 @pytest.mark.parametrize("kind", CODES)
-def test_codes_have_the_length_that_was_said_and_cells_of_unit_length(kind):
+def test_codes_have_the_stated_length_and_cells_of_unit_length(kind):
     code, features = CODES[kind]
-    made = ChannelEncoder(dataclasses.replace(CHANNEL, code=code, quantise=0), SIZE)
+    encoder = ChannelEncoder(dataclasses.replace(CHANNEL, code=code, quantise=0), SIZE)
     images = photographs(SIZE)
-    codes = np.asarray(made.encode(images, vocabulary_of(made)))
-    assert made.features == 4 * features
+    codes = np.asarray(encoder.encode(images, vocabulary_of(encoder)))
+    assert encoder.features == 4 * features
     assert codes.shape == (2, 4 * features)
     lengths = np.linalg.norm(codes.reshape(2, 4, features), axis=-1)
     np.testing.assert_allclose(lengths, 1, atol=1e-5)
 
 
-def test_a_code_is_its_parts_put_together():
-    # Square roots of what should be zero would show nothing but rounding.
-    made = ChannelEncoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
+def test_a_code_equals_the_composition_of_its_parts():
+    # Square roots of numbers near zero would amplify rounding errors.
+    encoder = ChannelEncoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
     images = photographs(SIZE)
-    words = wide(vocabulary_of(made))
+    words = wide(vocabulary_of(encoder))
     points = grid.Grid(16, 8, (0.75, 1.0))
     layout = pyramid.layout(pyramid.Pyramid(((1, 1), (3, 1))).members(points.places(SIZE, SIZE)))
     x = jnp.asarray(real.described(images, points, sift.sift, luma=True))
     x = (x - words["pca.mean"]) @ words["pca.components"].T
     parts = (words[f"mixture.{name}"] for name in ("weights", "means", "variances"))
     expected = fisher.encode(x[:, layout.order], mixture.Mixture(*parts), layout, power=1.0).reshape(2, -1)
-    np.testing.assert_allclose(made.encode(images, words), expected, atol=2e-5)
+    np.testing.assert_allclose(encoder.encode(images, words), expected, atol=2e-5)
 
 
-def test_images_are_coded_alike_however_many_at_once(monkeypatch):
-    made = ChannelEncoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
+def test_codes_do_not_depend_on_the_batch_size(monkeypatch):
+    encoder = ChannelEncoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
     images = jnp.concatenate([photographs(SIZE)] * 3)
-    words = wide(vocabulary_of(made))
-    together = made.encode(images, words)
-    monkeypatch.setattr(channel_encoder, "AT_ONCE", 2 * made.points * made.numbers)
-    assert made._batch_size(6) == 2
-    np.testing.assert_allclose(made.encode(images, words), together, atol=2e-5)
+    words = wide(vocabulary_of(encoder))
+    together = encoder.encode(images, words)
+    monkeypatch.setattr(channel_encoder, "AT_ONCE", 2 * encoder.points * encoder.numbers)
+    assert encoder._batch_size(6) == 2
+    np.testing.assert_allclose(encoder.encode(images, words), together, atol=2e-5)
 
 
 @pytest.mark.parametrize("descriptor", channel_encoder.DESCRIPTORS)
 @pytest.mark.parametrize("kind", ["fisher", "llc", "super_vector"])
-def test_an_image_that_shows_nothing_has_a_finite_code(descriptor, kind):
+def test_a_flat_image_has_a_finite_code(descriptor, kind):
     channel = dataclasses.replace(CHANNEL, descriptor=descriptor, code=CODES[kind][0], scales=(1.0,), quantise=0)
-    made = ChannelEncoder(channel, SIZE)
+    encoder = ChannelEncoder(channel, SIZE)
     grey = jnp.full((1, SIZE, SIZE, 3), 100, jnp.uint8)
-    assert np.isfinite(np.asarray(made.encode(grey, vocabulary_of(made)))).all()
+    assert np.isfinite(np.asarray(encoder.encode(grey, vocabulary_of(encoder)))).all()
 
 
-def test_hog_and_lbp_of_a_patch_stand_side_by_side():
+def test_hog_and_lbp_of_a_patch_are_concatenated():
     images = photographs(SIZE)
     both, hog, lbp = (
         np.asarray(ChannelEncoder(dataclasses.replace(CHANNEL, descriptor=name), SIZE).describe(images))
@@ -111,9 +111,11 @@ def test_hog_and_lbp_of_a_patch_stand_side_by_side():
 def test_a_blank_vocabulary_has_the_shapes_of_a_learned_one():
     for code, _ in CODES.values():
         for components in (0, 6):
-            made = ChannelEncoder(dataclasses.replace(CHANNEL, code=code, components=components, quantise=0), SIZE)
-            learned = jax.eval_shape(lambda made=made: made.learn(jnp.zeros((50, made.reduced)), jax.random.key(0)))
-            blank = made.blank()
+            encoder = ChannelEncoder(dataclasses.replace(CHANNEL, code=code, components=components, quantise=0), SIZE)
+            learned = jax.eval_shape(
+                lambda encoder=encoder: encoder.learn(jnp.zeros((50, encoder.reduced)), jax.random.key(0))
+            )
+            blank = encoder.blank()
             assert {name: blank[name].shape for name in learned} == {k: x.shape for k, x in learned.items()}
             assert ("pca.mean" in blank) == (components > 0)
 
@@ -129,12 +131,12 @@ def test_a_blank_vocabulary_has_the_shapes_of_a_learned_one():
         ({"pyramid": ()}, SIZE, "divisions such as '1x1'"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_computed(change, size, message):
+def test_impossible_channels_are_refused_before_any_computation(change, size, message):
     with pytest.raises(UserError, match=message):
         ChannelEncoder(dataclasses.replace(CHANNEL, **change), size)
 
 
 def test_more_gaussians_than_descriptors_are_refused():
-    made = ChannelEncoder(dataclasses.replace(CHANNEL, code=FisherVector()), SIZE)
+    encoder = ChannelEncoder(dataclasses.replace(CHANNEL, code=FisherVector()), SIZE)
     with pytest.raises(UserError, match="256 clusters of 100 descriptors"):
-        made.learn(jnp.zeros((100, made.reduced)), jax.random.key(0))
+        encoder.learn(jnp.zeros((100, encoder.reduced)), jax.random.key(0))

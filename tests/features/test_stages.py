@@ -1,4 +1,4 @@
-"""The stages of a channel: kept, resumed, never stale, and clear about images that are too few or damaged."""
+"""The stages of a channel are kept, resumed and never stale, and report damaged or too few images."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ EVERY = {"images": 50, "descriptors": 200, "codes": IMAGES}
 
 
 class Watcher:
-    """Says stop after so many looks."""
+    """A monitor that says to stop after a number of calls."""
 
     def __init__(self, looks=10**9):
         self.looks, self.said, self.shown = looks, [], []
@@ -43,7 +43,7 @@ class Watcher:
 
 
 class Images(Sequence):
-    """Noise of a few strengths, encoded as it is read."""
+    """Images of noise of several strengths, encoded when they are read."""
 
     def __init__(self, bad=(), seed=0, count=IMAGES):
         self.bad, self.seed, self.count = bad, seed, count
@@ -92,25 +92,25 @@ def everything(learned):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def finished(tmp_path_factory):
     directory = tmp_path_factory.mktemp("whole")
     return directory, run(directory)
 
 
-def test_codes_of_all_images_are_those_of_the_quantised_encoder(whole):
-    _, learned = whole
-    made = ChannelStages("a", config_of(), split_of(Images()), whole[0], Watcher()).encoder
-    found, labels = everything(learned)
+def test_codes_of_all_images_are_those_of_the_quantised_encoder(finished):
+    _, learned = finished
+    stages_of_a = ChannelStages("a", config_of(), split_of(Images()), finished[0], Watcher()).encoder
+    result, labels = everything(learned)
     np.testing.assert_array_equal(labels, np.arange(IMAGES) % 5)
     from imagenet_repro.data.decode import decode
 
     images = jnp.asarray(np.stack([decode(Images()[i].image) for i in range(64)]))
-    expected = quantisation.encode(made.encode(images, learned.vocabulary), learned.quantiser)
-    assert np.mean(np.asarray(expected) == found[:64]) > 0.99  # rounding may decide between two centres
+    expected = quantisation.encode(stages_of_a.encode(images, learned.vocabulary), learned.quantiser)
+    assert np.mean(np.asarray(expected) == result[:64]) > 0.99  # where two centres are equally near, rounding decides
 
 
-def test_what_is_done_is_not_done_again(whole):
-    directory, learned = whole
+def test_finished_stages_are_not_repeated(finished):
+    directory, learned = finished
     watcher = Watcher()
     again = run(directory, watcher=watcher)
     assert not watcher.shown
@@ -120,14 +120,14 @@ def test_what_is_done_is_not_done_again(whole):
 
 
 @pytest.mark.parametrize("looks", [0, 1, 6, 12, 15])
-def test_stopped_anywhere_the_same_call_goes_on_to_the_same_codes(whole, tmp_path, monkeypatch, looks):
+def test_a_call_after_a_stop_continues_to_the_same_codes(finished, tmp_path, monkeypatch, looks):
     monkeypatch.setattr(stages, "COMMIT_SECONDS", 0.0)
     with pytest.raises(StoppedError):
         run(tmp_path, watcher=Watcher(looks))
     settled = sum(json.loads(path.read_text())["images"] for path in tmp_path.rglob("codes.json"))
     watcher = Watcher()
     learned = run(tmp_path, watcher=watcher)
-    np.testing.assert_array_equal(everything(learned)[0], everything(whole[1])[0])
+    np.testing.assert_array_equal(everything(learned)[0], everything(finished[1])[0])
     coded = [done for stage, done, _ in watcher.shown if stage == "a: codes"]
     assert coded[0] == settled + BATCH
 
@@ -142,32 +142,32 @@ def test_stopped_anywhere_the_same_call_goes_on_to_the_same_codes(whole, tmp_pat
         ({"records": {"count": IMAGES - 1}}, False),
     ],
 )
-def test_what_depends_on_something_else_is_learned_anew(whole, tmp_path, change, vocabulary_kept):
+def test_stages_with_other_dependencies_are_learned_again(finished, tmp_path, change, vocabulary_kept):
     def names(directory):
         return {path.name for path in directory.iterdir()}
 
     run(tmp_path, config_of(**change.get("config", {})), Images(**change.get("records", {})))
-    before, after = names(whole[0]), names(tmp_path)
+    before, after = names(finished[0]), names(tmp_path)
     assert {name for name in before & after if ".codes." in name} == set()
     assert bool({name for name in before & after if ".vocabulary." in name}) == vocabulary_kept
 
 
-def test_another_form_of_the_code_is_not_stale(whole, monkeypatch):
-    before = {path.name for path in whole[0].iterdir()}
+def test_other_source_has_another_key(finished, monkeypatch):
+    before = {path.name for path in finished[0].iterdir()}
     monkeypatch.setattr(stage_key, "source_hash", lambda: "of another commit")
-    made = ChannelStages("a", config_of(), split_of(Images()), whole[0], Watcher())
-    assert made._codes_directory.name not in before
-    assert made._vocabulary_directory.name not in before
+    stages_of_a = ChannelStages("a", config_of(), split_of(Images()), finished[0], Watcher())
+    assert stages_of_a._codes_directory.name not in before
+    assert stages_of_a._vocabulary_directory.name not in before
 
 
-def test_a_damaged_vocabulary_is_made_again(whole, tmp_path):
+def test_a_damaged_vocabulary_is_learned_again(finished, tmp_path):
     run(tmp_path)
     (path,) = tmp_path.rglob("vocabulary.npz")
     path.write_bytes(path.read_bytes()[:100])
     watcher = Watcher()
     learned = run(tmp_path, watcher=watcher)
     assert f"{path} is damaged and made again" in watcher.said
-    for name, value in whole[1].vocabulary.items():
+    for name, value in finished[1].vocabulary.items():
         np.testing.assert_array_equal(learned.vocabulary[name], value)
 
 
@@ -183,12 +183,12 @@ def test_records_that_cannot_be_decoded_are_named_and_marked(tmp_path):
         run(tmp_path / "few", config_of(max_bad_share=0.02), Images(bad=(7,), count=256))
 
 
-def test_codes_can_stay_as_they_are(tmp_path):
+def test_codes_without_quantisation_are_float16(tmp_path):
     learned = run(tmp_path, config_of(quantise=0))
-    found, _ = everything(learned)
+    result, _ = everything(learned)
     assert learned.quantiser is None
-    assert found.dtype == np.float16
-    assert found.shape == (IMAGES, 16)
+    assert result.dtype == np.float16
+    assert result.shape == (IMAGES, 16)
 
 
 def test_too_few_images_for_the_centres_are_refused(tmp_path):
@@ -202,14 +202,14 @@ def test_more_gaussians_than_descriptors_are_refused(tmp_path):
         run(tmp_path, config_of(code=code))
 
 
-def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+def test_a_directory_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written .*config.cache_dir"):
         run(tmp_path / "file")
 
 
-def test_devices_share_the_work(whole):
-    assert jax.device_count() == 8  # and the codes above were right
+def test_devices_share_the_work(finished):
+    assert jax.device_count() == 8  # and the tests above passed on them
 
 
 def test_one_class_and_classes_of_one_image_have_codes(tmp_path):

@@ -1,4 +1,4 @@
-"""The parts of linear machines: gradients, averages, and negatives that are sampled."""
+"""The parts of linear SVMs: gradients, averages, and sampled negatives."""
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +21,13 @@ def test_a_step_follows_the_gradient_of_the_objective(loss):
     x, labels, weights, bias = problem_of(np.random.default_rng(0))
     problem = Svm(regularisation=0.1, loss=loss, rate=0.3, power=0.0, bias=0.5)
 
-    def whole(weights, bias):
+    def complete(weights, bias):
         return svm.objective(x, labels, weights, bias, problem).sum()
 
     def mean_loss(weights, bias):
         return svm.loss(svm.scores(x, weights, bias, problem), labels, jax.random.key(0), problem).mean()
 
-    expected = jax.grad(whole, argnums=(0, 1))(weights, bias)
+    expected = jax.grad(complete, argnums=(0, 1))(weights, bias)
     gradients = jax.grad(mean_loss, argnums=(0, 1))(weights, bias)
     length = svm.rate(jnp.asarray(7), problem)
     for value, gradient, slope in zip((weights, bias), gradients, expected, strict=True):
@@ -36,11 +36,11 @@ def test_a_step_follows_the_gradient_of_the_objective(loss):
         )
 
 
-def test_steps_shrink_as_in_asgd():
+def test_the_learning_rate_falls_as_in_asgd():
     problem = Svm(regularisation=1e-3, rate=2.0, power=0.75)
     steps = np.asarray([0, 1, 1000, 100_000])
-    found = [float(svm.rate(jnp.asarray(step), problem)) for step in steps]
-    np.testing.assert_allclose(found, 2 * (1 + 1e-3 * 2 * steps) ** -0.75, rtol=1e-5)
+    result = [float(svm.rate(jnp.asarray(step), problem)) for step in steps]
+    np.testing.assert_allclose(result, 2 * (1 + 1e-3 * 2 * steps) ** -0.75, rtol=1e-5)
 
 
 def test_averages_are_means_over_the_steps():
@@ -51,7 +51,7 @@ def test_averages_are_means_over_the_steps():
         np.testing.assert_allclose(mean, values[min(3, step) : step + 1].mean(0), atol=1e-6)
 
 
-def test_an_image_counts_for_its_class_and_so_many_others():
+def test_an_image_counts_for_its_class_and_the_sampled_negatives():
     labels = jnp.asarray([0, 4, 4, 9])
     signs = 2.0 * jax.nn.one_hot(labels, 10) - 1
     counts = np.asarray(svm._class_weights(signs, jax.random.key(0), 3))

@@ -12,7 +12,7 @@ from imagenet_repro.config import Augment, TimmRandAugment
 from imagenet_repro.data.augment.augment import augment, normalize
 from imagenet_repro.errors import UserError
 
-# Everything off, and pixels left on the [0, 1] scale, so that a test sees the one thing it switches on.
+# No augmentation and no normalisation, so that a test sees only what it switches on.
 OFF = Augment(flip=False, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 EVERYTHING = Augment(
     pca="paper",
@@ -55,22 +55,22 @@ def test_normalisation_is_the_formula_in_training_and_evaluation():
     assert evaluated.dtype == jnp.float32
 
 
-def test_all_off_costs_no_random_number():
+def test_without_augmentation_no_random_number_is_drawn():
     numbers = jnp.zeros(4, jnp.int32)
     images, key = jnp.zeros((4, 8, 8, 3), jnp.uint8), jax.random.key(0)
     programs = [
         run.lower(images, numbers, numbers, numbers, key, options=options).compile().as_text()
         for options in (Augment(flip=False), Augment())
     ]
-    assert ["xor" in program for program in programs] == [False, True]  # what Threefry is made of
+    assert ["xor" in program for program in programs] == [False, True]  # an operation of the generator Threefry
 
 
 def test_half_of_the_images_are_mirrored():
     images = pictures(2000, 2, 3)
     result = augmented(images, spec(flip=True))[0]
     mirrored = (np.abs(result - images[:, :, ::-1] / 255) < 1e-6).all((1, 2, 3))
-    kept = (np.abs(result - images / 255) < 1e-6).all((1, 2, 3))
-    assert (mirrored ^ kept).all()
+    stored = (np.abs(result - images / 255) < 1e-6).all((1, 2, 3))
+    assert (mirrored ^ stored).all()
     assert abs(mirrored.mean() - 0.5) < 5 * 0.5 / 2000**0.5
 
 
@@ -78,8 +78,8 @@ def test_half_of_the_images_are_mirrored():
     ("name", "enhance"),
     [("brightness", ImageEnhance.Brightness), ("contrast", ImageEnhance.Contrast), ("saturation", ImageEnhance.Color)],
 )
-def test_colour_factors_do_what_pillows_enhancers_do(name, enhance):
-    """The factor of each image is solved for, and Pillow, which torchvision calls, given the same."""
+def test_colour_factors_equal_pillows_enhancers(name, enhance):
+    """The factor of each image is computed from the result and given to Pillow, which torchvision calls."""
     images = pictures(300, low=96, high=160)
     result = augmented(images, spec(**{name: 0.4}))[0] * 255
     black = {"brightness": 0, "contrast": 1, "saturation": 2}[name]
@@ -95,12 +95,12 @@ def test_colour_factors_do_what_pillows_enhancers_do(name, enhance):
 
 
 def test_colours_stay_in_range():
-    images = pictures(200, low=1, high=255)  # so that 0 and 1 come of cutting alone
+    images = pictures(200, low=1, high=255)  # so that 0 and 1 come from clipping alone
     for name in ("brightness", "contrast", "saturation"):
         result = augmented(images, spec(**{name: 1.0}))[0]
         assert result.max() == 1
         assert result.min() >= 0
-        assert (result == 0).any() == (name != "brightness")  # which multiplies by what is no less than 0
+        assert (result == 0).any() == (name != "brightness")  # which multiplies by a factor of at least 0
 
 
 VALUES = np.array([0.2175, 0.0188, 0.0045])
@@ -108,7 +108,7 @@ VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.
 
 
 def colours(reading: str, std: float) -> np.ndarray:
-    """What each of 20,000 images had added to it, the same at every pixel."""
+    """Return the colour added to each of 20,000 images, which is the same at every pixel."""
     images = pictures(20000, 1, 2)
     scale = 1 + std if reading == "cuda_convnet2" else 1.0
     added = augmented(images, spec(pca=reading, pca_std=std))[0] * scale - images / 255
@@ -117,7 +117,7 @@ def colours(reading: str, std: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("reading", "power"), [("paper", 1.0), ("cuda_convnet2", 0.5)])
-def test_pca_colour_has_the_covariance_of_its_reading(reading, power):
+def test_pca_colour_has_the_covariance_of_its_form(reading, power):
     """Components of deviation std x eigenvalue, or std x root of the eigenvalue (cuda-convnet2)."""
     std = 0.1
     components = colours(reading, std) @ np.linalg.inv(VECTORS).T
@@ -127,7 +127,7 @@ def test_pca_colour_has_the_covariance_of_its_reading(reading, power):
     assert stats.kstest(components[:, 0] / (std * VALUES[0] ** power), "norm").pvalue > 1e-3
 
 
-def test_the_two_readings_of_pca_colour_draw_alike_and_differ_by_a_factor():
+def test_both_forms_of_pca_colour_draw_the_same_and_differ_by_a_factor():
     """0.466 / 0.2175 = 2.1 on the first component (reference, section 6)."""
     first = [colours(reading, 0.1) @ np.linalg.inv(VECTORS).T[:, 0] for reading in ("cuda_convnet2", "paper")]
     np.testing.assert_allclose(first[0], first[1] * 0.2175**-0.5, atol=1e-4)
@@ -142,7 +142,7 @@ def test_cuda_convnet2_shrinks_towards_the_mean():
 
 
 def erased_by_torchvision(rng: np.random.Generator, height: int, width: int) -> int:
-    """The pixels that RandomErasing's get_params of torchvision picks, 0 where ten attempts fail."""
+    """Return the pixels chosen by get_params of torchvision's RandomErasing, 0 where ten attempts fail."""
     for _ in range(10):
         area = height * width * rng.uniform(0.02, 0.33)
         aspect = np.exp(rng.uniform(np.log(0.3), np.log(3.3)))
@@ -166,7 +166,7 @@ def test_erased_rectangles_are_torchvisions():
     noise = erased[masks]
     assert stats.kstest(noise[::97, 0], "uniform").pvalue > 1e-3
     assert abs(np.corrcoef(noise[:, 0], noise[:, 1])[0, 1]) < 0.02
-    # Every place is reached about as often as its mirror image.
+    # Every position is drawn about as often as its mirror image.
     covered = masks.mean(0)
     assert np.abs(covered - covered[::-1, ::-1]).max() < 0.08
 
@@ -180,7 +180,7 @@ def test_labels_are_smoothed_over_all_classes():
 
 
 def pair_shares(targets: np.ndarray) -> np.ndarray:
-    """How much of each image's target is its own class."""
+    """Return the share of each image's own class in its target."""
     return targets[np.arange(len(targets)), np.arange(len(targets)) % 5]
 
 
@@ -197,7 +197,7 @@ def test_mixup_mixes_both_images_of_a_pair_with_one_beta_share(alpha):
 
 
 def exchanged_by_the_authors(rng: np.random.Generator, height: int, width: int, alpha: float) -> int:
-    """The pixels in a box of rand_bbox of clovaai/CutMix-PyTorch."""
+    """Return the number of pixels in a box of rand_bbox of clovaai/CutMix-PyTorch."""
     ratio = np.sqrt(1.0 - rng.beta(alpha, alpha))
     cut_w, cut_h = int(width * ratio), int(height * ratio)
     x, y = rng.integers(width), rng.integers(height)
@@ -206,7 +206,7 @@ def exchanged_by_the_authors(rng: np.random.Generator, height: int, width: int, 
     return int((x2 - x1) * (y2 - y1))
 
 
-def test_noise_that_erases_is_normal_once_normalised():
+def test_erasing_noise_is_normal_after_normalisation():
     images = np.zeros((300, 20, 20, 3), np.uint8)
     normalised = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.25, 0.3)}
     clean = augmented(images, spec(**normalised))[0]
@@ -219,7 +219,7 @@ def test_noise_that_erases_is_normal_once_normalised():
 
 
 def test_a_policy_comes_after_the_mirror_and_before_colours():
-    """A translation to the right alone, whose filled margin is then never mirrored but is brightened."""
+    """The filled margin of a translation to the right is never mirrored but is brightened."""
     images = np.full((200, 8, 8, 3), 100, np.uint8)
     options = TimmRandAugment(layers=1, magnitude=10, magnitude_std=0, probability=1, interpolation="nearest")
     plain = augmented(images, spec(policy=options))[0]
@@ -249,7 +249,7 @@ def test_cutmix_exchanges_a_box_and_counts_its_pixels():
     assert stats.ks_2samp(box.sum((1, 2)), expected).pvalue > 1e-3
 
 
-def test_with_both_each_pair_draws_one_of_the_two():
+def test_with_mixup_and_cutmix_each_pair_draws_one():
     images = np.zeros((4000, 12, 20, 3), np.uint8)
     images[1::2] = 255
     both, targets = augmented(images, spec(mixup=1.0, cutmix=1.0))
@@ -289,13 +289,13 @@ def test_a_seed_is_the_key_of_that_number():
     np.testing.assert_array_equal(by_seed, by_key)
 
 
-def test_a_pair_does_not_see_the_rest_of_its_batch():
+def test_a_pair_does_not_depend_on_the_rest_of_its_batch():
     images, epoch, key = pictures(16), np.arange(16, dtype=np.int32) // 3, jax.random.key(0)
     labels, index = np.arange(16, dtype=np.int32) % 5, np.arange(100, 116, dtype=np.int32)
-    whole = run(images, labels, epoch, index, key, options=EVERYTHING)
+    complete = run(images, labels, epoch, index, key, options=EVERYTHING)
     order = np.array([14, 15, 2, 3, 8, 9, 0, 1, 4, 5, 12, 13, 10, 11, 6, 7])
     moved = run(images[order], labels[order], epoch[order], index[order], key, options=EVERYTHING)
-    for one, other in zip(whole, moved, strict=True):
+    for one, other in zip(complete, moved, strict=True):
         np.testing.assert_allclose(one[order], other, atol=1e-5)
 
 
@@ -310,7 +310,7 @@ def test_the_number_of_devices_changes_nothing():
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_switching_one_on_changes_no_draw_of_another():
+def test_an_augmentation_changes_no_draw_of_another():
     images = np.zeros((200, 4, 4, 3), np.uint8)
     images[:, :, :2] = 128
     left = [augmented(images, options)[0][:, :, :2].mean((1, 2, 3)) > 0.2 for options in (spec(flip=True), FLIP_AND)]

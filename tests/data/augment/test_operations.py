@@ -27,15 +27,15 @@ def pictures() -> list[np.ndarray]:
 
 
 @partial(jax.jit, static_argnames="interpolation")
-def apply_all(images, operation, argument, place, interpolation="nearest"):
+def apply_all(images, operation, argument, position, interpolation="nearest"):
     one = partial(operations.apply, among=operations.OPERATIONS, fill=FILL, interpolation=interpolation)
-    return jax.vmap(one, in_axes=(0, None, None, None))(images, operation, argument, place)
+    return jax.vmap(one, in_axes=(0, None, None, None))(images, operation, argument, position)
 
 
-def applied(name: str, argument: float, interpolation: str = "nearest", place=(0.5, 0.5, 0.0)) -> np.ndarray:
+def applied(name: str, argument: float, interpolation: str = "nearest", position=(0.5, 0.5, 0.0)) -> np.ndarray:
     number = operations.OPERATIONS.index(name)
-    images, place = np.stack(pictures()), jnp.array(place, jnp.float32)
-    return np.asarray(apply_all(images, number, jnp.float32(argument), place, interpolation=interpolation))
+    images, position = np.stack(pictures()), jnp.array(position, jnp.float32)
+    return np.asarray(apply_all(images, number, jnp.float32(argument), position, interpolation=interpolation))
 
 
 def by_pillow(change) -> np.ndarray:
@@ -55,19 +55,19 @@ EXACT = [
     ("equalize", 0, ImageOps.equalize),
     ("invert", 0, ImageOps.invert),
     *(("posterize", bits, partial(ImageOps.posterize, bits=bits)) for bits in (1, 3, 4, 7, 8)),
-    ("posterize", 0, lambda image: Image.new("RGB", image.size)),  # as Pillow did before it refused none
+    ("posterize", 0, lambda image: Image.new("RGB", image.size)),  # as in the versions of Pillow that allow it
     *(("solarize", level, partial(ImageOps.solarize, threshold=level)) for level in (0, 1, 26, 128, 255, 256)),
     *(("solarize_add", add, partial(solarize_add, addition=add)) for add in (0, 11, 99, 110)),
 ]
 
 
 @pytest.mark.parametrize(("name", "argument", "change"), EXACT)
-def test_tables_of_whole_numbers_are_pillows(name, argument, change):
+def test_integer_tables_are_pillows(name, argument, change):
     np.testing.assert_array_equal(applied(name, argument), by_pillow(change))
 
 
 def test_auto_contrast_is_pillows_to_one_level():
-    """Pillow multiplies by 255 / (high - low) in floating point and cuts, which may fall below a whole number."""
+    """Pillow multiplies by 255 / (high - low) in floating point and truncates, possibly just below an integer."""
     off = difference(applied("auto_contrast", 0), by_pillow(ImageOps.autocontrast))
     assert off.max() <= 1
     assert (off > 0).mean() < 0.01
@@ -76,7 +76,7 @@ def test_auto_contrast_is_pillows_to_one_level():
 @pytest.mark.parametrize("factor", [0.1, 0.55, 1.0, 1.9, 3.7])
 @pytest.mark.parametrize("name", ["brightness", "color", "contrast", "sharpness"])
 def test_enhancers_are_pillows_to_one_level(name, factor):
-    """Both blend in single precision and cut; whether the product is rounded before the sum is the compiler's."""
+    """Both blend in single precision and truncate; the compiler decides whether the product is rounded first."""
     enhance = getattr(ImageEnhance, name.capitalize())
     off = difference(applied(name, factor), by_pillow(lambda image: enhance(image).enhance(factor)))
     assert off.max() <= 1
@@ -100,14 +100,14 @@ def affine(image: Image.Image, matrix: tuple, resample: Image.Resampling) -> Ima
 
 @pytest.mark.parametrize(("name", "argument", "change"), list(transforms(Image.Resampling.NEAREST)))
 def test_nearest_warps_are_pillows(name, argument, change):
-    """Positions are single precision here: a pixel whose position is within 2e-5 of a boundary may be another."""
+    """Positions are in single precision, so a pixel within 2e-5 of a boundary may differ."""
     off = difference(applied(name, argument), by_pillow(change)).any(-1)
     assert off.mean() < 1e-3
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_smooth_warps_are_pillows_to_one_level(interpolation):
-    """And but for pixels at the border, where rounding decides whether the fill is taken."""
+    """Pixels at the border are excluded: rounding decides whether they are filled."""
     for name, argument, change in transforms(Image.Resampling[interpolation.upper()]):
         off = difference(applied(name, argument, interpolation), by_pillow(change)).max(-1)
         assert (off > 1).mean() < 1e-3, (name, argument)
@@ -125,10 +125,10 @@ def test_cutout_fills_a_box_around_a_pixel(centre, half):
     row, column, side = int(centre[0] * HEIGHT), int(centre[1] * WIDTH), int(half)
     expected = np.stack(pictures())
     expected[:, max(0, row - side) : row + side, max(0, column - side) : column + side] = FILL
-    np.testing.assert_array_equal(applied("cutout", half, place=(*centre, 0.0)), expected)
+    np.testing.assert_array_equal(applied("cutout", half, position=(*centre, 0.0)), expected)
 
 
-def test_what_is_not_among_the_names_changes_nothing():
+def test_the_set_of_operations_does_not_change_a_result():
     picture = jnp.asarray(pictures()[0])
     for name, argument in (("rotate", 12.0), ("equalize", 0.0), ("color", 0.3)):
         alone = operations.apply(

@@ -1,4 +1,4 @@
-"""What RandAugment and AutoAugment draw: how often, how strong; what an operation then does is test_operations.py."""
+"""Draws of RandAugment and AutoAugment, their frequencies and strengths; test_operations.py tests the operations."""
 
 from functools import partial
 
@@ -24,14 +24,14 @@ def draw_all(spec, keys):
 
 
 def drawn(spec) -> tuple[np.ndarray, np.ndarray]:
-    """The names and arguments of operations, (count, layers)."""
-    operation, argument, place = draw_all(spec, jax.random.split(jax.random.key(1), COUNT))
-    assert place.shape == (*argument.shape, 3)
+    """Return the names and arguments of operations, [count, layers]."""
+    operation, argument, position = draw_all(spec, jax.random.split(jax.random.key(1), COUNT))
+    assert position.shape == (*argument.shape, 3)
     return np.array(policy.names(spec))[np.asarray(operation)], np.asarray(argument)
 
 
 def passed(monkeypatch, spec) -> dict:
-    """What `distort` passes to the operations beside the draws."""
+    """Return the arguments that `distort` passes to the operations beside the draws."""
     seen = {}
     monkeypatch.setattr(operations, "scan", lambda image, draws, **options: seen.update(options) or image)
     policy.distort(spec, jnp.asarray(PICTURE), jax.random.key(0), MEAN)
@@ -43,7 +43,7 @@ def close_to(share: float, expected: float, count: int) -> bool:
 
 
 def tensorflow(name: str, level: float) -> float:
-    """What google/automl's efficientnetv2/autoaugment.py hands to an operation, in double precision."""
+    """Return the argument of an operation in google/automl's efficientnetv2/autoaugment.py, in double precision."""
     return {
         "rotate": level / 10 * 30,
         "shear_x": level / 10 * 0.3,
@@ -65,17 +65,17 @@ def test_randaugment_is_tensorflows(magnitude):
     assert set(names.flat) == set(operations.OPERATIONS) - {"identity"}
     for name in set(names.flat):
         assert close_to((names == name).mean(), 1 / 16, names.size)
-        found, expected = arguments[names == name], tensorflow(name, magnitude)
+        actual, expected = arguments[names == name], tensorflow(name, magnitude)
         if name in SIGNED:
-            assert close_to((found > 0).mean(), 0.5, len(found))
+            assert close_to((actual > 0).mean(), 0.5, len(actual))
         if not np.isnan(expected):
-            np.testing.assert_allclose(np.abs(found), expected, rtol=1e-5)
-    # The layers draw by themselves.
+            np.testing.assert_allclose(np.abs(actual), expected, rtol=1e-5)
+    # The layers draw independently.
     assert close_to((names[:, 0] == names[:, 1]).mean(), 1 / 16, COUNT)
 
 
 def timm(name: str, level: float, height: int, width: int) -> tuple[float, ...]:
-    """The arguments, of both directions, that timm's increasing set has at a level."""
+    """Return the arguments, in both directions, of timm's increasing set at a level."""
     if name in ("color", "contrast", "brightness", "sharpness"):
         return max(0.1, 1 - level / 10 * 0.9), max(0.1, 1 + level / 10 * 0.9)
     amount = {
@@ -98,13 +98,13 @@ def test_randaugment_timm_has_timms_arguments(magnitude):
     assert set(names.flat) == set(operations.OPERATIONS) - {"identity", "cutout"}
     for name in set(names.flat):
         assert close_to((names == name).mean(), 1 / 15, names.size)
-        found, (low, high) = arguments[names == name], timm(name, magnitude, 40, 50)
+        actual, (low, high) = arguments[names == name], timm(name, magnitude, 40, 50)
         if low != high and not np.isnan(low):
-            is_high = np.isclose(found, high, rtol=1e-5)
-            assert (is_high | np.isclose(found, low, rtol=1e-5)).all()
-            assert close_to(is_high.mean(), 0.5, len(found))
+            is_high = np.isclose(actual, high, rtol=1e-5)
+            assert (is_high | np.isclose(actual, low, rtol=1e-5)).all()
+            assert close_to(is_high.mean(), 0.5, len(actual))
         elif not np.isnan(low):
-            np.testing.assert_allclose(found, low, rtol=1e-5)
+            np.testing.assert_allclose(actual, low, rtol=1e-5)
 
 
 def test_without_increasing_the_levels_are_tensorflows():
@@ -114,7 +114,7 @@ def test_without_increasing_the_levels_are_tensorflows():
         np.testing.assert_allclose(arguments[names == name], tensorflow(name, 7), rtol=1e-5)
 
 
-def test_timms_levels_are_normal_and_cut():
+def test_timms_levels_are_normal_and_clipped():
     names, arguments = drawn(TimmRandAugment(magnitude=9, magnitude_std=0.5))
     assert close_to((names == "identity").mean(), 0.5, names.size)
     levels = np.abs(arguments[names == "rotate"]) / 3
@@ -122,19 +122,19 @@ def test_timms_levels_are_normal_and_cut():
     assert close_to((levels > 10 - 1e-5).mean(), stats.norm.sf(2), len(levels))
     below = levels[levels < 9]
     assert stats.kstest((9 - below) / 0.5, stats.halfnorm.cdf).pvalue > 1e-3
-    # Each application draws its own.
+    # Each application draws its own level.
     scale = np.select([names == "rotate", np.isin(names, ("shear_x", "shear_y"))], [3, 0.03], np.nan)
     both = (np.abs(arguments) / scale)[~np.isnan(scale).any(1)]
     assert np.abs(np.corrcoef(both.T)[0, 1]) < 5 / len(both) ** 0.5
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_a_probability_may_be_none_or_all(probability):
+def test_a_probability_may_be_zero_or_one(probability):
     names, _ = drawn(TimmRandAugment(probability=probability))
     assert (names == "identity").mean() == 1 - probability
 
 
-# Of timm's copies of both, for each operation: how often it is named, and the sums of probabilities and levels.
+# For each operation in timm's copies of both tables: its number of entries, and the sums of probabilities and levels.
 NAMED = {
     "v0": {
         "auto_contrast": (2, 1.0, 9),
@@ -169,11 +169,11 @@ def test_autoaugment_draws_its_pairs(table):
     pairs = policy.TABLES[table]
     assert len(pairs) == 25
     assert all(len(pair) == 2 for pair in pairs)
-    found = {}
+    actual = {}
     for name, probability, level in (named for pair in pairs for named in pair):
-        count, probabilities, levels = found.get(name, (0, 0, 0))
-        found[name] = count + 1, round(probabilities + probability, 1), levels + level
-    assert found == NAMED[table]
+        count, probabilities, levels = actual.get(name, (0, 0, 0))
+        actual[name] = count + 1, round(probabilities + probability, 1), levels + level
+    assert actual == NAMED[table]
     names, arguments = drawn(AutoAugment(table=table))
     for layer in (0, 1):
         expected = {}
@@ -187,12 +187,12 @@ def test_autoaugment_draws_its_pairs(table):
     assert set(arguments[names == "posterize"]) == {offset + int(level / 10 * 4) for level in levels}
     if table == "v0":
         np.testing.assert_allclose(np.abs(arguments[names == "translate_y"]), 9 / 10 * 250)
-        after = names[names[:, 1] == "translate_y"]  # rotate before it always
+        after = names[names[:, 1] == "translate_y"]  # rotate always precedes it
         assert (after[:, 0] == "rotate").all()
 
 
-def test_one_image_is_changed_by_what_was_drawn():
-    """The whole way, without a stand-in: layers of a policy that only inverts, by the number of those applied."""
+def test_an_image_is_changed_by_the_drawn_operations():
+    """A policy that only inverts changes an image by the number of applied layers."""
     image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
     keys = jax.random.split(jax.random.key(0), 200)
     run = jax.jit(jax.vmap(partial(policy.distort, AutoAugment(), image, mean=MEAN)))
@@ -217,6 +217,6 @@ def test_the_fill_and_the_interpolation_are_the_sources(monkeypatch, spec, fill,
     assert (options["fill"], options["interpolation"]) == (fill, interpolation)
 
 
-def test_no_policy_is_the_image():
+def test_without_a_policy_the_image_is_unchanged():
     image = jnp.asarray(PICTURE)
     assert policy.distort(NoPolicy(), image, jax.random.key(0), MEAN) is image

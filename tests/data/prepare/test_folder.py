@@ -1,4 +1,4 @@
-"""Image folders and zips: stored bytes untouched, every problem named with what to do."""
+"""Image folders and zips: bytes are stored unchanged, and every problem is named with its remedy."""
 
 import io
 import zipfile
@@ -22,7 +22,7 @@ def image(seed, extension=".jpg"):
 
 
 def files(splits=("train", "val"), classes=("cat", "dog"), count=3):
-    """Name -> bytes of a small data set; JPEG and PNG, upper and lower case."""
+    """Return the files of a small data set by name: JPEG and PNG, upper and lower case."""
     endings = [".JPEG", ".png", ".jpg"]
     names = [
         (f"{split}/{label}/{index}{endings[index % 3]}", endings[index % 3])
@@ -49,14 +49,14 @@ def write_zip(path, content):
 
 
 def stored(data_dir, name):
-    """File name -> (bytes, class name) of everything that the prepared data set holds."""
-    found = {}
+    """Return the bytes and class name of every image in the prepared data set, by file name."""
+    result = {}
     for split in ("train", "validation"):
-        opened = open_split(Data(name=name, data_dir=str(data_dir)), split)
-        for index in range(opened.num_examples):
-            record = opened.records[index]
-            found[record.id] = (record.image, opened.class_names[record.label])
-    return found
+        split_opened = open_split(Data(name=name, data_dir=str(data_dir)), split)
+        for index in range(split_opened.num_examples):
+            record = split_opened.records[index]
+            result[record.id] = (record.image, split_opened.class_names[record.label])
+    return result
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "zips"])
@@ -85,9 +85,9 @@ def test_every_layout_keeps_every_byte(tmp_path, kind):
 def test_any_part_of_a_split_is_mixed(tmp_path):
     content = files(classes=("a", "b", "c", "d"), count=30)
     prepare_dataset(f"folder:{write_folder(tmp_path / 'mixed', content)}", data_dir=str(tmp_path / "data"))
-    opened = open_split(Data(name="mixed", data_dir=str(tmp_path / "data")), "train[:25%]")
-    labels = [opened.records[index].label for index in range(opened.num_examples)]
-    assert opened.num_examples == 30
+    split_opened = open_split(Data(name="mixed", data_dir=str(tmp_path / "data")), "train[:25%]")
+    labels = [split_opened.records[index].label for index in range(split_opened.num_examples)]
+    assert split_opened.num_examples == 30
     assert set(labels) == {0, 1, 2, 3}
 
 
@@ -99,7 +99,7 @@ def test_shards_are_cut_by_size(tmp_path, monkeypatch):
     assert {name: data for name, (data, _) in stored(tmp_path / "data", "cut").items()} == content
 
 
-def test_again_is_nothing_and_another_source_is_refused(tmp_path):
+def test_a_second_preparation_does_nothing_and_another_source_is_refused(tmp_path):
     source = write_folder(tmp_path / "one" / "pets", files())
     first = prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"))
     times = {path: path.stat().st_mtime_ns for path in first.path.iterdir()}
@@ -131,7 +131,7 @@ def test_each_problem_is_named(tmp_path, content, message):
         folder.scan(source)
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     source = write_folder(tmp_path / "broken", {**files(), "train/bird/1.jpg": b"", "4.png": image(0)})
     (source / "train" / "empty").mkdir()
     (source / "test" / "cat").mkdir(parents=True)
@@ -146,7 +146,7 @@ def test_all_problems_are_told_at_once(tmp_path):
         assert part in str(error.value)
 
 
-def test_zips_beside_the_folders_that_came_out_of_them_are_left_out(tmp_path):
+def test_zips_beside_their_extracted_folders_are_left_out(tmp_path):
     source = write_folder(tmp_path / "pets", files())
     write_zip(source / "train.zip", {"cat/1.jpg": image(1)})
     listing = folder.scan(source)
@@ -217,7 +217,7 @@ def test_zip_with_a_damaged_member_leaves_no_data_set(tmp_path):
         open_split(Data(name="pets", data_dir=str(tmp_path / "data")), "train")
 
 
-def test_a_name_twice_in_two_zips(tmp_path):
+def test_the_same_name_in_two_zips_is_refused(tmp_path):
     source = tmp_path / "pets"
     source.mkdir()
     write_zip(source / "a.zip", files())
@@ -237,13 +237,13 @@ def test_names(path, as_name, name):
 
 
 @pytest.mark.parametrize("name", ["imagenet2012", "fractal", "1000", "--"])
-def test_names_refused(name):
+def test_invalid_names_are_refused(name):
     with pytest.raises(UserError, match="--name"):
         folder.data_set_name(Path("x"), name)
 
 
-def test_streams(tmp_path, monkeypatch):
-    """Images are read in turn, a bounded number ahead of the writing, not all at once."""
+def test_images_are_streamed(tmp_path, monkeypatch):
+    """Images are read a bounded number ahead of the writing, not all at once."""
     reads, ahead = [], []
     listing = folder.scan(write_folder(tmp_path / "pets", files(count=60)))
     read = folder._Reader.read
@@ -272,5 +272,5 @@ def test_bytes_of_a_zip_member_equal_the_stored_record(tmp_path):
             part.writestr(name, data)
     (tmp_path / "five.zip").write_bytes(buffer.getvalue())
     prepare_dataset(f"folder:{tmp_path / 'five.zip'}", data_dir=str(tmp_path / "data"))
-    found = stored(tmp_path / "data", "five")
-    assert {name: found[name][0] for name in names} == content
+    result = stored(tmp_path / "data", "five")
+    assert {name: result[name][0] for name in names} == content

@@ -1,4 +1,4 @@
-"""The embedded data set: the chaos game against its definition, determinism, and how hard the classes are."""
+"""The fractal data set: the chaos game against its definition, determinism, and the difficulty of the classes."""
 
 import hashlib
 
@@ -33,7 +33,7 @@ def test_system_is_what_fractaldb_defines():
 
 
 def test_chaos_game_follows_the_maps():
-    """Against the definition in float64, one walker at a time."""
+    """The result equals the definition in float64, one walker at a time."""
     rng = np.random.default_rng(0)
     systems = [ifs.system(0, category) for category in (0, 1, 2)]
     maps, tables = np.stack([s.maps for s in systems]), np.stack([s.table for s in systems])
@@ -74,7 +74,7 @@ def test_images_do_not_depend_on_the_batch_nor_on_other_categories():
 
 
 def test_pixels_are_the_same_on_every_machine():
-    """The digest was taken on x86-64 with NumPy 2.4; the arithmetic leaves a machine no choice."""
+    """The digest was computed on x86-64 with NumPy 2.4; the arithmetic is the same on every machine."""
     digest = "52bda6f28ae5efb2ff336230a29e8e840c8806f15be448e3f8d26fc310da8f4a"
     images = draw(np.arange(8), np.arange(8))
     assert hashlib.sha256(images.tobytes()).hexdigest() == digest
@@ -88,7 +88,7 @@ def test_sizes(size):
 
 
 @pytest.mark.parametrize(("turn", "expected"), [(0.25, 45), (0.5, 90)])
-def test_views_turn_as_far_as_asked(turn, expected):
+def test_views_turn_up_to_the_limit(turn, expected):
     u = np.random.default_rng(0).random((2000, 6), dtype=np.float32)
     views = ifs._views(u, ifs.Look(turn=turn, zoom=0, shift=0))
     linear = views[:, :4].reshape(-1, 2, 2)
@@ -102,7 +102,7 @@ def error(scores, labels):
     return (scores.argmin(1) != labels).mean()
 
 
-def test_neither_colour_nor_single_pixels_give_the_class_away_but_shape_does():
+def test_shape_predicts_the_class_and_colour_and_single_pixels_do_not():
     classes, per_class, size = 8, 60, 32
 
     def split(number, count):
@@ -122,7 +122,7 @@ def test_neither_colour_nor_single_pixels_give_the_class_away_but_shape_does():
     assert nearest_mean(lambda a: a.reshape(len(a), -1)) > 0.75 * chance
 
     def silhouette_neighbour():
-        """Which pixels differ from the border, in the best of mirrorings and quarter-free turns: knows the shape."""
+        """Return the pixels that differ from the border, under the best mirroring and rotation: the shape."""
         masks, others = (np.stack([_mask(image) for image in images]) for images in (x, xv))
         turned = [_turn(others, angle, mirror) for angle in range(-45, 46, 15) for mirror in (False, True)]
         distance = np.min([_distances(variant, masks) for variant in turned], axis=0)
@@ -132,7 +132,7 @@ def test_neither_colour_nor_single_pixels_give_the_class_away_but_shape_does():
 
 
 def _mask(image):
-    """Foreground by Otsu's threshold on the distance from the border's colour, blurred against small shifts."""
+    """Return the foreground by Otsu's threshold on the distance from the border's colour, blurred."""
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     distance = np.linalg.norm(image - np.median(border, 0), axis=-1)
     level = (255 * distance / distance.max()).astype(np.uint8)
@@ -150,7 +150,7 @@ def _distances(a, b):
     return 2 - 2 * a.reshape(len(a), -1) @ b.reshape(len(b), -1).T
 
 
-def test_configurations_have_names_of_their_own():
+def test_configurations_have_different_names():
     configs = [
         FractalConfig(),
         FractalConfig(seed=3),
@@ -187,7 +187,7 @@ def test_prepared_data_set_is_balanced_and_repeats_bit_for_bit(tmp_path):
 
 
 def test_many_images_are_drawn_by_processes_in_order():
-    """Above the size from which processes pay: the same images in the same order as one process draws."""
+    """Several processes draw the same images in the same order as one."""
     from imagenet_repro.data.prepare import fractal
 
     config = FractalConfig(categories=2, train_images=2100, size=8)

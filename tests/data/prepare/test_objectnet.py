@@ -27,7 +27,7 @@ def mappings(tmp_path):
     return tmp_path
 
 
-def test_folders_are_classes_by_way_of_the_words(mappings):
+def test_folders_are_mapped_to_classes_through_words(mappings):
     assert objectnet.imagenet_classes(mappings) == {
         "alarm_clock": frozenset({409, 530}),
         "chair": frozenset({559}),
@@ -62,7 +62,7 @@ def framed(width, height):
     return pixels, buffer.getvalue()
 
 
-def test_the_red_frame_is_cut_off_and_nothing_else():
+def test_only_the_red_border_is_removed():
     pixels, image = framed(9, 7)
     split = Split("objectnet", "images", "1.0.0", ("chair",), 2, [Record(image, 0, "images/chair/a.png")] * 2)
     seen = objectnet.borderless(split, tuple("ab"))
@@ -73,5 +73,5 @@ def test_the_red_frame_is_cut_off_and_nothing_else():
 
 
 @pytest.mark.parametrize("image", [b"no image", framed(2, 2)[1]])
-def test_what_has_no_inside_stays_for_the_loader(image):
+def test_images_without_an_interior_are_unchanged(image):
     assert objectnet.BorderlessRecords([Record(image, 0, "a")])[0].image == image

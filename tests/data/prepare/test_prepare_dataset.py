@@ -1,4 +1,4 @@
-"""The dispatcher: what it refuses and what it says; conversion of TFRecord; smaller copies; the official archives."""
+"""Preparation by name and its messages, conversion of TFRecord, smaller copies, and the official archives."""
 
 import importlib.util
 import io
@@ -24,14 +24,14 @@ SMALL = {"categories": 3, "train_images": 6, "validation_images": 2, "size": 24}
 
 
 def records(data_dir, name, split="train"):
-    opened = open_split(Data(name=name, data_dir=str(data_dir)), split)
-    return [opened.records[index] for index in range(opened.num_examples)]
+    split_opened = open_split(Data(name=name, data_dir=str(data_dir)), split)
+    return [split_opened.records[index] for index in range(split_opened.num_examples)]
 
 
 # --- the dispatcher --------------------------------------------------------------------------------------------
 
 
-def test_again_is_nothing(tmp_path):
+def test_a_second_preparation_does_nothing(tmp_path):
     first = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     times = {path: path.stat().st_mtime_ns for path in first.path.iterdir()}
     again = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
@@ -66,7 +66,7 @@ def test_other_parameters_are_another_data_set(tmp_path):
         ("imagnet2012", {}, "unknown data set 'imagnet2012': did you mean 'imagenet2012'"),
     ],
 )
-def test_refusals(tmp_path, name, options, message):
+def test_invalid_options_are_refused(tmp_path, name, options, message):
     with pytest.raises(UserError, match=message):
         prepare_dataset(name, data_dir=str(tmp_path), **options)
 
@@ -107,8 +107,8 @@ def test_leftovers_of_a_killed_preparation_are_named(tmp_path):
     assert str(leftover) in again.notes[0]
 
 
-def test_disk_that_takes_no_more_is_a_message(tmp_path):
-    """The limit of a file's size stands for a full disk: both fail in the same write of ArrayRecord."""
+def test_a_full_disk_is_reported(tmp_path):
+    """A limit on file size replaces a full disk: both fail in the same write of ArrayRecord."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
     try:
@@ -119,13 +119,13 @@ def test_disk_that_takes_no_more_is_a_message(tmp_path):
     assert not list(tmp_path.glob("fractal/c*/*"))
 
 
-def test_data_dir_that_cannot_be(tmp_path):
+def test_an_impossible_data_dir_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match=r"data_dir .*file/data cannot be created"):
         prepare_dataset("fractal", data_dir=str(tmp_path / "file" / "data"), **SMALL)
 
 
-def test_lost_shard_and_stray_directory_are_named(tmp_path):
+def test_a_lost_shard_and_an_incomplete_directory_are_named(tmp_path):
     prepared = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     next(prepared.path.glob("*train*")).unlink()
     with pytest.raises(UserError, match=r"lacks 1 of its files(.|\n)*rm -r"):
@@ -139,7 +139,7 @@ def test_lost_shard_and_stray_directory_are_named(tmp_path):
 
 
 def as_tfrecord(prepared):
-    """Rewrites a prepared data set as TFRecord, framed as TensorFlow's format says and with its checksums."""
+    """Rewrite a prepared data set as TFRecord, with TensorFlow's framing and checksums."""
     info = json.loads((prepared.path / "dataset_info.json").read_text())
     for path in list(prepared.path.glob("*array_record*")):
         target = path.with_name(path.name.replace("array_record", "tfrecord"))
@@ -155,14 +155,14 @@ def as_tfrecord(prepared):
 
 @pytest.fixture
 def tfrecord(tmp_path):
-    """A TFRecord data set, the records it ought to give, and its name."""
+    """Return a TFRecord data set, its expected records, and its name."""
     prepared = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     expected = records(tmp_path, prepared.name)
     return as_tfrecord(prepared), expected, prepared.name
 
 
-def test_reads_what_tensorflow_wrote(tmp_path):
-    """The file is one that TensorFlow 2.21's `tf.io.TFRecordWriter` wrote."""
+def test_a_file_written_by_tensorflow_is_read(tmp_path):
+    """The file was written by TensorFlow 2.21's `tf.io.TFRecordWriter`."""
     (tmp_path / "one.tfrecord").write_bytes(bytes.fromhex("0800000000000000ff86240f696d6167656e65747a80ac9e"))
     assert list(convert.read_tfrecord(tmp_path / "one.tfrecord")) == [b"imagenet"]
 
@@ -181,7 +181,7 @@ def test_tfrecord_is_converted_beside_its_files(tmp_path, tfrecord):
     assert (info["fileFormat"], info["alternativeFileFormats"]) == ("tfrecord", ["array_record"])
 
 
-def test_prepare_converts_a_tfds_data_set_that_is_there_as_tfrecord(tmp_path, tfrecord):
+def test_a_data_set_prepared_as_tfrecord_is_converted(tmp_path, tfrecord):
     path, expected, _ = tfrecord
     described = tmp_path / "cifar10" / "3.0.2"
     shutil.copytree(path, described)
@@ -197,7 +197,7 @@ def test_prepare_converts_a_tfds_data_set_that_is_there_as_tfrecord(tmp_path, tf
     assert records(tmp_path, "cifar10") == expected
 
 
-def test_conversion_goes_on_where_it_was_interrupted(tmp_path, tfrecord):
+def test_an_interrupted_conversion_is_continued(tmp_path, tfrecord):
     path, expected, name = tfrecord
     count = iter(range(100))
 
@@ -227,9 +227,9 @@ def test_damaged_tfrecord_is_named(tfrecord, damage):
     last = len(data) - (struct.unpack("<Q", data[:8])[0] + 16)
     file.write_bytes(bytes(data[: lengths.get(damage, last)]))
     if damage == "last":  # whole records, too few of them
-        whole = list(convert_until_damage(file))
+        complete = list(convert_until_damage(file))
         with file.open("wb") as out:
-            for record in whole:
+            for record in complete:
                 header = struct.pack("<Q", len(record))
                 out.write(header + convert._masked_crc(header) + record + convert._masked_crc(record))
     if damage == "missing":
@@ -241,7 +241,7 @@ def test_damaged_tfrecord_is_named(tfrecord, damage):
 
 
 def convert_until_damage(file):
-    """The whole records of a TFRecord file that was cut."""
+    """Return the complete records of a truncated TFRecord file."""
     try:
         yield from convert.read_tfrecord(file)
     except UserError:
@@ -252,7 +252,7 @@ def convert_until_damage(file):
 
 
 def photograph(height, width, extension=".jpg"):
-    """A smooth image, of which a reduction by averaging is well defined."""
+    """Return a smooth image, for which a reduction by averaging is well defined."""
     rows, columns = np.mgrid[0:height, 0:width]
     pixels = np.stack([rows * 255 / height, columns * 255 / width, (rows + columns) * 255 / (height + width)], -1)
     return cv2.imencode(extension, pixels.astype(np.uint8))[1].tobytes()
@@ -364,10 +364,10 @@ def test_archive_elsewhere(manual):
         archives.check(str(manual / "inner"))
 
 
-@pytest.mark.parametrize("place", ["train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "n01440764.tar"])
-def test_archive_already_extracted(manual, place):
+@pytest.mark.parametrize("position", ["train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train", "n01440764.tar"])
+def test_archive_already_extracted(manual, position):
     (manual / "ILSVRC2012_img_train.tar").unlink()
-    (manual / place).mkdir(parents=True)
+    (manual / position).mkdir(parents=True)
     with pytest.raises(UserError, match=r"looks like its extracted content(.|\n)*prepare folder:PATH"):
         archives.check(str(manual))
 

@@ -12,24 +12,24 @@ from tests.features.photographs import described, photographs
 def test_means_and_deviations_of_each_cell():
     images = photographs(40)
     g = grid.Grid(patch=16, step=7)
-    found = described(images, g, colour.colour, luma=False)
+    result = described(images, g, colour.colour, luma=False)
     (level,) = g.levels(40, 40)
     centres = [(y, x) for y in level.rows for x in level.columns]
-    assert found.shape == (2, len(centres), 96)
-    for image, descriptors in zip(images / 255, found, strict=True):
+    assert result.shape == (2, len(centres), 96)
+    for image, descriptors in zip(images / 255, result, strict=True):
         for (y, x), descriptor in zip(centres, descriptors, strict=True):
             cells = image[y - 8 : y + 8, x - 8 : x + 8].reshape(4, 4, 4, 4, 3)
             np.testing.assert_allclose(descriptor[:48], cells.mean((1, 3)).ravel(), atol=1e-5)
             np.testing.assert_allclose(descriptor[48:], cells.std((1, 3)).ravel(), atol=1e-3)
 
 
-def test_one_colour_everywhere_deviates_by_nothing():
+def test_a_uniform_colour_has_no_deviation():
     images = jnp.full((1, 16, 16, 3), jnp.asarray([10, 200, 90]), jnp.uint8)
-    found = described(images, grid.Grid(patch=16), colour.colour, luma=False)[0, 0]
-    np.testing.assert_allclose(found[:3], np.array([10, 200, 90]) / 255, atol=1e-6)
-    np.testing.assert_allclose(found[48:], 0, atol=1e-3)
+    result = described(images, grid.Grid(patch=16), colour.colour, luma=False)[0, 0]
+    np.testing.assert_allclose(result[:3], np.array([10, 200, 90]) / 255, atol=1e-6)
+    np.testing.assert_allclose(result[48:], 0, atol=1e-3)
 
 
-def test_cells_that_are_no_whole_pixels_are_refused():
+def test_cells_of_fractional_pixels_are_refused():
     with pytest.raises(UserError, match="18 pixels of a patch are no multiple of 4"):
         grid.describe(jnp.zeros((1, 32, 32, 3), jnp.uint8), grid.Grid(patch=18), colour.colour, luma=False)

@@ -15,8 +15,8 @@ from tests.features.photographs import photographs, without_ties
 @pytest.mark.parametrize(("cell", "block"), [(8, 2), (6, 3)])
 def test_blocks_are_scikit_images(cell, block):
     images = without_ties(photographs(60))
-    found = np.asarray(jax.jit(functools.partial(hog.dalal_triggs, cell=cell, block=block))(images))
-    for image, blocks in zip(images, found, strict=True):
+    actual = np.asarray(jax.jit(functools.partial(hog.dalal_triggs, cell=cell, block=block))(images))
+    for image, blocks in zip(images, actual, strict=True):
         expected = scikit_image(
             image.astype(np.float64),
             pixels_per_cell=(cell, cell),
@@ -29,7 +29,7 @@ def test_blocks_are_scikit_images(cell, block):
 
 
 def transcribed(image, cell):
-    """Felzenszwalb et al. 2010 and their features.cc, loop by loop, in float64."""
+    """Compute Felzenszwalb et al. 2010 as their features.cc does, loop by loop, in float64."""
     image = 255 * image.astype(np.float64)
     height, width = (size // cell for size in image.shape[:2])
     hist = np.zeros((height, width, 18))
@@ -59,10 +59,10 @@ def transcribed(image, cell):
     return result
 
 
-def test_31_numbers_are_the_definitions():
+def test_the_31_features_follow_the_definition():
     images = without_ties(photographs(48)[:, :, :40])
-    found = np.asarray(jax.jit(hog.felzenszwalb)(images))
-    for image, features in zip(images, found, strict=True):
+    actual = np.asarray(jax.jit(hog.felzenszwalb)(images))
+    for image, features in zip(images, actual, strict=True):
         expected = transcribed(image, 8)
         assert features.shape == expected.shape
         np.testing.assert_allclose(features, expected, atol=1e-4)
@@ -79,7 +79,7 @@ def test_a_local_descriptor_is_the_images_where_their_cells_agree():
             np.testing.assert_allclose(local[:, r, c], cells[:, r : r + 2, c : c + 2], atol=1e-4)
 
 
-def test_images_that_show_nothing_have_no_direction():
+def test_flat_images_have_no_direction():
     flat = jnp.full((1, 32, 32, 3), 0.5)
-    for found in (jax.jit(hog.dalal_triggs)(flat), jax.jit(hog.felzenszwalb)(flat)):
-        np.testing.assert_array_equal(found, 0)
+    for actual in (jax.jit(hog.dalal_triggs)(flat), jax.jit(hog.felzenszwalb)(flat)):
+        np.testing.assert_array_equal(actual, 0)

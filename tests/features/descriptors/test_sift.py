@@ -10,11 +10,11 @@ from tests.features.photographs import described, photographs
 
 
 def opencv(image, points, patch):
-    """OpenCV's descriptors of upright patches on the image as it is: its first blur is set to nothing."""
+    """Return OpenCV's descriptors of upright patches, with its initial blur disabled."""
     width_of_cell = patch / 4
     points = [cv2.KeyPoint(float(x), float(y), width_of_cell / 1.5, 0.0, 1.0, 0) for y, x in points]
-    found, descriptors = cv2.SIFT_create(sigma=0.5).compute(image, points)
-    assert len(found) == len(points)
+    result, descriptors = cv2.SIFT_create(sigma=0.5).compute(image, points)
+    assert len(result) == len(points)
     return descriptors
 
 
@@ -30,13 +30,13 @@ def test_descriptors_are_opencvs_but_for_its_rounding_to_bytes(patch):
     g = grid.Grid(patch=patch, step=5)
     images = np.repeat(np.stack(greys)[..., None], 3, -1)
     ours = described(images, g, sift.sift, luma=True)
-    for grey, found in zip(greys, np.asarray(ours), strict=True):
+    for grey, result in zip(greys, np.asarray(ours), strict=True):
         expected = opencv(grey, in_pixels(g, size), patch)
-        # OpenCV scales to a length of 512, rounds, and ends at 255, so half a unit is what rounding alone makes.
-        np.testing.assert_allclose(np.minimum(512 * found, 255), expected, atol=0.75)
+        # OpenCV scales to a length of 512, rounds and clips at 255, so rounding alone gives half a unit.
+        np.testing.assert_allclose(np.minimum(512 * result, 255), expected, atol=0.75)
 
 
-def test_root_of_sum_one_has_length_one_and_hellingers_products():
+def test_root_sift_has_unit_length_and_hellinger_products():
     images = jnp.asarray(photographs(48))
     g = grid.Grid(patch=24, step=8)
     plain, root = (described(images, g, f, luma=True) for f in (sift.sift, sift.root_sift))
@@ -45,7 +45,7 @@ def test_root_of_sum_one_has_length_one_and_hellingers_products():
 
 
 @pytest.mark.parametrize("describe", [sift.sift, sift.root_sift])
-def test_what_shows_nothing_has_a_descriptor_of_zeros(describe):
+def test_a_flat_patch_has_a_descriptor_of_zeros(describe):
     images = jnp.full((1, 32, 32, 3), 200, jnp.uint8)
     np.testing.assert_array_equal(described(images, grid.Grid(patch=16), describe, luma=True), 0)
 

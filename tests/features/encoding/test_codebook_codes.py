@@ -25,8 +25,8 @@ def distances(vector, codebook):
 
 def test_hard_bags_are_histograms_of_nearest_words(case):
     x, codebook, members, where, ordered = case
-    found = np.asarray(codebook_codes.bag(codebook_codes.hard(ordered, jnp.asarray(codebook)), where))
-    for image, cells in zip(x, found, strict=True):
+    result = np.asarray(codebook_codes.bag(codebook_codes.hard(ordered, jnp.asarray(codebook)), where))
+    for image, cells in zip(x, result, strict=True):
         words = np.array([distances(v, codebook).argmin() for v in image])
         for cell, histogram in zip(members, cells, strict=True):
             np.testing.assert_allclose(histogram, np.bincount(words[cell], minlength=K) / cell.sum(), atol=1e-6)
@@ -34,15 +34,15 @@ def test_hard_bags_are_histograms_of_nearest_words(case):
 
 def test_soft_codes_are_gaussians_of_the_distance(case):
     x, codebook, _, _, _ = case
-    found = np.asarray(codebook_codes.soft(jnp.asarray(x), jnp.asarray(codebook), sigma=0.7))
-    for image, codes in zip(x, found, strict=True):
+    result = np.asarray(codebook_codes.soft(jnp.asarray(x), jnp.asarray(codebook), sigma=0.7))
+    for image, codes in zip(x, result, strict=True):
         for vector, code in zip(image, codes, strict=True):
             kernel = np.exp(-distances(vector, codebook) / (2 * 0.7**2))
             np.testing.assert_allclose(code, kernel / kernel.sum(), atol=1e-5)
 
 
 def llc_code(vector, codebook, neighbours=5, regularisation=1e-4):
-    """Wang et al. 2010: min ||x - B c||^2 over the nearest words, coefficients of sum 1, by Lagrange's condition."""
+    """Minimise ||x - B c||^2 over the nearest words, coefficients of sum 1, with a Lagrange multiplier (Wang 2010)."""
     near = np.argsort(distances(vector, codebook))[:neighbours]
     words = codebook[near].astype(np.float64)
     z = words - vector
@@ -56,8 +56,8 @@ def llc_code(vector, codebook, neighbours=5, regularisation=1e-4):
 
 def test_llc_is_the_constrained_minimum_and_its_pool_the_largest(case):
     x, codebook, members, where, ordered = case
-    found = np.asarray(codebook_codes.llc(ordered, jnp.asarray(codebook), where))
-    for image, cells in zip(x, found, strict=True):
+    result = np.asarray(codebook_codes.llc(ordered, jnp.asarray(codebook), where))
+    for image, cells in zip(x, result, strict=True):
         codes = np.array([llc_code(v, codebook) for v in image])
         np.testing.assert_allclose(codes.sum(1), 1)
         for cell, pooled in zip(members, cells, strict=True):
@@ -73,15 +73,15 @@ def test_a_descriptor_that_is_a_word_has_the_code_of_that_word():
     np.testing.assert_allclose(weights[0, 0], [1, 0, 0, 0, 0], atol=1e-2)
 
 
-def test_words_that_are_all_the_same_give_finite_codes():
-    found = codebook_codes.llc(jnp.ones((1, 4, D)), jnp.ones((6, D)), layout(np.ones((1, 4), bool)))
-    assert np.isfinite(found).all()
+def test_identical_words_give_finite_codes():
+    result = codebook_codes.llc(jnp.ones((1, 4, D)), jnp.ones((6, D)), layout(np.ones((1, 4), bool)))
+    assert np.isfinite(result).all()
 
 
 def test_super_vectors_are_the_papers_sum(case):
     x, codebook, members, where, ordered = case
-    found = np.asarray(codebook_codes.super_vector(ordered, jnp.asarray(codebook), where, constant=0.5))
-    for image, cells in zip(x, found, strict=True):
+    result = np.asarray(codebook_codes.super_vector(ordered, jnp.asarray(codebook), where, constant=0.5))
+    for image, cells in zip(x, result, strict=True):
         words = np.array([distances(v, codebook).argmin() for v in image])
         for cell, code in zip(members, cells, strict=True):
             expected = np.zeros((K, D + 1))

@@ -12,7 +12,7 @@ D, K, T = 6, 5, 80
 
 
 def transcribed(x, m, with_weights, power, normalise):
-    """Sanchez et al. 2013, eq. 16 to 18, descriptor by descriptor."""
+    """Compute Fisher vectors by Sanchez et al. 2013, eq. 16 to 18, descriptor by descriptor."""
     w, mu, var = (np.asarray(part, np.float64) for part in (m.weights, m.means, m.variances))
     sigma = np.sqrt(var)
     g_w, g_mu, g_sigma = np.zeros(K), np.zeros((K, D)), np.zeros((K, D))
@@ -42,31 +42,31 @@ def test_vectors_of_every_cell_are_the_formulas(case, with_weights, power, norma
     x, m, places = case
     members = Pyramid(((1, 1), (3, 1))).members(places)
     where = layout(members)
-    found = np.asarray(
+    result = np.asarray(
         fisher.encode(
             jnp.asarray(x[:, where.order]), m, where, with_weights=with_weights, power=power, normalise=normalise
         )
     )
-    assert found.shape == (2, 4, 2 * K * D + (K if with_weights else 0))
-    for image, vectors in zip(x, found, strict=True):
+    assert result.shape == (2, 4, 2 * K * D + (K if with_weights else 0))
+    for image, vectors in zip(x, result, strict=True):
         for cell, vector in zip(members, vectors, strict=True):
             expected = transcribed(image[cell], m, with_weights, power, normalise)
             np.testing.assert_allclose(vector, expected, atol=2e-3 if power < 1 else 1e-4)
 
 
-def test_a_cell_without_descriptors_and_images_that_show_nothing_are_finite(case):
+def test_empty_cells_and_flat_images_have_finite_vectors(case):
     _, m, places = case
     where = layout(Pyramid(((1, 1), (2, 1))).members(places * [0.4, 1]))
-    found = np.asarray(fisher.encode(jnp.zeros((1, T, D)), m, where))
-    assert np.isfinite(found).all()
-    np.testing.assert_array_equal(found[0, 2], 0)
+    result = np.asarray(fisher.encode(jnp.zeros((1, T, D)), m, where))
+    assert np.isfinite(result).all()
+    np.testing.assert_array_equal(result[0, 2], 0)
 
 
-def test_the_vector_of_what_the_mixture_expects_is_near_zero(case):
-    """The gradient of the likelihood vanishes at its maximum: over the sample that the mixture was fitted to."""
+def test_the_vector_of_the_mixtures_own_sample_is_near_zero(case):
+    """The gradient of the likelihood vanishes at its maximum, for the sample from which the mixture was learned."""
     x, _, _ = case
     everything = jnp.asarray(x.reshape(1, -1, D))
     m = mixture.fit(everything[0], K, jax.random.key(0), iterations=300)
     where = layout(np.ones((1, everything.shape[1]), bool))
-    found = np.asarray(fisher.encode(everything, m, where, with_weights=True, power=1.0, normalise=False))
-    assert np.abs(found).max() < 1e-2
+    result = np.asarray(fisher.encode(everything, m, where, with_weights=True, power=1.0, normalise=False))
+    assert np.abs(result).max() < 1e-2

@@ -1,4 +1,4 @@
-"""k-means against scikit-learn's, on what it can be compared in: how near the vectors are to their centres."""
+"""k-means against scikit-learn's, by the distances of the vectors to their centres."""
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,15 @@ def inertia(x, centres):
 
 
 def test_centres_are_as_near_as_scikit_learns():
-    x = blobs()  # where one start ends is luck, so the mean over some counts
+    x = blobs()  # the result of one start is random, so the test compares means
     ours = [inertia(x, kmeans.fit(jnp.asarray(x), 20, jax.random.key(seed))) for seed in range(8)]
     theirs = [KMeans(20, n_init=1, max_iter=25, random_state=seed).fit(x).inertia_ for seed in range(8)]
     assert np.mean(ours) < 1.05 * np.mean(theirs)
 
 
-def test_steps_over_random_parts_come_near():
+def test_mini_batches_come_near_to_lloyds_result():
     x = blobs()
-    # Where a start is poor, steps stay poor: one run says little, of ours or of theirs.
+    # A poor start gives a poor result in either implementation, so one run shows little.
     ours = [
         inertia(x, kmeans.fit(jnp.asarray(x), 20, jax.random.key(seed), iterations=100, batch=512))
         for seed in range(8)
@@ -57,7 +57,7 @@ def test_the_nearest_is_found_block_by_block():
     np.testing.assert_allclose(distances, exact.min(1), atol=1e-4)
 
 
-def test_the_start_is_spread_over_far_groups():
+def test_the_initial_centres_cover_distant_groups():
     x = np.repeat(np.eye(6, dtype=np.float32) * 100, 50, axis=0)
     centres = np.asarray(kmeans.plus_plus(jnp.asarray(x), 6, jax.random.key(3)))
     assert sorted(centres.argmax(1)) == list(range(6))

@@ -19,14 +19,14 @@ def sample(n=4000, d=6, k=8, seed=0):
 
 
 def theirs_with(parameters):
-    """scikit-learn's, with the parameters of ours."""
-    found = GaussianMixture(len(parameters.weights), covariance_type="diag")
-    found.weights_, found.means_, found.covariances_ = (
+    """Return scikit-learn's mixture with the parameters of ours."""
+    result = GaussianMixture(len(parameters.weights), covariance_type="diag")
+    result.weights_, result.means_, result.covariances_ = (
         np.asarray(x, np.float64) for x in (parameters.weights, parameters.means, parameters.variances)
     )
-    found.weights_ /= found.weights_.sum()
-    found.precisions_cholesky_ = 1 / np.sqrt(found.covariances_)
-    return found
+    result.weights_ /= result.weights_.sum()
+    result.precisions_cholesky_ = 1 / np.sqrt(result.covariances_)
+    return result
 
 
 def test_likelihood_is_no_worse_than_scikit_learns():
@@ -65,20 +65,20 @@ def test_densities_and_responsibilities_are_scikit_learns():
 
 def test_far_from_every_component_responsibilities_still_sum_to_one():
     m = Mixture(jnp.asarray([0.5, 0.5]), jnp.zeros((2, 3)), jnp.full((2, 3), 1e-3))
-    found = np.asarray(mixture.responsibilities(jnp.full((1, 3), 1e4), m))
-    assert found.sum() == pytest.approx(1)
+    result = np.asarray(mixture.responsibilities(jnp.full((1, 3), 1e4), m))
+    assert result.sum() == pytest.approx(1)
 
 
 def test_variances_do_not_fall_below_the_floor():
     x = np.repeat(sample(50), 20, axis=0)  # copies: without a floor a component shrinks around one of them
-    found = mixture.fit(jnp.asarray(x), 30, jax.random.key(0), floor=0.01)
-    assert (np.asarray(found.variances) >= 0.0099 * x.var(0)).all()
-    assert np.isfinite(found.means).all()
+    result = mixture.fit(jnp.asarray(x), 30, jax.random.key(0), floor=0.01)
+    assert (np.asarray(result.variances) >= 0.0099 * x.var(0)).all()
+    assert np.isfinite(result.means).all()
 
 
-def test_one_vector_many_times_and_blocks_that_are_not_full():
-    found = mixture.fit(jnp.ones((10, 2)), 3, jax.random.key(0))
-    assert all(np.isfinite(np.asarray(part)).all() for part in (found.weights, found.means, found.variances))
+def test_repeated_vectors_and_incomplete_blocks():
+    result = mixture.fit(jnp.ones((10, 2)), 3, jax.random.key(0))
+    assert all(np.isfinite(np.asarray(part)).all() for part in (result.weights, result.means, result.variances))
     x = jnp.asarray(sample(mixture.BLOCK + 3))
     m = mixture.fit(x[:1000], 4, jax.random.key(0))
     assert float(mixture.log_likelihood(x, m)) == pytest.approx(theirs_with(m).score(np.asarray(x)), abs=1e-3)

@@ -29,24 +29,24 @@ def test_components_from_a_stream_are_scikit_learns(whiten):
     np.testing.assert_allclose(ours.variances, theirs.explained_variance_, rtol=1e-5)
     np.testing.assert_allclose(np.abs(ours.components @ theirs.components_.T), np.eye(5), atol=1e-5)
     signs = np.sign(np.sum(ours.components * theirs.components_, 1))
-    found = np.asarray(pca.project(jnp.asarray(x), ours, whiten=whiten))
-    np.testing.assert_allclose(found, theirs.transform(x) * signs, rtol=1e-4, atol=1e-4)
+    result = np.asarray(pca.project(jnp.asarray(x), ours, whiten=whiten))
+    np.testing.assert_allclose(result, theirs.transform(x) * signs, rtol=1e-4, atol=1e-4)
 
 
-def test_how_the_stream_is_cut_does_not_matter():
+def test_moments_do_not_depend_on_the_parts_of_the_stream():
     x = correlated()
-    whole, cut = fitted(x, 3, parts=1), fitted(x, 3, parts=123)
-    np.testing.assert_allclose(cut.components, whole.components, atol=1e-6)
+    complete, cut = fitted(x, 3, parts=1), fitted(x, 3, parts=123)
+    np.testing.assert_allclose(cut.components, complete.components, atol=1e-6)
 
 
-def test_directions_without_variance_are_not_blown_up():
+def test_directions_without_variance_are_not_amplified():
     x = correlated()
     x[:, 4] = 1.0
-    found = np.asarray(pca.project(jnp.asarray(x), fitted(x, 12), whiten=True))
-    assert np.abs(found[:, -1]).max() < 10
+    result = np.asarray(pca.project(jnp.asarray(x), fitted(x, 12), whiten=True))
+    assert np.abs(result[:, -1]).max() < 10
 
 
 @pytest.mark.parametrize(("n", "components", "message"), [(50, 13, "12 at most"), (1, 2, "at least two descriptors")])
-def test_what_cannot_be_is_said(n, components, message):
+def test_too_many_components_or_too_few_descriptors_are_refused(n, components, message):
     with pytest.raises(UserError, match=message):
         fitted(correlated(n), components, parts=1)

@@ -1,4 +1,4 @@
-"""Which descriptors lie in which cell."""
+"""Membership of descriptors in the cells of a pyramid."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from imagenet_repro.features.encoding.pyramid import Pyramid, layout
 
 
-def test_cells_of_each_division_share_out_the_image():
+def test_the_cells_of_each_division_cover_the_image_once():
     places = np.random.default_rng(0).uniform(size=(200, 2)).astype(np.float32)
     pyramid = Pyramid(((1, 1), (3, 1), (2, 2)))
     members = pyramid.members(places)
@@ -26,10 +26,10 @@ def test_the_far_edge_belongs_to_the_last_cell():
 def test_stretches_make_up_the_cells(divisions):
     places = np.random.default_rng(1).uniform(size=(100, 2))
     members = Pyramid(divisions).members(places)
-    found = layout(members)
-    assert sorted(found.order) == list(range(100))
-    for cell, parts in zip(members, found.parts, strict=True):
+    result = layout(members)
+    assert sorted(result.order) == list(range(100))
+    for cell, parts in zip(members, result.parts, strict=True):
         inside = np.concatenate(
-            [found.order[a:b] for (a, b), part in zip(found.stretches, parts, strict=True) if part]
+            [result.order[a:b] for (a, b), part in zip(result.stretches, parts, strict=True) if part]
         )
         assert sorted(inside) == np.flatnonzero(cell).tolist()

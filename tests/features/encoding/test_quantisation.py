@@ -1,4 +1,4 @@
-"""Product quantisation: nearest centres, and how much of a code is lost."""
+"""Product quantisation: nearest centres, and the error of a code."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def codes(n=600, f=32, seed=0):
     return (rng.normal(size=(n, 6)) @ rng.normal(size=(6, f)) + 0.3 * rng.normal(size=(n, f))).astype(np.float32)
 
 
-def test_a_code_becomes_the_nearest_centre_of_each_part():
+def test_each_part_is_replaced_by_its_nearest_centre():
     x = codes()
     quantiser = quantisation.fit(jnp.asarray(x), jax.random.key(0))
     numbers = np.asarray(quantisation.encode(jnp.asarray(x), quantiser))
@@ -29,7 +29,7 @@ def test_a_code_becomes_the_nearest_centre_of_each_part():
         np.testing.assert_array_equal(decoded[:, 8 * part : 8 * part + 8], centres[part][nearest])
 
 
-def test_no_more_is_lost_than_with_scikit_learns_centres():
+def test_the_error_is_no_larger_than_with_scikit_learns_centres():
     x = codes(2000)
     quantiser = quantisation.fit(jnp.asarray(x), jax.random.key(0))
     lost = np.asarray(quantisation.decode(quantisation.encode(jnp.asarray(x), quantiser), quantiser)) - x
@@ -42,6 +42,6 @@ def test_no_more_is_lost_than_with_scikit_learns_centres():
 @pytest.mark.parametrize(
     ("n", "f", "message"), [(300, 30, "30 numbers cannot be cut into parts of 8"), (200, 32, "256 clusters of 200")]
 )
-def test_what_cannot_be_cut_is_said(n, f, message):
+def test_codes_that_cannot_be_quantised_are_refused(n, f, message):
     with pytest.raises(UserError, match=message):
         quantisation.fit(jnp.zeros((n, f)), jax.random.key(0))
