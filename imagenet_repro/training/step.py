@@ -22,7 +22,7 @@ from imagenet_repro.training.state import TrainState
 
 AXIS = "data"
 MEANS = ("loss", "objective")  # the measures that are means over images, and not counts
-Batch = dict[str, Any]  # of data/loader.py, as arrays on the device
+Batch = dict[str, Any]  # arrays of data/batch.py on the device
 
 
 @runtime_checkable

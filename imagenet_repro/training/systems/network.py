@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 from imagenet_repro import models, pretrained
 from imagenet_repro.config import Config, Model
 from imagenet_repro.data.augment import augment
+from imagenet_repro.data.batch import TRAINING_KEYS, padding
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import dense
 from imagenet_repro.models.nn.network import Network
@@ -150,14 +151,13 @@ class NetworkSystem:
     def blank_batch(self, size: int) -> dict[str, np.ndarray]:
         """Return `size` black images with their labels and numbers."""
         side = self.config.data.image_size
-        batch = {name: np.zeros((size,), np.int32) for name in ("label", "epoch", "index")}
-        return batch | {"image": np.zeros((size, side, side, 3), np.uint8)}
+        batch = padding(size, (side, side, 3))
+        return {name: np.zeros_like(batch[name]) for name in TRAINING_KEYS}
 
     def flops_per_step(self, train_state: TrainState) -> int:
         """Return the floating point operations of one step over the whole batch."""
-        size, side = self.config.batch_size, self.config.data.image_size
-        batch = {name: jax.ShapeDtypeStruct((size,), jnp.int32) for name in ("label", "epoch", "index")}
-        batch["image"] = jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)
+        batch = self.blank_batch(self.config.batch_size)
+        batch = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()}
         return step_flops(self.train_step(1), train_state, batch)
 
     def measure_preparation(self, num_examples: int) -> PreparationCost:
