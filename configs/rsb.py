@@ -15,7 +15,7 @@ Target: top-1 error 19.6 % (A1), 20.2 (A2), 21.9 (A3) for ResNet-50 at 224 px, c
 and 1.6e18 FLOP. Not run on ImageNet here.
 
 Deviations: mixup and CutMix draw for each pair of images, not for each batch; the warm-up starts from zero and the
-cosine ends there, in timm at rates of 1e-4 and 1e-6; another sampler of repeats (data/loader.py); gradients are not
+cosine ends there, in timm at rates of 1e-4 and 1e-6; another sampler of repeats (data/order.py); gradients are not
 clipped, which timm's LAMB does by itself at norm 1 (`--config.clip_norm=1`).
 """
 

@@ -89,7 +89,7 @@ class Data:
     image_size: int = bounded(224, 1)  # pixels, training
     eval_image_size: int = bounded(0, 0)  # pixels; 0: image_size
     eval_batch_size: int = bounded(0, 0)  # over all devices; 0: batch_size, by protocols of many or large views fewer
-    repeats: int = bounded(1, 1)  # times that an image is used, each augmented anew, never in a row (data/loader.py)
+    repeats: int = bounded(1, 1)  # times that an image is used, each augmented anew, never in a row (data/order.py)
     threads: int = bounded(0, 0)  # reading and decoding threads per process; 0: from the host's cores
     workers: int = bounded(-1, -1)  # reading processes; 0: none, threads alone; -1: from the host's cores
     max_bad_share: float = bounded(0.001, 0.0, 1.0)  # of undecodable records, above which a run stops
