@@ -67,7 +67,7 @@ def played(run, path, *, ids=None, label=None, system="human"):
     return str(path)
 
 
-def test_a_person_stands_beside_the_systems(tmp_path, undrawn):
+def test_a_person_is_compared_with_the_systems(tmp_path, undrawn):
     places = finished_runs.systems(tmp_path / "runs")
     game = played(places[0], tmp_path / "game.npz")
     assert main.main(["compare", *places, f"--out={tmp_path / 'out'}", "--people", game]) == 0
@@ -108,7 +108,7 @@ def test_a_person_who_guessed_other_images_is_refused(tmp_path, capsys, changes,
         (lambda path: path.write_text(""), "is not a directory"),
     ],
 )
-def test_a_workdir_that_is_none_is_named(tmp_path, make, message):
+def test_an_invalid_workdir_is_named(tmp_path, make, message):
     make(tmp_path / "run")
     with pytest.raises(UserError, match=rf"/run {message}; the workdir of a finished run \(train\) or of a sweep"):
         compare.compare([str(tmp_path / "run")], str(tmp_path / "out"))
@@ -231,7 +231,7 @@ def test_a_sweeps_runs_stand_under_its_systems_names(tmp_path):
     )
 
 
-def test_failed_and_unfinished_trainings_are_on_the_page(tmp_path, undrawn):
+def test_failed_and_unfinished_runs_are_on_the_page(tmp_path, undrawn):
     ends = RUNS | {"runs/a/seed1": "the loss is nan at step 7", "runs/b/seed0": None}
     workdir = begun(tmp_path / "sweep", ends)
     assert compare.compare([workdir]) == 0
@@ -241,7 +241,7 @@ def test_failed_and_unfinished_trainings_are_on_the_page(tmp_path, undrawn):
     assert "b, seed 0: running" in text
 
 
-def test_the_selection_names_what_was_tried_and_chosen(tmp_path):
+def test_the_selection_describes_the_search_and_the_selected_settings(tmp_path):
     trials = {f"search/{system}/{n:03d}": 0.5 + 0.1 * n for system in "ab" for n in (0, 1)}
     workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2, "budget": "8st"})
     found = compare.gather([workdir], allow_mixed=False)
@@ -258,7 +258,7 @@ def test_the_selection_names_what_was_tried_and_chosen(tmp_path):
     )
 
 
-def test_a_run_without_a_finished_search_says_what_it_waits_for(tmp_path):
+def test_a_run_without_a_finished_search_names_the_missing_trials(tmp_path):
     trials = {"search/a/000": 0.5, "search/a/001": 0.4, "search/b/000": "out of memory"}
     workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2})
     found = compare.gather([workdir], allow_mixed=False)
@@ -269,7 +269,7 @@ def test_a_run_without_a_finished_search_says_what_it_waits_for(tmp_path):
     )
 
 
-def test_a_sweep_of_which_nothing_has_ended_says_so(tmp_path):
+def test_a_sweep_without_finished_runs_is_reported(tmp_path):
     workdir = begun(tmp_path / "sweep", {})
     with pytest.raises(
         UserError, match=r"no run of this sweep has finished; `main.py sweep --status` shows its progress"

@@ -30,7 +30,7 @@ def test_every_file_plans_valid_trainings_of_one_budget(file):
 
 
 @pytest.mark.parametrize("size", ["small", "laptop"])
-def test_the_decade_at_64_px_differs_from_the_whole_in_data_and_budget_alone(size):
+def test_the_decade_at_64_px_differs_from_the_full_one_only_in_data_and_budget(size):
     whole, part = load_sweep("configs/sweeps/decade.py"), load_sweep(f"configs/sweeps/decade.py:{size}")
     assert list(whole.systems) == list(part.systems)
     assert whole.seeds == part.seeds
@@ -90,7 +90,7 @@ def test_all_systems_get_the_same_number_of_trials():
         resolve_sweep(without)
 
 
-def test_a_file_of_a_single_run_and_a_missing_recipe_are_told_apart_from_a_sweep(tmp_path):
+def test_files_of_single_runs_and_missing_recipes_are_refused_as_sweeps(tmp_path):
     with pytest.raises(UserError, match="a sweep needs `systems` by name"):
         load_sweep("configs/resnet.py:50")
     file = tmp_path / "sweep.py"

@@ -88,7 +88,7 @@ def test_ten_crops_of_the_centre_square():
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
-def test_ten_crops_of_the_whole_image_by_either_mean(average):
+def test_ten_crops_of_the_full_image_with_either_mean(average):
     (found,) = scores(protocols.parse("resnet_10crop", {"average": average}), [image()])
     views = ten(resized(image(), round(256 * SIZE / 224)))
     np.testing.assert_allclose(found, mean([of_view(view) for view in views], average), atol=1e-5)
@@ -106,7 +106,7 @@ def test_fifty_crops_a_scale():
     np.testing.assert_allclose(found, mean([of_view(view) for view in views]), atol=1e-5)
 
 
-def test_one_crop_is_what_a_run_is_evaluated_by():
+def test_a_run_is_evaluated_by_one_crop():
     (found,) = scores(protocols.parse("crop"), [image()])
     np.testing.assert_allclose(found, of_view(crops.crop(image(), CONFIG.eval_crop, SIZE, RNG)), atol=1e-5)
     (found,) = scores(protocols.parse("squash"), [image()])

@@ -73,7 +73,7 @@ def same_set(found, expected):
 
 @pytest.mark.parametrize("position", ["center", "corners", "grid5"])
 @pytest.mark.parametrize("scale", [32, 37])
-def test_windows_of_the_whole_image(position, scale):
+def test_windows_of_the_full_image(position, scale):
     (canvas,) = canvases((scale,))
     found = views.cut_windows(canvas, 32, "whole", (position,))
     for number, one in enumerate(images()):
@@ -97,7 +97,7 @@ def test_windows_of_squares_at_two_scales(which):
         same_set([view[number] for view in found], expected)
 
 
-def test_a_whole_square_is_resized_as_pillow_does():
+def test_a_full_square_is_resized_as_by_pillow():
     (canvas,) = canvases((45,))
     found = views.cut_windows(canvas, 32, "three", ("square",))
     for number, one in enumerate(images()):

@@ -57,7 +57,7 @@ def test_windows_are_the_linear_layers_as_convolutions():
     np.testing.assert_allclose(logits, as_convolutions(model, x), atol=1e-5)
 
 
-def test_a_network_without_padding_gives_what_it_gives_for_crops():
+def test_dense_scores_of_a_network_without_padding_equal_those_of_crops():
     model = models.create("lenet5", num_classes=10, seed=1).eval()
     x = images(2, 40, 48, 3)
     logits = class_map(model, x, 32)

@@ -68,7 +68,7 @@ SLOW = (
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NETWORKS]
 )
-def test_logits_depend_on_what_is_dropped(name):
+def test_logits_depend_on_the_dropped_units(name):
     size, layers, options = NETWORKS[name]
     assert keys_used(models.abstract(name, 10, dropout=0.9, **options), size) == (True, layers)
 

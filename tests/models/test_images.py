@@ -53,7 +53,7 @@ def test_every_network_refuses_them(unchecked, name):
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64, 1), (64, 64, 3), (1, 3, 64, 64), (3,)])
-def test_the_message_says_what_is_wanted_and_what_was_given(shape):
+def test_the_message_names_the_expected_and_the_given_shape(shape):
     message = f"ResNet takes images [batch, height, width, 3], these are {list(shape)}"
     with pytest.raises(UserError, match=re.escape(message)):
         check_images("ResNet", jnp.zeros(shape))

@@ -76,14 +76,14 @@ def test_numbers_of_classes_that_cannot_be(num_classes):
         check_num_classes("lenet5", num_classes)
 
 
-def test_every_option_takes_its_own_default_and_a_number_may_be_whole():
+def test_every_option_accepts_its_default_and_integers_for_floats():
     for name in models.names():
         options = models.spec(name).options
         check_options(name, options, options)
     check_options("resnet18", {"drop_path": 0.1}, {"drop_path": 0})
 
 
-def test_networks_whose_papers_take_off_a_mean_see_256_levels():
+def test_networks_whose_papers_subtract_a_mean_get_256_levels():
     levels = {name for name in models.names() if models.spec(name).preprocessing.std == LEVELS}
     cifar = {f"resnet{depth}_cifar" for depth in (20, 32, 44, 56, 110, 1202)}
     v1 = {f"resnet{depth}_v1" for depth in (50, 101, 152)}

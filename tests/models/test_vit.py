@@ -116,11 +116,11 @@ def test_layers_for_layer_wise_decay():
     assert {layer(name) for name in ("norm.weight", "head.bias", "head_dist.weight")} == {25}
 
 
-def test_layers_are_those_of_the_depth_that_was_asked_for():
+def test_the_number_of_layers_is_the_requested_depth():
     layer = models.spec("vit_tiny_patch16").layers(models.abstract("vit_tiny_patch16", depth=2))
     assert [layer(name) for name in ("blocks.0.norm1.bias", "blocks.1.norm1.bias", "head.weight")] == [1, 2, 3]
 
 
-def test_deep_variants_scan_unless_told_otherwise():
+def test_deep_variants_scan_by_default():
     for options, scan in (({}, True), ({"scan": False}, False), ({"depth": 4}, False)):
         assert models.abstract("vit_large_patch16", **options).blocks.scan == scan

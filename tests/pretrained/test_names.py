@@ -68,7 +68,7 @@ def test_with_registers_the_class_tokens_position_is_added_to_it():
 
 
 @pytest.mark.parametrize("missing", ["cls_token", "pos_embed"])
-def test_with_registers_what_is_missing_is_left_to_be_named(missing):
+def test_missing_tensors_of_networks_with_registers_are_reported(missing):
     names_given = {"mask_token", "cls_token", "register_tokens", "pos_embed"} - {missing}
     found = names.convert({name: np.zeros((1, 5, 2)) for name in names_given}).tensors
     assert missing not in found
@@ -97,7 +97,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("given", "shapes", "named"), SHAPES)
-def test_a_tensor_whose_shape_is_not_what_its_name_promises_is_named(given, shapes, named):
+def test_a_tensor_with_an_unexpected_shape_is_named(given, shapes, named):
     with pytest.raises(UserError, match=f"tensor '[^']*{named}' has .*the shape"):
         names.convert(given | {name: np.zeros(shape) for name, shape in shapes.items()})
 
@@ -120,13 +120,13 @@ def test_two_tensors_that_become_one_are_both_named(given, one, other):
         names.convert(given | {one: np.zeros((2, 2)), other: np.zeros((2, 2))})
 
 
-def test_a_tensor_whole_and_in_parts_is_refused():
+def test_a_tensor_given_both_complete_and_in_parts_is_refused():
     given = qkv(["query", "key", "value"]) | {"blocks.0.attn.qkv.weight": np.zeros((12, 4))}
     with pytest.raises(UserError, match=r"'blocks\.0\.attn\.qkv\.weight' both whole and in parts"):
         names.convert(given)
 
 
-def test_what_is_dropped_is_told():
+def test_dropped_tensors_are_reported():
     assert names.convert(PATCHES | {"pooler.dense.weight": np.zeros(3)}).dropped == ("pooler.dense.weight",)
 
 

@@ -95,7 +95,7 @@ def test_the_same_command_again_computes_nothing(whole_run, data_dir):
     assert "descriptors" not in out
 
 
-def test_features_that_take_the_whole_budget_are_kept_for_another_run(data_dir, tmp_path):
+def test_features_that_exceed_the_budget_are_stored_for_another_run(data_dir, tmp_path):
     cache = tmp_path / "cache"
     out, err = command_line.run(*train_arguments(data_dir, tmp_path / "a", cache_dir=cache, budget="1e6flop"), code=2)
     assert "learning a vocabulary" in out
@@ -157,7 +157,7 @@ def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been(whole_run, data_
     assert_same_end(tmp_path, whole_run[0])
 
 
-def test_sigterm_in_the_stages_keeps_what_was_done(whole_run, data_dir, tmp_path):
+def test_sigterm_in_a_stage_saves_the_finished_work(whole_run, data_dir, tmp_path):
     arguments = train_arguments(data_dir, tmp_path)
     process = command_line.start(*arguments)
     while process.poll() is None and not MOMENTS["a vocabulary is there"](tmp_path):

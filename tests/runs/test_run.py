@@ -126,7 +126,7 @@ def test_a_damaged_test_split_is_met_at_the_end_and_leaves_no_result(trained, mo
     assert not (tmp_path / "run/predictions").exists()
 
 
-def test_the_result_names_what_a_page_needs(trained):
+def test_the_result_has_every_key_that_a_page_needs(trained):
     _, place = trained("test")
     result = json.loads((place.path / "result.json").read_text())
     assert result["classes"] == ["a", "b"]

@@ -127,7 +127,7 @@ def test_a_large_error_is_hardly_changed():
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0])
-def test_the_temperature_is_scipys_and_undoes_what_was_done(sharpness):
+def test_the_temperature_equals_scipys_and_inverts_a_known_scaling(sharpness):
     found = made.calibrated(images=3000, sharpness=sharpness)
     logits = found.logits.astype(np.float64)
 

@@ -96,7 +96,7 @@ def test_the_number_of_guesses_is_the_challenges(random_entry, guesses):
         ("", "1\n", r"p\.txt is empty"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path, predictions, labels, message):
+def test_errors_in_a_file_are_reported_with_their_line(tmp_path, predictions, labels, message):
     files = write(tmp_path / "p.txt", predictions), write(tmp_path / "labels.txt", labels)
     with pytest.raises(UserError, match=message):
         module.score(*files)
@@ -247,7 +247,7 @@ def card_cost(a, b):
     return wordnet.height(wordnet.lowest_common_ancestor(WNIDS[a], WNIDS[b]))
 
 
-def test_people_stand_beside_errors_on_imagenet(tmp_path):
+def test_people_are_shown_with_errors_on_imagenet(tmp_path):
     path = with_provenance(tmp_path / "p.npz", {"config": {"data": {"name": "imagenet2012"}}})
     shown = text_of(module.score(path), width=140)
     rows = [line.split() for line in shown.splitlines() if " person " in line]

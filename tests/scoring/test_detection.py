@@ -195,7 +195,7 @@ def test_small_objects_do_not_agree_with_pycocotools():
     assert coco_evaluated(objects, around, confidence)[1][0] == 0
 
 
-def test_two_entries_and_who_wins_more_classes(tmp_path):
+def test_the_entry_that_wins_more_classes_is_named(tmp_path):
     images = [[("n1", BOX), ("n2", BOX)], [("n1", BOX)]]
     files = entry(tmp_path, images, [(1, 1, 0.9, BOX), (2, 1, 0.9, BOX), (1, 2, 0.9, BOX)])
     other = lines(tmp_path / "q.txt", [(1, 1, 0.9, *BOX), (1, 2, 0.9, *BOX)])

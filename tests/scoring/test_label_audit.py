@@ -62,7 +62,7 @@ def test_scores_without_probabilities_are_refused(score):
 
 @pytest.mark.parametrize("filter_by", ["prune_by_noise_rate", "both"])
 @pytest.mark.parametrize("rank_by", ["normalized_margin", "self_confidence"])
-def test_flipped_labels_are_found_with_what_they_were(filter_by, rank_by):
+def test_flipped_labels_are_found_with_their_original_class(filter_by, rank_by):
     true, given, logits = noisy()
     probable = label_audit.mean_probabilities([predicted(given, logits)])
     found = label_audit.find_suspects(given, probable, filter_by=filter_by, rank_by=rank_by)

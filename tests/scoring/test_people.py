@@ -15,7 +15,7 @@ def one_sided_p(person, network, images=1_500):
     return stats.norm.sf((network - person) / math.sqrt(share * (1 - share) * 2 * images))
 
 
-def test_two_counts_round_to_the_firsts_error_and_one_fits_what_else_is_printed():
+def test_one_count_agrees_with_all_published_numbers_of_the_first_annotator():
     assert [k for k in range(1_500) if round(100 * k / 1_500, 1) == 5.1] == [76, 77]
     network = 102
     assert round(100 * network / 1_500, 1) == 6.8

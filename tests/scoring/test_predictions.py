@@ -33,7 +33,7 @@ def assert_same(a, b):
     assert a.provenance == b.provenance
 
 
-def test_what_was_saved_is_what_is_loaded(tmp_path):
+def test_saved_predictions_are_loaded_unchanged(tmp_path):
     whole = make()
     predictions.save(tmp_path / "new/folder/predictions.npz", whole)
     assert_same(predictions.load(tmp_path / "new/folder/predictions.npz"), whole)
@@ -69,7 +69,7 @@ def test_images_without_labels_have_no_error_rate():
         Predictions(whole.id, np.full(20, -1, np.int32), whole.top5, whole.logits).error_rates()
 
 
-def test_scores_beyond_float16_are_clipped_and_special_values_kept():
+def test_scores_beyond_float16_are_clipped_and_special_values_preserved():
     logits = np.array([[1e6, -1e6, 65519, 65535, np.inf, -np.inf, np.nan, 0.1]], np.float32)
     with np.errstate(all="raise"):
         half = predictions.to_float16(logits)[0].astype(np.float64)

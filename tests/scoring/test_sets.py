@@ -256,7 +256,7 @@ def test_predictions_of_other_images_score_nothing():
         sets.score_set(sets.find_set("v2"), predictions(["0/a"], [-1], [range(5)]))
 
 
-def test_incomplete_sets_are_said():
+def test_incomplete_sets_are_reported():
     assert sets.completeness_notes(sets.find_set("a"), 7_500, 200) == []
     (sentence,) = sets.completeness_notes(sets.find_set("a"), 12, 3)
     assert sentence == "ImageNet-A: 12 images instead of the 7,500 of the official set, 3 classes instead of 200."

@@ -87,7 +87,7 @@ def test_counts_of_wordnet_3():
     assert wordnet.height(wordnet.ROOT) == 19  # the greatest depth of the noun taxonomy
 
 
-def test_named_things_hang_on_what_they_are_instances_of():
+def test_instances_are_children_of_their_class():
     alabama = "n09053185"
     assert wordnet.words(alabama)[0] == "Alabama"
     assert "American state" in {wordnet.words(wnid)[0] for wnid in wordnet.ancestors(alabama)}
@@ -115,7 +115,7 @@ def test_a_diamond_by_hand(diamond):
     ]
 
 
-def test_costs_are_the_lowest_heights_of_what_two_classes_share():
+def test_costs_are_the_heights_of_the_lowest_common_ancestors():
     chosen = [*imagenet()[3::19], DOG]
     found = wordnet.costs(chosen)
     for (i, a), (j, b) in itertools.combinations(enumerate(chosen), 2):

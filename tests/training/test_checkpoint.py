@@ -63,7 +63,7 @@ def test_one_that_is_rated_later_is_the_best_and_stays(tmp_path, placed):
     same(checkpoints.restore(placed(state()), "best").state, state(2))
 
 
-def test_no_checkpoint_is_none(tmp_path, placed):
+def test_without_a_checkpoint_none_is_returned(tmp_path, placed):
     assert Checkpoints(tmp_path / "new", keep=1).restore(placed(state())) is None
 
 
@@ -119,7 +119,7 @@ def test_another_way_of_spreading_restores(tmp_path, saved_as, restored_as):
     assert all(jax.tree.leaves(placed_alike))
 
 
-def test_a_save_that_fails_is_an_error_that_says_what_is_kept(tmp_path, placed, monkeypatch):
+def test_a_failed_save_reports_the_checkpoint_that_remains(tmp_path, placed, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(1, placed(state(1)), {"steps": 1})
     checkpoints.wait()

@@ -21,13 +21,13 @@ def environment(monkeypatch, tmp_path):
         jax.config.update(name, value)
 
 
-def test_what_takes_seconds_to_compile_is_kept_in_the_users_cache(environment, tmp_path):
+def test_slow_compilations_are_stored_in_the_users_cache(environment, tmp_path):
     devices.start()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "imagenet_repro" / "compiled")
     assert jax.config.jax_persistent_cache_min_compile_time_secs == 2.0
 
 
-def test_what_jax_was_told_in_the_environment_holds(environment):
+def test_jax_settings_in_the_environment_take_precedence(environment):
     before = [getattr(jax.config, name) for name in SETTINGS]
     for name in SETTINGS:
         environment.setenv(name.upper(), "read by JAX when it was imported")

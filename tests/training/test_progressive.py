@@ -39,7 +39,7 @@ def test_regularisation_rises_evenly_and_the_last_stage_is_the_configuration():
     assert found[-1] == config()
 
 
-def test_first_values_are_those_asked_for():
+def test_first_values_are_the_configured_ones():
     spec = {"stages": 2, "image_size_from": 100, "dropout_from": 0.1, "mixup_from": 0.05, "cutmix_from": 0.3}
     first = stages(config(progressive=spec))[0]
     assert first.data.image_size == 200

@@ -62,7 +62,7 @@ def test_convolution_in_closed_form():
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(2, 3, 1), (9, 3, 2), (8, 1, 2), (20, 7, 2)])
-def test_gradients_count_as_much_as_the_convolution_each_and_only_where_asked_for(size, kernel, stride):
+def test_each_requested_gradient_counts_as_much_as_the_convolution(size, kernel, stride):
     def loss(x, w):
         return cpu_convolution.convolve(x, w, stride=(stride, stride), padding=((kernel // 2, kernel // 2),) * 2).sum()
 

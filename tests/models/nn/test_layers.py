@@ -46,7 +46,7 @@ def test_batch_norm_statistics_are_float32_whatever_the_type_of_the_computation(
     np.testing.assert_allclose(norm.running_var[...], 0.9 + 0.1 * rounded.var((0, 1, 2), ddof=1), rtol=1e-2)
 
 
-def test_batch_norm_over_devices_sees_the_whole_batch():
+def test_batch_norm_uses_the_batch_of_all_devices():
     x = jnp.asarray(normal(8, 2, 2, 3))
     whole = layers.BatchNorm(3)
     expected = whole(x)
@@ -164,7 +164,7 @@ def test_layer_norm():
     np.testing.assert_allclose(norm(jnp.asarray(x)), expected * normal(8, seed=1) + normal(8, seed=2), atol=1e-4)
 
 
-def test_stochastic_depth_drops_whole_branches_at_its_rate_and_keeps_the_mean():
+def test_stochastic_depth_drops_branches_at_its_rate_and_preserves_the_mean():
     layer = layers.DropPath(0.25, rngs=nnx.Rngs(0))
     x = jnp.ones((4000, 2, 3))
     y = np.asarray(layer(x))

@@ -126,7 +126,7 @@ def test_without_numbers_of_classes_all_objects_must_be_of_one(tmp_path):
         error_rates.score(**files | {"classes": tmp_path / "classes.txt"})
 
 
-def test_a_list_of_images_says_which_line_is_whose(tmp_path):
+def test_a_list_of_images_assigns_lines_to_images(tmp_path):
     images = [[("n1", BOX)], [("n2", AWAY)], [("n3", BOX)]]
     files = entry(tmp_path, images, [[(2, AWAY)], [(1, BOX)]], [2, 1])
     with pytest.raises(UserError, match=r"p\.txt: 2, .*labels\.txt: 2, the annotated images: 3"):
