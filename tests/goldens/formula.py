@@ -1,4 +1,4 @@
-"""Weights and inputs of the goldens: the same arrays on every machine, from names and seeds alone."""
+"""Weights and inputs of the goldens: the same arrays on every machine, from names and seeds only."""
 
 import zlib
 

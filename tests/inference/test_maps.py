@@ -33,7 +33,7 @@ def test_a_transformer_has_a_map_of_its_patches():
     assert np.all(np.isfinite(activation))
 
 
-def test_looking_at_the_map_changes_nothing():
+def test_reading_the_map_does_not_change_the_network():
     model = models.create("vit_tiny_patch16", num_classes=5, image_size=32, depth=2).eval()
     x = images(1, 32, 32, 3)
     before = model(x)

@@ -1,4 +1,4 @@
-"""What a network does inside, from a trace; and plain NumPy versions of what stands between its convolutions."""
+"""Traces of the inside of a network, and NumPy versions of the operations between its convolutions."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ from imagenet_repro.models.nn import layers
 
 
 def shapes(name, size, num_classes=10, *, training=False, channels=3, **options):
-    """Shapes of what the network returns for two images of `size`, without allocating anything."""
+    """Return the shapes of a network's output for two images of `size`, without allocating anything."""
     model = models.abstract(name, num_classes, **options)
     return shapes_of(model.train() if training else model.eval(), size, channels=channels)
 
 
 def shapes_of(model, size, *, channels=3):
-    """As `shapes`, of a network that is there, in the mode it is in."""
+    """Return the shapes as `shapes` does, for an existing network in its current mode."""
     graphdef, state = nnx.split(model)
     images = jax.ShapeDtypeStruct((2, *size, channels), jnp.float32)
     result = jax.eval_shape(lambda state, images: nnx.merge(graphdef, state)(images), state, images)
@@ -41,14 +41,14 @@ def _recording():
 
 
 def maps(name, size, **options):
-    """(height, width, features) of what every convolution returns in evaluation mode, in the order of the calls."""
+    """Return (height, width, features) of every convolution's output in evaluation mode, in the order of the calls."""
     with _recording() as calls:
         shapes(name, (size, size), **options)
     return [y.shape[1:] for _, y in calls]
 
 
 def between(name, images, *layers, **options):
-    """For each number in `layers`: what that convolution returned and what the next was given, in a new network.
+    """Return the output of each convolution in `layers` and the input of the next, in a new network.
 
     The compiler drops what comes after the last of them, so large networks cost little.
     """
@@ -63,18 +63,18 @@ def between(name, images, *layers, **options):
 
 
 def initial(name, pick: Callable, **options):
-    """The initial values of the variables that `pick` takes from the network; no others are computed."""
+    """Return the initial values of the variables that `pick` selects from the network; no others are computed."""
     picked = jax.jit(lambda: [variable[...] for variable in pick(models.build(name, rngs=nnx.Rngs(0), **options))])()
     return [np.asarray(value) for value in picked]
 
 
 def photograph(size):
-    """One image of noise, its mean taken off, on the scale of 256 levels."""
+    """Return one image of noise with mean 0, on the scale of 256 levels."""
     return np.random.default_rng(0).normal(0, 60, (1, size, size, 3))
 
 
 def responses(x, size, alpha, beta, k):
-    """Local response normalisation, map by map."""
+    """Return the local response normalisation, computed map by map."""
     y, half = np.empty_like(x), size // 2
     for i in range(x.shape[-1]):
         total = np.square(x[..., max(i - half, 0) : i + half + 1]).sum(-1)
@@ -83,7 +83,7 @@ def responses(x, size, alpha, beta, k):
 
 
 def maxima(x, window, stride, *, ceil=False):
-    """Maximum pooling without padding, place by place; with `ceil`, windows may reach over the end."""
+    """Return the maximum pooling without padding, by position; with `ceil`, windows may reach over the end."""
     n = x.shape[1]
     places = (n - window + (stride - 1 if ceil else 0)) // stride + 1
     spans = [slice(place * stride, place * stride + window) for place in range(places)]

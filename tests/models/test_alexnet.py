@@ -1,4 +1,4 @@
-"""What is particular to AlexNet; its output is compared with the reference's in tests/test_pretrained.py."""
+"""Both AlexNets: sizes, maps and initial values; test_goldens.py compares logits with the reference."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from tests.models import probe
 
 
 @pytest.mark.parametrize(("stem", "smallest"), [("imagenet", 63), ("small", 29)])
-def test_takes_any_size_that_leaves_a_pixel(stem, smallest):
+def test_any_size_that_leaves_a_position_is_valid(stem, smallest):
     assert probe.shapes("alexnet", (smallest, smallest + 40), stem=stem) == (2, 10)
     with pytest.raises(UserError, match=f"at least {smallest} "):
         probe.shapes("alexnet", (smallest + 40, smallest - 1), stem=stem)
@@ -22,7 +22,7 @@ def test_features_without_a_head():
     assert probe.shapes("alexnet", (64, 64), num_classes=0) == (2, 4096)
 
 
-def test_dropout_acts_in_training_alone():
+def test_dropout_acts_in_training_only():
     images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 64, 64, 3)), jnp.float32)
     state = nnx.state(models.create("alexnet", 10))
 

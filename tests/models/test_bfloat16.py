@@ -1,4 +1,4 @@
-"""Computing in bfloat16 changes no more answers than its rounding explains."""
+"""Computation in bfloat16 changes no more top-1 answers than rounding explains."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ SLOW = [
 
 
 def logits(name, dtype, state, images):
-    """In evaluation mode."""
+    """Return the logits in evaluation mode."""
     model = models.abstract(name, 100, dtype=dtype).eval()
     graphdef, _, unused = nnx.split(model, (nnx.Param, nnx.BatchStat), ...)
     return np.asarray(jax.jit(lambda s, x: nnx.merge(graphdef, s, unused)(x))(state, images), np.float64)

@@ -1,4 +1,4 @@
-"""What is particular to ConvNeXt; its outputs are compared with the reference's in tests/test_pretrained.py."""
+"""ConvNeXts: blocks and layers; test_goldens.py compares their logits with the reference."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from imagenet_repro.zoo import counting
 from tests.models import probe
 
 
-def test_takes_32_pixels_and_refuses_fewer():
+def test_32_pixels_are_valid_and_fewer_are_refused():
     assert probe.shapes("convnext_tiny", (32, 32), 10) == (2, 10)
     assert probe.shapes("convnext_tiny", (33, 63), 0) == (2, 768)
     with pytest.raises(UserError, match="at least 32"):
@@ -27,7 +27,7 @@ def test_drop_path_rises_linearly_to_the_rate_of_the_variant():
     assert [block.drop_path.rate for block in blocks] == pytest.approx(np.linspace(0, 0.1, 18))
 
 
-def test_a_dropped_branch_leaves_the_input_in_training_only():
+def test_stochastic_depth_returns_the_input_in_training_only():
     block = convnext.Block(4, layer_scale=1.0, drop_path=0.5, dtype=jnp.float32, rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((32, 2, 2, 4)), jnp.float32)
     changed = np.abs(np.asarray(block(x) - x)).max((1, 2, 3)) > 0
@@ -76,7 +76,7 @@ def test_layers_of_the_authors_fine_tuning():
 
 
 def convnext_of_zeros():
-    """The depths of the base variant, four channels wide."""
+    """Return a network with the depths of the base variant and four channels."""
     model = nnx.eval_shape(lambda: convnext.ConvNeXt((3, 3, 27, 3), 4, rngs=nnx.Rngs(0), num_classes=2))
     graphdef, state = nnx.split(model)
     return nnx.merge(graphdef, jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), state))

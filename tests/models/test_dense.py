@@ -69,7 +69,7 @@ def test_dense_scores_of_a_network_without_padding_equal_those_of_crops():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "alexnet", "mobile"])
-def test_at_its_own_size_the_map_is_the_network(name):
+def test_at_its_own_size_the_class_map_is_the_networks_output(name):
     options = {"stem": "small"} if name == "alexnet" else {}
     name = "efficientnet_b0" if name == "mobile" else name
     model = models.create(name, num_classes=7, seed=0, **options).eval()

@@ -36,7 +36,7 @@ NETWORKS = {
 
 
 def keys_used(model, size):
-    """Whether the logits depend on the keys of the model's random streams, and how many layers dropped something."""
+    """Return whether the logits depend on the keys of random streams, and the number of layers that dropped units."""
     keys, rest = nnx.split_state(nnx.state(model), nnx.RngKey, ...)
     graphdef, acting, original = nnx.graphdef(model), [], Dropout.__call__
 
@@ -79,7 +79,7 @@ def test_nothing_is_dropped_in_evaluation():
         assert keys_used(models.abstract(name, 10, dropout=0.9, **options).eval(), size) == (False, 0)
 
 
-def test_a_transformers_block_drops_either_branch_of_an_image_in_training_alone():
+def test_a_transformer_block_drops_branches_of_images_in_training_only():
     kwargs = {"gated": False, "layer_scale": None, "dropout": 0.0, "dtype": jnp.float32}
     block = Block(8, 2, 16, drop_path=0.5, rngs=nnx.Rngs(0), **kwargs)
     for layer in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
@@ -92,7 +92,9 @@ def test_a_transformers_block_drops_either_branch_of_an_image_in_training_alone(
 
     np.testing.assert_allclose(apply(block, x, training=False), after(1, 1), rtol=1e-4, atol=1e-4)
     y = apply(block, x)
-    cases = [after(*factors) for factors in ((0, 0), (0, 2), (2, 0), (2, 2))]  # a branch that is kept is doubled
+    cases = [
+        after(*factors) for factors in ((0, 0), (0, 2), (2, 0), (2, 2))
+    ]  # a branch that is not dropped is doubled
     images = [np.isclose(y, case, rtol=1e-4, atol=1e-4).all((1, 2)).sum() for case in cases]
     assert sum(images) == 64
     assert min(images) > 4

@@ -1,4 +1,4 @@
-"""What is particular to EfficientNet; its outputs are compared with the reference's in tests/test_pretrained.py."""
+"""EfficientNets: blocks, scaling and padding; test_goldens.py compares their logits with the reference."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def test_dropout_of_each_variant():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 50)])
-def test_takes_any_size(size):
+def test_any_size_is_valid(size):
     assert probe.shapes("efficientnet_b0", size) == (2, 10)
 
 
@@ -78,7 +78,7 @@ def test_padding_is_at_the_end_where_it_is_odd():
     np.testing.assert_array_equal(odd, [[5 + 6 + 8 + 9, 4 + 5 + 7 + 8], [2 + 3 + 5 + 6, 1 + 2 + 4 + 5]])
 
 
-def test_a_dropped_branch_leaves_the_input_in_training_only():
+def test_stochastic_depth_returns_the_input_in_training_only():
     block = efficientnet.FusedMBConv1(efficientnet.Shape(4, 4, 3, 1, 1), 0.5, layers=LAYERS)
     x = jnp.asarray(normal(0, 32, 3, 3, 4))
     changed = np.abs(np.asarray(block(x) - x)).max((1, 2, 3)) > 0

@@ -1,4 +1,4 @@
-"""The reference's weights and outputs."""
+"""Logits against those of the reference implementations, with the same weights."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def relative_error(name, golden):
     return np.linalg.norm(logits - golden["logits"]) / np.linalg.norm(golden["logits"])
 
 
-# One golden of each family lies here and is tested every time; all of them are `slow`.
+# One golden of each family is in this repository and always tested; the others are `slow`.
 HERE = sorted(path.stem for path in GOLDENS.glob("*.npz"))
 # In float64 these networks and weights are 3.2e-4, 4.4e-4 and 6.5e-5 from the stored logits, and PyTorch in float32 on
 # another machine 2.1e-4, 6.3e-4 and 1.0e-4: so much is the rounding of the reference's own float32 over their depth.
@@ -47,13 +47,13 @@ def all_goldens():
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_answers_as_the_reference_does(name):
+def test_logits_equal_those_of_the_reference(name):
     assert relative_error(name, np.load(GOLDENS / f"{name}.npz")) < TOLERANCES.get(name, 1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in all_goldens() if name not in HERE])
-def test_every_network_answers_as_the_reference_does(name):
+def test_logits_of_every_network_equal_those_of_the_reference(name):
     assert relative_error(name, np.load(shared_path(f"goldens/{name}.npz"))) < TOLERANCES.get(name, 1e-4)
 
 
@@ -74,7 +74,7 @@ def test_called_eagerly_on_an_initialised_model():
     np.testing.assert_allclose(logits, golden["logits"], atol=1e-3)
 
 
-def test_out_and_in_again_changes_nothing(model):
+def test_export_and_import_change_nothing(model):
     weights = pretrained.to_torch(model)
     assert weights["conv1.weight"].shape == (64, 3, 7, 7)
     assert weights["fc.weight"].shape == (10, 512)
@@ -84,13 +84,13 @@ def test_out_and_in_again_changes_nothing(model):
         np.testing.assert_array_equal(a, b)
 
 
-def test_convolution_and_linear_weights_are_turned(model):
+def test_convolution_and_linear_weights_are_transposed(model):
     weights = pretrained.to_torch(model)
     np.testing.assert_array_equal(weights["conv1.weight"][5, 2, 6, 1], model.conv1.weight[6, 1, 2, 5])
     np.testing.assert_array_equal(weights["fc.weight"][3, 7], model.fc.weight[7, 3])
 
 
-def test_square_linear_weights_are_turned_too():
+def test_square_linear_weights_are_transposed_too():
     weights = {name: np.zeros(shape, np.float32) for name, shape in alexnet_shapes().items()}
     weights["classifier.4.weight"][1, 2] = 1
     model = pretrained.load_torch(models.abstract("alexnet", 10), weights)
@@ -119,7 +119,7 @@ def test_counts_of_batches_are_ignored(model):
         ),
     ],
 )
-def test_the_first_tensor_that_does_not_fit_is_named_and_nothing_changes(model, change, message):
+def test_the_first_mismatched_tensor_is_reported_and_nothing_changes(model, change, message):
     before = jax.tree.leaves(nnx.state(model))
     weights = {name: array + 1 for name, array in pretrained.to_torch(model).items()}
     change(weights)
@@ -136,7 +136,7 @@ def test_other_float_types_become_float32(model):
 
 
 class Tensor:
-    """As much of a tensor of PyTorch as is asked for."""
+    """A stand-in for a tensor of PyTorch."""
 
     def __init__(self, array, dtype="float32", *, needs=("detach",), **attributes):
         self.array, self.dtype, self.needs = array, f"torch.{dtype}", set(needs)
@@ -168,7 +168,7 @@ class Tensor:
     ("dtype", "needs"),
     [("float32", ["detach"]), ("float32", ["detach", "cpu"]), ("bfloat16", ["detach", "float"])],
 )
-def test_tensors_of_pytorch_are_taken_as_they_are(model, dtype, needs):
+def test_tensors_of_pytorch_load_directly(model, dtype, needs):
     weights = pretrained.to_torch(model)
     given = {name: Tensor(array, dtype, needs=needs) for name, array in weights.items()}
     loaded = pretrained.load_torch(empty_model(), given)
@@ -190,6 +190,6 @@ def test_tensors_of_pytorch_are_taken_as_they_are(model, dtype, needs):
         ([[1.0], [1.0, 2.0]], "cannot be made an array"),
     ],
 )
-def test_what_has_no_numbers_is_named(model, tensor, message):
+def test_objects_without_numbers_are_reported(model, tensor, message):
     with pytest.raises(UserError, match=f"tensor 'fc.bias' {message}"):
         pretrained.load_torch(empty_model(), pretrained.to_torch(model) | {"fc.bias": tensor})

@@ -1,4 +1,4 @@
-"""GoogLeNet; the output of the one with batch norm is compared with the reference's in tests/test_pretrained.py."""
+"""Both GoogLeNets; test_goldens.py compares the logits of the one with batch norm with the reference."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def test_maps_are_those_of_table_1(name):
 
 
 def test_the_stem_normalises_after_the_first_pooling_and_before_the_second():
-    """Caffe's constants: alpha 1e-4 over a window of 5 maps, k = 1."""
+    """Normalise responses with Caffe's constants: alpha 1e-4 over a window of 5 maps, k = 1."""
     (first, after_first), (third, after_third) = probe.between("googlenet", probe.photograph(32), 0, 2)
     expected = probe.responses(probe.maxima(np.maximum(first, 0), 3, 2, ceil=True), 5, 2e-5, 0.75, 1)
     np.testing.assert_allclose(after_first, expected, rtol=1e-4, atol=1e-5)
@@ -38,7 +38,7 @@ def test_the_stem_normalises_after_the_first_pooling_and_before_the_second():
 
 
 @pytest.mark.parametrize(("name", "smallest"), [("googlenet", 31), ("googlenet_bn", 15)])
-def test_heads_speak_in_training_alone_and_weigh_as_published(name, smallest):
+def test_auxiliary_heads_act_in_training_only_with_the_published_weight(name, smallest):
     model = models.abstract(name, 10)
     graphdef, state = nnx.split(model)
 

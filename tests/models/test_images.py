@@ -1,4 +1,4 @@
-"""Images that a network does not take are refused in the same words by all."""
+"""Invalid images: every network refuses them with the same message."""
 
 import re
 
@@ -12,7 +12,7 @@ from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.nn.layers import check_images
 
-# One network for each `__call__`, in its smallest form, and the name it has in the message.
+# The smallest network of each class, and its name in the message.
 NETWORKS = {
     "lenet5_1998": "LeNet-5",
     "lenet5": "LeNet-5",
@@ -40,12 +40,12 @@ SHAPES = [(1, 96, 96, 4), (1, 3, 96, 96), (96, 96, 3), (1, 0, 96, 3)]
 
 @pytest.fixture
 def unchecked(monkeypatch):
-    """Annotations as a user meets them: nobody checks them."""
+    """Annotations are not checked, as in a user's program."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_refuses_them(unchecked, name):
+def test_every_network_refuses_invalid_images(unchecked, name):
     graphdef, state = nnx.split(models.abstract(name, 10, **({"depth": 1} if "tiny_" in name else {})))
     for shape in SHAPES:
         with pytest.raises(UserError, match=f"^{NETWORKS[name]} "):

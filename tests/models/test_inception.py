@@ -1,4 +1,4 @@
-"""What is particular to the Inception networks; the reference's outputs are in tests/test_pretrained.py."""
+"""BN-Inception and Inception-v3; test_goldens.py compares logits with the reference."""
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,12 @@ from tests.models import probe
 
 @pytest.fixture(scope="module")
 def v3():
-    """Inception-v3 for ten classes, in training mode; shapes alone."""
+    """Inception-v3 for ten classes in training mode, as shapes."""
     return models.abstract("inception_v3", 10)
 
 
 def maps_of_v3(monkeypatch, v3, size):
-    """(class, height, width, maps) after each convolution and each module, in order."""
+    """Return (class, height, width, maps) after each convolution and each module, in order."""
     seen = []
     for kind in ("ConvNorm", "Mixed"):
         call = getattr(inception, kind).__call__
@@ -70,13 +70,13 @@ def test_maps_of_inception_v3_are_the_papers(monkeypatch, v3):
     assert [shape for kind, *shape in seen if kind == "Mixed"] == modules
 
 
-def test_the_smallest_image_of_inception_v3_leaves_one_pixel(monkeypatch, v3):
+def test_the_smallest_image_of_inception_v3_leaves_one_position(monkeypatch, v3):
     assert maps_of_v3(monkeypatch, v3, 75)[-1] == ("Mixed", 1, 1, 2048)
     with pytest.raises(UserError, match="at least 75 "):
         probe.shapes_of(v3, (90, 74))
 
 
-def test_bn_inception_takes_any_size_that_leaves_a_pixel():
+def test_bn_inception_accepts_any_size_that_leaves_a_position():
     model = models.abstract("bn_inception", 10).eval()
     for size in ((7, 7), (225, 113)):
         assert probe.shapes_of(model, size) == (2, 10)
@@ -84,7 +84,7 @@ def test_bn_inception_takes_any_size_that_leaves_a_pixel():
         probe.shapes_of(model, (40, 6))
 
 
-def test_the_auxiliary_head_answers_in_training_mode_alone(v3):
+def test_the_auxiliary_head_acts_in_training_only(v3):
     model = nnx.clone(v3)
     trained = probe.shapes_of(model, (75, 75))
     assert isinstance(trained, WithAuxiliary)
@@ -103,7 +103,7 @@ def test_the_auxiliary_head_always_has_room_for_its_convolution(monkeypatch, sid
     assert seen[0] == (2, places, places, 8)
 
 
-def test_features_without_a_head_in_training_mode_too():
+def test_networks_without_a_head_return_features_in_training_too():
     assert probe.shapes("inception_v3", (96, 80), 0, training=True) == (2, 2048)
     assert probe.shapes("bn_inception", (96, 80), 0, training=True) == (2, 1024)
 

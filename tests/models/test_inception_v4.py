@@ -1,4 +1,4 @@
-"""What is particular to Inception-v4 and Inception-ResNet-v2; tests/test_pretrained.py has the rest."""
+"""Inception-v4 and Inception-ResNet-v2; test_goldens.py compares their logits with the reference."""
 
 import functools
 
@@ -19,12 +19,12 @@ NAMES = ("inception_v4", "inception_resnet_v2")
 
 @pytest.fixture(scope="module")
 def networks():
-    """Shapes of both, built once: graph, and parameters with statistics, of evaluation mode."""
+    """Graph and state of both networks in evaluation mode, as shapes, built once."""
     return {name: nnx.split(models.abstract(name, 10).eval()) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_image_that_leaves_no_pixel_is_refused(networks, name):
+def test_an_image_that_leaves_no_position_is_refused(networks, name):
     with pytest.raises(UserError, match="at least 75 "):
         probe.shapes_of(nnx.merge(*networks[name]), (96, 74))
 

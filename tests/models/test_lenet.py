@@ -30,7 +30,7 @@ def squash(x):
 
 
 def correlate(maps, kernels, bias):
-    """[h, w, in] by [5, 5, in, out]."""
+    """Correlate maps [h, w, in] with kernels [5, 5, in, out]."""
     return np.einsum("hwikl,klio->hwo", sliding_window_view(maps, (5, 5), (0, 1)), kernels) + bias
 
 
@@ -41,7 +41,7 @@ def subsample(maps, layer):
 
 
 def c3_kernels(layer):
-    """Dense kernels [5, 5, 6, 16], zero where table I has no mark."""
+    """Return dense kernels [5, 5, 6, 16], zero where table I has no mark."""
     dense, maps = np.zeros((5, 5, 6, 16)), iter(range(16))
     for conv in (layer.three, layer.four, layer.six):
         for column in np.moveaxis(np.asarray(conv.weight[...]), -1, 0):
@@ -82,7 +82,7 @@ def test_layers_have_the_papers_numbers_of_parameters():
     assert counts == [156, 12, 1516, 32, 48_120, 10_164]
 
 
-def test_nothing_but_parameters_is_held():
+def test_networks_without_statistics_have_only_parameters():
     for name in ("lenet5_1998", "lenet5"):
         nnx.split(models.abstract(name), nnx.Param)  # raises where a variable of another kind is left over
 
@@ -95,7 +95,7 @@ def test_the_codes_of_ten_classes_are_pictures_of_the_digits():
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
-def test_codes_are_signs_and_far_apart(num_classes):
+def test_codes_are_signs_far_apart(num_classes):
     codes = lenet.codes(num_classes)
     assert codes.shape == (num_classes, 84)
     assert set(np.unique(codes)) == {-1.0, 1.0}
@@ -103,7 +103,7 @@ def test_codes_are_signs_and_far_apart(num_classes):
     assert distances[~np.eye(num_classes, dtype=bool)].min() >= 6
 
 
-def test_a_class_keeps_its_code_whatever_their_number():
+def test_the_code_of_a_class_does_not_depend_on_the_number_of_classes():
     np.testing.assert_array_equal(lenet.codes(11), lenet.codes(100)[:11])
 
 
@@ -115,11 +115,11 @@ def test_weights_start_within_the_papers_bounds():
         assert np.abs(layer.weight[...]).max() > 0.9 * 2.4 / fan_in
 
 
-def test_the_squashing_keeps_one():
+def test_the_scaled_tanh_maps_one_to_one():
     np.testing.assert_allclose(lenet.squash(jnp.array([-1.0, 0.0, 1.0])), [-1, 0, 1], atol=1e-4)
 
 
-def test_colour_is_made_grey_by_its_luma():
+def test_colour_is_converted_to_grey_by_luma():
     colour = np.random.default_rng(0).normal(size=(2, 3, 4, 3)).astype(np.float32)
     luma = colour @ np.array([[0.299], [0.587], [0.114]], np.float32)
     np.testing.assert_allclose(lenet.grey(jnp.asarray(colour)), luma, atol=1e-6)
@@ -137,7 +137,7 @@ def test_sizes_channels_and_features(name):
         probe.shapes(name, (32, 32), channels=2)
 
 
-def test_the_modern_one_pools_maxima_after_relu():
+def test_the_modern_lenet_pools_maxima_after_relu():
     model = models.create("lenet5", 10)
     image = np.random.default_rng(0).normal(size=(1, 32, 32, 1)).astype(np.float32)
     kernels = {name: np.asarray(getattr(model, name).weight[...]) for name in ("c1", "c3", "c5", "f6", "output")}

@@ -21,7 +21,7 @@ def test_names_specs_and_aliases():
         assert "rngs" not in models.spec(name).options
 
 
-def test_a_class_that_hands_options_on_takes_those_of_its_base():
+def test_a_builder_with_extra_options_has_those_of_its_base():
     vit, dinov2 = (models.spec(name).options for name in ("vit_base_patch16", "vit_base_patch14_dinov2"))
     assert dinov2 == vit | {"image_size": 518, "mask_token": False}
 
@@ -36,7 +36,7 @@ def test_a_class_that_hands_options_on_takes_those_of_its_base():
         (("alexnet", -1), {}, "num_classes"),
     ],
 )
-def test_mistakes_are_named(arguments, options, message):
+def test_errors_name_the_mistake(arguments, options, message):
     with pytest.raises(UserError, match=message):
         models.create(*arguments, **options)
 
@@ -65,13 +65,13 @@ def test_mistakes_are_named(arguments, options, message):
         ("vit_tiny_patch16", "pool", None, "pool is None; it must be a string"),
     ],
 )
-def test_values_that_an_option_does_not_take(name, option, value, message):
+def test_invalid_values_of_options_are_refused(name, option, value, message):
     with pytest.raises(UserError, match=re.escape(message)):
         models.abstract(name, **{option: value})
 
 
 @pytest.mark.parametrize("num_classes", [True, -1, 10.0, "10"])
-def test_numbers_of_classes_that_cannot_be(num_classes):
+def test_invalid_numbers_of_classes_are_refused(num_classes):
     with pytest.raises(UserError, match=r"lenet5: num_classes is .*; it must be a whole number from 0 on"):
         check_num_classes("lenet5", num_classes)
 
@@ -101,7 +101,7 @@ def test_same_seed_same_parameters_and_another_seed_others():
 
 @pytest.mark.parametrize("name", ["alexnet", "resnet50"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_float32_parameters_and_logits_in_any_computation(name, dtype):
+def test_parameters_and_logits_are_float32_for_every_dtype(name, dtype):
     model = models.abstract(name, 7, dtype=dtype)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(model, (nnx.Param, nnx.BatchStat))))
     graphdef, state = nnx.split(model.eval())

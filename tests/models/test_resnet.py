@@ -1,4 +1,4 @@
-"""What is particular to ResNet; its output is compared with the reference's in tests/test_pretrained.py."""
+"""ResNets: stems, shortcuts and strides; test_goldens.py compares their logits with the reference."""
 
 import numpy as np
 import pytest
@@ -14,11 +14,11 @@ PLAIN = {"stride": 1, "shortcut": "B", "last_scale": 1.0, "drop_path": 0.0}
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
 @pytest.mark.parametrize("size", [(1, 1), (33, 64)])
-def test_takes_any_size(stem, size):
+def test_any_size_is_valid(stem, size):
     assert probe.shapes("resnet18", size, stem=stem) == (2, 10)
 
 
-def test_the_small_stem_has_7680_parameters_fewer_and_16_times_the_work():
+def test_the_small_stem_has_7680_fewer_parameters_and_16_times_the_work():
     (large, little), (small, much) = (count_and_work("resnet18", 64, stem=stem) for stem in ("imagenet", "small"))
     assert large - small == 3 * 64 * (49 - 9)
     assert 14 < much / little < 17
@@ -34,7 +34,7 @@ def test_option_c_has_13_projections_more_than_b():
     assert count("resnet34", shortcut="C") == 21_797_672 + np.sum(repeats * (width**2 + 2 * width))
 
 
-def test_the_names_of_parameters_do_not_depend_on_where_the_stride_is():
+def test_parameter_names_do_not_depend_on_the_place_of_the_stride():
     assert parameter_shapes("resnet50_v1") == parameter_shapes("resnet50")
 
 
@@ -55,7 +55,7 @@ def test_option_a_takes_every_second_pixel_and_pads_channels_with_zeros():
 
 
 @pytest.mark.parametrize(("option", "projected"), [("A", 0), ("B", 3), ("C", 8)])
-def test_how_many_shortcuts_are_projected(option, projected):
+def test_the_number_of_projected_shortcuts_follows_the_option(option, projected):
     names = parameter_shapes("resnet18", shortcut=option)
     assert sum("downsample.0" in name for name in names) == projected
 
@@ -79,7 +79,7 @@ def test_zero_init_last_reaches_every_block():
             np.testing.assert_array_equal(block.bn1.weight[...], 1)
 
 
-def test_stochastic_depth_drops_branches_of_images_in_training_alone():
+def test_stochastic_depth_drops_branches_of_images_in_training_only():
     block = make(BasicBlock, 8, 8, **PLAIN | {"drop_path": 0.5})
     x = numbers((64, 4, 4, 8))
     trained = apply(block, x)
@@ -95,7 +95,7 @@ def test_stochastic_depth_rises_linearly_over_all_blocks():
     np.testing.assert_allclose([block.drop_path.rate for stage in stages for block in stage], np.arange(8) / 50)
 
 
-def test_dropout_stands_before_the_head_in_training_alone():
+def test_dropout_before_the_head_acts_in_training_only():
     model = models.abstract("resnet18", 0, dropout=0.5)
     assert models.abstract("resnet18").dropout is None
     assert (model.dropout.rate, model.dropout.deterministic) == (0.5, False)

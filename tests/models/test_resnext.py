@@ -1,4 +1,4 @@
-"""What is particular to ResNeXt and wide ResNets; outputs are compared in tests/test_pretrained.py."""
+"""ResNeXts and wide ResNets; test_goldens.py compares their logits with the reference."""
 
 from tests.models import probe
 from tests.models.residual import parameter_shapes
@@ -14,7 +14,7 @@ def test_cardinality_and_width_of_the_middle_convolution():
     assert wide["layer1.0.conv3.weight"] == (1, 1, 128, 256)
 
 
-def test_the_one_of_2016_has_68_layers_and_twice_the_inner_width():
+def test_wide_resnet68_2_has_68_layers_and_twice_the_inner_width():
     shapes = parameter_shapes("wide_resnet68_2")
     layers = [n for n, s in shapes.items() if n.endswith("weight") and len(s) > 1 and "downsample" not in n]
     assert len(layers) == 68

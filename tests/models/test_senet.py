@@ -1,4 +1,4 @@
-"""What is particular to SENet; outputs are compared with timm's in tests/test_pretrained.py."""
+"""SENets: excitation, strides and stems; test_goldens.py compares their logits with timm's."""
 
 import numpy as np
 import pytest
@@ -27,13 +27,13 @@ def test_zero_initialised_last_scale_makes_every_block_the_identity(block):
     np.testing.assert_array_equal(apply(make(block, 64, 16, **PLAIN | {"last_scale": 0.0}), x), x)
 
 
-def test_where_the_strides_are():
+def test_strides_are_in_the_published_convolutions():
     for name, first, second in (("seresnet50", 2, 1), ("seresnext50_32x4d", 1, 2), ("senet154", 1, 2)):
         block = models.abstract(name).layer2[0]
         assert (block.conv1.stride, block.conv2.stride) == ((first, first), (second, second)), name
 
 
-def test_what_the_appendix_changes_in_senet_154():
+def test_senet_154_has_the_changes_of_the_appendix():
     shapes = parameter_shapes("senet154")
     stem = [shapes[f"layer0.conv{i}.weight"] for i in (1, 2, 3)]
     assert stem == [(3, 3, 3, 64), (3, 3, 64, 64), (3, 3, 64, 128)]
@@ -43,14 +43,14 @@ def test_what_the_appendix_changes_in_senet_154():
     assert shapes["layer2.0.downsample.0.weight"] == (3, 3, 256, 512)
 
 
-def test_dropout_of_senet_154_alone():
+def test_only_senet_154_has_dropout():
     assert models.spec("senet154").options["dropout"] == models.abstract("senet154").dropout.rate == 0.2
     assert models.abstract("senet154", dropout=0.0).dropout is None
     assert models.spec("seresnet50").options["dropout"] == 0.0
     assert models.abstract("seresnet50").dropout is None
 
 
-def test_stochastic_depth_in_training_alone():
+def test_stochastic_depth_acts_in_training_only():
     block = make(SEBottleneck, 64, 16, **PLAIN | {"drop_path": 0.5})
     x = numbers((64, 2, 2, 64))
     dropped = [np.array_equal(y, image) for y, image in zip(apply(block, x), x, strict=True)]

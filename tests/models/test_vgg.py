@@ -1,4 +1,4 @@
-"""What is particular to VGG; its output is compared with the reference's in tests/test_pretrained.py."""
+"""VGG: counts, maps and initial values; test_goldens.py compares its logits with the reference."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is particular to vision transformers; their output is compared with timm's in tests/test_pretrained.py."""
+"""Vision transformers: tokens, positions and options; test_goldens.py compares their logits with timm's."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def test_registers_have_no_positions_and_nothing_else_changes():
 
 
 def answer(name, images, training=False, **options):
-    """Logits of a fresh network of two blocks."""
+    """Return the logits of a new network of two blocks."""
     model = models.create(name, options.pop("num_classes", 7), depth=2, **options)
     graphdef, state = nnx.split(model if training else model.eval())
     return jax.jit(lambda s, x: nnx.merge(graphdef, s)(x))(state, images), model
@@ -32,7 +32,7 @@ def images(height=32, width=32, number=4):
     return jnp.asarray(np.random.default_rng(0).normal(size=(number, height, width, 3)), jnp.float32)
 
 
-def test_any_multiple_of_the_patch_is_taken():
+def test_any_multiple_of_the_patch_is_valid():
     logits, _ = answer("vit_tiny_patch16", images(48, 80), image_size=32)
     assert (logits.shape, logits.dtype) == ((4, 7), jnp.float32)
     assert np.isfinite(logits).all()
@@ -42,7 +42,7 @@ def test_any_multiple_of_the_patch_is_taken():
     ("size", "message"),
     [((224, 230), r"224 x 230.*multiples of 16, such as 224 x 224"), ((8, 33), r"such as 16 x 32")],
 )
-def test_other_sizes_are_refused_with_the_nearest_that_fits(size, message):
+def test_other_sizes_are_refused_and_the_nearest_named(size, message):
     model = models.abstract("vit_tiny_patch16", depth=1)
     graphdef, state = nnx.split(model)
     with pytest.raises(UserError, match=message):
@@ -50,7 +50,7 @@ def test_other_sizes_are_refused_with_the_nearest_that_fits(size, message):
 
 
 @pytest.mark.parametrize("options", [{"image_size": 230}, {"pool": "max"}, {"positions": "sincos"}])
-def test_mistakes_are_named(options):
+def test_errors_name_the_mistake(options):
     with pytest.raises(UserError, match=r"such as 224 x 224|avg|sincos2d"):
         models.abstract("vit_tiny_patch16", **options)
 
@@ -66,7 +66,7 @@ def test_positions_are_interpolated_as_pillow_does_and_the_class_token_keeps_its
         np.testing.assert_allclose(np.asarray(found[0, 1:, channel]).reshape(new), expected, atol=1e-5)
 
 
-def test_sincos2d_tells_rows_and_columns_apart_at_four_frequencies():
+def test_sincos2d_encodes_rows_and_columns_at_four_frequencies():
     table = vit.sincos2d((3, 5), 16)
     assert table.shape == (15, 16)
     row, column, frequencies = 2, 4, [1.0, 10 ** (-4 / 3), 10 ** (-8 / 3), 1e-4]
@@ -74,7 +74,7 @@ def test_sincos2d_tells_rows_and_columns_apart_at_four_frequencies():
     np.testing.assert_allclose(table[row * 5 + column], parts, rtol=1e-5)
 
 
-def test_mean_pooling_reads_patches_alone_and_has_no_class_token():
+def test_mean_pooling_reads_only_patches_and_has_no_class_token():
     plain, pooled = (
         models.abstract("vit_tiny_patch16", image_size=32, **options)
         for options in ({}, {"pool": "avg", "positions": "sincos2d"})
@@ -84,7 +84,7 @@ def test_mean_pooling_reads_patches_alone_and_has_no_class_token():
     assert logits.shape == (4, 7)
 
 
-def test_both_heads_apart_in_training_and_their_mean_in_evaluation():
+def test_training_returns_both_heads_and_evaluation_their_mean():
     options = {"image_size": 32}
     apart, _ = answer("deit_tiny_distilled_patch16", images(), training=True, **options)
     mean, model = answer("deit_tiny_distilled_patch16", images(), **options)

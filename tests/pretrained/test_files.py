@@ -26,7 +26,7 @@ def model():
     return pretrained.load_torch(model, {n: rng.random(shape, np.float32) for n, shape in shapes(model).items()})
 
 
-def test_out_and_in_again(model, tmp_path):
+def test_written_weights_load_again(model, tmp_path):
     path = tmp_path / "weights.safetensors"
     preprocessing = Preprocessing(96, 0.9, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), antialias=False)
     pretrained.write(model, path, preprocessing=preprocessing)
@@ -44,7 +44,7 @@ def test_out_and_in_again(model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_without_metadata_the_published_preprocessing_counts(model, tmp_path):
+def test_without_metadata_the_preprocessing_is_the_published_one(model, tmp_path):
     path = tmp_path / "weights.safetensors"
     safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in pretrained.to_torch(model).items()}, path)
     assert pretrained.read(path).preprocessing is None
@@ -52,7 +52,7 @@ def test_without_metadata_the_published_preprocessing_counts(model, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_floats_of_16_bits_become_float32(dtype, tmp_path):
+def test_16_bit_floats_are_converted_to_float32(dtype, tmp_path):
     safetensors.numpy.save_file({"weight": np.arange(4).astype(dtype)}, tmp_path / "half.safetensors")
     found = pretrained.read(tmp_path / "half.safetensors").tensors["weight"]
     np.testing.assert_array_equal(found, np.arange(4, dtype=np.float32), strict=True)
@@ -94,7 +94,7 @@ def test_wrapped_weights_are_found(wrapped, note):
         ({1: np.zeros(3), "1": np.ones(3)}, "has two tensors '1'"),
     ],
 )
-def test_what_is_there_is_said_where_no_weights_are(value, message):
+def test_the_content_of_a_file_without_weights_is_reported(value, message):
     from imagenet_repro.pretrained import files
 
     with pytest.raises(UserError, match=message):
@@ -127,13 +127,13 @@ def test_options_of_numpy_are_written_and_others_refused(tmp_path):
         ("a.pth", b"\x80\x02}q\x00.", "a.pth is damaged or cut short"),
     ],
 )
-def test_what_is_no_file_of_weights_is_refused_by_name(name, content, message, tmp_path):
+def test_other_files_are_refused_by_name(name, content, message, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         pretrained.read(tmp_path / name)
 
 
-def test_a_safetensors_that_is_cut_short(model, tmp_path):
+def test_a_truncated_safetensors_file(model, tmp_path):
     path = tmp_path / "weights.safetensors"
     pretrained.write(model, path)
     path.write_bytes(path.read_bytes()[:-1000])
@@ -149,7 +149,7 @@ def test_no_file_and_no_tensors(tmp_path):
         pretrained.read(tmp_path / "empty.npz")
 
 
-def test_metadata_that_cannot_be_understood(tmp_path):
+def test_invalid_metadata_is_reported(tmp_path):
     path = tmp_path / "weights.safetensors"
     arrays = {"weight": np.zeros(3, np.float32)}
     whole = {"name": "resnet18", "num_classes": 10, "options": {}, "preprocessing": None}
@@ -184,7 +184,7 @@ def test_an_npz_with_python_objects_is_refused(tmp_path):
     ],
     ids=lambda array: array.dtype.kind,
 )
-def test_arrays_that_are_no_numbers_are_named(array, tmp_path):
+def test_arrays_that_are_not_numbers_are_reported(array, tmp_path):
     np.savez(tmp_path / "a.npz", weight=array)
     with pytest.raises(UserError, match=r"a\.npz: tensor 'weight' is of the type .*; weights are"):
         pretrained.read(tmp_path / "a.npz")
@@ -204,7 +204,7 @@ def test_numbers_of_other_types_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_an_npz_that_claims_more_than_it_has(compression, tmp_path):
+def test_an_npz_with_a_false_size_is_refused(compression, tmp_path):
     member = io.BytesIO()
     np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (10**12,)})
     with zipfile.ZipFile(tmp_path / "a.npz", "w", compression) as archive:
@@ -213,14 +213,14 @@ def test_an_npz_that_claims_more_than_it_has(compression, tmp_path):
         pretrained.read(tmp_path / "a.npz")
 
 
-def test_numbers_of_8_bits_are_refused_by_name(tmp_path):
+def test_8_bit_floats_are_refused_by_name(tmp_path):
     header = json.dumps({"weight": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(UserError, match=r"a\.safetensors: tensor 'weight' is of the type F8_E4M3"):
         pretrained.read(tmp_path / "a.safetensors")
 
 
-def test_what_cannot_be_written_leaves_nothing(model, tmp_path):
+def test_a_failed_write_leaves_no_file(model, tmp_path):
     with pytest.raises(SaveError, match=r"weights\.safetensors could not be written"):
         pretrained.write(model, tmp_path / "absent" / "weights.safetensors")
     with pytest.raises(UserError, match=r"weights\.pth: weights are written as \.safetensors alone"):
@@ -233,7 +233,7 @@ def test_what_cannot_be_written_leaves_nothing(model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_network_remembers_how_it_was_asked_for():
+def test_a_network_knows_its_origin():
     network = models.abstract("alexnet", 7, dtype=jnp.bfloat16, stem="small")
     assert (network.origin.name, network.origin.num_classes) == ("alexnet_owt", 7)
     assert network.origin.options == {"stem": "small"}

@@ -1,4 +1,4 @@
-"""Files that the libraries themselves write, of random weights: their answers are ours. Skipped without torch."""
+"""Files of random weights that the libraries write: our logits equal theirs. Skipped without torch."""
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ def ours(model, size):
 
 
 def randomise(network):
-    """Weights that differ everywhere, so that no two tensors can be exchanged unseen."""
+    """Set weights that differ everywhere, so that exchanged tensors would be noticed."""
     generator = torch.Generator().manual_seed(0)
     for name, tensor in network.state_dict().items():
         if not tensor.dtype.is_floating_point:
@@ -89,7 +89,7 @@ def test_tensors_in_memory(kind):
         (lambda t: t.to(torch.complex64), "is of the type complex64"),
     ],
 )
-def test_tensors_in_memory_without_plain_numbers_are_named(change, message):
+def test_tensors_in_memory_without_plain_numbers_are_reported(change, message):
     torchvision = pytest.importorskip("torchvision")
     state = torchvision.models.resnet18(num_classes=7).state_dict(keep_vars=True)
     with pytest.raises(UserError, match=f"tensor 'fc.bias' {message}"):
@@ -261,7 +261,7 @@ def test_vgg_of_timm(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "opt/target/", "params/"])
 def test_npz_of_the_original_vit_releases(prefix, tmp_path):
-    """timm reads such a file too: both must then answer the same."""
+    """timm reads such a file too, and its logits must equal ours."""
     path = tmp_path / "vit.npz"
     np.savez(path, **flax_vit(prefix))
     network = pytest.importorskip("timm").create_model("vit_tiny_patch16_224", num_classes=7, depth=2, img_size=32)
@@ -271,7 +271,7 @@ def test_npz_of_the_original_vit_releases(prefix, tmp_path):
 
 
 def flax_vit(prefix):
-    """Random tensors under the names of google-research/vision_transformer; those of big_vision where it says so."""
+    """Return random tensors under the names of google-research/vision_transformer, or of big_vision."""
     rng = np.random.default_rng(0)
     big_vision = prefix == "params/"
     attention, mlp, norm = (0, 0, 1) if big_vision else (1, 3, 2)

@@ -1,4 +1,4 @@
-"""Weights of a network that is not quite the model."""
+"""Loading weights into a model with other classes, positions or heads."""
 
 import dataclasses
 from pathlib import Path
@@ -13,14 +13,14 @@ from imagenet_repro.pretrained import Weights, tensors
 
 
 def weights(name, num_classes, seed=0, **options):
-    """Weights that no initialisation gives, as if read from a file."""
+    """Return random weights as if read from a file."""
     shapes = tensors.shapes(models.abstract(name, num_classes, **options))
     rng = np.random.default_rng(seed)
     return Weights(Path("file"), {n: rng.random(shape, np.float32) for n, shape in shapes.items()})
 
 
 def create(name, num_classes, **options):
-    """A network with weights of its own, without compiling an initialisation."""
+    """Return a network with weights of its own, without compiling an initialisation."""
     own = weights(name, num_classes, seed=1, **options)
     return pretrained.load_torch(models.abstract(name, num_classes, **options), own.tensors)
 
@@ -44,7 +44,7 @@ def assert_loaded(model, given, but=()):
         ),
     ],
 )
-def test_all_heads_stay_as_they_were_initialised_where_the_classes_differ(name, heads, options):
+def test_all_heads_keep_initial_values_where_the_classes_differ(name, heads, options):
     model = create(name, 10, **options)
     before = pretrained.to_torch(model, heads)
     given = weights(name, 12, **options)
@@ -56,7 +56,7 @@ def test_all_heads_stay_as_they_were_initialised_where_the_classes_differ(name, 
         np.testing.assert_array_equal(array, before[head])
 
 
-def test_a_file_without_a_head_leaves_the_models_own():
+def test_a_file_without_a_head_keeps_the_models_head():
     model = create("resnet18", 10)
     report = pretrained.load(model, weights("resnet18", 0))
     assert report.replaced == ("fc.bias", "fc.weight")
@@ -70,7 +70,7 @@ def test_half_a_head_is_a_missing_tensor():
         pretrained.load(create("resnet18", 10), given)
 
 
-def test_a_model_without_a_head_leaves_the_files_out():
+def test_a_model_without_a_head_leaves_out_the_files_head():
     model = create("resnet18", 0)
     given = weights("resnet18", 7)
     report = pretrained.load(model, given)
@@ -78,13 +78,13 @@ def test_a_model_without_a_head_leaves_the_files_out():
     assert_loaded(model, given)
 
 
-def test_shapes_alone_take_a_whole_file_but_keep_no_head():
+def test_an_abstract_model_loads_a_complete_file_but_keeps_no_head():
     pretrained.load(models.abstract("resnet18", 10), weights("resnet18", 10))
     with pytest.raises(UserError, match=r"make it with models\.create"):
         pretrained.load(models.abstract("resnet18", 10), weights("resnet18", 12))
 
 
-def test_the_background_class_is_dropped_on_request_alone():
+def test_the_background_class_is_dropped_only_on_request():
     given = weights("resnet18", 11)
     model = create("resnet18", 10)
     report = pretrained.load(model, given, drop_background=True)
@@ -98,14 +98,14 @@ def test_the_background_class_is_dropped_on_request_alone():
 
 
 @pytest.mark.parametrize("scalar", ["fc.weight", "fc.bias"])
-def test_a_head_that_is_a_number_is_refused(scalar):
+def test_a_scalar_head_is_refused(scalar):
     given = weights("resnet18", 12)
     given.tensors[scalar] = np.array(1, np.float32)
     with pytest.raises(UserError, match=r"tensor 'fc\.\w+' has the shape"):
         pretrained.load(create("resnet18", 10), given)
 
 
-def test_auxiliary_heads_of_the_file_are_left_out_and_absent_ones_explained():
+def test_auxiliary_heads_of_a_file_are_left_out_and_missing_ones_reported():
     model = create("googlenet_bn", 10, auxiliary=False)
     given = weights("googlenet_bn", 10)
     report = pretrained.load(model, given)
@@ -128,7 +128,7 @@ def test_positions_of_another_grid_are_interpolated():
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 192), (0, 5, 192), (5, 192), (1, 5, 3), (1, 6, 192), (192,), ()])
-def test_positions_of_a_shape_that_none_have_are_named(shape):
+def test_positions_of_an_impossible_shape_are_reported(shape):
     given = weights("vit_tiny_patch16", 10, depth=1, image_size=32)
     given.tensors["pos_embed"] = np.zeros(shape, np.float32)
     with pytest.raises(UserError, match="tensor 'pos_embed' has the shape"):
@@ -151,12 +151,12 @@ def test_axes_of_one_at_the_end_do_not_matter(scale, shape):
 
 @pytest.fixture
 def few_networks(monkeypatch):
-    """All of them take seconds to compare."""
+    """Compare fewer networks, since all of them take seconds."""
     monkeypatch.setattr(models, "names", lambda: ("alexnet_owt", "resnet18", "resnet34"))
 
 
 @pytest.mark.usefixtures("few_networks")
-def test_weights_of_another_network_are_named():
+def test_weights_of_another_network_are_recognised():
     model = create("resnet18", 1000)
     before = pretrained.to_torch(model)
     with pytest.raises(UserError, match=r"most like those of resnet34 \(100 % have its names and shapes\)"):
@@ -166,7 +166,7 @@ def test_weights_of_another_network_are_named():
 
 
 @pytest.mark.usefixtures("few_networks")
-def test_weights_of_no_network_are_called_so():
+def test_weights_of_no_network_are_reported():
     with pytest.raises(UserError, match="No network here has tensors like those"):
         pretrained.load(models.abstract("resnet18"), Weights(Path("file"), {"strange": np.zeros(3, np.float32)}))
 
@@ -175,7 +175,7 @@ def stating(given, name, num_classes=10, **options):
     return dataclasses.replace(given, origin=Origin(name, num_classes, options))
 
 
-def test_a_file_of_another_network_by_its_own_words_is_refused_though_its_tensors_fit():
+def test_a_file_that_states_another_network_is_refused_although_its_tensors_fit():
     given = weights("resnet18", 10)
     with pytest.raises(
         UserError, match=r"^file says that it is of resnet34, and the model is resnet18: build resnet34"
@@ -184,7 +184,7 @@ def test_a_file_of_another_network_by_its_own_words_is_refused_though_its_tensor
     pretrained.load(models.abstract("resnet18", 10), dataclasses.replace(stating(given, "resnet34"), origin=None))
 
 
-def test_options_of_the_file_that_differ_are_told_and_names_that_are_unknown():
+def test_differing_options_and_unknown_names_of_a_file_are_reported():
     given = weights("resnet20_cifar", 10)
     report = pretrained.load(models.abstract("resnet20_cifar", 10), stating(given, "mine"))
     assert report.notes == ("the file says that it is of 'mine', which is no network here",)
@@ -195,7 +195,7 @@ def test_options_of_the_file_that_differ_are_told_and_names_that_are_unknown():
     assert pretrained.load(model, stated).notes[0].startswith("the file is of stem='small' and the model of stem=")
 
 
-def test_what_a_file_states_of_the_images_is_written_again(tmp_path):
+def test_the_stated_preprocessing_of_a_file_is_written_again(tmp_path):
     stated = Preprocessing(48, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), crop="squash")
     model = models.abstract("resnet20_cifar", 10)
     pretrained.load(model, dataclasses.replace(weights("resnet20_cifar", 10), preprocessing=stated))

@@ -1,4 +1,4 @@
-"""Renaming by itself; test_libraries.py compares it with the libraries."""
+"""Renaming of tensors; test_libraries.py compares whole files with the libraries."""
 
 import re
 
@@ -12,7 +12,7 @@ from imagenet_repro.pretrained import names, tensors
 
 
 def families():
-    """One network of each builder: the others have tensors of the same names."""
+    """Return one network of each builder, since the others have the same names."""
     firsts = {}
     for name in models.names():
         builder = models.spec(name).builder
@@ -38,12 +38,12 @@ def test_parts_are_joined_in_the_order_of_the_rule_not_of_the_file():
     np.testing.assert_array_equal(found.tensors["blocks.0.attn.qkv.weight"][:, 0], np.repeat([1, 2, 0], 4))
 
 
-def test_a_missing_part_is_named():
+def test_a_missing_part_is_reported():
     with pytest.raises(UserError, match=r"of the 3 parts of the tensor 'blocks\.0\.attn\.qkv\.weight'.* only 2"):
         names.convert(qkv(["value", "query"]))
 
 
-def test_stacked_blocks_of_big_vision_are_taken_apart():
+def test_stacked_blocks_of_big_vision_are_separated():
     stacked = {
         "params/embedding/kernel": np.zeros((2, 2, 3, 4)),
         "params/Transformer/encoderblock/LayerNorm_1/scale": np.arange(8.0).reshape(2, 4),
@@ -112,7 +112,7 @@ def test_a_tensor_with_an_unexpected_shape_is_named(given, shapes, named):
         ({}, "pre_logits.fc1.weight", "classifier.0.weight"),
     ],
 )
-def test_two_tensors_that_become_one_are_both_named(given, one, other):
+def test_two_tensors_with_the_same_new_name_are_both_reported(given, one, other):
     def bare(name):
         return name.removeprefix("vit.").removeprefix("params/")
 

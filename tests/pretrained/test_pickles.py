@@ -1,4 +1,4 @@
-"""Files of torch.save, read without PyTorch; `files/make.py` wrote those that are read here."""
+"""Reading files of torch.save without PyTorch; `files/make.py` wrote the files."""
 
 import os
 import pickle
@@ -36,7 +36,7 @@ def test_tensors_are_those_that_were_saved(name):
 
 
 class Attack:
-    """What a hostile file does when it is unpickled in the usual way."""
+    """A hostile object, which runs code when it is unpickled in the usual way."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -62,7 +62,7 @@ def legacy(path, value):
 
 @pytest.mark.parametrize("save", [zipped, legacy])
 @pytest.mark.parametrize("place", ["weight", "deep"])
-def test_a_file_that_would_run_code_is_refused_and_nothing_ran(save, place, tmp_path):
+def test_a_file_that_would_run_code_is_refused_and_runs_nothing(save, place, tmp_path):
     marker = tmp_path / "ran"
     attack = Attack(os.system, f"touch {marker}")
     value = {"weight": attack} if place == "weight" else OrderedDict(a=[({"b": attack},)])
@@ -89,13 +89,13 @@ def test_no_other_function_is_called(function, tmp_path):
 @pytest.mark.parametrize(
     "name", ["torch.storage\n_load_from_bytes", "torch\nload", "collections\nnamedtuple", "torch.\nFloatStorage"]
 )
-def test_even_neighbours_of_what_is_allowed_are_refused(name, tmp_path):
+def test_similar_names_to_the_allowed_ones_are_refused(name, tmp_path):
     with pytest.raises(UserError, match="would call"):
         pretrained.read(zipped(tmp_path / "weights.pth", f"c{name}\n.".encode()))
 
 
 def tensor(size, stride, offset=0, numel=4, then=b""):
-    """The pickle of one tensor over a storage of `numel` floats, and what is done with it afterwards."""
+    """Return the pickle of one tensor over a storage of `numel` floats, and the operations after it."""
 
     def number(n):
         return pickle.dumps(n, protocol=2)[2:-1]
@@ -132,7 +132,7 @@ def test_an_expanded_tensor(size, stride, tmp_path):
         b"\x80\x02\x8b\xff\xff\xff\x7fa.",
     ],
 )
-def test_a_small_file_cannot_ask_for_much_memory(save, pickled, tmp_path):
+def test_a_small_file_cannot_allocate_much_memory(save, pickled, tmp_path):
     resource = pytest.importorskip("resource")
     path = save(tmp_path / "weights.pth", pickled)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -158,7 +158,7 @@ def test_a_small_file_cannot_ask_for_much_memory(save, pickled, tmp_path):
         tensor((4,), (1,), then=b"(N}Voffset\nK\xffstb"),
     ],
 )
-def test_a_tensor_that_reaches_beyond_its_numbers_is_refused(pickled, tmp_path):
+def test_a_tensor_beyond_its_storage_is_refused(pickled, tmp_path):
     path = zipped(tmp_path / "weights.pth", pickled, bytes(16))
     with pytest.raises(UserError, match="is damaged"):
         pretrained.read(path)
@@ -172,7 +172,7 @@ def test_a_pickle_cannot_change_the_functions_that_are_allowed(tmp_path):
 
 @pytest.mark.parametrize("name", ["zip.pth", "legacy.pth"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_file_that_is_cut_short_is_called_so(name, share, tmp_path):
+def test_a_truncated_file_is_reported(name, share, tmp_path):
     whole = (FILES / name).read_bytes()
     path = tmp_path / name
     path.write_bytes(whole[: int(share * len(whole))])

@@ -23,7 +23,7 @@ def result(system, top1, top5=0.1, *, name="imagenet2012", split="validation", i
     }
 
 
-def test_ours_is_the_lowest_error_on_imagenets_validation_set_alone():
+def test_our_error_is_the_lowest_on_imagenets_validation_set():
     runs = [
         result("resnet18", 0.31),
         result("resnet18", 0.30, 0.11),
@@ -58,7 +58,7 @@ def save(directory, value):
     return str(directory)
 
 
-def test_ours_stands_with_one_network_and_what_is_no_finished_run_is_left_out(tmp_path, capsys):
+def test_our_errors_are_shown_with_one_network_and_unfinished_runs_are_left_out(tmp_path, capsys):
     (tmp_path / "table.md").write_text("")
     (tmp_path / "unfinished").mkdir()
     run = save(tmp_path / "run", result("alexnet", 0.43, 0.2))
@@ -71,21 +71,21 @@ def test_ours_stands_with_one_network_and_what_is_no_finished_run_is_left_out(tm
     assert run not in err
 
 
-def test_ours_stands_with_the_entries_of_systems_of_features_too(tmp_path, capsys):
+def test_our_errors_are_shown_with_entries_too(tmp_path, capsys):
     show_models(pattern="", runs=[save(tmp_path / "run", result("xrce_2011", 0.4642, 0.2618))])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "XRCE" in line)
     assert line.rstrip().endswith("46.42 / 26.18")
 
 
 @pytest.mark.parametrize("value", [[], {}, {"system": 3}, result("resnet18", 0.3) | {"rates": {}}])
-def test_a_result_that_no_run_wrote_is_named(value, tmp_path):
+def test_an_invalid_result_is_reported(value, tmp_path):
     run = save(tmp_path / "run", value)
     for command in (lambda: show_models(pattern="", runs=[run]), lambda: compare([run], str(tmp_path))):
         with pytest.raises(UserError, match=r"run/result\.json is not what train writes: '[a-z.0-9_]+' is"):
             command()
 
 
-def test_the_story_is_in_the_order_of_the_years_with_entries_before_networks(capsys):
+def test_rows_are_ordered_by_year_with_entries_before_networks(capsys):
     zoo_listing.show(["resnet18", "alexnet_owt"], {"resnet18": zoo_listing.MeasuredErrors(30.24, 10.92)})
     lines = capsys.readouterr().out.splitlines()
     years = [int(line[:4]) for line in lines if line[:4].isdigit()]
@@ -104,6 +104,6 @@ def test_one_networks_name_prints_all_that_is_known_of_it(capsys):
         assert part in text
 
 
-def test_an_unknown_name_is_refused_with_the_nearest():
+def test_an_unknown_name_is_refused_and_the_nearest_named():
     with pytest.raises(UserError, match="resnet50"):
         show_models(pattern="resnet5O", runs=[])

@@ -73,7 +73,7 @@ def test_each_requested_gradient_counts_as_much_as_the_convolution(size, kernel,
     assert counting.flops(jax.jit(jax.grad(loss, 1)), x, w) == 2 * once
 
 
-def test_the_same_on_every_platform(monkeypatch):
+def test_flops_are_the_same_on_every_platform(monkeypatch):
     def step(x, first, second):
         def loss(first, second):
             y = cpu_convolution.convolve(x, first, stride=(2, 2), padding=((3, 3), (3, 3)))

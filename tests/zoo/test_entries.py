@@ -3,7 +3,7 @@
 from imagenet_repro.zoo.entries import ENTRIES
 
 
-def test_winners_errors_fall_from_year_to_year_and_pass_the_persons():
+def test_winners_errors_fall_every_year_and_pass_a_persons_in_2015():
     winners = [entry for entry in ENTRIES if "winner" in entry.who]
     assert [entry.year for entry in winners] == list(range(2010, 2018))
     errors = [entry.top5 for entry in winners]

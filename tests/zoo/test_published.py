@@ -1,4 +1,4 @@
-"""Published facts: the files against the registry, and the number that stands beside ours."""
+"""Published facts: the files against the registry, and the number to compare with ours."""
 
 import csv
 
@@ -27,7 +27,7 @@ def test_the_published_number_has_one_view(network, when, errors, protocol):
     assert protocol in result.protocol
 
 
-def test_an_unknown_name_has_neither():
+def test_an_unknown_name_has_no_facts():
     assert published("my_network") is None
     assert year("my_network") is None
     assert published("") is None

@@ -91,7 +91,7 @@ class _Split(NamedTuple):
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What must be equal for one program to run two blocks: the structure, and the shapes and types of arrays."""
+        """The structure and the shapes and types of arrays; one program can run all blocks of a kind."""
         shapes = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), self.state)
         return self.graphdef, str(jax.tree.leaves(shapes))
 

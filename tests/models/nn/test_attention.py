@@ -39,7 +39,7 @@ def test_swiglu_gates_with_the_first_half():
     np.testing.assert_allclose(layer(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_what_swiglu_gates_starts_at_one():
+def test_the_gated_value_of_swiglu_starts_at_one():
     layer = SwiGLU(64, 128, dropout=0.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
     gate, value = np.split(np.asarray(layer.fc1.weight[...]), 2, axis=1)
     assert gate.std() == pytest.approx(0.02, rel=0.05)

@@ -16,7 +16,7 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def test_batch_norm_normalises_and_moves_its_statistics_as_pytorch_documents():
+def test_batch_norm_and_its_statistics_follow_pytorchs_documentation():
     x = 3 + 2 * normal(4, 5, 6, 7)
     norm = layers.BatchNorm(7)
     norm.weight[...], norm.bias[...] = jnp.asarray(normal(7, seed=1)), jnp.asarray(normal(7, seed=2))
@@ -36,7 +36,7 @@ def test_batch_norm_normalises_and_moves_its_statistics_as_pytorch_documents():
     np.testing.assert_array_equal(norm.running_mean[...], before)
 
 
-def test_batch_norm_statistics_are_float32_whatever_the_type_of_the_computation():
+def test_batch_norm_statistics_are_float32_for_every_dtype():
     x = jnp.asarray(100 + normal(64, 8, 8, 3))
     norm = layers.BatchNorm(3, dtype=jnp.bfloat16)
     assert norm(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
@@ -114,14 +114,14 @@ def test_dropout_follows_train_and_eval():
 
 
 @pytest.mark.parametrize(("n", "window", "stride"), [(8, 3, 2), (7, 3, 2), (9, 5, 1), (4, 1, 2), (10, 2, 3)])
-def test_same_padding_gives_tensorflows_places(n, window, stride):
+def test_same_padding_gives_tensorflows_positions(n, window, stride):
     (low, high), _ = layers.pads("same", n, window, stride)
     assert 0 <= high - low <= 1
     assert (n + low + high - window) // stride + 1 == -(-n // stride)
 
 
 def padded_mean(row, window, stride, padding, *, count_padding):
-    """Average pooling of one row, window by window, as torch.nn.AvgPool2d documents it."""
+    """Return the average pooling of one row, window by window, as torch.nn.AvgPool2d documents it."""
     means = []
     for place in range((len(row) + 2 * padding - window) // stride + 1):
         start = place * stride - padding
@@ -141,7 +141,7 @@ def test_average_pooling(n, windows, count_padding):
 
 
 @pytest.mark.parametrize(("n", "places"), [(112, 56), (56, 28), (7, 3), (8, 4)])
-def test_pooling_that_rounds_up_leaves_nothing_out(n, places):
+def test_pooling_that_rounds_up_covers_all_pixels(n, places):
     x = jnp.arange(float(n)).reshape(1, n, 1, 1)
     y = layers.MaxPool((3, 1), stride=(2, 1), ceil=True)(x)
     assert y.shape == (1, places, 1, 1)

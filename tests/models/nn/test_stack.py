@@ -42,7 +42,7 @@ def stack(scan, remat, hidden=HIDDEN):
 
 @functools.cache
 def outcome(scan, remat, training=True):
-    """Output, gradient and everything that is not a parameter after a call."""
+    """Return output, gradient and all variables that are no parameters after a call."""
     model = stack(scan, remat)
     if not training:
         model.eval()
@@ -63,7 +63,7 @@ def stats(model):
 
 
 @pytest.mark.parametrize(("scan", "remat"), [(True, False), (False, True), (True, True)])
-def test_outputs_masks_gradients_statistics_and_counters_are_those_of_the_plain_form(scan, remat):
+def test_outputs_masks_gradients_statistics_and_counters_equal_those_of_the_plain_form(scan, remat):
     for found, expected in zip(outcome(scan, remat), outcome(False, False), strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
 

@@ -1,4 +1,4 @@
-"""Writes the two files beside it with PyTorch: `python tests/pretrained/files/make.py`."""
+"""Write the two files beside this one with PyTorch: `python tests/pretrained/files/make.py`."""
 
 from collections import OrderedDict
 from pathlib import Path
