@@ -1,10 +1,10 @@
-"""Every network: parameters, multiply-adds, and how near its answers are to the reference's.
+"""Write a table of all networks: parameters, multiply-adds, and the error of their logits against the reference.
 
     python benchmarks/zoo_table.py --goldens=DIR --out=results/zoo.md
 
-Counts each network anew from its shapes, writes the counts to imagenet_repro/zoo/sizes.csv, from which
-`main.py models` prints, and puts them beside the relative error ||ours - reference|| / ||reference|| of the logits for
-every golden in DIR (tests/goldens/README.md says what a golden is). The whole zoo takes some minutes.
+Count each network from its shapes and write the counts to imagenet_repro/zoo/sizes.csv, which `main.py models` prints.
+Put them beside the relative error ||ours - reference|| / ||reference|| of the logits for every golden in DIR
+(tests/goldens/README.md describes goldens). All networks take some minutes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tests.models.test_goldens import relative_error  # noqa: E402
 
 
 def main():
-    """Counts, compares, writes."""
+    """Count, compare and write."""
     arguments = _arguments()
     rows = []
     for name in models.names():

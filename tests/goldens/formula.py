@@ -6,7 +6,7 @@ import numpy as np
 
 
 def formula(name, shape, salt=0):
-    """float32 array for the parameter `name` of `shape`; the same on every machine."""
+    """Return a float32 array for the parameter `name` of `shape`, the same on every machine."""
     rng = np.random.default_rng([zlib.crc32(name.encode()), salt])
     n = rng.standard_normal(shape, dtype=np.float32)
     if len(shape) <= 1:
