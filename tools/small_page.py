@@ -1,0 +1,49 @@
+"""Make a small copy of a comparison page, to be committed: without thumbnails, and with the main figures only.
+
+  python tools/small_page.py runs/demo/report.html results/demo/report.html
+
+The tables, the provenance and the first figure of each section stay. Paths of workdirs are shortened, so that the
+copy does not depend on the machine that made it.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+LARGEST = 300_000  # bytes
+KEPT = ("curves", "compute", "differences")  # sections that keep their first figure
+NOTE = '<p class="setting">This is a small copy, without thumbnails and with fewer figures than the page itself.</p>'
+
+
+def shrink(page: str) -> str:
+    """Return the page without thumbnails and minor figures."""
+    page = re.sub(r'<img src="data:image/jpeg;base64,[^"]*"[^>]*>', "", page)
+    page = re.sub(r'<section id="(\w+)".*?</section>\n', _keep_first_figure, page, flags=re.DOTALL)
+    page = re.sub(r"/[^\s<>\"&]*?/(runs/)", r"\1", page)
+    return page.replace("</header>", f"{NOTE}\n</header>", 1)
+
+
+def _keep_first_figure(section: re.Match[str]) -> str:
+    figures = re.findall(r"<figure.*?</figure>\n", section[0], flags=re.DOTALL)
+    text = section[0]
+    for figure in figures[1 if section[1] in KEPT else 0 :]:
+        text = text.replace(figure, "", 1)
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """Write the small copy of the page named first to the path named second; return the exit code."""
+    if len(arguments) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    page, copy = map(Path, arguments)
+    text = shrink(page.read_text())
+    if len(text.encode()) > LARGEST:
+        print(f"{page} has {len(text.encode()):,} bytes without its figures, more than {LARGEST:,}", file=sys.stderr)
+        return 1
+    copy.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
