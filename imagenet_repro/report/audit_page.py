@@ -243,7 +243,8 @@ def noise_of_pairs(audit: LabelAudit) -> Table | None:
     given = audit.truths[0]
     rows = []
     for pair, guesses in itertools.product(audit.pairs, (1, GUESSES)):
-        overlap = ErrorOverlap.from_wrong(*(given.wrong(system.top5, guesses) for system in pair), guesses)
+        first_wrong, second_wrong = (given.wrong(system.top5, guesses) for system in pair)
+        overlap = ErrorOverlap.from_wrong(first_wrong, second_wrong, guesses)
         at_worst = _range(*label_noise.difference_bounds(overlap, audit.wrong_share))
         on_average = _symmetric(overlap.difference, audit)
         first, second = (system.name for system in pair)

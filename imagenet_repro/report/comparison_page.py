@@ -83,8 +83,8 @@ def _describe_setting(comparison: Comparison) -> str:
     if not comparison.evaluation_set:
         scored = comparison.scored_split
     return (
-        f"{counts}, {comparison.budget} each, trained on {comparison.data} {comparison.train_split}, scored on"
-        f" the {comparison.n_images:,} images of {scored}{by}"
+        f"{counts} with a budget of {comparison.budget} each, trained on {comparison.data} {comparison.train_split},"
+        f" scored on the {comparison.n_images:,} images of {scored}{by}"
     )
 
 

@@ -19,6 +19,21 @@ from imagenet_repro.storage import files
 
 MIXED = "_mixed"  # ends the file names of the tables of a mixed comparison
 LONG = 24  # rows; longer tables are folded
+HEADINGS = {  # of tables whose name alone would not make a good heading
+    "differences_checkpoints": "Differences between checkpoints",
+    "differences_recipes": "Differences between recipes",
+    "classes": "All classes",
+    "crossed": "Networks by recipes",
+    "disagreements": "Right and wrong by pairs of systems",
+    "disagreement_examples": "Examples of disagreement",
+    "gains_by_year": "Gains from year to year",
+    "history": "Entries of the challenge",
+    "tree_distances": "Distance of wrong guesses in WordNet",
+    "super_class_errors": "Errors by super-class",
+    "super_class_inside": "Errors inside the super-class",
+    "what_wrong_labels_do": "Measured and true differences",
+    "what_wrong_labels_do_to_pairs": "Measured and true differences of these pairs",
+}
 NARROW = 400  # points; a figure up to this width stands beside another one
 SVG_WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
 
@@ -116,7 +131,8 @@ def render_table(table: Table, *, is_folded: bool) -> Markup:
 
 def table_heading(name: str) -> str:
     """Return the heading of a table on the page, from its name."""
-    heading = name.removesuffix(MIXED).replace("_", " ").capitalize()
+    stem = name.removesuffix(MIXED)
+    heading = HEADINGS.get(stem) or stem.replace("_", " ").capitalize()
     return f"{heading} (mixed)" if name.endswith(MIXED) else heading
 
 

@@ -208,7 +208,7 @@ def test_verdict_and_setting_stand_first(full, tmp_path):
     alike = dataclasses.replace(full, comparison=dataclasses.replace(full.comparison, mixed=()))
     text = written(alike, tmp_path).text
     assert text.index("zfnet has the lowest error.") < text.index(
-        "3 systems, 6 runs, 5ep each, trained on made/up train"
+        "3 systems, 6 runs with a budget of 5ep each, trained on made/up train"
     )
 
 

@@ -11,10 +11,18 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from imagenet_repro.report.plots.style import AS_TEXT, GRID, MUTED, STYLE, power, styles, write
+from imagenet_repro.report.plots.style import (
+    AS_TEXT,
+    GRID,
+    MUTED,
+    STYLE,
+    new_figure,
+    power,
+    styles,
+    write,
+)
 from imagenet_repro.report.records import Comparison
 from imagenet_repro.report.text import clipped
 from imagenet_repro.zoo.entries import ENTRIES
@@ -234,8 +242,7 @@ def _plot(lines: Sequence[_Line], path: str | Path, *, axis: _HorizontalAxis, nu
     longest = max((len(clipped(line.name)) for line in lines), default=0)
     width = 9 + 3 * max(1.0, LETTER * longest)
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, 4 if len(lines) <= CROWDED else 5.2), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1)
+        figure = new_figure((width, 4 if len(lines) <= CROWDED else 5.2), w_pad=0.1)
         panels = list(figure.subplots(1, 3))
         for line in lines:
             if line.has_loss:
@@ -330,7 +337,7 @@ def _label_lines(panel: Axes) -> None:
     for line in panel.lines:
         x, y = (np.asarray(data, np.float64) for data in line.get_data())
         known = np.flatnonzero(np.isfinite(y))
-        if line.get_label().startswith(RUN) and known.size:
+        if str(line.get_label()).startswith(RUN) and known.size:
             ends.append((line, x[known[-1]], y[known[-1]]))
     if not ends:
         return
@@ -347,8 +354,9 @@ def _label_lines(panel: Axes) -> None:
             "shrinkB": 4,
             "relpos": (0, 0.5),
         }
+        name = clipped(str(line.get_label()).removeprefix(RUN))
         panel.annotate(
-            clipped(line.get_label().removeprefix(RUN)), xy=(x, y), xytext=(1.03, place), textcoords="axes fraction",
+            name, xy=(x, y), xytext=(1.03, place), textcoords="axes fraction",
             color=line.get_color(), fontsize=9, va="center", annotation_clip=False, parse_math=False,
             arrowprops=early if end_x < 0.98 else None,
         )  # fmt: skip

@@ -19,7 +19,12 @@ from matplotlib.ticker import MaxNLocator
 from imagenet_repro.errors import UserError
 from imagenet_repro.features.descriptors import hog, lbp
 from imagenet_repro.features.descriptors.grid import grey
-from imagenet_repro.report.plots.style import MUTED, STYLE, write
+from imagenet_repro.report.plots.style import (
+    MUTED,
+    STYLE,
+    new_figure,
+    write,
+)
 
 DIRECTIONS = 9  # in half a turn
 STRONGEST = 0.4  # where `hog.felzenszwalb` clips a direction: half the sum of four normalisations, each up to 0.2
@@ -60,8 +65,7 @@ def plot_descriptors(
     """
     _check_sizes(images)
     with rc_context(STYLE):
-        figure = Figure(figsize=(11, 2.0 + 2.3 * len(images)), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+        figure = new_figure((11, 2.0 + 2.3 * len(images)), w_pad=0.1, h_pad=0.08)
         figure.suptitle(TITLE, x=0.01, ha="left", fontweight="bold")
         panels = figure.subplots(len(images), 4, squeeze=False, width_ratios=(1, 1, 1, 1.5))
         for row, image in zip(panels, images, strict=True):
@@ -157,7 +161,7 @@ def _draw_hog(panel: Axes, image: UInt8[np.ndarray, "h w 3"]) -> None:
     cell = cell_size(height, width)
     cells = _hog(image, cell)
     ends, brightness = strokes(cells, cell)
-    panel.add_collection(LineCollection(ends - 0.5, colors=[str(b) for b in brightness], linewidths=1.2))
+    panel.add_collection(LineCollection(list(ends - 0.5), colors=[str(b) for b in brightness], linewidths=1.2))
     panel.set(facecolor="black", xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
     _bare(panel, f"{cells.shape[1]} × {cells.shape[0]} cells of {cell} × {cell} pixels")
 

@@ -8,10 +8,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imagenet_repro.report.plots.style import COLOURS, MUTED, STYLE, write
+from imagenet_repro.report.plots.style import (
+    COLOURS,
+    MUTED,
+    NO_FORMULAS,
+    STYLE,
+    new_figure,
+    write,
+)
 from imagenet_repro.report.sections.class_gains import ClassGain, Gains, GuessCount, noise_note
 from imagenet_repro.report.text import clipped, signed
 
@@ -40,9 +46,8 @@ def plot_gains(found: Gains, path: str | Path, *, systems: tuple[str, str] = ("b
     """
     names = clipped(systems[0]), clipped(systems[1])
     rows = _rows(found)
-    with rc_context(STYLE | {"text.parse_math": False}):  # dollar signs in a name are no formula
-        figure = Figure(figsize=(8, 2.5 + 0.27 * len(rows)), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    with rc_context(STYLE | NO_FORMULAS):
+        figure = new_figure((8, 2.5 + 0.27 * len(rows)), w_pad=0.12, h_pad=0.08)
         panel = figure.subplots()
         _draw_rows(panel, rows, found.guesses)
         _draw_overall(panel, found, names)

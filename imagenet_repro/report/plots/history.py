@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from imagenet_repro.report import zoo_listing
@@ -23,6 +22,7 @@ from imagenet_repro.report.plots.style import (
     describe_ranges,
     error_range,
     limit_errors,
+    new_figure,
     styles,
     write,
 )
@@ -59,8 +59,7 @@ def plot_history(comparison: Comparison, path: str | Path) -> list[Path]:
     shared = _on_validation(comparison)
     rows = 1 if shared or not ours else 2
     with rc_context(STYLE | AS_TEXT):
-        figure = Figure(figsize=(9, 4.4 * rows + 0.6), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08, hspace=0.04)
+        figure = new_figure((9, 4.4 * rows + 0.6), w_pad=0.1, h_pad=0.08, hspace=0.04)
         panels = list(figure.subplots(rows, 1, squeeze=False)[:, 0])
         drawn = [_draw_challenge(panels[0])]
         if ours:

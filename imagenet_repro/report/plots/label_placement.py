@@ -107,7 +107,8 @@ def write_names(
     for text, offset, distance in zip(texts, centres - places, distances, strict=True):
         text.xyann = tuple(offset)
         text.set_in_layout(False)
-        text.arrow_patch.set_visible(distance >= LED_FROM)
+        if text.arrow_patch is not None:
+            text.arrow_patch.set_visible(distance >= LED_FROM)
 
 
 def _choices(point: Float[np.ndarray, " 2"], size: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "k 2"]:

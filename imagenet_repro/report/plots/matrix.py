@@ -10,10 +10,15 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from imagenet_repro.report.plots.style import AS_TEXT, MUTED, STYLE, write
+from imagenet_repro.report.plots.style import (
+    AS_TEXT,
+    MUTED,
+    STYLE,
+    new_figure,
+    write,
+)
 from imagenet_repro.report.text import clipped, signed
 
 CELL = (0.68, 0.4)  # inches
@@ -56,8 +61,7 @@ def plot_matrix(
     width = max(5.0, CELL[0] * len(names) + 1.8 * longest + 0.4)
     height = CELL[1] * len(names) + 0.7 * longest + 1.9
     with rc_context(STYLE | AS_TEXT):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+        figure = new_figure((width, height), w_pad=0.1, h_pad=0.08)
         figure.suptitle(textwrap.fill(title, int(width * 11)), x=0.02, ha="left", fontweight="bold", fontsize=11)
         panel = figure.subplots()
         _draw_cells(panel, points, significant)
@@ -77,9 +81,9 @@ def _draw_cells(panel: Axes, points: Float[np.ndarray, "n n"], significant: Bool
     largest = np.max(np.abs(points[np.isfinite(points)]), initial=SATURATED)
     colour_of = ScalarMappable(Normalize(-largest, largest), COLOURS).to_rgba
     for row, column in np.ndindex(points.shape):
-        value = points[row, column]
+        value = float(points[row, column])
         is_blank = row == column or not np.isfinite(value)
-        colour = "#eeeeee" if is_blank else colour_of(value)
+        colour = "#eeeeee" if is_blank else colour_of(np.asarray(value))
         panel.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="white", linewidth=1.5))
         if not is_blank:
             _write_cell(panel, (column + 0.5, row + 0.5), value, bool(significant[row, column]))

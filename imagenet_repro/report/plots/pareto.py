@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from imagenet_repro.report.plots import label_placement
@@ -21,6 +20,7 @@ from imagenet_repro.report.plots.style import (
     describe_ranges,
     error_range,
     limit_errors,
+    new_figure,
     power,
     styles,
     write,
@@ -50,8 +50,7 @@ def plot_pareto(comparison: Comparison, path: str | Path, *, against: Cost = "fl
     cost = np.array([_cost(system, against) for system in systems])
     unit, written = power(cost.max())
     with rc_context(STYLE | AS_TEXT):
-        figure = Figure(figsize=(11, 4.6 if len(systems) <= 8 else 6), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06)
+        figure = new_figure((11, 4.6 if len(systems) <= 8 else 6), w_pad=0.12, h_pad=0.06)
         panels, drawn = list(figure.subplots(1, 2)), []
         for panel, guesses in zip(panels, (1, 5), strict=True):
             panel.set_title(f"Top-{guesses} error, %", loc="left", fontweight="bold", fontsize=11)

@@ -1,17 +1,25 @@
 """Figures of calibration: accuracy against confidence, and top-1 error against coverage."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from imagenet_repro.report.plots.style import AS_TEXT, COLOURS, GRID, MUTED, STYLE, write
+from imagenet_repro.report.plots.style import (
+    AS_TEXT,
+    COLOURS,
+    GRID,
+    MUTED,
+    STYLE,
+    new_figure,
+    write,
+)
 from imagenet_repro.scoring.calibration import (
     BINS,
     ScoredProbabilities,
@@ -25,11 +33,14 @@ from imagenet_repro.statistics.intervals import binomial_interval
 SIZE = (4.7, 5.2)  # inches: narrow enough to stand beside another
 MOST_POINTS = 300  # in a curve
 # Distinct by shape too, and by size where one covers the other: a dot in an open square.
-MARKERS = (
+MARKERS: tuple[Mapping[str, Any], ...] = (
     {"marker": "s", "markersize": 7.5, "markerfacecolor": "white", "markeredgewidth": 1.6, "color": COLOURS[1]},
     {"marker": "o", "markersize": 4.5, "color": COLOURS[0]},
 )
-LINES = ({"color": COLOURS[1], "linestyle": "-"}, {"color": COLOURS[0], "linestyle": "--"})
+LINES: tuple[Mapping[str, Any], ...] = (
+    {"color": COLOURS[1], "linestyle": "-"},
+    {"color": COLOURS[0], "linestyle": "--"},
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +70,7 @@ def plot_reliability(states: Sequence[CalibrationState], path: str | Path) -> li
       SaveError: a file cannot be written.
     """
     with rc_context(STYLE | AS_TEXT):
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = new_figure(SIZE)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
         upper.plot((0, 100), (0, 100), color=MUTED, linestyle=":", linewidth=1.2, label="perfect calibration")
         for state, look, line in zip(states, MARKERS, LINES, strict=False):
@@ -75,7 +86,7 @@ def plot_reliability(states: Sequence[CalibrationState], path: str | Path) -> li
         return write(figure, path, "the figure of reliability")
 
 
-def _draw_bins(panel: Axes, state: CalibrationState, look: dict[str, object]) -> None:
+def _draw_bins(panel: Axes, state: CalibrationState, look: Mapping[str, Any]) -> None:
     bins = bin_images(state.judged, "width")
     ends = [
         binomial_interval(right, images)
@@ -87,7 +98,7 @@ def _draw_bins(panel: Axes, state: CalibrationState, look: dict[str, object]) ->
     )
 
 
-def _draw_counts(panel: Axes, state: CalibrationState, line: dict[str, str]) -> None:
+def _draw_counts(panel: Axes, state: CalibrationState, line: Mapping[str, Any]) -> None:
     """The share of images in each bin, as an outline."""
     counts = np.bincount(bin_indices(state.judged.confidence, "width"), minlength=BINS)
     panel.stairs(100 * counts / counts.sum(), np.linspace(0, 100, BINS + 1), linewidth=1.4, **line)
@@ -107,7 +118,7 @@ def plot_risk(states: Sequence[CalibrationState], path: str | Path) -> list[Path
       SaveError: they cannot be written.
     """
     with rc_context(STYLE | AS_TEXT):
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = new_figure(SIZE)
         panel = figure.subplots()
         for state, line in zip(states, LINES, strict=False):
             curve = risk_curve(state.judged)

@@ -5,11 +5,13 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from imagenet_repro.report.records import ComparedSystem
@@ -23,7 +25,7 @@ LINES = ("-", "--", ":")
 MARKERS = ("o", "s", "^")
 MUTED = "#666666"
 GRID = "#e6e6e6"
-STYLE = {
+STYLE: dict[Any, Any] = {  # of rcParams
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -35,7 +37,21 @@ STYLE = {
 }
 # Text stays text in the SVG: it can be searched and read aloud, and takes a third of the size of its outlines. Fonts
 # other than the one measured are narrower. Dollar signs in a name must not start a formula.
-AS_TEXT = {"svg.fonttype": "none", "text.parse_math": False}
+AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "text.parse_math": False}
+NO_FORMULAS: dict[Any, Any] = {"text.parse_math": False}  # for names with dollar signs, where text becomes outlines
+
+
+def new_figure(
+    size: tuple[float, float], *, w_pad: float | None = None, h_pad: float | None = None, hspace: float | None = None
+) -> Figure:
+    """Return a figure with a constrained layout.
+
+    Args:
+      size: width and height in inches.
+      w_pad, h_pad: padding around the panels in inches; None: matplotlib's default.
+      hspace: space between rows of panels, as a share of their height; None: matplotlib's default.
+    """
+    return Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=w_pad, h_pad=h_pad, hspace=hspace))
 
 
 def styles() -> Iterator[dict[str, str]]:

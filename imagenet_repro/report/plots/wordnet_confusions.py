@@ -8,11 +8,18 @@ from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import FigureBase
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from imagenet_repro.report.plots.style import COLOURS, MUTED, STYLE, write
+from imagenet_repro.report.plots.style import (
+    COLOURS,
+    MUTED,
+    NO_FORMULAS,
+    STYLE,
+    new_figure,
+    write,
+)
 from imagenet_repro.report.sections.confusions import ConfusionTree
 from imagenet_repro.report.text import clipped
 
@@ -39,9 +46,8 @@ def plot_heights(tree: ConfusionTree, path: str | Path) -> list[Path]:
       SaveError: a file cannot be written.
     """
     systems = tree.wrong.systems
-    with rc_context(STYLE | {"text.parse_math": False}):  # dollar signs in a name are no formula
-        figure = Figure(figsize=(9, 2.0 + 0.36 * len(systems)), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    with rc_context(STYLE | NO_FORMULAS):
+        figure = new_figure((9, 2.0 + 0.36 * len(systems)), w_pad=0.12, h_pad=0.08)
         panel = figure.subplots()
         shares = _band_shares(tree)
         _limit(panel, shares)
@@ -70,10 +76,10 @@ def plot_super_classes(tree: ConfusionTree, system: str, path: str | Path) -> li
       SaveError: a file cannot be written.
     """
     shares = _group_shares(tree, tree.wrong.systems.index(system))
-    with rc_context(STYLE | {"text.parse_math": False}):
+    with rc_context(STYLE | NO_FORMULAS):
         side = CELL * len(tree.groups)
         width = max(side + 3.4, 7)
-        figure = Figure(figsize=(width, max(side, 1.5) + 3), layout="constrained")
+        figure = new_figure((width, max(side, 1.5) + 3))
         panel = figure.subplots()
         _draw_cells(panel, shares)
         _label_cells(panel, tree)
@@ -148,7 +154,7 @@ def _finish_bars(panel: Axes) -> None:
     legend.get_title().set_parse_math(False)
 
 
-def _explain(figure: Figure, text: str) -> None:
+def _explain(figure: FigureBase, text: str) -> None:
     """Write a sentence below everything, aligned to the left."""
     figure.supxlabel(text, x=0.015, ha="left", fontsize=9, color=MUTED)
 

@@ -123,7 +123,8 @@ def noise_note(found: Gains) -> str:
     images, points = f"{low:,} to {high:,}", f"{100 / high:.3g} to {100 / low:.3g}"
     if low == high:
         images, points = f"{low:,}", f"{100 / low:.3g}"
-    text = f"Each class has {images} image{'s' * (high > 1)}, so one image is {points} points of its error."
+    unit = "point" if points == "1" else "points"
+    text = f"Each class has {images} image{'s' * (high > 1)}, so one image is {points} {unit} of its error."
     if len(sizes) > FEW:
         text += (
             f" The extremes of {len(sizes):,} classes are partly chance, and would be less extreme on other images."

@@ -186,9 +186,9 @@ def _compare_checkpoints(
     system_pairs: Sequence[tuple[ComparedSystem, ComparedSystem]], guesses: int, level: float
 ) -> list[CheckpointDifference]:
     runs = [same_seed(*pair) for pair in system_pairs]
-    wrong = [[run.guesses.wrong(guesses) for run in two] for two in runs]
-    tests = [mcnemar(*two) for two in wrong]
-    shares = [bootstrap_difference(*two, confidence=1 - level) for two in wrong]
+    wrong = [(a.guesses.wrong(guesses), b.guesses.wrong(guesses)) for a, b in runs]
+    tests = [mcnemar(*both) for both in wrong]
+    shares = [bootstrap_difference(*both, confidence=1 - level) for both in wrong]
     adjusted = holm(np.array([test.p for test in tests], np.float64)).tolist()
     return [
         CheckpointDifference(

@@ -93,7 +93,8 @@ def disagreements(comparison: Comparison) -> Disagreements:
     only_one_right = tuple(grouper.only_right(i) for i in range(n_systems)) if n_systems > 2 else ()
     rows = tuple(grouper.counts(i, j) for i, j in pairs)
     caption = (
-        f"The {comparison.n_images:,} images by which of two systems is right by its first guess. {grouper.seeds_note}"
+        f"Of the {comparison.n_images:,} images, those on which the first guess of both systems, of one, or of neither"
+        f" is right. {grouper.seeds_note}"
     )
     headings = ("system", "and", "both right", "only the first", "only the second", "both wrong")
     counts = Table("disagreements", headings, rows, caption) if rows else None
@@ -127,7 +128,7 @@ class _ImageGrouper:
     def all_wrong(self) -> ImageGroup:
         """Return the images on which every system is wrong."""
         title = "every system is wrong" if len(self._names) > 1 else f"{self._names[0]} is wrong"
-        return self._group(title, ~self._right.any(axis=0), range(len(self._names)))
+        return self._group(title, self._right.sum(axis=0) == 0, range(len(self._names)))
 
     def counts(self, one: int, other: int) -> tuple[str, ...]:
         """Return the row of a pair in the table of counts."""
