@@ -374,7 +374,7 @@ def test_an_unknown_protocol_is_named_with_the_nearest_one(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"set_name": "v3"}, "--set=v3: no such set"),
+        ({"set_name": "v3"}, "--set=v3: there is no such set"),
         ({"set_name": "real"}, "several right labels, or none.*main.py score --set=real"),
         ({"set_name": "multilabel"}, "a mean over classes.*main.py score --set=multilabel"),
         ({"set_name": "c"}, "a collection of data sets.*main.py score --set=c"),
