@@ -1,4 +1,4 @@
-"""From the name of an evaluation set to its opened splits, and from predictions of them to what is printed."""
+"""Evaluation sets: opening their splits by name, and describing predictions for them by their rules."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +15,7 @@ from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import objectnet
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring import corruptions, hierarchy, sets
-from imagenet_repro.scoring import predictions as stored
+from imagenet_repro.scoring import corruptions, hierarchy, predictions, sets
 from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.scoring.predictions import Predictions
 from imagenet_repro.scoring.sets import AcceptedLabels, EvaluationSet
@@ -26,7 +25,7 @@ Score = Callable[..., Float[Array, "b c"]]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSplit:
-    """A split that is scored, and the configuration that it is read with."""
+    """A split that is scored, and the configuration with which it is read."""
 
     config: AnyConfig
     split: Split
@@ -34,13 +33,13 @@ class EvaluationSplit:
 
 @dataclasses.dataclass(frozen=True)
 class OpenSet:
-    """An evaluation set, opened; or any other split, where `chosen` is None.
+    """An evaluation set with its open splits, or any other split if `chosen` is None.
 
     Attributes:
       chosen: the set.
-      parts: its splits; ImageNet-C has 75, all others one.
-      scored: classes that count; None: all.
-      mappings: of ObjectNet, its directory; else empty.
+      parts: its splits; ImageNet-C has 75, all others have one.
+      scored: whether each class counts; None: all do.
+      mappings: the directory of ObjectNet's mappings; empty for other sets.
     """
 
     chosen: EvaluationSet | None
@@ -49,18 +48,18 @@ class OpenSet:
     mappings: str = ""
 
     def headline(self, rates: ErrorRates) -> str:
-        """Of a set that has sentences of its own its name and source; else both error rates."""
+        """Return the set's name and source if sentences of its own follow; otherwise both error rates."""
         if self.chosen is None or self.chosen.rule == "corruptions":
             return str(rates)
         return f"{self.chosen.title} ({self.chosen.source})"
 
     def score(self, score: Score) -> Score:
-        """The scores of a system, with -inf for the classes that do not count."""
+        """Return the scores of a system, with -inf for the classes that do not count."""
         return score if self.scored is None else mask_scores(score, self.scored)
 
 
 def mask_scores(score: Score, scored: Bool[np.ndarray, " c"]) -> Score:
-    """A system's scores with -inf for the classes that do not count, before anybody takes guesses from them."""
+    """Return a score function with -inf for the classes that do not count, before any guesses are taken."""
 
     def of_some_classes(params: Any, stats: Any, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b c"]:
         return jnp.where(jnp.asarray(scored), score(params, stats, images), -jnp.inf)
@@ -72,12 +71,12 @@ def mask_scores(score: Score, scored: Bool[np.ndarray, " c"]) -> Score:
 
 
 def check_options(name: str, data: Mapping[str, str], mappings: str) -> None:
-    """Raises `UserError` for options that do not go with a set, or for ObjectNet without its mappings."""
+    """Raise `UserError` for options that do not go with a set, or for ObjectNet without its mappings."""
     if (name == "objectnet") != bool(mappings):
         raise UserError(
             "--set=objectnet needs --mappings=DIR, the directory `mappings` of its download"
             if name == "objectnet"
-            else "--mappings belongs to --set=objectnet and would be ignored; leave it out"
+            else "--mappings belongs to --set=objectnet and would have no effect; leave it out"
         )
     if not name:
         return
@@ -85,13 +84,13 @@ def check_options(name: str, data: Mapping[str, str], mappings: str) -> None:
     fixed = ["eval_split", *(["name"] if chosen.rule == "corruptions" else [])]
     for key in fixed:
         if key in data:
-            raise UserError(f"--data.{key} does not go with --set={name}, which is of {chosen.data}, {chosen.split}")
+            raise UserError(f"--data.{key} does not go with --set={name}, which reads {chosen.data}, {chosen.split}")
 
 
 def configure_for_set(config: ConfigT, name: str, data: Mapping[str, str]) -> ConfigT:
-    """A configuration that reads a set, from its own name or from the one that `data` gives, such as a smaller copy.
+    """Return a configuration that reads a set, by its own name or by the one in `data`, such as a smaller copy.
 
-    Images of ImageNet-C have been cropped already: of them the whole is taken.
+    Images of ImageNet-C are already cropped, so they are used completely.
     """
     chosen = sets.find_set(name)
     keys = {"data.eval_split": chosen.split}
@@ -104,10 +103,10 @@ def configure_for_set(config: ConfigT, name: str, data: Mapping[str, str]) -> Co
 
 
 def open_set(config: AnyConfig, name: str, mappings: str = "") -> OpenSet:
-    """The splits of a set, or with an empty name the one split that the configuration names.
+    """Open the splits of a set, or with an empty name the split that the configuration names.
 
     Raises:
-      UserError: as `sources.open_split`, or the data set has not ImageNet's classes.
+      UserError: as `sources.open_split`, or the data set does not have ImageNet's classes.
     """
     if not name:
         return OpenSet(None, (_part(config),))
@@ -148,35 +147,33 @@ def _corrupted(config: AnyConfig) -> list[EvaluationSplit]:
     return parts
 
 
-# --- what is printed ----------------------------------------------------------------------------------------------
+# --- descriptions ----------------------------------------------------------------------------------------------
 
 
-def describe_predictions(found: OpenSet, predicted: Predictions) -> list[str]:
-    """Sentences about predictions of a split, by the rule of its set; of a plain split about the tree alone.
+def describe_predictions(opened: OpenSet, predicted: Predictions) -> list[str]:
+    """Describe predictions for a split by the rule of its set; for a plain split only by super-class.
 
     Raises:
-      UserError: as `sets.truth`, `sets.results` and `sets.check_folders`.
+      UserError: as `sets.accepted_labels`, `sets.score_set` and `sets.check_folders`.
     """
-    lines = [] if found.chosen is None else _by_rule(found.chosen, predicted, _truth(found, predicted))
-    if found.chosen is None or found.chosen.rule == "label":
-        lines += _tree(predicted)
-    return lines
+    chosen = opened.chosen
+    if chosen is None:
+        return _describe_hierarchy(predicted)
+    if opened.mappings:
+        known = sets.accepted_by_folder(predicted.id.tolist(), objectnet.imagenet_classes(opened.mappings))
+    else:
+        known = _accepted_labels(chosen, opened.parts[0].config.data)
+    lines = _describe_by_rule(chosen, predicted, known)
+    return lines + _describe_hierarchy(predicted) if chosen.rule == "label" else lines
 
 
-def _truth(found: OpenSet, predicted: Predictions) -> AcceptedLabels | None:
-    part = found.parts[0]
-    if found.mappings:
-        return sets.accepted_by_folder(predicted.id.tolist(), objectnet.imagenet_classes(found.mappings))
-    return _several(found.chosen, part.config.data)
-
-
-def _several(chosen: EvaluationSet, data: Data) -> AcceptedLabels | None:
+def _accepted_labels(chosen: EvaluationSet, data: Data) -> AcceptedLabels | None:
     if not chosen.keys:
         return None
     return sets.accepted_labels(chosen, sources.integers(data, chosen.split, chosen.keys))
 
 
-def _by_rule(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabels | None) -> list[str]:
+def _describe_by_rule(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabels | None) -> list[str]:
     results = sets.score_set(chosen, predicted, known)
     lines = [f"{chosen.title}: {result}" for result in results]
     counted = results[0].images + (results[0].dropped if chosen.rule == "per class" else 0)
@@ -184,28 +181,28 @@ def _by_rule(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabel
     return [*lines, *sets.completeness_notes(chosen, counted, classes), *chosen.notes]
 
 
-def _tree(predicted: Predictions) -> list[str]:
+def _describe_hierarchy(predicted: Predictions) -> list[str]:
     names = sets.class_names(predicted.provenance)
     if not hierarchy.has_wordnet_ids(names) or np.any(predicted.label < 0):
         return []
     return hierarchy.sentences(hierarchy.score_hierarchy(predicted.top5, predicted.label, names))
 
 
-def describe_corruptions(found: corruptions.Robustness, config: AnyConfig | None = None) -> list[str]:
-    """Sentences about ImageNet-C; with the configuration also about the size of its images."""
+def describe_corruptions(result: corruptions.Robustness, config: AnyConfig | None = None) -> list[str]:
+    """Describe scores on ImageNet-C; with the configuration also the size of its images."""
     chosen = sets.SETS["c"]
-    lines = [f"{chosen.title}: {result}" for result in (found.mce, found.mean)]
-    lines += [*sets.completeness_notes(chosen, found.mce.images), *chosen.notes]
+    lines = [f"{chosen.title}: {result}" for result in (result.mce, result.mean)]
+    lines += [*sets.completeness_notes(chosen, result.mce.images), *chosen.notes]
     size = corruptions.PIXELS if config is None else config.data.size_evaluated
     if size != corruptions.PIXELS:
         lines.append(
-            f"Its images of {corruptions.PIXELS} px were resized to {size} px, which published numbers avoid."
+            f"Its images of {corruptions.PIXELS} px were resized to {size} px; those of published numbers were not."
         )
     return lines
 
 
 def print_lines(lines: Sequence[str], console: Console | None = None) -> None:
-    """Prints sentences as they are, unbroken."""
+    """Print sentences as they are, without wrapping."""
     for line in lines:
         (console or Console()).print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -214,13 +211,14 @@ def print_lines(lines: Sequence[str], console: Console | None = None) -> None:
 
 
 def score_stored(path: str, name: str, *, data_dir: str = "", mappings: str = "") -> None:
-    """Scores stored predictions by the rule of a set, and prints what comes of it.
+    """Score stored predictions by the rule of a set, and print the results.
 
-    Sets of several labels an image read them from their prepared data set; ImageNet-C's `path` is a directory with the
-    predictions of all 75 parts.
+    Sets with several labels per image read them from the prepared data set. For ImageNet-C, `path` is a directory with
+    the predictions for all 75 parts.
 
     Raises:
-      UserError: as `report`, the predictions are not of the 1,000 classes, or they are text, which names no images.
+      UserError: as `describe_predictions`; the predictions are not among the 1,000 classes; or they are text, which
+        names no images.
     """
     check_options(name, {}, mappings)
     chosen = sets.find_set(name)
@@ -233,16 +231,16 @@ def score_stored(path: str, name: str, *, data_dir: str = "", mappings: str = ""
     if mappings:
         known = sets.accepted_by_folder(predicted.id.tolist(), objectnet.imagenet_classes(mappings))
     else:
-        known = _several(chosen, Data(name=chosen.data, data_dir=data_dir))
-    lines = _by_rule(chosen, predicted, known)
-    lines += _tree(predicted) if chosen.rule == "label" else []
+        known = _accepted_labels(chosen, Data(name=chosen.data, data_dir=data_dir))
+    lines = _describe_by_rule(chosen, predicted, known)
+    lines += _describe_hierarchy(predicted) if chosen.rule == "label" else []
     print_lines(lines + (sets.human_error_sentences(chosen.data) if name == "imagenet" else []))
 
 
 def _stored(path: Path, chosen: EvaluationSet) -> Predictions:
     if path.suffix != ".npz":
         raise UserError(f"--set={chosen.name} needs a file of `evaluate` (.npz), which names its images, not {path}")
-    predicted = stored.load(path)
+    predicted = predictions.load(path)
     names = sets.class_names(predicted.provenance)
     if names or predicted.logits.shape[1] != sets.CLASSES:
         sets.check_classes(names or [""] * predicted.logits.shape[1], f"{path}")
@@ -251,30 +249,30 @@ def _stored(path: Path, chosen: EvaluationSet) -> Predictions:
 
 def _stored_parts(directory: Path) -> dict[str, corruptions.CorruptedErrors]:
     if not directory.is_dir():
-        raise UserError(f"--set=c needs a directory with the predictions of all parts of ImageNet-C, not {directory}")
-    found: dict[str, Path] = {}
+        raise UserError(f"--set=c needs a directory with the predictions for all parts of ImageNet-C, not {directory}")
+    paths: dict[str, Path] = {}
     for path in sorted(directory.glob("*.npz")):
-        config = corruptions.config_name(sets.data_name(stored.load_provenance(path)))
-        if config in found:
+        config = corruptions.config_name(sets.data_name(predictions.load_provenance(path)))
+        if config in paths:
             raise UserError(
-                f"{found[config]} and {path} are both of {config}; leave the predictions of one checkpoint"
+                f"{paths[config]} and {path} are both for {config}; keep the predictions of one checkpoint only"
             )
         if config:
-            found[config] = path
-    return {config: _stored_part(path) for config, path in found.items()}
+            paths[config] = path
+    return {config: _stored_part(path) for config, path in paths.items()}
 
 
 def _stored_part(path: Path) -> corruptions.CorruptedErrors:
-    guesses = stored.load_guesses(path)
+    guesses = predictions.load_guesses(path)
     return corruptions.CorruptedErrors(guesses["id"], guesses["top5"][:, 0] != guesses["label"])
 
 
-def _show_corrupted(found: corruptions.Robustness, config: AnyConfig | None) -> None:
+def _show_corrupted(result: corruptions.Robustness, config: AnyConfig | None) -> None:
     console = Console()
-    console.print(corruptions.terminal_table(found), markup=False)
-    print_lines(describe_corruptions(found, config), console)
+    console.print(corruptions.terminal_table(result), markup=False)
+    print_lines(describe_corruptions(result, config), console)
 
 
 def print_corruptions(wrong: Mapping[str, corruptions.CorruptedErrors], config: AnyConfig) -> None:
-    """Scores the parts of ImageNet-C and prints the table of corruptions and what comes of it."""
+    """Score the parts of ImageNet-C; print the table of corruptions and a description."""
     _show_corrupted(corruptions.score_corruptions(wrong), config)

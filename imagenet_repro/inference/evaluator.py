@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from imagenet_repro.config import AnyConfig, Data
 from imagenet_repro.data import loader
 from imagenet_repro.data.bad_records import BadRecords
-from imagenet_repro.data.batch import SCORING_KEYS
+from imagenet_repro.data.batch import SCORING_KEYS, Batch
 from imagenet_repro.data.crops import CropSpec
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Split
@@ -90,9 +90,8 @@ class Evaluator:
         totals: dict[str, float] = {}
         bad = BadRecords(self._split, self._config.data, self.say)
         for host, device in self._batches():
-            if self._compiled is None:
-                self._compile(state, device)
-            counts, predictions = self._compiled(params, stats, device)
+            compiled = self._compiled or self._compile(state, device)
+            counts, predictions = compiled(params, stats, device)
             bad.update(host)
             bad.check()
             for name, value in jax.device_get(counts).items():
@@ -102,12 +101,13 @@ class Evaluator:
             self._show(int(counts["images"]))
         return ErrorRates.from_counts(totals, totals["cross_entropy"])
 
-    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> None:
+    def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         began = time.perf_counter()
         self._compiled = self.spread.compile_evaluation(self._step, state, batch)
         self.compilation_seconds = time.perf_counter() - began
+        return self._compiled
 
-    def _batches(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]:
+    def _batches(self) -> Iterator[tuple[Batch, dict[str, jax.Array]]]:
         batches = loader.eval_batches(
             self._split,
             self._config.data,
@@ -120,7 +120,7 @@ class Evaluator:
             batches, lambda batch: self.spread.put_batch({name: batch[name] for name in SCORING_KEYS})
         )
 
-    def _collect(self, collector: Collector, host: dict[str, np.ndarray], predictions: dict[str, jax.Array]) -> None:
+    def _collect(self, collector: Collector, host: Batch, predictions: dict[str, jax.Array]) -> None:
         top5, logits = (self.spread.local_rows(predictions[name]) for name in ("top5", "logits"))
         counted = host["weight"] > 0
         ids = [self._split.records[int(i)].id if ok else "" for i, ok in zip(host["index"], counted, strict=True)]

@@ -1,30 +1,30 @@
-"""Boxes for what a trained network guesses: from class activation maps, and by regression from its last feature map.
+"""Boxes for a trained network's guesses: from class activation maps, and by regression from its last feature map.
 
-Maps (Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", sec. 3.2) need no box to learn from.
-The map of each guessed class, resized to the crop, is cut at a share of its highest value, 20 % in the paper, and the
-box goes around the largest connected region above. The authors' programme cuts 8-bit heat maps at three levels, so
-its numbers differ from this rule's.
+Class activation maps (Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", sec. 3.2) need no
+annotated boxes. The map of each guessed class is resized to the crop and thresholded at a share of its highest value,
+20 % in the paper; the box encloses the largest connected region above. The authors' program thresholds 8-bit heat maps
+at three levels, so its numbers differ from this rule's.
 
 Regression learns from the boxes of training images, as the single-class regression of Simonyan and Zisserman (2014,
-arXiv 1409.1556, appendix A.1): one box for an image, whatever its class. There the network was fine-tuned for it; here
-it stays as it is, its last map is averaged over a grid of places, and a linear layer is fitted by ridge regression. A
-box's corners are shares of the crop. Ridge regression is linear in its targets, so centres and sizes in place of
-corners would give the same boxes. The penalty is the one of a few that puts most boxes right on training images that
-are left out of the fit.
+arXiv 1409.1556, appendix A.1): one box for an image, whatever its class. They fine-tuned the network for it; here the
+network stays as it is, its last map is averaged over a grid of places, and a linear layer is fitted by ridge
+regression. A box's corners are shares of the crop. Ridge regression is linear in its targets, so centres and sizes in
+place of corners would give the same boxes. Of a few penalties, the one is chosen that puts most boxes right on
+training images left out of the fit.
 
-Two baselines say what a box is worth that looks at nothing: a central one of half the image's area, and the mean one
-of the training images. Least squares is not the share of boxes that are right: where objects differ much in size, the
-mean box is right less often than a larger one, and so may be what regresses to it.
+Two baselines ignore the images: a central box of half the image's area, and the mean box of the training images. Least
+squares does not maximize the share of right boxes: if objects differ much in size, the mean box is right less often
+than a larger one, and the same holds for boxes that regress towards it.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int, Num
 
 from imagenet_repro.config import CenterCrop, Config, SquashCrop
@@ -34,6 +34,7 @@ from imagenet_repro.data.batch import Batch
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import maps
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.scoring import metrics
 from imagenet_repro.scoring.classification import NO_GUESS
 from imagenet_repro.scoring.localization.annotations import NO_CLASS, NO_OBJECTS, AnnotatedObjects, lookup
@@ -47,9 +48,11 @@ from imagenet_repro.scoring.localization.error_rates import (
 )
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 
-THRESHOLD = 0.2  # of a map's highest value: Zhou et al. 2016, sec. 3.2
-CENTRAL = np.array([0.5 - 0.5**1.5, 0.5 - 0.5**1.5, 0.5 + 0.5**1.5, 0.5 + 0.5**1.5])  # shares; half of the area
-MOST_FEATURES = 8192  # of an image, for regression: their sums of products take 0.5 GB
+THRESHOLD = 0.2  # share of a map's highest value: Zhou et al. 2016, sec. 3.2
+CENTRAL = np.array(
+    [0.5 - 0.5**1.5, 0.5 - 0.5**1.5, 0.5 + 0.5**1.5, 0.5 + 0.5**1.5]
+)  # shares of the image; half of its area
+MOST_FEATURES = 8192  # features of an image for regression; their sums of products take 0.5 GB
 CHUNK = 1024  # images whose products are summed in float32
 HELD_OUT_EVERY, MOST_HELD_OUT = 10, 2000  # training images that choose the penalty
 FEWEST = 20  # training images with boxes, for regression
@@ -60,7 +63,7 @@ CAM, REGRESSION = "activation maps", "regression"
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedImage:
-    """An image of a split, and where its crop and its objects lie in it; all boxes by their edges."""
+    """An image of a split, with the positions of its crop and its objects; all boxes are given by their edges."""
 
     index: int  # in the split
     id: str
@@ -71,31 +74,31 @@ class AnnotatedImage:
     instances: Float[np.ndarray, "m 4"]  # the objects of its class
 
     def from_crop(self, shares: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
-        """Boxes in the image, of boxes as shares of the crop."""
+        """Convert boxes from shares of the crop to pixels of the image."""
         left, top, right, bottom = self.window
         return shares * np.tile([right - left, bottom - top], 2) + np.tile([left, top], 2)
 
     def in_crop(self, boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
-        """Boxes as shares of the crop; beyond [0, 1] is what the crop leaves out."""
+        """Convert boxes from pixels of the image to shares of the crop, outside [0, 1] beyond it."""
         left, top, right, bottom = self.window
         return (boxes - np.tile([left, top], 2)) / np.tile([right - left, bottom - top], 2)
 
     def from_image(self, shares: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
-        """Boxes in the image, of boxes as shares of it."""
+        """Convert boxes from shares of the image to pixels."""
         return shares * np.tile([float(self.width), float(self.height)], 2)
 
     def in_image(self, boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
-        """Boxes as shares of the image."""
+        """Convert boxes from pixels to shares of the image."""
         return boxes / np.tile([float(self.width), float(self.height)], 2)
 
     def largest(self) -> Float[np.ndarray, "1 4"]:
-        """The largest of the instances."""
+        """Return the largest instance."""
         return self.instances[[int(np.argmax(area(self.instances)))]]
 
 
 @dataclasses.dataclass(frozen=True)
 class BoxResult:
-    """What one way of making boxes came to."""
+    """Result of one method of making boxes."""
 
     name: str
     guessed: BoxGuesses
@@ -104,13 +107,13 @@ class BoxResult:
 
     @property
     def looks(self) -> bool:
-        """Whether the boxes follow from the images."""
+        """Whether the boxes depend on the images."""
         return self.name in (CAM, REGRESSION)
 
 
 @dataclasses.dataclass(frozen=True)
 class LocalizationResult:
-    """All ways over the same images."""
+    """Results of all methods on the same images."""
 
     frames: tuple[AnnotatedImage, ...]
     results: tuple[BoxResult, ...]
@@ -119,36 +122,40 @@ class LocalizationResult:
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What is asked of a network about a batch of normalised images; hashed by its fields, as `jax.jit` wants it."""
+    """Selection of a network's outputs for a batch of normalised images.
+
+    It is hashed by its fields, as `jax.jit` requires.
+    """
 
     guesses: bool = False  # `top5`: the best classes, at most five
     maps: bool = False  # `map` [b, k, mh, mw]: the activation map of each guess
     grid: bool = False  # `grid` [b, d]: the last feature map, averaged over a grid of places
 
-    def __call__(self, model: nnx.Module, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
-        """The arrays that are asked for, by name."""
-        said = {}
+    def __call__(self, model: Network, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
+        """Return the selected arrays by name."""
+        outputs = {}
         if self.guesses:
-            said["top5"] = metrics.top5(model(images))
+            logits = cast(Array, model(images))  # auxiliary classifiers answer in training only
+            outputs["top5"] = metrics.top5(logits)
         if self.maps:
-            said["map"] = maps.activation(model, images, said["top5"])
+            outputs["map"] = maps.activation(model, images, outputs["top5"])
         if self.grid:
-            said["grid"] = grid(maps.localization_map(model, images))
-        return said
+            outputs["grid"] = grid(maps.localization_map(model, images))
+        return outputs
 
 
 class LocalizationNetwork:
-    """A network in evaluation mode on one device, and the images that it sees.
+    """A network in evaluation mode on one device, with the annotated images that it is applied to.
 
     Args:
-      network: of training/network.py.
+      network: the network (see `training.functional`).
       params: its parameters.
       stats: its statistics.
-      config: of the run; how images are cropped, normalised and put into batches.
-      objects: annotated objects by the names of images.
+      config: configuration of the run, which says how images are cropped, normalised and batched.
+      objects: annotated objects by image name.
 
     Raises:
-      UserError: the evaluation crop is drawn at random, so that nobody knows where it lies.
+      UserError: the evaluation crop is random, so its position is unknown.
     """
 
     def __init__(
@@ -161,43 +168,44 @@ class LocalizationNetwork:
     ):
         if not isinstance(config.eval_crop, CenterCrop | SquashCrop):
             raise UserError(
-                f"config.eval_crop '{config.eval_crop.name}' shows a random part of an image; boxes can be found for"
-                " 'center' and 'squash'"
+                f"config.eval_crop '{config.eval_crop.name}' shows a random part of an image; boxes need 'center' or"
+                " 'squash'"
             )
         self._network, self._state, self._config, self._objects = network, (params, stats), config, objects
+        self._crop: CenterCrop | SquashCrop = config.eval_crop
 
     @property
     def side(self) -> int:
-        """Pixels of the sides of a crop."""
+        """Side of a crop in pixels."""
         return self._config.data.size_evaluated
 
-    def frames(self, split: Split, look: Outputs) -> Iterator[tuple[list[AnnotatedImage], dict[str, np.ndarray]]]:
-        """Batch by batch the annotated images of a split, and what is asked of the network about each."""
-        run = jax.jit(self._looking(look))
-        data, crop = self._config.data, self._config.eval_crop
+    def frames(self, split: Split, selection: Outputs) -> Iterator[tuple[list[AnnotatedImage], dict[str, np.ndarray]]]:
+        """Yield the annotated images of a split batch by batch, with the network's selected outputs for each."""
+        run = jax.jit(self._apply(selection))
+        data, crop = self._config.data, self._crop
         size = data.eval_batch_size or self._config.batch_size
         for batch in loader.eval_batches(split, data, crop, batch_size=size):
-            known = [(row, frame) for row, frame in enumerate(self._framed(split, batch)) if frame is not None]
-            if known:
-                rows, frames = zip(*known, strict=True)
-                said = jax.device_get(run(*self._state, batch["image"]))
-                yield list(frames), {name: value[list(rows)] for name, value in said.items()}
+            annotated = [(row, frame) for row, frame in enumerate(self._annotated(split, batch)) if frame is not None]
+            if annotated:
+                rows, frames = zip(*annotated, strict=True)
+                outputs = jax.device_get(run(*self._state, batch["image"]))
+                yield list(frames), {name: value[list(rows)] for name, value in outputs.items()}
 
     def annotated_beyond(self, split: Split) -> int:
-        """How many annotated images are not in a split, whose ids are read for it."""
+        """Return the number of annotated images outside a split; this reads the ids of the split."""
         ids = (split.records[number].id for number in range(split.num_examples))
         return len(self._objects) - sum(lookup(self._objects, one) is not None for one in ids)
 
-    def _looking(self, look: Outputs) -> Callable:
-        def looked(params: Tensors, stats: Tensors, images: Array) -> dict[str, Array]:
-            model = self._network.model(params, stats)
-            return look(model, augment.normalize(images, self._config.augment))
+    def _apply(self, selection: Outputs) -> Callable:
+        def apply(params: Tensors, stats: Tensors, images: Array) -> dict[str, Array]:
+            model = cast(Network, self._network.model(params, stats))
+            return selection(model, augment.normalize(images, self._config.augment))
 
-        return looked
+        return apply
 
-    def _framed(self, split: Split, batch: Batch) -> Iterator[AnnotatedImage | None]:
+    def _annotated(self, split: Split, batch: Batch) -> Iterator[AnnotatedImage | None]:
         for index, weight in zip(batch["index"].tolist(), batch["weight"].tolist(), strict=True):
-            if weight == 0:  # padding, or it cannot be decoded
+            if weight == 0:  # padding, or an image that cannot be decoded
                 yield None
                 continue
             record = split.records[index]
@@ -206,17 +214,17 @@ class LocalizationNetwork:
                 yield None
                 continue
             height, width = decode.size(record.image)
-            window = np.array(crops.crop_window(self._config.eval_crop, height, width, self.side))
+            window = np.array(crops.crop_window(self._crop, height, width, self.side))
             yield AnnotatedImage(index, record.id, record.label, height, width, window, edges(boxes))
 
 
-# --- what the network says -------------------------------------------------------------------------------------
+# --- feature grid -------------------------------------------------------------------------------------
 
 
 def grid(features: Float[Array, "b mh mw c"]) -> Float32[Array, "b d"]:
-    """A feature map averaged over the finest square grid that leaves at most 8,192 numbers, or one place.
+    """Average a feature map over the finest square grid with at most 8,192 numbers, or over one cell.
 
-    Cells begin and end at whole places, and overlap where the sides do not divide, as in PyTorch's adaptive pooling.
+    Cells begin and end at whole places, and overlap if the sides do not divide, as in PyTorch's adaptive pooling.
     """
     height, width, channels = features.shape[1:]
     side = max(1, min(height, width, int((MOST_FEATURES / channels) ** 0.5)))
@@ -226,7 +234,7 @@ def grid(features: Float[Array, "b mh mw c"]) -> Float32[Array, "b d"]:
 
 
 def _cells(length: int, cells: int) -> Float32[np.ndarray, "cells length"]:
-    """Weights that average places into cells."""
+    """Return the weights that average places into cells."""
     weights = np.zeros((cells, length), np.float32)
     for cell in range(cells):
         start, end = cell * length // cells, -(-(cell + 1) * length // cells)
@@ -240,15 +248,15 @@ def _cells(length: int, cells: int) -> Float32[np.ndarray, "cells length"]:
 def map_box(
     activation: Float[np.ndarray, "mh mw"], side: int, threshold: float = THRESHOLD
 ) -> Float[np.ndarray, " 4"]:
-    """The box around the largest region of a class activation map that is above a share of its highest value.
+    """Return the box around the largest region of a class activation map above a share of its highest value.
 
     Args:
-      activation: of one class; larger is more of it.
-      side: pixels of the crop, to which the map is resized bilinearly; regions touch also at corners.
+      activation: map of one class; larger values speak for it.
+      side: side of the crop in pixels, to which the map is resized bilinearly; regions also connect at corners.
       threshold: the share, in (0, 1).
 
     Returns:
-      Edges as shares of the crop; all of it where nothing speaks for the class.
+      Edges as shares of the crop; the complete crop if no value is positive.
     """
     resized = cv2.resize(np.asarray(activation, np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
     if not resized.max() > 0:
@@ -270,14 +278,14 @@ class BoxRegressor:
     bias: Float[np.ndarray, " 4"]
 
     def __call__(self, features: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 4"]:
-        """Boxes by their edges."""
+        """Return boxes by their edges."""
         return features @ self.weight + self.bias
 
 
 class RidgeRegression:
-    """Ridge regression from sums over images, in float64, so that no feature need be kept.
+    """Ridge regression from sums over images, in float64, so that features need not be kept.
 
-    Features are standardised; the penalty is on their weights and not on the bias.
+    Features are standardised; the penalty applies to their weights and not to the bias.
     """
 
     def __init__(self):
@@ -285,26 +293,28 @@ class RidgeRegression:
         self._sums: list[np.ndarray | float] | None = None
 
     def add(self, features: Float32[np.ndarray, "n d"], targets: Float[np.ndarray, "n t"]) -> None:
-        """Takes images and what they should give."""
+        """Add images with their features and targets."""
         self._rows.append((features, targets))
         if sum(len(rows) for rows, _ in self._rows) >= CHUNK:
             self._flush()
 
     def fit(self, penalties: Sequence[float]) -> list[BoxRegressor]:
-        """The layer of each penalty: the mean squared error plus penalty x squared weights is least."""
+        """Return the layer for each penalty, which minimizes mean squared error plus penalty x squared weights."""
         from scipy.linalg import cho_factor, cho_solve
 
         self._flush()
+        if self._sums is None:
+            raise ValueError("a regression needs at least one image")
         images, sum_x, sum_y, gram, cross = self._sums
         mean, mean_y = sum_x / images, sum_y / images
         scale = np.sqrt(np.maximum(np.diag(gram) / images - mean**2, 0))
-        scale = np.where(scale > 1e-6 * (1 + np.abs(mean)), scale, np.inf)  # a feature that never changes says nothing
+        scale = np.where(scale > 1e-6 * (1 + np.abs(mean)), scale, np.inf)  # a constant feature gets weight zero
         gram = (gram / images - np.outer(mean, mean)) / np.outer(scale, scale)
         cross = (cross / images - np.outer(mean, mean_y)) / scale[:, None]
         layers = []
         for penalty in penalties:
-            factor = cho_factor(gram + penalty * np.eye(len(gram)), overwrite_a=True)
-            weight = cho_solve(factor, cross) / scale[:, None]
+            factorization = cho_factor(gram + penalty * np.eye(len(gram)), overwrite_a=True)
+            weight = cho_solve(factorization, cross) / scale[:, None]
             layers.append(BoxRegressor(weight, mean_y - mean @ weight))
         return layers
 
@@ -319,7 +329,7 @@ class RidgeRegression:
 
 @dataclasses.dataclass(frozen=True)
 class FittedRegression:
-    """What was learned from the boxes of training images."""
+    """Regression fitted to the boxes of training images."""
 
     layer: BoxRegressor
     mean: Float[np.ndarray, " 4"]  # box, as shares of an image
@@ -327,115 +337,121 @@ class FittedRegression:
 
 
 def fit_boxes(batches: Iterator[tuple[list[AnnotatedImage], dict[str, np.ndarray]]]) -> FittedRegression:
-    """Fits the largest box of each training image, and takes the penalty that is best on a tenth of the images.
+    """Fit the largest box of each training image, with the penalty that is best on a tenth of the images.
 
     Args:
-      batches: of `Viewer.frames` with `grid`.
+      batches: batches of `LocalizationNetwork.frames` with `grid`.
 
     Raises:
       UserError: fewer than 20 training images have boxes.
     """
-    ridge, held_out, shares, seen = RidgeRegression(), [], [], 0
-    for frames, said in batches:
+    ridge, held_out, shares, n_images = RidgeRegression(), [], [], 0
+    for frames, outputs in batches:
         targets = np.concatenate([frame.in_crop(frame.largest()) for frame in frames])
         shares += [frame.in_image(frame.largest()) for frame in frames]
-        kept = (seen + np.arange(len(frames))) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-        kept &= len(held_out) < MOST_HELD_OUT
-        ridge.add(said["grid"][~kept], targets[~kept])
-        held_out += zip(said["grid"][kept], targets[kept], strict=True)
-        seen += len(frames)
-    if seen < FEWEST:
-        raise UserError(f"regression learns from the boxes of training images, and only {seen} have one; --method=cam")
+        is_held_out = (n_images + np.arange(len(frames))) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        is_held_out &= len(held_out) < MOST_HELD_OUT
+        ridge.add(outputs["grid"][~is_held_out], targets[~is_held_out])
+        held_out += zip(outputs["grid"][is_held_out], targets[is_held_out], strict=True)
+        n_images += len(frames)
+    if n_images < FEWEST:
+        raise UserError(
+            f"regression needs the boxes of training images, and only {n_images} have one; use --method=cam"
+        )
     features, targets = (np.stack(part) for part in zip(*held_out, strict=True))
     layers = ridge.fit(PENALTIES)
     right = [_right(layer(features), targets) for layer in layers]
     best = int(np.argmax(right))
     sentence = (
-        f"regression: {features.shape[1]:,} features, fitted to {seen - len(targets):,} training images with penalty"
-        f" {PENALTIES[best]:g}, which puts {100 * right[best]:.1f} % of {len(targets):,} others' boxes right"
+        f"regression: {features.shape[1]:,} features, fitted to {n_images - len(targets):,} training images with"
+        f" penalty {PENALTIES[best]:g}; {100 * right[best]:.1f} % of the boxes of {len(targets):,} other images are"
+        " right"
     )
     return FittedRegression(layers[best], np.concatenate(shares).mean(0), sentence)
 
 
 def _right(boxes: Float[np.ndarray, "n 4"], targets: Float[np.ndarray, "n 4"]) -> float:
-    """Share of the boxes that overlap their target enough."""
+    """Return the share of boxes that overlap their target enough."""
     pairs = zip(boxes, targets, strict=True)
     return float(np.mean([iou(one[None], other[None])[0, 0] >= OVERLAP for one, other in pairs]))
 
 
-# --- all of it -------------------------------------------------------------------------------------------------
+# --- localization -------------------------------------------------------------------------------------------------
 
 
 def localize(
     viewer: LocalizationNetwork, split: Split, train: Split | None, *, cam: bool, threshold: float
 ) -> LocalizationResult:
-    """Boxes for every annotated image of a split, in each way, and their errors.
+    """Make boxes for every annotated image of a split by each method, and count their errors.
 
     Args:
-      viewer: of the trained network.
-      split: what is judged.
-      train: what regression learns from; None: it is left out, and so is the mean training box.
-      cam: whether boxes are made from class activation maps.
-      threshold: of `map_box`.
+      viewer: the trained network.
+      split: images to localize.
+      train: images to learn regression from; None: no regression and no mean training box.
+      cam: whether to make boxes from class activation maps.
+      threshold: see `map_box`.
 
     Raises:
-      UserError: no image of the split has a box of its class; or too few of `train` have, and there is no other way.
+      UserError: no image of the split has a box of its class; or too few of `train` have one, and there is no other
+        method.
     """
     notes = []
-    if train is not None and viewer.annotated_beyond(split) < FEWEST:  # before a long pass over many images
+    if train is not None and viewer.annotated_beyond(split) < FEWEST:  # checked before a long pass over many images
         if not cam:
             raise UserError(
-                f"regression learns from the boxes of {train.split}, and the file has none beside those judged"
+                f"regression needs boxes of {train.split}, and the file has only those of the scored images"
             )
-        train, notes = None, [f"the file has no boxes of {train.split} to learn from: regression is left out"]
+        train, notes = None, [f"the file has no boxes of {train.split} to learn from, so there is no regression"]
     fitted = None if train is None else fit_boxes(viewer.frames(train, Outputs(grid=True)))
-    look = Outputs(guesses=True, maps=cam, grid=fitted is not None)
+    selection = Outputs(guesses=True, maps=cam, grid=fitted is not None)
     frames: list[AnnotatedImage] = []
     top5: list[np.ndarray] = []
     boxes: dict[str, list[np.ndarray]] = {}
-    for batch, said in viewer.frames(split, look):
+    for batch, outputs in viewer.frames(split, selection):
         frames += batch
-        top5.append(_five(said["top5"]))
-        for name, made in _boxes_of(batch, said, fitted, threshold, viewer.side).items():
-            boxes.setdefault(name, []).extend(made)
+        top5.append(_five(outputs["top5"]))
+        for name, batch_boxes in _boxes_of(batch, outputs, fitted, threshold, viewer.side).items():
+            boxes.setdefault(name, []).extend(batch_boxes)
     if not frames:
         raise UserError(f"no image of {split.name} {split.split} has a box of its class in that file")
     if fitted is not None:
         notes.append(fitted.sentence)
-    if "map" in said:
-        places = " x ".join(map(str, said["map"].shape[2:]))
-        notes.append(f"activation maps have {places} places, and their boxes are hardly finer than a place")
+    if "map" in outputs:
+        places = " x ".join(map(str, outputs["map"].shape[2:]))
+        notes.append(f"activation maps have {places} places, which limits how fine their boxes are")
     if len(frames) < split.num_examples:
         notes.append(f"{split.num_examples - len(frames):,} images have no box of their class and are left out")
     guessed = np.concatenate(top5)
-    results = tuple(_result(name, frames, guessed, np.stack(made)) for name, made in boxes.items())
+    results = tuple(_result(name, frames, guessed, np.stack(batch_boxes)) for name, batch_boxes in boxes.items())
     return LocalizationResult(tuple(frames), results, tuple(notes))
 
 
 def _boxes_of(
     frames: list[AnnotatedImage],
-    said: dict[str, np.ndarray],
+    outputs: dict[str, np.ndarray],
     fitted: FittedRegression | None,
     threshold: float,
     side: int,
 ) -> dict[str, list[Int[np.ndarray, "5 4"]]]:
-    """In each way, the boxes of the five guesses of every image by first and last pixels."""
-    made: dict[str, list[np.ndarray]] = {}
-    if "map" in said:
-        shares = [np.stack([map_box(one, side, threshold) for one in each]) for each in said["map"]]
-        made[CAM] = [_pixels(frame, frame.from_crop(box)) for frame, box in zip(frames, shares, strict=True)]
+    """Return, by method, the boxes of the five guesses of every image by first and last pixels."""
+    boxes: dict[str, list[np.ndarray]] = {}
+    if "map" in outputs:
+        shares = [np.stack([map_box(one, side, threshold) for one in each]) for each in outputs["map"]]
+        boxes[CAM] = [_pixels(frame, frame.from_crop(box)) for frame, box in zip(frames, shares, strict=True)]
     if fitted is not None:
-        corners = fitted.layer(said["grid"].astype(np.float64))
-        made[REGRESSION] = [_pixels(f, f.from_crop(box[None])) for f, box in zip(frames, corners, strict=True)]
-        made["mean training box"] = [_pixels(frame, frame.from_image(fitted.mean[None])) for frame in frames]
-    made["central box"] = [_pixels(frame, frame.from_image(CENTRAL[None])) for frame in frames]
-    return made
+        corners = fitted.layer(outputs["grid"].astype(np.float64))
+        boxes[REGRESSION] = [
+            _pixels(frame, frame.from_crop(box[None])) for frame, box in zip(frames, corners, strict=True)
+        ]
+        boxes["mean training box"] = [_pixels(frame, frame.from_image(fitted.mean[None])) for frame in frames]
+    boxes["central box"] = [_pixels(frame, frame.from_image(CENTRAL[None])) for frame in frames]
+    return boxes
 
 
 def _pixels(frame: AnnotatedImage, boxes: Float[np.ndarray, "k 4"]) -> Int[np.ndarray, "5 4"]:
-    """First and last pixels of five boxes; one box alone serves all five guesses."""
-    found = pixels_within(boxes, frame.height, frame.width)
-    return np.concatenate([found, np.repeat(found[-1:], metrics.GUESSES - len(found), axis=0)])
+    """Return the first and last pixels of five boxes; a single box serves all five guesses."""
+    pixels = pixels_within(boxes, frame.height, frame.width)
+    return np.concatenate([pixels, np.repeat(pixels[-1:], metrics.GUESSES - len(pixels), axis=0)])
 
 
 def _five(top5: Int[np.ndarray, "n k"]) -> Int[np.ndarray, "n 5"]:
@@ -452,5 +468,5 @@ def _result(
 
 
 def _of_class(objects: AnnotatedObjects, name: str) -> Num[np.ndarray, "m 4"]:
-    """The boxes of objects of a class, and of those of which the file does not say the class."""
+    """Return the boxes of objects of a class, and of objects without a class."""
     return objects.boxes[np.array([one in (NO_CLASS, name) for one in objects.classes], bool)]

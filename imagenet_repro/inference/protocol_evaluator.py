@@ -45,7 +45,7 @@ class ProtocolEvaluator:
     def __init__(
         self,
         parts: Sequence[protocols.ProtocolPart],
-        system: protocols.System,
+        system: protocols.ScoredSystem,
         spread: Spread,
         final: Callable[[Score], Score] = lambda score: score,
         say: Callable[[str], None] = print,

@@ -1,11 +1,12 @@
-"""How an image is looked at before it is scored: one crop, ten, 144, densely at several scales, and any mixture.
+"""Evaluation protocols: one crop, ten, 144, dense evaluation at several scales, and any mixture of them.
 
-A protocol is a sum of parts, each of which says what the host takes of one decoding of an image (data/crops.py) and
-what the device makes of it: views (evaluation/views.py), a score for each, and their mean. `--protocol=NAME` chooses
-one of `NAMED`, `--protocol.KEY=VALUE` replaces a key of it, and NAME+NAME averages the probabilities of both.
+A protocol is a sum of parts. Each part says which pixels the host takes from one decoding of an image (`data.crops`),
+and what the device makes of them: views (`inference.views`), a score for each view, and their mean. `--protocol=NAME`
+chooses one of `PROTOCOLS`, `--protocol.KEY=VALUE` replaces one of its keys, and NAME+NAME averages the probabilities
+of both.
 
-Sizes in a protocol are for crops of 224 pixels and grow with the size that a system looks at: 256 is 342 for 299, and
-73 for 64. AlexNet's 227 counts as 224, since its crops of 227 come from the 256 pixels of the paper.
+Sizes in a protocol are stated for crops of 224 pixels and scale with the system's image size: 256 becomes 342 for 299,
+and 73 for 64. AlexNet's 227 counts as 224, because its crops of 227 come from the 256 pixels of the paper.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,23 +24,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from imagenet_repro.config import AnyConfig, SquashCrop, bounded, build_section, config_to_dict, parse_literal
+from imagenet_repro.config import AnyConfig, Crop, SquashCrop, bounded, build_section, config_to_dict, parse_literal
+from imagenet_repro.config.data import Kernel
 from imagenet_repro.data import crops
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.inference import views
-from imagenet_repro.scoring.metrics import ErrorRates
-from imagenet_repro.scoring.metrics import format_rate as describe_rate
+from imagenet_repro.scoring.metrics import ErrorRates, format_rate
+from imagenet_repro.scoring.terminal import score_table
 from imagenet_repro.training.functional import Tensors
 
 Average = Literal["probabilities", "logits"]
-PUBLISHED_SIZE = 224  # pixels of the crops that sizes are stated for
-VIEWS_AS_ONE = 10  # as bytes, beside what a network keeps of one while it looks at it
-ALEXNET_SIZE = 227  # Caffe's, for the same crop of 256
+PUBLISHED_SIZE = 224  # pixels of the crops for which sizes are stated
+VIEWS_AS_ONE = 10  # views whose bytes take about as much memory as a network's activations for one view
+ALEXNET_SIZE = 227  # Caffe's size of the same crop of 256
 
 
 @runtime_checkable
-class System(Protocol):
-    """What is scored: a network or a system of features."""
+class ScoredSystem(Protocol):
+    """The part of a system that protocols need; every `training.systems.System` has it."""
 
     @property
     def config(self) -> AnyConfig:
@@ -47,10 +49,12 @@ class System(Protocol):
         ...
 
     def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """Scores of images of the system's own size."""
+        """Return the scores of images of the system's own size."""
+        ...
 
     def class_map(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b i j c"]:
-        """Scores at every position at which what the system looks at fits into larger images."""
+        """Return the scores at every position at which the system's own size fits into larger images."""
+        ...
 
 
 # --- parts -----------------------------------------------------------------------------------------------------
@@ -61,27 +65,27 @@ class OneCrop:
     """One square of the image."""
 
     name: str = "crop"
-    squash: bool = False  # the whole image made square; else the crop that the system is evaluated with anyway
-    flips: bool = False  # its mirror image too
+    squash: bool = False  # the complete image made square; otherwise the configuration's own evaluation crop
+    flips: bool = False  # also the mirror image
     average: Average = "probabilities"
 
-    def taken(self, config: AnyConfig, aspect: float) -> crops.CropSpec:
-        """What the host takes."""
+    def taken(self, config: AnyConfig, aspect: float) -> Crop:
+        """Return the crop that the host makes."""
         crop = config.eval_crop
-        return SquashCrop(kernel=crop.kernel, antialias=crop.antialias) if self.squash else crop
+        return SquashCrop(kernel=_kernel(config), antialias=crop.antialias) if self.squash else crop
 
     def views(self, config: AnyConfig) -> int:
-        """How many there are."""
+        """Return the number of views."""
         return 1 + self.flips
 
     def memory(self, config: AnyConfig, aspect: float) -> float:
-        """About how many times that of one crop an image needs on the device."""
+        """Return the memory on the device relative to one crop."""
         return 1.0
 
     def scores(
-        self, system: System, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]
+        self, system: ScoredSystem, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]
     ) -> Float[Array, "b classes"]:
-        """The mean over the views."""
+        """Return the mean score over the views."""
         size = system.config.data.size_evaluated
         return _mean_score(
             system, params, stats, _mirrored([rows.reshape(-1, size, size, 3)], self.flips), self.average
@@ -90,47 +94,46 @@ class OneCrop:
 
 @dataclasses.dataclass(frozen=True)
 class ManyCrops:
-    """Windows of the size that a system looks at, at each scale, in each region, at each position."""
+    """Windows of the system's image size at each scale, in each region, at each position."""
 
     name: str = "crops"
-    scales: tuple[int, ...] = bounded(
-        (256,), 1, increasing=True
-    )  # shorter side of the resized image, for crops of 224 pixels
-    squares: views.Squares = "center"  # whole | center | three: where windows lie (evaluation/views.py)
+    # Shorter side of the resized image, for crops of 224 pixels.
+    scales: tuple[int, ...] = bounded((256,), 1, increasing=True)
+    squares: views.Squares = "center"  # whole | center | three: where windows lie (see `views.cut_windows`)
     positions: tuple[views.Position, ...] = ("corners", "center")
     flips: bool = True
     average: Average = "probabilities"
 
     def __post_init__(self):
         if self.squares == "whole" and "square" in self.positions:
-            raise UserError("protocol.positions: 'square' resizes a square, and squares = 'whole' takes none")
+            raise UserError("protocol.positions: 'square' resizes a square, and squares = 'whole' has none")
         for name in ("scales", "positions"):
             if len(set(getattr(self, name))) != len(getattr(self, name)) or not getattr(self, name):
-                raise UserError(f"protocol.{name} = {getattr(self, name)}: one or more are needed, each once")
+                raise UserError(f"protocol.{name} = {getattr(self, name)}: at least one is needed, each once")
 
-    def taken(self, config: AnyConfig, aspect: float) -> crops.CropSpec:
-        """What the host takes."""
-        return crops.Canvases(self._pixels(config), config.eval_crop.kernel, config.eval_crop.antialias)
+    def taken(self, config: AnyConfig, aspect: float) -> crops.Canvases:
+        """Return the crop that the host makes."""
+        return crops.Canvases(self._pixels(config), _kernel(config), config.eval_crop.antialias)
 
     def views(self, config: AnyConfig) -> int:
-        """How many there are."""
+        """Return the number of views."""
         squares = 1 if self.squares == "whole" else len(views.SQUARES[self.squares])
         positions = sum(len(views.PLACES.get(position, (0,))) for position in self.positions)
         return len(self.scales) * squares * positions * (1 + self.flips)
 
     def memory(self, config: AnyConfig, aspect: float) -> float:
-        """About how many times that of one crop an image needs on the device, where its pixels lie as bytes."""
+        """Return the approximate memory on the device relative to one crop, if pixels are kept as bytes."""
         return max(1.0, self.views(config) / VIEWS_AS_ONE)
 
     def scores(
-        self, system: System, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]
+        self, system: ScoredSystem, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]
     ) -> Float[Array, "b classes"]:
-        """The mean over the views."""
+        """Return the mean score over the views."""
         size = system.config.data.size_evaluated
-        found = []
+        windows = []
         for canvas in views.read_canvases(rows, self._pixels(system.config)):
-            found += views.cut_windows(canvas, size, self.squares, self.positions)
-        return _mean_score(system, params, stats, _mirrored(found, self.flips), self.average)
+            windows += views.cut_windows(canvas, size, self.squares, self.positions)
+        return _mean_score(system, params, stats, _mirrored(windows, self.flips), self.average)
 
     def _pixels(self, config: AnyConfig) -> tuple[int, ...]:
         size, scales = config.data.size_evaluated, scale_pixels(self.scales, config)
@@ -144,39 +147,38 @@ class ManyCrops:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """The network slid over the whole image at each scale, its class map averaged over space (VGG, sec. 3.2).
+    """The network applied to the complete image at each scale, its class map averaged over space (VGG, sec. 3.2).
 
-    Images are cut to the nearest of a few aspects, so that few shapes are compiled.
+    Images are cropped to the nearest of a few aspects, so that few shapes are compiled.
     """
 
     name: str = "dense"
-    scales: tuple[int, ...] = bounded(
-        (256,), 1, increasing=True
-    )  # shorter side of the resized image, for crops of 224 pixels
+    # Shorter side of the resized image, for crops of 224 pixels.
+    scales: tuple[int, ...] = bounded((256,), 1, increasing=True)
     flips: bool = True
-    average: Average = "probabilities"  # over scales and flips; over space it is always that of logits
+    average: Average = "probabilities"  # over scales and flips; over space, logits are always averaged
 
-    def taken(self, config: AnyConfig, aspect: float) -> crops.CropSpec:
-        """What the host takes of images that are `aspect` times as wide as high."""
-        return crops.Copies(self._shapes(config, aspect), config.eval_crop.kernel, config.eval_crop.antialias)
+    def taken(self, config: AnyConfig, aspect: float) -> crops.Copies:
+        """Return the crop that the host makes for images that are `aspect` times as wide as high."""
+        return crops.Copies(self._shapes(config, aspect), _kernel(config), config.eval_crop.antialias)
 
     def views(self, config: AnyConfig) -> int:
-        """How many images the network sees, each at many positions."""
+        """Return the number of images that the network sees, each at many positions."""
         return len(self.scales) * (1 + self.flips)
 
     def memory(self, config: AnyConfig, aspect: float) -> float:
-        """About how many times that of one crop an image needs on the device: feature maps grow as its area."""
+        """Return the approximate memory on the device relative to one crop; feature maps grow with the area."""
         return max(height * width for height, width in self._shapes(config, aspect)) / config.data.size_evaluated**2
 
     def scores(
-        self, system: System, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"], aspect: float
+        self, system: ScoredSystem, params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"], aspect: float
     ) -> Float[Array, "b classes"]:
-        """The mean over scales and flips."""
-        found = []
+        """Return the mean score over scales and flips."""
+        scores = []
         for copy in views.read_copies(rows, self._shapes(system.config, aspect)):
             for view in _mirrored([copy], self.flips):
-                found.append(system.class_map(params, stats, view).mean((1, 2)))
-        return average_views(jnp.stack(found), self.average)
+                scores.append(system.class_map(params, stats, view).mean((1, 2)))
+        return average_views(jnp.stack(scores), self.average)
 
     def _shapes(self, config: AnyConfig, aspect: float) -> tuple[tuple[int, int], ...]:
         scales = scale_pixels(self.scales, config)
@@ -206,63 +208,68 @@ PROTOCOLS: dict[str, tuple[ProtocolPart, ...]] = {
 PROTOCOLS["vgg_both"] = PROTOCOLS["vgg_dense"] + PROTOCOLS["vgg_50crops"]  # Simonyan & Zisserman 2014, sec. 4.3
 
 
-OWN_PROTOCOL = "crop"  # the one that a system is evaluated by while it trains
+OWN_PROTOCOL = "crop"  # the protocol of evaluations during training
 
 
 def parse(text: str, settings: dict[str, str] | None = None) -> tuple[ProtocolPart, ...]:
-    """The parts of a protocol by its name, or of several joined by `+`, with keys of a single one replaced.
+    """Return the parts of a protocol by its name, or of several joined by `+`, with keys of a single one replaced.
 
-    Raises UserError for a name or a key that there is not, or a value out of range.
+    Raises:
+      UserError: a name or a key does not exist, or a value is out of range.
     """
-    parts: tuple[ProtocolPart, ...] = ()
+    parts: list[ProtocolPart] = []
     for name in text.split("+"):
         if name not in (*PROTOCOLS, *KINDS):
             raise UserError(f"--protocol={text}: there is no '{name}'; {nearest(name, (*PROTOCOLS, *KINDS))}")
         parts += PROTOCOLS.get(name) or (KINDS[name](),)
     if not settings:
-        return parts
+        return tuple(parts)
     if len(parts) > 1:
-        raise UserError(f"--protocol={text} has {len(parts)} parts; --protocol.{next(iter(settings))} belongs to one")
+        key = next(iter(settings))
+        raise UserError(f"--protocol={text} has {len(parts)} parts; --protocol.{key} needs a protocol with one part")
     values = config_to_dict(parts[0]) | {name: parse_literal(value) for name, value in settings.items()}
     return (build_section(type(parts[0]), values, "protocol"),)
 
 
 def for_scores(parts: Sequence[ProtocolPart]) -> tuple[ProtocolPart, ...]:
-    """The same, with the mean taken of scores, for systems whose scores are no logarithms of probabilities."""
+    """Return the same parts averaging scores, for systems whose scores are not logarithms of probabilities."""
     return tuple(dataclasses.replace(part, average="logits") for part in parts)
 
 
-# --- a whole protocol ------------------------------------------------------------------------------------------
+# --- complete protocols ------------------------------------------------------------------------------------------
 
 
 def is_dense(parts: Sequence[ProtocolPart]) -> bool:
-    """Whether images of different aspects need programs of their own."""
+    """Return whether images of different aspects need their own programs."""
     return any(isinstance(part, Dense) for part in parts)
 
 
 def host_crops(parts: Sequence[ProtocolPart], config: AnyConfig, aspect: float) -> crops.CombinedCrops:
-    """What the host takes of images that are `aspect` times as wide as high, for all parts."""
+    """Return the crops that the host makes for all parts, for images that are `aspect` times as wide as high."""
     return crops.CombinedCrops(tuple(part.taken(config, aspect) for part in parts))
 
 
-def scorer(parts: Sequence[ProtocolPart], system: System, aspect: float) -> Callable[..., Any]:
-    """`(params, stats, rows) -> scores` of rows as `taken` makes them; of several parts, log-probabilities."""
+def scorer(parts: Sequence[ProtocolPart], system: ScoredSystem, aspect: float) -> Callable[..., Any]:
+    """Return `(params, stats, rows) -> scores` for rows of `host_crops`.
+
+    The scores of several parts are log-probabilities.
+    """
     size = system.config.data.size_evaluated
     lengths = [math.prod(crops.output_shape(part.taken(system.config, aspect), size)) for part in parts]
 
     def score(params: Tensors, stats: Tensors, rows: UInt8[Array, "b n"]) -> Float[Array, "b classes"]:
-        found, start = [], 0
+        part_scores, start = [], 0
         for part, length in zip(parts, lengths, strict=True):
             of_part = functools.partial(part.scores, aspect=aspect) if isinstance(part, Dense) else part.scores
-            found.append(of_part(system, params, stats, rows[:, start : start + length]))
+            part_scores.append(of_part(system, params, stats, rows[:, start : start + length]))
             start += length
-        return found[0] if len(found) == 1 else average_views(jnp.stack(found), "probabilities")
+        return part_scores[0] if len(part_scores) == 1 else average_views(jnp.stack(part_scores), "probabilities")
 
     return score
 
 
 def describe(parts: Sequence[ProtocolPart], config: AnyConfig) -> dict[str, Any]:
-    """For provenance: every part's keys, how many views it has, and the pixels that the system looks at."""
+    """Return each part's keys and number of views, and the system's image size, for provenance."""
     return {
         "parts": [config_to_dict(part) | {"views": part.views(config)} for part in parts],
         "image_size": config.data.size_evaluated,
@@ -270,35 +277,43 @@ def describe(parts: Sequence[ProtocolPart], config: AnyConfig) -> dict[str, Any]
 
 
 def scale_pixels(scales: Sequence[int], config: AnyConfig) -> tuple[int, ...]:
-    """Scales that are stated for crops of 224 pixels, for the crops of a system."""
+    """Convert scales stated for crops of 224 pixels to the system's image size."""
     size = config.data.size_evaluated
     unit = 1.0 if size == ALEXNET_SIZE else size / PUBLISHED_SIZE
     return tuple(round(scale * unit) for scale in scales)
 
 
 def average_views(scores: Float[Array, "v b c"], average: Average) -> Float[Array, "b c"]:
-    """The mean over views of logits, or the logarithm of that of probabilities; of one view, its logits; float32."""
+    """Return the mean over views of logits, or the logarithm of the mean probability, in float32.
+
+    A single view's logits are returned as they are.
+    """
     scores = scores.astype(jnp.float32)
     if average == "logits" or len(scores) == 1:
         return scores.mean(0)
     return jax.nn.logsumexp(jax.nn.log_softmax(scores), axis=0) - math.log(len(scores))
 
 
-def _mirrored(found: list[Array], flips: bool) -> list[Array]:
-    return [*found, *(view[:, :, ::-1] for view in found)] if flips else found
+def _kernel(config: AnyConfig) -> Kernel:
+    """Return the resize kernel of the evaluation crop, which must be a fixed one for views."""
+    return cast(Kernel, config.eval_crop.kernel)
 
 
-def _mean_score(system: System, params: Tensors, stats: Tensors, found: list[Array], average: Average) -> Array:
-    """The views are scored one after the other by one program, whatever their number."""
-    return average_views(lax.map(lambda view: system.score(params, stats, view), jnp.stack(found)), average)
+def _mirrored(images: list[Array], flips: bool) -> list[Array]:
+    return [*images, *(view[:, :, ::-1] for view in images)] if flips else images
 
 
-# --- for a person ----------------------------------------------------------------------------------------------
+def _mean_score(system: ScoredSystem, params: Tensors, stats: Tensors, images: list[Array], average: Average) -> Array:
+    """Return the mean score over views, which one program scores one after the other, whatever their number."""
+    return average_views(lax.map(lambda view: system.score(params, stats, view), jnp.stack(images)), average)
+
+
+# --- results ----------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class ProtocolResult:
-    """What came of one protocol."""
+    """Result of one protocol."""
 
     name: str
     views: int  # of each image
@@ -307,7 +322,7 @@ class ProtocolResult:
 
 
 def print_results(rows: Sequence[ProtocolResult], console: Console | None = None) -> None:
-    """Prints both error rates and the speed of several protocols on the same images, as a table."""
+    """Print both error rates and the speed of several protocols on the same images, as a table."""
     console = console or Console()
     console.print(_table(rows), markup=False)
     images = f"{rows[0].rates.images:,} images"
@@ -315,19 +330,20 @@ def print_results(rows: Sequence[ProtocolResult], console: Console | None = None
 
 
 def _table(rows: Sequence[ProtocolResult]) -> Table:
-    table = Table("protocol", "views", "top-1 error %", "top-5 error %", "images/s", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    cells = []
     for row in rows:
         wrong = (row.rates.top1_wrong, row.rates.top5_wrong)
-        errors = [" ".join(describe_rate(count, row.rates.images)) for count in wrong]
-        table.add_row(row.name, str(row.views), *errors, f"{row.rates.images / row.seconds:,.1f}")
-    return table
+        errors = [" ".join(format_rate(count, row.rates.images)) for count in wrong]
+        cells.append((row.name, str(row.views), *errors, f"{row.rates.images / row.seconds:,.1f}"))
+    return score_table(("protocol", "views", "top-1 error %", "top-5 error %", "images/s"), cells)
 
 
 @contextlib.contextmanager
 def progress_bar(name: str, images: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left, on stderr where that is a terminal; what it gives is told of every batch."""
+    """Show a bar with the remaining time on stderr, and yield the function to call after each batch.
+
+    Nothing is shown if stderr is not a terminal.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

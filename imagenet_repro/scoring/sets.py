@@ -403,7 +403,7 @@ def score_set(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabe
     if not rows:
         raise UserError(f"{chosen.title}: none of the images counts; are the predictions for its images?")
     ids = predicted.id[rows].tolist()
-    accepted = [known.accepted[name] for name in ids]
+    accepted = [known.accepted[name] or frozenset() for name in ids]
     results = []
     for k in chosen.guesses:
         wrong = np.array(

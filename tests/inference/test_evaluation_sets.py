@@ -230,7 +230,7 @@ def test_all_parts_of_c_from_stored_predictions(tmp_path, capsys):
     assert "mean top-1 error 25.0 %" in printed
     assert "jpeg compression" in printed
     stored.save(tmp_path / "again.npz", one)
-    with pytest.raises(UserError, match="are both of jpeg_compression_5"):
+    with pytest.raises(UserError, match="are both for jpeg_compression_5"):
         evaluation_sets.score_stored(str(tmp_path), "c")
     with pytest.raises(UserError, match="needs a directory"):
         evaluation_sets.score_stored(str(tmp_path / "again.npz"), "c")

@@ -216,13 +216,13 @@ def test_images_and_objects_that_are_left_out(maps):
 
 def test_regression_without_boxes_to_learn_from(maps):
     (train, few), (split, objects) = made("train", 12, seed=1), made("val", 12, seed=0)
-    with pytest.raises(UserError, match="learns from the boxes of train, and the file has none beside those judged"):
+    with pytest.raises(UserError, match="needs boxes of train, and the file has only those of the scored images"):
         localizer.localize(viewer(objects | few), split, train, cam=False, threshold=0.2)
     found = localizer.localize(viewer(objects | few), split, train, cam=True, threshold=0.2)
-    assert "the file has no boxes of train to learn from: regression is left out" in found.notes
+    assert "the file has no boxes of train to learn from, so there is no regression" in found.notes
     assert [one.name for one in found.results] == ["activation maps", "central box"]
     elsewhere = {f"elsewhere_{n}": one for n, one in enumerate(objects.values())}
-    with pytest.raises(UserError, match="boxes of training images, and only 12 have one; --method=cam"):
+    with pytest.raises(UserError, match="boxes of training images, and only 12 have one; use --method=cam"):
         localizer.localize(viewer(objects | few | elsewhere), split, train, cam=True, threshold=0.2)
 
 
