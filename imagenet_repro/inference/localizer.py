@@ -25,6 +25,7 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int, Num
 
 from imagenet_repro.config import CenterCrop, Config, SquashCrop
@@ -131,16 +132,16 @@ class Outputs:
     maps: bool = False  # `map` [b, k, mh, mw]: the activation map of each guess
     grid: bool = False  # `grid` [b, d]: the last feature map, averaged over a grid of places
 
-    def __call__(self, model: Network, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
+    def __call__(self, model: nnx.Module, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
         """Return the selected arrays by name."""
-        outputs = {}
+        network, outputs = cast(Network, model), {}
         if self.guesses:
-            logits = cast(Array, model(images))  # auxiliary classifiers answer in training only
+            logits = cast(Array, network(images))  # auxiliary classifiers answer in training only
             outputs["top5"] = metrics.top5(logits)
         if self.maps:
-            outputs["map"] = maps.activation(model, images, outputs["top5"])
+            outputs["map"] = maps.activation(network, images, outputs["top5"])
         if self.grid:
-            outputs["grid"] = grid(maps.localization_map(model, images))
+            outputs["grid"] = grid(maps.localization_map(network, images))
         return outputs
 
 
@@ -198,7 +199,7 @@ class LocalizationNetwork:
 
     def _apply(self, selection: Outputs) -> Callable:
         def apply(params: Tensors, stats: Tensors, images: Array) -> dict[str, Array]:
-            model = cast(Network, self._network.model(params, stats))
+            model = self._network.model(params, stats)
             return selection(model, augment.normalize(images, self._config.augment))
 
         return apply

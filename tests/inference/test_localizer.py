@@ -40,7 +40,7 @@ class Maps:
     """What models/maps.py says of such a network, written out."""
 
     @staticmethod
-    def features(model, images):
+    def localization_map(model, images):
         return model.map(images)
 
     @staticmethod
