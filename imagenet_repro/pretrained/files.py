@@ -141,10 +141,10 @@ def _check_claims(path: Path) -> None:
                 if version not in header:
                     continue  # NumPy writes this version for structured arrays only, which are refused later
                 shape, _, dtype = header[version](member)
-            claimed = math.prod(shape) * dtype.itemsize
-            if claimed > available:
+            n_bytes = math.prod(shape) * dtype.itemsize
+            if n_bytes > available:
                 raise UserError(
-                    f"{path}: array '{info.filename}' claims {claimed:,} bytes, the file has {available:,}; it is"
+                    f"{path}: array '{info.filename}' claims {n_bytes:,} bytes, the file has {available:,}; it is"
                     " damaged, download or write it again"
                 )
 

@@ -227,7 +227,7 @@ def _total(terms: Iterable[Array]) -> Array:
 
 def _tap_convolve(windows: Windows, x: Array, weight: Array) -> Array:
     taps, kernels = _taps(x, windows, 0.0), weight[:, :, 0].astype(jnp.float32)
-    return _total(tap.astype(jnp.float32) * kernels[place] for place, tap in taps.items()).astype(x.dtype)
+    return _total(tap.astype(jnp.float32) * kernels[position] for position, tap in taps.items()).astype(x.dtype)
 
 
 def _tap_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:

@@ -84,8 +84,8 @@ class Network(nnx.Module):
     ) -> tuple[Float[Array, "b mh mw d"], Callable[[Float[Array, "b mh mw d"]], Float[Array, "b classes"]]]:
         """Return the map that localization looks at, and the function that computes the logits from it.
 
-        It is the last map of a convolutional network; a transformer's is made of the patch tokens before its last
-        block, the last that reach the logits through more than the class token. To be used in evaluation mode.
+        For a convolutional network it is the last map. For a transformer it is the map of the patch tokens before the
+        last block: after that block the head reads only the class token. The network is in evaluation mode.
         """
         return self.features(images), lambda features: self.head(self.pool(features))
 
