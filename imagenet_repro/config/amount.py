@@ -1,4 +1,4 @@
-"""Amounts of training, such as "90ep": the unit of a budget and of the rhythm of evaluations and checkpoints.
+"""Amounts of training, such as "90ep", for budgets and for the intervals of evaluations and checkpoints.
 
 The units are "90ep" epochs, "1.2e8img" images seen, "450000st" steps, "2e18flop" floating point operations of the
 training step, and "3600s" seconds of training (without compilation, evaluation and saving).
@@ -17,14 +17,14 @@ UNITS = {"ep": "epochs", "img": "images", "st": "steps", "flop": "operations", "
 
 @dataclasses.dataclass(frozen=True)
 class Amount:
-    """A positive quantity of one unit."""
+    """A positive amount in one unit."""
 
     value: float
     unit: Unit
 
     @classmethod
     def parse(cls, text: str, key: str = "budget") -> "Amount":
-        """The amount that `text` names, such as "90ep".
+        """Return the amount that `text` describes, such as "90ep".
 
         Raises:
           UserError: `text` is not a positive number followed by a unit; the message names `key`.

@@ -1,8 +1,8 @@
-"""What a sweep is made of; read as strictly as the configuration of a run.
+"""The schema of a sweep; it is read as strictly as the configuration of a run.
 
 A file such as `configs/sweeps/decade.py` defines `get_config(argument=None)` and returns a dictionary with the keys of
-`SweepConfig`. Its `set` holds settings of every run, a system's `set` those of its own: nested sections as in the
-configuration of a run, put over what the system's recipe says.
+`SweepConfig`. Its `set` holds settings of every run, and a system's `set` those of its own runs. Both are nested
+sections as in the configuration of a run, and take precedence over the system's recipe.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from imagenet_repro.config.amount import Amount
 from imagenet_repro.errors import UserError
 
 Metric = Literal["top1_error", "top5_error"]
-RESERVED = {  # keys of a run's configuration that the sweep gives to all, and its key for them
+RESERVED = {  # keys of a run's configuration that the sweep sets for all runs, and the sweep's own keys
     "budget": "budget",
     "seed": "seeds",
     "data.train_split": "train_split",
@@ -37,7 +37,7 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class SweptSystem:
-    """What is compared: a recipe, what is set over it, and what of it is searched."""
+    """A system to compare: its recipe, the settings that replace the recipe's, and the keys to search."""
 
     config: str = ""  # FILE.py[:ARGUMENT]
     base: dict = dataclasses.field(default_factory=dict)  # what that file says, read once, when the sweep is loaded
@@ -48,7 +48,7 @@ class SweptSystem:
 
 @dataclasses.dataclass(frozen=True)
 class SettingsSearch:
-    """How each system's settings are found before its runs; the same number of trials for every system."""
+    """The search for each system's settings before its runs, with the same number of trials for every system."""
 
     trials: int = bounded(0, 0)  # for each system; 0: nothing is searched
     sampler: Literal["quasi_random", "grid", "tpe"] = "quasi_random"  # quasi_random: Sobol
@@ -59,7 +59,7 @@ class SettingsSearch:
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """One sweep: systems x seeds under one budget, each perhaps after a search.
+    """One sweep: every system with every seed under one budget, after a search where one is configured.
 
     Trials and runs learn from `train_split`. They are evaluated, and settings selected, on `select_split`; the result
     of a run is scored on `test_split`, once, when its budget is spent.
@@ -76,7 +76,9 @@ class SweepConfig:
 
 
 def load_sweep(spec: str, overrides: dict[str, str] | None = None) -> SweepConfig:
-    """The sweep of `FILE.py[:ARGUMENT]`, with overrides of dotted keys as texts, such as `{"budget": "2e6img"}`.
+    """Return the sweep of `FILE.py[:ARGUMENT]`, with overrides of dotted keys.
+
+    Overrides are texts, such as `{"budget": "2e6img"}`.
 
     Raises:
       UserError: the file cannot be read, a key or value is not valid, or the systems cannot be compared.
@@ -84,7 +86,7 @@ def load_sweep(spec: str, overrides: dict[str, str] | None = None) -> SweepConfi
     settings = read_settings(spec, overrides)
     if not isinstance(settings.get("systems"), dict):
         raise UserError(
-            f"--config={spec}: a sweep needs `systems` by name; this file is perhaps of a single run (`main.py train`)"
+            f"--config={spec}: a sweep needs `systems` by name; this file may describe a single run (`main.py train`)"
         )
     for name, system in settings["systems"].items():
         system["base"] = _recipe(name, system)
@@ -92,9 +94,9 @@ def load_sweep(spec: str, overrides: dict[str, str] | None = None) -> SweepConfi
 
 
 def _recipe(name: str, system: dict[str, Any]) -> dict[str, Any]:
-    """Read once: a file that somebody edits meanwhile does not reach half of the trainings."""
+    """Read the recipe once, so that editing it during the sweep does not change the later runs."""
     if not system.get("config"):
-        raise UserError(f"config.systems.{name}.config: which recipe? FILE.py[:ARGUMENT]")
+        raise UserError(f"config.systems.{name}.config: name the recipe, FILE.py[:ARGUMENT]")
     try:
         return read_settings(system["config"])
     except UserError as error:
@@ -102,7 +104,7 @@ def _recipe(name: str, system: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve_sweep(settings: Mapping[str, Any]) -> SweepConfig:
-    """The sweep of nested settings; raises UserError as `load_sweep`."""
+    """Return the sweep of nested settings; raise UserError like `load_sweep`."""
     sweep = build_section(SweepConfig, settings)
     _check(sweep)
     return sweep

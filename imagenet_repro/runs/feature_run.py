@@ -42,7 +42,7 @@ DRAWN = 4  # images whose descriptors a run draws
 
 
 class _Watcher:
-    """Shows the stages to a person, and tells them when to stop."""
+    """Shows the progress of the stages on the screen, and tells them when to stop."""
 
     def __init__(self, stop: StopSignal):
         self._stop, self._screen = stop, log.Screen()
@@ -56,7 +56,7 @@ class _Watcher:
         if stage != self._stage[0]:
             self._stage = (stage, now, done)
         _, began, before = self._stage
-        if done == before:  # the first batch, of which nobody knows when it began
+        if done == before:  # the first batch, whose start was not measured
             return
         rate = (done - before) / (now - began)
         left = log.duration((total - done) / rate)
@@ -73,13 +73,13 @@ class _Watcher:
 
 
 class FeatureRun(Run):
-    """One call of `train` for a system of features; arguments as for `Run`.
+    """One call of `train` for a system of features; the arguments are those of `Run`.
 
     Raises:
       UserError: a batch does not divide among the devices, or the system cannot be built.
     """
 
-    def __init__(self, config: FeatureConfig, place: Workdir, splits: Splits):
+    def __init__(self, config: FeatureConfig, workdir: Workdir, splits: Splits):
         self.system = FeatureSystem.create(config, splits.train.num_classes)
         spread = self.system.spread
         spread.check_batch_size(config.batch_size, 1, "batch_size")
@@ -87,21 +87,21 @@ class FeatureRun(Run):
         create_encoders(config, config.data.size_evaluated)  # raises where there is no room for a patch
         average_start(config)
         self.learned: dict[str, LearnedChannel] = {}
-        super().__init__(config, place, splits)
+        super().__init__(config, workdir, splits)
 
     def go(self) -> int:
-        """As `Run.go`; the stages before the SVM can be stopped as well."""
+        """As `Run.go`; the stages before the SVM can be stopped too."""
         try:
             return super().go()
         except StoppedError as stopped:
-            print(f"stopped by {stopped}, what was done is kept; the same command goes on")
+            print(f"stopped by {stopped}, finished stages are kept; the same command continues")
             return EXIT_STOPPED
         finally:
             for one in self.learned.values():
                 one.codes.close()
 
     def _learn(self) -> None:
-        """Does what the channels' stages have left to do."""
+        """Run the stages of the channels that are not finished."""
         with StopSignal() as stop:
             watcher = _Watcher(stop)
             try:
@@ -118,7 +118,7 @@ class FeatureRun(Run):
             f" {split.num_classes:,} classes, over {jax.device_count()} x {jax.devices()[0].device_kind}"
         )
         watcher.say(f"{split.name} {split.split}: {split.num_examples:,} images at {config.data.image_size} px")
-        directory = Path(config.cache_dir).expanduser() if config.cache_dir else self.place.path / "features"
+        directory = Path(config.cache_dir).expanduser() if config.cache_dir else self.workdir.path / "features"
         for name, encoder in self.system.encoders.items():
             watcher.say(
                 f"{name}: {encoder.points:,} descriptors of {encoder.numbers} numbers, codes of {encoder.features:,}"
@@ -128,8 +128,8 @@ class FeatureRun(Run):
         self._draw(watcher)
 
     def _draw(self, watcher: _Watcher) -> None:
-        """What HOG and LBP see of the first images of evaluation; where they are too small, a line that says so."""
-        path, data = self.place.path / "descriptors.png", self.config.data
+        """Draw HOG and LBP of the first images of the evaluation split; where these are too small, print a line."""
+        path, data = self.workdir.path / "descriptors.png", self.config.data
         if path.exists():
             return
         batch = next(loader.eval_batches(self.eval_split, data, self.config.eval_crop, batch_size=DRAWN))
@@ -141,17 +141,17 @@ class FeatureRun(Run):
     def _job(self) -> loop.Job:
         self._learn()
         first = self.system.initial_state({name: one.vocabulary for name, one in self.learned.items()})
-        found = self.checkpoints.restore(first)
-        train_state = self.system.spread.put_state(found.state) if found else first
+        restored = self.checkpoints.restore(first)
+        train_state = self.system.spread.put_state(restored.state) if restored else first
         costs = self._stage_costs()
         seconds, flops = (sum(getattr(cost, key) for cost in costs) for key in ("seconds", "flops"))
         budget = self._budget(train_state, flops)
         spent = (
-            budget.meter.spent(found.info["steps"], found.info["seconds"])
-            if found
+            budget.meter.spent(restored.info["steps"], restored.info["seconds"])
+            if restored
             else Spent(seconds=seconds, flops=float(flops))
         )
-        run_log = log.RunLog(self.place.path, spent.steps)
+        run_log = log.RunLog(self.workdir.path, spent.steps)
         self._introduce(run_log, budget, spent)
         self.evaluator = evaluation.Evaluator(
             self.config, self.system.score, self.system.spread, self.eval_split, run_log.say
@@ -168,7 +168,7 @@ class FeatureRun(Run):
             checkpoints=self.checkpoints,
             bad_records=BadRecords(self.train_split, self.config.data, run_log.say),
             log=run_log,
-            known=found.info if found else {},
+            known=restored.info if restored else {},
             early_stopping=self.config.svm.early_stopping,
         )
 
@@ -181,7 +181,7 @@ class FeatureRun(Run):
         return Budget(Amount.parse(self.config.budget), meter)
 
     def _check_budget(self) -> None:
-        """Raises UserError where the features of the channels so far took all that there is."""
+        """Raise UserError where the features of the channels so far have used up the budget."""
         amount = Amount.parse(self.config.budget)
         costs = self._stage_costs()
         taken = {"s": sum(cost.seconds for cost in costs), "flop": sum(cost.flops for cost in costs)}
@@ -224,13 +224,13 @@ class FeatureRun(Run):
         return prefetch_to_device(batches, put)
 
     def _decoder(self, learned: LearnedChannel) -> Callable[[jax.Array], jax.Array]:
-        """From stored codes to float32, on the devices that hold them."""
-        place = NamedSharding(self.system.spread.mesh, PartitionSpec(AXIS))
+        """Return the function from stored codes to float32, on the devices that hold them."""
+        sharding = NamedSharding(self.system.spread.mesh, PartitionSpec(AXIS))
         if learned.quantiser is None:
-            return jax.jit(lambda stored: stored.astype(jnp.float32), out_shardings=place)
+            return jax.jit(lambda stored: stored.astype(jnp.float32), out_shardings=sharding)
         quantiser = jax.device_put(learned.quantiser, NamedSharding(self.system.spread.mesh, PartitionSpec()))
 
-        @functools.partial(jax.jit, out_shardings=place)
+        @functools.partial(jax.jit, out_shardings=sharding)
         def decode(stored: jax.Array, quantiser: Quantiser) -> jax.Array:
             rows = stored.reshape(-1, stored.shape[-1])
             return quantisation.decode(rows, quantiser).reshape(*stored.shape[:-1], -1)
@@ -244,7 +244,7 @@ class FeatureRun(Run):
             f"budget {self.config.budget}: {steps} of {self.config.batch_size} images,"
             f" {budget.meter.flops_per_step / 1e9:,.1f} GFLOP each; {size / 1e9:,.2f} GB of codes"
         )
-        run_log.say(f"workdir {self.place.path}")
+        run_log.say(f"workdir {self.workdir.path}")
         if spent.steps:
             run_log.say(f"resumed at step {spent.steps:,}, {100 * budget.progress(spent):.1f} % of the budget spent")
 
@@ -256,9 +256,9 @@ class FeatureRun(Run):
         stage_table.show(self._stages(), self.train_split.num_examples)
 
     def _stages(self) -> dict[str, dict[str, Any]]:
-        """What each stage took, under `CHANNEL.STAGE`."""
-        found = {f"{name}.{stage}": cost for name, one in self.learned.items() for stage, cost in one.costs.items()}
-        return {stage: dataclasses.asdict(cost) for stage, cost in (found | {SVM: self._svm}).items()}
+        """Return the cost of each stage, under `CHANNEL.STAGE`."""
+        costs = {f"{name}.{stage}": cost for name, one in self.learned.items() for stage, cost in one.costs.items()}
+        return {stage: dataclasses.asdict(cost) for stage, cost in (costs | {SVM: self._svm}).items()}
 
     def _summary(self) -> dict[str, Any]:
         return super()._summary() | {"stages": self._stages(), "train_images": self.train_split.num_examples}

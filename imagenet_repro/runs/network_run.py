@@ -24,34 +24,36 @@ from imagenet_repro.training.systems.network import NetworkSystem, describe_load
 
 
 class NetworkRun(Run):
-    """One call of `train` for a network; arguments as for `Run`.
+    """One call of `train` for a network; the arguments are those of `Run`.
 
     Raises:
-      UserError: a batch does not divide among the devices, or the network or its weights cannot be had.
+      UserError: a batch does not divide among the devices, or the network or its weights cannot be loaded.
     """
 
-    def __init__(self, config: Config, place: Workdir, splits: Splits):
+    def __init__(self, config: Config, workdir: Workdir, splits: Splits):
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
         spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")  # before anything large is built
-        weights = "" if place.has_checkpoints else config.model.weights
+        weights = "" if workdir.has_checkpoints else config.model.weights
         self.system = NetworkSystem.create(config, splits.train.num_classes, weights)
         self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
-        super().__init__(config, place, splits)
+        super().__init__(config, workdir, splits)
 
     def _job(self) -> loop.Job:
-        """Restores or starts, compiles, and says what is about to happen."""
+        """Restore or create the state, compile the steps, and print a summary of the run."""
         first = self.system.initial_state()
-        found = self.checkpoints.restore(first)
-        train_state = self.system.spread.put_state(found.state) if found else first
+        restored = self.checkpoints.restore(first)
+        train_state = self.system.spread.put_state(restored.state) if restored else first
         budget = self._budget(train_state)
-        spent = budget.meter.spent(found.info["steps"], found.info["seconds"]) if found else Spent()
-        run_log = log.RunLog(self.place.path, spent.steps)
+        spent = budget.meter.spent(restored.info["steps"], restored.info["seconds"]) if restored else Spent()
+        run_log = log.RunLog(self.workdir.path, spent.steps)
         self._introduce(run_log, budget, spent)
         self.evaluator = evaluation.Evaluator(
             self.config, self.system.score, self.system.spread, self.eval_split, run_log.say
         )
         learning_rate = LearningRate(
-            self.config.optimizer.learning_rate, self.config.schedule, found.info.get("plateau") if found else None
+            self.config.optimizer.learning_rate,
+            self.config.schedule,
+            restored.info.get("plateau") if restored else None,
         )
         bad_records = BadRecords(self.train_split, self.config.data, run_log.say)
         batches = self._batches(spent.steps, budget)
@@ -68,7 +70,7 @@ class NetworkRun(Run):
             checkpoints=self.checkpoints,
             bad_records=bad_records,
             log=run_log,
-            known=found.info if found else {},
+            known=restored.info if restored else {},
             learning_rate=learning_rate,
         )
 
@@ -106,7 +108,7 @@ class NetworkRun(Run):
         )
 
     def _compile(self, run_log: log.RunLog, train_state: TrainState) -> tuple[list[Callable], float]:
-        """The step of every stage, so that no stage begins with a wait."""
+        """Compile the step of every stage, so that no stage begins with a wait."""
         began = time.perf_counter()
         compiled = [self._compile_stage(stage, train_state) for stage in self.stages]
         seconds = time.perf_counter() - began
@@ -134,7 +136,7 @@ class NetworkRun(Run):
             f" budget {config.budget}: {steps} of {config.batch_size} images,"
             f" {', '.join(f'{each / 1e9:,.1f}' for each in flops)} GFLOP each"
         )
-        run_log.say(f"workdir {self.place.path}")
+        run_log.say(f"workdir {self.workdir.path}")
         if self.system.loaded:
             run_log.say(describe_loaded(self.system.loaded))
         if spent.steps:

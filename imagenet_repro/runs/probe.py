@@ -1,7 +1,7 @@
-"""What a configuration would cost, from a few of its steps on this machine.
+"""The cost of a run, estimated from a few of its steps on this machine.
 
-`python -m imagenet_repro.runs.probe FILE` is a process of its own for each configuration, so that its memory and its
-devices are free again. FILE holds the configuration as JSON; what was measured is printed as one line of JSON.
+`python -m imagenet_repro.runs.probe FILE` runs as a process of its own for each configuration, so that memory and
+devices are free afterwards. FILE holds the configuration as JSON; the cost is printed as one line of JSON.
 """
 
 import dataclasses
@@ -23,21 +23,21 @@ from imagenet_repro.training.budget import Meter
 from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.systems.system import PreparationCost
 
-STEPS = 3  # timed, after one that is not
+STEPS = 3  # timed steps, after one that is not timed
 
 
 @dataclasses.dataclass(frozen=True)
 class RunCost:
-    """What one run would cost.
+    """The estimated cost of one run.
 
     Attributes:
-      images: seen in training.
-      steps: of training.
+      images: number of images seen in training.
+      steps: number of training steps.
       flops: of training, and of coding every image once where a system has hand-made features.
-      seconds: of that, as measured, without reading, evaluation and saving; codes without learning vocabularies.
-      compilation_seconds: of the step, or until it came from the cache.
-      peak_memory: as training/memory.py has it, after these steps.
-      device: that it was measured on.
+      seconds: measured time of the same, without reading, evaluation and saving, and without learning vocabularies.
+      compilation_seconds: time to compile the step, or to load it from the cache.
+      peak_memory: as `memory.peak` returns it after these steps.
+      device: the device of the measurement.
     """
 
     images: int
@@ -101,7 +101,7 @@ def _count_steps(
 
 
 def main(path: str) -> int:
-    """Prints the cost of the configuration in a file; returns the exit code."""
+    """Print the cost of the configuration in a file; return the exit code."""
     try:
         cost = probe(resolve_config(json.loads(Path(path).read_text())))
     except UserError as error:

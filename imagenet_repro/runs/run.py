@@ -1,4 +1,4 @@
-"""What training has in common, whatever is trained: restore, go, write the result."""
+"""The abstract run: what networks and systems of features share, from the first step to the result."""
 
 import abc
 import dataclasses
@@ -25,23 +25,23 @@ class Run(abc.ABC):
     """One call of `train`.
 
     Args:
-      config: of the run.
-      place: its workdir, claimed.
-      splits: the images.
+      config: the configuration of the run.
+      workdir: the run's directory, locked by this process.
+      splits: the images for training, evaluation and the result.
     """
 
     system: System  # set by a subclass before `Run.__init__`
 
-    def __init__(self, config: AnyConfig, place: Workdir, splits: Splits):
-        self.config, self.place = config, place
+    def __init__(self, config: AnyConfig, workdir: Workdir, splits: Splits):
+        self.config, self.workdir = config, workdir
         self.train_split, self.eval_split, self.scored_split = splits.train, splits.evaluated, splits.scored
-        self.evaluator: evaluation.Evaluator | None = None  # of `_job`
+        self.evaluator: evaluation.Evaluator | None = None  # set by `_job`
         self.compilation_seconds = 0.0
         self.predicted: tuple[ErrorRates, predictions.Predictions] | None = None  # at the end of the run
-        self.checkpoints = checkpoint.Checkpoints(place.checkpoints, config.checkpoint.keep)
+        self.checkpoints = checkpoint.Checkpoints(workdir.checkpoints, config.checkpoint.keep)
 
     def go(self) -> int:
-        """Trains, and writes what came of it; returns the exit code. The log and the checkpoints are always closed."""
+        """Train, and write the result; return the exit code. The log and the checkpoints are closed in any case."""
         try:
             job = self._job()
             try:
@@ -51,13 +51,15 @@ class Run(abc.ABC):
         finally:
             self.checkpoints.close()
         if outcome.stopped_by:
-            print(f"stopped by {outcome.stopped_by} at step {outcome.spent.steps:,}, saved; the same command goes on")
+            print(
+                f"stopped by {outcome.stopped_by} at step {outcome.spent.steps:,}, saved; the same command continues"
+            )
             return EXIT_STOPPED
         return EXIT_FINISHED
 
     @abc.abstractmethod
     def _job(self) -> loop.Job:
-        """Restores or starts, compiles, and says what is about to happen."""
+        """Restore or create the state, compile the steps, and print a summary of the run."""
 
     def _summary(self) -> dict[str, Any]:
         """Return what the result says about the system."""
@@ -70,7 +72,7 @@ class Run(abc.ABC):
         return outcome
 
     def _evaluate(self, train_state: TrainState, last: bool) -> dict[str, Any]:
-        """A row of the log; the last evaluation of a run keeps its predictions."""
+        """Return a row of the log; keep the predictions of the last evaluation."""
         if not last or self.config.data.test_split:
             return self.evaluator.rates(train_state)
         began = time.perf_counter()
@@ -78,16 +80,16 @@ class Run(abc.ABC):
         return evaluation.metrics_row(self.predicted[0], time.perf_counter() - began)
 
     def _finish(self, outcome: loop.Outcome) -> None:
-        """Writes what the run came to; scores its end where an earlier process was ended before it could write."""
+        """Write the result; score the last state again where an earlier process ended before it could write."""
         source = provenance.collect() | {"config": config_to_dict(self.config), "step": outcome.spent.steps}
-        source |= self.place.weights()
-        rates, kept = self.predicted or self._scorer().predict(outcome.state, {})
+        source |= self.workdir.weights()
+        rates, stored = self.predicted or self._scorer().predict(outcome.state, {})
         if jax.process_index() != 0:
             return
-        path = self.place.predictions(self.config.data, self.config.data.scored_split)
-        predictions.save(path, dataclasses.replace(kept, provenance=kept.provenance | source))
+        path = self.workdir.predictions(self.config.data, self.config.data.scored_split)
+        predictions.save(path, dataclasses.replace(stored, provenance=stored.provenance | source))
         write_json(
-            self.place.path / RESULT,
+            self.workdir.path / RESULT,
             self._summary()
             | {
                 "budget": self.config.budget,
@@ -96,18 +98,18 @@ class Run(abc.ABC):
                 "rates": dataclasses.asdict(rates) | {"top1_error": rates.top1_error, "top5_error": rates.top5_error},
                 "peak_memory": memory.peak(),
                 "classes": list(self.train_split.class_names),
-                "predictions": str(path.relative_to(self.place.path)),
+                "predictions": str(path.relative_to(self.workdir.path)),
                 "provenance": source,
             },
         )
 
     def _scorer(self) -> evaluation.Evaluator:
-        """On the split of the result, which no image of is touched before a run's budget is spent."""
+        """Return the evaluator on the split of the result, which is not read before the budget is spent."""
         if not self.config.data.test_split:
             return self.evaluator
         say = self.evaluator.say
         return evaluation.Evaluator(self.config, self.evaluator.score, self.evaluator.spread, self.scored_split, say)
 
     def _image_names(self, index: Any) -> list[str]:
-        """The data set's ids of training images, for a message."""
+        """Return the data set's ids of training images, for a message."""
         return [self.train_split.records[int(i)].id for i in index]

@@ -21,47 +21,47 @@ RUNS: dict[type, type[Run]] = {systems.NetworkSystem: NetworkRun, systems.Featur
 
 
 def train(config: AnyConfig, workdir: str) -> int:
-    """Trains a configuration in a workdir, or goes on where a run in it stopped; returns the exit code.
+    """Train a configuration in a workdir, or continue the run in it; return the exit code.
 
-    A run whose budget is spent is shown again, and nothing is built or compiled.
+    The result of a finished run is shown again, and nothing is built or compiled.
 
     The workdir then holds `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and when the budget is
     spent `result.json`, `predictions/`, `curves.png` and `table.md`.
 
     Raises:
-      UserError: anything that the caller can mend; errors.py has the exit codes.
+      UserError: an error that the caller can correct; errors.py has the exit codes.
     """
-    place = Workdir(workdir)
+    directory = Workdir(workdir)
     _check_amounts(config)
     devices.start()
     splits = sources.open_splits(config.data)
     if jax.process_index() == 0:
-        place.lock()
-        place.record_config(config, provenance.collect() | _weights(config, place))
-    if place.is_finished:
-        print(f"{place.path}: the budget of this run, {config.budget}, is spent")
-        return _show(place)
-    run = RUNS[systems.SYSTEMS[type(config)]](config, place, splits)
+        directory.lock()
+        directory.record_config(config, provenance.collect() | _weights(config, directory))
+    if directory.is_finished:
+        print(f"{directory.path}: the budget of this run, {config.budget}, is spent")
+        return _show(directory)
+    run = RUNS[systems.SYSTEMS[type(config)]](config, directory, splits)
     code = run.go()
-    return code or _show(place)
+    return code or _show(directory)
 
 
-def _weights(config: AnyConfig, place: Workdir) -> dict[str, Any]:
-    """The file that a new run starts from, under the key `weights`; on resuming, it may be gone."""
-    if not config.initial_weights or place.has_checkpoints:
+def _weights(config: AnyConfig, workdir: Workdir) -> dict[str, Any]:
+    """Return the file from which a new run starts, under `weights`; a resumed run does not need it."""
+    if not config.initial_weights or workdir.has_checkpoints:
         return {}
     return {"weights": provenance.of_file(config.initial_weights)}
 
 
-def _show(place: Workdir) -> int:
-    """Table and curves of a finished run, from one process."""
+def _show(workdir: Workdir) -> int:
+    """Show the table of a finished run and draw its curves, in one process."""
     if jax.process_index() != 0:
         return EXIT_FINISHED
-    row = result_table.row(place.result())
+    row = result_table.row(workdir.result())
     result_table.show([row])
-    place.write("table.md", result_table.markdown([row]))
-    curves.plot_curves({row.system: log.read_rows(place.metrics)}, place.path / "curves.png")
-    print(f"table: {place.path / 'table.md'}\nlearning curves: {place.path / 'curves.png'}")
+    workdir.write("table.md", result_table.markdown([row]))
+    curves.plot_curves({row.system: log.read_rows(workdir.metrics)}, workdir.path / "curves.png")
+    print(f"table: {workdir.path / 'table.md'}\nlearning curves: {workdir.path / 'curves.png'}")
     return EXIT_FINISHED
 
 

@@ -29,17 +29,18 @@ IN_FLIGHT = 2  # steps handed to the devices before their results are read; keep
 
 @dataclasses.dataclass
 class Job:
-    """What a run is made of; `run` takes it from `spent` to the end of `budget`.
+    """The parts of a run; `run` takes it from `spent` to the end of `budget`.
 
     Attributes:
-      state: on the devices.
-      steps: compiled, `(state, batch, learning_rate) -> (state, measures)`, one for each stage of `budget.meter`.
-      batches: (host batch, device batch) from the step that `spent` names.
-      evaluate: error rates of a state, as a row of `metrics.jsonl` with `top1_error`; told whether it is the last.
-      name_images: the data set's ids of records, for a message.
-      known: what the checkpoint that a run goes on from held beside the state (`_Run._save`); empty for a new run.
+      state: the train state, on the devices.
+      steps: compiled steps, `(state, batch, learning_rate) -> (state, measures)`, one for each stage
+        of `budget.meter`.
+      batches: pairs of a host batch and a device batch, from the step after those that are spent.
+      evaluate: from a state, and whether this evaluation is the last, to a row of `metrics.jsonl` with `top1_error`.
+      name_images: from indices to the data set's ids of the images, for a message.
+      known: the `info` of the checkpoint from which the run continues (`_Run._save`); empty for a new run.
       learning_rate: of each step; None where the steps know their lengths by themselves.
-      early_stopping: evaluations in a row without a better one that end the run; 0: none do.
+      early_stopping: evaluations in a row without a lower error that end the run; 0: the run never ends early.
     """
 
     config: AnyConfig
@@ -60,7 +61,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run ended: `stopped_by` is the signal's name, or None when the budget is spent."""
+    """The end of a run: `stopped_by` is the name of a signal, or None where the budget is spent."""
 
     state: TrainState
     spent: Spent
@@ -68,7 +69,7 @@ class Outcome:
 
 
 def run(job: Job) -> Outcome:
-    """Trains until the budget is spent or a signal asks for a stop; either way the last state is saved.
+    """Train until the budget is spent or a signal asks for a stop; in both cases the last state is saved.
 
     Raises:
       DivergedError: the loss, the gradient or a parameter is not finite; the last good checkpoint is kept.
@@ -80,7 +81,7 @@ def run(job: Job) -> Outcome:
 
 
 class _Run:
-    """The moving parts of one call of `run`."""
+    """The state of one call of `run`."""
 
     def __init__(self, job: Job, stop: StopSignal):
         self.job, self.stop, self.state, self.spent = job, stop, job.state, job.spent
@@ -113,7 +114,7 @@ class _Run:
         return Outcome(self.state, self.spent, (self.stop.received or "a signal elsewhere") if stopping else None)
 
     def _make_up(self) -> None:
-        """The evaluation that a stop put off: its error belongs to the checkpoint that the run goes on from."""
+        """Run the evaluation that a stop postponed, and store its error with the restored checkpoint."""
         step = self.spent.steps
         if self.job.known.get("evaluation_due") and not self.job.checkpoints.rated(step):
             self.job.checkpoints.rate(step, self._evaluate())
@@ -139,10 +140,10 @@ class _Run:
         return self.job.learning_rate(self.job.budget.progress(self.spent))
 
     def _near_the_end(self) -> bool:
-        """Whether the steps in flight and the next may take what is left of a budget of seconds.
+        """Return whether the steps in flight and the next one may use up a budget of seconds.
 
-        Then the clock must have seen each step before the next begins: a run of slow steps would overrun its budget by
-        all that are in flight.
+        Then each step must end before the next begins: otherwise a run of slow steps would overrun its budget by all
+        steps in flight.
         """
         amount, taken = self.job.budget.amount, self.clock.seconds - self.job.spent.seconds
         settled = self.spent.steps + 1 - self.job.spent.steps - len(self.pending)
@@ -151,7 +152,7 @@ class _Run:
         return self.clock.seconds + (len(self.pending) + 1) * taken / settled >= amount.value
 
     def _settle(self) -> None:
-        """Waits for the oldest step in flight and looks at what it measured."""
+        """Wait for the oldest step in flight and check its measures."""
         step, index, measures = self.pending.popleft()
         values = {name: float(value) for name, value in jax.device_get(measures).items()}
         minimised = values.get("objective", values["loss"])
@@ -162,13 +163,13 @@ class _Run:
             self._report(self.job.budget.meter.spent(step, self.clock.seconds))
 
     def _agree(self) -> bool:
-        """Reads the clock, and tells whether the run is to stop; the same in every process."""
+        """Read the clock, and return whether the run is to stop; the same in every process."""
         seconds, stopping = self.agreement.meet(self.spent.steps, self.clock.seconds, bool(self.stop.received))
         self.spent = dataclasses.replace(self.spent, seconds=seconds)
         return stopping
 
     def _drain(self) -> None:
-        """Waits for all steps in flight; what they took is then on the clock."""
+        """Wait for all steps in flight, so that the clock includes them."""
         while self.pending:
             self._settle()
         self._agree()
@@ -193,7 +194,9 @@ class _Run:
         self.job.checkpoints.check()
         if evaluating or saving:
             self._drain()
-            evaluating |= self.job.budget.finished(self.spent)  # by the seconds that the steps in flight took
+            evaluating |= self.job.budget.finished(
+                self.spent
+            )  # the steps in flight may have used up a budget of seconds
             with self.clock.paused():
                 self._save(self._evaluate() if evaluating else None)
 
@@ -221,7 +224,7 @@ class _Run:
         return row["top1_error"]
 
     def _save(self, top1_error: float | None, *, evaluation_due: bool = False) -> None:
-        """Saves; `evaluation_due` has the run that goes on from here begin with the evaluation that a stop put off."""
+        """Save a checkpoint; with `evaluation_due`, a resumed run begins with the postponed evaluation."""
         if not all_finite(self.state.params):
             self._diverged(self.spent.steps, np.asarray([], np.int32), {"loss": math.nan, "gradient_norm": math.nan})
         info = {"steps": self.spent.steps, "seconds": self.spent.seconds}
@@ -236,7 +239,7 @@ class _Run:
         budget, row = self.job.budget, self.window.close(spent)
         self.job.log.write("train", spent.steps, **_spent_row(budget, spent), **row)
         progress = budget.progress(spent)
-        # From what this process has seen: earlier ones, or what came before the first step, may have been slower.
+        # Only from this process's steps: earlier processes, and stages before the first step, may have been slower.
         gained, took = progress - budget.progress(self.job.spent), spent.seconds - self.job.spent.seconds
         left = took * (1 - progress) / gained if gained > 0 else math.inf
         total = f"/{budget.total_steps:,}" if budget.total_steps else ""
@@ -249,7 +252,7 @@ class _Run:
 
 
 class _Window:
-    """Means since the last report."""
+    """Measures since the last report."""
 
     def __init__(self, batch_size: int, spent: Spent):
         self._batch_size, self._since = batch_size, spent
@@ -263,7 +266,7 @@ class _Window:
         self._values.append(values)
 
     def close(self, spent: Spent) -> dict[str, float]:
-        """The row, and a new window from `spent`."""
+        """Return the row of the window, and start a new window at `spent`."""
         images = len(self._values) * self._batch_size
         seconds = spent.seconds - self._since.seconds
         row = {
@@ -293,5 +296,5 @@ def _finite(tensors: dict[str, jax.Array]) -> jax.Array:
 
 
 def all_finite(tensors: dict[str, jax.Array]) -> bool:
-    """Whether every number of every array is finite."""
+    """Return whether every number of every array is finite."""
     return bool(_finite(tensors))

@@ -1,4 +1,7 @@
-"""One step, written for one device: it sees that device's share of the batch and reduces over the axis "data"."""
+"""The training and the evaluation step, each written for one device and its share of the batch.
+
+The steps reduce over the axis "data".
+"""
 
 import dataclasses
 import functools
@@ -21,7 +24,7 @@ from imagenet_repro.training.optimizer import bound_filters
 from imagenet_repro.training.state import TrainState
 
 AXIS = "data"
-MEANS = ("loss", "objective")  # the measures that are means over images, and not counts
+MEANS = ("loss", "objective")  # measures that are means over images; the others are counts
 Batch = dict[str, Any]  # arrays of data/batch.py on the device
 
 
@@ -83,13 +86,13 @@ class DeviceStep(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as compilation caches want it
 class TrainStep:
-    """`step(state, batch, learning_rate) -> (state, measures)`, in two halves that `fsdp` spreads differently.
+    """The step `(state, batch, learning_rate) -> (state, measures)`, in two halves that `fsdp` spreads differently.
 
     Args:
-      network: what is trained.
+      network: the network to train.
       config: the run's configuration.
       num_classes: of the data set.
-      optimizer: of training/optimizer.py.
+      optimizer: as returned by `optimizer.create`.
     """
 
     network: FunctionalNetwork
@@ -100,7 +103,7 @@ class TrainStep:
     def __call__(
         self, state: TrainState, batch: Batch, learning_rate: ArrayLike
     ) -> tuple[TrainState, dict[str, Array]]:
-        """One device's step; every device leaves it with the same state.
+        """Take one device's step; every device leaves it with the same state.
 
         Args:
           state: the same on every device.
@@ -108,9 +111,9 @@ class TrainStep:
           learning_rate: float32 [], the rate of this step.
 
         Returns:
-          The next state, and over the whole batch: `loss` (mean), `top1_correct` and `top5_correct` (counts against
-          the heavier label where labels are mixed), `gradient_norm`, `learning_rate`. All are the main head's; where
-          there are auxiliary ones, `objective` is the loss with theirs, whose gradient is taken.
+          The next state, and measures over the whole batch: `loss` (mean), `top1_correct` and `top5_correct` (counts
+          against the heavier label where labels are mixed), `gradient_norm`, `learning_rate`. They are those of the
+          main head. Where there are auxiliary heads, `objective` is the loss with theirs, which is minimised.
         """
         gradients, stats, measures = self.gradients(state, batch)
         return self.update(state, gradients, stats, measures, learning_rate)
@@ -118,7 +121,7 @@ class TrainStep:
     def gradients(
         self, state: TrainState, batch: Batch, layout: ParameterLayout = REPLICATED
     ) -> tuple[Tensors, Tensors, dict[str, Array]]:
-        """Mean gradient, averaged running statistics and measures, reduced over the axis "data".
+        """Return the mean gradient, the averaged running statistics and the measures, reduced over the axis "data".
 
         `layout` says how a device's parameters become complete and its gradients a mean.
         """
@@ -153,7 +156,7 @@ class TrainStep:
         measures: dict[str, Array],
         learning_rate: ArrayLike,
     ) -> tuple[TrainState, dict[str, Array]]:
-        """The state after the optimizer, and `measures` with what it did."""
+        """Return the state after the optimizer, and `measures` with the gradient's norm and the learning rate."""
         config = self.config
         updates, opt_state = self.optimizer.update(
             gradients, state.opt_state, state.params, learning_rate=learning_rate
@@ -168,7 +171,7 @@ class TrainStep:
         return TrainState(state.step + 1, params, stats, opt_state, ema, state.rng), measures
 
     def _share_of_new(self, step: Int[Array, ""]) -> float | Float[Array, ""]:
-        """One minus the average's decay at the update that follows `step` others."""
+        """Return one minus the decay of the average at the update that follows `step` others."""
         share = 1.0 - self.config.ema_decay
         # t counts this update too, as in the code of EfficientNet; 1 - (1 + t) / (10 + t) is 9 / (10 + t).
         return jnp.maximum(share, 9.0 / (11.0 + step)) if self.config.ema_warmup else share
@@ -207,7 +210,7 @@ class TrainStep:
 
 
 def _scan_sum(part: Callable, stats: Tensors, parts: Batch, number: int) -> tuple[Tensors, Tensors, dict[str, Array]]:
-    """Runs `part` over the parts of a batch, statistics carried along, gradients and measures summed."""
+    """Run `part` over the parts of a batch; carry the statistics along, and sum the gradients and measures."""
 
     def body(carry: tuple, inputs: tuple) -> tuple:
         stats, total = carry
@@ -223,19 +226,19 @@ def _scan_sum(part: Callable, stats: Tensors, parts: Batch, number: int) -> tupl
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as compilation caches want it
 class EvalStep:
-    """`step(params, stats, batch) -> (counts, predictions)` for one device's share.
+    """The step `(params, stats, batch) -> (counts, predictions)` for one device's share.
 
     `counts` are integers over all devices: `images`, `top1_correct`, `top5_correct`, and the float32 sum
     `cross_entropy`; `predictions` stay on their device: `top5` and `logits`.
 
     Args:
-      score: from parameters, statistics and uint8 images to the scores of every class.
+      score: from parameters, statistics and uint8 images to the score of every class.
     """
 
     score: Callable[[Tensors, Tensors, Array], Array]
 
     def __call__(self, params: Tensors, stats: Tensors, batch: Batch) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Scores one share; padding and undecodable images carry weight zero."""
+        """Score one share; padding and undecodable images have weight zero."""
         logits = self.score(params, stats, batch["image"]).astype(jnp.float32)
         weights = batch["weight"]
         counts = metrics.correct_counts(logits, batch["label"], weights)

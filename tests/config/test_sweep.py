@@ -98,5 +98,5 @@ def test_files_of_single_runs_and_missing_recipes_are_refused_as_sweeps(tmp_path
     with pytest.raises(UserError, match=r"config\.systems\.a: .*there is no file 'configs/resnett.py'"):
         load_sweep(str(file))
     file.write_text("def get_config():\n    return {'systems': {'a': {}}}\n")
-    with pytest.raises(UserError, match=r"config\.systems\.a\.config: which recipe"):
+    with pytest.raises(UserError, match=r"config\.systems\.a\.config: name the recipe"):
         load_sweep(str(file))
