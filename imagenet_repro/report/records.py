@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Shaped
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
+from imagenet_repro.scoring.metrics import GUESSES, ErrorRates, is_wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TopGuesses:
 
     def wrong(self, guesses: int) -> Bool[np.ndarray, " n"]:
         """Return whether the label of each image is missing among the first `guesses` (1 or 5) guesses."""
-        return ~np.any(self.top5[:, :guesses] == self.label[:, None], axis=1)
+        return is_wrong(self.top5, self.label, guesses)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,7 @@ from rich.console import Console
 from sklearn.metrics import top_k_accuracy_score
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring import classification as module
-from imagenet_repro.scoring import predictions as stored
-from imagenet_repro.scoring import wordnet
+from imagenet_repro.scoring import classification, predictions, wordnet
 from imagenet_repro.scoring.predictions import Predictions
 
 
@@ -39,7 +37,7 @@ def random_entry(tmp_path):
 def stored_entry(path, ids, labels, best, classes=1000):
     """Our own file in which `best` holds the first guesses."""
     rest = (np.asarray(best)[:, None] + np.arange(5)) % classes
-    stored.save(
+    predictions.save(
         path,
         Predictions(
             id=np.array(ids),
@@ -53,33 +51,33 @@ def stored_entry(path, ids, labels, best, classes=1000):
 
 def text_of(card, width=100):
     console = Console(file=io.StringIO(), width=width)
-    module.print_score(card, console)
+    classification.print_score(card, console)
     return console.file.getvalue()
 
 
 def test_one_to_five_guesses_agree_with_scikit_learn(random_entry):
     predictions, labels_file, scores, labels = random_entry
-    card = module.score(predictions, labels_file)
+    card = classification.score(predictions, labels_file)
     assert [s.guesses for s in card.scores] == [1, 2, 3, 4, 5]
     for result in card.scores:
         right = top_k_accuracy_score(labels, scores, k=result.guesses, labels=range(30), normalize=False)
         assert (result.wrong, result.images) == (400 - right, 400)
         assert result.exact[0] < result.wilson[0] < result.error < result.wilson[1] < result.exact[1]
     assert not card.notes
-    assert len(module.score(predictions, labels_file, guesses=2).scores) == 2
+    assert len(classification.score(predictions, labels_file, guesses=2).scores) == 2
 
 
 def test_commas_fewer_and_empty_lines_and_labels_beyond_the_fifth(tmp_path):
     predictions = write(tmp_path / "p.txt", "7,1, 2 3\t4 9\n\n5\n9 9 9 9 9 7\r\n-1 8\n")
     labels = write(tmp_path / "labels.txt", "9\n7\n5\n7\n8")
-    wrong = [s.wrong for s in module.score(predictions, labels).scores]
+    wrong = [s.wrong for s in classification.score(predictions, labels).scores]
     assert wrong == [4, 3, 3, 3, 3]  # image 3 by its only guess, image 5 by its second; 6th labels count for nothing
 
 
 @pytest.mark.parametrize("guesses", [0, 6])
 def test_the_number_of_guesses_is_the_challenges(random_entry, guesses):
     with pytest.raises(UserError, match=f"--guesses={guesses}: the challenge accepts 1 to 5"):
-        module.score(*random_entry[:2], guesses=guesses)
+        classification.score(*random_entry[:2], guesses=guesses)
 
 
 @pytest.mark.parametrize(
@@ -99,33 +97,33 @@ def test_the_number_of_guesses_is_the_challenges(random_entry, guesses):
 def test_errors_in_a_file_are_reported_with_their_line(tmp_path, predictions, labels, message):
     files = write(tmp_path / "p.txt", predictions), write(tmp_path / "labels.txt", labels)
     with pytest.raises(UserError, match=message):
-        module.score(*files)
+        classification.score(*files)
 
 
 def test_files_that_cannot_be_read(tmp_path):
     good = write(tmp_path / "p.txt", "1\n")
     with pytest.raises(UserError, match="there is no file"):
-        module.score(tmp_path / "absent.txt", good)
+        classification.score(tmp_path / "absent.txt", good)
     with pytest.raises(UserError, match="could not read"):
-        module.score(good, tmp_path)
+        classification.score(good, tmp_path)
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(UserError, match="not a text file"):
-        module.score(tmp_path / "bytes.txt", good)
+        classification.score(tmp_path / "bytes.txt", good)
     with pytest.raises(UserError, match="name a file of labels with --labels"):
-        module.score(good)
+        classification.score(good)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_label(tmp_path):
     (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbf3 1\r\n2\r\n")
     labels = write(tmp_path / "labels.txt", "1\n2\n")
-    assert [s.wrong for s in module.score(tmp_path / "p.txt", labels).scores[:2]] == [1, 0]
+    assert [s.wrong for s in classification.score(tmp_path / "p.txt", labels).scores[:2]] == [1, 0]
 
 
 def test_different_numberings_are_remarked(tmp_path):
     rng = np.random.default_rng(0)
     predictions = submission(tmp_path / "p.txt", rng.integers(0, 10, (200, 5)))
     labels = submission(tmp_path / "labels.txt", rng.integers(1, 11, (200, 1)))
-    card = module.score(predictions, labels)
+    card = classification.score(predictions, labels)
     assert "labels run from 1 to 10 and guesses from 0 to 9: their numbering seems to differ" in card.notes[0]
     assert "Note: labels run from 1" in text_of(card)
 
@@ -133,19 +131,19 @@ def test_different_numberings_are_remarked(tmp_path):
 def test_our_own_file_brings_its_labels_and_ties_itself_to_file_name_order(tmp_path):
     ids = ["c.JPEG", "a.JPEG", "b.JPEG"]
     path = stored_entry(tmp_path / "p.npz", ids, labels=[1, 2, 3], best=[1, 1, 9])
-    assert [s.wrong for s in module.score(path).scores] == [2, 1, 1, 1, 1]
+    assert [s.wrong for s in classification.score(path).scores] == [2, 1, 1, 1, 1]
     other = write(tmp_path / "labels.txt", "1\n9\n1\n")  # of a, b, c
-    assert [s.wrong for s in module.score(path, other).scores] == [0, 0, 0, 0, 0]
+    assert [s.wrong for s in classification.score(path, other).scores] == [0, 0, 0, 0, 0]
 
 
 def test_our_own_file_of_few_classes_and_without_labels(tmp_path):
     top5 = np.array([[0, 1, 2], [-1, -1, -1]], np.int32)
     for name, label in (("labelled", 2), ("unlabelled", -1)):
         entry = Predictions(np.array(["a", "b"]), np.full(2, label, np.int32), top5, np.zeros((2, 3), np.float16))
-        stored.save(tmp_path / f"{name}.npz", entry)
-    assert [s.wrong for s in module.score(tmp_path / "labelled.npz").scores] == [2, 2, 1, 1, 1]
+        predictions.save(tmp_path / f"{name}.npz", entry)
+    assert [s.wrong for s in classification.score(tmp_path / "labelled.npz").scores] == [2, 2, 1, 1, 1]
     with pytest.raises(UserError, match="has no labels; name a file"):
-        module.score(tmp_path / "unlabelled.npz")
+        classification.score(tmp_path / "unlabelled.npz")
 
 
 REAL = [[1, 2], [], [3], [4, 5, 6], []]
@@ -155,7 +153,7 @@ REAL_IDS = [f"ILSVRC2012_val_{n:08d}.JPEG" for n in (1, 2, 3, 4, 5)]
 def test_real_labels_with_text_in_file_name_order(tmp_path):
     real = write(tmp_path / "real.json", json.dumps(REAL))
     predictions = write(tmp_path / "p.txt", "2 9\n1\n9 3\n6\n\n")
-    (result,) = module.score(predictions, real_path=real).scores
+    (result,) = classification.score(predictions, real_path=real).scores
     assert (result.truth, result.wrong, result.images, result.dropped) == ("ReaL", 1, 3, 2)  # only first guesses count
     assert str(result).startswith("top-1 error against ReaL labels 33.3 %, 95 % interval [")
     assert "(1 of 3 images wrong, 2 without a label left out)" in str(result)
@@ -166,7 +164,7 @@ def test_real_labels_with_our_file_go_by_the_number_in_the_id(tmp_path):
     rows = [3, 0, 2]  # a shuffled part of the split
     ids = [["val/", "", ""][i] + REAL_IDS[row] for i, row in enumerate(rows)]
     path = stored_entry(tmp_path / "p.npz", ids, labels=[5, 0, 3], best=[5, 0, 3])
-    card = module.score(path, real_path=real, guesses=1)
+    card = classification.score(path, real_path=real, guesses=1)
     assert [(s.truth, s.wrong, s.images) for s in card.scores] == [("labels", 0, 3), ("ReaL", 1, 3)]
 
 
@@ -175,7 +173,7 @@ def test_real_labels_are_for_the_validation_images_alone(tmp_path, name):
     real = write(tmp_path / "real.json", json.dumps(REAL))
     path = stored_entry(tmp_path / "p.npz", [name], labels=[1], best=[1])
     with pytest.raises(UserError, match="ILSVRC2012_val_00000001"):
-        module.score(path, real_path=real)
+        classification.score(path, real_path=real)
 
 
 @pytest.mark.parametrize(
@@ -193,17 +191,17 @@ def test_real_labels_are_for_the_validation_images_alone(tmp_path, name):
 def test_damaged_real_files(tmp_path, content, message):
     predictions = write(tmp_path / "p.txt", "1\n2\n")
     with pytest.raises(UserError, match=message):
-        module.score(predictions, real_path=write(tmp_path / "real.json", content))
+        classification.score(predictions, real_path=write(tmp_path / "real.json", content))
 
 
 def test_our_file_with_an_image_beyond_the_real_list(tmp_path):
     path = stored_entry(tmp_path / "p.npz", ["ILSVRC2012_val_00000006.JPEG"], labels=[1], best=[1])
     with pytest.raises(UserError, match=r"image number 6, and .* lists 5 images"):
-        module.score(path, real_path=write(tmp_path / "real.json", json.dumps(REAL)))
+        classification.score(path, real_path=write(tmp_path / "real.json", json.dumps(REAL)))
 
 
 def test_what_is_shown_names_both_error_rates(random_entry):
-    card = module.score(*random_entry[:2])
+    card = classification.score(*random_entry[:2])
     shown = text_of(card)
     first, last = card.scores[0], card.scores[-1]
     assert f"top-1 error {100 * first.error:.1f} %, 95 % interval [" in shown
@@ -215,10 +213,10 @@ def test_real_lists_of_other_images_are_refused(tmp_path):
     labels = list(range(12))
     path = stored_entry(tmp_path / "p.npz", [f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, 13)], labels, labels)
     right = write(tmp_path / "real.json", json.dumps([[label] for label in labels]))
-    assert module.score(path, real_path=right).scores[-1].wrong == 0
+    assert classification.score(path, real_path=right).scores[-1].wrong == 0
     shifted = write(tmp_path / "shifted.json", json.dumps([[], *([label] for label in labels[:-1])]))
     with pytest.raises(UserError, match="only 0 of 11 lists contain their image's own label"):
-        module.score(path, real_path=shifted)
+        classification.score(path, real_path=shifted)
 
 
 WNIDS = ["n02085620", "n02106662", "n02930766"]  # two dogs and a cab
@@ -227,20 +225,20 @@ WNIDS = ["n02085620", "n02106662", "n02930766"]  # two dogs and a cab
 def with_provenance(path, provenance, top5=((1, 2, 0), (2, 0, 1))):
     entry = Predictions(np.array(["a", "b"]), np.zeros(2, np.int32), np.array(top5, np.int32),
                         np.zeros((2, 3), np.float16), provenance)  # fmt: skip
-    stored.save(path, entry)
+    predictions.save(path, entry)
     return path
 
 
 def test_classes_named_by_wordnet_ids_are_judged_along_its_tree(tmp_path):
-    card = module.score(with_provenance(tmp_path / "p.npz", {"classes": WNIDS}))
+    card = classification.score(with_provenance(tmp_path / "p.npz", {"classes": WNIDS}))
     assert [cost.mean for cost in card.hierarchy.costs[:2]] == [(5 + card_cost(0, 2)) / 2, 5 / 2]
     shown = text_of(card)
     assert "hierarchical cost (challenge of 2010)" in shown
     assert "first guess of another super-class: 50.0 %" in shown
     for provenance in ({}, {"classes": ["dog", "dog 2", "cab"]}):
-        assert module.score(with_provenance(tmp_path / "q.npz", provenance)).hierarchy is None
+        assert classification.score(with_provenance(tmp_path / "q.npz", provenance)).hierarchy is None
     labels = write(tmp_path / "labels.txt", "1\n3\n")  # somebody's numbers need not be these classes
-    assert module.score(tmp_path / "p.npz", labels).hierarchy is None
+    assert classification.score(tmp_path / "p.npz", labels).hierarchy is None
 
 
 def card_cost(a, b):
@@ -249,11 +247,11 @@ def card_cost(a, b):
 
 def test_people_are_shown_with_errors_on_imagenet(tmp_path):
     path = with_provenance(tmp_path / "p.npz", {"config": {"data": {"name": "imagenet2012"}}})
-    shown = text_of(module.score(path), width=140)
+    shown = text_of(classification.score(path), width=140)
     rows = [line.split() for line in shown.splitlines() if " person " in line]
     assert rows[0][:6] == ["a", "person", "5", "76", "1,500", "5.1"]
     assert rows[1][:7] == ["a", "second", "person", "5", "31", "258", "12.0"]
     assert "five guesses for each (Karpathy 2014; Russakovsky et al. 2015, sec. 6.4)" in shown
     for data in ("imagenet_v2/matched-frequency", "cifar10", 7):
         other = with_provenance(tmp_path / "q.npz", {"config": {"data": {"name": data}}})
-        assert "person" not in text_of(module.score(other), width=140)
+        assert "person" not in text_of(classification.score(other), width=140)

@@ -9,7 +9,7 @@ from rich.console import Console
 from sklearn.metrics import average_precision_score
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring import detection as module
+from imagenet_repro.scoring import detection
 from imagenet_repro.scoring.localization.boxes import edges, to_coco
 from tests.scoring.localization.annotated import lines, random_boxes, xml
 
@@ -31,7 +31,7 @@ def entry(tmp_path, images, detections, blacklist=()):
 
 
 def precisions(files):
-    return [one.average_precision for one in module.score(**files).categories[0]]
+    return [one.average_precision for one in detection.score(**files).categories[0]]
 
 
 def shifted(box, pixels):
@@ -63,7 +63,7 @@ def test_each_rule_of_the_devkit(tmp_path, objects, detections, expected):
 
 def test_small_objects_are_found_with_less_overlap():
     sides = [(1, 1), (10, 10), (10, 24), (24, 24), (25, 25), (500, 2), (300, 300)]
-    found = module.thresholds(np.array([(7, 3, 7 + w - 1, 3 + h - 1) for w, h in sides]))
+    found = detection.thresholds(np.array([(7, 3, 7 + w - 1, 3 + h - 1) for w, h in sides]))
     np.testing.assert_allclose(found, [min(0.5, w * h / ((w + 10) * (h + 10))) for w, h in sides])
     assert found[3] < 0.5 == found[4]
 
@@ -81,7 +81,7 @@ def test_a_blacklisted_class_is_neither_object_nor_detection(tmp_path):
     files = entry(tmp_path, images, detections)
     assert precisions(files)[:2] == [0.25, 1.0]
     listed = files | {"blacklist": lines(tmp_path / "b.txt", [(1, "n1")])}
-    card = module.score(**listed)
+    card = detection.score(**listed)
     assert [(one.objects, one.detections, one.right, one.average_precision) for one in card.categories[0][:2]] == [
         (1, 1, 1, 1.0),
         (1, 1, 1, 1.0),
@@ -89,7 +89,7 @@ def test_a_blacklisted_class_is_neither_object_nor_detection(tmp_path):
     assert "1 pairs of image and class are blacklisted." in card.notes
     for row in [(3, "n1"), (1, "n4"), (1,)]:
         with pytest.raises(UserError, match=r"b\.txt, line 1: '.*' is not the number of an image and the id"):
-            module.score(**files | {"blacklist": lines(tmp_path / "b.txt", [row])})
+            detection.score(**files | {"blacklist": lines(tmp_path / "b.txt", [row])})
 
 
 def test_equal_confidences_keep_the_order_of_images_then_of_the_file(tmp_path):
@@ -102,14 +102,14 @@ def test_equal_confidences_keep_the_order_of_images_then_of_the_file(tmp_path):
 def test_area_under_the_curve_by_hand():
     """Of seven detections 1, 0, 1, 1, 0, 0, 1 are right, of 5 objects; the curve's steps added up."""
     right = np.array([1, 0, 1, 1, 0, 0, 1], bool)
-    precision, recall = module.precision_recall(right, 5)
+    precision, recall = detection.precision_recall(right, 5)
     np.testing.assert_allclose(precision, [1, 1 / 2, 2 / 3, 3 / 4, 3 / 5, 3 / 6, 4 / 7])
     np.testing.assert_allclose(recall, [0.2, 0.2, 0.4, 0.6, 0.6, 0.6, 0.8])
-    assert module.average_precision(precision, recall) == pytest.approx(0.2 * (1 + 3 / 4 + 3 / 4 + 4 / 7))
+    assert detection.average_precision(precision, recall) == pytest.approx(0.2 * (1 + 3 / 4 + 3 / 4 + 4 / 7))
     # Without making precision monotone it is scikit-learn's, where every object is found.
     raw = np.sum(np.diff(recall, prepend=0) * precision) * 5 / 4
     assert raw == pytest.approx(average_precision_score(right, np.arange(7, 0, -1)))
-    assert module.average_precision(np.zeros(0), np.zeros(0)) == 0
+    assert detection.average_precision(np.zeros(0), np.zeros(0)) == 0
 
 
 def made(count=40, seed=0):
@@ -121,11 +121,11 @@ def made(count=40, seed=0):
         image += [number] * many
         category += rng.integers(1, 4, many).tolist()
         box.append(random_boxes(rng, many, smallest=25, largest=150))
-    objects = module.DetectionBoxes(np.array(image), np.array(category), np.concatenate(box))
+    objects = detection.DetectionBoxes(np.array(image), np.array(category), np.concatenate(box))
     near = np.repeat(np.arange(len(objects)), 3)
     moved = objects.box[near] + rng.integers(-14, 15, (len(near), 4))
     far = random_boxes(rng, 150, smallest=25, largest=150)
-    detections = module.DetectionBoxes(
+    detections = detection.DetectionBoxes(
         np.concatenate([objects.image[near], rng.integers(1, count + 1, 150)]),
         np.concatenate([objects.category[near], rng.integers(1, 4, 150)]),
         np.concatenate([moved, far]),
@@ -167,14 +167,14 @@ def columns(boxes):
 @pytest.mark.parametrize("seed", range(3))
 def test_large_objects_agree_with_pycocotools(seed):
     objects, detections, confidence = made(seed=seed)
-    assert np.all(module.thresholds(objects.box) == 0.5)
+    assert np.all(detection.thresholds(objects.box) == 0.5)
     expected, last_recall, levels = coco_evaluated(objects, detections, confidence)
-    order, right = module.match_detections(detections, confidence, objects)
-    ours = module.score_classes(detections, confidence, objects, {1: "n1", 2: "n2", 3: "n3"})
+    order, right = detection.match_detections(detections, confidence, objects)
+    ours = detection.score_classes(detections, confidence, objects, {1: "n1", 2: "n2", 3: "n3"})
     assert 0.2 < np.mean([one.average_precision for one in ours]) < 0.9
     for number, one in enumerate(ours):
         hits = right[detections.category[order] == number + 1]
-        precision, recall = module.precision_recall(hits, one.objects)
+        precision, recall = detection.precision_recall(hits, one.objects)
         assert one.right / one.objects == pytest.approx(last_recall[number])
         envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
         at_levels = envelope[np.searchsorted(recall, levels)]  # COCO's interpolation, of our curve
@@ -187,10 +187,10 @@ def test_small_objects_do_not_agree_with_pycocotools():
     """Objects of 10 x 10 pixels in boxes of 20 x 20, which the challenge calls found and COCO does not."""
     corner = np.array([(20 * n, 20 * n) for n in range(1, 9)])
     ones = np.ones(8, np.int64)
-    objects = module.DetectionBoxes(ones, ones, np.concatenate([corner + 5, corner + 14], axis=1))
-    around = module.DetectionBoxes(ones, ones, np.concatenate([corner, corner + 19], axis=1))
+    objects = detection.DetectionBoxes(ones, ones, np.concatenate([corner + 5, corner + 14], axis=1))
+    around = detection.DetectionBoxes(ones, ones, np.concatenate([corner, corner + 19], axis=1))
     confidence = np.linspace(0.1, 0.9, 8)
-    (ours,) = module.score_classes(around, confidence, objects, {1: "n1"})
+    (ours,) = detection.score_classes(around, confidence, objects, {1: "n1"})
     assert (ours.right, ours.average_precision) == (8, 1.0)
     assert coco_evaluated(objects, around, confidence)[1][0] == 0
 
@@ -199,11 +199,11 @@ def test_the_entry_that_wins_more_classes_is_named(tmp_path):
     images = [[("n1", BOX), ("n2", BOX)], [("n1", BOX)]]
     files = entry(tmp_path, images, [(1, 1, 0.9, BOX), (2, 1, 0.9, BOX), (1, 2, 0.9, BOX)])
     other = lines(tmp_path / "q.txt", [(1, 1, 0.9, *BOX), (1, 2, 0.9, *BOX)])
-    card = module.score(**files | {"entries": [files["entries"][0], other]})
+    card = detection.score(**files | {"entries": [files["entries"][0], other]})
     assert card.won() == (1, 0)
     np.testing.assert_allclose(card.average_precisions(), [[1, 1, np.nan], [0.5, 1, np.nan]])
     console = Console(file=io.StringIO(), width=110)
-    module.print_score(card, console)
+    detection.print_score(card, console)
     text = " ".join(console.file.getvalue().split())
     assert "classes won: p.txt 1, q.txt 0, equal 1: p.txt wins" in text
     assert "q.txt: mean average precision 75.0 %, median 75.0 %, over 2 classes" in text
@@ -214,13 +214,13 @@ def test_the_entry_that_wins_more_classes_is_named(tmp_path):
 def test_images_by_the_devkits_list(tmp_path):
     files = entry(tmp_path, [[("n1", BOX)], [("n1", BOX)]], [(7, 1, 0.9, BOX)])
     listed = lines(tmp_path / "val.txt", [("val/ILSVRC2012_val_00000002", 7), ("bare", 9)])
-    card = module.score(**files | {"images": listed})
+    card = detection.score(**files | {"images": listed})
     assert card.categories[0][0].average_precision == 1
     assert "1 of 2 images have no annotation and count as images without objects." in card.notes
     with pytest.raises(UserError, match=r"p\.txt, detection 1: there is no image 7; 2 are known"):
-        module.score(**files)
+        detection.score(**files)
     with pytest.raises(UserError, match="annotates none of the 1 images"):
-        module.score(**files | {"images": lines(tmp_path / "val.txt", [("bare", 1)])})
+        detection.score(**files | {"images": lines(tmp_path / "val.txt", [("bare", 1)])})
 
 
 @pytest.mark.parametrize(
@@ -241,13 +241,13 @@ def test_lines_of_another_form(tmp_path, text, message):
     files = entry(tmp_path, [[("n1", BOX)]], [(1, 1, 0.9, BOX)])
     files["entries"][0].write_text(text)
     with pytest.raises(UserError, match=message):
-        module.score(**files)
+        detection.score(**files)
 
 
 def test_annotations_that_nothing_can_be_judged_by(tmp_path):
     with pytest.raises(UserError, match="the scored images have no object"):
-        module.score(**entry(tmp_path, [[]], [(1, 1, 0.9, BOX)]))
+        detection.score(**entry(tmp_path, [[]], [(1, 1, 0.9, BOX)]))
     (tmp_path / "boxes.csv").write_text("file,x_min,y_min,x_max,y_max\na.png,0,0,9,9\n")
     files = entry(tmp_path, [[]], [(1, 1, 0.9, BOX)]) | {"boxes": tmp_path / "boxes.csv"}
     with pytest.raises(UserError, match="a has an object without a class, which"):
-        module.score(**files)
+        detection.score(**files)

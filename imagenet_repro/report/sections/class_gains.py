@@ -13,7 +13,7 @@ import numpy as np
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import TopGuesses
 from imagenet_repro.report.text import short_names, signed
-from imagenet_repro.scoring.metrics import GUESSES, ErrorRates
+from imagenet_repro.scoring.metrics import GUESSES, ErrorRates, is_wrong
 from imagenet_repro.scoring.predictions import Predictions, format_ids
 
 FEW = 20  # classes; with more of them top-5 error gives the order
@@ -168,7 +168,6 @@ def _check_same_images(before: ScoredImages, after: ScoredImages) -> None:
 
 def _count_per_class(one: ScoredImages, n_classes: int) -> list[tuple[int, int, int]]:
     """Return for each class its images, those wrong by the first guess, and those wrong by the first five."""
-    right = one.top5 == one.label[:, None]
-    wrong = [~np.any(right[:, :k], axis=1) for k in (1, GUESSES)]
+    wrong = [is_wrong(one.top5, one.label, k) for k in (1, GUESSES)]
     labels = (one.label, one.label[wrong[0]], one.label[wrong[1]])
     return list(zip(*(np.bincount(chosen, minlength=n_classes).tolist() for chosen in labels), strict=True))
