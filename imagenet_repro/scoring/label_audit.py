@@ -87,7 +87,7 @@ class ReferenceLabels:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What people decided on one image; `suggested` is the class that they were shown beside the label."""
+    """Verdict of people on one image; `suggested` is the class that they were shown beside the label."""
 
     verdict: str
     suggested: int

@@ -1,4 +1,4 @@
-"""How far wrong labels can change the difference of two systems' error rates.
+"""The effect of wrong labels on the difference of two systems' error rates.
 
 The setting: some share of the labels is wrong, and nobody knows which ones. There are two answers.
 

@@ -33,7 +33,7 @@ def validation_id(number):
 
 
 def expert(label, i):
-    """What experts said of an image: a fourth are problematic, every other one has an unclear label."""
+    """Expert labels of an image: a fourth are problematic, every other one has an unclear label."""
     return {
         "original_label": label,
         "correct_multi_labels": [label],
@@ -193,7 +193,7 @@ def test_real_is_evaluated_with_the_challenges_label_beside_its_lists(data_dir):
     assert "6 left out" in line
 
 
-def test_a_data_set_without_the_lists_is_said(data_dir):
+def test_a_data_set_without_the_lists_is_an_error(data_dir):
     with pytest.raises(UserError, match="'imagenet_a' has no real_label"):
         sources.integers(Data(name="imagenet_a", data_dir=data_dir), "test", ("real_label",))
 

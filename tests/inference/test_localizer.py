@@ -37,7 +37,7 @@ class Colours(nnx.Module):
 
 
 class Maps:
-    """What models/maps.py says of such a network, written out."""
+    """The functions of inference/maps.py for such a network, written out."""
 
     @staticmethod
     def localization_map(model, images):

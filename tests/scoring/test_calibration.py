@@ -11,7 +11,7 @@ from tests.scoring import made
 
 
 def judged(confidence, right):
-    """Of a system with these confidences; what else there is does not matter."""
+    """Scored probabilities with these confidences; the other fields do not matter."""
     confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
     return calibration.ScoredProbabilities(confidence, right, np.zeros(len(right)), np.zeros(len(right)))
 

@@ -229,7 +229,7 @@ def with_provenance(path, provenance, top5=((1, 2, 0), (2, 0, 1))):
     return path
 
 
-def test_classes_named_by_wordnet_ids_are_judged_along_its_tree(tmp_path):
+def test_classes_named_by_wordnet_ids_are_scored_along_its_tree(tmp_path):
     card = classification.score(with_provenance(tmp_path / "p.npz", {"classes": WNIDS}))
     assert [cost.mean for cost in card.hierarchy.costs[:2]] == [(5 + card_cost(0, 2)) / 2, 5 / 2]
     shown = text_of(card)

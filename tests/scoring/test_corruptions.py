@@ -81,7 +81,7 @@ def test_parts_are_the_configs_of_tfds():
     assert corruptions.config_name("imagenet2012") == ""
 
 
-def test_what_is_said(wrong):
+def test_the_description_of_results(wrong):
     found = score_corruptions(wrong)
     assert str(found.mce).startswith(f"mCE {100 * found.mce.error:.1f} %, 95 % interval [")
     assert len(corruptions.terminal_table(found).rows) == 15

@@ -100,7 +100,7 @@ def test_equal_confidences_keep_the_order_of_images_then_of_the_file(tmp_path):
 
 
 def test_area_under_the_curve_by_hand():
-    """Of seven detections 1, 0, 1, 1, 0, 0, 1 are right, of 5 objects; the curve's steps added up."""
+    """Seven detections of 5 objects, right as 1, 0, 1, 1, 0, 0, 1: the steps of the curve add up to the area."""
     right = np.array([1, 0, 1, 1, 0, 0, 1], bool)
     precision, recall = detection.precision_recall(right, 5)
     np.testing.assert_allclose(precision, [1, 1 / 2, 2 / 3, 3 / 4, 3 / 5, 3 / 6, 4 / 7])
@@ -244,7 +244,7 @@ def test_lines_of_another_form(tmp_path, text, message):
         detection.score(**files)
 
 
-def test_annotations_that_nothing_can_be_judged_by(tmp_path):
+def test_annotations_that_cannot_be_scored_against(tmp_path):
     with pytest.raises(UserError, match="the scored images have no object"):
         detection.score(**entry(tmp_path, [[]], [(1, 1, 0.9, BOX)]))
     (tmp_path / "boxes.csv").write_text("file,x_min,y_min,x_max,y_max\na.png,0,0,9,9\n")

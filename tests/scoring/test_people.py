@@ -10,7 +10,7 @@ FIRST, SECOND = PEOPLE
 
 
 def one_sided_p(person, network, images=1_500):
-    """Of two shares being equal, with their pooled variance."""
+    """Return the p value of two shares being equal, with their pooled variance."""
     share = (person + network) / (2 * images)
     return stats.norm.sf((network - person) / math.sqrt(share * (1 - share) * 2 * images))
 
