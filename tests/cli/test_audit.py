@@ -1,4 +1,4 @@
-"""`main.py audit` of made-up predictions, and of runs that nobody trained."""
+"""Tests of `main.py audit` with invented predictions and runs."""
 
 import csv
 import dataclasses
@@ -21,7 +21,7 @@ def provenance(train="train", evaluated="validation"):
 
 
 def store(path, *, seed=0, skill=3.0, order=None, labels=None, **source):
-    """A network's predictions of images whose first 60 labels are of the next class; the path as text."""
+    """Store the predictions of a network for images whose first 60 labels are the next class; return the path."""
     rng = np.random.default_rng(seed)
     true = np.arange(IMAGES) % CLASSES
     given = np.where(np.arange(IMAGES) < 60, (true + 1) % CLASSES, true) if labels is None else labels
@@ -43,7 +43,7 @@ def table(page, name):
     return [dict(zip([text.strip() for text in heading], row, strict=True)) for row in rows]
 
 
-def test_flipped_labels_come_first_and_rates_are_restated(tmp_path, capsys):
+def test_flipped_labels_are_the_first_suspects_and_rates_are_restated(tmp_path, capsys):
     a, b = (
         store(tmp_path / "a.npz"),
         store(tmp_path / "b.npz", seed=1, order=np.random.default_rng(0).permutation(IMAGES)),
@@ -51,9 +51,9 @@ def test_flipped_labels_come_first_and_rates_are_restated(tmp_path, capsys):
     c = store(tmp_path / "c.npz", seed=2, skill=1.5)
     out = tmp_path / "out"
     assert audit("--predictions", a, b, "--compare", c, a, f"--out={out}") == 0
-    said = capsys.readouterr().out
-    assert "the page has no images: unknown data set 'photos'" in said
-    assert f"the page: {out / 'audit.html'}" in said
+    printed = capsys.readouterr().out
+    assert "the page has no images: unknown data set 'photos'" in printed
+    assert f"the page: {out / 'audit.html'}" in printed
     with (out / "suspects.csv").open() as file:
         rows = list(csv.DictReader(file))
     found = [row for row in rows if int(row["id"].removeprefix("image")) < 60]
@@ -71,7 +71,7 @@ def test_flipped_labels_come_first_and_rates_are_restated(tmp_path, capsys):
     assert {(row["first"], row["second"]) for row in pairs} == {("c", "a")}
 
 
-def test_verdicts_restate_the_rates(tmp_path, capsys):
+def test_verdicts_change_the_restated_rates(tmp_path, capsys):
     a, out = store(tmp_path / "a.npz"), tmp_path / "out"
     audit("--predictions", a, f"--out={out}", "--filter=both", "--rank=self_confidence", "--wrong_share=0.1")
     heading, *lines = (out / "suspects.csv").read_text().splitlines()
@@ -86,7 +86,7 @@ def test_verdicts_restate_the_rates(tmp_path, capsys):
     assert "By verdicts, its top-1 error is" in capsys.readouterr().out
 
 
-def test_a_finished_run_is_audited_in_its_workdir(tmp_path):
+def test_the_audit_of_a_run_is_written_into_its_workdir(tmp_path):
     run = tmp_path / "runs/resnet50"
     store(run / "predictions/photos_validation.npz")
     shares = {"top1_error": 0.1, "top5_error": 0.0, "cross_entropy": 1.0}
@@ -103,7 +103,7 @@ def test_a_finished_run_is_audited_in_its_workdir(tmp_path):
     assert "Found by resnet50" in text
 
 
-def test_what_cannot_be_audited(tmp_path, capsys):
+def test_predictions_that_cannot_be_audited_are_refused(tmp_path, capsys):
     a = store(tmp_path / "a.npz")
     other = store(tmp_path / "other.npz", labels=np.arange(IMAGES) % CLASSES)
     trained = store(tmp_path / "trained.npz", evaluated="train")
@@ -111,7 +111,7 @@ def test_what_cannot_be_audited(tmp_path, capsys):
     for arguments, message in (
         ([a, a], "named twice"),
         ([a, other], "have different labels of image000, image001, image002 and 57 more"),
-        ([trained], "cannot check whether"),  # the data set is not here
+        ([trained], "cannot check whether"),  # the data set is missing
         ([tmp_path / "none.npz"], "there is no file of predictions"),
         ([tmp_path], "there is no"),
         ([a, f"--out={tmp_path / 'file'}"], "is a file; a directory is needed"),

@@ -1,4 +1,4 @@
-"""`main.py calibrate` of made-up predictions."""
+"""Tests of `main.py calibrate` with invented predictions."""
 
 import re
 
@@ -25,7 +25,7 @@ def run(*arguments):
     return main.main(["calibrate", *arguments])
 
 
-def test_a_page_with_the_temperature_of_other_images(stored, tmp_path, capsys):
+def test_the_page_has_the_temperature_fitted_to_other_images(stored, tmp_path, capsys):
     scored, fit = stored("a.npz"), stored("b.npz", "train[99%:]")
     assert run(f"--predictions={scored}", f"--fit={fit}", f"--out={tmp_path / 'page'}") == 0
     said = capsys.readouterr().out
@@ -36,7 +36,7 @@ def test_a_page_with_the_temperature_of_other_images(stored, tmp_path, capsys):
     assert (tmp_path / "page/tables/calibration.csv").exists()
 
 
-def test_a_runs_page_goes_into_its_workdir(tmp_path, capsys):
+def test_the_page_of_a_run_is_written_into_its_workdir(tmp_path, capsys):
     (place,) = finished_runs.systems(tmp_path, count=1, images=60)
     assert run(f"--predictions={place}") == 0
     assert (tmp_path / "nec_uiuc_2010-0/calibration.html").exists()
@@ -53,14 +53,14 @@ def test_a_runs_page_goes_into_its_workdir(tmp_path, capsys):
         ({"split": "train[99%:]", "classes": 7}, "choose between 6 and 7 classes"),
     ],
 )
-def test_images_that_give_no_temperature(stored, tmp_path, capsys, options, message):
+def test_unsuitable_images_for_a_temperature_are_refused(stored, tmp_path, capsys, options, message):
     scored, fit = stored("a.npz"), stored("b.npz", **options)
     assert run(f"--predictions={scored}", f"--fit={fit}", f"--out={tmp_path / 'page'}") == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "page").exists()
 
 
-def test_a_file_in_the_place_of_the_page(stored, tmp_path, capsys):
+def test_a_file_in_place_of_the_directory_is_an_error(stored, tmp_path, capsys):
     scored = stored("a.npz")
     assert run(f"--predictions={scored}", f"--out={scored}") == 74
     assert "is a file; a directory is needed" in capsys.readouterr().err

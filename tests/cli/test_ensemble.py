@@ -1,4 +1,4 @@
-"""`main.py ensemble` of made-up predictions."""
+"""Tests of `main.py ensemble` with invented predictions."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.scoring import made
 
 @pytest.fixture
 def stored(tmp_path):
-    """Paths of three members' predictions of a split, by its name."""
+    """A function that stores the predictions of three members for a split and returns their paths."""
 
     def write(split, *, count=3, train="train[:99%]", protocol="crop"):
         paths = []
@@ -38,27 +38,29 @@ def cells(out, name):
     return next(line for line in out.splitlines() if line.startswith(name)).split()
 
 
-def test_three_members_become_one_that_others_read(stored, tmp_path, capsys):
+def test_the_average_of_three_members_is_reported_and_can_be_scored(stored, tmp_path, capsys):
     paths, out = stored("validation"), tmp_path / "out/ensemble.npz"
     assert run("--members", *paths, f"--out={out}") == 0
-    said = capsys.readouterr().out
-    kept = predictions.load(out)
-    rates = kept.error_rates()
-    assert f"ensemble: {rates}" in said
+    printed = capsys.readouterr().out
+    stored_ensemble = predictions.load(out)
+    rates = stored_ensemble.error_rates()
+    assert f"ensemble: {rates}" in printed
     members = averaging.align_members("abc", list(map(predictions.load, paths)))
-    judged = averaging.score_ensemble(members, np.full(3, 1 / 3), "probabilities")
-    best = min(range(3), key=lambda k: judged.alone[k][0].sum())
-    found = bootstrap_difference(judged.whole[0], judged.alone[best][0])
-    assert f"top-1 error against googlenet_{best}, the best member in it: −{-100 * found.difference:.1f}" in said
+    errors = averaging.score_ensemble(members, np.full(3, 1 / 3), "probabilities")
+    best = min(range(3), key=lambda k: errors.alone[k][0].sum())
+    difference = bootstrap_difference(errors.whole[0], errors.alone[best][0])
+    assert (
+        f"top-1 error against googlenet_{best}, the best member in it: −{-100 * difference.difference:.1f}" in printed
+    )
     for number in range(3):
-        alone = averaging.error_rates(judged.alone[number])
-        row = cells(said, f"googlenet_{number}")
-        errors = [f"{100 * wrong / 400:.1f}" for wrong in (alone.top1_wrong, alone.top5_wrong)]
-        assert row[1:6] == ["googlenet", "crop", "0.333", *errors]
-        change = 100 * (judged.without[number][0].mean() - judged.whole[0].mean())
+        alone = averaging.error_rates(errors.alone[number])
+        row = cells(printed, f"googlenet_{number}")
+        percents = [f"{100 * wrong / 400:.1f}" for wrong in (alone.top1_wrong, alone.top5_wrong)]
+        assert row[1:6] == ["googlenet", "crop", "0.333", *percents]
+        change = 100 * (errors.without[number][0].mean() - errors.whole[0].mean())
         assert float(row[6].replace("−", "-")) == pytest.approx(change, abs=0.006)
-    assert cells(said, "googlenet_2")[8] == f"{100 * rates.top1_wrong / 400:.1f}"
-    source = kept.provenance
+    assert cells(printed, "googlenet_2")[8] == f"{100 * rates.top1_wrong / 400:.1f}"
+    source = stored_ensemble.provenance
     assert [one["path"] for one in source["ensemble"]["members"]] == paths
     assert [one["weight"] for one in source["ensemble"]["members"]] == pytest.approx([1 / 3] * 3)
     assert source["ensemble"]["members"][1]["provenance"]["config"]["seed"] == 1
@@ -67,7 +69,7 @@ def test_three_members_become_one_that_others_read(stored, tmp_path, capsys):
     assert f"({rates.top1_wrong:,} of 400 images wrong)" in capsys.readouterr().out
 
 
-def test_members_may_be_runs(tmp_path, capsys):
+def test_members_can_be_runs(tmp_path, capsys):
     places = finished_runs.systems(tmp_path, count=2)  # all scores are equal
     assert run("--members", *places) == 2
     assert "nec_uiuc_2010-0 and xrce_2011-0 hold the same scores" in capsys.readouterr().err
@@ -75,7 +77,7 @@ def test_members_may_be_runs(tmp_path, capsys):
 
 @pytest.mark.parametrize("how", ["validation", "greedy", "accuracy"])
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
-def test_weights_are_found_elsewhere(stored, tmp_path, how, average):
+def test_weights_are_found_on_another_split(stored, tmp_path, how, average):
     members, select, out = stored("validation"), stored("train[99%:]"), tmp_path / "e.npz"
     more = ("--weights", how, f"--average={average}", f"--out={out}")
     assert run("--members", *members, "--select", *select, *more) == 0
@@ -87,11 +89,11 @@ def test_weights_are_found_elsewhere(stored, tmp_path, how, average):
     assert (source["weights"], source["average"]) == (how, average)
 
 
-def test_given_weights(stored, tmp_path):
+def test_weights_can_be_given_as_numbers(stored, tmp_path):
     out = tmp_path / "e.npz"
     assert run("--members", *stored("validation"), "--weights=2,1,1", f"--out={out}") == 0
-    found = predictions.load(out).provenance["ensemble"]["members"]
-    assert [one["weight"] for one in found] == pytest.approx([0.5, 0.25, 0.25])
+    stored_members = predictions.load(out).provenance["ensemble"]["members"]
+    assert [one["weight"] for one in stored_members] == pytest.approx([0.5, 0.25, 0.25])
 
 
 @pytest.mark.parametrize(
@@ -106,14 +108,14 @@ def test_given_weights(stored, tmp_path):
         (["--select", 0, 1, 2], "--select would be ignored"),
     ],
 )
-def test_arguments_that_do_not_go_together(stored, capsys, arguments, message):
+def test_arguments_that_contradict_each_other_are_refused(stored, capsys, arguments, message):
     members, select = stored("validation"), stored("train[99%:]")
     words = [select[word] if isinstance(word, int) else word for word in arguments]
     assert run("--members", *members, *words) == 2
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_the_scored_images_choose_no_weights(stored, capsys):
+def test_weights_are_not_found_on_scored_or_training_images(stored, capsys):
     members = stored("validation")
     assert run("--members", *members, "--weights=greedy", "--select", *members) == 2
     assert "400 of the scored images are among those on which weights are found" in capsys.readouterr().err
@@ -122,13 +124,13 @@ def test_the_scored_images_choose_no_weights(stored, capsys):
     assert "was trained on all of train" in capsys.readouterr().err
 
 
-def test_a_file_twice(stored, capsys):
+def test_the_same_file_twice_is_refused(stored, capsys):
     first, *_ = stored("validation")
     assert run("--members", first, first) == 2
     assert "is the same file as" in capsys.readouterr().err
 
 
-def test_margins_beside_networks_are_noted(stored, tmp_path, capsys):
+def test_a_mix_of_margins_and_networks_is_noted(stored, tmp_path, capsys):
     first, second, third = stored("validation")
     one = predictions.load(third)
     predictions.save(third, made.changed(one, provenance={"config": {"system": "xrce_2011", "seed": 0}}))
@@ -141,16 +143,16 @@ def test_margins_beside_networks_are_noted(stored, tmp_path, capsys):
 # --- published ensembles ----------------------------------------------------------------------------------------
 
 
-def test_a_published_ensemble_stands_beside_the_measured_one(stored, tmp_path, capsys, monkeypatch):
+def test_a_published_ensemble_is_shown_beside_the_measured_one(stored, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     seven = stored("validation", count=7)
     out = tmp_path / "e.npz"
     assert run("--config=configs/ensembles/googlenet.py", "--members", *seven, f"--out={out}") == 0
-    said = capsys.readouterr().out
-    assert "top-5 6.67 %: 7 networks, 144 crops, val and test (Szegedy et al. 2014, tab. 3)" in said
-    assert "1 x googlenet for the wider seventh network" in said
-    assert "not scored as the entry was: members here by crop, the entry's by googlenet144" in said
-    assert "the wider seventh network; here: a seventh of the same topology" in said
+    printed = capsys.readouterr().out
+    assert "top-5 6.67 %: 7 networks, 144 crops, val and test (Szegedy et al. 2014, tab. 3)" in printed
+    assert "1 x googlenet for the wider seventh network" in printed
+    assert "not scored as the entry was: members here by crop, the entry's by googlenet144" in printed
+    assert "the wider seventh network; here: a seventh of the same topology" in printed
     assert json.dumps(predictions.load(out).provenance["ensemble"]["config"]) == '"configs/ensembles/googlenet.py"'
     as_scored = stored("validation", count=7, protocol="googlenet144")
     assert run("--config=configs/ensembles/googlenet.py", "--members", *as_scored) == 0
@@ -162,8 +164,8 @@ def test_a_published_ensemble_stands_beside_the_measured_one(stored, tmp_path, c
 def test_without_members_the_plan_is_printed(capsys, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     assert run("--config=configs/ensembles/msra.py") == 0
-    said = capsys.readouterr().out
-    assert "python main.py train --config=configs/resnet.py:152_v1 --config.seed=1 " in said
-    assert "the depths of four of the six networks; here: 101, 101, 50 and 50" in said
+    printed = capsys.readouterr().out
+    assert "python main.py train --config=configs/resnet.py:152_v1 --config.seed=1 " in printed
+    assert "the depths of four of the six networks; here: 101, 101, 50 and 50" in printed
     assert run() == 2
     assert "which members?" in capsys.readouterr().err

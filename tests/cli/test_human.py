@@ -1,4 +1,4 @@
-"""`main.py human` on a small data set of fractals."""
+"""Tests of `main.py human` on a small data set of fractals."""
 
 import json
 import signal
@@ -34,7 +34,7 @@ def answer(url, position, guesses):
 
 
 def started(data_dir, place):
-    """The process, and the address that it printed."""
+    """Start a game; return its process and the address that it printed."""
     process = command_line.start(*arguments(data_dir, place))
     lines = [process.stdout.readline() for _ in range(2)]
     return process, lines[0], lines[1].strip()
@@ -42,26 +42,26 @@ def started(data_dir, place):
 
 @pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
 def inherited(request):
-    """What a process that is started finds SIGINT set to: background jobs of a script's shell find it ignored."""
+    """The handler of SIGINT that a started process inherits; background jobs of a shell script ignore the signal."""
     before = signal.signal(signal.SIGINT, request.param)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_killed_stopped_and_finished(data_dir, tmp_path, capsys, inherited, stop):
+def test_a_game_is_killed_stopped_and_finished(data_dir, tmp_path, capsys, inherited, stop):
     place = tmp_path / "ada"
-    process, said, url = started(data_dir, place)
+    process, printed, url = started(data_dir, place)
     try:
-        assert said.startswith("image 1 of 4: ")
+        assert printed.startswith("image 1 of 4: ")
         answer(url, 0, [0, 1])
     finally:
         process.kill()
         process.wait()
-    process, said, url = started(data_dir, place)
+    process, printed, url = started(data_dir, place)
     try:
-        assert said.startswith("image 2 of 4: ")
-        assert answer(url, 0, [0, 1])["position"] == 1  # sent again
+        assert printed.startswith("image 2 of 4: ")
+        assert answer(url, 0, [0, 1])["position"] == 1  # the same answer again
         answer(url, 1, [2])
     finally:
         process.send_signal(stop)
@@ -69,13 +69,13 @@ def test_killed_stopped_and_finished(data_dir, tmp_path, capsys, inherited, stop
     assert process.returncode == 75, err
     assert "2 of 4 images guessed and saved; the same command resumes the game" in out
     assert main.main(arguments(data_dir, place, "--finish")) == 0
-    said = capsys.readouterr().out
-    assert "after 500 images of practice: top-5 error 5.1 %, 95 % interval [4.1, 6.3]" in said
-    assert "after 100 images of practice: top-5 error 12.0 %, 95 % interval [8.6, 16.6]" in said
+    printed = capsys.readouterr().out
+    assert "after 500 images of practice: top-5 error 5.1 %, 95 % interval [4.1, 6.3]" in printed
+    assert "after 100 images of practice: top-5 error 12.0 %, 95 % interval [8.6, 16.6]" in printed
     path = place / "predictions/fractal_c6_n15_v5_s32_validation.npz"
     stored = predictions.load(path)
     assert stored.top5.tolist() == [[0, 1, -1, -1, -1], [2, -1, -1, -1, -1]]
-    assert f"Ada, {NAME} validation: {stored.error_rates()}" in said
+    assert f"Ada, {NAME} validation: {stored.error_rates()}" in printed
     assert (stored.provenance["system"], stored.provenance["name"]) == ("human", "Ada")
     assert main.main(["score", f"--predictions={path}"]) == 0
 
@@ -92,17 +92,17 @@ def test_killed_stopped_and_finished(data_dir, tmp_path, capsys, inherited, stop
         (["--data.nme=x"], "nme"),
     ],
 )
-def test_what_cannot_be_played(data_dir, tmp_path, more, message, capsys):
+def test_games_that_cannot_be_scored_are_refused(data_dir, tmp_path, more, message, capsys):
     assert main.main(arguments(data_dir, tmp_path / "ada", *more)) == 2
     assert message in capsys.readouterr().err
 
 
-def test_which_data_set(tmp_path, capsys):
+def test_a_missing_data_set_is_asked_for(tmp_path, capsys):
     assert main.main(["human", "--name=Ada", f"--workdir={tmp_path}"]) == 2
     assert "which data set? --data.name=NAME" in capsys.readouterr().err
 
 
-def test_a_training_runs_workdir_is_left_alone(data_dir, tmp_path, capsys):
+def test_the_workdir_of_a_training_run_is_refused(data_dir, tmp_path, capsys):
     (tmp_path / "result.json").write_text("{}")
     assert main.main(arguments(data_dir, tmp_path)) == 2
     assert "holds a training run" in capsys.readouterr().err

@@ -9,18 +9,18 @@ from tests import finished_runs
 from tests.scoring import made
 
 
-def test_of_a_run_and_of_a_file(tmp_path):
+def test_predictions_of_a_run_and_of_a_file(tmp_path):
     (place,) = finished_runs.systems(tmp_path, count=1, images=60)
     of_run = stored_predictions.load(place)
     of_file = stored_predictions.load(of_run.path)
     assert of_run.path.parent.parent == tmp_path / "nec_uiuc_2010-0"
     assert of_run.predictions.id.tolist() == of_file.predictions.id.tolist()
     assert stored_predictions.class_names(of_file) == tuple(f"class {c}" for c in range(10))
-    assert of_file.network == ""  # which these files do not say
+    assert of_file.network == ""  # these files do not state it
 
 
 def test_classes_without_names_are_numbers(tmp_path):
-    predictions.save(tmp_path / "a.npz", made.members(1)[0])  # of a data set that is not there
+    predictions.save(tmp_path / "a.npz", made.members(1)[0])  # for a missing data set
     assert stored_predictions.class_names(stored_predictions.load(tmp_path / "a.npz")) == tuple(
         f"class {c}" for c in range(8)
     )
@@ -31,7 +31,7 @@ def test_classes_without_names_are_numbers(tmp_path):
     assert stored_predictions.load(tmp_path / "a.npz").network == "googlenet"
 
 
-def test_how_a_system_was_scored(tmp_path):
+def test_the_protocol_is_read_from_the_file(tmp_path):
     config = made.config(0)
     assert of(tmp_path, config=config).protocol == "crop"
     assert of(tmp_path, config=config, protocol={"name": "10crop"}).protocol == "10crop"
@@ -49,11 +49,11 @@ def test_how_a_system_was_scored(tmp_path):
         (["p/a/x.npz", "q/a/x.npz", "q/b/x.npz"], ("p/a", "q/a", "q/b")),
     ],
 )
-def test_short_names(places, names):
+def test_short_names_distinguish_paths(places, names):
     assert stored_predictions.short_names(places) == names
 
 
-def test_the_same_file_twice(tmp_path):
+def test_the_same_file_twice_is_refused(tmp_path):
     (tmp_path / "a.npz").write_text("")
     os.symlink(tmp_path / "a.npz", tmp_path / "b.npz")
     with pytest.raises(UserError, match=r"b\.npz is the same file as .*a.npz"):
@@ -66,7 +66,7 @@ def of(tmp_path, **provenance):
     )
 
 
-def test_files_of_different_models(tmp_path):
+def test_files_of_different_models_are_refused(tmp_path):
     config = made.config(0)
     one = of(tmp_path, config=config, step=100)
     stored_predictions.check_same_model(one, of(tmp_path, config=config | {"model": {"name": "googlenet"}}, step=100))
@@ -82,7 +82,7 @@ def test_files_of_different_models(tmp_path):
             stored_predictions.check_same_model(one, of(tmp_path, **other))
 
 
-def test_images_that_were_trained_on(tmp_path):
+def test_images_that_were_trained_on_are_refused(tmp_path):
     for split, train, refused in (
         ("train[99%:]", "train", True),
         ("train", "train", True),
