@@ -79,7 +79,7 @@ def test_verdicts_change_the_restated_rates(tmp_path, capsys):
     (tmp_path / "checked.csv").write_text("\n".join([f"{heading},verdict", *(f"{one},suggested" for one in right)]))
     assert audit("--predictions", a, f"--out={out}", f"--verdicts={tmp_path / 'checked.csv'}") == 0
     rates = table(out / "audit.html", "error_rates_restated")
-    assert [row["counted by"] for row in rates] == ["labels as given", "without suspects", "by verdicts"]
+    assert [row["labels"] for row in rates] == ["labels as given", "without suspects", "by verdicts"]
     given, without, verdicts = (float(row["top-1 error %"]) for row in rates)
     assert without <= verdicts + 1
     assert given - verdicts == pytest.approx(100 * len(right) / IMAGES, abs=0.5)
@@ -100,7 +100,7 @@ def test_the_audit_of_a_run_is_written_into_its_workdir(tmp_path):
     assert audit("--predictions", run) == 0
     text = Document((run / "audit.html").read_text()).text
     assert "dog, domestic dog, Canis familiaris" in text
-    assert "Found by resnet50" in text
+    assert "found by resnet50" in text
 
 
 def test_predictions_that_cannot_be_audited_are_refused(tmp_path, capsys):

@@ -30,7 +30,7 @@ def test_the_page_has_the_temperature_fitted_to_other_images(stored, tmp_path, c
     assert run(f"--predictions={scored}", f"--fit={fit}", f"--out={tmp_path / 'page'}") == 0
     said = capsys.readouterr().out
     temperature = calibration.fit_temperature(predictions.load(fit))
-    assert f"a temperature of {temperature:.3g}, found on 900 other images" in said
+    assert f"a temperature of {temperature:.3g}, fitted on 900 other images" in said
     assert "googlenet is overconfident" in said
     assert f"the page: {tmp_path / 'page/calibration.html'}" in said
     assert (tmp_path / "page/tables/calibration.csv").exists()
