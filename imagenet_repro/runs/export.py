@@ -1,9 +1,12 @@
 """Write the weights of a run as a file that torchvision or timm loads."""
 
+from typing import cast
+
 from imagenet_repro import pretrained
 from imagenet_repro.config import CenterCrop, Config, SquashCrop
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED
+from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs.restore import restore
 from imagenet_repro.storage.workdir import Workdir
@@ -34,7 +37,8 @@ def export(workdir: str, *, which: str, out: str) -> int:
     system = NetworkSystem.create(config, train_split.num_classes)
     restored = restore(run, system, system.initial_state(), which)
     preprocessing = _describe_preprocessing(config)
-    pretrained.write(system.network.model(*restored.state.evaluated), out, preprocessing=preprocessing)
+    network = cast(Network, system.network.model(*restored.state.evaluated))
+    pretrained.write(network, out, preprocessing=preprocessing)
     kind = "averaged weights" if config.ema_decay else "weights"
     print(f"{out}: {kind} of {config.model.name} at step {restored.step:,}, {train_split.num_classes:,} classes")
     if preprocessing is None:
