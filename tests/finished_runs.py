@@ -5,13 +5,13 @@ import json
 import numpy as np
 
 from imagenet_repro.scoring import predictions
-from tests.report import made
+from tests.report import comparisons
 
 CLASSES = 10
 
 
 def write(directory, run, *, guesses=None, **changes):
-    """Write the workdir of a run of `made.comparison` and return its path; `changes` replace keys of its result."""
+    """Write the workdir of an invented run and return its path; `changes` replace keys of its result."""
     guesses = guesses or run.guesses
     result = json.loads(json.dumps(run.result)) | {"classes": [f"class {c}" for c in range(CLASSES)]}
     for path, value in changes.items():
@@ -32,7 +32,7 @@ def write(directory, run, *, guesses=None, **changes):
 
 def systems(directory, *, count=2, seeds=1, **options):
     """Write the workdirs of `count` systems with `seeds` seeds each; return their paths, system by system."""
-    comparison = made.comparison(count, seeds, classes=CLASSES, **options)
+    comparison = comparisons.comparison(count, seeds, classes=CLASSES, **options)
     return [
         write(directory / f"{system.name}-{run.seed}", run) for system in comparison.systems for run in system.runs
     ]
@@ -43,4 +43,4 @@ def one(skill=0, seed=0, name="alexnet_2012", images=60):
     labels = np.sort(np.arange(images) % CLASSES).astype(np.int32)
     ids = np.array([f"validation/{i:05d}" for i in range(images)])
     difficulty = np.random.default_rng(1).normal(size=images)
-    return made.run(name, seed, skill, (ids, labels, difficulty), CLASSES)
+    return comparisons.run(name, seed, skill, (ids, labels, difficulty), CLASSES)

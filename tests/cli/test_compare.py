@@ -290,3 +290,46 @@ def test_a_damaged_run_of_a_sweep_is_named(tmp_path):
     (tmp_path / "sweep/runs/b/seed1/result.json").write_text("{")
     with pytest.raises(UserError, match=r"sweep/runs/b/seed1/result\.json is damaged"):
         compare.gather([workdir], allow_mixed=False)
+
+
+# --- protocols and sets -----------------------------------------------------------------------------------------
+
+
+def store(workdir, name, protocol):
+    """Store what `evaluate` would: predictions by a protocol, all right by the first guess."""
+    with np.load(next((Path(workdir) / "predictions").glob("made_up_validation.npz"))) as file:
+        ids, label, logits = file["id"], file["label"], file["logits"]
+    top5 = np.stack([(label + k) % logits.shape[1] for k in range(5)], axis=1).astype(np.int32)
+    config = json.loads((Path(workdir) / "result.json").read_text())["provenance"]["config"]
+    source = {"protocol": {"name": protocol}, "step": 1_000, "config": config}
+    predictions.save(Path(workdir) / f"predictions/{name}", predictions.Predictions(ids, label, top5, logits, source))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("--protocol=10crop", "made_up_validation_10crop_step1000.npz"),
+        ("--set=v2", "imagenet_v2_matched-frequency_test_step1000.npz"),
+        ("--set=v2 --protocol=10crop", "imagenet_v2_matched-frequency_test_10crop_step1000.npz"),
+    ],
+)
+def test_a_page_by_a_protocol_or_of_a_set_goes_into_its_own_directory(tmp_path, undrawn, monkeypatch, options, name):
+    place = "_".join(["compare", *(option.split("=")[1] for option in options.split())])
+    workdirs = finished_runs.systems(tmp_path / "runs")
+    for workdir in workdirs:
+        store(workdir, name, "10crop" if "10crop" in name else "crop")
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["compare", *workdirs, *options.split()]) == 0
+    document = Document((tmp_path / place / "report.html").read_text())
+    assert [row[2] for row in document.tables["table-leaderboard"][1:3]] == ["0.0", "0.0"]
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_runs_without_the_protocols_predictions_are_refused_with_the_command(tmp_path, capsys):
+    workdirs = finished_runs.systems(tmp_path / "runs")
+    store(workdirs[0], "made_up_validation_10crop_step1000.npz", "10crop")
+    assert main.main(["compare", *workdirs, "--protocol=10crop", f"--out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"main.py evaluate --workdir={workdirs[1]} --checkpoint=1000" in error
+    assert workdirs[0] not in error
+    assert not (tmp_path / "out").exists()

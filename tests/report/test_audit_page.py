@@ -17,7 +17,7 @@ NAMES = ("bee, Apis", "crane", HOSTILE, "tabby", "plate")
 
 
 def guessing(wrong, second=()):
-    """A system that misses the images `wrong`, but has the label of those `second` at second place."""
+    """Return guesses that miss the images `wrong` and have the label of the images `second` at second place."""
     top5 = np.stack([LABELS, (LABELS + 1) % 5], 1)
     top5[list(wrong)] = np.stack([LABELS + 2, LABELS + 3], 1)[list(wrong)] % 5
     top5[list(second)] = top5[list(second), ::-1]
@@ -74,14 +74,14 @@ def test_differences_with_and_without_the_suspects():
     assert rows[0][6] == "0.219"  # mid-p of 4 against 1: 2 (6/32 - 5/64)
 
 
-def test_what_wrong_labels_do_to_a_pair():
+def test_the_effect_of_wrong_labels_on_a_pair():
     (one, five) = audit_page.noise_of_pairs(made()).rows
-    # 4 images only a misses, 1 only b, 1 both: 30 points, less twice 5.83, plus twice 5.83
+    # Only a is wrong on 4 images, only b on 1, both on 1: 30 points, minus and plus twice 5.83.
     assert one == ("a", "b", "1", "+30.0", "[18.3, 41.7]", "+32.36")
     assert five[:5] == ("a", "b", "5", "+20.0", "[8.3, 31.7]")
 
 
-def test_a_single_system_is_compared_with_nothing():
+def test_a_single_system_has_no_differences():
     one = made()
     alone = LabelAudit(one.setting, NAMES, IDS, one.suspects, one.auditors, (), one.truths, {}, 0.0583)
     assert audit_page.differences(alone) is None

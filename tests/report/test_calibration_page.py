@@ -11,7 +11,7 @@ from imagenet_repro.report.calibration_page import CalibrationResult
 from imagenet_repro.report.plots import reliability
 from imagenet_repro.report.plots.reliability import CalibrationState
 from imagenet_repro.scoring import calibration
-from tests.report import drawn
+from tests.report import plot_helpers
 from tests.report.test_comparison_page import Document, sections
 from tests.scoring import made
 
@@ -43,7 +43,7 @@ def test_the_page_has_every_part_with_its_files(page):
         assert (out / f"tables/{name}.md").exists()
     for name in ("reliability", "risk"):
         assert (out / f"figures/{name}.png").exists()
-        drawn.check_svg(out / f"figures/{name}.svg")
+        plot_helpers.check_svg(out / f"figures/{name}.svg")
     assert {one["class"] for one in document.attributes("figure")} == {"narrow"}
     assert not [one for one in document.attributes("img") if not one["src"].startswith("data:")]
 
@@ -72,7 +72,7 @@ def test_the_numbers_on_the_page_are_those_of_the_measures(page):
     )
 
 
-def test_risk_at_shares_of_the_images(page):
+def test_error_at_several_coverages(page):
     found, _, document = page
     _, *rows = document.tables["table-risk"]
     assert [row[:2] for row in rows[:2]] == [["100", "600"], ["90", "540"]]
@@ -141,7 +141,7 @@ def test_points_are_at_the_bins(tmp_path, monkeypatch):
 def test_the_curve_of_many_images_is_a_small_file(tmp_path):
     judged = calibration.score_probabilities(made.calibrated(20_000, 4))
     _, svg = reliability.plot_risk([CalibrationState("as it is", judged)], tmp_path / "risk.png")
-    drawn.check_svg(svg)
+    plot_helpers.check_svg(svg)
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):

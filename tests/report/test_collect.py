@@ -1,4 +1,4 @@
-"""Finished runs gathered, and what is refused (`runs/collect.py`)."""
+"""Tests of gathering finished runs, and of what is refused."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from imagenet_repro.report.collect import RunGroup, Scoring, collect, group_runs
 from imagenet_repro.scoring import predictions
 from imagenet_repro.storage.workdir import Workdir
 from tests import finished_runs
-from tests.report import made
+from tests.report import comparisons
 
 SPLIT = "provenance.config.data."
 
@@ -22,13 +22,13 @@ def gathered(*workdirs, **options):
 
 
 def pair(tmp_path, **changes):
-    """Two runs, of which the second differs."""
+    """Write two runs, the second with changes in its result."""
     first = finished_runs.write(tmp_path / "a", finished_runs.one(0))
     return first, finished_runs.write(tmp_path / "b", finished_runs.one(1, name="zfnet"), **changes)
 
 
-def test_what_was_written_is_what_is_gathered(tmp_path):
-    whole = made.comparison(3, 2, classes=finished_runs.CLASSES)
+def test_stored_runs_are_gathered_unchanged(tmp_path):
+    whole = comparisons.comparison(3, 2, classes=finished_runs.CLASSES)
     found = gathered(*finished_runs.systems(tmp_path, count=3, seeds=2))
     assert [system.name for system in found.systems] == [system.name for system in whole.systems]
     assert found.class_names == tuple(f"class {c}" for c in range(finished_runs.CLASSES))
@@ -45,7 +45,7 @@ def test_what_was_written_is_what_is_gathered(tmp_path):
                 np.testing.assert_array_equal(getattr(run.guesses, field), getattr(made_up.guesses, field))
 
 
-def test_seeds_stand_together_by_rising_number_whatever_the_order(tmp_path):
+def test_seeds_of_a_system_are_grouped_in_rising_order(tmp_path):
     places = [
         finished_runs.write(tmp_path / f"{name}{seed}", finished_runs.one(k, seed, name))
         for seed in (4, 0, 2)
@@ -58,7 +58,7 @@ def test_seeds_stand_together_by_rising_number_whatever_the_order(tmp_path):
     ]
 
 
-def test_where_and_how_fast_a_run_worked_makes_no_other_system(tmp_path):
+def test_settings_of_place_and_speed_do_not_separate_systems(tmp_path):
     free = {f"{SPLIT}data_dir": "/elsewhere", f"{SPLIT}threads": 7, "provenance.config.log_every": 3}
     places = [
         finished_runs.write(tmp_path / "a", finished_runs.one(seed=0)),
@@ -77,7 +77,7 @@ def test_systems_of_one_name_get_numbers(tmp_path):
     assert {system.network for system in found.systems} == {"alexnet_2012"}
 
 
-def test_numbers_spare_names_that_are_there(tmp_path):
+def test_numbers_avoid_existing_names(tmp_path):
     places = [Workdir(finished_runs.write(tmp_path / f"{k}", finished_runs.one(k))) for k in range(3)]
     groups = [RunGroup(name, (place,)) for name, place in zip(("a", "a (1)", "a"), places, strict=True)]
     assert [system.name for system in collect(groups).systems] == ["a (2)", "a (1)", "a (3)"]
@@ -102,7 +102,7 @@ def test_numbers_spare_names_that_are_there(tmp_path):
         ({"classes": [f"class {c}" for c in range(9)] + ["z"]}, r"label set: 10 classes, .*; 10 classes, "),
     ],
 )
-def test_what_differs_is_refused_and_named_or_marked(tmp_path, changes, message):
+def test_differing_conditions_are_refused_or_marked(tmp_path, changes, message):
     places = pair(tmp_path, **changes)
     with pytest.raises(UserError, match=rf"(?s)--allow_mixed compares them anyway.*they differ in\n  {message}"):
         gathered(*places)
@@ -139,7 +139,7 @@ def test_other_labels_of_one_split_are_refused(tmp_path):
 def test_names_cover_every_class_and_named_ones_come_before_numbers(tmp_path):
     a = finished_runs.write(tmp_path / "a", finished_runs.one(0))
     result = json.loads((tmp_path / "a/result.json").read_text())
-    del result["classes"]  # as older versions wrote it
+    del result["classes"]  # as in results of older versions
     (tmp_path / "a/result.json").write_text(json.dumps(result))
     assert gathered(a).class_names == tuple("0123456789")
     b = finished_runs.write(tmp_path / "b", finished_runs.one(1, name="zfnet"))
@@ -148,7 +148,7 @@ def test_names_cover_every_class_and_named_ones_come_before_numbers(tmp_path):
     assert "label set: 10 classes, 0, 1, 2 and 7 more" in found.mixed[0]
 
 
-def test_the_same_run_twice_is_refused(tmp_path):
+def test_naming_the_same_run_twice_is_refused(tmp_path):
     a, b = pair(tmp_path)
     (tmp_path / "link").symlink_to(a)
     for again in (a, f"{a}/", f"{b}/../a", tmp_path / "link"):
@@ -166,7 +166,7 @@ def test_two_runs_of_one_seed_and_configuration_are_refused(tmp_path):
         gathered(a, b)
 
 
-def test_a_run_that_has_not_ended_is_named(tmp_path):
+def test_an_unfinished_run_is_named_in_the_error(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text("{}")
     with pytest.raises(UserError, match=r"there is no .*/run/result\.json; train writes it when its budget is spent"):
@@ -199,7 +199,7 @@ def test_a_result_of_other_types_is_named(tmp_path, path, value):
 
 
 def stored(run, **arrays):
-    """Members of a file of predictions, some of them others."""
+    """Return the members of a file of predictions, with some arrays replaced."""
     members = {key: getattr(run.guesses, key) for key in ("id", "label", "top5")}
     members |= {
         "logits": np.zeros((len(run.guesses.id), finished_runs.CLASSES), np.float16),
@@ -218,7 +218,7 @@ def stored(run, **arrays):
         ({"top5": np.zeros((59, 5), np.int32)}, "different numbers of images"),
     ],
 )
-def test_predictions_that_cannot_be_the_runs_are_named_with_what_makes_them_again(tmp_path, arrays, message):
+def test_predictions_that_do_not_fit_the_run_are_named_with_the_command_that_stores_them(tmp_path, arrays, message):
     run = finished_runs.one()
     a = finished_runs.write(tmp_path / "a", run, **{f"{SPLIT}test_split": "test[:60]"})
     path = tmp_path / "a" / run.result["predictions"]
@@ -250,7 +250,7 @@ def test_missing_and_truncated_predictions_and_those_of_another_run(tmp_path):
         gathered(a)
 
 
-def test_a_run_without_a_log_or_with_a_damaged_one_is_gathered_all_the_same(tmp_path):
+def test_runs_with_a_missing_or_damaged_log_are_gathered(tmp_path):
     a = finished_runs.write(tmp_path / "a", finished_runs.one())
     rows = gathered(a).systems[0].runs[0].rows
     text = (tmp_path / "a/metrics.jsonl").read_text()
@@ -267,7 +267,7 @@ def test_nothing_to_compare():
 
 # --- other protocols and evaluation sets ------------------------------------------------------------------------
 
-STEP = 1_000  # of the results in `made`
+STEP = 1_000  # of the results in `comparisons`
 
 
 def store_evaluation(workdir, run, name, *, protocol="crop", guesses=None, **source):
@@ -381,7 +381,7 @@ def test_an_unknown_protocol_is_named_with_the_nearest_one(tmp_path):
         ({"protocol": "crop,10crop"}, "a page has the numbers of one protocol"),
     ],
 )
-def test_what_no_page_can_show_is_refused(options, message):
+def test_scorings_that_a_page_cannot_show_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         Scoring(**options)
 

@@ -13,7 +13,7 @@ from imagenet_repro.report.comparison_page import ComparisonPage, PageFigure
 from imagenet_repro.report.records import Comparison, FailedRun
 from imagenet_repro.report.sections import leaderboard
 from imagenet_repro.report.tables import Table
-from tests.report import made
+from tests.report import comparisons
 from tests.report.test_tables import flat, of_markdown
 
 HOSTILE = "<script>alert('x')</script>"
@@ -22,7 +22,7 @@ VOID = {"meta", "link", "img", "br"}
 
 
 class Document(HTMLParser):
-    """What a page holds; a tag that is not closed in order is an error."""
+    """The content of a page; a tag that is not closed in order is an error."""
 
     def __init__(self, text):
         super().__init__()
@@ -69,10 +69,10 @@ def sections(document):
 
 @pytest.fixture
 def full(tmp_path):
-    """A page on which every section has something."""
+    """Return a page with something in every section."""
     svg = tmp_path / "figure.svg"
     svg.write_text(SVG)
-    comparison = made.comparison(
+    comparison = comparisons.comparison(
         systems=3,
         seeds=2,
         selection="Three rates each, on the last tenth of the training set.",
@@ -112,7 +112,7 @@ def test_sections_stand_in_order_and_nav_leads_to_each(full, tmp_path):
 
 
 def test_sections_without_content_are_left_out(tmp_path):
-    document = written(ComparisonPage(made.comparison(systems=1), "One system."), tmp_path)
+    document = written(ComparisonPage(comparisons.comparison(systems=1), "One system."), tmp_path)
     assert sections(document) == ["leaderboard", "classes", "disagreements", "history", "provenance"]
     assert "table-seeds" not in document.tables
 
@@ -162,20 +162,20 @@ def test_figures_and_thumbnails_are_in_the_file(full, tmp_path):
         assert content.removeprefix("jpeg ") in image["alt"]
 
 
-def test_ids_alone_without_thumbnails(full, tmp_path):
+def test_only_ids_are_shown_without_thumbnails(full, tmp_path):
     document = written(dataclasses.replace(full, thumbnails=None, figures={}), tmp_path)
     assert document.attributes("img") == []
     assert re.search(r"validation/class\d+/\d+\.jpg", document.text)
 
 
-def test_a_picture_that_is_not_there_leaves_the_id(full, tmp_path):
+def test_a_missing_thumbnail_leaves_the_id(full, tmp_path):
     document = written(dataclasses.replace(full, thumbnails=lambda _: {}, figures={}), tmp_path)
     assert document.attributes("img") == []
 
 
 def test_many_pairs_are_folded_together(tmp_path):
     titles = [
-        written(ComparisonPage(made.comparison(systems=systems), "Some."), tmp_path).text.count(
+        written(ComparisonPage(comparisons.comparison(systems=systems), "Some."), tmp_path).text.count(
             "and another does not ("
         )
         for systems in (4, 5)
@@ -213,7 +213,7 @@ def test_verdict_and_setting_stand_first(full, tmp_path):
 
 
 def hostile(comparison):
-    """Every text that a user can choose, as an attack."""
+    """Return the comparison with an attack in every text that a user can choose."""
     systems = [
         dataclasses.replace(one, name=f"{HOSTILE}{k}", runs=tuple(_hostile_run(run) for run in one.runs))
         for k, one in enumerate(comparison.systems)
@@ -241,7 +241,7 @@ def test_hostile_names_stay_text(tmp_path):
     svg.write_text(SVG)
     quoted = f'"{HOSTILE}'
     page = ComparisonPage(
-        hostile(made.comparison(systems=3)),
+        hostile(comparisons.comparison(systems=3)),
         HOSTILE,
         figures={"curves": [PageFigure(quoted, svg, quoted, quoted)]},
         groups={f"{HOSTILE}0": HOSTILE},
@@ -255,7 +255,7 @@ def test_hostile_names_stay_text(tmp_path):
 
 
 def test_runs_without_optional_keys(tmp_path):
-    comparison = made.comparison(systems=2)
+    comparison = comparisons.comparison(systems=2)
     kept = ("system", "spent", "rates")
     systems = []
     for system in comparison.systems:
@@ -285,7 +285,7 @@ def test_the_same_page_twice_has_the_same_bytes(full, tmp_path):
     assert comparison_page.write(full, tmp_path / "b").read_bytes() == first
 
 
-def test_a_figure_that_is_not_there(full, tmp_path):
+def test_a_missing_figure_is_named(full, tmp_path):
     (tmp_path / "figure.svg").unlink()
     with pytest.raises(UserError, match=r"figure\.svg cannot be read: No such file"):
         comparison_page.write(full, tmp_path)
@@ -294,15 +294,43 @@ def test_a_figure_that_is_not_there(full, tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="a table of the page"):
-        comparison_page.write(ComparisonPage(made.comparison(), "Three."), tmp_path / "file/out")
+        comparison_page.write(ComparisonPage(comparisons.comparison(), "Three."), tmp_path / "file/out")
 
 
-def test_two_tables_of_one_name_are_a_defect(tmp_path):
+def test_two_tables_with_the_same_name_are_an_error(tmp_path):
     table = Table("leaderboard", ("a",), (("x",),))
     with pytest.raises(ValueError, match="two tables have the same name"):
-        comparison_page.write(ComparisonPage(made.comparison(), "Three.", tables={"curves": [table]}), tmp_path)
+        comparison_page.write(ComparisonPage(comparisons.comparison(), "Three.", tables={"curves": [table]}), tmp_path)
 
 
-def test_an_unknown_part_is_a_defect(tmp_path):
+def test_an_unknown_part_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no part"):
-        comparison_page.write(ComparisonPage(made.comparison(), "Three.", tables={"leaderboard": []}), tmp_path)
+        comparison_page.write(ComparisonPage(comparisons.comparison(), "Three.", tables={"leaderboard": []}), tmp_path)
+
+
+def test_the_page_says_which_protocol_and_set_its_errors_are_of(tmp_path):
+    comparison = comparisons.comparison(
+        systems=2, protocol="10crop", evaluation_set="ImageNet-V2", evaluation_data="imagenet_v2/matched-frequency"
+    )
+    document = written(ComparisonPage(comparison, "Two."), tmp_path)
+    assert "images of ImageNet-V2 (imagenet_v2/matched-frequency, validation), by the evaluation protocol 10crop" in (
+        document.text
+    )
+    caption = leaderboard.leaderboard(comparison).caption
+    assert caption.startswith(
+        "Errors on 400 images of imagenet_v2/matched-frequency, validation, by the evaluation protocol 10crop."
+    )
+    assert "evaluating one view" in caption
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected", "absent"),
+    [(1, "One seed: Wilson's", "Student's t interval of"), (2, "Two seeds: no interval", "One seed"),
+     (3, "Three or more seeds: Student's t", "Two seeds")],
+)  # fmt: skip
+def test_the_page_states_its_convention_for_intervals(tmp_path, seeds, expected, absent):
+    document = written(ComparisonPage(comparisons.comparison(systems=2, seeds=seeds), "Two."), tmp_path)
+    note = leaderboard.interval_note(comparisons.comparison(systems=2, seeds=seeds))
+    assert note in document.text
+    assert expected in note
+    assert absent not in note

@@ -8,13 +8,13 @@ import pytest
 
 from imagenet_repro.report import comparison_report
 from imagenet_repro.report.records import FailedRun
-from tests.report import made
+from tests.report import comparisons
 from tests.report.test_comparison_page import Document, sections
 
 
 @pytest.fixture
 def no_pixels(monkeypatch):
-    """Pictures are made and laid out, but nothing is rendered: that takes seconds, and has tests of its own."""
+    """Lay out figures without rendering them, which takes seconds and has tests of its own."""
 
     def save(self, file, **options):
         file.write(b'<svg width="900pt"/>')
@@ -25,11 +25,11 @@ def no_pixels(monkeypatch):
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A page with everything: two systems with two seeds, WordNet's classes, a failure, and small images."""
+    """Write a page with everything: two systems with two seeds, WordNet's classes, a failure, and thumbnails."""
     out = tmp_path_factory.mktemp("page")
     wnids = ("n02084071", "n02121808", "n01503061", "n02958343", "n03001627", "n07739125", "n02084071", "n01440764",
              "n01443537", "n02123045")  # fmt: skip
-    comparison = made.comparison(
+    comparison = comparisons.comparison(
         2, 2, selection="Nothing was searched.", failures=(FailedRun("zfnet", 1, "it failed"),)
     )
     comparison = dataclasses.replace(comparison, class_names=(*wnids[:6], "n02510455", *wnids[7:]))
@@ -43,7 +43,7 @@ def drawn(tmp_path_factory):
     return comparison, path, Document(path.read_text()), asked
 
 
-def test_all_pictures_are_drawn_twice_and_stand_in_the_page(drawn):
+def test_all_figures_have_two_files_and_are_on_the_page(drawn):
     _, path, document, _ = drawn
     names = {file.stem for file in (path.parent / "figures").iterdir()}
     assert names >= {"curves_images", "curves_flops", "curves_seconds", "pareto_flops", "pareto_multiply_adds"}
@@ -62,7 +62,7 @@ def test_sections_stand_in_order(drawn):
     ]  # fmt: skip
 
 
-def test_the_verdicts_first_line_is_its_first_sentence(drawn):
+def test_the_first_line_of_the_verdict_is_its_first_sentence(drawn):
     text = drawn[1].read_text()
     lines = re.search(r'<div class="verdict">\n(.*?)</div>', text, re.S)[1].strip().splitlines()
     assert re.fullmatch(r"<p>xrce_2011 has the lowest top-1 error: [\d.]+ % \(mean of 2 seeds\)\.</p>", lines[0])
@@ -76,7 +76,7 @@ def test_classes_are_shown_by_their_names_in_wordnet(drawn):
     assert any("tench" in name for name in names)
 
 
-def test_only_images_that_are_shown_are_asked_for(drawn):
+def test_only_thumbnails_that_are_shown_are_requested(drawn):
     _, _, document, asked = drawn
     shown = [image for image in document.attributes("img") if image["src"].startswith("data:image/jpeg")]
     assert shown
@@ -84,24 +84,27 @@ def test_only_images_that_are_shown_are_asked_for(drawn):
     assert {re.search(r"\((.*)\)$", image["alt"])[1] for image in shown} == set(asked)
 
 
-def test_narrow_pictures_stand_side_by_side(drawn):
+def test_narrow_figures_stand_side_by_side(drawn):
     classes = [one.get("class") for one in drawn[2].attributes("figure")]
     assert classes.count("narrow") == 2  # both matrices of two systems
 
 
-def test_letters_are_of_the_matrix(monkeypatch):
-    comparison = made.comparison(4)
+def test_letters_agree_with_the_matrix(monkeypatch):
+    comparison = comparisons.comparison(4)
     found = comparison_report._differences(comparison)
     letters = comparison_report.groups(comparison, found)
     different = found.significant(1, found.question)
     for i, a in enumerate(comparison.systems):
         for j, b in enumerate(comparison.systems):
             assert bool(set(letters[a.name]) & set(letters[b.name])) == (i == j or not different[i, j])
-    assert comparison_report.groups(made.comparison(1), comparison_report._differences(made.comparison(1))) == {}
+    assert (
+        comparison_report.groups(comparisons.comparison(1), comparison_report._differences(comparisons.comparison(1)))
+        == {}
+    )
 
 
 def other_images(comparison):
-    """The last system was scored on images of its own."""
+    """Return the comparison with fewer images for the last system."""
     *kept, last = comparison.systems
     runs = []
     for run in last.runs:
@@ -112,7 +115,7 @@ def other_images(comparison):
 
 
 def test_without_the_same_images_nothing_compares_image_by_image(tmp_path, no_pixels, capsys):
-    comparison = other_images(made.comparison(3))
+    comparison = other_images(comparisons.comparison(3))
     document = Document(comparison_report.present(comparison, tmp_path, thumbnails=lambda ids: {}).read_text())
     assert sections(document) == ["warnings", "leaderboard", "curves", "compute", "history", "provenance"]
     assert "this page cannot say which differences are significant" in document.text
@@ -130,9 +133,9 @@ def test_without_the_same_images_nothing_compares_image_by_image(tmp_path, no_pi
     assert "mixed, scored split: a (x); b (y)." in capsys.readouterr().out
 
 
-def test_the_terminal_gets_board_verdict_failures_and_path(tmp_path, no_pixels, capsys):
+def test_the_terminal_shows_leaderboard_verdict_failures_and_path(tmp_path, no_pixels, capsys):
     failures = (FailedRun("[red]zfnet[/]", 3, "the loss is nan"),)
-    path = comparison_report.present(made.comparison(3, failures=failures), tmp_path)
+    path = comparison_report.present(comparisons.comparison(3, failures=failures), tmp_path)
     out = capsys.readouterr().out
     assert f"the page: {path}\n" in out
     assert "no result of [red]zfnet[/], seed 3: the loss is nan\n" in out
@@ -142,13 +145,13 @@ def test_the_terminal_gets_board_verdict_failures_and_path(tmp_path, no_pixels, 
 
 
 def test_one_system_with_one_run_has_a_page(tmp_path, no_pixels):
-    document = Document(comparison_report.present(made.comparison(1), tmp_path).read_text())
+    document = Document(comparison_report.present(comparisons.comparison(1), tmp_path).read_text())
     assert "there is no other system to compare it with" in document.text
     assert "differences" not in sections(document)
 
 
 def test_runs_that_logged_nothing_have_a_page(tmp_path, no_pixels):
-    comparison = made.comparison(2)
+    comparison = comparisons.comparison(2)
     silent = tuple(
         dataclasses.replace(one, runs=tuple(dataclasses.replace(run, rows=[]) for run in one.runs))
         for one in comparison.systems

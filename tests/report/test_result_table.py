@@ -37,7 +37,7 @@ def test_a_name_with_a_bar_does_not_break_the_markdown():
 
 
 @pytest.mark.parametrize("width", [80, 100, 200])
-def test_the_table_fits_the_terminal_with_every_number_whole(width):
+def test_the_table_fits_the_terminal_without_breaking_numbers(width):
     lines = printed([ALEXNET, RESNET], width).splitlines()
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)
@@ -53,7 +53,7 @@ def test_each_system_is_one_line_where_there_is_room():
     ]  # fmt: skip
 
 
-def test_in_a_file_names_are_whole_and_are_not_markup():
+def test_names_in_a_file_are_complete_and_not_markup():
     name = "[bold]a system[/bold] whose name is rather long"
     row = ResultRow(name, 1, 1, 1, 1.0, ErrorRates(10, 5, 1))
     assert name in printed([row], 80, terminal=False)

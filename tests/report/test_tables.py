@@ -22,19 +22,19 @@ TABLE = Table(
 
 
 def of_markdown(text):
-    """The cells of a table in Markdown, unescaped."""
+    """Return the cells of a table in Markdown, unescaped."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     rows = [re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1] for line in lines]
     return [[html.unescape(re.sub(r"\\(.)", r"\1", cell.strip())) for cell in row] for row in (rows[0], *rows[2:])]
 
 
 def of_html(text):
-    """The cells of a table in HTML that is well-formed XML as well."""
+    """Return the cells of a table in HTML, which must be well-formed XML too."""
     return [["".join(cell.itertext()) for cell in row] for row in ElementTree.fromstring(text).iter("tr")]
 
 
 def flat(rows):
-    """The one thing that Markdown cannot hold in a cell is a new line; it also trims cells."""
+    """Return the rows without line breaks, which a cell in Markdown cannot have, and with trimmed cells."""
     return [[cell.replace("\n", " ").strip() for cell in row] for row in rows]
 
 
@@ -45,7 +45,7 @@ def test_three_forms_have_equal_cells():
     assert of_markdown(TABLE.markdown()) == flat(every)
 
 
-def test_nothing_in_a_cell_or_caption_becomes_markup():
+def test_cells_and_captions_are_escaped():
     assert "<script" not in TABLE.html() + TABLE.markdown()
     assert "<b>" not in TABLE.html() + TABLE.markdown()
     assert TABLE.markdown().endswith("\nWhat it says: &lt;b> &amp; more.\n")
@@ -65,6 +65,6 @@ def test_headings_have_scopes():
     assert table.find("caption/span").text == TABLE.caption
 
 
-def test_a_row_of_another_length_is_a_defect():
+def test_a_row_of_the_wrong_length_is_an_error():
     with pytest.raises(ValueError, match="table t: 1 cells under 2 headings"):
         Table("t", ("a", "b"), (("x",),))

@@ -7,7 +7,7 @@ import pytest
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.zoo.published import ERRORS, NETWORKS, network_facts, published, year
-from tests.report import made
+from tests.report import comparisons
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_an_unknown_name_has_no_facts():
 
 
 def test_systems_of_the_test_data_are_ordered_by_year():
-    years = [year(name) for name in made.NETWORKS]
+    years = [year(name) for name in comparisons.NETWORKS]
     assert years[0] == 2010
     assert years == sorted(years)
 

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from imagenet_repro.errors import SaveError
 from imagenet_repro.report.plots import curves, style
-from tests.report import drawn
+from tests.report import plot_helpers
 
 
 def train(step, loss):
@@ -27,7 +27,7 @@ def a_run(evaluations=3):
 
 
 def text_in(svg):
-    """The words of an SVG whose text matplotlib has turned into shapes: it keeps each as a comment."""
+    """Return the words of an SVG whose text became outlines; matplotlib keeps each as a comment."""
     return re.findall(r"<!-- (.*?) -->", svg.read_text())
 
 
@@ -69,7 +69,7 @@ def test_runs_with_little_in_them(tmp_path, rows, named, empty):
     assert text_in(svg).count("none recorded") == empty
 
 
-def test_names_that_a_drawing_library_could_misread(tmp_path):
+def test_names_with_special_characters_are_drawn_as_text(tmp_path):
     names = ["_hidden", "a$b$c", "a & b"]
     _, svg = curves.plot_curves({name: a_run() for name in names}, tmp_path / "c.png")
     words = text_in(svg)
@@ -82,7 +82,7 @@ def test_the_same_runs_give_the_same_file(tmp_path):
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
-def test_more_runs_than_colours_stay_apart(tmp_path):
+def test_more_runs_than_colours_differ_in_style(tmp_path):
     styles = [(s["color"], s["linestyle"]) for s in itertools.islice(style.styles(), 15)]
     assert len(set(styles)) == 15
     _, svg = curves.plot_curves({f"run{n}": a_run() for n in range(15)}, tmp_path / "c.png")
@@ -109,7 +109,7 @@ def test_smoothing_is_the_mean_of_the_known_values_around(width):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_names_move_as_little_as_keeps_them_apart(seed):
+def test_names_move_as_little_as_possible_without_overlap(seed):
     rng = np.random.default_rng(seed)
     heights, gap = rng.uniform(0, 0.5, 6), 0.1
     places = curves.spread(heights, gap)
@@ -135,9 +135,9 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
 
 
 def seeds_of(errors, amounts, progress=(0.5, 1.0)):
-    """Rows of a run for each seed, whose errors and amounts spent are given."""
+    """Return the rows of one run for each seed, from errors and amounts spent."""
     total = [(1e4, 1e12 * amount, amount) for amount in amounts]
-    return [drawn.rows(progress, one, one, spent) for one, spent in zip(errors, total, strict=True)]
+    return [plot_helpers.rows(progress, one, one, spent) for one, spent in zip(errors, total, strict=True)]
 
 
 def test_seeds_are_one_line_with_their_range():
@@ -181,10 +181,12 @@ def figures(monkeypatch):
 
 def systems_of(**runs):
     made = [
-        drawn.system(name, *(drawn.run(seed, logged=rows) for seed, rows in enumerate(seeds)), network=name)
+        plot_helpers.system(
+            name, *(plot_helpers.run(seed, logged=rows) for seed, rows in enumerate(seeds)), network=name
+        )
         for name, seeds in runs.items()
     ]
-    return drawn.comparison(*made)
+    return plot_helpers.comparison(*made)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def systems_of(**runs):
         ("seconds", (3600, 36000), "hours of training", ("log", 0.5, 10)),
     ],
 )
-def test_what_the_axis_shows(figures, against, seconds, label, axis):
+def test_the_axis_has_its_label_and_scale(figures, against, seconds, label, axis):
     a, b = (seeds_of([(0.5, 0.2)], [end]) for end in seconds)
     curves.plot_systems(systems_of(alexnet=a, resnet50=b), "c.png", against=against)
     for panel in figures[0].axes:
@@ -234,19 +236,21 @@ def test_hinge_losses_do_not_stand_beside_cross_entropies(tmp_path, figures):
     [("images", 1, 3, 1), ("flops", 12, 3, 100), ("seconds", 2, 1, 0)],
 )
 def test_files_of_systems_are_sound_and_small(tmp_path, against, systems, seeds, evaluations):
-    whole = drawn.plausible(systems, seeds, ", <a> & $b$", evaluations)
+    whole = plot_helpers.plausible(systems, seeds, ", <a> & $b$", evaluations)
     png, svg = curves.plot_systems(whole, tmp_path / "new/c.png", against=against)
     assert (png, svg) == (tmp_path / "new/c.png", tmp_path / "new/c.svg")
-    drawn.check_svg(svg)
-    words = drawn.words(svg)
+    plot_helpers.check_svg(svg)
+    words = plot_helpers.words(svg)
     for system in whole.systems:
         assert words.count(system.name) == (0 if not evaluations else 2 + ("20" not in system.network))
 
 
 def test_long_logs_make_no_large_files(tmp_path):
     progress = (np.arange(1, 3001) / 3000).tolist()
-    logged = [row for row in drawn.rows(progress, progress, progress, (1e6, 1e15, 1e3)) if row["kind"] == "train"]
+    logged = [
+        row for row in plot_helpers.rows(progress, progress, progress, (1e6, 1e15, 1e3)) if row["kind"] == "train"
+    ]
     for row in logged:
         row["loss"] = math.nan if row["step"] % 7 == 0 else row["loss"] + math.sin(row["step"])
     whole = systems_of(alexnet=[logged, logged], resnet50=[logged, logged])
-    drawn.check_svg(curves.plot_systems(whole, tmp_path / "c.png")[1])
+    plot_helpers.check_svg(curves.plot_systems(whole, tmp_path / "c.png")[1])

@@ -16,7 +16,7 @@ def image_of(grey):
 
 
 def step_edge(degrees, size=64):
-    """Dark to bright across a line through the middle; its gradient is `degrees` with the clock from the right."""
+    """Return an edge from dark to bright through the middle, with its gradient `degrees` clockwise from the right."""
     rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
     across = np.cos(np.deg2rad(degrees)) * columns + np.sin(np.deg2rad(degrees)) * rows
     return image_of(np.clip(128 + 40 * across, 20, 230))
@@ -107,7 +107,7 @@ def test_a_bright_dot_and_an_edge_have_their_kinds():
     assert {descriptors.KINDS[kind] for kind in kinds[10:, 22:].ravel()} == {"flat or dark spot"}
 
 
-def test_both_files_say_what_is_seen(tmp_path):
+def test_both_files_are_labelled(tmp_path):
     images = [step_edge(0), step_edge(30)[:30, :40]]
     files = descriptors.plot_descriptors(images, tmp_path / "new/descriptors.png")
     assert files == [tmp_path / "new/descriptors.png", tmp_path / "new/descriptors.svg"]

@@ -7,7 +7,7 @@ from imagenet_repro.report import zoo_listing
 from imagenet_repro.report.plots import history
 from imagenet_repro.zoo.entries import ENTRIES
 from imagenet_repro.zoo.published import network_facts, year
-from tests.report import drawn
+from tests.report import plot_helpers
 
 
 @pytest.fixture
@@ -24,10 +24,12 @@ def marks(panel, shapes=("o", "s", "^")):
 
 def two(**fields):
     systems = (
-        drawn.system("deep", drawn.run(top5=120), network="resnet50"),
-        drawn.system("vectors", drawn.run(0, top5=300), drawn.run(1, top5=320), network="xrce_2011"),
+        plot_helpers.system("deep", plot_helpers.run(top5=120), network="resnet50"),
+        plot_helpers.system(
+            "vectors", plot_helpers.run(0, top5=300), plot_helpers.run(1, top5=320), network="xrce_2011"
+        ),
     )
-    return drawn.comparison(*systems, **fields)
+    return plot_helpers.comparison(*systems, **fields)
 
 
 def test_years_are_those_of_networks_their_aliases_and_entries():
@@ -72,31 +74,31 @@ def test_other_data_has_a_panel_of_its_own(tmp_path, figures):
 def test_only_all_of_imagenets_validation_set_shares_the_axis(figures, monkeypatch, scored, panels):
     data, split, images = scored
     monkeypatch.setattr(zoo_listing, "VALIDATION_IMAGES", 50)
-    one = drawn.system("net", drawn.run(top1=20, top5=10, images=images))
-    history.plot_history(drawn.comparison(one, data=data, split=split), "h.png")
+    one = plot_helpers.system("net", plot_helpers.run(top1=20, top5=10, images=images))
+    history.plot_history(plot_helpers.comparison(one, data=data, split=split), "h.png")
     assert len(figures[0].axes) == panels
     place = (2015, 100 * 10 / images)
     np.testing.assert_allclose([mark for mark in marks(figures[0].axes[-1]) if mark[0] == 2015], [place])
 
 
 def test_a_network_of_unknown_year_is_left_out_and_named(tmp_path, figures):
-    unknown = drawn.system("mine", drawn.run(), network="my_own")
-    history.plot_history(drawn.comparison(unknown, *two().systems), tmp_path / "h.png")
+    unknown = plot_helpers.system("mine", plot_helpers.run(), network="my_own")
+    history.plot_history(plot_helpers.comparison(unknown, *two().systems), tmp_path / "h.png")
     assert len(marks(figures[0].axes[1])) == 2
     assert "Not shown (no known year): mine." in figures[0].get_supxlabel().replace("\n", " ")
-    history.plot_history(drawn.comparison(unknown), tmp_path / "h.png")
+    history.plot_history(plot_helpers.comparison(unknown), tmp_path / "h.png")
     assert len(figures[1].axes) == 1
 
 
 @pytest.mark.parametrize(("systems", "seeds"), [(1, 1), (12, 3)])
 def test_files_are_sound_and_name_every_known_system(tmp_path, systems, seeds):
-    whole = drawn.plausible(systems, seeds, ", <a> & $b$")
+    whole = plot_helpers.plausible(systems, seeds, ", <a> & $b$")
     png, svg = history.plot_history(whole, tmp_path / "new/h.png")
     assert (png, svg) == (tmp_path / "new/h.png", tmp_path / "new/h.svg")
-    drawn.check_svg(svg)
+    plot_helpers.check_svg(svg)
     known = [system.name for system in whole.systems if year(system.network) is not None]
     assert len(known) >= systems - 1
-    assert set(known) <= set(drawn.words(svg))
+    assert set(known) <= set(plot_helpers.words(svg))
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from imagenet_repro.errors import SaveError
 from imagenet_repro.report.plots import matrix
-from tests.report import drawn
+from tests.report import plot_helpers
 
 
 def plot(errors, different, path, names=None):
@@ -67,13 +67,13 @@ def test_small_differences_stay_pale(tmp_path, figures):
 
 
 def test_black_text_can_be_read_on_every_colour():
-    """Contrast as in the Web Content Accessibility Guidelines 2.1, at least 4.5 for text of this size."""
+    """Check the contrast of the Web Content Accessibility Guidelines 2.1: at least 4.5 for text of this size."""
     rgb = matrix.COLOURS(np.linspace(0, 1, 256))[:, :3]
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     assert np.min((linear @ [0.2126, 0.7152, 0.0722] + 0.05) / 0.05) > 4.5
 
 
-def test_what_is_not_known_is_blank(tmp_path, figures):
+def test_unknown_differences_are_blank(tmp_path, figures):
     points = np.array([[0, 1, math.nan], [-1, 0, -3], [math.nan, 3, 0]])
     matrix.plot_matrix(["a", "b", "c"], points, np.ones((3, 3), bool), tmp_path / "m.png", title="t")
     assert len(figures[0].axes[0].texts) == 4
@@ -84,8 +84,8 @@ def test_files_are_sound_and_have_every_name_twice(tmp_path, systems):
     names = [f"se_resnext50_32x4d, <modern> {n}" for n in range(systems)]
     files = plot(np.linspace(20, 60, systems), apart(systems), tmp_path / "new/m.png", names)
     assert files == [tmp_path / "new/m.png", tmp_path / "new/m.svg"]
-    drawn.check_svg(files[1])
-    words = drawn.words(files[1])
+    plot_helpers.check_svg(files[1])
+    words = plot_helpers.words(files[1])
     assert all(words.count(name) == 2 for name in names)
 
 

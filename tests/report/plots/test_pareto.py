@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from imagenet_repro.errors import SaveError
 from imagenet_repro.report.plots import pareto
 from imagenet_repro.statistics.intervals import binomial_interval
-from tests.report import drawn
+from tests.report import plot_helpers
 
 
 def by_definition(cost, error):
@@ -21,7 +21,7 @@ def by_definition(cost, error):
 
 @pytest.mark.parametrize("levels", [2, 4, 1000])  # the fewer, the more ties
 @pytest.mark.parametrize("points", [1, 2, 7, 30])
-def test_the_front_is_what_none_dominates(points, levels):
+def test_the_front_has_the_points_that_none_dominates(points, levels):
     rng = np.random.default_rng(points * levels)
     for _ in range(20):
         cost, error = rng.integers(0, levels, (2, points)).astype(float)
@@ -45,10 +45,10 @@ def marks(panel):
 
 
 def test_marks_bars_and_names_are_where_the_numbers_say(tmp_path, figures):
-    small = drawn.system("small", drawn.run(top1=500, top5=300, flops=2e15))
-    large = drawn.system("large", *(drawn.run(s, 390 + 10 * s, 200, flops=4e15) for s in range(3)))
-    worse = drawn.system("worse", drawn.run(top1=600, top5=100, flops=8e15))
-    pareto.plot_pareto(drawn.comparison(small, large, worse), tmp_path / "p.png")
+    small = plot_helpers.system("small", plot_helpers.run(top1=500, top5=300, flops=2e15))
+    large = plot_helpers.system("large", *(plot_helpers.run(s, 390 + 10 * s, 200, flops=4e15) for s in range(3)))
+    worse = plot_helpers.system("worse", plot_helpers.run(top1=600, top5=100, flops=8e15))
+    pareto.plot_pareto(plot_helpers.comparison(small, large, worse), tmp_path / "p.png")
     top1, top5 = figures[0].axes
     found = [(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in marks(top1)]
     np.testing.assert_allclose(found, [(2, 50), (4, 40), (8, 60)])
@@ -67,14 +67,17 @@ def test_marks_bars_and_names_are_where_the_numbers_say(tmp_path, figures):
 
 
 def test_multiply_adds_are_those_of_one_image(tmp_path, figures):
-    systems = [drawn.system(name, drawn.run(multiply_adds=n)) for name, n in (("a", 2 * 10**8), ("b", 5 * 10**9))]
-    pareto.plot_pareto(drawn.comparison(*systems), tmp_path / "p.png", against="multiply_adds")
+    systems = [
+        plot_helpers.system(name, plot_helpers.run(multiply_adds=n))
+        for name, n in (("a", 2 * 10**8), ("b", 5 * 10**9))
+    ]
+    pareto.plot_pareto(plot_helpers.comparison(*systems), tmp_path / "p.png", against="multiply_adds")
     np.testing.assert_allclose([mark.get_xdata()[0] for mark in marks(figures[0].axes[0])], [0.2, 5])
     assert figures[0].axes[0].get_xlabel() == "multiply-adds of one image (× 10⁹)"
 
 
 def test_twelve_long_names_overlap_nothing_as_drawn(tmp_path, figures):
-    pareto.plot_pareto(drawn.plausible(12, 1, ", modern"), tmp_path / "p.png")
+    pareto.plot_pareto(plot_helpers.plausible(12, 1, ", modern"), tmp_path / "p.png")
     figures[0].draw_without_rendering()
     for panel in figures[0].axes:
         boxes = [Text.get_window_extent(text) for text in panel.texts]  # of an annotation: without its line
@@ -87,26 +90,28 @@ def test_twelve_long_names_overlap_nothing_as_drawn(tmp_path, figures):
 
 @pytest.mark.parametrize(("systems", "seeds"), [(1, 3), (12, 1)])
 def test_files_are_sound_and_name_every_system_in_both_panels(tmp_path, systems, seeds):
-    whole = drawn.plausible(systems, seeds, ", <a> & $b$")
+    whole = plot_helpers.plausible(systems, seeds, ", <a> & $b$")
     png, svg = pareto.plot_pareto(whole, tmp_path / "new/p.png")
     assert (png, svg) == (tmp_path / "new/p.png", tmp_path / "new/p.svg")
     assert imread(png).shape[1] == 1760
-    drawn.check_svg(svg)
-    words = drawn.words(svg)
+    plot_helpers.check_svg(svg)
+    words = plot_helpers.words(svg)
     assert all(words.count(system.name) == 2 for system in whole.systems)
 
 
 def test_equal_costs_and_errors_of_nothing_and_all(tmp_path):
-    systems = [drawn.system(f"s{wrong}", drawn.run(top1=wrong, top5=wrong, images=50)) for wrong in (0, 1, 50)]
-    drawn.check_svg(pareto.plot_pareto(drawn.comparison(*systems), tmp_path / "p.png")[1])
+    systems = [
+        plot_helpers.system(f"s{wrong}", plot_helpers.run(top1=wrong, top5=wrong, images=50)) for wrong in (0, 1, 50)
+    ]
+    plot_helpers.check_svg(pareto.plot_pareto(plot_helpers.comparison(*systems), tmp_path / "p.png")[1])
 
 
 def test_the_same_systems_give_the_same_files(tmp_path):
-    first, second = (pareto.plot_pareto(drawn.plausible(3, 1), tmp_path / f"{n}.png") for n in "ab")
+    first, second = (pareto.plot_pareto(plot_helpers.plausible(3, 1), tmp_path / f"{n}.png") for n in "ab")
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="errors against costs"):
-        pareto.plot_pareto(drawn.plausible(1, 1), tmp_path / "file/p.png")
+        pareto.plot_pareto(plot_helpers.plausible(1, 1), tmp_path / "file/p.png")

@@ -20,7 +20,7 @@ FIELDS = ("id", "label", "top5", "logits")
 
 
 def predicted(labels, places, classes):
-    """Predictions with the label of image i at place `places[i]` of the guesses; from place 5 on it is not there."""
+    """Return predictions with the label of image i at place `places[i]` of the guesses; from 5 on it is missing."""
     top5 = []
     for label, place in zip(labels, places, strict=True):
         guesses = [(label + 1 + k) % classes for k in range(5)]
@@ -48,7 +48,7 @@ def shuffled(one, seed=0):
 
 
 def stepwise(classes, images=10):
-    """Of class c, c of the images leave the five guesses of the first system; all are in those of the second.
+    """Return two systems: of class c, the first misses c images in five guesses, and the second none.
 
     Their first guess is wrong in both for every image of an odd class. The largest gain is the last class's.
     """
@@ -79,7 +79,7 @@ def test_counts_of_a_class_in_closed_form():
     assert found.overall.after == after.error_rates()
 
 
-def test_what_a_comparison_keeps_of_predictions_is_enough():
+def test_top_guesses_suffice_for_gains():
     before, after = stepwise(21)
     kept = [records.TopGuesses(one.id, one.label, one.top5) for one in (before, after)]
     assert class_gains.gains(*kept, names_of(21)) == class_gains.gains(before, after, names_of(21))
@@ -94,7 +94,7 @@ def test_swapped_systems_swap_the_gains():
 
 
 @pytest.mark.parametrize(("classes", "guesses", "first"), [(20, 1, 10), (21, 5, 10)])
-def test_few_classes_are_put_in_order_by_top1(classes, guesses, first):
+def test_few_classes_are_ordered_by_top1_error(classes, guesses, first):
     found = class_gains.gains(*stepwise(classes, images=10), names_of(classes))
     points = [one.gain(guesses) for one in found.classes]
     assert found.guesses == guesses
@@ -131,7 +131,7 @@ def test_predictions_without_labels_before():
         class_gains.gains(unlabelled, after, names_of(6))
 
 
-def test_names_are_short_and_unlike():
+def test_short_names_are_unique():
     names = ["tench, Tinca tinca", "maillot", "maillot, tank suit", "crane", "crane", "x" * 50, "a b"]
     shorts = class_gains.short_names(names)
     assert shorts[:5] == ["tench", "maillot", "maillot, tank suit", "crane (class 3)", "crane (class 4)"]
@@ -139,7 +139,7 @@ def test_names_are_short_and_unlike():
     assert len(set(class_gains.short_names(["y" * 60, "y" * 61, "y" * 62, "y, z", "y, z"]))) == 5
 
 
-def test_the_table_has_every_class_and_the_whole():
+def test_the_table_has_every_class_and_the_total():
     before, after = stepwise(21)
     names = ["a|b", *names_of(21)[1:]]
     lines = class_gains.markdown(class_gains.gains(after, before, names), systems=("new", "old")).splitlines()
@@ -152,7 +152,7 @@ def test_the_table_has_every_class_and_the_whole():
     assert lines[25].startswith("Each class has 10 images, so one image is 10 points")
 
 
-def test_the_picture_shows_the_ends_of_many_classes(tmp_path):
+def test_the_figure_shows_both_ends_of_many_classes(tmp_path):
     found = class_gains.gains(*stepwise(30, images=40), names_of(30))
     files = dumbbell.plot_gains(found, tmp_path / "new/gains.png", systems=("Fisher $v$", "AlexNet"))
     assert files == [tmp_path / "new/gains.png", tmp_path / "new/gains.svg"]

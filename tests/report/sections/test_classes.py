@@ -5,11 +5,11 @@ import pytest
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.sections import class_gains, classes
-from tests.report import made
+from tests.report import comparisons
 
 
 def error_within(system, label, guesses):
-    """Percent of a class's images, image by image."""
+    """Return the error within a class in percent, counted image by image."""
     wrong = [
         label not in run.guesses.top5[i][:guesses]
         for run in system.runs
@@ -25,7 +25,7 @@ def renamed(comparison, **networks):
 
 @pytest.mark.parametrize(("number", "guesses"), [(10, 1), (25, 5)])
 def test_errors_of_every_class(number, guesses):
-    comparison = made.comparison(systems=3, seeds=2, classes=number)
+    comparison = comparisons.comparison(systems=3, seeds=2, classes=number)
     table = classes.errors_of_classes(comparison)
     assert f"Top-{guesses} error" in table.caption
     assert len(table.rows) == number
@@ -41,31 +41,31 @@ def test_errors_of_every_class(number, guesses):
 
 
 def test_the_hardest_are_the_first_twenty():
-    comparison = made.comparison(classes=30)
+    comparison = comparisons.comparison(classes=30)
     short, whole = classes.hardest(comparison), classes.errors_of_classes(comparison)
     assert short.rows == whole.rows[:20]
     assert short.caption.startswith("The 20 hardest of 30 classes.")
 
 
 def test_steps_follow_the_years():
-    comparison = made.comparison(systems=5)
+    comparison = comparisons.comparison(systems=5)
     mixed_up = dataclasses.replace(comparison, systems=comparison.systems[::-1])
     names = [(before.name, after.name) for before, after in classes.steps(mixed_up)]
-    assert names == list(zip(made.NETWORKS[:4], made.NETWORKS[1:5], strict=True))
+    assert names == list(zip(comparisons.NETWORKS[:4], comparisons.NETWORKS[1:5], strict=True))
 
 
-def test_a_system_of_no_known_year_takes_no_part():
-    comparison = renamed(made.comparison(systems=3), xrce_2011="mine")
+def test_a_system_of_unknown_year_is_left_out():
+    comparison = renamed(comparisons.comparison(systems=3), xrce_2011="mine")
     assert [(a.name, b.name) for a, b in classes.steps(comparison)] == [("nec_uiuc_2010", "alexnet_2012")]
 
 
-def test_one_system_takes_no_step():
-    assert classes.gains_of_steps(made.comparison(systems=1)) is None
-    assert classes.gains_of_classes(made.comparison(systems=1)) is None
+def test_one_system_has_no_steps():
+    assert classes.gains_of_steps(comparisons.comparison(systems=1)) is None
+    assert classes.gains_of_classes(comparisons.comparison(systems=1)) is None
 
 
 def test_gains_are_those_of_the_lowest_common_seed():
-    comparison = made.comparison(systems=2, seeds=3)
+    comparison = comparisons.comparison(systems=2, seeds=3)
     first, second = comparison.systems
     later = dataclasses.replace(second, runs=second.runs[1:])
     runs = classes.same_seed(first, later)
@@ -81,14 +81,14 @@ def test_gains_are_those_of_the_lowest_common_seed():
     assert ("name" in least) == (points[-1] < 0)
 
 
-def test_systems_without_a_common_seed_speak_by_their_lowest():
-    first, second = made.comparison(systems=2, seeds=4).systems
+def test_systems_without_a_common_seed_use_their_lowest_seeds():
+    first, second = comparisons.comparison(systems=2, seeds=4).systems
     apart = [dataclasses.replace(first, runs=first.runs[:2]), dataclasses.replace(second, runs=second.runs[2:])]
     assert [run.seed for run in classes.same_seed(*apart)] == [0, 2]
 
 
 def test_gains_of_every_class_add_up():
-    comparison = made.comparison(systems=4)
+    comparison = comparisons.comparison(systems=4)
     table = classes.gains_of_classes(comparison)
     first, last = comparison.systems[0], comparison.systems[-1]
     assert len(table.rows) == 10
@@ -100,13 +100,13 @@ def test_gains_of_every_class_add_up():
 
 
 def test_classes_that_share_a_name_stay_apart():
-    comparison = made.comparison(systems=2, class_names=("crane", "crane", *map(str, range(8))))
+    comparison = comparisons.comparison(systems=2, class_names=("crane", "crane", *map(str, range(8))))
     names = [row[0] for row in classes.gains_of_classes(comparison).rows]
     assert {"crane (class 0)", "crane (class 1)"} <= set(names)
     assert len(set(names)) == 10
 
 
 def test_guesses_beyond_the_names_are_refused():
-    comparison = made.comparison(systems=2, class_names=tuple("abcdefghi"))
+    comparison = comparisons.comparison(systems=2, class_names=tuple("abcdefghi"))
     with pytest.raises(UserError, match="choose between 10 classes; there are 9 names"):
         classes.gains_of_steps(comparison)

@@ -18,7 +18,7 @@ TABBY, EGYPTIAN, HUSKY, GOLDFISH, BUS, TEAPOT = WNIDS = (
 
 
 def run_of(labels, first, classes, seed=0):
-    """A run whose first guesses are these; -1: no guesses."""
+    """Return a run with these first guesses; -1: no guess."""
     places = range(min(5, classes))
     top5 = np.array([[-1 if guess < 0 else (guess + k) % classes for k in places] for guess in first])
     ids = np.array([f"image{i:05}" for i in range(len(first))])
@@ -27,7 +27,7 @@ def run_of(labels, first, classes, seed=0):
 
 
 def comparison_of(labels, systems, names=WNIDS):
-    """Of systems by name, each with the first guesses of several seeds."""
+    """Return a comparison of systems by name, each with the first guesses of several seeds."""
     made = [
         ComparedSystem(
             name, name, "", tuple(run_of(labels, first, len(names), seed) for seed, first in enumerate(of_seeds))
@@ -51,7 +51,7 @@ def read(comparison):
 
 
 def guesses_of(comparison):
-    """(system, label, guess, weight) of every image of every run, one by one."""
+    """Yield (system, label, guess, weight) of every image of every run."""
     for s, system in enumerate(comparison.systems):
         for run in system.runs:
             for label, guess in zip(run.guesses.label.tolist(), run.guesses.top5[:, 0].tolist(), strict=True):
@@ -112,7 +112,7 @@ def test_one_cat_for_the_other():
     assert confusions.inside_by_group(tree).rows[0] == ("feline", "2", "10", "100.0", "")
 
 
-def test_guessing_at_random_is_every_guess_once():
+def test_random_guessing_equals_every_guess_once():
     labels = np.repeat([0, 0, 1, 2, 3, 4, 5], 6)
     _, tree = read(comparison_of(labels, {"every": [np.tile(np.arange(6), 7)]}))
     every, random = confusions.distances(tree).rows
@@ -130,7 +130,7 @@ def test_super_classes_add_up_to_the_whole():
     np.testing.assert_allclose(stayed.sum(axis=1) / errors.sum(axis=1), tree.share_inside())
     assert tree.images().sum() == comparison.n_images
     rows = confusions.inside_by_group(tree).rows
-    assert [row[3:] for row in rows if row[1] == "1"] == [("", "")] * 4  # nothing else to take them for
+    assert [row[3:] for row in rows if row[1] == "1"] == [("", "")] * 4  # there is no other class to confuse them with
 
 
 def test_the_most_frequent_come_first():
@@ -171,7 +171,7 @@ def test_bars_are_as_long_as_the_errors(tmp_path, monkeypatch):
         low = top
 
 
-def test_both_pictures_are_written(tmp_path):
+def test_both_figures_are_written(tmp_path):
     comparison = at_random((1, 2))
     _, tree = read(comparison)
     files = wordnet_confusions.plot_heights(tree, tmp_path / "new/heights.png")

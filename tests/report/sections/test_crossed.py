@@ -1,13 +1,13 @@
-"""Networks by recipes."""
+"""Tests of networks crossed with recipes."""
 
 import dataclasses
 
 from imagenet_repro.report.sections.crossed import crossed
-from tests.report import made
+from tests.report import comparisons
 
 
 def relabelled(names):
-    comparison = made.comparison(systems=len(names), seeds=1)
+    comparison = comparisons.comparison(systems=len(names), seeds=1)
     systems = [
         dataclasses.replace(system, name=f"{network}_{recipe}", network=network, recipe=recipe)
         for system, (network, recipe) in zip(comparison.systems, names, strict=True)
@@ -37,4 +37,4 @@ def test_a_missing_pair_leaves_a_gap_and_nothing_crossed_gives_no_table():
     names = [("alexnet", "paper"), ("alexnet", "modern"), ("resnet50", "paper")]
     assert crossed(relabelled(names)).rows[1][2:] == ("–", "–")
     assert crossed(relabelled([("alexnet", "paper"), ("resnet50", "paper")])) is None
-    assert crossed(made.comparison(systems=3, seeds=1)) is None
+    assert crossed(comparisons.comparison(systems=3, seeds=1)) is None

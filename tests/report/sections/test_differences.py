@@ -16,7 +16,7 @@ IMAGES = 400
 
 
 def guessed(top1_wrong, top5_wrong=()):
-    """Guesses of images of class 0: wrong by the first guess on some, by all five on some of those."""
+    """Return guesses on images of class 0: the first guess is wrong on some, all five on some of those."""
     images = len(top1_wrong)
     top5 = np.tile(np.arange(5, dtype=np.int32), (images, 1))
     top5[np.asarray(top1_wrong)] = (1, 0, 2, 3, 4)
@@ -30,7 +30,7 @@ def run(seed, guesses):
 
 
 def system(name, runs):
-    """A system from {seed: number of images wrong}, the first ones, or {seed: mask or guesses}."""
+    """Return a system from {seed: number of wrong images}, the first ones, or {seed: mask or guesses}."""
     made = []
     for seed, wrong in runs.items():
         mask = np.arange(IMAGES) < wrong if isinstance(wrong, int) else wrong
@@ -43,7 +43,7 @@ def compared(*systems):
 
 
 def seeds(count, wrong, step=1):
-    """Runs whose errors differ from seed to seed as seeds do."""
+    """Return numbers of wrong images by seed, which differ a little from seed to seed."""
     return {seed: wrong + step * (seed % 3) for seed in range(count)}
 
 
@@ -242,7 +242,7 @@ def test_ties():
     )
 
 
-def test_a_checkpoint_may_lose_though_its_mean_is_the_lowest():
+def test_a_checkpoint_can_lose_although_its_mean_is_the_lowest():
     text = said(system("a", {0: 120, 1: 20}), system("b", {0: 100, 1: 100}), system("c", {0: 100, 1: 100}))
     assert "seed 0 has a higher error than every other system's" in text
     assert text.startswith("a has the lowest top-1 error: 17.5 %")
@@ -259,7 +259,7 @@ def test_all_alike_and_none_alike():
     )
 
 
-def test_a_system_alone_is_compared_with_none():
+def test_the_verdict_on_a_single_system():
     text = said(system("a", {0: guessed(np.arange(IMAGES) < 100, range(20))}))
     assert text == "a has 25.0 % top-1 and 5.0 % top-5 error (one seed); there is no other system to compare it with."
 
@@ -296,11 +296,11 @@ def test_a_table_for_each_question():
         "0.031",
         "yes",
     ]
-    assert cells[1][-1] == "no"  # nobody errs in five guesses
+    assert cells[1][-1] == "no"  # no system is wrong in five guesses
     assert cells[1][3:6] == ["6", "0.0", "0.0"]
 
 
-def test_too_few_seeds_are_said_in_the_table():
+def test_the_table_says_where_seeds_are_too_few():
     found = differences(compared(system("a", seeds(3, 100)), system("b", seeds(3, 110))))
     assert [row[-1] for row in rows(found, "recipes")[1]] == ["too few seeds", "too few seeds"]
     assert (

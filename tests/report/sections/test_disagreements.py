@@ -5,11 +5,11 @@ import numpy as np
 
 from imagenet_repro.report.sections.disagreements import disagreements
 from imagenet_repro.report.sections.leaderboard import ranked
-from tests.report import made
+from tests.report import comparisons
 
 
 def got(system):
-    """Ids of the images whose first guess is right, of the run of the lowest seed."""
+    """Return the ids of the images that the run of the lowest seed classifies correctly."""
     guesses = system.runs[0].guesses
     return {
         id for id, label, row in zip(guesses.id.tolist(), guesses.label, guesses.top5, strict=True) if row[0] == label
@@ -17,7 +17,7 @@ def got(system):
 
 
 def test_counts_of_every_pair():
-    comparison = made.comparison(systems=4, seeds=2)
+    comparison = comparisons.comparison(systems=4, seeds=2)
     every = set(comparison.systems[0].runs[0].guesses.id.tolist())
     right = {system.name: got(system) for system in comparison.systems}
     table = disagreements(comparison).counts
@@ -29,7 +29,7 @@ def test_counts_of_every_pair():
 
 
 def test_examples_are_what_their_title_says():
-    comparison = made.comparison(systems=3)
+    comparison = comparisons.comparison(systems=3)
     right = {system.name: got(system) for system in comparison.systems}
     found = disagreements(comparison)
     first, second, third = (system.name for system in ranked(comparison))
@@ -49,7 +49,7 @@ def test_examples_are_what_their_title_says():
 
 
 def test_examples_have_label_and_guesses():
-    comparison = made.comparison(systems=2)
+    comparison = comparisons.comparison(systems=2)
     first = ranked(comparison)
     shown = disagreements(comparison).pairs[0][0].examples[0]
     guesses = first[0].runs[0].guesses
@@ -59,7 +59,7 @@ def test_examples_have_label_and_guesses():
 
 
 def test_an_image_without_guesses():
-    comparison = made.comparison(systems=1)
+    comparison = comparisons.comparison(systems=1)
     run = comparison.systems[0].runs[0]
     nothing = dataclasses.replace(run.guesses, top5=np.full_like(run.guesses.top5, -1))
     system = dataclasses.replace(comparison.systems[0], runs=(dataclasses.replace(run, guesses=nothing),))
@@ -70,16 +70,16 @@ def test_an_image_without_guesses():
 
 
 def test_one_system_has_no_pairs():
-    found = disagreements(made.comparison(systems=1))
+    found = disagreements(comparisons.comparison(systems=1))
     assert (found.counts, found.pairs, found.only_one_right) == (None, (), ())
 
 
-def test_two_systems_are_alone_in_nothing():
-    assert disagreements(made.comparison(systems=2)).only_one_right == ()
+def test_two_systems_have_no_images_that_only_one_of_many_gets_right():
+    assert disagreements(comparisons.comparison(systems=2)).only_one_right == ()
 
 
 def test_a_perfect_system_leaves_no_examples():
-    comparison = made.comparison(systems=1)
+    comparison = comparisons.comparison(systems=1)
     run = comparison.systems[0].runs[0]
     top5 = (run.guesses.label[:, None] + np.arange(5, dtype=np.int32)) % 10
     perfect = dataclasses.replace(run, guesses=dataclasses.replace(run.guesses, top5=top5))
@@ -89,8 +89,8 @@ def test_a_perfect_system_leaves_no_examples():
     assert (found.examples, found.groups, found.ids) == (None, (), ())
 
 
-def test_pictures_are_asked_for_once_and_the_same_way():
-    comparison = made.comparison(systems=5)
+def test_each_thumbnail_is_requested_once():
+    comparison = comparisons.comparison(systems=5)
     found = disagreements(comparison)
     assert len(set(found.ids)) == len(found.ids)
     assert found == disagreements(comparison)

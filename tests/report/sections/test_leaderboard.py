@@ -6,16 +6,16 @@ from scipy import stats
 
 from imagenet_repro.report.sections import leaderboard
 from imagenet_repro.scoring.metrics import format_rate
-from tests.report import made
+from tests.report import comparisons
 
 
 def cells(table):
-    """Rows as dictionaries, by the first cell."""
+    """Return the rows as dictionaries, by their first cells."""
     return {row[0]: dict(zip(table.headings, row, strict=True)) for row in table.rows}
 
 
 def errors(system, guesses):
-    """Percent of each run, from the guesses themselves."""
+    """Return the error of each run in percent, counted from its guesses."""
     found = []
     for run in system.runs:
         wrong = [label not in row[:guesses] for label, row in zip(run.guesses.label, run.guesses.top5, strict=True)]
@@ -24,7 +24,7 @@ def errors(system, guesses):
 
 
 def changed(comparison, change):
-    """Every run's result and rows changed in place of copies."""
+    """Return the comparison with a change applied to every run."""
     systems = [
         dataclasses.replace(system, runs=tuple(change(run) for run in system.runs)) for system in comparison.systems
     ]
@@ -32,14 +32,14 @@ def changed(comparison, change):
 
 
 def without(run):
-    """As a run of an older version left it."""
+    """Return the run as an older version stored it."""
     result = {k: v for k, v in run.result.items() if k not in ("peak_memory", "compilation_seconds")}
     rows = [{k: v for k, v in row.items() if k != "waiting_seconds"} for row in run.rows if row["kind"] == "train"]
     return dataclasses.replace(run, result=result, rows=rows)
 
 
 def test_one_seed_has_wilsons_interval():
-    comparison = made.comparison(systems=4, images=500)
+    comparison = comparisons.comparison(systems=4, images=500)
     found = cells(leaderboard.leaderboard(comparison))
     for system in comparison.systems:
         row = found[system.name]
@@ -51,8 +51,8 @@ def test_one_seed_has_wilsons_interval():
             assert row[heading] == f"[{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def test_one_seed_reads_as_in_the_table_of_runs():
-    comparison = made.comparison(systems=12, images=800)  # an eighth of a point an image: many ties to round
+def test_one_seed_is_formatted_as_in_the_table_of_runs():
+    comparison = comparisons.comparison(systems=12, images=800)  # an eighth of a point an image: many ties to round
     found = cells(leaderboard.leaderboard(comparison))
     for system in comparison.systems:
         wrong = system.runs[0].rates.top1_wrong
@@ -60,7 +60,7 @@ def test_one_seed_reads_as_in_the_table_of_runs():
 
 
 def test_three_seeds_have_students_interval():
-    comparison = made.comparison(systems=3, seeds=3)
+    comparison = comparisons.comparison(systems=3, seeds=3)
     found = cells(leaderboard.leaderboard(comparison))
     for system in comparison.systems:
         each = errors(system, 1)
@@ -72,7 +72,7 @@ def test_three_seeds_have_students_interval():
 
 
 def test_two_seeds_have_their_range_and_the_caption_says_so():
-    comparison = made.comparison(systems=2, seeds=2)
+    comparison = comparisons.comparison(systems=2, seeds=2)
     table = leaderboard.leaderboard(comparison)
     for system in comparison.systems:
         each = errors(system, 1)
@@ -82,14 +82,14 @@ def test_two_seeds_have_their_range_and_the_caption_says_so():
 
 
 def test_the_lowest_error_comes_first():
-    comparison = made.comparison(systems=6)
+    comparison = comparisons.comparison(systems=6)
     given = dataclasses.replace(comparison, systems=comparison.systems[::-1])
     first = [float(row[1]) for row in leaderboard.leaderboard(given).rows]
     assert first == sorted(first)
 
 
 def test_sizes_published_numbers_and_letters():
-    comparison = made.comparison(systems=4, seeds=2)
+    comparison = comparisons.comparison(systems=4, seeds=2)
     found = cells(leaderboard.leaderboard(comparison, {"zfnet": "ab"}))
     row = found["xrce_2011"]
     assert (row["parameters"], row["multiply-adds"]) == ("11.0 M", "600 M")
@@ -100,14 +100,14 @@ def test_sizes_published_numbers_and_letters():
 
 
 def test_a_system_that_nobody_published():
-    comparison = made.comparison(systems=1)
+    comparison = comparisons.comparison(systems=1)
     renamed = dataclasses.replace(comparison.systems[0], network="mine")
     row = leaderboard.leaderboard(dataclasses.replace(comparison, systems=(renamed,))).rows[0]
     assert row[-3:] == ("–", "–", "–")
 
 
-def test_people_stand_below_the_systems_on_imagenet_alone():
-    comparison = made.comparison(systems=2, data="imagenet2012_side400_q90")
+def test_people_are_listed_below_the_systems_on_imagenet_only():
+    comparison = comparisons.comparison(systems=2, data="imagenet2012_side400_q90")
     table = leaderboard.leaderboard(comparison, {"xrce_2011": "a"})
     assert [row[0] for row in table.rows[2:]] == ["a person", "a second person"]
     first, second = (cells(table)[name] for name in ("a person", "a second person"))
@@ -117,13 +117,13 @@ def test_people_stand_below_the_systems_on_imagenet_alone():
     assert first["protocol; source"] == "1,500 test images; Karpathy 2014"
     assert (second["top-5 error %"], second["parameters"], second["group"]) == ("12.0", "–", "")
     assert "People had five guesses" in table.caption
-    elsewhere = leaderboard.leaderboard(made.comparison(systems=2))
+    elsewhere = leaderboard.leaderboard(comparisons.comparison(systems=2))
     assert len(elsewhere.rows) == 2
     assert "People" not in elsewhere.caption
 
 
 def test_the_split_of_time_and_the_memory():
-    comparison = made.comparison(systems=2, seeds=3)
+    comparison = comparisons.comparison(systems=2, seeds=3)
     row = cells(leaderboard.costs(comparison))["xrce_2011"]
     assert row["training seconds"] == "111"  # the mean of 110, 111 and 112
     assert row["waiting for data (included)"] == "5.0"  # 40 rows of 1/8
@@ -133,14 +133,14 @@ def test_the_split_of_time_and_the_memory():
     assert row["peak memory"] == "2.10 GB (process)"
 
 
-def test_what_older_runs_did_not_record_is_a_dash():
-    row = leaderboard.costs(changed(made.comparison(systems=1), without)).rows[0]
+def test_values_missing_from_older_runs_are_dashes():
+    row = leaderboard.costs(changed(comparisons.comparison(systems=1), without)).rows[0]
     assert row == ("nec_uiuc_2010", "100", "–", "–", "–", "–", "–")
 
 
 def test_seeds_one_by_one():
-    assert leaderboard.seeds(made.comparison(systems=2)) is None
-    comparison = made.comparison(systems=2, seeds=2)
+    assert leaderboard.seeds(comparisons.comparison(systems=2)) is None
+    comparison = comparisons.comparison(systems=2, seeds=2)
     table = leaderboard.seeds(comparison)
     by_name = {system.name: system for system in comparison.systems}
     assert len(table.rows) == 4
@@ -150,5 +150,5 @@ def test_seeds_one_by_one():
 
 @pytest.mark.parametrize("images", [400, 12_000])
 def test_decimals_follow_the_number_of_images(images):
-    row = leaderboard.leaderboard(made.comparison(systems=1, images=images)).rows[0]
+    row = leaderboard.leaderboard(comparisons.comparison(systems=1, images=images)).rows[0]
     assert len(row[1].split(".")[1]) == (2 if images >= 10_000 else 1)

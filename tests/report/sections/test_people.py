@@ -1,4 +1,4 @@
-"""People beside systems, on the images that each of them saw."""
+"""Tests of people beside systems, on the images that each person saw."""
 
 import dataclasses
 
@@ -9,11 +9,11 @@ from statsmodels.stats.multitest import multipletests
 
 from imagenet_repro.report.records import HumanPlayer, TopGuesses
 from imagenet_repro.report.sections import leaderboard, people
-from tests.report import made
+from tests.report import comparisons
 
 
 def played(comparison, images=40, wrong=8, name="Ada"):
-    """A person who saw every tenth image and missed the first `wrong` of them."""
+    """Return a person who saw every tenth image and was wrong on the first `wrong` of them."""
     run = comparison.systems[0].runs[0].guesses
     rows = np.arange(0, len(run.id), len(run.id) // images)[:images]
     label = run.label[rows]
@@ -24,12 +24,12 @@ def played(comparison, images=40, wrong=8, name="Ada"):
 
 @pytest.fixture
 def comparison():
-    found = made.comparison(systems=3, seeds=2)
+    found = comparisons.comparison(systems=3, seeds=2)
     return dataclasses.replace(found, people=(played(found), played(found, 20, 0, "Bo")))
 
 
 def test_without_people_there_is_no_table():
-    assert people.table(made.comparison()) is None
+    assert people.table(comparisons.comparison()) is None
 
 
 def test_a_row_for_each_person_and_one_for_each_system_on_the_same_images(comparison):

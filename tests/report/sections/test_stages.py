@@ -1,4 +1,4 @@
-"""What each stage took, for a person and as Markdown."""
+"""Tests of the table of stages."""
 
 import io
 

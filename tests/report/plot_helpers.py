@@ -1,4 +1,4 @@
-"""What the tests of pictures share: made-up comparisons, and a look at the files."""
+"""Helpers for the tests of figures: invented comparisons, and checks of the files."""
 
 import itertools
 import re
@@ -17,7 +17,7 @@ LARGEST = 150_000  # bytes of an SVG
 
 
 def guesses(top1_wrong, top5_wrong, images=1000):
-    """Of `images` images the first are right by the first guess, the next by the second, the last not at all."""
+    """Return guesses: the first images are right by the first guess, the next by the second, the last are wrong."""
     order = np.arange(images)
     place = np.select([order < images - top1_wrong, order < images - top5_wrong], [0, 1], 5)
     top5 = np.tile(np.arange(2, 7), (images, 1))
@@ -28,7 +28,7 @@ def guesses(top1_wrong, top5_wrong, images=1000):
 
 
 def rows(progress, top1, top5, total):
-    """Rows of a run that spends `total` = (images, flops, seconds), with errors at each progress."""
+    """Return the rows of a run that spends `total` = (images, flops, seconds), with errors at each progress."""
     found = []
     for step, share in enumerate(progress, 1):
         spent = dict(zip(("images", "flops", "seconds"), (share * amount for amount in total), strict=True))
@@ -39,7 +39,7 @@ def rows(progress, top1, top5, total):
 
 
 def run(seed=0, top1=400, top5=200, *, images=1000, flops=1e15, multiply_adds=10**9, logged=()):
-    """A run of made-up numbers; `top1` and `top5` count wrong images."""
+    """Return a run with invented numbers; `top1` and `top5` count wrong images."""
     rates = {"images": images, "top1_wrong": top1, "top5_wrong": top5, "cross_entropy": 1.0}
     result = {"multiply_adds": multiply_adds, "spent": {"flops": flops, "seconds": 60.0}, "rates": rates}
     return FinishedRun(Path("runs") / str(seed), seed, result, list(logged), guesses(top1, top5, images))
@@ -54,7 +54,7 @@ def system(name, *runs, network="resnet50"):
 
 
 def plausible(systems, seeds, recipe="", evaluations=8):
-    """Systems with curves that fall, each with its own cost."""
+    """Return systems with falling curves, each with its own cost."""
     rng = np.random.default_rng(systems)
     made = []
     for number, network in enumerate(itertools.islice(NETWORKS, systems)):
@@ -75,12 +75,12 @@ def plausible(systems, seeds, recipe="", evaluations=8):
 
 
 def words(svg):
-    """The texts of an SVG that keeps text as text."""
+    """Return the texts of an SVG that keeps text as text."""
     return [element.text for element in ET.parse(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
 def check_svg(svg):
-    """Well-formed, small, and whatever it refers to is in it, once."""
+    """Check that an SVG is well-formed and small, and contains everything it refers to, once."""
     tree = ET.parse(svg)
     ids = [element.get("id") for element in tree.iter() if element.get("id")]
     assert len(ids) == len(set(ids))

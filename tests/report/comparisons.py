@@ -1,4 +1,4 @@
-"""Made-up comparisons: systems that differ in skill, images that differ in difficulty, drawn from one seed."""
+"""Invented comparisons: systems that differ in skill and images that differ in difficulty, from one seed."""
 
 import dataclasses
 from pathlib import Path
@@ -26,7 +26,7 @@ TRAIN_ROWS, EVALUATIONS = 40, 4
 
 
 def comparison(systems=3, seeds=1, images=400, classes=10, **fields):
-    """The first `systems` of `NETWORKS`, each with runs of the seeds 0 to `seeds` - 1; `fields` replace others."""
+    """Return the first `systems` of `NETWORKS`, each with the seeds 0 to `seeds` - 1; `fields` replace others."""
     rng = np.random.default_rng(0)
     labels = np.sort(np.arange(images) % classes).astype(np.int32)
     ids = np.array([f"validation/class{label:03d}/{i:05d}.jpg" for i, label in enumerate(labels)])
@@ -43,7 +43,7 @@ def comparison(systems=3, seeds=1, images=400, classes=10, **fields):
 
 
 def run(name, seed, skill, split, classes):
-    """A finished run; the higher `skill` (from 0 on), the fewer images it misses."""
+    """Return a finished run; a higher `skill` (from 0 on) gives fewer wrong images."""
     ids, labels, difficulty = split
     rng = np.random.default_rng([seed, skill, 1])
     margin = 0.25 * skill - 0.6 - difficulty + rng.normal(scale=0.7, size=len(labels))
@@ -55,7 +55,7 @@ def run(name, seed, skill, split, classes):
 
 
 def guessed(labels, place, classes, rng):
-    """Five guesses for each image, with the label at `place`; not among them from 5 on."""
+    """Return five guesses for each image, with the label at `place`; from 5 on it is missing."""
     order = np.argsort(rng.random((len(labels), classes)), axis=1)
     others = order[order != labels[:, None]].reshape(len(labels), classes - 1)
     rows = [np.insert(row, min(p, len(row)), label) for row, p, label in zip(others, place, labels, strict=True)]
@@ -63,7 +63,7 @@ def guessed(labels, place, classes, rng):
 
 
 def result(name, seed, skill, wrong, images):
-    """What stands in `result.json`."""
+    """Return the content of `result.json`."""
     return {
         "system": name,
         "parameters": 10_000_000 + 1_000_000 * skill,
@@ -107,7 +107,7 @@ def result(name, seed, skill, wrong, images):
 
 
 def logged(end):
-    """Rows of `metrics.jsonl`: training, evaluations that end at the run's own errors, and saving."""
+    """Return rows of `metrics.jsonl`: training, evaluations that end at the run's own errors, and saving."""
     rows = []
     for k in range(1, TRAIN_ROWS + 1):
         share = k / TRAIN_ROWS

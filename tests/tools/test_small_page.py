@@ -1,0 +1,33 @@
+"""Tests of the small copy of a comparison page."""
+
+from tools import small_page
+
+FIGURE = "<figure>\n{}\n</figure>\n"
+PAGE = (
+    "<header>\n</header>\n"
+    f'<section id="curves">\n{FIGURE.format("first")}{FIGURE.format("second")}</section>\n'
+    f'<section id="history">\n{FIGURE.format("third")}<table>history</table></section>\n'
+    '<section id="disagreements">\n<img src="data:image/jpeg;base64,AAAA" alt="dog"><b>dog</b></section>\n'
+    "<dd>/somewhere/else/runs/demo/runs/alexnet</dd>\n"
+)
+
+
+def test_thumbnails_and_minor_figures_are_left_out(tmp_path):
+    (tmp_path / "page.html").write_text(PAGE)
+    assert small_page.main([str(tmp_path / "page.html"), str(tmp_path / "small.html")]) == 0
+    text = (tmp_path / "small.html").read_text()
+    assert "first" in text
+    assert "second" not in text
+    assert "third" not in text
+    assert "<table>history</table>" in text
+    assert "<b>dog</b>" in text
+    assert "jpeg" not in text
+    assert "<dd>runs/demo/runs/alexnet</dd>" in text
+    assert text.count(small_page.NOTE) == 1
+
+
+def test_a_page_that_stays_large_is_refused(tmp_path, capsys):
+    (tmp_path / "page.html").write_text(PAGE + "x" * small_page.LARGEST)
+    assert small_page.main([str(tmp_path / "page.html"), str(tmp_path / "small.html")]) == 1
+    assert "more than 300,000" in capsys.readouterr().err
+    assert not (tmp_path / "small.html").exists()
