@@ -1,1 +1,1 @@
-"""Tables and pictures of several runs."""
+"""Tables, figures and pages of finished runs."""

@@ -24,7 +24,7 @@ from imagenet_repro.statistics.intervals import bootstrap_difference
 from imagenet_repro.statistics.label_noise import ErrorOverlap
 
 TITLE = "Labels that are probably wrong"
-PICTURES = 60  # of the most suspect images
+SHOWN_SUSPECTS = 60  # the number of the most suspect images on the page
 POINTS = (0.3, 1.0, 2.0, 5.0, 12.0)  # example differences in the table on wrong labels
 
 Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
@@ -337,7 +337,7 @@ def noise_sentence(audit: LabelAudit) -> str:
 def _gallery(audit: LabelAudit, thumbnails: Thumbnails | None) -> PageSection:
     found = audit.suspects
     title = "The most suspect images"
-    n_shown = len(found.image[:PICTURES])
+    n_shown = len(found.image[:SHOWN_SUSPECTS])
     if not n_shown:
         return PageSection("suspects", title, Markup())
     ids = [str(audit.id[image]) for image in found.image[:n_shown]]

@@ -39,7 +39,7 @@ EVALUATION_KEYS = ("data.name", "data.eval_split", "data.test_split", "data.eval
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-    """Which stored predictions the errors of a comparison are counted from.
+    """The choice of stored predictions that the errors of a comparison are counted from.
 
     Attributes:
       protocol: an evaluation protocol, a name of `evaluate --protocol`; empty: each run's own.

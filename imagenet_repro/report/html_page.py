@@ -1,4 +1,4 @@
-"""What all pages share: a page is one HTML file that needs no network, made of sections with tables and figures.
+"""The parts that all pages share. A page is one HTML file that needs no network, with sections, tables and figures.
 
 The style sheet and the script in `templates/` become part of the file, and images are embedded as data URIs. The
 script lets a reader sort tables; without it the page can still be read in full.

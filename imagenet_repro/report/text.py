@@ -1,4 +1,4 @@
-"""How tables and figures write amounts and names."""
+"""Amounts and names as tables and figures write them."""
 
 import math
 from collections import Counter

@@ -109,7 +109,7 @@ def _caption(comparison: Comparison, ours: Sequence[_Placed]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Drawn:
-    """What was drawn on a panel: points with their names, and segments of lines that names must not cover."""
+    """The content of a panel: points with their names, and segments of lines that names must not cover."""
 
     panel: Axes
     names: Sequence[str]

@@ -99,23 +99,23 @@ def _draw_bins(panel: Axes, state: CalibrationState, look: Mapping[str, Any]) ->
 
 
 def _draw_counts(panel: Axes, state: CalibrationState, line: Mapping[str, Any]) -> None:
-    """The share of images in each bin, as an outline."""
+    """Draw the share of images in each bin, as an outline."""
     counts = np.bincount(bin_indices(state.judged.confidence, "width"), minlength=BINS)
     panel.stairs(100 * counts / counts.sum(), np.linspace(0, 100, BINS + 1), linewidth=1.4, **line)
 
 
 def plot_risk(states: Sequence[CalibrationState], path: str | Path) -> list[Path]:
-    """Draws the top-1 error among the most confident images by their share, and the lowest possible.
+    """Draw the top-1 error among the most confident images against their share, and the lowest possible curve.
 
     Args:
       states: one or two.
-      path: of the picture.
+      path: the path of the figure.
 
     Returns:
       The two files written: `path` as .png and as .svg.
 
     Raises:
-      SaveError: they cannot be written.
+      SaveError: a file cannot be written.
     """
     with rc_context(STYLE | AS_TEXT):
         figure = new_figure(SIZE)

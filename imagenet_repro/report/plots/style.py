@@ -1,4 +1,4 @@
-"""What all figures share: colours, style, units, error bars, and how a figure is written to two files."""
+"""The parts that all figures share: colours, style, units, error bars, and writing a figure to two files."""
 
 import io
 import itertools

@@ -55,7 +55,7 @@ class ImageGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Disagreements:
-    """Which systems are right about which images.
+    """The images of a comparison, grouped by which systems are right.
 
     Attributes:
       counts: for each pair, the images on which both are right, only the first, only the second, and neither; None
