@@ -7,6 +7,7 @@ training step, and "3600s" seconds of training (without compilation, evaluation 
 import dataclasses
 import math
 import re
+import typing
 from typing import Literal
 
 from imagenet_repro.errors import UserError
@@ -34,10 +35,10 @@ class Amount:
             value = float(match[1]) if match else 0.0
         except ValueError:
             value = 0.0
-        if not value > 0 or math.isinf(value):
+        if match is None or not value > 0 or math.isinf(value):
             units = ", ".join(f"{unit} ({name})" for unit, name in UNITS.items())
             raise UserError(f"config.{key}: {text!r} is not an amount; write a positive number and a unit: {units}")
-        return cls(value, match[2])
+        return cls(value, typing.cast(Unit, match[2]))
 
     def __str__(self) -> str:
         return f"{self.value:g}{self.unit}"

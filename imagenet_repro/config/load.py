@@ -106,6 +106,8 @@ def _call_get_config(spec: str) -> dict[str, Any]:
         raise UserError(f"--config={spec}: there is no file '{path}'; {nearest(path, existing)}")
     make_recipes_importable(file)
     module_spec = importlib.util.spec_from_file_location(file.stem, file)
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f"--config={spec}: '{path}' is not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
@@ -175,7 +177,7 @@ def _build(kind: type, settings: Any, path: str, *, is_variant: bool = False) ->
 
 
 def _convert(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, path)
     if typing.get_origin(hint) is types.UnionType:
         return _build(_choose(value, hint, field, path), value, path, is_variant=True)
@@ -217,8 +219,9 @@ def _convert_tuple(value: Any, hints: tuple, field: dataclasses.Field, path: str
         raise UserError(f"{path}: a list of values is needed here, not {value!r}")
     if hints[-1] is Ellipsis:
         hints = (hints[0],) * len(value)
-    if hints and dataclasses.is_dataclass(hints[0]):
-        return tuple(_build(hints[0], part, f"{path}[{i}]") for i, part in enumerate(value))
+    kind = hints[0] if hints else None
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return tuple(_build(kind, part, f"{path}[{i}]") for i, part in enumerate(value))
     if len(hints) != len(value):
         raise UserError(f"{path}: {len(hints)} values are needed here, not {len(value)}")
     parts = tuple(_convert(v, h, field, path) for v, h in zip(value, hints, strict=True))

@@ -3,15 +3,16 @@
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from imagenet_repro.data import closing
-from imagenet_repro.data.batch import Batch
+
+BatchT = TypeVar("BatchT")  # a host batch: of images, or of codes
 
 
 def prefetch_to_device(
-    batches: Iterator[Batch], put: Callable[[Batch], Any], depth: int = 2
-) -> Iterator[tuple[Batch, Any]]:
+    batches: Iterator[BatchT], put: Callable[[BatchT], Any], depth: int = 2
+) -> Iterator[tuple[BatchT, Any]]:
     """Run `put` on the batches ahead of the consumer, in a thread, so that transfer and computation overlap.
 
     Args:
@@ -28,8 +29,8 @@ def prefetch_to_device(
 
 
 def _receive(
-    batches: Iterator[Batch], put: Callable[[Batch], Any], depth: int
-) -> Generator[tuple[Batch, Any], None, None]:
+    batches: Iterator[BatchT], put: Callable[[BatchT], Any], depth: int
+) -> Generator[tuple[BatchT, Any], None, None]:
     free_slots = threading.Semaphore(depth)
     ready: queue.SimpleQueue = queue.SimpleQueue()
     stop = threading.Event()
@@ -51,8 +52,8 @@ def _receive(
 
 
 def _send(
-    batches: Iterator[Batch],
-    put: Callable[[Batch], Any],
+    batches: Iterator[BatchT],
+    put: Callable[[BatchT], Any],
     free_slots: threading.Semaphore,
     ready: queue.SimpleQueue,
     stop: threading.Event,

@@ -72,7 +72,7 @@ class _Watcher:
         self._screen.close()
 
 
-class FeatureRun(Run):
+class FeatureRun(Run[FeatureConfig, FeatureSystem]):
     """One call of `train` for a system of features; the arguments are those of `Run`.
 
     Raises:

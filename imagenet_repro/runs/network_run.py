@@ -23,7 +23,7 @@ from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.systems.network import NetworkSystem, describe_loaded
 
 
-class NetworkRun(Run):
+class NetworkRun(Run[Config, NetworkSystem]):
     """One call of `train` for a network; the arguments are those of `Run`.
 
     Raises:

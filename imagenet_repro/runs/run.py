@@ -3,11 +3,12 @@
 import abc
 import dataclasses
 import time
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 
-from imagenet_repro.config import AnyConfig, config_to_dict
+from imagenet_repro.config import config_to_dict
+from imagenet_repro.config.run import ConfigT
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED
 from imagenet_repro.inference import evaluator as evaluation
@@ -20,8 +21,10 @@ from imagenet_repro.training import checkpoint, loop, memory
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.systems import System
 
+SystemT = TypeVar("SystemT", bound=System)
 
-class Run(abc.ABC):
+
+class Run(abc.ABC, Generic[ConfigT, SystemT]):
     """One call of `train`.
 
     Args:
@@ -30,12 +33,13 @@ class Run(abc.ABC):
       splits: the images for training, evaluation and the result.
     """
 
-    system: System  # set by a subclass before `Run.__init__`
+    config: ConfigT
+    evaluator: evaluation.Evaluator  # set by `_job`
+    system: SystemT  # set by a subclass before `Run.__init__`
 
-    def __init__(self, config: AnyConfig, workdir: Workdir, splits: Splits):
+    def __init__(self, config: ConfigT, workdir: Workdir, splits: Splits):
         self.config, self.workdir = config, workdir
         self.train_split, self.eval_split, self.scored_split = splits.train, splits.evaluated, splits.scored
-        self.evaluator: evaluation.Evaluator | None = None  # set by `_job`
         self.compilation_seconds = 0.0
         self.predicted: tuple[ErrorRates, predictions.Predictions] | None = None  # at the end of the run
         self.checkpoints = checkpoint.Checkpoints(workdir.checkpoints, config.checkpoint.keep)

@@ -31,6 +31,7 @@ def keep_memory() -> None:
 
 def _cpu_only() -> bool:
     """Return whether JAX will choose the CPU, without a call to JAX, which would start its threads."""
-    if jax.config.jax_platforms:
-        return jax.config.jax_platforms == "cpu"
+    platforms = getattr(jax.config, "jax_platforms", None)  # jax.config's options are attributes without stubs
+    if platforms:
+        return platforms == "cpu"
     return not importlib.metadata.entry_points(group="jax_plugins") and importlib.util.find_spec("libtpu") is None

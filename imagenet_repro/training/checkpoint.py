@@ -126,7 +126,8 @@ class Checkpoints:
             self.wait()
         finally:
             self._sealer.shutdown()
-            with contextlib.suppress(Exception if self._broken else ()):  # Orbax raises again what `wait` has raised
+            ignored = (Exception,) if self._broken else ()
+            with contextlib.suppress(*ignored):  # Orbax raises again what `wait` has raised
                 self._manager.close()
 
     def steps(self) -> list[int]:
@@ -179,7 +180,7 @@ class Checkpoints:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(like))
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
         try:
-            contents = self._manager.restore(step, args=arguments)
+            contents: Any = self._manager.restore(step, args=arguments)
         except Exception as error:
             raise DamagedError(f"{self._path(step)} cannot be restored ({_short(error)})") from error
         return Restored(_typed(contents.state, like), dict(contents.info), step)

@@ -23,7 +23,7 @@ class FunctionalNetwork:
     def __init__(self, model: nnx.Module, *, cross_device_norm: bool = False):
         for _, module in nnx.iter_modules(model):
             if hasattr(module, "running_mean"):
-                module.axis_name = "data" if cross_device_norm else None
+                module.axis_name = "data" if cross_device_norm else None  # pyright: ignore[reportAttributeAccessIssue]
         model.train()
         self._train_def, params, stats, self._rngs = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState)
         model.eval()

@@ -46,7 +46,7 @@ class Job:
     config: AnyConfig
     state: TrainState
     steps: Sequence[Callable]
-    batches: Iterator[tuple[dict[str, np.ndarray], dict[str, jax.Array]]]
+    batches: Iterator[tuple[Any, dict[str, jax.Array]]]
     evaluate: Callable[[TrainState, bool], dict[str, Any]]
     name_images: Callable[[np.ndarray], list[str]]
     budget: Budget
@@ -211,7 +211,7 @@ class _Run:
         self.early_stopping.observe(row["top1_error"])
         if self.early_stopping.is_due:
             self.job.log.write("event", self.spent.steps, event="early_stopping", best=self.early_stopping.best)
-            best = f"{100 * self.early_stopping.best:.2f} %"
+            best = f"{100 * (self.early_stopping.best or 0.0):.2f} %"
             self.job.log.say(
                 f"ends early: {self.early_stopping.evaluations} evaluations in a row no better than {best}"
             )

@@ -1,6 +1,7 @@
 """Optimizers from optax; each update takes the learning rate of its step (training/learning_rate.py)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,17 +62,26 @@ def _trust_ratio(spec: Lamb) -> optax.GradientTransformation:
 def scale_by_layer(decay: float, layers: dict[str, int]) -> optax.GradientTransformation:
     """Multiply the updates of layer l by `decay` ** (L - l), where L is the highest of `layers`, the head's."""
     last = max(layers.values())
-    return optax.stateless(lambda updates, _: {k: decay ** (last - layers[k]) * u for k, u in updates.items()})
+
+    def scale(updates: Any, params: Any) -> Any:
+        del params
+        return {name: decay ** (last - layers[name]) * value for name, value in updates.items()}
+
+    return optax.stateless(scale)
 
 
 def scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
     """Multiply updates by minus the `learning_rate` given to `update`."""
 
-    def update(updates, state, params=None, *, learning_rate, **_):
+    def update(updates: Any, state: Any, params: Any = None, *, learning_rate: Any, **_: Any) -> Any:
         del params
         return jax.tree.map(lambda u: -learning_rate * u, updates), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    # optax passes extra arguments by name, which its type of an update function does not allow for.
+    return optax.GradientTransformationExtraArgs(
+        lambda params: optax.EmptyState(),
+        update,  # pyright: ignore[reportArgumentType]
+    )
 
 
 def decay_mask(name: DecayMask) -> Callable[[Parameters], dict[str, bool]]:

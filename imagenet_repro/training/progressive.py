@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from imagenet_repro import models
-from imagenet_repro.config import Config, Model, Policy
+from imagenet_repro.config import Config, Model, Policy, RandAugment, TimmRandAugment
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.errors import UserError
 from imagenet_repro.training.budget import Meter
@@ -52,7 +52,7 @@ def _image_size(config: Config, stage: int) -> int:
 def _policy(config: Config, between: Callable[[float, float], float]) -> Policy:
     """Return the policy with the stage's magnitude, where it has one."""
     policy = config.augment.policy
-    if not hasattr(policy, "magnitude"):
+    if not isinstance(policy, RandAugment | TimmRandAugment):
         return policy
     return dataclasses.replace(policy, magnitude=between(config.progressive.magnitude_from, policy.magnitude))
 

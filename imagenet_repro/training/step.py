@@ -161,10 +161,10 @@ class TrainStep:
         updates, opt_state = self.optimizer.update(
             gradients, state.opt_state, state.params, learning_rate=learning_rate
         )
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         if config.max_filter_rms:
             params = bound_filters(params, config.max_filter_rms)
-        ema = state.ema
+        ema: Any = state.ema
         if ema:
             ema = optax.incremental_update({"params": params, "stats": stats}, ema, self._share_of_new(state.step))
         measures = measures | {"gradient_norm": optax.tree.norm(gradients), "learning_rate": learning_rate}

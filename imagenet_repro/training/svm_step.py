@@ -34,7 +34,7 @@ def scores(params: Tensors, codes: dict[str, Float[Array, "n _f"]], problem: Svm
     channel_scores = [
         svm.scores(x, params[f"{channel}.weight"], params[f"{channel}.bias"], problem) for channel, x in codes.items()
     ]
-    return sum(channel_scores) / len(channel_scores)
+    return sum(channel_scores, start=jnp.zeros(())) / len(channel_scores)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as compilation caches want it
@@ -103,12 +103,16 @@ class SvmStep:
     ) -> tuple[Array, dict[str, Array]]:
         """Return the sum of the SVMs' losses; its gradient has each SVM's own, since they share no weights."""
         params, labels = gather(params), batch["label"]
-        total, losses = 0.0, []
+        total = total_loss = jnp.zeros(())
         for number, channel in enumerate(self.channels):
             weights, bias = params[f"{channel}.weight"], params[f"{channel}.bias"]
             channel_scores = svm.scores(batch[CODES + channel], weights, bias, self.problem)
-            losses.append(svm.loss(channel_scores, labels, jax.random.fold_in(key, number), self.problem).mean())
+            loss_key = jax.random.fold_in(key, number)
+            total_loss += svm.loss(channel_scores, labels, loss_key, self.problem).mean()
             total += channel_scores
         counts = metrics.correct_counts(total, labels, jnp.ones(len(labels), jnp.float32))
-        measures = {"loss": sum(losses) / len(losses), **{k: counts[k] for k in ("top1_correct", "top5_correct")}}
-        return sum(losses), measures
+        measures = {
+            "loss": total_loss / len(self.channels),
+            **{k: counts[k] for k in ("top1_correct", "top5_correct")},
+        }
+        return total_loss, measures
