@@ -3,12 +3,12 @@
     python main.py prepare folder:DIR --name=tiny_imagenet_100
     python benchmarks/recipes.py --data=tiny_imagenet_100 --out=results/recipes.md
 
-A recipe is taken as it stands but for what a laptop cannot give: data set, size of the images, batch, and a budget of
-a few steps, in which its whole schedule passes. The rate follows the batch, in proportion for SGD and RMSProp (Goyal
+A recipe is used as it is, except for what a laptop cannot do: data set, image size, batch, and a budget of a few
+steps, in which the full schedule passes. The rate follows the batch, in proportion for SGD and RMSProp (Goyal
 et al. 2017), by the square root for Adam and LAMB. The steps see the same few images over and over, so that learning
 shows within them: a network without normalisation stays at the loss of guessing for hundreds of steps otherwise. The
-loss falls when the mean of the last quarter of the steps is below that of the first; that is all this shows. An
-average of the weights plays no part in it.
+loss falls when the mean of the last quarter of the steps is below that of the first; that is all this shows. Averages
+of the weights are not evaluated.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-# Recipe and size in pixels; what flattens a map and normalises nothing needs images as large as it was made for.
+# Recipe and size in pixels; networks that flatten a map and have no normalisation need their full image size.
 RECIPES = (
     ("alexnet.py", 227),
     ("zfnet.py", 224),
@@ -51,7 +51,7 @@ IN_PROPORTION = ("sgd", "rmsprop")
 
 
 def main():
-    """Runs the recipes one after the other and prints the table."""
+    """Run the recipes one after another and print the table."""
     arguments = _arguments()
     chosen = [row for row in RECIPES if any(part in row[0] for part in arguments.only.split(","))]
     rows = []

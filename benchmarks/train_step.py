@@ -3,8 +3,8 @@
     python benchmarks/train_step.py                                        on a CPU: ResNet-18 at 64 px, float32
     python benchmarks/train_step.py --model=resnet50 --size=224 --precision=bfloat16 --batch=0     on a GPU
 
-Each measurement is a process of its own, and all are taken in turn, round after round, so that no one has the machine
-in another state than the others; medians are printed with their ratios. `--batch=0` takes the largest power of two
+Each measurement is a process of its own, and the measurements alternate, round after round, so that changes in the
+machine's load affect all alike; medians are printed with their ratios. `--batch=0` takes the largest power of two
 that fits, for each framework by itself. PyTorch's network is timm's where timm is installed, channels-last and
 compiled on a GPU; otherwise the same ResNet written with torch.nn below. The loop trains on the embedded data set.
 """
@@ -30,7 +30,7 @@ AUXILIARY_FROM = 299  # pixels; below, torchvision's auxiliary head of Inception
 
 
 def main():
-    """Measures in turn and prints the table."""
+    """Measure alternately and print the table."""
     arguments = _arguments()
     if arguments.measure:
         print(json.dumps(MEASUREMENTS[arguments.measure](arguments)))
@@ -114,7 +114,7 @@ def _config(arguments, batch, **settings):
 
 
 def _options(arguments):
-    """Our network's options, with which both sides compute the same on images of this size."""
+    """Return our network's options with which both sides compute the same on images of this size."""
     from imagenet_repro import models
 
     if "image_size" in models.spec(arguments.model).options:  # position embeddings are made for it
@@ -127,7 +127,7 @@ def _headless(arguments):
 
 
 def measure_step(arguments):
-    """The compiled step on a batch that stays on the devices."""
+    """Time the compiled step on a batch that stays on the devices."""
     batch, rate = _largest(arguments, lambda size: _our_rate(arguments, size))
     heads = ", no auxiliary head" if _headless(arguments) else ""
     return {"images_per_second": rate, "note": f"batch {batch}, resident data{heads}"}
@@ -157,7 +157,7 @@ def _our_rate(arguments, size):
 
 
 def measure_loop(arguments):
-    """`runs.train` for a budget of seconds; what its own log says of the steps after the first report."""
+    """Train for a budget of seconds; return the rate in the log after the first report."""
     from imagenet_repro.runs.train import train
     from imagenet_repro.training import log
 
@@ -179,7 +179,7 @@ def measure_loop(arguments):
 
 
 def _rate(step, wait, size, seconds):
-    """Images per second over at least `seconds`, after two steps that do not count."""
+    """Return the images per second over at least `seconds`, after two steps that are not timed."""
     for _ in range(2):
         step()
     wait()
@@ -192,7 +192,7 @@ def _rate(step, wait, size, seconds):
 
 
 def _largest(arguments, measure):
-    """(batch, rate) of the batch asked for, or of the largest power of two that fits."""
+    """Return the batch size and the rate, for the given batch or for the largest power of two that fits."""
     if arguments.batch:
         return arguments.batch, measure(arguments.batch)
     size = LARGEST_BATCH
@@ -210,7 +210,7 @@ def _largest(arguments, measure):
 
 
 def measure_pytorch(arguments):
-    """The same network, batch, precision and optimizer in PyTorch."""
+    """Time the same network, batch, precision and optimizer in PyTorch."""
     try:
         import torch
     except ImportError:
@@ -244,7 +244,7 @@ def _torch_rate(arguments, model, size):
 
 
 def _torch_model(arguments):
-    """The network whose names ours has, of timm or torchvision; without them a ResNet written here."""
+    """Return timm's or torchvision's network of the same name; without these libraries, a ResNet defined here."""
     from imagenet_repro import models
 
     name = arguments.model
@@ -264,7 +264,7 @@ def _torch_model(arguments):
 
 
 def _torch_loss(outputs, labels):
-    """Cross-entropy, with the auxiliary heads' where there are any."""
+    """Return the cross-entropy, with that of auxiliary heads where there are any."""
     from torch.nn.functional import cross_entropy
 
     if not isinstance(outputs, tuple):
@@ -274,7 +274,7 @@ def _torch_loss(outputs, labels):
 
 
 def _torch_resnet(name):
-    """ResNet-18 or -34 (He et al. 2015) in torch.nn."""
+    """Return ResNet-18 or -34 (He et al. 2015) in torch.nn."""
     from torch import nn
 
     class Block(nn.Module):

@@ -3,10 +3,11 @@
     python benchmarks/zoo.py                                                         on a GPU: bfloat16, full size
     python benchmarks/zoo.py --size=64 --batch=8 --precision=float32 --seconds=5     on a CPU
 
-Each measurement is `benchmarks/train_step.py` in a process of its own, ours and PyTorch's in turn, on data that stays
-on the device: timm's network or torchvision's, whichever ours has the names of, compiled and channels-last on a GPU.
+Each measurement is `benchmarks/train_step.py` in a process of its own, ours and PyTorch's alternately, on data that
+stays on the device. PyTorch's network is timm's or torchvision's, compiled and channels-last on a GPU.
 The mean is the geometric one. `--networks=resnet50,vgg16` takes fewer; `--batch=0` finds each its largest batch.
-Rows go to stderr and to `--out` as they come; a measurement that fails says so in its row, and the exit code is 1.
+Rows are written to stderr and to `--out` as they are measured; a failed measurement has a row that says so, and the
+exit code is then 1.
 """
 
 import argparse
@@ -32,7 +33,7 @@ SIZES = {
     "convnext_tiny": 224,
     "vit_base_patch16": 224,
 }
-SMALLEST = {"inception_v3": 75}  # pixels, that a network can take
+SMALLEST = {"inception_v3": 75}  # smallest image side in pixels that a network accepts
 HEADING = (
     "| network | px | ours, images/s | PyTorch, images/s | ratio | batch, origin |",
     "|---|---:|---:|---:|---:|---|",
@@ -40,7 +41,7 @@ HEADING = (
 
 
 def main():
-    """Measures in turn and prints the table; the exit code says whether a measurement failed."""
+    """Measure alternately and print the table; the exit code is 1 where a measurement failed."""
     arguments = _arguments()
     rows = []
     for name in arguments.networks.split(","):
@@ -69,7 +70,7 @@ def _arguments():
 
 
 def _rates(name, size, arguments):
-    """Medians of ours and of PyTorch's, and what was measured; None and why where a measurement failed."""
+    """Return both medians and a description of the measurement, or None and the reason where one failed."""
     rates, notes = {"step": [], "pytorch": []}, {}
     for _ in range(arguments.rounds):
         for what, found in rates.items():
@@ -84,7 +85,7 @@ def _rates(name, size, arguments):
 
 
 def _measure(what, options):
-    """Images per second and a note, from a process of its own; None and the last thing that it said on failure."""
+    """Return images per second and a note, from a process of its own; None and its last line where it failed."""
     command = [sys.executable, str(REPOSITORY / "benchmarks" / "train_step.py"), *options]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if not result.returncode:

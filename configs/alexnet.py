@@ -10,12 +10,12 @@ with standard deviation 0.1; weights from N(0, 0.01), biases of 1 in conv2, conv
 Target: top-1 / top-5 error 40.7 / 18.2 %, validation, one network, ten crops (table 2); for the one-tower network 43.5
 / 20.9 %, one crop, of torchvision's weights. Cost: 5.0e17 FLOP. Not run on ImageNet here.
 
-Deviations: the mean of each channel, not the mean image; crops of 227, without which the published sizes of the maps
-do not close; the rate drops by rule (no better for three evaluations), where the paper did it by hand; the momentum
-does not hold the rate (PyTorch's form), which differs at the three drops only. Evaluation is one centre crop. The
-one-tower network trains by the paper's recipe, its target by torchvision's: random-resized crops, no PCA colour, batch
-256, decay 1e-4, the rate divided by 10 every 30 of 90 epochs. Computed in bfloat16; --config.precision=float32
-computes as the paper did.
+Deviations: the mean of each channel, not the mean image; crops of 227, since the published sizes of the maps need
+them; the rate drops by rule (no better for three evaluations), where the paper did it by hand; the momentum does not
+hold the rate (PyTorch's form), which differs at the three drops only. Evaluation is one centre crop. The one-tower
+network trains by the paper's recipe, its target by torchvision's: random-resized crops, no PCA colour, batch 256,
+decay 1e-4, the rate divided by 10 every 30 of 90 epochs. Computed in bfloat16; --config.precision=float32 computes as
+the paper did.
 
 Guesses: biases decay too, though the paper's rule is for "weights"; PCA colour is the normal number times the
 eigenvalue, as the text has it, where Krizhevsky's later code multiplies by its root
@@ -25,7 +25,7 @@ eigenvalue, as the text has it, where Krizhevsky's later code multiplies by its 
 from ml_collections import ConfigDict
 
 SIZES = {"alexnet_2012": 227, "alexnet_owt": 224}
-# Weights of 0.01 want pixels in about [-128, 128], as the paper had them; torchvision's, unit variance.
+# Initial weights of 0.01 need pixels in about [-128, 128], as in the paper; torchvision's need unit variance.
 STD = {"alexnet_2012": (1 / 255, 1 / 255, 1 / 255), "alexnet_owt": (0.229, 0.224, 0.225)}
 
 

@@ -8,8 +8,8 @@ to 100 % of the area at aspects of 3/4 to 4/3, a resizing kernel drawn at random
 heads that weigh 0.3, dropout 0.7 in them and 0.4 before the last layer (0.2 in `googlenet_bn`).
 
 Target: top-5 error 10.07 %, one network, one crop (table 3). For `googlenet_bn` top-1 / top-5 error 30.22 / 10.47 %,
-one centre crop, of torchvision's weights, which were ported from TensorFlow; by what recipe they were trained is not
-known here. Cost: 3.0e18 FLOP. Not run on ImageNet here.
+one centre crop, of torchvision's weights, which were ported from TensorFlow; their training
+recipe is not published. Cost: 3.0e18 FLOP. Not run on ImageNet here.
 
 The paper leaves open the batch, the first rate, the weight decay, the length, the strength of the distortions and the
 weights of the average. Guesses, after the BVLC's reimplementation: batch 32, rate 0.01, decay 2e-4, 250 epochs; ours:
@@ -20,7 +20,7 @@ the paper did.
 
 from ml_collections import ConfigDict
 
-# The original has no normalisation after its layers and wants pixels in about [-128, 128].
+# The original has no normalisation after its layers and needs pixels in about [-128, 128].
 STD = {"googlenet": (1 / 255, 1 / 255, 1 / 255), "googlenet_bn": (0.229, 0.224, 0.225)}
 
 

@@ -1,12 +1,12 @@
-"""One modern recipe for any network, so that architectures are compared and not the years' ways of training them.
+"""One modern recipe for any network, so that a comparison is of architectures and not of training methods.
 
     python main.py train --config=configs/modern.py:resnet50 --workdir=runs/modern/resnet50
     python main.py train --config=configs/modern.py:vgg16 --config.budget=2e18flop --workdir=runs/modern/vgg16
 
 The argument is any network's name. AdamW, batch 1024, rate 0.001, decay 0.05 on kernels, a cosine after a twentieth
-of the budget of warm-up, gradients clipped at norm 1 (without which networks that normalise nothing diverge now and
-then), RandAugment (2 layers, magnitude 9), mixup 0.2, label smoothing 0.1, an average of the weights that warms up.
-No step of it depends on the network: dropout and stochastic depth are the network's own defaults, the size is 224 px
+of the budget of warm-up, gradients clipped at norm 1 (without it, networks without normalisation sometimes
+diverge), RandAugment (2 layers, magnitude 9), mixup 0.2, label smoothing 0.1, an average of the weights that warms up.
+Nothing in it depends on the network: dropout and stochastic depth are the network's own defaults, the size is 224 px
 for all. The rate is the one number that a fair comparison should search, with an equal number of trials for each
 network.
 

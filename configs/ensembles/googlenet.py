@@ -8,7 +8,7 @@ Seven networks, six of one topology and a wider one; the softmax is averaged ove
 7). The argument is the number of crops: 144 (default), 10 or 1.
 
 Target: top-5 error 6.67 %, validation and test; 7.62 % with 10 crops, 8.09 % with one (table 3). Deviations: the wider
-network is not described, a seventh of the same topology stands for it; the networks had the same initial values by an
+network is not described, so a seventh of the same topology replaces it; the networks had the same initial values by an
 oversight and differed in sampling and order alone, here a seed changes all three.
 """
 

@@ -9,7 +9,7 @@ ImageNet (`:7`, which won). Ten crops of each image; the paper averages the pred
 networks (section 6).
 
 Target: top-1 / top-5 error 38.1 / 16.4 % with five, 36.7 / 15.4 % with seven, validation (table 2). Deviation: the
-pre-trained networks had a sixth convolution and saw 22 thousand classes first, neither of which is here.
+pre-trained networks had a sixth convolution and saw 22 thousand classes first; neither is available here.
 """
 
 FIVE = {"network": "alexnet_2012", "count": 5, "recipe": "configs/alexnet.py", "protocol": "10crop"}

@@ -9,7 +9,7 @@ image. By an account of the result page, the models' accuracies were their weigh
 to its top-1 accuracy on held-out images, which `--select` names.
 
 Target: top-5 error 2.99 %, test (Hu et al. 2017, which cites the result). Guesses: everything in `unknown`. ResNet-200
-and the wide ResNet train by configs/modern.py, as no recipe of theirs is known here.
+and the wide ResNet train by configs/modern.py, as their recipes were not published.
 """
 
 RECIPES = {

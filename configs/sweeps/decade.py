@@ -9,11 +9,11 @@ them: their images are those that the support vector machines see. Three seeds e
 order of images, augmentation and vocabularies.
 
 Without an argument: ImageNet, 224 px (the systems before 2012 at their own sizes), 90 epochs. With `small`: 100
-classes of ImageNet at 64 px, 50,000 images, batch 128. Every network is suited to 64 px in one way: it stays as
-published, its final pooling takes what is left; where nothing would be left its first convolution moves by half its
+classes of ImageNet at 64 px, 50,000 images, batch 128. Every network is adapted to 64 px in one way: it stays as
+published, and its final pooling covers the smaller map; where no map would be left, its first convolution has half its
 stride (`stem='small'`, AlexNet), and positions are learned for 64 px (ViT). Crops keep at least a quarter of the
-image, and neither RandAugment nor mixup is used, which so few images have no use for. `laptop` is the same for a fifth
-of the classes, a tenth of the images, and float32, which is faster on a CPU.
+image, and neither RandAugment nor mixup is used, since they do not help with so few images. `laptop` is the same for a
+fifth of the classes, a tenth of the images, and float32, which is faster on a CPU.
 
 Validation is scored once, at the end of each run; the curves are of the held-out end of the training split.
 Not run on ImageNet here.

@@ -3,9 +3,8 @@
     python main.py prepare fractal
     python main.py sweep --config=configs/sweeps/demo.py --workdir=runs/demo
 
-The recipes are those of configs/demo.py. 2,400 images each, one seed, so that all of it takes a laptop a few minutes:
-enough to see every part work, and far too little to say which system is better.
-"""
+The recipes are those of configs/demo.py. 2,400 images each, one seed, so that the sweep takes a few minutes on a
+laptop: enough to see every part work, and far too little to show which system is better."""
 
 SYSTEMS = ("lenet5", "xrce_2011", "alexnet", "resnet18", "vit_tiny_patch16")
 

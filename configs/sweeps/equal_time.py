@@ -4,7 +4,7 @@
     python main.py sweep --config=configs/sweeps/equal_time.py:small --workdir=runs/equal_time64
 
 Everything is as in decade.py but for the budget: ten hours; with `small` 20 seconds, with `laptop` 60. Compilation,
-evaluation and saving are outside of it, the waiting for images and the coding of hand-made features inside. Give every
+evaluation and saving do not count; waiting for images and coding hand-made features do. Give every
 worker a machine or accelerator of its own: workers that share one take each other's time. Not run on ImageNet here.
 """
 

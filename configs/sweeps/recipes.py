@@ -1,4 +1,4 @@
-"""How much of a decade was architecture: each paper's recipe against a modern one, crossed with the networks.
+"""The share of architecture in a decade's progress: each paper's recipe and a modern one for every network.
 
     python main.py sweep --config=configs/sweeps/recipes.py --workdir=runs/recipes
 

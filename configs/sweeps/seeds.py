@@ -1,9 +1,9 @@
-"""How much of a difference is luck: two networks, twelve seeds each.
+"""The share of chance in a difference: two networks, twelve seeds each.
 
     python main.py sweep --config=configs/sweeps/seeds.py --workdir=runs/seeds
 
 A seed decides initial values, the order of images and augmentation alike. Six paired seeds are the fewest from which
-a test of sign flips can call two recipes different at 5 %; twelve also tell smaller differences. ResNet-50 and
+a test of sign flips can find a difference significant at 5 %; twelve can detect smaller differences. ResNet-50 and
 ConvNeXt-T in the recipe of decade.py; `small` and `laptop` as there. Seeds can be added to a sweep that was begun:
 --config.seeds with all of them. Not run on ImageNet here.
 """

@@ -8,7 +8,7 @@ from imagenet_repro.config.fields import bounded
 
 @dataclasses.dataclass(frozen=True)
 class NoPolicy:
-    """No operations drawn from a list."""
+    """No policy: no operation is drawn."""
 
     name: str = "none"
 
@@ -32,7 +32,7 @@ class TimmRandAugment:
     magnitude_std: float = bounded(0.5, 0.0)  # of normal noise, for each application
     increasing: bool = True  # a higher level changes more, also of posterize, solarize and the enhancers
     probability: float = bounded(0.5, 0.0, 1.0)  # of each layer
-    fill: Literal["mean", "grey"] = "mean"  # what comes from outside of the image: augment.mean, or 128
+    fill: Literal["mean", "grey"] = "mean"  # colour outside of the image: augment.mean, or 128
     interpolation: Literal["nearest", "bilinear", "bicubic", "random"] = "bicubic"  # random: one of the smooth two
 
 
@@ -49,11 +49,11 @@ Policy = NoPolicy | RandAugment | TimmRandAugment | AutoAugment
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What happens to a uint8 crop inside the compiled step; strengths of zero cost nothing."""
+    """Augmentation of a uint8 crop inside the compiled step; a strength of zero costs nothing."""
 
     flip: bool = True  # mirror with probability one half
     policy: Policy = NoPolicy()
-    pca: Literal["none", "paper", "cuda_convnet2"] = "none"  # which reading of AlexNet's PCA colour (data/augment.py)
+    pca: Literal["none", "paper", "cuda_convnet2"] = "none"  # which reading of AlexNet's PCA colour (data/augment/)
     pca_std: float = bounded(0.1, 0.0)  # of the normal variable for each component
     brightness: float = bounded(0.0, 0.0, 1.0)  # factor drawn from [1 - x, 1 + x]
     contrast: float = bounded(0.0, 0.0, 1.0)  # as brightness

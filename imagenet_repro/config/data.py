@@ -1,4 +1,4 @@
-"""Which images a run reads, and the crops taken of them."""
+"""The images that a run reads, and the crops of them."""
 
 import dataclasses
 from typing import Literal
@@ -13,19 +13,15 @@ class InceptionCrop:
     """Random-resized crop: a random share of the area at a random aspect, resized (Szegedy et al. 2014, sec. 6)."""
 
     name: str = "inception"
-    area: tuple[float, float] = bounded(
-        (0.08, 1.0), 1e-6, 1.0, increasing=True
-    )  # share of the image's area, drawn uniformly
-    aspect: tuple[float, float] = bounded(
-        (3 / 4, 4 / 3), 0.05, 20.0, increasing=True
-    )  # width / height, drawn log-uniformly
+    area: tuple[float, float] = bounded((0.08, 1.0), 1e-6, 1.0, increasing=True)  # share of the image, drawn uniformly
+    aspect: tuple[float, float] = bounded((3 / 4, 4 / 3), 0.05, 20.0, increasing=True)  # width / height, log-uniform
     kernel: Literal[Kernel, "random"] = "bilinear"  # random: each of the others equally often (GoogLeNet)
     antialias: bool = False  # widen the kernel when shrinking, as Pillow does
 
 
 @dataclasses.dataclass(frozen=True)
 class ShorterSideCrop:
-    """The 2012 way: shorter side to `resize`, centre square of it, random crop (Krizhevsky et al. 2012, sec. 2)."""
+    """AlexNet's crop: shorter side to `resize`, centre square of it, random crop (Krizhevsky et al. 2012, sec. 2)."""
 
     name: str = "shorter_side"
     resize: int = bounded(256, 1)  # pixels; at least the crop's size
@@ -77,29 +73,27 @@ Crop = InceptionCrop | ShorterSideCrop | ScaleJitterCrop | CenterCrop | PadCrop 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Which images, from where, read how."""
+    """The data set, its splits, and how images are read."""
 
-    name: str = label(
-        "fractal"
-    )  # any prepared tfds image-classification data set, optionally with /config and :version
-    data_dir: str = ""  # where tfds keeps its data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    name: str = label("fractal")  # a prepared tfds data set, also with /config and :version
+    data_dir: str = ""  # the directory of tfds' data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     train_split: str = "train"  # any split in tfds' syntax, such as train[:99%]
-    eval_split: str = "validation"  # evaluated now and then while training, and for the result without a test_split
-    test_split: str = ""  # scored once, by the finished run, for its result; empty: eval_split
+    eval_split: str = "validation"  # evaluated during training, and for the result where there is no test_split
+    test_split: str = ""  # scored once, at the end of the run, for its result; empty: eval_split
     image_size: int = bounded(224, 1)  # pixels, training
     eval_image_size: int = bounded(0, 0)  # pixels; 0: image_size
-    eval_batch_size: int = bounded(0, 0)  # over all devices; 0: batch_size, by protocols of many or large views fewer
-    repeats: int = bounded(1, 1)  # times that an image is used, each augmented anew, never in a row (data/order.py)
+    eval_batch_size: int = bounded(0, 0)  # over all devices; 0: batch_size, or less for protocols of many views
+    repeats: int = bounded(1, 1)  # uses of an image in an epoch, each augmented anew, never in a row (data/order.py)
     threads: int = bounded(0, 0)  # reading and decoding threads per process; 0: from the host's cores
     workers: int = bounded(-1, -1)  # reading processes; 0: none, threads alone; -1: from the host's cores
-    max_bad_share: float = bounded(0.001, 0.0, 1.0)  # of undecodable records, above which a run stops
+    max_bad_share: float = bounded(0.001, 0.0, 1.0)  # share of undecodable records above which a run stops
 
     @property
     def size_evaluated(self) -> int:
-        """Pixels of the squares that a system is evaluated on."""
+        """The side in pixels of the squares on which a system is evaluated."""
         return self.eval_image_size or self.image_size
 
     @property
     def scored_split(self) -> str:
-        """The split that a result is of."""
+        """The split that the result is measured on."""
         return self.test_split or self.eval_split

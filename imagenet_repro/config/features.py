@@ -8,7 +8,7 @@ from imagenet_repro.config.fields import bounded
 
 @dataclasses.dataclass(frozen=True)
 class FisherVector:
-    """Fisher vectors over a mixture of Gaussians (features/fisher.py); 2 x components x numbers of a descriptor.
+    """Fisher vectors over a mixture of Gaussians (features/encoding/); 2 x components x numbers of a descriptor.
 
     With `weights` as many more as components.
     """
@@ -16,14 +16,14 @@ class FisherVector:
     name: str = "fisher"
     components: int = bounded(256, 1)  # Gaussians
     iterations: int = bounded(30, 1)  # of expectation maximisation
-    restarts: int = bounded(1, 1)  # of which the likeliest mixture is kept
-    weights: bool = False  # whether the part of the Gaussians' weights, which adds little, is there
+    restarts: int = bounded(1, 1)  # fits, of which the most likely mixture is kept
+    weights: bool = False  # include the part of the Gaussians' weights, which adds little
     power: float = bounded(0.5, 0.01, 1.0)  # of every number's absolute value; 1: none
 
 
 @dataclasses.dataclass(frozen=True)
 class Codebook:
-    """Words found by k-means (features/kmeans.py)."""
+    """Words found by k-means (features/encoding/kmeans.py)."""
 
     words: int = bounded(1000, 1)  # clusters of k-means
     iterations: int = bounded(25, 1)  # passes over the sample, or steps where `batch` is not 0
@@ -32,7 +32,7 @@ class Codebook:
 
 @dataclasses.dataclass(frozen=True)
 class SuperVector(Codebook):
-    """Super-vector codes over a codebook (features/coding.py); words x (numbers of a descriptor + 1)."""
+    """Super-vector codes over a codebook (features/encoding/); words x (numbers of a descriptor + 1)."""
 
     name: str = "super_vector"
     words: int = bounded(512, 1)  # clusters of k-means
@@ -42,17 +42,17 @@ class SuperVector(Codebook):
 
 @dataclasses.dataclass(frozen=True)
 class Llc(Codebook):
-    """Locality-constrained linear codes, the largest in each cell (features/coding.py); as many as words."""
+    """Locality-constrained linear codes, the largest in each cell (features/encoding/); as many as words."""
 
     name: str = "llc"
     words: int = bounded(2048, 1)  # clusters of k-means
-    neighbours: int = bounded(5, 1)  # nearest words that a descriptor is made of
+    neighbours: int = bounded(5, 1)  # nearest words that code a descriptor
     power: float = bounded(1.0, 0.01, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class BagOfWords(Codebook):
-    """How often each word occurs (features/coding.py)."""
+    """Histogram of the words (features/encoding/)."""
 
     name: str = "bag"
     sigma: float = bounded(0.0, 0.0)  # width of the Gaussian that shares a descriptor among words; 0: nearest alone
@@ -79,10 +79,10 @@ class Channel:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """From how much of the training split a channel learns its vocabulary."""
+    """The part of the training split from which a channel learns its vocabulary."""
 
-    images: int = bounded(2000, 2)  # whose descriptors give principal components, Gaussians and words
-    descriptors: int = bounded(200_000, 1)  # of them, for Gaussians and words
+    images: int = bounded(2000, 2)  # images whose descriptors give principal components, Gaussians and words
+    descriptors: int = bounded(200_000, 1)  # descriptors of these images, for Gaussians and words
     codes: int = bounded(1024, 256)  # images whose codes give the centres of quantisation
 
 
@@ -92,9 +92,9 @@ class Svm:
 
     regularisation: float = bounded(1e-5, 0.0)  # lambda
     loss: Literal["hinge", "squared_hinge"] = "hinge"  # of the margin between an image's class and another
-    bias: float = bounded(1.0, 0.0)  # of a feature that all images have, regularised as the others; 0: none
-    negatives: int = bounded(0, 0)  # classes drawn at each step that an image counts for beside its own; 0: all
+    bias: float = bounded(1.0, 0.0)  # value of a constant feature, regularised like the others; 0: none
+    negatives: int = bounded(0, 0)  # other classes drawn for an image at each step; 0: all
     rate: float = bounded(0.1, 0.0)  # the first step's length
-    power: float = bounded(0.75, 0.0)  # of its decay, 1 / (1 + lambda rate t)^power; 0: all steps are as long
-    average_from: str = "1st"  # an amount in any unit of a budget, from which on weights are averaged
-    early_stopping: int = bounded(0, 0)  # evaluations in a row without a better top-1 error that end a run; 0: none do
+    power: float = bounded(0.75, 0.0)  # of the decay, 1 / (1 + lambda rate t)^power; 0: constant steps
+    average_from: str = "1st"  # epochs (ep), images (img) or steps (st) after which weights are averaged
+    early_stopping: int = bounded(0, 0)  # evaluations in a row without a lower top-1 error that end a run; 0: off

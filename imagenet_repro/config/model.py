@@ -7,7 +7,7 @@ from imagenet_repro.config.fields import bounded
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Which network; `options` are keyword arguments of that network's constructor."""
+    """The network; `options` are keyword arguments of that network's constructor."""
 
     name: str = "resnet50"  # a name that `main.py models` lists
     options: dict = dataclasses.field(default_factory=dict)  # options of that network, by name
@@ -23,7 +23,7 @@ class Progressive:
     """
 
     stages: int = bounded(1, 1)  # 1: off
-    image_size_from: int = bounded(128, 1)  # pixels; of a stage before the first
+    image_size_from: int = bounded(128, 1)  # pixels; the size of a stage before the first
     magnitude_from: float = bounded(0.0, 0.0, 30.0)  # of augment.policy, where it has a magnitude
     dropout_from: float = bounded(0.0, 0.0, 1.0)  # of the network's option `dropout`
     mixup_from: float = bounded(0.0, 0.0)  # of augment.mixup

@@ -37,7 +37,7 @@ class AdamW:
 
 @dataclasses.dataclass(frozen=True)
 class Lamb:
-    """LAMB (You et al. 2020). What apex and timm call by this name also clips the gradient: `clip_norm` of 1."""
+    """LAMB (You et al. 2020). The LAMB of apex and timm also clips the gradient (`clip_norm` of 1)."""
 
     name: str = "lamb"
     learning_rate: float = bounded(5e-3, 0.0)  # the peak, which the schedule scales
@@ -46,7 +46,7 @@ class Lamb:
     eps: float = bounded(1e-6, 0.0)  # added to the root of the mean square
     weight_decay: float = bounded(0.02, 0.0)  # times the parameter, added to the update before the trust ratio
     decay_mask: DecayMask = "no_norm_bias"
-    always_adapt: bool = False  # trust ratios as in the paper, for all; else, as apex and timm, for what decays
+    always_adapt: bool = False  # trust ratios for all parameters (paper), or only for those that decay (apex, timm)
     layer_decay: float = bounded(1.0, 0.0, 1.0)  # of the rate for each layer down from the head; 1: off
 
 

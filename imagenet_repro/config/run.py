@@ -16,7 +16,7 @@ from imagenet_repro.config.schedule import CosineSchedule, Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """When to save, and how much to keep. The best by top-1 error is kept beside the last ones."""
+    """When checkpoints are saved, and how many stay. The one with the lowest top-1 error always stays."""
 
     every: str = "1ep"  # an amount in any unit of a budget
     keep: int = bounded(2, 1)
@@ -24,7 +24,7 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One run."""
+    """One run of a network."""
 
     seed: int = bounded(0, 0, 2**31 - 1)
     budget: str = "90ep"  # training/budget.py: ep | img | st | flop | s
@@ -35,9 +35,9 @@ class Config:
     cross_device_norm: bool = False  # batch norm over all devices' shares; otherwise each device's own
     deterministic: bool = True  # choose only kernels that repeat bit for bit (GPU)
     clip_norm: float = bounded(0.0, 0.0)  # global norm of the gradient; 0: no clipping
-    ema_decay: float = bounded(0.0, 0.0, 1.0)  # of an average of weights, evaluated in place of them; 0: none
+    ema_decay: float = bounded(0.0, 0.0, 1.0)  # of the average of weights that is evaluated; 0: none
     ema_warmup: bool = False  # at update t the decay is no more than (1 + t) / (10 + t), TensorFlow's `num_updates`
-    max_filter_rms: float = bounded(0.0, 0.0)  # of a convolution's filter after an update (ZFNet); 0: any
+    max_filter_rms: float = bounded(0.0, 0.0)  # largest RMS of a convolution filter (ZFNet); 0: no limit
     evaluate_every: str = "1ep"  # an amount in any unit of a budget
     log_every: int = bounded(20, 1)  # steps
     model: Model = Model()
@@ -64,14 +64,14 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureConfig:
-    """One run of a system of hand-made features: what is not here, such as `data`, is as in `Config`.
+    """One run of a system of hand-made features; keys that both have, such as `data`, mean the same as in `Config`.
 
     Every channel codes all images once and keeps the codes; then the SVMs of all channels train together, on the same
     images at the same time, and the system's scores are the means of theirs. A budget's images and epochs are those
     that the SVMs see; its operations and seconds are the whole pipeline's.
     """
 
-    system: str = "features"  # what tables call it
+    system: str = "features"  # the system's name in tables
     seed: int = bounded(0, 0, 2**31 - 1)
     budget: str = "10ep"
     batch_size: int = bounded(256, 1)
@@ -79,9 +79,9 @@ class FeatureConfig:
     deterministic: bool = True
     evaluate_every: str = "5ep"
     log_every: int = bounded(20, 1)  # steps
-    cache_dir: str = ""  # where codes are kept, for every run that needs the same; empty: in the workdir
+    cache_dir: str = ""  # directory of codes, shared by runs that need the same; empty: the workdir
     data: Data = Data()
-    eval_crop: CenterCrop | SquashCrop = SquashCrop()  # of images for training too
+    eval_crop: CenterCrop | SquashCrop = SquashCrop()  # also of the images for training
     sample: Sample = Sample()
     channels: dict[str, Channel] = dataclasses.field(default_factory=dict)
     svm: Svm = Svm()

@@ -55,8 +55,8 @@ class PlateauSchedule:
     warmup: float = bounded(0.0, 0.0, 1.0)
     factor: float = bounded(0.1, 0.0, 1.0)  # of the rate at each drop
     patience: int = bounded(3, 1)  # evaluations in a row without an improvement before a drop
-    min_delta: float = bounded(0.0, 0.0, 1.0)  # share of the images by which the best error must fall to be improved
-    drops: int = bounded(3, 0)  # the most there are
+    min_delta: float = bounded(0.0, 0.0, 1.0)  # smallest fall of the top-1 error that counts, in [0, 1]
+    drops: int = bounded(3, 0)  # the largest number of drops
 
 
 Schedule = CosineSchedule | LinearSchedule | StepSchedule | ExponentialSchedule | PlateauSchedule

@@ -1,4 +1,4 @@
-"""Configurations: what is valid, what is refused and how, and that every key is read by something."""
+"""Tests of configurations: valid and invalid values, their messages, and that the code reads every key."""
 
 import ast
 import dataclasses

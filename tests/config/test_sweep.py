@@ -1,4 +1,4 @@
-"""What a sweep is made of."""
+"""Tests of the schema of sweeps."""
 
 import json
 import re

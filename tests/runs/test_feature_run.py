@@ -1,4 +1,4 @@
-"""Whole runs of a system of features, started as a person starts them, beside one of a network."""
+"""Tests of complete runs of a system of features from the command line, beside one of a network."""
 
 import functools
 import json

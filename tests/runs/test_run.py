@@ -1,4 +1,4 @@
-"""What every run does at its end, around a loop that trains nothing (`runs/base.py`)."""
+"""Tests of the end of a run, around a loop that trains nothing (`runs/run.py`)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A network of two layers with batch norm and dropout, and what the training tests do with it."""
+"""A network of two layers with batch norm and dropout, and helpers to train it in tests."""
 
 import jax
 import jax.numpy as jnp

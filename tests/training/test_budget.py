@@ -1,4 +1,4 @@
-"""Amounts, what steps cost, and progress."""
+"""Tests of amounts, of the cost of steps, and of progress."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is kept, and what damage, other devices and failing disks do."""
+"""Tests of checkpoints: contents, retention, damage, other devices and failing disks."""
 
 import shutil
 from types import SimpleNamespace

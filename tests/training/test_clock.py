@@ -1,4 +1,4 @@
-"""The clock of training, the stop signal and what several processes agree on."""
+"""Tests of the clock of training, the stop signal and the agreement of several processes."""
 
 import os
 import signal

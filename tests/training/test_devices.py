@@ -1,4 +1,4 @@
-"""Where compiled programs are kept."""
+"""Tests of the cache of compiled programs."""
 
 import jax
 import pytest

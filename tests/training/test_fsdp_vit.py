@@ -1,4 +1,4 @@
-"""A vision transformer in shards, one block compiled for all, against the same step on one device."""
+"""Tests of a vision transformer in shards, one block compiled for all, against the same step on one device."""
 
 import functools
 

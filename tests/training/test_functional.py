@@ -1,4 +1,4 @@
-"""Modules as functions of flat dictionaries."""
+"""Tests of modules as functions of flat dictionaries."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Learning rates against their closed forms."""
+"""Tests of learning rates against their closed forms."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Logs: rows, what a resume keeps, and how spans of time read."""
+"""Tests of logs: rows, their state after a resume, and spans of time as text."""
 
 import json
 
@@ -39,5 +39,5 @@ def test_numbers_reach_tensorboard(tmp_path):
     ("seconds", "text"),
     [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7300, "2 h 01 min"), (float("inf"), "unknown")],
 )
-def test_spans_of_time_read_as_a_person_says_them(seconds, text):
+def test_durations_as_text(seconds, text):
     assert log.duration(seconds) == text

@@ -1,4 +1,4 @@
-"""The loop around a small network: stages, plateau drops, and stops that change nothing."""
+"""Tests of the loop with a small network: stages, plateau drops, and stops without an effect on the result."""
 
 import contextlib
 import dataclasses
@@ -167,7 +167,7 @@ def test_evaluations_that_get_no_better_end_a_run_early_also_across_a_stop(tmp_p
 
 
 class SlowLoss:
-    """What a device of slow steps hands back: whoever looks at it waits until the step is done."""
+    """A measure of a slow step: reading it waits until the step is done."""
 
     def __init__(self, clock):
         self._clock = clock

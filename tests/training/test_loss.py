@@ -1,4 +1,4 @@
-"""Losses against their closed forms."""
+"""Tests of losses against their closed forms."""
 
 import jax.numpy as jnp
 import numpy as np

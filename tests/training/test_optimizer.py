@@ -1,4 +1,4 @@
-"""Optimizers against plain transcriptions of their published formulas in float64."""
+"""Tests of optimizers against plain transcriptions of their published formulas in float64."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The three ways of spreading against each other and against the step mapped by vmap on one device."""
+"""Tests of the three ways of spreading against each other and against the step mapped by vmap on one device."""
 
 import functools
 
@@ -59,7 +59,7 @@ def test_fsdp_keeps_a_shard_on_each_device_through_the_step():
             assert x.addressable_shards[0].data.size * 8 == x.size
 
 
-def test_cut_takes_the_longest_axis_that_divides():
+def test_arrays_are_split_along_the_longest_axis_that_divides():
     assert parallel.shard_spec((3, 3, 64, 128), 8) == PartitionSpec(None, None, None, AXIS)
     assert parallel.shard_spec((1001, 4096), 8) == PartitionSpec(None, AXIS)
     assert parallel.shard_spec((1001, 4095), 8) == PartitionSpec()

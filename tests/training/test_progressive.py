@@ -1,4 +1,4 @@
-"""Stages: what each is configured to, and the steps at which they begin under every budget."""
+"""Tests of stages: their configurations, and the steps at which they begin under every budget."""
 
 import dataclasses
 

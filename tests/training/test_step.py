@@ -1,4 +1,4 @@
-"""The step against what it is made of."""
+"""Tests of the step against its parts."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The step of linear machines against liblinear, as scikit-learn brings it, and spread over devices."""
+"""Tests of the step of linear SVMs against scikit-learn's liblinear, and spread over devices."""
 
 import dataclasses
 import functools
@@ -107,7 +107,7 @@ def test_channels_learn_by_themselves_and_their_scores_are_averaged():
     np.testing.assert_allclose(mixed, (single + bias) / 2, atol=1e-5)
 
 
-def test_sampled_negatives_still_tell_the_classes_apart():
+def test_sampled_negatives_still_separate_the_classes():
     problem = Svm(regularisation=1e-4, negatives=2, rate=2.0)
     params, _ = trained(problem, epochs=20)[0].evaluated
     x, y = digits()
