@@ -165,7 +165,7 @@ def test_sigterm_in_a_stage_saves_the_finished_work(whole_run, data_dir, tmp_pat
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 75, err
-    assert "stopped by SIGTERM, what was done is kept" in out
+    assert "stopped by SIGTERM, finished stages are kept" in out
     command_line.run(*arguments)
     assert_same_end(tmp_path, whole_run[0])
 
