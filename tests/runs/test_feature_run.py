@@ -199,7 +199,7 @@ def test_a_configuration_of_features_is_as_strict(change, message):
     [
         ({"data": {"image_size": 32, "repeats": 2}}, r"config.data.repeats: .* it must be 1"),
         ({"data": {"image_size": 12}}, r"config.channels.a: an image of 12 x 12 pixels has no room"),
-        ({"channels": {"a": {"patch": 16, "pyramid": ("2",)}}}, r"config.channels.a: a pyramid is of divisions"),
+        ({"channels": {"a": {"patch": 16, "pyramid": ("2",)}}}, r"config.channels.a: a pyramid has divisions"),
     ],
 )
 def test_a_system_that_cannot_be_is_refused_before_anything_is_computed(change, message):
