@@ -226,7 +226,7 @@ def test_a_damaged_file_is_named_when_it_is_read(copied):
 
 def test_tensorflow_and_jax_stay_out_and_nothing_is_printed(data_dir):
     code = (
-        "import sys; from imagenet_repro.config.load import Data; from imagenet_repro.data.sources import open_split;"
+        "import sys; from imagenet_repro.config import Data; from imagenet_repro.data.sources import open_split;"
         f"open_split(Data(name='named_photos', data_dir={str(data_dir)!r}), 'train').records[0];"
         "assert not {'tensorflow', 'jax'} & set(sys.modules)"
     )

@@ -67,7 +67,7 @@ def test_without_heads(name):
 def test_a_head_pools_five_by_five_where_that_gives_its_map():
     @jax.jit
     def pooled(x):
-        head, seen = googlenet.Head(3, 5, rngs=nnx.Rngs(0), dtype=jnp.float32), []
+        head, seen = googlenet.AuxiliaryHead(3, 5, rngs=nnx.Rngs(0), dtype=jnp.float32), []
         head.conv = lambda x: seen.append(x) or jnp.zeros((1, 4, 4, 128))
         head(x)
         return seen[0]

@@ -30,12 +30,12 @@ def test_configuration_c_ends_its_last_blocks_with_one_by_one():
 def test_names_of_the_reference():
     model = models.abstract("vgg11_bn")
     params, stats = nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
-    assert [index for index in params["features"] if index != "_length"] == [
+    assert [index for index in params["features_"] if index != "_length"] == [
         *(0, 1, 4, 5, 8, 9, 11, 12),
         *(15, 16, 18, 19, 22, 23, 25, 26),
     ]
     assert list(params["classifier"]) == [0, 3, 6]
-    assert set(stats["features"][26]) == {"running_mean", "running_var"}
+    assert set(stats["features_"][26]) == {"running_mean", "running_var"}
 
 
 def test_initial_values():

@@ -16,6 +16,7 @@ from imagenet_repro.sweeps import controller, cost
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.launch import LocalLauncher
 from imagenet_repro.sweeps.plan import build_run_config, plan_runs
+from imagenet_repro.training.systems.system import PreparationCost
 from tests import feature_recipe
 from tests.sweeps import small_sweeps
 
@@ -136,9 +137,9 @@ def test_the_cost_of_features_is_their_codes_and_the_steps_of_the_remaining_budg
 def test_a_budget_of_seconds_has_as_many_steps_as_fit(fractal):
     config = features(fractal, budget="30s")
     split = sources.open_split(config.data, "train")
-    assert probe._steps(config, split, 7, 0.125) == 240
-    assert probe._steps(config, split, 7, 0.125, (20.0, 9)) == 80
-    assert probe._steps(config, split, 7, 0.125, (31.0, 9)) == 1
+    assert probe._count_steps(config, split, 7, 0.125, PreparationCost()) == 240
+    assert probe._count_steps(config, split, 7, 0.125, PreparationCost(20.0, 9.0)) == 80
+    assert probe._count_steps(config, split, 7, 0.125, PreparationCost(31.0, 9.0)) == 1
 
 
 def test_a_failed_measurement_reports_the_message_of_the_run(tmp_path, capsys):
