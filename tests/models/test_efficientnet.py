@@ -41,7 +41,7 @@ def test_drop_path_rises_from_0_and_stays_below_the_rate():
             assert block.drop_path.rate == pytest.approx(0.8 * index / 16)
         else:
             assert block.drop_path is None
-    assert sum(block.identity for block in blocks) == 9
+    assert sum(block.drop_path is not None for _, block in blocks) == 9
 
 
 def test_dropout_of_each_variant():
