@@ -7,15 +7,16 @@ import pytest
 import main
 from imagenet_repro.scoring import calibration, predictions
 from tests import finished_runs
-from tests.scoring import made
+from tests.scoring import synthetic_predictions
+from tests.scoring.synthetic_predictions import replace
 
 
 @pytest.fixture
 def stored(tmp_path):
     def write(name, split="validation", *, number=0, train="train[:99%]", classes=6):
-        found = made.calibrated(900, classes, sharpness=2.0, seed=len(split), split=split)
-        config = made.config(number, split, train)
-        predictions.save(tmp_path / name, made.changed(found, provenance={"config": config, "step": 100}))
+        found = synthetic_predictions.calibrated(900, classes, sharpness=2.0, seed=len(split), split=split)
+        config = synthetic_predictions.config(number, split, train)
+        predictions.save(tmp_path / name, replace(found, provenance={"config": config, "step": 100}))
         return str(tmp_path / name)
 
     return write

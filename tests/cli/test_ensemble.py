@@ -12,7 +12,8 @@ from imagenet_repro.scoring import predictions
 from imagenet_repro.statistics.intervals import bootstrap_difference
 from tests import finished_runs
 from tests.conftest import REPOSITORY
-from tests.scoring import made
+from tests.scoring import synthetic_predictions
+from tests.scoring.synthetic_predictions import replace
 
 
 @pytest.fixture
@@ -21,10 +22,14 @@ def stored(tmp_path):
 
     def write(split, *, count=3, train="train[:99%]", protocol="crop"):
         paths = []
-        for number, one in enumerate(made.members(count, split=split)):
-            source = {"config": made.config(number, split, train), "step": 100, "protocol": {"name": protocol}}
+        for number, one in enumerate(synthetic_predictions.members(count, split=split)):
+            source = {
+                "config": synthetic_predictions.config(number, split, train),
+                "step": 100,
+                "protocol": {"name": protocol},
+            }
             paths.append(tmp_path / f"googlenet_{number}/{split.partition('[')[0]}.npz")
-            predictions.save(paths[-1], made.changed(one, provenance=source))
+            predictions.save(paths[-1], replace(one, provenance=source))
         return list(map(str, paths))
 
     return write
@@ -133,7 +138,7 @@ def test_the_same_file_twice_is_refused(stored, capsys):
 def test_a_mix_of_margins_and_networks_is_noted(stored, tmp_path, capsys):
     first, second, third = stored("validation")
     one = predictions.load(third)
-    predictions.save(third, made.changed(one, provenance={"config": {"system": "xrce_2011", "seed": 0}}))
+    predictions.save(third, replace(one, provenance={"config": {"system": "xrce_2011", "seed": 0}}))
     assert run("--members", first, second, third) == 0
     assert "xrce_2011 gives margins, whose softmax is nearly flat" in capsys.readouterr().out
     assert run("--members", first, second) == 0

@@ -20,8 +20,8 @@ from imagenet_repro.inference import evaluation_sets, evaluator
 from imagenet_repro.scoring import corruptions, sets
 from imagenet_repro.scoring import predictions as stored
 from imagenet_repro.training import parallel, state
-from tests.scoring import made_sets
-from tests.scoring.made_sets import CLASSES, guesses, predictions
+from tests.scoring import synthetic_sets
+from tests.scoring.synthetic_sets import CLASSES, guesses, predictions
 
 A_CLASSES = (6, 11, 13, 15, 17, 22, 23, 27)
 FAVOURITE = 500  # the class that the system likes best, and no image is of
@@ -48,7 +48,7 @@ def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tfds")
     rng = np.random.default_rng(0)
     rows = [(f"{i:02d}.jpg", A_CLASSES[i % 8 if i % 3 else 0], {"label": A_CLASSES[i % 8]}) for i in range(IMAGES)]
-    made_sets.write(directory, "imagenet_a", "test", rows)
+    synthetic_sets.write(directory, "imagenet_a", "test", rows)
     labels = rng.integers(0, CLASSES, 30)
     real = [
         (
@@ -58,12 +58,12 @@ def data_dir(tmp_path_factory):
         )
         for i, label in enumerate(labels)
     ]
-    made_sets.write(
+    synthetic_sets.write(
         directory, "imagenet2012_real", "validation", real, labels=("original_label",), several=("real_label",)
     )
     several = ("correct_multi_labels", "wrong_multi_labels", "unclear_multi_labels")
     multi = [(name, 0, expert(one["original_label"], i)) for i, (name, _, one) in enumerate(real)]
-    made_sets.write(
+    synthetic_sets.write(
         directory,
         "imagenet2012_multilabel",
         "validation",
@@ -90,7 +90,7 @@ def objectnet(tmp_path):
         (download / "mappings" / name).write_text(text)
     for i, (folder, number) in enumerate([("chair", 559)] * 3 + [("spoon", 1)]):
         (download / "images" / folder).mkdir(parents=True, exist_ok=True)
-        (download / "images" / folder / f"{i}.png").write_bytes(made_sets.picture(number))
+        (download / "images" / folder / f"{i}.png").write_bytes(synthetic_sets.picture(number))
     return download
 
 

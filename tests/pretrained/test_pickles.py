@@ -1,4 +1,4 @@
-"""Reading files of torch.save without PyTorch; `files/make.py` wrote the files."""
+"""Reading files of torch.save without PyTorch; `files/write_files.py` wrote the files."""
 
 import os
 import pickle

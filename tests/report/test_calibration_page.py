@@ -13,13 +13,13 @@ from imagenet_repro.report.plots.reliability import CalibrationState
 from imagenet_repro.scoring import calibration
 from tests.report import plot_helpers
 from tests.report.test_comparison_page import Document, sections
-from tests.scoring import made
+from tests.scoring import synthetic_predictions
 
 DOGS = ("n02085620", "n02085782", "n02110185", "n02123045", "n01443537")  # dogs, a cat and a goldfish
 
 
 def shown(images=600, sharpness=2.0, names=("a", "b", "c", "d", "e"), *, fitted=True):
-    found = made.calibrated(images, len(names), sharpness=sharpness)
+    found = synthetic_predictions.calibrated(images, len(names), sharpness=sharpness)
     before = calibration.score_probabilities(found)
     one = CalibrationResult("resnet50", found, names, before)
     if not fitted:
@@ -115,7 +115,7 @@ def test_without_a_temperature_or_a_tree(tmp_path):
 
 def test_a_system_that_is_always_right(tmp_path):
     label = np.arange(40) % 4
-    found = made.predicted(3 * np.eye(4)[label], label)
+    found = synthetic_predictions.from_logits(3 * np.eye(4)[label], label)
     one = CalibrationResult("resnet50", found, tuple("abcd"), calibration.score_probabilities(found))
     document = Document(calibration_page.write(one, tmp_path).read_text())
     assert "table-confusions" not in document.tables
@@ -139,7 +139,7 @@ def test_points_are_at_the_bins(tmp_path, monkeypatch):
 
 
 def test_the_curve_of_many_images_is_a_small_file(tmp_path):
-    judged = calibration.score_probabilities(made.calibrated(20_000, 4))
+    judged = calibration.score_probabilities(synthetic_predictions.calibrated(20_000, 4))
     _, svg = reliability.plot_risk([CalibrationState("as it is", judged)], tmp_path / "risk.png")
     plot_helpers.check_svg(svg)
 

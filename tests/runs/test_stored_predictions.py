@@ -6,7 +6,8 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.runs import stored_predictions
 from imagenet_repro.scoring import predictions
 from tests import finished_runs
-from tests.scoring import made
+from tests.scoring import synthetic_predictions
+from tests.scoring.synthetic_predictions import replace
 
 
 def test_predictions_of_a_run_and_of_a_file(tmp_path):
@@ -20,11 +21,14 @@ def test_predictions_of_a_run_and_of_a_file(tmp_path):
 
 
 def test_classes_without_names_are_numbers(tmp_path):
-    predictions.save(tmp_path / "a.npz", made.members(1)[0])  # for a missing data set
+    predictions.save(tmp_path / "a.npz", synthetic_predictions.members(1)[0])  # for a missing data set
     assert stored_predictions.class_names(stored_predictions.load(tmp_path / "a.npz")) == tuple(
         f"class {c}" for c in range(8)
     )
-    predictions.save(tmp_path / "b.npz", made.changed(made.members(1)[0], provenance={"config": "none"}))
+    predictions.save(
+        tmp_path / "b.npz",
+        replace(synthetic_predictions.members(1)[0], provenance={"config": "none"}),
+    )
     assert stored_predictions.class_names(stored_predictions.load(tmp_path / "b.npz")) == tuple(
         f"class {c}" for c in range(8)
     )
@@ -32,7 +36,7 @@ def test_classes_without_names_are_numbers(tmp_path):
 
 
 def test_the_protocol_is_read_from_the_file(tmp_path):
-    config = made.config(0)
+    config = synthetic_predictions.config(0)
     assert of(tmp_path, config=config).protocol == "crop"
     assert of(tmp_path, config=config, protocol={"name": "10crop"}).protocol == "10crop"
     assert of(tmp_path, system="human").protocol == ""
@@ -62,12 +66,13 @@ def test_the_same_file_twice_is_refused(tmp_path):
 
 def of(tmp_path, **provenance):
     return stored_predictions.StoredPredictions(
-        tmp_path / "made.npz", made.changed(made.members(1)[0], provenance=provenance)
+        tmp_path / "made.npz",
+        replace(synthetic_predictions.members(1)[0], provenance=provenance),
     )
 
 
 def test_files_of_different_models_are_refused(tmp_path):
-    config = made.config(0)
+    config = synthetic_predictions.config(0)
     one = of(tmp_path, config=config, step=100)
     stored_predictions.check_same_model(one, of(tmp_path, config=config | {"model": {"name": "googlenet"}}, step=100))
     stored_predictions.check_same_model(one, of(tmp_path))
@@ -89,7 +94,7 @@ def test_images_that_were_trained_on_are_refused(tmp_path):
         ("train[99%:]", "train[:99%]", False),
         ("validation", "train", False),
     ):
-        one = of(tmp_path, config=made.config(0, split, train))
+        one = of(tmp_path, config=synthetic_predictions.config(0, split, train))
         if not refused:
             stored_predictions.check_not_trained_on(one)
             continue

@@ -7,7 +7,8 @@ from sklearn.calibration import calibration_curve
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import calibration
-from tests.scoring import made
+from tests.scoring import synthetic_predictions
+from tests.scoring.synthetic_predictions import replace
 
 
 def judged(confidence, right):
@@ -21,7 +22,7 @@ def judged(confidence, right):
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_measures_are_scikit_learns(temperature):
-    found = made.calibrated(images=700, classes=6)
+    found = synthetic_predictions.calibrated(images=700, classes=6)
     ours = calibration.score_probabilities(found, temperature)
     probabilities = scipy.special.softmax(found.logits.astype(np.float64) / temperature, axis=1)
     assert ours.negative_log_likelihood == pytest.approx(sklearn_metrics.log_loss(found.label, probabilities))
@@ -31,7 +32,7 @@ def test_measures_are_scikit_learns(temperature):
 
 
 def test_classes_that_are_ruled_out_have_no_probability():
-    found = made.predicted([[0.0, -np.inf, 1.0], [1.0, -np.inf, 0.0]], [2, 2])
+    found = synthetic_predictions.from_logits([[0.0, -np.inf, 1.0], [1.0, -np.inf, 0.0]], [2, 2])
     ours = calibration.score_probabilities(found)
     assert ours.confidence[0] == pytest.approx(scipy.special.expit(1.0))
     assert np.isfinite(ours.surprise).all()
@@ -40,14 +41,23 @@ def test_classes_that_are_ruled_out_have_no_probability():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: made.changed(f, label=np.full(len(f), -1, np.int32)), "images without labels"),
-        (lambda f: made.changed(f, logits=np.where(f.label[:, None] == np.arange(4), np.nan, 0)), "30 images have no"),
-        (lambda f: made.changed(f, logits=np.where(f.label[:, None] == np.arange(4), -np.inf, 0)), "30 images have"),
-        (lambda f: made.changed(f, logits=np.full((30, 4), np.inf)), r"validation/00000, .* and 27 more"),
+        (lambda f: replace(f, label=np.full(len(f), -1, np.int32)), "images without labels"),
+        (
+            lambda f: replace(f, logits=np.where(f.label[:, None] == np.arange(4), np.nan, 0)),
+            "30 images have no",
+        ),
+        (
+            lambda f: replace(f, logits=np.where(f.label[:, None] == np.arange(4), -np.inf, 0)),
+            "30 images have",
+        ),
+        (
+            lambda f: replace(f, logits=np.full((30, 4), np.inf)),
+            r"validation/00000, .* and 27 more",
+        ),
     ],
 )
 def test_scores_without_a_probability_for_the_label(change, message):
-    found = change(made.calibrated(images=30, classes=4))
+    found = change(synthetic_predictions.calibrated(images=30, classes=4))
     for measure in (calibration.score_probabilities, calibration.fit_temperature):
         with pytest.raises(UserError, match=message):
             measure(found)
@@ -65,7 +75,7 @@ def test_calibration_error_in_closed_form():
 
 
 def test_bins_of_equal_width_are_scikit_learns():
-    one = calibration.score_probabilities(made.calibrated(images=900, sharpness=1.7))
+    one = calibration.score_probabilities(synthetic_predictions.calibrated(images=900, sharpness=1.7))
     bins = calibration.bin_images(one, "width")
     accuracy, confidence = calibration_curve(one.right, one.confidence, n_bins=15)
     np.testing.assert_allclose(bins.accuracy, accuracy)
@@ -87,7 +97,9 @@ def test_bins_of_equal_mass_hold_equally_many_and_keep_the_order():
 @pytest.mark.parametrize("binning", ["width", "mass"])
 def test_a_true_model_shows_no_more_than_its_bias(binning):
     """Its measured errors on many draws of labels have the mean and the bound that one draw says they have."""
-    said = [calibration.score_probabilities(made.calibrated(images=500, seed=seed)) for seed in range(60)]
+    said = [
+        calibration.score_probabilities(synthetic_predictions.calibrated(images=500, seed=seed)) for seed in range(60)
+    ]
     errors = np.array([calibration.bin_images(one, binning).error for one in said])
     chance = [calibration.chance_error(one, binning) for one in said[:5]]
     mean, high = np.mean([one.mean for one in chance]), np.mean([one.high for one in chance])
@@ -107,7 +119,7 @@ def test_the_bias_of_a_certain_system_in_closed_form():
 
 
 def test_the_bias_that_is_taken_off_is_that_of_normal_draws():
-    one = calibration.score_probabilities(made.calibrated(images=600, sharpness=1.3))
+    one = calibration.score_probabilities(synthetic_predictions.calibrated(images=600, sharpness=1.3))
     bins = calibration.bin_images(one, "mass")
     deviation = np.sqrt(bins.accuracy * (1 - bins.accuracy) / bins.images)
     drawn = np.random.default_rng(0).normal(bins.accuracy, deviation, size=(20_000, len(bins.images)))
@@ -117,7 +129,7 @@ def test_the_bias_that_is_taken_off_is_that_of_normal_draws():
 
 def test_a_large_error_is_hardly_changed():
     bins = calibration.bin_images(
-        calibration.score_probabilities(made.calibrated(images=4000, sharpness=3.0)), "width"
+        calibration.score_probabilities(synthetic_predictions.calibrated(images=4000, sharpness=3.0)), "width"
     )
     assert bins.error > 0.15
     assert bins.debiased == pytest.approx(bins.error, rel=0.02)
@@ -128,7 +140,7 @@ def test_a_large_error_is_hardly_changed():
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0])
 def test_the_temperature_equals_scipys_and_inverts_a_known_scaling(sharpness):
-    found = made.calibrated(images=3000, sharpness=sharpness)
+    found = synthetic_predictions.calibrated(images=3000, sharpness=sharpness)
     logits = found.logits.astype(np.float64)
 
     def surprise(logarithm):
@@ -139,25 +151,25 @@ def test_the_temperature_equals_scipys_and_inverts_a_known_scaling(sharpness):
     temperature = calibration.fit_temperature(found)
     assert temperature == pytest.approx(np.exp(best.x), rel=1e-5)
     assert temperature == pytest.approx(sharpness, rel=0.08)
-    other = made.calibrated(images=3000, sharpness=sharpness, seed=1)
+    other = synthetic_predictions.calibrated(images=3000, sharpness=sharpness, seed=1)
     after = calibration.score_probabilities(other, temperature)
     chance = calibration.chance_error(after, "width")
     assert calibration.bin_images(after, "width").error < 1.5 * chance.high
 
 
 def test_ruled_out_classes_do_not_disturb_the_temperature():
-    found = made.calibrated(images=500)
+    found = synthetic_predictions.calibrated(images=500)
     ruled_out = np.column_stack([found.logits, np.full(500, -np.inf)]).astype(np.float16)
-    wider = made.changed(found, logits=ruled_out)
+    wider = replace(found, logits=ruled_out)
     assert calibration.fit_temperature(wider) == pytest.approx(calibration.fit_temperature(found))
 
 
 def test_no_temperature_where_none_is_best():
     label = np.arange(20) % 4
-    always = made.predicted(np.eye(4)[label], label)
+    always = synthetic_predictions.from_logits(np.eye(4)[label], label)
     with pytest.raises(UserError, match="lower ones are always better"):
         calibration.fit_temperature(always)
-    never = made.predicted(-np.eye(4)[label], label)
+    never = synthetic_predictions.from_logits(-np.eye(4)[label], label)
     with pytest.raises(UserError, match="higher ones are always better"):
         calibration.fit_temperature(never)
 

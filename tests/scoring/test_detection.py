@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import detection
 from imagenet_repro.scoring.localization.boxes import edges, to_coco
-from tests.scoring.localization.annotated import lines, random_boxes, xml
+from tests.scoring.localization.annotation_files import random_boxes, write_lines, write_xml
 
 BOX, AWAY = (100, 100, 199, 199), (300, 300, 399, 399)
 
@@ -19,14 +19,14 @@ BOX, AWAY = (100, 100, 199, 199), (300, 300, 399, 399)
 def entry(tmp_path, images, detections, blacklist=()):
     """Files of the devkit: `images` are lists of (class, box), detections (image, class, confidence, box)."""
     for number, objects in enumerate(images, start=1):
-        xml(tmp_path / "val", f"ILSVRC2012_val_{number:08d}", objects)
+        write_xml(tmp_path / "val", f"ILSVRC2012_val_{number:08d}", objects)
     files = {
-        "entries": [lines(tmp_path / "p.txt", [(*head, *box) for *head, box in detections])],
+        "entries": [write_lines(tmp_path / "p.txt", [(*head, *box) for *head, box in detections])],
         "boxes": tmp_path / "val",
-        "classes": lines(tmp_path / "classes.txt", [(1, "n1"), (2, "n2"), (3, "n3")]),
+        "classes": write_lines(tmp_path / "classes.txt", [(1, "n1"), (2, "n2"), (3, "n3")]),
     }
     if blacklist:
-        files["blacklist"] = lines(tmp_path / "blacklist.txt", blacklist)
+        files["blacklist"] = write_lines(tmp_path / "blacklist.txt", blacklist)
     return files
 
 
@@ -80,7 +80,7 @@ def test_a_blacklisted_class_is_neither_object_nor_detection(tmp_path):
     detections = [(1, 1, 0.9, AWAY), (2, 1, 0.8, BOX), (1, 2, 0.7, AWAY)]
     files = entry(tmp_path, images, detections)
     assert precisions(files)[:2] == [0.25, 1.0]
-    listed = files | {"blacklist": lines(tmp_path / "b.txt", [(1, "n1")])}
+    listed = files | {"blacklist": write_lines(tmp_path / "b.txt", [(1, "n1")])}
     card = detection.score(**listed)
     assert [(one.objects, one.detections, one.right, one.average_precision) for one in card.categories[0][:2]] == [
         (1, 1, 1, 1.0),
@@ -89,7 +89,7 @@ def test_a_blacklisted_class_is_neither_object_nor_detection(tmp_path):
     assert "1 pairs of image and class are blacklisted." in card.notes
     for row in [(3, "n1"), (1, "n4"), (1,)]:
         with pytest.raises(UserError, match=r"b\.txt, line 1: '.*' is not the number of an image and the id"):
-            detection.score(**files | {"blacklist": lines(tmp_path / "b.txt", [row])})
+            detection.score(**files | {"blacklist": write_lines(tmp_path / "b.txt", [row])})
 
 
 def test_equal_confidences_keep_the_order_of_images_then_of_the_file(tmp_path):
@@ -198,7 +198,7 @@ def test_small_objects_do_not_agree_with_pycocotools():
 def test_the_entry_that_wins_more_classes_is_named(tmp_path):
     images = [[("n1", BOX), ("n2", BOX)], [("n1", BOX)]]
     files = entry(tmp_path, images, [(1, 1, 0.9, BOX), (2, 1, 0.9, BOX), (1, 2, 0.9, BOX)])
-    other = lines(tmp_path / "q.txt", [(1, 1, 0.9, *BOX), (1, 2, 0.9, *BOX)])
+    other = write_lines(tmp_path / "q.txt", [(1, 1, 0.9, *BOX), (1, 2, 0.9, *BOX)])
     card = detection.score(**files | {"entries": [files["entries"][0], other]})
     assert card.won() == (1, 0)
     np.testing.assert_allclose(card.average_precisions(), [[1, 1, np.nan], [0.5, 1, np.nan]])
@@ -213,14 +213,14 @@ def test_the_entry_that_wins_more_classes_is_named(tmp_path):
 
 def test_images_by_the_devkits_list(tmp_path):
     files = entry(tmp_path, [[("n1", BOX)], [("n1", BOX)]], [(7, 1, 0.9, BOX)])
-    listed = lines(tmp_path / "val.txt", [("val/ILSVRC2012_val_00000002", 7), ("bare", 9)])
+    listed = write_lines(tmp_path / "val.txt", [("val/ILSVRC2012_val_00000002", 7), ("bare", 9)])
     card = detection.score(**files | {"images": listed})
     assert card.categories[0][0].average_precision == 1
     assert "1 of 2 images have no annotation and count as images without objects." in card.notes
     with pytest.raises(UserError, match=r"p\.txt, detection 1: there is no image 7; 2 are known"):
         detection.score(**files)
     with pytest.raises(UserError, match="annotates none of the 1 images"):
-        detection.score(**files | {"images": lines(tmp_path / "val.txt", [("bare", 1)])})
+        detection.score(**files | {"images": write_lines(tmp_path / "val.txt", [("bare", 1)])})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import scipy.special
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import ensembling, metrics, predictions
-from tests.scoring import made
+from tests.scoring import synthetic_predictions
+from tests.scoring.synthetic_predictions import replace, select
 
 NAMES = ("a", "b", "c")
 UNIFORM = np.full(3, 1 / 3)
@@ -17,7 +18,7 @@ UNIFORM = np.full(3, 1 / 3)
 
 @pytest.fixture
 def members():
-    return ensembling.align_members(NAMES, made.members())
+    return ensembling.align_members(NAMES, synthetic_predictions.members())
 
 
 def averaged(members, weights, average):
@@ -37,8 +38,8 @@ def cross_entropy(members, weights, average):
 
 
 def test_other_orders_of_images_are_brought_into_the_firsts():
-    a, b, c = made.members()
-    shuffled = made.chosen(b, np.random.default_rng(0).permutation(len(b)))
+    a, b, c = synthetic_predictions.members()
+    shuffled = select(b, np.random.default_rng(0).permutation(len(b)))
     for one, other in zip(ensembling.align_members(NAMES, [a, shuffled, c]).predictions, (a, b, c), strict=True):
         for key in ("id", "label", "top5", "logits"):
             np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
@@ -47,16 +48,28 @@ def test_other_orders_of_images_are_brought_into_the_firsts():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda b: made.chosen(b, slice(3, None)), "a and b are of different images; .* has validation/00000, val"),
-        (lambda b: made.changed(b, id=np.array(["x", *b.id[1:]])), "of different images; .* validation/00000, x$"),
-        (lambda b: made.changed(b, label=(b.label + (np.arange(len(b)) == 7)) % 8), "labels of validation/00007$"),
-        (lambda b: made.changed(b, label=np.full(len(b), -1, np.int32)), "b holds images without labels"),
-        (lambda b: made.changed(b, logits=b.logits[:, :7]), "a and b choose between 8 and 7 classes"),
-        (lambda b: made.members()[0], "a and b hold the same scores: one of them is a copy"),
+        (
+            lambda b: select(b, slice(3, None)),
+            "a and b are of different images; .* has validation/00000, val",
+        ),
+        (
+            lambda b: replace(b, id=np.array(["x", *b.id[1:]])),
+            "of different images; .* validation/00000, x$",
+        ),
+        (
+            lambda b: replace(b, label=(b.label + (np.arange(len(b)) == 7)) % 8),
+            "labels of validation/00007$",
+        ),
+        (
+            lambda b: replace(b, label=np.full(len(b), -1, np.int32)),
+            "b holds images without labels",
+        ),
+        (lambda b: replace(b, logits=b.logits[:, :7]), "a and b choose between 8 and 7 classes"),
+        (lambda b: synthetic_predictions.members()[0], "a and b hold the same scores: one of them is a copy"),
     ],
 )
 def test_members_that_cannot_be_averaged(change, message):
-    a, b, c = made.members()
+    a, b, c = synthetic_predictions.members()
     with pytest.raises(UserError, match=message):
         ensembling.align_members(NAMES, [a, change(b), c])
     with pytest.raises(UserError, match="at least two"):
@@ -64,9 +77,9 @@ def test_members_that_cannot_be_averaged(change, message):
 
 
 def test_images_that_are_scored_and_selected_on():
-    a, b = (made.members(split=split)[0] for split in ("validation", "train"))
+    a, b = (synthetic_predictions.members(split=split)[0] for split in ("validation", "train"))
     predictions.check_disjoint(a, b, "weights are found")
-    overlapping = made.changed(b, id=np.array([*a.id[:5], *b.id[5:]]))
+    overlapping = replace(b, id=np.array([*a.id[:5], *b.id[5:]]))
     with pytest.raises(UserError, match=r"5 of the scored images .* weights are found: validation/00000, .* 2 more"):
         predictions.check_disjoint(a, overlapping, "weights are found")
 
@@ -89,7 +102,7 @@ def test_an_average_is_that_of_a_plain_loop(members, average):
 
 
 def test_an_ensemble_of_one_is_that_member_with_its_stored_guesses(members):
-    other = made.changed(members.predictions[1], top5=np.flip(members.predictions[1].top5, axis=1))
+    other = replace(members.predictions[1], top5=np.flip(members.predictions[1].top5, axis=1))
     members = ensembling.Members(NAMES, (members.predictions[0], other, members.predictions[2]))
     found = ensembling.combine(members, np.array([0.0, 1.0, 0.0]), "logits", {})
     np.testing.assert_array_equal(found.top5, other.top5)
@@ -100,8 +113,8 @@ def test_an_ensemble_of_one_is_that_member_with_its_stored_guesses(members):
 def test_ties_go_to_the_lower_class_and_nan_is_wrong():
     tied = np.zeros((3, 7))
     tied[1, 3] = np.nan
-    first = made.predicted(tied, [0, 0, 6])
-    second = made.predicted(np.add(np.zeros((3, 7)), [[0], [0], [1]]), [0, 0, 6])
+    first = synthetic_predictions.from_logits(tied, [0, 0, 6])
+    second = synthetic_predictions.from_logits(np.add(np.zeros((3, 7)), [[0], [0], [1]]), [0, 0, 6])
     members = ensembling.align_members("ab", [first, second])
     for average in ("probabilities", "logits"):
         found = ensembling.combine(members, np.array([0.3, 0.7]), average, {})
@@ -112,8 +125,8 @@ def test_ties_go_to_the_lower_class_and_nan_is_wrong():
 
 def test_ruled_out_classes_stay_so_where_all_members_agree():
     low = -np.inf
-    first = made.predicted([[0.0, low, low, 1.0]], [0])
-    second = made.predicted([[0.0, low, 2.0, 1.0]], [0])
+    first = synthetic_predictions.from_logits([[0.0, low, low, 1.0]], [0])
+    second = synthetic_predictions.from_logits([[0.0, low, 2.0, 1.0]], [0])
     for average in ("probabilities", "logits"):
         found = ensembling.combine(ensembling.align_members("ab", [first, second]), np.array([0.5, 0.5]), average, {})
         assert np.isneginf(found.logits[0]).tolist() == [False, True, average == "logits", False]
@@ -160,7 +173,7 @@ def test_weights_by_accuracy(members):
     found = ensembling.find_weights("accuracy", members, "probabilities")
     right = [1 - one.error_rates().top1_error for one in members.predictions]
     np.testing.assert_allclose(found, np.array(right) / sum(right))
-    never = [made.changed(one, top5=np.full_like(one.top5, -1)) for one in members.predictions]
+    never = [replace(one, top5=np.full_like(one.top5, -1)) for one in members.predictions]
     with pytest.raises(UserError, match="no member's first guess is right"):
         ensembling.find_weights("accuracy", ensembling.Members(NAMES, tuple(never)), "probabilities")
 
@@ -168,7 +181,7 @@ def test_weights_by_accuracy(members):
 def test_weights_of_two_constant_members_in_closed_form():
     """Labels are 0 in seven of ten images; one member says 0 with 0.9, the other with 0.2: the mean must say 0.7."""
     label = np.repeat([0, 1], [70, 30])
-    said = [made.predicted(np.tile(np.log([p, 1 - p]), (100, 1)), label) for p in (0.9, 0.2)]
+    said = [synthetic_predictions.from_logits(np.tile(np.log([p, 1 - p]), (100, 1)), label) for p in (0.9, 0.2)]
     found = ensembling.find_weights("validation", ensembling.align_members("ab", said), "probabilities")
     np.testing.assert_allclose(found, [5 / 7, 2 / 7], atol=2e-3)  # float16
     # of averaged scores: the logit of 0.7 lies on the line between those of 0.9 and 0.2
@@ -189,7 +202,7 @@ def test_no_other_weights_have_a_lower_cross_entropy(members, average):
 
 
 def test_a_member_that_knows_nothing_gets_no_weight(members):
-    noise = made.predicted(5 * np.random.default_rng(3).normal(size=(400, 8)), members.label)
+    noise = synthetic_predictions.from_logits(5 * np.random.default_rng(3).normal(size=(400, 8)), members.label)
     members = ensembling.align_members(NAMES, [*members.predictions[:2], noise])
     assert ensembling.find_weights("validation", members, "probabilities")[2] < 0.02
     assert ensembling.find_weights("greedy", members, "probabilities")[2] == 0
@@ -203,8 +216,8 @@ def test_weights_that_are_not_the_lowest_are_not_taken(members, monkeypatch):
 
 
 def test_scores_that_no_cross_entropy_can_be_taken_of():
-    a, b = made.members(2)
-    spoilt = made.changed(a, logits=np.where(np.arange(len(a))[:, None] == 4, np.float16(np.nan), a.logits))
+    a, b = synthetic_predictions.members(2)
+    spoilt = replace(a, logits=np.where(np.arange(len(a))[:, None] == 4, np.float16(np.nan), a.logits))
     with pytest.raises(UserError, match=r"a has NaN among the scores of validation/00004$"):
         ensembling.find_weights("validation", ensembling.align_members("ab", [spoilt, b]), "logits")
     with pytest.raises(UserError, match=r"no member gives a positive probability to the label of validation/00004$"):

@@ -6,7 +6,7 @@ from scipy import stats
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import sets
-from tests.scoring.made_sets import CLASSES, guesses, predictions
+from tests.scoring.synthetic_sets import CLASSES, guesses, predictions
 
 RNG = np.random.default_rng(0)
 

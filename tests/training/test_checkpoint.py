@@ -10,14 +10,14 @@ import pytest
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.training import parallel
 from imagenet_repro.training.checkpoint import Checkpoints
-from tests.training import small
+from tests.training import small_network
 
-CONFIG = small.config(optimizer={"name": "adamw"}, ema_decay=0.9)
+CONFIG = small_network.config(optimizer={"name": "adamw"}, ema_decay=0.9)
 
 
 def state(seed=0):
     """A state with a number of its own in every array."""
-    _, first = small.make(CONFIG)
+    _, first = small_network.make(CONFIG)
     return jax.tree.map(lambda x: x + np.asarray(seed, x.dtype), first)
 
 

@@ -4,15 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.training import small
+from tests.training import small_network
 
 
 def images(number=4):
-    return jnp.asarray(np.random.default_rng(0).normal(size=(number, small.SIDE, small.SIDE, 3)), jnp.float32)
+    return jnp.asarray(
+        np.random.default_rng(0).normal(size=(number, small_network.SIDE, small_network.SIDE, 3)), jnp.float32
+    )
 
 
 def test_names_are_those_of_the_modules():
-    network = small.network(dropout=0.5)
+    network = small_network.network(dropout=0.5)
     assert sorted(network.params) == [
         "conv.weight", "fc1.bias", "fc1.weight", "fc2.bias", "fc2.weight", "norm.bias", "norm.weight",
     ]  # fmt: skip
@@ -20,11 +22,11 @@ def test_names_are_those_of_the_modules():
 
 
 def test_evaluation_is_the_module_in_evaluation_mode_with_the_parameters_handed_in():
-    network = small.network(dropout=0.5)
+    network = small_network.network(dropout=0.5)
     params = jax.tree.map(lambda x: x * 1.5, network.params)
     from flax import nnx
 
-    module = small.Small(0.5, nnx.Rngs(0))
+    module = small_network.Small(0.5, nnx.Rngs(0))
     for path, leaf in nnx.to_flat_state(nnx.state(module, nnx.Param)):
         leaf.set_value(params[".".join(map(str, path))])
         nnx.update(module, nnx.from_flat_state([(path, leaf)]))
@@ -33,7 +35,7 @@ def test_evaluation_is_the_module_in_evaluation_mode_with_the_parameters_handed_
 
 
 def test_training_returns_moved_statistics_and_leaves_the_old_ones():
-    network = small.network()
+    network = small_network.network()
     before = jax.tree.map(np.array, network.stats)
     _, stats = network.train(network.params, network.stats, jax.random.key(0), images())
     assert not np.allclose(stats["norm.running_mean"], before["norm.running_mean"])
@@ -41,7 +43,7 @@ def test_training_returns_moved_statistics_and_leaves_the_old_ones():
 
 
 def test_the_key_alone_decides_dropout():
-    network = small.network(dropout=0.5)
+    network = small_network.network(dropout=0.5)
     outputs = [network.train(network.params, network.stats, jax.random.key(k), images())[0] for k in (1, 1, 2)]
     np.testing.assert_array_equal(outputs[0], outputs[1])
     assert not np.allclose(outputs[0], outputs[2])

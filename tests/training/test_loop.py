@@ -19,16 +19,16 @@ from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import TrainingClock
 from imagenet_repro.training.learning_rate import LearningRate
 from imagenet_repro.training.step import TrainStep
-from tests.training import small
+from tests.training import small_network
 
-CONFIG = small.config(
+CONFIG = small_network.config(
     budget="12st",
     evaluate_every="3st",
     checkpoint={"every": "2st", "keep": 20},
     log_every=1,
     augment={"mixup": 0.4},
     schedule={"name": "plateau", "factor": 0.5, "patience": 1},
-    progressive={"stages": 2, "image_size_from": small.SIDE},
+    progressive={"stages": 2, "image_size_from": small_network.SIDE},
 )
 ERRORS = {3: 0.9, 6: 0.95, 9: 0.8, 12: 0.85}  # by step: the rate drops after the evaluations at 6 and 12
 SPREAD = parallel.create("shard_map")
@@ -38,18 +38,19 @@ BUDGET = Budget(Amount.parse("12st"), progressive.staged(Meter(32, 100, 1000), A
 @functools.cache
 def compiled():
     """The step of both stages; the second one mixes."""
-    step, first = small.make(CONFIG)
+    step, first = small_network.make(CONFIG)
     stages = [
-        TrainStep(step.network, progressive.stage_config(CONFIG, i), small.CLASSES, step.optimizer) for i in (0, 1)
+        TrainStep(step.network, progressive.stage_config(CONFIG, i), small_network.CLASSES, step.optimizer)
+        for i in (0, 1)
     ]
-    placed, batch = SPREAD.put_state(first), SPREAD.put_batch(small.batch(0))
+    placed, batch = SPREAD.put_state(first), SPREAD.put_batch(small_network.batch(0))
     return [SPREAD.compile_training(stage, placed, batch) for stage in stages]
 
 
 def go(workdir, stop_at=None, early_stopping=0):
     """One process: from the last checkpoint until the end, or until the step at which a signal comes."""
     checkpoints = Checkpoints(workdir / "checkpoints", keep=20)
-    fresh = SPREAD.put_state(small.make(CONFIG)[1])
+    fresh = SPREAD.put_state(small_network.make(CONFIG)[1])
     found = checkpoints.restore(fresh)
     spent = BUDGET.meter.spent(found.info["steps"] if found else 0, 0.0)
     evaluated = []
@@ -58,7 +59,7 @@ def go(workdir, stop_at=None, early_stopping=0):
         for number in range(spent.steps, 12):
             if number + 1 == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
-            yield small.batch(number), SPREAD.put_batch(small.batch(number))
+            yield small_network.batch(number), SPREAD.put_batch(small_network.batch(number))
 
     def evaluate(state, last):
         evaluated.append((int(state.step), last))
@@ -185,7 +186,7 @@ def test_steps_in_flight_do_not_overrun_a_budget_of_seconds(budget, steps, monke
     measures = dict.fromkeys(("gradient_norm", "top1_correct", "top5_correct", "learning_rate"), 1.0)
     job = loop.Job(
         config=dataclasses.replace(CONFIG, evaluate_every="1000st"),
-        state=small.make(CONFIG)[1],
+        state=small_network.make(CONFIG)[1],
         steps=[lambda state, batch, learning_rate: (state, measures | {"loss": SlowLoss(clock)})],
         batches=iter([({"index": np.arange(32)}, {})] * 30),
         evaluate=lambda state, last: {"top1_error": 0.9, "top5_error": 0.5, "evaluated": 42},

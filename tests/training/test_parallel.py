@@ -12,7 +12,7 @@ from imagenet_repro.data.augment import augment
 from imagenet_repro.errors import UserError
 from imagenet_repro.training import parallel
 from imagenet_repro.training.step import AXIS, EvalStep
-from tests.training import small
+from tests.training import small_network
 
 RECIPES = {
     "sgd": {"optimizer": {"name": "sgd", "nesterov": True}, "clip_norm": 0.5},
@@ -25,12 +25,14 @@ RECIPES = {
 @functools.cache
 def by_vmap(recipe):
     """Eight shares mapped by vmap: the same collectives, no sharding and no second device."""
-    config = small.config(**RECIPES[recipe])
-    step, state = small.make(config, cross_device_norm=config.cross_device_norm)
+    config = small_network.config(**RECIPES[recipe])
+    step, state = small_network.make(config, cross_device_norm=config.cross_device_norm)
     mapped = jax.jit(jax.vmap(step, axis_name=AXIS, in_axes=(None, 0, None)))
     for number in range(3):
-        shares = jax.tree.map(lambda x: x.reshape(8, 4, *x.shape[1:]), small.batch(number))
-        states, measures = mapped(state, shares, small.learning_rate(number / 10, config.optimizer.learning_rate))
+        shares = jax.tree.map(lambda x: x.reshape(8, 4, *x.shape[1:]), small_network.batch(number))
+        states, measures = mapped(
+            state, shares, small_network.learning_rate(number / 10, config.optimizer.learning_rate)
+        )
         state = jax.tree.map(lambda x: x[0], states)
     return jax.device_get((state, jax.tree.map(lambda x: x[0], measures)))
 
@@ -39,18 +41,18 @@ def by_vmap(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_three_ways_agree(mode, recipe):
     assert jax.device_count() == 8
-    config = small.config(**RECIPES[recipe])
-    found = small.train(config, mode, cross_device_norm=config.cross_device_norm)
+    config = small_network.config(**RECIPES[recipe])
+    found = small_network.train(config, mode, cross_device_norm=config.cross_device_norm)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, by_vmap(recipe))
 
 
 def test_fsdp_keeps_a_shard_on_each_device_through_the_step():
-    config = small.config(optimizer={"name": "adamw"}, ema_decay=0.9)
-    step, first = small.make(config)
+    config = small_network.config(optimizer={"name": "adamw"}, ema_decay=0.9)
+    step, first = small_network.make(config)
     spread = parallel.create("fsdp")
     placed = spread.put_state(first)
-    batch = spread.put_batch(small.batch(0))
-    after, _ = spread.compile_training(step, placed, batch)(placed, batch, small.learning_rate(0))
+    batch = spread.put_batch(small_network.batch(0))
+    after, _ = spread.compile_training(step, placed, batch)(placed, batch, small_network.learning_rate(0))
     for state in (after,):
         held = [state.params, state.ema["params"], *[x for x in jax.tree.leaves(state.opt_state) if x.shape]]
         large = [x for x in jax.tree.leaves(held) if x.size >= 2**14]
@@ -68,11 +70,11 @@ def test_arrays_are_split_along_the_longest_axis_that_divides():
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map", "fsdp"])
 def test_evaluation_gives_rows_in_order_and_counts_without_padding(mode):
-    config = small.config()
-    step, first = small.make(config)
+    config = small_network.config()
+    step, first = small_network.make(config)
     spread = parallel.create(mode)
     state = spread.put_state(first)
-    host = small.batch(1) | {"weight": np.asarray([1.0] * 29 + [0.0] * 3, np.float32)}
+    host = small_network.batch(1) | {"weight": np.asarray([1.0] * 29 + [0.0] * 3, np.float32)}
     device = spread.put_batch(host)
 
     def score(params, stats, images):
@@ -89,24 +91,24 @@ def test_evaluation_gives_rows_in_order_and_counts_without_padding(mode):
 
 
 def test_a_step_is_compiled_once():
-    config = small.config()
-    step, first = small.make(config)
+    config = small_network.config()
+    step, first = small_network.make(config)
     for mode in ("pmap", "shard_map", "fsdp"):
         spread = parallel.create(mode)
         state = spread.put_state(first)
-        compiled = spread.compile_training(step, state, spread.put_batch(small.batch(0)))
+        compiled = spread.compile_training(step, state, spread.put_batch(small_network.batch(0)))
         # An executable compiled ahead of time refuses other shapes, types or shardings instead of compiling again.
         for number in range(3):
-            state, _ = compiled(state, spread.put_batch(small.batch(number)), small.learning_rate(0))
+            state, _ = compiled(state, spread.put_batch(small_network.batch(number)), small_network.learning_rate(0))
 
 
 def test_donated_buffers_are_gone():
-    step, first = small.make(small.config())
+    step, first = small_network.make(small_network.config())
     spread = parallel.create("pmap")
     state = spread.put_state(first)
-    batch = spread.put_batch(small.batch(0))
+    batch = spread.put_batch(small_network.batch(0))
     compiled = spread.compile_training(step, state, batch)
-    compiled(state, batch, small.learning_rate(0))
+    compiled(state, batch, small_network.learning_rate(0))
     assert state.params["fc1.weight"].is_deleted()
 
 

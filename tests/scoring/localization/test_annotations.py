@@ -5,7 +5,7 @@ from scipy.io import savemat
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.localization import annotations
 from tests.conftest import shared_path
-from tests.scoring.localization.annotated import lines, xml
+from tests.scoring.localization.annotation_files import write_lines, write_xml
 
 
 def synsets(path, number="ILSVRC2015_DET_ID", ids=("n02672831", "n02691156", "n02219486")):
@@ -17,8 +17,8 @@ def synsets(path, number="ILSVRC2015_DET_ID", ids=("n02672831", "n02691156", "n0
 
 
 def test_xml_of_the_archives(tmp_path):
-    xml(tmp_path / "n01440764", "n01440764_18", [("n01440764", (10, 20, 30, 40)), ("n01440764", (0, 0, 5, 5))])
-    xml(tmp_path / "n01443537", "n01443537_2", [])
+    write_xml(tmp_path / "n01440764", "n01440764_18", [("n01440764", (10, 20, 30, 40)), ("n01440764", (0, 0, 5, 5))])
+    write_xml(tmp_path / "n01443537", "n01443537_2", [])
     found = annotations.read(tmp_path)
     assert set(found) == {"n01440764_18", "n01443537_2"}
     assert found["n01440764_18"].classes == ("n01440764", "n01440764")
@@ -50,7 +50,7 @@ def test_folders_that_say_nothing_or_too_much(tmp_path):
     with pytest.raises(UserError, match="holds no"):
         annotations.read(tmp_path)
     for folder in ("a", "b"):
-        xml(tmp_path / folder, "same", [])
+        write_xml(tmp_path / folder, "same", [])
     with pytest.raises(UserError, match=r"several annotations of same, the second one in .*b$"):
         annotations.read(tmp_path)
 
@@ -99,7 +99,7 @@ def test_the_devkits_classes(tmp_path, number):
 
 
 def test_classes_as_text(tmp_path):
-    path = lines(tmp_path / "classes.txt", [(0, "n01440764", "tench"), (7, "n01443537")])
+    path = write_lines(tmp_path / "classes.txt", [(0, "n01440764", "tench"), (7, "n01443537")])
     assert annotations.read_classes(path) == {"n01440764": 0, "n01443537": 7}
     for rows, message in (
         ([(0, "n1"), (0, "n2")], "the number 0 occurs more than once"),
@@ -108,7 +108,7 @@ def test_classes_as_text(tmp_path):
         ([("n1", 0)], "line 1: 'n1' is not an integer"),
     ):
         with pytest.raises(UserError, match=message):
-            annotations.read_classes(lines(path, rows))
+            annotations.read_classes(write_lines(path, rows))
 
 
 def test_meta_files_of_another_form(tmp_path):
@@ -124,8 +124,8 @@ def test_meta_files_of_another_form(tmp_path):
 
 def test_lists_of_images(tmp_path):
     path = tmp_path / "val.txt"
-    assert annotations.read_images(lines(path, [("val/a.JPEG", 4), ("b", 2)])) == {"val/a": 4, "b": 2}
-    assert annotations.read_images(lines(path, [("b",), ("a",)])) == {"b": 1, "a": 2}
+    assert annotations.read_images(write_lines(path, [("val/a.JPEG", 4), ("b", 2)])) == {"val/a": 4, "b": 2}
+    assert annotations.read_images(write_lines(path, [("b",), ("a",)])) == {"b": 1, "a": 2}
     for rows, message in (
         ([("a", 1), ("a.JPEG", 2)], "line 2: the image a or its number 2 occurs a second time"),
         ([("a", 1), ("b", 1)], "line 2: the image b or its number 1 occurs"),
@@ -133,7 +133,7 @@ def test_lists_of_images(tmp_path):
         ([("a", "x")], "line 1: 'x' is not an integer"),
     ):
         with pytest.raises(UserError, match=message):
-            annotations.read_images(lines(path, rows))
+            annotations.read_images(write_lines(path, rows))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from imagenet_repro.scoring.localization import boxes
-from tests.scoring.localization.annotated import random_boxes
+from tests.scoring.localization.annotation_files import random_boxes
 
 
 def painted(box, side=60):

@@ -7,7 +7,7 @@ from rich.console import Console
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.localization import error_rates
 from imagenet_repro.statistics.intervals import binomial_interval
-from tests.scoring.localization.annotated import lines, random_boxes, xml
+from tests.scoring.localization.annotation_files import random_boxes, write_lines, write_xml
 
 BOX = (100, 100, 199, 199)  # of 100 x 100 pixels
 HALF = (100, 100, 199, 149)  # its upper half: an overlap of exactly 0.5
@@ -18,16 +18,16 @@ AWAY = (300, 300, 350, 350)
 def entry(tmp_path, images, guesses, labels, blacklist=()):
     """Files of the devkit: `images` are lists of (class, box), each guess is (label, box)."""
     for number, objects in enumerate(images, start=1):
-        xml(tmp_path / "val", f"ILSVRC2012_val_{number:08d}", objects)
+        write_xml(tmp_path / "val", f"ILSVRC2012_val_{number:08d}", objects)
     rows = [[value for label, box in row for value in (label, *box)] for row in guesses]
     files = {
-        "predictions": lines(tmp_path / "p.txt", rows),
+        "predictions": write_lines(tmp_path / "p.txt", rows),
         "boxes": tmp_path / "val",
-        "labels": lines(tmp_path / "labels.txt", [(label,) for label in labels]),
-        "classes": lines(tmp_path / "classes.txt", [(1, "n1"), (2, "n2"), (3, "n3")]),
+        "labels": write_lines(tmp_path / "labels.txt", [(label,) for label in labels]),
+        "classes": write_lines(tmp_path / "classes.txt", [(1, "n1"), (2, "n2"), (3, "n3")]),
     }
     if blacklist:
-        files["blacklist"] = lines(tmp_path / "blacklist.txt", [(number,) for number in blacklist])
+        files["blacklist"] = write_lines(tmp_path / "blacklist.txt", [(number,) for number in blacklist])
     return files
 
 
@@ -73,9 +73,9 @@ def test_blacklisted_images_count_for_classification_alone(tmp_path):
     with pytest.raises(UserError, match="ILSVRC2012_val_00000002, of class 1, has no box of its class"):
         error_rates.score(**{key: value for key, value in files.items() if key != "blacklist"})
     with pytest.raises(UserError, match="there is no image 4 among the 3"):
-        error_rates.score(**files | {"blacklist": lines(tmp_path / "b.txt", [(4,)])})
+        error_rates.score(**files | {"blacklist": write_lines(tmp_path / "b.txt", [(4,)])})
     with pytest.raises(UserError, match="lists every image"):
-        error_rates.score(**files | {"blacklist": lines(tmp_path / "b.txt", [(1,), (2,), (3,)])})
+        error_rates.score(**files | {"blacklist": write_lines(tmp_path / "b.txt", [(1,), (2,), (3,)])})
 
 
 def loops(guesses, boxes, labels, instances):
@@ -116,10 +116,10 @@ def test_without_numbers_of_classes_all_objects_must_be_of_one(tmp_path):
     files = entry(tmp_path, [[("n1", BOX)], [("n2", BOX)]], [[(1, BOX)], [(2, AWAY)]], [1, 2])
     files.pop("classes")
     assert wrong(files)[0] == (0, 1, 1)
-    xml(tmp_path / "val", "ILSVRC2012_val_00000002", [("n2", BOX), ("n3", BOX)])
+    write_xml(tmp_path / "val", "ILSVRC2012_val_00000002", [("n2", BOX), ("n3", BOX)])
     with pytest.raises(UserError, match=r"objects of several classes \(n2, n3\); number them with --classes"):
         error_rates.score(**files)
-    xml(tmp_path / "val", "ILSVRC2012_val_00000002", [("n9", BOX)])
+    write_xml(tmp_path / "val", "ILSVRC2012_val_00000002", [("n9", BOX)])
     with pytest.raises(
         UserError, match="ILSVRC2012_val_00000002 has the class 'n9', which is not in the file of --classes"
     ):
@@ -131,7 +131,7 @@ def test_a_list_of_images_assigns_lines_to_images(tmp_path):
     files = entry(tmp_path, images, [[(2, AWAY)], [(1, BOX)]], [2, 1])
     with pytest.raises(UserError, match=r"p\.txt: 2, .*labels\.txt: 2, the annotated images: 3"):
         error_rates.score(**files)
-    listed = lines(tmp_path / "val.txt", [("ILSVRC2012_val_00000001", 2), ("ILSVRC2012_val_00000002.JPEG", 1)])
+    listed = write_lines(tmp_path / "val.txt", [("ILSVRC2012_val_00000001", 2), ("ILSVRC2012_val_00000002.JPEG", 1)])
     assert wrong(files | {"images": listed})[0] == (0, 0, 0)
 
 
@@ -175,9 +175,9 @@ def test_boxes_that_a_run_made(tmp_path):
     ]
     with pytest.raises(UserError, match="has its own labels; leave out --labels"):
         error_rates.score(path, annotated, labels=annotated)
-    poor = lines(tmp_path / "poor.txt", [(1,)])
+    poor = write_lines(tmp_path / "poor.txt", [(1,)])
     assert error_rates.score(path, annotated, blacklist=poor).errors[0].judged == 1
-    listed = lines(tmp_path / "images.txt", [("a", 1)])
+    listed = write_lines(tmp_path / "images.txt", [("a", 1)])
     with pytest.raises(UserError, match=r"1 images with guesses are not listed in --images, the first: val/b\.JPEG"):
         error_rates.score(path, annotated, images=listed)
 
@@ -237,7 +237,7 @@ def test_images_are_numbered_by_the_names_of_their_files(tmp_path):
         "file,x_min,y_min,x_max,y_max\nILSVRC2012_val_00000001.JPEG,0,0,9,9\n"
         "ILSVRC2012_val_00000002.JPEG,100,100,199,199\n"
     )
-    poor = lines(tmp_path / "poor.txt", [(1,)])
+    poor = write_lines(tmp_path / "poor.txt", [(1,)])
     assert error_rates.score(path, tmp_path / "boxes.csv", blacklist=poor).errors[-1].wrong == 0
-    poor = lines(tmp_path / "poor.txt", [(2,)])
+    poor = write_lines(tmp_path / "poor.txt", [(2,)])
     assert error_rates.score(path, tmp_path / "boxes.csv", blacklist=poor).errors[-1].wrong == 1

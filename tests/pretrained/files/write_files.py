@@ -1,4 +1,4 @@
-"""Write the two files beside this one with PyTorch: `python tests/pretrained/files/make.py`."""
+"""Write the two files beside this one with PyTorch: `python tests/pretrained/files/write_files.py`."""
 
 from collections import OrderedDict
 from pathlib import Path

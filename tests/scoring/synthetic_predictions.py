@@ -1,4 +1,4 @@
-"""Made-up stored predictions: scores with a known relation to the labels, drawn from one seed."""
+"""Synthetic stored predictions: random scores with a known relation to the labels."""
 
 import dataclasses
 
@@ -7,8 +7,8 @@ import numpy as np
 from imagenet_repro.scoring.predictions import Predictions
 
 
-def predicted(logits, label, *, ids=None, split="validation", **provenance):
-    """Stored predictions with the guesses that the scores give, ties to the lower class."""
+def from_logits(logits, label, *, ids=None, split="validation", **provenance):
+    """Return stored predictions whose guesses follow from the scores; ties go to the lower class."""
     logits = np.asarray(logits)
     ids = [f"{split}/{i:05d}" for i in range(len(label))] if ids is None else ids
     top5 = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")[:, :5].astype(np.int32)
@@ -16,25 +16,25 @@ def predicted(logits, label, *, ids=None, split="validation", **provenance):
 
 
 def calibrated(images=2000, classes=10, *, seed=0, split="validation", sharpness=1.0, spread=2.0):
-    """Scores whose softmax is the distribution that each label was drawn from; then times `sharpness`.
+    """Return scores whose softmax is the distribution from which each label was drawn, times `sharpness`.
 
-    A system that is too sharp by 2 is made right again by a temperature of 2.
+    With a sharpness of 2, a temperature of 2 restores calibration.
     """
     rng = np.random.default_rng(seed)
     logits = (spread * rng.normal(size=(images, classes))).astype(np.float16).astype(np.float64)
-    noise = rng.gumbel(size=logits.shape)  # the largest of score and noise is a draw from the softmax
-    return predicted(sharpness * logits, np.argmax(logits + noise, axis=1), split=split)
+    noise = rng.gumbel(size=logits.shape)  # the argmax of score plus noise is a draw from the softmax
+    return from_logits(sharpness * logits, np.argmax(logits + noise, axis=1), split=split)
 
 
 def members(count=3, images=400, classes=8, *, seed=0, split="validation", noise=1.5):
-    """Systems that see the truth through noise of their own, the later ones through more of it."""
+    """Return predictions of systems whose scores are the true labels plus independent noise, which grows by system."""
     rng = np.random.default_rng([seed, len(split)])
     label = rng.integers(classes, size=images)
-    made = []
+    systems = []
     for number in range(count):
         logits = 2.0 * np.eye(classes)[label] + noise * (1 + 0.2 * number) * rng.normal(size=(images, classes))
-        made.append(predicted(logits, label, split=split, config=config(number), step=100))
-    return made
+        systems.append(from_logits(logits, label, split=split, config=config(number), step=100))
+    return systems
 
 
 def config(number, split="validation", train="train[:99%]"):
@@ -42,11 +42,13 @@ def config(number, split="validation", train="train[:99%]"):
     return {"seed": number, "model": {"name": "googlenet"}, "data": data}
 
 
-def changed(one, **fields):
+def replace(predictions, **fields):
+    """Return a copy with some fields replaced; scores are stored as float16."""
     if "logits" in fields:
         fields["logits"] = np.asarray(fields["logits"], np.float16)
-    return dataclasses.replace(one, **fields)
+    return dataclasses.replace(predictions, **fields)
 
 
-def chosen(one, rows):
-    return changed(one, **{key: getattr(one, key)[rows] for key in ("id", "label", "top5", "logits")})
+def select(predictions, rows):
+    """Return the predictions for some rows."""
+    return replace(predictions, **{key: getattr(predictions, key)[rows] for key in ("id", "label", "top5", "logits")})

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def xml(folder, image, objects, size=(500, 375)):
+def write_xml(folder, image, objects, size=(500, 375)):
     """PASCAL VOC's XML of an image: `objects` are (WordNet id, (xmin, ymin, xmax, ymax))."""
     entries = "".join(
         f"<object><name>{name}</name><pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>"
@@ -19,7 +19,7 @@ def xml(folder, image, objects, size=(500, 375)):
     )
 
 
-def lines(path, rows):
+def write_lines(path, rows):
     path.write_text("".join(" ".join(map(str, row)) + "\n" for row in rows))
     return path
 
