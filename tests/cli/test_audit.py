@@ -56,9 +56,9 @@ def test_flipped_labels_are_the_first_suspects_and_rates_are_restated(tmp_path, 
     assert f"the page: {out / 'audit.html'}" in printed
     with (out / "suspects.csv").open() as file:
         rows = list(csv.DictReader(file))
-    found = [row for row in rows if int(row["id"].removeprefix("image")) < 60]
-    assert len(found) > 55
-    assert len(found) / len(rows) > 0.9
+    actual = [row for row in rows if int(row["id"].removeprefix("image")) < 60]
+    assert len(actual) > 55
+    assert len(actual) / len(rows) > 0.9
     assert all(row["given_name"] == f"class {row['given']}" for row in rows)
     rates = table(out / "audit.html", "error_rates_restated")
     assert [row["system"] for row in rates[::2]] == ["a", "b", "mean of 2", "c"]

@@ -14,9 +14,9 @@ from tests.scoring.synthetic_predictions import replace
 @pytest.fixture
 def stored(tmp_path):
     def write(name, split="validation", *, number=0, train="train[:99%]", classes=6):
-        found = synthetic_predictions.calibrated(900, classes, sharpness=2.0, seed=len(split), split=split)
+        result = synthetic_predictions.calibrated(900, classes, sharpness=2.0, seed=len(split), split=split)
         config = synthetic_predictions.config(number, split, train)
-        predictions.save(tmp_path / name, replace(found, provenance={"config": config, "step": 100}))
+        predictions.save(tmp_path / name, replace(result, provenance={"config": config, "step": 100}))
         return str(tmp_path / name)
 
     return write
@@ -29,17 +29,17 @@ def run(*arguments):
 def test_the_page_has_the_temperature_fitted_to_other_images(stored, tmp_path, capsys):
     scored, fit = stored("a.npz"), stored("b.npz", "train[99%:]")
     assert run(f"--predictions={scored}", f"--fit={fit}", f"--out={tmp_path / 'page'}") == 0
-    said = capsys.readouterr().out
+    out = capsys.readouterr().out
     temperature = calibration.fit_temperature(predictions.load(fit))
-    assert f"a temperature of {temperature:.3g}, fitted on 900 other images" in said
-    assert "googlenet is overconfident" in said
-    assert f"the page: {tmp_path / 'page/calibration.html'}" in said
+    assert f"a temperature of {temperature:.3g}, fitted on 900 other images" in out
+    assert "googlenet is overconfident" in out
+    assert f"the page: {tmp_path / 'page/calibration.html'}" in out
     assert (tmp_path / "page/tables/calibration.csv").exists()
 
 
 def test_the_page_of_a_run_is_written_into_its_workdir(tmp_path, capsys):
-    (place,) = finished_runs.systems(tmp_path, count=1, images=60)
-    assert run(f"--predictions={place}") == 0
+    (workdir,) = finished_runs.systems(tmp_path, count=1, images=60)
+    assert run(f"--predictions={workdir}") == 0
     assert (tmp_path / "nec_uiuc_2010-0/calibration.html").exists()
     assert "class 0" in (tmp_path / "nec_uiuc_2010-0/tables/confusions.csv").read_text()
     assert "temperature" not in capsys.readouterr().out

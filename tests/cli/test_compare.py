@@ -174,7 +174,7 @@ def limited(size):
 
 @pytest.mark.parametrize("size", [100, 20_000])  # at the first table, at the page
 def test_a_full_disk_keeps_the_older_page(tmp_path, undrawn, monkeypatch, size):
-    monkeypatch.setattr(compare, "_thumbnails", lambda found: None)  # it prints, to a file that is limited too
+    monkeypatch.setattr(compare, "_thumbnails", lambda result: None)  # it prints, to a file that is limited too
     places, out = finished_runs.systems(tmp_path / "runs"), tmp_path / "out"
     compare.compare(places[:1], str(out))
     before = (out / "report.html").read_bytes()
@@ -198,9 +198,9 @@ SYSTEMS = {"a": "alexnet_2012", "b": "zfnet"}
 def begun(directory, ends, **changes):
     """A sweep of two systems and two seeds; `ends` maps names of trainings to a value, or to why they failed."""
     sweep = small_sweeps.sweep(seeds=(0, 1), **changes)
-    place = SweepDirectory(directory)
-    place.record(sweep, place.default_storage)
-    queue = SweepQueue(place.default_storage, sweep, place.identity())
+    sweep_directory = SweepDirectory(directory)
+    sweep_directory.record(sweep, sweep_directory.default_storage)
+    queue = SweepQueue(sweep_directory.default_storage, sweep, sweep_directory.identity())
     queue.fill()
     while claim := queue.claim("worker"):
         end = ends.get(claim.planned.name)
@@ -211,7 +211,7 @@ def begun(directory, ends, **changes):
             if not claim.planned.is_trial:
                 system = claim.planned.system
                 run = finished_runs.one("ab".index(system), claim.planned.seed, SYSTEMS[system])
-                finished_runs.write(place.path / claim.planned.name, run)
+                finished_runs.write(sweep_directory.path / claim.planned.name, run)
     return str(directory)
 
 
@@ -219,13 +219,13 @@ RUNS = {f"runs/{system}/seed{seed}": 0.5 for system in "ab" for seed in (0, 1)}
 
 
 def test_a_sweeps_runs_stand_under_its_systems_names(tmp_path):
-    found = compare.gather([begun(tmp_path / "sweep", RUNS)], allow_mixed=False)
-    assert [(one.name, one.network, one.seeds) for one in found.systems] == [
+    result = compare.gather([begun(tmp_path / "sweep", RUNS)], allow_mixed=False)
+    assert [(one.name, one.network, one.seeds) for one in result.systems] == [
         ("a", "alexnet_2012", (0, 1)),
         ("b", "zfnet", (0, 1)),
     ]
-    assert found.failures == ()
-    assert found.selection == (
+    assert result.failures == ()
+    assert result.selection == (
         "No settings were searched. During training, runs were evaluated on validation[:50%]; validation[50%:] was"
         " scored once by each run, at the end of its budget."
     )
@@ -244,12 +244,12 @@ def test_failed_and_unfinished_runs_are_on_the_page(tmp_path, undrawn):
 def test_the_selection_describes_the_search_and_the_selected_settings(tmp_path):
     trials = {f"search/{system}/{n:03d}": 0.5 + 0.1 * n for system in "ab" for n in (0, 1)}
     workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2, "budget": "8st"})
-    found = compare.gather([workdir], allow_mixed=False)
+    result = compare.gather([workdir], allow_mixed=False)
     chosen = SweepQueue(
         SweepDirectory(workdir).default_storage, SweepDirectory(workdir).sweep(), SweepDirectory(workdir).identity()
     )
     rates = [chosen.selected_trials()[name].settings["optimizer.learning_rate"] for name in "ab"]
-    assert found.selection == (
+    assert result.selection == (
         "The search gave every system 2 points of one quasi-random sequence over its own ranges, with a budget of 8st"
         " each, and selected the one with the lowest top-1 error on validation[:50%], which was not used for training;"
         f" validation[50%:] was scored once by each run, at the end of its budget. Selected: a:"
@@ -261,10 +261,10 @@ def test_the_selection_describes_the_search_and_the_selected_settings(tmp_path):
 def test_a_run_without_a_finished_search_names_the_missing_trials(tmp_path):
     trials = {"search/a/000": 0.5, "search/a/001": 0.4, "search/b/000": "out of memory"}
     workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2})
-    found = compare.gather([workdir], allow_mixed=False)
-    assert [one.name for one in found.systems] == ["a"]
-    assert [(one.name, one.seed) for one in found.failures] == [("b", 0), ("b", 1)]
-    assert found.failures[0].reason == (
+    result = compare.gather([workdir], allow_mixed=False)
+    assert [one.name for one in result.systems] == ["a"]
+    assert [(one.name, one.seed) for one in result.failures] == [("b", 0), ("b", 1)]
+    assert result.failures[0].reason == (
         "its search has not ended: search/b/000 failed, out of memory; search/b/001 running"
     )
 
@@ -314,13 +314,13 @@ def store(workdir, name, protocol):
     ],
 )
 def test_a_page_by_a_protocol_or_of_a_set_goes_into_its_own_directory(tmp_path, undrawn, monkeypatch, options, name):
-    place = "_".join(["compare", *(option.split("=")[1] for option in options.split())])
+    directory_name = "_".join(["compare", *(option.split("=")[1] for option in options.split())])
     workdirs = finished_runs.systems(tmp_path / "runs")
     for workdir in workdirs:
         store(workdir, name, "10crop" if "10crop" in name else "crop")
     monkeypatch.chdir(tmp_path)
     assert main.main(["compare", *workdirs, *options.split()]) == 0
-    document = Document((tmp_path / place / "report.html").read_text())
+    document = Document((tmp_path / directory_name / "report.html").read_text())
     assert [row[2] for row in document.tables["table-leaderboard"][1:3]] == ["0.0", "0.0"]
     assert not (tmp_path / "report.html").exists()
 

@@ -22,9 +22,9 @@ def data_dir(tmp_path_factory):
     return directory
 
 
-def arguments(data_dir, place, *more):
+def arguments(data_dir, workdir, *more):
     data = [f"--data.name={NAME}", f"--data.data_dir={data_dir}"]
-    return ["human", *data, "--images=4", "--name=Ada", f"--workdir={place}", *more]
+    return ["human", *data, "--images=4", "--name=Ada", f"--workdir={workdir}", *more]
 
 
 def answer(url, position, guesses):
@@ -33,9 +33,9 @@ def answer(url, position, guesses):
         return json.load(got)
 
 
-def started(data_dir, place):
+def started(data_dir, workdir):
     """Start a game; return its process and the address that it printed."""
-    process = command_line.start(*arguments(data_dir, place))
+    process = command_line.start(*arguments(data_dir, workdir))
     lines = [process.stdout.readline() for _ in range(2)]
     return process, lines[0], lines[1].strip()
 
@@ -50,15 +50,15 @@ def inherited(request):
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_game_is_killed_stopped_and_finished(data_dir, tmp_path, capsys, inherited, stop):
-    place = tmp_path / "ada"
-    process, printed, url = started(data_dir, place)
+    workdir = tmp_path / "ada"
+    process, printed, url = started(data_dir, workdir)
     try:
         assert printed.startswith("image 1 of 4: ")
         answer(url, 0, [0, 1])
     finally:
         process.kill()
         process.wait()
-    process, printed, url = started(data_dir, place)
+    process, printed, url = started(data_dir, workdir)
     try:
         assert printed.startswith("image 2 of 4: ")
         assert answer(url, 0, [0, 1])["position"] == 1  # the same answer again
@@ -68,11 +68,11 @@ def test_a_game_is_killed_stopped_and_finished(data_dir, tmp_path, capsys, inher
         out, err = process.communicate(timeout=60)
     assert process.returncode == 75, err
     assert "2 of 4 images guessed and saved; the same command resumes the game" in out
-    assert main.main(arguments(data_dir, place, "--finish")) == 0
+    assert main.main(arguments(data_dir, workdir, "--finish")) == 0
     printed = capsys.readouterr().out
     assert "after 500 images of practice: top-5 error 5.1 %, 95 % interval [4.1, 6.3]" in printed
     assert "after 100 images of practice: top-5 error 12.0 %, 95 % interval [8.6, 16.6]" in printed
-    path = place / "predictions/fractal_c6_n15_v5_s32_validation.npz"
+    path = workdir / "predictions/fractal_c6_n15_v5_s32_validation.npz"
     stored = predictions.load(path)
     assert stored.top5.tolist() == [[0, 1, -1, -1, -1], [2, -1, -1, -1, -1]]
     assert f"Ada, {NAME} validation: {stored.error_rates()}" in printed

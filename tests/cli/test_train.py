@@ -170,8 +170,8 @@ def test_a_run_in_stages_resumes_to_the_same_parameters_from_any_stage(kill_afte
     command_line.run(*command_line.train_arguments(data_dir, tmp_path / "stopped", **options))
     assert_same(tmp_path / "stopped", tmp_path / "whole", step=8)
     flops, again = (
-        [row["flops"] for row in map(json.loads, (place / "metrics.jsonl").open()) if row["kind"] == "train"]
-        for place in (tmp_path / "whole", tmp_path / "stopped")
+        [row["flops"] for row in map(json.loads, (directory / "metrics.jsonl").open()) if row["kind"] == "train"]
+        for directory in (tmp_path / "whole", tmp_path / "stopped")
     )
     steps = np.diff([0, *flops])
     assert len(set(steps[:4])) == len(set(steps[4:])) == 1

@@ -31,9 +31,9 @@ def test_every_file_plans_valid_trainings_of_one_budget(file):
 
 @pytest.mark.parametrize("size", ["small", "laptop"])
 def test_the_decade_at_64_px_differs_from_the_full_one_only_in_data_and_budget(size):
-    whole, part = load_sweep("configs/sweeps/decade.py"), load_sweep(f"configs/sweeps/decade.py:{size}")
-    assert list(whole.systems) == list(part.systems)
-    assert whole.seeds == part.seeds
+    full, part = load_sweep("configs/sweeps/decade.py"), load_sweep(f"configs/sweeps/decade.py:{size}")
+    assert list(full.systems) == list(part.systems)
+    assert full.seeds == part.seeds
 
 
 @pytest.mark.parametrize(

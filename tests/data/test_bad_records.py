@@ -15,10 +15,10 @@ from tests.data.memory_split import DATA, joined, make_split, train
 def test_an_undecodable_record_is_replaced_by_the_next():
     split = make_split(20, bad=(4, 5, 19))
     complete, broken = train(make_split(20), num_steps=10), train(split, num_steps=10)
-    drawn, index, replaced = joined(complete, "index"), joined(broken, "index"), joined(broken, "replaced")
+    undamaged, index, replaced = joined(complete, "index"), joined(broken, "index"), joined(broken, "replaced")
     stands_for = {4: 6, 5: 6, 19: 0}
-    np.testing.assert_array_equal(index, [stands_for.get(i, i) for i in drawn.tolist()])
-    np.testing.assert_array_equal(replaced, [i if i in stands_for else -1 for i in drawn.tolist()])
+    np.testing.assert_array_equal(index, [stands_for.get(i, i) for i in undamaged.tolist()])
+    np.testing.assert_array_equal(replaced, [i if i in stands_for else -1 for i in undamaged.tolist()])
     np.testing.assert_array_equal(joined(broken, "label"), index % 5)
     assert (joined(broken, "weight") == 1).all()
     assert joined(broken, "image").any((1, 2, 3)).all()

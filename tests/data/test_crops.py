@@ -171,8 +171,8 @@ def test_the_inception_crop_is_the_resized_box():
 def test_a_random_kernel_is_each_of_the_four_equally_often():
     image, spec = noise(90, 120), InceptionCrop(area=(1.0, 1.0), aspect=(4 / 3, 4 / 3), kernel="random")
     expected = {crops.resize(image, SIZE, SIZE, kernel, antialias=False).tobytes(): kernel for kernel in PILLOW}
-    drawn = [expected[crops.crop(image, spec, SIZE, rng(seed)).tobytes()] for seed in range(800)]
-    assert all(abs(drawn.count(kernel) - 200) < 5 * 150**0.5 for kernel in PILLOW)
+    kernels = [expected[crops.crop(image, spec, SIZE, rng(seed)).tobytes()] for seed in range(800)]
+    assert all(abs(kernels.count(kernel) - 200) < 5 * 150**0.5 for kernel in PILLOW)
 
 
 def test_squashing_uses_the_complete_image():

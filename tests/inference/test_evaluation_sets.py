@@ -116,10 +116,10 @@ def configuration(data_dir, chosen, **data):
     )
 
 
-def evaluated(config, opened):
+def evaluated(config, evaluation_set):
     spread = parallel.create("shard_map", deterministic=True)
-    part = opened.parts[0]
-    on_split = evaluator.Evaluator(config, opened.score(of_numbers), spread, part.split)
+    part = evaluation_set.parts[0]
+    on_split = evaluator.Evaluator(config, evaluation_set.score(of_numbers), spread, part.split)
     first = spread.put_state(state.create({}, {}, optax.identity(), ema=False, seed=0))
     return on_split.on(part.split, part.config.data, lambda images: None).predict(
         first, {"config": config_to_dict(part.config)}
@@ -128,18 +128,18 @@ def evaluated(config, opened):
 
 def test_guesses_on_a_are_among_its_classes_and_no_remainder_is_dropped(data_dir):
     config = configuration(data_dir, "a")
-    opened = evaluation_sets.open_set(config, "a")
-    assert np.flatnonzero(opened.scored).tolist() == sorted(A_CLASSES)
-    rates, kept = evaluated(config, opened)
+    evaluation_set = evaluation_sets.open_set(config, "a")
+    assert np.flatnonzero(evaluation_set.scored).tolist() == sorted(A_CLASSES)
+    rates, stored_predictions = evaluated(config, evaluation_set)
     right = sum(A_CLASSES[i % 8 if i % 3 else 0] == A_CLASSES[i % 8] for i in range(IMAGES))
     assert (rates.images, rates.top1_wrong) == (IMAGES, IMAGES - right)
     assert np.isfinite(rates.cross_entropy)
-    assert set(np.unique(kept.top5)) <= set(A_CLASSES)
-    assert np.isneginf(kept.logits[:, FAVOURITE]).all()
-    assert kept.provenance["classes"] == list(sets.imagenet_wnids())
-    unmasked, _ = evaluated(config, dataclasses.replace(opened, scored=None))
+    assert set(np.unique(stored_predictions.top5)) <= set(A_CLASSES)
+    assert np.isneginf(stored_predictions.logits[:, FAVOURITE]).all()
+    assert stored_predictions.provenance["classes"] == list(sets.imagenet_wnids())
+    unmasked, _ = evaluated(config, dataclasses.replace(evaluation_set, scored=None))
     assert unmasked.top1_wrong == IMAGES
-    lines = evaluation_sets.describe_predictions(opened, kept)
+    lines = evaluation_sets.describe_predictions(evaluation_set, stored_predictions)
     assert f"ImageNet-A: top-1 error {100 * (1 - right / IMAGES):.1f} %" in lines[0]
     assert any(
         "21 images instead of the 7,500 of the official set, 8 classes instead of 200" in line for line in lines
@@ -158,12 +158,12 @@ def test_stored_predictions_of_a_are_masked_when_they_are_scored(data_dir, tmp_p
 
 def test_labels_of_other_people_come_from_their_data_sets(data_dir, tmp_path, capsys):
     data = Data(name="imagenet2012_real", data_dir=data_dir)
-    found = sources.integers(data, "validation", sets.find_set("real").keys)
-    assert len(found) == 30
-    assert found[validation_id(6)]["real_label"] == ()
-    label = found[validation_id(2)]["original_label"][0]
-    assert found[validation_id(2)]["real_label"] == (label, (label + 1) % 1000)
-    ids, labels = list(found), np.array([one["original_label"][0] for one in found.values()])
+    result = sources.integers(data, "validation", sets.find_set("real").keys)
+    assert len(result) == 30
+    assert result[validation_id(6)]["real_label"] == ()
+    label = result[validation_id(2)]["original_label"][0]
+    assert result[validation_id(2)]["real_label"] == (label, (label + 1) % 1000)
+    ids, labels = list(result), np.array([one["original_label"][0] for one in result.values()])
     top5 = guesses((labels + 1) % 1000, np.random.default_rng(1))
     stored.save(tmp_path / "p.npz", predictions(ids, labels, top5, data="imagenet2012"))
     evaluation_sets.score_stored(str(tmp_path / "p.npz"), "real", data_dir=data_dir)
@@ -185,10 +185,10 @@ def test_labels_of_other_people_come_from_their_data_sets(data_dir, tmp_path, ca
 
 def test_real_is_evaluated_with_the_challenges_label_beside_its_lists(data_dir):
     config = configuration(data_dir, "real")
-    opened = evaluation_sets.open_set(config, "real")
-    _, kept = evaluated(config, opened)
-    assert len(kept) == 30
-    (line, *_) = evaluation_sets.describe_predictions(opened, kept)
+    evaluation_set = evaluation_sets.open_set(config, "real")
+    _, stored_predictions = evaluated(config, evaluation_set)
+    assert len(stored_predictions) == 30
+    (line, *_) = evaluation_sets.describe_predictions(evaluation_set, stored_predictions)
     assert line.startswith("ImageNet ReaL: top-1 error 100.0 %")  # the favourite class is in no list
     assert "6 left out" in line
 
@@ -203,14 +203,14 @@ def test_objectnet_goes_by_its_folders(objectnet, tmp_path, capsys):
     with pytest.raises(UserError, match=r"prepare folder:objectnet-1\.0 --name=objectnet"):
         evaluation_sets.open_set(config, "objectnet", mappings)
     prepare_dataset(f"folder:{objectnet}", data_dir=str(tmp_path), as_name="objectnet")
-    opened = evaluation_sets.open_set(config, "objectnet", mappings)
-    record = opened.parts[0].split.records[0]
+    evaluation_set = evaluation_sets.open_set(config, "objectnet", mappings)
+    record = evaluation_set.parts[0].split.records[0]
     assert (record.label, Image.open(io.BytesIO(record.image)).size) == (-1, (10, 8))
-    _, kept = evaluated(config, opened)
-    top1, top5, *_ = evaluation_sets.describe_predictions(opened, kept)
+    _, stored_predictions = evaluated(config, evaluation_set)
+    top1, top5, *_ = evaluation_sets.describe_predictions(evaluation_set, stored_predictions)
     assert "top-1 error 100.0 %" in top1
     assert "(0 of 3 images wrong, 1 left out)" in top5
-    stored.save(tmp_path / "p.npz", kept)
+    stored.save(tmp_path / "p.npz", stored_predictions)
     evaluation_sets.score_stored(str(tmp_path / "p.npz"), "objectnet", mappings=mappings)
     assert top5 in capsys.readouterr().out
 
@@ -245,10 +245,10 @@ def test_images_of_c_are_taken_as_they_are(data_dir):
     wrong = {
         one: corruptions.CorruptedErrors(np.array(["a", "b", "c"]), rng.random(3) < 0.5) for one in corruptions.CONFIGS
     }
-    found = corruptions.score_corruptions(wrong)
+    result = corruptions.score_corruptions(wrong)
     larger = replace_keys(config, {"data.eval_image_size": "299"})
-    assert not any("resized" in line for line in evaluation_sets.describe_corruptions(found, config))
-    assert "resized to 299 px" in evaluation_sets.describe_corruptions(found, larger)[-1]
+    assert not any("resized" in line for line in evaluation_sets.describe_corruptions(result, config))
+    assert "resized to 299 px" in evaluation_sets.describe_corruptions(result, larger)[-1]
 
 
 @pytest.mark.parametrize(

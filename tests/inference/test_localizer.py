@@ -66,7 +66,7 @@ def photograph(rng, label, height, width):
     return file.getvalue(), (left, top, left + wide - 1, top + tall - 1)
 
 
-def made(split, count, seed, size=(48, 64)):
+def split_and_objects(split, count, seed, size=(48, 64)):
     """A split of photographs, and their boxes."""
     rng = np.random.default_rng(seed)
     records, objects = [], {}
@@ -100,9 +100,9 @@ def rectangle(*box, shape=(16, 16)):
 
 def test_the_box_of_a_map_goes_around_the_largest_region():
     activation = rectangle(2, 4, 10, 12) + 0.9 * rectangle(13, 13, 15, 15)
-    found = localizer.map_box(activation, 160) * 16
+    actual = localizer.map_box(activation, 160) * 16
     # A place of a map is resized to ten pixels; bilinear slopes reach 20 % of the top half a place less 1/5 beyond.
-    np.testing.assert_allclose(found, [2 - 0.3, 4 - 0.3, 10 + 0.3, 12 + 0.3], atol=0.1)
+    np.testing.assert_allclose(actual, [2 - 0.3, 4 - 0.3, 10 + 0.3, 12 + 0.3], atol=0.1)
 
 
 def test_the_threshold_is_a_share_of_the_highest_value():
@@ -125,12 +125,12 @@ def test_where_nothing_speaks_for_a_class_the_box_is_the_crop(nothing):
 
 def test_a_map_is_averaged_over_cells():
     features = np.random.default_rng(0).normal(size=(2, 7, 5, 1000)).astype(np.float32)
-    found = np.asarray(localizer.grid(jnp.asarray(features))).reshape(
+    actual = np.asarray(localizer.grid(jnp.asarray(features))).reshape(
         2, 2, 2, 1000
     )  # 2 x 2 x 1000 <= 8192 < 3 x 3 x 1000
     for i, rows in enumerate((slice(0, 4), slice(3, 7))):
         for j, across in enumerate((slice(0, 3), slice(2, 5))):
-            np.testing.assert_allclose(found[:, i, j], features[:, rows, across].mean((1, 2)), atol=1e-5)
+            np.testing.assert_allclose(actual[:, i, j], features[:, rows, across].mean((1, 2)), atol=1e-5)
     small = features[..., :3]
     np.testing.assert_allclose(localizer.grid(jnp.asarray(small[:, :5])), small[:, :5].reshape(2, -1), atol=1e-6)
     huge = jnp.asarray(np.tile(features, 9))
@@ -154,15 +154,15 @@ def test_ridge_is_that_of_scikit_learn(monkeypatch):
 
 @pytest.mark.parametrize("crop", ["squash", "center"])
 def test_boxes_come_back_through_the_crop(maps, crop):
-    split, objects = made("val", 30, seed=0)
-    found = localizer.localize(viewer(objects, crop), split, None, cam=True, threshold=0.3)
-    cam, central = found.results
+    split, objects = split_and_objects("val", 30, seed=0)
+    actual = localizer.localize(viewer(objects, crop), split, None, cam=True, threshold=0.3)
+    cam, central = actual.results
     assert cam.name == "activation maps"
-    assert [frame.id for frame in found.frames] == [record.id for record in split.records]
+    assert [frame.id for frame in actual.frames] == [record.id for record in split.records]
     assert cam.guessed.top5.shape == (30, 5)
     np.testing.assert_array_equal(cam.guessed.top5[:, 3:], -1)  # three classes
     np.testing.assert_array_equal(cam.guessed.top5[:, 0], cam.guessed.label)
-    for frame, boxes in zip(found.frames, cam.guessed.box, strict=True):
+    for frame, boxes in zip(actual.frames, cam.guessed.box, strict=True):
         shown = np.clip(frame.instances[0], np.tile(frame.window[:2], 2), np.tile(frame.window[2:], 2))
         if np.all(shown[2:] - shown[:2] >= 8):  # more than a few pixels of it are in the crop
             np.testing.assert_allclose(boxes[0] + np.array([0, 0, 1, 1]), shown, atol=3.1)
@@ -172,23 +172,23 @@ def test_boxes_come_back_through_the_crop(maps, crop):
 
 
 def test_regression_learns_from_training_boxes(maps):
-    (train, boxes), (split, more) = made("train", 300, seed=1), made("val", 60, seed=2)
-    found = localizer.localize(viewer(boxes | more), split, train, cam=True, threshold=0.2)
-    assert [one.name for one in found.results] == [
+    (train, boxes), (split, more) = split_and_objects("train", 300, seed=1), split_and_objects("val", 60, seed=2)
+    actual = localizer.localize(viewer(boxes | more), split, train, cam=True, threshold=0.2)
+    assert [one.name for one in actual.results] == [
         "activation maps",
         "regression",
         "mean training box",
         "central box",
     ]
-    wrong = {one.name: one.errors[-1].wrong for one in found.results}
+    wrong = {one.name: one.errors[-1].wrong for one in actual.results}
     assert wrong["regression"] < wrong["mean training box"] - 10
-    note, places = found.notes
+    note, places = actual.notes
     assert places.startswith("activation maps have 16 x 16 places")
     assert note.startswith("regression: 768 features, fitted to 270 training images with penalty")
     mean = np.mean([edges_of(objects) / [64, 48, 64, 48] for objects in boxes.values()], axis=0)
     expected = np.rint(mean * [64, 48, 64, 48]) - [0, 0, 1, 1]
-    np.testing.assert_array_equal(found.results[2].guessed.box, np.broadcast_to(expected, (60, 5, 4)))
-    central = found.results[3].guessed.box[0, 0]
+    np.testing.assert_array_equal(actual.results[2].guessed.box, np.broadcast_to(expected, (60, 5, 4)))
+    central = actual.results[3].guessed.box[0, 0]
     assert (central[2] - central[0] + 1) * (central[3] - central[1] + 1) == pytest.approx(64 * 48 / 2, rel=0.03)
 
 
@@ -197,30 +197,30 @@ def edges_of(objects):
 
 
 def test_images_and_objects_that_are_left_out(maps):
-    split, objects = made("val", 12, seed=0)
+    split, objects = split_and_objects("val", 12, seed=0)
     objects.pop("val_3")
     objects["val_4"] = AnnotatedObjects((CLASSES[0],), objects["val_4"].boxes)  # of another class than the image
     objects["val_5"] = AnnotatedObjects(
         ("", CLASSES[0]), np.tile(objects["val_5"].boxes, (2, 1))
     )  # one unnamed, one of another
     broken = [Record(b"no image", 0, split.records[6].id) if i == 6 else one for i, one in enumerate(split.records)]
-    found = localizer.localize(
+    actual = localizer.localize(
         viewer(objects), dataclasses.replace(split, records=broken), None, cam=True, threshold=0.2
     )
-    assert [frame.index for frame in found.frames] == [0, 1, 2, 5, 7, 8, 9, 10, 11]
-    assert len(found.frames[3].instances) == 1
-    assert found.notes[1:] == ("3 images have no box of their class and are left out",)
+    assert [frame.index for frame in actual.frames] == [0, 1, 2, 5, 7, 8, 9, 10, 11]
+    assert len(actual.frames[3].instances) == 1
+    assert actual.notes[1:] == ("3 images have no box of their class and are left out",)
     with pytest.raises(UserError, match="no image of colours val has a box of its class"):
         localizer.localize(viewer({}), split, None, cam=True, threshold=0.2)
 
 
 def test_regression_without_boxes_to_learn_from(maps):
-    (train, few), (split, objects) = made("train", 12, seed=1), made("val", 12, seed=0)
+    (train, few), (split, objects) = split_and_objects("train", 12, seed=1), split_and_objects("val", 12, seed=0)
     with pytest.raises(UserError, match="needs boxes of train, and the file has only those of the scored images"):
         localizer.localize(viewer(objects | few), split, train, cam=False, threshold=0.2)
-    found = localizer.localize(viewer(objects | few), split, train, cam=True, threshold=0.2)
-    assert "the file has no boxes of train to learn from, so there is no regression" in found.notes
-    assert [one.name for one in found.results] == ["activation maps", "central box"]
+    actual = localizer.localize(viewer(objects | few), split, train, cam=True, threshold=0.2)
+    assert "the file has no boxes of train to learn from, so there is no regression" in actual.notes
+    assert [one.name for one in actual.results] == ["activation maps", "central box"]
     elsewhere = {f"elsewhere_{n}": one for n, one in enumerate(objects.values())}
     with pytest.raises(UserError, match="boxes of training images, and only 12 have one; use --method=cam"):
         localizer.localize(viewer(objects | few | elsewhere), split, train, cam=True, threshold=0.2)
@@ -234,7 +234,7 @@ def test_a_random_crop_is_refused():
 
 
 def test_what_is_kept_scores_as_what_was_printed(maps, tmp_path):
-    split, objects = made("val", 30, seed=3)
+    split, objects = split_and_objects("val", 30, seed=3)
     cam = localizer.localize(viewer(objects), split, None, cam=True, threshold=0.2).results[0]
     error_rates.save(tmp_path / "boxes.npz", cam.guessed)
     rows = [f"{name}.PNG,{','.join(map(str, one.boxes[0].astype(int)))}\n" for name, one in objects.items()]
@@ -243,10 +243,10 @@ def test_what_is_kept_scores_as_what_was_printed(maps, tmp_path):
 
 
 def test_the_table_and_the_picture(maps, tmp_path, capsys):
-    split, objects = made("val", 15, seed=4)
-    train, more = made("train", 60, seed=5)
-    found = localizer.localize(viewer(objects | more), split, train, cam=True, threshold=0.2)
-    localization_report.present(found, split, tmp_path / "new/colours_0.5")
+    split, objects = split_and_objects("val", 15, seed=4)
+    train, more = split_and_objects("train", 60, seed=5)
+    actual = localizer.localize(viewer(objects | more), split, train, cam=True, threshold=0.2)
+    localization_report.present(actual, split, tmp_path / "new/colours_0.5")
     written = {path.name for path in (tmp_path / "new/colours_0.5").iterdir()}
     assert written == {"table.csv", "table.md", "images.png", "images.svg"}
     lines = (tmp_path / "new/colours_0.5/table.csv").read_text().splitlines()
@@ -259,9 +259,9 @@ def test_the_table_and_the_picture(maps, tmp_path, capsys):
 
 
 def test_the_network_that_is_seen_is_in_evaluation_mode_and_normalised(maps):
-    split, objects = made("val", 3, seed=6)
-    ((frames, said),) = viewer(objects).frames(split, localizer.Outputs(guesses=True, grid=True))
+    split, objects = split_and_objects("val", 3, seed=6)
+    ((frames, outputs),) = viewer(objects).frames(split, localizer.Outputs(guesses=True, grid=True))
     assert len(frames) == 3
-    pixels = said["grid"].reshape(3, 16, 16, 3)
+    pixels = outputs["grid"].reshape(3, 16, 16, 3)
     assert 0.9 < pixels.max() <= 1.0
-    np.testing.assert_array_equal(said["top5"], np.asarray(jax.lax.top_k(pixels.mean((1, 2)), 3)[1]))
+    np.testing.assert_array_equal(outputs["top5"], np.asarray(jax.lax.top_k(pixels.mean((1, 2)), 3)[1]))

@@ -37,13 +37,13 @@ def judged(name, damaged=(), **data):
     trained = state.TrainState(
         jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2, jnp.uint32)
     )
-    said = []
-    one = protocol_evaluator.ProtocolEvaluator(protocols.parse(name), Linear(config), spread, say=said.append)
+    messages = []
+    one = protocol_evaluator.ProtocolEvaluator(protocols.parse(name), Linear(config), spread, say=messages.append)
     seen = []
     one.show = seen.append
-    rates, kept = one.predict(split(damaged), spread.put_state(trained), {"made": True})
+    rates, predictions = one.predict(split(damaged), spread.put_state(trained), {"made": True})
     assert sum(seen) == rates.images
-    return rates, kept, said
+    return rates, predictions, messages
 
 
 ASPECTS = {"image_0": 4 / 3, "image_1": 3 / 4, "image_2": 1, "image_3": 3 / 2, "image_4": 2, "image_6": 2 / 3}
@@ -51,21 +51,21 @@ ASPECTS = {"image_0": 4 / 3, "image_1": 3 / 4, "image_2": 1, "image_3": 3 / 2, "
 
 @pytest.mark.parametrize("name", ["vgg_dense1", "vgg_dense1+10crop"])
 def test_every_image_is_scored_once_at_its_own_aspect(name):
-    rates, kept, _ = judged(name)
-    assert sorted(kept.id) == [f"image_{number}" for number in range(9)]
+    rates, predictions, _ = judged(name)
+    assert sorted(predictions.id) == [f"image_{number}" for number in range(9)]
     assert rates.images == 9
-    found = dict(zip(kept.id, kept.logits, strict=True))
+    result = dict(zip(predictions.id, predictions.logits, strict=True))
     for image, aspect in ASPECTS.items():
         number = int(image.removeprefix("image_"))
         (expected,) = scores(protocols.parse(name), [pixels(number)], aspect)
-        np.testing.assert_allclose(found[image], expected, atol=2e-3)  # kept as float16
-    assert rates.top1_wrong == kept.error_rates().top1_wrong
+        np.testing.assert_allclose(result[image], expected, atol=2e-3)  # kept as float16
+    assert rates.top1_wrong == predictions.error_rates().top1_wrong
     assert np.isfinite(rates.cross_entropy)
 
 
 def test_crops_keep_the_order_of_the_split():
-    _, kept, _ = judged("10crop")
-    assert list(kept.id) == [f"image_{number}" for number in range(9)]
+    _, predictions, _ = judged("10crop")
+    assert list(predictions.id) == [f"image_{number}" for number in range(9)]
 
 
 def test_groups_are_by_aspect_with_a_hundredth_of_slack():
@@ -75,16 +75,16 @@ def test_groups_are_by_aspect_with_a_hundredth_of_slack():
         for i, size in enumerate(sizes)
     ]
     groups = protocol_evaluator.group_by_aspect(Split("made", "all", "1", ("a",), len(records), records), 2)
-    found = {index: aspect for aspect, indices in groups.items() for index in indices}
-    assert found == pytest.approx({0: 2 / 3, 1: 3 / 2, 2: 4 / 3, 3: 1, 4: 2, 5: 1 / 2, 6: 1})
+    result = {index: aspect for aspect, indices in groups.items() for index in indices}
+    assert result == pytest.approx({0: 2 / 3, 1: 3 / 2, 2: 4 / 3, 3: 1, 4: 2, 5: 1 / 2, 6: 1})
 
 
 @pytest.mark.parametrize("name", ["10crop", "vgg_dense1"])
 def test_damaged_images_are_named_left_out_and_counted(name):
-    rates, kept, said = judged(name, damaged=(2, 8), max_bad_share=0.25)
+    rates, predictions, messages = judged(name, damaged=(2, 8), max_bad_share=0.25)
     assert rates.images == 7
-    assert not {"image_2", "image_8"} & set(kept.id)
-    assert sum("image_2" in line for line in said) == sum("image_8" in line for line in said) == 1
+    assert not {"image_2", "image_8"} & set(predictions.id)
+    assert sum("image_2" in line for line in messages) == sum("image_8" in line for line in messages) == 1
     with pytest.raises(UserError, match=r"2 of the . records .* cannot be decoded"):
         judged(name, damaged=(2, 8), max_bad_share=0.15)
 

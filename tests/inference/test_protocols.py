@@ -31,12 +31,12 @@ class Linear:
 
     def class_map(self, params, stats, images):
         rows, columns = ((side - SIZE) // 8 + 1 for side in images.shape[1:3])
-        found = [
+        result = [
             self.score(params, stats, images[:, 8 * i : 8 * i + SIZE, 8 * j : 8 * j + SIZE])
             for i in range(rows)
             for j in range(columns)
         ]
-        return jnp.stack(found, 1).reshape(len(images), rows, columns, -1)
+        return jnp.stack(result, 1).reshape(len(images), rows, columns, -1)
 
 
 def of_view(view):
@@ -79,23 +79,23 @@ def ten(one):
 
 def test_ten_crops_of_the_centre_square():
     images = [image(50, 70), image(80, 45, 1)]
-    for one, found in zip(images, scores(protocols.parse("10crop"), images), strict=True):
+    for one, result in zip(images, scores(protocols.parse("10crop"), images), strict=True):
         full = resized(one, round(256 * SIZE / 224))
         side = min(full.shape[:2])
         top, left = round((full.shape[0] - side) / 2), round((full.shape[1] - side) / 2)
         views = ten(full[top : top + side, left : left + side])
-        np.testing.assert_allclose(found, mean([of_view(view) for view in views]), atol=1e-5)
+        np.testing.assert_allclose(result, mean([of_view(view) for view in views]), atol=1e-5)
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 def test_ten_crops_of_the_full_image_with_either_mean(average):
-    (found,) = scores(protocols.parse("resnet_10crop", {"average": average}), [image()])
+    (result,) = scores(protocols.parse("resnet_10crop", {"average": average}), [image()])
     views = ten(resized(image(), round(256 * SIZE / 224)))
-    np.testing.assert_allclose(found, mean([of_view(view) for view in views], average), atol=1e-5)
+    np.testing.assert_allclose(result, mean([of_view(view) for view in views], average), atol=1e-5)
 
 
 def test_fifty_crops_a_scale():
-    (found,) = scores(protocols.parse("vgg_50crops"), [image()])
+    (result,) = scores(protocols.parse("vgg_50crops"), [image()])
     views = []
     for scale in (256, 384, 512):
         full = resized(image(), round(scale * SIZE / 224))
@@ -103,38 +103,38 @@ def test_fifty_crops_a_scale():
         places = [(round(down * i / 4), round(across * j / 4)) for i in range(5) for j in range(5)]
         views += mirrored([full[i : i + SIZE, j : j + SIZE] for i, j in places])
     assert len(views) == 150
-    np.testing.assert_allclose(found, mean([of_view(view) for view in views]), atol=1e-5)
+    np.testing.assert_allclose(result, mean([of_view(view) for view in views]), atol=1e-5)
 
 
 def test_a_run_is_evaluated_by_one_crop():
-    (found,) = scores(protocols.parse("crop"), [image()])
-    np.testing.assert_allclose(found, of_view(crops.crop(image(), CONFIG.eval_crop, SIZE, RNG)), atol=1e-5)
-    (found,) = scores(protocols.parse("squash"), [image()])
-    np.testing.assert_allclose(found, of_view(crops.resize(image(), SIZE, SIZE, "bilinear", False)), atol=1e-5)
+    (result,) = scores(protocols.parse("crop"), [image()])
+    np.testing.assert_allclose(result, of_view(crops.crop(image(), CONFIG.eval_crop, SIZE, RNG)), atol=1e-5)
+    (result,) = scores(protocols.parse("squash"), [image()])
+    np.testing.assert_allclose(result, of_view(crops.resize(image(), SIZE, SIZE, "bilinear", False)), atol=1e-5)
 
 
 def dense(one, scales):
     """The class map's mean, of copies cut to 4:3, and of their mirror images."""
-    found = []
+    result = []
     for scale in scales:
         height, width = scale, math.floor(scale * 4 / 3)
         part = crops.crop(one, crops.Copies(((height, width),)), SIZE, RNG).reshape(height, width, 3)
         for view in (part, part[:, ::-1]):
             places = [(i, j) for i in range(0, height - SIZE + 1, 8) for j in range(0, width - SIZE + 1, 8)]
-            found.append(np.mean([of_view(view[i : i + SIZE, j : j + SIZE]) for i, j in places], axis=0))
-    return found
+            result.append(np.mean([of_view(view[i : i + SIZE, j : j + SIZE]) for i, j in places], axis=0))
+    return result
 
 
 def test_dense_scores_are_means_over_space_before_any_other():
-    (found,) = scores(protocols.parse("vgg_dense"), [image()], 4 / 3)
+    (result,) = scores(protocols.parse("vgg_dense"), [image()], 4 / 3)
     expected = mean(dense(image(), [round(scale * SIZE / 224) for scale in (256, 384, 512)]))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 def test_a_sum_of_protocols_is_the_mean_of_their_probabilities():
-    (found,) = scores(protocols.parse("vgg_dense+10crop"), [image()], 4 / 3)
+    (result,) = scores(protocols.parse("vgg_dense+10crop"), [image()], 4 / 3)
     parts = [scores(protocols.parse(name), [image()], 4 / 3)[0] for name in ("vgg_dense", "10crop")]
-    np.testing.assert_allclose(found, mean(parts), atol=1e-5)
+    np.testing.assert_allclose(result, mean(parts), atol=1e-5)
 
 
 VIEWS = {"crop": 1, "crop_flip": 2, "10crop": 10, "googlenet144": 144, "vgg_50crops": 150, "resnet_10crop": 10}

@@ -62,12 +62,12 @@ def squeezed(square, size):
     return np.clip(np.round(np.stack(planes, -1)), 0, 255)
 
 
-def same_set(found, expected):
+def same_set(result, expected):
     """The order of views means nothing, since they are averaged."""
     key = lambda view: view.tobytes()  # noqa: E731
-    found, expected = sorted(map(np.asarray, found), key=key), sorted(map(np.ascontiguousarray, expected), key=key)
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
+    result, expected = sorted(map(np.asarray, result), key=key), sorted(map(np.ascontiguousarray, expected), key=key)
+    assert len(result) == len(expected)
+    for one, other in zip(result, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -75,17 +75,17 @@ def same_set(found, expected):
 @pytest.mark.parametrize("scale", [32, 37])
 def test_windows_of_the_full_image(position, scale):
     (canvas,) = canvases((scale,))
-    found = views.cut_windows(canvas, 32, "whole", (position,))
+    result = views.cut_windows(canvas, 32, "whole", (position,))
     for number, one in enumerate(images()):
-        same_set([view[number] for view in found], list(windows(resized(one, scale), 32, position)))
+        same_set([view[number] for view in result], list(windows(resized(one, scale), 32, position)))
 
 
 @pytest.mark.parametrize("which", ["center", "three"])
 def test_windows_of_squares_at_two_scales(which):
-    found = [
+    result = [
         view for canvas in canvases((36, 45)) for view in views.cut_windows(canvas, 32, which, ("corners", "center"))
     ]
-    assert len(found) == 2 * 5 * (1 if which == "center" else 3)
+    assert len(result) == 2 * 5 * (1 if which == "center" else 3)
     for number, one in enumerate(images()):
         expected = [
             window
@@ -94,15 +94,15 @@ def test_windows_of_squares_at_two_scales(which):
             for position in ("corners", "center")
             for window in windows(square, 32, position)
         ]
-        same_set([view[number] for view in found], expected)
+        same_set([view[number] for view in result], expected)
 
 
 def test_a_full_square_is_resized_as_by_pillow():
     (canvas,) = canvases((45,))
-    found = views.cut_windows(canvas, 32, "three", ("square",))
+    result = views.cut_windows(canvas, 32, "three", ("square",))
     for number, one in enumerate(images()):
         expected = [squeezed(square, 32) for square in squares(resized(one, 45), "three")]
-        for view, other in zip(found, expected, strict=True):
+        for view, other in zip(result, expected, strict=True):
             assert np.abs(np.asarray(view[number]).astype(float) - other).max() <= 1
 
 

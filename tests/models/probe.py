@@ -86,5 +86,5 @@ def maxima(x, window, stride, *, ceil=False):
     """Return the maximum pooling without padding, by position; with `ceil`, windows may reach over the end."""
     n = x.shape[1]
     places = (n - window + (stride - 1 if ceil else 0)) // stride + 1
-    spans = [slice(place * stride, place * stride + window) for place in range(places)]
+    spans = [slice(position * stride, position * stride + window) for position in range(places)]
     return np.stack([np.stack([x[:, down, across].max((1, 2)) for across in spans], 1) for down in spans], 1)

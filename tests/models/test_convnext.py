@@ -33,8 +33,8 @@ def test_stochastic_depth_returns_the_input_in_training_only():
     changed = np.abs(np.asarray(block(x) - x)).max((1, 2, 3)) > 0
     assert 4 < changed.sum() < 28
     block.eval()
-    kept = np.asarray(block(x) - x)
-    assert (np.abs(kept).max((1, 2, 3)) > 0).all()
+    residual = np.asarray(block(x) - x)
+    assert (np.abs(residual).max((1, 2, 3)) > 0).all()
 
 
 def test_the_initial_scale_of_branches():
@@ -48,9 +48,9 @@ def test_the_initial_scale_of_branches():
 
 def test_initial_values():
     block = convnext.Block(64, layer_scale=1e-6, drop_path=0, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    for made in (block.conv_dw, block.mlp.fc1, block.mlp.fc2):
-        np.testing.assert_allclose(np.std(made.weight[...]), 0.02, rtol=0.05)
-        assert not made.bias[...].any()
+    for module in (block.conv_dw, block.mlp.fc1, block.mlp.fc2):
+        np.testing.assert_allclose(np.std(module.weight[...]), 0.02, rtol=0.05)
+        assert not module.bias[...].any()
 
 
 def test_layers_of_the_authors_fine_tuning():

@@ -85,8 +85,8 @@ def test_stochastic_depth_drops_branches_of_images_in_training_only():
     trained = apply(block, x)
     dropped = [np.array_equal(y, image) for y, image in zip(trained, x, strict=True)]
     assert 16 < sum(dropped) < 48
-    whole = make(BasicBlock, 8, 8, **PLAIN)
-    np.testing.assert_array_equal(apply(block, x, training=False), apply(whole, x, training=False))
+    undropped = make(BasicBlock, 8, 8, **PLAIN)
+    np.testing.assert_array_equal(apply(block, x, training=False), apply(undropped, x, training=False))
 
 
 def test_stochastic_depth_rises_linearly_over_all_blocks():

@@ -34,8 +34,8 @@ def test_stochastic_depth_drops_branches_of_images_in_training_only():
     x = numbers((64, 2, 2, 32))
     dropped = [np.array_equal(y, image) for y, image in zip(apply(block, x), x, strict=True)]
     assert 16 < sum(dropped) < 48
-    whole = make(PreActBottleneck, 32, 8, **PLAIN)
-    np.testing.assert_array_equal(apply(block, x, training=False), apply(whole, x, training=False))
+    undropped = make(PreActBottleneck, 32, 8, **PLAIN)
+    np.testing.assert_array_equal(apply(block, x, training=False), apply(undropped, x, training=False))
 
 
 def test_stochastic_depth_rises_linearly_over_all_blocks():

@@ -58,12 +58,12 @@ def test_errors_name_the_mistake(options):
 @pytest.mark.parametrize("new", [(4, 5), (11, 9), (7, 16)])
 def test_positions_are_interpolated_as_pillow_does_and_the_class_token_keeps_its_own(new):
     positions = np.random.default_rng(0).normal(size=(1, 1 + 7 * 7, 3)).astype(np.float32)
-    found = vit.resize_positions(jnp.asarray(positions), (7, 7), new)
-    np.testing.assert_array_equal(found[:, 0], positions[:, 0])
+    result = vit.resize_positions(jnp.asarray(positions), (7, 7), new)
+    np.testing.assert_array_equal(result[:, 0], positions[:, 0])
     for channel in range(3):
         grid = Image.fromarray(positions[0, 1:, channel].reshape(7, 7), "F")
         expected = np.asarray(grid.resize(new[::-1], Image.Resampling.BICUBIC))
-        np.testing.assert_allclose(np.asarray(found[0, 1:, channel]).reshape(new), expected, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(result[0, 1:, channel]).reshape(new), expected, atol=1e-5)
 
 
 def test_sincos2d_encodes_rows_and_columns_at_four_frequencies():

@@ -54,8 +54,8 @@ def test_without_metadata_the_preprocessing_is_the_published_one(model, tmp_path
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_16_bit_floats_are_converted_to_float32(dtype, tmp_path):
     safetensors.numpy.save_file({"weight": np.arange(4).astype(dtype)}, tmp_path / "half.safetensors")
-    found = pretrained.read(tmp_path / "half.safetensors").tensors["weight"]
-    np.testing.assert_array_equal(found, np.arange(4, dtype=np.float32), strict=True)
+    result = pretrained.read(tmp_path / "half.safetensors").tensors["weight"]
+    np.testing.assert_array_equal(result, np.arange(4, dtype=np.float32), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_no_file_and_no_tensors(tmp_path):
 def test_invalid_metadata_is_reported(tmp_path):
     path = tmp_path / "weights.safetensors"
     arrays = {"weight": np.zeros(3, np.float32)}
-    whole = {"name": "resnet18", "num_classes": 10, "options": {}, "preprocessing": None}
+    valid = {"name": "resnet18", "num_classes": 10, "options": {}, "preprocessing": None}
     abouts = [{"name": "resnet18"}, {"preprocessing": {"size": 3}}, [], 5]
-    abouts += [whole | {"name": name} for name in (5, None, ["resnet18"])]
-    abouts += [whole | {"num_classes": "10"}, whole | {"options": None}, whole | {"options": []}]
+    abouts += [valid | {"name": name} for name in (5, None, ["resnet18"])]
+    abouts += [valid | {"num_classes": "10"}, valid | {"options": None}, valid | {"options": []}]
     images = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
     wrong = [{"image_size": "224"}, {"mean": 0.5}, {"mean": [0.5]}, {"std": ["a", "b", "c"]}, {"kernel": 3}]
-    abouts += [whole | {"preprocessing": images | one} for one in (*wrong, {"unknown": 1})] + [
-        whole | {"preprocessing": 1}
+    abouts += [valid | {"preprocessing": images | one} for one in (*wrong, {"unknown": 1})] + [
+        valid | {"preprocessing": 1}
     ]
     for about in ("{", *map(json.dumps, abouts)):
         safetensors.numpy.save_file(arrays, path, {"imagenet_repro": about})
@@ -198,9 +198,9 @@ def test_numbers_of_other_types_are_read(tmp_path):
         "d": np.ones(2, ml_dtypes.bfloat16),
     }
     np.savez_compressed(tmp_path / "a.npz", **arrays)
-    found = pretrained.read(tmp_path / "a.npz").tensors
+    result = pretrained.read(tmp_path / "a.npz").tensors
     for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name], array)
+        np.testing.assert_array_equal(result[name], array)
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -43,8 +43,8 @@ def randomise(network):
 def assert_answers_are_the_same(network, name, path, size, **options):
     model = models.abstract(name, **options)
     report = pretrained.load(model, path)
-    expected, found = theirs(network, size), ours(model, size)
-    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-4
+    expected, result = theirs(network, size), ours(model, size)
+    assert np.linalg.norm(result - expected) / np.linalg.norm(expected) < 1e-4
     return report
 
 
@@ -70,13 +70,13 @@ def test_tensors_in_memory(kind):
     assert state["fc.weight"].requires_grad
     if kind != "parameters":
         state = {name: tensor.to(getattr(torch, kind)) for name, tensor in state.items()}
-    found = pretrained.to_torch(pretrained.load_torch(models.abstract("resnet18", 7), state))
-    for name, array in found.items():
+    result = pretrained.to_torch(pretrained.load_torch(models.abstract("resnet18", 7), state))
+    for name, array in result.items():
         np.testing.assert_array_equal(array, state[name].detach().float().numpy())
     with torch.no_grad():
         network.fc.bias.add_(1)
     if kind == "parameters":
-        assert not np.array_equal(found["fc.bias"], network.fc.bias.detach().numpy())
+        assert not np.array_equal(result["fc.bias"], network.fc.bias.detach().numpy())
 
 
 @pytest.mark.parametrize(

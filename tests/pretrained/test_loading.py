@@ -26,8 +26,8 @@ def create(name, num_classes, **options):
 
 
 def assert_loaded(model, given, but=()):
-    found = pretrained.to_torch(model)
-    for name, array in found.items():
+    result = pretrained.to_torch(model)
+    for name, array in result.items():
         if name not in but:
             np.testing.assert_array_equal(array, given.tensors[name], err_msg=name)
 
@@ -122,9 +122,9 @@ def test_positions_of_another_grid_are_interpolated():
     report = pretrained.load(model, given)
     assert report.notes == ("interpolated the positions from 2 x 2 patches to 3 x 3",)
     assert_loaded(model, given, but=["pos_embed"])
-    found = pretrained.to_torch(model, ["pos_embed"])["pos_embed"]
-    assert found.shape == (1, 10, 192)
-    np.testing.assert_array_equal(found[:, 0], given.tensors["pos_embed"][:, 0])
+    result = pretrained.to_torch(model, ["pos_embed"])["pos_embed"]
+    assert result.shape == (1, 10, 192)
+    np.testing.assert_array_equal(result[:, 0], given.tensors["pos_embed"][:, 0])
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 192), (0, 5, 192), (5, 192), (1, 5, 3), (1, 6, 192), (192,), ()])

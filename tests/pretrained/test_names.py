@@ -29,13 +29,13 @@ def test_our_own_names_are_no_other_scheme(name):
 
 def qkv(places, of="vit.encoder.layer.0.attention.attention.{}.weight"):
     patches = {"vit.embeddings.patch_embeddings.projection.weight": np.zeros((4, 3, 2, 2))}
-    return patches | {of.format(place): np.full((4, 4), i) for i, place in enumerate(places)}
+    return patches | {of.format(position): np.full((4, 4), i) for i, position in enumerate(places)}
 
 
 def test_parts_are_joined_in_the_order_of_the_rule_not_of_the_file():
-    found = names.convert(qkv(["value", "query", "key"]))
-    assert found.scheme.title == "transformers, ViT"
-    np.testing.assert_array_equal(found.tensors["blocks.0.attn.qkv.weight"][:, 0], np.repeat([1, 2, 0], 4))
+    result = names.convert(qkv(["value", "query", "key"]))
+    assert result.scheme.title == "transformers, ViT"
+    np.testing.assert_array_equal(result.tensors["blocks.0.attn.qkv.weight"][:, 0], np.repeat([1, 2, 0], 4))
 
 
 def test_a_missing_part_is_reported():
@@ -48,9 +48,9 @@ def test_stacked_blocks_of_big_vision_are_separated():
         "params/embedding/kernel": np.zeros((2, 2, 3, 4)),
         "params/Transformer/encoderblock/LayerNorm_1/scale": np.arange(8.0).reshape(2, 4),
     }
-    found = names.convert(stacked).tensors
-    assert found["patch_embed.proj.weight"].shape == (4, 3, 2, 2)
-    np.testing.assert_array_equal(found["blocks.1.norm2.weight"], np.arange(4.0, 8.0))
+    result = names.convert(stacked).tensors
+    assert result["patch_embed.proj.weight"].shape == (4, 3, 2, 2)
+    np.testing.assert_array_equal(result["blocks.1.norm2.weight"], np.arange(4.0, 8.0))
 
 
 def test_with_registers_the_class_tokens_position_is_added_to_it():
@@ -61,17 +61,17 @@ def test_with_registers_the_class_tokens_position_is_added_to_it():
         "pos_embed": np.arange(10.0).reshape(1, 5, 2),
         "blocks.0.mlp.w12.weight": np.zeros((6, 2)),
     }
-    found = names.convert(given).tensors
-    assert found.keys() == {"mask_token", "cls_token", "reg_token", "pos_embed", "blocks.0.mlp.fc1.weight"}
-    np.testing.assert_array_equal(found["cls_token"][0, 0], [1.0, 2.0])
-    np.testing.assert_array_equal(found["pos_embed"], given["pos_embed"][:, 1:])
+    result = names.convert(given).tensors
+    assert result.keys() == {"mask_token", "cls_token", "reg_token", "pos_embed", "blocks.0.mlp.fc1.weight"}
+    np.testing.assert_array_equal(result["cls_token"][0, 0], [1.0, 2.0])
+    np.testing.assert_array_equal(result["pos_embed"], given["pos_embed"][:, 1:])
 
 
 @pytest.mark.parametrize("missing", ["cls_token", "pos_embed"])
 def test_missing_tensors_of_networks_with_registers_are_reported(missing):
     names_given = {"mask_token", "cls_token", "register_tokens", "pos_embed"} - {missing}
-    found = names.convert({name: np.zeros((1, 5, 2)) for name in names_given}).tensors
-    assert missing not in found
+    result = names.convert({name: np.zeros((1, 5, 2)) for name in names_given}).tensors
+    assert missing not in result
 
 
 FLAX = {"embedding/kernel": np.zeros((2, 2, 3, 4))}
@@ -136,16 +136,16 @@ def test_images_of_torchvisions_vit(width, patch, resized):
         "encoder.pos_embedding": np.zeros((1, (224 // patch) ** 2 + 1, width)),
         "conv_proj.weight": np.zeros((width, 3, patch, patch)),
     }
-    found = names.convert(given)
-    assert found.scheme.preprocessing(found.tensors) == Preprocessing(crop_ratio=224 / resized)
+    result = names.convert(given)
+    assert result.scheme.preprocessing(result.tensors) == Preprocessing(crop_ratio=224 / resized)
     given["encoder.pos_embedding"] = np.zeros((1, 577, width))
-    found = names.convert(given)
-    assert found.scheme.preprocessing(found.tensors) is None
+    result = names.convert(given)
+    assert result.scheme.preprocessing(result.tensors) is None
 
 
 @pytest.mark.parametrize(("width", "last", "resized"), [(96, 8, 236), (96, 26, 230), (128, 26, 232), (192, 26, 232)])
 def test_images_of_torchvisions_convnext(width, last, resized):
     blocks = {f"features.5.{i}.layer_scale": np.zeros((384, 1, 1)) for i in range(last + 1)}
     stem = {"features.0.0.weight": np.zeros((width, 3, 4, 4)), "features.1.0.layer_scale": np.zeros((width, 1, 1))}
-    found = names.convert(stem | blocks)
-    assert found.scheme.preprocessing(found.tensors) == Preprocessing(crop_ratio=224 / resized)
+    result = names.convert(stem | blocks)
+    assert result.scheme.preprocessing(result.tensors) == Preprocessing(crop_ratio=224 / resized)

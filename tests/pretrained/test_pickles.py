@@ -61,11 +61,11 @@ def legacy(path, value):
 
 
 @pytest.mark.parametrize("save", [zipped, legacy])
-@pytest.mark.parametrize("place", ["weight", "deep"])
-def test_a_file_that_would_run_code_is_refused_and_runs_nothing(save, place, tmp_path):
+@pytest.mark.parametrize("position", ["weight", "deep"])
+def test_a_file_that_would_run_code_is_refused_and_runs_nothing(save, position, tmp_path):
     marker = tmp_path / "ran"
     attack = Attack(os.system, f"touch {marker}")
-    value = {"weight": attack} if place == "weight" else OrderedDict(a=[({"b": attack},)])
+    value = {"weight": attack} if position == "weight" else OrderedDict(a=[({"b": attack},)])
     path = save(tmp_path / "weights.pth", value)
     pickle.loads(pickle.dumps(value))
     assert marker.exists(), "the attack works on the usual unpickler"
@@ -173,8 +173,8 @@ def test_a_pickle_cannot_change_the_functions_that_are_allowed(tmp_path):
 @pytest.mark.parametrize("name", ["zip.pth", "legacy.pth"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_file_is_reported(name, share, tmp_path):
-    whole = (FILES / name).read_bytes()
+    content = (FILES / name).read_bytes()
     path = tmp_path / name
-    path.write_bytes(whole[: int(share * len(whole))])
+    path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match=f"{name} is damaged or cut short"):
         pretrained.read(path)

@@ -31,15 +31,15 @@ def comparison(systems=3, seeds=1, images=400, classes=10, **fields):
     labels = np.sort(np.arange(images) % classes).astype(np.int32)
     ids = np.array([f"validation/class{label:03d}/{i:05d}.jpg" for i, label in enumerate(labels)])
     difficulty = rng.normal(size=images)
-    made = [
+    compared = [
         ComparedSystem(
             name, name, "", tuple(run(name, seed, k, (ids, labels, difficulty), classes) for seed in range(seeds))
         )
         for k, name in enumerate(NETWORKS[:systems])
     ]
     names = tuple(f"name {c}, synonym {c}" for c in range(classes))
-    whole = Comparison(tuple(made), names, "5ep", "made/up", "train", "validation")
-    return dataclasses.replace(whole, **fields)
+    complete = Comparison(tuple(compared), names, "5ep", "made/up", "train", "validation")
+    return dataclasses.replace(complete, **fields)
 
 
 def run(name, seed, skill, split, classes):
@@ -47,18 +47,18 @@ def run(name, seed, skill, split, classes):
     ids, labels, difficulty = split
     rng = np.random.default_rng([seed, skill, 1])
     margin = 0.25 * skill - 0.6 - difficulty + rng.normal(scale=0.7, size=len(labels))
-    place = np.select([margin > 0, margin > -0.5, margin > -1.0], [0, 1, 3], 7)
-    guesses = TopGuesses(ids, labels, guessed(labels, place, classes, rng))
+    ranks = np.select([margin > 0, margin > -0.5, margin > -1.0], [0, 1, 3], 7)
+    guesses = TopGuesses(ids, labels, guessed(labels, ranks, classes, rng))
     wrong = [int(guesses.wrong(k).sum()) for k in (1, 5)]
     end = result(name, seed, skill, wrong, len(labels))
     return FinishedRun(Path(f"runs/{name}/{seed}"), seed, end, logged(end), guesses)
 
 
-def guessed(labels, place, classes, rng):
-    """Return five guesses for each image, with the label at `place`; from 5 on it is missing."""
+def guessed(labels, ranks, classes, rng):
+    """Return five guesses for each image, with the label at rank `ranks[i]`, from 0; from 5 on it is missing."""
     order = np.argsort(rng.random((len(labels), classes)), axis=1)
     others = order[order != labels[:, None]].reshape(len(labels), classes - 1)
-    rows = [np.insert(row, min(p, len(row)), label) for row, p, label in zip(others, place, labels, strict=True)]
+    rows = [np.insert(row, min(p, len(row)), label) for row, p, label in zip(others, ranks, labels, strict=True)]
     return np.stack(rows)[:, :5].astype(np.int32)
 
 

@@ -19,23 +19,23 @@ LARGEST = 150_000  # bytes of an SVG
 def guesses(top1_wrong, top5_wrong, images=1000):
     """Return guesses: the first images are right by the first guess, the next by the second, the last are wrong."""
     order = np.arange(images)
-    place = np.select([order < images - top1_wrong, order < images - top5_wrong], [0, 1], 5)
+    ranks = np.select([order < images - top1_wrong, order < images - top5_wrong], [0, 1], 5)
     top5 = np.tile(np.arange(2, 7), (images, 1))
     for k in (0, 1):
-        top5[place == k, k] = 0
+        top5[ranks == k, k] = 0
     ids = np.array([f"image{n:06d}" for n in order])
     return TopGuesses(ids, np.zeros(images, np.int32), top5.astype(np.int32))
 
 
 def rows(progress, top1, top5, total):
     """Return the rows of a run that spends `total` = (images, flops, seconds), with errors at each progress."""
-    found = []
+    actual = []
     for step, share in enumerate(progress, 1):
         spent = dict(zip(("images", "flops", "seconds"), (share * amount for amount in total), strict=True))
         row = {"step": step, "progress": share, **spent}
-        found.append({"kind": "train", **row, "loss": 7 - 5 * share})
-        found.append({"kind": "eval", **row, "top1_error": top1[step - 1], "top5_error": top5[step - 1]})
-    return found
+        actual.append({"kind": "train", **row, "loss": 7 - 5 * share})
+        actual.append({"kind": "eval", **row, "top1_error": top1[step - 1], "top5_error": top5[step - 1]})
+    return actual
 
 
 def run(seed=0, top1=400, top5=200, *, images=1000, flops=1e15, multiply_adds=10**9, logged=()):
@@ -56,7 +56,7 @@ def system(name, *runs, network="resnet50"):
 def plausible(systems, seeds, recipe="", evaluations=8):
     """Return systems with falling curves, each with its own cost."""
     rng = np.random.default_rng(systems)
-    made = []
+    compared = []
     for number, network in enumerate(itertools.islice(NETWORKS, systems)):
         final, total = rng.uniform(0.25, 0.65), (1e6, 10 ** rng.uniform(14, 17), rng.uniform(30, 900))
         runs = []
@@ -70,8 +70,8 @@ def plausible(systems, seeds, recipe="", evaluations=8):
             runs.append(
                 run(seed, wrong, wrong // 2, flops=total[1], multiply_adds=int(1e8 * (number + 1)), logged=logged)
             )
-        made.append(system(network + recipe, *runs, network=network))
-    return comparison(*made)
+        compared.append(system(network + recipe, *runs, network=network))
+    return comparison(*compared)
 
 
 def words(svg):

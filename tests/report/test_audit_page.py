@@ -24,12 +24,12 @@ def guessing(wrong, second=()):
     return top5
 
 
-def made(suspected=(3, 7, 8), verdicts=None, names=("a", "b")):
+def audit(suspected=(3, 7, 8), verdicts=None, names=("a", "b")):
     image = np.array(suspected, np.int32)
     given = LABELS[image]
     shares = np.linspace(0.1, 0.3, len(image)).astype(np.float32)
-    found = Suspects(image, given, (given + 1) % 5, shares, 1 - shares, 0.25)
-    truths = [auditing.given_labels(LABELS), auditing.without_suspects(LABELS, found)]
+    result = Suspects(image, given, (given + 1) % 5, shares, 1 - shares, 0.25)
+    truths = [auditing.given_labels(LABELS), auditing.without_suspects(LABELS, result)]
     if verdicts:
         truths.append(auditing.corrected_by_verdicts(IDS, LABELS, verdicts))
     a, b = AuditedSystem(names[0], guessing((3, 7, 8, 0), (1,))), AuditedSystem(names[1], guessing((3, 5)))
@@ -37,7 +37,7 @@ def made(suspected=(3, 7, 8), verdicts=None, names=("a", "b")):
         "photos validation",
         NAMES,
         IDS,
-        found,
+        result,
         (a,),
         (a, b),
         tuple(truths),
@@ -47,7 +47,7 @@ def made(suspected=(3, 7, 8), verdicts=None, names=("a", "b")):
 
 
 def test_every_rate_with_and_without_the_suspects():
-    one = made(verdicts={"image0": Verdict("suggested", 2), "image3": Verdict("neither", 0)})
+    one = audit(verdicts={"image0": Verdict("suggested", 2), "image3": Verdict("neither", 0)})
     table = audit_page.rates(one)
     cells = {(row[0], row[1]): (row[6], row[2], row[4]) for row in table.rows}
     assert cells == {
@@ -64,7 +64,7 @@ def test_every_rate_with_and_without_the_suspects():
 
 
 def test_differences_with_and_without_the_suspects():
-    rows = audit_page.differences(made()).rows
+    rows = audit_page.differences(audit()).rows
     assert [row[:5] for row in rows] == [
         ("a", "b", "1", "labels as given", "+30.0"),
         ("a", "b", "1", "without suspects", "+14.3"),
@@ -75,14 +75,14 @@ def test_differences_with_and_without_the_suspects():
 
 
 def test_the_effect_of_wrong_labels_on_a_pair():
-    (one, five) = audit_page.noise_of_pairs(made()).rows
+    (one, five) = audit_page.noise_of_pairs(audit()).rows
     # Only a is wrong on 4 images, only b on 1, both on 1: 30 points, minus and plus twice 5.83.
     assert one == ("a", "b", "1", "+30.0", "[18.3, 41.7]", "+32.36")
     assert five[:5] == ("a", "b", "5", "+20.0", "[8.3, 31.7]")
 
 
 def test_a_single_system_has_no_differences():
-    one = made()
+    one = audit()
     alone = LabelAudit(one.setting, NAMES, IDS, one.suspects, one.auditors, (), one.truths, {}, 0.0583)
     assert audit_page.differences(alone) is None
     assert audit_page.noise_of_pairs(alone) is None
@@ -90,7 +90,7 @@ def test_a_single_system_has_no_differences():
 
 
 def test_suspects_by_class_and_as_a_table_for_people():
-    one = made(suspected=(3, 8, 0))
+    one = audit(suspected=(3, 8, 0))
     assert audit_page.pairs_of_classes(one).rows == (("tabby", "plate", "2"), ("bee", "crane", "1"))
     rows = audit_page.suspects(one).rows
     assert rows[0] == ("1", "image3", "3", "4", "tabby", "plate", "0.1000", "0.9000")
@@ -98,7 +98,7 @@ def test_suspects_by_class_and_as_a_table_for_people():
 
 
 def test_the_page_shows_what_the_tables_say(tmp_path):
-    one = made(suspected=(2, 7, 8))
+    one = audit(suspected=(2, 7, 8))
     page = audit_page.write(one, tmp_path / "out", lambda ids: {"image2": b"\xff\xd8jpeg"})
     document = Document(page.read_text())
     assert sections(document) == ["rates", "differences", "noise", "suspects", "pairs"]
@@ -106,8 +106,8 @@ def test_the_page_shows_what_the_tables_say(tmp_path):
     assert "3 of 10 labels (30.0 %) are suspect." in document.text
     assert "Without suspects, its top-1 error is 42.9 %, not 50.0 %." in document.text
     assert "anywhere from −10.7 to 12.7 points, and on average for 1.08" in document.text
-    images = [found for found in document.attributes("img") if found["src"].startswith("data:image/jpeg")]
-    assert [found["alt"] for found in images] == ["suspect 1: image2"]
+    images = [result for result in document.attributes("img") if result["src"].startswith("data:image/jpeg")]
+    assert [result["alt"] for result in images] == ["suspect 1: image2"]
     assert HOSTILE not in page.read_text()
     assert HOSTILE in document.text
     assert auditing.read_verdicts(_with_verdicts(tmp_path / "out/suspects.csv"), 5)["image2"] == Verdict("both", 3)
@@ -124,21 +124,21 @@ def _with_verdicts(path):
 
 
 def test_without_suspects_or_images_of_them(tmp_path):
-    page = audit_page.write(made(suspected=()), tmp_path, None)
+    page = audit_page.write(audit(suspected=()), tmp_path, None)
     document = Document(page.read_text())
     assert "a finds none of 10 labels suspect." in document.text
     assert sections(document) == ["rates", "differences", "noise"]
     assert (tmp_path / "suspects.csv").read_text().count("\n") == 1
-    assert not Document(audit_page.write(made(), tmp_path, None).read_text()).attributes("img")
+    assert not Document(audit_page.write(audit(), tmp_path, None).read_text()).attributes("img")
 
 
 def test_all_images_suspect(tmp_path):
-    table = audit_page.rates(made(suspected=range(10)))
+    table = audit_page.rates(audit(suspected=range(10)))
     assert table.rows[1] == ("a", "without suspects", *["–"] * 4, "0")
-    assert audit_page.write(made(suspected=range(10)), tmp_path, None).exists()
+    assert audit_page.write(audit(suspected=range(10)), tmp_path, None).exists()
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="could not write"):
-        audit_page.write(made(), tmp_path / "file", None)
+        audit_page.write(audit(), tmp_path / "file", None)

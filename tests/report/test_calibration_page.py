@@ -19,19 +19,19 @@ DOGS = ("n02085620", "n02085782", "n02110185", "n02123045", "n01443537")  # dogs
 
 
 def shown(images=600, sharpness=2.0, names=("a", "b", "c", "d", "e"), *, fitted=True):
-    found = synthetic_predictions.calibrated(images, len(names), sharpness=sharpness)
-    before = calibration.score_probabilities(found)
-    one = CalibrationResult("resnet50", found, names, before)
+    scored = synthetic_predictions.calibrated(images, len(names), sharpness=sharpness)
+    before = calibration.score_probabilities(scored)
+    one = CalibrationResult("resnet50", scored, names, before)
     if not fitted:
         return one
-    return dataclasses.replace(one, after=calibration.score_probabilities(found, 2.0), temperature=2.0, fitted_on=300)
+    return dataclasses.replace(one, after=calibration.score_probabilities(scored, 2.0), temperature=2.0, fitted_on=300)
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    found, out = shown(names=DOGS), tmp_path_factory.mktemp("page")
-    path = calibration_page.write(found, out)
-    return found, out, Document(path.read_text())
+    scored, out = shown(names=DOGS), tmp_path_factory.mktemp("page")
+    path = calibration_page.write(scored, out)
+    return scored, out, Document(path.read_text())
 
 
 def test_the_page_has_every_part_with_its_files(page):
@@ -49,10 +49,10 @@ def test_the_page_has_every_part_with_its_files(page):
 
 
 def test_the_numbers_on_the_page_are_those_of_the_measures(page):
-    found, _, document = page
+    scored, _, document = page
     rows = {row[0]: row[1:] for row in document.tables["table-calibration"]}
     assert rows["measure"] == ["as it is", "temperature 2"]
-    for column, one in enumerate((found.before, found.after)):
+    for column, one in enumerate((scored.before, scored.after)):
         for binning, name in calibration_page.BINNINGS.items():
             measured, chance = calibration.bin_images(one, binning), calibration.chance_error(one, binning)
             cells = [f"{100 * x:.2f}" for x in (measured.error, chance.mean, chance.high)]
@@ -73,35 +73,35 @@ def test_the_numbers_on_the_page_are_those_of_the_measures(page):
 
 
 def test_error_at_several_coverages(page):
-    found, _, document = page
+    scored, _, document = page
     _, *rows = document.tables["table-risk"]
     assert [row[:2] for row in rows[:2]] == [["100", "600"], ["90", "540"]]
-    assert rows[0][2] == rows[0][4] == f"{100 * found.before.error:.1f}"
-    order = np.argsort(-found.before.confidence, kind="stable")[:60]
-    assert float(rows[-1][2]) == pytest.approx(100 * np.mean(~found.before.right[order]), abs=2)
+    assert rows[0][2] == rows[0][4] == f"{100 * scored.before.error:.1f}"
+    order = np.argsort(-scored.before.confidence, kind="stable")[:60]
+    assert float(rows[-1][2]) == pytest.approx(100 * np.mean(~scored.before.right[order]), abs=2)
 
 
 def test_confusions_have_words_of_wordnet(page):
-    found, _, document = page
+    scored, _, document = page
     (head, *rows) = document.tables["table-confusions"]
     assert head == ["class", "guessed as", "both are", "images", "guesses"]
     assert {"Chihuahua", "Japanese spaniel", "Siberian husky", "tabby", "goldfish"} >= {row[0] for row in rows}
-    label, guess = found.predictions.label, found.predictions.top5[:, 0]
+    label, guess = scored.predictions.label, scored.predictions.top5[:, 0]
     pairs = np.bincount((5 * label + guess)[label != guess], minlength=25)
     assert [int(row[4]) for row in rows] == sorted(pairs[pairs > 0].tolist(), reverse=True)[:20]
 
 
 @pytest.mark.parametrize(
-    ("sharpness", "said"),
+    ("sharpness", "verdict"),
     [
         (2.5, "is overconfident"),
         (0.4, "is underconfident"),
         (1.0, "does not differ significantly from a perfectly calibrated"),
     ],
 )
-def test_the_verdict(sharpness, said):
+def test_the_verdict(sharpness, verdict):
     lines = calibration_page.verdict(shown(sharpness=sharpness, fitted=False)).splitlines()
-    assert lines[0].startswith(f"resnet50 {said}")
+    assert lines[0].startswith(f"resnet50 {verdict}")
     assert re.search(r"A perfectly calibrated system would show [\d.]+ % on 600 images by chance", lines[1])
     assert len(lines) == 2
     assert "temperature of 2, fitted on 300 other images" in calibration_page.verdict(shown()).splitlines()[2]
@@ -115,27 +115,27 @@ def test_without_a_temperature_or_a_tree(tmp_path):
 
 def test_a_system_that_is_always_right(tmp_path):
     label = np.arange(40) % 4
-    found = synthetic_predictions.from_logits(3 * np.eye(4)[label], label)
-    one = CalibrationResult("resnet50", found, tuple("abcd"), calibration.score_probabilities(found))
+    scored = synthetic_predictions.from_logits(3 * np.eye(4)[label], label)
+    one = CalibrationResult("resnet50", scored, tuple("abcd"), calibration.score_probabilities(scored))
     document = Document(calibration_page.write(one, tmp_path).read_text())
     assert "table-confusions" not in document.tables
     assert "resnet50 is underconfident" in document.text
 
 
 def test_points_are_at_the_bins(tmp_path, monkeypatch):
-    kept: list[Figure] = []
-    monkeypatch.setattr(reliability, "write", lambda figure, *_: kept.append(figure) or [])
-    found = shown()
-    reliability.plot_reliability(found.states, tmp_path / "a.png")
-    upper, lower = kept[0].axes
-    for state, line in zip(found.states, upper.lines[1:], strict=True):
+    drawn_figures: list[Figure] = []
+    monkeypatch.setattr(reliability, "write", lambda figure, *_: drawn_figures.append(figure) or [])
+    scored = shown()
+    reliability.plot_reliability(scored.states, tmp_path / "a.png")
+    upper, lower = drawn_figures[0].axes
+    for state, line in zip(scored.states, upper.lines[1:], strict=True):
         bins = calibration.bin_images(state.judged, "width")
         np.testing.assert_allclose(line.get_xydata(), 100 * np.stack([bins.confidence, bins.accuracy], 1))
     heights = lower.patches[0].get_data().values
     assert heights.sum() == pytest.approx(100)
-    reliability.plot_risk(found.states, tmp_path / "b.png")
-    curves = [line.get_xydata()[-1] for line in kept[1].axes[0].lines]
-    np.testing.assert_allclose(curves, [[100, 100 * found.before.error]] * 3)
+    reliability.plot_risk(scored.states, tmp_path / "b.png")
+    curves = [line.get_xydata()[-1] for line in drawn_figures[1].axes[0].lines]
+    np.testing.assert_allclose(curves, [[100, 100 * scored.before.error]] * 3)
 
 
 def test_the_curve_of_many_images_is_a_small_file(tmp_path):

@@ -28,15 +28,15 @@ def pair(tmp_path, **changes):
 
 
 def test_stored_runs_are_gathered_unchanged(tmp_path):
-    whole = comparisons.comparison(3, 2, classes=finished_runs.CLASSES)
-    found = gathered(*finished_runs.systems(tmp_path, count=3, seeds=2))
-    assert [system.name for system in found.systems] == [system.name for system in whole.systems]
-    assert found.class_names == tuple(f"class {c}" for c in range(finished_runs.CLASSES))
-    assert (found.budget, found.data, found.train_split, found.scored_split) == (
+    expected_comparison = comparisons.comparison(3, 2, classes=finished_runs.CLASSES)
+    actual = gathered(*finished_runs.systems(tmp_path, count=3, seeds=2))
+    assert [system.name for system in actual.systems] == [system.name for system in expected_comparison.systems]
+    assert actual.class_names == tuple(f"class {c}" for c in range(finished_runs.CLASSES))
+    assert (actual.budget, actual.data, actual.train_split, actual.scored_split) == (
         "5ep", "made/up", "train", "validation",
     )  # fmt: skip
-    assert (found.mixed, found.failures, found.selection, found.n_images) == ((), (), "", 400)
-    for system, expected in zip(found.systems, whole.systems, strict=True):
+    assert (actual.mixed, actual.failures, actual.selection, actual.n_images) == ((), (), "", 400)
+    for system, expected in zip(actual.systems, expected_comparison.systems, strict=True):
         assert system.seeds == (0, 1)
         for run, made_up in zip(system.runs, expected.runs, strict=True):
             assert run.rates == made_up.rates
@@ -46,40 +46,40 @@ def test_stored_runs_are_gathered_unchanged(tmp_path):
 
 
 def test_seeds_of_a_system_are_grouped_in_rising_order(tmp_path):
-    places = [
+    directories = [
         finished_runs.write(tmp_path / f"{name}{seed}", finished_runs.one(k, seed, name))
         for seed in (4, 0, 2)
         for k, name in enumerate(("zfnet", "alexnet_2012"))
     ]
-    found = gathered(*places)
-    assert [(system.name, system.seeds) for system in found.systems] == [
+    actual = gathered(*directories)
+    assert [(system.name, system.seeds) for system in actual.systems] == [
         ("zfnet", (0, 2, 4)),
         ("alexnet_2012", (0, 2, 4)),
     ]
 
 
-def test_settings_of_place_and_speed_do_not_separate_systems(tmp_path):
+def test_settings_of_directories_and_speed_do_not_separate_systems(tmp_path):
     free = {f"{SPLIT}data_dir": "/elsewhere", f"{SPLIT}threads": 7, "provenance.config.log_every": 3}
-    places = [
+    directories = [
         finished_runs.write(tmp_path / "a", finished_runs.one(seed=0)),
         finished_runs.write(tmp_path / "b", finished_runs.one(seed=1), **free),
     ]
-    assert [system.seeds for system in gathered(*places).systems] == [(0, 1)]
+    assert [system.seeds for system in gathered(*directories).systems] == [(0, 1)]
 
 
 def test_systems_of_one_name_get_numbers(tmp_path):
-    places = [
+    directories = [
         finished_runs.write(tmp_path / f"{k}", finished_runs.one(k), **{"provenance.config.batch_size": 2**k})
         for k in range(3)
     ]
-    found = gathered(*places)
-    assert [system.name for system in found.systems] == [f"alexnet_2012 ({n})" for n in (1, 2, 3)]
-    assert {system.network for system in found.systems} == {"alexnet_2012"}
+    actual = gathered(*directories)
+    assert [system.name for system in actual.systems] == [f"alexnet_2012 ({n})" for n in (1, 2, 3)]
+    assert {system.network for system in actual.systems} == {"alexnet_2012"}
 
 
 def test_numbers_avoid_existing_names(tmp_path):
-    places = [Workdir(finished_runs.write(tmp_path / f"{k}", finished_runs.one(k))) for k in range(3)]
-    groups = [RunGroup(name, (place,)) for name, place in zip(("a", "a (1)", "a"), places, strict=True)]
+    directories = [Workdir(finished_runs.write(tmp_path / f"{k}", finished_runs.one(k))) for k in range(3)]
+    groups = [RunGroup(name, (directory,)) for name, directory in zip(("a", "a (1)", "a"), directories, strict=True)]
     assert [system.name for system in collect(groups).systems] == ["a (2)", "a (1)", "a (3)"]
 
 
@@ -103,12 +103,12 @@ def test_numbers_avoid_existing_names(tmp_path):
     ],
 )
 def test_differing_conditions_are_refused_or_marked(tmp_path, changes, message):
-    places = pair(tmp_path, **changes)
+    directories = pair(tmp_path, **changes)
     with pytest.raises(UserError, match=rf"(?s)--allow_mixed compares them anyway.*they differ in\n  {message}"):
-        gathered(*places)
-    found = gathered(*places, allow_mixed=True)
-    assert found.mixed
-    assert found.same_images
+        gathered(*directories)
+    actual = gathered(*directories, allow_mixed=True)
+    assert actual.mixed
+    assert actual.same_images
 
 
 def test_a_test_split_that_is_the_evaluated_one_is_no_difference(tmp_path):
@@ -120,9 +120,9 @@ def test_other_images_of_one_split_are_refused_and_named(tmp_path):
     b = finished_runs.write(tmp_path / "b", finished_runs.one(1, name="zfnet", images=61))
     with pytest.raises(UserError, match=r"images: alexnet_2012 \(seed 0\) and zfnet .* different images; only zfnet"):
         gathered(a, b)
-    found = gathered(a, b, allow_mixed=True)
-    assert not found.same_images
-    assert found.mixed
+    actual = gathered(a, b, allow_mixed=True)
+    assert not actual.same_images
+    assert actual.mixed
 
 
 def test_other_labels_of_one_split_are_refused(tmp_path):
@@ -143,9 +143,9 @@ def test_names_cover_every_class_and_named_ones_come_before_numbers(tmp_path):
     (tmp_path / "a/result.json").write_text(json.dumps(result))
     assert gathered(a).class_names == tuple("0123456789")
     b = finished_runs.write(tmp_path / "b", finished_runs.one(1, name="zfnet"))
-    found = gathered(a, b, allow_mixed=True)
-    assert found.class_names == tuple(f"class {c}" for c in range(10))
-    assert "label set: 10 classes, 0, 1, 2 and 7 more" in found.mixed[0]
+    actual = gathered(a, b, allow_mixed=True)
+    assert actual.class_names == tuple(f"class {c}" for c in range(10))
+    assert "label set: 10 classes, 0, 1, 2 and 7 more" in actual.mixed[0]
 
 
 def test_naming_the_same_run_twice_is_refused(tmp_path):
@@ -309,9 +309,9 @@ def test_errors_on_an_evaluation_set_are_counted_from_its_predictions(tmp_path):
     workdir = finished_runs.write(tmp_path / "a", run)
     guesses = on_other_images(better(run.guesses))
     store_evaluation(workdir, run, "imagenet_v2_matched-frequency_test_step1000.npz", guesses=guesses)
-    found = gathered(workdir, scoring=Scoring(set_name="v2"))
-    assert found.systems[0].mean_error(1) == 0.0
-    assert (found.evaluation_set, found.scored_data, found.scored_split, found.data) == (
+    actual = gathered(workdir, scoring=Scoring(set_name="v2"))
+    assert actual.systems[0].mean_error(1) == 0.0
+    assert (actual.evaluation_set, actual.scored_data, actual.scored_split, actual.data) == (
         "ImageNet-V2, matched frequency", "imagenet_v2/matched-frequency", "test", "made/up",
     )  # fmt: skip
 
@@ -321,12 +321,12 @@ def test_a_set_and_a_protocol_go_together(tmp_path):
     workdir = finished_runs.write(tmp_path / "a", run)
     name = "imagenet_v2_matched-frequency_test_10crop_step1000.npz"
     store_evaluation(workdir, run, name, protocol="10crop", guesses=on_other_images(run.guesses))
-    found = gathered(workdir, scoring=Scoring("10crop", "v2"))
-    assert (found.protocol, found.scored_data) == ("10crop", "imagenet_v2/matched-frequency")
+    actual = gathered(workdir, scoring=Scoring("10crop", "v2"))
+    assert (actual.protocol, actual.scored_data) == ("10crop", "imagenet_v2/matched-frequency")
 
 
 @pytest.mark.parametrize(
-    ("scoring", "what", "options"),
+    ("scoring", "kind", "options"),
     [
         (Scoring("10crop"), " by the protocol 10crop", r" --data\.eval_split='test\[:60\]' --protocol=10crop"),
         (Scoring(set_name="v2"), " of ImageNet-V2, matched frequency", " --set=v2"),
@@ -334,10 +334,10 @@ def test_a_set_and_a_protocol_go_together(tmp_path):
          " --set=v2 --protocol=10crop"),
     ],
 )  # fmt: skip
-def test_runs_without_the_predictions_are_named_with_the_command_that_stores_them(tmp_path, scoring, what, options):
+def test_runs_without_the_predictions_are_named_with_the_command_that_stores_them(tmp_path, scoring, kind, options):
     a, b = pair(tmp_path, **{f"{SPLIT}test_split": "test[:60]"})
     commands = [rf"\n  main\.py evaluate --workdir={workdir} --checkpoint=1000.*" for workdir in (a, b)]
-    with pytest.raises(UserError, match=f"2 runs have no stored predictions{what}. To store them:{''.join(commands)}"):
+    with pytest.raises(UserError, match=f"2 runs have no stored predictions{kind}. To store them:{''.join(commands)}"):
         gathered(a, b, allow_mixed=True, scoring=scoring)
     with pytest.raises(
         UserError, match=rf"(?s)1 run has no .*--workdir={b} --checkpoint=1000{options}$".replace("  ", " ")
@@ -396,6 +396,6 @@ def test_sets_are_compared_although_the_runs_were_scored_on_different_splits(tmp
     for workdir, run in zip(workdirs, runs, strict=True):
         store_evaluation(workdir, run, "imagenet_v2_matched-frequency_test_step1000.npz",
                          guesses=on_other_images(run.guesses))  # fmt: skip
-    found = gathered(*workdirs, allow_mixed=True, scoring=Scoring(set_name="v2"))
-    assert found.same_images
-    assert all("scored split" not in sentence for sentence in found.mixed)
+    actual = gathered(*workdirs, allow_mixed=True, scoring=Scoring(set_name="v2"))
+    assert actual.same_images
+    assert all("scored split" not in sentence for sentence in actual.mixed)

@@ -56,7 +56,7 @@ class Document(HTMLParser):
         return " ".join(self.words)
 
     def attributes(self, tag):
-        return [found for name, found in self.tags if name == tag]
+        return [actual for name, actual in self.tags if name == tag]
 
 
 def written(page, out):
@@ -64,7 +64,7 @@ def written(page, out):
 
 
 def sections(document):
-    return [found["id"] for found in document.attributes("section")]
+    return [actual["id"] for actual in document.attributes("section")]
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_sections_stand_in_order_and_nav_leads_to_each(full, tmp_path):
         "history",
         "provenance",
     ]
-    assert [found["href"] for found in document.attributes("a") if "download" not in found] == [
+    assert [actual["href"] for actual in document.attributes("a") if "download" not in actual] == [
         f"#{anchor}" for anchor in sections(document)
     ]
     assert {"header", "nav", "main", "figure", "figcaption", "h1"} <= {name for name, _ in document.tags}
@@ -128,7 +128,7 @@ def test_every_table_is_shown_and_beside_the_page_with_equal_cells(full, tmp_pat
         text = (tmp_path / f"tables/{name}.csv").read_text()
         assert list(csv.reader(io.StringIO(text))) == shown
         assert of_markdown((tmp_path / f"tables/{name}.md").read_text()) == flat(shown)
-    saved = [found["href"].split(",")[1] for found in document.attributes("a") if "download" in found]
+    saved = [actual["href"].split(",")[1] for actual in document.attributes("a") if "download" in actual]
     assert {base64.b64decode(one).decode() for one in saved} == {
         path.read_text() for path in (tmp_path / "tables").glob("*.csv")
     }
@@ -256,10 +256,10 @@ def test_hostile_names_stay_text(tmp_path):
 
 def test_runs_without_optional_keys(tmp_path):
     comparison = comparisons.comparison(systems=2)
-    kept = ("system", "spent", "rates")
+    required_keys = ("system", "spent", "rates")
     systems = []
     for system in comparison.systems:
-        result = {key: system.runs[0].result[key] for key in kept} | {"provenance": {"config": {}}}
+        result = {key: system.runs[0].result[key] for key in required_keys} | {"provenance": {"config": {}}}
         result["spent"] = {"images": 10}
         run = dataclasses.replace(system.runs[0], result=result, rows=[])
         systems.append(dataclasses.replace(system, runs=(run,), network=""))

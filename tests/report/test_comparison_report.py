@@ -24,7 +24,7 @@ def no_pixels(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def written_page(tmp_path_factory):
     """Write a page with everything: two systems with two seeds, WordNet's classes, a failure, and thumbnails."""
     out = tmp_path_factory.mktemp("page")
     wnids = ("n02084071", "n02121808", "n01503061", "n02958343", "n03001627", "n07739125", "n02084071", "n01440764",
@@ -33,18 +33,18 @@ def drawn(tmp_path_factory):
         2, 2, selection="Nothing was searched.", failures=(FailedRun("zfnet", 1, "it failed"),)
     )
     comparison = dataclasses.replace(comparison, class_names=(*wnids[:6], "n02510455", *wnids[7:]))
-    asked = []
+    requested_ids = []
 
     def thumbnails(ids):
-        asked.extend(ids)
+        requested_ids.extend(ids)
         return dict.fromkeys(ids, b"\xff\xd8jpeg")
 
     path = comparison_report.present(comparison, out, thumbnails)
-    return comparison, path, Document(path.read_text()), asked
+    return comparison, path, Document(path.read_text()), requested_ids
 
 
-def test_all_figures_have_two_files_and_are_on_the_page(drawn):
-    _, path, document, _ = drawn
+def test_all_figures_have_two_files_and_are_on_the_page(written_page):
+    _, path, document, _ = written_page
     names = {file.stem for file in (path.parent / "figures").iterdir()}
     assert names >= {"curves_images", "curves_flops", "curves_seconds", "pareto_flops", "pareto_multiply_adds"}
     assert names >= {"differences_top1", "differences_top5", "gains", "heights", "history"}
@@ -55,45 +55,45 @@ def test_all_figures_have_two_files_and_are_on_the_page(drawn):
     assert len(shown) == len(names)
 
 
-def test_sections_stand_in_order(drawn):
-    assert sections(drawn[2]) == [
+def test_sections_stand_in_order(written_page):
+    assert sections(written_page[2]) == [
         "selection", "warnings", "leaderboard", "curves", "compute", "differences", "classes", "confusions",
         "disagreements", "history", "provenance",
     ]  # fmt: skip
 
 
-def test_the_first_line_of_the_verdict_is_its_first_sentence(drawn):
-    text = drawn[1].read_text()
+def test_the_first_line_of_the_verdict_is_its_first_sentence(written_page):
+    text = written_page[1].read_text()
     lines = re.search(r'<div class="verdict">\n(.*?)</div>', text, re.S)[1].strip().splitlines()
     assert re.fullmatch(r"<p>xrce_2011 has the lowest top-1 error: [\d.]+ % \(mean of 2 seeds\)\.</p>", lines[0])
     assert len(lines) == 2
 
 
-def test_classes_are_shown_by_their_names_in_wordnet(drawn):
-    with (drawn[1].parent / "tables/classes.csv").open() as file:
+def test_classes_are_shown_by_their_names_in_wordnet(written_page):
+    with (written_page[1].parent / "tables/classes.csv").open() as file:
         names = {row["class"] for row in csv.DictReader(file)}
     assert not any(re.search(r"n\d{8}", name) for name in names)
     assert any("tench" in name for name in names)
 
 
-def test_only_thumbnails_that_are_shown_are_requested(drawn):
-    _, _, document, asked = drawn
+def test_only_thumbnails_that_are_shown_are_requested(written_page):
+    _, _, document, requested_ids = written_page
     shown = [image for image in document.attributes("img") if image["src"].startswith("data:image/jpeg")]
     assert shown
-    assert len(set(asked)) == len(asked)
-    assert {re.search(r"\((.*)\)$", image["alt"])[1] for image in shown} == set(asked)
+    assert len(set(requested_ids)) == len(requested_ids)
+    assert {re.search(r"\((.*)\)$", image["alt"])[1] for image in shown} == set(requested_ids)
 
 
-def test_narrow_figures_stand_side_by_side(drawn):
-    classes = [one.get("class") for one in drawn[2].attributes("figure")]
+def test_narrow_figures_stand_side_by_side(written_page):
+    classes = [one.get("class") for one in written_page[2].attributes("figure")]
     assert classes.count("narrow") == 2  # both matrices of two systems
 
 
 def test_letters_agree_with_the_matrix(monkeypatch):
     comparison = comparisons.comparison(4)
-    found = comparison_report._differences(comparison)
-    letters = comparison_report.groups(comparison, found)
-    different = found.significant(1, found.question)
+    result = comparison_report._differences(comparison)
+    letters = comparison_report.groups(comparison, result)
+    different = result.significant(1, result.question)
     for i, a in enumerate(comparison.systems):
         for j, b in enumerate(comparison.systems):
             assert bool(set(letters[a.name]) & set(letters[b.name])) == (i == j or not different[i, j])
@@ -105,12 +105,12 @@ def test_letters_agree_with_the_matrix(monkeypatch):
 
 def other_images(comparison):
     """Return the comparison with fewer images for the last system."""
-    *kept, last = comparison.systems
+    *others, last = comparison.systems
     runs = []
     for run in last.runs:
         fewer = {key: getattr(run.guesses, key)[:-7] for key in ("id", "label", "top5")}
         runs.append(dataclasses.replace(run, guesses=dataclasses.replace(run.guesses, **fewer)))
-    systems = (*kept, dataclasses.replace(last, runs=tuple(runs)))
+    systems = (*others, dataclasses.replace(last, runs=tuple(runs)))
     return dataclasses.replace(comparison, systems=systems, mixed=("scored split: a (x); b (y).",))
 
 

@@ -36,20 +36,20 @@ def test_our_error_is_the_lowest_on_imagenets_validation_set():
         result("resnet18", 0.10, name="imagenet2012_subset/10pct"),
         result("resnet18", 0.10, name="imagenet2012_corrupted/blur_1"),
     ]
-    found = zoo_listing.measured_in(runs)
-    assert set(found) == {"resnet18"}
-    assert (found["resnet18"].top1, found["resnet18"].top5) == pytest.approx((30.0, 11.0))
+    actual = zoo_listing.measured_in(runs)
+    assert set(actual) == {"resnet18"}
+    assert (actual["resnet18"].top1, actual["resnet18"].top5) == pytest.approx((30.0, 11.0))
 
 
 def test_smaller_copies_versions_and_other_names_of_a_network_count():
-    found = zoo_listing.measured_in(
+    actual = zoo_listing.measured_in(
         [
             result("alexnet", 0.45),
             result("alexnet_owt", 0.44, name="imagenet2012_side400_q90"),
             result("alexnet", 0.43, name="imagenet2012:5.1.0"),
         ]
     )
-    assert {name: one.top1 for name, one in found.items()} == {"alexnet_owt": pytest.approx(43)}
+    assert {name: one.top1 for name, one in actual.items()} == {"alexnet_owt": pytest.approx(43)}
 
 
 def save(directory, value):

@@ -81,8 +81,8 @@ def test_it_is_evaluated_and_compared_as_a_network_is(whole_run, data_dir, tmp_p
     assert (tmp_path / "compared/figures/gains.png").stat().st_size > 10_000
     assert "ifs_003" in (tmp_path / "compared/tables/classes.md").read_text()
     command_line.run("evaluate", f"--workdir={workdir}", "--checkpoint=19")  # beside the predictions of the run's end
-    with np.load(workdir / result["predictions"]) as kept:
-        assert int(np.sum(kept["top5"][:, 0] != kept["label"])) == result["rates"]["top1_wrong"]
+    with np.load(workdir / result["predictions"]) as stored:
+        assert int(np.sum(stored["top5"][:, 0] != stored["label"])) == result["rates"]["top1_wrong"]
     assert len(list((workdir / "predictions").iterdir())) == 2
     _, err = command_line.run("export", f"--workdir={workdir}", f"--out={tmp_path / 'x.safetensors'}", code=2)
     assert "only networks' weights can be exported" in err
@@ -129,11 +129,11 @@ MOMENTS = {
 }
 
 
-def assert_same_end(workdir, whole):
-    found, expected = command_line.arrays(workdir, 29), command_line.arrays(whole, 29)
-    assert found.keys() == expected.keys()
+def assert_same_end(workdir, uninterrupted):
+    actual, expected = command_line.arrays(workdir, 29), command_line.arrays(uninterrupted, 29)
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
 def test_killed_in_its_stages_and_in_training_a_run_ends_as_if_nothing_had_been(whole_run, data_dir, tmp_path):

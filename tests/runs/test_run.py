@@ -47,10 +47,10 @@ class Evaluator(evaluator.Evaluator):
     def predict(self, state, provenance):
         ids = [self.split.records[i].id for i in range(len(self.split.records))]
         n = len(ids)
-        found = Predictions(
+        actual = Predictions(
             np.array(ids), np.zeros(n, np.int32), np.ones((n, 2), np.int32), np.zeros((n, 2), np.float16)
         )
-        return ErrorRates(n, n, n, cross_entropy=1.0), found
+        return ErrorRates(n, n, n, cross_entropy=1.0), actual
 
     def rates(self, state):
         return evaluator.metrics_row(self.predict(state, {})[0], 0.1)
@@ -84,33 +84,35 @@ def trained(tmp_path, monkeypatch):
         monkeypatch.setattr(evaluator, "Evaluator", Evaluator)
         settings = {"train_split": "train", "eval_split": "eval", "test_split": test_split}
         config = resolve_config({"data": {"name": "made_up", **settings}})
-        place = Workdir(tmp_path / name)
-        place.lock()
-        place.record_config(config, {})
+        workdir = Workdir(tmp_path / name)
+        workdir.lock()
+        workdir.record_config(config, {})
         parts = {part: Split("made_up", part, "1.0.0", ("a", "b"), n, Seen(part, read)) for part, n in IMAGES.items()}
-        code = Made(config, place, Splits(parts["train"], parts["eval"], parts[test_split or "eval"])).go()
+        code = Made(config, workdir, Splits(parts["train"], parts["eval"], parts[test_split or "eval"])).go()
         assert code == 0
-        return read, place
+        return read, workdir
 
     return go
 
 
 def test_the_result_is_of_the_test_split_which_nothing_reads_before_the_end(trained):
-    read, place = trained("test")
+    read, workdir = trained("test")
     assert read == ["eval"] * 8 + ["end"] + ["test"] * 3
-    result = place.result()
+    result = workdir.result()
     assert result["rates"]["images"] == 3
     assert Path(result["predictions"]).name == "made_up_test.npz"
-    stored = predictions.load(place.path / result["predictions"])
+    stored = predictions.load(workdir.path / result["predictions"])
     assert stored.id.tolist() == ["test/0", "test/1", "test/2"]
     assert stored.provenance["step"] == 7
 
 
 def test_without_one_the_last_evaluation_is_the_result_and_nothing_is_read_again(trained):
-    read, place = trained("")
+    read, workdir = trained("")
     assert read == ["eval"] * 8 + ["end"]
-    assert place.result()["rates"]["images"] == 4
-    assert predictions.load(place.path / place.result()["predictions"]).id.tolist() == [f"eval/{i}" for i in range(4)]
+    assert workdir.result()["rates"]["images"] == 4
+    assert predictions.load(workdir.path / workdir.result()["predictions"]).id.tolist() == [
+        f"eval/{i}" for i in range(4)
+    ]
 
 
 def test_a_damaged_test_split_is_met_at_the_end_and_leaves_no_result(trained, monkeypatch, tmp_path):
@@ -127,8 +129,8 @@ def test_a_damaged_test_split_is_met_at_the_end_and_leaves_no_result(trained, mo
 
 
 def test_the_result_has_every_key_that_a_page_needs(trained):
-    _, place = trained("test")
-    result = json.loads((place.path / "result.json").read_text())
+    _, workdir = trained("test")
+    result = json.loads((workdir.path / "result.json").read_text())
     assert result["classes"] == ["a", "b"]
     assert result["peak_memory"]["of"] == "process"
     assert result["spent"] == {"steps": 7, "images": 56, "epochs": 1.0, "flops": 1e9, "seconds": 2.0}

@@ -11,8 +11,8 @@ from tests.scoring.synthetic_predictions import replace
 
 
 def test_predictions_of_a_run_and_of_a_file(tmp_path):
-    (place,) = finished_runs.systems(tmp_path, count=1, images=60)
-    of_run = stored_predictions.load(place)
+    (workdir,) = finished_runs.systems(tmp_path, count=1, images=60)
+    of_run = stored_predictions.load(workdir)
     of_file = stored_predictions.load(of_run.path)
     assert of_run.path.parent.parent == tmp_path / "nec_uiuc_2010-0"
     assert of_run.predictions.id.tolist() == of_file.predictions.id.tolist()

@@ -22,18 +22,18 @@ def judged(confidence, right):
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_measures_are_scikit_learns(temperature):
-    found = synthetic_predictions.calibrated(images=700, classes=6)
-    ours = calibration.score_probabilities(found, temperature)
-    probabilities = scipy.special.softmax(found.logits.astype(np.float64) / temperature, axis=1)
-    assert ours.negative_log_likelihood == pytest.approx(sklearn_metrics.log_loss(found.label, probabilities))
-    assert ours.brier == pytest.approx(np.sum((probabilities - np.eye(6)[found.label]) ** 2, axis=1).mean())
+    predicted = synthetic_predictions.calibrated(images=700, classes=6)
+    ours = calibration.score_probabilities(predicted, temperature)
+    probabilities = scipy.special.softmax(predicted.logits.astype(np.float64) / temperature, axis=1)
+    assert ours.negative_log_likelihood == pytest.approx(sklearn_metrics.log_loss(predicted.label, probabilities))
+    assert ours.brier == pytest.approx(np.sum((probabilities - np.eye(6)[predicted.label]) ** 2, axis=1).mean())
     np.testing.assert_allclose(ours.confidence, probabilities.max(axis=1))
-    assert ours.error == pytest.approx(found.error_rates().top1_error)
+    assert ours.error == pytest.approx(predicted.error_rates().top1_error)
 
 
 def test_classes_that_are_ruled_out_have_no_probability():
-    found = synthetic_predictions.from_logits([[0.0, -np.inf, 1.0], [1.0, -np.inf, 0.0]], [2, 2])
-    ours = calibration.score_probabilities(found)
+    predicted = synthetic_predictions.from_logits([[0.0, -np.inf, 1.0], [1.0, -np.inf, 0.0]], [2, 2])
+    ours = calibration.score_probabilities(predicted)
     assert ours.confidence[0] == pytest.approx(scipy.special.expit(1.0))
     assert np.isfinite(ours.surprise).all()
 
@@ -57,10 +57,10 @@ def test_classes_that_are_ruled_out_have_no_probability():
     ],
 )
 def test_scores_without_a_probability_for_the_label(change, message):
-    found = change(synthetic_predictions.calibrated(images=30, classes=4))
+    predicted = change(synthetic_predictions.calibrated(images=30, classes=4))
     for measure in (calibration.score_probabilities, calibration.fit_temperature):
         with pytest.raises(UserError, match=message):
-            measure(found)
+            measure(predicted)
 
 
 # --- calibration error ------------------------------------------------------------------------------------------
@@ -89,23 +89,23 @@ def test_edges_belong_to_the_lower_bin():
 
 def test_bins_of_equal_mass_hold_equally_many_and_keep_the_order():
     confidence = np.random.default_rng(0).random(1000) ** 3
-    place = calibration.bin_indices(confidence, "mass")
-    assert set(np.bincount(place).tolist()) == {66, 67}
-    assert np.all(np.diff(place[np.argsort(confidence)]) >= 0)
+    bins_of_images = calibration.bin_indices(confidence, "mass")
+    assert set(np.bincount(bins_of_images).tolist()) == {66, 67}
+    assert np.all(np.diff(bins_of_images[np.argsort(confidence)]) >= 0)
 
 
 @pytest.mark.parametrize("binning", ["width", "mass"])
 def test_a_true_model_shows_no_more_than_its_bias(binning):
     """Its measured errors on many draws of labels have the mean and the bound that one draw says they have."""
-    said = [
+    scored = [
         calibration.score_probabilities(synthetic_predictions.calibrated(images=500, seed=seed)) for seed in range(60)
     ]
-    errors = np.array([calibration.bin_images(one, binning).error for one in said])
-    chance = [calibration.chance_error(one, binning) for one in said[:5]]
+    errors = np.array([calibration.bin_images(one, binning).error for one in scored])
+    chance = [calibration.chance_error(one, binning) for one in scored[:5]]
     mean, high = np.mean([one.mean for one in chance]), np.mean([one.high for one in chance])
     assert errors.mean() == pytest.approx(mean, rel=0.08)
     assert np.mean(errors > high) < 0.15
-    debiased = np.mean([calibration.bin_images(one, binning).debiased for one in said])
+    debiased = np.mean([calibration.bin_images(one, binning).debiased for one in scored])
     assert 0 < debiased < 0.75 * errors.mean()  # a part is taken off, as the docstring says
 
 
@@ -122,8 +122,8 @@ def test_the_bias_that_is_taken_off_is_that_of_normal_draws():
     one = calibration.score_probabilities(synthetic_predictions.calibrated(images=600, sharpness=1.3))
     bins = calibration.bin_images(one, "mass")
     deviation = np.sqrt(bins.accuracy * (1 - bins.accuracy) / bins.images)
-    drawn = np.random.default_rng(0).normal(bins.accuracy, deviation, size=(20_000, len(bins.images)))
-    again = np.abs(drawn - bins.confidence) @ bins.images / bins.images.sum()
+    draws = np.random.default_rng(0).normal(bins.accuracy, deviation, size=(20_000, len(bins.images)))
+    again = np.abs(draws - bins.confidence) @ bins.images / bins.images.sum()
     assert bins.debiased == pytest.approx(2 * bins.error - again.mean(), abs=2e-4)
 
 
@@ -140,15 +140,15 @@ def test_a_large_error_is_hardly_changed():
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0])
 def test_the_temperature_equals_scipys_and_inverts_a_known_scaling(sharpness):
-    found = synthetic_predictions.calibrated(images=3000, sharpness=sharpness)
-    logits = found.logits.astype(np.float64)
+    predicted = synthetic_predictions.calibrated(images=3000, sharpness=sharpness)
+    logits = predicted.logits.astype(np.float64)
 
     def surprise(logarithm):
         logs = scipy.special.log_softmax(logits / np.exp(logarithm), axis=1)
-        return -logs[np.arange(len(found)), found.label].mean()
+        return -logs[np.arange(len(predicted)), predicted.label].mean()
 
     best = scipy.optimize.minimize_scalar(surprise, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9})
-    temperature = calibration.fit_temperature(found)
+    temperature = calibration.fit_temperature(predicted)
     assert temperature == pytest.approx(np.exp(best.x), rel=1e-5)
     assert temperature == pytest.approx(sharpness, rel=0.08)
     other = synthetic_predictions.calibrated(images=3000, sharpness=sharpness, seed=1)
@@ -158,10 +158,10 @@ def test_the_temperature_equals_scipys_and_inverts_a_known_scaling(sharpness):
 
 
 def test_ruled_out_classes_do_not_disturb_the_temperature():
-    found = synthetic_predictions.calibrated(images=500)
-    ruled_out = np.column_stack([found.logits, np.full(500, -np.inf)]).astype(np.float16)
-    wider = replace(found, logits=ruled_out)
-    assert calibration.fit_temperature(wider) == pytest.approx(calibration.fit_temperature(found))
+    predicted = synthetic_predictions.calibrated(images=500)
+    ruled_out = np.column_stack([predicted.logits, np.full(500, -np.inf)]).astype(np.float16)
+    wider = replace(predicted, logits=ruled_out)
+    assert calibration.fit_temperature(wider) == pytest.approx(calibration.fit_temperature(predicted))
 
 
 def test_no_temperature_where_none_is_best():

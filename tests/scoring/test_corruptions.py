@@ -15,21 +15,21 @@ DENOMINATORS = [
 IMAGES = 200
 
 
-def made(rng):
+def random_errors(rng):
     """Images of unlike difficulty; corruptions and severities make all harder, each in its own order."""
     difficulty = rng.normal(size=IMAGES)
     ids = np.array([f"ILSVRC2012_val_{i + 1:08d}.JPEG" for i in range(IMAGES)])
-    found = {}
+    result = {}
     for number, config in enumerate(CONFIGS):
         harder = -1 + 0.1 * (number // 5) + 0.2 * (number % 5)
         order = rng.permutation(IMAGES)
-        found[config] = CorruptedErrors(ids[order], (difficulty + harder + rng.normal(size=IMAGES) > 0)[order])
-    return found
+        result[config] = CorruptedErrors(ids[order], (difficulty + harder + rng.normal(size=IMAGES) > 0)[order])
+    return result
 
 
 @pytest.fixture
 def wrong():
-    return made(np.random.default_rng(0))
+    return random_errors(np.random.default_rng(0))
 
 
 def test_corruption_errors_are_ratios_of_sums(wrong):
@@ -37,17 +37,17 @@ def test_corruption_errors_are_ratios_of_sums(wrong):
     for name, alexnet in zip(ALEXNET, DENOMINATORS, strict=True):
         total = sum(wrong[f"{name}_{severity}"].wrong.mean() for severity in (1, 2, 3, 4, 5))
         expected.append(total / (5 * alexnet))
-    found = score_corruptions(wrong)
-    assert [found.ce(name) for name in ALEXNET] == pytest.approx(expected)
-    assert found.mce.error == pytest.approx(np.mean(expected))
+    result = score_corruptions(wrong)
+    assert [result.ce(name) for name in ALEXNET] == pytest.approx(expected)
+    assert result.mce.error == pytest.approx(np.mean(expected))
     every = [wrong[config].wrong.mean() for config in CONFIGS]
-    assert found.mean.error == pytest.approx(np.mean(every))
-    assert found.mce.error != pytest.approx(np.mean(every) / np.mean(DENOMINATORS), rel=1e-3)  # divided too late
-    assert found.mce.images == IMAGES
+    assert result.mean.error == pytest.approx(np.mean(every))
+    assert result.mce.error != pytest.approx(np.mean(every) / np.mean(DENOMINATORS), rel=1e-3)  # divided too late
+    assert result.mce.images == IMAGES
 
 
 def test_the_interval_is_that_of_a_bootstrap_over_images(wrong):
-    found = score_corruptions(wrong)
+    result = score_corruptions(wrong)
     ids = np.sort(wrong[CONFIGS[0]].id)
     table = np.stack([wrong[config].wrong[np.argsort(wrong[config].id)] for config in CONFIGS], axis=1)
     assert len(ids) == IMAGES
@@ -55,7 +55,7 @@ def test_the_interval_is_that_of_a_bootstrap_over_images(wrong):
     each = table @ weights
     rng = np.random.default_rng(1)
     means = [each[rng.integers(0, IMAGES, IMAGES)].mean() for _ in range(3_000)]
-    np.testing.assert_allclose((found.mce.low, found.mce.high), np.percentile(means, [2.5, 97.5]), atol=0.01)
+    np.testing.assert_allclose((result.mce.low, result.mce.high), np.percentile(means, [2.5, 97.5]), atol=0.01)
 
 
 def test_an_image_that_one_part_lacks_does_not_end_the_evaluation(wrong):
@@ -82,6 +82,6 @@ def test_parts_are_the_configs_of_tfds():
 
 
 def test_the_description_of_results(wrong):
-    found = score_corruptions(wrong)
-    assert str(found.mce).startswith(f"mCE {100 * found.mce.error:.1f} %, 95 % interval [")
-    assert len(corruptions.terminal_table(found).rows) == 15
+    result = score_corruptions(wrong)
+    assert str(result.mce).startswith(f"mCE {100 * result.mce.error:.1f} %, 95 % interval [")
+    assert len(corruptions.terminal_table(result).rows) == 15

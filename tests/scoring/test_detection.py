@@ -63,16 +63,16 @@ def test_each_rule_of_the_devkit(tmp_path, objects, detections, expected):
 
 def test_small_objects_are_found_with_less_overlap():
     sides = [(1, 1), (10, 10), (10, 24), (24, 24), (25, 25), (500, 2), (300, 300)]
-    found = detection.thresholds(np.array([(7, 3, 7 + w - 1, 3 + h - 1) for w, h in sides]))
-    np.testing.assert_allclose(found, [min(0.5, w * h / ((w + 10) * (h + 10))) for w, h in sides])
-    assert found[3] < 0.5 == found[4]
+    result = detection.thresholds(np.array([(7, 3, 7 + w - 1, 3 + h - 1) for w, h in sides]))
+    np.testing.assert_allclose(result, [min(0.5, w * h / ((w + 10) * (h + 10))) for w, h in sides])
+    assert result[3] < 0.5 == result[4]
 
 
-@pytest.mark.parametrize(("side", "found"), [(20, 1.0), (21, 0.0)])
-def test_a_small_object_in_a_box_twice_as_wide(tmp_path, side, found):
+@pytest.mark.parametrize(("side", "precision"), [(20, 1.0), (21, 0.0)])
+def test_a_small_object_in_a_box_twice_as_wide(tmp_path, side, precision):
     """The devkit's example: 10 x 10 pixels in 20 x 20, an overlap of 0.25, which is the threshold."""
     small, large = (50, 50, 59, 59), (45, 45, 45 + side - 1, 64)
-    assert precisions(entry(tmp_path, [[("n1", small)]], [(1, 1, 0.5, large)]))[0] == found
+    assert precisions(entry(tmp_path, [[("n1", small)]], [(1, 1, 0.5, large)]))[0] == precision
 
 
 def test_a_blacklisted_class_is_neither_object_nor_detection(tmp_path):
@@ -112,7 +112,7 @@ def test_area_under_the_curve_by_hand():
     assert detection.average_precision(np.zeros(0), np.zeros(0)) == 0
 
 
-def made(count=40, seed=0):
+def random_detections(count=40, seed=0):
     """Images with objects of at least 25 x 25 pixels of three classes, and detections near and far."""
     rng = np.random.default_rng(seed)
     image, category, box = [], [], []
@@ -146,13 +146,13 @@ def coco_evaluated(objects, detections, confidence):
     }
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-        found = truth.loadRes(
+        result = truth.loadRes(
             [
                 {"image_id": n, "category_id": c, "bbox": b, "score": s}
                 for (n, c, b), s in zip(columns(detections), confidence.tolist(), strict=True)
             ]
         )
-        run = COCOeval(truth, found, "bbox")
+        run = COCOeval(truth, result, "bbox")
         run.params.iouThrs, run.params.maxDets = np.array([0.5]), [1000]
         run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
         run.evaluate()
@@ -166,7 +166,7 @@ def columns(boxes):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_large_objects_agree_with_pycocotools(seed):
-    objects, detections, confidence = made(seed=seed)
+    objects, detections, confidence = random_detections(seed=seed)
     assert np.all(detection.thresholds(objects.box) == 0.5)
     expected, last_recall, levels = coco_evaluated(objects, detections, confidence)
     order, right = detection.match_detections(detections, confidence, objects)

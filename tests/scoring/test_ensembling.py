@@ -91,21 +91,21 @@ def test_images_that_are_scored_and_selected_on():
 def test_an_average_is_that_of_a_plain_loop(members, average):
     weights = np.array([0.5, 0.2, 0.3])
     scores = averaged(members, weights, average)
-    found = ensembling.combine(members, weights, average, {"made": "up"})
-    assert found.provenance == {"made": "up"}
-    stored = np.exp(found.logits.astype(np.float64)) if average == "probabilities" else found.logits
+    result = ensembling.combine(members, weights, average, {"made": "up"})
+    assert result.provenance == {"made": "up"}
+    stored = np.exp(result.logits.astype(np.float64)) if average == "probabilities" else result.logits
     np.testing.assert_allclose(stored, scores, rtol=4e-3, atol=1e-3)
     best = np.asarray(jax.jit(metrics.top5)(jnp.asarray(scores, jnp.float32)))
-    np.testing.assert_array_equal(found.top5, best)
+    np.testing.assert_array_equal(result.top5, best)
     wrong = ensembling.wrong_by_weights(members, weights[None], average)[0]
-    assert ensembling.error_rates(wrong) == found.error_rates()
+    assert ensembling.error_rates(wrong) == result.error_rates()
 
 
 def test_an_ensemble_of_one_is_that_member_with_its_stored_guesses(members):
     other = replace(members.predictions[1], top5=np.flip(members.predictions[1].top5, axis=1))
     members = ensembling.Members(NAMES, (members.predictions[0], other, members.predictions[2]))
-    found = ensembling.combine(members, np.array([0.0, 1.0, 0.0]), "logits", {})
-    np.testing.assert_array_equal(found.top5, other.top5)
+    result = ensembling.combine(members, np.array([0.0, 1.0, 0.0]), "logits", {})
+    np.testing.assert_array_equal(result.top5, other.top5)
     wrong = ensembling.wrong_by_weights(members, np.array([[0.0, 1.0, 0.0]]), "logits")[0]
     assert ensembling.error_rates(wrong) == other.error_rates()
 
@@ -117,8 +117,8 @@ def test_ties_go_to_the_lower_class_and_nan_is_wrong():
     second = synthetic_predictions.from_logits(np.add(np.zeros((3, 7)), [[0], [0], [1]]), [0, 0, 6])
     members = ensembling.align_members("ab", [first, second])
     for average in ("probabilities", "logits"):
-        found = ensembling.combine(members, np.array([0.3, 0.7]), average, {})
-        assert found.top5.tolist() == [[0, 1, 2, 3, 4], [-1] * 5, [0, 1, 2, 3, 4]]
+        result = ensembling.combine(members, np.array([0.3, 0.7]), average, {})
+        assert result.top5.tolist() == [[0, 1, 2, 3, 4], [-1] * 5, [0, 1, 2, 3, 4]]
         wrong = ensembling.wrong_by_weights(members, np.array([[0.3, 0.7]]), average)[0]
         assert wrong.tolist() == [[False, True, True], [False, True, True]]
 
@@ -128,8 +128,8 @@ def test_ruled_out_classes_stay_so_where_all_members_agree():
     first = synthetic_predictions.from_logits([[0.0, low, low, 1.0]], [0])
     second = synthetic_predictions.from_logits([[0.0, low, 2.0, 1.0]], [0])
     for average in ("probabilities", "logits"):
-        found = ensembling.combine(ensembling.align_members("ab", [first, second]), np.array([0.5, 0.5]), average, {})
-        assert np.isneginf(found.logits[0]).tolist() == [False, True, average == "logits", False]
+        result = ensembling.combine(ensembling.align_members("ab", [first, second]), np.array([0.5, 0.5]), average, {})
+        assert np.isneginf(result.logits[0]).tolist() == [False, True, average == "logits", False]
     only = ensembling.wrong_by_weights(
         ensembling.align_members("ab", [first, second]), np.array([[0.0, 1.0]]), "logits"
     )
@@ -147,16 +147,18 @@ def test_what_each_member_adds_is_as_if_it_were_not_there(members, weights):
     for index in range(3):
         np.testing.assert_array_equal(judged.alone[index], members.wrong[index])
         others, before = np.delete(weights, index), weights[: index + 1]
-        for found, part, kept in (
+        for result, part, remaining in (
             (judged.without[index], others, np.delete(range(3), index)),
             (judged.until[index], before, np.arange(index + 1)),
         ):
             if not part.sum():
-                assert found is None
+                assert result is None
                 continue
-            few = ensembling.Members(tuple(NAMES[k] for k in kept), tuple(members.predictions[k] for k in kept))
-            whole = ensembling.combine(few, part / part.sum(), "probabilities", {})
-            assert ensembling.error_rates(found) == whole.error_rates()
+            few = ensembling.Members(
+                tuple(NAMES[k] for k in remaining), tuple(members.predictions[k] for k in remaining)
+            )
+            full = ensembling.combine(few, part / part.sum(), "probabilities", {})
+            assert ensembling.error_rates(result) == full.error_rates()
 
 
 # --- weights ----------------------------------------------------------------------------------------------------
@@ -170,9 +172,9 @@ def test_given_weights_are_proportions():
 
 
 def test_weights_by_accuracy(members):
-    found = ensembling.find_weights("accuracy", members, "probabilities")
+    result = ensembling.find_weights("accuracy", members, "probabilities")
     right = [1 - one.error_rates().top1_error for one in members.predictions]
-    np.testing.assert_allclose(found, np.array(right) / sum(right))
+    np.testing.assert_allclose(result, np.array(right) / sum(right))
     never = [replace(one, top5=np.full_like(one.top5, -1)) for one in members.predictions]
     with pytest.raises(UserError, match="no member's first guess is right"):
         ensembling.find_weights("accuracy", ensembling.Members(NAMES, tuple(never)), "probabilities")
@@ -181,22 +183,24 @@ def test_weights_by_accuracy(members):
 def test_weights_of_two_constant_members_in_closed_form():
     """Labels are 0 in seven of ten images; one member says 0 with 0.9, the other with 0.2: the mean must say 0.7."""
     label = np.repeat([0, 1], [70, 30])
-    said = [synthetic_predictions.from_logits(np.tile(np.log([p, 1 - p]), (100, 1)), label) for p in (0.9, 0.2)]
-    found = ensembling.find_weights("validation", ensembling.align_members("ab", said), "probabilities")
-    np.testing.assert_allclose(found, [5 / 7, 2 / 7], atol=2e-3)  # float16
+    constant_members = [
+        synthetic_predictions.from_logits(np.tile(np.log([p, 1 - p]), (100, 1)), label) for p in (0.9, 0.2)
+    ]
+    result = ensembling.find_weights("validation", ensembling.align_members("ab", constant_members), "probabilities")
+    np.testing.assert_allclose(result, [5 / 7, 2 / 7], atol=2e-3)  # float16
     # of averaged scores: the logit of 0.7 lies on the line between those of 0.9 and 0.2
     logit = scipy.special.logit
     share = (logit(0.7) - logit(0.2)) / (logit(0.9) - logit(0.2))
-    found = ensembling.find_weights("validation", ensembling.align_members("ab", said), "logits")
-    np.testing.assert_allclose(found, [share, 1 - share], atol=2e-3)
+    result = ensembling.find_weights("validation", ensembling.align_members("ab", constant_members), "logits")
+    np.testing.assert_allclose(result, [share, 1 - share], atol=2e-3)
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 def test_no_other_weights_have_a_lower_cross_entropy(members, average):
-    found = ensembling.find_weights("validation", members, average)
-    assert found.sum() == pytest.approx(1)
-    assert np.all(found >= 0)
-    least = cross_entropy(members, found, average)
+    result = ensembling.find_weights("validation", members, average)
+    assert result.sum() == pytest.approx(1)
+    assert np.all(result >= 0)
+    least = cross_entropy(members, result, average)
     grid = [np.array(w) / 10 for w in itertools.product(range(11), repeat=3) if sum(w) == 10]
     assert least <= min(cross_entropy(members, weights, average) for weights in grid) + 1e-9
 
@@ -241,8 +245,8 @@ def plain_greedy(members):
 
 
 def test_greedy_selection_is_a_plain_loops(members):
-    found = ensembling.find_weights("greedy", members, "probabilities")
-    np.testing.assert_allclose(found, plain_greedy(members))
+    result = ensembling.find_weights("greedy", members, "probabilities")
+    np.testing.assert_allclose(result, plain_greedy(members))
 
 
 def test_greedy_selection_begins_with_the_best_by_top5_then_top1(members, monkeypatch):

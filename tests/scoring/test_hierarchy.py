@@ -27,14 +27,14 @@ def distance(guess, label):
 
 def test_costs_are_means_of_the_cheapest_guess(entry):
     top5, labels = entry
-    found = hierarchy.score_hierarchy(top5, labels, WNIDS)
-    for cost in found.costs:
+    result = hierarchy.score_hierarchy(top5, labels, WNIDS)
+    for cost in result.costs:
         each = [min(distance(g, label) for g in row[: cost.guesses]) for row, label in zip(top5, labels, strict=True)]
         assert cost.mean == pytest.approx(np.mean(each))
         low, high = cost.interval
         assert low == pytest.approx(np.mean(each) - 1.96 * np.std(each, ddof=1) / np.sqrt(80), abs=1e-4)
         assert high > cost.mean
-    assert [cost.guesses for cost in found.costs] == [1, 2, 3, 4, 5]
+    assert [cost.guesses for cost in result.costs] == [1, 2, 3, 4, 5]
 
 
 def test_heights_are_not_divided_by_anything():
@@ -49,27 +49,27 @@ def test_heights_are_not_divided_by_anything():
 
 
 def test_no_guess_costs_as_much_as_the_root():
-    found = hierarchy.score_hierarchy(np.array([[-1, -1], [-1, 1]], np.int32), np.array([0, 1]), WNIDS)
-    assert [cost.mean for cost in found.costs] == [19, 9.5]
-    assert (found.whole.outside, found.whole.inside) == (2, 0)
+    result = hierarchy.score_hierarchy(np.array([[-1, -1], [-1, 1]], np.int32), np.array([0, 1]), WNIDS)
+    assert [cost.mean for cost in result.costs] == [19, 9.5]
+    assert (result.whole.outside, result.whole.inside) == (2, 0)
 
 
 def test_a_dog_but_which_dog():
     labels = np.array([0, 0, 0, 1, 2, 4, 4, 3])
     best = np.array([0, 1, 2, 0, 2, 5, 0, 3])
-    found = hierarchy.score_hierarchy(best[:, None].astype(np.int32), labels, WNIDS)
-    groups = {one.name: one for one in found.groups}
+    result = hierarchy.score_hierarchy(best[:, None].astype(np.int32), labels, WNIDS)
+    groups = {one.name: one for one in result.groups}
     assert list(groups) == ["dog", "feline", "fish", "vehicle"]
     dog = groups["dog"]
     assert (dog.classes, dog.images, dog.wrong, dog.outside, dog.inside) == (2, 4, 3, 1, 2)
     assert (groups["vehicle"].outside, groups["vehicle"].inside) == (1, 1)
-    assert (found.whole.images, found.whole.wrong, found.whole.outside, found.whole.inside) == (8, 5, 2, 3)
-    costs, shares = hierarchy.sentences(found)
+    assert (result.whole.images, result.whole.wrong, result.whole.outside, result.whole.inside) == (8, 5, 2, 3)
+    costs, shares = hierarchy.sentences(result)
     assert "with 1 guess" in costs
     assert shares.startswith("first guess of another super-class: 25.0 % [")
     assert "; of the right one, but another class: 37.5 % [" in shares
     assert shares.endswith(", 60 % of the errors")
-    assert len(hierarchy.terminal_table(found).rows) == 5
+    assert len(hierarchy.terminal_table(result).rows) == 5
 
 
 def test_only_wordnets_ids_make_a_tree():

@@ -47,9 +47,9 @@ def test_probabilities_are_the_mean_softmax_of_the_members():
     _, labels, a = noisy(40)
     b = noisy(40, seed=1)[2]
     b[3, 2] = -np.inf  # a masked class
-    found = label_audit.mean_probabilities([predicted(labels, a), predicted(labels, b)])
+    result = label_audit.mean_probabilities([predicted(labels, a), predicted(labels, b)])
     expected = (softmax(a.astype(np.float16).astype(float), 1) + softmax(b.astype(np.float16).astype(float), 1)) / 2
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("score", [np.nan, -np.inf])
@@ -65,17 +65,17 @@ def test_scores_without_probabilities_are_refused(score):
 def test_flipped_labels_are_found_with_their_original_class(filter_by, rank_by):
     true, given, logits = noisy()
     probable = label_audit.mean_probabilities([predicted(given, logits)])
-    found = label_audit.find_suspects(given, probable, filter_by=filter_by, rank_by=rank_by)
+    result = label_audit.find_suspects(given, probable, filter_by=filter_by, rank_by=rank_by)
     flipped = true != given
-    assert flipped[found.image].mean() > 0.95  # precision
-    assert flipped[found.image].sum() / flipped.sum() > 0.9  # recall
-    assert (found.suggested == true[found.image]).mean() > 0.95
-    assert found.wrong_share == pytest.approx(flipped.mean(), abs=0.01)
-    np.testing.assert_array_equal(found.given, given[found.image])
-    np.testing.assert_array_equal(found.of_given, probable[found.image, found.given])
-    np.testing.assert_array_equal(found.of_suggested, probable[found.image, found.suggested])
-    assert np.all(found.suggested != found.given)
-    order = found.of_given - (found.of_suggested if rank_by == "normalized_margin" else 0)
+    assert flipped[result.image].mean() > 0.95  # precision
+    assert flipped[result.image].sum() / flipped.sum() > 0.9  # recall
+    assert (result.suggested == true[result.image]).mean() > 0.95
+    assert result.wrong_share == pytest.approx(flipped.mean(), abs=0.01)
+    np.testing.assert_array_equal(result.given, given[result.image])
+    np.testing.assert_array_equal(result.of_given, probable[result.image, result.given])
+    np.testing.assert_array_equal(result.of_suggested, probable[result.image, result.suggested])
+    assert np.all(result.suggested != result.given)
+    order = result.of_given - (result.of_suggested if rank_by == "normalized_margin" else 0)
     assert np.all(np.diff(order) >= -1e-6)
 
 
@@ -104,11 +104,11 @@ def test_the_share_of_wrong_labels_is_that_of_the_confident_joint():
 
 def test_a_class_without_images_is_no_trouble():
     true, given, logits = noisy()
-    kept = (given != 3) & (true != 3)
-    found = label_audit.find_suspects(
-        given[kept], label_audit.mean_probabilities([predicted(given[kept], logits[kept])])
+    rows_kept = (given != 3) & (true != 3)
+    result = label_audit.find_suspects(
+        given[rows_kept], label_audit.mean_probabilities([predicted(given[rows_kept], logits[rows_kept])])
     )
-    assert (true != given)[kept][found.image].mean() > 0.95
+    assert (true != given)[rows_kept][result.image].mean() > 0.95
 
 
 @pytest.mark.parametrize(("labels", "message"), [([0, -1, 1], "without labels"), ([2, 2, 2], "at least two classes")])

@@ -22,8 +22,10 @@ def make(images=20, classes=12, seed=0, prefix="image"):
     )
 
 
-def part(whole, rows):
-    return Predictions(*(getattr(whole, name)[rows] for name in ("id", "label", "top5", "logits")), whole.provenance)
+def part(complete, rows):
+    return Predictions(
+        *(getattr(complete, name)[rows] for name in ("id", "label", "top5", "logits")), complete.provenance
+    )
 
 
 def assert_same(a, b):
@@ -34,20 +36,20 @@ def assert_same(a, b):
 
 
 def test_saved_predictions_are_loaded_unchanged(tmp_path):
-    whole = make()
-    predictions.save(tmp_path / "new/folder/predictions.npz", whole)
-    assert_same(predictions.load(tmp_path / "new/folder/predictions.npz"), whole)
+    complete = make()
+    predictions.save(tmp_path / "new/folder/predictions.npz", complete)
+    assert_same(predictions.load(tmp_path / "new/folder/predictions.npz"), complete)
     assert [p.name for p in (tmp_path / "new/folder").iterdir()] == ["predictions.npz"]
 
 
 def test_numpy_alone_opens_the_documented_form(tmp_path):
-    whole = make(classes=3)
-    predictions.save(tmp_path / "p.npz", whole)
+    complete = make(classes=3)
+    predictions.save(tmp_path / "p.npz", complete)
     with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
         assert sorted(file) == ["id", "label", "logits", "provenance", "top5"]
         assert (file["label"].dtype, file["top5"].dtype, file["logits"].dtype) == ("int32", "int32", "float16")
         assert file["top5"].shape == (20, 3)
-        assert json.loads(str(file["provenance"])) == whole.provenance
+        assert json.loads(str(file["provenance"])) == complete.provenance
 
 
 def test_error_rates_from_the_file_are_the_counts_of_the_metric():
@@ -64,9 +66,9 @@ def test_error_rates_from_the_file_are_the_counts_of_the_metric():
 
 
 def test_images_without_labels_have_no_error_rate():
-    whole = make()
+    complete = make()
     with pytest.raises(UserError, match="without labels"):
-        Predictions(whole.id, np.full(20, -1, np.int32), whole.top5, whole.logits).error_rates()
+        Predictions(complete.id, np.full(20, -1, np.int32), complete.top5, complete.logits).error_rates()
 
 
 def test_scores_beyond_float16_are_clipped_and_special_values_preserved():
@@ -78,15 +80,15 @@ def test_scores_beyond_float16_are_clipped_and_special_values_preserved():
 
 
 def test_the_collector_drops_padding_and_keeps_the_order():
-    whole = make(images=10)
+    complete = make(images=10)
     collector = Collector()
     for start in range(0, 10, 4):
-        rows = part(whole, slice(start, start + 4))
+        rows = part(complete, slice(start, start + 4))
         missing = 4 - len(rows)
         ids = [*rows.id.tolist(), *[""] * missing]
         columns = [np.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1)) for x in (rows.label, rows.top5, rows.logits)]
         collector.add(ids, *columns, np.array([1] * len(rows) + [0] * missing, np.float32))
-    assert_same(collector.predictions(whole.provenance), whole)
+    assert_same(collector.predictions(complete.provenance), complete)
 
 
 def test_a_collector_of_nothing_but_padding_is_an_error():
@@ -100,23 +102,23 @@ def test_a_collector_of_nothing_but_padding_is_an_error():
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 7])
 def test_any_number_of_shares_merges_to_the_same(hosts):
-    whole = make()
-    shares = [part(whole, slice(host, None, hosts)) for host in range(hosts)]
-    assert_same(predictions.merge(shares), whole)  # ids happen to be sorted
+    complete = make()
+    shares = [part(complete, slice(host, None, hosts)) for host in range(hosts)]
+    assert_same(predictions.merge(shares), complete)  # ids happen to be sorted
     order = np.random.default_rng(0).permutation(20)
-    assert_same(predictions.merge(shares, ids=whole.id[order].tolist()), part(whole, order))
+    assert_same(predictions.merge(shares, ids=complete.id[order].tolist()), part(complete, order))
 
 
 def test_merging_names_the_ids_that_are_twice_missing_or_unknown():
-    whole = make()
+    complete = make()
     with pytest.raises(UserError, match=r"more than once: image_0003.JPEG, image_0004.JPEG$"):
-        predictions.merge([part(whole, slice(0, 5)), part(whole, slice(3, 20))])
+        predictions.merge([part(complete, slice(0, 5)), part(complete, slice(3, 20))])
     with pytest.raises(UserError, match=r"15 images have no prediction: .* and 12 more"):
-        predictions.merge([part(whole, slice(0, 5))], ids=whole.id.tolist())
+        predictions.merge([part(complete, slice(0, 5))], ids=complete.id.tolist())
     with pytest.raises(UserError, match="1 predictions are of images outside the split: image_0019"):
-        predictions.merge([whole], ids=whole.id[:-1].tolist())
+        predictions.merge([complete], ids=complete.id[:-1].tolist())
     with pytest.raises(UserError, match=r"different numbers of classes: \[12, 13\]"):
-        predictions.merge([whole, make(classes=13, prefix="other")])
+        predictions.merge([complete, make(classes=13, prefix="other")])
 
 
 def test_a_full_disk_is_an_error_and_leaves_the_older_file(tmp_path):
@@ -196,8 +198,8 @@ def test_other_files_are_refused(tmp_path):
     ],
 )
 def test_a_wrong_member_is_named(tmp_path, change, message):
-    whole = make()
-    members = {name: getattr(whole, name) for name in ("id", "label", "top5", "logits")}
+    complete = make()
+    members = {name: getattr(complete, name) for name in ("id", "label", "top5", "logits")}
     np.savez(tmp_path / "p.npz", **(members | {"provenance": np.array("{}")} | change))
     with pytest.raises(UserError, match=message):
         predictions.load(tmp_path / "p.npz")
@@ -211,14 +213,14 @@ def test_a_file_without_images_is_refused(tmp_path):
 
 
 def test_guesses_are_the_files_without_the_scores_by_rising_id(tmp_path):
-    whole = make()
+    complete = make()
     order = np.random.default_rng(0).permutation(20)
-    predictions.save(tmp_path / "p.npz", part(whole, order))
-    found = predictions.load_guesses(tmp_path / "p.npz")
-    assert set(found) == {"id", "label", "top5"}
-    for key, array in found.items():
-        np.testing.assert_array_equal(array, getattr(whole, key))  # whose ids happen to be sorted
-        assert array.dtype == getattr(whole, key).dtype
+    predictions.save(tmp_path / "p.npz", part(complete, order))
+    result = predictions.load_guesses(tmp_path / "p.npz")
+    assert set(result) == {"id", "label", "top5"}
+    for key, array in result.items():
+        np.testing.assert_array_equal(array, getattr(complete, key))  # whose ids happen to be sorted
+        assert array.dtype == getattr(complete, key).dtype
 
 
 def test_guesses_are_read_without_decoding_the_scores(tmp_path):

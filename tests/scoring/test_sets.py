@@ -46,16 +46,16 @@ def test_real_is_the_snippet_of_its_authors():
     ids, labels, top5 = some()
     lists = real_features(labels, np.random.default_rng(1))
     chosen = sets.find_set("real")
-    (found,) = sets.score_set(
+    (result,) = sets.score_set(
         chosen, predictions(ids, labels, top5), sets.accepted_labels(chosen, features_of(ids, labels, lists))
     )
     is_correct = [best in lists[i] for i, best in enumerate(top5[:, 0]) if lists[i]]
-    assert found.error == pytest.approx(1 - np.mean(is_correct))
-    assert (found.images, found.dropped) == (len(is_correct), sum(not one for one in lists))
-    assert found.dropped > 5
+    assert result.error == pytest.approx(1 - np.mean(is_correct))
+    assert (result.images, result.dropped) == (len(is_correct), sum(not one for one in lists))
+    assert result.dropped > 5
     empty_counted = np.mean([best not in one for best, one in zip(top5[:, 0], lists, strict=True)])
-    assert found.error != pytest.approx(empty_counted)
-    assert f"({found.wrong} of {found.images} images wrong, {found.dropped} left out)" in str(found)
+    assert result.error != pytest.approx(empty_counted)
+    assert f"({result.wrong} of {result.images} images wrong, {result.dropped} left out)" in str(result)
 
 
 def test_real_lists_of_the_image_before_are_refused():
@@ -108,13 +108,13 @@ def test_multi_label_accuracy_is_the_snippet_of_tfds():
     expected = 1 - np.mean([correct[group] / images[group] for group in images])
     over_images = 1 - sum(correct.values()) / sum(images.values())
     chosen = sets.find_set("multilabel")
-    (found,) = sets.score_set(chosen, predicted, sets.accepted_labels(chosen, features))
-    assert found.error == pytest.approx(expected)
-    assert found.error != pytest.approx(over_images, abs=0.005)
-    assert found.images == sum(images.values())
-    assert found.dropped == sum(one["is_problematic"][0] for one in features.values())
-    assert found.low < found.error < found.high
-    assert "mean over 4 classes" in str(found)
+    (result,) = sets.score_set(chosen, predicted, sets.accepted_labels(chosen, features))
+    assert result.error == pytest.approx(expected)
+    assert result.error != pytest.approx(over_images, abs=0.005)
+    assert result.images == sum(images.values())
+    assert result.dropped == sum(one["is_problematic"][0] for one in features.values())
+    assert result.low < result.error < result.high
+    assert "mean over 4 classes" in str(result)
 
 
 def test_images_that_the_experts_did_not_see_do_not_count():

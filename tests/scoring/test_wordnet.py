@@ -117,20 +117,20 @@ def test_a_diamond_by_hand(diamond):
 
 def test_costs_are_the_heights_of_the_lowest_common_ancestors():
     chosen = [*imagenet()[3::19], DOG]
-    found = wordnet.costs(chosen)
+    result = wordnet.costs(chosen)
     for (i, a), (j, b) in itertools.combinations(enumerate(chosen), 2):
         expected = min(map(longest_way_down, all_above(a) & all_above(b)))
-        assert found[i, j] == found[j, i] == expected == wordnet.height(wordnet.lowest_common_ancestor(a, b))
-    assert not found.diagonal().any()
+        assert result[i, j] == result[j, i] == expected == wordnet.height(wordnet.lowest_common_ancestor(a, b))
+    assert not result.diagonal().any()
 
 
 def test_known_distances():
     tiger, malamute = "n02129604", "n02110063"
-    found = wordnet.costs([HUSKY, malamute, TABBY, tiger, GOLDFISH])
+    result = wordnet.costs([HUSKY, malamute, TABBY, tiger, GOLDFISH])
     shared = [wordnet.lowest_common_ancestor(HUSKY, wnid) for wnid in (malamute, TABBY, tiger, GOLDFISH)]
     assert [wordnet.words(wnid)[0] for wnid in shared] == ["sled dog", "domestic animal", "carnivore", "vertebrate"]
-    assert found[0].tolist() == [0, 1, 6, 7, 11]
-    assert found[2, 3] == wordnet.height("n02120997") == 4  # feline
+    assert result[0].tolist() == [0, 1, 6, 7, 11]
+    assert result[2, 3] == wordnet.height("n02120997") == 4  # feline
 
 
 def test_the_1000_classes():

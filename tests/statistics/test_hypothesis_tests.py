@@ -81,8 +81,8 @@ def test_true_ties_on_many_images_are_rarely_significant(images, share):
 @pytest.mark.parametrize(("images", "share"), [(100, 0.1), (1_000, 0.05), (1_000, 0.2)])
 @pytest.mark.parametrize("method", ["midp", "exact"])
 def test_simulated_ties_are_significant_as_often_as_enumerated(images, share, method):
-    drawn = np.random.default_rng(0).multinomial(images, [share / 2, share / 2, 1 - share], size=DRAWS)
-    simulated = np.mean(hypothesis_tests.mcnemar_p(drawn[:, 0], drawn[:, 1], method) <= LEVEL)
+    counts = np.random.default_rng(0).multinomial(images, [share / 2, share / 2, 1 - share], size=DRAWS)
+    simulated = np.mean(hypothesis_tests.mcnemar_p(counts[:, 0], counts[:, 1], method) <= LEVEL)
     expected = false_positive_rate(images, share, method)
     assert simulated == pytest.approx(expected, abs=3 * math.sqrt(LEVEL / DRAWS))
 

@@ -78,8 +78,8 @@ def test_identical_errors_on_few_images_leave_a_wide_interval():
 
 def coverage(images, only_a, only_b):
     """Return the share of draws whose interval holds the true difference; equal counts are computed once."""
-    drawn = np.random.default_rng(0).multinomial(images, [only_a, only_b, 1 - only_a - only_b], size=DRAWS)[:, :2]
-    counts, times = np.unique(drawn, axis=0, return_counts=True)
+    draws = np.random.default_rng(0).multinomial(images, [only_a, only_b, 1 - only_a - only_b], size=DRAWS)[:, :2]
+    counts, times = np.unique(draws, axis=0, return_counts=True)
     hits = 0
     for seed, ((a, b), often) in enumerate(zip(counts, times, strict=True)):
         low, high = intervals.bootstrap_difference(*wrong_images(a, b, images), resamples=1_999, seed=seed).interval

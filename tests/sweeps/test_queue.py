@@ -89,9 +89,9 @@ def test_concurrent_processes_claim_each_run_once(url, immediate):
     settings = small_sweeps.settings(seeds=tuple(range(4)))
     open_queue(url, seeds=tuple(range(4)))
     claims = queue_processes.run_together(3, queue_processes.claim_all, url, settings, immediate)
-    claimed = sorted(itertools.chain(*claims))
+    claimed_names = sorted(itertools.chain(*claims))
     expected = sorted(f"runs/{system}/seed{seed}" for system in "ab" for seed in range(4))
-    assert (claimed == expected) is immediate, "this test would not notice two processes with the same run"
+    assert (claimed_names == expected) is immediate, "this test would not notice two processes with the same run"
 
 
 def test_a_final_run_waits_for_its_search_and_gets_the_first_of_the_best_settings(url):

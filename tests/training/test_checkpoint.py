@@ -43,9 +43,9 @@ def test_everything_comes_back_and_the_last_two_and_the_best_stay(tmp_path, plac
     assert checkpoints.steps() == [2, 4, 5]
     assert checkpoints.best_step() == 2
     for which, number in (("last", 5), ("best", 2), ("4", 4)):
-        found = checkpoints.restore(placed(state()), which)
-        assert (found.step, found.info["seconds"]) == (number, number / 2)
-        same(found.state, state(number))
+        result = checkpoints.restore(placed(state()), which)
+        assert (result.step, result.info["seconds"]) == (number, number / 2)
+        same(result.state, state(number))
     with pytest.raises(UserError, match=r"no checkpoint '3'.*last, best, \[2, 4, 5\]"):
         checkpoints.restore(placed(state()), "3")
 
@@ -93,12 +93,12 @@ def lose_files_before_the_seal(step):
 def test_a_damaged_newest_one_is_named_and_the_one_before_it_used(tmp_path, placed, damage):
     save_all(tmp_path, placed, [None, None]).close()
     damage(tmp_path / "2")
-    said = []
-    found = Checkpoints(tmp_path, keep=2, say=said.append).restore(placed(state()))
-    assert found.step == 1
-    same(found.state, state(1))
-    assert len(said) == 1
-    assert str(tmp_path / "2") in said[0]
+    messages = []
+    result = Checkpoints(tmp_path, keep=2, say=messages.append).restore(placed(state()))
+    assert result.step == 1
+    same(result.state, state(1))
+    assert len(messages) == 1
+    assert str(tmp_path / "2") in messages[0]
 
 
 def test_all_damaged_is_an_error_and_not_a_fresh_start(tmp_path, placed):
@@ -113,9 +113,9 @@ def test_all_damaged_is_an_error_and_not_a_fresh_start(tmp_path, placed):
 def test_another_way_of_spreading_restores(tmp_path, saved_as, restored_as):
     save_all(tmp_path, parallel.create(saved_as).put_state, [None])
     target = parallel.create(restored_as).put_state(state())
-    found = Checkpoints(tmp_path, keep=2).restore(target)
-    same(found.state, state(1))
-    placed_alike = jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), found.state, target)
+    result = Checkpoints(tmp_path, keep=2).restore(target)
+    same(result.state, state(1))
+    placed_alike = jax.tree.map(lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), result.state, target)
     assert all(jax.tree.leaves(placed_alike))
 
 

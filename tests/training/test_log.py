@@ -14,9 +14,9 @@ def test_a_resume_drops_rows_beyond_its_step_and_a_line_cut_short(tmp_path):
     run_log = log.RunLog(tmp_path, start_step=2)
     run_log.write("train", 3, loss=float("nan"), images=7)
     run_log.close()
-    found = log.read_rows(path)
-    assert [row["step"] for row in found] == [1, 2, 3]
-    assert found[-1]["images"] == 7
+    result = log.read_rows(path)
+    assert [row["step"] for row in result] == [1, 2, 3]
+    assert result[-1]["images"] == 7
 
 
 def test_numbers_reach_tensorboard(tmp_path):

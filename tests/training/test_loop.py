@@ -51,8 +51,8 @@ def go(workdir, stop_at=None, early_stopping=0):
     """One process: from the last checkpoint until the end, or until the step at which a signal comes."""
     checkpoints = Checkpoints(workdir / "checkpoints", keep=20)
     fresh = SPREAD.put_state(small_network.make(CONFIG)[1])
-    found = checkpoints.restore(fresh)
-    spent = BUDGET.meter.spent(found.info["steps"] if found else 0, 0.0)
+    result = checkpoints.restore(fresh)
+    spent = BUDGET.meter.spent(result.info["steps"] if result else 0, 0.0)
     evaluated = []
 
     def batches():
@@ -68,7 +68,7 @@ def go(workdir, stop_at=None, early_stopping=0):
     run_log = log.RunLog(workdir, spent.steps)
     job = loop.Job(
         config=CONFIG,
-        state=found.state if found else fresh,
+        state=result.state if result else fresh,
         steps=compiled(),
         batches=batches(),
         evaluate=evaluate,
@@ -78,9 +78,9 @@ def go(workdir, stop_at=None, early_stopping=0):
         checkpoints=checkpoints,
         bad_records=mock.Mock(spec=BadRecords),
         log=run_log,
-        known=found.info if found else {},
+        known=result.info if result else {},
         learning_rate=LearningRate(
-            CONFIG.optimizer.learning_rate, CONFIG.schedule, found.info["plateau"] if found else None
+            CONFIG.optimizer.learning_rate, CONFIG.schedule, result.info["plateau"] if result else None
         ),
         early_stopping=early_stopping,
     )
@@ -91,7 +91,7 @@ def go(workdir, stop_at=None, early_stopping=0):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def uninterrupted(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     return workdir, *go(workdir)
 
@@ -100,46 +100,46 @@ def rows(workdir, kind):
     return [row for row in log.read_rows(workdir / log.METRICS) if row["kind"] == kind]
 
 
-def test_a_stalled_error_drops_the_rate_of_the_steps_that_follow(whole):
-    workdir, outcome, evaluated = whole
+def test_a_stalled_error_drops_the_rate_of_the_steps_that_follow(uninterrupted):
+    workdir, outcome, evaluated = uninterrupted
     assert outcome.stopped_by is None
     assert evaluated == [(3, False), (6, False), (9, False), (12, True)]
     assert [row["learning_rate"] for row in rows(workdir, "train")] == pytest.approx([0.1] * 6 + [0.05] * 6)
     assert [(row["step"], row["scale"]) for row in rows(workdir, "event")] == [(6, 0.5), (12, 0.25)]
 
 
-def test_operations_in_the_log_are_those_of_the_stages(whole):
-    assert [row["flops"] for row in rows(whole[0], "train")] == [
+def test_operations_in_the_log_are_those_of_the_stages(uninterrupted):
+    assert [row["flops"] for row in rows(uninterrupted[0], "train")] == [
         1000.0 * n + 1000 * max(0, n - 6) for n in range(1, 13)
     ]
 
 
-def test_every_save_has_a_row_with_the_seconds_that_it_took(whole):
-    found = rows(whole[0], "save")
-    assert [row["step"] for row in found] == [2, 3, 4, 6, 8, 9, 10, 12]
-    assert all(row["saving_seconds"] > 0 for row in found)
+def test_every_save_has_a_row_with_the_seconds_that_it_took(uninterrupted):
+    result = rows(uninterrupted[0], "save")
+    assert [row["step"] for row in result] == [2, 3, 4, 6, 8, 9, 10, 12]
+    assert all(row["saving_seconds"] > 0 for row in result)
 
 
-def test_waiting_for_batches_is_counted_within_the_seconds_of_training(whole):
-    found = rows(whole[0], "train")
-    waited = [row["waiting_seconds"] for row in found]  # of a few later steps too: rows lag behind
+def test_waiting_for_batches_is_counted_within_the_seconds_of_training(uninterrupted):
+    result = rows(uninterrupted[0], "train")
+    waited = [row["waiting_seconds"] for row in result]  # of a few later steps too: rows lag behind
     assert min(waited) >= 0
-    assert 0 < sum(waited) < found[-1]["seconds"]
+    assert 0 < sum(waited) < result[-1]["seconds"]
 
 
 @pytest.mark.parametrize("stop_at", [4, 6, 7, 12])
-def test_a_stop_changes_nothing_not_even_where_an_evaluation_was_due(whole, tmp_path, stop_at):
+def test_a_stop_changes_nothing_not_even_where_an_evaluation_was_due(uninterrupted, tmp_path, stop_at):
     outcome, before = go(tmp_path, stop_at)
     assert outcome.stopped_by == "SIGTERM"
     assert outcome.spent.steps == stop_at
     outcome, after = go(tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(outcome.state), jax.device_get(whole[1].state))
-    assert before + after == whole[2]
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(outcome.state), jax.device_get(uninterrupted[1].state))
+    assert before + after == uninterrupted[2]
     for kind in ("train", "eval", "event"):
-        found, expected = ([{k: v for k, v in row.items() if "second" not in k} for row in rows(place, kind)]
-                           for place in (tmp_path, whole[0]))  # fmt: skip
-        assert found == expected
-    best = [Checkpoints(place / "checkpoints", keep=20) for place in (tmp_path, whole[0])]
+        result, expected = ([{k: v for k, v in row.items() if "second" not in k} for row in rows(directory, kind)]
+                           for directory in (tmp_path, uninterrupted[0]))  # fmt: skip
+        assert result == expected
+    best = [Checkpoints(directory / "checkpoints", keep=20) for directory in (tmp_path, uninterrupted[0])]
     assert best[0].best_step() == best[1].best_step() == 9
     for checkpoints in best:
         checkpoints.close()

@@ -14,7 +14,7 @@ TARGETS = np.asarray(
 )
 
 
-def found(spec):
+def losses(spec):
     return np.asarray(loss.per_image(spec, jnp.asarray(LOGITS), jnp.asarray(TARGETS)))
 
 
@@ -26,17 +26,17 @@ def binary(targets):
 def test_softmax_is_the_cross_entropy_with_shares():
     logits = LOGITS.astype(np.float64)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    np.testing.assert_allclose(found(SoftmaxLoss()), -(TARGETS * log_p).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(losses(SoftmaxLoss()), -(TARGETS * log_p).sum(1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("reduction", "reduce"), [("mean", np.mean), ("sum", np.sum)])
 def test_sigmoid_is_the_binary_cross_entropy_over_the_classes(reduction, reduce):
-    np.testing.assert_allclose(found(SigmoidLoss(reduction=reduction)), reduce(binary(TARGETS), 1), rtol=1e-5)
+    np.testing.assert_allclose(losses(SigmoidLoss(reduction=reduction)), reduce(binary(TARGETS), 1), rtol=1e-5)
 
 
 def test_a_threshold_makes_every_class_that_exceeds_it_wholly_present():
     targets = np.asarray([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 0, 0, 1, 0], [0, 1, 0, 0, 0]])
-    np.testing.assert_allclose(found(SigmoidLoss(threshold=0.2)), binary(targets).mean(1), rtol=1e-5)
+    np.testing.assert_allclose(losses(SigmoidLoss(threshold=0.2)), binary(targets).mean(1), rtol=1e-5)
 
 
 def test_large_logits_are_no_overflow():

@@ -13,9 +13,9 @@ from imagenet_repro.training import memory
 def test_the_processs_peak_is_the_kernels_high_water_mark():
     lines = Path("/proc/self/status").read_text().splitlines()
     (mark,) = (int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    found = memory.peak()
-    assert found["of"] == "process"
-    assert abs(found["bytes"] - mark) < 2**24
+    result = memory.peak()
+    assert result["of"] == "process"
+    assert abs(result["bytes"] - mark) < 2**24
 
 
 def test_the_unit_is_that_of_the_system(monkeypatch):

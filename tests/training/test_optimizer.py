@@ -35,19 +35,19 @@ def problem():
 def test_sgd_is_pytorchs(problem, nesterov):
     start, gradients = problem
     spec = Sgd(momentum=0.9, nesterov=nesterov, weight_decay=0.01)
-    found = ours(spec, start, gradients)
+    result = ours(spec, start, gradients)
     for name, w in start.items():
         v = np.zeros_like(w)
         for rate, gradient in zip(RATES, gradients, strict=True):
             g = gradient[name] + 0.01 * w
             v = 0.9 * v + g
             w = w - rate * (g + 0.9 * v if nesterov else v)
-        np.testing.assert_allclose(found[name], w, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result[name], w, rtol=1e-5, atol=1e-6)
 
 
 def test_adamw_decays_apart_from_the_gradient_and_spares_scales_and_biases(problem):
     start, gradients = problem
-    found = ours(AdamW(weight_decay=0.1), start, gradients)
+    result = ours(AdamW(weight_decay=0.1), start, gradients)
     for name, w in start.items():
         m, v = np.zeros_like(w), np.zeros_like(w)
         for t, (rate, gradient) in enumerate(zip(RATES, gradients, strict=True), 1):
@@ -55,7 +55,7 @@ def test_adamw_decays_apart_from_the_gradient_and_spares_scales_and_biases(probl
             v = 0.999 * v + 0.001 * gradient[name] ** 2
             step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
             w = w - rate * (step + 0.1 * w * (w.ndim > 1))
-        np.testing.assert_allclose(found[name], w, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result[name], w, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_adamw_decays_apart_from_the_gradient_and_spares_scales_and_biases(probl
 )
 def test_lamb_scales_each_tensor_that_decays_or_each_by_its_trust_ratio(problem, mask, always, adapted):
     start, gradients = problem
-    found = ours(Lamb(weight_decay=0.1, decay_mask=mask, always_adapt=always), start, gradients)
+    result = ours(Lamb(weight_decay=0.1, decay_mask=mask, always_adapt=always), start, gradients)
     names = ["conv.weight", "pos_embed", "norm.weight"][:adapted]
     for name, w in start.items():
         m, v = np.zeros_like(w), np.zeros_like(w)
@@ -73,20 +73,20 @@ def test_lamb_scales_each_tensor_that_decays_or_each_by_its_trust_ratio(problem,
             step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-6) + 0.1 * w * (w.ndim > 1 or mask == "all")
             ratio = np.linalg.norm(w) / np.linalg.norm(step) if name in names else 1.0
             w = w - rate * ratio * step
-        np.testing.assert_allclose(found[name], w, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result[name], w, rtol=1e-4, atol=1e-5)
 
 
 def test_rmsprop_is_tensorflows(problem):
     """tf.compat.v1.train.RMSPropOptimizer: mean square from one, epsilon inside the root, rate inside the momentum."""
     start, gradients = problem
-    found = ours(RmsProp(weight_decay=0.0), start, gradients)
+    result = ours(RmsProp(weight_decay=0.0), start, gradients)
     for name, w in start.items():
         square, momentum = np.ones_like(w), np.zeros_like(w)
         for rate, gradient in zip(RATES, gradients, strict=True):
             square = 0.9 * square + 0.1 * gradient[name] ** 2
             momentum = 0.9 * momentum + rate * gradient[name] / np.sqrt(square + 1e-3)
             w = w - momentum
-        np.testing.assert_allclose(found[name], w, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result[name], w, rtol=1e-5, atol=1e-6)
 
 
 def test_clipping_bounds_the_norm_over_all_tensors(problem):
@@ -96,9 +96,9 @@ def test_clipping_bounds_the_norm_over_all_tensors(problem):
     clipped = [{name: g * min(1, 0.5 / norm) for name, g in gradients[0].items()}] + [
         {name: np.zeros_like(g) for name, g in gradients[0].items()}
     ] * 3
-    found = ours(spec, start, [gradients[0], *clipped[1:]], clip_norm=0.5)
+    result = ours(spec, start, [gradients[0], *clipped[1:]], clip_norm=0.5)
     for name, w in start.items():
-        np.testing.assert_allclose(found[name], w - RATES[0] * clipped[0][name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(result[name], w - RATES[0] * clipped[0][name], rtol=1e-5, atol=1e-6)
 
 
 def test_masks_name_what_decays():
@@ -121,7 +121,7 @@ def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, 
     """A rate per parameter: each must end where a run of its own at that rate does."""
     start, gradients = problem
     settings = {"name": name, "weight_decay": 0.0}
-    found = ours(
+    result = ours(
         resolve_config({"optimizer": settings | {"layer_decay": 0.7}}).optimizer, start, gradients, layers=LAYERS
     )
     plain = optimizer.create(resolve_config({"optimizer": settings}).optimizer)
@@ -136,7 +136,7 @@ def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, 
                 learning_rate=jnp.float32(rate * 0.7 ** (3 - layer)),
             )
             params = jax.tree.map(jnp.add, params, updates)
-        np.testing.assert_allclose(found[key], params[key], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(result[key], params[key], rtol=1e-4, atol=1e-5)
 
 
 def test_layer_decay_needs_layers():

@@ -42,8 +42,8 @@ def by_vmap(recipe):
 def test_three_ways_agree(mode, recipe):
     assert jax.device_count() == 8
     config = small_network.config(**RECIPES[recipe])
-    found = small_network.train(config, mode, cross_device_norm=config.cross_device_norm)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, by_vmap(recipe))
+    result = small_network.train(config, mode, cross_device_norm=config.cross_device_norm)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), result, by_vmap(recipe))
 
 
 def test_fsdp_keeps_a_shard_on_each_device_through_the_step():

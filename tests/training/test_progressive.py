@@ -32,11 +32,11 @@ def test_sizes_are_those_of_efficientnetv2(size, sizes):
 
 
 def test_regularisation_rises_evenly_and_the_last_stage_is_the_configuration():
-    found = stages(config())
-    assert [stage.augment.mixup for stage in found] == pytest.approx([0, 0.2 / 3, 0.4 / 3, 0.2])
-    assert [stage.augment.cutmix for stage in found] == pytest.approx([0, 0.4 / 3, 0.8 / 3, 0.4])
-    assert [stage.model.options["dropout"] for stage in found] == pytest.approx([0, 0.1, 0.2, 0.3])
-    assert found[-1] == config()
+    result = stages(config())
+    assert [stage.augment.mixup for stage in result] == pytest.approx([0, 0.2 / 3, 0.4 / 3, 0.2])
+    assert [stage.augment.cutmix for stage in result] == pytest.approx([0, 0.4 / 3, 0.8 / 3, 0.4])
+    assert [stage.model.options["dropout"] for stage in result] == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert result[-1] == config()
 
 
 def test_first_values_are_the_configured_ones():
@@ -110,7 +110,7 @@ def test_stages_are_trained_from_the_same_parameters():
     from imagenet_repro.training.state import create
     from imagenet_repro.training.systems import NetworkSystem
 
-    whole = config(
+    full_config = config(
         model={"name": "alexnet", "options": {"stem": "small", "dropout": 0.5}},
         data={"image_size": 64},
         batch_size=8,
@@ -118,7 +118,7 @@ def test_stages_are_trained_from_the_same_parameters():
         precision="float32",
         progressive={"stages": 2, "image_size_from": 32},
     )
-    system = NetworkSystem.create(whole, 10)
+    system = NetworkSystem.create(full_config, 10)
     first, last = system.at_stage(0), system.at_stage(1)
     assert last.network is system.network
     shapes = {name: value.shape for name, value in first.network.params.items()}
@@ -127,4 +127,7 @@ def test_stages_are_trained_from_the_same_parameters():
     state = jax.eval_shape(lambda: create(params, stats, system.optimizer, ema=False, seed=0))
     assert (first.config.data.image_size, first.config.model.options["dropout"]) == (48, 0.0)
     assert first.flops_per_step(state) < last.flops_per_step(state)
-    assert dataclasses.replace(first.config, data=whole.data, augment=whole.augment, model=whole.model) == whole
+    assert (
+        dataclasses.replace(first.config, data=full_config.data, augment=full_config.augment, model=full_config.model)
+        == full_config
+    )

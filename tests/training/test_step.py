@@ -18,8 +18,8 @@ def on_one_device(function):
     @jax.jit
     def mapped(state, batch, *rest):
         one = jax.tree.map(lambda x: x[None], batch)
-        found = jax.vmap(lambda state, batch: function(state, batch, *rest), axis_name=AXIS, in_axes=(None, 0))
-        return jax.tree.map(lambda x: x[0], found(state, one))
+        result = jax.vmap(lambda state, batch: function(state, batch, *rest), axis_name=AXIS, in_axes=(None, 0))
+        return jax.tree.map(lambda x: x[0], result(state, one))
 
     return mapped
 
@@ -31,9 +31,9 @@ def half(batch, number):
 
 def test_accumulation_is_the_mean_over_parts_with_statistics_carried_along():
     batch = small_network.batch(0)
-    whole, state = small_network.make(small_network.config(accumulate=2))
+    accumulating, state = small_network.make(small_network.config(accumulate=2))
     part, _ = small_network.make(small_network.config())
-    gradients, stats, measures = on_one_device(whole.gradients)(state, batch)
+    gradients, stats, measures = on_one_device(accumulating.gradients)(state, batch)
     first, after_first, m1 = on_one_device(part.gradients)(state, half(batch, 0))
     second, after_both, m2 = on_one_device(part.gradients)(
         dataclasses.replace(state, stats=after_first), half(batch, 1)
@@ -159,8 +159,8 @@ def test_dropout_differs_between_steps_and_devices_and_repeats_for_the_same():
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         key = jax.random.fold_in(jax.random.fold_in(key, jax.lax.axis_index(AXIS)), 0)
         run_key = jax.random.wrap_key_data(state.rng)
-        found = {"run_key": run_key, "key": key, "batch": batch, "gather": lambda params: params}
-        return step._loss(state.params, state.stats, **found)[0]
+        result = {"run_key": run_key, "key": key, "batch": batch, "gather": lambda params: params}
+        return step._loss(state.params, state.stats, **result)[0]
 
     mapped = jax.jit(jax.vmap(one, axis_name=AXIS, in_axes=(None, 0)))
 

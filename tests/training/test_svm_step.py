@@ -64,11 +64,13 @@ def trained(problem, *, average_from=0, epochs, batch=32, spread=None, channels=
 def liblinear(loss):
     """The objective of each class at liblinear's solution, in float64."""
     x, y = digits()
-    found = LinearSVC(loss=loss, C=1 / (len(x) * REGULARISATION), tol=1e-6, max_iter=200_000, random_state=0).fit(x, y)
+    result = LinearSVC(loss=loss, C=1 / (len(x) * REGULARISATION), tol=1e-6, max_iter=200_000, random_state=0).fit(
+        x, y
+    )
     signs = np.where(y[:, None] == np.arange(10), 1, -1)
-    short = np.maximum(1 - signs * (x @ found.coef_.T + found.intercept_), 0)
+    short = np.maximum(1 - signs * (x @ result.coef_.T + result.intercept_), 0)
     losses = (short**2 if loss == "squared_hinge" else short).mean(0)
-    return losses + 0.5 * REGULARISATION * ((found.coef_**2).sum(1) + found.intercept_**2)
+    return losses + 0.5 * REGULARISATION * ((result.coef_**2).sum(1) + result.intercept_**2)
 
 
 @pytest.mark.parametrize(("loss", "rate"), [("hinge", 2.0), ("squared_hinge", 0.5)])
@@ -86,10 +88,10 @@ def test_the_objective_is_within_a_hundredth_of_liblinears(loss, rate):
 def test_eight_devices_take_the_steps_of_one(mode):
     problem = Svm(rate=2.0, loss="squared_hinge")
     expected, expected_measures = trained(problem, epochs=1, average_from=5, channels=("a", "b"))
-    found, measures = trained(problem, epochs=1, average_from=5, spread=parallel.create(mode), channels=("a", "b"))
+    result, measures = trained(problem, epochs=1, average_from=5, spread=parallel.create(mode), channels=("a", "b"))
     for name, value in expected.params.items():
-        np.testing.assert_allclose(found.params[name], value, atol=1e-5)
-        np.testing.assert_allclose(found.ema["params"][name], expected.ema["params"][name], atol=1e-5)
+        np.testing.assert_allclose(result.params[name], value, atol=1e-5)
+        np.testing.assert_allclose(result.ema["params"][name], expected.ema["params"][name], atol=1e-5)
     assert measures["top1_correct"] == expected_measures["top1_correct"]
     assert measures["loss"] == pytest.approx(expected_measures["loss"], rel=1e-4)
 
@@ -111,8 +113,8 @@ def test_sampled_negatives_still_separate_the_classes():
     problem = Svm(regularisation=1e-4, negatives=2, rate=2.0)
     params, _ = trained(problem, epochs=20)[0].evaluated
     x, y = digits()
-    found = np.asarray(svm_step.scores(params, {"a": jnp.asarray(x)}, problem))
-    assert np.mean(found.argmax(1) == y) > 0.93
+    result = np.asarray(svm_step.scores(params, {"a": jnp.asarray(x)}, problem))
+    assert np.mean(result.argmax(1) == y) > 0.93
 
 
 @pytest.mark.parametrize("classes", [1, 3])
@@ -123,8 +125,8 @@ def test_one_class_and_classes_without_images_are_defined(classes):
     batch = spread.put_batch({CODES + "a": np.eye(8, 4, dtype=np.float32), "label": np.zeros(8, np.int32)})
     after, measures = spread.compile_training(SvmStep(("a",), Svm(), 0), now, batch)(now, batch, parallel.NO_RATE)
     assert np.isfinite(float(measures["loss"]))
-    found = svm_step.scores(after.evaluated[0], {"a": jnp.eye(4)}, Svm())
-    assert np.asarray(found).argmax(1).tolist() == [0] * 4
+    result = svm_step.scores(after.evaluated[0], {"a": jnp.eye(4)}, Svm())
+    assert np.asarray(result).argmax(1).tolist() == [0] * 4
 
 
 def test_the_vocabulary_travels_with_the_state_unchanged():

@@ -115,8 +115,8 @@ def test_smooth_warps_are_pillows_to_one_level(interpolation):
 
 def test_random_interpolation_is_one_of_two():
     for coin, interpolation in ((0.2, "bilinear"), (0.7, "bicubic")):
-        drawn = applied("rotate", 20, "random", (0.5, 0.5, coin))
-        assert (drawn != applied("rotate", 20, interpolation)).mean() < 1e-3  # two programs, rounded differently
+        rotated = applied("rotate", 20, "random", (0.5, 0.5, coin))
+        assert (rotated != applied("rotate", 20, interpolation)).mean() < 1e-3  # two programs, rounded differently
 
 
 @pytest.mark.parametrize("centre", [(0.0, 0.0), (0.5, 0.25), (0.999, 0.999)])

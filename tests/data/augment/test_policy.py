@@ -23,7 +23,7 @@ def draw_all(spec, keys):
     return jax.vmap(lambda key: policy.draw(spec, key, (40, 50)))(keys)
 
 
-def drawn(spec) -> tuple[np.ndarray, np.ndarray]:
+def draw_operations(spec) -> tuple[np.ndarray, np.ndarray]:
     """Return the names and arguments of operations, [count, layers]."""
     operation, argument, position = draw_all(spec, jax.random.split(jax.random.key(1), COUNT))
     assert position.shape == (*argument.shape, 3)
@@ -60,7 +60,7 @@ def tensorflow(name: str, level: float) -> float:
 
 @pytest.mark.parametrize("magnitude", [10, 11.6667])
 def test_randaugment_is_tensorflows(magnitude):
-    names, arguments = drawn(RandAugment(magnitude=magnitude, layers=3))
+    names, arguments = draw_operations(RandAugment(magnitude=magnitude, layers=3))
     assert names.shape == (COUNT, 3)
     assert set(names.flat) == set(operations.OPERATIONS) - {"identity"}
     for name in set(names.flat):
@@ -94,7 +94,7 @@ def timm(name: str, level: float, height: int, width: int) -> tuple[float, ...]:
 @pytest.mark.parametrize("magnitude", [7, 10])
 def test_randaugment_timm_has_timms_arguments(magnitude):
     spec = TimmRandAugment(magnitude=magnitude, magnitude_std=0.0, probability=1.0)
-    names, arguments = drawn(spec)
+    names, arguments = draw_operations(spec)
     assert set(names.flat) == set(operations.OPERATIONS) - {"identity", "cutout"}
     for name in set(names.flat):
         assert close_to((names == name).mean(), 1 / 15, names.size)
@@ -109,13 +109,13 @@ def test_randaugment_timm_has_timms_arguments(magnitude):
 
 def test_without_increasing_the_levels_are_tensorflows():
     spec = TimmRandAugment(magnitude=7, magnitude_std=0.0, increasing=False, fill="grey")
-    names, arguments = drawn(spec)
+    names, arguments = draw_operations(spec)
     for name in ("posterize", "solarize", "solarize_add", "color", "sharpness"):
         np.testing.assert_allclose(arguments[names == name], tensorflow(name, 7), rtol=1e-5)
 
 
 def test_timms_levels_are_normal_and_clipped():
-    names, arguments = drawn(TimmRandAugment(magnitude=9, magnitude_std=0.5))
+    names, arguments = draw_operations(TimmRandAugment(magnitude=9, magnitude_std=0.5))
     assert close_to((names == "identity").mean(), 0.5, names.size)
     levels = np.abs(arguments[names == "rotate"]) / 3
     assert levels.max() <= 10 + 1e-5
@@ -130,7 +130,7 @@ def test_timms_levels_are_normal_and_clipped():
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_a_probability_may_be_zero_or_one(probability):
-    names, _ = drawn(TimmRandAugment(probability=probability))
+    names, _ = draw_operations(TimmRandAugment(probability=probability))
     assert (names == "identity").mean() == 1 - probability
 
 
@@ -174,7 +174,7 @@ def test_autoaugment_draws_its_pairs(table):
         count, probabilities, levels = actual.get(name, (0, 0, 0))
         actual[name] = count + 1, round(probabilities + probability, 1), levels + level
     assert actual == NAMED[table]
-    names, arguments = drawn(AutoAugment(table=table))
+    names, arguments = draw_operations(AutoAugment(table=table))
     for layer in (0, 1):
         expected = {}
         for pair in pairs:

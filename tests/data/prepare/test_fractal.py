@@ -180,9 +180,9 @@ def test_prepared_data_set_is_balanced_and_repeats_bit_for_bit(tmp_path):
     train = records[0]["train"]
     assert [record["label"] for record in train[:6]] == [0, 1, 2, 0, 1, 2]
     assert train[4]["file_name"] == b"train/ifs_001/00001.jpg"
-    drawn = ifs.encode(draw([1], [1], ifs.Look(size=16)))[0]
-    assert train[4]["image"] == drawn
-    pixels = cv2.imdecode(np.frombuffer(drawn, np.uint8), cv2.IMREAD_COLOR)
+    encoded = ifs.encode(draw([1], [1], ifs.Look(size=16)))[0]
+    assert train[4]["image"] == encoded
+    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape == (16, 16, 3)
 
 

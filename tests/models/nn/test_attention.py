@@ -24,9 +24,9 @@ def test_attention_is_the_softmax_of_scaled_products_for_each_head(dtype, tolera
         scores = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(4))
         expected[:, :, 4 * head : 4 * head + 4] = scores / scores.sum(-1, keepdims=True) @ v
     expected = expected @ np.asarray(layer.proj.weight[...])
-    found = layer(jnp.asarray(x, dtype))
-    assert found.dtype == dtype
-    assert np.linalg.norm(np.asarray(found, np.float32) - expected) < tolerance * np.linalg.norm(expected)
+    result = layer(jnp.asarray(x, dtype))
+    assert result.dtype == dtype
+    assert np.linalg.norm(np.asarray(result, np.float32) - expected) < tolerance * np.linalg.norm(expected)
 
 
 def test_swiglu_gates_with_the_first_half():

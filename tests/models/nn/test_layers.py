@@ -48,8 +48,8 @@ def test_batch_norm_statistics_are_float32_for_every_dtype():
 
 def test_batch_norm_uses_the_batch_of_all_devices():
     x = jnp.asarray(normal(8, 2, 2, 3))
-    whole = layers.BatchNorm(3)
-    expected = whole(x)
+    on_all = layers.BatchNorm(3)
+    expected = on_all(x)
     graphdef, state = nnx.split(layers.BatchNorm(3, axis_name="data"))
 
     def on_one_device(state, x):
@@ -62,7 +62,7 @@ def test_batch_norm_uses_the_batch_of_all_devices():
     y, moved = jax.jit(mapped)(state, x)
     np.testing.assert_allclose(y, expected, atol=1e-5)
     for name in ("running_mean", "running_var"):
-        np.testing.assert_allclose(moved[name][...], getattr(whole, name)[...], rtol=1e-5)
+        np.testing.assert_allclose(moved[name][...], getattr(on_all, name)[...], rtol=1e-5)
 
 
 def test_batch_norm_of_one_value_has_a_finite_running_variance():
@@ -123,8 +123,8 @@ def test_same_padding_gives_tensorflows_positions(n, window, stride):
 def padded_mean(row, window, stride, padding, *, count_padding):
     """Return the average pooling of one row, window by window, as torch.nn.AvgPool2d documents it."""
     means = []
-    for place in range((len(row) + 2 * padding - window) // stride + 1):
-        start = place * stride - padding
+    for position in range((len(row) + 2 * padding - window) // stride + 1):
+        start = position * stride - padding
         inside = row[max(start, 0) : start + window]
         means.append(inside.sum() / (window if count_padding else len(inside)))
     return np.array(means)
@@ -168,9 +168,9 @@ def test_stochastic_depth_drops_branches_at_its_rate_and_preserves_the_mean():
     layer = layers.DropPath(0.25, rngs=nnx.Rngs(0))
     x = jnp.ones((4000, 2, 3))
     y = np.asarray(layer(x))
-    kept = y[:, 0, 0] > 0
-    assert np.array_equal(y, np.broadcast_to(kept[:, None, None] / 0.75, y.shape).astype(np.float32))
-    assert abs(kept.mean() - 0.75) < 4 * np.sqrt(0.25 * 0.75 / 4000)
+    retained = y[:, 0, 0] > 0
+    assert np.array_equal(y, np.broadcast_to(retained[:, None, None] / 0.75, y.shape).astype(np.float32))
+    assert abs(retained.mean() - 0.75) < 4 * np.sqrt(0.25 * 0.75 / 4000)
     assert layer.eval() is None
     np.testing.assert_array_equal(layer(x), x)
     assert layers.drop_path_rates(0.3, 4) == pytest.approx([0, 0.1, 0.2, 0.3])
@@ -179,8 +179,8 @@ def test_stochastic_depth_drops_branches_at_its_rate_and_preserves_the_mean():
 
 def test_initialisers():
     rngs = nnx.Rngs(0)
-    drawn = parameter(rngs, truncated_normal(0.02), (200, 300))[...]
-    assert np.abs(drawn).max() <= 0.04
-    np.testing.assert_allclose(np.std(drawn), 0.88 * 0.02, rtol=0.01)
+    weights = parameter(rngs, truncated_normal(0.02), (200, 300))[...]
+    assert np.abs(weights).max() <= 0.04
+    np.testing.assert_allclose(np.std(weights), 0.88 * 0.02, rtol=0.01)
     np.testing.assert_allclose(np.std(parameter(rngs, normal_init(0.5), (200, 300))[...]), 0.5, rtol=0.01)
     np.testing.assert_array_equal(parameter(rngs, constant(-7.0), (3,))[...], -7)

@@ -64,13 +64,13 @@ def stats(model):
 
 @pytest.mark.parametrize(("scan", "remat"), [(True, False), (False, True), (True, True)])
 def test_outputs_masks_gradients_statistics_and_counters_equal_those_of_the_plain_form(scan, remat):
-    for found, expected in zip(outcome(scan, remat), outcome(False, False), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+    for result, expected in zip(outcome(scan, remat), outcome(False, False), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-6)
 
 
 def test_evaluation_agrees_and_changes_nothing():
-    for found, expected in zip(outcome(True, True, False), outcome(False, False, False), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
+    for result, expected in zip(outcome(True, True, False), outcome(False, False, False), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-6)
 
 
 def loops(model):
@@ -118,7 +118,7 @@ def test_networks_learn_the_same_in_a_loop_and_with_rematerialisation(name, size
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
     (loss, plain_stats), plain = gradient(scan=False)
-    (other, other_stats), found = gradient(scan=True, remat=True)
+    (other, other_stats), result = gradient(scan=True, remat=True)
     np.testing.assert_allclose(other, loss, rtol=1e-4)
-    for a, b in zip(jax.tree.leaves((found, other_stats)), jax.tree.leaves((plain, plain_stats)), strict=True):
+    for a, b in zip(jax.tree.leaves((result, other_stats)), jax.tree.leaves((plain, plain_stats)), strict=True):
         assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b) + 1e-5

@@ -142,51 +142,51 @@ def seeds_of(errors, amounts, progress=(0.5, 1.0)):
 
 def test_seeds_are_one_line_with_their_range():
     runs = seeds_of([(0.5, 0.2), (0.7, 0.1), (0.6, 0.6)], [100, 200, 300])
-    found = curves.curve(runs, "eval", "top1_error", "seconds")
-    np.testing.assert_allclose(found.x, [100, 200])  # means of 50, 100, 150 and of 100, 200, 300
-    np.testing.assert_allclose(found.y, [0.6, 0.3])
-    np.testing.assert_allclose(found.low, [0.5, 0.1])
-    np.testing.assert_allclose(found.high, [0.7, 0.6])
-    assert found.seeds == 3
+    result = curves.curve(runs, "eval", "top1_error", "seconds")
+    np.testing.assert_allclose(result.x, [100, 200])  # means of 50, 100, 150 and of 100, 200, 300
+    np.testing.assert_allclose(result.y, [0.6, 0.3])
+    np.testing.assert_allclose(result.low, [0.5, 0.1])
+    np.testing.assert_allclose(result.high, [0.7, 0.6])
+    assert result.seeds == 3
 
 
 def test_seeds_that_were_evaluated_elsewhere_meet_at_equal_progress():
     runs = seeds_of([(0.8, 0.4)], [100], (0.5, 1.0)) + seeds_of([(0.8, 0.6, 0.2)], [300], (0.4, 0.6, 1.0))
-    found = curves.curve(runs, "eval", "top1_error", "seconds")
-    np.testing.assert_allclose(found.x, [(50 + 150) / 2, (100 + 300) / 2])
-    np.testing.assert_allclose(found.y, [(0.8 + 0.7) / 2, (0.4 + 0.2) / 2])
+    result = curves.curve(runs, "eval", "top1_error", "seconds")
+    np.testing.assert_allclose(result.x, [(50 + 150) / 2, (100 + 300) / 2])
+    np.testing.assert_allclose(result.y, [(0.8 + 0.7) / 2, (0.4 + 0.2) / 2])
 
 
 def test_one_seed_is_its_own_line():
     runs = seeds_of([(0.5, 0.2)], [100])
-    found = curves.curve(runs, "eval", "top1_error", "flops")
+    result = curves.curve(runs, "eval", "top1_error", "flops")
     spent, error = curves.series(runs[0], "eval", "top1_error", "flops")
-    np.testing.assert_array_equal([found.x, found.y, found.low, found.high], [spent, error, error, error])
+    np.testing.assert_array_equal([result.x, result.y, result.low, result.high], [spent, error, error, error])
 
 
 def test_a_seed_without_values_does_not_count_and_one_that_lacks_some_leaves_a_gap():
     runs = seeds_of([(0.5, 0.2), (math.nan, math.nan), (math.nan, 0.4)], [100] * 3)
-    found = curves.curve(runs, "eval", "top1_error")
-    np.testing.assert_allclose(found.y, [np.nan, 0.3])
-    assert found.seeds == 2
+    result = curves.curve(runs, "eval", "top1_error")
+    np.testing.assert_allclose(result.y, [np.nan, 0.3])
+    assert result.seeds == 2
     assert curves.curve([[], []], "eval", "top1_error").seeds == 0
 
 
 @pytest.fixture
 def figures(monkeypatch):
-    kept = []
-    monkeypatch.setattr(curves, "write", lambda figure, *_: kept.append(figure) or [])
-    return kept
+    drawn_figures = []
+    monkeypatch.setattr(curves, "write", lambda figure, *_: drawn_figures.append(figure) or [])
+    return drawn_figures
 
 
 def systems_of(**runs):
-    made = [
+    compared = [
         plot_helpers.system(
             name, *(plot_helpers.run(seed, logged=rows) for seed, rows in enumerate(seeds)), network=name
         )
         for name, seeds in runs.items()
     ]
-    return plot_helpers.comparison(*made)
+    return plot_helpers.comparison(*compared)
 
 
 @pytest.mark.parametrize(
@@ -236,12 +236,12 @@ def test_hinge_losses_do_not_stand_beside_cross_entropies(tmp_path, figures):
     [("images", 1, 3, 1), ("flops", 12, 3, 100), ("seconds", 2, 1, 0)],
 )
 def test_files_of_systems_are_sound_and_small(tmp_path, against, systems, seeds, evaluations):
-    whole = plot_helpers.plausible(systems, seeds, ", <a> & $b$", evaluations)
-    png, svg = curves.plot_systems(whole, tmp_path / "new/c.png", against=against)
+    systems_compared = plot_helpers.plausible(systems, seeds, ", <a> & $b$", evaluations)
+    png, svg = curves.plot_systems(systems_compared, tmp_path / "new/c.png", against=against)
     assert (png, svg) == (tmp_path / "new/c.png", tmp_path / "new/c.svg")
     plot_helpers.check_svg(svg)
     words = plot_helpers.words(svg)
-    for system in whole.systems:
+    for system in systems_compared.systems:
         assert words.count(system.name) == (0 if not evaluations else 2 + ("20" not in system.network))
 
 
@@ -252,5 +252,5 @@ def test_long_logs_make_no_large_files(tmp_path):
     ]
     for row in logged:
         row["loss"] = math.nan if row["step"] % 7 == 0 else row["loss"] + math.sin(row["step"])
-    whole = systems_of(alexnet=[logged, logged], resnet50=[logged, logged])
-    plot_helpers.check_svg(curves.plot_systems(whole, tmp_path / "c.png")[1])
+    systems_compared = systems_of(alexnet=[logged, logged], resnet50=[logged, logged])
+    plot_helpers.check_svg(curves.plot_systems(systems_compared, tmp_path / "c.png")[1])

@@ -121,11 +121,11 @@ def test_both_files_are_labelled(tmp_path):
 
 
 def test_the_bars_are_the_shares_of_the_codes(tmp_path, monkeypatch):
-    kept = []
-    monkeypatch.setattr(descriptors, "write", lambda figure, *_: kept.append(figure) or [])
+    drawn_figures = []
+    monkeypatch.setattr(descriptors, "write", lambda figure, *_: drawn_figures.append(figure) or [])
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     descriptors.plot_descriptors(image[None], tmp_path / "d.png")
-    bars = kept[0].axes[3].patches
+    bars = drawn_figures[0].axes[3].patches
     codes = np.asarray(descriptors._lbp(image))
     np.testing.assert_allclose([bar.get_height() for bar in bars], [100 * np.mean(codes == k) for k in range(59)])
     assert np.all(np.diff([bar.get_x() for bar in bars]) >= 1)  # none on another

@@ -12,14 +12,14 @@ from tests.report import plot_helpers
 
 @pytest.fixture
 def figures(monkeypatch):
-    kept = []
-    monkeypatch.setattr(history, "write", lambda figure, *_: kept.append(figure) or [])
-    return kept
+    drawn_figures = []
+    monkeypatch.setattr(history, "write", lambda figure, *_: drawn_figures.append(figure) or [])
+    return drawn_figures
 
 
 def marks(panel, shapes=("o", "s", "^")):
-    found = [line for line in panel.lines if line.get_marker() in shapes and len(line.get_xdata())]
-    return [(float(x), float(y)) for line in found for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]
+    result = [line for line in panel.lines if line.get_marker() in shapes and len(line.get_xdata())]
+    return [(float(x), float(y)) for line in result for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]
 
 
 def two(**fields):
@@ -77,8 +77,8 @@ def test_only_all_of_imagenets_validation_set_shares_the_axis(figures, monkeypat
     one = plot_helpers.system("net", plot_helpers.run(top1=20, top5=10, images=images))
     history.plot_history(plot_helpers.comparison(one, data=data, split=split), "h.png")
     assert len(figures[0].axes) == panels
-    place = (2015, 100 * 10 / images)
-    np.testing.assert_allclose([mark for mark in marks(figures[0].axes[-1]) if mark[0] == 2015], [place])
+    point = (2015, 100 * 10 / images)
+    np.testing.assert_allclose([mark for mark in marks(figures[0].axes[-1]) if mark[0] == 2015], [point])
 
 
 def test_a_network_of_unknown_year_is_left_out_and_named(tmp_path, figures):
@@ -92,11 +92,11 @@ def test_a_network_of_unknown_year_is_left_out_and_named(tmp_path, figures):
 
 @pytest.mark.parametrize(("systems", "seeds"), [(1, 1), (12, 3)])
 def test_files_are_sound_and_name_every_known_system(tmp_path, systems, seeds):
-    whole = plot_helpers.plausible(systems, seeds, ", <a> & $b$")
-    png, svg = history.plot_history(whole, tmp_path / "new/h.png")
+    comparison = plot_helpers.plausible(systems, seeds, ", <a> & $b$")
+    png, svg = history.plot_history(comparison, tmp_path / "new/h.png")
     assert (png, svg) == (tmp_path / "new/h.png", tmp_path / "new/h.svg")
     plot_helpers.check_svg(svg)
-    known = [system.name for system in whole.systems if year(system.network) is not None]
+    known = [system.name for system in comparison.systems if year(system.network) is not None]
     assert len(known) >= systems - 1
     assert set(known) <= set(plot_helpers.words(svg))
 

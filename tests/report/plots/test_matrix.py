@@ -15,10 +15,10 @@ def plot(errors, different, path, names=None):
 
 
 def apart(names, *pairs):
-    found = np.zeros((names, names), bool)
+    result = np.zeros((names, names), bool)
     for i, j in pairs:
-        found[i, j] = found[j, i] = True
-    return found
+        result[i, j] = result[j, i] = True
+    return result
 
 
 def cells(panel):
@@ -27,9 +27,9 @@ def cells(panel):
 
 @pytest.fixture
 def figures(monkeypatch):
-    kept = []
-    monkeypatch.setattr(matrix, "write", lambda figure, *_: kept.append(figure) or [])
-    return kept
+    drawn_figures = []
+    monkeypatch.setattr(matrix, "write", lambda figure, *_: drawn_figures.append(figure) or [])
+    return drawn_figures
 
 
 def test_rows_and_columns_rise_in_error_and_cells_are_row_less_column(tmp_path, figures):
@@ -38,8 +38,8 @@ def test_rows_and_columns_rise_in_error_and_cells_are_row_less_column(tmp_path, 
     order = ["system 1", "system 2", "system 0"]
     assert [label.get_text() for label in panel.get_yticklabels()] == order
     assert [label.get_text() for label in panel.get_xticklabels()] == order
-    found = {place: text.get_text() for place, text in cells(panel).items()}
-    assert found == {
+    result = {cell: text.get_text() for cell, text in cells(panel).items()}
+    assert result == {
         (0, 1): "(−0.5)",
         (0, 2): "−20.0",
         (1, 0): "(+0.5)",
@@ -47,7 +47,7 @@ def test_rows_and_columns_rise_in_error_and_cells_are_row_less_column(tmp_path, 
         (2, 0): "+20.0",
         (2, 1): "+19.5",
     }
-    bold = {place for place, text in cells(panel).items() if text.get_fontweight() == "bold"}
+    bold = {cell for cell, text in cells(panel).items() if text.get_fontweight() == "bold"}
     assert bold == {(0, 2), (1, 2), (2, 0), (2, 1)}
 
 

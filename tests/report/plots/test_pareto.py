@@ -35,9 +35,9 @@ def test_equal_points_share_the_front_and_nan_is_not_on_it():
 
 @pytest.fixture
 def figures(monkeypatch):
-    kept = []
-    monkeypatch.setattr(pareto, "write", lambda figure, *_: kept.append(figure) or [])
-    return kept
+    drawn_figures = []
+    monkeypatch.setattr(pareto, "write", lambda figure, *_: drawn_figures.append(figure) or [])
+    return drawn_figures
 
 
 def marks(panel):
@@ -50,8 +50,8 @@ def test_marks_bars_and_names_are_where_the_numbers_say(tmp_path, figures):
     worse = plot_helpers.system("worse", plot_helpers.run(top1=600, top5=100, flops=8e15))
     pareto.plot_pareto(plot_helpers.comparison(small, large, worse), tmp_path / "p.png")
     top1, top5 = figures[0].axes
-    found = [(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in marks(top1)]
-    np.testing.assert_allclose(found, [(2, 50), (4, 40), (8, 60)])
+    result = [(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in marks(top1)]
+    np.testing.assert_allclose(result, [(2, 50), (4, 40), (8, 60)])
     assert top1.get_xlabel().endswith("(× 10¹⁵)")
     bars = [line.get_ydata() for line in top1.lines if len(line.get_xdata()) == 2]
     np.testing.assert_allclose(bars[0], 100 * np.array(binomial_interval(500, 1000)))
@@ -84,19 +84,19 @@ def test_twelve_long_names_overlap_nothing_as_drawn(tmp_path, figures):
         places = panel.transData.transform([(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in marks(panel)])
         assert len(boxes) == len(places) == 12
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
-        assert not any(box.contains(*place) for box in boxes for place in places)
+        assert not any(box.contains(*point) for box in boxes for point in places)
         assert all(panel.bbox.contains(*corner) for box in boxes for corner in box.corners())
 
 
 @pytest.mark.parametrize(("systems", "seeds"), [(1, 3), (12, 1)])
 def test_files_are_sound_and_name_every_system_in_both_panels(tmp_path, systems, seeds):
-    whole = plot_helpers.plausible(systems, seeds, ", <a> & $b$")
-    png, svg = pareto.plot_pareto(whole, tmp_path / "new/p.png")
+    comparison = plot_helpers.plausible(systems, seeds, ", <a> & $b$")
+    png, svg = pareto.plot_pareto(comparison, tmp_path / "new/p.png")
     assert (png, svg) == (tmp_path / "new/p.png", tmp_path / "new/p.svg")
     assert imread(png).shape[1] == 1760
     plot_helpers.check_svg(svg)
     words = plot_helpers.words(svg)
-    assert all(words.count(system.name) == 2 for system in whole.systems)
+    assert all(words.count(system.name) == 2 for system in comparison.systems)
 
 
 def test_equal_costs_and_errors_of_nothing_and_all(tmp_path):

@@ -19,12 +19,12 @@ def names_of(classes):
 FIELDS = ("id", "label", "top5", "logits")
 
 
-def predicted(labels, places, classes):
-    """Return predictions with the label of image i at place `places[i]` of the guesses; from 5 on it is missing."""
+def predicted(labels, ranks, classes):
+    """Return predictions with the label of image i at rank `ranks[i]` of its guesses; from 5 on it is missing."""
     top5 = []
-    for label, place in zip(labels, places, strict=True):
+    for label, rank in zip(labels, ranks, strict=True):
         guesses = [(label + 1 + k) % classes for k in range(5)]
-        guesses.insert(place, label)
+        guesses.insert(rank, label)
         top5.append(guesses[:5])
     ids = np.array([f"image{i}" for i in range(len(labels))])
     logits = np.zeros((len(labels), classes), np.float16)
@@ -64,10 +64,10 @@ def text_in(svg):
 
 def test_counts_of_a_class_in_closed_form():
     before, after = stepwise(21, images=40)
-    found = class_gains.gains(before, shuffled(after), names_of(21))
-    assert found.guesses == 5
-    assert [one.short for one in found.classes] == [f"name {c}" for c in reversed(range(21))]
-    for one in found.classes:
+    result = class_gains.gains(before, shuffled(after), names_of(21))
+    assert result.guesses == 5
+    assert [one.short for one in result.classes] == [f"name {c}" for c in reversed(range(21))]
+    for one in result.classes:
         c = int(one.short.split()[1])
         assert one.name == f"name {c}, synonym {c}"
         assert one.before.images == one.after.images == 40
@@ -75,16 +75,16 @@ def test_counts_of_a_class_in_closed_form():
         assert one.gain(5) == 100 * c / 40
         assert one.errors(1) == ((100.0, 100.0) if c % 2 else (100 * c / 40, 0.0))
         assert one.gain(1) == (0.0 if c % 2 else 100 * c / 40)
-    assert found.overall.before == before.error_rates()
-    assert found.overall.after == after.error_rates()
+    assert result.overall.before == before.error_rates()
+    assert result.overall.after == after.error_rates()
 
 
 def test_top_guesses_suffice_for_gains():
     before, after = stepwise(21)
-    kept = [records.TopGuesses(one.id, one.label, one.top5) for one in (before, after)]
-    assert class_gains.gains(*kept, names_of(21)) == class_gains.gains(before, after, names_of(21))
+    top_guesses = [records.TopGuesses(one.id, one.label, one.top5) for one in (before, after)]
+    assert class_gains.gains(*top_guesses, names_of(21)) == class_gains.gains(before, after, names_of(21))
     with pytest.raises(UserError, match="before choose between 21 classes; there are 20 names"):
-        class_gains.gains(*kept, names_of(20))
+        class_gains.gains(*top_guesses, names_of(20))
 
 
 def test_swapped_systems_swap_the_gains():
@@ -95,17 +95,17 @@ def test_swapped_systems_swap_the_gains():
 
 @pytest.mark.parametrize(("classes", "guesses", "first"), [(20, 1, 10), (21, 5, 10)])
 def test_few_classes_are_ordered_by_top1_error(classes, guesses, first):
-    found = class_gains.gains(*stepwise(classes, images=10), names_of(classes))
-    points = [one.gain(guesses) for one in found.classes]
-    assert found.guesses == guesses
+    result = class_gains.gains(*stepwise(classes, images=10), names_of(classes))
+    points = [one.gain(guesses) for one in result.classes]
+    assert result.guesses == guesses
     assert points == sorted(points, reverse=True)
-    assert found.classes[0].short == f"name {first}"  # the first of those that gained all
+    assert result.classes[0].short == f"name {first}"  # the first of those that gained all
 
 
 def test_classes_without_images_are_left_out():
     before, after = stepwise(8)
-    found = class_gains.gains(chosen(before, before.label != 3), chosen(after, after.label != 3), names_of(8))
-    assert sorted(one.short for one in found.classes) == [f"name {c}" for c in range(8) if c != 3]
+    result = class_gains.gains(chosen(before, before.label != 3), chosen(after, after.label != 3), names_of(8))
+    assert sorted(one.short for one in result.classes) == [f"name {c}" for c in range(8) if c != 3]
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_the_table_has_every_class_and_the_total():
 
 
 def test_the_figure_shows_both_ends_of_many_classes(tmp_path):
-    found = class_gains.gains(*stepwise(30, images=40), names_of(30))
-    files = dumbbell.plot_gains(found, tmp_path / "new/gains.png", systems=("Fisher $v$", "AlexNet"))
+    result = class_gains.gains(*stepwise(30, images=40), names_of(30))
+    files = dumbbell.plot_gains(result, tmp_path / "new/gains.png", systems=("Fisher $v$", "AlexNet"))
     assert files == [tmp_path / "new/gains.png", tmp_path / "new/gains.svg"]
     assert imread(files[0]).shape[1] == 1280
     words = text_in(files[1])
@@ -170,8 +170,8 @@ def test_the_figure_shows_both_ends_of_many_classes(tmp_path):
 
 
 def test_few_classes_are_all_shown_without_headings(tmp_path):
-    found = class_gains.gains(*reversed(stepwise(6)), names_of(6))
-    words = text_in(dumbbell.plot_gains(found, tmp_path / "gains.png")[1])
+    result = class_gains.gains(*reversed(stepwise(6)), names_of(6))
+    words = text_in(dumbbell.plot_gains(result, tmp_path / "gains.png")[1])
     assert sorted(word for word in words if re.fullmatch(r"name \d+", word)) == [f"name {c}" for c in range(6)]
     assert not {"Gained most", "Lost most"} & set(words)
     assert {"−40.0", "top-1 error within the class, %"} <= set(words)
@@ -179,26 +179,26 @@ def test_few_classes_are_all_shown_without_headings(tmp_path):
 
 
 def test_markers_are_at_the_errors_before_and_after(tmp_path, monkeypatch):
-    kept = []
-    monkeypatch.setattr(dumbbell, "write", lambda figure, *_: kept.append(figure) or [])
-    found = class_gains.gains(*stepwise(21, images=40), names_of(21))
-    dumbbell.plot_gains(found, tmp_path / "gains.png")
-    lines = kept[0].axes[0].lines
+    top_guesses = []
+    monkeypatch.setattr(dumbbell, "write", lambda figure, *_: top_guesses.append(figure) or [])
+    result = class_gains.gains(*stepwise(21, images=40), names_of(21))
+    dumbbell.plot_gains(result, tmp_path / "gains.png")
+    lines = top_guesses[0].axes[0].lines
     for marker, which in (("s", 0), ("o", 1)):
         dots = [line for line in lines if line.get_marker() == marker and len(line.get_xdata())]
         dots.sort(key=lambda line: line.get_ydata()[0])  # from top to bottom
-        shown = [*found.classes[:15], *found.classes[-5:]]
+        shown = [*result.classes[:15], *result.classes[-5:]]
         assert [line.get_xdata()[0] for line in dots] == [one.errors(5)[which] for one in shown]
 
 
 def test_one_class_of_one_image(tmp_path):
-    found = class_gains.gains(predicted([0], [1], 6), predicted([0], [0], 6), names_of(6))
-    assert class_gains.noise_note(found) == "Each class has 1 image, so one image is 100 points of its error."
-    assert dumbbell.plot_gains(found, tmp_path / "gains.png")[0].exists()
+    result = class_gains.gains(predicted([0], [1], 6), predicted([0], [0], 6), names_of(6))
+    assert class_gains.noise_note(result) == "Each class has 1 image, so one image is 100 points of its error."
+    assert dumbbell.plot_gains(result, tmp_path / "gains.png")[0].exists()
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    found = class_gains.gains(*stepwise(6), names_of(6))
+    result = class_gains.gains(*stepwise(6), names_of(6))
     with pytest.raises(SaveError, match="gains"):
-        dumbbell.plot_gains(found, tmp_path / "file/gains.png")
+        dumbbell.plot_gains(result, tmp_path / "file/gains.png")

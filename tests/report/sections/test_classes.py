@@ -42,8 +42,8 @@ def test_errors_of_every_class(number, guesses):
 
 def test_the_hardest_are_the_first_twenty():
     comparison = comparisons.comparison(classes=30)
-    short, whole = classes.hardest(comparison), classes.errors_of_classes(comparison)
-    assert short.rows == whole.rows[:20]
+    short, every_class = classes.hardest(comparison), classes.errors_of_classes(comparison)
+    assert short.rows == every_class.rows[:20]
     assert short.caption.startswith("The 20 hardest of 30 classes.")
 
 
@@ -71,13 +71,13 @@ def test_gains_are_those_of_the_lowest_common_seed():
     runs = classes.same_seed(first, later)
     assert [run.seed for run in runs] == [1, 1]
     table = classes.gains_of_steps(dataclasses.replace(comparison, systems=(first, later)))
-    found = class_gains.gains(runs[0].guesses, runs[1].guesses, comparison.class_names)
+    result = class_gains.gains(runs[0].guesses, runs[1].guesses, comparison.class_names)
     fell = 100 * (runs[0].rates.top1_error - runs[1].rates.top1_error)
-    points = [one.gain(1) for one in found.classes]
+    points = [one.gain(1) for one in result.classes]
     name, years, gain, gained, lost, most, least = table.rows[0]
     assert (name, years, gain) == ("nec_uiuc_2010 to xrce_2011", "2010 to 2011", class_gains.signed(fell))
     assert (int(gained), int(lost)) == (sum(x > 0 for x in points), sum(x < 0 for x in points))
-    assert most.startswith(f"{found.classes[0].short} {class_gains.signed(points[0])}; ")
+    assert most.startswith(f"{result.classes[0].short} {class_gains.signed(points[0])}; ")
     assert ("name" in least) == (points[-1] < 0)
 
 

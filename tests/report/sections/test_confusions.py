@@ -28,13 +28,13 @@ def run_of(labels, first, classes, seed=0):
 
 def comparison_of(labels, systems, names=WNIDS):
     """Return a comparison of systems by name, each with the first guesses of several seeds."""
-    made = [
+    compared = [
         ComparedSystem(
             name, name, "", tuple(run_of(labels, first, len(names), seed) for seed, first in enumerate(of_seeds))
         )
         for name, of_seeds in systems.items()
     ]
-    return Comparison(tuple(made), tuple(names), "1ep", "folder", "train", "validation")
+    return Comparison(tuple(compared), tuple(names), "1ep", "folder", "train", "validation")
 
 
 def at_random(seeds=(2, 3), names=WNIDS, images=400, seed=0):
@@ -66,8 +66,8 @@ def test_counts_are_means_over_seeds():
         if label != guess:
             expected[system, label, guess] += weight
     pairs = zip(wrong.label.tolist(), wrong.guess.tolist(), wrong.counts.T, strict=True)
-    found = {(s, a, b): count for a, b, counts in pairs for s, count in enumerate(counts) if count}
-    assert found == pytest.approx(dict(expected))
+    result = {(s, a, b): count for a, b, counts in pairs for s, count in enumerate(counts) if count}
+    assert result == pytest.approx(dict(expected))
     assert wrong.images.sum() == comparison.n_images
     errors = wrong.counts.sum(axis=1) / comparison.n_images
     np.testing.assert_allclose(errors, [system.mean_error(1) for system in comparison.systems])
@@ -97,9 +97,9 @@ def test_one_cat_for_the_other():
     names = (TABBY, EGYPTIAN, BUS)
     wrong, tree = read(comparison_of(labels, {"a": [[1] * 4 + [0] * 3 + [1] * 3], "b": [labels]}, names))
     assert tree.mean_cost().tolist() == [0.7 * 2, 0.0]  # seven of ten, each as far off as a domestic cat is high
-    found = confusions.most_confused(wrong, tree)
-    assert found.headings == ("class", "guessed as", "both are", "images", "all systems", "a", "b")
-    assert found.rows == (
+    result = confusions.most_confused(wrong, tree)
+    assert result.headings == ("class", "guessed as", "both are", "images", "all systems", "a", "b")
+    assert result.rows == (
         ("tabby", "Egyptian cat", "domestic cat", "4", "4", "4", "0"),
         ("Egyptian cat", "tabby", "domestic cat", "6", "3", "3", "0"),
     )
@@ -137,13 +137,13 @@ def test_the_most_frequent_come_first():
     comparison = at_random(names=tuple(f"class {i}" for i in range(9)))
     wrong, tree = read(comparison)
     assert tree is None
-    found = confusions.most_confused(wrong, tree)
-    assert found.headings == ("class", "guessed as", "images", "all systems", "system 0", "system 1")
-    totals = [float(row[3]) for row in found.rows]
+    result = confusions.most_confused(wrong, tree)
+    assert result.headings == ("class", "guessed as", "images", "all systems", "system 0", "system 1")
+    totals = [float(row[3]) for row in result.rows]
     assert totals == sorted(totals, reverse=True)
     assert len(totals) == confusions.MOST
     assert totals[0] == round(float(wrong.counts.sum(axis=0)[wrong.guess >= 0].max()), 1)
-    assert "mean over its seeds" in found.caption
+    assert "mean over its seeds" in result.caption
 
 
 @pytest.mark.parametrize("names", [("n02123045",), ("n02123045", "cat"), ("n02123045", "n99999999")])
@@ -156,12 +156,12 @@ def test_without_a_tree(names):
 
 
 def test_bars_are_as_long_as_the_errors(tmp_path, monkeypatch):
-    kept = []
-    monkeypatch.setattr(wordnet_confusions, "write", lambda figure, *_: kept.append(figure) or [])
+    drawn_figures = []
+    monkeypatch.setattr(wordnet_confusions, "write", lambda figure, *_: drawn_figures.append(figure) or [])
     comparison = at_random((1, 1, 3))
     wrong, tree = read(comparison)
     wordnet_confusions.plot_heights(tree, tmp_path / "heights.png")
-    bars = kept[0].axes[0].containers
+    bars = drawn_figures[0].axes[0].containers
     parts = np.array([[bar.get_width() for bar in band] for band in bars])
     np.testing.assert_allclose(parts.sum(axis=0), [100 * system.mean_error(1) for system in comparison.systems])
     low = 0

@@ -31,11 +31,11 @@ def run(seed, guesses):
 
 def system(name, runs):
     """Return a system from {seed: number of wrong images}, the first ones, or {seed: mask or guesses}."""
-    made = []
+    systems_compared = []
     for seed, wrong in runs.items():
         mask = np.arange(IMAGES) < wrong if isinstance(wrong, int) else wrong
-        made.append(run(seed, mask if isinstance(mask, TopGuesses) else guessed(mask)))
-    return ComparedSystem(name, name, "", tuple(made))
+        systems_compared.append(run(seed, mask if isinstance(mask, TopGuesses) else guessed(mask)))
+    return ComparedSystem(name, name, "", tuple(systems_compared))
 
 
 def compared(*systems):
@@ -60,9 +60,9 @@ def test_each_answer_is_the_one_of_its_runs():
     from statsmodels.stats.multitest import multipletests
 
     a, b, c = (random_system(*of) for of in (("a", 0.3, (0, 1, 2)), ("b", 0.35, (1, 2, 5)), ("c", 0.5, (2,))))
-    found = differences(compared(a, b, c))
+    result = differences(compared(a, b, c))
     for k in (1, 5):
-        pairs = found.pairs[k]
+        pairs = result.pairs[k]
         runs = {(0, 1): (a.runs[1], b.runs[0]), (0, 2): (a.runs[2], c.runs[0]), (1, 2): (b.runs[1], c.runs[0])}
         assert list(pairs) == list(runs)
         for key, two in runs.items():
@@ -94,51 +94,51 @@ def test_each_answer_is_the_one_of_its_runs():
 
 
 def test_without_a_common_seed_the_first_runs_are_compared():
-    found = differences(compared(system("a", {0: 100, 3: 5}), system("b", {1: 100, 2: 5})))
-    assert found.pairs[1][0, 1].checkpoints.seeds == (0, 1)
-    assert found.pairs[1][0, 1].recipes is None
+    result = differences(compared(system("a", {0: 100, 3: 5}), system("b", {1: 100, 2: 5})))
+    assert result.pairs[1][0, 1].checkpoints.seeds == (0, 1)
+    assert result.pairs[1][0, 1].recipes is None
 
 
 @pytest.mark.parametrize(("systems", "count", "enough"), [(2, 5, False), (2, 6, True), (3, 6, False), (3, 7, True)])
 def test_seeds_are_enough_where_some_outcome_is_significant_after_holm(systems, count, enough):
-    made = [system(f"s{i}", seeds(count, 50 + 20 * i)) for i in range(systems)]
-    found = differences(compared(*made))
-    assert {pair.recipes.has_too_few_seeds for pair in found.pairs[1].values()} == {not enough}
-    assert {pair.recipes.is_significant for pair in found.pairs[1].values()} == {enough}  # all seeds agree here
-    assert found.question == ("recipes" if enough else "checkpoints")
+    systems_compared = [system(f"s{i}", seeds(count, 50 + 20 * i)) for i in range(systems)]
+    result = differences(compared(*systems_compared))
+    assert {pair.recipes.has_too_few_seeds for pair in result.pairs[1].values()} == {not enough}
+    assert {pair.recipes.is_significant for pair in result.pairs[1].values()} == {enough}  # all seeds agree here
+    assert result.question == ("recipes" if enough else "checkpoints")
 
 
 def test_tables_are_antisymmetric_and_follow_the_answers():
-    found = differences(compared(system("a", {0: 100, 1: 102}), system("b", {0: 40, 1: 44}), system("c", {0: 42})))
-    points = found.points(1, "checkpoints")
+    result = differences(compared(system("a", {0: 100, 1: 102}), system("b", {0: 40, 1: 44}), system("c", {0: 42})))
+    points = result.points(1, "checkpoints")
     assert points == pytest.approx(np.array([[0, 15, 14.5], [-15, 0, -0.5], [-14.5, 0.5, 0]]))
-    assert found.significant(1, "checkpoints").tolist() == [
+    assert result.significant(1, "checkpoints").tolist() == [
         [False, True, True],
         [True, False, False],
         [True, False, False],
     ]
-    assert found.letters(1, "checkpoints") == ["b", "a", "a"]
-    recipes = found.points(1, "recipes")
+    assert result.letters(1, "checkpoints") == ["b", "a", "a"]
+    recipes = result.points(1, "recipes")
     assert (recipes[0, 1], recipes[1, 0]) == (pytest.approx(14.75), pytest.approx(-14.75))
     assert np.isnan(recipes[0, 2])
-    assert not found.significant(1, "recipes").any()
-    assert found.letters(1, "recipes") == ["a", "a", "a"]
-    assert found.orders[1] == (2, 1, 0)  # by the mean over seeds
+    assert not result.significant(1, "recipes").any()
+    assert result.letters(1, "recipes") == ["a", "a", "a"]
+    assert result.orders[1] == (2, 1, 0)  # by the mean over seeds
 
 
 def test_both_error_rates_have_their_own_order_and_letters():
     wrong = np.arange(IMAGES) < 100
     a = system("a", {0: guessed(wrong, range(90))})
     b = system("b", {0: guessed(np.arange(IMAGES) < 160, range(10))})
-    found = differences(compared(a, b))
-    assert (found.orders[1], found.orders[5]) == ((0, 1), (1, 0))
-    assert (found.letters(1, "checkpoints"), found.letters(5, "checkpoints")) == (["a", "b"], ["b", "a"])
+    result = differences(compared(a, b))
+    assert (result.orders[1], result.orders[5]) == ((0, 1), (1, 0))
+    assert (result.letters(1, "checkpoints"), result.letters(5, "checkpoints")) == (["a", "b"], ["b", "a"])
 
 
 def test_one_system_alone():
-    found = differences(compared(system("a", {0: 100, 1: 104})))
-    assert (found.pairs[1], found.question, found.letters(1, "checkpoints")) == ({}, "checkpoints", ["a"])
-    assert rows(found, "checkpoints")[1] == rows(found, "recipes")[1] == []
+    result = differences(compared(system("a", {0: 100, 1: 104})))
+    assert (result.pairs[1], result.question, result.letters(1, "checkpoints")) == ({}, "checkpoints", ["a"])
+    assert rows(result, "checkpoints")[1] == rows(result, "recipes")[1] == []
 
 
 # --- what cannot be compared -------------------------------------------------------------------------------------
@@ -149,8 +149,8 @@ def changed(guesses, **fields):
 
 
 def all_but(guesses, images):
-    kept = np.setdiff1d(np.arange(IMAGES), images)
-    return changed(guesses, **{key: getattr(guesses, key)[kept] for key in ("id", "label", "top5")})
+    remaining = np.setdiff1d(np.arange(IMAGES), images)
+    return changed(guesses, **{key: getattr(guesses, key)[remaining] for key in ("id", "label", "top5")})
 
 
 def with_id(guesses, index, name):
@@ -189,13 +189,15 @@ def test_no_images_are_refused():
 # --- words -------------------------------------------------------------------------------------------------------
 
 
-def said(*systems, **options):
+def verdict_text(*systems, **options):
     comparison = compared(*systems)
     return verdict(comparison, differences(comparison, **options))
 
 
 def test_one_run_of_each_of_many():
-    text = said(*(system(name, {0: wrong}) for name, wrong in (("a", 200), ("b", 120), ("c", 124), ("d", 160))))
+    text = verdict_text(
+        *(system(name, {0: wrong}) for name, wrong in (("a", 200), ("b", 120), ("c", 124), ("d", 160)))
+    )
     assert text == (
         "b has the lowest top-1 error: 30.0 % (one seed). "
         "On these images, its checkpoint of seed 0 does not differ significantly from c's and has a lower error than "
@@ -205,7 +207,7 @@ def test_one_run_of_each_of_many():
 
 
 def test_two_systems_with_too_few_seeds():
-    text = said(system("a", {0: 100, 1: 101, 2: 99}), system("b", {0: 60, 1: 61, 2: 59}))
+    text = verdict_text(system("a", {0: 100, 1: 101, 2: 99}), system("b", {0: 60, 1: 61, 2: 59}))
     assert text == (
         "b has the lowest top-1 error: 15.0 % (mean of 3 seeds). On these images, its checkpoint of seed 0 has a "
         "lower error than a's (McNemar's test). "
@@ -214,15 +216,15 @@ def test_two_systems_with_too_few_seeds():
 
 
 def test_two_recipes_with_seeds_enough():
-    text = said(system("a", seeds(6, 100)), system("b", seeds(8, 100, step=2)))
+    text = verdict_text(system("a", seeds(6, 100)), system("b", seeds(8, 100, step=2)))
     assert text.startswith("a has the lowest top-1 error: 25.2 % (mean of 6 seeds). Over 6 shared seeds, its recipe ")
     assert text.endswith("its recipe does not differ significantly from b's (sign-flip test).")
-    text = said(system("a", seeds(6, 100)), system("b", seeds(6, 110)))
+    text = verdict_text(system("a", seeds(6, 100)), system("b", seeds(6, 110)))
     assert text.endswith("Over 6 shared seeds, its recipe has a lower error than b's (sign-flip test).")
 
 
 def test_each_other_system_by_the_question_that_its_seeds_allow():
-    text = said(system("a", seeds(9, 60)), system("b", seeds(9, 100)), system("c", seeds(1, 63)))
+    text = verdict_text(system("a", seeds(9, 60)), system("b", seeds(9, 100)), system("c", seeds(1, 63)))
     assert text == (
         "a has the lowest top-1 error: 15.2 % (mean of 9 seeds). "
         "Over 9 shared seeds, its recipe has a lower error than b's (sign-flip test). "
@@ -234,7 +236,7 @@ def test_each_other_system_by_the_question_that_its_seeds_allow():
 
 def test_ties():
     masks = [np.roll(np.arange(IMAGES) < 100, shift) for shift in (0, 50)]
-    text = said(system("a", {0: masks[0]}), system("b", {0: masks[1]}), system("c", {1: 300}))
+    text = verdict_text(system("a", {0: masks[0]}), system("b", {0: masks[1]}), system("c", {1: 300}))
     assert text == (
         "a and b have the lowest top-1 error: 25.0 % each (one seed). On these images, a's checkpoint does not differ "
         "significantly from b's and has a lower error than c's (McNemar's test, Holm over 3 pairs). "
@@ -243,16 +245,16 @@ def test_ties():
 
 
 def test_a_checkpoint_can_lose_although_its_mean_is_the_lowest():
-    text = said(system("a", {0: 120, 1: 20}), system("b", {0: 100, 1: 100}), system("c", {0: 100, 1: 100}))
+    text = verdict_text(system("a", {0: 120, 1: 20}), system("b", {0: 100, 1: 100}), system("c", {0: 100, 1: 100}))
     assert "seed 0 has a higher error than every other system's" in text
     assert text.startswith("a has the lowest top-1 error: 17.5 %")
 
 
 def test_all_alike_and_none_alike():
-    alike = said(*(system(f"s{i}", {0: 100 + i}) for i in range(3)))
+    alike = verdict_text(*(system(f"s{i}", {0: 100 + i}) for i in range(3)))
     assert "its checkpoint of seed 0 does not differ significantly from every other system's" not in alike
     assert "does not differ significantly from any other system's (McNemar's test, Holm over 3 pairs)" in alike
-    unlike = said(*(system(f"s{i}", {0: 60 + 60 * i}) for i in range(3)))
+    unlike = verdict_text(*(system(f"s{i}", {0: 60 + 60 * i}) for i in range(3)))
     assert (
         "its checkpoint of seed 0 has a lower error than every other system's (McNemar's test, Holm over 3 pairs)"
         in unlike
@@ -260,7 +262,7 @@ def test_all_alike_and_none_alike():
 
 
 def test_the_verdict_on_a_single_system():
-    text = said(system("a", {0: guessed(np.arange(IMAGES) < 100, range(20))}))
+    text = verdict_text(system("a", {0: guessed(np.arange(IMAGES) < 100, range(20))}))
     assert text == "a has 25.0 % top-1 and 5.0 % top-5 error (one seed); there is no other system to compare it with."
 
 
@@ -268,8 +270,10 @@ def test_the_verdict_on_a_single_system():
 
 
 def test_a_table_for_each_question():
-    found = differences(compared(system("a", seeds(6, 100)), system("b", seeds(6, 110, step=2)), system("c", {0: 50})))
-    heads, cells = rows(found, "checkpoints")
+    result = differences(
+        compared(system("a", seeds(6, 100)), system("b", seeds(6, 110, step=2)), system("c", {0: 50}))
+    )
+    heads, cells = rows(result, "checkpoints")
     assert {len(row) for row in cells} == {len(heads)}
     assert [row[:3] for row in cells[:3]] == [
         ["top-1 error", "a", "b"],
@@ -279,7 +283,7 @@ def test_a_table_for_each_question():
     assert cells[0][3:5] == ["0", "-2.5"]
     assert cells[1][3:] == ["0", "+12.5", cells[1][5], "50", "0", "<0.0001", "<0.0001", "yes"]
     assert len(cells) == 6
-    heads, cells = rows(found, "recipes")
+    heads, cells = rows(result, "recipes")
     assert {len(row) for row in cells} == {len(heads)}
     deviation = np.std([10 + s % 3 for s in range(6)], ddof=1) / IMAGES
     half = 2.5705818 * deviation / math.sqrt(6)
@@ -301,8 +305,8 @@ def test_a_table_for_each_question():
 
 
 def test_the_table_says_where_seeds_are_too_few():
-    found = differences(compared(system("a", seeds(3, 100)), system("b", seeds(3, 110))))
-    assert [row[-1] for row in rows(found, "recipes")[1]] == ["too few seeds", "too few seeds"]
+    result = differences(compared(system("a", seeds(3, 100)), system("b", seeds(3, 110))))
+    assert [row[-1] for row in rows(result, "recipes")[1]] == ["too few seeds", "too few seeds"]
     assert (
         "90 % interval"
         in rows(differences(compared(system("a", {0: 3}), system("b", {0: 4})), level=0.1), "recipes")[0]

@@ -31,21 +31,21 @@ def test_counts_of_every_pair():
 def test_examples_are_what_their_title_says():
     comparison = comparisons.comparison(systems=3)
     right = {system.name: got(system) for system in comparison.systems}
-    found = disagreements(comparison)
+    result = disagreements(comparison)
     first, second, third = (system.name for system in ranked(comparison))
-    one, reverse = found.pairs[0]
+    one, reverse = result.pairs[0]
     assert one.title == f"{first} is right, {second} is wrong"
     assert {e.id for e in one.examples} <= right[first] - right[second]
     assert {e.id for e in reverse.examples} <= right[second] - right[first]
     assert one.count == len(right[first] - right[second])
     assert len(one.examples) == min(6, one.count)
-    only = found.only_one_right[0]
+    only = result.only_one_right[0]
     assert only.title == f"only {first} is right"
     assert only.count == len(right[first] - right[second] - right[third])
     assert {e.id for e in only.examples} <= right[first] - right[second] - right[third]
     missed = set(comparison.systems[0].runs[0].guesses.id.tolist()) - set.union(*right.values())
-    assert found.all_wrong.count == len(missed)
-    assert {e.id for e in found.all_wrong.examples} <= missed
+    assert result.all_wrong.count == len(missed)
+    assert {e.id for e in result.all_wrong.examples} <= missed
 
 
 def test_examples_have_label_and_guesses():
@@ -63,15 +63,15 @@ def test_an_image_without_guesses():
     run = comparison.systems[0].runs[0]
     nothing = dataclasses.replace(run.guesses, top5=np.full_like(run.guesses.top5, -1))
     system = dataclasses.replace(comparison.systems[0], runs=(dataclasses.replace(run, guesses=nothing),))
-    found = disagreements(dataclasses.replace(comparison, systems=(system,)))
-    assert found.all_wrong.count == 400
-    assert found.all_wrong.title == "nec_uiuc_2010 is wrong"
-    assert found.all_wrong.examples[0].guesses == (("nec_uiuc_2010", "no guess"),)
+    result = disagreements(dataclasses.replace(comparison, systems=(system,)))
+    assert result.all_wrong.count == 400
+    assert result.all_wrong.title == "nec_uiuc_2010 is wrong"
+    assert result.all_wrong.examples[0].guesses == (("nec_uiuc_2010", "no guess"),)
 
 
 def test_one_system_has_no_pairs():
-    found = disagreements(comparisons.comparison(systems=1))
-    assert (found.counts, found.pairs, found.only_one_right) == (None, (), ())
+    result = disagreements(comparisons.comparison(systems=1))
+    assert (result.counts, result.pairs, result.only_one_right) == (None, (), ())
 
 
 def test_two_systems_have_no_images_that_only_one_of_many_gets_right():
@@ -83,15 +83,15 @@ def test_a_perfect_system_leaves_no_examples():
     run = comparison.systems[0].runs[0]
     top5 = (run.guesses.label[:, None] + np.arange(5, dtype=np.int32)) % 10
     perfect = dataclasses.replace(run, guesses=dataclasses.replace(run.guesses, top5=top5))
-    found = disagreements(
+    result = disagreements(
         dataclasses.replace(comparison, systems=(dataclasses.replace(comparison.systems[0], runs=(perfect,)),))
     )
-    assert (found.examples, found.groups, found.ids) == (None, (), ())
+    assert (result.examples, result.groups, result.ids) == (None, (), ())
 
 
 def test_each_thumbnail_is_requested_once():
     comparison = comparisons.comparison(systems=5)
-    found = disagreements(comparison)
-    assert len(set(found.ids)) == len(found.ids)
-    assert found == disagreements(comparison)
-    assert {row[2] for row in found.examples.rows} == set(found.ids)
+    result = disagreements(comparison)
+    assert len(set(result.ids)) == len(result.ids)
+    assert result == disagreements(comparison)
+    assert {row[2] for row in result.examples.rows} == set(result.ids)

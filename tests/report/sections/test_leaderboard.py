@@ -16,11 +16,11 @@ def cells(table):
 
 def errors(system, guesses):
     """Return the error of each run in percent, counted from its guesses."""
-    found = []
+    actual = []
     for run in system.runs:
         wrong = [label not in row[:guesses] for label, row in zip(run.guesses.label, run.guesses.top5, strict=True)]
-        found.append(100 * sum(wrong) / len(wrong))
-    return found
+        actual.append(100 * sum(wrong) / len(wrong))
+    return actual
 
 
 def changed(comparison, change):
@@ -40,9 +40,9 @@ def without(run):
 
 def test_one_seed_has_wilsons_interval():
     comparison = comparisons.comparison(systems=4, images=500)
-    found = cells(leaderboard.leaderboard(comparison))
+    actual = cells(leaderboard.leaderboard(comparison))
     for system in comparison.systems:
-        row = found[system.name]
+        row = actual[system.name]
         for guesses, heading in ((1, "95 % interval"), (5, "95 % interval of top-5")):
             (error,) = errors(system, guesses)
             wrong = round(error / 100 * 500)
@@ -53,19 +53,19 @@ def test_one_seed_has_wilsons_interval():
 
 def test_one_seed_is_formatted_as_in_the_table_of_runs():
     comparison = comparisons.comparison(systems=12, images=800)  # an eighth of a point an image: many ties to round
-    found = cells(leaderboard.leaderboard(comparison))
+    actual = cells(leaderboard.leaderboard(comparison))
     for system in comparison.systems:
         wrong = system.runs[0].rates.top1_wrong
-        assert (found[system.name]["top-1 error %"], found[system.name]["95 % interval"]) == format_rate(wrong, 800)
+        assert (actual[system.name]["top-1 error %"], actual[system.name]["95 % interval"]) == format_rate(wrong, 800)
 
 
 def test_three_seeds_have_students_interval():
     comparison = comparisons.comparison(systems=3, seeds=3)
-    found = cells(leaderboard.leaderboard(comparison))
+    actual = cells(leaderboard.leaderboard(comparison))
     for system in comparison.systems:
         each = errors(system, 1)
         low, high = stats.ttest_1samp(each, 0).confidence_interval()
-        row = found[system.name]
+        row = actual[system.name]
         assert row["top-1 error %"] == f"{np.mean(each):.1f}"
         assert row["95 % interval"] == f"[{max(0, low):.1f}, {min(100, high):.1f}]"
         assert row["seeds"] == "3"
@@ -90,13 +90,13 @@ def test_the_lowest_error_comes_first():
 
 def test_sizes_published_numbers_and_letters():
     comparison = comparisons.comparison(systems=4, seeds=2)
-    found = cells(leaderboard.leaderboard(comparison, {"zfnet": "ab"}))
-    row = found["xrce_2011"]
+    actual = cells(leaderboard.leaderboard(comparison, {"zfnet": "ab"}))
+    row = actual["xrce_2011"]
     assert (row["parameters"], row["multiply-adds"]) == ("11.0 M", "600 M")
     assert (row["images seen"], row["training FLOPs"], row["training seconds"]) == ("32.0 k", "5.00 P", "110")
     assert (row["published top-1 %"], row["published top-5 %"]) == ("–", "25.8")
     assert row["protocol; source"] == "test; image-net.org, results of 2011"
-    assert (found["zfnet"]["group"], row["group"]) == ("ab", "")
+    assert (actual["zfnet"]["group"], row["group"]) == ("ab", "")
 
 
 def test_a_system_that_nobody_published():

@@ -24,8 +24,8 @@ def played(comparison, images=40, wrong=8, name="Ada"):
 
 @pytest.fixture
 def comparison():
-    found = comparisons.comparison(systems=3, seeds=2)
-    return dataclasses.replace(found, people=(played(found), played(found, 20, 0, "Bo")))
+    result = comparisons.comparison(systems=3, seeds=2)
+    return dataclasses.replace(result, people=(played(result), played(result, 20, 0, "Bo")))
 
 
 def test_without_people_there_is_no_table():

@@ -19,11 +19,11 @@ def synsets(path, number="ILSVRC2015_DET_ID", ids=("n02672831", "n02691156", "n0
 def test_xml_of_the_archives(tmp_path):
     write_xml(tmp_path / "n01440764", "n01440764_18", [("n01440764", (10, 20, 30, 40)), ("n01440764", (0, 0, 5, 5))])
     write_xml(tmp_path / "n01443537", "n01443537_2", [])
-    found = annotations.read(tmp_path)
-    assert set(found) == {"n01440764_18", "n01443537_2"}
-    assert found["n01440764_18"].classes == ("n01440764", "n01440764")
-    np.testing.assert_array_equal(found["n01440764_18"].boxes, [(10, 20, 30, 40), (0, 0, 5, 5)])
-    assert found["n01443537_2"].boxes.shape == (0, 4)
+    result = annotations.read(tmp_path)
+    assert set(result) == {"n01440764_18", "n01443537_2"}
+    assert result["n01440764_18"].classes == ("n01440764", "n01440764")
+    np.testing.assert_array_equal(result["n01440764_18"].boxes, [(10, 20, 30, 40), (0, 0, 5, 5)])
+    assert result["n01443537_2"].boxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -56,19 +56,19 @@ def test_folders_that_say_nothing_or_too_much(tmp_path):
 
 
 def test_csv_of_tiny_imagenet():
-    found = annotations.read(shared_path("data/tiny-imagenet-100/boxes.csv"))
-    assert len(found) == 55_000
-    np.testing.assert_array_equal(found["n01443537_0"].boxes, [(0, 10, 63, 58)])
-    assert found["n01443537_0"].classes == ("",)
+    result = annotations.read(shared_path("data/tiny-imagenet-100/boxes.csv"))
+    assert len(result) == 55_000
+    np.testing.assert_array_equal(result["n01443537_0"].boxes, [(0, 10, 63, 58)])
+    assert result["n01443537_0"].classes == ("",)
 
 
 def test_columns_in_any_order_and_several_boxes(tmp_path):
     path = tmp_path / "boxes.csv"
     path.write_text("class,y_max,x_min,y_min,x_max,file\nn2,4,1,2,3.5,d/a.png\nn1,9,0,0,9,d/a.png\n,1,1,1,1,b.png\n")
-    found = annotations.read(path)
-    assert found["d/a"].classes == ("n2", "n1")
-    np.testing.assert_array_equal(found["d/a"].boxes, [(1, 2, 3.5, 4), (0, 0, 9, 9)])
-    assert found["b"].classes == ("",)
+    result = annotations.read(path)
+    assert result["d/a"].classes == ("n2", "n1")
+    np.testing.assert_array_equal(result["d/a"].boxes, [(1, 2, 3.5, 4), (0, 0, 9, 9)])
+    assert result["b"].classes == ("",)
 
 
 HEAD = "split,file,x_min,y_min,x_max,y_max\n"
@@ -94,8 +94,8 @@ def test_csv_of_another_form(tmp_path, text, message):
 
 @pytest.mark.parametrize("number", ["ILSVRC2012_ID", "ILSVRC2015_DET_ID", "ILSVRC2014_ID"])
 def test_the_devkits_classes(tmp_path, number):
-    found = annotations.read_classes(synsets(tmp_path / "meta.mat", number))
-    assert found == {"n02672831": 1, "n02691156": 2, "n02219486": 3}
+    result = annotations.read_classes(synsets(tmp_path / "meta.mat", number))
+    assert result == {"n02672831": 1, "n02691156": 2, "n02219486": 3}
 
 
 def test_classes_as_text(tmp_path):

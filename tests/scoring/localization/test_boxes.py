@@ -16,11 +16,11 @@ def painted(box, side=60):
 def test_overlap_of_pixel_boxes_counts_pixels():
     rng = np.random.default_rng(0)
     one, other = random_boxes(rng, 12, side=60, largest=40), random_boxes(rng, 9, side=60, largest=40)
-    found = boxes.pixel_iou(one, other)
+    result = boxes.pixel_iou(one, other)
     for i, first in enumerate(one):
         for j, second in enumerate(other):
             a, b = painted(first), painted(second)
-            assert found[i, j] == pytest.approx(np.sum(a & b) / np.sum(a | b), abs=1e-12)
+            assert result[i, j] == pytest.approx(np.sum(a & b) / np.sum(a | b), abs=1e-12)
 
 
 def test_overlap_of_edges_is_that_of_pycocotools():
@@ -43,8 +43,8 @@ def test_a_pixel_at_the_end_belongs_to_the_box():
 
 
 def test_pixels_to_edges_and_back():
-    found = random_boxes(np.random.default_rng(2), 50, side=100, largest=100)
-    np.testing.assert_array_equal(boxes.pixels_within(boxes.edges(found).astype(float), 100, 100), found)
+    result = random_boxes(np.random.default_rng(2), 50, side=100, largest=100)
+    np.testing.assert_array_equal(boxes.pixels_within(boxes.edges(result).astype(float), 100, 100), result)
     np.testing.assert_array_equal(boxes.area(boxes.edges(np.array([[3, 4, 3, 5]]))), [2])
 
 
@@ -60,6 +60,6 @@ def test_pixels_to_edges_and_back():
     ],
 )
 def test_any_edges_become_pixels_of_the_image(edges, pixels):
-    found = boxes.pixels_within(np.array([edges]), 10, 20)
-    assert found.dtype == np.int32
-    np.testing.assert_array_equal(found, [pixels])
+    result = boxes.pixels_within(np.array([edges]), 10, 20)
+    assert result.dtype == np.int32
+    np.testing.assert_array_equal(result, [pixels])

@@ -57,8 +57,8 @@ def test_each_rule_of_the_devkit(tmp_path, objects, guesses, expected):
 
 def test_errors_by_the_number_of_guesses(tmp_path):
     row = [(2, BOX), (1, AWAY), (3, BOX), (1, BOX), (2, BOX)]
-    found = wrong(entry(tmp_path, [[("n1", BOX)]], [row], [1]))
-    assert found == [(1, 1, 0), (0, 1, 1), (0, 1, 1), (0, 0, 0), (0, 0, 0)]
+    result = wrong(entry(tmp_path, [[("n1", BOX)]], [row], [1]))
+    assert result == [(1, 1, 0), (0, 1, 1), (0, 1, 1), (0, 0, 0), (0, 0, 0)]
 
 
 def test_blacklisted_images_count_for_classification_alone(tmp_path):
@@ -103,9 +103,9 @@ def test_against_the_formula_as_loops():
     boxes = random_boxes(rng, 5 * count, side=60, smallest=20, largest=50).reshape(count, 5, 4)
     instances = [random_boxes(rng, rng.integers(1, 4), side=60, smallest=20, largest=50) for _ in range(count)]
     guessed = error_rates.BoxGuesses(guesses, boxes, labels, np.arange(count).astype(str))
-    found = error_rates.count_errors(guessed, instances)
-    assert 20 < found[0].wrong < 280
-    for row in found:
+    result = error_rates.count_errors(guessed, instances)
+    assert 20 < result[0].wrong < 280
+    for row in result:
         k = row.guesses
         assert row.wrong == loops(guesses[:, :k], boxes[:, :k], labels, instances)
         assert row.wrong_class == np.sum(~np.any(guesses[:, :k] == labels[:, None], axis=1))
