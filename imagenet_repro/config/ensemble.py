@@ -27,7 +27,7 @@ class EnsembleMember:
 
 
 @dataclasses.dataclass(frozen=True)
-class PublishedErrors:
+class EntryErrors:
     """Error rates of the entry as a source prints them, in percent."""
 
     what: str = ""  # which members and views
@@ -57,7 +57,7 @@ class EnsembleConfig:
     members: tuple[EnsembleMember, ...] = ()
     average: Average = "probabilities"  # what is averaged over the members
     weights: str = "uniform"  # as --weights of `main.py ensemble`
-    published: tuple[PublishedErrors, ...] = ()  # the first is of all members under this protocol
+    published: tuple[EntryErrors, ...] = ()  # the first is of all members under this protocol
     unknown: tuple[OpenQuestion, ...] = ()
 
     @property
