@@ -74,7 +74,7 @@ class Command:
         itself.
       options: in the order of the help.
       settings: families of options `--PREFIX.KEY=VALUE`.
-      one_of: flags of which exactly one must be given.
+      one_of: flags; exactly one of them must be given.
       shows_exit_codes: whether the help ends with the table of exit codes.
     """
 

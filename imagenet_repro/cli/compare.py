@@ -15,9 +15,9 @@ splits or label sets are refused; --allow_mixed compares them anyway, and every 
   python main.py compare runs/decade --protocol=10crop               by another protocol
   python main.py compare runs/decade --set=v2                        on an evaluation set
 
-take the errors from the predictions that `evaluate --protocol` and `evaluate --set` stored in each run's workdir, for
-the checkpoint at the end of the run. A run that lacks them is named with the command that stores them. One page has
-the errors of one protocol and one set, and says which.
+With --protocol or --set, the errors come from the predictions that `evaluate --protocol` and `evaluate --set` stored
+in each run's workdir for the checkpoint at the end of the run. For a run that lacks them, the message shows the
+command that stores them. A page has the errors of one protocol and one set, and names both.
 """
 
 

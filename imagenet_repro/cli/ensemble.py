@@ -37,7 +37,7 @@ COMMAND = Command(
             help="a published ensemble, such as configs/ensembles/googlenet.py",
         ),
         Option("--weights", metavar="HOW", help="uniform (default), validation, greedy, accuracy, or W1,W2,…"),
-        Option("--average", choices=("probabilities", "logits"), help="what is averaged (default: probabilities)"),
+        Option("--average", choices=("probabilities", "logits"), help="averaged quantity (default: probabilities)"),
         Option(
             "--select",
             nargs="+",

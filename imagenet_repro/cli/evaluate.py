@@ -17,13 +17,13 @@ Prints both error rates with 95 % intervals and stores the predictions for each 
   python main.py evaluate --workdir=runs/vgg16 --protocol=crop,10crop,vgg_dense,vgg_50crops,vgg_both
   python main.py evaluate --workdir=runs/vgg16 --protocol=crops --protocol.scales="(256,288)" --protocol.average=logits
 
-scores by the protocols of the papers, or by any list of scales, positions and flips
+--protocol scores by the protocols of the papers, or by any list of scales, positions and flips
 (imagenet_repro/inference/protocols.py).
 
   python main.py evaluate --weights=resnet50.pth --model=resnet50 --data.name=imagenet2012 --out=predictions.npz
 
-scores published weights of torchvision, timm or transformers without a run. Images are prepared as the file states,
-otherwise as published for the network. A .pth file that would run code is refused.
+--weights scores published weights of torchvision, timm or transformers without a run. Images are preprocessed as the
+file states, otherwise as published for the network. A .pth file that would run code is refused.
 
 --set=NAME scores a network for ImageNet's 1,000 classes on an evaluation set, by the rule of that set:
 

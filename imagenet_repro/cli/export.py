@@ -9,7 +9,7 @@ HELP = """Write the weights of a run as .safetensors, as torchvision or timm loa
   python main.py export --workdir=runs/resnet50 --checkpoint=best --out=resnet50.safetensors
 
 Writes the averaged weights where the run keeps an average. The file also states the network and how images are
-prepared.
+preprocessed.
 """
 
 

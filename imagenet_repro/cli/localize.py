@@ -40,7 +40,7 @@ COMMAND = Command(
             metavar="WHICH",
             help="last (default), best, or a step",
         ),
-        Option("--method", choices=("cam", "regression"), help="how boxes are made (default: both)"),
+        Option("--method", choices=("cam", "regression"), help="the method that makes boxes (default: both)"),
         Option(
             "--threshold",
             type=float,

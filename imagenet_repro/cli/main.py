@@ -124,7 +124,7 @@ def _parser(program: str, description: str, epilog: str | None) -> argparse.Argu
 
 
 def _appearance(description: str, epilog: str | None) -> dict[str, Any]:
-    """Return what all parsers share: texts keep their line breaks, and options must be written in full."""
+    """Return the arguments of every parser: texts keep their line breaks, and options must be written in full."""
     return {
         "description": description,
         "epilog": epilog,

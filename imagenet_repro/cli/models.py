@@ -21,7 +21,7 @@ def run(*, pattern: str = "", runs: Sequence[str] = ()) -> int:
     Args:
       pattern: part of a name; empty: everything.
       runs: workdirs of finished runs, whose errors on ImageNet are shown beside the published ones. A shell pattern
-        such as `runs/*` also names other files: whatever is not a finished run is left out, with a note on stderr.
+        such as `runs/*` also names other files: any that is not a finished run is left out, with a note on stderr.
 
     Raises:
       UserError: no name of a network contains the pattern, or the result of a run is damaged.

@@ -1,7 +1,8 @@
 """Amounts of training, such as "90ep", for budgets and for the intervals of evaluations and checkpoints.
 
-The units are "90ep" epochs, "1.2e8img" images seen, "450000st" steps, "2e18flop" floating point operations of the
-training step, and "3600s" seconds of training (without compilation, evaluation and saving).
+The units are ep (epochs, as in "90ep"), img (images seen, "1.2e8img"), st (steps, "450000st"), flop (floating point
+operations of the training step, "2e18flop"), and s (seconds of training, "3600s"; compilation, evaluation and saving
+do not count).
 """
 
 import dataclasses

@@ -15,7 +15,7 @@ class NoPolicy:
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """RandAugment as in EfficientNet's and big_vision's code (Cubuk et al. 2019): each layer draws one of 16."""
+    """RandAugment as in EfficientNet's and big_vision's code (Cubuk et al. 2019): a layer draws 1 of 16 operations."""
 
     name: str = "randaugment"
     layers: int = bounded(2, 1)  # operations applied to an image, one after another
@@ -30,7 +30,7 @@ class TimmRandAugment:
     layers: int = bounded(2, 1)  # operations drawn for an image, one after another
     magnitude: float = bounded(9.0, 0.0, 10.0)
     magnitude_std: float = bounded(0.5, 0.0)  # of normal noise, for each application
-    increasing: bool = True  # a higher level changes more, also of posterize, solarize and the enhancers
+    increasing: bool = True  # a higher level is a stronger change, for posterize, solarize and enhancers too
     probability: float = bounded(0.5, 0.0, 1.0)  # of each layer
     fill: Literal["mean", "grey"] = "mean"  # colour outside of the image: augment.mean, or 128
     interpolation: Literal["nearest", "bilinear", "bicubic", "random"] = "bicubic"  # random: one of the smooth two

@@ -54,14 +54,14 @@ class PadCrop:
     """Zero padding by `padding` on each side, then a random crop (He et al. 2015, sec. 4.2, CIFAR)."""
 
     name: str = "pad"
-    padding: int = bounded(4, 0)  # pixels, of the image resized to the crop's size where it differs
+    padding: int = bounded(4, 0)  # pixels; an image of another size is first resized to the crop's size
     kernel: Kernel = "bilinear"
     antialias: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class SquashCrop:
-    """The whole image resized to the square, whatever its aspect (EfficientNetV2 from 320 px, ConvNeXt from 384)."""
+    """The complete image resized to a square, not in proportion (EfficientNetV2 from 320 px, ConvNeXt from 384)."""
 
     name: str = "squash"
     kernel: Kernel = "bilinear"

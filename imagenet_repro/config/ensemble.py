@@ -11,18 +11,18 @@ from imagenet_repro.config.fields import bounded
 from imagenet_repro.config.load import build_section, read_settings
 from imagenet_repro.errors import UserError
 
-Average = Literal["probabilities", "logits"]  # of which the members' mean is taken
+Average = Literal["probabilities", "logits"]  # the quantity that is averaged over the members
 SearchedWeights = Literal["validation", "greedy", "accuracy"]  # ways to choose the weights on held-out images
 
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleMember:
-    """One or more members that are alike but for their seeds."""
+    """One or more members that differ only in their seeds."""
 
     network: str = ""  # a name that `main.py models` lists
-    count: int = bounded(1, 1)  # members of this kind, each with a seed of its own
+    count: int = bounded(1, 1)  # members of this kind, each with its own seed
     recipe: str = ""  # FILE.py[:ARGUMENT] that trains it
-    protocol: str = "crop"  # of `main.py evaluate`, by which the entry's members were scored
+    protocol: str = "crop"  # the protocol of `main.py evaluate` that scored the entry's members
     stands_for: str = ""  # the entry's own network, where this project does not have it
 
 
@@ -30,7 +30,7 @@ class EnsembleMember:
 class EntryErrors:
     """Error rates of the entry as a source prints them, in percent."""
 
-    what: str = ""  # which members and views
+    what: str = ""  # the members and views
     top1: float = bounded(0.0, 0.0, 100.0)  # 0: not stated
     top5: float = bounded(0.0, 0.0, 100.0)  # percent
     images: str = ""  # the set of images
@@ -55,7 +55,7 @@ class EnsembleConfig:
 
     entry: str = ""  # its name and year
     members: tuple[EnsembleMember, ...] = ()
-    average: Average = "probabilities"  # what is averaged over the members
+    average: Average = "probabilities"  # the quantity that is averaged over the members
     weights: str = "uniform"  # as --weights of `main.py ensemble`
     published: tuple[EntryErrors, ...] = ()  # the first is of all members under this protocol
     unknown: tuple[OpenQuestion, ...] = ()

@@ -8,15 +8,15 @@ from imagenet_repro.config.fields import bounded
 
 @dataclasses.dataclass(frozen=True)
 class FisherVector:
-    """Fisher vectors over a mixture of Gaussians (features/encoding/); 2 x components x numbers of a descriptor.
+    """Fisher vectors over a mixture of Gaussians (features/encoding/fisher.py).
 
-    With `weights` as many more as components.
+    A code has 2 x components x (numbers of a descriptor) numbers; `weights` adds one number for each component.
     """
 
     name: str = "fisher"
     components: int = bounded(256, 1)  # Gaussians
     iterations: int = bounded(30, 1)  # of expectation maximisation
-    restarts: int = bounded(1, 1)  # fits, of which the most likely mixture is kept
+    restarts: int = bounded(1, 1)  # number of fits; the most likely mixture is used
     weights: bool = False  # include the part of the Gaussians' weights, which adds little
     power: float = bounded(0.5, 0.01, 1.0)  # of every number's absolute value; 1: none
 
@@ -32,17 +32,17 @@ class Codebook:
 
 @dataclasses.dataclass(frozen=True)
 class SuperVector(Codebook):
-    """Super-vector codes over a codebook (features/encoding/); words x (numbers of a descriptor + 1)."""
+    """Super-vector codes over a codebook (features/encoding/), of words x (numbers of a descriptor + 1) numbers."""
 
     name: str = "super_vector"
     words: int = bounded(512, 1)  # clusters of k-means
-    constant: float = bounded(1.0, 0.0)  # weight of how often a word occurs beside where its descriptors lie
+    constant: float = bounded(1.0, 0.0)  # weight of a word's frequency relative to its descriptors' offsets
     power: float = bounded(0.5, 0.01, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Llc(Codebook):
-    """Locality-constrained linear codes, the largest in each cell (features/encoding/); as many as words."""
+    """Locality-constrained linear codes, max-pooled over each cell (features/encoding/); one number for each word."""
 
     name: str = "llc"
     words: int = bounded(2048, 1)  # clusters of k-means

@@ -1,4 +1,4 @@
-"""Reads configuration files strictly into the dataclasses of the schema.
+"""Strict reading of configuration files into the dataclasses of the schema.
 
 A configuration file defines `get_config(argument=None)` and returns an `ml_collections.ConfigDict` with the keys that
 it sets. `resolve_config` turns them into frozen dataclasses. An unknown key, a key that the chosen variant of a
@@ -31,7 +31,7 @@ def load_config(spec: str, overrides: dict[str, str] | None = None) -> AnyConfig
     Args:
       spec: a Python file with `get_config(argument=None)`, and the argument to pass to it after a colon.
       overrides: texts by dotted key, such as `{"optimizer.learning_rate": "0.4"}`. A text that is a Python literal is
-        read as one, any other as itself. An override of a section's `name` drops the file's other keys of that
+        read as one; any other stays a string. An override of a section's `name` drops the file's other keys of that
         section, since they belong to another variant.
 
     Raises:

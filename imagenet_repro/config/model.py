@@ -18,8 +18,9 @@ class Model:
 class Progressive:
     """Sizes and regularisation that grow in stages, each an equal share of the budget (Tan & Le 2021, sec. 4).
 
-    The last stage is as the other sections say. Stage s of S, counted from 1, has the size `image_size_from` +
-    (data.image_size - `image_size_from`) s / S, rounded down; all else rises evenly from the first stage to the last.
+    The last stage has the values of the other sections. Stage s of S, counted from 1, has the size `image_size_from` +
+    (data.image_size - `image_size_from`) s / S, rounded down; every other value rises evenly from the first stage to
+    the last.
     """
 
     stages: int = bounded(1, 1)  # 1: off

@@ -52,7 +52,7 @@ class Lamb:
 
 @dataclasses.dataclass(frozen=True)
 class RmsProp:
-    """RMSProp as TensorFlow has it: epsilon inside the root, mean square starting at one, momentum after scaling."""
+    """RMSProp in TensorFlow's form: epsilon inside the root, mean square starting at one, momentum after scaling."""
 
     name: str = "rmsprop"
     learning_rate: float = bounded(0.016, 0.0)  # the peak, which the schedule scales

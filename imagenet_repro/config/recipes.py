@@ -1,4 +1,4 @@
-"""The files of configurations: in the current directory, or among the recipes that are installed with the package."""
+"""Locations of configuration files: the current directory, or the recipes that are installed with the package."""
 
 import importlib.util
 import sys
@@ -22,10 +22,10 @@ def find_recipe(path: str) -> Path | None:
 
 
 def make_recipes_importable(file: Path) -> None:
-    """Let a recipe import others as `configs.NAME`.
+    """Make other recipes importable from a recipe as `configs.NAME`.
 
-    Python finds them on its own in a clone, where main.py lies beside configs/. For the installed command they are
-    those beside the recipe, in the current directory, or in the package.
+    Python itself finds them in a clone, where main.py is beside configs/. For the installed command, they are
+    searched for in the recipe's own `configs`, then in that of the current directory, then in that of the package.
 
     Args:
       file: the recipe.

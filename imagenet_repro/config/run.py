@@ -16,7 +16,7 @@ from imagenet_repro.config.schedule import CosineSchedule, Schedule
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """When checkpoints are saved, and how many stay. The one with the lowest top-1 error always stays."""
+    """The interval of checkpoints, and how many are kept. The one with the lowest top-1 error is always kept."""
 
     every: str = "1ep"  # an amount in any unit of a budget
     keep: int = bounded(2, 1)
@@ -29,7 +29,7 @@ class Config:
     seed: int = bounded(0, 0, 2**31 - 1)
     budget: str = "90ep"  # training/budget.py: ep | img | st | flop | s
     batch_size: int = bounded(256, 1)  # over all devices and hosts
-    accumulate: int = bounded(1, 1)  # parts in which a device takes its share of the batch
+    accumulate: int = bounded(1, 1)  # parts into which a device divides its share of the batch
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the computation; parameters are always float32
     parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
     cross_device_norm: bool = False  # batch norm over all devices' shares; otherwise each device's own
@@ -103,5 +103,5 @@ ConfigT = TypeVar("ConfigT", bound=Config | FeatureConfig)
 
 
 def choose_schema(settings: Mapping[str, Any]) -> type[AnyConfig]:
-    """Return the dataclass of a run's nested settings: those with `channels` are of a system of features."""
+    """Return the dataclass for a run's nested settings: `FeatureConfig` if they have `channels`, else `Config`."""
     return FeatureConfig if "channels" in settings else Config

@@ -47,7 +47,7 @@ class ExponentialSchedule:
 class PlateauSchedule:
     """Linear warm-up, then the peak, times `factor` whenever the top-1 error of evaluations has stopped falling.
 
-    What the papers up to 2015 did by hand. The evaluation split steers the training then, so its error is no longer
+    The papers up to 2015 did this by hand. The evaluation split then steers the training, so its error is no longer
     that of unseen images: hold out a part of the training split for it, as in `data.eval_split = "train[99%:]"`.
     """
 

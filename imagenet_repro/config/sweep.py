@@ -1,8 +1,8 @@
 """The schema of a sweep; it is read as strictly as the configuration of a run.
 
 A file such as `configs/sweeps/decade.py` defines `get_config(argument=None)` and returns a dictionary with the keys of
-`SweepConfig`. Its `set` holds settings of every run, and a system's `set` those of its own runs. Both are nested
-sections as in the configuration of a run, and take precedence over the system's recipe.
+`SweepConfig`. Its `set` holds settings of every run, and a system's `set` holds settings of that system's runs. Both
+are nested sections as in the configuration of a run, and take precedence over the system's recipe.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Axis:
     """One key of a system's configuration that its trials vary: a range, or `choices`."""
 
     key: str = ""  # dotted, such as optimizer.learning_rate
-    low: float = 0.0  # the least value
+    low: float = 0.0  # the lowest value
     high: float = 0.0  # both ends included
     log: bool = False  # evenly in the logarithm
     choices: tuple = ()  # in place of a range
@@ -40,7 +40,7 @@ class SweptSystem:
     """A system to compare: its recipe, the settings that replace the recipe's, and the keys to search."""
 
     config: str = ""  # FILE.py[:ARGUMENT]
-    base: dict = dataclasses.field(default_factory=dict)  # what that file says, read once, when the sweep is loaded
+    base: dict = dataclasses.field(default_factory=dict)  # that file's settings, read once, when the sweep is loaded
     recipe: str = ""  # a label, where systems are crossed with recipes
     set: dict = dataclasses.field(default_factory=dict)  # settings over the recipe and the sweep's `set`
     search: tuple[Axis, ...] = ()
@@ -67,10 +67,10 @@ class SweepConfig:
 
     budget: str = "90ep"  # of each run
     seeds: tuple[int, ...] = (0,)  # of the runs of each system
-    train_split: str = "train"  # what trials and runs are trained on
+    train_split: str = "train"  # the images that trials and runs are trained on
     select_split: str = "train[99%:]"  # held out of training
     test_split: str = "validation"  # scored once by each run, when its budget is spent
-    set: dict = dataclasses.field(default_factory=dict)  # settings of all runs, over what their recipes say
+    set: dict = dataclasses.field(default_factory=dict)  # settings of all runs, which replace those of their recipes
     systems: dict[str, SweptSystem] = dataclasses.field(default_factory=dict)
     search: SettingsSearch = SettingsSearch()
 
@@ -146,7 +146,8 @@ def _check_reserved(settings: Mapping[str, Any], path: str, searched: Any) -> No
 def _check_search(sweep: SweepConfig) -> None:
     for name, system in sweep.systems.items():
         if not system.search:
-            raise UserError(f"config.systems.{name}.search: every system gets {sweep.search.trials} trials, of what?")
+            trials = sweep.search.trials
+            raise UserError(f"config.systems.{name}.search: names no key, but every system gets {trials} trials")
         if sweep.search.sampler != "grid":
             continue
         if not all(axis.choices for axis in system.search):

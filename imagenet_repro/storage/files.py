@@ -17,7 +17,7 @@ def atomic_write(path: Path, content: str) -> Iterator[BinaryIO]:
 
     Args:
       path: the file to write.
-      content: what the file holds, such as "predictions", for the message of an error.
+      content: a name for the file's content, such as "predictions", for error messages.
 
     Raises:
       SaveError: the file cannot be written (disk full, read-only).

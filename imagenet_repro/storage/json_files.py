@@ -23,7 +23,8 @@ def read_json(path: Path, origin: str) -> Any:
 
     Args:
       path: the file.
-      origin: which command writes the file, such as "train writes it", for the message about a missing one.
+      origin: a clause that names the command that writes the file, such as "train writes it", for the message about a
+        missing file.
 
     Raises:
       UserError: the file is missing, unreadable or damaged.
@@ -43,7 +44,7 @@ def require_keys(path: Path, value: Any, types: dict[str, Any], command: str = "
 
     Args:
       path: the file, for the message.
-      value: what was read from it.
+      value: the value read from it.
       types: the type, or the union of types, by dotted key. A boolean is never accepted.
       command: the command that writes the file, for the message.
 

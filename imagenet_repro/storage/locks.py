@@ -1,9 +1,9 @@
 """Locks between processes: files that one process at a time holds.
 
-A lock ends with its process, even if the process is killed, because the operating system holds it (`flock`, by the
-library filelock). Whether a lock is held can be asked without write access and without disturbing others that ask.
-filelock has no such query: acquiring a lock only to look at it needs a writable file, and two processes that look at
-the same time would each see the other as a holder. Hence `is_locked` asks for a shared `flock` instead.
+A lock ends with its process, even if the process is killed, because the operating system holds it (`flock`, through
+the library filelock). `is_locked` needs no write access and does not disturb other processes that call it. filelock
+has no such query: acquiring a lock only to test it needs a writable file, and two processes that test it at the same
+time would each see the other as a holder. Hence `is_locked` requests a shared `flock` instead.
 """
 
 import fcntl
@@ -46,7 +46,7 @@ def _acquire(path: Path, timeout: float) -> BaseFileLock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file; a missing file is not locked."""
+    """Return whether a process holds the lock of a file; a missing file is not locked."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The directory of a run: its configuration, lock, predictions and result. Checkpoints and logs lie beside them."""
+"""The directory of a run: its configuration, lock, predictions and result. Checkpoints and logs are in it too."""
 
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class Workdir:
         except OSError as error:
             raise SaveError(f"--workdir={self.path} cannot be written: {error.strerror}") from error
         if self._lock is None:
-            raise UserError(f"--workdir={self.path}: another process is at work there; wait or stop it")
+            raise UserError(f"--workdir={self.path}: another process is using it; wait for it to end, or stop it")
 
     def record_config(self, config: AnyConfig, provenance: dict[str, Any]) -> None:
         """Write the configuration of a new run, or check that it equals the recorded one.
@@ -169,7 +169,7 @@ class Workdir:
 
 
 def refuse_other_config(path: Path, recorded: AnyConfig, requested: AnyConfig) -> None:
-    """Check that two configurations differ in no key but FREE_KEYS.
+    """Check that two configurations differ in no key outside FREE_KEYS.
 
     Raises:
       UserError: they do; the message lists every such key.

@@ -51,7 +51,8 @@ def flops(function: Callable, *arguments: Any) -> int:
 
     The body of a `scan` counts once for every iteration, the body of a `while` loop once, since the number of its
     iterations is unknown. The most expensive branch of a `cond` counts. A function that `shard_map` maps counts once
-    for each device. Where a program has a form for each platform (cpu_convolution.py), the default form counts.
+    for each device. Where a program has a form for each platform (models/nn/cpu_convolution.py), the default form
+    counts.
     """
     return 2 * _count(function, *arguments, padding=False)
 

@@ -1,9 +1,9 @@
 """The challenge year by year: the entries, and their errors on the hidden test set.
 
-Errors in `entries.csv` are top-5 in percent on the challenge's test set of the year, as the papers named print them;
-where only the official result pages have a figure, as those pages do. Clarifai never published its network. The
-members of the entries of 2016 and 2017 are known in part: their networks have their own single-model errors in
-`published_errors.csv`. The people who took the test stand among the entries of 2014.
+Errors in `entries.csv` are top-5 error rates in percent on the challenge's test set of the year. They are taken from
+the papers named, or from the official result pages where only those state a figure. Clarifai never published its
+network. The members of the entries of 2016 and 2017 are known only in part; the single-model errors of their networks
+are in `published_errors.csv`. The people who took the test are listed with the entries of 2014.
 """
 
 import csv

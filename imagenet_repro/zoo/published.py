@@ -1,7 +1,7 @@
 """Published facts about systems: the year, the paper, and the error rates with their protocol and source.
 
 `networks.csv` has a row for each network, `published_errors.csv` one for each published result of a network. Systems
-from before 2012 are no networks; their facts are those of the challenge's entry (`entries.py`).
+from before 2012 are not networks; their facts are those of the challenge's entry (`entries.py`).
 """
 
 import csv
@@ -14,7 +14,7 @@ from imagenet_repro.zoo.entries import ENTRIES, ChallengeEntry
 
 NETWORKS = Path(__file__).parent / "networks.csv"
 ERRORS = Path(__file__).parent / "published_errors.csv"
-# Words of protocols with a single view, as our own evaluation has; such a number is the one to set beside ours.
+# Words for protocols with a single view, like our own evaluation; their numbers compare best with ours.
 ONE_VIEW = ("centre", "1 crop", "1 view")
 
 
@@ -33,7 +33,7 @@ class NetworkFacts:
     """Everything published about one network that is stored here."""
 
     year: int
-    title: str  # as a person would write it
+    title: str  # the name in its usual spelling
     entry: str  # the challenge's entry that it belongs to, such as "SuperVision, winner"; empty: none
     paper: str  # the paper that describes it
     errors: tuple[PublishedErrors, ...]  # in the order of the file

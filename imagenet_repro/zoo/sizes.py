@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of every network, stored.
 
 Counting all networks takes minutes, so the counts are stored in `sizes.csv`. `benchmarks/zoo_table.py` writes it, and
-a test counts again.
+a test compares it with new counts.
 """
 
 import csv

@@ -86,7 +86,7 @@ def test_all_systems_get_the_same_number_of_trials():
         resolve_sweep(uneven)
     without = small_sweeps.settings(search={"trials": 2})
     without["systems"]["b"] = without["systems"]["b"] | {"search": []}
-    with pytest.raises(UserError, match=r"systems\.b\.search: every system gets 2 trials, of what"):
+    with pytest.raises(UserError, match=r"systems\.b\.search: names no key, but every system gets 2 trials"):
         resolve_sweep(without)
 
 

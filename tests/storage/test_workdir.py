@@ -24,7 +24,7 @@ sys.stdin.read()
         [sys.executable, "-c", holder], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert first.stdout.readline() == "locked\n"
-    with pytest.raises(UserError, match="another process is at work there"):
+    with pytest.raises(UserError, match="another process is using it"):
         Workdir(tmp_path).lock()
     first.communicate("")
     Workdir(tmp_path).lock()
