@@ -1,4 +1,4 @@
-"""Records that cannot be decoded: how many a run accepts, and the messages that name them."""
+"""Records that cannot be decoded: the number that a run accepts, and the messages that name them."""
 
 from collections.abc import Callable, Iterable
 
@@ -14,7 +14,7 @@ _MAX_NAMED = 20  # records that a message names
 class BadRecords:
     """The records of a split that could not be decoded, each counted once however often it was drawn.
 
-    Every process counts what its own batches held; `data.max_bad_share` is a share of the split's records.
+    Every process counts the records of its own batches; `data.max_bad_share` is a share of the split's records.
 
     Attributes:
         names: the ids of the records, in the order in which they were first drawn.
@@ -65,7 +65,7 @@ def too_many_error(split: Split, indices: Iterable[int], max_bad: int) -> UserEr
 
 
 def _describe(split: Split, index: int) -> str:
-    """Return a record's id and what is wrong with it."""
+    """Return a record's id and the reason why it cannot be decoded."""
     record = split.records[index]
     try:
         decode(record.image)

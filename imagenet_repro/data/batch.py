@@ -14,7 +14,7 @@ SCORING_KEYS: tuple[Key, ...] = ("image", "label", "weight")
 class Batch(TypedDict):
     """One process's share of a batch; the axis b has batch_size / process_count elements."""
 
-    image: UInt8[np.ndarray, "b ..."]  # RGB [b, s, s, 3], or what another form of crop returns (data/crops.py)
+    image: UInt8[np.ndarray, "b ..."]  # RGB [b, s, s, 3], or the result of another form of crop (data/crops.py)
     label: Int32[np.ndarray, " b"]
     epoch: Int32[np.ndarray, " b"]  # with repeats: epoch x repeats + number of the repeat; keys the image's randomness
     index: Int32[np.ndarray, " b"]  # in the split; -1 for padding

@@ -1,7 +1,7 @@
 """Iterators that own threads or processes, closed when the program ends.
 
-A program may leave such an iterator suspended, on whatever error. It is closed here while the interpreter still works;
-later, Grain's own cleaning fails with a traceback.
+A program may leave such an iterator suspended, for example on an error. It is closed here while the interpreter still
+works; later, Grain's own cleanup fails with a traceback.
 """
 
 import atexit
@@ -22,7 +22,7 @@ def close_at_exit(generator: GeneratorT) -> GeneratorT:
 
 
 def hand_over(iterators: Iterable[object]) -> None:
-    """Leave the closing of iterators to the one that consumes them."""
+    """Leave the closing of iterators to their consumer."""
     for iterator in iterators:
         _open.discard(iterator)
 

@@ -48,7 +48,7 @@ _ATTEMPTS = 10
 _MAX_ASPECT = 32
 
 
-# Bytes in front of each canvas: whether the image is higher than wide, and its longer side, the lower byte first.
+# Bytes before each canvas: whether the image is higher than wide, and its longer side, the lower byte first.
 CANVAS_HEADER = 3
 # Longer side of a canvas in units of the shorter one; of a longer image only the central part is used.
 CANVAS_ASPECT = 2
@@ -241,7 +241,7 @@ def crop_window(
         size: side of the crop in pixels.
 
     Returns:
-        (left, top, right, bottom) in pixels of the image, as the lines between pixels at which the crop's edges lie.
+        (left, top, right, bottom) in pixels of the image, the lines between pixels on which the crop's edges are.
     """
     if isinstance(spec, SquashCrop):
         return 0.0, 0.0, float(width), float(height)
@@ -264,7 +264,7 @@ def inception_box(
 ) -> tuple[int, int, int, int]:
     """Draw the box of a random-resized crop, with torchvision's ten attempts.
 
-    Where none of the ten fits, the box is the largest central one whose aspect lies in the range.
+    Where none of the ten fits, the box is the largest central one whose aspect is in the range.
 
     Args:
         height: of the image in pixels.

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-# The loader decodes many images at once, each in one of its own threads.
+# The loader already decodes many images at once, each in one of its threads.
 cv2.setNumThreads(0)
 # Damaged files are reported by DecodeError, so OpenCV need not print about them.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -30,7 +30,7 @@ _FORMATS = {
     b"II*\0": "TIFF",
     b"RIFF": "WebP",
 }
-# Start-of-frame markers of JPEG: 0xC0 to 0xCF but for the tables DHT, JPG and DAC.
+# Start-of-frame markers of JPEG: 0xC0 to 0xCF except DHT, JPG and DAC.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 
@@ -99,7 +99,7 @@ def _jpeg_header(image: bytes) -> _Header:
 
 
 def _pillow(image: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode with Pillow; raises DecodeError where it cannot either."""
+    """Decode with Pillow; raises DecodeError where Pillow cannot decode the image either."""
     from PIL import Image
 
     try:

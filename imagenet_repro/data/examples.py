@@ -1,8 +1,8 @@
 """A few images of every class of a split, found in the background by reading the split in a random order.
 
 tfds keeps no index of classes, so a label is known only once its record is read; with balanced classes a little more
-than `COUNT` images times the number of classes are read. The indices are saved in a file, and the next process goes
-on from there.
+than `COUNT` images times the number of classes are read. The indices are saved in a file, and the next process
+continues from there.
 """
 
 import json
@@ -82,7 +82,7 @@ class ClassExamples:
     def _examine(self, index: int) -> None:
         try:
             label = self._split.records[index].label
-        except UserError:  # a damaged file; other records will do
+        except UserError:  # a damaged file; other records of the class can replace this one
             return
         if 0 <= label < len(self._indices) and len(self._indices[label]) < COUNT:
             self._indices[label].append(index)

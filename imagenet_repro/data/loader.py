@@ -4,7 +4,7 @@ The order of the images is arithmetic (data/order.py), and the randomness of a c
 So the batch of a step depends on the configuration and the step alone: not on where a run was stopped, nor on how many
 hosts, worker processes or threads read it.
 
-Grain runs the threads and processes; data/batch_parts.py says what they do.
+Grain runs the threads and processes; data/batch_parts.py defines their work.
 """
 
 import dataclasses
@@ -54,9 +54,9 @@ def train_batches(
         batch_size: images of a step over all processes.
         seed: of order and crops, in [0, 2^31).
         start_step: step of the first batch.
-        num_steps: how many batches; None: without end.
+        num_steps: number of batches; None: without end.
         process_index: number of this process among those that train together.
-        process_count: how many these are.
+        process_count: number of processes that train together.
 
     Raises:
         UserError: the batch size is not a multiple of the number of processes or less than two repeated images,
@@ -94,7 +94,7 @@ def eval_batches(
         batch_size: images of a batch over all processes.
         start_step: number of the first batch; those before it are left out.
         process_index: number of this process among those that evaluate together.
-        process_count: how many these are.
+        process_count: number of processes that evaluate together.
 
     Raises:
         UserError: as `train_batches`.

@@ -1,6 +1,6 @@
 """The order of the training images: arithmetic, so that a run can start at any step on any number of hosts.
 
-Position p of a run, counted from its first image over all hosts, is place p % N of epoch p // N, in a permutation
+Position p of a run, counted from its first image over all hosts, is number p % N of epoch p // N, in a permutation
 that follows from (seed, epoch).
 
 With `data.repeats` = r > 1 (repeated augmentation, Hoffer et al. 2020, arXiv 1901.09335), positions come in rounds of
@@ -31,7 +31,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> Int32[np.ndarray, " {count
 
 
 def image_at(position: int, *, seed: int, count: int, batch_size: int, repeats: int) -> tuple[int, int]:
-    """Return which image stands at a position of a run.
+    """Return the image at a position of a run.
 
     Args:
         position: counted from the first image of the run, over all processes.

@@ -18,10 +18,10 @@ def prefetch_to_device(
     Args:
         batches: host batches; closed, if they can be, when this iterator ends.
         put: starts the transfer of a batch to the devices and returns the arrays there.
-        depth: how many batches may lie on the devices beside the one in use.
+        depth: number of batches that may be on the devices besides the one in use.
 
     Returns:
-        An iterator of (host batch, what `put` returned), in order. An exception of `batches` or `put` is raised from
+        An iterator of (host batch, result of `put`), in order. An exception of `batches` or `put` is raised from
         this iterator.
     """
     closing.hand_over([batches])

@@ -132,7 +132,7 @@ class Split:
         return len(self.class_names)
 
     def subset(self, indices: Sequence[int]) -> "Split":
-        """Return the records of these indices, in this order, as a split of their own."""
+        """Return the records of these indices, in this order, as a separate split."""
         return replace(self, num_examples=len(indices), records=RecordSubset(self.records, tuple(map(int, indices))))
 
 
@@ -205,7 +205,7 @@ def integers(data: Data, split: str, keys: Sequence[str]) -> dict[str, dict[str,
     builder = _find_readable(data, split)
     missing = [key for key in keys if key not in _features(builder)]
     if missing:
-        raise UserError(f"data set {data.name!r} has no {', '.join(missing)}: it is not the one of this name in tfds")
+        raise UserError(f"data set {data.name!r} has no {', '.join(missing)}: it is not tfds' data set of that name")
     records = StoredRecords(os.fspath(builder.data_dir), split)
     return dict(records.integers(index, keys) for index in range(len(records)))
 
@@ -243,7 +243,7 @@ def _find_readable(data: Data, split: str) -> "tfds.core.DatasetBuilder":
 
 
 def _find(name: str, directory: Path) -> "tfds.core.DatasetBuilder":
-    """Return the reader of a prepared data set; the description beside its files suffices, whoever wrote them."""
+    """Return the reader of a prepared data set; the description beside its files suffices, without its builder."""
     from tensorflow_datasets.core import read_only_builder, registered
 
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
@@ -293,7 +293,7 @@ def _root(builder: "tfds.core.DatasetBuilder") -> Path:
 def _image_and_label(builder: "tfds.core.DatasetBuilder") -> tuple[str, str]:
     """Return the names of the image feature and the label feature of an image-classification data set.
 
-    Where an image has several labels, as in imagenet2012_real, the label is the one that the challenge gave it.
+    Where an image has several labels, as in imagenet2012_real, the label is the challenge's.
     """
     import tensorflow_datasets as tfds
 
@@ -343,9 +343,9 @@ def _require_files(builder: "tfds.core.DatasetBuilder", info: Any) -> None:
 
 
 def _origins(builder: "tfds.core.DatasetBuilder", split: str) -> tuple[list[int], list[tuple[str, int]]]:
-    """Return the index at which each part of a sub-split begins, and each part's complete split and first index there.
+    """Return the index at which each part of a sub-split begins, and each part's complete split and first index in it.
 
-    A part is what a sub-split takes from one file.
+    A part consists of the records that a sub-split reads from one file.
     """
     first_of_file = {}
     for name, info in builder.info.splits.items():

@@ -1,4 +1,4 @@
-"""The threads and processes that read: how many there are, and how a process behaves."""
+"""The threads and processes that read: their numbers, and the behaviour of a process."""
 
 import multiprocessing
 import os
@@ -12,9 +12,9 @@ from imagenet_repro.config import Data
 from imagenet_repro.data.cores import available_cores
 from imagenet_repro.errors import UserError
 
-# Above this many cores the interpreter lock, held for about 0.1 ms of an image, costs more than processes do.
+# Above this number of cores, the interpreter lock, held for about 0.1 ms of an image, costs more than processes do.
 _CORES_PER_PROCESS = 16
-_SHARED_MEMORY = "/dev/shm"  # where Linux keeps what Python's multiprocessing shares
+_SHARED_MEMORY = "/dev/shm"  # the directory of Python's shared memory on Linux
 _BATCHES_PER_WORKER = 4  # being filled, waiting on either side of the queue, being copied
 
 

@@ -22,7 +22,7 @@ from imagenet_repro.features.encoding.pca import Pca
 
 Vocabulary = dict[str, Any]  # arrays by name
 
-# The descriptors of each name, which are concatenated, and whether each takes luma (else RGB).
+# For each name, the descriptors that are concatenated, and whether each reads luma (otherwise RGB).
 DESCRIPTORS = {
     "sift": ((sift.sift, True),),
     "root_sift": ((sift.root_sift, True),),
@@ -49,7 +49,7 @@ class ChannelEncoder:
 
     Raises:
       UserError: the images are smaller than a patch, a descriptor does not support patches of this size, it has
-        fewer numbers than principal components, or the length of a code is no multiple of `quantise`.
+        fewer numbers than principal components, or the length of a code is not a multiple of `quantise`.
     """
 
     def __init__(self, channel: Channel, image_size: int):

@@ -1,4 +1,4 @@
-"""Images of a split, batch by batch, through a compiled function on all local devices."""
+"""Running a compiled function over the images of a split, batch by batch, on all local devices."""
 
 import functools
 import time
@@ -34,12 +34,12 @@ class ImageStream:
         self.compilation_seconds = 0.0
 
     def shape(self, images: int) -> jax.ShapeDtypeStruct:
-        """Return the shape of a batch of so many images."""
+        """Return the shape of a batch of `images` images."""
         size = self._config.data.image_size
         return jax.ShapeDtypeStruct((images, size, size, 3), jnp.uint8)
 
     def compile(self, function: Callable, batch_size: int, *arguments: Any) -> Callable:
-        """Compile `function(images, *arguments)` for a batch over all devices, each of which gets its share."""
+        """Compile `function(images, *arguments)` for a batch that all devices share equally."""
         replicated, share = PartitionSpec(), PartitionSpec(AXIS)
         mapped = jax.shard_map(
             function,

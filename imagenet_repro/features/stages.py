@@ -1,8 +1,8 @@
-"""The stages of a channel before its SVM trains: sample, vocabulary, quantiser, codes; each is kept on disk.
+"""The stages of a channel before its SVM trains: sample, vocabulary, quantiser, codes; each is stored on disk.
 
-The results of a stage lie in a directory whose name contains a key of everything that they depend on (stage_key.py).
-So a finished stage is never repeated, and its results are never stale. The codes are kept as far as they were
-computed. Several runs may share a directory: the second waits for the first.
+The results of a stage are in a directory whose name contains a key of everything that they depend on (stage_key.py).
+So a finished stage is never repeated, and its results are never stale. An interrupted stage of codes resumes from the
+codes that are stored. Several runs may share a directory: the second waits for the first.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ class Monitor(Protocol):
         """Show how many images a stage has done."""
 
     def stopping(self) -> bool:
-        """Return whether the run was told to stop."""
+        """Return whether the run should stop."""
         ...
 
     def flops(self, function: Callable, *arguments: Any) -> int:
@@ -58,7 +58,7 @@ class Monitor(Protocol):
 
 
 class StoppedError(Exception):
-    """The monitor said to stop; finished work is kept."""
+    """The monitor requested a stop; finished work is kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +100,8 @@ class ChannelStages:
       name: of the channel.
       config: of the run.
       split: the training images.
-      directory: where the results are kept.
-      monitor: shown the progress, asked whether to stop.
+      directory: the directory of the results.
+      monitor: receives the progress and decides whether to stop.
     """
 
     def __init__(self, name: str, config: FeatureConfig, split: Split, directory: Path, monitor: Monitor):
@@ -123,7 +123,7 @@ class ChannelStages:
         """Run the stages that are not finished and return the results of all.
 
         Raises:
-          StoppedError: the monitor was told to stop; another call goes on from there.
+          StoppedError: the monitor requested a stop; another call continues from there.
           UserError: too few images or descriptors, or too many images that cannot be decoded.
           SaveError: a file could not be written.
         """
@@ -268,10 +268,10 @@ class ChannelStages:
         arrays = _load(path)
         if arrays is None:
             if path.exists():
-                self._monitor.say(f"{path} is damaged and made again")
+                self._monitor.say(f"{path} is damaged and is computed again")
             arrays = compute()
             costs = {stage: dataclasses.asdict(cost) for stage, cost in self._costs.items()}
-            with files.atomic_write(path, "what was learned") as file:
+            with files.atomic_write(path, "the learned arrays") as file:
                 np.savez(file, **arrays, costs=np.asarray(json.dumps(costs)))
             return arrays
         for stage, cost in json.loads(str(arrays.pop("costs"))).items():
@@ -301,8 +301,8 @@ class ChannelStages:
         if self.channel.quantise and images < quantisation.CENTRES:
             raise UserError(
                 f"config.channels.{self.name}.quantise: the {quantisation.CENTRES} centres of a part need as many"
-                f" images, and of {self._split.name} {self._split.split} there are {images}; more of them with"
-                " config.sample.codes, or 0 keeps codes as they are"
+                f" images, but {self._split.name} {self._split.split} provides {images}; raise config.sample.codes,"
+                " use a larger split, or set quantise to 0 to store codes as float16"
             )
 
     def _key(self, stage: int) -> jax.Array:

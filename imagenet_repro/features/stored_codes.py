@@ -28,7 +28,7 @@ class StoredCodes:
 
     Args:
       directory: created where it is missing.
-      images: how many images there will be.
+      images: number of images of the complete split.
       numbers: of a code.
       dtype: uint8 or float16.
 
@@ -70,7 +70,7 @@ class StoredCodes:
         if free < needed:
             raise SaveError(
                 f"codes need {needed / 1e9:,.1f} GB, and {self._directory} has {free / 1e9:,.1f} GB free; choose"
-                " another place with config.cache_dir, or fewer numbers with config.channels"
+                " another directory with config.cache_dir, or smaller codes with config.channels"
             )
 
     def write(self, first: int, codes: Shaped[np.ndarray, "n f"], labels: Int[np.ndarray, " n"]) -> None:
@@ -149,7 +149,7 @@ def train_batches(
       batch_size: images of a step.
       seed: of the order.
       start_step: step of the first batch.
-      num_steps: how many batches; None: without end.
+      num_steps: number of batches; None: without end.
 
     Yields:
       `codes`, stored rows by channel; `label`; `index` in the split; `replaced`, the index of the record that cannot

@@ -10,7 +10,7 @@ lambda rate_0 t)^power at step t. The result is the average of the weights over 
 large-scale learning for image classification", 2012; Akata et al. 2014): an image then counts for its own class and
 for a few others.
 
-`training/svm_step.py` combines these functions to a training step.
+`training/svm_step.py` combines these functions into a training step.
 """
 
 import jax
@@ -23,7 +23,7 @@ from imagenet_repro.config import Svm
 def scores(
     x: Float[Array, "n f"], weights: Float[Array, "f c"], bias: Float[Array, " c"], problem: Svm
 ) -> Float[Array, "n c"]:
-    """Return the score of every class, higher for a likelier one; they take the place of a network's logits."""
+    """Return the score of every class, higher for a likelier one; scores replace the logits of a network."""
     return x @ weights + problem.bias * bias
 
 

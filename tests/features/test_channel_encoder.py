@@ -124,7 +124,7 @@ def test_a_blank_vocabulary_has_the_shapes_of_a_learned_one():
     ("change", "size", "message"),
     [
         ({"patch": 40}, SIZE, "no room for a patch of 40 pixels"),
-        ({"patch": 18, "descriptor": "hog"}, SIZE, "no multiple of 4"),
+        ({"patch": 18, "descriptor": "hog"}, SIZE, "not a multiple of 4"),
         ({"components": 129}, SIZE, "129 principal components of vectors of 128 numbers"),
         ({"quantise": 7}, SIZE, "cannot be cut into parts of 7"),
         ({"pyramid": ("1x1", "3by1")}, SIZE, "divisions such as '1x1'"),

@@ -166,7 +166,7 @@ def test_a_damaged_vocabulary_is_learned_again(finished, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     watcher = Watcher()
     learned = run(tmp_path, watcher=watcher)
-    assert f"{path} is damaged and made again" in watcher.said
+    assert f"{path} is damaged and is computed again" in watcher.said
     for name, value in finished[1].vocabulary.items():
         np.testing.assert_array_equal(learned.vocabulary[name], value)
 
@@ -179,7 +179,7 @@ def test_records_that_cannot_be_decoded_are_named_and_marked(tmp_path):
     assert sum("train/7" in line for line in watcher.said) == 1
     with pytest.raises(UserError, match=r"2 of the 300 records .* cannot be decoded"):
         run(tmp_path / "strict", config_of(sample=EVERY), Images(bad=(7, 11)))
-    with pytest.raises(UserError, match=r"need as many images, .* there are 255"):
+    with pytest.raises(UserError, match=r"need as many images, .* provides 255"):
         run(tmp_path / "few", config_of(max_bad_share=0.02), Images(bad=(7,), count=256))
 
 
@@ -192,7 +192,7 @@ def test_codes_without_quantisation_are_float16(tmp_path):
 
 
 def test_too_few_images_for_the_centres_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"config.channels.a.quantise: the 256 centres .* there are 100; more"):
+    with pytest.raises(UserError, match=r"config.channels.a.quantise: the 256 centres .* provides 100; raise config"):
         run(tmp_path, records=Images(count=100))
 
 

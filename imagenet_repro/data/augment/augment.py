@@ -4,7 +4,7 @@ The order is fixed: mirror; RandAugment or AutoAugment; brightness, contrast, sa
 normalisation; mixup or CutMix. All but the policies work on the [0, 1] scale of RGB. An augmentation that the
 configuration switches off is not in the compiled program.
 
-An image's randomness follows from (seed, epoch, index) alone, and each augmentation draws from a stream of its own, so
+An image's randomness follows from (seed, epoch, index) alone, and each augmentation draws from its own stream, so
 switching one on changes no draw of another. Mixup and CutMix mix the two images of a pair (2j, 2j + 1) with each
 other, both with the draw of the even one. Batches are split between devices at even positions, so the result does not
 depend on the number of devices.
@@ -53,7 +53,7 @@ def augment(
     Args:
         images: RGB crops.
         labels: class indices.
-        epoch: epoch of each image, as the loader's batches have it.
+        epoch: epoch of each image, as in the loader's batches.
         index: index of each image in its split; with the epoch and the seed it decides every draw.
         seed: a number, or a key of `jax.random`.
         spec: the augmentations; static.
@@ -151,7 +151,7 @@ def _erase(image: Image, key: Key[Array, ""], spec: Augment) -> Image:
     """
     height, width, _ = image.shape
     shape_key, noise_key = jax.random.split(key)
-    # One call draws every number of the rectangle, because each call is a block of its own to compile.
+    # One call draws every number of the rectangle, because each call is compiled as a separate block.
     coin, row, column, *shapes = jax.random.uniform(shape_key, (3 + 2 * _ERASING_ATTEMPTS,))
     area = height * width * _between(jnp.stack(shapes[::2]), *_ERASED_AREA)
     aspect = jnp.exp(_between(jnp.stack(shapes[1::2]), *map(math.log, _ERASED_ASPECT)))
@@ -193,7 +193,7 @@ def _mix_pairs(
 
 
 def _pair_mask(key: Key[Array, ""], *, shape: tuple[int, int], spec: Augment) -> tuple[Scalar, Float32[Array, "h w"]]:
-    """Return the share of an image's own label in its target, and the share of its own pixel in each pixel."""
+    """Return the share of an image's label in its mixed target, and the share of its pixel in each mixed pixel."""
     if not spec.cutmix:
         return _mixup_mask(key, shape, spec.mixup)
     if not spec.mixup:

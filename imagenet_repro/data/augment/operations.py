@@ -28,7 +28,7 @@ CUTOUT = "cutout"
 OPERATIONS = (IDENTITY, *GEOMETRIC, *TABLES, *BLENDS, CUTOUT)
 
 _SOLARIZE_ADD_BELOW = 128
-_LUMA = (19595, 38470, 7471)  # ITU-R 601 in 65536ths, as Pillow's convert("L") has them
+_LUMA = (19595, 38470, 7471)  # ITU-R 601 in 65536ths, as in Pillow's convert("L")
 _FIXED_POINT = 65536  # one, in Pillow's affine transform with the nearest pixel
 _BICUBIC = -1.0  # Keys' a in Pillow's transform; its resize has -0.5
 

@@ -18,8 +18,8 @@ and levels; `paper` is the ImageNet policy of the paper's appendix, `v0` that of
 
 Deviations. Every operation is Pillow's, also where TensorFlow's code differs: its contrast blends with a level that
 follows from the number of pixels and not with the mean grey, its shears turn about the first pixel's centre, half a
-pixel away, and it truncates where Pillow rounds the grey and the smoothed picture. For the paper's policy, levels mean
-what they mean in timm: posterize keeps 4 to 8 bits and solarize inverts from 25.6 times the level on.
+pixel away, and it truncates where Pillow rounds the grey and the smoothed picture. For the paper's policy, levels have
+timm's meaning: posterize keeps 4 to 8 bits and solarize inverts from 25.6 times the level on.
 """
 
 import functools
@@ -227,7 +227,7 @@ def tensorflow_argument(name: str, level: Float32[Array, " n"]) -> Float32[Array
     scales = {"rotate": 3.0, "shear_x": 0.03, "shear_y": 0.03}
     integer_scales = {"posterize": 0.4, "solarize": 25.6, "solarize_add": 11.0}
     if name in integer_scales:
-        # In single precision 0.4 x 5 and the like may lie below an integer; the small number makes up for it.
+        # In single precision, a product such as 0.4 x 5 may fall below an integer; the small number prevents that.
         return jnp.floor(integer_scales[name] * level + 1e-5)
     return scales.get(name, 1.0) * level
 

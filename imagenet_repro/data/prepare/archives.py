@@ -21,7 +21,7 @@ class Archive:
     md5: str
     members: int
     pattern: str  # regular expression of its members' names
-    content: str  # what its members are, in the plural
+    content: str  # a name for its members, in the plural
 
 
 ARCHIVES = (

@@ -1,7 +1,7 @@
 """Conversion of prepared tfds data sets from TFRecord to ArrayRecord, record by record.
 
 tfds 4.9.10's converter (`tfds convert_format`) needs TensorFlow and Apache Beam, and Beam needs older versions of
-packages that this project pins. The result is the same as that converter's: the ArrayRecord shards lie beside the
+packages that this project pins. The result is the same as that converter's: the ArrayRecord shards are beside the
 TFRecord ones and `dataset_info.json` names them as an alternative format, so that either opens.
 """
 

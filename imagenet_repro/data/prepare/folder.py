@@ -92,14 +92,14 @@ def data_set_name(source: Path, as_name: str | None = None) -> str:
         as_name: a name in place of the last part of the path.
 
     Raises:
-        UserError: the name is not valid in tfds, or a data set of tfds has it.
+        UserError: the name is not valid in tfds, or is that of one of tfds' data sets.
     """
     stem = as_name or (source.stem if source.suffix.lower() == ".zip" else source.resolve().name)
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower()
     if not re.fullmatch(r"[a-z]\w*", name):
         raise UserError(f"{stem!r} cannot name a data set (a letter, then letters, digits and _); give a --name")
     if name in {*tfds.list_builders(with_community_datasets=False), "fractal"}:
-        raise UserError(f"{name!r} is the name of another data set; choose one of your own with --name=NAME")
+        raise UserError(f"{name!r} is the name of another data set; choose a different one with --name=NAME")
     return name
 
 

@@ -2,8 +2,8 @@
 
 ObjectNet (Barbu et al. 2019, "ObjectNet: a large-scale bias-controlled dataset for pushing the limits of object
 recognition models") is unpacked from its download to `objectnet-1.0/images/FOLDER/*.png`, 313 folders named after
-objects, of which 113 are among ImageNet's classes. A red border of one pixel marks the images, on which no network may
-be trained; its readme asks to remove the border before evaluation.
+objects; 113 of these objects are among ImageNet's classes. A red border of one pixel marks the images, on which no
+network may be trained; its readme asks to remove the border before evaluation.
 
 Four files beside the images, in `objectnet-1.0/mappings/`, map folders to classes:
 

@@ -1,4 +1,4 @@
-"""Preparation of data sets, whatever their source, in the one form that training reads.
+"""Preparation of data sets from any source in the one form that training reads.
 
 That form is a tfds data set in ArrayRecord files under `data_dir/NAME/[CONFIG/]VERSION`. The source follows from the
 name: `fractal` is drawn, `folder:PATH` is read from images on disk, and any other name is built by tfds, or converted
@@ -96,7 +96,7 @@ def _failures_to_write(root: Path) -> Iterator[None]:
         is_write_error = isinstance(error, OSError) and error.errno in _WRITE_ERRORS
         if not is_write_error and not any(f"() failed: {os.strerror(code)}" in str(error) for code in _WRITE_ERRORS):
             raise
-        raise UserError(f"{root} cannot be written: {error}. Make room there or choose another --data_dir") from error
+        raise UserError(f"{root} cannot be written: {error}. Free space there or choose another --data_dir") from error
 
 
 def _require_writable(root: Path) -> None:

@@ -21,7 +21,7 @@ def colour(images: Float[Array, "n h w 3"], level: Level, patch: int) -> Float[A
       patch: pixels on a side, a multiple of 4.
 
     Raises:
-      UserError: `patch` is no multiple of 4.
+      UserError: `patch` is not a multiple of 4.
     """
     check_divides(CELLS, patch, "a colour descriptor")
     centred = images.transpose(0, 3, 1, 2) - 0.5  # squares of smaller numbers have smaller rounding errors

@@ -159,7 +159,7 @@ def check_divides(cells: int, patch: int, descriptor: str) -> None:
     """Raise UserError where the width of a cell would not be an integer number of pixels."""
     if patch % cells:
         raise UserError(
-            f"{descriptor} has {cells} x {cells} cells, and {patch} pixels of a patch are no multiple of {cells}"
+            f"{descriptor} has {cells} x {cells} cells, and {patch} pixels of a patch are not a multiple of {cells}"
         )
 
 

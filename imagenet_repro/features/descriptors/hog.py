@@ -82,7 +82,7 @@ def hog(images: Float[Array, "n h w 3"], level: Level, patch: int) -> Float[Arra
       patch: pixels on a side, a multiple of 4.
 
     Raises:
-      UserError: `patch` is no multiple of 4.
+      UserError: `patch` is not a multiple of 4.
     """
     check_divides(CELLS, patch, "a HOG descriptor")
     cells = pool(_signed_votes(images), level, patch, cells=CELLS, weight=triangle)

@@ -45,7 +45,7 @@ def fit(codes: Float[Array, "n f"], key: Key[Array, ""], *, group: int = 8, iter
       iterations: of k-means.
 
     Raises:
-      UserError: the length of a code is no multiple of `group`, or there are too few codes.
+      UserError: the length of a code is not a multiple of `group`, or there are too few codes.
     """
     if codes.shape[-1] % group:
         raise UserError(f"codes of {codes.shape[-1]:,} numbers cannot be cut into parts of {group}")
@@ -73,7 +73,7 @@ def _fit_parts(parts: Float[Array, "p g n"], key: Key[Array, ""], iterations: in
 def _plus_plus(part: Float[Array, "g n"], races: Float[Array, "256 n"]) -> Float[Array, "256 g"]:
     """Draw centres from the parts, each with a probability in proportion to its squared distance from those before.
 
-    Of exponential times with rates in that proportion, each is the shortest with that probability.
+    Each of several exponential times with rates in that proportion is the shortest one with that probability.
     """
 
     def draw(distances: Array, race: Array) -> tuple[Array, Array]:

@@ -112,7 +112,7 @@ def test_a_full_disk_is_reported(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
     try:
-        with pytest.raises(UserError, match=r"cannot be written: .*(?i:too large).*Make room"):
+        with pytest.raises(UserError, match=r"cannot be written: .*(?i:too large).*Free space"):
             prepare_dataset("fractal", data_dir=str(tmp_path), **{**SMALL, "size": 64, "train_images": 120})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -31,5 +31,5 @@ def test_a_uniform_colour_has_no_deviation():
 
 
 def test_cells_of_fractional_pixels_are_refused():
-    with pytest.raises(UserError, match="18 pixels of a patch are no multiple of 4"):
+    with pytest.raises(UserError, match="18 pixels of a patch are not a multiple of 4"):
         grid.describe(jnp.zeros((1, 32, 32, 3), jnp.uint8), grid.Grid(patch=18), colour.colour, luma=False)
