@@ -1,7 +1,7 @@
-"""Networks: one architecture family to a module, a registry of all variants, and their shared layers in `nn`.
+"""Networks: a module for each architecture family, a registry of all variants, and their shared layers in `nn`.
 
-`create(name)` makes a network, `abstract(name)` one of shapes alone, `names()` lists all of them, and `spec(name)`
-describes one. Every network is built of `features`, `pool` and `head` (`Network`).
+`create(name)` makes a network, `abstract(name)` makes one that holds shapes only, `names()` lists all of them, and
+`spec(name)` describes one. Every network is built of `features`, `pool` and `head` (`Network`).
 """
 
 from imagenet_repro.models.nn.network import Network, WithAuxiliary

@@ -13,8 +13,8 @@ from imagenet_repro.models.nn.network import Network
 def class_map(network: Network, images: Float[Array, "b h w 3"], image_size: int) -> Float32[Array, "b oh ow classes"]:
     """Return logits at every position of the last map at which a window of the network's own size fits.
 
-    The pooling and the head are applied to every window, which is what a network computes when its linear layers are
-    turned into convolutions (Simonyan & Zisserman 2014, sec. 3.2). For images of the network's own size the result is
+    The pooling and the head are applied to every window. This equals the network with its linear layers turned into
+    convolutions (Simonyan & Zisserman 2014, sec. 3.2). For images of the network's own size the result is
     the network's own output.
 
     Args:
@@ -34,7 +34,7 @@ def class_map(network: Network, images: Float[Array, "b h w 3"], image_size: int
     if min(down, across) < 1:
         raise UserError(
             f"{type(network).__name__} has a map of {features.shape[1]} x {features.shape[2]} at {images.shape[1]} x"
-            f" {images.shape[2]} pixels, and its head looks at {window[0]} x {window[1]}: larger images are needed"
+            f" {images.shape[2]} pixels, and its head reads {window[0]} x {window[1]}: larger images are needed"
         )
     windows = _means(features, window) if network.pools_by_mean else _windows(features, window)
     logits = network.head(network.pool(windows))

@@ -306,7 +306,7 @@ def _v2(name: str, repeats: tuple[int, ...], features: tuple[int, ...], image_si
         reference=f"timm:tf_efficientnetv2_{name}",
         builder=functools.partial(EfficientNet, dropout=dropout),
         sizes=(v2_stages(repeats, features), features[0], 1280, 0.1),
-        # As timm evaluates them: S on the central square of the image, the others on the whole image made square.
+        # As timm evaluates them: S on the central square, the others on the complete image resized to a square.
         preprocessing=Preprocessing(
             image_size, 1.0, "bicubic", half, half, crop="center" if name == "s" else "squash"
         ),

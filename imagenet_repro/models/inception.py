@@ -5,7 +5,7 @@ convolutions in place of a 5x5, batch normalisation after every convolution, and
 modules 3c and 4e halve the map themselves. Layers and names are those of the released Caffe model and its port to
 PyTorch (`bninception` in Cadene's pretrained-models), whose first convolution is a plain one; the paper's was
 separable. Images are pixels from 0 to 255 minus their mean. Ours are RGB, while the released weights expect BGR:
-whoever converts them must reverse the input channels of the first convolution.
+a conversion must reverse the input channels of the first convolution.
 
 Inception-v3: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015 (arXiv 1512.00567).
 Large kernels are factorised, down to 1x7 and 7x1. Layers and names are torchvision's `inception_v3`, which follows

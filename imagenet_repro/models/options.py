@@ -57,7 +57,7 @@ def check_num_classes(network: str, num_classes: Any) -> None:
     """Check a number of classes; 0 is a network without a head.
 
     Raises:
-      UserError: it is no whole number from 0 on.
+      UserError: it is not a whole number from 0 on.
     """
     _check(network, "num_classes", num_classes, CLASSES)
 

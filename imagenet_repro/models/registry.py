@@ -1,4 +1,4 @@
-"""The registry of networks: every variant of every family by its name, and how to make one."""
+"""The registry of networks: every variant of every family by its name, and the functions that make one."""
 
 import functools
 from types import ModuleType
@@ -65,7 +65,7 @@ def aliases() -> tuple[str, ...]:
 
 
 def canonical(name: str) -> str:
-    """Return the name in `SPECS` of which `name` is an alias; any other name as it is."""
+    """Return the name in `SPECS` that an alias stands for; any other name is returned unchanged."""
     return _ALIASES.get(name, name)
 
 

@@ -2,8 +2,8 @@
 
 Layers, names and initialisation are torchvision's: in a bottleneck that halves the map the 3x3 convolution has the
 stride (v1.5), and a shortcut is projected where its shape changes (option B). The networks whose names end in `_v1`
-have the stride in the first 1x1, as the paper does; the parameters are the same. `resnet200` is the long one of the
-next paper (arXiv 1603.05027, table 5) with the blocks of this one.
+have the stride in the first 1x1, as the paper does; the parameters are the same. `resnet200` is the deep network
+of the next paper (arXiv 1603.05027, table 5) with the blocks of this one.
 """
 
 from collections.abc import Callable, Sequence

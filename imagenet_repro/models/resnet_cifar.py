@@ -15,7 +15,7 @@ from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # of RGB over the training images; the paper takes off a mean at each pixel
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)  # of RGB over the training images; the paper subtracts a mean at each pixel
 SCAN_FROM = 18  # blocks of a stage, from which compilation takes longer than stacking the parameters
 
 

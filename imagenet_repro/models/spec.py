@@ -1,4 +1,4 @@
-"""The specification of a network: how to build it, and how images are prepared for its published weights."""
+"""The specification of a network: its builder, and the preprocessing of images for its published weights."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ LEVELS = (1 / 255, 1 / 255, 1 / 255)
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The preparation of the images on which a network's published weights were measured."""
+    """The preprocessing of the images on which a network's published weights were measured."""
 
     image_size: int = 224  # pixels, square
     crop_ratio: float = 0.875  # crop size / resized shorter side
@@ -23,7 +23,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in [0, 1]
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     antialias: bool = True  # the kernel widens when shrinking, as Pillow's does
-    # center: the shorter side is resized, and the central square is cut out; squash: the whole image is made square.
+    # center: the shorter side is resized, and the central square is cut out; squash: the image is resized to a square.
     crop: Literal["center", "squash"] = "center"
 
 

@@ -149,8 +149,8 @@ class VisionTransformer(Network):
         Tokens come in the order class, registers, patches row by row.
 
         Raises:
-          UserError: the images are not [batch, height, width, 3], or a side is no multiple of the patch; the message
-            names the nearest size that fits.
+          UserError: the images are not [batch, height, width, 3], or a side is not a multiple of the patch; the
+            message names the nearest size that fits.
         """
         return self.norm(self.blocks(self._embed(images)))
 
@@ -199,8 +199,8 @@ class DistilledVisionTransformer(VisionTransformer):
     """DeiT with a distillation token, which has its own head (Touvron et al. 2020, sec. 4).
 
     In evaluation mode the logits are the mean over both heads. In training mode both are returned, as `WithAuxiliary`
-    with weight 1. In the paper the second head learns from a teacher's hard decisions; here is no teacher, and both
-    heads learn from the labels.
+    with weight 1. In the paper the second head learns from a teacher's hard decisions; here there is no teacher, and
+    both heads learn from the labels.
     """
 
     def __init__(
@@ -335,7 +335,7 @@ def _check_choice(option: str, value: str, valid: tuple[str, ...]) -> None:
 def layer_of(depth: int) -> Callable[[str], int]:
     """Return the function from a parameter's name to its layer: 0 before the blocks, then 1 to `depth`, `depth` + 1.
 
-    Layer-wise decay of the learning rate counts so (Bao et al. 2021, arXiv 2106.08254).
+    Layer-wise decay of the learning rate counts layers in this way (Bao et al. 2021, arXiv 2106.08254).
     """
 
     def layer(name: str) -> int:

@@ -24,7 +24,7 @@ from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import names, pickles, tensors
 
-METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors file, whose values are strings
+METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors file; its values are strings
 # The keys under which training programs save weights, in timm's order: averaged weights first.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 # Such keys too, where a file has only one of them and no tensors beside it.
@@ -63,14 +63,14 @@ def read(path: str | Path) -> Weights:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file of weights; download it first, models of hubs are not fetched")
+        raise UserError(f"{path}: there is no such file of weights; download it first (hubs are not accessed)")
     try:
         content, metadata = _read(path)
     except UserError:
         raise
     except MemoryError as error:
         raise UserError(f"{path} needs more memory than there is; free some, or write the file again") from error
-    except Exception as error:  # whatever the formats' readers raise on damaged bytes
+    except Exception as error:  # the formats' readers raise many types on damaged bytes
         short = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} is damaged or cut short ({short}); download or write it again") from error
     arrays, notes = _unwrap(content, path)
@@ -81,7 +81,7 @@ def read(path: str | Path) -> Weights:
     if converted.scheme:
         notes.append(f"renamed from the names of {converted.scheme.title}")
     if converted.dropped:
-        notes.append(f"left out {', '.join(converted.dropped)}, of which no network here has any use")
+        notes.append(f"left out {', '.join(converted.dropped)}, which no network here uses")
     ready = {n: a.astype(np.float32) if a.dtype in _HALF else a for n, a in converted.tensors.items()}
     preprocessing, origin = _about(metadata, path)
     if converted.scheme and preprocessing is None:
@@ -113,7 +113,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, s
             dtype = file.get_slice(name).get_dtype()
             if dtype not in _SAFETENSORS:
                 raise UserError(
-                    f"{path}: tensor '{name}' is of the type {dtype}, which is not read here; write it as BF16 or F32"
+                    f"{path}: tensor '{name}' is of the type {dtype}, which is not supported; write it as BF16 or F32"
                 )
         return {name: file.get_tensor(name) for name in names_there}, file.metadata() or {}
 
@@ -122,7 +122,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     _check_claims(path)
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    # NumPy has no bfloat16 of its own and writes it as two bytes without a type.
+    # NumPy has no bfloat16 and writes it as two bytes without a type.
     return {name: a.view(ml_dtypes.bfloat16) if a.dtype == "V2" else a for name, a in arrays.items()}
 
 
@@ -190,7 +190,7 @@ def _content(value: Any) -> str:
         return "it is empty"
     keys = ", ".join(f"'{key}'" for key in list(value)[:10]) + (", …" if len(value) > 10 else "")
     known = ", ".join(f"'{key}'" for key in (*_WRAPPERS, *_ALONE))
-    return f"it has the keys {keys}, and tensors may be under one of {known}; save the one that is meant alone"
+    return f"it has the keys {keys}, and tensors may be under one of {known}; save only the one that you need"
 
 
 def _about(metadata: Mapping[str, str], path: Path) -> tuple[Preprocessing | None, Origin | None]:
@@ -236,9 +236,9 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
     Args:
       model: made by `models.create`, so that it knows its name, number of classes and options.
       path: of the file; an existing file is replaced.
-      preprocessing: of the images on which these weights are to be measured; None: the one that the file stated which
-        `load` put into the model, if any.
-      name: to state in place of the network's own.
+      preprocessing: of the images on which these weights are to be measured; None: the one that was stated in
+        the file that `load` put into the model, if any.
+      name: the name to state in place of the network's own.
 
     Raises:
       UserError: the path does not end in `.safetensors`, or JSON cannot represent an option.
@@ -248,7 +248,7 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
     origin = model.known_origin
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
-        raise UserError(f"{path}: weights are written as .safetensors alone; name the file so")
+        raise UserError(f"{path}: weights are written only as .safetensors; use a name with that ending")
     about = {
         "name": name or origin.name,
         "num_classes": int(origin.num_classes),
@@ -269,4 +269,4 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
         part.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         part.unlink(missing_ok=True)
-        raise SaveError(f"{path} could not be written: {error}; mend the cause or choose another place") from error
+        raise SaveError(f"{path} could not be written: {error}; fix the cause or choose another path") from error

@@ -55,7 +55,7 @@ def load(model: Network, weights: str | Path | Weights, *, drop_background: bool
         1,000 in the model).
 
     Raises:
-      UserError: as `read`, or a tensor is missing, has another shape, or has no place in the model; the message names
+      UserError: as `read`, or a tensor is missing, has another shape, or is not in the model; the message names
         the first such tensor.
     """
     if not isinstance(weights, Weights):
@@ -85,12 +85,12 @@ def _check_origin(origin: Origin, weights: Weights) -> tuple[str, ...]:
     if stated is None:
         return ()
     if stated.name not in (*models.names(), *models.aliases()):
-        return (f"the file says that it is of '{stated.name}', which is no network here",)
+        return (f"the file says that it is of '{stated.name}', which is not a network here",)
     spec = models.spec(stated.name)
     if spec is not models.spec(origin.name):
         raise UserError(
             f"{weights.path} says that it is of {stated.name}, and the model is {origin.name}: build {stated.name},"
-            " or, to load it all the same, pass dataclasses.replace(pretrained.read(path), origin=None)"
+            " or, to load it anyway, pass dataclasses.replace(pretrained.read(path), origin=None)"
         )
     theirs, ours = spec.options | stated.options, spec.options | origin.options
     differ = [key for key in ours if key not in _FREE and "drop" not in key and theirs[key] != ours[key]]
@@ -234,7 +234,9 @@ def _without_heads(origin: Origin) -> set[str]:
 
 
 def suggestion(weights: Weights, origin: Origin) -> str:
-    """Return a sentence for a message: the network whose tensors are most like the weights, if it is not `origin`.
+    """Return a sentence for a message that names the network whose tensors are most like the weights.
+
+    The sentence is empty if that network is `origin`.
 
     The networks of one builder share most names, so the first network of each builder decides which are compared.
     """

@@ -1,10 +1,10 @@
 """Conversion of other implementations' names to ours, by a table of regular expressions for each naming scheme.
 
 Our names are those of torchvision or timm, as each network's `Spec.reference` says. The same networks are published
-under other names by the `transformers` library, by their authors, and by whichever of torchvision and timm is not our
-reference. A scheme is recognised by a tensor that no other scheme has. Where one tensor of ours is several of theirs
-(queries, keys and values of an attention, both inputs of a SwiGLU), the rule numbers the parts: `qkv.weight|0` is the
-first.
+under other names by the `transformers` library, by their authors, and by the one of torchvision and timm that is not
+our reference. A scheme is recognised by a tensor that no other scheme has. Where one tensor of ours is several of
+theirs (queries, keys and values of an attention, both inputs of a SwiGLU), the rule numbers the parts:
+`qkv.weight|0` is the first.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ class Scheme:
     title: str
     marker: str  # regular expression that a tensor's whole name matches in this scheme alone
     rules: Rules  # (regular expression of a whole name, its replacement); the first match counts
-    prepare: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = dict  # applied before the rules
-    # From the tensors under our names to the publisher's preparation of images; None where it is not certain.
+    prepare: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] = dict  # is applied before the rules
+    # Maps the tensors under our names to the publisher's preprocessing of images; None where it is not certain.
     preprocessing: Callable[[Tensors], Preprocessing | None] = lambda tensors: None
 
 
@@ -107,7 +107,7 @@ def _unique(tensors: Iterable[tuple[str, str, np.ndarray]]) -> dict[str, np.ndar
 
 @contextlib.contextmanager
 def _shape_errors(name: str, *arrays: np.ndarray) -> Iterator[None]:
-    """Turn NumPy's errors about arrays whose shape does not fit their name into a UserError."""
+    """Turn NumPy's errors about arrays whose shape does not match their name into a UserError."""
     try:
         yield
     except (ValueError, TypeError, IndexError) as error:
@@ -355,11 +355,11 @@ _TIMM_VGG: Rules = (
     (r"head\.fc\.(.+)", r"classifier.6.\1"),
 )
 
-# --- torchvision's preparation of images for its IMAGENET1K_V1 weights: bilinear, to these shorter sides ------------
+# --- torchvision's preprocessing of images for its IMAGENET1K_V1 weights: bilinear, to these shorter sides -----------
 
 
 def _torchvision_vit_images(tensors: Tensors) -> Preprocessing | None:
-    """Return the preparation by width and patch, for 224 pixels only: other weights (SWAG) have several sizes."""
+    """Return the preprocessing by width and patch, for 224 pixels only: other weights (SWAG) have several sizes."""
     kernel, positions = (tensors[n].shape if n in tensors else () for n in ("patch_embed.proj.weight", "pos_embed"))
     known = {(768, 16, 197): 256, (768, 32, 50): 256, (1024, 16, 197): 242, (1024, 32, 50): 256}
     resized = known.get((kernel[0], kernel[-1], positions[1])) if kernel and len(positions) == 3 else None
@@ -367,7 +367,7 @@ def _torchvision_vit_images(tensors: Tensors) -> Preprocessing | None:
 
 
 def _torchvision_convnext_images(tensors: Tensors) -> Preprocessing | None:
-    """Return the preparation by width and depth."""
+    """Return the preprocessing by width and depth."""
     width = len(tensors["stem.0.weight"]) if "stem.0.weight" in tensors else 0
     is_deep = "stages.2.blocks.9.gamma" in tensors
     resized = {(96, False): 236, (96, True): 230, (128, True): 232, (192, True): 232}.get((width, is_deep))

@@ -1,7 +1,7 @@
 """Read the tensors of files that `torch.save` wrote, without PyTorch and without running code from the file.
 
-A `.pth` file is a pickle, and a pickle is a program that may name any function and call it. Our unpickler resolves the
-dozen names that tensors need, to functions of its own, and any other name is an error before anything is called. The
+A `.pth` file is a pickle, and a pickle is a program that may name any function and call it. Our unpickler resolves
+only the dozen names that tensors need, to its own functions; any other name is an error before anything is called. The
 pickle describes a tensor (storage, offset, size, strides); the numbers are outside of it, since PyTorch 1.6 as members
 of a zip archive, before that one after the other behind the pickle. They are mapped into memory rather than read. A
 tensor that reaches beyond its storage is an error.
@@ -112,9 +112,9 @@ class _Unpickler(pickle.Unpickler):
             return name
         if (module, name) not in _ALLOWED:
             raise UserError(
-                f"{self._path} was not read: unpickling it would call '{module}.{name}', which is no part of a tensor,"
-                " and such a file can run any code. Files of whole models or of a training state are like that: where"
-                " you trust it, save its state_dict alone with PyTorch, as .safetensors or with torch.save"
+                f"{self._path} was not read: unpickling it would call '{module}.{name}', which is not part of a"
+                " tensor, and such a file can run any code. Files of complete models or of a training state do this:"
+                " if you trust it, save its state_dict alone with PyTorch, as .safetensors or with torch.save"
             )
         return _ALLOWED[module, name]
 
@@ -137,7 +137,7 @@ class _Bounded:
 
     def read(self, count: int) -> bytes:
         if count > self._end - self._file.tell():
-            raise pickle.UnpicklingError(f"{count:,} bytes are announced that are not there")
+            raise pickle.UnpicklingError(f"{count:,} bytes are announced, but the file ends before them")
         return self._file.read(count)
 
     def readline(self) -> bytes:
@@ -150,8 +150,8 @@ class _Bounded:
 def _load(file: io.BufferedIOBase, path: Path) -> tuple[Any, dict[str, _Storage]]:
     """Return the value of the next pickle in a file and the storages that it names; the file is then after it.
 
-    Python's unpickler allocates as many entries as the index of a memo or the length of a string states. So all
-    operations are checked first, without performing any: a file cannot ask for more memory than its own size.
+    Python's unpickler allocates the number of entries that the index of a memo or the length of a string states. So
+    all operations are checked first, without performing any: a file cannot request more memory than its own size.
     """
     start = file.tell()
     for number, (operation, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], _Bounded(file)))):

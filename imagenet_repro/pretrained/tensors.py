@@ -49,7 +49,7 @@ def to_numpy(name: str, tensor: Any) -> np.ndarray:
         array = np.asarray(_from_torch(name, tensor) if hasattr(tensor, "detach") else tensor)
     except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
         short = " ".join(str(error).split())[:200]
-        raise UserError(f"tensor '{name}' cannot be made an array: {short}; give its numbers as NumPy has them") from (
+        raise UserError(f"tensor '{name}' cannot be made an array: {short}; give its numbers as a NumPy array") from (
             error
         )
     if not any(jnp.issubdtype(array.dtype, kind) for kind in (np.bool_, np.integer, np.floating)):
@@ -81,7 +81,7 @@ def load_torch(model: Model, state_dict: Mapping[str, Any]) -> Model:
         width], linear weights [out, in]); `num_batches_tracked` is ignored.
 
     Raises:
-      UserError: a tensor is missing, has no place in the model or has another shape, or as `to_numpy`; the message
+      UserError: a tensor is missing, is not in the model or has another shape, or as `to_numpy`; the message
         names the first such tensor, and the model is unchanged.
     """
     given = {str(name): to_numpy(name, a) for name, a in state_dict.items() if not str(name).endswith(IGNORED)}
@@ -108,7 +108,7 @@ def _to_ours(name: str, given: Mapping[str, np.ndarray], variable: nnx.Variable,
     expected = tuple(variable.shape[axis] for axis in axes)
     if given[name].shape != expected:
         raise UserError(f"tensor '{name}' has the shape {given[name].shape}; the model expects {expected}")
-    # A copy in any case: JAX would share the memory of an array that its owner, PyTorch say, may go on to change.
+    # Always a copy: JAX would share the memory of an array that its owner, such as PyTorch, may change later.
     return np.array(given[name].transpose(np.argsort(axes)), dtype=variable.dtype, order="C")
 
 

@@ -95,5 +95,5 @@ def test_a_transformer_has_no_map_of_a_convolution():
 
 def test_a_window_larger_than_the_map_is_refused():
     model = TwoLayers(nnx.Rngs(0))
-    with pytest.raises(UserError, match=r"a map of 2 x 5 at 4 x 10 pixels, and its head looks at 3 x 3"):
+    with pytest.raises(UserError, match=r"a map of 2 x 5 at 4 x 10 pixels, and its head reads 3 x 3"):
         class_map(model, images(1, 4, 10, 3), 6)

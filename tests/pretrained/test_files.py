@@ -223,7 +223,7 @@ def test_8_bit_floats_are_refused_by_name(tmp_path):
 def test_a_failed_write_leaves_no_file(model, tmp_path):
     with pytest.raises(SaveError, match=r"weights\.safetensors could not be written"):
         pretrained.write(model, tmp_path / "absent" / "weights.safetensors")
-    with pytest.raises(UserError, match=r"weights\.pth: weights are written as \.safetensors alone"):
+    with pytest.raises(UserError, match=r"weights\.pth: weights are written only as \.safetensors"):
         pretrained.write(model, tmp_path / "weights.pth")
     path = tmp_path / "taken.safetensors"
     path.mkdir()

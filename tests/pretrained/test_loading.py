@@ -187,7 +187,7 @@ def test_a_file_that_states_another_network_is_refused_although_its_tensors_fit(
 def test_differing_options_and_unknown_names_of_a_file_are_reported():
     given = weights("resnet20_cifar", 10)
     report = pretrained.load(models.abstract("resnet20_cifar", 10), stating(given, "mine"))
-    assert report.notes == ("the file says that it is of 'mine', which is no network here",)
+    assert report.notes == ("the file says that it is of 'mine', which is not a network here",)
     given = weights("alexnet_owt", 10)
     model = models.abstract("alexnet", 10, dropout=0.1)
     assert pretrained.load(model, stating(given, "alexnet", dropout=0.5)).notes == ()

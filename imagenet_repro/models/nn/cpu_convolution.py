@@ -1,8 +1,8 @@
-"""Convolution and maximum pooling that are usable on the CPU; NHWC images, HWIO kernels.
+"""Convolution and maximum pooling that are fast enough on the CPU; NHWC images, HWIO kernels.
 
 The module exists because XLA's CPU kernels are very slow for some shapes, so that a network could not be trained or
 tested without an accelerator. It depends on JAX alone, and can go when XLA's kernels are fast enough. On an
-accelerator both functions are XLA's own operations and nothing else.
+accelerator both functions are XLA's own operations.
 
 Measured on two AVX2 cores in float32, where a matrix product reaches 85 to 190 GFLOP/s (other work ran beside it): a
 3x3 convolution on 2x2 maps runs at 1 to 3 GFLOP/s, the input gradient of one with stride 2 on 4x4 maps at 2, and the
@@ -120,7 +120,7 @@ def _cpu_convolve(x: Array, weight: Array, windows: Windows) -> Array:
 
 
 def _forward(x: Any, weight: Any, windows: Windows) -> tuple[Array, tuple[Array | None, Array | None]]:
-    """Store `x` and `weight` only where the other's gradient is needed, which for images it is not."""
+    """Store `x` and `weight` only where the other's gradient is needed; for images it is not."""
     y = cast(Array, _cpu_convolve(x.value, weight.value, windows))
     return y, (x.value if weight.perturbed else None, weight.value if x.perturbed else None)
 
@@ -271,7 +271,7 @@ def _group_convolve(windows: Windows, x: Array, weight: Array) -> Array:
 
 
 def _merged_kernels(weight: Array, groups: int) -> Array:
-    """Return kernels [kh, parts, kw * i, o]: each part merges as many neighbouring groups as keep products narrow."""
+    """Return kernels [kh, parts, kw * i, o]: a part merges neighbouring groups while its product stays narrow."""
     height, width, features, out_features = weight.shape
     fitting = [m for m in range(1, groups + 1) if groups % m == 0 and m * features <= MERGE_UP_TO]
     merged = max(fitting, default=1)
@@ -338,7 +338,7 @@ def _taps(x: Array, windows: Windows, fill: float) -> dict[Pair, Array]:
 
 
 def _overlap_add(taps: dict[Pair, Array], windows: Windows) -> Array:
-    """Return the transpose of `_taps`: each tap's values, added up at the positions that they came from.
+    """Return the transpose of `_taps`: each tap's values, summed at the positions that they came from.
 
     Positions with the same remainder modulo the stride are summed densely, and the remainders are interleaved at the
     end; scattering with holes would visit every position for every tap.

@@ -20,7 +20,7 @@ from imagenet_repro.models.nn import cpu_convolution
 from imagenet_repro.models.nn.initialisers import Initialiser, constant, parameter, torch_uniform
 
 Size = int | tuple[int, int]
-Padding = Size | Literal["same"]  # zeros on both sides; `pads` says what "same" means
+Padding = Size | Literal["same"]  # zeros on both sides; `pads` defines "same"
 
 Dropout = nnx.Dropout  # `deterministic` is switched by train() and eval(); its random state is an nnx.RngState
 relu = nnx.relu
@@ -165,7 +165,7 @@ class Linear(nnx.Module):
 class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015), with running statistics as in PyTorch.
 
-    Mean and variance are taken in float32 over this device's share of the batch, or, where `axis_name` is set, over
+    Mean and variance are computed in float32 over this device's share of the batch, or, where `axis_name` is set, over
     the shares of all devices along that axis. The running variance uses the unbiased estimate, the normalisation the
     biased one. train() and eval() switch `use_running_average`.
     """
@@ -214,8 +214,8 @@ class BatchNorm(nnx.Module):
 
     def _move(self, statistic: nnx.BatchStat, value: Float[Array, " c"]) -> None:
         moved = (1 - self.momentum) * statistic[...] + self.momentum * lax.stop_gradient(value)
-        # Not `statistic[...] = moved`: Flax would ask a traced array for its sharding, and JAX would answer with an
-        # error. Making the message searches the whole trace, a fifth of the time that tracing a deep network takes.
+        # Not `statistic[...] = moved`: Flax would read the sharding of a traced array, for which JAX raises an error.
+        # Building its message searches the complete trace, a fifth of the time that tracing a deep network takes.
         statistic.set_value(moved)
 
 
@@ -268,7 +268,7 @@ Rate = float | Float[Array, ""]  # a probability, possibly traced
 
 
 class DropPath(nnx.Module):
-    """Stochastic depth (Huang et al. 2016): drops a whole residual branch of an image with probability `rate`.
+    """Stochastic depth (Huang et al. 2016): drops the complete residual branch of an image with probability `rate`.
 
     A branch that is not dropped is divided by 1 - rate, as all implementations but the paper's do, so evaluation
     changes nothing. train() and eval() switch `deterministic`.
@@ -295,7 +295,7 @@ def drop_path_rates(last: float, depth: int) -> list[float]:
 class MaxPool(nnx.Module):
     """Maximum over windows; padding never wins.
 
-    Pixels at the end that do not fill a window are left out; with `ceil` they have a window of their own.
+    Pixels at the end that do not fill a window are left out; with `ceil` they have their own window.
     """
 
     def __init__(self, window: Size, *, stride: Size, padding: Padding = 0, ceil: bool = False):

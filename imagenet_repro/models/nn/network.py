@@ -1,9 +1,9 @@
-"""The base class of every architecture: what a network computes, and in which parts.
+"""The base class of every architecture, and the parts in which a network computes its logits.
 
 A network is three functions, one after the other, as timm's `forward_features` and `forward_head` are:
 
     features = network.features(images)  # [b, h, w, c], the last map; of a transformer [b, n, c], its tokens
-    pooled = network.pool(features)      # what the head reads, for most networks [b, c]
+    pooled = network.pool(features)      # the input of the head, for most networks [b, c]
     logits = network.head(pooled)        # float32 [b, classes]; without a head the pooled features in float32
 
 Evaluation at many positions and localization (`imagenet_repro.inference.maps`) call these parts.
@@ -52,7 +52,7 @@ class Network(nnx.Module):
         raise NotImplementedError
 
     def pool(self, features: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-        """Return what the head reads: the mean over the map, taken in float32, in the type of the features."""
+        """Return the input of the head: the mean over the map, computed in float32, in the type of the features."""
         return global_avg_pool(features)
 
     def head(self, pooled: Float[Array, "b ..."]) -> Float[Array, "b classes"]:
@@ -104,6 +104,6 @@ class Network(nnx.Module):
 def tensor_name(path: Iterable[Hashable]) -> str:
     """Return the name that a parameter or statistic has in the published weights: its path, joined by dots.
 
-    An underscore after an attribute's name keeps it apart from a method of `Network` and is left out.
+    An underscore after an attribute's name distinguishes it from a method of `Network` and is left out.
     """
     return ".".join(str(part).removesuffix("_") for part in path)

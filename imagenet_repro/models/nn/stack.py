@@ -45,7 +45,7 @@ class Stack(Sequential):
         return x
 
     def all_but_last(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-        """Apply every block but the last, one by one whatever `scan` and `remat` say."""
+        """Apply every block but the last, one by one, regardless of `scan` and `remat`."""
         for block in list(self)[:-1]:
             x = block(x)
         return x
@@ -109,7 +109,7 @@ def _split(block: nnx.Module) -> _Split:
 
 
 def _apply(graphdef: nnx.GraphDef, state: nnx.State, drop_path: Array, x: Array) -> tuple[Array, nnx.State]:
-    """Return the block's output, and what the call changed in it: running statistics, counts of random streams."""
+    """Return the block's output, and the state that the call changed: running statistics, counts of random streams."""
     before = {path: variable.get_raw_value() for path, variable in nnx.to_flat_state(state)}
     block = nnx.merge(graphdef, state)
     y = block(x, drop_path)
