@@ -18,7 +18,7 @@ decay 1e-4, the rate divided by 10 every 30 of 90 epochs. Computed in bfloat16; 
 the paper did.
 
 Guesses: biases decay too, though the paper's rule is for "weights"; PCA colour is the normal number times the
-eigenvalue, as the text has it, where Krizhevsky's later code multiplies by its root
+eigenvalue, as in the paper's text; Krizhevsky's later code multiplies by its root
 (`--config.augment.pca=cuda_convnet2`).
 """
 

@@ -12,8 +12,8 @@ Target: top-1 / top-5 error 27.8 / 8.9 % (tiny), 20.1 / 5.0 (small), 18.2 / 4.4 
 repository). Cost: 1.1e19 FLOP for small. Not run on ImageNet here.
 
 Deviations: mixup and CutMix draw for each pair of images, not for each batch; the warm-up starts from zero, not from
-1e-6; the authors track an average of the weights of 0.99996 beside them; another sampler of repeats than their
-RASampler (data/order.py); ten epochs at the last rate after the 300 are left out; the distilled networks
+1e-6; the authors also track an average of the weights of 0.99996; the sampler of repeats (data/order.py)
+is not their RASampler; ten epochs at the last rate after the 300 are left out; the distilled networks
 (`small_distilled` as argument) train here on labels alone, without a teacher, and their distillation token does not
 decay, as in timm, where the authors' decayed (their issue 48).
 """

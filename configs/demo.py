@@ -5,8 +5,8 @@
 
 All see the same images in the same order at 64 px, LeNet-5 at its 32. AlexNet's first convolution has stride 2,
 not 4, because its maps would otherwise vanish at this size; the residual branches of ResNet start at zero; ViT has
-positions for 64 px; and each network has a learning rate of its own. The system of 2011 has 32 Gaussians and
-keeps its codes as they are. There are ten classes of fractals, so random guessing has a 90 % error rate.
+positions for 64 px; and each network has its own learning rate. The system of 2011 has 32 Gaussians and
+stores its codes without quantisation. There are ten classes of fractals, so random guessing has a 90 % error rate.
 """
 
 from ml_collections import ConfigDict

@@ -11,11 +11,11 @@ Target: top-5 error 10.07 %, one network, one crop (table 3). For `googlenet_bn`
 one centre crop, of torchvision's weights, which were ported from TensorFlow; their training
 recipe is not published. Cost: 3.0e18 FLOP. Not run on ImageNet here.
 
-The paper leaves open the batch, the first rate, the weight decay, the length, the strength of the distortions and the
-weights of the average. Guesses, after the BVLC's reimplementation: batch 32, rate 0.01, decay 2e-4, 250 epochs; ours:
-brightness, contrast and saturation by up to 0.4, an exponential average of 0.9999 in place of Polyak's. Deviation: one
-synchronous optimizer, where the paper's was asynchronous. Computed in bfloat16; --config.precision=float32 computes as
-the paper did.
+The paper does not state the batch, the first rate, the weight decay, the length, the strength of the distortions or
+the weights of the average. Guesses, after the BVLC's reimplementation: batch 32, rate 0.01, decay 2e-4, 250 epochs;
+ours: brightness, contrast and saturation by up to 0.4, an exponential average of 0.9999 in place of Polyak's.
+Deviation: one synchronous optimizer, where the paper's was asynchronous. Computed in bfloat16;
+--config.precision=float32 computes as the paper did.
 """
 
 from ml_collections import ConfigDict

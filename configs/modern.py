@@ -10,7 +10,7 @@ Nothing in it depends on the network: dropout and stochastic depth are the netwo
 for all. The rate is the one number that a fair comparison should search, with an equal number of trials for each
 network.
 
-Target: none is published for it. Cost: that of the budget, 90 epochs unless set. Not run on ImageNet here.
+Target: none is published for this recipe. Cost: that of the budget, 90 epochs unless set. Not run on ImageNet here.
 """
 
 from ml_collections import ConfigDict

@@ -17,9 +17,9 @@ which the recipe evaluates (released weights, KaimingHe/deep-residual-networks);
 crops (table 3). Cost: 3.6e18 FLOP for ResNet-50.
 
 Not run on ImageNet here. Deviations from the paper: batch norm's statistics are a moving average of each device's,
-where the authors took them anew after training; the mean of each channel, not the mean image; plateaus are found by
+where the authors computed them after training; the mean of each channel, not the mean image; plateaus are found by
 rule (no better for three evaluations); the momentum does not hold the rate (PyTorch's form, where Caffe's does), which
-differs at the drops only. Guess: PCA colour as AlexNet's paper has it, the normal number times the eigenvalue; by
+differs at the drops only. Guess: PCA colour as in AlexNet's paper, the normal number times the eigenvalue; in
 Krizhevsky's later code it is times the eigenvalue's root (`--config.augment.pca=cuda_convnet2`). Computed in bfloat16;
 --config.precision=float32 computes as the paper did.
 """

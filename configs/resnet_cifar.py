@@ -8,8 +8,8 @@ divided by 10 at 32,000 and 48,000 of 64,000 steps; pixels from 0 to 255 less th
 crop of 32, mirror. 110 and deeper warm up.
 
 Target: error 8.75, 7.51, 7.17, 6.97, 6.43 and 7.93 % on the test set, one view (table 6). Cost: 2.0e15 FLOP for 20
-layers. Not run to the end here. Deviations: the mean of each channel, not the mean image; what is padded is black,
-there of the mean's colour; the warm-up rises linearly for 400 steps, where the paper trained at 0.01 until the
+layers. Not run to the end here. Deviations: the mean of each channel, not the mean image; the padding is black, the
+paper's has the mean's colour; the warm-up rises linearly for 400 steps, where the paper trained at 0.01 until the
 training error was below 80 %; trained on all 50,000 images. Computed in bfloat16; --config.precision=float32 computes
 as the paper did.
 """

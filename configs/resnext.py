@@ -5,7 +5,7 @@
 The argument names the variant: 50_32x4d, 101_32x4d, 101_64x4d, 101_32x8d (torchvision's, not the paper's). Recipe
 (section 4, with the authors' code, which is fb.resnet.torch's): SGD, momentum 0.9, decay 1e-4, batch 256 over 8
 devices, rate 0.1 divided by 10 three times, random-resized crops, brightness, contrast, saturation and PCA colour as
-fb.resnet.torch has them, bicubic resizing that samples the same few pixels at any scale.
+in fb.resnet.torch, bicubic resizing that samples the same few pixels at any scale.
 
 Target: top-1 error 22.2 % (50), 21.2 % (101, 32x4d), 20.4 % (101, 64x4d), centre 224 of 256 (authors' repository).
 Cost: 3.3e18 FLOP for ResNeXt-50. Not run on ImageNet here. Guess: 100 epochs; that the rate drops every 30 is the

@@ -8,7 +8,7 @@ a cosine with five epochs of warm-up, binary cross-entropy, mixup and CutMix 1.0
 0.005, decay 0.01, smoothing 0.1, stochastic depth 0.05, repeated augmentation, (7, 0.5), mixup 0.2; A2: 300 epochs,
 decay 0.02, mixup 0.1, the rest as A1 without smoothing; A3: 100 epochs at 160 px, rate 0.008, decay 0.02, (6, 0.5),
 mixup 0.1. A class's target is 1 where its share of the mixed and smoothed image is above 0.2, else 0 (timm's
-`bce_target_thresh`), so A1's smoothing does no more than move the cut, as in timm. The last scale of each residual
+`bce_target_thresh`), so A1's smoothing only moves the threshold, as in timm. The last scale of each residual
 branch starts at zero, as timm trains.
 
 Target: top-1 error 19.6 % (A1), 20.2 (A2), 21.9 (A3) for ResNet-50 at 224 px, crop ratio 0.95. Cost: 1.9e19, 9.4e18
@@ -16,7 +16,7 @@ and 1.6e18 FLOP. Not run on ImageNet here.
 
 Deviations: mixup and CutMix draw for each pair of images, not for each batch; the warm-up starts from zero and the
 cosine ends there, in timm at rates of 1e-4 and 1e-6; another sampler of repeats (data/order.py); gradients are not
-clipped, which timm's LAMB does by itself at norm 1 (`--config.clip_norm=1`).
+clipped, while timm's LAMB clips them at norm 1 by default (`--config.clip_norm=1`).
 """
 
 from ml_collections import ConfigDict

@@ -10,10 +10,10 @@ Target: top-1 / top-5 error 23.29 / 6.62 % for SE-ResNet-50 (22.38 / 6.07 % and 
 / 5.49 % for SE-ResNeXt-50, 20.70 / 5.01 % for SE-ResNeXt-101, 18.68 / 4.47 % for SENet-154 (released, trained longer),
 one crop of 224 (table 2 and the authors' repository). Cost: 3.0e18 FLOP for SE-ResNet-50. Not run on ImageNet here.
 
-Deviation: deviations of the channels are divided out too. Guess: decay 1e-4, which the text does not state. Label
-smoothing of 0.1 is SENet-154's (appendix) and used for it alone; what else the released SENet-154 had is left out:
-more epochs, rotation by up to 10 degrees, pixels changed by up to 20, batch norm frozen in the last epochs. Computed
-in bfloat16; --config.precision=float32 computes as the paper did.
+Deviation: pixels are also divided by the channels' standard deviations. Guess: decay 1e-4, which the text does not
+state. Label smoothing of 0.1 is SENet-154's (appendix) and used for it alone; other parts of the released SENet-154's
+training are left out: more epochs, rotation by up to 10 degrees, pixels changed by up to 20, batch norm frozen in the
+last epochs. Computed in bfloat16; --config.precision=float32 computes as the paper did.
 """
 
 from ml_collections import ConfigDict

@@ -10,13 +10,13 @@ Target: top-1 / top-5 error 25.6 / 8.1 % for VGG-16, validation, one scale, dens
 weights have 28.4 / 9.6 %, one crop. Cost: 8.8e18 FLOP for VGG-16. Not run on ImageNet here.
 
 Deviations: trained in one go from random weights (the paper started deep networks from net A, and scale jitter from
-weights trained at 384, and says that Glorot's initialisation makes the former needless); torchvision's initialisation,
-and with it the deviations of the channels divided out, where the paper subtracts the mean alone; the momentum does not
-hold the rate (PyTorch's form, where Caffe's does), which differs at the drops only; the rate drops by rule (no better
-for three evaluations). Evaluation here is one centre crop, 224 of shorter side 256. Computed in bfloat16;
---config.precision=float32 computes as the paper did.
+weights trained at 384, and says that Glorot's initialisation makes the former unnecessary); torchvision's
+initialisation, and with it pixels divided by the channels' standard deviations, where the paper only subtracts the
+mean; the momentum does not hold the rate (PyTorch's form, where Caffe's does), which differs at the drops only; the
+rate drops by rule (no better for three evaluations). Evaluation here is one centre crop, 224 of shorter side 256.
+Computed in bfloat16; --config.precision=float32 computes as the paper did.
 
-Guess: PCA colour is the normal number times the eigenvalue, as AlexNet's paper has it; Krizhevsky's later code
+Guess: PCA colour is the normal number times the eigenvalue, as in AlexNet's paper; Krizhevsky's later code
 multiplies by its root (`--config.augment.pca=cuda_convnet2`).
 """
 

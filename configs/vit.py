@@ -1,4 +1,4 @@
-"""Vision transformers trained on ImageNet-1k alone, in two recipes of Google's.
+"""Vision transformers trained on ImageNet-1k alone, by two recipes from Google.
 
     python main.py train --config=configs/vit.py:baseline --workdir=runs/vit_s16
     python main.py train --config=configs/vit.py:augreg --workdir=runs/vit_b16

@@ -1,12 +1,12 @@
-"""The decade: every winning kind of system from 2010 to 2017 and what came after, the same number of images for each.
+"""The decade: every winning kind of system from 2010 to 2017 and later networks, the same number of images for each.
 
     python main.py sweep --config=configs/sweeps/decade.py --workdir=runs/decade
     python main.py sweep --config=configs/sweeps/decade.py:small --workdir=runs/decade64
 
 The networks have one recipe, configs/modern.py, so that a difference is one of architecture; `recipes.py` beside this
-file asks what the years' own recipes add. The systems before 2012 have theirs, since nothing of that recipe applies to
-them: their images are those that the support vector machines see. Three seeds each; a seed decides initial values, the
-order of images, augmentation and vocabularies.
+file measures the effect of the years' own recipes. The systems before 2012 have theirs, since nothing of that recipe
+applies to them: their images are those that the support vector machines see. Three seeds each; a seed decides initial
+values, the order of images, augmentation and vocabularies.
 
 Without an argument: ImageNet, 224 px (the systems before 2012 at their own sizes), 90 epochs. With `small`: 100
 classes of ImageNet at 64 px, 50,000 images, batch 128. Every network is adapted to 64 px in one way: it stays as
@@ -61,7 +61,7 @@ def get_config(size="full"):
 
 
 def before_2012(small):
-    """The systems of hand-made features."""
+    """Return the systems of hand-made features."""
     size = ":small" if small else ""
     return {
         "nec_uiuc_2010": {"config": f"configs/nec_uiuc_2010.py{size}"},
@@ -70,7 +70,7 @@ def before_2012(small):
 
 
 def network(name, size):
-    """A network of `NETWORKS` in the recipe that all of them share."""
+    """Return a network of `NETWORKS` in the recipe that all of them share."""
     config = f"configs/modern.py:{NETWORKS[name]}"
     if size == "full":
         return {"config": config}

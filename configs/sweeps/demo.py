@@ -1,10 +1,10 @@
-"""The decade in miniature: five systems from 1998 to 2021 on the embedded data set, under one budget; `make demo`.
+"""The decade in miniature: five systems from 1998 to 2021 on the embedded data set, under one budget (`make demo`).
 
     python main.py prepare fractal
     python main.py sweep --config=configs/sweeps/demo.py --workdir=runs/demo
 
-The recipes are those of configs/demo.py. 2,400 images each, one seed, so that the sweep takes a few minutes on a
-laptop: enough to see every part work, and far too little to show which system is better."""
+The recipes are those of configs/demo.py. Each system sees 2,400 images with one seed, so that the sweep takes a few
+minutes on a laptop: enough to see every part work, and far too little to show which system is better."""
 
 SYSTEMS = ("lenet5", "xrce_2011", "alexnet", "resnet18", "vit_tiny_patch16")
 

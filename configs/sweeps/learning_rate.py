@@ -4,16 +4,16 @@
     python main.py sweep --config=configs/sweeps/learning_rate.py --workdir=runs/tpe --config.search.sampler=tpe
 
 The networks of decade.py in its recipe, 16 trials each: points of one quasi-random sequence (Sobol), the same for
-all, each laid over the network's own ranges of the learning rate and the weight decay. A trial has a tenth of the
+all, each mapped onto the network's own ranges of the learning rate and the weight decay. A trial has a tenth of the
 budget, and is evaluated on the held-out end of the training split; the best settings of each network are then trained
-with three seeds under the whole budget, and validation is scored by those runs alone. `small`, `laptop`: as there.
+with three seeds under the full budget, and only those runs score validation. `small` and `laptop` are as in decade.py.
 Networks without any normalisation get rates that are ten times lower. Not run on ImageNet here.
 """
 
 from configs.sweeps import decade
 
 TRIALS = 16
-RATES = {"alexnet": (3e-5, 3e-3), "zfnet": (3e-5, 3e-3)}  # these have no normalisation but that of local responses
+RATES = {"alexnet": (3e-5, 3e-3), "zfnet": (3e-5, 3e-3)}  # only local response normalisation
 USUAL = (3e-4, 3e-2)
 TENTHS = {"full": "9ep", "small": "5000img", "laptop": "500img"}
 
