@@ -3,10 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as TerminalTable
-from rich.text import Text
 
 from imagenet_repro.report import comparison_page
 from imagenet_repro.report.comparison_page import ComparisonPage, Thumbnails
@@ -18,12 +15,12 @@ from imagenet_repro.report.records import Comparison
 from imagenet_repro.report.sections import class_gains, classes, confusions, crossed, differences, leaderboard
 from imagenet_repro.report.sections.differences import Differences, Question
 from imagenet_repro.report.tables import Table
-from imagenet_repro.scoring import wordnet
+from imagenet_repro.scoring import terminal, wordnet
 from imagenet_repro.scoring.metrics import GUESSES
 
 FIGURES = "figures"  # the directory below the page's own
 IN_TERMINAL = ("system", "group", "top-1 error %", "95 % interval", "top-5 error %", "training seconds", "seeds")
-FILE_WIDTH = 120  # columns, where rich would assume 80
+FILE_WIDTH = 120  # columns of output to a file
 AMOUNTS: dict[Against, str] = {
     "images": "images seen",
     "flops": "floating-point operations",
@@ -105,16 +102,11 @@ def _with_readable_names(comparison: Comparison) -> Comparison:
 def _show(page: ComparisonPage, path: Path) -> None:
     """Print the main columns of the leaderboard, the verdict, the runs without a result, and the page's path."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, FILE_WIDTH)
+    terminal.widen_for_file(console, FILE_WIDTH)
     board = leaderboard.leaderboard(page.comparison, page.groups)
     columns = [board.headings.index(heading) for heading in IN_TERMINAL if heading in board.headings]
-    table = TerminalTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(board.headings[column], justify="right" if number else "left", overflow="fold")
-    for row in board.rows:
-        table.add_row(*(Text(row[column]) for column in columns))
-    console.print(table)
+    headings, *rows = ([row[column] for column in columns] for row in (board.headings, *board.rows))
+    console.print(terminal.ruled_table(headings, rows, gap=3))
     lines = [f"mixed, {one}" for one in page.comparison.mixed] + page.verdict.splitlines()
     lines += [f"no result of {one.name}, seed {one.seed}: {one.reason}" for one in page.comparison.failures]
     if not page.comparison.scores_own_result:

@@ -4,21 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from imagenet_repro.config.ensemble import Average, EnsembleConfig
 from imagenet_repro.report.sections.class_gains import signed
-from imagenet_repro.scoring import ensembling, sets
+from imagenet_repro.scoring import ensembling, sets, terminal
 from imagenet_repro.scoring.ensembling import EnsembleErrors, Members
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
 from imagenet_repro.zoo.entries import ENTRIES
 
-FILE_WIDTH = 120  # columns of output to a file, for which rich assumes 80
+FILE_WIDTH = 120  # columns of output to a file
 HEADINGS = (
     "member", "network", "scored by", "weight", "top-1\nerror %", "top-5\nerror %", "left out,\ntop-1",
     "left out,\ntop-5", "up to it,\ntop-1", "up to it,\ntop-5",
@@ -46,11 +44,10 @@ def present(
       errors: the wrong images of the ensemble and of its parts.
       networks: the name of each member's network; empty where it is unknown.
       protocols: the name of each member's evaluation protocol; empty where it is unknown.
-      average: what is averaged.
+      average: the scores that are averaged.
     """
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, FILE_WIDTH)
+    terminal.widen_for_file(console, FILE_WIDTH)
     console.print(_table(members.names, networks, protocols, weights, errors))
     console.print(CAPTION, markup=False, soft_wrap=True)
     lines = [f"ensemble: {ensembling.error_rates(errors.whole)}"]
@@ -90,16 +87,13 @@ def _table(
     weights: Float[np.ndarray, " m"],
     errors: EnsembleErrors,
 ) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for number, heading in enumerate(HEADINGS):
-        two_lines = heading if "\n" in heading else f"\n{heading}"
-        table.add_column(two_lines, justify="right" if number > 2 else "left", overflow="fold", no_wrap=number > 2)
+    rows = []
     for index, name in enumerate(names):
         cells = [name, networks[index], protocols[index]]
         cells += [f"{weights[index]:.3f}", *_percents(errors.alone[index])]
         cells += _changes(errors.whole, errors.without[index]) + _percents(errors.until[index])
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+        rows.append(cells)
+    return terminal.ruled_table(HEADINGS, rows, left=range(3), one_line=range(3, len(HEADINGS)))
 
 
 def _percents(wrong_images: Bool[np.ndarray, "2 n"] | None) -> list[str]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import rich.table
 from jaxtyping import Num, UInt8
 from matplotlib import patheffects, rc_context
 from matplotlib.axes import Axes
@@ -30,6 +29,7 @@ from imagenet_repro.report.text import short_names
 from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.localization.boxes import edges
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
+from imagenet_repro.scoring.terminal import print_lines, print_table, score_table
 from imagenet_repro.storage import files
 
 COLUMNS = 4
@@ -134,16 +134,11 @@ def plot_boxes(
 
 def _print(shown: Table, notes: Sequence[str]) -> None:
     console = Console()
-    printed = rich.table.Table(*shown.headings, box=None)
-    for number, column in enumerate(printed.columns):
-        column.justify, column.no_wrap = "right" if number else "left", number < UNWRAPPED
-        column.min_width = NARROWEST
-    for row in shown.rows:
-        printed.add_row(*row)
-    console.print(printed, markup=False)
-    console.print()
-    for line in (shown.caption, *(f"Note: {note}" for note in notes)):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    printed = score_table(shown.headings, shown.rows)
+    for index, column in enumerate(printed.columns):
+        column.no_wrap, column.min_width = index < UNWRAPPED, NARROWEST
+    print_table(printed, console)
+    print_lines((shown.caption, *(f"Note: {note}" for note in notes)), console)
 
 
 def _error_cells(one: BoxResult, guesses: int) -> tuple[str, str]:

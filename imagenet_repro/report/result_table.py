@@ -4,24 +4,21 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from imagenet_repro.report.text import quantity, seconds
-from imagenet_repro.scoring import sets
+from imagenet_repro.scoring import sets, terminal
 from imagenet_repro.scoring.metrics import ErrorRates, format_rate
 
 FULL_WIDTH = 100  # columns; in a narrower terminal an interval stands below its error rate
-FILE_WIDTH = 160  # columns, where rich would assume 80
+FILE_WIDTH = 160  # columns of output to a file
 SIZES = ("system", "params", "multiply-\nadds", "images\nseen", "training\nseconds")
 RATES = ("top-1\nerror %", "95 %\ninterval", "top-5\nerror %", "95 %\ninterval")
 
 
 @dataclasses.dataclass(frozen=True)
 class ResultRow:
-    """One system.
+    """The numbers of one system.
 
     Attributes:
       system: the system's name.
@@ -69,18 +66,11 @@ def markdown(rows: Sequence[ResultRow]) -> str:
 def show(rows: Sequence[ResultRow], console: Console | None = None) -> None:
     """Print the table; where the output is not a terminal, it is as wide as the longest name needs."""
     console = console or Console()
-    if not console.is_terminal:
-        console.width = max(console.width, FILE_WIDTH)
+    terminal.widen_for_file(console, FILE_WIDTH)
     is_wide = console.width >= FULL_WIDTH
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for index, heading in enumerate((*SIZES, *(RATES if is_wide else RATES[::2]))):
-        two_lines = heading if "\n" in heading else f"\n{heading}"
-        is_name = index == 0
-        table.add_column(two_lines, overflow="fold", justify="left" if is_name else "right", no_wrap=not is_name)
-    for row in rows:
-        cells = _size_cells(row) + (_rate_cells(row) if is_wide else _stack(_rate_cells(row)))
-        table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+    headings = (*SIZES, *(RATES if is_wide else RATES[::2]))
+    cells = (_size_cells(row) + (_rate_cells(row) if is_wide else _stack(_rate_cells(row))) for row in rows)
+    console.print(terminal.ruled_table(headings, cells, one_line=range(1, len(headings))))
     console.print(_caption(rows), markup=False, highlight=False)
 
 

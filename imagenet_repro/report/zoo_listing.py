@@ -1,24 +1,24 @@
-"""The history in the terminal: entries and networks by year, sizes, published errors, and ours where measured."""
+"""The history in the terminal: entries and networks by year, sizes, published errors, and our measured errors."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from imagenet_repro import models
 from imagenet_repro.report.result_table import FILE_WIDTH
 from imagenet_repro.report.text import quantity
 from imagenet_repro.scoring.sets import IMAGENET
+from imagenet_repro.scoring.terminal import ruled_table
 from imagenet_repro.zoo.entries import ENTRIES, ChallengeEntry
 from imagenet_repro.zoo.published import PublishedErrors, network_facts
 from imagenet_repro.zoo.sizes import sizes
 
 HEADINGS = ("year", "name", "params", "multiply-adds", "px", "top-1 %", "top-5 %", "protocol", "ours")
 VALIDATION_IMAGES = 50_000
+WRAPPED = ("name", "protocol")
 RIGHT = ("params", "multiply-adds", "px", "top-1 %", "top-5 %")
 
 
@@ -40,20 +40,23 @@ def show(
     Args:
       names: networks.
       measured: our errors by network or by the system of an entry.
-      entries: of the challenge.
+      entries: the entries of the challenge.
     """
     console = Console()
     if not console.is_terminal:
         console.width = FILE_WIDTH
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for heading in HEADINGS[: None if measured else -1]:
-        wraps = heading in ("name", "protocol")
-        table.add_column(heading, justify="right" if heading in RIGHT else "left", overflow="fold", no_wrap=not wraps)
+    headings = HEADINGS[: None if measured else -1]
     rows = [(entry.year, 0, _entry_lines(entry, measured.get(entry.system))) for entry in entries]
     rows += [(network_facts(name).year, 1, _network_lines(name, measured.get(name))) for name in names]
-    for _, kind, lines in sorted(rows, key=lambda row: row[:2]):
-        for line in lines:
-            table.add_row(*(Text(cell) for cell in line[: len(table.columns)]), style="" if kind else "bold")
+    lines = [(kind, line) for _, kind, entry in sorted(rows, key=lambda row: row[:2]) for line in entry]
+    table = ruled_table(
+        headings,
+        [line[: len(headings)] for _, line in lines],
+        left=[index for index, heading in enumerate(headings) if heading not in RIGHT],
+        one_line=[index for index, heading in enumerate(headings) if heading not in WRAPPED],
+    )
+    for row, (kind, _) in zip(table.rows, lines, strict=True):
+        row.style = "" if kind else "bold"
     console.print(table)
     console.print(
         "Errors are in percent, as published; `main.py models NAME` names the sources. Parameters are the trainable"

@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
 from imagenet_repro.report import calibration_page
 from imagenet_repro.report.calibration_page import CalibrationResult
 from imagenet_repro.runs import stored_predictions
 from imagenet_repro.runs.stored_predictions import StoredPredictions
-from imagenet_repro.scoring import calibration, predictions
+from imagenet_repro.scoring import calibration, predictions, terminal
 
 
 def calibrate(path: str, fit: str | None = None, out: str | None = None) -> int:
@@ -74,11 +71,6 @@ def _check_held_out(stored: StoredPredictions, held_out: StoredPredictions) -> N
 def _print(result: CalibrationResult) -> None:
     console = Console(highlight=False)
     measures = calibration_page.measures(result)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, heading in enumerate(measures.headings):
-        table.add_column(heading, justify="right" if number else "left")
-    for row in measures.rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
+    console.print(terminal.ruled_table(measures.headings, measures.rows, gap=3))
     for line in calibration_page.verdict(result).splitlines():
         console.print(line, markup=False, soft_wrap=True)

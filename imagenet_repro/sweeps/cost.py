@@ -9,16 +9,15 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from imagenet_repro.config import AnyConfig, config_to_dict
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
 from imagenet_repro.report.text import quantity
+from imagenet_repro.scoring.terminal import ruled_table
 from imagenet_repro.sweeps.launch import Launcher
 from imagenet_repro.sweeps.plan import PlannedRun, plan_runs
 from imagenet_repro.sweeps.status import count_workers, format_settings
@@ -63,7 +62,7 @@ def _line(planned: PlannedRun) -> str:
 
 
 def _measure(config: AnyConfig) -> dict[str, Any] | str:
-    """Return the measurements of `runs/probe.py` in a process of its own, or its error message."""
+    """Return the measurements of `runs/probe.py` taken in a separate process, or its error message."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(config_to_dict(config), file)
         file.flush()
@@ -86,16 +85,14 @@ def _budget_fraction(sweep: SweepConfig, planned: PlannedRun) -> float:
 
 
 def _table(sweep: SweepConfig, planned_runs: list[PlannedRun], costs: Mapping[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
+    rows = []
     for system, cost in costs.items():
         runs = [planned for planned in planned_runs if planned.system == system]
         is_measured = not isinstance(cost, str)
         cells = [system, str(len(runs)), *(_cells(cost) if is_measured else [""] * 5)]
         total_time = _format_time(_seconds(sweep, runs, cost)) if is_measured else ""
-        table.add_row(*map(Text, [*cells, total_time]))
-    return table
+        rows.append([*cells, total_time])
+    return ruled_table(HEADINGS, rows, one_line=range(1, len(HEADINGS)))
 
 
 def _cells(cost: Mapping[str, Any]) -> list[str]:

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group
-from rich.table import Table
 from rich.text import Text
 
 from imagenet_repro.report.result_table import FILE_WIDTH
+from imagenet_repro.scoring import terminal
 from imagenet_repro.sweeps.plan import PlannedRun
 from imagenet_repro.sweeps.queue import RunStatus
 from imagenet_repro.training.log import METRICS, duration, read_rows
@@ -123,14 +122,9 @@ def live_view(status: SweepStatus, workers: int) -> Group:
 def print_status(status: SweepStatus, workers: int, console: Console | None = None) -> None:
     """Print the table of the systems, the failures, a line for each active run and the summary."""
     console = console or Console(highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = max(console.width, FILE_WIDTH)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for number, heading in enumerate(("system", *STATES, "lowest error %", "selected settings")):
-        table.add_column(heading, justify="right" if 0 < number <= len(STATES) + 1 else "left", overflow="fold")
-    for cells in table_rows(status.runs):
-        table.add_row(*map(Text, cells))
-    console.print(table)
+    terminal.widen_for_file(console, FILE_WIDTH)
+    headings = ("system", *STATES, "lowest error %", "selected settings")
+    console.print(terminal.ruled_table(headings, table_rows(status.runs), left=(0, len(headings) - 1)))
     for run in status.runs:
         if run.state == "failed":
             console.print(f"{run.planned.name} failed: {run.reason}", soft_wrap=True, markup=False)

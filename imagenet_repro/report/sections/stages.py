@@ -2,20 +2,19 @@
 
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from imagenet_repro.scoring.terminal import ruled_table
 
 COLUMNS = ("stage", "seconds", "ms per image", "TFLOP", "MB", "bytes per image")
 
 
 def rows(stages: dict[str, dict[str, Any]], images: int) -> list[tuple[str, ...]]:
-    """Return the cells of a row for each stage, and of one for their sum.
+    """Return the cells of one row for each stage, and of one row for their sum.
 
     Args:
       stages: `seconds`, `flops` and `bytes` of each stage, by its name.
-      images: number of images in the training split, by which seconds and the bytes of codes are divided.
+      images: number of images in the training split, for the times and sizes per image.
     """
     total = {key: sum(cost[key] for cost in stages.values()) for key in ("seconds", "flops", "bytes")}
     return [_row(name, cost, images) for name, cost in (stages | {"all": total}).items()]
@@ -41,9 +40,4 @@ def markdown(stages: dict[str, dict[str, Any]], images: int) -> str:
 
 def show(stages: dict[str, dict[str, Any]], images: int, console: Console | None = None) -> None:
     """Print the table."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, heading in enumerate(COLUMNS):
-        table.add_column(heading, justify="right" if number else "left")
-    for cells in rows(stages, images):
-        table.add_row(*map(Text, cells))
-    (console or Console()).print(table)
+    (console or Console()).print(ruled_table(COLUMNS, rows(stages, images), gap=3))
