@@ -23,9 +23,9 @@ from imagenet_repro.features import stored_codes
 from imagenet_repro.features.encoding import quantisation
 from imagenet_repro.features.encoding.quantisation import Quantiser
 from imagenet_repro.features.stages import ChannelStages, LearnedChannel, StageCost, StoppedError
-from imagenet_repro.inference import evaluator as evaluation
+from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.report.plots.descriptors import plot_descriptors
-from imagenet_repro.report.sections import stages as stage_table
+from imagenet_repro.report.sections import stages
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import log, loop
@@ -42,7 +42,7 @@ DRAWN = 4  # images whose descriptors a run draws
 
 
 class _Watcher:
-    """Shows the progress of the stages on the screen, and tells them when to stop."""
+    """Shows the progress of the stages on the screen, and passes on stop signals to them."""
 
     def __init__(self, stop: StopSignal):
         self._stop, self._screen = stop, log.Screen()
@@ -84,13 +84,13 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         spread = self.system.spread
         spread.check_batch_size(config.batch_size, 1, "batch_size")
         spread.check_batch_size(config.data.eval_batch_size or config.batch_size, 1, "data.eval_batch_size")
-        create_encoders(config, config.data.size_evaluated)  # raises where there is no room for a patch
+        create_encoders(config, config.data.size_evaluated)  # raises UserError if the images are smaller than a patch
         average_start(config)
         self.learned: dict[str, LearnedChannel] = {}
         super().__init__(config, workdir, splits)
 
     def go(self) -> int:
-        """As `Run.go`; the stages before the SVM can be stopped too."""
+        """Train as `Run.go` does; the stages before the SVM can be stopped too."""
         try:
             return super().go()
         except StoppedError as stopped:
@@ -128,7 +128,7 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         self._draw(watcher)
 
     def _draw(self, watcher: _Watcher) -> None:
-        """Draw HOG and LBP of the first images of the evaluation split; where these are too small, print a line."""
+        """Draw HOG and LBP of the first evaluated images; print a line instead if these are too small."""
         path, data = self.workdir.path / "descriptors.png", self.config.data
         if path.exists():
             return
@@ -136,9 +136,9 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         try:
             plot_descriptors(batch["image"][batch["weight"] > 0], path)
         except UserError as error:
-            watcher.say(f"no picture of what descriptors see: {error}")
+            watcher.say(f"no figure of the descriptors: {error}")
 
-    def _job(self) -> loop.Job:
+    def _job(self) -> loop.TrainingJob:
         self._learn()
         first = self.system.initial_state({name: one.vocabulary for name, one in self.learned.items()})
         restored = self.checkpoints.restore(first)
@@ -153,10 +153,8 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         )
         run_log = log.RunLog(self.workdir.path, spent.steps)
         self._introduce(run_log, budget, spent)
-        self.evaluator = evaluation.Evaluator(
-            self.config, self.system.score, self.system.spread, self.eval_split, run_log.say
-        )
-        return loop.Job(
+        self.evaluator = Evaluator(self.config, self.system.score, self.system.spread, self.eval_split, run_log.say)
+        return loop.TrainingJob(
             config=self.config,
             state=train_state,
             steps=[self._compile(run_log, train_state)],
@@ -181,15 +179,15 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         return Budget(Amount.parse(self.config.budget), meter)
 
     def _check_budget(self) -> None:
-        """Raise UserError where the features of the channels so far have used up the budget."""
+        """Raise UserError if the features of the channels so far have used up the budget."""
         amount = Amount.parse(self.config.budget)
         costs = self._stage_costs()
-        taken = {"s": sum(cost.seconds for cost in costs), "flop": sum(cost.flops for cost in costs)}
-        if taken.get(amount.unit, 0) >= amount.value:
+        used = {"s": sum(cost.seconds for cost in costs), "flop": sum(cost.flops for cost in costs)}
+        if used.get(amount.unit, 0) >= amount.value:
             channels = f"{len(self.learned)} of {len(self.config.channels)} channels"
             raise UserError(
-                f"config.budget: {amount} was spent before the SVM saw an image, the features of {channels} took"
-                f" {taken[amount.unit]:.4g}{amount.unit}; they are kept, and a new workdir with the same"
+                f"config.budget: {amount} was spent before the SVM saw an image: the features of {channels} took"
+                f" {used[amount.unit]:.4g}{amount.unit}; they are kept, and a new workdir with the same"
                 " config.cache_dir and a larger budget uses them"
             )
 
@@ -224,7 +222,7 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         return prefetch_to_device(batches, put)
 
     def _decoder(self, learned: LearnedChannel) -> Callable[[jax.Array], jax.Array]:
-        """Return the function from stored codes to float32, on the devices that hold them."""
+        """Return the function that converts stored codes to float32, on the devices that hold them."""
         sharding = NamedSharding(self.system.spread.mesh, PartitionSpec(AXIS))
         if learned.quantiser is None:
             return jax.jit(lambda stored: stored.astype(jnp.float32), out_shardings=sharding)
@@ -253,7 +251,7 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         flops = outcome.spent.flops - sum(cost.flops for cost in self._stage_costs())
         self._svm = StageCost(outcome.spent.seconds - before, int(flops), 0)
         super()._finish(outcome)
-        stage_table.show(self._stages(), self.train_split.num_examples)
+        stages.show(self._stages(), self.train_split.num_examples)
 
     def _stages(self) -> dict[str, dict[str, Any]]:
         """Return the cost of each stage, under `CHANNEL.STAGE`."""

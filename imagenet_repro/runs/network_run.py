@@ -13,7 +13,7 @@ from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.data.batch import TRAINING_KEYS, Batch
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Splits
-from imagenet_repro.inference import evaluator as evaluation
+from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import log, loop, parallel, progressive
@@ -38,7 +38,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
         self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
         super().__init__(config, workdir, splits)
 
-    def _job(self) -> loop.Job:
+    def _job(self) -> loop.TrainingJob:
         """Restore or create the state, compile the steps, and print a summary of the run."""
         first = self.system.initial_state()
         restored = self.checkpoints.restore(first)
@@ -47,9 +47,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
         spent = budget.meter.spent(restored.info["steps"], restored.info["seconds"]) if restored else Spent()
         run_log = log.RunLog(self.workdir.path, spent.steps)
         self._introduce(run_log, budget, spent)
-        self.evaluator = evaluation.Evaluator(
-            self.config, self.system.score, self.system.spread, self.eval_split, run_log.say
-        )
+        self.evaluator = Evaluator(self.config, self.system.score, self.system.spread, self.eval_split, run_log.say)
         learning_rate = LearningRate(
             self.config.optimizer.learning_rate,
             self.config.schedule,
@@ -58,7 +56,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
         bad_records = BadRecords(self.train_split, self.config.data, run_log.say)
         batches = self._batches(spent.steps, budget)
         compiled, self.compilation_seconds = self._compile(run_log, train_state)
-        return loop.Job(
+        return loop.TrainingJob(
             config=self.config,
             state=train_state,
             steps=compiled,

@@ -1,4 +1,4 @@
-"""The abstract run: what networks and systems of features share, from the first step to the result."""
+"""The abstract run: the code that networks and systems of features share, from the first step to the result."""
 
 import abc
 import dataclasses
@@ -11,7 +11,7 @@ from imagenet_repro.config import config_to_dict
 from imagenet_repro.config.run import ConfigT
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED
-from imagenet_repro.inference import evaluator as evaluation
+from imagenet_repro.inference.evaluator import Evaluator, metrics_row
 from imagenet_repro.scoring import predictions
 from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.storage import provenance
@@ -34,7 +34,7 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
     """
 
     config: ConfigT
-    evaluator: evaluation.Evaluator  # set by `_job`
+    evaluator: Evaluator  # set by `_job`
     system: SystemT  # set by a subclass before `Run.__init__`
 
     def __init__(self, config: ConfigT, workdir: Workdir, splits: Splits):
@@ -62,14 +62,14 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
         return EXIT_FINISHED
 
     @abc.abstractmethod
-    def _job(self) -> loop.Job:
+    def _job(self) -> loop.TrainingJob:
         """Restore or create the state, compile the steps, and print a summary of the run."""
 
     def _summary(self) -> dict[str, Any]:
-        """Return what the result says about the system."""
+        """Return the entries of the result that describe the system."""
         return self.system.summary()
 
-    def _train(self, job: loop.Job) -> loop.Outcome:
+    def _train(self, job: loop.TrainingJob) -> loop.Outcome:
         outcome = loop.run(job)
         if outcome.stopped_by is None:
             self._finish(outcome)
@@ -81,10 +81,10 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
             return self.evaluator.rates(train_state)
         began = time.perf_counter()
         self.predicted = self.evaluator.predict(train_state, {})
-        return evaluation.metrics_row(self.predicted[0], time.perf_counter() - began)
+        return metrics_row(self.predicted[0], time.perf_counter() - began)
 
     def _finish(self, outcome: loop.Outcome) -> None:
-        """Write the result; score the last state again where an earlier process ended before it could write."""
+        """Write the result; score the last state again if an earlier process ended before it could write."""
         source = provenance.collect() | {"config": config_to_dict(self.config), "step": outcome.spent.steps}
         source |= self.workdir.weights()
         rates, stored = self.predicted or self._scorer().predict(outcome.state, {})
@@ -107,12 +107,12 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
             },
         )
 
-    def _scorer(self) -> evaluation.Evaluator:
+    def _scorer(self) -> Evaluator:
         """Return the evaluator on the split of the result, which is not read before the budget is spent."""
         if not self.config.data.test_split:
             return self.evaluator
         say = self.evaluator.say
-        return evaluation.Evaluator(self.config, self.evaluator.score, self.evaluator.spread, self.scored_split, say)
+        return Evaluator(self.config, self.evaluator.score, self.evaluator.spread, self.scored_split, say)
 
     def _image_names(self, index: Any) -> list[str]:
         """Return the data set's ids of training images, for a message."""

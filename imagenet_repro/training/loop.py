@@ -1,4 +1,4 @@
-"""The training loop: steps until the budget is spent, with evaluation, checkpoints, and a stop at any moment."""
+"""The training loop: steps until the budget is spent, evaluations, checkpoints, and a stop at any time."""
 
 import collections
 import dataclasses
@@ -24,23 +24,25 @@ from imagenet_repro.training.log import METRICS, RunLog, duration
 from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.state import TrainState
 
-IN_FLIGHT = 2  # steps handed to the devices before their results are read; keeps the clock and the stops honest
+IN_FLIGHT = 2  # steps given to the devices before their results are read; few, so that a stop is prompt
 
 
 @dataclasses.dataclass
-class Job:
-    """The parts of a run; `run` takes it from `spent` to the end of `budget`.
+class TrainingJob:
+    """The parts of a run, which `run` trains from `spent` to the end of `budget`.
 
     Attributes:
       state: the train state, on the devices.
       steps: compiled steps, `(state, batch, learning_rate) -> (state, measures)`, one for each stage
         of `budget.meter`.
-      batches: pairs of a host batch and a device batch, from the step after those that are spent.
-      evaluate: from a state, and whether this evaluation is the last, to a row of `metrics.jsonl` with `top1_error`.
-      name_images: from indices to the data set's ids of the images, for a message.
+      batches: pairs of a host batch and a device batch, from the step after those already taken.
+      evaluate: a function of a state, and of whether this evaluation is the last, that returns a row of
+        `metrics.jsonl` with `top1_error`.
+      name_images: a function from indices to the data set's ids of the images, for a message.
       known: the `info` of the checkpoint from which the run continues (`_Run._save`); empty for a new run.
-      learning_rate: of each step; None where the steps know their lengths by themselves.
-      early_stopping: evaluations in a row without a lower error that end the run; 0: the run never ends early.
+      learning_rate: the learning rate of each step; None if the steps compute their lengths themselves.
+      early_stopping: the number of consecutive evaluations without a lower error that ends the run; 0: the run never
+        ends early.
     """
 
     config: AnyConfig
@@ -61,14 +63,14 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The end of a run: `stopped_by` is the name of a signal, or None where the budget is spent."""
+    """The end of a run: `stopped_by` is the name of a signal, or None if the budget is spent."""
 
     state: TrainState
     spent: Spent
     stopped_by: str | None
 
 
-def run(job: Job) -> Outcome:
+def run(job: TrainingJob) -> Outcome:
     """Train until the budget is spent or a signal asks for a stop; in both cases the last state is saved.
 
     Raises:
@@ -83,7 +85,7 @@ def run(job: Job) -> Outcome:
 class _Run:
     """The state of one call of `run`."""
 
-    def __init__(self, job: Job, stop: StopSignal):
+    def __init__(self, job: TrainingJob, stop: StopSignal):
         self.job, self.stop, self.state, self.spent = job, stop, job.state, job.spent
         self.clock = TrainingClock(job.spent.seconds)
         self.agreement = Agreement(job.config.log_every)
@@ -213,7 +215,7 @@ class _Run:
             self.job.log.write("event", self.spent.steps, event="early_stopping", best=self.early_stopping.best)
             best = f"{100 * (self.early_stopping.best or 0.0):.2f} %"
             self.job.log.say(
-                f"ends early: {self.early_stopping.evaluations} evaluations in a row no better than {best}"
+                f"stopped early: {self.early_stopping.evaluations} evaluations in a row were no better than {best}"
             )
         learning_rate = self.job.learning_rate
         if learning_rate and learning_rate.observe(row["top1_error"]):

@@ -1,7 +1,7 @@
 """Three ways to spread the one training step over devices: `pmap`, `shard_map` and `fsdp`.
 
 All three map the same function over the axis "data". `pmap` and `shard_map` keep a copy of the state on every device.
-`fsdp` keeps one shard of each parameter on each device, and of what the optimizer and the average hold for it. The
+`fsdp` keeps one shard of each parameter on each device, and the same shard of its optimizer state and its average. The
 parameters are gathered inside the step and their gradients scattered back (the transpose of the gathering). The
 optimizer works on the shards, and the compiler takes its norms over all of them.
 """
@@ -21,14 +21,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import ArrayLike
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.training import state as states
+from imagenet_repro.training import state
 from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, DeviceStep, EvalStep
 
 REPLICATED = PartitionSpec()
 SHARE = PartitionSpec(AXIS)
-NO_RATE = np.float32(0)  # a step is compiled for the type of a learning rate, whatever its value
+NO_RATE = np.float32(0)  # a step is compiled for the type of a learning rate; its value does not matter
 
 
 @runtime_checkable
@@ -42,7 +42,7 @@ class Spread(Protocol):
     mesh: Mesh
 
     def check_batch_size(self, batch_size: int, accumulate: int, key: str) -> None:
-        """Raise UserError, naming `config.<key>`, where a batch does not divide among devices and parts."""
+        """Raise UserError, naming `config.<key>`, if a batch does not divide among devices and parts."""
         ...
 
     def state_sharding(self, state: TrainState) -> Any:
@@ -93,7 +93,7 @@ def create(mode: str, *, deterministic: bool = True) -> Spread:
 
 
 class _MeshSpread(abc.ABC):
-    """What the three ways share: the mesh, the placement of states and batches, and the compiler's options."""
+    """The common part of the three ways: the mesh, the placement of states and batches, and the compiler's options."""
 
     def __init__(self, deterministic: bool = True):
         self.mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
@@ -102,10 +102,10 @@ class _MeshSpread(abc.ABC):
 
     @abc.abstractmethod
     def state_sharding(self, state: TrainState) -> Any:
-        """As in `Spread`."""
+        """See `Spread`."""
 
     def check_batch_size(self, batch_size: int, accumulate: int, key: str) -> None:
-        """As in `Spread`."""
+        """See `Spread`."""
         parts = jax.device_count() * accumulate
         if batch_size % parts:
             near = max(parts, round(batch_size / parts) * parts)
@@ -115,29 +115,29 @@ class _MeshSpread(abc.ABC):
             )
 
     def put_state(self, state: TrainState) -> TrainState:
-        """As in `Spread`."""
+        """See `Spread`."""
         return jax.tree.map(_put, state, self.state_sharding(state))
 
     def initial_state(
         self, params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, *, ema: bool, seed: int
     ) -> TrainState:
-        """As in `Spread`. The rest is created where the parameters are: no device holds more than its share."""
-        create_state = functools.partial(states.create, optimizer=optimizer, ema=ema, seed=seed)
+        """See `Spread`. Other arrays are created where the parameters are: no device holds more than its share."""
+        create_state = functools.partial(state.create, optimizer=optimizer, ema=ema, seed=seed)
         shardings = self.state_sharding(jax.eval_shape(create_state, params, stats))
         placed = jax.tree.map(_put, (params, stats), (shardings.params, shardings.stats))
         return jax.jit(create_state, out_shardings=shardings)(*placed)
 
     def initial_device(self) -> contextlib.AbstractContextManager:
-        """As in `Spread`: the default device."""
+        """See `Spread`; this is the default device."""
         return contextlib.nullcontext()
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """As in `Spread`."""
+        """See `Spread`."""
         sharding = NamedSharding(self.mesh, SHARE)
         return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
     def local_rows(self, array: jax.Array) -> np.ndarray:
-        """As in `Spread`."""
+        """See `Spread`."""
         shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
         return np.concatenate([np.asarray(shard.data) for shard in shards])
 
@@ -152,11 +152,11 @@ class ShardMap(_MeshSpread):
     """The step mapped explicitly over a mesh of all devices; every device holds a copy of the state."""
 
     def state_sharding(self, state: TrainState) -> Any:
-        """As in `Spread`: replicated."""
+        """See `Spread`; every array is replicated."""
         return self._replicated(state)
 
     def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """As in `Spread`."""
+        """See `Spread`."""
         mapped = jax.shard_map(
             step,
             mesh=self.mesh,
@@ -167,7 +167,7 @@ class ShardMap(_MeshSpread):
         return self._compile(jax.jit(mapped, donate_argnums=0), state, batch, NO_RATE)
 
     def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """As in `Spread`."""
+        """See `Spread`."""
         mapped = jax.shard_map(
             step,
             mesh=self.mesh,
@@ -182,26 +182,26 @@ class Pmap(_MeshSpread):
     """The step under `jax.pmap`; the state goes in and comes out without an axis of devices."""
 
     def state_sharding(self, state: TrainState) -> Any:
-        """As in `Spread`: replicated."""
+        """See `Spread`; every array is replicated."""
         return self._replicated(state)
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """As in `Spread`; `jax.pmap` needs an axis of devices in front of each array."""
+        """See `Spread`; `jax.pmap` needs an axis of devices in front of each array."""
         devices = jax.local_device_count()
         return super().put_batch({k: value.reshape(devices, -1, *value.shape[1:]) for k, value in batch.items()})
 
     def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """As in `Spread`."""
+        """See `Spread`."""
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
         return self._compile(mapped, state, batch, NO_RATE)
 
     def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """As in `Spread`."""
+        """See `Spread`."""
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=(None, 0))
         return self._compile(mapped, *state.evaluated, batch)
 
     def local_rows(self, array: jax.Array) -> np.ndarray:
-        """As in `Spread`; the arrays of `jax.pmap` have an axis of devices in front."""
+        """See `Spread`; the arrays of `jax.pmap` have an axis of devices in front."""
         return np.concatenate(super().local_rows(array))
 
 
@@ -209,15 +209,15 @@ class Fsdp(_MeshSpread):
     """Parameters, optimizer state and averages in shards, for models that do not fit on one device."""
 
     def initial_device(self) -> contextlib.AbstractContextManager:
-        """As in `Spread`: the host's memory, since a device need not be able to hold all values."""
+        """See `Spread`; this is the host's memory, since a device need not be able to hold all values."""
         return jax.default_device(jax.local_devices(backend="cpu")[0])
 
     def state_sharding(self, state: TrainState) -> Any:
-        """As in `Spread`: each array is split as `shard_spec` says."""
+        """See `Spread`; each array is split according to `shard_spec`."""
         return jax.tree.map(lambda x: NamedSharding(self.mesh, shard_spec(x.shape, self.mesh.size)), state)
 
     def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """As in `Spread`."""
+        """See `Spread`."""
         layout = self._layout(state.params)
         replicated = jax.tree.map(lambda _: REPLICATED, state)
         specs = _gradient_inputs(replicated, layout.specs)
@@ -231,7 +231,7 @@ class Fsdp(_MeshSpread):
         shardings = self.state_sharding(state)
 
         def sharded_step(state: TrainState, batch: dict[str, jax.Array], learning_rate: ArrayLike) -> tuple:
-            # Only what the gradient needs goes into the mapped part: the rest must never be gathered.
+            # Only the inputs of the gradient go into the mapped part, because the others must never be gathered.
             reduced = gradients(_gradient_inputs(state, state.params), batch)
             new, measures = step.update(state, *reduced, learning_rate)
             return lax.with_sharding_constraint(new, shardings), measures
@@ -239,7 +239,7 @@ class Fsdp(_MeshSpread):
         return self._compile(jax.jit(sharded_step, donate_argnums=0), state, batch, NO_RATE)
 
     def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """As in `Spread`."""
+        """See `Spread`."""
         params, stats = state.evaluated
         layout = self._layout(params)
         mapped = jax.shard_map(
@@ -256,7 +256,7 @@ class Fsdp(_MeshSpread):
 
 
 class ShardedParameters:
-    """Parameters of which each device holds one shard; a `ParameterLayout`.
+    """A `ParameterLayout` in which each device holds one shard of each parameter.
 
     Args:
       specs: how each parameter is split.
@@ -289,8 +289,8 @@ class ShardedParameters:
 def shard_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
     """Return the split of an array along its longest axis that `devices` divides.
 
-    An array of one axis (scales, biases, statistics) or of fewer than 16,384 numbers stays replicated: it is not worth
-    a message of its own.
+    An array of one axis (scales, biases, statistics) or of fewer than 16,384 numbers stays replicated: it is not
+    worth a separate message.
     """
     axes = [axis for axis, size in enumerate(shape) if size % devices == 0]
     if not axes or len(shape) < 2 or math.prod(shape) < 2**14:
@@ -305,7 +305,7 @@ def _gradient_inputs(state: TrainState, params: Any) -> TrainState:
 
 
 def _put(value: Any, sharding: NamedSharding) -> jax.Array:
-    """Place an array of which every process has all values."""
+    """Place an array on the devices; every process has all of its values."""
     if isinstance(value, jax.Array) and value.sharding == sharding:
         return value
     host = np.asarray(value)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import main
-from imagenet_repro.scoring import ensembling as averaging
-from imagenet_repro.scoring import predictions
+from imagenet_repro.scoring import ensembling, predictions
 from imagenet_repro.statistics.intervals import bootstrap_difference
 from tests import finished_runs
 from tests.conftest import REPOSITORY
@@ -50,15 +49,15 @@ def test_the_average_of_three_members_is_reported_and_can_be_scored(stored, tmp_
     stored_ensemble = predictions.load(out)
     rates = stored_ensemble.error_rates()
     assert f"ensemble: {rates}" in printed
-    members = averaging.align_members("abc", list(map(predictions.load, paths)))
-    errors = averaging.score_ensemble(members, np.full(3, 1 / 3), "probabilities")
+    members = ensembling.align_members("abc", list(map(predictions.load, paths)))
+    errors = ensembling.score_ensemble(members, np.full(3, 1 / 3), "probabilities")
     best = min(range(3), key=lambda k: errors.alone[k][0].sum())
     difference = bootstrap_difference(errors.whole[0], errors.alone[best][0])
     assert (
         f"top-1 error against googlenet_{best}, the best member in it: −{-100 * difference.difference:.1f}" in printed
     )
     for number in range(3):
-        alone = averaging.error_rates(errors.alone[number])
+        alone = ensembling.error_rates(errors.alone[number])
         row = cells(printed, f"googlenet_{number}")
         percents = [f"{100 * wrong / 400:.1f}" for wrong in (alone.top1_wrong, alone.top5_wrong)]
         assert row[1:6] == ["googlenet", "crop", "0.333", *percents]
@@ -87,8 +86,8 @@ def test_weights_are_found_on_another_split(stored, tmp_path, how, average):
     more = ("--weights", how, f"--average={average}", f"--out={out}")
     assert run("--members", *members, "--select", *select, *more) == 0
     source = predictions.load(out).provenance["ensemble"]
-    held_out = averaging.align_members("abc", list(map(predictions.load, select)))
-    expected = averaging.find_weights(how, held_out, average)
+    held_out = ensembling.align_members("abc", list(map(predictions.load, select)))
+    expected = ensembling.find_weights(how, held_out, average)
     assert [one["weight"] for one in source["members"]] == pytest.approx(expected.tolist())
     assert [one["path"] for one in source["select"]] == select
     assert (source["weights"], source["average"]) == (how, average)
@@ -109,7 +108,7 @@ def test_weights_can_be_given_as_numbers(stored, tmp_path):
         (["--weights=1,-1,1"], "must be non-negative numbers"),
         (["--weights=greedy"], "found on images that are not scored: .* --select"),
         (["--weights=greedy", "--select", 0, 1], "--select names 2 predictions, and there are 3 members"),
-        (["--weights=greedy", "--select", 1, 0, 2], "must differ in their images alone: seed 0 and 1"),
+        (["--weights=greedy", "--select", 1, 0, 2], "must differ only in their images, but have seed 0 and 1"),
         (["--select", 0, 1, 2], "--select would be ignored"),
     ],
 )

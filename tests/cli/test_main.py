@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from imagenet_repro.cli import main as entry_point
+from imagenet_repro.cli import main
 from imagenet_repro.cli.command import Settings
 from imagenet_repro.cli.main import COMMANDS, build_parser, parse_settings
 from imagenet_repro.errors import DivergedError, SaveError, UserError
@@ -27,7 +27,7 @@ def test_help_imports_no_heavy_library():
 @pytest.mark.parametrize("name", [*COMMANDS])
 def test_every_command_has_help_with_its_options(name, capsys):
     with pytest.raises(SystemExit) as exit_error:
-        entry_point.main([name, "--help"])
+        main.main([name, "--help"])
     assert exit_error.value.code == 0
     text = capsys.readouterr().out
     assert COMMANDS[name].summary in text
@@ -86,5 +86,5 @@ def test_errors_become_messages_and_exit_codes(error, code, message, monkeypatch
 
     command = COMMANDS["models"]
     monkeypatch.setitem(COMMANDS, "models", type(command)("models", "help", fail, command.options))
-    assert entry_point.main(["models"]) == code
+    assert main.main(["models"]) == code
     assert message in capsys.readouterr().err

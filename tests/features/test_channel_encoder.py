@@ -14,7 +14,7 @@ from imagenet_repro.features import channel_encoder
 from imagenet_repro.features.channel_encoder import ChannelEncoder
 from imagenet_repro.features.descriptors import grid, sift
 from imagenet_repro.features.encoding import fisher, mixture, pca, pyramid
-from tests.features import photographs as real
+from tests.features import photographs
 
 SIZE = 32
 FISHER = FisherVector(components=4, iterations=3)
@@ -30,15 +30,15 @@ CODES = {
 }
 
 
-def photographs(size):
-    return jnp.asarray(real.photographs(size))
+def photograph_batch(size):
+    return jnp.asarray(photographs.photographs(size))
 
 
 @functools.cache
 def described(descriptor, scales):
     """Return the descriptors of the photographs in a variant of CHANNEL."""
     encoder = ChannelEncoder(dataclasses.replace(CHANNEL, descriptor=descriptor, scales=scales), SIZE)
-    return np.asarray(jax.jit(encoder.describe)(photographs(SIZE))).reshape(-1, encoder.numbers)
+    return np.asarray(jax.jit(encoder.describe)(photograph_batch(SIZE))).reshape(-1, encoder.numbers)
 
 
 def vocabulary_of(encoder):
@@ -58,7 +58,7 @@ def wide(words):
 def test_codes_have_the_stated_length_and_cells_of_unit_length(kind):
     code, features = CODES[kind]
     encoder = ChannelEncoder(dataclasses.replace(CHANNEL, code=code, quantise=0), SIZE)
-    images = photographs(SIZE)
+    images = photograph_batch(SIZE)
     codes = np.asarray(encoder.encode(images, vocabulary_of(encoder)))
     assert encoder.features == 4 * features
     assert codes.shape == (2, 4 * features)
@@ -69,11 +69,11 @@ def test_codes_have_the_stated_length_and_cells_of_unit_length(kind):
 def test_a_code_equals_the_composition_of_its_parts():
     # Square roots of numbers near zero would amplify rounding errors.
     encoder = ChannelEncoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
-    images = photographs(SIZE)
+    images = photograph_batch(SIZE)
     words = wide(vocabulary_of(encoder))
     points = grid.Grid(16, 8, (0.75, 1.0))
     layout = pyramid.layout(pyramid.Pyramid(((1, 1), (3, 1))).members(points.places(SIZE, SIZE)))
-    x = jnp.asarray(real.described(images, points, sift.sift, luma=True))
+    x = jnp.asarray(photographs.described(images, points, sift.sift, luma=True))
     x = (x - words["pca.mean"]) @ words["pca.components"].T
     parts = (words[f"mixture.{name}"] for name in ("weights", "means", "variances"))
     expected = fisher.encode(x[:, layout.order], mixture.Mixture(*parts), layout, power=1.0).reshape(2, -1)
@@ -82,7 +82,7 @@ def test_a_code_equals_the_composition_of_its_parts():
 
 def test_codes_do_not_depend_on_the_batch_size(monkeypatch):
     encoder = ChannelEncoder(dataclasses.replace(CHANNEL, code=dataclasses.replace(FISHER, power=1.0)), SIZE)
-    images = jnp.concatenate([photographs(SIZE)] * 3)
+    images = jnp.concatenate([photograph_batch(SIZE)] * 3)
     words = wide(vocabulary_of(encoder))
     together = encoder.encode(images, words)
     monkeypatch.setattr(channel_encoder, "AT_ONCE", 2 * encoder.points * encoder.numbers)
@@ -100,7 +100,7 @@ def test_a_flat_image_has_a_finite_code(descriptor, kind):
 
 
 def test_hog_and_lbp_of_a_patch_are_concatenated():
-    images = photographs(SIZE)
+    images = photograph_batch(SIZE)
     both, hog, lbp = (
         np.asarray(ChannelEncoder(dataclasses.replace(CHANNEL, descriptor=name), SIZE).describe(images))
         for name in ("hog_lbp", "hog", "lbp")

@@ -18,7 +18,7 @@ from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import evaluation_sets, evaluator
 from imagenet_repro.scoring import corruptions, sets
-from imagenet_repro.scoring import predictions as stored
+from imagenet_repro.scoring.predictions import save
 from imagenet_repro.training import parallel, state
 from tests.scoring import synthetic_sets
 from tests.scoring.synthetic_sets import CLASSES, guesses, predictions
@@ -151,7 +151,7 @@ def test_guesses_on_a_are_among_its_classes_and_no_remainder_is_dropped(data_dir
 def test_stored_predictions_of_a_are_masked_when_they_are_scored(data_dir, tmp_path, capsys):
     labels = [A_CLASSES[i % 8] for i in range(16)]
     top5 = np.array([[FAVOURITE, label, 1, 2, 3] for label in labels])
-    stored.save(tmp_path / "a.npz", predictions([f"{i}.jpg" for i in range(16)], labels, top5, data="imagenet_a"))
+    save(tmp_path / "a.npz", predictions([f"{i}.jpg" for i in range(16)], labels, top5, data="imagenet_a"))
     evaluation_sets.score_stored(str(tmp_path / "a.npz"), "a")
     assert "ImageNet-A: top-1 error 0.0 %" in capsys.readouterr().out
 
@@ -165,7 +165,7 @@ def test_labels_of_other_people_come_from_their_data_sets(data_dir, tmp_path, ca
     assert result[validation_id(2)]["real_label"] == (label, (label + 1) % 1000)
     ids, labels = list(result), np.array([one["original_label"][0] for one in result.values()])
     top5 = guesses((labels + 1) % 1000, np.random.default_rng(1))
-    stored.save(tmp_path / "p.npz", predictions(ids, labels, top5, data="imagenet2012"))
+    save(tmp_path / "p.npz", predictions(ids, labels, top5, data="imagenet2012"))
     evaluation_sets.score_stored(str(tmp_path / "p.npz"), "real", data_dir=data_dir)
     printed = capsys.readouterr().out
     assert "ImageNet ReaL: top-1 error 0.0 %" in printed
@@ -210,7 +210,7 @@ def test_objectnet_goes_by_its_folders(objectnet, tmp_path, capsys):
     top1, top5, *_ = evaluation_sets.describe_predictions(evaluation_set, stored_predictions)
     assert "top-1 error 100.0 %" in top1
     assert "(0 of 3 images wrong, 1 left out)" in top5
-    stored.save(tmp_path / "p.npz", stored_predictions)
+    save(tmp_path / "p.npz", stored_predictions)
     evaluation_sets.score_stored(str(tmp_path / "p.npz"), "objectnet", mappings=mappings)
     assert top5 in capsys.readouterr().out
 
@@ -221,15 +221,15 @@ def test_all_parts_of_c_from_stored_predictions(tmp_path, capsys):
         labels = np.arange(8)
         best = np.where(labels < number % 5, labels + 1, labels)  # so many wrong as the severity less one
         one = predictions(ids, labels, guesses(best, np.random.default_rng(0)), data=f"imagenet2012_corrupted/{name}")
-        stored.save(tmp_path / f"{name}.npz", one)
-    stored.save(tmp_path / "other.npz", predictions(ids, range(8), [range(5)] * 8, data="imagenet2012"))
+        save(tmp_path / f"{name}.npz", one)
+    save(tmp_path / "other.npz", predictions(ids, range(8), [range(5)] * 8, data="imagenet2012"))
     evaluation_sets.score_stored(str(tmp_path), "c")
     printed = capsys.readouterr().out
     expected = np.mean([0.25 / alexnet for alexnet in corruptions.ALEXNET.values()])
     assert f"ImageNet-C: mCE {100 * expected:.1f} %" in printed
     assert "mean top-1 error 25.0 %" in printed
     assert "jpeg compression" in printed
-    stored.save(tmp_path / "again.npz", one)
+    save(tmp_path / "again.npz", one)
     with pytest.raises(UserError, match="are both for jpeg_compression_5"):
         evaluation_sets.score_stored(str(tmp_path), "c")
     with pytest.raises(UserError, match="needs a directory"):
@@ -276,7 +276,7 @@ def test_a_smaller_copy_stands_for_a_set(data_dir):
 def test_what_stored_predictions_must_be(tmp_path):
     with pytest.raises(UserError, match="--set=v2 needs a file of `evaluate`"):
         evaluation_sets.score_stored("guesses.txt", "v2")
-    stored.save(tmp_path / "p.npz", predictions(["a"], [0], [range(5)], classes=100, names=False))
+    save(tmp_path / "p.npz", predictions(["a"], [0], [range(5)], classes=100, names=False))
     with pytest.raises(UserError, match="does not have ImageNet's 1,000 classes: it has 100 classes"):
         evaluation_sets.score_stored(str(tmp_path / "p.npz"), "v2")
 

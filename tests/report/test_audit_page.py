@@ -7,7 +7,7 @@ import pytest
 from imagenet_repro.errors import SaveError
 from imagenet_repro.report import audit_page
 from imagenet_repro.report.audit_page import AuditedSystem, LabelAudit
-from imagenet_repro.scoring import label_audit as auditing
+from imagenet_repro.scoring import label_audit
 from imagenet_repro.scoring.label_audit import Suspects, Verdict
 from tests.report.test_comparison_page import HOSTILE, Document, sections
 
@@ -29,9 +29,9 @@ def audit(suspected=(3, 7, 8), verdicts=None, names=("a", "b")):
     given = LABELS[image]
     shares = np.linspace(0.1, 0.3, len(image)).astype(np.float32)
     result = Suspects(image, given, (given + 1) % 5, shares, 1 - shares, 0.25)
-    truths = [auditing.given_labels(LABELS), auditing.without_suspects(LABELS, result)]
+    truths = [label_audit.given_labels(LABELS), label_audit.without_suspects(LABELS, result)]
     if verdicts:
-        truths.append(auditing.corrected_by_verdicts(IDS, LABELS, verdicts))
+        truths.append(label_audit.corrected_by_verdicts(IDS, LABELS, verdicts))
     a, b = AuditedSystem(names[0], guessing((3, 7, 8, 0), (1,))), AuditedSystem(names[1], guessing((3, 5)))
     return LabelAudit(
         "photos validation",
@@ -110,7 +110,7 @@ def test_the_page_shows_what_the_tables_say(tmp_path):
     assert [result["alt"] for result in images] == ["suspect 1: image2"]
     assert HOSTILE not in page.read_text()
     assert HOSTILE in document.text
-    assert auditing.read_verdicts(_with_verdicts(tmp_path / "out/suspects.csv"), 5)["image2"] == Verdict("both", 3)
+    assert label_audit.read_verdicts(_with_verdicts(tmp_path / "out/suspects.csv"), 5)["image2"] == Verdict("both", 3)
     assert sorted(path.stem for path in (tmp_path / "out/tables").glob("*.csv")) == sorted(
         re.findall(r'id="table-(\w+)"', page.read_text())
     )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imagenet_repro.cli.models import run as show_models
+from imagenet_repro.cli import models
 from imagenet_repro.errors import UserError
 from imagenet_repro.report import zoo_listing
 from imagenet_repro.sweeps.compare import compare
@@ -62,7 +62,7 @@ def test_our_errors_are_shown_with_one_network_and_unfinished_runs_are_left_out(
     (tmp_path / "table.md").write_text("")
     (tmp_path / "unfinished").mkdir()
     run = save(tmp_path / "run", result("alexnet", 0.43, 0.2))
-    show_models(pattern="alexnet", runs=[str(tmp_path / "table.md"), str(tmp_path / "unfinished"), run])
+    models.run(pattern="alexnet", runs=[str(tmp_path / "table.md"), str(tmp_path / "unfinished"), run])
     out, err = capsys.readouterr()
     assert "ours          top-1 43.00 %, top-5 20.00 % error" in out
     assert len(err.splitlines()) == 1
@@ -72,7 +72,7 @@ def test_our_errors_are_shown_with_one_network_and_unfinished_runs_are_left_out(
 
 
 def test_our_errors_are_shown_with_entries_too(tmp_path, capsys):
-    show_models(pattern="", runs=[save(tmp_path / "run", result("xrce_2011", 0.4642, 0.2618))])
+    models.run(pattern="", runs=[save(tmp_path / "run", result("xrce_2011", 0.4642, 0.2618))])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "XRCE" in line)
     assert line.rstrip().endswith("46.42 / 26.18")
 
@@ -80,7 +80,7 @@ def test_our_errors_are_shown_with_entries_too(tmp_path, capsys):
 @pytest.mark.parametrize("value", [[], {}, {"system": 3}, result("resnet18", 0.3) | {"rates": {}}])
 def test_an_invalid_result_is_reported(value, tmp_path):
     run = save(tmp_path / "run", value)
-    for command in (lambda: show_models(pattern="", runs=[run]), lambda: compare([run], str(tmp_path))):
+    for command in (lambda: models.run(pattern="", runs=[run]), lambda: compare([run], str(tmp_path))):
         with pytest.raises(UserError, match=r"run/result\.json is not what train writes: '[a-z.0-9_]+' is"):
             command()
 
@@ -98,7 +98,7 @@ def test_rows_are_ordered_by_year_with_entries_before_networks(capsys):
 
 
 def test_one_networks_name_prints_all_that_is_known_of_it(capsys):
-    show_models(pattern="resnet50", runs=[])
+    models.run(pattern="resnet50", runs=[])
     text = capsys.readouterr().out
     for part in ("25,557,032", "4.09 G at 224 px", "arXiv 1512.03385", "zero_init_last=False", "torchvision:resnet50"):
         assert part in text
@@ -106,4 +106,4 @@ def test_one_networks_name_prints_all_that_is_known_of_it(capsys):
 
 def test_an_unknown_name_is_refused_and_the_nearest_named():
     with pytest.raises(UserError, match="resnet50"):
-        show_models(pattern="resnet5O", runs=[])
+        models.run(pattern="resnet5O", runs=[])

@@ -59,7 +59,7 @@ class Evaluator(evaluator.Evaluator):
 class Made(run.Run):
     def _job(self):
         self.evaluator = Evaluator(self.config, "score", "spread", self.eval_split)
-        job = mock.Mock(spec=loop.Job)
+        job = mock.Mock(spec=loop.TrainingJob)
         job.evaluate, job.log = self._evaluate, mock.Mock()
         return job
 

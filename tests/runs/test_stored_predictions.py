@@ -83,7 +83,7 @@ def test_files_of_different_models_are_refused(tmp_path):
         {"config": {"system": "xrce_2011"}},
         {"config": config, "step": 100, "protocol": {"name": "10crop"}},
     ):
-        with pytest.raises(UserError, match="must differ in their images alone"):
+        with pytest.raises(UserError, match="must differ only in their images"):
             stored_predictions.check_same_model(one, of(tmp_path, **other))
 
 

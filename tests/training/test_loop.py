@@ -66,7 +66,7 @@ def go(workdir, stop_at=None, early_stopping=0):
         return {"top1_error": ERRORS[int(state.step)], "top5_error": 0.5, "evaluated": 42}
 
     run_log = log.RunLog(workdir, spent.steps)
-    job = loop.Job(
+    job = loop.TrainingJob(
         config=CONFIG,
         state=result.state if result else fresh,
         steps=compiled(),
@@ -184,7 +184,7 @@ def test_steps_in_flight_do_not_overrun_a_budget_of_seconds(budget, steps, monke
     clock.paused = contextlib.nullcontext
     monkeypatch.setattr(loop, "TrainingClock", lambda seconds: clock)
     measures = dict.fromkeys(("gradient_norm", "top1_correct", "top5_correct", "learning_rate"), 1.0)
-    job = loop.Job(
+    job = loop.TrainingJob(
         config=dataclasses.replace(CONFIG, evaluate_every="1000st"),
         state=small_network.make(CONFIG)[1],
         steps=[lambda state, batch, learning_rate: (state, measures | {"loss": SlowLoss(clock)})],

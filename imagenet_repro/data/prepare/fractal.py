@@ -166,7 +166,7 @@ def _class_name(category: int) -> str:
 def _images(config: FractalConfig, split: str, start: int, stop: int) -> Iterator[bytes]:
     """Yield the encoded images `start` to `stop` of a split in order; several processes draw them where that pays."""
     jobs = [
-        ifs.Job(config.seed, _SPLITS.index(split), config.categories, low, min(low + _BATCH, stop), config.look)
+        ifs.DrawingJob(config.seed, _SPLITS.index(split), config.categories, low, min(low + _BATCH, stop), config.look)
         for low in range(start, stop, _BATCH)
     ]
     workers = min(len(jobs) // _BATCHES_PER_WORKER, available_cores())

@@ -260,7 +260,7 @@ def encode(images: UInt8[np.ndarray, "b h w 3"]) -> list[bytes]:
     return [cv2.imencode(".jpg", image[..., ::-1], quality)[1].tobytes() for image in images]
 
 
-class Job(NamedTuple):
+class DrawingJob(NamedTuple):
     """Consecutive images of a split; image i is instance i // categories of category i % categories."""
 
     seed: int
@@ -271,7 +271,7 @@ class Job(NamedTuple):
     look: Look
 
 
-def draw(job: Job) -> list[bytes]:
+def draw(job: DrawingJob) -> list[bytes]:
     """Draw and encode the images of a job."""
     instances, labels = np.divmod(np.arange(job.start, job.stop), job.categories)
     return encode(render(job.seed, job.split, labels, instances, job.look))

@@ -7,9 +7,8 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from imagenet_repro.models.nn import layers
+from imagenet_repro.models.nn import initialisers, layers
 from imagenet_repro.models.nn.initialisers import constant, parameter, truncated_normal
-from imagenet_repro.models.nn.initialisers import normal as normal_init
 
 
 def normal(*shape, seed=0):
@@ -182,5 +181,5 @@ def test_initialisers():
     weights = parameter(rngs, truncated_normal(0.02), (200, 300))[...]
     assert np.abs(weights).max() <= 0.04
     np.testing.assert_allclose(np.std(weights), 0.88 * 0.02, rtol=0.01)
-    np.testing.assert_allclose(np.std(parameter(rngs, normal_init(0.5), (200, 300))[...]), 0.5, rtol=0.01)
+    np.testing.assert_allclose(np.std(parameter(rngs, initialisers.normal(0.5), (200, 300))[...]), 0.5, rtol=0.01)
     np.testing.assert_array_equal(parameter(rngs, constant(-7.0), (3,))[...], -7)

@@ -7,8 +7,7 @@ import pytest
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, TopGuesses
-from imagenet_repro.report.sections import differences as module
-from imagenet_repro.report.sections.differences import differences, rows, verdict
+from imagenet_repro.report.sections.differences import _digits, differences, rows, verdict
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
 
@@ -318,4 +317,4 @@ def test_many_images_have_two_decimals():
     comparison = compared(a, b)
     assert rows(differences(comparison), "checkpoints")[1][0][4] == "+0.25"
     assert "b has the lowest top-1 error: 29.75 %" in verdict(comparison, differences(comparison))
-    assert module._digits(differences(comparison)) == 2
+    assert _digits(differences(comparison)) == 2
