@@ -1,1 +1,1 @@
-"""One call of `train`, from the open data set to the written result, for each kind of system."""
+"""Commands on one run: train, evaluate, export, localize, calibrate, audit and ensemble."""

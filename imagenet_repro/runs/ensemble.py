@@ -32,10 +32,10 @@ def ensemble(
 
     Args:
       members: files of predictions, or workdirs of finished runs.
-      config: a published ensemble, FILE.py[:ARGUMENT]. Without members, the commands that make them are printed.
+      config: a published ensemble, FILE.py[:ARGUMENT]. Without members, the commands that create them are printed.
       weights: "uniform", "validation", "greedy", "accuracy", or numbers with commas; None: as in the config, otherwise
         uniform.
-      average: what is averaged; None: as in the config, otherwise probabilities.
+      average: "probabilities" or "logits"; None: as in the config, otherwise probabilities.
       select: predictions of the members, in their order, on another split, on which weights are found.
       out: a file for the predictions of the ensemble; None: they are not stored.
 
@@ -116,8 +116,8 @@ def _align_held_out(
     """
     if not held_out:
         raise UserError(
-            f"--weights={method} are found on images that are not scored: name predictions of the same members on"
-            " another split with --select, in the order of --members (main.py evaluate --data.eval_split=… makes them)"
+            f"--weights={method} are found on images that are not scored: give predictions of the same members on"
+            " another split with --select, in the order of --members (main.py evaluate --data.eval_split=…)"
         )
     if len(held_out) != len(stored):
         raise UserError(f"--select names {len(held_out)} predictions, and there are {len(stored)} members")

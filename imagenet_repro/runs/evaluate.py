@@ -89,7 +89,7 @@ def _parse_protocols(
     """Return the parts of each protocol by its name, in the order of the command line."""
     names = protocol.split(",")
     if len(names) > 1 and out:
-        raise UserError(f"--out={out} is one file, and --protocol={protocol} are {len(names)}: leave --out out")
+        raise UserError(f"--out={out} is one file, and --protocol={protocol} are {len(names)}; omit --out")
     if len(names) > 1 and settings:
         raise UserError(f"--protocol.{next(iter(settings))} belongs to one protocol, and {protocol} are {len(names)}")
     changed = "_".join(f"{key}_{value}" for key, value in (settings or {}).items())
@@ -176,7 +176,7 @@ def _score_by_protocol(
 
 
 def _output_paths(evaluation_set: evaluation_sets.OpenSet, out: str | None) -> Callable[[Data, str], Path] | None:
-    """Return the path of predictions by data set and protocol: `out`, or a file in it for each part; None without."""
+    """Return the path of predictions by data set and protocol: `out`, or a file in it for each part, or None."""
     if not out:
         return None
     if len(evaluation_set.parts) == 1:
@@ -207,14 +207,14 @@ def evaluate_weights(
 ) -> int:
     """Score published weights on a split or an evaluation set without a run, and print error rates.
 
-    Images are prepared as the file states, otherwise as published for the network. The computation is in float32.
+    Images are prepared as the file states, otherwise as published for the network. All computation is in float32.
 
     Args:
       path: a file of weights.
       name: the network; empty: the one that the file states, with its options.
       options: options of the network, which override those of the file.
       drop_background: see `pretrained.load`.
-      data: keys of the section `data` as texts, with `name` among them unless `set_name` is given.
+      data: keys of the section `data` as texts, which include `name` unless `set_name` is given.
       out: a file for the predictions, or a directory for those on ImageNet-C; None: predictions are not stored.
       set_name: a name in `scoring.sets.SETS`; empty: the split that `data` names.
       mappings: the directory of mappings in ObjectNet's download.

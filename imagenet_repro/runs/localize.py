@@ -41,13 +41,13 @@ def localize(
       The exit code.
 
     Raises:
-      UserError: the run does not train a network, the splits for the regression share images, or as
+      UserError: the run does not train a network, the splits for the regression share images, or an error of
         `inference.localizer`.
     """
     if not 0 < threshold < 1:
         raise UserError(f"--threshold={threshold} is a share of the map's highest value, between 0 and 1")
     run = Workdir(workdir)
-    run_config = systems.require_network(run.config(), run.path, "boxes are made from networks' feature maps")
+    run_config = systems.require_network(run.config(), run.path, "boxes are computed from networks' feature maps")
     config = replace_keys(run_config, {f"data.{key}": value for key, value in data.items()})
     objects = annotations.read(boxes)
     devices.start()

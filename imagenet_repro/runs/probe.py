@@ -1,6 +1,6 @@
-"""The cost of a run, estimated from a few of its steps on this machine.
+"""Estimate the cost of a run from a few of its steps on this machine.
 
-`python -m imagenet_repro.runs.probe FILE` runs as a process of its own for each configuration, so that memory and
+`python -m imagenet_repro.runs.probe FILE` runs in a separate process for each configuration, so that memory and
 devices are free afterwards. FILE holds the configuration as JSON; the cost is printed as one line of JSON.
 """
 
@@ -33,10 +33,11 @@ class RunCost:
     Attributes:
       images: number of images seen in training.
       steps: number of training steps.
-      flops: of training, and of coding every image once where a system has hand-made features.
-      seconds: measured time of the same, without reading, evaluation and saving, and without learning vocabularies.
+      flops: floating point operations of training, and of coding every image once if the system has hand-made
+        features.
+      seconds: measured time of this work, without reading, evaluation and saving, and without learning vocabularies.
       compilation_seconds: time to compile the step, or to load it from the cache.
-      peak_memory: as `memory.peak` returns it after these steps.
+      peak_memory: the result of `memory.peak` after these steps.
       device: the device of the measurement.
     """
 
@@ -52,7 +53,7 @@ class RunCost:
 def probe(config: AnyConfig) -> RunCost:
     """Build the system, compile its step and take a few steps on blank images.
 
-    The cost of a run in stages is that of its last one, whose images are the largest.
+    A run in stages is measured at its last stage, whose images are the largest.
 
     Raises:
       UserError: the data set is not prepared, or the system cannot be built.
@@ -93,7 +94,7 @@ def _seconds_per_step(compiled: Callable, state: Any, batch: Any) -> float:
 def _count_steps(
     config: AnyConfig, split: sources.Split, flops: int, seconds: float, preparation: PreparationCost
 ) -> int:
-    """Return the steps until the budget is spent; of a budget of seconds, as many as fit after the preparation."""
+    """Return the steps until the budget is spent; for seconds, the number that fits after the preparation."""
     amount = Amount.parse(config.budget)
     meter = Meter(config.batch_size, split.num_examples, flops, flops_before=round(preparation.flops))
     steps = meter.steps_to(amount)

@@ -1,4 +1,4 @@
-"""Stored predictions, found by their file or by the finished run that made them, and what their file states."""
+"""Stored predictions, loaded from a file or from a finished run, and the provenance in their file."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def load(path: str | Path) -> StoredPredictions:
 
 
 def short_names(paths: Sequence[str | Path]) -> tuple[str, ...]:
-    """Return short names that distinguish paths: each path without the first and last parts that all have in common.
+    """Return short names of paths: each path without the leading and trailing parts that all have in common.
 
     Raises:
       UserError: two are the same file.
@@ -72,7 +72,7 @@ def short_names(paths: Sequence[str | Path]) -> tuple[str, ...]:
 
 
 def _count_common(parts: Sequence[tuple[str, ...]]) -> int:
-    """Return the number of first parts that all paths share, leaving each path at least one part."""
+    """Return the number of leading parts that all paths share, leaving each path at least one part."""
     count = 0
     for column in list(zip(*parts, strict=False))[: min(map(len, parts)) - 1]:
         if len(set(column)) > 1:
@@ -84,7 +84,7 @@ def _count_common(parts: Sequence[tuple[str, ...]]) -> int:
 def class_names(stored: StoredPredictions) -> tuple[str, ...]:
     """Return the names of the classes by index.
 
-    They come from the file, otherwise from the run in whose workdir it lies, from its data set, or are numbers.
+    They come from the file, otherwise from the run whose workdir contains it, from its data set, or are numbers.
     """
     count = stored.predictions.logits.shape[1]
     names = sets.class_names(stored.predictions.provenance)
@@ -108,17 +108,17 @@ def _class_names_of_data(predicted: Predictions) -> tuple[str, ...]:
     try:
         config = build_section(Data, data)
         return tuple(sources.open_split(config, config.scored_split).class_names)
-    except UserError:  # the section is of another version of this project, or the data set is not on this machine
+    except UserError:  # the section is from another version of this project, or the data set is not on this machine
         return ()
 
 
 def data_of(predicted: Predictions) -> dict[str, Any]:
-    """Return the section `data` of the configuration that made the predictions; empty if the file has none."""
+    """Return the section `data` of the configuration of the predictions; empty if the file has none."""
     return _section(_section(predicted.provenance, "config"), "data")
 
 
 def model_of(predicted: Predictions) -> dict[str, Any]:
-    """Return what distinguishes a scored model from others, as far as the file of its predictions states it.
+    """Return the entries that identify a scored model, as far as the file of its predictions states them.
 
     These are `system`, `seed`, `step`, `weights` (a checksum) and `protocol`, which is the system's own crop if the
     file names none.
@@ -144,7 +144,7 @@ def check_same_model(stored: StoredPredictions, other: StoredPredictions) -> Non
     for key in first:
         if first[key] != second.get(key, first[key]):
             raise UserError(
-                f"{stored.path} and {other.path} must differ in their images alone: {key} {first[key]} and"
+                f"{stored.path} and {other.path} must differ only in their images, but have {key} {first[key]} and"
                 f" {second[key]}"
             )
 

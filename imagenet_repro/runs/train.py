@@ -23,7 +23,7 @@ RUNS: dict[type, type[Run]] = {systems.NetworkSystem: NetworkRun, systems.Featur
 def train(config: AnyConfig, workdir: str) -> int:
     """Train a configuration in a workdir, or continue the run in it; return the exit code.
 
-    The result of a finished run is shown again, and nothing is built or compiled.
+    For a finished run, the result is shown again, and nothing is built or compiled.
 
     The workdir then holds `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and when the budget is
     spent `result.json`, `predictions/`, `curves.png` and `table.md`.

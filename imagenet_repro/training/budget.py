@@ -1,4 +1,4 @@
-"""The budget of a run, what it has spent, and the clock of every schedule: progress in [0, 1].
+"""The budget of a run, the amounts spent so far, and the clock of every schedule: progress in [0, 1].
 
 An amount is a number and a unit: "90ep" epochs, "1.2e8img" images seen, "450000st" steps, "2e18flop" floating point
 operations of the training step, "3600s" seconds of training (without compilation, evaluation and saving).
@@ -45,7 +45,7 @@ class Meter:
     flops_before: int = 0
 
     def spent(self, steps: int, seconds: float) -> Spent:
-        """Return what `steps` steps that took `seconds` of training time have used."""
+        """Return the amounts used by `steps` steps that took `seconds` of training time."""
         images = steps * self.batch_size
         return Spent(steps, images, images / self.num_examples, float(self._flops(steps)), seconds)
 
@@ -86,11 +86,11 @@ class Budget:
 
     @property
     def total_steps(self) -> int | None:
-        """The number of steps, the last of which reaches the budget; None for a budget of seconds."""
+        """The number of steps that reaches the budget; None for a budget of seconds."""
         return self.meter.steps_to(self.amount)
 
     def finished(self, spent: Spent) -> bool:
-        """Return whether nothing is left to spend."""
+        """Return whether the budget is spent."""
         if self.total_steps is not None:
             return spent.steps >= self.total_steps
         return spent.seconds >= self.amount.value
@@ -98,9 +98,9 @@ class Budget:
 
 @dataclasses.dataclass
 class Every:
-    """A regular event: it is due whenever another `amount` has been spent since the start of the run.
+    """A regular event, which is due whenever another `amount` has been spent since the start of the run.
 
-    The multiples are counted from zero, so a resumed run keeps the rhythm of the run that it continues.
+    The multiples are counted from zero, so a resumed run keeps the schedule of the run that it continues.
     """
 
     amount: Amount

@@ -1,7 +1,7 @@
-"""Checkpoints by Orbax, written in the background and checked for damage before they are restored.
+"""Checkpoints, written by Orbax in the background and checked for damage before they are restored.
 
 A checkpoint holds everything that a run needs to continue: the train state (parameters, statistics, optimizer,
-average, step, random state) and what has been spent. Once a checkpoint is complete, a seal with the length and the
+average, step, random state) and the budget spent so far. Once a checkpoint is complete, a seal with the length and the
 CRC-32 of every file is written beside it: without it, a flipped bit in an array would be restored unnoticed.
 """
 
@@ -40,8 +40,8 @@ class Checkpoints:
     """The checkpoints of one workdir.
 
     Args:
-      directory: where they are kept; it is created.
-      keep: the number of last checkpoints that stay. The one with the lowest top-1 error stays as well.
+      directory: the directory of the checkpoints; it is created if missing.
+      keep: the number of latest checkpoints to keep. The one with the lowest top-1 error is kept as well.
       say: called with one line about a checkpoint that is damaged and skipped.
     """
 
@@ -70,9 +70,10 @@ class Checkpoints:
 
         Args:
           step: the number of the step, which names the checkpoint.
-          state: arrays over all devices, of which every process can address a part.
+          state: arrays over all devices; every process can address a part of each.
           info: JSON values to store beside the state.
-          top1_error: of an evaluation at this step, in [0, 1]; the checkpoint with the lowest one is the best.
+          top1_error: the top-1 error of an evaluation at this step, in [0, 1]; the checkpoint with the lowest one is
+            the best.
 
         Raises:
           SaveError: this checkpoint or the one before it could not be written.
@@ -121,7 +122,7 @@ class Checkpoints:
             sealing.result()
 
     def close(self) -> None:
-        """Wait for the checkpoint being written, and end the threads."""
+        """Wait for the checkpoint being written, and stop the background threads."""
         try:
             self.wait()
         finally:
@@ -136,7 +137,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """Return the step of the checkpoint with the lowest top-1 error; None where none was evaluated."""
+        """Return the step of the checkpoint with the lowest top-1 error; None if none was evaluated."""
         errors = {}
         for step in self.steps():
             metrics = self._manager.metrics(step)
@@ -152,7 +153,7 @@ class Checkpoints:
           which: "last", "best" or a step. The last is the newest that is not damaged.
 
         Returns:
-          The checkpoint; None where `which` is "last" and there is none.
+          The checkpoint; None if `which` is "last" and there is no checkpoint.
 
         Raises:
           UserError: the checkpoint is missing or damaged, or belongs to another network; or all are damaged.
@@ -194,7 +195,7 @@ class Checkpoints:
             ) from error
 
     def _check_space(self, step: int, state: TrainState) -> None:
-        """Raise SaveError where the disk is too full, rather than fill it up in the middle of a checkpoint."""
+        """Raise SaveError if the disk is too full, instead of filling it up in the middle of a checkpoint."""
         needed = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
         free = shutil.disk_usage(self._directory).free
         if free < needed:
@@ -221,7 +222,7 @@ class Checkpoints:
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "no earlier checkpoint exists"
         return SaveError(
             f"the checkpoint of step {step} could not be written to {self._directory} ({_short(error)}); {kept}."
-            " Mend the cause (free space, permissions) and run the same command again"
+            " Fix the cause (free space, permissions) and run the same command again"
         )
 
     def _check_seal(self, step: int) -> None:
@@ -235,7 +236,7 @@ class Checkpoints:
         actual = _fingerprints(self._path(step))
         for name, fingerprint in expected.items():
             if actual.get(name) != fingerprint:
-                state = "is missing" if name not in actual else "is not what was written"
+                state = "is missing" if name not in actual else "has changed since it was written"
                 raise DamagedError(f"checkpoint {self._path(step)} is damaged: {name} {state}")
 
 
@@ -265,7 +266,7 @@ def _typed(plain: dict[str, Any], like: TrainState) -> TrainState:
 
 
 def _fingerprints(directory: Path) -> dict[str, list[int]]:
-    """Return the length and the CRC-32 of every file below `directory` but the seal."""
+    """Return the length and the CRC-32 of every file below `directory` except the seal."""
     files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != SEAL)
     return {str(p.relative_to(directory)): [p.stat().st_size, _crc(p)] for p in files}
 

@@ -1,4 +1,4 @@
-"""The clock that measures training only, and the signals that end a run."""
+"""A clock that measures only training time, and the signals that end a run."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ class TrainingClock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Pause the clock within the block. The caller has waited for the devices."""
+        """Pause the clock within the block. The caller must have waited for the devices."""
         self._before, self._since = self.seconds, None
         try:
             yield

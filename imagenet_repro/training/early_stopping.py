@@ -1,4 +1,4 @@
-"""The end of a run whose evaluations have stopped getting better, before its budget is spent (Akata et al. 2014)."""
+"""Early stopping: a run ends before its budget is spent if its evaluations stop improving (Akata et al. 2014)."""
 
 import math
 from typing import Any
@@ -7,12 +7,12 @@ from flax.training import early_stopping
 
 
 class EarlyStopping:
-    """Counts the evaluations in a row without a lower top-1 error; a record of `flax.training.early_stopping`.
+    """Counts consecutive evaluations without a lower top-1 error, with `flax.training.early_stopping`.
 
     Args:
-      evaluations: how many of them end the run; 0: the run never ends early.
+      evaluations: the number of such evaluations that ends the run; 0: the run never ends early.
       best: lowest top-1 error so far, in [0, 1]; None before the first evaluation.
-      stalled: evaluations since then.
+      stalled: evaluations since the lowest error.
     """
 
     def __init__(self, evaluations: int, best: float | None = None, stalled: int = 0):
@@ -36,9 +36,9 @@ class EarlyStopping:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The state for a checkpoint, as JSON values; empty where the run never ends early."""
+        """The state for a checkpoint, as JSON values; empty if the run never ends early."""
         return {"best": self.best, "stalled": self._counter.patience_count} if self.evaluations else {}
 
     def observe(self, error: float) -> None:
-        """Take in the top-1 error of an evaluation."""
+        """Record the top-1 error of an evaluation."""
         self._counter = self._counter.update(error)

@@ -74,7 +74,7 @@ def nest(shape: nnx.State, tensors: Tensors) -> nnx.State:
 
 
 def reseed(rngs: nnx.State, key: PRNGKeyArray) -> nnx.State:
-    """Return random streams that start from `key`, each from a key of its own."""
+    """Return random streams that start from `key`, each from a different key derived from it."""
     leaves, structure = jax.tree.flatten(rngs)
     fresh = [
         jax.random.fold_in(key, i)

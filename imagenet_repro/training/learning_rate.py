@@ -1,7 +1,8 @@
 """The learning rate of each step: a function of progress and, for `plateau`, of the errors of evaluations.
 
-This is the only place where a learning rate is computed. The loop asks for it before each step and hands it to the
-compiled step, whose optimizer multiplies its updates by it. So one compiled step serves every rate and every schedule.
+This is the only place where a learning rate is computed. The loop asks for it before each step and passes it to the
+compiled step, whose optimizer multiplies its updates by it. One compiled step therefore works for every rate and every
+schedule.
 """
 
 from collections.abc import Callable
@@ -66,7 +67,7 @@ class LearningRate:
     Args:
       peak: the highest rate, `config.optimizer.learning_rate`.
       spec: the section `schedule`.
-      drops: what `drops_record` returned when a checkpoint was saved; empty for a new run.
+      drops: the value of `drops_record` when a checkpoint was saved; empty for a new run.
     """
 
     def __init__(self, peak: float, spec: Schedule, drops: dict[str, Any] | None = None):
@@ -76,7 +77,7 @@ class LearningRate:
         self._device = _host_device()
 
     def __call__(self, progress: float) -> np.float32:
-        """Return the learning rate of the step before which `progress`, in [0, 1], of the budget is spent."""
+        """Return the learning rate of the step that begins at `progress`, the share of the budget spent, in [0, 1]."""
         with jax.default_device(self._device):
             return np.float32(self._rate(np.float32(self._peak * self.scale), np.float32(progress)))
 
@@ -87,11 +88,11 @@ class LearningRate:
 
     @property
     def drops_record(self) -> dict[str, Any]:
-        """The state of the drops for a checkpoint, as JSON values; empty where the schedule is no plateau."""
+        """The state of the drops for a checkpoint, as JSON values; empty unless the schedule is `plateau`."""
         return self._drops.record if self._drops else {}
 
     def observe(self, error: float) -> bool:
-        """Take in the top-1 error of an evaluation, in [0, 1]; return whether the rate drops now."""
+        """Record the top-1 error of an evaluation, in [0, 1]; return whether the rate drops now."""
         return self._drops is not None and self._drops.observe(error)
 
 
@@ -103,8 +104,8 @@ class PlateauDrops:
     Args:
       spec: the section `schedule`.
       best: lowest top-1 error so far that was an improvement, in [0, 1]; None before the first evaluation.
-      stalled: evaluations since then, or since the last drop.
-      dropped: drops so far.
+      stalled: evaluations since that improvement, or since the last drop.
+      dropped: the number of drops so far.
     """
 
     def __init__(self, spec: PlateauSchedule, best: float | None = None, stalled: int = 0, dropped: int = 0):
@@ -121,7 +122,7 @@ class PlateauDrops:
         return {"best": self._best, "stalled": self._stalled, "dropped": self._dropped}
 
     def observe(self, error: float) -> bool:
-        """Take in the top-1 error of an evaluation; return whether the rate drops now."""
+        """Record the top-1 error of an evaluation; return whether the rate drops now."""
         if self._best is None or error < self._best - self._spec.min_delta:
             self._best, self._stalled = error, 0
             return False
@@ -137,8 +138,8 @@ def _scaled(schedule: Callable[[ArrayLike], Array]) -> Callable[[ArrayLike, Arra
 
 
 def _host_device() -> Any:
-    """Return the host as a device, on which a rate does not wait for the steps in flight; None where there is none."""
+    """Return the host as a device, where a rate need not wait for steps in flight; None if JAX has no CPU device."""
     try:
         return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+    except RuntimeError:  # JAX_PLATFORMS excludes the CPU
         return None

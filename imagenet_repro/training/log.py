@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LINES = 10.0  # where the output is a file and not a terminal
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a `metrics.jsonl`, without damaged lines and a last line that a kill cut short."""
+    """Return the rows of a `metrics.jsonl`, without damaged lines, such as a last line cut short by a kill."""
     rows = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
@@ -48,7 +48,7 @@ class Screen:
         self._console.print(text, soft_wrap=True, markup=False)
 
     def show(self, progress: float, text: str) -> None:
-        """Show the progress of the run: a bar on a terminal, or from time to time a line in a file."""
+        """Show the progress of the run: as a bar on a terminal, or as occasional lines in a file."""
         if self._bar is not None:
             self._bar.update(self._task, completed=progress, description=text, refresh=True)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:

@@ -8,7 +8,7 @@ import jax
 
 
 def peak() -> dict[str, Any]:
-    """Return `bytes` and `of`: "device" for the device with the highest peak (GPU, TPU), or else "process"."""
+    """Return the peak in `bytes`, and `of`: "device" for the one with the highest peak (GPU, TPU), else "process"."""
     statistics = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [stats["peak_bytes_in_use"] for stats in statistics if "peak_bytes_in_use" in stats]
     if peaks:

@@ -20,17 +20,17 @@ def create(
 
     Args:
       spec: the section `optimizer`; its `learning_rate` is the peak of the schedule and is not read here.
-      clip_norm: largest global norm of the gradient, which is clipped first of all; 0: no clipping.
-      layers: the number of each parameter's layer, from 0 at the input; None where the network defines none.
+      clip_norm: largest global norm of the gradient, which is clipped before all else; 0: no clipping.
+      layers: the number of each parameter's layer, from 0 at the input; None if the network defines no layers.
 
     Raises:
       UserError: `layer_decay` is not 1 and there are no `layers`.
 
-    Sources: SGD with L2 decay, v <- m v + g, w <- w - r v, as PyTorch has it; AdamW, Loshchilov & Hutter 2019;
-    LAMB, You et al. 2020, algorithm 2, or, without `always_adapt`, as apex and timm have it, which trained "ResNet
+    Sources: SGD with L2 decay, v <- m v + g, w <- w - r v, as in PyTorch; AdamW, Loshchilov & Hutter 2019;
+    LAMB, You et al. 2020, algorithm 2, or, without `always_adapt`, as in apex and timm, which trained "ResNet
     strikes back": parameters that do not decay get Adam's update, without a trust ratio; RMSProp as in TensorFlow 1
     (epsilon inside the root, mean square starting at one, the rate inside the momentum's sum), which the Inception and
-    EfficientNet papers used; layer-wise decay, Clark et al. 2020 (ELECTRA), as BEiT and ConvNeXt have it.
+    EfficientNet papers used; layer-wise decay, Clark et al. 2020 (ELECTRA), as in BEiT and ConvNeXt.
     """
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     decay = optax.add_decayed_weights(spec.weight_decay, mask=decay_mask(spec.decay_mask))
@@ -47,7 +47,7 @@ def create(
     if spec.layer_decay != 1:
         if layers is None:
             raise UserError(
-                "config.optimizer.layer_decay: this network defines no layers; it must be 1 (ViT and ConvNeXt do)"
+                "config.optimizer.layer_decay: must be 1, because this network defines no layers (ViT and ConvNeXt do)"
             )
         parts.append(scale_by_layer(spec.layer_decay, layers))
     return optax.chain(*clip, *parts)
@@ -85,7 +85,7 @@ def scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
 
 
 def decay_mask(name: DecayMask) -> Callable[[Parameters], dict[str, bool]]:
-    """Return the function from parameters to whether each of them decays.
+    """Return a function of the parameters that returns whether each of them decays.
 
     Args:
       name: `all`; `no_norm_bias`, parameters of two axes or more; or `kernels`, those of two axes or more whose name

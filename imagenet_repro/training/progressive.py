@@ -1,8 +1,8 @@
 """Progressive learning: small images and weak regularisation first, larger and stronger later.
 
 Tan & Le 2021 (EfficientNetV2), section 4 and algorithm 1, with the numbers of the authors' code: four stages, sizes of
-128 + (size - 128) s / 4 in stage s = 1 to 4, all else even steps from the first stage to the last. Each stage has
-a configuration, a compiled step and batches of its own, so no other module depends on stages.
+128 + (size - 128) s / 4 in stage s = 1 to 4, other values in even steps from the first stage to the last. Each stage
+has its own configuration, compiled step and batches, so no other module depends on stages.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from imagenet_repro.training.budget import Meter
 
 
 def stage_config(config: Config, stage: int) -> Config:
-    """Return the configuration of a stage, counted from 0; that of the last stage is `config` itself.
+    """Return the configuration of a stage, counted from 0; the last stage has `config` itself.
 
     Raises:
       UserError: the first size is larger than the last, or the final dropout of the network is not known.
@@ -50,7 +50,7 @@ def _image_size(config: Config, stage: int) -> int:
 
 
 def _policy(config: Config, between: Callable[[float, float], float]) -> Policy:
-    """Return the policy with the stage's magnitude, where it has one."""
+    """Return the policy with the stage's magnitude, if it has one."""
     policy = config.augment.policy
     if not isinstance(policy, RandAugment | TimmRandAugment):
         return policy
@@ -58,7 +58,7 @@ def _policy(config: Config, between: Callable[[float, float], float]) -> Policy:
 
 
 def _model(config: Config, between: Callable[[float, float], float]) -> Model:
-    """Return the network with the stage's dropout, where it has dropout."""
+    """Return the network with the stage's dropout, if it has dropout."""
     options = models.spec(config.model.name).options | config.model.options
     if "dropout" not in options:
         return config.model
@@ -76,12 +76,12 @@ def staged(meter: Meter, budget: Amount, later_flops: Sequence[int]) -> Meter:
     """Return the meter of a run in stages that are equal shares of its budget.
 
     Args:
-      meter: of a run with only the first stage.
-      budget: of the whole run.
+      meter: the meter of a run with only the first stage.
+      budget: the budget of the whole run.
       later_flops: floating point operations of a step of each further stage.
 
     Raises:
-      UserError: the budget is of seconds, which cannot be divided in advance, or has fewer steps than stages.
+      UserError: the budget is in seconds, which cannot be divided in advance, or has fewer steps than stages.
     """
     stages = 1 + len(later_flops)
     if budget.unit == "s" and later_flops:

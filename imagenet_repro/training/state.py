@@ -20,8 +20,8 @@ class TrainState:
       params: float32 parameters by name.
       stats: float32 running statistics of batch norm by name.
       opt_state: state of the optimizer.
-      ema: averages of both, `{"params": …, "stats": …}`, or an empty dictionary where no average is kept.
-      rng: data of the run's random key; every step folds its own number in.
+      ema: averages of both, `{"params": …, "stats": …}`, or an empty dictionary if no average is kept.
+      rng: data of the run's random key; every step folds in its own number.
     """
 
     # The fields may also hold shapes, shardings or specs in place of arrays, so no annotation has a shape.
@@ -34,7 +34,7 @@ class TrainState:
 
     @property
     def evaluated(self) -> tuple[Tensors, Tensors]:
-        """The parameters and statistics to evaluate: the averages where they are kept."""
+        """The parameters and statistics to evaluate: the averages, if they are kept."""
         return (self.ema["params"], self.ema["stats"]) if self.ema else (self.params, self.stats)
 
 

@@ -30,19 +30,19 @@ Batch = dict[str, Any]  # arrays of data/batch.py on the device
 
 @runtime_checkable
 class ParameterLayout(Protocol):
-    """How the parameters of a step are held by the devices."""
+    """The layout of a step's parameters on the devices."""
 
     def gather(self, params: Tensors) -> Tensors:
-        """Return the full parameters of those that a device holds."""
+        """Return the full parameters from those that a device holds."""
         ...
 
     def reduce(self, gradients: Tensors) -> Tensors:
-        """Return the mean over devices of gradients with respect to what a device holds."""
+        """Return the mean over devices of the gradients with respect to the parameters that a device holds."""
         ...
 
 
 class ReplicatedParameters:
-    """Parameters of which every device holds a copy."""
+    """A `ParameterLayout` in which every device holds a copy of each parameter."""
 
     def gather(self, params: Tensors) -> Tensors:
         """Return the parameters as they are."""
@@ -80,7 +80,7 @@ class DeviceStep(Protocol):
         measures: dict[str, Array],
         learning_rate: ArrayLike,
     ) -> tuple[TrainState, dict[str, Array]]:
-        """Return the state after the optimizer, and the measures with what it did."""
+        """Return the state after the optimizer, and the measures with those of the update."""
         ...
 
 
@@ -91,7 +91,7 @@ class TrainStep:
     Args:
       network: the network to train.
       config: the run's configuration.
-      num_classes: of the data set.
+      num_classes: the number of classes of the data set.
       optimizer: as returned by `optimizer.create`.
     """
 
@@ -123,9 +123,9 @@ class TrainStep:
     ) -> tuple[Tensors, Tensors, dict[str, Array]]:
         """Return the mean gradient, the averaged running statistics and the measures, reduced over the axis "data".
 
-        `layout` says how a device's parameters become complete and its gradients a mean.
+        `layout` defines how a device's parameters are completed and its gradients averaged.
         """
-        run_key = jax.random.wrap_key_data(state.rng)  # and not the seed: one compiled step serves every seed
+        run_key = jax.random.wrap_key_data(state.rng)  # not the seed: one compiled step fits every seed
         key = jax.random.fold_in(run_key, state.step)
         parts = jax.tree.map(self._split, batch)
 

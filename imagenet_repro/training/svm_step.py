@@ -1,7 +1,7 @@
 """The training step of linear SVMs on codes, written for one device like that of networks (training/step.py).
 
-The SVMs of all channels take it together, each on its own codes of the same images. `parallel` spreads it in the same
-three ways; under `fsdp` the weights of every SVM are split along its features.
+The SVMs of all channels take the step together, each on its own codes of the same images. `parallel` spreads it in the
+same three ways; under `fsdp` the weights of every SVM are split along its features.
 """
 
 import dataclasses

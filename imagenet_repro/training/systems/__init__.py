@@ -26,7 +26,7 @@ def create_system(config: AnyConfig, num_classes: int) -> System:
 
     Args:
       config: the configuration of a run.
-      num_classes: of the data set.
+      num_classes: the number of classes of the data set.
 
     Raises:
       UserError: the system cannot be built.
@@ -35,11 +35,11 @@ def create_system(config: AnyConfig, num_classes: int) -> System:
 
 
 def check_config(config: AnyConfig, path: str = "config") -> None:
-    """Check what can be checked of a configuration before its system is built.
+    """Check a configuration as far as possible before its system is built.
 
     Args:
       config: the configuration of a run.
-      path: the dotted key in front of those that a message names.
+      path: the dotted key that precedes the keys in a message.
 
     Raises:
       UserError: there is no such network.
@@ -48,7 +48,7 @@ def check_config(config: AnyConfig, path: str = "config") -> None:
 
 
 def require_network(config: AnyConfig, workdir: object, reason: str) -> Config:
-    """Return `config` where it describes a network.
+    """Return `config` if it describes a network.
 
     Args:
       config: the configuration of a run.
@@ -56,7 +56,7 @@ def require_network(config: AnyConfig, workdir: object, reason: str) -> Config:
       reason: why a network is needed, for the message.
 
     Raises:
-      UserError: it describes a system of features.
+      UserError: the configuration describes a system of features.
     """
     if not isinstance(config, Config):
         raise UserError(f"{workdir} holds a run of {config.system_name}; {reason}")

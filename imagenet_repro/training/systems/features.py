@@ -1,4 +1,4 @@
-"""Systems before 2012, hand-made features and linear SVMs: what a configuration builds, and where it runs."""
+"""Systems before 2012, with hand-made features and linear SVMs: construction, and placement on devices."""
 
 import dataclasses
 import time
@@ -28,15 +28,15 @@ IMAGES_MEASURED = 32  # the most images whose coding is timed
 
 @dataclasses.dataclass
 class FeatureSystem:
-    """Channels of hand-made features and their SVMs as a `System`.
+    """Channels of hand-made features and their SVMs, as a `System`.
 
     A state's `params` are those of the SVMs, `CHANNEL.weight` and `CHANNEL.bias`. Its `stats` are the vocabularies,
     such as `CHANNEL.mixture.means`.
 
     Attributes:
       config: the configuration of the run.
-      num_classes: of the data set.
-      encoders: of each channel, for images of the training size.
+      num_classes: the number of classes of the data set.
+      encoders: the encoder of each channel, for images of the training size.
       spread: the way in which batches and parameters are spread over devices.
     """
 
@@ -77,7 +77,7 @@ class FeatureSystem:
         return {name: encoder.features for name, encoder in self.encoders.items()}
 
     def initial_state(self, vocabularies: dict[str, Tensors] | None = None) -> TrainState:
-        """Return the state before the first step, on the devices; without vocabularies, one to restore into."""
+        """Return the state before the first step, on the devices; without vocabularies, to restore into."""
         params, stats = self.initial_values(vocabularies)
         return self.spread.initial_state(params, stats, optax.identity(), ema=True, seed=self.config.seed)
 
@@ -104,14 +104,14 @@ class FeatureSystem:
     ) -> Float[Array, "b oh ow classes"]:
         """Raise UserError: a pyramid's cells are parts of the whole image, so there is nothing to slide."""
         raise UserError(
-            f"{self.config.system} is no convolutional network, which a dense protocol needs; take one of crops"
+            f"{self.config.system} is no convolutional network, which a dense protocol needs; use a protocol of crops"
         )
 
     def train_step(self, num_examples: int) -> SvmStep:
         """Return one device's step of the SVMs; averaging starts at `config.svm.average_from`."""
         meter = Meter(self.config.batch_size, num_examples, 0)
         average_from = meter.steps_to(average_start(self.config))
-        assert average_from is not None  # `average_start` accepts no seconds
+        assert average_from is not None  # `average_start` rejects seconds
         return SvmStep(tuple(self.config.channels), self.config.svm, average_from)
 
     def blank_batch(self, size: int) -> dict[str, np.ndarray]:
@@ -176,9 +176,9 @@ def average_start(config: FeatureConfig) -> Amount:
     """Return the amount of training from which the weights of the SVMs are averaged.
 
     Raises:
-      UserError: it is of seconds or of operations, which do not name a step.
+      UserError: the amount is in seconds or operations, which do not determine a step.
     """
     amount = Amount.parse(config.svm.average_from, "svm.average_from")
     if amount.unit in ("s", "flop"):
-        raise UserError(f"config.svm.average_from: {config.svm.average_from!r} must be of epochs, images or steps")
+        raise UserError(f"config.svm.average_from: {config.svm.average_from!r} must be in epochs, images or steps")
     return amount

@@ -1,4 +1,4 @@
-"""Networks: what a configuration builds, and where it runs."""
+"""Networks: construction from a configuration, and placement on devices."""
 
 import dataclasses
 from typing import Any, cast
@@ -25,7 +25,7 @@ from imagenet_repro.training.systems.system import PreparationCost, step_flops
 from imagenet_repro.zoo import counting
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-RESERVED_OPTIONS = {  # what the run itself hands to a network, and where it comes from
+RESERVED_OPTIONS = {  # options that the run itself sets, and their source
     "name": "config.model.name",
     "num_classes": "the data set",
     "dtype": "config.precision",
@@ -40,7 +40,7 @@ class NetworkSystem:
 
     Attributes:
       config: the configuration of the run.
-      num_classes: of the data set.
+      num_classes: the number of classes of the data set.
       network: the network as pure functions.
       spread: the way in which batches and parameters are spread over devices.
       optimizer: the transformation of gradients into updates.
@@ -67,7 +67,7 @@ class NetworkSystem:
 
         Args:
           config: the configuration of the run.
-          num_classes: of the data set.
+          num_classes: the number of classes of the data set.
           weights: a file, or its contents, in place of the random initial values; empty: none.
           drop_background: as in `pretrained.load`.
 
@@ -99,7 +99,7 @@ class NetworkSystem:
 
     @classmethod
     def check_config(cls, config: Config, path: str = "config") -> None:
-        """Raise UserError, with the key below `path`, where no network has the configuration's name."""
+        """Raise UserError, with the key below `path`, if no network has the configuration's name."""
         try:
             models.spec(config.model.name)
         except UserError as error:
@@ -167,7 +167,7 @@ class NetworkSystem:
 
     def summary(self) -> dict[str, Any]:
         """Return the network's name, its parameters, and the multiply-adds of one image of the training size."""
-        # From shapes, since an option (ViT's image_size) may have the name of an argument of the count.
+        # Counted from shapes, since an option (ViT's image_size) may have the name of an argument of the count.
         shapes = models.abstract(self.config.model.name, self.num_classes, **self.config.model.options)
         return {
             "system": self.config.model.name,
@@ -187,4 +187,4 @@ def _check_options(model: Model) -> None:
         if option in RESERVED_OPTIONS:
             raise UserError(f"config.model.options: '{option}' follows from {RESERVED_OPTIONS[option]}; leave it out")
         if not isinstance(option, str):
-            raise UserError(f"config.model.options: {option!r} is not the name of an option; texts are needed")
+            raise UserError(f"config.model.options: {option!r} is not the name of an option; a string is needed")

@@ -19,7 +19,7 @@ from imagenet_repro.zoo import counting
 
 @dataclasses.dataclass(frozen=True)
 class PreparationCost:
-    """The cost of what a system does once before its first step, such as coding every image."""
+    """The cost of the work that a system does once before its first step, such as coding every image."""
 
     seconds: float = 0.0
     flops: float = 0.0
@@ -28,13 +28,13 @@ class PreparationCost:
 
 @runtime_checkable
 class System(Protocol):
-    """Something that turns images into one score per class: a network, or hand-made features with linear SVMs.
+    """A classifier, which computes one score per class from images: a network, or hand-made features with linear SVMs.
 
-    A system holds no parameters of its own. They are in a `TrainState`, and every method that needs them takes them
+    A system holds no parameters. They are in a `TrainState`, and every method that needs them takes them
     as an argument.
 
     Attributes:
-      num_classes: of the data set.
+      num_classes: the number of classes of the data set.
       spread: the way in which batches and parameters are spread over devices.
     """
 
@@ -48,7 +48,7 @@ class System(Protocol):
 
     @property
     def scores_are_logits(self) -> bool:
-        """Whether the softmax of the scores is a probability, as it is for networks and is not for SVMs."""
+        """Whether the softmax of the scores is a probability, as it is for networks but not for SVMs."""
         ...
 
     def initial_state(self) -> TrainState:
@@ -82,7 +82,7 @@ class System(Protocol):
         ...
 
     def measure_preparation(self, num_examples: int) -> PreparationCost:
-        """Measure what preparing `num_examples` training images costs before the first step."""
+        """Measure the cost of preparing `num_examples` training images before the first step."""
         ...
 
     def summary(self) -> dict[str, Any]:
