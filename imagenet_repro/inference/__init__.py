@@ -1,1 +1,1 @@
-"""Predictions of any system and what is scored from them."""
+"""Predictions of any system, by evaluation protocols and on evaluation sets, and boxes for localization."""

@@ -1,4 +1,4 @@
-"""Published ensembles: names checked against the registry and the protocols, and the commands that make them."""
+"""Published ensembles: names checked against the registry and the protocols, and the commands that produce them."""
 
 import typing
 from collections import Counter
@@ -10,7 +10,7 @@ from imagenet_repro.config.ensemble import EnsembleConfig, EnsembleMember, Searc
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
 
-HELD_OUT = "train[99%:]"  # images that choose the weights, and that training must then leave out
+HELD_OUT = "train[99%:]"  # images on which the weights are chosen, and which training must then leave out
 NEED_HELD_OUT = typing.get_args(SearchedWeights)
 
 
@@ -29,11 +29,11 @@ def load_ensemble(spec: str) -> EnsembleConfig:
 
 
 def check_members(config: EnsembleConfig, networks: Sequence[str]) -> None:
-    """Raise UserError unless the members are as many of each network as the entry had.
+    """Raise UserError unless the members include each network as often as the entry did.
 
     Args:
-      config: the entry's.
-      networks: the network of each member given; an empty text where its file names none.
+      config: the configuration of the entry.
+      networks: the network of each given member; an empty string if its file names none.
     """
     needed, given = Counter(config.networks), Counter(networks)
     if needed != given:

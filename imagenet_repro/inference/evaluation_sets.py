@@ -48,7 +48,7 @@ class OpenSet:
     mappings: str = ""
 
     def headline(self, rates: ErrorRates) -> str:
-        """Return the set's name and source if sentences of its own follow; otherwise both error rates."""
+        """Return the set's name and source if separate sentences follow; otherwise both error rates."""
         if self.chosen is None or self.chosen.rule == "corruptions":
             return str(rates)
         return f"{self.chosen.title} ({self.chosen.source})"
@@ -59,7 +59,7 @@ class OpenSet:
 
 
 def mask_scores(score: Score, scored: Bool[np.ndarray, " c"]) -> Score:
-    """Return a score function with -inf for the classes that do not count, before any guesses are taken."""
+    """Return a score function with -inf for the classes that do not count, before guesses are selected."""
 
     def of_some_classes(params: Any, stats: Any, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b c"]:
         return jnp.where(jnp.asarray(scored), score(params, stats, images), -jnp.inf)
@@ -76,7 +76,7 @@ def check_options(name: str, data: Mapping[str, str], mappings: str) -> None:
         raise UserError(
             "--set=objectnet needs --mappings=DIR, the directory `mappings` of its download"
             if name == "objectnet"
-            else "--mappings belongs to --set=objectnet and would have no effect; leave it out"
+            else "--mappings belongs to --set=objectnet and has no effect here; omit it"
         )
     if not name:
         return
@@ -88,7 +88,7 @@ def check_options(name: str, data: Mapping[str, str], mappings: str) -> None:
 
 
 def configure_for_set(config: ConfigT, name: str, data: Mapping[str, str]) -> ConfigT:
-    """Return a configuration that reads a set, by its own name or by the one in `data`, such as a smaller copy.
+    """Return a configuration that reads a set, by its own name or by that in `data`, such as a smaller copy.
 
     Images of ImageNet-C are already cropped, so they are used completely.
     """
@@ -106,7 +106,7 @@ def open_set(config: AnyConfig, name: str, mappings: str = "") -> OpenSet:
     """Open the splits of a set, or with an empty name the split that the configuration names.
 
     Raises:
-      UserError: as `sources.open_split`, or the data set does not have ImageNet's classes.
+      UserError: an error of `sources.open_split`, or the data set does not have ImageNet's classes.
     """
     if not name:
         return OpenSet(None, (_part(config),))
@@ -154,7 +154,7 @@ def describe_predictions(opened: OpenSet, predicted: Predictions) -> list[str]:
     """Describe predictions for a split by the rule of its set; for a plain split only by super-class.
 
     Raises:
-      UserError: as `sets.accepted_labels`, `sets.score_set` and `sets.check_folders`.
+      UserError: an error of `sets.accepted_labels`, `sets.score_set` or `sets.check_folders`.
     """
     chosen = opened.chosen
     if chosen is None:
@@ -217,8 +217,8 @@ def score_stored(path: str, name: str, *, data_dir: str = "", mappings: str = ""
     the predictions for all 75 parts.
 
     Raises:
-      UserError: as `describe_predictions`; the predictions are not among the 1,000 classes; or they are text, which
-        names no images.
+      UserError: an error of `describe_predictions`; the predictions are not among the 1,000 classes; or they are text,
+        which names no images.
     """
     check_options(name, {}, mappings)
     chosen = sets.find_set(name)

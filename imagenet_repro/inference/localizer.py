@@ -5,12 +5,12 @@ annotated boxes. The map of each guessed class is resized to the crop and thresh
 20 % in the paper; the box encloses the largest connected region above. The authors' program thresholds 8-bit heat maps
 at three levels, so its numbers differ from this rule's.
 
-Regression learns from the boxes of training images, as the single-class regression of Simonyan and Zisserman (2014,
-arXiv 1409.1556, appendix A.1): one box for an image, whatever its class. They fine-tuned the network for it; here the
-network stays as it is, its last map is averaged over a grid of places, and a linear layer is fitted by ridge
+Regression learns from the boxes of training images, like the single-class regression of Simonyan and Zisserman (2014,
+arXiv 1409.1556, appendix A.1), which predicts one box for an image of any class. They fine-tuned the network for it;
+here the network stays as it is, its last map is averaged over a grid of cells, and a linear layer is fitted by ridge
 regression. A box's corners are shares of the crop. Ridge regression is linear in its targets, so centres and sizes in
-place of corners would give the same boxes. Of a few penalties, the one is chosen that puts most boxes right on
-training images left out of the fit.
+place of corners would give the same boxes. Among a few penalties, the one with the most right boxes on training images
+left out of the fit is chosen.
 
 Two baselines ignore the images: a central box of half the image's area, and the mean box of the training images. Least
 squares does not maximize the share of right boxes: if objects differ much in size, the mean box is right less often
@@ -55,7 +55,7 @@ CENTRAL = np.array(
 )  # shares of the image; half of its area
 MOST_FEATURES = 8192  # features of an image for regression; their sums of products take 0.5 GB
 CHUNK = 1024  # images whose products are summed in float32
-HELD_OUT_EVERY, MOST_HELD_OUT = 10, 2000  # training images that choose the penalty
+HELD_OUT_EVERY, MOST_HELD_OUT = 10, 2000  # training images on which the penalty is chosen
 FEWEST = 20  # training images with boxes, for regression
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # on the weights of standardised features
 
@@ -71,7 +71,7 @@ class AnnotatedImage:
     label: int
     height: int  # pixels
     width: int
-    window: Float[np.ndarray, " 4"]  # what the crop shows
+    window: Float[np.ndarray, " 4"]  # the part shown by the crop
     instances: Float[np.ndarray, "m 4"]  # the objects of its class
 
     def from_crop(self, shares: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
@@ -80,7 +80,7 @@ class AnnotatedImage:
         return shares * np.tile([right - left, bottom - top], 2) + np.tile([left, top], 2)
 
     def in_crop(self, boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
-        """Convert boxes from pixels of the image to shares of the crop, outside [0, 1] beyond it."""
+        """Convert boxes from pixels of the image to shares of the crop, beyond [0, 1] outside the crop."""
         left, top, right, bottom = self.window
         return (boxes - np.tile([left, top], 2)) / np.tile([right - left, bottom - top], 2)
 
@@ -99,11 +99,11 @@ class AnnotatedImage:
 
 @dataclasses.dataclass(frozen=True)
 class BoxResult:
-    """Result of one method of making boxes."""
+    """Result of one method of predicting boxes."""
 
     name: str
     guessed: BoxGuesses
-    right: Bool[np.ndarray, "n 5"]  # whether a box overlaps its image's objects enough, whatever the class
+    right: Bool[np.ndarray, "n 5"]  # whether a box overlaps its image's objects enough, for any class
     errors: tuple[LocalizationErrors, ...]  # with one to five guesses
 
     @property
@@ -130,13 +130,13 @@ class Outputs:
 
     guesses: bool = False  # `top5`: the best classes, at most five
     maps: bool = False  # `map` [b, k, mh, mw]: the activation map of each guess
-    grid: bool = False  # `grid` [b, d]: the last feature map, averaged over a grid of places
+    grid: bool = False  # `grid` [b, d]: the last feature map, averaged over a grid of cells
 
     def __call__(self, model: nnx.Module, images: Float[Array, "b h w 3"]) -> dict[str, Array]:
         """Return the selected arrays by name."""
         network, outputs = cast(Network, model), {}
         if self.guesses:
-            logits = cast(Array, network(images))  # auxiliary classifiers answer in training only
+            logits = cast(Array, network(images))  # auxiliary heads return logits only in training
             outputs["top5"] = metrics.top5(logits)
         if self.maps:
             outputs["map"] = maps.activation(network, images, outputs["top5"])
@@ -225,7 +225,7 @@ class LocalizationNetwork:
 def grid(features: Float[Array, "b mh mw c"]) -> Float32[Array, "b d"]:
     """Average a feature map over the finest square grid with at most 8,192 numbers, or over one cell.
 
-    Cells begin and end at whole places, and overlap if the sides do not divide, as in PyTorch's adaptive pooling.
+    Cells begin and end at whole positions, and overlap if the sides do not divide, as in PyTorch's adaptive pooling.
     """
     height, width, channels = features.shape[1:]
     side = max(1, min(height, width, int((MOST_FEATURES / channels) ** 0.5)))
@@ -235,7 +235,7 @@ def grid(features: Float[Array, "b mh mw c"]) -> Float32[Array, "b d"]:
 
 
 def _cells(length: int, cells: int) -> Float32[np.ndarray, "cells length"]:
-    """Return the weights that average places into cells."""
+    """Return the weights that average positions into cells."""
     weights = np.zeros((cells, length), np.float32)
     for cell in range(cells):
         start, end = cell * length // cells, -(-(cell + 1) * length // cells)
@@ -252,7 +252,7 @@ def map_box(
     """Return the box around the largest region of a class activation map above a share of its highest value.
 
     Args:
-      activation: map of one class; larger values speak for it.
+      activation: map of one class; larger values mean more of it.
       side: side of the crop in pixels, to which the map is resized bilinearly; regions also connect at corners.
       threshold: the share, in (0, 1).
 
@@ -334,7 +334,7 @@ class FittedRegression:
 
     layer: BoxRegressor
     mean: Float[np.ndarray, " 4"]  # box, as shares of an image
-    sentence: str  # how it was fitted, for a person
+    sentence: str  # a description of the fit, for a person
 
 
 def fit_boxes(batches: Iterator[tuple[list[AnnotatedImage], dict[str, np.ndarray]]]) -> FittedRegression:
@@ -383,13 +383,13 @@ def _right(boxes: Float[np.ndarray, "n 4"], targets: Float[np.ndarray, "n 4"]) -
 def localize(
     viewer: LocalizationNetwork, split: Split, train: Split | None, *, cam: bool, threshold: float
 ) -> LocalizationResult:
-    """Make boxes for every annotated image of a split by each method, and count their errors.
+    """Predict boxes for every annotated image of a split by each method, and count their errors.
 
     Args:
       viewer: the trained network.
       split: images to localize.
-      train: images to learn regression from; None: no regression and no mean training box.
-      cam: whether to make boxes from class activation maps.
+      train: images to fit the regression to; None: no regression and no mean training box.
+      cam: whether to derive boxes from class activation maps.
       threshold: see `map_box`.
 
     Raises:
@@ -397,7 +397,7 @@ def localize(
         method.
     """
     notes = []
-    if train is not None and viewer.annotated_beyond(split) < FEWEST:  # checked before a long pass over many images
+    if train is not None and viewer.annotated_beyond(split) < FEWEST:  # checked before the long pass
         if not cam:
             raise UserError(
                 f"regression needs boxes of {train.split}, and the file has only those of the scored images"
@@ -419,7 +419,7 @@ def localize(
         notes.append(fitted.sentence)
     if "map" in outputs:
         places = " x ".join(map(str, outputs["map"].shape[2:]))
-        notes.append(f"activation maps have {places} places, which limits how fine their boxes are")
+        notes.append(f"activation maps have {places} positions, which limits the precision of their boxes")
     if len(frames) < split.num_examples:
         notes.append(f"{split.num_examples - len(frames):,} images have no box of their class and are left out")
     guessed = np.concatenate(top5)

@@ -18,7 +18,7 @@ def localization_map(network: Network, images: Float[Array, "b h w 3"]) -> Float
 def activation(
     network: Network, images: Float[Array, "b h w 3"], classes: Int[Array, "b k"]
 ) -> Float32[Array, "b k mh mw"]:
-    """Return where each of k classes is seen: the map's channels weighted by the mean gradient of the class's logit.
+    """Return a map of each of k classes: the map's channels weighted by the mean gradient of the class's logit.
 
     This is Grad-CAM (Selvaraju et al. 2017, eq. 1 and 2) before its rectification. For a network whose logits are
     linear in the mean of its last map, it is the class activation map of Zhou et al. (2016, eq. 2) divided by the

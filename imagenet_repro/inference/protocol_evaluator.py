@@ -54,7 +54,7 @@ class ProtocolEvaluator:
         self.show: Callable[[int], None] = lambda images: None
         self.compilation_seconds = 0.0
         self._evaluators: dict[float, Evaluator] = {}
-        protocols.host_crops(parts, system.config, 1.0)  # reports scales that are too small before images are read
+        protocols.host_crops(parts, system.config, 1.0)  # raises UserError if scales are too small
 
     @property
     def description(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class ProtocolEvaluator:
         return result
 
     def _evaluator(self, part: Split, aspect: float, allowed: int) -> Evaluator:
-        """Return the evaluator of a group; each group may hold all the damaged images that the split may have."""
+        """Return the evaluator of a group; each group may hold all damaged images that are allowed in the split."""
         config = self._system.config
         share = min(1.0, (allowed + 0.5) / part.num_examples)
         batch = config.data.eval_batch_size or self._batch_size(aspect)
@@ -104,8 +104,9 @@ class ProtocolEvaluator:
         return Evaluator(config, score, self._spread, part, self._say, crop=crop, show=self.show)
 
     def _batch_size(self, aspect: float) -> int:
-        """Return the run's batch size, or a smaller one if views or larger images need more memory; all devices get a
-        share.
+        """Return the run's batch size, or a smaller one if views or larger images need more memory.
+
+        It is divisible among all devices.
         """
         config, devices = self._system.config, self._spread.mesh.size
         memory = max(part.memory(config, aspect) for part in self._parts)
@@ -130,8 +131,8 @@ class ProtocolEvaluator:
 def group_by_aspect(split: Split, threads: int) -> dict[float, list[int]]:
     """Return the indices of the images by the aspect of `WIDE`, or its inverse, to which a dense protocol crops them.
 
-    Sizes are read from the images' headers. The aspect is the most elongated one that is not beyond the image's own by
-    more than one per cent. Damaged images are added to the largest group, where decoding reports them.
+    Sizes are read from the images' headers. The aspect is the most elongated one that does not exceed the image's own
+    by more than one per cent. Damaged images are added to the largest group, and decoding then reports them.
     """
     groups: dict[float, list[int]] = {}
     damaged = []

@@ -1,9 +1,9 @@
 """Evaluation protocols: one crop, ten, 144, dense evaluation at several scales, and any mixture of them.
 
-A protocol is a sum of parts. Each part says which pixels the host takes from one decoding of an image (`data.crops`),
-and what the device makes of them: views (`inference.views`), a score for each view, and their mean. `--protocol=NAME`
-chooses one of `PROTOCOLS`, `--protocol.KEY=VALUE` replaces one of its keys, and NAME+NAME averages the probabilities
-of both.
+A protocol is a sum of parts. Each part defines which pixels the host takes from one decoding of an image
+(`data.crops`), and what the device computes from them: views (`inference.views`), a score for each view, and their
+mean. `--protocol=NAME` chooses one of `PROTOCOLS`, `--protocol.KEY=VALUE` replaces one of its keys, and NAME+NAME
+averages the probabilities of both.
 
 Sizes in a protocol are stated for crops of 224 pixels and scale with the system's image size: 256 becomes 342 for 299,
 and 73 for 64. AlexNet's 227 counts as 224, because its crops of 227 come from the 256 pixels of the paper.
@@ -35,13 +35,13 @@ from imagenet_repro.training.functional import Tensors
 
 Average = Literal["probabilities", "logits"]
 PUBLISHED_SIZE = 224  # pixels of the crops for which sizes are stated
-VIEWS_AS_ONE = 10  # views whose bytes take about as much memory as a network's activations for one view
+VIEWS_AS_ONE = 10  # views whose bytes take about as much memory as the network's activations for one view
 ALEXNET_SIZE = 227  # Caffe's size of the same crop of 256
 
 
 @runtime_checkable
 class ScoredSystem(Protocol):
-    """The part of a system that protocols need; every `training.systems.System` has it."""
+    """The part of a system that protocols need; every `training.systems.System` provides it."""
 
     @property
     def config(self) -> AnyConfig:
@@ -109,7 +109,7 @@ class ManyCrops:
             raise UserError("protocol.positions: 'square' resizes a square, and squares = 'whole' has none")
         for name in ("scales", "positions"):
             if len(set(getattr(self, name))) != len(getattr(self, name)) or not getattr(self, name):
-                raise UserError(f"protocol.{name} = {getattr(self, name)}: at least one is needed, each once")
+                raise UserError(f"protocol.{name} = {getattr(self, name)}: at least one is needed, and none twice")
 
     def taken(self, config: AnyConfig, aspect: float) -> crops.Canvases:
         """Return the crop that the host makes."""
@@ -195,7 +195,7 @@ PROTOCOLS: dict[str, tuple[ProtocolPart, ...]] = {
     "crop_flip": (OneCrop(flips=True),),
     "squash": (OneCrop(squash=True),),
     "10crop": (ManyCrops(),),  # Krizhevsky et al. 2012, sec. 4.1
-    "resnet_10crop": (ManyCrops(squares="whole"),),  # as He et al. took them: of the whole image, not its centre
+    "resnet_10crop": (ManyCrops(squares="whole"),),  # as He et al. did: of the whole image, not its centre
     "googlenet144": (  # Szegedy et al. 2014, sec. 7
         ManyCrops(scales=(256, 288, 320, 352), squares="three", positions=("corners", "center", "square")),
     ),
@@ -295,7 +295,7 @@ def average_views(scores: Float[Array, "v b c"], average: Average) -> Float[Arra
 
 
 def _kernel(config: AnyConfig) -> Kernel:
-    """Return the resize kernel of the evaluation crop, which must be a fixed one for views."""
+    """Return the resize kernel of the evaluation crop, which must not be random for views."""
     return cast(Kernel, config.eval_crop.kernel)
 
 
@@ -304,7 +304,7 @@ def _mirrored(images: list[Array], flips: bool) -> list[Array]:
 
 
 def _mean_score(system: ScoredSystem, params: Tensors, stats: Tensors, images: list[Array], average: Average) -> Array:
-    """Return the mean score over views, which one program scores one after the other, whatever their number."""
+    """Return the mean score over any number of views, which one program scores one after another."""
     return average_views(lax.map(lambda view: system.score(params, stats, view), jnp.stack(images)), average)
 
 

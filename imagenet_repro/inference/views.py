@@ -1,7 +1,7 @@
 """Views of an image, cut on the device from what the host decoded once (see `data.crops`).
 
-All functions work on batches of uint8 pixels and return views of one size, so a network is compiled once however many
-views there are. If half a pixel is left over at a centre, it goes to the even side, as on the host.
+All functions work on batches of uint8 pixels and return views of one size, so a network is compiled once for any
+number of views. If half a pixel is left over at a centre, it goes to the even side, as on the host.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Canvas(NamedTuple):
     """A batch at one scale: the shorter side goes down, so an image that is higher than wide is transposed."""
 
     pixels: UInt8[Array, "b s l 3"]
-    longer: Int32[Array, " b"]  # pixels of the longer side; what is beyond is empty
+    longer: Int32[Array, " b"]  # pixels of the longer side; the rest of `pixels` is empty
     transposed: Bool[Array, " b"]
 
 

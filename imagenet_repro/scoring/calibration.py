@@ -68,7 +68,7 @@ def score_probabilities(predictions: Predictions, temperature: float = 1.0) -> S
     """Compare the probabilities of stored predictions, their scores divided by a temperature, with the labels.
 
     Raises:
-      UserError: an image has no label, a score is NaN or +inf, or the label's class is ruled out by -inf.
+      UserError: an image has no label, a score is NaN or +inf, or the label's class has the score -inf.
     """
     _check(predictions)
     confidence, surprise, distance = [], [], []
@@ -141,10 +141,10 @@ class CalibrationBins:
         """The error minus an estimate of its bias; it may be negative.
 
         For small errors this removes only a part of the bias. If the measured accuracies were the true ones, the error
-        on as many other images would be larger than that by as much as the measured error is too large. The estimate
-        is therefore twice the error minus the mean of that error, with normally distributed accuracies (Kumar, Liang &
-        Ma 2019, "Verified uncertainty calibration", in their code for the absolute error). They draw samples; here the
-        mean of a folded normal distribution gives it in closed form.
+        on the same number of other images would exceed that by as much as the measured error exceeds the true one. The
+        estimate is therefore twice the error minus the mean of that error, with normally distributed accuracies
+        (Kumar, Liang & Ma 2019, "Verified uncertainty calibration", in their code for the absolute error). They draw
+        samples; here the mean of a folded normal distribution gives it in closed form.
         """
         from scipy.stats import norm
 
@@ -218,8 +218,8 @@ def fit_temperature(predictions: Predictions) -> float:
     The negative log likelihood is convex in the inverse temperature, so its slope has at most one zero.
 
     Raises:
-      UserError: as `score_probabilities`; or the likelihood rises without end with a lower or a higher temperature,
-        because all first guesses are right or scores are unrelated to labels.
+      UserError: an error of `score_probabilities`; or the likelihood rises without end with a lower or a higher
+        temperature, because all first guesses are right or scores are unrelated to labels.
     """
     from scipy.optimize import brentq
 
@@ -229,7 +229,7 @@ def fit_temperature(predictions: Predictions) -> float:
         why = "because lower ones are always better: every label has the highest score" if cold <= 0 else (
             "because higher ones are always better: the scores are unrelated to the labels"
         )  # fmt: skip
-        raise UserError(f"no temperature can be predictions on these {len(predictions):,} images, {why}")
+        raise UserError(f"no temperature can be fitted to these {len(predictions):,} images, {why}")
     low, high = np.log([1 / HOTTEST, 1 / COLDEST])
     logarithm = brentq(lambda logarithm: _slope(predictions, np.exp(logarithm)), low, high)
     return float(np.exp(-logarithm))  # pyright: ignore[reportOperatorIssue]  # a float without full_output

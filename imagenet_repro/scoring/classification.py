@@ -1,6 +1,6 @@
-"""Error rates of stored predictions, in the challenge's own form or in this project's.
+"""Error rates of stored predictions, in the challenge's own format or in this project's.
 
-The challenge's form (development kits of ILSVRC 2010 to 2015) is a text file with one line for each image, in the
+The challenge's format (development kits of ILSVRC 2010 to 2015) is a text file with one line for each image, in the
 order of the images' names, with up to five labels by decreasing confidence, separated by spaces or commas. Labels
 after the fifth are ignored, as the kit's `eval_flat.m` does, and an empty line is no guess, which is wrong. The file
 of labels has one integer per line (`ILSVRC2012_validation_ground_truth.txt`). Both files are compared as written:
@@ -80,7 +80,7 @@ class ClassificationScore:
     path: Path
     scores: tuple[ErrorCount, ...]
     notes: tuple[str, ...] = ()
-    hierarchy: Hierarchy | None = None  # where the predictions name their classes by WordNet ids
+    hierarchy: Hierarchy | None = None  # if the predictions name their classes by WordNet ids
     people: tuple[Person, ...] = ()  # whose errors stand beside those on images of ImageNet
 
 
@@ -96,8 +96,8 @@ def score(
     ReaL is scored if its file is given.
 
     Raises:
-      UserError: with file and line, for files that are absent or of another form, for different numbers of images, and
-        if there is nothing to score against.
+      UserError: with file and line, for files that are absent or have another format, for different numbers of images,
+        and if there is nothing to score against.
     """
     if not 1 <= guesses <= GUESSES:
         raise UserError(f"--guesses={guesses}: the challenge accepts 1 to {GUESSES} guesses")
@@ -143,7 +143,7 @@ def real_score(best: Int[np.ndarray, " n"], lists: Sequence[Sequence[int]]) -> E
 
 
 def read_guesses(path: str | Path) -> Int[np.ndarray, "n 5"]:
-    """Read the challenge's form: up to five labels per line, by decreasing confidence; -1 if a line has fewer."""
+    """Read the challenge's format: up to five labels per line, by decreasing confidence; -1 if a line has fewer."""
     lines = read_lines(path)
     guesses = np.full((len(lines), GUESSES), NO_GUESS, np.int64)
     for row, line in enumerate(lines):
@@ -243,14 +243,14 @@ def _read_text(path: str | Path) -> str:
 def read_lines(path: str | Path) -> list[str]:
     """Return the lines of a text file, including empty ones. Raises `UserError` if it is absent, empty or not text."""
     text = _read_text(path)
-    lines = text.removesuffix("\n").split("\n") if text else []  # an empty line counts: it is an image without a guess
+    lines = text.removesuffix("\n").split("\n") if text else []  # an empty line is an image without a guess
     if not lines:
         raise UserError(f"{path} is empty")
     return lines
 
 
 def integer(word: str, path: str | Path, line: int) -> int:
-    """Parse the integer in a word of a file. Raises `UserError` if it is none, or too large for a label."""
+    """Parse the integer in a word of a file. Raises `UserError` if it is no integer or too large for a label."""
     if not INTEGER.fullmatch(word) or abs(int(word)) > MAX_LABEL:
         raise UserError(f"{path}, line {line}: '{word[:40]}' is not an integer label")
     return int(word)

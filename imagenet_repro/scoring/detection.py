@@ -1,17 +1,17 @@
 """The challenge's detection task, scored as its development kit scores it (`eval_detection.m`, 2014 and 2015).
 
-A detection has an image, a class, a confidence and a box. In each image detections are taken by falling confidence. A
-detection is right if it overlaps an object of its class, which no earlier detection has found, with an intersection
-over union of at least thr = min(0.5, w h / ((w + 10) (h + 10))) for an object of w x h pixels; it finds the object
-that it overlaps most. So boxes of objects under about 25 x 25 pixels may be off by 5 pixels on each side, and a second
-detection of an object is wrong. A class that is blacklisted in an image counts there neither as object nor as
-detection.
+A detection has an image, a class, a confidence and a box. In each image, detections are matched in order of falling
+confidence. A detection is right if it overlaps an object of its class, which no earlier detection has matched, with an
+intersection over union of at least thr = min(0.5, w h / ((w + 10) (h + 10))) for an object of w x h pixels; it matches
+the object that it overlaps most. So boxes of objects under about 25 x 25 pixels may be off by 5 pixels on each side,
+and a second detection of an object is wrong. A class that is blacklisted in an image counts there neither as object
+nor as detection.
 
 A class is scored by its average precision: the area under precision as a function of recall, with precision made
 monotone, at every recall (PASCAL VOC from 2010 on; Everingham et al. 2010, sec. 4.2, has the eleven-point form of the
 years before). The winner was first on most classes; the mean over classes was reported too.
 
-The challenge's form is a text file with one line for each detection: "image class confidence xmin ymin xmax ymax",
+The challenge's format is a text file with one line for each detection: "image class confidence xmin ymin xmax ymax",
 with the numbers of image and class. Images are numbered by a file like its `val.txt`, classes by its `meta_det.mat`.
 The blacklist has lines "image class", the class by its WordNet id. Detections with equal confidence keep the order of
 the images, and within an image the order of the file.
@@ -62,7 +62,7 @@ class ClassResult:
     objects: int
     detections: int
     right: int
-    average_precision: float  # in [0, 1]; NaN where there is no object
+    average_precision: float  # in [0, 1]; NaN if there is no object
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ def thresholds(objects: Num[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
 def match_detections(
     detections: DetectionBoxes, confidence: Float[np.ndarray, " n"], objects: DetectionBoxes
 ) -> tuple[Int[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Return the order in which detections are matched, and whether each, in that order, finds an object."""
+    """Return the order in which detections are matched, and whether each, in that order, matches an object."""
     order = np.lexsort((detections.image, -confidence))  # stable: equal ones stay in the file's order
     limits = thresholds(objects.box)
     rows = _rows_by_place(objects)
@@ -132,7 +132,7 @@ def score_classes(
     """Return the result of every class.
 
     Args:
-      detections: in the order of the file.
+      detections: the detections, in the order of the file.
       confidence: confidence of each detection.
       objects: objects of the scored images.
       names: names of the classes, by their numbers.
@@ -155,7 +155,7 @@ def score(
     images: str | Path | None = None,
     blacklist: str | Path | None = None,
 ) -> DetectionScore:
-    """Score one or two files of detections in the challenge's form.
+    """Score one or two files of detections in the challenge's format.
 
     Args:
       entries: the files.
@@ -166,7 +166,7 @@ def score(
       blacklist: file with lines "IMAGE ID", the classes that are not scored in an image.
 
     Raises:
-      UserError: a file is absent or has another form, or names an unknown image or class; or nothing is annotated.
+      UserError: a file is absent or has another format, or names an unknown image or class; or nothing is annotated.
     """
     annotated = annotations.read(boxes)
     numbers = {name: i for i, name in enumerate(sorted(annotated), start=1)} if images is None else {}
@@ -189,10 +189,10 @@ def score(
 
 
 def read_detections(path: str | Path) -> tuple[DetectionBoxes, Float[np.ndarray, " n"]]:
-    """Read boxes and confidences in the challenge's form, in the order of the file.
+    """Read boxes and confidences in the challenge's format, in the order of the file.
 
     Raises:
-      UserError: with the line if possible, for a file of another form, numbers of images or classes that are not
+      UserError: with the line if possible, for a file of another format, numbers of images or classes that are not
         integers, confidences that are NaN, and boxes that end before they begin.
     """
     try:

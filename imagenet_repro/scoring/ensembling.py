@@ -28,7 +28,7 @@ LARGEST_GAP = 1e-4  # nats by which the weights' cross-entropy may exceed the lo
 
 @dataclasses.dataclass(frozen=True)
 class Members:
-    """Predictions of several systems for the same images in the same order; `align_members` makes them."""
+    """Predictions of several systems for the same images in the same order; `align_members` creates them."""
 
     names: tuple[str, ...]
     predictions: tuple[Predictions, ...]
@@ -93,7 +93,7 @@ def combine(
     Args:
       members: the members; at least one has a positive weight.
       weights: weight of each member; their sum is 1.
-      average: what is averaged.
+      average: the scores that are averaged.
       provenance: provenance of the result.
     """
     if np.count_nonzero(weights) == 1:
@@ -124,9 +124,9 @@ def wrong_by_weights(
 
 
 def average_scores(scores: Float[np.ndarray, "m b c"], weights: Float[np.ndarray, " m"]) -> Float[np.ndarray, "b c"]:
-    """Return the weighted sum over members; members of weight 0 are left out, whatever their scores.
+    """Return the weighted sum over members; members of weight 0 are left out, even if they have NaN.
 
-    Members are added one by one: a matrix product may round equal columns differently, and so break their tie.
+    Members are added one by one, because a matrix product may round equal columns differently and so break their tie.
     """
     total = np.zeros(scores.shape[1:])
     for weight, score in zip(weights, scores, strict=True):
@@ -178,9 +178,9 @@ def find_weights(how: SearchedWeights, held_out: Members, average: Average) -> F
     cross-entropy, which is convex in them. For `greedy` see `greedy_weights`.
 
     Args:
-      how: one of these names.
+      how: one of these methods.
       held_out: predictions of the members, in their order.
-      average: what the ensemble will average.
+      average: the scores that the ensemble will average.
 
     Raises:
       UserError: no member is right on any image, or the cross-entropy is not finite.
@@ -198,9 +198,9 @@ def find_weights(how: SearchedWeights, held_out: Members, average: Average) -> F
 def greedy_weights(held_out: Members, average: Average) -> Float[np.ndarray, " m"]:
     """Select members with replacement (Caruana et al. 2004, "Ensemble selection from libraries of models", sec. 2).
 
-    The best member comes first. In each of 25 rounds the member is added, perhaps again, that gives the ensemble the
-    lowest top-5 error; ties go to the lowest top-1 error, then to the first member. The earliest round with the lowest
-    errors is taken, and a member's weight is how often it was chosen until then.
+    The best member comes first. Each of 25 rounds adds the member, perhaps again, that gives the ensemble the lowest
+    top-5 error; ties go to the lowest top-1 error, then to the first member. The earliest round with the lowest errors
+    counts, and a member's weight is the number of times that it was added up to that round.
     """
     size = len(held_out.names)
     counts = np.zeros(size)
@@ -222,7 +222,7 @@ def validation_weights(held_out: Members, average: Average) -> Float[np.ndarray,
     slope at the solution and the steepest slope towards a single member (Frank & Wolfe 1956), and this gap is checked.
 
     Raises:
-      UserError: a score of a held-out image is NaN, or a label's class is ruled out by every member.
+      UserError: a score of a held-out image is NaN, or every member gives a label's class the score -inf.
     """
     from scipy.optimize import minimize
 
@@ -296,7 +296,7 @@ def _cross_entropy_of(held_out: Members) -> Loss:
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleErrors:
-    """Images that an ensemble gets wrong, each member alone, without each member, and with one member after the other.
+    """Images that are wrong for an ensemble, each member alone, without each member, and as members are added.
 
     Every array is over images, for one guess and for five; None if no positive weight remains.
 

@@ -2,8 +2,8 @@
 
 The hierarchical cost of the challenge of 2010 (readme of its development kit): a guess costs the height of the lowest
 common ancestor of guess and label in the complete WordNet, without normalization, and a right guess costs nothing. An
-image costs as much as the cheapest of its guesses, and an entry costs the mean over images. No guess costs as much as
-the root, 19.
+image costs as much as the cheapest of its guesses, and an entry costs the mean over images. A missing guess costs the
+height of the root, 19.
 
 Super-classes are those of `wordnet.SUPER_CLASSES`.
 """

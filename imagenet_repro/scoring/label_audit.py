@@ -6,10 +6,10 @@ the mean over the images with this label (eq. 2). The confident joint (eq. 1) co
 confidently of each class, and gives how many of each pair of classes to suspect (sec. 3.2).
 
 Probabilities must be for images that the network was not trained on. A suspect is a disagreement between label and
-network, and only looking at the image shows which of the two is wrong: the worse the network, the more of its own
-mistakes are among the suspects. Because suspects are images that these networks get wrong, their error without the
-suspects is too low. It shows how much the suspects matter and not how good the networks are. Only verdicts of people
-on all suspects, who do not know what each system answered, correct an error rate.
+network, and only looking at the image shows which of the two is wrong: the worse the network, the more suspects are
+its own mistakes. Because suspects are images that these networks get wrong, their error without the
+suspects is too low. It shows how much the suspects matter, not how good the networks are. Only verdicts of people
+on all suspects, who do not know each system's guess, correct an error rate.
 """
 
 import csv
@@ -130,14 +130,14 @@ def find_suspects(
     Args:
       labels: class indices, with at least two different ones.
       probable: probabilities of every class, for images that were not trained on.
-      filter_by: `prune_by_noise_rate` suspects as many images of each pair of classes as the confident joint has, by
-        rising margin between the two. `both` suspects only those of them that are also among the least probable of
-        their label (Northcutt et al. 2021, sec. 3.2).
+      filter_by: `prune_by_noise_rate` suspects the number of images of each pair of classes that the confident joint
+        gives, by rising margin between the two. `both` suspects only those of them that are also among the least
+        probable of their label (Northcutt et al. 2021, sec. 3.2).
       rank_by: `normalized_margin` ranks by the label's probability minus that of the best other class,
         `self_confidence` by the label's probability alone (sec. 3.2); lowest first.
 
     Raises:
-      UserError: the labels do not allow it.
+      UserError: labels are missing, or all are the same.
     """
     from cleanlab import count, filter  # its import takes two seconds
 
@@ -171,7 +171,8 @@ def _check_labels(labels: Int32[np.ndarray, " n"]) -> None:
 def check_not_trained_on(where: str, provenance: dict[str, Any], scored: str = "") -> None:
     """Raise UserError if images of predictions may be among those that the network was trained on.
 
-    Parts of one split, such as train[:90%] and train[90%:], can be distinguished if the data set is prepared here.
+    Parts of one split, such as train[:90%] and train[90%:], can be distinguished if the data set is prepared on this
+    machine.
 
     Args:
       where: name of the predictions in messages.
@@ -181,7 +182,7 @@ def check_not_trained_on(where: str, provenance: dict[str, Any], scored: str = "
     configs = list(data_sections(provenance))
     if not configs:
         raise UserError(
-            f"{where} does not say which images its network was trained on; `main.py evaluate` stores that"
+            f"{where} does not state which images its network was trained on; files of `main.py evaluate` do"
         )
     for config in configs:
         scored_splits = (

@@ -80,7 +80,7 @@ def cross_entropy(
 
 
 def weighted_sum(values: Float32[Array, " b"], weights: Float32[Array, " b"]) -> Float32[Array, ""]:
-    """Return the sum of `values * weights`; an image of weight zero adds nothing, whatever its value (even NaN)."""
+    """Return the sum of `values * weights`; an image of weight zero adds nothing, even if its value is NaN."""
     return jnp.sum(jnp.where(weights != 0, values * weights, 0.0))
 
 

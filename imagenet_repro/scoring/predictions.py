@@ -8,7 +8,7 @@ A file of predictions is a NumPy `.npz` archive (a zip of `.npy` members) of n i
 | `label`      | int32   | [n]            | class index of the ground truth; -1: the split has no labels            |
 | `top5`       | int32   | [n, min(5, c)] | best classes first, as the metric ordered the float32 scores; -1: none  |
 | `logits`     | float16 | [n, c]         | scores before any softmax                                               |
-| `provenance` | unicode | []             | a JSON object: what made the predictions; `classes`: the classes' names |
+| `provenance` | unicode | []             | a JSON object: the origin of the predictions; `classes`: their names    |
 
 The file can be read without this package:
 
@@ -167,7 +167,7 @@ def load_guesses(path: str | Path) -> dict[str, np.ndarray]:
     _check_lengths(path, arrays)
     _check_unique(arrays["id"], str(path))
     if np.any(arrays["label"] < 0):
-        raise UserError(f"{path}: there are images without labels, which no error rate can be counted on")
+        raise UserError(f"{path}: there are images without labels, on which no error rate can be counted")
     order = np.argsort(arrays["id"])
     return {"id": arrays["id"][order]} | {key: arrays[key][order].astype(np.int32) for key in ("label", "top5")}
 
@@ -178,7 +178,7 @@ def check_disjoint(scored: Predictions, held_out: Predictions, purpose: str) -> 
     Args:
       scored: predictions of the scored images.
       held_out: predictions of the images used for the estimate.
-      purpose: what is estimated, with its verb, such as "weights are found".
+      purpose: the estimate as a clause, such as "weights are found".
     """
     both = np.intersect1d(scored.id, held_out.id)
     if len(both):
@@ -242,7 +242,7 @@ def _read(path: Path, keys: Sequence[str] = KEYS) -> dict[str, np.ndarray]:
         raise UserError(f"there is no file of predictions {path}") from None
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise UserError(
-            f"{path} is truncated, damaged or not an .npz archive ({error}); make the predictions again"
+            f"{path} is truncated, damaged or not an .npz archive ({error}); create the predictions again"
         ) from error
     except OSError as error:
         raise UserError(f"could not read {path}: {error.strerror or error}") from error

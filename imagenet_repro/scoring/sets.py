@@ -7,11 +7,11 @@ There are four rules:
 | `label` | its label is among the guesses (one or five); errors are shares of all images |
 | `several` | the guess is among its labels; images without a label, or with none of ImageNet's classes, are left out |
 | `per class` | the same, but the error is the mean over classes of the error on their images |
-| `corruptions` | its label is the guess; `corruptions.py` makes one number of 75 splits |
+| `corruptions` | its label is the guess; `corruptions.py` combines 75 splits into one number |
 
 All sets count classes as `imagenet_wnids` does, from zero. If only some classes occur (-A, -R), the scores of all
-others are set to -inf before guesses are taken. What tfds' builders say is checked for consistency: folders named
-after classes against labels (sorting ImageNet-V2's folders 0 to 999 as words permutes them), and several labels
+others are set to -inf before guesses are selected. The labels of tfds' builders are checked for consistency: folders
+named after classes against labels (sorting ImageNet-V2's folders 0 to 999 as words permutes them), and several labels
 against the challenge's own label of the image (lists shifted by one image agree with it only by chance).
 """
 
@@ -50,12 +50,12 @@ class EvaluationSet:
       split: split of the data set, always used completely.
       images: number of images that count in the official set.
       source: paper that introduced the set.
-      rule: see the module.
+      rule: one of the rules in the module's docstring.
       classes: number of classes that occur; if fewer than 1,000, the others are masked.
       guesses: numbers of guesses for which errors are reported.
-      folder: how the name of an image's folder gives its label: class index, WordNet id, or "" if it does not.
+      folder: the meaning of the name of an image's folder: class index, WordNet id, or "" for neither.
       keys: features that hold the several labels of an image.
-      notes: what a reader of the numbers should know.
+      notes: sentences that a reader of the numbers needs.
     """
 
     name: str
@@ -190,7 +190,7 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 
 def check_classes(names: Sequence[str], what: str) -> None:
-    """Raise `UserError` unless the classes are ImageNet's 1,000 in their order; `what` names their owner."""
+    """Raise `UserError` unless the classes are ImageNet's 1,000 in their order; `what` is their owner in the message."""
     expected = imagenet_wnids()
     if tuple(names) == expected:
         return
@@ -335,7 +335,7 @@ def occurring_classes(labels: Int[np.ndarray, " n"] | Sequence[int]) -> Bool[np.
 def mask_classes(predicted: Predictions, scored: Bool[np.ndarray, " c"]) -> Predictions:
     """Return predictions with scores of -inf for all but some classes, and guesses among those.
 
-    Guesses that are all among those classes stay. Otherwise every image's guesses are taken again from the stored
+    Guesses that are all among those classes stay. Otherwise every image's guesses are computed again from the stored
     scores, which float16 may have made equal (ties go to the lower class).
     """
     guessed = predicted.top5
@@ -388,7 +388,7 @@ def score_set(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabe
     """Return the errors of a set with one split, by its rule.
 
     Args:
-      chosen: any set but `c`, which `corruptions.py` scores.
+      chosen: any set except `c`, which `corruptions.py` scores.
       predicted: predictions for its images; masked if the set is.
       known: accepted labels, if they are not the stored labels.
 

@@ -11,8 +11,8 @@ def letters(is_different: Bool[np.ndarray, "n n"], order: Sequence[int]) -> list
     """Return each system's letters: two systems share a letter exactly if they do not differ significantly.
 
     Piepho (2004), "An algorithm for a letter-based representation of all-pairwise comparisons": a single group of all
-    systems is split at every pair that differs, and groups that lie within others are absorbed. After `z` the letters
-    go on with `a2`, `b2` and so on.
+    systems is split at every pair that differs, and groups that are subsets of others are absorbed. After `z` the
+    letters continue with `a2`, `b2` and so on.
 
     Args:
       is_different: whether the systems of each pair differ significantly; symmetric, false on the diagonal.
@@ -37,6 +37,6 @@ def _letter(index: int) -> str:
 
 
 def _drop_subsets(groups: Iterable[frozenset[int]]) -> list[frozenset[int]]:
-    """Return the groups that lie within no other group."""
+    """Return the groups that are no subset of another group."""
     distinct = set(groups)
     return [group for group in distinct if not any(group < other for other in distinct)]

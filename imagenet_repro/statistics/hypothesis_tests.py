@@ -51,12 +51,12 @@ def mcnemar(wrong_a: Bool[np.ndarray, " n"], wrong_b: Bool[np.ndarray, " n"], me
 def mcnemar_p(
     only_a: Int[np.ndarray, "..."], only_b: Int[np.ndarray, "..."], method: Method = "midp"
 ) -> Float[np.ndarray, "..."]:
-    """Return the two-sided p value of McNemar's test from the numbers of discordant images; 1 where there are none.
+    """Return the two-sided p value of McNemar's test from the numbers of discordant images; 1 if there are none.
 
     Fagerland, Lydersen & Laake (2013), "The McNemar test for binary matched-pairs data: mid-p and asymptotic are
     better than exact conditional". `exact` is twice the smaller tail of the binomial distribution; it rejects true
     ties less often than the level allows. `midp` counts the observed outcome by half and comes close to the level.
-    Nothing guarantees that it stays below the level. It did in each of their 9,595 settings, and here wherever the two
+    Nothing guarantees that it stays below the level. It did in each of their 9,595 settings, and here whenever the two
     systems differ on at most 60 % of 20 to 10,000 images. If they differed on all of 50 images, it would reject 6.5 %
     of true ties.
 
@@ -101,7 +101,7 @@ def sign_flip_p(differences: Float[np.ndarray, " n"]) -> float:
 
 
 def least_sign_flip_p(seeds: int) -> float:
-    """Return the smallest p value that any outcome of so many paired seeds can have."""
+    """Return the smallest possible p value of the sign-flip test on a number of paired seeds."""
     return 2 / 2**seeds
 
 

@@ -9,7 +9,7 @@
 | mean of anything else over images | normal (`NORMAL_95` standard errors) | other images of the same kind |
 
 All of them are two-sided at 95 % unless the caller asks for another confidence. Where the exact interval of Clopper
-and Pearson is printed as well, it has a column of its own.
+and Pearson is printed as well, it has a separate column.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ def bootstrap_difference(
 
     This is the percentile interval of Efron & Tibshirani (1993), "An Introduction to the Bootstrap", section 13.3.
     Each image drawn with replacement is wrong for both systems, for only the first, for only the second or for
-    neither. So one resample is one draw of a multinomial distribution, whatever the number of images, and 10,000
+    neither. So one resample is one draw of a multinomial distribution, for any number of images, and 10,000
     resamples take milliseconds.
 
     If the two systems disagree on fewer than six images, one more is first added to each of the two counts, as in
@@ -88,7 +88,7 @@ def bootstrap_difference(
     data". Plain resampling cannot draw an outcome that it has not seen, and would be certain if there were no such
     image: on 50 images, with 4 % and 2 % of them discordant, it covered 86 %. Over 10,000 simulated draws the 95 %
     interval covered 95.0 to 95.8 % on 500 images and more. On 50 to 200 images it covered at least 94.6 %, and more
-    than 96 % where few images are discordant.
+    than 96 % when few images are discordant.
 
     Args:
       wrong_a: whether the first system is wrong on each image.

@@ -1,6 +1,6 @@
 """The effect of wrong labels on the difference of two systems' error rates.
 
-The setting: some share of the labels is wrong, and nobody knows which ones. There are two answers.
+The setting: some share of the labels is wrong, and it is not known which ones. There are two answers.
 
 *In the worst case*, for one guess: an image that a system gets right only by a wrong label is in truth wrong for it.
 So among the images with a wrong label, one that only the second system gets right counts for the second and may in
@@ -12,12 +12,12 @@ images that only the second gets right, and by once the remaining share, as far 
 The upper bound is the mirror image. With five guesses the true class can be among them beside the wrong label, so
 images that both get right may also be right for only one of the two.
 
-*On average, under symmetric noise*: each label is, whatever the image, with probability p one of the other K - 1
-classes, all equally likely. A guess that is truly right counts as right with probability 1 - p, any other guess with
+*On average, under symmetric noise*: each label is, independently of the image, with probability p one of the other K -
+1 classes, all equally likely. A guess that is truly right counts as right with probability 1 - p, any other guess with
 probability p / (K - 1). Measured differences are then the true ones times 1 - pK / (K - 1), for five guesses as for
 one: the order of systems stays, and differences look smaller than they are. (For one guess this is the attenuation of
-Angluin & Laird 1988, "Learning from noisy examples", with K = 2 there.) Real wrong labels name classes that look
-alike, which is nearer to the worst case than this model suggests.
+Angluin & Laird 1988, "Learning from noisy examples", with K = 2 there.) Real wrong labels name similar classes, which
+is nearer to the worst case than this model suggests.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ def difference_bounds(overlap: ErrorOverlap, share: float) -> tuple[float, float
 
 
 def _largest_shift(only: float, ambiguous: float, share: float) -> float:
-    """Return how far wrong labels can move the difference to one side.
+    """Return the largest shift of the difference to one side that wrong labels can cause.
 
     An image that one system alone gets wrong moves it by two images, one on which both agree by one.
     """

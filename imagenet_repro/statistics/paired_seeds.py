@@ -29,7 +29,7 @@ class SeedDifference:
 
     @property
     def least_p(self) -> float:
-        """The smallest p value that so many seeds can give; if it exceeds the level, there are too few of them."""
+        """The smallest possible p value for this number of seeds; if it exceeds the level, there are too few seeds."""
         return least_sign_flip_p(self.seeds)
 
 

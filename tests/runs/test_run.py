@@ -81,7 +81,7 @@ def trained(tmp_path, monkeypatch):
             return loop.Outcome(STATE, SPENT, None)
 
         monkeypatch.setattr(loop, "run", run)
-        monkeypatch.setattr(evaluator, "Evaluator", Evaluator)
+        monkeypatch.setattr("imagenet_repro.runs.run.Evaluator", Evaluator)
         settings = {"train_split": "train", "eval_split": "eval", "test_split": test_split}
         config = resolve_config({"data": {"name": "made_up", **settings}})
         workdir = Workdir(tmp_path / name)

@@ -138,7 +138,7 @@ def test_other_splits_than_the_training_split_are_taken_unseen(given):
 
 
 def test_predictions_that_say_nothing_are_refused():
-    with pytest.raises(UserError, match=r"x\.npz does not say which images its network was trained on"):
+    with pytest.raises(UserError, match=r"x\.npz does not state which images its network was trained on"):
         label_audit.check_not_trained_on("x.npz", {"system": "human"})
 
 

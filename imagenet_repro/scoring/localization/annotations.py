@@ -3,7 +3,7 @@
 XML: a folder with one file for each image, `X.xml` for `X.JPEG`, possibly in subfolders. The `name` (the WordNet id of
 the class) and the `bndbox` of each `object` are read.
 
-CSV: one box per line, with as many lines for an image as it has boxes. The columns `file`, `x_min`, `y_min`, `x_max`,
+CSV: one box per line, so an image has one line for each of its boxes. The columns `file`, `x_min`, `y_min`, `x_max`,
 `y_max` are required, in any order; `class` is read if it exists, and other columns, such as `split`, are ignored.
 
 Boxes are written by their first and last pixels (see `boxes`). An image is identified by its name without file
@@ -35,7 +35,7 @@ NO_CLASS = ""  # class of an object for which the file does not have one
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedObjects:
-    """Annotated objects of an image: the class of each as the file has it, and its first and last pixels."""
+    """Annotated objects of an image: the class of each as written in the file, and its first and last pixels."""
 
     classes: tuple[str, ...]
     boxes: Float[np.ndarray, "m 4"]
@@ -213,7 +213,7 @@ def _synsets(path: Path) -> list[tuple[str, int]]:
 
 
 def class_numbers(objects: AnnotatedObjects, classes: Mapping[str, int], image: str) -> list[int]:
-    """Return the number of each object's class. Raises `UserError` for a class that `classes` lacks."""
+    """Return the number of each object's class. Raises `UserError` for a class that is not in `classes`."""
     unknown = [name for name in objects.classes if name not in classes]
     if unknown:
         what = f"the class '{unknown[0]}'" if unknown[0] else "an object without a class"

@@ -6,7 +6,7 @@ class and f for the box (`eval_clsloc.m` of the kits of 2013 to 2015, `eval_loca
 2015 a list named the images with poor boxes, 1,762 of the 50,000 for validation, whose boxes were not scored; the
 classification error counts these images.
 
-The challenge's form is a text file with one line for each image, in the order of the images' names: "label xmin ymin
+The challenge's format is a text file with one line for each image, in the order of the images' names: "label xmin ymin
 xmax ymax" up to five times, by falling confidence. Anything after the fifth guess is ignored, and an empty line is no
 guess. Labels are compared as written, as in `classification`.
 
@@ -18,7 +18,7 @@ Instead of text, guesses may be an `.npz` file of `main.py localize`, with these
 | `label`      | int32   | [n]       | class index of the ground truth                                              |
 | `top5`       | int32   | [n, 5]    | best classes first; -1: none                                                 |
 | `box`        | int32   | [n, 5, 4] | x_min, y_min, x_max, y_max of each guess: first and last pixels of the image |
-| `provenance` | unicode | []        | a JSON object: what made the boxes                                           |
+| `provenance` | unicode | []        | a JSON object: the provenance of the boxes                                    |
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ from imagenet_repro.scoring.metrics import GUESSES, format_rate, is_wrong
 from imagenet_repro.scoring.terminal import print_lines, print_table, score_table
 from imagenet_repro.storage import files
 
-OVERLAP = 0.5  # intersection over union from which a box is right
+OVERLAP = 0.5  # least intersection over union of a right box
 WORDS = 5  # words of one guess in a line of text: the label and four numbers
 FORMS = {"id": ("U", 1), "label": ("i", 1), "top5": ("i", 2), "box": ("i", 3), "provenance": ("U", 0)}
 Boxes = Num[np.ndarray, "_ 4"]
@@ -178,7 +178,7 @@ def instances_of(
 
 
 def read_guesses(path: str | Path) -> tuple[Int[np.ndarray, "n 5"], Float[np.ndarray, "n 5 4"]]:
-    """Read labels and boxes in the challenge's form; -1 and an empty box if a line has fewer than five guesses.
+    """Read labels and boxes in the challenge's format; -1 and an empty box if a line has fewer than five guesses.
 
     Raises:
       UserError: with the line, for other lines and for boxes that end before they begin.
@@ -268,7 +268,7 @@ def _guesses(path: Path, labels: str | Path | None, names: Sequence[str]) -> Box
 
 
 def _numbered(ids: Sequence[str]) -> dict[str, int]:
-    """Number images from 1 in the order of their file names, whatever folders these are in."""
+    """Number images from 1 in the order of their file names, without regard to folders."""
     names = sorted(map(without_ending, ids), key=lambda name: (name.rpartition("/")[2], name))
     return {name: number for number, name in enumerate(names, start=1)}
 
