@@ -190,7 +190,7 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 
 def check_classes(names: Sequence[str], what: str) -> None:
-    """Raise `UserError` unless the classes are ImageNet's 1,000 in their order; `what` is their owner in the message."""
+    """Raise `UserError` unless the classes are ImageNet's 1,000 in order; `what` is their owner in the message."""
     expected = imagenet_wnids()
     if tuple(names) == expected:
         return

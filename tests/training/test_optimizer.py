@@ -140,9 +140,7 @@ def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, 
 
 
 def test_layer_decay_needs_layers():
-    with pytest.raises(
-        UserError, match=r"config\.optimizer\.layer_decay: must be 1, because this network defines no layers"
-    ):
+    with pytest.raises(UserError, match=r"config\.optimizer\.layer_decay: must be 1, .* no layers"):
         optimizer.create(AdamW(layer_decay=0.9))
 
 

@@ -18,7 +18,7 @@ Instead of text, guesses may be an `.npz` file of `main.py localize`, with these
 | `label`      | int32   | [n]       | class index of the ground truth                                              |
 | `top5`       | int32   | [n, 5]    | best classes first; -1: none                                                 |
 | `box`        | int32   | [n, 5, 4] | x_min, y_min, x_max, y_max of each guess: first and last pixels of the image |
-| `provenance` | unicode | []        | a JSON object: the provenance of the boxes                                    |
+| `provenance` | unicode | []        | a JSON object: the provenance of the boxes                                   |
 """
 
 import dataclasses
