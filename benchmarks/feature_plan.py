@@ -18,7 +18,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-IMAGES, CLASSES = 1_281_167, 1000  # of ILSVRC 2012's training set
+IMAGES, CLASSES = 1_281_167, 1000  # the numbers of ILSVRC 2012's training set
 FIXED = ("sample", "vocabulary", "quantiser")
 SVM = "SVM"
 
@@ -94,7 +94,7 @@ def _code_cost(config, channel):
 
 
 def predict(result, images, classes, images_seen):
-    """Return seconds and bytes of each stage for so many images."""
+    """Return seconds and bytes of each stage for a number of images."""
     image_ratio = images / result["train_images"]
     svm_ratio = images_seen / result["spent"]["images"] * classes / len(result["classes"])
     costs = {}

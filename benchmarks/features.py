@@ -4,7 +4,7 @@
 
 The pipeline is dense SIFT on a grid at four scales, 64 principal components, a mixture of 256 Gaussians, and improved
 Fisher vectors of the complete image and of three strips. All implementations get the same uint8 images of 64 pixels,
-points, PCA and mixture, and use all cores that they can; the images are the files below DIR. All encode the same
+points, PCA and mixture, and use all cores that they can use; the images are the files below DIR. All encode the same
 batches and drop the vectors, half a megabyte for an image, as the compression that follows would. They alternate; the
 table has the median rate of each, and the ratio of this package's rate to it.
 

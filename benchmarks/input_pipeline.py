@@ -7,7 +7,7 @@ All methods run in turns in one process, on the same images and the same cores; 
 - the loader: ArrayRecord, decoding, crop, shuffled uint8 batches, as in training;
 - decoding alone (data/decode.py), from memory: the limit of any loader that decodes complete images with this library;
 - Pillow as in torchvision, from memory: decoding, crop, antialiased bilinear resize, batch;
-- tf.data with `decode_and_crop_jpeg`, which decodes the crop alone, and bilinear resize, from TFRecord; only where
+- tf.data with `decode_and_crop_jpeg`, which decodes the crop alone, and bilinear resize, from TFRecord; only if
   TensorFlow is installed;
 - the loader, and decoding alone, on the copy of shorter side 256 and quality 90 that `main.py prepare
   --short_side=256` writes.
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="also write the report to this file")
     arguments = parser.parse_args()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else TensorFlow logs that there is no GPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # otherwise TensorFlow logs that it found no GPU
     use_cores(arguments.cores)
     images = jpegs(arguments.images, arguments.limit)
     with tempfile.TemporaryDirectory() as scratch:
@@ -212,7 +212,7 @@ def by_pillow(images: list[bytes], cores: int) -> Iterator[int]:
 
 
 def in_batches(images: list[bytes], cores: int, load: Callable, collate: Callable[[list], int]) -> Iterator[int]:
-    """Load batches in random order with as many threads as there are cores."""
+    """Load batches in random order with one thread for each core."""
     choose = random.Random(0)
     with ThreadPoolExecutor(cores) as pool:
         apply = pool.map if cores > 1 else map

@@ -1,13 +1,13 @@
-"""The first steps of every recipe on a small data set: does each run, and does its loss fall?
+"""Run the first steps of every recipe on a small data set, and report whether its loss falls.
 
     python main.py prepare folder:DIR --name=tiny_imagenet_100
     python benchmarks/recipes.py --data=tiny_imagenet_100 --out=results/recipes.md
 
-A recipe is used as it is, except for what a laptop cannot do: data set, image size, batch, and a budget of a few
-steps, in which the full schedule passes. The rate follows the batch, in proportion for SGD and RMSProp (Goyal
+A recipe is used unchanged, except for its data set, image size, batch, and a budget of a few steps, which contains the
+full schedule. The learning rate follows the batch, in proportion for SGD and RMSProp (Goyal
 et al. 2017), by the square root for Adam and LAMB. The steps see the same few images over and over, so that learning
 shows within them: a network without normalisation stays at the loss of guessing for hundreds of steps otherwise. The
-loss falls when the mean of the last quarter of the steps is below that of the first; that is all this shows. Averages
+loss falls when the mean of the last quarter of the steps is below that of the first; nothing else is shown. Averages
 of the weights are not evaluated.
 """
 
@@ -67,7 +67,7 @@ def main():
 def _arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a prepared data set")
-    parser.add_argument("--data_dir", default="", help="where it lies (default: tfds')")
+    parser.add_argument("--data_dir", default="", help="its directory (default: tfds')")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--images", type=int, default=64, help="of the training split")

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py                                        on a CPU: ResNet-18 at 64 px, float32
     python benchmarks/train_step.py --model=resnet50 --size=224 --precision=bfloat16 --batch=0     on a GPU
 
-Each measurement is a process of its own, and the measurements alternate, round after round, so that changes in the
+Each measurement is a separate process, and the measurements alternate, round after round, so that changes in the
 machine's load affect all alike; medians are printed with their ratios. `--batch=0` takes the largest power of two
 that fits, for each framework by itself. PyTorch's network is timm's where timm is installed, channels-last and
 compiled on a GPU; otherwise the same ResNet written with torch.nn below. The loop trains on the embedded data set.

@@ -3,10 +3,10 @@
     python benchmarks/zoo.py                                                         on a GPU: bfloat16, full size
     python benchmarks/zoo.py --size=64 --batch=8 --precision=float32 --seconds=5     on a CPU
 
-Each measurement is `benchmarks/train_step.py` in a process of its own, ours and PyTorch's alternately, on data that
+Each measurement is `benchmarks/train_step.py` in a separate process, ours and PyTorch's alternately, on data that
 stays on the device. PyTorch's network is timm's or torchvision's, compiled and channels-last on a GPU.
-The mean is the geometric one. `--networks=resnet50,vgg16` takes fewer; `--batch=0` finds each its largest batch.
-Rows are written to stderr and to `--out` as they are measured; a failed measurement has a row that says so, and the
+The mean is the geometric one. `--networks=resnet50,vgg16` measures fewer; `--batch=0` finds the largest batch of each.
+Rows are written to stderr and to `--out` as they are measured; a failed measurement has a row with the error, and the
 exit code is then 1.
 """
 
@@ -41,14 +41,14 @@ HEADING = (
 
 
 def main():
-    """Measure alternately and print the table; the exit code is 1 where a measurement failed."""
+    """Measure alternately and print the table; the exit code is 1 if a measurement failed."""
     arguments = _arguments()
     rows = []
     for name in arguments.networks.split(","):
         size = max(arguments.size or SIZES.get(name, 224), SMALLEST.get(name, 0))
         rows.append((name, size, *_rates(name, size, arguments)))
         print(_line(rows[-1]), file=sys.stderr)
-        if arguments.out:  # the rest of the table asks for the devices, which the measurements need for themselves
+        if arguments.out:  # the rest of the table opens the devices, which the measurements need exclusively
             Path(arguments.out).write_text("\n".join((*HEADING, *map(_line, rows))) + "\n")
     text = _table(arguments, rows)
     print(text)
@@ -70,7 +70,7 @@ def _arguments():
 
 
 def _rates(name, size, arguments):
-    """Return both medians and a description of the measurement, or None and the reason where one failed."""
+    """Return both medians and a description of the measurement, or None and the reason if one failed."""
     rates, notes = {"step": [], "pytorch": []}, {}
     for _ in range(arguments.rounds):
         for what, found in rates.items():
@@ -85,7 +85,7 @@ def _rates(name, size, arguments):
 
 
 def _measure(what, options):
-    """Return images per second and a note, from a process of its own; None and its last line where it failed."""
+    """Return images per second and a note, measured in a separate process; None and its last line if it failed."""
     command = [sys.executable, str(REPOSITORY / "benchmarks" / "train_step.py"), *options]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if not result.returncode:

@@ -1,4 +1,4 @@
-"""Check that what the documents at the root of the repository and in docs/ point to exists.
+"""Check that the targets of links and paths in the repository's documents exist.
 
     python -m tools.check_links
 
@@ -22,14 +22,14 @@ FENCE = re.compile(r"^```.*?^```", flags=re.MULTILINE | re.DOTALL)
 
 
 def main() -> int:
-    """Print what is missing; return 1 if anything is."""
+    """Print the missing targets; return 1 if there are any."""
     problems = [*broken_links(), *missing_paths()]
     print("\n".join(problems), file=sys.stderr, end="\n" if problems else "")
     return 1 if problems else 0
 
 
 def broken_links() -> Iterator[str]:
-    """Yield a message for each relative link that leads nowhere."""
+    """Yield a message for each relative link whose target does not exist."""
     for document in LINKED:
         path = REPOSITORY / document
         for target in LINK.findall(FENCE.sub("", path.read_text(encoding="utf-8"))):

@@ -1,7 +1,7 @@
 """Draw the diagrams of the documentation as SVG, in docs/images.
 
     python -m tools.diagrams             # write them
-    python -m tools.diagrams --check     # fail where a committed one is stale
+    python -m tools.diagrams --check     # fail if a committed one is stale
 
 A diagram is a chain of numbered boxes that runs to and fro: the first row from left to right, the second back.
 """
@@ -25,7 +25,7 @@ EDGES = {"host": "#4a76b8", "device": "#c8792b", "stored": "#3d8b5a", "learned":
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """One station: a title, one or two lines that explain it, and the modules that do it."""
+    """One station: a title, one or two lines of explanation, and the modules that implement it."""
 
     kind: str  # a key of FILLS
     title: str

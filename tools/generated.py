@@ -1,4 +1,4 @@
-"""Files that a tool writes and that the repository keeps: written, or compared with what lies there."""
+"""Files that a tool generates and that are committed: write them, or compare them with the committed ones."""
 
 import argparse
 import sys
@@ -13,14 +13,14 @@ def write_or_check(files: Mapping[Path, str], description: str | None, command: 
 
     Args:
       files: the text of each file by its path.
-      description: what `--help` prints.
-      command: what to type when a file is stale.
+      description: the text of `--help`.
+      command: the command that renews stale files.
 
     Returns:
-      An exit code: 1 where `--check` found a file that is missing or differs, else 0.
+      An exit code: 1 if `--check` found a file that is missing or differs, else 0.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is stale")
     if not parser.parse_args().check:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)

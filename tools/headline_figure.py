@@ -1,4 +1,4 @@
-"""Draw the figure at the head of the README: the challenge's winners, and what `make demo` measured beside them.
+"""Draw the figure at the head of the README: the challenge's winners, and errors of `make demo` beside them.
 
     python -m tools.headline_figure
 
@@ -26,7 +26,7 @@ LEADERBOARD = REPOSITORY / "results" / "demo" / "tables" / "leaderboard.csv"
 OUT = REPOSITORY / "docs" / "images" / "headline"
 WINNER = ", winner"  # ends the name of an entry that won
 BLUE, ORANGE, MUTED = "#0072B2", "#D55E00", "#5c5c5c"
-# Where a winner's name stands, in points from its mark, and how it is aligned; the last three are crowded.
+# The position of a winner's name, in points from its mark, and its alignment; the last three are crowded.
 PLACES = {"MSRA": (0, -16, "center"), "Trimps-Soushen": (4, 44, "left"), "WMW": (8, -4, "left")}
 USUAL_PLACE = (9, 3, "left")
 NAMES = {

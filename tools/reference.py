@@ -124,7 +124,7 @@ def groups(lines: list[str]) -> Iterator[tuple[bool, list[str]]]:
 
 @dataclasses.dataclass
 class Seen:
-    """What the page has described so far: the key of each class, and the meaning of each key."""
+    """The content of the page so far: the key of each class, and the meaning of each key."""
 
     classes: dict[type, str] = dataclasses.field(default_factory=dict)
     meanings: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -297,7 +297,7 @@ def comment_above(comments: dict[int, tuple[bool, str]], line: int) -> str:
 
 
 def default_text(node: ast.expr | None) -> str:
-    """Return a field's default as the source has it; of a call that declares the field, its first argument."""
+    """Return a field's default as written in the source; for a call that declares the field, its first argument."""
     if not isinstance(node, ast.Call):
         return "" if node is None else ast.unparse(node)
     keywords = {keyword.arg: keyword.value for keyword in node.keywords}
@@ -327,7 +327,7 @@ def sentence(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Return a text that Markdown shows as it is; what is in back quotes stays code."""
+    """Return a text that Markdown shows unchanged; text in back quotes remains code."""
     pieces = re.split(r"(`[^`]*`)", text)
     return "".join(
         piece if index % 2 else re.sub(r"([*_<>\[\]])", r"\\\1", piece) for index, piece in enumerate(pieces)

@@ -1,4 +1,4 @@
-"""Run the commands of docs/tutorial.md and put what they print into the page.
+"""Run the commands of docs/tutorial.md and put their output into the page.
 
     python -m tools.tutorial --photos=DIR            # DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE
 
@@ -64,7 +64,7 @@ def run_block(body: str, folder: Path) -> str:
 
 
 def run_command(command: str, folder: Path) -> str:
-    """Return what a shell prints for a command, both streams together, without blanks at the ends of lines."""
+    """Return the output of a command in a shell, both streams together, without blanks at the ends of lines."""
     print(f"$ {command}", file=sys.stderr, flush=True)
     variables = {
         "COLUMNS": str(WIDTH),

@@ -78,7 +78,7 @@ class Game:
 
     @property
     def seconds_left(self) -> float | None:
-        """The predicted seconds until the end, from the median time of recent answers; None if they are too few."""
+        """The predicted seconds until the end, from the median time of recent answers; None if there are too few."""
         recent = [answer["seconds"] for answer in self._guessed_answers() if answer["seconds"] is not None][-RECENT:]
         if len(recent) < MIN_ANSWERS:
             return None
@@ -113,7 +113,7 @@ class Game:
         self._advance()
 
     def predictions(self) -> Predictions:
-        """Return the guesses as predictions, with scores from 5 down to 1 in their order and -inf for other classes.
+        """Return the guesses as predictions, with scores from 5 down to 1 in their order, and -inf for others.
 
         Raises:
           UserError: there are no guesses, or the data set has changed since they were made.

@@ -37,7 +37,7 @@ def play(
       name: name of the player.
       workdir: directory of the game; a game in it is resumed.
       port: port of the page; 0 for any free port.
-      finish: whether to store and score the guesses made so far without serving the page.
+      finish: whether to store and score the existing guesses without serving the page.
 
     Raises:
       UserError: the split does not exist, has no labels or shares images with the training split, or the workdir
@@ -54,7 +54,7 @@ def play(
         raise UserError(f"{guessed_split.name} {split} has no labels; guesses on it cannot be scored")
     directory = Workdir(workdir)
     if directory.is_started:
-        raise UserError(f"--workdir={workdir} holds a training run; a game needs a directory of its own")
+        raise UserError(f"--workdir={workdir} holds a training run; a game needs a separate directory")
     directory.lock()
     game = Game(guessed_split, directory.path, n_images=images, seed=seed, name=name)
     path = directory.predictions(data_config, split)

@@ -1,7 +1,7 @@
 """Web server of the labelling game (`game.py`): one page, served to browsers on this machine only.
 
 The server listens on 127.0.0.1. A request must contain the random token of the page's address, and must address the
-server as 127.0.0.1 or localhost, so that another site whose name resolves to this machine gets nothing.
+server as 127.0.0.1 or localhost, so that another site whose name resolves to this machine receives nothing.
 
 | request                         | response                                                                   |
 |---------------------------------|----------------------------------------------------------------------------|

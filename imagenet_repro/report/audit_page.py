@@ -52,10 +52,10 @@ class LabelAudit:
       class_names: readable names by class index.
       id: ids of the images.
       suspects: the suspect labels, the most suspect first.
-      auditors: the systems whose probabilities found the suspects; of several systems also their mean, as the last.
+      auditors: the systems whose probabilities determine the suspects; if there are several, their mean is the last.
       compared: the systems that are compared pair by pair.
       truths: the labels as given, then other sets of right labels.
-      verdicts: the number of images by people's verdict; empty where nobody checked.
+      verdicts: the number of images by people's verdict; empty if there are no verdicts.
       wrong_share: the share of wrong labels that the tables on comparisons assume, in [0, 1].
       data: name of the data set.
     """
@@ -87,8 +87,8 @@ def write(audit: LabelAudit, out: Path, thumbnails: Thumbnails | None) -> Path:
 
     Args:
       audit: the result.
-      out: a directory, created where it is missing.
-      thumbnails: returns, for ids of images, the JPEGs of those that it has; None: the page has no images.
+      out: a directory, created if it is missing.
+      thumbnails: a function from ids of images to the available JPEGs; None: the page has no images.
 
     Raises:
       SaveError: a file cannot be written.
@@ -119,7 +119,7 @@ def verdict(audit: LabelAudit) -> str:
 
 
 def _verdict_counts(audit: LabelAudit) -> str:
-    """Return people's verdicts on the suspects, as a sentence; empty where nobody checked."""
+    """Return people's verdicts on the suspects, as a sentence; empty if there are no verdicts."""
     total = sum(audit.verdicts.values())
     counts = ", ".join(f"{audit.verdicts.get(one, 0):,} {one}" for one in VERDICTS)
     return f"People checked {total:,} images: {counts}." if total else ""
@@ -137,7 +137,7 @@ def _restated_error(system: AuditedSystem, truth: ReferenceLabels, before: str) 
 
 
 def suspects(audit: LabelAudit) -> Table:
-    """Return a row for each suspect, the most suspect first; people add a column `verdict` and hand it back."""
+    """Return a row for each suspect, the most suspect first; people add a column `verdict` and pass the file on."""
     found = audit.suspects
     headings = ("rank", "id", "given", "suggested", "given_name", "suggested_name")
     columns = (found.image, found.given, found.suggested, found.of_given, found.of_suggested)
@@ -191,7 +191,7 @@ def _rate_cells(system: AuditedSystem, truth: ReferenceLabels) -> tuple[str, ...
 
 
 def differences(audit: LabelAudit) -> Table | None:
-    """Return the differences of all pairs by every set of right labels; None where fewer than two are compared."""
+    """Return the differences of all pairs by every set of right labels; None if fewer than two are compared."""
     rows = tuple(
         _difference_row(pair, guesses, truth)
         for pair in audit.pairs
@@ -218,7 +218,7 @@ def _difference_row(
 
 
 def noise(audit: LabelAudit) -> Table:
-    """Return the true differences that a measured one can stand for where a share of the labels is wrong."""
+    """Return the true differences that a measured one can correspond to if a share of the labels is wrong."""
     classes, share = len(audit.class_names), audit.wrong_share
     rows = tuple(
         (f"{x:.1f}", _range(*label_noise.blind_bounds(x / 100, share)), _symmetric(x / 100, audit).lstrip("+"))
@@ -272,7 +272,7 @@ def pairs_of_classes(audit: LabelAudit) -> Table | None:
 def _symmetric(difference: float, audit: LabelAudit) -> str:
     try:
         return _points(label_noise.undo_symmetric_noise(difference, audit.wrong_share, len(audit.class_names)), 2)
-    except ValueError:  # so much noise leaves nothing of a difference
+    except ValueError:  # with so much noise no difference remains
         return MISSING
 
 
@@ -319,7 +319,7 @@ def _section(anchor: str, title: str, *tables: Table | None) -> PageSection:
 
 
 def noise_sentence(audit: LabelAudit) -> str:
-    """Return a paragraph on the assumed share of wrong labels, and what it does to a difference of one point."""
+    """Return a paragraph on the assumed share of wrong labels, and its effect on a difference of one point."""
     share, n_classes = audit.wrong_share, len(audit.class_names)
     low, high = (_points(x).lstrip("+") for x in label_noise.blind_bounds(0.01, share))
     on_average = _symmetric(0.01, audit).lstrip("+")

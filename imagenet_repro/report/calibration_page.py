@@ -31,10 +31,10 @@ class CalibrationResult:
     Attributes:
       name: the system's name.
       predictions: its predictions on the scored images.
-      class_names: names by class index; WordNet ids where the data set has those.
+      class_names: names by class index; WordNet ids if the data set has those.
       before: the calibration of its probabilities as they are.
-      after: the same at the temperature; None: no temperature was fitted.
-      temperature: by which the scores are divided; fitted on other images.
+      after: the calibration at the temperature; None: no temperature was fitted.
+      temperature: the divisor of the scores, fitted on other images.
       fitted_on: number of those images.
     """
 
@@ -48,7 +48,7 @@ class CalibrationResult:
 
     @property
     def states(self) -> list[CalibrationState]:
-        """Return the probabilities as they are, and those at the temperature where there is one."""
+        """Return the probabilities as they are, and those at the temperature if there is one."""
         states = [CalibrationState("as it is", self.before)]
         if self.after:
             states.append(CalibrationState(f"temperature {self.temperature:.3g}", self.after))

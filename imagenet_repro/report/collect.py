@@ -1,7 +1,7 @@
 """Gather finished runs for a comparison, and refuse numbers that must not stand in one table.
 
-The way of a stored prediction to a cell of the page: `collect` reads the file into `records.TopGuesses`, the sections
-count errors from it, and `comparison_page` puts their tables on the page.
+A stored prediction becomes a cell of the page in three steps: `collect` reads the file into `records.TopGuesses`, the
+sections count errors from it, and `comparison_page` puts their tables on the page.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from imagenet_repro.storage.json_files import require_keys
 from imagenet_repro.storage.workdir import FREE_KEYS, RESULT, Workdir
 from imagenet_repro.training import log
 
-# What a comparison needs of a result beyond what every reader needs, by dotted path.
+# The entries of a result that a comparison needs in addition to those that every reader needs, by dotted path.
 KEYS = {
     "predictions": str,
     "spent.steps": int,
@@ -33,7 +33,7 @@ KEYS = {
 MAX_NAMED = 3  # classes or settings in one message
 NO_GUESS = -1  # stands for the guess on an image whose scores held NaN
 NO_SPLIT = "none of its own"
-# Settings in which an evaluation may differ from the training run: what it reads, and how fast.
+# Settings in which an evaluation may differ from the training run: its images, and its speed.
 EVALUATION_KEYS = ("data.name", "data.eval_split", "data.test_split", "data.eval_batch_size")
 
 
@@ -69,7 +69,7 @@ class Scoring:
 
     @property
     def evaluation_set(self) -> EvaluationSet | None:
-        """Return the evaluation set, or None where each run's own split is scored."""
+        """Return the evaluation set, or None if each run's own split is scored."""
         return sets.find_set(self.set_name) if self.set_name else None
 
     @property
@@ -106,7 +106,7 @@ class RunGroup:
     Attributes:
       name: the system's name; several groups with the same name are numbered.
       workdirs: workdirs of finished runs.
-      recipe: the recipe's name, where networks are crossed with recipes.
+      recipe: the recipe's name, if networks are crossed with recipes.
     """
 
     name: str
@@ -115,7 +115,7 @@ class RunGroup:
 
 
 def group_runs(paths: Sequence[str | Path]) -> list[RunGroup]:
-    """Group runs whose configurations differ in nothing but the seed, in the order given.
+    """Group runs whose configurations differ only in the seed, in the order given.
 
     Raises:
       UserError: a run has not ended, its result is damaged, or the same run is named twice.
@@ -184,7 +184,7 @@ def collect(
 
 
 def _check_stored(groups: Sequence[RunGroup], scoring: Scoring) -> None:
-    """Raise UserError where runs lack the predictions of a protocol or a set, with the commands that store them."""
+    """Raise UserError if runs lack the predictions of a protocol or a set, with the commands that store them."""
     if scoring.is_own_result:
         return
     workdirs = [workdir for group in groups for workdir in group.workdirs]
@@ -194,7 +194,7 @@ def _check_stored(groups: Sequence[RunGroup], scoring: Scoring) -> None:
         if not scoring.path(workdir, result).exists():
             commands.append(f"\n  {scoring.command(workdir, result)}")
     if scoring.protocol and len(commands) == len(workdirs):
-        protocols.parse(scoring.protocol)  # names the nearest protocol where there is none of this name
+        protocols.parse(scoring.protocol)  # raises UserError, with the nearest name, if there is no such protocol
     if commands:
         by = f" by the protocol {scoring.protocol}" if scoring.protocol else ""
         of = f" of {scoring.evaluation_set.title}" if scoring.evaluation_set else ""
@@ -232,7 +232,7 @@ def _read_result(workdir: Workdir) -> dict[str, Any]:
 
 
 def _check_result(run: FinishedRun, path: Path) -> None:
-    """Raise UserError where the predictions cannot be those that the result was counted from."""
+    """Raise UserError if the predictions cannot be those that the result was counted from."""
     n_counted, n_stored = run.result["rates"]["images"], len(run.guesses.id)
     if n_counted != n_stored:
         raise UserError(f"{path} has predictions for {n_stored:,} images, but the run scored {n_counted:,}")
@@ -241,7 +241,7 @@ def _check_result(run: FinishedRun, path: Path) -> None:
 
 
 def _check_source(run: FinishedRun, path: Path, scoring: Scoring) -> None:
-    """Raise UserError where the file says that its predictions were made from another run or with other settings."""
+    """Raise UserError if the file states that its predictions come from another run or from other settings."""
     source = predictions.load_provenance(path)
     protocol = source.get("protocol", {}).get("name", protocols.OWN_PROTOCOL)
     if source.get("step") != run.result["spent"]["steps"] or protocol != (scoring.protocol or protocols.OWN_PROTOCOL):
@@ -265,7 +265,7 @@ def _highest_class(guesses: TopGuesses) -> int:
 
 
 def _classes(run: FinishedRun) -> list[str]:
-    """Return the names of a run's classes; their numbers where the result, of an older version, has no names."""
+    """Return the names of a run's classes; their numbers if the result, of an older version, has no names."""
     names = [str(name) for name in run.result.get("classes", [])]
     return names or [str(number) for number in range(1 + _highest_class(run.guesses))]
 
@@ -285,7 +285,7 @@ def _scored_split(result: dict[str, Any]) -> str:
 
 
 def _conditions(result: dict[str, Any], scoring: Scoring) -> dict[str, str]:
-    """Return what all runs of a comparison must share, by what it is called."""
+    """Return the conditions that all runs of a comparison must share, by name."""
     config = result["provenance"]["config"]
     data, scored = config["data"], _scored_split(result)
     watched = {"split evaluated while training": data["eval_split"]} if scored != data["eval_split"] else {}
@@ -337,7 +337,7 @@ def _differing_images(systems: Sequence[ComparedSystem]) -> list[str]:
 
 
 def _unique_names(names: list[str]) -> list[str]:
-    """Return the names, with numbers behind those that occur more than once."""
+    """Return the names, with numbers appended to those that occur more than once."""
     taken = {name for name in names if names.count(name) == 1}
     unique = []
     for name in names:

@@ -17,7 +17,7 @@ from imagenet_repro.report.tables import Table
 from imagenet_repro.report.templating import render
 
 TITLE = "ImageNet systems under one budget"
-MANY = 12  # groups of images; more of them for pairs of systems are folded together
+MANY = 12  # groups of images; more groups for pairs of systems are folded together
 
 PARTS = ("curves", "compute", "differences", "classes", "confusions", "history")
 Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
@@ -28,11 +28,11 @@ class ComparisonPage:
     """The content of the page.
 
     Attributes:
-      comparison: its class names are shown as they stand.
-      verdict: one to three sentences; the first line is set largest.
-      figures, tables: by the section in which they stand, one of `PARTS`; a section without content is left out.
+      comparison: its class names are shown unchanged.
+      verdict: one to three sentences; the first line is in the largest type.
+      figures, tables: by their section, one of `PARTS`; a section without content is left out.
       groups: letters by the name of a system; systems that share a letter do not differ significantly.
-      thumbnails: returns, for ids of images, the JPEGs of those that it has, a few kB each, to be shown at 96 px;
+      thumbnails: a function from ids of images to the available JPEGs, a few kB each, to be shown at 96 px;
         None: the page shows ids alone.
     """
 
@@ -47,7 +47,7 @@ class ComparisonPage:
 def write(page: ComparisonPage, out: Path) -> Path:
     """Write `report.html` and, for each table, `tables/NAME.csv` and `.md`; return the page's path.
 
-    Every table of a mixed comparison says so: in its caption, and by `_mixed` at the end of its files' names.
+    Every table of a mixed comparison is marked: in its caption, and by `_mixed` at the end of its files' names.
 
     Raises:
       UserError: a figure cannot be read.
@@ -73,7 +73,7 @@ def _check_parts(page: ComparisonPage) -> None:
 
 
 def _describe_setting(comparison: Comparison) -> str:
-    """Return one line that says what was compared, under which budget, and on which images."""
+    """Return one line with the systems compared, their budget and the images."""
     n_systems, n_runs = len(comparison.systems), sum(len(system.runs) for system in comparison.systems)
     counts = f"{n_systems} system{'s' * (n_systems > 1)}, {n_runs} run{'s' * (n_runs > 1)}"
     by = f", by the evaluation protocol {comparison.protocol}" if comparison.protocol else ""
@@ -144,7 +144,7 @@ def _section(page: ComparisonPage, anchor: str, title: str, own_tables: Sequence
 
 
 def _mark_mixed(table: Table, comparison: Comparison) -> Table:
-    """Return the table; that of a mixed comparison says in its caption and its name what differs."""
+    """Return the table; in a mixed comparison its caption lists the differing conditions, and its name is marked."""
     if not comparison.mixed:
         return table
     caption = f"Mixed: {' '.join(comparison.mixed)} {table.caption}"
@@ -152,7 +152,7 @@ def _mark_mixed(table: Table, comparison: Comparison) -> Table:
 
 
 def _mark_mixed_figure(figure: PageFigure, comparison: Comparison) -> PageFigure:
-    """Return the figure; that of a mixed comparison has a caption that says so."""
+    """Return the figure; in a mixed comparison its caption says so."""
     if not comparison.mixed:
         return figure
     return dataclasses.replace(figure, caption=f"Mixed, see the warnings. {figure.caption}")
@@ -187,7 +187,7 @@ def _disagreement_section(page: ComparisonPage) -> PageSection:
 
 
 def _folded_title(groups: Sequence[ImageGroup]) -> str:
-    """Return the title below which groups are folded together, empty where they are few."""
+    """Return the title below which groups are folded together; empty if there are few."""
     return f"Images that one system classifies correctly and another does not ({len(groups)} pairs)" * (
         len(groups) > MANY
     )

@@ -18,7 +18,7 @@ from imagenet_repro.report.tables import Table
 from imagenet_repro.scoring import terminal, wordnet
 from imagenet_repro.scoring.metrics import GUESSES
 
-FIGURES = "figures"  # the directory below the page's own
+FIGURES = "figures"  # the subdirectory of the page's directory
 IN_TERMINAL = ("system", "group", "top-1 error %", "95 % interval", "top-5 error %", "training seconds", "seeds")
 FILE_WIDTH = 120  # columns of output to a file
 AMOUNTS: dict[Against, str] = {
@@ -47,7 +47,7 @@ def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = N
 
     Args:
       comparison: the systems.
-      out: the directory, created where it is missing.
+      out: the directory, created if it is missing.
       thumbnails: as in `ComparisonPage`.
 
     Raises:
@@ -81,7 +81,7 @@ def groups(comparison: Comparison, found: Differences) -> dict[str, str]:
 
 
 def _differences(comparison: Comparison) -> Differences | None:
-    """Return the differences of all pairs; None where the images differ, which only a mixed comparison allows."""
+    """Return the differences of all pairs; None if the images differ, which only a mixed comparison allows."""
     if comparison.mixed and not comparison.same_images:
         return None
     return differences.differences(comparison)
@@ -122,7 +122,7 @@ def _describe_scoring(comparison: Comparison) -> str:
 
 
 class _Drawing:
-    """Draws the figures of one comparison into a directory, and makes the tables that belong beside them."""
+    """Draws the figures of one comparison into a directory, and builds the tables beside them."""
 
     def __init__(self, comparison: Comparison, found: Differences | None, out: Path):
         self._comparison, self._differences, self._out = comparison, found, out

@@ -42,8 +42,8 @@ def present(
       members: names and predictions of the m members.
       weights: the weight of each member.
       errors: the wrong images of the ensemble and of its parts.
-      networks: the name of each member's network; empty where it is unknown.
-      protocols: the name of each member's evaluation protocol; empty where it is unknown.
+      networks: the name of each member's network; empty if it is unknown.
+      protocols: the name of each member's evaluation protocol; empty if it is unknown.
       average: the scores that are averaged.
     """
     console = Console(highlight=False)
@@ -58,7 +58,7 @@ def present(
 
 
 def present_entry(entry: EnsembleConfig) -> None:
-    """Print what was published about an entry, and what its sources leave open."""
+    """Print the published facts about an entry, and the open questions in its sources."""
     lines = [f"{entry.entry}, published:", *(f"  {sentence}" for sentence in entry.published)]
     substitutes = [kind for kind in entry.members if kind.stands_for]
     if substitutes:
@@ -103,7 +103,7 @@ def _percents(wrong_images: Bool[np.ndarray, "2 n"] | None) -> list[str]:
 
 
 def _changes(whole: Bool[np.ndarray, "2 n"], without: Bool[np.ndarray, "2 n"] | None) -> list[str]:
-    """Return by how many points both error rates rise when a member is left out."""
+    """Return the points by which both error rates rise when a member is left out."""
     if without is None:
         return ["", ""]
     return [_signed(100 * (x - y)) for x, y in zip(without.mean(axis=1), whole.mean(axis=1), strict=True)]

@@ -19,7 +19,7 @@ from imagenet_repro.storage import files
 
 MIXED = "_mixed"  # ends the file names of the tables of a mixed comparison
 LONG = 24  # rows; longer tables are folded
-HEADINGS = {  # of tables whose name alone would not make a good heading
+HEADINGS = {  # headings of tables whose name would not be a good heading
     "differences_checkpoints": "Differences between checkpoints",
     "differences_recipes": "Differences between recipes",
     "classes": "All classes",
@@ -46,7 +46,7 @@ class PageFigure:
       title: a few words.
       svg: path of the file.
       caption: what the figure shows.
-      alt: what a reader who cannot see the figure should know.
+      alt: a description for a reader who cannot see the figure.
     """
 
     title: str
@@ -62,7 +62,7 @@ class PageSection:
     Attributes:
       anchor: the element's id.
       title: the heading.
-      body: HTML; empty where the section has nothing to show.
+      body: HTML; empty if the section has nothing to show.
       tables: the tables within `body`, to be saved beside the page.
     """
 
@@ -87,9 +87,9 @@ def render_page(title: str, verdict: str, setting: str, sections: Iterable[PageS
     """Return a page as one HTML document.
 
     Args:
-      title: stands above everything, in small type.
-      verdict: one to four lines of text; the first is set largest.
-      setting: one line that says what the page is about.
+      title: the title, in small type at the top.
+      verdict: one to four lines of text; the first is in the largest type.
+      setting: one line about the data behind the page.
       sections: in order; each is linked from the top.
     """
     return render(
@@ -103,12 +103,12 @@ def render_paragraphs(text: str) -> Markup:
 
 
 def render_list(heading: str, items: Sequence[str]) -> Markup:
-    """Return a heading with a list of items below it; nothing where there are no items."""
+    """Return a heading with a list of items below it; empty if there are no items."""
     return render("list.html", heading=heading, items=items) if items else Markup()
 
 
 def render_figures(figures: Sequence[PageFigure]) -> Markup:
-    """Return figures, narrow ones side by side; nothing where there are none.
+    """Return figures, narrow ones side by side; empty if there are none.
 
     Raises:
       UserError: the file of a figure cannot be read.

@@ -1,4 +1,4 @@
-"""The report on localization: a table of all methods of making boxes, and a figure of a dozen images with boxes."""
+"""The report on localization: a table of all methods of predicting boxes, and a figure of images with boxes."""
 
 import textwrap
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ COLUMNS = 4
 UNWRAPPED = 5  # columns of the table whose cells stay on one line in a narrow terminal
 NARROWEST = 5  # characters, the smallest width of a column there
 SHOWN = 12
-SEED = 0  # of the choice of images
+SEED = 0  # seed of the choice of images
 TRUE: tuple[str, LineStyleType] = ("#000000", "-")  # colour and line style of true boxes
 # Colours and line styles of guessed boxes.
 GUESSED: tuple[tuple[str, LineStyleType], ...] = ((COLOURS[1], "--"), (COLOURS[0], (0, (1, 1.4))))
@@ -44,7 +44,7 @@ HALO = [patheffects.withStroke(linewidth=3.6, foreground="white")]  # so that a 
 
 
 def table(found: LocalizationResult) -> Table:
-    """Return the localization errors of each method of making boxes, in percent, with Wilson's 95 % intervals."""
+    """Return the localization errors of each method of predicting boxes, in percent, with Wilson's 95 % intervals."""
     rows = []
     for one in found.results:
         cells = [text for k in (1, GUESSES) for text in _error_cells(one, k)]
@@ -65,8 +65,8 @@ def table(found: LocalizationResult) -> Table:
         f"Localization errors on {five.images:,} images; intervals are Wilson's 95 % intervals over images."
         " Class alone: top-1 error"
         f" {format_rate(best.wrong_class, best.images)[0]} %, top-5 {format_rate(five.wrong_class, five.images)[0]} %;"
-        " no method of making boxes can be below that. Wrong box: images whose class is among the five guesses, but"
-        " without a right box. First box: images whose first box is right, whatever its class. The central box covers"
+        " no method can be below that. Wrong box: images whose class is among the five guesses, but"
+        " without a right box. First box: images whose first box is right, for any class. The central box covers"
         " half of the image's area.",
     )
 
@@ -101,7 +101,7 @@ def plot_boxes(
 ) -> list[Path]:
     """Draw images with their true boxes and the boxes of the methods that look at the image.
 
-    The box of the guess that names the right class is drawn, or that of the first guess where none does.
+    The box of the guess with the right class is drawn, or that of the first guess if no guess is right.
 
     Args:
       found: all boxes.
@@ -174,7 +174,7 @@ def _draw(
 
 
 def _title(names: Sequence[str], label: int, guessed: np.ndarray, places: np.ndarray) -> str:
-    """Return the class, and below it the guess."""
+    """Return the class, and the guess below it."""
     name = textwrap.shorten(names[label], 30, placeholder="…")
     if len(places):
         return f"{name}\nguess {1 + places[0]} of {GUESSES} is right"

@@ -1,6 +1,6 @@
 """The records that tables, figures and pages read: finished runs, grouped into the systems that are compared.
 
-`report/collect.py` makes them from the workdirs of runs.
+`report/collect.py` creates them from the workdirs of runs.
 """
 
 import dataclasses
@@ -69,7 +69,7 @@ class ComparedSystem:
     Attributes:
       name: unique within a comparison.
       network: a name in `models.names()`, or the system of an entry of the challenge, such as `xrce_2011`.
-      recipe: the recipe's name, where a comparison crosses networks with recipes; otherwise empty.
+      recipe: the recipe's name, if a comparison crosses networks with recipes; otherwise empty.
       runs: at least one, by rising seed.
     """
 
@@ -126,18 +126,18 @@ class Comparison:
 
     Attributes:
       systems: in the order in which they were given.
-      class_names: names by class index; WordNet ids where the data set has those.
+      class_names: names by class index; WordNet ids if the data set has those.
       budget: the budget of each run, such as "90ep".
       data: name of the data set that the runs were trained on.
       train_split: the training split, in the syntax of tfds.
       scored_split: the split that the errors were counted on, in the syntax of tfds.
       selection: how settings were chosen, as a sentence; empty: nothing was searched.
-      mixed: one sentence for each setting in which the runs differ, where the user allows it; every table shows them.
+      mixed: one sentence for each setting in which the runs differ, if the user allows it; every table shows them.
       failures: planned runs that have no result.
       people: people who guessed images that all systems were scored on.
       protocol: the evaluation protocol of the errors, a name of `evaluate`; empty: each run's own.
       evaluation_set: title of the evaluation set of the errors; empty: the scored split of the runs' data set.
-      evaluation_data: name of the evaluation set's data set; empty where there is no set.
+      evaluation_data: name of the evaluation set's data set; empty if there is no set.
     """
 
     systems: tuple[ComparedSystem, ...]
@@ -169,7 +169,7 @@ class Comparison:
 
     @property
     def n_images(self) -> int:
-        """Return the number of scored images; that of the first run where the runs differ."""
+        """Return the number of scored images; that of the first run if the runs differ."""
         return len(self.systems[0].runs[0].guesses.id)
 
     @property

@@ -1,4 +1,4 @@
-"""The table at the end of a run: systems side by side with their sizes, what training cost, and both error rates."""
+"""The table at the end of a run: systems side by side with their sizes, the cost of training, and both error rates."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ def markdown(rows: Sequence[ResultRow]) -> str:
 
 
 def show(rows: Sequence[ResultRow], console: Console | None = None) -> None:
-    """Print the table; where the output is not a terminal, it is as wide as the longest name needs."""
+    """Print the table; if the output is a file, it is at least 160 columns wide."""
     console = console or Console()
     terminal.widen_for_file(console, FILE_WIDTH)
     is_wide = console.width >= FULL_WIDTH

@@ -11,7 +11,7 @@ from imagenet_repro.report.templating import render
 
 MISSING = "–"  # stands for a value that was not recorded
 LONG_TEXT = 24  # characters; a column of words with a longer cell is set wider on the page
-# A number with its unit, an interval, or a range. Columns that hold nothing else are aligned to the right.
+# A number with its unit, an interval, or a range. Columns of only such cells are aligned to the right.
 NUMBER = re.compile(r"\[?[+−-]?\d[\d,.]*(, −?[\d,.]+\]| to −?[\d,.]+| [kMGTPE]?B?)?( \((device|process)\))?")
 
 
@@ -66,7 +66,7 @@ class Table:
         return "w" if column and any(len(row[column]) > LONG_TEXT for row in self.rows) else ""
 
     def _numeric_columns(self) -> list[bool]:
-        """Return for each column whether it holds nothing but numbers."""
+        """Return for each column whether it holds only numbers."""
         known_cells = [
             [row[i] for row in self.rows if row[i] not in ("", MISSING)] if i else []
             for i in range(len(self.headings))

@@ -31,14 +31,14 @@ def signed(points: float) -> str:
 
 
 def clipped(name: str) -> str:
-    """Return the name, or its beginning where it is too long for a figure."""
+    """Return the name, or its beginning if it is too long for a figure."""
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1].rstrip() + "…"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
     """Return each class name up to its first comma.
 
-    Where two classes would share the short name, more of the name or the class's number is added.
+    If two classes would share the short name, more of the name or the class's number is added.
     """
     heads = [clipped(name.split(",")[0].strip()) for name in names]
     stages = [heads, list(map(clipped, names)), [f"{head} (class {i})" for i, head in enumerate(heads)]]

@@ -37,16 +37,16 @@ def compare(
 
     Args:
       workdirs: workdirs of finished runs, or that of one sweep.
-      out: the directory for the page; None: the workdir where there is one, otherwise the current directory. A page
-        by another protocol or of an evaluation set goes into a directory of its own below that.
-      allow_mixed: whether runs may differ in budget, data set, split or label set; every table then says so.
-      storage: URL of the sweep's trials, where it has a password.
+      out: the directory for the page; None: the workdir if there is one, otherwise the current directory. A page by
+        another protocol or of an evaluation set goes into a subdirectory.
+      allow_mixed: whether runs may differ in budget, data set, split or label set; every table is then marked.
+      storage: URL of the sweep's trials, if it has a password.
       people: predictions of games of `main.py human`, on images that all runs were scored on.
       protocol: evaluation protocol of the errors, as `evaluate --protocol` stored them; empty: each run's own.
       set_name: evaluation set of the errors, as `evaluate --set` stored them; empty: the split of each run's result.
 
     Raises:
-      UserError: as `gather`, or a person's predictions are of other images or labels.
+      UserError: an error of `gather`, or a person's predictions are of other images or labels.
       SaveError: a file cannot be written.
     """
     scoring = Scoring("" if protocol == protocols.OWN_PROTOCOL else protocol, set_name)
@@ -124,7 +124,7 @@ def _gather_sweep(directory: SweepDirectory, queue: SweepQueue, allow_mixed: boo
 
 
 def _describe_open_searches(queue: SweepQueue) -> dict[str, str]:
-    """Return, by system, which trials are missing, for the systems whose search has not ended."""
+    """Return the missing trials by system, for the systems whose search has not ended."""
     trials: dict[str, list[str]] = {}
     for status in queue.statuses():
         if status.planned.is_trial and status.value is None:
@@ -172,7 +172,7 @@ def _read_player(path: str, comparison: Comparison) -> HumanPlayer:
 
 
 def _thumbnails(comparison: Comparison) -> Thumbnails | None:
-    """Return a function that makes thumbnails of the scored images; None if their data set is not on this machine."""
+    """Return a function for thumbnails of the scored images; None if their data set is not on this machine."""
     config = comparison.systems[0].runs[0].result["provenance"]["config"]
     data = config["data"] | {"name": comparison.scored_data}
     try:

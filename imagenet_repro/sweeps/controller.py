@@ -23,8 +23,8 @@ from imagenet_repro.training import systems
 from imagenet_repro.training.clock import StopSignal
 
 POLL = 3.0  # seconds between two looks at the storage, which take time from the cores that train
-LINE_INTERVAL = 60.0  # seconds between two progress lines where the output is a file
-RESTARTS = 3  # restarts of a worker that ended with runs left, counted anew whenever a run ends
+LINE_INTERVAL = 60.0  # seconds between two progress lines if the output is a file
+RESTARTS = 3  # restarts of a worker that ended although runs remained, counted anew whenever a run ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run_sweep(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
 
 
 def dry_run(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
-    """Print what `run_sweep` would do and its cost without writing anything; raises the same errors."""
+    """Print the runs of `run_sweep` and their cost without writing anything; raise the same errors."""
     configs = check_sweep(sweep)
     directory = SweepDirectory(workdir)
     launcher = _create_launcher(directory, options.storage or directory.default_storage, options)
@@ -87,7 +87,7 @@ def _create_launcher(directory: SweepDirectory, url: str, options: SweepOptions)
 
 
 def check_sweep(sweep: SweepConfig) -> dict[str, AnyConfig]:
-    """Check everything that can be checked before a run starts, and return one configuration of each system.
+    """Check a sweep as far as possible before a run starts, and return one configuration of each system.
 
     Raises:
       UserError: a configuration is not valid, the systems use different data sets, or splits overlap.
@@ -152,7 +152,7 @@ def open_queue(directory: SweepDirectory, storage: str = "") -> SweepQueue:
 
 
 class _SweepMonitor:
-    """Shows the progress of a sweep until no work is left, and restarts workers that were lost."""
+    """Shows the progress of a sweep until no work remains, and restarts workers that were lost."""
 
     def __init__(self, directory: SweepDirectory, queue: SweepQueue, launcher: Launcher, workers: int):
         self._directory, self._queue, self._launcher, self._workers = directory, queue, launcher, workers
@@ -205,7 +205,7 @@ class _SweepMonitor:
         return SweepStatus(self._queue.statuses(), self._directory.path)
 
     def _keep_workers(self, status: SweepStatus) -> bool:
-        """Start missing workers; return False if all workers keep ending although runs are left."""
+        """Start missing workers; return False if all workers keep ending although runs remain."""
         idle = [slot for slot in self._n_starts if not self._launcher.is_alive(slot)]
         if not status.count("waiting"):
             return len(idle) < self._workers or status.count("running") > 0
@@ -233,7 +233,7 @@ class _SweepMonitor:
         self._console.print(text, soft_wrap=True, markup=False)
 
     def _outcome(self, status: SweepStatus) -> int:
-        """Print what is left to do at the end, and return the exit code."""
+        """Print the remaining work at the end, and return the exit code."""
         if status.is_finished and not status.count("failed"):
             return EXIT_FINISHED
         if status.count("failed"):

@@ -23,7 +23,7 @@ from imagenet_repro.sweeps.plan import PlannedRun, plan_runs
 from imagenet_repro.sweeps.status import count_workers, format_settings
 from imagenet_repro.sweeps.worker import python_path
 
-# images, TFLOP, compile, train and memory are of one final run; total time is of all runs of the system.
+# images, TFLOP, compile, train and memory are those of one final run; total time is that of all runs of the system.
 HEADINGS = ("system", "runs", "images", "TFLOP", "compile", "train", "memory", "total time")
 
 
@@ -77,7 +77,7 @@ def _measure(config: AnyConfig) -> dict[str, Any] | str:
 
 
 def _budget_fraction(sweep: SweepConfig, planned: PlannedRun) -> float:
-    """Return the budget of a run as a fraction of a final run's; 1 where the units differ."""
+    """Return the budget of a run as a fraction of a final run's; 1 if the units differ."""
     if not (planned.is_trial and sweep.search.budget):
         return 1.0
     final, trial = Amount.parse(sweep.budget), Amount.parse(sweep.search.budget)

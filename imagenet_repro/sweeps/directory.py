@@ -58,7 +58,7 @@ class SweepDirectory:
           UserError: the directory holds another sweep or a single run, or its trials are in another storage.
         """
         if (self.path / CONFIG).exists():
-            raise UserError(f"--workdir={self.path} holds a single run; a sweep needs a directory of its own")
+            raise UserError(f"--workdir={self.path} holds a single run; a sweep needs a separate directory")
         identity = uuid.uuid4().hex
         if self.exists:
             identity = self.identity()
@@ -82,7 +82,7 @@ class SweepDirectory:
         return resolve_sweep(self._read_record()["sweep"])
 
     def identity(self) -> str:
-        """Return the text that tells this sweep apart from all others in a storage."""
+        """Return the text that identifies this sweep among all others in a storage."""
         return self._read_record()["identity"]
 
     def storage(self) -> str:

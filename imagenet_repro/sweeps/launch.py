@@ -21,7 +21,7 @@ from imagenet_repro.sweeps.worker import STORAGE, Worker, python_path
 
 LOCAL_MINUTES = 60 * 24 * 3650  # time limit of a local worker: ten years, since submitit requires one
 SLURM_MINUTES = 60 * 24  # default time limit of a SLURM job
-SLURM_SIGNAL = 180  # seconds before the end of a SLURM job at which it is told to save
+SLURM_SIGNAL = 180  # seconds before the end of a SLURM job at which it gets the signal to save
 SLURM_RESUBMISSIONS = 1000  # how often a job that runs out of time may continue in a new one
 JOBS = "jobs.json"
 

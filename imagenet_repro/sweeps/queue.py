@@ -1,6 +1,6 @@
-"""Queue of a sweep's runs, kept as Optuna trials: who runs what, what came of it, and what was lost.
+"""Queue of a sweep's runs, kept as Optuna trials: the worker and the outcome of each run, and lost runs.
 
-The search of each system has an Optuna study of its own, so that a sampler learns from that system alone; the final
+The search of each system has a separate Optuna study, so that a sampler learns from that system alone; the final
 runs of all systems share one more study. Every planned run is enqueued under its name before work starts. A worker
 claims a run, sends heartbeats while it works on it, and completes it. A run whose heartbeats stop returns to the queue
 with the settings that it had.
@@ -41,7 +41,7 @@ class UnreachableError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-    """A planned run and the latest that the queue knows about it.
+    """A planned run and its latest state in the queue.
 
     Attributes:
       planned: the run.
@@ -161,7 +161,7 @@ class SweepQueue:
         return {axis.key: _suggest(trial, axis) for axis in self.sweep.systems[planned.system].search}
 
     def _sampler(self, planned: PlannedRun) -> optuna.samplers.TPESampler:
-        """Return a sampler with a seed of its own; with one seed, every process would begin with the same values."""
+        """Return a sampler with a separate seed; with one seed, every process would begin with the same values."""
         number = int(planned.name.rpartition("/")[2])
         seed = int(np.random.SeedSequence([self.sweep.search.seed, number]).generate_state(1)[0])
         # Trials that are still running count as bad ones, so that parallel workers try different regions.

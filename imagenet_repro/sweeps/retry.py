@@ -18,7 +18,7 @@ def retry_unreachable(call: Callable[[], Answer], is_stopping: Callable[[], bool
 
     Args:
       call: a function that is safe to call again after it failed.
-      is_stopping: tells whether this process was asked to stop, in which case it no longer retries.
+      is_stopping: a function that returns whether this process was asked to stop; it then no longer retries.
 
     Raises:
       UnreachableError: the storage was unreachable for PATIENCE seconds, or this process is stopping.

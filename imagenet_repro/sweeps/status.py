@@ -115,7 +115,7 @@ def _last_line(output: Path) -> str:
 
 
 def live_view(status: SweepStatus, workers: int) -> Group:
-    """Return what a terminal shows while a sweep runs: the active runs and the summary."""
+    """Return the view of a running sweep for a terminal: the active runs and the summary."""
     return Group(*(Text(line) for line in status.active_lines()), Text(status.summary(workers), style="bold"))
 
 

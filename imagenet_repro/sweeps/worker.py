@@ -68,7 +68,7 @@ class Worker:
                 print(error, file=sys.stderr)
                 code = error.exit_code
         if code != EXIT_FINISHED:
-            sys.exit(code)  # submitit takes any returned value for success, even if SLURM restarts the job
+            sys.exit(code)  # submitit treats any returned value as success, even if SLURM restarts the job
         return code
 
     def checkpoint(self) -> Any:
@@ -188,7 +188,7 @@ def python_path() -> str:
 
 
 def _describe_crash(number: signal.Signals, message: str) -> str:
-    """Describe how a process was ended by a signal; after SIGKILL its last line only tells how far it was."""
+    """Describe how a process was ended by a signal; after SIGKILL its last line only shows its progress."""
     if number != signal.SIGKILL:
         return f"ended by {number.name}; {message}"
     _, _, last_line = message.rpartition("\n")

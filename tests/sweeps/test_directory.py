@@ -84,7 +84,7 @@ def test_the_directories_of_data_and_caches_may_change(directory):
 def test_the_workdir_of_a_single_run_is_refused(directory):
     directory.path.mkdir()
     (directory.path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="holds a single run; a sweep needs a directory of its own"):
+    with pytest.raises(UserError, match="holds a single run; a sweep needs a separate directory"):
         record(directory)
     assert not directory.exists
 

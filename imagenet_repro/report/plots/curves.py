@@ -67,12 +67,12 @@ def plot_curves(runs: Mapping[str, Metrics], path: str | Path, *, num_classes: i
 def plot_systems(comparison: Comparison, path: str | Path, *, against: Against = "images") -> list[Path]:
     """Draw the systems of a comparison as `plot_curves` draws runs; return the .png and the .svg.
 
-    Several seeds of a system are one line, their mean, in a band from the lowest to the highest seed. The mean is
-    taken at equal progress, the share of the budget spent, at which each seed has its own amount of images,
-    operations and seconds.
+    Several seeds of a system are one line, their mean, in a band from the lowest to the highest seed. The mean is at
+    equal progress, the share of the budget spent, at which each seed has its own amount of images, operations and
+    seconds.
 
     The training loss of support vector machines is a sum of hinge losses over classes. It cannot be compared with the
-    cross-entropy of networks, so it is left out where there are networks.
+    cross-entropy of networks, so it is left out if there are networks.
 
     Args:
       comparison: the systems.
@@ -124,7 +124,7 @@ class Curve:
     Attributes:
       x: amount spent.
       y: mean over seeds.
-      low, high: lowest and highest of the seeds; both equal `y` where there is one seed.
+      low, high: lowest and highest of the seeds; both equal `y` if there is one seed.
       seeds: number of seeds with a finite value.
     """
 
@@ -138,8 +138,8 @@ class Curve:
 def curve(runs: Sequence[Metrics], kind: str, key: str, against: str = "images", *, most: int = MOST_POINTS) -> Curve:
     """Return the mean over runs and their range at equal shares of the budget (`progress`), those of the first run.
 
-    The loss is smoothed in each run first. Of more than `most` points, that many are taken evenly. A run without a
-    finite value is left out; where a run's value is missing there is a gap.
+    The loss is smoothed in each run first. If there are more than `most` points, `most` of them are taken evenly. A
+    run without a finite value is left out; where a run's value is missing there is a gap.
     """
     every = (_read_values(rows, kind, (key, against), most) for rows in runs)
     values = [one for one in every if np.isfinite(one.value).any()]
@@ -224,7 +224,7 @@ def _horizontal_axis(systems: Sequence[Sequence[Metrics]], against: Against) -> 
 
 
 def _first_amount(runs: Sequence[Metrics], against: str) -> float:
-    """Return the amount at a system's first evaluation, or at its first logged loss where there is none."""
+    """Return the amount at a system's first evaluation, or at its first logged loss if there is no evaluation."""
     for kind in ("eval", "train"):
         amounts = [row[against] for rows in runs for row in rows if row.get("kind") == kind and row.get(against)]
         if amounts:
@@ -317,7 +317,7 @@ def _draw_chance(panel: Axes, error: float) -> None:
 
 
 def _caption(lines: Sequence[_Line]) -> str:
-    """Return what the lines and bands are, and whose losses are left out."""
+    """Return the meaning of the lines and bands, and the systems whose losses are left out."""
     sentences = []
     seeds = sorted({len(line.runs) for line in lines})
     if seeds and seeds[-1] > 1:

@@ -38,7 +38,7 @@ KINDS = ("bright spot", "bright corner or line end", "edge", "dark corner or lin
 KIND_COLOURS = ("#F0E442", "#E69F00", "#0072B2", "#000000", "#e4e4e4", "#CC79A7")
 _KIND_OF_ONES = (0, 1, 1, 2, 2, 2, 3, 3, 4, 5)
 BETWEEN = 3  # widths of a bar left free between patterns with different numbers of bright neighbours
-MIXED_APART = 8.0  # more of them before the last bar, whose label is a word
+MIXED_APART = 8.0  # the same before the last bar, whose label is a word
 TITLE = "An image as HOG (histograms of oriented gradients) and LBP (local binary patterns) describe it"
 CAPTION = (
     "HOG: each stroke lies along an edge; a brighter stroke is an edge that is stronger than its surroundings.\n"
@@ -100,7 +100,7 @@ def strokes(
 
 
 def cell_size(height: int, width: int) -> int:
-    """Return the size of a cell in pixels: 8, or more where the shorter side would otherwise have over 16 cells."""
+    """Return the size of a cell in pixels: 8, or more if the shorter side would otherwise have over 16 cells."""
     return max(SMALLEST_CELL, math.ceil(min(height, width) / MOST_CELLS))
 
 
@@ -135,7 +135,7 @@ def _hog(image: UInt8[np.ndarray, "h w 3"], cell: int) -> Float[np.ndarray, "r c
     `felzenszwalb` leaves out the cells at the border, so the image is first padded with its outermost pixels.
     """
     padded = np.pad(image[None], ((0, 0), (cell, cell), (cell, cell), (0, 0)), mode="edge")
-    # Division by 256 is exact. Division by 255 rounds, and equal pixels could differ by it, which draws a stroke.
+    # Division by 256 is exact. Division by 255 rounds, so equal pixels could differ, which would draw a stroke.
     described = _compiled_hog(padded.astype(np.float32) / 256, cell=cell)
     return np.asarray(described[0, :, :, 2 * DIRECTIONS : 3 * DIRECTIONS])
 

@@ -21,7 +21,7 @@ from imagenet_repro.report.plots.style import (
 from imagenet_repro.report.sections.class_gains import ClassGain, Gains, GuessCount, noise_note
 from imagenet_repro.report.text import clipped, signed
 
-MOST, LEAST = 15, 5  # classes shown at either end where there are more than these
+MOST, LEAST = 15, 5  # classes shown at either end if there are more than these
 TITLE_LENGTH = 74  # characters in a line
 # Distinct by shape too, and by size where one covers the other: a dot in an open square.
 MARKERS = (
@@ -34,7 +34,7 @@ LINES = ("--", ":")  # line styles of the error rates over all images
 def plot_gains(found: Gains, path: str | Path, *, systems: tuple[str, str] = ("before", "after")) -> list[Path]:
     """Draw the classes that gained most and least; return the two files written: `path` as .png and as .svg.
 
-    Up to 20 classes are all drawn; of more, the first 15 and the last 5.
+    Up to 20 classes are all drawn; if there are more, the first 15 and the last 5.
 
     Args:
       found: the gains.
@@ -67,7 +67,7 @@ def _title(found: Gains, systems: Sequence[str]) -> str:
 
 
 def _rows(found: Gains) -> list[ClassGain | str]:
-    """Return the rows from top to bottom: classes, and headings where classes between them are left out."""
+    """Return the rows from top to bottom: classes, and headings if classes between them are left out."""
     if len(found.classes) <= MOST + LEAST:
         return list(found.classes)
     first, last = found.classes[:MOST], found.classes[-LEAST:]

@@ -44,8 +44,8 @@ SAME_DATA = "Systems here: single models on the validation set. Entries: on the 
 def plot_history(comparison: Comparison, path: str | Path) -> list[Path]:
     """Draw the published top-5 errors of the entries over the years, and ours; return the .png and the .svg.
 
-    Our errors share the axis of the entries where they were measured on all of ImageNet's validation set; otherwise
-    they have a panel of their own. A system stands at the year of its network or entry; without a known year it is
+    Our errors share the axis of the entries if they were measured on all of ImageNet's validation set; otherwise they
+    have a separate panel. A system stands at the year of its network or entry; without a known year it is
     left out.
 
     Args:

@@ -1,4 +1,4 @@
-"""Place names beside the points of a figure so that they cover neither each other nor points nor lines."""
+"""Placement of names beside the points of a figure, so that they cover neither each other nor points nor lines."""
 
 from collections.abc import Sequence
 

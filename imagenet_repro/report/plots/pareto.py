@@ -93,7 +93,7 @@ def _caption(systems: Sequence[ComparedSystem]) -> str:
 
 
 def _scale(panel: Axes, cost: Float[np.ndarray, " n"]) -> None:
-    """Set the axis of costs: logarithmic, with room on either side, and ticks as dense as its length needs."""
+    """Set the axis of costs: logarithmic, with space on either side, and ticks as dense as its length needs."""
     low, high = math.log10(cost.min()), math.log10(cost.max())
     half = max(high - low, NARROWEST) * 0.62
     centre = (low + high) / 2
@@ -109,7 +109,7 @@ def _scale(panel: Axes, cost: Float[np.ndarray, " n"]) -> None:
 def _draw(
     panel: Axes, systems: Sequence[ComparedSystem], cost: Float[np.ndarray, " n"], guesses: int
 ) -> tuple[Float[np.ndarray, "n 2"], Bool[np.ndarray, " n"], Float[np.ndarray, "m 2 2"]]:
-    """Draw the errors; return the points, which of them are on the front, and lines that names must not cover."""
+    """Draw the errors; return the points, whether each is on the front, and lines that names must not cover."""
     error, low, high = np.array([error_range(system, guesses) for system in systems]).T
     front = pareto_front(cost, error)
     limit_errors(panel, low, high)

@@ -25,7 +25,7 @@ LINES = ("-", "--", ":")
 MARKERS = ("o", "s", "^")
 MUTED = "#666666"
 GRID = "#e6e6e6"
-STYLE: dict[Any, Any] = {  # of rcParams
+STYLE: dict[Any, Any] = {  # for rcParams
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -61,7 +61,7 @@ def styles() -> Iterator[dict[str, str]]:
 
 
 def power(largest: float) -> tuple[float, str]:
-    """Return the power of a thousand that suits numbers up to `largest`, and how it is written: (1e9, " (× 10⁹)")."""
+    """Return the power of a thousand that suits numbers up to `largest`, and its text: (1e9, " (× 10⁹)")."""
     exponent = 0
     while largest >= 1000 * 10.0**exponent:
         exponent += 3
@@ -84,7 +84,7 @@ def error_range(system: ComparedSystem, guesses: int) -> tuple[float, float, flo
 
 
 def describe_ranges(systems: Sequence[ComparedSystem]) -> str:
-    """Return what the bars of `error_range` show, as half a sentence."""
+    """Return the meaning of the bars of `error_range`, as part of a sentence."""
     one, several = ("Wilson's 95 % intervals over images", "lowest to highest seed, around the mean")
     seeds = {len(system.runs) for system in systems}
     if seeds == {1}:
@@ -93,7 +93,7 @@ def describe_ranges(systems: Sequence[ComparedSystem]) -> str:
 
 
 def limit_errors(panel: Axes, low: Float[np.ndarray, " n"], high: Float[np.ndarray, " n"]) -> None:
-    """Set the vertical axis of errors in percent: the range of the bars, at least five points, and room for names."""
+    """Set the vertical axis of errors in percent: the range of the bars, at least five points, and space for names."""
     centre = (high.max() + low.min()) / 2
     half = 0.62 * max(high.max() - low.min(), 5.0)
     panel.set_ylim(max(0.0, centre - half), min(100.0, centre + half))
@@ -106,7 +106,7 @@ def write(figure: Figure, path: str | Path, what: str) -> list[Path]:
     Args:
       figure: the figure.
       path: its suffix is replaced.
-      what: what the figure is called in an error.
+      what: the name of the figure in an error.
 
     Raises:
       SaveError: a file cannot be written.

@@ -62,7 +62,7 @@ def plot_heights(tree: ConfusionTree, path: str | Path) -> list[Path]:
 def plot_super_classes(tree: ConfusionTree, system: str, path: str | Path) -> list[Path]:
     """Draw one system's wrong first guesses by the super-classes of label and guess, in percent of the label's images.
 
-    The figure needs at least two super-classes (`tree.groups`) to be of use.
+    The figure needs at least two super-classes (`tree.groups`) to be useful.
 
     Args:
       tree: the wrong guesses of all systems.

@@ -1,6 +1,6 @@
 """The gain of each class from one system to another, as a table in Markdown; `plots/dumbbell.py` draws the extremes.
 
-Classes are ordered by their gain in top-5 error where the systems choose between more than 20 classes, otherwise in
+Classes are ordered by their gain in top-5 error if the systems choose between more than 20 classes, otherwise in
 top-1 error: with few classes, one of five guesses is right too often for top-5 error to show differences.
 """
 
@@ -43,7 +43,7 @@ class ClassGain:
         return 100 * before / self.before.images, 100 * after / self.after.images
 
     def gain(self, guesses: GuessCount) -> float:
-        """Return the points by which the error fell; negative where it rose."""
+        """Return the points by which the error fell; negative if it rose."""
         before, after = self._wrong(guesses)
         return 100 * (before - after) / self.before.images  # from integers, so that equal gains compare equal
 
@@ -70,7 +70,7 @@ class Gains:
 def gains(before: ScoredImages, after: ScoredImages, class_names: Sequence[str]) -> Gains:
     """Return the gain of each class from one system to another, whose images may be in different orders.
 
-    Classes are ordered by top-5 error where there are more than 20 names, otherwise by top-1 error; classes of equal
+    Classes are ordered by top-5 error if there are more than 20 names, otherwise by top-1 error; classes of equal
     gain stay in the data set's order. Classes without images are left out.
 
     Args:
@@ -117,7 +117,7 @@ def markdown(found: Gains, *, systems: tuple[str, str] = ("before", "after")) ->
 
 
 def noise_note(found: Gains) -> str:
-    """Return a sentence or two on how much chance there is in the numbers of one class."""
+    """Return one or two sentences on the influence of chance on the numbers of one class."""
     sizes = [one.before.images for one in found.classes]
     low, high = min(sizes), max(sizes)
     images, points = f"{low:,} to {high:,}", f"{100 / high:.3g} to {100 / low:.3g}"
@@ -146,9 +146,9 @@ def _check_classes(one: ScoredImages, which: str, names: Sequence[str]) -> None:
 
 
 def _class_count(one: ScoredImages, n_names: int) -> int:
-    """Return how many classes a system chose between.
+    """Return the number of classes that a system chose between.
 
-    Without its scores, that is as many as there are names, unless it guessed a class beyond them.
+    Without its scores, this is the number of names, unless it guessed a class beyond them.
     """
     if isinstance(one, Predictions):
         return one.logits.shape[1]

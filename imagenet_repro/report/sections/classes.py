@@ -1,6 +1,6 @@
-"""Class by class: the hardest classes, and what each step from one year's system to the next gained.
+"""Class by class: the hardest classes, and the gains of each step from one year's system to the next.
 
-As in `class_gains`, errors are top-5 where there are more than 20 classes, otherwise top-1.
+As in `class_gains`, errors are top-5 if there are more than 20 classes, otherwise top-1.
 """
 
 import itertools
@@ -63,7 +63,7 @@ def steps(comparison: Comparison) -> list[tuple[ComparedSystem, ComparedSystem]]
 
 
 def same_seed(*systems: ComparedSystem) -> tuple[FinishedRun, ...]:
-    """Return one run of each system: of the lowest seed that all share, otherwise of each system's lowest seed."""
+    """Return one run of each system: that of the lowest shared seed, otherwise that of each system's lowest seed."""
     common = set.intersection(*(set(system.seeds) for system in systems))
     return tuple(
         next((run for run in system.runs if run.seed == min(common, default=None)), system.runs[0])
@@ -72,13 +72,13 @@ def same_seed(*systems: ComparedSystem) -> tuple[FinishedRun, ...]:
 
 
 def gains_of_steps(comparison: Comparison) -> Table | None:
-    """Return for each step the gain over all images, how many classes gained and lost, and which did most.
+    """Return for each step the gain over all images, the numbers of classes that gained and lost, and the extremes.
 
     Returns:
-      The table, or None where fewer than two systems have a known year.
+      The table, or None if fewer than two systems have a known year.
 
     Raises:
-      UserError: as `class_gains.gains`.
+      UserError: an error of `class_gains.gains`.
     """
     rows = [_step_row(*step, _gains(comparison, *step)) for step in steps(comparison)]
     if not rows:
@@ -105,10 +105,10 @@ def gains_of_classes(comparison: Comparison) -> Table | None:
     """Return for each class that has images its gain in every step, with the largest total gain first.
 
     Returns:
-      The table, or None where fewer than two systems have a known year.
+      The table, or None if fewer than two systems have a known year.
 
     Raises:
-      UserError: as `class_gains.gains`.
+      UserError: an error of `class_gains.gains`.
     """
     found = [_gains(comparison, *step) for step in steps(comparison)]
     if not found:
@@ -147,7 +147,7 @@ def _gains(comparison: Comparison, before: ComparedSystem, after: ComparedSystem
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Return the names, with the short form, which holds the class's number, where two classes share a name."""
+    """Return the names, with the short form, which holds the class's number, if two classes share a name."""
     counts = Counter(names)
     return [name if counts[name] == 1 else short for name, short in zip(names, short_names(names), strict=True)]
 

@@ -1,6 +1,6 @@
-"""Confusions: which classes wrong first guesses name, and how far from the label they are in the WordNet tree.
+"""Confusions: the classes of wrong first guesses, and their distance from the label in the WordNet tree.
 
-All numbers of a system are means over its seeds. Where the classes are not WordNet ids there is no tree, and only the
+All numbers of a system are means over its seeds. If the classes are not WordNet ids, there is no tree, and only the
 table of confusions remains. `plots/wordnet_confusions.py` draws the figures of the tree.
 """
 
@@ -130,7 +130,7 @@ def place_in_tree(wrong: WrongGuesses, class_names: Sequence[str]) -> ConfusionT
       class_names: the comparison's own names, by class index.
 
     Returns:
-      The guesses in the tree, or None where a name is not a WordNet id or there is only one class.
+      The guesses in the tree, or None if a name is not a WordNet id or there is only one class.
     """
     if len(class_names) < 2 or not all(map(wordnet.is_wordnet_id, class_names)):
         return None
@@ -157,7 +157,7 @@ def _pair_codes(runs: Sequence[ScoredImages], n_classes: int) -> Int[np.ndarray,
 
 
 def most_confused(wrong: WrongGuesses, tree: ConfusionTree | None) -> Table:
-    """Return the most frequent confusions, by their sum over systems; with a tree also what both classes are."""
+    """Return the most frequent confusions, by their sum over systems; with a tree also the kinds of both classes."""
     totals = np.where(wrong.has_guess, wrong.counts.sum(axis=0), 0.0)
     order = [pair for pair in np.argsort(-totals, kind="stable")[:MOST].tolist() if totals[pair] > 0]
     rows = [_confusion_row(wrong, tree, pair) for pair in order]
@@ -180,7 +180,7 @@ def _shared_kind(label: str, guess: str) -> str:
 
 
 def distances(tree: ConfusionTree) -> Table:
-    """Return how far each system's first guesses are from the labels; the last row is that of random guessing."""
+    """Return the distance of each system's first guesses from the labels; the last row is that of random guessing."""
     wrong, images = tree.wrong, tree.wrong.images
     error, cost = wrong.counts.sum(axis=1) / images.sum(), tree.mean_cost()
     columns = zip(wrong.systems, error, tree.share_inside(), _ratio(cost, error), cost, strict=True)
@@ -246,7 +246,7 @@ def _group_table(name: str, tree: ConfusionTree, shares: Float[np.ndarray, "s g"
 
 
 def _ratio(part: Float[np.ndarray, "*s"], whole: Float[np.ndarray, "*t"]) -> Float[np.ndarray, "*s"]:
-    """Return the ratio, NaN where both are zero."""
+    """Return the ratio; NaN if both are zero."""
     with np.errstate(invalid="ignore"):
         return np.divide(part, whole)
 

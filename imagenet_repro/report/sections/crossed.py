@@ -1,4 +1,4 @@
-"""Networks crossed with recipes: how much of a difference comes from the architecture, and how much from training."""
+"""Networks crossed with recipes: the parts of a difference that come from the architecture and from training."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from imagenet_repro.report.tables import MISSING, Table
 
 
 def crossed(comparison: Comparison) -> Table | None:
-    """Return the top-1 errors of every network under every recipe, or None where nothing is crossed.
+    """Return the top-1 errors of every network under every recipe, or None if nothing is crossed.
 
     The last column is the range of each network's errors over recipes. The row "best to worst network" is the range
     of each recipe's errors over networks. The row "mean over networks" averages the last column over the networks

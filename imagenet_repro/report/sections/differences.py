@@ -1,9 +1,9 @@
-"""Every pair of systems: how far apart their error rates are, and whether the difference is significant.
+"""Every pair of systems: the difference of their error rates, and whether it is significant.
 
-Two questions are answered side by side, each with p values of its own, which Holm's method adjusts over all pairs
+Two questions are answered side by side, each with separate p values, which Holm's method adjusts over all pairs
 within one question and one error rate. *These two checkpoints on these images* takes one run of each system; *these
 two recipes* takes the runs that share a seed. The verdict and the letters of a comparison answer one of the two, and
-say which.
+name it.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class CheckpointDifference:
     """The difference between one run of each of two systems, on the same images.
 
     Attributes:
-      seeds: seeds of the two runs: the lowest that both systems have, or the lowest of each where they share none.
+      seeds: seeds of the two runs: the lowest that both systems have, or the lowest of each if they share none.
       only_a, only_b: number of images on which only the first, or only the second, is wrong.
       difference: error rate of the first minus error rate of the second, in [-1, 1].
       interval: bootstrap interval of the difference, for other images of the same kind.
@@ -87,7 +87,7 @@ class PairDifference:
 
     Attributes:
       checkpoints: the difference between one run of each.
-      recipes: the difference over shared seeds; None where the systems share fewer than two.
+      recipes: the difference over shared seeds; None if the systems share fewer than two.
     """
 
     checkpoints: CheckpointDifference
@@ -99,7 +99,7 @@ class PairDifference:
         return "recipes" if self.recipes and not self.recipes.has_too_few_seeds else "checkpoints"
 
     def answer(self, question: Question) -> CheckpointDifference | RecipeDifference | None:
-        """Return the answer to one of the questions, or None where there is none."""
+        """Return the answer to one of the questions, or None if there is none."""
         return self.recipes if question == "recipes" else self.checkpoints
 
 
@@ -124,12 +124,12 @@ class Differences:
 
     @property
     def question(self) -> Question:
-        """Return the question that matrices and letters answer: that of recipes where every pair allows it."""
+        """Return the question that matrices and letters answer: that of recipes if every pair allows it."""
         questions = {pair.question for pair in self.pairs[1].values()}
         return "recipes" if questions == {"recipes"} else "checkpoints"
 
     def points(self, guesses: int, question: Question) -> Float[np.ndarray, "n n"]:
-        """Return the row's error minus the column's, in percentage points; NaN where there is no answer."""
+        """Return the row's error minus the column's, in percentage points; NaN if there is no answer."""
         table = np.zeros((len(self.names), len(self.names)))
         for (i, j), pair in self.pairs[guesses].items():
             answer = pair.answer(question)
@@ -138,7 +138,7 @@ class Differences:
         return table
 
     def significant(self, guesses: int, question: Question) -> Bool[np.ndarray, "n n"]:
-        """Return whether row and column differ significantly; False where there is no answer."""
+        """Return whether row and column differ significantly; False if there is no answer."""
         table = np.zeros((len(self.names), len(self.names)), bool)
         for (i, j), pair in self.pairs[guesses].items():
             answer = pair.answer(question)
@@ -146,7 +146,7 @@ class Differences:
         return table
 
     def letters(self, guesses: int, question: Question) -> list[str]:
-        """Return each system's letters: two systems share one exactly where they do not differ significantly.
+        """Return each system's letters: two systems share one exactly if they do not differ significantly.
 
         The best system has the letter `a`.
         """
@@ -201,7 +201,7 @@ def _compare_checkpoints(
 def _compare_recipes(
     system_pairs: Sequence[tuple[ComparedSystem, ComparedSystem]], guesses: int, level: float
 ) -> dict[int, RecipeDifference]:
-    """Compare the pairs that share at least two seeds; return their differences by their place among the pairs."""
+    """Compare the pairs that share at least two seeds; return their differences by their index among the pairs."""
     shared = {at: seeds for at, (a, b) in enumerate(system_pairs) if len(seeds := _shared_seeds(a, b)) > 1}
     tests = {}
     for at, seeds in shared.items():
@@ -226,7 +226,7 @@ def _errors_of_seeds(system: ComparedSystem, seeds: Sequence[int], guesses: int)
 
 
 def check_same(systems: Sequence[ComparedSystem]) -> None:
-    """Raise UserError, naming images, where runs were scored on different images or against different labels."""
+    """Raise UserError, naming images, if runs were scored on different images or against different labels."""
     first = systems[0].runs[0]
     for system in systems:
         for run in system.runs:
@@ -263,7 +263,8 @@ def _surplus(ids: Shaped[np.ndarray, " n"], others: Shaped[np.ndarray, " m"]) ->
 def verdict(comparison: Comparison, found: Differences) -> str:
     """Return the verdict in a few sentences: which system has the lowest top-1 error, and from which it differs.
 
-    About each other system, it answers the more general question that there are enough runs for, and says which one.
+    About each other system, it answers the more general question for which there are enough runs, and names that
+    question.
 
     Args:
       comparison: the systems.
@@ -323,7 +324,7 @@ def _answer(found: Differences, owner: str, best: int, pairs: Mapping[int, PairD
 
 
 def _relation(pair: PairDifference, is_first: bool) -> str:
-    """Return how a system stands to the pair's other one; `is_first`: whether it is the first of the pair."""
+    """Return how one system of a pair compares with the other; `is_first`: whether it is the first of the pair."""
     answer = pair.answer(pair.question)
     if answer is None or not answer.is_significant:
         return "does not differ significantly from"

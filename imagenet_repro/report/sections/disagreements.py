@@ -2,7 +2,7 @@
 
 One run stands for each system: that of the lowest seed that all systems have, otherwise of the system's own lowest
 seed. Examples are taken in the order of a checksum of the images' ids, which is as good as random and always the
-same. The same images are used again wherever they fit, so that a page needs few thumbnails.
+same. The same images are used again if they fit, so that a page needs few thumbnails.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from imagenet_repro.report.tables import Table
 from imagenet_repro.report.text import short_names
 
 EXAMPLES = 6  # of each group
-NO_GUESS = "no guess"  # on an image whose scores held NaN
+NO_GUESS = "no guess"  # for an image whose scores held NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ImageGroup:
     """Images for which the same systems are right.
 
     Attributes:
-      title: which systems are right.
+      title: the systems that are right.
       count: number of images.
       examples: up to six of the images.
     """
@@ -58,12 +58,12 @@ class Disagreements:
     """The images of a comparison, grouped by which systems are right.
 
     Attributes:
-      counts: for each pair, the images on which both are right, only the first, only the second, and neither; None
-        where there is one system.
+      counts: for each pair, the images on which both are right, only the first, only the second, and neither; None if
+        there is one system.
       pairs: for each pair, the images on which only the first is right, and those on which only the second is.
       only_one_right: for each system, the images on which every other one is wrong; empty for one or two systems.
       all_wrong: the images on which all systems are wrong.
-      examples: all examples as one table; None where there is none.
+      examples: all examples as one table; None if there is none.
     """
 
     counts: Table | None

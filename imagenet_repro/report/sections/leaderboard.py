@@ -51,7 +51,7 @@ def leaderboard(comparison: Comparison, groups: Mapping[str, str] | None = None)
 
 
 def costs(comparison: Comparison) -> Table:
-    """Return what the training of each system cost: seconds by purpose, and memory; ordered as the leaderboard."""
+    """Return the cost of training each system: seconds by purpose, and memory; ordered as the leaderboard."""
     rows = [(system.name, *_second_cells(system), _memory_cell(system.runs)) for system in ranked(comparison)]
     caption = (
         "Seconds, means over seeds. Training seconds are what a budget counts, and include the time spent waiting for"
@@ -62,7 +62,7 @@ def costs(comparison: Comparison) -> Table:
 
 
 def seeds(comparison: Comparison) -> Table | None:
-    """Return the errors of each run, or None where no system has several runs."""
+    """Return the errors of each run, or None if no system has several runs."""
     if all(len(system.runs) == 1 for system in comparison.systems):
         return None
     rows = [
@@ -119,7 +119,7 @@ def error_interval(system: ComparedSystem, guesses: int) -> tuple[float, float]:
 
 
 def sum_of_rows(run: FinishedRun, kind: str, key: str) -> float | None:
-    """Return the sum of one key over the logged rows of a kind; None where no such row has it (older versions)."""
+    """Return the sum of one key over the logged rows of a kind; None if no such row has it (older versions)."""
     values = [row[key] for row in run.rows if row.get("kind") == kind and row.get(key) is not None]
     return float(sum(values)) if values else None
 
@@ -137,7 +137,7 @@ def _error_cells(system: ComparedSystem) -> list[str]:
 
 
 def _percent(share: float, run: FinishedRun) -> str:
-    """Return a share in percent, with as many decimals as `metrics.describe` gives it."""
+    """Return a share in percent, with as many decimals as `metrics.format_rate` gives it."""
     digits = 2 if run.rates.images >= FINE_DIGITS_FROM else 1
     return f"{round(100 * share, 9):.{digits}f}"  # rounded first, so that float noise does not decide a tie
 
@@ -180,7 +180,7 @@ def _published_cells(system: ComparedSystem) -> list[str]:
 
 
 def _people(comparison: Comparison) -> Sequence[Person]:
-    """Return the people who took the challenge's test, where the errors are on images of ImageNet."""
+    """Return the people who took the challenge's test, if the errors are on images of ImageNet."""
     return PEOPLE if IMAGENET.fullmatch(comparison.scored_data) else ()
 
 
@@ -201,7 +201,7 @@ def _person_cells(person: Person) -> list[str]:
 
 
 def _mean(values: Sequence[Any]) -> float | None:
-    """Return the mean of the values that were recorded, or None where none was."""
+    """Return the mean of the values that were recorded, or None if none was."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
@@ -238,6 +238,6 @@ def _caption(comparison: Comparison, has_groups: bool) -> str:
     view = "view" if comparison.protocol else "image"
     parts.append(
         f"Multiply-adds are those of evaluating one {view}. Published errors are on ImageNet itself, by the protocol"
-        " beside them, from models trained under budgets of their own."
+        " beside them, from models trained under other budgets."
     )
     return " ".join(parts)

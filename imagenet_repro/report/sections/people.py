@@ -1,4 +1,4 @@
-"""People beside systems: what each person guessed, and the errors of the systems on the same images.
+"""People beside systems: the guesses of each person, and the errors of the systems on the same images.
 
 As in the study of 2014 (Russakovsky et al. 2015, sec. 6.4.2), a person sees only part of the images. The error of a
 person is therefore compared with that of a system on the same part, by McNemar's mid-p test on five guesses.

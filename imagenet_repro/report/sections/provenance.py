@@ -19,7 +19,7 @@ def runs(comparison: Comparison) -> Table:
 
 
 def facts(run: FinishedRun) -> dict[str, str]:
-    """Return what is recorded of a run, as texts by name; a dash stands for what the result lacks."""
+    """Return the recorded facts about a run, as texts by name; a dash stands for a missing one."""
     source = run.result["provenance"]
     data = source["config"].get("data", {})
     spent = run.result["spent"]

@@ -1,4 +1,4 @@
-"""The table of what each stage of a system of features cost."""
+"""The table of the cost of each stage of a system of features."""
 
 from typing import Any
 
