@@ -40,14 +40,14 @@ PAPER = {
 
 
 def get_config(depth="50"):
-    of_the_paper = depth.endswith("_v1")
+    is_paper_recipe = depth.endswith("_v1")
     return ConfigDict(
         {
             "batch_size": 256,
-            "model": {"name": f"resnet{depth}", "options": {} if of_the_paper else {"zero_init_last": True}},
+            "model": {"name": f"resnet{depth}", "options": {} if is_paper_recipe else {"zero_init_last": True}},
             "data": {"name": "imagenet2012", "image_size": 224},
             "eval_crop": {"name": "center", "ratio": 0.875, "antialias": True},
             "optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
-            **(PAPER if of_the_paper else USUAL),
+            **(PAPER if is_paper_recipe else USUAL),
         }
     )

@@ -56,8 +56,12 @@ def run(
     if workdir is None:
         _refuse("--weights", "--workdir", {"--checkpoint": checkpoint is not None})
     else:
-        of_weights = {"--model": model != "", "--options": options is not None, "--drop_background": drop_background}
-        _refuse("--workdir", "--weights", of_weights)
+        weights_options = {
+            "--model": model != "",
+            "--options": options is not None,
+            "--drop_background": drop_background,
+        }
+        _refuse("--workdir", "--weights", weights_options)
     from imagenet_repro.config import parse_literal
     from imagenet_repro.runs.evaluate import evaluate, evaluate_weights
 

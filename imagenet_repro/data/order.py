@@ -46,7 +46,7 @@ def image_at(position: int, *, seed: int, count: int, batch_size: int, repeats: 
     distinct = batch_size // repeats
     round_number, offset = divmod(position, repeats * distinct)
     repeat, offset = divmod(offset, distinct)
-    epoch, place = divmod(round_number * distinct + offset, count)
+    epoch, rank = divmod(round_number * distinct + offset, count)
     with _order_lock:  # so that only one of the threads that reach a new epoch together shuffles it
         order = epoch_order(seed, epoch, count)
-    return epoch * repeats + repeat, int(order[place])
+    return epoch * repeats + repeat, int(order[rank])

@@ -224,7 +224,7 @@ def overlap(data: Data, one: str, other: str) -> bool:
         _split_info(builder, split)
     infos = builder.info.splits
     parts = [tfds.core.ReadInstruction.from_spec(split).to_absolute(infos) for split in (one, other)]
-    ranges = [[_range(part, infos) for part in each] for each in parts]
+    ranges = [[_range(part, infos) for part in split_parts] for split_parts in parts]
     return any(a[0] == b[0] and max(a[1], b[1]) < min(a[2], b[2]) for a in ranges[0] for b in ranges[1])
 
 

@@ -31,7 +31,7 @@ DESCRIPTORS = {
     "hog_lbp": ((hog.hog, False), (lbp.lbp, True)),
     "colour": ((colour, False),),
 }
-AT_ONCE = 2**23  # numbers in the intermediate results of the images that are encoded together
+MAX_INTERMEDIATE = 2**23  # numbers in the intermediate results of the images that are encoded together
 
 
 class ChannelEncoder:
@@ -125,9 +125,9 @@ class ChannelEncoder:
         return jax.lax.map(functools.partial(self._encode, vocabulary=vocabulary), parts).reshape(-1, self.features)
 
     def _batch_size(self, images: int) -> int:
-        """Return the largest divisor of the number of images that keeps intermediate results below `AT_ONCE`."""
-        most = max(1, AT_ONCE // (self.points * max(self.numbers, self._words)))
-        return next(count for count in range(min(most, images), 0, -1) if images % count == 0)
+        """Return the largest divisor of the number of images with intermediate results below `MAX_INTERMEDIATE`."""
+        largest = max(1, MAX_INTERMEDIATE // (self.points * max(self.numbers, self._words)))
+        return next(count for count in range(min(largest, images), 0, -1) if images % count == 0)
 
     def _encode(self, images: Array, vocabulary: Vocabulary) -> Array:
         x = self.project(self.describe(images), vocabulary)[:, self._layout.order]

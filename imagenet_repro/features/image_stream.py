@@ -51,15 +51,15 @@ class ImageStream:
         images = jax.ShapeDtypeStruct(
             self.shape(batch_size).shape, jnp.uint8, sharding=NamedSharding(self._mesh, share)
         )
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         compiled = jax.jit(mapped).lower(images, *arguments).compile()
-        self.compilation_seconds += time.perf_counter() - began
+        self.compilation_seconds += time.perf_counter() - start_time
         return compiled
 
     def timer(self) -> Callable[[], float]:
         """Return a function that returns the seconds since now, without those spent in `compile`."""
-        began, compiling = time.perf_counter(), self.compilation_seconds
-        return lambda: time.perf_counter() - began - (self.compilation_seconds - compiling)
+        start_time, compiling = time.perf_counter(), self.compilation_seconds
+        return lambda: time.perf_counter() - start_time - (self.compilation_seconds - compiling)
 
     def run(
         self,

@@ -226,7 +226,7 @@ class ChannelStages:
             start_step=start_step,
             on_batch=self._check_batch,
         )
-        began = committed = time.perf_counter()
+        start_time = committed = time.perf_counter()
         try:
             for batch, rows in results:
                 is_image = batch["index"] >= 0
@@ -236,9 +236,9 @@ class ChannelStages:
                 self._monitor.show(f"{self.name}: codes", n_done, self._split.num_examples)
                 if time.perf_counter() - committed > COMMIT_SECONDS:
                     committed = time.perf_counter()
-                    codes.commit(n_done, {"seconds": seconds_before + committed - began, "flops": flops})
+                    codes.commit(n_done, {"seconds": seconds_before + committed - start_time, "flops": flops})
         finally:
-            codes.commit(n_done, {"seconds": seconds_before + time.perf_counter() - began, "flops": flops})
+            codes.commit(n_done, {"seconds": seconds_before + time.perf_counter() - start_time, "flops": flops})
 
     def _check_batch(self, batch: Batch) -> None:
         self._check_stop()

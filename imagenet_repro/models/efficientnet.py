@@ -99,8 +99,8 @@ class Block(nnx.Module):
     """A residual branch, with a shortcut where the shape stays; stochastic depth drops the branch."""
 
     def __init__(self, shape: BlockShape, drop_path: float, *, layers: Layers):
-        stays = shape.stride == 1 and shape.in_features == shape.out_features
-        self.drop_path = DropPath(drop_path, rngs=layers.rngs) if stays else None
+        has_shortcut = shape.stride == 1 and shape.in_features == shape.out_features
+        self.drop_path = DropPath(drop_path, rngs=layers.rngs) if has_shortcut else None
         self.build(shape, layers)
 
     def build(self, shape: BlockShape, layers: Layers) -> None:

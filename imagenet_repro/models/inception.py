@@ -253,14 +253,14 @@ class Mixed(nnx.Module):
         self, branch: str, features: int, steps: tuple[Step, ...], **kwargs: Any
     ) -> tuple[tuple[Pool | tuple[str, ...], ...], int]:
         """Build one branch; return its path (poolings and names of units) and the number of maps that leave it."""
-        path, alone = [], sum(not callable(step) for step in steps) == 1
+        path, is_only_unit = [], sum(not callable(step) for step in steps) == 1
         number = 0
         for step in steps:
             if callable(step):
                 path.append(step)
                 continue
             number += 1
-            name = branch if alone else f"{branch}_{number}"
+            name = branch if is_only_unit else f"{branch}_{number}"
             units = {name: step} if isinstance(step, Unit) else dict(zip((f"{name}a", f"{name}b"), step, strict=True))
             for unit_name, unit in units.items():
                 setattr(self, unit_name, ConvNorm(features, unit, **kwargs))

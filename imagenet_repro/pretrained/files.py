@@ -71,8 +71,8 @@ def read(path: str | Path) -> Weights:
     except MemoryError as error:
         raise UserError(f"{path} needs more memory than there is; free some, or write the file again") from error
     except Exception as error:  # the formats' readers raise many types on damaged bytes
-        short = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path} is damaged or cut short ({short}); download or write it again") from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} is damaged or cut short ({reason}); download or write it again") from error
     arrays, notes = _unwrap(content, path)
     try:
         converted = names.convert({name: tensors.to_numpy(name, array) for name, array in arrays.items()})
@@ -108,14 +108,14 @@ def _read(path: Path) -> tuple[Any, Mapping[str, str]]:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     with safetensors.safe_open(path, "np") as file:
-        names_there = list(file.keys())
-        for name in names_there:
+        names = list(file.keys())
+        for name in names:
             dtype = file.get_slice(name).get_dtype()
             if dtype not in _SAFETENSORS:
                 raise UserError(
                     f"{path}: tensor '{name}' is of the type {dtype}, which is not supported; write it as BF16 or F32"
                 )
-        return {name: file.get_tensor(name) for name in names_there}, file.metadata() or {}
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

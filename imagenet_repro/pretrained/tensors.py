@@ -48,8 +48,8 @@ def to_numpy(name: str, tensor: Any) -> np.ndarray:
     try:
         array = np.asarray(_from_torch(name, tensor) if hasattr(tensor, "detach") else tensor)
     except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
-        short = " ".join(str(error).split())[:200]
-        raise UserError(f"tensor '{name}' cannot be made an array: {short}; give its numbers as a NumPy array") from (
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"tensor '{name}' cannot be made an array: {reason}; give its numbers as a NumPy array") from (
             error
         )
     if not any(jnp.issubdtype(array.dtype, kind) for kind in (np.bool_, np.integer, np.floating)):

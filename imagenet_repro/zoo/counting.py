@@ -116,7 +116,7 @@ def _count_convolution(equation: core.JaxprEqn, padding: bool) -> int:
             pairs *= positions * taps
             continue
         stride, hole, spread = (params[k][dimension] for k in ("window_strides", "lhs_dilation", "rhs_dilation"))
-        read = (at * stride + tap * spread - low for at in range(positions) for tap in range(taps))
+        positions_read = (at * stride + tap * spread - low for at in range(positions) for tap in range(taps))
         last = (inputs[numbers.lhs_spec[2 + dimension]] - 1) * hole
-        pairs *= sum(0 <= at <= last and at % hole == 0 for at in read)
+        pairs *= sum(0 <= at <= last and at % hole == 0 for at in positions_read)
     return out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]] * pairs

@@ -85,7 +85,7 @@ def test_codes_do_not_depend_on_the_batch_size(monkeypatch):
     images = jnp.concatenate([photograph_batch(SIZE)] * 3)
     words = wide(vocabulary_of(encoder))
     together = encoder.encode(images, words)
-    monkeypatch.setattr(channel_encoder, "AT_ONCE", 2 * encoder.points * encoder.numbers)
+    monkeypatch.setattr(channel_encoder, "MAX_INTERMEDIATE", 2 * encoder.points * encoder.numbers)
     assert encoder._batch_size(6) == 2
     np.testing.assert_allclose(encoder.encode(images, words), together, atol=2e-5)
 

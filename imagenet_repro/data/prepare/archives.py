@@ -116,8 +116,8 @@ def _differences(path: Path, archive: Archive) -> Iterator[str]:
     names = _members(path)
     fitting = sum(bool(re.fullmatch(archive.pattern, name)) for name in names)
     if not fitting:
-        some = ", ".join(names[:3]) or "nothing"
-        raise UserError(f"{path} is not the official archive: it should hold {archive.content}, and holds {some}")
+        examples = ", ".join(names[:3]) or "nothing"
+        raise UserError(f"{path} is not the official archive: it should hold {archive.content}, and holds {examples}")
     size = path.stat().st_size
     if len(names) != archive.members:
         yield (

@@ -191,12 +191,14 @@ def _layout_problems(contents: _Contents) -> Iterator[str]:
 
 
 def _class_problems(contents: _Contents) -> Iterator[str]:
-    full = {(image.split, image.label) for image in contents.images}
-    splits = {split for split, _ in full}
-    empty = [f"{split}/{label}" for split, label in contents.folders - full if split in splits | _COMMON_SPLITS]
+    filled_folders = {(image.split, image.label) for image in contents.images}
+    splits = {split for split, _ in filled_folders}
+    empty = [
+        f"{split}/{label}" for split, label in contents.folders - filled_folders if split in splits | _COMMON_SPLITS
+    ]
     if empty:
         yield f"{len(empty)} class folders hold no image: {_some(empty)}. Fill them or remove them"
-    classes = {split: {label for other, label in full if other == split} for split in splits}
+    classes = {split: {label for other, label in filled_folders if other == split} for split in splits}
     all_classes = set().union(*classes.values())
     for split in sorted(splits):
         missing = all_classes - classes[split] - {name.split("/")[1] for name in empty}
@@ -208,11 +210,12 @@ def _class_problems(contents: _Contents) -> Iterator[str]:
 
 
 def _file_problems(contents: _Contents) -> Iterator[str]:
-    twice = [name for name, count in Counter(image.name for image in contents.images).items() if count > 1]
-    if twice:
-        archives = {str(image.archive) for image in contents.images if image.name in set(twice[:_MAX_SHOWN])}
+    duplicates = [name for name, count in Counter(image.name for image in contents.images).items() if count > 1]
+    if duplicates:
+        archives = {str(image.archive) for image in contents.images if image.name in set(duplicates[:_MAX_SHOWN])}
         yield (
-            f"{len(twice)} file names occur more than once, in {', '.join(sorted(archives))}: {_some(twice)}. Keep one"
+            f"{len(duplicates)} file names occur more than once, in {', '.join(sorted(archives))}: "
+            f"{_some(duplicates)}. Keep one"
         )
     if contents.unreadable:
         yield f"{len(contents.unreadable)} files or folders cannot be read: {_some(contents.unreadable)}"
@@ -243,8 +246,8 @@ class _Reader:
         try:
             content = self._archives[image.archive].read(image.name) if image.archive else self._file(image.name)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
-            where = f"{image.name} in {image.archive}" if image.archive else str(self._source / image.name)
-            raise UserError(f"{where} cannot be read: {error}. Copy the file again, then prepare again") from error
+            location = f"{image.name} in {image.archive}" if image.archive else str(self._source / image.name)
+            raise UserError(f"{location} cannot be read: {error}. Copy the file again, then prepare again") from error
         try:
             decode(content)
         except DecodeError as error:

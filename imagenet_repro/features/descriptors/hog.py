@@ -117,8 +117,8 @@ def _cell_features(cells: Float[Array, "... i j 18"]) -> Float[Array, "... oi oj
     """Return 31 numbers for each inner cell of a rectangle of histograms (the authors' features.cc)."""
     unsigned = cells[..., :9] + cells[..., 9:]
     energy = jnp.sum(unsigned**2, axis=-1)
-    of_four = energy[..., :-1, :-1] + energy[..., 1:, :-1] + energy[..., :-1, 1:] + energy[..., 1:, 1:]
-    factors = 1 / jnp.sqrt(of_four + _EPSILON_FELZENSZWALB)
+    block_energy = energy[..., :-1, :-1] + energy[..., 1:, :-1] + energy[..., :-1, 1:] + energy[..., 1:, 1:]
+    factors = 1 / jnp.sqrt(block_energy + _EPSILON_FELZENSZWALB)
     corners = [(slice(1, None), slice(1, None)), (slice(None, -1), slice(1, None))]
     corners += [(slice(1, None), slice(None, -1)), (slice(None, -1), slice(None, -1))]
     factors = jnp.stack([factors[(..., *corner)] for corner in corners], axis=-1)[..., None]  # [..., oi, oj, 4, 1]

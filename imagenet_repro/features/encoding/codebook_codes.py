@@ -52,8 +52,8 @@ def llc(
       The largest coefficient of each word over the descriptors of a cell, zero where none is positive.
     """
     numbers, weights = llc_coefficients(x, codebook, neighbours=neighbours, regularisation=regularisation)
-    where = (jnp.arange(len(x))[:, None, None], layout.stretch[:, None], numbers)
-    largest = jnp.zeros((len(x), len(layout.stretches), len(codebook))).at[where].max(weights)
+    targets = (jnp.arange(len(x))[:, None, None], layout.stretch[:, None], numbers)
+    largest = jnp.zeros((len(x), len(layout.stretches), len(codebook))).at[targets].max(weights)
     return jnp.where(jnp.asarray(layout.parts)[..., None], largest[:, None], 0.0).max(2)
 
 
@@ -62,8 +62,8 @@ def llc_coefficients(
 ) -> tuple[Array, Float[Array, "n t m"]]:
     """Return the indices [n, t, m] of each descriptor's nearest words, and its coefficients on them."""
     _, numbers = jax.lax.top_k(-_distances(x, codebook), neighbours)
-    away = codebook[numbers] - x[:, :, None]
-    covariance = jnp.einsum("ntid,ntjd->ntij", away, away)
+    offsets = codebook[numbers] - x[:, :, None]
+    covariance = jnp.einsum("ntid,ntjd->ntij", offsets, offsets)
     trace = jnp.trace(covariance, axis1=-2, axis2=-1)[..., None, None]
     covariance += jnp.eye(neighbours) * jnp.maximum(regularisation * trace, 1e-12)
     weights = _solve_ones(covariance)
@@ -100,10 +100,10 @@ def super_vector(
     Returns:
       k (d + 1) numbers, word by word; zero for words that are nearest to no descriptor of the cell.
     """
-    where = (layout.stretch[None], jnp.arange(len(x))[:, None], jnp.argmin(_distances(x, codebook), -1))
+    targets = (layout.stretch[None], jnp.arange(len(x))[:, None], jnp.argmin(_distances(x, codebook), -1))
     shape = (len(layout.stretches), len(x), *codebook.shape)
-    zeroth = layout.sum_cells(jnp.zeros(shape[:3]).at[where].add(1.0))
-    first = layout.sum_cells(jnp.zeros(shape).at[where].add(x))
+    zeroth = layout.sum_cells(jnp.zeros(shape[:3]).at[targets].add(1.0))
+    first = layout.sum_cells(jnp.zeros(shape).at[targets].add(x))
     total = jnp.maximum(layout.count, 1)[:, None]
     root = jnp.sqrt(zeroth / total)
     residuals = (first - zeroth[..., None] * codebook) / total[..., None]

@@ -82,8 +82,8 @@ def plus_plus(x: Float[Array, "n d"], clusters: int, key: Key[Array, ""]) -> Flo
 
     def draw(distances: Array, key: Array) -> tuple[Array, Array]:
         # Where every vector is already a centre (there are fewer distinct ones than clusters), all are equally likely.
-        upto = jnp.cumsum(jnp.where(jnp.any(distances > 0), distances, 1.0))
-        drawn = jnp.searchsorted(upto, upto[-1] * jax.random.uniform(key, (trials,)), side="right")
+        cumulative = jnp.cumsum(jnp.where(jnp.any(distances > 0), distances, 1.0))
+        drawn = jnp.searchsorted(cumulative, cumulative[-1] * jax.random.uniform(key, (trials,)), side="right")
         candidates = x[jnp.minimum(drawn, len(x) - 1)]
         left = jnp.minimum(distances[:, None], squared_distances(x, candidates))
         best = jnp.argmin(left.sum(0))
@@ -109,13 +109,13 @@ def _mini_batches(
     x: Float[Array, "n d"], centres: Float[Array, "k d"], key: Key[Array, ""], *, iterations: int, batch: int
 ) -> Float[Array, "k d"]:
     def step(number: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
-        centres, seen = carried
+        centres, n_seen = carried
         part = x[jax.random.randint(jax.random.fold_in(key, number), (batch,), 0, len(x))]
         numbers, distances = nearest(part, centres)
         counts, totals = sums(part, numbers, len(centres))
-        seen = seen + counts
-        moved = centres + (totals - counts[:, None] * centres) / jnp.maximum(seen, 1)[:, None]
-        return refill_empty(part, distances, seen, moved), seen
+        n_seen = n_seen + counts
+        moved = centres + (totals - counts[:, None] * centres) / jnp.maximum(n_seen, 1)[:, None]
+        return refill_empty(part, distances, n_seen, moved), n_seen
 
     return jax.lax.fori_loop(0, iterations, step, (centres, jnp.zeros(len(centres))))[0]
 
