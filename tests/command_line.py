@@ -1,4 +1,4 @@
-"""Functions that run `main.py` in processes of their own, as a user does."""
+"""Functions that run `main.py` in separate processes, as a user does."""
 
 import os
 import subprocess
@@ -12,9 +12,10 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def xla_flags(devices):
-    """Return the value of XLA_FLAGS for a number of host devices and for fast compilation, which dominates the tests.
+    """Return the value of XLA_FLAGS for a number of host devices and for fast compilation.
 
-    LLVM does not optimise, and XLA's older fusion emitters give it half as much code as the newer ones.
+    Compilation dominates the time of the tests. LLVM does not optimise, and XLA's older fusion emitters give it half
+    as much code as the newer ones.
     """
     fast = (
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

@@ -1,4 +1,4 @@
-"""Set-up of all tests: eight host devices, and annotations of shapes that are checked on every call."""
+"""Set-up of all tests: eight host devices, and shape annotations that are checked on every call."""
 
 import atexit
 import gc

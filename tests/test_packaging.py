@@ -14,7 +14,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 
 
 def tracked(directory):
-    """Files of a directory that Git tracks; the test is skipped outside a clone."""
+    """Return the files of a directory that Git tracks; skip the test outside a clone."""
     listing = subprocess.run(
         ["git", "ls-files", directory], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )

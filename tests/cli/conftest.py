@@ -9,9 +9,9 @@ from tests import command_line
 
 @pytest.fixture
 def refused(monkeypatch, capsys):
-    """A function that returns the message of a command that must fail with exit code 2.
+    """Return a function that runs a command, which must fail with exit code 2, and returns its message.
 
-    The command runs in this process, whose devices have already started.
+    The command runs in this process, where JAX is already initialised.
     """
     monkeypatch.chdir(command_line.REPOSITORY)
     monkeypatch.setattr(devices, "start", lambda: None)

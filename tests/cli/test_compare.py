@@ -1,4 +1,4 @@
-"""`main.py compare` of runs and of sweeps whose trainings were made up."""
+"""Tests of `main.py compare` with invented runs and sweeps."""
 
 import json
 import resource
@@ -21,7 +21,7 @@ from tests.sweeps import small_sweeps
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Pictures take seconds, and have tests of their own."""
+    """Skip the drawing of figures, which takes seconds and has its own tests."""
     monkeypatch.setattr(comparison_report._Drawing, "figures", lambda self: {})
 
 
@@ -32,7 +32,7 @@ def test_runs_become_a_page_with_its_tables(tmp_path, undrawn, capsys):
     places = finished_runs.systems(tmp_path / "runs", count=3, seeds=2)
     assert main.main(["compare", *places, f"--out={tmp_path / 'out'}"]) == 0
     out = capsys.readouterr().out
-    assert "the page has no images: " in out  # the data set is made up
+    assert "the page has no images: " in out  # the data set does not exist
     assert f"the page: {tmp_path / 'out/report.html'}" in out
     document = Document((tmp_path / "out/report.html").read_text())
     assert sections(document)[0] == "leaderboard"
@@ -45,7 +45,9 @@ def test_runs_become_a_page_with_its_tables(tmp_path, undrawn, capsys):
     assert (tmp_path / "out/tables/leaderboard.csv").exists()
 
 
-def test_a_runs_own_page_goes_into_its_workdir_and_others_here(tmp_path, undrawn, monkeypatch):
+def test_the_page_of_one_run_goes_into_its_workdir_and_others_into_the_current_directory(
+    tmp_path, undrawn, monkeypatch
+):
     a, b = finished_runs.systems(tmp_path)
     compare.compare([a])
     assert (tmp_path / "nec_uiuc_2010-0/report.html").exists()
@@ -56,7 +58,7 @@ def test_a_runs_own_page_goes_into_its_workdir_and_others_here(tmp_path, undrawn
 
 
 def played(run, path, *, ids=None, label=None, system="human"):
-    """What a game stores of its first ten images, all guessed right."""
+    """Store the predictions of a game that guessed its first ten images right."""
     with np.load(next((Path(run) / "predictions").glob("*.npz"))) as file:
         ids = file["id"][:10] if ids is None else np.array(ids)
         label = file["label"][: len(ids)] if label is None else np.array(label, np.int32)
@@ -115,7 +117,7 @@ def test_an_invalid_workdir_is_named(tmp_path, make, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_compared_writes_nothing(tmp_path, capsys):
+def test_runs_that_cannot_be_compared_write_nothing(tmp_path, capsys):
     a = finished_runs.write(tmp_path / "a", finished_runs.one())
     b = finished_runs.write(tmp_path / "b", finished_runs.one(1, name="zfnet"), **{"provenance.config.budget": "6ep"})
     assert main.main(["compare", a, b, f"--out={tmp_path / 'out'}"]) == 2
@@ -134,7 +136,7 @@ def test_allowed_differences_mark_every_table_and_its_files(tmp_path, undrawn, c
     assert f"mixed, budget: 5ep ({a}); 6ep ({b})." in capsys.readouterr().out.replace("\n", " ").replace("  ", " ")
 
 
-def test_other_images_are_written_without_pairs(tmp_path, undrawn):
+def test_runs_on_different_images_get_a_page_without_pairs(tmp_path, undrawn):
     a = finished_runs.write(tmp_path / "a", finished_runs.one())
     b = finished_runs.write(
         tmp_path / "b", finished_runs.one(1, name="zfnet", images=70), **{"provenance.config.data.eval_split": "test"}
@@ -145,7 +147,7 @@ def test_other_images_are_written_without_pairs(tmp_path, undrawn):
     assert "train, scored on test" in document.text
 
 
-def test_the_page_says_which_splits_were_watched_and_which_scored(tmp_path, undrawn):
+def test_the_page_names_the_evaluated_and_the_scored_splits(tmp_path, undrawn):
     splits = {"provenance.config.data.eval_split": "train[90%:]", "provenance.config.data.test_split": "validation"}
     a = finished_runs.write(tmp_path / "a", finished_runs.one(), **splits)
     compare.compare([a], str(tmp_path / "out"))
@@ -168,13 +170,13 @@ def test_out_below_a_file_says_where_it_cannot_write(tmp_path, undrawn):
 
 
 def limited(size):
-    """The kernel refuses to write beyond `size` bytes of a file, as a full disk would."""
+    """Limit the size of files, so that writing fails as on a full disk."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-@pytest.mark.parametrize("size", [100, 20_000])  # at the first table, at the page
+@pytest.mark.parametrize("size", [100, 20_000])  # fails at the first table, and at the page
 def test_a_full_disk_keeps_the_older_page(tmp_path, undrawn, monkeypatch, size):
-    monkeypatch.setattr(compare, "_thumbnails", lambda result: None)  # it prints, to a file that is limited too
+    monkeypatch.setattr(compare, "_thumbnails", lambda result: None)  # the output goes to a file, which is limited too
     places, out = finished_runs.systems(tmp_path / "runs"), tmp_path / "out"
     compare.compare(places[:1], str(out))
     before = (out / "report.html").read_bytes()
@@ -195,8 +197,11 @@ def test_a_full_disk_keeps_the_older_page(tmp_path, undrawn, monkeypatch, size):
 SYSTEMS = {"a": "alexnet_2012", "b": "zfnet"}
 
 
-def begun(directory, ends, **changes):
-    """A sweep of two systems and two seeds; `ends` maps names of trainings to a value, or to why they failed."""
+def record_sweep(directory, ends, **changes):
+    """Record a sweep of two systems and two seeds.
+
+    `ends` maps names of runs to a value or to the reason of a failure.
+    """
     sweep = small_sweeps.sweep(seeds=(0, 1), **changes)
     sweep_directory = SweepDirectory(directory)
     sweep_directory.record(sweep, sweep_directory.default_storage)
@@ -218,8 +223,8 @@ def begun(directory, ends, **changes):
 RUNS = {f"runs/{system}/seed{seed}": 0.5 for system in "ab" for seed in (0, 1)}
 
 
-def test_a_sweeps_runs_stand_under_its_systems_names(tmp_path):
-    result = compare.gather([begun(tmp_path / "sweep", RUNS)], allow_mixed=False)
+def test_the_runs_of_a_sweep_have_the_names_of_its_systems(tmp_path):
+    result = compare.gather([record_sweep(tmp_path / "sweep", RUNS)], allow_mixed=False)
     assert [(one.name, one.network, one.seeds) for one in result.systems] == [
         ("a", "alexnet_2012", (0, 1)),
         ("b", "zfnet", (0, 1)),
@@ -233,7 +238,7 @@ def test_a_sweeps_runs_stand_under_its_systems_names(tmp_path):
 
 def test_failed_and_unfinished_runs_are_on_the_page(tmp_path, undrawn):
     ends = RUNS | {"runs/a/seed1": "the loss is nan at step 7", "runs/b/seed0": None}
-    workdir = begun(tmp_path / "sweep", ends)
+    workdir = record_sweep(tmp_path / "sweep", ends)
     assert compare.compare([workdir]) == 0
     text = Document((tmp_path / "sweep/report.html").read_text()).text
     assert "Planned runs without a result; no table includes them:" in text
@@ -243,7 +248,7 @@ def test_failed_and_unfinished_runs_are_on_the_page(tmp_path, undrawn):
 
 def test_the_selection_describes_the_search_and_the_selected_settings(tmp_path):
     trials = {f"search/{system}/{n:03d}": 0.5 + 0.1 * n for system in "ab" for n in (0, 1)}
-    workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2, "budget": "8st"})
+    workdir = record_sweep(tmp_path / "sweep", RUNS | trials, search={"trials": 2, "budget": "8st"})
     result = compare.gather([workdir], allow_mixed=False)
     chosen = SweepQueue(
         SweepDirectory(workdir).default_storage, SweepDirectory(workdir).sweep(), SweepDirectory(workdir).identity()
@@ -260,7 +265,7 @@ def test_the_selection_describes_the_search_and_the_selected_settings(tmp_path):
 
 def test_a_run_without_a_finished_search_names_the_missing_trials(tmp_path):
     trials = {"search/a/000": 0.5, "search/a/001": 0.4, "search/b/000": "out of memory"}
-    workdir = begun(tmp_path / "sweep", RUNS | trials, search={"trials": 2})
+    workdir = record_sweep(tmp_path / "sweep", RUNS | trials, search={"trials": 2})
     result = compare.gather([workdir], allow_mixed=False)
     assert [one.name for one in result.systems] == ["a"]
     assert [(one.name, one.seed) for one in result.failures] == [("b", 0), ("b", 1)]
@@ -270,7 +275,7 @@ def test_a_run_without_a_finished_search_names_the_missing_trials(tmp_path):
 
 
 def test_a_sweep_without_finished_runs_is_reported(tmp_path):
-    workdir = begun(tmp_path / "sweep", {})
+    workdir = record_sweep(tmp_path / "sweep", {})
     with pytest.raises(
         UserError, match=r"no run of this sweep has finished; `main.py sweep --status` shows its progress"
     ):
@@ -278,7 +283,7 @@ def test_a_sweep_without_finished_runs_is_reported(tmp_path):
 
 
 def test_a_sweep_is_compared_alone(tmp_path):
-    workdir = begun(tmp_path / "sweep", RUNS)
+    workdir = record_sweep(tmp_path / "sweep", RUNS)
     other = finished_runs.write(tmp_path / "other", finished_runs.one())
     for places in ([workdir, other], [other, workdir], [workdir, workdir]):
         with pytest.raises(UserError, match="a sweep is compared alone"):
@@ -286,7 +291,7 @@ def test_a_sweep_is_compared_alone(tmp_path):
 
 
 def test_a_damaged_run_of_a_sweep_is_named(tmp_path):
-    workdir = begun(tmp_path / "sweep", RUNS)
+    workdir = record_sweep(tmp_path / "sweep", RUNS)
     (tmp_path / "sweep/runs/b/seed1/result.json").write_text("{")
     with pytest.raises(UserError, match=r"sweep/runs/b/seed1/result\.json is damaged"):
         compare.gather([workdir], allow_mixed=False)
@@ -296,7 +301,7 @@ def test_a_damaged_run_of_a_sweep_is_named(tmp_path):
 
 
 def store(workdir, name, protocol):
-    """Store what `evaluate` would: predictions by a protocol, all right by the first guess."""
+    """Store predictions as `evaluate` does, all of them right by the first guess."""
     with np.load(next((Path(workdir) / "predictions").glob("made_up_validation.npz"))) as file:
         ids, label, logits = file["id"], file["label"], file["logits"]
     top5 = np.stack([(label + k) % logits.shape[1] for k in range(5)], axis=1).astype(np.int32)
@@ -313,7 +318,9 @@ def store(workdir, name, protocol):
         ("--set=v2 --protocol=10crop", "imagenet_v2_matched-frequency_test_10crop_step1000.npz"),
     ],
 )
-def test_a_page_by_a_protocol_or_of_a_set_goes_into_its_own_directory(tmp_path, undrawn, monkeypatch, options, name):
+def test_a_page_for_a_protocol_or_an_evaluation_set_has_its_own_directory(
+    tmp_path, undrawn, monkeypatch, options, name
+):
     directory_name = "_".join(["compare", *(option.split("=")[1] for option in options.split())])
     workdirs = finished_runs.systems(tmp_path / "runs")
     for workdir in workdirs:

@@ -1,4 +1,4 @@
-"""Tests of `main.py evaluate` that need no run; tests/cli/test_train.py has the others."""
+"""Tests of `main.py evaluate` without a run; tests/cli/test_train.py has those with one."""
 
 import pytest
 

@@ -97,7 +97,7 @@ def test_games_that_cannot_be_scored_are_refused(data_dir, tmp_path, more, messa
     assert message in capsys.readouterr().err
 
 
-def test_a_missing_data_set_is_asked_for(tmp_path, capsys):
+def test_a_missing_data_set_is_reported(tmp_path, capsys):
     assert main.main(["human", "--name=Ada", f"--workdir={tmp_path}"]) == 2
     assert "which data set? --data.name=NAME" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Tests of `main.py train`, and of the commands that take its run: they share one run, which takes a while."""
+"""Tests of `main.py train` and of the commands that use its run. They share one run, because training takes long."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished_run(data_dir, tmp_path_factory):
-    """The workdir of a run that was not interrupted, and its output."""
+    """Return the workdir and the output of an uninterrupted run."""
     workdir = tmp_path_factory.mktemp("finished")
     out, _ = command_line.run(*command_line.train_arguments(data_dir, workdir))
     return workdir, out
@@ -184,7 +184,7 @@ def test_a_second_signal_ends_the_process_at_once(data_dir, tmp_path):
         *command_line.train_arguments(data_dir, tmp_path, budget="100000st", evaluate_every="100000st")
     )
     wait_for_step(tmp_path, 2)
-    process.send_signal(signal.SIGSTOP)  # so that both signals are there before the step ends
+    process.send_signal(signal.SIGSTOP)  # both signals must arrive before the step ends
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
@@ -250,7 +250,7 @@ def check_scored_split(workdir, finished):
         np.testing.assert_array_equal(file["id"], every["id"][20:])
 
 
-def test_exported_weights_score_as_the_run_and_can_start_a_run(finished_run, data_dir, tmp_path):
+def test_exported_weights_score_like_the_run_and_can_start_a_run(finished_run, data_dir, tmp_path):
     workdir, _ = finished_run
     wrong = json.loads((workdir / "result.json").read_text())["rates"]["top1_wrong"]
     weights, predictions = tmp_path / "resnet18.safetensors", tmp_path / "predictions.npz"
@@ -270,7 +270,7 @@ def test_exported_weights_score_as_the_run_and_can_start_a_run(finished_run, dat
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["provenance"]["weights"] == {"path": str(weights), "sha256": digest}
     check_scored_split(tmp_path / "run", workdir)
-    weights.unlink()  # it is only read when the run starts
+    weights.unlink()  # the file is read only at the start of the run
     (tmp_path / "run" / "result.json").unlink()
     out, _ = command_line.run(*arguments)
     assert "resumed at step 2" in out

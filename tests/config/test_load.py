@@ -37,8 +37,8 @@ RECIPES = [
     )
 ]
 
-# What the reference (ilsvrc.md, sections 6 to 12) states of each recipe under a tag better than [R?], as it is there.
-# Of rates that a recipe gives per 256 or 512 images this holds the product.
+# The numbers of each recipe that the reference (ilsvrc.md, sections 6 to 12) gives under a tag better than [R?].
+# Learning rates that a recipe states per 256 or 512 images are scaled to its batch size.
 STATED = {
     # 4 [V:LIN11] about 5 epochs; patches of 16, 24 and 32 px [R]; 5 neighbours [V: public LLC code]
     "nec_uiuc_2010.py": {
@@ -371,7 +371,7 @@ STATED = {
         "loss.name": "sigmoid",
     },
 }
-# Of no one paper, or of a recipe that the reference does not have.
+# Recipes that belong to no single paper or that the reference does not have.
 UNSTATED = {"modern.py", "demo.py"}
 
 
@@ -393,7 +393,7 @@ def test_defaults_survive_json_and_back():
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_resolves_to_a_network_that_can_be_made(recipe):
+def test_every_recipe_resolves_to_a_network_that_can_be_created(recipe):
     config = load_config(str(REPOSITORY / recipe))
     assert resolve_config(config_to_dict(config)) == config
     if isinstance(config, FeatureConfig):
@@ -469,7 +469,7 @@ def test_another_variant_starts_from_its_own_defaults():
         ({"schedule": {"name": "steps", "boundaries": (0.5, 0.2)}}, r"boundaries: the values must not decrease"),
     ],
 )
-def test_what_is_not_valid_is_refused_by_name(settings, message):
+def test_invalid_values_are_refused_by_name(settings, message):
     with pytest.raises(UserError, match=message):
         resolve_config(settings)
 
@@ -492,7 +492,7 @@ def attributes(tree):
 
 
 def test_every_key_is_read_somewhere():
-    """An attribute of that name is loaded in the package outside the schema, or by a property that is loaded there."""
+    """Check that an attribute of that name is read outside the schema, or by a property that is read there."""
     package = REPOSITORY / "imagenet_repro"
     schema = {package / "config" / name for name in SCHEMA}
     others = [path for path in package.rglob("*.py") if path not in schema]

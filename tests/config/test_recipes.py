@@ -12,7 +12,7 @@ from imagenet_repro.errors import UserError
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """The directory of installed recipes, for a process that was started in another directory and sees no clone."""
+    """Return the directory of installed recipes, for a process that starts elsewhere and sees no clone."""
     directory = tmp_path / "site-packages" / "imagenet_repro" / "configs"
     (directory / "sweeps").mkdir(parents=True)
     (directory / "sweeps" / "base.py").write_text("SEED = 3\n")

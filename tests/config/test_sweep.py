@@ -49,7 +49,7 @@ def test_the_decade_at_64_px_differs_from_the_full_one_only_in_data_and_budget(s
         ({"set": {"data": {"train_split": "train"}}}, "set the sweep's own key train_split"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(changes, message):
+def test_invalid_sweeps_are_refused_by_name(changes, message):
     with pytest.raises(UserError, match=re.escape(message)):
         small_sweeps.sweep(**changes)
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_is_refused_by_name(changes, message):
         ({"key": "x", "choices": [[1]]}, "must be numbers, texts or truth values"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(axis, message):
+def test_invalid_searches_are_refused(axis, message):
     systems = {"a": {"config": "lenet.py", "base": small_sweeps.LENET, "search": [axis]}}
     with pytest.raises(UserError, match=re.escape(message)):
         resolve_sweep(small_sweeps.settings() | {"systems": systems})

@@ -80,7 +80,10 @@ def test_antialiased_kernels_are_pillows(kernel, target):
 
 
 def triangle_samples(length: int, new: int) -> np.ndarray:
-    """Linear interpolation between the two nearest pixels, pixel centres at one half, edges repeated: new x length."""
+    """Return the weights [new, length] of linear interpolation between the two nearest pixels, with repeated edges.
+
+    Pixel centres are at one half.
+    """
     weights = np.zeros((new, length))
     for i in range(new):
         centre = (i + 0.5) * length / new - 0.5
@@ -99,7 +102,9 @@ def test_bilinear_without_antialias_samples_the_nearest_pixels(target):
 
 
 @pytest.mark.parametrize("antialias", [False, True])
-@pytest.mark.parametrize("target", [(28, 22), (200, 300), (56, 62)])  # even: no centre lies between two pixels
+@pytest.mark.parametrize(
+    "target", [(28, 22), (200, 300), (56, 62)]
+)  # even sizes, where no centre lies between two pixels
 def test_nearest_is_the_pixel_under_the_centre(target, antialias):
     rows, columns = ((np.arange(new) + 0.5) * old // new for new, old in zip(target, (100, 150), strict=True))
     expected = noise(100, 150)[np.ix_(rows.astype(int), columns.astype(int))]
@@ -135,7 +140,7 @@ def test_inception_boxes_have_the_area_and_aspect_that_were_drawn():
     for uniform in ((area - 0.08) / 0.42, (aspect + 1) / 2):
         deciles = np.histogram(uniform, bins=10, range=(0, 1))[0]
         assert (np.abs(deciles - 400) < 5 * math.sqrt(400)).all()
-    # Offsets are uniform over where the box fits.
+    # Offsets are uniform over the positions where the box fits.
     for offset, room in ((top, height - h), (left, width - w)):
         assert abs((offset / np.maximum(room, 1)).mean() - 0.5) < 0.03
 
@@ -143,7 +148,7 @@ def test_inception_boxes_have_the_area_and_aspect_that_were_drawn():
 @pytest.mark.parametrize(
     ("shape", "box"),
     [
-        ((1000, 10), (493, 0, 13, 10)),  # narrower than 3/4: its width, and that over 3/4
+        ((1000, 10), (493, 0, 13, 10)),  # narrower than 3/4: all of the width, and the width over 3/4
         ((10, 1000), (0, 493, 10, 13)),  # wider than 4/3
         ((1, 1000), (0, 499, 1, 1)),
         ((1000, 1), (499, 0, 1, 1)),

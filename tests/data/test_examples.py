@@ -26,7 +26,7 @@ def split(labels, version="1.0.0"):
 
 
 def looked(of, path):
-    """Return the examples after the end of the search."""
+    """Return the examples after the search has ended."""
     examples = ClassExamples(of, path)
     examples.start()
     for _ in range(500):

@@ -24,6 +24,6 @@ def without_ties(images, seed=0):
     return ((images + noise) / 256).astype(np.float32)
 
 
-def described(images, where, descriptor, *, luma):
-    """Return `grid.describe`, compiled; operation by operation it takes seconds."""
+def describe(images, where, descriptor, *, luma):
+    """Return `grid.describe`, compiled, because uncompiled calls take seconds."""
     return np.asarray(jax.jit(lambda x: grid.describe(x, where, descriptor, luma=luma))(images))

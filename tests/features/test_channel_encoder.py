@@ -35,14 +35,14 @@ def photograph_batch(size):
 
 
 @functools.cache
-def described(descriptor, scales):
+def describe(descriptor, scales):
     """Return the descriptors of the photographs in a variant of CHANNEL."""
     encoder = ChannelEncoder(dataclasses.replace(CHANNEL, descriptor=descriptor, scales=scales), SIZE)
     return np.asarray(jax.jit(encoder.describe)(photograph_batch(SIZE))).reshape(-1, encoder.numbers)
 
 
 def vocabulary_of(encoder):
-    x = described(encoder.channel.descriptor, encoder.channel.scales)
+    x = describe(encoder.channel.descriptor, encoder.channel.scales)
     moments = pca.Moments(encoder.numbers)
     moments.add(x)
     reduction = encoder.reduce(moments)
@@ -73,7 +73,7 @@ def test_a_code_equals_the_composition_of_its_parts():
     words = wide(vocabulary_of(encoder))
     points = grid.Grid(16, 8, (0.75, 1.0))
     layout = pyramid.layout(pyramid.Pyramid(((1, 1), (3, 1))).members(points.places(SIZE, SIZE)))
-    x = jnp.asarray(photographs.described(images, points, sift.sift, luma=True))
+    x = jnp.asarray(photographs.describe(images, points, sift.sift, luma=True))
     x = (x - words["pca.mean"]) @ words["pca.components"].T
     parts = (words[f"mixture.{name}"] for name in ("weights", "means", "variances"))
     expected = fisher.encode(x[:, layout.order], mixture.Mixture(*parts), layout, power=1.0).reshape(2, -1)

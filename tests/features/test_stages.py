@@ -23,7 +23,7 @@ EVERY = {"images": 50, "descriptors": 200, "codes": IMAGES}
 
 
 class Watcher:
-    """A monitor that says to stop after a number of calls."""
+    """A monitor that asks for a stop after a number of calls."""
 
     def __init__(self, looks=10**9):
         self.looks, self.said, self.shown = looks, [], []

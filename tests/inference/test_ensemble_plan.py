@@ -10,7 +10,7 @@ from imagenet_repro.inference import ensemble_plan, protocols
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "configs/ensembles"
-# Members, top-1 and top-5 error in percent of the first published figure (0: not stated), its images.
+# Number of members, top-1 and top-5 error in percent of the first published result (0: not stated), and its images.
 STATED = {
     "supervision.py": (5, 38.1, 16.4, "val"),
     "supervision.py:7": (7, 36.7, 15.4, "val"),
@@ -47,7 +47,7 @@ def test_every_ensemble_is_tested():
 
 @pytest.mark.parametrize("spec", STATED)
 def test_commands_of_the_plan_are_commands(spec):
-    """Every member is trained once with a seed of its own, scored, and averaged; held-out images are left out."""
+    """Check that every member is trained once with its own seed, without held-out images, and scored and averaged."""
     from imagenet_repro.cli.main import build_parser
 
     path = f"configs/ensembles/{spec}"
@@ -88,7 +88,7 @@ def test_members_must_be_those_of_the_entry():
         ("{'members': [{'network': 'vgg16'}], 'average': 'sum'}", "'sum' is not valid"),
     ],
 )
-def test_files_that_are_no_ensemble(tmp_path, text, message):
+def test_files_that_are_no_ensemble_are_refused(tmp_path, text, message):
     path = tmp_path / "made.py"
     path.write_text(f"def get_config():\n    return {text}\n")
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,6 @@
-"""Sets opened, evaluated and scored from data sets in tfds' forms, with a system that reads each image's number."""
+"""Tests of evaluation sets: opened, evaluated and scored from data sets in the form of tfds' builders.
+
+The system under test reads the number of each image from its colour."""
 
 import dataclasses
 import io
@@ -24,8 +26,8 @@ from tests.scoring import synthetic_sets
 from tests.scoring.synthetic_sets import CLASSES, guesses, predictions
 
 A_CLASSES = (6, 11, 13, 15, 17, 22, 23, 27)
-FAVOURITE = 500  # the class that the system likes best, and no image is of
-IMAGES = 21  # no multiple of the batch
+FAVOURITE = 500  # the class with the highest score, which no image has
+IMAGES = 21  # not a multiple of the batch size
 
 
 def validation_id(number):
@@ -33,7 +35,7 @@ def validation_id(number):
 
 
 def expert(label, i):
-    """Expert labels of an image: a fourth are problematic, every other one has an unclear label."""
+    """Return expert labels of an image: every fourth image is problematic, every second one has an unclear label."""
     return {
         "original_label": label,
         "correct_multi_labels": [label],
@@ -77,7 +79,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def objectnet(tmp_path):
-    """The download, unpacked: three chairs and a spoon, of which ImageNet knows the chairs."""
+    """Write the unpacked download: three chairs, which are a class of ImageNet, and a spoon, which is not."""
     download = tmp_path / "objectnet-1.0"
     texts = {
         "folder_to_objectnet_label.json": json.dumps({"chair": "Chair", "spoon": "Spoon"}),
@@ -95,7 +97,7 @@ def objectnet(tmp_path):
 
 
 def of_numbers(params, stats, images):
-    """Scores of a system that reads the number in an image's colour, and always likes one class better."""
+    """Return the scores of a system that reads the number in an image's colour and always scores one class higher."""
     middle = images[:, 4, 4].astype(jnp.int32)
     number = middle[:, 0] + 256 * middle[:, 1]
     scores = 3.0 * (jnp.arange(CLASSES) == number[:, None])
@@ -198,7 +200,7 @@ def test_a_data_set_without_the_lists_is_an_error(data_dir):
         sources.integers(Data(name="imagenet_a", data_dir=data_dir), "test", ("real_label",))
 
 
-def test_objectnet_goes_by_its_folders(objectnet, tmp_path, capsys):
+def test_objectnet_takes_its_labels_from_folders(objectnet, tmp_path, capsys):
     config, mappings = configuration(str(tmp_path), "objectnet"), str(objectnet / "mappings")
     with pytest.raises(UserError, match=r"prepare folder:objectnet-1\.0 --name=objectnet"):
         evaluation_sets.open_set(config, "objectnet", mappings)
@@ -219,7 +221,9 @@ def test_all_parts_of_c_from_stored_predictions(tmp_path, capsys):
     ids = [validation_id(i + 1) for i in range(8)]
     for number, name in enumerate(corruptions.CONFIGS):
         labels = np.arange(8)
-        best = np.where(labels < number % 5, labels + 1, labels)  # so many wrong as the severity less one
+        best = np.where(
+            labels < number % 5, labels + 1, labels
+        )  # the number of wrong images is the severity minus one
         one = predictions(ids, labels, guesses(best, np.random.default_rng(0)), data=f"imagenet2012_corrupted/{name}")
         save(tmp_path / f"{name}.npz", one)
     save(tmp_path / "other.npz", predictions(ids, range(8), [range(5)] * 8, data="imagenet2012"))
@@ -236,7 +240,7 @@ def test_all_parts_of_c_from_stored_predictions(tmp_path, capsys):
         evaluation_sets.score_stored(str(tmp_path / "again.npz"), "c")
 
 
-def test_images_of_c_are_taken_as_they_are(data_dir):
+def test_images_of_c_are_neither_resized_nor_cropped(data_dir):
     config = configuration(data_dir, "c", image_size="224")
     assert config.eval_crop == CenterCrop(ratio=1.0)
     with pytest.raises(UserError, match=r"(?s)75 of the 75 parts of ImageNet-C.*prepare imagenet2012_corrupted/gaus"):
@@ -261,7 +265,7 @@ def test_images_of_c_are_taken_as_they_are(data_dir):
         ("w2", {}, "", "no such set; did you mean 'v2'"),
     ],
 )
-def test_options_that_do_not_go_together(name, data, mappings, message):
+def test_contradictory_options_are_refused(name, data, mappings, message):
     with pytest.raises(UserError, match=message):
         evaluation_sets.check_options(name, data, mappings)
 
@@ -273,7 +277,7 @@ def test_a_smaller_copy_stands_for_a_set(data_dir):
     )
 
 
-def test_what_stored_predictions_must_be(tmp_path):
+def test_unsuitable_stored_predictions_are_refused(tmp_path):
     with pytest.raises(UserError, match="--set=v2 needs a file of `evaluate`"):
         evaluation_sets.score_stored("guesses.txt", "v2")
     save(tmp_path / "p.npz", predictions(["a"], [0], [range(5)], classes=100, names=False))

@@ -23,7 +23,7 @@ SIDE, CLASSES = 32, ("n01440764", "n01443537", "n01484850")
 
 
 class Colours(nnx.Module):
-    """A network whose last map is the image at half its size, and whose logits are the means of its colours."""
+    """A network whose last map is the image at half its size and whose logits are the means of the colours."""
 
     def __init__(self):
         self.weight = nnx.Param(jnp.eye(3))
@@ -37,7 +37,7 @@ class Colours(nnx.Module):
 
 
 class Maps:
-    """The functions of inference/maps.py for such a network, written out."""
+    """The functions of inference/maps.py, written out for `Colours`."""
 
     @staticmethod
     def localization_map(model, images):
@@ -55,7 +55,7 @@ def maps(monkeypatch):
 
 
 def photograph(rng, label, height, width):
-    """A JPEG of a rectangle of one colour on black, fainter specks of another, and the rectangle's pixels."""
+    """Return a JPEG of a coloured rectangle on black with fainter specks of another colour, and the box."""
     tall, wide = (int(rng.integers(side // 4, side // 2)) for side in (height, width))
     top, left = int(rng.integers(0, height - tall + 1)), int(rng.integers(0, width - wide + 1))
     pixels = np.zeros((height, width, 3), np.uint8)
@@ -67,7 +67,7 @@ def photograph(rng, label, height, width):
 
 
 def split_and_objects(split, count, seed, size=(48, 64)):
-    """A split of photographs, and their boxes."""
+    """Return a split of photographs and their boxes."""
     rng = np.random.default_rng(seed)
     records, objects = [], {}
     for number in range(count):
@@ -92,7 +92,7 @@ def viewer(objects, crop="squash"):
 
 
 def rectangle(*box, shape=(16, 16)):
-    """A map that is 1 in a box of places and 0 elsewhere."""
+    """Return a map that is 1 in a box of positions and 0 elsewhere."""
     result = np.zeros(shape, np.float32)
     result[box[1] : box[3], box[0] : box[2]] = 1
     return result
@@ -101,7 +101,7 @@ def rectangle(*box, shape=(16, 16)):
 def test_the_box_of_a_map_goes_around_the_largest_region():
     activation = rectangle(2, 4, 10, 12) + 0.9 * rectangle(13, 13, 15, 15)
     actual = localizer.map_box(activation, 160) * 16
-    # A place of a map is resized to ten pixels; bilinear slopes reach 20 % of the top half a place less 1/5 beyond.
+    # One position of the map becomes ten pixels; bilinear slopes fall to 20 % of the maximum 0.3 positions outside.
     np.testing.assert_allclose(actual, [2 - 0.3, 4 - 0.3, 10 + 0.3, 12 + 0.3], atol=0.1)
 
 
@@ -119,7 +119,7 @@ def test_regions_that_touch_at_a_corner_are_one():
 
 
 @pytest.mark.parametrize("nothing", [np.zeros((4, 4), np.float32), -rectangle(1, 1, 2, 2, shape=(4, 4)) - 1])
-def test_where_nothing_speaks_for_a_class_the_box_is_the_crop(nothing):
+def test_a_map_without_positive_values_gives_the_complete_crop(nothing):
     np.testing.assert_array_equal(localizer.map_box(nothing, 32), [0, 0, 1, 1])
 
 
@@ -164,7 +164,7 @@ def test_boxes_come_back_through_the_crop(maps, crop):
     np.testing.assert_array_equal(cam.guessed.top5[:, 0], cam.guessed.label)
     for frame, boxes in zip(actual.frames, cam.guessed.box, strict=True):
         shown = np.clip(frame.instances[0], np.tile(frame.window[:2], 2), np.tile(frame.window[2:], 2))
-        if np.all(shown[2:] - shown[:2] >= 8):  # more than a few pixels of it are in the crop
+        if np.all(shown[2:] - shown[:2] >= 8):  # more than a few of its pixels are in the crop
             np.testing.assert_allclose(boxes[0] + np.array([0, 0, 1, 1]), shown, atol=3.1)
     assert cam.errors[0].wrong <= (0 if crop == "squash" else 6)
     assert central.errors[0].wrong > cam.errors[0].wrong
@@ -196,10 +196,12 @@ def edges_of(objects):
     return objects.boxes[0] + [0, 0, 1, 1]
 
 
-def test_images_and_objects_that_are_left_out(maps):
+def test_unusable_images_and_objects_are_left_out(maps):
     split, objects = split_and_objects("val", 12, seed=0)
     objects.pop("val_3")
-    objects["val_4"] = AnnotatedObjects((CLASSES[0],), objects["val_4"].boxes)  # of another class than the image
+    objects["val_4"] = AnnotatedObjects(
+        (CLASSES[0],), objects["val_4"].boxes
+    )  # an object of another class than the image
     objects["val_5"] = AnnotatedObjects(
         ("", CLASSES[0]), np.tile(objects["val_5"].boxes, (2, 1))
     )  # one unnamed, one of another
@@ -214,7 +216,7 @@ def test_images_and_objects_that_are_left_out(maps):
         localizer.localize(viewer({}), split, None, cam=True, threshold=0.2)
 
 
-def test_regression_without_boxes_to_learn_from(maps):
+def test_regression_without_training_boxes_is_refused(maps):
     (train, few), (split, objects) = split_and_objects("train", 12, seed=1), split_and_objects("val", 12, seed=0)
     with pytest.raises(UserError, match="needs boxes of train, and the file has only those of the scored images"):
         localizer.localize(viewer(objects | few), split, train, cam=False, threshold=0.2)
@@ -233,7 +235,7 @@ def test_a_random_crop_is_refused():
         )
 
 
-def test_what_is_kept_scores_as_what_was_printed(maps, tmp_path):
+def test_stored_boxes_have_the_printed_error_rates(maps, tmp_path):
     split, objects = split_and_objects("val", 30, seed=3)
     cam = localizer.localize(viewer(objects), split, None, cam=True, threshold=0.2).results[0]
     error_rates.save(tmp_path / "boxes.npz", cam.guessed)
@@ -242,7 +244,7 @@ def test_what_is_kept_scores_as_what_was_printed(maps, tmp_path):
     assert error_rates.score(tmp_path / "boxes.npz", tmp_path / "boxes.csv").errors == cam.errors
 
 
-def test_the_table_and_the_picture(maps, tmp_path, capsys):
+def test_the_table_and_the_figure_are_written(maps, tmp_path, capsys):
     split, objects = split_and_objects("val", 15, seed=4)
     train, more = split_and_objects("train", 60, seed=5)
     actual = localizer.localize(viewer(objects | more), split, train, cam=True, threshold=0.2)
@@ -258,7 +260,7 @@ def test_the_table_and_the_picture(maps, tmp_path, capsys):
     assert text.count("guess 1 of 5 is right") == 12
 
 
-def test_the_network_that_is_seen_is_in_evaluation_mode_and_normalised(maps):
+def test_the_network_runs_in_evaluation_mode_on_normalised_images(maps):
     split, objects = split_and_objects("val", 3, seed=6)
     ((frames, outputs),) = viewer(objects).frames(split, localizer.Outputs(guesses=True, grid=True))
     assert len(frames) == 3

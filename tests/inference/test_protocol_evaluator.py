@@ -20,7 +20,7 @@ def pixels(number):
 
 
 def record(number, damaged=()):
-    """As PNG, so that what is scored can be known exactly."""
+    """Return a PNG, whose decoded pixels are known exactly."""
     _, encoded = cv2.imencode(".png", cv2.cvtColor(pixels(number), cv2.COLOR_RGB2BGR))
     image = b"no image" if number in damaged else encoded.tobytes()
     return Record(image, number % 7, f"image_{number}")
@@ -58,7 +58,7 @@ def test_every_image_is_scored_once_at_its_own_aspect(name):
     for image, aspect in ASPECTS.items():
         number = int(image.removeprefix("image_"))
         (expected,) = scores(protocols.parse(name), [pixels(number)], aspect)
-        np.testing.assert_allclose(result[image], expected, atol=2e-3)  # kept as float16
+        np.testing.assert_allclose(result[image], expected, atol=2e-3)  # stored as float16
     assert rates.top1_wrong == predictions.error_rates().top1_wrong
     assert np.isfinite(rates.cross_entropy)
 
@@ -89,7 +89,7 @@ def test_damaged_images_are_named_left_out_and_counted(name):
         judged(name, damaged=(2, 8), max_bad_share=0.15)
 
 
-def test_a_system_that_cannot_slide_says_so():
+def test_dense_evaluation_of_a_system_without_maps_is_refused():
     class Pyramid(Linear):
         def class_map(self, params, stats, images):
             raise UserError("made is no convolutional network")
@@ -103,7 +103,7 @@ def test_a_system_that_cannot_slide_says_so():
 
 
 @pytest.mark.parametrize(("name", "batch"), [("crop", 256), ("10crop", 256), ("googlenet144", 16), ("vgg_dense1", 80)])
-def test_batches_are_as_much_smaller_as_views_need_more_memory(name, batch):
+def test_the_batch_size_falls_as_views_need_more_memory(name, batch):
     config = resolve_config({"data": {"image_size": 224}, "batch_size": 256})
     one = protocol_evaluator.ProtocolEvaluator(protocols.parse(name), Linear(config), parallel.create("shard_map"))
     assert one._batch_size(1.0) == batch

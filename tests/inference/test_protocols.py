@@ -1,4 +1,4 @@
-"""Protocols against a plain loop over views in NumPy, by a system whose scores are easy to compute again."""
+"""Tests of protocols against a plain loop over views in NumPy, with a system whose scores are easy to recompute."""
 
 import dataclasses
 import math
@@ -15,14 +15,14 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
 
 SIZE = 32
-RNG = np.random.default_rng(0)  # no crop here uses it
+RNG = np.random.default_rng(0)  # unused by these crops
 WEIGHTS = np.random.default_rng(1).normal(size=(SIZE * SIZE * 3, 7)).astype(np.float32) / 50
 CONFIG = resolve_config({"data": {"image_size": SIZE}, "eval_crop": {"name": "center", "ratio": 0.875}})
 
 
 @dataclasses.dataclass
 class Linear:
-    """Scores are linear in the pixels; over larger images, at every eighth pixel."""
+    """A system whose scores are linear in the pixels; on larger images it has a score at every eighth pixel."""
 
     config: Config = CONFIG
 
@@ -71,7 +71,7 @@ def mirrored(views):
 
 
 def ten(one):
-    """Four corners and the centre, mirrored."""
+    """Return the four corners and the centre, and their mirror images."""
     down, across = one.shape[0] - SIZE, one.shape[1] - SIZE
     starts = [(0, 0), (0, across), (down, 0), (down, across), (round(down / 2), round(across / 2))]
     return mirrored([one[i : i + SIZE, j : j + SIZE] for i, j in starts])
@@ -114,7 +114,7 @@ def test_a_run_is_evaluated_by_one_crop():
 
 
 def dense(one, scales):
-    """The class map's mean, of copies cut to 4:3, and of their mirror images."""
+    """Return the mean of the class map over copies cut to 4:3 and their mirror images."""
     result = []
     for scale in scales:
         height, width = scale, math.floor(scale * 4 / 3)
@@ -146,7 +146,7 @@ def test_the_number_of_views_is_the_papers(name, number):
     assert part.views(CONFIG) == number
 
 
-def test_sizes_grow_with_the_crop_but_for_caffes():
+def test_sizes_grow_with_the_crop_except_caffes():
     sizes = {}
     for size in (224, 227, 299, 64):
         sizes[size] = protocols.scale_pixels((256,), resolve_config({"data": {"image_size": size}}))[0]
@@ -164,7 +164,7 @@ def test_sizes_grow_with_the_crop_but_for_caffes():
         ("crop+10crop", {"flips": "False"}, "has 2 parts"),
     ],
 )
-def test_what_is_wrong_is_named(name, settings, message):
+def test_invalid_protocols_are_named(name, settings, message):
     with pytest.raises(UserError) as caught:
         protocols.parse(name, settings)
     assert message in str(caught.value)

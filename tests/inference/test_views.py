@@ -1,4 +1,4 @@
-"""Windows of canvases against windows cut from the upright resized image by NumPy."""
+"""Tests of windows against windows that NumPy cuts from the resized image."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from PIL import Image
 from imagenet_repro.data import crops
 from imagenet_repro.inference import views
 
-RNG = np.random.default_rng(0)  # none of these crops uses it
+RNG = np.random.default_rng(0)  # unused by these crops
 SIZES = ((40, 60), (60, 40), (48, 48), (41, 67), (30, 200))
 
 
@@ -30,7 +30,7 @@ def canvases(scales):
 
 
 def resized(one, scale):
-    """Shorter side to `scale`, of the central part that is no longer than twice that."""
+    """Resize the shorter side to `scale`, after a cut to the central part of at most twice that length."""
     height, width = one.shape[:2]
     if width > 2 * height:
         one = one[:, (width - 2 * height) // 2 :][:, : 2 * height]
@@ -63,7 +63,7 @@ def squeezed(square, size):
 
 
 def same_set(result, expected):
-    """The order of views means nothing, since they are averaged."""
+    """Check that two sets of views are equal in any order, which does not matter since views are averaged."""
     key = lambda view: view.tobytes()  # noqa: E731
     result, expected = sorted(map(np.asarray, result), key=key), sorted(map(np.ascontiguousarray, expected), key=key)
     assert len(result) == len(expected)

@@ -1,4 +1,4 @@
-"""Fixtures of real servers: each is started by its script when a test first needs it, and stopped at the end."""
+"""Fixtures of real servers. A script starts each when a test first needs it and stops it at the end."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def server(script: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
-    """A PostgreSQL server that a test may kill and start again."""
+    """Return a PostgreSQL server that a test may kill and restart."""
     pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]'")
     with server("postgresql.sh") as running:
         yield running
@@ -35,13 +35,16 @@ def postgresql() -> Iterator[Server]:
 
 @pytest.fixture
 def postgresql_url(postgresql: Server) -> str:
-    """The URL of a running PostgreSQL server; the session shares its database, so studies need different names."""
+    """Return the URL of a running PostgreSQL server. All tests share its database, so studies need different names."""
     return postgresql.start()
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Server]:
-    """A SLURM cluster of one node with two processors, which sbatch and submitit find; `cluster.py` queries it."""
+    """Start a SLURM cluster of one node with two processors, which sbatch and submitit find.
+
+    `cluster.py` queries it.
+    """
     with server("slurm.sh") as running, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", running.start().removeprefix("export SLURM_CONF=").strip())
         yield running
@@ -49,14 +52,14 @@ def slurm() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def sweep_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a sweep of two LeNets with three seeds each."""
+    """Return the file of a sweep of two LeNets with three seeds each."""
     data = command_line.prepare_fractal(tmp_path_factory.mktemp("data"), train_images=40)
     return full_sweeps.write(tmp_path_factory.mktemp("sweep"), data, seeds=(0, 1, 2))
 
 
 @pytest.fixture(scope="session")
 def uninterrupted(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of that sweep after a run without interruptions."""
+    """Return the directory of that sweep after an uninterrupted run."""
     workdir = tmp_path_factory.mktemp("uninterrupted")
     command_line.run(*full_sweeps.arguments(sweep_file, workdir), seconds=full_sweeps.SECONDS)
     return workdir
@@ -64,6 +67,6 @@ def uninterrupted(sweep_file: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable]:
-    """A function that starts sweeps in `tmp_path`; none of their processes outlives the test."""
+    """Yield a function that starts sweeps in `tmp_path`; all their processes end with the test."""
     with full_sweeps.sweeping(tmp_path) as start_sweep:
         yield start_sweep

@@ -25,7 +25,7 @@ class Server:
         return process.stdout.strip()
 
     def is_running(self) -> bool:
-        """Whether the server answers."""
+        """Return whether the server answers."""
         return self._call("status").returncode == 0
 
     def stop(self) -> None:

@@ -18,7 +18,7 @@ OPTIONS = ("--launcher=slurm", "--slurm.partition=main", "--slurm.time=30", "--s
 
 @pytest.fixture
 def arguments(slurm, sweep_file, tmp_path):
-    """The arguments of a sweep in `tmp_path`, without the number of workers."""
+    """Return the arguments of a sweep in `tmp_path`, without the number of workers."""
     yield full_sweeps.arguments(sweep_file, tmp_path, *OPTIONS)
     subprocess.run(["scancel", *{job.split("_")[0] for job in jobs(tmp_path).values()}], check=False)
 

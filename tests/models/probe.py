@@ -1,4 +1,4 @@
-"""Traces of the inside of a network, and NumPy versions of the operations between its convolutions."""
+"""Intermediate values of a network, and NumPy versions of the operations between its convolutions."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ def maps(name, size, **options):
 def between(name, images, *layers, **options):
     """Return the output of each convolution in `layers` and the input of the next, in a new network.
 
-    The compiler drops what comes after the last of them, so large networks cost little.
+    The compiler removes all layers after the last of them, so large networks cost little.
     """
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""Computation in bfloat16 changes no more top-1 answers than rounding explains."""
+"""Tests that bfloat16 changes no more top-1 guesses than rounding explains."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from scipy import stats
 
 from imagenet_repro import models
 
-# Network and pixels: the smallest of each family, two of them tested every time.
+# The smallest network of each family with its image size in pixels; two of them are always tested.
 QUICK = [("resnet18", 64), ("vit_tiny_patch16", 64)]
 SLOW = [
     ("efficientnet_b0", 64),
@@ -49,12 +49,12 @@ def test_top1_changes_on_no_more_images_than_rounding_explains(name, size):
     images = jnp.asarray(np.random.default_rng(0).standard_normal((64, size, size, 3)), jnp.float32)
     exact, rounded = (logits(name, dtype, state, images) for dtype in (jnp.float32, jnp.bfloat16))
 
-    # Eight bits of mantissa, and what a network of this depth makes of them.
+    # The relative error of eight bits of mantissa, amplified by the depth of the network.
     centred = exact - exact.mean()
     error = (rounded - exact).std()
     assert error < 0.1 * centred.std()
 
-    # Were the errors of two logits independent and normal, an image's first two would change places with this chance.
+    # The probability that an image's first two logits swap, if their errors were independent and normal.
     first, second = np.sort(exact, -1)[:, -1], np.sort(exact, -1)[:, -2]
     expected = stats.norm.sf((first - second) / (np.sqrt(2) * error)).sum()
     changed = (exact.argmax(-1) != rounded.argmax(-1)).sum()

@@ -34,10 +34,10 @@ def relative_error(name, golden):
     return np.linalg.norm(logits - golden["logits"]) / np.linalg.norm(golden["logits"])
 
 
-# One golden of each family is in this repository and always tested; the others are `slow`.
+# One golden of each family is in this repository and always tested; the others are marked `slow`.
 HERE = sorted(path.stem for path in GOLDENS.glob("*.npz"))
 # In float64 these networks and weights are 3.2e-4, 4.4e-4 and 6.5e-5 from the stored logits, and PyTorch in float32 on
-# another machine 2.1e-4, 6.3e-4 and 1.0e-4: so much is the rounding of the reference's own float32 over their depth.
+# another machine 2.1e-4, 6.3e-4 and 1.0e-4: deep networks accumulate that much rounding in the reference's float32.
 TOLERANCES = {"resnet152": 5e-4, "inception_v4": 1e-3, "senet154": 2e-4}
 
 

@@ -40,7 +40,7 @@ SHAPES = [(1, 96, 96, 4), (1, 3, 96, 96), (96, 96, 3), (1, 0, 96, 3)]
 
 @pytest.fixture
 def unchecked(monkeypatch):
-    """Annotations are not checked, as in a user's program."""
+    """Disable the check of annotations, as in a user's program."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 

@@ -116,7 +116,7 @@ def test_halving_of_an_even_map_is_the_released_models():
 
 def test_initial_values_of_the_auxiliary_head():
     head = initialise(lambda rngs: inception.AuxiliaryHead(64, 100, dtype=jnp.float32, rngs=rngs), jax.random.key(0))
-    cut = 0.8796  # deviation of a standard normal without what lies beyond 2
+    cut = 0.8796  # deviation of a standard normal truncated at 2
     for layer, std in ((head.conv0.conv, 0.1), (head.conv1.conv, 0.01), (head.fc, 0.001)):
         weight = np.asarray(layer.weight[...])
         np.testing.assert_allclose(np.std(weight), cut * std, rtol=0.03)

@@ -84,7 +84,7 @@ def test_layers_have_the_papers_numbers_of_parameters():
 
 def test_networks_without_statistics_have_only_parameters():
     for name in ("lenet5_1998", "lenet5"):
-        nnx.split(models.abstract(name), nnx.Param)  # raises where a variable of another kind is left over
+        nnx.split(models.abstract(name), nnx.Param)  # raises if a variable of another kind remains
 
 
 def test_the_codes_of_ten_classes_are_pictures_of_the_digits():

@@ -1,4 +1,4 @@
-"""Files of random weights that the libraries write: our logits equal theirs. Skipped without torch."""
+"""Tests that our logits equal those of the libraries whose files of random weights we load. Skipped without torch."""
 
 import jax
 import numpy as np
@@ -261,7 +261,7 @@ def test_vgg_of_timm(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["", "opt/target/", "params/"])
 def test_npz_of_the_original_vit_releases(prefix, tmp_path):
-    """timm reads such a file too, and its logits must equal ours."""
+    """Check that timm reads such a file too, with the same logits as ours."""
     path = tmp_path / "vit.npz"
     np.savez(path, **flax_vit(prefix))
     network = pytest.importorskip("timm").create_model("vit_tiny_patch16_224", num_classes=7, depth=2, img_size=32)

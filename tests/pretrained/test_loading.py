@@ -20,7 +20,7 @@ def weights(name, num_classes, seed=0, **options):
 
 
 def create(name, num_classes, **options):
-    """Return a network with weights of its own, without compiling an initialisation."""
+    """Return a network with other weights than the file, without compiling an initialisation."""
     own = weights(name, num_classes, seed=1, **options)
     return pretrained.load_torch(models.abstract(name, num_classes, **options), own.tensors)
 
@@ -151,7 +151,7 @@ def test_axes_of_one_at_the_end_do_not_matter(scale, shape):
 
 @pytest.fixture
 def few_networks(monkeypatch):
-    """Compare fewer networks, since all of them take seconds."""
+    """Compare fewer networks, because all of them take seconds."""
     monkeypatch.setattr(models, "names", lambda: ("alexnet_owt", "resnet18", "resnet34"))
 
 

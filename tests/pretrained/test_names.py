@@ -12,7 +12,7 @@ from imagenet_repro.pretrained import names, tensors
 
 
 def families():
-    """Return one network of each builder, since the others have the same names."""
+    """Return one network of each builder, because the others have the same tensor names."""
     firsts = {}
     for name in models.names():
         builder = models.spec(name).builder

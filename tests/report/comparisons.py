@@ -7,7 +7,7 @@ import numpy as np
 
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, TopGuesses
 
-# By year, from weak to strong; names that the project knows.
+# Names in the registry, ordered by year and from weak to strong.
 NETWORKS = (
     "nec_uiuc_2010",
     "xrce_2011",

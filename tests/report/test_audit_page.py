@@ -17,7 +17,7 @@ NAMES = ("bee, Apis", "crane", HOSTILE, "tabby", "plate")
 
 
 def guessing(wrong, second=()):
-    """Return guesses that miss the images `wrong` and have the label of the images `second` at second place."""
+    """Return guesses that miss the images `wrong` and have the label of the images `second` as the second guess."""
     top5 = np.stack([LABELS, (LABELS + 1) % 5], 1)
     top5[list(wrong)] = np.stack([LABELS + 2, LABELS + 3], 1)[list(wrong)] % 5
     top5[list(second)] = top5[list(second), ::-1]
@@ -60,7 +60,7 @@ def test_every_rate_with_and_without_the_suspects():
     }
     people = "People checked 2 images: 0 keep, 1 suggested, 0 both, 1 neither."
     assert audit_page.verdict(one).splitlines()[2:] == [people, "By verdicts, its top-1 error is 33.3 %, not 50.0 %."]
-    assert table.rows[0][3] == "[23.7, 76.3]"  # Wilson of 5 of 10, from a table
+    assert table.rows[0][3] == "[23.7, 76.3]"  # Wilson's interval of 5 of 10, from a table
 
 
 def test_differences_with_and_without_the_suspects():
@@ -76,7 +76,7 @@ def test_differences_with_and_without_the_suspects():
 
 def test_the_effect_of_wrong_labels_on_a_pair():
     (one, five) = audit_page.noise_of_pairs(audit()).rows
-    # Only a is wrong on 4 images, only b on 1, both on 1: 30 points, minus and plus twice 5.83.
+    # Only a is wrong on 4 images, only b on 1, both on 1: a difference of 30 points, ± twice 5.83.
     assert one == ("a", "b", "1", "+30.0", "[18.3, 41.7]", "+32.36")
     assert five[:5] == ("a", "b", "5", "+20.0", "[8.3, 31.7]")
 
@@ -132,13 +132,13 @@ def test_without_suspects_or_images_of_them(tmp_path):
     assert not Document(audit_page.write(audit(), tmp_path, None).read_text()).attributes("img")
 
 
-def test_all_images_suspect(tmp_path):
+def test_a_page_where_all_images_are_suspects(tmp_path):
     table = audit_page.rates(audit(suspected=range(10)))
     assert table.rows[1] == ("a", "without suspects", *["–"] * 4, "0")
     assert audit_page.write(audit(suspected=range(10)), tmp_path, None).exists()
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_a_path_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="could not write"):
         audit_page.write(audit(), tmp_path / "file", None)

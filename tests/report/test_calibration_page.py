@@ -144,7 +144,7 @@ def test_the_curve_of_many_images_is_a_small_file(tmp_path):
     plot_helpers.check_svg(svg)
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError):
         calibration_page.write(shown(images=50), tmp_path / "file")

@@ -1,4 +1,4 @@
-"""Tests of gathering finished runs, and of what is refused."""
+"""Tests of gathering finished runs and of the runs that are refused."""
 
 import dataclasses
 import json
@@ -139,7 +139,7 @@ def test_other_labels_of_one_split_are_refused(tmp_path):
 def test_names_cover_every_class_and_named_ones_come_before_numbers(tmp_path):
     a = finished_runs.write(tmp_path / "a", finished_runs.one(0))
     result = json.loads((tmp_path / "a/result.json").read_text())
-    del result["classes"]  # as in results of older versions
+    del result["classes"]  # results of older versions
     (tmp_path / "a/result.json").write_text(json.dumps(result))
     assert gathered(a).class_names == tuple("0123456789")
     b = finished_runs.write(tmp_path / "b", finished_runs.one(1, name="zfnet"))

@@ -291,7 +291,7 @@ def test_a_missing_figure_is_named(full, tmp_path):
         comparison_page.write(full, tmp_path)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="a table of the page"):
         comparison_page.write(ComparisonPage(comparisons.comparison(), "Three."), tmp_path / "file/out")

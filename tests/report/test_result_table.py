@@ -45,7 +45,7 @@ def test_the_table_fits_the_terminal_without_breaking_numbers(width):
         assert number in text
 
 
-def test_each_system_is_one_line_where_there_is_room():
+def test_each_system_is_one_line_in_a_wide_terminal():
     (line,) = [line for line in printed([ALEXNET, RESNET], 100).splitlines() if "ResNet-50" in line]
     assert line.split() == [
         "ResNet-50", "25.6", "M", "4.09", "G", "115", "M", "112,320",
@@ -77,7 +77,7 @@ def test_seconds(value, text):
 
 
 @pytest.mark.parametrize(("data", "shown"), [("imagenet2012", True), ("imagenet_v2/matched-frequency", False)])
-def test_people_stand_below_errors_on_imagenet_alone(data, shown):
+def test_people_are_listed_below_errors_on_imagenet_only(data, shown):
     text = result_table.markdown([dataclasses.replace(RESNET, data=data)])
     assert ("a person, after 500 images of practice: top-5 error 5.1 %, 95 % interval [4.1, 6.3]" in text) == shown
     assert ("a second person, after 100 images of practice: top-5 error 12.0 %" in text) == shown

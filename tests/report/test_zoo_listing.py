@@ -1,4 +1,4 @@
-"""The story as `main.py models` prints it."""
+"""Tests of the listing that `main.py models` prints."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tests of the configuration of an evaluation: the network and the images of a file of weights, the batch size."""
+"""Tests of the configuration of an evaluation: network, preprocessing and batch size."""
 
 from pathlib import Path
 

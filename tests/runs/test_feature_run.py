@@ -1,4 +1,4 @@
-"""Tests of complete runs of a system of features from the command line, beside one of a network."""
+"""Tests of complete runs of a system of features from the command line, compared with a run of a network."""
 
 import functools
 import json
@@ -80,7 +80,9 @@ def test_it_is_evaluated_and_compared_as_a_network_is(whole_run, data_dir, tmp_p
     assert "lenet5" in out
     assert (tmp_path / "compared/figures/gains.png").stat().st_size > 10_000
     assert "ifs_003" in (tmp_path / "compared/tables/classes.md").read_text()
-    command_line.run("evaluate", f"--workdir={workdir}", "--checkpoint=19")  # beside the predictions of the run's end
+    command_line.run(
+        "evaluate", f"--workdir={workdir}", "--checkpoint=19"
+    )  # next to the predictions from the end of the run
     with np.load(workdir / result["predictions"]) as stored:
         assert int(np.sum(stored["top5"][:, 0] != stored["label"])) == result["rates"]["top1_wrong"]
     assert len(list((workdir / "predictions").iterdir())) == 2
@@ -106,13 +108,15 @@ def test_features_that_exceed_the_budget_are_stored_for_another_run(data_dir, tm
     )
     assert "over 4 x cpu" in out
     assert "edges: learning a vocabulary" not in out
-    assert "texture: learning a vocabulary" in out  # which the first run had no budget left for
+    assert "texture: learning a vocabulary" in out  # the first run had no budget left for these
     stages = json.loads((tmp_path / "b" / "result.json").read_text())["stages"]
-    assert stages["edges.vocabulary"] == json.loads(str(costs))["vocabulary"]  # charged as if it were done here
+    assert (
+        stages["edges.vocabulary"] == json.loads(str(costs))["vocabulary"]
+    )  # charged as if this run had computed them
 
 
 def killed(arguments, workdir, after):
-    """Ends a run with SIGKILL once `after(workdir)` holds."""
+    """Kill a run with SIGKILL as soon as `after(workdir)` is true."""
     process = command_line.start(*arguments)
     deadline = time.monotonic() + 200
     while process.poll() is None and not after(workdir) and time.monotonic() < deadline:
@@ -136,7 +140,7 @@ def assert_same_end(workdir, uninterrupted):
         np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
-def test_killed_in_its_stages_and_in_training_a_run_ends_as_if_nothing_had_been(whole_run, data_dir, tmp_path):
+def test_a_run_killed_in_its_stages_and_in_training_ends_like_an_undisturbed_one(whole_run, data_dir, tmp_path):
     arguments = train_arguments(data_dir, tmp_path)
     for moment in ("a quantiser is there", "a checkpoint is there"):
         killed(arguments, tmp_path, MOMENTS[moment])
@@ -147,7 +151,7 @@ def test_killed_in_its_stages_and_in_training_a_run_ends_as_if_nothing_had_been(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_any_moment_a_run_ends_as_if_nothing_had_been(whole_run, data_dir, tmp_path, moment):
+def test_a_run_killed_at_any_moment_ends_like_an_undisturbed_one(whole_run, data_dir, tmp_path, moment):
     arguments = train_arguments(data_dir, tmp_path)
     killed(arguments, tmp_path, MOMENTS[moment])
     begun = time.monotonic()
@@ -202,7 +206,7 @@ def test_a_configuration_of_features_is_as_strict(change, message):
         ({"channels": {"a": {"patch": 16, "pyramid": ("2",)}}}, r"config.channels.a: a pyramid has divisions"),
     ],
 )
-def test_a_system_that_cannot_be_is_refused_before_anything_is_computed(change, message):
+def test_an_impossible_system_is_refused_before_any_computation(change, message):
     with pytest.raises(UserError, match=message):
         FeatureSystem.create(resolve_config(settings(**change)), 10)
 

@@ -1,4 +1,4 @@
-"""Tests of the end of a run, around a loop that trains nothing (`runs/run.py`)."""
+"""Tests of the end of a run (`runs/run.py`) with a loop that trains nothing."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ SPENT = Spent(steps=7, images=56, epochs=1.0, flops=1e9, seconds=2.0)
 
 
 class Seen(list):
-    """Records that note who read them."""
+    """Records that log every read."""
 
     def __init__(self, name, read):
         super().__init__(Record(b"", 0, f"{name}/{i}") for i in range(IMAGES[name]))
@@ -39,7 +39,7 @@ class Seen(list):
 
 
 class Evaluator(evaluator.Evaluator):
-    """Reads its split and says that every guess was wrong."""
+    """An evaluator that reads its split and reports every guess as wrong."""
 
     def __init__(self, config, score, spread, split, say=print):
         self.score, self.spread, self.say, self.split = score, spread, say, split
@@ -69,7 +69,7 @@ class Made(run.Run):
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
-    """Of a test split: what was read in which order, with "end" where the loop ended, and the workdir."""
+    """Run with a test split; return the order of reads, with "end" for the end of the loop, and the workdir."""
 
     def go(test_split, name="run"):
         read = []
@@ -95,7 +95,7 @@ def trained(tmp_path, monkeypatch):
     return go
 
 
-def test_the_result_is_of_the_test_split_which_nothing_reads_before_the_end(trained):
+def test_the_result_is_of_the_test_split_which_is_read_only_at_the_end(trained):
     read, workdir = trained("test")
     assert read == ["eval"] * 8 + ["end"] + ["test"] * 3
     result = workdir.result()
@@ -115,7 +115,7 @@ def test_without_one_the_last_evaluation_is_the_result_and_nothing_is_read_again
     ]
 
 
-def test_a_damaged_test_split_is_met_at_the_end_and_leaves_no_result(trained, monkeypatch, tmp_path):
+def test_a_damaged_test_split_fails_at_the_end_without_a_result(trained, monkeypatch, tmp_path):
     def damaged(self, index):
         if self._name == "test":
             raise UserError("record test/0 cannot be read")

@@ -1,4 +1,4 @@
-"""Tiny data sets in the forms of tfds' builders, whose features and label names they have, and made-up predictions."""
+"""Tiny data sets with the features and label names of tfds' builders, and synthetic predictions on them."""
 
 import io
 
@@ -13,7 +13,7 @@ CLASSES = 1_000
 
 
 def picture(number):
-    """A PNG of one colour, which says its number up to 65,535."""
+    """Return a PNG of one colour that encodes a number up to 65,535."""
     colour = (number % 256, number // 256, 0)
     buffer = io.BytesIO()
     Image.new("RGB", (12, 10), colour).save(buffer, "PNG")
@@ -21,9 +21,9 @@ def picture(number):
 
 
 def write(directory, name, split, rows, *, config=None, labels=("label",), several=(), flags=()):
-    """A data set of tfds' name, config and split in ArrayRecord; each row is (file name, number, {feature: value})."""
+    """Write a data set of tfds in ArrayRecord; each row is (file name, number, {feature: value})."""
 
-    class Made(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config, version="1.0.0")] if config else []
 
@@ -45,13 +45,13 @@ def write(directory, name, split, rows, *, config=None, labels=("label",), sever
             for file, number, values in rows:
                 yield file, {"image": picture(number), "file_name": file, **values}
 
-    Made.name = name
+    Builder.name = name
     tfds.display_progress_bar(False)
-    Made(data_dir=directory, config=config, file_format="array_record").download_and_prepare()
+    Builder(data_dir=directory, config=config, file_format="array_record").download_and_prepare()
 
 
 def predictions(ids, labels, top5, *, classes=CLASSES, data="", names=True):
-    """Stored predictions whose scores say the guesses: 5 for the first, 4 for the second."""
+    """Return stored predictions whose scores follow the guesses: 5 for the first, 4 for the second, and so on."""
     top5 = np.asarray(top5, np.int32)
     logits = np.zeros((len(top5), classes), np.float16)
     np.put_along_axis(logits, np.maximum(top5, 0), np.arange(5, 5 - top5.shape[1], -1, np.float16)[None], axis=1)
@@ -60,7 +60,7 @@ def predictions(ids, labels, top5, *, classes=CLASSES, data="", names=True):
 
 
 def guesses(best, rng):
-    """Five different guesses for each image, the first one given."""
+    """Return five different guesses for each image, with `best` as the first."""
     others = rng.integers(1, CLASSES, (len(best), 4))
-    others = np.sort(others, axis=1) + np.arange(4)  # unlike each other
+    others = np.sort(others, axis=1) + np.arange(4)  # all different
     return np.concatenate([best[:, None], (best[:, None] + others) % CLASSES], axis=1).astype(np.int32)

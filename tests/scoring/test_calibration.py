@@ -12,7 +12,7 @@ from tests.scoring.synthetic_predictions import replace
 
 
 def judged(confidence, right):
-    """Scored probabilities with these confidences; the other fields do not matter."""
+    """Return scored probabilities with these confidences; the other fields do not matter."""
     confidence, right = np.asarray(confidence, float), np.asarray(right, bool)
     return calibration.ScoredProbabilities(confidence, right, np.zeros(len(right)), np.zeros(len(right)))
 
@@ -31,7 +31,7 @@ def test_measures_are_scikit_learns(temperature):
     assert ours.error == pytest.approx(predicted.error_rates().top1_error)
 
 
-def test_classes_that_are_ruled_out_have_no_probability():
+def test_excluded_classes_have_no_probability():
     predicted = synthetic_predictions.from_logits([[0.0, -np.inf, 1.0], [1.0, -np.inf, 0.0]], [2, 2])
     ours = calibration.score_probabilities(predicted)
     assert ours.confidence[0] == pytest.approx(scipy.special.expit(1.0))
@@ -67,7 +67,7 @@ def test_scores_without_a_probability_for_the_label(change, message):
 
 
 def test_calibration_error_in_closed_form():
-    """Ten images at 0.95 of which eight are right, ten at 0.55 of which six are."""
+    """Use ten images at 0.95 with eight right, and ten at 0.55 with six right."""
     one = judged(np.repeat([0.95, 0.55], 10), [True] * 8 + [False] * 2 + [True] * 6 + [False] * 4)
     bins = calibration.bin_images(one, "width")
     assert bins.images.tolist() == [10, 10]
@@ -87,7 +87,7 @@ def test_edges_belong_to_the_lower_bin():
     assert calibration.bin_indices(np.array([1e-9, 1 / 15, 1 / 15 + 1e-9, 1.0]), "width").tolist() == [0, 0, 1, 14]
 
 
-def test_bins_of_equal_mass_hold_equally_many_and_keep_the_order():
+def test_bins_of_equal_mass_have_equal_numbers_of_images_in_order():
     confidence = np.random.default_rng(0).random(1000) ** 3
     bins_of_images = calibration.bin_indices(confidence, "mass")
     assert set(np.bincount(bins_of_images).tolist()) == {66, 67}
@@ -95,8 +95,8 @@ def test_bins_of_equal_mass_hold_equally_many_and_keep_the_order():
 
 
 @pytest.mark.parametrize("binning", ["width", "mass"])
-def test_a_true_model_shows_no_more_than_its_bias(binning):
-    """Its measured errors on many draws of labels have the mean and the bound that one draw says they have."""
+def test_the_error_of_a_calibrated_model_is_the_bias(binning):
+    """Check that errors over many draws of labels have the mean and the bound that are computed from one draw."""
     scored = [
         calibration.score_probabilities(synthetic_predictions.calibrated(images=500, seed=seed)) for seed in range(60)
     ]
@@ -106,11 +106,11 @@ def test_a_true_model_shows_no_more_than_its_bias(binning):
     assert errors.mean() == pytest.approx(mean, rel=0.08)
     assert np.mean(errors > high) < 0.15
     debiased = np.mean([calibration.bin_images(one, binning).debiased for one in scored])
-    assert 0 < debiased < 0.75 * errors.mean()  # a part is taken off, as the docstring says
+    assert 0 < debiased < 0.75 * errors.mean()  # only a part is subtracted, as the docstring states
 
 
 def test_the_bias_of_a_certain_system_in_closed_form():
-    """One bin of n images at one half: the mean distance of a binomial share from its own mean."""
+    """Use one bin of n images at 1/2: the bias is the mean absolute deviation of a binomial share."""
     one = judged(np.full(40, 0.5), np.arange(40) % 2)
     counts = np.arange(41)
     expected = scipy.special.binom(40, counts) / 2.0**40 @ np.abs(counts / 40 - 0.5)
@@ -118,7 +118,7 @@ def test_the_bias_of_a_certain_system_in_closed_form():
     assert calibration.chance_error(judged(np.ones(40), np.ones(40)), "width").mean == 0
 
 
-def test_the_bias_that_is_taken_off_is_that_of_normal_draws():
+def test_the_subtracted_bias_is_that_of_normal_draws():
     one = calibration.score_probabilities(synthetic_predictions.calibrated(images=600, sharpness=1.3))
     bins = calibration.bin_images(one, "mass")
     deviation = np.sqrt(bins.accuracy * (1 - bins.accuracy) / bins.images)
@@ -157,14 +157,14 @@ def test_the_temperature_equals_scipys_and_inverts_a_known_scaling(sharpness):
     assert calibration.bin_images(after, "width").error < 1.5 * chance.high
 
 
-def test_ruled_out_classes_do_not_disturb_the_temperature():
+def test_excluded_classes_do_not_change_the_temperature():
     predicted = synthetic_predictions.calibrated(images=500)
     ruled_out = np.column_stack([predicted.logits, np.full(500, -np.inf)]).astype(np.float16)
     wider = replace(predicted, logits=ruled_out)
     assert calibration.fit_temperature(wider) == pytest.approx(calibration.fit_temperature(predicted))
 
 
-def test_no_temperature_where_none_is_best():
+def test_no_temperature_is_fitted_where_no_optimum_exists():
     label = np.arange(20) % 4
     always = synthetic_predictions.from_logits(np.eye(4)[label], label)
     with pytest.raises(UserError, match="lower ones are always better"):
@@ -186,7 +186,7 @@ def test_risk_is_the_error_among_the_most_confident():
     np.testing.assert_allclose(calibration.best_risk_curve(one).risk, [0, 0, 1 / 3, 1 / 2])
 
 
-def test_equal_confidences_are_answered_in_no_order():
+def test_equal_confidences_are_averaged_over_their_orders():
     rng = np.random.default_rng(0)
     right = rng.random(200) < 0.7
     curve = calibration.risk_curve(judged(np.full(200, 0.7), right))

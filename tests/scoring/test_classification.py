@@ -22,7 +22,7 @@ def submission(path, guesses, separator=" "):
 
 @pytest.fixture
 def random_entry(tmp_path):
-    """(predictions, file of labels, scores, labels) of 400 images and 30 classes, numbered from 1."""
+    """Return (predictions, file of labels, scores, labels) for 400 images and 30 classes, numbered from 1."""
     rng = np.random.default_rng(0)
     scores, labels = rng.normal(size=(400, 30)), rng.integers(0, 30, 400)
     guesses = np.argsort(-scores, axis=1)[:, :5] + 1
@@ -35,7 +35,7 @@ def random_entry(tmp_path):
 
 
 def stored_entry(path, ids, labels, best, classes=1000):
-    """Our own file in which `best` holds the first guesses."""
+    """Return a file of our own format with `best` as the first guesses."""
     rest = (np.asarray(best)[:, None] + np.arange(5)) % classes
     predictions.save(
         path,
@@ -71,7 +71,13 @@ def test_commas_fewer_and_empty_lines_and_labels_beyond_the_fifth(tmp_path):
     predictions = write(tmp_path / "p.txt", "7,1, 2 3\t4 9\n\n5\n9 9 9 9 9 7\r\n-1 8\n")
     labels = write(tmp_path / "labels.txt", "9\n7\n5\n7\n8")
     wrong = [s.wrong for s in classification.score(predictions, labels).scores]
-    assert wrong == [4, 3, 3, 3, 3]  # image 3 by its only guess, image 5 by its second; 6th labels count for nothing
+    assert wrong == [
+        4,
+        3,
+        3,
+        3,
+        3,
+    ]  # image 3 is right by its only guess, image 5 by its second; sixth labels do not count
 
 
 @pytest.mark.parametrize("guesses", [0, 6])
@@ -119,7 +125,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_label(tmp_path):
     assert [s.wrong for s in classification.score(tmp_path / "p.txt", labels).scores[:2]] == [1, 0]
 
 
-def test_different_numberings_are_remarked(tmp_path):
+def test_different_numberings_are_noted(tmp_path):
     rng = np.random.default_rng(0)
     predictions = submission(tmp_path / "p.txt", rng.integers(0, 10, (200, 5)))
     labels = submission(tmp_path / "labels.txt", rng.integers(1, 11, (200, 1)))
@@ -128,11 +134,11 @@ def test_different_numberings_are_remarked(tmp_path):
     assert "Note: labels run from 1" in text_of(card)
 
 
-def test_our_own_file_brings_its_labels_and_ties_itself_to_file_name_order(tmp_path):
+def test_our_own_file_has_its_labels_and_is_ordered_by_file_name(tmp_path):
     ids = ["c.JPEG", "a.JPEG", "b.JPEG"]
     path = stored_entry(tmp_path / "p.npz", ids, labels=[1, 2, 3], best=[1, 1, 9])
     assert [s.wrong for s in classification.score(path).scores] == [2, 1, 1, 1, 1]
-    other = write(tmp_path / "labels.txt", "1\n9\n1\n")  # of a, b, c
+    other = write(tmp_path / "labels.txt", "1\n9\n1\n")  # the labels of a, b, c
     assert [s.wrong for s in classification.score(path, other).scores] == [0, 0, 0, 0, 0]
 
 
@@ -159,7 +165,7 @@ def test_real_labels_with_text_in_file_name_order(tmp_path):
     assert "(1 of 3 images wrong, 2 without a label left out)" in str(result)
 
 
-def test_real_labels_with_our_file_go_by_the_number_in_the_id(tmp_path):
+def test_real_labels_are_matched_to_our_file_by_the_number_in_the_id(tmp_path):
     real = write(tmp_path / "real.json", json.dumps(REAL))
     rows = [3, 0, 2]  # a shuffled part of the split
     ids = [["val/", "", ""][i] + REAL_IDS[row] for i, row in enumerate(rows)]
@@ -169,7 +175,7 @@ def test_real_labels_with_our_file_go_by_the_number_in_the_id(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["n01440764_10026.JPEG", "ILSVRC2012_val_00000000.JPEG", "ILSVRC2012_val_1.JPEG"])
-def test_real_labels_are_for_the_validation_images_alone(tmp_path, name):
+def test_real_labels_apply_only_to_validation_images(tmp_path, name):
     real = write(tmp_path / "real.json", json.dumps(REAL))
     path = stored_entry(tmp_path / "p.npz", [name], labels=[1], best=[1])
     with pytest.raises(UserError, match="ILSVRC2012_val_00000001"):
@@ -188,7 +194,7 @@ def test_real_labels_are_for_the_validation_images_alone(tmp_path, name):
         ("[[], []]", "every ReaL list of these images is empty"),
     ],
 )
-def test_damaged_real_files(tmp_path, content, message):
+def test_damaged_real_files_are_refused(tmp_path, content, message):
     predictions = write(tmp_path / "p.txt", "1\n2\n")
     with pytest.raises(UserError, match=message):
         classification.score(predictions, real_path=write(tmp_path / "real.json", content))
@@ -200,7 +206,7 @@ def test_our_file_with_an_image_beyond_the_real_list(tmp_path):
         classification.score(path, real_path=write(tmp_path / "real.json", json.dumps(REAL)))
 
 
-def test_what_is_shown_names_both_error_rates(random_entry):
+def test_the_output_has_both_error_rates(random_entry):
     card = classification.score(*random_entry[:2])
     shown = text_of(card)
     first, last = card.scores[0], card.scores[-1]
@@ -237,7 +243,7 @@ def test_classes_named_by_wordnet_ids_are_scored_along_its_tree(tmp_path):
     assert "first guess of another super-class: 50.0 %" in shown
     for provenance in ({}, {"classes": ["dog", "dog 2", "cab"]}):
         assert classification.score(with_provenance(tmp_path / "q.npz", provenance)).hierarchy is None
-    labels = write(tmp_path / "labels.txt", "1\n3\n")  # somebody's numbers need not be these classes
+    labels = write(tmp_path / "labels.txt", "1\n3\n")  # class numbers in a submission may mean other classes
     assert classification.score(tmp_path / "p.npz", labels).hierarchy is None
 
 

@@ -1,4 +1,4 @@
-"""ImageNet-C's numbers against their formula, written out with loops."""
+"""Tests of ImageNet-C's numbers against their formula, written out with loops."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.scoring import corruptions
 from imagenet_repro.scoring.corruptions import ALEXNET, CONFIGS, CorruptedErrors, score_corruptions
 
-# In the order of the authors' code.
+# The order of the authors' code.
 DENOMINATORS = [
     0.886428, 0.894468, 0.922640, 0.819880, 0.826268, 0.785948, 0.798360, 0.866816, 0.826572, 0.819324, 0.564592,
     0.853204, 0.646056, 0.717840, 0.606500,
@@ -16,7 +16,10 @@ IMAGES = 200
 
 
 def random_errors(rng):
-    """Images of unlike difficulty; corruptions and severities make all harder, each in its own order."""
+    """Return errors on images that differ in difficulty and become harder with each corruption and severity.
+
+    Each part has its own order of images.
+    """
     difficulty = rng.normal(size=IMAGES)
     ids = np.array([f"ILSVRC2012_val_{i + 1:08d}.JPEG" for i in range(IMAGES)])
     result = {}
@@ -42,7 +45,8 @@ def test_corruption_errors_are_ratios_of_sums(wrong):
     assert result.mce.error == pytest.approx(np.mean(expected))
     every = [wrong[config].wrong.mean() for config in CONFIGS]
     assert result.mean.error == pytest.approx(np.mean(every))
-    assert result.mce.error != pytest.approx(np.mean(every) / np.mean(DENOMINATORS), rel=1e-3)  # divided too late
+    # The ratio of the means is another number.
+    assert result.mce.error != pytest.approx(np.mean(every) / np.mean(DENOMINATORS), rel=1e-3)
     assert result.mce.images == IMAGES
 
 
@@ -58,7 +62,7 @@ def test_the_interval_is_that_of_a_bootstrap_over_images(wrong):
     np.testing.assert_allclose((result.mce.low, result.mce.high), np.percentile(means, [2.5, 97.5]), atol=0.01)
 
 
-def test_an_image_that_one_part_lacks_does_not_end_the_evaluation(wrong):
+def test_an_image_missing_from_one_part_does_not_stop_the_evaluation(wrong):
     one = wrong["fog_3"]
     before = score_corruptions(wrong).mce
     after = score_corruptions(wrong | {"fog_3": CorruptedErrors(one.id[1:], one.wrong[1:])}).mce

@@ -17,7 +17,10 @@ BOX, AWAY = (100, 100, 199, 199), (300, 300, 399, 399)
 
 
 def entry(tmp_path, images, detections, blacklist=()):
-    """Files of the devkit: `images` are lists of (class, box), detections (image, class, confidence, box)."""
+    """Write files in the format of the devkit.
+
+    `images` are lists of (class, box), detections are (image, class, confidence, box).
+    """
     for number, objects in enumerate(images, start=1):
         write_xml(tmp_path / "val", f"ILSVRC2012_val_{number:08d}", objects)
     files = {
@@ -47,13 +50,13 @@ def shifted(box, pixels):
         ([("n1", BOX)], [(1, 2, 0.9, BOX)], 0.0),  # of another class
         ([("n1", BOX)], [(1, 1, 0.9, BOX), (1, 1, 0.8, BOX)], 1.0),  # a duplicate, after all are found
         ([("n1", BOX)], [(1, 1, 0.9, AWAY), (1, 1, 0.8, BOX)], 0.5),
-        ([("n1", BOX)], [(1, 1, 0.8, BOX), (1, 1, 0.9, AWAY)], 0.5),  # confidence, not the file's order
+        ([("n1", BOX)], [(1, 1, 0.8, BOX), (1, 1, 0.9, AWAY)], 0.5),  # ordered by confidence, not as in the file
         # The duplicate counts as wrong: precision is 1, 1/2, 2/3 at recall 1/2, 1/2, 1.
         ([("n1", BOX), ("n1", AWAY)], [(1, 1, 0.9, BOX), (1, 1, 0.8, BOX), (1, 1, 0.7, AWAY)], 1 / 2 + 1 / 2 * 2 / 3),
-        ([("n1", BOX), ("n1", AWAY)], [(1, 1, 0.9, BOX)], 0.5),  # one is not found
+        ([("n1", BOX), ("n1", AWAY)], [(1, 1, 0.9, BOX)], 0.5),  # one object is not found
         # A second detection finds the other object that it overlaps, since the first one is taken.
         ([("n1", BOX), ("n1", shifted(BOX, 10))], [(1, 1, 0.9, BOX), (1, 1, 0.8, BOX)], 1.0),
-        # The one it overlaps most is found, though the other stands first.
+        # The object with the largest overlap is found, although another precedes it.
         ([("n1", shifted(BOX, 30)), ("n1", BOX)], [(1, 1, 0.9, BOX), (1, 1, 0.8, shifted(BOX, 60))], 1.0),
     ],
 )
@@ -70,7 +73,7 @@ def test_small_objects_are_found_with_less_overlap():
 
 @pytest.mark.parametrize(("side", "precision"), [(20, 1.0), (21, 0.0)])
 def test_a_small_object_in_a_box_twice_as_wide(tmp_path, side, precision):
-    """The devkit's example: 10 x 10 pixels in 20 x 20, an overlap of 0.25, which is the threshold."""
+    """Check the devkit's example: 10 x 10 pixels in 20 x 20, whose overlap of 0.25 is the threshold."""
     small, large = (50, 50, 59, 59), (45, 45, 45 + side - 1, 64)
     assert precisions(entry(tmp_path, [[("n1", small)]], [(1, 1, 0.5, large)]))[0] == precision
 
@@ -95,25 +98,25 @@ def test_a_blacklisted_class_is_neither_object_nor_detection(tmp_path):
 def test_equal_confidences_keep_the_order_of_images_then_of_the_file(tmp_path):
     images = [[("n1", BOX)], [("n1", BOX)]]
     detections = [(2, 1, 0.5, AWAY), (2, 1, 0.5, BOX), (1, 1, 0.5, BOX)]
-    # In order: right in image 1, wrong and right in image 2.
+    # In this order: right in image 1, then wrong and right in image 2.
     assert precisions(entry(tmp_path, images, detections))[0] == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
 
 
 def test_area_under_the_curve_by_hand():
-    """Seven detections of 5 objects, right as 1, 0, 1, 1, 0, 0, 1: the steps of the curve add up to the area."""
+    """Score seven detections of 5 objects, right as 1, 0, 1, 1, 0, 0, 1: the curve's steps add up to the area."""
     right = np.array([1, 0, 1, 1, 0, 0, 1], bool)
     precision, recall = detection.precision_recall(right, 5)
     np.testing.assert_allclose(precision, [1, 1 / 2, 2 / 3, 3 / 4, 3 / 5, 3 / 6, 4 / 7])
     np.testing.assert_allclose(recall, [0.2, 0.2, 0.4, 0.6, 0.6, 0.6, 0.8])
     assert detection.average_precision(precision, recall) == pytest.approx(0.2 * (1 + 3 / 4 + 3 / 4 + 4 / 7))
-    # Without making precision monotone it is scikit-learn's, where every object is found.
+    # Without the monotone precision it is scikit-learn's, if every object is found.
     raw = np.sum(np.diff(recall, prepend=0) * precision) * 5 / 4
     assert raw == pytest.approx(average_precision_score(right, np.arange(7, 0, -1)))
     assert detection.average_precision(np.zeros(0), np.zeros(0)) == 0
 
 
 def random_detections(count=40, seed=0):
-    """Images with objects of at least 25 x 25 pixels of three classes, and detections near and far."""
+    """Return images with objects of three classes and at least 25 x 25 pixels, and detections near and far."""
     rng = np.random.default_rng(seed)
     image, category, box = [], [], []
     for number in range(1, count + 1):
@@ -134,7 +137,7 @@ def random_detections(count=40, seed=0):
 
 
 def coco_evaluated(objects, detections, confidence):
-    """pycocotools on the same boxes, with an overlap of 0.5 and without limits."""
+    """Evaluate the same boxes with pycocotools, with an overlap of 0.5 and without limits."""
     truth, images = COCO(), sorted({*objects.image.tolist(), *detections.image.tolist()})
     truth.dataset = {
         "images": [{"id": number} for number in images],
@@ -177,14 +180,14 @@ def test_large_objects_agree_with_pycocotools(seed):
         precision, recall = detection.precision_recall(hits, one.objects)
         assert one.right / one.objects == pytest.approx(last_recall[number])
         envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
-        at_levels = envelope[np.searchsorted(recall, levels)]  # COCO's interpolation, of our curve
+        at_levels = envelope[np.searchsorted(recall, levels)]  # COCO's interpolation of our curve
         np.testing.assert_allclose(at_levels, expected[:, number], atol=1e-12)
-        # A falling function's mean at 101 points, ends included, is within 1/101 of its area.
+        # The mean of a decreasing function at 101 points, ends included, is within 1/101 of its area.
         assert one.average_precision == pytest.approx(expected[:, number].mean(), abs=1 / 101)
 
 
 def test_small_objects_do_not_agree_with_pycocotools():
-    """Objects of 10 x 10 pixels in boxes of 20 x 20, which the challenge calls found and COCO does not."""
+    """Use objects of 10 x 10 pixels in boxes of 20 x 20, which count as found for the challenge but not for COCO."""
     corner = np.array([(20 * n, 20 * n) for n in range(1, 9)])
     ones = np.ones(8, np.int64)
     objects = detection.DetectionBoxes(ones, ones, np.concatenate([corner + 5, corner + 14], axis=1))
@@ -237,14 +240,14 @@ def test_images_by_the_devkits_list(tmp_path):
         ("5 1 0.5 0 0 9 9\n", "detection 1: there is no image 5; 1 are known"),
     ],
 )
-def test_lines_of_another_form(tmp_path, text, message):
+def test_lines_of_another_form_are_refused(tmp_path, text, message):
     files = entry(tmp_path, [[("n1", BOX)]], [(1, 1, 0.9, BOX)])
     files["entries"][0].write_text(text)
     with pytest.raises(UserError, match=message):
         detection.score(**files)
 
 
-def test_annotations_that_cannot_be_scored_against(tmp_path):
+def test_unsuitable_annotations_are_refused(tmp_path):
     with pytest.raises(UserError, match="the scored images have no object"):
         detection.score(**entry(tmp_path, [[]], [(1, 1, 0.9, BOX)]))
     (tmp_path / "boxes.csv").write_text("file,x_min,y_min,x_max,y_max\na.png,0,0,9,9\n")

@@ -22,7 +22,7 @@ def members():
 
 
 def averaged(members, weights, average):
-    """Plainly, over all images at once."""
+    """Return the plain average over all images at once."""
     logits = np.stack([one.logits for one in members.predictions]).astype(np.float64)
     scores = scipy.special.softmax(logits, axis=-1) if average == "probabilities" else logits
     return np.einsum("m,mnc->nc", weights, scores)
@@ -68,7 +68,7 @@ def test_other_orders_of_images_are_brought_into_the_firsts():
         (lambda b: synthetic_predictions.members()[0], "a and b hold the same scores: one of them is a copy"),
     ],
 )
-def test_members_that_cannot_be_averaged(change, message):
+def test_members_that_cannot_be_averaged_are_refused(change, message):
     a, b, c = synthetic_predictions.members()
     with pytest.raises(UserError, match=message):
         ensembling.align_members(NAMES, [a, change(b), c])
@@ -76,7 +76,7 @@ def test_members_that_cannot_be_averaged(change, message):
         ensembling.align_members(["a"], [a])
 
 
-def test_images_that_are_scored_and_selected_on():
+def test_images_that_are_both_scored_and_selected_on_are_refused():
     a, b = (synthetic_predictions.members(split=split)[0] for split in ("validation", "train"))
     predictions.check_disjoint(a, b, "weights are found")
     overlapping = replace(b, id=np.array([*a.id[:5], *b.id[5:]]))
@@ -123,7 +123,7 @@ def test_ties_go_to_the_lower_class_and_nan_is_wrong():
         assert wrong.tolist() == [[False, True, True], [False, True, True]]
 
 
-def test_ruled_out_classes_stay_so_where_all_members_agree():
+def test_classes_excluded_by_all_members_stay_excluded():
     low = -np.inf
     first = synthetic_predictions.from_logits([[0.0, low, low, 1.0]], [0])
     second = synthetic_predictions.from_logits([[0.0, low, 2.0, 1.0]], [0])
@@ -142,7 +142,7 @@ def test_members_help_each_other(members):
 
 
 @pytest.mark.parametrize("weights", [UNIFORM, np.array([0.6, 0.4, 0.0]), np.array([0.0, 1.0, 0.0])])
-def test_what_each_member_adds_is_as_if_it_were_not_there(members, weights):
+def test_the_contribution_of_a_member_is_the_change_without_it(members, weights):
     judged = ensembling.score_ensemble(members, weights, "probabilities")
     for index in range(3):
         np.testing.assert_array_equal(judged.alone[index], members.wrong[index])
@@ -181,7 +181,7 @@ def test_weights_by_accuracy(members):
 
 
 def test_weights_of_two_constant_members_in_closed_form():
-    """Labels are 0 in seven of ten images; one member says 0 with 0.9, the other with 0.2: the mean must say 0.7."""
+    """Seven of ten labels are 0; one member gives 0 a probability of 0.9, the other 0.2: the mean must be 0.7."""
     label = np.repeat([0, 1], [70, 30])
     constant_members = [
         synthetic_predictions.from_logits(np.tile(np.log([p, 1 - p]), (100, 1)), label) for p in (0.9, 0.2)
@@ -212,14 +212,14 @@ def test_a_member_that_knows_nothing_gets_no_weight(members):
     assert ensembling.find_weights("greedy", members, "probabilities")[2] == 0
 
 
-def test_weights_that_are_not_the_lowest_are_not_taken(members, monkeypatch):
+def test_a_failed_search_for_weights_is_an_error(members, monkeypatch):
     stuck = scipy.optimize.OptimizeResult(x=np.array([0.0, 0.0, 1.0]), message="stuck")
     monkeypatch.setattr(scipy.optimize, "minimize", lambda *_, **__: stuck)
     with pytest.raises(UserError, match=r"cross-entropy were found \(stuck"):
         ensembling.find_weights("validation", members, "probabilities")
 
 
-def test_scores_that_no_cross_entropy_can_be_taken_of():
+def test_scores_without_a_cross_entropy_are_refused():
     a, b = synthetic_predictions.members(2)
     spoilt = replace(a, logits=np.where(np.arange(len(a))[:, None] == 4, np.float16(np.nan), a.logits))
     with pytest.raises(UserError, match=r"a has NaN among the scores of validation/00004$"):
@@ -229,7 +229,7 @@ def test_scores_that_no_cross_entropy_can_be_taken_of():
 
 
 def plain_greedy(members):
-    """Caruana's loop with lists of members in place of counts."""
+    """Return the weights of Caruana's loop with lists of members in place of counts."""
     bag, best = [], None
     for _ in range(ensembling.ROUNDS):
         errors = []

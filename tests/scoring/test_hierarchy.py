@@ -1,4 +1,4 @@
-"""The tree against WordNet's own functions, pair by pair, and against counts by hand."""
+"""Tests of costs in the tree against WordNet's own functions, pair by pair, and against counts by hand."""
 
 import numpy as np
 import pytest
@@ -37,14 +37,16 @@ def test_costs_are_means_of_the_cheapest_guess(entry):
     assert [cost.guesses for cost in result.costs] == [1, 2, 3, 4, 5]
 
 
-def test_heights_are_not_divided_by_anything():
+def test_heights_are_not_normalised():
     costs = [
         hierarchy.score_hierarchy(np.array([[guess]], np.int32), np.array([0]), WNIDS).costs[0].mean
         for guess in range(6)
     ]
     assert costs[0] == 0
-    assert costs[1] == 5  # dog: the readme of 2010 counts steps
-    assert costs[2] == wordnet.height("n01317541") == 6  # domestic animal, which is lower than carnivore
+    assert costs[1] == 5  # dog, if steps are counted as in the readme of 2010
+    assert (
+        costs[2] == wordnet.height("n01317541") == 6
+    )  # domestic animal, whose height is lower than that of carnivore
     assert costs[4] > costs[3] > costs[2]
 
 
@@ -54,7 +56,7 @@ def test_no_guess_costs_as_much_as_the_root():
     assert (result.whole.outside, result.whole.inside) == (2, 0)
 
 
-def test_a_dog_but_which_dog():
+def test_errors_are_counted_inside_and_outside_of_super_classes():
     labels = np.array([0, 0, 0, 1, 2, 4, 4, 3])
     best = np.array([0, 1, 2, 0, 2, 5, 0, 3])
     result = hierarchy.score_hierarchy(best[:, None].astype(np.int32), labels, WNIDS)

@@ -15,10 +15,10 @@ CLASSES = 6
 
 
 def noisy(images=3000, share=0.1, seed=0, sharpness=6.0):
-    """True labels, labels of which a share was flipped by a random matrix, and logits of a good network."""
+    """Return true labels, labels with a share flipped by a random matrix, and logits of a good network."""
     rng = np.random.default_rng(seed)
     true = rng.integers(0, CLASSES, images).astype(np.int32)
-    confused = rng.dirichlet(np.full(CLASSES - 1, 0.3), CLASSES)  # where the labels of each class go
+    confused = rng.dirichlet(np.full(CLASSES - 1, 0.3), CLASSES)  # the class to which labels of each class are flipped
     given = true.copy()
     for image in np.flatnonzero(rng.random(images) < share):
         others = [c for c in range(CLASSES) if c != true[image]]
@@ -34,7 +34,7 @@ def predicted(labels, logits, **provenance):
 
 
 def suspects_of(*rows):
-    """Suspects that are the images of these rows."""
+    """Return the images of these rows as suspects."""
     image = np.array(rows, np.int32)
     zeros, shares = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.float32)
     return Suspects(image, zeros, zeros, shares, shares, 0.0)
@@ -79,7 +79,7 @@ def test_flipped_labels_are_found_with_their_original_class(filter_by, rank_by):
     assert np.all(np.diff(order) >= -1e-6)
 
 
-def test_both_suspects_no_more_than_one_rule():
+def test_both_rules_together_give_no_more_suspects_than_one():
     _, given, logits = noisy(sharpness=2.0)
     probable = label_audit.mean_probabilities([predicted(given, logits)])
     one, both = (
@@ -89,7 +89,7 @@ def test_both_suspects_no_more_than_one_rule():
 
 
 def test_the_share_of_wrong_labels_is_that_of_the_confident_joint():
-    """Against the paper's definition as a plain loop (eq. 1 and 2, and its calibration to the labels' counts)."""
+    """Compare with the paper's definition as a plain loop (eq. 1 and 2, and the calibration to the labels' counts)."""
     _, given, logits = noisy(400, sharpness=2.0)
     probable = label_audit.mean_probabilities([predicted(given, logits)])
     thresholds = [probable[given == c, c].mean() for c in range(CLASSES)]
@@ -102,7 +102,7 @@ def test_the_share_of_wrong_labels_is_that_of_the_confident_joint():
     assert label_audit.find_suspects(given, probable).wrong_share == pytest.approx(1 - np.trace(joint) / 400, abs=0.01)
 
 
-def test_a_class_without_images_is_no_trouble():
+def test_a_class_without_images_is_allowed():
     true, given, logits = noisy()
     rows_kept = (given != 3) & (true != 3)
     result = label_audit.find_suspects(
@@ -112,12 +112,12 @@ def test_a_class_without_images_is_no_trouble():
 
 
 @pytest.mark.parametrize(("labels", "message"), [([0, -1, 1], "without labels"), ([2, 2, 2], "at least two classes")])
-def test_labels_that_say_nothing(labels, message):
+def test_missing_and_constant_labels_are_refused(labels, message):
     with pytest.raises(UserError, match=message):
         label_audit.find_suspects(np.array(labels, np.int32), np.full((3, CLASSES), 1 / CLASSES, np.float32))
 
 
-# --- what they are of -------------------------------------------------------------------------------------------
+# --- data sets and splits ----------------------------------------------------------------------------------------
 
 
 def provenance(train="train", evaluated="validation", test="", name="photos"):
@@ -133,16 +133,16 @@ def provenance(train="train", evaluated="validation", test="", name="photos"):
         {"members": [provenance(), {"weights": provenance(evaluated="test")}]},
     ],
 )
-def test_other_splits_than_the_training_split_are_taken_unseen(given):
+def test_splits_other_than_the_training_split_are_accepted_without_their_data(given):
     label_audit.check_not_trained_on("x.npz", given)
 
 
-def test_predictions_that_say_nothing_are_refused():
+def test_predictions_without_provenance_are_refused():
     with pytest.raises(UserError, match=r"x\.npz does not state which images its network was trained on"):
         label_audit.check_not_trained_on("x.npz", {"system": "human"})
 
 
-def test_whether_parts_overlap_needs_the_data_set(monkeypatch):
+def test_the_overlap_of_parts_is_read_from_the_data_set(monkeypatch):
     with pytest.raises(UserError, match=r"cannot check .*: unknown data set 'photos'"):
         label_audit.check_not_trained_on("x.npz", provenance(train="train[:90%]", evaluated="train[90%:]"))
     monkeypatch.setattr(sources, "overlap", lambda data, one, other: other == "train[80%:]")
@@ -157,10 +157,10 @@ def test_whether_parts_overlap_needs_the_data_set(monkeypatch):
             label_audit.check_not_trained_on("x.npz", given)
 
 
-# --- what counts as right ---------------------------------------------------------------------------------------
+# --- correct guesses ------------------------------------------------------------------------------------
 
 
-def test_rates_by_every_reading_in_closed_form():
+def test_rates_under_every_rule_in_closed_form():
     labels = np.array([0, 1, 2, 3, 4], np.int32)
     ids = np.array(list("abcde"))
     top5 = np.array([[0, 1], [5, 1], [5, 4], [5, 0], [0, 1]], np.int32)  # right, second, wrong, wrong, wrong
@@ -179,7 +179,7 @@ def test_rates_by_every_reading_in_closed_form():
     assert truth.rates(top5) == label_audit.ErrorRates(4, 3, 2)
 
 
-def test_an_image_without_guesses_is_wrong_by_every_reading():
+def test_an_image_without_guesses_is_wrong_under_every_rule():
     labels = np.array([0, 1], np.int32)
     nothing = np.full((2, 5), -1, np.int32)
     for truth in (label_audit.given_labels(labels), label_audit.without_suspects(labels, suspects_of())):
@@ -192,12 +192,12 @@ def test_without_any_image_there_is_no_rate():
         label_audit.without_suspects(labels, suspects_of(0, 1)).rates(np.zeros((2, 2), np.int32))
 
 
-def test_verdicts_on_images_that_are_not_there():
+def test_verdicts_on_unknown_images_are_refused():
     with pytest.raises(UserError, match=r"without predictions: x$"):
         label_audit.corrected_by_verdicts(np.array(["a"]), np.array([0], np.int32), {"x": Verdict("keep", 1)})
 
 
-def test_verdicts_are_read_from_suspects_with_a_column_more(tmp_path):
+def test_verdicts_are_read_from_suspects_with_an_extra_column(tmp_path):
     path = tmp_path / "checked.csv"
     path.write_text('rank,id,given_name,suggested,verdict\n1,a,"x, y",3,Both\n2,b,z,2,\n3,c,z,0, keep \n')
     assert label_audit.read_verdicts(path, 4) == {"a": Verdict("both", 3), "c": Verdict("keep", 0)}
@@ -215,13 +215,13 @@ def test_verdicts_are_read_from_suspects_with_a_column_more(tmp_path):
         ("id,suggested,verdict\na,x,keep\n", "suggested 'x'"),
     ],
 )
-def test_files_of_verdicts_that_say_nothing(tmp_path, text, message):
+def test_files_without_verdicts_are_refused(tmp_path, text, message):
     path = tmp_path / "checked.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         label_audit.read_verdicts(path, 4)
 
 
-def test_no_file_of_verdicts(tmp_path):
+def test_a_missing_file_of_verdicts_is_reported(tmp_path):
     with pytest.raises(UserError, match="cannot be read: No such file"):
         label_audit.read_verdicts(tmp_path / "none.csv", 4)

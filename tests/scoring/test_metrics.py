@@ -93,7 +93,7 @@ def test_the_same_integers_for_any_batch_size_with_padding(batch):
     for start in range(0, 230, batch):
         part = slice(start, start + batch)
         missing = batch - len(labels[part])
-        # padding that would be right, and padding that is NaN, must both count for nothing
+        # neither padding that would be right nor padding that is NaN may count
         padded = np.pad(logits[part], ((0, missing), (0, 0)), constant_values=np.nan if batch % 2 else 0)
         weights = np.pad(np.ones(batch - missing, np.float32), (0, missing))
         part_counts = counts(padded, np.pad(labels[part], (0, missing)), weights)
@@ -145,7 +145,7 @@ def test_error_rates_from_counts():
     assert metrics.format_rate(11906, 50000) == ("23.81", "[23.44, 24.19]")
 
 
-def test_no_images_is_a_users_problem_and_impossible_counts_are_ours():
+def test_no_images_is_a_user_error_and_impossible_counts_are_a_bug():
     with pytest.raises(UserError, match="no image was scored"):
         ErrorRates.from_counts({"images": 0, "top1_correct": 0, "top5_correct": 0}, 0.0)
     with pytest.raises(ValueError, match="impossible"):

@@ -1,4 +1,4 @@
-"""The counts behind the printed percentages of the people who took the test."""
+"""Tests of the counts behind the published percentages of the people who took the test."""
 
 import math
 
@@ -20,12 +20,12 @@ def test_one_count_agrees_with_all_published_numbers_of_the_first_annotator():
     network = 102
     assert round(100 * network / 1_500, 1) == 6.8
     assert [k for k in (76, 77) if round(one_sided_p(k, network), 3) == 0.022] == [FIRST.wrong]
-    shares = (37, 24)  # % of the errors: fine-grained classes, classes not known
+    shares = (37, 24)  # percent of the errors: fine-grained classes, unknown classes
     fits = [k for k in (76, 77) if all(any(round(100 * j / k) == s for j in range(k)) for s in shares)]
     assert fits == [FIRST.wrong]
 
 
-def test_one_count_alone_rounds_to_the_seconds_error():
+def test_only_one_count_rounds_to_the_error_of_the_second_annotator():
     assert [k for k in range(258) if f"{100 * k / 258:.1f}" == "12.0"] == [SECOND.wrong]
 
 

@@ -54,7 +54,7 @@ def test_numpy_alone_opens_the_documented_form(tmp_path):
 
 def test_error_rates_from_the_file_are_the_counts_of_the_metric():
     rng = np.random.default_rng(1)
-    # scores so close that float16 ties them: only the stored order still knows the float32 answer
+    # These scores are equal in float16; only the stored guesses have the order of float32.
     logits = (10 + rng.normal(size=(500, 12)) * 1e-3).astype(np.float32)
     labels = rng.integers(0, 12, 500).astype(np.int32)
     counts = metrics.correct_counts(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(500, jnp.float32))
@@ -136,7 +136,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_older_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["p.npz"]
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match=r"file/p\.npz"):
         predictions.save(tmp_path / "file/p.npz", make())
@@ -212,14 +212,14 @@ def test_a_file_without_images_is_refused(tmp_path):
         predictions.load(tmp_path / "p.npz")
 
 
-def test_guesses_are_the_files_without_the_scores_by_rising_id(tmp_path):
+def test_guesses_are_those_of_the_file_ordered_by_id(tmp_path):
     complete = make()
     order = np.random.default_rng(0).permutation(20)
     predictions.save(tmp_path / "p.npz", part(complete, order))
     result = predictions.load_guesses(tmp_path / "p.npz")
     assert set(result) == {"id", "label", "top5"}
     for key, array in result.items():
-        np.testing.assert_array_equal(array, getattr(complete, key))  # whose ids happen to be sorted
+        np.testing.assert_array_equal(array, getattr(complete, key))  # the ids are already sorted
         assert array.dtype == getattr(complete, key).dtype
 
 
@@ -261,7 +261,7 @@ def test_guesses_of_a_truncated_file_are_refused(tmp_path, share):
         predictions.load_guesses(path)
 
 
-def test_guesses_of_no_file(tmp_path):
+def test_guesses_of_a_missing_file_are_reported(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
         predictions.load_guesses(tmp_path / "absent.npz")
     np.savez(tmp_path / "other.npz", id=np.array(["a"]))

@@ -1,4 +1,4 @@
-"""The rules of the sets, each against the published snippet or a closed form, and every usual mistake."""
+"""Tests of the rules of evaluation sets against published code or closed forms, and of common mistakes."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def validation_id(number):
 
 
 def some(images=60, seed=0):
-    """Ids, labels and guesses, a good third of the first ones right."""
+    """Return ids, labels and guesses; a little more than a third of the first guesses are right."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, images)
     best = np.where(rng.random(images) < 0.4, labels, rng.integers(0, CLASSES, images))
@@ -24,7 +24,7 @@ def some(images=60, seed=0):
 
 
 def real_features(labels, rng, empty=0.2):
-    """ReaL's lists: the image's own label, perhaps others; none for some images."""
+    """Return lists as in ReaL: the image's label, perhaps others, and no label for some images."""
     lists = []
     for label in labels:
         others = rng.integers(0, CLASSES, rng.integers(0, 3)).tolist()
@@ -58,7 +58,7 @@ def test_real_is_the_snippet_of_its_authors():
     assert f"({result.wrong} of {result.images} images wrong, {result.dropped} left out)" in str(result)
 
 
-def test_real_lists_of_the_image_before_are_refused():
+def test_real_lists_shifted_by_one_image_are_refused():
     ids, labels, _ = some()
     lists = real_features(labels, np.random.default_rng(1))
     with pytest.raises(UserError, match=r"only \d of \d\d lists contain their image's own label.*shifted"):
@@ -78,7 +78,7 @@ def test_the_order_of_predictions_does_not_matter():
 
 
 def multilabel(images=80):
-    """Predictions of few classes in unequal numbers, and the features that tfds' builder gives."""
+    """Return predictions on a few classes of unequal size, and the features that tfds' builder provides."""
     rng = np.random.default_rng(3)
     labels = rng.choice([5, 6, 7, 900], images, p=[0.55, 0.3, 0.1, 0.05])
     best = np.where(rng.random(images) < 0.4, labels, rng.choice([5, 6, 7, 900], images))
@@ -149,7 +149,7 @@ def test_the_interval_of_a_mean_over_classes_covers():
 
 
 @pytest.mark.parametrize("wrong", [False, True])
-def test_errors_of_none_and_all_have_an_interval_too(wrong):
+def test_error_rates_of_zero_and_one_have_an_interval(wrong):
     error, low, high = sets.mean_over_classes(np.full(50, wrong), np.repeat(np.arange(5), 10))
     assert error == wrong
     assert 0.05 < high - low < 0.1
@@ -159,7 +159,7 @@ def test_errors_of_none_and_all_have_an_interval_too(wrong):
 
 
 def v2(order):
-    """An image in each of the folders 0 to 999, labelled by their place in an order."""
+    """Return one image in each of the folders 0 to 999, labelled by the position in an order of the folder names."""
     labels = [order.index(str(folder)) for folder in range(CLASSES)]
     ids = [f"{folder}/{folder:03d}a.jpeg" for folder in range(CLASSES)]
     return predictions(ids, labels, guesses(np.arange(CLASSES), np.random.default_rng(6)), names=False)
@@ -210,8 +210,8 @@ def test_a_mask_leaves_guesses_among_the_classes_that_occur():
     np.testing.assert_array_equal(again.top5, masked.top5)
 
 
-def test_guesses_that_keep_to_the_classes_are_those_of_float32():
-    logits = np.zeros((1, CLASSES), np.float16)  # float16 made all equal
+def test_guesses_within_the_classes_are_those_of_float32():
+    logits = np.zeros((1, CLASSES), np.float16)  # all scores are equal in float16
     one = predictions(["a"], [9], [[9, 8, 7, 6, 5]])
     one = type(one)(one.id, one.label, one.top5, logits)
     np.testing.assert_array_equal(sets.mask_classes(one, sets.occurring_classes([5, 6, 7, 8, 9])).top5, one.top5)

@@ -35,7 +35,7 @@ def imagenet():
 
 @functools.cache
 def independent():
-    """Parents and children among kinds, read from the table by an expression of its own."""
+    """Read parents and children of kinds from the table with an independent expression."""
     text = gzip.decompress(wordnet.TABLE.read_bytes()).decode()
     parents = {wnid: kinds.split() for wnid, kinds in re.findall(r"(?m)^(n\d{8})\t([^\t]*)\t", text)}
     children = {}
@@ -92,7 +92,9 @@ def test_instances_are_children_of_their_class():
     assert wordnet.words(alabama)[0] == "Alabama"
     assert "American state" in {wordnet.words(wnid)[0] for wnid in wordnet.ancestors(alabama)}
     assert wordnet.ROOT in wordnet.ancestors("n09026499")
-    assert wordnet.height("n03028079") == longest_way_down("n03028079") == 2  # church; cathedrals have instances
+    assert (
+        wordnet.height("n03028079") == longest_way_down("n03028079") == 2
+    )  # church, because cathedrals have instances
 
 
 def test_a_diamond_by_hand(diamond):
@@ -153,13 +155,13 @@ def test_words_are_those_of_imagenet():
     assert wordnet.readable_names([wnid for wnid, _ in lines]) == [words for _, words in lines]
 
 
-def test_each_group_is_of_nouns_that_say_so():
+def test_each_group_has_nouns_below_its_own_noun():
     for name, members in wordnet.SUPER_CLASSES.items():
         assert all(map(wordnet.is_wordnet_id, members))
         assert wordnet.super_class(members[0]) == name
 
 
-def test_only_ids_are_made_readable():
+def test_only_ids_are_replaced_by_words():
     names = ["tench", "n01440764", "n99999999", "n0144076", ""]
     assert wordnet.readable_names(names) == ["tench", "tench, Tinca tinca", "n99999999", "n0144076", ""]
     assert wordnet.readable_names(
@@ -175,14 +177,14 @@ def test_only_ids_are_made_readable():
 @pytest.mark.parametrize(
     "of", [wordnet.words, wordnet.parents, wordnet.ancestors, wordnet.height, wordnet.super_class]
 )
-def test_what_is_no_noun(of):
+def test_an_id_that_is_no_noun_is_refused(of):
     with pytest.raises(UserError, match=r"'n99999999' is not a noun of WordNet 3\.0"):
         of("n99999999")
     with pytest.raises(UserError, match="'dog' is not a noun"):
         wordnet.costs([DOG, "dog"])
 
 
-def test_the_table_keeps_all_that_is_read():
+def test_the_table_has_everything_that_is_read():
     rows = [line.rstrip("\n").split("\t") for line in wordnet_table.table(DIAMOND.splitlines(keepends=True))]
     assert np.array(rows).shape == (7, 4)
     assert rows[3] == ["n00000004", "n00000002 n00000003", "", "both, Both of them"]

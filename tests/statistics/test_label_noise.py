@@ -44,7 +44,7 @@ def test_bounds_of_several_guesses_are_reached_by_some_labels(wrong):
 def test_bounds_hold_whatever_the_guesses_are():
     rng = np.random.default_rng(0)
     for _ in range(40):
-        count = int(rng.integers(1, 3))  # guesses
+        count = int(rng.integers(1, 3))  # number of guesses
         labels = rng.integers(0, 4, 4).tolist()
         first, second = ([rng.permutation(4)[:count].tolist() for _ in labels] for _ in range(2))
         for wrong in range(5):
@@ -74,7 +74,7 @@ def test_symmetric_noise_shrinks_a_difference_as_in_closed_form(guesses):
     given = np.where(wrong_label, (true + rng.integers(1, classes, images)) % classes, true)
     right = [rng.random(images) < accuracy for accuracy in (0.5, 0.8)]
     offsets = np.arange(guesses)
-    # a system's guesses are neighbouring classes, from the true one on or from the next one on
+    # guesses are consecutive classes, which start at the true class or at the next one
     guessed = [(true[:, None] + np.where(r[:, None], offsets, offsets + 1)) % classes for r in right]
     errors = {
         name: [np.mean(~(g == labels[:, None]).any(1)) for g in guessed]

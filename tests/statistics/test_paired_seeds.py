@@ -86,7 +86,7 @@ def drawn_recipes(seeds, spread):
 
 
 def check_ties(result):
-    """Check that false positives are as many as sign flips allow; flips come in pairs, so 5 % at most."""
+    """Check that false positives are as frequent as sign flips allow, at most 5 %, since flips come in pairs."""
     flips = 2 ** result[0].seeds
     expected = 2 * (LEVEL * flips // 2) / flips
     assert expected <= LEVEL

@@ -20,7 +20,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds the lock of `path`."""
+    """Start a process that holds the lock of `path`."""
     path = tmp_path / "new" / "lock"
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, path], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -67,13 +67,13 @@ def test_a_lock_leaves_the_content_of_its_file(tmp_path):
     assert path.read_text() == "1234"
 
 
-def test_processes_that_ask_do_not_disturb_each_other(tmp_path):
+def test_processes_that_query_a_lock_do_not_disturb_each_other(tmp_path):
     path = tmp_path / "lock"
     assert not locks.is_locked(path)
     assert not path.exists()
     path.touch(mode=0o444)
     with path.open() as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # another process that asks
+        fcntl.flock(file, fcntl.LOCK_SH)  # another process that queries the lock
         assert not locks.is_locked(path)
 
 

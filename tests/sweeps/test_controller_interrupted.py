@@ -23,7 +23,7 @@ def file(fractal, tmp_path_factory):
 
 @pytest.fixture
 def start_or_resume(file, start, tmp_path):
-    """A function that starts the sweep, or resumes it."""
+    """Return a function that starts or resumes the sweep."""
     return lambda: start(*full_sweeps.arguments(file, tmp_path, WORKERS))
 
 

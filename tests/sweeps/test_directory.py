@@ -142,7 +142,7 @@ def hold_lock(path, name, pipe):
 
 @pytest.fixture
 def holder(directory):
-    """A function that starts a process which holds a lock."""
+    """Yield a function that starts a process which holds a lock."""
     processes = []
 
     def start(name):

@@ -22,7 +22,7 @@ echo 'GPU 1: NVIDIA H100 (UUID: GPU-6e)'"""
 
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """A function that writes commands of SLURM and NVIDIA into a directory that comes first in PATH."""
+    """Return a function that writes commands of SLURM and NVIDIA into a directory that comes first in PATH."""
     bin_path = tmp_path / "commands"
     bin_path.mkdir()
     monkeypatch.setenv("PATH", f"{bin_path}{os.pathsep}{os.environ['PATH']}")
@@ -128,7 +128,7 @@ def test_each_worker_sees_its_gpu_ignores_ctrl_c_and_can_be_stopped(monkeypatch,
 
 @pytest.fixture
 def slurm(commands, tmp_path):
-    """A directory of fake SLURM commands that start nothing; its file `queued` lists the jobs in the queue."""
+    """Return a directory of fake SLURM commands that start nothing; its file `queued` lists the jobs in the queue."""
     queued = tmp_path / "queued"
     queued.write_text("")
     commands("srun", "")

@@ -9,7 +9,7 @@ from imagenet_repro.sweeps.queue import UnreachableError
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    """The seconds of a clock that only sleeping moves."""
+    """Return a list with the seconds of a clock that advances only by sleeping."""
     now = [0.0]
     monkeypatch.setattr(retry.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(retry.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))

@@ -1,4 +1,4 @@
-"""Links and paths of the documents."""
+"""Tests of the check of links and paths in the documents."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The diagrams name modules that exist."""
+"""Tests that the diagrams name existing modules."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every command that the documents show has options that exist."""
+"""Tests that every command in the documents has existing options."""
 
 import re
 import shlex

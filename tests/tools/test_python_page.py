@@ -1,4 +1,4 @@
-"""The blocks of docs/python.md run, in order, in one namespace."""
+"""Tests that the code blocks of docs/python.md run in order in one namespace."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The generated references: what of the code reaches the page, and that the committed pages are current."""
+"""Tests of the generated references: their content, and that the committed pages are current."""
 
 import dataclasses
 from typing import Literal

@@ -1,4 +1,4 @@
-"""The tool that runs the tutorial."""
+"""Tests of the tool that runs the tutorial."""
 
 from tools import tutorial
 

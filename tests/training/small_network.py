@@ -16,7 +16,7 @@ SIDE, CLASSES = 8, 10
 
 
 class Small(nnx.Module):
-    """Convolution, batch norm, and two linear layers, one of them large enough for fsdp to cut; auxiliary heads."""
+    """A convolution, batch norm and two linear layers, one of them large enough for fsdp to split; auxiliary heads."""
 
     def __init__(self, dropout: float, rngs: nnx.Rngs, heads: int = 0):
         self.conv = Conv(3, 16, 3, padding=1, bias=False, rngs=rngs)
@@ -55,7 +55,7 @@ def batch(number, size=32):
 
 
 def make(config, **options):
-    """(train step, initial state on the host)."""
+    """Return the train step and the initial state on the host."""
     net = network(**options)
     tx = optimizer.create(config.optimizer, config.clip_norm)
     first = state.create(net.params, net.stats, tx, ema=config.ema_decay > 0, seed=config.seed)
@@ -63,12 +63,12 @@ def make(config, **options):
 
 
 def learning_rate(progress, peak=0.1, schedule=None):
-    with jax.ensure_compile_time_eval():  # tests also ask for a rate while a step is traced
+    with jax.ensure_compile_time_eval():  # tests also compute a rate while a step is traced
         return LearningRate(peak, schedule or CosineSchedule())(progress)
 
 
 def train(config, mode, steps=3, **options):
-    """State and measures after some steps spread in one way over all devices, on the host."""
+    """Return state and measures on the host after some steps, spread in one way over all devices."""
     train_step, first = make(config, **options)
     spread = parallel.create(mode)
     placed = spread.put_state(first)

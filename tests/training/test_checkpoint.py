@@ -16,7 +16,7 @@ CONFIG = small_network.config(optimizer={"name": "adamw"}, ema_decay=0.9)
 
 
 def state(seed=0):
-    """A state with a number of its own in every array."""
+    """Return a state with a different number in every array."""
     _, first = small_network.make(CONFIG)
     return jax.tree.map(lambda x: x + np.asarray(seed, x.dtype), first)
 
@@ -38,7 +38,7 @@ def save_all(path, placed, errors):
     return Checkpoints(path, keep=2)
 
 
-def test_everything_comes_back_and_the_last_two_and_the_best_stay(tmp_path, placed):
+def test_states_are_restored_and_the_last_two_and_the_best_are_kept(tmp_path, placed):
     checkpoints = save_all(tmp_path, placed, [0.9, 0.2, None, 0.4, None])
     assert checkpoints.steps() == [2, 4, 5]
     assert checkpoints.best_step() == 2
@@ -50,7 +50,7 @@ def test_everything_comes_back_and_the_last_two_and_the_best_stay(tmp_path, plac
         checkpoints.restore(placed(state()), "3")
 
 
-def test_one_that_is_rated_later_is_the_best_and_stays(tmp_path, placed):
+def test_a_checkpoint_that_is_rated_later_can_be_the_best_and_is_kept(tmp_path, placed):
     checkpoints = save_all(tmp_path, placed, [0.9, None])
     assert [checkpoints.rated(step) for step in (1, 2)] == [True, False]
     checkpoints.rate(2, 0.1)
@@ -90,7 +90,7 @@ def lose_files_before_the_seal(step):
 
 
 @pytest.mark.parametrize("damage", [damage_a_byte, truncate, lose_state, lose_files_before_the_seal])
-def test_a_damaged_newest_one_is_named_and_the_one_before_it_used(tmp_path, placed, damage):
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path, placed, damage):
     save_all(tmp_path, placed, [None, None]).close()
     damage(tmp_path / "2")
     messages = []
@@ -101,7 +101,7 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_it_used(tmp_path, plac
     assert str(tmp_path / "2") in messages[0]
 
 
-def test_all_damaged_is_an_error_and_not_a_fresh_start(tmp_path, placed):
+def test_only_damaged_checkpoints_are_an_error_and_not_a_fresh_start(tmp_path, placed):
     save_all(tmp_path, placed, [None, None]).close()
     for step in ("1", "2"):
         damage_a_byte(tmp_path / step)
@@ -137,7 +137,7 @@ def test_a_failed_save_reports_the_checkpoint_that_remains(tmp_path, placed, mon
         save_and_wait()
 
 
-def test_a_full_disk_is_seen_before_anything_is_written(tmp_path, placed, monkeypatch):
+def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, placed, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=2)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(SaveError, match=r"step 1 could not.*needs .* MB and 0\.0 MB are free"):
@@ -145,7 +145,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(tmp_path, placed, monkey
     assert checkpoints.steps() == []
 
 
-def test_a_directory_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_directory_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="another --workdir"):
         Checkpoints(tmp_path / "file" / "checkpoints", keep=1)

@@ -10,7 +10,7 @@ from imagenet_repro.training import clock
 
 @pytest.fixture
 def now(monkeypatch):
-    """A clock that a test moves."""
+    """Return a clock that a test advances."""
     time = [100.0]
     monkeypatch.setattr(clock.time, "perf_counter", lambda: time[0])
     return time
@@ -44,7 +44,7 @@ def test_one_process_decides_by_itself_at_every_step():
     assert agreement.meet(2, 0.7, True) == (0.7, True)
 
 
-def test_several_processes_hold_what_they_agreed_on_between_meetings(monkeypatch):
+def test_several_processes_keep_their_last_agreement_between_agreements(monkeypatch):
     everyone = []
     monkeypatch.setattr(clock.jax, "process_count", lambda: 2)
     monkeypatch.setattr(clock.multihost_utils, "process_allgather", lambda mine: clock.np.stack([mine, everyone[-1]]))
@@ -52,5 +52,5 @@ def test_several_processes_hold_what_they_agreed_on_between_meetings(monkeypatch
     everyone.append(clock.np.asarray([9.0, 0.0]))
     assert agreement.meet(1, 1.0, False) == (1.0, False)
     everyone.append(clock.np.asarray([9.0, 1.0]))
-    assert agreement.meet(9, 5.0, False) == (1.0, False)  # nobody has met since
-    assert agreement.meet(10, 6.0, False) == (6.0, True)  # the first process's clock, anybody's stop
+    assert agreement.meet(9, 5.0, False) == (1.0, False)  # no agreement since then
+    assert agreement.meet(10, 6.0, False) == (6.0, True)  # the clock of the first process, and a stop of any process

@@ -10,7 +10,7 @@ SETTINGS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_
 
 @pytest.fixture
 def environment(monkeypatch, tmp_path):
-    """Nothing is said but where caches are; the settings of this process come back."""
+    """Clear the environment except for the location of caches; restore the settings of this process afterwards."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     monkeypatch.setattr(allocator, "keep_memory", lambda: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

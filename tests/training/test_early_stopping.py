@@ -1,4 +1,4 @@
-"""Tests of the end of a run whose evaluations have stopped getting better."""
+"""Tests of the early end of a run whose evaluations no longer improve."""
 
 import json
 
@@ -19,7 +19,7 @@ def first_due(evaluations, errors, record=None):
 
 
 @pytest.mark.parametrize(("evaluations", "end"), [(0, None), (1, 3), (2, 6), (3, 7), (4, None)])
-def test_the_run_ends_after_so_many_evaluations_without_a_lower_error(evaluations, end):
+def test_the_run_ends_after_a_number_of_evaluations_without_a_lower_error(evaluations, end):
     assert first_due(evaluations, ERRORS)[0] == end
 
 

@@ -40,7 +40,7 @@ def batch(image_size):
 
 
 def held(tensors):
-    """Largest share of the tensors on one device."""
+    """Return the largest share of the tensors on one device."""
     shares = [x.addressable_shards[0].data.size for x in tensors.values()]
     return sum(shares) / sum(x.size for x in tensors.values())
 

@@ -21,7 +21,7 @@ def test_names_are_those_of_the_modules():
     assert sorted(network.stats) == ["norm.running_mean", "norm.running_var"]
 
 
-def test_evaluation_is_the_module_in_evaluation_mode_with_the_parameters_handed_in():
+def test_evaluation_is_the_module_in_evaluation_mode_with_the_given_parameters():
     network = small_network.network(dropout=0.5)
     params = jax.tree.map(lambda x: x * 1.5, network.params)
     from flax import nnx
@@ -34,7 +34,7 @@ def test_evaluation_is_the_module_in_evaluation_mode_with_the_parameters_handed_
     np.testing.assert_allclose(network.evaluate(params, network.stats, images()), module(images()), rtol=1e-5)
 
 
-def test_training_returns_moved_statistics_and_leaves_the_old_ones():
+def test_training_returns_new_statistics_and_leaves_the_old_ones_unchanged():
     network = small_network.network()
     before = jax.tree.map(np.array, network.stats)
     _, stats = network.train(network.params, network.stats, jax.random.key(0), images())

@@ -37,7 +37,7 @@ BUDGET = Budget(Amount.parse("12st"), progressive.staged(Meter(32, 100, 1000), A
 
 @functools.cache
 def compiled():
-    """The step of both stages; the second one mixes."""
+    """Return the compiled steps of both stages; the second stage uses mixup."""
     step, first = small_network.make(CONFIG)
     stages = [
         TrainStep(step.network, progressive.stage_config(CONFIG, i), small_network.CLASSES, step.optimizer)
@@ -48,7 +48,7 @@ def compiled():
 
 
 def go(workdir, stop_at=None, early_stopping=0):
-    """One process: from the last checkpoint until the end, or until the step at which a signal comes."""
+    """Run one process from the last checkpoint to the end, or to the step at which a signal arrives."""
     checkpoints = Checkpoints(workdir / "checkpoints", keep=20)
     fresh = SPREAD.put_state(small_network.make(CONFIG)[1])
     result = checkpoints.restore(fresh)
@@ -122,13 +122,15 @@ def test_every_save_has_a_row_with_the_seconds_that_it_took(uninterrupted):
 
 def test_waiting_for_batches_is_counted_within_the_seconds_of_training(uninterrupted):
     result = rows(uninterrupted[0], "train")
-    waited = [row["waiting_seconds"] for row in result]  # of a few later steps too: rows lag behind
+    waited = [
+        row["waiting_seconds"] for row in result
+    ]  # waiting for a few later steps counts too, because rows lag behind
     assert min(waited) >= 0
     assert 0 < sum(waited) < result[-1]["seconds"]
 
 
 @pytest.mark.parametrize("stop_at", [4, 6, 7, 12])
-def test_a_stop_changes_nothing_not_even_where_an_evaluation_was_due(uninterrupted, tmp_path, stop_at):
+def test_a_stop_changes_nothing_even_if_an_evaluation_was_due(uninterrupted, tmp_path, stop_at):
     outcome, before = go(tmp_path, stop_at)
     assert outcome.stopped_by == "SIGTERM"
     assert outcome.spent.steps == stop_at
@@ -145,7 +147,7 @@ def test_a_stop_changes_nothing_not_even_where_an_evaluation_was_due(uninterrupt
         checkpoints.close()
 
 
-def test_the_best_of_a_run_may_be_a_state_whose_evaluation_was_put_off(tmp_path, monkeypatch):
+def test_the_best_state_of_a_run_may_be_one_with_a_postponed_evaluation(tmp_path, monkeypatch):
     monkeypatch.setitem(ERRORS, 6, 0.1)
     go(tmp_path, stop_at=6)
     go(tmp_path)
@@ -155,7 +157,7 @@ def test_the_best_of_a_run_may_be_a_state_whose_evaluation_was_put_off(tmp_path,
 
 
 @pytest.mark.parametrize("stop_at", [None, 2, 5])
-def test_evaluations_that_get_no_better_end_a_run_early_also_across_a_stop(tmp_path, stop_at):
+def test_evaluations_without_improvement_end_a_run_early_also_across_a_stop(tmp_path, stop_at):
     if stop_at:
         assert go(tmp_path, stop_at, early_stopping=1)[0].stopped_by == "SIGTERM"
     outcome, _ = go(tmp_path, early_stopping=1)
@@ -168,7 +170,7 @@ def test_evaluations_that_get_no_better_end_a_run_early_also_across_a_stop(tmp_p
 
 
 class SlowLoss:
-    """A measure of a slow step: reading it waits until the step is done."""
+    """A measure of a slow step, which blocks until the step is done."""
 
     def __init__(self, clock):
         self._clock = clock

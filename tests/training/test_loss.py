@@ -8,7 +8,7 @@ from imagenet_repro.config import SigmoidLoss, SoftmaxLoss
 from imagenet_repro.training import loss
 
 LOGITS = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32) * 3
-# An image of one class, one smoothed, one mixed of two classes, one mixed with little of the other.
+# Targets: one class, smoothed, a mix of two classes, and a mix with a small share of the second class.
 TARGETS = np.asarray(
     [[1, 0, 0, 0, 0], [0.02, 0.92, 0.02, 0.02, 0.02], [0.6, 0, 0, 0.4, 0], [0, 0.9, 0.1, 0, 0]], np.float32
 )
@@ -34,11 +34,11 @@ def test_sigmoid_is_the_binary_cross_entropy_over_the_classes(reduction, reduce)
     np.testing.assert_allclose(losses(SigmoidLoss(reduction=reduction)), reduce(binary(TARGETS), 1), rtol=1e-5)
 
 
-def test_a_threshold_makes_every_class_that_exceeds_it_wholly_present():
+def test_a_threshold_sets_the_target_of_every_class_above_it_to_one():
     targets = np.asarray([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 0, 0, 1, 0], [0, 1, 0, 0, 0]])
     np.testing.assert_allclose(losses(SigmoidLoss(threshold=0.2)), binary(targets).mean(1), rtol=1e-5)
 
 
-def test_large_logits_are_no_overflow():
+def test_large_logits_do_not_overflow():
     logits, targets = jnp.full((1, 2), 1e4, jnp.float32), jnp.asarray([[1.0, 0.0]], jnp.float32)
     np.testing.assert_allclose(loss.per_image(SigmoidLoss(reduction="sum"), logits, targets), [1e4])

@@ -45,7 +45,7 @@ def test_sgd_is_pytorchs(problem, nesterov):
         np.testing.assert_allclose(result[name], w, rtol=1e-5, atol=1e-6)
 
 
-def test_adamw_decays_apart_from_the_gradient_and_spares_scales_and_biases(problem):
+def test_adamw_decouples_weight_decay_and_excludes_scales_and_biases(problem):
     start, gradients = problem
     result = ours(AdamW(weight_decay=0.1), start, gradients)
     for name, w in start.items():
@@ -101,7 +101,7 @@ def test_clipping_bounds_the_norm_over_all_tensors(problem):
         np.testing.assert_allclose(result[name], w - RATES[0] * clipped[0][name], rtol=1e-5, atol=1e-6)
 
 
-def test_masks_name_what_decays():
+def test_masks_select_the_parameters_that_decay():
     params = {
         "a.weight": jnp.ones((2, 2)),
         "norm.weight": jnp.ones(2),
@@ -118,7 +118,7 @@ LAYERS = {"conv.weight": 0, "norm.weight": 2, "pos_embed": 3}
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "rmsprop"])
 def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, name):
-    """A rate per parameter: each must end where a run of its own at that rate does."""
+    """Compare every parameter with a run in which all parameters have its rate."""
     start, gradients = problem
     settings = {"name": name, "weight_decay": 0.0}
     result = ours(
@@ -144,7 +144,7 @@ def test_layer_decay_needs_layers():
         optimizer.create(AdamW(layer_decay=0.9))
 
 
-def test_filters_above_the_bound_come_back_to_it_and_others_stay():
+def test_filters_above_the_bound_are_rescaled_to_it_and_others_are_unchanged():
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(3, 3, 4, 6)).astype(np.float32)
     kernel *= np.asarray([0.01, 0.05, 0.1, 0.2, 1, 10]) / np.sqrt(np.square(kernel).mean((0, 1, 2)))

@@ -24,7 +24,7 @@ RECIPES = {
 
 @functools.cache
 def by_vmap(recipe):
-    """Eight shares mapped by vmap: the same collectives, no sharding and no second device."""
+    """Return the result of eight shares mapped by vmap: the same collectives on one device, without sharding."""
     config = small_network.config(**RECIPES[recipe])
     step, state = small_network.make(config, cross_device_norm=config.cross_device_norm)
     mapped = jax.jit(jax.vmap(step, axis_name=AXIS, in_axes=(None, 0, None)))
@@ -102,7 +102,7 @@ def test_a_step_is_compiled_once():
             state, _ = compiled(state, spread.put_batch(small_network.batch(number)), small_network.learning_rate(0))
 
 
-def test_donated_buffers_are_gone():
+def test_donated_buffers_are_deleted():
     step, first = small_network.make(small_network.config())
     spread = parallel.create("pmap")
     state = spread.put_state(first)

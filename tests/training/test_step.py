@@ -13,7 +13,7 @@ from tests.training import small_network
 
 
 def on_one_device(function):
-    """`function(state, batch, …)` with the axis "data" of size one, compiled as one program."""
+    """Return `function(state, batch, …)` compiled as one program, with an axis "data" of size one."""
 
     @jax.jit
     def mapped(state, batch, *rest):

@@ -39,7 +39,7 @@ def first_state(channels, features=64, classes=10):
 
 
 class OneDevice(parallel.ShardMap):
-    """For runs of thousands of steps: eight devices on two cores would wait for each other at every one."""
+    """One device for thousands of steps, because eight devices on two cores would wait for each other."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ def trained(problem, *, average_from=0, epochs, batch=32, spread=None, channels=
 
 
 def liblinear(loss):
-    """The objective of each class at liblinear's solution, in float64."""
+    """Return the objective of each class at liblinear's solution, in float64."""
     x, y = digits()
     result = LinearSVC(loss=loss, C=1 / (len(x) * REGULARISATION), tol=1e-6, max_iter=200_000, random_state=0).fit(
         x, y

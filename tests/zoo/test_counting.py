@@ -56,7 +56,7 @@ def test_convolution_in_closed_form():
     def conv(x, w):
         return cpu_convolution.convolve(x, w, padding=((1, 1), (1, 1)))
 
-    # Of a 3x3 kernel on n x n, padded by one, (3n - 2)^2 pairs of place and tap see the image.
+    # With a 3x3 kernel on n x n pixels, padded by one, (3n - 2)^2 pairs of position and tap are inside the image.
     for n in (2, 9):
         assert counting.flops(conv, shape(2, n, n, 4), shape(3, 3, 4, 6)) == 2 * 2 * (3 * n - 2) ** 2 * 4 * 6
 

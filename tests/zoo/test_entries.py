@@ -1,4 +1,4 @@
-"""The challenge's entries."""
+"""Tests of the challenge's entries."""
 
 from imagenet_repro.zoo.entries import ENTRIES
 

@@ -1,4 +1,4 @@
-"""Published facts: the files against the registry, and the number to compare with ours."""
+"""Tests of published facts: the files against the registry, and the number that is compared with ours."""
 
 import csv
 
@@ -15,7 +15,7 @@ from tests.report import comparisons
     [
         ("nec_uiuc_2010", 2010, (None, 28.2), "test"),
         ("xrce_2011", 2011, (None, 25.8), "test"),
-        ("resnet34", 2015, (26.73, 8.74), "centre"),  # after four of ten crops and of dense evaluation
+        ("resnet34", 2015, (26.73, 8.74), "centre"),  # preceded by four with ten crops or dense evaluation
         ("legacy_seresnet50", 2017, (23.29, 6.62), "centre"),
         ("googlenet", 2014, (None, 10.07), "centre"),
     ],

@@ -1,4 +1,4 @@
-"""The stored sizes of networks against counts."""
+"""Tests of the stored sizes of networks against counts."""
 
 import csv
 

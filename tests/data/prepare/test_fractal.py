@@ -15,7 +15,7 @@ def draw(categories, instances, look=None, *, seed=0, split=0):
     return ifs.render(seed, split, np.asarray(categories), np.asarray(instances), look or ifs.Look())
 
 
-def test_system_is_what_fractaldb_defines():
+def test_a_system_follows_the_definition_of_fractaldb():
     rates = []
     for category in range(30):
         maps, table, rate = ifs.system(0, category)

@@ -226,7 +226,7 @@ def test_damaged_tfrecord_is_named(tfrecord, damage):
     lengths = {"flip": len(data), "cut": len(data) - 7, "cut_header": 5, "missing": 0}
     last = len(data) - (struct.unpack("<Q", data[:8])[0] + 16)
     file.write_bytes(bytes(data[: lengths.get(damage, last)]))
-    if damage == "last":  # whole records, too few of them
+    if damage == "last":  # complete records, but too few of them
         complete = list(convert_until_damage(file))
         with file.open("wb") as out:
             for record in complete:

@@ -6,13 +6,13 @@ import pytest
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.features.descriptors import colour, grid
-from tests.features.photographs import described, photographs
+from tests.features.photographs import describe, photographs
 
 
 def test_means_and_deviations_of_each_cell():
     images = photographs(40)
     g = grid.Grid(patch=16, step=7)
-    result = described(images, g, colour.colour, luma=False)
+    result = describe(images, g, colour.colour, luma=False)
     (level,) = g.levels(40, 40)
     centres = [(y, x) for y in level.rows for x in level.columns]
     assert result.shape == (2, len(centres), 96)
@@ -25,7 +25,7 @@ def test_means_and_deviations_of_each_cell():
 
 def test_a_uniform_colour_has_no_deviation():
     images = jnp.full((1, 16, 16, 3), jnp.asarray([10, 200, 90]), jnp.uint8)
-    result = described(images, grid.Grid(patch=16), colour.colour, luma=False)[0, 0]
+    result = describe(images, grid.Grid(patch=16), colour.colour, luma=False)[0, 0]
     np.testing.assert_allclose(result[:3], np.array([10, 200, 90]) / 255, atol=1e-6)
     np.testing.assert_allclose(result[48:], 0, atol=1e-3)
 

@@ -1,4 +1,4 @@
-"""The CPU's convolution and pooling against XLA's own operations, values and gradients."""
+"""Tests of the CPU's convolution and pooling against XLA's operations: values and gradients."""
 
 import jax
 import jax.numpy as jnp

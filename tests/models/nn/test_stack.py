@@ -14,7 +14,7 @@ from imagenet_repro.models.nn.layers import BatchNorm, Dropout, DropPath, Linear
 from imagenet_repro.models.nn.stack import Stack
 
 WIDTH = 16
-HIDDEN = (8, 8, 8, 12)  # one after the other: alone (no stochastic depth), a run of two, alone (another shape)
+HIDDEN = (8, 8, 8, 12)  # in order: one block without stochastic depth, a sequence of two, one block of another shape
 
 
 class Block(nnx.Module):
@@ -31,7 +31,7 @@ class Block(nnx.Module):
 
 
 def stack(scan, remat, hidden=HIDDEN):
-    rates = drop_path_rates(0.5, len(hidden))  # the first block's is 0, so its structure differs from the others'
+    rates = drop_path_rates(0.5, len(hidden))  # the first block's rate is 0, so its structure differs from the others'
 
     def build(rngs):
         blocks = [Block(width, rate, rngs) for width, rate in zip(hidden, rates, strict=True)]
@@ -42,7 +42,7 @@ def stack(scan, remat, hidden=HIDDEN):
 
 @functools.cache
 def outcome(scan, remat, training=True):
-    """Return output, gradient and all variables that are no parameters after a call."""
+    """Return the output, the gradient and all variables other than parameters after a call."""
     model = stack(scan, remat)
     if not training:
         model.eval()
@@ -50,7 +50,7 @@ def outcome(scan, remat, training=True):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(64, WIDTH)), jnp.float32)
 
     def loss(params):
-        model = nnx.merge(graphdef, params, jax.tree.map(lambda leaf: leaf, rest))  # new variables, of this trace
+        model = nnx.merge(graphdef, params, jax.tree.map(lambda leaf: leaf, rest))  # variables created in this trace
         y = model(x)
         return jnp.square(y).mean(), (y, jax.tree.map(jax.random.key_data, nnx.state(model, nnx.RngKey)), stats(model))
 
@@ -94,8 +94,8 @@ def test_parameters_keep_the_names_of_their_blocks():
     ("name", "size", "training"),
     [
         ("resnet20_cifar", 16, True),
-        # In training the batch normalisation of deep networks, over a few values of fresh features, makes 1 % of what
-        # rounding differs by: as much as lies between float32 and float64. So these are compared in evaluation.
+        # In training mode, batch normalisation over few values amplifies rounding in deep networks to 1 %, as much as
+        # float32 differs from float64. So these networks are compared in evaluation mode.
         pytest.param("resnet50", 96, False, marks=pytest.mark.slow),
         pytest.param("resnetv2_50", 96, False, marks=pytest.mark.slow),
         pytest.param("seresnet50", 96, False, marks=pytest.mark.slow),

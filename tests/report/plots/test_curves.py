@@ -27,7 +27,7 @@ def a_run(evaluations=3):
 
 
 def text_in(svg):
-    """Return the words of an SVG whose text became outlines; matplotlib keeps each as a comment."""
+    """Return the texts of an SVG whose text became outlines; matplotlib keeps each text as a comment."""
     return re.findall(r"<!-- (.*?) -->", svg.read_text())
 
 
@@ -63,7 +63,7 @@ def test_chance_is_drawn_where_the_classes_are_known(tmp_path):
         ([], 0, 3),
     ],
 )
-def test_runs_with_little_in_them(tmp_path, rows, named, empty):
+def test_runs_with_few_rows_are_drawn(tmp_path, rows, named, empty):
     _, svg = curves.plot_curves({"network": rows}, tmp_path / "c.png", num_classes=3)
     assert text_in(svg).count("network") == named
     assert text_in(svg).count("none recorded") == empty
@@ -125,7 +125,7 @@ def test_names_stay_inside_the_panel_even_when_there_are_too_many():
     np.testing.assert_allclose(places, np.linspace(0, 1, 40), atol=1e-9)
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="learning curves"):
         curves.plot_curves({"a": a_run()}, tmp_path / "file/c.png")

@@ -142,7 +142,7 @@ def test_no_image_at_all(tmp_path):
         descriptors.plot_descriptors(np.zeros((0, 64, 64, 3), np.uint8), tmp_path / "d.png")
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="descriptors"):
         descriptors.plot_descriptors([image_of(np.zeros((16, 16)))], tmp_path / "file/d.png")

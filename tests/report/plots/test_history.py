@@ -101,7 +101,7 @@ def test_files_are_sound_and_name_every_known_system(tmp_path, systems, seeds):
     assert set(known) <= set(plot_helpers.words(svg))
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="history"):
         history.plot_history(two(), tmp_path / "file/h.png")

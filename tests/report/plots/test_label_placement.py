@@ -18,7 +18,7 @@ def overlaps(one, other):
 def crowd(seed, names=12):
     rng = np.random.default_rng(seed)
     points = rng.uniform((20, 20), (280, 230), (names, 2))
-    points[1] = points[0] + 2  # two on each other
+    points[1] = points[0] + 2  # two points at one position
     return points, np.stack([rng.uniform(40, 90, names), np.full(names, 11.0)], -1)
 
 

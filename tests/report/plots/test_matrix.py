@@ -89,7 +89,7 @@ def test_files_are_sound_and_have_every_name_twice(tmp_path, systems):
     assert all(words.count(name) == 2 for name in names)
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="matrix of differences"):
         plot([1.0, 2.0], apart(2), tmp_path / "file/m.png")

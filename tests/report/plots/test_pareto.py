@@ -19,7 +19,7 @@ def by_definition(cost, error):
     return [not any(dominates(a, b) for a in range(len(cost))) for b in range(len(cost))]
 
 
-@pytest.mark.parametrize("levels", [2, 4, 1000])  # the fewer, the more ties
+@pytest.mark.parametrize("levels", [2, 4, 1000])  # fewer values give more ties
 @pytest.mark.parametrize("points", [1, 2, 7, 30])
 def test_the_front_has_the_points_that_none_dominates(points, levels):
     rng = np.random.default_rng(points * levels)
@@ -80,7 +80,7 @@ def test_twelve_long_names_overlap_nothing_as_drawn(tmp_path, figures):
     pareto.plot_pareto(plot_helpers.plausible(12, 1, ", modern"), tmp_path / "p.png")
     figures[0].draw_without_rendering()
     for panel in figures[0].axes:
-        boxes = [Text.get_window_extent(text) for text in panel.texts]  # of an annotation: without its line
+        boxes = [Text.get_window_extent(text) for text in panel.texts]  # the box of an annotation without its line
         places = panel.transData.transform([(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in marks(panel)])
         assert len(boxes) == len(places) == 12
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
@@ -99,7 +99,7 @@ def test_files_are_sound_and_name_every_system_in_both_panels(tmp_path, systems,
     assert all(words.count(system.name) == 2 for system in comparison.systems)
 
 
-def test_equal_costs_and_errors_of_nothing_and_all(tmp_path):
+def test_equal_costs_and_errors_of_zero_and_one_are_drawn(tmp_path):
     systems = [
         plot_helpers.system(f"s{wrong}", plot_helpers.run(top1=wrong, top5=wrong, images=50)) for wrong in (0, 1, 50)
     ]
@@ -111,7 +111,7 @@ def test_the_same_systems_give_the_same_files(tmp_path):
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SaveError, match="errors against costs"):
         pareto.plot_pareto(plot_helpers.plausible(1, 1), tmp_path / "file/p.png")

@@ -48,9 +48,9 @@ def shuffled(one, seed=0):
 
 
 def stepwise(classes, images=10):
-    """Return two systems: of class c, the first misses c images in five guesses, and the second none.
+    """Return two systems: in class c, the first misses c images with five guesses, and the second none.
 
-    Their first guess is wrong in both for every image of an odd class. The largest gain is the last class's.
+    Their first guess is wrong in both for every image of an odd class. The last class has the largest gain.
     """
     labels = np.repeat(np.arange(classes), images).tolist()
     number = np.tile(np.arange(images), classes)
@@ -99,7 +99,7 @@ def test_few_classes_are_ordered_by_top1_error(classes, guesses, first):
     points = [one.gain(guesses) for one in result.classes]
     assert result.guesses == guesses
     assert points == sorted(points, reverse=True)
-    assert result.classes[0].short == f"name {first}"  # the first of those that gained all
+    assert result.classes[0].short == f"name {first}"  # the first of the classes with the largest possible gain
 
 
 def test_classes_without_images_are_left_out():
@@ -197,7 +197,7 @@ def test_one_class_of_one_image(tmp_path):
     assert dumbbell.plot_gains(result, tmp_path / "gains.png")[0].exists()
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     result = class_gains.gains(*stepwise(6), names_of(6))
     with pytest.raises(SaveError, match="gains"):

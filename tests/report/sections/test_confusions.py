@@ -96,7 +96,7 @@ def test_one_cat_for_the_other():
     labels = [0] * 4 + [1] * 6
     names = (TABBY, EGYPTIAN, BUS)
     wrong, tree = read(comparison_of(labels, {"a": [[1] * 4 + [0] * 3 + [1] * 3], "b": [labels]}, names))
-    assert tree.mean_cost().tolist() == [0.7 * 2, 0.0]  # seven of ten, each as far off as a domestic cat is high
+    assert tree.mean_cost().tolist() == [0.7 * 2, 0.0]  # seven of ten wrong, each at the height of the domestic cat
     result = confusions.most_confused(wrong, tree)
     assert result.headings == ("class", "guessed as", "both are", "images", "all systems", "a", "b")
     assert result.rows == (
@@ -121,7 +121,7 @@ def test_random_guessing_equals_every_guess_once():
     assert tree.share_inside()[0] == pytest.approx(confusions.inside_by_chance(tree)) == 3 / 7 / 5
 
 
-def test_super_classes_add_up_to_the_whole():
+def test_super_classes_add_up_to_all_images():
     comparison = at_random()
     wrong, tree = read(comparison)
     errors = tree.per_group(wrong.counts)
@@ -191,7 +191,7 @@ def test_systems_that_are_never_wrong(tmp_path):
     assert wordnet_confusions.plot_super_classes(tree, "a", tmp_path / "groups.png")[0].exists()
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     _, tree = read(at_random())
     with pytest.raises(SaveError, match="how far errors go"):

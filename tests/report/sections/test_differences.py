@@ -15,7 +15,7 @@ IMAGES = 400
 
 
 def guessed(top1_wrong, top5_wrong=()):
-    """Return guesses on images of class 0: the first guess is wrong on some, all five on some of those."""
+    """Return guesses on images of class 0: the first is wrong where `top1_wrong`, all five where `top5_wrong`."""
     images = len(top1_wrong)
     top5 = np.tile(np.arange(5, dtype=np.int32), (images, 1))
     top5[np.asarray(top1_wrong)] = (1, 0, 2, 3, 4)
@@ -30,11 +30,11 @@ def run(seed, guesses):
 
 def system(name, runs):
     """Return a system from {seed: number of wrong images}, the first ones, or {seed: mask or guesses}."""
-    systems_compared = []
+    finished = []
     for seed, wrong in runs.items():
         mask = np.arange(IMAGES) < wrong if isinstance(wrong, int) else wrong
-        systems_compared.append(run(seed, mask if isinstance(mask, TopGuesses) else guessed(mask)))
-    return ComparedSystem(name, name, "", tuple(systems_compared))
+        finished.append(run(seed, mask if isinstance(mask, TopGuesses) else guessed(mask)))
+    return ComparedSystem(name, name, "", tuple(finished))
 
 
 def compared(*systems):
@@ -55,7 +55,7 @@ def random_system(name, share, seed_numbers, images=IMAGES):
 # --- numbers -----------------------------------------------------------------------------------------------------
 
 
-def test_each_answer_is_the_one_of_its_runs():
+def test_each_difference_is_that_of_its_runs():
     from statsmodels.stats.multitest import multipletests
 
     a, b, c = (random_system(*of) for of in (("a", 0.3, (0, 1, 2)), ("b", 0.35, (1, 2, 5)), ("c", 0.5, (2,))))
@@ -122,7 +122,7 @@ def test_tables_are_antisymmetric_and_follow_the_answers():
     assert np.isnan(recipes[0, 2])
     assert not result.significant(1, "recipes").any()
     assert result.letters(1, "recipes") == ["a", "a", "a"]
-    assert result.orders[1] == (2, 1, 0)  # by the mean over seeds
+    assert result.orders[1] == (2, 1, 0)  # ordered by the mean over seeds
 
 
 def test_both_error_rates_have_their_own_order_and_letters():
@@ -140,7 +140,7 @@ def test_one_system_alone():
     assert rows(result, "checkpoints")[1] == rows(result, "recipes")[1] == []
 
 
-# --- what cannot be compared -------------------------------------------------------------------------------------
+# --- runs that are not comparable ------------------------------------------------------------------------------------
 
 
 def changed(guesses, **fields):
@@ -214,7 +214,7 @@ def test_two_systems_with_too_few_seeds():
     )
 
 
-def test_two_recipes_with_seeds_enough():
+def test_two_recipes_with_enough_seeds():
     text = verdict_text(system("a", seeds(6, 100)), system("b", seeds(8, 100, step=2)))
     assert text.startswith("a has the lowest top-1 error: 25.2 % (mean of 6 seeds). Over 6 shared seeds, its recipe ")
     assert text.endswith("its recipe does not differ significantly from b's (sign-flip test).")

@@ -52,7 +52,9 @@ def test_one_seed_has_wilsons_interval():
 
 
 def test_one_seed_is_formatted_as_in_the_table_of_runs():
-    comparison = comparisons.comparison(systems=12, images=800)  # an eighth of a point an image: many ties to round
+    comparison = comparisons.comparison(
+        systems=12, images=800
+    )  # one image is 1/8 of a point, so many values tie in rounding
     actual = cells(leaderboard.leaderboard(comparison))
     for system in comparison.systems:
         wrong = system.runs[0].rates.top1_wrong
@@ -99,7 +101,7 @@ def test_sizes_published_numbers_and_letters():
     assert (actual["zfnet"]["group"], row["group"]) == ("ab", "")
 
 
-def test_a_system_that_nobody_published():
+def test_a_system_without_a_published_error_has_dashes():
     comparison = comparisons.comparison(systems=1)
     renamed = dataclasses.replace(comparison.systems[0], network="mine")
     row = leaderboard.leaderboard(dataclasses.replace(comparison, systems=(renamed,))).rows[0]

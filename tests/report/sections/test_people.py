@@ -1,4 +1,4 @@
-"""Tests of people beside systems, on the images that each person saw."""
+"""Tests of the comparison of people with systems on the images that each person saw."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def test_a_system_is_scored_on_those_images_alone(comparison):
     np.testing.assert_array_equal(~part.wrong(5), expected)
 
 
-def test_p_is_of_the_same_images_and_allows_for_the_number_of_systems(comparison):
+def test_p_is_paired_by_image_and_adjusted_for_the_number_of_systems(comparison):
     player = comparison.people[0]
     wrong = player.guesses.wrong(5)
     midp = []

@@ -7,7 +7,7 @@ from tests.scoring.localization.annotation_files import random_boxes
 
 
 def painted(box, side=60):
-    """The pixels of a box, counted one by one."""
+    """Return the pixels of a box, one by one."""
     canvas = np.zeros((side, side), bool)
     canvas[box[1] : box[3] + 1, box[0] : box[2] + 1] = True
     return canvas
@@ -34,9 +34,9 @@ def test_overlap_of_edges_is_that_of_pycocotools():
 def test_a_pixel_at_the_end_belongs_to_the_box():
     ten, twenty = np.array([[0, 0, 9, 9]]), np.array([[0, 0, 19, 9]])
     assert boxes.pixel_iou(ten, twenty)[0, 0] == 0.5
-    assert boxes.iou(ten, twenty)[0, 0] == 81 / 171  # what comes of forgetting it
+    assert boxes.iou(ten, twenty)[0, 0] == 81 / 171  # the value with edges in place of pixels
     assert boxes.pixel_iou(np.array([[5, 5, 5, 5]]), np.array([[5, 5, 5, 5]]))[0, 0] == 1
-    assert boxes.pixel_iou(ten, np.array([[10, 0, 19, 9]]))[0, 0] == 0  # neighbours
+    assert boxes.pixel_iou(ten, np.array([[10, 0, 19, 9]]))[0, 0] == 0  # adjacent boxes
     nothing = np.array([[0, 0, -1, -1]])
     assert boxes.pixel_iou(nothing, nothing)[0, 0] == 0
     assert boxes.pixel_iou(nothing, ten)[0, 0] == 0
@@ -56,7 +56,7 @@ def test_pixels_to_edges_and_back():
         ((3.2, 3.2, 3.4, 3.4), (3, 3, 3, 3)),  # thinner than a pixel
         ((50.0, 2.0, 60.0, 5.0), (19, 2, 19, 4)),  # outside
         ((-9.0, -9.0, -2.0, -2.0), (0, 0, 0, 0)),
-        ((7.0, 6.0, 5.0, 4.0), (7, 6, 7, 6)),  # corners the wrong way round, of a regression
+        ((7.0, 6.0, 5.0, 4.0), (7, 6, 7, 6)),  # swapped corners, which a regression can give
     ],
 )
 def test_any_edges_become_pixels_of_the_image(edges, pixels):

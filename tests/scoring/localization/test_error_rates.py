@@ -16,7 +16,7 @@ AWAY = (300, 300, 350, 350)
 
 
 def entry(tmp_path, images, guesses, labels, blacklist=()):
-    """Files of the devkit: `images` are lists of (class, box), each guess is (label, box)."""
+    """Write files in the format of the devkit: `images` are lists of (class, box), each guess is (label, box)."""
     for number, objects in enumerate(images, start=1):
         write_xml(tmp_path / "val", f"ILSVRC2012_val_{number:08d}", objects)
     rows = [[value for label, box in row for value in (label, *box)] for row in guesses]
@@ -43,9 +43,9 @@ def wrong(files):
         ([("n1", BOX)], [(1, LESS)], (0, 1, 1)),
         ([("n1", BOX)], [(2, BOX)], (1, 1, 0)),  # the class is wrong
         ([("n1", AWAY), ("n1", BOX)], [(1, BOX)], (0, 0, 0)),  # any instance
-        ([("n1", AWAY), ("n2", BOX)], [(1, BOX)], (0, 1, 1)),  # of the class of the image alone
+        ([("n1", AWAY), ("n2", BOX)], [(1, BOX)], (0, 1, 1)),  # an instance of another class does not count
         ([("n1", BOX)], [(1, AWAY), (1, BOX)], (0, 0, 0)),  # the class may be guessed again elsewhere
-        ([("n1", BOX)], [(1, AWAY), (2, BOX)], (0, 1, 1)),  # class and box must be of one guess
+        ([("n1", BOX)], [(1, AWAY), (2, BOX)], (0, 1, 1)),  # class and box must belong to one guess
         ([("n1", BOX)], [(2, AWAY)] * 4 + [(1, BOX)], (0, 0, 0)),
         ([("n1", BOX)], [(2, AWAY)] * 5 + [(1, BOX)], (1, 1, 0)),  # the sixth does not count
         ([("n1", BOX)], [], (1, 1, 0)),  # an empty line
@@ -79,7 +79,7 @@ def test_blacklisted_images_count_for_classification_alone(tmp_path):
 
 
 def loops(guesses, boxes, labels, instances):
-    """e = mean_i min_j max(d_ij, f_ij), written as the devkit writes it."""
+    """Return e = mean_i min_j max(d_ij, f_ij), computed with loops as in the devkit."""
     total = 0
     for row, corners, label, objects in zip(guesses, boxes, labels, instances, strict=True):
         best = 1
@@ -96,7 +96,7 @@ def loops(guesses, boxes, labels, instances):
     return total
 
 
-def test_against_the_formula_as_loops():
+def test_errors_equal_the_formula_as_loops():
     rng = np.random.default_rng(0)
     count = 300
     labels, guesses = rng.integers(0, 4, count), rng.integers(0, 4, (count, 5))
@@ -145,7 +145,7 @@ def test_a_list_of_images_assigns_lines_to_images(tmp_path):
         ("1 0 0 9 9 2 5 0 4 9\n", "line 1, guess 2: the box 5 0 4 9 ends before it begins"),
     ],
 )
-def test_lines_of_another_form(tmp_path, text, message):
+def test_lines_of_another_form_are_refused(tmp_path, text, message):
     files = entry(tmp_path, [[("n1", BOX)]], [[(1, BOX)]], [1])
     files["predictions"].write_text(text)
     with pytest.raises(UserError, match=message):
@@ -160,7 +160,7 @@ def stored(tmp_path, ids=("val/a.JPEG", "val/b.JPEG"), labels=(0, 2)):
     return tmp_path / "new/boxes.npz", guessed
 
 
-def test_boxes_that_a_run_made(tmp_path):
+def test_stored_boxes_of_a_run_are_scored(tmp_path):
     path, guessed = stored(tmp_path)
     for key in ("id", "label", "top5", "box"):
         np.testing.assert_array_equal(getattr(error_rates.load(path), key), getattr(guessed, key))
@@ -192,7 +192,7 @@ def test_boxes_that_a_run_made(tmp_path):
         ({"provenance": np.array("{")}, "is truncated, damaged or not an .npz archive"),
     ],
 )
-def test_damaged_boxes(tmp_path, change, message):
+def test_damaged_boxes_are_refused(tmp_path, change, message):
     path, _ = stored(tmp_path)
     with np.load(path) as file:
         arrays = dict(file)
@@ -201,7 +201,7 @@ def test_damaged_boxes(tmp_path, change, message):
         error_rates.load(path)
 
 
-def test_files_that_hold_no_boxes(tmp_path):
+def test_files_without_boxes_are_refused(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
         error_rates.load(tmp_path / "absent.npz")
     np.savez(tmp_path / "other.npz", id=np.array(["a"]))
@@ -212,7 +212,7 @@ def test_files_that_hold_no_boxes(tmp_path):
         error_rates.load(tmp_path / "text.npz")
 
 
-def test_what_a_person_reads(tmp_path):
+def test_the_printed_table_has_all_error_rates(tmp_path):
     images = [[("n1", BOX)]] * 40
     guesses = [[(1, BOX)]] * 25 + [[(1, AWAY)]] * 10 + [[(2, BOX)]] * 5
     card = error_rates.score(**entry(tmp_path, images, guesses, [1] * 40))
@@ -224,13 +224,13 @@ def test_what_a_person_reads(tmp_path):
     for method in ("wilson", "exact"):
         low, high = binomial_interval(15, 40, method)
         assert f"[{100 * low:.1f}, {100 * high:.1f}]" in text
-    assert "12.5" in text  # the class alone
+    assert "12.5" in text  # classification only
     odd = error_rates.score(**entry(tmp_path, images, [[(2, BOX)]] * 40, [1] * 40))
     assert odd.notes == ("no guess names the class of any image: are guesses and labels numbered in the same way?",)
 
 
 def test_images_are_numbered_by_the_names_of_their_files(tmp_path):
-    """A validation image lies in the folder of its class, and its number in a blacklist is that of its name."""
+    """Check that the number of a validation image in a blacklist is that of its name, whatever its folder."""
     ids = ("val/n9/ILSVRC2012_val_00000001.JPEG", "val/n1/ILSVRC2012_val_00000002.JPEG")
     path, _ = stored(tmp_path, ids, labels=(0, 4))
     (tmp_path / "boxes.csv").write_text(
