@@ -44,10 +44,10 @@ def test_root_sift_has_unit_length_and_hellinger_products():
     np.testing.assert_allclose(root**2, plain / plain.sum(-1, keepdims=True), atol=1e-6)
 
 
-@pytest.mark.parametrize("describe", [sift.sift, sift.root_sift])
-def test_a_flat_patch_has_a_descriptor_of_zeros(describe):
+@pytest.mark.parametrize("descriptor", [sift.sift, sift.root_sift])
+def test_a_flat_patch_has_a_descriptor_of_zeros(descriptor):
     images = jnp.full((1, 32, 32, 3), 200, jnp.uint8)
-    np.testing.assert_array_equal(describe(images, grid.Grid(patch=16), describe, luma=True), 0)
+    np.testing.assert_array_equal(describe(images, grid.Grid(patch=16), descriptor, luma=True), 0)
 
 
 def test_a_quarter_turn_of_the_picture_turns_cells_and_directions():
