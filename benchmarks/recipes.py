@@ -4,9 +4,9 @@
     python benchmarks/recipes.py --data=tiny_imagenet_100 --out=results/recipes.md
 
 A recipe is used unchanged, except for its data set, image size, batch, and a budget of a few steps, which contains the
-full schedule. The learning rate follows the batch, in proportion for SGD and RMSProp (Goyal
-et al. 2017), by the square root for Adam and LAMB. The steps see the same few images over and over, so that learning
-shows within them: a network without normalisation stays at the loss of guessing for hundreds of steps otherwise. The
+full schedule. The learning rate follows the batch, in proportion for SGD and RMSProp (Goyal et al. 2017), by the
+square root for Adam and LAMB. The steps see the same few images repeatedly, so that learning shows within them: a
+network without normalisation stays at the loss of guessing for hundreds of steps otherwise. The
 loss falls when the mean of the last quarter of the steps is below that of the first; nothing else is shown. Averages
 of the weights are not evaluated.
 """

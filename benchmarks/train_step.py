@@ -5,7 +5,7 @@
 
 Each measurement is a separate process, and the measurements alternate, round after round, so that changes in the
 machine's load affect all alike; medians are printed with their ratios. `--batch=0` takes the largest power of two
-that fits, for each framework by itself. PyTorch's network is timm's where timm is installed, channels-last and
+that fits, for each framework by itself. PyTorch's network is timm's if timm is installed, channels-last and
 compiled on a GPU; otherwise the same ResNet written with torch.nn below. The loop trains on the embedded data set.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
-# PyTorch's threads spin while they wait: on cores that others use too, that made its steps 30 times slower.
+# PyTorch's threads spin while they wait: on cores that other processes use too, this made its steps 30 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 LARGEST_BATCH = 2048
@@ -39,10 +39,12 @@ def main():
     notes = {}
     for round_number in range(arguments.rounds):
         for name in MEASUREMENTS:
-            found = _in_a_process(name, arguments)
-            rates[name].append(found["images_per_second"])
-            notes[name] = found["note"]
-            print(f"round {round_number + 1}, {name}: {found['images_per_second']:.1f} images/s", file=sys.stderr)
+            measurement = _in_a_process(name, arguments)
+            rates[name].append(measurement["images_per_second"])
+            notes[name] = measurement["note"]
+            print(
+                f"round {round_number + 1}, {name}: {measurement['images_per_second']:.1f} images/s", file=sys.stderr
+            )
     text = _table(arguments, rates, notes)
     print(text)
     if arguments.out:
@@ -117,7 +119,7 @@ def _options(arguments):
     """Return our network's options with which both sides compute the same on images of this size."""
     from imagenet_repro import models
 
-    if "image_size" in models.spec(arguments.model).options:  # position embeddings are made for it
+    if "image_size" in models.spec(arguments.model).options:  # position embeddings depend on it
         return {"image_size": arguments.size}
     return {"auxiliary": False} if _headless(arguments) else {}
 

@@ -1,7 +1,7 @@
 """Write the command reference and the configuration reference of the documentation from the code.
 
     python -m tools.reference             # write docs/reference/commands.md and docs/reference/configuration.md
-    python -m tools.reference --check     # fail where a committed page is stale
+    python -m tools.reference --check     # fail if a committed page is stale
 
 Commands come from the tables of `imagenet_repro.cli`. Keys come from the dataclasses of `imagenet_repro.config`: their
 types, defaults and ranges from the classes, their meanings from the comment beside or above each field. A key without
@@ -151,7 +151,7 @@ def section_parts(kind: type, prefix: str, seen: Seen, *, is_variant: bool = Fal
     Args:
       kind: the dataclass of the section.
       prefix: the dotted key of the section with a dot at its end; empty at the top.
-      seen: what the page has described before; extended.
+      seen: the content of the page so far, which is extended.
       is_variant: whether the section's `name` chose this class, so that the name needs no row.
     """
     hints = typing.get_type_hints(kind)
@@ -246,7 +246,7 @@ def literal_values(hint: Any) -> list[Any]:
 
 
 def range_text(field: dataclasses.Field) -> str:
-    """Return the range of a key's numbers, such as " in [0, 1]"; empty where there is none."""
+    """Return the range of a key's numbers, such as " in [0, 1]"; empty if there is none."""
     low, high = field.metadata.get("low"), field.metadata.get("high")
     if low is None and high is None:
         return ""

@@ -1,4 +1,4 @@
-"""Make a small copy of a comparison page, to be committed: without thumbnails, and with the main figures only.
+"""Write a small copy of a comparison page that can be committed, without thumbnails and with the main figures only.
 
   python tools/small_page.py runs/demo/report.html results/demo/report.html
 

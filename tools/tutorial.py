@@ -3,7 +3,7 @@
     python -m tools.tutorial --photos=DIR            # DIR holds train/CLASS/IMAGE and val/CLASS/IMAGE
 
 The page's blocks of the language `console` hold commands, on lines that begin with `$ `, and below each what it
-printed. Blocks of `python` that begin with a comment naming a file are written to that file first. All of it happens
+printed. Blocks of `python` that begin with a comment naming a file are written to that file first. Everything happens
 in an empty directory that is deleted at the end, so that the page shows what a reader sees. It takes some minutes.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from tools.generated import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "tutorial.md"
-WIDTH = 100  # columns of the terminal that the commands believe to write to
+WIDTH = 100  # columns of the commands' terminal
 LONGEST = 40  # lines of one output that the page shows; more are cut in the middle
 
 

@@ -138,9 +138,15 @@ def _restated_error(system: AuditedSystem, truth: ReferenceLabels, before: str) 
 
 def suspects(audit: LabelAudit) -> Table:
     """Return a row for each suspect, the most suspect first; people add a column `verdict` and pass the file on."""
-    found = audit.suspects
+    suspected = audit.suspects
     headings = ("rank", "id", "given", "suggested", "given_name", "suggested_name")
-    columns = (found.image, found.given, found.suggested, found.of_given, found.of_suggested)
+    columns = (
+        suspected.image,
+        suspected.given,
+        suspected.suggested,
+        suspected.of_given,
+        suspected.of_suggested,
+    )
     rows = tuple(
         (
             str(rank),
@@ -211,10 +217,10 @@ def _difference_row(
     pair: tuple[AuditedSystem, AuditedSystem], guesses: int, truth: ReferenceLabels
 ) -> tuple[str, ...]:
     first, second = (truth.wrong(system.top5, guesses) for system in pair)
-    found, p = bootstrap_difference(first, second), mcnemar(first, second).p
+    difference, p = bootstrap_difference(first, second), mcnemar(first, second).p
     p_text = f"{p:.3f}" if p >= 0.001 else "< 0.001"
     names = [system.name for system in pair]
-    return (*names, str(guesses), truth.name, _points(found.difference), _range(*found.interval), p_text)
+    return (*names, str(guesses), truth.name, _points(difference.difference), _range(*difference.interval), p_text)
 
 
 def noise(audit: LabelAudit) -> Table:
@@ -261,8 +267,8 @@ def noise_of_pairs(audit: LabelAudit) -> Table | None:
 def pairs_of_classes(audit: LabelAudit) -> Table | None:
     """Return the number of suspects by their label and suggested class; None without suspects."""
     names = short_names(audit.class_names)
-    found = audit.suspects
-    counts = Counter(zip(found.given.tolist(), found.suggested.tolist(), strict=True))
+    suspected = audit.suspects
+    counts = Counter(zip(suspected.given.tolist(), suspected.suggested.tolist(), strict=True))
     order = sorted(counts, key=lambda pair: (-counts[pair], pair))
     rows = tuple((names[given], names[other], f"{counts[given, other]:,}") for given, other in order)
     caption = "The number of suspects by their label and by the class that the auditing systems suggest."
@@ -335,15 +341,15 @@ def noise_sentence(audit: LabelAudit) -> str:
 
 
 def _gallery(audit: LabelAudit, thumbnails: Thumbnails | None) -> PageSection:
-    found = audit.suspects
+    suspected = audit.suspects
     title = "The most suspect images"
-    n_shown = len(found.image[:SHOWN_SUSPECTS])
+    n_shown = len(suspected.image[:SHOWN_SUSPECTS])
     if not n_shown:
         return PageSection("suspects", title, Markup())
-    ids = [str(audit.id[image]) for image in found.image[:n_shown]]
+    ids = [str(audit.id[image]) for image in suspected.image[:n_shown]]
     jpegs = thumbnails(ids) if thumbnails else {}
     introduction = html_page.render_paragraphs(
-        f"The first {n_shown} of {len(found):,} suspects; suspects.csv has all of them. To decide which labels are"
+        f"The first {n_shown} of {len(suspected):,} suspects; suspects.csv has all of them. To decide which labels are"
         f" wrong, add a column verdict ({', '.join(VERDICTS)}) to that file and pass it with --verdicts: every error"
         " rate is then also given by those verdicts."
     )
@@ -352,12 +358,12 @@ def _gallery(audit: LabelAudit, thumbnails: Thumbnails | None) -> PageSection:
 
 
 def _show_suspect(audit: LabelAudit, rank: int, jpeg: bytes | None) -> _ShownSuspect:
-    found = audit.suspects
+    suspected = audit.suspects
     return _ShownSuspect(
-        id=str(audit.id[found.image[rank]]),
+        id=str(audit.id[suspected.image[rank]]),
         uri=html_page.data_uri("image/jpeg", jpeg) if jpeg else "",
-        given=audit.class_names[found.given[rank]],
-        suggested=audit.class_names[found.suggested[rank]],
-        probability_of_given=f"{found.of_given[rank]:.2f}",
-        probability_of_suggested=f"{found.of_suggested[rank]:.2f}",
+        given=audit.class_names[suspected.given[rank]],
+        suggested=audit.class_names[suspected.suggested[rank]],
+        probability_of_given=f"{suspected.of_given[rank]:.2f}",
+        probability_of_suggested=f"{suspected.of_suggested[rank]:.2f}",
     )

@@ -55,36 +55,36 @@ class CalibrationResult:
         return states
 
 
-def write(found: CalibrationResult, out: Path) -> Path:
+def write(result: CalibrationResult, out: Path) -> Path:
     """Write `calibration.html`, `tables/` and `figures/` into a directory; return the page's path.
 
     Raises:
       SaveError: a file cannot be written.
     """
-    sections = _sections(found, out / "figures")
+    sections = _sections(result, out / "figures")
     html_page.save_tables((table for section in sections for table in section.tables), out / "tables")
     path = out / "calibration.html"
-    html_page.save(path, html_page.render_page(TITLE, verdict(found), _describe_setting(found), sections))
+    html_page.save(path, html_page.render_page(TITLE, verdict(result), _describe_setting(result), sections))
     return path
 
 
-def verdict(found: CalibrationResult) -> str:
+def verdict(result: CalibrationResult) -> str:
     """Return the verdict in two or three sentences, one on each line."""
-    before, chance = calibration.bin_images(found.before, "width"), calibration.chance_error(found.before, "width")
-    confidence, accuracy = found.before.confidence.mean(), found.before.right.mean()
-    digits = _digits(found)
+    before, chance = calibration.bin_images(result.before, "width"), calibration.chance_error(result.before, "width")
+    confidence, accuracy = result.before.confidence.mean(), result.before.right.mean()
+    digits = _digits(result)
     lines = [
-        f"{found.name} {_assessment(before.error, chance.high, confidence - accuracy)}: the mean confidence of its"
+        f"{result.name} {_assessment(before.error, chance.high, confidence - accuracy)}: the mean confidence of its"
         f" first guesses is {_percent(confidence, digits)} %, and {_percent(accuracy, digits)} % of them are right.",
         f"The expected calibration error is {_percent(before.error, digits)} %. A perfectly calibrated system would"
-        f" show {_percent(chance.mean, digits)} % on {len(found.predictions):,} images by chance, and at most"
+        f" show {_percent(chance.mean, digits)} % on {len(result.predictions):,} images by chance, and at most"
         f" {_percent(chance.high, digits)} % in 95 of 100 draws.",
     ]
-    if found.after:
-        after = calibration.bin_images(found.after, "width").error
-        likelihoods = (one.negative_log_likelihood for one in (found.before, found.after))
+    if result.after:
+        after = calibration.bin_images(result.after, "width").error
+        likelihoods = (one.negative_log_likelihood for one in (result.before, result.after))
         lines.append(
-            f"With scores divided by a temperature of {found.temperature:.3g}, fitted on {found.fitted_on:,} other"
+            f"With scores divided by a temperature of {result.temperature:.3g}, fitted on {result.fitted_on:,} other"
             f" images, the calibration error is {_percent(after, digits)} %, and the negative log likelihood goes from"
             f" {' to '.join(f'{one:.3f}' for one in likelihoods)} nats."
         )
@@ -97,17 +97,17 @@ def _assessment(error: float, high: float, surplus: float) -> str:
     return "is overconfident" if surplus > 0 else "is underconfident"
 
 
-def _digits(found: CalibrationResult) -> int:
-    return 2 if len(found.predictions) >= FINE_DIGITS_FROM else 1
+def _digits(result: CalibrationResult) -> int:
+    return 2 if len(result.predictions) >= FINE_DIGITS_FROM else 1
 
 
 def _percent(share: float, digits: int) -> str:
     return f"{100 * share:.{digits}f}"
 
 
-def _describe_setting(found: CalibrationResult) -> str:
+def _describe_setting(result: CalibrationResult) -> str:
     return (
-        f"{found.name}, {len(found.predictions):,} images, {len(found.class_names):,} classes; confidence is the"
+        f"{result.name}, {len(result.predictions):,} images, {len(result.class_names):,} classes; confidence is the"
         " largest probability in the softmax of the stored scores"
     )
 
@@ -115,17 +115,17 @@ def _describe_setting(found: CalibrationResult) -> str:
 # --- sections ---------------------------------------------------------------------------------------------------
 
 
-def _sections(found: CalibrationResult, figures: Path) -> list[PageSection]:
-    drawn = [_reliability_figure(found, figures), _risk_figure(found, figures)]
+def _sections(result: CalibrationResult, figures: Path) -> list[PageSection]:
+    drawn = [_reliability_figure(result, figures), _risk_figure(result, figures)]
     return [
-        _section("calibration", "Calibration", [measures(found)], drawn),
+        _section("calibration", "Calibration", [measures(result)], drawn),
         _section(
             "bins",
             "Confidence and accuracy, bin by bin",
-            [bins(state, with_temperature=k > 0) for k, state in enumerate(found.states)],
+            [bins(state, with_temperature=k > 0) for k, state in enumerate(result.states)],
         ),
-        _section("risk", "Error when only confident guesses count", [risks(found)]),
-        _section("confusions", "Confusions", _confusion_tables(found)),
+        _section("risk", "Error when only confident guesses count", [risks(result)]),
+        _section("confusions", "Confusions", _confusion_tables(result)),
     ]
 
 
@@ -134,29 +134,29 @@ def _section(anchor: str, title: str, tables: Sequence[Table], drawn: Sequence[P
     return PageSection(anchor, title, html_page.render_figures(drawn) + Markup().join(shown), tuple(tables))
 
 
-def _reliability_figure(found: CalibrationResult, figures: Path) -> PageFigure:
+def _reliability_figure(result: CalibrationResult, figures: Path) -> PageFigure:
     return PageFigure(
         "Reliability",
-        reliability.plot_reliability(found.states, figures / "reliability.png")[1],
+        reliability.plot_reliability(result.states, figures / "reliability.png")[1],
         "Accuracy of the first guesses in each bin of confidence, with Wilson's 95 % intervals over images. Below the"
         " diagonal the system is overconfident. The histogram shows the share of the images in each bin.",
         "Points of accuracy over confidence around a diagonal, and a histogram of confidence below.",
     )
 
 
-def _risk_figure(found: CalibrationResult, figures: Path) -> PageFigure:
+def _risk_figure(result: CalibrationResult, figures: Path) -> PageFigure:
     return PageFigure(
         "Risk against coverage",
-        reliability.plot_risk(found.states, figures / "risk.png")[1],
+        reliability.plot_risk(result.states, figures / "risk.png")[1],
         "Top-1 error among the most confident guesses, against the share of the images that they are (coverage). The"
         " area is the mean of the curve, in percent.",
         "A curve of top-1 error that rises with coverage.",
     )
 
 
-def _confusion_tables(found: CalibrationResult) -> list[Table]:
-    wrong = confusions.count_wrong({found.name: [found.predictions]}, found.class_names)
-    tree = confusions.place_in_tree(wrong, found.class_names)
+def _confusion_tables(result: CalibrationResult) -> list[Table]:
+    wrong = confusions.count_wrong({result.name: [result.predictions]}, result.class_names)
+    tree = confusions.place_in_tree(wrong, result.class_names)
     common = confusions.most_confused(wrong, tree)
     last = common.headings.index("all systems")  # equal to the column of the one system
     rows = tuple((*row[:last], *row[last + 1 :]) for row in common.rows)
@@ -169,10 +169,10 @@ def _confusion_tables(found: CalibrationResult) -> list[Table]:
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def measures(found: CalibrationResult) -> Table:
+def measures(result: CalibrationResult) -> Table:
     """Return every measure of calibration, of the probabilities as they are and at the temperature."""
-    digits = _digits(found)
-    columns = [_measures(state.judged, digits) for state in found.states]
+    digits = _digits(result)
+    columns = [_measures(state.judged, digits) for state in result.states]
     rows = tuple((name, *(column[name] for column in columns)) for name in columns[0])
     caption = (
         "The calibration error is a mean distance between accuracy and confidence, so it is above zero by chance"
@@ -182,12 +182,12 @@ def measures(found: CalibrationResult) -> Table:
         " The area is that below the curve of top-1 error against coverage. The interval of the error is Wilson's 95 %"
         " interval of one checkpoint's error, for other images of the same kind."
     )
-    return Table("calibration", ("measure", *(state.name for state in found.states)), rows, caption)
+    return Table("calibration", ("measure", *(state.name for state in result.states)), rows, caption)
 
 
 def _measures(judged: ScoredProbabilities, digits: int) -> dict[str, str]:
     error, interval = format_rate(int(np.sum(~judged.right)), len(judged.right))
-    found = {
+    cells = {
         "top-1 error %": error,
         "95 % interval": interval,
         "mean confidence %": _percent(judged.confidence.mean(), digits),
@@ -196,14 +196,14 @@ def _measures(judged: ScoredProbabilities, digits: int) -> dict[str, str]:
     }
     for binning, name in BINNINGS.items():
         measured, chance = calibration.bin_images(judged, binning), calibration.chance_error(judged, binning)
-        found |= {
+        cells |= {
             f"calibration error %, {name}": _percent(measured.error, digits + 1),
             f"by chance, {name}": _percent(chance.mean, digits + 1),
             f"by chance at most (95 %), {name}": _percent(chance.high, digits + 1),
             f"debiased, {name}": _percent(measured.debiased, digits + 1).replace("-", "−"),
         }
     area, least = (curve(judged).area for curve in (calibration.risk_curve, calibration.best_risk_curve))
-    return found | {
+    return cells | {
         "area below error against coverage %": _percent(area, digits + 1),
         "smallest possible area %": _percent(least, digits + 1),
     }
@@ -211,9 +211,9 @@ def _measures(judged: ScoredProbabilities, digits: int) -> dict[str, str]:
 
 def bins(state: CalibrationState, *, with_temperature: bool) -> Table:
     """Return a row for each bin of equal width that has images."""
-    found = calibration.bin_images(state.judged, "width")
+    binned = calibration.bin_images(state.judged, "width")
     occupied = np.unique(calibration.bin_indices(state.judged.confidence, "width"))
-    columns = (occupied, found.images, found.right, found.confidence, found.accuracy)
+    columns = (occupied, binned.images, binned.right, binned.confidence, binned.accuracy)
     rows = tuple(
         (
             f"{100 * k / BINS:.1f} to {100 * (k + 1) / BINS:.1f}",
@@ -240,16 +240,16 @@ def bins(state: CalibrationState, *, with_temperature: bool) -> Table:
     return Table(name, headings, rows, caption)
 
 
-def risks(found: CalibrationResult) -> Table:
+def risks(result: CalibrationResult) -> Table:
     """Return the top-1 error among the most confident guesses, at several coverages."""
-    curves = [calibration.risk_curve(state.judged) for state in found.states]
-    curves.append(calibration.best_risk_curve(found.before))
-    n_images, digits = len(found.predictions), _digits(found)
+    curves = [calibration.risk_curve(state.judged) for state in result.states]
+    curves.append(calibration.best_risk_curve(result.before))
+    n_images, digits = len(result.predictions), _digits(result)
     rows = []
     for share in COVERAGES:
         n_answered = n_images * share // 100
         cells = [_percent(curve.risk[n_answered - 1], digits) if n_answered else MISSING for curve in curves]
         rows.append((f"{share}", f"{n_answered:,}", *cells))
-    headings = ("coverage %", "images", *(state.name for state in found.states), "smallest possible")
+    headings = ("coverage %", "images", *(state.name for state in result.states), "smallest possible")
     caption = "Top-1 error in % among the most confident first guesses. Coverage is their share of all images."
     return Table("risk", headings, tuple(rows), caption)

@@ -174,11 +174,11 @@ def _disagreement_section(page: ComparisonPage) -> PageSection:
     title = "Images on which systems disagree"
     if not page.comparison.same_images:
         return PageSection("disagreements", title, Markup())
-    found = disagreements(page.comparison)
-    tables = [_mark_mixed(table, page.comparison) for table in (found.counts, found.examples) if table]
-    thumbnails = page.thumbnails(found.ids) if page.thumbnails and found.ids else {}
-    pairs = [group for group in itertools.chain.from_iterable(found.pairs) if group.count]
-    others = [group for group in (found.all_wrong, *found.only_one_right) if group.count]
+    disagreeing = disagreements(page.comparison)
+    tables = [_mark_mixed(table, page.comparison) for table in (disagreeing.counts, disagreeing.examples) if table]
+    thumbnails = page.thumbnails(disagreeing.ids) if page.thumbnails and disagreeing.ids else {}
+    pairs = [group for group in itertools.chain.from_iterable(disagreeing.pairs) if group.count]
+    others = [group for group in (disagreeing.all_wrong, *disagreeing.only_one_right) if group.count]
     galleries = _render_gallery(others, thumbnails) + _render_gallery(pairs, thumbnails, _folded_title(pairs))
     shown = [
         html_page.render_table(table, is_folded=table.name.startswith("disagreement_examples")) for table in tables

@@ -53,15 +53,15 @@ def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = N
     Raises:
       SaveError: a file cannot be written.
     """
-    found = _differences(comparison)
-    drawing = _Drawing(comparison, found, out / FIGURES)
-    verdict = differences.verdict(comparison, found) if found else _verdict_without_pairs(comparison)
+    pairs = _differences(comparison)
+    drawing = _Drawing(comparison, pairs, out / FIGURES)
+    verdict = differences.verdict(comparison, pairs) if pairs else _verdict_without_pairs(comparison)
     page = ComparisonPage(
         comparison=_with_readable_names(comparison),
         verdict=verdict.replace(". ", ".\n", 1),
         figures=drawing.figures(),
         tables=drawing.tables(),
-        groups=groups(comparison, found) if found else {},
+        groups=groups(comparison, pairs) if pairs else {},
         thumbnails=thumbnails,
     )
     path = comparison_page.write(page, out)
@@ -69,14 +69,14 @@ def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = N
     return path
 
 
-def groups(comparison: Comparison, found: Differences) -> dict[str, str]:
+def groups(comparison: Comparison, pairs: Differences) -> dict[str, str]:
     """Return letters by system; systems that share one do not differ significantly in top-1 error.
 
     A comparison of one system has no letters.
     """
     if len(comparison.systems) == 1:
         return {}
-    letters = found.letters(1, found.question)
+    letters = pairs.letters(1, pairs.question)
     return {system.name: letter for system, letter in zip(comparison.systems, letters, strict=True)}
 
 
@@ -124,9 +124,9 @@ def _describe_scoring(comparison: Comparison) -> str:
 class _Drawing:
     """Draws the figures of one comparison into a directory, and builds the tables beside them."""
 
-    def __init__(self, comparison: Comparison, found: Differences | None, out: Path):
-        self._comparison, self._differences, self._out = comparison, found, out
-        self._wrong = confusions.wrong_guesses(comparison) if found else None
+    def __init__(self, comparison: Comparison, pairs: Differences | None, out: Path):
+        self._comparison, self._differences, self._out = comparison, pairs, out
+        self._wrong = confusions.wrong_guesses(comparison) if pairs else None
         self._tree = confusions.place_in_tree(self._wrong, comparison.class_names) if self._wrong else None
 
     def figures(self) -> dict[str, list[PageFigure]]:
@@ -175,20 +175,20 @@ class _Drawing:
         ]
 
     def _draw_matrices(self) -> list[PageFigure]:
-        found, systems = self._differences, self._comparison.systems
-        if found is None or len(systems) == 1:
+        pairs, systems = self._differences, self._comparison.systems
+        if pairs is None or len(systems) == 1:
             return []
         return [
             PageFigure(
                 f"Top-{k} error, all pairs",
                 matrix.plot_matrix(
                     [system.name for system in systems],
-                    found.points(k, found.question),
-                    found.significant(k, found.question),
+                    pairs.points(k, pairs.question),
+                    pairs.significant(k, pairs.question),
                     self._out / f"differences_top{k}.png",
-                    title=f"Differences in top-{k} error: {found.question}",
+                    title=f"Differences in top-{k} error: {pairs.question}",
                 )[1],
-                QUESTIONS[found.question],
+                QUESTIONS[pairs.question],
                 f"A matrix of the differences in top-{k} error between every two systems.",
             )
             for k in (1, GUESSES)

@@ -268,12 +268,15 @@ def _draw_raw(panel: Axes, line: _Line, axis: _HorizontalAxis) -> None:
 
 def _draw_line(panel: Axes, line: _Line, axis: _HorizontalAxis, kind_and_key: tuple[str, str], *, most: int) -> None:
     kind, key = kind_and_key
-    found = curve(line.runs, kind, key, axis.key, most=most)
-    if not found.seeds:
+    mean_curve = curve(line.runs, kind, key, axis.key, most=most)
+    if not mean_curve.seeds:
         return
     percent = 100 if kind == "eval" else 1
-    x, y, low, high = found.x / axis.unit, *(percent * values for values in (found.y, found.low, found.high))
-    if found.seeds > 1:
+    x, y, low, high = (
+        mean_curve.x / axis.unit,
+        *(percent * values for values in (mean_curve.y, mean_curve.low, mean_curve.high)),
+    )
+    if mean_curve.seeds > 1:
         panel.fill_between(x, low, high, color=line.style["color"], alpha=0.2, linewidth=0)
     every = math.ceil(len(x) / MOST_DOTS)
     dots = {"marker": line.style["marker"], "markersize": 4, "markevery": ((len(x) - 1) % every, every)}

@@ -31,13 +31,13 @@ MARKERS = (
 LINES = ("--", ":")  # line styles of the error rates over all images
 
 
-def plot_gains(found: Gains, path: str | Path, *, systems: tuple[str, str] = ("before", "after")) -> list[Path]:
+def plot_gains(gains: Gains, path: str | Path, *, systems: tuple[str, str] = ("before", "after")) -> list[Path]:
     """Draw the classes that gained most and least; return the two files written: `path` as .png and as .svg.
 
     Up to 20 classes are all drawn; if there are more, the first 15 and the last 5.
 
     Args:
-      found: the gains.
+      gains: the gains.
       path: the path of the figure.
       systems: the names of the two systems.
 
@@ -45,34 +45,34 @@ def plot_gains(found: Gains, path: str | Path, *, systems: tuple[str, str] = ("b
       SaveError: a file cannot be written.
     """
     names = clipped(systems[0]), clipped(systems[1])
-    rows = _rows(found)
+    rows = _rows(gains)
     with rc_context(STYLE | NO_FORMULAS):
         figure = new_figure((8, 2.5 + 0.27 * len(rows)), w_pad=0.12, h_pad=0.08)
         panel = figure.subplots()
-        _draw_rows(panel, rows, found.guesses)
-        _draw_overall(panel, found, names)
-        _finish(panel, rows, found)
-        figure.supxlabel(textwrap.fill(noise_note(found), 108), x=0.015, ha="left", fontsize=9, color=MUTED)
+        _draw_rows(panel, rows, gains.guesses)
+        _draw_overall(panel, gains, names)
+        _finish(panel, rows, gains)
+        figure.supxlabel(textwrap.fill(noise_note(gains), 108), x=0.015, ha="left", fontsize=9, color=MUTED)
         return write(figure, path, "the figure of the gains")
 
 
-def _title(found: Gains, systems: Sequence[str]) -> str:
-    points = [one.gain(found.guesses) for one in found.classes]
+def _title(gains: Gains, systems: Sequence[str]) -> str:
+    points = [one.gain(gains.guesses) for one in gains.classes]
     n_fell, n_rose = (sum(sign * x > 0 for x in points) or "none" for sign in (1, -1))
-    best = f"“{found.classes[0].short}” gained most" if points[0] > 0 else "no class gained"
+    best = f"“{gains.classes[0].short}” gained most" if points[0] > 0 else "no class gained"
     lines = textwrap.wrap(f"From {systems[0]} to {systems[1]}, {best}", TITLE_LENGTH)
     return "\n".join(
-        [*lines, f"Top-{found.guesses} error fell in {n_fell} of {len(points)} classes and rose in {n_rose}"]
+        [*lines, f"Top-{gains.guesses} error fell in {n_fell} of {len(points)} classes and rose in {n_rose}"]
     )
 
 
-def _rows(found: Gains) -> list[ClassGain | str]:
+def _rows(gains: Gains) -> list[ClassGain | str]:
     """Return the rows from top to bottom: classes, and headings if classes between them are left out."""
-    if len(found.classes) <= MOST + LEAST:
-        return list(found.classes)
-    first, last = found.classes[:MOST], found.classes[-LEAST:]
-    best = "Gained most" if first[-1].gain(found.guesses) > 0 else "Gained most or lost least"
-    worst = "Lost most" if last[0].gain(found.guesses) < 0 else "Gained least or lost most"
+    if len(gains.classes) <= MOST + LEAST:
+        return list(gains.classes)
+    first, last = gains.classes[:MOST], gains.classes[-LEAST:]
+    best = "Gained most" if first[-1].gain(gains.guesses) > 0 else "Gained most or lost least"
+    worst = "Lost most" if last[0].gain(gains.guesses) < 0 else "Gained least or lost most"
     return [best, *first, worst, *last]
 
 
@@ -101,25 +101,25 @@ def _draw_class(panel: Axes, errors: tuple[float, float], place: float) -> None:
         panel.plot(error, place, linestyle="none", clip_on=False, zorder=3, **marker)
 
 
-def _draw_overall(panel: Axes, found: Gains, systems: Sequence[str]) -> None:
+def _draw_overall(panel: Axes, gains: Gains, systems: Sequence[str]) -> None:
     """Draw both error rates over all images, as lines and in the legend."""
-    errors = found.overall.errors(found.guesses)
+    errors = gains.overall.errors(gains.guesses)
     for system, error, marker, line in zip(systems, errors, MARKERS, LINES, strict=True):
         panel.axvline(error, color=marker["color"], linestyle=line, linewidth=1.2, zorder=1)
-        label = f"{system}: {error:.1f} % over all {found.overall.before.images:,} images"
+        label = f"{system}: {error:.1f} % over all {gains.overall.before.images:,} images"
         panel.plot([], [], label=label, linestyle=line, linewidth=1.2, **marker)
     # The title belongs to the legend: a figure's own title would overlap a legend outside the panel.
     bold = {"size": 12, "weight": "bold"}
     legend = panel.figure.legend(
-        loc="outside upper left", title=_title(found, systems), title_fontproperties=bold, alignment="left",
+        loc="outside upper left", title=_title(gains, systems), title_fontproperties=bold, alignment="left",
         frameon=False, borderpad=0.3, handlelength=3,
     )  # fmt: skip
     legend.get_title().set_parse_math(False)
 
 
-def _finish(panel: Axes, rows: Sequence[ClassGain | str], found: Gains) -> None:
+def _finish(panel: Axes, rows: Sequence[ClassGain | str], gains: Gains) -> None:
     classes = [row for row in rows if isinstance(row, ClassGain)]
-    highest = max(error for one in (found.overall, *classes) for error in one.errors(found.guesses))
+    highest = max(error for one in (gains.overall, *classes) for error in one.errors(gains.guesses))
     panel.set_xlim(0, 10 * max(1, math.ceil(highest / 10)))
     panel.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10), integer=True))
-    panel.set_xlabel(f"top-{found.guesses} error within the class, %")
+    panel.set_xlabel(f"top-{gains.guesses} error within the class, %")

@@ -98,27 +98,27 @@ def gains(before: ScoredImages, after: ScoredImages, class_names: Sequence[str])
     return Gains(tuple(classes), ClassGain("all", "all", *totals), guesses)
 
 
-def markdown(found: Gains, *, systems: tuple[str, str] = ("before", "after")) -> str:
+def markdown(class_gains: Gains, *, systems: tuple[str, str] = ("before", "after")) -> str:
     """Return a table of all classes in Markdown, the largest gain first, with a final newline.
 
     Args:
-      found: the gains.
+      class_gains: the gains.
       systems: the names of the two systems.
     """
-    order: tuple[GuessCount, GuessCount] = (5, 1) if found.guesses == GUESSES else (1, 5)
+    order: tuple[GuessCount, GuessCount] = (5, 1) if class_gains.guesses == GUESSES else (1, 5)
     headings = [text for k in order for text in (*(f"top-{k} error %, {name}" for name in systems), "gain in points")]
     lines = [["class", "images", *headings], ["---", *["---:"] * (1 + len(headings))]]
-    for one in (found.overall, *found.classes):
-        name = "**all classes**" if one is found.overall else one.name
+    for one in (class_gains.overall, *class_gains.classes):
+        name = "**all classes**" if one is class_gains.overall else one.name
         cells = [text for k in order for text in (*(f"{x:.1f}" for x in one.errors(k)), signed(one.gain(k)))]
         lines.append([name, f"{one.before.images:,}", *cells])
     rows = (" | ".join(cell.replace("|", "\\|") for cell in cells) for cells in lines)
-    return "\n".join(f"| {row} |" for row in rows) + f"\n\n{noise_note(found)}\n"
+    return "\n".join(f"| {row} |" for row in rows) + f"\n\n{noise_note(class_gains)}\n"
 
 
-def noise_note(found: Gains) -> str:
+def noise_note(class_gains: Gains) -> str:
     """Return one or two sentences on the influence of chance on the numbers of one class."""
-    sizes = [one.before.images for one in found.classes]
+    sizes = [one.before.images for one in class_gains.classes]
     low, high = min(sizes), max(sizes)
     images, points = f"{low:,} to {high:,}", f"{100 / high:.3g} to {100 / low:.3g}"
     if low == high:

@@ -110,16 +110,16 @@ def gains_of_classes(comparison: Comparison) -> Table | None:
     Raises:
       UserError: an error of `class_gains.gains`.
     """
-    found = [_gains(comparison, *step) for step in steps(comparison)]
-    if not found:
+    step_gains = [_gains(comparison, *step) for step in steps(comparison)]
+    if not step_gains:
         return None
-    guesses = found[0].guesses
-    points = [{one.name: one.gain(guesses) for one in step.classes} for step in found]
-    totals = {one.name: sum(step[one.name] for step in points) for one in found[0].classes}
+    guesses = step_gains[0].guesses
+    points = [{one.name: one.gain(guesses) for one in step.classes} for step in step_gains]
+    totals = {one.name: sum(step[one.name] for step in points) for one in step_gains[0].classes}
     order = sorted(totals, key=lambda name: -round(totals[name], 9))
     rows = tuple((name, *(signed(step[name]) for step in points), signed(totals[name])) for name in order)
     headings = ("class", *(f"{before.name} to {after.name}" for before, after in steps(comparison)), "all steps")
-    caption = f"Points by which top-{guesses} error fell within each class. {noise_note(found[0])}"
+    caption = f"Points by which top-{guesses} error fell within each class. {noise_note(step_gains[0])}"
     return Table("gains_by_class", headings, rows, caption)
 
 
@@ -155,18 +155,18 @@ def _unique(names: Sequence[str]) -> list[str]:
 # --- cells ------------------------------------------------------------------------------------------------------
 
 
-def _step_row(before: ComparedSystem, after: ComparedSystem, found: Gains) -> tuple[str, ...]:
-    points = [one.gain(found.guesses) for one in found.classes]
+def _step_row(before: ComparedSystem, after: ComparedSystem, step_gains: Gains) -> tuple[str, ...]:
+    points = [one.gain(step_gains.guesses) for one in step_gains.classes]
     n_gained, n_lost = (sum(sign * x > 0 for x in points) for sign in (1, -1))
     years = [str(year(system.network)) for system in (before, after)]
     return (
         f"{before.name} to {after.name}",
         years[0] if years[0] == years[1] else " to ".join(years),
-        signed(found.overall.gain(found.guesses)),
+        signed(step_gains.overall.gain(step_gains.guesses)),
         f"{n_gained:,}",
         f"{n_lost:,}",
-        _named(found.classes[: min(MAX_NAMED, n_gained)], found.guesses),
-        _named(found.classes[::-1][: min(MAX_NAMED, n_lost)], found.guesses),
+        _named(step_gains.classes[: min(MAX_NAMED, n_gained)], step_gains.guesses),
+        _named(step_gains.classes[::-1][: min(MAX_NAMED, n_lost)], step_gains.guesses),
     )
 
 

@@ -98,8 +98,8 @@ def disagreements(comparison: Comparison) -> Disagreements:
     )
     headings = ("system", "and", "both right", "only the first", "only the second", "both wrong")
     counts = Table("disagreements", headings, rows, caption) if rows else None
-    found = Disagreements(counts, groups, only_one_right, grouper.all_wrong(), None)
-    return dataclasses.replace(found, examples=_examples_table(found.groups))
+    without_examples = Disagreements(counts, groups, only_one_right, grouper.all_wrong(), None)
+    return dataclasses.replace(without_examples, examples=_examples_table(without_examples.groups))
 
 
 class _ImageGrouper:

@@ -4,8 +4,8 @@ const UNITS = { k: 1e3, M: 1e6, G: 1e9, T: 1e12, P: 1e15, E: 1e18 };
 
 function value(cell) {
   const text = cell.textContent.replace(/,(?=\d{3})/g, "").replace("−", "-");
-  const found = text.match(/^\[?([+-]?[\d.]+)(?: ([kMGTPE]))?/);
-  return found ? Number(found[1]) * (UNITS[found[2]] || 1) : null;
+  const match = text.match(/^\[?([+-]?[\d.]+)(?: ([kMGTPE]))?/);
+  return match ? Number(match[1]) * (UNITS[match[2]] || 1) : null;
 }
 
 function compare(a, b, number) {
