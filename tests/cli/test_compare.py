@@ -29,8 +29,8 @@ def undrawn(monkeypatch):
 
 
 def test_runs_become_a_page_with_its_tables(tmp_path, undrawn, capsys):
-    places = finished_runs.systems(tmp_path / "runs", count=3, seeds=2)
-    assert main.main(["compare", *places, f"--out={tmp_path / 'out'}"]) == 0
+    workdirs = finished_runs.systems(tmp_path / "runs", count=3, seeds=2)
+    assert main.main(["compare", *workdirs, f"--out={tmp_path / 'out'}"]) == 0
     out = capsys.readouterr().out
     assert "the page has no images: " in out  # the data set does not exist
     assert f"the page: {tmp_path / 'out/report.html'}" in out
@@ -70,9 +70,9 @@ def played(run, path, *, ids=None, label=None, system="human"):
 
 
 def test_a_person_is_compared_with_the_systems(tmp_path, undrawn):
-    places = finished_runs.systems(tmp_path / "runs")
-    game = played(places[0], tmp_path / "game.npz")
-    assert main.main(["compare", *places, f"--out={tmp_path / 'out'}", "--people", game]) == 0
+    workdirs = finished_runs.systems(tmp_path / "runs")
+    game = played(workdirs[0], tmp_path / "game.npz")
+    assert main.main(["compare", *workdirs, f"--out={tmp_path / 'out'}", "--people", game]) == 0
     document = Document((tmp_path / "out/report.html").read_text())
     rows = document.tables["table-people"][1:]
     assert [row[:4] for row in rows] == [
@@ -95,9 +95,9 @@ def test_a_person_is_compared_with_the_systems(tmp_path, undrawn):
     ],
 )
 def test_a_person_who_guessed_other_images_is_refused(tmp_path, capsys, changes, message):
-    places = finished_runs.systems(tmp_path / "runs")
-    game = played(places[0], tmp_path / "game.npz", **changes)
-    assert main.main(["compare", *places, f"--out={tmp_path / 'out'}", "--people", game]) == 2
+    workdirs = finished_runs.systems(tmp_path / "runs")
+    game = played(workdirs[0], tmp_path / "game.npz", **changes)
+    assert main.main(["compare", *workdirs, f"--out={tmp_path / 'out'}", "--people", game]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -177,19 +177,19 @@ def limited(size):
 @pytest.mark.parametrize("size", [100, 20_000])  # fails at the first table, and at the page
 def test_a_full_disk_keeps_the_older_page(tmp_path, undrawn, monkeypatch, size):
     monkeypatch.setattr(compare, "_thumbnails", lambda result: None)  # the output goes to a file, which is limited too
-    places, out = finished_runs.systems(tmp_path / "runs"), tmp_path / "out"
-    compare.compare(places[:1], str(out))
+    workdirs, out = finished_runs.systems(tmp_path / "runs"), tmp_path / "out"
+    compare.compare(workdirs[:1], str(out))
     before = (out / "report.html").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     limited(size)()
     try:
         with pytest.raises(SaveError, match=r"could not write .*: File too large"):
-            compare.compare(places, str(out))
+            compare.compare(workdirs, str(out))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (out / "report.html").read_bytes() == before
     assert not list(out.rglob("*.part"))
-    assert compare.compare(places, str(out)) == 0
+    assert compare.compare(workdirs, str(out)) == 0
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------
@@ -285,9 +285,9 @@ def test_a_sweep_without_finished_runs_is_reported(tmp_path):
 def test_a_sweep_is_compared_alone(tmp_path):
     workdir = record_sweep(tmp_path / "sweep", RUNS)
     other = finished_runs.write(tmp_path / "other", finished_runs.one())
-    for places in ([workdir, other], [other, workdir], [workdir, workdir]):
+    for workdirs in ([workdir, other], [other, workdir], [workdir, workdir]):
         with pytest.raises(UserError, match="a sweep is compared alone"):
-            compare.gather(places, allow_mixed=False)
+            compare.gather(workdirs, allow_mixed=False)
 
 
 def test_a_damaged_run_of_a_sweep_is_named(tmp_path):
