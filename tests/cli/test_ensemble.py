@@ -17,7 +17,7 @@ from tests.scoring.synthetic_predictions import replace
 
 @pytest.fixture
 def stored(tmp_path):
-    """A function that stores the predictions of three members for a split and returns their paths."""
+    """Return a function that stores the predictions of members for a split and returns their paths."""
 
     def write(split, *, count=3, train="train[:99%]", protocol="crop"):
         paths = []

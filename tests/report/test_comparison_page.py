@@ -22,7 +22,7 @@ VOID = {"meta", "link", "img", "br"}
 
 
 class Document(HTMLParser):
-    """The content of a page; a tag that is not closed in order is an error."""
+    """A parsed page; a tag that is not closed in order is an error."""
 
     def __init__(self, text):
         super().__init__()
