@@ -183,7 +183,7 @@ def test_regression_learns_from_training_boxes(maps):
     wrong = {one.name: one.errors[-1].wrong for one in actual.results}
     assert wrong["regression"] < wrong["mean training box"] - 10
     note, places = actual.notes
-    assert places.startswith("activation maps have 16 x 16 places")
+    assert places.startswith("activation maps have 16 x 16 positions")
     assert note.startswith("regression: 768 features, fitted to 270 training images with penalty")
     mean = np.mean([edges_of(objects) / [64, 48, 64, 48] for objects in boxes.values()], axis=0)
     expected = np.rint(mean * [64, 48, 64, 48]) - [0, 0, 1, 1]

@@ -101,7 +101,7 @@ def test_features_that_exceed_the_budget_are_stored_for_another_run(data_dir, tm
     cache = tmp_path / "cache"
     out, err = command_line.run(*train_arguments(data_dir, tmp_path / "a", cache_dir=cache, budget="1e6flop"), code=2)
     assert "learning a vocabulary" in out
-    assert "1e+06flop was spent before the SVM saw an image, the features of 1 of 2 channels took" in err
+    assert "1e+06flop was spent before the SVM saw an image: the features of 1 of 2 channels took" in err
     (costs,) = (np.load(path)["costs"] for path in cache.rglob("edges.*/vocabulary.npz"))
     out, _ = command_line.run(
         *train_arguments(data_dir, tmp_path / "b", cache_dir=cache, budget="5st", svm__rate=0.1), devices=4
