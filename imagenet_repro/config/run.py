@@ -30,7 +30,7 @@ class Config:
     budget: str = "90ep"  # training/budget.py: ep | img | st | flop | s
     batch_size: int = bounded(256, 1)  # over all devices and hosts
     accumulate: int = bounded(1, 1)  # parts into which a device divides its share of the batch
-    precision: Literal["float32", "bfloat16"] = "bfloat16"  # of the computation; parameters are always float32
+    precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"  # of the computation; float64: parameters too
     parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
     cross_device_norm: bool = False  # batch norm over all devices' shares; otherwise each device's own
     deterministic: bool = True  # choose only kernels that repeat bit for bit (GPU)

@@ -32,6 +32,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 ZERO, ONE = constant(0.0), constant(1.0)
@@ -88,7 +89,7 @@ class AlexNet2012(Network):
         """Return float32 logits from the three linear layers."""
         x = self.dropout(relu(self.fc6(pooled)))
         x = self.dropout(relu(self.fc7(x)))
-        return (x if self.fc8 is None else self.fc8(x)).astype(jnp.float32)
+        return widen(x if self.fc8 is None else self.fc8(x))
 
 
 # (stride, padding) of the first convolution, which change no parameter. From 64 pixels "small" leaves a map of 3x3,
@@ -159,7 +160,7 @@ class AlexNet(Network):
 
     def head(self, pooled: Float[Array, "b 9216"]) -> Float[Array, "b classes"]:
         """Return float32 logits from the linear layers."""
-        return self.classifier(pooled).astype(jnp.float32)
+        return widen(self.classifier(pooled))
 
 
 VARIANTS = {

@@ -25,6 +25,7 @@ from imagenet_repro.models.nn.layers import (
     gelu,
 )
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Spec
 
@@ -153,7 +154,7 @@ class ConvNeXt(Network):
 
     def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
         """Return float32 logits from a normalisation and the linear layer."""
-        return self.head_(pooled).astype(jnp.float32)
+        return widen(self.head_(pooled))
 
 
 def layer(name: str) -> int:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Float32
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.nn.layers import AvgPool
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 
 
 def class_map(network: Network, images: Float[Array, "b h w 3"], image_size: int) -> Float32[Array, "b oh ow classes"]:
@@ -38,7 +39,7 @@ def class_map(network: Network, images: Float[Array, "b h w 3"], image_size: int
         )
     windows = _means(features, window) if network.pools_by_mean else _windows(features, window)
     logits = network.head(network.pool(windows))
-    return logits.reshape(len(images), down, across, -1).astype(jnp.float32)
+    return widen(logits.reshape(len(images), down, across, -1))
 
 
 def _windows(x: Float[Array, "b h w c"], window: tuple[int, ...]) -> Float[Array, "n wh ww c"]:

@@ -30,6 +30,7 @@ from imagenet_repro.models.nn.layers import (
     swish,
 )
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Spec
 
@@ -199,9 +200,10 @@ class EfficientNet(Network):
 
     `dropout` is the share of pooled features dropped before the linear layer. `drop_path` is the scale of stochastic
     depth: block i of n, from 0, drops its branch with probability drop_path * i / n, as in Google's code and timm, so
-    that even the last block stays below `drop_path`. `scan` compiles a run of equal blocks once, and `remat` computes
-    the inside of every block again in the backward pass (`Stack`). With `num_classes=0` the network returns the pooled
-    features.
+    that even the last block stays below `drop_path`. `norm_momentum` is the share of the new value in the running
+    statistics: 0.01 for V1 and 0.1 for V2, as in Google's code; timm trains both with 0.1. `scan` compiles a run of
+    equal blocks once, and `remat` computes the inside of every block again in the backward pass (`Stack`). With
+    `num_classes=0` the network returns the pooled features.
     """
 
     def __init__(
@@ -209,17 +211,17 @@ class EfficientNet(Network):
         stages: tuple[Stage, ...],
         stem: int,
         head: int,
-        momentum: float,
         *,
         rngs: nnx.Rngs,
         num_classes: int = 1000,
         dtype: DTypeLike = jnp.float32,
         dropout: float = 0.2,
         drop_path: float = 0.2,
+        norm_momentum: float = 0.01,
         scan: bool = False,
         remat: bool = False,
     ):
-        layers = Layers(momentum, dtype, rngs)
+        layers = Layers(norm_momentum, dtype, rngs)
         self.conv_stem = layers.conv(3, stem, 3, stride=2)
         self.bn1 = layers.norm(stem)
         self.blocks = Sequential(_make_stacks(stages, stem, drop_path, layers, scan=scan, remat=remat))
@@ -238,7 +240,7 @@ class EfficientNet(Network):
     def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
         """Return float32 logits from dropout and the linear layer."""
         x = self.dropout(pooled)
-        return (x if self.classifier is None else self.classifier(x)).astype(jnp.float32)
+        return widen(x if self.classifier is None else self.classifier(x))
 
 
 def _make_stacks(
@@ -286,7 +288,7 @@ def _v1(number: int, width: float, depth: float, image_size: int, dropout: float
     return Spec(
         reference=f"timm:tf_efficientnet_b{number}",
         builder=functools.partial(EfficientNet, dropout=dropout),
-        sizes=(scale(B0, width, depth), round_features(32 * width), round_features(1280 * width), 0.01),
+        sizes=(scale(B0, width, depth), round_features(32 * width), round_features(1280 * width)),
         # The crop leaves 32 pixels of the resized side.
         preprocessing=Preprocessing(image_size, image_size / (image_size + 32), "bicubic"),
     )
@@ -304,8 +306,8 @@ def _v2(name: str, repeats: tuple[int, ...], features: tuple[int, ...], image_si
     half = (0.5, 0.5, 0.5)
     return Spec(
         reference=f"timm:tf_efficientnetv2_{name}",
-        builder=functools.partial(EfficientNet, dropout=dropout),
-        sizes=(v2_stages(repeats, features), features[0], 1280, 0.1),
+        builder=functools.partial(EfficientNet, dropout=dropout, norm_momentum=0.1),
+        sizes=(v2_stages(repeats, features), features[0], 1280),
         # As timm evaluates them: S on the central square, the others on the complete image resized to a square.
         preprocessing=Preprocessing(
             image_size, 1.0, "bicubic", half, half, crop="center" if name == "s" else "squash"

@@ -36,6 +36,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network, WithAuxiliary
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 # Table 1: numbers of features of the 1x1, the reduction before the 3x3, the 3x3, the reduction before the 5x5, the
@@ -137,12 +138,20 @@ class AuxiliaryHead(nnx.Module):
     about 224 pixels; other maps are pooled adaptively to 4x4, which is our choice.
     """
 
-    def __init__(self, features: int, num_classes: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
+    def __init__(
+        self,
+        features: int,
+        num_classes: int,
+        *,
+        dropout: float = AUXILIARY_DROPOUT,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+    ):
         kwargs = {"init": XAVIER, "dtype": dtype, "rngs": rngs}
         self.pool = AvgPool(5, stride=3)
         self.conv = ConvRelu(features, 128, 1, dtype=dtype, rngs=rngs)
         self.fc = Linear(4 * 4 * 128, 1024, bias_init=constant(0.2), **kwargs)
-        self.dropout = Dropout(AUXILIARY_DROPOUT, rngs=rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
         self.classifier = Linear(1024, num_classes, bias_init=constant(0.0), **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
@@ -150,14 +159,15 @@ class AuxiliaryHead(nnx.Module):
         fits = all(14 <= size <= 16 for size in x.shape[1:3])
         x = self.conv(self.pool(x) if fits else adaptive_avg_pool(x, 4))
         x = self.dropout(relu(self.fc(flatten(x))))
-        return self.classifier(x).astype(jnp.float32)
+        return widen(self.classifier(x))
 
 
 class GoogLeNet(Network):
     """The network of 2014, for images from 31 pixels on.
 
-    `dropout` is the share of the pooled features that are dropped. `auxiliary=False` leaves the two auxiliary heads
-    out. With `num_classes=0` there are no heads, and the network returns the 1024 pooled features.
+    `dropout` is the share of the pooled features that are dropped, `auxiliary_dropout` that of the features in the
+    auxiliary heads. `auxiliary=False` leaves the two auxiliary heads out. With `num_classes=0` there are no heads, and
+    the network returns the 1024 pooled features.
     """
 
     def __init__(
@@ -168,6 +178,7 @@ class GoogLeNet(Network):
         dtype: DTypeLike = jnp.float32,
         dropout: float = 0.4,
         auxiliary: bool = True,
+        auxiliary_dropout: float = AUXILIARY_DROPOUT,
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
         self.conv1 = ConvRelu(3, 64, 7, stride=2, **kwargs)
@@ -176,8 +187,12 @@ class GoogLeNet(Network):
         for module in MODULES:
             setattr(self, f"inception_{module}", Inception(module, **kwargs))
         with_heads = auxiliary and num_classes > 0
-        self.loss1 = AuxiliaryHead(outputs("4a"), num_classes, **kwargs) if with_heads else None
-        self.loss2 = AuxiliaryHead(outputs("4d"), num_classes, **kwargs) if with_heads else None
+        self.loss1 = (
+            AuxiliaryHead(outputs("4a"), num_classes, dropout=auxiliary_dropout, **kwargs) if with_heads else None
+        )
+        self.loss2 = (
+            AuxiliaryHead(outputs("4d"), num_classes, dropout=auxiliary_dropout, **kwargs) if with_heads else None
+        )
         self.dropout = Dropout(dropout, rngs=rngs)
         classifier = {"init": XAVIER, "bias_init": constant(0.0), **kwargs}
         self.loss3_classifier = Linear(outputs("5b"), num_classes, **classifier) if num_classes else None
@@ -192,7 +207,7 @@ class GoogLeNet(Network):
     def head(self, pooled: Float[Array, "b 1024"]) -> Float[Array, "b classes"]:
         """Return float32 logits from dropout and the linear layer."""
         x = self.dropout(pooled)
-        return (x if self.loss3_classifier is None else self.loss3_classifier(x)).astype(jnp.float32)
+        return widen(x if self.loss3_classifier is None else self.loss3_classifier(x))
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
         """Return float32 logits, in training mode with those of the auxiliary heads.
@@ -258,24 +273,33 @@ class InceptionBN(nnx.Module):
 class AuxiliaryHeadBN(nnx.Module):
     """An auxiliary head: adaptive pooling to 4x4, 1x1 convolution, two linear layers."""
 
-    def __init__(self, features: int, num_classes: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
+    def __init__(
+        self,
+        features: int,
+        num_classes: int,
+        *,
+        dropout: float = AUXILIARY_DROPOUT,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+    ):
         kwargs = {"dtype": dtype, "rngs": rngs}
         self.conv = BasicConv(features, 128, 1, **kwargs)
         self.fc1 = Linear(4 * 4 * 128, 1024, init=normal(0.01), **kwargs)
-        self.dropout = Dropout(AUXILIARY_DROPOUT, rngs=rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
         self.fc2 = Linear(1024, num_classes, init=normal(0.01), **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Return float32 logits."""
         x = flatten(self.conv(adaptive_avg_pool(x, 4)))
-        return self.fc2(self.dropout(relu(self.fc1(x)))).astype(jnp.float32)
+        return widen(self.fc2(self.dropout(relu(self.fc1(x)))))
 
 
 class GoogLeNetBN(Network):
     """torchvision's network with batch normalisation, for images from 15 pixels on.
 
-    `dropout` is the share of the pooled features that are dropped. `auxiliary=False` leaves the two auxiliary heads
-    out. With `num_classes=0` there are no heads, and the network returns the 1024 pooled features.
+    `dropout` is the share of the pooled features that are dropped, `auxiliary_dropout` that of the features in the
+    auxiliary heads. `auxiliary=False` leaves the two auxiliary heads out. With `num_classes=0` there are no heads, and
+    the network returns the 1024 pooled features.
     """
 
     def __init__(
@@ -286,6 +310,7 @@ class GoogLeNetBN(Network):
         dtype: DTypeLike = jnp.float32,
         dropout: float = 0.2,
         auxiliary: bool = True,
+        auxiliary_dropout: float = AUXILIARY_DROPOUT,
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
         self.conv1 = BasicConv(3, 64, 7, stride=2, **kwargs)
@@ -294,8 +319,12 @@ class GoogLeNetBN(Network):
         for module in MODULES:
             setattr(self, f"inception{module}", InceptionBN(module, **kwargs))
         with_heads = auxiliary and num_classes > 0
-        self.aux1 = AuxiliaryHeadBN(outputs("4a"), num_classes, **kwargs) if with_heads else None
-        self.aux2 = AuxiliaryHeadBN(outputs("4d"), num_classes, **kwargs) if with_heads else None
+        self.aux1 = (
+            AuxiliaryHeadBN(outputs("4a"), num_classes, dropout=auxiliary_dropout, **kwargs) if with_heads else None
+        )
+        self.aux2 = (
+            AuxiliaryHeadBN(outputs("4d"), num_classes, dropout=auxiliary_dropout, **kwargs) if with_heads else None
+        )
         self.dropout = Dropout(dropout, rngs=rngs)
         self.fc = Linear(outputs("5b"), num_classes, init=normal(0.01), **kwargs) if num_classes else None
         self.max_pool, self.last_pool = MaxPool(3, stride=2, ceil=True), MaxPool(2, stride=2, ceil=True)
@@ -308,7 +337,7 @@ class GoogLeNetBN(Network):
     def head(self, pooled: Float[Array, "b 1024"]) -> Float[Array, "b classes"]:
         """Return float32 logits from dropout and the linear layer."""
         x = self.dropout(pooled)
-        return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
+        return widen(x if self.fc is None else self.fc(x))
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
         """Return float32 logits, in training mode with those of the auxiliary heads.

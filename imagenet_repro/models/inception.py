@@ -42,6 +42,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network, WithAuxiliary
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # Google's networks read pixels from -1 to 1
@@ -204,7 +205,7 @@ class BNInception(Network):
     def head(self, pooled: Float[Array, "b 1024"]) -> Float[Array, "b classes"]:
         """Return float32 logits from dropout and the linear layer."""
         x = self.dropout(pooled)
-        return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
+        return widen(x if self.last_linear is None else self.last_linear(x))
 
     def _unit(self, name: str, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
         return relu(getattr(self, f"{name}_bn")(getattr(self, name)(x)))
@@ -364,7 +365,7 @@ class AuxiliaryHead(nnx.Module):
         else:
             x = adaptive_avg_pool(x, (max(height, 5), max(width, 5)))
         x = global_avg_pool(self.conv1(self.conv0(x)))
-        return self.fc(x).astype(jnp.float32)
+        return widen(self.fc(x))
 
 
 class InceptionV3(Network):
@@ -407,7 +408,7 @@ class InceptionV3(Network):
     def head(self, pooled: Float[Array, "b 2048"]) -> Float[Array, "b classes"]:
         """Return float32 logits from dropout and the linear layer."""
         x = self.dropout(pooled)
-        return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
+        return widen(x if self.fc is None else self.fc(x))
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
         """Return float32 logits, in training mode with those of the auxiliary head.

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from imagenet_repro.models.inception import INCEPTION_MEAN, INCEPTION_STD, ConvNorm, Unit, halve
 from imagenet_repro.models.nn.layers import AvgPool, Conv, Dropout, Linear, Sequential, check_images, relu
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.spec import Preprocessing, Spec
 
 MIN_IMAGE_SIZE = 75  # pixels that leave one position after the last module
@@ -169,7 +170,7 @@ class InceptionV4(Network):
     def head(self, pooled: Float[Array, "b 1536"]) -> Float[Array, "b classes"]:
         """Return float32 logits from dropout and the linear layer."""
         x = self.dropout(pooled)
-        return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
+        return widen(x if self.last_linear is None else self.last_linear(x))
 
 
 # --- Inception-ResNet-v2 ------------------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ class InceptionResNetV2(Network):
     def head(self, pooled: Float[Array, "b 1536"]) -> Float[Array, "b classes"]:
         """Return float32 logits from dropout and the linear layer."""
         x = self.dropout(pooled)
-        return (x if self.classif is None else self.classif(x)).astype(jnp.float32)
+        return widen(x if self.classif is None else self.classif(x))
 
 
 VARIANTS = {

@@ -22,6 +22,7 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.models.nn.initialisers import Initialiser, parameter
 from imagenet_repro.models.nn.layers import AvgPool, Conv, Linear, MaxPool, check_images, relu, tanh
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.spec import Preprocessing, Spec
 
 SMALLEST = 32  # pixels that leave one position to C5
@@ -157,7 +158,7 @@ class LeNet1998(Network):
 
     def head(self, pooled: Float[Array, "b 120"]) -> Float[Array, "b classes"]:
         """Return float32 logits, none above 0."""
-        x = squash(self.f6(pooled)).astype(jnp.float32)
+        x = widen(squash(self.f6(pooled)))
         return minus_distances(x, codes(self.num_classes)) if self.num_classes else x
 
 
@@ -192,7 +193,7 @@ class LeNet5(Network):
     def head(self, pooled: Float[Array, "b 120"]) -> Float[Array, "b classes"]:
         """Return float32 logits."""
         x = relu(self.f6(pooled))
-        return (x if self.output is None else self.output(x)).astype(jnp.float32)
+        return widen(x if self.output is None else self.output(x))
 
 
 # Sec. II-B: the background (0) becomes -0.1 and ink (1) 1.175, which is about mean 0 and variance 1 on digits.

@@ -32,7 +32,9 @@ class Rule(NamedTuple):
 
 RULES = {  # of options whose range does not follow from the default
     "dropout": Rule(float, 0, 1),
+    "auxiliary_dropout": Rule(float, 0, 1),
     "drop_path": Rule(float, 0, 1),
+    "norm_momentum": Rule(float, 0, 1),
     "image_size": Rule(int, 1),
     "depth": Rule(int, 1, optional=True),
     "scan": Rule(bool, optional=True),

@@ -93,11 +93,20 @@ def build(
     num_classes = specification.num_classes if num_classes is None else num_classes
     check_options(name, specification.options, options)
     check_num_classes(name, num_classes)
+    network_dtype = jnp.dtype(dtype)
     network = specification.builder(
-        *specification.sizes, rngs=rngs, num_classes=num_classes, dtype=jnp.dtype(dtype), **options
+        *specification.sizes, rngs=rngs, num_classes=num_classes, dtype=network_dtype, **options
     )
+    if network_dtype == jnp.float64:
+        _widen_parameters(network)
     network.origin = Origin(canonical(name), num_classes, options)
     return network
+
+
+def _widen_parameters(network: Network) -> None:
+    """Change the parameters and running statistics of a network to float64, in place."""
+    state = nnx.state(network, nnx.Any(nnx.Param, nnx.BatchStat))
+    nnx.update(network, jax.tree.map(lambda value: value.astype(jnp.float64), state))
 
 
 def create(
@@ -112,7 +121,7 @@ def create(
       name: of the network, or an alias.
       num_classes: 0 for a network without a head, which returns features; None for the number of the published
         weights: 1000, but 10 for LeNet and CIFAR, 0 for DINOv2.
-      dtype: of the computation; parameters are float32.
+      dtype: of the computation; parameters are float32, or float64 where it is (which needs `jax_enable_x64`).
       seed: of the initial parameters and of the random streams.
       options: the network's own, as `spec(name).options` lists them.
 

@@ -30,6 +30,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
@@ -261,7 +262,7 @@ class ResNet(Network):
     def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
         """Return float32 logits from dropout and the linear layer."""
         x = pooled if self.dropout is None else self.dropout(pooled)
-        return (x if self.fc is None else self.fc(x)).astype(jnp.float32)
+        return widen(x if self.fc is None else self.fc(x))
 
 
 def _resnet(depth: int, block: Block, depths: tuple[int, int, int, int]) -> Spec:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from imagenet_repro.models.nn.layers import BatchNorm, Linear, check_images, relu
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.resnet import BasicBlock, conv, make_stages
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
@@ -68,7 +69,7 @@ class CifarResNet(Network):
 
     def head(self, pooled: Float[Array, "b 64"]) -> Float[Array, "b classes"]:
         """Return float32 logits from the linear layer."""
-        return (pooled if self.fc is None else self.fc(pooled)).astype(jnp.float32)
+        return widen(pooled if self.fc is None else self.fc(pooled))
 
 
 def _spec(depth: int) -> Spec:

@@ -26,6 +26,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.resnet import conv
 from imagenet_repro.models.spec import Preprocessing, Spec
@@ -170,7 +171,7 @@ class ResNetV2(Network):
 
     def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
         """Return float32 logits from the linear layer."""
-        return self.head_(pooled).astype(jnp.float32)
+        return widen(self.head_(pooled))
 
 
 # Of timm's weights `a1h_in1k`.

@@ -26,6 +26,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.resnet import Bottleneck, conv, make_stages
 from imagenet_repro.models.spec import Spec
 
@@ -134,7 +135,7 @@ class SENet(Network):
     def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
         """Return float32 logits from dropout and the linear layer."""
         x = pooled if self.dropout is None else self.dropout(pooled)
-        return (x if self.last_linear is None else self.last_linear(x)).astype(jnp.float32)
+        return widen(x if self.last_linear is None else self.last_linear(x))
 
 
 SE_RESNET = partial(SEBottleneck, v1=True)

@@ -27,6 +27,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 WIDTHS = (64, 128, 256, 512, 512)  # of the convolutions of each block
@@ -84,7 +85,7 @@ class VGG(Network):
 
     def head(self, pooled: Float[Array, "b 25088"]) -> Float[Array, "b classes"]:
         """Return float32 logits from the three linear layers."""
-        return self.classifier(pooled).astype(jnp.float32)
+        return widen(self.classifier(pooled))
 
 
 def _spec(layers: int, blocks: tuple[tuple[int, ...], ...], *, batch_norm: bool = False) -> Spec:

@@ -27,6 +27,7 @@ from imagenet_repro.models.nn.attention import INIT, Block, dense, dropout_layer
 from imagenet_repro.models.nn.initialisers import normal, parameter
 from imagenet_repro.models.nn.layers import Conv, LayerNorm, check_images, drop_path_rates
 from imagenet_repro.models.nn.network import Network, WithAuxiliary
+from imagenet_repro.models.nn.precision import wide_dtype, widen
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Spec
 
@@ -188,11 +189,11 @@ class VisionTransformer(Network):
         """Return the class token, or the float32 mean over the patch tokens."""
         if self.pooling == "token":
             return features[:, 0]
-        return features[:, self.prefix :].mean(1, dtype=jnp.float32)
+        return features[:, self.prefix :].mean(1, dtype=wide_dtype(features.dtype))
 
     def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
         """Return float32 logits from the linear layer."""
-        return (pooled if self.head_ is None else self.head_(pooled)).astype(jnp.float32)
+        return widen(pooled if self.head_ is None else self.head_(pooled))
 
 
 class DistilledVisionTransformer(VisionTransformer):
@@ -243,7 +244,7 @@ class DistilledVisionTransformer(VisionTransformer):
     def head(self, pooled: Float[Array, "b 2 c"]) -> Float[Array, "b classes"]:
         """Return the mean of both heads' float32 logits, or of both tokens where there are no heads."""
         if self.head_ is None:
-            return pooled.mean(1, dtype=jnp.float32)
+            return pooled.mean(1, dtype=wide_dtype(pooled.dtype))
         logits, distilled = self._both_logits(pooled)
         return (logits + distilled) / 2
 
@@ -256,7 +257,7 @@ class DistilledVisionTransformer(VisionTransformer):
 
     def _both_logits(self, pooled: Float[Array, "b 2 c"]) -> list[Float[Array, "b classes"]]:
         heads = (self.head_, self.head_dist)
-        return [head(pooled[:, index]).astype(jnp.float32) for index, head in enumerate(heads) if head is not None]
+        return [widen(head(pooled[:, index])) for index, head in enumerate(heads) if head is not None]
 
 
 class DinoV2(VisionTransformer):

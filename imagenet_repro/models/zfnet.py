@@ -27,6 +27,7 @@ from imagenet_repro.models.nn.layers import (
     relu,
 )
 from imagenet_repro.models.nn.network import Network
+from imagenet_repro.models.nn.precision import widen
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 SMALLEST = 63  # pixels that leave one position after the last pooling
@@ -78,7 +79,7 @@ class ZFNet(Network):
         """Return float32 logits from the three linear layers."""
         x = self.dropout(relu(self.fc6(pooled)))
         x = self.dropout(relu(self.fc7(x)))
-        return (x if self.fc8 is None else self.fc8(x)).astype(jnp.float32)
+        return widen(x if self.fc8 is None else self.fc8(x))
 
 
 def _spec(*widths: int) -> Spec:

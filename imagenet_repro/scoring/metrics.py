@@ -17,7 +17,7 @@ from typing import SupportsFloat, SupportsInt
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.statistics.intervals import Method, binomial_interval
@@ -29,7 +29,7 @@ FINE_DIGITS_FROM = 10_000  # images from which an interval is narrow enough for 
 # --- on the device ---------------------------------------------------------------------------------------------
 
 
-def top5(logits: Float32[Array, "b c"]) -> Int32[Array, "b k"]:
+def top5(logits: Float[Array, "b c"]) -> Int32[Array, "b k"]:
     """Return the `min(5, c)` best classes of each image, best first; -1 throughout if one of its scores is NaN."""
     classes = logits.shape[-1]
     index = jnp.arange(classes, dtype=jnp.int32)
@@ -45,7 +45,7 @@ def top5(logits: Float32[Array, "b c"]) -> Int32[Array, "b k"]:
 
 
 def correct_counts(
-    logits: Float32[Array, "b c"], labels: Int32[Array, " b"], weights: Float32[Array, " b"]
+    logits: Float[Array, "b c"], labels: Int32[Array, " b"], weights: Float[Array, " b"]
 ) -> dict[str, Int32[Array, ""]]:
     """Count `images`, `top1_correct` and `top5_correct` over the images whose weight is not zero.
 
@@ -68,8 +68,8 @@ def correct_counts(
 
 
 def cross_entropy(
-    logits: Float32[Array, "b c"], targets: Float32[Array, "b c"] | Int32[Array, " b"]
-) -> Float32[Array, " b"]:
+    logits: Float[Array, "b c"], targets: Float[Array, "b c"] | Int32[Array, " b"]
+) -> Float[Array, " b"]:
     """Return the cross-entropy of each image in nats, from target probabilities or from integer labels.
 
     From labels, a score of -inf for another class is a probability of zero; from target probabilities it gives NaN.
@@ -79,12 +79,12 @@ def cross_entropy(
     return optax.softmax_cross_entropy(logits, targets)
 
 
-def weighted_sum(values: Float32[Array, " b"], weights: Float32[Array, " b"]) -> Float32[Array, ""]:
+def weighted_sum(values: Float[Array, " b"], weights: Float[Array, " b"]) -> Float[Array, ""]:
     """Return the sum of `values * weights`; an image of weight zero adds nothing, even if its value is NaN."""
     return jnp.sum(jnp.where(weights != 0, values * weights, 0.0))
 
 
-def _has_order(logits: Float32[Array, "b c"]) -> Bool[Array, " b"]:
+def _has_order(logits: Float[Array, "b c"]) -> Bool[Array, " b"]:
     return ~jnp.any(jnp.isnan(logits), axis=-1)
 
 

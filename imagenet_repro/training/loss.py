@@ -1,14 +1,13 @@
 """The loss of each image."""
 
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float
 
 from imagenet_repro.config import Loss, SoftmaxLoss
 from imagenet_repro.scoring import metrics
 
 
-def per_image(spec: Loss, logits: Float32[Array, "b c"], targets: Float32[Array, "b c"]) -> Float32[Array, " b"]:
+def per_image(spec: Loss, logits: Float[Array, "b c"], targets: Float[Array, "b c"]) -> Float[Array, " b"]:
     """Return the loss of each image in nats.
 
     Args:
@@ -23,6 +22,6 @@ def per_image(spec: Loss, logits: Float32[Array, "b c"], targets: Float32[Array,
     if isinstance(spec, SoftmaxLoss):
         return metrics.cross_entropy(logits, targets)
     if spec.threshold:
-        targets = (targets > spec.threshold).astype(jnp.float32)
+        targets = (targets > spec.threshold).astype(logits.dtype)
     losses = optax.sigmoid_binary_cross_entropy(logits, targets)
     return losses.mean(-1) if spec.reduction == "mean" else losses.sum(-1)

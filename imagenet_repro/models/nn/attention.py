@@ -1,8 +1,10 @@
 """The transformer's encoder block (Vaswani et al. 2017, pre-normalised as in Dosovitskiy et al. 2020, sec. 3.1).
 
 Names are timm's: `norm1`, `attn.qkv`, `attn.proj`, `ls1`, `norm2`, `mlp.fc1`, `mlp.fc2`, `ls2`. Softmax and norms are
-computed in float32, everything else in the block's `dtype`.
+computed in float32 (float64 in a float64 block), everything else in the block's `dtype`.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +42,19 @@ class Attention(nnx.Module):
         """Return the tokens after attention over all tokens, in the layer's dtype."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
-        with jax.default_matmul_precision("highest" if self.dtype == jnp.float32 else "default"):
-            y = jax.nn.dot_product_attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        y = _attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
         return self.proj_drop(self.proj(y.reshape(batch, tokens, width)))
+
+
+def _attend(
+    q: Float[Array, "b n h d"], k: Float[Array, "b n h d"], v: Float[Array, "b n h d"]
+) -> Float[Array, "b n h d"]:
+    """Return softmax(q k^T / sqrt(d)) v for each head."""
+    if q.dtype == jnp.float64:  # JAX's function takes the softmax in float32
+        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1]))
+        return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+    with jax.default_matmul_precision("highest" if q.dtype == jnp.float32 else "default"):
+        return jax.nn.dot_product_attention(q, k, v)
 
 
 class Mlp(nnx.Module):

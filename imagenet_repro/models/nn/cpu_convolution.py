@@ -30,6 +30,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from imagenet_repro.models.nn.precision import wide_dtype, widen
+
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]  # zeros before and after, down and across
 Convolve = Callable[[Array, Array], Array]  # of x and weight
@@ -50,7 +52,8 @@ def convolve(
 ) -> Float[Array, "b oh ow o"]:
     """Return the cross-correlation of each image with the kernels, with `padding` zeros before and after each axis.
 
-    `x` and `weight` have the same dtype, which the result has too; products are summed in float32.
+    `x` and `weight` have the same dtype, which the result has too; products are summed in float32, or in float64 where
+    the inputs are float64.
     """
     if jax.default_backend() != "cpu":
         return _xla(x, weight, stride=stride, padding=padding, groups=groups)
@@ -209,7 +212,8 @@ def _row_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:
 
 def _dot(a: Array, b: Array, a_axis: int, b_axis: int, batch: Pair | None = None) -> Array:
     dimensions = (((a_axis,), (b_axis,)), ((batch[0],), (batch[1],)) if batch else ((), ()))
-    return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+    sums = wide_dtype(a.dtype)
+    return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST, preferred_element_type=sums)
 
 
 def _kernel_rows(x: Array, windows: Windows) -> list[Array]:
@@ -226,15 +230,15 @@ def _total(terms: Iterable[Array]) -> Array:
 
 
 def _tap_convolve(windows: Windows, x: Array, weight: Array) -> Array:
-    taps, kernels = _taps(x, windows, 0.0), weight[:, :, 0].astype(jnp.float32)
-    return _total(tap.astype(jnp.float32) * kernels[position] for position, tap in taps.items()).astype(x.dtype)
+    taps, kernels = _taps(x, windows, 0.0), widen(weight[:, :, 0])
+    return _total(widen(tap) * kernels[position] for position, tap in taps.items()).astype(x.dtype)
 
 
 def _tap_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:
     if windows.stride != (1, 1):
-        kernels = weight[:, :, 0].astype(jnp.float32)
+        kernels = widen(weight[:, :, 0])
         height, width = windows.size
-        shares = {(i, j): dy.astype(jnp.float32) * kernels[i, j] for i in range(height) for j in range(width)}
+        shares = {(i, j): widen(dy) * kernels[i, j] for i in range(height) for j in range(width)}
         return _overlap_add(shares, windows).astype(dy.dtype)
     # The transpose of a convolution of stride 1 is a convolution with the flipped kernel, whose sums run faster.
     axes = zip(windows.size, windows.padding, strict=True)
@@ -247,11 +251,11 @@ def _tap_weight_gradient(windows: Windows, x: Array, dy: Array) -> Array:
     one = dataclasses.replace(windows, shape=(1, *windows.shape[1:]))
 
     def add(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
-        x, dy = (a[None].astype(jnp.float32) for a in image)
+        x, dy = (widen(a[None]) for a in image)
         products = [tap * dy for tap in _taps(x, one, 0.0).values()]
         return total + jnp.stack([product.sum((0, 1)).sum(0) for product in products]), None
 
-    total, _ = lax.scan(add, jnp.zeros((math.prod(windows.size), dy.shape[-1])), (x, dy))
+    total, _ = lax.scan(add, jnp.zeros((math.prod(windows.size), dy.shape[-1]), wide_dtype(dy.dtype)), (x, dy))
     return total.reshape(*windows.size, 1, -1).astype(dy.dtype)
 
 
@@ -262,7 +266,7 @@ def _group_convolve(windows: Windows, x: Array, weight: Array) -> Array:
     taps, (height, width) = _taps(x, windows, 0.0), windows.size
     kernels = _merged_kernels(weight, windows.groups)
     parts = kernels.shape[1]
-    y = jnp.zeros((), jnp.float32)
+    y = jnp.zeros((), wide_dtype(x.dtype))
     for i in range(height):
         row = [taps[i, j].reshape(-1, parts, x.shape[-1] // parts) for j in range(width)]
         row = jnp.moveaxis(jnp.concatenate(row, -1), 1, 0)

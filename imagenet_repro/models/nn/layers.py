@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.nn import cpu_convolution
 from imagenet_repro.models.nn.initialisers import Initialiser, constant, parameter, torch_uniform
+from imagenet_repro.models.nn.precision import wide_dtype, widen
 
 Size = int | tuple[int, int]
 Padding = Size | Literal["same"]  # zeros on both sides; `pads` defines "same"
@@ -190,7 +191,7 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "b ... c"]) -> Float[Array, "b ... c"]:
         """Normalise, scale and shift; in training mode, update the running statistics too."""
-        x = x.astype(jnp.float32)
+        x = widen(x)
         if self.use_running_average:
             mean, var = self.running_mean[...], self.running_var[...]
         else:
@@ -229,7 +230,7 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
         """Normalise, scale and shift."""
-        x = x.astype(jnp.float32)
+        x = widen(x)
         centred = x - x.mean(-1, keepdims=True)
         y = centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.epsilon)
         return (y * self.weight[...] + self.bias[...]).astype(self.dtype)
@@ -247,7 +248,7 @@ class LocalResponseNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Normalise in float32; return the type of `x`."""
-        a, before = x.astype(jnp.float32), self.size // 2
+        a, before = widen(x), self.size // 2
         squares = jnp.pad(jnp.square(a), ((0, 0), (0, 0), (0, 0), (before, self.size - 1 - before)))
         total = sum(squares[..., i : i + x.shape[-1]] for i in range(self.size))
         return (a * (self.k + self.alpha * total) ** -self.beta).astype(x.dtype)
@@ -323,7 +324,7 @@ class AvgPool(nnx.Module):
             return lax.reduce_window(x, 0.0, lax.add, (1, *self.window, 1), (1, *self.stride, 1), padding)
 
         counted = math.prod(self.window) if self.count_padding else add(jnp.ones((1, *x.shape[1:3], 1)))
-        return (add(x.astype(jnp.float32)) / counted).astype(x.dtype)
+        return (add(widen(x)) / counted).astype(x.dtype)
 
 
 def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
@@ -358,7 +359,7 @@ def check_images(
 
 def global_avg_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     """Return the mean over the map, computed in float32, in the type of `x`."""
-    return x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
+    return x.mean((1, 2), dtype=wide_dtype(x.dtype)).astype(x.dtype)
 
 
 def adaptive_avg_pool(x: Float[Array, "b h w c"], size: Size) -> Float[Array, "b oh ow c"]:

@@ -24,7 +24,7 @@ from imagenet_repro.training.step import TrainStep
 from imagenet_repro.training.systems.system import PreparationCost, step_flops
 from imagenet_repro.zoo import counting
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
 RESERVED_OPTIONS = {  # options that the run itself sets, and their source
     "name": "config.model.name",
     "num_classes": "the data set",
@@ -77,6 +77,8 @@ class NetworkSystem:
         _check_options(config.model)
         if config.precision == "float32":
             jax.config.update("jax_default_matmul_precision", "highest")  # JAX would use bf16 or TF32 passes
+        if config.precision == "float64":
+            jax.config.update("jax_enable_x64", True)
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
         with spread.initial_device():
             model = models.create(
