@@ -121,7 +121,7 @@ def create(
       name: of the network, or an alias.
       num_classes: 0 for a network without a head, which returns features; None for the number of the published
         weights: 1000, but 10 for LeNet and CIFAR, 0 for DINOv2.
-      dtype: of the computation; parameters are float32, or float64 where it is (which needs `jax_enable_x64`).
+      dtype: of the computation. Parameters are float32; with float64, which needs `jax_enable_x64`, they are float64.
       seed: of the initial parameters and of the random streams.
       options: the network's own, as `spec(name).options` lists them.
 
