@@ -10,7 +10,7 @@ import abc
 import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Lowered
 from jaxtyping import ArrayLike
 
 from imagenet_repro.errors import UserError
@@ -37,9 +38,11 @@ class Spread(Protocol):
 
     Attributes:
       mesh: the devices, along the axis "data".
+      compiler_options: options of XLA with which steps are compiled.
     """
 
     mesh: Mesh
+    compiler_options: dict[str, Any] | None
 
     def check_batch_size(self, batch_size: int, accumulate: int, key: str) -> None:
         """Raise UserError, naming `config.<key>`, if a batch does not divide among devices and parts."""
@@ -67,6 +70,14 @@ class Spread(Protocol):
         """Place this process's share of a batch on its devices."""
         ...
 
+    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+        """Return the step that `compile_training` compiles; shapes may stand for the arrays."""
+        ...
+
+    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+        """Return the step that `compile_evaluation` compiles; shapes may stand for the arrays."""
+        ...
+
     def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         """Return the compiled `(state, batch, learning_rate) -> (state, measures)`; `state` is donated."""
         ...
@@ -80,25 +91,28 @@ class Spread(Protocol):
         ...
 
 
-def create(mode: str, *, deterministic: bool = True) -> Spread:
-    """Return the spread that `config.parallel` names, over all devices of all processes.
+def create(mode: str, *, deterministic: bool = True, devices: Sequence[jax.Device] | None = None) -> Spread:
+    """Return the spread that `config.parallel` names.
 
     Args:
       mode: "pmap", "shard_map" or "fsdp".
       deterministic: whether to exclude kernels whose sums depend on timing (GPU), so that a run repeats bit for bit on
         the same hardware.
+      devices: all devices of all processes, by default. They may be a description of devices that are not here, for
+        which a step can be lowered and compiled, but not run.
     """
     spreads = {"pmap": Pmap, "shard_map": ShardMap, "fsdp": Fsdp}
-    return spreads[mode](deterministic)
+    return spreads[mode](deterministic, devices)
 
 
 class _MeshSpread(abc.ABC):
     """The common part of the three ways: the mesh, the placement of states and batches, and the compiler's options."""
 
-    def __init__(self, deterministic: bool = True):
-        self.mesh = Mesh(np.asarray(jax.devices()), (AXIS,))
-        on_gpu = jax.default_backend() == "gpu"
-        self._options = {"xla_gpu_exclude_nondeterministic_ops": True} if deterministic and on_gpu else None
+    def __init__(self, deterministic: bool = True, devices: Sequence[jax.Device] | None = None):
+        self.devices = list(devices or jax.devices())
+        self.mesh = Mesh(np.asarray(self.devices), (AXIS,))
+        on_gpu = self.devices[0].platform in ("gpu", "cuda", "rocm")
+        self.compiler_options = {"xla_gpu_exclude_nondeterministic_ops": True} if deterministic and on_gpu else None
 
     @abc.abstractmethod
     def state_sharding(self, state: TrainState) -> Any:
@@ -106,11 +120,11 @@ class _MeshSpread(abc.ABC):
 
     def check_batch_size(self, batch_size: int, accumulate: int, key: str) -> None:
         """See `Spread`."""
-        parts = jax.device_count() * accumulate
+        parts = len(self.devices) * accumulate
         if batch_size % parts:
             near = max(parts, round(batch_size / parts) * parts)
             raise UserError(
-                f"config.{key}: {batch_size} images do not divide among {jax.device_count()} devices"
+                f"config.{key}: {batch_size} images do not divide among {len(self.devices)} devices"
                 f" in {accumulate} part(s) each; {near} would"
             )
 
@@ -141,8 +155,21 @@ class _MeshSpread(abc.ABC):
         shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
         return np.concatenate([np.asarray(shard.data) for shard in shards])
 
-    def _compile(self, function: Any, *arguments: Any) -> Callable:
-        return function.lower(*arguments).compile(compiler_options=self._options)
+    @abc.abstractmethod
+    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+        """See `Spread`."""
+
+    @abc.abstractmethod
+    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+        """See `Spread`."""
+
+    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+        """See `Spread`."""
+        return self.lower_training(step, state, batch).compile(compiler_options=self.compiler_options)
+
+    def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+        """See `Spread`."""
+        return self.lower_evaluation(step, state, batch).compile(compiler_options=self.compiler_options)
 
     def _replicated(self, state: TrainState) -> Any:
         return jax.tree.map(lambda _: NamedSharding(self.mesh, REPLICATED), state)
@@ -155,7 +182,7 @@ class ShardMap(_MeshSpread):
         """See `Spread`; every array is replicated."""
         return self._replicated(state)
 
-    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
         """See `Spread`."""
         mapped = jax.shard_map(
             step,
@@ -164,9 +191,9 @@ class ShardMap(_MeshSpread):
             out_specs=REPLICATED,
             check_vma=False,
         )
-        return self._compile(jax.jit(mapped, donate_argnums=0), state, batch, NO_RATE)
+        return jax.jit(mapped, donate_argnums=0).lower(state, batch, NO_RATE)
 
-    def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
         """See `Spread`."""
         mapped = jax.shard_map(
             step,
@@ -175,7 +202,7 @@ class ShardMap(_MeshSpread):
             out_specs=(REPLICATED, SHARE),
             check_vma=False,
         )
-        return self._compile(jax.jit(mapped), *state.evaluated, batch)
+        return jax.jit(mapped).lower(*state.evaluated, batch)
 
 
 class Pmap(_MeshSpread):
@@ -190,15 +217,17 @@ class Pmap(_MeshSpread):
         devices = jax.local_device_count()
         return super().put_batch({k: value.reshape(devices, -1, *value.shape[1:]) for k, value in batch.items()})
 
-    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
         """See `Spread`."""
-        mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
-        return self._compile(mapped, state, batch, NO_RATE)
+        mapped = jax.pmap(
+            step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0, devices=self.devices
+        )
+        return mapped.lower(state, batch, NO_RATE)
 
-    def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
         """See `Spread`."""
-        mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=(None, 0))
-        return self._compile(mapped, *state.evaluated, batch)
+        mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=(None, 0), devices=self.devices)
+        return mapped.lower(*state.evaluated, batch)
 
     def local_rows(self, array: jax.Array) -> np.ndarray:
         """See `Spread`; the arrays of `jax.pmap` have an axis of devices in front."""
@@ -216,7 +245,7 @@ class Fsdp(_MeshSpread):
         """See `Spread`; each array is split according to `shard_spec`."""
         return jax.tree.map(lambda x: NamedSharding(self.mesh, shard_spec(x.shape, self.mesh.size)), state)
 
-    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
         """See `Spread`."""
         layout = self._layout(state.params)
         replicated = jax.tree.map(lambda _: REPLICATED, state)
@@ -236,9 +265,9 @@ class Fsdp(_MeshSpread):
             new, measures = step.update(state, *reduced, learning_rate)
             return lax.with_sharding_constraint(new, shardings), measures
 
-        return self._compile(jax.jit(sharded_step, donate_argnums=0), state, batch, NO_RATE)
+        return jax.jit(sharded_step, donate_argnums=0).lower(state, batch, NO_RATE)
 
-    def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
         """See `Spread`."""
         params, stats = state.evaluated
         layout = self._layout(params)
@@ -249,7 +278,7 @@ class Fsdp(_MeshSpread):
             out_specs=(REPLICATED, SHARE),
             check_vma=False,
         )
-        return self._compile(jax.jit(mapped), params, stats, batch)
+        return jax.jit(mapped).lower(params, stats, batch)
 
     def _layout(self, params: Tensors) -> "ShardedParameters":
         return ShardedParameters({name: shard_spec(x.shape, self.mesh.size) for name, x in params.items()})

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from imagenet_repro.models.nn import target
 from imagenet_repro.models.nn.precision import wide_dtype, widen
 
 Pair = tuple[int, int]
@@ -55,7 +56,7 @@ def convolve(
     `x` and `weight` have the same dtype, which the result has too; products are summed in float32, or in float64 where
     the inputs are float64.
     """
-    if jax.default_backend() != "cpu":
+    if target.platform() != "cpu":
         return _xla(x, weight, stride=stride, padding=padding, groups=groups)
     return _cpu_convolve(x, weight, Windows(x.shape, (weight.shape[0], weight.shape[1]), stride, padding, groups))
 
@@ -65,7 +66,7 @@ def max_pool(x: Float[Array, "b h w c"], window: Pair, stride: Pair, padding: Pa
 
     The gradient goes to the first maximum of a window, in the order of rows.
     """
-    if jax.default_backend() != "cpu":
+    if target.platform() != "cpu":
         return _xla_max_pool(x, window, stride, padding)
     return _cpu_max_pool(x, Windows(x.shape, window, stride, padding))
 

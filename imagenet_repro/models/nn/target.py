@@ -1,0 +1,28 @@
+"""The platform that a network is compiled for.
+
+It is the platform of this process's devices, except while a step is compiled for devices that are not here
+(`main.py plan`). Some layers have a form of their own for each platform and choose it while they are traced.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
+import jax
+
+_PLATFORM: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
+
+
+def platform() -> str:
+    """Return "cpu", "gpu" or "tpu": the platform that what is traced now will run on."""
+    return _PLATFORM.get() or jax.default_backend()
+
+
+@contextlib.contextmanager
+def compile_for(name: str) -> Iterator[None]:
+    """Trace for the platform `name` ("cpu", "gpu" or "tpu") inside the context, whatever devices are here."""
+    token = _PLATFORM.set(name)
+    try:
+        yield
+    finally:
+        _PLATFORM.reset(token)
