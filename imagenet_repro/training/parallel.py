@@ -42,7 +42,7 @@ class Spread(Protocol):
     """
 
     mesh: Mesh
-    compiler_options: dict[str, Any] | None
+    compiler_options: dict[str, str | bool] | None
 
     def check_batch_size(self, batch_size: int, accumulate: int, key: str) -> None:
         """Raise UserError, naming `config.<key>`, if a batch does not divide among devices and parts."""
@@ -112,7 +112,9 @@ class _MeshSpread(abc.ABC):
         self.devices = list(devices or jax.devices())
         self.mesh = Mesh(np.asarray(self.devices), (AXIS,))
         on_gpu = self.devices[0].platform in ("gpu", "cuda", "rocm")
-        self.compiler_options = {"xla_gpu_exclude_nondeterministic_ops": True} if deterministic and on_gpu else None
+        self.compiler_options: dict[str, str | bool] | None = (
+            {"xla_gpu_exclude_nondeterministic_ops": True} if deterministic and on_gpu else None
+        )
 
     @abc.abstractmethod
     def state_sharding(self, state: TrainState) -> Any:
