@@ -91,7 +91,7 @@ class Spread(Protocol):
         ...
 
 
-def create(mode: str, *, deterministic: bool = True, devices: Sequence[jax.Device] | None = None) -> Spread:
+def create(mode: str, *, deterministic: bool = True, devices: Sequence[Any] | None = None) -> Spread:
     """Return the spread that `config.parallel` names.
 
     Args:
@@ -108,7 +108,7 @@ def create(mode: str, *, deterministic: bool = True, devices: Sequence[jax.Devic
 class _MeshSpread(abc.ABC):
     """The common part of the three ways: the mesh, the placement of states and batches, and the compiler's options."""
 
-    def __init__(self, deterministic: bool = True, devices: Sequence[jax.Device] | None = None):
+    def __init__(self, deterministic: bool = True, devices: Sequence[Any] | None = None):
         self.devices = list(devices or jax.devices())
         self.mesh = Mesh(np.asarray(self.devices), (AXIS,))
         on_gpu = self.devices[0].platform in ("gpu", "cuda", "rocm")
