@@ -8,7 +8,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from imagenet_repro import models
-from imagenet_repro.models.nn import cpu_convolution
+from imagenet_repro.models.nn import cpu_convolution, pooling
 from imagenet_repro.zoo import counting
 
 
@@ -77,7 +77,7 @@ def test_flops_are_the_same_on_every_platform(monkeypatch):
     def step(x, first, second):
         def loss(first, second):
             y = cpu_convolution.convolve(x, first, stride=(2, 2), padding=((3, 3), (3, 3)))
-            y = cpu_convolution.max_pool(y, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            y = pooling.max_pool(y, (3, 3), (2, 2), ((1, 1), (1, 1)))
             return cpu_convolution.convolve(y, second, padding=((1, 1), (1, 1))).sum()
 
         return jax.value_and_grad(loss, (0, 1))(first, second)

@@ -1,15 +1,14 @@
-"""Convolution and maximum pooling that are fast enough on the CPU; NHWC images, HWIO kernels.
+"""Convolution that is fast enough on the CPU; NHWC images, HWIO kernels.
 
 The module exists because XLA's CPU kernels are very slow for some shapes, so that a network could not be trained or
 tested without an accelerator. It depends on JAX alone, and can go when XLA's kernels are fast enough. On an
-accelerator both functions are XLA's own operations.
+accelerator the convolution is XLA's own operation.
 
 Measured on two AVX2 cores in float32, where a matrix product reaches 85 to 190 GFLOP/s (other work ran beside it): a
 3x3 convolution on 2x2 maps runs at 1 to 3 GFLOP/s, the input gradient of one with stride 2 on 4x4 maps at 2, and the
-weight gradient of a first layer at 12 to 18. The gradient of a pooling takes ten times as long as it needs. So on the
-CPU the same numbers are computed kernel row by kernel row: the inputs that the taps of a row see are laid side by
-side, and each row is one matrix product. Forward, input gradient and weight gradient each use that form or XLA's,
-whichever is faster for the shape.
+weight gradient of a first layer at 12 to 18. So on the CPU the same numbers are computed kernel row by kernel row:
+the inputs that the taps of a row see are laid side by side, and each row is one matrix product. Forward, input
+gradient and weight gradient each use that form or XLA's, whichever is faster for the shape.
 
 With groups of channels XLA's kernels are slower still. A depthwise convolution and its gradients took 8 to 1,000 times
 as long as the sums over the kernel's taps in this module. With 32 groups a weight gradient took about 100 times as
@@ -32,9 +31,8 @@ from jaxtyping import Array, Float
 
 from imagenet_repro.models.nn import target
 from imagenet_repro.models.nn.precision import wide_dtype, widen
+from imagenet_repro.models.nn.windows import Pads, Pair, Windows, add_taps, split_into_taps
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]  # zeros before and after, down and across
 Convolve = Callable[[Array, Array], Array]  # of x and weight
 
 # Largest output map, in positions, on which row products beat XLA's convolution; weight gradients gain on all maps.
@@ -61,16 +59,6 @@ def convolve(
     return _cpu_convolve(x, weight, Windows(x.shape, (weight.shape[0], weight.shape[1]), stride, padding, groups))
 
 
-def max_pool(x: Float[Array, "b h w c"], window: Pair, stride: Pair, padding: Pads) -> Float[Array, "b oh ow c"]:
-    """Return the maximum over windows; padding never wins.
-
-    The gradient goes to the first maximum of a window, in the order of rows.
-    """
-    if target.platform() != "cpu":
-        return _xla_max_pool(x, window, stride, padding)
-    return _cpu_max_pool(x, Windows(x.shape, window, stride, padding))
-
-
 def _xla(x: Array, weight: Array, *, stride: Pair, padding: Pads, groups: int = 1) -> Array:
     return lax.conv_general_dilated(
         x,
@@ -83,41 +71,18 @@ def _xla(x: Array, weight: Array, *, stride: Pair, padding: Pads, groups: int = 
     )
 
 
-def _xla_max_pool(x: Array, window: Pair, stride: Pair, padding: Pads) -> Array:
-    pads = [(0, 0), *padding, (0, 0)]
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), pads)
-
-
 # --- convolution on the CPU ------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Windows:
-    """The positions of a window that moves over the maps of an array."""
-
-    shape: tuple[int, ...]  # of the array: batch, height, width, channels
-    size: Pair
-    stride: Pair
-    padding: Pads
-    groups: int = 1  # of channels, for a convolution
-
-    @property
-    def positions(self) -> Pair:
-        """The number of positions, down and across."""
-        ends = zip(self.shape[1:3], self.size, self.stride, self.padding, strict=True)
-        down, across = ((n + sum(p) - k) // s + 1 for n, k, s, p in ends)
-        return down, across
-
-    @property
-    def xla_pays(self) -> bool:
-        """Whether XLA's form of a convolution and of its input gradient is the faster."""
-        pointwise = self.size == (1, 1) and not any(map(any, self.padding))
-        return self.groups == 1 and not pointwise and math.prod(self.positions) > ROWS_UP_TO
+def _xla_pays(windows: Windows) -> bool:
+    """Return whether XLA's form of a convolution and of its input gradient is the faster."""
+    pointwise = windows.size == (1, 1) and not any(map(any, windows.padding))
+    return windows.groups == 1 and not pointwise and math.prod(windows.positions) > ROWS_UP_TO
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _cpu_convolve(x: Array, weight: Array, windows: Windows) -> Array:
-    if windows.xla_pays:
+    if _xla_pays(windows):
         return _xla_of(windows)(x, weight)
     form = functools.partial(_forms(windows, weight.shape[-1]).convolve, windows)
     return lax.platform_dependent(x, weight, cpu=form, default=_xla_of(windows))
@@ -142,7 +107,7 @@ _cpu_convolve.defvjp(_forward, _backward, symbolic_zeros=True)
 
 def _input_gradient(weight: Array, dy: Array, windows: Windows) -> Array:
     by_xla = functools.partial(_transposed_for_input, _xla_of(windows), windows)
-    if windows.xla_pays:
+    if _xla_pays(windows):
         return by_xla(weight, dy)
     form = functools.partial(_forms(windows, dy.shape[-1]).input_gradient, windows)
     return lax.platform_dependent(weight, dy, cpu=form, default=by_xla)
@@ -208,7 +173,7 @@ def _row_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:
         row = _dot(dy, weight[i].reshape(width * features, -1), dy.ndim - 1, 1)
         for j in range(width):
             shares[i, j] = row[..., j * features : (j + 1) * features]
-    return _overlap_add(shares, windows).astype(dy.dtype)
+    return add_taps(shares, windows).astype(dy.dtype)
 
 
 def _dot(a: Array, b: Array, a_axis: int, b_axis: int, batch: Pair | None = None) -> Array:
@@ -219,7 +184,7 @@ def _dot(a: Array, b: Array, a_axis: int, b_axis: int, batch: Pair | None = None
 
 def _kernel_rows(x: Array, windows: Windows) -> list[Array]:
     """Return for each row of the kernel the inputs of its taps side by side: [b, oh, ow, kw * c]."""
-    taps, (height, width) = _taps(x, windows, 0.0), windows.size
+    taps, (height, width) = split_into_taps(x, windows, 0.0), windows.size
     return [jnp.concatenate([taps[i, j] for j in range(width)], -1) for i in range(height)]
 
 
@@ -231,7 +196,7 @@ def _total(terms: Iterable[Array]) -> Array:
 
 
 def _tap_convolve(windows: Windows, x: Array, weight: Array) -> Array:
-    taps, kernels = _taps(x, windows, 0.0), widen(weight[:, :, 0])
+    taps, kernels = split_into_taps(x, windows, 0.0), widen(weight[:, :, 0])
     return _total(widen(tap) * kernels[position] for position, tap in taps.items()).astype(x.dtype)
 
 
@@ -240,7 +205,7 @@ def _tap_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:
         kernels = widen(weight[:, :, 0])
         height, width = windows.size
         shares = {(i, j): widen(dy) * kernels[i, j] for i in range(height) for j in range(width)}
-        return _overlap_add(shares, windows).astype(dy.dtype)
+        return add_taps(shares, windows).astype(dy.dtype)
     # The transpose of a convolution of stride 1 is a convolution with the flipped kernel, whose sums run faster.
     axes = zip(windows.size, windows.padding, strict=True)
     down, across = ((k - 1 - low, k - 1 - high) for k, (low, high) in axes)
@@ -253,7 +218,7 @@ def _tap_weight_gradient(windows: Windows, x: Array, dy: Array) -> Array:
 
     def add(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
         x, dy = (widen(a[None]) for a in image)
-        products = [tap * dy for tap in _taps(x, one, 0.0).values()]
+        products = [tap * dy for tap in split_into_taps(x, one, 0.0).values()]
         return total + jnp.stack([product.sum((0, 1)).sum(0) for product in products]), None
 
     total, _ = lax.scan(add, jnp.zeros((math.prod(windows.size), dy.shape[-1]), wide_dtype(dy.dtype)), (x, dy))
@@ -264,7 +229,7 @@ def _tap_weight_gradient(windows: Windows, x: Array, dy: Array) -> Array:
 
 
 def _group_convolve(windows: Windows, x: Array, weight: Array) -> Array:
-    taps, (height, width) = _taps(x, windows, 0.0), windows.size
+    taps, (height, width) = split_into_taps(x, windows, 0.0), windows.size
     kernels = _merged_kernels(weight, windows.groups)
     parts = kernels.shape[1]
     y = jnp.zeros((), wide_dtype(x.dtype))
@@ -298,67 +263,3 @@ def _group_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:
 
 def _group_weight_gradient(windows: Windows, x: Array, dy: Array) -> Array:
     return _transposed_for_weight(functools.partial(_group_convolve, windows), windows, x, dy)
-
-
-# --- maximum pooling -------------------------------------------------------------------------------------------
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _cpu_max_pool(x: Array, windows: Windows) -> Array:
-    return functools.reduce(jnp.maximum, _taps(x, windows, -jnp.inf).values())
-
-
-def _pool_forward(x: Array, windows: Windows) -> tuple[Array, Array]:
-    return _cpu_max_pool(x, windows), x
-
-
-def _pool_backward(windows: Windows, x: Array, dy: Array) -> tuple[Array]:
-    taps = _taps(x, windows, -jnp.inf)
-    largest, winner = taps[0, 0], jnp.zeros(dy.shape, jnp.int16)
-    for number, tap in enumerate(taps.values()):
-        winner = jnp.where(tap > largest, jnp.int16(number), winner)
-        largest = jnp.maximum(tap, largest)
-    winner = lax.optimization_barrier(winner)  # computed once, not again for each tap
-    shares = {key: jnp.where(winner == number, dy, 0) for number, key in enumerate(taps)}
-    return (_overlap_add(shares, windows),)
-
-
-_cpu_max_pool.defvjp(_pool_forward, _pool_backward)
-
-
-# --- windows ---------------------------------------------------------------------------------------------------
-
-
-def _taps(x: Array, windows: Windows, fill: float) -> dict[Pair, Array]:
-    """Return for each tap of the window its inputs in `x` as the window moves: [b, oh, ow, c]."""
-    pads = ((0, 0, 0), *((*p, 0) for p in windows.padding), (0, 0, 0))
-    x = lax.pad(x, jnp.array(fill, x.dtype), pads)
-    (down, across), (sh, sw), (b, _, _, c) = windows.positions, windows.stride, x.shape
-
-    def tap(i: int, j: int) -> Array:
-        end = (b, i + (down - 1) * sh + 1, j + (across - 1) * sw + 1, c)
-        return lax.slice(x, (0, i, j, 0), end, (1, sh, sw, 1))
-
-    return {(i, j): tap(i, j) for i in range(windows.size[0]) for j in range(windows.size[1])}
-
-
-def _overlap_add(taps: dict[Pair, Array], windows: Windows) -> Array:
-    """Return the transpose of `_taps`: each tap's values, summed at the positions that they came from.
-
-    Positions with the same remainder modulo the stride are summed densely, and the remainders are interleaved at the
-    end; scattering with holes would visit every position for every tap.
-    """
-    (sh, sw), (height, width) = windows.stride, windows.size
-    last_row, last_column = (height - 1) // sh, (width - 1) // sw  # in strides from the window's corner
-    phases: dict[Pair, Array] = {}
-    for (i, j), tap in taps.items():
-        (row, i_phase), (column, j_phase) = divmod(i, sh), divmod(j, sw)
-        share = jnp.pad(tap, ((0, 0), (row, last_row - row), (column, last_column - column), (0, 0)))
-        phases[i_phase, j_phase] = phases[i_phase, j_phase] + share if (i_phase, j_phase) in phases else share
-    zeros = jnp.zeros_like(phases[0, 0])
-    lines = [jnp.stack([phases.get((i, j), zeros) for j in range(sw)], 3) for i in range(sh)]
-    b, rows, columns, c = zeros.shape
-    x = jnp.stack(lines, 2).reshape(b, rows * sh, columns * sw, c)
-    ends = zip(windows.shape[1:3], windows.padding, x.shape[1:3], strict=True)
-    crop = [(-low, n + low - length, 0) for n, (low, _), length in ends]
-    return lax.pad(x, jnp.array(0, x.dtype), ((0, 0, 0), *crop, (0, 0, 0)))

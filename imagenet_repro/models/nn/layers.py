@@ -16,9 +16,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.models.nn import cpu_convolution
+from imagenet_repro.models.nn import cpu_convolution, pooling
 from imagenet_repro.models.nn.initialisers import Initialiser, constant, parameter, torch_uniform
 from imagenet_repro.models.nn.precision import wide_dtype, widen
+from imagenet_repro.models.nn.windows import Pads
 
 Size = int | tuple[int, int]
 Padding = Size | Literal["same"]  # zeros on both sides; `pads` defines "same"
@@ -42,7 +43,7 @@ def pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def pads(padding: Padding, size: Size, window: Size, stride: Size) -> cpu_convolution.Pads:
+def pads(padding: Padding, size: Size, window: Size, stride: Size) -> Pads:
     """Return the zeros before and after each axis of a map of `size`.
 
     "same" is TensorFlow's rule: the fewest zeros that give ceil(size / stride) positions, the odd one after the map.
@@ -56,7 +57,7 @@ def pads(padding: Padding, size: Size, window: Size, stride: Size) -> cpu_convol
     return down, across
 
 
-def pool_pads(padding: Padding, size: Size, window: Size, stride: Size, ceil: bool) -> cpu_convolution.Pads:
+def pool_pads(padding: Padding, size: Size, window: Size, stride: Size, ceil: bool) -> Pads:
     """Return the zeros of a pooling: those of `pads`, and with `ceil` more, so that no pixel at the end is left out.
 
     A window must begin on the map or on the padding before it (Caffe's rule and PyTorch's `ceil_mode`).
@@ -306,7 +307,7 @@ class MaxPool(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow c"]:
         """Return the pooled map, in the type of `x`."""
         padding = pool_pads(self.padding, _map_size(x), self.window, self.stride, self.ceil)
-        return cpu_convolution.max_pool(x, self.window, self.stride, padding)
+        return pooling.max_pool(x, self.window, self.stride, padding)
 
 
 class AvgPool(nnx.Module):

@@ -1,4 +1,4 @@
-"""Tests of the CPU's convolution and pooling against XLA's operations: values and gradients."""
+"""Tests of the CPU's convolution against XLA's operation: values and gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +33,6 @@ def both_ends(padding):
 def xla(x, weight, stride, padding, **kwargs):
     pads = both_ends(padding)
     return lax.conv_general_dilated(x, weight, stride, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"), **kwargs)
-
-
-def xla_pool(x, window, stride, padding):
-    pads = [(0, 0), *both_ends(padding), (0, 0)]
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), pads)
 
 
 def normal(seed, *shape):
@@ -127,20 +122,3 @@ def test_gradient_of_one_argument_alone():
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
     unused = jax.grad(lambda x, w: (lax.stop_gradient(cpu_convolution.convolve(x, w)) + x.sum()).sum())(x, weight)
     np.testing.assert_allclose(unused, 2 * 2 * 2 * 5)
-
-
-@pytest.mark.parametrize(
-    ("size", "window", "stride", "padding"),
-    [
-        ((32, 32), (3, 3), (2, 2), (1, 1)),
-        ((15, 14), (3, 3), (2, 2), (0, 0)),
-        ((9, 7), (2, 3), (1, 4), (1, 0)),
-        ((8, 8), (3, 3), (2, 2), ((0, 1), (0, 1))),
-    ],
-)
-def test_pooling_and_its_gradient_equal_xla_also_on_ties(size, window, stride, padding):
-    x = jnp.round(normal(0, 2, *size, 8))  # many equal values: the first of a window takes the gradient
-    ours = value_and_gradients(lambda x: cpu_convolution.max_pool(x, window, stride, both_ends(padding)), x)
-    theirs = value_and_gradients(lambda x: xla_pool(x, window, stride, padding), x)
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

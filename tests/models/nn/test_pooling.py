@@ -1,0 +1,47 @@
+"""Tests of maximum pooling against XLA's operation: values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from imagenet_repro.models.nn import pooling
+
+
+def both_ends(padding):
+    return tuple((p, p) if isinstance(p, int) else p for p in padding)
+
+
+def xla_pool(x, window, stride, padding):
+    pads = [(0, 0), *both_ends(padding), (0, 0)]
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), pads)
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def value_and_gradients(function, *arguments):
+    def run(dy, *arguments):
+        y, pull = jax.vjp(function, *arguments)
+        return y, *pull(dy.astype(y.dtype))
+
+    return jax.jit(run)(normal(7, *jax.eval_shape(function, *arguments).shape), *arguments)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "padding"),
+    [
+        ((32, 32), (3, 3), (2, 2), (1, 1)),
+        ((15, 14), (3, 3), (2, 2), (0, 0)),
+        ((9, 7), (2, 3), (1, 4), (1, 0)),
+        ((8, 8), (3, 3), (2, 2), ((0, 1), (0, 1))),
+    ],
+)
+def test_pooling_and_its_gradient_equal_xla_also_on_ties(size, window, stride, padding):
+    x = jnp.round(normal(0, 2, *size, 8))  # many equal values: the first of a window takes the gradient
+    ours = value_and_gradients(lambda x: pooling.max_pool(x, window, stride, both_ends(padding)), x)
+    theirs = value_and_gradients(lambda x: xla_pool(x, window, stride, padding), x)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
