@@ -17,6 +17,9 @@ _open: weakref.WeakSet = weakref.WeakSet()
 
 def close_at_exit(generator: GeneratorT) -> GeneratorT:
     """Return the generator, which is closed at the end of the program if nothing closed it before."""
+    # What is registered last runs first: before the cleanup of Grain, which may have been imported just now.
+    atexit.unregister(_close_open)
+    atexit.register(_close_open)
     _open.add(generator)
     return generator
 
@@ -27,7 +30,6 @@ def hand_over(iterators: Iterable[object]) -> None:
         _open.discard(iterator)
 
 
-@atexit.register
 def _close_open() -> None:
     for generator in list(_open):
         with contextlib.suppress(ValueError):  # a thread is inside it

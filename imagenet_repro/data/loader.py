@@ -10,10 +10,9 @@ Grain runs the threads and processes; data/batch_parts.py defines their work.
 import dataclasses
 import math
 from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import grain
 import numpy as np
-from absl import flags
 
 from imagenet_repro.config import Data
 from imagenet_repro.data import closing, crops, workers
@@ -23,6 +22,9 @@ from imagenet_repro.data.batch_parts import BatchParts
 from imagenet_repro.data.crops import CropSpec
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
+
+if TYPE_CHECKING:
+    import grain
 
 # Images that are decoded ahead of the batch being put together; one of 224 px takes 150 kB.
 _MAX_AHEAD = 1024
@@ -143,6 +145,9 @@ def _batch_parts(
 
 
 def _read(parts: BatchParts) -> Iterator[Batch]:
+    import grain
+    from absl import flags
+
     ahead = max(2 * parts.threads, min(parts.share, _MAX_AHEAD) // parts.part_size)
     dataset = grain.MapDataset.source(parts).to_iter_dataset(grain.ReadOptions(parts.threads, ahead))
     dataset = dataset.batch(parts.share // parts.part_size, batch_fn=_join)
@@ -157,7 +162,7 @@ def _read(parts: BatchParts) -> Iterator[Batch]:
     return closing.close_at_exit(_take(parts.num_steps, dataset, in_shared_memory=parts.workers > 0))
 
 
-def _take(num_steps: int, dataset: grain.IterDataset, in_shared_memory: bool) -> Generator[Batch, None, None]:
+def _take(num_steps: int, dataset: "grain.IterDataset", in_shared_memory: bool) -> Generator[Batch, None, None]:
     iterator = iter(dataset)
     try:
         for _ in range(num_steps):

@@ -1,11 +1,13 @@
 """The provenance of a result: code, versions and devices."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,9 @@ def collect() -> dict[str, Any]:
     """Return the provenance of a result of this process, as JSON values.
 
     Returns:
-      `imagenet_repro` (version), `commit`, `python` (version), `packages` (versions by name), `devices` (the platform
-      and the number of devices of each kind), `processes`, and `cores` (of the machine).
+      `imagenet_repro` (version), `commit`, `python` (version), `packages` (versions by name of those that are
+      installed), `devices` (the platform and the number of devices of each kind), `processes`, and `cores` (of the
+      machine).
     """
     import jax
 
@@ -40,11 +43,20 @@ def collect() -> dict[str, Any]:
         "imagenet_repro": __version__,
         "commit": commit(),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": installed(PACKAGES),
         "devices": {"platform": jax.default_backend(), **kinds},
         "processes": jax.process_count(),
         "cores": os.cpu_count(),
     }
+
+
+def installed(names: Iterable[str]) -> dict[str, str]:
+    """Return the version of each distribution that is installed, by its name."""
+    versions = {}
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def of_file(path: str | Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagenet_repro.data.prepare import archives, array_record_builder, convert, folder, smaller_copy
+from imagenet_repro.data.prepare import archives, array_record_builder, convert, folder, folder_listing, smaller_copy
 from imagenet_repro.data.sources import data_directory
 from imagenet_repro.errors import UserError, nearest
 
@@ -241,7 +241,7 @@ def _prepare_folder(source: Path, root: Path, as_name: str | None) -> PreparedDa
                 f"  python main.py prepare folder:{source} --name=NAME"
             )
         return _describe(builder, "already prepared")
-    listing = folder.scan(source)
+    listing = folder_listing.scan(source)
     with _progress_bar(name, len(listing.images)) as advance, _no_tfds_bar():
         problems = folder.write(listing, name, root, on_progress=advance)
     return _describe(_open(path), "read from a folder", listing.notes + problems)

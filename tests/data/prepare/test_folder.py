@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.config import Data
-from imagenet_repro.data.prepare import array_record_builder, folder
+from imagenet_repro.data.prepare import array_record_builder, folder, folder_listing
 from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 from imagenet_repro.data.sources import open_split
 from imagenet_repro.errors import UserError
@@ -128,7 +128,7 @@ def test_each_problem_is_named(tmp_path, content, message):
     source = write_folder(tmp_path / "broken", content)
     source.mkdir(exist_ok=True)
     with pytest.raises(UserError, match=message):
-        folder.scan(source)
+        folder_listing.scan(source)
 
 
 def test_all_problems_are_reported_at_once(tmp_path):
@@ -136,7 +136,7 @@ def test_all_problems_are_reported_at_once(tmp_path):
     (source / "train" / "empty").mkdir()
     (source / "test" / "cat").mkdir(parents=True)
     with pytest.raises(UserError) as error:
-        folder.scan(source)
+        folder_listing.scan(source)
     for part in (
         "2 class folders hold no image: test/cat, train/empty",
         "lacks 1 of the 3",
@@ -149,7 +149,7 @@ def test_all_problems_are_reported_at_once(tmp_path):
 def test_zips_beside_their_extracted_folders_are_left_out(tmp_path):
     source = write_folder(tmp_path / "pets", files())
     write_zip(source / "train.zip", {"cat/1.jpg": image(1)})
-    listing = folder.scan(source)
+    listing = folder_listing.scan(source)
     assert len(listing.images) == 12
     assert listing.notes == ("1 files are not images and were left out: train.zip",)
 
@@ -161,10 +161,10 @@ def test_links_are_followed_and_broken_ones_named(tmp_path):
     (source / "val").symlink_to(real / "val")
     for label in ("cat", "dog"):
         (source / "train" / label).symlink_to(real / "train" / label)
-    assert len(folder.scan(source).images) == 12
+    assert len(folder_listing.scan(source).images) == 12
     (source / "val" / "cat" / "9.jpg").symlink_to(tmp_path / "gone.jpg")
     with pytest.raises(UserError, match=r"1 files or folders cannot be read: .*9\.jpg"):
-        folder.scan(source)
+        folder_listing.scan(source)
 
 
 def test_missing_path(tmp_path):
@@ -225,7 +225,7 @@ def test_the_same_name_in_two_zips_is_refused(tmp_path):
     with pytest.raises(
         UserError, match=r"1 file names occur more than once, in .*a\.zip, .*b\.zip: train/cat/0\.JPEG"
     ):
-        folder.scan(source)
+        folder_listing.scan(source)
 
 
 @pytest.mark.parametrize(
@@ -245,16 +245,16 @@ def test_invalid_names_are_refused(name):
 def test_images_are_streamed(tmp_path, monkeypatch):
     """Images are read a bounded number ahead of the writing, not all at once."""
     reads, ahead = [], []
-    listing = folder.scan(write_folder(tmp_path / "pets", files(count=60)))
-    read = folder._Reader.read
-    monkeypatch.setattr(folder._Reader, "read", lambda self, entry: reads.append(entry) or read(self, entry))
+    listing = folder_listing.scan(write_folder(tmp_path / "pets", files(count=60)))
+    read = folder_listing.Reader.read
+    monkeypatch.setattr(folder_listing.Reader, "read", lambda self, entry: reads.append(entry) or read(self, entry))
     folder.write(listing, "pets", tmp_path, on_progress=lambda: ahead.append(len(reads) - len(ahead)))
     assert len(ahead) == 240
     assert max(ahead) <= 66
 
 
 def test_shared_zips_of_tiny_imagenet_are_understood():
-    listing = folder.scan(shared_path("data/tiny-imagenet-100"))
+    listing = folder_listing.scan(shared_path("data/tiny-imagenet-100"))
     assert len(listing.classes) == 100
     counts = {split: sum(entry.split == split for entry in listing.images) for split in ("train", "validation")}
     assert counts == {"train": 50_000, "validation": 5_000}
