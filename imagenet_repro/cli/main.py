@@ -17,6 +17,7 @@ from imagenet_repro.cli import (
     human,
     localize,
     models,
+    plan,
     prepare,
     score,
     sweep,
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     for module in (
         train,
         sweep,
+        plan,
         evaluate,
         localize,
         export,

@@ -1,6 +1,7 @@
 """Networks: construction from a configuration, and placement on devices."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
@@ -89,6 +90,34 @@ class NetworkSystem:
                 **config.model.options,
             )
             loaded = pretrained.load(model, weights, drop_background=drop_background) if weights else None
+        return cls._assemble(config, num_classes, model, spread, loaded)
+
+    @classmethod
+    def abstract(cls, config: Config, num_classes: int, devices: Sequence[Any]) -> "NetworkSystem":
+        """Return the system for devices that may not be here; shapes stand for its parameters, nothing is allocated.
+
+        Args:
+          config: the configuration of the run.
+          num_classes: the number of classes of the data set.
+          devices: all devices of all processes, or their description.
+
+        Raises:
+          UserError: as `models.abstract`, or an option that the run itself sets.
+        """
+        _check_options(config.model)
+        spread = parallel.create(config.parallel, deterministic=config.deterministic, devices=devices)
+        model = models.abstract(config.model.name, num_classes, DTYPES[config.precision], **config.model.options)
+        return cls._assemble(config, num_classes, model, spread)
+
+    @classmethod
+    def _assemble(
+        cls,
+        config: Config,
+        num_classes: int,
+        model: Network,
+        spread: Spread,
+        loaded: pretrained.Report | None = None,
+    ) -> "NetworkSystem":
         network = FunctionalNetwork(model, cross_device_norm=config.cross_device_norm)
         create_layer_index = models.spec(config.model.name).layers
         layers = None

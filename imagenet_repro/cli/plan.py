@@ -1,0 +1,107 @@
+"""`main.py plan`: what a run would need and reach on accelerators that are not here."""
+
+import json
+from pathlib import Path
+
+from imagenet_repro.cli.command import Command, Option, Settings
+from imagenet_repro.errors import EXIT_FINISHED, UserError
+
+HELP = """Say what a run would need on accelerators that are not here, and how fast it could be there.
+
+  python main.py plan --config=configs/resnet.py:50 --topology=h200:1
+  python main.py plan --config=configs/vit.py:augreg --topology=v5e:4x4 --config.parallel=fsdp --level=O1
+
+The training step is compiled by the compiler of those devices, which needs neither a device nor a driver, only its
+packages (pip install '.[plan-tpu]' or '.[plan-gpu]'). Nothing runs, and no parameter is allocated. The plan says
+whether the step fits into the memory of each device and what takes it, counts the operations, the traffic to the main
+memory and the messages between devices, and derives a bound: the images per second that no run can exceed, since one
+of the three would need more time at the device's published rate.
+
+Topologies: slices of TPUs (v4:2x2x1, v5e:4x4, v5p:2x2x1, v6e:4x4), the GPUs of a host (a100:8, h100:8, h200:1) or of
+several (h100:2x8). Compilation takes from half a minute to several minutes; --level=O1 is faster for TPUs.
+"""
+FORM = "v5e:4x4"
+
+
+def run(
+    *,
+    config: str,
+    topology: str,
+    level: str | None,
+    efficiency: float,
+    price: float,
+    num_classes: int,
+    num_examples: int,
+    json_file: str | None,
+    hlo_file: str | None,
+    overrides: dict[str, str],
+) -> int:
+    """Plan a configuration on a topology and print the plan; return the exit code."""
+    if not 0 < efficiency <= 1:
+        raise UserError(f"--efficiency={efficiency}: a share of the bound in (0, 1] is needed, such as 0.5")
+    from imagenet_repro.planning import topology as topologies
+
+    topologies.silence()  # before JAX is imported
+    from rich.console import Console
+
+    from imagenet_repro.config import load_config
+    from imagenet_repro.planning import show
+    from imagenet_repro.planning.budget_cost import budget_cost
+    from imagenet_repro.planning.dataset import dataset_size
+    from imagenet_repro.planning.plan import plan_step, require_network
+
+    settings = require_network(load_config(config, overrides))
+    size = dataset_size(settings, num_classes, num_examples)
+    devices = topologies.open_topology(topology)
+    console = Console(highlight=False, emoji=False)
+    with show.progress(console, f"{settings.model.name} on {topology}") as say:
+        plan = plan_step(settings, devices, num_classes=size.num_classes, level=level or "", say=say)
+    show.print_plan(plan, console)
+    record = {"config": config, **plan.to_dict()}
+    if plan.bound:
+        cost = budget_cost(plan, settings, size.num_examples, efficiency=efficiency, price=price)
+        show.print_cost(cost, settings, plan, efficiency, console)
+    if json_file:
+        Path(json_file).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if hlo_file and plan.compiled.text:
+        Path(hlo_file).write_text(plan.compiled.text, encoding="utf-8")
+    return EXIT_FINISHED
+
+
+COMMAND = Command(
+    name="plan",
+    help=HELP,
+    run=run,
+    options=(
+        Option("--config", required=True, metavar="FILE[:ARGUMENT]", help="a recipe, such as configs/resnet.py:50"),
+        Option("--topology", required=True, metavar="DEVICES", help="the devices, such as v5e:4x4 or h100:8"),
+        Option(
+            "--level",
+            choices=("O0", "O1", "O2", "O3"),
+            help="the compiler's effort (default: the compiler's own, as for a run)",
+        ),
+        Option(
+            "--efficiency",
+            type=float,
+            default=0.5,
+            metavar="SHARE",
+            help="the share of the bound that a run reaches, for the time of the budget (default: 0.5)",
+        ),
+        Option(
+            "--price", type=float, default=0.0, metavar="X", help="of one device for an hour, for the budget's price"
+        ),
+        Option(
+            "--num_classes", type=int, default=0, metavar="N", help="classes of the data set (default: its own number)"
+        ),
+        Option(
+            "--num_examples",
+            type=int,
+            default=0,
+            metavar="N",
+            help="images of the training split (default: its own number)",
+        ),
+        Option("--json", metavar="FILE", parameter="json_file", help="write the plan's numbers there"),
+        Option("--hlo", metavar="FILE", parameter="hlo_file", help="write the compiled program there"),
+    ),
+    settings=(Settings("config", "any key of the configuration", parameter="overrides"),),
+)
