@@ -1,0 +1,120 @@
+"""Collectives of a compiled step: the messages between devices, their bytes and the time that links need for them."""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from imagenet_repro.planning.hlo import Array, Instruction, Module
+from imagenet_repro.planning.traffic import executed
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One message between devices.
+
+    Attributes:
+      kind: one of `KINDS`.
+      bytes: of the complete array: the sum's, the gathered array's, or the array's before it is scattered.
+      devices: the number of devices of a group.
+      times: how often it runs in a step.
+    """
+
+    kind: str
+    bytes: int
+    devices: int
+    times: int
+
+
+def find_collectives(module: Module, devices: int) -> list[Collective]:
+    """Return the collectives of a program.
+
+    Args:
+      module: the program.
+      devices: the number of devices that run it.
+    """
+    found = []
+    for instruction, times in executed(module):
+        for scope, each in _messages(module, "", instruction):
+            group = _group_size(each.attributes, devices)
+            kind = each.opcode.removesuffix("-start")
+            # TPU: a reduce-scatter is a fusion that reduces everything and keeps a part, without sending the rest.
+            is_scatter = kind == "reduce-scatter" or (kind == "all-reduce" and "scatter" in scope)
+            size = _complete_bytes(each, group)
+            found.append(Collective("reduce-scatter" if is_scatter else kind, size, group, times))
+    return [each for each in found if each.devices > 1]
+
+
+def _messages(module: Module, scope: str, instruction: Instruction) -> Iterator[tuple[str, Instruction]]:
+    """Yield the collectives that an instruction is or, if it is a fusion, contains, and the names around them."""
+    if instruction.opcode.removesuffix("-start") in KINDS:
+        yield scope, instruction
+    elif instruction.opcode.removesuffix("-start") == "fusion":
+        for body in module.called(instruction):
+            for each in body.instructions.values():
+                yield from _messages(module, f"{scope} {body.name}", each)
+
+
+def _complete_bytes(instruction: Instruction, group: int) -> int:
+    """Return the bytes of the complete array, without the padding of tiles."""
+    sizes = [Array(array.dtype, array.shape).bytes for array in instruction.results]
+    if instruction.opcode in ("all-gather-start", "collective-permute-start"):
+        sizes = sizes[len(instruction.operands) : 2 * len(instruction.operands)]  # its result holds its operands first
+    total = sum(sizes)
+    return total * group if instruction.opcode == "reduce-scatter" else total
+
+
+def _group_size(attributes: str, devices: int) -> int:
+    """Return the number of devices of a group, in any of HLO's notations."""
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
+    if mesh:
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+        return math.prod(sizes[name] for name in re.findall(r"'(\w+)'", mesh[2]))
+    tiled = re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes)
+    if tiled:
+        return int(tiled[2])
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)
+    return len(listed[1].split(",")) if listed else devices
+
+
+def summarise(found: Sequence[Collective]) -> dict[str, dict[str, int]]:
+    """Return, for each kind that occurs, the `count` of messages in a step and their `bytes`."""
+    counts: dict[str, dict[str, int]] = collections.defaultdict(lambda: {"count": 0, "bytes": 0})
+    for each in found:
+        counts[each.kind]["count"] += each.times
+        counts[each.kind]["bytes"] += each.times * each.bytes
+    return dict(counts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interconnect:
+    """The links of a device.
+
+    Attributes:
+      bandwidth: bytes/s that a device can send over all links to devices of its host or slice, in one direction.
+      host_devices: the devices that these links join; others are reached over the network.
+      network_bandwidth: bytes/s that a device can send to other hosts; 0 where there are none.
+    """
+
+    bandwidth: float
+    host_devices: int
+    network_bandwidth: float = 0.0
+
+    def seconds(self, collective: Collective) -> float:
+        """Return the least time of a collective, where every link is in use all the time.
+
+        With ring algorithms a device sends (n - 1) / n of the complete array to gather, to scatter or to exchange it,
+        and twice that to reduce it. Over several hosts the array is first scattered within each host, so that each
+        device's network link carries only its part (the hierarchical form that NCCL uses).
+        """
+        local = min(collective.devices, self.host_devices)
+        hosts = math.ceil(collective.devices / local)
+        passes = 2 if collective.kind == "all-reduce" else 1
+        seconds = passes * collective.bytes * (local - 1) / local / self.bandwidth if local > 1 else 0.0
+        if hosts > 1:
+            share = collective.bytes / local
+            seconds += passes * share * (hosts - 1) / hosts / self.network_bandwidth
+        return collective.times * seconds

@@ -1,0 +1,229 @@
+"""A configuration's training step, lowered and compiled for the devices of a topology."""
+
+import contextlib
+import dataclasses
+import functools
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from imagenet_repro.config import Config
+from imagenet_repro.models.nn import target
+from imagenet_repro.planning.topology import Topology
+from imagenet_repro.training import state as states
+from imagenet_repro.training.parallel import Pmap
+from imagenet_repro.training.state import TrainState
+from imagenet_repro.training.step import AXIS
+from imagenet_repro.training.systems.network import NetworkSystem
+from imagenet_repro.training.systems.system import step_flops
+
+LEVELS = ("O0", "O1", "O2", "O3")
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """What the compiler says about a step; sizes are bytes on one device.
+
+    Attributes:
+      text: the optimised HLO; empty where the step does not fit.
+      arguments: the sizes of the step's inputs by name: parameters, statistics, optimizer, average, batch.
+      donated: the number of arrays of the state, whose buffers are donated.
+      argument_bytes: of all inputs.
+      output_bytes: of the results.
+      aliased_bytes: of the results that take the buffers of inputs.
+      temporary_bytes: of activations, gradients and scratch memory.
+      code_bytes: of the program.
+      peak_bytes: the largest sum at any time.
+      memory_limit: bytes of the device as the compiler knows them, where it says so; else None.
+      xla_flops: the compiler's count of operations on one device; None where it has none (GPU).
+      xla_bytes: the compiler's count of bytes that are read and written; None where it has none (GPU).
+      trace_seconds: time to trace and lower the step.
+      compile_seconds: time to compile it.
+    """
+
+    text: str
+    arguments: dict[str, int]
+    donated: int
+    argument_bytes: int = 0
+    output_bytes: int = 0
+    aliased_bytes: int = 0
+    temporary_bytes: int = 0
+    code_bytes: int = 0
+    peak_bytes: int = 0
+    memory_limit: float | None = None
+    xla_flops: float | None = None
+    xla_bytes: float | None = None
+    trace_seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether there is a program; a TPU's compiler gives none where the memory does not suffice."""
+        return bool(self.text)
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractStep:
+    """A training step whose arrays are shapes with shardings.
+
+    Attributes:
+      system: the network, spread over the topology's devices.
+      state: the state before the first step.
+      batch: one batch over all devices.
+    """
+
+    system: NetworkSystem
+    state: TrainState
+    batch: dict[str, Any]
+
+    @property
+    def flops(self) -> int:
+        """The floating point operations of a step over the whole batch."""
+        size = self.system.config.batch_size
+        blank = self.system.blank_batch(1)
+        batch = {name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for name, x in blank.items()}
+        return step_flops(self.system.train_step(1), self.state, batch)
+
+    def bytes_per_device(self) -> dict[str, int]:
+        """Return what each part of the step's inputs takes on one device."""
+        state = self.state
+        parts = {
+            "parameters": state.params,
+            "statistics": state.stats,
+            "optimizer": state.opt_state,
+            "average": state.ema,
+            "batch": self.batch,
+        }
+        return {name: sum(map(_device_bytes, jax.tree.leaves(part))) for name, part in parts.items()}
+
+
+def _device_bytes(shape: Any) -> int:
+    return int(np.prod(shape.sharding.shard_shape(shape.shape), dtype=np.int64)) * shape.dtype.itemsize
+
+
+def abstract_step(config: Config, num_classes: int, topology: Topology) -> AbstractStep:
+    """Return the step of a configuration on a topology, in shapes.
+
+    Raises:
+      UserError: the network cannot be built, or the batch does not divide among the devices.
+    """
+    system = NetworkSystem.abstract(config, num_classes, topology.devices)
+    spread = system.spread
+    spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")
+    create = functools.partial(states.create, optimizer=system.optimizer, ema=config.ema_decay > 0, seed=config.seed)
+    state = jax.eval_shape(create, system.network.params, system.network.stats)
+    state = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        state,
+        spread.state_sharding(state),
+    )
+    devices, size = len(topology.devices), config.batch_size
+    leading = (devices, size // devices) if isinstance(spread, Pmap) else (size,)
+    share = NamedSharding(spread.mesh, PartitionSpec(AXIS))
+    batch = {
+        name: jax.ShapeDtypeStruct((*leading, *x.shape[1:]), x.dtype, sharding=share)
+        for name, x in system.blank_batch(1).items()
+    }
+    return AbstractStep(system, state, batch)
+
+
+def compile_step(
+    step: AbstractStep,
+    topology: Topology,
+    *,
+    level: str = "",
+    options: dict[str, Any] | None = None,
+    say: Callable[[str], None] = lambda stage: None,
+) -> CompiledStep:
+    """Compile a step for a topology.
+
+    Args:
+      step: as `abstract_step` returns it.
+      topology: the devices.
+      level: one of `LEVELS`; empty: the compiler's default, with which a run is compiled.
+      options: more options of XLA.
+      say: called with the name of each stage when it begins: "tracing", "compiling".
+    """
+    arguments, donated = step.bytes_per_device(), len(jax.tree.leaves(step.state))
+    say("tracing")
+    began = time.perf_counter()
+    with target.compile_for(topology.platform), _precision(step.system.config.precision):
+        lowered = step.system.spread.lower_training(step.system.train_step(1), step.state, step.batch)
+    traced = time.perf_counter()
+    say("compiling")
+    try:
+        with _optimization_level(level):
+            compiled = lowered.compile(compiler_options=_options(step, topology, options))
+    except jax.errors.JaxRuntimeError as error:
+        used = _memory_in(str(error))
+        if used is None:
+            raise
+        peak, limit = used
+        return CompiledStep(
+            "", arguments, donated, peak_bytes=round(peak), memory_limit=limit, trace_seconds=traced - began,
+            compile_seconds=time.perf_counter() - traced,
+        )  # fmt: skip
+    compiled_at = time.perf_counter()
+    memory: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
+    cost = (cost[0] if isinstance(cost, list) else cost) or {}
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return CompiledStep(
+        text=compiled.as_text() or "",
+        arguments=arguments,
+        donated=donated,
+        argument_bytes=memory.argument_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes,
+        aliased_bytes=memory.alias_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        code_bytes=memory.generated_code_size_in_bytes,
+        peak_bytes=getattr(memory, "peak_memory_in_bytes", 0) or held + memory.temp_size_in_bytes,
+        xla_flops=cost.get("flops"),
+        xla_bytes=cost.get("bytes accessed"),
+        trace_seconds=traced - began,
+        compile_seconds=compiled_at - traced,
+    )
+
+
+def _options(step: AbstractStep, topology: Topology, more: dict[str, Any] | None) -> dict[str, Any] | None:
+    options: dict[str, Any] = dict(step.system.spread.compiler_options or {})
+    if topology.platform == "gpu" and step.system.config.deterministic:
+        # Without a device, the compiler cannot time a Triton product against cuBLAS's, and determinism forbids the
+        # default choice: it stops. On a device this option is not needed, so a run does not set it.
+        options["xla_gpu_enable_triton_gemm"] = False
+    return options | (more or {}) or None
+
+
+@contextlib.contextmanager
+def _optimization_level(level: str) -> Iterator[None]:
+    if not level:
+        yield
+        return
+    before = jax.config.read("jax_optimization_level")
+    jax.config.update("jax_optimization_level", level)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_optimization_level", before)
+
+
+@contextlib.contextmanager
+def _precision(precision: str) -> Iterator[None]:
+    """Trace products as a run computes them: in float32 with full precision, not with bfloat16 or TF32 passes."""
+    with jax.default_matmul_precision("highest") if precision == "float32" else contextlib.nullcontext():
+        yield
+
+
+def _memory_in(message: str) -> tuple[float, float] | None:
+    """Return the bytes that are needed and those that there are from a TPU compiler's error; None for other errors."""
+    found = re.search(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", message)
+    if not found:
+        return None
+    used, used_unit, limit, limit_unit = found.groups()
+    return float(used) * UNITS[used_unit], float(limit) * UNITS[limit_unit]
