@@ -103,6 +103,7 @@ def silence() -> None:
         "TPU_SKIP_MDS_QUERY": "1",  # libtpu would ask Google Cloud's metadata server where it runs
         "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # any: it complains without one, and takes that of the topology
         "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # only one process may use TPUs, but any number may compile for them
         "TPU_STDERR_LOG_LEVEL": "3",
         "TPU_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "-1",
