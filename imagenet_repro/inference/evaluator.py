@@ -1,5 +1,6 @@
 """Evaluation of a system on a split: every image exactly once, with predictions per image."""
 
+import collections
 import copy
 import dataclasses
 import time
@@ -23,6 +24,8 @@ from imagenet_repro.scoring.predictions import Collector, Predictions, merge
 from imagenet_repro.training.parallel import Spread
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import EvalStep
+
+IN_FLIGHT = 2  # batches given to the devices before the results of the oldest are read; few, to bound their memory
 
 
 class Evaluator:
@@ -86,20 +89,34 @@ class Evaluator:
         return rates, _merge_processes(share)
 
     def _evaluate(self, state: TrainState, collector: Collector | None) -> ErrorRates:
-        params, stats = state.evaluated
         totals: dict[str, float] = {}
-        bad = BadRecords(self._split, self._config.data, self.say)
-        for host, device in self._batches():
-            compiled = self._compiled or self._compile(state, device)
-            counts, predictions = compiled(params, stats, device)
-            bad.update(host)
-            bad.check()
+        for host, counts, predictions in self._results(state, collected=collector is not None):
             for name, value in jax.device_get(counts).items():
                 totals[name] = totals.get(name, 0) + value.item()
             if collector is not None:
                 self._collect(collector, host, predictions)
             self._show(int(counts["images"]))
         return ErrorRates.from_counts(totals, totals["cross_entropy"])
+
+    def _results(self, state: TrainState, *, collected: bool) -> Iterator[tuple[Batch, Any, Any]]:
+        """Yield each batch with its counts and its predictions, while the devices work on the batches after it.
+
+        `collected` says whether the predictions are read as well as the counts.
+        """
+        params, stats = state.evaluated
+        bad = BadRecords(self._split, self._config.data, self.say)
+        pending: collections.deque = collections.deque()
+        for host, device in self._batches():
+            compiled = self._compiled or self._compile(state, device)
+            counts, predictions = compiled(params, stats, device)
+            for array in jax.tree.leaves((counts, predictions if collected else ())):
+                array.copy_to_host_async()
+            bad.update(host)
+            bad.check()
+            pending.append((host, counts, predictions))
+            if len(pending) > IN_FLIGHT:
+                yield pending.popleft()
+        yield from pending
 
     def _compile(self, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
         began = time.perf_counter()

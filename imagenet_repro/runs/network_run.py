@@ -18,6 +18,7 @@ from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import log, loop, parallel, progressive
 from imagenet_repro.training.budget import Budget, Meter, Spent
+from imagenet_repro.training.clock import Agreement
 from imagenet_repro.training.learning_rate import LearningRate
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.systems.network import NetworkSystem, describe_loaded
@@ -55,7 +56,8 @@ class NetworkRun(Run[Config, NetworkSystem]):
         )
         bad_records = BadRecords(self.train_split, self.config.data, run_log.say)
         batches = self._batches(spent.steps, budget)
-        compiled, self.compilation_seconds = self._compile(run_log, train_state)
+        agreement = self._agreement(spent.seconds)
+        compiled, self.compilation_seconds = self._compile(run_log, train_state, agreement)
         return loop.TrainingJob(
             config=self.config,
             state=train_state,
@@ -70,7 +72,20 @@ class NetworkRun(Run[Config, NetworkSystem]):
             log=run_log,
             known=restored.info if restored else {},
             learning_rate=learning_rate,
+            agreement=agreement,
         )
+
+    def _agreement(self, seconds: float) -> Agreement:
+        if jax.process_count() == 1:
+            return Agreement()
+        amounts = (self.config.budget, self.config.evaluate_every, self.config.checkpoint.every)
+        timed = any(Amount.parse(amount).unit == "s" for amount in amounts)
+        return Agreement(self.system.spread.put_batch, self._share, timed=timed, seconds=seconds)
+
+    @property
+    def _share(self) -> int:
+        """The images of a batch that this process loads."""
+        return self.config.batch_size // jax.process_count()
 
     def _budget(self, train_state: TrainState) -> Budget:
         first, *later = (stage.flops_per_step(train_state) for stage in self.stages)
@@ -105,18 +120,19 @@ class NetworkRun(Run[Config, NetworkSystem]):
             process_count=jax.process_count(),
         )
 
-    def _compile(self, run_log: log.RunLog, train_state: TrainState) -> tuple[list[Callable], float]:
+    def _compile(
+        self, run_log: log.RunLog, train_state: TrainState, agreement: Agreement
+    ) -> tuple[list[Callable], float]:
         """Compile the step of every stage, so that no stage begins with a wait."""
         began = time.perf_counter()
-        compiled = [self._compile_stage(stage, train_state) for stage in self.stages]
+        compiled = [self._compile_stage(stage, train_state, agreement) for stage in self.stages]
         seconds = time.perf_counter() - began
         steps = "the step" if len(compiled) == 1 else f"the steps of {len(compiled)} stages"
         run_log.say(f"compiled {steps} in {log.duration(seconds)}")
         return compiled, seconds
 
-    def _compile_stage(self, stage: NetworkSystem, train_state: TrainState) -> Callable:
-        share = self.config.batch_size // jax.process_count()
-        batch = stage.spread.put_batch(stage.blank_batch(share))
+    def _compile_stage(self, stage: NetworkSystem, train_state: TrainState, agreement: Agreement) -> Callable:
+        batch = stage.spread.put_batch(stage.blank_batch(self._share)) | agreement.entry(0.0, False)
         return stage.spread.compile_training(stage.train_step(self.train_split.num_examples), train_state, batch)
 
     def _introduce(self, run_log: log.RunLog, budget: Budget, spent: Spent) -> None:

@@ -3,6 +3,9 @@
 A checkpoint holds everything that a run needs to continue: the train state (parameters, statistics, optimizer,
 average, step, random state) and the budget spent so far. Once a checkpoint is complete, a seal with the length and the
 CRC-32 of every file is written beside it: without it, a flipped bit in an array would be restored unnoticed.
+
+Where several processes restore a checkpoint, the first one reads the list of checkpoints and checks the seal for all,
+and a failure in any process is a failure in all, so that all continue from the same step.
 """
 
 import contextlib
@@ -21,6 +24,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.training import hosts
 from imagenet_repro.training.state import TrainState
 
 SEAL = "seal.json"
@@ -108,7 +112,7 @@ class Checkpoints:
     def rated(self, step: int) -> bool:
         """Return whether the error of a checkpoint is stored."""
         self._manager.reload()
-        return bool(self._manager.metrics(step))
+        return hosts.from_first(bool(self._manager.metrics(step)))
 
     def check(self) -> None:
         """Raise SaveError if the checkpoint being written has failed; do not wait for it."""
@@ -158,11 +162,14 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is missing or damaged, or belongs to another network; or all are damaged.
         """
-        steps = self.steps()
+        steps = hosts.from_first(self.steps())
         if which == "last":
             return self._restore_newest(steps, like)
-        step = self.best_step() if which == "best" else int(which) if which.isdecimal() else None
-        if step not in steps:
+        if which == "best":
+            step = hosts.from_first(self.best_step())
+        else:
+            step = int(which) if which.isdecimal() else None
+        if step is None or step not in steps:
             raise UserError(f"{self._directory}: no checkpoint '{which}'; there are: last, best, {steps}")
         return self._restore(step, like)
 
@@ -171,19 +178,27 @@ class Checkpoints:
             try:
                 return self._restore(step, like)
             except DamagedError as error:
-                self._say(f"{error}; using the one before it")
+                if jax.process_index() == 0:
+                    self._say(f"{error}; using the one before it")
         if steps:
             raise UserError(f"{self._directory}: every checkpoint is damaged; restore a copy or use a new --workdir")
         return None
 
     def _restore(self, step: int, like: TrainState) -> Restored:
-        self._check_seal(step)
+        # The first process reads every file, so that the others need not.
+        if damage := hosts.from_first(self._damage(step) if jax.process_index() == 0 else ""):
+            raise DamagedError(damage)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(like))
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
+        contents: Any = None
+        cause = None
         try:
-            contents: Any = self._manager.restore(step, args=arguments)
+            contents = self._manager.restore(step, args=arguments)
         except Exception as error:
-            raise DamagedError(f"{self._path(step)} cannot be restored ({_short(error)})") from error
+            cause = error
+        failures = [one for one in hosts.gather(_short(cause) if cause else "") if one]
+        if failures:
+            raise DamagedError(f"{self._path(step)} cannot be restored ({failures[0]})") from cause
         return Restored(_typed(contents.state, like), dict(contents.info), step)
 
     def _prepare_directory(self) -> None:
@@ -225,19 +240,21 @@ class Checkpoints:
             " Fix the cause (free space, permissions) and run the same command again"
         )
 
-    def _check_seal(self, step: int) -> None:
+    def _damage(self, step: int) -> str:
+        """Return what is wrong with the files of a checkpoint according to its seal; empty if nothing is."""
         seal = self._path(step) / SEAL
         if not seal.exists():  # the run ended between the commit and the seal, so only Orbax's own checks remain
-            return
+            return ""
         try:
             expected = json.loads(seal.read_text())
-        except ValueError as error:
-            raise DamagedError(f"{seal} is damaged") from error
+        except ValueError:
+            return f"{seal} is damaged"
         actual = _fingerprints(self._path(step))
         for name, fingerprint in expected.items():
             if actual.get(name) != fingerprint:
                 state = "is missing" if name not in actual else "has changed since it was written"
-                raise DamagedError(f"checkpoint {self._path(step)} is damaged: {name} {state}")
+                return f"checkpoint {self._path(step)} is damaged: {name} {state}"
+        return ""
 
 
 class DamagedError(UserError):

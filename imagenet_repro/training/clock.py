@@ -3,13 +3,15 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+HOSTS = "hosts"  # the entry of a batch, and the measure of a step, through which processes agree
 
 
 class TrainingClock:
@@ -73,23 +75,69 @@ class StopSignal:
 class Agreement:
     """The values on which all processes agree: the seconds spent, and whether one of them received a stop signal.
 
-    A single process decides after every step. Several processes communicate every `interval` steps and keep the values
-    in between, so that all take the same steps with the same progress.
+    A process that is alone decides by itself after every step. Several processes pass their values along with the
+    batch (`entry`), and the step returns the sums with its measures (`hear`), so agreeing costs no communication of
+    its own and no wait. All processes act on the measures that all have read, which lag behind by the steps in flight.
+    Where no step is in flight, they ask one another directly.
 
     Args:
-      interval: steps from one communication to the next.
+      put: places this process's rows of an array on its devices, as `Spread.put_batch`; None: the process is alone.
+      rows: this process's images in a batch.
+      timed: whether the run depends on the seconds spent. If not, the entry of a step needs no transfer.
+      seconds: training time of the run before it was last stopped.
     """
 
-    def __init__(self, interval: int):
-        self._interval = interval
-        self._seconds: float | None = None
+    def __init__(
+        self,
+        put: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]] | None = None,
+        rows: int = 0,
+        *,
+        timed: bool = False,
+        seconds: float = 0.0,
+    ):
+        self._put, self._rows, self._timed, self._seconds = put, rows, timed, seconds
         self._stop = False
+        self._constant = {} if put is None or timed else {stop: self._entry(0.0, stop) for stop in (False, True)}
 
-    def meet(self, step: int, seconds: float, stop: bool) -> tuple[float, bool]:
-        """Return the seconds of the first process and whether any process is to stop, as last communicated."""
-        if jax.process_count() == 1:
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other process."""
+        return self._put is None
+
+    def entry(self, seconds: float, stop: bool) -> dict[str, jax.Array]:
+        """Return what this process adds to the batch of a step: float32 [b, 3] over all devices; alone nothing."""
+        if self.alone:
+            return {}
+        return self._constant[stop] if self._constant else self._entry(seconds, stop)
+
+    def hear(self, values: np.ndarray) -> None:
+        """Take in the sums over all processes that a step returned, float32 [3]."""
+        self._stop |= bool(values[0] > 0)
+        if self._timed:
+            self._seconds = float(values[1]) + float(values[2]) / 1e6
+
+    def meet(self, seconds: float, stop: bool, *, in_flight: int) -> tuple[float, bool]:
+        """Return the seconds of the first process, and whether any process is to stop.
+
+        Args:
+          seconds: seconds on the clock of this process.
+          stop: whether this process received a stop signal.
+          in_flight: steps whose measures were not read, the same number in every process.
+        """
+        if self.alone:
             return seconds, stop
-        if self._seconds is None or step % self._interval == 0:
-            everyone = multihost_utils.process_allgather(np.asarray([seconds, float(stop)]))
-            self._seconds, self._stop = float(everyone[0, 0]), bool(everyone[:, 1].any())
-        return self._seconds, self._stop
+        if in_flight == 0:
+            everyone = multihost_utils.process_allgather(np.asarray(self._row(seconds, stop), np.float32))
+            self.hear(everyone.sum(0))
+        return self._seconds if self._timed else seconds, self._stop
+
+    def _entry(self, seconds: float, stop: bool) -> dict[str, jax.Array]:
+        rows = np.zeros((self._rows, 3), np.float32)
+        rows[0] = self._row(seconds, stop)
+        assert self._put is not None
+        return self._put({HOSTS: rows})
+
+    def _row(self, seconds: float, stop: bool) -> tuple[float, float, float]:
+        """Return the flag, and on the first process its seconds in two numbers that float32 holds exactly."""
+        shown = seconds if jax.process_index() == 0 else 0.0
+        return float(stop), float(int(shown)), float(round(shown % 1 * 1e6))

@@ -17,7 +17,7 @@ from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.errors import DivergedError
 from imagenet_repro.training.budget import Budget, Every, Spent
 from imagenet_repro.training.checkpoint import Checkpoints
-from imagenet_repro.training.clock import Agreement, StopSignal, TrainingClock
+from imagenet_repro.training.clock import HOSTS, Agreement, StopSignal, TrainingClock
 from imagenet_repro.training.early_stopping import EarlyStopping
 from imagenet_repro.training.learning_rate import LearningRate
 from imagenet_repro.training.log import METRICS, RunLog, duration
@@ -43,6 +43,7 @@ class TrainingJob:
       learning_rate: the learning rate of each step; None if the steps compute their lengths themselves.
       early_stopping: the number of consecutive evaluations without a lower error that ends the run; 0: the run never
         ends early.
+      agreement: how the processes of the run agree on its seconds and on a stop.
     """
 
     config: AnyConfig
@@ -59,6 +60,7 @@ class TrainingJob:
     known: dict[str, Any]
     learning_rate: LearningRate | None = None
     early_stopping: int = 0
+    agreement: Agreement = dataclasses.field(default_factory=Agreement)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,7 @@ class _Run:
     def __init__(self, job: TrainingJob, stop: StopSignal):
         self.job, self.stop, self.state, self.spent = job, stop, job.state, job.spent
         self.clock = TrainingClock(job.spent.seconds)
-        self.agreement = Agreement(job.config.log_every)
+        self.agreement = job.agreement
         self.evaluation = Every(Amount.parse(job.config.evaluate_every, "evaluate_every"))
         self.saving = Every(Amount.parse(job.config.checkpoint.every, "checkpoint.every"))
         for event in (self.evaluation, self.saving):
@@ -129,7 +131,9 @@ class _Run:
         self.job.bad_records.check()
         learning_rate = self._learning_rate()
         step = self.job.steps[self.job.budget.meter.stage(self.spent.steps)]
-        self.state, measures = step(self.state, device, learning_rate)
+        entry = self.agreement.entry(self.clock.seconds, bool(self.stop.received))
+        self.state, measures = step(self.state, device | entry, learning_rate)
+        _start_copies(measures)
         steps = self.spent.steps + 1
         self.pending.append((steps, host["index"], measures))
         while len(self.pending) > (0 if self._near_the_end() else IN_FLIGHT):
@@ -147,16 +151,23 @@ class _Run:
         Then each step must end before the next begins: otherwise a run of slow steps would overrun its budget by all
         steps in flight.
         """
-        amount, taken = self.job.budget.amount, self.clock.seconds - self.job.spent.seconds
-        settled = self.spent.steps + 1 - self.job.spent.steps - len(self.pending)
+        amount, before = self.job.budget.amount, self.job.spent
+        given = self.spent.steps + 1 - before.steps  # steps given to the devices by this process
+        if self.agreement.alone:
+            seconds, settled = self.clock.seconds, given - len(self.pending)
+        else:  # the first process read its clock when it gave the last step that is settled, with others in flight
+            seconds, settled = self.spent.seconds, given - 2 * IN_FLIGHT - 2
         if amount.unit != "s" or settled < 1:
             return False
-        return self.clock.seconds + (len(self.pending) + 1) * taken / settled >= amount.value
+        return seconds + (given + 1 - settled) * (seconds - before.seconds) / settled >= amount.value
 
     def _settle(self) -> None:
         """Wait for the oldest step in flight and check its measures."""
         step, index, measures = self.pending.popleft()
-        values = {name: float(value) for name, value in jax.device_get(measures).items()}
+        on_host = jax.device_get(measures)
+        if HOSTS in on_host:
+            self.agreement.hear(on_host.pop(HOSTS))
+        values = {name: float(value) for name, value in on_host.items()}
         minimised = values.get("objective", values["loss"])
         if not (math.isfinite(minimised) and math.isfinite(values["gradient_norm"])):
             self._diverged(step, index, values | {"loss": minimised})
@@ -166,7 +177,8 @@ class _Run:
 
     def _agree(self) -> bool:
         """Read the clock, and return whether the run is to stop; the same in every process."""
-        seconds, stopping = self.agreement.meet(self.spent.steps, self.clock.seconds, bool(self.stop.received))
+        stop = bool(self.stop.received)
+        seconds, stopping = self.agreement.meet(self.clock.seconds, stop, in_flight=len(self.pending))
         self.spent = dataclasses.replace(self.spent, seconds=seconds)
         return stopping
 
@@ -284,6 +296,12 @@ class _Window:
             row["objective"] = float(np.mean([v["objective"] for v in self._values]))
         self._values, self._since, self.waited = [], spent, 0.0
         return row
+
+
+def _start_copies(measures: dict[str, jax.Array]) -> None:
+    """Start the copies of a step's measures to the host, which run when the step is done."""
+    for value in measures.values():
+        value.copy_to_host_async()
 
 
 def _spent_row(budget: Budget, spent: Spent) -> dict[str, float]:

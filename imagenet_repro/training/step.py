@@ -19,6 +19,7 @@ from imagenet_repro.data.augment import augment
 from imagenet_repro.models.nn.network import WithAuxiliary
 from imagenet_repro.scoring import metrics
 from imagenet_repro.training import loss
+from imagenet_repro.training.clock import HOSTS
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 from imagenet_repro.training.optimizer import bound_filters
 from imagenet_repro.training.state import TrainState
@@ -113,7 +114,8 @@ class TrainStep:
         Returns:
           The next state, and measures over the whole batch: `loss` (mean), `top1_correct` and `top5_correct` (counts
           against the heavier label where labels are mixed), `gradient_norm`, `learning_rate`. They are those of the
-          main head. Where there are auxiliary heads, `objective` is the loss with theirs, which is minimised.
+          main head. Where there are auxiliary heads, `objective` is the loss with theirs, which is minimised. Where
+          the batch has an entry for several processes (`clock.Agreement`), `hosts` is its sum over the images.
         """
         gradients, stats, measures = self.gradients(state, batch)
         return self.update(state, gradients, stats, measures, learning_rate)
@@ -146,6 +148,8 @@ class TrainStep:
         scale = 1.0 / self.config.accumulate
         gradients = layout.reduce(jax.tree.map(lambda g: g * scale, gradients))
         means = {name: measures.pop(name) * scale for name in MEANS if name in measures}
+        if HOSTS in batch:
+            measures[HOSTS] = batch[HOSTS].sum(0)
         return gradients, lax.pmean(stats, AXIS), lax.pmean(means, AXIS) | lax.psum(measures, AXIS)
 
     def update(

@@ -8,6 +8,7 @@ import signal
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -175,6 +176,9 @@ class SlowLoss:
     def __init__(self, clock):
         self._clock = clock
 
+    def copy_to_host_async(self):
+        pass
+
     def __float__(self):
         self._clock.seconds += 10
         return 1.0
@@ -185,7 +189,8 @@ def test_steps_in_flight_do_not_overrun_a_budget_of_seconds(budget, steps, monke
     clock = mock.Mock(spec=TrainingClock, seconds=0.0)
     clock.paused = contextlib.nullcontext
     monkeypatch.setattr(loop, "TrainingClock", lambda seconds: clock)
-    measures = dict.fromkeys(("gradient_norm", "top1_correct", "top5_correct", "learning_rate"), 1.0)
+    names = ("gradient_norm", "top1_correct", "top5_correct", "learning_rate")
+    measures = dict.fromkeys(names, jnp.ones(()))
     job = loop.TrainingJob(
         config=dataclasses.replace(CONFIG, evaluate_every="1000st"),
         state=small_network.make(CONFIG)[1],
