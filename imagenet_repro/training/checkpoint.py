@@ -4,8 +4,8 @@ A checkpoint holds everything that a run needs to continue: the train state (par
 average, step, random state) and the budget spent so far. Once a checkpoint is complete, a seal with the length and the
 CRC-32 of every file is written beside it: without it, a flipped bit in an array would be restored unnoticed.
 
-Where several processes restore a checkpoint, the first one reads the list of checkpoints and checks the seal for all,
-and a failure in any process is a failure in all, so that all continue from the same step.
+Where several processes restore a checkpoint, the first one lists the checkpoints and checks the seal for all, so that
+all continue from the same step and only one reads every file.
 """
 
 import contextlib
@@ -190,16 +190,24 @@ class Checkpoints:
             raise DamagedError(damage)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(like))
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
-        contents: Any = None
-        cause = None
         try:
-            contents = self._manager.restore(step, args=arguments)
+            contents: Any = self._manager.restore(step, args=arguments)
         except Exception as error:
-            cause = error
-        failures = [one for one in hosts.gather(_short(cause) if cause else "") if one]
-        if failures:
-            raise DamagedError(f"{self._path(step)} cannot be restored ({failures[0]})") from cause
+            raise self._unreadable(step, error) from error
         return Restored(_typed(contents.state, like), dict(contents.info), step)
+
+    def _unreadable(self, step: int, error: Exception) -> UserError:
+        """Return the error of a checkpoint that Orbax cannot restore.
+
+        One process of several cannot use the checkpoint before it by itself: the others may have restored this one, or
+        wait for it within Orbax.
+        """
+        if jax.process_count() == 1:
+            return DamagedError(f"{self._path(step)} cannot be restored ({_short(error)})")
+        return UserError(
+            f"process {jax.process_index()} cannot restore {self._path(step)} ({_short(error)}). If its files are"
+            " damaged, delete this directory, and the same command continues from the checkpoint before it"
+        )
 
     def _prepare_directory(self) -> None:
         try:

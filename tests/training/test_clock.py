@@ -3,6 +3,8 @@
 import os
 import signal
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from imagenet_repro.training import clock
@@ -39,18 +41,60 @@ def test_the_first_signal_is_noted_and_the_handlers_come_back():
 
 
 def test_one_process_decides_by_itself_at_every_step():
-    agreement = clock.Agreement(interval=100)
-    assert agreement.meet(1, 0.5, False) == (0.5, False)
-    assert agreement.meet(2, 0.7, True) == (0.7, True)
+    agreement = clock.Agreement()
+    assert agreement.entry(1.0, True) == {}
+    assert agreement.meet(0.5, False, in_flight=2) == (0.5, False)
+    assert agreement.meet(0.7, True, in_flight=2) == (0.7, True)
 
 
-def test_several_processes_keep_their_last_agreement_between_agreements(monkeypatch):
-    everyone = []
-    monkeypatch.setattr(clock.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(clock.multihost_utils, "process_allgather", lambda mine: clock.np.stack([mine, everyone[-1]]))
-    agreement = clock.Agreement(interval=10)
-    everyone.append(clock.np.asarray([9.0, 0.0]))
-    assert agreement.meet(1, 1.0, False) == (1.0, False)
-    everyone.append(clock.np.asarray([9.0, 1.0]))
-    assert agreement.meet(9, 5.0, False) == (1.0, False)  # no agreement since then
-    assert agreement.meet(10, 6.0, False) == (6.0, True)  # the clock of the first process, and a stop of any process
+@pytest.fixture
+def second(monkeypatch):
+    """Make this process the second of two; return the rows of the first, of which the last is told directly."""
+    first = []
+    monkeypatch.setattr(clock.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(clock.multihost_utils, "process_allgather", lambda row: np.stack([first[-1], row]))
+    return first
+
+
+def put(batch):
+    return {name: jnp.asarray(value) for name, value in batch.items()}
+
+
+def test_processes_tell_one_another_in_one_row_of_their_share(second):
+    agreement = clock.Agreement(put, 4, timed=True)
+    entry = agreement.entry(7.5, True)[clock.HOSTS]
+    assert entry.dtype == np.float32
+    np.testing.assert_array_equal(entry, [[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])  # only the first has a clock
+
+
+def test_the_first_process_sends_seconds_to_the_microsecond(monkeypatch):
+    monkeypatch.setattr(clock.jax, "process_index", lambda: 0)
+    agreement = clock.Agreement(put, 2, timed=True)
+    agreement.hear(np.asarray(agreement.entry(10_000_000.123457, False)[clock.HOSTS]).sum(0))
+    assert agreement.meet(0.0, False, in_flight=1) == (pytest.approx(10_000_000.123457, abs=1e-6), False)
+
+
+def test_several_processes_act_on_what_all_have_heard(second):
+    agreement = clock.Agreement(put, 4, timed=True, seconds=3.0)
+    assert agreement.meet(9.0, True, in_flight=2) == (3.0, False)  # not even the process that received the signal
+    agreement.hear(np.float32([0, 5, 500_000]))
+    assert agreement.meet(9.0, True, in_flight=2) == (5.5, False)
+    agreement.hear(np.float32([1, 6, 0]))
+    assert agreement.meet(9.0, False, in_flight=2) == (6.0, True)
+    agreement.hear(np.float32([0, 7, 0]))
+    assert agreement.meet(9.0, False, in_flight=2) == (7.0, True)
+
+
+def test_with_nothing_in_flight_processes_ask_one_another(second):
+    agreement = clock.Agreement(put, 4, timed=True, seconds=3.0)
+    second.append(np.float32([1, 8, 250_000]))
+    assert agreement.meet(9.0, False, in_flight=0) == (8.25, True)
+
+
+def test_entries_that_carry_no_clock_are_placed_once(second):
+    placed = []
+    agreement = clock.Agreement(lambda batch: placed.append(batch) or put(batch), 4)
+    for stop in (False, True, False):
+        assert agreement.entry(7.5, stop)[clock.HOSTS][0, 0] == stop
+    assert len(placed) == 2
+    assert agreement.meet(9.0, False, in_flight=2) == (9.0, False)  # its own clock, on which nothing depends

@@ -184,17 +184,12 @@ class SlowLoss:
         return 1.0
 
 
-@pytest.mark.parametrize(("budget", "steps"), [("60s", 6), ("61s", 7), ("200s", 20), ("21s", 3)])
-def test_steps_in_flight_do_not_overrun_a_budget_of_seconds(budget, steps, monkeypatch):
-    clock = mock.Mock(spec=TrainingClock, seconds=0.0)
-    clock.paused = contextlib.nullcontext
-    monkeypatch.setattr(loop, "TrainingClock", lambda seconds: clock)
-    names = ("gradient_norm", "top1_correct", "top5_correct", "learning_rate")
-    measures = dict.fromkeys(names, jnp.ones(()))
-    job = loop.TrainingJob(
-        config=dataclasses.replace(CONFIG, evaluate_every="1000st"),
+def fake_job(budget, steps, **settings):
+    """Return a job of steps that compute nothing."""
+    return loop.TrainingJob(
+        config=dataclasses.replace(CONFIG, evaluate_every="1000st", **settings),
         state=small_network.make(CONFIG)[1],
-        steps=[lambda state, batch, learning_rate: (state, measures | {"loss": SlowLoss(clock)})],
+        steps=steps,
         batches=iter([({"index": np.arange(32)}, {})] * 30),
         evaluate=lambda state, last: {"top1_error": 0.9, "top5_error": 0.5, "evaluated": 42},
         name_images=lambda index: [],
@@ -205,4 +200,45 @@ def test_steps_in_flight_do_not_overrun_a_budget_of_seconds(budget, steps, monke
         log=mock.Mock(spec=log.RunLog),
         known={},
     )
+
+
+@pytest.mark.parametrize(("budget", "steps"), [("60s", 6), ("61s", 7), ("200s", 20), ("21s", 3)])
+def test_steps_in_flight_do_not_overrun_a_budget_of_seconds(budget, steps, monkeypatch):
+    clock = mock.Mock(spec=TrainingClock, seconds=0.0)
+    clock.paused = contextlib.nullcontext
+    monkeypatch.setattr(loop, "TrainingClock", lambda seconds: clock)
+    names = ("gradient_norm", "top1_correct", "top5_correct", "learning_rate")
+    measures = dict.fromkeys(names, jnp.ones(()))
+    job = fake_job(budget, [lambda state, batch, learning_rate: (state, measures | {"loss": SlowLoss(clock)})])
     assert loop.run(job).spent.steps == steps
+
+
+class Measure:
+    """A measure of a step that logs the start of its copy to the host, and the wait for it."""
+
+    def __init__(self, events, step):
+        self._events, self._step = events, step
+
+    def copy_to_host_async(self):
+        if ("copy", self._step) not in self._events:  # JAX starts it again when it is waited for
+            self._events.append(("copy", self._step))
+
+    def __float__(self):
+        self._events.append(("wait", self._step))
+        return 1.0
+
+
+def test_a_step_is_waited_for_only_after_the_next_two_were_given_to_the_devices():
+    events, names = [], ("gradient_norm", "top1_correct", "top5_correct", "learning_rate")
+
+    def step(state, batch, learning_rate):
+        number = 1 + sum(kind == "give" for kind, _ in events)
+        events.append(("give", number))
+        return state, dict.fromkeys(names, jnp.ones(())) | {"loss": Measure(events, number)}
+
+    rare = dataclasses.replace(CONFIG.checkpoint, every="1000st")
+    loop.run(fake_job("8st", [step], checkpoint=rare))
+    expected = []
+    for number in range(1, 9):
+        expected += [("give", number), ("copy", number), *([("wait", number - 2)] if number > 2 else [])]
+    assert events == [*expected, ("wait", 7), ("wait", 8)]

@@ -1,0 +1,76 @@
+"""Tests of a run on two hosts: stops, seconds and checkpoints on which both agree."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from tests import command_line
+from tests.training import two_hosts
+
+
+def start(*arguments):
+    """Start the program in two processes."""
+    flags = {"XLA_FLAGS": command_line.xla_flags(devices=1), "JAX_PLATFORMS": "cpu", "NUM_PROCESSES": "2"}
+    coordinator = {"COORDINATOR_ADDRESS": f"127.0.0.1:{random.randint(20_000, 60_000)}"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", two_hosts.__name__, *map(str, arguments)],
+            cwd=command_line.REPOSITORY,
+            env=os.environ | flags | coordinator | {"PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Return what two processes saw, in a list by process."""
+    directory = tmp_path_factory.mktemp("hosts")
+    processes = start(directory)
+    outputs = [process.communicate(timeout=500)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    return [json.loads((directory / f"{number}.json").read_text()) for number in range(2)]
+
+
+def test_a_stop_of_one_process_stops_both_at_the_same_step_a_few_steps_later(both):
+    stopped = [seen["stopped"] for seen in both]
+    assert [each["stopped_by"] for each in stopped] == ["a signal elsewhere", "SIGTERM"]
+    first, second = (each["steps"] for each in stopped)
+    assert first == second
+    assert two_hosts.STOP_AT <= first <= two_hosts.STOP_AT + 3
+
+
+def test_the_resumed_run_ends_with_the_same_bits_in_both(both):
+    ends = {(seen[run]["steps"], seen[run]["params"]) for seen in both for run in ("whole", "resumed")}
+    assert len(ends) == 1
+    assert all(seen["whole"]["stopped_by"] is None for seen in both)
+
+
+def test_a_budget_of_seconds_is_that_of_the_first_process_in_both(both):
+    timed = [seen["timed"] for seen in both]
+    assert timed[0] == timed[1]  # steps, seconds, the rate of every step, parameters
+    assert len(timed[0]["rates"]) == timed[0]["steps"] > 1
+    assert timed[0]["seconds"] >= float(two_hosts.SECONDS[:-1])
+
+
+def test_the_first_process_checks_a_checkpoint_for_both_and_says_what_is_wrong(both):
+    damaged = [seen["damaged"] for seen in both]
+    assert [each["step"] for each in damaged] == [9, 9]
+    assert [each["read"] > 0 for each in damaged] == [True, False]
+    assert [len(each["said"]) for each in damaged] == [1, 0]
+    assert "has changed since it was written" in damaged[0]["said"][0]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_one_process_cannot_read_ends_both_and_is_named(tmp_path):
+    processes = start(tmp_path, "--fail")
+    outputs = [process.communicate(timeout=500)[0] for process in processes]
+    assert all(process.returncode != 0 for process in processes)
+    assert f"process 1 cannot restore {tmp_path}/checkpoints/1 ([Errno 5] Input/output error)" in outputs[1]
