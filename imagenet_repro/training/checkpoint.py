@@ -165,10 +165,8 @@ class Checkpoints:
         steps = hosts.from_first(self.steps())
         if which == "last":
             return self._restore_newest(steps, like)
-        if which == "best":
-            step = hosts.from_first(self.best_step())
-        else:
-            step = int(which) if which.isdecimal() else None
+        best = hosts.from_first(self.best_step() if which == "best" else None)
+        step = int(which) if which.isdecimal() else best
         if step is None or step not in steps:
             raise UserError(f"{self._directory}: no checkpoint '{which}'; there are: last, best, {steps}")
         return self._restore(step, like)

@@ -1,0 +1,64 @@
+"""Tests of the evaluation of a split: every image once, and batches in flight while results are read."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_repro.config import resolve_config
+from imagenet_repro.inference import evaluator
+from imagenet_repro.training import parallel, state
+from tests.data import memory_split
+
+COUNT, BATCH, CLASSES = 37, 8, 5
+WEIGHTS = np.random.default_rng(0).normal(size=(3, CLASSES)).astype(np.float32)
+
+
+def score(params, stats, images):
+    return (images.astype(jnp.float32).mean((1, 2)) - 127.5) @ params["w"]
+
+
+class Watched:
+    """A spread whose compiled step logs that a batch was given to the devices."""
+
+    def __init__(self, events):
+        self._spread, self._events = parallel.create("shard_map"), events
+
+    def __getattr__(self, name):
+        return getattr(self._spread, name)
+
+    def compile_evaluation(self, step, train_state, batch):
+        compiled = self._spread.compile_evaluation(step, train_state, batch)
+
+        def give(*arguments):
+            self._events.append("give")
+            return compiled(*arguments)
+
+        return give
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    """Return the order of events, the rates and the predictions of one evaluation."""
+    events = []
+    config = resolve_config({"data": {"image_size": 16, "threads": 1, "workers": 0}, "batch_size": BATCH})
+    one = evaluator.Evaluator(config, score, Watched(events), memory_split.make_split(COUNT), show=events.append)
+    trained = state.TrainState(jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2))
+    rates, predictions = one.predict(one.spread.put_state(trained), {})
+    return events, rates, predictions
+
+
+def test_two_batches_are_in_flight_while_the_result_of_another_is_read(evaluated):
+    events, *_ = evaluated
+    assert events == ["give", "give", *["give", 8] * 3, 8, 5]
+
+
+def test_every_image_is_scored_once_and_counted_as_predicted(evaluated):
+    _, rates, predictions = evaluated
+    assert list(predictions.id) == [f"img_{number:02d}" for number in range(COUNT)]
+    assert list(predictions.label) == [number % 5 for number in range(COUNT)]
+    assert rates.images == COUNT
+    best = predictions.logits.argmax(1)
+    assert rates.top1_wrong == np.sum(best != predictions.label) == predictions.error_rates().top1_wrong
+    logits = predictions.logits.astype(np.float64)
+    chosen = logits[np.arange(COUNT), predictions.label]
+    assert rates.cross_entropy == pytest.approx(np.mean(np.log(np.exp(logits).sum(1)) - chosen), rel=1e-2)  # float16
