@@ -1,8 +1,9 @@
-# Every target sets up what it needs: a .venv from the pinned requirements, made once.
-#   PYTHON=python3.12         which interpreter (3.11, 3.12 or 3.13)
+# Every target sets up what it needs: a .venv from the pinned requirements, made once, with the newest supported Python
+# that is found (tools/environment.sh). An existing .venv keeps its Python.
+#   PYTHON=python3.12         which interpreter (3.11, 3.12 or 3.13); a .venv of another version is made anew
 #   ACCELERATOR=cpu|cuda13|tpu  which build of jax
 
-PYTHON ?= python3
+PYTHON ?=
 ACCELERATOR ?= cpu
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -19,7 +20,7 @@ DEV_STAMP := $(VENV)/installed-dev
 DOCS_STAMP := $(VENV)/installed-docs
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo clean-demo test test-slow integration coverage check lint types docs check-docs format hooks lock
+.PHONY: FORCE help demo clean-demo test test-slow integration coverage check lint types docs check-docs format hooks lock
 
 help:
 	@echo "make demo         draw the embedded data set, train five systems under one budget, compare them on a page"
@@ -32,11 +33,14 @@ help:
 	@echo "make hooks        check each commit with pre-commit"
 	@echo "make lock         resolve requirements.txt and requirements/ anew from pyproject.toml"
 
-$(RUNTIME_STAMP): $(RUNTIME)
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; choose one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "setting up $(VENV) (once)"
-	@$(PYTHON) -m venv $(VENV)
+# Checked each time: its Python may be gone, or another one asked for. The file is younger only if it was made anew.
+$(VENV)/made: FORCE
+	@tools/environment.sh $(VENV) $(PYTHON)
+
+FORCE:
+
+$(RUNTIME_STAMP): $(VENV)/made $(RUNTIME)
+	@echo "installing the requirements (once)"
 	@$(INSTALL) $(addprefix -r ,$(RUNTIME))
 	@touch $@
 
@@ -113,7 +117,7 @@ hooks: $(DEV_STAMP)
 	@$(VENV)/bin/pre-commit install
 
 # One resolution for all: groups and extras are resolved on top of the pins of requirements.txt.
-COMPILE := $(RUN) -m uv pip compile --quiet --universal --no-annotate --no-header
+COMPILE := $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --no-annotate --no-header
 lock: $(RUNTIME_STAMP)
 	@$(INSTALL) uv
 	@$(COMPILE) pyproject.toml -o requirements.txt
