@@ -37,6 +37,7 @@ def main():
     arguments = _arguments()
     images = _images(arguments.images, arguments.count)
     package = PackagePipeline(images)
+    package(images[:BATCH])
     resized, common = ResizedPipeline(package), FourSizesPipeline(package)
     few = images[: arguments.peer_count]
     vectors = [np.concatenate(list(_batches(pipeline, few[:COMPARED]))) for pipeline in (package, resized)]
@@ -63,28 +64,23 @@ def _images(folder, count):
 
 
 class PackagePipeline:
-    """The pipeline of this package, compiled."""
+    """The pipeline of this package, compiled for JAX's default device.
 
-    def __init__(self, images):
+    Args:
+      images: uint8 [n, 64, 64, 3]; the model is learned from the first `sample` of them.
+      sample: their number.
+      model: a pipeline whose model is taken in place of a learned one.
+    """
+
+    def __init__(self, images, sample=SAMPLE, model=None):
         import jax
-        import jax.numpy as jnp
 
         from imagenet_repro.features.descriptors import grid, sift
-        from imagenet_repro.features.encoding import fisher, mixture, pca, pyramid
+        from imagenet_repro.features.encoding import fisher, pca, pyramid
 
         self.grid = grid.Grid(patch=PATCH, step=STEP, scales=SCALES)
         self.layout = pyramid.layout(pyramid.Pyramid(DIVISIONS).members(self.grid.places(SIZE, SIZE)))
-
-        @jax.jit
-        def describe(batch):
-            return grid.describe(batch, self.grid, sift.sift, luma=True)
-
-        sample = np.concatenate([np.asarray(describe(images[i : i + BATCH])) for i in range(0, SAMPLE, BATCH)])
-        moments = pca.Moments(sample.shape[-1])
-        moments.add(sample.reshape(-1, sample.shape[-1]))
-        self.pca = pca.fit(moments, COMPONENTS)
-        projected = pca.project(jnp.asarray(sample.reshape(-1, sample.shape[-1])[::3]), self.pca)
-        self.mixture = mixture.fit(projected, GAUSSIANS, jax.random.key(0), iterations=10)
+        self.pca, self.mixture = (model.pca, model.mixture) if model else self._learn(images[:sample])
 
         @jax.jit
         def encode(batch):
@@ -92,7 +88,27 @@ class PackagePipeline:
             return fisher.encode(descriptors[:, self.layout.order], self.mixture, self.layout)
 
         self.encode = encode
-        encode(images[:BATCH]).block_until_ready()
+
+    def _learn(self, images):
+        """Return principal components and a mixture of Gaussians of the descriptors of images."""
+        import jax
+        import jax.numpy as jnp
+
+        from imagenet_repro.features.descriptors import grid, sift
+        from imagenet_repro.features.encoding import mixture, pca
+
+        @jax.jit
+        def describe(batch):
+            return grid.describe(batch, self.grid, sift.sift, luma=True)
+
+        batches = range(0, len(images), BATCH)
+        sample = np.concatenate([np.asarray(describe(images[i : i + BATCH])) for i in batches])
+        sample = sample.reshape(-1, sample.shape[-1])
+        moments = pca.Moments(sample.shape[-1])
+        moments.add(sample)
+        projection = pca.fit(moments, COMPONENTS)
+        projected = pca.project(jnp.asarray(sample[::3]), projection)
+        return projection, mixture.fit(projected, GAUSSIANS, jax.random.key(0), iterations=10)
 
     def __call__(self, images):
         """Return Fisher vectors, [n, cells, numbers]."""

@@ -1,0 +1,99 @@
+"""The images that the loader reads: a prepared data set, a folder, or drawings; only the first needs tfds."""
+
+import concurrent.futures
+import dataclasses
+import math
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from imagenet_repro.data.cores import available_cores
+from imagenet_repro.data.decode import decode
+from imagenet_repro.data.prepare import folder_listing, ifs
+from imagenet_repro.data.prepare.folder_listing import Image, Listing
+from imagenet_repro.data.sources import Record, Split, Splits
+from imagenet_repro.data.workers import follow_parent
+
+CATEGORIES = 4  # of drawings
+DRAWN_TOGETHER = 8
+HELD_OUT = 0.05  # of a folder's training images, for the curves
+
+
+class FolderRecords:
+    """Random access to the images of a folder or of zip files, in a given order.
+
+    Pickling keeps the listing: the process that unpickles it opens the files again.
+    """
+
+    def __init__(self, listing: Listing, images: Sequence[Image]):
+        self._listing, self._images = listing, tuple(images)
+        self._reader = folder_listing.Reader(dataclasses.replace(listing, images=self._images))
+        self._labels = {name: number for number, name in enumerate(listing.classes)}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Record:
+        image = self._images[index]
+        return Record(self._reader.content(image), self._labels[image.label], image.name)
+
+    def __reduce__(self) -> tuple:
+        return FolderRecords, (self._listing, self._images)
+
+
+def folder_splits(path: str) -> Splits:
+    """Return the splits of a folder with `train` and `validation`; the last 5 % of a shuffled `train` are held out.
+
+    Raises:
+      UserError: the folder is missing, or has another layout.
+    """
+    listing = folder_listing.scan(Path(path).expanduser())
+    train = [image for image in listing.images if image.split == "train"]
+    scored = [image for image in listing.images if image.split != "train"]
+    order = np.random.default_rng(0).permutation(len(train))
+    kept = math.ceil(len(train) * (1 - HELD_OUT))
+    parts = {
+        "train": [train[i] for i in order[:kept]],
+        "held_out": [train[i] for i in order[kept:]],
+        "validation": scored or [train[i] for i in order[kept:]],
+    }
+    return Splits(*(_split(name, listing, images) for name, images in parts.items()))
+
+
+def _split(name: str, listing: Listing, images: Sequence[Image]) -> Split:
+    return Split(
+        name=listing.source.stem,
+        split=name,
+        version="",
+        class_names=listing.classes,
+        num_examples=len(images),
+        records=FolderRecords(listing, images),
+    )
+
+
+def drawn_split(side: int, count: int) -> Split:
+    """Return drawings in memory, JPEGs of `side` pixels, in the form of a data set."""
+    names = tuple(f"ifs_{category:03d}" for category in range(CATEGORIES))
+    records = [Record(image, i % CATEGORIES, str(i)) for i, image in enumerate(_draw(side, count))]
+    return Split(f"drawings of {side} px", "train", "", names, len(records), records)
+
+
+def drawn_pixels(side: int, count: int) -> np.ndarray:
+    """Return drawings as uint8 [count, side, side, 3]."""
+    return np.stack([decode(image) for image in _draw(side, count)])
+
+
+def _draw(side: int, count: int) -> list[bytes]:
+    look = ifs.Look(size=side)
+    jobs = [
+        ifs.DrawingJob(0, 0, CATEGORIES, low, min(low + DRAWN_TOGETHER, count), look)
+        for low in range(0, count, DRAWN_TOGETHER)
+    ]
+    processes = min(len(jobs) // 4, available_cores())
+    if processes < 2:
+        return [image for job in jobs for image in ifs.draw(job)]
+    context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of other libraries' threads
+    with concurrent.futures.ProcessPoolExecutor(processes, context, follow_parent) as pool:
+        return [image for images in pool.map(ifs.draw, jobs) for image in images]
