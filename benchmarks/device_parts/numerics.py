@@ -76,11 +76,13 @@ class Numerics(Part):
                     step = system.train_step(1)
                     lowered[place] = spread.lower_training(step, spread.put_state(state), spread.put_batch(batch))
         programs = {}
-        for place, options in (("cpu", None), (FAST, None), (DETERMINISTIC, _DETERMINISM)):
-            if place == DETERMINISTIC and bench.platform != "gpu":
-                continue
-            step = lowered["cpu" if place == "cpu" else "device"]
-            programs[place] = bench.compiler.submit(f"{network.title}, float32, {place}", step, options)
+        for variant in ("cpu", FAST, DETERMINISTIC) if bench.platform == "gpu" else ("cpu", FAST):
+            place = "cpu" if variant == "cpu" else "device"
+            devices = spreads[place].mesh.devices.tolist()
+            options = parallel.create("shard_map", deterministic=variant == DETERMINISTIC, devices=devices)
+            programs[variant] = bench.compiler.submit(
+                f"{network.title}, float32, {variant}", lowered[place], options.compiler_options
+            )
         return _Comparison(network, state, batch, spreads, programs)
 
     def run(self, bench: Bench) -> None:
@@ -118,9 +120,6 @@ class Numerics(Part):
         spread = comparison.spreads["cpu" if place == "cpu" else "device"]
         state, batch = spread.put_state(comparison.state), spread.put_batch(comparison.batch)
         return jax.device_get(compiled(state, batch, LEARNING_RATE))
-
-
-_DETERMINISM = {"xla_gpu_exclude_nondeterministic_ops": True}
 
 
 def compare(

@@ -14,6 +14,7 @@ from benchmarks.device_parts.bench import Bench, MeasuredNetwork, Part
 from benchmarks.device_parts.errors import LeftOutError
 from benchmarks.pytorch_steps import PeerStep
 from imagenet_repro.models.nn import target
+from imagenet_repro.training import parallel
 from imagenet_repro.training.systems import NetworkSystem
 
 HALVINGS = 4  # of a batch that does not fit into memory
@@ -60,7 +61,7 @@ class PreparedStep:
         self.host_state = jax.device_get(state)
         self._programs: dict[str, Future] = {}
         for variant in self.variants:
-            options = {"xla_gpu_exclude_nondeterministic_ops": True} if variant == DETERMINISTIC else None
+            options = parallel.create(config.parallel, deterministic=variant == DETERMINISTIC).compiler_options
             self._programs[variant] = bench.compiler.submit(f"{network.title}, {variant}", lowered, options)
 
     def program(self, variant: str) -> Any:
