@@ -1,10 +1,7 @@
 """`main.py plan`: what a run would need and reach on accelerators that are not here."""
 
-import json
-from pathlib import Path
-
 from imagenet_repro.cli.command import Command, Option, Settings
-from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.errors import UserError
 
 HELP = """Say what a run would need on accelerators that are not here, and how fast it could be there.
 
@@ -20,7 +17,6 @@ of the three would need more time at the device's published rate.
 Topologies: slices of TPUs (v4:2x2x1, v5e:4x4, v5p:2x2x1, v6e:4x4), the GPUs of a host (a100:8, h100:8, h200:1) or of
 several (h100:2x8). Compilation takes from half a minute to several minutes; --level=O1 is faster for TPUs.
 """
-FORM = "v5e:4x4"
 
 
 def run(
@@ -28,6 +24,7 @@ def run(
     config: str,
     topology: str,
     level: str | None,
+    find_batch: bool,
     efficiency: float,
     price: float,
     num_classes: int,
@@ -42,30 +39,20 @@ def run(
     from imagenet_repro.planning import topology as topologies
 
     topologies.silence()  # before JAX is imported
-    from rich.console import Console
-
     from imagenet_repro.config import load_config
-    from imagenet_repro.planning import show
-    from imagenet_repro.planning.budget_cost import budget_cost
-    from imagenet_repro.planning.dataset import dataset_size
-    from imagenet_repro.planning.plan import plan_step, require_network
+    from imagenet_repro.planning.command import PlanOptions, plan_run
 
-    settings = require_network(load_config(config, overrides))
-    size = dataset_size(settings, num_classes, num_examples)
-    devices = topologies.open_topology(topology)
-    console = Console(highlight=False, emoji=False)
-    with show.progress(console, f"{settings.model.name} on {topology}") as say:
-        plan = plan_step(settings, devices, num_classes=size.num_classes, level=level or "", say=say)
-    show.print_plan(plan, console)
-    record = {"config": config, **plan.to_dict()}
-    if plan.bound:
-        cost = budget_cost(plan, settings, size.num_examples, efficiency=efficiency, price=price)
-        show.print_cost(cost, settings, plan, efficiency, console)
-    if json_file:
-        Path(json_file).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if hlo_file and plan.compiled.text:
-        Path(hlo_file).write_text(plan.compiled.text, encoding="utf-8")
-    return EXIT_FINISHED
+    options = PlanOptions(
+        level=level or "",
+        find_batch=find_batch,
+        efficiency=efficiency,
+        price=price,
+        num_classes=num_classes,
+        num_examples=num_examples,
+        json_file=json_file,
+        hlo_file=hlo_file,
+    )
+    return plan_run(load_config(config, overrides), topology, options)
 
 
 COMMAND = Command(
@@ -79,6 +66,11 @@ COMMAND = Command(
             "--level",
             choices=("O0", "O1", "O2", "O3"),
             help="the compiler's effort (default: the compiler's own, as for a run)",
+        ),
+        Option(
+            "--find_batch",
+            is_switch=True,
+            help="try batches in powers of two times the configuration's, and plan the largest that fits",
         ),
         Option(
             "--efficiency",

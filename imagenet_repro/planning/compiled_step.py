@@ -205,7 +205,7 @@ def _optimization_level(level: str) -> Iterator[None]:
     if not level:
         yield
         return
-    before = jax.config.read("jax_optimization_level")
+    before = getattr(jax.config, "jax_optimization_level")  # noqa: B009 (jax.config's options are without stubs)
     jax.config.update("jax_optimization_level", level)
     try:
         yield

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
@@ -11,79 +11,96 @@ from imagenet_repro.config import Config
 from imagenet_repro.planning.budget_cost import BudgetCost
 from imagenet_repro.planning.plan import Plan
 from imagenet_repro.report.text import quantity
-from imagenet_repro.scoring.terminal import ruled_table
+from imagenet_repro.scoring.terminal import print_lines, ruled_table
+from imagenet_repro.training.log import duration
 
-GB = 1e9
 TICK = 0.5  # seconds between two updates of the elapsed time
+LINE_INTERVAL = 30.0  # seconds between two lines if the output is a file
+SMALLEST_SHARE = 1e-3  # of the peak memory; smaller parts are left out
 
 
 @contextlib.contextmanager
-def progress(console: Console, what: str) -> Iterator[Callable[[str], None]]:
-    """Show the stage that a plan is in and its seconds, on one line that disappears at the end.
+def progress(console: Console, name: str) -> Iterator[Callable[[str], None]]:
+    """Show the stage that a plan is in and its seconds: on one line that disappears at the end, or as lines of a file.
 
     Args:
-      console: where; nothing is shown if it is a file.
-      what: is planned.
+      console: where.
+      name: of the plan.
 
     Yields:
       The function to call with the name of each stage when it begins.
     """
     stage, began, ended = "starting", time.monotonic(), threading.Event()
 
-    def say(name: str) -> None:
+    def begin(name: str) -> None:
         nonlocal stage, began
         stage, began = name, time.monotonic()
 
-    if not console.is_terminal:
-        yield say
-        return
-    with console.status("") as status:
+    def text() -> str:
+        return f"{name}: {stage} for {duration(time.monotonic() - began)}"
 
-        def tick() -> None:
-            while not ended.wait(TICK):
-                status.update(f"{what}: {stage} for {time.monotonic() - began:.0f} s")
+    def repeat(show: Callable[[str], None], interval: float) -> None:
+        while not ended.wait(interval):
+            show(text())
 
-        thread = threading.Thread(target=tick, daemon=True)
+    status = console.status(text()) if console.is_terminal else None
+    with status or contextlib.nullcontext():
+        arguments = (status.update, TICK) if status else (lambda line: print_lines([line], console), LINE_INTERVAL)
+        thread = threading.Thread(target=repeat, args=arguments, daemon=True)
         thread.start()
         try:
-            yield say
+            yield begin
         finally:
             ended.set()
             thread.join()
 
 
-def print_plan(plan: Plan, console: Console) -> None:
-    """Print a plan."""
-    lines = [*_heading(plan), "", *_verdict(plan)]
-    for line in lines:
-        console.print(line, soft_wrap=True)
+def print_plan(plan: Plan, console: Console, advice: Sequence[str] = ()) -> None:
+    """Print a plan, and below the verdict of one that does not fit the advice on what to try."""
+    print_lines([*_heading(plan), "", _verdict(plan), *(f"  {line}" for line in advice), ""], console)
+    console.print(ruled_table(("memory of each device", "bytes", "what it holds"), _memory_rows(plan), left=(0, 2)))
     console.print()
-    console.print(ruled_table(("memory of each device", "GB", "what it holds"), _memory_rows(plan), left=(0, 2)))
-    if plan.bound is None:
-        return
-    console.print(ruled_table(("time of a step", "amount", "rate", "ms"), _time_rows(plan)))
-    for line in _bound_lines(plan):
-        console.print(line, soft_wrap=True)
+    if plan.bound is not None:
+        console.print(ruled_table(("time of a step", "amount", "rate", "ms"), _time_rows(plan), one_line=range(4)))
+        console.print()
+        print_lines(_bound_lines(plan), console)
+
+
+def summary(plan: Plan) -> str:
+    """Return one line about a plan: its batch, its memory and its bound."""
+    verdict = "fits" if plan.fits else "does not fit"
+    bound = f", at most {plan.images_per_second:,.0f} images/s" if plan.images_per_second else ""
+    return f"batch {plan.batch_size:,}: {_bytes(plan.compiled.peak_bytes)}, {verdict}{bound}"
 
 
 def _heading(plan: Plan) -> list[str]:
     topology, devices = plan.topology, len(plan.topology.devices)
-    share = plan.batch_size // devices
+    each = f" ({plan.batch_size // devices:,} on each device)" if devices > 1 else ""
     return [
-        f"{plan.network}, {quantity(plan.parameters)} parameters, {plan.image_size} px, {plan.precision}",
-        f"{devices} x {topology.facts.name} ({topology.name}), {plan.parallel},"
-        f" batch {plan.batch_size:,} ({share:,} on each device)",
+        f"{plan.network}, {quantity(plan.parameters)} parameters, {plan.image_size} px, {plan.precision},"
+        f" batch {plan.batch_size:,}{each}",
+        f"on {devices} x {topology.facts.name} ({topology.name}), {plan.parallel}",
     ]
 
 
-def _verdict(plan: Plan) -> list[str]:
+def _verdict(plan: Plan) -> str:
     peak, memory = plan.compiled.peak_bytes, plan.memory
     if plan.fits:
-        return [f"fits: {peak / GB:.2f} of {memory / GB:.2f} GB of each device ({100 * peak / memory:.0f} %)"]
-    return [
-        f"does not fit: {peak / GB:.2f} GB are needed on each device, {(peak - memory) / GB:.2f} more than the"
-        f" {memory / GB:.2f} GB that it has"
-    ]
+        return f"fits: {_bytes(peak)} of {_bytes(memory)} of each device ({100 * peak / memory:.0f} %){_share(plan)}"
+    return (
+        f"does not fit: {_bytes(peak)} are needed on each device, {_bytes(peak - memory)} more than the"
+        f" {_bytes(memory)} that it has{_share(plan)}"
+    )
+
+
+def _share(plan: Plan) -> str:
+    """Return which part of a GPU's memory a step may take, since JAX does not reserve all of it."""
+    share = plan.topology.memory_share
+    return f"; JAX reserves {100 * share:.0f} % (XLA_PYTHON_CLIENT_MEM_FRACTION)" if share != 1 else ""
+
+
+def _bytes(size: float) -> str:
+    return f"{quantity(round(size))}B" if size >= 1000 else f"{size:.0f} B"
 
 
 def _memory_rows(plan: Plan) -> list[tuple[str, str, str]]:
@@ -95,33 +112,37 @@ def _memory_rows(plan: Plan) -> list[tuple[str, str, str]]:
         ("statistics", "of batch norm", compiled.arguments["statistics"]),
         ("batch", "images and labels", compiled.arguments["batch"]),
     ]
-    rest = compiled.argument_bytes - sum(size for _, _, size in parts)
-    parts += [
-        ("padding", "of inputs to whole tiles", rest),
-        ("results", "that take no donated buffer", compiled.output_bytes - compiled.aliased_bytes),
-        ("temporaries", "activations, gradients, scratch memory", compiled.temporary_bytes),
-        ("code", "the program", compiled.code_bytes),
-    ]
-    rows = [(name, f"{size / GB:.3f}", note) for name, note, size in parts if size > 5e5]
-    return [*rows, ("peak", f"{compiled.peak_bytes / GB:.3f}", "at any time")]
+    if compiled.is_compiled:
+        parts += [
+            ("padding", "of these to whole tiles", compiled.argument_bytes - sum(size for _, _, size in parts)),
+            ("results", "without a donated buffer", compiled.output_bytes - compiled.aliased_bytes),
+            ("temporaries", "activations, gradients, scratch memory", compiled.temporary_bytes),
+            ("code", "the program", compiled.code_bytes),
+        ]
+    else:
+        rest = compiled.peak_bytes - sum(size for _, _, size in parts)
+        parts.append(("the rest", "activations, gradients, scratch memory, code", rest))
+    smallest = SMALLEST_SHARE * compiled.peak_bytes
+    rows = [(name, _bytes(size), note) for name, note, size in parts if size > smallest]
+    return [*rows, ("peak", _bytes(compiled.peak_bytes), "the largest sum at any time")]
 
 
 def _time_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
     facts, bound, traffic = plan.topology.facts, plan.bound, plan.traffic
     if bound is None or traffic is None:
         return []
-    messages = sum(each["count"] for each in plan.collectives.values())
-    size = sum(each["bytes"] for each in plan.collectives.values())
     rows = [
-        ("arithmetic", f"{plan.flops / 1e12:.2f} TFLOP", f"{facts.peak(plan.precision) / 1e12:,.0f} TFLOP/s"),
-        ("memory traffic", f"{traffic.total_bytes / GB:.1f} GB", f"{facts.bandwidth / GB:,.0f} GB/s"),
+        ("arithmetic", f"{quantity(plan.flops)}FLOP", f"{quantity(facts.peak(plan.precision))}FLOP/s"),
+        ("memory traffic", _bytes(traffic.total_bytes), f"{_bytes(facts.bandwidth)}/s"),
     ]
     times = [bound.arithmetic, bound.traffic]
-    if messages:
-        rate = plan.topology.interconnect.bandwidth / GB
-        rows.append(("interconnect", f"{size / GB:.2f} GB in {messages}", f"{rate:,.0f} GB/s"))
+    if plan.collectives:
+        links = plan.topology.interconnect
+        rate = f"{_bytes(links.bandwidth)}/s"
+        rate += f", {_bytes(links.network_bandwidth)}/s between hosts" if links.network_bandwidth else ""
+        rows.append(("interconnect", _bytes(sum(each["bytes"] for each in plan.collectives.values())), rate))
         times.append(bound.interconnect)
-    return [(*row, f"{1e3 * seconds:.2f}") for row, seconds in zip(rows, times, strict=True)]
+    return [(*row, f"{1e3 * seconds:#.3g}".rstrip(".")) for row, seconds in zip(rows, times, strict=True)]
 
 
 def _bound_lines(plan: Plan) -> list[str]:
@@ -129,41 +150,34 @@ def _bound_lines(plan: Plan) -> list[str]:
         return []
     devices = len(plan.topology.devices)
     each = f" ({plan.images_per_second / devices:,.0f} on each device)" if devices > 1 else ""
-    kinds = ", ".join(
-        f"{each['count']} {kind} of {each['bytes'] / 1e6:,.1f} MB" for kind, each in plan.collectives.items()
-    )
-    compiled = plan.compiled
     lines = [f"at most {plan.images_per_second:,.0f} images/s{each}, limited by {plan.bound.limiter}"]
-    if kinds:
-        lines.append(f"collectives of a step: {kinds}")
     if plan.estimated_seconds:
-        lines.append(
-            f"the compiler expects {1e3 * plan.estimated_seconds:.2f} ms,"
-            f" {plan.batch_size / plan.estimated_seconds:,.0f} images/s"
-        )
+        rate = plan.batch_size / plan.estimated_seconds
+        lines.append(f"the compiler expects {1e3 * plan.estimated_seconds:#.3g} ms, {rate:,.0f} images/s")
+    if plan.collectives:
+        kinds = (f"{each['count']} {kind} ({_bytes(each['bytes'])})" for kind, each in plan.collectives.items())
+        lines.append(f"collectives of a step: {', '.join(kinds)}")
     if plan.traffic.unknown_loops:
         lines.append(
-            f"{len(plan.traffic.unknown_loops)} loops have an unknown number of iterations and count once: the bound"
-            " is too high by their time"
+            f"{len(plan.traffic.unknown_loops)} loops run an unknown number of times and count once, so the true"
+            " bound is lower"
         )
+    compiled = plan.compiled
     level = f" at {plan.level}" if plan.level else ""
+    lines.append(f"{plan.aliases} of {compiled.donated} arrays of the state are updated in place")
     lines.append(
-        f"{plan.aliases} of {compiled.donated} arrays of the state are updated in place;"
-        f" traced in {compiled.trace_seconds:.0f} s, compiled{level} in {compiled.compile_seconds:.0f} s"
+        f"traced in {duration(compiled.trace_seconds)}, compiled{level} in {duration(compiled.compile_seconds)}"
     )
     return lines
 
 
-def print_cost(cost: BudgetCost, config: Config, plan: Plan, efficiency: float, console: Console) -> None:
+def print_cost(cost: BudgetCost, config: Config, efficiency: float, console: Console) -> None:
     """Print the time, device hours and price of the budget."""
-    devices = len(plan.topology.devices)
-    price = f", {cost.price:,.2f} at the given price" if cost.price else ""
-    hours = cost.seconds / 3600
-    time_text = f"{hours:,.1f} hours" if hours >= 1 else f"{hours * 60:,.1f} minutes"
-    console.print(
-        f"budget {config.budget}: {cost.steps:,} steps, {quantity(cost.images)} images: {time_text} at"
-        f" {100 * efficiency:.0f} % of the bound, {cost.device_hours:,.1f} device hours on {devices}{price}",
-        soft_wrap=True,
-    )
+    price = f", price {cost.price:,.2f}" if cost.price else ""
+    lines = [
+        f"budget {config.budget}: {cost.steps:,} steps, {quantity(cost.images)} images",
+        f"at {100 * efficiency:.0f} % of the bound: {duration(cost.seconds)}, {cost.device_hours:,.1f} device hours{price}",
+    ]
     if config.progressive.stages > 1:
-        console.print("a run in stages is planned at its last stage, whose images are the largest", soft_wrap=True)
+        lines.append("a run in stages is planned at its last stage, whose images are the largest")
+    print_lines(lines, console)

@@ -45,7 +45,7 @@ EXAMPLES = {"v4": "v4:2x2x1", "v5e": "v5e:4x4", "v5p": "v5p:2x2x1", "v6e": "v6e:
 FORMS = "v4:2x2x1, v5e:4x4, v5p:2x2x1, v6e:4x4, a100:8, h100:8, h200:1, or several hosts of GPUs: h100:2x8"
 # By platform: the module that compiles, and the extra that installs it.
 _PACKAGES = {"tpu": ("libtpu", "plan-tpu"), "gpu": ("jax_cuda13_plugin", "plan-gpu")}
-MEMORY_FRACTION = 0.75  # JAX's share of a GPU's memory where XLA_PYTHON_CLIENT_MEM_FRACTION does not change it
+MEMORY_FRACTION = 0.75  # of a GPU's memory, which JAX reserves where its environment variable says nothing else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +85,16 @@ class Topology:
         return Interconnect(facts.links * facts.link_bandwidth, each, network)
 
     @property
-    def usable_memory(self) -> float:
-        """Bytes of a device that a step may take.
-
-        For a GPU it is the share that JAX reserves at its start: XLA_PYTHON_CLIENT_MEM_FRACTION, by default 0.75.
-        """
+    def memory_share(self) -> float:
+        """The part of a device's memory that JAX takes: of a GPU's XLA_PYTHON_CLIENT_MEM_FRACTION, 0.75 by default."""
         if self.platform != "gpu":
-            return self.facts.memory
-        return float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", MEMORY_FRACTION)) * self.facts.memory
+            return 1.0
+        return float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", MEMORY_FRACTION))
+
+    @property
+    def usable_memory(self) -> float:
+        """Bytes of a device that a step may take."""
+        return self.memory_share * self.facts.memory
 
 
 def silence() -> None:

@@ -1,0 +1,55 @@
+"""What to try where a step does not fit: settings that take less memory, and the largest batch that fits."""
+
+from collections.abc import Callable, Iterator
+
+from imagenet_repro import models
+from imagenet_repro.config import Config, replace_keys
+from imagenet_repro.planning.plan import Plan
+
+LARGE_STATE = 0.2  # share of the memory from which it pays to split the state over devices
+
+
+def advise(plan: Plan, config: Config) -> list[str]:
+    """Return settings to try, each with what it does; none for a plan that fits."""
+    return [] if plan.fits else list(_advice(plan, config))
+
+
+def _advice(plan: Plan, config: Config) -> Iterator[str]:
+    devices = len(plan.topology.devices)
+    share = config.batch_size // devices
+    options = models.spec(config.model.name).options
+    if "remat" in options and not config.model.options.get("remat", False):
+        chosen = {**config.model.options, "remat": True} | ({"scan": True} if "scan" in options else {})
+        yield f'--config.model.options="{chosen}" computes the inside of blocks again instead of storing it'
+    if share % (2 * config.accumulate) == 0:
+        yield f"--config.accumulate={2 * config.accumulate} computes each device's share in more parts"
+    state = sum(size for name, size in plan.compiled.arguments.items() if name != "batch")
+    if devices > 1 and config.parallel != "fsdp" and state > LARGE_STATE * plan.memory:
+        yield "--config.parallel=fsdp splits parameters and optimizer state over the devices"
+    if share > 1:
+        half = max(devices, config.batch_size // 2)
+        yield f"--config.batch_size={half} is half the batch; --find_batch finds the largest that fits"
+
+
+def find_batch(config: Config, devices: int, plan: Callable[[Config], Plan]) -> Plan:
+    """Return the plan of the largest batch that fits, among the configuration's times powers of two.
+
+    Where none fits, it is the plan of the smallest batch that divides among the devices.
+
+    Args:
+      config: the configuration to begin with.
+      devices: the number of devices.
+      plan: compiles a configuration, as `plan_step` does; called for each batch that is tried.
+    """
+    best = plan(config)
+    factor = 2.0 if best.fits else 0.5
+    size = config.batch_size * factor
+    while size >= 1 and size % (devices * config.accumulate) == 0:
+        tried = plan(replace_keys(config, {"batch_size": str(int(size))}))
+        if not tried.fits and best.fits:
+            return best
+        best = tried
+        if tried.fits and factor < 1:
+            return best
+        size *= factor
+    return best
