@@ -174,9 +174,10 @@ def _bound_lines(plan: Plan) -> list[str]:
 def print_cost(cost: BudgetCost, config: Config, efficiency: float, console: Console) -> None:
     """Print the time, device hours and price of the budget."""
     price = f", price {cost.price:,.2f}" if cost.price else ""
+    hours = f"{cost.device_hours:,.1f} device hours"
     lines = [
         f"budget {config.budget}: {cost.steps:,} steps, {quantity(cost.images)} images",
-        f"at {100 * efficiency:.0f} % of the bound: {duration(cost.seconds)}, {cost.device_hours:,.1f} device hours{price}",
+        f"at {100 * efficiency:.0f} % of the bound: {duration(cost.seconds)}, {hours}{price}",
     ]
     if config.progressive.stages > 1:
         lines.append("a run in stages is planned at its last stage, whose images are the largest")
