@@ -7,7 +7,8 @@ from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
 
 HELP = """Bring a data set into the one form that training reads: tfds, as ArrayRecord.
 
-  python main.py prepare fractal                                   the embedded default, drawn in seconds
+  python main.py prepare silhouettes                               the embedded default, drawn in seconds
+  python main.py prepare fractal                                   textures, drawn in seconds, any number of classes
   python main.py prepare folder:PATH                               split/class/*.jpg, as folders or zip files
   python main.py prepare imagenet2012 --manual_dir=DIR             the official archives (needs TensorFlow, once)
   python main.py prepare imagenet2012 --short_side=400 --quality=90    and a smaller copy beside it
@@ -16,21 +17,25 @@ A data set that exists as TFRecord is converted, not built again. A data set tha
 """
 
 
-def run(*, name: str, fractal: dict[str, str], **options: Any) -> int:
+def run(*, name: str, silhouettes: dict[str, str], fractal: dict[str, str], **options: Any) -> int:
     """Prepare a data set and print what exists now; return the exit code.
 
     Raises:
-      UserError: as `imagenet_repro.data.prepare.prepare_dataset`, or `FractalConfig` has no such key.
+      UserError: as `imagenet_repro.data.prepare.prepare_dataset`, or the drawn data set has no such key.
     """
     from imagenet_repro.config import parse_literal
-    from imagenet_repro.data.prepare.fractal import FractalConfig
-    from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
+    from imagenet_repro.data.prepare.prepare_dataset import drawn_builder, prepare_dataset
 
-    valid_keys = FractalConfig.parameters()
-    for key in fractal:
-        if key not in valid_keys:  # some unknown keys are parameters of the call below
-            raise UserError(f"--fractal.{key}: no such key; {nearest(key, valid_keys)}")
-    prepared = prepare_dataset(name, **options, **{key: parse_literal(text) for key, text in fractal.items()})
+    drawing = {}
+    for drawn, settings in (("silhouettes", silhouettes), ("fractal", fractal)):
+        valid_keys = drawn_builder(drawn).default_config().parameters()
+        for key, text in settings.items():
+            if key not in valid_keys:  # some unknown keys are parameters of the call below
+                raise UserError(f"--{drawn}.{key}: no such key; {nearest(key, valid_keys)}")
+            if name.split("/", maxsplit=1)[0] != drawn:
+                raise UserError(f"--{drawn}.{key}: only `prepare {drawn}` takes this option, not {name!r}")
+            drawing[key] = parse_literal(text)
+    prepared = prepare_dataset(name, **options, **drawing)
     for copy in (prepared, prepared.smaller):
         if copy is None:
             continue
@@ -46,7 +51,7 @@ COMMAND = Command(
     help=HELP,
     run=run,
     options=(
-        Option("name", help="fractal, folder:PATH, or any tfds image-classification data set"),
+        Option("name", help="silhouettes, fractal, folder:PATH, or any tfds image-classification data set"),
         Option(
             "--data_dir",
             default="",
@@ -63,5 +68,8 @@ COMMAND = Command(
         Option("--short_side", type=int, metavar="PIXELS", help="also write a copy with shorter sides up to this"),
         Option("--quality", type=int, default=90, metavar="Q", help="JPEG quality of that copy (default 90)"),
     ),
-    settings=(Settings("fractal", "with fractal: categories, train_images, validation_images, size, seed, …"),),
+    settings=(
+        Settings("silhouettes", "with silhouettes: train_images, validation_images, size, seed"),
+        Settings("fractal", "with fractal: categories, train_images, validation_images, size, seed, …"),
+    ),
 )

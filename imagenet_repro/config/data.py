@@ -75,7 +75,7 @@ Crop = InceptionCrop | ShorterSideCrop | ScaleJitterCrop | CenterCrop | PadCrop 
 class Data:
     """The data set, its splits, and how images are read."""
 
-    name: str = label("fractal")  # a prepared tfds data set, also with /config and :version
+    name: str = label("silhouettes")  # a prepared tfds data set, also with /config and :version
     data_dir: str = ""  # the directory of tfds' data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     train_split: str = "train"  # any split in tfds' syntax, such as train[:99%]
     eval_split: str = "validation"  # evaluated during training, and for the result where there is no test_split

@@ -14,6 +14,7 @@ from imagenet_repro.errors import UserError, nearest
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
+DRAWN = ("silhouettes", "fractal")  # data sets that `prepare` draws, the default first
 ORIGINAL_LABEL = "original_label"  # the challenge's label, in tfds data sets with several labels for each image
 # Features in which tfds data sets keep a name for each image, the most specific first.
 _ID_FEATURES = ("file_name", "filename", "image/filename", "id")
@@ -265,7 +266,7 @@ def _why_not_found(name: str, directory: Path) -> str:
         )
         if versions:
             return f"data set {name!r} is not prepared in {directory}; of {base!r} there is: {', '.join(versions)}"
-    known = {*tfds.list_builders(with_community_datasets=False), *prepared, "fractal"}
+    known = {*tfds.list_builders(with_community_datasets=False), *prepared, *DRAWN}
     if base not in known:
         return f"unknown data set {name!r}, not prepared in {directory} either: {nearest(base, known)}"
     return f"data set {name!r} is not prepared in {directory}. Type:\n  {_prepare_command(name, directory)}"

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.prepare import array_record_builder, ordered_map
 from imagenet_repro.data.prepare.folder_listing import Image, Listing, Reader, name_some
+from imagenet_repro.data.sources import DRAWN
 from imagenet_repro.errors import UserError
 
 VERSION = "1.0.0"
@@ -35,7 +36,7 @@ def data_set_name(source: Path, as_name: str | None = None) -> str:
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower()
     if not re.fullmatch(r"[a-z]\w*", name):
         raise UserError(f"{stem!r} cannot name a data set (a letter, then letters, digits and _); give a --name")
-    if name in {*tfds.list_builders(with_community_datasets=False), "fractal"}:
+    if name in {*tfds.list_builders(with_community_datasets=False), *DRAWN}:
         raise UserError(f"{name!r} is the name of another data set; choose a different one with --name=NAME")
     return name
 

@@ -1,9 +1,10 @@
 """Preparation of data sets from any source in the one form that training reads.
 
 That form is a tfds data set in ArrayRecord files under `data_dir/NAME/[CONFIG/]VERSION`. The source follows from the
-name: `fractal` is drawn, `folder:PATH` is read from images on disk, and any other name is built by tfds, or converted
-where it is already prepared as TFRecord. A prepared data set is not prepared again, and an interrupted preparation
-leaves nothing that opens as a data set: files are written beside their final path and moved there at the end.
+name: `silhouettes` and `fractal` are drawn, `folder:PATH` is read from images on disk, and any other name is built by
+tfds, or converted where it is already prepared as TFRecord. A prepared data set is not prepared again, and an
+interrupted preparation leaves nothing that opens as a data set: files are written beside their final path and moved
+there at the end.
 """
 
 import contextlib
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagenet_repro.data.prepare import archives, array_record_builder, convert, folder, folder_listing, smaller_copy
-from imagenet_repro.data.sources import data_directory
+from imagenet_repro.data.sources import DRAWN, data_directory
 from imagenet_repro.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
+
+    from imagenet_repro.data.prepare.drawn import DrawnBuilder, DrawnConfig
 
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _INSTALL_TENSORFLOW = "pip install -r requirements/tensorflow.txt"
@@ -48,25 +51,27 @@ def prepare_dataset(
     short_side: int | None = None,
     quality: int = 90,
     as_name: str | None = None,
-    **fractal_options: Any,
+    **drawing: Any,
 ) -> PreparedDataset:
     """Prepare a data set in the form that training reads, with progress on the terminal.
 
     Args:
-        name: `fractal[/CONFIG]`, `folder:PATH` or the name of a tfds data set, `NAME[/CONFIG][:VERSION]`.
+        name: `silhouettes[/CONFIG]`, `fractal[/CONFIG]`, `folder:PATH` or the name of a tfds data set,
+            `NAME[/CONFIG][:VERSION]`.
         data_dir: directory of data sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
         manual_dir: directory of the archives that must be downloaded by hand (imagenet2012 and others).
         short_side: also write a copy whose images have a shorter side of at most this many pixels.
         quality: of the JPEG files of that copy, 1 to 100.
         as_name: name of a `folder:` data set; by default the last part of its path.
-        **fractal_options: fields of `fractal.FractalConfig`, such as `categories=50`.
+        **drawing: parameters of `silhouettes.SilhouettesConfig` or `fractal.FractalConfig`, such as `size=32`.
 
     Raises:
         UserError: something is missing, truncated, misplaced or contradictory; the message says what to type.
     """
     root = data_directory(data_dir)
-    if fractal_options and name.split("/", maxsplit=1)[0] != "fractal":
-        raise UserError(f"{', '.join(fractal_options)}: only `prepare fractal` takes these options, not {name!r}")
+    is_drawn = name.split("/", maxsplit=1)[0] in DRAWN
+    if drawing and not is_drawn:
+        raise UserError(f"{', '.join(drawing)}: only `prepare {' or '.join(DRAWN)}` takes these options, not {name!r}")
     if as_name and not name.startswith("folder:"):
         raise UserError(f"as_name={as_name!r}: only `prepare folder:PATH` takes another name, not {name!r}")
     if not 1 <= quality <= 100 or (short_side is not None and short_side < 1):
@@ -75,8 +80,8 @@ def prepare_dataset(
     with _quiet_libraries(), _failures_to_write(root):
         if name.startswith("folder:"):
             prepared = _prepare_folder(Path(name.removeprefix("folder:")).expanduser(), root, as_name)
-        elif name.split("/", maxsplit=1)[0] == "fractal":
-            prepared = _prepare_fractal(name, root, fractal_options)
+        elif is_drawn:
+            prepared = _prepare_drawn(name, root, drawing)
         else:
             prepared = _prepare_tfds(name, root, manual_dir)
         if short_side is None:
@@ -180,39 +185,46 @@ def _open(path: Path) -> "tfds.core.DatasetBuilder":
     return builder
 
 
-# --- fractal ---------------------------------------------------------------------------------------------------
+# --- drawn -----------------------------------------------------------------------------------------------------
 
 
-def _prepare_fractal(name: str, root: Path, options: dict[str, Any]) -> PreparedDataset:
+def drawn_builder(name: str) -> "type[DrawnBuilder]":
+    """Return the builder of a drawn data set, `silhouettes` or `fractal`."""
     from imagenet_repro.data.prepare.fractal import Fractal
+    from imagenet_repro.data.prepare.silhouettes import Silhouettes
 
-    config = _fractal_config(name, options)
-    path = root / "fractal" / config.name / str(Fractal.VERSION)
+    return {"silhouettes": Silhouettes, "fractal": Fractal}[name]
+
+
+def _prepare_drawn(name: str, root: Path, options: dict[str, Any]) -> PreparedDataset:
+    base = name.split("/", maxsplit=1)[0]
+    builder_class = drawn_builder(base)
+    config = _drawn_config(name, builder_class, options)
+    path = root / base / config.name / str(builder_class.VERSION)
     if (builder := _open_existing(path)) is not None:
         return _describe(builder, "already prepared")
     total = config.images("train") + config.images("validation")
-    with _progress_bar(f"fractal/{config.name}", total) as advance, _no_tfds_bar():
-        Fractal(config=config, data_dir=root, on_progress=advance).download_and_prepare(
+    with _progress_bar(f"{base}/{config.name}", total) as advance, _no_tfds_bar():
+        builder_class(config=config, data_dir=root, on_progress=advance).download_and_prepare(
             file_format=array_record_builder.ARRAY_RECORD
         )
     return _describe(_open(path), "drawn")
 
 
-def _fractal_config(name: str, options: dict[str, Any]):
-    from imagenet_repro.data.prepare.fractal import Fractal, FractalConfig
-
-    fields = FractalConfig.parameters()
+def _drawn_config(name: str, builder_class: "type[DrawnBuilder]", options: dict[str, Any]) -> "DrawnConfig":
+    base, _, config_name = name.partition("/")
+    default = builder_class.default_config()
+    config_class, fields = type(default), default.parameters()
     for key in options:
         if key not in fields:
-            raise UserError(f"unknown option {key!r} of fractal: {nearest(key, fields)}")
-    if "/" in name and options:
+            raise UserError(f"unknown option {key!r} of {base}: {nearest(key, fields)}")
+    if config_name and options:
         raise UserError(f"{name!r} already names its parameters; leave out {', '.join(options)}")
     try:
-        config = FractalConfig.from_name(name.split("/", 1)[1]) if "/" in name else FractalConfig.from_options(options)
+        config = config_class.from_name(config_name) if config_name else config_class.from_options(options)
         config.check()
     except ValueError as error:
-        raise UserError(f"fractal: {error}") from error
-    default = Fractal.BUILDER_CONFIGS[0]
+        raise UserError(f"{base}: {error}") from error
     return default if config.name == default.name else config
 
 
@@ -254,7 +266,7 @@ def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedData
     from tensorflow_datasets.core import read_only_builder, registered
 
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
-        raise UserError(f"{name!r} is not of the form NAME[/CONFIG][:VERSION], fractal[/CONFIG] or folder:PATH")
+        raise UserError(f"{name!r} is not of the form NAME[/CONFIG][:VERSION] or folder:PATH")
     try:
         existing = read_only_builder.builder_from_files(name, data_dir=root)
     except registered.DatasetNotFoundError:
@@ -275,7 +287,7 @@ def _build_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDatase
     base = name.split("/", maxsplit=1)[0].split(":", maxsplit=1)[0]
     known = tfds.list_builders(with_community_datasets=False)
     if base not in known:
-        raise UserError(f"unknown data set {name!r}: {nearest(base, [*known, 'fractal', 'folder:PATH'])}")
+        raise UserError(f"unknown data set {name!r}: {nearest(base, [*known, *DRAWN, 'folder:PATH'])}")
     notes = ()
     if base == "imagenet2012":
         _require_tensorflow(name)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imagenet_repro.data.prepare import ifs
+from imagenet_repro.data.prepare import drawn, ifs
 from imagenet_repro.data.prepare.fractal import Fractal, FractalConfig
 from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 
@@ -180,7 +180,7 @@ def test_prepared_data_set_is_balanced_and_repeats_bit_for_bit(tmp_path):
     train = records[0]["train"]
     assert [record["label"] for record in train[:6]] == [0, 1, 2, 0, 1, 2]
     assert train[4]["file_name"] == b"train/ifs_001/00001.jpg"
-    encoded = ifs.encode(draw([1], [1], ifs.Look(size=16)))[0]
+    encoded = drawn.encode(draw([1], [1], ifs.Look(size=16)))[0]
     assert train[4]["image"] == encoded
     pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape == (16, 16, 3)
@@ -188,13 +188,11 @@ def test_prepared_data_set_is_balanced_and_repeats_bit_for_bit(tmp_path):
 
 def test_many_images_are_drawn_by_processes_in_order():
     """Several processes draw the same images in the same order as one."""
-    from imagenet_repro.data.prepare import fractal
-
-    config = FractalConfig(categories=2, train_images=2100, size=8)
-    several = list(fractal._images(config, "train", 0, 4200))
-    assert len(several) == 4200
-    for index in (0, 33, 4199):
-        assert several[index] == ifs.encode(draw([index % 2], [index // 2], config.look))[0]
+    config = FractalConfig(categories=2, train_images=800, size=8)
+    several = list(drawn.draw_images(config, "train", 0, 1600))
+    assert len(several) == 1600
+    for index in (0, 33, 1599):
+        assert several[index] == drawn.encode(draw([index % 2], [index // 2], config.look))[0]
 
 
 def test_builder_is_registered():
