@@ -44,6 +44,7 @@ class SweptSystem:
     recipe: str = ""  # a label, where systems are crossed with recipes
     set: dict = dataclasses.field(default_factory=dict)  # settings over the recipe and the sweep's `set`
     search: tuple[Axis, ...] = ()
+    seeds: tuple[int, ...] = ()  # of its runs, some of the sweep's; empty: all of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +121,8 @@ def _check(sweep: SweepConfig) -> None:
         for axis in system.search:
             _check_axis(axis, f"config.systems.{name}.search")
         _check_reserved(system.set, f"config.systems.{name}.set", (axis.key for axis in system.search))
+        if not set(system.seeds) <= set(sweep.seeds):
+            raise UserError(f"config.systems.{name}.seeds: {system.seeds} are not among the sweep's, {sweep.seeds}")
     _check_reserved(sweep.set, "config.set", ())
     if sweep.search.trials:
         _check_search(sweep)

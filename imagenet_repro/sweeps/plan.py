@@ -53,7 +53,9 @@ def _trials(sweep: SweepConfig, system: str) -> Iterator[PlannedRun]:
 
 
 def _final_runs(sweep: SweepConfig) -> Iterator[PlannedRun]:
-    for seed, system in itertools.product(sweep.seeds, sweep.systems):
+    for seed, (system, settings) in itertools.product(sweep.seeds, sweep.systems.items()):
+        if settings.seeds and seed not in settings.seeds:
+            continue
         yield PlannedRun(f"{RUNS}/{system}/seed{seed}", system, False, seed, None if sweep.search.trials else {})
 
 

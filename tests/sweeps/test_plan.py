@@ -18,6 +18,16 @@ def test_final_runs_are_ordered_by_seed_then_system():
     assert names == ["runs/a/seed3", "runs/b/seed3", "runs/a/seed5", "runs/b/seed5"]
 
 
+def test_a_system_may_have_fewer_seeds():
+    settings = small_sweeps.settings(seeds=(3, 5))
+    settings["systems"]["b"] = settings["systems"]["b"] | {"seeds": (5,)}
+    names = [run.name for run in plan_runs(resolve_sweep(settings))]
+    assert names == ["runs/a/seed3", "runs/a/seed5", "runs/b/seed5"]
+    settings["systems"]["b"] = settings["systems"]["b"] | {"seeds": (4,)}
+    with pytest.raises(UserError, match=r"config.systems.b.seeds: \(4,\) are not among the sweep's, \(3, 5\)"):
+        resolve_sweep(settings)
+
+
 def test_quasi_random_trials_map_one_sequence_to_the_ranges_of_each_system():
     settings = small_sweeps.settings(search={"trials": 5, "seed": 7})
     decay = {"key": "optimizer.weight_decay", "low": 0.0, "high": 1.0}

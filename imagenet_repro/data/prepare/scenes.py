@@ -12,7 +12,7 @@ What an image of class c is made of, in the order of drawing (`Scene` has the ra
 
 Object, clutter, occluder and ground draw their textures from one pool and their chroma from one distribution, at
 random and without regard to the class. A texture is much finer than an object, and its contrast is about half of that
-between object and ground. So the arrangement of an object's parts tells its class, and neither colour nor texture does.
+between object and ground. So the arrangement of an object's parts tells its class; neither colour nor texture does.
 
 These properties and ranges were fixed before any system was trained on the images, and revised once, before any system
 of 2010 or 2011 was: in the first form objects were lighter or darker than the ground, smaller and turned further in

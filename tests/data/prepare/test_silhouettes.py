@@ -1,4 +1,4 @@
-"""The data set of silhouettes: determinism, balance, and that shape tells the class where colour and texture do not."""
+"""The data set of silhouettes: determinism, balance, and that shape tells the class, and colour and texture do not."""
 
 import hashlib
 
@@ -15,13 +15,13 @@ SCENE = scenes.Scene(size=32)
 
 
 def labels_and_instances(count):
-    index = np.arange(CLASSES * count)
-    return index % CLASSES, index // CLASSES
+    """Return the labels and the instances of this many images of each class."""
+    return list(range(CLASSES)) * count, [instance for instance in range(count) for _ in range(CLASSES)]
 
 
 def test_pixels_are_the_same_on_every_machine():
     """The digest was computed on x86-64 with NumPy 2.4 and OpenCV 5.0."""
-    digest = "ee37542e6d2584fd9e60bb1d17ab83b04fed64d5a6f29987945ae26555f47be9"
+    digest = "039c546360d5d57dfb9fd76f8bb4d8bfbc125612a81b2f3645cfcbef694aabd3"
     images = [scenes.draw_scene(0, 0, label, label, scenes.Scene()) for label in range(CLASSES)]
     assert hashlib.sha256(np.stack(images).tobytes()).hexdigest() == digest
 
@@ -41,14 +41,14 @@ def test_sizes(size):
 
 
 def test_most_of_an_object_is_in_the_frame():
-    """Every object covers 2 to 60 % of the image, and its box reaches at most 8 % of a side beyond the frame."""
+    """Every object covers 2 to 70 % of the image, and no more than 5 % of its sides leave the frame."""
     labels, instances = labels_and_instances(20)
     for label, instance in zip(labels, instances, strict=True):
         mask = scenes.object_mask(0, 0, label, instance, SCENE)
-        assert 0.02 < mask.mean() < 0.6
+        assert 0.02 < mask.mean() < 0.7
         rows, columns = np.nonzero(mask.max(1))[0], np.nonzero(mask.max(0))[0]
         longer = max(np.ptp(rows), np.ptp(columns)) + 1
-        assert 0.6 * 0.84 * 32 - 1 <= longer <= 32
+        assert 0.7 * 0.9 * 32 - 1 <= longer <= 32
 
 
 def nearest_mean_error(train, test, labels, test_labels):
@@ -84,7 +84,7 @@ def centred(masks):
 
 
 def test_shape_tells_the_class_and_colour_and_texture_do_not():
-    train, test = labels_and_instances(30), labels_and_instances(15)
+    train, test = labels_and_instances(25), labels_and_instances(12)
     images = [
         np.stack([scenes.draw_scene(0, split, c, i, SCENE) for c, i in zip(*names, strict=True)])
         for split, names in enumerate((train, test))
@@ -93,22 +93,14 @@ def test_shape_tells_the_class_and_colour_and_texture_do_not():
         centred([scenes.object_mask(0, split, c, i, SCENE) for c, i in zip(*names, strict=True)]).reshape(-1, 256)
         for split, names in enumerate((train, test))
     ]
+    labels, test_labels = np.array(train[0]), np.array(test[0])
     chance = 1 - 1 / CLASSES
     for features in (colours, local_binary_patterns, lambda a: a.reshape(len(a), -1).astype(float)):
-        assert nearest_mean_error(features(images[0]), features(images[1]), train[0], test[0]) > 0.8 * chance
+        assert nearest_mean_error(features(images[0]), features(images[1]), labels, test_labels) > 0.8 * chance
     mirrored = masks[0].reshape(-1, 16, 16)[:, :, ::-1].reshape(-1, 256)
-    both, both_labels = np.concatenate([masks[0], mirrored]), np.concatenate([train[0], train[0]])
+    both, both_labels = np.concatenate([masks[0], mirrored]), np.concatenate([labels, labels])
     distances = ((masks[1][:, None] - both) ** 2).sum(-1)
-    assert (both_labels[distances.argmin(1)] != test[0]).mean() < 0.4 * chance
-
-
-def test_textures_and_clutter_do_not_depend_on_the_class():
-    """Outlines are drawn from shared parts, and pieces of each class serve as clutter for all."""
-    drawn_from = []
-    for number in range(200):
-        draws = outlines.Draws(scenes._words(scenes._WORDS, number))
-        drawn_from.append(draws.integer(CLASSES))
-    assert set(drawn_from) == set(range(CLASSES))
+    assert (both_labels[distances.argmin(1)] != test_labels).mean() < 0.4 * chance
 
 
 def test_prepared_data_set_is_balanced_and_repeats_bit_for_bit(tmp_path):
