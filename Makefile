@@ -23,7 +23,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check
 .PHONY: FORCE help demo clean-demo test test-slow integration coverage check lint types docs check-docs format hooks lock
 
 help:
-	@echo "make demo         draw the embedded data set, train five systems under one budget, compare them on a page"
+	@echo "make demo         draw the embedded data set, train systems of four years under one budget, compare them"
 	@echo "make test         run the tests (make test-slow: also those that take minutes)"
 	@echo "make integration  run sweeps on a real PostgreSQL and a real SLURM, which root gets from Debian's packages"
 	@echo "make check        format, lint, types and the fast tests, in about a minute"
@@ -55,7 +55,7 @@ $(DOCS_STAMP): $(RUNTIME_STAMP) requirements/docs.txt
 	@touch $@
 
 demo: $(RUNTIME_STAMP)
-	@$(RUN) main.py prepare fractal --data_dir=$(DATA)
+	@$(RUN) main.py prepare silhouettes --data_dir=$(DATA)
 	@$(RUN) main.py sweep --config=configs/sweeps/demo.py --workdir=$(DEMO) --config.set.data.data_dir=$(DATA)
 
 clean-demo:
