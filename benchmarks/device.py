@@ -113,10 +113,13 @@ def _measure_stage(bench, parts):
     for part in parts:
         estimate = part.estimate(bench) * bench.pace
         left = bench.left - sum(run.estimate for run in runs)
+        if part.compiles or any(run.part.compiles for run in runs):
+            left -= bench.scale.compile_seconds * bench.pace  # until the last program is compiled
         if estimate > left:
             bench.record("skipped", part=part.name, why=f"about {estimate:.0f} s needed, {max(0, left):.0f} s left")
             bench.say(f"skipped {part.name}: about {estimate:.0f} s needed, {max(0, left):.0f} s left")
             continue
+        bench.record("planned", part=part.name, estimated=estimate)
         runs.append(PartRun(bench, part, estimate))
     for run in runs:
         run.prepare()

@@ -51,7 +51,7 @@ class Scale:
       name: "full", "small" or "tiny".
       precision: of the timed steps.
       seconds: length of one measurement.
-      matrix: rows of the square bfloat16 matrices of the product.
+      matrix: rows of the square matrices of the product.
       copied: numbers of the float32 array of the copy.
       first: networks whose float32 step is compared with the CPU's first.
       second: the others that are compared.
@@ -236,9 +236,8 @@ class Bench:
         return future.result(timeout=max(0.0, self.box_left))
 
     def compile_time(self, programs: int) -> float:
-        """Return the estimated seconds to compile programs in all threads."""
-        rounds = max(programs / self.compiler.threads, min(1, programs))
-        return rounds * self.scale.compile_seconds
+        """Return the estimated seconds that programs add to the compilations of a stage, in all threads."""
+        return programs / self.compiler.threads * self.scale.compile_seconds
 
     @contextlib.contextmanager
     def attempt(self, what: str) -> Iterator[None]:
@@ -292,10 +291,12 @@ class Part(abc.ABC):
     Attributes:
       name: as on the command line.
       title: a clause for the summary.
+      compiles: whether it has steps compiled ahead.
     """
 
     name: str
     title: str
+    compiles = False
 
     @abc.abstractmethod
     def estimate(self, bench: Bench) -> float:

@@ -36,6 +36,7 @@ class Decade(Part):
     """
 
     name, title = "decade", "the decade at 64 px on the classes of --data"
+    compiles = True
 
     def __init__(self):
         self._configs: dict[str, AnyConfig] = {}

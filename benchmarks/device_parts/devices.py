@@ -80,7 +80,7 @@ def _host_memory() -> int:
 
 
 class Peaks(Part):
-    """A product of bfloat16 matrices and a copy of an array: what the device reaches in practice."""
+    """A product of matrices and a copy of an array: what the device reaches in practice."""
 
     name, title = "peaks", "a product of matrices and a copy, as the peaks in practice"
 
@@ -91,14 +91,15 @@ class Peaks(Part):
     def run(self, bench: Bench) -> None:
         """See `Part`."""
         size = bench.scale.matrix
-        matrix = jax.random.normal(jax.random.key(0), (size, size), jnp.bfloat16)
+        matrix = jax.random.normal(jax.random.key(0), (size, size), bench.scale.precision)
         product = jax.jit(lambda a, b: a @ b)
         flops = self._rate(bench, product, (matrix, matrix), 2 * size**3)
         array = jnp.zeros(bench.scale.copied, jnp.float32)
         moved = self._rate(bench, jax.jit(lambda x: x + 1), (array,), 2 * array.nbytes)
         bench.peaks = {"flops": flops, "bytes": moved}
-        bench.record("peaks", matrix=size, product_flops=flops, copied=bench.scale.copied, copy_bytes=moved)
-        bench.say(f"bfloat16 product {flops / 1e12:,.1f} TFLOP/s, copy {moved / 1e9:,.0f} GB/s")
+        precision = bench.scale.precision
+        bench.record("peaks", matrix=size, precision=precision, product_flops=flops, copy_bytes=moved)
+        bench.say(f"product in {bench.scale.precision} {flops / 1e12:,.1f} TFLOP/s, copy {moved / 1e9:,.0f} GB/s")
 
     def _rate(self, bench: Bench, function: Any, arguments: tuple, work: int) -> float:
         """Return the work per second of a function; the best of three, since a peak is meant."""

@@ -39,6 +39,8 @@ class Numerics(Part):
       choose: returns the networks of a scale.
     """
 
+    compiles = True
+
     def __init__(self, name: str, title: str, choose: Any):
         self.name, self.title, self._choose = name, title, choose
         self._comparisons: list[_Comparison] = []

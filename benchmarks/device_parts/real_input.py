@@ -22,13 +22,14 @@ class RealInput(Part):
     """The loader alone, then `loop.run` with the loader, with the same compiled step as the bare measurement."""
 
     name, title = "input", "the loader, and the loop with real input"
+    compiles = True
 
     def __init__(self):
         self._prepared: PreparedStep | None = None
 
     def estimate(self, bench: Bench) -> float:
         """See `Part`."""
-        drawing = 0.2 * bench.scale.images
+        drawing = 0.2 * bench.scale.images / bench.compiler.threads
         measuring = 6 * bench.scale.seconds + 6
         return bench.scale.trace_seconds + bench.compile_time(1) + drawing + measuring
 

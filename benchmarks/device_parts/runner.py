@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.device_parts.bench import Bench, Part
+from benchmarks.device_parts.errors import LeftOutError
 
 PACE_BOUNDS = (0.3, 4.0)
 
@@ -19,6 +20,7 @@ class PartRun:
 
     def __init__(self, bench: Bench, part: Part, estimate: float):
         self.bench, self.part, self.estimate = bench, part, estimate
+        self._pace = bench.pace
         self._taken = 0.0
         self._failed = False
 
@@ -34,17 +36,20 @@ class PartRun:
         bench, end = self.bench, "failed or left out" if self._failed else "done"
         bench.record("part", part=self.part.name, estimated=self.estimate, taken=self._taken, end=end)
         if not self._failed and self.estimate > 5:
-            ratio = self._taken / (self.estimate / bench.pace)
+            ratio = self._taken / (self.estimate / self._pace)
             bench.pace = min(max((bench.pace + ratio) / 2, PACE_BOUNDS[0]), PACE_BOUNDS[1])
 
     def _guarded(self, work: Callable[[Bench], None]) -> None:
         bench, name = self.bench, self.part.name
         bench.running = name
-        box = max(0.0, 2 * self.estimate + bench.scale.margin - self._taken)
+        waiting = bench.scale.compile_seconds * bench.pace  # for programs of other parts of the stage
+        box = max(0.0, 2 * (self.estimate + waiting) + bench.scale.margin - self._taken)
         bench.box_end = min(time.perf_counter() + box, bench.deadline)
         began = time.perf_counter()
         self._failed = True
         with bench.attempt(name):
+            if bench.left <= 0:
+                raise LeftOutError("no time is left")
             work(bench)
             self._failed = False
         self._taken += time.perf_counter() - began

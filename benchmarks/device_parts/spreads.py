@@ -28,6 +28,7 @@ class Spreads(Part):
     """The main network's step under `pmap`, `shard_map` and `fsdp`, deterministic, from one state."""
 
     name, title = "spreads", "pmap, shard_map and fsdp: the same bits, and their rates"
+    compiles = True
 
     def __init__(self):
         self._spreads: dict[str, parallel.Spread] = {}

@@ -136,6 +136,8 @@ class NetworkRates(Part):
       both_attentions: whether a ViT is also measured with XLA's attention, where it has another.
     """
 
+    compiles = True
+
     def __init__(self, name: str, title: str, choose: Any, variants: Iterable[str] = (FAST,), both_attentions=False):
         self.name, self.title, self._choose, self._variants = name, title, choose, tuple(variants)
         self._both_attentions = both_attentions
@@ -189,7 +191,7 @@ class PeerRates(Part):
 
     def estimate(self, bench: Bench) -> float:
         """See `Part`."""
-        compilation = 30.0 if self._compiled and bench.platform == "gpu" else 2.0
+        compilation = 15.0 if self._compiled and bench.platform == "gpu" else 2.0  # more, but beside ours
         count = len(self._choose(bench.scale)) if bench.peer else 0
         return count * (compilation + bench.scale.seconds + 1)
 
@@ -237,6 +239,7 @@ class AugmentationRates(Part):
     """The rate of the main network's step with none of the augmentations, with RandAugment, and with mixup."""
 
     name, title = "augmentation", "the step with RandAugment and mixup"
+    compiles = True
     _SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
         ("none", {"flip": False}),
         ("randaugment", {"policy": {"name": "randaugment"}}),

@@ -51,8 +51,9 @@ def _peaks(rows: list[Row]) -> str:
         return ""
     row = rows[0]
     return (
-        f"A product of {row['matrix']} x {row['matrix']} bfloat16 matrices: {row['product_flops'] / 1e12:,.1f}"
-        f" TFLOP/s. A copy in memory, read and written: {row['copy_bytes'] / 1e9:,.0f} GB/s."
+        f"A product of {row['matrix']} x {row['matrix']} matrices in {row['precision']}:"
+        f" {row['product_flops'] / 1e12:,.2f} TFLOP/s."
+        f" A copy in memory, read and written: {row['copy_bytes'] / 1e9:,.0f} GB/s."
     )
 
 
