@@ -43,9 +43,11 @@ def _imagenet(config: Config) -> DatasetSize:
         [splits.SplitInfo(name=name, shard_lengths=[size], num_bytes=0) for name, size in IMAGENET.items()]
     )
     try:
-        return DatasetSize(IMAGENET_CLASSES, infos[split].num_examples)
+        parts = splits.ReadInstruction.from_spec(split).to_absolute(infos)
     except (KeyError, ValueError) as error:
-        raise UserError(f"config.data.train_split={split}: imagenet2012 has no such split: {error}") from error
+        raise UserError(f"config.data.train_split={split}: imagenet2012 has no such split; {error}") from error
+    sizes = [(IMAGENET[part.splitname] if part.to is None else part.to) - (part.from_ or 0) for part in parts]
+    return DatasetSize(IMAGENET_CLASSES, sum(sizes))
 
 
 def _prepared(config: Config) -> DatasetSize:

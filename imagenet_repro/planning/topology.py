@@ -120,15 +120,15 @@ def open_topology(name: str) -> Topology:
       UserError: the name is not valid, the compiler for such devices is not installed, or it does not know this size.
     """
     facts, sides = parse_topology(name)
-    silence()
-    from jax.experimental import topologies
-
     module, extra = _PACKAGES[facts.platform]
     if importlib.util.find_spec(module) is None:
         raise UserError(
             f"--topology={name} needs the compiler for it, but no {facts.platform.upper()}: pip install"
             f" 'imagenet_repro[{extra}]', or in a clone pip install -r requirements/{extra}.txt"
         )
+    silence()
+    from jax.experimental import topologies
+
     try:
         if facts.platform == "tpu":
             # v4's two cores work as one device, as on Google Cloud.

@@ -70,11 +70,11 @@ class Spread(Protocol):
         """Place this process's share of a batch on its devices."""
         ...
 
-    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """Return the step that `compile_training` compiles; shapes may stand for the arrays."""
         ...
 
-    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """Return the step that `compile_evaluation` compiles; shapes may stand for the arrays."""
         ...
 
@@ -158,11 +158,11 @@ class _MeshSpread(abc.ABC):
         return np.concatenate([np.asarray(shard.data) for shard in shards])
 
     @abc.abstractmethod
-    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
 
     @abc.abstractmethod
-    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
 
     def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
@@ -184,7 +184,7 @@ class ShardMap(_MeshSpread):
         """See `Spread`; every array is replicated."""
         return self._replicated(state)
 
-    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
         mapped = jax.shard_map(
             step,
@@ -195,7 +195,7 @@ class ShardMap(_MeshSpread):
         )
         return jax.jit(mapped, donate_argnums=0).lower(state, batch, NO_RATE)
 
-    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
         mapped = jax.shard_map(
             step,
@@ -219,14 +219,14 @@ class Pmap(_MeshSpread):
         devices = jax.local_device_count()
         return super().put_batch({k: value.reshape(devices, -1, *value.shape[1:]) for k, value in batch.items()})
 
-    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
         mapped = jax.pmap(
             step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0, devices=self.devices
         )
         return mapped.lower(state, batch, NO_RATE)
 
-    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
         mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=(None, 0), devices=self.devices)
         return mapped.lower(*state.evaluated, batch)
@@ -247,7 +247,7 @@ class Fsdp(_MeshSpread):
         """See `Spread`; each array is split according to `shard_spec`."""
         return jax.tree.map(lambda x: NamedSharding(self.mesh, shard_spec(x.shape, self.mesh.size)), state)
 
-    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+    def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
         layout = self._layout(state.params)
         replicated = jax.tree.map(lambda _: REPLICATED, state)
@@ -269,7 +269,7 @@ class Fsdp(_MeshSpread):
 
         return jax.jit(sharded_step, donate_argnums=0).lower(state, batch, NO_RATE)
 
-    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Lowered:
+    def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
         params, stats = state.evaluated
         layout = self._layout(params)
