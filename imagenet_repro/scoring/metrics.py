@@ -11,6 +11,7 @@ Every interval of an error rate is Wilson's score interval at 95 %; `statistics.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import SupportsFloat, SupportsInt
 
@@ -144,6 +145,18 @@ class ErrorRates:
             raise UserError("no image was scored: the split is empty, or none of its images could be decoded")
         if not 0 <= self.top5_wrong <= self.top1_wrong <= self.images:
             raise ValueError(f"impossible counts: {self.top5_wrong} <= {self.top1_wrong} <= {self.images} fails")
+
+    def __eq__(self, other: object) -> bool:
+        return self._identity == other._identity if isinstance(other, ErrorRates) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[float | None, ...]:
+        """The values that make two rates equal; a cross-entropy that was not measured equals another such."""
+        entropy = None if math.isnan(self.cross_entropy) else self.cross_entropy
+        return self.images, self.top1_wrong, self.top5_wrong, entropy
 
     @classmethod
     def from_counts(

@@ -150,3 +150,13 @@ def test_no_images_is_a_user_error_and_impossible_counts_are_a_bug():
         ErrorRates.from_counts({"images": 0, "top1_correct": 0, "top5_correct": 0}, 0.0)
     with pytest.raises(ValueError, match="impossible"):
         ErrorRates(images=10, top1_wrong=3, top5_wrong=4)
+
+
+def test_rates_without_a_measured_cross_entropy_are_equal_and_others_differ():
+    missing = ErrorRates(10, 3, 2)
+    assert missing == ErrorRates(10, 3, 2, cross_entropy=float("nan"))
+    assert hash(missing) == hash(ErrorRates(10, 3, 2, cross_entropy=float("nan")))
+    assert missing != ErrorRates(10, 3, 2, cross_entropy=1.0)
+    assert ErrorRates(10, 3, 2, cross_entropy=1.0) == ErrorRates(10, 3, 2, cross_entropy=1.0)
+    assert missing != ErrorRates(10, 3, 1)
+    assert missing != (10, 3, 2)
