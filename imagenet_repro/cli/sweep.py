@@ -8,6 +8,7 @@ HELP = """Train many systems under one budget, with several seeds each, optional
   python main.py sweep --config=configs/sweeps/decade.py --workdir=runs/decade
   python main.py sweep --config=configs/sweeps/learning_rate.py --workdir=runs/lr --config.search.trials=32
   python main.py sweep --config=… --workdir=… --dry_run           what would run, where, and what it would cost
+  python main.py sweep --config=… --workdir=… --dry_run --topology=h100:8    the same on devices that are not here
   python main.py sweep --status --workdir=runs/decade             the progress of a sweep, from any terminal
   python main.py sweep --config=… --workdir=… --launcher=slurm --workers=8 --slurm.partition=gpu \\
       --slurm.gpus_per_node=1 --slurm.time=600 --storage=postgresql+psycopg://HOST/sweeps
@@ -29,6 +30,7 @@ def run(
     workdir: str,
     status: bool,
     dry_run: bool,
+    topology: str | None,
     launcher: str,
     workers: int,
     storage: str,
@@ -36,10 +38,18 @@ def run(
     slurm: dict[str, str],
 ) -> int:
     """Run or resume a sweep and compare its runs, or print its plan or its progress; return the exit code."""
+    if topology and not dry_run:
+        raise UserError(
+            f"--topology={topology} needs --dry_run: it says what the sweep would cost there, and runs nothing"
+        )
     if status and (config or dry_run or workers or launcher != "local" or overrides or slurm):
         raise UserError("--status shows a sweep that has started; only --workdir and --storage can be given with it")
     if not status and config is None:
         raise UserError("which sweep? --config=configs/sweeps/decade.py, or --status for one that has started")
+    if topology:
+        from imagenet_repro.planning import topology as topologies
+
+        topologies.silence()  # before JAX is imported
     from imagenet_repro.config import parse_literal
     from imagenet_repro.config.sweep import load_sweep
     from imagenet_repro.sweeps import controller
@@ -51,7 +61,7 @@ def run(
     options = controller.SweepOptions(launcher, workers, storage, job_options)
     sweep = load_sweep(config, overrides)
     if dry_run:
-        return controller.dry_run(sweep, workdir, options)
+        return controller.dry_run(sweep, workdir, options, topology or "")
     return controller.run_sweep(sweep, workdir, options) or compare([workdir], storage=storage)
 
 
@@ -64,6 +74,11 @@ COMMAND = Command(
         Option("--workdir", required=True, metavar="DIR", help="the directory for everything that the sweep writes"),
         Option("--status", is_switch=True, help="print the progress of the sweep and exit"),
         Option("--dry_run", is_switch=True, help="print what would run and what it would cost, and exit"),
+        Option(
+            "--topology",
+            metavar="DEVICES",
+            help="with --dry_run: compile for these devices, such as h100:8, instead of measuring on this machine",
+        ),
         Option("--launcher", choices=("local", "slurm"), default="local", help="where workers run (default: local)"),
         Option(
             "--workers",

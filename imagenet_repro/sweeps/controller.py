@@ -12,7 +12,7 @@ from imagenet_repro.config.amount import Amount
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
-from imagenet_repro.sweeps import cost
+from imagenet_repro.sweeps import cost, device_plans
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.launch import Launcher, LocalLauncher, SlurmLauncher
 from imagenet_repro.sweeps.plan import build_run_config, check_splits, plan_runs
@@ -70,8 +70,18 @@ def run_sweep(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
         return _SweepMonitor(directory, queue, launcher, workers).watch()
 
 
-def dry_run(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
-    """Print the runs of `run_sweep` and their cost without writing anything; raise the same errors."""
+def dry_run(sweep: SweepConfig, workdir: str, options: SweepOptions, topology: str = "") -> int:
+    """Print the runs of `run_sweep` and their cost without writing anything; raise the same errors.
+
+    Args:
+      sweep: the sweep.
+      workdir: its directory.
+      options: where and how it would run.
+      topology: devices that are not here, for which each network is compiled; empty: a few steps are measured on this
+        machine. With a topology, the data set need not be prepared.
+    """
+    if topology:
+        return device_plans.print_plans(sweep, system_configs(sweep), topology)
     configs = check_sweep(sweep)
     directory = SweepDirectory(workdir)
     launcher = _create_launcher(directory, options.storage or directory.default_storage, options)
@@ -86,11 +96,11 @@ def _create_launcher(directory: SweepDirectory, url: str, options: SweepOptions)
     return LocalLauncher(directory, url)
 
 
-def check_sweep(sweep: SweepConfig) -> dict[str, AnyConfig]:
-    """Check a sweep as far as possible before a run starts, and return one configuration of each system.
+def system_configs(sweep: SweepConfig) -> dict[str, AnyConfig]:
+    """Return one configuration of each system, of its first run.
 
     Raises:
-      UserError: a configuration is not valid, the systems use different data sets, or splits overlap.
+      UserError: a configuration is not valid.
     """
     configs: dict[str, AnyConfig] = {}
     for planned in plan_runs(sweep):
@@ -98,6 +108,16 @@ def check_sweep(sweep: SweepConfig) -> dict[str, AnyConfig]:
             configs.setdefault(planned.system, build_run_config(sweep, planned, planned.settings))
         elif planned.system not in configs:
             configs[planned.system] = build_run_config(sweep, planned, _example_settings(sweep, planned.system))
+    return configs
+
+
+def check_sweep(sweep: SweepConfig) -> dict[str, AnyConfig]:
+    """Check a sweep as far as possible before a run starts, and return one configuration of each system.
+
+    Raises:
+      UserError: a configuration is not valid, the systems use different data sets, or splits overlap.
+    """
+    configs = system_configs(sweep)
     data_sets = {name: (config.data.name, config.data.data_dir) for name, config in configs.items()}
     if len(set(data_sets.values())) > 1:
         lines = "\n".join(

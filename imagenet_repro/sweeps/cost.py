@@ -76,7 +76,7 @@ def _measure(config: AnyConfig) -> dict[str, Any] | str:
     return probe.stderr.strip().split(separator)[-1] or f"ended with exit code {probe.returncode}"
 
 
-def _budget_fraction(sweep: SweepConfig, planned: PlannedRun) -> float:
+def budget_fraction(sweep: SweepConfig, planned: PlannedRun) -> float:
     """Return the budget of a run as a fraction of a final run's; 1 if the units differ."""
     if not (planned.is_trial and sweep.search.budget):
         return 1.0
@@ -109,7 +109,7 @@ def _format_time(seconds: float) -> str:
 
 
 def _seconds(sweep: SweepConfig, runs: list[PlannedRun], cost: Mapping[str, Any]) -> float:
-    return sum(_budget_fraction(sweep, planned) * cost["seconds"] + cost["compilation_seconds"] for planned in runs)
+    return sum(budget_fraction(sweep, planned) * cost["seconds"] + cost["compilation_seconds"] for planned in runs)
 
 
 def _total(sweep: SweepConfig, planned_runs: list[PlannedRun], costs: Mapping[str, Any], workers: int) -> str:
@@ -121,7 +121,7 @@ def _total(sweep: SweepConfig, planned_runs: list[PlannedRun], costs: Mapping[st
     hours = sum(_seconds(sweep, runs[system], cost) for system, cost in measured.items()) / 3600
     images, flops = (
         sum(
-            _budget_fraction(sweep, planned) * cost[key]
+            budget_fraction(sweep, planned) * cost[key]
             for system, cost in measured.items()
             for planned in runs[system]
         )

@@ -48,7 +48,7 @@ def lines(renderable):
 )
 def test_a_trial_costs_the_fraction_of_a_final_runs_budget(budget, trial_budget, fraction):
     sweep = small_sweeps.sweep(budget=budget, search={"trials": 1, "budget": trial_budget})
-    assert {p.is_trial: cost._budget_fraction(sweep, p) for p in plan_runs(sweep)} == {True: fraction, False: 1.0}
+    assert {p.is_trial: cost.budget_fraction(sweep, p) for p in plan_runs(sweep)} == {True: fraction, False: 1.0}
 
 
 def test_a_row_has_the_cost_of_one_run_and_the_time_of_all_runs(monkeypatch):
