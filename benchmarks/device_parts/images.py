@@ -11,13 +11,13 @@ import numpy as np
 
 from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.decode import decode
-from imagenet_repro.data.prepare import folder_listing, ifs
+from imagenet_repro.data.prepare import folder_listing, jpeg, scenes
 from imagenet_repro.data.prepare.folder_listing import Image, Listing
+from imagenet_repro.data.prepare.outlines import CLASSES
 from imagenet_repro.data.sources import Record, Split, Splits
 from imagenet_repro.data.workers import follow_parent
 
-CATEGORIES = 4  # of drawings
-DRAWN_TOGETHER = 8
+DRAWN_TOGETHER = 8  # images that a process draws at a time
 HELD_OUT = 0.05  # of a folder's training images, for the curves
 
 
@@ -74,26 +74,27 @@ def _split(name: str, listing: Listing, images: Sequence[Image]) -> Split:
 
 
 def drawn_split(side: int, count: int) -> Split:
-    """Return drawings in memory, JPEGs of `side` pixels, in the form of a data set."""
-    names = tuple(f"ifs_{category:03d}" for category in range(CATEGORIES))
-    records = [Record(image, i % CATEGORIES, str(i)) for i, image in enumerate(_draw(side, count))]
-    return Split(f"drawings of {side} px", "train", "", names, len(records), records)
+    """Return silhouettes in memory, JPEGs of `side` pixels, in the form of a data set."""
+    records = [Record(image, i % len(CLASSES), str(i)) for i, image in enumerate(_draw(side, count))]
+    return Split(f"silhouettes of {side} px", "train", "", tuple(shape.name for shape in CLASSES), len(records), records)
 
 
 def drawn_pixels(side: int, count: int) -> np.ndarray:
-    """Return drawings as uint8 [count, side, side, 3]."""
+    """Return silhouettes as uint8 [count, side, side, 3]."""
     return np.stack([decode(image) for image in _draw(side, count)])
 
 
 def _draw(side: int, count: int) -> list[bytes]:
-    look = ifs.Look(size=side)
-    jobs = [
-        ifs.DrawingJob(0, 0, CATEGORIES, low, min(low + DRAWN_TOGETHER, count), look)
-        for low in range(0, count, DRAWN_TOGETHER)
-    ]
+    jobs = [(side, low, min(low + DRAWN_TOGETHER, count)) for low in range(0, count, DRAWN_TOGETHER)]
     processes = min(len(jobs) // 4, available_cores())
     if processes < 2:
-        return [image for job in jobs for image in ifs.draw(job)]
+        return [image for job in jobs for image in _draw_job(job)]
     context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of other libraries' threads
     with concurrent.futures.ProcessPoolExecutor(processes, context, follow_parent) as pool:
-        return [image for images in pool.map(ifs.draw, jobs) for image in images]
+        return [image for images in pool.map(_draw_job, jobs) for image in images]
+
+
+def _draw_job(job: tuple[int, int, int]) -> list[bytes]:
+    side, start, stop = job
+    scene = scenes.Scene(size=side)
+    return jpeg.encode([scenes.draw_scene(0, 0, i % len(CLASSES), i, scene) for i in range(start, stop)])

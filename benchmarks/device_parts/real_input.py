@@ -29,7 +29,7 @@ class RealInput(Part):
 
     def estimate(self, bench: Bench) -> float:
         """See `Part`."""
-        drawing = 0.2 * bench.scale.images / bench.compiler.threads
+        drawing = 0.05 * bench.scale.images / bench.compiler.threads
         measuring = 6 * bench.scale.seconds + 6
         return bench.scale.trace_seconds + bench.compile_time(1) + drawing + measuring
 

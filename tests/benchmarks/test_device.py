@@ -122,17 +122,17 @@ def test_every_part_runs_in_its_smallest_form(tmp_path):
     (features,) = of_kind(rows, "features")
     assert features["vector_error"] == 0
     (decade,) = of_kind(rows, "decade")
-    assert decade["scored_images"] == 8
+    assert decade["scored_images"] == 10
 
 
 def write_images(folder):
-    """Write a folder of drawings, four classes with eight images for training and two for validation each."""
+    """Write a folder of ten classes, each with four images for training and one for validation."""
     from benchmarks.device_parts import images
 
-    split = images.drawn_split(64, 40)
-    for number in range(40):
+    split = images.drawn_split(64, 50)
+    for number in range(50):
         record = split.records[number]
-        path = folder / ("train" if number < 32 else "val") / f"class{record.label}" / f"{number}.jpg"
+        path = folder / ("train" if number < 40 else "val") / f"class{record.label}" / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(record.image)
     return folder

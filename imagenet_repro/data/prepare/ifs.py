@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, UInt8, UInt64
 
-from imagenet_repro.data.prepare.drawn import encode
+from imagenet_repro.data.prepare.jpeg import encode
 
 MAX_MAPS = 8
 _TABLE = 256  # resolution of the probabilities of the maps

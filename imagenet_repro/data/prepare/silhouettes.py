@@ -8,7 +8,7 @@ import dataclasses
 import re
 from typing import NamedTuple
 
-from imagenet_repro.data.prepare import drawn, scenes
+from imagenet_repro.data.prepare import drawn, jpeg, scenes
 from imagenet_repro.data.prepare.outlines import CLASSES
 
 
@@ -73,7 +73,7 @@ class DrawingJob(NamedTuple):
         for index in range(self.start, self.stop):
             instance, label = divmod(index, len(CLASSES))
             images.append(scenes.draw_scene(self.seed, self.split, label, instance, scene))
-        return drawn.encode(images)
+        return jpeg.encode(images)
 
 
 class Silhouettes(drawn.DrawnBuilder):

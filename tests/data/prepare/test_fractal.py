@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imagenet_repro.data.prepare import drawn, ifs
+from imagenet_repro.data.prepare import drawn, ifs, jpeg
 from imagenet_repro.data.prepare.fractal import Fractal, FractalConfig
 from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 
@@ -180,7 +180,7 @@ def test_prepared_data_set_is_balanced_and_repeats_bit_for_bit(tmp_path):
     train = records[0]["train"]
     assert [record["label"] for record in train[:6]] == [0, 1, 2, 0, 1, 2]
     assert train[4]["file_name"] == b"train/ifs_001/00001.jpg"
-    encoded = drawn.encode(draw([1], [1], ifs.Look(size=16)))[0]
+    encoded = jpeg.encode(draw([1], [1], ifs.Look(size=16)))[0]
     assert train[4]["image"] == encoded
     pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     assert pixels.shape == (16, 16, 3)
@@ -192,7 +192,7 @@ def test_many_images_are_drawn_by_processes_in_order():
     several = list(drawn.draw_images(config, "train", 0, 1600))
     assert len(several) == 1600
     for index in (0, 33, 1599):
-        assert several[index] == drawn.encode(draw([index % 2], [index // 2], config.look))[0]
+        assert several[index] == jpeg.encode(draw([index % 2], [index // 2], config.look))[0]
 
 
 def test_builder_is_registered():

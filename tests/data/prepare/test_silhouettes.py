@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imagenet_repro.data.prepare import drawn, outlines, scenes
+from imagenet_repro.data.prepare import jpeg, outlines, scenes
 from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 from imagenet_repro.data.prepare.silhouettes import Silhouettes, SilhouettesConfig
 
@@ -121,7 +121,7 @@ def test_prepared_data_set_is_balanced_and_repeats_bit_for_bit(tmp_path):
     train = records[0]["train"]
     assert [record["label"] for record in train] == 3 * list(range(10))
     assert train[14]["file_name"] == b"train/dog/00001.jpg"
-    assert train[14]["image"] == drawn.encode([scenes.draw_scene(0, 0, 4, 1, scenes.Scene(size=16))])[0]
+    assert train[14]["image"] == jpeg.encode([scenes.draw_scene(0, 0, 4, 1, scenes.Scene(size=16))])[0]
 
 
 def test_configurations_have_different_names():
