@@ -76,7 +76,8 @@ def _split(name: str, listing: Listing, images: Sequence[Image]) -> Split:
 def drawn_split(side: int, count: int) -> Split:
     """Return silhouettes in memory, JPEGs of `side` pixels, in the form of a data set."""
     records = [Record(image, i % len(CLASSES), str(i)) for i, image in enumerate(_draw(side, count))]
-    return Split(f"silhouettes of {side} px", "train", "", tuple(shape.name for shape in CLASSES), len(records), records)
+    names = tuple(shape.name for shape in CLASSES)
+    return Split(f"silhouettes of {side} px", "train", "", names, len(records), records)
 
 
 def drawn_pixels(side: int, count: int) -> np.ndarray:
