@@ -23,6 +23,11 @@ from imagenet_repro.training.systems.network import NetworkSystem
 from imagenet_repro.training.systems.system import step_flops
 
 LEVELS = ("O0", "O1", "O2", "O3")
+# What libtpu says of a step that does not fit; the second form is an early check.
+_NEEDED = re.compile(
+    r"Used ([\d.]+[KMG]?) of ([\d.]+[KMG]?) hbm"
+    r"|temporaries \(([\d.]+[KMG]?)\) exceeds available HBM \(([\d.]+[KMG]?)\)"
+)
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -39,7 +44,7 @@ class CompiledStep:
       aliased_bytes: of the results that take the buffers of inputs.
       temporary_bytes: of activations, gradients and scratch memory.
       code_bytes: of the program.
-      peak_bytes: the largest sum at any time.
+      peak_bytes: the largest sum at any time; of a step that is refused, what the compiler says it needs.
       memory_limit: bytes of the device as the compiler knows them, where it says so; else None.
       xla_flops: the compiler's count of operations on one device; None where it has none (GPU).
       xla_bytes: the compiler's count of bytes that are read and written; None where it has none (GPU).
@@ -222,8 +227,11 @@ def _precision(precision: str) -> Iterator[None]:
 
 def _memory_in(message: str) -> tuple[float, float] | None:
     """Return the bytes that are needed and those that there are from a TPU compiler's error; None for other errors."""
-    found = re.search(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", message)
+    found = _NEEDED.search(message)
     if not found:
         return None
-    used, used_unit, limit, limit_unit = found.groups()
-    return float(used) * UNITS[used_unit], float(limit) * UNITS[limit_unit]
+    needed, limit = (
+        float(number) * UNITS[unit]
+        for number, unit in re.findall(r"([\d.]+)([KMG]?)", " ".join(group for group in found.groups() if group))
+    )
+    return needed, limit

@@ -16,7 +16,7 @@ from tests.planning.test_plan import config
 
 @pytest.fixture(autouse=True)
 def chips(monkeypatch):
-    """Open the devices of the tests as chips with 16 GB each."""
+    """Open the devices of the tests as chips with 16.9 GB each."""
     facts = all_devices()["v5e"]
     monkeypatch.setattr(command, "open_topology", lambda name: Topology(name, facts, jax.devices(), (2, 4)))
     monkeypatch.setenv("COLUMNS", "120")
@@ -31,7 +31,7 @@ def test_a_plan_is_printed_and_written(capsys, tmp_path):
     plan = json.loads(file.read_text())
     assert "lenet5, 61.7 k parameters, 32 px, float32, batch 32 (4 on each device)" in out
     assert "on 8 x TPU v5e (v5e:2x4), pmap" in out
-    assert "of 16.0 GB of each device" in out
+    assert "of 16.9 GB of each device" in out
     assert f"at most {plan['images_per_second']:,.0f} images/s" in out
     assert f"limited by {plan['limiter']}" in out
     assert "budget 2ep: 200 steps, 6.40 k images" in out

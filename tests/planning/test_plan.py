@@ -149,6 +149,10 @@ def test_the_memory_that_a_tpu_lacks_is_read_from_its_compiler():
         "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 22.75G of 15.75G hbm. Exceeded by 7.00G."
     )
     assert _memory_in(message) == (22.75 * 2**30, 15.75 * 2**30)
+    early = (
+        "E1000: the total memory required for HLO temporaries (384.00G) exceeds available HBM (95.73G). HLO module: m."
+    )
+    assert _memory_in(early) == (384 * 2**30, 95.73 * 2**30)
     assert _memory_in("INTERNAL: something else") is None
 
 

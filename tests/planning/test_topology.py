@@ -71,7 +71,7 @@ def test_a_gpu_reaches_other_hosts_over_the_network():
 def test_a_gpus_memory_counts_by_the_share_that_jax_reserves(monkeypatch):
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     h200, v5e = (Topology(name, *_with_devices(name)) for name in ("h200:1", "v5e:1x1"))
-    assert (h200.usable_memory, v5e.usable_memory) == (0.75 * 141e9, 16e9)
+    assert (h200.usable_memory, v5e.usable_memory) == (0.75 * 141e9, 15.75 * 2**30)
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     assert h200.usable_memory == pytest.approx(0.9 * 141e9)
 
