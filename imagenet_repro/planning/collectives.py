@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from imagenet_repro.planning.hlo import Array, Instruction, Module
+from imagenet_repro.planning.hlo import Array, Computation, Instruction, Module
 from imagenet_repro.planning.traffic import executed
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -37,34 +37,37 @@ def find_collectives(module: Module, devices: int) -> list[Collective]:
       devices: the number of devices that run it.
     """
     found = []
-    for instruction, times in executed(module):
-        for scope, each in _messages(module, "", instruction):
+    for owner, instruction, times in executed(module):
+        for scope, computation, each in _messages(module, "", owner, instruction):
             group = _group_size(each.attributes, devices)
             kind = each.opcode.removesuffix("-start")
             # TPU: a reduce-scatter is a fusion that reduces everything and keeps a part, without sending the rest.
             is_scatter = kind == "reduce-scatter" or (kind == "all-reduce" and "scatter" in scope)
-            size = _complete_bytes(each, group)
+            size = _bytes(computation.results(each))
+            size = size * group if kind == "reduce-scatter" else size
             found.append(Collective("reduce-scatter" if is_scatter else kind, size, group, times))
     return [each for each in found if each.devices > 1]
 
 
-def _messages(module: Module, scope: str, instruction: Instruction) -> Iterator[tuple[str, Instruction]]:
-    """Yield the collectives that an instruction is or, if it is a fusion, contains, and the names around them."""
-    if instruction.opcode.removesuffix("-start") in KINDS:
-        yield scope, instruction
-    elif instruction.opcode.removesuffix("-start") == "fusion":
+def _messages(
+    module: Module, scope: str, owner: Computation, instruction: Instruction
+) -> Iterator[tuple[str, Computation, Instruction]]:
+    """Yield the collectives that an instruction is or, if it is a fusion, contains.
+
+    With each come the names of the fusions around it and the computation that it is in.
+    """
+    opcode = instruction.opcode.removesuffix("-start")
+    if opcode in KINDS:
+        yield scope, owner, instruction
+    elif opcode == "fusion":
         for body in module.called(instruction):
             for each in body.instructions.values():
-                yield from _messages(module, f"{scope} {body.name}", each)
+                yield from _messages(module, f"{scope} {body.name}", body, each)
 
 
-def _complete_bytes(instruction: Instruction, group: int) -> int:
-    """Return the bytes of the complete array, without the padding of tiles."""
-    sizes = [Array(array.dtype, array.shape).bytes for array in instruction.results]
-    if instruction.opcode in ("all-gather-start", "collective-permute-start"):
-        sizes = sizes[len(instruction.operands) : 2 * len(instruction.operands)]  # its result holds its operands first
-    total = sum(sizes)
-    return total * group if instruction.opcode == "reduce-scatter" else total
+def _bytes(results: Sequence[Array]) -> int:
+    """Return the bytes of arrays wherever they are, without the padding of tiles."""
+    return sum(Array(array.dtype, array.shape).bytes for array in results)
 
 
 def _group_size(attributes: str, devices: int) -> int:

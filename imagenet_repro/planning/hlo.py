@@ -138,6 +138,24 @@ class Computation:
         """The parameters; the number of each is its `arguments`."""
         return [each for each in self.instructions.values() if each.opcode == "parameter"]
 
+    def operands(self, instruction: Instruction) -> list[Instruction]:
+        """Return the instructions whose results an instruction reads, each once."""
+        return [self.instructions[name] for name in dict.fromkeys(instruction.operands)]
+
+    def results(self, instruction: Instruction) -> tuple[Array, ...]:
+        """Return the arrays that an instruction computes.
+
+        The result of an asynchronous start also holds its operands, before the others except in that of a copy, and
+        contexts of a few bytes.
+        """
+        results = instruction.results
+        if instruction.opcode == "copy-start":
+            return results[:1]
+        if not instruction.opcode.endswith("-start"):
+            return results
+        operands = sum(len(self.instructions[name].results) for name in instruction.operands)
+        return results[operands:] if len(results) > operands else results
+
     def users(self, name: str) -> Iterator[Instruction]:
         """Yield the instructions that read the result of `name`."""
         return (each for each in self.instructions.values() if name in each.operands)

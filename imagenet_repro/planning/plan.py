@@ -199,7 +199,7 @@ def _with_bound(plan: Plan) -> Plan:
         traffic=traffic.total_bytes / facts.bandwidth,
         interconnect=sum(map(plan.topology.interconnect.seconds, collectives)),
     )
-    cycles = sum(times * instruction.cycles for instruction, times in executed(module))
+    cycles = sum(times * instruction.cycles for _, instruction, times in executed(module))
     return dataclasses.replace(
         plan,
         traffic=traffic,

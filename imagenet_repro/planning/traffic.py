@@ -18,8 +18,6 @@ FREE = {
     "tuple",
 }  # fmt: skip
 ROW_READERS = {"dynamic-slice", "slice", "gather"}
-# The results of these starts hold the operands beside the results.
-STARTS_WITH_OPERANDS = {"all-gather-start", "collective-permute-start", "copy-start"}
 WITHOUT_TRAFFIC = {"AllocateBuffer"}  # targets of custom calls
 LIBRARIES = ("__cublas$", "__cudnn$")  # their last result is scratch memory
 
@@ -77,10 +75,9 @@ def count_traffic(module: Module) -> Traffic:
     return Traffic(tuple(kernels), tuple(unknown_loops))
 
 
-def executed(module: Module) -> Iterator[tuple[Instruction, int]]:
-    """Yield the instructions that run by themselves, with the number of times; loops and calls are followed."""
-    for _, instruction, times in _walk(module, module.entry, 1, []):
-        yield instruction, times
+def executed(module: Module) -> Iterator[tuple[Computation, Instruction, int]]:
+    """Yield what runs by itself with its computation and the number of times; loops and calls are followed."""
+    return _walk(module, module.entry, 1, [])
 
 
 def _walk(
@@ -111,21 +108,15 @@ def _branch_bytes(module: Module, branch: list[tuple[Computation, Instruction, i
 
 def _bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
     """Return the bytes that one run of an instruction reads and writes."""
-    operands = [computation.instructions[name] for name in dict.fromkeys(instruction.operands)]
-    opcode, results = instruction.opcode, instruction.results
+    opcode, results = instruction.opcode.removesuffix("-start"), computation.results(instruction)
     if instruction.target in WITHOUT_TRAFFIC:
         return 0
-    if opcode in STARTS_WITH_OPERANDS:
-        return instruction.bytes
-    if opcode.endswith("-start") and opcode != "all-reduce-start":
-        # The result of other starts is a tuple of the operands, the result and a context.
-        opcode = opcode.removesuffix("-start")
-        results = results[sum(len(computation.instructions[name].results) for name in instruction.operands) :]
     if opcode == "fusion":
         return _fusion_bytes(module, computation, instruction, results)
     if instruction.target.startswith(LIBRARIES) and len(results) > 1 and results[-1].dtype in ("s8", "u8"):
         results = results[:-1]
-    return _bytes_by_operands(opcode, sum(array.bytes for array in results), operands)
+    written = sum(array.bytes for array in results)
+    return _bytes_by_operands(opcode, written, computation.operands(instruction))
 
 
 def _bytes_by_operands(opcode: str, written: int, operands: list[Instruction]) -> int:
@@ -144,7 +135,7 @@ def _fusion_bytes(
     module: Module, computation: Computation, instruction: Instruction, results: tuple[Array, ...]
 ) -> int:
     """Return the bytes that a fusion reads, each operand once, and writes."""
-    (body,) = module.called(instruction)
+    body = module.called(instruction)[0]
     read: dict[str, int] = {}
     for parameter in body.parameters:
         operand = computation.instructions[instruction.operands[int(parameter.arguments)]]
@@ -177,7 +168,7 @@ def _bytes_read(module: Module, scopes: tuple[Any, ...], value: Instruction, siz
         elif user.opcode == "bitcast":
             total += _bytes_read(module, scopes, user, size)
         elif user.opcode == "fusion":
-            (inner,) = module.called(user)
+            inner = module.called(user)[0]
             for parameter in inner.parameters:
                 if user.operands[int(parameter.arguments)] == value.name:
                     total += _bytes_read(module, (*scopes, user, inner), parameter, size)

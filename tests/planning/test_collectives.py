@@ -4,6 +4,7 @@ import pytest
 
 from imagenet_repro.planning import hlo
 from imagenet_repro.planning.collectives import Collective, Interconnect, find_collectives, summarise
+from imagenet_repro.planning.traffic import count_traffic
 
 PROGRAMS = Path(__file__).with_name("programs")
 PARAMS, WHOLE = 2048 * 1024 * 4, 4096 * 1024 * 4
@@ -54,6 +55,29 @@ ENTRY %main (x: f32[8]) -> f32[8] {{
 }}
 """
     assert find_collectives(hlo.parse(text), 8) == [Collective("all-reduce", 32, devices, 1)]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "((f32[8]{0}), f32[8]{0}) all-reduce-start(%x), replica_groups={}, to_apply=%add",
+        "f32[8]{0} all-reduce-start(%x), replica_groups={}, to_apply=%add",
+        "(f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}",
+        "(f32[8]{0}, f32[8]{0}) all-gather-start(%x), replica_groups={}",
+    ],
+)
+def test_an_asynchronous_message_counts_once(start):
+    module = hlo.parse(f"""HloModule step
+
+ENTRY %main (x: f32[8]) -> f32[8] {{
+  %x = f32[8]{{0}} parameter(0)
+  %start = {start}
+  ROOT %done = f32[8]{{0}} all-reduce-done(%start)
+}}
+""")
+    (message,) = find_collectives(module, 2)
+    assert message.bytes == pytest.approx(32, abs=8)  # a context has four bytes
+    assert count_traffic(module).total_bytes == pytest.approx(64, abs=8)
 
 
 def test_the_summary_adds_up_what_runs_in_a_step():
