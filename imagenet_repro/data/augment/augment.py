@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int, Key, UInt8
 
-from imagenet_repro.config import Augment
+from imagenet_repro.config import Augment, NoPolicy
 from imagenet_repro.data.augment.policy import distort
 from imagenet_repro.errors import UserError
 
@@ -73,8 +73,11 @@ def augment(
         )
     key = jax.random.key(seed) if isinstance(seed, int) else seed
     keys = jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(key, e), i))(epoch, index)
-    pixels = jax.vmap(partial(_one_image, spec=spec))(images, keys)
-    pixels = _standardise(pixels, spec)
+    if spec.flip:
+        images = jax.vmap(_mirror)(images, keys)
+    if not isinstance(spec.policy, NoPolicy):
+        images = distort(spec.policy, images, jax.vmap(_stream, (0, None))(keys, _POLICY), spec.mean)
+    pixels = _standardise(jax.vmap(partial(_colour_and_erase, spec=spec))(images, keys), spec)
     targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     if spec.label_smoothing:
         targets = (1 - spec.label_smoothing) * targets + spec.label_smoothing / num_classes
@@ -91,24 +94,26 @@ def _standardise(pixels: Float32[Array, "b h w 3"], spec: Augment) -> Float32[Ar
     return (pixels - mean) / std
 
 
-def _one_image(crop: UInt8[Array, "h w 3"], key: Key[Array, ""], *, spec: Augment) -> Image:
-    def stream(number: int) -> Key[Array, ""]:
-        return jax.random.fold_in(key, number)
+def _stream(key: Key[Array, ""], number: int) -> Key[Array, ""]:
+    return jax.random.fold_in(key, number)
 
-    if spec.flip:
-        crop = jnp.where(jax.random.bernoulli(stream(_FLIP)), crop[:, ::-1], crop)
-    crop = distort(spec.policy, crop, stream(_POLICY), spec.mean)
+
+def _mirror(crop: UInt8[Array, "h w 3"], key: Key[Array, ""]) -> UInt8[Array, "h w 3"]:
+    return jnp.where(jax.random.bernoulli(_stream(key, _FLIP)), crop[:, ::-1], crop)
+
+
+def _colour_and_erase(crop: UInt8[Array, "h w 3"], key: Key[Array, ""], *, spec: Augment) -> Image:
     image = crop.astype(jnp.float32) / 255
     if spec.brightness:
-        image = _blend(image, jnp.float32(0), _factor(stream(_BRIGHTNESS), spec.brightness))
+        image = _blend(image, jnp.float32(0), _factor(_stream(key, _BRIGHTNESS), spec.brightness))
     if spec.contrast:
-        image = _blend(image, _grey(image).mean(), _factor(stream(_CONTRAST), spec.contrast))
+        image = _blend(image, _grey(image).mean(), _factor(_stream(key, _CONTRAST), spec.contrast))
     if spec.saturation:
-        image = _blend(image, _grey(image), _factor(stream(_SATURATION), spec.saturation))
+        image = _blend(image, _grey(image), _factor(_stream(key, _SATURATION), spec.saturation))
     if spec.pca != "none":
-        image = _pca_colour(image, stream(_PCA), spec)
+        image = _pca_colour(image, _stream(key, _PCA), spec)
     if spec.erasing:
-        image = _erase(image, stream(_ERASING), spec)
+        image = _erase(image, _stream(key, _ERASING), spec)
     return image
 
 

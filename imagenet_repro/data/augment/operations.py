@@ -1,22 +1,32 @@
-"""The operations of AutoAugment and RandAugment on one uint8 image, equal to Pillow's, on the device.
+"""The operations of AutoAugment and RandAugment on uint8 images, equal to Pillow's, on the device.
 
-The operation of an image is a number drawn inside the compiled step. A switch over images would evaluate every branch
-for each of them, so an application has the same form for every operation: a warp (the identity where the operation is
-not geometric), a table of 256 entries for each channel, a blend with a grey or a smoothed picture, and a filled box.
-That is one gather, one look-up and one 3 x 3 filter.
+The operation of an image is a number drawn inside the compiled step. `apply_layers` has two forms of the program:
+
+- The batched form has the same steps for every operation: a warp (the identity where the operation is not geometric),
+  a table of 256 entries for each channel, a blend with a grey or a smoothed picture, and a filled box. GPUs run it,
+  since they would wait for the host at every branch.
+- The branching form is a loop over the images that runs, for each, the branch of the operation it drew and no other.
+  CPUs and TPUs run it. On a TPU, whose gathers and scatters take some cycles for each element, most branches read
+  pixels, count levels and look them up by products with one-hot matrices (access.py).
+
+Both forms compute a pixel by the same arithmetic and give equal images.
 
 Sources: Pillow's ImageOps, ImageEnhance and affine Image.transform, which the searches of Cubuk et al. 2018
 (arXiv 1805.09501, table 6) ran. Integer operations are exact; where Pillow computes in floating point and truncates,
 results may differ by one level.
 """
 
+import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float32, Int, Int32, UInt8
+
+from imagenet_repro.data.augment.access import BY_INDEX, BY_PRODUCT, Access
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "random"]
 
@@ -25,6 +35,7 @@ GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 TABLES = ("auto_contrast", "equalize", "invert", "posterize", "solarize", "solarize_add", "contrast", "brightness")
 BLENDS = ("color", "sharpness")
 CUTOUT = "cutout"
+_ALONG: dict[str, Literal["x", "y"]] = {"shear_x": "x", "translate_x": "x", "shear_y": "y", "translate_y": "y"}
 OPERATIONS = (IDENTITY, *GEOMETRIC, *TABLES, *BLENDS, CUTOUT)
 
 _SOLARIZE_ADD_BELOW = 128
@@ -36,37 +47,108 @@ Image = UInt8[Array, "h w 3"]
 Scalar = Float32[Array, ""]
 
 
-def apply(
-    image: Image,
-    operation: Int[Array, ""],
-    argument: Scalar,
-    place: Float32[Array, "3"],
-    *,
-    among: Sequence[str],
-    fill: tuple[int, int, int],
-    interpolation: Interpolation = "nearest",
-) -> Image:
-    """Apply the operation `among[operation]`; only the operations in `among` are in the compiled program.
+class Draws(NamedTuple):
+    """The drawn operations; each array may have axes of layers and of images in front.
 
     The meaning of the argument depends on the operation. rotate: degrees, counter-clockwise; shear_x, shear_y: the
     factor; translate_x, translate_y: pixels, to the left or up where positive; posterize: bits to keep; solarize: the
     lowest level that is inverted; solarize_add: the number added to levels below 128; color, contrast, brightness,
     sharpness: Pillow's factor, where 1 is no change; cutout: half the box's side in pixels. The others ignore it.
 
-    Args:
-        image: any height and width.
-        operation: index into `among`.
+    Attributes:
+        operation: index into `among` of `Options`.
         argument: the operation's argument.
         place: numbers in [0, 1); the first two are cutout's centre as shares of height and width, the third chooses
             between bilinear and bicubic where `interpolation` is `random`.
-        among: names of `OPERATIONS`, static.
+    """
+
+    operation: Int[Array, "*axes"]
+    argument: Float32[Array, "*axes"]
+    place: Float32[Array, "*axes 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is the same for all images of a program.
+
+    Attributes:
+        among: names of `OPERATIONS` that may be drawn; no other is in the compiled program.
         fill: the RGB colour of pixels from outside the image, and of cutout's box.
         interpolation: sampling of the geometric operations.
+    """
+
+    among: tuple[str, ...]
+    fill: tuple[int, int, int]
+    interpolation: Interpolation = "nearest"
+
+
+def apply_layers(images: UInt8[Array, "b h w 3"], draws: Draws, options: Options) -> UInt8[Array, "b h w 3"]:
+    """Apply to each image its operations in turn, in the form for the platform that the program is compiled for.
+
+    Args:
+        images: any height and width.
+        draws: with axes of images and of layers in front.
+        options: static.
 
     Returns:
-        An image of the same shape.
+        Images of the same shape.
     """
-    index = {name: jnp.asarray(operation == among.index(name)) for name in among}
+    return jax.lax.platform_dependent(
+        images,
+        draws,
+        cpu=partial(apply_by_branch, options=options, access=BY_INDEX),
+        tpu=partial(apply_by_branch, options=options, access=BY_PRODUCT),
+        default=partial(apply_batched, options=options),
+    )
+
+
+def apply_by_branch(
+    images: UInt8[Array, "b h w 3"], draws: Draws, *, options: Options, access: Access
+) -> UInt8[Array, "b h w 3"]:
+    """Return what `apply_layers` does, from a loop over the images that branches to the operation of each layer."""
+    branches = [partial(_apply_one, name, options=options, access=access) for name in options.among]
+
+    def layer(image: Image, draw: Draws) -> tuple[Image, None]:
+        return jax.lax.switch(draw.operation, branches, image, draw.argument, draw.place), None
+
+    return jax.lax.map(lambda item: jax.lax.scan(layer, item[0], item[1])[0], (images, draws))
+
+
+def _apply_one(
+    name: str, image: Image, argument: Scalar, place: Float32[Array, "3"], *, options: Options, access: Access
+) -> Image:
+    if name == IDENTITY:
+        return image
+    if name in GEOMETRIC:
+        matrix = jax.lax.optimization_barrier(_matrix(name, argument, image.shape))
+        sampling = _Sampling(options.interpolation, place[2])
+        return _warp(image, matrix, options.fill, sampling, access, along=_ALONG.get(name, "both"))
+    if name in BLENDS:
+        return _blend(_DEGENERATE[name](image), image, argument).astype(jnp.uint8)
+    if name == CUTOUT:
+        return _cut_out(image, place, argument, options.fill)
+    statistics = _Statistics(image, access)
+    if name in _LOOKED_UP:
+        table = jnp.broadcast_to(_TABLES[name](statistics, _ALL_LEVELS, argument), (256, 3))
+        return access.look_up(image, table.astype(jnp.uint8))
+    return _TABLES[name](statistics, image.astype(jnp.int32), argument).astype(jnp.uint8)
+
+
+def apply_batched(images: UInt8[Array, "b h w 3"], draws: Draws, *, options: Options) -> UInt8[Array, "b h w 3"]:
+    """Return what `apply_layers` does, from steps that are the same for every operation.
+
+    The layers are a loop, so that the program holds one layer for any number of them.
+    """
+
+    def layer(image: Image, draw: Draws) -> tuple[Image, None]:
+        return _apply_any(image, draw, options), None
+
+    return jax.vmap(lambda image, draw: jax.lax.scan(layer, image, draw)[0])(images, draws)
+
+
+def _apply_any(image: Image, draw: Draws, options: Options) -> Image:
+    operation, argument, place = draw
+    index = {name: jnp.asarray(operation == options.among.index(name)) for name in options.among}
     geometric, tables, blends = ([name for name in group if name in index] for group in (GEOMETRIC, TABLES, BLENDS))
     if geometric:
         matrix = jnp.zeros((2, 3)).at[:, :2].set(jnp.eye(2))
@@ -74,20 +156,20 @@ def apply(
             matrix = jnp.where(index[name], _matrix(name, argument, image.shape), matrix)
         # Without a barrier the compiler would compute the matrix, with its sines, again for each pixel.
         matrix = jax.lax.optimization_barrier(matrix)
-        image = _warp(image, matrix, fill, _Sampling(interpolation, place[2]))
+        image = _warp(image, matrix, options.fill, _Sampling(options.interpolation, place[2]), BY_INDEX)
     if tables:
-        statistics = _Statistics(image)
-        table = jnp.broadcast_to(jnp.arange(256)[:, None], (256, 3))
+        statistics = _Statistics(image, BY_INDEX)
+        table = jnp.broadcast_to(_ALL_LEVELS, (256, 3))
         for name in tables:
-            table = jnp.where(index[name], _TABLES[name](statistics, argument), table)
-        image = _look_up(image, jax.lax.optimization_barrier(table.astype(jnp.uint8)))
+            table = jnp.where(index[name], _TABLES[name](statistics, _ALL_LEVELS, argument), table)
+        image = BY_INDEX.look_up(image, jax.lax.optimization_barrier(table.astype(jnp.uint8)))
     if blends:
         other = image
         for name in blends:
             other = jnp.where(index[name], _DEGENERATE[name](image), other)
         image = _blend(other, image, argument).astype(jnp.uint8)
     if CUTOUT in index:
-        image = jnp.where(index[CUTOUT] & _box(image.shape, place[:2], argument), jnp.array(fill, jnp.uint8), image)
+        image = jnp.where(index[CUTOUT], _cut_out(image, place, argument, options.fill), image)
     return image
 
 
@@ -137,35 +219,46 @@ def _cubic(distance: Float32[Array, "h w"]) -> Float32[Array, "h w"]:
     return jnp.where(d <= 1, near, jnp.where(d < 2, far, 0))
 
 
-def _warp(image: Image, matrix: Float32[Array, "2 3"], fill: tuple[int, int, int], sampling: _Sampling) -> Image:
+def _warp(
+    image: Image,
+    matrix: Float32[Array, "2 3"],
+    fill: tuple[int, int, int],
+    sampling: _Sampling,
+    access: Access,
+    along: Literal["x", "y", "both"] = "both",
+) -> Image:
+    """Return the image whose pixel centres come from the positions to which `matrix` maps them.
+
+    `along` is the axis that the matrix changes. Along the other one each position is a pixel's centre, where the
+    weight of that pixel is one and the other weights are zero.
+    """
     height, width, _ = image.shape
     x, y, limits = jnp.arange(width)[None, :], jnp.arange(height)[:, None], (width, height)
-    flat = image.reshape(-1, 3)
     if sampling.nearest:
         # Pillow computes in fixed point; its rounding errors add up to whole pixels at the boundaries.
         offset = matrix[:, 2] + (matrix[:, 0] + matrix[:, 1]) / 2
         steps = jnp.floor(jnp.stack([matrix[:, 0], matrix[:, 1], offset]) * _FIXED_POINT + 0.5).astype(jnp.int32)
         source = [(x * steps[0, i] + y * steps[1, i] + steps[2, i]) // _FIXED_POINT for i in (0, 1)]
         inside = _inside(source, limits)
-        column, row = (jnp.clip(s, 0, limit - 1) for s, limit in zip(source, limits, strict=True))
-        warped = flat.at[row * width + column].get(mode="promise_in_bounds")
+        column, row = source if along == "both" else (source[0], None) if along == "x" else (None, source[1])
+        warped = access.neighbours(image, row, column, (0,))[0][0]
     else:
         position = [m[0] * (x + 0.5) + m[1] * (y + 0.5) + m[2] for m in matrix]
         inside = _inside(position, limits)
         below = [jnp.floor(p - 0.5) for p in position]
         across, down = (sampling.weights(p - 0.5 - b) for p, b in zip(position, below, strict=True))
-        columns, rows = (
-            [jnp.clip(b.astype(jnp.int32) + place, 0, limit - 1) for place in sampling.places]
-            for b, limit in zip(below, limits, strict=True)
-        )
+        column, row = (b.astype(jnp.int32) for b in below)
+        if along == "x":
+            row, down = None, [jnp.float32(1)]
+        if along == "y":
+            column, across = None, [jnp.float32(1)]
         total = jnp.zeros(image.shape)
-        for row, v in zip(rows, down, strict=True):
-            for column, u in zip(columns, across, strict=True):
-                pixels = flat.at[row * width + column].get(mode="promise_in_bounds")
+        for v, pixels_of_row in zip(down, access.neighbours(image, row, column, sampling.places), strict=True):
+            for u, pixels in zip(across, pixels_of_row, strict=True):
                 total += (u * v)[:, :, None] * pixels
         # Rounding of the weights must not turn a flat 255 into 254, since the conversion truncates as Pillow's does.
-        warped = jnp.clip(total + 1e-3, 0, 255).astype(jnp.uint8)
-    return jnp.where(inside[:, :, None], warped, jnp.array(fill, jnp.uint8))
+        warped = jnp.clip(total + 1e-3, 0, 255)
+    return jnp.where(inside[:, :, None], warped.astype(jnp.uint8), jnp.array(fill, jnp.uint8))
 
 
 def _inside(position: list[Array], limits: tuple[int, int]) -> Array:
@@ -174,38 +267,42 @@ def _inside(position: list[Array], limits: tuple[int, int]) -> Array:
 
 
 class _Statistics:
-    """The statistics of an image that tables depend on: counts of levels and the mean grey."""
+    """The statistics of an image that tables depend on: counts and extremes of levels, and the mean grey."""
 
-    def __init__(self, image: Image):
+    def __init__(self, image: Image, access: Access):
         self._image = image
+        self._access = access
         self.pixels = image.shape[0] * image.shape[1]
 
     @functools.cached_property
     def up_to(self) -> Int32[Array, "256 3"]:
         """The number of pixels of each channel at or below each level."""
-        cells = 3 * self._image.reshape(-1, 3).astype(jnp.int32) + jnp.arange(3)
-        counts = jnp.zeros(256 * 3, jnp.int32).at[cells.reshape(-1)].add(1, mode="promise_in_bounds")
         # With a barrier the counts are computed once for all tables.
-        return jax.lax.optimization_barrier(jnp.cumsum(counts.reshape(256, 3), axis=0))
+        return jax.lax.optimization_barrier(self._access.up_to(self._image))
 
     def extremes(self) -> tuple[Int32[Array, "3"], Int32[Array, "3"]]:
         """Return the lowest and highest level of each channel."""
-        return (self.up_to == 0).sum(0), (self.up_to < self.pixels).sum(0)
+        return self._image.min((0, 1)).astype(jnp.int32), self._image.max((0, 1)).astype(jnp.int32)
 
     def mean_grey(self) -> Int32[Array, ""]:
         """Return the mean of the grey picture, rounded half up."""
         return (2 * _grey(self._image).sum() + self.pixels) // (2 * self.pixels)
 
 
-def _auto_contrast(statistics: _Statistics, _: Scalar) -> Int32[Array, "256 3"]:
+# Each table is a function of levels of three channels, all 256 of them or those of an image, and of the argument.
+Levels = Int32[Array, "*axes 3"]
+_ALL_LEVELS = np.arange(256, dtype=np.int32)[:, None]
+
+
+def _auto_contrast(statistics: _Statistics, levels: Levels, _: Scalar) -> Levels:
     low, high = statistics.extremes()
-    levels = jnp.arange(256)[:, None]
     stretched = jnp.clip(255 * (levels - low) // jnp.maximum(high - low, 1), 0, 255)
     return jnp.where(high > low, stretched, levels)
 
 
-def _equalize(statistics: _Statistics, _: Scalar) -> Int32[Array, "256 3"]:
-    up_to, levels = statistics.up_to, jnp.arange(256)[:, None]
+def _equalize(statistics: _Statistics, levels: Levels, _: Scalar) -> Levels:
+    """Return the table of all `levels`."""
+    up_to = statistics.up_to
     below = jnp.concatenate([jnp.zeros((1, 3), jnp.int32), up_to[:-1]])
     # The pixels below the highest level that occurs, and so not counted in Pillow's step.
     step = jnp.where(up_to < statistics.pixels, up_to, 0).max(0) // 255
@@ -213,32 +310,30 @@ def _equalize(statistics: _Statistics, _: Scalar) -> Int32[Array, "256 3"]:
     return jnp.where(step > 0, equal, levels)
 
 
-def _invert(_: _Statistics, __: Scalar) -> Int32[Array, "256 1"]:
-    return 255 - jnp.arange(256)[:, None]
+def _invert(_: _Statistics, levels: Levels, __: Scalar) -> Levels:
+    return 255 - levels
 
 
-def _posterize(_: _Statistics, bits: Scalar) -> Int32[Array, "256 1"]:
+def _posterize(_: _Statistics, levels: Levels, bits: Scalar) -> Levels:
     dropped = 8 - jnp.clip(bits, 0, 8).astype(jnp.int32)
-    return ((jnp.arange(256) >> dropped) << dropped)[:, None]
+    return (levels >> dropped) << dropped
 
 
-def _solarize(_: _Statistics, threshold: Scalar) -> Int32[Array, "256 1"]:
-    levels = jnp.arange(256)
-    return jnp.where(levels < threshold, levels, 255 - levels)[:, None]
+def _solarize(_: _Statistics, levels: Levels, threshold: Scalar) -> Levels:
+    return jnp.where(levels < threshold, levels, 255 - levels)
 
 
-def _solarize_add(_: _Statistics, addition: Scalar) -> Int32[Array, "256 1"]:
-    levels = jnp.arange(256)
+def _solarize_add(_: _Statistics, levels: Levels, addition: Scalar) -> Levels:
     added = jnp.clip(levels + addition.astype(jnp.int32), 0, 255)
-    return jnp.where(levels < _SOLARIZE_ADD_BELOW, added, levels)[:, None]
+    return jnp.where(levels < _SOLARIZE_ADD_BELOW, added, levels)
 
 
-def _contrast(statistics: _Statistics, factor: Scalar) -> Int32[Array, "256 1"]:
-    return _blend(statistics.mean_grey(), jnp.arange(256), factor)[:, None]
+def _contrast(statistics: _Statistics, levels: Levels, factor: Scalar) -> Levels:
+    return _blend(statistics.mean_grey(), levels, factor)
 
 
-def _brightness(_: _Statistics, factor: Scalar) -> Int32[Array, "256 1"]:
-    return _blend(jnp.int32(0), jnp.arange(256), factor)[:, None]
+def _brightness(_: _Statistics, levels: Levels, factor: Scalar) -> Levels:
+    return _blend(jnp.int32(0), levels, factor)
 
 
 _TABLES = {
@@ -251,11 +346,7 @@ _TABLES = {
     "contrast": _contrast,
     "brightness": _brightness,
 }
-
-
-def _look_up(image: Image, table: UInt8[Array, "256 3"]) -> Image:
-    cells = 3 * image.astype(jnp.int32) + jnp.arange(3)
-    return table.reshape(-1).at[cells].get(mode="promise_in_bounds")
+_LOOKED_UP = ("equalize",)  # the only table that counts levels, and so needs all of its entries
 
 
 def _blend(other: Array, levels: Array, factor: Scalar) -> Int32[Array, "..."]:
@@ -283,25 +374,11 @@ def _smooth(image: Image) -> Image:
 _DEGENERATE = {"color": _grey_picture, "sharpness": _smooth}
 
 
-def _box(shape: tuple[int, ...], centre: Float32[Array, "2"], half: Scalar) -> Array:
-    """Return the mask [h, w, 1] of a square of side 2 x `half` around a pixel, inside the image.
-
-    DeVries & Taylor 2017.
-    """
-    height, width, _ = shape
+def _cut_out(image: Image, centre: Float32[Array, "3"], half: Scalar, fill: tuple[int, int, int]) -> Image:
+    """Fill a square of side 2 x `half` around a pixel, as far as it is inside the image (DeVries & Taylor 2017)."""
+    height, width, _ = image.shape
     row, column = jnp.floor(centre[0] * height), jnp.floor(centre[1] * width)
     half = jnp.floor(half)
     y, x = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
-    return (y >= row - half) & (y < row + half) & (x >= column - half) & (x < column + half)
-
-
-def scan(image: Image, draws: tuple[Array, Array, Array], **options) -> Image:
-    """Apply several operations in turn; `draws` are the arguments of `apply`, with an axis of layers in front.
-
-    The layers are a loop, so that the program holds one layer for any number of them.
-    """
-
-    def layer(picture, draw):
-        return apply(picture, *draw, **options), None
-
-    return jax.lax.scan(layer, image, draws)[0]
+    box = (y >= row - half) & (y < row + half) & (x >= column - half) & (x < column + half)
+    return jnp.where(box, jnp.array(fill, jnp.uint8), image)

@@ -31,6 +31,7 @@ from jaxtyping import Array, Float32, Int, Key, UInt8
 
 from imagenet_repro.config import AutoAugment, NoPolicy, Policy, RandAugment, TimmRandAugment
 from imagenet_repro.data.augment import operations
+from imagenet_repro.data.augment.operations import Draws, Options
 
 _GREY = (128, 128, 128)
 _SIGNED = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
@@ -57,7 +58,7 @@ _COMMON = (
 _TENSORFLOW = (*_COMMON, "cutout")
 _TIMM = (*_COMMON, operations.IDENTITY)  # the last is not drawn; it stands for an operation that is not applied
 
-# Columns of each layer's six uniform numbers; the last three are the argument `place` of `operations.apply`.
+# Columns of each layer's six uniform numbers; the last three are `place` of `operations.Draws`.
 _CHOICE, _APPLY, _SIGN, _PLACE = range(4)
 
 _V0 = (
@@ -117,28 +118,30 @@ _PAPER = (
 TABLES = {"v0": _V0, "paper": _PAPER}
 
 
-Draws = tuple[Int[Array, " n"], Float32[Array, " n"], Float32[Array, "n 3"]]
-
-
 def distort(
-    policy: Policy, image: UInt8[Array, "h w 3"], key: Key[Array, ""], mean: tuple[float, float, float]
-) -> UInt8[Array, "h w 3"]:
-    """Apply a policy to one image.
+    policy: Policy,
+    images: UInt8[Array, "b h w 3"],
+    keys: Key[Array, " b"],
+    mean: tuple[float, float, float],
+) -> UInt8[Array, "b h w 3"]:
+    """Apply a policy to the images of a batch.
 
     Args:
         policy: one of the policies of `config`, static.
-        image: RGB.
-        key: decides every draw.
+        images: RGB.
+        keys: one for each image, which decides every draw.
         mean: mean RGB in [0, 1], the fill colour of some policies.
     """
     if isinstance(policy, NoPolicy):
-        return image
-    draws = draw(policy, key, image.shape[:2])
+        return images
+    draws = jax.vmap(lambda key: draw(policy, key, images.shape[1:3]))(keys)
     fill, interpolation = _GREY, "nearest"
     if isinstance(policy, TimmRandAugment):
         interpolation = policy.interpolation
-        fill = _GREY if policy.fill == "grey" else tuple(min(255, round(255 * channel)) for channel in mean)
-    return operations.scan(image, draws, among=names(policy), fill=fill, interpolation=interpolation)
+        if policy.fill == "mean":
+            red, green, blue = (min(255, round(255 * channel)) for channel in mean)
+            fill = red, green, blue
+    return operations.apply_layers(images, draws, Options(names(policy), fill, interpolation))
 
 
 @functools.singledispatch
@@ -149,7 +152,7 @@ def names(policy: Policy) -> tuple[str, ...]:
 
 @functools.singledispatch
 def draw(policy: Policy, key: Key[Array, ""], shape: tuple[int, int]) -> Draws:
-    """Draw the operations, arguments and places for `operations.scan`.
+    """Draw the operations, arguments and places for `operations.apply_layers`.
 
     Args:
         policy: the policy.
@@ -175,7 +178,7 @@ def _(policy: RandAugment, key: Array, shape: tuple) -> Draws:
     arguments = {name: tensorflow_argument(name, level) for name in _TENSORFLOW}
     arguments |= {"translate_x": 10 * level, "translate_y": 10 * level, "cutout": jnp.floor(4 * level + 1e-5)}
     argument = _directed(_pick(arguments, operation), operation, _TENSORFLOW, uniform)
-    return operation, argument, uniform[:, _PLACE:]
+    return Draws(operation, argument, uniform[:, _PLACE:])
 
 
 @names.register
@@ -198,7 +201,7 @@ def _(policy: TimmRandAugment, key: Array, shape: tuple) -> Draws:
         arguments |= {"posterize": 4 - arguments["posterize"], "solarize": 256 - arguments["solarize"]}
     argument = _directed(_pick(arguments, operation), operation, _COMMON, uniform)
     operation = jnp.where(uniform[:, _APPLY] < policy.probability, operation, _TIMM.index(operations.IDENTITY))
-    return operation, argument, uniform[:, _PLACE:]
+    return Draws(operation, argument, uniform[:, _PLACE:])
 
 
 @names.register
@@ -213,7 +216,7 @@ def _(policy: AutoAugment, key: Array, shape: tuple) -> Draws:
     operation, probability, argument = (jnp.asarray(column)[pair] for column in _columns(policy.table, among))
     argument = _directed(argument, operation, among, uniform)
     operation = jnp.where(uniform[:, _APPLY] < probability, operation, among.index(operations.IDENTITY))
-    return operation, argument, uniform[:, _PLACE:]
+    return Draws(operation, argument, uniform[:, _PLACE:])
 
 
 def tensorflow_argument(name: str, level: Float32[Array, " n"]) -> Float32[Array, " n"]:
