@@ -1,6 +1,7 @@
 """Images per second and core, from encoded full-size JPEGs to batches of 224-pixel random-resized crops.
 
     python benchmarks/input_pipeline.py [--images DIR|TAR|ZIP] [--cores 1] [--out FILE]
+    python benchmarks/input_pipeline.py --hand_over
 
 All methods run in turns in one process, on the same images and the same cores; the result is the median of the rounds.
 
@@ -11,6 +12,9 @@ All methods run in turns in one process, on the same images and the same cores; 
   TensorFlow is installed;
 - the loader, and decoding alone, on the copy of shorter side 256 and quality 90 that `main.py prepare
   --short_side=256` writes.
+
+With `--hand_over`, it measures instead the images per second of the one thread that hands the batches of worker
+processes to the devices (data/loader.py, data/prefetch.py): straight from shared memory, and by way of a copy.
 
 Only grey and colour JPEGs are used, because `decode_and_crop_jpeg` supports no others.
 """
@@ -33,6 +37,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +55,7 @@ from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset  # noqa:
 from imagenet_repro.data.sources import open_split  # noqa: E402
 
 SIZE, BATCH = 224, 64
+HANDED_OVER = 256  # images of a batch
 CROP = InceptionCrop()
 LOADER, DECODING, PILLOW, TF_DATA, SMALLER, DECODING_SMALLER = (
     "loader",
@@ -93,8 +99,12 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=1, help="cores that every method may use")
     parser.add_argument("--seconds", type=float, default=4.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--hand_over", action="store_true", help="measure the hand-over to the devices alone")
     parser.add_argument("--out", type=Path, help="also write the report to this file")
     arguments = parser.parse_args()
+    if arguments.hand_over:
+        print(hand_over(arguments.rounds))
+        return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # otherwise TensorFlow logs that it found no GPU
     use_cores(arguments.cores)
     images = jpegs(arguments.images, arguments.limit)
@@ -113,6 +123,45 @@ def use_cores(count: int) -> None:
     if not 1 <= count <= len(available):
         sys.exit(f"--cores={count}: this process may use 1 to {len(available)} cores")
     os.sched_setaffinity(0, available[:count])
+
+
+# --- hand-over from worker processes to the devices --------------------------------------------------------------
+
+
+def hand_over(rounds: int) -> str:
+    """Return the images per second of both ways of handing a batch over, in turns, as a line for each."""
+    import jax
+    import jax.numpy as jnp
+
+    # A CPU's array would be the memory itself, so a copy stands for the transfer.
+    put = jax.device_put if jax.default_backend() != "cpu" else partial(jnp.array, copy=True)
+    ways = {
+        "copied, then transferred": lambda shared: put(np.array(shared)),
+        "transferred from shared memory": lambda shared: put(np.asarray(shared)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _, (name, way) in itertools.product(range(1 + rounds), ways.items()):
+        segment = written_segment()
+        start = time.perf_counter()
+        opened = shared_memory.SharedMemory(segment.name)  # by name, and anew for each batch, as Grain does
+        images = np.ndarray((HANDED_OVER, SIZE, SIZE, 3), np.uint8, buffer=opened.buf)
+        jax.block_until_ready(way(images))
+        seconds[name].append(time.perf_counter() - start)
+        del images
+        opened.close()
+        segment.close()
+        segment.unlink()
+    device = jax.devices()[0].device_kind
+    rates = {name: HANDED_OVER / statistics.median(measured[1:]) for name, measured in seconds.items()}
+    lines = [f"{rate:8,.0f} images/s {name}" for name, rate in rates.items()]
+    return "\n".join([f"batches of {HANDED_OVER} images of {SIZE} px to {device}, {rounds} rounds in turns", *lines])
+
+
+def written_segment() -> shared_memory.SharedMemory:
+    """Return shared memory that holds a batch, as a worker process leaves it."""
+    segment = shared_memory.SharedMemory(create=True, size=HANDED_OVER * SIZE * SIZE * 3)
+    np.ndarray(segment.size, np.uint8, buffer=segment.buf)[:] = 1
+    return segment
 
 
 # --- images ----------------------------------------------------------------------------------------------------

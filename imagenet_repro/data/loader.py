@@ -166,14 +166,21 @@ def _take(num_steps: int, dataset: "grain.IterDataset", in_shared_memory: bool) 
     iterator = iter(dataset)
     try:
         for _ in range(num_steps):
-            # The copy frees shared memory at once: there is little of it, and consumers may keep batches.
-            yield _copy(next(iterator)) if in_shared_memory else next(iterator)
+            yield _lend(next(iterator)) if in_shared_memory else next(iterator)
     finally:
         iterator.close()
 
 
-def _copy(batch: Batch) -> Batch:
-    return Batch(**{name: np.array(array) for name, array in batch.items()})
+def _lend(batch: Batch) -> Batch:
+    """Return a batch of ordinary arrays; their memory may be shared, and is then freed with the last of its arrays.
+
+    On a CPU, an array of JAX keeps the memory of NumPy's array for as long as it lives, and there is little shared
+    memory; so the batch is copied.
+    """
+    import jax  # not in worker processes, which import this module
+
+    own = np.array if jax.default_backend() == "cpu" else np.asarray
+    return Batch(**{name: own(array) for name, array in batch.items()})
 
 
 def _join(parts: Sequence[Batch]) -> Batch:

@@ -2,12 +2,14 @@
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, TypeVar
+
+import jax
 
 from imagenet_repro.data import closing
 
-BatchT = TypeVar("BatchT")  # a host batch: of images, or of codes
+BatchT = TypeVar("BatchT", bound=Mapping[str, Any])  # a host batch: of images, or of codes
 
 
 def prefetch_to_device(
@@ -21,8 +23,9 @@ def prefetch_to_device(
         depth: number of batches that may be on the devices besides the one in use.
 
     Returns:
-        An iterator of (host batch, result of `put`), in order. An exception of `batches` or `put` is raised from
-        this iterator.
+        An iterator of (host batch, result of `put`), in order. Images are no longer in the host batch: their transfer
+        has ended, and their memory, which may be shared memory (data/loader.py), is free. An exception of `batches`
+        or `put` is raised from this iterator.
     """
     closing.hand_over([batches])
     return closing.close_at_exit(_receive(batches, put, depth))
@@ -65,7 +68,11 @@ def _send(
             batch = next(batches, None)
             if batch is None:
                 break
-            ready.put(((batch, put(batch)), None))
+            arrays = put(batch)
+            if "image" in batch:
+                jax.block_until_ready(arrays)
+            ready.put((({name: array for name, array in batch.items() if name != "image"}, arrays), None))
+            del batch, arrays  # otherwise they would live until the next batch is there
     except BaseException as raised:  # the consumer handles it
         error = raised
     finally:

@@ -1,12 +1,12 @@
 """The threads and processes that read: their numbers, and the behaviour of a process."""
 
+import functools
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-
-from absl import logging
 
 from imagenet_repro.config import Data
 from imagenet_repro.data.cores import available_cores
@@ -15,7 +15,8 @@ from imagenet_repro.errors import UserError
 # Above this number of cores, the interpreter lock, held for about 0.1 ms of an image, costs more than processes do.
 _CORES_PER_PROCESS = 16
 _SHARED_MEMORY = "/dev/shm"  # the directory of Python's shared memory on Linux
-_BATCHES_PER_WORKER = 4  # being filled, waiting on either side of the queue, being copied
+_BATCHES_PER_WORKER = 4  # being filled, waiting on either side of the queue, being transferred
+_BATCHES_RELEASED = 1  # whose arrays JAX has yet to drop
 
 
 def reader_counts(data: Data, batch_bytes: int = 0) -> tuple[int, int]:
@@ -41,7 +42,7 @@ def reader_counts(data: Data, batch_bytes: int = 0) -> tuple[int, int]:
     if problem and data.workers > 0:
         raise UserError(f"data.workers = {workers}: {problem}")
     if problem:
-        logging.warning("images are read by threads of one process: %s", problem)
+        _say_once(f"data.workers = 0 instead of {workers}, so threads of one process read all images: {problem}")
         workers = 0
     return data.threads or 1 + 3 * (cores // max(1, workers)) // 2, workers
 
@@ -54,13 +55,22 @@ def _shared_memory_problem(workers: int, batch_bytes: int) -> str:
     if not workers or not os.path.isdir(_SHARED_MEMORY):
         return ""
     system = os.statvfs(_SHARED_MEMORY)
-    free, needed = system.f_bavail * system.f_frsize, _BATCHES_PER_WORKER * workers * batch_bytes
+    free = system.f_bavail * system.f_frsize
+    needed = (_BATCHES_PER_WORKER * workers + _BATCHES_RELEASED) * batch_bytes
     if needed <= free:
         return ""
+    gigabytes = math.ceil((needed + system.f_blocks * system.f_frsize - free) / 2**30)
     return (
         f"{workers} worker processes need {needed / 1e6:.0f} MB of shared memory for batches, and {_SHARED_MEMORY} "
-        f"has {free / 1e6:.0f} MB free. Enlarge it (docker run --shm-size), or set data.workers to less"
+        f"has {free / 1e6:.0f} MB free. Enlarge it (docker run --shm-size={gigabytes}g; elsewhere mount -o "
+        f"remount,size={gigabytes}G {_SHARED_MEMORY}), or set data.workers to less"
     )
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    """Print a message where a user sees it; absl's warnings are off in commands (training/devices.py)."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def initialize_worker(worker: int, workers: int) -> None:

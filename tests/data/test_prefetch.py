@@ -3,6 +3,7 @@
 import threading
 import time
 
+import jax
 import pytest
 
 from imagenet_repro.data.prefetch import prefetch_to_device
@@ -48,6 +49,15 @@ def test_an_error_of_the_transfer_reaches_the_consumer():
 
     with pytest.raises(MemoryError, match="device"):
         next(prefetch_to_device(numbers(20), put))
+
+
+def test_a_batch_is_passed_on_without_its_images_once_they_are_on_the_devices(monkeypatch):
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", lambda arrays: waited.append(arrays) or arrays)
+    batches = (batch for batch in [{"image": 1, "label": 2}, {"codes": 3, "label": 4}])
+    pairs = prefetch_to_device(batches, lambda batch: batch["label"] * 10)
+    assert list(pairs) == [({"label": 2}, 20), ({"codes": 3, "label": 4}, 40)]
+    assert waited == [20]  # only images may lie in shared memory
 
 
 def test_closing_ends_the_thread_and_the_batches():

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from absl import logging
 
 from imagenet_repro.config import Data
 from imagenet_repro.data.loader import train_batches
@@ -34,16 +35,26 @@ def test_workers_that_need_too_much_shared_memory_are_refused(monkeypatch):
     """A container has 64 MB of shared memory; a process that runs out of it is killed by SIGBUS."""
     limit_shared_memory(monkeypatch, 64)
     assert reader_counts(Data(workers=2), batch_bytes=7 * 2**20)[1] == 2
-    with pytest.raises(UserError, match=r"data.workers = 2: .* need 86 MB .* 67 MB free"):
+    with pytest.raises(UserError, match=r"data.workers = 2: .* need 97 MB .* 67 MB free.*docker run --shm-size=1g"):
         reader_counts(Data(workers=2), batch_bytes=10 * 2**20 + 2**18)
 
 
-def test_default_workers_become_threads_without_shared_memory(monkeypatch):
+def test_default_workers_become_threads_without_shared_memory_and_the_user_is_told(monkeypatch, capsys):
+    """Once, with the size to give to Docker, and although commands silence absl's warnings."""
     limit_shared_memory(monkeypatch, 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)))
     monkeypatch.setattr(os, "process_cpu_count", lambda: 32, raising=False)
+    previous = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
     assert reader_counts(Data(workers=-1), batch_bytes=2**20) == (25, 2)
-    assert reader_counts(Data(workers=-1), batch_bytes=2**30) == (49, 0)
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        assert reader_counts(Data(workers=-1), batch_bytes=2**30) == (49, 0)
+    logging.set_verbosity(previous)
+    told = capsys.readouterr().err
+    assert told.count("data.workers = 0 instead of 2") == 1
+    assert "need 9664 MB of shared memory" in told
+    assert "docker run --shm-size=9g" in told
 
 
 def test_threads_end_with_the_iterator():

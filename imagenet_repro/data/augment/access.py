@@ -7,36 +7,54 @@ both give equal results.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int, Int32, UInt8
+from jaxtyping import Array, Bool, Float32, Int, Int32, UInt8
 
 Image = UInt8[Array, "h w 3"]
 _NIBBLE = 16  # a level is 16 x its high half plus its low half
+_TERMS = 3  # numbers in bfloat16 whose sum is a number in single precision
+_ROWS = 16  # rows of a rotated image at a time, so that their products fit into a TPU's memory on the chip
+
+
+class Taps(NamedTuple):
+    """The pixels of one axis that an interpolated pixel is a sum of.
+
+    Attributes:
+        first: position of the first tap; positions outside of the image are moved to its border.
+        weights: of the first tap and of those after it.
+    """
+
+    first: Int32[Array, "h w"]
+    weights: list[Float32[Array, "h w"]]
 
 
 class Access(abc.ABC):
     """A way to read, count and look up."""
 
     @abc.abstractmethod
-    def neighbours(
-        self,
-        image: Image,
-        row: Int32[Array, "h w"] | None,
-        column: Int32[Array, "h w"] | None,
-        places: Sequence[int],
-    ) -> list[list[Int[Array, "h w 3"]]]:
-        """Return the pixels at `row + i` and `column + j` for each i and j in `places`, as lists of rows.
-
-        Positions outside of the image are moved to its border.
+    def pixels(
+        self, image: Image, row: Int32[Array, "h w"] | None, column: Int32[Array, "h w"] | None
+    ) -> Int[Array, "h w 3"]:
+        """Return the pixels at `row` and `column`, which are moved to the border where they are outside of the image.
 
         Args:
             image: the pixels.
-            row: None: each pixel's own row, and i is 0 alone.
-            column: None: each pixel's own column, and j is 0 alone.
-            places: consecutive offsets.
+            row: None: each pixel's own row.
+            column: None: each pixel's own column.
+        """
+
+    @abc.abstractmethod
+    def interpolate(self, image: Image, down: Taps | None, across: Taps | None) -> Float32[Array, "h w 3"]:
+        """Return weighted sums of pixels.
+
+        Args:
+            image: the pixels.
+            down: taps along the rows; None: each pixel's own row.
+            across: taps along the columns; None: each pixel's own column.
         """
 
     @abc.abstractmethod
@@ -49,19 +67,20 @@ class Access(abc.ABC):
 
 
 class _ByIndex(Access):
-    def neighbours(self, image, row, column, places):
+    def pixels(self, image, row, column):
         """See `Access`."""
         height, width, _ = image.shape
-        flat = image.reshape(-1, 3)
-        if row is None:
-            rows = [jnp.arange(height)[:, None]]
-        else:
-            rows = [jnp.clip(row + place, 0, height - 1) for place in places]
-        if column is None:
-            columns = [jnp.arange(width)[None, :]]
-        else:
-            columns = [jnp.clip(column + place, 0, width - 1) for place in places]
-        return [[flat.at[y * width + x].get(mode="promise_in_bounds") for x in columns] for y in rows]
+        y = jnp.arange(height)[:, None] if row is None else jnp.clip(row, 0, height - 1)
+        x = jnp.arange(width)[None, :] if column is None else jnp.clip(column, 0, width - 1)
+        return image.reshape(-1, 3).at[y * width + x].get(mode="promise_in_bounds")
+
+    def interpolate(self, image, down, across):
+        """See `Access`."""
+        total = jnp.zeros(image.shape)
+        for row, v in _taps(down):
+            for column, u in _taps(across):
+                total += (u * v)[:, :, None] * self.pixels(image, row, column)
+        return total
 
     def up_to(self, image):
         """See `Access`."""
@@ -76,30 +95,19 @@ class _ByIndex(Access):
 
 
 class _ByProduct(Access):
-    def neighbours(self, image, row, column, places):
-        """See `Access`. A warp along both axes has no cheap product and gathers each neighbourhood at once."""
-        if row is not None and column is not None:
-            return self._gather(image, row, column, places)
-        axis, position = (0, row) if column is None else (1, column)
-        assert position is not None
-        stacked = jnp.concatenate(_shifted(image, axis, places), axis=-1).astype(jnp.bfloat16)
-        cells = jnp.clip(position + places[-1], 0, stacked.shape[axis] - 1)
-        chosen = _one_hot(cells, stacked.shape[axis])
-        form = "yxk,kxc->yxc" if axis == 0 else "yxk,ykc->yxc"
-        pixels = jnp.einsum(form, chosen, stacked, preferred_element_type=jnp.float32).astype(jnp.int32)
-        parts = jnp.split(pixels, len(places), axis=-1)
-        return [[part] for part in parts] if axis == 0 else [parts]
+    def pixels(self, image, row, column):
+        """See `Access`."""
+        one = jnp.ones(image.shape[:2])
+        down, across = (None if first is None else Taps(first, [one]) for first in (row, column))
+        return self.interpolate(image, down, across).astype(jnp.int32)
 
-    def _gather(self, image, row, column, places):
-        stacked = jnp.concatenate(
-            [part for rows in _shifted(image, 0, places) for part in _shifted(rows, 1, places)], axis=-1
-        )
-        height, width, channels = stacked.shape
-        y = jnp.clip(row + places[-1], 0, height - 1)
-        x = jnp.clip(column + places[-1], 0, width - 1)
-        pixels = stacked.reshape(-1, channels).at[y * width + x].get(mode="promise_in_bounds")
-        parts = jnp.split(pixels, len(places) ** 2, axis=-1)
-        return [parts[i : i + len(places)] for i in range(0, len(parts), len(places))]
+    def interpolate(self, image, down, across):
+        """See `Access`."""
+        if down is not None and across is not None:
+            return _interpolate_both(image, down, across)
+        if down is not None:
+            return _interpolate_one(image, 0, down)
+        return image.astype(jnp.float32) if across is None else _interpolate_one(image, 1, across)
 
     def up_to(self, image):
         """See `Access`."""
@@ -116,6 +124,63 @@ class _ByProduct(Access):
         return jnp.where(_is_one_hot(levels // _NIBBLE, _NIBBLE), rows, 0).sum(-1).astype(jnp.uint8)
 
 
+def _interpolate_one(image: Image, axis: int, taps: Taps) -> Float32[Array, "h w 3"]:
+    """Read all taps with one product, whose other factor has the pixels of all taps at each position of the first."""
+    count = len(taps.weights)
+    stacked = jnp.concatenate(_shifted(image, axis, count), axis=-1).astype(jnp.bfloat16)
+    length = stacked.shape[axis]
+    chosen = _one_hot(jnp.clip(taps.first + count - 1, 0, length - 1), length)
+    form = "yxk,kxc->cyx" if axis == 0 else "yxk,ykc->cyx"
+    pixels = jnp.einsum(form, chosen, stacked, preferred_element_type=jnp.float32)
+    parts = pixels.reshape(count, 3, *image.shape[:2])
+    total = jnp.zeros((3, *image.shape[:2]))
+    for weight, part in zip(taps.weights, parts, strict=True):
+        total += weight * part
+    return total.transpose(1, 2, 0)
+
+
+def _interpolate_both(image: Image, down: Taps, across: Taps) -> Float32[Array, "h w 3"]:
+    """Interpolate for each pixel a whole row of the image, by a product with the weights of rows; then in that row."""
+    height, width, _ = image.shape
+    repeated = jnp.concatenate([image.transpose(2, 0, 1)] * _TERMS, axis=1).astype(jnp.bfloat16)
+
+    def of_row(taps: tuple[Taps, Taps]) -> Float32[Array, "w 3"]:
+        down, across = taps
+        terms = jnp.concatenate(_bfloat16_terms(_weights(down, height)), axis=-1)
+        rows = jnp.einsum("xr,crk->cxk", terms, repeated, preferred_element_type=jnp.float32)
+        return (rows * _weights(across, width)).sum(-1).T
+
+    return lax.map(of_row, (down, across), batch_size=_ROWS)
+
+
+def _taps(taps: Taps | None) -> Iterator[tuple[Array | None, Array]]:
+    """Yield the position and weight of each tap; None stands for a pixel's own position."""
+    if taps is None:
+        yield None, jnp.ones((1, 1))
+        return
+    for number, weight in enumerate(taps.weights):
+        yield taps.first + number, weight
+
+
+def _weights(taps: Taps, length: int) -> Float32[Array, "w {length}"]:
+    """Return the weight of each position for each pixel of a row."""
+    total = jnp.zeros((len(taps.first), length))
+    for position, weight in _taps(taps):
+        assert position is not None
+        total += jnp.where(_is_one_hot(jnp.clip(position, 0, length - 1), length), weight[:, None], 0)
+    return total
+
+
+def _bfloat16_terms(x: Float32[Array, "..."]) -> list[Array]:
+    """Return numbers in bfloat16 whose sum is `x`."""
+    terms = []
+    for _ in range(_TERMS):
+        term = lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+        terms.append(term.astype(jnp.bfloat16))
+        x = x - term
+    return terms
+
+
 def _is_one_hot(cells: Int32[Array, "..."], count: int) -> Bool[Array, "... {count}"]:
     return cells[..., None] == jnp.arange(count)
 
@@ -124,14 +189,14 @@ def _one_hot(cells: Int32[Array, "..."], count: int) -> Array:
     return _is_one_hot(cells, count).astype(jnp.bfloat16)
 
 
-def _shifted(image: Array, axis: int, places: Sequence[int]) -> list[Array]:
-    """Return, for each place, the image's pixels at positions from -last - first on, moved to the border."""
-    first, last = places[0], places[-1]
+def _shifted(image: Array, axis: int, count: int) -> list[Array]:
+    """Return the image's pixels at positions from 1 - count on, from 2 - count on, ... from 0 on, border repeated."""
+    more = count - 1
     widths = [(0, 0)] * image.ndim
-    widths[axis] = (last - first, last - first)
+    widths[axis] = (more, 2 * more)
     padded = jnp.pad(image, widths, mode="edge")
-    count = image.shape[axis] + last - first
-    return [lax.slice_in_dim(padded, place - first, place - first + count, axis=axis) for place in places]
+    length = image.shape[axis] + more
+    return [lax.slice_in_dim(padded, place, place + length, axis=axis) for place in range(count)]
 
 
 BY_INDEX = _ByIndex()

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int, Key, UInt8
 
 from imagenet_repro.config import Augment, NoPolicy
+from imagenet_repro.data.augment.beta import draw_share
 from imagenet_repro.data.augment.policy import distort
 from imagenet_repro.errors import UserError
 
@@ -205,7 +206,7 @@ def _pair_mask(key: Key[Array, ""], *, shape: tuple[int, int], spec: Augment) ->
         return _cutmix_mask(key, shape, spec.cutmix)
     mixup = _mixup_mask(key, shape, spec.mixup)
     cutmix = _cutmix_mask(key, shape, spec.cutmix)
-    choice = jax.random.bernoulli(jax.random.fold_in(key, _SWITCH))
+    choice = jax.random.bernoulli(_stream(key, _SWITCH))
     return jax.tree.map(partial(jnp.where, choice), cutmix, mixup)
 
 
@@ -214,7 +215,7 @@ def _mixup_mask(key: Key[Array, ""], shape: tuple[int, int], alpha: float) -> tu
 
     Zhang et al. 2017, eq. 1.
     """
-    share = jax.random.beta(jax.random.fold_in(key, _MIXUP), alpha, alpha, dtype=jnp.float32)
+    share = draw_share(_stream(key, _MIXUP), alpha)
     return share, jnp.full(shape, share)
 
 
@@ -224,9 +225,9 @@ def _cutmix_mask(key: Key[Array, ""], shape: tuple[int, int], alpha: float) -> t
     The box ends at the image's edges, and the targets follow the share of pixels that it really exchanges, as in the
     authors' code (Yun et al. 2019, sec. 3.1).
     """
-    draw, centre = jax.random.split(jax.random.fold_in(key, _CUTMIX))
+    draw, centre = jax.random.split(_stream(key, _CUTMIX))
     size = jnp.array(shape, jnp.float32)
-    cut = jnp.sqrt(1 - jax.random.beta(draw, alpha, alpha, dtype=jnp.float32))
+    cut = jnp.sqrt(1 - draw_share(draw, alpha))
     half = jnp.floor(size * cut) // 2
     middle = jnp.floor(jax.random.uniform(centre, (2,)) * size)
     box = _box(shape, jnp.clip(middle - half, 0, size), jnp.clip(middle + half, 0, size))

@@ -23,10 +23,9 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float32, Int, Int32, UInt8
 
-from imagenet_repro.data.augment.access import BY_INDEX, BY_PRODUCT, Access
+from imagenet_repro.data.augment.access import BY_INDEX, BY_PRODUCT, Access, Taps
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "random"]
 
@@ -129,7 +128,7 @@ def _apply_one(
         return _cut_out(image, place, argument, options.fill)
     statistics = _Statistics(image, access)
     if name in _LOOKED_UP:
-        table = jnp.broadcast_to(_TABLES[name](statistics, _ALL_LEVELS, argument), (256, 3))
+        table = _TABLES[name](statistics, _all_levels(), argument)
         return access.look_up(image, table.astype(jnp.uint8))
     return _TABLES[name](statistics, image.astype(jnp.int32), argument).astype(jnp.uint8)
 
@@ -159,9 +158,9 @@ def _apply_any(image: Image, draw: Draws, options: Options) -> Image:
         image = _warp(image, matrix, options.fill, _Sampling(options.interpolation, place[2]), BY_INDEX)
     if tables:
         statistics = _Statistics(image, BY_INDEX)
-        table = jnp.broadcast_to(_ALL_LEVELS, (256, 3))
+        levels = table = _all_levels()
         for name in tables:
-            table = jnp.where(index[name], _TABLES[name](statistics, _ALL_LEVELS, argument), table)
+            table = jnp.where(index[name], _TABLES[name](statistics, levels, argument), table)
         image = BY_INDEX.look_up(image, jax.lax.optimization_barrier(table.astype(jnp.uint8)))
     if blends:
         other = image
@@ -225,6 +224,7 @@ def _warp(
     fill: tuple[int, int, int],
     sampling: _Sampling,
     access: Access,
+    *,
     along: Literal["x", "y", "both"] = "both",
 ) -> Image:
     """Return the image whose pixel centres come from the positions to which `matrix` maps them.
@@ -241,21 +241,16 @@ def _warp(
         source = [(x * steps[0, i] + y * steps[1, i] + steps[2, i]) // _FIXED_POINT for i in (0, 1)]
         inside = _inside(source, limits)
         column, row = source if along == "both" else (source[0], None) if along == "x" else (None, source[1])
-        warped = access.neighbours(image, row, column, (0,))[0][0]
+        warped = access.pixels(image, row, column)
     else:
         position = [m[0] * (x + 0.5) + m[1] * (y + 0.5) + m[2] for m in matrix]
         inside = _inside(position, limits)
         below = [jnp.floor(p - 0.5) for p in position]
-        across, down = (sampling.weights(p - 0.5 - b) for p, b in zip(position, below, strict=True))
-        column, row = (b.astype(jnp.int32) for b in below)
-        if along == "x":
-            row, down = None, [jnp.float32(1)]
-        if along == "y":
-            column, across = None, [jnp.float32(1)]
-        total = jnp.zeros(image.shape)
-        for v, pixels_of_row in zip(down, access.neighbours(image, row, column, sampling.places), strict=True):
-            for u, pixels in zip(across, pixels_of_row, strict=True):
-                total += (u * v)[:, :, None] * pixels
+        across, down = (
+            Taps(b.astype(jnp.int32) + sampling.places[0], sampling.weights(p - 0.5 - b))
+            for p, b in zip(position, below, strict=True)
+        )
+        total = access.interpolate(image, None if along == "x" else down, None if along == "y" else across)
         # Rounding of the weights must not turn a flat 255 into 254, since the conversion truncates as Pillow's does.
         warped = jnp.clip(total + 1e-3, 0, 255)
     return jnp.where(inside[:, :, None], warped.astype(jnp.uint8), jnp.array(fill, jnp.uint8))
@@ -291,7 +286,10 @@ class _Statistics:
 
 # Each table is a function of levels of three channels, all 256 of them or those of an image, and of the argument.
 Levels = Int32[Array, "*axes 3"]
-_ALL_LEVELS = np.arange(256, dtype=np.int32)[:, None]
+
+
+def _all_levels() -> Int32[Array, "256 3"]:
+    return jnp.broadcast_to(jnp.arange(256)[:, None], (256, 3))
 
 
 def _auto_contrast(statistics: _Statistics, levels: Levels, _: Scalar) -> Levels:

@@ -10,6 +10,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_image
 
 from imagenet_repro.data.augment import operations
+from imagenet_repro.data.augment.access import BY_PRODUCT
+from imagenet_repro.data.augment.operations import Draws, Options
 
 HEIGHT, WIDTH = 80, 96
 FILL = (124, 116, 104)
@@ -26,16 +28,32 @@ def pictures() -> list[np.ndarray]:
     return [*shrunk, noise, narrow, flat]
 
 
-@partial(jax.jit, static_argnames="interpolation")
-def apply_all(images, operation, argument, position, interpolation="nearest"):
-    one = partial(operations.apply, among=operations.OPERATIONS, fill=FILL, interpolation=interpolation)
-    return jax.vmap(one, in_axes=(0, None, None, None))(images, operation, argument, position)
+FORMS = {
+    "platform": operations.apply_layers,
+    "batched": operations.apply_batched,
+    "product": partial(operations.apply_by_branch, access=BY_PRODUCT),
+}
 
 
-def applied(name: str, argument: float, interpolation: str = "nearest", position=(0.5, 0.5, 0.0)) -> np.ndarray:
-    number = operations.OPERATIONS.index(name)
-    images, position = np.stack(pictures()), jnp.array(position, jnp.float32)
-    return np.asarray(apply_all(images, number, jnp.float32(argument), position, interpolation=interpolation))
+@partial(jax.jit, static_argnames=("options", "form"))
+def apply_form(images, draws, options, form="platform"):
+    return FORMS[form](images, draws, options=options)
+
+
+def options(among=operations.OPERATIONS, interpolation="nearest") -> Options:
+    return Options(among, FILL, interpolation)
+
+
+def applied(name: str, argument: float, interpolation="nearest", position=(0.5, 0.5, 0.0), form="platform"):
+    """Return all pictures after one operation."""
+    images = np.stack(pictures())
+    count = len(images), 1
+    draws = Draws(
+        jnp.full(count, operations.OPERATIONS.index(name)),
+        jnp.full(count, argument, jnp.float32),
+        jnp.broadcast_to(jnp.array(position, jnp.float32), (*count, 3)),
+    )
+    return np.asarray(apply_form(images, draws, options(interpolation=interpolation), form))
 
 
 def by_pillow(change) -> np.ndarray:
@@ -128,18 +146,52 @@ def test_cutout_fills_a_box_around_a_pixel(centre, half):
     np.testing.assert_array_equal(applied("cutout", half, position=(*centre, 0.0)), expected)
 
 
+def drawn(count: int, layers: int) -> Draws:
+    """Return random operations and arguments beyond those of any policy."""
+    rng = np.random.default_rng(5)
+    operation = rng.integers(0, len(operations.OPERATIONS), (count, layers))
+    names = np.array(operations.OPERATIONS)[operation]
+    scales = {"rotate": 90, "shear_x": 0.9, "shear_y": 0.9, "posterize": 8, "solarize": 256, "solarize_add": 110}
+    scales |= dict.fromkeys(("translate_x", "translate_y", "cutout"), 60)
+    scales |= dict.fromkeys(("color", "contrast", "brightness", "sharpness"), 1.9)
+    scale = np.vectorize(lambda name: scales.get(name, 1))(names)
+    sign = np.where(np.isin(names, operations.GEOMETRIC) & (rng.random((count, layers)) < 0.5), -1, 1)
+    argument = jnp.asarray(rng.random((count, layers)) * scale * sign, jnp.float32)
+    return Draws(jnp.asarray(operation), argument, jnp.asarray(rng.random((count, layers, 3)), jnp.float32))
+
+
+@pytest.mark.parametrize(
+    ("form", "interpolation"),
+    [
+        ("batched", "nearest"),
+        ("batched", "bilinear"),
+        pytest.param("batched", "random", marks=pytest.mark.slow),
+        ("product", "nearest"),
+        ("product", "random"),
+    ],
+)
+def test_the_forms_for_accelerators_equal_that_for_processors(form, interpolation):
+    """Exactly with nearest pixels; smooth warps sum products, and the compiler decides how these are rounded."""
+    images = np.stack(pictures() * 8)
+    draws = drawn(len(images), 2)
+    chosen = options(interpolation=interpolation)
+    expected, actual = (np.asarray(apply_form(images, draws, chosen, name)) for name in ("platform", form))
+    if interpolation == "nearest":
+        np.testing.assert_array_equal(actual, expected)
+    else:
+        assert (actual != expected).mean() < 1e-4
+
+
 def test_the_set_of_operations_does_not_change_a_result():
-    picture = jnp.asarray(pictures()[0])
     for name, argument in (("rotate", 12.0), ("equalize", 0.0), ("color", 0.3)):
-        alone = operations.apply(
-            picture, jnp.int32(1), jnp.float32(argument), jnp.zeros(3), among=("identity", name), fill=FILL
-        )
-        np.testing.assert_array_equal(alone, applied(name, argument)[0])
+        draws = Draws(jnp.ones((1, 1), jnp.int32), jnp.full((1, 1), argument), jnp.zeros((1, 1, 3)))
+        alone = apply_form(pictures()[0][None], draws, options(("identity", name)))
+        np.testing.assert_array_equal(alone[0], applied(name, argument)[0])
 
 
 def test_layers_follow_each_other():
-    picture = jnp.asarray(pictures()[0])
     among = ("identity", "invert", "posterize")
-    draws = jnp.array([2, 1]), jnp.array([3.0, 0.0]), jnp.zeros((2, 3))
+    draws = Draws(jnp.array([[2, 1]]), jnp.array([[3.0, 0.0]]), jnp.zeros((1, 2, 3)))
     expected = ImageOps.invert(ImageOps.posterize(Image.fromarray(pictures()[0]), 3))
-    np.testing.assert_array_equal(operations.scan(picture, draws, among=among, fill=FILL), np.asarray(expected))
+    actual = apply_form(pictures()[0][None], draws, options(among))
+    np.testing.assert_array_equal(actual[0], np.asarray(expected))

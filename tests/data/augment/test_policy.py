@@ -30,12 +30,12 @@ def draw_operations(spec) -> tuple[np.ndarray, np.ndarray]:
     return np.array(policy.names(spec))[np.asarray(operation)], np.asarray(argument)
 
 
-def passed(monkeypatch, spec) -> dict:
-    """Return the arguments that `distort` passes to the operations beside the draws."""
-    seen = {}
-    monkeypatch.setattr(operations, "scan", lambda image, draws, **options: seen.update(options) or image)
-    policy.distort(spec, jnp.asarray(PICTURE), jax.random.key(0), MEAN)
-    return seen
+def passed(monkeypatch, spec) -> operations.Options:
+    """Return the options that `distort` passes to the operations."""
+    seen = []
+    monkeypatch.setattr(operations, "apply_layers", lambda images, draws, options: seen.append(options) or images)
+    policy.distort(spec, jnp.asarray(PICTURE[None]), jax.random.split(jax.random.key(0), 1), MEAN)
+    return seen[0]
 
 
 def close_to(share: float, expected: float, count: int) -> bool:
@@ -193,9 +193,10 @@ def test_autoaugment_draws_its_pairs(table):
 
 def test_an_image_is_changed_by_the_drawn_operations():
     """A policy that only inverts changes an image by the number of applied layers."""
-    image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    images = jnp.asarray(np.broadcast_to(image, (200, 8, 8, 3)))
     keys = jax.random.split(jax.random.key(0), 200)
-    run = jax.jit(jax.vmap(partial(policy.distort, AutoAugment(), image, mean=MEAN)))
+    run = jax.jit(partial(policy.distort, AutoAugment(), images, mean=MEAN))
     results = np.asarray(run(keys))
     assert results.dtype == np.uint8
     assert len({result.tobytes() for result in results}) > 30
@@ -214,9 +215,9 @@ def test_an_image_is_changed_by_the_drawn_operations():
 )
 def test_the_fill_and_the_interpolation_are_the_sources(monkeypatch, spec, fill, interpolation):
     options = passed(monkeypatch, spec)
-    assert (options["fill"], options["interpolation"]) == (fill, interpolation)
+    assert (options.fill, options.interpolation) == (fill, interpolation)
 
 
 def test_without_a_policy_the_image_is_unchanged():
-    image = jnp.asarray(PICTURE)
-    assert policy.distort(NoPolicy(), image, jax.random.key(0), MEAN) is image
+    images = jnp.asarray(PICTURE[None])
+    assert policy.distort(NoPolicy(), images, jax.random.split(jax.random.key(0), 1), MEAN) is images
