@@ -101,6 +101,18 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_it_is_used(tmp_
     assert str(tmp_path / "2") in messages[0]
 
 
+def test_one_process_of_several_does_not_fall_back_by_itself(tmp_path, placed, monkeypatch):
+    checkpoints = save_all(tmp_path, placed, [None, None])
+
+    def fail(*args, **kwargs):
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", fail)
+    with pytest.raises(UserError, match=rf"process 0 cannot restore {tmp_path}/2 .*Input/output error.*delete"):
+        checkpoints.restore(placed(state()))
+
+
 def test_only_damaged_checkpoints_are_an_error_and_not_a_fresh_start(tmp_path, placed):
     save_all(tmp_path, placed, [None, None]).close()
     for step in ("1", "2"):
