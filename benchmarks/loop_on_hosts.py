@@ -5,9 +5,9 @@
 Each of two processes has one device and the same dummy step, which waits for `--milliseconds` without taking a core,
 as a step on an accelerator does, and has one sum over the processes. (The wait is a custom call, compiled with g++.)
 The bare steps are given to the devices one after another and waited for at the end; the loop is
-`imagenet_repro.training.loop` without images, evaluations and checkpoints. Both alternate, after a turn that does not
-count. Printed are the median milliseconds of a step, and the number of times that a process asked the other outside of
-a step.
+`imagenet_repro.training.loop` without images, evaluations and checkpoints; the evaluation is that of
+`imagenet_repro.inference.evaluator` without images. They alternate, after a turn that does not count. Printed are the
+milliseconds of a step or a batch, and the number of times that a process asked the other outside of a step.
 """
 
 import argparse
@@ -101,11 +101,12 @@ def _measure(arguments):
 
     devices.start()
     state, batch, compiled = _compiled(arguments.milliseconds)
+    evaluate = _evaluation(arguments, state)
     asked = mock.Mock(wraps=multihost_utils.process_allgather)
-    turns = {"bare": [], "loop": []}
+    turns = {"bare": [], "loop": [], "evaluation": []}
     for turn in range(arguments.turns + 1):
         if turn == 1:  # the first one compiles
-            turns = {"bare": [], "loop": []}
+            turns = {name: [] for name in turns}
             asked.reset_mock()
         multihost_utils.sync_global_devices("turn")
         began = time.perf_counter()
@@ -117,6 +118,9 @@ def _measure(arguments):
             began = time.perf_counter()
             state = _train(arguments, state, batch, compiled)
             turns["loop"].append(1000 * (time.perf_counter() - began) / arguments.steps)
+        began = time.perf_counter()
+        evaluate(state)
+        turns["evaluation"].append(1000 * (time.perf_counter() - began) / arguments.steps)
     return turns | {"asked": asked.call_count // arguments.turns}
 
 
@@ -158,6 +162,42 @@ def _compiled(milliseconds):
         check_vma=False,
     )
     return state, batch, jax.jit(mapped, out_shardings=(replicated, replicated))
+
+
+def _evaluation(arguments, state):
+    """Return the evaluation of a state on as many batches as a turn has steps, each scored in the time of a step."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from imagenet_repro.config import resolve_config
+    from imagenet_repro.data.bad_records import BadRecords
+    from imagenet_repro.data.sources import Split
+    from imagenet_repro.inference import evaluator
+    from imagenet_repro.training import parallel
+
+    def score(params, stats, images):
+        wait = jax.ffi.ffi_call("wait", jax.ShapeDtypeStruct(params["w"].shape, params["w"].dtype))
+        value = wait(jnp.tanh(params["w"] @ params["w"]), microseconds=np.int64(1000 * arguments.milliseconds))
+        return images.astype(jnp.float32).mean((1, 2)) + value[0, :3]
+
+    host = {
+        "image": np.zeros((SHARE, 8, 8, 3), np.uint8),
+        "label": np.zeros(SHARE, np.int32),
+        "weight": np.ones(SHARE, np.float32),
+    }
+    spread = parallel.create("shard_map")
+    batches = [(host, spread.put_batch(host))] * arguments.steps
+    one = evaluator.Evaluator(resolve_config({"batch_size": 2 * SHARE}), score, spread, mock.Mock(spec=Split))
+
+    def evaluate(state):
+        with (
+            mock.patch.object(one, "_batches", return_value=batches),
+            mock.patch.object(evaluator, "BadRecords", mock.Mock(return_value=mock.Mock(spec=BadRecords))),
+        ):
+            one.rates(state)
+
+    return evaluate
 
 
 def _train(arguments, state, batch, compiled):
@@ -208,17 +248,20 @@ def _table(measured, arguments):
     import jax
     import numpy as np
 
-    bare, loop = (np.median(measured[name]) for name in ("bare", "loop"))
-    turns = " ".join(f"{one / other:.2f}" for one, other in zip(measured["loop"], measured["bare"], strict=True))
+    rows = []
+    for name, title in (("bare", "bare steps"), ("loop", "the loop"), ("evaluation", "batches of an evaluation")):
+        ratios = [one / bare for one, bare in zip(measured[name], measured["bare"], strict=True)]
+        lowest, highest = min(ratios), max(ratios)
+        median = np.median(ratios)
+        rows.append(f"| {title} | {np.median(measured[name]):.2f} | {median:.2f} ({lowest:.2f} to {highest:.2f}) |")
     return "\n".join(
         (
             f"JAX {jax.__version__}, {arguments.turns} turns of {arguments.steps} steps,"
             f" log_every {arguments.log_every}",
             "",
-            "| | ms a step | relative |",
+            "| | ms, median | relative to bare steps, median (lowest to highest turn) |",
             "|---|---:|---:|",
-            f"| bare steps | {bare:.2f} | 1.00 |",
-            f"| the loop | {loop:.2f} | {loop / bare:.2f} (by turn {turns}) |",
+            *rows,
             "",
             f"Outside of a step, the processes asked one another {measured['asked']} times in a turn.",
         )
