@@ -1,5 +1,7 @@
 """A Flax NNX module as pure functions of flat dictionaries, for the compiled step."""
 
+import copy
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,13 +9,19 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from imagenet_repro.models.nn.layers import Conv, Linear
 from imagenet_repro.models.nn.network import WithAuxiliary, tensor_name
+from imagenet_repro.models.nn.shards import Shard
+from imagenet_repro.models.nn.stack import Stack
 
 Tensors = dict[str, Any]  # arrays by the name they have in the module, such as "layer1.0.conv1.weight"
 
 
 class FunctionalNetwork:
     """A module, split once, as functions of its parameters in training and in evaluation mode.
+
+    Any parameter may also be a `Shard`. Those of the blocks of a `Stack` are gathered block by block, the others before
+    the network is called. What a layer casts to its own dtype is cast before it is gathered.
 
     Args:
       model: a module of `models.create`, or of `models.abstract` where parameters come from elsewhere.
@@ -24,6 +32,12 @@ class FunctionalNetwork:
         for _, module in nnx.iter_modules(model):
             if hasattr(module, "running_mean"):
                 module.axis_name = "data" if cross_device_norm else None  # pyright: ignore[reportAttributeAccessIssue]
+        self._stack_names = tuple(tensor_name(path) for path, module in nnx.iter_modules(model) if isinstance(module, Stack))
+        self._cast_dtypes = {
+            tensor_name((*path, "weight")): module.dtype
+            for path, module in nnx.iter_modules(model)
+            if isinstance(module, Conv | Linear)
+        }
         model.train()
         self._train_def, params, stats, self._rngs = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState)
         model.eval()
@@ -36,6 +50,26 @@ class FunctionalNetwork:
         """Keep only the shapes of the initial values, so that a run does not hold a second set of weights."""
         self.params, self.stats = jax.eval_shape(lambda: (self.params, self.stats))
 
+    def with_remat(self, policy: str) -> "FunctionalNetwork":
+        """Return the network with this policy (of `stack.POLICIES`) in every `Stack` that leaves the choice open."""
+        other = copy.copy(self)
+        other._train_def = self._with_remat(self._train_def, policy)
+        other._eval_def = self._with_remat(self._eval_def, policy)
+        return other
+
+    @property
+    def chooses_remat(self) -> bool:
+        """Whether a `Stack` of the network leaves open what the backward pass computes again."""
+        model = nnx.merge(self._train_def, self._params_shape, self._stats_shape, self._rngs)
+        return any(isinstance(module, Stack) and module.chooses_remat for _, module in nnx.iter_modules(model))
+
+    def _with_remat(self, graphdef: nnx.GraphDef, policy: str) -> nnx.GraphDef:
+        model = nnx.merge(graphdef, self._params_shape, self._stats_shape, self._rngs)
+        for _, module in nnx.iter_modules(model):
+            if isinstance(module, Stack) and module.chooses_remat:
+                module.remat_policy = policy
+        return nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState)[0]
+
     def train(
         self, params: Tensors, stats: Tensors, key: PRNGKeyArray, images: Float[Array, "b h w 3"]
     ) -> tuple[Float[Array, "b classes"] | WithAuxiliary, Tensors]:
@@ -46,7 +80,7 @@ class FunctionalNetwork:
         """
         model = nnx.merge(
             self._train_def,
-            nest(self._params_shape, params),
+            nest(self._params_shape, self._prepare(params)),
             nest(self._stats_shape, stats),
             reseed(self._rngs, key),
         )
@@ -59,7 +93,18 @@ class FunctionalNetwork:
 
     def model(self, params: Tensors, stats: Tensors) -> nnx.Module:
         """Return the module in evaluation mode with these parameters and statistics."""
+        params = self._prepare(params)
         return nnx.merge(self._eval_def, nest(self._params_shape, params), nest(self._stats_shape, stats), self._rngs)
+
+    def _prepare(self, params: Tensors) -> Tensors:
+        """Return the parameters with the shards gathered that no `Stack` gathers, and the types of the others set."""
+        return {name: self._prepare_one(name, value) for name, value in params.items()}
+
+    def _prepare_one(self, name: str, value: Any) -> Any:
+        if not isinstance(value, Shard):
+            return value
+        shard = dataclasses.replace(value, dtype=self._cast_dtypes.get(name, value.dtype))
+        return shard if name.startswith(tuple(f"{stack}." for stack in self._stack_names)) else shard.gather()
 
 
 def flat(state: nnx.State) -> Tensors:

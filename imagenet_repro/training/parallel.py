@@ -2,7 +2,7 @@
 
 All three map the same function over the axis "data". `pmap` and `shard_map` keep a copy of the state on every device.
 `fsdp` keeps one shard of each parameter on each device, and the same shard of its optimizer state and its average. The
-parameters are gathered inside the step and their gradients scattered back (the transpose of the gathering). The
+parameters are gathered inside the step, those of a `Stack` block by block, and their gradients scattered back. The
 optimizer works on the shards, and the compiler takes its norms over all of them.
 """
 
@@ -22,6 +22,7 @@ from jax.stages import Lowered
 from jaxtyping import ArrayLike
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.models.nn.shards import Shard
 from imagenet_repro.training import state
 from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.state import TrainState
@@ -244,8 +245,8 @@ class Fsdp(_MeshSpread):
         return jax.default_device(jax.local_devices(backend="cpu")[0])
 
     def state_sharding(self, state: TrainState) -> Any:
-        """See `Spread`; each array is split according to `shard_spec`."""
-        return jax.tree.map(lambda x: NamedSharding(self.mesh, shard_spec(x.shape, self.mesh.size)), state)
+        """See `Spread`; each array is split according to `shard_counts`."""
+        return jax.tree.map(lambda x: self._division(x).sharding, state)
 
     def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
@@ -263,8 +264,8 @@ class Fsdp(_MeshSpread):
 
         def sharded_step(state: TrainState, batch: dict[str, jax.Array], learning_rate: ArrayLike) -> tuple:
             # Only the inputs of the gradient go into the mapped part, because the others must never be gathered.
-            reduced = gradients(_gradient_inputs(state, state.params), batch)
-            new, measures = step.update(state, *reduced, learning_rate)
+            reduced, stats, measures = gradients(_gradient_inputs(state, layout.enter(state.params)), batch)
+            new, measures = step.update(state, layout.leave(reduced), stats, measures, learning_rate)
             return lax.with_sharding_constraint(new, shardings), measures
 
         return jax.jit(sharded_step, donate_argnums=0).lower(state, batch, NO_RATE)
@@ -274,60 +275,145 @@ class Fsdp(_MeshSpread):
         params, stats = state.evaluated
         layout = self._layout(params)
         mapped = jax.shard_map(
-            lambda params, stats, batch: step(layout.gather(params), stats, batch),
+            lambda params, stats, batch: step(layout.wrap(params), stats, batch),
             mesh=self.mesh,
             in_specs=(layout.specs, REPLICATED, SHARE),
             out_specs=(REPLICATED, SHARE),
             check_vma=False,
         )
-        return jax.jit(mapped).lower(params, stats, batch)
+        return jax.jit(lambda params, *rest: mapped(layout.enter(params), *rest)).lower(params, stats, batch)
+
+    def describe(self, state: TrainState) -> str:
+        """See `Spread`; what every device holds, and how much of it is not split."""
+        whole = total = 0
+        for x in jax.tree.leaves(state):
+            size = x.size * x.dtype.itemsize
+            total += size
+            whole += size if self._division(x).counts is None else 0
+        held = whole + (total - whole) / self.mesh.size
+        return (
+            f"fsdp: each of {self.mesh.size} devices holds {held / 1e6:,.1f} of the state's {total / 1e6:,.1f} MB;"
+            f" {whole / 1e6:,.1f} MB of it are in arrays that stay whole, because they are small or"
+            f" {self.mesh.size} does not divide them"
+        )
 
     def _layout(self, params: Tensors) -> "ShardedParameters":
-        return ShardedParameters({name: shard_spec(x.shape, self.mesh.size) for name, x in params.items()})
+        return ShardedParameters({name: self._division(x) for name, x in params.items()})
+
+    def _division(self, array: Any) -> "Division":
+        return Division(shard_counts(array.shape, self.mesh.size), self.mesh)
+
+
+class Division:
+    """How an array is divided among the devices.
+
+    Args:
+      counts: the number of parts along each axis; None: the array stays whole.
+      mesh: the devices, along the axis "data".
+
+    Attributes:
+      is_along_one_axis: whether the mesh of one axis can express the division.
+    """
+
+    def __init__(self, counts: tuple[int, ...] | None, mesh: Mesh):
+        self.counts, self._mesh = counts, mesh
+        divided = [axis for axis, n in enumerate(counts or ()) if n > 1]
+        self.is_along_one_axis = len(divided) == 1
+        if counts is None:
+            self.spec = REPLICATED
+        elif self.is_along_one_axis:
+            self.spec = PartitionSpec(*[AXIS if n > 1 else None for n in counts[: divided[0] + 1]])
+        else:
+            names = {axis: f"{AXIS}_{axis}" for axis in divided}
+            self._mesh = Mesh(mesh.devices.reshape([counts[axis] for axis in divided]), tuple(names.values()))
+            self.spec = PartitionSpec(*[names.get(axis) for axis in range(len(counts))])
+
+    @property
+    def sharding(self) -> NamedSharding:
+        """The placement of the array on the devices."""
+        return NamedSharding(self._mesh, self.spec)
+
+    @property
+    def entry(self) -> PartitionSpec:
+        """The spec, on the mesh of one axis, of what `enter` returns."""
+        return self.spec if self.counts is None or self.is_along_one_axis else SHARE
+
+    def enter(self, array: jax.Array) -> jax.Array:
+        """Return the array as the mapped part of a step takes it; nothing moves between devices.
+
+        A division along several axes becomes an axis of devices in front.
+        """
+        if self.counts is None or self.is_along_one_axis:
+            return array
+        return self._rearrange(lambda part: part[None], self.spec, PartitionSpec(self._mesh.axis_names))(array)
+
+    def leave(self, array: jax.Array) -> jax.Array:
+        """Return an array of the mapped part as it is outside; the inverse of `enter`."""
+        if self.counts is None or self.is_along_one_axis:
+            return array
+        return self._rearrange(lambda parts: parts[0], PartitionSpec(self._mesh.axis_names), self.spec)(array)
+
+    def wrap(self, part: jax.Array) -> jax.Array | Shard:
+        """Return what a network takes for this device's part of what `enter` returned."""
+        if self.counts is None:
+            return part
+        return Shard(part if self.is_along_one_axis else part[0], self.counts, AXIS, part.dtype)
+
+    def _rearrange(self, function: Callable, before: PartitionSpec, after: PartitionSpec) -> Callable:
+        return jax.shard_map(function, mesh=self._mesh, in_specs=before, out_specs=after, check_vma=False)
 
 
 class ShardedParameters:
     """A `ParameterLayout` in which each device holds one shard of each parameter.
 
     Args:
-      specs: how each parameter is split.
+      divisions: how each parameter is divided.
     """
 
-    def __init__(self, specs: dict[str, PartitionSpec]):
-        self.specs = specs
+    def __init__(self, divisions: dict[str, Division]):
+        self._divisions = divisions
+        self.specs = {name: division.entry for name, division in divisions.items()}
 
-    def gather(self, params: Tensors) -> Tensors:
-        """Return full parameters from this device's shards, by an all-gather whose transpose scatters the gradient."""
-        return {name: self._gather(name, value) for name, value in params.items()}
+    def enter(self, params: Tensors) -> Tensors:
+        """Return the parameters as the mapped part of a step takes them (`Division.enter`)."""
+        return {name: self._divisions[name].enter(value) for name, value in params.items()}
+
+    def leave(self, gradients: Tensors) -> Tensors:
+        """Return gradients as the optimizer takes them (`Division.leave`)."""
+        return {name: self._divisions[name].leave(value) for name, value in gradients.items()}
+
+    def wrap(self, params: Tensors) -> Tensors:
+        """Return a `Shard` for every parameter that is divided, and the others as they are."""
+        return {name: self._divisions[name].wrap(value) for name, value in params.items()}
 
     def reduce(self, gradients: Tensors) -> Tensors:
         """Return the mean over devices: gradients of gathered parameters are summed already, the others are not."""
         devices = lax.axis_size(AXIS)
         return {
-            name: value / devices if self._axis(name) is not None else lax.pmean(value, AXIS)
+            name: lax.pmean(value, AXIS) if self._divisions[name].counts is None else value / devices
             for name, value in gradients.items()
         }
 
-    def _gather(self, name: str, value: jax.Array) -> jax.Array:
-        axis = self._axis(name)
-        return value if axis is None else lax.all_gather(value, AXIS, axis=axis, tiled=True)
 
-    def _axis(self, name: str) -> int | None:
-        spec = tuple(self.specs[name])
-        return spec.index(AXIS) if AXIS in spec else None
+def shard_counts(shape: tuple[int, ...], devices: int) -> tuple[int, ...] | None:
+    """Return the number of parts along each axis of an array of which each device holds one; None: it stays whole.
 
+    The longest axis that `devices` divides is divided alone. Where no axis is divisible, as many factors of `devices` as
+    divide the longest axis go to it, the others to the next: 256 devices divide [1664, 4992] into 2 x 128 parts.
 
-def shard_spec(shape: tuple[int, ...], devices: int) -> PartitionSpec:
-    """Return the split of an array along its longest axis that `devices` divides.
-
-    An array of one axis (scales, biases, statistics) or of fewer than 16,384 numbers stays replicated: it is not
-    worth a separate message.
+    An array of one axis (scales, biases, statistics) or of fewer than 16,384 numbers stays whole: it is not worth a
+    separate message. So does one that `devices` does not divide.
     """
-    axes = [axis for axis, size in enumerate(shape) if size % devices == 0]
-    if not axes or len(shape) < 2 or math.prod(shape) < 2**14:
-        return REPLICATED
-    longest = max(axes, key=lambda axis: shape[axis])
-    return PartitionSpec(*[AXIS if axis == longest else None for axis in range(longest + 1)])
+    if len(shape) < 2 or math.prod(shape) < 2**14 or devices == 1:
+        return None
+    counts = [1] * len(shape)
+    longest_first = sorted(range(len(shape)), key=lambda axis: -shape[axis])
+    whole = [axis for axis in longest_first if shape[axis] % devices == 0]
+    remaining = devices
+    for axis in whole[:1] or longest_first:
+        counts[axis] = math.gcd(shape[axis], remaining)
+        remaining //= counts[axis]
+    return tuple(counts) if remaining == 1 else None
 
 
 def _gradient_inputs(state: TrainState, params: Any) -> TrainState:

@@ -33,8 +33,8 @@ Batch = dict[str, Any]  # arrays of data/batch.py on the device
 class ParameterLayout(Protocol):
     """The layout of a step's parameters on the devices."""
 
-    def gather(self, params: Tensors) -> Tensors:
-        """Return the full parameters from those that a device holds."""
+    def wrap(self, params: Tensors) -> Tensors:
+        """Return what a network takes for the parameters that a device holds: these, or a `Shard` for each part."""
         ...
 
     def reduce(self, gradients: Tensors) -> Tensors:
@@ -45,7 +45,7 @@ class ParameterLayout(Protocol):
 class ReplicatedParameters:
     """A `ParameterLayout` in which every device holds a copy of each parameter."""
 
-    def gather(self, params: Tensors) -> Tensors:
+    def wrap(self, params: Tensors) -> Tensors:
         """Return the parameters as they are."""
         return params
 
@@ -134,7 +134,7 @@ class TrainStep:
         def part(stats: Tensors, inputs: tuple[Array, Batch]) -> tuple[Tensors, tuple[Tensors, dict[str, Array]]]:
             number, share = inputs
             part_key = jax.random.fold_in(jax.random.fold_in(key, lax.axis_index(AXIS)), number)
-            loss_of = functools.partial(self._loss, run_key=run_key, key=part_key, batch=share, gather=layout.gather)
+            loss_of = functools.partial(self._loss, run_key=run_key, key=part_key, batch=share, wrap=layout.wrap)
             objective = jax.value_and_grad(loss_of, has_aux=True)
             (_, (stats, measures)), gradients = objective(state.params, stats)
             return stats, (gradients, measures)
@@ -191,7 +191,7 @@ class TrainStep:
         run_key: Array,
         key: Array,
         batch: Batch,
-        gather: Callable[[Tensors], Tensors],
+        wrap: Callable[[Tensors], Tensors],
     ) -> tuple[Array, tuple[Tensors, dict[str, Array]]]:
         images, targets = augment.augment(
             batch["image"],
@@ -202,7 +202,7 @@ class TrainStep:
             spec=self.config.augment,
             num_classes=self.num_classes,
         )
-        output, stats = self.network.train(gather(params), stats, key, images)
+        output, stats = self.network.train(wrap(params), stats, key, images)
         logits, auxiliary, weight = output if isinstance(output, WithAuxiliary) else (output, (), 0.0)
         main, *others = (loss.per_image(self.config.loss, head, targets).mean() for head in (logits, *auxiliary))
         objective = main + weight * sum(others) if others else main

@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from imagenet_repro.config import Svm
 from imagenet_repro.features import svm
+from imagenet_repro.models.nn.shards import complete
 from imagenet_repro.scoring import metrics
 from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.state import TrainState
@@ -30,7 +31,8 @@ def initial(features: dict[str, int], classes: int) -> Tensors:
 
 
 def scores(params: Tensors, codes: dict[str, Float[Array, "n _f"]], problem: Svm) -> Float[Array, "n c"]:
-    """Return the mean over the channels of their SVMs' scores."""
+    """Return the mean over the channels of their SVMs' scores; a parameter may be a `Shard`."""
+    params = complete(params)
     channel_scores = [
         svm.scores(x, params[f"{channel}.weight"], params[f"{channel}.bias"], problem) for channel, x in codes.items()
     ]
@@ -72,7 +74,7 @@ class SvmStep:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         key = jax.random.fold_in(key, lax.axis_index(AXIS))
         of_params = jax.value_and_grad(self._losses, has_aux=True)
-        (_, measures), gradients = of_params(state.params, key, batch, layout.gather)
+        (_, measures), gradients = of_params(state.params, key, batch, layout.wrap)
         mean = {"loss": lax.pmean(measures.pop("loss"), AXIS)}
         return layout.reduce(gradients), state.stats, mean | lax.psum(measures, AXIS)
 
@@ -99,10 +101,10 @@ class SvmStep:
         return TrainState(state.step + 1, params, stats, state.opt_state, ema, state.rng), measures
 
     def _losses(
-        self, params: Tensors, key: Array, batch: Batch, gather: Callable[[Tensors], Tensors]
+        self, params: Tensors, key: Array, batch: Batch, wrap: Callable[[Tensors], Tensors]
     ) -> tuple[Array, dict[str, Array]]:
         """Return the sum of the SVMs' losses; its gradient has each SVM's own, since they share no weights."""
-        params, labels = gather(params), batch["label"]
+        params, labels = complete(wrap(params)), batch["label"]
         total = total_loss = jnp.zeros(())
         for number, channel in enumerate(self.channels):
             weights, bias = params[f"{channel}.weight"], params[f"{channel}.bias"]

@@ -62,10 +62,17 @@ def test_fsdp_keeps_a_shard_on_each_device_through_the_step():
 
 
 def test_arrays_are_split_along_the_longest_axis_that_divides():
-    assert parallel.shard_spec((3, 3, 64, 128), 8) == PartitionSpec(None, None, None, AXIS)
-    assert parallel.shard_spec((1001, 4096), 8) == PartitionSpec(None, AXIS)
-    assert parallel.shard_spec((1001, 4095), 8) == PartitionSpec()
-    assert parallel.shard_spec((1_000_000,), 8) == PartitionSpec()
+    assert parallel.shard_counts((3, 3, 64, 128), 8) == (1, 1, 1, 8)
+    assert parallel.shard_counts((1001, 4096), 8) == (1, 8)
+    assert parallel.shard_counts((1001, 4095), 8) is None
+    assert parallel.shard_counts((1_000_000,), 8) is None
+
+
+def test_arrays_without_such_an_axis_are_split_along_several():
+    assert parallel.shard_counts((1664, 4992), 256) == (2, 128)  # the linear layers of ViT-G
+    assert parallel.shard_counts((1664, 1664), 256) == (128, 2)
+    assert parallel.shard_counts((1664, 8192), 256) == (1, 256)
+    assert parallel.shard_counts((1664, 1664), 96) is None  # nothing has the factor 3
 
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map", "fsdp"])

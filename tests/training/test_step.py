@@ -159,7 +159,7 @@ def test_dropout_differs_between_steps_and_devices_and_repeats_for_the_same():
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         key = jax.random.fold_in(jax.random.fold_in(key, jax.lax.axis_index(AXIS)), 0)
         run_key = jax.random.wrap_key_data(state.rng)
-        result = {"run_key": run_key, "key": key, "batch": batch, "gather": lambda params: params}
+        result = {"run_key": run_key, "key": key, "batch": batch, "wrap": lambda params: params}
         return step._loss(state.params, state.stats, **result)[0]
 
     mapped = jax.jit(jax.vmap(one, axis_name=AXIS, in_axes=(None, 0)))

@@ -2,9 +2,15 @@
 
 Names are timm's: `norm1`, `attn.qkv`, `attn.proj`, `ls1`, `norm2`, `mlp.fc1`, `mlp.fc2`, `ls2`. Softmax and norms are
 computed in float32 (float64 in a float64 block), everything else in the block's `dtype`.
+
+On NVIDIA's GPUs from compute capability 8.0 (Ampere) on, blocks in bfloat16 or float16 use cuDNN's fused attention (Dao
+et al. 2022, arXiv 2205.14135), which never writes the matrix of weights to memory. Its backward pass is deterministic
+where the step is compiled with `xla_gpu_exclude_nondeterministic_ops`, which `config.deterministic` sets (openxla/xla,
+pull request 14125).
 """
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +18,15 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from imagenet_repro.models.nn import target
 from imagenet_repro.models.nn.initialisers import constant, halves, normal
 from imagenet_repro.models.nn.layers import Dropout, DropPath, LayerNorm, LayerScale, Linear, Rate, gelu, swish
 
 # timm and DeiT draw with PyTorch's `trunc_normal_(std=0.02)`, which cuts off at -2 and 2, a hundred deviations away.
 INIT = normal(0.02)
+
+CUDNN_MULTIPLE = 8  # tokens: the backward pass of cuDNN's attention refuses other lengths
+CUDNN_HEAD_SIZE = 128  # the largest that it takes on every GPU
 
 
 def dense(in_features: int, out_features: int, *, dtype: DTypeLike, rngs: nnx.Rngs, bias: float = 0.0) -> Linear:
@@ -41,20 +51,55 @@ class Attention(nnx.Module):
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         """Return the tokens after attention over all tokens, in the layer's dtype."""
         batch, tokens, width = x.shape
-        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
-        y = _attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+        head_size = width // self.heads
+        implementation = "cudnn" if _cudnn_applies(self.dtype, head_size) else "xla"
+        if implementation == "cudnn":  # before the linear layer: one copy, not one each of q, k and v
+            x = jnp.pad(x, ((0, 0), (0, -tokens % CUDNN_MULTIPLE), (0, 0)))
+        qkv = self.qkv(x).reshape(batch, x.shape[1], 3, self.heads, head_size)
+        y = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], tokens, implementation=implementation)
         return self.proj_drop(self.proj(y.reshape(batch, tokens, width)))
 
 
-def _attend(
-    q: Float[Array, "b n h d"], k: Float[Array, "b n h d"], v: Float[Array, "b n h d"]
+def attend(
+    q: Float[Array, "b m h d"],
+    k: Float[Array, "b m h d"],
+    v: Float[Array, "b m h d"],
+    tokens: int,
+    *,
+    implementation: str = "xla",
 ) -> Float[Array, "b n h d"]:
-    """Return softmax(q k^T / sqrt(d)) v for each head."""
+    """Return softmax(q k^T / sqrt(d)) v of the first `tokens` of m rows, for each head; the others are padding.
+
+    `implementation` is that of `jax.nn.dot_product_attention`: "xla" or "cudnn". float64 has a form of its own.
+    """
     if q.dtype == jnp.float64:  # JAX's function takes the softmax in float32
+        q, k, v = (x[:, :tokens] for x in (q, k, v))
         weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1]))
         return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+    if q.shape[1] == tokens:
+        lengths = None
+    else:
+        lengths = jnp.full(len(q), tokens, jnp.int32)
     with jax.default_matmul_precision("highest" if q.dtype == jnp.float32 else "default"):
-        return jax.nn.dot_product_attention(q, k, v)
+        y = jax.nn.dot_product_attention(
+            q, k, v, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation=implementation
+        )
+    return y[:, :tokens]
+
+
+def _cudnn_applies(dtype: DTypeLike, head_size: int) -> bool:
+    """Return whether cuDNN's attention can compute what is traced now."""
+    if target.platform() != "gpu" or dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    return head_size % 8 == 0 and head_size <= CUDNN_HEAD_SIZE and _has_cudnn_attention()
+
+
+def _has_cudnn_attention() -> bool:
+    """Return whether the GPU is NVIDIA's, of compute capability 8.0 or more; one that is not here is taken to be."""
+    if jax.default_backend() != "gpu":
+        return True
+    capability = re.fullmatch(r"(\d+)\.\d+", str(getattr(jax.local_devices()[0], "compute_capability", "")))
+    return capability is not None and int(capability[1]) >= 8
 
 
 class Mlp(nnx.Module):

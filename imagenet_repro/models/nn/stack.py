@@ -1,11 +1,12 @@
 """Stacks of equal blocks, compiled once (`scan`) or recomputed in the backward pass (`remat`).
 
 Outside the call the blocks are separate modules, `blocks.0`, `blocks.1` and so on, each with its own parameters. Only
-the call stacks the parameters of equal blocks, and `lax.scan` runs one program over them.
+the call stacks the parameters of equal blocks, and `lax.scan` runs one program over them. Parameters that are split
+over devices (`Shard`) are gathered block by block, in the forward pass and again in the backward pass.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from imagenet_repro.models.nn.layers import DropPath, Sequential
+from imagenet_repro.models.nn.shards import complete, is_shard
+
+# What the backward pass computes again, from least to most: nothing; all but the products of a layer's input and its
+# weights (the norms, activations and attention between them); everything but the input of each block.
+POLICIES = ("none", "products", "blocks")
 
 
 class Stack(Sequential):
@@ -27,16 +33,22 @@ class Stack(Sequential):
       blocks: the blocks. Consecutive blocks that differ only in their arrays and in a rate of stochastic depth above
         zero make a run; in a run, a block returns the shape and type of its input.
       scan: whether each run is one program in a loop; otherwise every block is compiled.
-      remat: whether the backward pass stores only the input of each block and computes its inside again.
+      remat: whether the backward pass stores only the input of each block and computes its inside again; None: not
+        here, but a run on an accelerator may choose one of `POLICIES` (`remat_policy`) where memory does not suffice.
+
+    Attributes:
+      chooses_remat: whether `remat` was None.
+      remat_policy: one of `POLICIES`.
     """
 
-    def __init__(self, blocks: Iterable[nnx.Module], *, scan: bool = False, remat: bool = False):
+    def __init__(self, blocks: Iterable[nnx.Module], *, scan: bool = False, remat: bool | None = None):
         super().__init__(blocks)
-        self.scan, self.remat = scan, remat
+        self.scan, self.chooses_remat = scan, remat is None
+        self.remat_policy = "blocks" if remat else "none"
 
     def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         """Apply every block; running statistics and random streams move on as they do block by block."""
-        if not (self.scan or self.remat):
+        if not (self.scan or self._recomputes):
             return super().__call__(x)
         for _, run in itertools.groupby(map(_split, self), key=lambda block: block.kind):
             blocks = list(run)
@@ -47,12 +59,23 @@ class Stack(Sequential):
     def all_but_last(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         """Apply every block but the last, one by one, regardless of `scan` and `remat`."""
         for block in list(self)[:-1]:
-            x = block(x)
+            x = _completed(block)(x)
         return x
 
     def last(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         """Apply the last block alone."""
-        return self[-1](x)
+        return _completed(self[-1])(x)
+
+    @property
+    def _recomputes(self) -> bool:
+        """Whether the backward pass computes something again: gathered parameters are never stored."""
+        return self.remat_policy != "none" or _has_shards(self)
+
+    def _checkpointed(self, function: Callable, **options: Any) -> Callable:
+        if not self._recomputes:
+            return function
+        policies = {"none": _is_computed, "products": _is_product, "blocks": None}
+        return jax.checkpoint(function, policy=policies[self.remat_policy], **options)
 
     def _loop(self, blocks: list["_Split"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         graphdef = blocks[0].graphdef
@@ -60,8 +83,7 @@ class Stack(Sequential):
         def body(x: Array, inputs: tuple[nnx.State, Array]) -> tuple[Array, nnx.State]:
             return _apply(graphdef, *inputs, x)
 
-        if self.remat:
-            body = jax.checkpoint(body, prevent_cse=False)  # a loop's body has nothing to share with another
+        body = self._checkpointed(body, prevent_cse=False)  # a loop's body has nothing to share with another
         states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[block.state for block in blocks])
         rates = jnp.asarray([block.drop_path for block in blocks], jnp.float32)
         x, changed = lax.scan(body, x, (states, rates))
@@ -70,15 +92,45 @@ class Stack(Sequential):
         return x
 
     def _one_by_one(self, blocks: list["_Split"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-        if not self.remat:
+        if not self._recomputes:
             for block in blocks:
                 x = block.module(x)
             return x
         for block in blocks:
-            apply = jax.checkpoint(_apply, static_argnums=0)
+            apply = self._checkpointed(_apply, static_argnums=0)
             x, changed = apply(block.graphdef, block.state, jnp.asarray(block.drop_path, jnp.float32), x)
             nnx.update(block.module, changed)
         return x
+
+
+def _is_product(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
+    """Return whether a result is a convolution, or a product with weights; attention's products are not."""
+    is_convolution = primitive is lax.conv_general_dilated_p
+    return is_convolution or jax.checkpoint_policies.dots_with_no_batch_dims_saveable(
+        primitive, *arguments, **parameters
+    )
+
+
+# The ways from a shard to the array that a layer multiplies.
+_MOVES = {"all_gather", "broadcast_in_dim", "convert_element_type", "reshape", "slice", "squeeze", "transpose"}
+
+
+def _is_computed(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
+    """Return whether a result is more than another arrangement or type of its inputs, as gathered weights are."""
+    del arguments, parameters
+    return primitive.name not in _MOVES
+
+
+def _has_shards(module: nnx.Module) -> bool:
+    return any(is_shard(variable.get_raw_value()) for _, variable in nnx.to_flat_state(nnx.state(module, nnx.Param)))
+
+
+def _completed(block: nnx.Module) -> nnx.Module:
+    """Return a block whose parameters are all complete: itself, where no parameter is a shard."""
+    if not _has_shards(block):
+        return block
+    graphdef, state = nnx.split(block)
+    return nnx.merge(graphdef, complete(state))
 
 
 class _Split(NamedTuple):
@@ -110,6 +162,7 @@ def _split(block: nnx.Module) -> _Split:
 
 def _apply(graphdef: nnx.GraphDef, state: nnx.State, drop_path: Array, x: Array) -> tuple[Array, nnx.State]:
     """Return the block's output, and the state that the call changed: running statistics, counts of random streams."""
+    state = complete(state)
     before = {path: variable.get_raw_value() for path, variable in nnx.to_flat_state(state)}
     block = nnx.merge(graphdef, state)
     y = block(x, drop_path)
