@@ -131,7 +131,7 @@ class ConvNeXt(Network):
         drop_path: float = 0.0,
         layer_scale: float = 1e-6,
         scan: bool = False,
-        remat: bool = False,
+        remat: bool | None = None,
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
         compilation = {"scan": scan, "remat": remat}

@@ -219,7 +219,7 @@ class EfficientNet(Network):
         drop_path: float = 0.2,
         norm_momentum: float = 0.01,
         scan: bool = False,
-        remat: bool = False,
+        remat: bool | None = None,
     ):
         layers = Layers(norm_momentum, dtype, rngs)
         self.conv_stem = layers.conv(3, stem, 3, stride=2)

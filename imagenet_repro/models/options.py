@@ -38,6 +38,7 @@ RULES = {  # of options whose range does not follow from the default
     "image_size": Rule(int, 1),
     "depth": Rule(int, 1, optional=True),
     "scan": Rule(bool, optional=True),
+    "remat": Rule(bool, optional=True),
 }
 CLASSES = Rule(int, 0)
 

@@ -225,7 +225,7 @@ class ResNet(Network):
         drop_path: float = 0.0,
         dropout: float = 0.0,
         scan: bool = False,
-        remat: bool = False,
+        remat: bool | None = None,
     ):
         if stem not in STEMS:
             raise UserError(f"ResNet has no stem '{stem}': {nearest(stem, STEMS)}")

@@ -40,7 +40,7 @@ class CifarResNet(Network):
         shortcut: str = "A",
         drop_path: float = 0.0,
         scan: bool | None = None,
-        remat: bool = False,
+        remat: bool | None = None,
     ):
         self.conv1 = conv(3, 16, 3, dtype=dtype, rngs=rngs)
         self.bn1 = BatchNorm(16, dtype=dtype)

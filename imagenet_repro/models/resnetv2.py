@@ -146,7 +146,7 @@ class ResNetV2(Network):
         zero_init_last: bool = False,
         drop_path: float = 0.0,
         scan: bool = False,
-        remat: bool = False,
+        remat: bool | None = None,
     ):
         kwargs = {"dtype": dtype, "rngs": rngs}
         compilation = {"scan": scan, "remat": remat}

@@ -102,7 +102,7 @@ class SENet(Network):
         drop_path: float = 0.0,
         dropout: float = 0.0,
         scan: bool = False,
-        remat: bool = False,
+        remat: bool | None = None,
     ):
         stem_features = 128 if deep_stem else 64
         self.layer0 = Stem(stem_features, deep=deep_stem, rngs=rngs, dtype=dtype)

@@ -78,7 +78,8 @@ class VisionTransformer(Network):
       head_bias: initial bias of the head; AugReg (Steiner et al. 2021, arXiv 2106.10270) uses -6.9 and -10, with which
         its sigmoid loss begins near log(classes).
       scan: whether equal blocks are compiled once (`Stack`); None: from 24 blocks on.
-      remat: whether the backward pass computes the inside of each block again and stores only its input.
+      remat: whether the backward pass computes the inside of each block again and stores only its input; None: where
+        memory does not suffice (`Stack`).
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class VisionTransformer(Network):
         drop_path: float = 0.0,
         head_bias: float = 0.0,
         scan: bool | None = None,
-        remat: bool = False,
+        remat: bool | None = None,
     ):
         _check_choice("pool", pool, POOLS)
         _check_choice("positions", positions, POSITIONS)
@@ -216,7 +217,7 @@ class DistilledVisionTransformer(VisionTransformer):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         scan: bool | None = None,
-        remat: bool = False,
+        remat: bool | None = None,
     ):
         self.dist_token = parameter(rngs, INIT, (1, 1, design.width))
         super().__init__(
