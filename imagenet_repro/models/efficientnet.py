@@ -9,7 +9,7 @@ B1 to B7 are B0 scaled: width times w, rounded to a multiple of 8, depth times d
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -244,7 +244,7 @@ class EfficientNet(Network):
 
 
 def _make_stacks(
-    stages: tuple[Stage, ...], features: int, drop_path: float, layers: Layers, **compilation: bool
+    stages: tuple[Stage, ...], features: int, drop_path: float, layers: Layers, **compilation: Any
 ) -> list[Stack]:
     """Return the blocks of each stage; `features` channels enter, and `compilation` is `scan` and `remat`."""
     total, index, stacks = sum(stage.repeats for stage in stages), 0, []

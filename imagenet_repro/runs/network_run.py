@@ -1,7 +1,7 @@
 """One run of a network: its images, its stages and its budget."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from imagenet_repro.data.sources import Splits
 from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import log, loop, parallel, progressive
+from imagenet_repro.training import fitting, log, loop, parallel, progressive
 from imagenet_repro.training.budget import Budget, Meter, Spent
 from imagenet_repro.training.clock import Agreement
 from imagenet_repro.training.learning_rate import LearningRate
@@ -47,7 +47,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
         budget = self._budget(train_state)
         spent = budget.meter.spent(restored.info["steps"], restored.info["seconds"]) if restored else Spent()
         run_log = log.RunLog(self.workdir.path, spent.steps)
-        self._introduce(run_log, budget, spent)
+        self._introduce(run_log, budget, spent, train_state)
         self.evaluator = Evaluator(self.config, self.system.score, self.system.spread, self.eval_split, run_log.say)
         learning_rate = LearningRate(
             self.config.optimizer.learning_rate,
@@ -57,11 +57,11 @@ class NetworkRun(Run[Config, NetworkSystem]):
         bad_records = BadRecords(self.train_split, self.config.data, run_log.say)
         batches = self._batches(spent.steps, budget)
         agreement = self._agreement(spent.seconds)
-        compiled, self.compilation_seconds = self._compile(run_log, train_state, agreement)
+        steps, self.compilation_seconds = self._compile(run_log, train_state, agreement)
         return loop.TrainingJob(
             config=self.config,
             state=train_state,
-            steps=compiled,
+            steps=[step.compiled for step in steps],
             batches=batches,
             evaluate=self._evaluate,
             name_images=self._image_names,
@@ -122,20 +122,31 @@ class NetworkRun(Run[Config, NetworkSystem]):
 
     def _compile(
         self, run_log: log.RunLog, train_state: TrainState, agreement: Agreement
-    ) -> tuple[list[Callable], float]:
+    ) -> tuple[list[fitting.FittedStep], float]:
         """Compile the step of every stage, so that no stage begins with a wait."""
         began = time.perf_counter()
-        compiled = [self._compile_stage(stage, train_state, agreement) for stage in self.stages]
+        limit = fitting.device_limit()
+        compiled = [self._compile_stage(stage, train_state, agreement, limit) for stage in self.stages]
         seconds = time.perf_counter() - began
         steps = "the step" if len(compiled) == 1 else f"the steps of {len(compiled)} stages"
         run_log.say(f"compiled {steps} in {log.duration(seconds)}")
+        for line in dict.fromkeys(step.describe() for step in compiled):
+            if line:
+                run_log.say(line)
+        self.memory_of_steps = [step.record for step in compiled]
         return compiled, seconds
 
-    def _compile_stage(self, stage: NetworkSystem, train_state: TrainState, agreement: Agreement) -> Callable:
+    def _compile_stage(
+        self, stage: NetworkSystem, train_state: TrainState, agreement: Agreement, limit: int | None
+    ) -> fitting.FittedStep:
         batch = stage.spread.put_batch(stage.blank_batch(self._share)) | agreement.entry(0.0, False)
-        return stage.spread.compile_training(stage.train_step(self.train_split.num_examples), train_state, batch)
+        step = stage.train_step(self.train_split.num_examples)
+        return fitting.compile_training(stage.spread, step, train_state, batch, limit)
 
-    def _introduce(self, run_log: log.RunLog, budget: Budget, spent: Spent) -> None:
+    def _summary(self) -> dict[str, Any]:
+        return super()._summary() | {"rematerialisation": self.memory_of_steps}
+
+    def _introduce(self, run_log: log.RunLog, budget: Budget, spent: Spent, train_state: TrainState) -> None:
         config, split = self.config, self.train_split
         parameters = sum(x.size for x in self.system.network.params.values())
         steps = f"{budget.total_steps:,} steps" if budget.total_steps else "as many steps as fit"
@@ -150,8 +161,22 @@ class NetworkRun(Run[Config, NetworkSystem]):
             f" budget {config.budget}: {steps} of {config.batch_size} images,"
             f" {', '.join(f'{each / 1e9:,.1f}' for each in flops)} GFLOP each"
         )
+        for line in (self.system.spread.describe(train_state), self._norm_warning()):
+            if line:
+                run_log.say(line)
         run_log.say(f"workdir {self.workdir.path}")
         if self.system.loaded:
             run_log.say(describe_loaded(self.system.loaded))
         if spent.steps:
             run_log.say(f"resumed at step {spent.steps:,}, {100 * budget.progress(spent):.1f} % of the budget spent")
+
+    def _norm_warning(self) -> str:
+        """Return a warning where batch norm sees one image at a time; else nothing."""
+        config = self.config
+        images = config.batch_size // jax.device_count() // config.accumulate
+        if images > 1 or config.cross_device_norm or not self.system.network.stats:
+            return ""
+        return (
+            "warning: each device has one image at a time, and batch norm computes its statistics from that image"
+            " alone; config.cross_device_norm=true computes them from the images of all devices"
+        )

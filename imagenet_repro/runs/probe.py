@@ -18,9 +18,10 @@ from imagenet_repro.config import AnyConfig, resolve_config
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
-from imagenet_repro.training import devices, memory, systems
+from imagenet_repro.training import devices, fitting, memory, systems
 from imagenet_repro.training.budget import Meter
 from imagenet_repro.training.parallel import NO_RATE
+from imagenet_repro.training.step import TrainStep
 from imagenet_repro.training.systems.system import PreparationCost
 
 STEPS = 3  # timed steps, after one that is not timed
@@ -66,7 +67,11 @@ def probe(config: AnyConfig) -> RunCost:
     flops = system.flops_per_step(state)
     batch = system.spread.put_batch(system.blank_batch(config.batch_size))
     began = time.perf_counter()
-    compiled = system.spread.compile_training(system.train_step(split.num_examples), state, batch)
+    step = system.train_step(split.num_examples)
+    if isinstance(step, TrainStep):
+        compiled = fitting.compile_training(system.spread, step, state, batch, fitting.device_limit()).compiled
+    else:
+        compiled = system.spread.compile_training(step, state, batch)
     compilation = time.perf_counter() - began
     seconds = _seconds_per_step(compiled, state, batch)
     steps = _count_steps(config, split, flops, seconds, preparation)

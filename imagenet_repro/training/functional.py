@@ -20,8 +20,8 @@ Tensors = dict[str, Any]  # arrays by the name they have in the module, such as 
 class FunctionalNetwork:
     """A module, split once, as functions of its parameters in training and in evaluation mode.
 
-    Any parameter may also be a `Shard`. Those of the blocks of a `Stack` are gathered block by block, the others before
-    the network is called. What a layer casts to its own dtype is cast before it is gathered.
+    Any parameter may also be a `Shard`. Those of the blocks of a `Stack` are gathered block by block, the others
+    before the network is called. What a layer casts to its own dtype is cast before it is gathered.
 
     Args:
       model: a module of `models.create`, or of `models.abstract` where parameters come from elsewhere.
@@ -32,7 +32,9 @@ class FunctionalNetwork:
         for _, module in nnx.iter_modules(model):
             if hasattr(module, "running_mean"):
                 module.axis_name = "data" if cross_device_norm else None  # pyright: ignore[reportAttributeAccessIssue]
-        self._stack_names = tuple(tensor_name(path) for path, module in nnx.iter_modules(model) if isinstance(module, Stack))
+        self._stack_names = tuple(
+            tensor_name(path) for path, module in nnx.iter_modules(model) if isinstance(module, Stack)
+        )
         self._cast_dtypes = {
             tensor_name((*path, "weight")): module.dtype
             for path, module in nnx.iter_modules(model)

@@ -9,6 +9,7 @@ optimizer works on the shards, and the compiler takes its norms over all of them
 import abc
 import contextlib
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -63,6 +64,10 @@ class Spread(Protocol):
         """Return the state before the first step, on the devices; the arguments are those of `state.create`."""
         ...
 
+    def describe(self, state: TrainState) -> str:
+        """Return a sentence about what each device holds; empty where it holds a copy of everything."""
+        ...
+
     def initial_device(self) -> contextlib.AbstractContextManager:
         """Return a context in which a network's initial values are drawn on a device that can hold them."""
         ...
@@ -111,6 +116,7 @@ class _MeshSpread(abc.ABC):
 
     def __init__(self, deterministic: bool = True, devices: Sequence[Any] | None = None):
         self.devices = list(devices or jax.devices())
+        _check_order(self.devices)
         self.mesh = Mesh(np.asarray(self.devices), (AXIS,))
         on_gpu = self.devices[0].platform in ("gpu", "cuda", "rocm")
         self.compiler_options: dict[str, str | bool] | None = (
@@ -143,6 +149,11 @@ class _MeshSpread(abc.ABC):
         shardings = self.state_sharding(jax.eval_shape(create_state, params, stats))
         placed = jax.tree.map(_put, (params, stats), (shardings.params, shardings.stats))
         return jax.jit(create_state, out_shardings=shardings)(*placed)
+
+    def describe(self, state: TrainState) -> str:
+        """See `Spread`; empty."""
+        del state
+        return ""
 
     def initial_device(self) -> contextlib.AbstractContextManager:
         """See `Spread`; this is the default device."""
@@ -241,8 +252,15 @@ class Fsdp(_MeshSpread):
     """Parameters, optimizer state and averages in shards, for models that do not fit on one device."""
 
     def initial_device(self) -> contextlib.AbstractContextManager:
-        """See `Spread`; this is the host's memory, since a device need not be able to hold all values."""
-        return jax.default_device(jax.local_devices(backend="cpu")[0])
+        """See `Spread`; this is the host's memory, since a device need not be able to hold all values.
+
+        Where JAX has no CPU backend (JAX_PLATFORMS=cuda), it is the default device, which then has to hold them.
+        """
+        try:
+            host = jax.local_devices(backend="cpu")[0]
+        except RuntimeError:
+            return contextlib.nullcontext()
+        return jax.default_device(host)
 
     def state_sharding(self, state: TrainState) -> Any:
         """See `Spread`; each array is split according to `shard_counts`."""
@@ -398,8 +416,8 @@ class ShardedParameters:
 def shard_counts(shape: tuple[int, ...], devices: int) -> tuple[int, ...] | None:
     """Return the number of parts along each axis of an array of which each device holds one; None: it stays whole.
 
-    The longest axis that `devices` divides is divided alone. Where no axis is divisible, as many factors of `devices` as
-    divide the longest axis go to it, the others to the next: 256 devices divide [1664, 4992] into 2 x 128 parts.
+    The longest axis that `devices` divides is divided alone. Where no axis is divisible, as many factors of `devices`
+    as divide the longest axis go to it, the others to the next: 256 devices divide [1664, 4992] into 2 x 128 parts.
 
     An array of one axis (scales, biases, statistics) or of fewer than 16,384 numbers stays whole: it is not worth a
     separate message. So does one that `devices` does not divide.
@@ -414,6 +432,16 @@ def shard_counts(shape: tuple[int, ...], devices: int) -> tuple[int, ...] | None
         counts[axis] = math.gcd(shape[axis], remaining)
         remaining //= counts[axis]
     return tuple(counts) if remaining == 1 else None
+
+
+def _check_order(devices: Sequence[Any]) -> None:
+    """Raise UserError if a process's devices are not next to each other: a process loads one range of every batch."""
+    ranges = [process for process, _ in itertools.groupby(device.process_index for device in devices)]
+    if len(ranges) > len(set(ranges)):
+        raise UserError(
+            f"the devices of this run belong, in order, to the processes {', '.join(map(str, ranges))}: those of each"
+            " process must be next to each other. Start one process for each host"
+        )
 
 
 def _gradient_inputs(state: TrainState, params: Any) -> TrainState:

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
 from imagenet_repro.data.augment import augment
 from imagenet_repro.errors import UserError

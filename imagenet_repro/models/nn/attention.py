@@ -3,14 +3,15 @@
 Names are timm's: `norm1`, `attn.qkv`, `attn.proj`, `ls1`, `norm2`, `mlp.fc1`, `mlp.fc2`, `ls2`. Softmax and norms are
 computed in float32 (float64 in a float64 block), everything else in the block's `dtype`.
 
-On NVIDIA's GPUs from compute capability 8.0 (Ampere) on, blocks in bfloat16 or float16 use cuDNN's fused attention (Dao
-et al. 2022, arXiv 2205.14135), which never writes the matrix of weights to memory. Its backward pass is deterministic
-where the step is compiled with `xla_gpu_exclude_nondeterministic_ops`, which `config.deterministic` sets (openxla/xla,
-pull request 14125).
+On NVIDIA's GPUs from compute capability 8.0 (Ampere) on, blocks in bfloat16 or float16 use cuDNN's fused attention
+(Dao et al. 2022, arXiv 2205.14135), which never writes the matrix of attention weights to memory. Its backward pass is
+deterministic where the step is compiled with `xla_gpu_exclude_nondeterministic_ops`, which `config.deterministic` sets
+(openxla/xla, pull request 14125).
 """
 
 import math
 import re
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ def attend(
     v: Float[Array, "b m h d"],
     tokens: int,
     *,
-    implementation: str = "xla",
+    implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "b n h d"]:
     """Return softmax(q k^T / sqrt(d)) v of the first `tokens` of m rows, for each head; the others are padding.
 
@@ -76,10 +77,7 @@ def attend(
         q, k, v = (x[:, :tokens] for x in (q, k, v))
         weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1]))
         return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-    if q.shape[1] == tokens:
-        lengths = None
-    else:
-        lengths = jnp.full(len(q), tokens, jnp.int32)
+    lengths = None if q.shape[1] == tokens else jnp.full(len(q), tokens, jnp.int32)
     with jax.default_matmul_precision("highest" if q.dtype == jnp.float32 else "default"):
         y = jax.nn.dot_product_attention(
             q, k, v, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation=implementation

@@ -1,0 +1,179 @@
+"""The cheapest rematerialisation with which a training step fits into the memory of its devices.
+
+A step first compiles without it. Where that needs more memory than a device has, networks that leave the choice open
+(`remat` of `Stack`) compile again with the next of `stack.POLICIES`: each computes more a second time and stores less.
+The choice changes no value. On the CPU there is no limit, and nothing is computed twice.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from imagenet_repro.errors import UserError
+from imagenet_repro.models.nn.stack import POLICIES
+from imagenet_repro.training.parallel import Spread
+from imagenet_repro.training.state import TrainState
+from imagenet_repro.training.step import TrainStep
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}  # of XLA's messages
+WAITING_BATCHES = 2  # on the devices besides the one in use: the default of `prefetch_to_device`
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """A step compiled with one policy.
+
+    Attributes:
+      policy: one of `stack.POLICIES`.
+      bytes: what the step needs on a device; 0 where the compiler refused it and did not say.
+      limit: what a device has; None where that is not known.
+      compiled: the step; None where the compiler refused it.
+    """
+
+    policy: str
+    bytes: int
+    limit: int | None
+    compiled: Callable | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the step can run."""
+        return self.compiled is not None and (self.limit is None or self.bytes <= self.limit)
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedStep:
+    """A compiled step, and the attempts that led to it, of which it is the last."""
+
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def compiled(self) -> Callable:
+        """The step, `(state, batch, learning_rate) -> (state, measures)`."""
+        compiled = self.attempts[-1].compiled
+        assert compiled is not None
+        return compiled
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The policy, the bytes on a device, the limit, and the bytes of every policy tried, for a result."""
+        last = self.attempts[-1]
+        tried = {attempt.policy: attempt.bytes for attempt in self.attempts}
+        return {"policy": last.policy, "bytes": last.bytes, "limit": last.limit, "tried": tried}
+
+    def describe(self) -> str:
+        """Return a sentence about the choice; empty where the first attempt fits."""
+        first, last = self.attempts[0], self.attempts[-1]
+        if first.fits:
+            return ""
+        kept = f"the backward pass computes again {RECOMPUTED[last.policy]}"
+        need = f"the step then needs {_gigabytes(last.bytes)} a device of {_gigabytes(last.limit)}"
+        instead = f", and {_gigabytes(first.bytes)} without"
+        doubt = "" if last.fits else "; it may not fit"
+        return f"rematerialisation '{last.policy}': {kept}; {need}{instead if len(self.attempts) > 1 else ''}{doubt}"
+
+
+RECOMPUTED = {
+    "none": "nothing",
+    "products": "what is between the linear layers or convolutions of a block",
+    "blocks": "the inside of every block",
+}
+
+
+def compile_training(
+    spread: Spread, step: TrainStep, state: TrainState, batch: dict[str, jax.Array], limit: int | None
+) -> FittedStep:
+    """Compile a step with the cheapest rematerialisation that fits.
+
+    Args:
+      spread: the way in which the step is spread over devices.
+      step: the training step.
+      state: the state, or its shapes.
+      batch: a batch on the devices, or its shapes.
+      limit: bytes of a device, the same in every process; None: no limit.
+
+    Raises:
+      UserError: the compiler says that no form of the step fits.
+    """
+    waiting = WAITING_BATCHES * sum(_bytes_on_a_device(x) for x in batch.values())
+
+    def attempt(policy: str) -> Attempt:
+        network = step.network.with_remat(policy)
+        try:
+            compiled = spread.compile_training(dataclasses.replace(step, network=network), state, batch)
+        except jax.errors.JaxRuntimeError as error:
+            needed = memory_in(str(error))
+            if needed is None:
+                raise
+            return Attempt(policy, round(needed[0]), round(needed[1]) or limit, None)
+        return Attempt(policy, needed_bytes(compiled) + waiting, limit, compiled)
+
+    attempts = first_that_fits(attempt, policies(step))
+    if attempts[-1].compiled is None:
+        raise UserError(_refusal(attempts, step))
+    return FittedStep(tuple(attempts))
+
+
+def policies(step: TrainStep) -> Sequence[str]:
+    """Return the policies that a step may be compiled with, cheapest first."""
+    return POLICIES if step.network.chooses_remat else POLICIES[:1]
+
+
+def first_that_fits(attempt: Callable[[str], Attempt], candidates: Sequence[str]) -> list[Attempt]:
+    """Return the attempts up to the first that fits, or all; the last is the one to take."""
+    attempts: list[Attempt] = []
+    for policy in candidates:
+        attempts.append(attempt(policy))
+        if attempts[-1].fits:
+            break
+    return attempts
+
+
+def device_limit() -> int | None:
+    """Return the bytes that a program may take on every device of every process; None where that is not known."""
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
+    least = min(limits)
+    if jax.process_count() > 1:  # all processes compile the same program
+        least = int(multihost_utils.process_allgather(np.asarray(least, np.int64)).min())
+    return least or None
+
+
+def needed_bytes(compiled: Any) -> int:
+    """Return the bytes that a compiled step takes on a device: inputs, results, temporaries and program."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+
+
+def memory_in(message: str) -> tuple[float, float] | None:
+    """Return the bytes needed and available in a compiler's error, 0 where not said; None for other errors."""
+    found = re.search(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", message)  # TPU
+    if found:
+        used, used_unit, limit, limit_unit = found.groups()
+        return float(used) * UNITS[used_unit], float(limit) * UNITS[limit_unit]
+    return (0.0, 0.0) if "RESOURCE_EXHAUSTED" in message else None
+
+
+def _refusal(attempts: Sequence[Attempt], step: TrainStep) -> str:
+    last = attempts[-1]
+    accumulate = step.config.accumulate
+    return (
+        f"config.batch_size: the step of {step.config.batch_size} images needs {_gigabytes(last.bytes)} on a device"
+        f" that has {_gigabytes(last.limit)}. A smaller batch, config.accumulate={2 * accumulate} (the same batch in"
+        " smaller parts), or config.parallel=fsdp (the state in shards) needs less"
+    )
+
+
+def _bytes_on_a_device(array: Any) -> int:
+    return int(np.prod(array.sharding.shard_shape(array.shape), dtype=np.int64)) * array.dtype.itemsize
+
+
+def _gigabytes(number: int | None) -> str:
+    return f"{number / 1e9:,.1f} GB" if number else "an unknown amount"
