@@ -1,12 +1,15 @@
 """Tests of a vision transformer in shards, one block compiled for all, against the same step on one device."""
 
+import dataclasses
 import functools
+import re
 
 import jax
 import numpy as np
 import pytest
 
 from imagenet_repro.config import resolve_config
+from imagenet_repro.models.nn.stack import POLICIES
 from imagenet_repro.training.step import AXIS
 from imagenet_repro.training.systems import NetworkSystem
 
@@ -15,8 +18,8 @@ BATCH, CLASSES = 8, 10
 RATE = np.float32(0.1)
 
 
-def config(name, image_size, depth):
-    options = {"depth": depth, "image_size": image_size, "scan": True, "remat": True}
+def config(name, image_size, depth, scan=True, remat=True, **settings):
+    options = {"depth": depth, "image_size": image_size, "scan": scan, "remat": remat}
     return resolve_config(
         {
             "model": {"name": name, "options": options},
@@ -26,6 +29,7 @@ def config(name, image_size, depth):
             "data": {"image_size": image_size},
             "optimizer": {"name": "sgd", "momentum": 0.9},
         }
+        | settings
     )
 
 
@@ -46,15 +50,19 @@ def held(tensors):
 
 
 @pytest.mark.parametrize(
-    ("name", "image_size", "depth"),
+    ("name", "image_size", "depth", "scan", "remat"),
     [
-        ("vit_tiny_patch16", 32, 3),
-        pytest.param("vit_gigantic_patch14", 28, 2, marks=pytest.mark.slow),  # 78 M parameters; G at 2 of 48 blocks
+        ("vit_tiny_patch16", 32, 3, True, True),
+        ("vit_tiny_patch16", 32, 2, False, None),
+        # 78 M parameters; G at 2 of 48 blocks
+        pytest.param("vit_gigantic_patch14", 28, 2, True, True, marks=pytest.mark.slow),
     ],
 )
-def test_fsdp_takes_the_step_of_one_device_with_an_eighth_of_the_parameters_on_each(name, image_size, depth):
+def test_fsdp_takes_the_step_of_one_device_with_an_eighth_of_the_parameters_on_each(
+    name, image_size, depth, scan, remat
+):
     assert jax.device_count() == 8
-    system = NetworkSystem.create(config(name, image_size, depth), CLASSES)
+    system = NetworkSystem.create(config(name, image_size, depth, scan, remat), CLASSES)
     images = batch(image_size)
     step = system.train_step(1)
     state = system.initial_state()
@@ -73,3 +81,18 @@ def test_fsdp_takes_the_step_of_one_device_with_an_eighth_of_the_parameters_on_e
     for key, value in expected.params.items():
         moved = np.linalg.norm(value[0] - host.params[key])
         assert np.linalg.norm(after.params[key] - value[0]) <= 1e-3 * moved + 1e-6, key
+
+
+@pytest.mark.parametrize("policy", POLICIES[:2])
+def test_neither_all_blocks_nor_float32_are_gathered_at_once(policy):
+    spread = config("vit_tiny_patch16", 32, 3, remat=None, precision="bfloat16")
+    system = NetworkSystem.create(spread, CLASSES)
+    state = system.initial_state()
+    step = dataclasses.replace(system.train_step(1), network=system.network.with_remat(policy))
+    text = system.spread.lower_training(step, state, system.spread.put_batch(batch(32))).as_text()
+    gathered = re.findall(r"stablehlo.all_gather.*-> tensor<(.*)>", text)
+    assert gathered
+    assert {shape.rsplit("x", 1)[1] for shape in gathered} == {"bf16"}
+    assert "tensor<192x768xbf16>" in text  # the weights of a linear layer
+    assert "tensor<3x192x96xf32>" in text  # one device's part of those of three blocks
+    assert not re.search(r"tensor<3x192x768x\w+>", text)

@@ -74,7 +74,7 @@ class Stack(Sequential):
     def _checkpointed(self, function: Callable, **options: Any) -> Callable:
         if not self._recomputes:
             return function
-        policies = {"none": _is_computed, "products": _is_product, "blocks": None}
+        policies = {"none": _is_not_gathered, "products": _is_product, "blocks": None}
         return jax.checkpoint(function, policy=policies[self.remat_policy], **options)
 
     def _loop(self, blocks: list["_Split"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
@@ -111,14 +111,11 @@ def _is_product(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
     )
 
 
-# The ways from a shard to the array that a layer multiplies.
-_MOVES = {"all_gather", "broadcast_in_dim", "convert_element_type", "reshape", "slice", "squeeze", "transpose"}
-
-
-def _is_computed(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
-    """Return whether a result is more than another arrangement or type of its inputs, as gathered weights are."""
-    del arguments, parameters
-    return primitive.name not in _MOVES
+def _is_not_gathered(primitive: Any, *arguments: Any, **parameters: Any) -> bool:
+    """Return whether a result is anything but a parameter that `Shard` gathers, with a gradient of its own."""
+    del arguments
+    equations = getattr(parameters.get("call_jaxpr"), "eqns", ()) if primitive.name == "custom_vjp_call" else ()
+    return not any(equation.primitive is lax.all_gather_p for equation in equations)
 
 
 def _has_shards(module: nnx.Module) -> bool:
