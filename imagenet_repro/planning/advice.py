@@ -21,14 +21,23 @@ def _advice(plan: Plan, config: Config) -> Iterator[str]:
     if "remat" in options and not config.model.options.get("remat", False):
         chosen = {**config.model.options, "remat": True} | ({"scan": True} if "scan" in options else {})
         yield f'--config.model.options="{chosen}" computes the inside of blocks again instead of storing it'
-    if share % (2 * config.accumulate) == 0:
-        yield f"--config.accumulate={2 * config.accumulate} computes each device's share in more parts"
+    parts = _parts(plan.compiled.peak_bytes / plan.memory, share // config.accumulate)
+    if parts > 1:
+        yield f"--config.accumulate={parts * config.accumulate} computes each device's share in more parts"
     state = sum(size for name, size in plan.compiled.arguments.items() if name != "batch")
     if devices > 1 and config.parallel != "fsdp" and state > LARGE_STATE * plan.memory:
         yield "--config.parallel=fsdp splits parameters and optimizer state over the devices"
     if share > 1:
         half = max(devices, config.batch_size // 2)
         yield f"--config.batch_size={half} is half the batch; --find_batch finds the largest that fits"
+
+
+def _parts(excess: float, images: int) -> int:
+    """Return the least power of two that is not below `excess`, or the largest below it that divides `images`."""
+    parts = 1
+    while parts < excess and images % (2 * parts) == 0:
+        parts *= 2
+    return parts
 
 
 def find_batch(config: Config, devices: int, plan: Callable[[Config], Plan]) -> Plan:

@@ -175,8 +175,9 @@ def print_cost(cost: BudgetCost, config: Config, efficiency: float, console: Con
     """Print the time, device hours and price of the budget."""
     price = f", price {cost.price:,.2f}" if cost.price else ""
     hours = f"{cost.device_hours:,.1f} device hours"
+    steps = "1 step" if cost.steps == 1 else f"{cost.steps:,} steps"
     lines = [
-        f"budget {config.budget}: {cost.steps:,} steps, {quantity(cost.images)} images",
+        f"budget {config.budget}: {steps}, {quantity(cost.images)} images",
         f"at {100 * efficiency:.0f} % of the bound: {duration(cost.seconds)}, {hours}{price}",
     ]
     if config.progressive.stages > 1:
