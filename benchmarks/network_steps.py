@@ -67,15 +67,17 @@ def resident_batch(batch: int, image_size: int) -> dict[str, np.ndarray]:
     return numbers | {"image": rng.integers(0, 256, (batch, image_size, image_size, 3), dtype=np.uint8)}
 
 
-def measure(compiled: Any, state: Any, batch: dict[str, jax.Array], images: int, seconds: float) -> tuple[float, Any]:
+def measure(
+    compiled: Any, state: Any, batch: dict[str, jax.Array], images: int, seconds: float
+) -> tuple[timing.Rate, Any]:
     """Return the images per second of a compiled step on one batch, and the state after the last step."""
     latest = {"state": state}
 
     def step() -> None:
         latest["state"], latest["measures"] = compiled(latest["state"], batch, np.float32(0.1))
 
-    images_per_second = timing.rate(step, lambda: jax.block_until_ready(latest["measures"]), images, seconds)
-    return images_per_second, latest["state"]
+    rate = timing.rate(step, lambda: jax.block_until_ready(latest["measures"]), images, seconds)
+    return rate, latest["state"]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

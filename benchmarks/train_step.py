@@ -118,7 +118,7 @@ def _our_rate(arguments, size):
     state = system.initial_state()
     device = system.spread.put_batch(network_steps.resident_batch(size, arguments.size))
     compiled = system.spread.compile_training(system.train_step(1), state, device)
-    return network_steps.measure(compiled, state, device, size, arguments.seconds)[0]
+    return network_steps.measure(compiled, state, device, size, arguments.seconds)[0].median
 
 
 def measure_loop(arguments):
@@ -180,7 +180,7 @@ def measure_pytorch(arguments):
 
     def measure(size):
         step, wait = pytorch_steps.training_step(model, dataclasses.replace(request, batch=size))
-        return timing.rate(step, wait, size, arguments.seconds)
+        return timing.rate(step, wait, size, arguments.seconds).median
 
     batch, rate = _largest(arguments, measure)
     return {"images_per_second": rate, "note": f"batch {batch}, {origin}, torch {torch.__version__}"}

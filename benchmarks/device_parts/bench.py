@@ -292,11 +292,13 @@ class Part(abc.ABC):
       name: as on the command line.
       title: a clause for the summary.
       compiles: whether it has steps compiled ahead.
+      takes_all: whether it may take all the time that is left, whatever was estimated.
     """
 
     name: str
     title: str
     compiles = False
+    takes_all = False
 
     @abc.abstractmethod
     def estimate(self, bench: Bench) -> float:

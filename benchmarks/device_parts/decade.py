@@ -26,6 +26,8 @@ FORMS: dict[str, tuple[str, tuple[str, ...] | None, dict[str, str]]] = {
     "small": ("laptop", None, {}),
     "tiny": ("laptop", ("alexnet",), {"budget": "16img", "systems.alexnet.set.batch_size": "8"}),
 }
+# A run here is never resumed, and its curves are not looked at.
+AT_THE_END = {"set.evaluate_every": "1e9st", "set.checkpoint.every": "1e9st"}
 
 
 class Decade(Part):
@@ -37,6 +39,7 @@ class Decade(Part):
 
     name, title = "decade", "the decade at 64 px on the classes of --data"
     compiles = True
+    takes_all = True
 
     def __init__(self):
         self._configs: dict[str, AnyConfig] = {}
@@ -137,6 +140,7 @@ def _configs(bench: Bench) -> dict[str, AnyConfig]:
     from imagenet_repro.sweeps.plan import build_run_config, plan_runs
 
     form, names, overrides = FORMS[bench.scale.name]
+    overrides = overrides | AT_THE_END
     sweep = load_sweep(f"configs/sweeps/decade.py:{form}", overrides)
     runs = [run for run in plan_runs(sweep) if run.seed == 0 and (names is None or run.system in names)]
     configs = {run.system: build_run_config(sweep, run, {}) for run in runs}

@@ -102,17 +102,17 @@ class Peaks(Part):
         bench.say(f"product in {bench.scale.precision} {flops / 1e12:,.1f} TFLOP/s, copy {moved / 1e9:,.0f} GB/s")
 
     def _rate(self, bench: Bench, function: Any, arguments: tuple, work: int) -> float:
-        """Return the work per second of a function; the best of three, since a peak is meant."""
-        outputs = {}
+        """Return the work per second of a function: the highest of some turns, since a peak is meant."""
+        outputs: dict[str, Any] = {}
 
         def step() -> None:
             outputs["last"] = function(*arguments)
 
-        seconds = min(bench.scale.seconds / 3, 0.5)
+        def wait() -> None:
+            jax.block_until_ready(outputs["last"])
+
         with bench.timing():
-            return max(
-                timing.rate(step, lambda: jax.block_until_ready(outputs["last"]), work, seconds) for _ in range(3)
-            )
+            return timing.rate(step, wait, work, bench.scale.seconds).highest
 
 
 def is_installed(module: str) -> bool:

@@ -60,7 +60,7 @@ class FisherVectors(Part):
         with bench.timing():
             return timing.rate(
                 step, lambda: jax.block_until_ready(latest["vectors"]), count * batch, bench.scale.seconds
-            )
+            ).median
 
 
 def _batch(platform: str, images: int) -> int:

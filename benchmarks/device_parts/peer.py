@@ -161,7 +161,11 @@ class _Steps:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         rate = timing.rate(take, wait, step.batch, request["seconds"])
-        answer = {"images_per_second": rate, "origin": f"{origin}, torch {torch.__version__}"}
+        answer = {
+            "images_per_second": rate.median,
+            "spread": rate.spread,
+            "origin": f"{origin}, torch {torch.__version__}",
+        }
         if torch.cuda.is_available():
             answer["peak_bytes"] = torch.cuda.max_memory_allocated()
             del take

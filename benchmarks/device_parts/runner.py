@@ -44,7 +44,7 @@ class PartRun:
         bench.running = name
         waiting = bench.scale.compile_seconds * bench.pace  # for programs of other parts of the stage
         box = max(0.0, 2 * (self.estimate + waiting) + bench.scale.margin - self._taken)
-        bench.box_end = min(time.perf_counter() + box, bench.deadline)
+        bench.box_end = bench.deadline if self.part.takes_all else min(time.perf_counter() + box, bench.deadline)
         began = time.perf_counter()
         self._failed = True
         with bench.attempt(name):

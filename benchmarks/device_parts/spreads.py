@@ -88,8 +88,11 @@ class Spreads(Part):
                 devices=jax.device_count(),
                 batch=images,
                 steps=STEPS,
-                images_per_second=rate,
+                images_per_second=rate.median,
+                spread=rate.spread,
                 equal_bits_to_pmap=equal,
                 state_error=error,
             )
-            bench.say(f"{mode}: {rate:,.1f} images/s, {'the bits' if equal else f'{error:.1e} from the bits'} of pmap")
+            bench.say(
+                f"{mode}: {rate.median:,.1f} images/s, {'the bits' if equal else f'{error:.1e} from the bits'} of pmap"
+            )

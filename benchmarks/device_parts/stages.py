@@ -45,7 +45,7 @@ def create() -> list[list[Part]]:
         [
             NetworkRates(
                 "others",
-                "ViT-B, ConvNeXt-T, EfficientNet-B0",
+                "the next networks",
                 lambda s: s.others,
                 (FAST, DETERMINISTIC),
                 both_attentions=True,

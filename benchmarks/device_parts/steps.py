@@ -92,7 +92,7 @@ class PreparedStep:
         batch = spread.put_batch(network_steps.resident_batch(self.batch, self.network.image_size))
         with bench.timing():
             rate, state = network_steps.measure(compiled, state, batch, self.batch, seconds)
-        bench.rates[self.network.title, variant] = rate
+        bench.rates[self.network.title, variant] = rate.median
         limit: dict[str, Any] = {}
         with bench.attempt("the share of the bound"):
             limit = bound.compute(bench, compiled, self.network, self.batch)
@@ -103,15 +103,16 @@ class PreparedStep:
             image_size=self.network.image_size,
             batch=self.batch,
             precision=bench.scale.precision,
-            images_per_second=rate,
-            milliseconds=1e3 * self.batch / rate,
+            images_per_second=rate.median,
+            spread=rate.spread,
+            milliseconds=1e3 * self.batch / rate.median,
             **memory(compiled),
             **limit,
             **values,
         )
-        share = f", {100 * rate / limit['bound_images_per_second']:.0f} % of the bound" if limit else ""
-        bench.say(f"{self.network.title}, {variant}, batch {self.batch}: {rate:,.1f} images/s{share}")
-        return rate
+        share = f", {100 * rate.median / limit['bound_images_per_second']:.0f} % of the bound" if limit else ""
+        bench.say(f"{self.network.title}, {variant}, batch {self.batch}: {rate.median:,.1f} images/s{share}")
+        return rate.median
 
 
 def memory(compiled: Any) -> dict[str, int]:

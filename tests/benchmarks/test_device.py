@@ -92,7 +92,7 @@ def test_a_kill_leaves_complete_lines(tmp_path):
     text = path.read_text()
     assert text.endswith("\n")
     kinds = [json.loads(line)["kind"] for line in text.splitlines()]
-    assert kinds[0] == "devices"
+    assert "devices" in kinds
     assert "end" not in kinds
     assert "# 1 x cpu" in (tmp_path / "here" / "summary.md").read_text()
 

@@ -127,8 +127,10 @@ def test_a_rate_is_that_of_the_steps_between_two_waits(monkeypatch):
     def wait():
         clock["host"] = clock["device"] + 1
 
-    assert timing.rate(step, wait, images=8, seconds=9.0) == pytest.approx(3 * 8 / 7)
-    assert len(taken) == 6  # two of warm-up, one alone, three together
+    rate = timing.rate(step, wait, images=8, seconds=27.0)
+    assert rate.median == rate.highest == pytest.approx(3 * 8 / 7)
+    assert rate.spread == pytest.approx(0)
+    assert len(taken) == 2 + 1 + 3 * 3  # of warm-up, alone, and three turns of three
 
 
 @pytest.mark.parametrize(
@@ -203,12 +205,13 @@ def test_the_summary_has_a_table_for_each_kind():
         "batch": 256,
         "images_per_second": 5000.0,
         "milliseconds": 51.2,
+        "spread": 0.012,
         "program_bytes": 12.5e9,
         "bound_images_per_second": 12_500.0,
         "limiter": "memory traffic",
     }
     text = summary.describe([step, {"kind": "left_out", "what": "decade", "why": "no images"}])
     row = next(line for line in text.splitlines() if line.startswith("| resnet50"))
-    assert row == "| resnet50 | fast | 224 | 256 | 5,000.0 | 51.20 | 40 % (memory traffic) | 12.50 |"
+    assert row == "| resnet50 | fast | 224 | 256 | 5,000.0 | 1.2 | 51.20 | 40 % (memory traffic) | 12.50 |"
     assert "- decade: no images" in text
     assert json.dumps(step)
