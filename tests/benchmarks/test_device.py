@@ -83,7 +83,7 @@ def test_a_kill_leaves_complete_lines(tmp_path):
     process = start(tmp_path, "--parts=devices,main,spreads")
     path = tmp_path / "here" / "results.jsonl"
     until = time.monotonic() + 300
-    while not (path.exists() and '"part": "devices"' in path.read_text()):
+    while not (path.exists() and '"kind": "compiled"' in path.read_text()):
         assert time.monotonic() < until, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
