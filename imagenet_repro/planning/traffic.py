@@ -8,7 +8,6 @@ next kernel reads at once may never leave the L2 cache, so the count can be abov
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from imagenet_repro.planning.hlo import Array, Computation, Instruction, Module
 
@@ -139,39 +138,43 @@ def _fusion_bytes(
     read: dict[str, int] = {}
     for parameter in body.parameters:
         operand = computation.instructions[instruction.operands[int(parameter.arguments)]]
-        size = _bytes_read(module, (body,), parameter, operand.bytes) if operand.bytes else 0
+        size = _bytes_read(module, _Place(body), parameter, operand.bytes) if operand.bytes else 0
         read[operand.name] = min(operand.bytes, read.get(operand.name, 0) + size)
     return sum(read.values()) + sum(_bytes_written(body, body.root, results))
 
 
-def _bytes_read(module: Module, scopes: tuple[Any, ...], value: Instruction, size: int) -> int:
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """The computation of a fusion; for a fusion inside another, also that fusion and the place that it is in."""
+
+    body: Computation
+    fusion: Instruction | None = None
+    around: "_Place | None" = None
+
+
+def _bytes_read(module: Module, place: _Place, value: Instruction, size: int) -> int:
     """Return how much of an operand of `size` bytes a fusion reads: only rows, where only rows are used.
 
-    Args:
-      module: the program.
-      scopes: the fusion's computation; for a fusion inside it, also that fusion and its computation, and so on.
-      value: the operand, or a view of it, in the last computation.
-      size: the bytes of the operand.
+    `value` is the operand, or a view of it, in the computation of `place`.
     """
-    *outer, body = scopes
     total = 0
     if value.is_root:
-        if not outer:
+        if place.around is None or place.fusion is None:
             return size
-        total += _bytes_read(module, tuple(outer[:-1]), outer[-1], size)
-    for user in body.users(value.name):
+        total += _bytes_read(module, place.around, place.fusion, size)
+    for user in place.body.users(value.name):
         is_first = user.operands[0] == value.name
         if user.opcode in ROW_READERS and is_first:
             total += _unplaced_bytes(user)
         elif user.opcode == "dynamic-update-slice" and is_first:
             continue  # it is overwritten in place
         elif user.opcode == "bitcast":
-            total += _bytes_read(module, scopes, user, size)
+            total += _bytes_read(module, place, user, size)
         elif user.opcode == "fusion":
-            inner = module.called(user)[0]
-            for parameter in inner.parameters:
+            inside = _Place(module.called(user)[0], user, place)
+            for parameter in inside.body.parameters:
                 if user.operands[int(parameter.arguments)] == value.name:
-                    total += _bytes_read(module, (*scopes, user, inner), parameter, size)
+                    total += _bytes_read(module, inside, parameter, size)
         else:
             return size
     return min(total, size)
