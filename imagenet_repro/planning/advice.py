@@ -18,7 +18,7 @@ def _advice(plan: Plan, config: Config) -> Iterator[str]:
     devices = len(plan.topology.devices)
     share = config.batch_size // devices
     options = models.spec(config.model.name).options
-    if "remat" in options and not config.model.options.get("remat", False):
+    if "remat" in options and plan.remat != "blocks" and not config.model.options.get("remat"):
         chosen = {**config.model.options, "remat": True} | ({"scan": True} if "scan" in options else {})
         yield f'--config.model.options="{chosen}" computes the inside of blocks again instead of storing it'
     parts = _parts(plan.compiled.peak_bytes / plan.memory, share // config.accumulate)

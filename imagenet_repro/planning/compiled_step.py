@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from imagenet_repro.config import Config
 from imagenet_repro.models.nn import target
 from imagenet_repro.planning.topology import Topology
+from imagenet_repro.training import fitting
 from imagenet_repro.training import state as states
 from imagenet_repro.training.parallel import Pmap
 from imagenet_repro.training.state import TrainState
@@ -23,12 +23,6 @@ from imagenet_repro.training.systems.network import NetworkSystem
 from imagenet_repro.training.systems.system import step_flops
 
 LEVELS = ("O0", "O1", "O2", "O3")
-# What libtpu says of a step that does not fit; the second form is an early check.
-_NEEDED = re.compile(
-    r"Used ([\d.]+[KMG]?) of ([\d.]+[KMG]?) hbm"
-    r"|temporaries \(([\d.]+[KMG]?)\) exceeds available HBM \(([\d.]+[KMG]?)\)"
-)
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +80,11 @@ class AbstractStep:
     system: NetworkSystem
     state: TrainState
     batch: dict[str, Any]
+
+    def with_remat(self, policy: str) -> "AbstractStep":
+        """Return the step with this rematerialisation, as `FunctionalNetwork.with_remat`."""
+        network = self.system.network.with_remat(policy)
+        return dataclasses.replace(self, system=dataclasses.replace(self.system, network=network))
 
     @property
     def flops(self) -> int:
@@ -166,8 +165,8 @@ def compile_step(
         with _optimization_level(level):
             compiled = lowered.compile(compiler_options=_options(step, topology, options))
     except jax.errors.JaxRuntimeError as error:
-        used = _memory_in(str(error))
-        if used is None:
+        used = fitting.memory_in(str(error))
+        if used is None or not used[0]:
             raise
         peak, limit = used
         return CompiledStep(
@@ -223,15 +222,3 @@ def _precision(precision: str) -> Iterator[None]:
     """Trace products as a run computes them: in float32 with full precision, not with bfloat16 or TF32 passes."""
     with jax.default_matmul_precision("highest") if precision == "float32" else contextlib.nullcontext():
         yield
-
-
-def _memory_in(message: str) -> tuple[float, float] | None:
-    """Return the bytes that are needed and those that there are from a TPU compiler's error; None for other errors."""
-    found = _NEEDED.search(message)
-    if not found:
-        return None
-    needed, limit = (
-        float(number) * UNITS[unit]
-        for number, unit in re.findall(r"([\d.]+)([KMG]?)", " ".join(group for group in found.groups() if group))
-    )
-    return needed, limit

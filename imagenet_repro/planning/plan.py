@@ -10,9 +10,10 @@ from imagenet_repro.config import AnyConfig, Config
 from imagenet_repro.errors import UserError
 from imagenet_repro.planning import hlo
 from imagenet_repro.planning.collectives import find_collectives, summarise
-from imagenet_repro.planning.compiled_step import CompiledStep, abstract_step, compile_step
+from imagenet_repro.planning.compiled_step import AbstractStep, CompiledStep, abstract_step, compile_step
 from imagenet_repro.planning.topology import Topology, open_topology
 from imagenet_repro.planning.traffic import Traffic, count_traffic, executed
+from imagenet_repro.training import fitting
 
 LIMITS = ("arithmetic", "memory traffic", "interconnect")
 
@@ -55,6 +56,7 @@ class Plan:
       image_size: pixels.
       parameters: the number of parameters.
       level: the optimisation level of the compilation; empty: the default.
+      remat: what the backward pass computes again, one of `stack.POLICIES`: the cheapest that fits, as for a run.
       flops: floating point operations of a step on one device.
       compiled: what the compiler says.
       traffic: the kernels and their bytes; None where the step does not fit.
@@ -75,6 +77,7 @@ class Plan:
     level: str
     flops: float
     compiled: CompiledStep
+    remat: str = "none"
     traffic: Traffic | None = None
     collectives: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     aliases: int = 0
@@ -106,7 +109,16 @@ class Plan:
             "devices": len(self.topology.devices),
             **{
                 key: getattr(self, key)
-                for key in ("network", "parallel", "precision", "batch_size", "image_size", "parameters", "level")
+                for key in (
+                    "network",
+                    "parallel",
+                    "precision",
+                    "batch_size",
+                    "image_size",
+                    "parameters",
+                    "level",
+                    "remat",
+                )
             },
             "fits": self.fits,
             "memory": self.memory,
@@ -157,7 +169,7 @@ def plan_step(
     if isinstance(topology, str):
         topology = open_topology(topology)
     step = abstract_step(config, num_classes, topology)
-    compiled = compile_step(step, topology, level=level, options=options, say=say)
+    compiled, remat = _compile_fitting(step, topology, level=level, options=options, say=say)
     say("counting")
     flops = step.flops / len(topology.devices)
     plan = Plan(
@@ -171,8 +183,19 @@ def plan_step(
         level=level,
         flops=flops,
         compiled=compiled,
+        remat=remat,
     )
     return _with_bound(plan) if compiled.is_compiled else plan
+
+
+def _compile_fitting(step: AbstractStep, topology: Topology, **options: Any) -> tuple[CompiledStep, str]:
+    """Return the step with the cheapest rematerialisation that fits, or with the last, and which it is."""
+    *cheaper, last = fitting.policies(step.system.train_step(1))
+    for policy in cheaper:
+        compiled = compile_step(step.with_remat(policy), topology, **options)
+        if compiled.is_compiled and compiled.peak_bytes <= (compiled.memory_limit or topology.usable_memory):
+            return compiled, policy
+    return compile_step(step.with_remat(last), topology, **options), last
 
 
 def require_network(config: AnyConfig) -> Config:

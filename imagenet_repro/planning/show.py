@@ -12,6 +12,7 @@ from imagenet_repro.planning.budget_cost import BudgetCost
 from imagenet_repro.planning.plan import Plan
 from imagenet_repro.report.text import quantity
 from imagenet_repro.scoring.terminal import print_lines, ruled_table
+from imagenet_repro.training.fitting import RECOMPUTED
 from imagenet_repro.training.log import duration
 
 TICK = 0.5  # seconds between two updates of the elapsed time
@@ -163,6 +164,8 @@ def _bound_lines(plan: Plan) -> list[str]:
             " bound is lower"
         )
     compiled = plan.compiled
+    if plan.remat != "none":
+        lines.append(f"it fits with rematerialisation: the backward pass computes again {RECOMPUTED[plan.remat]}")
     level = f" at {plan.level}" if plan.level else ""
     lines.append(f"{plan.aliases} of {compiled.donated} arrays of the state are updated in place")
     lines.append(

@@ -21,6 +21,11 @@ from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import TrainStep
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}  # of XLA's messages
+# What libtpu says of a step that does not fit; the second form is an early check.
+_NEEDED = re.compile(
+    r"Used ([\d.]+[KMG]?) of ([\d.]+[KMG]?) hbm"
+    r"|temporaries \(([\d.]+[KMG]?)\) exceeds available HBM \(([\d.]+[KMG]?)\)"
+)
 WAITING_BATCHES = 2  # on the devices besides the one in use: the default of `prefetch_to_device`
 
 
@@ -154,10 +159,11 @@ def needed_bytes(compiled: Any) -> int:
 
 def memory_in(message: str) -> tuple[float, float] | None:
     """Return the bytes needed and available in a compiler's error, 0 where not said; None for other errors."""
-    found = re.search(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm", message)  # TPU
+    found = _NEEDED.search(message)
     if found:
-        used, used_unit, limit, limit_unit = found.groups()
-        return float(used) * UNITS[used_unit], float(limit) * UNITS[limit_unit]
+        numbers = re.findall(r"([\d.]+)([KMG]?)", " ".join(group for group in found.groups() if group))
+        needed, limit = (float(number) * UNITS[unit] for number, unit in numbers)
+        return needed, limit
     return (0.0, 0.0) if "RESOURCE_EXHAUSTED" in message else None
 
 

@@ -11,11 +11,11 @@ from imagenet_repro.config import Config, FeatureConfig, resolve_config
 from imagenet_repro.errors import UserError
 from imagenet_repro.planning.advice import advise, find_batch
 from imagenet_repro.planning.budget_cost import budget_cost
-from imagenet_repro.planning.compiled_step import _memory_in
 from imagenet_repro.planning.dataset import dataset_size
 from imagenet_repro.planning.facts import all_devices
 from imagenet_repro.planning.plan import Bound, plan_step, require_network
 from imagenet_repro.planning.topology import Topology
+from imagenet_repro.training.fitting import memory_in
 from imagenet_repro.training.systems.network import NetworkSystem
 
 SETTINGS = {
@@ -148,12 +148,12 @@ def test_the_memory_that_a_tpu_lacks_is_read_from_its_compiler():
     message = (
         "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 22.75G of 15.75G hbm. Exceeded by 7.00G."
     )
-    assert _memory_in(message) == (22.75 * 2**30, 15.75 * 2**30)
+    assert memory_in(message) == (22.75 * 2**30, 15.75 * 2**30)
     early = (
         "E1000: the total memory required for HLO temporaries (384.00G) exceeds available HBM (95.73G). HLO module: m."
     )
-    assert _memory_in(early) == (384 * 2**30, 95.73 * 2**30)
-    assert _memory_in("INTERNAL: something else") is None
+    assert memory_in(early) == (384 * 2**30, 95.73 * 2**30)
+    assert memory_in("INTERNAL: something else") is None
 
 
 def test_a_batch_that_does_not_divide_is_an_error(topology):

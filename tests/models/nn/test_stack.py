@@ -41,9 +41,10 @@ def stack(scan, remat, hidden=HIDDEN):
 
 
 @functools.cache
-def outcome(scan, remat, training=True):
+def outcome(scan, remat, training=True, policy=None):
     """Return the output, the gradient and all variables other than parameters after a call."""
     model = stack(scan, remat)
+    model.remat_policy = policy or model.remat_policy
     if not training:
         model.eval()
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
@@ -66,6 +67,35 @@ def stats(model):
 def test_outputs_masks_gradients_statistics_and_counters_equal_those_of_the_plain_form(scan, remat):
     for result, expected in zip(outcome(scan, remat), outcome(False, False), strict=True):
         np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_computing_all_but_products_again_changes_no_value(scan):
+    for result, expected in zip(outcome(scan, None, policy="products"), outcome(False, False), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_a_policy_stores_no_more_than_it_says():
+    model = stack(True, None, (8, 8, 8, 8))
+    model.eval()
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    x = jnp.zeros((64, WIDTH))
+
+    def loss(params, policy):
+        model = nnx.merge(graphdef, params, jax.tree.map(lambda leaf: leaf, rest))
+        model.remat_policy = policy
+        return model(x).sum()
+
+    def stored(policy):
+        """Return the sizes of a block's arrays of 64 rows that the backward pass reads."""
+        jaxpr = jax.make_jaxpr(jax.grad(lambda params: loss(params, policy)))(params)
+        first = next(equation for equation in jaxpr.jaxpr.eqns if equation.primitive.name == "scan")
+        shapes = [variable.aval.shape for variable in first.outvars if len(variable.aval.shape) == 3]
+        return sorted(shape[-1] for shape in shapes if shape[1] == 64)
+
+    assert stored("blocks") == [WIDTH]  # the input
+    assert stored("products") == [8, WIDTH]  # and the first layer's product; no gradient depends on the last one's
+    assert len(stored("none")) > 2
 
 
 def test_evaluation_agrees_and_changes_nothing():
