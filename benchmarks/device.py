@@ -68,9 +68,7 @@ def _arguments():
     parser.add_argument("--data_dir", default="", help="tfds' directory of a prepared data set, for the loader")
     parser.add_argument("--data_name", default="imagenet2012", help="that data set")
     parser.add_argument("--peer_python", default=sys.executable, help="interpreter with PyTorch (default: this one)")
-    parser.add_argument(
-        "--cache", type=Path, help="directory of compiled programs and of what runs write (default: OUTPUT/cache)"
-    )
+    parser.add_argument("--cache", type=Path, help="compiled programs and workdirs (default: OUTPUT/cache)")
     return parser.parse_args()
 
 
@@ -116,7 +114,7 @@ def _measure_stage(bench, parts):
         if part.compiles or any(run.part.compiles for run in runs):
             left -= bench.scale.compile_seconds * bench.pace  # until the last program is compiled
         if estimate > left:
-            bench.record("skipped", part=part.name, why=f"about {estimate:.0f} s needed, {max(0, left):.0f} s left")
+            bench.record("skipped", part=part.name, reason=f"about {estimate:.0f} s needed, {max(0, left):.0f} s left")
             bench.say(f"skipped {part.name}: about {estimate:.0f} s needed, {max(0, left):.0f} s left")
             continue
         bench.record("planned", part=part.name, estimated=estimate)
@@ -137,10 +135,10 @@ def _summarise(bench):
 def _end_in_time(bench):
     """End the process some seconds after its time, or on SIGTERM; every result is on the disk by then."""
 
-    def end(why):
+    def end(reason):
         with contextlib.suppress(Exception):
-            bench.record("cut", part=bench.running, why=why)
-            bench.record("left_out", what=bench.running, why=why)
+            bench.record("cut", part=bench.running, reason=reason)
+            bench.record("left_out", name=bench.running, reason=reason)
             _summarise(bench)
         with contextlib.suppress(Exception):
             bench.close()

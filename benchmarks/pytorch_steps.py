@@ -55,9 +55,20 @@ def create_network(request: PeerStep) -> tuple[Any, str]:
     try:
         import torchvision
     except ImportError:
-        return residual_network(request.name), "torch.nn"
+        return _without_torchvision(request.name, reference)
     options = {"init_weights": True, "aux_logits": request.auxiliary} if reference in AUXILIARY else {}
     return getattr(torchvision.models, reference)(weights=None, **options), f"torchvision {torchvision.__version__}"
+
+
+def _without_torchvision(name: str, reference: str) -> tuple[Any, str]:
+    """Return timm's network of the name that torchvision uses too, or one written here."""
+    try:
+        import timm
+    except ImportError:
+        return residual_network(name), "torch.nn"
+    if not timm.is_model(reference):
+        raise UnavailableError(f"torchvision is not installed, and timm has no '{reference}'")
+    return timm.create_model(reference, num_classes=1000), f"timm {timm.__version__}"
 
 
 def training_step(model: Any, request: PeerStep) -> tuple[Callable[[], None], Callable[[], None]]:

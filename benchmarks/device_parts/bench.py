@@ -185,7 +185,7 @@ class Bench:
       rates: images per second by network and label, for ratios.
       peaks: `flops` and `bytes` per second of the device, measured.
       pace: how much longer than estimated the parts before took.
-      scratch: the directory of compiled programs, and of what runs and PyTorch write.
+      scratch: the directory of compiled programs, workdirs, and PyTorch's log.
       box_end: when the time of the part that runs is used up.
       running: the name of that part.
     """
@@ -226,10 +226,10 @@ class Bench:
         """Write a result."""
         self.results.write(kind, **values)
 
-    def left_out(self, what: str, why: str) -> None:
+    def left_out(self, name: str, reason: str) -> None:
         """Write and print that something was left out."""
-        self.record("left_out", what=what, why=why)
-        self.say(f"left out: {what}: {why}")
+        self.record("left_out", name=name, reason=reason)
+        self.say(f"left out: {name}: {reason}")
 
     def result_of(self, future: "Future[Any]") -> Any:
         """Return the result of work in another thread or process, within the time of the part that runs."""
@@ -240,20 +240,20 @@ class Bench:
         return programs / self.compiler.threads * self.scale.compile_seconds
 
     @contextlib.contextmanager
-    def attempt(self, what: str) -> Iterator[None]:
+    def attempt(self, name: str) -> Iterator[None]:
         """Return a context for one measurement of several: its error is written, and the others follow."""
         try:
             yield
         except (LeftOutError, TimeoutError) as error:
-            self.left_out(what, str(error) or "the time of this part is used up")
+            self.left_out(name, str(error) or "the time of this part is used up")
         except Exception as error:
             where = traceback.format_exception(error)[-4:]
-            self.record("failed", what=what, why=f"{type(error).__name__}: {str(error)[:500]}", traceback=where)
-            self.say(f"{what} failed: {type(error).__name__}: {str(error)[:300]}")
+            self.record("failed", name=name, reason=f"{type(error).__name__}: {str(error)[:500]}", traceback=where)
+            self.say(f"{name} failed: {type(error).__name__}: {str(error)[:300]}")
 
     @contextlib.contextmanager
     def timing(self) -> Iterator[None]:
-        """Return a context for timings: nothing is being compiled, and PyTorch's process stands still.
+        """Return a context for timings: nothing is being compiled, and PyTorch's process is paused.
 
         Raises:
           TimeoutError: something is still being compiled when the time of the part is used up.

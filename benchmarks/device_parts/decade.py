@@ -91,7 +91,7 @@ class Decade(Part):
         longest = 0.0
         for name, config in self._configs.items():
             if bench.box_left < 1.2 * longest:
-                bench.left_out(f"{name} and what follows in the decade", "the time is used up")
+                bench.left_out(f"{name} and the systems after it in the decade", "the time is used up")
                 return
             with bench.attempt(name):
                 for program in self._programs.pop(name, []):

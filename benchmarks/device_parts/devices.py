@@ -16,7 +16,7 @@ from imagenet_repro import __version__
 from imagenet_repro.storage import provenance
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint", "opencv-python-headless")
-# Distributions without which something is left out, and what.
+# Distributions, and the measurements that are left out without them.
 OPTIONAL = {
     "grain": "the loader, the loop with real input, the decade",
     "ml-collections": "the decade",

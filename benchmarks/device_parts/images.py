@@ -53,11 +53,11 @@ def folder_splits(path: str) -> Splits:
     train = [image for image in listing.images if image.split == "train"]
     scored = [image for image in listing.images if image.split != "train"]
     order = np.random.default_rng(0).permutation(len(train))
-    kept = math.ceil(len(train) * (1 - HELD_OUT))
+    count = math.ceil(len(train) * (1 - HELD_OUT))
     parts = {
-        "train": [train[i] for i in order[:kept]],
-        "held_out": [train[i] for i in order[kept:]],
-        "validation": scored or [train[i] for i in order[kept:]],
+        "train": [train[i] for i in order[:count]],
+        "held_out": [train[i] for i in order[count:]],
+        "validation": scored or [train[i] for i in order[count:]],
     }
     return Splits(*(_split(name, listing, images) for name, images in parts.items()))
 

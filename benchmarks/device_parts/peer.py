@@ -177,7 +177,7 @@ def main() -> None:
     """Answer requests, a line of JSON each, until the parent closes the pipe or ends."""
     _end_with_parent()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print goes to the log
+    os.dup2(2, 1)  # the output of libraries goes to the log
     steps = _Steps()
     work = {"start": steps.start, "prepare": steps.prepare, "measure": steps.measure}
     for line in sys.stdin:

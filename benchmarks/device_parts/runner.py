@@ -21,7 +21,7 @@ class PartRun:
     def __init__(self, bench: Bench, part: Part, estimate: float):
         self.bench, self.part, self.estimate = bench, part, estimate
         self._pace = bench.pace
-        self._taken = 0.0
+        self._seconds = 0.0
         self._failed = False
 
     def prepare(self) -> None:
@@ -34,16 +34,16 @@ class PartRun:
             self.bench.say(f"--- {self.part.name}: {self.part.title} (about {self.estimate:.0f} s)")
             self._guarded(self.part.run)
         bench, end = self.bench, "failed or left out" if self._failed else "done"
-        bench.record("part", part=self.part.name, estimated=self.estimate, taken=self._taken, end=end)
+        bench.record("part", part=self.part.name, estimated=self.estimate, seconds=self._seconds, end=end)
         if not self._failed and self.estimate > 5:
-            ratio = self._taken / (self.estimate / self._pace)
+            ratio = self._seconds / (self.estimate / self._pace)
             bench.pace = min(max((bench.pace + ratio) / 2, PACE_BOUNDS[0]), PACE_BOUNDS[1])
 
     def _guarded(self, work: Callable[[Bench], None]) -> None:
         bench, name = self.bench, self.part.name
         bench.running = name
         waiting = bench.scale.compile_seconds * bench.pace  # for programs of other parts of the stage
-        box = max(0.0, 2 * (self.estimate + waiting) + bench.scale.margin - self._taken)
+        box = max(0.0, 2 * (self.estimate + waiting) + bench.scale.margin - self._seconds)
         bench.box_end = bench.deadline if self.part.takes_all else min(time.perf_counter() + box, bench.deadline)
         began = time.perf_counter()
         self._failed = True
@@ -52,4 +52,4 @@ class PartRun:
                 raise LeftOutError("no time is left")
             work(bench)
             self._failed = False
-        self._taken += time.perf_counter() - began
+        self._seconds += time.perf_counter() - began

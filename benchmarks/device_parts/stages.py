@@ -15,7 +15,7 @@ from benchmarks.device_parts.steps import DETERMINISTIC, FAST, AugmentationRates
 
 
 class StartPeer(Part):
-    """PyTorch's process, started early since its imports take long; nobody waits for it here."""
+    """PyTorch's process, started early since its imports take long. The parts that need it wait for it."""
 
     name, title = "pytorch", "the start of PyTorch's process"
 

@@ -27,7 +27,7 @@ def describe(rows: Sequence[Row]) -> str:
             parts.append(f"## {title}\n\n{_table(columns, by_kind[kind])}")
     missing = [*by_kind.get("left_out", []), *by_kind.get("skipped", []), *by_kind.get("failed", [])]
     if missing:
-        lines = [f"- {row.get('what') or row['part']}: {row['why']}" for row in missing]
+        lines = [f"- {row.get('name') or row['part']}: {row['reason']}" for row in missing]
         parts.append("\n".join(["## Left out", "", *dict.fromkeys(lines)]))
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -170,8 +170,8 @@ TABLES: dict[str, tuple[str, Columns]] = {
         "Parts",
         (
             ("part", _text("part")),
-            ("estimated, s", _number("estimated")),
-            ("taken, s", _number("taken")),
+            ("estimated", _number("estimated")),
+            ("seconds", _number("seconds")),
             ("end", _text("end")),
         ),
     ),

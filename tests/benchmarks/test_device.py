@@ -62,7 +62,7 @@ def test_the_smallest_form_measures_and_says_what_it_left_out(tmp_path):
     spreads = {row["mode"]: row for row in of_kind(rows, "spread")}
     assert spreads["shard_map"]["equal_bits_to_pmap"]
     assert spreads["fsdp"]["state_error"] < 1e-6
-    reasons = {row["what"]: row["why"] for row in of_kind(rows, "left_out")}
+    reasons = {row["name"]: row["reason"] for row in of_kind(rows, "left_out")}
     assert "PyTorch" in reasons["main_pytorch"]
     assert "grain" in reasons["input"]
     assert "--data" in reasons["decade"]

@@ -118,10 +118,10 @@ def test_a_rate_is_that_of_the_steps_between_two_waits(monkeypatch):
     """The device takes 2 s for a step and 1 s to answer, so one step alone takes 3 s, and three take 7 s."""
     clock = {"host": 0.0, "device": 0.0}
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock["host"])
-    taken = []
+    starts = []
 
     def step():
-        taken.append(clock["host"])
+        starts.append(clock["host"])
         clock["device"] = max(clock["device"], clock["host"]) + 2
 
     def wait():
@@ -130,7 +130,7 @@ def test_a_rate_is_that_of_the_steps_between_two_waits(monkeypatch):
     rate = timing.rate(step, wait, images=8, seconds=27.0)
     assert rate.median == rate.highest == pytest.approx(3 * 8 / 7)
     assert rate.spread == pytest.approx(0)
-    assert len(taken) == 2 + 1 + 3 * 3  # of warm-up, alone, and three turns of three
+    assert len(starts) == 2 + 1 + 3 * 3  # of warm-up, alone, and three turns of three
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_the_summary_has_a_table_for_each_kind():
         "bound_images_per_second": 12_500.0,
         "limiter": "memory traffic",
     }
-    text = summary.describe([step, {"kind": "left_out", "what": "decade", "why": "no images"}])
+    text = summary.describe([step, {"kind": "left_out", "name": "decade", "reason": "no images"}])
     row = next(line for line in text.splitlines() if line.startswith("| resnet50"))
     assert row == "| resnet50 | fast | 224 | 256 | 5,000.0 | 1.2 | 51.20 | 40 % (memory traffic) | 12.50 |"
     assert "- decade: no images" in text
