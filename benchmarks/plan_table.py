@@ -130,7 +130,7 @@ def _missing(case, plans):
 def _expected(plan):
     """Return the bytes that a step is expected to take with twice the batch of a plan."""
     state = sum(size for name, size in plan["arguments"].items() if name != "batch")
-    return 2 * plan["peak_bytes"] - state
+    return 2 * plan["needed_bytes"] - state
 
 
 def _is_of(plan, case):
@@ -193,7 +193,7 @@ def _row(case, plans):
         return f"| {case.network} | {case.topology} | not compiled | | | | | | | |"
     if not fitting:
         smallest = min(mine, key=lambda plan: plan["per_device"])
-        peak, memory = smallest["peak_bytes"] / 1e9, smallest["memory"] / 1e9
+        peak, memory = smallest["needed_bytes"] / 1e9, smallest["memory"] / 1e9
         batch = f"{smallest['per_device']:,} does not fit"
         return f"| {case.network} | {case.topology} | {batch} | {peak:.1f} | {memory:.1f} | | | | | |"
     plan = max(fitting, key=lambda plan: plan["per_device"])
@@ -204,7 +204,7 @@ def _row(case, plans):
         case.network,
         case.topology + (" `fsdp`" if case.settings else ""),
         f"{plan['per_device']:,}{mark}",
-        f"{plan['peak_bytes'] / 1e9:.1f}",
+        f"{plan['needed_bytes'] / 1e9:.1f}",
         f"{plan['memory'] / 1e9:.1f}",
         f"{plan['traffic_bytes'] / 1e9:.1f}",
         f"{plan['flops'] / 1e12:.1f}",

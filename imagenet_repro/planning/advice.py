@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 
-from imagenet_repro import models
 from imagenet_repro.config import Config, replace_keys
 from imagenet_repro.planning.plan import Plan
 
@@ -17,11 +16,9 @@ def advise(plan: Plan, config: Config) -> list[str]:
 def _advice(plan: Plan, config: Config) -> Iterator[str]:
     devices = len(plan.topology.devices)
     share = config.batch_size // devices
-    options = models.spec(config.model.name).options
-    if "remat" in options and plan.remat != "blocks" and not config.model.options.get("remat"):
-        chosen = {**config.model.options, "remat": True} | ({"scan": True} if "scan" in options else {})
-        yield f'--config.model.options="{chosen}" computes the inside of blocks again instead of storing it'
-    parts = _parts(plan.compiled.peak_bytes / plan.memory, share // config.accumulate)
+    if config.model.options.get("remat") is False:
+        yield "--config.model.options without 'remat' lets the run choose what the backward pass computes again"
+    parts = _parts(plan.compiled.needed_bytes / plan.memory, share // config.accumulate)
     if parts > 1:
         yield f"--config.accumulate={parts * config.accumulate} computes each device's share in more parts"
     state = sum(size for name, size in plan.compiled.arguments.items() if name != "batch")

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from imagenet_repro.training import fitting
 from imagenet_repro.training import state as states
 from imagenet_repro.training.parallel import Pmap
 from imagenet_repro.training.state import TrainState
-from imagenet_repro.training.step import AXIS
+from imagenet_repro.training.step import AXIS, TrainStep
 from imagenet_repro.training.systems.network import NetworkSystem
 from imagenet_repro.training.systems.system import step_flops
 
@@ -32,13 +32,16 @@ class CompiledStep:
     Attributes:
       text: the optimised HLO; empty where the step does not fit.
       arguments: the sizes of the step's inputs by name: parameters, statistics, optimizer, average, batch.
+      remat: what the backward pass computes again, one of `stack.POLICIES`.
       donated: the number of arrays of the state, whose buffers are donated.
       argument_bytes: of all inputs.
       output_bytes: of the results.
       aliased_bytes: of the results that take the buffers of inputs.
       temporary_bytes: of activations, gradients and scratch memory.
       code_bytes: of the program.
-      peak_bytes: the largest sum at any time; of a step that is refused, what the compiler says it needs.
+      peak_bytes: the largest sum of these at any time; of a step that is refused, what the compiler says it needs, 0
+        where it does not say.
+      waiting_bytes: of the batches that wait on the device while another is in use.
       memory_limit: bytes of the device as the compiler knows them, where it says so; else None.
       xla_flops: the compiler's count of operations on one device; None where it has none (GPU).
       xla_bytes: the compiler's count of bytes that are read and written; None where it has none (GPU).
@@ -48,6 +51,7 @@ class CompiledStep:
 
     text: str
     arguments: dict[str, int]
+    remat: str
     donated: int
     argument_bytes: int = 0
     output_bytes: int = 0
@@ -55,6 +59,7 @@ class CompiledStep:
     temporary_bytes: int = 0
     code_bytes: int = 0
     peak_bytes: int = 0
+    waiting_bytes: int = 0
     memory_limit: float | None = None
     xla_flops: float | None = None
     xla_bytes: float | None = None
@@ -65,6 +70,14 @@ class CompiledStep:
     def is_compiled(self) -> bool:
         """Whether there is a program; a TPU's compiler gives none where the memory does not suffice."""
         return bool(self.text)
+
+    @property
+    def needed_bytes(self) -> int:
+        """What a run takes, as it is counted when a run chooses its rematerialisation (training/fitting.py)."""
+        if not self.is_compiled:
+            return self.peak_bytes
+        held = self.argument_bytes + self.output_bytes - self.aliased_bytes
+        return held + self.temporary_bytes + self.code_bytes + self.waiting_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,18 +94,22 @@ class AbstractStep:
     state: TrainState
     batch: dict[str, Any]
 
-    def with_remat(self, policy: str) -> "AbstractStep":
-        """Return the step with this rematerialisation, as `FunctionalNetwork.with_remat`."""
-        network = self.system.network.with_remat(policy)
-        return dataclasses.replace(self, system=dataclasses.replace(self.system, network=network))
-
     @property
-    def flops(self) -> int:
-        """The floating point operations of a step over the whole batch."""
+    def policies(self) -> Sequence[str]:
+        """What a run may choose that the backward pass computes again, of `stack.POLICIES`, cheapest first."""
+        return fitting.policies(self.system.train_step(1))
+
+    def train_step(self, policy: str) -> TrainStep:
+        """Return one device's step with a policy of `policies`."""
+        step = self.system.train_step(1)
+        return dataclasses.replace(step, network=step.network.with_remat(policy))
+
+    def flops(self, policy: str) -> int:
+        """Return the floating point operations of a step over the whole batch."""
         size = self.system.config.batch_size
         blank = self.system.blank_batch(1)
         batch = {name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for name, x in blank.items()}
-        return step_flops(self.system.train_step(1), self.state, batch)
+        return step_flops(self.train_step(policy), self.state, batch)
 
     def bytes_per_device(self) -> dict[str, int]:
         """Return what each part of the step's inputs takes on one device."""
@@ -140,6 +157,7 @@ def abstract_step(config: Config, num_classes: int, topology: Topology) -> Abstr
 def compile_step(
     step: AbstractStep,
     topology: Topology,
+    policy: str,
     *,
     level: str = "",
     options: dict[str, Any] | None = None,
@@ -150,6 +168,7 @@ def compile_step(
     Args:
       step: as `abstract_step` returns it.
       topology: the devices.
+      policy: one of `AbstractStep.policies`.
       level: one of `LEVELS`; empty: the compiler's default, with which a run is compiled.
       options: more options of XLA.
       say: called with the name of each stage when it begins: "tracing", "compiling".
@@ -158,21 +177,27 @@ def compile_step(
     say("tracing")
     began = time.perf_counter()
     with target.compile_for(topology.platform), _precision(step.system.config.precision):
-        lowered = step.system.spread.lower_training(step.system.train_step(1), step.state, step.batch)
+        lowered = step.system.spread.lower_training(step.train_step(policy), step.state, step.batch)
     traced = time.perf_counter()
-    say("compiling")
+    say("compiling" if policy == "none" else f"compiling with rematerialisation '{policy}'")
     try:
         with _optimization_level(level):
             compiled = lowered.compile(compiler_options=_options(step, topology, options))
     except jax.errors.JaxRuntimeError as error:
         used = fitting.memory_in(str(error))
-        if used is None or not used[0]:
+        if used is None:
             raise
         peak, limit = used
         return CompiledStep(
-            "", arguments, donated, peak_bytes=round(peak), memory_limit=limit, trace_seconds=traced - began,
+            "",
+            arguments,
+            policy,
+            donated,
+            peak_bytes=round(peak),
+            memory_limit=limit or None,
+            trace_seconds=traced - began,
             compile_seconds=time.perf_counter() - traced,
-        )  # fmt: skip
+        )
     compiled_at = time.perf_counter()
     memory: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
@@ -181,6 +206,7 @@ def compile_step(
     return CompiledStep(
         text=compiled.as_text() or "",
         arguments=arguments,
+        remat=policy,
         donated=donated,
         argument_bytes=memory.argument_size_in_bytes,
         output_bytes=memory.output_size_in_bytes,
@@ -188,6 +214,7 @@ def compile_step(
         temporary_bytes=memory.temp_size_in_bytes,
         code_bytes=memory.generated_code_size_in_bytes,
         peak_bytes=getattr(memory, "peak_memory_in_bytes", 0) or held + memory.temp_size_in_bytes,
+        waiting_bytes=fitting.WAITING_BATCHES * arguments["batch"],
         xla_flops=cost.get("flops"),
         xla_bytes=cost.get("bytes accessed"),
         trace_seconds=traced - began,

@@ -10,10 +10,9 @@ from imagenet_repro.config import AnyConfig, Config
 from imagenet_repro.errors import UserError
 from imagenet_repro.planning import hlo
 from imagenet_repro.planning.collectives import find_collectives, summarise
-from imagenet_repro.planning.compiled_step import AbstractStep, CompiledStep, abstract_step, compile_step
+from imagenet_repro.planning.compiled_step import CompiledStep, abstract_step, compile_step
 from imagenet_repro.planning.topology import Topology, open_topology
 from imagenet_repro.planning.traffic import Traffic, count_traffic, executed
-from imagenet_repro.training import fitting
 
 LIMITS = ("arithmetic", "memory traffic", "interconnect")
 
@@ -56,9 +55,9 @@ class Plan:
       image_size: pixels.
       parameters: the number of parameters.
       level: the optimisation level of the compilation; empty: the default.
-      remat: what the backward pass computes again, one of `stack.POLICIES`: the cheapest that fits, as for a run.
       flops: floating point operations of a step on one device.
       compiled: what the compiler says.
+      tried: the bytes needed with each rematerialisation that was compiled; the last is the plan's.
       traffic: the kernels and their bytes; None where the step does not fit.
       collectives: `count` and `bytes` of each kind.
       aliases: the number of results that take a donated buffer.
@@ -77,7 +76,7 @@ class Plan:
     level: str
     flops: float
     compiled: CompiledStep
-    remat: str = "none"
+    tried: dict[str, int]
     traffic: Traffic | None = None
     collectives: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     aliases: int = 0
@@ -92,7 +91,7 @@ class Plan:
     @property
     def fits(self) -> bool:
         """Whether the step fits into a device's memory."""
-        return self.compiled.is_compiled and self.compiled.peak_bytes <= self.memory
+        return self.compiled.is_compiled and self.compiled.needed_bytes <= self.memory
 
     @property
     def images_per_second(self) -> float | None:
@@ -109,20 +108,13 @@ class Plan:
             "devices": len(self.topology.devices),
             **{
                 key: getattr(self, key)
-                for key in (
-                    "network",
-                    "parallel",
-                    "precision",
-                    "batch_size",
-                    "image_size",
-                    "parameters",
-                    "level",
-                    "remat",
-                )
+                for key in ("network", "parallel", "precision", "batch_size", "image_size", "parameters", "level")
             },
             "fits": self.fits,
             "memory": self.memory,
             "flops": self.flops,
+            "needed_bytes": self.compiled.needed_bytes,
+            "tried": self.tried,
             **compiled,
             "collectives": self.collectives,
             "aliases": self.aliases,
@@ -162,6 +154,8 @@ def plan_step(
       options: more options of XLA.
       say: called with the name of each stage when it begins: "tracing", "compiling", "counting".
 
+    Where a step does not fit, a network that leaves rematerialisation open is compiled with more of it, as in a run.
+
     Raises:
       UserError: the topology or the configuration is not valid, or the step is one of hand-made features.
     """
@@ -169,9 +163,14 @@ def plan_step(
     if isinstance(topology, str):
         topology = open_topology(topology)
     step = abstract_step(config, num_classes, topology)
-    compiled, remat = _compile_fitting(step, topology, level=level, options=options, say=say)
+    tried: dict[str, int] = {}
+    for policy in step.policies:  # as a run does: fitting.compile_training
+        compiled = compile_step(step, topology, policy, level=level, options=options, say=say)
+        tried[policy] = compiled.needed_bytes
+        if compiled.is_compiled and compiled.needed_bytes <= topology.usable_memory:
+            break
     say("counting")
-    flops = step.flops / len(topology.devices)
+    flops = step.flops(compiled.remat) / len(topology.devices)
     plan = Plan(
         topology=topology,
         network=config.model.name,
@@ -183,19 +182,9 @@ def plan_step(
         level=level,
         flops=flops,
         compiled=compiled,
-        remat=remat,
+        tried=tried,
     )
     return _with_bound(plan) if compiled.is_compiled else plan
-
-
-def _compile_fitting(step: AbstractStep, topology: Topology, **options: Any) -> tuple[CompiledStep, str]:
-    """Return the step with the cheapest rematerialisation that fits, or with the last, and which it is."""
-    *cheaper, last = fitting.policies(step.system.train_step(1))
-    for policy in cheaper:
-        compiled = compile_step(step.with_remat(policy), topology, **options)
-        if compiled.is_compiled and compiled.peak_bytes <= (compiled.memory_limit or topology.usable_memory):
-            return compiled, policy
-    return compile_step(step.with_remat(last), topology, **options), last
 
 
 def require_network(config: AnyConfig) -> Config:

@@ -12,12 +12,12 @@ from imagenet_repro.planning.budget_cost import BudgetCost
 from imagenet_repro.planning.plan import Plan
 from imagenet_repro.report.text import quantity
 from imagenet_repro.scoring.terminal import print_lines, ruled_table
-from imagenet_repro.training.fitting import RECOMPUTED
+from imagenet_repro.training.fitting import RECOMPUTED, WAITING_BATCHES
 from imagenet_repro.training.log import duration
 
 TICK = 0.5  # seconds between two updates of the elapsed time
 LINE_INTERVAL = 30.0  # seconds between two lines if the output is a file
-SMALLEST_SHARE = 1e-3  # of the peak memory; smaller parts are left out
+SMALLEST_SHARE = 1e-3  # of the memory that is needed; smaller parts are left out
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def progress(console: Console, name: str) -> Iterator[Callable[[str], None]]:
 
 def print_plan(plan: Plan, console: Console, advice: Sequence[str] = ()) -> None:
     """Print a plan, and below the verdict of one that does not fit the advice on what to try."""
-    print_lines([*_heading(plan), "", _verdict(plan), *(f"  {line}" for line in advice), ""], console)
+    print_lines([*_heading(plan), "", *_verdict(plan), *(f"  {line}" for line in advice), ""], console)
     console.print(ruled_table(("memory of each device", "bytes", "what it holds"), _memory_rows(plan), left=(0, 2)))
     console.print()
     if plan.bound is not None:
@@ -71,7 +71,7 @@ def summary(plan: Plan) -> str:
     """Return one line about a plan: its batch, its memory and its bound."""
     verdict = "fits" if plan.fits else "does not fit"
     bound = f", at most {plan.images_per_second:,.0f} images/s" if plan.images_per_second else ""
-    return f"batch {plan.batch_size:,}: {_bytes(plan.compiled.peak_bytes)}, {verdict}{bound}"
+    return f"batch {plan.batch_size:,}: {_bytes(plan.compiled.needed_bytes)}, {verdict}{bound}"
 
 
 def _heading(plan: Plan) -> list[str]:
@@ -84,14 +84,29 @@ def _heading(plan: Plan) -> list[str]:
     ]
 
 
-def _verdict(plan: Plan) -> str:
-    peak, memory = plan.compiled.peak_bytes, plan.memory
+def _verdict(plan: Plan) -> list[str]:
+    needed, memory = plan.compiled.needed_bytes, plan.memory
+    share = f"{_bytes(needed)} of {_bytes(memory)} of each device ({100 * needed / memory:.0f} %)"
     if plan.fits:
-        return f"fits: {_bytes(peak)} of {_bytes(memory)} of each device ({100 * peak / memory:.0f} %){_share(plan)}"
-    return (
-        f"does not fit: {_bytes(peak)} are needed on each device, {_bytes(peak - memory)} more than the"
-        f" {_bytes(memory)} that it has{_share(plan)}"
-    )
+        verdict = f"fits: {share}{_share(plan)}"
+    elif not needed:
+        verdict = f"does not fit into the {_bytes(memory)} of each device; the compiler does not say by how much"
+    else:
+        verdict = (
+            f"does not fit: {_bytes(needed)} are needed on each device, {_bytes(needed - memory)} more than the"
+            f" {_bytes(memory)} that it has{_share(plan)}"
+        )
+    return [verdict, *_rematerialisation(plan)]
+
+
+def _rematerialisation(plan: Plan) -> list[str]:
+    """Return a line about what the backward pass computes again, where a run would choose it."""
+    policy = plan.compiled.remat
+    if policy == "none":
+        return []
+    before = ", ".join(f"{_bytes(size)} with '{name}'" for name, size in plan.tried.items() if name != policy and size)
+    instead = f"; {before}" if before else ""
+    return [f"rematerialisation '{policy}': the backward pass computes again {RECOMPUTED[policy]}{instead}"]
 
 
 def _share(plan: Plan) -> str:
@@ -119,13 +134,14 @@ def _memory_rows(plan: Plan) -> list[tuple[str, str, str]]:
             ("results", "without a donated buffer", compiled.output_bytes - compiled.aliased_bytes),
             ("temporaries", "activations, gradients, scratch memory", compiled.temporary_bytes),
             ("code", "the program", compiled.code_bytes),
+            ("waiting", f"{WAITING_BATCHES} batches for the next steps", compiled.waiting_bytes),
         ]
     else:
-        rest = compiled.peak_bytes - sum(size for _, _, size in parts)
+        rest = compiled.needed_bytes - sum(size for _, _, size in parts)
         parts.append(("the rest", "activations, gradients, scratch memory, code", rest))
-    smallest = SMALLEST_SHARE * compiled.peak_bytes
+    smallest = SMALLEST_SHARE * compiled.needed_bytes
     rows = [(name, _bytes(size), note) for name, note, size in parts if size > smallest]
-    return [*rows, ("peak", _bytes(compiled.peak_bytes), "the largest sum at any time")]
+    return [*rows, ("in all", _bytes(compiled.needed_bytes), "")] if compiled.needed_bytes else rows
 
 
 def _time_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
@@ -164,8 +180,6 @@ def _bound_lines(plan: Plan) -> list[str]:
             " bound is lower"
         )
     compiled = plan.compiled
-    if plan.remat != "none":
-        lines.append(f"it fits with rematerialisation: the backward pass computes again {RECOMPUTED[plan.remat]}")
     level = f" at {plan.level}" if plan.level else ""
     lines.append(f"{plan.aliases} of {compiled.donated} arrays of the state are updated in place")
     lines.append(

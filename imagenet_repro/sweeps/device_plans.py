@@ -101,7 +101,7 @@ def _table(sweep: SweepConfig, results: Mapping[str, SystemPlan | str]) -> Table
 def _cells(result: SystemPlan) -> list[str]:
     plan = result.plan
     share = f"{plan.batch_size // len(plan.topology.devices):,}"
-    memory = f"{plan.compiled.peak_bytes / 1e9:.1f} of {plan.memory / 1e9:.1f} GB"
+    memory = f"{plan.compiled.needed_bytes / 1e9:.1f} of {plan.memory / 1e9:.1f} GB"
     if result.cost is None or plan.bound is None or plan.images_per_second is None:
         return [share, memory, "", "does not fit", ""]
     return [share, memory, f"{plan.images_per_second:,.0f}", plan.bound.limiter, duration(result.cost.seconds)]

@@ -10,7 +10,7 @@ STATE = {"parameters": 10**8, "optimizer": 10**8, "average": 0, "statistics": 0,
 def plan(per_device, gigabytes, fits=True):
     return {
         "network": "resnet50", "topology": "v5e:2x2", "per_device": per_device, "batch_size": 4 * per_device,
-        "devices": 4, "fits": fits, "peak_bytes": gigabytes * 1e9, "memory": 17e9, "arguments": STATE,
+        "devices": 4, "fits": fits, "needed_bytes": gigabytes * 1e9, "memory": 17e9, "arguments": STATE,
         "traffic_bytes": 5e10, "flops": 6e12, "images_per_second": 12_000.0, "limiter": "memory traffic",
         "estimated_seconds": 0.1, "jax": "0.12.0.1", "commit": "abc",
     }  # fmt: skip

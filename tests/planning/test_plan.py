@@ -9,8 +9,10 @@ import pytest
 
 from imagenet_repro.config import Config, FeatureConfig, resolve_config
 from imagenet_repro.errors import UserError
+from imagenet_repro.planning import plan as plans
 from imagenet_repro.planning.advice import advise, find_batch
 from imagenet_repro.planning.budget_cost import budget_cost
+from imagenet_repro.planning.compiled_step import abstract_step
 from imagenet_repro.planning.dataset import dataset_size
 from imagenet_repro.planning.facts import all_devices
 from imagenet_repro.planning.plan import Bound, plan_step, require_network
@@ -119,12 +121,12 @@ def too_large(plan, needed):
 
 
 def test_advice_for_a_step_that_does_not_fit(plan):
-    vit = config(model={"name": "vit_tiny_patch16"}, batch_size=64)
+    vit = config(model={"name": "vit_tiny_patch16", "options": {"remat": False}}, batch_size=64)
     state = {"parameters": 2 * 10**9, "optimizer": 4 * 10**9, "batch": 10**6}
     compiled = dataclasses.replace(plan.compiled, text="", peak_bytes=20 * 10**9, arguments=state)
     large = dataclasses.replace(plan, compiled=compiled, bound=None, batch_size=64)
     text = "\n".join(advise(large, vit))
-    assert "'remat': True" in text
+    assert "without 'remat' lets the run choose" in text
     assert "--config.accumulate=2" in text
     assert "--config.parallel=fsdp" in text
     assert "--config.batch_size=32" in text
@@ -153,7 +155,40 @@ def test_the_memory_that_a_tpu_lacks_is_read_from_its_compiler():
         "E1000: the total memory required for HLO temporaries (384.00G) exceeds available HBM (95.73G). HLO module: m."
     )
     assert memory_in(early) == (384 * 2**30, 95.73 * 2**30)
+    assert memory_in("RESOURCE_EXHAUSTED: of something") == (0, 0)
     assert memory_in("INTERNAL: something else") is None
+
+
+@pytest.mark.parametrize(
+    ("needed", "policies"),
+    [
+        ({"none": 1}, ["none"]),
+        ({"none": 9, "products": 1}, ["none", "products"]),
+        ({"none": 0, "products": 9, "blocks": 9}, ["none", "products", "blocks"]),  # 0: refused
+    ],
+)
+def test_more_is_computed_again_until_the_step_fits(monkeypatch, plan, topology, needed, policies):
+    compiled = []
+
+    def compile_step(step, topology, policy, **options):
+        compiled.append(policy)
+        gigabytes = needed[policy]
+        text = plan.compiled.text if gigabytes else ""
+        return dataclasses.replace(
+            plan.compiled, text=text, remat=policy, temporary_bytes=gigabytes * 2 * 10**9, peak_bytes=20 * 10**9
+        )
+
+    monkeypatch.setattr(plans, "compile_step", compile_step)
+    model = {"name": "vit_tiny_patch16", "options": {"image_size": 32, "depth": 2}}
+    result = plan_step(config(model=model), topology, num_classes=10)
+    assert compiled == policies == list(result.tried)
+    assert result.compiled.remat == policies[-1]
+    assert result.fits == (needed[policies[-1]] == 1)
+
+
+def test_a_network_with_a_choice_of_its_own_is_compiled_once(topology):
+    model = {"name": "vit_tiny_patch16", "options": {"image_size": 32, "depth": 2, "remat": True}}
+    assert list(abstract_step(config(model=model), 10, topology).policies) == ["none"]
 
 
 def test_a_batch_that_does_not_divide_is_an_error(topology):
