@@ -13,7 +13,7 @@ rates were chosen on a held-out tenth of the training images.
 
 from ml_collections import ConfigDict
 
-LEARNING_RATES = {"lenet5": 2e-3, "alexnet": 7e-4, "resnet18": 2e-3, "vit_tiny_patch16": 1e-3}
+LEARNING_RATES = {"lenet5": 2e-3, "alexnet": 4e-4, "resnet18": 2e-3, "vit_tiny_patch16": 1e-3}
 OPTIONS = {
     "lenet5": {},
     "alexnet": {"stem": "small", "dropout": 0.0},

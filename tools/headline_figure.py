@@ -1,4 +1,4 @@
-"""Draw the figure at the head of the README: the challenge's winners, and errors of `make demo` beside them.
+"""Draw the figure at the head of the README: errors by year, of the challenge's winners and of `make demo`.
 
     python -m tools.headline_figure
 
@@ -32,7 +32,7 @@ USUAL_PLACE = (9, 3, "left")
 NAMES = {
     "lenet5": "LeNet-5",
     "xrce_2011": "XRCE",
-    "alexnet": "AlexNet, one tower",
+    "alexnet": "AlexNet",
     "resnet18": "ResNet-18",
     "vit_tiny_patch16": "ViT-Ti/16",
 }
@@ -86,38 +86,44 @@ def draw_challenge(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def read_leaderboard(path: Path) -> list[tuple[str, float, float, float]]:
-    """Return (system, top-5 error, low, high) of each system in percent, by year."""
+def read_leaderboard(path: Path) -> list[tuple[str, int, float, float, float]]:
+    """Return (system, year, top-1 error, low, high) of each system by year, errors in percent."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     measured = []
     for row in rows:
-        low, high = (float(number) for number in re.findall(r"[\d.]+", row["95 % interval of top-5"]))
-        measured.append((row["system"], float(row["top-5 error %"]), low, high))
-    return sorted(measured, key=lambda one: year(one[0]) or 0)
+        low, high = (float(number) for number in re.findall(r"[\d.]+", row["95 % interval"]))
+        measured.append((row["system"], year(row["system"]) or 0, float(row["top-1 error %"]), low, high))
+    return sorted(measured, key=lambda one: one[1])
 
 
-def draw_demo(axes: Axes, measured: Sequence[tuple[str, float, float, float]]) -> None:
-    """Draw the demo's top-5 errors with their 95 % intervals, a line for each system, the oldest at the top."""
-    heights = range(len(measured), 0, -1)
-    for height, (_, error, low, high) in zip(heights, measured, strict=True):
-        axes.plot((low, high), (height, height), color=ORANGE, linewidth=2, alpha=0.6)
-        axes.plot(error, height, "o", color=ORANGE)
+def draw_demo(axes: Axes, measured: Sequence[tuple[str, int, float, float, float]]) -> None:
+    """Draw the demo's top-1 errors over the years, with their 95 % intervals."""
+    years, errors = [one[1] for one in measured], [one[2] for one in measured]
+    axes.plot(years, errors, "-", color=ORANGE, linewidth=2)
+    for system, at, error, low, high in measured:
+        axes.plot((at, at), (low, high), color=ORANGE, linewidth=5, alpha=0.35, solid_capstyle="butt")
+        axes.plot(at, error, "o", color=ORANGE)
         axes.annotate(
-            f"{error:.1f}", (high, height), xytext=(7, 0), textcoords="offset points", va="center", fontsize=9.5
+            f"{NAMES.get(system, system)} {error:.1f}",
+            (at, error),
+            xytext=USUAL_PLACE[:2],
+            textcoords="offset points",
+            ha=USUAL_PLACE[2],
+            fontsize=9.5,
         )
-    labels = [f"{NAMES.get(system, system)} ({year(system)})" for system, *_ in measured]
-    axes.set_yticks(list(heights), labels)
-    axes.tick_params(axis="y", length=0)
-    axes.set(xlim=(0, max(high for *_, high in measured) * 1.15), ylim=(0.4, len(measured) + 0.6))
-    axes.set_title("Measured here by make demo:\ntop-5 error on ten classes of fractals, %", loc="left", fontsize=11)
+    first, last = min(years), max(years)
+    margin = 0.06 * (last - first)
+    axes.set(xlim=(first - margin, last + 4 * margin), ylim=(0, 1.15 * max(one[4] for one in measured)), xticks=years)
+    axes.tick_params(axis="x", labelrotation=45 if last - first > 10 else 0)
+    axes.set_title("Measured here by make demo:\ntop-1 error on ten classes of silhouettes, %", loc="left", fontsize=11)
     axes.set_xlabel(
-        "1,000 images; 95 % intervals (Wilson). One seed,\n2,400 training images. Not comparable with the left.",
+        "1,000 images; bars: 95 % intervals. 24,000 images seen\nby each system. Not comparable with the left.",
         loc="left",
         color=MUTED,
         fontsize=9,
     )
-    axes.grid(axis="x", color="#e8e8e8")
+    axes.grid(axis="y", color="#e8e8e8")
     axes.set_axisbelow(True)
 
 

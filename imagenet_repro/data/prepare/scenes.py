@@ -5,18 +5,16 @@ What an image of class c is made of, in the order of drawing (`Scene` has the ra
 1. The ground: two regions with a bent border, each with a colour and a texture.
 2. Clutter: pieces of outlines of any class, each a few neighbouring parts of one, smaller than the object.
 3. The object: an outline of class c (`outlines.py`), bent by a smooth field, turned in depth and in the plane, seen in
-   perspective, mirrored or not, at any place that keeps most of it in the frame. It stands in the light, as what a
-   photographer takes a picture of usually does: it is lighter than the ground. Its shadow may fall beside it.
+   perspective, mirrored or not, at any place that keeps most of it in the frame. Its shadow falls beside it.
 4. An occluder in some images: one more piece, in front of the object.
 5. Light: shading across the object, a gradient across the image, contrast, exposure, a colour cast, noise.
 
 Object, clutter, occluder and ground draw their textures from one pool and their chroma from one distribution, at
-random and without regard to the class. A texture is much finer than an object, and its contrast is about half of that
-between object and ground. So the arrangement of an object's parts tells its class; neither colour nor texture does.
+random and without regard to the class. A texture is much finer than an object, and its contrast is about that between
+object and ground, which is lighter or darker. So the class is in the outline alone, not in colour or texture.
 
-These properties and ranges were fixed before any system was trained on the images, and revised once, before any system
-of 2010 or 2011 was: in the first form objects were lighter or darker than the ground, smaller and turned further in
-depth, with less contrast, and after 12,000 images ResNet-18 still had 73 % error and AlexNet 83 %.
+These properties and ranges were fixed before any system was trained on the images. docs/data.md tells what was tried
+and withdrawn afterwards.
 
 An image follows from (seed, split, class, instance) alone, on every machine: random numbers are the raw words of
 PCG64, and the arithmetic is of integers, or IEEE 754 additions, multiplications, divisions and square roots, one at a
@@ -45,20 +43,19 @@ class Scene:
     """The ranges from which a scene is drawn; angles are given as tan(angle / 2), lengths as shares of the frame."""
 
     size: int = 64  # pixels
-    extent: tuple[float, float] = (0.7, 1.0)  # longer side of the object
-    outside: float = 0.05  # largest share of a side of the object that may leave the frame
-    yaw: float = 0.32  # up to 35 degrees about the vertical axis
-    pitch: float = 0.18  # up to 20 degrees about the horizontal axis
-    roll: float = 0.13  # up to 15 degrees in the plane
+    extent: tuple[float, float] = (0.6, 0.95)  # longer side of the object
+    outside: float = 0.08  # largest share of a side of the object that may leave the frame
+    yaw: float = 0.41  # up to 45 degrees about the vertical axis
+    pitch: float = 0.22  # up to 25 degrees about the horizontal axis
+    roll: float = 0.15  # up to 17 degrees in the plane
     distance: float = 3.0  # of the camera, in half sides of the outline's square
     bend: float = 0.07  # amplitude of the smooth field, in half sides
     pieces: tuple[int, int] = (2, 4)  # of clutter
-    piece_extent: tuple[float, float] = (0.15, 0.35)
-    occluded: float = 0.3  # share of the images with an occluder
-    ground: tuple[float, float] = (0.12, 0.38)  # luminance, in [0, 1]
-    difference: tuple[float, float] = (0.32, 0.52)  # by which the object is lighter, and a piece lighter or darker
+    piece_extent: tuple[float, float] = (0.2, 0.4)
+    occluded: float = 0.4  # share of the images with an occluder
+    difference: tuple[float, float] = (0.22, 0.42)  # between the luminances of object and ground, in [0, 1]
     chroma: float = 0.16  # largest deviation of a channel from the luminance
-    texture: tuple[float, float] = (0.1, 0.26)  # amplitude
+    texture: tuple[float, float] = (0.14, 0.34)  # amplitude
     gradient: float = 0.35  # of the light across the image
     shading: float = 0.25  # of the light across the object
     shadow: float = 0.5  # share of the images with a shadow
@@ -122,7 +119,7 @@ _FAMILIES: tuple[Callable, ...] = (_stripes, _checks, _dots, _clouds, _grain, _b
 
 @functools.lru_cache(maxsize=4)
 def texture_pool(seed: int, size: int) -> Float32[np.ndarray, "tiles side side"]:
-    """Return the textures of a data set in [-1, 1], twice as large as an image, with periods of 4 to 10 % of it."""
+    """Return the textures of a data set in [-1, 1], twice as large as an image, with periods of 4 to 12 % of it."""
     side = 2 * size
     rows, columns = (axis.astype(np.float64) for axis in np.mgrid[:side, :side])
     tiles = []
@@ -131,10 +128,10 @@ def texture_pool(seed: int, size: int) -> Float32[np.ndarray, "tiles side side"]
         draws = Draws(words[:8])
         t = draws.uniform(-1, 1)
         cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-        period, aspect = size * draws.uniform(0.045, 0.1), draws.uniform(0.7, 1.4)
+        period, aspect = size * draws.uniform(0.045, 0.12), draws.uniform(0.7, 1.4)
         u = (cosine * columns + sine * rows) / period
         v = (cosine * rows - sine * columns) / (period * aspect)
-        noise = _smooth_noise(words[100:], 20 + draws.integer(12), side)
+        noise = _smooth_noise(words[100:], 12 + draws.integer(12), side)
         tile = _FAMILIES[number % len(_FAMILIES)](u, v, noise, words)
         low, high = tile.min(), tile.max()
         tiles.append((2 * (tile - low) / (high - low) - 1).astype(np.float32))
@@ -286,14 +283,14 @@ def draw_scene(seed: int, split: int, label: int, instance: int, scene: Scene) -
     draws = Draws(words[:_WORDS])
     mask = _object(draws, label, scene)
     palette = _Palette(draws, scene, texture_pool(seed, size))
-    luminance = draws.uniform(*scene.ground)
+    luminance = draws.uniform(0.2, 0.8)
     image = _ground(draws, palette, luminance, size)
     for _ in range(scene.pieces[0] + draws.integer(scene.pieces[1] - scene.pieces[0] + 1)):
         shade = _other(luminance, draws.uniform(*scene.difference), draws.sign())
         _cover(image, _piece(draws, scene), palette.surface(shade, (size, size)))
     if draws.uniform() < scene.shadow:
         _cast_shadow(image, mask, draws)
-    shade = luminance + draws.uniform(*scene.difference)
+    shade = _other(luminance, draws.uniform(*scene.difference), draws.sign())
     surface = palette.surface(shade, (size, size)) * _slope(draws, scene.shading, size)[..., None]
     _cover(image, mask, surface)
     if draws.uniform() < scene.occluded:

@@ -21,7 +21,7 @@ def labels_and_instances(count):
 
 def test_pixels_are_the_same_on_every_machine():
     """The digest was computed on x86-64 with NumPy 2.4 and OpenCV 5.0."""
-    digest = "039c546360d5d57dfb9fd76f8bb4d8bfbc125612a81b2f3645cfcbef694aabd3"
+    digest = "ee37542e6d2584fd9e60bb1d17ab83b04fed64d5a6f29987945ae26555f47be9"
     images = [scenes.draw_scene(0, 0, label, label, scenes.Scene()) for label in range(CLASSES)]
     assert hashlib.sha256(np.stack(images).tobytes()).hexdigest() == digest
 
@@ -41,14 +41,14 @@ def test_sizes(size):
 
 
 def test_most_of_an_object_is_in_the_frame():
-    """Every object covers 2 to 70 % of the image, and no more than 5 % of its sides leave the frame."""
+    """Every object covers 1 to 70 % of the image, and no more than 8 % of its sides leave the frame."""
     labels, instances = labels_and_instances(20)
     for label, instance in zip(labels, instances, strict=True):
         mask = scenes.object_mask(0, 0, label, instance, SCENE)
-        assert 0.02 < mask.mean() < 0.7
+        assert 0.01 < mask.mean() < 0.7
         rows, columns = np.nonzero(mask.max(1))[0], np.nonzero(mask.max(0))[0]
         longer = max(np.ptp(rows), np.ptp(columns)) + 1
-        assert 0.7 * 0.9 * 32 - 1 <= longer <= 32
+        assert 0.6 * 0.84 * 32 - 1 <= longer <= 32
 
 
 def nearest_mean_error(train, test, labels, test_labels):
