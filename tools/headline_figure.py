@@ -2,13 +2,13 @@
 
     python -m tools.headline_figure
 
-Published errors come from `imagenet_repro.zoo`, the person's from `imagenet_repro.scoring`, the demo's from
-results/demo/tables/leaderboard.csv. Writes docs/images/headline.svg and .png.
+Published errors come from `imagenet_repro.zoo`, the person's from `imagenet_repro.scoring`, the demo's from the
+leaderboards in results/demo and, where its longer form has been run, results/demo_long. Writes
+docs/images/headline.svg and .png.
 """
 
 import csv
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,23 @@ from imagenet_repro.zoo.entries import ENTRIES
 from imagenet_repro.zoo.published import year
 from tools.generated import REPOSITORY
 
-LEADERBOARD = REPOSITORY / "results" / "demo" / "tables" / "leaderboard.csv"
+RESULTS = REPOSITORY / "results"
+DEMOS = {"demo": "24,000 images seen", "demo_long": "240,000 images seen"}  # directories of results, and their budgets
 OUT = REPOSITORY / "docs" / "images" / "headline"
 WINNER = ", winner"  # ends the name of an entry that won
-BLUE, ORANGE, MUTED = "#0072B2", "#D55E00", "#5c5c5c"
+BLUE, ORANGE, GREEN, MUTED = "#0072B2", "#D55E00", "#009E73", "#5c5c5c"
+BEFORE = 2011  # the last year of hand-made features, whose name stands to the left of its mark
 # The position of a winner's name, in points from its mark, and its alignment; the last three are crowded.
 PLACES = {"MSRA": (0, -16, "center"), "Trimps-Soushen": (4, 44, "left"), "WMW": (8, -4, "left")}
 USUAL_PLACE = (9, 3, "left")
 NAMES = {
     "lenet5": "LeNet-5",
     "xrce_2011": "XRCE",
-    "alexnet": "AlexNet",
+    "alexnet": "AlexNet (one tower)",
     "resnet18": "ResNet-18",
     "vit_tiny_patch16": "ViT-Ti/16",
 }
+YEARS = {"alexnet": 2012}  # of the network of two towers, of which it is the later form
 STYLE: dict[Any, Any] = {
     "font.size": 10.5,
     "axes.spines.top": False,
@@ -52,7 +55,7 @@ def main() -> None:
         figure = Figure(figsize=(11, 4.4), layout=ConstrainedLayoutEngine(wspace=0.06))
         challenge, demo = figure.subplots(1, 2, width_ratios=(1.1, 1))
         draw_challenge(challenge)
-        draw_demo(demo, read_leaderboard(LEADERBOARD))
+        draw_demo(demo, read_demos(RESULTS))
         OUT.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(OUT.with_suffix(".svg"), metadata={"Date": None})
         figure.savefig(OUT.with_suffix(".png"), dpi=140, metadata={"Software": None})
@@ -93,36 +96,41 @@ def read_leaderboard(path: Path) -> list[tuple[str, int, float, float, float]]:
     measured = []
     for row in rows:
         low, high = (float(number) for number in re.findall(r"[\d.]+", row["95 % interval"]))
-        measured.append((row["system"], year(row["system"]) or 0, float(row["top-1 error %"]), low, high))
+        system = row["system"]
+        measured.append((system, YEARS.get(system) or year(system) or 0, float(row["top-1 error %"]), low, high))
     return sorted(measured, key=lambda one: one[1])
 
 
-def draw_demo(axes: Axes, measured: Sequence[tuple[str, int, float, float, float]]) -> None:
-    """Draw the demo's top-1 errors over the years, with their 95 % intervals."""
-    years, errors = [one[1] for one in measured], [one[2] for one in measured]
-    axes.plot(years, errors, "-", color=ORANGE, linewidth=2)
-    for system, at, error, low, high in measured:
-        axes.plot((at, at), (low, high), color=ORANGE, linewidth=5, alpha=0.35, solid_capstyle="butt")
-        axes.plot(at, error, "o", color=ORANGE)
-        axes.annotate(
-            f"{NAMES.get(system, system)} {error:.1f}",
-            (at, error),
-            xytext=USUAL_PLACE[:2],
-            textcoords="offset points",
-            ha=USUAL_PLACE[2],
-            fontsize=9.5,
+def read_demos(results: Path) -> dict[str, list[tuple[str, int, float, float, float]]]:
+    """Return the systems of each demo whose results exist, by the name of its budget."""
+    paths = {label: results / name / "tables" / "leaderboard.csv" for name, label in DEMOS.items()}
+    return {label: read_leaderboard(path) for label, path in paths.items() if path.exists()}
+
+
+def draw_demo(axes: Axes, demos: dict[str, list[tuple[str, int, float, float, float]]]) -> None:
+    """Draw the demos' top-1 errors over the years, with their 95 % intervals, a line for each budget."""
+    for (label, measured), colour in zip(demos.items(), (ORANGE, GREEN), strict=False):
+        axes.plot(
+            [one[1] for one in measured], [one[2] for one in measured], "o-", color=colour, linewidth=2, label=label
         )
-    first, last = min(years), max(years)
-    margin = 0.06 * (last - first)
-    axes.set(xlim=(first - margin, last + 4 * margin), ylim=(0, 1.15 * max(one[4] for one in measured)), xticks=years)
-    axes.tick_params(axis="x", labelrotation=45 if last - first > 10 else 0)
-    axes.set_title("Measured here by make demo:\ntop-1 error on ten classes of silhouettes, %", loc="left", fontsize=11)
-    axes.set_xlabel(
-        "1,000 images; bars: 95 % intervals. 24,000 images seen\nby each system. Not comparable with the left.",
-        loc="left",
-        color=MUTED,
-        fontsize=9,
+        for system, at, error, low, high in measured:
+            axes.plot((at, at), (low, high), color=colour, linewidth=6, alpha=0.35, solid_capstyle="butt")
+            axes.annotate(
+                f"{NAMES.get(system, system)} {error:.1f}",
+                (at, error),
+                xytext=(-6, -14) if at == BEFORE else (9, 3),
+                textcoords="offset points",
+                ha="right" if at == BEFORE else "left",
+                fontsize=9.5,
+            )
+    axes.set(xlim=(1997, 2020.5), ylim=(0, 100), xticks=(1998, 2005, 2010, 2015, 2020))
+    axes.set_title(
+        "Measured here by make demo:\ntop-1 error on ten classes of silhouettes, %", loc="left", fontsize=11
     )
+    axes.set_xlabel(
+        "1,000 images; bars: 95 % intervals. Not comparable with the left.", loc="left", color=MUTED, fontsize=9
+    )
+    axes.legend(loc="upper left", frameon=False, fontsize=9.5)
     axes.grid(axis="y", color="#e8e8e8")
     axes.set_axisbelow(True)
 

@@ -6,20 +6,31 @@
 The recipes are those of configs/demo.py. Each system sees 24,000 images, so that the sweep takes a few minutes on a
 laptop. Systems that train in seconds have three seeds, the others one: enough to tell these checkpoints apart, and too
 few to show which recipe is better.
+
+`long` has four times as many training images and ten times the budget, for about three quarters of an hour: networks
+need more images than Fisher vectors do to tell shapes apart.
+
+    python main.py prepare silhouettes --silhouettes.train_images=2000
+    python main.py sweep --config=configs/sweeps/demo.py:long --workdir=runs/demo_long
 """
 
 CHEAP = ("lenet5", "xrce_2011")
 SYSTEMS = (*CHEAP, "alexnet", "resnet18")
+SIZES = {  # data set, budget, interval of evaluations
+    "short": ("silhouettes", "24000img", "8000img"),
+    "long": ("silhouettes/n2000_v100_s64", "240000img", "24000img"),
+}
 
 
-def get_config():
+def get_config(size="short"):
+    data, budget, interval = SIZES[size]
     return {
-        "budget": "24000img",
+        "budget": budget,
         "seeds": (0, 1, 2),
         "train_split": "train[:95%]",
         "select_split": "train[95%:]",
         "test_split": "validation",
-        "set": {"evaluate_every": "8000img", "checkpoint": {"every": "8000img"}},
+        "set": {"data": {"name": data}, "evaluate_every": interval, "checkpoint": {"every": interval}},
         "systems": {
             name: {"config": f"configs/demo.py:{name}"} | ({} if name in CHEAP else {"seeds": (0,)})
             for name in SYSTEMS
