@@ -67,7 +67,7 @@ def evaluate(
         sets.check_classes(train_split.class_names, f"the run in {run.path}")
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
     evaluator.check_labels(evaluation_set.parts[0].split, train_split.num_classes)
-    system = systems.create_system(config, train_split.num_classes)
+    system = systems.create_system(run.as_computed(config), train_split.num_classes)
     restored = restore(run, system, system.initial_state(), which)
 
     def path_in_workdir(data: Data, name: str) -> Path:

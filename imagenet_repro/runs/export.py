@@ -31,7 +31,7 @@ def export(workdir: str, *, which: str, out: str) -> int:
       SaveError: the file cannot be written.
     """
     run = Workdir(workdir)
-    config = systems.require_network(run.config(), run.path, "only networks' weights can be exported")
+    config = systems.require_network(run.as_computed(run.config()), run.path, "only networks' weights can be exported")
     devices.start()
     train_split = sources.open_split(config.data, config.data.train_split)
     system = NetworkSystem.create(config, train_split.num_classes)

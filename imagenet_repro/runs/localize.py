@@ -47,7 +47,9 @@ def localize(
     if not 0 < threshold < 1:
         raise UserError(f"--threshold={threshold} is a share of the map's highest value, between 0 and 1")
     run = Workdir(workdir)
-    run_config = systems.require_network(run.config(), run.path, "boxes are computed from networks' feature maps")
+    run_config = systems.require_network(
+        run.as_computed(run.config()), run.path, "boxes are computed from networks' feature maps"
+    )
     config = replace_keys(run_config, {f"data.{key}": value for key, value in data.items()})
     objects = annotations.read(boxes)
     devices.start()

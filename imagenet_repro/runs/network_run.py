@@ -1,5 +1,6 @@
 """One run of a network: its images, its stages and its budget."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from imagenet_repro.data.sources import Splits
 from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import fitting, log, loop, parallel, progressive
+from imagenet_repro.training import cpu_precision, fitting, hosts, log, loop, parallel, progressive
 from imagenet_repro.training.budget import Budget, Meter, Spent
 from imagenet_repro.training.clock import Agreement
 from imagenet_repro.training.learning_rate import LearningRate
@@ -35,7 +36,8 @@ class NetworkRun(Run[Config, NetworkSystem]):
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
         spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")  # before anything large is built
         weights = "" if workdir.has_checkpoints else config.model.weights
-        self.system = NetworkSystem.create(config, splits.train.num_classes, weights)
+        computed = _as_computed(config, workdir)
+        self.system = NetworkSystem.create(computed, splits.train.num_classes, weights)
         self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
         super().__init__(config, workdir, splits)
 
@@ -149,11 +151,15 @@ class NetworkRun(Run[Config, NetworkSystem]):
     def _introduce(self, run_log: log.RunLog, budget: Budget, spent: Spent, train_state: TrainState) -> None:
         config, split = self.config, self.train_split
         parameters = sum(x.size for x in self.system.network.params.values())
+        precision = self.system.config.precision
         steps = f"{budget.total_steps:,} steps" if budget.total_steps else "as many steps as fit"
         run_log.say(
             f"{config.model.name}: {parameters / 1e6:,.2f} M parameters, {split.num_classes:,} classes,"
-            f" {config.precision}, {config.parallel} over {jax.device_count()} x {jax.devices()[0].device_kind}"
+            f" {precision}, {config.parallel} over {jax.device_count()} x {jax.devices()[0].device_kind}"
         )
+        different = cpu_precision.explain(config.precision, precision)
+        if different:
+            run_log.say(different)
         sizes = ", ".join(str(stage.config.data.image_size) for stage in self.stages)
         flops = [budget.meter.flops_per_step, *(flops for _, flops in budget.meter.later)]
         run_log.say(
@@ -180,3 +186,9 @@ class NetworkRun(Run[Config, NetworkSystem]):
             "warning: each device has one image at a time, and batch norm computes its statistics from that image"
             " alone; config.cross_device_norm=true computes them from the images of all devices"
         )
+
+
+def _as_computed(config: Config, workdir: Workdir) -> Config:
+    """Return the configuration with the precision that the first process recorded; every process must call this."""
+    precision = hosts.from_first(workdir.precision() if jax.process_index() == 0 else None)
+    return dataclasses.replace(config, precision=precision or config.precision)

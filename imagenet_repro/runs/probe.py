@@ -14,11 +14,11 @@ from typing import Any
 
 import jax
 
-from imagenet_repro.config import AnyConfig, resolve_config
+from imagenet_repro.config import AnyConfig, Config, resolve_config
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
-from imagenet_repro.training import devices, fitting, memory, systems
+from imagenet_repro.training import cpu_precision, devices, fitting, memory, systems
 from imagenet_repro.training.budget import Meter
 from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.step import TrainStep
@@ -61,6 +61,8 @@ def probe(config: AnyConfig) -> RunCost:
     """
     devices.start()
     split = sources.open_split(config.data, config.data.train_split)
+    if isinstance(config, Config):
+        config = dataclasses.replace(config, precision=cpu_precision.choose(config.precision))
     system = systems.create_system(config, split.num_classes)
     preparation = system.measure_preparation(split.num_examples)
     state = system.initial_state()

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from imagenet_repro.config import AnyConfig
+from imagenet_repro.config import AnyConfig, Config
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED
@@ -15,7 +15,7 @@ from imagenet_repro.runs.network_run import NetworkRun
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import devices, log, systems
+from imagenet_repro.training import cpu_precision, devices, log, systems
 
 RUNS: dict[type, type[Run]] = {systems.NetworkSystem: NetworkRun, systems.FeatureSystem: FeatureRun}
 
@@ -37,7 +37,9 @@ def train(config: AnyConfig, workdir: str) -> int:
     splits = sources.open_splits(config.data)
     if jax.process_index() == 0:
         directory.lock()
-        directory.record_config(config, provenance.collect() | _weights(config, directory))
+        directory.record_config(
+            config, provenance.collect() | _weights(config, directory) | _precision(config, directory)
+        )
     if directory.is_finished:
         print(f"{directory.path}: the budget of this run, {config.budget}, is spent")
         return _show(directory)
@@ -51,6 +53,13 @@ def _weights(config: AnyConfig, workdir: Workdir) -> dict[str, Any]:
     if not config.initial_weights or workdir.has_checkpoints:
         return {}
     return {"weights": provenance.of_file(config.initial_weights)}
+
+
+def _precision(config: AnyConfig, workdir: Workdir) -> dict[str, str]:
+    """Return the precision that a new run of a network computes in, under `precision`; a started run keeps its own."""
+    if workdir.is_started or not isinstance(config, Config):
+        return {}
+    return {"precision": cpu_precision.choose(config.precision)}
 
 
 def _show(workdir: Workdir) -> int:

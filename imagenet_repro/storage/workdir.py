@@ -1,11 +1,12 @@
 """The directory of a run: its configuration, lock, predictions and result. Checkpoints and logs are in it too."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock
 
-from imagenet_repro.config import AnyConfig, Data, config_to_dict, flatten_settings, resolve_config
+from imagenet_repro.config import AnyConfig, Config, Data, config_to_dict, flatten_settings, resolve_config
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage import files, locks
 from imagenet_repro.storage.json_files import read_json, require_keys, write_json
@@ -136,6 +137,18 @@ class Workdir:
         """Return path and SHA-256 of the file that the run started from under the key `weights`, or an empty dict."""
         recorded = self._read_config()["provenance"]
         return {"weights": recorded["weights"]} if "weights" in recorded else {}
+
+    def precision(self) -> str | None:
+        """Return the precision that the run computes in; None if it is that of its configuration."""
+        recorded = read_json(self.path / CONFIG, "train writes it") if (self.path / CONFIG).exists() else {}
+        return recorded.get("provenance", {}).get("precision")
+
+    def as_computed(self, config: AnyConfig) -> AnyConfig:
+        """Return `config` with the precision that the run computes in, which can be another on a CPU."""
+        precision = self.precision()
+        if precision is None or not isinstance(config, Config):
+            return config
+        return dataclasses.replace(config, precision=precision)
 
     def config(self) -> AnyConfig:
         """Return the configuration that the run was started with.

@@ -10,6 +10,11 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.training import allocator
 
 
+def cache_directory() -> Path:
+    """Return the directory for what can be computed again, below the user's cache directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "imagenet_repro"
+
+
 def start() -> None:
     """Join the other hosts of a run, and turn on the compilation cache.
 
@@ -29,9 +34,8 @@ def start() -> None:
     elif int(environment.get("SLURM_NTASKS", "1")) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
     logging.set_verbosity(logging.ERROR)  # Orbax and tfds warn about things that a user cannot change
-    home = Path(environment.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     cache = {
-        "jax_compilation_cache_dir": str(home / "imagenet_repro" / "compiled"),
+        "jax_compilation_cache_dir": str(cache_directory() / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 2.0,
     }
     for name, value in cache.items():
