@@ -4,11 +4,12 @@ The module exists because XLA's CPU kernels are very slow for some shapes, so th
 tested without an accelerator. It depends on JAX alone, and can go when XLA's kernels are fast enough. On an
 accelerator the convolution is XLA's own operation.
 
-Measured on two AVX2 cores in float32, where a matrix product reaches 85 to 190 GFLOP/s (other work ran beside it): a
-3x3 convolution on 2x2 maps runs at 1 to 3 GFLOP/s, the input gradient of one with stride 2 on 4x4 maps at 2, and the
-weight gradient of a first layer at 12 to 18. So on the CPU the same numbers are computed kernel row by kernel row:
-the inputs that the taps of a row see are laid side by side, and each row is one matrix product. Forward, input
-gradient and weight gradient each use that form or XLA's, whichever is faster for the shape.
+The choice was measured on two AVX-512 cores in float32 with JAX 0.10 and 0.12 (other work ran beside it), where a
+matrix product reaches 190 GFLOP/s. XLA has a fast convolution for stride 1 and for maps at least as large as the
+kernel; without it a 3x3 convolution on 2x2 maps and the input gradient of one with stride 2 on 4x4 maps run at 2
+GFLOP/s. So on the CPU the same numbers are also computed as matrix products. Forward and weight gradient lay the
+inputs of all taps side by side and are one product; the input gradient is a product for each kernel row, whose parts
+are added where they came from. Each of the three uses its product or XLA's form, whichever is faster for the shape.
 
 With groups of channels XLA's kernels are slower still. A depthwise convolution and its gradients took 8 to 1,000 times
 as long as the sums over the kernel's taps in this module. With 32 groups a weight gradient took about 100 times as
@@ -35,8 +36,10 @@ from imagenet_repro.models.nn.windows import Pads, Pair, Windows, add_taps, spli
 
 Convolve = Callable[[Array, Array], Array]  # of x and weight
 
-# Largest output map, in positions, on which row products beat XLA's convolution; weight gradients gain on all maps.
-ROWS_UP_TO = 49
+# Largest output map, in positions, on which products beat XLA's form.
+SMALL_MAP = 9
+# Inputs of an output, up to which products beat XLA's form on every map: first layers with small kernels.
+FEW_INPUTS = 64
 # Input channels of the groups that are merged into one product: fewer make small products, more multiply zeros.
 MERGE_UP_TO = 32
 
@@ -75,9 +78,27 @@ def _xla(x: Array, weight: Array, *, stride: Pair, padding: Pads, groups: int = 
 
 
 def _xla_pays(windows: Windows) -> bool:
-    """Return whether XLA's form of a convolution and of its input gradient is the faster."""
+    """Return whether XLA's form of a convolution is the faster."""
+    small = math.prod(windows.positions) <= SMALL_MAP or math.prod(windows.size) * windows.shape[-1] <= FEW_INPUTS
+    return _xla_is_fast(windows) and not small
+
+
+def _xla_pays_for_input(windows: Windows) -> bool:
+    """Return whether XLA's form of the input gradient is the faster."""
+    return _xla_is_fast(windows) and windows.stride == (1, 1) and math.prod(windows.positions) > SMALL_MAP
+
+
+def _xla_pays_for_weight(windows: Windows) -> bool:
+    """Return whether XLA's form of the weight gradient is the faster."""
+    overlapping = all(k > s for k, s in zip(windows.size, windows.stride, strict=True))
+    return _xla_pays(windows) and overlapping
+
+
+def _xla_is_fast(windows: Windows) -> bool:
+    """Return whether XLA has a fast kernel, and the convolution is not a matrix product by itself."""
     pointwise = windows.size == (1, 1) and not any(map(any, windows.padding))
-    return windows.groups == 1 and not pointwise and math.prod(windows.positions) > ROWS_UP_TO
+    fits = all(side >= k for side, k in zip(windows.shape[1:3], windows.size, strict=True))
+    return windows.groups == 1 and fits and not pointwise
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -107,7 +128,7 @@ _cpu_convolve.defvjp(_forward, _backward, symbolic_zeros=True)
 
 def _input_gradient(weight: Array, dy: Array, windows: Windows) -> Array:
     by_xla = functools.partial(_transposed_for_input, _xla_of(windows), windows)
-    if _xla_pays(windows):
+    if _xla_pays_for_input(windows):
         return by_xla(weight, dy)
     form = functools.partial(_forms(windows, dy.shape[-1]).input_gradient, windows)
     return lax.platform_dependent(weight, dy, cpu=form, default=by_xla)
@@ -115,6 +136,8 @@ def _input_gradient(weight: Array, dy: Array, windows: Windows) -> Array:
 
 def _weight_gradient(x: Array, dy: Array, windows: Windows) -> Array:
     by_xla = functools.partial(_transposed_for_weight, _xla_of(windows), windows)
+    if _xla_pays_for_weight(windows):
+        return by_xla(x, dy)
     form = functools.partial(_forms(windows, dy.shape[-1]).weight_gradient, windows)
     return lax.platform_dependent(x, dy, cpu=form, default=by_xla)
 
@@ -143,27 +166,29 @@ class Forms(NamedTuple):
 
 def _forms(windows: Windows, out_features: int) -> Forms:
     if windows.groups == 1:
-        return Forms(_row_convolve, _row_input_gradient, _row_weight_gradient)
+        return Forms(_column_convolve, _row_input_gradient, _column_weight_gradient)
     if windows.groups == windows.shape[-1] == out_features:
         return Forms(_tap_convolve, _tap_input_gradient, _tap_weight_gradient)
     return Forms(_group_convolve, _group_input_gradient, _group_weight_gradient)
 
 
-# By kernel rows: all channels in one group.
+# By matrix products: all channels in one group.
 
 
-def _row_convolve(windows: Windows, x: Array, weight: Array) -> Array:
-    rows = _kernel_rows(x, windows)
-    kernels = weight.reshape(len(rows), -1, weight.shape[-1])
-    y = _total(_dot(row, kernel, row.ndim - 1, 0) for row, kernel in zip(rows, kernels, strict=True))
+def _column_convolve(windows: Windows, x: Array, weight: Array) -> Array:
+    y = _dot(_columns(x, windows), weight.reshape(-1, weight.shape[-1]), 3, 0)
     return y.astype(x.dtype)
 
 
-def _row_weight_gradient(windows: Windows, x: Array, dy: Array) -> Array:
-    rows = _kernel_rows(x, windows)
-    flat = dy.reshape(-1, dy.shape[-1])
-    gradients = [_dot(row.reshape(-1, row.shape[-1]), flat, 0, 0) for row in rows]
-    return jnp.stack(gradients).reshape(*windows.size, x.shape[-1], dy.shape[-1]).astype(dy.dtype)
+def _column_weight_gradient(windows: Windows, x: Array, dy: Array) -> Array:
+    columns = _columns(x, windows)
+    gradient = _dot(columns.reshape(-1, columns.shape[-1]), dy.reshape(-1, dy.shape[-1]), 0, 0)
+    return gradient.reshape(*windows.size, x.shape[-1], dy.shape[-1]).astype(dy.dtype)
+
+
+def _columns(x: Array, windows: Windows) -> Array:
+    """Return at each position the inputs of all taps side by side: [b, oh, ow, kh * kw * c]."""
+    return jnp.concatenate(list(split_into_taps(x, windows, 0.0).values()), -1)
 
 
 def _row_input_gradient(windows: Windows, weight: Array, dy: Array) -> Array:
@@ -180,12 +205,6 @@ def _dot(a: Array, b: Array, a_axis: int, b_axis: int, batch: Pair | None = None
     dimensions = (((a_axis,), (b_axis,)), ((batch[0],), (batch[1],)) if batch else ((), ()))
     sums = wide_dtype(a.dtype)
     return lax.dot_general(a, b, dimensions, precision=lax.Precision.HIGHEST, preferred_element_type=sums)
-
-
-def _kernel_rows(x: Array, windows: Windows) -> list[Array]:
-    """Return for each row of the kernel the inputs of its taps side by side: [b, oh, ow, kw * c]."""
-    taps, (height, width) = split_into_taps(x, windows, 0.0), windows.size
-    return [jnp.concatenate([taps[i, j] for j in range(width)], -1) for i in range(height)]
 
 
 def _total(terms: Iterable[Array]) -> Array:
