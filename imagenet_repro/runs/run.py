@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import jax
 
-from imagenet_repro.config import Config, config_to_dict
+from imagenet_repro.config import config_to_dict
 from imagenet_repro.config.run import ConfigT
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED
@@ -87,8 +87,8 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
         """Write the result; score the last state again if an earlier process ended before it could write."""
         source = provenance.collect() | {"config": config_to_dict(self.config), "step": outcome.spent.steps}
         source |= self.workdir.weights()
-        if isinstance(self.system.config, Config):
-            source |= {"precision": self.system.config.precision}
+        if precision := self.workdir.precision():
+            source["precision"] = precision
         rates, stored = self.predicted or self._scorer().predict(outcome.state, {})
         if jax.process_index() != 0:
             return

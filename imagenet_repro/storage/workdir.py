@@ -139,7 +139,7 @@ class Workdir:
         return {"weights": recorded["weights"]} if "weights" in recorded else {}
 
     def precision(self) -> str | None:
-        """Return the precision that the run computes in; None if it is that of its configuration."""
+        """Return the precision that the run computes in; None where none is recorded (features; older runs)."""
         recorded = read_json(self.path / CONFIG, "train writes it") if (self.path / CONFIG).exists() else {}
         return recorded.get("provenance", {}).get("precision")
 
