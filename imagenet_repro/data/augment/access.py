@@ -99,6 +99,8 @@ class _ByProduct(Access):
         """See `Access`."""
         one = jnp.ones(image.shape[:2])
         down, across = (None if first is None else Taps(first, [one]) for first in (row, column))
+        if down is not None and across is not None:
+            return _interpolate_both(image, down, across, n_terms=1).astype(jnp.int32)
         return self.interpolate(image, down, across).astype(jnp.int32)
 
     def interpolate(self, image, down, across):
@@ -139,14 +141,17 @@ def _interpolate_one(image: Image, axis: int, taps: Taps) -> Float32[Array, "h w
     return total.transpose(1, 2, 0)
 
 
-def _interpolate_both(image: Image, down: Taps, across: Taps) -> Float32[Array, "h w 3"]:
-    """Interpolate for each pixel a whole row of the image, by a product with the weights of rows; then in that row."""
+def _interpolate_both(image: Image, down: Taps, across: Taps, n_terms: int = _TERMS) -> Float32[Array, "h w 3"]:
+    """Interpolate for each pixel a whole row of the image, by a product with the weights of rows; then in that row.
+
+    The weights of rows are sums of `n_terms` numbers in bfloat16; one suffices for weights of zero and one.
+    """
     height, width, _ = image.shape
-    repeated = jnp.concatenate([image.transpose(2, 0, 1)] * _TERMS, axis=1).astype(jnp.bfloat16)
+    repeated = jnp.concatenate([image.transpose(2, 0, 1)] * n_terms, axis=1).astype(jnp.bfloat16)
 
     def of_row(taps: tuple[Taps, Taps]) -> Float32[Array, "w 3"]:
         down, across = taps
-        terms = jnp.concatenate(_bfloat16_terms(_weights(down, height)), axis=-1)
+        terms = jnp.concatenate(_bfloat16_terms(_weights(down, height), n_terms), axis=-1)
         rows = jnp.einsum("xr,crk->cxk", terms, repeated, preferred_element_type=jnp.float32)
         return (rows * _weights(across, width)).sum(-1).T
 
@@ -171,10 +176,10 @@ def _weights(taps: Taps, length: int) -> Float32[Array, "w {length}"]:
     return total
 
 
-def _bfloat16_terms(x: Float32[Array, "..."]) -> list[Array]:
-    """Return numbers in bfloat16 whose sum is `x`."""
+def _bfloat16_terms(x: Float32[Array, "..."], count: int) -> list[Array]:
+    """Return `count` numbers in bfloat16 whose sum is nearest to `x`."""
     terms = []
-    for _ in range(_TERMS):
+    for _ in range(count):
         term = lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
         terms.append(term.astype(jnp.bfloat16))
         x = x - term

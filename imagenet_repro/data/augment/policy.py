@@ -135,13 +135,17 @@ def distort(
     if isinstance(policy, NoPolicy):
         return images
     draws = jax.vmap(lambda key: draw(policy, key, images.shape[1:3]))(keys)
-    fill, interpolation = _GREY, "nearest"
-    if isinstance(policy, TimmRandAugment):
-        interpolation = policy.interpolation
-        if policy.fill == "mean":
-            red, green, blue = (min(255, round(255 * channel)) for channel in mean)
-            fill = red, green, blue
-    return operations.apply_layers(images, draws, Options(names(policy), fill, interpolation))
+    return operations.apply_layers(images, draws, options(policy, mean))
+
+
+def options(policy: Policy, mean: tuple[float, float, float]) -> Options:
+    """Return what is the same for all images; `mean` is the mean RGB in [0, 1]."""
+    if not isinstance(policy, TimmRandAugment):
+        return Options(names(policy), _GREY)
+    if policy.fill == "grey":
+        return Options(names(policy), _GREY, policy.interpolation)
+    red, green, blue = (min(255, round(255 * channel)) for channel in mean)
+    return Options(names(policy), (red, green, blue), policy.interpolation)
 
 
 @functools.singledispatch
