@@ -29,7 +29,6 @@ topology.silence()
 
 from imagenet_repro.config import load_config  # noqa: E402  JAX is silenced first
 from imagenet_repro.planning.plan import plan_step  # noqa: E402
-from imagenet_repro.report.text import quantity  # noqa: E402
 from imagenet_repro.storage import provenance  # noqa: E402
 
 PLANS, TABLE = REPOSITORY / "results" / "plan.jsonl", REPOSITORY / "results" / "plan.md"
@@ -172,13 +171,14 @@ def _page(plans):
         f" {LARGEST:,}, that fits into the memory. A GPU's memory counts by the 75 % that JAX reserves. `at most` is"
         " the roofline: no run can be faster on one device, and a run reaches a part of it. TPUs were compiled at O1,"
         " so a run's own compilation may need less memory and traffic. `expected` is the estimate of the TPU's"
-        " compiler itself. [The guide](../docs/plan.md) says how each number is found.",
+        " compiler itself. Rematerialisation is what the run would choose: `none` where the step fits without it."
+        " [The guide](../docs/plan.md) says how each number is found.",
         "",
         f"Versions: {'; '.join(versions)}.",
         "",
-        "| network | topology | images a device | memory, GB | of GB | traffic, GB | TFLOP"
+        "| network | topology | images a device | rematerialisation | memory, GB | of GB | traffic, GB | TFLOP"
         " | at most, images/s a device | limited by | expected, images/s a device |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---|---:|",
+        "|---|---|---:|---|---:|---:|---:|---:|---:|---|---:|",
     ]
     order = sorted(_cases(), key=lambda case: (list(NETWORKS | LARGE).index(case.network), KINDS.index(case.kind)))
     lines += [_row(case, plans) for case in order]
@@ -190,12 +190,12 @@ def _row(case, plans):
     mine = [plan for plan in plans if _is_of(plan, case)]
     fitting = [plan for plan in mine if plan["fits"]]
     if not mine:
-        return f"| {case.network} | {case.topology} | not compiled | | | | | | | |"
+        return f"| {case.network} | {case.topology} | not compiled | | | | | | | | |"
     if not fitting:
         smallest = min(mine, key=lambda plan: plan["per_device"])
         peak, memory = smallest["needed_bytes"] / 1e9, smallest["memory"] / 1e9
         batch = f"{smallest['per_device']:,} does not fit"
-        return f"| {case.network} | {case.topology} | {batch} | {peak:.1f} | {memory:.1f} | | | | | |"
+        return f"| {case.network} | {case.topology} | {batch} | {smallest['remat']} | {peak:.1f} | {memory:.1f} | | | | | |"
     plan = max(fitting, key=lambda plan: plan["per_device"])
     devices = plan["devices"]
     mark = " ⁺" if any(True for _ in _missing(case, plans)) else ""
@@ -204,6 +204,7 @@ def _row(case, plans):
         case.network,
         case.topology + (" `fsdp`" if case.settings else ""),
         f"{plan['per_device']:,}{mark}",
+        "blocks" if case.settings else plan["remat"],
         f"{plan['needed_bytes'] / 1e9:.1f}",
         f"{plan['memory'] / 1e9:.1f}",
         f"{plan['traffic_bytes'] / 1e9:.1f}",
@@ -219,8 +220,7 @@ def _left_out(plans):
     cases = _cases()
     done = sum(any(_is_of(plan, case) for plan in plans) for case in cases)
     larger = "⁺ A larger batch is expected to fit and was not compiled."
-    images = quantity(sum(plan["batch_size"] for plan in plans))
-    return f"{done} of {len(cases)} cells were compiled, {len(plans)} steps of {images} images in all. {larger}"
+    return f"{done} of {len(cases)} cells are compiled. {larger}"
 
 
 if __name__ == "__main__":
