@@ -194,8 +194,8 @@ def _row(case, plans):
     if not fitting:
         smallest = min(mine, key=lambda plan: plan["per_device"])
         peak, memory = smallest["needed_bytes"] / 1e9, smallest["memory"] / 1e9
-        batch = f"{smallest['per_device']:,} does not fit"
-        return f"| {case.network} | {case.topology} | {batch} | {smallest['remat']} | {peak:.1f} | {memory:.1f} | | | | | |"
+        batch = f"{smallest['per_device']:,} does not fit | {smallest['remat']}"
+        return f"| {case.network} | {case.topology} | {batch} | {peak:.1f} | {memory:.1f} | | | | | |"
     plan = max(fitting, key=lambda plan: plan["per_device"])
     devices = plan["devices"]
     mark = " ⁺" if any(True for _ in _missing(case, plans)) else ""
