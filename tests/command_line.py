@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 REPOSITORY = Path(__file__).parent.parent
-OLDER_EMITTERS_END = (0, 12)  # the version of JAX whose XLA has the newer fusion emitters alone
+OLDER_EMITTERS_END = (0, 11)  # the version of JAX whose XLA has the newer fusion emitters alone
 
 
 def xla_flags(devices):
