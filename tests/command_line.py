@@ -25,6 +25,8 @@ def xla_flags(devices):
     ]
     if jax.__version_info__ < OLDER_EMITTERS_END:  # an unknown flag ends the process
         flags.append("--xla_cpu_use_fusion_emitters=false")
+    else:  # one module for LLVM instead of up to 32 took 7 to 14 % less CPU time for a ResNet-18
+        flags.append("--xla_cpu_parallel_codegen_split_count=1")
     return " ".join(flags)
 
 
