@@ -277,12 +277,13 @@ class Bench:
         yield
         jax.config.update("jax_default_matmul_precision", None)
 
-    def close(self) -> None:
-        """End PyTorch's process and drop what is not a result, except for compiled programs."""
-        self.compiler.cancel()
+    def close(self) -> bool:
+        """End PyTorch's process and remove workdirs; return whether something is still being compiled."""
+        is_compiling = self.compiler.close()
         if self.peer:
             self.peer.close()
         shutil.rmtree(self.scratch / "runs", ignore_errors=True)
+        return is_compiling
 
 
 class Part(abc.ABC):

@@ -25,17 +25,31 @@ class Compiler:
 
     def submit(self, name: str, lowered: Any, options: dict[str, Any] | None) -> "Future[Any]":
         """Compile a lowered step in a thread; the future's result is the compiled step."""
-        future = self._pool.submit(self._compile, name, lowered, options)
-        self._pending.add(future)
-        return future
+        return self.submit_variants(lowered, {name: options})[name]
+
+    def submit_variants(self, lowered: Any, variants: dict[str, dict[str, Any] | None]) -> "dict[str, Future[Any]]":
+        """Compile a lowered step with different options, by name, in one thread; return a future for each.
+
+        They are not compiled at the same time: they share an MLIR context, which JAX makes without locks.
+        """
+        futures: dict[str, Future[Any]] = {name: Future() for name in variants}
+        self._pending |= set(futures.values())
+        self._pool.submit(self._compile_variants, lowered, variants, futures)
+        return futures
+
+    def _compile_variants(
+        self, lowered: Any, variants: dict[str, dict[str, Any] | None], futures: "dict[str, Future[Any]]"
+    ) -> None:
+        for name, options in variants.items():
+            try:
+                futures[name].set_result(self._compile(name, lowered, options))
+            except BaseException as error:  # raised where the result is needed
+                futures[name].set_exception(error)
 
     def _compile(self, name: str, lowered: Any, options: dict[str, Any] | None) -> Any:
-        began, cpu = time.perf_counter(), time.thread_time()
+        began = time.perf_counter()
         compiled = lowered.compile(compiler_options=options)
-        seconds = time.perf_counter() - began
-        self._results.write(
-            "compiled", program=name, seconds=round(seconds, 2), cpu=round(time.thread_time() - cpu, 2)
-        )
+        self._results.write("compiled", program=name, seconds=round(time.perf_counter() - began, 2))
         return compiled
 
     def wait(self, seconds: float) -> None:
@@ -45,7 +59,7 @@ class Compiler:
         if running:
             raise TimeoutError(f"{len(running)} programs were still being compiled")
 
-    def cancel(self) -> None:
-        """Drop the programs whose compilation has not begun."""
-        for future in self._pending:
-            future.cancel()
+    def close(self) -> bool:
+        """Drop the programs whose compilation has not begun; return whether others are still being compiled."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        return any(not future.done() for future in self._pending)

@@ -77,14 +77,14 @@ class Numerics(Part):
                 with target.compile_for(platform):
                     step = system.train_step(1)
                     lowered[place] = spread.lower_training(step, spread.put_state(state), spread.put_batch(batch))
-        programs = {}
-        for variant in ("cpu", FAST, DETERMINISTIC) if bench.platform == "gpu" else ("cpu", FAST):
-            place = "cpu" if variant == "cpu" else "device"
-            devices = spreads[place].mesh.devices.tolist()
-            options = parallel.create("shard_map", deterministic=variant == DETERMINISTIC, devices=devices)
-            programs[variant] = bench.compiler.submit(
-                f"{network.title}, float32, {variant}", lowered[place], options.compiler_options
-            )
+        title = f"{network.title}, float32"
+        programs = {"cpu": bench.compiler.submit(f"{title}, cpu", lowered["cpu"], spreads["cpu"].compiler_options)}
+        options = {}
+        for variant in (FAST, DETERMINISTIC) if bench.platform == "gpu" else (FAST,):
+            spread = parallel.create("shard_map", deterministic=variant == DETERMINISTIC, devices=jax.devices()[:1])
+            options[f"{title}, {variant}"] = spread.compiler_options
+        futures = bench.compiler.submit_variants(lowered["device"], options)
+        programs |= {name.rpartition(", ")[2]: future for name, future in futures.items()}
         return _Comparison(network, state, batch, spreads, programs)
 
     def run(self, bench: Bench) -> None:

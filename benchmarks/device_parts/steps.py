@@ -59,10 +59,14 @@ class PreparedStep:
             device_batch = spread.put_batch(network_steps.resident_batch(batch, network.image_size))
             lowered = spread.lower_training(self.system.train_step(1), state, device_batch)
         self.host_state = jax.device_get(state)
-        self._programs: dict[str, Future] = {}
-        for variant in self.variants:
-            options = parallel.create(config.parallel, deterministic=variant == DETERMINISTIC).compiler_options
-            self._programs[variant] = bench.compiler.submit(f"{network.title}, {variant}", lowered, options)
+        options = {
+            f"{network.title}, {variant}": parallel.create(
+                config.parallel, deterministic=variant == DETERMINISTIC
+            ).compiler_options
+            for variant in self.variants
+        }
+        futures = bench.compiler.submit_variants(lowered, options)
+        self._programs: dict[str, Future] = dict(zip(self.variants, futures.values(), strict=True))
 
     def program(self, variant: str) -> Any:
         """Return a compiled program, as soon as it is compiled; raise TimeoutError as `measure`."""
