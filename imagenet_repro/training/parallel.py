@@ -116,7 +116,7 @@ class _MeshSpread(abc.ABC):
 
     def __init__(self, deterministic: bool = True, devices: Sequence[Any] | None = None):
         self.devices = list(devices or jax.devices())
-        _check_order(self.devices)
+        check_order(self.devices)
         self.mesh = Mesh(np.asarray(self.devices), (AXIS,))
         on_gpu = self.devices[0].platform in ("gpu", "cuda", "rocm")
         self.compiler_options: dict[str, str | bool] | None = (
@@ -434,7 +434,7 @@ def shard_counts(shape: tuple[int, ...], devices: int) -> tuple[int, ...] | None
     return tuple(counts) if remaining == 1 else None
 
 
-def _check_order(devices: Sequence[Any]) -> None:
+def check_order(devices: Sequence[Any]) -> None:
     """Raise UserError if a process's devices are not next to each other: a process loads one range of every batch."""
     ranges = [process for process, _ in itertools.groupby(device.process_index for device in devices)]
     if len(ranges) > len(set(ranges)):

@@ -1,6 +1,8 @@
 """Tests of the three ways of spreading against each other and against the step mapped by vmap on one device."""
 
+import collections
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -121,3 +123,92 @@ def test_donated_buffers_are_deleted():
 def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
     with pytest.raises(UserError, match=r"config\.batch_size: 100 images.*8 devices in 2.*; 96 would"):
         parallel.create("pmap").check_batch_size(100, 2, "batch_size")
+
+
+def test_pmap_is_the_default_and_jax_still_has_it():
+    assert small_network.config().parallel == "pmap"
+    # The day JAX drops `pmap`, `Pmap` has to go and "shard_map", which compiles to the same program, is the default.
+    assert callable(getattr(jax, "pmap", None))
+
+
+@functools.cache
+def compiled_text(mode):
+    """Return the optimised program of a step, and the number of arrays of the state."""
+    step, first = small_network.make(small_network.config(optimizer={"name": "lamb"}, ema_decay=0.9))
+    spread = parallel.create(mode)
+    state = spread.put_state(first)
+    compiled = spread.compile_training(step, state, spread.put_batch(small_network.batch(0)))
+    return compiled.as_text(), len(jax.tree.leaves(state))
+
+
+# The operations that fusions do not repeat. Cheap ones, such as the bits of random numbers, may be computed once more
+# beside the reshape of `pmap`, which puts an axis of devices in front of a batch.
+COSTLY = (
+    "all-reduce",
+    "convolution",
+    "custom-call",
+    "dot",
+    "dynamic-slice",
+    "gather",
+    "reduce",
+    "reduce-window",
+    "scatter",
+    "select-and-scatter",
+    "sort",
+    "while",
+)
+
+
+def costly_operations(text):
+    """Return how often each costly operation occurs with each result."""
+    found = re.findall(r"= (\(.*?\)|[\w\[\],]+)\S* ([\w\-]+)\(", text)
+    return collections.Counter((shape, operation) for shape, operation in found if operation in COSTLY)
+
+
+def test_pmap_and_shard_map_compile_to_the_same_program():
+    pmapped, mapped = (costly_operations(compiled_text(mode)[0]) for mode in ("pmap", "shard_map"))
+    assert {"all-reduce", "reduce"} <= {operation for _, operation in pmapped}
+    assert pmapped == mapped
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map", "fsdp"])
+def test_every_array_of_the_state_is_updated_in_place(mode):
+    text, arrays = compiled_text(mode)
+    header = text.splitlines()[0]
+    assert len(re.findall(r"\{\d+\}: \(\d+, \{\}, (?:may|must)-alias\)", header)) == arrays
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+def test_gradients_are_reduced_in_few_messages(mode):
+    text, arrays = compiled_text(mode)
+    messages = re.findall(r" all-reduce(?:-start)?\(", text)
+    assert len(messages) <= 3 < arrays
+
+
+def test_a_state_in_shards_says_what_stays_whole():
+    _, first = small_network.make(small_network.config())
+    text = parallel.create("fsdp").describe(first)
+    assert "each of 8 devices holds" in text
+    assert parallel.create("pmap").describe(first) == ""
+
+
+class Device:
+    def __init__(self, process_index):
+        self.process_index = process_index
+
+
+def test_devices_of_a_process_that_are_apart_are_an_error():
+    parallel.check_order([Device(1), Device(1), Device(0), Device(0)])
+    with pytest.raises(UserError, match="processes 0, 1, 0"):
+        parallel.check_order([Device(0), Device(1), Device(0)])
+
+
+def test_initial_values_are_drawn_on_the_default_device_where_jax_has_no_cpu(monkeypatch):
+    spread = parallel.create("fsdp")
+
+    def devices(backend=None):
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr(jax, "local_devices", devices)
+    with spread.initial_device():
+        assert jnp.ones(2).sum() == 2
