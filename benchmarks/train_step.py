@@ -6,7 +6,8 @@
 Each measurement is a separate process, and the measurements alternate, round after round, so that changes in the
 machine's load affect all alike; medians are printed with their ratios. `--batch=0` takes the largest power of two
 that fits, for each framework by itself. PyTorch's network is timm's if timm is installed, channels-last and
-compiled on a GPU; otherwise the ResNet of pytorch_steps.py. The loop trains on the embedded data set.
+compiled on a GPU; otherwise the ResNet of pytorch_steps.py. `--peer_python` names an interpreter that has PyTorch; it
+needs no JAX. The loop trains on the embedded data set.
 """
 
 import argparse
@@ -58,14 +59,30 @@ def _arguments():
     parser.add_argument("--seconds", type=float, default=15.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--data_dir", default="", help="with the embedded data set (default: tfds')")
+    parser.add_argument("--peer_python", default=sys.executable, help="interpreter with PyTorch (default: this one)")
     parser.add_argument("--out", help="Markdown file")
+    parser.add_argument("--peer_step", help=argparse.SUPPRESS)
     parser.add_argument("--measure", choices=tuple(MEASUREMENTS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
+def command_of(name, arguments):
+    """Return the command that makes one measurement, "pytorch" by the interpreter that has PyTorch.
+
+    `arguments` has at least the options `model`, `size`, `batch`, `precision`, `seconds` and `peer_python`.
+    """
+    from benchmarks import network_steps
+
+    options = vars(arguments) | {"measure": name}
+    if name == "pytorch":
+        request = network_steps.peer_step(arguments.model, arguments.size, 1, arguments.precision)
+        options["peer_step"] = json.dumps(dataclasses.asdict(request))
+    given = [f"--{key}={value}" for key, value in options.items() if key != "out" and value is not None]
+    return [arguments.peer_python if name == "pytorch" else sys.executable, __file__, *given]
+
+
 def _in_a_process(name, arguments):
-    options = [f"--{key}={value}" for key, value in vars(arguments).items() if key not in ("measure", "out")]
-    command = [sys.executable, __file__, f"--measure={name}", *options]
+    command = command_of(name, arguments)
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"measuring '{name}' failed:\n{result.stderr[-3000:]}")
@@ -149,8 +166,6 @@ def measure_loop(arguments):
 
 def _largest(arguments, measure):
     """Return the batch size and the rate, for the given batch or for the largest power of two that fits."""
-    from benchmarks import network_steps
-
     if arguments.batch:
         return arguments.batch, measure(arguments.batch)
     size = LARGEST_BATCH
@@ -158,6 +173,8 @@ def _largest(arguments, measure):
         try:
             return size, measure(size)
         except Exception as error:
+            from benchmarks import network_steps
+
             if not network_steps.is_out_of_memory(error):
                 raise
             size //= 2
@@ -173,9 +190,9 @@ def measure_pytorch(arguments):
         import torch
     except ImportError:
         return {"images_per_second": 0.0, "note": "PyTorch is not installed"}
-    from benchmarks import network_steps, pytorch_steps, timing
+    from benchmarks import pytorch_steps, timing
 
-    request = network_steps.peer_step(arguments.model, arguments.size, 1, arguments.precision)
+    request = pytorch_steps.PeerStep(**json.loads(arguments.peer_step))
     model, origin = pytorch_steps.create_network(request)
 
     def measure(size):

@@ -1,10 +1,11 @@
 """Images per second of the training step of ten networks against PyTorch, with the ratio of each and their mean.
 
     python benchmarks/zoo.py                                                         on a GPU: bfloat16, full size
-    python benchmarks/zoo.py --size=64 --batch=8 --precision=float32 --seconds=5     on a CPU
+    python benchmarks/zoo.py --cpu --peer_python=PYTHON                              on a CPU: the table of results/
 
 Each measurement is `benchmarks/train_step.py` in a separate process, ours and PyTorch's alternately, on data that
 stays on the device. PyTorch's network is timm's or torchvision's, compiled and channels-last on a GPU.
+`--cpu` is eight networks at 64 px, batch 32, float32; `--peer_python` names an interpreter that has PyTorch.
 The mean is the geometric one. `--networks=resnet50,vgg16` measures fewer; `--batch=0` finds the largest batch of each.
 Rows are written to stderr and to `--out` as they are measured; a failed measurement has a row with the error, and the
 exit code is then 1.
@@ -21,6 +22,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks import train_step  # noqa: E402
+
 SIZES = {
     "alexnet_owt": 224,
     "vgg16": 224,
@@ -32,6 +35,12 @@ SIZES = {
     "efficientnet_b0": 224,
     "convnext_tiny": 224,
     "vit_base_patch16": 224,
+}
+ON_A_CPU = {
+    "networks": "resnet18,resnet50,vit_tiny_patch16,vgg11,efficientnet_b0,alexnet,convnext_tiny,googlenet_bn",
+    "size": 64,
+    "batch": 32,
+    "precision": "float32",
 }
 SMALLEST = {"inception_v3": 75}  # smallest image side in pixels that a network accepts
 HEADING = (
@@ -65,8 +74,16 @@ def _arguments():
     parser.add_argument("--precision", default="bfloat16", choices=("float32", "bfloat16"))
     parser.add_argument("--seconds", type=float, default=10.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--peer_python", default=sys.executable, help="interpreter with PyTorch (default: this one)")
+    parser.add_argument("--cpu", action="store_true", help=f"the same as {_as_options(ON_A_CPU)}")
     parser.add_argument("--out", help="Markdown file")
+    if parser.parse_known_args()[0].cpu:
+        parser.set_defaults(**ON_A_CPU)
     return parser.parse_args()
+
+
+def _as_options(settings):
+    return " ".join(f"--{key}={value}" for key, value in settings.items())
 
 
 def _rates(name, size, arguments):
@@ -76,17 +93,16 @@ def _rates(name, size, arguments):
         for what, found in rates.items():
             if found is None:
                 continue
-            options = (f"--model={name}", f"--size={size}", f"--batch={arguments.batch}")
-            options += (f"--precision={arguments.precision}", f"--seconds={arguments.seconds}", f"--measure={what}")
-            rate, notes[what] = _measure(what, options)
+            shared = {key: getattr(arguments, key) for key in ("batch", "precision", "seconds", "peer_python")}
+            options = argparse.Namespace(model=name, size=size, **shared)
+            rate, notes[what] = _measure(what, train_step.command_of(what, options))
             rates[what] = None if rate is None else [*found, rate]
     medians = [found and statistics.median(found) for found in rates.values()]
     return *medians, notes["step"], notes["pytorch"]
 
 
-def _measure(what, options):
+def _measure(what, command):
     """Return images per second and a note, measured in a separate process; None and its last line if it failed."""
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "train_step.py"), *options]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if not result.returncode:
         measured = json.loads(result.stdout.strip().splitlines()[-1])
