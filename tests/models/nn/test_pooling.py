@@ -37,6 +37,8 @@ def value_and_gradients(function, *arguments):
         ((15, 14), (3, 3), (2, 2), (0, 0)),
         ((9, 7), (2, 3), (1, 4), (1, 0)),
         ((8, 8), (3, 3), (2, 2), ((0, 1), (0, 1))),
+        ((6, 5), (3, 3), (1, 1), (1, 1)),
+        ((6, 7), (3, 2), (1, 1), ((0, 2), (1, 0))),
     ],
 )
 def test_pooling_and_its_gradient_equal_xla_also_on_ties(size, window, stride, padding):
