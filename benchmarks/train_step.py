@@ -142,8 +142,9 @@ def measure_loop(arguments):
     """Train for a budget of seconds; return the rate in the log after the first report."""
     from benchmarks import network_steps
     from imagenet_repro.runs.train import train
-    from imagenet_repro.training import log
+    from imagenet_repro.training import cpu_precision, log
 
+    os.environ[cpu_precision.VARIABLE] = "yes"  # the loop computes as the bare step does, also on a CPU
     batch = arguments.batch or _largest(arguments, lambda size: _our_rate(arguments, size))[0]
     config = network_steps.create_config(
         arguments.model,
