@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float32, Int, Int32, UInt8
 
 Image = UInt8[Array, "h w 3"]
@@ -34,6 +35,10 @@ class Taps(NamedTuple):
 
 class Access(abc.ABC):
     """A way to read, count and look up."""
+
+    def lay_out(self, image: Image) -> Image:
+        """Return the image in the layout in which loops and branches pass it on."""
+        return image
 
     @abc.abstractmethod
     def pixels(
@@ -95,6 +100,10 @@ class _ByIndex(Access):
 
 
 class _ByProduct(Access):
+    def lay_out(self, image):
+        """See `Access`. The minor axis is the width: a TPU pads it to 128 elements, as it would the three channels."""
+        return with_layout_constraint(image, Layout(major_to_minor=(2, 0, 1)))
+
     def pixels(self, image, row, column):
         """See `Access`."""
         one = jnp.ones(image.shape[:2])
@@ -151,9 +160,9 @@ def _interpolate_both(image: Image, down: Taps, across: Taps, n_terms: int = _TE
 
     def of_row(taps: tuple[Taps, Taps]) -> Float32[Array, "w 3"]:
         down, across = taps
-        terms = jnp.concatenate(_bfloat16_terms(_weights(down, height), n_terms), axis=-1)
-        rows = jnp.einsum("xr,crk->cxk", terms, repeated, preferred_element_type=jnp.float32)
-        return (rows * _weights(across, width)).sum(-1).T
+        terms = jnp.concatenate(_bfloat16_terms(_weights(down, height), n_terms))
+        rows = jnp.einsum("rx,crk->ckx", terms, repeated, preferred_element_type=jnp.float32)
+        return (rows * _weights(across, width)).sum(1).T
 
     return lax.map(of_row, (down, across), batch_size=_ROWS)
 
@@ -167,12 +176,12 @@ def _taps(taps: Taps | None) -> Iterator[tuple[Array | None, Array]]:
         yield taps.first + number, weight
 
 
-def _weights(taps: Taps, length: int) -> Float32[Array, "w {length}"]:
+def _weights(taps: Taps, length: int) -> Float32[Array, "{length} w"]:
     """Return the weight of each position for each pixel of a row."""
-    total = jnp.zeros((len(taps.first), length))
+    total = jnp.zeros((length, len(taps.first)))
     for position, weight in _taps(taps):
         assert position is not None
-        total += jnp.where(_is_one_hot(jnp.clip(position, 0, length - 1), length), weight[:, None], 0)
+        total += jnp.where(jnp.arange(length)[:, None] == jnp.clip(position, 0, length - 1), weight, 0)
     return total
 
 

@@ -105,12 +105,17 @@ def apply_by_branch(
     images: UInt8[Array, "b h w 3"], draws: Draws, *, options: Options, access: Access
 ) -> UInt8[Array, "b h w 3"]:
     """Return what `apply_layers` does, from a loop over the images that branches to the operation of each layer."""
-    branches = [partial(_apply_one, name, options=options, access=access) for name in options.among]
+
+    def branch(name: str, image: Image, argument: Scalar, place: Float32[Array, "3"]) -> Image:
+        image = access.lay_out(image)
+        return access.lay_out(_apply_one(name, image, argument, place, options=options, access=access))
+
+    branches = [partial(branch, name) for name in options.among]
 
     def layer(image: Image, draw: Draws) -> tuple[Image, None]:
         return jax.lax.switch(draw.operation, branches, image, draw.argument, draw.place), None
 
-    return jax.lax.map(lambda item: jax.lax.scan(layer, item[0], item[1])[0], (images, draws))
+    return jax.lax.map(lambda item: jax.lax.scan(layer, *item)[0], (images, draws))
 
 
 def _apply_one(
