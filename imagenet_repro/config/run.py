@@ -33,6 +33,7 @@ class Config:
     precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"  # of the computation; float64: parameters too
     parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
     cross_device_norm: bool = False  # batch norm over all devices' shares; otherwise each device's own
+    norm_group: int = bounded(0, 0)  # neighbouring devices that share statistics under cross_device_norm; 0: all
     deterministic: bool = True  # choose only kernels that repeat bit for bit (GPU)
     clip_norm: float = bounded(0.0, 0.0)  # global norm of the gradient; 0: no clipping
     ema_decay: float = bounded(0.0, 0.0, 1.0)  # of the average of weights that is evaluated; 0: none

@@ -69,7 +69,7 @@ class AlexNet2012(Network):
         self.conv5 = conv(384, 256, 3, padding=1, groups=groups, bias=ONE)
         self.fc6 = Linear(256 * 6 * 6, 4096, bias_init=ONE, **kwargs)
         self.fc7 = Linear(4096, 4096, bias_init=ONE, **kwargs)
-        self.fc8 = Linear(4096, num_classes, bias_init=ZERO, **kwargs) if num_classes else None
+        self.fc8 = Linear(4096, num_classes, wide=True, bias_init=ZERO, **kwargs) if num_classes else None
         self.norm, self.max_pool = LocalResponseNorm(), MaxPool(3, stride=2)
         self.dropout = Dropout(dropout, rngs=rngs)
 
@@ -144,7 +144,7 @@ class AlexNet(Network):
             relu,
         ]
         if num_classes:
-            classifier.append(Linear(4096, num_classes, **kwargs))
+            classifier.append(Linear(4096, num_classes, wide=True, **kwargs))
         self.classifier = Sequential(classifier)
         self.min_image_size = 14 * stride + 11 - 2 * padding  # three poolings leave 1 position of 15
 

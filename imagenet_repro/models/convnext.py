@@ -103,10 +103,10 @@ class Head(nnx.Module):
 
     def __init__(self, features: int, num_classes: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.norm = LayerNorm(features, dtype=dtype)
-        self.fc = _linear(features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+        self.fc = _linear(features, num_classes, wide=True, dtype=dtype, rngs=rngs) if num_classes else None
 
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b n"]:
-        """Return logits, or the normalised features, in the layers' dtype."""
+        """Return float32 logits, or the normalised features in the layers' dtype."""
         x = self.norm(x)
         return x if self.fc is None else self.fc(x)
 

@@ -229,7 +229,7 @@ class EfficientNet(Network):
         self.bn2 = layers.norm(head)
         self.dropout = Dropout(dropout, rngs=rngs)
         linear = functools.partial(Linear, init=dense_init, bias_init=zeros, dtype=dtype, rngs=rngs)
-        self.classifier = linear(head, num_classes) if num_classes else None
+        self.classifier = linear(head, num_classes, wide=True) if num_classes else None
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow c"]:
         """Return the last, activated map. Raises UserError for images of another shape than [b, h, w, 3]."""

@@ -152,7 +152,7 @@ class AuxiliaryHead(nnx.Module):
         self.conv = ConvRelu(features, 128, 1, dtype=dtype, rngs=rngs)
         self.fc = Linear(4 * 4 * 128, 1024, bias_init=constant(0.2), **kwargs)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.classifier = Linear(1024, num_classes, bias_init=constant(0.0), **kwargs)
+        self.classifier = Linear(1024, num_classes, wide=True, bias_init=constant(0.0), **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Return float32 logits."""
@@ -195,7 +195,7 @@ class GoogLeNet(Network):
         )
         self.dropout = Dropout(dropout, rngs=rngs)
         classifier = {"init": XAVIER, "bias_init": constant(0.0), **kwargs}
-        self.loss3_classifier = Linear(outputs("5b"), num_classes, **classifier) if num_classes else None
+        self.loss3_classifier = Linear(outputs("5b"), num_classes, wide=True, **classifier) if num_classes else None
         self.max_pool = MaxPool(3, stride=2, ceil=True)
         self.norm = LocalResponseNorm(alpha=1e-4 / 5, k=1.0)  # Caffe divides its alpha by the size of the window
         self.deterministic = False
@@ -286,7 +286,7 @@ class AuxiliaryHeadBN(nnx.Module):
         self.conv = BasicConv(features, 128, 1, **kwargs)
         self.fc1 = Linear(4 * 4 * 128, 1024, init=normal(0.01), **kwargs)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.fc2 = Linear(1024, num_classes, init=normal(0.01), **kwargs)
+        self.fc2 = Linear(1024, num_classes, wide=True, init=normal(0.01), **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Return float32 logits."""
@@ -326,7 +326,7 @@ class GoogLeNetBN(Network):
             AuxiliaryHeadBN(outputs("4d"), num_classes, dropout=auxiliary_dropout, **kwargs) if with_heads else None
         )
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.fc = Linear(outputs("5b"), num_classes, init=normal(0.01), **kwargs) if num_classes else None
+        self.fc = Linear(outputs("5b"), num_classes, wide=True, init=normal(0.01), **kwargs) if num_classes else None
         self.max_pool, self.last_pool = MaxPool(3, stride=2, ceil=True), MaxPool(2, stride=2, ceil=True)
         self.deterministic = False
 

@@ -157,7 +157,7 @@ class BNInception(Network):
         for name, widths in MODULES.items():
             features = self._add_module(f"inception_{name}", features, widths, rngs)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.last_linear = Linear(features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+        self.last_linear = Linear(features, num_classes, wide=True, dtype=dtype, rngs=rngs) if num_classes else None
 
     def _add(self, name: str, in_features: int, unit: Unit, rngs: nnx.Rngs) -> None:
         """Add a convolution and its normalisation, side by side in the network as in the released model."""
@@ -355,7 +355,7 @@ class AuxiliaryHead(nnx.Module):
         kwargs = {"dtype": dtype, "rngs": rngs}
         self.conv0 = ConvNorm(in_features, Unit(128), init=truncated_normal(0.1), **kwargs)
         self.conv1 = ConvNorm(128, Unit(768, 5, valid=True), init=truncated_normal(0.01), **kwargs)
-        self.fc = Linear(768, num_classes, init=truncated_normal(0.001), **kwargs)
+        self.fc = Linear(768, num_classes, wide=True, init=truncated_normal(0.001), **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Return float32 logits."""
@@ -398,7 +398,7 @@ class InceptionV3(Network):
             setattr(self, name, module)
             features = module.out_features
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.fc = Linear(features, num_classes, init=init, **kwargs) if num_classes else None
+        self.fc = Linear(features, num_classes, wide=True, init=init, **kwargs) if num_classes else None
         self.deterministic = False
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 2048"]:

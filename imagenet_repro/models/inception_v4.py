@@ -160,7 +160,7 @@ class InceptionV4(Network):
             ]
         )
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.last_linear = Linear(1536, num_classes, **kwargs) if num_classes else None
+        self.last_linear = Linear(1536, num_classes, wide=True, **kwargs) if num_classes else None
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 1536"]:
         """Return the last module's map. Raises UserError for images below 75 pixels."""
@@ -256,7 +256,7 @@ class InceptionResNetV2(Network):
         self.block8 = ResidualBlock(2080, *BLOCK_8, scale=1.0, last=True, **kwargs)
         self.conv2d_7b = ConvNorm(2080, Unit(1536), **kwargs)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.classif = Linear(1536, num_classes, **kwargs) if num_classes else None
+        self.classif = Linear(1536, num_classes, wide=True, **kwargs) if num_classes else None
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 1536"]:
         """Return the map of the last convolution. Raises UserError for images below 75 pixels."""

@@ -180,7 +180,7 @@ class LeNet5(Network):
         self.c3 = Conv(6, 16, 5, **kwargs)
         self.c5 = Conv(16, 120, 5, **kwargs)
         self.f6 = Linear(120, CODE, **kwargs)
-        self.output = Linear(CODE, num_classes, **kwargs) if num_classes else None
+        self.output = Linear(CODE, num_classes, wide=True, **kwargs) if num_classes else None
         self.max_pool = MaxPool(2, stride=2)
 
     def features(self, images: Float[Array, "b h w c"]) -> Float[Array, "b oh ow 120"]:

@@ -115,7 +115,7 @@ class BasicBlock(ResidualBlock):
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
         """Apply convolution, norm, ReLU, convolution, norm."""
-        y = relu(self.bn1(self.conv1(x)))
+        y = self.bn1.rectified(self.conv1(x))
         return self.bn2(self.conv2(y))
 
 
@@ -162,8 +162,8 @@ class Bottleneck(ResidualBlock):
 
     def branch(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
         """Apply convolution, norm and ReLU twice, then convolution and norm."""
-        y = relu(self.bn1(self.conv1(x)))
-        y = relu(self.bn2(self.conv2(y)))
+        y = self.bn1.rectified(self.conv1(x))
+        y = self.bn2.rectified(self.conv2(y))
         return self.bn3(self.conv3(y))
 
 
@@ -247,12 +247,13 @@ class ResNet(Network):
             dtype=dtype,
         )
         self.dropout = Dropout(dropout, rngs=rngs) if dropout else None
-        self.fc = Linear(self.layer4[-1].out_features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+        features = self.layer4[-1].out_features
+        self.fc = Linear(features, num_classes, wide=True, dtype=dtype, rngs=rngs) if num_classes else None
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow c"]:
         """Return the last stage's map. Raises UserError for images of another shape than [batch, height, width, 3]."""
         check_images("ResNet", images)
-        x = relu(self.bn1(self.conv1(images)))
+        x = self.bn1.rectified(self.conv1(images))
         if self.maxpool is not None:
             x = self.maxpool(x)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):

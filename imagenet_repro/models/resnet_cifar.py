@@ -57,7 +57,7 @@ class CifarResNet(Network):
             rngs=rngs,
             dtype=dtype,
         )
-        self.fc = Linear(64, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+        self.fc = Linear(64, num_classes, wide=True, dtype=dtype, rngs=rngs) if num_classes else None
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 64"]:
         """Return the last stage's map. Raises UserError for images of another shape than [batch, height, width, 3]."""

@@ -24,6 +24,7 @@ from imagenet_repro.models.nn.layers import (
     check_images,
     drop_path_rates,
     relu,
+    wide_product,
 )
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.nn.precision import widen
@@ -122,8 +123,10 @@ class Head(nnx.Module):
         self.fc = Conv(features, num_classes, 1, **layer) if num_classes else None
 
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b n"]:
-        """Return logits, or the pooled features."""
-        return x if self.fc is None else self.fc(x[:, None, None])[:, 0, 0]
+        """Return float32 logits, or the pooled features."""
+        if self.fc is None or self.fc.bias is None:
+            return x
+        return wide_product(x, self.fc.weight[0, 0], self.fc.bias[...], self.fc.dtype)
 
 
 class ResNetV2(Network):

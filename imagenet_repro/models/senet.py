@@ -122,7 +122,7 @@ class SENet(Network):
         )
         self.dropout = Dropout(dropout, rngs=rngs) if dropout else None
         features = self.layer4[-1].out_features
-        self.last_linear = Linear(features, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+        self.last_linear = Linear(features, num_classes, wide=True, dtype=dtype, rngs=rngs) if num_classes else None
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow c"]:
         """Return the last stage's map. Raises UserError for images that are too small for the pooling of the stem."""

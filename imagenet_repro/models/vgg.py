@@ -71,7 +71,7 @@ class VGG(Network):
         for inputs in (7 * 7 * width, 4096):
             classifier += [Linear(inputs, 4096, init=normal(0.01), **kwargs), relu, Dropout(dropout, rngs=rngs)]
         if num_classes:
-            classifier.append(Linear(4096, num_classes, init=normal(0.01), **kwargs))
+            classifier.append(Linear(4096, num_classes, wide=True, init=normal(0.01), **kwargs))
         self.classifier = Sequential(classifier)
 
     def features(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b oh ow 512"]:

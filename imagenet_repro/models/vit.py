@@ -131,7 +131,9 @@ class VisionTransformer(Network):
             remat=remat,
         )
         self.norm = LayerNorm(width, dtype=dtype)
-        self.head_ = dense(width, num_classes, bias=head_bias, dtype=dtype, rngs=rngs) if num_classes else None
+        self.head_ = (
+            dense(width, num_classes, wide=True, bias=head_bias, dtype=dtype, rngs=rngs) if num_classes else None
+        )
 
     @staticmethod
     def _token(width: int, number: int, rngs: nnx.Rngs) -> nnx.Param:
@@ -232,7 +234,7 @@ class DistilledVisionTransformer(VisionTransformer):
             scan=scan,
             remat=remat,
         )
-        self.head_dist = dense(design.width, num_classes, dtype=dtype, rngs=rngs) if num_classes else None
+        self.head_dist = dense(design.width, num_classes, wide=True, dtype=dtype, rngs=rngs) if num_classes else None
         self.deterministic = False
 
     def _prefix_tokens(self) -> list[nnx.Param]:

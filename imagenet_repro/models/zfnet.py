@@ -58,7 +58,7 @@ class ZFNet(Network):
         self.conv5 = Conv(fourth, fifth, 3, padding=1, **kwargs)
         self.fc6 = Linear(fifth * 6 * 6, 4096, **kwargs)
         self.fc7 = Linear(4096, 4096, **kwargs)
-        self.fc8 = Linear(4096, num_classes, **kwargs) if num_classes else None
+        self.fc8 = Linear(4096, num_classes, wide=True, **kwargs) if num_classes else None
         self.ceil_pool, self.last_pool = MaxPool(3, stride=2, ceil=True), MaxPool(3, stride=2)
         self.norm = LocalResponseNorm()
         self.dropout = Dropout(dropout, rngs=rngs)

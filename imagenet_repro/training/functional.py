@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from imagenet_repro.models.nn.layers import Conv, Linear
+from imagenet_repro.models.nn.layers import BatchNorm, Conv, Linear
 from imagenet_repro.models.nn.network import WithAuxiliary, tensor_name
 from imagenet_repro.models.nn.shards import Shard
 from imagenet_repro.models.nn.stack import Stack
@@ -26,12 +26,13 @@ class FunctionalNetwork:
     Args:
       model: a module of `models.create`, or of `models.abstract` where parameters come from elsewhere.
       cross_device_norm: whether batch norm computes its statistics over the axis "data", not over one device's share.
+      norm_group: the neighbours along that axis that share statistics, where `cross_device_norm` is set; 0: all.
     """
 
-    def __init__(self, model: nnx.Module, *, cross_device_norm: bool = False):
+    def __init__(self, model: nnx.Module, *, cross_device_norm: bool = False, norm_group: int = 0):
         for _, module in nnx.iter_modules(model):
-            if hasattr(module, "running_mean"):
-                module.axis_name = "data" if cross_device_norm else None  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(module, BatchNorm):
+                module.axis_name, module.group = ("data", norm_group) if cross_device_norm else (None, 0)
         self._stack_names = tuple(
             tensor_name(path) for path, module in nnx.iter_modules(model) if isinstance(module, Stack)
         )

@@ -30,9 +30,17 @@ CUDNN_MULTIPLE = 8  # tokens: the backward pass of cuDNN's attention refuses oth
 CUDNN_HEAD_SIZE = 128  # the largest that it takes on every GPU
 
 
-def dense(in_features: int, out_features: int, *, dtype: DTypeLike, rngs: nnx.Rngs, bias: float = 0.0) -> Linear:
+def dense(
+    in_features: int,
+    out_features: int,
+    *,
+    dtype: DTypeLike,
+    rngs: nnx.Rngs,
+    bias: float = 0.0,
+    wide: bool = False,
+) -> Linear:
     """Return a linear layer with the initial values of a ViT: weights from N(0, 0.02^2), biases all `bias`."""
-    return Linear(in_features, out_features, init=INIT, bias_init=constant(bias), dtype=dtype, rngs=rngs)
+    return Linear(in_features, out_features, init=INIT, bias_init=constant(bias), wide=wide, dtype=dtype, rngs=rngs)
 
 
 def dropout_layer(rate: float, rngs: nnx.Rngs) -> Dropout:
@@ -122,8 +130,9 @@ class SwiGLU(nnx.Module):
     """
 
     def __init__(self, width: int, hidden: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
-        start = {"init": halves(INIT, 1e-6), "bias_init": halves(constant(0.0), 1.0)}
-        self.fc1 = Linear(width, 2 * hidden, **start, dtype=dtype, rngs=rngs)
+        self.fc1 = Linear(
+            width, 2 * hidden, init=halves(INIT, 1e-6), bias_init=halves(constant(0.0), 1.0), dtype=dtype, rngs=rngs
+        )
         self.drop1 = dropout_layer(dropout, rngs)
         self.fc2 = dense(hidden, width, dtype=dtype, rngs=rngs)
         self.drop2 = dropout_layer(dropout, rngs)

@@ -6,7 +6,7 @@ Parameters and running statistics are float32; a layer computes in its `dtype`.
 """
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.models.nn import cpu_convolution, pooling
+from imagenet_repro.models.nn import batch_norm, cpu_convolution, pooling, target
 from imagenet_repro.models.nn.initialisers import Initialiser, constant, parameter, torch_uniform
 from imagenet_repro.models.nn.precision import wide_dtype, widen
 from imagenet_repro.models.nn.windows import Pads
@@ -25,9 +25,23 @@ Size = int | tuple[int, int]
 Padding = Size | Literal["same"]  # zeros on both sides; `pads` defines "same"
 
 Dropout = nnx.Dropout  # `deterministic` is switched by train() and eval(); its random state is an nnx.RngState
-relu = nnx.relu
 swish = nnx.swish
 tanh = nnx.tanh
+
+
+@jax.custom_jvp
+def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return the larger of x and zero; the gradient at zero is zero.
+
+    The gradient reads the result, which the next layer stores anyway, and not what led to it.
+    """
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_gradient(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = relu(*primals)
+    return y, jnp.where(target.in_memory(y) > 0, tangents[0], jnp.zeros_like(y))
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -138,6 +152,15 @@ def _bias(rngs: nnx.Rngs, kernel: tuple[int, ...], init: Initialiser | None) -> 
     return parameter(rngs, init, kernel[-1:])
 
 
+def wide_product(
+    x: Float[Array, "... i"], weight: Float[Array, "i o"], bias: Float[Array, " o"], dtype: DTypeLike
+) -> Float[Array, "... o"]:
+    """Return x @ weight + bias, with the factors in `dtype`, in the dtype of its sums: float32 at least."""
+    sums = wide_dtype(dtype)
+    y = jnp.dot(x.astype(dtype), weight.astype(dtype), precision=lax.Precision.HIGHEST, preferred_element_type=sums)
+    return y + bias.astype(sums)
+
+
 class Linear(nnx.Module):
     """A linear layer over the last axis: x @ weight + bias."""
 
@@ -150,16 +173,19 @@ class Linear(nnx.Module):
         *,
         init: Initialiser = torch_uniform,
         bias_init: Initialiser | None = None,  # None: PyTorch's, which follows the kernel's shape
+        wide: bool = False,  # return the float32 of the sums, as logits need it: rounded, the largest two may tie
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         shape = (in_features, out_features)
         self.weight = parameter(rngs, init, shape)
         self.bias = _bias(rngs, shape, bias_init)
-        self.dtype = dtype
+        self.dtype, self.wide = dtype, wide
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
-        """Return the product plus the bias, in the layer's dtype."""
+        """Return the product plus the bias, in the layer's dtype, or in that of its sums where it is `wide`."""
+        if self.wide:
+            return wide_product(x, self.weight[...], self.bias[...], self.dtype)
         y = jnp.dot(x.astype(self.dtype), self.weight[...].astype(self.dtype), precision=lax.Precision.HIGHEST)
         return y + self.bias[...].astype(self.dtype)
 
@@ -168,8 +194,8 @@ class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015), with running statistics as in PyTorch.
 
     Mean and variance are computed in float32 over this device's share of the batch, or, where `axis_name` is set, over
-    the shares of all devices along that axis. The running variance uses the unbiased estimate, the normalisation the
-    biased one. train() and eval() switch `use_running_average`.
+    the shares of all devices along that axis, or of `group` neighbours along it. The running variance uses the
+    unbiased estimate, the normalisation the biased one. train() and eval() switch `use_running_average`.
     """
 
     def __init__(
@@ -180,6 +206,7 @@ class BatchNorm(nnx.Module):
         epsilon: float = 1e-5,
         scale_init: float = 1.0,
         axis_name: str | None = None,
+        group: int = 0,
         dtype: DTypeLike = jnp.float32,
     ):
         self.weight = nnx.Param(jnp.full((features,), scale_init, jnp.float32))
@@ -187,32 +214,30 @@ class BatchNorm(nnx.Module):
         self.running_mean = nnx.BatchStat(jnp.zeros((features,), jnp.float32))
         self.running_var = nnx.BatchStat(jnp.ones((features,), jnp.float32))
         self.momentum, self.epsilon, self.dtype = momentum, epsilon, dtype
-        self.axis_name = axis_name
+        self.axis_name, self.group = axis_name, group
         self.use_running_average = False
 
     def __call__(self, x: Float[Array, "b ... c"]) -> Float[Array, "b ... c"]:
         """Normalise, scale and shift; in training mode, update the running statistics too."""
-        x = widen(x)
-        if self.use_running_average:
-            mean, var = self.running_mean[...], self.running_var[...]
-        else:
-            mean, var = self._batch_statistics(x)
-        scale = self.weight[...] * (1 / jnp.sqrt(var + self.epsilon))
-        return (x * scale + (self.bias[...] - mean * scale)).astype(self.dtype)
+        return self._normalise(x, rectified=False)
 
-    def _batch_statistics(self, x: Float[Array, "b ... c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """Return mean and biased variance of the batch, and move the running statistics towards them."""
-        axes = tuple(range(x.ndim - 1))
-        moments = jnp.stack([x.mean(axes), jnp.square(x).mean(axes)])
-        count = x.size // x.shape[-1]
-        if self.axis_name is not None:
-            moments = lax.pmean(moments, self.axis_name)
-            count *= lax.axis_size(self.axis_name)
-        mean, square = moments
-        var = jnp.maximum(square - jnp.square(mean), 0.0)  # rounding may leave a small negative number
-        self._move(self.running_mean, mean)
-        self._move(self.running_var, var * (count / max(count - 1, 1)))
-        return mean, var
+    def rectified(self, x: Float[Array, "b ... c"]) -> Float[Array, "b ... c"]:
+        """Return what `relu` makes of the normalised batch; its gradient takes one pass less than the two apart."""
+        return self._normalise(x, rectified=True)
+
+    def _normalise(self, x: Float[Array, "b ... c"], *, rectified: bool) -> Float[Array, "b ... c"]:
+        if self.use_running_average:
+            scale = self.weight[...] * (1 / jnp.sqrt(self.running_var[...] + self.epsilon))
+            y = widen(x) * scale + (self.bias[...] - self.running_mean[...] * scale)
+            return (relu(y) if rectified else y).astype(self.dtype)
+        devices = batch_norm.Devices(self.axis_name, self.group) if self.axis_name is not None else None
+        form = batch_norm.Form(self.epsilon, rectified, devices)
+        parameters = (self.weight[...], self.bias[...], self.running_mean[...])
+        y, moments = cast(tuple[Array, batch_norm.Moments], batch_norm.normalise(x, *parameters, form))
+        count = x.size // x.shape[-1] * (devices.size if devices else 1)
+        self._move(self.running_mean, moments.mean)
+        self._move(self.running_var, moments.var * (count / max(count - 1, 1)))
+        return y.astype(self.dtype)
 
     def _move(self, statistic: nnx.BatchStat, value: Float[Array, " c"]) -> None:
         moved = (1 - self.momentum) * statistic[...] + self.momentum * lax.stop_gradient(value)

@@ -7,8 +7,12 @@ It is the platform of this process's devices, except while a step is compiled fo
 import contextlib
 import contextvars
 from collections.abc import Iterator
+from typing import TypeVar
 
 import jax
+from jax import lax
+
+Tree = TypeVar("Tree")
 
 _PLATFORM: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
 
@@ -26,3 +30,12 @@ def compile_for(name: str) -> Iterator[None]:
         yield
     finally:
         _PLATFORM.reset(token)
+
+
+def in_memory(arrays: Tree) -> Tree:
+    """Return `arrays` as they are in an accelerator's memory, so that what follows reads them.
+
+    XLA otherwise traces a value back to what it was computed from, and reads or even stores that instead. On the CPU
+    nothing changes.
+    """
+    return arrays if platform() == "cpu" else lax.optimization_barrier(arrays)

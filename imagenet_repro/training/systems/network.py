@@ -118,7 +118,8 @@ class NetworkSystem:
         spread: Spread,
         loaded: pretrained.Report | None = None,
     ) -> "NetworkSystem":
-        network = FunctionalNetwork(model, cross_device_norm=config.cross_device_norm)
+        _check_norm_group(config, spread.mesh.size)
+        network = FunctionalNetwork(model, cross_device_norm=config.cross_device_norm, norm_group=config.norm_group)
         create_layer_index = models.spec(config.model.name).layers
         layers = None
         if create_layer_index:
@@ -148,7 +149,9 @@ class NetworkSystem:
         if config.model != self.config.model:
             options = config.model.options
             model = models.abstract(config.model.name, self.num_classes, DTYPES[config.precision], **options)
-            network = FunctionalNetwork(model, cross_device_norm=config.cross_device_norm)
+            network = FunctionalNetwork(
+                model, cross_device_norm=config.cross_device_norm, norm_group=config.norm_group
+            )
         return dataclasses.replace(self, config=config, network=network)
 
     def initial_state(self) -> TrainState:
@@ -210,6 +213,18 @@ class NetworkSystem:
 def describe_loaded(report: pretrained.Report) -> str:
     """Return a sentence for a person about the weights that were loaded."""
     return "; ".join([f"weights of {report.path}", *report.notes])
+
+
+def _check_norm_group(config: Config, devices: int) -> None:
+    """Raise UserError for a group that does not divide the devices, or that nothing reads."""
+    if config.norm_group and not config.cross_device_norm:
+        raise UserError(
+            f"config.norm_group: {config.norm_group} has no effect without config.cross_device_norm=true; set it too"
+        )
+    if config.norm_group and devices % config.norm_group:
+        raise UserError(
+            f"config.norm_group: {devices} device(s) do not divide into groups of {config.norm_group}; take a divisor"
+        )
 
 
 def _check_options(model: Model) -> None:

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from imagenet_repro.models.nn import initialisers, layers
+from imagenet_repro.models.nn import initialisers, layers, target
 from imagenet_repro.models.nn.initialisers import constant, parameter, truncated_normal
 
 
@@ -62,6 +62,110 @@ def test_batch_norm_uses_the_batch_of_all_devices():
     np.testing.assert_allclose(y, expected, atol=1e-5)
     for name in ("running_mean", "running_var"):
         np.testing.assert_allclose(moved[name][...], getattr(on_all, name)[...], rtol=1e-5)
+
+
+def on_eight_devices(norm, function):
+    """Return `function(norm, x, dy)` over eight devices, which share the statistics of `norm` as it says."""
+    graphdef, state = nnx.split(norm)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    along, same = PartitionSpec("data"), PartitionSpec()
+
+    def on_one_device(state, x, dy):
+        return function(nnx.merge(graphdef, state), x, dy)
+
+    specs = {"in_specs": (same, along, along), "out_specs": along, "check_vma": False}
+    return jax.jit(jax.shard_map(on_one_device, mesh=mesh, **specs)), state
+
+
+def values_and_gradient(norm, x, dy):
+    """Return the output, the gradient of x, and the running statistics with an axis of devices."""
+    graphdef, params, stats = nnx.split(norm, nnx.Param, nnx.BatchStat)
+
+    def run(x):
+        norm = nnx.merge(graphdef, params, jax.tree.map(jnp.array, stats))
+        y = norm(x)
+        return y, (norm.running_mean[...], norm.running_var[...])
+
+    y, pull, (mean, var) = jax.vjp(run, x, has_aux=True)
+    return y, pull(dy)[0], mean[None], var[None]
+
+
+@pytest.mark.parametrize("group", [0, 2, 4])
+def test_batch_norm_of_groups_of_devices_uses_their_batch_alone(group):
+    x, dy = jnp.asarray(5 + normal(16, 2, 2, 3)), jnp.asarray(normal(16, 2, 2, 3, seed=1))
+    mapped, state = on_eight_devices(layers.BatchNorm(3, axis_name="data", group=group), values_and_gradient)
+    y, dx, mean, var = mapped(state, x, dy)
+    images = 2 * (group or 8)
+    for first in range(0, 16, images):
+        share = slice(first, first + images)
+        expected = values_and_gradient(layers.BatchNorm(3), x[share], dy[share])
+        np.testing.assert_allclose(y[share], expected[0], atol=2e-5)
+        np.testing.assert_allclose(dx[share], expected[1], atol=2e-5)
+        for ours, theirs in zip((mean, var), expected[2:], strict=True):
+            devices = ours[share.start // 2 : share.stop // 2]
+            np.testing.assert_allclose(devices, theirs.repeat(len(devices), 0), rtol=1e-5)
+
+
+def test_batch_norm_of_all_devices_takes_one_reduction_in_each_direction():
+    x = jnp.asarray(normal(16, 2, 2, 3))
+    mapped, state = on_eight_devices(layers.BatchNorm(3, axis_name="data"), values_and_gradient)
+    assert mapped.lower(state, x, x).compile().as_text().count(" all-reduce(") == 2
+
+
+def textbook(x, weight, bias, *, rectified):
+    """Return the formulas of Ioffe & Szegedy, which JAX differentiates."""
+    axes = tuple(range(x.ndim - 1))
+    y = (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + 1e-5) * weight + bias
+    return jnp.maximum(y, 0) if rectified else y
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("rectified", [False, True])
+def test_gradients_of_batch_norm_are_those_of_its_formulas(rectified, platform):
+    x, dy, weight, bias = (jnp.asarray(a) for a in (2 + normal(4, 3, 3, 5), normal(4, 3, 3, 5, seed=1), *normal(2, 5)))
+
+    def ours(x, weight, bias):
+        norm = layers.BatchNorm(5)
+        norm.weight.set_value(weight), norm.bias.set_value(bias)
+        return norm.rectified(x) if rectified else norm(x)
+
+    with target.compile_for(platform):
+        y, pull = jax.vjp(ours, x, weight, bias)
+        gradients = pull(dy)
+    expected, pull = jax.vjp(lambda *a: textbook(*a, rectified=rectified), x, weight, bias)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    for a, b in zip(gradients, pull(dy), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize("offset", [1e2, 1e4])
+def test_float32_variance_survives_a_mean_far_from_zero(offset):
+    x = (offset + normal(64, 8, 8, 3)).astype(np.float32)
+    norm = layers.BatchNorm(3, momentum=1.0)
+    norm(jnp.asarray(x))
+    np.testing.assert_allclose(norm.running_var[...], x.astype(np.float64).var((0, 1, 2), ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(norm.running_mean[...], x.astype(np.float64).mean((0, 1, 2)), rtol=1e-6)
+
+
+def test_batch_norm_stores_activations_in_their_own_type():
+    x = jnp.asarray(normal(4, 6, 6, 3)).astype(jnp.bfloat16)
+    norm = layers.BatchNorm(3, dtype=jnp.bfloat16)
+    graphdef, state = nnx.split(norm)
+    _, pull = jax.vjp(lambda x: nnx.merge(graphdef, jax.tree.map(jnp.array, state)).rectified(x), x)
+    assert {a.dtype for a in jax.tree.leaves(pull) if a.size == x.size} == {jnp.dtype("bfloat16")}
+
+
+def test_relu_has_no_gradient_at_zero():
+    np.testing.assert_array_equal(jax.grad(lambda x: layers.relu(x).sum())(jnp.array([-1.0, 0.0, 2.0])), [0, 0, 1])
+
+
+def test_wide_linear_layer_keeps_the_float32_of_its_sums():
+    x, kwargs = jnp.asarray(normal(4, 64)), {"dtype": jnp.bfloat16, "rngs": nnx.Rngs(0)}
+    layer = layers.Linear(64, 8, wide=True, **kwargs)
+    factors = (np.asarray(a.astype(jnp.bfloat16), np.float64) for a in (x, layer.weight[...]))
+    y = layer(x)
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y, np.matmul(*factors) + np.asarray(layer.bias[...]), atol=1e-5)
 
 
 def test_batch_norm_of_one_value_has_a_finite_running_variance():
