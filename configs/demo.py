@@ -7,8 +7,8 @@ The images are silhouettes of 64 px (`python main.py prepare silhouettes`); ther
 has a 90 % error rate. All systems see the same images in the same order. The system of 2011 reads them at 64 px, has
 32 Gaussians and stores its codes without quantisation. The networks read them at 32 px, ViT at its 64, mirrored and
 cropped at random. AlexNet's first convolution has stride 2, not 4, because its maps would otherwise vanish at this
-size, and it drops no units, since it sees so few images; the residual branches of ResNet start at zero. The learning
-rates were chosen on a held-out tenth of the training images.
+size, and it drops no units, since it sees so few images; the residual branches of ResNet start at zero. Of the
+learning rates only AlexNet's was compared with others, on a held-out tenth of the training images.
 """
 
 from ml_collections import ConfigDict

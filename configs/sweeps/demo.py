@@ -7,8 +7,8 @@ The recipes are those of configs/demo.py. Each system sees 24,000 images, so tha
 laptop. Systems that train in seconds have three seeds, the others one: enough to tell these checkpoints apart, and too
 few to show which recipe is better.
 
-`long` has four times as many training images and ten times the budget, for about three quarters of an hour: networks
-need more images than Fisher vectors do to tell shapes apart.
+`long` has four times as many training images and ten times the budget: networks need more images than Fisher vectors
+do to tell shapes apart. It has not been run; from shorter runs we estimate three quarters of an hour on two cores.
 
     python main.py prepare silhouettes --silhouettes.train_images=2000
     python main.py sweep --config=configs/sweeps/demo.py:long --workdir=runs/demo_long
