@@ -1,7 +1,9 @@
 """Maximum pooling whose gradient compares each window with its maximum; NHWC.
 
 XLA's gradient of a pooling is a select-and-scatter. On the CPU it takes ten times as long as it needs. On a GPU it is
-a scatter, and with deterministic operations a sort too.
+a scatter, and with deterministic operations a sort too. On a TPU it is the better form: libtpu expects 12.1 ms for the
+pooling of ResNet's stem between two 1x1 convolutions, forward and backward, and 20.5 ms with the comparison (64
+images, v5e, level O1).
 """
 
 import functools

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from imagenet_repro.models.nn import pooling
+from imagenet_repro.models.nn import pooling, target
 
 
 def both_ends(padding):
@@ -47,3 +47,24 @@ def test_pooling_and_its_gradient_equal_xla_also_on_ties(size, window, stride, p
     theirs = value_and_gradients(lambda x: xla_pool(x, window, stride, padding), x)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_forms_of_both_platforms_agree_bit_for_bit_on_ties(dtype):
+    x = jnp.round(normal(0, 2, 15, 14, 8)).astype(dtype)
+    dy = jnp.round(4 * normal(1, 2, 8, 7, 8)).astype(dtype)  # whole numbers, whose sums are exact in any order
+
+    def run(platform):
+        with target.compile_for(platform):
+            y, pull = jax.vjp(lambda x: pooling.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))), x)
+            return y, pull(dy)[0]
+
+    for ours, xla in zip(run("gpu"), run("tpu"), strict=True):
+        np.testing.assert_array_equal(ours.astype(jnp.float32), xla.astype(jnp.float32))
+
+
+def test_gradient_on_a_gpu_has_no_scatter():
+    with target.compile_for("gpu"):
+        gradient = jax.grad(lambda x: pooling.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))).sum())
+        text = str(jax.make_jaxpr(gradient)(normal(0, 2, 15, 14, 8)))
+    assert "scatter" not in text
