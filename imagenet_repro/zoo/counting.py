@@ -85,10 +85,9 @@ def _inner_jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
     """Yield the programs that an equation calls."""
     for value in params.values():
         for entry in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(entry, core.ClosedJaxpr):
-                yield entry.jaxpr
-            elif isinstance(entry, core.Jaxpr):
-                yield entry
+            inner = getattr(entry, "jaxpr", entry)  # a closed program has the program itself
+            if isinstance(inner, core.Jaxpr):
+                yield inner
 
 
 def _shape(variable: Any) -> tuple[int, ...]:
