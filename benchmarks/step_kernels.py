@@ -16,10 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from imagenet_repro.config import load_config
-from imagenet_repro.planning import hlo, traffic
-from imagenet_repro.planning.compiled_step import abstract_step, compile_step
-from imagenet_repro.planning.topology import open_topology, silence
+from imagenet_repro.planning import topology
+
+topology.silence()
+
+from imagenet_repro.config import load_config  # noqa: E402  JAX is silenced first
+from imagenet_repro.planning import hlo, traffic  # noqa: E402
+from imagenet_repro.planning.compiled_step import abstract_step, compile_step  # noqa: E402
 
 RARE = ("scatter", "select-and-scatter", "sort")
 
@@ -34,8 +37,7 @@ def main() -> None:
     parser.add_argument("--deterministic", nargs="*", default=["false", "true"], choices=("false", "true"))
     parser.add_argument("--kernels", action="store_true", help="list each kind of kernel")
     options = parser.parse_args()
-    silence()
-    topology = open_topology(options.topology)
+    devices = topology.open_topology(options.topology)
     print(
         "| configuration | deterministic | GB | scatters | sorts | seconds to compile |\n|---|---|---:|---:|---:|---:|"
     )
@@ -43,8 +45,8 @@ def main() -> None:
         for deterministic in options.deterministic:
             began = time.perf_counter()
             overrides = {"batch_size": options.batch_size, "deterministic": deterministic, "parallel": "shard_map"}
-            step = abstract_step(load_config(name, overrides), 1000, topology)
-            module = hlo.parse(compile_step(step, topology, "none", level=options.level).text)
+            step = abstract_step(load_config(name, overrides), 1000, devices)
+            module = hlo.parse(compile_step(step, devices, "none", level=options.level).text)
             moved = traffic.count_traffic(module)
             counts = rare_operations(module)
             scatters = counts["scatter"] + counts["select-and-scatter"]
