@@ -52,7 +52,7 @@ def held(tensors):
     ("name", "image_size", "depth", "scan", "remat"),
     [
         ("vit_tiny_patch16", 32, 3, True, True),
-        ("vit_tiny_patch16", 32, 1, False, None),
+        pytest.param("vit_tiny_patch16", 32, 1, False, None, marks=pytest.mark.slow),
         # 78 M parameters; G at 2 of 48 blocks
         pytest.param("vit_gigantic_patch14", 28, 2, True, True, marks=pytest.mark.slow),
     ],
