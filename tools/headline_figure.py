@@ -125,7 +125,9 @@ def draw_demo(axes: Axes, demos: dict[str, list[tuple[str, int, float, float, fl
             )
     axes.set(xlim=(1997, 2020.5), ylim=(0, 100), xticks=(1998, 2005, 2010, 2015, 2020))
     axes.set_title(
-        "Measured here, by the demo and with ten times its budget:\ntop-1 error on ten classes of silhouettes, %", loc="left", fontsize=11
+        "Measured here, by the demo and with ten times its budget:\ntop-1 error on ten classes of silhouettes, %",
+        loc="left",
+        fontsize=11,
     )
     axes.set_xlabel(
         "1,000 images; bars: 95 % intervals. Not comparable with the left.", loc="left", color=MUTED, fontsize=9
