@@ -13,7 +13,7 @@ AUXILIARY = ("googlenet", "inception_v3")  # torchvision's networks with auxilia
 
 @dataclasses.dataclass(frozen=True)
 class PeerStep:
-    """What PyTorch is to measure; all values can be written as JSON.
+    """A measurement for PyTorch to make; all values can be written as JSON.
 
     Attributes:
       name: our name of the network.

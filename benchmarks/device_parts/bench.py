@@ -1,4 +1,4 @@
-"""What all parts of the measurement on a device share: results, time, compiler, PyTorch, and the sizes of networks."""
+"""The common base of the parts of the measurement: results, time, compiler, PyTorch, and the sizes of networks."""
 
 import abc
 import contextlib
@@ -156,7 +156,7 @@ SCALES = {scale.name: scale for scale in (FULL, SMALL, TINY)}
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a user chose on the command line.
+    """The choices of a user on the command line.
 
     Attributes:
       minutes: for everything.

@@ -1,4 +1,4 @@
-"""What the host and its devices are, and what they reach on the simplest programs."""
+"""Description of the host and its devices, and their rates on the simplest programs."""
 
 import datetime
 import importlib.util

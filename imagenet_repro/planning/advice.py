@@ -1,4 +1,4 @@
-"""What to try where a step does not fit: settings that take less memory, and the largest batch that fits."""
+"""Advice where a step does not fit: settings that take less memory, and the largest batch that fits."""
 
 from collections.abc import Callable, Iterator
 

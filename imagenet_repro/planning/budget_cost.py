@@ -10,7 +10,7 @@ from imagenet_repro.training.budget import Meter
 
 @dataclasses.dataclass(frozen=True)
 class BudgetCost:
-    """What a budget costs on a topology.
+    """The cost of a budget on a topology.
 
     Attributes:
       steps: training steps.

@@ -27,7 +27,7 @@ LEVELS = ("O0", "O1", "O2", "O3")
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """What the compiler says about a step; sizes are bytes on one device.
+    """A compiled step in figures; sizes are bytes on one device.
 
     Attributes:
       text: the optimised HLO; empty where the step does not fit.
@@ -73,7 +73,7 @@ class CompiledStep:
 
     @property
     def needed_bytes(self) -> int:
-        """What a run takes, as it is counted when a run chooses its rematerialisation (training/fitting.py)."""
+        """Bytes that a run takes, as counted when a run chooses its rematerialisation (training/fitting.py)."""
         if not self.is_compiled:
             return self.peak_bytes
         held = self.argument_bytes + self.output_bytes - self.aliased_bytes
@@ -96,7 +96,7 @@ class AbstractStep:
 
     @property
     def policies(self) -> Sequence[str]:
-        """What a run may choose that the backward pass computes again, of `stack.POLICIES`, cheapest first."""
+        """Return the rematerialisation that a run may choose, of `stack.POLICIES`, cheapest first."""
         return fitting.policies(self.system.train_step(1))
 
     def train_step(self, policy: str) -> TrainStep:

@@ -11,7 +11,7 @@ FLOAT32_PASSES = 6  # a TPU computes a float32 product of JAX's precision "highe
 
 @dataclasses.dataclass(frozen=True)
 class DeviceFacts:
-    """What a device can do, as its vendor publishes it.
+    """The abilities of a device, as its vendor publishes them.
 
     Attributes:
       kind: the name in topologies, such as "v5e".

@@ -44,7 +44,7 @@ class Bound:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What one configuration needs and can reach on one topology.
+    """The needs and the bound of one configuration on one topology.
 
     Attributes:
       topology: the devices.

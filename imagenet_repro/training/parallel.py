@@ -323,7 +323,7 @@ class Fsdp(_MeshSpread):
 
 
 class Division:
-    """How an array is divided among the devices.
+    """The division of an array among the devices.
 
     Args:
       counts: the number of parts along each axis; None: the array stays whole.

@@ -68,7 +68,7 @@ class Draws(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is the same for all images of a program.
+    """The options that all images of a program share.
 
     Attributes:
         among: names of `OPERATIONS` that may be drawn; no other is in the compiled program.

@@ -1,4 +1,4 @@
-"""What drawn data sets have in common: parameters with a name, and a builder that draws in several processes.
+"""The common part of drawn data sets: parameters with a name, and a builder that draws in several processes.
 
 The images are drawn, so the tfds builder needs no TensorFlow, no download and no licence. Each combination of
 parameters is a configuration, named after its parameters and prepared under `data_dir/NAME/CONFIGURATION/1.0.0`, so

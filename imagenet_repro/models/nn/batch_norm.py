@@ -70,7 +70,7 @@ def moments(x: Float[Array, "b ... c"], devices: Devices | None, reference: Floa
 
 
 class Form(NamedTuple):
-    """What a normalisation does beside normalising."""
+    """The options of a normalisation."""
 
     epsilon: float
     rectified: bool  # whether a ReLU follows
@@ -98,7 +98,7 @@ def normalise(
 
 
 class Residuals(NamedTuple):
-    """What the backward pass needs of the forward pass."""
+    """Values of the forward pass that the backward pass needs."""
 
     x: Array
     y: Array | None  # of a rectified form; the next layer's gradient holds it anyway
