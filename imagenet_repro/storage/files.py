@@ -1,12 +1,18 @@
 """Files that are written completely or not at all, even if the process is interrupted."""
 
 import contextlib
+import errno
+import hashlib
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from imagenet_repro.errors import SaveError
+
+DERIVED_NAME_BYTES = 200  # of a name made from other names; file systems take 255, and partial files have longer names
+PROBE_BYTES = 4096
 
 
 @contextlib.contextmanager
@@ -22,7 +28,7 @@ def atomic_write(path: Path, content: str) -> Iterator[BinaryIO]:
     Raises:
       SaveError: the file cannot be written (disk full, read-only).
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -35,3 +41,88 @@ def atomic_write(path: Path, content: str) -> Iterator[BinaryIO]:
     finally:
         if part.parent.is_dir():
             part.unlink(missing_ok=True)
+
+
+def part_path(path: Path) -> Path:
+    """Return the path that `atomic_write` writes to before it replaces `path`; it ends with `.PID.part`."""
+    return path.with_name("." + bounded_name(path.name, f".{os.getpid()}.part"))
+
+
+def bounded_name(stem: str, suffix: str = "") -> str:
+    """Return `stem` + `suffix` as the name of a file, shortened if it has more than DERIVED_NAME_BYTES bytes in UTF-8.
+
+    A shortened name ends with a hash of the whole stem, so that two long names stay two files.
+    """
+    room = DERIVED_NAME_BYTES - len(suffix.encode(errors="surrogateescape"))
+    encoded = stem.encode(errors="surrogateescape")
+    if len(encoded) <= room:
+        return stem + suffix
+    mark = f"_{hashlib.sha256(encoded).hexdigest()[:16]}"
+    return encoded[: room - len(mark)].decode(errors="ignore") + mark + suffix
+
+
+def require_writable_file(path: str | Path, option: str, advice: str = "") -> None:
+    """Check, before work starts, that a file can be written: a small file is written beside it and removed.
+
+    Directories that are missing are not created; their names are checked, and the nearest existing one is tried.
+
+    Args:
+      path: the file that will be written with `atomic_write`.
+      option: the option that names it, such as "--out", or words for the file, such as "predictions".
+      advice: a sentence on what to do, for the message.
+
+    Raises:
+      SaveError: the file cannot be written; the message says why.
+    """
+    _try_place(Path(path), Path(path), option, advice)
+
+
+def require_writable_directory(path: str | Path, option: str, advice: str = "") -> None:
+    """Check, before work starts, that files can be written into a directory, as `require_writable_file` does.
+
+    Raises:
+      SaveError: files cannot be written there; the message says why.
+    """
+    _try_place(Path(path), Path(path) / "file", option, advice)
+
+
+def _try_place(shown: Path, path: Path, option: str, advice: str) -> None:
+    """Write a small file into the nearest directory of `path` that exists, and remove it; see the callers above."""
+    try:
+        directory = path.absolute().parent
+        missing = [path.name]
+        while not os.path.lexists(directory):
+            missing.append(directory.name)
+            directory = directory.parent
+        _check_place(path, directory, missing)
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".probe-", suffix=".part", buffering=0) as file:
+            file.write(bytes(PROBE_BYTES))
+            os.fsync(file.fileno())
+    except (OSError, ValueError) as error:  # ValueError: a character that names cannot have in this locale
+        reason = getattr(error, "strerror", None) or str(error)
+        where = f"{option}={shown}" if option.startswith("--") else f"{option}: {shown}"
+        message = f"{where} cannot be written: {reason}" + (f"; {advice}" if advice else "")
+        raise SaveError(message) from error
+
+
+def _check_place(path: Path, directory: Path, missing: Sequence[str]) -> None:
+    """Raise OSError if something else is where the file or a directory should be, or a name is too long.
+
+    Args:
+      path: the file to write.
+      directory: the nearest directory above it that exists.
+      missing: the names below it, the last one first.
+    """
+    if not os.path.isdir(directory):
+        raise OSError(errno.ENOTDIR, f"{directory} is not a directory")
+    if os.path.isdir(path):
+        raise OSError(errno.EISDIR, "it is a directory, and a file is needed")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, and a file is needed")
+    longest_name, longest_path = os.pathconf(directory, "PC_NAME_MAX"), os.pathconf(directory, "PC_PATH_MAX")
+    for name in missing:
+        if (length := len(os.fsencode(name))) > longest_name:
+            reason = f"the name has {length} bytes, and the file system takes up to {longest_name}"
+            raise OSError(errno.ENAMETOOLONG, reason)
+    if len(os.fsencode(directory.joinpath(*reversed(missing)))) >= longest_path:
+        raise OSError(errno.ENAMETOOLONG, f"the path is longer than {longest_path} bytes")
