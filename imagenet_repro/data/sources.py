@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from imagenet_repro.config import Data
 from imagenet_repro.errors import UserError, nearest
+from imagenet_repro.storage import user
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -160,8 +161,21 @@ class Splits:
 
 
 def data_directory(data_dir: str = "") -> Path:
-    """Return the directory of tfds' data sets: the argument, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """Return the directory of tfds' data sets: the argument, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+    Raises:
+        UserError: it is below a home directory, and there is none.
+    """
+    given = data_dir or os.environ.get("TFDS_DATA_DIR")
+    if given:
+        return user.expand(given)
+    try:
+        return user.expand("~/tensorflow_datasets")
+    except UserError as error:
+        raise UserError(
+            "there is no home directory to look for data sets in: give --data_dir=DIR (--config.data.data_dir=DIR "
+            "with a configuration), or set TFDS_DATA_DIR"
+        ) from error
 
 
 def open_split(data: Data, split: str) -> Split:

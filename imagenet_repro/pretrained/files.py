@@ -23,6 +23,7 @@ from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import names, pickles, tensors
+from imagenet_repro.storage import user
 
 METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors file; its values are strings
 # The keys under which training programs save weights, in timm's order: averaged weights first.
@@ -61,7 +62,7 @@ def read(path: str | Path) -> Weights:
       UserError: the file does not exist, is damaged, has an unknown format or no tensors, or is a pickle that would
         run code.
     """
-    path = Path(path).expanduser()
+    path = user.expand(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file of weights; download it first (hubs are not accessed)")
     try:
@@ -246,7 +247,7 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
     """
     preprocessing = preprocessing or model.preprocessing
     origin = model.known_origin
-    path = Path(path).expanduser()
+    path = user.expand(path)
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: weights are written only as .safetensors; use a name with that ending")
     about = {

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,6 +26,7 @@ from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.report.plots.descriptors import plot_descriptors
 from imagenet_repro.report.sections import stages
 from imagenet_repro.runs.run import Run
+from imagenet_repro.storage import user
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import log, loop
 from imagenet_repro.training.budget import Budget, Meter, Spent
@@ -118,7 +118,7 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
             f" {split.num_classes:,} classes, over {jax.device_count()} x {jax.devices()[0].device_kind}"
         )
         watcher.say(f"{split.name} {split.split}: {split.num_examples:,} images at {config.data.image_size} px")
-        directory = Path(config.cache_dir).expanduser() if config.cache_dir else self.workdir.path / "features"
+        directory = user.expand(config.cache_dir) if config.cache_dir else self.workdir.path / "features"
         for name, encoder in self.system.encoders.items():
             watcher.say(
                 f"{name}: {encoder.points:,} descriptors of {encoder.numbers} numbers, codes of {encoder.features:,}"

@@ -13,6 +13,7 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
 from imagenet_repro.scoring import predictions, sets
 from imagenet_repro.scoring.predictions import Predictions
+from imagenet_repro.storage import user
 from imagenet_repro.storage.json_files import require_keys
 from imagenet_repro.storage.workdir import RESULT, Workdir
 
@@ -44,7 +45,7 @@ def load(path: str | Path) -> StoredPredictions:
     Raises:
       UserError: there are no predictions, or the file is damaged.
     """
-    file = Path(path).expanduser()
+    file = user.expand(path)
     if file.is_dir():
         workdir = Workdir(file)
         result = workdir.result()
@@ -59,7 +60,7 @@ def short_names(paths: Sequence[str | Path]) -> tuple[str, ...]:
     Raises:
       UserError: two are the same file.
     """
-    resolved = [Path(path).expanduser().resolve() for path in paths]
+    resolved = [user.expand(path).resolve() for path in paths]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
             raise UserError(f"{paths[index]} is the same file as {paths[resolved.index(path)]}")

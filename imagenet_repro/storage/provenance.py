@@ -13,6 +13,7 @@ from typing import Any
 
 from imagenet_repro import __version__
 from imagenet_repro.errors import UserError
+from imagenet_repro.storage import user
 
 PACKAGES = (
     "jax",
@@ -62,7 +63,7 @@ def installed(names: Iterable[str]) -> dict[str, str]:
 def of_file(path: str | Path) -> dict[str, str]:
     """Return `path` and `sha256` of a file; raise UserError if it cannot be read."""
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with user.expand(path).open("rb") as file:
             return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error

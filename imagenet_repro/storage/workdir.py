@@ -8,7 +8,7 @@ from filelock import BaseFileLock
 
 from imagenet_repro.config import AnyConfig, Config, Data, config_to_dict, flatten_settings, resolve_config
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.storage import files, locks
+from imagenet_repro.storage import files, locks, user
 from imagenet_repro.storage.json_files import read_json, require_keys, write_json
 
 CONFIG = "config.json"
@@ -47,7 +47,7 @@ class Workdir:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser().absolute()
+        self.path = user.expand(path).absolute()
         self._lock: BaseFileLock | None = None
 
     @property

@@ -12,7 +12,7 @@ import sqlalchemy
 from imagenet_repro.config import config_to_dict, flatten_settings
 from imagenet_repro.config.sweep import SweepConfig, resolve_sweep
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.storage import locks
+from imagenet_repro.storage import locks, user
 from imagenet_repro.storage.json_files import read_json, require_keys, write_json
 from imagenet_repro.storage.workdir import CONFIG, FREE_KEYS
 
@@ -30,7 +30,7 @@ class SweepDirectory:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser().absolute()
+        self.path = user.expand(path).absolute()
 
     @property
     def exists(self) -> bool:

@@ -24,8 +24,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.storage import user
 from imagenet_repro.training import hosts
 from imagenet_repro.training.state import TrainState
+
+user.tolerate_unknown_owners()
 
 SEAL = "seal.json"
 METRICS = "metrics"  # Orbax's directory for the error of a checkpoint, and the file in it

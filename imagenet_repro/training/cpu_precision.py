@@ -21,8 +21,8 @@ import jax.numpy as jnp
 
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.models.nn import cpu_convolution, target
+from imagenet_repro.storage import user
 from imagenet_repro.storage.json_files import write_json
-from imagenet_repro.training import devices
 
 VARIABLE = "IMAGENET_REPRO_CPU_BFLOAT16"  # environment variable: yes, no or measure
 FILE = "cpu_bfloat16.json"
@@ -60,7 +60,7 @@ def explain(requested: str, computed: str) -> str:
 
 def _is_faster() -> bool:
     """Return whether a step in bfloat16 takes less time than in float32, from the file or from a measurement."""
-    path, key = devices.cache_directory() / FILE, _machine()
+    path, key = user.cache_directory() / FILE, _machine()
     known = _read(path)
     seconds = known.get(key) or _measure_in_a_process()
     if seconds and key not in known:

@@ -1,18 +1,13 @@
 """Start-up of the devices of a process: several hosts joined, and a cache of compiled programs."""
 
 import os
-from pathlib import Path
 
 import jax
 from absl import logging
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.storage import user
 from imagenet_repro.training import allocator
-
-
-def cache_directory() -> Path:
-    """Return the directory for what can be computed again, below the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "imagenet_repro"
 
 
 def start() -> None:
@@ -35,7 +30,7 @@ def start() -> None:
         jax.distributed.initialize()
     logging.set_verbosity(logging.ERROR)  # Orbax and tfds warn about things that a user cannot change
     cache = {
-        "jax_compilation_cache_dir": str(cache_directory() / "compiled"),
+        "jax_compilation_cache_dir": str(user.cache_directory() / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 2.0,
     }
     for name, value in cache.items():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.storage import user
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def check(manual_dir: str | None) -> tuple[str, ...]:
             + "".join(f"  {archive.name}  ({archive.size / 1e9:.1f} GB, md5 {archive.md5})\n" for archive in ARCHIVES)
             + "into one directory, then type:\n  python main.py prepare imagenet2012 --manual_dir=DIRECTORY"
         )
-    directory = Path(manual_dir).expanduser()
+    directory = user.expand(manual_dir)
     if not directory.is_dir():
         raise UserError(f"manual_dir {directory} is not a directory")
     problems = [_absence(directory, archive) for archive in ARCHIVES if not (directory / archive.name).is_file()]

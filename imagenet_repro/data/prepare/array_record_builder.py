@@ -6,6 +6,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from imagenet_repro.storage import user
+
+user.tolerate_unknown_owners()
+
 ARRAY_RECORD = "array_record"
 SHARD_BYTES = 128 << 20  # tfds keeps the examples of the shard that it writes in memory
 Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]  # returns (key, example) pairs

@@ -27,6 +27,7 @@ import cv2
 from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.data.sources import Record, Records, Split
 from imagenet_repro.errors import UserError
+from imagenet_repro.storage import user
 
 BORDER = 1  # pixels
 NO_LABEL = -1  # an object may belong to several of ImageNet's classes, or to none
@@ -80,7 +81,7 @@ def imagenet_classes(mappings: str | Path) -> dict[str, frozenset[int]]:
     Raises:
       UserError: a file is missing or damaged, or the files contradict each other.
     """
-    directory = Path(mappings).expanduser()
+    directory = user.expand(mappings)
     objects = _read_json(directory / "folder_to_objectnet_label.json")
     words = _read_json(directory / "objectnet_to_imagenet_1k.json")
     lines = {str(line): index for index, line in _read_json(directory / "pytorch_to_imagenet_2012_id.json").items()}
