@@ -44,6 +44,7 @@ COMMAND = Command(
         Option(
             "--out",
             metavar="DIR",
+            writes="directory",
             help="the directory for the page (default: the first run's workdir, otherwise the current directory)",
         ),
         Option(

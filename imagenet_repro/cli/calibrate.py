@@ -38,6 +38,7 @@ COMMAND = Command(
         Option(
             "--out",
             metavar="DIR",
+            writes="directory",
             help="the directory for the page (default: the run's workdir, otherwise the current directory)",
         ),
     ),

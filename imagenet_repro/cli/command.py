@@ -23,6 +23,9 @@ class Option:
       required: whether the command needs it.
       nargs: "+" for one or more values, "?" for a positional argument that may be absent; None: exactly one value.
       is_switch: whether the option takes no value, and is True where it is given.
+      writes: whether the command writes to the place that the option names, a "file" or a "directory". The place is
+        tried before the command runs, so that an output that cannot be written costs no work. "either": the command
+        tries it, because other options decide which it is.
       parameter: the name of the keyword argument of `run`; empty: the flag without its dashes.
     """
 
@@ -35,6 +38,7 @@ class Option:
     required: bool = False
     nargs: Literal["+", "?"] | None = None
     is_switch: bool = False
+    writes: Literal["", "file", "directory", "either"] = ""
     parameter: str = ""
 
     @property

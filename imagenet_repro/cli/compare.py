@@ -37,6 +37,7 @@ COMMAND = Command(
         Option(
             "--out",
             metavar="DIR",
+            writes="directory",
             help="the directory for the page (default: the workdir if there is one, otherwise the current directory)",
         ),
         Option(

@@ -45,6 +45,6 @@ COMMAND = Command(
             metavar="FILE_OR_RUN",
             help="predictions of the members on another split, on which weights are found",
         ),
-        Option("--out", metavar="FILE", help="a file for the predictions of the ensemble"),
+        Option("--out", metavar="FILE", writes="file", help="a file for the predictions of the ensemble"),
     ),
 )

@@ -91,7 +91,12 @@ COMMAND = Command(
         Option("--workdir", metavar="DIR", help="the workdir of a run"),
         Option("--weights", metavar="FILE", help="published weights: .safetensors, .pth, or .npz of ViT"),
         Option("--checkpoint", metavar="WHICH", help="with --workdir: last (default), best, or a step"),
-        Option("--out", metavar="FILE", help="the file for the predictions (default: a file in the workdir)"),
+        Option(
+            "--out",
+            metavar="FILE",
+            writes="either",
+            help="the file for the predictions (default: a file in the workdir)",
+        ),
         Option(
             "--set",
             parameter="set_name",

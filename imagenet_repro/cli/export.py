@@ -33,6 +33,12 @@ COMMAND = Command(
             metavar="WHICH",
             help="last (default), best, or a step",
         ),
-        Option("--out", required=True, metavar="FILE.safetensors", help="the file for the weights"),
+        Option(
+            "--out",
+            required=True,
+            metavar="FILE.safetensors",
+            writes="file",
+            help="the file for the weights",
+        ),
     ),
 )

@@ -48,6 +48,12 @@ COMMAND = Command(
             metavar="SHARE",
             help="share of a map's highest value above which a position is in the box (default 0.2)",
         ),
+        Option(
+            "--out",
+            metavar="DIR",
+            writes="directory",
+            help="the directory for boxes, table and figure (default: directories in the workdir)",
+        ),
     ),
     settings=(Settings("data", "another data set or split: any key of the section `data`"),),
 )

@@ -1,9 +1,12 @@
 """The entry point of the command line: parses arguments, calls one command, and turns errors into exit codes."""
 
 import argparse
+import contextlib
+import errno
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ from imagenet_repro.cli import (
     train,
 )
 from imagenet_repro.cli.command import Command, Option, Settings
-from imagenet_repro.errors import EXIT_STOPPED, UserError
+from imagenet_repro.errors import EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
+from imagenet_repro.storage import files
 
 COMMANDS: dict[str, Command] = {
     module.COMMAND.name: module.COMMAND
@@ -47,6 +51,7 @@ COMMANDS: dict[str, Command] = {
 }
 INSTALLED_NAME = "imagenet-repro"  # [project.scripts] in pyproject.toml
 CLONE_NAME = "main.py"
+OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where printing ends, and no place is named
 
 EXIT_CODES = """exit codes:
   0   finished
@@ -67,16 +72,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     program = _program()
+    _escape_what_a_terminal_lacks()
     options, rest = build_parser(program).parse_known_args(arguments)
-    command = COMMANDS[vars(options).pop("command")]
+    values = vars(options)
+    command = COMMANDS[values.pop("command")]
     try:
-        return command.run(**vars(options), **parse_settings(rest, command.settings))
+        settings = parse_settings(rest, command.settings)
+        values |= require_writable_outputs(command, values)
+        return command.run(**values, **settings)
     except UserError as error:
         print(f"\n{program}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"\n{program}: stopped before there was anything to save", file=sys.stderr)
         return EXIT_STOPPED
+    except OSError as error:
+        if error.errno not in OUTPUT_ERRORS:
+            raise
+        return _end_without_output(program, error)
+
+
+def _end_without_output(program: str, error: OSError) -> int:
+    """Return the exit code after the terminal or the file that receives the output took no more of it."""
+    with contextlib.suppress(OSError):
+        if error.errno != errno.EPIPE:  # a reader such as `head` has seen enough
+            print(f"\n{program}: the output could not be written: {error.strerror}", file=sys.stderr)
+    # What is still in the buffer cannot be written either, and Python would say so at its end.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_SAVE_FAILED
+
+
+def _escape_what_a_terminal_lacks() -> None:
+    """Print characters that the terminal's encoding lacks as escapes, instead of ending with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def require_writable_outputs(command: Command, values: Mapping[str, Any]) -> dict[str, str]:
+    """Check that the places to which a command writes can be written, before it starts to work.
+
+    Args:
+      command: the command.
+      values: the values of its options by keyword.
+
+    Returns:
+      The places by keyword, with `~` replaced by the home directory.
+
+    Raises:
+      SaveError: a place cannot be written.
+    """
+    checks = {"file": files.require_writable_file, "directory": files.require_writable_directory}
+    given = {option: values[option.keyword] for option in command.options if option.writes and values[option.keyword]}
+    places = {option: os.path.expanduser(place) for option, place in given.items()}
+    for option, place in places.items():
+        if option.writes in checks:
+            checks[option.writes](place, option.flag)
+    return {option.keyword: place for option, place in places.items()}
 
 
 def build_parser(program: str = CLONE_NAME) -> argparse.ArgumentParser:

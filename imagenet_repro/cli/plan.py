@@ -92,8 +92,8 @@ COMMAND = Command(
             metavar="N",
             help="images of the training split (default: its own number)",
         ),
-        Option("--json", metavar="FILE", parameter="json_file", help="write the plan's numbers there"),
-        Option("--hlo", metavar="FILE", parameter="hlo_file", help="write the compiled program there"),
+        Option("--json", metavar="FILE", writes="file", parameter="json_file", help="write the plan's numbers there"),
+        Option("--hlo", metavar="FILE", writes="file", parameter="hlo_file", help="write the compiled program there"),
     ),
     settings=(Settings("config", "any key of the configuration", parameter="overrides"),),
 )

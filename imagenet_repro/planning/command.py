@@ -1,7 +1,6 @@
 """The command `main.py plan`: plan one configuration, print the plan, and write it to files."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +14,8 @@ from imagenet_repro.planning.dataset import dataset_size
 from imagenet_repro.planning.plan import Plan, plan_step, require_network
 from imagenet_repro.planning.topology import open_topology
 from imagenet_repro.scoring.terminal import print_lines
+from imagenet_repro.storage import files
+from imagenet_repro.storage.json_files import write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ def plan_run(config: AnyConfig, topology: str, options: PlanOptions) -> int:
 
     Raises:
       UserError: the topology, the configuration or its data set is not valid.
+      SaveError: a file cannot be written.
     """
     network_config = require_network(config)
     size = dataset_size(network_config, options.num_classes, options.num_examples)
@@ -75,6 +77,7 @@ def plan_run(config: AnyConfig, topology: str, options: PlanOptions) -> int:
 
 def _write(plan: Plan, record: dict, options: PlanOptions) -> None:
     if options.json_file:
-        Path(options.json_file).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(Path(options.json_file), record)
     if options.hlo_file:
-        Path(options.hlo_file).write_text(plan.compiled.text, encoding="utf-8")
+        with files.atomic_write(Path(options.hlo_file), "the compiled program") as file:
+            file.write(plan.compiled.text.encode())

@@ -24,6 +24,7 @@ from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import names, pickles, tensors
 from imagenet_repro.storage import user
+from imagenet_repro.storage.files import part_path
 
 METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors file; its values are strings
 # The keys under which training programs save weights, in timm's order: averaged weights first.
@@ -231,6 +232,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} is no number, text, list or dictionary")
 
 
+def require_suffix(path: str | Path) -> Path:
+    """Return the path of a file of weights that will be written; raise UserError if its ending is another."""
+    path = user.expand(path)
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: weights are written only as .safetensors; use a name with that ending")
+    return path
+
+
 def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | None = None, name: str = "") -> None:
     """Write a model's tensors as `.safetensors`, float32 under the reference's names; the file appears complete.
 
@@ -247,9 +256,7 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
     """
     preprocessing = preprocessing or model.preprocessing
     origin = model.known_origin
-    path = user.expand(path)
-    if path.suffix != ".safetensors":
-        raise UserError(f"{path}: weights are written only as .safetensors; use a name with that ending")
+    path = require_suffix(path)
     about = {
         "name": name or origin.name,
         "num_classes": int(origin.num_classes),
@@ -262,8 +269,9 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: the network's options {about['options']} cannot be written: {error}") from error
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.to_torch(model).items()}
-    part = path.with_name(f".{path.name}.part")
+    part = part_path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         safetensors.numpy.save_file(arrays, part, metadata)
         with part.open("rb") as file:
             os.fsync(file.fileno())

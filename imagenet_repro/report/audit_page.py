@@ -23,6 +23,7 @@ from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
 from imagenet_repro.statistics.label_noise import ErrorOverlap
 
+PAGE = "audit.html"
 TITLE = "Labels that are probably wrong"
 SHOWN_SUSPECTS = 60  # the number of the most suspect images on the page
 POINTS = (0.3, 1.0, 2.0, 5.0, 12.0)  # example differences in the table on wrong labels
@@ -95,8 +96,8 @@ def write(audit: LabelAudit, out: Path, thumbnails: Thumbnails | None) -> Path:
     """
     sections = [section for section in _sections(audit, thumbnails) if section.body]
     html_page.save(out / "suspects.csv", suspects(audit).csv())
-    html_page.save_tables((table for section in sections for table in section.tables), out / "tables")
-    path = out / "audit.html"
+    html_page.save_tables((table for section in sections for table in section.tables), out / html_page.TABLES)
+    path = out / PAGE
     html_page.save(path, html_page.render_page(TITLE, verdict(audit), audit.setting, sections))
     return path
 

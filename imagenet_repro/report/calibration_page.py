@@ -19,6 +19,7 @@ from imagenet_repro.scoring.calibration import BINS, Binning, ScoredProbabilitie
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, format_rate
 from imagenet_repro.scoring.predictions import Predictions
 
+PAGE, FIGURES = "calibration.html", "figures"
 TITLE = "Calibration: how far the probabilities can be trusted"
 COVERAGES = (100, 90, 80, 70, 50, 30, 10)  # percent of the images
 BINNINGS: dict[Binning, str] = {"width": "15 bins of equal width", "mass": "15 bins of equal mass"}
@@ -61,9 +62,9 @@ def write(result: CalibrationResult, out: Path) -> Path:
     Raises:
       SaveError: a file cannot be written.
     """
-    sections = _sections(result, out / "figures")
-    html_page.save_tables((table for section in sections for table in section.tables), out / "tables")
-    path = out / "calibration.html"
+    sections = _sections(result, out / FIGURES)
+    html_page.save_tables((table for section in sections for table in section.tables), out / html_page.TABLES)
+    path = out / PAGE
     html_page.save(path, html_page.render_page(TITLE, verdict(result), _describe_setting(result), sections))
     return path
 

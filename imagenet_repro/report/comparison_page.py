@@ -16,6 +16,7 @@ from imagenet_repro.report.sections.disagreements import ImageGroup, disagreemen
 from imagenet_repro.report.tables import Table
 from imagenet_repro.report.templating import render
 
+PAGE = "report.html"
 TITLE = "ImageNet systems under one budget"
 MANY = 12  # groups of images; more groups for pairs of systems are folded together
 
@@ -60,8 +61,8 @@ def write(page: ComparisonPage, out: Path) -> Path:
     names = [table.name for table in tables]
     if len(set(names)) != len(names):
         raise ValueError(f"two tables have the same name: {names}")
-    html_page.save_tables(tables, out / "tables")
-    path = out / "report.html"
+    html_page.save_tables(tables, out / html_page.TABLES)
+    path = out / PAGE
     html_page.save(path, html_page.render_page(TITLE, page.verdict, _describe_setting(page.comparison), sections))
     return path
 

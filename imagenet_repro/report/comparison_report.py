@@ -43,7 +43,7 @@ READING = "Each interval is for one pair by itself; judge by the adjusted p, whi
 
 
 def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = None) -> Path:
-    """Write `report.html`, `tables/` and `figures/` to a directory, print the main result, return the page's path.
+    """Print the main result, write `report.html`, `tables/` and `figures/` to a directory, return the page's path.
 
     Args:
       comparison: the systems.
@@ -54,18 +54,18 @@ def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = N
       SaveError: a file cannot be written.
     """
     pairs = _differences(comparison)
-    drawing = _Drawing(comparison, pairs, out / FIGURES)
     verdict = differences.verdict(comparison, pairs) if pairs else _verdict_without_pairs(comparison)
     page = ComparisonPage(
         comparison=_with_readable_names(comparison),
         verdict=verdict.replace(". ", ".\n", 1),
-        figures=drawing.figures(),
-        tables=drawing.tables(),
         groups=groups(comparison, pairs) if pairs else {},
         thumbnails=thumbnails,
     )
+    _show(page)  # first, so that a disk that is full now costs only the page
+    drawing = _Drawing(comparison, pairs, out / FIGURES)
+    page = dataclasses.replace(page, figures=drawing.figures(), tables=drawing.tables())
     path = comparison_page.write(page, out)
-    _show(page, path)
+    Console(highlight=False).print(f"the page: {path}", markup=False, soft_wrap=True)
     return path
 
 
@@ -99,8 +99,8 @@ def _with_readable_names(comparison: Comparison) -> Comparison:
     return dataclasses.replace(comparison, class_names=tuple(wordnet.readable_names(comparison.class_names)))
 
 
-def _show(page: ComparisonPage, path: Path) -> None:
-    """Print the main columns of the leaderboard, the verdict, the runs without a result, and the page's path."""
+def _show(page: ComparisonPage) -> None:
+    """Print the main columns of the leaderboard, the verdict, and the runs without a result."""
     console = Console(highlight=False)
     terminal.widen_for_file(console, FILE_WIDTH)
     board = leaderboard.leaderboard(page.comparison, page.groups)
@@ -113,7 +113,6 @@ def _show(page: ComparisonPage, path: Path) -> None:
         lines.insert(0, _describe_scoring(page.comparison))
     for line in lines:
         console.print(line, markup=False)
-    console.print(f"the page: {path}", markup=False, soft_wrap=True)
 
 
 def _describe_scoring(comparison: Comparison) -> str:

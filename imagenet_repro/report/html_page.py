@@ -17,6 +17,7 @@ from imagenet_repro.report.tables import Table
 from imagenet_repro.report.templating import render
 from imagenet_repro.storage import files
 
+TABLES = "tables"  # the subdirectory of tables
 MIXED = "_mixed"  # ends the file names of the tables of a mixed comparison
 LONG = 24  # rows; longer tables are folded
 HEADINGS = {  # headings of tables whose name would not be a good heading
@@ -139,6 +140,25 @@ def table_heading(name: str) -> str:
 def data_uri(media_type: str, content: bytes) -> str:
     """Return a file's content as a URI."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def require_place(directory: Path, out: str | None, page: str, subdirectories: Sequence[str] = ()) -> None:
+    """Check that a page and the files beside it can be written, before the work that leads to them.
+
+    Args:
+      directory: the directory of the page.
+      out: the value of --out; None: the directory was chosen without it, and the message says how to choose another.
+      page: the name of the page's file.
+      subdirectories: names of the directories beside the page that receive files.
+
+    Raises:
+      SaveError: a file cannot be written.
+    """
+    option = "--out" if out else "the page"
+    advice = "" if out else "name another directory with --out=DIR"
+    files.require_writable_file(directory / page, option, advice)
+    for name in subdirectories:
+        files.require_writable_directory(directory / name, option, advice)
 
 
 def save(path: Path, text: str) -> None:

@@ -71,8 +71,13 @@ def table(found: LocalizationResult) -> Table:
     )
 
 
-def present(found: LocalizationResult, split: Split, folder: Path) -> None:
-    """Print the table, and write it (table.csv, .md) and a figure of images (images.png, .svg) into a folder.
+def show(found: LocalizationResult) -> None:
+    """Print the table and the notes."""
+    _print(table(found), found.notes)
+
+
+def save(found: LocalizationResult, split: Split, folder: Path) -> None:
+    """Write the table (table.csv, .md) and a figure of images (images.png, .svg) into a folder, and print both paths.
 
     The images are chosen at random from the scored ones, the same for every network.
 
@@ -80,7 +85,6 @@ def present(found: LocalizationResult, split: Split, folder: Path) -> None:
       SaveError: a file cannot be written.
     """
     shown = table(found)
-    _print(shown, found.notes)
     for suffix, text in ((".csv", shown.csv()), (".md", shown.markdown())):
         with files.atomic_write(folder / f"table{suffix}", "the table of boxes") as file:
             file.write(text.encode())

@@ -11,8 +11,8 @@ import numpy as np
 from imagenet_repro.config import Data
 from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.data.sources import Split
-from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
-from imagenet_repro.report import audit_page
+from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.report import audit_page, html_page
 from imagenet_repro.report.audit_page import AuditedSystem, LabelAudit
 from imagenet_repro.runs import stored_predictions
 from imagenet_repro.runs.stored_predictions import StoredPredictions
@@ -80,8 +80,7 @@ def audit(
     if not 0 < wrong_share < 0.5:
         raise UserError(f"--wrong_share={wrong_share:g}: a share between 0 and 0.5, such as 0.0583, is needed")
     directory = Path(out) if out else Path(paths[0]) if Path(paths[0]).is_dir() else Path()
-    if out and directory.exists() and not directory.is_dir():
-        raise SaveError(f"--out={directory} is a file; a directory is needed")
+    html_page.require_place(directory, out, audit_page.PAGE, (html_page.TABLES,))
     auditors, compared = _read([*paths], [*compare])
     for auditor in auditors:
         label_audit.check_not_trained_on(str(auditor.stored.path), auditor.predictions.provenance, auditor.split)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
-from imagenet_repro.report import calibration_page
+from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.report import calibration_page, html_page
 from imagenet_repro.report.calibration_page import CalibrationResult
 from imagenet_repro.runs import stored_predictions
 from imagenet_repro.runs.stored_predictions import StoredPredictions
@@ -29,8 +29,7 @@ def calibrate(path: str, fit: str | None = None, out: str | None = None) -> int:
       SaveError: the page cannot be written.
     """
     directory = Path(out) if out else Path(path) if Path(path).is_dir() else Path()
-    if directory.exists() and not directory.is_dir():
-        raise SaveError(f"--out={directory} is a file; a directory is needed")
+    html_page.require_place(directory, out, calibration_page.PAGE, (html_page.TABLES, calibration_page.FIGURES))
     stored = stored_predictions.load(path)
     result = _measure(stored, stored_predictions.load(fit) if fit else None)
     page = calibration_page.write(result, directory)

@@ -17,8 +17,8 @@ from imagenet_repro.inference.protocol_evaluator import ProtocolEvaluator, sum_r
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs.restore import restore
 from imagenet_repro.scoring import corruptions, predictions, sets
-from imagenet_repro.storage import provenance
-from imagenet_repro.storage.workdir import Workdir
+from imagenet_repro.storage import files, provenance
+from imagenet_repro.storage.workdir import PREDICTIONS, Workdir
 from imagenet_repro.training import devices, state, systems
 from imagenet_repro.training.systems import NetworkSystem, System
 from imagenet_repro.training.systems.network import describe_loaded
@@ -66,6 +66,7 @@ def evaluate(
     if set_name:
         sets.check_classes(train_split.class_names, f"the run in {run.path}")
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
+    _require_writable(evaluation_set, out, run.path / PREDICTIONS)
     evaluator.check_labels(evaluation_set.parts[0].split, train_split.num_classes)
     system = systems.create_system(run.as_computed(config), train_split.num_classes)
     restored = restore(run, system, system.initial_state(), which)
@@ -184,6 +185,28 @@ def _output_paths(evaluation_set: evaluation_sets.OpenSet, out: str | None) -> C
     return lambda data, name: Path(out) / f"{data.name.replace('/', '_')}.npz"
 
 
+def _require_writable(evaluation_set: evaluation_sets.OpenSet, out: str | None, default: Path | None = None) -> None:
+    """Check in the first process that predictions can be written, before anything is scored.
+
+    Args:
+      evaluation_set: the images; those of several data sets have a directory of predictions.
+      out: the value of --out.
+      default: the directory of predictions without --out; None: they are not stored.
+
+    Raises:
+      SaveError: they cannot be written.
+    """
+    if jax.process_index() != 0:
+        return
+    if out and len(evaluation_set.parts) == 1:
+        files.require_writable_file(out, "--out")
+    elif out:
+        files.require_writable_directory(out, "--out")
+    elif default is not None:
+        advice = "name another place with --out, for one protocol at a time"
+        files.require_writable_directory(default, "the predictions", advice)
+
+
 def _with_divisible_batch(config: ConfigT) -> ConfigT:
     """Return a configuration whose evaluation batch these devices can share; the run may have trained on others."""
     surplus = config.batch_size % jax.device_count()
@@ -240,6 +263,7 @@ def evaluate_weights(
     config = _with_evaluated_size(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     devices.start()
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
+    _require_writable(evaluation_set, out)
     split = evaluation_set.parts[0].split
     system = NetworkSystem.create(config, split.num_classes, weights, drop_background=drop_background)
     loaded = system.loaded

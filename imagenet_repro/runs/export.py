@@ -27,9 +27,10 @@ def export(workdir: str, *, which: str, out: str) -> int:
       The exit code.
 
     Raises:
-      UserError: the run does not train a network, or has no such checkpoint.
+      UserError: the run does not train a network, or has no such checkpoint, or the file has another ending.
       SaveError: the file cannot be written.
     """
+    pretrained.require_suffix(out)
     run = Workdir(workdir)
     config = systems.require_network(run.as_computed(run.config()), run.path, "only networks' weights can be exported")
     devices.start()

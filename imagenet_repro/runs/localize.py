@@ -1,6 +1,7 @@
 """Predict boxes with the network of a run, and measure the localization error."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 
@@ -11,8 +12,8 @@ from imagenet_repro.inference import evaluator, localizer
 from imagenet_repro.report import localization_report
 from imagenet_repro.runs.restore import restore
 from imagenet_repro.scoring.localization import annotations, error_rates
-from imagenet_repro.storage import provenance
-from imagenet_repro.storage.workdir import Workdir
+from imagenet_repro.storage import files, provenance
+from imagenet_repro.storage.workdir import PREDICTIONS, Workdir
 from imagenet_repro.training import devices, systems
 from imagenet_repro.training.systems import NetworkSystem
 
@@ -25,6 +26,7 @@ def localize(
     method: str | None,
     threshold: float,
     data: dict[str, str],
+    out: str | None = None,
 ) -> int:
     """Predict boxes for the five guesses of a run's network, print their error rates, and store boxes and a figure.
 
@@ -36,6 +38,7 @@ def localize(
       method: "cam" or "regression"; None: both.
       threshold: the share of a class activation map's highest value above which a position is in the box.
       data: keys of the section `data` to replace, as texts.
+      out: the directory for boxes, table and figure; None: directories in the workdir.
 
     Returns:
       The exit code.
@@ -43,6 +46,7 @@ def localize(
     Raises:
       UserError: the run does not train a network, the splits for the regression share images, or an error of
         `inference.localizer`.
+      SaveError: boxes, table or figure cannot be written.
     """
     if not 0 < threshold < 1:
         raise UserError(f"--threshold={threshold} is a share of the map's highest value, between 0 and 1")
@@ -51,6 +55,7 @@ def localize(
         run.as_computed(run.config()), run.path, "boxes are computed from networks' feature maps"
     )
     config = replace_keys(run_config, {f"data.{key}": value for key, value in data.items()})
+    box_directory, report_directory = _output_directories(run, out)
     objects = annotations.read(boxes)
     devices.start()
     if jax.process_count() > 1:
@@ -70,14 +75,26 @@ def localize(
     network = localizer.LocalizationNetwork(system.network, params, stats, config, objects)
     localized = localizer.localize(network, split, train_split, cam=method != "regression", threshold=threshold)
     source = provenance.collect() | {"config": config_to_dict(config), "step": restored.step, "boxes": str(boxes)}
-    predictions_path = run.predictions(config.data, config.data.eval_split, restored.step)
+    print(f"step {restored.step:,}, {split.name} {split.split}:\n")
+    localization_report.show(localized)  # first, so that a disk that is full now costs only the files
+    stem = run.predictions(config.data, config.data.eval_split, restored.step).stem
     for result in localized.results:
         if result.looks:
-            path = predictions_path.with_name(f"{predictions_path.stem}_boxes_{result.name.replace(' ', '_')}.npz")
+            name = files.bounded_name(f"{stem}_boxes_{result.name.replace(' ', '_')}", ".npz")
+            path = box_directory / name
             details = {"threshold": threshold} if result.name == localizer.CAM else {}
             box_source = source | {"method": result.name} | details
             error_rates.save(path, dataclasses.replace(result.guessed, provenance=box_source))
             print(f"boxes by {result.name}: {path}")
-    print(f"step {restored.step:,}, {split.name} {split.split}:\n")
-    localization_report.present(localized, split, run.path / "localization" / predictions_path.stem)
+    localization_report.save(localized, split, report_directory if out else report_directory / stem)
     return EXIT_FINISHED
+
+
+def _output_directories(run: Workdir, out: str | None) -> tuple[Path, Path]:
+    """Return the directories for boxes and for the report, which were tried; raise SaveError if one is read-only."""
+    if out:
+        return Path(out), Path(out)
+    directories = run.path / PREDICTIONS, run.path / "localization"
+    for directory in directories:
+        files.require_writable_directory(directory, "the boxes", "name another directory with --out=DIR")
+    return directories

@@ -95,8 +95,9 @@ def _try_place(shown: Path, path: Path, option: str, advice: str) -> None:
             missing.append(directory.name)
             directory = directory.parent
         _check_place(path, directory, missing)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=".probe-", suffix=".part", buffering=0) as file:
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".probe-", suffix=".part") as file:
             file.write(bytes(PROBE_BYTES))
+            file.flush()
             os.fsync(file.fileno())
     except (OSError, ValueError) as error:  # ValueError: a character that names cannot have in this locale
         reason = getattr(error, "strerror", None) or str(error)
@@ -114,11 +115,11 @@ def _check_place(path: Path, directory: Path, missing: Sequence[str]) -> None:
       missing: the names below it, the last one first.
     """
     if not os.path.isdir(directory):
-        raise OSError(errno.ENOTDIR, f"{directory} is not a directory")
-    if os.path.isdir(path):
-        raise OSError(errno.EISDIR, "it is a directory, and a file is needed")
+        kind = "a file" if os.path.isfile(directory) else "no directory"
+        raise OSError(errno.ENOTDIR, f"{directory} is {kind}; a directory is needed")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise OSError(errno.EINVAL, "it is a device or a pipe, and a file is needed")
+        kind = "a directory" if os.path.isdir(path) else "a device or a pipe"
+        raise OSError(errno.EINVAL, f"it is {kind}; a file is needed")
     longest_name, longest_path = os.pathconf(directory, "PC_NAME_MAX"), os.pathconf(directory, "PC_PATH_MAX")
     for name in missing:
         if (length := len(os.fsencode(name))) > longest_name:

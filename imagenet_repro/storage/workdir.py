@@ -14,6 +14,7 @@ from imagenet_repro.storage.json_files import read_json, require_keys, write_jso
 CONFIG = "config.json"
 RESULT = "result.json"
 LOCK = "lock"
+PREDICTIONS = "predictions"  # the subdirectory of predictions
 
 # Keys that change where and how fast a run works, but no number that it computes.
 FREE_KEYS = ("cache_dir", "data.data_dir", "data.threads", "data.workers", "log_every")
@@ -95,7 +96,7 @@ class Workdir:
         by = f"_{protocol}" if protocol else ""
         at = "" if step is None else f"_step{step}"
         name = "".join(c if c.isalnum() or c in "._-" else "_" for c in f"{data.name}_{split}{by}{at}")
-        return self.path / "predictions" / f"{name}.npz"
+        return self.path / PREDICTIONS / files.bounded_name(name, ".npz")
 
     def lock(self) -> None:
         """Create the directory and acquire its lock, which ends with the process.

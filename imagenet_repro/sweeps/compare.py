@@ -9,13 +9,15 @@ import numpy as np
 
 from imagenet_repro.config import Data, build_section
 from imagenet_repro.data import sources, thumbnails
-from imagenet_repro.errors import EXIT_FINISHED, SaveError, UserError
+from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.inference import protocols
+from imagenet_repro.report import comparison_page, html_page
 from imagenet_repro.report.collect import OWN_RESULT, RunGroup, Scoring, collect, group_runs
 from imagenet_repro.report.comparison_page import Thumbnails
-from imagenet_repro.report.comparison_report import present
+from imagenet_repro.report.comparison_report import FIGURES, present
 from imagenet_repro.report.records import Comparison, FailedRun, HumanPlayer, TopGuesses
 from imagenet_repro.scoring import predictions
+from imagenet_repro.storage import files
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.sweeps.controller import open_queue
 from imagenet_repro.sweeps.directory import SweepDirectory
@@ -51,8 +53,7 @@ def compare(
     """
     scoring = Scoring("" if protocol == protocols.OWN_PROTOCOL else protocol, set_name)
     directory = Path(out) if out else _default_directory(workdirs, scoring)
-    if out and directory.exists() and not directory.is_dir():
-        raise SaveError(f"--out={directory} is a file; a directory is needed")
+    html_page.require_place(directory, out, comparison_page.PAGE, (html_page.TABLES, FIGURES))
     comparison = gather(workdirs, allow_mixed=allow_mixed, storage=storage, scoring=scoring)
     players = tuple(_read_player(path, comparison) for path in people)
     comparison = dataclasses.replace(comparison, people=players)
@@ -89,7 +90,7 @@ def _default_directory(workdirs: Sequence[str], scoring: Scoring) -> Path:
     directory = Path(workdirs[0]) if len(workdirs) == 1 else Path()
     if scoring.is_own_result:
         return directory
-    return directory / "_".join(filter(None, ("compare", scoring.set_name, scoring.protocol)))
+    return directory / files.bounded_name("_".join(filter(None, ("compare", scoring.set_name, scoring.protocol))))
 
 
 def _refuse_empty(workdirs: Sequence[str]) -> None:

@@ -165,7 +165,7 @@ def test_out_that_is_a_file_is_refused_before_anything_is_read(tmp_path):
 
 def test_out_below_a_file_says_where_it_cannot_write(tmp_path, undrawn):
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(SaveError, match=r"could not write .* to .*/file/below/"):
+    with pytest.raises(SaveError, match=r"--out=.*/file/below/report.html cannot be written: .*/file is a file"):
         compare.compare(finished_runs.systems(tmp_path), str(tmp_path / "file/below"))
 
 
@@ -174,22 +174,37 @@ def limited(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-@pytest.mark.parametrize("size", [100, 20_000])  # fails at the first table, and at the page
-def test_a_full_disk_keeps_the_older_page(tmp_path, undrawn, monkeypatch, size):
-    monkeypatch.setattr(compare, "_thumbnails", lambda result: None)  # the output goes to a file, which is limited too
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (100, r"--out=.*/report.html cannot be written: File too large"),  # before anything is compared
+        (20_000, r"could not write .*: File too large"),  # at the page
+    ],
+)
+def test_a_full_disk_keeps_the_older_page(tmp_path, undrawn, capsys, size, message):
     workdirs, out = finished_runs.systems(tmp_path / "runs"), tmp_path / "out"
     compare.compare(workdirs[:1], str(out))
     before = (out / "report.html").read_bytes()
+    capsys.readouterr()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     limited(size)()
     try:
-        with pytest.raises(SaveError, match=r"could not write .*: File too large"):
+        with pytest.raises(SaveError, match=message):
             compare.compare(workdirs, str(out))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ("top-1 error %" in capsys.readouterr().out) == ("could not" in message)  # printed before it is saved
     assert (out / "report.html").read_bytes() == before
     assert not list(out.rglob("*.part"))
     assert compare.compare(workdirs, str(out)) == 0
+
+
+def test_a_workdir_that_cannot_be_written_names_the_option_for_another_place(tmp_path, undrawn):
+    workdirs = finished_runs.systems(tmp_path / "runs", count=1)
+    (tmp_path / "runs/nec_uiuc_2010-0/tables").write_text("")
+    with pytest.raises(SaveError, match=r"the page: .*/tables is a file; .*; name another directory with --out=DIR"):
+        compare.compare(workdirs)
+    assert compare.compare(workdirs, str(tmp_path / "elsewhere")) == 0
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------

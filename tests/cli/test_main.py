@@ -1,5 +1,7 @@
 """Tests of the parser of all commands, of its errors and of its exit codes."""
 
+import dataclasses
+import io
 import subprocess
 import sys
 
@@ -88,3 +90,43 @@ def test_errors_become_messages_and_exit_codes(error, code, message, monkeypatch
     monkeypatch.setitem(COMMANDS, "models", type(command)("models", "help", fail, command.options))
     assert main.main(["models"]) == code
     assert message in capsys.readouterr().err
+
+
+def test_every_place_that_a_command_writes_to_is_tried_first(tmp_path, monkeypatch, capsys):
+    """Each option that names an output says so, and its command does not start where it cannot be written."""
+    (tmp_path / "file").touch()
+    output_flags = {"--out", "--json", "--hlo"}
+    for name, command in COMMANDS.items():
+        calls = []
+        run = dataclasses.replace(command, run=lambda calls=calls, **options: calls.append(options) or 0)
+        monkeypatch.setitem(COMMANDS, name, run)
+        required = [option for option in command.options if option.required or option.flag in command.one_of[:1]]
+        words = [f"{option.flag}={(option.choices or ['x'])[0]}" for option in required if option.flag[0] == "-"]
+        words += ["x" for option in command.options if option.flag[0] != "-" and option.nargs != "?"]
+        for option in command.options:
+            assert bool(option.writes) == (option.flag in output_flags), (name, option.flag)
+            if option.writes in ("file", "directory"):
+                assert main.main([name, *words, f"{option.flag}={tmp_path}/file/below/out.x"]) == 74
+                assert "file is a file; a directory is needed" in capsys.readouterr().err
+                assert not calls
+                monkeypatch.setenv("HOME", str(tmp_path))
+                main.main([name, *words, f"{option.flag}=~/out.x"])
+                assert calls[-1][option.keyword] == f"{tmp_path}/out.x"
+                calls.clear()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", "utf-8"])
+def test_what_a_terminal_cannot_show_is_escaped(encoding, monkeypatch):
+    def run(**options):
+        print("猫 Ä")
+        raise UserError("no class ★")
+
+    command = COMMANDS["models"]
+    monkeypatch.setitem(COMMANDS, "models", type(command)("models", "help", run, command.options))
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert main.main(["models"]) == 2
+    text = {name: stream.buffer.getvalue() for name, stream in streams.items() if stream.flush() is None}
+    assert text["stdout"] == "猫 Ä\n".encode(encoding, "backslashreplace")
+    assert text["stderr"].endswith("no class ★\n".encode(encoding, "backslashreplace"))

@@ -248,7 +248,8 @@ def test_the_table_and_the_figure_are_written(maps, tmp_path, capsys):
     split, objects = split_and_objects("val", 15, seed=4)
     train, more = split_and_objects("train", 60, seed=5)
     actual = localizer.localize(viewer(objects | more), split, train, cam=True, threshold=0.2)
-    localization_report.present(actual, split, tmp_path / "new/colours_0.5")
+    localization_report.show(actual)
+    localization_report.save(actual, split, tmp_path / "new/colours_0.5")
     written = {path.name for path in (tmp_path / "new/colours_0.5").iterdir()}
     assert written == {"table.csv", "table.md", "images.png", "images.svg"}
     lines = (tmp_path / "new/colours_0.5/table.csv").read_text().splitlines()

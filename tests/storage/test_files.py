@@ -61,10 +61,10 @@ def test_a_name_of_the_longest_length_can_be_written(tmp_path):
         ("猫" * 86, "the name has 258 bytes"),
         ("new/" + "n" * 256 + "/file", "the name has 256 bytes"),
         ("/".join(["n" * 200] * 25), "the path is longer than 4096 bytes"),
-        ("file/new/out", r"file is not a directory; write elsewhere"),
-        ("directory", "it is a directory, and a file is needed"),
+        ("file/new/out", "file is a file; a directory is needed; write elsewhere"),
+        ("directory", "it is a directory; a file is needed"),
         ("pipe", "it is a device or a pipe"),
-        ("dangling/out", "dangling is not a directory"),
+        ("dangling/out", "dangling is no directory"),
     ],
 )
 def test_a_place_that_cannot_take_a_file_is_named_before_work_starts(tmp_path, name, reason):
@@ -95,7 +95,7 @@ def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
     files.require_writable_directory(tmp_path, "--out")
     files.require_writable_directory(tmp_path / "new", "--out")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    with pytest.raises(SaveError, match="is not a directory"):
+    with pytest.raises(SaveError, match="is a file; a directory is needed"):
         files.require_writable_directory(tmp_path / "file", "--out")
 
 
