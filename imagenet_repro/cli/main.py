@@ -28,7 +28,7 @@ from imagenet_repro.cli import (
 )
 from imagenet_repro.cli.command import Command, Option, Settings
 from imagenet_repro.errors import EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
-from imagenet_repro.storage import files
+from imagenet_repro.storage import files, user
 
 COMMANDS: dict[str, Command] = {
     module.COMMAND.name: module.COMMAND
@@ -125,7 +125,7 @@ def require_writable_outputs(command: Command, values: Mapping[str, Any]) -> dic
     """
     checks = {"file": files.require_writable_file, "directory": files.require_writable_directory}
     given = {option: values[option.keyword] for option in command.options if option.writes and values[option.keyword]}
-    places = {option: os.path.expanduser(place) for option, place in given.items()}
+    places = {option: str(user.expand(place)) for option, place in given.items()}
     for option, place in places.items():
         if option.writes in checks:
             checks[option.writes](place, option.flag)

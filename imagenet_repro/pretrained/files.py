@@ -23,8 +23,7 @@ from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import names, pickles, tensors
-from imagenet_repro.storage import user
-from imagenet_repro.storage.files import part_path
+from imagenet_repro.storage import files, user
 
 METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors file; its values are strings
 # The keys under which training programs save weights, in timm's order: averaged weights first.
@@ -269,7 +268,7 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: the network's options {about['options']} cannot be written: {error}") from error
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.to_torch(model).items()}
-    part = part_path(path)
+    part = files.part_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         safetensors.numpy.save_file(arrays, part, metadata)
