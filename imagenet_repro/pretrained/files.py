@@ -4,6 +4,7 @@ The format of a file follows from its first bytes, not from its name. Our own fi
 reference's names, which timm and torchvision load; their metadata states the network and how images were prepared.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -276,5 +277,6 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
             os.fsync(file.fileno())
         part.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            part.unlink(missing_ok=True)
         raise SaveError(f"{path} could not be written: {error}; fix the cause or choose another path") from error
