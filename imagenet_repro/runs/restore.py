@@ -20,7 +20,7 @@ def restore(workdir: Workdir, system: System, initial_state: state.TrainState, w
     """
     if not workdir.checkpoints.is_dir():
         raise UserError(f"{workdir.checkpoints}: there are no checkpoints; train first")
-    checkpoints = checkpoint.Checkpoints(workdir.checkpoints, system.config.checkpoint.keep)
+    checkpoints = checkpoint.Checkpoints(workdir.checkpoints, system.config.checkpoint.keep, read_only=True)
     try:
         restored = checkpoints.restore(initial_state, which)
     finally:

@@ -2,10 +2,11 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ from imagenet_repro.errors import SaveError
 
 DERIVED_NAME_BYTES = 200  # of a name made from other names; file systems take 255, and partial files have longer names
 PROBE_BYTES = 4096
+PART = ".part"  # the end of the name of a file that is not complete
 
 
 @contextlib.contextmanager
@@ -31,21 +33,63 @@ def atomic_write(path: Path, content: str) -> Iterator[BinaryIO]:
     part = part_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts(path.parent, lambda name: _is_part_of(name, path))
         with part.open("wb") as file:
+            _hold(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)
     except OSError as error:
         raise SaveError(f"could not write {content} to {path}: {error.strerror or error}") from error
     finally:
-        if part.parent.is_dir():
+        with contextlib.suppress(OSError):  # the first error is the one to report
             part.unlink(missing_ok=True)
+
+
+def remove_parts(directory: Path) -> None:
+    """Remove the partial files that killed processes left in a directory; those of running ones stay."""
+    _remove_parts(directory, lambda name: name.startswith("."))
+
+
+def _remove_parts(directory: Path, is_chosen: Callable[[str], bool]) -> None:
+    with contextlib.suppress(OSError):  # a place that cannot be read or written fails with its own message later
+        for name in os.listdir(directory):
+            if name.endswith(PART) and is_chosen(name) and not _is_held(directory / name):
+                (directory / name).unlink(missing_ok=True)
+
+
+def _is_part_of(name: str, path: Path) -> bool:
+    """Return whether a name is one that `part_path(path)` has in any process."""
+    mine = part_path(path).name.removesuffix(PART).rpartition(".")[0]
+    stem, _, process = name.removesuffix(PART).rpartition(".")
+    return stem == mine and process.isdecimal()
+
+
+def _hold(file: BinaryIO) -> None:
+    """Lock a partial file for as long as it is open, so that another process does not take it for a leftover."""
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_held(path: Path) -> bool:
+    """Return whether a process writes a partial file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def part_path(path: Path) -> Path:
     """Return the path that `atomic_write` writes to before it replaces `path`; it ends with `.PID.part`."""
-    return path.with_name("." + bounded_name(path.name, f".{os.getpid()}.part"))
+    return path.with_name("." + bounded_name(path.name, f".{os.getpid():07d}{PART}"))
 
 
 def bounded_name(stem: str, suffix: str = "") -> str:
@@ -95,7 +139,10 @@ def _try_place(shown: Path, path: Path, option: str, advice: str) -> None:
             missing.append(directory.name)
             directory = directory.parent
         _check_place(path, directory, missing)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=".probe-", suffix=".part") as file:
+        descriptor, name = tempfile.mkstemp(dir=directory, prefix=".probe-", suffix=PART)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            with contextlib.suppress(FileNotFoundError):  # another process took it for a leftover
+                os.unlink(name)  # at once, so that a kill leaves nothing
             file.write(bytes(PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())

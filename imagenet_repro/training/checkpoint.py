@@ -1,8 +1,8 @@
 """Checkpoints, written by Orbax in the background and checked for damage before they are restored.
 
 A checkpoint holds everything that a run needs to continue: the train state (parameters, statistics, optimizer,
-average, step, random state) and the budget spent so far. Once a checkpoint is complete, a seal with the length and the
-CRC-32 of every file is written beside it: without it, a flipped bit in an array would be restored unnoticed.
+average, step, random state) and the budget spent so far. Once a checkpoint is complete, it is sealed (`seals.py`):
+without a seal, a flipped bit in an array would be restored unnoticed.
 
 Where several processes restore a checkpoint, the first one lists the checkpoints and checks the seal for all, so that
 all continue from the same step and only one reads every file.
@@ -10,11 +10,11 @@ all continue from the same step and only one reads every file.
 
 import contextlib
 import dataclasses
-import json
+import logging
 import os
+import re
 import shutil
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,16 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.storage import user
-from imagenet_repro.training import hosts
+from imagenet_repro.storage import files, user
+from imagenet_repro.training import hosts, seals
+from imagenet_repro.training.seals import DamagedError
 from imagenet_repro.training.state import TrainState
 
 user.tolerate_unknown_owners()
 
-SEAL = "seal.json"
-METRICS = "metrics"  # Orbax's directory for the error of a checkpoint, and the file in it
+# Orbax expands "[", "*" and "?" in the paths of checkpoints, and tensorstore refuses some other characters.
+PLAIN_PATH = re.compile(r"[\w./=+,@~ -]+")
+DAMAGED = ".damaged"  # added to the name of a checkpoint that is set aside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,28 +48,30 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one workdir.
 
+    What a killed run left incomplete is removed, and a damaged checkpoint is set aside when an older one is restored.
+    Both need the run's lock; a reader of another run's checkpoints changes nothing.
+
     Args:
       directory: the directory of the checkpoints; it is created if missing.
       keep: the number of latest checkpoints to keep. The one with the lowest top-1 error is kept as well.
-      say: called with one line about a checkpoint that is damaged and skipped.
+      say: called with one line about a checkpoint that is damaged.
+      read_only: whether the checkpoints are only read; the directory must exist.
+
+    Raises:
+      SaveError: the directory cannot be created.
+      UserError: checkpoints cannot be written under such a name on this system.
     """
 
-    def __init__(self, directory: Path, keep: int, say: Callable[[str], None] = print):
-        self._directory = directory.absolute()
-        self._say = say
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: -metrics["top1_error"], n=1, keep_checkpoints_without_metrics=False
-        )
-        options = ocp.CheckpointManagerOptions(
-            create=False,
-            cleanup_tmp_directories=os.access(self._directory, os.W_OK),
-            best_fn=lambda metrics: metrics["top1_error"],  # without it Orbax stores no metrics
-            best_mode="min",
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-            enable_background_delete=False,
-        )
-        self._prepare_directory()
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+    def __init__(self, directory: Path, keep: int, say: Callable[[str], None] = print, *, read_only: bool = False):
+        self._directory, self._keep, self._read_only = directory.absolute(), keep, read_only
+        self._is_first = jax.process_index() == 0
+        self._say = say if self._is_first else lambda _: None
+        if not read_only:
+            self._prepare_directory()
+        self._place, self._descriptor = _open_place(self._directory)
+        self._errors = self._read_errors()
+        _keep_libraries_quiet()
+        self._manager = self._open_manager()
         self._sealer = ThreadPoolExecutor(1, "seal")
         self._sealing: Future | None = None
         self._broken = False
@@ -78,7 +82,7 @@ class Checkpoints:
         Args:
           step: the number of the step, which names the checkpoint.
           state: arrays over all devices; every process can address a part of each.
-          info: JSON values to store beside the state.
+          info: JSON values to store beside the state, with at least `steps` and `seconds`.
           top1_error: the top-1 error of an evaluation at this step, in [0, 1]; the checkpoint with the lowest one is
             the best.
 
@@ -87,13 +91,16 @@ class Checkpoints:
         """
         self.wait()
         self._check_space(step, state)
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(_plain(state)), info=ocp.args.JsonSave(info))
+        plain = _plain(state)
+        arguments = ocp.args.Composite(state=ocp.args.StandardSave(plain), info=ocp.args.JsonSave(info))
         metrics = None if top1_error is None else {"top1_error": top1_error}
+        if top1_error is not None:
+            self._errors[step] = top1_error
         try:
             self._manager.save(step, args=arguments, metrics=metrics, force=True)
         except Exception as error:
             raise self._failed(step, error) from error
-        self._sealing = self._sealer.submit(self._finish, step)
+        self._sealing = self._sealer.submit(self._finish, step, _shapes(plain))
 
     def rate(self, step: int, top1_error: float) -> None:
         """Store the error of a checkpoint that was saved before it was evaluated.
@@ -101,21 +108,17 @@ class Checkpoints:
         Raises:
           SaveError: it could not be written.
         """
-        if jax.process_index() == 0:
+        self.wait()
+        if self._is_first:
             try:
-                folder = self._path(step) / METRICS
-                folder.mkdir(exist_ok=True)
-                part = folder / f".{METRICS}.part"
-                part.write_text(json.dumps({"top1_error": top1_error}))
-                part.replace(folder / METRICS)
-            except OSError as error:
+                seals.write_error(self._path(step), top1_error)
+            except (OSError, UserError) as error:
                 raise self._failed(step, error) from error
-        self._manager.reload()
+        self._errors[step] = top1_error
 
     def rated(self, step: int) -> bool:
-        """Return whether the error of a checkpoint is stored."""
-        self._manager.reload()
-        return hosts.from_first(bool(self._manager.metrics(step)))
+        """Return whether the error of a checkpoint is known."""
+        return hosts.from_first(step in self._errors)
 
     def check(self) -> None:
         """Raise SaveError if the checkpoint being written has failed; do not wait for it."""
@@ -137,19 +140,23 @@ class Checkpoints:
             ignored = (Exception,) if self._broken else ()
             with contextlib.suppress(*ignored):  # Orbax raises again what `wait` has raised
                 self._manager.close()
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
 
     def steps(self) -> list[int]:
         """Return the steps of complete checkpoints, oldest first."""
-        self._manager.reload()
-        return sorted(self._manager.all_steps())
+        try:
+            return sorted(int(path.name) for path in self._directory.iterdir() if _is_checkpoint(path))
+        except OSError:
+            return []
 
     def best_step(self) -> int | None:
         """Return the step of the checkpoint with the lowest top-1 error; None if none was evaluated."""
-        errors = {}
-        for step in self.steps():
-            metrics = self._manager.metrics(step)
-            if metrics and "top1_error" in metrics:
-                errors[step] = metrics["top1_error"]
+        return self._best_of(self.steps())
+
+    def _best_of(self, steps: Sequence[int]) -> int | None:
+        errors = {step: self._errors[step] for step in steps if step in self._errors}
         return min(errors, key=lambda step: (errors[step], -step)) if errors else None
 
     def restore(self, like: TrainState, which: str = "last") -> Restored | None:
@@ -175,44 +182,138 @@ class Checkpoints:
         return self._restore(step, like)
 
     def _restore_newest(self, steps: list[int], like: TrainState) -> Restored | None:
+        damaged: dict[int, DamagedError] = {}
         for step in reversed(steps):
             try:
-                return self._restore(step, like)
+                restored = self._restore(step, like)
             except DamagedError as error:
-                if jax.process_index() == 0:
-                    self._say(f"{error}; using the one before it")
-        if steps:
-            raise UserError(f"{self._directory}: every checkpoint is damaged; restore a copy or use a new --workdir")
+                damaged[step] = error
+            else:
+                self._set_aside(damaged)
+                return restored
+        if damaged:
+            raise UserError(
+                f"{self._directory}: every checkpoint is damaged. {next(iter(damaged.values()))}. Restore a copy, or"
+                f" use a new --workdir. If nothing but a {seals.SEAL} is damaged, remove that file, and its checkpoint"
+                " is used unchecked"
+            )
         return None
 
     def _restore(self, step: int, like: TrainState) -> Restored:
-        # The first process reads every file, so that the others need not.
-        if damage := hosts.from_first(self._damage(step) if jax.process_index() == 0 else ""):
-            raise DamagedError(damage)
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(like))
+        plain = _plain(like)
+        is_sealed = self._check(step, _shapes(plain))
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, plain)
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target), info=ocp.args.JsonRestore())
         try:
             contents: Any = self._manager.restore(step, args=arguments)
+        except MemoryError:
+            raise
         except Exception as error:
-            raise self._unreadable(step, error) from error
-        return Restored(_typed(contents.state, like), dict(contents.info), step)
+            raise self._unreadable(step, error, is_sealed=is_sealed) from error
+        info = contents.info
+        if not (isinstance(info, dict) and {"steps", "seconds"} <= info.keys()):
+            raise DamagedError(f"checkpoint {self._path(step)} is damaged: {seals.INFO} lacks the budget spent")
+        if not is_sealed and not self._read_only and self._is_first:
+            self._sealing = self._sealer.submit(self._seal, step)
+        return Restored(_typed(contents.state, like), dict(info), step)
 
-    def _unreadable(self, step: int, error: Exception) -> UserError:
+    def _check(self, step: int, shapes: dict[str, tuple[int, ...]]) -> bool:
+        """Return whether a checkpoint is sealed; raise DamagedError if its files are damaged.
+
+        The first process reads every file, so that the others need not.
+        """
+        damage, is_sealed = "", False
+        if self._is_first:
+            try:
+                is_sealed = seals.is_sealed(self._path(step))
+                seals.check(self._path(step))
+                if not is_sealed:
+                    seals.check_arrays(self._place / str(step), shapes)
+            except (OSError, DamagedError) as error:
+                damage = self._readable(error)
+        damage, is_sealed = hosts.from_first([damage, is_sealed])
+        if damage:
+            raise DamagedError(damage)
+        return is_sealed
+
+    def _set_aside(self, damaged: dict[int, DamagedError]) -> None:
+        """Rename damaged checkpoints, so that the run can save these steps again; a reader only names them."""
+        for step, error in damaged.items():
+            self._errors.pop(step, None)
+            if self._read_only:
+                self._say(f"{error}; using the one before it")
+            elif self._is_first:
+                self._say(f"{error}; it is now {self._rename(step).name}, and the one before it is used")
+        if damaged and not self._read_only:
+            hosts.from_first(None)  # no process lists the checkpoints before all are renamed
+            self._manager.close()
+            self._manager = self._open_manager()
+
+    def _rename(self, step: int) -> Path:
+        """Add `.damaged` to the name of a checkpoint, with a number if that name is taken."""
+        path, number = self._directory / f"{step}{DAMAGED}", 1
+        while os.path.lexists(path):
+            number += 1
+            path = self._directory / f"{step}{DAMAGED}{number}"
+        try:
+            return self._path(step).rename(path)
+        except OSError as error:
+            raise SaveError(
+                f"{self._path(step)} is damaged and cannot be renamed: {error.strerror}; move or remove it"
+            ) from error
+
+    def _unreadable(self, step: int, error: Exception, *, is_sealed: bool) -> UserError:
         """Return the error of a checkpoint that Orbax cannot restore.
 
         One process of several cannot use the checkpoint before it by itself: the others may have restored this one, or
         wait for it within Orbax.
         """
-        if jax.process_count() == 1:
-            return DamagedError(f"{self._path(step)} cannot be restored ({_short(error)})")
-        return UserError(
-            f"process {jax.process_index()} cannot restore {self._path(step)} ({_short(error)}). If its files are"
-            " damaged, delete this directory, and the same command continues from the checkpoint before it"
+        if jax.process_count() > 1:
+            return UserError(
+                f"process {jax.process_index()} cannot restore {self._path(step)} ({self._readable(error)}). If its"
+                " files are damaged, delete this directory, and the same command continues from the checkpoint before"
+                " it"
+            )
+        if is_sealed:
+            return UserError(
+                f"{self._path(step)} cannot be restored ({self._readable(error)}), and its files are as they were"
+                " written; it may belong to another network or optimizer"
+            )
+        return DamagedError(f"{self._path(step)} cannot be restored ({self._readable(error)})")
+
+    def _open_manager(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            create=False,
+            read_only=self._read_only,
+            cleanup_tmp_directories=not self._read_only,
+            lightweight_initialize=True,  # the errors of checkpoints are read here, which survives damaged ones
+            best_fn=lambda metrics: metrics["top1_error"],  # without it Orbax stores no metrics
+            best_mode="min",
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(self._keep), _Best(self._best_of)]),
+            enable_background_delete=False,
         )
+        return ocp.CheckpointManager(self._place, options=options)
+
+    def _read_errors(self) -> dict[int, float]:
+        """Return the known errors by step; name those that are damaged, and count them as unknown."""
+        errors = {}
+        for step in self.steps():
+            try:
+                error = seals.top1_error(self._path(step))
+            except DamagedError as damage:
+                self._say(f"{damage}; the error of step {step} is unknown, and that step is not the best")
+                continue
+            if error is not None:
+                errors[step] = error
+        return errors
 
     def _prepare_directory(self) -> None:
+        """Create the directory, and remove the partial files that killed runs left in checkpoints."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            for path in self._directory.iterdir() if self._is_first else ():
+                files.remove_parts(path)
+                files.remove_parts(path / seals.METRICS)
         except OSError as error:
             raise SaveError(
                 f"{self._directory} cannot be created: {error.strerror}; choose another --workdir"
@@ -221,7 +322,10 @@ class Checkpoints:
     def _check_space(self, step: int, state: TrainState) -> None:
         """Raise SaveError if the disk is too full, instead of filling it up in the middle of a checkpoint."""
         needed = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-        free = shutil.disk_usage(self._directory).free
+        try:
+            free = shutil.disk_usage(self._directory).free
+        except OSError as error:
+            raise self._failed(step, error) from error
         if free < needed:
             message = f"it needs {needed / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free: no space left"
             raise self._failed(step, OSError(message))
@@ -229,45 +333,91 @@ class Checkpoints:
     def _path(self, step: int) -> Path:
         return self._directory / str(step)
 
-    def _finish(self, step: int) -> None:
-        """Wait until Orbax has renamed the checkpoint into place, then seal it."""
+    def _finish(self, step: int, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Wait until Orbax has renamed the checkpoint into place, check that it can be restored, and seal it."""
         try:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
-            if jax.process_index() == 0:
-                seal = json.dumps(_fingerprints(self._path(step)), indent=1)
-                (self._path(step) / SEAL).write_text(seal)
+            if self._is_first:
+                seals.check_arrays(self._place / str(step), shapes)
         except Exception as error:
+            raise self._failed(step, error) from error
+        if self._is_first:
+            self._seal(step)
+
+    def _seal(self, step: int) -> None:
+        try:
+            seals.write(self._path(step))
+        except (OSError, UserError) as error:
             raise self._failed(step, error) from error
 
     def _failed(self, step: int, error: Exception) -> SaveError:
         self._broken = True
-        steps = sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and p.name != str(step))
+        if not self._directory.is_dir():
+            return SaveError(
+                f"the checkpoint of step {step} could not be written: {self._directory} was removed while the run"
+                " trained. Put a copy of the workdir back to continue; otherwise the same command starts from step 0"
+            )
+        steps = [other for other in self.steps() if other != step]
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "no earlier checkpoint exists"
         return SaveError(
-            f"the checkpoint of step {step} could not be written to {self._directory} ({_short(error)}); {kept}."
-            " Fix the cause (free space, permissions) and run the same command again"
+            f"the checkpoint of step {step} could not be written to {self._directory} ({self._readable(error)});"
+            f" {kept}. Fix the cause (free space, permissions) and run the same command again"
         )
 
-    def _damage(self, step: int) -> str:
-        """Return what is wrong with the files of a checkpoint according to its seal; empty if nothing is."""
-        seal = self._path(step) / SEAL
-        if not seal.exists():  # the run ended between the commit and the seal, so only Orbax's own checks remain
-            return ""
-        try:
-            expected = json.loads(seal.read_text())
-        except ValueError:
-            return f"{seal} is damaged"
-        actual = _fingerprints(self._path(step))
-        for name, fingerprint in expected.items():
-            if actual.get(name) != fingerprint:
-                state = "is missing" if name not in actual else "has changed since it was written"
-                return f"checkpoint {self._path(step)} is damaged: {name} {state}"
-        return ""
+    def _readable(self, error: Exception) -> str:
+        """Return the message of an error on one line, with the path that the user knows."""
+        text = " ".join(str(error).split()).replace(str(self._place), str(self._directory)) or type(error).__name__
+        return text if len(text) < 300 else text[:300] + " …"
 
 
-class DamagedError(UserError):
-    """A checkpoint that is incomplete or whose files have changed."""
+@dataclasses.dataclass(frozen=True)
+class _Best:
+    """Orbax's policy that keeps the checkpoint which `best_of` selects among steps."""
+
+    best_of: Callable[[Sequence[int]], int | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        del context
+        best = self.best_of([checkpoint.step for checkpoint in checkpoints])
+        return [checkpoint.step == best for checkpoint in checkpoints]
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.name.isascii() and path.name.isdecimal() and str(int(path.name)) == path.name and path.is_dir()
+
+
+def _open_place(directory: Path) -> tuple[Path, int | None]:
+    """Return a path of a directory that no library misreads, and the descriptor to close when it is not needed.
+
+    Raises:
+      UserError: the directory's name has special characters, and the system has no other path to it.
+    """
+    if PLAIN_PATH.fullmatch(str(directory)):
+        return directory, None
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise UserError(f"{directory} cannot be opened: {error.strerror}") from error
+    place = Path("/proc/self/fd") / str(descriptor)  # Linux
+    if not place.is_dir():
+        os.close(descriptor)
+        raise UserError(
+            f"checkpoints cannot be written to {directory} on this system: its name has other characters than letters,"
+            " digits, spaces and ./=+,@~_-; choose another --workdir"
+        )
+    return place, descriptor
+
+
+def _keep_libraries_quiet() -> None:
+    """Drop the tracebacks that Orbax logs before it raises the same errors, which `Checkpoints` explains."""
+    logger = logging.getLogger("absl")
+    if _is_not_of_orbax not in logger.filters:
+        logger.addFilter(_is_not_of_orbax)
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
@@ -291,20 +441,7 @@ def _typed(plain: dict[str, Any], like: TrainState) -> TrainState:
     return TrainState(plain["step"], plain["params"], plain["stats"], opt_state, ema, plain["rng"])
 
 
-def _fingerprints(directory: Path) -> dict[str, list[int]]:
-    """Return the length and the CRC-32 of every file below `directory` except the seal."""
-    files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != SEAL)
-    return {str(p.relative_to(directory)): [p.stat().st_size, _crc(p)] for p in files}
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            crc = zlib.crc32(block, crc)
-    return crc
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) < 300 else text[:300] + " …"
+def _shapes(plain: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of `_plain` values by the name that Orbax gives it."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(plain)
+    return {".".join(str(entry.key) for entry in path): tuple(leaf.shape) for path, leaf in leaves}

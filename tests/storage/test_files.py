@@ -3,11 +3,14 @@
 import contextlib
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
 from imagenet_repro.errors import SaveError
 from imagenet_repro.storage import files
+from tests.conftest import REPOSITORY
 
 
 def test_a_file_appears_when_it_is_complete(tmp_path):
@@ -116,3 +119,36 @@ def test_a_directory_without_permission_is_named_before_work_starts(tmp_path):
             os._exit(0 if "Permission denied" in str(error) else 1)
         os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_the_first_error_is_reported_if_cleaning_up_fails_too(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.unlink", fail)
+    with pytest.raises(SaveError, match="No space left"), files.atomic_write(tmp_path / "file", "text"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(KeyError), files.atomic_write(tmp_path / "file", "text"):
+        raise KeyError
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from imagenet_repro.storage import files
+with files.atomic_write(pathlib.Path(sys.argv[1]), "text") as file:
+    file.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_partial_file_of_a_killed_process_is_removed_and_one_being_written_stays(tmp_path):
+    names = ["file", "n" * 255]
+    for name in names:
+        subprocess.run([sys.executable, "-c", KILLED, tmp_path / name], cwd=REPOSITORY, check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    with files.atomic_write(tmp_path / names[0], "text"):
+        assert len(list(tmp_path.iterdir())) == 2  # the leftover of the same file was removed
+        files.remove_parts(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [files.part_path(tmp_path / names[0]).name]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    files.remove_parts(tmp_path / "missing")

@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data.bad_records import BadRecords
-from imagenet_repro.training import checkpoint, devices, log, loop, parallel
+from imagenet_repro.training import checkpoint, devices, log, loop, parallel, seals
 from imagenet_repro.training.budget import Budget, Meter
 from imagenet_repro.training.clock import Agreement
 from imagenet_repro.training.learning_rate import LearningRate
@@ -110,8 +110,8 @@ def train(workdir, budget, *, stop_at=None, delay=0.0):
 def restore(workdir):
     """Restore the last checkpoint; return its step, the messages, and how many files this process checksummed."""
     said, read = [], []
-    original = checkpoint._crc
-    with mock.patch.object(checkpoint, "_crc", lambda path: (read.append(path), original(path))[1]):
+    original = seals._crc
+    with mock.patch.object(seals, "_crc", lambda path: (read.append(path), original(path))[1]):
         checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", keep=20, say=said.append)
         result = checkpoints.restore(spread().put_state(small_network.make(CONFIG)[1]))
         checkpoints.close()
