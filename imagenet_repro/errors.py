@@ -10,7 +10,7 @@ EXIT_FINISHED = 0
 EXIT_USER_ERROR = 2
 EXIT_DIVERGED = 3  # the loss was not finite; the last good checkpoint is kept
 EXIT_SAVE_FAILED = 74  # EX_IOERR in sysexits.h: a checkpoint or a result could not be written
-EXIT_STOPPED = 75  # EX_TEMPFAIL in sysexits.h: stopped by a signal and saved; the same command resumes
+EXIT_STOPPED = 75  # EX_TEMPFAIL in sysexits.h: stopped by a signal or by a lost process; the same command resumes
 
 
 class UserError(Exception):
@@ -29,6 +29,12 @@ class SaveError(UserError):
     """A checkpoint or a result could not be written."""
 
     exit_code = EXIT_SAVE_FAILED
+
+
+class LostProcessError(UserError):
+    """Another process, on which the work depends, was ended from outside; the same command resumes."""
+
+    exit_code = EXIT_STOPPED
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

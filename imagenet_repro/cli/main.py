@@ -58,7 +58,8 @@ EXIT_CODES = """exit codes:
   2   an error that you can fix: an unknown key, missing data, a workdir that holds another configuration
   3   the loss is not finite; the last good checkpoint is kept
   74  a checkpoint or a result could not be written
-  75  stopped by SIGTERM or Ctrl-C after finishing the step and saving; the same command resumes
+  75  stopped by SIGTERM or Ctrl-C after finishing the step and saving, or another process of the run was killed; the
+      same command resumes
 """
 
 

@@ -63,6 +63,7 @@ def train_batches(
     Raises:
         UserError: the batch size is not a multiple of the number of processes or less than two repeated images,
             the crop does not fit, or more records in a row cannot be decoded than the whole split may have.
+        LostProcessError: a worker process was killed.
     """
     if data.repeats > 1 and batch_size < 2 * data.repeats:
         raise UserError(
@@ -164,11 +165,22 @@ def _read(parts: BatchParts) -> Iterator[Batch]:
 
 def _take(num_steps: int, dataset: "grain.IterDataset", in_shared_memory: bool) -> Generator[Batch, None, None]:
     iterator = iter(dataset)
-    try:
-        for _ in range(num_steps):
-            yield _lend(next(iterator)) if in_shared_memory else next(iterator)
-    finally:
-        iterator.close()
+    with workers.WorkerProcesses() as processes:
+        try:
+            for _ in range(num_steps):
+                yield _lend(_next(iterator, processes)) if in_shared_memory else next(iterator)
+        except RuntimeError as error:  # of Grain, if a process has ended
+            if lost := processes.lost():
+                raise lost from error
+            raise
+        finally:
+            iterator.close()
+
+
+def _next(iterator: Iterator[Batch], processes: workers.WorkerProcesses) -> Batch:
+    batch = next(iterator)
+    processes.are_started()
+    return batch
 
 
 def _lend(batch: Batch) -> Batch:

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import jax
 
-from imagenet_repro.data import closing
+from imagenet_repro.data import closing, workers
+
+PATIENCE = 5.0  # seconds without a batch after which the worker processes are looked at
 
 BatchT = TypeVar("BatchT", bound=Mapping[str, Any])  # a host batch: of images, or of codes
 
@@ -41,7 +43,7 @@ def _receive(
     thread.start()
     try:
         while True:
-            item, error = ready.get()
+            item, error = _wait(ready)
             if error is not None:
                 raise error
             if item is None:
@@ -51,7 +53,19 @@ def _receive(
     finally:
         stop.set()
         free_slots.release()
-        thread.join(timeout=5)
+        thread.join(timeout=PATIENCE)
+
+
+def _wait(ready: queue.SimpleQueue) -> tuple[Any, BaseException | None]:
+    """Return what the thread has queued; an error if it waits in vain for a worker process that was killed."""
+    lost = None
+    while True:
+        try:
+            return ready.get(timeout=PATIENCE)
+        except queue.Empty:
+            if lost is not None:
+                return None, lost
+            lost = workers.lost_worker()  # the thread may notice it too; then its own error comes
 
 
 def _send(

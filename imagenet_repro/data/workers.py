@@ -3,14 +3,16 @@
 import functools
 import math
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
 import threading
+from typing import ClassVar
 
 from imagenet_repro.config import Data
 from imagenet_repro.data.cores import available_cores
-from imagenet_repro.errors import UserError
+from imagenet_repro.errors import LostProcessError, UserError
 
 # Above this number of cores, the interpreter lock, held for about 0.1 ms of an image, costs more than processes do.
 _CORES_PER_PROCESS = 16
@@ -86,6 +88,63 @@ def follow_parent() -> None:
     # Ctrl-C reaches every process of a terminal; the parent finishes its work and then ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+_CAUSES = {
+    signal.SIGKILL: "probably by the system because memory ran out (fewer data.workers and data.threads need less)",
+    signal.SIGBUS: f"probably because {_SHARED_MEMORY} is full; enlarge it, or lower data.workers",
+}
+_OTHER_CAUSE = "perhaps by a fault in a library that decodes images"
+
+
+class WorkerProcesses:
+    """The worker processes of one iterator, from before their start until the iterator is closed.
+
+    Grain reports a killed worker where batches are read. But one that is killed while it hands over a batch leaves the
+    reader waiting for the rest of it, so the consumer of the batches asks `lost_worker` from time to time.
+    """
+
+    _open: ClassVar[set["WorkerProcesses"]] = set()
+
+    def __init__(self):
+        self._others = set(multiprocessing.active_children())
+        self._own: set[multiprocessing.process.BaseProcess] = set()
+        self._are_starting = True
+
+    def __enter__(self) -> "WorkerProcesses":
+        self._open.add(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.discard(self)
+
+    def are_started(self) -> None:
+        """Note that all processes run: what starts later belongs to another iterator."""
+        if self._are_starting:
+            self._look()
+            self._are_starting = False
+
+    def lost(self) -> LostProcessError | None:
+        """Return the error of a process that a signal has ended; None if there is none."""
+        if self._are_starting:
+            self._look()
+        for process in self._own:
+            if process.exitcode is not None and process.exitcode < 0:
+                return LostProcessError(_describe_loss(process.pid, signal.Signals(-process.exitcode)))
+        return None
+
+    def _look(self) -> None:
+        self._own |= set(multiprocessing.active_children()) - self._others
+
+
+def lost_worker() -> LostProcessError | None:
+    """Return the error of a worker process of any open iterator that a signal has ended; None if there is none."""
+    return next((error for one in list(WorkerProcesses._open) if (error := one.lost())), None)
+
+
+def _describe_loss(pid: int | None, number: signal.Signals) -> str:
+    cause = _CAUSES.get(number, _OTHER_CAUSE)
+    return f"process {pid}, which reads images, was ended by {number.name}, {cause}; run the same command again"
 
 
 def _exit_with_parent() -> None:

@@ -15,7 +15,7 @@ from imagenet_repro.runs.network_run import NetworkRun
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import cpu_precision, devices, log, systems
+from imagenet_repro.training import cpu_precision, devices, log, peers, systems
 
 RUNS: dict[type, type[Run]] = {systems.NetworkSystem: NetworkRun, systems.FeatureSystem: FeatureRun}
 
@@ -34,6 +34,11 @@ def train(config: AnyConfig, workdir: str) -> int:
     directory = Workdir(workdir)
     _check_amounts(config)
     devices.start()
+    with peers.explained():
+        return _train(config, directory)
+
+
+def _train(config: AnyConfig, directory: Workdir) -> int:
     splits = sources.open_splits(config.data)
     if jax.process_index() == 0:
         directory.lock()

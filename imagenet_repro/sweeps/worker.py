@@ -164,9 +164,11 @@ class Worker:
             self._complete(queue, claim, workdir)
         elif code == EXIT_DIVERGED and claim.planned.is_trial:
             queue.complete(claim, DIVERGED)
-        elif code in (EXIT_STOPPED, EXIT_SAVE_FAILED) or self._is_stopping:
+        elif code == EXIT_SAVE_FAILED or self._is_stopping:
             # While stopping, any exit code can occur, since a run may fail when its reading processes are ended.
             queue.requeue(claim)
+        elif code == EXIT_STOPPED:  # not by this worker: by somebody else, or because one of its processes was killed
+            queue.requeue_after_crash(claim, message)
         elif code < 0:
             queue.requeue_after_crash(claim, _describe_crash(signal.Signals(-code), message))
         else:

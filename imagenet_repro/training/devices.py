@@ -7,7 +7,7 @@ from absl import logging
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.storage import user
-from imagenet_repro.training import allocator
+from imagenet_repro.training import allocator, peers
 
 
 def start() -> None:
@@ -25,9 +25,9 @@ def start() -> None:
             raise UserError(
                 "COORDINATOR_ADDRESS is set; NUM_PROCESSES and PROCESS_ID must be set too, to whole numbers"
             ) from error
-        jax.distributed.initialize(environment["COORDINATOR_ADDRESS"], number, index)
+        peers.join(environment["COORDINATOR_ADDRESS"], number, index)
     elif int(environment.get("SLURM_NTASKS", "1")) > 1 or "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
-        jax.distributed.initialize()
+        peers.join()
     logging.set_verbosity(logging.ERROR)  # Orbax and tfds warn about things that a user cannot change
     cache = {
         "jax_compilation_cache_dir": str(user.cache_directory() / "compiled"),

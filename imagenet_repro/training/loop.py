@@ -14,7 +14,7 @@ import numpy as np
 from imagenet_repro.config import AnyConfig
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data.bad_records import BadRecords
-from imagenet_repro.errors import DivergedError
+from imagenet_repro.errors import DivergedError, LostProcessError
 from imagenet_repro.training.budget import Budget, Every, Spent
 from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import HOSTS, Agreement, StopSignal, TrainingClock
@@ -77,6 +77,7 @@ def run(job: TrainingJob) -> Outcome:
 
     Raises:
       DivergedError: the loss, the gradient or a parameter is not finite; the last good checkpoint is kept.
+      LostProcessError: a process that reads images was killed; the last state is saved.
       SaveError: a checkpoint could not be written.
       UserError: too many records cannot be decoded.
     """
@@ -98,9 +99,19 @@ class _Run:
         self.pending: collections.deque = collections.deque()
         self.window = _Window(job.config.batch_size, job.spent)
         self.saved_step = job.spent.steps
+        self.is_evaluating = False
         self.early_stopping = EarlyStopping(job.early_stopping, **job.known.get("early_stopping", {}))
 
     def go(self) -> Outcome:
+        try:
+            return self._go()
+        except LostProcessError as error:
+            saved = self._rescue()
+            if self.stop.received and self.agreement.alone:  # the signal went to every process of the run
+                return Outcome(self.state, self.spent, self.stop.received)
+            raise LostProcessError(f"{error}. {saved}") from error
+
+    def _go(self) -> Outcome:
         budget = self.job.budget
         stopping = evaluating = False
         self._make_up()
@@ -116,6 +127,19 @@ class _Run:
             self._save(None, evaluation_due=evaluating or budget.finished(self.spent))
         self.job.checkpoints.wait()
         return Outcome(self.state, self.spent, (self.stop.received or "a signal elsewhere") if stopping else None)
+
+    def _rescue(self) -> str:
+        """Save the last state although no batch follows it, and return a sentence about the last checkpoint.
+
+        One process of several cannot save by itself, and the others wait for its next step.
+        """
+        if self.agreement.alone:
+            self._drain()
+            if self.saved_step != self.spent.steps:
+                self._save(None, evaluation_due=self.is_evaluating)
+            self.job.checkpoints.wait()
+        kept = self.job.checkpoints.steps()
+        return f"The state of step {kept[-1]:,} is saved" if kept else "No step was saved yet"
 
     def _make_up(self) -> None:
         """Run the evaluation that a stop postponed, and store its error with the restored checkpoint."""
@@ -212,7 +236,10 @@ class _Run:
                 self.spent
             )  # the steps in flight may have used up a budget of seconds
             with self.clock.paused():
-                self._save(self._evaluate() if evaluating else None)
+                self.is_evaluating = evaluating  # until it ends, so that a checkpoint says that it is due
+                top1_error = self._evaluate() if evaluating else None
+                self.is_evaluating = False
+                self._save(top1_error)
 
     def _evaluate(self) -> float:
         row = self.job.evaluate(self.state, self.job.budget.finished(self.spent))

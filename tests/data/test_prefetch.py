@@ -6,8 +6,9 @@ import time
 import jax
 import pytest
 
+from imagenet_repro.data import prefetch, workers
 from imagenet_repro.data.prefetch import prefetch_to_device
-from imagenet_repro.errors import UserError
+from imagenet_repro.errors import LostProcessError, UserError
 
 
 def numbers(count: int, fail_at: int = -1):
@@ -33,6 +34,22 @@ def test_prefetching_runs_ahead_by_its_depth(depth):
         time.sleep(0.01)
     time.sleep(0.05)
     assert len(started) == depth + 1  # the one in use, and those prefetched
+    pairs.close()
+
+
+def test_the_loss_of_a_worker_ends_a_wait_for_a_batch_that_never_comes(monkeypatch):
+    """A worker that is killed in the middle of handing over a batch leaves the thread waiting for the rest."""
+    ends = threading.Event()
+
+    def unfinished():
+        ends.wait()
+        yield {}
+
+    monkeypatch.setattr(prefetch, "PATIENCE", 0.01)
+    monkeypatch.setattr(workers, "lost_worker", lambda: LostProcessError("process 7 was ended"))
+    with pytest.raises(LostProcessError, match="process 7 was ended"):
+        next(pairs := prefetch_to_device(unfinished(), lambda batch: None))
+    ends.set()
     pairs.close()
 
 

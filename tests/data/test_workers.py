@@ -1,6 +1,8 @@
 """Numbers of reading threads and processes, and the end of the processes."""
 
 import dataclasses
+import itertools
+import multiprocessing
 import os
 import signal
 import threading
@@ -12,8 +14,8 @@ from absl import logging
 
 from imagenet_repro.config import Data
 from imagenet_repro.data.loader import train_batches
-from imagenet_repro.data.workers import reader_counts
-from imagenet_repro.errors import UserError
+from imagenet_repro.data.workers import lost_worker, reader_counts
+from imagenet_repro.errors import EXIT_STOPPED, LostProcessError, UserError
 from tests.data.memory_split import CROP, DATA, make_split, run_script
 
 
@@ -66,6 +68,21 @@ def test_threads_end_with_the_iterator():
     while threading.active_count() > before:
         assert time.monotonic() < deadline, "reading threads outlive the iterator"
         time.sleep(0.05)
+
+
+def test_a_killed_worker_is_named_with_its_signal_and_a_cause():
+    data = dataclasses.replace(DATA, threads=1, workers=1)
+    batches = train_batches(make_split(8), data, CROP, batch_size=4, seed=0)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    assert lost_worker() is None
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(LostProcessError) as raised:
+        list(itertools.islice(batches, 10))  # a few had been read ahead
+    assert raised.value.exit_code == EXIT_STOPPED
+    assert str(raised.value).startswith(f"process {worker.pid}, which reads images, was ended by SIGKILL, probably by")
+    assert "memory ran out" in str(raised.value)
+    assert lost_worker() is None  # the iterator is closed
 
 
 ORPHAN = """

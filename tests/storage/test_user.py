@@ -32,7 +32,9 @@ def unknown_user(monkeypatch, tmp_path):
 
 
 def test_a_data_set_is_prepared_and_opened(unknown_user, tmp_path):
-    prepared = prepare_dataset("fractal", data_dir=str(tmp_path), categories=2, train_images=2, size=16, validation_images=1)
+    prepared = prepare_dataset(
+        "fractal", data_dir=str(tmp_path), categories=2, train_images=2, size=16, validation_images=1
+    )
     data = Data(name=prepared.name, data_dir=str(tmp_path))
     assert sources.open_split(data, "train").num_examples == 4
 

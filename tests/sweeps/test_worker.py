@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from imagenet_repro.config.sweep import resolve_sweep
-from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
+from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, EXIT_USER_ERROR
 from imagenet_repro.sweeps import retry, worker
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.queue import SweepQueue
@@ -50,6 +50,15 @@ def test_a_worker_leaves_a_taken_slot_alone(tmp_path):
         assert Worker(str(directory.path), 3)() == EXIT_FINISHED
     assert not directory.is_slot_taken(3)
     assert {status.state for status in queue.statuses()} == {"waiting"}
+
+
+def test_a_run_that_lost_one_of_its_processes_is_tried_again_but_not_for_ever(tmp_path, monkeypatch):
+    directory, queue = start_sweep(tmp_path, small_sweeps.sweep(systems=1))
+    lost = "process 7, which reads images, was ended by SIGKILL"
+    monkeypatch.setattr(Worker, "_run", lambda *arguments: (EXIT_STOPPED, lost))
+    assert Worker(str(directory.path), 0)() == EXIT_FINISHED
+    (status,) = queue.statuses()
+    assert (status.state, status.reason) == ("failed", f"crashed 3 times; the last time: {lost}")
 
 
 def test_submitits_files_do_not_contain_the_storage(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import pytest
 
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data.bad_records import BadRecords
+from imagenet_repro.errors import EXIT_STOPPED, LostProcessError
 from imagenet_repro.training import log, loop, parallel, progressive
 from imagenet_repro.training.budget import Budget, Meter
 from imagenet_repro.training.checkpoint import Checkpoints
@@ -48,8 +49,11 @@ def compiled():
     return [SPREAD.compile_training(stage, placed, batch) for stage in stages]
 
 
-def go(workdir, stop_at=None, early_stopping=0):
-    """Run one process from the last checkpoint to the end, or to the step at which a signal arrives."""
+def go(workdir, stop_at=None, early_stopping=0, lost_at=None, lost_in_evaluation=None):
+    """Run one process from the last checkpoint to the end, or to the step at which a signal arrives.
+
+    A process that reads images is lost before step `lost_at`, or in the evaluation of step `lost_in_evaluation`.
+    """
     checkpoints = Checkpoints(workdir / "checkpoints", keep=20)
     fresh = SPREAD.put_state(small_network.make(CONFIG)[1])
     result = checkpoints.restore(fresh)
@@ -60,9 +64,13 @@ def go(workdir, stop_at=None, early_stopping=0):
         for number in range(spent.steps, 12):
             if number + 1 == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
+            if number + 1 == lost_at:
+                raise LostProcessError("process 7 was ended by SIGKILL")
             yield small_network.batch(number), SPREAD.put_batch(small_network.batch(number))
 
     def evaluate(state, last):
+        if int(state.step) == lost_in_evaluation:
+            raise LostProcessError("process 7 was ended by SIGKILL")
         evaluated.append((int(state.step), last))
         return {"top1_error": ERRORS[int(state.step)], "top5_error": 0.5, "evaluated": 42}
 
@@ -85,10 +93,11 @@ def go(workdir, stop_at=None, early_stopping=0):
         ),
         early_stopping=early_stopping,
     )
-    outcome = loop.run(job)
-    run_log.close()
-    checkpoints.close()
-    return outcome, evaluated
+    try:
+        return loop.run(job), evaluated
+    finally:
+        run_log.close()
+        checkpoints.close()
 
 
 @pytest.fixture(scope="module")
@@ -135,17 +144,42 @@ def test_a_stop_changes_nothing_even_if_an_evaluation_was_due(uninterrupted, tmp
     outcome, before = go(tmp_path, stop_at)
     assert outcome.stopped_by == "SIGTERM"
     assert outcome.spent.steps == stop_at
-    outcome, after = go(tmp_path)
+    assert_resumes(tmp_path, uninterrupted, before)
+
+
+def assert_resumes(workdir, uninterrupted, before):
+    """Check that a run which made the evaluations `before` goes on to the state and log of an uninterrupted one."""
+    outcome, after = go(workdir)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(outcome.state), jax.device_get(uninterrupted[1].state))
     assert before + after == uninterrupted[2]
     for kind in ("train", "eval", "event"):
         result, expected = ([{k: v for k, v in row.items() if "second" not in k} for row in rows(directory, kind)]
-                           for directory in (tmp_path, uninterrupted[0]))  # fmt: skip
+                           for directory in (workdir, uninterrupted[0]))  # fmt: skip
         assert result == expected
-    best = [Checkpoints(directory / "checkpoints", keep=20) for directory in (tmp_path, uninterrupted[0])]
+    best = [Checkpoints(directory / "checkpoints", keep=20) for directory in (workdir, uninterrupted[0])]
     assert best[0].best_step() == best[1].best_step() == 9
     for checkpoints in best:
         checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("lost", "saved", "before"),
+    [({"lost_at": 5}, 4, [(3, False)]), ({"lost_in_evaluation": 9}, 9, [(3, False), (6, False)])],
+)
+def test_a_killed_process_that_reads_images_ends_the_run_with_a_saved_state(
+    uninterrupted, tmp_path, lost, saved, before
+):
+    message = rf"^process 7 was ended by SIGKILL\. The state of step {saved} is saved$"
+    with pytest.raises(LostProcessError, match=message) as raised:
+        go(tmp_path, **lost)
+    assert raised.value.exit_code == EXIT_STOPPED
+    assert_resumes(tmp_path, uninterrupted, before)
+
+
+def test_a_signal_to_all_processes_of_a_run_is_a_stop(uninterrupted, tmp_path):
+    outcome, before = go(tmp_path, stop_at=5, lost_at=5)
+    assert (outcome.stopped_by, outcome.spent.steps) == ("SIGTERM", 4)
+    assert_resumes(tmp_path, uninterrupted, before)
 
 
 def test_the_best_state_of_a_run_may_be_one_with_a_postponed_evaluation(tmp_path, monkeypatch):

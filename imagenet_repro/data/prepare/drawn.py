@@ -6,6 +6,7 @@ that two never share a directory; the data set's name alone is the default confi
 """
 
 import concurrent.futures
+import concurrent.futures.process
 import functools
 import itertools
 import multiprocessing
@@ -17,6 +18,7 @@ import tensorflow_datasets as tfds
 from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.prepare import array_record_builder, ordered_map
 from imagenet_repro.data.workers import follow_parent
+from imagenet_repro.errors import LostProcessError
 
 BATCH = 32  # images of a job, drawn together
 SPLITS = ("train", "validation")
@@ -132,8 +134,14 @@ def draw_images(config: DrawnConfig, split: str, start: int, stop: int) -> Itera
         yield from itertools.chain.from_iterable(map(_draw, jobs))
         return
     context = multiprocessing.get_context("spawn")  # a fork would inherit the locks of other libraries' threads
-    with concurrent.futures.ProcessPoolExecutor(workers, context, follow_parent) as pool:
-        yield from itertools.chain.from_iterable(ordered_map.map_in_order(pool, _draw, jobs, ahead=4 * workers))
+    try:
+        with concurrent.futures.ProcessPoolExecutor(workers, context, follow_parent) as pool:
+            yield from itertools.chain.from_iterable(ordered_map.map_in_order(pool, _draw, jobs, ahead=4 * workers))
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise LostProcessError(
+            "a process that draws images was ended from outside, probably by the system because memory ran out;"
+            " run the same command again"
+        ) from error
 
 
 def _draw(job: Job) -> list[bytes]:

@@ -1,6 +1,8 @@
 """The fractal data set: the chaos game against its definition, determinism, and the difficulty of the classes."""
 
 import hashlib
+from concurrent.futures.process import BrokenProcessPool
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from imagenet_repro.data.prepare import drawn, ifs, jpeg
 from imagenet_repro.data.prepare.fractal import Fractal, FractalConfig
 from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
+from imagenet_repro.errors import LostProcessError
 
 
 def draw(categories, instances, look=None, *, seed=0, split=0):
@@ -193,6 +196,13 @@ def test_many_images_are_drawn_by_processes_in_order():
     assert len(several) == 1600
     for index in (0, 33, 1599):
         assert several[index] == jpeg.encode(draw([index % 2], [index // 2], config.look))[0]
+
+
+def test_a_killed_process_that_draws_ends_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(drawn.ordered_map, "map_in_order", mock.Mock(side_effect=BrokenProcessPool))
+    config = FractalConfig(categories=2, train_images=800, size=8)
+    with pytest.raises(LostProcessError, match="a process that draws images was ended from outside"):
+        list(drawn.draw_images(config, "train", 0, 1600))
 
 
 def test_builder_is_registered():
