@@ -6,13 +6,16 @@ reference's names, which timm and torchvision load; their metadata states the ne
 
 import contextlib
 import dataclasses
+import io
+import itertools
 import json
 import math
 import os
+import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import ml_dtypes
 import numpy as np
@@ -22,18 +25,29 @@ import safetensors.numpy
 from imagenet_repro import __version__
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.models.nn.network import Network
-from imagenet_repro.models.spec import Origin, Preprocessing
-from imagenet_repro.pretrained import names, pickles, tensors
+from imagenet_repro.models.spec import Kernel, Origin, Preprocessing
+from imagenet_repro.pretrained import names, prefixes, tensors, torch_files
+from imagenet_repro.pretrained.pickles import Content, Foreign
 from imagenet_repro.storage import files, user
 
 METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors file; its values are strings
 # The keys under which training programs save weights, in timm's order: averaged weights first.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_WRAPPERS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema"),
+    *("state_dict", "model_state_dict", "model", "module"),
+)
 # Such keys too, where a file has only one of them and no tensors beside it.
 _ALONE = ("net", "params", "network", "teacher", "student")
-_PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and of torch.compile
+_DEPTH = 8  # largest number of dictionaries around the weights
 _FORMATS = "files of weights are .safetensors, .pth of torch.save, and .npz of the original ViT releases"
 _SAFETENSORS = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+_TAR = slice(257, 262)  # where a tar archive has its mark
+_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")  # of pickles that begin with their protocol
+_MAX_CLASSES, _MAX_PIXELS = 10**6, 10**5  # in the metadata of a file, for images of any side
+_NAME = 512  # largest number of characters of a tensor's name
+# Tensors may take so many times the size of their file, and so many bytes more: 16-bit floats double, and compression
+# rarely saves half of real weights.
+_EXPANSION, _ALLOWANCE = 8, 2**26
 _HALF = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
@@ -59,23 +73,58 @@ class Weights:
 def read(path: str | Path) -> Weights:
     """Return the weights in a file; those of a `.pth` file stay on the disk until they are used.
 
+    Memory and time are proportional to the size of the file.
+
     Raises:
-      UserError: the file does not exist, is damaged, has an unknown format or no tensors, or is a pickle that would
-        run code.
+      UserError: the file does not exist, cannot be read, is damaged, has an unknown format or no tensors, or its
+        weights are objects that only code from the file could build.
     """
-    path = user.expand(path)
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file of weights; download it first (hubs are not accessed)")
+    path = _regular_file(path)
     try:
-        content, metadata = _read(path)
-    except UserError:
-        raise
+        return _weights(path)
+    except UserError as error:
+        raise UserError(_printable(str(error))) from error
     except MemoryError as error:
         raise UserError(f"{path} needs more memory than there is; free some, or write the file again") from error
     except Exception as error:  # the formats' readers raise many types on damaged bytes
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        text = f"nothing is named {error}" if isinstance(error, KeyError) else str(error)
+        reason = _printable(" ".join(text.split())[:200]) or type(error).__name__
         raise UserError(f"{path} is damaged or cut short ({reason}); download or write it again") from error
+
+
+def _regular_file(path: str | Path) -> Path:
+    """Return the path; UserError where it is not a file that can be opened and has content."""
+    try:
+        path = user.expand(path)
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UserError(f"{path} is a directory; name the file of weights in it")
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path} is no regular file (a pipe or a device?); write the weights to a file first")
+        with path.open("rb") as file:
+            is_empty = not file.read(1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"{path}: there is no such file of weights; download it first (hubs are not accessed)"
+        ) from error
+    except (OSError, ValueError) as error:  # such as a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{_printable(str(path))} cannot be read: {reason}; name another file of weights") from error
+    if is_empty:
+        raise UserError(f"{path} is of an unknown format, since it is empty; download or write it again")
+    return path
+
+
+def _printable(text: str) -> str:
+    """Return a text with escapes in place of characters that a terminal would not show or would act on."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def _weights(path: Path) -> Weights:
+    content, metadata = _read(path)
     arrays, notes = _unwrap(content, path)
+    # A tensor may repeat its numbers by strides of 0, and several may share theirs.
+    _check_size(sum(a.size * max(a.itemsize, 4 if a.dtype in _HALF else 1) for a in arrays.values()), path)
     try:
         converted = names.convert({name: tensors.to_numpy(name, array) for name, array in arrays.items()})
     except UserError as error:
@@ -91,21 +140,41 @@ def read(path: str | Path) -> Weights:
     return Weights(path, ready, tuple(notes), preprocessing, origin)
 
 
-def _read(path: Path) -> tuple[Any, Mapping[str, str]]:
+def _check_size(n_bytes: int, path: Path) -> None:
+    """Raise UserError where a file's arrays would take many times its own size."""
+    size = path.stat().st_size
+    if n_bytes > _EXPANSION * size + _ALLOWANCE:
+        raise UserError(
+            f"{path} is damaged or was made to exhaust memory: its {size:,} bytes would become {n_bytes:,} bytes of"
+            " tensors; write it again, without compression and without expanded tensors"
+        )
+
+
+def _read(path: Path) -> tuple[Content, Mapping[str, str]]:
     """Return the content of the file and its metadata."""
     with path.open("rb") as file:
-        start = file.read(16)
+        start = file.read(_TAR.stop)
     if start[8:9] == b"{":
-        return _read_safetensors(path)
+        arrays, metadata = _read_safetensors(path)
+        return _content_of(arrays), metadata
     if start.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
-            arrays = any(name.endswith(".npy") for name in archive.namelist())
-        return (_read_npz(path) if arrays else pickles.read_zip(path)), {}
-    if start.startswith(b"\x80\x02"):
-        return pickles.read_legacy(path), {}
+            is_npz = any(name.endswith(".npy") for name in archive.namelist())
+        return (_content_of(_read_npz(path)) if is_npz else torch_files.read_zip(path)), {}
+    if start[:1] == b"\x80" and start[1:2] in _PROTOCOLS:
+        return torch_files.read_legacy(path), {}
     if path.suffix == ".safetensors":
         raise ValueError("its header is not that of a .safetensors")
-    raise UserError(f"{path} is of an unknown format (it begins with {start!r}); {_FORMATS}")
+    if start[_TAR] == b"ustar":
+        raise UserError(
+            f"{path} is a tar archive: extract it and name the file of weights in it; one that PyTorch before 0.1.10"
+            " saved has to be loaded and saved again with a newer PyTorch"
+        )
+    raise UserError(f"{path} is of an unknown format (it begins with {start[:16]!r}); {_FORMATS}")
+
+
+def _content_of(arrays: dict[str, np.ndarray]) -> Content:
+    return Content(arrays, {}, (), bool(arrays))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
@@ -133,55 +202,106 @@ def _check_claims(path: Path) -> None:
 
     A compressed member states its own length; deflation shrinks data at most 1,032 times. Raises UserError.
     """
+    total = 0
     with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
+        infos = archive.infolist()
+        if len({info.filename for info in infos}) != len(infos):
+            raise zipfile.BadZipFile("two members have the same name")
+        for info in infos:
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise zipfile.BadZipFile(f"'{info.filename}' is compressed in a way that NumPy does not use")
             packed = min(info.compress_size, path.stat().st_size)
             available = min(info.file_size, packed * (1 if info.compress_type == zipfile.ZIP_STORED else 1032))
             with archive.open(info) as member:
-                version = np.lib.format.read_magic(member)
-                header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-                if version not in header:
-                    continue  # NumPy writes this version for structured arrays only, which are refused later
-                shape, _, dtype = header[version](member)
-            n_bytes = math.prod(shape) * dtype.itemsize
+                n_bytes = _claimed_bytes(cast(io.BufferedIOBase, member))
             if n_bytes > available:
                 raise UserError(
                     f"{path}: array '{info.filename}' claims {n_bytes:,} bytes, the file has {available:,}; it is"
                     " damaged, download or write it again"
                 )
+            total += available
+    _check_size(total, path)
 
 
-def _unwrap(value: Any, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+def _claimed_bytes(member: io.BufferedIOBase) -> int:
+    """Return the number of bytes that the header of an array claims."""
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(member)
+    if version not in headers:
+        raise ValueError(f"an array is of the version {version}, which only structured arrays have")
+    shape, _, dtype = headers[version](member)
+    if dtype.itemsize == 0 or any(n < 0 for n in shape):
+        raise ValueError(f"an array is of the shape {shape} and the type {dtype}")
+    return math.prod(shape) * dtype.itemsize
+
+
+def _unwrap(content: Content, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the dictionary of tensors in a training program's file, and a note on every step to find it."""
-    notes = []
-    while isinstance(value, Mapping):
-        key = _wrapper(value)
-        if not key:
-            break
-        others = ", ".join(str(other) for other in value if other != key)
-        notes.append(f"took '{key}'" + (f" and left {others}" if others else ""))
+    value, notes = content.value, []
+    while isinstance(value, Mapping) and (key := _wrapper(value)):
+        if len(notes) == _DEPTH:
+            raise UserError(f"{path} has dictionaries in dictionaries without an end; save only the one that you need")
+        others = [other for other in value if other != key]
+        notes.append(f"took '{key}'" + (f" and left {_listed(others)}" if others else ""))
         value = value[key]
-    entries = value.items() if isinstance(value, Mapping) else ()
+    entries = value if isinstance(value, Mapping) else {}
     arrays = {}
-    for name, array in entries:
+    for name, array in entries.items():
         if isinstance(array, np.ndarray) and arrays.setdefault(str(name), array) is not array:
             raise UserError(f"{path} has two tensors '{name}'; leave one of them out")
+    _check_foreign(content, value, arrays, path)
+    if content.foreign:
+        notes.append(f"left objects of {_listed(content.foreign, most=4)} unbuilt, since only tensors are needed")
     arrays.pop("n_averaged", None)  # torch's AveragedModel counts its updates beside the weights
     if not arrays:
         raise UserError(f"{path} holds no tensors where they are looked for: {_content(value)}; {_FORMATS}")
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in arrays)), ""):
-        notes.append(f"left '{prefix}' out of every name")
-        arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
-    return arrays, notes
+    unlikely = next((name for name in arrays if len(name) > _NAME or not name.isprintable()), None)
+    if unlikely is not None:
+        raise UserError(f"{path} is damaged: it has a tensor of the name {unlikely[:40]!r}; download or write it again")
+    try:
+        arrays, removed = prefixes.remove(arrays)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return arrays, notes + removed
+
+
+def _check_foreign(content: Content, value: Any, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raise UserError where weights are objects that only code of the file, or of PyTorch, could build."""
+    foreign = {k: entry for k, entry in value.items() if isinstance(entry, Foreign)} if type(value) is dict else {}
+    tensor = next((key for key, entry in foreign.items() if entry.name.startswith("torch")), None) if arrays else None
+    if tensor is not None:
+        raise UserError(
+            f"{path}: tensor '{tensor}' is of the kind {foreign[tensor].name}, which is not supported; make it dense"
+            " numbers of at least 16 bits with PyTorch and save it again"
+        )
+    if arrays or not content.foreign or (content.has_tensors and not foreign and not isinstance(value, Foreign)):
+        return
+    raise UserError(
+        f"{path} was not read: unpickling it would call '{content.foreign[0]}', which is not part of a tensor, and such"
+        " a file can run any code. Files of complete models do this: if you trust it, save its state_dict alone with"
+        " PyTorch, as .safetensors or with torch.save"
+    )
+
+
+def _listed(values: Iterable[Any], most: int = 10) -> str:
+    """Return the first of some names as a list in words; names may be long."""
+    texts = [str(value)[:80] for value in itertools.islice(values, most + 1)]
+    return ", ".join(texts[:most]) + (", …" if len(texts) > most else "")
 
 
 def _wrapper(value: Mapping[Any, Any]) -> str:
     """Return the key of the weights; empty where `value` itself has them, or where the key is not clear."""
-    known = next((key for key in _WRAPPERS if isinstance(value.get(key), Mapping)), "")
+    full = [key for key in (*_WRAPPERS, *_ALONE) if _may_have_tensors(value.get(key))]
+    known = next((key for key in full if key in _WRAPPERS), "")
     if known or any(isinstance(entry, np.ndarray) for entry in value.values()):
         return known
-    keys = [key for key in _ALONE if isinstance(value.get(key), Mapping)]
+    keys = [key for key in full if key in _ALONE]
     return keys[0] if len(keys) == 1 else ""
+
+
+def _may_have_tensors(value: Any) -> bool:
+    kinds = (np.ndarray, Mapping, Foreign)
+    return isinstance(value, Mapping) and any(isinstance(entry, kinds) for entry in value.values())
 
 
 def _content(value: Any) -> str:
@@ -190,8 +310,8 @@ def _content(value: Any) -> str:
         return f"it is a {type(value).__name__}, not a dictionary of tensors by name"
     if not value:
         return "it is empty"
-    keys = ", ".join(f"'{key}'" for key in list(value)[:10]) + (", …" if len(value) > 10 else "")
-    known = ", ".join(f"'{key}'" for key in (*_WRAPPERS, *_ALONE))
+    keys = _listed(f"'{str(key)[:60]}'" for key in value)
+    known = _listed((f"'{key}'" for key in (*_WRAPPERS, *_ALONE)), most=len(_WRAPPERS) + len(_ALONE))
     return f"it has the keys {keys}, and tensors may be under one of {known}; save only the one that you need"
 
 
@@ -205,9 +325,11 @@ def _about(metadata: Mapping[str, str], path: Path) -> tuple[Preprocessing | Non
         for key, kind in kinds.items():
             if type(about[key]) is not kind:
                 raise ValueError(f"'{key}' is {about[key]!r}")
+        if not 0 <= about["num_classes"] <= _MAX_CLASSES:
+            raise ValueError(f"'num_classes' is {about['num_classes']}")
         stated = about["preprocessing"]
         return stated if stated is None else _preprocessing(stated), Origin(*(about[key] for key in kinds))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: its metadata '{METADATA}' cannot be understood ({error}); write it again") from error
 
 
@@ -220,8 +342,13 @@ def _preprocessing(stated: Mapping[str, Any]) -> Preprocessing:
             raise ValueError(f"'{field.name}' is {value!r}")
         if isinstance(value, tuple) and isinstance(default, tuple) and len(value) != len(default):
             raise ValueError(f"'{field.name}' is {value!r}")
-    if preprocessing.crop not in ("center", "squash"):
-        raise ValueError(f"'crop' is {preprocessing.crop!r}")
+    choices = {"crop": ("center", "squash"), "kernel": get_args(Kernel)}
+    for key, valid in choices.items():
+        if getattr(preprocessing, key) not in valid:
+            raise ValueError(f"'{key}' is {getattr(preprocessing, key)!r}")
+    positive = (preprocessing.image_size, preprocessing.crop_ratio, *preprocessing.std)
+    if not np.isfinite(preprocessing.mean).all() or not all(0 < number <= _MAX_PIXELS for number in positive):
+        raise ValueError(f"{preprocessing} has a number out of range")
     return preprocessing
 
 

@@ -55,8 +55,8 @@ def load(model: Network, weights: str | Path | Weights, *, drop_background: bool
         1,000 in the model).
 
     Raises:
-      UserError: as `read`, or a tensor is missing, has another shape, or is not in the model; the message names
-        the first such tensor.
+      UserError: as `read`, or a tensor is missing, has another shape or a number that is not finite, or is not in
+        the model; the message names the first such tensor.
     """
     if not isinstance(weights, Weights):
         weights = read(weights)
@@ -67,6 +67,7 @@ def load(model: Network, weights: str | Path | Weights, *, drop_background: bool
     fit.resize_positions()
     fit.leave_out()
     fit.replace_heads()
+    _check_finite(fit.arrays, weights.path)
     try:
         tensors.load_torch(model, fit.arrays)
     except UserError as error:
@@ -74,6 +75,18 @@ def load(model: Network, weights: str | Path | Weights, *, drop_background: bool
     preprocessing = weights.preprocessing or models.spec(model.known_origin.name).preprocessing
     model.preprocessing = weights.preprocessing  # `write` states it
     return Report(weights.path, (*weights.notes, *options, *fit.notes), fit.replaced, fit.left_out, preprocessing)
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raise UserError for numbers that are not finite in float32, with which every score would be NaN."""
+    for name, array in arrays.items():
+        with np.errstate(over="ignore", invalid="ignore"):
+            count = array.size - np.count_nonzero(np.isfinite(array.astype(np.float32, copy=False)))
+        if count:
+            raise UserError(
+                f"{path}: {count:,} numbers of tensor '{name}' are NaN or infinite, as after a training that diverged;"
+                " take an earlier checkpoint"
+            )
 
 
 _FREE = ("auxiliary", "image_size")  # options in which a file may differ, since other notes name their effect

@@ -16,6 +16,7 @@ import safetensors.numpy
 from imagenet_repro import models, pretrained
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.models.spec import Preprocessing
+from imagenet_repro.pretrained.pickles import Content
 from imagenet_repro.pretrained.tensors import shapes
 
 
@@ -79,7 +80,7 @@ def test_wrapped_weights_are_found(wrapped, note):
             return value
         return {"module._orig_mod.weight": np.zeros(3), "module._orig_mod.bias": np.zeros(3)}
 
-    arrays, notes = files._unwrap(fill(wrapped), Path("x"))
+    arrays, notes = files._unwrap(Content(fill(wrapped), {}, (), True), Path("x"))
     assert list(arrays) == ["weight", "bias"]
     assert note in notes
 
@@ -98,7 +99,7 @@ def test_the_content_of_a_file_without_weights_is_reported(value, message):
     from imagenet_repro.pretrained import files
 
     with pytest.raises(UserError, match=message):
-        files._unwrap(value, Path("x"))
+        files._unwrap(Content(value, {}, (), True), Path("x"))
 
 
 def test_options_of_numpy_are_written_and_others_refused(tmp_path):
