@@ -257,7 +257,7 @@ def _unwrap(content: Content, path: Path) -> tuple[dict[str, np.ndarray], list[s
         raise UserError(f"{path} holds no tensors where they are looked for: {_content(value)}; {_FORMATS}")
     unlikely = next((name for name in arrays if len(name) > _NAME or not name.isprintable()), None)
     if unlikely is not None:
-        raise UserError(f"{path} is damaged: it has a tensor of the name {unlikely[:40]!r}; download or write it again")
+        raise UserError(f"{path} is damaged: {unlikely[:40]!r} is no name of a tensor; download or write it again")
     try:
         arrays, removed = prefixes.remove(arrays)
     except UserError as error:
@@ -277,9 +277,9 @@ def _check_foreign(content: Content, value: Any, arrays: Mapping[str, np.ndarray
     if arrays or not content.foreign or (content.has_tensors and not foreign and not isinstance(value, Foreign)):
         return
     raise UserError(
-        f"{path} was not read: unpickling it would call '{content.foreign[0]}', which is not part of a tensor, and such"
-        " a file can run any code. Files of complete models do this: if you trust it, save its state_dict alone with"
-        " PyTorch, as .safetensors or with torch.save"
+        f"{path} was not read: unpickling it would call '{content.foreign[0]}', which is not part of a tensor, and"
+        " such a file can run any code. Files of complete models do this: if you trust it, save its state_dict alone"
+        " with PyTorch, as .safetensors or with torch.save"
     )
 
 
@@ -404,6 +404,7 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
             os.fsync(file.fileno())
         part.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
-        with contextlib.suppress(OSError):  # the first error is the one to report
-            part.unlink(missing_ok=True)
         raise SaveError(f"{path} could not be written: {error}; fix the cause or choose another path") from error
+    finally:
+        with contextlib.suppress(OSError):  # it would hide the first error
+            part.unlink(missing_ok=True)

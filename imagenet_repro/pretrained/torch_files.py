@@ -21,7 +21,9 @@ from imagenet_repro.pretrained import pickles
 from imagenet_repro.pretrained.pickles import Content, Storage, Tensor
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first value that torch.save pickled before PyTorch 1.6
-_LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: 30 bytes, which end in the lengths of its name and its extra field
+_LOCAL_HEADER = struct.Struct(
+    "<26xHH"
+)  # of a zip member: 30 bytes, which end in the lengths of its name and its extra field
 
 
 def read_zip(path: Path) -> Content:
@@ -58,7 +60,7 @@ def _member(mapped: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
     content = mapped[start : start + info.file_size]
     if len(content) != info.file_size:
         raise zipfile.BadZipFile(f"the file ends before the {info.file_size:,} bytes of '{info.filename}'")
-    if info.CRC and zlib.crc32(content) != info.CRC:
+    if info.CRC and zlib.crc32(memoryview(content)) != info.CRC:
         raise zipfile.BadZipFile(f"'{info.filename}' does not have its checksum")
     return content
 

@@ -68,6 +68,11 @@ def test_16_bit_floats_are_converted_to_float32(dtype, tmp_path):
         ({"net": "model", "epoch": 3}, "took 'net' and left epoch"),
         ({"params": {"model": "model"}}, "took 'params'"),
         ({"teacher": "model"}, "took 'teacher'"),
+        ({"model": "model", "ema_state_dict": "ema"}, "took 'ema_state_dict' and left model"),
+        ({"model_state_dict": "model", "epoch": 3}, "took 'model_state_dict' and left epoch"),
+        ({"state_dict": "model", "model": {"depth": 3}}, "took 'state_dict' and left model"),
+        ({"model_ema": {}, "state_dict": "model"}, "took 'state_dict' and left model_ema"),
+        ({"ema": {"decay": 3, "module": "model"}}, "took 'module' and left decay"),
     ],
 )
 def test_wrapped_weights_are_found(wrapped, note):

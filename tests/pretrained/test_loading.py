@@ -149,6 +149,14 @@ def test_axes_of_one_at_the_end_do_not_matter(scale, shape):
             pretrained.load(model, other)
 
 
+@pytest.mark.parametrize(("number", "dtype"), [(np.nan, np.float32), (-np.inf, np.float32), (1e300, np.float64)])
+def test_numbers_that_are_not_finite_are_refused(number, dtype):
+    given = weights("resnet20_cifar", 10)
+    given.tensors["fc.bias"] = np.array([0] * 8 + [number] * 2, dtype)
+    with pytest.raises(UserError, match=r"^file: 2 numbers of tensor 'fc\.bias' are NaN or infinite"):
+        pretrained.load(models.abstract("resnet20_cifar", 10), given)
+
+
 @pytest.fixture
 def few_networks(monkeypatch):
     """Compare fewer networks, because all of them take seconds."""

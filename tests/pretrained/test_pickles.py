@@ -1,5 +1,6 @@
-"""Reading files of torch.save without PyTorch; `files/write_files.py` wrote the files."""
+"""Reading files of torch.save without PyTorch; `files/write_files.py` and `write_checkpoints.py` wrote them."""
 
+import json
 import os
 import pickle
 import zipfile
@@ -33,6 +34,30 @@ def test_tensors_are_those_that_were_saved(name):
     for key, array in expected.items():
         np.testing.assert_array_equal(weights.tensors[key], array, strict=True, err_msg=key)
     assert weights.notes == ("took 'model' and left epoch, best", "left 'module.' out of every name")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "note"),
+    [
+        ("torchvision", "averaged", "took 'model_ema' and left model, optimizer, lr_scheduler, epoch, args, scaler"),
+        ("torchvision_legacy", "averaged", "left 'module.' out of every name"),
+        ("torchvision_protocol4", "averaged", "took 'model_ema' and left model"),
+        ("torchvision_legacy_protocol5", "averaged", "took 'model_ema' and left model"),
+        ("timm", "averaged", "took 'state_dict_ema' and left epoch, arch, optimizer, version, args"),
+        ("wrapped", "trained", "left '_checkpoint_wrapped_module.' out of 5 of 8 names"),
+    ],
+)
+def test_training_checkpoints_yield_their_weights(name, kind, note):
+    weights = pretrained.read(FILES / f"{name}.pth")
+    expected = json.loads((FILES / "expected.json").read_text())[kind]
+    assert weights.tensors.keys() == expected.keys()
+    for key, numbers in expected.items():
+        dtype = np.int64 if key.endswith("num_batches_tracked") else np.float32
+        np.testing.assert_array_equal(weights.tensors[key], np.array(numbers, dtype), strict=True, err_msg=key)
+    notes = "; ".join(weights.notes)
+    assert note in notes
+    assert "argparse.Namespace" in notes
+    assert "unbuilt, since only tensors are needed" in notes
 
 
 class Attack:
@@ -73,6 +98,22 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(save, position, 
     with pytest.raises(UserError, match=r"weights\.pth was not read: unpickling it would call 'posix\.system'"):
         pretrained.read(path)
     assert not marker.exists()
+
+
+def test_an_attack_beside_the_weights_is_left_out_by_name(tmp_path):
+    attack = pickle.dumps(Attack(os.system, f"touch {tmp_path / 'ran'}"), protocol=2)[2:-1]
+    pickled = tensor((2,), (1,))[:-1] + b"(Vargs\n" + attack + b"Vfused\n" + attack + b"u."
+    weights = pretrained.read(zipped(tmp_path / "weights.pth", pickled, bytes(16)))
+    assert list(weights.tensors) == ["weight"]
+    assert weights.notes == ("left objects of posix.system unbuilt, since only tensors are needed",)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_tensors_that_only_pytorch_can_build_are_named(tmp_path):
+    quantised = b"Vfc.weight\nctorch._utils\n_rebuild_qtensor\n(NNtRs."
+    path = zipped(tmp_path / "weights.pth", tensor((2,), (1,))[:-1] + quantised, bytes(16))
+    with pytest.raises(UserError, match=r"tensor 'fc\.weight' is of the kind torch\._utils\._rebuild_qtensor"):
+        pretrained.read(path)
 
 
 @pytest.mark.parametrize(
