@@ -60,7 +60,7 @@ def _member(mapped: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
     content = mapped[start : start + info.file_size]
     if len(content) != info.file_size:
         raise zipfile.BadZipFile(f"the file ends before the {info.file_size:,} bytes of '{info.filename}'")
-    if info.CRC and zlib.crc32(memoryview(content)) != info.CRC:
+    if info.CRC and zlib.crc32(content.data) != info.CRC:
         raise zipfile.BadZipFile(f"'{info.filename}' does not have its checksum")
     return content
 
