@@ -17,6 +17,7 @@ from imagenet_repro.sweeps.queue import RunStatus
 from imagenet_repro.training.log import METRICS, duration, read_rows
 
 OUTPUT = "output.log"  # the output of a run's process, in the run's workdir
+SHOWN = {"top1_error", "images_per_second"}  # in the line of an active run, beside what every training row has
 STATES = ("waiting", "running", "complete", "failed")
 
 
@@ -88,7 +89,7 @@ class SweepStatus:
     def _progress_text(self, run: RunStatus) -> str:
         workdir = self.directory / run.planned.name
         row = _last_train_row(workdir)
-        if row is None:
+        if row is None or not row.keys() >= SHOWN:
             return _last_line(workdir / OUTPUT)
         progress = row["progress"]
         time_left = f"{duration(row['seconds'] * (1 - progress) / progress)} left" if progress else "time left unknown"
@@ -104,7 +105,7 @@ def _duration_groups(planned: PlannedRun) -> tuple[tuple, ...]:
 
 
 def _last_train_row(workdir: Path) -> dict | None:
-    rows = [row for row in read_rows(workdir / METRICS) if row.get("kind") == "train"]
+    rows = [row for row in read_rows(workdir / METRICS) if row["kind"] == "train"]
     return rows[-1] if rows else None
 
 

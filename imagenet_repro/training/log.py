@@ -1,12 +1,15 @@
 """The log of a run: `metrics.jsonl`, TensorBoard events, and lines on the screen.
 
 Rows of `metrics.jsonl` have a `kind`: "train" (means over the steps since the last such row), "eval", "save", "event".
-When a run resumes, rows beyond the restored step are dropped, so the file always describes one sequence of steps.
+When a run resumes, rows beyond the restored step are dropped, so the file always describes one sequence of steps. The
+file is then replaced as a whole, or not at all. Lines that no run writes stay in the file; no reader uses them.
 """
 
 import json
 import math
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +17,80 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from imagenet_repro.errors import SaveError
+from imagenet_repro.storage import files
+
 METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 SECONDS_BETWEEN_LINES = 10.0  # where the output is a file and not a terminal
+SECONDS_BETWEEN_FLUSHES = 120.0  # of TensorBoard events
+NAMED_LINES = 5  # the most line numbers in a message
+
+KINDS = ("train", "eval", "save", "event")
+# All values but the kind are numbers, except in events; amounts are finite, and training rows have these.
+NUMBERS_OF_TRAINING = {"progress", "seconds", "loss"}
+AMOUNTS = ("images", "epochs", "flops", "seconds", "progress")
+
+_named: set[tuple[Path, tuple[int, ...]]] = set()  # the damaged lines that this process has named
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a `metrics.jsonl`, without damaged lines, such as a last line cut short by a kill."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return [row for row in rows if isinstance(row, dict)]
+def read_rows(path: Path, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    """Return the rows of a `metrics.jsonl`; a file that is missing has none.
+
+    A last line that a kill cut short is left out. Other lines that no run writes are left out and named, once in a
+    process.
+
+    Args:
+      path: the file.
+      say: called with one line about damaged lines, or about a file that cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        say(f"{path} cannot be read: {error.strerror}; the run is shown without its curves")
+        return []
+    rows = [_parse_row(line) for line in lines]
+    damaged = [number for number, (line, row) in enumerate(zip(lines[:-1], rows, strict=False), 1) if line and not row]
+    _name_lines(path, damaged, say)
+    return [row for row in rows if row]
+
+
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+    """Return the row in a line, or None if it is not a row that a run writes."""
+    try:
+        row = json.loads(line.decode())
+        if isinstance(row, dict) and _is_row(row):
+            return row
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    kind, step = row.get("kind"), row.get("step")
+    if kind not in KINDS or type(step) is not int or not 0 <= step < 2**63:
+        return False
+    if kind == "train" and not row.keys() >= NUMBERS_OF_TRAINING:
+        return False
+    numbers = [value for key, value in row.items() if key in AMOUNTS or (kind != "event" and key != "kind")]
+    return all(map(_is_number, numbers)) and all(math.isfinite(row[key]) for key in AMOUNTS if key in row)
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a JSON value is a number that a float can hold, or NaN or infinite."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
+
+
+def _name_lines(path: Path, numbers: list[int], say: Callable[[str], None]) -> None:
+    if not numbers or (path, tuple(numbers)) in _named:
+        return
+    _named.add((path, tuple(numbers)))
+    shown = ", ".join(map(str, numbers[:NAMED_LINES]))
+    more = f" and {len(numbers) - NAMED_LINES:,} more" if len(numbers) > NAMED_LINES else ""
+    lines, verb = ("line", "is") if len(numbers) == 1 else ("lines", "are")
+    say(f"{path}: {lines} {shown}{more} {verb} damaged and left out")
 
 
 class Screen:
@@ -67,30 +131,68 @@ class RunLog(Screen):
     Args:
       workdir: the directory of `metrics.jsonl` and `tensorboard/`.
       start_step: the step from which the run starts; later rows are dropped.
+
+    Raises:
+      SaveError: a file cannot be written.
     """
 
     def __init__(self, workdir: Path, start_step: int):
         super().__init__()
+        self._path = workdir / METRICS
         if self._primary:
-            self._open(workdir, start_step)
+            self._drop_rows(start_step)
+            try:
+                self._file = self._path.open("ab", buffering=0)  # a failed write leaves nothing that fails again
+            except OSError as error:
+                raise self._failed(error) from error
+            self._events = _Events(workdir / TENSORBOARD, start_step + 1, self.say)
 
-    def _open(self, workdir: Path, start_step: int) -> None:
-        from tensorboardX import SummaryWriter
-
-        path = workdir / METRICS
-        rows = [row for row in read_rows(path) if row["step"] <= start_step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        self._file = path.open("a", buffering=1)
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+    def _drop_rows(self, start_step: int) -> None:
+        """Replace the file by one without rows beyond a step and without a last line that was cut short."""
+        if not self._path.exists():
+            if start_step:
+                self.say(f"{self._path} is missing; its rows up to step {start_step:,} are lost")
+            return
+        read_rows(self._path, self.say)  # names damaged lines
+        try:
+            content = self._path.read_bytes()
+        except OSError as error:
+            raise self._failed(error) from error
+        *lines, last = content.split(b"\n")
+        lines += [last] if _parse_row(last) else []
+        kept = [line for line in lines if not (row := _parse_row(line)) or row["step"] <= start_step]
+        new = b"".join(line + b"\n" for line in kept)
+        if new != content:
+            with files.atomic_write(self._path, "the log of the run") as file:
+                file.write(new)
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Append a row, and write its finite numbers to TensorBoard under `kind/`."""
+        """Append a row, and write its finite numbers to TensorBoard under `kind/`.
+
+        Raises:
+          SaveError: the row cannot be written.
+        """
         if not self._primary:
             return
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-                self._events.add_scalar(f"{kind}/{name}", value, step)
+        line = json.dumps({"kind": kind, "step": step, **values}).encode() + b"\n"
+        try:
+            written = self._file.write(line)
+        except OSError as error:
+            raise self._failed(error) from error
+        if written != len(line):
+            raise self._failed(OSError(0, "the disk is full"))
+        numbers = {
+            f"{kind}/{name}": float(value)
+            for name, value in values.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        }
+        self._events.write(step, numbers)
+
+    def _failed(self, error: OSError) -> SaveError:
+        return SaveError(
+            f"{self._path} cannot be written: {error.strerror}; fix the cause (free space, permissions) and run the"
+            " same command again"
+        )
 
     def close(self) -> None:
         """Flush and close the screen and the files."""
@@ -98,6 +200,58 @@ class RunLog(Screen):
         if self._primary:
             self._file.close()
             self._events.close()
+
+
+class _Events:
+    """TensorBoard events, written without a thread; a run whose events cannot be written goes on and says so.
+
+    Args:
+      directory: the directory of the files of events; every process that trains adds one.
+      purge_step: events of earlier files from this step on are hidden.
+      say: called with one line if events cannot be written.
+    """
+
+    def __init__(self, directory: Path, purge_step: int, say: Callable[[str], None]):
+        self._directory, self._say, self._writer = directory, say, None
+        self._flushed = time.monotonic()
+        self._try(lambda: self._open(purge_step))
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        """Write numbers by their tags."""
+        if self._writer is not None and numbers:
+            self._try(lambda: self._write(step, numbers))
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        if self._writer is not None:
+            self._try(self._writer.close)
+
+    def _try(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+        except OSError as error:
+            self._writer = None
+            self._say(f"{self._directory} cannot be written: {error.strerror}; the run goes on without TensorBoard")
+
+    def _open(self, purge_step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(self._directory / "events"), f".{os.getpid()}")
+        start = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
+
+    def _write(self, step: int, numbers: dict[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        assert self._writer is not None
+        values = [Summary.Value(tag=tag, simple_value=number) for tag, number in numbers.items()]
+        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
+            self._flushed = time.monotonic()
+            self._writer.flush()
 
 
 def duration(seconds: float) -> str:
