@@ -235,7 +235,7 @@ class _Events:
 
     def _open(self, purge_step: int) -> None:
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.writer import Event, SessionLog
 
         self._directory.mkdir(parents=True, exist_ok=True)
         self._writer = EventsWriter(str(self._directory / "events"), f".{os.getpid()}")
@@ -243,8 +243,8 @@ class _Events:
         self._writer.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
 
     def _write(self, step: int, numbers: dict[str, float]) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.summary import Summary
+        from tensorboardX.writer import Event
 
         assert self._writer is not None
         values = [Summary.Value(tag=tag, simple_value=number) for tag, number in numbers.items()]
