@@ -212,7 +212,8 @@ class _Events:
     """
 
     def __init__(self, directory: Path, purge_step: int, say: Callable[[str], None]):
-        self._directory, self._say, self._writer = directory, say, None
+        self._directory, self._say = directory, say
+        self._writer: Any = None
         self._flushed = time.monotonic()
         self._try(lambda: self._open(purge_step))
 
@@ -235,20 +236,19 @@ class _Events:
 
     def _open(self, purge_step: int) -> None:
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.writer import Event, SessionLog
+        from tensorboardX.proto import event_pb2
 
+        self._messages: Any = event_pb2  # its classes exist only once it is imported
         self._directory.mkdir(parents=True, exist_ok=True)
         self._writer = EventsWriter(str(self._directory / "events"), f".{os.getpid()}")
-        start = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
+        start = self._messages.SessionLog(status=self._messages.SessionLog.START)
+        self._writer.write_event(self._messages.Event(wall_time=time.time(), step=purge_step, session_log=start))
 
     def _write(self, step: int, numbers: dict[str, float]) -> None:
-        from tensorboardX.summary import Summary
-        from tensorboardX.writer import Event
-
-        assert self._writer is not None
-        values = [Summary.Value(tag=tag, simple_value=number) for tag, number in numbers.items()]
-        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        event = self._messages.Event(wall_time=time.time(), step=step)
+        for tag, number in numbers.items():
+            event.summary.value.add(tag=tag, simple_value=number)
+        self._writer.write_event(event)
         if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
             self._flushed = time.monotonic()
             self._writer.flush()
