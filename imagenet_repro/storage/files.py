@@ -140,7 +140,7 @@ def _try_place(shown: Path, path: Path, option: str, advice: str) -> None:
             directory = directory.parent
         _check_place(path, directory, missing)
         descriptor, name = tempfile.mkstemp(dir=directory, prefix=".probe-", suffix=PART)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
+        with os.fdopen(descriptor, "wb") as file:
             with contextlib.suppress(FileNotFoundError):  # another process took it for a leftover
                 os.unlink(name)  # at once, so that a kill leaves nothing
             file.write(bytes(PROBE_BYTES))

@@ -110,7 +110,9 @@ class Workdir:
         except OSError as error:
             raise SaveError(f"--workdir={self.path} cannot be written: {error.strerror}") from error
         if self._lock is None:
-            raise UserError(f"--workdir={self.path}: another process is using it; wait for it to end, or stop it")
+            holder = locks.describe_owner(self.path / LOCK)
+            raise UserError(f"--workdir={self.path}: {holder} is using it; wait for it to end, or stop it")
+        locks.write_owner(self.path / LOCK)
 
     def record_config(self, config: AnyConfig, provenance: dict[str, Any]) -> None:
         """Write the configuration of a new run, or check that it equals the recorded one.

@@ -59,10 +59,11 @@ def run_sweep(sweep: SweepConfig, workdir: str, options: SweepOptions) -> int:
     url = options.storage or directory.default_storage
     shown_url = mask_password(url)
     with directory.lock():
-        directory.record(sweep, shown_url)
-        queue = SweepQueue(url, sweep, directory.identity())
-        queue.fill()
         launcher = _create_launcher(directory, url, options)
+        queue = SweepQueue(url, sweep, directory.check(sweep, shown_url))
+        queue.fill(directory.read_settings)
+        directory.record(sweep, shown_url)  # last, so that a storage that does not answer binds nothing
+        directory.remove_leftovers(queue.planned)
         workers = options.workers or launcher.default_workers
         n_runs = len(queue.planned)
         print(f"{n_runs} runs in {directory.path}, {count_workers(workers)} on {launcher.description}")
@@ -154,7 +155,7 @@ def show_status(workdir: str, storage: str) -> int:
 
 
 def open_queue(directory: SweepDirectory, storage: str = "") -> SweepQueue:
-    """Return the queue of a recorded sweep.
+    """Return the queue of a recorded sweep as it is now, for reading; nothing is written.
 
     Args:
       directory: the sweep's directory.
@@ -168,7 +169,7 @@ def open_queue(directory: SweepDirectory, storage: str = "") -> SweepQueue:
     url = storage or directory.storage()
     if mask_password(url) != directory.storage() or (not storage and "***" in url):
         raise UserError(f"the trials of the sweep in {directory.path} are in --storage={directory.storage()}")
-    return SweepQueue(url, directory.sweep(), directory.identity())
+    return SweepQueue(url, directory.sweep(), directory.identity(), is_read_only=True)
 
 
 class _SweepMonitor:

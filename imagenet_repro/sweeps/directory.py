@@ -1,9 +1,8 @@
 """Directory of a sweep: its record, the locks of its processes and the workdirs of its runs."""
 
 import contextlib
-import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,16 @@ import sqlalchemy
 from imagenet_repro.config import config_to_dict, flatten_settings
 from imagenet_repro.config.sweep import SweepConfig, resolve_sweep
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.storage import locks, user
+from imagenet_repro.storage import files, locks, user
 from imagenet_repro.storage.json_files import read_json, require_keys, write_json
-from imagenet_repro.storage.workdir import CONFIG, FREE_KEYS
+from imagenet_repro.storage.workdir import CONFIG, FREE_KEYS, PREDICTIONS, Workdir
+from imagenet_repro.sweeps.plan import RUNS, SEARCH
 
 SWEEP = "sweep.json"
 TRIALS = "trials.db"
 WORKERS = "workers"  # the subdirectory of locks, logs and job ids
+PLANNED = "planned.json"  # the configuration with which a worker starts a run, in the run's workdir
+RUNS_ARE_KEPT = "finished runs are taken from their directories, and started ones resume from their checkpoints"
 LOCK_TIMEOUT = 1.0  # seconds of trying to acquire a lock
 
 
@@ -31,11 +33,17 @@ class SweepDirectory:
 
     def __init__(self, path: str | Path):
         self.path = user.expand(path).absolute()
+        self._new_identity = uuid.uuid4().hex
 
     @property
     def exists(self) -> bool:
         """Whether a sweep was started in this directory."""
         return (self.path / SWEEP).exists()
+
+    @property
+    def has_started(self) -> bool:
+        """Whether a run of the sweep has written anything: a checkpoint, a row of the log or a result."""
+        return any(Workdir(path).is_started for kind in (RUNS, SEARCH) for path in self.path.glob(f"{kind}/*/*"))
 
     @property
     def workers_path(self) -> Path:
@@ -47,8 +55,11 @@ class SweepDirectory:
         """The URL of the SQLite file that holds the trials unless --storage names another storage."""
         return sqlalchemy.URL.create("sqlite", database=str(self.path / TRIALS)).render_as_string()
 
-    def record(self, sweep: SweepConfig, storage: str) -> None:
-        """Write the record of a new sweep, or check that the recorded sweep is the same; seeds may be added.
+    def check(self, sweep: SweepConfig, storage: str) -> str:
+        """Return the identity of a new sweep, or that of the recorded one after checking that it is the same.
+
+        Seeds may be added. A first start can fail because of the sweep or its storage. As long as no run has written
+        anything, the corrected sweep is a new one, which replaces the recorded one.
 
         Args:
           sweep: the requested sweep.
@@ -59,12 +70,24 @@ class SweepDirectory:
         """
         if (self.path / CONFIG).exists():
             raise UserError(f"--workdir={self.path} holds a single run; a sweep needs a separate directory")
-        identity = uuid.uuid4().hex
-        if self.exists:
-            identity = self.identity()
+        if not self.exists:
+            return self._new_identity
+        try:
             _refuse_other_sweep(self.path, self.sweep(), sweep)
             if self.storage() != storage:
-                raise UserError(f"the trials of the sweep in {self.path} are in --storage={self.storage()}")
+                raise UserError(
+                    f"the trials of the sweep in {self.path} are in --storage={self.storage()}. To plan its runs anew"
+                    f" in another one, remove {self.path / SWEEP}; {RUNS_ARE_KEPT}"
+                )
+        except UserError:
+            if self.has_started:
+                raise
+            return self._new_identity
+        return self.identity()
+
+    def record(self, sweep: SweepConfig, storage: str) -> None:
+        """Write the record of a sweep after `check`, whose arguments and errors it has."""
+        identity = self.check(sweep, storage)
         # The default storage is not recorded, so that the directory can be moved.
         recorded_storage = "" if storage == self.default_storage else storage
         write_json(
@@ -73,9 +96,36 @@ class SweepDirectory:
 
     def _read_record(self) -> dict[str, Any]:
         path = self.path / SWEEP
-        record = read_json(path, "sweep writes it")
-        require_keys(path, record, {"identity": str, "storage": str, "sweep": dict}, "sweep")
+        try:
+            record = read_json(path, "sweep writes it")
+            require_keys(path, record, {"identity": str, "storage": str, "sweep": dict}, "sweep")
+        except UserError as error:
+            advice = f". Remove it and start the sweep with its own command; {RUNS_ARE_KEPT}" * path.exists()
+            raise UserError(f"{error}{advice}") from error
         return record
+
+    def read_settings(self, name: str, keys: Sequence[str]) -> dict[str, Any] | None:
+        """Return the values of keys with which a worker started a run; None if it did not, or they are damaged.
+
+        Args:
+          name: the name of the run.
+          keys: dotted keys of its configuration.
+        """
+        try:
+            settings = flatten_settings(read_json(self.path / name / PLANNED, "a worker writes it"))
+            return {key: settings[key] for key in keys}
+        except (UserError, KeyError, TypeError, AttributeError):
+            return None
+
+    def remove_leftovers(self, names: Iterable[str]) -> None:
+        """Remove the partial files that killed processes left in the directory and in those of runs.
+
+        Args:
+          names: the names of the runs.
+        """
+        for name in ("", WORKERS, "tables", "figures", *names):
+            for below in (self.path / name, self.path / name / PREDICTIONS):
+                files.remove_parts(below)
 
     def sweep(self) -> SweepConfig:
         """Return the recorded sweep; raise UserError if there is none."""
@@ -99,8 +149,9 @@ class SweepDirectory:
         """
         with self._lock("sweep") as is_acquired:
             if not is_acquired:
+                holder = locks.describe_owner(self._lock_path("sweep"))
                 raise UserError(
-                    f"--workdir={self.path}: another process runs this sweep; `main.py sweep --status --workdir=…`"
+                    f"--workdir={self.path}: {holder} runs this sweep; `main.py sweep --status --workdir=…`"
                     " shows its progress"
                 )
             yield
@@ -111,15 +162,11 @@ class SweepDirectory:
 
     def worker_pids(self) -> list[int]:
         """Return the process ids of this machine's live workers."""
-        pids = []
-        for path in self.workers_path.glob("slot-*.lock"):
-            text = path.read_text()
-            if text.isdecimal() and locks.is_locked(path):
-                pids.append(int(text))
-        return pids
+        owners = [locks.owner(path) for path in self.workers_path.glob("slot-*.lock") if locks.is_locked(path)]
+        return [owner.pid for owner in owners if owner is not None and owner.is_here]
 
     def is_slot_taken(self, slot: int) -> bool:
-        """Whether a worker of this machine holds a slot."""
+        """Whether a worker, of this machine or of one that shares the directory, holds a slot."""
         return locks.is_locked(self._lock_path(f"slot-{slot}"))
 
     def _lock_path(self, name: str) -> Path:
@@ -138,9 +185,9 @@ class SweepDirectory:
             yield False
             return
         try:
-            path.write_text(str(os.getpid()))
+            locks.write_owner(path)
             yield True
-            path.write_text("")
+            path.write_text("", encoding="utf-8")
         finally:
             lock.release()
 

@@ -7,12 +7,21 @@ with the settings that it had.
 """
 
 import contextlib
+import copy
 import dataclasses
+import datetime
 import logging
 import re
+import shutil
+import socket
+import sqlite3
+import tempfile
 import threading
+import time
+import urllib.parse
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +41,19 @@ CRASHES = 3  # crashes of a run's process after which the run is marked as faile
 SQLITE_TIMEOUT = 60  # seconds that a process waits for another process's write
 DISK_FULL = ("database or disk is full", "No space left on device")  # messages of SQLite and PostgreSQL
 
+# The columns of Optuna's tables that say which runs are lost.
+TRIALS = sqlalchemy.table("trials", *map(sqlalchemy.column, ("trial_id", "study_id", "state")))
+HEARTBEATS = sqlalchemy.table(
+    "trial_heartbeats", sqlalchemy.column("trial_id"), sqlalchemy.column("heartbeat", sqlalchemy.DateTime())
+)
+# Messages of SQLite about a file that is not, or no longer, a database.
+DAMAGED = ("file is not a database", "malformed", "file is encrypted")
+
 LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+
+
+class DamagedError(UserError):
+    """The storage answers, but its content is damaged, so that no later attempt can succeed."""
 
 
 class UnreachableError(UserError):
@@ -78,28 +99,39 @@ class SweepQueue:
       url: an SQLAlchemy URL, such as `sqlite:////path/trials.db` or `postgresql+psycopg://host/name`.
       sweep: the configuration of the sweep.
       identity: a text that is unique to this sweep among all sweeps in the storage.
+      is_read_only: whether the queue shows the state of the sweep as it is now and writes nothing, not even to lock
+        the storage, so that a reader without the right to write can open it.
 
     Raises:
       UserError: the storage cannot be reached.
     """
 
-    def __init__(self, url: str, sweep: SweepConfig, identity: str):
+    def __init__(self, url: str, sweep: SweepConfig, identity: str, *, is_read_only: bool = False):
         self.url, self.sweep = url, sweep
         self.planned = {run.name: run for run in plan_runs(sweep)}
-        self.storage = _open_storage(url)
+        self.storage = _open_for_reading(url) if is_read_only else _open_storage(url)
+        self._observed: dict[int, tuple[Any, float]] = {}  # by trial: a value, and since when it has been the same
+        names = {name: f"{identity}/{name}" for name in dict.fromkeys(map(_study_name, self.planned.values()))}
         with storage_errors(url):
+            if is_read_only:  # seeds and systems that nobody has enqueued yet have no study
+                existing = optuna.get_all_study_names(self.storage)
+                names = {name: full_name for name, full_name in names.items() if full_name in existing}
+            open_study = optuna.load_study if is_read_only else _create_study
             self._studies = {
-                name: optuna.create_study(storage=self.storage, study_name=f"{identity}/{name}", load_if_exists=True)
-                for name in dict.fromkeys(map(_study_name, self.planned.values()))
+                name: open_study(storage=self.storage, study_name=full_name) for name, full_name in names.items()
             }
 
     def _study(self, planned: PlannedRun) -> optuna.Study:
         return self._studies[_study_name(planned)]
 
-    def fill(self) -> None:
+    def fill(self, read_settings: Callable[[str, list[str]], dict[str, Any] | None] = lambda name, keys: None) -> None:
         """Enqueue every planned run that is neither waiting, running nor complete.
 
         These are all runs when a sweep starts, and the failed ones when it is started again.
+
+        Args:
+          read_settings: returns the values of keys with which a run was started, by its name, as far as they are known
+            elsewhere. A trial whose settings were suggested keeps them even if its storage was lost.
         """
         with storage_errors(self.url):
             attempts = self._latest_attempts()
@@ -108,14 +140,67 @@ class SweepQueue:
                 if attempt is not None and attempt.state in LIVE:
                     continue
                 settings = planned.settings or (_recorded_settings(attempt) if attempt else None)
+                if planned.is_trial and not settings:
+                    axes = self.sweep.systems[planned.system].search
+                    settings = _valid_settings(axes, read_settings(name, [axis.key for axis in axes]))
                 self._study(planned).enqueue_trial(settings or {}, user_attrs={"name": name})
 
     def requeue_lost(self) -> None:
-        """Return the runs of processes that no longer send heartbeats to the queue."""
+        """Return the runs of processes that no longer send heartbeats to the queue.
+
+        A process that is killed here can leave an attempt that failed without a reason and was not enqueued again;
+        another process does so a moment later.
+        """
         with storage_errors(self.url), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            enqueue_again = optuna.storages.RetryHeartbeatStaleTrialCallback()
             for study in self._studies.values():
-                optuna.storages.fail_stale_trials(study)
+                for trial_id in self._lost_trials(study):
+                    # False, or the error, if another process has done it.
+                    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                        if self.storage.set_trial_state_values(trial_id, state=TrialState.FAIL):
+                            enqueue_again(study, copy.deepcopy(self.storage.get_trial(trial_id)))
+            for name, attempt in self._latest_attempts().items():
+                is_stranded = attempt.state is TrialState.FAIL and "why" not in attempt.user_attrs
+                if is_stranded and name in self.planned and self._unchanged_for(attempt._trial_id, "FAIL") > HEARTBEAT:
+                    enqueue_again(self._study(self.planned[name]), copy.deepcopy(attempt))
+
+    def _lost_trials(self, study: optuna.Study) -> list[int]:
+        """Return the running trials of a study whose heartbeats have stopped.
+
+        The storage's clock decides, and so does this process's own: a heartbeat that has not changed for GRACE seconds
+        has stopped, even if its time is in the future. For a worker on another machine that writes to an SQLite file,
+        only the latter counts, because its heartbeats carry the time of its own machine.
+        """
+        is_running = sqlalchemy.cast(TRIALS.c.state, sqlalchemy.String) == TrialState.RUNNING.name  # an enumeration
+        query = (
+            sqlalchemy.select(TRIALS.c.trial_id, HEARTBEATS.c.heartbeat, sqlalchemy.func.now())
+            .join_from(TRIALS, HEARTBEATS, TRIALS.c.trial_id == HEARTBEATS.c.trial_id)
+            .where(TRIALS.c.study_id == study._study_id, is_running)
+        )
+        with self.storage.engine.connect() as connection:
+            rows = connection.execute(query).all()
+        grace, lost = datetime.timedelta(seconds=GRACE), []
+        for trial_id, heartbeat, now in rows:
+            is_late = now.replace(tzinfo=None) - heartbeat.replace(tzinfo=None) > grace
+            if self._unchanged_for(trial_id, heartbeat) > GRACE or (is_late and self._shares_clock(trial_id)):
+                lost.append(trial_id)
+        return lost
+
+    def _shares_clock(self, trial_id: int) -> bool:
+        """Whether the heartbeats of a trial carry the time of the clock that this process reads in the storage."""
+        if self.storage.engine.dialect.name != "sqlite":
+            return True
+        host, _, _ = self.storage.get_trial(trial_id).user_attrs.get("worker", "").rpartition("/")
+        return host in ("", socket.gethostname())
+
+    def _unchanged_for(self, trial_id: int, value: Any) -> float:
+        """Return for how many seconds this process has seen the same value of a trial."""
+        seen, since = self._observed.get(trial_id, (None, 0.0))
+        if seen != value:
+            since = time.monotonic()
+            self._observed[trial_id] = (value, since)
+        return time.monotonic() - since
 
     def claim(self, worker: str) -> ClaimedRun | None:
         """Claim the first run of the plan that waits and may start; return None if there is none.
@@ -264,10 +349,13 @@ class SweepQueue:
         Another process may have added seeds, so the names can include runs that this process has not planned.
         """
         attempts: dict[str, list[FrozenTrial]] = {}
-        for study in self._studies.values():
-            for trial in study.get_trials(deepcopy=False):
-                if "name" in trial.user_attrs:
-                    attempts.setdefault(trial.user_attrs["name"], []).append(trial)
+        try:
+            trials = [trial for study in self._studies.values() for trial in study.get_trials(deepcopy=False)]
+        except (ValueError, LookupError, TypeError, AssertionError) as error:  # an entry that no Optuna has written
+            raise DamagedError(_describe_damage(self.url, repr(error))) from error
+        for trial in trials:
+            if "name" in trial.user_attrs:
+                attempts.setdefault(trial.user_attrs["name"], []).append(trial)
         return {name: _latest(trials) for name, trials in attempts.items()}
 
 
@@ -303,6 +391,23 @@ def _latest(trials: Iterable[FrozenTrial]) -> FrozenTrial:
     return max(trials, key=lambda trial: (order.index(trial.state), trial.number))
 
 
+def _create_study(*, storage: optuna.storages.RDBStorage, study_name: str) -> optuna.Study:
+    return optuna.create_study(storage=storage, study_name=study_name, load_if_exists=True)
+
+
+def _valid_settings(axes: Iterable[Axis], settings: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return settings that lie on their axes; None if there are none or one of them does not."""
+    if settings is None or not all(_is_on_axis(axis, settings[axis.key]) for axis in axes):
+        return None
+    return settings
+
+
+def _is_on_axis(axis: Axis, value: Any) -> bool:
+    if axis.choices:
+        return value in axis.choices
+    return isinstance(value, int | float) and axis.low <= value <= axis.high
+
+
 def _recorded_settings(trial: FrozenTrial) -> dict[str, Any] | None:
     return dict(trial.system_attrs.get("fixed_params") or trial.params) or None
 
@@ -318,18 +423,60 @@ def _open_storage(url: str) -> optuna.storages.RDBStorage:
     logging.getLogger("alembic").setLevel(logging.ERROR)
     is_sqlite = _parse_url(url).get_backend_name() == "sqlite"
     options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if is_sqlite else {"pool_pre_ping": True}
-    with storage_errors(url), warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = optuna.storages.RDBStorage(
-            url.replace("{", "{{").replace("}", "}}"),  # Optuna formats the URL with str.format
-            engine_kwargs=options,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=GRACE,
-            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
-        )
+    with storage_errors(url):
+        storage = _connect(url, options)
     if is_sqlite:
         _begin_immediate(storage.engine)
     return storage
+
+
+def _connect(url: str, options: dict[str, Any], **keywords: Any) -> optuna.storages.RDBStorage:
+    """Return Optuna's storage; raise UserError if another version of Optuna wrote it."""
+    escaped = url.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL with str.format
+    try:
+        return optuna.storages.RDBStorage(escaped, engine_kwargs=options, **keywords)
+    except RuntimeError as error:  # the tables are those of another version
+        raise UserError(f"--storage={mask_password(url)}: {str(error).splitlines()[0]}") from error
+
+
+def _open_for_reading(url: str) -> optuna.storages.RDBStorage:
+    """Return a storage to read from; of an SQLite file, a copy in memory.
+
+    Optuna writes when it opens a storage, and SQLite when it finds the traces of a killed process.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    parsed = _parse_url(url)
+    with storage_errors(url):
+        if parsed.get_backend_name() != "sqlite" or not parsed.database:
+            return _connect(url, {"pool_pre_ping": True}, skip_table_creation=True)
+        if not Path(parsed.database).exists():
+            raise UserError(
+                f"--storage={mask_password(url)}: there is no such file. The command that started the sweep makes it"
+                " anew: it takes finished runs from their directories"
+            )
+        snapshot = _read_sqlite(Path(parsed.database))
+        options = {"creator": lambda: snapshot, "poolclass": sqlalchemy.pool.StaticPool}
+        return _connect("sqlite://", options)
+
+
+def _read_sqlite(path: Path) -> sqlite3.Connection:
+    """Return a copy in memory of an SQLite file, which may be in use, or in a directory that cannot be written."""
+    snapshot = sqlite3.connect(":memory:", check_same_thread=False)
+    try:
+        _copy_sqlite(path, snapshot)
+    except sqlite3.OperationalError:  # a killed process left a journal, which SQLite must write back first
+        with tempfile.TemporaryDirectory() as directory:
+            for part in (path, *path.parent.glob(f"{path.name}-*")):
+                shutil.copy(part, directory)
+            _copy_sqlite(Path(directory) / path.name, snapshot, mode="rw")
+    return snapshot
+
+
+def _copy_sqlite(path: Path, target: sqlite3.Connection, mode: str = "ro") -> None:
+    address = f"file:{urllib.parse.quote(str(path.absolute()))}?mode={mode}"
+    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=SQLITE_TIMEOUT)) as source:
+        source.backup(target)
 
 
 def _begin_immediate(engine: sqlalchemy.Engine) -> None:
@@ -353,12 +500,13 @@ def storage_errors(url: str) -> Iterator[None]:
 
     Raises:
       SaveError: the disk of the storage is full.
+      DamagedError: the storage is not a database, or a damaged one.
       UnreachableError: the storage cannot be reached.
       UserError: the database has no driver, or the URL is not valid.
     """
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError) as error:
+    except (SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError, ImportError) as error:
         cause = error.__cause__ or error
         reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
         shown_url = mask_password(url)
@@ -366,9 +514,25 @@ def storage_errors(url: str) -> Iterator[None]:
             raise SaveError(
                 f"--storage={shown_url}: {reason}; free some disk space and run the same command again"
             ) from error
+        if any(words in reason for words in DAMAGED):
+            raise DamagedError(_describe_damage(url, reason)) from error
         message = f"--storage={shown_url} cannot be reached: {reason}; {_advice(url, cause)}"
         is_permanent = isinstance(cause, ImportError | NoSuchModuleError)
         raise (UserError if is_permanent else UnreachableError)(message) from error
+
+
+def _describe_damage(url: str, reason: str) -> str:
+    """Return a message about a damaged storage, and how its sweep goes on without it."""
+    parsed = _parse_url(url)
+    away = (
+        f"Move it away (mv {parsed.database} {parsed.database}.damaged)"
+        if parsed.get_backend_name() == "sqlite"
+        else "Restore it from a backup, or empty it"
+    )
+    return (
+        f"--storage={mask_password(url)} is damaged: {reason}. {away} and run the same command again: it plans every"
+        " run anew, takes finished ones from their directories, and resumes started ones from their checkpoints"
+    )
 
 
 def _advice(url: str, cause: BaseException) -> str:
@@ -377,7 +541,7 @@ def _advice(url: str, cause: BaseException) -> str:
     if isinstance(cause, ImportError):
         return "install PostgreSQL's driver from requirements/postgresql.txt"
     check = (
-        "check that its directory exists and that the file is a sweep's database"
+        "check that its directory exists and can be written"
         if url.startswith("sqlite")
         else "check that the server is running"
     )

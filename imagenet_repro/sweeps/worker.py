@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from imagenet_repro.config import config_to_dict
 from imagenet_repro.errors import EXIT_DIVERGED, EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
 from imagenet_repro.storage.json_files import write_json
-from imagenet_repro.storage.workdir import Workdir
+from imagenet_repro.storage.workdir import Workdir, refuse_other_config
 from imagenet_repro.sweeps import trial
-from imagenet_repro.sweeps.directory import SweepDirectory
+from imagenet_repro.sweeps.directory import PLANNED, SweepDirectory
 from imagenet_repro.sweeps.plan import build_run_config
 from imagenet_repro.sweeps.queue import ClaimedRun, SweepQueue
 from imagenet_repro.sweeps.retry import retry_unreachable
@@ -24,7 +24,6 @@ from imagenet_repro.sweeps.status import OUTPUT
 
 POLL = 2.0  # seconds between two looks at the queue
 STORAGE = "IMAGENET_REPRO_STORAGE"  # environment variable: the URL of the trials; submitit stores arguments in files
-CONFIG = "planned.json"  # the configuration of a run, in its workdir
 DIVERGED = 1.0  # the error rate of a trial whose loss was not finite, so that no other setting is worse
 
 Answer = TypeVar("Answer")
@@ -129,9 +128,13 @@ class Worker:
         try:
             config = build_run_config(queue.sweep, claim.planned, claim.settings)
             self._wait_until_free(workdir)
-            if workdir.is_finished or self._is_stopping:
-                return (EXIT_FINISHED if workdir.is_finished else EXIT_STOPPED), ""
-            write_json(workdir.path / CONFIG, config_to_dict(config))
+            if workdir.is_finished:
+                # Without the trials of before, such as a damaged storage's, the settings could be others.
+                refuse_other_config(workdir.path, workdir.config(), config)
+                return EXIT_FINISHED, ""
+            if self._is_stopping:
+                return EXIT_STOPPED, ""
+            write_json(workdir.path / PLANNED, config_to_dict(config))
         except UserError as error:
             return error.exit_code, str(error)
         return self._run_process(workdir.path)
@@ -143,7 +146,7 @@ class Worker:
 
     def _run_process(self, directory: Path) -> tuple[int, str]:
         log = directory / OUTPUT
-        command = [sys.executable, "-m", "imagenet_repro.sweeps.trial", str(directory / CONFIG), str(directory)]
+        command = [sys.executable, "-m", "imagenet_repro.sweeps.trial", str(directory / PLANNED), str(directory)]
         environment = os.environ | {trial.PARENT: str(os.getpid()), "PYTHONPATH": python_path()}
         environment.pop(STORAGE, None)  # the process does not access the storage
         with log.open("ab") as output:

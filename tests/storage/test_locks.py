@@ -1,6 +1,8 @@
 """Tests of the locks between processes."""
 
 import fcntl
+import os
+import socket
 import subprocess
 import sys
 
@@ -65,6 +67,21 @@ def test_a_lock_leaves_the_content_of_its_file(tmp_path):
     assert path.read_text() == "1234"
     lock.release()
     assert path.read_text() == "1234"
+
+
+def test_a_lock_names_its_owner_and_what_to_do_if_its_machine_is_gone(tmp_path):
+    path = tmp_path / "lock"
+    assert locks.owner(path) is None
+    assert locks.describe_owner(path) == "another process"
+    path.write_text("")
+    assert locks.owner(path) is None
+    locks.write_owner(path)
+    assert locks.owner(path) == locks.Owner(os.getpid(), socket.gethostname())
+    assert locks.describe_owner(path) == f"process {os.getpid()} on this machine"
+    path.write_text("12 elsewhere")
+    assert not locks.owner(path).is_here
+    assert "process 12 on elsewhere (if that machine is gone" in locks.describe_owner(path)
+    assert f"remove {path})" in locks.describe_owner(path)
 
 
 def test_processes_that_query_a_lock_do_not_disturb_each_other(tmp_path):

@@ -24,7 +24,7 @@ sys.stdin.read()
         [sys.executable, "-c", holder], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert first.stdout.readline() == "locked\n"
-    with pytest.raises(UserError, match="another process is using it"):
+    with pytest.raises(UserError, match=f"process {first.pid} on this machine is using it; wait"):
         Workdir(tmp_path).lock()
     first.communicate("")
     Workdir(tmp_path).lock()

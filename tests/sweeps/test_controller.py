@@ -73,10 +73,24 @@ def test_another_sweep_in_the_workdir_is_refused_with_its_differences(settings, 
     workdir = tmp_path / "sweep"
     directory = SweepDirectory(workdir)
     directory.record(load_sweep(str(file)), directory.default_storage)
+    (workdir / "runs/a/seed0").mkdir(parents=True)
+    (workdir / "runs/a/seed0/metrics.jsonl").write_text("{}\n")
     assert main(full_sweeps.arguments(file, workdir, "--config.budget=61st")) == 2
     message = capsys.readouterr().err
     assert "holds another sweep:\n  budget: 60st there, 61st now" in message
     assert json.loads((workdir / "sweep.json").read_text())["sweep"]["budget"] == "60st"
+
+
+def test_a_storage_that_cannot_be_reached_binds_nothing(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(controller._SweepMonitor, "watch", lambda monitor: 3)
+    assert main(full_sweeps.arguments(file, tmp_path, f"--storage=sqlite:///{tmp_path}/missing/trials.db")) == 2
+    assert "missing/trials.db cannot be reached" in capsys.readouterr().err
+    directory = SweepDirectory(tmp_path)
+    assert not directory.exists
+    (tmp_path / "workers" / ".jobs.json.0000123.part").touch()
+    assert main(full_sweeps.arguments(file, tmp_path)) == 3
+    assert directory.storage() == directory.default_storage
+    assert not [*tmp_path.rglob("*.part")]
 
 
 @pytest.mark.parametrize(

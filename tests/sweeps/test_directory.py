@@ -11,7 +11,8 @@ import pytest
 
 from imagenet_repro.config.sweep import resolve_sweep
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.sweeps.directory import SWEEP, TRIALS, SweepDirectory
+from imagenet_repro.storage import locks
+from imagenet_repro.sweeps.directory import PLANNED, SWEEP, TRIALS, SweepDirectory
 from tests.sweeps import queue_processes, small_sweeps
 
 ELSEWHERE = "postgresql+psycopg://me:***@host/sweeps"
@@ -27,6 +28,13 @@ def record(directory, **changes):
     return json.loads((directory.path / SWEEP).read_text())
 
 
+def start_run(directory):
+    """Write what a run of the sweep writes first, which binds the directory to the sweep."""
+    workdir = directory.path / "runs/a/seed0"
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
+
+
 def test_a_recorded_sweep_is_read_back(directory):
     assert not directory.exists
     identity = record(directory)["identity"]
@@ -40,6 +48,7 @@ def test_a_recorded_sweep_is_read_back(directory):
 
 def test_another_sweep_is_refused_with_every_difference(directory):
     record(directory)
+    start_run(directory)
     with pytest.raises(UserError) as error:
         record(directory, systems=3, budget="17st", set={"batch_size": 4})
     text = str(error.value)
@@ -58,6 +67,7 @@ def test_another_sweep_is_refused_with_every_difference(directory):
 def test_an_edited_recipe_makes_another_sweep(directory):
     settings = small_sweeps.settings()
     record(directory)
+    start_run(directory)
     settings["systems"]["a"] = settings["systems"]["a"] | {"base": small_sweeps.LENET | {"precision": "bfloat16"}}
     with pytest.raises(UserError, match=re.escape("systems.a.base.precision: float32 there, bfloat16 now")):
         directory.record(resolve_sweep(settings), directory.default_storage)
@@ -65,6 +75,7 @@ def test_an_edited_recipe_makes_another_sweep(directory):
 
 def test_seeds_may_be_added_but_not_removed(directory):
     before = record(directory, seeds=(0, 1))
+    start_run(directory)
     after = record(directory, seeds=(2, 1, 0))
     assert after["identity"] == before["identity"]
     assert directory.sweep().seeds == (2, 1, 0)
@@ -75,6 +86,7 @@ def test_seeds_may_be_added_but_not_removed(directory):
 def test_the_directories_of_data_and_caches_may_change(directory):
     settings = small_sweeps.settings(set={"data": {"data_dir": "/a"}})
     directory.record(resolve_sweep(settings), directory.default_storage)
+    start_run(directory)
     settings["set"] = {"data": {"data_dir": "/b", "threads": 3}, "cache_dir": "/c"}
     settings["systems"]["a"] = settings["systems"]["a"] | {"set": {"data": {"data_dir": "/d"}}}
     directory.record(resolve_sweep(settings), directory.default_storage)
@@ -91,10 +103,58 @@ def test_the_workdir_of_a_single_run_is_refused(directory):
 
 def test_another_storage_is_refused(directory):
     directory.record(small_sweeps.sweep(), ELSEWHERE)
-    with pytest.raises(UserError, match=re.escape(f"are in --storage={ELSEWHERE}")):
+    start_run(directory)
+    with pytest.raises(UserError, match=re.escape(f"are in --storage={ELSEWHERE}. To plan its runs anew in another")):
         record(directory)
     directory.record(small_sweeps.sweep(), ELSEWHERE)
     assert directory.storage() == ELSEWHERE
+
+
+def test_a_first_start_that_failed_binds_nothing(directory):
+    """Neither its storage nor its settings, as long as no run has written anything."""
+    first = SweepDirectory(directory.path)
+    first.record(small_sweeps.sweep(), ELSEWHERE)
+    identity = first.identity()
+    (directory.path / "runs/a/seed0").mkdir(parents=True)
+    (directory.path / "runs/a/seed0/output.log").write_text("an error")
+    record(directory, budget="17st")
+    assert (directory.storage(), directory.sweep().budget) == (directory.default_storage, "17st")
+    assert directory.identity() != identity
+    start_run(directory)
+    with pytest.raises(UserError, match="holds another sweep"):
+        record(directory)
+
+
+def test_the_settings_of_a_started_run_are_read(directory):
+    assert directory.read_settings("search/a/000", ["batch_size"]) is None
+    path = directory.path / "search/a/000" / PLANNED
+    path.parent.mkdir(parents=True)
+    path.write_text('{"batch_size": 4, "optimizer": {"learning_rate": 0.1}}')
+    keys = ["optimizer.learning_rate", "batch_size"]
+    assert directory.read_settings("search/a/000", keys) == {"optimizer.learning_rate": 0.1, "batch_size": 4}
+    for text in ("[]", "{", "{}", '{"batch_size": 4, "optimizer": 3}'):
+        path.write_text(text)
+        assert directory.read_settings("search/a/000", keys) is None
+
+
+def test_partial_files_of_killed_processes_are_removed(directory):
+    below = ("", "workers", "tables", "runs/a/seed0", "runs/a/seed0/predictions")
+    for name in below:
+        (directory.path / name).mkdir(parents=True, exist_ok=True)
+        (directory.path / name / ".x.json.0000123.part").touch()
+        (directory.path / name / "x.json").touch()
+    directory.remove_leftovers(["runs/a/seed0", "runs/b/seed0"])
+    assert not [*directory.path.rglob("*.part")]
+    assert len([*directory.path.rglob("x.json")]) == len(below)
+
+
+def test_a_worker_of_another_machine_is_not_signalled(directory):
+    directory.worker_slot(0).__enter__()  # creates the lock file
+    lock = locks.acquire(directory.workers_path / "slot-0.lock")
+    (directory.workers_path / "slot-0.lock").write_text(f"{os.getpid()} elsewhere")
+    assert directory.is_slot_taken(0)
+    assert directory.worker_pids() == []
+    lock.release()
 
 
 def test_a_moved_directory_keeps_its_trials(directory, tmp_path):
@@ -110,8 +170,8 @@ def test_a_moved_directory_keeps_its_trials(directory, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "sweep.json is damaged"),
-        ('{"identity": "a", "storage": ""}', "sweep.json is not what sweep writes: 'sweep' is missing"),
+        ("{", r"sweep.json is damaged .* Remove it and start the sweep with its own command; finished runs are taken"),
+        ('{"identity": "a", "storage": ""}', "sweep.json is not what sweep writes: 'sweep' is missing. Remove it"),
         ("[]", "sweep.json is not what sweep writes: 'identity' is missing"),
         (None, "there is no .*sweep.json; sweep writes it"),
     ],
@@ -162,7 +222,7 @@ def test_a_second_controller_is_refused_until_the_first_has_ended(directory, hol
     process, _, is_acquired = holder("sweep")
     assert is_acquired
     with (
-        pytest.raises(UserError, match=r"another process runs this sweep; `main\.py sweep --status"),
+        pytest.raises(UserError, match=r"process \d+ on this machine runs this sweep; `main\.py sweep --status"),
         directory.lock(),
     ):
         pass

@@ -6,8 +6,10 @@ import logging
 import math
 import re
 import socket
+import sqlite3
 import time
 
+import numpy as np
 import optuna
 import pytest
 import sqlalchemy
@@ -15,6 +17,7 @@ import sqlalchemy
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.sweeps import queue
 from imagenet_repro.sweeps.plan import plan_runs
+from imagenet_repro.sweeps.queue import SweepQueue
 from tests.sweeps import queue_processes, small_sweeps
 
 SEARCH = {"search": {"trials": 2}}
@@ -194,16 +197,34 @@ def test_concurrent_processes_requeue_a_lost_run_once(url):
     assert attempts(sweep_queue)["runs/a/seed0"] == ["FAIL", "WAITING"]
 
 
-def test_a_requeue_that_was_interrupted_is_finished_by_the_next_start(url, monkeypatch):
-    sweep_queue = open_queue(url)
-    sweep_queue.claim("w")
+@pytest.mark.parametrize("finish", ["fill", "requeue_lost"])
+def test_a_requeue_that_was_interrupted_is_finished_by_the_next_start_or_by_another_process(url, monkeypatch, finish):
+    sweep_queue = open_queue(url, systems=1, **TPE)
+    settings = sweep_queue.claim("w").settings
     expire_heartbeats(sweep_queue)
-    # Without the callback a lost trial is marked as failed, and not requeued.
-    monkeypatch.setattr(sweep_queue.storage, "heartbeat_stale_trial_callback", None)
-    sweep_queue.requeue_lost()
+    with monkeypatch.context() as interrupted:  # the trial is marked as failed, and the process killed
+        interrupted.setattr(optuna.storages.RetryHeartbeatStaleTrialCallback, "__call__", lambda *arguments: None)
+        sweep_queue.requeue_lost()
     assert (sweep_queue.statuses()[0].state, sweep_queue.statuses()[0].reason) == ("failed", "its worker was lost")
-    sweep_queue.fill()
-    assert states(sweep_queue)["runs/a/seed0"] == "waiting"
+    monkeypatch.setattr(queue, "HEARTBEAT", -1)  # how long another process has the time to do it
+    getattr(open_queue(url, fill=False, systems=1, **TPE), finish)()
+    assert states(sweep_queue)["search/a/000"] == "waiting"
+    assert sweep_queue.claim("w").settings == settings
+
+
+@pytest.mark.parametrize("hours", [5, -5], ids=["in the future", "in the past"])
+def test_a_heartbeat_of_another_clock_is_judged_by_this_process_own(url, monkeypatch, hours):
+    sweep_queue = open_queue(url, systems=1)
+    sweep_queue.claim("elsewhere/0")
+    with sweep_queue.storage.engine.begin() as connection:
+        skewed = f"update trial_heartbeats set heartbeat = datetime('now', '{hours} hours')"
+        connection.execute(sqlalchemy.text(skewed))
+    now = 1000.0
+    monkeypatch.setattr(queue.time, "monotonic", lambda: now)
+    for passed, state in ((0, "running"), (queue.GRACE - 1, "running"), (2, "waiting")):
+        now += passed
+        sweep_queue.requeue_lost()
+        assert states(sweep_queue)["runs/a/seed0"] == state
 
 
 def test_a_run_with_heartbeats_is_not_requeued(url, monkeypatch):
@@ -394,8 +415,75 @@ def test_a_missing_server_is_reported_without_the_password(user):
 
 def test_a_file_that_is_not_a_database_is_reported(tmp_path, url):
     (tmp_path / "trials.db").write_text("a text that is long enough to be read as a page of SQLite\n" * 100)
-    with pytest.raises(UserError, match=r"cannot be reached: file is not a database; check that its directory exists"):
-        open_queue(url)
+    for is_read_only in (False, True):
+        with pytest.raises(queue.DamagedError, match=r"is damaged: file is not a database. Move it away \(mv /"):
+            SweepQueue(url, small_sweeps.sweep(), "one", is_read_only=is_read_only)
+
+
+@pytest.mark.parametrize("damage", ["a flipped state", "random bytes"])
+def test_a_damaged_database_is_no_server_that_does_not_answer(tmp_path, url, damage):
+    sweep_queue = open_queue(url)
+    if damage == "random bytes":
+        content = bytearray((tmp_path / "trials.db").read_bytes())
+        content[4096:] = np.random.default_rng(0).bytes(len(content) - 4096)
+        (tmp_path / "trials.db").write_bytes(content)
+    else:
+        with sweep_queue.storage.engine.begin() as connection:
+            connection.execute(sqlalchemy.text("update trials set state = 'WAITIMG'"))
+    with pytest.raises(UserError, match="is damaged") as error:
+        open_queue(url, fill=False).statuses()
+    assert not isinstance(error.value, queue.UnreachableError)
+
+
+def test_a_new_database_keeps_the_settings_that_were_suggested(tmp_path, url):
+    first = open_queue(url, systems=1, **TPE).claim("w")
+    again = open_queue(f"sqlite:///{tmp_path}/new.db", fill=False, systems=1, **TPE)
+    key, rate = "optimizer.learning_rate", first.settings["optimizer.learning_rate"]
+    settings = {"search/a/000": {key: rate}, "search/a/001": {key: 7.0}}  # the second is not on the axis
+    again.fill(lambda name, keys: settings.get(name))
+    claims = again.claim("w"), again.claim("w")
+    assert (claims[0].planned, claims[0].settings) == (first.planned, first.settings)
+    assert claims[1].settings[key] <= 0.1
+
+
+def test_a_queue_for_reading_writes_nothing(tmp_path, url):
+    sweep_queue = open_queue(url, seeds=(0,))
+    sweep_queue.complete(sweep_queue.claim("w"), 0.5)
+    before = (tmp_path / "trials.db").read_bytes()
+    with sweep_queue.storage.engine.begin():  # another process holds the lock for writing
+        reading = SweepQueue(url, small_sweeps.sweep(seeds=(0, 1), search={"trials": 2}), "one", is_read_only=True)
+        expected = dict.fromkeys(reading.planned, "waiting") | {"runs/a/seed0": "complete"}
+        assert states(reading) == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["trials.db"]
+    assert (tmp_path / "trials.db").read_bytes() == before
+    with pytest.raises(UserError, match="there is no such file"):
+        SweepQueue(f"sqlite:///{tmp_path}/missing.db", small_sweeps.sweep(), "one", is_read_only=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["trials.db"]
+
+
+def test_the_journal_of_a_killed_process_is_no_obstacle_to_reading(tmp_path, url, monkeypatch):
+    sweep_queue = open_queue(url)
+    calls = []
+
+    def copy_once(path, target, mode="ro"):
+        calls.append(path)
+        if len(calls) == 1:  # as SQLite does in a directory that cannot be written
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+        copy(path, target, mode)
+
+    copy = queue._copy_sqlite
+    monkeypatch.setattr(queue, "_copy_sqlite", copy_once)
+    reading = SweepQueue(url, small_sweeps.sweep(), "one", is_read_only=True)
+    assert states(reading) == states(sweep_queue)
+    assert calls[1].parent != tmp_path
+
+
+def test_the_tables_of_another_version_of_optuna_are_reported(url):
+    sweep_queue = open_queue(url)
+    with sweep_queue.storage.engine.begin() as connection:
+        connection.execute(sqlalchemy.text("update alembic_version set version_num = 'v99.0.0.a'"))
+    with pytest.raises(UserError, match=r"--storage=sqlite:.*trials.db: .*optuna"):
+        open_queue(url, fill=False)
 
 
 def test_the_directory_may_contain_special_characters_of_urls_and_optuna(tmp_path):
