@@ -1,11 +1,15 @@
 import io
+import struct
 import tarfile
+import tracemalloc
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from imagenet_repro.data import decode as decoding
 from imagenet_repro.data.decode import DecodeError, decode
 from tests.conftest import shared_path
 
@@ -49,17 +53,33 @@ FORMATS = {
     "png, EXIF orientation": rotated_by_exif("PNG"),
     "gif": saved(SCENE, "GIF"),
     "gif, animated": saved(SCENE, "GIF", save_all=True, append_images=[SCENE.rotate(90)]),
+    "png, animated": saved(SCENE, "PNG", save_all=True, append_images=[SCENE.rotate(90)]),
     "webp": saved(SCENE, "WEBP"),
+    "webp, animated": saved(SCENE, "WEBP", save_all=True, append_images=[SCENE.rotate(90)], lossless=True),
     "webp, alpha": saved(ALPHA, "WEBP", lossless=True),
     "bmp": saved(SCENE, "BMP"),
+    "bmp, palette": saved(SCENE.quantize(16), "BMP"),
     "tiff": saved(SCENE, "TIFF"),
+    "tiff, LZW": saved(SCENE, "TIFF", compression="tiff_lzw"),
+    "tiff, several pages": saved(SCENE, "TIFF", save_all=True, append_images=[SCENE.rotate(90)]),
 }
-ALL_OR_NOTHING = [name for name in FORMATS if name != "gif, animated"]  # half of the file still has its first frame
+# Half of the others still has the first frame.
+ALL_OR_NOTHING = [name for name in FORMATS if "animated" not in name and "pages" not in name]
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_pixels_are_pillows(name):
     np.testing.assert_array_equal(decode(FORMATS[name]), pillow(FORMATS[name]))
+
+
+def test_the_upper_8_of_16_bits_of_a_tiff_are_used():
+    deep = RNG.integers(0, 65536, (9, 5), dtype=np.uint16)
+    expected = np.broadcast_to(deep[..., None] >> 8, (9, 5, 3))
+    np.testing.assert_array_equal(decode(saved(Image.fromarray(deep), "TIFF")), expected)
+
+
+def test_the_orientation_of_a_tiff_is_ignored():
+    np.testing.assert_array_equal(decode(saved(SCENE, "TIFF", tiffinfo={274: 6})), np.asarray(SCENE))
 
 
 @pytest.mark.parametrize("shape", [(9, 5), (9, 5, 3), (9, 5, 4)])
@@ -116,6 +136,98 @@ def test_bytes_after_the_image_are_allowed():
 def test_other_bytes_are_refused(rubbish):
     with pytest.raises(DecodeError, match=f"of {len(rubbish)} bytes: "):
         decode(rubbish)
+
+
+def with_size(name: str, width: int, height: int) -> bytes:
+    """Return an image whose header claims another size."""
+    image = bytearray(FORMATS[name])
+    if name.startswith("jpeg"):
+        frame = max(image.find(b"\xff\xc0"), image.find(b"\xff\xc2"))
+        image[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    elif name == "png":
+        image[16:24] = struct.pack(">II", width, height)
+        image[29:33] = struct.pack(">I", zlib.crc32(image[12:29]))
+    elif name == "gif":
+        image[6:10] = struct.pack("<HH", width, height)
+    elif name == "bmp":
+        image[18:26] = struct.pack("<ii", width, height)
+    elif name == "webp":
+        image[26:30] = struct.pack("<HH", width, height)
+    else:
+        (start,) = struct.unpack("<I", image[4:8])
+        for entry in range(start + 2, start + 2 + 12 * image[start], 12):
+            if (tag := int.from_bytes(image[entry : entry + 2], "little")) in (256, 257):
+                image[entry : entry + 12] = struct.pack("<HHII", tag, 4, 1, width if tag == 256 else height)
+    return bytes(image)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg, progressive", "png", "gif", "bmp", "tiff", "tiff, LZW", "webp"])
+@pytest.mark.parametrize("side", [2100, 16383, 65500])
+def test_a_small_file_that_claims_many_pixels_is_refused_without_their_memory(name, side):
+    side = min(side, 16383) if name == "webp" else side  # which is all that WebP can claim
+    image = with_size(name, side, side)
+    tracemalloc.start()
+    with pytest.raises(DecodeError, match=rf"of {len(image)} bytes: .*(claims {side} x {side} pixels|exceeds limit)"):
+        decode(image)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_a_large_image_of_few_bytes_is_decoded():
+    """A JPEG of one colour is the smallest of its size that a camera or a tool writes."""
+    image = saved(Image.new("RGB", (3000, 2000), "white"), "JPEG")
+    assert (decode(image) == 255).all()
+
+
+def test_a_file_without_pixels_is_refused():
+    for name in ("jpeg", "png"):
+        with pytest.raises(DecodeError, match="claims 0 x 7 pixels"):
+            decode(with_size(name, 0, 7))
+
+
+def test_a_chunk_longer_than_the_file_is_refused():
+    """OpenCV would allocate what the chunk claims."""
+    image = bytearray(FORMATS["png"])
+    image[33:37] = struct.pack(">I", 2**32 - 1)
+    with pytest.raises(DecodeError, match=r"PNG of \d+ bytes: cut short or damaged, its chunk b'IDAT' has"):
+        decode(bytes(image))
+
+
+def test_a_jpeg_of_very_many_scans_is_refused():
+    image = FORMATS["jpeg, progressive"]
+    scan = image.find(b"\xff\xda")
+    end = image.find(b"\xff", scan + 2)
+    with pytest.raises(DecodeError, match="more than 100 scans"):
+        decode(image[:scan] + 200 * image[scan:end] + image[scan:])
+
+
+def test_a_tiff_of_very_many_tags_is_refused():
+    image = bytearray(FORMATS["tiff"])
+    (start,) = struct.unpack("<I", image[4:8])
+    image[start : start + 2] = b"\xff\xff"
+    with pytest.raises(DecodeError, match="claims 65535 tags"):
+        decode(bytes(image))
+
+
+@pytest.mark.parametrize("error", [cv2.error("in C++"), MemoryError(), zlib.error("in a stream"), KeyError(3)])
+@pytest.mark.parametrize("name", ["jpeg", "png", "tiff"])
+def test_any_exception_of_a_decoder_is_a_decode_error(monkeypatch, name, error):
+    def raises(*_, **__):
+        raise error
+
+    monkeypatch.setattr(cv2, "imdecode", raises)
+    if name != "tiff":
+        np.testing.assert_array_equal(decode(FORMATS[name]), pillow(FORMATS[name]))  # by Pillow
+    monkeypatch.setattr(Image, "open", raises)
+    with pytest.raises(DecodeError, match=r"(JPEG|PNG|TIFF) of \d+ bytes: \S"):
+        decode(FORMATS[name])
+
+
+def test_the_size_of_a_jpeg_is_bounded_too():
+    assert decoding.size(FORMATS["jpeg"]) == (43, 61)
+    with pytest.raises(DecodeError, match="claims 30000 x 30000"):
+        decoding.size(with_size("jpeg", 30000, 30000))
 
 
 def test_nothing_is_printed_about_a_damaged_image(capfd):
