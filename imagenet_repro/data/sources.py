@@ -1,6 +1,7 @@
 """Random access to the encoded images of a split of a prepared data set, through tfds and without TensorFlow."""
 
 import bisect
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from imagenet_repro.config import Data
+from imagenet_repro.data import integrity
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.storage import user
 
@@ -57,6 +59,7 @@ class StoredRecords:
         builder = tfds.builder_from_directory(directory)
         self._image_key, self._label_key = _image_and_label(builder)
         self._id_key = next((key for key in _ID_FEATURES if key in _features(builder)), None)
+        self._num_classes = _features(builder)[self._label_key].num_classes
         self._starts, self._origins = _origins(builder, split)
         # Reading three features from the stored tf.train.Example takes 8 us for a full-size image; tfds' decoding of
         # every feature took 58.
@@ -73,11 +76,17 @@ class StoredRecords:
 
         Raises:
             IndexError: the index is not in [0, len).
-            UserError: the file that holds the record is damaged or missing.
+            UserError: the file that holds the record is damaged or missing, or the label is not one of the classes.
         """
         features = self._features(index)
         image = features[self._image_key].bytes_list.value[0]
         label = features[self._label_key].int64_list.value[0]
+        if not -1 <= label < self._num_classes:  # -1: without a label, as in some test splits
+            raise UserError(
+                f"record {self.position_id(index)} in {self.directory} has the label {label}, and there are "
+                f"{self._num_classes} classes. The data set was prepared with other classes than it describes; remove "
+                "that directory and prepare it again."
+            )
         return Record(image, label, self._id(index, features))
 
     def integers(self, index: int, keys: Sequence[str]) -> tuple[str, dict[str, tuple[int, ...]]]:
@@ -178,18 +187,22 @@ def data_directory(data_dir: str = "") -> Path:
         ) from error
 
 
-def open_split(data: Data, split: str) -> Split:
+def open_split(data: Data, split: str, *, may_repeat: bool = False) -> Split:
     """Open a split of the prepared data set `data.name` below `data.data_dir`.
 
     Args:
         data: data_dir, and name as tfds writes it, `name[/config][:version]`, are used.
         split: in tfds' syntax, such as `train`, `train[:99%]` or `train+validation`.
+        may_repeat: whether the split may hold an image twice, as `train+train[:10%]`. Training may; an error rate
+            counts every image once.
 
     Raises:
         UserError: the data set is unknown, not prepared, prepared as TFRecord or not one of labelled images; the
-            split is unknown or empty; or a file is missing.
+            split is unknown or empty, or holds an image twice; or a file is missing or damaged.
     """
     builder = _find_readable(data, split)
+    if not may_repeat:
+        _require_distinct(builder, split)
     _, label_key = _image_and_label(builder)
     config = f"/{builder.builder_config.name}" if builder.builder_config else ""
     label = _features(builder)[label_key]
@@ -227,33 +240,51 @@ def integers(data: Data, split: str, keys: Sequence[str]) -> dict[str, dict[str,
 
 def open_splits(data: Data) -> Splits:
     """Open the splits `data.train_split`, `data.eval_split` and `data.scored_split`; raises as `open_split`."""
-    return Splits(*(open_split(data, split) for split in (data.train_split, data.eval_split, data.scored_split)))
+    evaluated, scored = (open_split(data, split) for split in (data.eval_split, data.scored_split))
+    return Splits(open_split(data, data.train_split, may_repeat=True), evaluated, scored)
 
 
 def overlap(data: Data, one: str, other: str) -> bool:
     """Return whether two splits of the data set share an image; raises as `open_split`."""
-    import tensorflow_datasets as tfds
-
     builder = _find(data.name, data_directory(data.data_dir))
     for split in (one, other):
         _split_info(builder, split)
+    return any(_shared(a, b) for a in _ranges(builder, one) for b in _ranges(builder, other))
+
+
+def _ranges(builder: "tfds.core.DatasetBuilder", split: str) -> list[tuple[str, int, int]]:
+    """Return for each part of a split its complete split, its first record there, and the record after its last."""
+    import tensorflow_datasets as tfds
+
     infos = builder.info.splits
-    parts = [tfds.core.ReadInstruction.from_spec(split).to_absolute(infos) for split in (one, other)]
-    ranges = [[_range(part, infos) for part in split_parts] for split_parts in parts]
-    return any(a[0] == b[0] and max(a[1], b[1]) < min(a[2], b[2]) for a in ranges[0] for b in ranges[1])
+    parts: Any = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+    return [
+        (part.splitname, part.from_ or 0, infos[part.splitname].num_examples if part.to is None else part.to)
+        for part in parts
+    ]
 
 
-def _range(part: Any, infos: Any) -> tuple[str, int, int]:
-    """Return the split of a part in tfds' absolute form, its first record, and the record after its last."""
-    return part.splitname, part.from_ or 0, infos[part.splitname].num_examples if part.to is None else part.to
+def _shared(one: tuple[str, int, int], other: tuple[str, int, int]) -> int:
+    """Return the number of records that two ranges share."""
+    return max(0, min(one[2], other[2]) - max(one[1], other[1])) if one[0] == other[0] else 0
+
+
+def _require_distinct(builder: "tfds.core.DatasetBuilder", split: str) -> None:
+    for one, other in itertools.combinations(_ranges(builder, split), 2):
+        if shared := _shared(one, other):
+            raise UserError(
+                f"split {split!r} of data set {builder.name!r} holds {shared} images of {one[0]!r} twice, and an "
+                "error rate counts every image once; name disjoint parts, such as 'train[:60%]+train[60%:]'"
+            )
 
 
 def _find_readable(data: Data, split: str) -> "tfds.core.DatasetBuilder":
     """Return the reader of a prepared data set after checking its form, the split and the split's files."""
     builder = _find(data.name, data_directory(data.data_dir))
     _require_random_access(builder, data.name)
-    _image_and_label(builder)
-    _require_files(builder, _split_info(builder, split))
+    _, label_key = _image_and_label(builder)
+    integrity.check_class_names(builder, label_key)
+    integrity.check_files(builder, _split_info(builder, split))
     return builder
 
 
@@ -264,9 +295,14 @@ def _find(name: str, directory: Path) -> "tfds.core.DatasetBuilder":
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
         raise UserError(f"data.name = {name!r} is not of the form name[/config][:version]")
     try:
-        return read_only_builder.builder_from_files(name, data_dir=directory)
+        builder = read_only_builder.builder_from_files(name, data_dir=directory)
+        # tfds reads this part of the description only when it is asked for.
+        _ = [info.file_instructions for info in builder.info.splits.values()]
+        return builder
     except registered.DatasetNotFoundError:
         raise UserError(_why_not_found(name, directory)) from None
+    except Exception as error:  # the parsers of tfds' descriptions raise many types
+        raise integrity.unreadable(directory / re.split("[/:]", name)[0], error) from error
 
 
 def _why_not_found(name: str, directory: Path) -> str:
@@ -345,16 +381,6 @@ def _split_info(builder: "tfds.core.DatasetBuilder", split: str) -> Any:
         f"split {split!r} of data set {builder.name!r} {problem}. There are: {sizes}; also parts and sums of them, "
         "such as train[:99%] and train+validation"
     )
-
-
-def _require_files(builder: "tfds.core.DatasetBuilder", info: Any) -> None:
-    paths = [instruction.filename for instruction in info.file_instructions]
-    missing = [path for path in paths if not os.path.exists(path)]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(paths)} files of data set {builder.name!r} are missing, the first: {missing[0]}. "
-            f"Copy them back, or remove {builder.data_dir} and prepare the data set again."
-        )
 
 
 def _origins(builder: "tfds.core.DatasetBuilder", split: str) -> tuple[list[int], list[tuple[str, int]]]:

@@ -67,7 +67,7 @@ def play(
 def _find_examples(data: Data, split: str, directory: Path) -> ClassExamples | None:
     """Return example images from the training split; None if the training split does not exist."""
     try:
-        train_split = sources.open_split(data, data.train_split)
+        train_split = sources.open_split(data, data.train_split, may_repeat=True)
     except UserError as error:
         print(f"the page has no example images of the classes: {error}")
         return None

@@ -52,7 +52,7 @@ def _imagenet(config: Config) -> DatasetSize:
 
 def _prepared(config: Config) -> DatasetSize:
     try:
-        split = sources.open_split(config.data, config.data.train_split)
+        split = sources.open_split(config.data, config.data.train_split, may_repeat=True)
     except UserError as error:
         raise UserError(
             f"{config.data.name} is not prepared here ({error}); say its size with --num_classes and --num_examples"

@@ -62,7 +62,7 @@ def evaluate(
     config = replace_keys(run.config(), {f"data.{key}": value for key, value in data.items()})
     devices.start()
     config = _with_divisible_batch(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
-    train_split = sources.open_split(run.config().data, run.config().data.train_split)
+    train_split = sources.open_split(run.config().data, run.config().data.train_split, may_repeat=True)
     if set_name:
         sets.check_classes(train_split.class_names, f"the run in {run.path}")
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)

@@ -34,7 +34,7 @@ def export(workdir: str, *, which: str, out: str) -> int:
     run = Workdir(workdir)
     config = systems.require_network(run.as_computed(run.config()), run.path, "only networks' weights can be exported")
     devices.start()
-    train_split = sources.open_split(config.data, config.data.train_split)
+    train_split = sources.open_split(config.data, config.data.train_split, may_repeat=True)
     system = NetworkSystem.create(config, train_split.num_classes)
     restored = restore(run, system, system.initial_state(), which)
     preprocessing = _describe_preprocessing(config)

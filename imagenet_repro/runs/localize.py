@@ -61,13 +61,15 @@ def localize(
     if jax.process_count() > 1:
         raise UserError("localize runs in one process; start it without the others")
     split = sources.open_split(config.data, config.data.eval_split)
-    train_split = None if method == "cam" else sources.open_split(config.data, config.data.train_split)
+    train_split = (
+        None if method == "cam" else sources.open_split(config.data, config.data.train_split, may_repeat=True)
+    )
     if train_split and sources.overlap(config.data, config.data.train_split, config.data.eval_split):
         raise UserError(
             f"{split.split} shares images with {train_split.split}, on whose boxes the regression is fitted; choose"
             " other splits, or --method=cam"
         )
-    num_classes = sources.open_split(run_config.data, run_config.data.train_split).num_classes
+    num_classes = sources.open_split(run_config.data, run_config.data.train_split, may_repeat=True).num_classes
     evaluator.check_labels(split, num_classes)
     system = NetworkSystem.create(run_config, num_classes)
     restored = restore(run, system, system.initial_state(), which)

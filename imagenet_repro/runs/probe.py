@@ -60,7 +60,7 @@ def probe(config: AnyConfig) -> RunCost:
       UserError: the data set is not prepared, or the system cannot be built.
     """
     devices.start()
-    split = sources.open_split(config.data, config.data.train_split)
+    split = sources.open_splits(config.data).train  # the others are refused here rather than by the run
     if isinstance(config, Config):
         config = dataclasses.replace(config, precision=cpu_precision.choose(config.precision))
     system = systems.create_system(config, split.num_classes)

@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -216,12 +217,79 @@ def test_a_missing_file_is_named(copied):
         split_opened(copied.parent.parent, "named_photos", "train")
 
 
-def test_a_damaged_file_is_named_when_it_is_read(copied):
+@pytest.mark.parametrize("length", ["half", "nothing", "another file's"])
+def test_a_file_cut_short_or_exchanged_is_named_before_it_is_read(copied, length):
+    first, second, *_ = sorted(copied.glob("*train*"))
+    if length == "another file's":
+        shutil.copy(second, first)  # 7 records instead of 8
+    else:
+        first.write_bytes(first.read_bytes()[: first.stat().st_size // 2 if length == "half" else 0])
+    with pytest.raises(
+        UserError, match=rf"1 of 3 files of .* are damaged, the first: {first} \(.*remove {copied} and"
+    ):
+        split_opened(copied.parent.parent, "named_photos", "train")
+    assert split_opened(copied.parent.parent, "named_photos", "validation").num_examples == 7
+
+
+def test_a_record_with_a_flipped_bit_is_named_when_it_is_read(copied):
     damaged = sorted(copied.glob("*train*"))[0]
-    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    content = bytearray(damaged.read_bytes())
+    content[content.index(b"IDAT") + 20] ^= 1
+    damaged.write_bytes(content)
     records = split_opened(copied.parent.parent, "named_photos", "train").records
-    with pytest.raises(UserError, match=r"record train/0 in .* cannot be read"):
+    with pytest.raises(UserError, match=r"record train/0 in .* cannot be read: .*hash"):
         records[0]
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("damage", ["half", "nothing", "[1]", "bytes", "letter"])
+def test_a_damaged_description_is_named(copied, name, damage):
+    content = (copied / name).read_bytes()
+    damaged = {
+        "half": content[: len(content) // 2],
+        "nothing": b"",
+        "[1]": b"[1]",
+        "bytes": b"\xff\xfe" + content,
+        "letter": content.replace(b"{SPLIT}", b"{SPLAT}").replace(b"pythonClassName", b"pythonClassNome"),
+    }
+    (copied / name).write_bytes(damaged[damage])
+    where = copied.parent if damage == "letter" else copied / name
+    with pytest.raises(UserError, match=rf"{where} is damaged: tfds cannot read .* remove {copied.parent}.* prepare"):
+        split_opened(copied.parent.parent, "named_photos", "train")
+
+
+@pytest.mark.parametrize("content", ["crane\nmail", "", "crane\nmaillot\ntench\nviper\n"])
+def test_a_file_of_class_names_with_too_few_or_too_many_is_named(copied, content):
+    (copied / "label.labels.txt").write_text(content)
+    with pytest.raises(
+        UserError, match=rf"label.labels.txt has [024] class names, and .* 3 classes.* remove {copied}"
+    ):
+        split_opened(copied.parent.parent, "named_photos", "train")
+
+
+def test_a_label_outside_the_classes_is_named(copied):
+    description = (copied / "features.json").read_text()
+    (copied / "features.json").write_text(description.replace('"numClasses": "3"', '"numClasses": "2"'))
+    (copied / "label.labels.txt").write_text("crane\nmaillot\n")
+    records = split_opened(copied.parent.parent, "named_photos", "train").records
+    with pytest.raises(UserError, match=rf"record train/\d+ in {copied} has the label 2, and there are 2 classes"):
+        list(records)
+
+
+@pytest.mark.parametrize(
+    ("split", "shared"),
+    [("validation+validation", 7), ("train[:60%]+train[40%:]", 5), ("train[:5]+validation+train[4:6]", 1)],
+)
+def test_a_split_that_holds_an_image_twice_is_for_training_only(data_dir, split, shared):
+    data = Data(name="named_photos", data_dir=str(data_dir))
+    with pytest.raises(UserError, match=rf"split '{re.escape(split)}' of .* holds {shared} images of '\w+' twice"):
+        open_split(data, split)
+    assert open_split(data, split, may_repeat=True).num_examples > shared
+    names = {"name": "named_photos", "data_dir": str(data_dir)}
+    for splits in ({"eval_split": split}, {"eval_split": "validation", "test_split": split}):
+        with pytest.raises(UserError, match="twice"):
+            open_splits(Data(**names, train_split="train", **splits))
+    assert open_splits(Data(**names, train_split=split, eval_split="validation")).train.split == split
 
 
 def test_tensorflow_and_jax_stay_out_and_nothing_is_printed(data_dir):
