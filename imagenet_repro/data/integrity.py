@@ -45,7 +45,7 @@ def check_files(builder: "tfds.core.DatasetBuilder", split: Any) -> None:
 
 def _problem(path: str, n_records: int) -> str:
     """Return why a file cannot hold `n_records` records, or "" where it can."""
-    from array_record.python import array_record_module
+    from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
     try:
         reader = array_record_module.ArrayRecordReader(os.fspath(path))

@@ -344,6 +344,20 @@ def test_an_error_is_one_message(arguments, message, tmp_path, refused):
     assert message in refused("train", *arguments, f"--workdir={tmp_path}")
 
 
+@pytest.mark.parametrize("key", ["data__eval_split", "data__test_split"])
+def test_a_split_that_holds_an_image_twice_is_refused_before_anything_is_built(key, data_dir, tmp_path, refused):
+    splits = {key: "validation[:60%]+validation[40%:]"}
+    message = refused(*command_line.train_arguments(data_dir, tmp_path / "run", **splits))
+    assert "'validation[:60%]+validation[40%:]' of data set 'fractal' holds" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluation_of_an_image_twice_is_refused(finished_run, refused):
+    workdir, _ = finished_run
+    message = refused("evaluate", f"--workdir={workdir}", "--data.eval_split=validation+validation")
+    assert "images of 'validation' twice" in message
+
+
 def test_training_does_not_import_tensorflow(data_dir, tmp_path):
     import subprocess
     import sys
