@@ -146,6 +146,31 @@ class Split:
         """Return the records of these indices, in this order, as a separate split."""
         return replace(self, num_examples=len(indices), records=RecordSubset(self.records, tuple(map(int, indices))))
 
+    def relabelled(self, class_names: Sequence[str], index: Sequence[int]) -> "Split":
+        """Return the same images with labels that count other classes.
+
+        Args:
+            class_names: the names of the other classes.
+            index: the index among them of each class of this split.
+        """
+        records = RelabelledRecords(self.records, tuple(index))
+        return replace(self, class_names=tuple(class_names), records=records)
+
+
+@dataclass(frozen=True)
+class RelabelledRecords:
+    """Records whose label is replaced by its entry in `index`; negative labels, which are none, stay."""
+
+    records: Records
+    index: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Record:
+        record = self.records[index]
+        return record._replace(label=self.index[record.label]) if record.label >= 0 else record
+
 
 class RecordSubset:
     """Some records of others, in any order; they are read from there."""

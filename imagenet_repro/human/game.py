@@ -21,6 +21,7 @@ import numpy as np
 from imagenet_repro.data import thumbnails
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.scoring import class_names
 from imagenet_repro.scoring.metrics import GUESSES
 from imagenet_repro.scoring.predictions import Predictions
 from imagenet_repro.storage import files, provenance
@@ -185,8 +186,9 @@ class Game:
         game = {"data": split.name, "version": split.version, "split": split.split}
         game |= {"size": len(split.records), "seed": self._seed, "name": self.name}
         if not path.exists():
+            recorded = game | {"classes": list(split.class_names)}
             with files.atomic_write(path, "the game") as file:
-                file.write(json.dumps(game, indent=1).encode() + b"\n")
+                file.write(json.dumps(recorded, indent=1).encode() + b"\n")
             return
         try:
             recorded = json.loads(path.read_text())
@@ -196,6 +198,9 @@ class Game:
         if differences:
             lines = "".join(f"\n  {key}: {recorded.get(key)} there, {game[key]} now" for key in differences)
             raise UserError(f"--workdir={self._directory} holds another game:{lines}\nUse another --workdir")
+        classes = class_names.of_provenance(recorded)
+        if classes and classes != split.class_names:  # the recorded guesses are indices of the recorded classes
+            class_names.check_same_order(split.class_names, f"data set {split.name}", classes, f"the game in {path}")
 
     def _read_answers(self) -> list[dict[str, Any]]:
         """Return the recorded answers, and remove an incomplete last line from their file."""

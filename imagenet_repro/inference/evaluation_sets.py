@@ -15,7 +15,7 @@ from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import objectnet
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring import corruptions, hierarchy, predictions, sets
+from imagenet_repro.scoring import class_names, corruptions, hierarchy, predictions, sets
 from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.scoring.predictions import Predictions
 from imagenet_repro.scoring.sets import AcceptedLabels, EvaluationSet
@@ -119,6 +119,44 @@ def open_set(config: AnyConfig, name: str, mappings: str = "") -> OpenSet:
     return OpenSet(chosen, (part,), scored, mappings)
 
 
+def align_classes(opened: OpenSet, names: Sequence[str], owner: str, say: Callable[[str], None] = print) -> OpenSet:
+    """Return the same splits with labels that count the classes of a system, so that its scores fit them.
+
+    Args:
+      opened: a split, or a set; a set's own classes are ImageNet's.
+      names: names of the system's classes by index; without names, `class_names.numbered` of their count.
+      owner: the system, for messages.
+      say: called with a sentence if labels were changed, or if there are no names to compare.
+
+    Raises:
+      UserError: a split has a class that the system does not have, or a set is scored by a system whose classes are
+        not ImageNet's in order.
+    """
+    if opened.chosen:
+        sets.check_classes(names, owner)
+        return opened
+    parts = [_with_classes(part, names, owner, say) for part in opened.parts]
+    return dataclasses.replace(opened, parts=tuple(parts))
+
+
+def _with_classes(
+    part: EvaluationSplit, names: Sequence[str], owner: str, say: Callable[[str], None]
+) -> EvaluationSplit:
+    return dataclasses.replace(part, split=with_classes(part.split, names, owner, say))
+
+
+def with_classes(split: Split, names: Sequence[str], owner: str, say: Callable[[str], None] = print) -> Split:
+    """Return a split with labels that count the classes of a system; arguments and errors as `align_classes`."""
+    found = class_names.match(
+        split.class_names, f"data set {split.name}, split {split.split},", names, owner, partial=True
+    )
+    if found.note:
+        say(found.note)
+    if not found.is_checked or split.class_names == tuple(names):
+        return split
+    return split.relabelled(names, found.index.tolist())
+
+
 def _part(config: AnyConfig) -> EvaluationSplit:
     return EvaluationSplit(config, sources.open_split(config.data, config.data.eval_split))
 
@@ -143,7 +181,8 @@ def _corrupted(config: AnyConfig) -> list[EvaluationSplit]:
             missing.append(error)
     if missing:
         raise UserError(f"{len(missing)} of the {len(corruptions.CONFIGS)} parts of ImageNet-C: {missing[0]}")
-    sets.check_classes(parts[0].split.class_names, f"data set {parts[0].split.name}")
+    for part in parts:
+        sets.check_classes(part.split.class_names, f"data set {part.split.name}")
     return parts
 
 
@@ -182,7 +221,7 @@ def _describe_by_rule(chosen: EvaluationSet, predicted: Predictions, known: Acce
 
 
 def _describe_hierarchy(predicted: Predictions) -> list[str]:
-    names = sets.class_names(predicted.provenance)
+    names = class_names.of_provenance(predicted.provenance)
     if not hierarchy.has_wordnet_ids(names) or np.any(predicted.label < 0):
         return []
     return hierarchy.sentences(hierarchy.score_hierarchy(predicted.top5, predicted.label, names))
@@ -240,11 +279,7 @@ def score_stored(path: str, name: str, *, data_dir: str = "", mappings: str = ""
 def _stored(path: Path, chosen: EvaluationSet) -> Predictions:
     if path.suffix != ".npz":
         raise UserError(f"--set={chosen.name} needs a file of `evaluate` (.npz), which names its images, not {path}")
-    predicted = predictions.load(path)
-    names = sets.class_names(predicted.provenance)
-    if names or predicted.logits.shape[1] != sets.CLASSES:
-        sets.check_classes(names or [""] * predicted.logits.shape[1], f"{path}")
-    return predicted
+    return sets.with_imagenet_classes(predictions.load(path), str(path))
 
 
 def _stored_parts(directory: Path) -> dict[str, corruptions.CorruptedErrors]:
@@ -252,7 +287,7 @@ def _stored_parts(directory: Path) -> dict[str, corruptions.CorruptedErrors]:
         raise UserError(f"--set=c needs a directory with the predictions for all parts of ImageNet-C, not {directory}")
     paths: dict[str, Path] = {}
     for path in sorted(directory.glob("*.npz")):
-        config = corruptions.config_name(sets.data_name(predictions.load_provenance(path)))
+        config = corruptions.config_name(predictions.data_name(predictions.load_provenance(path)))
         if config in paths:
             raise UserError(
                 f"{paths[config]} and {path} are both for {config}; keep the predictions of one checkpoint only"

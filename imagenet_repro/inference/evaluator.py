@@ -18,7 +18,6 @@ from imagenet_repro.data.batch import SCORING_KEYS, Batch
 from imagenet_repro.data.crops import CropSpec
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Split
-from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.scoring.predictions import Collector, Predictions, merge
 from imagenet_repro.training.parallel import Spread
@@ -176,11 +175,3 @@ def _merge_processes(share: Predictions) -> Predictions:
         ids = np.ascontiguousarray(letters).view(f"U{width}").reshape(length)
         shares.append(Predictions(ids, label, top5, logits, share.provenance))
     return merge(shares)
-
-
-def check_labels(split: Split, num_classes: int) -> None:
-    """Raise UserError if a split's classes are not those that a system was trained on."""
-    if split.num_classes != num_classes:
-        raise UserError(
-            f"data set {split.name}, split {split.split}, has {split.num_classes} classes and not {num_classes}"
-        )

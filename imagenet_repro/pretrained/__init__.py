@@ -5,7 +5,17 @@ loads. `load_torch` and `to_torch` do the same with a dictionary of arrays in me
 """
 
 from imagenet_repro.pretrained.files import Weights, read, require_suffix, write
-from imagenet_repro.pretrained.loading import Report, load
+from imagenet_repro.pretrained.loading import IMAGENET_ORDER, Report, load
 from imagenet_repro.pretrained.tensors import load_torch, to_torch
 
-__all__ = ["Report", "Weights", "load", "load_torch", "read", "require_suffix", "to_torch", "write"]
+__all__ = [
+    "IMAGENET_ORDER",
+    "Report",
+    "Weights",
+    "load",
+    "load_torch",
+    "read",
+    "require_suffix",
+    "to_torch",
+    "write",
+]

@@ -13,7 +13,7 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -61,6 +61,7 @@ class Weights:
       notes: a sentence for each conversion that reading needed.
       preprocessing: of the images, where the file states it or its names show the publisher.
       origin: the network, where the file states it.
+      class_names: names of the classes by index, where the file states them; empty: it does not.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class Weights:
     notes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     origin: Origin | None = None
+    class_names: tuple[str, ...] = ()
 
 
 def read(path: str | Path) -> Weights:
@@ -137,7 +139,7 @@ def _weights(path: Path) -> Weights:
     preprocessing, origin = _about(metadata, path)
     if converted.scheme and preprocessing is None:
         preprocessing = converted.scheme.preprocessing(converted.tensors)
-    return Weights(path, ready, tuple(notes), preprocessing, origin)
+    return Weights(path, ready, tuple(notes), preprocessing, origin, _stated_classes(metadata, path))
 
 
 def _check_size(n_bytes: int, path: Path) -> None:
@@ -333,6 +335,15 @@ def _about(metadata: Mapping[str, str], path: Path) -> tuple[Preprocessing | Non
         raise UserError(f"{path}: its metadata '{METADATA}' cannot be understood ({error}); write it again") from error
 
 
+def _stated_classes(metadata: Mapping[str, str], path: Path) -> tuple[str, ...]:
+    """Return the names of the classes from our own metadata, which `_about` has checked; empty where it has none."""
+    about = json.loads(metadata[METADATA]) if METADATA in metadata else {}
+    names = about.get("classes", [])
+    if not isinstance(names, list) or len(names) not in (0, about.get("num_classes", 0)):
+        raise UserError(f"{path}: its metadata '{METADATA}' names other classes than it has; write it again")
+    return tuple(map(str, names))
+
+
 def _preprocessing(stated: Mapping[str, Any]) -> Preprocessing:
     """Return the preprocessing in the metadata; ValueError, KeyError or TypeError where it is not valid."""
     preprocessing = Preprocessing(**{**stated, **{key: tuple(map(float, stated[key])) for key in ("mean", "std")}})
@@ -367,7 +378,14 @@ def require_suffix(path: str | Path) -> Path:
     return path
 
 
-def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | None = None, name: str = "") -> None:
+def write(
+    model: Network,
+    path: str | Path,
+    *,
+    preprocessing: Preprocessing | None = None,
+    name: str = "",
+    class_names: Sequence[str] = (),
+) -> None:
     """Write a model's tensors as `.safetensors`, float32 under the reference's names; the file appears complete.
 
     Args:
@@ -376,9 +394,11 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
       preprocessing: of the images on which these weights are to be measured; None: the one that was stated in
         the file that `load` put into the model, if any.
       name: the name to state in place of the network's own.
+      class_names: names of the classes by index; empty: those of the file that `load` put into the model, if any.
 
     Raises:
-      UserError: the path does not end in `.safetensors`, or JSON cannot represent an option.
+      UserError: the path does not end in `.safetensors`, JSON cannot represent an option, or the names are not those
+        of as many classes as the model has.
       SaveError: the file cannot be written.
     """
     preprocessing = preprocessing or model.preprocessing
@@ -388,9 +408,12 @@ def write(model: Network, path: str | Path, *, preprocessing: Preprocessing | No
         "name": name or origin.name,
         "num_classes": int(origin.num_classes),
         "options": origin.options,
+        "classes": list(class_names or model.class_names),
         "preprocessing": dataclasses.asdict(preprocessing) if preprocessing else None,
         "version": __version__,
     }
+    if len(about["classes"]) not in (0, origin.num_classes):
+        raise UserError(f"{path}: {len(about['classes'])} names are given for {origin.num_classes} classes")
     try:
         metadata = {"format": "pt", METADATA: json.dumps(about, default=_plain)}
     except (TypeError, ValueError) as error:

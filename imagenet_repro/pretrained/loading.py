@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.models.vit import VisionTransformer, resize_positions
 from imagenet_repro.pretrained import tensors
 from imagenet_repro.pretrained.files import Weights, read
+from imagenet_repro.scoring import class_names, sets
 
 UNUSED = "mask_token"  # replaces hidden patches in the pre-training of DINOv2 and is not used afterwards
+IMAGENET_ORDER = "the file names no classes; its 1,000 are taken to be ImageNet's, in the order of their WordNet ids"
 REPRESENTATION = "pre_logits."  # a hidden layer of the head in early ViT files of 21,843 classes
 
 
@@ -29,7 +31,7 @@ class Report:
     Attributes:
       path: of the file.
       notes: a sentence for everything that was converted, replaced, resized or left out.
-      replaced: parameters that keep the model's initial values, since the file has another number of classes.
+      replaced: parameters that keep the model's initial values, since the file has other classes.
       left_out: tensors of the file that belong to heads which the model does not have.
       preprocessing: of images for these weights, as the file states it, else as published for the network.
     """
@@ -41,18 +43,27 @@ class Report:
     preprocessing: Preprocessing
 
 
-def load(model: Network, weights: str | Path | Weights, *, drop_background: bool = False) -> Report:
+def load(
+    model: Network,
+    weights: str | Path | Weights,
+    *,
+    drop_background: bool = False,
+    class_names: Sequence[str] = (),
+) -> Report:
     """Load a file's weights into a model, in place.
 
-    All heads keep their initial values where the file has another number of classes, or no heads. The file's tensors
-    for heads that the model does not have (`num_classes=0`, `auxiliary=False`) are left out. Learned positions are
-    interpolated to the model's grid of patches. Any other mismatch is an error, and the model is then unchanged.
+    All heads keep their initial values where the file has other classes than the model, or no heads. Classes in
+    another order are brought into that of `class_names`. The file's tensors for heads that the model does not have
+    (`num_classes=0`, `auxiliary=False`) are left out. Learned positions are interpolated to the model's grid of
+    patches. Any other mismatch is an error, and the model is then unchanged.
 
     Args:
       model: made by `models.create`, or by `models.abstract` where the file has every tensor.
       weights: a path, or the result of `read`.
       drop_background: whether to drop the file's first class, TensorFlow's background (1,001 classes in the file and
         1,000 in the model).
+      class_names: names of the model's classes by index; empty: only their number is compared with the file's. A
+        file that names none is taken to have ImageNet's in the order of their WordNet ids if it has 1,000.
 
     Raises:
       UserError: as `read`, or a tensor is missing, has another shape or a number that is not finite, or is not in
@@ -67,13 +78,14 @@ def load(model: Network, weights: str | Path | Weights, *, drop_background: bool
     fit.resize_positions()
     fit.leave_out()
     fit.replace_heads()
+    fit.order_heads(weights.class_names, class_names)
     _check_finite(fit.arrays, weights.path)
     try:
         tensors.load_torch(model, fit.arrays)
     except UserError as error:
         raise UserError(f"{weights.path}: {error}{suggestion(weights, model.known_origin)}") from error
     preprocessing = weights.preprocessing or models.spec(model.known_origin.name).preprocessing
-    model.preprocessing = weights.preprocessing  # `write` states it
+    model.preprocessing, model.class_names = weights.preprocessing, fit.class_names  # `write` states both
     return Report(weights.path, (*weights.notes, *options, *fit.notes), fit.replaced, fit.left_out, preprocessing)
 
 
@@ -124,6 +136,7 @@ class _Fit:
         self.notes: list[str] = []
         self.replaced: tuple[str, ...] = ()
         self.left_out: tuple[str, ...] = ()
+        self.class_names: tuple[str, ...] = ()
 
     def drop_background(self) -> None:
         """Drop the first class of every head."""
@@ -179,6 +192,39 @@ class _Fit:
         if same_rest and len(counts) == 1 and counts != {(classes,)} and all(shapes.values()):
             self._keep_own(heads, f"has {counts.pop()[0]:,} classes and the model {classes:,}")
             self._leave_out(name for name in list(self.arrays) if name.startswith(REPRESENTATION))
+
+    def order_heads(self, stated: Sequence[str], wanted: Sequence[str]) -> None:
+        """Bring the classes of the file's heads into the wanted order; keep the model's own heads for other classes.
+
+        Args:
+          stated: names of the classes that the file states; empty: none.
+          wanted: names of the model's classes; empty: they are not known.
+        """
+        if self.replaced or not self.origin.num_classes:
+            return
+        self.class_names = tuple(wanted or stated)
+        if not wanted:
+            return
+        names = self._known_names(stated, wanted)
+        try:
+            found = class_names.match(wanted, "the data", names, "the file")
+        except UserError as error:
+            self.class_names = ()
+            self._keep_own(self._heads(), f"has other classes than the data ({error})")
+            return
+        if found.note:
+            self.notes.append(found.note)
+        if not found.is_same_order:
+            self.arrays |= {name: self.arrays[name][found.index] for name in self._heads()}
+
+    def _known_names(self, stated: Sequence[str], wanted: Sequence[str]) -> Sequence[str]:
+        """Return the names of the file's classes: as stated, ImageNet's where there are 1,000, otherwise numbers."""
+        if stated:
+            return stated
+        if self.origin.num_classes != sets.CLASSES or not class_names.has_names(wanted):
+            return class_names.numbered(self.origin.num_classes)
+        self.notes.append(IMAGENET_ORDER)
+        return sets.imagenet_wnids()
 
     def _fits(self) -> bool:
         return {name: array.shape for name, array in self.arrays.items()} == self.expected

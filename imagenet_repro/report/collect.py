@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
 from imagenet_repro.report.records import ComparedSystem, Comparison, FailedRun, FinishedRun, TopGuesses
 from imagenet_repro.report.sections import differences
-from imagenet_repro.scoring import predictions, sets
+from imagenet_repro.scoring import class_names, predictions, sets
+from imagenet_repro.scoring.class_names import ClassMatch
 from imagenet_repro.scoring.sets import EvaluationSet
 from imagenet_repro.storage.json_files import require_keys
 from imagenet_repro.storage.workdir import FREE_KEYS, RESULT, Workdir
@@ -140,6 +141,7 @@ def collect(
     selection: str = "",
     failures: Sequence[FailedRun] = (),
     scoring: Scoring = OWN_RESULT,
+    say: Callable[[str], None] = print,
 ) -> Comparison:
     """Read everything that tables, figures and the page need of finished runs.
 
@@ -149,6 +151,7 @@ def collect(
       selection: how settings were chosen, as a sentence.
       failures: planned runs without a result.
       scoring: which stored predictions the errors are counted from.
+      say: called with a sentence if the classes of a run were brought into the order of the others.
 
     Raises:
       UserError: a result or its predictions are missing or damaged, or runs differ in what must be equal.
@@ -158,6 +161,7 @@ def collect(
     systems = tuple(_read_system(name, group, scoring) for name, group in zip(names, groups, strict=True))
     if not systems:
         raise UserError("there is no finished run to compare")
+    systems = _in_one_order(systems, say)
     mixed = _describe_differences(systems, scoring)
     if mixed and not allow_mixed:
         lines = "".join(f"\n  {sentence}" for sentence in mixed)
@@ -217,12 +221,53 @@ def _read_run(workdir: Workdir, scoring: Scoring) -> FinishedRun:
     try:
         guesses = TopGuesses(**predictions.load_guesses(path))
         seed, rows = result["provenance"]["config"]["seed"], log.read_rows(workdir.metrics)
+        guesses = _in_order_of_run(guesses, path, workdir, result)
         run = FinishedRun(workdir.path, seed, result, rows, guesses, str(path.relative_to(workdir.path)))
         _check_result(run, path) if scoring.is_own_result else _check_source(run, path, scoring)
         _check_classes(run, path)
     except UserError as error:
         raise UserError(f"{error}\nTo store them again: {scoring.command(workdir, result)}") from error
     return run
+
+
+def _in_order_of_run(guesses: TopGuesses, path: Path, workdir: Workdir, result: dict[str, Any]) -> TopGuesses:
+    """Return guesses that count the classes of the run's result, which both files may name."""
+    names = class_names.of_provenance(predictions.load_provenance(path))
+    if not names or not result.get("classes"):
+        return guesses
+    return _renumbered(guesses, class_names.match(names, str(path), _named(result), f"the run in {workdir.path}"))
+
+
+def _renumbered(guesses: TopGuesses, found: ClassMatch) -> TopGuesses:
+    if found.is_same_order or _highest_class(guesses) >= len(found.index):  # the latter is refused later
+        return guesses
+    label, top5 = (predictions.renumber(array, found.index) for array in (guesses.label, guesses.top5))
+    return TopGuesses(guesses.id, label, top5)
+
+
+def _in_one_order(systems: Sequence[ComparedSystem], say: Callable[[str], None]) -> tuple[ComparedSystem, ...]:
+    """Return the systems with the classes of all runs in one order, where they have the same names."""
+    names = _class_names(systems)
+    return tuple(
+        dataclasses.replace(system, runs=tuple(_with_classes(run, names, say) for run in system.runs))
+        for system in systems
+    )
+
+
+def _with_classes(run: FinishedRun, names: tuple[str, ...], say: Callable[[str], None]) -> FinishedRun:
+    """Return a run with these classes, or as it is if it has others, which is reported with the other differences."""
+    own = _classes(run)
+    if tuple(own) == names:
+        return run
+    try:
+        found = class_names.match(own, f"the run in {run.path}", names, "the others")
+    except UserError:
+        return run
+    if not found.is_checked:
+        return run
+    say(found.note)
+    result = run.result | {"classes": list(names)}
+    return dataclasses.replace(run, guesses=_renumbered(run.guesses, found), result=result)
 
 
 def _read_result(workdir: Workdir) -> dict[str, Any]:
@@ -266,8 +311,11 @@ def _highest_class(guesses: TopGuesses) -> int:
 
 def _classes(run: FinishedRun) -> list[str]:
     """Return the names of a run's classes; their numbers if the result, of an older version, has no names."""
-    names = [str(name) for name in run.result.get("classes", [])]
-    return names or [str(number) for number in range(1 + _highest_class(run.guesses))]
+    return _named(run.result) or [str(number) for number in range(1 + _highest_class(run.guesses))]
+
+
+def _named(result: dict[str, Any]) -> list[str]:
+    return [str(name) for name in result.get("classes", [])]
 
 
 def _class_names(systems: Sequence[ComparedSystem]) -> tuple[str, ...]:

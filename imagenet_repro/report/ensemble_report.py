@@ -9,7 +9,7 @@ from rich.table import Table
 
 from imagenet_repro.config.ensemble import Average, EnsembleConfig
 from imagenet_repro.report.sections.class_gains import signed
-from imagenet_repro.scoring import ensembling, sets, terminal
+from imagenet_repro.scoring import ensembling, predictions, sets, terminal
 from imagenet_repro.scoring.ensembling import EnsembleErrors, Members
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
@@ -52,7 +52,7 @@ def present(
     console.print(CAPTION, markup=False, soft_wrap=True)
     lines = [f"ensemble: {ensembling.error_rates(errors.whole)}"]
     lines += [*_compare_with_best(members, errors), *_note_margins(networks, average)]
-    lines += sets.human_error_sentences(sets.data_name(members.predictions[0].provenance))
+    lines += sets.human_error_sentences(predictions.data_name(members.predictions[0].provenance))
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int32, Shaped
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates, is_wrong
+from imagenet_repro.scoring.predictions import are_of_other_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +165,15 @@ class Comparison:
     @functools.cached_property
     def same_images(self) -> bool:
         """Whether all runs were scored on the same images and labels; the runs of a mixed comparison may not be."""
-        first, *others = [run.guesses for system in self.systems for run in system.runs]
-        return all(np.array_equal(first.id, one.id) and np.array_equal(first.label, one.label) for one in others)
+        first, *others = [run for system in self.systems for run in system.runs]
+        return all(self._same_images(first, one) for one in others)
+
+    def _same_images(self, one: FinishedRun, other: FinishedRun) -> bool:
+        first, second = one.guesses, other.guesses
+        if not np.array_equal(first.id, second.id) or not np.array_equal(first.label, second.label):
+            return False
+        sources = (run.result["provenance"] for run in (one, other))
+        return bool(self.evaluation_data) or not are_of_other_data(first.id, *sources)
 
     @property
     def n_images(self) -> int:

@@ -16,7 +16,7 @@ from imagenet_repro.report import audit_page, html_page
 from imagenet_repro.report.audit_page import AuditedSystem, LabelAudit
 from imagenet_repro.runs import stored_predictions
 from imagenet_repro.runs.stored_predictions import StoredPredictions
-from imagenet_repro.scoring import label_audit, wordnet
+from imagenet_repro.scoring import class_names, label_audit, wordnet
 from imagenet_repro.scoring.metrics import best_classes
 from imagenet_repro.scoring.predictions import Predictions, align
 from imagenet_repro.statistics.label_noise import IMAGENET_SHARE
@@ -88,7 +88,8 @@ def audit(
     probabilities = label_audit.mean_probabilities([auditor.predictions for auditor in auditors])
     suspects = label_audit.find_suspects(first.label, probabilities, filter_by=filter_by, rank_by=rank_by)
     truths = [label_audit.given_labels(first.label), label_audit.without_suspects(first.label, suspects)]
-    decisions = label_audit.read_verdicts(verdicts, probabilities.shape[1]) if verdicts is not None else {}
+    names = _class_names(auditors[0])
+    decisions = label_audit.read_verdicts(verdicts, names) if verdicts is not None else {}
     if decisions:
         truths.append(label_audit.corrected_by_verdicts(first.id, first.label, decisions))
     split = _open_split(auditors[0])
@@ -97,7 +98,7 @@ def audit(
         systems += (AuditedSystem(f"mean of {len(systems)}", _top5(probabilities)),)
     result = LabelAudit(
         setting=_describe_setting(auditors[0], split, filter_by, rank_by),
-        class_names=_class_names(auditors[0], split),
+        class_names=names,
         id=first.id,
         suspects=suspects,
         auditors=systems,
@@ -108,8 +109,9 @@ def audit(
         data=_data(first).name,
     )
     images = functools.partial(thumbnails.thumbnails_by_id, split) if split else None
+    _print(result)
     page = audit_page.write(result, directory, images)
-    _print(result, page)
+    print(f"suspects: {page.with_name('suspects.csv')}\nthe page: {page}")
     return EXIT_FINISHED
 
 
@@ -148,13 +150,18 @@ def _open_split(auditor: _NamedPredictions) -> Split | None:
     except UserError as error:
         print(f"the page has no images: {error}")
         return None
-    return split if split.num_classes == auditor.predictions.logits.shape[1] else None
+    try:
+        names = stored_predictions.class_names(auditor.stored)
+        class_names.match(split.class_names, f"data set {split.name}", names, auditor.name, partial=True)
+    except UserError as error:
+        print(f"the page has no images: {error}")
+        return None
+    return split
 
 
-def _class_names(auditor: _NamedPredictions, split: Split | None) -> tuple[str, ...]:
+def _class_names(auditor: _NamedPredictions) -> tuple[str, ...]:
     """Return names of the classes that people can read."""
-    names = split.class_names if split is not None else stored_predictions.class_names(auditor.stored)
-    return tuple(wordnet.readable_names(names))
+    return tuple(wordnet.readable_names(stored_predictions.class_names(auditor.stored)))
 
 
 def _describe_setting(auditor: _NamedPredictions, split: Split | None, filter_by: str, rank_by: str) -> str:
@@ -164,11 +171,11 @@ def _describe_setting(auditor: _NamedPredictions, split: Split | None, filter_by
     return f"{name} {part}, {len(auditor.predictions):,} images; confident learning (Northcutt et al. 2021), {method}"
 
 
-def _print(result: LabelAudit, page: Path) -> None:
+def _print(result: LabelAudit) -> None:
     print(audit_page.verdict(result))
     print()
     names = result.class_names
     columns = (result.suspects.image, result.suspects.given, result.suspects.suggested)
     for image, given, suggested in list(zip(*columns, strict=True))[:MAX_PRINTED]:
         print(f"  {result.id[image]}: {names[given]} -> {names[suggested]}")
-    print(f"\n{audit_page.noise_sentence(result)}\n\nsuspects: {page.with_name('suspects.csv')}\nthe page: {page}")
+    print(f"\n{audit_page.noise_sentence(result)}\n")

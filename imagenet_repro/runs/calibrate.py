@@ -1,10 +1,11 @@
 """Measure how far a system's probabilities can be trusted, on a page with tables and figures."""
 
+import dataclasses
 from pathlib import Path
 
 from rich.console import Console
 
-from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.errors import EXIT_FINISHED
 from imagenet_repro.report import calibration_page, html_page
 from imagenet_repro.report.calibration_page import CalibrationResult
 from imagenet_repro.runs import stored_predictions
@@ -32,8 +33,8 @@ def calibrate(path: str, fit: str | None = None, out: str | None = None) -> int:
     html_page.require_place(directory, out, calibration_page.PAGE, (html_page.TABLES, calibration_page.FIGURES))
     stored = stored_predictions.load(path)
     result = _measure(stored, stored_predictions.load(fit) if fit else None)
-    page = calibration_page.write(result, directory)
     _print(result)
+    page = calibration_page.write(result, directory)
     print(f"the page: {page}")
     return EXIT_FINISHED
 
@@ -45,7 +46,7 @@ def _measure(stored: StoredPredictions, held_out: StoredPredictions | None) -> C
     before = calibration.score_probabilities(stored.predictions)
     if held_out is None:
         return CalibrationResult(name, stored.predictions, class_names, before)
-    _check_held_out(stored, held_out)
+    held_out = _in_same_classes(stored, held_out)
     temperature = calibration.fit_temperature(held_out.predictions)
     return CalibrationResult(
         name,
@@ -58,13 +59,13 @@ def _measure(stored: StoredPredictions, held_out: StoredPredictions | None) -> C
     )
 
 
-def _check_held_out(stored: StoredPredictions, held_out: StoredPredictions) -> None:
-    n_classes, n_held_out = (one.predictions.logits.shape[1] for one in (stored, held_out))
-    if n_classes != n_held_out:
-        raise UserError(f"{stored.path} and {held_out.path} choose between {n_classes:,} and {n_held_out:,} classes")
+def _in_same_classes(stored: StoredPredictions, held_out: StoredPredictions) -> StoredPredictions:
+    """Return held-out predictions with the classes of the others; UserError if they are not suitable."""
     stored_predictions.check_same_model(stored, held_out)
     stored_predictions.check_not_trained_on(held_out)
     predictions.check_disjoint(stored.predictions, held_out.predictions, "the temperature is found")
+    aligned = predictions.align_classes(stored.predictions, str(stored.path), held_out.predictions, str(held_out.path))
+    return dataclasses.replace(held_out, predictions=aligned)
 
 
 def _print(result: CalibrationResult) -> None:

@@ -14,7 +14,7 @@ from imagenet_repro.inference import ensemble_plan
 from imagenet_repro.report import ensemble_report
 from imagenet_repro.runs import stored_predictions
 from imagenet_repro.runs.stored_predictions import StoredPredictions
-from imagenet_repro.scoring import ensembling, predictions, sets
+from imagenet_repro.scoring import class_names, ensembling, predictions
 from imagenet_repro.scoring.ensembling import Members
 from imagenet_repro.storage import provenance
 
@@ -126,8 +126,8 @@ def _align_held_out(
         stored_predictions.check_not_trained_on(other)
     aligned = ensembling.align_members([str(other.path) for other in held_out], [one.predictions for one in held_out])
     predictions.check_disjoint(members.predictions[0], aligned.predictions[0], "weights are found")
-    if aligned.predictions[0].logits.shape[1] != members.predictions[0].logits.shape[1]:
-        raise UserError("--select and --members choose between different numbers of classes")
+    scored, other = members.predictions[0], aligned.predictions[0]
+    predictions.align_classes(scored, str(stored[0].path), other, str(held_out[0].path))
     return aligned
 
 
@@ -141,7 +141,7 @@ def _provenance(
     config: str | None,
 ) -> dict[str, Any]:
     """Return the provenance of the ensemble; its section `config` names the data set, as for every other system."""
-    classes = sets.class_names(stored[0].predictions.provenance)
+    classes = class_names.of_provenance(stored[0].predictions.provenance)
     named: dict[str, Any] = {"classes": list(classes)} if classes else {}
     return named | {
         "imagenet_repro": __version__,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,12 @@ import jax
 
 from imagenet_repro import models, pretrained
 from imagenet_repro.config import Config, ConfigT, Data, build_section, config_to_dict, replace_keys
-from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
-from imagenet_repro.inference import evaluation_sets, evaluator, protocols
+from imagenet_repro.inference import evaluation_sets, protocols
 from imagenet_repro.inference.protocol_evaluator import ProtocolEvaluator, sum_rates
 from imagenet_repro.models.spec import Preprocessing
-from imagenet_repro.runs.restore import restore
-from imagenet_repro.scoring import corruptions, predictions, sets
+from imagenet_repro.runs.restore import restore, trained_classes
+from imagenet_repro.scoring import class_names, corruptions, predictions, sets
 from imagenet_repro.storage import files, provenance
 from imagenet_repro.storage.workdir import PREDICTIONS, Workdir
 from imagenet_repro.training import devices, state, systems
@@ -62,13 +61,12 @@ def evaluate(
     config = replace_keys(run.config(), {f"data.{key}": value for key, value in data.items()})
     devices.start()
     config = _with_divisible_batch(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
-    train_split = sources.open_split(run.config().data, run.config().data.train_split, may_repeat=True)
-    if set_name:
-        sets.check_classes(train_split.class_names, f"the run in {run.path}")
+    classes = trained_classes(run)
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
     _require_writable(evaluation_set, out, run.path / PREDICTIONS)
-    evaluator.check_labels(evaluation_set.parts[0].split, train_split.num_classes)
-    system = systems.create_system(run.as_computed(config), train_split.num_classes)
+    if set_name or "name" in data or evaluation_set.parts[0].split.class_names != classes:
+        evaluation_set = evaluation_sets.align_classes(evaluation_set, classes, f"the run in {run.path}", _say_once)
+    system = systems.create_system(run.as_computed(config), len(classes))
     restored = restore(run, system, system.initial_state(), which)
 
     def path_in_workdir(data: Data, name: str) -> Path:
@@ -109,6 +107,12 @@ def _create_evaluators(
         name: ProtocolEvaluator(parts, system, system.spread, evaluation_set.score)
         for name, parts in parts_by_name.items()
     }
+
+
+def _say_once(note: str) -> None:
+    """Print a note on the classes in one process of several."""
+    if jax.process_index() == 0:
+        print(note)
 
 
 def _score_by_protocols(
@@ -264,25 +268,66 @@ def evaluate_weights(
     devices.start()
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
     _require_writable(evaluation_set, out)
-    split = evaluation_set.parts[0].split
-    system = NetworkSystem.create(config, split.num_classes, weights, drop_background=drop_background)
-    loaded = system.loaded
-    assert loaded is not None, "weights were given"
-    print(describe_loaded(loaded))
-    if loaded.replaced:
-        why = f"{split.name} has {split.num_classes:,} classes and {loaded.notes[-1]}"
+    data_classes = evaluation_set.parts[0].split.class_names
+    loaded = _load_weights(config, weights, data_classes, drop_background)
+    print(describe_loaded(loaded.report))
+    if loaded.report.replaced:
+        why = f"{config.data.name} has {len(data_classes):,} classes and {loaded.report.notes[-1]}"
         raise UserError(f"{path} cannot be scored: {why}")
+    if loaded.note:
+        _say_once(loaded.note)
+    evaluation_set = evaluation_sets.align_classes(evaluation_set, loaded.classes, path, _say_once)
     colours = f"mean {config.augment.mean}, std {config.augment.std}"
     images = f"{config.data.size_evaluated} px, {config.eval_crop}, {colours}"
     print(f"{name}, {images}")
     return _score_by_protocols(
-        _create_evaluators(parts, system, evaluation_set),
+        _create_evaluators(parts, loaded.system, evaluation_set),
         evaluation_set,
-        system.initial_state(),
+        loaded.system.initial_state(),
         source={"weights": provenance.of_file(path)},
         path_of=_output_paths(evaluation_set, out),
         title=name,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _LoadedWeights:
+    """A network with the weights of a file.
+
+    Attributes:
+      system: the network.
+      report: on loading the file.
+      classes: names of its classes by index; their numbers if they are not known.
+      note: a sentence on the names, if they are not those that the file states.
+    """
+
+    system: NetworkSystem
+    report: pretrained.Report
+    classes: Sequence[str]
+    note: str
+
+
+def _load_weights(
+    config: Config, weights: pretrained.Weights, data_classes: Sequence[str], drop_background: bool
+) -> _LoadedWeights:
+    """Return a network with weights, for the classes that the file states or is likely to have.
+
+    Published files name no classes. If all classes of the data are ImageNet's, the file is loaded as one of ImageNet's
+    1,000, otherwise or if it has another number as one of as many classes as the data set has.
+    """
+
+    def load(classes: Sequence[str], note: str = "") -> _LoadedWeights:
+        system = NetworkSystem.create(config, len(classes), weights, drop_background=drop_background)
+        assert system.loaded is not None, "weights were given"
+        return _LoadedWeights(system, system.loaded, classes, note)
+
+    if weights.class_names:
+        return load(weights.class_names)
+    if len(data_classes) == sets.CLASSES or sets.has_imagenet_classes(data_classes):
+        loaded = load(sets.imagenet_wnids(), pretrained.IMAGENET_ORDER)
+        if not loaded.report.replaced or len(data_classes) == sets.CLASSES:
+            return loaded
+    return load(class_names.numbered(len(data_classes)))
 
 
 def _with_evaluated_size(config: Config) -> Config:

@@ -4,11 +4,10 @@ from typing import cast
 
 from imagenet_repro import pretrained
 from imagenet_repro.config import CenterCrop, Config, SquashCrop
-from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Preprocessing
-from imagenet_repro.runs.restore import restore
+from imagenet_repro.runs.restore import restore, trained_classes
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import devices, systems
 from imagenet_repro.training.systems import NetworkSystem
@@ -18,8 +17,7 @@ def export(workdir: str, *, which: str, out: str) -> int:
     """Write the weights of a run, averaged if it keeps an average, under the names of the reference implementation.
 
     Args:
-      workdir: the workdir of a run, which need not be finished. Its data set must exist, since it has the number of
-        classes.
+      workdir: the workdir of a run, which need not be finished.
       which: "best", "last" or a step.
       out: a `.safetensors` file, which is replaced if it exists.
 
@@ -34,14 +32,14 @@ def export(workdir: str, *, which: str, out: str) -> int:
     run = Workdir(workdir)
     config = systems.require_network(run.as_computed(run.config()), run.path, "only networks' weights can be exported")
     devices.start()
-    train_split = sources.open_split(config.data, config.data.train_split, may_repeat=True)
-    system = NetworkSystem.create(config, train_split.num_classes)
+    classes = trained_classes(run)
+    system = NetworkSystem.create(config, len(classes))
     restored = restore(run, system, system.initial_state(), which)
     preprocessing = _describe_preprocessing(config)
     network = cast(Network, system.network.model(*restored.state.evaluated))
-    pretrained.write(network, out, preprocessing=preprocessing)
+    pretrained.write(network, out, preprocessing=preprocessing, class_names=classes)
     kind = "averaged weights" if config.ema_decay else "weights"
-    print(f"{out}: {kind} of {config.model.name} at step {restored.step:,}, {train_split.num_classes:,} classes")
+    print(f"{out}: {kind} of {config.model.name} at step {restored.step:,}, {len(classes):,} classes")
     if preprocessing is None:
         crop = config.eval_crop
         print(

@@ -8,9 +8,9 @@ import jax
 from imagenet_repro.config import config_to_dict, replace_keys
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
-from imagenet_repro.inference import evaluator, localizer
+from imagenet_repro.inference import evaluation_sets, localizer
 from imagenet_repro.report import localization_report
-from imagenet_repro.runs.restore import restore
+from imagenet_repro.runs.restore import restore, trained_classes
 from imagenet_repro.scoring.localization import annotations, error_rates
 from imagenet_repro.storage import files, provenance
 from imagenet_repro.storage.workdir import PREDICTIONS, Workdir
@@ -69,9 +69,12 @@ def localize(
             f"{split.split} shares images with {train_split.split}, on whose boxes the regression is fitted; choose"
             " other splits, or --method=cam"
         )
-    num_classes = sources.open_split(run_config.data, run_config.data.train_split, may_repeat=True).num_classes
-    evaluator.check_labels(split, num_classes)
-    system = NetworkSystem.create(run_config, num_classes)
+    classes = trained_classes(run)
+    owner = f"the run in {run.path}"
+    split = evaluation_sets.with_classes(split, classes, owner)
+    if train_split:
+        train_split = evaluation_sets.with_classes(train_split, classes, owner, say=lambda note: None)
+    system = NetworkSystem.create(run_config, len(classes))
     restored = restore(run, system, system.initial_state(), which)
     params, stats = jax.device_get(restored.state.evaluated)
     network = localizer.LocalizationNetwork(system.network, params, stats, config, objects)

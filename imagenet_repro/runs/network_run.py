@@ -37,7 +37,8 @@ class NetworkRun(Run[Config, NetworkSystem]):
         spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")  # before anything large is built
         weights = "" if workdir.has_checkpoints else config.model.weights
         computed = _as_computed(config, workdir)
-        self.system = NetworkSystem.create(computed, splits.train.num_classes, weights)
+        classes = splits.train.class_names
+        self.system = NetworkSystem.create(computed, len(classes), weights, class_names=classes)
         self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
         super().__init__(config, workdir, splits)
 

@@ -1,9 +1,27 @@
-"""Restore a checkpoint of a run for evaluation, localization or export."""
+"""Restore a checkpoint of a run, and the names of its classes, for evaluation, localization or export."""
 
+from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import checkpoint, state
 from imagenet_repro.training.systems import System
+
+
+def trained_classes(workdir: Workdir) -> tuple[str, ...]:
+    """Return the names of the classes that a run is trained on, by index, as they were when it began.
+
+    Where an older version recorded none, they are those that the data set has now, and a line says so.
+
+    Raises:
+      UserError: none are recorded, and the training split cannot be opened.
+    """
+    recorded = workdir.classes()
+    if recorded:
+        return recorded
+    data = workdir.config().data
+    names = sources.open_split(data, data.train_split, may_repeat=True).class_names
+    print(f"{workdir.path} has no record of its classes; they are taken to be those that data set {data.name} has now")
+    return names
 
 
 def restore(workdir: Workdir, system: System, initial_state: state.TrainState, which: str) -> checkpoint.Restored:

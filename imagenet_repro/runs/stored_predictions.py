@@ -11,7 +11,8 @@ from imagenet_repro.config import Data, build_section
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
-from imagenet_repro.scoring import predictions, sets
+from imagenet_repro.scoring import predictions
+from imagenet_repro.scoring.class_names import of_provenance
 from imagenet_repro.scoring.predictions import Predictions
 from imagenet_repro.storage import user
 from imagenet_repro.storage.json_files import require_keys
@@ -88,7 +89,7 @@ def class_names(stored: StoredPredictions) -> tuple[str, ...]:
     They come from the file, otherwise from the run whose workdir contains it, from its data set, or are numbers.
     """
     count = stored.predictions.logits.shape[1]
-    names = sets.class_names(stored.predictions.provenance)
+    names = of_provenance(stored.predictions.provenance)
     names = names or _class_names_of_run(stored.path) or _class_names_of_data(stored.predictions)
     return names if len(names) == count else tuple(f"class {index}" for index in range(count))
 

@@ -7,12 +7,14 @@ import jax
 from imagenet_repro.config import AnyConfig, Config
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
+from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED
 from imagenet_repro.report import result_table
 from imagenet_repro.report.plots import curves
 from imagenet_repro.runs.feature_run import FeatureRun
 from imagenet_repro.runs.network_run import NetworkRun
 from imagenet_repro.runs.run import Run
+from imagenet_repro.scoring import class_names
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import cpu_precision, devices, log, peers, systems
@@ -42,8 +44,10 @@ def _train(config: AnyConfig, directory: Workdir) -> int:
     splits = sources.open_splits(config.data)
     if jax.process_index() == 0:
         directory.lock()
+        _refuse_other_classes(directory, splits.train)
+        classes = {"classes": list(splits.train.class_names)}
         directory.record_config(
-            config, provenance.collect() | _weights(config, directory) | _precision(config, directory)
+            config, provenance.collect() | classes | _weights(config, directory) | _precision(config, directory)
         )
     if directory.is_finished:
         print(f"{directory.path}: the budget of this run, {config.budget}, is spent")
@@ -51,6 +55,14 @@ def _train(config: AnyConfig, directory: Workdir) -> int:
     run = RUNS[systems.SYSTEMS[type(config)]](config, directory, splits)
     code = run.go()
     return code or _show(directory)
+
+
+def _refuse_other_classes(workdir: Workdir, split: Split) -> None:
+    """Raise UserError if the data set has other classes, or another order of them, than when the run began."""
+    recorded = workdir.classes() if workdir.is_started else ()
+    if recorded and recorded != split.class_names:
+        began = f"the run in {workdir.path}, when it began,"
+        class_names.check_same_order(split.class_names, f"data set {split.name}", recorded, began)
 
 
 def _weights(config: AnyConfig, workdir: Workdir) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from jaxtyping import Int
 from rich.console import Console
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring import hierarchy, predictions, sets
+from imagenet_repro.scoring import class_names, hierarchy, predictions, sets
 from imagenet_repro.scoring.hierarchy import Hierarchy
 from imagenet_repro.scoring.metrics import GUESSES, format_rate, is_wrong
 from imagenet_repro.scoring.people import PEOPLE, Person
@@ -102,16 +102,16 @@ def score(
     if not 1 <= guesses <= GUESSES:
         raise UserError(f"--guesses={guesses}: the challenge accepts 1 to {GUESSES} guesses")
     predictions_path = Path(predictions_path)
-    ids, top5, own_labels, provenance = _read_predictions(predictions_path)
+    notes: list[str] = []
+    ids, top5, own_labels, provenance = _read_predictions(predictions_path, notes, as_imagenet=real_path is not None)
     labels = own_labels if labels_path is None else read_labels(labels_path)
     if labels is None and real_path is None:
         raise UserError(f"{predictions_path} has no labels; name a file of labels with --labels=FILE")
     scores: list[ErrorCount] = []
-    notes: list[str] = []
     if labels is not None:
         _check_lengths(predictions_path, len(top5), labels_path or predictions_path, len(labels))
         scores += flat_scores(top5, labels, guesses)
-        notes += _numbering_note(top5, labels)
+        notes += _numbering_note(top5, labels) + _other_labels_note(own_labels, labels)
     if real_path is not None:
         lists = read_real(real_path)
         scores.append(_real_score(predictions_path, ids, top5, real_path, lists))
@@ -120,7 +120,7 @@ def score(
             pairs = [(int(label), frozenset(one)) for label, one in zip(own_labels, own, strict=True) if one]
             sets.check_not_shifted(str(real_path), pairs)
         notes += _numbering_note(top5, np.array([label for labels in lists for label in labels]))
-    tree = _hierarchy(top5, own_labels, sets.class_names(provenance)) if labels is own_labels else None
+    tree = _hierarchy(top5, own_labels, class_names.of_provenance(provenance)) if labels is own_labels else None
     people = tuple(PEOPLE) if sets.is_of_imagenet(provenance) else ()
     return ClassificationScore(predictions_path, tuple(scores), tuple(notes), tree, people)
 
@@ -215,14 +215,19 @@ def _hierarchy(
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
-def _read_predictions(path: Path) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None, dict[str, Any]]:
-    """Return (ids, guesses [n, 5], labels, provenance).
+def _read_predictions(
+    path: Path, notes: list[str], *, as_imagenet: bool
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """Return (ids, guesses [n, 5], labels, provenance), and append a note if classes were reordered.
 
-    The images of an `.npz` are sorted by id; text has guesses only.
+    The images of an `.npz` are sorted by id; text has guesses only. With `as_imagenet`, classes that have names are
+    counted as ImageNet's are.
     """
     if path.suffix != ".npz":
         return None, read_guesses(path), None, {}
     file = predictions.load(path)
+    if as_imagenet and class_names.has_names(class_names.of_provenance(file.provenance)):
+        file = sets.with_imagenet_classes(file, str(path), notes.append)
     order = np.argsort(file.id)
     top5 = np.pad(file.top5, ((0, 0), (0, GUESSES - file.top5.shape[1])), constant_values=NO_GUESS)
     labelled = bool(np.all(file.label >= 0))
@@ -279,6 +284,19 @@ def _numbering_note(top5: np.ndarray, labels: np.ndarray) -> list[str]:
         f"labels run from {labels.min()} to {labels.max()} and guesses from {guessed.min()} to {guessed.max()}: "
         "their numbering seems to differ. ILSVRC2012_IDs (1 to 1000) and class indices (0 to 999) are also in "
         "different orders, so subtracting one does not convert them."
+    ]
+
+
+def _other_labels_note(own: np.ndarray | None, labels: np.ndarray) -> list[str]:
+    """Return a note if most of the labels are not those that the predictions were stored with."""
+    if own is None or own is labels:
+        return []
+    differ = int(np.sum(own != labels))
+    if 2 * differ < len(labels):
+        return []
+    return [
+        f"{differ:,} of {len(labels):,} labels differ from those that the predictions were stored with: the file seems"
+        " to have the images or the classes in another order"
     ]
 
 

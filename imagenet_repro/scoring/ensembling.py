@@ -52,7 +52,7 @@ class Members:
 
 
 def align_members(names: Sequence[str], predictions: Sequence[Predictions]) -> Members:
-    """Return predictions with their images in the first member's order.
+    """Return predictions with their classes and images in the first member's order.
 
     Args:
       names: names of the members, for messages and tables.
@@ -67,8 +67,9 @@ def align_members(names: Sequence[str], predictions: Sequence[Predictions]) -> M
     for name, one in zip(names, predictions, strict=True):
         if np.any(one.label < 0):
             raise UserError(f"{name} holds images without labels, so it cannot be scored")
-    first = predictions[0]
-    in_order = [align(first, names[0], one, name) for name, one in zip(names, predictions, strict=True)]
+    first, *others = predictions
+    pairs = zip(names[1:], others, strict=True)
+    in_order = [first, *(align(first, names[0], one, name) for name, one in pairs)]
     _check_copies(names, in_order)
     return Members(tuple(names), tuple(in_order))
 

@@ -273,15 +273,21 @@ def _with_second(labels: Int32[np.ndarray, " n"]) -> Int32[np.ndarray, "n 2"]:
     return np.stack([labels, np.full_like(labels, NO_SECOND_LABEL)], axis=1)
 
 
-def read_verdicts(path: str | Path, classes: int) -> dict[str, Verdict]:
+def read_verdicts(path: str | Path, class_names: Sequence[str]) -> dict[str, Verdict]:
     """Read verdicts by image id from a CSV file with the columns `id`, `suggested` (class index) and `verdict`.
 
-    Rows without a verdict are ignored. The file is an audit's `suspects.csv` with one more column; other columns are
-    not read.
+    Rows without a verdict are ignored. The file is an audit's `suspects.csv` with one more column. If it still has the
+    column `suggested_name`, the class is the one of that name, since another audit may have counted the classes in
+    another order.
+
+    Args:
+      path: the file.
+      class_names: readable names of the classes by index, as in the page of the audit.
 
     Raises:
       UserError: the file cannot be read, lacks a column, names an image twice, or has another verdict or class.
     """
+    index = {name: number for number, name in enumerate(class_names)}
     verdicts: dict[str, Verdict] = {}
     for line, row in _rows(path):
         verdict = row["verdict"].strip().lower()
@@ -291,10 +297,15 @@ def read_verdicts(path: str | Path, classes: int) -> dict[str, Verdict]:
             raise UserError(f"{path}, line {line}: verdict '{verdict[:40]}'; {nearest(verdict, VERDICTS)}")
         if row["id"] in verdicts:
             raise UserError(f"{path}, line {line}: a second verdict on {row['id']}")
-        suggested = row["suggested"].strip()
-        if not re.fullmatch(r"[0-9]{1,9}", suggested) or int(suggested) >= classes:
-            raise UserError(f"{path}, line {line}: suggested '{suggested[:40]}' is not one of the {classes:,} classes")
-        verdicts[row["id"]] = Verdict(verdict, int(suggested))
+        suggested, name = row["suggested"].strip(), row.get("suggested_name", "")
+        if name == f"class {suggested}":  # the predictions that were audited had no names of classes
+            name = ""
+        if not re.fullmatch(r"[0-9]{1,9}", suggested) or int(suggested) >= len(class_names):
+            classes = f"the {len(class_names):,} classes"
+            raise UserError(f"{path}, line {line}: suggested '{suggested[:40]}' is not one of {classes}")
+        if name and name not in index:
+            raise UserError(f"{path}, line {line}: the predictions have no class '{name}'; were others audited?")
+        verdicts[row["id"]] = Verdict(verdict, index[name] if name else int(suggested))
     if not verdicts:
         raise UserError(f"{path} holds no verdict; the column 'verdict' takes {', '.join(VERDICTS)}")
     return verdicts

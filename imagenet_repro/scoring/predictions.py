@@ -22,8 +22,9 @@ float32, so error rates are always computed from `top5` and never from `logits`.
 
 import dataclasses
 import json
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ import numpy as np
 from jaxtyping import Float, Float16, Int, Int32, Shaped
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.scoring import class_names
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates, is_wrong
 from imagenet_repro.storage import files
 
@@ -39,6 +41,8 @@ KEYS = ("id", "label", "top5", "logits", "provenance")
 GUESS_KEYS = ("id", "label", "top5")
 NO_LABEL = -1  # label of an image without ground truth
 MAX_NAMED = 3  # ids in one message
+COPY = re.compile(r"_side\d+_q\d+|:.*")  # parts of a data set's name that do not change its images: size and version
+CHALLENGE_ID = re.compile(r"(.*/)?(ILSVRC\d{4}_\w+_\d{8}|n\d{8}_\d+)(\.\w+)?")  # names that the challenge gave images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,31 +185,39 @@ def check_disjoint(scored: Predictions, held_out: Predictions, purpose: str) -> 
       purpose: the estimate as a clause, such as "weights are found".
     """
     both = np.intersect1d(scored.id, held_out.id)
-    if len(both):
+    if len(both) and not are_of_other_data(scored.id, scored.provenance, held_out.provenance):
         raise UserError(
             f"{len(both):,} of the scored images are among those on which {purpose}: {format_ids(both)}; a"
             " result cannot be measured on the images that it was fitted to: use another split"
         )
 
 
-def align(first: Predictions, first_name: str, one: Predictions, name: str) -> Predictions:
-    """Return predictions with their images in the order of another system's.
+def align(
+    first: Predictions, first_name: str, one: Predictions, name: str, say: Callable[[str], None] = print
+) -> Predictions:
+    """Return predictions with their classes and their images in the order of another system's.
 
     Args:
       first: predictions whose order is used.
       first_name: name of `first` in messages.
       one: predictions to be reordered.
       name: name of `one` in messages.
+      say: called with a sentence if classes were reordered, or if they have no names to compare.
 
     Raises:
-      UserError: the two have different images, labels or numbers of classes.
+      UserError: the two have different classes, images or labels.
     """
     both = f"{first_name} and {name}"
-    if one.logits.shape[1] != first.logits.shape[1]:
-        raise UserError(f"{both} choose between {first.logits.shape[1]:,} and {one.logits.shape[1]:,} classes")
+    one = align_classes(first, first_name, one, name, say)
     only = np.setxor1d(first.id, one.id)
     if len(only):
         raise UserError(f"{both} are of different images; only one of the two has {format_ids(only)}")
+    if are_of_other_data(first.id, first.provenance, one.provenance):
+        names = " and ".join(data_name(source) for source in (first.provenance, one.provenance))
+        raise UserError(
+            f"{both} are of the data sets {names}: names of images such as {first.id[0]} do not say that these are"
+            " the same images; make both predictions on one data set"
+        )
     if np.array_equal(first.id, one.id):
         aligned = one
     else:
@@ -217,6 +229,84 @@ def align(first: Predictions, first_name: str, one: Predictions, name: str) -> P
     if np.any(differ):
         raise UserError(f"{both} have different labels of {format_ids(first.id[differ])}")
     return aligned
+
+
+def align_classes(
+    first: Predictions, first_name: str, one: Predictions, name: str, say: Callable[[str], None] = print
+) -> Predictions:
+    """Return predictions whose class indices count the classes of another system's; arguments as `align`.
+
+    Raises:
+      UserError: the two have different classes.
+    """
+    return with_classes(one, name, _names(first), first_name, say)
+
+
+def with_classes(
+    one: Predictions, name: str, others: Sequence[str], other_owner: str, say: Callable[[str], None] = print
+) -> Predictions:
+    """Return predictions whose class indices count the classes of a list.
+
+    Args:
+      one: predictions, with or without names of their classes.
+      name: name of `one` in messages.
+      others: names of the classes by index; without names, `class_names.numbered` of their count.
+      other_owner: what has those classes, for messages.
+      say: called with a sentence if classes were reordered, or if they have no names to compare.
+
+    Raises:
+      UserError: the predictions have other classes.
+    """
+    found = class_names.match(_names(one), name, others, other_owner)
+    if found.note:
+        say(found.note)
+    if found.is_same_order:
+        return one
+    logits = np.empty_like(one.logits)
+    logits[:, found.index] = one.logits
+    label, top5 = (renumber(array, found.index) for array in (one.label, one.top5))
+    return Predictions(one.id, label, top5, logits, one.provenance | {"classes": list(others)})
+
+
+def renumber(classes: Int[np.ndarray, "*shape"], index: Int[np.ndarray, " c"]) -> Int32[np.ndarray, "*shape"]:
+    """Return class indices by another list, in which each class has the given index; negative numbers stay."""
+    return np.where(classes < 0, classes, index[np.maximum(classes, 0)]).astype(np.int32)
+
+
+def _names(one: Predictions) -> tuple[str, ...]:
+    """Return the names of the classes, or their numbers if the file has no names or another number of them."""
+    names, count = class_names.of_provenance(one.provenance), one.logits.shape[1]
+    return names if len(names) == count else class_names.numbered(count)
+
+
+# --- the data set of predictions ------------------------------------------------------------------------------
+
+
+def data_name(provenance: Mapping[str, Any]) -> str:
+    """Return the name of the data set in stored predictions; empty if they do not have it."""
+    # A person's labels have their data set under "data" directly.
+    return _nested(provenance, "config", "data", "name") or _nested(provenance, "data", "name")
+
+
+def _nested(value: Any, *keys: str) -> str:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return str(value or "")
+
+
+def are_of_other_data(
+    ids: Shaped[np.ndarray, " n"], provenance: Mapping[str, Any], other_provenance: Mapping[str, Any]
+) -> bool:
+    """Return whether equal ids may be of different images, since two predictions state different data sets.
+
+    Smaller copies, other versions and the default config of a data set have its images. The challenge's own names
+    of images, such as ILSVRC2012_val_00000001.JPEG, mean the same image in every data set.
+    """
+    name, other = (COPY.sub("", data_name(source)) for source in (provenance, other_provenance))
+    is_unknown = not name or not other
+    if is_unknown or name == other or name.startswith(f"{other}/") or other.startswith(f"{name}/"):
+        return False
+    return not all(map(CHALLENGE_ID.fullmatch, ids.tolist()))
 
 
 def format_ids(ids: Shaped[np.ndarray, " n"]) -> str:

@@ -18,7 +18,7 @@ against the challenge's own label of the image (lists shifted by one image agree
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from imagenet_repro.errors import UserError, nearest
+from imagenet_repro.scoring import class_names, predictions
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, best_classes, format_rate
 from imagenet_repro.scoring.people import PEOPLE
 from imagenet_repro.scoring.predictions import NO_LABEL, Predictions
@@ -192,11 +193,17 @@ def imagenet_wnids() -> tuple[str, ...]:
 def check_classes(names: Sequence[str], what: str) -> None:
     """Raise `UserError` unless the classes are ImageNet's 1,000 in order; `what` is their owner in the message."""
     expected = imagenet_wnids()
-    if tuple(names) == expected:
+    try:
+        found = class_names.match(names, what, expected, "imagenet2012")
+    except UserError:
+        found = None
+    if found and found.is_same_order and found.is_checked:
         return
     if len(names) != CLASSES:
         problem = f"it has {len(names):,} classes"
-    elif set(names) == set(expected):
+    elif found and not found.is_checked:
+        problem = "its classes have no names"
+    elif found:
         problem = "it has them in another order"
     else:
         own, theirs = next(pair for pair in zip(names, expected, strict=True) if pair[0] != pair[1])
@@ -207,27 +214,34 @@ def check_classes(names: Sequence[str], what: str) -> None:
     )
 
 
-def class_names(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the classes in stored predictions; empty if an older version stored them."""
-    names = provenance.get("classes")
-    return tuple(map(str, names)) if isinstance(names, list) else ()
+def has_imagenet_classes(names: Sequence[str]) -> bool:
+    """Return whether all of these classes are among ImageNet's 1,000, in any order."""
+    try:
+        return class_names.match(names, "the data", imagenet_wnids(), "imagenet2012", partial=True).is_checked
+    except UserError:
+        return False
 
 
-def data_name(provenance: Mapping[str, Any]) -> str:
-    """Return the name of the data set in stored predictions; empty if they do not have it."""
-    # A person's labels have their data set under "data" directly.
-    return _nested(provenance, "config", "data", "name") or _nested(provenance, "data", "name")
+def with_imagenet_classes(predicted: Predictions, what: str, say: Callable[[str], None] = print) -> Predictions:
+    """Return predictions whose class indices count ImageNet's 1,000 classes in order.
 
+    Args:
+      predicted: predictions; if their file has no names of classes, the order is taken to be ImageNet's.
+      what: name of the predictions in messages.
+      say: called with a sentence if classes were reordered, or if they have no names to compare.
 
-def _nested(value: Any, *keys: str) -> str:
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return str(value or "")
+    Raises:
+      UserError: they have other classes.
+    """
+    count = predicted.logits.shape[1]
+    if count != CLASSES:
+        check_classes(class_names.numbered(count), what)
+    return predictions.with_classes(predicted, what, imagenet_wnids(), "imagenet2012", say)
 
 
 def is_of_imagenet(provenance: Mapping[str, Any]) -> bool:
     """Return whether stored predictions are for images of ImageNet 2012 with the challenge's labels."""
-    return IMAGENET.fullmatch(data_name(provenance)) is not None
+    return IMAGENET.fullmatch(predictions.data_name(provenance)) is not None
 
 
 def human_error_sentences(data: str) -> list[str]:

@@ -141,6 +141,16 @@ class Workdir:
         recorded = self._read_config()["provenance"]
         return {"weights": recorded["weights"]} if "weights" in recorded else {}
 
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the classes that the run is trained on, by index; empty if an older version wrote it."""
+        for name, keys in ((CONFIG, ("provenance", "classes")), (RESULT, ("classes",))):
+            recorded = read_json(self.path / name, "train writes it") if (self.path / name).exists() else None
+            for key in keys:
+                recorded = recorded.get(key) if isinstance(recorded, dict) else None
+            if isinstance(recorded, list):
+                return tuple(map(str, recorded))
+        return ()
+
     def precision(self) -> str | None:
         """Return the precision that the run computes in; None where none is recorded (features; older runs)."""
         recorded = read_json(self.path / CONFIG, "train writes it") if (self.path / CONFIG).exists() else {}

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from imagenet_repro.report.collect import OWN_RESULT, RunGroup, Scoring, collect
 from imagenet_repro.report.comparison_page import Thumbnails
 from imagenet_repro.report.comparison_report import FIGURES, present
 from imagenet_repro.report.records import Comparison, FailedRun, HumanPlayer, TopGuesses
-from imagenet_repro.scoring import predictions
+from imagenet_repro.scoring import class_names, predictions
 from imagenet_repro.storage import files
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.sweeps.controller import open_queue
@@ -161,8 +162,12 @@ def _read_player(path: str, comparison: Comparison) -> HumanPlayer:
         raise UserError(f"--people: {path} does not come from a game of `main.py human`")
     if not comparison.same_images:
         raise UserError("--people: these runs were scored on different images, so people cannot be compared with them")
-    guesses = TopGuesses(**predictions.load_guesses(path))
-    run = comparison.systems[0].runs[0].guesses
+    guesses = _in_order_of_runs(TopGuesses(**predictions.load_guesses(path)), path, source, comparison)
+    first_run = comparison.systems[0].runs[0]
+    run = first_run.guesses
+    scored = {"data": {"name": comparison.evaluation_data}} if comparison.evaluation_data else None
+    if predictions.are_of_other_data(guesses.id, source, scored or first_run.result["provenance"]):
+        raise UserError(f"--people: {path} is of {predictions.data_name(source)}, and the runs are not")
     is_known = np.isin(guesses.id, run.id)
     if not is_known.all():
         other = guesses.id[~is_known][0]
@@ -170,6 +175,18 @@ def _read_player(path: str, comparison: Comparison) -> HumanPlayer:
     if not np.array_equal(run.label[np.searchsorted(run.id, guesses.id)], guesses.label):
         raise UserError(f"--people: {path} and the runs have different labels for the same images")
     return HumanPlayer(str(source.get("name", "a person")), guesses)
+
+
+def _in_order_of_runs(guesses: TopGuesses, path: str, source: Mapping[str, Any], comparison: Comparison) -> TopGuesses:
+    """Return a person's guesses with the class indices of the runs."""
+    names = class_names.of_provenance(source)
+    if not names:
+        return guesses
+    found = class_names.match(names, path, comparison.class_names, "the runs")
+    if found.note and not found.is_same_order:
+        print(found.note)
+    label, top5 = (predictions.renumber(array, found.index) for array in (guesses.label, guesses.top5))
+    return TopGuesses(guesses.id, label, top5)
 
 
 def _thumbnails(comparison: Comparison) -> Thumbnails | None:

@@ -26,6 +26,7 @@ def stored(tmp_path):
                 "config": synthetic_predictions.config(number, split, train),
                 "step": 100,
                 "protocol": {"name": protocol},
+                "classes": list("abcdefgh"),
             }
             paths.append(tmp_path / f"googlenet_{number}/{split.partition('[')[0]}.npz")
             predictions.save(paths[-1], replace(one, provenance=source))

@@ -64,7 +64,7 @@ def test_other_orders_of_images_are_brought_into_the_firsts():
             lambda b: replace(b, label=np.full(len(b), -1, np.int32)),
             "b holds images without labels",
         ),
-        (lambda b: replace(b, logits=b.logits[:, :7]), "a and b choose between 8 and 7 classes"),
+        (lambda b: replace(b, logits=b.logits[:, :7]), "b has 7 classes and a 8; without names they"),
         (lambda b: synthetic_predictions.members()[0], "a and b hold the same scores: one of them is a copy"),
     ],
 )

@@ -197,10 +197,21 @@ def test_verdicts_on_unknown_images_are_refused():
         label_audit.corrected_by_verdicts(np.array(["a"]), np.array([0], np.int32), {"x": Verdict("keep", 1)})
 
 
+NAMES = ("x", "y", "z", "w")
+
+
 def test_verdicts_are_read_from_suspects_with_an_extra_column(tmp_path):
     path = tmp_path / "checked.csv"
     path.write_text('rank,id,given_name,suggested,verdict\n1,a,"x, y",3,Both\n2,b,z,2,\n3,c,z,0, keep \n')
-    assert label_audit.read_verdicts(path, 4) == {"a": Verdict("both", 3), "c": Verdict("keep", 0)}
+    assert label_audit.read_verdicts(path, NAMES) == {"a": Verdict("both", 3), "c": Verdict("keep", 0)}
+
+
+def test_verdicts_on_classes_in_another_order_are_read_by_name(tmp_path):
+    path = tmp_path / "checked.csv"
+    path.write_text("id,suggested,suggested_name,verdict\na,0,w,suggested\nb,2,class 2,keep\n")
+    assert label_audit.read_verdicts(path, NAMES) == {"a": Verdict("suggested", 3), "b": Verdict("keep", 2)}
+    with pytest.raises(UserError, match="line 2: the predictions have no class 'w'"):
+        label_audit.read_verdicts(path, ("x", "y", "z"))
 
 
 @pytest.mark.parametrize(
@@ -219,9 +230,9 @@ def test_files_without_verdicts_are_refused(tmp_path, text, message):
     path = tmp_path / "checked.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        label_audit.read_verdicts(path, 4)
+        label_audit.read_verdicts(path, NAMES)
 
 
 def test_a_missing_file_of_verdicts_is_reported(tmp_path):
     with pytest.raises(UserError, match="cannot be read: No such file"):
-        label_audit.read_verdicts(tmp_path / "none.csv", 4)
+        label_audit.read_verdicts(tmp_path / "none.csv", NAMES)

@@ -39,6 +39,7 @@ class Network(nnx.Module):
 
     origin: Origin | None = None  # set by `models.build`
     preprocessing: Preprocessing | None = None  # of the file of weights that was loaded last, where it states one
+    class_names: tuple[str, ...] = ()  # of the classes of the head that was loaded last, where they are known
 
     def features(self, images: Float[Array, "b h w c"]) -> Float[Array, "b ..."]:
         """Return the last feature map [b, h, w, c], or a transformer's normalised tokens [b, n, c].

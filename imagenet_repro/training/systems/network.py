@@ -63,6 +63,7 @@ class NetworkSystem:
         weights: str | pretrained.Weights = "",
         *,
         drop_background: bool = False,
+        class_names: Sequence[str] = (),
     ) -> "NetworkSystem":
         """Build the network; only its initialisation is compiled.
 
@@ -71,6 +72,8 @@ class NetworkSystem:
           num_classes: the number of classes of the data set.
           weights: a file, or its contents, in place of the random initial values; empty: none.
           drop_background: as in `pretrained.load`.
+          class_names: names of the data set's classes, with which those of the file are compared; empty: only their
+            number is.
 
         Raises:
           UserError: as `models.create` and `pretrained.load`, or an option that the run itself sets.
@@ -89,7 +92,11 @@ class NetworkSystem:
                 seed=config.seed,
                 **config.model.options,
             )
-            loaded = pretrained.load(model, weights, drop_background=drop_background) if weights else None
+            loaded = (
+                pretrained.load(model, weights, drop_background=drop_background, class_names=class_names)
+                if weights
+                else None
+            )
         return cls._assemble(config, num_classes, model, spread, loaded)
 
     @classmethod
