@@ -179,11 +179,9 @@ def _read_player(path: str, comparison: Comparison) -> HumanPlayer:
 
 def _in_order_of_runs(guesses: TopGuesses, path: str, source: Mapping[str, Any], comparison: Comparison) -> TopGuesses:
     """Return a person's guesses with the class indices of the runs."""
-    names = class_names.of_provenance(source)
-    if not names:
-        return guesses
+    names = class_names.of_provenance(source) or class_names.numbered(len(comparison.class_names))
     found = class_names.match(names, path, comparison.class_names, "the runs")
-    if found.note and not found.is_same_order:
+    if found.note:
         print(found.note)
     label, top5 = (predictions.renumber(array, found.index) for array in (guesses.label, guesses.top5))
     return TopGuesses(guesses.id, label, top5)

@@ -119,3 +119,21 @@ def test_predictions_that_cannot_be_audited_are_refused(tmp_path, capsys):
     ):
         assert audit("--predictions", *arguments) in (2, 74)
         assert message in capsys.readouterr().err
+
+
+def test_predictions_with_classes_in_another_order_are_aligned_by_name(tmp_path, capsys):
+    names, order = list("abcdef"), np.array([5, 3, 4, 0, 2, 1])
+    paths = [store(tmp_path / f"{name}.npz", seed=seed) for seed, name in enumerate("xy")]
+    for path, classes in zip(paths, (names, names), strict=True):
+        one = predictions.load(path)
+        predictions.save(path, dataclasses.replace(one, provenance=one.provenance | {"classes": classes}))
+    assert audit("--predictions", *paths, f"--out={tmp_path / 'before'}") == 0
+    one, place = predictions.load(paths[1]), np.argsort(order)
+    label, top5 = (place[array].astype(np.int32) for array in (one.label, one.top5))
+    source = one.provenance | {"classes": [names[number] for number in order]}
+    predictions.save(paths[1], Predictions(one.id, label, top5, one.logits[:, order], source))
+    capsys.readouterr()
+    assert audit("--predictions", *paths, f"--out={tmp_path / 'after'}") == 0
+    assert "y has the classes of x in another order: index 0 is 'f' and not 'a'" in capsys.readouterr().out
+    before, after = ((tmp_path / name / "suspects.csv").read_text() for name in ("before", "after"))
+    assert before == after

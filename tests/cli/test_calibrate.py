@@ -5,6 +5,7 @@ import re
 import pytest
 
 import main
+from imagenet_repro.report import calibration_page
 from imagenet_repro.scoring import calibration, predictions
 from tests import finished_runs
 from tests.scoring import synthetic_predictions
@@ -65,3 +66,18 @@ def test_a_file_in_place_of_the_directory_is_an_error(stored, tmp_path, capsys):
     scored = stored("a.npz")
     assert run(f"--predictions={scored}", f"--out={scored}") == 74
     assert "is a file; a directory is needed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", ["fedcba", "abcdex"])
+def test_held_out_images_of_other_classes(stored, tmp_path, capsys, monkeypatch, names):
+    monkeypatch.setattr(calibration_page, "write", lambda result, out: out)
+    scored, fit = stored("a.npz"), stored("b.npz", "train[99%:]")
+    for path, classes in ((scored, "abcdef"), (fit, names)):
+        one = predictions.load(path)
+        predictions.save(path, replace(one, provenance=one.provenance | {"classes": list(classes)}))
+    code = run(f"--predictions={scored}", f"--fit={fit}", f"--out={tmp_path / 'page'}")
+    printed = capsys.readouterr()
+    if "x" in names:
+        assert (code, "b.npz has 'x'; only" in printed.err) == (2, True)
+    else:
+        assert (code, "in another order: index 0 is 'f' and not 'a'" in printed.out) == (0, True)

@@ -57,7 +57,7 @@ def test_the_page_of_one_run_goes_into_its_workdir_and_others_into_the_current_d
     assert (tmp_path / "here/report.html").exists()
 
 
-def played(run, path, *, ids=None, label=None, system="human"):
+def played(run, path, *, ids=None, label=None, system="human", **source):
     """Store the predictions of a game that guessed its first ten images right."""
     with np.load(next((Path(run) / "predictions").glob("*.npz"))) as file:
         ids = file["id"][:10] if ids is None else np.array(ids)
@@ -65,7 +65,9 @@ def played(run, path, *, ids=None, label=None, system="human"):
         logits = np.full((len(ids), file["logits"].shape[1]), -np.inf, np.float16)
     logits[np.arange(len(ids)), label] = 5
     top5 = np.where(np.arange(5) == 0, label[:, None], -1).astype(np.int32)
-    predictions.save(path, predictions.Predictions(ids, label, top5, logits, {"system": system, "name": "Ada"}))
+    predictions.save(
+        path, predictions.Predictions(ids, label, top5, logits, {"system": system, "name": "Ada"} | source)
+    )
     return str(path)
 
 
@@ -83,6 +85,17 @@ def test_a_person_is_compared_with_the_systems(tmp_path, undrawn):
     assert "Ada" in {row[0] for row in document.tables["table-leaderboard"]}
 
 
+def test_a_persons_guesses_are_read_by_name(tmp_path, undrawn, capsys):
+    workdirs = finished_runs.systems(tmp_path / "runs")
+    with np.load(next((Path(workdirs[0]) / "predictions").glob("*.npz"))) as file:
+        label = 9 - file["label"][:10]
+    game = played(workdirs[0], tmp_path / "game.npz", label=label, classes=[f"class {9 - c}" for c in range(10)])
+    assert main.main(["compare", *workdirs, f"--out={tmp_path / 'out'}", "--people", game]) == 0
+    assert "game.npz has the classes of the runs in another order" in capsys.readouterr().out
+    rows = Document((tmp_path / "out/report.html").read_text()).tables["table-people"]
+    assert rows[1][:4] == ["Ada", "–", "10", "0.0"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -92,6 +105,8 @@ def test_a_person_is_compared_with_the_systems(tmp_path, undrawn):
             "images that the runs were not scored on, such as elsewhere/1.jpg",
         ),
         ({"label": [9] * 10}, "different labels for the same images"),
+        ({"data": {"name": "pets"}}, "game.npz is of pets, and the runs are not"),
+        ({"classes": [f"class {c}" for c in range(9)] + ["z"]}, "do not have the same classes: only "),
     ],
 )
 def test_a_person_who_guessed_other_images_is_refused(tmp_path, capsys, changes, message):

@@ -174,3 +174,40 @@ def test_without_members_the_plan_is_printed(capsys, monkeypatch):
     assert "the depths of four of the six networks; here: 101, 101, 50 and 50" in printed
     assert run() == 2
     assert "which members?" in capsys.readouterr().err
+
+
+# --- classes ----------------------------------------------------------------------------------------------------
+
+
+def in_another_order(path, order, names=None):
+    """Store predictions as a system would whose class i is class `order[i]` of the others."""
+    one, place = predictions.load(path), np.argsort(order)
+    names = names or [one.provenance["classes"][number] for number in order]
+    arrays = {"label": place[one.label], "top5": place[one.top5], "logits": one.logits[:, order]}
+    arrays = {key: array.astype(getattr(one, key).dtype) for key, array in arrays.items()}
+    predictions.save(path, replace(one, **arrays, provenance=one.provenance | {"classes": names}))
+
+
+def test_members_with_classes_in_another_order_are_aligned_by_name(stored, tmp_path, capsys):
+    paths, out, expected = stored("validation"), tmp_path / "e.npz", tmp_path / "expected.npz"
+    assert run("--members", *paths, f"--out={expected}") == 0
+    before = capsys.readouterr().out
+    in_another_order(paths[1], [3, 0, 1, 2, 7, 6, 5, 4])
+    assert run("--members", *paths, f"--out={out}") == 0
+    note, _, rest = capsys.readouterr().out.partition("\n")
+    assert note == (
+        "googlenet_1 has the classes of googlenet_0 in another order: index 0 is 'd' and not 'a'; they are aligned by"
+        " name"
+    )
+    assert rest.splitlines()[:-1] == before.splitlines()[:-1]  # the last names the file
+    for key in ("label", "top5", "logits"):
+        np.testing.assert_array_equal(getattr(predictions.load(out), key), getattr(predictions.load(expected), key))
+
+
+def test_members_of_other_classes_are_refused(stored, capsys):
+    paths = stored("validation")
+    in_another_order(paths[2], range(8), names=list("abcdefgz"))
+    assert run("--members", *paths) == 2
+    assert (
+        "googlenet_2 and googlenet_0 do not have the same classes: only googlenet_2 has 'z'" in capsys.readouterr().err
+    )

@@ -187,3 +187,12 @@ def test_guesses_that_cannot_be_written_are_not_recorded(tmp_path, monkeypatch):
     assert game.position == 1
     game.answer(1, [3])
     assert small_games.game(tmp_path).position == 2
+
+
+def test_a_game_whose_classes_changed_is_refused(tmp_path):
+    play(small_games.game(tmp_path), [[1]])
+    assert small_games.game(tmp_path).position == 1
+    with pytest.raises(UserError, match=r"has the classes of the game in .*game\.json in another order"):
+        small_games.game(tmp_path, names=small_games.NAMES[::-1])
+    with pytest.raises(UserError, match="only data set photos has 'n00000001'; only the game in"):
+        small_games.game(tmp_path, names=("n00000001", *small_games.NAMES[1:]))

@@ -10,6 +10,7 @@ from imagenet_repro import models, pretrained
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import Weights, tensors
+from imagenet_repro.scoring import sets, wordnet
 
 
 def weights(name, num_classes, seed=0, **options):
@@ -212,3 +213,61 @@ def test_the_stated_preprocessing_of_a_file_is_written_again(tmp_path):
     pretrained.load(model, weights("resnet20_cifar", 10))
     pretrained.write(model, tmp_path / "b.safetensors")
     assert pretrained.read(tmp_path / "b.safetensors").preprocessing is None
+
+
+# --- names of classes -------------------------------------------------------------------------------------------
+
+
+def named(names, **options):
+    """Return random weights of LeNet-5 as if read from a file that names its classes."""
+    return dataclasses.replace(weights("lenet5", len(names), **options), class_names=tuple(names))
+
+
+def test_the_head_of_classes_in_another_order_is_permuted():
+    given, model = named("abcd"), create("lenet5", 4)
+    report = pretrained.load(model, given, class_names=tuple("dbca"))
+    assert not report.replaced
+    assert report.notes == (
+        "the data has the classes of the file in another order: index 0 is 'd' and not 'a'; they are aligned by name",
+    )
+    heads = [name for name, array in given.tensors.items() if len(array) == 4]
+    assert heads
+    for name, array in pretrained.to_torch(model, heads).items():
+        np.testing.assert_array_equal(array, given.tensors[name][[3, 1, 2, 0]])
+    assert_loaded(model, given, but=heads)
+    assert model.class_names == tuple("dbca")
+
+
+def test_the_head_of_other_classes_is_replaced():
+    given, model = named("abcd"), create("lenet5", 4)
+    before = pretrained.to_torch(model)
+    report = pretrained.load(model, given, class_names=tuple("abcx"))
+    assert "the file has other classes than the data (" in report.notes[-1]
+    assert "only the data has 'x'; only the file has 'd'" in report.notes[-1]
+    assert_loaded(model, given, but=report.replaced)
+    for name, array in pretrained.to_torch(model, report.replaced).items():
+        np.testing.assert_array_equal(array, before[name])
+    assert model.class_names == ()
+
+
+def test_a_head_without_names_is_kept_and_said():
+    model = create("lenet5", 4)
+    report = pretrained.load(model, weights("lenet5", 4), class_names=tuple("abcd"))
+    assert not report.replaced
+    assert report.notes[0].endswith("was not checked: the file has no names for its classes")
+
+
+def test_a_thousand_classes_without_names_are_taken_to_be_imagenets():
+    model, given, wnids = create("lenet5", 1_000), weights("lenet5", 1_000), sets.imagenet_wnids()
+    report = pretrained.load(model, given, class_names=wnids)
+    assert (report.notes, report.replaced) == ((pretrained.IMAGENET_ORDER,), ())
+    assert_loaded(model, given)
+    report = pretrained.load(model, given, class_names=wordnet.readable_names(wnids)[::-1])
+    assert (
+        "another order: index 0 is 'toilet tissue, toilet paper, bathroom tissue' and not 'n01440764'"
+        in report.notes[1]
+    )
+    head = max(given.tensors, key=lambda name: (len(given.tensors[name]) == 1_000, given.tensors[name].ndim))
+    np.testing.assert_array_equal(pretrained.to_torch(model, [head])[head], given.tensors[head][::-1])
+    report = pretrained.load(model, given, class_names=[f"street {number}" for number in range(1_000)])
+    assert report.replaced

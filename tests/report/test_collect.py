@@ -399,3 +399,50 @@ def test_sets_are_compared_although_the_runs_were_scored_on_different_splits(tmp
     actual = gathered(*workdirs, allow_mixed=True, scoring=Scoring(set_name="v2"))
     assert actual.same_images
     assert all("scored split" not in sentence for sentence in actual.mixed)
+
+
+# --- classes in another order -----------------------------------------------------------------------------------
+
+ORDER = np.array([7, 2, 9, 0, 1, 3, 8, 5, 6, 4])
+NAMES = [f"class {number}" for number in range(10)]
+
+
+def in_another_order(guesses):
+    """Return guesses that count the classes in `ORDER`."""
+    place = np.argsort(ORDER)
+    label, top5 = (np.where(part < 0, part, place[part]).astype(np.int32) for part in (guesses.label, guesses.top5))
+    return dataclasses.replace(guesses, label=label, top5=top5)
+
+
+def test_runs_with_classes_in_another_order_are_aligned_by_name(tmp_path):
+    a, b = pair(tmp_path)
+    expected, notes = gathered(a, b), []
+    other = finished_runs.one(1, name="zfnet")
+    names = [NAMES[number] for number in ORDER]
+    c = finished_runs.write(tmp_path / "c", other, guesses=in_another_order(other.guesses), classes=names)
+    actual = collect(group_runs([a, c]), say=notes.append)
+    assert notes == [
+        f"the run in {c} has the classes of the others in another order: index 0 is 'class 7' and not 'class 0'; they"
+        " are aligned by name"
+    ]
+    assert actual.class_names == tuple(NAMES)
+    assert actual.same_images
+    for one, known in zip(actual.systems, expected.systems, strict=True):
+        for key in ("id", "label", "top5"):
+            np.testing.assert_array_equal(getattr(one.runs[0].guesses, key), getattr(known.runs[0].guesses, key))
+
+
+def test_stored_predictions_that_name_their_classes_are_read_by_name(tmp_path):
+    run = finished_runs.one()
+    workdir = finished_runs.write(tmp_path / "a", run)
+    name = "imagenet_v2_matched-frequency_test_step1000.npz"
+    names = [NAMES[number] for number in ORDER]
+    store_evaluation(workdir, run, name, guesses=in_another_order(run.guesses), classes=names)
+    actual = gathered(workdir, scoring=Scoring(set_name="v2")).systems[0].runs[0].guesses
+    np.testing.assert_array_equal(actual.label, run.guesses.label)
+    np.testing.assert_array_equal(actual.top5, run.guesses.top5)
+    store_evaluation(workdir, run, name, classes=[*NAMES[:9], "z"])
+    with pytest.raises(
+        UserError, match=r"(?s)_step1000.npz and the run in .* do not have the same .*To store them ag"
+    ):
+        gathered(workdir, scoring=Scoring(set_name="v2"))

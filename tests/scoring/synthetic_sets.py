@@ -20,15 +20,18 @@ def picture(number):
     return buffer.getvalue()
 
 
-def write(directory, name, split, rows, *, config=None, labels=("label",), several=(), flags=()):
-    """Write a data set of tfds in ArrayRecord; each row is (file name, number, {feature: value})."""
+def write(directory, name, split, rows, *, config=None, labels=("label",), several=(), flags=(), classes=None):
+    """Write a data set of tfds in ArrayRecord; each row is (file name, number, {feature: value}).
+
+    `classes` are the names of the classes, ImageNet's if it is None.
+    """
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config, version="1.0.0")] if config else []
 
         def _info(self):
-            names = list(imagenet_wnids())
+            names = list(classes or imagenet_wnids())
             features = {"image": tfds.features.Image(), "file_name": tfds.features.Text()}
             features |= {key: tfds.features.ClassLabel(names=names) for key in labels}
             features |= {key: tfds.features.Sequence(tfds.features.ClassLabel(names=names)) for key in several}

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 
@@ -7,7 +8,7 @@ from rich.console import Console
 from sklearn.metrics import top_k_accuracy_score
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring import classification, predictions, wordnet
+from imagenet_repro.scoring import classification, predictions, sets, wordnet
 from imagenet_repro.scoring.predictions import Predictions
 
 
@@ -261,3 +262,34 @@ def test_people_are_shown_with_errors_on_imagenet(tmp_path):
     for data in ("imagenet_v2/matched-frequency", "cifar10", 7):
         other = with_provenance(tmp_path / "q.npz", {"config": {"data": {"name": data}}})
         assert "person" not in text_of(classification.score(other), width=140)
+
+
+# --- classes in another order -----------------------------------------------------------------------------------
+
+
+def test_real_labels_count_imagenets_classes_whatever_the_order_of_ours(tmp_path):
+    labels, order = np.arange(12), np.random.default_rng(0).permutation(1000)
+    real = write(tmp_path / "real.json", json.dumps([[int(label)] for label in labels]))
+    ids = [f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, 13)]
+    path, place = tmp_path / "p.npz", np.argsort(order)
+    stored = predictions.load(stored_entry(path, ids, place[labels], place[(labels + (labels < 3)) % 12]))
+    names = [sets.imagenet_wnids()[number] for number in order]
+    predictions.save(path, dataclasses.replace(stored, provenance={"classes": names}))
+    card = classification.score(path, real_path=real)
+    assert card.scores[-1].wrong == 3
+    assert card.notes[0].startswith(
+        f"{path} has the classes of imagenet2012 in another order: index 0 is '{names[0]}'"
+    )
+    predictions.save(path, dataclasses.replace(stored, provenance={"classes": [*names[:-1], "background"]}))
+    with pytest.raises(UserError, match=r"only .*p.npz has 'background'; only imagenet2012 has"):
+        classification.score(path, real_path=real)
+
+
+def test_labels_that_contradict_the_stored_ones_are_noted(tmp_path):
+    labels = np.arange(12)
+    path = stored_entry(tmp_path / "p.npz", [f"{n:02d}.jpg" for n in range(12)], labels, labels)
+    assert not classification.score(path, submission(tmp_path / "same.txt", labels[:, None])).notes
+    (note,) = classification.score(path, submission(tmp_path / "other.txt", labels[::-1, None])).notes
+    assert note.startswith(
+        "12 of 12 labels differ from those that the predictions were stored with: the file seems to"
+    )

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import resource
 
@@ -267,3 +268,80 @@ def test_guesses_of_a_missing_file_are_reported(tmp_path):
     np.savez(tmp_path / "other.npz", id=np.array(["a"]))
     with pytest.raises(UserError, match="lacks label, top5"):
         predictions.load_guesses(tmp_path / "other.npz")
+
+
+# --- classes and data sets --------------------------------------------------------------------------------------
+
+NAMES = tuple("abcdefghijkl")
+
+
+def reordered(one, order):
+    """Return the same predictions as a system would store them whose class i is class `order[i]` here."""
+    place = np.argsort(order)
+    label, top5 = (np.where(part < 0, part, place[part]).astype(np.int32) for part in (one.label, one.top5))
+    names = [NAMES[number] for number in order]
+    return Predictions(one.id, label, top5, one.logits[:, order], one.provenance | {"classes": names})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_classes_in_another_order_are_aligned_by_name(seed):
+    first = dataclasses.replace(make(), provenance={"classes": list(NAMES)})
+    other = reordered(make(), np.random.default_rng(seed).permutation(12))
+    other.label[3] = other.top5[5, 2] = -1
+    notes = []
+    aligned = predictions.align_classes(first, "first", other, "other", notes.append)
+    assert (aligned.label[3], aligned.top5[5, 2]) == (-1, -1)
+    aligned.label[3], aligned.top5[5, 2] = first.label[3], first.top5[5, 2]
+    assert_same(dataclasses.replace(aligned, provenance=first.provenance), first)
+    assert aligned.provenance["classes"] == list(NAMES)
+    assert notes[0].startswith("other has the classes of first in another order: index ")
+
+
+def test_other_classes_are_never_aligned():
+    first, other = (dataclasses.replace(make(), provenance={"classes": [*"abcdefghijk", name]}) for name in "lm")
+    with pytest.raises(
+        UserError, match="other and first do not have the same classes: only other has 'm'; only first"
+    ):
+        predictions.align(first, "first", other, "other")
+
+
+def test_classes_without_names_are_aligned_by_number_and_said(capsys):
+    named = dataclasses.replace(make(), provenance={"classes": list(NAMES)})
+    assert predictions.align(named, "first", make(), "other").provenance == make().provenance
+    assert capsys.readouterr().out == (
+        "other and first have 12 classes each; whether these are the same, in the same order, was not checked: other"
+        " has no names for its classes\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ids", "other_data", "is_other"),
+    [
+        ("cat/{}.jpg", "pets", True),
+        ("validation/{}", "pets", True),
+        ("cat/{}.jpg", "photos_side64_q90:1.2.0", False),
+        ("cat/{}.jpg", "photos/small", False),
+        ("cat/{}.jpg", "", False),
+        ("ILSVRC2012_val_{:08d}.JPEG", "imagenet2012_real", False),
+    ],
+)
+def test_equal_names_of_images_in_two_data_sets_are_not_the_same_images(ids, other_data, is_other):
+    first, other = (
+        dataclasses.replace(
+            make(),
+            id=np.array([ids.format(number) for number in range(20)]),
+            provenance={"classes": list(NAMES), "config": {"data": {"name": data}}},
+        )
+        for data in ("photos", other_data)
+    )
+    assert predictions.are_of_other_data(first.id, first.provenance, other.provenance) == is_other
+    if is_other:
+        predictions.check_disjoint(first, other, "weights are found")
+        with pytest.raises(
+            UserError, match="first and other are of the data sets photos and pets: names of images suc"
+        ):
+            predictions.align(first, "first", other, "other")
+    else:
+        predictions.align(first, "first", other, "other")
+        with pytest.raises(UserError, match="20 of the scored images are among those"):
+            predictions.check_disjoint(first, other, "weights are found")
