@@ -8,6 +8,8 @@ The rules are those of A. Karpathy's study ("What I learned from competing again
 Russakovsky et al. 2015): five guesses in order of confidence, with 13 training images of any class for reference.
 """
 
+import contextlib
+import errno
 import json
 import os
 import statistics
@@ -191,7 +193,7 @@ class Game:
                 file.write(json.dumps(recorded, indent=1).encode() + b"\n")
             return
         try:
-            recorded = json.loads(path.read_text())
+            recorded = json.loads(path.read_text(encoding="utf-8"))
             differences = [key for key in game if recorded.get(key) != game[key]]
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"{path} cannot be read: {error}") from error
@@ -231,14 +233,16 @@ class Game:
     def _append(self, answer: dict[str, Any]) -> None:
         path = self._directory / ANSWERS
         try:
-            with path.open("ab") as file:
+            line = json.dumps(answer).encode() + b"\n"
+            with path.open("ab", buffering=0) as file:
                 size = file.tell()
                 try:
-                    file.write(json.dumps(answer).encode() + b"\n")
-                    file.flush()
+                    if file.write(line) != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                     os.fsync(file.fileno())
                 except OSError:
-                    os.truncate(path, size)
+                    with contextlib.suppress(OSError):  # the first error is the one to report
+                        os.truncate(path, size)
                     raise
         except OSError as error:
             raise SaveError(f"could not write the guesses to {path}: {error.strerror or error}") from error

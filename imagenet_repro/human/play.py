@@ -8,11 +8,12 @@ from pathlib import Path
 from imagenet_repro.config import Data, parse_literal, resolve_config
 from imagenet_repro.data import sources
 from imagenet_repro.data.examples import ClassExamples
-from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, UserError
+from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, SaveError, UserError
 from imagenet_repro.human.game import Game
 from imagenet_repro.human.server import GameServer
 from imagenet_repro.scoring import predictions
 from imagenet_repro.scoring.people import PEOPLE
+from imagenet_repro.storage import files
 from imagenet_repro.storage.workdir import Workdir
 
 
@@ -58,8 +59,9 @@ def play(
     directory.lock()
     game = Game(guessed_split, directory.path, n_images=images, seed=seed, name=name)
     path = directory.predictions(data_config, split)
+    files.require_writable_file(path, "the predictions")
     if finish or game.position == game.n_images:
-        print("\n".join(_store_predictions(game, path)))
+        _store_predictions(game, path)
         return EXIT_FINISHED
     return _serve(game, _find_examples(data_config, split, directory.path), port, path)
 
@@ -93,12 +95,12 @@ def _serve(game: Game, examples: ClassExamples | None, port: int, path: Path) ->
             print(f"\n{game.position} of {game.n_images} images guessed and saved; the same command resumes the game")
         finally:
             if examples:
-                examples.stop()
+                with contextlib.suppress(SaveError):  # they can be found again
+                    examples.stop()
     if server.error:
         raise server.error
     if game.position < game.n_images:
         return EXIT_STOPPED
-    print("\n".join(server.summary))
     return EXIT_FINISHED
 
 
@@ -118,14 +120,20 @@ def _interruptible() -> Iterator[None]:
 
 
 def _store_predictions(game: Game, path: Path) -> list[str]:
-    """Store the predictions of a game, and return the lines of its summary."""
+    """Print the summary of a game, store its predictions, and return the lines of the summary.
+
+    Raises:
+      SaveError: the predictions cannot be stored; the guesses are safe, and `--finish` stores them later.
+    """
     guesses = game.predictions()
-    predictions.save(path, guesses)
     n_undecodable = game.position - game.n_guessed
-    return [
+    summary = [
         f"{game.name}, {game.split.name} {game.split.split}: {guesses.error_rates()}",
         *([f"{n_undecodable} images could not be decoded and are left out"] if n_undecodable else []),
         "For comparison, the study of 2014 on ImageNet's 1,000 classes:",
         *(f"  {person}" for person in PEOPLE),
-        f"predictions: {path}",
     ]
+    print("\n".join(summary), flush=True)
+    predictions.save(path, guesses)
+    print(f"predictions: {path}", flush=True)
+    return [*summary, f"predictions: {path}"]

@@ -13,12 +13,16 @@ server as 127.0.0.1 or localhost, so that another site whose name resolves to th
 | POST /TOKEN/answer              | takes JSON with `position` and `guesses`, and returns the state            |
 """
 
+import contextlib
 import hmac
 import json
+import math
 import re
 import secrets
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,6 +42,8 @@ HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")  # any port, since 
 PAGE = "game.html"
 MAX_ANSWER_BYTES = 4096
 TIMEOUT = 5  # seconds after which an idle connection is closed
+MAX_SECONDS = 20.0  # seconds after which any connection is closed, such as one that sends a byte every few seconds
+CLOSING_SECONDS = 1.0  # seconds that responses have when the game ends
 
 
 class GameServer(ThreadingHTTPServer):
@@ -60,6 +66,8 @@ class GameServer(ThreadingHTTPServer):
     daemon_threads = False  # so that the response to the last answer is sent before the process ends
 
     def __init__(self, game: Game, examples: ClassExamples | None, port: int, finish: Callable[[], Sequence[str]]):
+        self._connections: dict[socket.socket, float] = {}  # the open ones, and when each was opened
+        self._connections_lock = threading.Lock()
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -108,14 +116,46 @@ class GameServer(ThreadingHTTPServer):
                 self.summary = list(self._finish())
             return self._state()
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a request in a new thread."""
+        with self._connections_lock:
+            self._connections[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._connections_lock:
+            self._connections.pop(request, None)
+        super().close_request(request)
+
+    def service_actions(self) -> None:
+        """Close connections that take too long; called between two requests and while there are none."""
+        self._shut_down_connections(opened_before=time.monotonic() - MAX_SECONDS)
+
+    def server_close(self) -> None:
+        """Close the server and its connections, after a moment for responses that are being sent."""
+        until = time.monotonic() + CLOSING_SECONDS
+        while self._connections and time.monotonic() < until:
+            time.sleep(0.01)
+        self._shut_down_connections()
+        super().server_close()
+
+    def _shut_down_connections(self, opened_before: float = math.inf) -> None:
+        """End the connections, so that their threads, which wait for a client, end as well."""
+        with self._connections_lock:
+            for connection, opened in self._connections.items():
+                if opened < opened_before:
+                    with contextlib.suppress(OSError):  # the client has closed it
+                        connection.shutdown(socket.SHUT_RDWR)
+
     def stop(self) -> None:
         """End `serve_forever` soon."""
         # In another thread, since `shutdown` waits for the loop from which this may have been called.
         threading.Thread(target=self.shutdown).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print errors, except those of a browser that has closed its connection."""
-        if not isinstance(sys.exception(), ConnectionError):
+        """Print errors, except those of a connection that the browser or this server has closed."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
     @property
@@ -193,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             answer = json.loads(self.rfile.read(int(length)))
             position, guesses = answer["position"], answer["guesses"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:  # the last one: deeply nested JSON
             raise InvalidAnswerError("an answer is a JSON object with 'position' and 'guesses'") from error
         if type(position) is not int or not isinstance(guesses, list):
             raise InvalidAnswerError("'position' must be a whole number and 'guesses' a list")

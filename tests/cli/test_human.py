@@ -7,7 +7,11 @@ import urllib.request
 import pytest
 
 import main
+from imagenet_repro.config import Data
+from imagenet_repro.data import sources
 from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
+from imagenet_repro.errors import SaveError
+from imagenet_repro.human.game import Game
 from imagenet_repro.scoring import predictions
 from tests import command_line
 
@@ -106,3 +110,25 @@ def test_the_workdir_of_a_training_run_is_refused(data_dir, tmp_path, capsys):
     (tmp_path / "result.json").write_text("{}")
     assert main.main(arguments(data_dir, tmp_path)) == 2
     assert "holds a training run" in capsys.readouterr().err
+
+
+def test_a_full_disk_at_the_end_costs_neither_the_rates_nor_the_guesses(data_dir, tmp_path, capsys, monkeypatch):
+    def full(path, guesses):
+        raise SaveError("the disk is full")
+
+    data = Data(name=NAME, data_dir=data_dir)
+    game = Game(sources.open_split(data, "validation"), tmp_path, n_images=4, seed=0, name="Ada")
+    game.answer(0, [0, 1])
+    with monkeypatch.context() as context:
+        context.setattr(predictions, "save", full)
+        assert main.main(arguments(data_dir, tmp_path, "--finish")) == 74
+    printed = capsys.readouterr()
+    assert f"Ada, {NAME} validation: top-1 error" in printed.out
+    assert "the disk is full" in printed.err
+    assert main.main(arguments(data_dir, tmp_path, "--finish")) == 0
+    (tmp_path / "answers.jsonl").unlink()
+    (tmp_path / "predictions/fractal_c6_n15_v5_s32_validation.npz").unlink()
+    (tmp_path / "predictions").rmdir()
+    (tmp_path / "predictions").touch()
+    assert main.main(arguments(data_dir, tmp_path)) == 74  # before a game is played
+    assert "the predictions: " in capsys.readouterr().err

@@ -4,12 +4,15 @@ import contextlib
 import http.client
 import json
 import re
+import socket
 import threading
+import time
 
 import pytest
 
 from imagenet_repro.data.examples import ClassExamples
 from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.human import server as server_module
 from imagenet_repro.human.server import GameServer, _describe_classes
 from tests.human import small_games
 
@@ -123,6 +126,8 @@ def test_repeated_answers_are_ignored_and_stale_ones_rejected(tmp_path):
     ("[0, [1]]", "a JSON object with"),
     ("\xff", "a JSON object with"),
     ("{" * 5000, "at most 4096 bytes"),
+    ('{"position": 0, "guesses": ' + "[" * 4000, "a JSON object with"),
+    ('{"a":' * 680 + "1" + "}" * 680, "a JSON object with"),
 ])  # fmt: skip
 def test_invalid_answers_are_rejected(tmp_path, body, message):
     with serving(tmp_path) as (client, server):
@@ -139,6 +144,38 @@ def test_invalid_answers_are_rejected(tmp_path, body, message):
 def test_other_paths_are_not_found(tmp_path, path):
     with serving(tmp_path) as (client, _):
         assert client.request(path)[0] == 404
+
+
+def test_slow_connections_delay_the_end_for_a_moment_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_module, "CLOSING_SECONDS", 0.2)
+    ended = threading.Event()
+
+    def send_slowly(connection):
+        with contextlib.suppress(OSError):
+            while not ended.wait(0.05):
+                connection.sendall(b"x")
+
+    with serving(tmp_path) as (client, server):
+        connections = [socket.create_connection(("127.0.0.1", client.port)) for _ in range(5)]
+        threads = [threading.Thread(target=send_slowly, args=(connection,)) for connection in connections]
+        for thread in threads:
+            thread.start()
+        assert client.json("state")[0] == 200  # others are served meanwhile
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    assert not server._connections
+    ended.set()
+    for thread, connection in zip(threads, connections, strict=True):
+        thread.join()
+        connection.close()
+
+
+def test_a_connection_that_takes_too_long_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_module, "MAX_SECONDS", 0.2)
+    with serving(tmp_path) as (client, _), socket.create_connection(("127.0.0.1", client.port), timeout=4) as slow:
+        slow.sendall(b"GET /")
+        assert slow.recv(1) == b""
+        assert client.json("state")[0] == 200
 
 
 def test_the_page_is_self_contained_and_escaped(tmp_path):
