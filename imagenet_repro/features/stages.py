@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import json
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -199,7 +198,10 @@ class ChannelStages:
     def _codes(self, vocabulary: Vocabulary, quantiser: Quantiser | None) -> StoredCodes:
         numbers = self.encoder.features // (self.channel.quantise or 1)
         dtype = np.uint8 if quantiser else np.float16
-        codes = StoredCodes(self._codes_directory, self._split.num_examples, numbers, dtype)
+        split = self._split
+        codes = StoredCodes(self._codes_directory, split.num_examples, numbers, dtype, split.num_classes)
+        if codes.problem:
+            self._monitor.say(f"{self.name}: {codes.problem}; the codes are computed again")
         if not codes.is_complete:
             codes.check_space()
             self._encode_all(codes, vocabulary, quantiser)
@@ -265,17 +267,18 @@ class ChannelStages:
 
     def _load_or_compute(self, path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the arrays in a file, computed where it is missing or damaged, and record the costs beside them."""
-        arrays = _load(path)
-        if arrays is None:
-            if path.exists():
-                self._monitor.say(f"{path} is damaged and is computed again")
-            arrays = compute()
-            costs = {stage: dataclasses.asdict(cost) for stage, cost in self._costs.items()}
-            with files.atomic_write(path, "the learned arrays") as file:
-                np.savez(file, **arrays, costs=np.asarray(json.dumps(costs)))
+        stored = _load(path)
+        if stored is not None:
+            arrays, costs = stored
+            for stage, cost in costs.items():
+                self._costs.setdefault(stage, cost)
             return arrays
-        for stage, cost in json.loads(str(arrays.pop("costs"))).items():
-            self._costs.setdefault(stage, StageCost(**cost))
+        if path.exists():
+            self._monitor.say(f"{path} is damaged and is computed again")
+        arrays = compute()
+        costs = {stage: dataclasses.asdict(cost) for stage, cost in self._costs.items()}
+        with files.atomic_write(path, "the learned arrays") as file:
+            np.savez(file, **arrays, costs=np.asarray(json.dumps(costs)))
         return arrays
 
     @contextlib.contextmanager
@@ -309,11 +312,12 @@ class ChannelStages:
         return jax.random.fold_in(jax.random.key(self._config.seed), stage)
 
 
-def _load(path: Path) -> dict[str, Any] | None:
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, StageCost]] | None:
+    """Return the arrays and the costs in a file; None where it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        return None
-    except (zipfile.BadZipFile, EOFError, ValueError, OSError):
+            arrays = {name: file[name] for name in file.files}
+        costs = json.loads(str(arrays.pop("costs")))
+        return arrays, {stage: StageCost(**cost) for stage, cost in costs.items()}
+    except Exception:  # a damaged archive raises errors of zipfile, zlib, struct, json and NumPy
         return None

@@ -1,14 +1,17 @@
 """Codes of a complete split on disk, one row for each image, written in order and read in any order.
 
-A row is the code (bytes of product quantisation, or float16) and then the label, int32, which is -1 for a record that
-cannot be decoded. Rows are read one by one and never memory-mapped, so memory does not grow with the number of images.
+A row is the code (bytes of product quantisation, or float16), then the label, int32, which is -1 for a record that
+cannot be decoded, and the CRC-32 of both, which begins with the number of the row. Rows are read one by one and never
+memory-mapped, so memory does not grow with the number of images. A process checks each row when it first reads it: a
+gigabyte takes about 0.6 s, and later epochs take nothing.
 """
 
 import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from imagenet_repro.storage import files
 
 ROWS, PROGRESS = "codes.bin", "codes.json"
 UNDECODABLE = -1
+FORMAT = 2  # of both files; 1 had no checksums
 
 
 class StoredCodes:
@@ -31,16 +35,20 @@ class StoredCodes:
       images: number of images of the complete split.
       numbers: of a code.
       dtype: uint8 or float16.
+      classes: number of classes.
 
     Attributes:
       n_stored: images whose codes are safely on disk, from the first on.
       note: the note of the last `commit`.
+      problem: why files that are there are not used and the codes are computed again; "" where there is no reason.
     """
 
-    def __init__(self, directory: Path, images: int, numbers: int, dtype: Any):
+    def __init__(self, directory: Path, images: int, numbers: int, dtype: Any, classes: int):
         self._directory, self.images, self.numbers, self.dtype = directory, images, numbers, np.dtype(dtype)
-        self._row = np.dtype([("code", self.dtype, (numbers,)), ("label", np.int32)])
-        self.n_stored, self.note = self._load_progress()
+        self._classes = classes
+        self._row = np.dtype([("code", self.dtype, (numbers,)), ("label", np.int32), ("checksum", np.uint32)])
+        self._checked = np.zeros(images, bool)  # rows whose checksum this process has found right
+        self.n_stored, self.note, self.problem = self._load_progress()
         self._file: int | None = None
 
     @property
@@ -53,15 +61,25 @@ class StoredCodes:
         """Whether the codes of all images are on disk."""
         return self.n_stored == self.images
 
-    def _load_progress(self) -> tuple[int, dict[str, Any]]:
-        rows = self._directory / ROWS
+    def _load_progress(self) -> tuple[int, dict[str, Any], str]:
+        path, rows = self._directory / PROGRESS, self._directory / ROWS
         try:
-            progress = json.loads((self._directory / PROGRESS).read_text())
-            n_stored, note = int(progress["images"]), dict(progress["known"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0, {}
+            progress = json.loads(path.read_text(encoding="utf-8"))
+            version = progress.get("format", 1)
+            content = {key: progress.get(key) for key in ("images", "known")}
+            is_whole = version == FORMAT and progress["checksum"] == _json_checksum(content)
+        except FileNotFoundError:
+            return 0, {}, f"{path} is missing" if rows.exists() else ""
+        except (OSError, ValueError, KeyError, AttributeError):
+            return 0, {}, f"{path} is damaged"
+        if version != FORMAT:
+            return 0, {}, f"{path} was written by another version of this software (format {version})"
+        if not is_whole:
+            return 0, {}, f"{path} is damaged"
         n_rows = rows.stat().st_size // self._row.itemsize if rows.exists() else 0
-        return (n_stored, note) if n_rows >= n_stored else (0, {})
+        if n_rows < content["images"]:
+            return 0, {}, f"{rows} was cut short: it holds {n_rows} of {content['images']} rows"
+        return content["images"], content["known"], ""
 
     def check_space(self) -> None:
         """Raise SaveError where the disk has too little space for the missing rows."""
@@ -86,6 +104,7 @@ class StoredCodes:
         """
         rows = np.empty(len(codes), self._row)
         rows["code"], rows["label"] = codes, labels
+        rows["checksum"] = self._checksums(rows, range(first, first + len(rows)))
         try:
             if self._file is None:
                 self._file = os.open(self._directory / ROWS, os.O_RDWR | os.O_CREAT, 0o644)
@@ -101,14 +120,15 @@ class StoredCodes:
         except OSError as error:
             raise SaveError(f"codes could not be written to {self._directory}: {error.strerror}") from error
         with files.atomic_write(self._directory / PROGRESS, "progress") as file:
-            file.write(json.dumps({"images": n_stored, "known": note}).encode())
+            content = {"images": n_stored, "known": note}
+            file.write(json.dumps(content | {"format": FORMAT, "checksum": _json_checksum(content)}).encode())
         self.n_stored, self.note = n_stored, note
 
     def read(self, index: Int[np.ndarray, " n"]) -> tuple[Shaped[np.ndarray, "n f"], Int[np.ndarray, " n"]]:
         """Return the codes and labels of images by number.
 
         Raises:
-          UserError: a row cannot be read.
+          UserError: a row cannot be read, its checksum is wrong, or its label is not one of the classes.
         """
         rows = np.empty(len(index), self._row)
         size = self._row.itemsize
@@ -122,13 +142,39 @@ class StoredCodes:
         except OSError as error:
             message = f"codes in {self._directory} cannot be read: {error.strerror}"
             raise UserError(f"{message}; remove that directory, and they are computed again") from error
+        self._check(rows, index)
         return rows["code"], rows["label"]
+
+    def _check(self, rows: np.ndarray, index: Int[np.ndarray, " n"]) -> None:
+        """Raise UserError where a row is damaged; rows that were right before are not checked again."""
+        new = ~self._checked[index]
+        rows, index = rows[new], index[new]
+        is_right = rows["checksum"] == self._checksums(rows, index.tolist())
+        is_right &= (rows["label"] >= UNDECODABLE) & (rows["label"] < self._classes)
+        if not is_right.all():
+            numbers = index[~is_right].tolist()
+            raise UserError(
+                f"{self._directory / ROWS} is damaged: the code of image {numbers[0]} is not what was stored, or its"
+                f" label is not one of the {self._classes} classes; remove {self._directory}, and the same command"
+                " computes the codes again and continues"
+            )
+        self._checked[index] = True
+
+    def _checksums(self, rows: np.ndarray, numbers: Iterable[int]) -> np.ndarray:
+        """Return the CRC-32 of code and label of each row, begun with the number of the row."""
+        content = rows.view(np.uint8).reshape(len(rows), self._row.itemsize)[:, :-4]
+        checksums = [zlib.crc32(row.data, number) for row, number in zip(content, numbers, strict=True)]
+        return np.asarray(checksums, np.uint32)
 
     def close(self) -> None:
         """Close the file of rows."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _json_checksum(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _write_all(file: int, data: memoryview, offset: int) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 
 import jax
@@ -160,15 +161,33 @@ def test_other_source_has_another_key(finished, monkeypatch):
     assert stages_of_a._vocabulary_directory.name not in before
 
 
-def test_a_damaged_vocabulary_is_learned_again(finished, tmp_path):
-    run(tmp_path)
-    (path,) = tmp_path.rglob("vocabulary.npz")
-    path.write_bytes(path.read_bytes()[:100])
+DAMAGE = {
+    "cut short": lambda content: content[:100],
+    "a flipped bit": lambda content: content[:200] + bytes([content[200] ^ 1]) + content[201:],
+    "a flipped bit of the costs": lambda content: content.replace(b"costs.npy", b"cosds.npy", 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_vocabulary_is_learned_again(finished, tmp_path, damage):
+    directory = shutil.copytree(finished[0], tmp_path / "copy")
+    (path,) = directory.rglob("vocabulary.npz")
+    path.write_bytes(damage(path.read_bytes()))
     watcher = Watcher()
-    learned = run(tmp_path, watcher=watcher)
+    learned = run(directory, watcher=watcher)
     assert f"{path} is damaged and is computed again" in watcher.said
     for name, value in finished[1].vocabulary.items():
         np.testing.assert_array_equal(learned.vocabulary[name], value)
+
+
+def test_damaged_progress_of_codes_is_said_and_the_codes_are_computed_again(finished, tmp_path):
+    directory = shutil.copytree(finished[0], tmp_path / "copy")
+    (path,) = directory.rglob("codes.json")
+    path.write_text(path.read_text().replace("seconds", "secomds"))
+    watcher = Watcher()
+    learned = run(directory, watcher=watcher)
+    assert f"a: {path} is damaged; the codes are computed again" in watcher.said
+    np.testing.assert_array_equal(everything(learned)[0], everything(finished[1])[0])
 
 
 def test_records_that_cannot_be_decoded_are_named_and_marked(tmp_path):
