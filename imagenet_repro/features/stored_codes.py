@@ -3,7 +3,7 @@
 A row is the code (bytes of product quantisation, or float16), then the label, int32, which is -1 for a record that
 cannot be decoded, and the CRC-32 of both, which begins with the number of the row. Rows are read one by one and never
 memory-mapped, so memory does not grow with the number of images. A process checks each row when it first reads it: a
-gigabyte takes about 0.6 s, and later epochs take nothing.
+gigabyte takes about a second, and later epochs take nothing.
 """
 
 import itertools
