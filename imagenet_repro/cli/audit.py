@@ -64,6 +64,8 @@ COMMAND = Command(
         Option(
             "--wrong_share",
             type=float,
+            low=0,
+            high=1,
             metavar="SHARE",
             help="share of wrong labels, for their effect on a comparison (default: 0.0583, ImageNet's)",
         ),

@@ -8,6 +8,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from imagenet_repro.config import parse_text
+from imagenet_repro.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -17,7 +20,9 @@ class Option:
       flag: as it is typed, such as "--workdir"; a positional argument has no dashes.
       help: one line for the list of options.
       metavar: the placeholder for the value in the help; empty: chosen by argparse.
-      type: converts the text of a value.
+      type: str, int or float; a text is read as that of a configuration's key (config/text.py).
+      low: the smallest number allowed; None: any.
+      high: the largest number allowed; None: any.
       default: the value where the option is absent.
       choices: the valid values; empty: any.
       required: whether the command needs it.
@@ -33,6 +38,8 @@ class Option:
     help: str
     metavar: str = ""
     type: Callable[[str], Any] = str
+    low: float | None = None
+    high: float | None = None
     default: Any = None
     choices: Sequence[str] = ()
     required: bool = False
@@ -45,6 +52,20 @@ class Option:
     def keyword(self) -> str:
         """The name of the keyword argument that `run` receives the value under."""
         return self.parameter or self.flag.removeprefix("--")
+
+    def parse(self, text: str) -> Any:
+        """Return the value of a text.
+
+        Raises:
+          UserError: it is not of the option's type, not finite, or out of range.
+        """
+        if self.type is str:
+            return text
+        value = parse_text(text, self.type, self.flag)
+        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            bounds = f"at least {self.low:g}" if self.high is None else f"in [{self.low:g}, {self.high:g}]"
+            raise UserError(f"{self.flag}: {text} is out of range; it must be {bounds}")
+        return value
 
 
 @dataclasses.dataclass(frozen=True)

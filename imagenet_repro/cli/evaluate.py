@@ -62,7 +62,7 @@ def run(
             "--drop_background": drop_background,
         }
         _refuse("--workdir", "--weights", weights_options)
-    from imagenet_repro.config import parse_literal
+    from imagenet_repro.config import parse_text
     from imagenet_repro.runs.evaluate import evaluate, evaluate_weights
 
     if workdir is not None:
@@ -70,7 +70,7 @@ def run(
     return evaluate_weights(
         str(weights),
         name=model,
-        options=None if options is None else parse_literal(options),
+        options=None if options is None else parse_text(options, dict, "--options"),
         drop_background=drop_background,
         **common,
     )

@@ -6,7 +6,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +164,8 @@ def parse_settings(words: Sequence[str], families: Sequence[Settings]) -> dict[s
         prefix, dot, key = name.removeprefix("--").partition(".")
         if not (name.startswith("--") and dot and prefix in keywords):
             raise UserError(f"unknown argument '{word}'; see --help")
-        value = text if equals else next(remaining, None)
-        if value is None or value.startswith("--"):
+        value = text if equals else next(remaining, "--")
+        if not equals and value.startswith("--"):
             raise UserError(f"{name} needs a value: {name}=VALUE")
         settings[keywords[prefix]][key] = value
     return settings
@@ -209,6 +209,18 @@ def _add_option(parser: "argparse._ActionsContainer", option: Option) -> None:
     if option.is_switch:
         keywords |= {"action": "store_true", "default": False}
     else:
-        keywords |= {"type": option.type, "nargs": option.nargs, "choices": option.choices or None}
+        keywords |= {"type": _argument_type(option), "nargs": option.nargs, "choices": option.choices or None}
         keywords |= {"metavar": option.metavar or None}
     parser.add_argument(option.flag, **keywords)
+
+
+def _argument_type(option: Option) -> Callable[[str], Any]:
+    """Return the function that reads an option's value for argparse, which prints the usage with the error."""
+
+    def parse(text: str) -> Any:
+        try:
+            return option.parse(text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(f"{option.flag}: ")) from error
+
+    return parse

@@ -36,10 +36,12 @@ def run(
     """Plan a configuration on a topology and print the plan; return the exit code."""
     if not 0 < efficiency <= 1:
         raise UserError(f"--efficiency={efficiency}: a share of the bound in (0, 1] is needed, such as 0.5")
+    from imagenet_repro.config import load_config
+
+    loaded_config = load_config(config, overrides)
     from imagenet_repro.planning import topology as topologies
 
     topologies.silence()  # before JAX is imported
-    from imagenet_repro.config import load_config
     from imagenet_repro.planning.command import PlanOptions, plan_run
 
     options = PlanOptions(
@@ -52,7 +54,7 @@ def run(
         json_file=json_file,
         hlo_file=hlo_file,
     )
-    return plan_run(load_config(config, overrides), topology, options)
+    return plan_run(loaded_config, topology, options)
 
 
 COMMAND = Command(
@@ -80,14 +82,25 @@ COMMAND = Command(
             help="the share of the bound that a run reaches, for the time of the budget (default: 0.5)",
         ),
         Option(
-            "--price", type=float, default=0.0, metavar="X", help="of one device for an hour, for the budget's price"
+            "--price",
+            type=float,
+            low=0,
+            default=0.0,
+            metavar="X",
+            help="of one device for an hour, for the budget's price",
         ),
         Option(
-            "--num_classes", type=int, default=0, metavar="N", help="classes of the data set (default: its own number)"
+            "--num_classes",
+            type=int,
+            low=0,
+            default=0,
+            metavar="N",
+            help="classes of the data set (default: its own number)",
         ),
         Option(
             "--num_examples",
             type=int,
+            low=0,
             default=0,
             metavar="N",
             help="images of the training split (default: its own number)",

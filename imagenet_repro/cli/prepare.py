@@ -23,7 +23,7 @@ def run(*, name: str, silhouettes: dict[str, str], fractal: dict[str, str], **op
     Raises:
       UserError: as `imagenet_repro.data.prepare.prepare_dataset`, or the drawn data set has no such key.
     """
-    from imagenet_repro.config import parse_literal
+    from imagenet_repro.config import parse_text
     from imagenet_repro.data.prepare.prepare_dataset import drawn_builder, prepare_dataset
 
     drawing = {}
@@ -34,7 +34,7 @@ def run(*, name: str, silhouettes: dict[str, str], fractal: dict[str, str], **op
                 raise UserError(f"--{drawn}.{key}: no such key; {nearest(key, valid_keys)}")
             if name.split("/", maxsplit=1)[0] != drawn:
                 raise UserError(f"--{drawn}.{key}: only `prepare {drawn}` takes this option, not {name!r}")
-            drawing[key] = parse_literal(text)
+            drawing[key] = parse_text(text, valid_keys[key], f"--{drawn}.{key}")
     prepared = prepare_dataset(name, **options, **drawing)
     for copy in (prepared, prepared.smaller):
         if copy is None:

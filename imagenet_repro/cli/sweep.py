@@ -44,25 +44,25 @@ def run(
         )
     if status and (config or dry_run or workers or launcher != "local" or overrides or slurm):
         raise UserError("--status shows a sweep that has started; only --workdir and --storage can be given with it")
-    if not status and config is None:
+    if not status and not config:
         raise UserError("which sweep? --config=configs/sweeps/decade.py, or --status for one that has started")
+    from imagenet_repro.config.sweep import load_sweep
+
+    loaded_sweep = load_sweep(config, overrides) if config else None  # before JAX is imported, which takes seconds
     if topology:
         from imagenet_repro.planning import topology as topologies
 
         topologies.silence()  # before JAX is imported
-    from imagenet_repro.config import parse_literal
-    from imagenet_repro.config.sweep import load_sweep
     from imagenet_repro.sweeps import controller
     from imagenet_repro.sweeps.compare import compare
+    from imagenet_repro.sweeps.launch import read_slurm_options
 
-    if config is None:
+    if loaded_sweep is None:
         return controller.show_status(workdir, storage)
-    job_options = {key: parse_literal(text) for key, text in slurm.items()}
-    options = controller.SweepOptions(launcher, workers, storage, job_options)
-    sweep = load_sweep(config, overrides)
+    options = controller.SweepOptions(launcher, workers, storage, read_slurm_options(slurm))
     if dry_run:
-        return controller.dry_run(sweep, workdir, options, topology or "")
-    return controller.run_sweep(sweep, workdir, options) or compare([workdir], storage=storage)
+        return controller.dry_run(loaded_sweep, workdir, options, topology or "")
+    return controller.run_sweep(loaded_sweep, workdir, options) or compare([workdir], storage=storage)
 
 
 COMMAND = Command(
@@ -83,6 +83,7 @@ COMMAND = Command(
         Option(
             "--workers",
             type=int,
+            low=0,
             default=0,
             metavar="N",
             help="number of workers (default: one for each GPU of this machine, one where there is none)",

@@ -23,9 +23,11 @@ a TPU pod, or with COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID in the envi
 def run(*, config: str, workdir: str, overrides: dict[str, str]) -> int:
     """Train the configuration of a file in a workdir; return the exit code."""
     from imagenet_repro.config import load_config
-    from imagenet_repro.runs.train import train
 
-    return train(load_config(config, overrides), workdir)
+    loaded_config = load_config(config, overrides)
+    from imagenet_repro.runs.train import train  # JAX takes seconds to import, and a mistyped key needs none of it
+
+    return train(loaded_config, workdir)
 
 
 COMMAND = Command(

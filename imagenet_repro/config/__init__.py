@@ -30,11 +30,11 @@ from imagenet_repro.config.load import (
     config_to_dict,
     flatten_settings,
     load_config,
-    parse_literal,
     read_settings,
     replace_keys,
     resolve_config,
     set_key,
+    set_texts,
 )
 from imagenet_repro.config.loss import Loss, SigmoidLoss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
@@ -48,6 +48,7 @@ from imagenet_repro.config.schedule import (
     Schedule,
     StepSchedule,
 )
+from imagenet_repro.config.text import parse_text
 
 __all__ = [
     "AdamW",
@@ -102,9 +103,10 @@ __all__ = [
     "config_to_dict",
     "flatten_settings",
     "load_config",
-    "parse_literal",
+    "parse_text",
     "read_settings",
     "replace_keys",
     "resolve_config",
     "set_key",
+    "set_texts",
 ]

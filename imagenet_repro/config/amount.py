@@ -6,15 +6,16 @@ do not count).
 """
 
 import dataclasses
-import math
 import re
 import typing
 from typing import Literal
 
+from imagenet_repro.config.text import parse_float, shown
 from imagenet_repro.errors import UserError
 
 Unit = Literal["ep", "img", "st", "flop", "s"]
 UNITS = {"ep": "epochs", "img": "images", "st": "steps", "flop": "operations", "s": "seconds"}
+SMALLEST, LARGEST = 1e-9, 1e30  # beyond them, numbers of steps would not be finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +30,21 @@ class Amount:
         """Return the amount that `text` describes, such as "90ep".
 
         Raises:
-          UserError: `text` is not a positive number followed by a unit; the message names `key`.
+          UserError: `text` is not a number in [SMALLEST, LARGEST] followed by a unit; the message names `key`.
         """
-        match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(ep|img|st|flop|s)\s*", text)
+        match = re.fullmatch(r"(.*?)(ep|img|st|flop|s)\s*", text, re.DOTALL)
         try:
-            value = float(match[1]) if match else 0.0
-        except ValueError:
+            value = parse_float(match[1], f"config.{key}") if match else 0.0
+        except UserError:
             value = 0.0
-        if match is None or not value > 0 or math.isinf(value):
+        if match is None or not SMALLEST <= value <= LARGEST:
             units = ", ".join(f"{unit} ({name})" for unit, name in UNITS.items())
-            raise UserError(f"config.{key}: {text!r} is not an amount; write a positive number and a unit: {units}")
+            raise UserError(
+                f"config.{key}: {shown(text)} is not an amount; write a number from {SMALLEST:g} to {LARGEST:g} and a"
+                f" unit: {units}"
+            )
         return cls(value, typing.cast(Unit, match[2]))
 
     def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
+        short = f"{self.value:g}"
+        return f"{short if float(short) == self.value else self.value!r}{self.unit}"

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from imagenet_repro.config.fields import bounded
+from imagenet_repro.config.fields import amount, bounded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,5 +96,5 @@ class Svm:
     negatives: int = bounded(0, 0)  # other classes drawn for an image at each step; 0: all
     rate: float = bounded(0.1, 0.0)  # the first step's length
     power: float = bounded(0.75, 0.0)  # of the decay, 1 / (1 + lambda rate t)^power; 0: constant steps
-    average_from: str = "1st"  # epochs (ep), images (img) or steps (st) after which weights are averaged
+    average_from: str = amount("1st")  # epochs (ep), images (img) or steps (st) after which weights are averaged
     early_stopping: int = bounded(0, 0)  # evaluations in a row without a lower top-1 error that end a run; 0: off

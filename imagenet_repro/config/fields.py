@@ -1,6 +1,7 @@
 """Declarations of configuration fields. Every rule that `load.py` checks is in a field's type or metadata."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -16,9 +17,24 @@ def bounded(default: Any, low: float | None = None, high: float | None = None, *
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "increasing": increasing})
 
 
+def amount(default: str) -> Any:
+    """Return a dataclass field whose text is an amount (amount.py); empty only where the default is."""
+    return dataclasses.field(default=default, metadata={"is_amount": True})
+
+
 def label(default: str) -> Any:
     """Return the field `name` of a section that has no variants and whose other keys do not depend on the name.
 
     In every other section a new `name` on the command line drops the other keys that the file sets there.
     """
     return dataclasses.field(default=default, metadata={"keeps_section": True})
+
+
+def open_section(*schemas: type) -> Any:
+    """Return a dataclass field whose dictionary holds settings of some of the schemas, to replace those of others."""
+    return dataclasses.field(default_factory=dict, metadata={"schemas": schemas})
+
+
+def options(value_types: Mapping[str, Any]) -> Any:
+    """Return a dataclass field whose dictionary holds values of these types by name."""
+    return dataclasses.field(default_factory=dict, metadata={"types": value_types})

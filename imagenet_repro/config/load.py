@@ -9,20 +9,22 @@ dataclass, and only that dataclass's fields are valid beside it.
 This module knows no field by its name: the rules of each field are in its type and its metadata (`fields.py`).
 """
 
-import ast
 import dataclasses
-import importlib.util
 import json
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from imagenet_repro.config.recipes import find_recipe, make_recipes_importable
+from imagenet_repro.config.amount import Amount
+from imagenet_repro.config.keys import field_types, find_keys, parse_key
+from imagenet_repro.config.recipe_file import call_get_config
 from imagenet_repro.config.run import AnyConfig, ConfigT, choose_schema
+from imagenet_repro.config.text import LARGEST_INTEGER, LONGEST_SHOWN, shown
 from imagenet_repro.errors import UserError, nearest
+
+DEEPEST = 32  # levels of lists and dictionaries in a value
 
 
 def load_config(spec: str, overrides: dict[str, str] | None = None) -> AnyConfig:
@@ -30,9 +32,9 @@ def load_config(spec: str, overrides: dict[str, str] | None = None) -> AnyConfig
 
     Args:
       spec: a Python file with `get_config(argument=None)`, and the argument to pass to it after a colon.
-      overrides: texts by dotted key, such as `{"optimizer.learning_rate": "0.4"}`. A text that is a Python literal is
-        read as one; any other stays a string. An override of a section's `name` drops the file's other keys of that
-        section, since they belong to another variant.
+      overrides: texts by dotted key, such as `{"optimizer.learning_rate": "0.4"}`, each read by the declared type of
+        its key (`text.py`). An override of a section's `name` drops the file's other keys of that section, since they
+        belong to another variant.
 
     Raises:
       UserError: the file cannot be read or a key or value is not valid.
@@ -40,11 +42,21 @@ def load_config(spec: str, overrides: dict[str, str] | None = None) -> AnyConfig
     return resolve_config(read_settings(spec, overrides))
 
 
-def read_settings(spec: str, overrides: dict[str, str] | None = None) -> dict[str, Any]:
-    """Return the nested settings that `load_config` resolves."""
-    settings = _call_get_config(spec)
-    for path, text in sorted((overrides or {}).items(), key=lambda item: not item[0].endswith(".name")):
-        set_key(settings, path, parse_literal(text))
+def read_settings(spec: str, overrides: dict[str, str] | None = None, kind: type | None = None) -> dict[str, Any]:
+    """Return the nested settings of a configuration file, with overrides of dotted keys.
+
+    Args:
+      spec: as for `load_config`.
+      overrides: as for `load_config`.
+      kind: the schema of the file; None: that of a run.
+
+    Raises:
+      UserError: the file cannot be read, or a text does not have the type of its key.
+    """
+    settings = call_get_config(spec)
+    overrides = overrides or {}
+    sections = {path.partition(".")[0]: None for path in overrides}
+    set_texts(settings, overrides, kind or choose_schema(sections | settings))
     return settings
 
 
@@ -76,8 +88,7 @@ def build_section(kind: type, settings: Mapping[str, Any], name: str = "config")
 def replace_keys(config: ConfigT, overrides: dict[str, str]) -> ConfigT:
     """Return `config` with texts by dotted key set, checked as in `load_config`."""
     settings = config_to_dict(config)
-    for path, text in overrides.items():
-        set_key(settings, path, parse_literal(text))
+    set_texts(settings, overrides, type(config))
     return build_section(type(config), settings)
 
 
@@ -97,37 +108,14 @@ def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str,
     return flat
 
 
-def _call_get_config(spec: str) -> dict[str, Any]:
-    path, _, argument = spec.partition(":")
-    file = find_recipe(path)
-    if file is None:
-        parent = Path(path).parent
-        existing = [str(p) for p in parent.glob("*.py")] if parent.is_dir() else []
-        raise UserError(f"--config={spec}: there is no file '{path}'; {nearest(path, existing)}")
-    make_recipes_importable(file)
-    module_spec = importlib.util.spec_from_file_location(file.stem, file)
-    if module_spec is None or module_spec.loader is None:
-        raise UserError(f"--config={spec}: '{path}' is not a Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UserError(f"--config={spec}: line {error.lineno} is not Python: {error.msg}") from error
-    if not hasattr(module, "get_config"):
-        raise UserError(f"--config={spec}: '{path}' defines no get_config(argument=None)")
-    try:
-        settings = module.get_config(argument) if argument else module.get_config()
-    except (KeyError, ValueError, TypeError) as error:
-        given = f"the argument '{argument}'" if argument else "no argument"
-        raise UserError(
-            f"--config={spec}: '{path}' does not accept {given} ({type(error).__name__}: {error});"
-            " its docstring says which arguments it accepts"
-        ) from error
-    return settings.to_dict() if hasattr(settings, "to_dict") else dict(settings)
-
-
-def set_key(settings: dict[str, Any], path: str, value: Any) -> None:
+def set_key(settings: dict[str, Any], path: str, value: Any, kind: type | None = None) -> None:
     """Set a value by dotted key. A new `name` drops the section's other keys, unless the field is declared a `label`.
+
+    Args:
+      settings: nested settings, changed in place.
+      path: the dotted key.
+      value: its value.
+      kind: the schema; None: that of a run with these settings.
 
     Raises:
       UserError: a part of the path is a value and not a section.
@@ -137,41 +125,44 @@ def set_key(settings: dict[str, Any], path: str, value: Any) -> None:
     for name in sections:
         section = section.setdefault(name, {})
         if not isinstance(section, dict):
-            raise UserError(f"--config.{path}: '{name}' is a value, not a section")
-    if last == "name" and section.get("name") != value and not _keeps_section(choose_schema(settings), sections):
-        section.clear()
+            raise UserError(f"config.{path}: '{name}' is a value, not a section")
+    if last == "name":
+        keys = list(find_keys(kind or choose_schema(settings), settings, [*sections, last]))
+        old = section.get("name", keys[0].default if len(keys) == 1 else None)
+        if old != value and not any(key.keeps_section for key in keys):
+            section.clear()
     section[last] = value
 
 
-def _keeps_section(kind: type, sections: Sequence[str]) -> bool:
-    """Return whether a section of the schema keeps its keys when its `name` changes."""
-    for section in sections:
-        kind = typing.get_type_hints(kind).get(section, object)
-        if not dataclasses.is_dataclass(kind):
-            return False
-    return any(field.name == "name" and field.metadata.get("keeps_section") for field in dataclasses.fields(kind))
+def set_texts(settings: dict[str, Any], overrides: Mapping[str, str], kind: type, name: str = "config") -> None:
+    """Set keys from texts, each read by the declared type of its key (`text.py`).
+
+    A section comes before its keys, and its `name`, which decides what its other keys are, before those.
+
+    Args:
+      settings: nested settings, changed in place.
+      overrides: texts by dotted key.
+      kind: the schema.
+      name: the schema's name in messages.
+
+    Raises:
+      UserError: a text does not have the type of its key; the message names the key.
+    """
+    for path in sorted(overrides, key=lambda path: (path.count("."), not path.endswith(".name"))):
+        keys = list(find_keys(kind, settings, path.split(".")))
+        set_key(settings, path, parse_key(overrides[path], keys, f"{name}.{path}"), kind)
 
 
-def parse_literal(text: str) -> Any:
-    """Return the value of a Python literal, of `true` or `false` in any case, or else the text itself."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _build(kind: type, settings: Any, path: str, *, is_variant: bool = False) -> Any:
+def _build(kind: Any, settings: Any, path: str, *, is_variant: bool = False) -> Any:
     if not isinstance(settings, Mapping):
-        raise UserError(f"{path}: a section with keys is needed here, not {settings!r}")
+        raise UserError(f"{path}: a section with keys is needed here, not {shown(settings)}")
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
+    hints = field_types(kind)
     values = {}
     for name, value in settings.items():
         if name not in fields:
             variant = f" for name='{settings['name']}'" if is_variant and "name" in settings else ""
-            raise UserError(f"{path}.{name}: no such key{variant}; {nearest(name, fields)}")
+            raise UserError(f"{path}.{name}: no such key{variant}; {nearest(str(name), fields)}")
         values[name] = _convert(value, hints[name], fields[name], f"{path}.{name}")
     return kind(**values)
 
@@ -183,40 +174,41 @@ def _convert(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
         return _build(_choose(value, hint, field, path), value, path, is_variant=True)
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
-        if value not in choices:
-            raise UserError(f"{path}: {value!r} is not valid; {nearest(str(value), choices)}")
+        if not isinstance(value, str) or value not in choices:
+            raise UserError(f"{path}: {shown(value)} is not valid; {nearest(str(value), choices)}")
         return value
-    if typing.get_origin(hint) is dict:
-        return _convert_sections(value, typing.get_args(hint)[1], path)
-    if typing.get_origin(hint) is tuple:
-        return _convert_tuple(value, typing.get_args(hint), field, path)
+    if hint in (dict, tuple):
+        return _convert_plain(value, hint, path)
+    if typing.get_origin(hint) in (dict, tuple):
+        convert = _convert_sections if typing.get_origin(hint) is dict else _convert_tuple
+        return convert(value, typing.get_args(hint), field, path)
     return _check_range(_convert_scalar(value, hint, path), field, path)
 
 
-def _convert_sections(value: Any, kind: type, path: str) -> dict[str, Any]:
+def _convert_sections(value: Any, hints: tuple, field: dataclasses.Field, path: str) -> dict[str, Any]:
     """Return sections of one kind by names that the user chooses."""
     if not isinstance(value, Mapping) or not value:
-        raise UserError(f"{path}: sections by name are needed here, at least one, not {value!r}")
+        raise UserError(f"{path}: sections by name are needed here, at least one, not {shown(value)}")
     for name in value:
         if not (isinstance(name, str) and name.isidentifier()):
-            raise UserError(f"{path}: {name!r} cannot be a name; letters, digits and underscores can")
-    return {name: _build(kind, section, f"{path}.{name}") for name, section in value.items()}
+            raise UserError(f"{path}: {shown(name)} cannot be a name; letters, digits and underscores can")
+    return {name: _build(hints[1], section, f"{path}.{name}") for name, section in value.items()}
 
 
 def _choose(value: Any, hint: Any, field: dataclasses.Field, path: str) -> type:
     """Return the variant that the section's `name` chooses; without a name, that of the default."""
     if not isinstance(value, Mapping):
-        raise UserError(f"{path}: a section with keys is needed here, not {value!r}")
+        raise UserError(f"{path}: a section with keys is needed here, not {shown(value)}")
     variants = {variant.name: variant for variant in typing.get_args(hint)}
     name = value.get("name", field.default.name)
-    if name not in variants:
-        raise UserError(f"{path}.name: {name!r} is not valid; {nearest(str(name), variants)}")
+    if not isinstance(name, str) or name not in variants:
+        raise UserError(f"{path}.name: {shown(name)} is not valid; {nearest(str(name), variants)}")
     return variants[name]
 
 
 def _convert_tuple(value: Any, hints: tuple, field: dataclasses.Field, path: str) -> tuple:
     if not isinstance(value, tuple | list):
-        raise UserError(f"{path}: a list of values is needed here, not {value!r}")
+        raise UserError(f"{path}: a list of values is needed here, not {shown(value)}")
     if hints[-1] is Ellipsis:
         hints = (hints[0],) * len(value)
     kind = hints[0] if hints else None
@@ -226,31 +218,63 @@ def _convert_tuple(value: Any, hints: tuple, field: dataclasses.Field, path: str
         raise UserError(f"{path}: {len(hints)} values are needed here, not {len(value)}")
     parts = tuple(_convert(v, h, field, path) for v, h in zip(value, hints, strict=True))
     if field.metadata.get("increasing") and list(parts) != sorted(parts):
-        raise UserError(f"{path}: the values must not decrease, got {parts}")
+        raise UserError(f"{path}: the values must not decrease, got {shown(parts)}")
     return parts
 
 
+def _convert_plain(value: Any, kind: type, path: str) -> Any:
+    """Return an open dictionary or list, whose values a file can hold."""
+    if not isinstance(value, tuple | list if kind is tuple else Mapping):
+        raise UserError(f"{path}: {shown(value)} is not valid; a value of type {kind.__name__} is needed")
+    _check_plain(value, path)
+    return kind(value)  # JSON knows no tuples
+
+
+def _check_plain(value: Any, path: str, depth: int = 0) -> None:
+    """Check that a value consists of texts, finite numbers, truth values, None, lists and dictionaries."""
+    if depth > DEEPEST:
+        raise UserError(f"{path[:LONGEST_SHOWN]}…: lists and dictionaries are nested too deeply")
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise UserError(f"{path}: {shown(key)} cannot be a key; a text is needed")
+            _check_plain(part, f"{path}.{key}", depth + 1)
+    elif isinstance(value, tuple | list):
+        for number, part in enumerate(value):
+            _check_plain(part, f"{path}[{number}]", depth + 1)
+    elif isinstance(value, int | float):
+        _check_finite(value, path)
+    elif not isinstance(value, str | None):
+        raise UserError(f"{path}: {shown(value)} is not valid; a text, a number, True, False or None is needed")
+
+
 def _convert_scalar(value: Any, hint: type, path: str) -> Any:
-    if hint is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)  # a text on the command line that looks like a number
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and hint in (int, float):
+        _check_finite(value, path)
+    if is_number and hint is float:
+        return float(value) + 0.0  # without the sign of -0
+    if is_number and hint is int and value == int(value):
         return int(value)
-    if hint is tuple and isinstance(value, list):
-        return tuple(value)  # JSON knows no tuples
+    if is_number and hint is str:
+        raise UserError(f"{path}: the number {shown(value)} is not valid; a text is needed, in quotes: '{value}'")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise UserError(f"{path}: {value!r} is not valid; a value of type {hint.__name__} is needed")
+        raise UserError(f"{path}: {shown(value)} is not valid; a value of type {hint.__name__} is needed")
     return value
 
 
+def _check_finite(value: float, path: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path}: {value} is out of range; a finite number is needed")
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        raise UserError(f"{path}: {shown(value)} is out of range; at most {LARGEST_INTEGER} is possible")
+
+
 def _check_range(value: Any, field: dataclasses.Field, path: str) -> Any:
+    if field.metadata.get("is_amount") and (value or field.default):
+        Amount.parse(value, path.removeprefix("config."))
     low, high = field.metadata.get("low"), field.metadata.get("high")
-    if (
-        (low is not None and value < low)
-        or (high is not None and value > high)
-        or (isinstance(value, float) and math.isnan(value))
-    ):
+    if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"at least {low:g}" if high is None else f"in [{low:g}, {high:g}]"
-        raise UserError(f"{path}: {value!r} is out of range; it must be {bounds}")
+        raise UserError(f"{path}: {shown(value)} is out of range; it must be {bounds}")
     return value

@@ -2,7 +2,16 @@
 
 import dataclasses
 
-from imagenet_repro.config.fields import bounded
+from imagenet_repro.config.fields import bounded, options
+
+OPTION_TYPES = {  # of the networks' options, as which a text on the command line is read
+    **dict.fromkeys(("dropout", "auxiliary_dropout", "drop_path", "norm_momentum", "head_bias", "layer_scale"), float),
+    **dict.fromkeys(("groups", "image_size"), int),
+    "depth": int | None,
+    **dict.fromkeys(("auxiliary", "conv_bias", "mask_token", "zero_init_last"), bool),
+    **dict.fromkeys(("remat", "scan"), bool | None),
+    **dict.fromkeys(("pool", "positions", "shortcut", "stem"), str),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,7 +19,7 @@ class Model:
     """The network; `options` are keyword arguments of that network's constructor."""
 
     name: str = "resnet50"  # a name that `main.py models` lists
-    options: dict = dataclasses.field(default_factory=dict)  # options of that network, by name
+    options: dict = options(OPTION_TYPES)  # options of that network, by name
     weights: str = ""  # a file to start from, such as a .safetensors or .pth; empty: none (pretrained/files.py)
 
 

@@ -1,6 +1,7 @@
 """Locations of configuration files: the current directory, or the recipes that are installed with the package."""
 
 import importlib.util
+import os
 import sys
 import types
 from pathlib import Path
@@ -13,12 +14,13 @@ def find_recipe(path: str) -> Path | None:
     """Return the file of a configuration, or None if there is none.
 
     Args:
-      path: a path; one that begins with `configs/` and does not exist names an installed recipe.
+      path: a path, in which `~` is the home directory; one that begins with `configs/` and does not exist names an
+        installed recipe.
     """
-    file = Path(path)
-    if not file.is_file() and file.parts[:1] == (RECIPES,):
+    file = Path(os.path.expanduser(path))
+    if not os.path.isfile(file) and file.parts[:1] == (RECIPES,):
         file = INSTALLED_RECIPES.joinpath(*file.parts[1:])
-    return file if file.is_file() else None
+    return file if os.path.isfile(file) else None  # False too for a name that no file can have
 
 
 def make_recipes_importable(file: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from imagenet_repro.config.augment import Augment
 from imagenet_repro.config.data import CenterCrop, Crop, Data, InceptionCrop, SquashCrop
 from imagenet_repro.config.features import Channel, Sample, Svm
-from imagenet_repro.config.fields import bounded
+from imagenet_repro.config.fields import amount, bounded
 from imagenet_repro.config.loss import Loss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
 from imagenet_repro.config.optimizer import Optimizer, Sgd
@@ -18,7 +18,7 @@ from imagenet_repro.config.schedule import CosineSchedule, Schedule
 class Checkpoint:
     """The interval of checkpoints, and how many are kept. The one with the lowest top-1 error is always kept."""
 
-    every: str = "1ep"  # an amount in any unit of a budget
+    every: str = amount("1ep")  # an amount in any unit of a budget
     keep: int = bounded(2, 1)
 
 
@@ -27,7 +27,7 @@ class Config:
     """One run of a network."""
 
     seed: int = bounded(0, 0, 2**31 - 1)
-    budget: str = "90ep"  # training/budget.py: ep | img | st | flop | s
+    budget: str = amount("90ep")  # training/budget.py: ep | img | st | flop | s
     batch_size: int = bounded(256, 1)  # over all devices and hosts
     accumulate: int = bounded(1, 1)  # parts into which a device divides its share of the batch
     precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"  # of the computation; float64: parameters too
@@ -39,7 +39,7 @@ class Config:
     ema_decay: float = bounded(0.0, 0.0, 1.0)  # of the average of weights that is evaluated; 0: none
     ema_warmup: bool = False  # at update t the decay is no more than (1 + t) / (10 + t), TensorFlow's `num_updates`
     max_filter_rms: float = bounded(0.0, 0.0)  # largest RMS of a convolution filter (ZFNet); 0: no limit
-    evaluate_every: str = "1ep"  # an amount in any unit of a budget
+    evaluate_every: str = amount("1ep")  # an amount in any unit of a budget
     log_every: int = bounded(20, 1)  # steps
     model: Model = Model()
     data: Data = Data()
@@ -74,11 +74,11 @@ class FeatureConfig:
 
     system: str = "features"  # the system's name in tables
     seed: int = bounded(0, 0, 2**31 - 1)
-    budget: str = "10ep"
+    budget: str = amount("10ep")
     batch_size: int = bounded(256, 1)
     parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
     deterministic: bool = True
-    evaluate_every: str = "5ep"
+    evaluate_every: str = amount("5ep")
     log_every: int = bounded(20, 1)  # steps
     cache_dir: str = ""  # directory of codes, shared by runs that need the same; empty: the workdir
     data: Data = Data()

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from imagenet_repro.config import bounded, build_section, flatten_settings, read_settings
-from imagenet_repro.config.amount import Amount
+from imagenet_repro.config import Config, FeatureConfig, bounded, build_section, flatten_settings, read_settings
+from imagenet_repro.config.fields import amount, open_section
+from imagenet_repro.config.text import shown
 from imagenet_repro.errors import UserError
 
 Metric = Literal["top1_error", "top5_error"]
@@ -42,7 +43,7 @@ class SweptSystem:
     config: str = ""  # FILE.py[:ARGUMENT]
     base: dict = dataclasses.field(default_factory=dict)  # that file's settings, read once, when the sweep is loaded
     recipe: str = ""  # a label, where systems are crossed with recipes
-    set: dict = dataclasses.field(default_factory=dict)  # settings over the recipe and the sweep's `set`
+    set: dict = open_section(Config, FeatureConfig)  # settings over the recipe and the sweep's `set`
     search: tuple[Axis, ...] = ()
     seeds: tuple[int, ...] = ()  # of its runs, some of the sweep's; empty: all of them
 
@@ -55,7 +56,7 @@ class SettingsSearch:
     sampler: Literal["quasi_random", "grid", "tpe"] = "quasi_random"  # quasi_random: Sobol
     seed: int = bounded(0, 0, 2**31 - 1)  # of the trials' runs, and of the sampler
     metric: Metric = "top1_error"  # the lowest at the end of a trial is selected
-    budget: str = ""  # of a trial; empty: that of a run
+    budget: str = amount("")  # of a trial; empty: that of a run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +67,12 @@ class SweepConfig:
     of a run is scored on `test_split`, once, when its budget is spent.
     """
 
-    budget: str = "90ep"  # of each run
+    budget: str = amount("90ep")  # of each run
     seeds: tuple[int, ...] = (0,)  # of the runs of each system
     train_split: str = "train"  # the images that trials and runs are trained on
     select_split: str = "train[99%:]"  # held out of training
     test_split: str = "validation"  # scored once by each run, when its budget is spent
-    set: dict = dataclasses.field(default_factory=dict)  # settings of all runs, which replace those of their recipes
+    set: dict = open_section(Config, FeatureConfig)  # settings of all runs, which replace those of their recipes
     systems: dict[str, SweptSystem] = dataclasses.field(default_factory=dict)
     search: SettingsSearch = SettingsSearch()
 
@@ -84,19 +85,21 @@ def load_sweep(spec: str, overrides: dict[str, str] | None = None) -> SweepConfi
     Raises:
       UserError: the file cannot be read, a key or value is not valid, or the systems cannot be compared.
     """
-    settings = read_settings(spec, overrides)
+    settings = read_settings(spec, overrides, SweepConfig)
     if not isinstance(settings.get("systems"), dict):
         raise UserError(
             f"--config={spec}: a sweep needs `systems` by name; this file may describe a single run (`main.py train`)"
         )
     for name, system in settings["systems"].items():
+        if not isinstance(system, dict):
+            raise UserError(f"config.systems.{name}: a section with keys is needed here, not {shown(system)}")
         system["base"] = _recipe(name, system)
     return resolve_sweep(settings)
 
 
 def _recipe(name: str, system: dict[str, Any]) -> dict[str, Any]:
     """Read the recipe once, so that editing it during the sweep does not change the later runs."""
-    if not system.get("config"):
+    if not system.get("config") or not isinstance(system["config"], str):
         raise UserError(f"config.systems.{name}.config: name the recipe, FILE.py[:ARGUMENT]")
     try:
         return read_settings(system["config"])
@@ -112,9 +115,6 @@ def resolve_sweep(settings: Mapping[str, Any]) -> SweepConfig:
 
 
 def _check(sweep: SweepConfig) -> None:
-    Amount.parse(sweep.budget, "budget")
-    if sweep.search.budget:
-        Amount.parse(sweep.search.budget, "search.budget")
     if not sweep.seeds or len(set(sweep.seeds)) != len(sweep.seeds) or min(sweep.seeds) < 0:
         raise UserError(f"config.seeds: different whole numbers from 0 on are needed, not {sweep.seeds}")
     for name, system in sweep.systems.items():

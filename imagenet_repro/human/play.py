@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from imagenet_repro.config import Data, parse_literal, resolve_config
+from imagenet_repro.config import Config, Data, replace_keys
 from imagenet_repro.data import sources
 from imagenet_repro.data.examples import ClassExamples
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, SaveError, UserError
@@ -49,7 +49,7 @@ def play(
         raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012")
     if not name.strip():
         raise UserError("--name is empty; tables need a name")
-    data_config = resolve_config({"data": {key: parse_literal(value) for key, value in data.items()}}).data
+    data_config = replace_keys(Config(), {f"data.{key}": value for key, value in data.items()}).data
     guessed_split = sources.open_split(data_config, split)
     if guessed_split.records[0].label < 0:
         raise UserError(f"{guessed_split.name} {split} has no labels; guesses on it cannot be scored")

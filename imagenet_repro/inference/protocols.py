@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from imagenet_repro.config import AnyConfig, Crop, SquashCrop, bounded, build_section, config_to_dict, parse_literal
+from imagenet_repro.config import AnyConfig, Crop, SquashCrop, bounded, build_section, config_to_dict, set_texts
 from imagenet_repro.config.data import Kernel
 from imagenet_repro.data import crops
 from imagenet_repro.errors import UserError, nearest
@@ -227,7 +227,10 @@ def parse(text: str, settings: dict[str, str] | None = None) -> tuple[ProtocolPa
     if len(parts) > 1:
         key = next(iter(settings))
         raise UserError(f"--protocol={text} has {len(parts)} parts; --protocol.{key} needs a protocol with one part")
-    values = config_to_dict(parts[0]) | {name: parse_literal(value) for name, value in settings.items()}
+    if "name" in settings:
+        raise UserError(f"--protocol.name: the kind of a protocol is its own name, --protocol={settings['name']}")
+    values = config_to_dict(parts[0])
+    set_texts(values, settings, type(parts[0]), "protocol")
     return (build_section(type(parts[0]), values, "protocol"),)
 
 

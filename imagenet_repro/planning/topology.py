@@ -154,7 +154,7 @@ def parse_topology(name: str) -> tuple[DeviceFacts, tuple[int, ...]]:
     kind, colon, size = name.partition(":")
     if kind not in known:
         raise UserError(f"--topology={name}: no device is called '{kind}': {nearest(kind, known)}. Forms: {FORMS}")
-    if not colon or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", size):
+    if not colon or not re.fullmatch(r"[1-9][0-9]{0,5}(x[1-9][0-9]{0,5})*", size):
         raise UserError(f"--topology={name}: a size is needed after the colon. Forms: {FORMS}")
     sides = tuple(int(side) for side in size.split("x"))
     facts = known[kind]

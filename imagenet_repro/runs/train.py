@@ -5,7 +5,6 @@ from typing import Any
 import jax
 
 from imagenet_repro.config import AnyConfig, Config
-from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED
@@ -34,7 +33,6 @@ def train(config: AnyConfig, workdir: str) -> int:
       UserError: an error that the caller can correct; errors.py has the exit codes.
     """
     directory = Workdir(workdir)
-    _check_amounts(config)
     devices.start()
     with peers.explained():
         return _train(config, directory)
@@ -89,12 +87,3 @@ def _show(workdir: Workdir) -> int:
     curves.plot_curves({row.system: log.read_rows(workdir.metrics)}, workdir.path / "curves.png")
     print(f"table: {workdir.path / 'table.md'}\nlearning curves: {workdir.path / 'curves.png'}")
     return EXIT_FINISHED
-
-
-def _check_amounts(config: AnyConfig) -> None:
-    for key, text in (
-        ("budget", config.budget),
-        ("evaluate_every", config.evaluate_every),
-        ("checkpoint.every", config.checkpoint.every),
-    ):
-        Amount.parse(text, key)

@@ -8,12 +8,15 @@ import shutil
 import signal
 import subprocess
 import time
+import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.slurm import slurm
 
+from imagenet_repro.config import parse_text
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.storage.json_files import read_json, write_json
 from imagenet_repro.sweeps.directory import SweepDirectory
@@ -24,6 +27,19 @@ SLURM_MINUTES = 60 * 24  # default time limit of a SLURM job
 SLURM_SIGNAL = 180  # seconds before the end of a SLURM job at which it gets the signal to save
 SLURM_RESUBMISSIONS = 1000  # how often a job that runs out of time may continue in a new one
 JOBS = "jobs.json"
+
+
+def read_slurm_options(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return options of SLURM jobs from texts, each read by the type that submitit declares.
+
+    Args:
+      texts: by the option's name; one that submitit does not have keeps its text, and `SlurmLauncher` refuses it.
+
+    Raises:
+      UserError: a text does not have the type of its option.
+    """
+    value_types = typing.get_type_hints(slurm._make_sbatch_string)
+    return {name: parse_text(text, value_types.get(name, str), f"--slurm.{name}") for name, text in texts.items()}
 
 
 @runtime_checkable

@@ -54,7 +54,7 @@ def test_a_valid_sweep_passes_the_check(settings):
         ({"data": {"data_dir": "/elsewhere"}}, r"b: fractal/c6_n40_v7_s32 in /elsewhere"),
         ({"model": {"name": "lenet6"}}, r"config\.systems\.b.*lenet6.*did you mean 'lenet"),
         ({"batch_sise": 3}, r"config\.systems\.b: config\.batch_sise: no such key"),
-        ({"evaluate_every": "often"}, r"systems\.b\.evaluate_every: 'often' is not an amount"),
+        ({"evaluate_every": "often"}, r"systems\.b: config\.evaluate_every: 'often' is not an amount"),
     ],
 )
 def test_systems_that_cannot_be_compared_or_built_are_refused(settings_of_b, message, settings):
