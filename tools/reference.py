@@ -136,8 +136,9 @@ def configuration_page() -> str:
         "# Configuration\n",
         NOTE,
         "A recipe returns these keys as a nested dictionary; `--config.KEY=VALUE` sets any of them, with dots between "
-        "sections. A value is a Python literal, and a text needs no quotes. A key that does not exist, a value out of "
-        "range, or a key that no code reads for this run is an error, reported before anything compiles.\n",
+        "sections. The type of a key decides how its text is read ([Values](../recipes.md#values)). A key that does "
+        "not exist, a value out of range, or a key that no code reads for this run is an error, reported before "
+        "anything compiles.\n",
     ]
     seen = Seen()
     for heading, kind in ROOTS:

@@ -1,7 +1,10 @@
-"""Declarations of configuration fields. Every rule that `load.py` checks is in a field's type or metadata."""
+"""Declarations of configuration fields. Every rule that `load.py` checks is in a field's type or metadata.
+
+A field that is an open dictionary may say in its metadata how texts for it are read: `types` of its values by name, or
+`schemas`, of whose settings it holds some.
+"""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 
@@ -28,13 +31,3 @@ def label(default: str) -> Any:
     In every other section a new `name` on the command line drops the other keys that the file sets there.
     """
     return dataclasses.field(default=default, metadata={"keeps_section": True})
-
-
-def open_section(*schemas: type) -> Any:
-    """Return a dataclass field whose dictionary holds settings of some of the schemas, to replace those of others."""
-    return dataclasses.field(default_factory=dict, metadata={"schemas": schemas})
-
-
-def options(value_types: Mapping[str, Any]) -> Any:
-    """Return a dataclass field whose dictionary holds values of these types by name."""
-    return dataclasses.field(default_factory=dict, metadata={"types": value_types})

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from imagenet_repro.config.fields import bounded, options
+from imagenet_repro.config.fields import bounded
 
 OPTION_TYPES = {  # of the networks' options, as which a text on the command line is read
     **dict.fromkeys(("dropout", "auxiliary_dropout", "drop_path", "norm_momentum", "head_bias", "layer_scale"), float),
@@ -19,7 +19,7 @@ class Model:
     """The network; `options` are keyword arguments of that network's constructor."""
 
     name: str = "resnet50"  # a name that `main.py models` lists
-    options: dict = options(OPTION_TYPES)  # options of that network, by name
+    options: dict = dataclasses.field(default_factory=dict, metadata={"types": OPTION_TYPES})  # options of that network
     weights: str = ""  # a file to start from, such as a .safetensors or .pth; empty: none (pretrained/files.py)
 
 

@@ -42,15 +42,12 @@ def call_get_config(spec: str) -> dict[str, Any]:
         if not callable(get_config):
             raise UserError(f"--config={spec}: '{path}' defines no get_config(argument=None)")
         try:
-            settings = _copied(get_config(argument) if argument else get_config())
+            returned = get_config(argument) if argument else get_config()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever the user's file raises, SystemExit too
             raise UserError(f"--config={spec}: {_refusal(error, path, file, argument)}") from error
-    if not isinstance(settings, Mapping):
-        returned = "None; is a `return` missing?" if settings is None else shown(settings)
-        raise UserError(f"--config={spec}: get_config of '{path}' must return a dictionary, but returned {returned}")
-    return dict(settings)
+        return _read_returned(returned, f"--config={spec}: get_config of '{path}'")
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -122,6 +119,18 @@ def _explanation(error: BaseException, path: str, file: Path) -> str:
     return f"{place}: {cause[:LONGEST_CAUSE]}"
 
 
+def _read_returned(returned: Any, name: str) -> dict[str, Any]:
+    """Return what get_config returned as nested dictionaries."""
+    try:
+        settings = _copied(returned)
+    except Exception as error:  # the methods of the user's objects raise any type
+        raise UserError(f"{name} returned settings that cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        what = "None; is a `return` missing?" if settings is None else shown(settings)
+        raise UserError(f"{name} must return a dictionary, but returned {what}")
+    return settings
+
+
 def _copied(value: Any, depth: int = 0) -> Any:
     """Return settings whose dictionaries and lists belong to nobody else, since overrides are written into them."""
     if depth > DEEPEST:
@@ -129,6 +138,8 @@ def _copied(value: Any, depth: int = 0) -> Any:
     if hasattr(value, "to_dict"):
         value = value.to_dict()  # ml_collections.ConfigDict
     if isinstance(value, Mapping):
+        if (key := next((key for key in value if not isinstance(key, str)), None)) is not None:
+            raise TypeError(f"{shown(key)} cannot be a key; a text is needed")
         return {name: _copied(part, depth + 1) for name, part in value.items()}
     if type(value) in (list, tuple):
         return type(value)(_copied(part, depth + 1) for part in value)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from imagenet_repro.config import Config, FeatureConfig, bounded, build_section, flatten_settings, read_settings
-from imagenet_repro.config.fields import amount, open_section
+from imagenet_repro.config.fields import amount
 from imagenet_repro.config.text import shown
 from imagenet_repro.errors import UserError
 
@@ -23,6 +23,7 @@ RESERVED = {  # keys of a run's configuration that the sweep sets for all runs, 
     "data.eval_split": "select_split",
     "data.test_split": "test_split",
 }
+RUN_SETTINGS = {"schemas": (Config, FeatureConfig)}  # of a field that holds settings of runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,8 @@ class SweptSystem:
     config: str = ""  # FILE.py[:ARGUMENT]
     base: dict = dataclasses.field(default_factory=dict)  # that file's settings, read once, when the sweep is loaded
     recipe: str = ""  # a label, where systems are crossed with recipes
-    set: dict = open_section(Config, FeatureConfig)  # settings over the recipe and the sweep's `set`
+    # settings over the recipe and the sweep's `set`
+    set: dict = dataclasses.field(default_factory=dict, metadata=RUN_SETTINGS)
     search: tuple[Axis, ...] = ()
     seeds: tuple[int, ...] = ()  # of its runs, some of the sweep's; empty: all of them
 
@@ -72,7 +74,8 @@ class SweepConfig:
     train_split: str = "train"  # the images that trials and runs are trained on
     select_split: str = "train[99%:]"  # held out of training
     test_split: str = "validation"  # scored once by each run, when its budget is spent
-    set: dict = open_section(Config, FeatureConfig)  # settings of all runs, which replace those of their recipes
+    # settings of all runs, which replace those of their recipes
+    set: dict = dataclasses.field(default_factory=dict, metadata=RUN_SETTINGS)
     systems: dict[str, SweptSystem] = dataclasses.field(default_factory=dict)
     search: SettingsSearch = SettingsSearch()
 
