@@ -19,7 +19,8 @@ class Model:
     """The network; `options` are keyword arguments of that network's constructor."""
 
     name: str = "resnet50"  # a name that `main.py models` lists
-    options: dict = dataclasses.field(default_factory=dict, metadata={"types": OPTION_TYPES})  # options of that network
+    # options of that network, by name
+    options: dict = dataclasses.field(default_factory=dict, metadata={"types": OPTION_TYPES})
     weights: str = ""  # a file to start from, such as a .safetensors or .pth; empty: none (pretrained/files.py)
 
 
