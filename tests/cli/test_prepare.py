@@ -10,7 +10,7 @@ import main
     [
         ("quality=5", "--fractal.quality: no such key; valid: categories, "),
         ("catgories=5", "--fractal.catgories: no such key; did you mean 'categories'?"),
-        ("size=abc", "fractal: size = 'abc' is not valid; a value of type int is needed"),
+        ("size=abc", "--fractal.size: 'abc' is not valid; a whole number is needed"),
     ],
 )
 def test_unknown_keys_and_values_of_fractals_are_refused(option, message, tmp_path, capsys):
