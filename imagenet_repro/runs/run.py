@@ -92,6 +92,11 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
         rates, stored = self.predicted or self._scorer().predict(outcome.state, {})
         if jax.process_index() != 0:
             return
+        # Before anything is saved: if that fails, the scores are on the screen.
+        print(
+            f"{self.scored_split.name} {self.scored_split.split}: top-1 error {100 * rates.top1_error:.2f} %, top-5"
+            f" error {100 * rates.top5_error:.2f} % of {rates.images:,} images"
+        )
         path = self.workdir.predictions(self.config.data, self.config.data.scored_split)
         predictions.save(path, dataclasses.replace(stored, provenance=stored.provenance | source))
         write_json(

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from imagenet_repro.config import AnyConfig, Config
+from imagenet_repro.config import AnyConfig, Config, FeatureConfig
 from imagenet_repro.data import sources
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED
@@ -14,11 +14,14 @@ from imagenet_repro.runs.feature_run import FeatureRun
 from imagenet_repro.runs.network_run import NetworkRun
 from imagenet_repro.runs.run import Run
 from imagenet_repro.scoring import class_names
-from imagenet_repro.storage import provenance
-from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import cpu_precision, devices, log, peers, systems
+from imagenet_repro.storage import files, provenance, user
+from imagenet_repro.storage.workdir import CONFIG, RESULT, Workdir
+from imagenet_repro.training import cpu_precision, devices, hosts, log, peers, systems
 
 RUNS: dict[type, type[Run]] = {systems.NetworkSystem: NetworkRun, systems.FeatureSystem: FeatureRun}
+
+# Orbax's longest path below the directory of checkpoints: a step, an item, a process, and a file of arrays.
+LONGEST_PATH = f"{'0' * 12}.orbax-checkpoint-tmp/state.orbax-checkpoint-tmp/ocdbt.process_000000/d/{'0' * 40}"
 
 
 def train(config: AnyConfig, workdir: str) -> int:
@@ -41,14 +44,10 @@ def train(config: AnyConfig, workdir: str) -> int:
 def _train(config: AnyConfig, directory: Workdir) -> int:
     splits = sources.open_splits(config.data)
     if jax.process_index() == 0:
-        directory.lock()
-        _refuse_other_classes(directory, splits.train)
-        classes = {"classes": list(splits.train.class_names)}
-        directory.record_config(
-            config, provenance.collect() | classes | _weights(config, directory) | _precision(config, directory)
-        )
-    if directory.is_finished:
-        print(f"{directory.path}: the budget of this run, {config.budget}, is spent")
+        _open(config, directory, splits.train)
+    if hosts.from_first(directory.is_finished):
+        if jax.process_index() == 0:
+            print(f"{directory.path}: the budget of this run, {config.budget}, is spent")
         return _show(directory)
     run = RUNS[systems.SYSTEMS[type(config)]](config, directory, splits)
     code = run.go()
@@ -63,6 +62,32 @@ def _refuse_other_classes(workdir: Workdir, split: Split) -> None:
         class_names.check_same_order(split.class_names, f"data set {split.name}", recorded, began)
 
 
+def _open(config: AnyConfig, workdir: Workdir, split: Split) -> None:
+    """Lock the workdir, record the configuration, and check that all that a run writes can be written."""
+    workdir.lock()
+    if message := workdir.set_damaged_result_aside():
+        print(message)
+    if workdir.is_started and not workdir.has_config:
+        print(f"{workdir.path / CONFIG} is missing; the configuration of this command is taken as the run's")
+    _refuse_other_classes(workdir, split)
+    classes = {"classes": list(split.class_names)}
+    workdir.record_config(
+        config, provenance.collect() | classes | _weights(config, workdir) | _precision(config, workdir)
+    )
+    if not workdir.is_finished:
+        _require_writable(config, workdir)
+
+
+def _require_writable(config: AnyConfig, workdir: Workdir) -> None:
+    """Raise SaveError if a file that the run writes, now or at its end, cannot be written."""
+    advice = "choose another --workdir"
+    for path in (workdir.predictions(config.data, config.data.scored_split), workdir.path / RESULT, workdir.metrics):
+        files.require_writable_file(path, "the run's files", advice)
+    files.require_writable_file(workdir.checkpoints / LONGEST_PATH, "checkpoints", advice)
+    if isinstance(config, FeatureConfig) and config.cache_dir:
+        files.require_writable_directory(user.expand(config.cache_dir), "config.cache_dir")
+
+
 def _weights(config: AnyConfig, workdir: Workdir) -> dict[str, Any]:
     """Return the file from which a new run starts, under `weights`; a resumed run does not need it."""
     if not config.initial_weights or workdir.has_checkpoints:
@@ -72,7 +97,7 @@ def _weights(config: AnyConfig, workdir: Workdir) -> dict[str, Any]:
 
 def _precision(config: AnyConfig, workdir: Workdir) -> dict[str, str]:
     """Return the precision that a new run of a network computes in, under `precision`; a started run keeps its own."""
-    if workdir.is_started or not isinstance(config, Config):
+    if (workdir.is_started and workdir.has_config) or not isinstance(config, Config):
         return {}
     return {"precision": cpu_precision.choose(config.precision)}
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from filelock import BaseFileLock
 
@@ -15,6 +15,10 @@ CONFIG = "config.json"
 RESULT = "result.json"
 LOCK = "lock"
 PREDICTIONS = "predictions"  # the subdirectory of predictions
+
+CONFIG_ADVICE = "put a copy back, or remove it, and train with this run's configuration writes it again"
+RESULT_ADVICE = "train with this run's configuration writes it again"
+PRECISIONS = get_args(get_type_hints(Config)["precision"])
 
 # Keys that change where and how fast a run works, but no number that it computes.
 FREE_KEYS = ("cache_dir", "data.data_dir", "data.threads", "data.workers", "log_every")
@@ -78,6 +82,11 @@ class Workdir:
         return self.has_checkpoints or has_log or self.is_finished
 
     @property
+    def has_config(self) -> bool:
+        """Whether the configuration of a run is recorded here, be it damaged."""
+        return (self.path / CONFIG).exists()
+
+    @property
     def is_locked(self) -> bool:
         """Whether a process trains here."""
         return locks.is_locked(self.path / LOCK)
@@ -99,7 +108,7 @@ class Workdir:
         return self.path / PREDICTIONS / files.bounded_name(name, ".npz")
 
     def lock(self) -> None:
-        """Create the directory and acquire its lock, which ends with the process.
+        """Create the directory and acquire its lock, which ends with the process; remove what killed runs left.
 
         Raises:
           UserError: another process trains here.
@@ -113,6 +122,8 @@ class Workdir:
             holder = locks.describe_owner(self.path / LOCK)
             raise UserError(f"--workdir={self.path}: {holder} is using it; wait for it to end, or stop it")
         locks.write_owner(self.path / LOCK)
+        for directory in (self.path, self.path / PREDICTIONS):
+            files.remove_parts(directory)
 
     def record_config(self, config: AnyConfig, provenance: dict[str, Any]) -> None:
         """Write the configuration of a new run, or check that it equals the recorded one.
@@ -125,7 +136,7 @@ class Workdir:
           UserError: the workdir holds a run of another configuration, and the message lists each difference; or the
             file of weights that the run starts from has changed since.
         """
-        if self.is_started and (self.path / CONFIG).exists():
+        if self.is_started and self.has_config:
             refuse_other_config(self.path, self.config(), config)
             self._refuse_changed_weights(provenance)
             return
@@ -138,13 +149,18 @@ class Workdir:
 
     def weights(self) -> dict[str, Any]:
         """Return path and SHA-256 of the file that the run started from under the key `weights`, or an empty dict."""
-        recorded = self._read_config()["provenance"]
-        return {"weights": recorded["weights"]} if "weights" in recorded else {}
+        recorded = self._read_config()
+        if "weights" not in recorded["provenance"]:
+            return {}
+        keys = {f"provenance.weights.{key}": str for key in ("path", "sha256")}
+        require_keys(self.path / CONFIG, recorded, keys, advice=CONFIG_ADVICE)
+        return {"weights": recorded["provenance"]["weights"]}
 
     def classes(self) -> tuple[str, ...]:
         """Return the names of the classes that the run is trained on, by index; empty if an older version wrote it."""
-        for name, keys in ((CONFIG, ("provenance", "classes")), (RESULT, ("classes",))):
-            recorded = read_json(self.path / name, "train writes it") if (self.path / name).exists() else None
+        places = ((CONFIG, CONFIG_ADVICE, ("provenance", "classes")), (RESULT, RESULT_ADVICE, ("classes",)))
+        for name, advice, keys in places:
+            recorded = read_json(self.path / name, "train writes it", advice) if (self.path / name).exists() else None
             for key in keys:
                 recorded = recorded.get(key) if isinstance(recorded, dict) else None
             if isinstance(recorded, list):
@@ -153,8 +169,10 @@ class Workdir:
 
     def precision(self) -> str | None:
         """Return the precision that the run computes in; None where none is recorded (features; older runs)."""
-        recorded = read_json(self.path / CONFIG, "train writes it") if (self.path / CONFIG).exists() else {}
-        return recorded.get("provenance", {}).get("precision")
+        precision = self._read_config()["provenance"].get("precision") if self.has_config else None
+        if precision not in (None, *PRECISIONS):
+            raise UserError(f"{self.path / CONFIG} is damaged: the precision is {precision!r}; {CONFIG_ADVICE}")
+        return precision
 
     def as_computed(self, config: AnyConfig) -> AnyConfig:
         """Return `config` with the precision that the run computes in, which can be another on a CPU."""
@@ -169,12 +187,16 @@ class Workdir:
         Raises:
           UserError: there is none, or it cannot be read.
         """
-        return resolve_config(self._read_config()["config"])
+        recorded = self._read_config()["config"]
+        try:
+            return resolve_config(recorded)
+        except UserError as error:
+            raise UserError(f"{self.path / CONFIG}: {error}; {CONFIG_ADVICE}") from error
 
     def _read_config(self) -> dict[str, Any]:
         path = self.path / CONFIG
-        recorded = read_json(path, "train writes it")
-        require_keys(path, recorded, {"config": dict, "provenance": dict})
+        recorded = read_json(path, "train writes it", CONFIG_ADVICE)
+        require_keys(path, recorded, {"config": dict, "provenance": dict}, advice=CONFIG_ADVICE)
         return recorded
 
     def write(self, name: str, text: str) -> None:
@@ -189,9 +211,30 @@ class Workdir:
           UserError: the run has not finished, or the file is not what a run writes.
         """
         path = self.path / RESULT
-        result = read_json(path, "train writes it when its budget is spent")
-        require_keys(path, result, RESULT_KEYS)
+        result = read_json(path, "train writes it when its budget is spent", RESULT_ADVICE)
+        require_keys(path, result, RESULT_KEYS, advice=RESULT_ADVICE)
+        images, *wrong = (result["rates"][key] for key in ("images", "top1_wrong", "top5_wrong"))
+        if not images >= wrong[0] >= wrong[1] >= 0 < images:
+            message = f"{wrong[0]} and {wrong[1]} of {images} images are wrong with one guess and with five"
+            raise UserError(f"{path} is damaged: {message}; {RESULT_ADVICE}")
         return result
+
+    def set_damaged_result_aside(self) -> str:
+        """Rename a result that is not what a run writes, so that it is written again; return a message, or "".
+
+        The caller holds the lock.
+        """
+        try:
+            if self.is_finished:
+                self.result()
+        except UserError as error:
+            path = self.path / RESULT
+            try:
+                aside = path.rename(path.with_name(f"{RESULT}.damaged"))
+            except OSError as failure:
+                raise SaveError(f"{error}. It cannot be renamed: {failure.strerror}") from failure
+            return f"{error}. It is now {aside.name}, and the result is written again"
+        return ""
 
 
 def refuse_other_config(path: Path, recorded: AnyConfig, requested: AnyConfig) -> None:

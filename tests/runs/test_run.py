@@ -10,7 +10,7 @@ import pytest
 
 from imagenet_repro.config import resolve_config
 from imagenet_repro.data.sources import Record, Split, Splits
-from imagenet_repro.errors import UserError
+from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.inference import evaluator
 from imagenet_repro.runs import run
 from imagenet_repro.scoring import predictions
@@ -126,6 +126,16 @@ def test_a_damaged_test_split_fails_at_the_end_without_a_result(trained, monkeyp
         trained("test")
     assert not (tmp_path / "run/result.json").exists()
     assert not (tmp_path / "run/predictions").exists()
+
+
+def test_error_rates_are_on_the_screen_if_they_cannot_be_saved(trained, monkeypatch, capsys):
+    def full(path, predicted):
+        raise SaveError("could not write predictions")
+
+    monkeypatch.setattr(predictions, "save", full)
+    with pytest.raises(SaveError):
+        trained("test")
+    assert "made_up test: top-1 error 100.00 %, top-5 error 100.00 % of 3 images" in capsys.readouterr().out
 
 
 def test_the_result_has_every_key_that_a_page_needs(trained):

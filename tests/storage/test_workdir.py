@@ -1,5 +1,7 @@
 """Tests of workdirs: one run, one configuration, one process."""
 
+import json
+import random
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 
 from imagenet_repro.config import resolve_config
 from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.storage.json_files import write_json
 from imagenet_repro.storage.workdir import Workdir
 from tests.conftest import REPOSITORY
 
@@ -68,6 +71,87 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"result\.json is damaged"):
         Workdir(tmp_path).result()
+
+
+RESULT = {
+    "system": "alexnet_2012",
+    "parameters": 1,
+    "multiply_adds": 1,
+    "spent": {"images": 8, "seconds": 1.0},
+    "rates": {
+        "images": 4,
+        "top1_wrong": 2,
+        "top5_wrong": 1,
+        "top1_error": 0.5,
+        "top5_error": 0.25,
+        "cross_entropy": 1,
+    },
+    "provenance": {
+        "config": {"budget": "1ep", "data": {"name": "n", "train_split": "t", "eval_split": "e"}},
+    },
+}
+
+
+def mutations(content, count):
+    """Yield copies of a file with a flipped bit, a shorter end or a hole."""
+    rng = random.Random(0)
+    for number in range(count):
+        mutated, place = bytearray(content), rng.randrange(len(content))
+        if number % 3 == 0:
+            mutated[place] ^= 1 << rng.randrange(8)
+        elif number % 3 == 1:
+            del mutated[place:]
+        else:
+            del mutated[place : place + rng.randrange(1, 20)]
+        yield bytes(mutated)
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_every_kind_of_damage_to_a_file_is_a_message_that_names_it(tmp_path, name):
+    workdir, config = Workdir(tmp_path), resolve_config({})
+    provenance = {"precision": "float32", "weights": {"path": "w", "sha256": "0"}}
+    workdir.record_config(config, provenance)
+    workdir.metrics.write_text("{}\n")
+    write_json(tmp_path / "result.json", RESULT)
+    assert workdir.result() == RESULT
+    readers = (
+        [workdir.result]
+        if name == "result.json"
+        else [workdir.config, workdir.precision, workdir.weights, lambda: workdir.record_config(config, provenance)]
+    )
+    failures = []
+    for mutated in mutations((tmp_path / name).read_bytes(), 60):
+        (tmp_path / name).write_bytes(mutated)
+        for read in readers:
+            try:
+                read()
+            except UserError as error:
+                failures.append(str(error))
+    assert len(failures) > 40
+    changed = f"--workdir={tmp_path} holds a run of another configuration"
+    assert all(name in failure or changed in failure or "has changed since" in failure for failure in failures)
+
+
+@pytest.mark.parametrize("damage", ["{", "[1]", json.dumps(RESULT | {"rates": RESULT["rates"] | {"top1_wrong": 5}})])
+def test_a_damaged_result_is_set_aside_so_that_it_can_be_written_again(tmp_path, damage):
+    workdir = Workdir(tmp_path)
+    assert workdir.set_damaged_result_aside() == ""
+    (tmp_path / "result.json").write_text(damage)
+    assert f"{tmp_path / 'result.json'} is " in workdir.set_damaged_result_aside()
+    assert not workdir.is_finished
+    assert (tmp_path / "result.json.damaged").read_text() == damage
+    write_json(tmp_path / "result.json", RESULT)
+    assert workdir.set_damaged_result_aside() == ""
+    assert workdir.is_finished
+
+
+def test_partial_files_of_killed_runs_are_removed_at_the_next_start(tmp_path):
+    (tmp_path / "predictions").mkdir()
+    parts = [tmp_path / ".result.json.0000001.part", tmp_path / "predictions/.a.npz.0000001.part"]
+    for part in parts:
+        part.touch()
+    Workdir(tmp_path).lock()
+    assert not any(part.exists() for part in parts)
 
 
 def test_the_directory_of_stored_codes_may_change(tmp_path):
