@@ -6,6 +6,7 @@ import jax
 
 from imagenet_repro.config import AnyConfig, Config, FeatureConfig
 from imagenet_repro.data import sources
+from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED
 from imagenet_repro.report import result_table
@@ -49,6 +50,8 @@ def _train(config: AnyConfig, directory: Workdir) -> int:
         if jax.process_index() == 0:
             print(f"{directory.path}: the budget of this run, {config.budget}, is spent")
         return _show(directory)
+    if jax.process_index() == 0:
+        fingerprint.say_what_changed(splits.train)
     run = RUNS[systems.SYSTEMS[type(config)]](config, directory, splits)
     code = run.go()
     return code or _show(directory)

@@ -10,6 +10,7 @@ from rich.live import Live
 from imagenet_repro.config import AnyConfig
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.data import sources
+from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from imagenet_repro.sweeps import cost, device_plans
 from imagenet_repro.sweeps.directory import SweepDirectory
@@ -126,7 +127,7 @@ def check_sweep(sweep: SweepConfig) -> dict[str, AnyConfig]:
         )
         raise UserError(f"these systems cannot be compared, they differ in data.name or data.data_dir:\n{lines}")
     data = next(iter(configs.values())).data
-    sources.open_splits(data)
+    fingerprint.say_what_changed(sources.open_splits(data).train)
     check_splits(sweep, data)
     for name, config in configs.items():
         systems.check_config(config, f"config.systems.{name}.config")

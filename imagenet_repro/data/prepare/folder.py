@@ -6,6 +6,7 @@ The bytes of each image are stored unchanged. Images are stored in one fixed shu
 
 import functools
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from imagenet_repro.data.cores import available_cores
-from imagenet_repro.data.prepare import array_record_builder, ordered_map
-from imagenet_repro.data.prepare.folder_listing import Image, Listing, Reader, name_some
+from imagenet_repro.data.prepare import array_record_builder, fingerprint, names, ordered_map
+from imagenet_repro.data.prepare.folder_listing import Image, Listing, Reader
 from imagenet_repro.data.sources import DRAWN
 from imagenet_repro.errors import UserError
 
@@ -43,7 +44,7 @@ def data_set_name(source: Path, as_name: str | None = None) -> str:
 
 def describe(source: Path) -> str:
     """Return the description of the prepared data set, which names its origin."""
-    return f"Images of {source.resolve()}"
+    return f"Images of {names.printable(str(source.resolve()))}"
 
 
 class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
@@ -57,10 +58,16 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
         self._listing = listing
         self._read = read
         self._on_progress = on_progress
+        self._contents = fingerprint.Digest()
+        self._record = tfds.core.MetadataDict({fingerprint.SOURCE: fingerprint.record(listing, name)})
         super().__init__(data_dir=root)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.image_info(describe(self._listing.source), self._listing.classes)
+        return self.image_info(describe(self._listing.source), self._listing.classes, metadata=self._record)
+
+    def _download_and_prepare(self, *arguments, **options) -> None:
+        super()._download_and_prepare(*arguments, **options)
+        self._record[fingerprint.SOURCE]["contents"] = str(self._contents)  # tfds writes the record after this
 
     def shards(self) -> dict[str, list[array_record_builder.Shard]]:
         """Return the shards of each split, whose images are shuffled once."""
@@ -75,6 +82,7 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
             for image, content, problem in ordered_map.map_in_order(pool, self._read, images, ahead=64):
                 if problem:
                     self.undecodable.append(f"{image.name} ({problem})")
+                self._contents.add(image.name, zlib.crc32(content))
                 self._on_progress()
                 yield image.name, {"image": content, "label": image.label, "file_name": image.name}
 
@@ -116,4 +124,4 @@ def write(
         builder = Folder(listing, name, root, reader.read, on_progress)
         builder.download_and_prepare(file_format=array_record_builder.ARRAY_RECORD)
     bad = builder.undecodable
-    return (f"{len(bad)} images cannot be decoded: {name_some(bad)}",) if bad else ()
+    return (f"{len(bad)} images cannot be decoded: {names.some(bad)}",) if bad else ()

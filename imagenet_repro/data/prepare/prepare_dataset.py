@@ -4,7 +4,8 @@ That form is a tfds data set in ArrayRecord files under `data_dir/NAME/[CONFIG/]
 name: `silhouettes` and `fractal` are drawn, `folder:PATH` is read from images on disk, and any other name is built by
 tfds, or converted where it is already prepared as TFRecord. A prepared data set is not prepared again, and an
 interrupted preparation leaves nothing that opens as a data set: files are written beside their final path and moved
-there at the end.
+there at the end. One process at a time writes a data set; others wait for it. A data set that is prepared is found
+without writing anything.
 """
 
 import contextlib
@@ -17,9 +18,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagenet_repro.data.prepare import archives, array_record_builder, convert, folder, folder_listing, smaller_copy
+from imagenet_repro.data.prepare import (
+    archives,
+    array_record_builder,
+    convert,
+    fingerprint,
+    folder,
+    folder_listing,
+    names,
+    single_writer,
+    smaller_copy,
+)
 from imagenet_repro.data.sources import DRAWN, data_directory
 from imagenet_repro.errors import UserError, nearest
+from imagenet_repro.storage import user
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -76,10 +88,9 @@ def prepare_dataset(
         raise UserError(f"as_name={as_name!r}: only `prepare folder:PATH` takes another name, not {name!r}")
     if not 1 <= quality <= 100 or (short_side is not None and short_side < 1):
         raise UserError(f"short_side must be at least 1 pixel and quality 1 to 100; got {short_side} and {quality}")
-    _require_writable(root)
     with _quiet_libraries(), _failures_to_write(root):
         if name.startswith("folder:"):
-            prepared = _prepare_folder(Path(name.removeprefix("folder:")).expanduser(), root, as_name)
+            prepared = _prepare_folder(user.expand(name.removeprefix("folder:")), root, as_name)
         elif is_drawn:
             prepared = _prepare_drawn(name, root, drawing)
         else:
@@ -104,13 +115,48 @@ def _failures_to_write(root: Path) -> Iterator[None]:
         raise UserError(f"{root} cannot be written: {error}. Free space there or choose another --data_dir") from error
 
 
-def _require_writable(root: Path) -> None:
+def _once(
+    root: Path, key: str, find: Callable[[], PreparedDataset | None], write: Callable[[], PreparedDataset]
+) -> PreparedDataset:
+    """Return the data set that `find` finds, else the one that `write` writes.
+
+    Args:
+        root: the directory of data sets. It is written only by `write`, and to remove what a killed process left.
+        key: names what one process at a time writes.
+        find: returns the prepared data set, or None.
+        write: writes it.
+    """
+    prepared = find()
+    if prepared is None:
+        single_writer.require_writable(root)
+        with single_writer.only_writer(root, key):
+            prepared = find() or _write_unless_found(find, write)
+    return _without_leftovers(prepared, root, key)
+
+
+def _write_unless_found(
+    find: Callable[[], PreparedDataset | None], write: Callable[[], PreparedDataset]
+) -> PreparedDataset:
+    """Return the data set that `write` writes, or that a process which this one cannot see has written meanwhile."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"data_dir {root} cannot be created: {error.strerror}. Choose another --data_dir") from error
-    if not os.access(root, os.W_OK):
-        raise UserError(f"data_dir {root} is not writable. Choose another --data_dir")
+        return write()
+    except FileExistsError:  # hosts may share files and not their locks; the last step does not replace a data set
+        prepared = find()
+        if prepared is None:
+            raise
+        return prepared
+
+
+def _without_leftovers(prepared: PreparedDataset, root: Path, key: str) -> PreparedDataset:
+    """Remove what killed preparations left beside a data set, or name it where that is not possible."""
+    before = single_writer.leftovers(prepared.path)
+    if not before:
+        return prepared
+    single_writer.remove_unused_leftovers(prepared.path, root, key)
+    remain = single_writer.leftovers(prepared.path)
+    state = "in use by a running preparation, or not yours to remove" if remain else "removed"
+    note = f"left by a killed preparation, {state}: {', '.join(map(str, before))}"
+    return dataclasses.replace(prepared, notes=(*prepared.notes, note))
 
 
 @contextlib.contextmanager
@@ -159,9 +205,6 @@ def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, .
     path = Path(builder.data_dir)
     config = f"/{builder.builder_config.name}" if builder.builder_config else ""
     splits = {name: split.num_examples for name, split in builder.info.splits.items()}
-    leftovers = sorted(str(other) for other in path.parent.glob(f"incomplete.*_{path.name}"))
-    if leftovers:
-        notes += (f"left by a killed preparation, or in use by a running one: {', '.join(leftovers)}",)
     return PreparedDataset(builder.name + config, path, splits, int(builder.info.dataset_size), how, notes)
 
 
@@ -180,9 +223,17 @@ def _open(path: Path) -> "tfds.core.DatasetBuilder":
 
     if not (path / "dataset_info.json").exists():
         raise UserError(f"{path} exists but is not a complete data set. Remove it and prepare again:\n  rm -r {path}")
-    builder = tfds.builder_from_directory(path)
+    try:
+        builder = tfds.builder_from_directory(path)
+    except Exception as error:  # of many types, by the parsers of its files
+        raise UserError(f"{path} is damaged ({error}). Remove it and prepare again:\n  rm -r {path}") from error
     builder.info.set_file_format(array_record_builder.ARRAY_RECORD, override=True, override_if_initialized=True)
     return builder
+
+
+def _find(path: Path) -> PreparedDataset | None:
+    builder = _open_existing(path)
+    return None if builder is None else _describe(builder, "already prepared")
 
 
 # --- drawn -----------------------------------------------------------------------------------------------------
@@ -201,14 +252,17 @@ def _prepare_drawn(name: str, root: Path, options: dict[str, Any]) -> PreparedDa
     builder_class = drawn_builder(base)
     config = _drawn_config(name, builder_class, options)
     path = root / base / config.name / str(builder_class.VERSION)
-    if (builder := _open_existing(path)) is not None:
-        return _describe(builder, "already prepared")
-    total = config.images("train") + config.images("validation")
-    with _progress_bar(f"{base}/{config.name}", total) as advance, _no_tfds_bar():
-        builder_class(config=config, data_dir=root, on_progress=advance).download_and_prepare(
-            file_format=array_record_builder.ARRAY_RECORD
-        )
-    return _describe(_open(path), "drawn")
+
+    def write() -> PreparedDataset:
+        single_writer.remove_leftovers(path)
+        total = config.images("train") + config.images("validation")
+        with _progress_bar(f"{base}/{config.name}", total) as advance, _no_tfds_bar():
+            builder_class(config=config, data_dir=root, on_progress=advance).download_and_prepare(
+                file_format=array_record_builder.ARRAY_RECORD
+            )
+        return _describe(_open(path), "drawn")
+
+    return _once(root, base, lambda: _find(path), write)
 
 
 def _drawn_config(name: str, builder_class: "type[DrawnBuilder]", options: dict[str, Any]) -> "DrawnConfig":
@@ -246,17 +300,51 @@ def _no_tfds_bar() -> Iterator[None]:
 def _prepare_folder(source: Path, root: Path, as_name: str | None) -> PreparedDataset:
     name = folder.data_set_name(source, as_name)
     path = root / name / folder.VERSION
-    if (builder := _open_existing(path)) is not None:
-        if folder.describe(source) != builder.info.description:
-            raise UserError(
-                f"{path} already holds another data set ({builder.info.description}). Choose another name:\n"
-                f"  python main.py prepare folder:{source} --name=NAME"
-            )
-        return _describe(builder, "already prepared")
-    listing = folder_listing.scan(source)
-    with _progress_bar(name, len(listing.images)) as advance, _no_tfds_bar():
-        problems = folder.write(listing, name, root, on_progress=advance)
-    return _describe(_open(path), "read from a folder", listing.notes + problems)
+
+    # A source that is gone is no reason to refuse what was prepared from it.
+    listing = None if path.exists() and not source.exists() else folder_listing.scan(source)
+
+    def write() -> PreparedDataset:
+        assert listing is not None  # the data set was not there
+        single_writer.remove_leftovers(path)
+        single_writer.require_space(root, sum(image.size for image in listing.images), name)
+        with _progress_bar(name, len(listing.images)) as advance, _no_tfds_bar():
+            problems = folder.write(listing, name, root, on_progress=advance)
+        return _describe(_open(path), "read from a folder", listing.notes + problems)
+
+    return _once(root, name, lambda: _find_folder(source, path, listing), write)
+
+
+def _find_folder(source: Path, path: Path, listing: folder_listing.Listing | None) -> PreparedDataset | None:
+    """Return the data set that was prepared from a folder, after comparing it with the folder.
+
+    Raises:
+        UserError: the data set is incomplete, has another source, or its source has changed since.
+    """
+    builder = _open_existing(path)
+    if builder is None:
+        return None
+    shown = names.printable(str(source))
+    another = f"python main.py prepare folder:{shown} --name=NAME --data_dir={path.parents[1]}"
+    if folder.describe(source) != builder.info.description:
+        raise UserError(
+            f"{path} already holds another data set ({builder.info.description}). Choose another name:\n  {another}"
+        )
+    prepared = _describe(builder, "already prepared")
+    if listing is None:
+        return dataclasses.replace(prepared, notes=(f"{shown} is no longer there, so it was not compared",))
+    features: Any = builder.info.features
+    changes = fingerprint.changes(path, listing, features["label"].names, prepared.splits)
+    if not changes and fingerprint.has_other_times(path, listing):
+        with _progress_bar(f"comparing {path.parent.name}", len(listing.images)) as advance:
+            changes = fingerprint.content_changes(path, listing, on_progress=advance)
+    if changes:
+        raise UserError(
+            "\n".join([f"{shown} has changed since {path} was prepared from it:", *(f"- {one}" for one in changes)])
+            + f"\nTo replace the prepared data set, remove it and prepare again:\n  rm -r {path}\n"
+            f"To keep it beside a new one, type:\n  {another}"
+        )
+    return dataclasses.replace(prepared, notes=listing.notes)
 
 
 # --- tfds ------------------------------------------------------------------------------------------------------
@@ -267,14 +355,31 @@ def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedData
 
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
         raise UserError(f"{name!r} is not of the form NAME[/CONFIG][:VERSION] or folder:PATH")
-    try:
-        existing = read_only_builder.builder_from_files(name, data_dir=root)
-    except registered.DatasetNotFoundError:
-        return _build_tfds(name, root, manual_dir)
-    formats = {file_format.value for file_format in existing.info.available_file_formats()}
+
+    def find_any() -> "tfds.core.DatasetBuilder | None":
+        try:
+            return read_only_builder.builder_from_files(name, data_dir=root)
+        except registered.DatasetNotFoundError:
+            return None
+
+    def find() -> PreparedDataset | None:
+        existing = find_any()
+        if existing is None:
+            return None
+        formats = {file_format.value for file_format in existing.info.available_file_formats()}
+        is_readable = array_record_builder.ARRAY_RECORD in formats
+        return _describe(_open(Path(existing.data_dir)), "already prepared") if is_readable else None
+
+    def write() -> PreparedDataset:
+        existing = find_any()
+        return _build_tfds(name, root, manual_dir) if existing is None else _convert_tfds(name, root, existing)
+
+    return _once(root, re.split("[/:]", name)[0], find, write)
+
+
+def _convert_tfds(name: str, root: Path, existing: "tfds.core.DatasetBuilder") -> PreparedDataset:
     path = Path(existing.data_dir)
-    if array_record_builder.ARRAY_RECORD in formats:
-        return _describe(_open(path), "already prepared")
+    single_writer.require_space(root, int(existing.info.dataset_size), name)
     with _progress_bar(f"{name} from TFRecord", existing.info.splits.total_num_examples) as advance:
         convert.add_array_record(path, on_progress=advance)
     return _describe(_open(path), "converted from TFRecord")
@@ -299,6 +404,7 @@ def _build_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDatase
                 f"{name} must be downloaded by hand. {' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}\n"
                 f"Then type:\n  python main.py prepare {name} --manual_dir=DIRECTORY"
             )
+        single_writer.remove_leftovers(Path(builder.data_dir))
         downloads = tfds.download.DownloadConfig(manual_dir=manual_dir)
         builder.download_and_prepare(download_config=downloads, file_format=array_record_builder.ARRAY_RECORD)
     except ImportError as error:
@@ -325,8 +431,21 @@ def _prepare_smaller(source: PreparedDataset, root: Path, short_side: int, quali
     base, _, config = source.name.partition("/")
     name = f"{base}_side{short_side}_q{quality}"
     path = root / name / config / source.path.name
-    if (builder := _open_existing(path)) is not None:
-        return _describe(builder, "already prepared")
-    with _progress_bar(name, sum(source.splits.values())) as advance:
-        notes = smaller_copy.write_copy(source.path, path, name, short_side, quality, on_progress=advance)
-    return _describe(_open(path), f"copied from {source.name}", notes)
+
+    def find() -> PreparedDataset | None:
+        copy = _find(path)
+        recorded = fingerprint.read(path).get(fingerprint.COPY_OF)
+        if copy and (copy.splits != source.splits or recorded not in (None, fingerprint.of_prepared(source.path))):
+            raise UserError(
+                f"{path} is a copy of another {source.name} than the one in {source.path}. Remove it and prepare "
+                f"again:\n  rm -r {path}"
+            )
+        return copy
+
+    def write() -> PreparedDataset:
+        single_writer.remove_leftovers(path)
+        with _progress_bar(name, sum(source.splits.values())) as advance:
+            notes = smaller_copy.write_copy(source.path, path, name, short_side, quality, on_progress=advance)
+        return _describe(_open(path), f"copied from {source.name}", notes)
+
+    return _once(root, name, find, write)

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.decode import DecodeError, decode
-from imagenet_repro.data.prepare import array_record_builder, convert, ordered_map
+from imagenet_repro.data.prepare import array_record_builder, convert, fingerprint, ordered_map
 from imagenet_repro.errors import UserError
+from imagenet_repro.storage.json_files import write_json
 
 
 @dataclass
@@ -110,8 +112,16 @@ def write_copy(
                 path = template.sharded_filepath(shard_index=shard, num_shards=split.num_shards)
                 convert.write_array_record(Path(path), _counted(records, counts, on_progress))
             proto.num_bytes = counts.bytes_after - before
+        write_json(directory / fingerprint.FILE, _record(source))
         _write_metadata(builder, info, key, name, directory)
     return counts.notes(short_side)
+
+
+def _record(source: Path) -> dict[str, Any]:
+    """Return what the copy of a data set records: its own source, and that of the data set if that has one."""
+    recorded = fingerprint.read(source).get(fingerprint.SOURCE)
+    record = {fingerprint.COPY_OF: fingerprint.of_prepared(source)}
+    return record | {fingerprint.SOURCE: recorded} if recorded else record
 
 
 def _image_key(builder) -> str:

@@ -1,6 +1,8 @@
 """Image folders and zips: bytes are stored unchanged, and every problem is named with its remedy."""
 
 import io
+import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.config import Data
-from imagenet_repro.data.prepare import array_record_builder, folder, folder_listing
+from imagenet_repro.data.prepare import array_record_builder, folder, folder_listing, single_writer
 from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 from imagenet_repro.data.sources import open_split
 from imagenet_repro.errors import UserError
@@ -131,6 +133,46 @@ def test_each_problem_is_named(tmp_path, content, message):
         folder_listing.scan(source)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cat ", "dog"], r"1 names of classes cannot be stored: 'cat ' begins or ends with a blank"),
+        (["c\nd", "dog"], r"'c\\nd' has a line end or another control character. Rename"),
+        ([b"caf\xe9", "dog"], r"'caf\\xe9' is not UTF-8"),
+        (["caf\u00e9", "cafe\u0301"], r"the classes 'cafe\\u0301', 'caf\\xe9' have the same name in other Unicode"),
+    ],
+)
+def test_class_names_that_would_not_survive_are_refused(tmp_path, names, message):
+    source = write_folder(tmp_path / "pets", {f"{os.fsdecode(name)}/1.jpg": image(0) for name in names})
+    (tmp_path / "all").mkdir()
+    source.rename(tmp_path / "all" / "train")
+    with pytest.raises(UserError, match=message) as error:
+        prepare_dataset(f"folder:{tmp_path / 'all'}", data_dir=str(tmp_path / "data"))
+    assert str(error.value).isprintable() or "\n" in str(error.value)
+    assert not list((tmp_path / "data").glob("*"))
+
+
+def test_classes_that_differ_in_letter_case_between_splits_are_named(tmp_path):
+    content = {"train/Cat/1.jpg": image(0), "train/dog/1.jpg": image(1), "val/cat/1.jpg": image(2)}
+    with pytest.raises(UserError, match=r"the classes 'Cat', 'cat' differ in letter case alone"):
+        folder_listing.scan(write_folder(tmp_path / "pets", {**content, "val/dog/1.jpg": image(3)}))
+    both = {f"train/{label}/1.jpg": image(0) for label in ("Cat", "cat")}
+    assert folder_listing.scan(write_folder(tmp_path / "both", both)).classes == ("Cat", "cat")
+
+
+def test_file_names_that_are_not_utf8_are_refused(tmp_path):
+    source = write_folder(tmp_path / "pets", {**files(), os.fsdecode(b"train/cat/\xff\n.jpg"): image(0)})
+    with pytest.raises(UserError, match=r"1 names of images are not UTF-8: train/cat/\\xff\\n\.jpg"):
+        folder_listing.scan(source)
+
+
+def test_unusual_class_names_are_stored(tmp_path):
+    content = {f"train/{label}/1.jpg": image(0) for label in ("ca\\nt", "猫 שלום", "#hash", "a,b")}
+    prepare_dataset(f"folder:{write_folder(tmp_path / 'pets', content)}", data_dir=str(tmp_path / "data"))
+    names = open_split(Data(name="pets", data_dir=str(tmp_path / "data")), "train").class_names
+    assert names == ("#hash", "a,b", "ca\\nt", "猫 שלום")
+
+
 def test_all_problems_are_reported_at_once(tmp_path):
     source = write_folder(tmp_path / "broken", {**files(), "train/bird/1.jpg": b"", "4.png": image(0)})
     (source / "train" / "empty").mkdir()
@@ -165,6 +207,113 @@ def test_links_are_followed_and_broken_ones_named(tmp_path):
     (source / "val" / "cat" / "9.jpg").symlink_to(tmp_path / "gone.jpg")
     with pytest.raises(UserError, match=r"1 files or folders cannot be read: .*9\.jpg"):
         folder_listing.scan(source)
+
+
+def test_a_looping_link_is_named_and_not_followed(tmp_path):
+    source = write_folder(tmp_path / "pets", files())
+    for number in range(20):  # followed, they would lead to 20^40 folders
+        (source / "train" / f"loop{number}").symlink_to(source)
+        (source / "train" / "cat" / f"up{number}").symlink_to(source / "train")
+    with pytest.raises(UserError, match=r"40 files are links to a folder that holds them: train/cat/up0, .*Remove"):
+        folder_listing.scan(source)
+
+
+def test_a_link_inside_a_class_to_a_folder_is_not_followed(tmp_path):
+    other = write_folder(tmp_path / "other", {"1.jpg": image(0)})
+    source = write_folder(tmp_path / "pets", files())
+    (source / "train" / "cat" / "more").symlink_to(other)
+    with pytest.raises(
+        UserError, match=r"1 files are links to folders inside a class: train/cat/more\. Images belong"
+    ):
+        folder_listing.scan(source)
+
+
+def test_a_link_to_a_file_of_the_system_is_never_stored(tmp_path):
+    source = write_folder(tmp_path / "pets", files())
+    (source / "train" / "cat" / "9.jpg").symlink_to("/etc/passwd")
+    with pytest.raises(UserError, match=r"train/cat/9\.jpg is a link to /etc/passwd, which is not an image"):
+        prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"))
+    assert not list((tmp_path / "data" / "pets").glob("*"))
+
+
+def test_linked_images_are_stored_even_damaged_ones(tmp_path):
+    real = write_folder(tmp_path / "real", {"good.jpg": image(0), "cut.jpg": image(1)[:-40]})
+    source = write_folder(tmp_path / "pets", files())
+    for path in real.iterdir():
+        (source / "train" / "cat" / path.name).symlink_to(path)
+    prepared = prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"))
+    assert prepared.splits["train"] == 8
+    assert "1 images cannot be decoded: train/cat/cut.jpg" in prepared.notes[0]
+
+
+def test_devices_pipes_and_sockets_are_not_opened(tmp_path):
+    source = write_folder(tmp_path / "pets", files())
+    os.mkfifo(source / "train" / "cat" / "pipe.jpg")
+    (source / "train" / "cat" / "zero.jpg").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"2 files are not files but devices, pipes or sockets: train/cat/pipe\.jpg, "):
+        folder_listing.scan(source)
+    with pytest.raises(UserError, match="neither a folder nor a zip file"):
+        folder_listing.scan(Path("/dev/zero"))
+
+
+def test_a_file_that_becomes_a_pipe_or_grows_is_noticed(tmp_path):
+    source = write_folder(tmp_path / "pets", files())
+    listing = folder_listing.scan(source)
+    first, second = listing.images[:2]
+    (source / first.name).unlink()
+    os.mkfifo(source / first.name)
+    (source / second.name).write_bytes(image(1) * 2)
+    with folder_listing.Reader(listing) as reader:
+        with pytest.raises(UserError, match="it is no longer a file"):
+            reader.content(first)
+        with pytest.raises(UserError, match="the folder is being changed"):
+            reader.content(second)
+
+
+def test_huge_files_are_refused_unread(tmp_path):
+    source = write_folder(tmp_path / "pets", files())
+    with (source / "train" / "cat" / "9.jpg").open("wb") as file:
+        file.truncate(3 << 30)  # sparse
+    with pytest.raises(UserError, match=r"1 files are larger than 134,217,728 bytes: train/cat/9\.jpg\. No image is"):
+        folder_listing.scan(source)
+
+
+def test_problems_of_members_are_named(tmp_path):
+    path = write_zip(
+        tmp_path / "pets.zip", {**files(), "../../train/cat/8.jpg": image(0), "/train/cat/7.jpg": image(0)}
+    )
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        link = zipfile.ZipInfo("train/cat/9.jpg")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(UserError) as error:
+        folder_listing.scan(path)
+    assert "1 files are symbolic links: train/cat/9.jpg. Pack the files that they lead to" in str(error.value)
+    assert "2 files have names that lead out of the archive: ../../train/cat/8.jpg, /train/cat/7.jpg" in str(
+        error.value
+    )
+
+
+def test_a_bomb_is_refused(tmp_path):
+    path = tmp_path / "pets.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train/cat/1.jpg", bytes(3_000_000))
+    with pytest.raises(UserError, match=r"pets\.zip has .* bytes, and its members would have 3,000,000"):
+        prepare_dataset(f"folder:{path}", data_dir=str(tmp_path / "data"))
+
+
+def test_tar_archives_are_pointed_out(tmp_path):
+    source = write_folder(tmp_path / "pets", {"train.tar": b"x", "val.tar.gz": b"y"})
+    with pytest.raises(UserError, match=r"Unpack tar archives first \(tar -xf\): train\.tar, val\.tar\.gz"):
+        folder_listing.scan(source)
+
+
+def test_more_images_than_the_disk_holds_are_refused_before_writing(tmp_path, monkeypatch):
+    source = write_folder(tmp_path / "pets", files())
+    monkeypatch.setattr(single_writer.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(UserError, match=r"pets needs 0\.00\d GB in .*, where 0\.000 GB are free"):
+        prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"))
+    assert not (tmp_path / "data" / "pets").exists()
 
 
 def test_missing_path(tmp_path):

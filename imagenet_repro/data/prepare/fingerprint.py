@@ -1,0 +1,208 @@
+"""The record, in a prepared data set, of the source that it was prepared from, and the comparison with it.
+
+A data set is prepared once, and its source may change afterwards: a class is added, images are added, removed or
+replaced. The record is an entry of tfds' `metadata.json`:
+
+| key | content |
+|---|---|
+| `name`, `path` | of the data set, and of the folder or zip file |
+| `images` | the number of images by split and class |
+| `sizes`, `times`, `contents` | digests of the images' names with their bytes, their last changes, their CRC-32 |
+| `folders` | a digest of the class folders or zip files with their last changes, which takes milliseconds to compare |
+"""
+
+import hashlib
+import os
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from imagenet_repro.data.cores import available_cores
+from imagenet_repro.data.prepare import names, ordered_map
+from imagenet_repro.data.prepare.folder_listing import Listing, Reader
+from imagenet_repro.data.sources import Split, StoredRecords
+from imagenet_repro.errors import UserError
+from imagenet_repro.storage.json_files import read_json, require_keys
+
+FILE = "metadata.json"
+SOURCE = "imagenet_repro_source"  # key of the record in the file
+COPY_OF = "imagenet_repro_copy_of"  # key of the digest, in a smaller copy, of the data set that it was copied from
+_TYPES = {"images": dict} | dict.fromkeys(("name", "path", "sizes", "times", "contents", "folders"), str)
+_MAX_SHOWN = 5  # differences that a message lists
+
+
+class Digest:
+    """A digest of names with a number each, whatever their order."""
+
+    def __init__(self, pairs: Iterable[tuple[str, int]] = ()):
+        self._sum = 0
+        for name, number in pairs:
+            self.add(name, number)
+
+    def add(self, name: str, number: int) -> None:
+        """Add a name with its number."""
+        hashed = hashlib.sha256(f"{number}/{name}".encode("utf-8", "surrogateescape")).digest()
+        self._sum = (self._sum + int.from_bytes(hashed, "big")) % (1 << 256)
+
+    def __str__(self) -> str:
+        return f"{self._sum:064x}"
+
+
+def record(listing: Listing, name: str) -> dict[str, Any]:
+    """Return the record of the source of a data set of this name; `contents` is added once the images were read."""
+    counts = Counter((image.split, image.label) for image in listing.images)
+    images: dict[str, dict[str, int]] = {}
+    for (split, label), count in sorted(counts.items()):
+        images.setdefault(split, {})[label] = count
+    return {
+        "name": name,
+        "path": str(listing.source.resolve()),
+        "images": images,
+        "sizes": str(Digest((image.name, image.size) for image in listing.images)),
+        "times": _times(listing),
+        "folders": _folders(listing.source),
+    }
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """Return the metadata of a prepared data set; empty where it has none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = directory / FILE
+    if not path.is_file():
+        return {}
+    metadata = read_json(path, "prepare writes it")
+    if isinstance(metadata, dict) and SOURCE not in metadata:
+        return metadata
+    require_keys(path, metadata, {f"{SOURCE}.{key}": kind for key, kind in _TYPES.items()}, "prepare")
+    return metadata
+
+
+def of_prepared(directory: Path) -> str:
+    """Return a digest of a prepared data set: its shards, their lengths and bytes, and its source's contents."""
+    from tensorflow_datasets.core import dataset_info
+
+    info = dataset_info.read_proto_from_builder_dir(directory)
+    splits = [(split.name, list(split.shard_lengths), split.num_bytes) for split in info.splits]
+    contents = read(directory).get(SOURCE, {}).get("contents")
+    return hashlib.sha256(repr((splits, contents)).encode()).hexdigest()
+
+
+def changes(directory: Path, listing: Listing, classes: Sequence[str], splits: Mapping[str, int]) -> list[str]:
+    """Return how a source differs from the one that a data set was prepared from, a clause each, by its listing.
+
+    Args:
+        directory: of the prepared data set.
+        listing: the source as it is now.
+        classes: names of the prepared data set's classes.
+        splits: numbers of its images.
+
+    Raises:
+        UserError: the record is damaged.
+    """
+    recorded, now = read(directory).get(SOURCE), record(listing, directory.parent.name)
+    differences = [*_class_changes(classes, listing.classes), *_count_changes(recorded, now["images"], splits)]
+    if not differences and recorded and recorded["sizes"] != now["sizes"]:
+        differences.append("images have other names or sizes")
+    return differences
+
+
+def has_other_times(directory: Path, listing: Listing) -> bool:
+    """Return whether images of a source were written after a data set was prepared from it, or copied since."""
+    recorded = read(directory).get(SOURCE)
+    return bool(recorded) and recorded["times"] != _times(listing)
+
+
+def _times(listing: Listing) -> str:
+    return str(Digest((image.name, image.stamp) for image in listing.images))
+
+
+def content_changes(directory: Path, listing: Listing, *, on_progress: Callable[[], None] = lambda: None) -> list[str]:
+    """Return a clause if the images of a source have other contents than those that were prepared; reads all of them.
+
+    Raises:
+        UserError: the record is damaged, or an image cannot be read.
+    """
+    digest = Digest((image.name, image.stamp) for image in listing.images if image.archive)  # the stamp is the CRC-32
+    files = [image for image in listing.images if not image.archive]
+    with Reader(listing) as reader, ThreadPoolExecutor(available_cores()) as pool:
+        checksums = ordered_map.map_in_order(pool, lambda image: zlib.crc32(reader.content(image)), files, ahead=64)
+        for image, checksum in zip(files, checksums, strict=True):
+            digest.add(image.name, checksum)
+            on_progress()
+    is_same = str(digest) == read(directory)[SOURCE]["contents"]
+    return [] if is_same else ["images of the same names and sizes have other contents"]
+
+
+def _class_changes(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
+    for verb, classes in (("added", set(now) - set(before)), ("removed", set(before) - set(now))):
+        if classes:
+            yield f"{len(classes)} classes were {verb}: {names.some(classes)}"
+
+
+def _count_changes(recorded: dict | None, now: dict[str, dict[str, int]], splits: Mapping[str, int]) -> Iterator[str]:
+    """Yield the classes whose number of images changed; without a record, the splits whose number did."""
+    if not recorded:
+        for split in sorted({*splits, *now}):
+            numbers = splits.get(split, 0), sum(now.get(split, {}).values())
+            if numbers[0] != numbers[1]:
+                yield f"split {split} had {numbers[0]:,} images and has {numbers[1]:,}"
+        return
+    before = recorded["images"]
+    changed = []
+    for split in sorted({*before, *now}):
+        for label in sorted({*before.get(split, {}), *now.get(split, {})}):
+            numbers = before.get(split, {}).get(label, 0), now.get(split, {}).get(label, 0)
+            if numbers[0] != numbers[1]:
+                changed.append(f"{split}/{names.printable(label)} had {numbers[0]:,} images and has {numbers[1]:,}")
+    yield from changed[:_MAX_SHOWN]
+    if len(changed) > _MAX_SHOWN:
+        yield f"{len(changed) - _MAX_SHOWN} other classes have another number of images too"
+
+
+def say_what_changed(split: Split) -> None:
+    """Print the `note` about the data set of a split, if there is one."""
+    if isinstance(split.records, StoredRecords):
+        print(note(Path(split.records.directory)), end="", file=sys.stderr)
+
+
+def note(directory: Path) -> str:
+    """Return lines for the terminal if the source of a prepared data set seems to have changed; empty otherwise.
+
+    Only the class folders are looked at, which takes milliseconds: a file that is added, removed or renamed changes
+    the time of its folder. A source that is no longer there has not changed.
+    """
+    try:
+        recorded = read(directory).get(SOURCE)
+        source = Path(recorded["path"]) if recorded else None
+        if not recorded or not source or not source.exists() or _folders(source) == recorded["folders"]:
+            return ""
+    except (OSError, ValueError, UserError):
+        return ""  # a remark only: `prepare` reports what is damaged
+    shown = names.printable(recorded["path"])
+    return (
+        f"{shown} may have changed since {directory} was prepared from it; this run reads the prepared images. "
+        f"To compare them, type:\n  python main.py prepare folder:{shown} --name={recorded['name']} "
+        f"--data_dir={directory.parents[1]}\n"
+    )
+
+
+def _folders(source: Path) -> str:
+    """Return the digest of a source's class folders, or zip files, with the times of their last changes."""
+    if source.is_file():
+        return str(Digest([(source.name, source.stat().st_mtime_ns)]))
+    digest = Digest()
+    for split in os.scandir(source):
+        if split.name.lower().endswith(".zip"):
+            digest.add(split.name, split.stat().st_mtime_ns)
+        elif not split.name.startswith(".") and split.is_dir():
+            for folder in os.scandir(split.path):
+                if not folder.name.startswith(".") and folder.is_dir():
+                    digest.add(f"{split.name}/{folder.name}", folder.stat().st_mtime_ns)
+    return str(digest)
