@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagenet_repro.data import integrity
 from imagenet_repro.data.prepare import (
     archives,
     array_record_builder,
@@ -190,7 +191,7 @@ def _progress_bar(label: str, total: int | None) -> Iterator[Callable[[], None]]
 
 
 def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, ...] = ()) -> PreparedDataset:
-    """Return the description of a prepared data set after checking that no file is missing."""
+    """Return the description of a prepared data set after checking that no file is missing or cut short."""
     missing = [
         file
         for split in builder.info.splits.values()
@@ -202,6 +203,9 @@ def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, .
             f"{builder.data_dir} lacks {len(missing)} of its files, the first: {missing[0]}. "
             f"Remove the directory and prepare again:\n  rm -r {builder.data_dir}"
         )
+    for split in builder.info.splits.values():
+        if split.num_examples:
+            integrity.check_files(builder, split)
     path = Path(builder.data_dir)
     config = f"/{builder.builder_config.name}" if builder.builder_config else ""
     splits = {name: split.num_examples for name, split in builder.info.splits.items()}
@@ -225,8 +229,8 @@ def _open(path: Path) -> "tfds.core.DatasetBuilder":
         raise UserError(f"{path} exists but is not a complete data set. Remove it and prepare again:\n  rm -r {path}")
     try:
         builder = tfds.builder_from_directory(path)
-    except Exception as error:  # of many types, by the parsers of its files
-        raise UserError(f"{path} is damaged ({error}). Remove it and prepare again:\n  rm -r {path}") from error
+    except Exception as error:  # the parsers of tfds' descriptions raise many types
+        raise integrity.unreadable(path, error) from error
     builder.info.set_file_format(array_record_builder.ARRAY_RECORD, override=True, override_if_initialized=True)
     return builder
 
@@ -333,6 +337,7 @@ def _find_folder(source: Path, path: Path, listing: folder_listing.Listing | Non
     prepared = _describe(builder, "already prepared")
     if listing is None:
         return dataclasses.replace(prepared, notes=(f"{shown} is no longer there, so it was not compared",))
+    integrity.check_class_names(builder, "label")
     features: Any = builder.info.features
     changes = fingerprint.changes(path, listing, features["label"].names, prepared.splits)
     if not changes and fingerprint.has_other_times(path, listing):
@@ -356,11 +361,15 @@ def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedData
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
         raise UserError(f"{name!r} is not of the form NAME[/CONFIG][:VERSION] or folder:PATH")
 
+    base = re.split("[/:]", name)[0]
+
     def find_any() -> "tfds.core.DatasetBuilder | None":
         try:
             return read_only_builder.builder_from_files(name, data_dir=root)
         except registered.DatasetNotFoundError:
             return None
+        except Exception as error:  # as `_open`
+            raise integrity.unreadable(root / base, error) from error
 
     def find() -> PreparedDataset | None:
         existing = find_any()
@@ -374,7 +383,7 @@ def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedData
         existing = find_any()
         return _build_tfds(name, root, manual_dir) if existing is None else _convert_tfds(name, root, existing)
 
-    return _once(root, re.split("[/:]", name)[0], find, write)
+    return _once(root, base, find, write)
 
 
 def _convert_tfds(name: str, root: Path, existing: "tfds.core.DatasetBuilder") -> PreparedDataset:

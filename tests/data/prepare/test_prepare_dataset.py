@@ -105,13 +105,14 @@ def test_interrupted_drawing_leaves_nothing_that_opens(tmp_path, monkeypatch):
     assert prepare_dataset("fractal", data_dir=str(tmp_path), **options).how == "drawn"
 
 
-def test_leftovers_of_a_killed_preparation_are_named(tmp_path):
+def test_leftovers_of_a_killed_preparation_are_removed(tmp_path):
     prepared = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     leftover = prepared.path.parent / "incomplete.A1B2C3_1.0.0"
     leftover.mkdir()
     again = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     assert again.splits == prepared.splits
     assert str(leftover) in again.notes[0]
+    assert not leftover.exists()
 
 
 def test_a_full_disk_is_reported(tmp_path):
@@ -139,6 +140,20 @@ def test_a_lost_shard_and_an_incomplete_directory_are_named(tmp_path):
         prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
     (prepared.path / "dataset_info.json").unlink()
     with pytest.raises(UserError, match=r"is not a complete data set(.|\n)*rm -r"):
+        prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
+
+
+def test_damaged_files_are_not_taken_for_prepared(tmp_path):
+    prepared = prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
+    shard = next(prepared.path.glob("*train*"))
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"1 of 1 files of data set 'fractal' are damaged(.|\n)*prepare"):
+        prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
+    shard.write_bytes(content)
+    info = prepared.path / "dataset_info.json"
+    info.write_bytes(info.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"dataset_info\.json is damaged"):
         prepare_dataset("fractal", data_dir=str(tmp_path), **SMALL)
 
 
