@@ -307,6 +307,8 @@ def _find_readable(data: Data, split: str) -> "tfds.core.DatasetBuilder":
     """Return the reader of a prepared data set after checking its form, the split and the split's files."""
     builder = _find(data.name, data_directory(data.data_dir))
     _require_random_access(builder, data.name)
+    # A data set that was converted has the files of both formats, and TFRecord is the first.
+    builder.info.set_file_format("array_record", override=True, override_if_initialized=True)
     _, label_key = _image_and_label(builder)
     integrity.check_class_names(builder, label_key)
     integrity.check_files(builder, _split_info(builder, split))
