@@ -173,7 +173,8 @@ class _Run:
         """Return whether the steps in flight and the next one may use up a budget of seconds.
 
         Then each step must end before the next begins: otherwise a run of slow steps would overrun its budget by all
-        steps in flight.
+        steps in flight. So must the first step, which may use up the budget by itself, and whose time is the first
+        estimate of a step's.
         """
         amount, before = self.job.budget.amount, self.job.spent
         given = self.spent.steps + 1 - before.steps  # steps given to the devices by this process
@@ -181,8 +182,10 @@ class _Run:
             seconds, settled = self.clock.seconds, given - len(self.pending)
         else:  # the first process read its clock when it gave the last step that is settled, with others in flight
             seconds, settled = self.spent.seconds, given - 2 * IN_FLIGHT - 2
-        if amount.unit != "s" or settled < 1:
+        if amount.unit != "s":
             return False
+        if settled < 1:
+            return True
         return seconds + (given + 1 - settled) * (seconds - before.seconds) / settled >= amount.value
 
     def _settle(self) -> None:

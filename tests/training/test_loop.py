@@ -236,7 +236,9 @@ def fake_job(budget, steps, **settings):
     )
 
 
-@pytest.mark.parametrize(("budget", "steps"), [("60s", 6), ("61s", 7), ("200s", 20), ("21s", 3)])
+@pytest.mark.parametrize(
+    ("budget", "steps"), [("1s", 1), ("10s", 1), ("11s", 2), ("21s", 3), ("60s", 6), ("61s", 7), ("200s", 20)]
+)
 def test_steps_in_flight_do_not_overrun_a_budget_of_seconds(budget, steps, monkeypatch):
     clock = mock.Mock(spec=TrainingClock, seconds=0.0)
     clock.paused = contextlib.nullcontext
@@ -262,17 +264,26 @@ class Measure:
         return 1.0
 
 
-def test_a_step_is_waited_for_only_after_the_next_two_were_given_to_the_devices():
+@pytest.mark.parametrize("budget", ["8st", "1000s"])
+def test_a_step_is_waited_for_only_after_the_next_two_were_given_to_the_devices(budget, monkeypatch):
+    """With a budget of seconds, the first step is waited for at once: it may use up the budget."""
     events, names = [], ("gradient_norm", "top1_correct", "top5_correct", "learning_rate")
+    clock = mock.Mock(spec=TrainingClock, seconds=1.0)
+    clock.paused = contextlib.nullcontext
+    monkeypatch.setattr(loop, "TrainingClock", lambda seconds: clock)
 
     def step(state, batch, learning_rate):
         number = 1 + sum(kind == "give" for kind, _ in events)
         events.append(("give", number))
+        clock.seconds = 1000.0 if number == 8 else float(number)
         return state, dict.fromkeys(names, jnp.ones(())) | {"loss": Measure(events, number)}
 
     rare = dataclasses.replace(CONFIG.checkpoint, every="1000st")
-    loop.run(fake_job("8st", [step], checkpoint=rare))
+    loop.run(fake_job(budget, [step], checkpoint=rare))
+    at_once = 1 if budget == "1000s" else 0
     expected = []
     for number in range(1, 9):
-        expected += [("give", number), ("copy", number), *([("wait", number - 2)] if number > 2 else [])]
+        expected += [("give", number), ("copy", number)]
+        expected += [("wait", number)] if number == at_once else []
+        expected += [("wait", number - 2)] if number - 2 > at_once else []
     assert events == [*expected, ("wait", 7), ("wait", 8)]
