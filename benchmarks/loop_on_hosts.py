@@ -235,7 +235,7 @@ def _train(arguments, state, batch, compiled):
         budget=Budget(Amount.parse(amount), Meter(2 * SHARE, 100, 1000)),
         spent=Spent(),
         checkpoints=mock.Mock(spec=Checkpoints),
-        bad_records=mock.Mock(spec=BadRecords),
+        bad_records=mock.Mock(spec=BadRecords, **{"update.return_value": []}),
         log=mock.Mock(spec=RunLog),
         known={},
         learning_rate=mock.Mock(return_value=np.float32(0.1), scale=1.0, **{"observe.return_value": False}),

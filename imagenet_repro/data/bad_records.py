@@ -20,9 +20,19 @@ class BadRecords:
         names: the ids of the records, in the order in which they were first drawn.
     """
 
-    def __init__(self, split: Split, data: Data, report: Callable[[str], None] | None = None):
-        """Start to count records of `split`; `report` is called with one line for each when it is first drawn."""
+    def __init__(
+        self, split: Split, data: Data, report: Callable[[str], None] | None = None, known: Iterable[int] = ()
+    ):
+        """Start to count records of `split`.
+
+        Args:
+            split: the records.
+            data: max_bad_share is used.
+            report: called with one line for each record when it is first drawn.
+            known: indices of records that the run drew before it was resumed.
+        """
         self.names: list[str] = []
+        self._known = set(known)
         self._split = split
         self._max_bad = max_bad_records(split, data)
         self._report = report
@@ -31,15 +41,24 @@ class BadRecords:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def update(self, batch: Batch) -> None:
-        """Count the undecodable records of a batch."""
+    @property
+    def indices(self) -> list[int]:
+        """The indices of all records that the run could not decode, also of those known from the start, sorted."""
+        return sorted(self._known | self._seen.keys())
+
+    def update(self, batch: Batch) -> list[tuple[int, str]]:
+        """Count the undecodable records of a batch; return index and id of those that are new to the run."""
+        new = []
         for index in batch["replaced"][batch["replaced"] >= 0].tolist():
             if index in self._seen:
                 continue
             self._seen[index] = None
             self.names.append(self._split.records[index].id)
+            if index not in self._known:
+                new.append((index, self.names[-1]))
             if self._report:
                 self._report(f"cannot decode {_describe(self._split, index)}")
+        return new
 
     def check(self) -> None:
         """Raise `UserError`, naming the records, where they are more than `data.max_bad_share` of the split."""

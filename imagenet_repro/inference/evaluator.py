@@ -73,16 +73,18 @@ class Evaluator:
     def rates(self, state: TrainState) -> dict[str, Any]:
         """Return both error rates of a state, as a row of `metrics.jsonl`."""
         began = time.perf_counter()
-        return metrics_row(self._evaluate(state, None), time.perf_counter() - began)
+        return metrics_row(self._evaluate(state, None), time.perf_counter() - began, self._split)
 
     def predict(self, state: TrainState, provenance: dict[str, Any]) -> tuple[ErrorRates, Predictions]:
         """Return both error rates, and the predictions for all processes' images in the order of the split.
 
-        The provenance of the predictions also holds the names of the classes, under `classes`.
+        The provenance of the predictions also holds the names of the classes, under `classes`, and the number of
+        records that could not be decoded and have no prediction, under `left_out`.
         """
         collector = Collector()
         rates = self._evaluate(state, collector)
-        share = collector.predictions(provenance | {"classes": list(self._split.class_names)})
+        left_out = self._split.num_examples - rates.images
+        share = collector.predictions(provenance | {"classes": list(self._split.class_names), "left_out": left_out})
         if jax.process_count() == 1:
             return rates, share
         return rates, _merge_processes(share)
@@ -143,8 +145,8 @@ class Evaluator:
         collector.add(ids, host["label"], top5, logits, host["weight"])
 
 
-def metrics_row(rates: ErrorRates, seconds: float) -> dict[str, Any]:
-    """Return error rates that took `seconds` to measure, as a row of `metrics.jsonl`."""
+def metrics_row(rates: ErrorRates, seconds: float, split: Split) -> dict[str, Any]:
+    """Return error rates on a split that took `seconds` to measure, as a row of `metrics.jsonl`."""
     return {
         "top1_error": rates.top1_error,
         "top5_error": rates.top5_error,
@@ -152,6 +154,7 @@ def metrics_row(rates: ErrorRates, seconds: float) -> dict[str, Any]:
         "top1_wrong": rates.top1_wrong,
         "top5_wrong": rates.top5_wrong,
         "evaluated": rates.images,
+        "left_out": split.num_examples - rates.images,
         "evaluation_seconds": seconds,
     }
 

@@ -77,7 +77,8 @@ class ProtocolEvaluator:
         results = [self._score(part, aspect, split, state, provenance) for aspect, part in self._groups(split)]
         rates, shares = sum_rates([rates for rates, _ in results]), merge([share for _, share in results])
         self._check_damaged(split, rates.images)
-        return rates, shares
+        left_out = {"left_out": split.num_examples - rates.images}  # of the split rather than of the first group
+        return rates, dataclasses.replace(shares, provenance=shares.provenance | left_out)
 
     def _score(
         self, part: Split, aspect: float, split: Split, state: TrainState, provenance: dict[str, Any]

@@ -62,6 +62,11 @@ class FinishedRun:
         top1_wrong, top5_wrong = (int(self.guesses.wrong(k).sum()) for k in (1, GUESSES))
         return ErrorRates(len(self.guesses.id), top1_wrong, top5_wrong)
 
+    @property
+    def left_out(self) -> int:
+        """Scored records that could not be decoded; 0 where other predictions than the run's own are compared."""
+        return 0 if self.predictions else self.result.get("left_out", {}).get("scored", 0)
+
 
 @dataclasses.dataclass(frozen=True)
 class ComparedSystem:

@@ -28,6 +28,7 @@ class ResultRow:
       training_seconds: seconds of training, without compilation, evaluation and checkpoints.
       rates: both error rates.
       data: name of the data set.
+      left_out: number of scored records that could not be decoded, which `rates` does not count.
     """
 
     system: str
@@ -37,6 +38,7 @@ class ResultRow:
     training_seconds: int | float
     rates: ErrorRates
     data: str = ""
+    left_out: int = 0
 
 
 def row(result: Mapping[str, Any]) -> ResultRow:
@@ -51,6 +53,7 @@ def row(result: Mapping[str, Any]) -> ResultRow:
         training_seconds=result["spent"]["seconds"],
         rates=ErrorRates(**counts),
         data=result["provenance"]["config"]["data"]["name"],
+        left_out=result.get("left_out", {}).get("scored", 0),
     )
 
 
@@ -93,4 +96,6 @@ def _stack(rates: Sequence[str]) -> list[str]:
 def _caption(rows: Sequence[ResultRow]) -> str:
     counts = [f"{count:,}" for count in sorted({row.rates.images for row in rows})]
     people = "".join(f"\n{line}." for line in sets.human_error_sentences(rows[0].data))
-    return f"Intervals are Wilson's over {' or '.join(counts)} scored images.{people}"
+    left_out = max(row.left_out for row in rows)
+    note = f" Left out because they cannot be decoded: {left_out:,} records." if left_out else ""
+    return f"Intervals are Wilson's over {' or '.join(counts)} scored images.{note}{people}"

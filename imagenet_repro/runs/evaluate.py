@@ -169,6 +169,8 @@ def _score_by_protocol(
             predictions.save(path, predicted)
         headline = evaluation_set.headline(rates)
         print(f"{title}, {part.split.name} {part.split.split}{scorer.name_after(name)}: {headline}")
+        if left_out := predicted.provenance["left_out"]:
+            print(f"{left_out:,} of {part.split.num_examples:,} records cannot be decoded and are left out")
         speed = f"{rates.images / seconds:,.1f} images/s without compilation"
         print(speed + (f"; predictions: {path}" if path else ""), flush=True)
         if len(evaluation_set.parts) == 1:

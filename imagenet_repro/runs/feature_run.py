@@ -164,7 +164,12 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
             budget=budget,
             spent=spent,
             checkpoints=self.checkpoints,
-            bad_records=BadRecords(self.train_split, self.config.data, run_log.say),
+            bad_records=BadRecords(
+                self.train_split,
+                self.config.data,
+                run_log.say,
+                log.left_out(self.workdir.metrics, spent.steps),
+            ),
             log=run_log,
             known=restored.info if restored else {},
             early_stopping=self.config.svm.early_stopping,

@@ -57,7 +57,8 @@ class NetworkRun(Run[Config, NetworkSystem]):
             self.config.schedule,
             restored.info.get("plateau") if restored else None,
         )
-        bad_records = BadRecords(self.train_split, self.config.data, run_log.say)
+        known = log.left_out(self.workdir.metrics, spent.steps)
+        bad_records = BadRecords(self.train_split, self.config.data, run_log.say, known)
         batches = self._batches(spent.steps, budget)
         agreement = self._agreement(spent.seconds)
         steps, self.compilation_seconds = self._compile(run_log, train_state, agreement)

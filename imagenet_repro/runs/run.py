@@ -17,7 +17,7 @@ from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.json_files import write_json
 from imagenet_repro.storage.workdir import RESULT, Workdir
-from imagenet_repro.training import checkpoint, loop, memory
+from imagenet_repro.training import checkpoint, hosts, loop, memory
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.systems import System
 
@@ -41,6 +41,7 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
         self.config, self.workdir = config, workdir
         self.train_split, self.eval_split, self.scored_split = splits.train, splits.evaluated, splits.scored
         self.compilation_seconds = 0.0
+        self.left_out = 0  # training records that were drawn and could not be decoded, over all processes
         self.predicted: tuple[ErrorRates, predictions.Predictions] | None = None  # at the end of the run
         self.checkpoints = checkpoint.Checkpoints(workdir.checkpoints, config.checkpoint.keep)
 
@@ -71,6 +72,8 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
 
     def _train(self, job: loop.TrainingJob) -> loop.Outcome:
         outcome = loop.run(job)
+        undecodable = hosts.gather(job.bad_records.indices)
+        self.left_out = len(set().union(*undecodable))
         if outcome.stopped_by is None:
             self._finish(outcome)
         return outcome
@@ -81,7 +84,7 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
             return self.evaluator.rates(train_state)
         began = time.perf_counter()
         self.predicted = self.evaluator.predict(train_state, {})
-        return metrics_row(self.predicted[0], time.perf_counter() - began)
+        return metrics_row(self.predicted[0], time.perf_counter() - began, self.eval_split)
 
     def _finish(self, outcome: loop.Outcome) -> None:
         """Write the result; score the last state again if an earlier process ended before it could write."""
@@ -108,6 +111,7 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
                 "compilation_seconds": self.compilation_seconds,
                 "rates": dataclasses.asdict(rates) | {"top1_error": rates.top1_error, "top5_error": rates.top5_error},
                 "peak_memory": memory.peak(),
+                "left_out": {"training": self.left_out, "scored": self.scored_split.num_examples - rates.images},
                 "classes": list(self.train_split.class_names),
                 "predictions": str(path.relative_to(self.workdir.path)),
                 "provenance": source,

@@ -27,6 +27,7 @@ SECONDS_BETWEEN_FLUSHES = 120.0  # of TensorBoard events
 NAMED_LINES = 5  # the most line numbers in a message
 
 KINDS = ("train", "eval", "save", "event")
+LEFT_OUT = "left_out"  # the event of a record that cannot be decoded, with its `index` in the split and its `image`
 # All values but the kind are numbers, except in events; amounts are finite, and training rows have these.
 NUMBERS_OF_TRAINING = {"progress", "seconds", "loss"}
 AMOUNTS = ("images", "epochs", "flops", "seconds", "progress")
@@ -55,6 +56,12 @@ def read_rows(path: Path, say: Callable[[str], None] = print) -> list[dict[str, 
     damaged = [number for number, (line, row) in enumerate(zip(lines[:-1], rows, strict=False), 1) if line and not row]
     _name_lines(path, damaged, say)
     return [row for row in rows if row]
+
+
+def left_out(path: Path, step: int) -> set[int]:
+    """Return the indices of the records that a run could not decode in training up to a step, from its log."""
+    rows = [row for row in read_rows(path) if row.get("event") == LEFT_OUT and row["step"] <= step]
+    return {row["index"] for row in rows if type(row.get("index")) is int}
 
 
 def _parse_row(line: bytes) -> dict[str, Any] | None:

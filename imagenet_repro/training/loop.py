@@ -20,7 +20,7 @@ from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import HOSTS, Agreement, StopSignal, TrainingClock
 from imagenet_repro.training.early_stopping import EarlyStopping
 from imagenet_repro.training.learning_rate import LearningRate
-from imagenet_repro.training.log import METRICS, RunLog, duration
+from imagenet_repro.training.log import LEFT_OUT, METRICS, RunLog, duration
 from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.state import TrainState
 
@@ -151,7 +151,8 @@ class _Run:
         began = time.perf_counter()
         host, device = next(self.job.batches)
         self.window.waited += time.perf_counter() - began
-        self.job.bad_records.update(host)
+        for index, name in self.job.bad_records.update(host):
+            self.job.log.write("event", self.spent.steps, event=LEFT_OUT, index=index, image=name)
         self.job.bad_records.check()
         learning_rate = self._learning_rate()
         step = self.job.steps[self.job.budget.meter.stage(self.spent.steps)]
@@ -251,6 +252,7 @@ class _Run:
         self.job.log.say(
             f"evaluated at {progress:.0f} %: top-1 error {100 * row['top1_error']:.2f} %,"
             f" top-5 error {100 * row['top5_error']:.2f} % of {row['evaluated']:,} images"
+            + (f"; {row['left_out']:,} records cannot be decoded and are left out" if row.get("left_out") else "")
         )
         self.early_stopping.observe(row["top1_error"])
         if self.early_stopping.is_due:

@@ -45,6 +45,15 @@ def test_bad_records_are_counted_once_and_named():
     assert all("cannot decode img_" in line and "PNG of 90 bytes" in line for line in lines)
 
 
+def test_records_known_from_before_a_resumption_are_counted_and_are_not_new():
+    split = make_split(20, bad=(4, 5, 19))
+    bad = BadRecords(split, DATA, known=[4, 7])
+    assert bad.indices == [4, 7]
+    new = [each for batch in train(split, num_steps=10) for each in bad.update(batch)]
+    assert sorted(new) == [(5, "img_05"), (19, "img_19")]
+    assert bad.indices == [4, 5, 7, 19]
+
+
 def test_too_many_bad_records_stop_the_run():
     data = dataclasses.replace(DATA, max_bad_share=0.05)
     split = make_split(20, bad=(3, 9))

@@ -60,3 +60,20 @@ def test_every_image_is_scored_once_and_counted_as_predicted(evaluated):
     logits = predictions.logits.astype(np.float64)
     chosen = logits[np.arange(COUNT), predictions.label]
     assert rates.cross_entropy == pytest.approx(np.mean(np.log(np.exp(logits).sum(1)) - chosen), rel=1e-2)  # float16
+
+
+def test_records_that_cannot_be_decoded_are_left_out_of_every_count():
+    lines = []
+    settings = {"data": {"image_size": 16, "threads": 1, "workers": 0, "max_bad_share": 0.1}, "batch_size": BATCH}
+    split = memory_split.make_split(COUNT, bad=(0, 9, 36))
+    one = evaluator.Evaluator(resolve_config(settings), score, parallel.ShardMap(), split, lines.append)
+    trained = one.spread.put_state(
+        state.TrainState(jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2))
+    )
+    rates, predictions = one.predict(trained, {"step": 7})
+    assert rates.images == len(predictions) == COUNT - 3
+    assert predictions.provenance == {"step": 7, "classes": list("abcde"), "left_out": 3}
+    assert [line.split(":")[0] for line in lines] == [f"cannot decode img_{number:02d}" for number in (0, 9, 36)]
+    row = one.rates(trained)
+    assert (row["evaluated"], row["left_out"]) == (COUNT - 3, 3)
+    assert row["top1_error"] == rates.top1_wrong / (COUNT - 3)

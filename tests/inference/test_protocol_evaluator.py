@@ -83,6 +83,7 @@ def test_groups_are_by_aspect_with_a_hundredth_of_slack():
 def test_damaged_images_are_named_left_out_and_counted(name):
     rates, predictions, messages = judged(name, damaged=(2, 8), max_bad_share=0.25)
     assert rates.images == 7
+    assert predictions.provenance["left_out"] == 2
     assert not {"image_2", "image_8"} & set(predictions.id)
     assert sum("image_2" in line for line in messages) == sum("image_8" in line for line in messages) == 1
     with pytest.raises(UserError, match=r"2 of the . records .* cannot be decoded"):

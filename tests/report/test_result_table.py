@@ -31,6 +31,13 @@ def test_markdown_is_the_table_of_the_issue():
     assert lines[-1] == "Intervals are Wilson's over 2,000 or 50,000 scored images."
 
 
+def test_records_left_out_are_noted_below_the_table():
+    rows = [ALEXNET, dataclasses.replace(RESNET, left_out=1234)]
+    note = "Left out because they cannot be decoded: 1,234 records."
+    assert result_table.markdown(rows).splitlines()[-1].endswith(f"scored images. {note}")
+    assert "Left out" not in result_table.markdown([ALEXNET])
+
+
 def test_a_name_with_a_bar_does_not_break_the_markdown():
     row = ResultRow("a|b", 1, 1, 1, 1.0, ErrorRates(10, 5, 1))
     assert result_table.markdown([row]).splitlines()[2].startswith(r"| a\|b | 1 |")

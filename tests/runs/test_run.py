@@ -53,7 +53,7 @@ class Evaluator(evaluator.Evaluator):
         return ErrorRates(n, n, n, cross_entropy=1.0), actual
 
     def rates(self, state):
-        return evaluator.metrics_row(self.predict(state, {})[0], 0.1)
+        return evaluator.metrics_row(self.predict(state, {})[0], 0.1, self.split)
 
 
 class Made(run.Run):
@@ -61,6 +61,7 @@ class Made(run.Run):
         self.evaluator = Evaluator(self.config, "score", "spread", self.eval_split)
         job = mock.Mock(spec=loop.TrainingJob)
         job.evaluate, job.log = self._evaluate, mock.Mock()
+        job.bad_records = mock.Mock(indices=[1, 3])
         return job
 
     def _summary(self):
@@ -143,6 +144,7 @@ def test_the_result_has_every_key_that_a_page_needs(trained):
     result = json.loads((workdir.path / "result.json").read_text())
     assert result["classes"] == ["a", "b"]
     assert result["peak_memory"]["of"] == "process"
+    assert result["left_out"] == {"training": 2, "scored": 0}
     assert result["spent"] == {"steps": 7, "images": 56, "epochs": 1.0, "flops": 1e9, "seconds": 2.0}
     assert result["provenance"]["config"]["data"]["test_split"] == "test"
 

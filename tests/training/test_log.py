@@ -1,5 +1,6 @@
 """Tests of logs: rows, their state after a resume, and spans of time as text."""
 
+import contextlib
 import json
 import math
 from unittest import mock
@@ -34,6 +35,15 @@ def test_a_resume_drops_rows_beyond_its_step_and_a_line_cut_short(tmp_path, caps
     assert [row["step"] for row in result] == [1, 2, 3]
     assert result[-1]["images"] == 7
     assert capsys.readouterr().out == ""
+
+
+def test_records_left_out_are_read_from_the_log_up_to_a_step(tmp_path):
+    with contextlib.closing(log.RunLog(tmp_path, start_step=0)) as run_log:
+        for step, index in ((0, 7), (3, 2), (3, 7), (5, 9)):
+            run_log.write("event", step, event=log.LEFT_OUT, index=index, image=f"img_{index}")
+        run_log.write("event", 1, event="plateau", scale=0.5)
+    assert log.left_out(tmp_path / log.METRICS, 3) == {2, 7}
+    assert log.left_out(tmp_path / "none", 3) == set()
 
 
 def test_a_resume_that_drops_nothing_does_not_touch_the_file(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import signal
 from unittest import mock
@@ -49,11 +50,13 @@ def compiled():
     return [SPREAD.compile_training(stage, placed, batch) for stage in stages]
 
 
-def go(workdir, stop_at=None, early_stopping=0, lost_at=None, lost_in_evaluation=None):
+def go(workdir, stop_at=None, early_stopping=0, *, lost_at=None, lost_in_evaluation=None, left_out=()):
     """Run one process from the last checkpoint to the end, or to the step at which a signal arrives.
 
     A process that reads images is lost before step `lost_at`, or in the evaluation of step `lost_in_evaluation`.
+    `left_out` has the new undecodable records of each step.
     """
+    new_bad_records = itertools.chain(left_out, itertools.repeat([]))
     checkpoints = Checkpoints(workdir / "checkpoints", keep=20)
     fresh = SPREAD.put_state(small_network.make(CONFIG)[1])
     result = checkpoints.restore(fresh)
@@ -85,7 +88,7 @@ def go(workdir, stop_at=None, early_stopping=0, lost_at=None, lost_in_evaluation
         budget=BUDGET,
         spent=spent,
         checkpoints=checkpoints,
-        bad_records=mock.Mock(spec=BadRecords),
+        bad_records=mock.Mock(spec=BadRecords, **{"update.side_effect": new_bad_records}),
         log=run_log,
         known=result.info if result else {},
         learning_rate=LearningRate(
@@ -116,6 +119,13 @@ def test_a_stalled_error_drops_the_rate_of_the_steps_that_follow(uninterrupted):
     assert evaluated == [(3, False), (6, False), (9, False), (12, True)]
     assert [row["learning_rate"] for row in rows(workdir, "train")] == pytest.approx([0.1] * 6 + [0.05] * 6)
     assert [(row["step"], row["scale"]) for row in rows(workdir, "event")] == [(6, 0.5), (12, 0.25)]
+
+
+def test_records_that_cannot_be_decoded_are_in_the_log(tmp_path):
+    go(tmp_path, stop_at=4, left_out=[[(4, "img_04"), (7, "img_07")], [], [(5, "img_05")]])
+    events = [(row["step"], row["index"], row["image"]) for row in rows(tmp_path, "event")]
+    assert events == [(0, 4, "img_04"), (0, 7, "img_07"), (2, 5, "img_05")]
+    assert log.left_out(tmp_path / log.METRICS, 1) == {4, 7}
 
 
 def test_operations_in_the_log_are_those_of_the_stages(uninterrupted):
@@ -230,7 +240,7 @@ def fake_job(budget, steps, **settings):
         budget=Budget(Amount.parse(budget), Meter(32, 100, 1000)),
         spent=Meter(32, 100, 1000).spent(0, 0.0),
         checkpoints=mock.Mock(spec=Checkpoints),
-        bad_records=mock.Mock(spec=BadRecords),
+        bad_records=mock.Mock(spec=BadRecords, **{"update.return_value": []}),
         log=mock.Mock(spec=log.RunLog),
         known={},
     )

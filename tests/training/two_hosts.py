@@ -89,7 +89,7 @@ def train(workdir, budget, *, stop_at=None, delay=0.0):
             budget=Budget(Amount.parse(budget), meter),
             spent=spent,
             checkpoints=checkpoints,
-            bad_records=mock.Mock(spec=BadRecords),
+            bad_records=mock.Mock(spec=BadRecords, **{"update.return_value": []}),
             log=mock.Mock(spec=log.RunLog),
             known=restored.info if restored else {},
             learning_rate=Rates(0.1, CONFIG.schedule),

@@ -223,6 +223,8 @@ def _caption(comparison: Comparison, has_groups: bool) -> str:
     parts = [f"Errors on {comparison.n_images:,} images of {comparison.scored_data}, {comparison.scored_split}{by}."]
     if not comparison.same_images:
         parts = ["The systems were scored on different images; the provenance names those of each run."]
+    if left_out := max(run.left_out for system in comparison.systems for run in system.runs):
+        parts.append(f"Left out because they cannot be decoded: {left_out:,} records.")
     if 1 in counts:
         parts.append("One seed: Wilson's interval over images.")
     if 2 in counts:

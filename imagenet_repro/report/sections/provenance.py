@@ -41,11 +41,16 @@ def facts(run: FinishedRun) -> dict[str, str]:
         "epochs": MISSING if spent.get("epochs") is None else f"{spent['epochs']:.4g}",
         "FLOPs": MISSING if spent.get("flops") is None else quantity(spent["flops"]),
         "seconds": MISSING if spent.get("seconds") is None else f"{spent['seconds']:,.1f}",
-        "images scored": f"{run.rates.images:,}",
+        "images scored": _scored(run),
         "top-1 errors": f"{run.rates.top1_wrong:,}",
         "top-5 errors": f"{run.rates.top5_wrong:,}",
         "predictions": _text(run.predictions or run.result.get("predictions")),
     }
+
+
+def _scored(run: FinishedRun) -> str:
+    """Return the number of scored images, and how many records were left out because they cannot be decoded."""
+    return f"{run.rates.images:,}" + (f" ({run.left_out:,} records left out)" if run.left_out else "")
 
 
 def _splits(data: dict[str, Any]) -> str:

@@ -83,6 +83,13 @@ def test_two_seeds_have_their_range_and_the_caption_says_so():
     assert "Wilson" not in table.caption
 
 
+def test_the_caption_counts_the_records_that_were_left_out():
+    comparison = comparisons.comparison(systems=2)
+    assert "Left out" not in leaderboard.leaderboard(comparison).caption
+    comparison.systems[1].runs[0].result["left_out"] = {"training": 5, "scored": 3}
+    assert "Left out because they cannot be decoded: 3 records." in leaderboard.leaderboard(comparison).caption
+
+
 def test_the_lowest_error_comes_first():
     comparison = comparisons.comparison(systems=6)
     given = dataclasses.replace(comparison, systems=comparison.systems[::-1])
