@@ -214,7 +214,7 @@ def _row(kind: str, outcomes: Outcomes) -> str:
 
 def _resident() -> int:
     """Return the resident memory of this process in bytes."""
-    return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+    return 4096 * int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
 
 
 def _traced_growth(kinds: list[str], seed: int) -> int:

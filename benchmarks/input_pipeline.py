@@ -114,7 +114,7 @@ def main() -> None:
     report = describe(rates, images, arguments)
     print(report)
     if arguments.out:
-        arguments.out.write_text(report)
+        arguments.out.write_text(report, encoding="utf-8")
 
 
 def use_cores(count: int) -> None:
@@ -388,7 +388,7 @@ def packages() -> list[str]:
 def processor() -> str:
     """Return the processor's name, as Linux reports it."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -57,7 +57,7 @@ def _build(directory):
     import jax
 
     source, library = Path(directory) / "wait.cc", Path(directory) / "wait.so"
-    source.write_text(WAIT)
+    source.write_text(WAIT, encoding="utf-8")
     command = ["g++", "-O1", "-w", "-std=c++17", "-shared", "-fPIC", f"-I{jax.ffi.include_dir()}"]
     subprocess.run([*command, str(source), "-o", str(library)], check=True)
     return library
@@ -75,7 +75,7 @@ def _run_both(library):
             [sys.executable, __file__, *sys.argv[1:]],
             env=os.environ | common | {"PROCESS_ID": str(number)},
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         for number in range(2)
     ]

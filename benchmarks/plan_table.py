@@ -83,7 +83,7 @@ def main():
             break
         _make(*todo)
         made += 1
-    TABLE.write_text(_page(_read()))
+    TABLE.write_text(_page(_read()), encoding="utf-8")
 
 
 def _arguments():
@@ -137,7 +137,7 @@ def _is_of(plan, case):
 
 
 def _read():
-    return [json.loads(line) for line in PLANS.read_text().splitlines()] if PLANS.exists() else []
+    return [json.loads(line) for line in PLANS.read_text(encoding="utf-8").splitlines()] if PLANS.exists() else []
 
 
 def _make(case, batch):
@@ -155,7 +155,7 @@ def _make(case, batch):
         "jax": source["packages"]["jax"],
         "commit": source["commit"][:12],
     }
-    with PLANS.open("a") as file:
+    with PLANS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())

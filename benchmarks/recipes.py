@@ -61,7 +61,7 @@ def main():
     text = _table(rows, arguments)
     print(text)
     if arguments.out:
-        Path(arguments.out).write_text(text)
+        Path(arguments.out).write_text(text, encoding="utf-8")
 
 
 def _arguments():
@@ -106,10 +106,10 @@ def _run(recipe, size, arguments):
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, "main.py", "train", f"--config=configs/{recipe}", f"--workdir={workdir}"]
         command += [f"--config.{key}={value}" for key, value in options.items()]
-        result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8", check=False)
         if result.returncode:
             raise SystemExit(f"{recipe} failed:\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}")
-        rows = map(json.loads, (Path(workdir) / "metrics.jsonl").read_text().splitlines())
+        rows = map(json.loads, (Path(workdir) / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
         losses = [row["loss"] for row in rows if row["kind"] == "train"]
     quarter = max(1, len(losses) // 4)
     first, last = sum(losses[:quarter]) / quarter, sum(losses[-quarter:]) / quarter

@@ -47,7 +47,7 @@ def main():
     text = _table(arguments, rates, notes)
     print(text)
     if arguments.out:
-        Path(arguments.out).write_text(text)
+        Path(arguments.out).write_text(text, encoding="utf-8")
 
 
 def _arguments():
@@ -83,7 +83,7 @@ def command_of(name, arguments):
 
 def _in_a_process(name, arguments):
     command = command_of(name, arguments)
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8", check=False)
     if result.returncode:
         raise SystemExit(f"measuring '{name}' failed:\n{result.stderr[-3000:]}")
     return json.loads(result.stdout.strip().splitlines()[-1])

@@ -58,11 +58,11 @@ def main():
         rows.append((name, size, *_rates(name, size, arguments)))
         print(_line(rows[-1]), file=sys.stderr)
         if arguments.out:  # the rest of the table opens the devices, which the measurements need exclusively
-            Path(arguments.out).write_text("\n".join((*HEADING, *map(_line, rows))) + "\n")
+            Path(arguments.out).write_text("\n".join((*HEADING, *map(_line, rows))) + "\n", encoding="utf-8")
     text = _table(arguments, rows)
     print(text)
     if arguments.out:
-        Path(arguments.out).write_text(text)
+        Path(arguments.out).write_text(text, encoding="utf-8")
     return int(any(None in row for row in rows))
 
 
@@ -103,7 +103,7 @@ def _rates(name, size, arguments):
 
 def _measure(what, command):
     """Return images per second and a note, measured in a separate process; None and its last line if it failed."""
-    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8", check=False)
     if not result.returncode:
         measured = json.loads(result.stdout.strip().splitlines()[-1])
         return measured["images_per_second"], measured["note"]

@@ -31,11 +31,11 @@ def main():
     for name in models.names():
         rows.append(sizes.count(name) | {"golden": _golden(name, arguments.goldens)})
         print(rows[-1], file=sys.stderr, flush=True)
-    with sizes.STORED.open("w", newline="") as file:
+    with sizes.STORED.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["name", "parameters", "image_size", "multiply_adds"], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    Path(arguments.out).write_text(_table(rows))
+    Path(arguments.out).write_text(_table(rows), encoding="utf-8")
 
 
 def _arguments():

@@ -1,5 +1,6 @@
 """Tests that an installed package has everything that a clone has."""
 
+import ast
 import fnmatch
 import runpy
 import subprocess
@@ -47,3 +48,28 @@ def test_the_command_has_the_name_that_the_code_expects():
     from imagenet_repro.cli.main import INSTALLED_NAME
 
     assert PROJECT["project"]["scripts"] == {INSTALLED_NAME: "imagenet_repro.cli.main:main"}
+
+
+def _lacks_encoding(call):
+    """Return whether a call reads or writes text in the encoding of the locale."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    keywords = {keyword.arg for keyword in call.keywords}
+    if keywords & {"encoding", "fileobj"}:
+        return False
+    if name == "open":
+        modes = [one.value for one in call.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+        return not call.args or any(set(mode) <= set("rwax+t") for mode in modes)
+    return name in ("read_text", "write_text") or ("text" in keywords and name in ("run", "Popen"))
+
+
+@pytest.mark.parametrize("directory", ["imagenet_repro", "tools", "benchmarks"])
+def test_every_text_has_an_encoding(directory):
+    """The encoding of the locale differs from machine to machine; ruff sees only some of these calls."""
+    calls = [
+        f"{path}:{node.lineno}"
+        for path in tracked(directory)
+        if path.endswith(".py")
+        for node in ast.walk(ast.parse((REPOSITORY / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and _lacks_encoding(node)
+    ]
+    assert not calls

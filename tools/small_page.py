@@ -37,11 +37,11 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     page, copy = map(Path, arguments)
-    text = shrink(page.read_text())
+    text = shrink(page.read_text(encoding="utf-8"))
     if len(text.encode()) > LARGEST:
         print(f"{page} has {len(text.encode()):,} bytes without its figures, more than {LARGEST:,}", file=sys.stderr)
         return 1
-    copy.write_text(text)
+    copy.write_text(text, encoding="utf-8")
     return 0
 
 

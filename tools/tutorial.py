@@ -78,7 +78,7 @@ def run_command(command: str, folder: Path) -> str:
         env=os.environ | variables | {"PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     print(done.stdout, file=sys.stderr, flush=True)

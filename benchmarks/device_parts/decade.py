@@ -120,7 +120,7 @@ class Decade(Part):
 
 
 def _row(workdir: Workdir) -> dict[str, Any]:
-    result = json.loads((workdir.path / RESULT).read_text())
+    result = json.loads((workdir.path / RESULT).read_text(encoding="utf-8"))
     return {
         "budget": result["budget"],
         "classes": len(result["classes"]),

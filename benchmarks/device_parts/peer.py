@@ -45,7 +45,7 @@ class Peer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
+                encoding="utf-8",
                 start_new_session=True,  # a group of processes of its own, which can be paused
             )
         self._answers: dict[int, Future] = {}

@@ -44,7 +44,7 @@ def _plain(value: Any) -> Any:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of `results.jsonl` in a folder; raise ValueError where a line is not complete."""
-    return [json.loads(line) for line in (folder / RESULTS).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / RESULTS).read_text(encoding="utf-8").splitlines()]
 
 
 def free_folder(parent: Path, name: str) -> Path:

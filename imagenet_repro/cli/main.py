@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import errno
-import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ from imagenet_repro.cli import (
 )
 from imagenet_repro.cli.command import Command, Option, Settings
 from imagenet_repro.errors import EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
-from imagenet_repro.storage import files, user
+from imagenet_repro.storage import encoding, files, user
 
 COMMANDS: dict[str, Command] = {
     module.COMMAND.name: module.COMMAND
@@ -73,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     program = _program()
-    _escape_what_a_terminal_lacks()
+    if arguments is None:
+        encoding.restart_in_utf8_mode()
+    encoding.escape_what_a_terminal_lacks()
     options, rest = build_parser(program).parse_known_args(arguments)
     values = vars(options)
     command = COMMANDS[values.pop("command")]
@@ -102,13 +103,6 @@ def _end_without_output(program: str, error: OSError) -> int:
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_SAVE_FAILED
-
-
-def _escape_what_a_terminal_lacks() -> None:
-    """Print characters that the terminal's encoding lacks as escapes, instead of ending with an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def require_writable_outputs(command: Command, values: Mapping[str, Any]) -> dict[str, str]:

@@ -237,7 +237,7 @@ def _check_tags(image: bytes) -> None:
 def _silence_libtiff() -> None:
     """Turn off the messages about damaged files of the libtiff that Pillow has loaded; on Linux only."""
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     except OSError:
         return
     for path in {line.split(maxsplit=5)[-1] for line in maps.splitlines() if "/libtiff" in line}:

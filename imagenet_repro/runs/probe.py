@@ -111,7 +111,7 @@ def _count_steps(
 def main(path: str) -> int:
     """Print the cost of the configuration in a file; return the exit code."""
     try:
-        cost = probe(resolve_config(json.loads(Path(path).read_text())))
+        cost = probe(resolve_config(json.loads(Path(path).read_text(encoding="utf-8"))))
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_code

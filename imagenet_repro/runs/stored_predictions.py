@@ -96,7 +96,7 @@ def class_names(stored: StoredPredictions) -> tuple[str, ...]:
 
 def _class_names_of_run(path: Path) -> tuple[str, ...]:
     try:
-        result = json.loads((path.parent.parent / RESULT).read_text())
+        result = json.loads((path.parent.parent / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ()
     names = result.get("classes") if isinstance(result, dict) else None

@@ -187,7 +187,7 @@ def imagenet_wnids() -> tuple[str, ...]:
     """Return the WordNet ids of the 1,000 classes by class index, sorted as in tfds, torchvision and timm."""
     import tensorflow_datasets as tfds
 
-    return tuple(tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text().split())
+    return tuple(tfds.core.tfds_path("datasets/imagenet2012/labels.txt").read_text(encoding="utf-8").split())
 
 
 def check_classes(names: Sequence[str], what: str) -> None:

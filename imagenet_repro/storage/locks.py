@@ -91,7 +91,7 @@ def describe_owner(path: Path) -> str:
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock of a file; a missing file is not locked."""
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -84,5 +84,7 @@ def commit() -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, encoding="utf-8", errors="replace", check=True
+    )
     return result.stdout.strip()

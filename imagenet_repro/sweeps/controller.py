@@ -270,7 +270,7 @@ class _SweepMonitor:
     def _last_worker_message(self) -> str:
         """Return the last line of the newest error log of a worker, as part of a sentence."""
         logs = sorted(self._directory.workers_path.glob("*/*_log.err"), key=lambda path: path.stat().st_mtime)
-        lines = logs[-1].read_text(errors="replace").strip().splitlines() if logs else []
+        lines = logs[-1].read_text(encoding="utf-8", errors="replace").strip().splitlines() if logs else []
         return f"the last message was: {lines[-1]}; " if lines else ""
 
 

@@ -63,12 +63,14 @@ def _line(planned: PlannedRun) -> str:
 
 def _measure(config: AnyConfig) -> dict[str, Any] | str:
     """Return the measurements of `runs/probe.py` taken in a separate process, or its error message."""
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
         json.dump(config_to_dict(config), file)
         file.flush()
         command = [sys.executable, "-m", "imagenet_repro.runs.probe", file.name]
         environment = os.environ | {"PYTHONPATH": python_path()}
-        probe = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        probe = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environment
+        )
     lines = probe.stdout.strip().splitlines()
     if probe.returncode == 0 and lines:
         return json.loads(lines[-1])

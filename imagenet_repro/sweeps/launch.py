@@ -208,7 +208,13 @@ def _is_in_slurm(job_id: str) -> bool:
 
     Only the queue is consulted, because many clusters have no accounting database.
     """
-    listing = subprocess.run(["squeue", "--noheader", f"--jobs={job_id}"], capture_output=True, text=True, check=False)
+    listing = subprocess.run(
+        ["squeue", "--noheader", f"--jobs={job_id}"],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
     if listing.returncode:
         return "Invalid job id" not in listing.stderr
     return bool(listing.stdout.strip())
@@ -222,7 +228,9 @@ def visible_gpus() -> list[str]:
         return list(itertools.takewhile(lambda name: name and name != "-1", names))
     if shutil.which("nvidia-smi") is None:
         return []
-    listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    listing = subprocess.run(
+        ["nvidia-smi", "--list-gpus"], capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     return [str(number) for number in range(sum(line.startswith("GPU ") for line in listing.stdout.splitlines()))]
 
 

@@ -111,7 +111,7 @@ def _last_train_row(workdir: Path) -> dict | None:
 
 def _last_line(output: Path) -> str:
     """Return the last line that a run printed before its first step, such as that it compiles."""
-    lines = output.read_text(errors="replace").split("\n") if output.exists() else []
+    lines = output.read_text(encoding="utf-8", errors="replace").split("\n") if output.exists() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), "starting")
 
 

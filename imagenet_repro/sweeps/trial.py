@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from imagenet_repro.errors import EXIT_STOPPED, UserError
+from imagenet_repro.storage import encoding
 
 PARENT = "IMAGENET_REPRO_WORKER"  # environment variable: the process id of the worker that started this process
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -29,13 +30,14 @@ def main(config: str, workdir: str) -> int:
     if _is_orphaned():
         return EXIT_STOPPED
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    encoding.escape_what_a_terminal_lacks()
     from imagenet_repro.config import resolve_config
     from imagenet_repro.runs.train import train
     from imagenet_repro.training.clock import StopSignal
 
     StopSignal.insistent = False
     try:
-        return train(resolve_config(json.loads(Path(config).read_text())), workdir)
+        return train(resolve_config(json.loads(Path(config).read_text(encoding="utf-8"))), workdir)
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_code

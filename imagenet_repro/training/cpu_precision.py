@@ -72,7 +72,7 @@ def _is_faster() -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """Return the measurements by machine; a file that is missing or damaged has none."""
     try:
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
@@ -81,7 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _machine() -> str:
     """Return what the measurement depends on: processor, cores and versions of JAX."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -101,7 +101,14 @@ def _measure_in_a_process() -> dict[str, float]:
     command = [sys.executable, "-m", __name__]
     try:
         result = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=True, cwd=_root()
+            command,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT,
+            check=True,
+            cwd=_root(),
         )
         return json.loads(result.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):

@@ -111,7 +111,7 @@ def write_info(info, path: Path) -> None:
     from tensorflow_datasets.core import dataset_info
 
     partial = path / "dataset_info.json.partial"
-    partial.write_text(dataset_info.get_dataset_info_json(info))
+    partial.write_text(dataset_info.get_dataset_info_json(info), encoding="utf-8")
     partial.replace(path / "dataset_info.json")
 
 
