@@ -12,6 +12,7 @@ import json
 import math
 import os
 import stat
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -192,9 +193,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, s
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    _check_claims(path)
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    with warnings.catch_warnings(action="ignore"):  # NumPy's, about headers that Python 2 wrote
+        _check_claims(path)
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
     # NumPy has no bfloat16 and writes it as two bytes without a type.
     return {name: a.view(ml_dtypes.bfloat16) if a.dtype == "V2" else a for name, a in arrays.items()}
 

@@ -83,7 +83,8 @@ def load(
     try:
         tensors.load_torch(model, fit.arrays)
     except UserError as error:
-        raise UserError(f"{weights.path}: {error}{suggestion(weights, model.known_origin)}") from error
+        notes = f". It was read so: {'; '.join(weights.notes)}" if weights.notes else ""
+        raise UserError(f"{weights.path}: {error}{suggestion(weights, model.known_origin)}{notes}") from error
     preprocessing = weights.preprocessing or models.spec(model.known_origin.name).preprocessing
     model.preprocessing, model.class_names = weights.preprocessing, fit.class_names  # `write` states both
     return Report(weights.path, (*weights.notes, *options, *fit.notes), fit.replaced, fit.left_out, preprocessing)

@@ -150,12 +150,18 @@ def test_axes_of_one_at_the_end_do_not_matter(scale, shape):
             pretrained.load(model, other)
 
 
-@pytest.mark.parametrize(("number", "dtype"), [(np.nan, np.float32), (-np.inf, np.float32), (1e300, np.float64)])
-def test_numbers_that_are_not_finite_are_refused(number, dtype):
-    given = weights("resnet20_cifar", 10)
-    given.tensors["fc.bias"] = np.array([0] * 8 + [number] * 2, dtype)
-    with pytest.raises(UserError, match=r"^file: 2 numbers of tensor 'fc\.bias' are NaN or infinite"):
-        pretrained.load(models.abstract("resnet20_cifar", 10), given)
+def test_weights_that_do_not_load_are_described():
+    model, given = models.abstract("resnet20_cifar", 10), weights("resnet20_cifar", 10)
+    for number, dtype in ((np.nan, np.float32), (-np.inf, np.float32), (1e300, np.float64)):
+        given.tensors["fc.bias"] = np.array([0] * 8 + [number] * 2, dtype)
+        with pytest.raises(UserError, match=r"^file: 2 numbers of tensor 'fc\.bias' are NaN or infinite"):
+            pretrained.load(model, given)
+    del given.tensors["fc.bias"]
+    given = dataclasses.replace(given, notes=("took 'model_ema' and left model", "left 'module.' out of every name"))
+    with pytest.raises(
+        UserError, match=r"lack the tensor 'fc\.bias'.* read so: took 'model_ema' and left model; left"
+    ):
+        pretrained.load(model, given)
 
 
 @pytest.fixture
