@@ -130,7 +130,7 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
     def _draw(self, watcher: _Watcher) -> None:
         """Draw HOG and LBP of the first evaluated images; print a line instead if these are too small."""
         path, data = self.workdir.path / "descriptors.png", self.config.data
-        if path.exists():
+        if path.exists() and path.with_suffix(".svg").exists():  # written in this order
             return
         batch = next(loader.eval_batches(self.eval_split, data, self.config.eval_crop, batch_size=DRAWN))
         try:
