@@ -4,6 +4,7 @@ import bisect
 import itertools
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -350,7 +351,7 @@ def _why_not_found(name: str, directory: Path) -> str:
 
 
 def _prepare_command(name: str, directory: str | os.PathLike) -> str:
-    return f"python main.py prepare {name} --data_dir={os.fspath(directory)}"
+    return f"python main.py prepare {shlex.quote(name)} --data_dir={shlex.quote(os.fspath(directory))}"
 
 
 def _require_random_access(builder: "tfds.core.DatasetBuilder", name: str) -> None:

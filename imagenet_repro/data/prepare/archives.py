@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from imagenet_repro.data.prepare import names
 from imagenet_repro.errors import UserError
 from imagenet_repro.storage import user
 
@@ -114,15 +115,15 @@ def _extracted(directory: Path, archive: Archive) -> Path | None:
 
 
 def _differences(path: Path, archive: Archive) -> Iterator[str]:
-    names = _members(path)
-    fitting = sum(bool(re.fullmatch(archive.pattern, name)) for name in names)
+    members = _members(path)
+    fitting = sum(bool(re.fullmatch(archive.pattern, name)) for name in members)
     if not fitting:
-        examples = ", ".join(names[:3]) or "nothing"
+        examples = names.some(members[:3]) or "nothing"
         raise UserError(f"{path} is not the official archive: it should hold {archive.content}, and holds {examples}")
     size = path.stat().st_size
-    if len(names) != archive.members:
+    if len(members) != archive.members:
         yield (
-            f"{path.name} holds {len(names):,} {archive.content} instead of the official {archive.members:,}"
+            f"{path.name} holds {len(members):,} {archive.content} instead of the official {archive.members:,}"
             + (
                 "; tfds labels them by their rank among the names, so the labels are wrong"
                 if "val" in path.name
@@ -137,18 +138,18 @@ def _members(path: Path) -> list[str]:
     """Return the names in an archive, read from header to header; raises UserError where its end is missing."""
     try:
         with tarfile.open(path, "r:") as archive:
-            names = archive.getnames()
+            members = archive.getnames()
             end = archive.offset
         with path.open("rb") as file:
             file.seek(end)
             complete = not any(file.read(512)) and file.tell() == end + 512
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError) as error:
         raise _truncated(path, str(error)) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     if not complete:
         raise _truncated(path, "no end-of-archive mark")
-    return names
+    return members
 
 
 def _truncated(path: Path, reason: str) -> UserError:
@@ -156,5 +157,5 @@ def _truncated(path: Path, reason: str) -> UserError:
     return UserError(
         f"{path} ({path.stat().st_size:,} bytes) is cut short or not a tar archive: {reason}. The official one has "
         f"{archive.size:,} bytes; resume or repeat the download, then compare\n"
-        f"  md5sum {path}\nwith {archive.md5}"
+        f"  md5sum {names.typed(path)}\nwith {archive.md5}"
     )

@@ -107,7 +107,11 @@ def changes(directory: Path, listing: Listing, classes: Sequence[str], splits: M
         UserError: the record is damaged.
     """
     recorded, now = read(directory).get(SOURCE), record(listing, directory.parent.name)
-    differences = [*_class_changes(classes, listing.classes), *_count_changes(recorded, now["images"], splits)]
+    kept = set(classes) & set(listing.classes)
+    differences = [
+        *_class_changes(classes, listing.classes),
+        *_count_changes(recorded, now["images"], kept, splits),
+    ]
     if not differences and recorded and recorded["sizes"] != now["sizes"]:
         differences.append("images have other names or sizes")
     return differences
@@ -146,8 +150,10 @@ def _class_changes(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
             yield f"{len(classes)} classes were {verb}: {names.some(classes)}"
 
 
-def _count_changes(recorded: dict | None, now: dict[str, dict[str, int]], splits: Mapping[str, int]) -> Iterator[str]:
-    """Yield the classes whose number of images changed; without a record, the splits whose number did."""
+def _count_changes(
+    recorded: dict | None, now: dict[str, dict[str, int]], classes: set[str], splits: Mapping[str, int]
+) -> Iterator[str]:
+    """Yield those of `classes` whose number of images changed; without a record, the splits whose number did."""
     if not recorded:
         for split in sorted({*splits, *now}):
             numbers = splits.get(split, 0), sum(now.get(split, {}).values())
@@ -157,7 +163,7 @@ def _count_changes(recorded: dict | None, now: dict[str, dict[str, int]], splits
     before = recorded["images"]
     changed = []
     for split in sorted({*before, *now}):
-        for label in sorted({*before.get(split, {}), *now.get(split, {})}):
+        for label in sorted(classes):
             numbers = before.get(split, {}).get(label, 0), now.get(split, {}).get(label, 0)
             if numbers[0] != numbers[1]:
                 changed.append(f"{split}/{names.printable(label)} had {numbers[0]:,} images and has {numbers[1]:,}")
@@ -188,8 +194,8 @@ def note(directory: Path) -> str:
     shown = names.printable(recorded["path"])
     return (
         f"{shown} may have changed since {directory} was prepared from it; this run reads the prepared images. "
-        f"To compare them, type:\n  python main.py prepare folder:{shown} --name={recorded['name']} "
-        f"--data_dir={directory.parents[1]}\n"
+        f"To compare them, type:\n  python main.py prepare folder:{names.typed(source)} --name={recorded['name']} "
+        f"--data_dir={names.typed(directory.parents[1])}\n"
     )
 
 

@@ -1,5 +1,6 @@
 """Names of classes and files: which survive being stored, and their form in messages."""
 
+import shlex
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,6 +13,11 @@ def printable(text: str) -> str:
     """Return a text with the characters that a terminal would not show escaped, as are bytes that are not UTF-8."""
     decoded = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in decoded)
+
+
+def typed(path: object) -> str:
+    """Return a path as one word of a command that a user can type."""
+    return shlex.quote(printable(str(path)))
 
 
 def some(names: Iterable[str]) -> str:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from imagenet_repro.data.prepare.drawn import DrawnBuilder, DrawnConfig
 
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_PIXELS_PER_BYTE = 8  # of drawn images, at most: silhouettes of 256 pixels have 1.6
+_TFDS_DISK_FULL = "Not enough disk space"
 _INSTALL_TENSORFLOW = "pip install -r requirements/tensorflow.txt"
 
 
@@ -110,8 +112,9 @@ def _failures_to_write(root: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
+        texts = [_TFDS_DISK_FULL, *(f"() failed: {os.strerror(code)}" for code in _WRITE_ERRORS)]
         is_write_error = isinstance(error, OSError) and error.errno in _WRITE_ERRORS
-        if not is_write_error and not any(f"() failed: {os.strerror(code)}" in str(error) for code in _WRITE_ERRORS):
+        if not is_write_error and not any(text in str(error) for text in texts):
             raise
         raise UserError(f"{root} cannot be written: {error}. Free space there or choose another --data_dir") from error
 
@@ -201,7 +204,7 @@ def _describe(builder: "tfds.core.DatasetBuilder", how: str, notes: tuple[str, .
     if missing:
         raise UserError(
             f"{builder.data_dir} lacks {len(missing)} of its files, the first: {missing[0]}. "
-            f"Remove the directory and prepare again:\n  rm -r {builder.data_dir}"
+            f"Remove the directory and prepare again:\n  rm -r {names.typed(builder.data_dir)}"
         )
     for split in builder.info.splits.values():
         if split.num_examples:
@@ -226,7 +229,9 @@ def _open(path: Path) -> "tfds.core.DatasetBuilder":
     import tensorflow_datasets as tfds
 
     if not (path / "dataset_info.json").exists():
-        raise UserError(f"{path} exists but is not a complete data set. Remove it and prepare again:\n  rm -r {path}")
+        raise UserError(
+            f"{path} exists but is not a complete data set. Remove it and prepare again:\n  rm -r {names.typed(path)}"
+        )
     try:
         builder = tfds.builder_from_directory(path)
     except Exception as error:  # the parsers of tfds' descriptions raise many types
@@ -260,6 +265,7 @@ def _prepare_drawn(name: str, root: Path, options: dict[str, Any]) -> PreparedDa
     def write() -> PreparedDataset:
         single_writer.remove_leftovers(path)
         total = config.images("train") + config.images("validation")
+        single_writer.require_space(root, total * config.size**2 // _PIXELS_PER_BYTE, name)
         with _progress_bar(f"{base}/{config.name}", total) as advance, _no_tfds_bar():
             builder_class(config=config, data_dir=root, on_progress=advance).download_and_prepare(
                 file_format=array_record_builder.ARRAY_RECORD
@@ -329,7 +335,9 @@ def _find_folder(source: Path, path: Path, listing: folder_listing.Listing | Non
     if builder is None:
         return None
     shown = names.printable(str(source))
-    another = f"python main.py prepare folder:{shown} --name=NAME --data_dir={path.parents[1]}"
+    another = (
+        f"python main.py prepare folder:{names.typed(source)} --name=NAME --data_dir={names.typed(path.parents[1])}"
+    )
     if folder.describe(source) != builder.info.description:
         raise UserError(
             f"{path} already holds another data set ({builder.info.description}). Choose another name:\n  {another}"
@@ -346,7 +354,7 @@ def _find_folder(source: Path, path: Path, listing: folder_listing.Listing | Non
     if changes:
         raise UserError(
             "\n".join([f"{shown} has changed since {path} was prepared from it:", *(f"- {one}" for one in changes)])
-            + f"\nTo replace the prepared data set, remove it and prepare again:\n  rm -r {path}\n"
+            + f"\nTo replace the prepared data set, remove it and prepare again:\n  rm -r {names.typed(path)}\n"
             f"To keep it beside a new one, type:\n  {another}"
         )
     return dataclasses.replace(prepared, notes=listing.notes)
@@ -447,7 +455,7 @@ def _prepare_smaller(source: PreparedDataset, root: Path, short_side: int, quali
         if copy and (copy.splits != source.splits or recorded not in (None, fingerprint.of_prepared(source.path))):
             raise UserError(
                 f"{path} is a copy of another {source.name} than the one in {source.path}. Remove it and prepare "
-                f"again:\n  rm -r {path}"
+                f"again:\n  rm -r {names.typed(path)}"
             )
         return copy
 

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import BaseFileLock
+
 from imagenet_repro.errors import UserError
 from imagenet_repro.storage import locks
 
@@ -25,7 +27,16 @@ def only_writer(root: Path, key: str) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        _end(lock, root, key)
+
+
+def _end(lock: BaseFileLock, root: Path, key: str) -> None:
+    """Release a lock and remove its file, which another user might not be allowed to open.
+
+    A process that already waits for the removed file notices that and waits for the new one.
+    """
+    _lock_path(root, key).unlink(missing_ok=True)
+    lock.release()
 
 
 def _lock_path(root: Path, key: str) -> Path:
@@ -50,7 +61,7 @@ def remove_unused_leftovers(path: Path, root: Path, key: str) -> None:
     lock = locks.acquire(_lock_path(root, key))
     if lock is not None:
         remove_leftovers(path)
-        lock.release()
+        _end(lock, root, key)
 
 
 def require_writable(root: Path) -> None:

@@ -53,7 +53,7 @@ class ZipArchive:
         except _DAMAGE as error:
             raise UserError(
                 f"{path} ({self._size:,} bytes) cannot be read: {error}. It is truncated or not a zip file; copy it "
-                f"again, then check it with:\n  python -m zipfile -t {path}"
+                f"again, then check it with:\n  python -m zipfile -t {names.typed(path)}"
             ) from error
         self._members = {normal(member.filename): member for member in self._file.infolist()}
 

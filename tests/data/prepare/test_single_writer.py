@@ -69,6 +69,7 @@ def test_leftovers_are_removed_and_not_taken_for_complete(tmp_path):
     (leftover / "dataset_info.json").write_text("{}")
     assert prepare(tmp_path).how == "drawn"
     assert not leftover.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["fractal"]
 
 
 @pytest.mark.slow
@@ -96,7 +97,6 @@ def contents(directory: Path):
 
 def test_reading_needs_no_writing(tmp_path, monkeypatch):
     prepare(tmp_path, short_side=8)
-    (tmp_path / ".prepare_fractal.lock").unlink()
     before = contents(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     again = prepare(tmp_path, short_side=8)
