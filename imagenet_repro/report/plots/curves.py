@@ -18,6 +18,7 @@ from imagenet_repro.report.plots.style import (
     GRID,
     MUTED,
     STYLE,
+    fix_layout,
     new_figure,
     power,
     styles,
@@ -254,7 +255,7 @@ def _plot(lines: Sequence[_Line], path: str | Path, *, axis: _HorizontalAxis, nu
         _finish(panels, axis, num_classes)
         caption = textwrap.fill(_caption(lines), int(13 * width))
         figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color=MUTED, parse_math=False)
-        figure.draw_without_rendering()  # fixes the layout, on which the positions of the labels depend
+        fix_layout(figure)  # on which the positions of the labels depend
         for panel in panels:
             _label_lines(panel)
         return write(figure, path, "the learning curves")

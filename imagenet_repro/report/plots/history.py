@@ -21,6 +21,7 @@ from imagenet_repro.report.plots.style import (
     STYLE,
     describe_ranges,
     error_range,
+    fix_layout,
     limit_errors,
     new_figure,
     styles,
@@ -66,7 +67,7 @@ def plot_history(comparison: Comparison, path: str | Path) -> list[Path]:
             drawn.append(_draw_ours(panels[-1], ours))
         _finish(panels, comparison, ours)
         figure.supxlabel(_caption(comparison, ours), x=0.01, ha="left", fontsize=9, color=MUTED)
-        figure.draw_without_rendering()  # fixes the layout, on which the positions of the names depend
+        fix_layout(figure)  # on which the positions of the names depend
         for panel in panels:
             _write_names(panel, [one for one in drawn if one.panel is panel])
         return write(figure, path, "the history of the challenge")

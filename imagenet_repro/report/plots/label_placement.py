@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
+from imagenet_repro.report.plots import fonts
 from imagenet_repro.report.plots.style import MUTED
 from imagenet_repro.report.text import clipped
 
@@ -78,7 +79,7 @@ def write_names(
     """Write each name beside its point; a thin line connects a distant name with its point.
 
     The panel must have its final limits, and the layout of its figure must be fixed
-    (`figure.draw_without_rendering()`).
+    (`style.fix_layout`).
 
     Args:
       panel: the axes to write on.
@@ -102,7 +103,8 @@ def write_names(
         np.concatenate([places - MARKER, places + MARKER], 1),
         np.concatenate([ends.min(1) - 1, ends.max(1) + 1], 1),
     ])  # fmt: skip
-    sizes = to_points * np.array([Text.get_window_extent(text).size for text in texts])
+    with fonts.no_warnings():
+        sizes = to_points * np.array([Text.get_window_extent(text).size for text in texts])
     centres, distances = place(places, sizes, obstacles, to_points * np.array(panel.bbox.extents))
     for text, offset, distance in zip(texts, centres - places, distances, strict=True):
         text.xyann = tuple(offset)

@@ -19,6 +19,7 @@ from imagenet_repro.report.plots.style import (
     STYLE,
     describe_ranges,
     error_range,
+    fix_layout,
     limit_errors,
     new_figure,
     power,
@@ -58,7 +59,7 @@ def plot_pareto(comparison: Comparison, path: str | Path, *, against: Cost = "fl
             _scale(panel, cost / unit)
             drawn.append(_draw(panel, systems, cost / unit, guesses))
         figure.supxlabel(_caption(systems), x=0.01, ha="left", fontsize=9, color=MUTED)
-        figure.draw_without_rendering()  # fixes the layout, on which the positions of the names depend
+        fix_layout(figure)  # on which the positions of the names depend
         names = [system.name for system in systems]
         for panel, (points, front, lines) in zip(panels, drawn, strict=True):
             label_placement.write_names(panel, names, points, bold=front, lines=lines)

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from imagenet_repro.report.plots import fonts
 from imagenet_repro.report.records import ComparedSystem
 from imagenet_repro.statistics.intervals import binomial_interval
 from imagenet_repro.storage import files
@@ -52,6 +54,12 @@ def new_figure(
       hspace: space between rows of panels, as a share of their height; None: matplotlib's default.
     """
     return Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=w_pad, h_pad=h_pad, hspace=hspace))
+
+
+def fix_layout(figure: Figure) -> None:
+    """Compute the layout of a figure, on which positions within its panels depend."""
+    with fonts.no_warnings():
+        figure.draw_without_rendering()
 
 
 def styles() -> Iterator[dict[str, str]]:
@@ -112,10 +120,13 @@ def write(figure: Figure, path: str | Path, what: str) -> list[Path]:
       SaveError: a file cannot be written.
     """
     png, svg = (Path(path).with_suffix(suffix) for suffix in (".png", ".svg"))
-    with files.atomic_write(png, what) as file:
+    with fonts.drawable_characters(figure), files.atomic_write(png, what) as file:
         figure.savefig(file, format="png", dpi=160)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    # Text that stays text is drawn by the reader's program, which has other fonts.
+    is_escaped = fonts.is_unprintable if rcParams["svg.fonttype"] == "none" else fonts.is_missing
+    with fonts.drawable_characters(figure, is_escaped), fonts.no_warnings():
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
     with files.atomic_write(svg, what) as file:
         file.write(re.sub(rb' d="[^"]*"', _shorten_path, drawn.getvalue()))
     return [png, svg]

@@ -1,0 +1,142 @@
+"""Characters in figures: fonts that have them, and escapes where no installed font does.
+
+matplotlib's own font, DejaVu Sans, has Latin, Greek, Cyrillic, Hebrew and Arabic letters and many signs, but neither
+Chinese, Japanese and Korean ones nor emoji. Names of classes come from everywhere.
+"""
+
+import bisect
+import contextlib
+import functools
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Iterator
+
+from matplotlib import font_manager, ft2font
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter
+
+BASE = "DejaVu Sans"
+NO_FONTS = ("Last Resort", "LastResort")  # their glyphs show only that a character is missing
+NOTE = "Characters that no installed font has are written as their Unicode numbers, such as \\u732b."
+NOTE_HEIGHT = 0.25  # inches
+LONGEST = 60  # characters of a name with escapes; longer texts are sentences
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what no SVG may contain
+
+
+def is_plain(text: str) -> bool:
+    """Return whether a text has ASCII characters only, and no control characters but line breaks."""
+    return text.isascii() and not UNPRINTABLE.search(text)
+
+
+def is_unprintable(character: str) -> bool:
+    """Return whether a character is a control character or half of a surrogate pair, which no file can contain."""
+    return UNPRINTABLE.fullmatch(character) is not None
+
+
+def is_missing(character: str) -> bool:
+    """Return whether no installed font has a character."""
+    return is_unprintable(character) or (character not in "\t\n\r" and _family(character) is None)
+
+
+def escape(text: str, is_escaped: Callable[[str], bool] = is_missing) -> str:
+    r"""Return a text in which certain characters are escapes such as `\u732b`; a name that becomes long is cut."""
+    if is_plain(text):
+        return text
+    parts = [_escape(character) if is_escaped(character) else character for character in text]
+    lengths = list(itertools.accumulate(map(len, parts)))
+    if len(text) > LONGEST or not lengths or lengths[-1] <= LONGEST:
+        return "".join(parts)
+    return "".join(parts[: bisect.bisect_left(lengths, LONGEST)]) + "…"
+
+
+@contextlib.contextmanager
+def no_warnings() -> Iterator[None]:
+    """Measure text within the block without a warning about each character that the font lacks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        yield
+
+
+@contextlib.contextmanager
+def drawable_characters(figure: Figure, is_escaped: Callable[[str], bool] = is_missing) -> Iterator[None]:
+    """Let a figure have only characters that can be drawn within the block, with a note if others are escaped.
+
+    Each text gets the installed fonts that have its characters, which it keeps.
+    """
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and not is_plain(text.get_text())]
+    with contextlib.ExitStack() as undo:
+        is_changed = False
+        for text in texts:
+            original = text.get_text()
+            families = {_family(character) for character in original} - {BASE, None}
+            if families:
+                text.set_fontfamily([BASE, *sorted(family for family in families if family is not None)])
+            if (escaped := escape(original, is_escaped)) != original:
+                is_changed = True
+                text.set_text(escaped)
+                undo.callback(text.set_text, original)
+        for axis in (axis for axes in figure.get_axes() for axis in (axes.xaxis, axes.yaxis)):
+            _escape_ticks(axis, is_escaped, undo)
+        if is_changed and is_escaped is is_missing:
+            _add_note(figure, undo)
+        yield
+
+
+def _escape_ticks(axis: Axis, is_escaped: Callable[[str], bool], undo: contextlib.ExitStack) -> None:
+    """Escape the labels of ticks, which the formatter of an axis writes anew whenever it is drawn."""
+    names = [label.get_text() for label in axis.get_ticklabels()]
+    if all(escape(name, is_escaped) == name for name in names):
+        return
+    formatter = axis.get_major_formatter()
+    axis.set_major_formatter(FuncFormatter(lambda value, position: escape(formatter(value, position), is_escaped)))
+    undo.callback(axis.set_major_formatter, formatter)
+
+
+def _add_note(figure: Figure, undo: contextlib.ExitStack) -> None:
+    """Write the note below the panels, which make room for it."""
+    note = figure.text(0.015, 0.01, NOTE, ha="left", va="bottom", fontsize=7)
+    undo.callback(note.remove)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        before = engine.get()["rect"]
+        height = NOTE_HEIGHT / figure.get_size_inches()[1]
+        engine.set(rect=(0.0, height, 1.0, 1.0 - height))
+        undo.callback(engine.set, rect=before)
+
+
+def _escape(character: str) -> str:
+    return (
+        character.encode("ascii", "backslashreplace").decode() if ord(character) > 127 else f"\\x{ord(character):02x}"
+    )
+
+
+@functools.cache
+def _family(character: str) -> str | None:
+    """Return the family of an installed font that has a character, preferably BASE; None if there is none."""
+    return next((name for name, path in _fonts() if ord(character) in _characters(path)), None)
+
+
+@functools.cache
+def _fonts() -> tuple[tuple[str, str], ...]:
+    """Return family and path of the upright, regular fonts: BASE first, then other sans-serif ones."""
+    found = {
+        entry.name: entry.fname
+        for entry in reversed(font_manager.fontManager.ttflist)
+        if entry.style == "normal"
+        and entry.weight in (400, "normal", "regular")
+        and not entry.name.startswith(NO_FONTS)
+    }
+    return tuple(sorted(found.items(), key=lambda font: (font[0] != BASE, "Sans" not in font[0], font[0])))
+
+
+@functools.cache
+def _characters(path: str) -> frozenset[int]:
+    """Return the characters of a font; none if it cannot be drawn, such as one of coloured images."""
+    try:
+        font = ft2font.FT2Font(path)
+        return frozenset(font.get_charmap()) if font.scalable else frozenset()
+    except (OSError, RuntimeError):
+        return frozenset()
