@@ -22,11 +22,12 @@ from imagenet_repro.cli import (
     plan,
     prepare,
     score,
+    shortage,
     sweep,
     train,
 )
 from imagenet_repro.cli.command import Command, Option, Settings
-from imagenet_repro.errors import EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
+from imagenet_repro.errors import EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from imagenet_repro.storage import encoding, files, user
 
 COMMANDS: dict[str, Command] = {
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         encoding.restart_in_utf8_mode()
     encoding.escape_what_a_terminal_lacks()
+    shortage.warn_of_limit(program)
     options, rest = build_parser(program).parse_known_args(arguments)
     values = vars(options)
     command = COMMANDS[values.pop("command")]
@@ -83,13 +85,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values |= require_writable_outputs(command, values)
         return command.run(**values, **settings)
     except UserError as error:
-        print(f"\n{program}: {error}", file=sys.stderr)
+        print(f"\n{program}: {shortage.describe(error) or error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"\n{program}: stopped before there was anything to save", file=sys.stderr)
         return EXIT_STOPPED
-    except OSError as error:
-        if error.errno not in OUTPUT_ERRORS:
+    except (MemoryError, OSError, RuntimeError, ImportError) as error:
+        if message := shortage.describe(error):
+            print(f"\n{program}: {message}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        if not isinstance(error, OSError) or error.errno not in OUTPUT_ERRORS:
             raise
         return _end_without_output(program, error)
 
