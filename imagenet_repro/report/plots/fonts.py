@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from matplotlib import font_manager, ft2font
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
@@ -100,7 +101,7 @@ def _add_note(figure: Figure, undo: contextlib.ExitStack) -> None:
     note = figure.text(0.015, 0.01, NOTE, ha="left", va="bottom", fontsize=7)
     undo.callback(note.remove)
     engine = figure.get_layout_engine()
-    if engine is not None:
+    if isinstance(engine, ConstrainedLayoutEngine):
         before = engine.get()["rect"]
         height = NOTE_HEIGHT / figure.get_size_inches()[1]
         engine.set(rect=(0.0, height, 1.0, 1.0 - height))
