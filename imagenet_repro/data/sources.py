@@ -1,14 +1,18 @@
 """Random access to the encoded images of a split of a prepared data set, through tfds and without TensorFlow."""
 
 import bisect
+import collections
 import itertools
 import os
 import re
 import shlex
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
 
 from imagenet_repro.config import Data
 from imagenet_repro.data import integrity
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
 DRAWN = ("silhouettes", "fractal")  # data sets that `prepare` draws, the default first
 ORIGINAL_LABEL = "original_label"  # the challenge's label, in tfds data sets with several labels for each image
+_N_SAMPLED = 1000  # records whose ids are compared at the start of a run
+_THREADS = 16  # that read them
 # Features in which tfds data sets keep a name for each image, the most specific first.
 _ID_FEATURES = ("file_name", "filename", "image/filename", "id")
 
@@ -89,6 +95,11 @@ class StoredRecords:
                 "that directory and prepare it again."
             )
         return Record(image, label, self._id(index, features))
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the data set has names for its images; if not, the id is the position, which is unique."""
+        return self._id_key is not None
 
     def integers(self, index: int, keys: Sequence[str]) -> tuple[str, dict[str, tuple[int, ...]]]:
         """Return the id of a record and all values of some of its integer features; raises as reading a record."""
@@ -267,7 +278,29 @@ def integers(data: Data, split: str, keys: Sequence[str]) -> dict[str, dict[str,
 def open_splits(data: Data) -> Splits:
     """Open the splits `data.train_split`, `data.eval_split` and `data.scored_split`; raises as `open_split`."""
     evaluated, scored = (open_split(data, split) for split in (data.eval_split, data.scored_split))
+    check_ids(scored)
     return Splits(open_split(data, data.train_split, may_repeat=True), evaluated, scored)
+
+
+def check_ids(split: Split) -> None:
+    """Raise UserError where two images of a split have the same id, because predictions are stored under the ids.
+
+    The ids are in the records, so of a split with more than 1,000 images only a random sample of 1,000 is read; it
+    finds names that repeat in every class, such as 001.jpg, and not a single pair.
+    """
+    if not isinstance(split.records, StoredRecords) or not split.records.has_ids:
+        return
+    count = min(split.num_examples, _N_SAMPLED)
+    indices = np.random.default_rng(0).choice(split.num_examples, count, replace=False)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        ids = collections.Counter(pool.map(lambda index: split.records[index].id, indices.tolist()))
+    repeated = [name for name, times in ids.items() if times > 1]
+    if repeated:
+        raise UserError(
+            f"{split.name} {split.split} has different images with the same id, such as {repeated[0]!r}, and "
+            "predictions are stored under the ids; prepare the data set again with a name for each image that is "
+            "unique in it, such as CLASS/FILE"
+        )
 
 
 def overlap(data: Data, one: str, other: str) -> bool:

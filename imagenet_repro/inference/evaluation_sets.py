@@ -158,7 +158,9 @@ def with_classes(split: Split, names: Sequence[str], owner: str, say: Callable[[
 
 
 def _part(config: AnyConfig) -> EvaluationSplit:
-    return EvaluationSplit(config, sources.open_split(config.data, config.data.eval_split))
+    split = sources.open_split(config.data, config.data.eval_split)
+    sources.check_ids(split)
+    return EvaluationSplit(config, split)
 
 
 def _objectnet(config: AnyConfig) -> EvaluationSplit:

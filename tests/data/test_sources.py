@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import pickle
@@ -59,6 +60,16 @@ class NamelessPhotos(_Photos):
     pass
 
 
+class Namesakes(_Photos):
+    """Images whose names are unique only within their class, as 001.jpg in every folder."""
+
+    ID = {"file_name": tfds.features.Text()}  # noqa: RUF012
+
+    def _generate_examples(self, split):
+        for number, example in super()._generate_examples(split):
+            yield number, example | {"file_name": f"{split}/{number // 3:03d}.jpg"}
+
+
 class Sounds(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
@@ -75,7 +86,7 @@ class Sounds(tfds.core.GeneratorBasedBuilder):
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("tfds")
-    for builder in (NamedPhotos, NumberedPhotos, NamelessPhotos, Sounds):
+    for builder in (NamedPhotos, NumberedPhotos, NamelessPhotos, Namesakes, Sounds):
         config = tfds.download.DownloadConfig(num_shards=1 if builder is Sounds else 3)
         builder(data_dir=directory, file_format="array_record").download_and_prepare(download_config=config)
     return directory
@@ -290,6 +301,14 @@ def test_a_split_that_holds_an_image_twice_is_for_training_only(data_dir, split,
         with pytest.raises(UserError, match="twice"):
             open_splits(Data(**names, train_split="train", **splits))
     assert open_splits(Data(**names, train_split=split, eval_split="validation")).train.split == split
+
+
+def test_images_of_the_same_id_are_refused_before_they_are_scored(data_dir):
+    data = Data(name="namesakes", data_dir=str(data_dir), train_split="train", eval_split="validation")
+    with pytest.raises(UserError, match=r"namesakes validation has different images with the same id, such as 'valid"):
+        open_splits(data)
+    for name in ("named_photos", "nameless_photos"):
+        open_splits(dataclasses.replace(data, name=name))
 
 
 def test_tensorflow_and_jax_stay_out_and_nothing_is_printed(data_dir):
