@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagenet_repro.data.prepare import names
+from imagenet_repro.data.prepare import fingerprint, names
 from imagenet_repro.errors import UserError
 from imagenet_repro.storage import user
+from imagenet_repro.storage.json_files import write_json
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ ARCHIVES = (
         "images",
     ),
 )
+SIZES = "imagenet_repro_archives"  # key of the archives' sizes in tfds' metadata.json
 _PARTIAL = (
     ".part",
     ".partial",
@@ -77,6 +79,32 @@ def check(manual_dir: str | None) -> tuple[str, ...]:
     if problems:
         raise UserError("imagenet2012 cannot be prepared:\n" + "\n".join(f"- {problem}" for problem in problems))
     return tuple(note for archive in ARCHIVES for note in _differences(directory / archive.name, archive))
+
+
+def record(manual_dir: str, directory: Path) -> None:
+    """Record the sizes of the archives in the data set that was prepared from them."""
+    metadata = fingerprint.read(directory)
+    write_json(directory / fingerprint.FILE, metadata | {SIZES: _sizes(manual_dir)})
+
+
+def check_same(manual_dir: str, directory: Path) -> None:
+    """Raise UserError if the archives in `manual_dir` have other sizes than those that a data set was prepared from."""
+    recorded, now = fingerprint.read(directory).get(SIZES, {}), _sizes(manual_dir)
+    other = [
+        f"{name} had {size:,} bytes and has {now[name]:,}"
+        for name, size in recorded.items()
+        if name in now and now[name] != size
+    ]
+    if other:
+        raise UserError(
+            f"{directory} was prepared from other archives than those in {manual_dir}: {'; '.join(other)}. To replace "
+            f"it, remove it and prepare again:\n  rm -r {names.typed(directory)}"
+        )
+
+
+def _sizes(manual_dir: str) -> dict[str, int]:
+    paths = [user.expand(manual_dir) / archive.name for archive in ARCHIVES]
+    return {path.name: path.stat().st_size for path in paths if path.is_file()}
 
 
 def _absence(directory: Path, archive: Archive) -> str:

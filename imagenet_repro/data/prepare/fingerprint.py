@@ -11,6 +11,7 @@ replaced. The record is an entry of tfds' `metadata.json`:
 | `folders` | a digest of the class folders or zip files with their last changes, which takes milliseconds to compare |
 """
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -25,8 +26,8 @@ from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.prepare import names, ordered_map
 from imagenet_repro.data.prepare.folder_listing import Listing, Reader
 from imagenet_repro.data.sources import Split, StoredRecords
-from imagenet_repro.errors import UserError
-from imagenet_repro.storage.json_files import read_json, require_keys
+from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.storage.json_files import read_json, require_keys, write_json
 
 FILE = "metadata.json"
 SOURCE = "imagenet_repro_source"  # key of the record in the file
@@ -144,6 +145,21 @@ def content_changes(directory: Path, listing: Listing, *, on_progress: Callable[
     return [] if is_same else ["images of the same names and sizes have other contents"]
 
 
+def refresh(directory: Path, listing: Listing) -> None:
+    """Record the times of a source that was compared and is the same, so that it need not be read again.
+
+    Where the data set cannot be written, the record stays.
+    """
+    metadata = read(directory)
+    if SOURCE not in metadata or not os.access(directory, os.W_OK):
+        return
+    recorded = metadata[SOURCE]
+    now = recorded | record(listing, recorded["name"])
+    if now != recorded:
+        with contextlib.suppress(SaveError):
+            write_json(directory / FILE, metadata | {SOURCE: now})
+
+
 def _class_changes(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
     for verb, classes in (("added", set(now) - set(before)), ("removed", set(before) - set(now))):
         if classes:
@@ -185,7 +201,7 @@ def note(directory: Path) -> str:
     the time of its folder. A source that is no longer there has not changed.
     """
     try:
-        recorded = read(directory).get(SOURCE)
+        recorded = _latest_record(directory)
         source = Path(recorded["path"]) if recorded else None
         if not recorded or not source or not source.exists() or _folders(source) == recorded["folders"]:
             return ""
@@ -197,6 +213,15 @@ def note(directory: Path) -> str:
         f"To compare them, type:\n  python main.py prepare folder:{names.typed(source)} --name={recorded['name']} "
         f"--data_dir={names.typed(directory.parents[1])}\n"
     )
+
+
+def _latest_record(directory: Path) -> dict[str, Any] | None:
+    """Return the record of a data set's source; of a smaller copy, that of the original, which may be newer."""
+    recorded = read(directory).get(SOURCE)
+    if not recorded:
+        return None
+    original = read(directory.parents[1] / recorded["name"] / directory.name).get(SOURCE)
+    return original if original and original["contents"] == recorded["contents"] else recorded
 
 
 def _folders(source: Path) -> str:

@@ -29,6 +29,7 @@ _SPLIT_NAMES = {"val": "validation", "valid": "validation"}
 _COMMON_SPLITS = {"train", "validation", "test"}
 _HIDDEN = (".", "__MACOSX")  # beginnings of names that are left out
 _LAYOUT = "SPLIT/CLASS/IMAGE, such as train/n01440764/n01440764_18.JPEG"
+_READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 _CLASS_LEVEL = 2  # folders on the way to a class, its own included
 
 
@@ -192,6 +193,9 @@ def _enter(entry: os.DirEntry, status: os.stat_result, folder: _Folder, contents
 
 
 def _list_file(entry: os.DirEntry, status: os.stat_result, name: str, contents: _Contents) -> None:
+    # Only files that not everybody may read are asked about: a question for each takes minutes in a network.
+    if status.st_mode & _READABLE != _READABLE and _is_image(name) and not os.access(entry.path, os.R_OK):
+        contents.unreadable.append(f"{name} (Permission denied)")
     if stat.S_ISREG(status.st_mode):
         contents.add(Image("", "", name, None, status.st_size, status.st_mtime_ns, entry.is_symlink()))
         if _is_image(name) and status.st_size > MAX_IMAGE_BYTES:

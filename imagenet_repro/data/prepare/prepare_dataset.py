@@ -357,6 +357,7 @@ def _find_folder(source: Path, path: Path, listing: folder_listing.Listing | Non
             + f"\nTo replace the prepared data set, remove it and prepare again:\n  rm -r {names.typed(path)}\n"
             f"To keep it beside a new one, type:\n  {another}"
         )
+    fingerprint.refresh(path, listing)
     return dataclasses.replace(prepared, notes=listing.notes)
 
 
@@ -383,6 +384,8 @@ def _prepare_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedData
         existing = find_any()
         if existing is None:
             return None
+        if base == "imagenet2012" and manual_dir:
+            archives.check_same(manual_dir, Path(existing.data_dir))
         formats = {file_format.value for file_format in existing.info.available_file_formats()}
         is_readable = array_record_builder.ARRAY_RECORD in formats
         return _describe(_open(Path(existing.data_dir)), "already prepared") if is_readable else None
@@ -430,6 +433,8 @@ def _build_tfds(name: str, root: Path, manual_dir: str | None) -> PreparedDatase
         raise UserError(f"tfds' builder of {name} needs a package that is not installed: {error}") from error
     except (tfds.download.DownloadError, OSError, AssertionError, ValueError) as error:
         raise UserError(f"tfds could not prepare {name} in {root}: {error}") from error
+    if base == "imagenet2012" and manual_dir:
+        archives.record(manual_dir, Path(builder.data_dir))
     return _describe(_open(Path(builder.data_dir)), "built by tfds", notes)
 
 

@@ -110,7 +110,7 @@ def read_images(path: str | Path) -> dict[str, int]:
 
 def _read_folder(folder: Path) -> dict[str, AnnotatedObjects]:
     objects: dict[str, AnnotatedObjects] = {}
-    for file in sorted(folder.rglob("*.xml")):
+    for file in sorted(path for path in folder.rglob("*.xml") if path.is_file()):  # a pipe would never end
         if file.stem in objects:
             raise UserError(f"{folder} has several annotations of {file.stem}, the second one in {file.parent}")
         objects[file.stem] = _read_xml(file)

@@ -86,12 +86,15 @@ def test_images_of_equal_sizes_that_changed_places_are_noticed(tmp_path):
         prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"))
 
 
-def test_the_same_images_with_other_times_are_the_same(pets):
+def test_the_same_images_with_other_times_are_the_same(pets, monkeypatch):
     """As after a copy."""
     source, prepare = pets
     for path in source.rglob("*"):
         os.utime(path, (1, 1))
     assert prepare().how == "already prepared"
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_listing.Reader, "content", None)
+        assert prepare().how == "already prepared"  # from the record, without reading the images again
 
 
 def test_a_zip_is_compared_by_its_checksums(tmp_path):
@@ -146,6 +149,15 @@ def test_training_says_that_the_source_has_changed(pets, tmp_path, capsys):
     splits = [
         open_split(Data(name=name, data_dir=str(tmp_path / "data")), "train") for name in ("pets", "pets_side8_q90")
     ]
+    capsys.readouterr()
+    for split in splits:
+        fingerprint.say_what_changed(split)
+    assert capsys.readouterr().err == ""
+    (source / "train" / "cat" / ".thumbnails").touch()
+    for split in splits:
+        fingerprint.say_what_changed(split)
+        assert "may have changed" in capsys.readouterr().err
+    prepare()  # compares, and finds nothing
     capsys.readouterr()
     for split in splits:
         fingerprint.say_what_changed(split)

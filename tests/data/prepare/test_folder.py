@@ -256,6 +256,16 @@ def test_devices_pipes_and_sockets_are_not_opened(tmp_path):
         folder_listing.scan(Path("/dev/zero"))
 
 
+def test_files_that_may_not_be_read_are_named_at_once(tmp_path, monkeypatch):
+    source = write_folder(tmp_path / "pets", files())
+    secret = source / "train" / "cat" / "0.JPEG"
+    secret.chmod(0o600)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: os.fspath(path) != str(secret) and access(path, mode))
+    with pytest.raises(UserError, match=r"1 files or folders cannot be read: train/cat/0\.JPEG \(Permission denied\)"):
+        folder_listing.scan(source)
+
+
 def test_a_file_that_becomes_a_pipe_or_grows_is_noticed(tmp_path):
     source = write_folder(tmp_path / "pets", files())
     listing = folder_listing.scan(source)

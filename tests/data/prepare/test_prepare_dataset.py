@@ -403,6 +403,18 @@ def test_archives_absent(tmp_path):
         archives.check(None)
 
 
+def test_other_archives_than_the_prepared_ones_are_noticed(manual, tmp_path):
+    directory = tmp_path / "imagenet2012" / "5.1.0"
+    directory.mkdir(parents=True)
+    archives.check_same(str(manual), directory)  # nothing is recorded
+    archives.record(str(manual), directory)
+    archives.check_same(str(manual), directory)
+    archives.check_same(str(tmp_path / "elsewhere"), directory)
+    write_tar(manual / "ILSVRC2012_img_val.tar", [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 40)])
+    with pytest.raises(UserError, match=r"img_val\.tar had 10,240 bytes and has (.|\n)*rm -r"):
+        archives.check_same(str(manual), directory)
+
+
 def test_shared_archives_pass():
     notes = archives.check(str(shared_path("data/ilsvrc2012-mini")))
     assert all("official" in note for note in notes)
