@@ -13,7 +13,8 @@ HELP = """Bring a data set into the one form that training reads: tfds, as Array
   python main.py prepare imagenet2012 --manual_dir=DIR             the official archives (needs TensorFlow, once)
   python main.py prepare imagenet2012 --short_side=400 --quality=90    and a smaller copy beside it
 
-A data set that exists as TFRecord is converted, not built again. A data set that is already prepared is not changed.
+A data set that exists as TFRecord is converted, not built again. A data set that is already prepared is not changed;
+where its folder has changed since, the command says how and stops.
 """
 
 

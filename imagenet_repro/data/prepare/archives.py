@@ -88,7 +88,7 @@ def record(manual_dir: str, directory: Path) -> None:
 
 
 def check_same(manual_dir: str, directory: Path) -> None:
-    """Raise UserError if the archives in `manual_dir` have other sizes than those that a data set was prepared from."""
+    """Raise UserError if the archives in `manual_dir` have other sizes than those that were prepared."""
     recorded, now = fingerprint.read(directory).get(SIZES, {}), _sizes(manual_dir)
     other = [
         f"{name} had {size:,} bytes and has {now[name]:,}"
