@@ -1,6 +1,7 @@
 """Directory of a sweep: its record, the locks of its processes and the workdirs of its runs."""
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -139,6 +140,16 @@ class SweepDirectory:
         """Return the URL of the trials, without a password."""
         return self._read_record()["storage"] or self.default_storage
 
+    def _check_name(self) -> None:
+        """Raise UserError for names that submitit, SLURM or a database's URL would read as something else."""
+        name = str(self.path)
+        is_text = name.encode(errors="ignore").decode() == name
+        if not is_text or re.search(r"%\w", name) or not name.isprintable():
+            raise UserError(
+                f"--workdir={self.path}: the path of a sweep is text in UTF-8 without line breaks and without"
+                " a letter or digit after a percent sign; choose another"
+            )
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the directory within the block for the one process that plans and watches the sweep.
@@ -147,6 +158,7 @@ class SweepDirectory:
           UserError: another process holds it.
           SaveError: the directory cannot be written to.
         """
+        self._check_name()
         with self._lock("sweep") as is_acquired:
             if not is_acquired:
                 holder = locks.describe_owner(self._lock_path("sweep"))

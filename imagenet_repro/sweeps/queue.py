@@ -10,6 +10,7 @@ import contextlib
 import copy
 import dataclasses
 import datetime
+import glob
 import logging
 import re
 import shutil
@@ -467,7 +468,7 @@ def _read_sqlite(path: Path) -> sqlite3.Connection:
         _copy_sqlite(path, snapshot)
     except sqlite3.OperationalError:  # a killed process left a journal, which SQLite must write back first
         with tempfile.TemporaryDirectory() as directory:
-            for part in (path, *path.parent.glob(f"{path.name}-*")):
+            for part in (path, *path.parent.glob(f"{glob.escape(path.name)}-*")):
                 shutil.copy(part, directory)
             _copy_sqlite(Path(directory) / path.name, snapshot, mode="rw")
     return snapshot

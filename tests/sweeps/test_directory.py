@@ -8,6 +8,7 @@ import shutil
 import time
 
 import pytest
+import sqlalchemy
 
 from imagenet_repro.config.sweep import resolve_sweep
 from imagenet_repro.errors import SaveError, UserError
@@ -288,3 +289,16 @@ def test_querying_slots_writes_nothing(directory):
 def test_identities_differ(tmp_path):
     identities = {record(SweepDirectory(tmp_path / name))["identity"] for name in "abc"}
     assert len(identities) == 3
+
+
+@pytest.mark.parametrize("name", ["a%j", "a\nb", os.fsdecode(b"\xff")])
+def test_a_name_that_launchers_would_read_as_something_else_is_refused_before_work_starts(tmp_path, name):
+    with pytest.raises(UserError, match="choose another"), SweepDirectory(tmp_path / name).lock():
+        pass
+
+
+@pytest.mark.parametrize("name", ["exp[seed=1]", "10%", "日本?#&*"])
+def test_other_names_are_read_back_from_the_url_of_the_trials(tmp_path, name):
+    directory = SweepDirectory(tmp_path / name)
+    with directory.lock():
+        assert sqlalchemy.make_url(directory.default_storage).database == str(tmp_path / name / "trials.db")
