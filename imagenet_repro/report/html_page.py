@@ -124,7 +124,7 @@ def render_table(table: Table, *, is_folded: bool) -> Markup:
         name=table.name,
         heading=table_heading(table.name),
         table_html=table.html(),
-        csv_uri=data_uri("text/csv;charset=utf-8", table.csv().encode()),
+        csv_uri=data_uri("text/csv;charset=utf-8", encode(table.csv())),
         is_folded=is_folded,
         n_rows=len(table.rows),
     )
@@ -135,6 +135,11 @@ def table_heading(name: str) -> str:
     stem = name.removesuffix(MIXED)
     heading = HEADINGS.get(stem) or stem.replace("_", " ").capitalize()
     return f"{heading} (mixed)" if name.endswith(MIXED) else heading
+
+
+def encode(text: str) -> bytes:
+    """Return a text as UTF-8, with escapes for bytes of paths that are no text in any encoding."""
+    return text.encode(errors="backslashreplace")
 
 
 def data_uri(media_type: str, content: bytes) -> str:
@@ -168,7 +173,7 @@ def save(path: Path, text: str) -> None:
       SaveError: the file cannot be written.
     """
     with files.atomic_write(path, "the page" if path.suffix == ".html" else "a table of the page") as file:
-        file.write(text.encode())
+        file.write(encode(text))
 
 
 def save_tables(tables: Iterable[Table], out: Path) -> None:

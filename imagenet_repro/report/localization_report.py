@@ -17,6 +17,7 @@ from rich.console import Console
 from imagenet_repro.data.decode import decode
 from imagenet_repro.data.sources import Split
 from imagenet_repro.inference.localizer import AnnotatedImage, BoxResult, LocalizationResult
+from imagenet_repro.report import html_page
 from imagenet_repro.report.plots.style import (
     COLOURS,
     NO_FORMULAS,
@@ -87,7 +88,7 @@ def save(found: LocalizationResult, split: Split, folder: Path) -> None:
     shown = table(found)
     for suffix, text in ((".csv", shown.csv()), (".md", shown.markdown())):
         with files.atomic_write(folder / f"table{suffix}", "the table of boxes") as file:
-            file.write(text.encode())
+            file.write(html_page.encode(text))
     count = len(found.frames)
     chosen = np.random.default_rng(SEED).permutation(count)[:SHOWN].tolist()
     images = [decode(split.records[found.frames[number].index].image) for number in chosen]

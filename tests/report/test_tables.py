@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from imagenet_repro.report import html_page
 from imagenet_repro.report.tables import Table
 
 HOSTILE = '<script>alert("x")</script> | & \\ , "quoted"\n-- '
@@ -68,3 +69,10 @@ def test_headings_have_scopes():
 def test_a_row_of_the_wrong_length_is_an_error():
     with pytest.raises(ValueError, match="table t: 1 cells under 2 headings"):
         Table("t", ("a", "b"), (("x",),))
+
+
+def test_tables_with_bytes_that_are_no_text_are_written(tmp_path):
+    path = b"/runs/\xff".decode(errors="surrogateescape")  # as Python reads the name of such a file
+    html_page.save_tables([Table("paths", ("path",), ((path,), ("猫",)))], tmp_path)
+    assert (tmp_path / "paths.csv").read_bytes() == "path\n/runs/\\udcff\n猫\n".encode()
+    assert "udcff" in html_page.render_table(Table("paths", ("path",), ((path,),)), is_folded=False)

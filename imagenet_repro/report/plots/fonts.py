@@ -15,14 +15,12 @@ from collections.abc import Callable, Iterator
 from matplotlib import font_manager, ft2font
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
 BASE = "DejaVu Sans"
 NO_FONTS = ("Last Resort", "LastResort")  # their glyphs show only that a character is missing
 NOTE = "Characters that no installed font has are written as their Unicode numbers, such as \\u732b."
-NOTE_HEIGHT = 0.25  # inches
 LONGEST = 60  # characters of a name with escapes; longer texts are sentences
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what no SVG may contain
 
@@ -97,15 +95,13 @@ def _escape_ticks(axis: Axis, is_escaped: Callable[[str], bool], undo: contextli
 
 
 def _add_note(figure: Figure, undo: contextlib.ExitStack) -> None:
-    """Write the note below the panels, which make room for it."""
-    note = figure.text(0.015, 0.01, NOTE, ha="left", va="bottom", fontsize=7)
-    undo.callback(note.remove)
-    engine = figure.get_layout_engine()
-    if isinstance(engine, ConstrainedLayoutEngine):
-        before = engine.get()["rect"]
-        height = NOTE_HEIGHT / figure.get_size_inches()[1]
-        engine.set(rect=(0.0, height, 1.0, 1.0 - height))
-        undo.callback(engine.set, rect=before)
+    """Write the note at the end of the caption below the panels, for which their layout makes room."""
+    caption = figure.get_supxlabel()
+    captions = [text for text in figure.texts if caption and text.get_text() == caption]
+    if not captions:
+        captions = [figure.supxlabel("", x=0.015, ha="left", fontsize=8)]
+    captions[0].set_text(f"{caption}\n{NOTE}".strip())
+    undo.callback(captions[0].set_text, caption)
 
 
 def _escape(character: str) -> str:

@@ -51,7 +51,7 @@ def test_figures_are_drawn_without_warnings_and_text_keeps_its_characters(few_fo
         assert f">{name}</text>" in svg
     assert figure.axes[0].get_title() == NAMES[0]  # as it was before
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(NAMES)
-    assert not figure.texts
+    assert not figure.get_supxlabel()
 
 
 def test_outlines_have_a_stated_substitute(few_fonts, tmp_path):
