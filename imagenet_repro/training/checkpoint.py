@@ -191,7 +191,7 @@ class Checkpoints:
             except DamagedError as error:
                 damaged[step] = error
             else:
-                self._set_aside(damaged)
+                self._clean_up(damaged, [good for good in steps if good <= step])
                 return restored
         if damaged:
             raise UserError(
@@ -238,18 +238,25 @@ class Checkpoints:
             raise DamagedError(damage)
         return is_sealed
 
-    def _set_aside(self, damaged: dict[int, DamagedError]) -> None:
-        """Rename damaged checkpoints, so that the run can save these steps again; a reader only names them."""
+    def _clean_up(self, damaged: dict[int, DamagedError], good: list[int]) -> None:
+        """Set damaged checkpoints aside, and remove old ones that a killed run should have removed.
+
+        A reader only names the damaged ones.
+        """
         for step, error in damaged.items():
             self._errors.pop(step, None)
             if self._read_only:
                 self._say(f"{error}; using the one before it")
-            elif self._is_first:
+            elif self._is_first:  # so that the run can save this step again
                 self._say(f"{error}; it is now {self._rename(step).name}, and the one before it is used")
-        if damaged and not self._read_only:
-            hosts.from_first(None)  # no process lists the checkpoints before all are renamed
-            self._manager.close()
-            self._manager = self._open_manager()
+        surplus = hosts.from_first(sorted({*good[: -self._keep]} - {self._best_of(good)}))
+        if self._read_only or not (damaged or surplus):
+            return
+        for step in surplus if self._is_first else ():
+            shutil.rmtree(self._path(step), ignore_errors=True)
+        hosts.from_first(None)  # no process lists the checkpoints before all are renamed and removed
+        self._manager.close()
+        self._manager = self._open_manager()
 
     def _rename(self, step: int) -> Path:
         """Add `.damaged` to the name of a checkpoint, with a number if that name is taken."""

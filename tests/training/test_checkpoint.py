@@ -214,6 +214,26 @@ def test_a_step_can_be_damaged_any_number_of_times(two_checkpoints, tmp_path):
     assert sorted(p.name for p in path.iterdir()) == ["1", "2", "2.damaged", "2.damaged2", "2.damaged3"]
 
 
+def test_an_old_checkpoint_whose_removal_was_interrupted_is_removed(two_checkpoints, tmp_path):
+    path = tmp_path / "checkpoints"
+    shutil.copytree(two_checkpoints, path)
+    checkpoints = Checkpoints(path, keep=3)
+    for step in (3, 4):
+        save_tiny(checkpoints, step, 0.5)
+    checkpoints.close()
+    (path / "2/_CHECKPOINT_METADATA").unlink()
+    checkpoints = Checkpoints(path, keep=1, read_only=True)
+    assert checkpoints.restore(tiny(0)).step == 4
+    checkpoints.close()
+    assert checkpoints.steps() == [1, 2, 3, 4]
+    checkpoints = Checkpoints(path, keep=1)
+    assert checkpoints.restore(tiny(0)).step == 4
+    assert checkpoints.steps() == [1, 4]  # 1 is the best
+    save_tiny(checkpoints, 5)
+    checkpoints.close()
+    assert checkpoints.steps() == [1, 5]
+
+
 def test_a_reader_uses_the_one_before_and_changes_nothing(two_checkpoints, tmp_path):
     path, said = tmp_path / "checkpoints", []
     shutil.copytree(two_checkpoints, path)

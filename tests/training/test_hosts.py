@@ -60,4 +60,5 @@ def test_the_first_process_checks_a_checkpoint_for_both_and_says_what_is_wrong(b
     assert [each["step"] for each in damaged] == [9, 9]
     assert [each["read"] > 0 for each in damaged] == [True, False]
     assert [len(each["said"]) for each in damaged] == [1, 0]
-    assert "has changed since it was written" in damaged[0]["said"][0]
+    assert "has changed since it was written; it is now 12.damaged" in damaged[0]["said"][0]
+    assert all(each["steps"][-2:] == [9, 12] for each in damaged)

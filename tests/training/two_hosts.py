@@ -108,14 +108,18 @@ def train(workdir, budget, *, stop_at=None, delay=0.0):
 
 
 def restore(workdir):
-    """Restore the last checkpoint; return its step, the messages, and how many files this process checksummed."""
+    """Restore the last good checkpoint and save the damaged step again.
+
+    Return the restored step, the messages, how many files this process checksummed, and the steps at the end.
+    """
     said, read = [], []
     original = seals._crc
     with mock.patch.object(seals, "_crc", lambda path: (read.append(path), original(path))[1]):
         checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", keep=20, say=said.append)
         result = checkpoints.restore(spread().put_state(small_network.make(CONFIG)[1]))
-        checkpoints.close()
-    return {"step": result.step, "said": said, "read": len(read)}
+    checkpoints.save(STEPS, result.state, {"steps": STEPS, "seconds": 1.0})
+    checkpoints.close()
+    return {"step": result.step, "said": said, "read": len(read), "steps": checkpoints.steps()}
 
 
 def damage(step):
