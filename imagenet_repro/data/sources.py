@@ -373,7 +373,9 @@ def _why_not_found(name: str, directory: Path) -> str:
     prepared = sorted(path.name for path in directory.glob("*") if path.is_dir()) if directory.is_dir() else []
     if base in prepared:
         versions = sorted(
-            str(path.parent.relative_to(directory / base)) for path in (directory / base).rglob("features.json")
+            str(path.parent.relative_to(directory / base))
+            for path in (directory / base).rglob("features.json")
+            if not path.parent.name.startswith("incomplete.")  # a preparation that runs or was killed
         )
         if versions:
             return f"data set {name!r} is not prepared in {directory}; of {base!r} there is: {', '.join(versions)}"

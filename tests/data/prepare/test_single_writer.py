@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from imagenet_repro.config import Data
 from imagenet_repro.data.prepare import fractal, prepare_dataset, single_writer
+from imagenet_repro.data.sources import open_split
 from imagenet_repro.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -21,6 +23,7 @@ def prepare(data_dir, short_side=None):
 
 SLOWLY = """
 import pathlib, sys, time
+from imagenet_repro.config import Data
 from imagenet_repro.data.prepare import fractal
 from tests.data.prepare.test_single_writer import prepare
 
@@ -67,6 +70,9 @@ def test_leftovers_are_removed_and_not_taken_for_complete(tmp_path):
     leftover = tmp_path / "fractal" / "c3_n6_v2_s24" / "incomplete.A1B2C3_1.0.0"
     leftover.mkdir(parents=True)
     (leftover / "dataset_info.json").write_text("{}")
+    (leftover / "features.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is not prepared in .* Type:"):
+        open_split(Data(name="fractal", data_dir=str(tmp_path)), "train")
     assert prepare(tmp_path).how == "drawn"
     assert not leftover.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["fractal"]
