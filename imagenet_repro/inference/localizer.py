@@ -31,6 +31,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Num
 from imagenet_repro.config import CenterCrop, Config, SquashCrop
 from imagenet_repro.data import crops, decode, loader
 from imagenet_repro.data.augment import augment
+from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.data.batch import Batch
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
@@ -155,6 +156,9 @@ class LocalizationNetwork:
       config: configuration of the run, which says how images are cropped, normalised and batched.
       objects: annotated objects by image name.
 
+    Attributes:
+      left_out: records of the last split that could not be decoded.
+
     Raises:
       UserError: the evaluation crop is random, so its position is unknown.
     """
@@ -174,6 +178,7 @@ class LocalizationNetwork:
             )
         self._network, self._state, self._config, self._objects = network, (params, stats), config, objects
         self._crop: CenterCrop | SquashCrop = config.eval_crop
+        self.left_out = 0
 
     @property
     def side(self) -> int:
@@ -181,11 +186,19 @@ class LocalizationNetwork:
         return self._config.data.size_evaluated
 
     def frames(self, split: Split, selection: Outputs) -> Iterator[tuple[list[AnnotatedImage], dict[str, np.ndarray]]]:
-        """Yield the annotated images of a split batch by batch, with the network's selected outputs for each."""
+        """Yield the annotated images of a split batch by batch, with the network's selected outputs for each.
+
+        Raises:
+          UserError: more records than `data.max_bad_share` allows cannot be decoded.
+        """
         run = jax.jit(self._apply(selection))
         data, crop = self._config.data, self._crop
         size = data.eval_batch_size or self._config.batch_size
+        bad = BadRecords(split, data, print)
         for batch in loader.eval_batches(split, data, crop, batch_size=size):
+            bad.update(batch)
+            bad.check()
+            self.left_out = len(bad)
             annotated = [(row, frame) for row, frame in enumerate(self._annotated(split, batch)) if frame is not None]
             if annotated:
                 rows, frames = zip(*annotated, strict=True)
@@ -420,8 +433,10 @@ def localize(
     if "map" in outputs:
         places = " x ".join(map(str, outputs["map"].shape[2:]))
         notes.append(f"activation maps have {places} positions, which limits the precision of their boxes")
-    if len(frames) < split.num_examples:
-        notes.append(f"{split.num_examples - len(frames):,} images have no box of their class and are left out")
+    if viewer.left_out:
+        notes.append(f"{viewer.left_out:,} records cannot be decoded and are left out")
+    if n_without := split.num_examples - len(frames) - viewer.left_out:
+        notes.append(f"{n_without:,} images have no box of their class and are left out")
     guessed = np.concatenate(top5)
     results = tuple(_result(name, frames, guessed, np.stack(batch_boxes)) for name, batch_boxes in boxes.items())
     return LocalizationResult(tuple(frames), results, tuple(notes))

@@ -133,8 +133,12 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         if path.exists() and path.with_suffix(".svg").exists():  # written in this order
             return
         batch = next(loader.eval_batches(self.eval_split, data, self.config.eval_crop, batch_size=DRAWN))
+        images = batch["image"][batch["weight"] > 0]
+        if not len(images):
+            watcher.say(f"no figure of the descriptors: the first {DRAWN} images cannot be decoded")
+            return
         try:
-            plot_descriptors(batch["image"][batch["weight"] > 0], path)
+            plot_descriptors(images, path)
         except UserError as error:
             watcher.say(f"no figure of the descriptors: {error}")
 

@@ -78,13 +78,13 @@ def split_and_objects(split, count, seed, size=(48, 64)):
     return Split("colours", split, "1.0.0", CLASSES, count, records), objects
 
 
-def viewer(objects, crop="squash"):
+def viewer(objects, crop="squash", max_bad_share=0.0):
     config = resolve_config(
         {
             "batch_size": 16,
             "eval_crop": {"name": crop} | ({"ratio": 1.0} if crop == "center" else {}),
             "augment": {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)},
-            "data": {"image_size": SIDE, "threads": 1, "workers": 0},
+            "data": {"image_size": SIDE, "threads": 1, "workers": 0, "max_bad_share": max_bad_share},
         }
     )
     network = FunctionalNetwork(Colours())
@@ -196,7 +196,7 @@ def edges_of(objects):
     return objects.boxes[0] + [0, 0, 1, 1]
 
 
-def test_unusable_images_and_objects_are_left_out(maps):
+def test_unusable_images_and_objects_are_left_out(maps, capsys):
     split, objects = split_and_objects("val", 12, seed=0)
     objects.pop("val_3")
     objects["val_4"] = AnnotatedObjects(
@@ -206,12 +206,17 @@ def test_unusable_images_and_objects_are_left_out(maps):
         ("", CLASSES[0]), np.tile(objects["val_5"].boxes, (2, 1))
     )  # one unnamed, one of another
     broken = [Record(b"no image", 0, split.records[6].id) if i == 6 else one for i, one in enumerate(split.records)]
-    actual = localizer.localize(
-        viewer(objects), dataclasses.replace(split, records=broken), None, cam=True, threshold=0.2
-    )
+    broken_split = dataclasses.replace(split, records=broken)
+    actual = localizer.localize(viewer(objects, max_bad_share=0.1), broken_split, None, cam=True, threshold=0.2)
+    assert "cannot decode val/n01440764/val_6.PNG: record of 8 bytes" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"1 of the 12 records .* cannot be decoded"):
+        localizer.localize(viewer(objects), broken_split, None, cam=True, threshold=0.2)
     assert [frame.index for frame in actual.frames] == [0, 1, 2, 5, 7, 8, 9, 10, 11]
     assert len(actual.frames[3].instances) == 1
-    assert actual.notes[1:] == ("3 images have no box of their class and are left out",)
+    assert actual.notes[1:] == (
+        "1 records cannot be decoded and are left out",
+        "2 images have no box of their class and are left out",
+    )
     with pytest.raises(UserError, match="no image of colours val has a box of its class"):
         localizer.localize(viewer({}), split, None, cam=True, threshold=0.2)
 
