@@ -21,6 +21,7 @@ import numpy as np
 
 from imagenet_repro.statistics.crossed_effects import Comparison, Noise, Runs, compare, minimal_gap, power, summarize
 from imagenet_repro.statistics.hypothesis_tests import holm, least_sign_flip_p, mcnemar_p
+from imagenet_repro.storage import provenance
 
 LEVEL = 0.05
 HARD = 0.2  # share of images that every run gets wrong
@@ -270,7 +271,8 @@ def _stacked(comparisons: list[Comparison]) -> Comparison:
 
 TEXT = """# Differences of recipes, simulated
 
-`python benchmarks/recipe_differences.py`, {repetitions:,} repetitions of each setting, {seconds:.0f} s on one core.
+`python benchmarks/recipe_differences.py`, {repetitions:,} repetitions of each setting, {seconds:.0f} s on one core, commit
+{commit}.
 Standard errors are {error:.1f} percentage points at 5 %.
 
 Each repetition trains systems with new seeds and draws new images, so a claim is wrong if it is not true of the
@@ -307,7 +309,7 @@ def main() -> None:
     """Write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/statistics.md"))
-    parser.add_argument("--repetitions", type=int, default=4_000)
+    parser.add_argument("--repetitions", type=int, default=6_000)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     began = time.process_time()
@@ -319,6 +321,7 @@ def main() -> None:
     text = TEXT.format(
         repetitions=arguments.repetitions,
         seconds=time.process_time() - began,
+        commit=provenance.commit()[:12],
         error=100 * (LEVEL * (1 - LEVEL) / arguments.repetitions) ** 0.5,
         **{name: "\n".join(lines) for name, lines in tables.items()},
     )
