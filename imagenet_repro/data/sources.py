@@ -68,6 +68,7 @@ class StoredRecords:
         self._id_key = next((key for key in _ID_FEATURES if key in _features(builder)), None)
         self._num_classes = _features(builder)[self._label_key].num_classes
         self._starts, self._origins = _origins(builder, split)
+        self._files = [part.filename for part in builder.info.splits[split].file_instructions]
         # Reading three features from the stored tf.train.Example takes 8 us for a full-size image; tfds' decoding of
         # every feature took 58.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -115,9 +116,10 @@ class StoredRecords:
                 raise EOFError("the file ends before it")
             return self._parse(stored).features.feature
         except Exception as error:  # the file system, the format's reader and the parser raise many types
+            path = self._files[bisect.bisect_right(self._starts, index) - 1]
             raise UserError(
-                f"record {self.position_id(index)} in {self.directory} cannot be read: {error}. "
-                "The prepared files are damaged or missing; remove that directory and prepare the data set again."
+                f"record {self.position_id(index)} in {path} cannot be read: {error}. The file is damaged or missing; "
+                f"copy it back, or remove {self.directory} and prepare the data set again."
             ) from error
 
     def _id(self, index: int, features: Any) -> str:

@@ -248,7 +248,7 @@ def test_a_record_with_a_flipped_bit_is_named_when_it_is_read(copied):
     content[content.index(b"IDAT") + 20] ^= 1
     damaged.write_bytes(content)
     records = split_opened(copied.parent.parent, "named_photos", "train").records
-    with pytest.raises(UserError, match=r"record train/0 in .* cannot be read: .*hash"):
+    with pytest.raises(UserError, match=rf"record train/0 in {damaged} cannot be read: .*hash.* remove {copied} and"):
         records[0]
 
 
