@@ -12,6 +12,7 @@ from imagenet_repro.errors import UserError
 
 SIDE = 128  # pixels of the shorter side at most
 QUALITY = 80  # of JPEG
+LONGEST_SIDE = 16_384  # pixels; a JPEG has at most 65,535 on a side
 
 
 def thumbnails_by_id(split: Split, ids: Sequence[str]) -> dict[str, bytes]:
@@ -53,7 +54,7 @@ def thumbnail(record: Record, side: int = SIDE, quality: int = QUALITY) -> bytes
 
 def _jpeg(pixels: UInt8[np.ndarray, "h w 3"], side: int, quality: int) -> bytes:
     height, width = pixels.shape[:2]
-    scale = min(1.0, side / min(height, width))
+    scale = min(1.0, side / min(height, width), LONGEST_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     resized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(resized, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])

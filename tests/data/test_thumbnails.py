@@ -37,7 +37,14 @@ def decoded(content):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((300, 500), (128, 213)), ((512, 256), (256, 128)), ((64, 64), (64, 64)), ((1, 1), (1, 1)), ((2, 900), (2, 900))],
+    [
+        ((300, 500), (128, 213)),
+        ((512, 256), (256, 128)),
+        ((64, 64), (64, 64)),
+        ((1, 1), (1, 1)),
+        ((2, 900), (2, 900)),
+        ((100_000, 2), (16_384, 1)),
+    ],
 )
 def test_the_shorter_side_shrinks_to_128_and_never_grows(size, expected):
     (content,) = thumbnails.thumbnails_by_id(split([Record(encoded(*size), 0, "a")]), ["a"]).values()

@@ -40,6 +40,9 @@ class _Counts:
         return (reduced, bad) if self.undecodable else (reduced,)
 
 
+LONGEST_JPEG = 65_500  # pixels on a side, libjpeg's limit
+
+
 def _size(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
@@ -47,7 +50,8 @@ def _size(count: int) -> str:
 def reduce(image: bytes, short_side: int, quality: int) -> bytes:
     """Return an encoded image with a shorter side of at most `short_side` pixels.
 
-    An image that is small enough is returned with the same bytes; others become JPEG.
+    An image that is small enough is returned with the same bytes, and so is a strip that would remain longer than a
+    JPEG can be; others become JPEG.
 
     Args:
         image: an encoded image.
@@ -63,6 +67,8 @@ def reduce(image: bytes, short_side: int, quality: int) -> bytes:
         return image
     scale = short_side / min(height, width)
     size = max(short_side, round(width * scale)), max(short_side, round(height * scale))
+    if max(size) > LONGEST_JPEG:
+        return image
     reduced = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", reduced[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
