@@ -55,11 +55,11 @@ def _try(bench, case, bases):
         end = "resumed"
         if ended.code == 0:
             broken.extend(_wrong(bench, kind, workdir, name))
-        elif ended.code in USER_ERRORS and "Traceback" not in ended.output and _is_named(ended.message, name):
+        elif ended.code in USER_ERRORS and "Traceback" not in ended.output and _is_named(ended.paragraph, name):
             end = "named the file"
         else:
             broken.append(f"exit code {ended.code}: {ended.message}")
-        bench.record(PART, case, broken, kind=kind, way=way, end=end, message=ended.message if ended.code else "")
+        bench.record(PART, case, broken, kind=kind, way=way, end=end, message=ended.paragraph if ended.code else "")
 
 
 def _wrong(bench, kind, workdir, name):

@@ -80,6 +80,11 @@ class Ended:
         lines = [line for line in self.output.splitlines() if line.strip()]
         return lines[-1] if lines else ""
 
+    @property
+    def paragraph(self):
+        """The last paragraph of the output, which is the message of an error."""
+        return self.output.strip().split("\n\n")[-1]
+
 
 def start(arguments, workdir, *, kill_at=NEVER, kill_after=None, then: Callable | None = None):
     """Run `main.py ARGUMENTS` in a fork and return its end.
