@@ -70,8 +70,6 @@ class Checkpoints:
             self._prepare_directory()
         self._place, self._descriptor = _open_place(self._directory)
         self._errors = self._read_errors()
-        if not read_only and self._is_first:
-            self._remove_expired()
         _keep_libraries_quiet()
         self._manager = self._open_manager()
         self._sealer = ThreadPoolExecutor(1, "seal")
@@ -327,16 +325,6 @@ class Checkpoints:
             raise SaveError(
                 f"{self._directory} cannot be created: {error.strerror}; choose another --workdir"
             ) from error
-
-    def _remove_expired(self) -> None:
-        """Remove checkpoints that were to be removed, and were kept wholly or partly because the run was killed."""
-        steps = self.steps()
-        sealed = [step for step in steps if seals.is_sealed(self._path(step))]
-        if len(sealed) < self._keep:
-            return
-        for step in steps:
-            if step < sealed[-self._keep] and step != self._best_of(steps):
-                shutil.rmtree(self._path(step), ignore_errors=True)
 
     def _check_space(self, step: int, state: TrainState) -> None:
         """Raise SaveError if the disk is too full, instead of filling it up in the middle of a checkpoint."""

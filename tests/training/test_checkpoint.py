@@ -66,20 +66,6 @@ def test_a_checkpoint_that_is_rated_later_can_be_the_best_and_is_kept(tmp_path, 
     same(checkpoints.restore(placed(state()), "best").state, state(2))
 
 
-def test_a_removal_that_a_kill_interrupted_is_ended_at_the_next_start(two_checkpoints, tmp_path):
-    path = tmp_path / "checkpoints"
-    shutil.copytree(two_checkpoints, path)
-    half = path / "0"
-    shutil.copytree(path / "2", half)
-    (half / "seal.json").unlink()
-    shutil.rmtree(half / "state" / "d")
-    Checkpoints(path, keep=2, read_only=True).close()
-    assert half.exists()
-    checkpoints = Checkpoints(path, keep=2)
-    assert checkpoints.steps() == [1, 2]
-    checkpoints.close()
-
-
 def test_without_a_checkpoint_none_is_returned(tmp_path, placed):
     assert Checkpoints(tmp_path / "new", keep=1).restore(placed(state())) is None
 
