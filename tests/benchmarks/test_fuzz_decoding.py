@@ -5,6 +5,7 @@ import pytest
 from benchmarks import fuzz_decoding
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as data/decode.py does outside of tests
 @pytest.mark.parametrize("kind", fuzz_decoding.images())
 def test_a_damaged_image_is_decoded_or_refused(kind):
     outcomes = fuzz_decoding.fuzz(kind, 12, seed=1)

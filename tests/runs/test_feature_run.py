@@ -48,7 +48,7 @@ def test_a_run_leaves_its_numbers_stages_and_pictures(whole_run):
     }
     assert result["spent"]["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
     assert result["spent"]["flops"] == pytest.approx(sum(stage["flops"] for stage in stages.values()))
-    assert stages["edges.codes"]["bytes"] == 300 * (4 * 2 * 4 * 8 // 8 + 4)
+    assert stages["edges.codes"]["bytes"] == 300 * (4 * 2 * 4 * 8 // 8 + 4 + 4)  # code, label, checksum
     assert "edges.codes" in out
     assert "| small_features |" in (workdir / "table.md").read_text()
     for picture in ("curves.png", "descriptors.png"):
