@@ -192,7 +192,9 @@ class SweepDirectory:
             # Another process may be asking whether the lock is held, which takes a moment.
             lock = locks.acquire(path, timeout=LOCK_TIMEOUT)
         except OSError as error:
-            raise SaveError(f"{path} cannot be written: {error.strerror}") from error
+            raise SaveError(
+                f"{path} cannot be written: {error.strerror}. `sweep --status` and `compare --out=DIR` only read"
+            ) from error
         if lock is None:
             yield False
             return

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from imagenet_repro.config import config_to_dict
 from imagenet_repro.errors import EXIT_DIVERGED, EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, UserError
+from imagenet_repro.storage import locks
 from imagenet_repro.storage.json_files import write_json
-from imagenet_repro.storage.workdir import Workdir, refuse_other_config
+from imagenet_repro.storage.workdir import LOCK, Workdir, refuse_other_config
 from imagenet_repro.sweeps import trial
 from imagenet_repro.sweeps.directory import PLANNED, SweepDirectory
 from imagenet_repro.sweeps.plan import build_run_config
@@ -140,7 +141,12 @@ class Worker:
         return self._run_process(workdir.path)
 
     def _wait_until_free(self, workdir: Workdir) -> None:
-        """Wait for the process of a lost worker, which may still be saving a checkpoint."""
+        """Wait for the process of a lost worker, which may still be saving a checkpoint; `--status` shows its name."""
+        if workdir.is_locked and not self._is_stopping:
+            with (workdir.path / OUTPUT).open("a", encoding="utf-8") as output:
+                print(
+                    f"waiting for {locks.describe_owner(workdir.path / LOCK)}, which uses this directory", file=output
+                )
         while workdir.is_locked and not self._is_stopping:
             time.sleep(POLL)
 

@@ -5,8 +5,10 @@ import signal
 
 import pytest
 
+from imagenet_repro.config import resolve_config
 from imagenet_repro.config.sweep import resolve_sweep
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, EXIT_USER_ERROR
+from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.sweeps import retry, worker
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.queue import SweepQueue
@@ -78,3 +80,26 @@ def test_an_unreachable_storage_ends_a_worker_with_a_message(tmp_path, monkeypat
     message = capsys.readouterr().err
     assert "--storage=postgresql+psycopg://me:***@127.0.0.1:1/sweeps cannot be reached" in message
     assert "secret" not in message
+
+
+def test_a_run_in_use_is_waited_for_by_name(tmp_path, monkeypatch):
+    """The lock can be that of a machine that is gone, for which a person must decide."""
+    workdir = Workdir(tmp_path / "run")
+    workdir.lock()
+    (tmp_path / "run/lock").write_text("12 elsewhere")
+    worker = Worker(str(tmp_path), 0)
+    monkeypatch.setattr("time.sleep", lambda seconds: worker._stop(0, None))
+    worker._wait_until_free(workdir)
+    shown = (tmp_path / "run/output.log").read_text()
+    assert "waiting for process 12 on elsewhere (if that machine is gone and its lock stays, remove " in shown
+
+
+def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(tmp_path):
+    directory, queue = start_sweep(tmp_path, small_sweeps.sweep(systems=1))
+    workdir = Workdir(directory.path / "runs/a/seed0")
+    workdir.record_config(resolve_config(small_sweeps.LENET | {"batch_size": 4}), {})
+    (workdir.path / "result.json").write_text("{}")
+    assert Worker(str(directory.path), 0)() == EXIT_FINISHED
+    (status,) = queue.statuses()
+    assert status.state == "failed"
+    assert "holds a run of another configuration" in status.reason
