@@ -531,8 +531,9 @@ def _describe_damage(url: str, reason: str) -> str:
         else "Restore it from a backup, or empty it"
     )
     return (
-        f"--storage={mask_password(url)} is damaged: {reason}. {away} and run the same command again: it plans every"
-        " run anew, takes finished ones from their directories, and resumes started ones from their checkpoints"
+        f"--storage={mask_password(url)} is damaged: {reason}. {away} and run the command that started the sweep:"
+        " it plans every run anew, takes finished ones from their directories, and resumes started ones from their"
+        " checkpoints"
     )
 
 

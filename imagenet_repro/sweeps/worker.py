@@ -143,10 +143,9 @@ class Worker:
     def _wait_until_free(self, workdir: Workdir) -> None:
         """Wait for the process of a lost worker, which may still be saving a checkpoint; `--status` shows its name."""
         if workdir.is_locked and not self._is_stopping:
+            holder = locks.describe_owner(workdir.path / LOCK)
             with (workdir.path / OUTPUT).open("a", encoding="utf-8") as output:
-                print(
-                    f"waiting for {locks.describe_owner(workdir.path / LOCK)}, which uses this directory", file=output
-                )
+                print(f"waiting for {holder}, which uses this directory", file=output)
         while workdir.is_locked and not self._is_stopping:
             time.sleep(POLL)
 
