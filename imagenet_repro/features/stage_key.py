@@ -18,8 +18,9 @@ N_PROBED = 16  # images whose bytes distinguish data sets of the same name
 def stage_key(config: FeatureConfig, split: Split, channel: Channel, *, codes: int) -> str:
     """Return the key of a stage of a channel, 16 hexadecimal digits.
 
-    It covers the images (data set, version, split and the bytes of some), their size and crop, the seed, the sample,
-    the keys of the channel, and the source of the modules that turn encoded images into codes.
+    It covers the images (data set, version, split and the bytes of some), the names of their classes, their size and
+    crop, the seed, the sample, the keys of the channel, and the source of the modules that turn encoded images into
+    codes.
 
     Args:
       config: of the run.
@@ -30,6 +31,7 @@ def stage_key(config: FeatureConfig, split: Split, channel: Channel, *, codes: i
     sample = dataclasses.replace(config.sample, codes=max(codes, 256))
     dependencies = {
         "data": (split.name, split.version, split.split, split.num_examples, _split_hash(split)),
+        "classes": split.class_names,  # stored codes have labels, which count these
         "image_size": config.data.image_size,
         "crop": dataclasses.asdict(config.eval_crop),
         "seed": config.seed,

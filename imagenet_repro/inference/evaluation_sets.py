@@ -1,6 +1,7 @@
 """Evaluation sets: opening their splits by name, and describing predictions for them by their rules."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -288,15 +289,29 @@ def _stored_parts(directory: Path) -> dict[str, corruptions.CorruptedErrors]:
     if not directory.is_dir():
         raise UserError(f"--set=c needs a directory with the predictions for all parts of ImageNet-C, not {directory}")
     paths: dict[str, Path] = {}
+    models: dict[str, Path] = {}  # a path by model; more than one is an error
     for path in sorted(directory.glob("*.npz")):
-        config = corruptions.config_name(predictions.data_name(predictions.load_provenance(path)))
+        source = predictions.load_provenance(path)
+        config = corruptions.config_name(predictions.data_name(source))
         if config in paths:
             raise UserError(
                 f"{paths[config]} and {path} are both for {config}; keep the predictions of one checkpoint only"
             )
         if config:
             paths[config] = path
+            models.setdefault(_scored_model(source), path)
+    if len(models) > 1:
+        one, other, *_ = models.values()
+        raise UserError(f"{one} and {other} are of different models; keep the predictions of one only")
     return {config: _stored_part(path) for config, path in paths.items()}
+
+
+def _scored_model(provenance: Mapping[str, Any]) -> str:
+    """Return what identifies the model and the protocol of stored predictions, as far as their file states it."""
+    config, weights = provenance.get("config") or {}, provenance.get("weights") or {}
+    settings = {key: value for key, value in config.items() if key != "data"}
+    protocol, step = provenance.get("protocol"), provenance.get("step")
+    return json.dumps([settings, weights.get("sha256"), protocol, step], sort_keys=True, default=str)
 
 
 def _stored_part(path: Path) -> corruptions.CorruptedErrors:

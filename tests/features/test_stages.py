@@ -161,6 +161,13 @@ def test_other_source_has_another_key(finished, monkeypatch):
     assert stages_of_a._vocabulary_directory.name not in before
 
 
+def test_other_classes_have_another_key(finished):
+    split = split_of(Images())
+    renamed = dataclasses.replace(split, class_names=split.class_names[::-1])
+    keys = {stage_key.stage_key(config_of(), one, config_of().channels["a"], codes=0) for one in (split, renamed)}
+    assert len(keys) == 2
+
+
 DAMAGE = {
     "cut short": lambda content: content[:100],
     "a flipped bit": lambda content: content[:200] + bytes([content[200] ^ 1]) + content[201:],

@@ -233,6 +233,11 @@ def test_all_parts_of_c_from_stored_predictions(tmp_path, capsys):
     assert f"ImageNet-C: mCE {100 * expected:.1f} %" in printed
     assert "mean top-1 error 25.0 %" in printed
     assert "jpeg compression" in printed
+    last = tmp_path / f"{corruptions.CONFIGS[-1]}.npz"
+    save(last, dataclasses.replace(one, provenance=one.provenance | {"step": 9}))
+    with pytest.raises(UserError, match=r"brightness_1\.npz and .*_5\.npz are of different models; keep"):
+        evaluation_sets.score_stored(str(tmp_path), "c")
+    save(last, one)
     save(tmp_path / "again.npz", one)
     with pytest.raises(UserError, match="are both for jpeg_compression_5"):
         evaluation_sets.score_stored(str(tmp_path), "c")
