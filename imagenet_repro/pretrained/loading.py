@@ -211,7 +211,7 @@ class _Fit:
             found = class_names.match(wanted, "the data", names, "the file")
         except UserError as error:
             self.class_names = ()
-            self._keep_own(self._heads(), f"has other classes than the data ({error})")
+            self._keep_own(self._heads(), f"has other classes ({error})")
             return
         if found.note:
             self.notes.append(found.note)

@@ -127,7 +127,10 @@ def _identity(names: Sequence[str]) -> Int32[np.ndarray, " c"]:
 def _note(names: Sequence[str], owner: str, others: Sequence[str], other_owner: str, index: np.ndarray) -> str:
     """Return a sentence on how one list is aligned with another."""
     if len(names) < len(others):
-        return f"{owner} has {len(names):,} of the {len(others):,} classes of {other_owner}; they are aligned by name"
+        return (
+            f"{owner} has {len(names):,} of the {len(others):,} classes of {other_owner}; they are aligned by name,"
+            f" and guesses are among all {len(others):,}"
+        )
     if np.array_equal(index, _identity(names)):
         return f"{owner} and {other_owner} have the same classes under other names, by WordNet"
     return f"{_other_order(names, owner, others, other_owner, index)}; they are aligned by name"
@@ -162,8 +165,8 @@ def _difference(one: _List, other: _List) -> str:
         parts.append(f"index {first} is '{one[0][first]}' and '{other[0][first]}'")
     counts = f" ({len(one[0]):,} and {len(other[0]):,})" if len(one[0]) != len(other[0]) else ""
     return (
-        f"{one[2]} and {other[2]} do not have the same classes{counts}: {'; '.join(parts)}. Classes are compared by"
-        " name: use those of the same names"
+        f"{one[2]} and {other[2]} do not have the same classes{counts}: {'; '.join(parts)}. Classes are the"
+        " same if their names are"
     )
 
 

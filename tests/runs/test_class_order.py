@@ -140,7 +140,7 @@ def test_other_classes_are_refused_before_anything_is_computed(command, workdir,
 @pytest.mark.parametrize(
     ("classes", "label", "note"),
     [
-        (("e", "a"), {0: 4, 1: 0}, "memory, split train, has 2 of the 5 classes of the run; they are aligned by name"),
+        (("e", "a"), {0: 4, 1: 0}, "of the run; they are aligned by name, and guesses are among all 5"),
         (("0", "1"), None, "memory, split train, has 2 classes and the run 5; without names they cannot be aligned"),
         (tuple("01234"), {0: 0, 4: 4}, "was not checked: data set memory, split train, has no names for its classes"),
     ],

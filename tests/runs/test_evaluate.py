@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
+from imagenet_repro import models, pretrained
 from imagenet_repro.config import replace_keys, resolve_config
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Origin, Preprocessing
-from imagenet_repro.pretrained import Weights
+from imagenet_repro.pretrained import Weights, tensors
 from imagenet_repro.runs import evaluate, export
+from imagenet_repro.scoring import sets
 from imagenet_repro.training.systems import NetworkSystem
 
 
@@ -72,3 +75,24 @@ def test_the_batch_size_is_rounded_up_to_the_number_of_devices():
     assert evaluate._with_divisible_batch(resolve_config({"batch_size": 16})).data.eval_batch_size == 0
     stated = resolve_config({"batch_size": 12, "data": {"eval_batch_size": 3}})
     assert evaluate._with_divisible_batch(stated) == stated
+
+
+@pytest.mark.parametrize(
+    ("in_file", "in_data", "expected"),
+    [
+        (1_000, sets.imagenet_wnids()[7:10], (sets.imagenet_wnids(), pretrained.IMAGENET_ORDER, ())),
+        (3, sets.imagenet_wnids()[7:10], (("0", "1", "2"), "", ())),
+        (
+            1_000,
+            [f"street {number}" for number in range(1_000)],
+            (sets.imagenet_wnids(), pretrained.IMAGENET_ORDER, ()),
+        ),
+        (3, "ab", (("0", "1"), "", ("output.bias", "output.weight"))),
+    ],
+)
+def test_weights_without_names_are_for_imagenet_if_the_data_can_be(in_file, in_data, expected):
+    shapes = tensors.shapes(models.abstract("lenet5", in_file))
+    weights = Weights(Path("file"), {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+    config = resolve_config({"model": {"name": "lenet5"}, "data": {"image_size": 32}, "batch_size": 8})
+    loaded = evaluate._load_weights(config, weights, in_data, drop_background=False)
+    assert (tuple(loaded.classes), loaded.note, loaded.report.replaced) == expected

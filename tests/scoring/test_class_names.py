@@ -30,10 +30,8 @@ def test_any_order_is_aligned_by_name(seed):
 
 def test_some_of_the_classes_are_aligned_where_that_is_allowed():
     found = match(("fish", "cat"), ("cat", "dog", "fish"), partial=True)
-    assert (found.index.tolist(), found.note) == (
-        [2, 0],
-        "one has 2 of the 3 classes of other; they are aligned by name",
-    )
+    assert found.index.tolist() == [2, 0]
+    assert found.note == "one has 2 of the 3 classes of other; they are aligned by name, and guesses are among all 3"
     with pytest.raises(UserError, match=r"do not have the same classes \(2 and 3\): only other has 'dog'; index 0 is"):
         match(("fish", "cat"), ("cat", "dog", "fish"))
     with pytest.raises(UserError, match=r"\(3 and 2\): only one has 'dog'"):
@@ -78,7 +76,7 @@ def test_a_name_that_occurs_twice_is_refused():
 
 
 def test_accents_in_either_form_are_the_same_name():
-    assert match(("caf\u00e9", "bar"), ("bar", "cafe\u0301")).index.tolist() == [1, 0]
+    assert match(("r\u00e9", "bar"), ("bar", "re\u0301")).index.tolist() == [1, 0]
 
 
 def test_one_order_is_required_where_numbers_are_stored():
