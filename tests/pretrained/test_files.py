@@ -244,3 +244,15 @@ def test_a_network_knows_its_origin():
     network = models.abstract("alexnet", 7, dtype=jnp.bfloat16, stem="small")
     assert (network.origin.name, network.origin.num_classes) == ("alexnet_owt", 7)
     assert network.origin.options == {"stem": "small"}
+
+
+def test_names_of_classes_are_written_and_read(tmp_path):
+    model = models.create("lenet5", num_classes=3)
+    names = ("cat", "\u00e9t\u00e9", "n01443537")
+    pretrained.write(model, tmp_path / "w.safetensors", class_names=names)
+    assert pretrained.read(tmp_path / "w.safetensors").class_names == names
+    pretrained.load(model, tmp_path / "w.safetensors")
+    pretrained.write(model, tmp_path / "again.safetensors")
+    assert pretrained.read(tmp_path / "again.safetensors").class_names == names
+    with pytest.raises(UserError, match="2 names are given for 3 classes"):
+        pretrained.write(model, tmp_path / "w.safetensors", class_names=names[:2])
