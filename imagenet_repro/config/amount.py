@@ -47,4 +47,4 @@ class Amount:
 
     def __str__(self) -> str:
         short = f"{self.value:g}"
-        return f"{short if float(short) == self.value else self.value!r}{self.unit}"
+        return f"{short if float(short) == self.value else repr(self.value)}{self.unit}"

@@ -42,11 +42,21 @@ DRAWN = 4  # images whose descriptors a run draws
 
 
 class _Watcher:
-    """Shows the progress of the stages on the screen, and passes on stop signals to them."""
+    """Shows the progress of the stages on the screen, and passes on stop signals to them.
 
-    def __init__(self, stop: StopSignal):
-        self._stop, self._screen = stop, log.Screen()
+    Args:
+      stop: the stop signals.
+      check: called after each batch with the seconds that the stages of the channel have taken so far; it may raise.
+    """
+
+    def __init__(self, stop: StopSignal, check: Callable[[float], None]):
+        self._stop, self._check, self._screen = stop, check, log.Screen()
+        self.start_channel()
+
+    def start_channel(self) -> None:
+        """Count the seconds of another channel."""
         self._stage: tuple[str, float, int] = ("", 0.0, 0)
+        self._before = self._seconds = 0.0  # of the stages before this one, and of all so far
 
     def say(self, text: str) -> None:
         self._screen.say(text)
@@ -54,8 +64,10 @@ class _Watcher:
     def show(self, stage: str, done: int, total: int) -> None:
         now = time.monotonic()
         if stage != self._stage[0]:
-            self._stage = (stage, now, done)
+            self._stage, self._before = (stage, now, done), self._seconds
         _, began, before = self._stage
+        self._seconds = self._before + now - began
+        self._check(self._seconds)
         if done == before:  # the first batch, whose start was not measured
             return
         rate = (done - before) / (now - began)
@@ -103,7 +115,7 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
     def _learn(self) -> None:
         """Run the stages of the channels that are not finished."""
         with StopSignal() as stop:
-            watcher = _Watcher(stop)
+            watcher = _Watcher(stop, self._check_budget)
             try:
                 self._run_stages(watcher)
             except StoppedError as stopped:
@@ -123,6 +135,7 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
             watcher.say(
                 f"{name}: {encoder.points:,} descriptors of {encoder.numbers} numbers, codes of {encoder.features:,}"
             )
+            watcher.start_channel()
             self.learned[name] = ChannelStages(name, config, split, directory, watcher).run()
             self._check_budget()
         self._draw(watcher)
@@ -187,13 +200,18 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         meter = Meter(self.config.batch_size, self.train_split.num_examples, flops, flops_before=flops_before)
         return Budget(Amount.parse(self.config.budget), meter)
 
-    def _check_budget(self) -> None:
-        """Raise UserError if the features of the channels so far have used up the budget."""
+    def _check_budget(self, seconds: float = 0.0) -> None:
+        """Raise UserError if the features of the channels so far have used up the budget.
+
+        Args:
+          seconds: what the stages of an unfinished channel have taken so far.
+        """
         amount = Amount.parse(self.config.budget)
         costs = self._stage_costs()
-        used = {"s": sum(cost.seconds for cost in costs), "flop": sum(cost.flops for cost in costs)}
+        used = {"s": seconds + sum(cost.seconds for cost in costs), "flop": sum(cost.flops for cost in costs)}
         if used.get(amount.unit, 0) >= amount.value:
-            channels = f"{len(self.learned)} of {len(self.config.channels)} channels"
+            begun = len(self.learned) + (seconds > 0)
+            channels = f"{begun} of {len(self.config.channels)} channels"
             raise UserError(
                 f"config.budget: {amount} was spent before the SVM saw an image: the features of {channels} took"
                 f" {used[amount.unit]:.4g}{amount.unit}; they are kept, and a new workdir with the same"

@@ -11,6 +11,8 @@ import pytest
 
 from imagenet_repro.config import FeatureConfig, config_to_dict, load_config, resolve_config
 from imagenet_repro.errors import UserError
+from imagenet_repro.runs import feature_run
+from imagenet_repro.training.clock import StopSignal
 from imagenet_repro.training.systems import FeatureSystem
 from tests import command_line
 
@@ -216,3 +218,26 @@ def test_a_configuration_of_features_is_read_back_as_it_was():
     assert isinstance(config, FeatureConfig)
     assert config.channels["edges"].code.components == 8
     assert resolve_config(config_to_dict(config)) == config
+
+
+def test_the_seconds_of_a_channel_are_counted_over_its_stages_batch_by_batch(monkeypatch):
+    now, counted = [0.0], []
+    monkeypatch.setattr(feature_run.time, "monotonic", lambda: now[0])
+    watcher = feature_run._Watcher(StopSignal(), counted.append)
+    for stage, seconds in (("a: sample", 5), ("a: sample", 7), ("a: codes", 20), ("a: codes", 23)):
+        now[0] = float(seconds)
+        watcher.show(stage, seconds, 100)
+    assert counted == [0.0, 2.0, 2.0, 5.0]  # what is compiled between two stages does not count
+    watcher.start_channel()
+    watcher.show("b: sample", 1, 100)
+    assert counted[-1] == 0.0
+    watcher.close()
+
+
+def test_a_budget_of_seconds_ends_within_a_channel():
+    run = feature_run.FeatureRun.__new__(feature_run.FeatureRun)
+    run.config = resolve_config({"channels": {"a": {}, "b": {}}, "budget": "10s"})
+    run.learned = {}
+    run._check_budget(9.9)
+    with pytest.raises(UserError, match=r"budget: 10s was spent before the SVM saw an image: the features of 1 of 2 channels"):
+        run._check_budget(10.0)

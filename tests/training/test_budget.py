@@ -18,6 +18,12 @@ def test_amounts_of_every_unit(text, value, unit):
     assert Amount.parse(text) == Amount(value, unit)
 
 
+@pytest.mark.parametrize("text", ["90ep", "1.5e+08img", "0.1s", "123456789.5st"])
+def test_an_amount_is_written_as_it_is_read(text):
+    assert str(Amount.parse(text)) == text
+    assert Amount.parse(str(Amount.parse(text))) == Amount.parse(text)
+
+
 @pytest.mark.parametrize("text", ["", "90", "ep", "-3ep", "0ep", "1e999img", "90 epochs", "1.2.3s", "nanst"])
 def test_what_is_no_amount_is_refused_by_its_key(text):
     with pytest.raises(UserError, match=r"config\.checkpoint\.every.*is not an amount"):
