@@ -271,9 +271,8 @@ def _stacked(comparisons: list[Comparison]) -> Comparison:
 
 TEXT = """# Differences of recipes, simulated
 
-`python benchmarks/recipe_differences.py`, {repetitions:,} repetitions of each setting, {seconds:.0f} s on one core, commit
-{commit}.
-Standard errors are {error:.1f} percentage points at 5 %.
+`python benchmarks/recipe_differences.py`, {repetitions:,} repetitions of each setting, {seconds:.0f} s on one core,
+commit {commit}. Standard errors are {error:.1f} percentage points at 5 %.
 
 Each repetition trains systems with new seeds and draws new images, so a claim is wrong if it is not true of the
 population. A claim of *crossed effects* is an interval of `imagenet_repro.statistics.crossed_effects` that excludes
