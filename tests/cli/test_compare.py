@@ -370,3 +370,11 @@ def test_runs_without_the_protocols_predictions_are_refused_with_the_command(tmp
     assert f"main.py evaluate --workdir={workdirs[1]} --checkpoint=1000" in error
     assert workdirs[0] not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_comparing_a_sweep_writes_nothing_into_it(tmp_path, undrawn):
+    workdir = record_sweep(tmp_path / "sweep", RUNS)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").rglob("*")}
+    assert main.main(["sweep", "--status", f"--workdir={workdir}"]) == 0
+    assert main.main(["compare", workdir, f"--out={tmp_path / 'out'}"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").rglob("*")} == before

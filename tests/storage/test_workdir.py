@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from imagenet_repro.config import resolve_config
+from imagenet_repro.config import Data, resolve_config
 from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.storage import files
 from imagenet_repro.storage.json_files import write_json
 from imagenet_repro.storage.workdir import Workdir
 from tests.conftest import REPOSITORY
@@ -162,3 +163,14 @@ def test_the_directory_of_stored_codes_may_change(tmp_path):
     workdir.record_config(resolve_config(features | {"cache_dir": "/elsewhere"}), {})
     with pytest.raises(UserError, match=r"channels\.a\.step: 4 there, 8 now"):
         workdir.record_config(resolve_config({"channels": {"a": {"step": 8}}}), {})
+
+
+def test_the_file_of_predictions_has_a_name_that_file_systems_take(tmp_path):
+    workdir = Workdir(tmp_path)
+    protocols = ["p" * 250 + end for end in "ab"]
+    paths = [workdir.predictions(Data(name="猫" * 90), "validation", 7, protocol) for protocol in protocols]
+    assert len({*paths}) == 2
+    for path in paths:
+        assert path.name.startswith("猫" * 50)
+        files.require_writable_file(path, "the predictions")
+    assert workdir.predictions(Data(name="a/b"), "train[:5%]", 7).name == "a_b_train__5___step7.npz"
