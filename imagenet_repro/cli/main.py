@@ -51,6 +51,8 @@ COMMANDS: dict[str, Command] = {
 }
 INSTALLED_NAME = "imagenet-repro"  # [project.scripts] in pyproject.toml
 CLONE_NAME = "main.py"
+# What the system says of a path that nobody may read or write, or that cannot exist. The path says what to do.
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE, errno.EIO)
 OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where printing ends, and no place is named
 
 EXIT_CODES = """exit codes:
@@ -94,7 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if message := shortage.describe(error):
             print(f"\n{program}: {message}", file=sys.stderr)
             return EXIT_USER_ERROR
-        if not isinstance(error, OSError) or error.errno not in OUTPUT_ERRORS:
+        if not isinstance(error, OSError):
+            raise
+        if error.filename is not None and error.errno in UNUSABLE:
+            print(f"\n{program}: {error.filename}: {error.strerror}", file=sys.stderr)
+            return EXIT_USER_ERROR
+        if error.filename is not None or error.errno not in OUTPUT_ERRORS:
             raise
         return _end_without_output(program, error)
 

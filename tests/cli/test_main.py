@@ -79,6 +79,9 @@ def test_other_words_are_refused(words, message):
         (UserError("a"), 2, "main.py: a"),
         (DivergedError("b"), 3, "main.py: b"),
         (SaveError("c"), 74, "main.py: c"),
+        (PermissionError(13, "Permission denied", "/runs/a"), 2, "main.py: /runs/a: Permission denied"),
+        (OSError(36, "File name too long", "n" * 300), 2, "nnn: File name too long"),
+        (OSError(28, "No space left on device"), 74, "main.py: the output could not be written: No space left"),
         (KeyboardInterrupt(), 75, "main.py: stopped before there was anything to save"),
     ],
 )
