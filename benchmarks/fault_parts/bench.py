@@ -24,7 +24,11 @@ class Bench:
         self.folder, self.data, self._file = Path(folder), Path(folder) / "data", Path(rows)
         self._end, self._references = time.monotonic() + seconds, {}
         self._commit = _commit()
-        self.rows = [json.loads(line) for line in self._file.read_text().splitlines()] if self._file.exists() else []
+        self.rows = (
+            [json.loads(line) for line in self._file.read_text(encoding="utf-8").splitlines()]
+            if self._file.exists()
+            else []
+        )
 
     def tries(self, part, names):
         """Yield the names of the tries of a part that have no row, and show how far the part is."""
@@ -50,7 +54,7 @@ class Bench:
         """Write the row of a try; `broken` is a list of sentences, empty if all was right."""
         row = {"part": part, "name": name, "broken": broken, "commit": self._commit} | more
         self.rows.append(row)
-        with self._file.open("a") as file:
+        with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if broken:
             print(f"{part} {name}: {'; '.join(broken)}", file=sys.stderr, flush=True)
@@ -109,7 +113,7 @@ class Bench:
 def _commit():
     """Return the commit of this repository, short."""
     command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, cwd=warm.FOLDER, capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(command, cwd=warm.FOLDER, capture_output=True, encoding="utf-8", check=False).stdout.strip()
 
 
 def numbers(workdir):

@@ -57,7 +57,7 @@ def _descendants(parent):
     children = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "stat").read_text().rpartition(")")[2].split()
+            words = (process / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             continue
         children.setdefault(int(words[1]), []).append(int(process.name))

@@ -23,9 +23,9 @@ def describe(workdir):
             for name in file.files:
                 if name != "provenance":
                     numbers[f"{path.name} {name}"] = _digest(file[name])
-    result = json.loads((workdir / "result.json").read_text())
+    result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
     numbers["result.json"] = json.dumps(_without_times(result), sort_keys=True)
-    for row in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()):
+    for row in map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
         if row["kind"] in ("train", "eval"):
             key = f"metrics.jsonl {row['kind']} {row['step']}"
             numbers[key + (" again" if key in numbers else "")] = json.dumps(_without_times(row), sort_keys=True)

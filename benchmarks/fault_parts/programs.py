@@ -60,5 +60,5 @@ def rows(workdir):
 
 def last_line(output):
     """Return the last line of an output that is not empty."""
-    lines = [line for line in Path(output).read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in Path(output).read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else ""

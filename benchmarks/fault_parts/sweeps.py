@@ -51,7 +51,7 @@ def _arguments(bench, workdir):
             }
         },
     }
-    file.write_text(f"def get_config():\n    return {settings!r}\n")
+    file.write_text(f"def get_config():\n    return {settings!r}\n", encoding="utf-8")
     return ["sweep", f"--config={file}", f"--workdir={workdir}"]
 
 
@@ -75,10 +75,10 @@ def _sweep(bench, workdir, victim, tries, broken):
     code = programs.wait(process, LIMIT)
     if code != 0:
         broken.append(f"exit code {code}: {programs.last_line(output)}")
-    if "Traceback" in Path(output).read_text(errors="replace"):
+    if "Traceback" in Path(output).read_text(encoding="utf-8", errors="replace"):
         broken.append(f"a traceback in {output}")
     for run_output in workdir.glob("runs/*/*/output.log"):
-        if "Traceback" in run_output.read_text(errors="replace"):
+        if "Traceback" in run_output.read_text(encoding="utf-8", errors="replace"):
             broken.append(f"a traceback in {run_output}")
     return kills
 

@@ -105,8 +105,8 @@ def start(arguments, workdir, *, kill_at=NEVER, kill_after=None, then: Callable 
         _run(arguments, workdir, kill_at, then)
     code = _wait(pid, kill_after)
     seconds = time.monotonic() - began
-    operations = trace.read_text().splitlines() if trace.exists() else []
-    return Ended(code, output.read_text(errors="replace"), seconds, operations)
+    operations = trace.read_text(encoding="utf-8").splitlines() if trace.exists() else []
+    return Ended(code, output.read_text(encoding="utf-8", errors="replace"), seconds, operations)
 
 
 def _logs(workdir):
@@ -185,9 +185,9 @@ def generator(*words):
 
 def dump(path, value):
     """Write a JSON value."""
-    Path(path).write_text(json.dumps(value))
+    Path(path).write_text(json.dumps(value), encoding="utf-8")
 
 
 def load(path):
     """Return the JSON value of a file."""
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8"))
