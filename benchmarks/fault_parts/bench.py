@@ -1,6 +1,7 @@
 """The tries of the benchmark: each is a row of a file of JSON lines, and one whose row is there is not repeated."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -9,6 +10,16 @@ import time
 from pathlib import Path
 
 from benchmarks.fault_parts import outcome, warm
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """An unharmed run: its seconds, its operations, its numbers by name, and the names of its files."""
+
+    seconds: float
+    operations: list[str]
+    numbers: dict[str, str]
+    files: list[str]
 
 
 class Bench:
@@ -77,21 +88,28 @@ class Bench:
         return warm.start(arguments, workdir, then=lambda: warm.dump(target, outcome.describe(workdir)), **options)
 
     def reference(self, kind):
-        """Return the end, the numbers and the files of an unharmed run of a kind, which is made once."""
+        """Return an unharmed run of a kind at this commit, which is made once."""
+        file = self.folder / "unharmed" / f"{kind} {self._commit}.json"
         if kind not in self._references:
-            workdir = self.folder / "unharmed" / kind
-            for _ in range(2):  # the first one compiles
-                shutil.rmtree(workdir, ignore_errors=True)
-                ended = self.train(kind, workdir)
-                if ended.code:
-                    sys.exit(f"the unharmed run failed:\n{ended.output}")
-            self._references[kind] = ended, numbers(workdir), outcome.files(workdir)
+            if not file.exists():
+                warm.dump(file, dataclasses.asdict(self._run_unharmed(kind)))
+            self._references[kind] = Reference(**warm.load(file))
         return self._references[kind]
+
+    def _run_unharmed(self, kind):
+        workdir = self.folder / "unharmed" / kind
+        for _ in range(2):  # the first one compiles
+            shutil.rmtree(workdir, ignore_errors=True)
+            ended = self.train(kind, workdir)
+            if ended.code:
+                sys.exit(f"the unharmed run failed:\n{ended.output}")
+        return Reference(ended.seconds, ended.operations, numbers(workdir), sorted(outcome.files(workdir)))
 
     def compare(self, kind, workdir):
         """Return what is wrong with a run that has ended with code 0, as sentences."""
-        _, expected, files = self.reference(kind)
-        wrong = outcome.differences(numbers(workdir), expected)
+        reference = self.reference(kind)
+        files = set(reference.files)
+        wrong = outcome.differences(numbers(workdir), reference.numbers)
         broken = [f"{len(wrong)} numbers differ, such as {wrong[0]}"] if wrong else []
         if left := sorted(outcome.files(workdir) - files):
             broken.append(f"files left over: {', '.join(left[:4])}")

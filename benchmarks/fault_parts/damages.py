@@ -64,10 +64,10 @@ def _try(bench, case, bases):
 
 def _wrong(bench, kind, workdir, name):
     """Return what is wrong with a run that resumed: not what was set aside, nor the rows of a damaged log."""
-    _, expected, files = bench.reference(kind)
-    wrong = [one for one in outcome.differences(numbers(workdir), expected) if not one.startswith(name)]
+    reference = bench.reference(kind)
+    wrong = [one for one in outcome.differences(numbers(workdir), reference.numbers) if not one.startswith(name)]
     broken = [f"{len(wrong)} numbers differ, such as {wrong[0]}"] if wrong else []
-    left = sorted(one for one in outcome.files(workdir) - files if ".damaged" not in one)
+    left = sorted(one for one in outcome.files(workdir) - set(reference.files) if ".damaged" not in one)
     return broken + ([f"files left over: {', '.join(left[:4])}"] if left else [])
 
 

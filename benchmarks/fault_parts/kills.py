@@ -12,15 +12,14 @@ CHOSEN, RANDOM = "chosen moments", "random moments"
 def kill_at_chosen(bench, tries):
     """Kill runs at operations of every sort; every second one is killed again after its resume."""
     for kind, number in _share(bench, CHOSEN, tries):
-        ended, _, _ = bench.reference(kind)
-        moments = choose(ended.operations, len(range(KINDS.index(kind), tries, len(KINDS))))
+        moments = choose(bench.reference(kind).operations, len(range(KINDS.index(kind), tries, len(KINDS))))
         _kill(bench, CHOSEN, kind, number, first={"kill_at": moments[number]})
 
 
 def kill_at_random(bench, tries):
     """Kill runs at random times; every second one is killed again after its resume."""
     for kind, number in _share(bench, RANDOM, tries):
-        seconds = bench.reference(kind)[0].seconds
+        seconds = bench.reference(kind).seconds
         moment = warm.generator(RANDOM, kind, number).uniform(0, seconds)
         _kill(bench, RANDOM, kind, number, first={"kill_after": moment})
 
@@ -35,11 +34,11 @@ def _share(bench, part, tries):
 
 def _kill(bench, part, kind, number, first):
     name = f"{kind} {number}"
-    ended, _, _ = bench.reference(kind)
+    operations = bench.reference(kind).operations
     with bench.workdir(part, name) as (workdir, broken):
         kills, where = [first], []
         if number % 2:
-            kills.append({"kill_at": warm.generator(part, name).randrange(1, len(ended.operations))})
+            kills.append({"kill_at": warm.generator(part, name).randrange(1, len(operations))})
         for kill in kills:
             killed = bench.train(kind, workdir, **kill)
             where.append(killed.operations[-1] if killed.operations else "before the first operation")
