@@ -6,13 +6,21 @@ from collections import Counter
 
 from benchmarks.fault_parts import damages, hosts, kills, loaders, sweeps
 
+TITLE = """# Killed and damaged runs
+
+`python benchmarks/faults.py`, whose first lines say what is killed, how, and what a run must do to survive. A chosen
+moment is a write, rename, removal or fsync below the workdir: one of each sort before any sort twice. Every second run
+that is killed there or at a random moment is killed again after its resume.
+"""
 PACKAGES = ("jax", "orbax-checkpoint", "tensorstore", "grain", "optuna")
 
 
 def markdown(rows):
-    """Return the table of the rows, and a list of what broke."""
+    """Return the page of the rows: the table, and a list of what broke."""
     lines = ["| what was done | tries | survived |", "|---|---:|---:|"]
     for title, chosen in _groups(rows):
+        if not chosen:
+            continue
         survived = sum(not row["broken"] for row in chosen)
         lines.append(f"| {title} | {len(chosen)} | {survived} |")
     broken = [f"- {row['part']}, {row['name']}: {'; '.join(row['broken'])}" for row in rows if row["broken"]]
@@ -23,7 +31,7 @@ def markdown(rows):
     waits = [row["seconds"] for row in rows if row["part"] == hosts.PART]
     notes += [f"The other process of a killed one ended after {_seconds(waits)}."] * bool(waits)
     return "\n".join(
-        [_versions(rows), "", *lines, "", *notes, "", "What broke:" if broken else "Nothing broke.", *broken]
+        [TITLE, _versions(rows), "", *lines, "", *notes, "", "What broke:" if broken else "Nothing broke.", *broken]
     )
 
 
