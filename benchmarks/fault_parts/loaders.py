@@ -10,8 +10,8 @@ from benchmarks.fault_parts import outcome, recipe, warm
 from benchmarks.fault_parts.bench import numbers
 
 PART = "killed loader processes"
-STEPS = 400
-OVERRIDES = ("--config.data.workers=1", f"--config.budget={STEPS}st", "--config.evaluate_every=200st")
+STEPS = 120
+OVERRIDES = ("--config.data.workers=1", f"--config.budget={STEPS}st", "--config.evaluate_every=60st")
 
 
 def kill_loaders(bench, tries):
