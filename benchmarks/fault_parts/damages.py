@@ -29,10 +29,8 @@ def _stopped(bench, kind):
     """Return the workdir of a run that was killed in the middle, which is made once."""
     base = bench.folder / "stopped" / kind
     if not base.exists():
-        ended, _, _ = bench.reference(kind)
-        moment = next(
-            int(line.split()[0]) for line in ended.operations if line.split(" ", 2)[2].startswith(STOPPED_IN)
-        )
+        operations = [line.split(" ", 2) for line in bench.reference(kind).operations]
+        moment = next(int(number) for number, _, path in operations if path.startswith(STOPPED_IN))
         killed = bench.train(kind, base, kill_at=moment)
         assert killed.code < 0, killed.output
     return base

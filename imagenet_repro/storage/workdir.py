@@ -122,7 +122,7 @@ class Workdir:
             holder = locks.describe_owner(self.path / LOCK)
             raise UserError(f"--workdir={self.path}: {holder} is using it; wait for it to end, or stop it")
         locks.write_owner(self.path / LOCK)
-        for directory in (self.path, self.path / PREDICTIONS):
+        for directory in (self.path, self.path / PREDICTIONS, self.checkpoints):
             files.remove_parts(directory)
 
     def record_config(self, config: AnyConfig, provenance: dict[str, Any]) -> None:

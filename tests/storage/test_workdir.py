@@ -147,9 +147,10 @@ def test_a_damaged_result_is_set_aside_so_that_it_can_be_written_again(tmp_path,
 
 
 def test_partial_files_of_killed_runs_are_removed_at_the_next_start(tmp_path):
-    (tmp_path / "predictions").mkdir()
-    parts = [tmp_path / ".result.json.0000001.part", tmp_path / "predictions/.a.npz.0000001.part"]
+    names = (".result.json.0000001.part", "predictions/.a.npz.0000001.part", "checkpoints/.probe-a1.part")
+    parts = [tmp_path / name for name in names]
     for part in parts:
+        part.parent.mkdir(exist_ok=True)
         part.touch()
     Workdir(tmp_path).lock()
     assert not any(part.exists() for part in parts)
