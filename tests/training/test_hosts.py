@@ -15,7 +15,8 @@ from tests.training import two_hosts
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """Return what two processes saw, in a list by process."""
-    directory = tmp_path_factory.mktemp("hosts")
+    directory = tmp_path_factory.mktemp("two_hosts") / "run[seed=1]"  # Orbax would expand it
+    directory.mkdir()
     flags = {"XLA_FLAGS": command_line.xla_flags(devices=1), "JAX_PLATFORMS": "cpu", "NUM_PROCESSES": "2"}
     coordinator = {"COORDINATOR_ADDRESS": f"127.0.0.1:{random.randint(20_000, 60_000)}"}
     processes = [
