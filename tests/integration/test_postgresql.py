@@ -9,7 +9,9 @@ from optuna.trial import TrialState
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
+from imagenet_repro.sweeps.queue import SweepQueue
 from tests.integration import jobs
+from tests.sweeps import small_sweeps
 
 pytestmark = [
     pytest.mark.integration,
@@ -68,3 +70,19 @@ def test_a_connection_needs_the_password(postgresql_url):
         create_engine(url.set(password="")).connect()
     with pytest.raises(OperationalError, match="authentication failed"):
         create_engine(url.set(password=url.password[::-1])).connect()
+
+
+def test_lost_runs_are_found_and_a_reader_needs_no_right_to_write(postgresql_url):
+    sweep = small_sweeps.sweep()
+    queue = SweepQueue(postgresql_url, sweep, "one")
+    queue.fill()
+    claim = queue.claim("w")
+    queue.requeue_lost()
+    with queue.storage.engine.begin() as connection:
+        connection.execute(text("update trial_heartbeats set heartbeat = heartbeat - interval '1 hour'"))
+    read_only = make_url(postgresql_url).update_query_dict({"options": "-c default_transaction_read_only=on"})
+    reader = SweepQueue(read_only.render_as_string(hide_password=False), sweep, "one", is_read_only=True)
+    states_read = {status.planned.name: status.state for status in reader.statuses()}
+    assert states_read == dict.fromkeys(queue.planned, "waiting") | {claim.planned.name: "running"}
+    queue.requeue_lost()
+    assert {status.state for status in queue.statuses()} == {"waiting"}
