@@ -1,4 +1,4 @@
-"""A recipe for tests: ResNet-18 on 32-pixel fractals, trained for a few steps.
+"""A recipe for tests: a small ResNet on 32-pixel fractals, trained for a few steps.
 
 The argument names the data directory.
 """
@@ -12,7 +12,7 @@ def get_config(data_dir):
             "budget": "12st",
             "batch_size": 8,
             "precision": "float32",
-            "model": {"name": "resnet18"},
+            "model": {"name": "resnet20_cifar"},
             "data": {"name": "fractal/c6_n20_v7_s32", "data_dir": data_dir, "image_size": 32, "threads": 2},
             "augment": {"brightness": 0.2, "cutmix": 1.0, "erasing": 0.5},
             "optimizer": {"name": "sgd", "learning_rate": 0.02},

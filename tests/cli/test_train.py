@@ -46,7 +46,7 @@ def test_a_run_writes_numbers_tables_and_figures(finished_run):
     assert result["rates"]["images"] == 42
     assert result["rates"]["top1_wrong"] == evaluations[-1]["top1_wrong"]
     assert "top-1" in out
-    assert "| resnet18 |" in (workdir / "table.md").read_text()
+    assert "| resnet20_cifar |" in (workdir / "table.md").read_text()
     assert (workdir / "curves.png").stat().st_size > 10_000
     assert list((workdir / "tensorboard").glob("events*"))
     with np.load(workdir / result["predictions"]) as file:
@@ -63,7 +63,7 @@ def test_repeating_the_command_trains_nothing_and_prints_the_table(finished_run,
     out, _ = command_line.run(*command_line.train_arguments(data_dir, workdir))
     assert "12st, is spent" in out
     assert "compiled" not in out
-    assert "resnet18" in out
+    assert "resnet20_cifar" in out
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
@@ -107,7 +107,7 @@ def test_the_page_of_a_run_has_images_of_its_split(finished_run, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert page.count('<img src="data:image/jpeg;base64,') == min(6, wrong)
     assert (tmp_path / "figures/curves_images.png").stat().st_size > 10_000
-    assert f"| resnet18 | {100 * wrong / 42:.1f} |" in (tmp_path / "tables/leaderboard.md").read_text()
+    assert f"| resnet20_cifar | {100 * wrong / 42:.1f} |" in (tmp_path / "tables/leaderboard.md").read_text()
 
 
 def test_evaluate_agrees_on_any_number_of_devices_and_batch_size(finished_run, tmp_path):
@@ -253,9 +253,9 @@ def check_scored_split(workdir, finished):
 def test_exported_weights_score_like_the_run_and_can_start_a_run(finished_run, data_dir, tmp_path):
     workdir, _ = finished_run
     wrong = json.loads((workdir / "result.json").read_text())["rates"]["top1_wrong"]
-    weights, predictions = tmp_path / "resnet18.safetensors", tmp_path / "predictions.npz"
+    weights, predictions = tmp_path / "weights.safetensors", tmp_path / "predictions.npz"
     out, _ = command_line.run("export", f"--workdir={workdir}", f"--out={weights}")
-    assert "averaged weights of resnet18 at step 12, 6 classes" in out
+    assert "averaged weights of resnet20_cifar at step 12, 6 classes" in out
     data = ["--data.name=fractal/c6_n20_v7_s32", f"--data.data_dir={data_dir}", "--data.eval_batch_size=8"]
     command_line.run("evaluate", f"--weights={weights}", *data, f"--out={predictions}")
     with np.load(predictions) as file:
