@@ -18,7 +18,7 @@ class RandAugment:
     """RandAugment as in EfficientNet's and big_vision's code (Cubuk et al. 2019): a layer draws 1 of 16 operations."""
 
     name: str = "randaugment"
-    layers: int = bounded(2, 1)  # operations applied to an image, one after another
+    layers: int = bounded(2, 1, 100)  # operations applied to an image, one after another
     magnitude: float = bounded(10.0, 0.0, 30.0)  # level of every operation
 
 
@@ -27,7 +27,7 @@ class TimmRandAugment:
     """RandAugment as in timm; the defaults are its rand-m9-mstd0.5-inc1 (DeiT, ConvNeXt, ResNet strikes back)."""
 
     name: str = "randaugment_timm"
-    layers: int = bounded(2, 1)  # operations drawn for an image, one after another
+    layers: int = bounded(2, 1, 100)  # operations drawn for an image, one after another
     magnitude: float = bounded(9.0, 0.0, 10.0)
     magnitude_std: float = bounded(0.5, 0.0)  # of normal noise, for each application
     increasing: bool = True  # a higher level is a stronger change, for posterize, solarize and enhancers too

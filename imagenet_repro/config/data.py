@@ -24,7 +24,7 @@ class ShorterSideCrop:
     """AlexNet's crop: shorter side to `resize`, centre square of it, random crop (Krizhevsky et al. 2012, sec. 2)."""
 
     name: str = "shorter_side"
-    resize: int = bounded(256, 1)  # pixels; at least the crop's size
+    resize: int = bounded(256, 1, 65_536)  # pixels; at least the crop's size
     kernel: Kernel = "bilinear"  # of the resizing
     antialias: bool = False
 
@@ -34,7 +34,7 @@ class ScaleJitterCrop:
     """VGG's scale jitter: shorter side drawn uniformly, then a random crop (Simonyan & Zisserman 2014, sec. 3.1)."""
 
     name: str = "scale_jitter"
-    resize: tuple[int, int] = bounded((256, 512), 1, increasing=True)  # pixels, both ends included
+    resize: tuple[int, int] = bounded((256, 512), 1, 65_536, increasing=True)  # pixels, both ends included
     kernel: Kernel = "bilinear"
     antialias: bool = False
 
@@ -54,7 +54,7 @@ class PadCrop:
     """Zero padding by `padding` on each side, then a random crop (He et al. 2015, sec. 4.2, CIFAR)."""
 
     name: str = "pad"
-    padding: int = bounded(4, 0)  # pixels; an image of another size is first resized to the crop's size
+    padding: int = bounded(4, 0, 65_536)  # pixels; an image of another size is first resized to the crop's size
     kernel: Kernel = "bilinear"
     antialias: bool = False
 
@@ -80,12 +80,14 @@ class Data:
     train_split: str = "train"  # any split in tfds' syntax, such as train[:99%]
     eval_split: str = "validation"  # evaluated during training, and for the result where there is no test_split
     test_split: str = ""  # scored once, at the end of the run, for its result; empty: eval_split
-    image_size: int = bounded(224, 1)  # pixels, training
-    eval_image_size: int = bounded(0, 0)  # pixels; 0: image_size
-    eval_batch_size: int = bounded(0, 0)  # over all devices; 0: batch_size, or less for protocols of many views
-    repeats: int = bounded(1, 1)  # uses of an image in an epoch, each augmented anew, never in a row (data/order.py)
-    threads: int = bounded(0, 0)  # reading and decoding threads per process; 0: from the host's cores
-    workers: int = bounded(-1, -1)  # reading processes; 0: none, threads alone; -1: from the host's cores
+    image_size: int = bounded(224, 1, 65_536)  # pixels, training
+    eval_image_size: int = bounded(0, 0, 65_536)  # pixels; 0: image_size
+    eval_batch_size: int = bounded(0, 0, 2**24)  # over all devices; 0: batch_size, or less for protocols of many views
+    repeats: int = bounded(
+        1, 1, 1000
+    )  # uses of an image in an epoch, each augmented anew, never in a row (data/order.py)
+    threads: int = bounded(0, 0, 4096)  # reading and decoding threads per process; 0: from the host's cores
+    workers: int = bounded(-1, -1, 4096)  # reading processes; 0: none, threads alone; -1: from the host's cores
     max_bad_share: float = bounded(0.001, 0.0, 1.0)  # share of undecodable records above which a run stops
 
     @property

@@ -275,6 +275,7 @@ def _check_range(value: Any, field: dataclasses.Field, path: str) -> Any:
         Amount.parse(value, path.removeprefix("config."))
     low, high = field.metadata.get("low"), field.metadata.get("high")
     if (low is not None and value < low) or (high is not None and value > high):
-        bounds = f"at least {low:g}" if high is None else f"in [{low:g}, {high:g}]"
+        low, high = (f"{bound:,}" if isinstance(bound, int) else f"{bound or 0:g}" for bound in (low, high))
+        bounds = f"at least {low}" if field.metadata["high"] is None else f"in [{low}, {high}]"
         raise UserError(f"{path}: {shown(value)} is out of range; it must be {bounds}")
     return value

@@ -33,8 +33,8 @@ class Progressive:
     the last.
     """
 
-    stages: int = bounded(1, 1)  # 1: off
-    image_size_from: int = bounded(128, 1)  # pixels; the size of a stage before the first
+    stages: int = bounded(1, 1, 1000)  # 1: off
+    image_size_from: int = bounded(128, 1, 65_536)  # pixels; the size of a stage before the first
     magnitude_from: float = bounded(0.0, 0.0, 30.0)  # of augment.policy, where it has a magnitude
     dropout_from: float = bounded(0.0, 0.0, 1.0)  # of the network's option `dropout`
     mixup_from: float = bounded(0.0, 0.0)  # of augment.mixup

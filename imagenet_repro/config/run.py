@@ -28,8 +28,8 @@ class Config:
 
     seed: int = bounded(0, 0, 2**31 - 1)
     budget: str = amount("90ep")  # training/budget.py: ep | img | st | flop | s
-    batch_size: int = bounded(256, 1)  # over all devices and hosts
-    accumulate: int = bounded(1, 1)  # parts into which a device divides its share of the batch
+    batch_size: int = bounded(256, 1, 2**24)  # over all devices and hosts
+    accumulate: int = bounded(1, 1, 2**24)  # parts into which a device divides its share of the batch
     precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"  # of the computation; float64: parameters too
     parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
     cross_device_norm: bool = False  # batch norm over all devices' shares; otherwise each device's own
@@ -75,7 +75,7 @@ class FeatureConfig:
     system: str = "features"  # the system's name in tables
     seed: int = bounded(0, 0, 2**31 - 1)
     budget: str = amount("10ep")
-    batch_size: int = bounded(256, 1)
+    batch_size: int = bounded(256, 1, 2**24)
     parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
     deterministic: bool = True
     evaluate_every: str = amount("5ep")

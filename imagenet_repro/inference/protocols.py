@@ -98,7 +98,7 @@ class ManyCrops:
 
     name: str = "crops"
     # Shorter side of the resized image, for crops of 224 pixels.
-    scales: tuple[int, ...] = bounded((256,), 1, increasing=True)
+    scales: tuple[int, ...] = bounded((256,), 1, 65_536, increasing=True)
     squares: views.Squares = "center"  # whole | center | three: where windows lie (see `views.cut_windows`)
     positions: tuple[views.Position, ...] = ("corners", "center")
     flips: bool = True
@@ -154,7 +154,7 @@ class Dense:
 
     name: str = "dense"
     # Shorter side of the resized image, for crops of 224 pixels.
-    scales: tuple[int, ...] = bounded((256,), 1, increasing=True)
+    scales: tuple[int, ...] = bounded((256,), 1, 65_536, increasing=True)
     flips: bool = True
     average: Average = "probabilities"  # over scales and flips; over space, logits are always averaged
 

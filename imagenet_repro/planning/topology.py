@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from imagenet_repro.config import parse_text
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.planning.collectives import Interconnect
 from imagenet_repro.planning.facts import DeviceFacts, all_devices
@@ -89,7 +90,8 @@ class Topology:
         """The part of a device's memory that JAX takes: of a GPU's XLA_PYTHON_CLIENT_MEM_FRACTION, 0.75 by default."""
         if self.platform != "gpu":
             return 1.0
-        return float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", MEMORY_FRACTION))
+        share = os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION")
+        return parse_text(share, float, "XLA_PYTHON_CLIENT_MEM_FRACTION") if share else MEMORY_FRACTION
 
     @property
     def usable_memory(self) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from imagenet_repro import __version__
+from imagenet_repro.config import parse_text
 from imagenet_repro.config.ensemble import Average, SearchedWeights
 from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
 from imagenet_repro.inference import ensemble_plan
@@ -97,11 +98,11 @@ def _find_weights(
 
 def _parse_numbers(text: str) -> list[float]:
     try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
+        return [parse_text(word, float, "--weights") for word in text.split(",")]
+    except UserError as error:
         methods = ("uniform", *ensemble_plan.NEED_HELD_OUT)
         raise UserError(
-            f"--weights={text} is neither a method nor numbers with commas; {nearest(text, methods)}"
+            f"--weights={text} is neither a method nor numbers with commas ({error}); {nearest(text, methods)}"
         ) from None
 
 

@@ -176,7 +176,7 @@ class Checkpoints:
         if which == "last":
             return self._restore_newest(steps, like)
         best = hosts.from_first(self.best_step() if which == "best" else None)
-        step = int(which) if which.isdecimal() else best
+        step = int(which) if re.fullmatch("[0-9]{1,18}", which) else best
         if step is None or step not in steps:
             raise UserError(f"{self._directory}: no checkpoint '{which}'; there are: last, best, {steps}")
         return self._restore(step, like)

@@ -461,7 +461,7 @@ def test_another_variant_starts_from_its_own_defaults():
         ({"train_crop": {"area": (0.9,)}}, r"config\.train_crop\.area: 2 values are needed here, not 1"),
         ({"model": 3}, r"config\.model: a section with keys is needed here, not 3"),
         ({"optimizer": "sgd"}, r"config\.optimizer: a section with keys is needed"),
-        ({"batch_size": 0}, r"config\.batch_size: 0 is out of range; it must be at least 1"),
+        ({"batch_size": 0}, r"config\.batch_size: 0 is out of range; it must be in \[1, 16,777,216\]"),
         ({"batch_size": 2.5}, r"config\.batch_size: 2\.5 is not valid; a value of type int is needed"),
         ({"seed": True}, r"config\.seed: True is not valid"),
         ({"clip_norm": float("nan")}, r"config\.clip_norm: nan is out of range"),

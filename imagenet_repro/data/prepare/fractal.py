@@ -57,7 +57,7 @@ class FractalConfig(drawn.DrawnConfig):
         Raises:
             ValueError: the name does not have the form of a configuration's name.
         """
-        match = re.fullmatch(r"c(\d+)_n(\d+)_v(\d+)_s(\d+)(?:_seed(\d+))?(?:_p([\d.e-]+))?(?:_t([\d.e-]+))?", name)
+        match = re.fullmatch(r"(?a)c(\d+)_n(\d+)_v(\d+)_s(\d+)(?:_seed(\d+))?(?:_p([\d.e-]+))?(?:_t([\d.e-]+))?", name)
         if not match:
             raise ValueError(f"{name!r} is not of the form {cls().name}[_seed1][_p0.2][_t0.5]")
         *integers, perturbation, turn = match.groups()

@@ -50,7 +50,7 @@ class SilhouettesConfig(drawn.DrawnConfig):
     @classmethod
     def from_name(cls, name: str) -> "SilhouettesConfig":
         """Return the configuration of a name such as `n500_v100_s64_seed3`; raises ValueError for other names."""
-        match = re.fullmatch(r"n(\d+)_v(\d+)_s(\d+)(?:_seed(\d+))?", name)
+        match = re.fullmatch(r"(?a)n(\d+)_v(\d+)_s(\d+)(?:_seed(\d+))?", name)
         if not match:
             raise ValueError(f"{name!r} is not of the form {cls().name}[_seed1]")
         train_images, validation_images, size, seed = (int(group or 0) for group in match.groups())

@@ -28,7 +28,7 @@ class Pyramid:
         Raises:
           UserError: there are none, or one has another form.
         """
-        matches = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", division) for division in divisions]
+        matches = [re.fullmatch(r"([1-9][0-9]{0,2})x([1-9][0-9]{0,2})", division) for division in divisions]
         sizes = tuple((int(match[1]), int(match[2])) for match in matches if match)
         if not sizes or len(sizes) < len(divisions):
             raise UserError(f"a pyramid has divisions such as '1x1' and '3x1' (rows x columns), not {divisions}")
