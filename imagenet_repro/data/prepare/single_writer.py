@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import BaseFileLock
 
 from imagenet_repro.errors import UserError
-from imagenet_repro.storage import locks
+from imagenet_repro.storage import files, locks
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def _end(lock: BaseFileLock, root: Path, key: str) -> None:
 
 
 def _lock_path(root: Path, key: str) -> Path:
-    return root / f".prepare_{key}.lock"
+    return root / files.bounded_name(f".prepare_{key}", ".lock")
 
 
 def leftovers(path: Path) -> list[Path]:
