@@ -8,7 +8,8 @@ laptop. Systems that train in seconds have three seeds, the others one: enough t
 few to show which recipe is better.
 
 `long` has four times as many training images and ten times the budget: networks need more images than Fisher vectors
-do to tell shapes apart. It has not been run; from shorter runs we estimate three quarters of an hour on two cores.
+do to tell shapes apart. The runs of seed 0 are in results/demo_long; one seed takes three quarters of an hour on two
+cores.
 
     python main.py prepare silhouettes --silhouettes.train_images=2000
     python main.py sweep --config=configs/sweeps/demo.py:long --workdir=runs/demo_long
