@@ -13,6 +13,8 @@ def describe(workdir):
     """Return the numbers of a finished run, as texts by name; it reads checkpoints, so it runs in a fork."""
     import numpy as np
 
+    from imagenet_repro.training.log import read_rows
+
     workdir = Path(workdir)
     numbers = {}
     steps = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdecimal())
@@ -25,7 +27,7 @@ def describe(workdir):
                     numbers[f"{path.name} {name}"] = _digest(file[name])
     result = json.loads((workdir / "result.json").read_text(encoding="utf-8"))
     numbers["result.json"] = json.dumps(_without_times(result), sort_keys=True)
-    for row in map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
+    for row in read_rows(workdir / "metrics.jsonl"):  # without damaged lines
         if row["kind"] in ("train", "eval"):
             key = f"metrics.jsonl {row['kind']} {row['step']}"
             numbers[key + (" again" if key in numbers else "")] = json.dumps(_without_times(row), sort_keys=True)

@@ -43,7 +43,8 @@ def _arguments(bench, workdir):
         "budget": f"{STEPS}st",
         "seeds": SEEDS,
         "train_split": "train",
-        "test_split": "validation",
+        "select_split": "validation[:50%]",
+        "test_split": "validation[50%:]",
         "systems": {
             "a": {
                 "config": f"{warm.RECIPE}:{recipe.AVERAGED},{bench.data}",

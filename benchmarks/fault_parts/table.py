@@ -11,6 +11,10 @@ TITLE = """# Killed and damaged runs
 `python benchmarks/faults.py`, whose first lines say what is killed, how, and what a run must do to survive. A chosen
 moment is a write, rename, removal or fsync below the workdir: one of each sort before any sort twice. Every second run
 that is killed there or at a random moment is killed again after its resume.
+
+Broken by earlier tries, and mended: half of an old checkpoint stayed for good when a kill interrupted its removal;
+`descriptors.svg` was never drawn when a kill came after `descriptors.png`; the file with which a run tries whether it
+can write checkpoints stayed; partial files stayed.
 """
 PACKAGES = ("jax", "orbax-checkpoint", "tensorstore", "grain", "optuna")
 
