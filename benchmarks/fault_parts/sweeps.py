@@ -10,6 +10,7 @@ PART = "killed sweeps"
 VICTIMS = ("worker", "command", "both")
 STEPS = 150  # of each run, with a checkpoint at every tenth
 SEEDS = (0, 1)
+RESUMED = (74, 75)  # exit codes after which the same command goes on
 LIMIT = 1200.0  # seconds of a sweep between two kills
 
 
@@ -64,8 +65,9 @@ def _sweep(bench, workdir, victim, tries, broken):
     for number in range(tries):
         moment = STEPS * len(SEEDS) * (number + moments.random()) / tries
         programs.wait_until(lambda rows=moment: _progress(workdir) > rows, LIMIT, process)
-        if process.poll() is not None:
-            break
+        if process.poll() is not None:  # it gives up after a few workers, and asks for the same command
+            process = programs.start(_arguments(bench, workdir), output)
+            programs.wait_until(_worker_pids(workdir), LIMIT, process)
         if victim in ("command", "both"):
             programs.kill(process)
         if victim in ("worker", "both"):
@@ -74,6 +76,9 @@ def _sweep(bench, workdir, victim, tries, broken):
         if victim in ("command", "both"):
             process = programs.start(_arguments(bench, workdir), output)
     code = programs.wait(process, LIMIT)
+    for _ in range(tries):
+        if code in RESUMED:
+            code = programs.wait(programs.start(_arguments(bench, workdir), output), LIMIT)
     if code != 0:
         broken.append(f"exit code {code}: {programs.last_line(output)}")
     if "Traceback" in Path(output).read_text(encoding="utf-8", errors="replace"):
@@ -89,10 +94,15 @@ def _progress(workdir):
     return sum(programs.rows(path.parent) for path in workdir.glob("runs/*/*/metrics.jsonl"))
 
 
-def _kill_workers(workdir):
+def _worker_pids(workdir):
+    """Return a function that returns the process ids of the workers."""
     from imagenet_repro.sweeps.directory import SweepDirectory
 
-    for pid in SweepDirectory(workdir).worker_pids():
+    return SweepDirectory(workdir).worker_pids
+
+
+def _kill_workers(workdir):
+    for pid in _worker_pids(workdir)():
         os.kill(pid, signal.SIGKILL)
 
 
