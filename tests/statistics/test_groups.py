@@ -1,8 +1,10 @@
 import itertools
 import re
+import time
 
 import numpy as np
 
+from imagenet_repro.statistics import groups
 from imagenet_repro.statistics.groups import letters
 
 
@@ -38,3 +40,20 @@ def test_more_groups_than_letters():
     different = np.kron(np.eye(5), [[0, 1], [1, 0]]).astype(bool)  # one of each of five couples: 32 groups
     texts = check(different, list(range(10)))
     assert letters_of("".join(texts)) == {*map(chr, range(97, 123)), *(f"{x}2" for x in "abcdef")}
+
+
+def test_many_groups_are_covered_in_little_time():
+    n = 24  # couples of which only the partners differ have 2^12 largest groups, trios 3^8
+    for size in (2, 3):
+        different = np.kron(np.eye(n // size), 1 - np.eye(size)).astype(bool)
+        start = time.process_time()
+        texts = letters(different, list(range(n)))
+        assert time.process_time() - start < 0.5  # 5 ms; listing all groups takes seconds
+        assert len(letters_of("".join(texts))) < 40
+        check(different, list(range(n)))
+
+
+def test_the_cover_keeps_the_meaning_of_letters(monkeypatch):
+    monkeypatch.setattr(groups, "MOST_GROUPS", 0)
+    test_two_systems_share_a_letter_exactly_if_they_do_not_differ()
+    test_letters_by_hand()
