@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagenet_repro.data import shards
 from imagenet_repro.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ _THREADS = 16  # opening a file takes 0.1 ms on a local disk, and more on one in
 
 def check_files(builder: "tfds.core.DatasetBuilder", split: Any) -> None:
     """Raise UserError where a file of a split is missing, cut short, or holds too few or too many records.
+
+    The error of too many open files is another, because the data is not damaged.
 
     Args:
         builder: of the prepared data set.
@@ -52,6 +55,8 @@ def _problem(path: str, n_records: int) -> str:
         n_found = reader.num_records()
         reader.close()
     except Exception as error:  # the format's reader raises many types
+        if shards.is_file_limit(error):
+            raise shards.file_limit_error(path, error) from error
         return _first_line(error)
     return "" if n_found == n_records else f"it holds {n_found} records, and {n_records} were written"
 
@@ -64,13 +69,13 @@ def check_class_names(builder: "tfds.core.DatasetBuilder", label_key: str) -> No
         label_key: the name of the label feature. A data set without class names has no file of them.
     """
     directory = Path(os.fspath(builder.data_dir))
-    description = json.loads((directory / "features.json").read_text(encoding="utf-8"))
+    description = json.loads(_read_text(directory / "features.json"))
     feature = description.get("featuresDict", {}).get("features", {}).get(label_key, {})
     n_classes = int(feature.get("classLabel", {}).get("numClasses", 0))
     path = directory / f"{label_key}.labels.txt"
     if not n_classes or not path.exists():
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = _read_text(path, errors="replace").split("\n")
     n_names = sum(bool(line.strip()) for line in lines)
     if n_names != n_classes:
         raise UserError(
@@ -84,13 +89,24 @@ def unreadable(directory: Path, error: Exception) -> UserError:
 
     Args:
         directory: of the data set, above its versions.
-        error: the exception of tfds.
+        error: the exception of tfds. One of too many open files does not mean damage.
     """
+    if shards.is_file_limit(error):
+        return shards.file_limit_error(directory, error)
     paths = sorted(path for name in DESCRIPTIONS for path in directory.rglob(name))
     damaged = [path for path in paths if not _is_json_object(path)]
     first = damaged[0] if damaged else directory
     remedy = _remedy(first.parent if damaged else directory)
     return UserError(f"{first} is damaged: tfds cannot read the data set ({_first_line(error)}). {remedy}")
+
+
+def _read_text(path: Path, errors: str = "strict") -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors=errors)
+    except OSError as error:
+        if shards.is_file_limit(error):
+            raise shards.file_limit_error(path, error) from error
+        raise
 
 
 def _is_json_object(path: Path) -> bool:

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import shlex
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from imagenet_repro.config import Data
-from imagenet_repro.data import integrity
+from imagenet_repro.data import integrity, shards
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.storage import user
 
@@ -28,6 +29,7 @@ _N_SAMPLED = 1000  # records whose ids are compared at the start of a run
 _THREADS = 16  # that read them
 # Features in which tfds data sets keep a name for each image, the most specific first.
 _ID_FEATURES = ("file_name", "filename", "image/filename", "id")
+_owners = itertools.count()  # of open files
 
 
 class Record(NamedTuple):
@@ -68,23 +70,25 @@ class StoredRecords:
         self._id_key = next((key for key in _ID_FEATURES if key in _features(builder)), None)
         self._num_classes = _features(builder)[self._label_key].num_classes
         self._starts, self._origins = _origins(builder, split)
-        self._files = [part.filename for part in builder.info.splits[split].file_instructions]
+        self._files = [os.fspath(part.filename) for part in builder.info.splits[split].file_instructions]
+        self._skipped = [part.skip for part in builder.info.splits[split].file_instructions]
+        self._length = sum(part.take for part in builder.info.splits[split].file_instructions)
+        self._owner = next(_owners)
+        weakref.finalize(self, shards.open_shards().forget, self._owner).atexit = False
         # Reading three features from the stored tf.train.Example takes 8 us for a full-size image; tfds' decoding of
         # every feature took 58.
-        raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        open_source: Any = builder.as_data_source  # tfds' decorator hides its signature from type checkers
-        self._source = open_source(split, deserialize_method=raw, file_format="array_record")
         self._parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue]  # generated
 
     def __len__(self) -> int:
-        return len(self._source)
+        return self._length
 
     def __getitem__(self, index: int) -> Record:
         """Read one record.
 
         Raises:
             IndexError: the index is not in [0, len).
-            UserError: the file that holds the record is damaged or missing, or the label is not one of the classes.
+            UserError: the file that holds the record is damaged or missing, or the process may not open another file,
+                or the label is not one of the classes.
         """
         features = self._features(index)
         image = features[self._image_key].bytes_list.value[0]
@@ -110,13 +114,17 @@ class StoredRecords:
     def _features(self, index: int) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
+        part = bisect.bisect_right(self._starts, index) - 1
+        path = self._files[part]
         try:
-            stored = self._source[index]
+            position = self._skipped[part] + index - self._starts[part]
+            stored = shards.open_shards().read(self._owner, path, position)
             if not stored:  # ArrayRecord returns nothing where a file was cut short
                 raise EOFError("the file ends before it")
             return self._parse(stored).features.feature
+        except UserError:  # too many open files
+            raise
         except Exception as error:  # the file system, the format's reader and the parser raise many types
-            path = self._files[bisect.bisect_right(self._starts, index) - 1]
             raise UserError(
                 f"record {self.position_id(index)} in {path} cannot be read: {error}. The file is damaged or missing; "
                 f"copy it back, or remove {self.directory} and prepare the data set again."
@@ -357,6 +365,7 @@ def _find(name: str, directory: Path) -> "tfds.core.DatasetBuilder":
 
     if not re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
         raise UserError(f"data.name = {name!r} is not of the form name[/config][:version]")
+    shards.raise_file_limit()
     try:
         builder = read_only_builder.builder_from_files(name, data_dir=directory)
         # tfds reads this part of the description only when it is asked for.
