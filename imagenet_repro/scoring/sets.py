@@ -462,7 +462,8 @@ def mean_over_classes(wrong: Bool[np.ndarray, " n"], classes: Int[np.ndarray, " 
     )
     variance = float(within.sum()) / len(sizes) ** 2
     effective = error * (1 - error) / variance if variance > 0 else float(len(wrong))
-    return error, *wilson_interval(error, effective)
+    low, high = wilson_interval(error, effective)
+    return error, float(low), float(high)
 
 
 def completeness_notes(chosen: EvaluationSet, counted: int, classes: int | None = None) -> list[str]:

@@ -27,12 +27,15 @@ systems may be positively correlated over them, and the intervals are then a lit
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from imagenet_repro.statistics.intervals import wilson_interval
 
 # Degrees of freedom at which quantiles are computed; between them they are interpolated over 1 / df.
 _LEVELS = 4_000  # points of the integral over the estimated standard deviation
@@ -122,15 +125,15 @@ def summarize(wrong: Sequence[Bool[np.ndarray, "_ images"]]) -> Runs:
     """Return what `compare` needs.
 
     Args:
-      wrong: for each of at least two systems, whether each run is wrong on each image, [seeds, images]. The images
-        are the same ones in the same order; the number of seeds may differ.
+      wrong: for each system, whether each run is wrong on each image, [seeds, images]. The images are the same ones in
+        the same order; the number of seeds may differ.
 
     Raises:
-      ValueError: there are fewer than two systems or images, or other numbers of images.
+      ValueError: there is no system, there are fewer than two images, or the numbers of images differ.
     """
     images = {runs.shape[1] for runs in wrong}
-    if len(wrong) < 2 or len(images) != 1 or max(images) < 2:
-        raise ValueError("at least two systems on the same images are needed, and at least two images")
+    if len(images) != 1 or max(images) < 2:
+        raise ValueError("at least one system is needed, and all on the same images, two at least")
     (n_images,) = images
     shares = np.stack([runs.mean(axis=0) for runs in wrong])
     seeds = np.array([len(runs) for runs in wrong])
@@ -140,7 +143,7 @@ def summarize(wrong: Sequence[Bool[np.ndarray, "_ images"]]) -> Runs:
             variances[system] = np.var(runs.mean(axis=1), ddof=1)
             within = np.mean(shares[system] * (1 - shares[system])) * len(runs) / (len(runs) - 1)
             residuals[system] = (within - variances[system]) * n_images / (n_images - 1)
-    return Runs(n_images, seeds, shares.mean(axis=1), variances, residuals, np.cov(shares))
+    return Runs(n_images, seeds, shares.mean(axis=1), variances, residuals, np.atleast_2d(np.cov(shares)))
 
 
 def compare(runs: Runs, *, confidence: float = 0.95) -> Comparison:
@@ -153,32 +156,113 @@ def compare(runs: Runs, *, confidence: float = 0.95) -> Comparison:
       confidence: coverage of all intervals at once, in (0, 1).
 
     Raises:
-      ValueError: no system has two seeds, so that nothing is known of other seeds.
+      ValueError: there are fewer than two systems, or none has two seeds, so that nothing is known of other seeds.
     """
-    systems = len(runs.seeds)
-    freedom = runs.seeds - 1
-    if not freedom.any():
-        raise ValueError("at least one system needs two seeds; nothing is known of the difference that seeds make")
-    first, second = np.triu_indices(systems, 1)
-    pooled = _pool(runs.seed_variances, freedom)
-    has_own = runs.seed_variances > pooled  # False for NaN
-    parts = np.where(has_own, runs.seed_variances, pooled) / runs.seeds
-    residuals = np.where(freedom > 0, runs.residuals, _pool(runs.residuals, freedom)) / runs.seeds
-    seed_variance = parts[..., first] + parts[..., second]
+    if len(runs.seeds) < 2:
+        raise ValueError("at least two systems are needed")
+    return _compare(runs, *np.triu_indices(len(runs.seeds), 1), confidence)
+
+
+def _compare(
+    runs: Runs, first: Int[np.ndarray, " pairs"], second: Int[np.ndarray, " pairs"], confidence: float
+) -> Comparison:
+    """Compare some of the pairs, with intervals that cover all pairs at once."""
+    seeds = _seed_parts(runs.seeds, runs.seed_variances)
+    residuals = np.where(runs.seeds > 1, runs.residuals, _pool(runs.residuals, runs.seeds - 1)) / runs.seeds
+    seed_variance = seeds.variances[..., first] + seeds.variances[..., second]
     image_variance = _image_variance(runs, residuals, first, second)
-    # Satterthwaite: the pooled parts of a pair are one estimate, its own parts are independent of each other.
-    common, own = np.where(has_own, 0.0, parts), np.where(has_own, parts, 0.0)
-    own_squares = own**2 / np.maximum(OWN_FREEDOM * freedom, 1)
-    squares = (common[..., first] + common[..., second]) ** 2 / freedom.sum()
-    squares = np.maximum(
-        squares + own_squares[..., first] + own_squares[..., second], seed_variance**2 / freedom.sum()
-    )
-    squares += image_variance**2 / (runs.images - 1)
-    variance = seed_variance + image_variance
-    degrees = np.where(squares > 0, variance**2 / np.where(squares > 0, squares, 1.0), np.inf)
-    half_width = critical_value(systems, degrees, confidence) * np.sqrt(variance)
+    # The pooled parts of a pair are one estimate, its own parts are independent of each other.
+    squares = (seeds.common[..., first] + seeds.common[..., second]) ** 2 / seeds.freedom
+    squares += seeds.own_squares[..., first] + seeds.own_squares[..., second]
+    degrees = _degrees(seed_variance, squares, seeds.freedom, image_variance, runs.images)
+    half_width = critical_value(len(runs.seeds), degrees, confidence) * np.sqrt(seed_variance + image_variance)
     difference = runs.means[..., first] - runs.means[..., second]
     return Comparison(first, second, difference, seed_variance, image_variance, degrees, half_width)
+
+
+def error_intervals(*groups: Runs, confidence: float = 0.95) -> Float[np.ndarray, "*repetitions systems 2"]:
+    """Return the interval of each system's error rate for new seeds and new images, each for its system alone.
+
+    It is Wilson's at the effective number of images, which gives a plain share the variance of the mean (Franco et al.
+    2019, "Comparative study of confidence intervals for proportions in complex sample surveys"), with Student's
+    quantile for the degrees of freedom. So it stays within [0, 1]. A mean of exactly 0 or 1 has no variance, and its
+    effective number of images is the real one.
+
+    Args:
+      groups: results of `summarize`; the images of two groups may differ. Seed variances are pooled over all of them.
+      confidence: coverage of each interval, in (0, 1).
+
+    Raises:
+      ValueError: no system has two seeds, so that nothing is known of other seeds.
+    """
+    from scipy.special import stdtrit
+
+    seeds = np.concatenate([runs.seeds for runs in groups])
+    means = np.concatenate([runs.means for runs in groups], axis=-1)
+    parts = _seed_parts(seeds, np.concatenate([runs.seed_variances for runs in groups], axis=-1))
+    residuals = np.concatenate([runs.residuals for runs in groups], axis=-1)
+    residuals = np.where(seeds > 1, residuals, _pool(residuals, seeds - 1)) / seeds
+    images = np.repeat([runs.images for runs in groups], [len(runs.seeds) for runs in groups])
+    diagonals = [np.diagonal(runs.image_covariances, axis1=-2, axis2=-1) for runs in groups]
+    image_variances = np.maximum(0.0, np.concatenate(diagonals, axis=-1) - residuals) / images
+    squares = parts.common**2 / parts.freedom + parts.own_squares
+    degrees = _degrees(parts.variances, squares, parts.freedom, image_variances, images)
+    variances = parts.variances + image_variances
+    spread = means * (1 - means)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        effective = np.where(spread > 0, spread / variances, images)
+    quantiles = stdtrit(np.minimum(degrees, 1e9), (1 + confidence) / 2)
+    return np.stack(wilson_interval(means, effective, quantiles), axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _SeedParts:
+    """The parts of the variances of systems' means that seeds make, and what Satterthwaite's formula needs of them.
+
+    Attributes:
+      variances: of each system's mean, by new seeds.
+      common: the same where the variance is the pooled one, and 0 elsewhere.
+      own_squares: squared variance over its degrees of freedom where it is the system's own, and 0 elsewhere.
+      freedom: degrees of freedom of the pooled variance.
+    """
+
+    variances: Float[np.ndarray, "*repetitions systems"]
+    common: Float[np.ndarray, "*repetitions systems"]
+    own_squares: Float[np.ndarray, "*repetitions systems"]
+    freedom: int
+
+
+def _seed_parts(
+    seeds: Int[np.ndarray, " systems"], seed_variances: Float[np.ndarray, "*repetitions systems"]
+) -> _SeedParts:
+    freedom = seeds - 1
+    if not freedom.any():
+        raise ValueError("at least one system needs two seeds; nothing is known of the difference that seeds make")
+    pooled = _pool(seed_variances, freedom)
+    has_own = seed_variances > pooled  # False for NaN
+    parts = np.where(has_own, seed_variances, pooled) / seeds
+    own_squares = np.where(has_own, parts, 0.0) ** 2 / np.maximum(OWN_FREEDOM * freedom, 1)
+    return _SeedParts(parts, np.where(has_own, 0.0, parts), own_squares, int(freedom.sum()))
+
+
+def _degrees(
+    seed_variance: Float[np.ndarray, "..."],
+    squares: Float[np.ndarray, "..."],
+    freedom: int,
+    image_variance: Float[np.ndarray, "..."],
+    images: int | Int[np.ndarray, "..."],
+) -> Float[np.ndarray, "..."]:
+    """Return Satterthwaite's degrees of freedom of a variance by seeds and images; inf if it is 0.
+
+    Args:
+      seed_variance: the part of the seeds.
+      squares: sum of its squared parts, each over its degrees of freedom.
+      freedom: degrees of freedom of the pooled seed variance, which the part of the seeds cannot exceed.
+      image_variance: the part of the images.
+      images: number of images.
+    """
+    squares = np.maximum(squares, seed_variance**2 / freedom) + image_variance**2 / (images - 1)
+    return np.where(squares > 0, (seed_variance + image_variance) ** 2 / np.where(squares > 0, squares, 1.0), np.inf)
 
 
 def _pool(
@@ -309,7 +393,8 @@ def power(systems: int, seeds: int, images: int, gap: float, noise: Noise, *, co
     Raises:
       ValueError: there are fewer than two systems or seeds.
     """
-    half_widths, deviation = _drawn_half_widths(systems, seeds, images, noise, confidence)
+    _check_plan(systems, seeds)
+    (half_widths,), (deviation,) = _drawn_half_widths([seeds] * systems, [(0, 1)], images, noise, confidence)
     return _mean_power(gap, half_widths, deviation)
 
 
@@ -329,9 +414,44 @@ def minimal_gap(
     Raises:
       ValueError: there are fewer than two systems or seeds.
     """
+    _check_plan(systems, seeds)
+    return minimal_gaps([seeds] * systems, images, noise, wanted=wanted, confidence=confidence)[0]
+
+
+def minimal_gaps(
+    seeds: Sequence[int], images: int, noise: Noise, *, wanted: float = 0.8, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the smallest true difference that is found with the wanted probability, for the best and the worst pair.
+
+    Args:
+      seeds: number of seeds of each of at least two systems; pairs differ only by these. One of them is at least 2.
+      images: number of images.
+      noise: how much runs differ by chance.
+      wanted: probability to find the difference, above 1 - confidence.
+      confidence: coverage of all intervals at once, in (0, 1).
+
+    Raises:
+      ValueError: there are fewer than two systems, or none has two seeds.
+    """
+    if len(seeds) < 2:
+        raise ValueError("at least two systems are needed")
+    kinds: dict[tuple[int, ...], tuple[int, int]] = {}  # the first pair of each
+    for pair in itertools.combinations(range(len(seeds)), 2):
+        kinds.setdefault(tuple(sorted(seeds[system] for system in pair)), pair)
+    drawn = _drawn_half_widths(seeds, list(kinds.values()), images, noise, confidence)
+    gaps = [_gap_found(half_widths, deviation, wanted) for half_widths, deviation in zip(*drawn, strict=True)]
+    return min(gaps), max(gaps)
+
+
+def _check_plan(systems: int, seeds: int) -> None:
+    if systems < 2 or seeds < 2:
+        raise ValueError("at least two systems with two seeds each are needed")
+
+
+def _gap_found(half_widths: Float[np.ndarray, " draws"], deviation: float, wanted: float) -> float:
+    """Return the smallest true difference that is found with the wanted probability."""
     from scipy.optimize import brentq
 
-    half_widths, deviation = _drawn_half_widths(systems, seeds, images, noise, confidence)
     if deviation == 0:
         return 0.0
     largest = float(half_widths.max()) + 10 * deviation
@@ -355,26 +475,27 @@ def noise_of(runs: Runs) -> Noise:
 
 
 def _drawn_half_widths(
-    systems: int, seeds: int, images: int, noise: Noise, confidence: float
-) -> tuple[Float[np.ndarray, " draws"], float]:
-    """Return drawn half-widths of the interval of a pair, and the true standard deviation of its difference."""
-    if systems < 2 or seeds < 2:
-        raise ValueError("at least two systems with two seeds each are needed")
-    by_seeds, by_images = noise.variances(seeds, images)
-    freedom = seeds - 1
-    drawn = np.random.default_rng(0).chisquare(freedom, (_DRAWS, systems)) / freedom
+    seeds: Sequence[int], pairs: Sequence[tuple[int, int]], images: int, noise: Noise, confidence: float
+) -> tuple[Float[np.ndarray, "pairs draws"], Float[np.ndarray, " pairs"]]:
+    """Return drawn half-widths of the intervals of some pairs, and the true standard deviations of their differences."""
+    counts = np.array(seeds)
+    freedom, systems = counts - 1, len(seeds)
+    by_seed, by_images = noise.variances(1, images)[0] / 2, noise.variances(1, images)[1]
+    drawn = np.random.default_rng(0).chisquare(np.maximum(freedom, 1), (_DRAWS, systems)) / np.maximum(freedom, 1)
     covariance = by_images * images / 2 * np.eye(systems)
     residuals = np.zeros(systems)  # `covariance` has none
     shape = (_DRAWS, systems)
     runs = Runs(
         images,
-        np.full(systems, seeds),
+        counts,
         np.zeros(shape),
-        drawn * by_seeds * seeds / 2,
+        np.where(freedom > 0, drawn * by_seed, np.nan),
         np.broadcast_to(residuals, shape),
         np.broadcast_to(covariance, (_DRAWS, systems, systems)),
     )
-    return compare(runs, confidence=confidence).half_width[:, 0], math.sqrt(by_seeds + by_images)
+    first, second = np.array(pairs).T
+    deviations = np.sqrt(by_seed / counts[first] + by_seed / counts[second] + by_images)
+    return _compare(runs, first, second, confidence).half_width.T, deviations
 
 
 def _mean_power(gap: float, half_widths: Float[np.ndarray, " draws"], deviation: float) -> float:

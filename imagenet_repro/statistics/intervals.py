@@ -49,12 +49,22 @@ def binomial_interval(
     return float(low), float(high)
 
 
-def wilson_interval(share: float, images: float) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share, where the (effective) number of images need not be an integer."""
-    square = NORMAL_95**2
+def wilson_interval(
+    share: float | Float[np.ndarray, "..."],
+    images: float | Float[np.ndarray, "..."],
+    quantile: float | Float[np.ndarray, "..."] = NORMAL_95,
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Return Wilson's interval (low, high) of shares, where the (effective) number of images need not be an integer.
+
+    Args:
+      share: one or several shares, in [0, 1].
+      images: effective number of images of each.
+      quantile: standard errors on either side; the default is that of 95 % for a normal distribution.
+    """
+    square = np.square(quantile)
     centre = (share + square / (2 * images)) / (1 + square / images)
-    half = NORMAL_95 * math.sqrt(share * (1 - share) / images + square / (4 * images**2)) / (1 + square / images)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    half = quantile * np.sqrt(share * (1 - share) / images + square / (4 * images**2)) / (1 + square / images)
+    return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
 
 
 # --- the difference of two error rates on the same images ------------------------------------------------------

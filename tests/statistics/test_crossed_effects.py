@@ -1,5 +1,7 @@
 """Comparisons in a population of new seeds and new images."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -9,7 +11,9 @@ from imagenet_repro.statistics.crossed_effects import (
     Runs,
     compare,
     critical_value,
+    error_intervals,
     minimal_gap,
+    minimal_gaps,
     noise_of,
     power,
     range_probability,
@@ -122,7 +126,11 @@ def test_a_system_of_one_seed_takes_the_variance_of_the_others():
 
 def test_systems_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match="at least two systems"):
-        summarize(outcomes((3,)))
+        compare(summarize(outcomes((3,))))
+    with pytest.raises(ValueError, match="at least two systems"):
+        minimal_gaps([3], 1000, Noise(0.001, 0.1, 0.05))
+    with pytest.raises(ValueError, match="at least one system is needed"):
+        summarize([])
     with pytest.raises(ValueError, match="same images"):
         summarize([np.zeros((2, 5), bool), np.zeros((2, 6), bool)])
     with pytest.raises(ValueError, match="two seeds each"):
@@ -171,6 +179,54 @@ def test_pooling_alone_would_call_too_many_equal_recipes_different():
     alone = compare(Runs(runs.images, runs.seeds, runs.means, pooled, runs.residuals, runs.image_covariances))
     assert alone.is_different.any(1).mean() > 2 * LEVEL
     assert compare(runs).is_different.any(1).mean() <= LEVEL + 0.01
+
+
+@pytest.mark.parametrize(("deviations", "seeds"), [((0.002,) * 5, 3), ((0.002,), 3), ((0.001,) * 4 + (0.003,), 2)])
+def test_intervals_of_single_systems_cover_the_population(deviations, seeds):
+    """They cover 95 % on average over systems, and nearly so for one whose seeds differ more than the others'."""
+    runs = drawn_runs(deviations, seeds, image_deviation=0.002)
+    runs = dataclasses.replace(runs, means=runs.means + 0.3)
+    low, high = np.moveaxis(error_intervals(runs), -1, 0)
+    covered = ((low <= 0.3) & (high >= 0.3)).mean(0)
+    assert covered.min() >= 0.92
+    assert 0.94 <= covered.mean() <= 0.975
+
+
+def test_the_interval_of_one_system_is_students_over_seeds_and_images():
+    (wrong,) = outcomes((4,), images=2_000, seed_deviation=0.3)
+    runs = summarize([wrong])
+    ((low, high),) = error_intervals(runs)
+    by_image = (np.var(wrong.mean(0), ddof=1) - runs.residuals[0] / 4) / 2_000
+    by_seed = runs.seed_variances[0] / 4
+    degrees = (by_image + by_seed) ** 2 / (by_seed**2 / 3 + by_image**2 / 1_999)
+    half = stats.t.ppf(0.975, degrees) * np.sqrt(by_image + by_seed)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.02)  # Wilson's is a little narrower, towards one half
+    assert (low + high) / 2 == pytest.approx(wrong.mean(), abs=half / 10)
+
+
+def test_intervals_of_systems_on_different_images_share_the_variance_of_seeds():
+    wrong = outcomes((3, 1))
+    together = error_intervals(summarize(wrong))
+    apart = error_intervals(summarize(wrong[:1]), summarize(wrong[1:]))
+    assert apart == pytest.approx(together)
+    with pytest.raises(ValueError, match="at least one system needs two seeds"):
+        error_intervals(summarize(outcomes((1,))))
+
+
+def test_an_error_of_zero_has_wilsons_interval_or_a_wider_one():
+    wrong = [np.zeros((3, 500), bool), *outcomes((3,))]
+    low, high = error_intervals(summarize(wrong))[0]
+    wilson = stats.binomtest(0, 500).proportion_ci(method="wilson")
+    assert low == 0.0
+    assert wilson.high <= high < 4 * wilson.high
+
+
+def test_the_gaps_of_a_plan_lie_between_those_of_its_best_and_its_worst_pair():
+    noise = Noise(0.002, 0.1, 0.075)
+    low, high = minimal_gaps([3, 3, 1, 1], 50_000, noise)
+    assert low < high
+    assert minimal_gaps([3] * 4, 50_000, noise) == (minimal_gap(4, 3, 50_000, noise),) * 2
+    assert minimal_gap(4, 3, 50_000, noise) < low  # fewer seeds tell less of the seeds' variance
 
 
 def test_planned_power_is_found():
