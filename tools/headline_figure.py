@@ -95,7 +95,8 @@ def read_leaderboard(path: Path) -> list[tuple[str, int, float, float, float]]:
         rows = list(csv.DictReader(file))
     measured = []
     for row in rows:
-        low, high = (float(number) for number in re.findall(r"[\d.]+", row["95 % interval"]))
+        interval = next(row[heading] for heading in row if heading.startswith("95 % interval"))  # of top-1
+        low, high = (float(number) for number in re.findall(r"[\d.]+", interval))
         system = row["system"]
         measured.append((system, YEARS.get(system) or year(system) or 0, float(row["top-1 error %"]), low, high))
     return sorted(measured, key=lambda one: one[1])

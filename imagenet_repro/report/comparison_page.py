@@ -30,7 +30,7 @@ class ComparisonPage:
 
     Attributes:
       comparison: its class names are shown unchanged.
-      verdict: one to three sentences; the first line is in the largest type.
+      verdict: a few sentences; the first line is in the largest type.
       figures, tables: by their section, one of `PARTS`; a section without content is left out.
       groups: letters by the name of a system; systems that share a letter do not differ significantly.
       thumbnails: a function from ids of images to the available JPEGs, a few kB each, to be shown at 96 px;

@@ -13,13 +13,14 @@ from imagenet_repro.report.plots.curves import Against
 from imagenet_repro.report.plots.pareto import Cost
 from imagenet_repro.report.records import Comparison
 from imagenet_repro.report.sections import class_gains, classes, confusions, crossed, differences, leaderboard
-from imagenet_repro.report.sections.differences import Differences, Question
+from imagenet_repro.report.sections.differences import Answer, Differences, Question
 from imagenet_repro.report.tables import Table
 from imagenet_repro.scoring import terminal, wordnet
 from imagenet_repro.scoring.metrics import GUESSES
 
+INTERVAL = "95 % interval"  # of top-1; the population follows in the heading, in the terminal on a line of its own
 FIGURES = "figures"  # the subdirectory of the page's directory
-IN_TERMINAL = ("system", "group", "top-1 error %", "95 % interval", "top-5 error %", "training seconds", "seeds")
+IN_TERMINAL = ("system", "group", "top-1 error %", INTERVAL, "top-5 error %", "training seconds", "seeds")
 FILE_WIDTH = 120  # columns of output to a file
 AMOUNTS: dict[Against, str] = {
     "images": "images seen",
@@ -31,15 +32,26 @@ COSTS: dict[Cost, str] = {
     "multiply_adds": "multiply-adds of one image",
 }
 QUESTIONS: dict[Question, str] = {
+    "recipes": (
+        "Two recipes over all their seeds: crossed effects of seeds and images, for new images and new seeds. The"
+        " variance of seeds is pooled over systems, unless a system's own is larger."
+    ),
     "checkpoints": (
         "Two checkpoints on these images: one run of each system, of the lowest seed that both have. McNemar's test;"
-        " bootstrap intervals, for other images of the same kind."
-    ),
-    "recipes": (
-        "Two recipes over the seeds that both systems have. Sign-flip test; Student's t intervals, for other seeds."
+        " bootstrap intervals, for new images and these checkpoints."
     ),
 }
-READING = "Each interval is for one pair by itself; judge by the adjusted p, which allows for the number of pairs."
+EACH_PAIR = "Each interval is for one pair by itself; judge by the adjusted p, which allows for the number of pairs."
+ANSWERS: dict[Answer, str] = {
+    "recipes": f"{QUESTIONS['recipes']} The intervals of all pairs cover at once (Tukey-Kramer).",
+    "sign_flips": (
+        "A second opinion on recipes over the seeds that both systems have, from nine shared seeds on, and more where"
+        " there are many pairs. The sign-flip test takes these images as given, and supposes only that differences of"
+        " equally good recipes are symmetric about zero; Student's t intervals, for new seeds on these images."
+        f" {EACH_PAIR}"
+    ),
+    "checkpoints": f"{QUESTIONS['checkpoints']} {EACH_PAIR}",
+}
 
 
 def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = None) -> Path:
@@ -104,8 +116,10 @@ def _show(page: ComparisonPage) -> None:
     console = Console(highlight=False)
     terminal.widen_for_file(console, FILE_WIDTH)
     board = leaderboard.leaderboard(page.comparison, page.groups)
-    columns = [board.headings.index(heading) for heading in IN_TERMINAL if heading in board.headings]
+    short_headings = [heading.partition(",")[0] for heading in board.headings]
+    columns = [short_headings.index(heading) for heading in IN_TERMINAL if heading in short_headings]
     headings, *rows = ([row[column] for column in columns] for row in (board.headings, *board.rows))
+    headings = [heading.replace(", ", ",\n") for heading in headings]
     console.print(terminal.ruled_table(headings, rows, gap=3))
     lines = [f"mixed, {one}" for one in page.comparison.mixed] + page.verdict.splitlines()
     lines += [f"no result of {one.name}, seed {one.seed}: {one.reason}" for one in page.comparison.failures]
@@ -243,12 +257,10 @@ class _Drawing:
         tables = list(filter(None, [crossed.crossed(self._comparison)]))
         if self._differences is None:
             return tables
-        for question, text in QUESTIONS.items():
-            headings, rows = differences.rows(self._differences, question)
+        for answer, caption in ANSWERS.items():
+            headings, rows = differences.rows(self._differences, answer)
             if rows:
-                tables.append(
-                    Table(f"differences_{question}", tuple(headings), tuple(map(tuple, rows)), f"{text} {READING}")
-                )
+                tables.append(Table(f"differences_{answer}", tuple(headings), tuple(map(tuple, rows)), caption))
         return tables
 
     def _confusion_tables(self) -> list[Table]:

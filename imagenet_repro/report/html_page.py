@@ -23,6 +23,7 @@ LONG = 24  # rows; longer tables are folded
 HEADINGS = {  # headings of tables whose name would not be a good heading
     "differences_checkpoints": "Differences between checkpoints",
     "differences_recipes": "Differences between recipes",
+    "differences_sign_flips": "Differences between recipes on these images",
     "classes": "All classes",
     "crossed": "Networks by recipes",
     "disagreements": "Right and wrong by pairs of systems",

@@ -93,6 +93,10 @@ class ComparedSystem:
         """Return the error rate of each run with 1 or 5 guesses, in [0, 1]."""
         return [run.rates.top1_error if guesses == 1 else run.rates.top5_error for run in self.runs]
 
+    def wrong(self, guesses: int) -> Bool[np.ndarray, "seeds n"]:
+        """Return whether each run is wrong on each image with 1 or 5 guesses."""
+        return np.stack([run.guesses.wrong(guesses) for run in self.runs])
+
     def mean_error(self, guesses: int) -> float:
         """Return the mean error rate over seeds with 1 or 5 guesses, in [0, 1]."""
         return float(np.mean(self.errors(guesses)))
@@ -179,6 +183,12 @@ class Comparison:
             return False
         sources = (run.result["provenance"] for run in (one, other))
         return bool(self.evaluation_data) or not are_of_other_data(first.id, *sources)
+
+    @property
+    def has_several_seeds(self) -> bool:
+        """Whether a system has two runs or more, whose difference on several images shows how much seeds matter."""
+        runs = [system.runs for system in self.systems]
+        return max(map(len, runs)) > 1 and all(len(run.guesses.id) > 1 for of_system in runs for run in of_system)
 
     @property
     def n_images(self) -> int:

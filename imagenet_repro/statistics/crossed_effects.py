@@ -477,7 +477,7 @@ def noise_of(runs: Runs) -> Noise:
 def _drawn_half_widths(
     seeds: Sequence[int], pairs: Sequence[tuple[int, int]], images: int, noise: Noise, confidence: float
 ) -> tuple[Float[np.ndarray, "pairs draws"], Float[np.ndarray, " pairs"]]:
-    """Return drawn half-widths of the intervals of some pairs, and the true standard deviations of their differences."""
+    """Return drawn half-widths of the intervals of pairs, and the true standard deviations of their differences."""
     counts = np.array(seeds)
     freedom, systems = counts - 1, len(seeds)
     by_seed, by_images = noise.variances(1, images)[0] / 2, noise.variances(1, images)[1]

@@ -64,7 +64,7 @@ def wilson_interval(
     square = np.square(quantile)
     centre = (share + square / (2 * images)) / (1 + square / images)
     half = quantile * np.sqrt(share * (1 - share) / images + square / (4 * images**2)) / (1 + square / images)
-    return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
+    return np.asarray(np.maximum(0.0, centre - half)), np.asarray(np.minimum(1.0, centre + half))
 
 
 # --- the difference of two error rates on the same images ------------------------------------------------------

@@ -325,8 +325,8 @@ def test_the_page_says_which_protocol_and_set_its_errors_are_of(tmp_path):
 
 @pytest.mark.parametrize(
     ("seeds", "expected", "absent"),
-    [(1, "One seed: Wilson's", "Student's t interval of"), (2, "Two seeds: no interval", "One seed"),
-     (3, "Three or more seeds: Student's t", "Two seeds")],
+    [(1, "Leaderboard: Wilson's interval of one checkpoint's error", "seeds"),
+     (2, "Leaderboard: the mean error over other seeds, on other images", "Wilson")],
 )  # fmt: skip
 def test_the_page_states_its_convention_for_intervals(tmp_path, seeds, expected, absent):
     document = written(ComparisonPage(comparisons.comparison(systems=2, seeds=seeds), "Two."), tmp_path)

@@ -8,6 +8,7 @@ import pytest
 
 from imagenet_repro.report import comparison_report
 from imagenet_repro.report.records import FailedRun
+from imagenet_repro.statistics import crossed_effects
 from tests.report import comparisons
 from tests.report.test_comparison_page import Document, sections
 
@@ -69,6 +70,34 @@ def test_the_first_line_of_the_verdict_is_its_first_sentence(written_page):
     assert len(lines) == 2
 
 
+def test_the_verdict_is_that_of_the_crossed_effects_of_all_runs(written_page):
+    comparison, path, document, _ = written_page
+    with (path.parent / "tables/differences_recipes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["metric"] for row in rows] == ["top-1 error", "top-5 error"]
+    for row, guesses in zip(rows, (1, 5), strict=True):
+        runs = crossed_effects.summarize([system.wrong(guesses) for system in comparison.systems])
+        pair = crossed_effects.compare(runs)
+        low, high, difference = (100 * float(one[0]) for one in (pair.low, pair.high, pair.difference))
+        assert row["95 % interval, new images and new seeds"] == f"[{low:+.1f}, {high:+.1f}]"
+        assert row["a - b, points"] == f"{difference:+.1f}"
+        assert float(row["p adjusted (Tukey-Kramer)"]) == pytest.approx(float(pair.p_values()[0]), rel=0.05)
+        assert row["significant"] == ("yes" if pair.is_different[0] else "no")
+        if guesses == 1:
+            noise = crossed_effects.noise_of(runs)
+            gap = 100 * crossed_effects.minimal_gap(2, 2, runs.images, noise)
+            gap_found = f"With these seeds and images a gap of {gap:.1f} points would be found 80 % of the time."
+            assert gap_found in document.text
+    assert "too few seeds" not in document.text
+
+
+def test_every_interval_of_the_page_names_its_population(written_page):
+    headings = {heading for rows in written_page[2].tables.values() for heading in rows[0] if "interval" in heading}
+    assert headings
+    populations = {heading.partition(", ")[2] for heading in headings}
+    assert populations == {"new images and new seeds", "new images, these checkpoints"}
+
+
 def test_classes_are_shown_by_their_names_in_wordnet(written_page):
     with (written_page[1].parent / "tables/classes.csv").open() as file:
         names = {row["class"] for row in csv.DictReader(file)}
@@ -89,8 +118,9 @@ def test_narrow_figures_stand_side_by_side(written_page):
     assert classes.count("narrow") == 2  # both matrices of two systems
 
 
-def test_letters_agree_with_the_matrix(monkeypatch):
-    comparison = comparisons.comparison(4)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_letters_agree_with_the_matrix(seeds):
+    comparison = comparisons.comparison(4, seeds)
     result = comparison_report._differences(comparison)
     letters = comparison_report.groups(comparison, result)
     different = result.significant(1, result.question)
@@ -140,7 +170,9 @@ def test_the_terminal_shows_leaderboard_verdict_failures_and_path(tmp_path, no_p
     assert f"the page: {path}\n" in out
     assert "no result of [red]zfnet[/], seed 3: the loss is nan\n" in out
     board = (tmp_path / "tables/leaderboard.csv").read_text().splitlines()[1:]
-    assert [line.split()[0] for line in out.splitlines()[2:5]] == [line.split(",")[0] for line in board]
+    heading, rows = re.split(r"─+\n", out, maxsplit=1)
+    assert [line.split()[0] for line in rows.splitlines()[:3]] == [line.split(",")[0] for line in board]
+    assert re.search(r"95 % interval,.*\n.*new images,.*\n.*these checkpoints", heading)
     assert "alexnet_2012 has the lowest top-1 error" in out
 
 

@@ -93,7 +93,7 @@ def error_range(system: ComparedSystem, guesses: int) -> tuple[float, float, flo
 
 def describe_ranges(systems: Sequence[ComparedSystem]) -> str:
     """Return the meaning of the bars of `error_range`, as part of a sentence."""
-    one, several = ("Wilson's 95 % intervals over images", "lowest to highest seed, around the mean")
+    one, several = ("Wilson's 95 % intervals, for new images", "lowest to highest seed, around the mean")
     seeds = {len(system.runs) for system in systems}
     if seeds == {1}:
         return one

@@ -1,9 +1,11 @@
 """Every pair of systems: the difference of their error rates, and whether it is significant.
 
-Two questions are answered side by side, each with separate p values, which Holm's method adjusts over all pairs
-within one question and one error rate. *These two checkpoints on these images* takes one run of each system; *these
-two recipes* takes the runs that share a seed. The verdict and the letters of a comparison answer one of the two, and
-name it.
+Two questions are answered. *These two checkpoints on these images* takes one run of each system: McNemar's test, with
+p values that Holm's method adjusts over all pairs. *These two recipes* takes all runs: crossed effects of seeds and
+images, with intervals of all pairs that cover at once (`statistics.crossed_effects`). Recipes are compared wherever a
+system has two seeds or more, since the other systems take the variance of its seeds. The verdict and the letters of a
+comparison answer one of the two questions, and name it. Where many seeds are shared, the sign-flip test is a second
+opinion on recipes, which assumes less and takes the images as given.
 """
 
 import dataclasses
@@ -18,8 +20,10 @@ from jaxtyping import Bool, Float, Shaped
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections.classes import same_seed
+from imagenet_repro.report.text import NEW_IMAGES, NEW_IMAGES_AND_SEEDS, NEW_SEEDS, interval_heading
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES
 from imagenet_repro.scoring.predictions import format_ids
+from imagenet_repro.statistics import crossed_effects
 from imagenet_repro.statistics.groups import letters
 from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar, seeds_needed
 from imagenet_repro.statistics.intervals import bootstrap_difference
@@ -28,8 +32,11 @@ from imagenet_repro.statistics.paired_seeds import seed_difference
 RATES = (1, GUESSES)
 LEAST_P = 0.0001  # the smallest p that is written out; smaller ones depend on the model more than on the systems
 TIE = 1e-9  # means closer than this are equal, since float rounding must not break a tie
+FLIPPED_SEEDS = 9  # the fewest shared seeds of a sign-flip test; many pairs need more
+FOUND = 0.8  # probability with which the gap that the verdict names is found
 
 Question = Literal["checkpoints", "recipes"]
+Answer = Literal["checkpoints", "recipes", "sign_flips"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +65,40 @@ class CheckpointDifference:
 
 @dataclasses.dataclass(frozen=True)
 class RecipeDifference:
-    """The difference between two systems over the seeds that both have.
+    """The difference between two systems in the population of new images and new seeds.
 
     Attributes:
-      seeds: seeds that both systems have, at least two.
+      seeds: number of seeds of the two systems.
+      difference: mean error rate of the first minus that of the second, in [-1, 1].
+      seed_error: standard error of the difference by new seeds on the same images.
+      image_error: standard error of the difference by new images, beside what the seeds have of it.
+      degrees: degrees of freedom of both together.
+      interval: interval of the difference; those of all pairs cover at once.
+      adjusted: p value by Tukey and Kramer, adjusted for all pairs.
+      is_significant: whether the interval excludes zero.
+    """
+
+    seeds: tuple[int, int]
+    difference: float
+    seed_error: float
+    image_error: float
+    degrees: float
+    interval: tuple[float, float]
+    adjusted: float
+    is_significant: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class SignFlips:
+    """The difference between two systems over the seeds that both have, on these images.
+
+    Attributes:
+      seeds: seeds that both systems have, enough for a significant outcome after the adjustment.
       difference: error rate of the first minus error rate of the second, mean over seeds, in [-1, 1].
       deviation: standard deviation of the differences over seeds.
       interval: Student's t interval of the mean, for other seeds.
       p: p value of the sign-flip test.
-      adjusted: p adjusted by Holm over all pairs that share two seeds.
-      has_too_few_seeds: whether no outcome of this many seeds could be significant after the adjustment.
+      adjusted: p adjusted by Holm over all pairs that share enough seeds.
       is_significant: whether the adjusted p is at or below the level.
     """
 
@@ -77,30 +108,34 @@ class RecipeDifference:
     interval: tuple[float, float]
     p: float
     adjusted: float
-    has_too_few_seeds: bool
     is_significant: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class PairDifference:
-    """The answers to both questions about two systems, for one error rate.
+    """The answers about two systems, for one error rate.
 
     Attributes:
       checkpoints: the difference between one run of each.
-      recipes: the difference over shared seeds; None if the systems share fewer than two.
+      recipes: the difference in the population; None if all systems have one seed.
+      sign_flips: the difference over shared seeds; None if the systems share too few.
     """
 
     checkpoints: CheckpointDifference
     recipes: RecipeDifference | None
+    sign_flips: SignFlips | None
 
-    @property
-    def question(self) -> Question:
-        """Return the more general question that there are enough runs to answer."""
-        return "recipes" if self.recipes and not self.recipes.has_too_few_seeds else "checkpoints"
+    def answer(self, question: Question) -> CheckpointDifference | RecipeDifference:
+        """Return the answer to one of the questions.
 
-    def answer(self, question: Question) -> CheckpointDifference | RecipeDifference | None:
-        """Return the answer to one of the questions, or None if there is none."""
-        return self.recipes if question == "recipes" else self.checkpoints
+        Raises:
+          ValueError: the question is that of recipes, and all systems have one seed.
+        """
+        if question == "checkpoints":
+            return self.checkpoints
+        if self.recipes is None:
+            raise ValueError("with one seed of every system only checkpoints can be compared")
+        return self.recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +147,12 @@ class Differences:
       orders: indices of the systems by rising mean error, for 1 and for 5 guesses.
       pairs: for 1 and for 5 guesses, the pairs by (i, j) with i < j.
       n_images: number of scored images.
-      level: largest adjusted p that is called significant. The intervals have a confidence of 1 - level, each for its
-        pair by itself: of many intervals some exclude zero by chance, so the adjusted p decides.
+      level: largest adjusted p that is called significant. The intervals have a confidence of 1 - level: all pairs at
+        once for recipes, otherwise each for its pair by itself: of many such some exclude zero by chance, so the
+        adjusted p decides.
+      question: the question that verdict, matrices and letters answer: that of recipes where a system has two seeds.
+      gaps: true differences in top-1 error that are found with a probability of 80 %, of the best and the worst pair;
+        None if all systems have one seed.
     """
 
     names: tuple[str, ...]
@@ -121,28 +160,22 @@ class Differences:
     pairs: Mapping[int, Mapping[tuple[int, int], PairDifference]]
     n_images: int
     level: float
-
-    @property
-    def question(self) -> Question:
-        """Return the question that matrices and letters answer: that of recipes if every pair allows it."""
-        questions = {pair.question for pair in self.pairs[1].values()}
-        return "recipes" if questions == {"recipes"} else "checkpoints"
+    question: Question
+    gaps: tuple[float, float] | None
 
     def points(self, guesses: int, question: Question) -> Float[np.ndarray, "n n"]:
-        """Return the row's error minus the column's, in percentage points; NaN if there is no answer."""
+        """Return the row's error minus the column's, in percentage points."""
         table = np.zeros((len(self.names), len(self.names)))
         for (i, j), pair in self.pairs[guesses].items():
-            answer = pair.answer(question)
-            table[i, j] = 100 * answer.difference if answer else np.nan
+            table[i, j] = 100 * pair.answer(question).difference
             table[j, i] = -table[i, j]
         return table
 
     def significant(self, guesses: int, question: Question) -> Bool[np.ndarray, "n n"]:
-        """Return whether row and column differ significantly; False if there is no answer."""
+        """Return whether row and column differ significantly."""
         table = np.zeros((len(self.names), len(self.names)), bool)
         for (i, j), pair in self.pairs[guesses].items():
-            answer = pair.answer(question)
-            table[i, j] = table[j, i] = answer is not None and answer.is_significant
+            table[i, j] = table[j, i] = pair.answer(question).is_significant
         return table
 
     def letters(self, guesses: int, question: Question) -> list[str]:
@@ -163,10 +196,28 @@ def differences(comparison: Comparison, *, level: float = 0.05) -> Differences:
     Raises:
       UserError: the runs were scored on different images or against different labels, or on none.
     """
-    check_same(comparison.systems)
-    orders = {k: _order(comparison.systems, k) for k in RATES}
-    pairs = {k: _pairs(comparison.systems, k, level) for k in RATES}
-    return Differences(tuple(one.name for one in comparison.systems), orders, pairs, comparison.n_images, level)
+    systems = comparison.systems
+    check_same(systems)
+    crossed = _crossed(systems) if comparison.has_several_seeds and len(systems) > 1 else {}
+    return Differences(
+        names=tuple(one.name for one in systems),
+        orders={k: _order(systems, k) for k in RATES},
+        pairs={k: _pairs(systems, k, level, crossed.get(k)) for k in RATES},
+        n_images=comparison.n_images,
+        level=level,
+        question="recipes" if crossed else "checkpoints",
+        gaps=_gaps_found(crossed[1], level) if crossed else None,
+    )
+
+
+def _crossed(systems: Sequence[ComparedSystem]) -> dict[int, crossed_effects.Runs]:
+    """Return the runs as crossed effects take them, for 1 and for 5 guesses."""
+    return {k: crossed_effects.summarize([system.wrong(k) for system in systems]) for k in RATES}
+
+
+def _gaps_found(runs: crossed_effects.Runs, level: float) -> tuple[float, float]:
+    noise = crossed_effects.noise_of(runs)
+    return crossed_effects.minimal_gaps(runs.seeds.tolist(), runs.images, noise, wanted=FOUND, confidence=1 - level)
 
 
 def _order(systems: Sequence[ComparedSystem], guesses: int) -> tuple[int, ...]:
@@ -174,12 +225,15 @@ def _order(systems: Sequence[ComparedSystem], guesses: int) -> tuple[int, ...]:
     return tuple(sorted(range(len(means)), key=means.__getitem__))
 
 
-def _pairs(systems: Sequence[ComparedSystem], guesses: int, level: float) -> dict[tuple[int, int], PairDifference]:
+def _pairs(
+    systems: Sequence[ComparedSystem], guesses: int, level: float, runs: crossed_effects.Runs | None
+) -> dict[tuple[int, int], PairDifference]:
     system_pairs = list(itertools.combinations(systems, 2))
     checkpoints = _compare_checkpoints(system_pairs, guesses, level)
-    recipes = _compare_recipes(system_pairs, guesses, level)
+    recipes = _compare_recipes(runs, level) if runs else [None] * len(system_pairs)
+    flips = _flip_signs(system_pairs, guesses, level)
     indices = itertools.combinations(range(len(systems)), 2)
-    return {key: PairDifference(checkpoints[at], recipes.get(at)) for at, key in enumerate(indices)}
+    return {key: PairDifference(checkpoints[at], recipes[at], flips.get(at)) for at, key in enumerate(indices)}
 
 
 def _compare_checkpoints(
@@ -198,21 +252,39 @@ def _compare_checkpoints(
     ]  # fmt: skip
 
 
-def _compare_recipes(
+def _compare_recipes(runs: crossed_effects.Runs, level: float) -> list[RecipeDifference]:
+    """Compare all pairs in the population of new images and new seeds, in the order of `itertools.combinations`."""
+    pairs = crossed_effects.compare(runs, confidence=1 - level)
+    p_values = pairs.p_values()
+    return [
+        RecipeDifference(
+            seeds=(int(runs.seeds[pairs.first[at]]), int(runs.seeds[pairs.second[at]])),
+            difference=float(pairs.difference[at]),
+            seed_error=float(np.sqrt(pairs.seed_variance[at])),
+            image_error=float(np.sqrt(pairs.image_variance[at])),
+            degrees=float(pairs.degrees[at]),
+            interval=(float(pairs.low[at]), float(pairs.high[at])),
+            adjusted=float(p_values[at]),
+            is_significant=bool(pairs.is_different[at]),
+        )
+        for at in range(len(pairs.first))
+    ]
+
+
+def _flip_signs(
     system_pairs: Sequence[tuple[ComparedSystem, ComparedSystem]], guesses: int, level: float
-) -> dict[int, RecipeDifference]:
-    """Compare the pairs that share at least two seeds; return their differences by their index among the pairs."""
-    shared = {at: seeds for at, (a, b) in enumerate(system_pairs) if len(seeds := _shared_seeds(a, b)) > 1}
+) -> dict[int, SignFlips]:
+    """Compare the pairs that share enough seeds; return their differences by their index among the pairs."""
+    fewest = max(FLIPPED_SEEDS, seeds_needed(max(1, len(system_pairs)), level))
+    shared = {at: seeds for at, (a, b) in enumerate(system_pairs) if len(seeds := _shared_seeds(a, b)) >= fewest}
     tests = {}
     for at, seeds in shared.items():
         errors = (_errors_of_seeds(system, seeds, guesses) for system in system_pairs[at])
         tests[at] = seed_difference(*errors, confidence=1 - level)
     adjusted = holm(np.array([one.p for one in tests.values()], np.float64)).tolist()
-    # The adjustment rises with every p, so the smallest possible p values give the smallest possible adjusted ones.
-    least_adjusted = holm(np.array([one.least_p for one in tests.values()], np.float64)).tolist()
     return {
-        at: RecipeDifference(shared[at], one.mean, one.deviation, one.interval, one.p, p, least > level, p <= level)
-        for (at, one), p, least in zip(tests.items(), adjusted, least_adjusted, strict=True)
+        at: SignFlips(shared[at], one.mean, one.deviation, one.interval, one.p, p, p <= level)
+        for (at, one), p in zip(tests.items(), adjusted, strict=True)
     }
 
 
@@ -263,8 +335,8 @@ def _surplus(ids: Shaped[np.ndarray, " n"], others: Shaped[np.ndarray, " m"]) ->
 def verdict(comparison: Comparison, found: Differences) -> str:
     """Return the verdict in a few sentences: which system has the lowest top-1 error, and from which it differs.
 
-    About each other system, it answers the more general question for which there are enough runs, and names that
-    question.
+    It answers the question of recipes where a system has two seeds, otherwise that of checkpoints, and names the
+    question and how large a difference must be to be found.
 
     Args:
       comparison: the systems.
@@ -276,13 +348,32 @@ def verdict(comparison: Comparison, found: Differences) -> str:
     pairs = {i: found.pairs[1][min(best, i), max(best, i)] for i in found.orders[1] if i != best}
     leaders = _leaders(comparison.systems, found)
     owner = "its" if len(leaders) == 1 else f"{found.names[best]}'s"
-    sentences = [_lowest_error(leaders, found)]
-    for question in ("recipes", "checkpoints"):
-        answered = {i: pair for i, pair in pairs.items() if pair.question == question}
-        if answered:
-            sentences.append(_answer(found, owner, best, answered))
-    few = [comparison.systems[i] for i, pair in pairs.items() if pair.question == "checkpoints"]
-    return " ".join(sentences + ([_too_few_seeds(comparison.systems[best], few, found)] if few else []))
+    sentences = [_lowest_error(leaders, found), _answer(found, owner, best, pairs)]
+    if found.question == "checkpoints":
+        sentences.append("One seed of each system cannot show which recipe is better; that needs several seeds.")
+    else:
+        sentences += [_borrowed_variance(comparison.systems), describe_gaps(found)]
+    return " ".join(filter(None, sentences))
+
+
+def describe_gaps(found: Differences) -> str:
+    """Return a sentence with the true difference that would be found 80 % of the time; empty if that is unknown."""
+    if found.gaps is None or found.gaps[1] == 0:
+        return ""
+    given = "With these seeds and images"
+    if found.gaps[0] > 1:
+        return f"{given} no gap would be found {100 * FOUND:g} % of the time."
+    low, high = (_percent(min(gap, 1.0), found) for gap in found.gaps)
+    gap = f"{low} points" if low == high else f"{low} to {high} points, by the seeds of the pair,"
+    return f"{given} a gap of {gap} would be found {100 * FOUND:g} % of the time."
+
+
+def _borrowed_variance(systems: Sequence[ComparedSystem]) -> str:
+    single = [system.name for system in systems if len(system.runs) == 1]
+    if not single:
+        return ""
+    verb, each = ("has", "it is") if len(single) == 1 else ("have", "they are")
+    return f"{_enumerate(single)} {verb} one seed; {each} taken to vary over seeds as the others do."
 
 
 def _single_system(system: ComparedSystem, found: Differences) -> str:
@@ -306,47 +397,30 @@ def _lowest_error(leaders: Sequence[ComparedSystem], found: Differences) -> str:
 
 
 def _answer(found: Differences, owner: str, best: int, pairs: Mapping[int, PairDifference]) -> str:
-    """Return a sentence with the answer to one question about the best system and several others."""
+    """Return a sentence with the answer about the best system and all others."""
     relations: dict[str, list[str]] = {}
     for i, pair in pairs.items():
-        relations.setdefault(_relation(pair, best < i), []).append(found.names[i])
+        relations.setdefault(_relation(pair.answer(found.question), best < i), []).append(found.names[i])
     ordered = sorted(relations.items(), key=lambda relation: len(relation[1]))
     clauses = [f"{relation} {_enumerate_owners(names)}" for relation, names in ordered]
     relation, names = ordered[-1]
-    if len(names) > 1 and len(pairs) == len(found.names) - 1:  # the longest list needs no names
+    if len(names) > 1:  # the longest list needs no names
         clauses[-1] = f"{relation} {'every' if relation.endswith('than') else 'any'} other system's"
-    question = next(iter(pairs.values())).question
-    describe = _describe_recipes if question == "recipes" else _describe_checkpoints
-    subject, test = describe(owner, list(pairs.values()))
-    family = sum(pair.answer(question) is not None for pair in found.pairs[1].values())
-    holm_note = f", Holm over {family} pairs" if family > 1 else ""
-    return f"{subject} {_enumerate(clauses)} ({test}{holm_note})."
+    family = len(found.pairs[1])
+    if found.question == "recipes":
+        test = f"crossed effects{f', Tukey-Kramer over {family} pairs' if family > 1 else ''}"
+        return f"Over {NEW_IMAGES_AND_SEEDS}, {owner} recipe {_enumerate(clauses)} ({test})."
+    seeds = {seed for pair in pairs.values() for seed in pair.checkpoints.seeds}
+    seed = f" of seed {seeds.pop()}" if len(seeds) == 1 else ""
+    test = f"McNemar's test{f', Holm over {family} pairs' if family > 1 else ''}"
+    return f"On these images, {owner} checkpoint{seed} {_enumerate(clauses)} ({test})."
 
 
-def _relation(pair: PairDifference, is_first: bool) -> str:
+def _relation(answer: CheckpointDifference | RecipeDifference, is_first: bool) -> str:
     """Return how one system of a pair compares with the other; `is_first`: whether it is the first of the pair."""
-    answer = pair.answer(pair.question)
-    if answer is None or not answer.is_significant:
+    if not answer.is_significant:
         return "does not differ significantly from"
     return "has a lower error than" if (answer.difference < 0) == is_first else "has a higher error than"
-
-
-def _describe_checkpoints(owner: str, pairs: Sequence[PairDifference]) -> tuple[str, str]:
-    seeds = {seed for pair in pairs for seed in pair.checkpoints.seeds}
-    seed = f" of seed {seeds.pop()}" if len(seeds) == 1 else ""
-    return f"On these images, {owner} checkpoint{seed}", "McNemar's test"
-
-
-def _describe_recipes(owner: str, pairs: Sequence[PairDifference]) -> tuple[str, str]:
-    counts = [len(pair.recipes.seeds) for pair in pairs if pair.recipes]
-    return f"Over {_span(counts)} shared seeds, {owner} recipe", "sign-flip test"
-
-
-def _too_few_seeds(best: ComparedSystem, others: Sequence[ComparedSystem], found: Differences) -> str:
-    counts = [len(_shared_seeds(best, other)) for other in others]
-    seeds = "One shared seed" if set(counts) == {1} else f"{_span(counts)} shared seeds"
-    needed = seeds_needed(len(found.pairs[1]), found.level)
-    return f"{seeds} cannot show which recipe is better; at least {needed} are needed for that."
 
 
 def _seeds_in_words(systems: Sequence[ComparedSystem]) -> str:
@@ -370,55 +444,52 @@ def _enumerate(names: Sequence[str]) -> str:
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
-def rows(found: Differences, question: Question) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and cells of a table of all pairs that have an answer to one question, top-1 first.
+def rows(found: Differences, answer: Answer) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and cells of a table of all pairs that have one kind of answer, top-1 first.
 
     Differences are in percentage points, with a plain minus sign so that programs can read them. A pair without an
     answer has no row.
     """
-    interval = f"{100 * (1 - found.level):g} % interval"
-    common = ["metric", "system a", "system b"]
-    ends = ["p adjusted (Holm)", "significant"]
-    if question == "recipes":
-        heads = ["shared seeds", "a - b, points", "standard deviation, points", interval, "p (sign-flip test)"]
+    table = []
+    for k in RATES:
+        for (i, j), pair in found.pairs[k].items():
+            one: CheckpointDifference | RecipeDifference | SignFlips | None = getattr(pair, answer)
+            if one is not None:
+                table.append([f"top-{k} error", found.names[i], found.names[j], *_cells(found, one)])
+    return ["metric", "system a", "system b", *_headings(found, answer), "significant"], table
+
+
+def _headings(found: Differences, answer: Answer) -> list[str]:
+    confidence = 1 - found.level
+    if answer == "recipes":
+        interval = interval_heading(NEW_IMAGES_AND_SEEDS, confidence)
+        errors = ["standard error by seeds", "by images", "degrees of freedom"]
+        return ["seeds", "a - b, points", interval, *errors, "p adjusted (Tukey-Kramer)"]
+    if answer == "sign_flips":
+        interval = interval_heading(NEW_SEEDS, confidence)
+        return ["shared seeds", "a - b, points", "standard deviation, points", interval, "p (sign-flip test)",
+                "p adjusted (Holm)"]  # fmt: skip
+    interval = interval_heading(NEW_IMAGES, confidence)
+    return ["seeds", "a - b, points", interval, "only a wrong", "only b wrong", "p (McNemar, mid-p)",
+            "p adjusted (Holm)"]  # fmt: skip
+
+
+def _cells(found: Differences, one: CheckpointDifference | RecipeDifference | SignFlips) -> list[str]:
+    difference, interval = _signed(one.difference, found), _interval(one.interval, found)
+    if isinstance(one, RecipeDifference):
+        errors = [_percent(error, found, 1) for error in (one.seed_error, one.image_error)]
+        numbers = [_distinct(one.seeds), difference, interval, *errors, f"{one.degrees:,.1f}", _p(one.adjusted)]
+    elif isinstance(one, SignFlips):
+        deviation = _percent(one.deviation, found)
+        numbers = [str(len(one.seeds)), difference, deviation, interval, _p(one.p), _p(one.adjusted)]
     else:
-        heads = ["seeds", "a - b, points", interval, "only a wrong", "only b wrong", "p (McNemar, mid-p)"]
-    table = [
-        [f"top-{k} error", found.names[i], found.names[j], *_cells(found, answer)]
-        for k in RATES
-        for (i, j), pair in found.pairs[k].items()
-        if (answer := pair.answer(question))
-    ]
-    return [*common, *heads, *ends], table
+        counts = [f"{one.only_a:,}", f"{one.only_b:,}"]
+        numbers = [_distinct(one.seeds), difference, interval, *counts, _p(one.p), _p(one.adjusted)]
+    return [*numbers, "yes" if one.is_significant else "no"]
 
 
-def _cells(found: Differences, answer: CheckpointDifference | RecipeDifference) -> list[str]:
-    return _recipe_cells(found, answer) if isinstance(answer, RecipeDifference) else _checkpoint_cells(found, answer)
-
-
-def _checkpoint_cells(found: Differences, one: CheckpointDifference) -> list[str]:
-    return [
-        " and ".join(str(seed) for seed in dict.fromkeys(one.seeds)),
-        _signed(one.difference, found),
-        _interval(one.interval, found),
-        f"{one.only_a:,}",
-        f"{one.only_b:,}",
-        _p(one.p),
-        _p(one.adjusted),
-        "yes" if one.is_significant else "no",
-    ]
-
-
-def _recipe_cells(found: Differences, one: RecipeDifference) -> list[str]:
-    return [
-        str(len(one.seeds)),
-        _signed(one.difference, found),
-        _percent(one.deviation, found),
-        _interval(one.interval, found),
-        _p(one.p),
-        _p(one.adjusted),
-        "too few seeds" if one.has_too_few_seeds else "yes" if one.is_significant else "no",
-    ]
+def _distinct(seeds: Sequence[int]) -> str:
+    return " and ".join(str(seed) for seed in dict.fromkeys(seeds))
 
 
 def _p(value: float) -> str:
@@ -434,8 +505,9 @@ def _signed(share: float, found: Differences) -> str:
     return text if float(text) else text[1:]
 
 
-def _percent(share: float, found: Differences) -> str:
-    return f"{round(100 * share, 9):.{_digits(found)}f}"  # rounded first, so that float noise does not decide a tie
+def _percent(share: float, found: Differences, more_digits: int = 0) -> str:
+    points = round(100 * share, 9)  # so that float noise does not decide a tie
+    return f"{points:.{_digits(found) + more_digits}f}"
 
 
 def _digits(found: Differences) -> int:

@@ -1,9 +1,9 @@
 """The leaderboard: the errors, sizes and costs of each system beside published errors, and its seeds one by one.
 
-One convention for intervals holds on the page of a comparison, and `interval_note` states it there. Brackets,
-[low, high], are always a 95 % interval: Wilson's over images for one seed, Student's t over seeds for the mean of
-three or more. For two seeds Student's t would reach 12.7 standard errors to either side, so the page shows both
-errors as a range, "low to high", instead.
+One convention for intervals holds in a table, and the heading of their column states it. Where a system has two seeds
+or more, all of them are for new images and new seeds, and a system of one seed takes the variance of the others' seeds
+(`statistics.crossed_effects.error_intervals`). Where all systems have one seed, they are Wilson's, for new images and
+these checkpoints.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,14 @@ import numpy as np
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, HumanPlayer
 from imagenet_repro.report.result_table import quantity, seconds
 from imagenet_repro.report.tables import MISSING, Table
+from imagenet_repro.report.text import NEW_IMAGES, NEW_IMAGES_AND_SEEDS, interval_heading
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, format_rate
 from imagenet_repro.scoring.people import PEOPLE, Person
 from imagenet_repro.scoring.sets import IMAGENET
-from imagenet_repro.statistics.intervals import binomial_interval, student_interval
+from imagenet_repro.statistics import crossed_effects
+from imagenet_repro.statistics.intervals import binomial_interval
 from imagenet_repro.zoo.published import published
 
-ENOUGH_SEEDS = 3  # for an interval over seeds
-LEVEL = 0.95
-
-ERRORS = ("top-1 error %", "95 % interval", "top-5 error %", "95 % interval of top-5")
 SIZES = ("parameters", "multiply-adds", "images seen", "training FLOPs", "training seconds")
 COSTS = ("training seconds", "waiting for data (included)", "compilation", "evaluation", "saving", "peak memory")
 
@@ -36,9 +34,11 @@ def leaderboard(comparison: Comparison, groups: Mapping[str, str] | None = None)
       groups: letters by the system's name; systems that share one do not differ significantly. None or empty: the
         table has no such column.
     """
-    headings = ["system", *ERRORS, *SIZES, "seeds", "published top-1 %", "published top-5 %", "protocol; source"]
+    errors = error_headings(population(comparison))
+    headings = ["system", *errors, *SIZES, "seeds", "published top-1 %", "published top-5 %", "protocol; source"]
+    intervals = {system.name: ends for system, *ends in _intervals(comparison)}
     rows = [
-        [system.name, *_error_cells(system), *_size_cells(system), *_published_cells(system)]
+        [system.name, *_error_cells(system, intervals[system.name]), *_size_cells(system), *_published_cells(system)]
         for system in ranked(comparison)
     ]
     rows += [_player_cells(player) for player in comparison.people]
@@ -66,34 +66,47 @@ def seeds(comparison: Comparison) -> Table | None:
     if all(len(system.runs) == 1 for system in comparison.systems):
         return None
     rows = [
-        (system.name, str(run.seed), *_error_cells(ComparedSystem("", "", "", (run,))))
+        (system.name, str(run.seed), *_error_cells(ComparedSystem("", "", "", (run,)), _wilson(run)))
         for system in ranked(comparison)
         for run in system.runs
     ]
     images = f"the {comparison.n_images:,} images" if comparison.same_images else "the images of that run"
     caption = f"Each run by itself, with Wilson's 95 % interval over {images}."
-    return Table("seeds", ("system", "seed", *ERRORS), tuple(rows), caption)
+    return Table("seeds", ("system", "seed", *error_headings(NEW_IMAGES)), tuple(rows), caption)
+
+
+def population(comparison: Comparison) -> str:
+    """Return the population that the leaderboard's intervals are about."""
+    return NEW_IMAGES_AND_SEEDS if comparison.has_several_seeds else NEW_IMAGES
+
+
+def error_headings(population: str) -> tuple[str, str, str, str]:
+    """Return the headings of both error rates and their intervals."""
+    return (
+        "top-1 error %",
+        interval_heading(population),
+        f"top-{GUESSES} error %",
+        interval_heading(population, of=f"top-{GUESSES}"),
+    )
 
 
 def interval_note(comparison: Comparison) -> str:
     """Return the convention for intervals on the page, as a paragraph of the kinds that occur on it."""
-    counts = {len(system.runs) for system in comparison.systems}
-    sentences = ["Numbers in brackets, [low, high], are 95 % intervals."]
-    if 1 in counts:
-        sentences.append("One seed: Wilson's interval of one checkpoint's error, for other images of the same kind.")
-    if 2 in counts:
-        sentences.append("Two seeds: no interval; the page shows both errors as a range, low to high.")
-    if max(counts) >= ENOUGH_SEEDS:
+    sentences = ["Numbers in brackets, [low, high], are 95 % intervals; a column's heading names what they cover."]
+    if comparison.has_several_seeds:
         sentences.append(
-            "Three or more seeds: Student's t interval of the mean error, for other seeds on these images."
+            "Leaderboard: the mean error over other seeds, on other images of the same kind. The variances of seeds"
+            " are pooled over systems, unless a system's own is larger."
         )
-    if max(counts) > 1:
+        if any(len(system.runs) == 1 for system in comparison.systems):
+            sentences.append("A system of one seed takes the variance of the others' seeds.")
         sentences.append("Bars and bands in figures span the lowest to the highest seed.")
+    else:
+        sentences.append("Leaderboard: Wilson's interval of one checkpoint's error, on other images of the same kind.")
     if len(comparison.systems) > 1 and comparison.same_images:
-        sentences.append(
-            "Differences: a bootstrap interval for two checkpoints (other images of the same kind), and Student's t"
-            " interval for two recipes (other seeds), each for one pair by itself."
-        )
+        if comparison.has_several_seeds:
+            sentences.append("Differences of recipes: intervals of all pairs that cover at once, by crossed effects.")
+        sentences.append("Differences of checkpoints: a bootstrap interval for each pair by itself.")
     return " ".join(sentences)
 
 
@@ -102,20 +115,16 @@ def ranked(comparison: Comparison) -> list[ComparedSystem]:
     return sorted(comparison.systems, key=lambda system: (system.mean_error(1), system.mean_error(GUESSES)))
 
 
-def error_interval(system: ComparedSystem, guesses: int) -> tuple[float, float]:
-    """Return the interval of a system's mean error with 1 or 5 guesses, in [0, 1].
-
-    One seed: Wilson's 95 % interval. Two seeds: the lower and the higher error. Three or more seeds: Student's t 95 %
-    interval of the mean, clipped to [0, 1].
-    """
-    errors = system.errors(guesses)
-    if len(errors) == 1:
-        rates = system.runs[0].rates
-        return binomial_interval(rates.top1_wrong if guesses == 1 else rates.top5_wrong, rates.images)
-    if len(errors) < ENOUGH_SEEDS:
-        return min(errors), max(errors)
-    low, high = student_interval(np.array(errors), LEVEL)
-    return max(0.0, low), min(1.0, high)
+def error_intervals(comparison: Comparison, guesses: int) -> list[tuple[float, float]]:
+    """Return the 95 % interval of each system's mean error with 1 or 5 guesses, in [0, 1], in the order given."""
+    systems = comparison.systems
+    if not comparison.has_several_seeds:
+        return [_wilson(system.runs[0])[guesses == GUESSES] for system in systems]
+    if comparison.same_images:
+        groups = [crossed_effects.summarize([system.wrong(guesses) for system in systems])]
+    else:
+        groups = [crossed_effects.summarize([system.wrong(guesses)]) for system in systems]
+    return [(float(low), float(high)) for low, high in crossed_effects.error_intervals(*groups)]
 
 
 def sum_of_rows(run: FinishedRun, kind: str, key: str) -> float | None:
@@ -127,12 +136,23 @@ def sum_of_rows(run: FinishedRun, kind: str, key: str) -> float | None:
 # --- cells ------------------------------------------------------------------------------------------------------
 
 
-def _error_cells(system: ComparedSystem) -> list[str]:
+def _intervals(comparison: Comparison) -> list[tuple[ComparedSystem, tuple[float, float], tuple[float, float]]]:
+    """Return each system with the intervals of its top-1 and top-5 errors."""
+    by_rate = (error_intervals(comparison, guesses) for guesses in (1, GUESSES))
+    return list(zip(comparison.systems, *by_rate, strict=True))
+
+
+def _wilson(run: FinishedRun) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return Wilson's intervals of a run's top-1 and top-5 errors."""
+    rates = run.rates
+    return binomial_interval(rates.top1_wrong, rates.images), binomial_interval(rates.top5_wrong, rates.images)
+
+
+def _error_cells(system: ComparedSystem, intervals: Sequence[tuple[float, float]]) -> list[str]:
     first, cells = system.runs[0], []
-    for guesses in (1, GUESSES):
-        low, high = (_percent(end, first) for end in error_interval(system, guesses))
-        is_range = 1 < len(system.runs) < ENOUGH_SEEDS
-        cells += [_percent(system.mean_error(guesses), first), f"{low} to {high}" if is_range else f"[{low}, {high}]"]
+    for guesses, (low, high) in zip((1, GUESSES), intervals, strict=True):
+        interval = f"[{_percent(low, first)}, {_percent(high, first)}]"
+        cells += [_percent(system.mean_error(guesses), first), interval]
     return cells
 
 
@@ -218,28 +238,36 @@ def _seconds_cell(value: float | None) -> str:
 
 
 def _caption(comparison: Comparison, has_groups: bool) -> str:
-    counts = {len(system.runs) for system in comparison.systems}
     by = f", by the evaluation protocol {comparison.protocol}" if comparison.protocol else ""
     parts = [f"Errors on {comparison.n_images:,} images of {comparison.scored_data}, {comparison.scored_split}{by}."]
     if not comparison.same_images:
         parts = ["The systems were scored on different images; the provenance names those of each run."]
     if left_out := max(run.left_out for system in comparison.systems for run in system.runs):
         parts.append(f"Left out because they cannot be decoded: {left_out:,} records.")
-    if 1 in counts:
-        parts.append("One seed: Wilson's interval over images.")
-    if 2 in counts:
-        parts.append("Two seeds: the mean and both errors (low to high), which are not a 95 % interval.")
-    if max(counts) >= ENOUGH_SEEDS:
-        parts.append("Three or more seeds: the mean and Student's t interval over seeds.")
+    parts.append(_interval_caption(comparison))
     if _people(comparison):
         parts.append(
-            "People had five guesses for images of the challenge's test set; their interval is Wilson's over images."
+            "People had five guesses for images of the challenge's test set; their interval is Wilson's, for new"
+            " images."
         )
     if has_groups:
-        parts.append("Systems that share a letter do not differ significantly.")
+        question = (
+            f"recipes over {NEW_IMAGES_AND_SEEDS}, by crossed effects"
+            if comparison.has_several_seeds
+            else "checkpoints on these images, by McNemar's test"
+        )
+        parts.append(f"Systems that share a letter do not differ significantly as {question}.")
     view = "view" if comparison.protocol else "image"
     parts.append(
         f"Multiply-adds are those of evaluating one {view}. Published errors are on ImageNet itself, by the protocol"
         " beside them, from models trained under other budgets."
     )
     return " ".join(parts)
+
+
+def _interval_caption(comparison: Comparison) -> str:
+    if not comparison.has_several_seeds:
+        return "One seed of each system: Wilson's interval, for other images and the same checkpoint."
+    counts = {len(system.runs) for system in comparison.systems}
+    text = "Errors are means over seeds, and their intervals are for other seeds and other images."
+    return text + " A system of one seed takes the variance of the others' seeds." * (1 in counts)

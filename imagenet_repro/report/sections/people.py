@@ -10,21 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from imagenet_repro.report.records import ComparedSystem, Comparison, TopGuesses
-from imagenet_repro.report.sections.leaderboard import ranked
+from imagenet_repro.report.sections.leaderboard import error_headings, ranked
 from imagenet_repro.report.tables import MISSING, Table
+from imagenet_repro.report.text import NEW_IMAGES
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar
 
-HEADINGS = (
-    "person",
-    "system",
-    "images",
-    "top-1 error %",
-    "95 % interval",
-    "top-5 error %",
-    "95 % interval of top-5",
-    "p adjusted (Holm)",
-)
+HEADINGS = ("person", "system", "images", *error_headings(NEW_IMAGES), "p adjusted (Holm)")
 
 
 def table(comparison: Comparison) -> Table | None:
@@ -40,7 +32,7 @@ def table(comparison: Comparison) -> Table | None:
         for (system, part), p in zip(parts, adjusted, strict=True):
             rows.append((person.name, system.name, *_error_cells(part), f"{p:.3g}"))
     caption = (
-        "Each person, and the first seed of each system on the same images. Intervals are Wilson's over images. The p"
+        "Each person, and the first seed of each system on the same images. Intervals are Wilson's. The p"
         " value is of equal top-5 errors, by McNemar's mid-p test, adjusted for the number of systems by Holm."
     )
     return Table("people", HEADINGS, tuple(rows), caption)

@@ -1,15 +1,19 @@
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, TopGuesses
 from imagenet_repro.report.sections.differences import _digits, differences, rows, verdict
+from imagenet_repro.statistics import crossed_effects
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
+from imagenet_repro.statistics.paired_seeds import seed_difference
 
 IMAGES = 400
 
@@ -75,36 +79,59 @@ def test_each_difference_is_that_of_its_runs():
         different, adjusted, *_ = multipletests(p, method="holm")
         assert [pair.checkpoints.adjusted for pair in pairs.values()] == pytest.approx(adjusted)
         assert [pair.checkpoints.is_significant for pair in pairs.values()] == different.tolist()
-        recipes = pairs[0, 1].recipes
-        assert recipes.seeds == (1, 2)
+        assert {pair.sign_flips for pair in pairs.values()} == {None}
+
+
+def test_recipes_are_compared_by_the_crossed_effects_of_all_their_runs():
+    systems = [random_system(*of) for of in (("a", 0.3, (0, 1, 2)), ("b", 0.35, (1, 2, 5)), ("c", 0.5, (2,)))]
+    result = differences(compared(*systems))
+    assert result.question == "recipes"
+    for k in (1, 5):
+        wrong = [np.stack([run.guesses.wrong(k) for run in system.runs]) for system in systems]
+        expected = crossed_effects.compare(crossed_effects.summarize(wrong))
+        assert list(result.pairs[k]) == list(zip(expected.first, expected.second, strict=True))
+        actual = [pair.recipes for pair in result.pairs[k].values()]
+        assert [one.seeds for one in actual] == [(3, 3), (3, 1), (3, 1)]
+        assert [one.difference for one in actual] == pytest.approx(expected.difference)
+        assert [one.interval for one in actual] == list(zip(expected.low, expected.high, strict=True))
+        assert [one.adjusted for one in actual] == expected.p_values().tolist()
+        assert [one.is_significant for one in actual] == expected.is_different.tolist()
+        errors = [one.seed_error**2 + one.image_error**2 for one in actual]
+        assert errors == pytest.approx(expected.standard_error**2)
+    runs = crossed_effects.summarize([system.wrong(1) for system in systems])
+    assert result.gaps == crossed_effects.minimal_gaps([3, 3, 1], IMAGES, crossed_effects.noise_of(runs))
+
+
+def test_signs_are_flipped_over_shared_seeds():
+    a, b, c = (random_system(*of) for of in (("a", 0.3, range(9)), ("b", 0.4, range(10)), ("c", 0.5, range(8))))
+    pairs = differences(compared(a, b, c)).pairs
+    for k in (1, 5):
+        assert [pair.sign_flips is None for pair in pairs[k].values()] == [False, True, True]
+        recipes = pairs[k][0, 1].sign_flips
+        assert recipes.seeds == tuple(range(9))
         errors = [
             np.array([run.rates.top1_error if k == 1 else run.rates.top5_error for run in of])
-            for of in (a.runs[1:], b.runs[:2])
+            for of in (a.runs, b.runs[:9])
         ]
         assert recipes.difference == pytest.approx(np.mean(errors[0] - errors[1]))
         assert recipes.deviation == pytest.approx(np.std(errors[0] - errors[1], ddof=1))
-        assert (recipes.p, recipes.has_too_few_seeds, recipes.is_significant) == (
-            pytest.approx(recipes.adjusted),
-            True,
-            False,
-        )
-        assert pairs[0, 2].recipes is None
-        assert pairs[1, 2].recipes is None
+        assert (recipes.p, recipes.adjusted) == (seed_difference(*errors).p, recipes.p)
 
 
 def test_without_a_common_seed_the_first_runs_are_compared():
     result = differences(compared(system("a", {0: 100, 3: 5}), system("b", {1: 100, 2: 5})))
     assert result.pairs[1][0, 1].checkpoints.seeds == (0, 1)
-    assert result.pairs[1][0, 1].recipes is None
+    assert result.pairs[1][0, 1].recipes.seeds == (2, 2)
+    assert result.pairs[1][0, 1].sign_flips is None
 
 
-@pytest.mark.parametrize(("systems", "count", "enough"), [(2, 5, False), (2, 6, True), (3, 6, False), (3, 7, True)])
-def test_seeds_are_enough_where_some_outcome_is_significant_after_holm(systems, count, enough):
+@pytest.mark.parametrize(("systems", "count", "enough"), [(2, 8, False), (2, 9, True), (6, 9, False), (6, 10, True)])
+def test_signs_are_flipped_from_nine_seeds_on_where_some_outcome_is_significant_after_holm(systems, count, enough):
     systems_compared = [system(f"s{i}", seeds(count, 50 + 20 * i)) for i in range(systems)]
     result = differences(compared(*systems_compared))
-    assert {pair.recipes.has_too_few_seeds for pair in result.pairs[1].values()} == {not enough}
-    assert {pair.recipes.is_significant for pair in result.pairs[1].values()} == {enough}  # all seeds agree here
-    assert result.question == ("recipes" if enough else "checkpoints")
+    flips = [pair.sign_flips for pair in result.pairs[1].values()]
+    assert {one is not None for one in flips} == {enough}
+    assert all(one.is_significant for one in flips if one)  # all seeds agree here
 
 
 def test_tables_are_antisymmetric_and_follow_the_answers():
@@ -117,12 +144,21 @@ def test_tables_are_antisymmetric_and_follow_the_answers():
         [True, False, False],
     ]
     assert result.letters(1, "checkpoints") == ["b", "a", "a"]
-    recipes = result.points(1, "recipes")
-    assert (recipes[0, 1], recipes[1, 0]) == (pytest.approx(14.75), pytest.approx(-14.75))
-    assert np.isnan(recipes[0, 2])
-    assert not result.significant(1, "recipes").any()
-    assert result.letters(1, "recipes") == ["a", "a", "a"]
-    assert result.orders[1] == (2, 1, 0)  # ordered by the mean over seeds
+    points = result.points(1, "recipes")
+    assert points == pytest.approx(np.array([[0, 14.75, 14.75], [-14.75, 0, 0], [-14.75, 0, 0]]))
+    recipes = {key: pair.recipes.is_significant for key, pair in result.pairs[1].items()}
+    assert recipes == {(0, 1): True, (0, 2): True, (1, 2): False}
+    assert result.letters(1, "recipes") == ["b", "a", "a"]
+    assert result.orders[1] in ((1, 2, 0), (2, 1, 0))  # ordered by the mean over seeds
+    with pytest.raises(ValueError, match="only checkpoints"):
+        differences(compared(system("a", {0: 1}), system("b", {0: 2}))).letters(1, "recipes")
+
+
+def test_letters_of_recipes_are_not_those_of_the_first_seed():
+    """Seed 0 of one recipe is lucky, and its other seeds are not."""
+    result = differences(compared(system("a", {0: 40, 1: 100, 2: 160}), system("b", {0: 100, 1: 101, 2: 102})))
+    assert result.letters(1, "checkpoints") == ["a", "b"][:: 1 if result.orders[1] == (0, 1) else -1]
+    assert result.letters(1, result.question) == ["a", "a"]
 
 
 def test_both_error_rates_have_their_own_order_and_letters():
@@ -137,7 +173,7 @@ def test_both_error_rates_have_their_own_order_and_letters():
 def test_one_system_alone():
     result = differences(compared(system("a", {0: 100, 1: 104})))
     assert (result.pairs[1], result.question, result.letters(1, "checkpoints")) == ({}, "checkpoints", ["a"])
-    assert rows(result, "checkpoints")[1] == rows(result, "recipes")[1] == []
+    assert [rows(result, answer)[1] for answer in ("recipes", "sign_flips", "checkpoints")] == [[], [], []]
 
 
 # --- runs that are not comparable ------------------------------------------------------------------------------------
@@ -201,36 +237,48 @@ def test_one_run_of_each_of_many():
         "b has the lowest top-1 error: 30.0 % (one seed). "
         "On these images, its checkpoint of seed 0 does not differ significantly from c's and has a lower error than "
         "every other system's (McNemar's test, Holm over 6 pairs). "
-        "One shared seed cannot show which recipe is better; at least 8 are needed for that."
+        "One seed of each system cannot show which recipe is better; that needs several seeds."
     )
 
 
-def test_two_systems_with_too_few_seeds():
-    text = verdict_text(system("a", {0: 100, 1: 101, 2: 99}), system("b", {0: 60, 1: 61, 2: 59}))
-    assert text == (
-        "b has the lowest top-1 error: 15.0 % (mean of 3 seeds). On these images, its checkpoint of seed 0 has a "
-        "lower error than a's (McNemar's test). "
-        "3 shared seeds cannot show which recipe is better; at least 6 are needed for that."
+def test_three_seeds_show_a_gap_that_is_large_beside_their_noise():
+    a, b = system("a", {0: 100, 1: 101, 2: 99}), system("b", {0: 60, 1: 61, 2: 59})
+    text = verdict_text(a, b)
+    assert text.startswith(
+        "b has the lowest top-1 error: 15.0 % (mean of 3 seeds). "
+        "Over new images and new seeds, its recipe has a lower error than a's (crossed effects). "
+        "With these seeds and images a gap of "
     )
+    runs = crossed_effects.summarize([one.wrong(1) for one in (a, b)])
+    gap = crossed_effects.minimal_gap(2, 3, IMAGES, crossed_effects.noise_of(runs))
+    assert text.endswith(f" a gap of {100 * gap:.1f} points would be found 80 % of the time.")
 
 
-def test_two_recipes_with_enough_seeds():
-    text = verdict_text(system("a", seeds(6, 100)), system("b", seeds(8, 100, step=2)))
-    assert text.startswith("a has the lowest top-1 error: 25.2 % (mean of 6 seeds). Over 6 shared seeds, its recipe ")
-    assert text.endswith("its recipe does not differ significantly from b's (sign-flip test).")
-    text = verdict_text(system("a", seeds(6, 100)), system("b", seeds(6, 110)))
-    assert text.endswith("Over 6 shared seeds, its recipe has a lower error than b's (sign-flip test).")
+def test_a_small_gap_is_not_called_significant_whatever_the_seeds():
+    text = verdict_text(random_system("a", 0.3, range(6)), random_system("b", 0.3, range(6)))
+    assert "its recipe does not differ significantly from " in text
 
 
-def test_each_other_system_by_the_question_that_its_seeds_allow():
-    text = verdict_text(system("a", seeds(9, 60)), system("b", seeds(9, 100)), system("c", seeds(1, 63)))
-    assert text == (
-        "a has the lowest top-1 error: 15.2 % (mean of 9 seeds). "
-        "Over 9 shared seeds, its recipe has a lower error than b's (sign-flip test). "
-        "On these images, its checkpoint of seed 0 does not differ significantly from c's "
-        "(McNemar's test, Holm over 3 pairs). "
-        "One shared seed cannot show which recipe is better; at least 7 are needed for that."
+def test_a_system_of_one_seed_is_compared_with_the_variance_of_the_others():
+    text = verdict_text(system("a", seeds(9, 60, step=3)), system("b", seeds(9, 100)), system("c", seeds(1, 65)))
+    assert text.startswith(
+        "a has the lowest top-1 error: 15.8 % (mean of 9 seeds). "
+        "Over new images and new seeds, its recipe does not differ significantly from c's and has a lower error than "
+        "b's (crossed effects, Tukey-Kramer over 3 pairs). "
+        "c has one seed; it is taken to vary over seeds as the others do. "
+        "With these seeds and images a gap of "
     )
+    assert re.search(r"a gap of [\d.]+ to [\d.]+ points, by the seeds of the pair, would be found", text)
+
+
+def test_a_gap_that_no_experiment_shows_is_not_named():
+    text = verdict_text(system("a", {0: 100, 1: 300}), system("b", {0: 120}))
+    assert text.endswith("With these seeds and images no gap would be found 80 % of the time.")
+
+
+def test_runs_that_never_differ_leave_the_gap_out():
+    text = verdict_text(system("a", {0: 100, 1: 100}), system("b", {0: 100, 1: 100}))
+    assert text.endswith("a's recipe does not differ significantly from b's (crossed effects).")
 
 
 def test_ties():
@@ -239,13 +287,13 @@ def test_ties():
     assert text == (
         "a and b have the lowest top-1 error: 25.0 % each (one seed). On these images, a's checkpoint does not differ "
         "significantly from b's and has a lower error than c's (McNemar's test, Holm over 3 pairs). "
-        "0 to 1 shared seeds cannot show which recipe is better; at least 7 are needed for that."
+        "One seed of each system cannot show which recipe is better; that needs several seeds."
     )
 
 
-def test_a_checkpoint_can_lose_although_its_mean_is_the_lowest():
+def test_the_lucky_seed_of_a_recipe_decides_nothing():
     text = verdict_text(system("a", {0: 120, 1: 20}), system("b", {0: 100, 1: 100}), system("c", {0: 100, 1: 100}))
-    assert "seed 0 has a higher error than every other system's" in text
+    assert "its recipe does not differ significantly from any other system's" in text
     assert text.startswith("a has the lowest top-1 error: 17.5 %")
 
 
@@ -268,12 +316,13 @@ def test_the_verdict_on_a_single_system():
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_for_each_question():
+def test_a_table_for_each_answer_names_the_population_of_its_intervals():
     result = differences(
-        compared(system("a", seeds(6, 100)), system("b", seeds(6, 110, step=2)), system("c", {0: 50}))
+        compared(system("a", seeds(9, 100)), system("b", seeds(9, 110, step=2)), system("c", {0: 50}))
     )
     heads, cells = rows(result, "checkpoints")
     assert {len(row) for row in cells} == {len(heads)}
+    assert "95 % interval, new images, these checkpoints" in heads
     assert [row[:3] for row in cells[:3]] == [
         ["top-1 error", "a", "b"],
         ["top-1 error", "a", "c"],
@@ -282,34 +331,32 @@ def test_a_table_for_each_question():
     assert cells[0][3:5] == ["0", "-2.5"]
     assert cells[1][3:] == ["0", "+12.5", cells[1][5], "50", "0", "<0.0001", "<0.0001", "yes"]
     assert len(cells) == 6
+    heads, cells = rows(result, "sign_flips")
+    assert {len(row) for row in cells} == {len(heads)}
+    assert "95 % interval, these images, new seeds" in heads
+    deviation = np.std([10 + s % 3 for s in range(9)], ddof=1) / IMAGES
+    half = scipy.stats.t.ppf(0.975, 8) * deviation / math.sqrt(9)
+    interval = f"[{100 * (-11 / IMAGES - half):+.1f}, {100 * (-11 / IMAGES + half):+.1f}]"
+    assert cells[0] == ["top-1 error", "a", "b", "9", "-2.8", f"{100 * deviation:.1f}", interval, "0.0039", "0.0039",
+                        "yes"]  # fmt: skip
+    assert cells[1][-1] == "no"  # no system is wrong in five guesses
+    assert cells[1][3:6] == ["9", "0.0", "0.0"]
     heads, cells = rows(result, "recipes")
     assert {len(row) for row in cells} == {len(heads)}
-    deviation = np.std([10 + s % 3 for s in range(6)], ddof=1) / IMAGES
-    half = 2.5705818 * deviation / math.sqrt(6)
-    interval = f"[{100 * (-11 / IMAGES - half):+.1f}, {100 * (-11 / IMAGES + half):+.1f}]"
-    assert cells[0] == [
-        "top-1 error",
-        "a",
-        "b",
-        "6",
-        "-2.8",
-        f"{100 * deviation:.1f}",
-        interval,
-        "0.031",
-        "0.031",
-        "yes",
-    ]
-    assert cells[1][-1] == "no"  # no system is wrong in five guesses
-    assert cells[1][3:6] == ["6", "0.0", "0.0"]
+    assert "95 % interval, new images and new seeds" in heads
+    pairs = list(result.pairs[1].values())
+    low, high = (100 * end for end in pairs[1].recipes.interval)
+    adjusted = cells[1][-2]
+    assert cells[1][:6] == ["top-1 error", "a", "c", "9 and 1", "+12.8", f"[{low:+.1f}, {high:+.1f}]"]
+    assert [row[3] for row in cells[:3]] == ["9", "9 and 1", "9 and 1"]
+    assert adjusted == "<0.0001"
+    assert [row[-1] for row in cells] == ["yes", "yes", "yes", "no", "no", "no"]
 
 
-def test_the_table_says_where_seeds_are_too_few():
-    result = differences(compared(system("a", seeds(3, 100)), system("b", seeds(3, 110))))
-    assert [row[-1] for row in rows(result, "recipes")[1]] == ["too few seeds", "too few seeds"]
-    assert (
-        "90 % interval"
-        in rows(differences(compared(system("a", {0: 3}), system("b", {0: 4})), level=0.1), "recipes")[0]
-    )
+def test_other_levels_have_other_intervals():
+    for answer in ("recipes", "sign_flips", "checkpoints"):
+        result = differences(compared(system("a", seeds(9, 3)), system("b", seeds(9, 4))), level=0.1)
+        assert any(heading.startswith("90 % interval, ") for heading in rows(result, answer)[0])
 
 
 def test_many_images_have_two_decimals():

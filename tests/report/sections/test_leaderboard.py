@@ -6,7 +6,11 @@ from scipy import stats
 
 from imagenet_repro.report.sections import leaderboard
 from imagenet_repro.scoring.metrics import format_rate
+from imagenet_repro.statistics import crossed_effects
 from tests.report import comparisons
+
+ONE_SEED = "95 % interval, new images, these checkpoints"
+SEVERAL_SEEDS = "95 % interval, new images and new seeds"
 
 
 def cells(table):
@@ -43,7 +47,7 @@ def test_one_seed_has_wilsons_interval():
     actual = cells(leaderboard.leaderboard(comparison))
     for system in comparison.systems:
         row = actual[system.name]
-        for guesses, heading in ((1, "95 % interval"), (5, "95 % interval of top-5")):
+        for guesses, heading in ((1, ONE_SEED), (5, "95 % interval of top-5, new images, these checkpoints")):
             (error,) = errors(system, guesses)
             wrong = round(error / 100 * 500)
             low, high = stats.binomtest(wrong, 500).proportion_ci(method="wilson")
@@ -58,29 +62,70 @@ def test_one_seed_is_formatted_as_in_the_table_of_runs():
     actual = cells(leaderboard.leaderboard(comparison))
     for system in comparison.systems:
         wrong = system.runs[0].rates.top1_wrong
-        assert (actual[system.name]["top-1 error %"], actual[system.name]["95 % interval"]) == format_rate(wrong, 800)
+        assert (actual[system.name]["top-1 error %"], actual[system.name][ONE_SEED]) == format_rate(wrong, 800)
 
 
-def test_three_seeds_have_students_interval():
+def test_several_seeds_have_an_interval_for_new_images_and_new_seeds():
     comparison = comparisons.comparison(systems=3, seeds=3)
     actual = cells(leaderboard.leaderboard(comparison))
-    for system in comparison.systems:
-        each = errors(system, 1)
-        low, high = stats.ttest_1samp(each, 0).confidence_interval()
-        row = actual[system.name]
-        assert row["top-1 error %"] == f"{np.mean(each):.1f}"
-        assert row["95 % interval"] == f"[{max(0, low):.1f}, {min(100, high):.1f}]"
-        assert row["seeds"] == "3"
+    for guesses, heading in ((1, SEVERAL_SEEDS), (5, "95 % interval of top-5, new images and new seeds")):
+        wrong = [np.stack([run.guesses.wrong(guesses) for run in system.runs]) for system in comparison.systems]
+        expected = crossed_effects.error_intervals(crossed_effects.summarize(wrong))
+        for system, (low, high) in zip(comparison.systems, 100 * expected, strict=True):
+            row = actual[system.name]
+            assert row[f"top-{guesses} error %"] == f"{np.mean(errors(system, guesses)):.1f}"
+            assert row[heading] == f"[{low:.1f}, {high:.1f}]"
+            assert row["seeds"] == "3"
 
 
-def test_two_seeds_have_their_range_and_the_caption_says_so():
-    comparison = comparisons.comparison(systems=2, seeds=2)
+def test_one_system_alone_has_the_interval_of_its_own_seeds():
+    comparison = comparisons.comparison(systems=1, seeds=2)
+    (row,) = cells(leaderboard.leaderboard(comparison)).values()
+    wrong = crossed_effects.summarize([comparison.systems[0].wrong(1)])
+    ((low, high),) = 100 * crossed_effects.error_intervals(wrong)
+    assert row[SEVERAL_SEEDS] == f"[{low:.1f}, {high:.1f}]"
+
+
+def with_one_seed(comparison, number):
+    """Return the comparison with the first run alone of one system."""
+    systems = list(comparison.systems)
+    systems[number] = dataclasses.replace(systems[number], runs=systems[number].runs[:1])
+    return dataclasses.replace(comparison, systems=tuple(systems))
+
+
+def test_a_system_of_one_seed_takes_the_variance_of_the_others_and_the_caption_says_so():
+    comparison = with_one_seed(comparisons.comparison(systems=3, seeds=3), 1)
     table = leaderboard.leaderboard(comparison)
-    for system in comparison.systems:
-        each = errors(system, 1)
-        assert cells(table)[system.name]["95 % interval"] == f"{min(each):.1f} to {max(each):.1f}"
-    assert "Two seeds" in table.caption
+    low, high = map(float, cells(table)["xrce_2011"][SEVERAL_SEEDS].strip("[]").split(", "))
+    alone = comparison.systems[1].runs[0].rates.top1_wrong
+    wilson = stats.binomtest(alone, 400).proportion_ci(method="wilson")
+    assert high - low > 100 * (wilson.high - wilson.low)
+    assert "A system of one seed takes the variance of the others' seeds." in table.caption
     assert "Wilson" not in table.caption
+    assert "one seed" not in leaderboard.leaderboard(comparisons.comparison(systems=3, seeds=3)).caption
+
+
+def test_systems_scored_on_different_images_have_intervals_too():
+    comparison = comparisons.comparison(systems=2, seeds=2)
+    *others, last = comparison.systems
+    fewer = changed(dataclasses.replace(comparison, systems=(last,)), all_but_seven).systems
+    table = leaderboard.leaderboard(dataclasses.replace(comparison, systems=(*others, *fewer)))
+    assert all(row[SEVERAL_SEEDS].startswith("[") for row in cells(table).values())
+
+
+def all_but_seven(run):
+    guesses = {key: getattr(run.guesses, key)[:-7] for key in ("id", "label", "top5")}
+    return dataclasses.replace(run, guesses=dataclasses.replace(run.guesses, **guesses))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "question"),
+    [(1, "as checkpoints on these images, by McNemar's test"),
+     (2, "as recipes over new images and new seeds, by crossed effects")],
+)  # fmt: skip
+def test_the_note_on_letters_names_their_question(seeds, question):
+    table = leaderboard.leaderboard(comparisons.comparison(systems=2, seeds=seeds), {"xrce_2011": "a"})
+    assert f"Systems that share a letter do not differ significantly {question}." in table.caption
 
 
 def test_the_caption_counts_the_records_that_were_left_out():
@@ -122,7 +167,7 @@ def test_people_are_listed_below_the_systems_on_imagenet_only():
     first, second = (cells(table)[name] for name in ("a person", "a second person"))
     assert (first["top-1 error %"], first["top-5 error %"]) == ("–", "5.1")
     low, high = stats.binomtest(76, 1_500).proportion_ci(method="wilson")
-    assert first["95 % interval of top-5"] == f"[{100 * low:.1f}, {100 * high:.1f}]"
+    assert first["95 % interval of top-5, new images, these checkpoints"] == f"[{100 * low:.1f}, {100 * high:.1f}]"
     assert first["protocol; source"] == "1,500 test images; Karpathy 2014"
     assert (second["top-5 error %"], second["parameters"], second["group"]) == ("12.0", "–", "")
     assert "People had five guesses" in table.caption
