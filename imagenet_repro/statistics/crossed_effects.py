@@ -42,7 +42,7 @@ _LEVELS = 4_000  # points of the integral over the estimated standard deviation
 _NODES = (1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 25.0, 60.0, math.inf)
 # A variance that counts only where it exceeds the pooled one varies less than others of its degrees of freedom: the
 # larger of both has three times as many for three to nine seeds. Twice as many keeps the family-wise error below the
-# level where few systems differ more than the rest (results/statistics.md).
+# level where few systems differ more than the rest (results/statistics.md). Of two seeds it has the one that it has.
 OWN_FREEDOM = 2
 _DRAWS = 4_000  # of seed variances, over which power is averaged
 
@@ -241,7 +241,7 @@ def _seed_parts(
     pooled = _pool(seed_variances, freedom)
     has_own = seed_variances > pooled  # False for NaN
     parts = np.where(has_own, seed_variances, pooled) / seeds
-    own_squares = np.where(has_own, parts, 0.0) ** 2 / np.maximum(OWN_FREEDOM * freedom, 1)
+    own_squares = np.where(has_own, parts, 0.0) ** 2 / np.where(freedom > 1, OWN_FREEDOM * freedom, 1)
     return _SeedParts(parts, np.where(has_own, 0.0, parts), own_squares, int(freedom.sum()))
 
 

@@ -3,9 +3,10 @@
 *These two checkpoints on these images*: would other images of the same kind give the same order? `mcnemar` answers
 from the images that each of the two got wrong; `intervals.bootstrap_difference` gives the interval.
 
-*These two recipes*: would other seeds give the same order? `sign_flip_p` answers from the errors of runs paired by
-seed, where a seed stands for one order of the data, one augmentation and one set of initial values. A checkpoint may
-beat another on any number of images by the luck of its seed. `paired_seeds.seed_difference` adds the interval.
+*These two recipes on these images*: would other seeds give the same order? `sign_flip_p` answers from the errors of
+runs paired by seed, where a seed stands for one order of the data, one augmentation and one set of initial values. A
+checkpoint may beat another on any number of images by the luck of its seed. `paired_seeds.seed_difference` adds the
+interval. `crossed_effects` compares recipes over new seeds and new images at once.
 
 When many such tests are made, `holm` keeps the probability of a single wrong rejection at the level.
 """

@@ -3,9 +3,11 @@
 | number | interval | it describes |
 |---|---|---|
 | error rate of one checkpoint | Wilson's score interval (`binomial_interval`) | other images of the same kind |
+| mean error over seeds | Wilson's at the effective number of images (`crossed_effects`) | other images and seeds |
+| differences of recipes, all pairs | Tukey's and Kramer's (`crossed_effects`) | other images and seeds |
 | mean of class error rates | Wilson's at the effective number of images (`wilson_interval`) | as above |
 | difference of two checkpoints on the same images | percentile bootstrap (`bootstrap_difference`) | as above |
-| mean over seeds, and difference of two recipes over paired seeds | Student's t (`student_interval`) | other seeds |
+| difference of two recipes over paired seeds | Student's t (`student_interval`) | other seeds, these images |
 | mean of anything else over images | normal (`NORMAL_95` standard errors) | other images of the same kind |
 
 All of them are two-sided at 95 % unless the caller asks for another confidence. Where the exact interval of Clopper
