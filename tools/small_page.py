@@ -17,7 +17,7 @@ NOTE = '<p class="setting">This is a small copy, without thumbnails and with few
 
 def shrink(page: str) -> str:
     """Return the page without thumbnails and minor figures."""
-    page = re.sub(r'<img src="data:image/jpeg;base64,[^"]*"[^>]*>', "", page)
+    page = re.sub(r'<img (src="data:image/jpeg;base64,[^"]*"|data-picture)[^>]*>', "", page)
     page = re.sub(r'<section id="(\w+)".*?</section>\n', _keep_first_figure, page, flags=re.DOTALL)
     page = re.sub(r"/[^\s<>\"&]*?/(runs/)", r"\1", page)
     return page.replace("</header>", f"{NOTE}\n</header>", 1)

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -35,6 +35,7 @@ class ComparisonPage:
       groups: letters by the name of a system; systems that share a letter do not differ significantly.
       thumbnails: a function from ids of images to the available JPEGs, a few kB each, to be shown at 96 px;
         None: the page shows ids alone.
+      pictured_ids: ids of images that may have a thumbnail; they are preferred as examples.
     """
 
     comparison: Comparison
@@ -43,6 +44,7 @@ class ComparisonPage:
     tables: Mapping[str, Sequence[Table]] = dataclasses.field(default_factory=dict)
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
     thumbnails: Thumbnails | None = None
+    pictured_ids: Collection[str] = ()
 
 
 def write(page: ComparisonPage, out: Path) -> Path:
@@ -175,12 +177,13 @@ def _disagreement_section(page: ComparisonPage) -> PageSection:
     title = "Images on which systems disagree"
     if not page.comparison.same_images:
         return PageSection("disagreements", title, Markup())
-    disagreeing = disagreements(page.comparison)
+    disagreeing = disagreements(page.comparison, page.pictured_ids)
     tables = [_mark_mixed(table, page.comparison) for table in (disagreeing.counts, disagreeing.examples) if table]
     thumbnails = page.thumbnails(disagreeing.ids) if page.thumbnails and disagreeing.ids else {}
     pairs = [group for group in itertools.chain.from_iterable(disagreeing.pairs) if group.count]
     others = [group for group in (disagreeing.all_wrong, *disagreeing.only_one_right) if group.count]
-    galleries = _render_gallery(others, thumbnails) + _render_gallery(pairs, thumbnails, _folded_title(pairs))
+    pictures = _Pictures(thumbnails)
+    galleries = _render_gallery(others, pictures) + _render_gallery(pairs, pictures, _folded_title(pairs))
     shown = [
         html_page.render_table(table, is_folded=table.name.startswith("disagreement_examples")) for table in tables
     ]
@@ -189,16 +192,35 @@ def _disagreement_section(page: ComparisonPage) -> PageSection:
 
 def _folded_title(groups: Sequence[ImageGroup]) -> str:
     """Return the title below which groups are folded together; empty if there are few."""
-    return f"Images that one system classifies correctly and another does not ({len(groups)} pairs)" * (
+    return f"Images that one system classifies correctly and another does not ({len(groups)} groups)" * (
         len(groups) > MANY
     )
 
 
-def _render_gallery(groups: Sequence[ImageGroup], thumbnails: Mapping[str, bytes], folded_title: str = "") -> Markup:
+class _Pictures:
+    """The thumbnails of a page, each of which is embedded where it is shown first and then referred to by number."""
+
+    def __init__(self, thumbnails: Mapping[str, bytes]):
+        self._thumbnails = thumbnails
+        self._numbers: dict[str, int] = {}
+
+    def source(self, id: str) -> Markup:
+        """Return the attributes of an `img` of this image: its number, and at the first call its content."""
+        number = self._numbers.get(id)
+        if number is None:
+            number = self._numbers[id] = len(self._numbers)
+            uri = html_page.data_uri("image/jpeg", self._thumbnails[id])
+            return Markup('src="{}" data-picture="{}"').format(uri, number)
+        return Markup('data-picture="{}"').format(number)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._thumbnails
+
+
+def _render_gallery(groups: Sequence[ImageGroup], pictures: _Pictures, folded_title: str = "") -> Markup:
     if not groups:
         return Markup()
-    uris = {id: html_page.data_uri("image/jpeg", content) for id, content in thumbnails.items()}
-    return render("gallery.html", groups=groups, thumbnail_uris=uris, folded_title=folded_title)
+    return render("gallery.html", groups=groups, pictures=pictures, folded_title=folded_title)
 
 
 def _provenance_section(comparison: Comparison) -> PageSection:

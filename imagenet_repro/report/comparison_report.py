@@ -1,6 +1,7 @@
 """Show a comparison: draw the figures, fill the tables, put both on one page, and print the main result."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -54,13 +55,15 @@ ANSWERS: dict[Answer, str] = {
 }
 
 
-def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = None) -> Path:
+def present(
+    comparison: Comparison, out: Path, thumbnails: Thumbnails | None = None, pictured_ids: Collection[str] = ()
+) -> Path:
     """Print the main result, write `report.html`, `tables/` and `figures/` to a directory, return the page's path.
 
     Args:
       comparison: the systems.
       out: the directory, created if it is missing.
-      thumbnails: as in `ComparisonPage`.
+      thumbnails, pictured_ids: as in `ComparisonPage`.
 
     Raises:
       SaveError: a file cannot be written.
@@ -72,6 +75,7 @@ def present(comparison: Comparison, out: Path, thumbnails: Thumbnails | None = N
         verdict=verdict.replace(". ", ".\n", 1),
         groups=groups(comparison, pairs) if pairs else {},
         thumbnails=thumbnails,
+        pictured_ids=pictured_ids,
     )
     _show(page)  # first, so that a disk that is full now costs only the page
     drawing = _Drawing(comparison, pairs, out / FIGURES)

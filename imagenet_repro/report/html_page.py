@@ -1,7 +1,8 @@
 """The parts that all pages share. A page is one HTML file that needs no network, with sections, tables and figures.
 
 The style sheet and the script in `templates/` become part of the file, and images are embedded as data URIs. The
-script lets a reader sort tables; without it the page can still be read in full.
+script lets a reader sort tables, shows pictures again that are embedded once, and builds the rows of long tables when
+they are opened; without it, those rows are in the files beside the page.
 """
 
 import base64
@@ -20,6 +21,7 @@ from imagenet_repro.storage import files
 TABLES = "tables"  # the subdirectory of tables
 MIXED = "_mixed"  # ends the file names of the tables of a mixed comparison
 LONG = 24  # rows; longer tables are folded
+ON_DEMAND = 200  # rows; the rows of longer tables are in the page once, as CSV, until a reader opens them
 HEADINGS = {  # headings of tables whose name would not be a good heading
     "differences_checkpoints": "Differences between checkpoints",
     "differences_recipes": "Differences between recipes",
@@ -119,14 +121,21 @@ def render_figures(figures: Sequence[PageFigure]) -> Markup:
 
 
 def render_table(table: Table, *, is_folded: bool) -> Markup:
-    """Return a table in a frame that scrolls, with a link that saves it as CSV."""
+    """Return a table in a frame that scrolls, with a link that saves it as CSV.
+
+    A folded table of more than `ON_DEMAND` rows has its headings alone; the script fills it from the CSV when it is
+    opened, so that a page with many systems or classes opens at once.
+    """
+    is_on_demand = is_folded and len(table.rows) > ON_DEMAND
     return render(
         "table_card.html",
         name=table.name,
         heading=table_heading(table.name),
-        table_html=table.html(),
+        table_html=table.html(with_rows=not is_on_demand),
+        directory=TABLES,
         csv_uri=data_uri("text/csv;charset=utf-8", encode(table.csv())),
         is_folded=is_folded,
+        is_on_demand=is_on_demand,
         n_rows=len(table.rows),
     )
 

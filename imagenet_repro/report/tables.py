@@ -52,13 +52,13 @@ class Table:
         table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
         return f"{table}\n{_markdown_text(self.caption)}\n" if self.caption else table
 
-    def html(self) -> Markup:
-        """Return a `table` element with scopes and a caption.
+    def html(self, *, with_rows: bool = True) -> Markup:
+        """Return a `table` element with scopes and a caption, and with rows unless a script adds them.
 
         Columns of numbers have the class `n`, columns of long words the class `w`.
         """
         classes = [self._css_class(i, is_numeric) for i, is_numeric in enumerate(self._numeric_columns())]
-        return render("table.html", table=self, classes=classes)
+        return render("table.html", table=self, classes=classes, rows=self.rows if with_rows else ())
 
     def _css_class(self, column: int, is_numeric: bool) -> str:
         if is_numeric:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def compare(
     comparison = gather(workdirs, allow_mixed=allow_mixed, storage=storage, scoring=scoring)
     players = tuple(_read_player(path, comparison) for path in people)
     comparison = dataclasses.replace(comparison, people=players)
-    present(comparison, directory, _thumbnails(comparison))
+    present(comparison, directory, *_thumbnails(comparison))
     return EXIT_FINISHED
 
 
@@ -187,13 +187,17 @@ def _in_order_of_runs(guesses: TopGuesses, path: str, source: Mapping[str, Any],
     return TopGuesses(guesses.id, label, top5)
 
 
-def _thumbnails(comparison: Comparison) -> Thumbnails | None:
-    """Return a function for thumbnails of the scored images; None if their data set is not on this machine."""
+def _thumbnails(comparison: Comparison) -> tuple[Thumbnails | None, Collection[str]]:
+    """Return a function for thumbnails of scored images, and the ids of the images that it knows.
+
+    The function is None if the data set is not on this machine.
+    """
     config = comparison.systems[0].runs[0].result["provenance"]["config"]
     data = config["data"] | {"name": comparison.scored_data}
     try:
         split = sources.open_split(build_section(Data, data), comparison.scored_split)
     except UserError as error:
         print(f"the page has no images: {error}")
-        return None
-    return functools.partial(thumbnails.thumbnails_by_id, split)
+        return None, ()
+    positions = thumbnails.sample_positions(split)
+    return functools.partial(thumbnails.thumbnails_at, split, positions), positions.keys()

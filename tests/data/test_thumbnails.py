@@ -70,3 +70,20 @@ def test_reading_ends_with_the_last_requested_image():
 def test_absent_unreadable_and_undecodable_images_are_left_out():
     photos = split([None, Record(b"no image", 0, "broken"), Record(encoded(9, 9), 0, "whole"), None])
     assert set(thumbnails.thumbnails_by_id(photos, ["whole", "broken", "absent"])) == {"whole"}
+
+
+def test_a_sample_of_a_split_is_found_by_position(monkeypatch):
+    monkeypatch.setattr(thumbnails, "SAMPLED", 4)
+    photos = split([None if i == 2 else Record(encoded(9, 9), 0, f"id{i}") for i in range(9)])
+    positions = thumbnails.sample_positions(photos)
+    assert positions == {"id0": 0, "id4": 4, "id6": 6}  # 0, 2, 4, 6 of which 2 cannot be read
+    assert photos.records.read == 4
+    assert set(thumbnails.thumbnails_at(photos, positions, ["id6", "id1", "id6", "id0"])) == {"id0", "id6"}
+    assert photos.records.read == 6
+    assert thumbnails.sample_positions(split([Record(b"", 0, "a"), Record(b"", 0, "b")])) == {"a": 0, "b": 1}
+
+
+def test_images_that_cannot_be_read_or_decoded_have_no_thumbnail_by_position():
+    photos = split([None, Record(b"no image", 0, "broken"), Record(encoded(9, 9), 0, "whole")])
+    positions = {"gone": 0, "broken": 1, "whole": 2}
+    assert set(thumbnails.thumbnails_at(photos, positions, list(positions))) == {"whole"}

@@ -152,14 +152,43 @@ def test_nothing_is_fetched_from_elsewhere(full, tmp_path):
 def test_figures_and_thumbnails_are_in_the_file(full, tmp_path):
     images = written(full, tmp_path).attributes("img")
     assert all(image["alt"] for image in images)
-    figures = [image for image in images if image["src"].startswith("data:image/svg+xml;base64,")]
+    figures = [image for image in images if image.get("src", "").startswith("data:image/svg+xml;base64,")]
     assert [image["alt"] for image in figures] == ["Alternative."] * 6
     assert base64.b64decode(figures[0]["src"].split(",")[1]).decode() == SVG
-    photographs = [image for image in images if image["src"].startswith("data:image/jpeg;base64,")]
-    assert photographs
+    photographs = [image for image in images if "data-picture" in image]
+    embedded = {image["data-picture"]: image["src"] for image in photographs if "src" in image}
+    assert sum("src" in image for image in photographs) == len(embedded) < len(photographs)
+    assert len(set(embedded.values())) == len(embedded)
     for image in photographs:
-        content = base64.b64decode(image["src"].split(",")[1]).decode()
+        content = base64.b64decode(embedded[image["data-picture"]].split(",")[1]).decode()
         assert content.removeprefix("jpeg ") in image["alt"]
+
+
+def test_the_page_grows_as_the_systems_do_not_as_their_pairs(tmp_path):
+    counts = []
+    for systems in (12, 24):
+        made = comparisons.comparison(systems=12, images=60)
+        more = (dataclasses.replace(one, name=f"{one.name} again") for one in made.systems)
+        every = dataclasses.replace(made, systems=(*made.systems, *more)[:systems])
+        page = ComparisonPage(every, "Many.", thumbnails=lambda ids: {id: b"jpeg " + id.encode() for id in ids})
+        document = written(page, tmp_path / str(systems))
+        counts.append(sum(name in ("img", "li", "tr") for name, _ in document.tags))
+        pictures = [image["src"] for image in document.attributes("img") if "src" in image]
+        assert len(set(pictures)) == len(pictures)
+        rows = (tmp_path / f"{systems}/tables/disagreements.csv").read_text().count("\n") - 1
+        assert rows == systems * (systems - 1) // 2  # every pair is counted
+    assert counts[1] < 2.2 * counts[0]
+
+
+def test_the_rows_of_long_tables_are_in_the_page_once(tmp_path):
+    table = Table("long", ("name", "value"), tuple((f"row {i}", f"{i}") for i in range(300)))
+    tables = {"differences": [table, dataclasses.replace(table, name="short", rows=table.rows[:200])]}
+    document = written(ComparisonPage(comparisons.comparison(), "Three.", tables=tables), tmp_path)
+    assert len(document.tables["table-short"]) == 201
+    assert document.tables["table-long"] == [["name", "value"]]
+    (href,) = [one["href"] for one in document.attributes("a") if one.get("download") == "long.csv"]
+    assert base64.b64decode(href.split(",")[1]).decode() == table.csv() == (tmp_path / "tables/long.csv").read_text()
+    assert "They are also in tables/long.csv." in document.text
 
 
 def test_only_ids_are_shown_without_thumbnails(full, tmp_path):

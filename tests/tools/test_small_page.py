@@ -7,7 +7,8 @@ PAGE = (
     "<header>\n</header>\n"
     f'<section id="curves">\n{FIGURE.format("first")}{FIGURE.format("second")}</section>\n'
     f'<section id="history">\n{FIGURE.format("third")}<table>history</table></section>\n'
-    '<section id="disagreements">\n<img src="data:image/jpeg;base64,AAAA" alt="dog"><b>dog</b></section>\n'
+    '<section id="disagreements">\n<img src="data:image/jpeg;base64,AAAA" alt="dog">'
+    '<img data-picture="0" alt="dog"><b>dog</b></section>\n'
     "<dd>/somewhere/else/runs/demo/runs/alexnet</dd>\n"
 )
 
@@ -22,6 +23,7 @@ def test_thumbnails_and_minor_figures_are_left_out(tmp_path):
     assert "<table>history</table>" in text
     assert "<b>dog</b>" in text
     assert "jpeg" not in text
+    assert "data-picture" not in text
     assert "<dd>runs/demo/runs/alexnet</dd>" in text
     assert text.count(small_page.NOTE) == 1
 

@@ -2,13 +2,16 @@
 
 One run stands for each system: that of the lowest seed that all systems have, otherwise of the system's own lowest
 seed. Examples are taken in the order of a checksum of the images' ids, which is as good as random and always the
-same. The same images are used again if they fit, so that a page needs few thumbnails.
+same. Images with a thumbnail come first, and the same images are used again if they fit, so that a page needs few.
+
+Every pair is counted. Examples are shown of neighbours on the leaderboard and of the best system with each other one,
+so that their number grows as that of the systems, not of the pairs.
 """
 
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from jaxtyping import Bool
@@ -20,6 +23,7 @@ from imagenet_repro.report.tables import Table
 from imagenet_repro.report.text import short_names
 
 EXAMPLES = 6  # of each group
+NAMED = 12  # systems whose guess on an example is shown, at most
 NO_GUESS = "no guess"  # for an image whose scores held NaN
 
 
@@ -60,7 +64,8 @@ class Disagreements:
     Attributes:
       counts: for each pair, the images on which both are right, only the first, only the second, and neither; None if
         there is one system.
-      pairs: for each pair, the images on which only the first is right, and those on which only the second is.
+      pairs: for neighbours on the leaderboard, and for the best system with each other one, the images on which only
+        the first is right, and those on which only the second is.
       only_one_right: for each system, the images on which every other one is wrong; empty for one or two systems.
       all_wrong: the images on which all systems are wrong.
       examples: all examples as one table; None if there is none.
@@ -84,12 +89,18 @@ class Disagreements:
         return tuple(dict.fromkeys(example.id for group in self.groups for example in group.examples))
 
 
-def disagreements(comparison: Comparison) -> Disagreements:
-    """Return counts and examples, with the systems in the order of the leaderboard."""
-    grouper = _ImageGrouper(comparison, ranked(comparison))
+def disagreements(comparison: Comparison, pictured_ids: Collection[str] = ()) -> Disagreements:
+    """Return counts and examples, with the systems in the order of the leaderboard.
+
+    Args:
+      comparison: systems scored on the same images.
+      pictured_ids: ids of images that are preferred as examples, because they can be shown.
+    """
+    grouper = _ImageGrouper(comparison, ranked(comparison), pictured_ids)
     n_systems = len(comparison.systems)
     pairs = list(itertools.combinations(range(n_systems), 2))
-    groups = tuple((grouper.only_first_right(i, j), grouper.only_first_right(j, i)) for i, j in pairs)
+    telling = [(i, j) for i, j in pairs if i == 0 or j == i + 1]
+    groups = tuple((grouper.only_first_right(i, j), grouper.only_first_right(j, i)) for i, j in telling)
     only_one_right = tuple(grouper.only_right(i) for i in range(n_systems)) if n_systems > 2 else ()
     rows = tuple(grouper.counts(i, j) for i, j in pairs)
     caption = (
@@ -105,13 +116,16 @@ def disagreements(comparison: Comparison) -> Disagreements:
 class _ImageGrouper:
     """Groups images by which systems are right, with one run for each system."""
 
-    def __init__(self, comparison: Comparison, systems: list[ComparedSystem]):
+    def __init__(self, comparison: Comparison, systems: list[ComparedSystem], pictured_ids: Collection[str]):
         runs = same_seed(*systems)
         self._names = [system.name for system in systems]
         self._guesses = [run.guesses for run in runs]
         self._right = np.stack([~guesses.wrong(1) for guesses in self._guesses])  # [systems, images]
         self._classes = short_names(comparison.class_names)
-        self._order = np.argsort([zlib.crc32(id.encode()) for id in self._guesses[0].id.tolist()], kind="stable")
+        self._n_right = self._right.sum(axis=0)
+        ids = self._guesses[0].id.tolist()
+        pictured = frozenset(pictured_ids)
+        self._order = np.lexsort(([zlib.crc32(id.encode()) for id in ids], [id not in pictured for id in ids]))
         self.seeds_note = _seeds_note(runs)
 
     def only_first_right(self, right: int, wrong: int) -> ImageGroup:
@@ -122,13 +136,14 @@ class _ImageGrouper:
 
     def only_right(self, right: int) -> ImageGroup:
         """Return the images on which one system is right and every other is wrong."""
-        chosen = self._right[right] & (self._right.sum(axis=0) == 1)
-        return self._group(f"only {self._names[right]} is right", chosen, range(len(self._names)))
+        chosen = self._right[right] & (self._n_right == 1)
+        others = [system for system in range(len(self._names)) if system != right][: NAMED - 1]
+        return self._group(f"only {self._names[right]} is right", chosen, sorted([right, *others]))
 
     def all_wrong(self) -> ImageGroup:
         """Return the images on which every system is wrong."""
         title = "every system is wrong" if len(self._names) > 1 else f"{self._names[0]} is wrong"
-        return self._group(title, self._right.sum(axis=0) == 0, range(len(self._names)))
+        return self._group(title, self._n_right == 0, range(len(self._names))[:NAMED])
 
     def counts(self, one: int, other: int) -> tuple[str, ...]:
         """Return the row of a pair in the table of counts."""
@@ -164,6 +179,9 @@ def _examples_table(groups: tuple[ImageGroup, ...]) -> Table | None:
         for group in groups
         for example in group.examples
     )
-    caption = f"Up to {EXAMPLES} examples of each group, with the first guesses of its systems."
+    caption = (
+        f"Up to {EXAMPLES} examples of each group, with the first guesses of its systems, {NAMED} at most. Of pairs:"
+        " neighbours on the leaderboard, and the best system with each other one."
+    )
     headings = ("group", "images in the group", "image", "label", "first guesses")
     return Table("disagreement_examples", headings, rows, caption) if rows else None

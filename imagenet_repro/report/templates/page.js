@@ -1,4 +1,5 @@
 // Headings of tables become buttons that sort. Cells such as "61.1 M", "[36.1, 40.4]" and "−2.0" sort as numbers.
+// Long tables get their rows, and repeated pictures their content, when the element that holds them is opened.
 "use strict";
 const UNITS = { k: 1e3, M: 1e6, G: 1e9, T: 1e12, P: 1e15, E: 1e18 };
 
@@ -26,8 +27,8 @@ function sort(heading) {
   table.tBodies[0].append(...rows);
 }
 
-for (const table of document.querySelectorAll("table")) {
-  if (table.tBodies[0].rows.length < 2) continue;
+function makeSortable(table) {
+  if (table.tBodies[0].rows.length < 2) return;
   for (const heading of table.tHead.rows[0].cells) {
     const button = document.createElement("button");
     button.append(...heading.childNodes);
@@ -35,3 +36,46 @@ for (const table of document.querySelectorAll("table")) {
     heading.append(button);
   }
 }
+
+// Rows of a CSV as RFC 4180 defines it, with line feeds alone.
+function parse(text) {
+  const rows = [];
+  let row = [];
+  for (const [, quoted, plain, end] of text.matchAll(/(?:"((?:[^"]|"")*)"|([^",\n]*))(,|\n)/g)) {
+    row.push(quoted === undefined ? plain : quoted.replaceAll('""', '"'));
+    if (end === "\n") {
+      rows.push(row);
+      row = [];
+    }
+  }
+  return rows;
+}
+
+function fillTable(details) {
+  const table = details.querySelector("table");
+  const headings = [...table.tHead.rows[0].cells];
+  const bytes = Uint8Array.from(atob(details.querySelector("a[download]").href.split(",")[1]), (c) => c.charCodeAt(0));
+  for (const cells of parse(new TextDecoder().decode(bytes)).slice(1)) {
+    const row = table.tBodies[0].insertRow();
+    cells.forEach((text, column) => {
+      const cell = document.createElement(column ? "td" : "th");
+      if (!column) cell.scope = "row";
+      if (headings[column].className) cell.className = headings[column].className;
+      cell.textContent = text;
+      row.append(cell);
+    });
+  }
+  makeSortable(table);
+}
+
+function fillPictures(details) {
+  for (const image of details.querySelectorAll("img[data-picture]:not([src])")) {
+    image.src = document.querySelector(`img[data-picture="${image.dataset.picture}"][src]`).src;
+  }
+}
+
+for (const details of document.querySelectorAll("details")) {
+  const fill = details.hasAttribute("data-on-demand") ? fillTable : fillPictures;
+  details.addEventListener("toggle", () => fill(details), { once: true });
+}
+for (const table of document.querySelectorAll("table")) makeSortable(table);

@@ -95,3 +95,32 @@ def test_each_thumbnail_is_requested_once():
     assert len(set(result.ids)) == len(result.ids)
     assert result == disagreements(comparison)
     assert {row[2] for row in result.examples.rows} == set(result.ids)
+
+
+def test_examples_are_of_neighbours_and_of_the_best_system():
+    comparison = comparisons.comparison(systems=5)
+    names = [system.name for system in ranked(comparison)]
+    shown = [first.title for first, _ in disagreements(comparison).pairs]
+    telling = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4)]
+    assert shown == [f"{names[i]} is right, {names[j]} is wrong" for i, j in telling]
+
+
+def test_images_that_can_be_shown_are_preferred():
+    comparison = comparisons.comparison(systems=3)
+    pictured = set(comparison.systems[0].runs[0].guesses.id.tolist()[::3])
+    for group in disagreements(comparison, pictured).groups:
+        are_pictured = [example.id in pictured for example in group.examples]
+        assert are_pictured == sorted(are_pictured, reverse=True)
+        assert any(are_pictured)
+
+
+def test_examples_of_many_systems_name_at_most_twelve_and_the_one_that_is_right():
+    few = comparisons.comparison(systems=12)
+    again = tuple(dataclasses.replace(one, name=f"{one.name} again") for one in few.systems[:3])
+    comparison = dataclasses.replace(few, systems=(*few.systems, *again))
+    result = disagreements(comparison)
+    for group in (result.all_wrong, *result.only_one_right):
+        for example in group.examples:
+            assert len(example.guesses) == 12
+            right = [name for name, guess in example.guesses if guess == example.label]
+            assert right == ([group.title.split()[1]] if group.title.startswith("only") else [])
