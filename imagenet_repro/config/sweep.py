@@ -23,6 +23,7 @@ RESERVED = {  # keys of a run's configuration that the sweep sets for all runs, 
     "data.eval_split": "select_split",
     "data.test_split": "test_split",
 }
+SEEDS_OF_TRIALS = 2**30  # trials have seeds from here on, runs lower ones, also those that are added later
 RUN_SETTINGS = {"schemas": (Config, FeatureConfig)}  # of a field that holds settings of runs
 
 
@@ -56,7 +57,7 @@ class SettingsSearch:
 
     trials: int = bounded(0, 0)  # for each system; 0: nothing is searched
     sampler: Literal["quasi_random", "grid", "tpe"] = "quasi_random"  # quasi_random: Sobol
-    seed: int = bounded(0, 0, 2**31 - 1)  # of the trials' runs, and of the sampler
+    seed: int = bounded(0, 0, SEEDS_OF_TRIALS - 1)  # of the sampler; trials train with 2**30 more, never a run's seed
     metric: Metric = "top1_error"  # the lowest at the end of a trial is selected
     budget: str = amount("")  # of a trial; empty: that of a run
 
@@ -120,6 +121,8 @@ def resolve_sweep(settings: Mapping[str, Any]) -> SweepConfig:
 def _check(sweep: SweepConfig) -> None:
     if not sweep.seeds or len(set(sweep.seeds)) != len(sweep.seeds) or min(sweep.seeds) < 0:
         raise UserError(f"config.seeds: different whole numbers from 0 on are needed, not {sweep.seeds}")
+    if max(sweep.seeds) >= SEEDS_OF_TRIALS:
+        raise UserError(f"config.seeds: {max(sweep.seeds)} is a seed of trials; runs have seeds below 2**30")
     for name, system in sweep.systems.items():
         for axis in system.search:
             _check_axis(axis, f"config.systems.{name}.search")

@@ -14,6 +14,7 @@ from imagenet_repro.errors import SaveError
 
 DERIVED_NAME_BYTES = 200  # of a name made from other names; file systems take 255, and partial files have longer names
 PROBE_BYTES = 4096
+BLOCK = 1 << 16  # bytes that are read at once from the end of a file
 PART = ".part"  # the end of the name of a file that is not complete
 
 
@@ -174,3 +175,23 @@ def _check_place(path: Path, directory: Path, missing: Sequence[str]) -> None:
             raise OSError(errno.ENAMETOOLONG, reason)
     if len(os.fsencode(directory.joinpath(*reversed(missing)))) >= longest_path:
         raise OSError(errno.ENAMETOOLONG, f"the path is longer than {longest_path} bytes")
+
+
+def lines_from_end(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file without their ends, the last one first; of a file that is missing, none.
+
+    The file is read in blocks from its end, and only as far as lines are asked for.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        position, rest = file.seek(0, os.SEEK_END), b""
+        while position:
+            start = max(0, position - BLOCK)
+            file.seek(start)
+            first, *lines = (file.read(position - start) + rest).split(b"\n")
+            yield from reversed(lines)
+            position, rest = start, first
+        yield rest

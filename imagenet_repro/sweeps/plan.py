@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from imagenet_repro.config import AnyConfig, Data, resolve_config, set_key
-from imagenet_repro.config.sweep import Axis, SweepConfig
+from imagenet_repro.config.sweep import SEEDS_OF_TRIALS, Axis, SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
 
@@ -49,7 +49,12 @@ def plan_runs(sweep: SweepConfig) -> list[PlannedRun]:
 
 def _trials(sweep: SweepConfig, system: str) -> Iterator[PlannedRun]:
     for number, settings in enumerate(_points(sweep, system)):
-        yield PlannedRun(f"{SEARCH}/{system}/{number:03d}", system, True, sweep.search.seed, settings)
+        yield PlannedRun(f"{SEARCH}/{system}/{number:03d}", system, True, _trial_seed(sweep), settings)
+
+
+def _trial_seed(sweep: SweepConfig) -> int:
+    """Return the seed of every trial, which no final run has: settings must not be chosen for a run's own seed."""
+    return SEEDS_OF_TRIALS + sweep.search.seed
 
 
 def _final_runs(sweep: SweepConfig) -> Iterator[PlannedRun]:
@@ -143,14 +148,14 @@ def merge_settings(settings: dict[str, Any], overrides: Mapping[str, Any]) -> No
 
 
 def check_splits(sweep: SweepConfig, data: Data) -> None:
-    """Check that the splits of a sweep that must be disjoint share no image.
+    """Check that no two splits of a sweep share an image, however they are spelled.
+
+    This holds without a search as well: the best checkpoint of a run and its early end are chosen on `select_split`.
 
     Raises:
       UserError: two splits share images; the message names both.
     """
-    pairs = [("train_split", "select_split"), ("train_split", "test_split")]
-    pairs += [("select_split", "test_split")] if sweep.search.trials else []
-    for first_key, second_key in pairs:
+    for first_key, second_key in itertools.combinations(("train_split", "select_split", "test_split"), 2):
         first, second = getattr(sweep, first_key), getattr(sweep, second_key)
         if sources.overlap(data, first, second):
             raise UserError(

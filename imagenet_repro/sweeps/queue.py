@@ -29,11 +29,12 @@ import numpy as np
 import optuna
 import sqlalchemy
 import sqlalchemy.event
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
 from imagenet_repro.config.sweep import Axis, SweepConfig
 from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.sweeps.attempts import TRIALS, Attempt, AttemptReader, state_of
 from imagenet_repro.sweeps.plan import RUNS, SEARCH, PlannedRun, plan_runs
 
 HEARTBEAT = 5  # seconds between two heartbeats
@@ -42,8 +43,6 @@ CRASHES = 3  # crashes of a run's process after which the run is marked as faile
 SQLITE_TIMEOUT = 60  # seconds that a process waits for another process's write
 DISK_FULL = ("database or disk is full", "No space left on device")  # messages of SQLite and PostgreSQL
 
-# The columns of Optuna's tables that say which runs are lost.
-TRIALS = sqlalchemy.table("trials", *map(sqlalchemy.column, ("trial_id", "study_id", "state")))
 HEARTBEATS = sqlalchemy.table(
     "trial_heartbeats", sqlalchemy.column("trial_id"), sqlalchemy.column("heartbeat", sqlalchemy.DateTime())
 )
@@ -121,6 +120,8 @@ class SweepQueue:
             self._studies = {
                 name: open_study(storage=self.storage, study_name=full_name) for name, full_name in names.items()
             }
+        self._studies_by_id = {study._study_id: study for study in self._studies.values()}
+        self._reader = AttemptReader(self.storage.engine, self._studies_by_id)
 
     def _study(self, planned: PlannedRun) -> optuna.Study:
         return self._studies[_study_name(planned)]
@@ -140,7 +141,7 @@ class SweepQueue:
                 attempt = attempts.get(name)
                 if attempt is not None and attempt.state in LIVE:
                     continue
-                settings = planned.settings or (_recorded_settings(attempt) if attempt else None)
+                settings = planned.settings or (attempt.settings if attempt else None)
                 if planned.is_trial and not settings:
                     axes = self.sweep.systems[planned.system].search
                     settings = _valid_settings(axes, read_settings(name, [axis.key for axis in axes]))
@@ -155,37 +156,36 @@ class SweepQueue:
         with storage_errors(self.url), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             enqueue_again = optuna.storages.RetryHeartbeatStaleTrialCallback()
-            for study in self._studies.values():
-                for trial_id in self._lost_trials(study):
-                    # False, or the error, if another process has done it.
-                    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-                        if self.storage.set_trial_state_values(trial_id, state=TrialState.FAIL):
-                            enqueue_again(study, copy.deepcopy(self.storage.get_trial(trial_id)))
+            for study_id, trial_id in self._lost_trials():
+                # False, or the error, if another process has done it.
+                with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                    if self.storage.set_trial_state_values(trial_id, state=TrialState.FAIL):
+                        enqueue_again(self._studies_by_id[study_id], copy.deepcopy(self.storage.get_trial(trial_id)))
             for name, attempt in self._latest_attempts().items():
-                is_stranded = attempt.state is TrialState.FAIL and "why" not in attempt.user_attrs
-                if is_stranded and name in self.planned and self._unchanged_for(attempt._trial_id, "FAIL") > HEARTBEAT:
-                    enqueue_again(self._study(self.planned[name]), copy.deepcopy(attempt))
+                is_stranded = attempt.state is TrialState.FAIL and attempt.reason is None
+                if is_stranded and name in self.planned and self._unchanged_for(attempt.trial_id, "FAIL") > HEARTBEAT:
+                    trial = copy.deepcopy(self.storage.get_trial(attempt.trial_id))
+                    enqueue_again(self._study(self.planned[name]), trial)
 
-    def _lost_trials(self, study: optuna.Study) -> list[int]:
-        """Return the running trials of a study whose heartbeats have stopped.
+    def _lost_trials(self) -> list[tuple[int, int]]:
+        """Return the study and the number of the running trials whose heartbeats have stopped.
 
         The storage's clock decides, and so does this process's own: a heartbeat that has not changed for GRACE seconds
         has stopped, even if its time is in the future. For a worker on another machine that writes to an SQLite file,
         only the latter counts, because its heartbeats carry the time of its own machine.
         """
-        is_running = sqlalchemy.cast(TRIALS.c.state, sqlalchemy.String) == TrialState.RUNNING.name  # an enumeration
         query = (
-            sqlalchemy.select(TRIALS.c.trial_id, HEARTBEATS.c.heartbeat, sqlalchemy.func.now())
+            sqlalchemy.select(TRIALS.c.study_id, TRIALS.c.trial_id, HEARTBEATS.c.heartbeat, sqlalchemy.func.now())
             .join_from(TRIALS, HEARTBEATS, TRIALS.c.trial_id == HEARTBEATS.c.trial_id)
-            .where(TRIALS.c.study_id == study._study_id, is_running)
+            .where(TRIALS.c.study_id.in_(list(self._studies_by_id)), state_of() == TrialState.RUNNING.name)
         )
         with self.storage.engine.connect() as connection:
             rows = connection.execute(query).all()
         grace, lost = datetime.timedelta(seconds=GRACE), []
-        for trial_id, heartbeat, now in rows:
+        for study_id, trial_id, heartbeat, now in rows:
             is_late = now.replace(tzinfo=None) - heartbeat.replace(tzinfo=None) > grace
             if self._unchanged_for(trial_id, heartbeat) > GRACE or (is_late and self._shares_clock(trial_id)):
-                lost.append(trial_id)
+                lost.append((study_id, trial_id))
         return lost
 
     def _shares_clock(self, trial_id: int) -> bool:
@@ -214,7 +214,7 @@ class SweepQueue:
             for name, planned in self.planned.items():
                 if name not in attempts or attempts[name].state is not TrialState.WAITING:
                     continue
-                trial_id = attempts[name]._trial_id
+                trial_id = attempts[name].trial_id
                 if self._may_start(planned, selected) and self._try_claim(trial_id, worker):
                     return ClaimedRun(planned, self._settings(planned, trial_id, selected), trial_id)
         return None
@@ -237,14 +237,28 @@ class SweepQueue:
         """Return a run's settings: enqueued or suggested values for a trial, selected values for a final run."""
         if not planned.is_trial:
             return dict(selected[planned.system].settings or {}) if planned.system in selected else {}
-        study = self._study(planned)
-        if self.sweep.search.sampler == "tpe":  # reloaded, since a sampler never sees changes of a study object
-            study = optuna.load_study(
-                study_name=study.study_name, storage=self.storage, sampler=self._sampler(planned)
-            )
-            study.get_trials(deepcopy=False)
+        axes = self.sweep.systems[planned.system].search
+        if planned.settings is not None:
+            self._record_settings(trial_id, axes, planned.settings)
+            return dict(planned.settings)
+        # Loaded anew, since a sampler never sees changes of a study object.
+        name = self._study(planned).study_name
+        study = optuna.load_study(study_name=name, storage=self.storage, sampler=self._sampler(planned))
+        study.get_trials(deepcopy=False)
         trial = optuna.Trial(study, trial_id)
-        return {axis.key: _suggest(trial, axis) for axis in self.sweep.systems[planned.system].search}
+        return {axis.key: trial._suggest(axis.key, _distribution(axis)) for axis in axes}
+
+    def _record_settings(self, trial_id: int, axes: Iterable[Axis], settings: Mapping[str, Any]) -> None:
+        """Record planned settings as the parameters of a trial, for the tools of Optuna that show them.
+
+        `optuna.Trial` would first read the whole study.
+        """
+        known = self.storage.get_trial(trial_id).params
+        for axis in axes:
+            if axis.key not in known:
+                distribution = _distribution(axis)
+                value = distribution.to_internal_repr(settings[axis.key])
+                self.storage.set_trial_param(trial_id, axis.key, value, distribution)
 
     def _sampler(self, planned: PlannedRun) -> optuna.samplers.TPESampler:
         """Return a sampler with a separate seed; with one seed, every process would begin with the same values."""
@@ -327,37 +341,36 @@ class SweepQueue:
         }
         return [_fail_without_search(status, failed) for status in statuses]
 
-    def _statuses(self, attempts: Mapping[str, FrozenTrial]) -> list[RunStatus]:
+    def _statuses(self, attempts: Mapping[str, Attempt]) -> list[RunStatus]:
         return [self._status(planned, attempts.get(name)) for name, planned in self.planned.items()]
 
-    def _status(self, planned: PlannedRun, attempt: FrozenTrial | None) -> RunStatus:
+    def _status(self, planned: PlannedRun, attempt: Attempt | None) -> RunStatus:
         if attempt is None:
             return RunStatus(planned, "waiting", planned.settings, None, "", "", None)
-        is_complete = attempt.state is TrialState.COMPLETE
+        is_failed = attempt.state is TrialState.FAIL
         return RunStatus(
             planned,
-            "failed" if attempt.state is TrialState.FAIL else attempt.state.name.lower(),
-            planned.settings if planned.settings is not None else _recorded_settings(attempt),
-            attempt.value if is_complete else None,
-            attempt.user_attrs.get("worker", ""),
-            attempt.user_attrs.get("why", "its worker was lost") if attempt.state is TrialState.FAIL else "",
-            attempt.duration.total_seconds() if is_complete and attempt.duration else None,
+            "failed" if is_failed else attempt.state.name.lower(),
+            planned.settings if planned.settings is not None else attempt.settings,
+            attempt.value,
+            attempt.worker,
+            ("its worker was lost" if attempt.reason is None else attempt.reason) if is_failed else "",
+            attempt.seconds,
         )
 
-    def _latest_attempts(self) -> dict[str, FrozenTrial]:
+    def _latest_attempts(self) -> dict[str, Attempt]:
         """Return the attempt that counts for each run by name.
 
         Another process may have added seeds, so the names can include runs that this process has not planned.
         """
-        attempts: dict[str, list[FrozenTrial]] = {}
+        attempts: dict[str, list[Attempt]] = {}
         try:
-            trials = [trial for study in self._studies.values() for trial in study.get_trials(deepcopy=False)]
+            for attempt in self._reader.read():
+                if attempt.name:
+                    attempts.setdefault(attempt.name, []).append(attempt)
         except (ValueError, LookupError, TypeError, AssertionError) as error:  # an entry that no Optuna has written
             raise DamagedError(_describe_damage(self.url, repr(error))) from error
-        for trial in trials:
-            if "name" in trial.user_attrs:
-                attempts.setdefault(trial.user_attrs["name"], []).append(trial)
-        return {name: _latest(trials) for name, trials in attempts.items()}
+        return {name: _latest(of_a_run) for name, of_a_run in attempts.items()}
 
 
 def _study_name(planned: PlannedRun) -> str:
@@ -386,10 +399,10 @@ def _fail_without_search(status: RunStatus, failed: Mapping[str, str]) -> RunSta
     return dataclasses.replace(status, state="failed", reason=reason)
 
 
-def _latest(trials: Iterable[FrozenTrial]) -> FrozenTrial:
+def _latest(attempts: Iterable[Attempt]) -> Attempt:
     """Return the attempt that counts: a complete one, else a running one, else a waiting one, else the last."""
     order = (TrialState.FAIL, TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
-    return max(trials, key=lambda trial: (order.index(trial.state), trial.number))
+    return max(attempts, key=lambda attempt: (order.index(attempt.state), attempt.number))
 
 
 def _create_study(*, storage: optuna.storages.RDBStorage, study_name: str) -> optuna.Study:
@@ -409,14 +422,10 @@ def _is_on_axis(axis: Axis, value: Any) -> bool:
     return isinstance(value, int | float) and axis.low <= value <= axis.high
 
 
-def _recorded_settings(trial: FrozenTrial) -> dict[str, Any] | None:
-    return dict(trial.system_attrs.get("fixed_params") or trial.params) or None
-
-
-def _suggest(trial: optuna.Trial, axis: Axis) -> Any:
+def _distribution(axis: Axis) -> optuna.distributions.BaseDistribution:
     if axis.choices:
-        return trial.suggest_categorical(axis.key, axis.choices)
-    return trial.suggest_float(axis.key, axis.low, axis.high, log=axis.log)
+        return optuna.distributions.CategoricalDistribution(axis.choices)
+    return optuna.distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
 
 
 def _open_storage(url: str) -> optuna.storages.RDBStorage:

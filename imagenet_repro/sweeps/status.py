@@ -1,6 +1,7 @@
 """Progress of a sweep: a line for each active run, a table of the systems, and the time left."""
 
 import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +13,10 @@ from rich.text import Text
 
 from imagenet_repro.report.result_table import FILE_WIDTH
 from imagenet_repro.scoring import terminal
+from imagenet_repro.storage import files
 from imagenet_repro.sweeps.plan import PlannedRun
 from imagenet_repro.sweeps.queue import RunStatus
-from imagenet_repro.training.log import METRICS, duration, read_rows
+from imagenet_repro.training.log import METRICS, duration, last_training_row
 
 OUTPUT = "output.log"  # the output of a run's process, in the run's workdir
 SHOWN = {"top1_error", "images_per_second"}  # in the line of an active run, beside what every training row has
@@ -76,8 +78,14 @@ class SweepStatus:
                 total += (1 - progress) * next(means[g] for g in _duration_groups(run.planned) if g in means)
         return total / max(1, workers)
 
+    @functools.cached_property
+    def _last_rows(self) -> dict[str, dict[str, Any] | None]:
+        """The last training row of each active run by the run's name."""
+        names = [run.planned.name for run in self.runs if run.state == "running"]
+        return {name: last_training_row(self.directory / name / METRICS) for name in names}
+
     def _progress(self, run: RunStatus) -> float:
-        row = _last_train_row(self.directory / run.planned.name)
+        row = self._last_rows[run.planned.name]
         return row["progress"] if row else 0.0
 
     def active_lines(self) -> Iterator[str]:
@@ -87,10 +95,9 @@ class SweepStatus:
                 yield f"{run.worker}  {run.planned.name}  {self._progress_text(run)}"
 
     def _progress_text(self, run: RunStatus) -> str:
-        workdir = self.directory / run.planned.name
-        row = _last_train_row(workdir)
+        row = self._last_rows[run.planned.name]
         if row is None or not row.keys() >= SHOWN:
-            return _last_line(workdir / OUTPUT)
+            return _last_line(self.directory / run.planned.name / OUTPUT)
         progress = row["progress"]
         time_left = f"{duration(row['seconds'] * (1 - progress) / progress)} left" if progress else "time left unknown"
         return (
@@ -104,15 +111,10 @@ def _duration_groups(planned: PlannedRun) -> tuple[tuple, ...]:
     return (planned.system, planned.is_trial), ("any", planned.is_trial), (planned.system,), ()
 
 
-def _last_train_row(workdir: Path) -> dict | None:
-    rows = [row for row in read_rows(workdir / METRICS) if row["kind"] == "train"]
-    return rows[-1] if rows else None
-
-
 def _last_line(output: Path) -> str:
     """Return the last line that a run printed before its first step, such as that it compiles."""
-    lines = output.read_text(encoding="utf-8", errors="replace").split("\n") if output.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "starting")
+    lines = (line.decode(errors="replace").strip() for line in files.lines_from_end(output))
+    return next(filter(None, lines), "starting")
 
 
 def live_view(status: SweepStatus, workers: int) -> Group:

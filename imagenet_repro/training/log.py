@@ -58,6 +58,18 @@ def read_rows(path: Path, say: Callable[[str], None] = print) -> list[dict[str, 
     return [row for row in rows if row]
 
 
+def last_training_row(path: Path) -> dict[str, Any] | None:
+    """Return the last training row of a `metrics.jsonl`, read from its end; None if there is none or no such file.
+
+    Damaged lines are passed over. A log that cannot be read counts as empty.
+    """
+    try:
+        rows = map(_parse_row, files.lines_from_end(path))
+        return next((row for row in rows if row and row["kind"] == "train"), None)
+    except OSError:
+        return None
+
+
 def left_out(path: Path, step: int) -> set[int]:
     """Return the indices of the records that a run could not decode in training up to a step, from its log."""
     rows = [row for row in read_rows(path) if row.get("event") == LEFT_OUT and row["step"] <= step]

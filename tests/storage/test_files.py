@@ -152,3 +152,13 @@ def test_a_partial_file_of_a_killed_process_is_removed_and_one_being_written_sta
         assert [path.name for path in tmp_path.iterdir()] == [files.part_path(tmp_path / names[0]).name]
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     files.remove_parts(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("content", [b"", b"a", b"a\n", b"\n\nab\n", b"one\ntwo\n\nthree", b"\n"])
+def test_the_lines_of_a_file_from_its_end_are_its_lines(tmp_path, monkeypatch, block, content):
+    monkeypatch.setattr(files, "BLOCK", block)
+    (tmp_path / "log").write_bytes(content)
+    lines = list(files.lines_from_end(tmp_path / "log"))
+    assert lines[::-1] == content.split(b"\n")
+    assert list(files.lines_from_end(tmp_path / "none")) == []

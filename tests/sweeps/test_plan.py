@@ -67,7 +67,16 @@ def test_a_trial_never_reads_the_test_split():
         assert (config.data.train_split, config.data.eval_split) == ("train", "validation[:50%]")
         assert config.data.test_split == ("" if planned.is_trial else "validation[50%:]")
         assert config.data.scored_split == ("validation[:50%]" if planned.is_trial else "validation[50%:]")
-        assert (config.budget, config.seed) == (("8st", 4) if planned.is_trial else ("16st", planned.seed))
+        assert (config.budget, config.seed) == (("8st", 2**30 + 4) if planned.is_trial else ("16st", planned.seed))
+
+
+def test_no_trial_has_the_seed_of_a_run():
+    planned = plan_runs(small_sweeps.sweep(search={"trials": 3}, seeds=(0, 1, 2**30 - 1)))
+    seeds = {is_trial: {run.seed for run in planned if run.is_trial is is_trial} for is_trial in (True, False)}
+    assert [len(seeds[True]), len(seeds[False])] == [1, 3]
+    assert seeds[True].isdisjoint(seeds[False])
+    with pytest.raises(UserError, match=r"config\.seeds: 1073741824 is a seed of trials; runs have seeds below 2"):
+        small_sweeps.sweep(seeds=(0, 2**30))
 
 
 def test_searched_settings_override_the_systems_which_override_the_sweeps():
@@ -104,6 +113,14 @@ def test_an_invalid_setting_names_its_system():
             "config.select_split=validation.* and config.test_split",
         ),
         ({"test_split": "train[:5]"}, "config.train_split=train and config.test_split"),
+        (
+            {"select_split": "validation", "test_split": "validation"},
+            "config.select_split=validation and config.test_split=validation",
+        ),
+        (
+            {"select_split": "validation[:1]+validation[1:]", "test_split": "validation"},
+            "config.select_split=validation.* and config.test_split=validation",
+        ),
     ],
 )
 def test_splits_that_share_images_are_refused(fractal, changes, message):
@@ -114,8 +131,3 @@ def test_splits_that_share_images_are_refused(fractal, changes, message):
 def test_disjoint_splits_are_accepted(fractal):
     disjoint = {"train_split": "train[:90%]", "select_split": "train[90%:]", "search": {"trials": 2}}
     check_splits(small_sweeps.sweep(**disjoint), Data(name=small_sweeps.DATA, data_dir=fractal))
-    # Without a search nothing is selected, so the curves may come from the test split.
-    check_splits(
-        small_sweeps.sweep(select_split="validation", test_split="validation"),
-        Data(name=small_sweeps.DATA, data_dir=fractal),
-    )

@@ -499,3 +499,64 @@ def test_optuna_prints_nothing_itself(url, caplog, recwarn):
         sweep_queue.requeue_lost()
     assert not caplog.records
     assert not [warning for warning in recwarn if "optuna" in str(warning.category)]
+
+
+def as_optuna_reads(sweep_queue):
+    """Return the fields of every attempt by its number, read by Optuna."""
+    fields = {}
+    for study in optuna.get_all_study_summaries(sweep_queue.storage):
+        for trial in optuna.load_study(study_name=study.study_name, storage=sweep_queue.storage).get_trials():
+            is_complete, is_failed = trial.state.name == "COMPLETE", trial.state.name == "FAIL"
+            fields[trial._trial_id] = (
+                trial.user_attrs["name"],
+                trial.number,
+                trial.state,
+                trial.system_attrs.get("fixed_params") or trial.params or None,
+                trial.user_attrs.get("worker", ""),
+                trial.user_attrs.get("why") if is_failed else None,
+                trial.value if is_complete else None,
+                trial.duration.total_seconds() if is_complete else None,
+            )
+    return fields
+
+
+@pytest.mark.parametrize("search", [SEARCH, TPE], ids=["quasi_random", "tpe"])
+def test_every_change_of_every_process_is_read_as_optuna_reads_it(url, search):
+    watcher, worker = open_queue(url, seeds=(0, 1), **search), open_queue(url, fill=False, **search)
+    actions = [
+        lambda claim: worker.complete(claim, 0.25),
+        lambda claim: worker.fail(claim, "no memory"),
+        worker.requeue,
+        lambda claim: worker.requeue_after_crash(claim, "crash"),
+        lambda claim: worker.complete(claim, math.inf),
+        lambda claim: worker.complete(claim, 0.5),
+        lambda claim: None,
+    ]
+    for act in actions:
+        claim = worker.claim("w")
+        for step in (lambda: None, lambda claim=claim, act=act: act(claim)):
+            step()
+            read = {
+                a.trial_id: (a.name, a.number, a.state, a.settings, a.worker, a.reason, a.value, a.seconds)
+                for a in watcher._reader.read()
+            }
+            assert read == as_optuna_reads(worker)
+
+
+def test_a_look_at_the_queue_reads_only_what_changed(url):
+    sweep_queue = open_queue(url, systems=1, search={"trials": 40})
+    details = []
+
+    @sqlalchemy.event.listens_for(sweep_queue.storage.engine, "before_cursor_execute")
+    def _(_connection, _cursor, statement, parameters, _context, _many):
+        if "trial_user_attributes" in statement:
+            details.append(len(parameters))
+
+    sweep_queue.statuses()
+    sweep_queue.statuses()
+    sweep_queue.complete(sweep_queue.claim("w"), 0.5)
+    details.clear()
+    sweep_queue.statuses()
+    assert details == [1]
+    sweep_queue.statuses()
+    assert details == [1]

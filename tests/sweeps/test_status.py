@@ -7,6 +7,7 @@ import math
 import pytest
 from rich.console import Console
 
+from imagenet_repro.storage import files
 from imagenet_repro.sweeps import status
 from imagenet_repro.sweeps.plan import plan_runs
 from imagenet_repro.sweeps.queue import RunStatus
@@ -128,6 +129,18 @@ def test_there_is_a_line_for_each_active_run(tmp_path):
         "host/1  runs/b/seed0  compiling …",
         "host/2  runs/c/seed0  starting",
     ]
+
+
+def test_a_long_log_is_read_from_its_end_and_once_for_each_view(tmp_path, monkeypatch):
+    statuses = run_statuses(complete(60), running())
+    write(tmp_path, statuses[1], [ROW | RATE] * 50_000 + [{"kind": "eval", "step": 4}], tail='{"kind": "tr')
+    read = []
+    real = files.lines_from_end
+    monkeypatch.setattr(files, "lines_from_end", lambda path: (read.append(line) or line for line in real(path)))
+    now = status.SweepStatus(statuses, tmp_path)
+    assert "25.0 %" in next(iter(now.active_lines()))
+    assert now.seconds_left(1) == 45
+    assert len(read) == 3
 
 
 def test_the_time_left_is_unknown_at_the_very_start(tmp_path):
