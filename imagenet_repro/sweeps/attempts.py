@@ -99,7 +99,7 @@ class AttemptReader:
             .order_by(TRIALS.c.trial_id)
         )
         with self._engine.begin() as connection:
-            rows = [tuple(row) for row in connection.execute(query)]
+            rows: list[tuple[Any, ...]] = [tuple(row) for row in connection.execute(query)]
             changed = [row for row in rows if row[3] == TrialState.RUNNING.name or self._seen.get(row[0]) != row]
             for start in range(0, len(changed), IDS_OF_A_QUERY):
                 block = changed[start : start + IDS_OF_A_QUERY]
