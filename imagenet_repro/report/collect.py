@@ -8,9 +8,12 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from imagenet_repro.config import Data, flatten_settings
 from imagenet_repro.errors import UserError
@@ -158,7 +161,8 @@ def collect(
     """
     _check_stored(groups, scoring)
     names = _unique_names([group.name for group in groups])
-    systems = tuple(_read_system(name, group, scoring) for name, group in zip(names, groups, strict=True))
+    images = _SharedArrays()
+    systems = tuple(_read_system(name, group, scoring, images) for name, group in zip(names, groups, strict=True))
     if not systems:
         raise UserError("there is no finished run to compare")
     systems = _in_one_order(systems, say)
@@ -206,8 +210,21 @@ def _check_stored(groups: Sequence[RunGroup], scoring: Scoring) -> None:
         raise UserError(f"{lacking} no stored predictions{of}{by}. To store them:{''.join(commands)}")
 
 
-def _read_system(name: str, group: RunGroup, scoring: Scoring) -> ComparedSystem:
-    runs = sorted((_read_run(workdir, scoring) for workdir in group.workdirs), key=lambda run: run.seed)
+class _SharedArrays:
+    """Arrays of which equal ones are kept once: the ids of images take most of the memory of a comparison."""
+
+    def __init__(self):
+        self._arrays: dict[tuple[Any, ...], np.ndarray] = {}
+
+    def share(self, array: np.ndarray) -> np.ndarray:
+        """Return an equal array that was given before, otherwise this one."""
+        key = (array.dtype, array.shape, zlib.crc32(array.tobytes()))
+        known = self._arrays.setdefault(key, array)
+        return known if np.array_equal(known, array) else array
+
+
+def _read_system(name: str, group: RunGroup, scoring: Scoring, images: _SharedArrays) -> ComparedSystem:
+    runs = sorted((_read_run(workdir, scoring, images) for workdir in group.workdirs), key=lambda run: run.seed)
     seeds = [run.seed for run in runs]
     if len(set(seeds)) != len(seeds):
         paths = ", ".join(str(run.path) for run in runs)
@@ -215,11 +232,12 @@ def _read_system(name: str, group: RunGroup, scoring: Scoring) -> ComparedSystem
     return ComparedSystem(name, runs[0].result["system"], group.recipe, tuple(runs))
 
 
-def _read_run(workdir: Workdir, scoring: Scoring) -> FinishedRun:
+def _read_run(workdir: Workdir, scoring: Scoring, images: _SharedArrays) -> FinishedRun:
     result = _read_result(workdir)
     path = scoring.path(workdir, result)
     try:
-        guesses = TopGuesses(**predictions.load_guesses(path))
+        arrays = predictions.load_guesses(path)
+        guesses = TopGuesses(images.share(arrays["id"]), images.share(arrays["label"]), arrays["top5"])
         seed, rows = result["provenance"]["config"]["seed"], log.read_rows(workdir.metrics)
         guesses = _in_order_of_run(guesses, path, workdir, result)
         run = FinishedRun(workdir.path, seed, result, rows, guesses, str(path.relative_to(workdir.path)))

@@ -179,7 +179,7 @@ class Comparison:
 
     def _same_images(self, one: FinishedRun, other: FinishedRun) -> bool:
         first, second = one.guesses, other.guesses
-        if not np.array_equal(first.id, second.id) or not np.array_equal(first.label, second.label):
+        if not (_are_equal(first.id, second.id) and _are_equal(first.label, second.label)):
             return False
         sources = (run.result["provenance"] for run in (one, other))
         return bool(self.evaluation_data) or not are_of_other_data(first.id, *sources)
@@ -204,3 +204,7 @@ class Comparison:
     def scores_own_result(self) -> bool:
         """Whether the errors are those of each run's own result, and not of another protocol or set."""
         return not (self.protocol or self.evaluation_set)
+
+
+def _are_equal(one: Shaped[np.ndarray, " n"], other: Shaped[np.ndarray, " m"]) -> bool:
+    return one is other or np.array_equal(one, other)

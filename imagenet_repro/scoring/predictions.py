@@ -169,11 +169,14 @@ def load_guesses(path: str | Path) -> dict[str, np.ndarray]:
     arrays = _read(path, GUESS_KEYS)
     _check_forms(path, arrays)
     _check_lengths(path, arrays)
-    _check_unique(arrays["id"], str(path))
+    is_in_order = bool(np.all(arrays["id"][1:] > arrays["id"][:-1]))  # as `merge` stores them; no id is there twice
+    if not is_in_order:
+        _check_unique(arrays["id"], str(path))
     if np.any(arrays["label"] < 0):
         raise UserError(f"{path}: there are images without labels, on which no error rate can be counted")
-    order = np.argsort(arrays["id"])
-    return {"id": arrays["id"][order]} | {key: arrays[key][order].astype(np.int32) for key in ("label", "top5")}
+    order = slice(None) if is_in_order else np.argsort(arrays["id"])
+    integers = {key: arrays[key][order].astype(np.int32, copy=False) for key in ("label", "top5")}
+    return {"id": arrays["id"][order]} | integers
 
 
 def check_disjoint(scored: Predictions, held_out: Predictions, purpose: str) -> None:

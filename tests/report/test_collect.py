@@ -446,3 +446,11 @@ def test_stored_predictions_that_name_their_classes_are_read_by_name(tmp_path):
         UserError, match=r"(?s)_step1000.npz and the run in .* do not have the same .*To store them ag"
     ):
         gathered(workdir, scoring=Scoring(set_name="v2"))
+
+
+def test_equal_ids_and_labels_are_in_memory_once(tmp_path):
+    comparison = gathered(*finished_runs.systems(tmp_path, count=3, seeds=2))
+    runs = [run for system in comparison.systems for run in system.runs]
+    assert len({id(run.guesses.id) for run in runs}) == 1
+    assert len({id(run.guesses.label) for run in runs}) == 1
+    assert len({id(run.guesses.top5) for run in runs}) == 6
