@@ -3,9 +3,9 @@
 from typing import Literal, TypedDict
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, Shaped, UInt8
 
-Key = Literal["image", "label", "epoch", "index", "weight", "replaced"]
+Key = Literal["image", "label", "epoch", "index", "weight", "replaced", "id"]
 # The arrays of a batch that go to the device.
 TRAINING_KEYS: tuple[Key, ...] = ("image", "label", "epoch", "index")
 SCORING_KEYS: tuple[Key, ...] = ("image", "label", "weight")
@@ -20,6 +20,7 @@ class Batch(TypedDict):
     index: Int32[np.ndarray, " b"]  # in the split; -1 for padding
     weight: Float32[np.ndarray, " b"]  # 1; in evaluation 0 for padding and for records that cannot be decoded
     replaced: Int32[np.ndarray, " b"]  # index of the record that could not be decoded, else -1
+    id: Shaped[np.ndarray, " b"]  # in evaluation the data set's ids as str; "" in training and for padding
 
 
 def padding(count: int, image_shape: tuple[int, ...]) -> Batch:
@@ -31,4 +32,5 @@ def padding(count: int, image_shape: tuple[int, ...]) -> Batch:
         index=np.full(count, -1, np.int32),
         weight=np.zeros(count, np.float32),
         replaced=np.full(count, -1, np.int32),
+        id=np.full(count, "", np.str_),
     )

@@ -10,7 +10,7 @@ from imagenet_repro.data.bad_records import too_many_error
 from imagenet_repro.data.batch import Batch
 from imagenet_repro.data.crops import CropSpec
 from imagenet_repro.data.decode import DecodeError, decode
-from imagenet_repro.data.sources import Split
+from imagenet_repro.data.sources import Record, Split
 
 _MAX_PART = 8  # images
 
@@ -52,12 +52,10 @@ class BatchParts:
     def __getitem__(self, index: int) -> Batch:
         first = self._first_position(index)
         part = batch.padding(self.part_size, crops.output_shape(self.crop, self.image_size))
+        if self.seed is None:
+            return self._read_evaluation_images(part, first)
         for row in range(self.part_size):
-            position = first + row
-            if self.seed is not None:
-                self._read_training_image(part, row, position, self.seed)
-            elif position < self.split.num_examples:
-                self._read_evaluation_image(part, row, position)
+            self._read_training_image(part, row, first + row, self.seed)
         return part
 
     def _first_position(self, index: int) -> int:
@@ -82,13 +80,23 @@ class BatchParts:
                 return
         raise too_many_error(self.split, range(index, last + 1), self.max_bad)
 
-    def _read_evaluation_image(self, part: Batch, row: int, index: int) -> None:
-        if not self._read_image(part, row, 0, index):
-            part["replaced"][row] = index
+    def _read_evaluation_images(self, part: Batch, first: int) -> Batch:
+        """Fill in the images from index `first` on, as far as the split has any, and their ids."""
+        ids = [""] * self.part_size
+        for row in range(min(self.part_size, self.split.num_examples - first)):
+            record = self.split.records[first + row]
+            ids[row] = record.id
+            if not self._fill(part, row, 0, first + row, record):
+                part["replaced"][row] = first + row
+        part["id"] = np.array(ids)
+        return part
 
     def _read_image(self, part: Batch, row: int, epoch: int, index: int) -> bool:
+        """Read a record; return whether the image could be decoded."""
+        return self._fill(part, row, epoch, index, self.split.records[index])
+
+    def _fill(self, part: Batch, row: int, epoch: int, index: int, record: Record) -> bool:
         """Return whether the image could be decoded; if not, the row gets all but the image and its weight."""
-        record = self.split.records[index]
         part["label"][row], part["epoch"][row], part["index"][row] = record.label, epoch, index
         try:
             image = decode(record.image)

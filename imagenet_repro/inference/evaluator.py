@@ -140,9 +140,7 @@ class Evaluator:
 
     def _collect(self, collector: Collector, host: Batch, predictions: dict[str, jax.Array]) -> None:
         top5, logits = (self.spread.local_rows(predictions[name]) for name in ("top5", "logits"))
-        counted = host["weight"] > 0
-        ids = [self._split.records[int(i)].id if ok else "" for i, ok in zip(host["index"], counted, strict=True)]
-        collector.add(ids, host["label"], top5, logits, host["weight"])
+        collector.add(host["id"].tolist(), host["label"], top5, logits, host["weight"])
 
 
 def metrics_row(rates: ErrorRates, seconds: float, split: Split) -> dict[str, Any]:

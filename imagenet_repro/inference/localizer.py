@@ -218,18 +218,18 @@ class LocalizationNetwork:
         return apply
 
     def _annotated(self, split: Split, batch: Batch) -> Iterator[AnnotatedImage | None]:
-        for index, weight in zip(batch["index"].tolist(), batch["weight"].tolist(), strict=True):
+        columns = (batch[name].tolist() for name in ("index", "id", "label", "weight"))
+        for index, image_id, label, weight in zip(*columns, strict=True):
             if weight == 0:  # padding, or an image that cannot be decoded
                 yield None
                 continue
-            record = split.records[index]
-            boxes = _of_class(lookup(self._objects, record.id) or NO_OBJECTS, split.class_names[record.label])
+            boxes = _of_class(lookup(self._objects, image_id) or NO_OBJECTS, split.class_names[label])
             if not len(boxes):
                 yield None
                 continue
-            height, width = decode.size(record.image)
+            height, width = decode.size(split.records[index].image)
             window = np.array(crops.crop_window(self._crop, height, width, self.side))
-            yield AnnotatedImage(index, record.id, record.label, height, width, window, edges(boxes))
+            yield AnnotatedImage(index, image_id, label, height, width, window, edges(boxes))
 
 
 # --- feature grid -------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ def test_batches_are_as_documented():
         "index": ("int32", (8,)),
         "weight": ("float32", (8,)),
         "replaced": ("int32", (8,)),
+        "id": ("str32", (8,)),
     }
     assert (batch["weight"] == 1).all()
     assert (batch["replaced"] == -1).all()

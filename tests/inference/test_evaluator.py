@@ -1,5 +1,8 @@
 """Tests of the evaluation of a split: every image once, and batches in flight while results are read."""
 
+import collections
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -77,3 +80,27 @@ def test_records_that_cannot_be_decoded_are_left_out_of_every_count():
     row = one.rates(trained)
     assert (row["evaluated"], row["left_out"]) == (COUNT - 3, 3)
     assert row["top1_error"] == rates.top1_wrong / (COUNT - 3)
+
+
+class CountedRecords(list):
+    """Records that count how often each was read."""
+
+    def __init__(self, records):
+        super().__init__(records)
+        self.reads = collections.Counter()
+
+    def __getitem__(self, index):
+        self.reads[index] += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_ids_come_with_the_images(workers):
+    split = memory_split.make_split(COUNT)
+    records = CountedRecords(split.records)
+    config = resolve_config({"data": {"image_size": 16, "threads": 2, "workers": workers}, "batch_size": BATCH})
+    one = evaluator.Evaluator(config, score, parallel.ShardMap(), dataclasses.replace(split, records=records))
+    trained = state.TrainState(jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2))
+    _, predictions = one.predict(one.spread.put_state(trained), {})
+    assert list(predictions.id) == [f"img_{number:02d}" for number in range(COUNT)]
+    assert records.reads == ({} if workers else dict.fromkeys(range(COUNT), 1))  # workers have their own copies
