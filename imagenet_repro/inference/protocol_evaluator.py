@@ -1,6 +1,7 @@
 """Evaluation of a system on a split by a protocol.
 
-For a dense protocol, images of different shapes have their own programs.
+For a dense protocol, images of different shapes have their own programs. A group that would be padded by more than an
+eighth is scored in smaller batches of one size, so an aspect needs one program, or at most five for many splits.
 """
 
 import dataclasses
@@ -21,6 +22,9 @@ from imagenet_repro.training.state import TrainState
 # Width over height of a dense protocol's crops; most photographs are 4:3 or 3:2.
 WIDE = (1.0, 5 / 4, 4 / 3, 3 / 2, 16 / 9, 2.0)
 Score = Callable[..., Any]
+# A batch size is kept if a program for another would score at most an eighth fewer images, padding included.
+_PADDING_KEPT = 9 / 8
+_MAX_PROGRAMS = 4  # for one aspect besides the full size, since compilation takes seconds to minutes
 SLACK = 1.01  # so that an image of 500 x 334 pixels counts as 3:2
 
 
@@ -53,7 +57,7 @@ class ProtocolEvaluator:
         self._parts, self._system, self._spread, self._final, self._say = parts, system, spread, final, say
         self.show: Callable[[int], None] = lambda images: None
         self.compilation_seconds = 0.0
-        self._evaluators: dict[float, Evaluator] = {}
+        self._evaluators: dict[tuple[float, int], Evaluator] = {}  # by aspect and batch size
         protocols.host_crops(parts, system.config, 1.0)  # raises UserError if scales are too small
 
     @property
@@ -87,22 +91,38 @@ class ProtocolEvaluator:
         compiled = evaluator.compilation_seconds
         result = evaluator.predict(state, provenance)
         self.compilation_seconds += evaluator.compilation_seconds - compiled
-        self._evaluators[aspect] = evaluator
+        self._evaluators[aspect, evaluator.batch_size] = evaluator
         return result
 
     def _evaluator(self, part: Split, aspect: float, allowed: int) -> Evaluator:
         """Return the evaluator of a group; each group may hold all damaged images that are allowed in the split."""
         config = self._system.config
         share = min(1.0, (allowed + 0.5) / part.num_examples)
-        batch = config.data.eval_batch_size or self._batch_size(aspect)
+        batch = self._fitting_batch_size(aspect, part.num_examples)
         data = dataclasses.replace(config.data, max_bad_share=share, eval_batch_size=batch)
-        existing = self._evaluators.get(aspect)
+        existing = self._evaluators.get((aspect, batch))
         if existing is not None:
             return existing.on(part, data, self.show)
         score = self._final(protocols.scorer(self._parts, self._system, aspect))
         crop = protocols.host_crops(self._parts, config, aspect)
         config = dataclasses.replace(config, data=data)
         return Evaluator(config, score, self._spread, part, self._say, crop=crop, show=self.show)
+
+    def _fitting_batch_size(self, aspect: float, n_images: int) -> int:
+        """Return a batch size that pads a group little: the full one, one that has a program, or one that divides it.
+
+        A protocol of one view keeps the full size, in which a run's own scores were made.
+        """
+        full = self._system.config.data.eval_batch_size or self._batch_size(aspect)
+        self._spread.check_batch_size(full, 1, "data.eval_batch_size")
+        if self.views == 1:
+            return full
+        even = even_batch_size(n_images, full, self._spread.mesh.size)
+        compiled = [size for other, size in self._evaluators if other == aspect]
+        usable = [size for size in compiled if 2 * size >= even]  # smaller batches would leave the devices idle
+        best = min((full, *usable), key=lambda size: (padded(n_images, size), -size))
+        is_enough = len(compiled) >= _MAX_PROGRAMS or padded(n_images, best) <= _PADDING_KEPT * padded(n_images, even)
+        return best if is_enough else even
 
     def _batch_size(self, aspect: float) -> int:
         """Return the run's batch size, or a smaller one if views or larger images need more memory.
@@ -127,6 +147,27 @@ class ProtocolEvaluator:
                 f"{damaged} of the {split.num_examples} records of {split.name} {split.split} cannot be decoded (see"
                 f" above); data.max_bad_share allows {allowed}. Repair them and prepare the data again, or allow more"
             )
+
+
+def padded(n_images: int, batch_size: int) -> int:
+    """Return the number of images that are scored for `n_images` in batches of one size, padding included."""
+    return -(-n_images // batch_size) * batch_size
+
+
+def even_batch_size(n_images: int, largest: int, devices: int) -> int:
+    """Return the batch size that shares images evenly among as few batches as `largest` allows.
+
+    It is rounded up, by at most an eighth, so that it divides into parts for the threads that read.
+
+    Args:
+        n_images: at least 1.
+        largest: size of the largest batch, a multiple of the devices.
+        devices: number of devices that share a batch.
+    """
+    share, most = -(-n_images // devices), largest // devices
+    size = -(-share // -(-share // most))
+    unit = next(unit for unit in (8, 4, 2, 1) if unit == 1 or 8 * unit <= size)
+    return min(most, padded(size, unit)) * devices
 
 
 def group_by_aspect(split: Split, threads: int) -> dict[float, list[int]]:

@@ -1,6 +1,7 @@
 """A split scored by dense and other protocols: groups of aspects, every image once, damaged images."""
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -108,3 +109,58 @@ def test_the_batch_size_falls_as_views_need_more_memory(name, batch):
     config = resolve_config({"data": {"image_size": 224}, "batch_size": 256})
     one = protocol_evaluator.ProtocolEvaluator(protocols.parse(name), Linear(config), parallel.create("shard_map"))
     assert one._batch_size(1.0) == batch
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_even_batches_pad_by_an_eighth_at_most(devices):
+    for count in range(1, 700):
+        size = protocol_evaluator.even_batch_size(count, 64 * devices, devices)
+        assert size % devices == 0
+        assert size <= 64 * devices
+        n_batches = -(-count // size)
+        assert n_batches == -(-count // (64 * devices))  # as few as with full batches
+        assert n_batches * size <= 9 / 8 * count + n_batches * devices
+
+
+class Watched(parallel.ShardMap):
+    """A spread on one device that records the sizes of the batches that it scores."""
+
+    def __init__(self):
+        super().__init__(devices=jax.devices()[:1])
+        self.scored = []
+
+    def put_batch(self, batch):
+        self.scored.append(len(batch["image"]))
+        return super().put_batch(batch)
+
+
+def test_a_short_batch_is_scored_without_padding():
+    config = resolve_config({"data": {"image_size": 32, "threads": 1, "workers": 0}, "batch_size": 64})
+    spread = Watched()
+    trained = spread.put_state(
+        state.TrainState(jnp.zeros((), jnp.int32), {"w": jnp.asarray(WEIGHTS)}, {}, (), {}, jnp.zeros(2, jnp.uint32))
+    )
+    one = protocol_evaluator.ProtocolEvaluator(protocols.parse("10crop"), Linear(config), spread)
+    _, predictions = one.predict(split(), trained, {})
+    assert spread.scored == [9]
+    (expected,) = scores(protocols.parse("10crop"), [pixels(2)])
+    np.testing.assert_allclose(predictions.logits[2], expected, atol=2e-3)  # stored as float16
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "sizes"),
+    [
+        ("10crop", (9, 9, 70, 64, 20, 3, 5), (9, 9, 36, 64, 20, 9, 9)),  # four programs and the full size
+        ("10crop", (50_000, 10_000, 70), (64, 64, 36)),
+        ("10crop", (3, 50_000), (3, 64)),
+        ("crop", (3, 70), (64, 64)),
+    ],
+)
+def test_many_splits_are_scored_by_few_programs(name, counts, sizes):
+    config = resolve_config({"data": {"image_size": 32}, "batch_size": 64})
+    one = protocol_evaluator.ProtocolEvaluator(protocols.parse(name), Linear(config), Watched())
+    result = []
+    for count in counts:
+        result.append(one._fitting_batch_size(1.0, count))
+        one._evaluators[1.0, result[-1]] = None  # pyright: ignore[reportArgumentType]  # only its size is read
+    assert tuple(result) == sizes
