@@ -202,6 +202,15 @@ def test_pickles_that_cost_more_than_their_length(cost, tmp_path):
     assert (arrays is None) == (cost not in ("a dictionary in itself beside a tensor",))
 
 
+@pytest.fixture
+def default_interrupt():
+    """Handle SIGINT as Python does, also where the tests are a background job of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_interrupt")
 def test_reading_can_be_interrupted(tmp_path):
     pickled = b"\x80\x02" + b"N0" * 4_000_000 + b"."
     (tmp_path / "weights.pth").write_bytes(archive({"archive/data.pkl": pickled}))
