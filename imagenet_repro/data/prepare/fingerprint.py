@@ -163,7 +163,8 @@ def refresh(directory: Path, listing: Listing) -> None:
 def _class_changes(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
     for verb, classes in (("added", set(now) - set(before)), ("removed", set(before) - set(now))):
         if classes:
-            yield f"{len(classes)} classes were {verb}: {names.some(classes)}"
+            count = "1 class was" if len(classes) == 1 else f"{len(classes)} classes were"
+            yield f"{count} {verb}: {names.some(classes)}"
 
 
 def _count_changes(

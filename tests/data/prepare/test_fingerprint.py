@@ -49,8 +49,8 @@ def exchange(source):
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        (add_class, "1 classes were added: bird"),
-        (lambda source: [shutil.rmtree(path) for path in source.glob("*/dog")], "1 classes were removed: dog"),
+        (add_class, "1 class was added: bird"),
+        (lambda source: [shutil.rmtree(path) for path in source.glob("*/dog")], "1 class was removed: dog"),
         (
             lambda source: (source / "train/cat/9.jpg").write_bytes(image(9)),
             "train/cat had 3 images and has 4",
