@@ -76,7 +76,7 @@ def _measure(directory: SweepDirectory, sweep: SweepConfig) -> dict[str, tuple[f
         assert claim is not None
         path = directory.path / claim.planned.name / "metrics.jsonl"
         path.parent.mkdir(parents=True)
-        path.write_text((json.dumps(ROW) + "\n") * ROWS)
+        path.write_text((json.dumps(ROW) + "\n") * ROWS, encoding="utf-8")
     worker, watcher = (SweepQueue(url, sweep, directory.identity()) for _ in range(2))
 
     def claim_run() -> None:

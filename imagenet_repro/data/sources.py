@@ -66,6 +66,7 @@ class StoredRecords:
         self.directory = directory
         self.split = split
         builder = tfds.builder_from_directory(directory)
+        _choose_array_record(builder)
         self._image_key, self._label_key = _image_and_label(builder)
         self._id_key = next((key for key in _ID_FEATURES if key in _features(builder)), None)
         self._num_classes = _features(builder)[self._label_key].num_classes
@@ -351,8 +352,7 @@ def _find_readable(data: Data, split: str) -> "tfds.core.DatasetBuilder":
     """Return the reader of a prepared data set after checking its form, the split and the split's files."""
     builder = _find(data.name, data_directory(data.data_dir))
     _require_random_access(builder, data.name)
-    # A data set that was converted has the files of both formats, and TFRecord is the first.
-    builder.info.set_file_format("array_record", override=True, override_if_initialized=True)
+    _choose_array_record(builder)
     _, label_key = _image_and_label(builder)
     integrity.check_class_names(builder, label_key)
     integrity.check_files(builder, _split_info(builder, split))
@@ -455,6 +455,11 @@ def _split_info(builder: "tfds.core.DatasetBuilder", split: str) -> Any:
         f"split {split!r} of data set {builder.name!r} {problem}. There are: {sizes}; also parts and sums of them, "
         "such as train[:99%] and train+validation"
     )
+
+
+def _choose_array_record(builder: "tfds.core.DatasetBuilder") -> None:
+    """Let the builder name ArrayRecord files; a converted data set also has those of TFRecord, which come first."""
+    builder.info.set_file_format("array_record", override=True, override_if_initialized=True)
 
 
 def _origins(builder: "tfds.core.DatasetBuilder", split: str) -> tuple[list[int], list[tuple[str, int]]]:

@@ -7,6 +7,7 @@ that it is alive, in the key-value store of the coordination service, and a thre
 process is lost ends on every host with a sentence and with the exit code after which the same commands resume.
 """
 
+import atexit
 import contextlib
 import ctypes
 import dataclasses
@@ -49,17 +50,24 @@ class Watch:
         self._seen = {peer: ("", time.monotonic()) for peer in range(count) if peer != index}
         self._looked = time.monotonic()
         self._code: int | None = None  # the exit code of this process, once it ends with an error of its own
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, which never ends."""
-        threading.Thread(target=self._run, name="peers", daemon=True).start()
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and wait for it as long as a look may take."""
+        self._stopped.set()
+        self._thread.join(timeout=2 * INTERVAL)
 
     def _run(self) -> None:
-        while distributed.global_state.client is not None:
+        while distributed.global_state.client is not None and not self._stopped.is_set():
             with contextlib.suppress(Exception):  # the service has ended: `handle_abort` or the end of this process
                 if lost := self.look():
                     self._leave(lost)
-            time.sleep(INTERVAL)
+            self._stopped.wait(INTERVAL)
 
     def look(self) -> str:
         """Show that this process is alive, and return which other process is lost, or "".
@@ -150,6 +158,7 @@ def join(address: str | None = None, count: int | None = None, index: int | None
     _handle_aborts()
     jax.distributed.initialize(address, count, index)
     _start_watch()
+    atexit.register(_stop_watch)
 
 
 def _start_watch() -> None:
@@ -157,6 +166,17 @@ def _start_watch() -> None:
     if state.num_processes > 1 and state.client is not None and state.coordinator_address is not None:
         _joined.watch = Watch(state.client, state.process_id, state.num_processes, state.coordinator_address)
         _joined.watch.start()
+
+
+def _stop_watch() -> None:
+    """End the watch before the interpreter ends.
+
+    A thread that returns from C++ to an interpreter that has ended is ended in a way that C++ answers with SIGABRT.
+    A handler in Python would then be called without an interpreter, again and again.
+    """
+    if _joined.watch is not None:
+        _joined.watch.stop()
+    _libc().signal(signal.SIGABRT, None)  # SIG_DFL
 
 
 @contextlib.contextmanager
@@ -190,9 +210,13 @@ def _handle_aborts() -> None:
             os._exit(EXIT_STOPPED)
 
     _joined.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(handle)
+    _libc().signal(signal.SIGABRT, ctypes.cast(_joined.handler, ctypes.c_void_p))
+
+
+def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    libc.signal(signal.SIGABRT, ctypes.cast(_joined.handler, ctypes.c_void_p))
+    return libc
 
 
 def _say(message: str) -> None:
