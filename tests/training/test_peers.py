@@ -106,6 +106,15 @@ def test_an_error_that_a_lost_process_may_have_caused_waits_until_the_loss_is_no
     assert first._code == code
 
 
+def test_a_stopped_watch_ends_its_thread(monkeypatch):
+    first, _ = watches(2)
+    monkeypatch.setattr(peers.distributed.global_state, "client", first._client)
+    first.start()
+    first.stop()
+    assert not first._thread.is_alive()
+    first.stop()
+
+
 PROGRAM = """
 import os, signal, sys, time
 from unittest import mock
