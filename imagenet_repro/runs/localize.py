@@ -1,11 +1,12 @@
 """Predict boxes with the network of a run, and measure the localization error."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
-from imagenet_repro.config import config_to_dict, replace_keys
+from imagenet_repro.config import Data, config_to_dict, replace_keys
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.inference import evaluation_sets, localizer
@@ -60,20 +61,8 @@ def localize(
     devices.start()
     if jax.process_count() > 1:
         raise UserError("localize runs in one process; start it without the others")
-    split = sources.open_split(config.data, config.data.eval_split)
-    train_split = (
-        None if method == "cam" else sources.open_split(config.data, config.data.train_split, may_repeat=True)
-    )
-    if train_split and sources.overlap(config.data, config.data.train_split, config.data.eval_split):
-        raise UserError(
-            f"{split.split} shares images with {train_split.split}, on whose boxes the regression is fitted; choose"
-            " other splits, or --method=cam"
-        )
     classes = trained_classes(run)
-    owner = f"the run in {run.path}"
-    split = evaluation_sets.with_classes(split, classes, owner)
-    if train_split:
-        train_split = evaluation_sets.with_classes(train_split, classes, owner, say=lambda note: None)
+    split, train_split = _open_splits(config.data, classes, f"the run in {run.path}", with_training=method != "cam")
     system = NetworkSystem.create(run_config, len(classes))
     restored = restore(run, system, system.initial_state(), which)
     params, stats = jax.device_get(restored.state.evaluated)
@@ -93,6 +82,26 @@ def localize(
             print(f"boxes by {result.name}: {path}")
     localization_report.save(localized, split, report_directory if out else report_directory / stem)
     return EXIT_FINISHED
+
+
+def _open_splits(
+    data: Data, classes: Sequence[str], owner: str, *, with_training: bool
+) -> tuple[sources.Split, sources.Split | None]:
+    """Return the evaluated split and the one for the regression, labelled by `classes`, those of `owner`.
+
+    Raises:
+      UserError: the splits share images, or a split has other classes.
+    """
+    split = evaluation_sets.with_classes(sources.open_split(data, data.eval_split), classes, owner)
+    if not with_training:
+        return split, None
+    train_split = sources.open_split(data, data.train_split, may_repeat=True)
+    if sources.overlap(data, data.train_split, data.eval_split):
+        raise UserError(
+            f"{split.split} shares images with {train_split.split}, on whose boxes the regression is fitted; choose"
+            " other splits, or --method=cam"
+        )
+    return split, evaluation_sets.with_classes(train_split, classes, owner, say=lambda note: None)
 
 
 def _output_directories(run: Workdir, out: str | None) -> tuple[Path, Path]:

@@ -49,7 +49,7 @@ _DRAWS = 4_000  # of seed variances, over which power is averaged
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """What the comparison needs of the runs of several systems; leading axes are repetitions of the whole experiment.
+    """Sums over the runs of several systems that a comparison needs; leading axes are repetitions of the experiment.
 
     Attributes:
       images: number of images that every run was evaluated on.
@@ -359,7 +359,7 @@ def _normal_range(systems: int) -> tuple[Float[np.ndarray, " points"], Float[np.
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """How much runs differ by chance, for a plan; the same for all systems.
+    """Differences of runs by chance, assumed for a plan; the same for all systems.
 
     Attributes:
       seed_deviation: standard deviation over seeds of a recipe's error on all images, as a share.
