@@ -262,11 +262,11 @@ def evaluate_weights(
     evaluation_sets.check_options(set_name, data, mappings)
     parts = _parse_protocols(protocol, settings, out)
     weights = pretrained.read(path)
-    name, options = _select_network(weights, name, options)
+    name, options = select_network(weights, name, options)
     preprocessing = weights.preprocessing or models.spec(name).preprocessing
-    config = _configure_evaluation(name, options, preprocessing)
+    config = configure_evaluation(name, options, preprocessing)
     config = replace_keys(config, {f"data.{key}": value for key, value in data.items()})
-    config = _with_evaluated_size(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
+    config = with_evaluated_size(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     devices.start()
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
     _require_writable(evaluation_set, out)
@@ -332,7 +332,7 @@ def _load_weights(
     return load(class_names.numbered(len(data_classes)))
 
 
-def _with_evaluated_size(config: Config) -> Config:
+def with_evaluated_size(config: Config) -> Config:
     """Return a configuration whose network has position embeddings for the evaluated size, unless an option says so.
 
     The embeddings of the file are then resized only once.
@@ -344,7 +344,7 @@ def _with_evaluated_size(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(model, options=model.options | {"image_size": size}))
 
 
-def _select_network(
+def select_network(
     weights: pretrained.Weights, name: str, options: dict[str, Any] | None
 ) -> tuple[str, dict[str, Any]]:
     """Return the requested network, otherwise the one that the file states, with the file's options overridden."""
@@ -358,7 +358,8 @@ def _select_network(
     return stated.name, stated.options | (options or {})
 
 
-def _configure_evaluation(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> Config:
+def configure_evaluation(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> Config:
+    """Return the configuration of a network in float32 whose images are prepared in this way."""
     squash = preprocessing.crop == "squash"
     crop = {"name": "squash"} if squash else {"name": "center", "ratio": preprocessing.crop_ratio}
     return build_section(

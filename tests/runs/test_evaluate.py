@@ -37,18 +37,18 @@ def weights_of(name, **options):
     ],
 )
 def test_the_network_is_the_one_that_the_file_states(weights, name, options, expected):
-    assert evaluate._select_network(weights, name, options) == expected
+    assert evaluate.select_network(weights, name, options) == expected
 
 
 def test_a_file_that_states_no_network_is_refused():
     with pytest.raises(UserError, match="does not state its network"):
-        evaluate._select_network(Weights(Path("file"), {}), "", None)
+        evaluate.select_network(Weights(Path("file"), {}), "", None)
 
 
 @pytest.mark.parametrize("crop", ["center", "squash"])
 def test_preprocessing_is_read_from_the_file_and_exported(crop):
     stated = Preprocessing(96, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), antialias=False, crop=crop)
-    config = evaluate._configure_evaluation("resnet18", {}, stated)
+    config = evaluate.configure_evaluation("resnet18", {}, stated)
     assert config.eval_crop.name == crop
     assert export._describe_preprocessing(config) == stated
 
@@ -62,8 +62,8 @@ def test_preprocessing_is_read_from_the_file_and_exported(crop):
     ],
 )
 def test_position_embeddings_have_the_evaluated_size(name, options, expected):
-    config = evaluate._configure_evaluation(name, options, Preprocessing())
-    config = evaluate._with_evaluated_size(replace_keys(config, {"data.image_size": "384"}))
+    config = evaluate.configure_evaluation(name, options, Preprocessing())
+    config = evaluate.with_evaluated_size(replace_keys(config, {"data.image_size": "384"}))
     assert config.model.options == expected
 
 
