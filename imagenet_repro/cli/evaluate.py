@@ -24,6 +24,7 @@ Prints both error rates with 95 % intervals and stores the predictions for each 
 
 --weights scores published weights of torchvision, timm or transformers without a run. Images are preprocessed as the
 file states, otherwise as published for the network. A .pth file that would run code is refused.
+--weights=package:efficientnet_lite0 is the file in an installed Python package (docs/weights.md).
 
 --set=NAME scores a network for ImageNet's 1,000 classes on an evaluation set, by the rule of that set:
 

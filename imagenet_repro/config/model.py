@@ -5,12 +5,13 @@ import dataclasses
 from imagenet_repro.config.fields import bounded
 
 OPTION_TYPES = {  # of the networks' options, as which a text on the command line is read
-    **dict.fromkeys(("dropout", "auxiliary_dropout", "drop_path", "norm_momentum", "head_bias", "layer_scale"), float),
+    **dict.fromkeys(("dropout", "auxiliary_dropout", "drop_path", "head_bias", "layer_scale"), float),
+    **dict.fromkeys(("norm_epsilon", "norm_momentum"), float),
     **dict.fromkeys(("groups", "image_size"), int),
     "depth": int | None,
     **dict.fromkeys(("auxiliary", "conv_bias", "mask_token", "zero_init_last"), bool),
     **dict.fromkeys(("remat", "scan"), bool | None),
-    **dict.fromkeys(("pool", "positions", "shortcut", "stem"), str),
+    **dict.fromkeys(("padding", "pool", "positions", "shortcut", "stem"), str),
 }
 
 

@@ -35,6 +35,7 @@ RULES = {  # of options whose range does not follow from the default
     "auxiliary_dropout": Rule(float, 0, 1),
     "drop_path": Rule(float, 0, 1),
     "norm_momentum": Rule(float, 0, 1),
+    "norm_epsilon": Rule(float, 0, 1),
     "image_size": Rule(int, 1),
     "depth": Rule(int, 1, optional=True),
     "scan": Rule(bool, optional=True),

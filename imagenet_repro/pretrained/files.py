@@ -27,8 +27,9 @@ from imagenet_repro import __version__
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Kernel, Origin, Preprocessing
-from imagenet_repro.pretrained import names, prefixes, tensors, torch_files
+from imagenet_repro.pretrained import names, packages, prefixes, tensors, torch_files
 from imagenet_repro.pretrained.pickles import Content, Foreign
+from imagenet_repro.scoring import sets
 from imagenet_repro.storage import files, user
 
 METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors file; its values are strings
@@ -78,10 +79,17 @@ def read(path: str | Path) -> Weights:
 
     Memory and time are proportional to the size of the file.
 
+    Args:
+      path: of the file, or `package:NAME` for the file in an installed package (`packages.PACKAGES`).
+
     Raises:
       UserError: the file does not exist, cannot be read, is damaged, has an unknown format or no tensors, or its
         weights are objects that only code from the file could build.
     """
+    if str(path).startswith(packages.PREFIX):
+        weights = read(packages.find_file(str(path)))
+        network = packages.package(str(path)).network
+        return dataclasses.replace(weights, origin=weights.origin or Origin(network, sets.CLASSES, {}))
     path = _regular_file(path)
     try:
         return _weights(path)

@@ -355,6 +355,47 @@ _TIMM_VGG: Rules = (
     (r"head\.fc\.(.+)", r"classifier.6.\1"),
 )
 
+
+def _flat_efficientnet(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rename the blocks, which EfficientNet-PyTorch counts through, to the stages and blocks that they are here.
+
+    A stage begins where the width of a block's output changes; all stages of every EfficientNet have widths of their
+    own. A block without an expansion has one convolution less, so that its layers have other names here.
+    """
+    outputs = {}
+    for name, array in tensors.items():
+        match = re.fullmatch(r"_blocks\.(\d+)\._project_conv\.weight", name)
+        if match:
+            with _shape_errors(name, array):
+                outputs[int(match[1])] = array.shape[0]
+    places, stage, position, width = {}, -1, 0, -1
+    for number in sorted(outputs):
+        stage, position = (stage, position + 1) if outputs[number] == width else (stage + 1, 0)
+        width, places[number] = outputs[number], (stage, position)
+
+    def ours(name: str) -> str:
+        match = re.fullmatch(r"_blocks\.(\d+)\.(_\w+)\.(.+)", name)
+        if match is None or int(match[1]) not in places:
+            return name
+        stage, position = places[int(match[1])]
+        layers = _WIDE if f"_blocks.{match[1]}._expand_conv.weight" in tensors else _NARROW
+        return f"blocks.{stage}.{position}.{layers.get(match[2], match[2])}.{match[3]}"
+
+    return _unique((name, ours(name), array) for name, array in tensors.items())
+
+
+_GATE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+_NARROW = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"} | _GATE
+_WIDE = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"} | _GATE
+_WIDE |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+_FLAT_EFFICIENTNET: Rules = (
+    (r"_conv_stem\.(.+)", r"conv_stem.\1"),
+    (r"_bn0\.(.+)", r"bn1.\1"),
+    (r"_conv_head\.(.+)", r"conv_head.\1"),
+    (r"_bn1\.(.+)", r"bn2.\1"),
+    (r"_fc\.(.+)", r"classifier.\1"),
+)
+
 # --- torchvision's preprocessing of images for its IMAGENET1K_V1 weights: bilinear, to these shorter sides -----------
 
 
@@ -405,5 +446,6 @@ SCHEMES = (
     Scheme("the original DINOv2 releases", r"mask_token", _DINOV2, _positions_of_patches),
     Scheme("the original DeiT III releases", r"blocks\.0\.gamma_1", _DEIT3),
     Scheme("the original ConvNeXt releases", r"downsample_layers\.0\.0\.weight", _CONVNEXT),
+    Scheme("EfficientNet-PyTorch", r"_blocks\.0\._depthwise_conv\.weight", _FLAT_EFFICIENTNET, _flat_efficientnet),
     Scheme("timm, VGG", r"pre_logits\.fc1\.weight", _TIMM_VGG, _timm_vgg),
 )

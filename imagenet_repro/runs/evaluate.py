@@ -239,7 +239,7 @@ def evaluate_weights(
     Images are prepared as the file states, otherwise as published for the network. All computation is in float32.
 
     Args:
-      path: a file of weights.
+      path: a file of weights, or `package:NAME`.
       name: the network; empty: the one that the file states, with its options.
       options: options of the network, which override those of the file.
       drop_background: see `pretrained.load`.
@@ -286,7 +286,7 @@ def evaluate_weights(
         _create_evaluators(parts, loaded.system, evaluation_set),
         evaluation_set,
         loaded.system.initial_state(),
-        source={"weights": provenance.of_file(path)},
+        source={"weights": provenance.of_file(weights.path)},
         path_of=_output_paths(evaluation_set, out),
         title=name,
     )

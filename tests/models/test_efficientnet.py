@@ -7,8 +7,10 @@ import pytest
 from flax import nnx
 
 from imagenet_repro import models
+from imagenet_repro.errors import UserError
 from imagenet_repro.models import efficientnet
-from imagenet_repro.models.nn.layers import Conv
+from imagenet_repro.models.nn.layers import Conv, relu6
+from imagenet_repro.pretrained import tensors
 from tests.models import probe
 
 LAYERS = efficientnet.Layers(0.01, jnp.float32, nnx.Rngs(0))
@@ -23,6 +25,30 @@ def test_scaling_gives_the_widths_and_depths_of_b7():
     assert [stage.features for stage in stages] == [32, 48, 80, 160, 224, 384, 640]
     assert [stage.repeats for stage in stages] == [4, 7, 7, 10, 10, 13, 4]
     assert [efficientnet.round_features(width) for width in (1, 11, 12, 19.2, 35.2)] == [8, 16, 16, 24, 32]
+
+
+def test_lite_networks_keep_stem_head_and_the_depth_of_the_first_and_the_last_stage():
+    stages, stem, head = models.spec("efficientnet_lite4").sizes
+    assert [stage.features for stage in stages] == [24, 32, 56, 112, 160, 272, 448]
+    assert [stage.repeats for stage in stages] == [1, 4, 4, 6, 6, 8, 1]
+    assert (stem, head) == (32, 1280)
+    assert not any("se.conv" in name for name in tensors.shapes(models.abstract("efficientnet_lite0")))
+
+
+def test_relu6_is_flat_at_both_ends():
+    x = jnp.array([-1.0, 0.0, 3.0, 6.0, 7.0])
+    np.testing.assert_array_equal(relu6(x), [0, 0, 3, 6, 6])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(relu6))(x), [0, 0, 1, 0, 0])
+
+
+def test_symmetric_padding_is_equal_on_both_sides():
+    layers = LAYERS._replace(padding="symmetric", epsilon=1e-5)
+    conv = layers.conv(1, 1, 3, stride=2)
+    conv.weight.set_value(jnp.arange(1.0, 10.0).reshape(3, 3, 1, 1))
+    even = conv(jnp.ones((1, 4, 4, 1)))[0, :, :, 0]
+    np.testing.assert_array_equal(even, [[5 + 6 + 8 + 9, 4 + 5 + 6 + 7 + 8 + 9], [2 + 3 + 5 + 6 + 8 + 9, 45]])
+    with pytest.raises(UserError, match="no padding 'valid': valid: same, symmetric"):
+        models.abstract("efficientnet_b0", padding="valid")
 
 
 def test_the_crop_leaves_32_pixels():
@@ -46,7 +72,8 @@ def test_drop_path_rises_from_0_and_stays_below_the_rate():
 
 def test_dropout_of_each_variant():
     dropouts = {name: models.spec(name).options["dropout"] for name in efficientnet.VARIANTS}
-    assert list(dropouts.values()) == [0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5, 0.5, 0.2, 0.3, 0.4, 0.4]
+    lite = [0.2, 0.2, 0.3, 0.3, 0.3]
+    assert list(dropouts.values()) == [0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5, 0.5, *lite, 0.2, 0.3, 0.4, 0.4]
     assert models.abstract("efficientnet_b0", dropout=0.7).dropout.rate == 0.7
 
 

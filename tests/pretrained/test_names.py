@@ -149,3 +149,24 @@ def test_images_of_torchvisions_convnext(width, last, resized):
     stem = {"features.0.0.weight": np.zeros((width, 3, 4, 4)), "features.1.0.layer_scale": np.zeros((width, 1, 1))}
     result = names.convert(stem | blocks)
     assert result.scheme.preprocessing(result.tensors) == Preprocessing(crop_ratio=224 / resized)
+
+
+def test_blocks_of_efficientnet_pytorch_become_stages():
+    own = tensors.shapes(models.abstract("efficientnet_lite0"))
+    flat = {}
+    blocks = sorted({tuple(map(int, name.split(".")[1:3])) for name in own if name.startswith("blocks.")})
+    layers = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    wide = layers | {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+    narrow = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    for name, shape in own.items():
+        *path, layer, kind = name.split(".")
+        if path:
+            number = blocks.index((int(path[1]), int(path[2])))
+            theirs = f"_blocks.{number}.{(wide if number else narrow)[layer]}.{kind}"
+        else:
+            theirs = f"{outer[layer]}.{kind}"
+        flat[theirs] = np.zeros(shape, np.float32)
+    result = names.convert(flat)
+    assert result.scheme.title == "EfficientNet-PyTorch"
+    assert {name: array.shape for name, array in result.tensors.items()} == own

@@ -44,6 +44,19 @@ def _relu_gradient(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array
     return y, jnp.where(target.in_memory(y) > 0, tangents[0], jnp.zeros_like(y))
 
 
+@jax.custom_jvp
+def relu6(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return x clipped to [0, 6]; the gradient at both ends is zero, as in PyTorch (Krizhevsky 2010, CIFAR-10)."""
+    return jnp.clip(x, 0, 6)
+
+
+@relu6.defjvp
+def _relu6_gradient(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = relu6(*primals)
+    inside = target.in_memory(y)
+    return y, jnp.where((inside > 0) & (inside < 6), tangents[0], jnp.zeros_like(y))
+
+
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """Return x times the standard normal's distribution function, computed exactly as in PyTorch.
 
