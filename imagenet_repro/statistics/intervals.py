@@ -45,10 +45,25 @@ def binomial_interval(
     Raises:
       ValueError: `wrong` exceeds `images`, or there are no images.
     """
-    from scipy.stats import binomtest  # its import takes a second, which a training process can do without
+    if images < 1 or not 0 <= wrong <= images:
+        raise ValueError(f"{wrong} wrong of {images} images is not an error rate")
+    if method == "wilson":
+        return _score_interval(wrong, images, confidence)
+    from scipy.stats import binomtest
 
     low, high = binomtest(wrong, images).proportion_ci(confidence_level=confidence, method=method)
     return float(low), float(high)
+
+
+def _score_interval(wrong: int, images: int, confidence: float) -> tuple[float, float]:
+    """Return Wilson's interval with the bits of SciPy, whose `binomtest` every command would wait half a second for."""
+    from scipy.special import ndtri
+
+    share, quantile = wrong / images, float(ndtri(0.5 + 0.5 * confidence))
+    square = quantile**2
+    centre = (2 * images * share + square) / (2 * (images + square))
+    half = quantile / (2 * (images + square)) * math.sqrt(4 * images * share * (1 - share) + square)
+    return 0.0 if wrong == 0 else centre - half, 1.0 if wrong == images else centre + half
 
 
 def wilson_interval(

@@ -25,6 +25,21 @@ def test_wilson_interval_is_its_closed_form(wrong, images, confidence):
     )
 
 
+@pytest.mark.parametrize("images", [1, 2, 7, 10, 999, 50_000])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+def test_wilson_interval_has_the_bits_of_scipy(images, confidence):
+    for wrong in np.unique(np.linspace(0, images, 101).astype(int)).tolist():
+        expected = scipy.stats.binomtest(wrong, images).proportion_ci(confidence, method="wilson")
+        assert intervals.binomial_interval(wrong, images, confidence=confidence) == tuple(expected)
+
+
+@pytest.mark.parametrize(("wrong", "images"), [(-1, 10), (11, 10), (0, 0)])
+@pytest.mark.parametrize("method", ["wilson", "exact"])
+def test_an_impossible_error_rate_is_refused(wrong, images, method):
+    with pytest.raises(ValueError, match=f"{wrong} wrong of {images} images"):
+        intervals.binomial_interval(wrong, images, method)
+
+
 @pytest.mark.parametrize(("wrong", "images"), [(1, 20), (7, 20), (19, 20), (300, 1000)])
 def test_exact_interval_puts_a_fortieth_in_each_tail(wrong, images):
     low, high = intervals.binomial_interval(wrong, images, "exact")
