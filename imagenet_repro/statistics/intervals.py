@@ -56,7 +56,7 @@ def binomial_interval(
 
 
 def _score_interval(wrong: int, images: int, confidence: float) -> tuple[float, float]:
-    """Return Wilson's interval with the bits of SciPy, whose `binomtest` every command would wait half a second for."""
+    """Return Wilson's interval with the bits of SciPy, whose `binomtest` takes half a second to import."""
     from scipy.special import ndtri
 
     share, quantile = wrong / images, float(ndtri(0.5 + 0.5 * confidence))
