@@ -28,7 +28,7 @@ from imagenet_repro.report.sections import stages
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage import user
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import log, loop
+from imagenet_repro.training import energy, log, loop
 from imagenet_repro.training.budget import Budget, Meter, Spent
 from imagenet_repro.training.clock import StopSignal
 from imagenet_repro.training.state import TrainState
@@ -78,7 +78,7 @@ class _Watcher:
         return self._stop.received is not None
 
     def flops(self, function: Callable, *shapes: Any) -> int:
-        return counting.flops(function, *shapes)
+        return counting.flops(function, *shapes)  # no stage has a convolution, so both conventions give this count
 
     def close(self) -> None:
         self._screen.close()
@@ -189,6 +189,7 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
             ),
             log=run_log,
             known=restored.info if restored else {},
+            energy=energy.EnergyMeter(before=energy.unknown_so_far("the stages before the SVM are not measured")),
             early_stopping=self.config.svm.early_stopping,
         )
 

@@ -17,7 +17,7 @@ from imagenet_repro.data.sources import Splits
 from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import cpu_precision, fitting, hosts, log, loop, parallel, progressive
+from imagenet_repro.training import cpu_precision, energy, fitting, hosts, log, loop, parallel, progressive
 from imagenet_repro.training.budget import Budget, Meter, Spent
 from imagenet_repro.training.clock import Agreement
 from imagenet_repro.training.learning_rate import LearningRate
@@ -61,6 +61,9 @@ class NetworkRun(Run[Config, NetworkSystem]):
         bad_records = BadRecords(self.train_split, self.config.data, run_log.say, known)
         batches = self._batches(spent.steps, budget)
         agreement = self._agreement(spent.seconds)
+        meter = energy.open_meter(energy.restored(restored.info) if restored else None)
+        if measured := meter.describe():
+            run_log.say(measured)
         steps, self.compilation_seconds = self._compile(run_log, train_state, agreement)
         return loop.TrainingJob(
             config=self.config,
@@ -77,6 +80,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
             known=restored.info if restored else {},
             learning_rate=learning_rate,
             agreement=agreement,
+            energy=meter,
         )
 
     def _agreement(self, seconds: float) -> Agreement:

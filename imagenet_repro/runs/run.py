@@ -108,6 +108,7 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
             | {
                 "budget": self.config.budget,
                 "spent": dataclasses.asdict(outcome.spent),
+                "energy": outcome.energy,
                 "compilation_seconds": self.compilation_seconds,
                 "rates": dataclasses.asdict(rates) | {"top1_error": rates.top1_error, "top5_error": rates.top5_error},
                 "peak_memory": memory.peak(),

@@ -9,7 +9,7 @@ from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED
-from imagenet_repro.report import result_table
+from imagenet_repro.report import energy, result_table
 from imagenet_repro.report.plots import curves
 from imagenet_repro.runs.feature_run import FeatureRun
 from imagenet_repro.runs.network_run import NetworkRun
@@ -111,6 +111,7 @@ def _show(workdir: Workdir) -> int:
         return EXIT_FINISHED
     row = result_table.row(workdir.result())
     result_table.show([row])
+    print(energy.describe(workdir.result()))
     workdir.write("table.md", result_table.markdown([row]))
     curves.plot_curves({row.system: log.read_rows(workdir.metrics)}, workdir.path / "curves.png")
     print(f"table: {workdir.path / 'table.md'}\nlearning curves: {workdir.path / 'curves.png'}")

@@ -19,6 +19,7 @@ from imagenet_repro.training.budget import Budget, Every, Spent
 from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import HOSTS, Agreement, StopSignal, TrainingClock
 from imagenet_repro.training.early_stopping import EarlyStopping
+from imagenet_repro.training.energy import EnergyMeter, Record, joules_entry
 from imagenet_repro.training.learning_rate import LearningRate
 from imagenet_repro.training.log import LEFT_OUT, METRICS, RunLog, duration
 from imagenet_repro.training.parallel import NO_RATE
@@ -44,6 +45,7 @@ class TrainingJob:
       early_stopping: the number of consecutive evaluations without a lower error that ends the run; 0: the run never
         ends early.
       agreement: how the processes of the run agree on its seconds and on a stop.
+      energy: the meter of the run's energy.
     """
 
     config: AnyConfig
@@ -61,15 +63,24 @@ class TrainingJob:
     learning_rate: LearningRate | None = None
     early_stopping: int = 0
     agreement: Agreement = dataclasses.field(default_factory=Agreement)
+    energy: EnergyMeter = dataclasses.field(default_factory=EnergyMeter)
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The end of a run: `stopped_by` is the name of a signal, or None if the budget is spent."""
+    """The end of a run.
+
+    Attributes:
+      state: the train state.
+      spent: the amounts that training has used.
+      stopped_by: the name of a signal, or None if the budget is spent.
+      energy: the record of the energy (training/energy.py).
+    """
 
     state: TrainState
     spent: Spent
     stopped_by: str | None
+    energy: Record = dataclasses.field(default_factory=dict)
 
 
 def run(job: TrainingJob) -> Outcome:
@@ -82,7 +93,10 @@ def run(job: TrainingJob) -> Outcome:
       UserError: too many records cannot be decoded.
     """
     with StopSignal() as stop:
-        return _Run(job, stop).go()
+        try:
+            return _Run(job, stop).go()
+        finally:
+            job.energy.close()
 
 
 class _Run:
@@ -108,7 +122,7 @@ class _Run:
         except LostProcessError as error:
             saved = self._rescue()
             if self.stop.received and self.agreement.alone:  # the signal went to every process of the run
-                return Outcome(self.state, self.spent, self.stop.received)
+                return Outcome(self.state, self.spent, self.stop.received, self.job.energy.record())
             raise LostProcessError(f"{error}. {saved}") from error
 
     def _go(self) -> Outcome:
@@ -116,6 +130,7 @@ class _Run:
         stopping = evaluating = False
         self._make_up()
         self.clock.start()
+        self.job.energy.start()
         while not (budget.finished(self.spent) or stopping or self.early_stopping.is_due):
             self._take_step()
             stopping = self._agree()
@@ -123,10 +138,12 @@ class _Run:
             if not stopping:
                 self._events(evaluating)
         self._drain()
+        self.job.energy.stop()
         if self.saved_step != self.spent.steps:
             self._save(None, evaluation_due=evaluating or budget.finished(self.spent))
         self.job.checkpoints.wait()
-        return Outcome(self.state, self.spent, (self.stop.received or "a signal elsewhere") if stopping else None)
+        stopped_by = (self.stop.received or "a signal elsewhere") if stopping else None
+        return Outcome(self.state, self.spent, stopped_by, self.job.energy.record())
 
     def _rescue(self) -> str:
         """Save the last state although no batch follows it, and return a sentence about the last checkpoint.
@@ -239,7 +256,7 @@ class _Run:
             evaluating |= self.job.budget.finished(
                 self.spent
             )  # the steps in flight may have used up a budget of seconds
-            with self.clock.paused():
+            with self.job.energy.paused(), self.clock.paused():
                 self.is_evaluating = evaluating  # until it ends, so that a checkpoint says that it is due
                 top1_error = self._evaluate() if evaluating else None
                 self.is_evaluating = False
@@ -247,7 +264,8 @@ class _Run:
 
     def _evaluate(self) -> float:
         row = self.job.evaluate(self.state, self.job.budget.finished(self.spent))
-        self.job.log.write("eval", self.spent.steps, **_spent_row(self.job.budget, self.spent), **row)
+        spent = _spent_row(self.job.budget, self.spent) | joules_entry(self.job.energy.record())
+        self.job.log.write("eval", self.spent.steps, **spent, **row)
         progress = 100 * self.job.budget.progress(self.spent)
         self.job.log.say(
             f"evaluated at {progress:.0f} %: top-1 error {100 * row['top1_error']:.2f} %,"
@@ -276,6 +294,7 @@ class _Run:
         info = {"steps": self.spent.steps, "seconds": self.spent.seconds}
         drops = self.job.learning_rate.drops_record if self.job.learning_rate else {}
         info |= {"evaluation_due": evaluation_due, "plateau": drops, "early_stopping": self.early_stopping.record}
+        info["energy"] = self.job.energy.record()
         began = time.perf_counter()
         self.job.checkpoints.save(self.spent.steps, self.state, info, top1_error)
         self.job.log.write("save", self.spent.steps, saving_seconds=time.perf_counter() - began)
@@ -283,7 +302,7 @@ class _Run:
 
     def _report(self, spent: Spent) -> None:
         budget, row = self.job.budget, self.window.close(spent)
-        self.job.log.write("train", spent.steps, **_spent_row(budget, spent), **row)
+        self.job.log.write("train", spent.steps, **_spent_row(budget, spent), **self.job.energy.row(), **row)
         progress = budget.progress(spent)
         # Only from this process's steps: earlier processes, and stages before the first step, may have been slower.
         gained, took = progress - budget.progress(self.job.spent), spent.seconds - self.job.spent.seconds

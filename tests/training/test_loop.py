@@ -20,9 +20,11 @@ from imagenet_repro.training import log, loop, parallel, progressive
 from imagenet_repro.training.budget import Budget, Meter
 from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import TrainingClock
+from imagenet_repro.training.energy import EnergyMeter
+from imagenet_repro.training.energy_counters import FoundCounters
 from imagenet_repro.training.learning_rate import LearningRate
 from imagenet_repro.training.step import TrainStep
-from tests.training import small_network
+from tests.training import fake_energy, small_network
 
 CONFIG = small_network.config(
     budget="12st",
@@ -257,6 +259,30 @@ def test_steps_in_flight_do_not_overrun_a_budget_of_seconds(budget, steps, monke
     measures = dict.fromkeys(names, jnp.ones(()))
     job = fake_job(budget, [lambda state, batch, learning_rate: (state, measures | {"loss": SlowLoss(clock)})])
     assert loop.run(job).spent.steps == steps
+
+
+def test_energy_of_steps_is_logged_saved_and_returned():
+    """Three steps of a second at 10 W; the evaluation, which takes longer, does not count."""
+    clock = fake_energy.Clock(cpu=10.0)
+    counters = FoundCounters(tuple(clock.counters.values()))
+    meter = EnergyMeter(counters, "cpu", clock=clock, sleep=clock.sleep)
+    names = ("loss", "gradient_norm", "top1_correct", "top5_correct", "learning_rate")
+
+    def step(state, batch, learning_rate):
+        clock.sleep(1)
+        return state, dict.fromkeys(names, jnp.ones(()))
+
+    def evaluate(state, last):
+        clock.sleep(100)
+        return {"top1_error": 0.9, "top5_error": 0.5, "evaluated": 42}
+
+    job = dataclasses.replace(fake_job("3st", [step]), energy=meter, evaluate=evaluate)
+    assert loop.run(job).energy["joules"] == 30.0
+    saved = job.checkpoints.save.call_args.args[2]
+    assert saved["energy"]["joules"] == 30.0
+    logged = {call.args[0]: call.kwargs for call in job.log.write.call_args_list}
+    assert logged["eval"]["joules"] == 30.0
+    assert logged["train"]["joules"] == 30.0
 
 
 class Measure:
