@@ -32,7 +32,8 @@ def main():
         rows.append(sizes.count(name) | {"golden": _golden(name, arguments.goldens)})
         print(rows[-1], file=sys.stderr, flush=True)
     with sizes.STORED.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["name", "parameters", "image_size", "multiply_adds"], extrasaction="ignore")
+        columns = ["name", "parameters", "image_size", "multiply_adds", "real_multiply_adds"]
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     Path(arguments.out).write_text(_table(rows), encoding="utf-8")

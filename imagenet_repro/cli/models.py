@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from imagenet_repro.cli.command import Command, Option
+from imagenet_repro.config.run import Taps
 from imagenet_repro.errors import EXIT_FINISHED, UserError, nearest
 
 HELP = """Print the history: year, entry or network, sizes, published errors, and errors measured here.
@@ -12,16 +13,18 @@ HELP = """Print the history: year, entry or network, sizes, published errors, an
   python main.py models resnet             the networks with "resnet" in their name
   python main.py models resnet50           one network: paper, sizes, results, preprocessing, options
   python main.py models --runs runs/*      with the errors of finished runs on ImageNet beside the published ones
+  python main.py models --flops=real       multiply-adds without taps of convolutions on padding
 """
 
 
-def run(*, pattern: str = "", runs: Sequence[str] = ()) -> int:
+def run(*, pattern: str = "", runs: Sequence[str] = (), flops: Taps = "full") -> int:
     """Print the entries and the networks whose name contains `pattern`, or all about one; return the exit code.
 
     Args:
       pattern: part of a name; empty: everything.
       runs: workdirs of finished runs, whose errors on ImageNet are shown beside the published ones. A shell pattern
         such as `runs/*` also names other files: any that is not a finished run is left out, with a note on stderr.
+      flops: the taps of convolutions that count as multiply-adds: "full", all, as papers do; "real", those on pixels.
 
     Raises:
       UserError: no name of a network contains the pattern, or the result of a run is damaged.
@@ -42,7 +45,7 @@ def run(*, pattern: str = "", runs: Sequence[str] = ()) -> int:
     if network in models.names():
         zoo_listing.describe(network, measured.get(network))
     else:
-        zoo_listing.show(names, measured, () if pattern else ENTRIES)
+        zoo_listing.show(names, measured, () if pattern else ENTRIES, taps=flops)
     return EXIT_FINISHED
 
 
@@ -52,6 +55,12 @@ COMMAND = Command(
     run=run,
     options=(
         Option("pattern", nargs="?", default="", help="part of a name, or a name"),
+        Option(
+            "--flops",
+            default="full",
+            choices=("full", "real"),
+            help="multiply-adds with all taps of convolutions, as papers count, or without those on padding",
+        ),
         Option("--runs", nargs="+", default=(), metavar="DIR", help="workdirs of finished runs on ImageNet"),
     ),
 )

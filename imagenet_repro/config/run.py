@@ -13,6 +13,8 @@ from imagenet_repro.config.model import Model, Progressive
 from imagenet_repro.config.optimizer import Optimizer, Sgd
 from imagenet_repro.config.schedule import CosineSchedule, Schedule
 
+Taps = Literal["real", "full"]  # the taps of convolutions that count as operations (zoo/counting.py)
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
@@ -35,6 +37,7 @@ class Config:
     cross_device_norm: bool = False  # batch norm over all devices' shares; otherwise each device's own
     norm_group: int = bounded(0, 0)  # neighbouring devices that share statistics under cross_device_norm; 0: all
     deterministic: bool = True  # choose only kernels that repeat bit for bit (GPU)
+    flops: Taps = "real"  # operations of a budget and of the result: real: without taps on padding; full: with them
     clip_norm: float = bounded(0.0, 0.0)  # global norm of the gradient; 0: no clipping
     ema_decay: float = bounded(0.0, 0.0, 1.0)  # of the average of weights that is evaluated; 0: none
     ema_warmup: bool = False  # at update t the decay is no more than (1 + t) / (10 + t), TensorFlow's `num_updates`
@@ -78,6 +81,7 @@ class FeatureConfig:
     batch_size: int = bounded(256, 1, 2**24)
     parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
     deterministic: bool = True
+    flops: Taps = "real"
     evaluate_every: str = amount("5ep")
     log_every: int = bounded(20, 1)  # steps
     cache_dir: str = ""  # directory of codes, shared by runs that need the same; empty: the workdir

@@ -109,7 +109,7 @@ class AbstractStep:
         size = self.system.config.batch_size
         blank = self.system.blank_batch(1)
         batch = {name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for name, x in blank.items()}
-        return step_flops(self.train_step(policy), self.state, batch)
+        return step_flops(self.train_step(policy), self.state, batch, taps=self.system.config.flops)
 
     def bytes_per_device(self) -> dict[str, int]:
         """Return what each part of the step's inputs takes on one device."""

@@ -37,6 +37,7 @@ KEYS = {
 MAX_NAMED = 3  # classes or settings in one message
 NO_GUESS = -1  # stands for the guess on an image whose scores held NaN
 NO_SPLIT = "none of its own"
+TAPS_BEFORE_THE_KEY = "real"  # the convention of results from before `config.flops` existed
 # Settings in which an evaluation may differ from the training run: its images, and its speed.
 EVALUATION_KEYS = ("data.name", "data.eval_split", "data.test_split", "data.eval_batch_size")
 
@@ -130,7 +131,7 @@ def group_runs(paths: Sequence[str | Path]) -> list[RunGroup]:
     names: dict[str, str] = {}
     for workdir in map(Workdir, paths):
         result = _read_result(workdir)
-        settings = flatten_settings(result["provenance"]["config"])
+        settings = {"flops": TAPS_BEFORE_THE_KEY} | flatten_settings(result["provenance"]["config"])
         key = json.dumps({k: v for k, v in settings.items() if k != "seed" and k not in FREE_KEYS}, sort_keys=True)
         groups.setdefault(key, []).append(workdir)
         names[key] = result["system"]
@@ -360,6 +361,7 @@ def _conditions(result: dict[str, Any], scoring: Scoring) -> dict[str, str]:
         "data set": data["name"],
         "training split": data["train_split"],
         **watched,
+        "taps that count as operations": config.get("flops", TAPS_BEFORE_THE_KEY),
         "scored split": scoring.evaluation_set.title if scoring.evaluation_set else scored,
     }
 

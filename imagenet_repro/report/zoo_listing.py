@@ -8,16 +8,21 @@ from rich.console import Console
 from rich.text import Text
 
 from imagenet_repro import models
+from imagenet_repro.config.run import Taps
 from imagenet_repro.report.result_table import FILE_WIDTH
 from imagenet_repro.report.text import quantity
 from imagenet_repro.scoring.sets import IMAGENET
 from imagenet_repro.scoring.terminal import ruled_table
 from imagenet_repro.zoo.entries import ENTRIES, ChallengeEntry
 from imagenet_repro.zoo.published import PublishedErrors, network_facts
-from imagenet_repro.zoo.sizes import sizes
+from imagenet_repro.zoo.sizes import Sizes, sizes
 
 HEADINGS = ("year", "name", "params", "multiply-adds", "px", "top-1 %", "top-5 %", "protocol", "ours")
 VALIDATION_IMAGES = 50_000
+TAPS: dict[Taps, str] = {
+    "full": "with all taps of convolutions, as papers count them",
+    "real": "without taps on padding",
+}
 WRAPPED = ("name", "protocol")
 RIGHT = ("params", "multiply-adds", "px", "top-1 %", "top-5 %")
 
@@ -31,7 +36,11 @@ class MeasuredErrors:
 
 
 def show(
-    names: Sequence[str], measured: dict[str, MeasuredErrors], entries: Iterable[ChallengeEntry] = ENTRIES
+    names: Sequence[str],
+    measured: dict[str, MeasuredErrors],
+    entries: Iterable[ChallengeEntry] = ENTRIES,
+    *,
+    taps: Taps = "full",
 ) -> None:
     """Print entries and networks by year.
 
@@ -41,13 +50,14 @@ def show(
       names: networks.
       measured: our errors by network or by the system of an entry.
       entries: the entries of the challenge.
+      taps: the taps of convolutions that count as multiply-adds.
     """
     console = Console()
     if not console.is_terminal:
         console.width = FILE_WIDTH
     headings = HEADINGS[: None if measured else -1]
     rows = [(entry.year, 0, _entry_lines(entry, measured.get(entry.system))) for entry in entries]
-    rows += [(network_facts(name).year, 1, _network_lines(name, measured.get(name))) for name in names]
+    rows += [(network_facts(name).year, 1, _network_lines(name, measured.get(name), taps)) for name in names]
     lines = [(kind, line) for _, kind, entry in sorted(rows, key=lambda row: row[:2]) for line in entry]
     table = ruled_table(
         headings,
@@ -61,7 +71,7 @@ def show(
     console.print(
         "Errors are in percent, as published; `main.py models NAME` names the sources. Parameters are the trainable"
         " ones, with the published head and auxiliary heads. Multiply-adds are those of evaluating one image of `px`"
-        " pixels.",
+        f" pixels, {TAPS[taps]}.",
         markup=False,
         highlight=False,
     )
@@ -78,7 +88,7 @@ def describe(name: str, measured: MeasuredErrors | None = None) -> None:
         ("paper", facts.paper),
         ("as in", spec.reference),
         ("parameters", f"{size.parameters:,}"),
-        ("multiply-adds", f"{quantity(size.multiply_adds)} at {p.image_size} px"),
+        ("multiply-adds", _describe_multiply_adds(size, p.image_size)),
         ("images", f"{p.image_size} px, {crop}, {p.kernel}, mean {p.mean}, std {p.std}"),
         *(("published", _published_text(errors)) for errors in facts.errors),
         *([("ours", f"top-1 {measured.top1:.2f} %, top-5 {measured.top5:.2f} % error")] if measured else []),
@@ -122,9 +132,16 @@ def _measured_cell(measured: MeasuredErrors | None) -> str:
     return f"{measured.top1:.2f} / {measured.top5:.2f}" if measured else ""
 
 
-def _network_lines(name: str, measured: MeasuredErrors | None) -> list[list[str]]:
+def _describe_multiply_adds(size: Sizes, pixels: int) -> str:
+    on_padding = 100 * (1 - size.real_multiply_adds / size.multiply_adds)
+    share = f"{on_padding:.1f} % of them on padding" if on_padding >= 0.05 else "none of them on padding"
+    return f"{quantity(size.multiply_adds)} at {pixels} px, {share}"
+
+
+def _network_lines(name: str, measured: MeasuredErrors | None, taps: Taps) -> list[list[str]]:
     facts, size, pixels = network_facts(name), sizes(name), str(models.spec(name).preprocessing.image_size)
-    first = [str(facts.year), name, quantity(size.parameters), quantity(size.multiply_adds), pixels]
+    multiply_adds = size.multiply_adds if taps == "full" else size.real_multiply_adds
+    first = [str(facts.year), name, quantity(size.parameters), quantity(multiply_adds), pixels]
     lines = [_published_cells(errors) for errors in facts.errors] or [["", "", ""]]
     ours = _measured_cell(measured)
     return [

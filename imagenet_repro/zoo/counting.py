@@ -1,12 +1,14 @@
 """Parameters, multiply-adds and floating point operations, counted from traces without allocation or compilation.
 
-There are two conventions. `multiply_adds` follows the papers: every tap of every convolution counts, also on padding.
-`flops` counts the work of an unoptimised program: twice the multiply-adds on real input elements of every convolution
-and matrix product in a traced function, gradients included. It depends on shapes only, so it is the same on every
-platform.
+There are two conventions for the taps of convolutions (`Taps`). "full" counts every tap, also on padding, as papers
+count multiply-adds and as a program does that pads its inputs. "real" counts the taps on elements of the input alone,
+as XLA counts operations. They differ most on small maps with large kernels, and not at all for matrix products.
+`multiply_adds` takes "full" unless told otherwise, `flops` takes "real", and a run's `config.flops` decides for its
+training steps. Counts depend on shapes only, so they are the same on every platform.
 """
 
 import math
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +18,7 @@ from flax import nnx
 from jax.extend import core
 
 from imagenet_repro import models
+from imagenet_repro.config.run import Taps
 
 
 def parameter_count(model: nnx.Module) -> int:
@@ -24,54 +27,63 @@ def parameter_count(model: nnx.Module) -> int:
 
 
 def multiply_adds(
-    network: str | nnx.Module, image_size: int, *, num_classes: int | None = None, **options: Any
+    network: str | nnx.Module, image_size: int, *, num_classes: int | None = None, taps: Taps = "full", **options: Any
 ) -> int:
     """Return the multiply-adds of a network on one image in evaluation mode.
 
-    Convolutions and matrix products count, padding included; biases, norms, pooling and activations do not.
+    Convolutions and matrix products count; biases, norms, pooling and activations do not.
 
     Args:
       network: a name, or a module of arrays or of shapes.
       image_size: pixels of the square image.
       num_classes: of the network by that name; None: those of its published weights.
+      taps: the taps of convolutions that count; the default is the papers' convention.
       options: of the network by that name.
 
     Raises:
       UserError: an unknown network or option, or a size that the network cannot take.
     """
     model = models.abstract(network, num_classes, **options) if isinstance(network, str) else nnx.clone(network)
+    return evaluation_counts(model, image_size)[taps]
+
+
+def evaluation_counts(network: nnx.Module, image_size: int) -> dict[Taps, int]:
+    """Return the multiply-adds of a module on one image in evaluation mode by both conventions, from one trace."""
+    model = nnx.clone(network)
     model.eval()
     graph, state = nnx.split(model)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    return _count(lambda state, images: nnx.merge(graph, state)(images), state, images, padding=True)
+    program = jax.make_jaxpr(lambda state, images: nnx.merge(graph, state)(images))(state, images).jaxpr
+    return {taps: _count_jaxpr(program, taps) for taps in typing.get_args(Taps)}
 
 
-def flops(function: Callable, *arguments: Any) -> int:
+def flops(function: Callable, *arguments: Any, taps: Taps = "real") -> int:
     """Return the floating point operations of a function, from its trace on arrays or `jax.ShapeDtypeStruct`s.
 
     The body of a `scan` counts once for every iteration, the body of a `while` loop once, since the number of its
     iterations is unknown. The most expensive branch of a `cond` counts. A function that `shard_map` maps counts once
     for each device. Where a program has a form for each platform (models/nn/cpu_convolution.py), the default form
     counts.
+
+    Args:
+      function: the function.
+      arguments: its arguments.
+      taps: the taps of convolutions that count.
     """
-    return 2 * _count(function, *arguments, padding=False)
+    return 2 * _count_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr, taps)
 
 
-def _count(function: Callable, *arguments: Any, padding: bool) -> int:
-    return _count_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr, padding)
+def _count_jaxpr(jaxpr: core.Jaxpr, taps: Taps) -> int:
+    return sum(_count_equation(equation, taps) for equation in jaxpr.eqns)
 
 
-def _count_jaxpr(jaxpr: core.Jaxpr, padding: bool) -> int:
-    return sum(_count_equation(equation, padding) for equation in jaxpr.eqns)
-
-
-def _count_equation(equation: core.JaxprEqn, padding: bool) -> int:
+def _count_equation(equation: core.JaxprEqn, taps: Taps) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         return _count_product(equation)
     if name == "conv_general_dilated":
-        return _count_convolution(equation, padding)
-    inner = [_count_jaxpr(jaxpr, padding) for jaxpr in _inner_jaxprs(params)]
+        return _count_convolution(equation, taps)
+    inner = [_count_jaxpr(jaxpr, taps) for jaxpr in _inner_jaxprs(params)]
     if not inner:
         return 0
     if name == "cond":
@@ -100,22 +112,20 @@ def _count_product(equation: core.JaxprEqn) -> int:
     return math.prod(out) * math.prod(left[axis] for axis in contracted)
 
 
-def _count_convolution(equation: core.JaxprEqn, padding: bool) -> int:
+def _count_convolution(equation: core.JaxprEqn, taps: Taps) -> int:
     """Count output elements x input features x (position, tap) pairs.
 
-    All pairs count with `padding`, otherwise only those on an element of the input.
+    A pair on a hole between dilated elements never counts: in the input gradient of a strided convolution the holes
+    are not padding, and the other pairs are those of the convolution itself.
     """
     params = equation.params
     numbers = params["dimension_numbers"]
     inputs, kernel, out = map(_shape, (*equation.invars[:2], equation.outvars[0]))
     pairs = 1
     for dimension, (low, _) in enumerate(params["padding"]):
-        taps, positions = kernel[numbers.rhs_spec[2 + dimension]], out[numbers.out_spec[2 + dimension]]
-        if padding:
-            pairs *= positions * taps
-            continue
+        size, positions = kernel[numbers.rhs_spec[2 + dimension]], out[numbers.out_spec[2 + dimension]]
         stride, hole, spread = (params[k][dimension] for k in ("window_strides", "lhs_dilation", "rhs_dilation"))
-        positions_read = (at * stride + tap * spread - low for at in range(positions) for tap in range(taps))
+        reads = [at * stride + tap * spread - low for at in range(positions) for tap in range(size)]
         last = (inputs[numbers.lhs_spec[2 + dimension]] - 1) * hole
-        pairs *= sum(0 <= at <= last and at % hole == 0 for at in positions_read)
+        pairs *= sum(read % hole == 0 and (taps == "full" or 0 <= read <= last) for read in reads)
     return out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]] * pairs

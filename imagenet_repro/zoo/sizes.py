@@ -21,7 +21,8 @@ class Sizes:
     """The size of a network with its published head."""
 
     parameters: int  # trainable
-    multiply_adds: int  # of one image of the size at which its results were published
+    multiply_adds: int  # of one image of the size at which its results were published, as papers count them
+    real_multiply_adds: int  # of these, those that are not on padding (counting.py)
 
 
 def sizes(name: str) -> Sizes:
@@ -29,17 +30,19 @@ def sizes(name: str) -> Sizes:
     row = _stored().get(name)
     if row is None or int(row["image_size"]) != models.spec(name).preprocessing.image_size:
         row = count(name)
-    return Sizes(int(row["parameters"]), int(row["multiply_adds"]))
+    return Sizes(int(row["parameters"]), int(row["multiply_adds"]), int(row["real_multiply_adds"]))
 
 
 def count(name: str) -> dict[str, Any]:
     """Return a row of `sizes.csv`, counted from the network's shapes; the deepest networks take some seconds."""
     network, size = models.abstract(name), models.spec(name).preprocessing.image_size
+    counts = counting.evaluation_counts(network, size)
     return {
         "name": name,
         "parameters": counting.parameter_count(network),
         "image_size": size,
-        "multiply_adds": counting.multiply_adds(network, size),
+        "multiply_adds": counts["full"],
+        "real_multiply_adds": counts["real"],
     }
 
 

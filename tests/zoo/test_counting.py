@@ -61,6 +61,37 @@ def test_convolution_in_closed_form():
         assert counting.flops(conv, shape(2, n, n, 4), shape(3, 3, 4, 6)) == 2 * 2 * (3 * n - 2) ** 2 * 4 * 6
 
 
+def test_full_taps_of_a_convolution_by_hand():
+    def conv(x, w):
+        return cpu_convolution.convolve(x, w, stride=(2, 2), padding=((1, 1), (1, 1)))
+
+    # 3x3 taps on 5x5 pixels with stride 2 and a border of one: 3x3 outputs. Along one axis the outputs read pixels -1
+    # to 1, 1 to 3 and 3 to 5. These are 9 taps, of which 7 are on the image.
+    x, w = shape(2, 5, 5, 4), shape(3, 3, 4, 6)
+    assert counting.flops(conv, x, w, taps="full") == 2 * 2 * 9**2 * 4 * 6
+    assert counting.flops(conv, x, w, taps="real") == counting.flops(conv, x, w) == 2 * 2 * 7**2 * 4 * 6
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(9, 3, 1), (8, 2, 2), (8, 3, 2), (20, 7, 2)])
+def test_full_taps_of_gradients_have_no_holes(size, kernel, stride):
+    def loss(x, w):
+        return cpu_convolution.convolve(x, w, stride=(stride, stride), padding=((kernel // 2, kernel // 2),) * 2).sum()
+
+    x, w = shape(2, size, size, 4), shape(kernel, kernel, 4, 6)
+    outputs = (size + 2 * (kernel // 2) - kernel) // stride + 1
+    full = 2 * 2 * (outputs * kernel) ** 2 * 4 * 6
+    assert counting.flops(loss, x, w, taps="full") == full
+    assert counting.flops(jax.grad(loss, 1), x, w, taps="full") == 2 * full
+    # Each tap reads every pixel of the input once for its gradient, where the stride leads it there.
+    pairs = sum((pixel + kernel // 2 - tap) % stride == 0 for pixel in range(size) for tap in range(kernel))
+    assert counting.flops(jax.grad(loss, 0), x, w, taps="full") == full + 2 * 2 * pairs**2 * 4 * 6
+
+
+def test_a_network_without_padding_has_equal_counts_by_both_conventions():
+    vit = counting.evaluation_counts(models.abstract("vit_tiny_patch16", 10), 224)
+    assert vit["real"] == vit["full"], "patches do not overlap the border"
+
+
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(2, 3, 1), (9, 3, 2), (8, 1, 2), (20, 7, 2)])
 def test_each_requested_gradient_counts_as_much_as_the_convolution(size, kernel, stride):
     def loss(x, w):

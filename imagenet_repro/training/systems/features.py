@@ -126,7 +126,7 @@ class FeatureSystem:
             CODES + name: jax.ShapeDtypeStruct((size, count), jnp.float32) for name, count in self.features.items()
         }
         batch["label"] = jax.ShapeDtypeStruct((size,), jnp.int32)
-        return step_flops(self.train_step(1), train_state, batch)
+        return step_flops(self.train_step(1), train_state, batch, taps=self.config.flops)
 
     def measure_preparation(self, num_examples: int) -> PreparationCost:
         """Measure coding every image once, on blank images; learning the vocabularies is not included."""

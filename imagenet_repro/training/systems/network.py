@@ -199,7 +199,7 @@ class NetworkSystem:
         """Return the floating point operations of one step over the whole batch."""
         batch = self.blank_batch(self.config.batch_size)
         batch = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in batch.items()}
-        return step_flops(self.train_step(1), train_state, batch)
+        return step_flops(self.train_step(1), train_state, batch, taps=self.config.flops)
 
     def measure_preparation(self, num_examples: int) -> PreparationCost:
         """Return zeros: a network needs no preparation."""

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
 from imagenet_repro.config import AnyConfig
+from imagenet_repro.config.run import Taps
 from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.parallel import Spread
 from imagenet_repro.training.state import TrainState
@@ -90,8 +91,17 @@ class System(Protocol):
         ...
 
 
-def step_flops(step: DeviceStep, train_state: TrainState, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
-    """Return the floating point operations of a step over a whole batch, counted in its trace on one device."""
+def step_flops(
+    step: DeviceStep, train_state: TrainState, batch: dict[str, jax.ShapeDtypeStruct], *, taps: Taps
+) -> int:
+    """Return the floating point operations of a step over a whole batch, counted in its trace on one device.
+
+    Args:
+      step: the step.
+      train_state: the state that it takes.
+      batch: shapes of the whole batch.
+      taps: the taps of convolutions that count, the configuration's `flops`.
+    """
     replicated = PartitionSpec()
     one_device = jax.shard_map(
         step,
@@ -102,4 +112,4 @@ def step_flops(step: DeviceStep, train_state: TrainState, batch: dict[str, jax.S
     )
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
     learning_rate = jax.ShapeDtypeStruct((), jnp.float32)
-    return counting.flops(one_device, shapes, batch, learning_rate)
+    return counting.flops(one_device, shapes, batch, learning_rate, taps=taps)
