@@ -20,8 +20,8 @@ def bounded(default: Any, low: float | None = None, high: float | None = None, *
     return dataclasses.field(default=default, metadata={"low": low, "high": high, "increasing": increasing})
 
 
-def amount(default: str) -> Any:
-    """Return a dataclass field whose text is an amount (amount.py); empty only where the default is."""
+def amount(default: str | tuple[str, ...]) -> Any:
+    """Return a dataclass field of an amount (amount.py), or of several; empty only where the default is."""
     return dataclasses.field(default=default, metadata={"is_amount": True})
 
 

@@ -187,7 +187,7 @@ def _convert(value: Any, hint: Any, field: dataclasses.Field, path: str) -> Any:
 
 def _convert_sections(value: Any, hints: tuple, field: dataclasses.Field, path: str) -> dict[str, Any]:
     """Return sections of one kind by names that the user chooses."""
-    if not isinstance(value, Mapping) or not value:
+    if not isinstance(value, Mapping) or not (value or field.metadata.get("may_be_empty")):
         raise UserError(f"{path}: sections by name are needed here, at least one, not {shown(value)}")
     for name in value:
         if not (isinstance(name, str) and name.isidentifier()):

@@ -22,7 +22,8 @@ class Model:
     name: str = "resnet50"  # a name that `main.py models` lists
     # options of that network, by name
     options: dict = dataclasses.field(default_factory=dict, metadata={"types": OPTION_TYPES})
-    weights: str = ""  # a file to start from, such as a .safetensors or .pth; empty: none (pretrained/files.py)
+    # a file to start from, package:NAME or the workdir of a run; empty: none (runs/initial_weights.py)
+    weights: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

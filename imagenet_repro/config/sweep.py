@@ -10,10 +10,18 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from imagenet_repro.config import Config, FeatureConfig, bounded, build_section, flatten_settings, read_settings
+from imagenet_repro.config import (
+    Amount,
+    Config,
+    FeatureConfig,
+    bounded,
+    build_section,
+    flatten_settings,
+    read_settings,
+)
 from imagenet_repro.config.fields import amount
 from imagenet_repro.config.text import shown
-from imagenet_repro.errors import UserError
+from imagenet_repro.errors import UserError, nearest
 
 Metric = Literal["top1_error", "top5_error"]
 RESERVED = {  # keys of a run's configuration that the sweep sets for all runs, and the sweep's own keys
@@ -23,6 +31,7 @@ RESERVED = {  # keys of a run's configuration that the sweep sets for all runs, 
     "data.eval_split": "select_split",
     "data.test_split": "test_split",
 }
+SCRATCH = "scratch"  # the source of systems that start from random values
 SEEDS_OF_TRIALS = 2**30  # trials have seeds from here on, runs lower ones, also those that are added later
 RUN_SETTINGS = {"schemas": (Config, FeatureConfig)}  # of a field that holds settings of runs
 
@@ -39,12 +48,26 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True)
+class Target:
+    """A data set of a sweep that has several; its systems are compared with each other alone."""
+
+    train_split: str = ""  # in place of the sweep's; empty: the sweep's
+    select_split: str = ""
+    test_split: str = ""
+    # settings of all runs on it, which replace those of the sweep's `set`
+    set: dict = dataclasses.field(default_factory=dict, metadata=RUN_SETTINGS)
+
+
+@dataclasses.dataclass(frozen=True)
 class SweptSystem:
     """A system to compare: its recipe, the settings that replace the recipe's, and the keys to search."""
 
     config: str = ""  # FILE.py[:ARGUMENT]
     base: dict = dataclasses.field(default_factory=dict)  # that file's settings, read once, when the sweep is loaded
     recipe: str = ""  # a label, where systems are crossed with recipes
+    target: str = ""  # one of the sweep's `targets`, where it has some
+    source: str = ""  # a label, where pretraining is compared: where the weights come from, or `scratch`
+    adaptation: str = ""  # a label, where pretraining is compared: what is trained on the target
     # settings over the recipe and the sweep's `set`
     set: dict = dataclasses.field(default_factory=dict, metadata=RUN_SETTINGS)
     search: tuple[Axis, ...] = ()
@@ -67,16 +90,19 @@ class SweepConfig:
     """One sweep: every system with every seed under one budget, after a search where one is configured.
 
     Trials and runs learn from `train_split`. They are evaluated, and settings selected, on `select_split`; the result
-    of a run is scored on `test_split`, once, when its budget is spent.
+    of a run is scored on `test_split`, once, when its budget is spent. Where there are `targets`, every system names
+    the one that it is trained on.
     """
 
     budget: str = amount("90ep")  # of each run
+    smaller_budgets: tuple[str, ...] = amount(())  # each with further runs of all systems, for error against budget
     seeds: tuple[int, ...] = (0,)  # of the runs of each system
     train_split: str = "train"  # the images that trials and runs are trained on
     select_split: str = "train[99%:]"  # held out of training
     test_split: str = "validation"  # scored once by each run, when its budget is spent
     # settings of all runs, which replace those of their recipes
     set: dict = dataclasses.field(default_factory=dict, metadata=RUN_SETTINGS)
+    targets: dict[str, Target] = dataclasses.field(default_factory=dict, metadata={"may_be_empty": True})
     systems: dict[str, SweptSystem] = dataclasses.field(default_factory=dict)
     search: SettingsSearch = SettingsSearch()
 
@@ -130,8 +156,53 @@ def _check(sweep: SweepConfig) -> None:
         if not set(system.seeds) <= set(sweep.seeds):
             raise UserError(f"config.systems.{name}.seeds: {system.seeds} are not among the sweep's, {sweep.seeds}")
     _check_reserved(sweep.set, "config.set", ())
+    _check_smaller_budgets(sweep)
+    _check_targets(sweep)
     if sweep.search.trials:
         _check_search(sweep)
+
+
+def _check_smaller_budgets(sweep: SweepConfig) -> None:
+    whole, amounts = Amount.parse(sweep.budget), [Amount.parse(text) for text in sweep.smaller_budgets]
+    values = [amount.value for amount in amounts]
+    if any(amount.unit != whole.unit for amount in amounts) or values != sorted(set(values)) or whole.value in values:
+        raise UserError(
+            f"config.smaller_budgets: {sweep.smaller_budgets} are not different rising amounts in the unit of the"
+            f" budget, {sweep.budget}"
+        )
+    if values and values[-1] > whole.value:
+        raise UserError(f"config.smaller_budgets: {sweep.smaller_budgets[-1]} is more than the budget, {sweep.budget}")
+
+
+def _check_targets(sweep: SweepConfig) -> None:
+    for name, target in sweep.targets.items():
+        _check_reserved(target.set, f"config.targets.{name}.set", ())
+    for name, system in sweep.systems.items():
+        path = f"config.systems.{name}"
+        if system.target and system.target not in sweep.targets:
+            targets = nearest(system.target, sweep.targets) if sweep.targets else "the sweep has no targets"
+            raise UserError(f"{path}.target: there is no target '{system.target}'; {targets}")
+        if sweep.targets and not system.target:
+            raise UserError(f"{path}.target: name the target that it is trained on, of {', '.join(sweep.targets)}")
+        if bool(system.source) != bool(system.adaptation):
+            raise UserError(f"{path}: `source` and `adaptation` belong together; give both, or neither")
+    _check_labels(sweep)
+
+
+def _check_labels(sweep: SweepConfig) -> None:
+    """Raise UserError where two systems of a target have one source and adaptation, or one has no labels."""
+    labels: dict[tuple[str, ...], str] = {}
+    for name, system in sweep.systems.items():
+        other = labels.setdefault((system.target, system.source, system.adaptation), name)
+        if system.source and other != name:
+            raise UserError(
+                f"config.systems: {other} and {name} have the same source, adaptation and target"
+                f" ({system.source}, {system.adaptation}, {system.target or 'the only one'}); one table cell has one"
+                " system"
+            )
+    if len({bool(system.source) for system in sweep.systems.values()}) > 1:
+        without = next(name for name, system in sweep.systems.items() if not system.source)
+        raise UserError(f"config.systems.{without}: other systems have a source and an adaptation; give it both")
 
 
 def _check_axis(axis: Axis, path: str) -> None:

@@ -35,7 +35,7 @@ def export(workdir: str, *, which: str, out: str) -> int:
     classes = trained_classes(run)
     system = NetworkSystem.create(config, len(classes))
     restored = restore(run, system, system.initial_state(), which)
-    preprocessing = _describe_preprocessing(config)
+    preprocessing = describe_preprocessing(config)
     network = cast(Network, system.network.model(*restored.state.evaluated))
     pretrained.write(network, out, preprocessing=preprocessing, class_names=classes)
     kind = "averaged weights" if config.ema_decay else "weights"
@@ -48,7 +48,7 @@ def export(workdir: str, *, which: str, out: str) -> int:
     return EXIT_FINISHED
 
 
-def _describe_preprocessing(config: Config) -> Preprocessing | None:
+def describe_preprocessing(config: Config) -> Preprocessing | None:
     """Return how a run prepares the images that it is evaluated on, or None if a file cannot state it."""
     crop = config.eval_crop
     if not isinstance(crop, CenterCrop | SquashCrop) or crop.kernel == "area":

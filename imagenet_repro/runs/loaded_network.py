@@ -21,6 +21,7 @@ from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.pretrained import tensors
 from imagenet_repro.runs.evaluate import configure_evaluation, select_network, with_evaluated_size
+from imagenet_repro.runs.export import describe_preprocessing
 from imagenet_repro.runs.restore import restore, trained_classes
 from imagenet_repro.scoring import class_names, sets, wordnet
 from imagenet_repro.storage import user
@@ -67,16 +68,16 @@ def load(
     """
     if batch_size < 1 or image_size < 0:
         raise UserError(f"batch_size={batch_size}, image_size={image_size}: positive numbers are needed")
-    if _is_run(source):
+    if is_run(source):
         if model or options:
             raise UserError(f"{source} is a run, which states its network; leave out model and options")
         return _load_run(Workdir(source), which, image_size, batch_size)
     return _load_file(str(source), model, dict(options or {}), image_size, batch_size)
 
 
-def _is_run(source: str | Path) -> bool:
+def is_run(source: str | Path) -> bool:
     """Whether a path is the workdir of a run; the directory of a published model may have a `config.json` too."""
-    path = user.expand(source)
+    path = user.expand(source) if str(source) else Path("/dev/null")
     return path.is_dir() and (Workdir(path).checkpoints.is_dir() or b'"provenance"' in _content(path / CONFIG))
 
 
@@ -108,7 +109,7 @@ def _load_file(source: str, model: str, options: dict[str, Any], image_size: int
         options = {"auxiliary": False} | options  # these heads only act in training
     preprocessing = weights.preprocessing or models.spec(name).preprocessing
     config = with_evaluated_size(_with_size(configure_evaluation(name, options, preprocessing), image_size))
-    count = _count_classes(weights, name, config.model.options)
+    count = count_classes(weights, name, config.model.options)
     network = models.create(name, num_classes=count, **config.model.options)
     report = pretrained.load(network, weights)
     classes, notes = weights.class_names, report.notes
@@ -123,7 +124,7 @@ def _with_size(config: Config, image_size: int) -> Config:
     return replace_keys(config, {"data.image_size": str(image_size), "data.eval_image_size": "0"})
 
 
-def _count_classes(weights: pretrained.Weights, name: str, options: Mapping[str, Any]) -> int:
+def count_classes(weights: pretrained.Weights, name: str, options: Mapping[str, Any]) -> int:
     """Return the number of classes of a file's head; 0 if it has none."""
     if weights.class_names:
         return len(weights.class_names)
@@ -165,6 +166,11 @@ class LoadedNetwork:
     def image_size(self) -> int:
         """The side of prepared images in pixels."""
         return self.config.data.size_evaluated
+
+    @property
+    def preprocessing(self) -> models.Preprocessing | None:
+        """The preparation of images as a file of weights states it; None for a crop that no file can state."""
+        return describe_preprocessing(self.config)
 
     @property
     def layers(self) -> tuple[str, ...]:

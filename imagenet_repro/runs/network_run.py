@@ -15,6 +15,7 @@ from imagenet_repro.data.batch import TRAINING_KEYS, Batch
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.inference.evaluator import Evaluator
+from imagenet_repro.runs import initial_weights
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import cpu_precision, energy, fitting, hosts, log, loop, parallel, progressive
@@ -35,7 +36,8 @@ class NetworkRun(Run[Config, NetworkSystem]):
     def __init__(self, config: Config, workdir: Workdir, splits: Splits):
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
         spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")  # before anything large is built
-        weights = "" if workdir.has_checkpoints else config.model.weights
+        source = "" if workdir.has_checkpoints else config.model.weights
+        weights = initial_weights.read_source(source) if source else ""
         computed = _as_computed(config, workdir)
         classes = splits.train.class_names
         self.system = NetworkSystem.create(computed, len(classes), weights, class_names=classes)

@@ -11,6 +11,7 @@ from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import EXIT_FINISHED
 from imagenet_repro.report import energy, result_table
 from imagenet_repro.report.plots import curves
+from imagenet_repro.runs import initial_weights
 from imagenet_repro.runs.feature_run import FeatureRun
 from imagenet_repro.runs.network_run import NetworkRun
 from imagenet_repro.runs.run import Run
@@ -92,10 +93,10 @@ def _require_writable(config: AnyConfig, workdir: Workdir) -> None:
 
 
 def _weights(config: AnyConfig, workdir: Workdir) -> dict[str, Any]:
-    """Return the file from which a new run starts, under `weights`; a resumed run does not need it."""
+    """Return the source from which a new run starts, under `weights`; a resumed run does not need it."""
     if not config.initial_weights or workdir.has_checkpoints:
         return {}
-    return {"weights": provenance.of_file(config.initial_weights)}
+    return {"weights": initial_weights.describe_source(config.initial_weights)}
 
 
 def _precision(config: AnyConfig, workdir: Workdir) -> dict[str, str]:

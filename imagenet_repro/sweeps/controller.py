@@ -2,16 +2,18 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 
-from imagenet_repro.config import AnyConfig
+from imagenet_repro.config import AnyConfig, Config
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
+from imagenet_repro.runs import initial_weights
 from imagenet_repro.sweeps import cost, device_plans
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.launch import Launcher, LocalLauncher, SlurmLauncher
@@ -116,9 +118,24 @@ def check_sweep(sweep: SweepConfig) -> dict[str, AnyConfig]:
     """Check a sweep as far as possible before a run starts, and return one configuration of each system.
 
     Raises:
-      UserError: a configuration is not valid, the systems use different data sets, or splits overlap.
+      UserError: a configuration is not valid, the systems use different data sets, splits overlap, or weights do not
+        fit their network.
     """
     configs = system_configs(sweep)
+    for target in dict.fromkeys(system.target for system in sweep.systems.values()):
+        _check_data(sweep, target, {name: configs[name] for name in _systems_on(sweep, target) if name in configs})
+    for name, config in configs.items():
+        systems.check_config(config, f"config.systems.{name}.config")
+    _check_sources(configs)
+    return configs
+
+
+def _systems_on(sweep: SweepConfig, target: str) -> list[str]:
+    return [name for name, system in sweep.systems.items() if system.target == target]
+
+
+def _check_data(sweep: SweepConfig, target: str, configs: Mapping[str, AnyConfig]) -> None:
+    """Check the data set and the splits of the systems of one target, or of a sweep without targets."""
     data_sets = {name: (config.data.name, config.data.data_dir) for name, config in configs.items()}
     if len(set(data_sets.values())) > 1:
         lines = "\n".join(
@@ -127,11 +144,26 @@ def check_sweep(sweep: SweepConfig) -> dict[str, AnyConfig]:
         )
         raise UserError(f"these systems cannot be compared, they differ in data.name or data.data_dir:\n{lines}")
     data = next(iter(configs.values())).data
-    fingerprint.say_what_changed(sources.open_splits(data).train)
-    check_splits(sweep, data)
+    try:
+        fingerprint.say_what_changed(sources.open_splits(data).train)
+        check_splits(sweep, data, target)
+    except UserError as error:
+        raise UserError(f"config.targets.{target}: {error}" if target else str(error)) from error
+
+
+def _check_sources(configs: Mapping[str, AnyConfig]) -> None:
+    """Check once that each source of weights can be read and fits the network that starts from it."""
+    checked = set()
     for name, config in configs.items():
-        systems.check_config(config, f"config.systems.{name}.config")
-    return configs
+        if not config.initial_weights or not isinstance(config, Config):
+            continue
+        key = (config.initial_weights, config.model.name, str(config.model.options))
+        if key not in checked:
+            checked.add(key)
+            try:
+                initial_weights.check_fits(config.initial_weights, config.model)
+            except UserError as error:
+                raise UserError(f"config.systems.{name}: the source does not fit: {error}") from error
 
 
 def _example_settings(sweep: SweepConfig, system: str) -> dict[str, Any]:

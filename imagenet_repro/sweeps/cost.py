@@ -80,9 +80,10 @@ def _measure(config: AnyConfig) -> dict[str, Any] | str:
 
 def budget_fraction(sweep: SweepConfig, planned: PlannedRun) -> float:
     """Return the budget of a run as a fraction of a final run's; 1 if the units differ."""
-    if not (planned.is_trial and sweep.search.budget):
+    budget = planned.budget or (sweep.search.budget if planned.is_trial else "")
+    if not budget:
         return 1.0
-    final, trial = Amount.parse(sweep.budget), Amount.parse(sweep.search.budget)
+    final, trial = Amount.parse(sweep.budget), Amount.parse(budget)
     return trial.value / final.value if final.unit == trial.unit else 1.0
 
 

@@ -15,7 +15,7 @@ from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage import files, locks, user
 from imagenet_repro.storage.json_files import read_json, require_keys, write_json
 from imagenet_repro.storage.workdir import CONFIG, FREE_KEYS, PREDICTIONS, Workdir
-from imagenet_repro.sweeps.plan import RUNS, SEARCH
+from imagenet_repro.sweeps.plan import RUNS, SEARCH, SMALLER
 
 SWEEP = "sweep.json"
 TRIALS = "trials.db"
@@ -44,7 +44,9 @@ class SweepDirectory:
     @property
     def has_started(self) -> bool:
         """Whether a run of the sweep has written anything: a checkpoint, a row of the log or a result."""
-        return any(Workdir(path).is_started for kind in (RUNS, SEARCH) for path in self.path.glob(f"{kind}/*/*"))
+        return any(
+            Workdir(path).is_started for kind in (RUNS, SEARCH, SMALLER) for path in self.path.glob(f"{kind}/*/*")
+        )
 
     @property
     def workers_path(self) -> Path:

@@ -1,7 +1,8 @@
 """Plan the training runs of a sweep: names, settings and configurations, all known before anything runs.
 
 A sweep has two kinds of runs. Trials belong to a search: their results only select settings. Final runs use the
-selected settings, once for each seed, and their results are the ones that are compared.
+selected settings, once for each seed, and their results are the ones that are compared. Where the sweep has smaller
+budgets, each of them has further final runs, from which error is shown against budget.
 """
 
 import copy
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from imagenet_repro.config import AnyConfig, Data, resolve_config, set_key
-from imagenet_repro.config.sweep import SEEDS_OF_TRIALS, Axis, SweepConfig
+from imagenet_repro.config.sweep import SEEDS_OF_TRIALS, Axis, SweepConfig, Target
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
 
-SEARCH, RUNS = "search", "runs"
+SEARCH, RUNS, SMALLER = "search", "runs", "smaller"
+SPLITS = ("train_split", "select_split", "test_split")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,7 @@ class PlannedRun:
       seed: the seed of the training run.
       settings: searched values by dotted key; None if they are not known ahead, because a sampler suggests them or
         the best trial determines them.
+      budget: a smaller budget than the sweep's; empty: that of the sweep, or of its search for a trial.
     """
 
     name: str
@@ -38,13 +41,18 @@ class PlannedRun:
     is_trial: bool
     seed: int
     settings: dict[str, Any] | None
+    budget: str = ""
 
 
 def plan_runs(sweep: SweepConfig) -> list[PlannedRun]:
-    """Return every run of a sweep in order: the trials, alternating between systems, then the final runs by seed."""
+    """Return every run of a sweep in order: the trials, alternating between systems, then the final runs by seed.
+
+    Those of the smaller budgets come last.
+    """
     trials_by_system = [list(_trials(sweep, name)) for name in sweep.systems] if sweep.search.trials else []
     trials = [trial for trials_of_turn in zip(*trials_by_system, strict=True) for trial in trials_of_turn]
-    return trials + list(_final_runs(sweep))
+    smaller = [run for budget in sweep.smaller_budgets for run in _final_runs(sweep, budget)]
+    return trials + list(_final_runs(sweep)) + smaller
 
 
 def _trials(sweep: SweepConfig, system: str) -> Iterator[PlannedRun]:
@@ -57,11 +65,13 @@ def _trial_seed(sweep: SweepConfig) -> int:
     return SEEDS_OF_TRIALS + sweep.search.seed
 
 
-def _final_runs(sweep: SweepConfig) -> Iterator[PlannedRun]:
+def _final_runs(sweep: SweepConfig, budget: str = "") -> Iterator[PlannedRun]:
+    searched = None if sweep.search.trials else {}
     for seed, (system, settings) in itertools.product(sweep.seeds, sweep.systems.items()):
         if settings.seeds and seed not in settings.seeds:
             continue
-        yield PlannedRun(f"{RUNS}/{system}/seed{seed}", system, False, seed, None if sweep.search.trials else {})
+        name = f"{SMALLER}/{system}/{budget}_seed{seed}" if budget else f"{RUNS}/{system}/seed{seed}"
+        yield PlannedRun(name, system, False, seed, searched, budget)
 
 
 def _points(sweep: SweepConfig, system: str) -> list[dict[str, Any] | None]:
@@ -116,12 +126,13 @@ def build_run_config(sweep: SweepConfig, planned: PlannedRun, settings: Mapping[
     system = sweep.systems[planned.system]
     try:
         merged = copy.deepcopy(system.base)
-        for overrides in (sweep.set, system.set):
+        target = sweep.targets.get(system.target, Target())
+        for overrides in (sweep.set, target.set, system.set):
             merge_settings(merged, overrides)
         # Names first, because a section whose `name` changes loses its other keys.
         for key in sorted(settings, key=lambda key: not key.endswith(".name")):
             set_key(merged, key, settings[key])
-        budget = sweep.search.budget if planned.is_trial and sweep.search.budget else sweep.budget
+        budget = planned.budget or (planned.is_trial and sweep.search.budget) or sweep.budget
         merged |= {"budget": budget, "seed": planned.seed}
         merge_settings(merged, {"data": _splits(sweep, planned)})
         return resolve_config(merged)
@@ -131,8 +142,15 @@ def build_run_config(sweep: SweepConfig, planned: PlannedRun, settings: Mapping[
 
 def _splits(sweep: SweepConfig, planned: PlannedRun) -> dict[str, str]:
     """Return the splits of a run; a trial never sees the split on which results are scored."""
-    splits = {"train_split": sweep.train_split, "eval_split": sweep.select_split}
-    return splits | {"test_split": "" if planned.is_trial else sweep.test_split}
+    splits = target_splits(sweep, sweep.systems[planned.system].target)
+    evaluated = {"train_split": splits["train_split"], "eval_split": splits["select_split"]}
+    return evaluated | {"test_split": "" if planned.is_trial else splits["test_split"]}
+
+
+def target_splits(sweep: SweepConfig, target: str) -> dict[str, str]:
+    """Return `train_split`, `select_split` and `test_split` of a target; of "", those of a sweep without targets."""
+    own = sweep.targets.get(target, Target())
+    return {key: getattr(own, key) or getattr(sweep, key) for key in SPLITS}
 
 
 def merge_settings(settings: dict[str, Any], overrides: Mapping[str, Any]) -> None:
@@ -147,16 +165,17 @@ def merge_settings(settings: dict[str, Any], overrides: Mapping[str, Any]) -> No
         merge_settings(old, value)
 
 
-def check_splits(sweep: SweepConfig, data: Data) -> None:
-    """Check that no two splits of a sweep share an image, however they are spelled.
+def check_splits(sweep: SweepConfig, data: Data, target: str = "") -> None:
+    """Check that no two splits of a sweep, or of one of its targets, share an image, however they are spelled.
 
     This holds without a search as well: the best checkpoint of a run and its early end are chosen on `select_split`.
 
     Raises:
       UserError: two splits share images; the message names both.
     """
-    for first_key, second_key in itertools.combinations(("train_split", "select_split", "test_split"), 2):
-        first, second = getattr(sweep, first_key), getattr(sweep, second_key)
+    splits = target_splits(sweep, target)
+    for first_key, second_key in itertools.combinations(SPLITS, 2):
+        first, second = splits[first_key], splits[second_key]
         if sources.overlap(data, first, second):
             raise UserError(
                 f"config.{first_key}={first} and config.{second_key}={second} of {data.name} share images; use"

@@ -61,7 +61,7 @@ class SweepStatus:
         """Estimate the seconds left from the complete runs; infinite if no run is complete.
 
         A run is expected to take the mean time of its own system's runs, or of all runs if the system has none yet.
-        Trials and final runs, whose budgets may differ, are averaged separately once both kinds have been seen.
+        Trials and final runs of each budget are averaged separately once all kinds have been seen.
         """
         seconds_by_group: dict[tuple, list[float]] = {}
         for run in self.runs:
@@ -108,7 +108,8 @@ class SweepStatus:
 
 def _duration_groups(planned: PlannedRun) -> tuple[tuple, ...]:
     """Return the groups of runs whose mean time predicts that of a run, the most similar group first."""
-    return (planned.system, planned.is_trial), ("any", planned.is_trial), (planned.system,), ()
+    kind = (planned.is_trial, planned.budget)
+    return (planned.system, *kind), ("any", *kind), (planned.system,), ()
 
 
 def _last_line(output: Path) -> str:

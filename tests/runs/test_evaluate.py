@@ -50,7 +50,7 @@ def test_preprocessing_is_read_from_the_file_and_exported(crop):
     stated = Preprocessing(96, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), antialias=False, crop=crop)
     config = evaluate.configure_evaluation("resnet18", {}, stated)
     assert config.eval_crop.name == crop
-    assert export._describe_preprocessing(config) == stated
+    assert export.describe_preprocessing(config) == stated
 
 
 @pytest.mark.parametrize(
