@@ -20,7 +20,7 @@ PAGE = "report.html"
 TITLE = "ImageNet systems under one budget"
 MANY = 12  # groups of images; more groups for pairs of systems are folded together
 
-PARTS = ("curves", "compute", "differences", "classes", "confusions", "history")
+PARTS = ("transfer", "curves", "compute", "differences", "classes", "confusions", "history")
 Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 
@@ -101,6 +101,7 @@ def _sections(page: ComparisonPage) -> list[PageSection]:
         PageSection("selection", "How settings were chosen", html_page.render_paragraphs(comparison.selection)),
         PageSection("warnings", "Warnings", _render_warnings(comparison)),
         _leaderboard_section(page),
+        _section(page, "transfer", html_page.TRANSFER),
         _section(page, "curves", "Learning curves"),
         _section(page, "compute", "Error against compute"),
         _section(page, "differences", "Which differences are significant"),

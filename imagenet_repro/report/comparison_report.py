@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from imagenet_repro.report import comparison_page
+from imagenet_repro.report import comparison_page, transfer_report
 from imagenet_repro.report.comparison_page import ComparisonPage, Thumbnails
 from imagenet_repro.report.html_page import PageFigure
 from imagenet_repro.report.plots import curves, dumbbell, history, matrix, pareto, wordnet_confusions
 from imagenet_repro.report.plots.curves import Against
 from imagenet_repro.report.plots.pareto import Cost
-from imagenet_repro.report.records import Comparison
+from imagenet_repro.report.records import Comparison, TransferStudy
 from imagenet_repro.report.sections import class_gains, classes, confusions, crossed, differences, leaderboard
 from imagenet_repro.report.sections.differences import Answer, Differences, Question
 from imagenet_repro.report.tables import Table
@@ -56,7 +56,11 @@ ANSWERS: dict[Answer, str] = {
 
 
 def present(
-    comparison: Comparison, out: Path, thumbnails: Thumbnails | None = None, pictured_ids: Collection[str] = ()
+    comparison: Comparison,
+    out: Path,
+    thumbnails: Thumbnails | None = None,
+    pictured_ids: Collection[str] = (),
+    study: TransferStudy | None = None,
 ) -> Path:
     """Print the main result, write `report.html`, `tables/` and `figures/` to a directory, return the page's path.
 
@@ -64,6 +68,7 @@ def present(
       comparison: the systems.
       out: the directory, created if it is missing.
       thumbnails, pictured_ids: as in `ComparisonPage`.
+      study: the sources and budgets of the same systems, where pretraining is compared, of one target.
 
     Raises:
       SaveError: a file cannot be written.
@@ -79,7 +84,11 @@ def present(
     )
     _show(page)  # first, so that a disk that is full now costs only the page
     drawing = _Drawing(comparison, pairs, out / FIGURES)
-    page = dataclasses.replace(page, figures=drawing.figures(), tables=drawing.tables())
+    figures, tables = drawing.figures(), drawing.tables()
+    if study:
+        figures["transfer"] = transfer_report.draw(study.targets[0], out / FIGURES)
+        tables["transfer"] = transfer_report.tables(study, study.targets[0])
+    page = dataclasses.replace(page, figures=figures, tables=tables)
     path = comparison_page.write(page, out)
     Console(highlight=False).print(f"the page: {path}", markup=False, soft_wrap=True)
     return path

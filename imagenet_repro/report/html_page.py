@@ -18,6 +18,7 @@ from imagenet_repro.report.tables import Table
 from imagenet_repro.report.templating import render
 from imagenet_repro.storage import files
 
+TRANSFER = "What pretraining was worth"  # title of a section, and of the page of several targets
 TABLES = "tables"  # the subdirectory of tables
 MIXED = "_mixed"  # ends the file names of the tables of a mixed comparison
 LONG = 24  # rows; longer tables are folded
@@ -32,6 +33,9 @@ HEADINGS = {  # headings of tables whose name would not be a good heading
     "disagreement_examples": "Examples of disagreement",
     "gains_by_year": "Gains from year to year",
     "history": "Entries of the challenge",
+    "sources_by_targets": "Sources by targets",
+    "transfer": "Error by source, adaptation and budget",
+    "transfer_differences": "Differences from training from scratch",
     "tree_distances": "Distance of wrong guesses in WordNet",
     "super_class_errors": "Errors by super-class",
     "super_class_inside": "Errors inside the super-class",

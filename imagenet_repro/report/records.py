@@ -5,7 +5,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +208,36 @@ class Comparison:
 
 def _are_equal(one: Shaped[np.ndarray, " n"], other: Shaped[np.ndarray, " m"]) -> bool:
     return one is other or np.array_equal(one, other)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferTarget:
+    """Systems that start from several sources and are adapted to one data set in several ways, by budget.
+
+    Attributes:
+      name: of the target.
+      labels: source and adaptation by the name of a system.
+      by_budget: the comparison of the systems under each budget, by rising budget; the last one is the sweep's own.
+    """
+
+    name: str
+    labels: Mapping[str, tuple[str, str]]
+    by_budget: Mapping[str, Comparison]
+
+    @property
+    def whole(self) -> Comparison:
+        """The comparison under the sweep's own budget."""
+        return list(self.by_budget.values())[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferStudy:
+    """A comparison of sources of weights and of adaptations, on one target or several.
+
+    Attributes:
+      targets: at least one.
+      scratch: the source of the systems that start from random values.
+    """
+
+    targets: tuple[TransferTarget, ...]
+    scratch: str

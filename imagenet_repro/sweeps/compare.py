@@ -9,19 +9,28 @@ from typing import Any
 import numpy as np
 
 from imagenet_repro.config import Data, build_section
+from imagenet_repro.config.sweep import SCRATCH
 from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.inference import protocols
-from imagenet_repro.report import comparison_page, html_page
+from imagenet_repro.report import comparison_page, html_page, transfer_report
 from imagenet_repro.report.collect import OWN_RESULT, RunGroup, Scoring, collect, group_runs
 from imagenet_repro.report.comparison_page import Thumbnails
 from imagenet_repro.report.comparison_report import FIGURES, present
-from imagenet_repro.report.records import Comparison, FailedRun, HumanPlayer, TopGuesses
+from imagenet_repro.report.records import (
+    Comparison,
+    FailedRun,
+    HumanPlayer,
+    TopGuesses,
+    TransferStudy,
+    TransferTarget,
+)
 from imagenet_repro.scoring import class_names, predictions
 from imagenet_repro.storage import files
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.sweeps.controller import open_queue
 from imagenet_repro.sweeps.directory import SweepDirectory
+from imagenet_repro.sweeps.plan import target_splits
 from imagenet_repro.sweeps.queue import RunStatus, SweepQueue
 from imagenet_repro.sweeps.status import format_settings
 
@@ -55,6 +64,10 @@ def compare(
     scoring = Scoring("" if protocol == protocols.OWN_PROTOCOL else protocol, set_name)
     directory = Path(out) if out else _default_directory(workdirs, scoring)
     html_page.require_place(directory, out, comparison_page.PAGE, (html_page.TABLES, FIGURES))
+    queue = _sweep_of_sources(workdirs, storage)
+    if queue is not None and scoring.is_own_result:
+        _compare_sources(SweepDirectory(workdirs[0]), queue, directory, allow_mixed, people)
+        return EXIT_FINISHED
     comparison = gather(workdirs, allow_mixed=allow_mixed, storage=storage, scoring=scoring)
     players = tuple(_read_player(path, comparison) for path in people)
     comparison = dataclasses.replace(comparison, people=players)
@@ -102,13 +115,90 @@ def _refuse_empty(workdirs: Sequence[str]) -> None:
             raise UserError(f"{path} {reason}; the workdir of a finished run (train) or of a sweep is needed")
 
 
-def _gather_sweep(directory: SweepDirectory, queue: SweepQueue, allow_mixed: bool, scoring: Scoring) -> Comparison:
-    statuses = [status for status in queue.statuses() if not status.planned.is_trial]
-    open_searches = _describe_open_searches(queue)
-    finished = [status for status in statuses if Workdir(directory.path / status.planned.name).is_finished]
-    if not finished:
+def _sweep_of_sources(workdirs: Sequence[str], storage: str) -> SweepQueue | None:
+    """Return the queue of a sweep that has targets, or compares sources of weights; None for anything else."""
+    directory = SweepDirectory(workdirs[0])
+    if len(workdirs) > 1 or not directory.exists:
+        return None
+    queue = open_queue(directory, storage)
+    systems = queue.sweep.systems.values()
+    return queue if queue.sweep.targets or any(system.source for system in systems) else None
+
+
+def _compare_sources(
+    directory: SweepDirectory, queue: SweepQueue, out: Path, allow_mixed: bool, people: Sequence[str]
+) -> None:
+    """Write a page for each target, and above them one of all targets where there are several."""
+    if people and len(queue.sweep.targets) > 1:
+        raise UserError("--people: this sweep has several targets, and people have guessed the images of one")
+    names = list(queue.sweep.targets) or [""]
+    targets = [_gather_target(directory, queue, name, allow_mixed) for name in names]
+    is_study = all(system.source for system in queue.sweep.systems.values())
+    for name, target in zip(names, targets, strict=True):
+        comparison = target.whole
+        players = tuple(_read_player(path, comparison) for path in people)
+        study = TransferStudy((target,), SCRATCH) if is_study else None
+        place = out / name if len(names) > 1 else out
+        present(dataclasses.replace(comparison, people=players), place, *_thumbnails(comparison), study)
+    if is_study and len(names) > 1:
+        transfer_report.write(TransferStudy(tuple(targets), SCRATCH), out)
+
+
+def _gather_target(directory: SweepDirectory, queue: SweepQueue, name: str, allow_mixed: bool) -> TransferTarget:
+    """Return the comparisons of one target under each budget that has finished runs; the whole budget is needed."""
+    sweep, by_budget = queue.sweep, {}
+    for budget in (*sweep.smaller_budgets, sweep.budget):
+        smaller = budget if budget != sweep.budget else ""
+        if not smaller or _finished(directory, queue, name, smaller):
+            by_budget[budget] = _gather_sweep(directory, queue, allow_mixed, OWN_RESULT, target=name, budget=smaller)
+    labels = {
+        key: (system.source, system.adaptation) for key, system in sweep.systems.items() if system.target == name
+    }
+    return TransferTarget(name or by_budget[sweep.budget].data, labels, by_budget)
+
+
+def _finished(directory: SweepDirectory, queue: SweepQueue, target: str, budget: str) -> list[RunStatus]:
+    return [
+        status
+        for status in _final_statuses(queue, target, budget)
+        if Workdir(directory.path / status.planned.name).is_finished
+    ]
+
+
+def _final_statuses(queue: SweepQueue, target: str, budget: str) -> list[RunStatus]:
+    """Return the status of the final runs of a target and a smaller budget, of "" the whole one."""
+    systems = queue.sweep.systems
+    return [
+        status
+        for status in queue.statuses()
+        if not status.planned.is_trial
+        and status.planned.budget == budget
+        and systems[status.planned.system].target == target
+    ]
+
+
+def _gather_sweep(
+    directory: SweepDirectory,
+    queue: SweepQueue,
+    allow_mixed: bool,
+    scoring: Scoring,
+    *,
+    target: str = "",
+    budget: str = "",
+) -> Comparison:
+    """Return the comparison of the systems of a target under a budget; of "", the only target, the whole budget."""
+    if queue.sweep.targets and not target:
         raise UserError(
-            f"{directory.path}: no run of this sweep has finished; `main.py sweep --status` shows its progress"
+            f"{directory.path}: this sweep has several targets, whose runs cannot be compared with each other; name"
+            f" the runs of one: {directory.path}/runs/SYSTEM/seed*"
+        )
+    statuses = _final_statuses(queue, target, budget)
+    open_searches = _describe_open_searches(queue)
+    finished = _finished(directory, queue, target, budget)
+    if not finished:
+        of = f" on target {target}" if target else ""
+        raise UserError(
+            f"{directory.path}: no run of this sweep{of} has finished; `main.py sweep --status` shows its progress"
         )
     groups = []
     for name, system in queue.sweep.systems.items():
@@ -121,7 +211,7 @@ def _gather_sweep(directory: SweepDirectory, queue: SweepQueue, allow_mixed: boo
         for status in statuses
         if status not in finished
     ]
-    selection = _describe_selection(queue)
+    selection = _describe_selection(queue, target)
     return collect(groups, allow_mixed=allow_mixed, selection=selection, failures=failures, scoring=scoring)
 
 
@@ -139,20 +229,26 @@ def _failed_run(status: RunStatus, open_search: str) -> FailedRun:
     return FailedRun(status.planned.system, status.planned.seed, open_search or status.reason or status.state)
 
 
-def _describe_selection(queue: SweepQueue) -> str:
-    """Return a paragraph on how settings were chosen."""
-    sweep, search = queue.sweep, queue.sweep.search
-    scored = f"{sweep.test_split} was scored once by each run, at the end of its budget"
+def _describe_selection(queue: SweepQueue, target: str = "") -> str:
+    """Return a paragraph on how settings were chosen for the systems of a target."""
+    sweep, search, splits = queue.sweep, queue.sweep.search, target_splits(queue.sweep, target)
+    scored = f"{splits['test_split']} was scored once by each run, at the end of its budget"
     if not search.trials:
-        return f"No settings were searched. During training, runs were evaluated on {sweep.select_split}; {scored}."
+        return (
+            f"No settings were searched. During training, runs were evaluated on {splits['select_split']}; {scored}."
+        )
     kind = {"quasi_random": "points of one quasi-random sequence", "grid": "points of a grid", "tpe": "trials of TPE"}
     metric = search.metric.replace("_", " ").replace("top", "top-")
     selected = queue.selected_trials()
-    chosen = "; ".join(f"{name}: {format_settings(trial.settings or {})}" for name, trial in selected.items())
+    chosen = "; ".join(
+        f"{name}: {format_settings(trial.settings or {})}"
+        for name, trial in selected.items()
+        if sweep.systems[name].target == target
+    )
     return (
         f"The search gave every system {search.trials} {kind[search.sampler]} over its own ranges, with a budget of"
         f" {search.budget or sweep.budget} each, and selected the one with the lowest {metric} on"
-        f" {sweep.select_split}, which was not used for training; {scored}. Selected: {chosen}."
+        f" {splits['select_split']}, which was not used for training; {scored}. Selected: {chosen}."
     )
 
 

@@ -131,3 +131,61 @@ def test_splits_that_share_images_are_refused(fractal, changes, message):
 def test_disjoint_splits_are_accepted(fractal):
     disjoint = {"train_split": "train[:90%]", "select_split": "train[90%:]", "search": {"trials": 2}}
     check_splits(small_sweeps.sweep(**disjoint), Data(name=small_sweeps.DATA, data_dir=fractal))
+
+
+def transfer_settings(**changes):
+    settings = small_sweeps.settings(search={}, **changes)
+    labels = {"a": ("scratch", "full", "fractals"), "b": ("file", "linear", "others")}
+    for name, (source, adaptation, target) in labels.items():
+        settings["systems"][name] |= {"source": source, "adaptation": adaptation, "target": target}
+    target = {"set": {"data": {"name": "others"}}, "select_split": "train[90%:]", "train_split": "train[:90%]"}
+    return settings | {"targets": {"fractals": {}, "others": target}}
+
+
+def test_a_target_has_its_own_data_and_splits():
+    sweep = resolve_sweep(transfer_settings())
+    ours, theirs = (build_run_config(sweep, run, {}).data for run in plan_runs(sweep))
+    assert (ours.name, ours.train_split, ours.eval_split) == (small_sweeps.DATA, "train", "validation[:50%]")
+    assert (theirs.name, theirs.train_split, theirs.eval_split) == ("others", "train[:90%]", "train[90%:]")
+    assert theirs.test_split == "validation[50%:]"
+
+
+def test_smaller_budgets_have_their_own_runs_after_all_others():
+    sweep = small_sweeps.sweep(smaller_budgets=("4st", "8st"), seeds=(0, 1))
+    planned = plan_runs(sweep)
+    assert [run.name for run in planned[4:8]] == [f"smaller/{s}/4st_seed{n}" for n in (0, 1) for s in "ab"]
+    assert [build_run_config(sweep, run, {}).budget for run in planned[::2]] == ["16st"] * 2 + ["4st"] * 2 + [
+        "8st"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"smaller_budgets": ("32st",)}, "32st is more than the budget, 16st"),
+        ({"smaller_budgets": ("8st", "4st")}, "not different rising amounts"),
+        ({"smaller_budgets": ("8img",)}, "in the unit of the budget, 16st"),
+        ({"targets": {"fractal": {}}}, "there is no target 'fractals'"),
+        ({"targets": {}}, "there is no target 'fractals'; the sweep has no targets"),
+        ({"targets": {"fractals": {}, "others": {"set": {"data": {"eval_split": "x"}}}}}, "same for all systems"),
+    ],
+)
+def test_targets_and_budgets_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        resolve_sweep(transfer_settings() | change)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"adaptation": ""}, "belong together"),
+        ({"source": "", "adaptation": ""}, "other systems have a source"),
+        ({"source": "scratch", "adaptation": "full", "target": "fractals"}, "a and b have the same source"),
+        ({"target": ""}, "name the target that it is trained on"),
+    ],
+)
+def test_labels_of_sources_that_do_not_fit_are_refused(labels, message):
+    settings = transfer_settings()
+    settings["systems"]["b"] |= labels
+    with pytest.raises(UserError, match=message):
+        resolve_sweep(settings)

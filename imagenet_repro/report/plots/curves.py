@@ -257,7 +257,7 @@ def _plot(lines: Sequence[_Line], path: str | Path, *, axis: _HorizontalAxis, nu
         figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color=MUTED, parse_math=False)
         fix_layout(figure)  # on which the positions of the labels depend
         for panel in panels:
-            _label_lines(panel)
+            label_lines(panel)
         return write(figure, path, "the learning curves")
 
 
@@ -335,7 +335,7 @@ def _caption(lines: Sequence[_Line]) -> str:
     return " ".join(sentences)
 
 
-def _label_lines(panel: Axes) -> None:
+def label_lines(panel: Axes) -> None:
     """Write each run's name to the right of the panel at the height of its last point, so that no names overlap."""
     ends = []
     for line in panel.lines:

@@ -1,0 +1,71 @@
+"""The figures and tables of "What pretraining was worth", and the page of a study with several targets."""
+
+from pathlib import Path
+
+from markupsafe import Markup
+from rich.console import Console
+
+from imagenet_repro.report import html_page
+from imagenet_repro.report.html_page import LONG, PageFigure, PageSection
+from imagenet_repro.report.plots import transfer as transfer_plot
+from imagenet_repro.report.records import TransferStudy, TransferTarget
+from imagenet_repro.report.sections import transfer
+from imagenet_repro.report.tables import Table
+
+PAGE = "report.html"
+FIGURES = "figures"
+
+
+def draw(target: TransferTarget, out: Path) -> list[PageFigure]:
+    """Draw error against budget into a directory; no figure where there is one budget."""
+    if len(target.by_budget) < 2:
+        return []
+    name = target.name.replace(" ", "_")
+    return [
+        PageFigure(
+            f"Error against budget, {target.name}",
+            transfer_plot.plot_budgets(target, out / f"transfer_{name}.png")[1],
+            f"Every budget has runs of its own. {transfer.note(target.whole)}",
+            f"One line for each source and adaptation on {target.name}.",
+        )
+    ]
+
+
+def tables(study: TransferStudy, target: TransferTarget) -> list[Table]:
+    """Return the tables of one target, and that of sources by targets where it is the only one."""
+    found = [transfer.budgets(study, target), transfer.differences_from_scratch(study, target)]
+    if len(study.targets) == 1:
+        found.append(transfer.sources_by_targets(study))
+    return [table for table in found if table]
+
+
+def write(study: TransferStudy, out: Path) -> Path:
+    """Write the page of several targets with its tables and figures, print the verdict, and return the page's path.
+
+    Raises:
+      SaveError: a file cannot be written.
+    """
+    verdict = [transfer.verdict(study, target) for target in study.targets]
+    overview = [transfer.sources_by_targets(study)]
+    sections = [PageSection("targets", "Sources by targets", _body([], overview), tuple(overview))]
+    for target in study.targets:
+        own = tables(study, target)
+        link = Markup('<p><a href="{0}/{1}">The complete comparison on {0}</a></p>').format(target.name, PAGE)
+        body = _body(draw(target, out / FIGURES), own) + link
+        sections.append(PageSection(f"target_{target.name}", target.name, body, tuple(own)))
+    html_page.save_tables([table for section in sections for table in section.tables], out / html_page.TABLES)
+    path = out / PAGE
+    setting = (
+        f"{len(study.targets)} targets, every run with a budget of"
+        f" {transfer.describe_budget(study.targets[0].whole.budget)}, or less where it says so"
+    )
+    html_page.save(path, html_page.render_page(html_page.TRANSFER, "\n".join(verdict), setting, sections))
+    console = Console(highlight=False)
+    for line in (*verdict, f"the page: {path}"):
+        console.print(line, markup=False, soft_wrap=True)
+    return path
+
+
+def _body(figures: list[PageFigure], own: list[Table]) -> Markup:
+    parts = [html_page.render_table(table, is_folded=len(table.rows) > LONG) for table in own]
+    return html_page.render_figures(figures) + Markup().join(parts)
