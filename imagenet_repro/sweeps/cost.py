@@ -62,20 +62,22 @@ def _line(planned: PlannedRun) -> str:
 
 
 def _measure(config: AnyConfig) -> dict[str, Any] | str:
-    """Return the measurements of `runs/probe.py` taken in a separate process, or its error message."""
+    """Return the measurements of `runs/estimate_cost.py` taken in a separate process, or its error message."""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
         json.dump(config_to_dict(config), file)
         file.flush()
-        command = [sys.executable, "-m", "imagenet_repro.runs.probe", file.name]
+        command = [sys.executable, "-m", "imagenet_repro.runs.estimate_cost", file.name]
         environment = os.environ | {"PYTHONPATH": python_path()}
-        probe = subprocess.run(
+        estimate = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environment
         )
-    lines = probe.stdout.strip().splitlines()
-    if probe.returncode == 0 and lines:
+    lines = estimate.stdout.strip().splitlines()
+    if estimate.returncode == 0 and lines:
         return json.loads(lines[-1])
-    separator = "\n\n" if probe.returncode == EXIT_USER_ERROR else "\n"  # a message, or the last line of a traceback
-    return probe.stderr.strip().split(separator)[-1] or f"ended with exit code {probe.returncode}"
+    separator = (
+        "\n\n" if estimate.returncode == EXIT_USER_ERROR else "\n"
+    )  # a message, or the last line of a traceback
+    return estimate.stderr.strip().split(separator)[-1] or f"ended with exit code {estimate.returncode}"
 
 
 def budget_fraction(sweep: SweepConfig, planned: PlannedRun) -> float:

@@ -9,7 +9,7 @@ from rich.console import Console
 from imagenet_repro.config import config_to_dict, resolve_config
 from imagenet_repro.data import sources
 from imagenet_repro.errors import EXIT_FINISHED, UserError
-from imagenet_repro.runs import probe
+from imagenet_repro.runs import estimate_cost
 from imagenet_repro.runs.network_run import NetworkRun
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.sweeps import controller, cost
@@ -105,7 +105,7 @@ def lenet(data_dir, **changes):
 
 def test_the_cost_of_a_network_is_what_its_run_spends(fractal, tmp_path):
     config = lenet(fractal, budget="2ep", batch_size=80, evaluate_every="2ep", checkpoint={"every": "2ep"})
-    estimate = probe.probe(config)
+    estimate = estimate_cost.estimate_cost(config)
     run = NetworkRun(config, Workdir(tmp_path), sources.open_splits(config.data))
     budget = run._budget(run.system.initial_state())
     spent = budget.meter.spent(budget.total_steps, 0.0)
@@ -125,10 +125,10 @@ def features(data_dir, **changes):
 
 
 def test_the_cost_of_features_is_their_codes_and_the_steps_of_the_remaining_budget(fractal):
-    few = probe.probe(features(fractal, budget="5st"))
+    few = estimate_cost.estimate_cost(features(fractal, budget="5st"))
     assert (few.steps, few.images) == (5, 160)
     budget = 2 * few.flops
-    more = probe.probe(features(fractal, budget=f"{budget:.0f}flop"))
+    more = estimate_cost.estimate_cost(features(fractal, budget=f"{budget:.0f}flop"))
     step = (more.flops - few.flops) / (more.steps - 5)
     assert 0 < step < few.flops / 6
     assert budget <= more.flops < budget + step  # the budget includes the codes
@@ -137,19 +137,19 @@ def test_the_cost_of_features_is_their_codes_and_the_steps_of_the_remaining_budg
 def test_a_budget_of_seconds_has_as_many_steps_as_fit(fractal):
     config = features(fractal, budget="30s")
     split = sources.open_split(config.data, "train")
-    assert probe._count_steps(config, split, 7, 0.125, PreparationCost()) == 240
-    assert probe._count_steps(config, split, 7, 0.125, PreparationCost(20.0, 9.0)) == 80
-    assert probe._count_steps(config, split, 7, 0.125, PreparationCost(31.0, 9.0)) == 1
+    assert estimate_cost._count_steps(config, split, 7, 0.125, PreparationCost()) == 240
+    assert estimate_cost._count_steps(config, split, 7, 0.125, PreparationCost(20.0, 9.0)) == 80
+    assert estimate_cost._count_steps(config, split, 7, 0.125, PreparationCost(31.0, 9.0)) == 1
 
 
 def test_a_failed_measurement_reports_the_message_of_the_run(tmp_path, capsys):
     config = lenet(str(tmp_path))
     with pytest.raises(UserError) as error:
-        probe.probe(config)
+        estimate_cost.estimate_cost(config)
     assert "main.py prepare" in str(error.value)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(config_to_dict(config)))
-    assert probe.main(str(file)) == error.value.exit_code
+    assert estimate_cost.main(str(file)) == error.value.exit_code
     assert capsys.readouterr().err == f"\n{error.value}\n"
     assert cost._measure(config) == str(error.value)
 
