@@ -33,6 +33,7 @@ from imagenet_repro.models.spec import Preprocessing, Spec
 
 POOLS = ("token", "avg")
 POSITIONS = ("learned", "sincos2d")
+FEATURE_BLOCKS = 4  # last blocks whose class tokens are features, as in DINOv2's linear evaluation
 SCAN_FROM = 24  # blocks, from which compilation takes longer than stacking the parameters
 
 
@@ -198,6 +199,39 @@ class VisionTransformer(Network):
         """Return float32 logits from the linear layer."""
         return widen(pooled if self.head_ is None else self.head_(pooled))
 
+    @property
+    def feature_layers(self) -> dict[str, tuple[str, ...]]:
+        """The pooled features; with a class token also those of the last blocks, without and with the patches' mean.
+
+        `class_tokens_4` are the class tokens of the last four blocks, the last one at the end (DINOv2's
+        `create_linear_input`); a network with fewer blocks has fewer.
+        """
+        if self.cls_token is None:
+            return {"pooled": ("pooled",)}
+        tokens = tuple(f"class_token_{number}" for number in range(self._n_feature_blocks, 0, -1))
+        with_patches = (tokens[-1], "patch_mean")
+        layers = {"pooled": tokens[-1:], "class_token": tokens[-1:], "class_token_patch_mean": with_patches}
+        if len(tokens) > 1:
+            layers |= {f"class_tokens_{len(tokens)}": tokens}
+            layers |= {f"class_tokens_{len(tokens)}_patch_mean": (*tokens, "patch_mean")}
+        return layers
+
+    @property
+    def _n_feature_blocks(self) -> int:
+        return min(FEATURE_BLOCKS, len(self.blocks))
+
+    def feature_parts(self, images: Float[Array, "b h w 3"]) -> dict[str, Float[Array, "b n"]]:
+        """Return the parts of all `feature_layers`: normalised, float32; `class_token_1` is the last block's."""
+        if self.cls_token is None:
+            return super().feature_parts(images)
+        blocks = [self.norm(x) for x in self.blocks.outputs(self._embed(images), self._n_feature_blocks)]
+        parts = {f"class_token_{len(blocks) - i}": widen(tokens[:, 0]) for i, tokens in enumerate(blocks)}
+        patches = blocks[-1][:, self.prefix :]
+        parts["patch_mean"] = widen(patches.mean(1, dtype=wide_dtype(patches.dtype)))
+        if self.feature_layers["pooled"] == ("pooled",):
+            parts["pooled"] = self.head(self.pool(blocks[-1]))
+        return parts
+
 
 class DistilledVisionTransformer(VisionTransformer):
     """DeiT with a distillation token, which has its own head (Touvron et al. 2020, sec. 4).
@@ -250,6 +284,11 @@ class DistilledVisionTransformer(VisionTransformer):
             return pooled.mean(1, dtype=wide_dtype(pooled.dtype))
         logits, distilled = self._both_logits(pooled)
         return (logits + distilled) / 2
+
+    @property
+    def feature_layers(self) -> dict[str, tuple[str, ...]]:
+        """As of the network without distillation, but the pooled features are the mean of both tokens."""
+        return super().feature_layers | {"pooled": ("pooled",)}
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"] | WithAuxiliary:
         """Return float32 logits: in training mode those of both heads, in evaluation mode their mean."""

@@ -69,6 +69,21 @@ class Network(nnx.Module):
         return self.head(self.pool(self.features(images)))
 
     @property
+    def feature_layers(self) -> dict[str, tuple[str, ...]]:
+        """The names of the features that a classifier may read, and the parts that each is a concatenation of.
+
+        Every network has "pooled", the input of its last linear layer.
+        """
+        return {"pooled": ("pooled",)}
+
+    def feature_parts(self, images: Float[Array, "b h w c"]) -> dict[str, Float[Array, "b n"]]:
+        """Return the parts of all `feature_layers` by name, in float32.
+
+        The network is in evaluation mode and without a head (`num_classes=0`), so that its output is its features.
+        """
+        return {"pooled": self.head(self.pool(self.features(images)))}
+
+    @property
     def known_origin(self) -> Origin:
         """The arguments that `models.build` made the network with; ValueError for a network that it did not make."""
         if self.origin is None:

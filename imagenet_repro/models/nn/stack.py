@@ -50,10 +50,25 @@ class Stack(Sequential):
         """Apply every block; running statistics and random streams move on as they do block by block."""
         if not (self.scan or self._recomputes):
             return super().__call__(x)
-        for _, run in itertools.groupby(map(_split, self), key=lambda block: block.kind):
-            blocks = list(run)
-            apply = self._loop if self.scan and len(blocks) > 1 else self._one_by_one
-            x = apply(blocks, x)
+        return self._run(list(self), x)
+
+    def outputs(self, x: Float[Array, "b ..."], count: int) -> list[Float[Array, "b ..."]]:
+        """Return the outputs of the last `count` blocks, in their order; the blocks before them may run in a loop."""
+        blocks = list(self)
+        first = len(blocks) - count
+        x = self._run(blocks[:first], x)
+        results = []
+        for block in blocks[first:]:
+            x = _completed(block)(x)
+            results.append(x)
+        return results
+
+    def _run(self, blocks: list[nnx.Module], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        """Apply some blocks one after the other, equal ones in a loop if `scan` is set."""
+        for _, run in itertools.groupby(map(_split, blocks), key=lambda block: block.kind):
+            group = list(run)
+            apply = self._loop if self.scan and len(group) > 1 else self._one_by_one
+            x = apply(group, x)
         return x
 
     def all_but_last(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
