@@ -55,14 +55,14 @@ def run(
 ) -> int:
     """Score a run's checkpoint or a file of weights; return the exit code."""
     if workdir is None:
-        _refuse("--weights", "--workdir", {"--checkpoint": checkpoint is not None})
+        refuse_options("--weights", "--workdir", {"--checkpoint": checkpoint is not None})
     else:
         weights_options = {
             "--model": model != "",
             "--options": options is not None,
             "--drop_background": drop_background,
         }
-        _refuse("--workdir", "--weights", weights_options)
+        refuse_options("--workdir", "--weights", weights_options)
     from imagenet_repro.config import parse_text
     from imagenet_repro.runs.evaluate import evaluate, evaluate_weights
 
@@ -77,7 +77,7 @@ def run(
     )
 
 
-def _refuse(chosen: str, other: str, is_given: dict[str, bool]) -> None:
+def refuse_options(chosen: str, other: str, is_given: dict[str, bool]) -> None:
     """Raise UserError for the first given option that belongs to the other of --workdir and --weights."""
     for flag, given in is_given.items():
         if given:

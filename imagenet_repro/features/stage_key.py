@@ -6,13 +6,10 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
-
 from imagenet_repro.config import Channel, FeatureConfig
 from imagenet_repro.data import crops, decode
 from imagenet_repro.data.sources import Split
-
-N_PROBED = 16  # images whose bytes distinguish data sets of the same name
+from imagenet_repro.data.split_hash import split_hash
 
 
 def stage_key(config: FeatureConfig, split: Split, channel: Channel, *, codes: int) -> str:
@@ -30,7 +27,7 @@ def stage_key(config: FeatureConfig, split: Split, channel: Channel, *, codes: i
     """
     sample = dataclasses.replace(config.sample, codes=max(codes, 256))
     dependencies = {
-        "data": (split.name, split.version, split.split, split.num_examples, _split_hash(split)),
+        "data": (split.name, split.version, split.split, split.num_examples, split_hash(split)),
         "classes": split.class_names,  # stored codes have labels, which count these
         "image_size": config.data.image_size,
         "crop": dataclasses.asdict(config.eval_crop),
@@ -40,15 +37,6 @@ def stage_key(config: FeatureConfig, split: Split, channel: Channel, *, codes: i
         "source": source_hash(),
     }
     return hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _split_hash(split: Split) -> str:
-    """Return a hash of the bytes and labels of some records."""
-    digest = hashlib.sha256()
-    for index in np.linspace(0, split.num_examples - 1, N_PROBED).astype(int):
-        record = split.records[int(index)]
-        digest.update(record.image + record.label.to_bytes(8, "big", signed=True))
-    return digest.hexdigest()
 
 
 @functools.cache

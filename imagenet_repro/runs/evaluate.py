@@ -60,7 +60,7 @@ def evaluate(
     run = Workdir(workdir)
     config = replace_keys(run.config(), {f"data.{key}": value for key, value in data.items()})
     devices.start()
-    config = _with_divisible_batch(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
+    config = with_divisible_batch(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     classes = trained_classes(run)
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
     _require_writable(evaluation_set, out, run.path / PREDICTIONS)
@@ -213,7 +213,7 @@ def _require_writable(evaluation_set: evaluation_sets.OpenSet, out: str | None, 
         files.require_writable_directory(default, "the predictions", advice)
 
 
-def _with_divisible_batch(config: ConfigT) -> ConfigT:
+def with_divisible_batch(config: ConfigT) -> ConfigT:
     """Return a configuration whose evaluation batch these devices can share; the run may have trained on others."""
     surplus = config.batch_size % jax.device_count()
     if config.data.eval_batch_size or not surplus:

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from imagenet_repro.config import Data, InceptionCrop
+from imagenet_repro.config import Config, Data, InceptionCrop
+from imagenet_repro.data import crops
+from imagenet_repro.data.decode import decode
 from imagenet_repro.data.loader import train_batches
 from imagenet_repro.data.sources import Record, Split
 
@@ -59,3 +61,10 @@ def run_script(path: Path, text: str) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, path], stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def cropped(split: Split, number: int, config: Config) -> np.ndarray:
+    """Return an image of a split as evaluation crops it."""
+    rng = np.random.default_rng(0)
+    decoded = decode(split.records[number].image)
+    return crops.crop(decoded, config.eval_crop, config.data.size_evaluated, rng)

@@ -71,10 +71,10 @@ def test_the_batch_size_is_rounded_up_to_the_number_of_devices():
     config = resolve_config({"batch_size": 12, "model": {"name": "lenet5"}, "data": {"image_size": 32}})
     assert jax.device_count() == 8
     assert NetworkSystem.create(config, 10).network.params
-    assert evaluate._with_divisible_batch(config).data.eval_batch_size == 16
-    assert evaluate._with_divisible_batch(resolve_config({"batch_size": 16})).data.eval_batch_size == 0
+    assert evaluate.with_divisible_batch(config).data.eval_batch_size == 16
+    assert evaluate.with_divisible_batch(resolve_config({"batch_size": 16})).data.eval_batch_size == 0
     stated = resolve_config({"batch_size": 12, "data": {"eval_batch_size": 3}})
-    assert evaluate._with_divisible_batch(stated) == stated
+    assert evaluate.with_divisible_batch(stated) == stated
 
 
 @pytest.mark.parametrize("in_file", [1_000, pytest.param(3, marks=pytest.mark.slow)])
