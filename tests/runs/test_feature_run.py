@@ -63,7 +63,7 @@ def test_a_run_leaves_its_numbers_stages_and_pictures(whole_run):
 def test_it_is_evaluated_and_compared_as_a_network_is(whole_run, data_dir, tmp_path):
     workdir, _ = whole_run
     result = json.loads((workdir / "result.json").read_text())
-    out, _ = command_line.run("evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'again.npz'}", devices=2)
+    out, _ = command_line.call("evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'again.npz'}")
     assert f"top-1 error {100 * result['rates']['top1_error']:.1f} " in out
     with np.load(tmp_path / "again.npz") as again, np.load(workdir / result["predictions"]) as before:
         np.testing.assert_array_equal(again["top5"], before["top5"])
@@ -76,25 +76,25 @@ def test_it_is_evaluated_and_compared_as_a_network_is(whole_run, data_dir, tmp_p
     ]
     network += ["evaluate_every=3ep", "augment.cutmix=0"]
     recipe = ["train", f"--config=tests/recipe.py:{data_dir}", f"--workdir={tmp_path / 'network'}"]
-    command_line.run(*recipe, *[f"--config.{setting}" for setting in network])
-    out, _ = command_line.run("compare", workdir, tmp_path / "network", f"--out={tmp_path / 'compared'}")
+    command_line.call(*recipe, *[f"--config.{setting}" for setting in network])
+    out, _ = command_line.call("compare", workdir, tmp_path / "network", f"--out={tmp_path / 'compared'}")
     assert "small_features" in out
     assert "lenet5" in out
     assert (tmp_path / "compared/figures/gains.png").stat().st_size > 10_000
     assert "ifs_003" in (tmp_path / "compared/tables/classes.md").read_text()
-    command_line.run(
+    command_line.call(
         "evaluate", f"--workdir={workdir}", "--checkpoint=19"
     )  # next to the predictions from the end of the run
     with np.load(workdir / result["predictions"]) as stored:
         assert int(np.sum(stored["top5"][:, 0] != stored["label"])) == result["rates"]["top1_wrong"]
     assert len(list((workdir / "predictions").iterdir())) == 2
-    _, err = command_line.run("export", f"--workdir={workdir}", f"--out={tmp_path / 'x.safetensors'}", code=2)
+    _, err = command_line.call("export", f"--workdir={workdir}", f"--out={tmp_path / 'x.safetensors'}", code=2)
     assert "only networks' weights can be exported" in err
 
 
 def test_the_same_command_again_computes_nothing(whole_run, data_dir):
     workdir, _ = whole_run
-    out, _ = command_line.run(*train_arguments(data_dir, workdir))
+    out, _ = command_line.call(*train_arguments(data_dir, workdir))
     assert "3ep, is spent" in out
     assert "descriptors" not in out
 
@@ -105,10 +105,10 @@ def test_features_that_exceed_the_budget_are_stored_for_another_run(data_dir, tm
     assert "learning a vocabulary" in out
     assert "1e+06flop was spent before the SVM saw an image: the features of 1 of 2 channels took" in err
     (costs,) = (np.load(path)["costs"] for path in cache.rglob("edges.*/vocabulary.npz"))
-    out, _ = command_line.run(
-        *train_arguments(data_dir, tmp_path / "b", cache_dir=cache, budget="5st", svm__rate=0.1), devices=4
+    out, _ = command_line.call(
+        *train_arguments(data_dir, tmp_path / "b", cache_dir=cache, budget="5st", svm__rate=0.1)
     )
-    assert "over 4 x cpu" in out
+    assert "over 8 x cpu" in out
     assert "edges: learning a vocabulary" not in out
     assert "texture: learning a vocabulary" in out  # the first run had no budget left for these
     stages = json.loads((tmp_path / "b" / "result.json").read_text())["stages"]
