@@ -39,9 +39,9 @@ class CompiledStep:
       aliased_bytes: of the results that take the buffers of inputs.
       temporary_bytes: of activations, gradients and scratch memory.
       code_bytes: of the program.
-      peak_bytes: the largest sum of these at any time; of a step that is refused, what the compiler says it needs, 0
-        where it does not say.
       waiting_bytes: of the batches that wait on the device while another is in use.
+      needed_bytes: what a run takes, by the count with which it chooses its rematerialisation (fitting.py). Of a step
+        that is refused: what the compiler says it needs, 0 where it does not say.
       memory_limit: bytes of the device as the compiler knows them, where it says so; else None.
       xla_flops: the compiler's count of operations on one device; None where it has none (GPU).
       xla_bytes: the compiler's count of bytes that are read and written; None where it has none (GPU).
@@ -58,8 +58,8 @@ class CompiledStep:
     aliased_bytes: int = 0
     temporary_bytes: int = 0
     code_bytes: int = 0
-    peak_bytes: int = 0
     waiting_bytes: int = 0
+    needed_bytes: int = 0
     memory_limit: float | None = None
     xla_flops: float | None = None
     xla_bytes: float | None = None
@@ -70,14 +70,6 @@ class CompiledStep:
     def is_compiled(self) -> bool:
         """Whether there is a program; a TPU's compiler gives none where the memory does not suffice."""
         return bool(self.text)
-
-    @property
-    def needed_bytes(self) -> int:
-        """Bytes that a run takes, as counted when a run chooses its rematerialisation (training/fitting.py)."""
-        if not self.is_compiled:
-            return self.peak_bytes
-        held = self.argument_bytes + self.output_bytes - self.aliased_bytes
-        return held + self.temporary_bytes + self.code_bytes + self.waiting_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,13 +179,13 @@ def compile_step(
         used = fitting.memory_in(str(error))
         if used is None:
             raise
-        peak, limit = used
+        needed, limit = used
         return CompiledStep(
             "",
             arguments,
             policy,
             donated,
-            peak_bytes=round(peak),
+            needed_bytes=round(needed),
             memory_limit=limit or None,
             trace_seconds=traced - began,
             compile_seconds=time.perf_counter() - traced,
@@ -202,7 +194,7 @@ def compile_step(
     memory: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
     cost = (cost[0] if isinstance(cost, list) else cost) or {}
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    waiting = fitting.WAITING_BATCHES * arguments["batch"]
     return CompiledStep(
         text=compiled.as_text() or "",
         arguments=arguments,
@@ -213,8 +205,8 @@ def compile_step(
         aliased_bytes=memory.alias_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         code_bytes=memory.generated_code_size_in_bytes,
-        peak_bytes=getattr(memory, "peak_memory_in_bytes", 0) or held + memory.temp_size_in_bytes,
-        waiting_bytes=fitting.WAITING_BATCHES * arguments["batch"],
+        waiting_bytes=waiting,
+        needed_bytes=fitting.needed_bytes(compiled) + waiting,
         xla_flops=cost.get("flops"),
         xla_bytes=cost.get("bytes accessed"),
         trace_seconds=traced - began,

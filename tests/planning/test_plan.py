@@ -116,14 +116,14 @@ def test_a_budget_in_seconds_buys_steps(plan):
 
 def too_large(plan, needed):
     return dataclasses.replace(
-        plan, compiled=dataclasses.replace(plan.compiled, text="", peak_bytes=needed), bound=None
+        plan, compiled=dataclasses.replace(plan.compiled, text="", needed_bytes=needed), bound=None
     )
 
 
 def test_advice_for_a_step_that_does_not_fit(plan):
     vit = config(model={"name": "vit_tiny_patch16", "options": {"remat": False}}, batch_size=64)
     state = {"parameters": 2 * 10**9, "optimizer": 4 * 10**9, "batch": 10**6}
-    compiled = dataclasses.replace(plan.compiled, text="", peak_bytes=20 * 10**9, arguments=state)
+    compiled = dataclasses.replace(plan.compiled, text="", needed_bytes=20 * 10**9, arguments=state)
     large = dataclasses.replace(plan, compiled=compiled, bound=None, batch_size=64)
     text = "\n".join(advise(large, vit))
     assert "without 'remat' lets the run choose" in text
@@ -174,9 +174,7 @@ def test_more_is_computed_again_until_the_step_fits(monkeypatch, plan, topology,
         compiled.append(policy)
         gigabytes = needed[policy]
         text = plan.compiled.text if gigabytes else ""
-        return dataclasses.replace(
-            plan.compiled, text=text, remat=policy, temporary_bytes=gigabytes * 2 * 10**9, peak_bytes=20 * 10**9
-        )
+        return dataclasses.replace(plan.compiled, text=text, remat=policy, needed_bytes=(gigabytes or 10) * 2 * 10**9)
 
     monkeypatch.setattr(plans, "compile_step", compile_step)
     model = {"name": "vit_tiny_patch16", "options": {"image_size": 32, "depth": 2}}
