@@ -1,5 +1,6 @@
 """Tests of networks as systems."""
 
+import jax
 import pytest
 
 from imagenet_repro.config import resolve_config
@@ -15,3 +16,19 @@ def test_an_option_that_the_run_sets_itself_is_refused(option, source):
     config = resolve_config({"model": {"name": "resnet18", "options": {option: 3}}})
     with pytest.raises(UserError, match=rf"config\.model\.options: '{option}' follows from .*{source}; leave it out"):
         NetworkSystem.create(config, 10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"norm_group": 2}, "config.norm_group: 2 has no effect without config.cross_device_norm=true; set it too"),
+        (
+            {"norm_group": 3, "cross_device_norm": True},
+            r"config.norm_group: 8 device\(s\) do not divide into groups of 3; take a divisor",
+        ),
+    ],
+)
+def test_groups_that_share_no_statistics_or_do_not_divide_the_devices_are_refused(settings, message):
+    config = resolve_config({"model": {"name": "lenet5"}, **settings})
+    with pytest.raises(UserError, match=message):
+        NetworkSystem.abstract(config, 10, jax.devices())
