@@ -10,6 +10,7 @@ import jax
 
 from imagenet_repro import models, pretrained
 from imagenet_repro.config import Config, ConfigT, Data, build_section, config_to_dict, replace_keys
+from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.inference import evaluation_sets, protocols
 from imagenet_repro.inference.protocol_evaluator import ProtocolEvaluator, sum_rates
@@ -64,6 +65,7 @@ def evaluate(
     classes = trained_classes(run)
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
     _require_writable(evaluation_set, out, run.path / PREDICTIONS)
+    _say_what_changed(evaluation_set)
     if set_name or "name" in data or evaluation_set.parts[0].split.class_names != classes:
         evaluation_set = evaluation_sets.align_classes(evaluation_set, classes, f"the run in {run.path}", _say_once)
     system = systems.create_system(run.as_computed(config), len(classes))
@@ -270,6 +272,7 @@ def evaluate_weights(
     devices.start()
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
     _require_writable(evaluation_set, out)
+    _say_what_changed(evaluation_set)
     data_classes = evaluation_set.parts[0].split.class_names
     loaded = _load_weights(config, weights, data_classes, drop_background)
     print(describe_loaded(loaded.report))
@@ -290,6 +293,13 @@ def evaluate_weights(
         path_of=_output_paths(evaluation_set, out),
         title=name,
     )
+
+
+def _say_what_changed(evaluation_set: evaluation_sets.OpenSet) -> None:
+    """Print, in one process of several, a note on each part whose source seems to have changed since `prepare`."""
+    if jax.process_index() == 0:
+        for part in evaluation_set.parts:
+            fingerprint.say_what_changed(part.split)
 
 
 @dataclasses.dataclass(frozen=True)

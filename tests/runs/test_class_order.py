@@ -15,6 +15,7 @@ import pytest
 import main
 from imagenet_repro import pretrained
 from imagenet_repro.config import resolve_config
+from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.errors import EXIT_STOPPED, UserError
 from imagenet_repro.inference import evaluation_sets
 from imagenet_repro.runs import restore
@@ -86,6 +87,14 @@ def call(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def looked_at(monkeypatch):
+    """Return the list of the data sets of which a command asked whether their source has changed."""
+    names = []
+    monkeypatch.setattr(fingerprint, "say_what_changed", lambda split: names.append(split.name))
+    return names
+
+
 def assert_same(one, other):
     for key in ("id", "label", "top5", "logits"):
         np.testing.assert_array_equal(getattr(one, key), getattr(other, key))
@@ -95,7 +104,7 @@ def assert_same(one, other):
 # --- evaluation -------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_scored_by_name_on_classes_in_another_order(workdir, call, tmp_path):
+def test_a_run_is_scored_by_name_on_classes_in_another_order(workdir, call, tmp_path, looked_at):
     out = call("evaluate", f"--workdir={workdir}", "--data.name=reordered", f"--out={tmp_path / 'r.npz'}")
     assert (
         f"data set reordered, split train, has the classes of the run in {workdir} in another order: index 0 is 'fish'"
@@ -106,10 +115,11 @@ def test_a_run_is_scored_by_name_on_classes_in_another_order(workdir, call, tmp_
     labels = dict(zip(stored.id.tolist(), stored.label.tolist(), strict=True))
     assert labels == {f"{number}.png": number % 3 for number in range(IMAGES)}
     assert str(stored.error_rates()) in out
+    assert looked_at == ["reordered"]
 
 
 @pytest.mark.slow
-def test_exported_weights_name_their_classes_and_score_like_the_run(workdir, data_dir, call, tmp_path):
+def test_exported_weights_name_their_classes_and_score_like_the_run(workdir, data_dir, call, tmp_path, looked_at):
     call("evaluate", f"--workdir={workdir}", f"--out={tmp_path / 'own.npz'}")
     call("evaluate", f"--workdir={workdir}", "--data.name=reordered", f"--out={tmp_path / 'r.npz'}")
     own = predictions.load(tmp_path / "own.npz")
@@ -121,6 +131,7 @@ def test_exported_weights_name_their_classes_and_score_like_the_run(workdir, dat
     data = [f"--data.{key}={value}" for key, value in keys.items()]
     out = call("evaluate", f"--weights={file}", *data, f"--out={tmp_path / 'w.npz'}")
     assert f"data set reordered, split train, has the classes of {file} in another order" in out
+    assert looked_at[-1] == "reordered"
     assert_same(predictions.load(tmp_path / "w.npz"), own)
 
 
