@@ -3,8 +3,10 @@
 Damage within a record is not found here: ArrayRecord has checksums and reports it when the record is read.
 """
 
+import hashlib
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,8 @@ from imagenet_repro.errors import UserError
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
+METADATA = "metadata.json"  # tfds' name of the file with what a builder adds
+CLASS_NAMES = "imagenet_repro_class_names"  # key of the digest in that file
 DESCRIPTIONS = ("dataset_info.json", "features.json")  # tfds' names
 _THREADS = 16  # opening a file takes 0.1 ms on a local disk, and more on one in a network
 
@@ -61,8 +65,13 @@ def _problem(path: str, n_records: int) -> str:
     return "" if n_found == n_records else f"it holds {n_found} records, and {n_records} were written"
 
 
+def digest_of_names(names: Sequence[str]) -> str:
+    """Return a digest of class names in their order, which `prepare` records."""
+    return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()
+
+
 def check_class_names(builder: "tfds.core.DatasetBuilder", label_key: str) -> None:
-    """Raise UserError where the file of class names has another number of names than the data set has classes.
+    """Raise UserError where the file of class names has another number of names than classes, or not those prepared.
 
     Args:
         builder: of the prepared data set.
@@ -82,6 +91,18 @@ def check_class_names(builder: "tfds.core.DatasetBuilder", label_key: str) -> No
             f"{path} has {n_names} class names, and the data set has {n_classes} classes: the file is damaged. "
             f"{_remedy(directory)}"
         )
+    recorded = _metadata(directory).get(CLASS_NAMES)  # of the data sets that this program wrote
+    features: Any = builder.info.features
+    if recorded and recorded != digest_of_names(features[label_key].names):
+        raise UserError(
+            f"{path} has other class names than those that were prepared: the file is damaged, or was edited. "
+            f"{_remedy(directory)}"
+        )
+
+
+def _metadata(directory: Path) -> dict[str, Any]:
+    path = directory / METADATA
+    return json.loads(_read_text(path)) if _is_json_object(path) else {}
 
 
 def unreadable(directory: Path, error: Exception) -> UserError:

@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from imagenet_repro.config import Data
+from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
 from imagenet_repro.data.sources import open_split, open_splits, overlap
 from imagenet_repro.errors import UserError
 
@@ -276,6 +277,15 @@ def test_a_file_of_class_names_with_too_few_or_too_many_is_named(copied, content
         UserError, match=rf"label.labels.txt has [024] class names, and .* 3 classes.* remove {copied}"
     ):
         split_opened(copied.parent.parent, "named_photos", "train")
+
+
+def test_class_names_that_changed_after_they_were_prepared_are_named(tmp_path):
+    prepare_dataset("fractal", data_dir=str(tmp_path), categories=2, train_images=1, validation_images=1, size=8)
+    (names,) = tmp_path.rglob("label.labels.txt")
+    split_opened(tmp_path, "fractal/c2_n1_v1_s8", "train")
+    names.write_text(names.read_text().replace("ifs_001", "ifs_011"))
+    with pytest.raises(UserError, match=f"{names} has other class names than those that were prepared"):
+        split_opened(tmp_path, "fractal/c2_n1_v1_s8", "train")
 
 
 def test_a_label_outside_the_classes_is_named(copied):

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from imagenet_repro.data import integrity
 from imagenet_repro.storage import user
 
 user.tolerate_unknown_owners()
@@ -25,12 +26,20 @@ class ArrayRecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Return the shards of each split."""
         raise NotImplementedError
 
-    def image_info(self, description: str, class_names: Sequence[str], **options: Any) -> tfds.core.DatasetInfo:
+    def image_info(
+        self,
+        description: str,
+        class_names: Sequence[str],
+        *,
+        metadata: tfds.core.MetadataDict | None = None,
+        **options: Any,
+    ) -> tfds.core.DatasetInfo:
         """Return the description of a data set with the features image, label and file_name.
 
         Args:
             description: one sentence about the data set, stored with it.
             class_names: names of the labels from 0 on.
+            metadata: what the builder records besides, to which a digest of the class names is added in place.
             options: further arguments of `tfds.core.DatasetInfo`.
         """
         features = {
@@ -38,12 +47,15 @@ class ArrayRecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             "label": tfds.features.ClassLabel(names=list(class_names)),
             "file_name": tfds.features.Text(),
         }
+        metadata = tfds.core.MetadataDict() if metadata is None else metadata
+        metadata[integrity.CLASS_NAMES] = integrity.digest_of_names(class_names)
         return tfds.core.DatasetInfo(
             builder=self,
             description=description,
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             disable_shuffling=True,
+            metadata=metadata,
             **options,
         )
 

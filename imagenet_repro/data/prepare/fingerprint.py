@@ -8,6 +8,7 @@ replaced. The record is an entry of tfds' `metadata.json`:
 | `name`, `path` | of the data set, and of the folder or zip file |
 | `images` | the number of images by split and class |
 | `sizes`, `times`, `contents` | digests of the images' names with their bytes, their last changes, their CRC-32 |
+| `damaged` | the number of damaged members of zip files, which are stored as empty images; absent for none |
 | `folders` | a digest of the class folders or zip files with their last changes, which takes milliseconds to compare |
 """
 
@@ -22,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from imagenet_repro.data import integrity
 from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.prepare import names, ordered_map
 from imagenet_repro.data.prepare.folder_listing import Listing, Reader
@@ -29,8 +31,9 @@ from imagenet_repro.data.sources import Split, StoredRecords
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage.json_files import read_json, require_keys, write_json
 
-FILE = "metadata.json"
+FILE = integrity.METADATA
 SOURCE = "imagenet_repro_source"  # key of the record in the file
+DAMAGED = "damaged"  # key of the record, of a number that only some records have
 COPY_OF = "imagenet_repro_copy_of"  # key of the digest, in a smaller copy, of the data set that it was copied from
 _TYPES = {"images": dict} | dict.fromkeys(("name", "path", "sizes", "times", "contents", "folders"), str)
 _MAX_SHOWN = 5  # differences that a message lists
@@ -115,6 +118,9 @@ def changes(directory: Path, listing: Listing, classes: Sequence[str], splits: M
     ]
     if not differences and recorded and recorded["sizes"] != now["sizes"]:
         differences.append("images have other names or sizes")
+    if not differences and recorded and recorded.get(DAMAGED) and recorded["folders"] != now["folders"]:
+        # A repaired member has the checksum that the archive stated for the damaged one.
+        differences.append(f"{recorded[DAMAGED]} images were damaged, and the files are now others")
     return differences
 
 

@@ -55,6 +55,7 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
     def __init__(self, listing: Listing, name: str, root: Path, read: Callable, on_progress: Callable[[], None]):
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  # tfds declares it as a class attribute
         self.undecodable: list[str] = []
+        self._damaged = 0
         self._listing = listing
         self._read = read
         self._on_progress = on_progress
@@ -67,7 +68,10 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
 
     def _download_and_prepare(self, *arguments, **options) -> None:
         super()._download_and_prepare(*arguments, **options)
-        self._record[fingerprint.SOURCE]["contents"] = str(self._contents)  # tfds writes the record after this
+        record = self._record[fingerprint.SOURCE]
+        record["contents"] = str(self._contents)  # tfds writes the record after this
+        if self._damaged:
+            record[fingerprint.DAMAGED] = self._damaged
 
     def shards(self) -> dict[str, list[array_record_builder.Shard]]:
         """Return the shards of each split, whose images are shuffled once."""
@@ -82,6 +86,7 @@ class Folder(array_record_builder.ArrayRecordBuilder, skip_registration=True):
             for image, content, problem in ordered_map.map_in_order(pool, self._read, images, ahead=64):
                 if problem:
                     self.undecodable.append(f"{image.name} ({problem})")
+                    self._damaged += not content
                 self._contents.add(image.name, zlib.crc32(content))
                 self._on_progress()
                 yield image.name, {"image": content, "label": image.label, "file_name": image.name}
@@ -106,7 +111,8 @@ def write(
 ) -> tuple[str, ...]:
     """Write the images of a listing to `root/name/1.0.0`.
 
-    Images that cannot be decoded are stored like the others: training replaces, counts and names them.
+    Images that cannot be decoded are stored like the others: training replaces, counts and names them. So are damaged
+    members of zip files, as empty images.
 
     Args:
         listing: from `scan`.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.data.prepare import names
-from imagenet_repro.data.prepare.zip_archive import ZipArchive, normal
+from imagenet_repro.data.prepare.zip_archive import DamagedMemberError, ZipArchive, normal
 from imagenet_repro.errors import UserError
 
 MAX_IMAGE_BYTES = 1 << 27  # of an image file; a record is kept in memory, and in that of every reader
@@ -324,10 +324,16 @@ class Reader:
     def read(self, image: Image) -> tuple[Image, bytes, str | None]:
         """Return the image, its bytes, and why they cannot be decoded (None where they can).
 
+        A damaged member of a zip file has no bytes that can be trusted; it becomes an empty image, which no decoder
+        takes.
+
         Raises:
             UserError: as `content`, or a link leads to something that is not an image, such as a file of the system.
         """
-        content = self.content(image)
+        try:
+            content = self.content(image)
+        except DamagedMemberError as error:
+            return image, b"", f"{names.printable(str(image.archive))}: {error.reason}"
         try:
             decode(content)
         except DecodeError as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 
+from imagenet_repro.data import integrity
 from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.data.prepare import array_record_builder, convert, fingerprint, ordered_map
@@ -125,9 +126,9 @@ def write_copy(
 
 def _record(source: Path) -> dict[str, Any]:
     """Return what the copy of a data set records: its own source, and that of the data set if that has one."""
-    recorded = fingerprint.read(source).get(fingerprint.SOURCE)
-    record = {fingerprint.COPY_OF: fingerprint.of_prepared(source)}
-    return record | {fingerprint.SOURCE: recorded} if recorded else record
+    metadata = fingerprint.read(source)
+    kept = {key: metadata[key] for key in (fingerprint.SOURCE, integrity.CLASS_NAMES) if metadata.get(key)}
+    return {fingerprint.COPY_OF: fingerprint.of_prepared(source)} | kept
 
 
 def _image_key(builder) -> str:

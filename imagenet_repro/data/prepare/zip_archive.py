@@ -6,6 +6,7 @@ memory than it declares, and what it declares has a limit too.
 
 import bz2
 import copy
+import errno
 import lzma
 import stat
 import struct
@@ -27,6 +28,20 @@ _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
     *(OSError, ValueError, OverflowError, RuntimeError, IndexError),
 )
+# Of an OSError: bzip2 gives no number for a damaged stream, and the system EINVAL for a place before the file's start.
+_ERRORS_OF_DAMAGE = (None, errno.EINVAL)
+
+
+class DamagedMemberError(UserError):
+    """A member that can be read from the disk and is damaged.
+
+    Attributes:
+      reason: what is wrong with it.
+    """
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
 
 
 class ZipArchive:
@@ -103,7 +118,8 @@ class ZipArchive:
           name: the member's name in its `normal` form.
 
         Raises:
-          UserError: the member is damaged, or expands to more than it declares.
+          DamagedMemberError: the member is damaged, or expands to another size than it declares.
+          UserError: the disk cannot be read.
         """
         member = self._members[name]
         try:
@@ -116,10 +132,11 @@ class ZipArchive:
             if zlib.crc32(content) != member.CRC:
                 raise zipfile.BadZipFile(f"Bad CRC-32 of {len(content):,} bytes")
         except _DAMAGE as error:
-            raise UserError(
-                f"{names.printable(name)} in {self._path} cannot be read: {error}. Copy the file again, then prepare "
-                "again"
-            ) from error
+            shown, remedy = names.printable(name), "Copy the file again, then prepare again"
+            message = f"{shown} in {self._path} cannot be read: {error}. {remedy}"
+            if isinstance(error, OSError) and error.errno not in _ERRORS_OF_DAMAGE:
+                raise UserError(message) from error
+            raise DamagedMemberError(message, str(error)) from error
         return content
 
     def _compressed(self, member: zipfile.ZipInfo) -> bytes:

@@ -1,7 +1,10 @@
 """Image folders and zips: bytes are stored unchanged, and every problem is named with its remedy."""
 
+import errno
+import functools
 import io
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,8 +14,10 @@ import numpy as np
 import pytest
 
 from imagenet_repro.config import Data
+from imagenet_repro.data.decode import DecodeError, decode
 from imagenet_repro.data.prepare import array_record_builder, folder, folder_listing, single_writer
 from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
+from imagenet_repro.data.prepare.zip_archive import ZipArchive
 from imagenet_repro.data.sources import open_split
 from imagenet_repro.errors import UserError
 from tests.conftest import shared_path
@@ -361,15 +366,42 @@ def test_zip_cut_short(tmp_path):
         prepare_dataset(f"folder:{path}", data_dir=str(tmp_path / "data"))
 
 
-def test_zip_with_a_damaged_member_leaves_no_data_set(tmp_path):
+def damage_member(path, victim):
+    """Flip a byte of a stored member of a zip file."""
+    data = bytearray(path.read_bytes())
+    data[data.find(victim) + 20] ^= 255
+    path.write_bytes(bytes(data))
+
+
+def test_a_damaged_member_is_a_bad_record_until_the_zip_is_repaired(tmp_path):
     content = files()
     path = write_zip(tmp_path / "pets.zip", content)
-    data = bytearray(path.read_bytes())
-    victim = bytes(content["train/dog/1.png"])
-    at = data.find(victim)
-    data[at + 20] ^= 255
-    path.write_bytes(bytes(data))
-    with pytest.raises(UserError, match=r"train/dog/1\.png in .*pets\.zip cannot be read: Bad CRC-32"):
+    whole = path.read_bytes()
+    damage_member(path, content["train/dog/1.png"])
+    prepare = functools.partial(prepare_dataset, f"folder:{path}", data_dir=str(tmp_path / "data"))
+    (note,) = prepare().notes
+    assert re.search(r"^1 images cannot be decoded: train/dog/1\.png \(.*pets\.zip: Bad CRC-32", note)
+    records = stored(tmp_path / "data", "pets")
+    assert records.keys() == content.keys()
+    assert {name for name, (image_bytes, *_) in records.items() if image_bytes != content[name]} == {"train/dog/1.png"}
+    split = open_split(Data(name="pets", data_dir=str(tmp_path / "data")), "train")
+    (bad,) = [record for record in split.records if record.id.endswith("train/dog/1.png")]
+    with pytest.raises(DecodeError, match="record of 0 bytes"):
+        decode(bad.image)
+    assert prepare().how == "already prepared"
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match="1 images were damaged, and the files are now others"):
+        prepare()
+
+
+def test_a_zip_on_a_disk_that_cannot_be_read_leaves_no_data_set(tmp_path, monkeypatch):
+    path = write_zip(tmp_path / "pets.zip", files())
+
+    def fail(archive, member):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(ZipArchive, "_compressed", fail)
+    with pytest.raises(UserError, match=r"pets\.zip cannot be read: .*Input/output error"):
         prepare_dataset(f"folder:{path}", data_dir=str(tmp_path / "data"))
     assert not list((tmp_path / "data" / "pets").glob("*"))
     with pytest.raises(UserError, match="prepare"):
