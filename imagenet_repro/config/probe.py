@@ -17,6 +17,7 @@ class LinearProbe:
     batch_size: int = bounded(1024, 1, 2**24)  # images of a step
     learning_rates: tuple[float, ...] = bounded(RATES, 0.0)  # each is multiplied by batch_size / 256
     momentum: float = bounded(0.9, 0.0, 1.0)
+    head: str = ""  # a file of a head, linear_head.npz of another probe, which is scored; empty: heads are trained
     crops: Literal["center", "random"] = "center"  # random: random-resized and mirrored, features computed per step
 
 

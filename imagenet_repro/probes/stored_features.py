@@ -16,6 +16,8 @@ shard can be read without this package:
 """
 
 import dataclasses
+import hashlib
+import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +36,7 @@ DESCRIPTION = "features.json"
 SHARD = 1024  # images: the most that a kill loses
 BLOCK = 16  # shards that are read at once
 UNDECODABLE = -1
+IMAGE_KEYS = ("of", "data", "images", "classes")  # of a description, which depend on the images
 SEED = 0  # of the order of the rows
 
 
@@ -85,6 +88,12 @@ class StoredFeatures:
             f"{self.directory} holds features of {stated}, and these are of {self.description['of']}; they differ in"
             f" {', '.join(differ) or 'the keys that they state'}. Remove that directory or name another"
         )
+
+    @property
+    def network_hash(self) -> str:
+        """A hash of what the features depend on besides the images: two splits of one network have the same."""
+        kept = {key: value for key, value in self.description.items() if key not in IMAGE_KEYS}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     @property
     def shards(self) -> int:

@@ -40,6 +40,7 @@ from imagenet_repro.training.systems import NetworkSystem
 from imagenet_repro.training.systems.network import DTYPES, describe_loaded
 
 RESULT = "probe.json"
+HEAD = "linear_head.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,17 +179,23 @@ def judge(frozen: Frozen, *, methods: str, out: str | None, features: str | None
     check_same_network(judged.train, judged.scored)
     judged.layer  # noqa: B018 (an unknown layer is an error before any work)
     result = _Result(directory / RESULT, judged, frozen)
-    needs_all = set(names) != {"linear"} or probe.linear.crops == "center"
-    held_out = probe_methods.n_held_out(probe, train.num_examples)
-    result.record_pass(
-        "train", _extract(extractor, train, judged.train, train.num_examples if needs_all else held_out)
-    )
+    result.record_pass("train", _extract(extractor, train, judged.train, _n_train_rows(names, probe, train)))
     result.record_pass("scored", _extract(extractor, scored, judged.scored, scored.num_examples))
     for name in names:
         result.compute(name)
     print_report({name: result.methods[name] for name in names}, f"{scored.name} {scored.split}", Console())
     print(f"predictions and {RESULT}: {directory}")
     return EXIT_FINISHED
+
+
+def _n_train_rows(names: Sequence[str], settings: Probe, train: Split) -> int:
+    """Return the number of training rows, from the first on, whose features the methods read."""
+    held_out = probe_methods.n_held_out(settings, train.num_examples)
+    if set(names) != {"linear"}:
+        return train.num_examples
+    if settings.linear.head:
+        return 0
+    return held_out if settings.linear.crops == "random" else train.num_examples
 
 
 def _open_splits(config: Config) -> tuple[Split, Split]:
@@ -249,7 +256,9 @@ class _Result:
     def compute(self, name: str) -> None:
         """Judge by a method, store its predictions and write the file; take the stored result if there is one."""
         key = self._key(name)
-        if self.methods.get(name, {}).get("key") == key and self._has_predictions(name):
+        reads_head = name == "linear" and self._judged.settings.linear.head  # a file, which may have changed
+        is_known = self.methods.get(name, {}).get("key") == key and self._has_predictions(name)
+        if is_known and not reads_head:
             print(f"{name}: stored in {self._path}")
             return
         began = time.perf_counter()
@@ -263,6 +272,8 @@ class _Result:
                 source = predicted.provenance | {"protocol": {"name": f"probe_{name}"}}
                 predictions.save(file, dataclasses.replace(predicted, provenance=source))
                 paths[-1].append(file.name)
+        if found.head is not None:
+            found.head.save(self._path.parent / HEAD)
         self.methods[name] = found.to_json(paths) | {
             "key": key,
             "seconds": seconds,

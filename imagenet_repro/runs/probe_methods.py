@@ -12,15 +12,17 @@ from imagenet_repro.config.probe import Probe
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.inference.feature_extractor import FeatureExtractor
-from imagenet_repro.probes import knn, linear_heads, logistic, ridge
+from imagenet_repro.probes import knn, linear_heads, logistic, ridge, stored_head
 from imagenet_repro.probes.device_blocks import DeviceBlocks
 from imagenet_repro.probes.linear_heads import HeadGrid
 from imagenet_repro.probes.stored_features import FeatureRows, StoredFeatures, take
+from imagenet_repro.probes.stored_head import StoredHead
 from imagenet_repro.report.progress import show_progress
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates, best_classes, is_wrong
 from imagenet_repro.scoring.predictions import Predictions, to_float16
 from imagenet_repro.statistics import crossed_effects
 from imagenet_repro.statistics.intervals import binomial_interval
+from imagenet_repro.storage import user
 
 METHODS = ("linear", "knn", "logistic", "fewshot")
 
@@ -81,6 +83,7 @@ class MethodResult:
       claimed: wrong images, top-1, of the classifier that the scored split itself would have selected.
       claimed_setting: what distinguishes that classifier.
       details: more numbers, as JSON values.
+      head: the selected linear head, to be stored.
     """
 
     layer: str
@@ -90,6 +93,7 @@ class MethodResult:
     claimed: int | None = None
     claimed_setting: str = ""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    head: StoredHead | None = None
 
     def to_json(self, files: Sequence[Sequence[str]]) -> dict[str, Any]:
         """Return the entry of the file of results; `files` are the names of each classifier's files of predictions."""
@@ -210,8 +214,10 @@ def _ids(stored: StoredFeatures) -> np.ndarray:
 
 
 def linear(features: Features) -> MethodResult:
-    """Train the grid of heads, select one on held-out images, and score it."""
+    """Train the grid of heads, select one on held-out images, and score it; or score a stored head."""
     settings, extractor = features.settings.linear, features.extractor
+    if settings.head:
+        return _score_stored_head(features)
     layers, parts = grid_layers(extractor.layers)
     held_out, scored = features.held_out_rows(parts), features.scored_rows(parts)
     columns = {name: held_out.columns(layer) for name, layer in layers.items()}
@@ -262,7 +268,25 @@ def linear(features: Features) -> MethodResult:
         claimed=int(on_scored.wrong[claimed, 0]),
         claimed_setting=str(grid.heads[claimed]),
         details={"heads": heads},
+        head=StoredHead(
+            weight, bias, head.layer, head.learning_rate, features.split.class_names, features.train.network_hash
+        ),
     )
+
+
+def _score_stored_head(features: Features) -> MethodResult:
+    """Score the head in a file."""
+    path, extractor = user.expand(features.settings.linear.head), features.extractor
+    widths = {name: sum(extractor.widths[part] for part in parts) for name, parts in extractor.layers.items()}
+    network = extractor.config.model.name
+    head = stored_head.load(path).fitted_to(
+        path, widths, features.scored.network_hash, network, features.split.class_names
+    )
+    scores = _Scores()
+    for block in features.scored_rows(extractor.layers[head.layer]).blocks():
+        scores.add(block.label, block.index, head.scores(block.features))
+    scored = scores.scored(f"rate {head.learning_rate:g}", features)
+    return MethodResult(head.layer, (scored,), details={"head": str(path)})
 
 
 def grid_layers(layers: dict[str, tuple[str, ...]]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:

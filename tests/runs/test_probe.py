@@ -146,6 +146,18 @@ def test_other_features_in_the_directory_are_refused(frozen, result):
         (directory / "features.json").write_text(json.dumps(described))
 
 
+def test_a_stored_head_scores_as_when_it_was_selected(frozen, result, tmp_path):
+    head = frozen.directory / "memory_train" / "linear_head.npz"
+    settings = SETTINGS | {"linear.head": str(head)}
+    features = str(frozen.directory / "features")
+    assert probe.judge(frozen, methods="linear", out=str(tmp_path), features=features, settings=settings) == 0
+    again = json.loads((tmp_path / "memory_train" / "probe.json").read_text())["methods"]["linear"]
+    before = result["methods"]["linear"]
+    assert again["rows"][0]["top1_wrong"] == before["rows"][0]["top1_wrong"]
+    assert again["layer"] == before["layer"]
+    assert "selected" not in again
+
+
 def test_heads_are_on_the_layers_that_exist():
     assert probe_methods.grid_layers({"pooled": ("pooled",)}) == ({"pooled": ("pooled",)}, ("pooled",))
     tokens = tuple(f"class_token_{number}" for number in (4, 3, 2, 1))
