@@ -8,6 +8,7 @@ from imagenet_repro.config.augment import Augment
 from imagenet_repro.config.data import CenterCrop, Crop, Data, InceptionCrop, SquashCrop
 from imagenet_repro.config.features import Channel, Sample, Svm
 from imagenet_repro.config.fields import amount, bounded
+from imagenet_repro.config.finetune import Distill, NoDistillation, Train
 from imagenet_repro.config.loss import Loss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
 from imagenet_repro.config.optimizer import Optimizer, Sgd
@@ -52,6 +53,8 @@ class Config:
     optimizer: Optimizer = Sgd()
     schedule: Schedule = CosineSchedule()
     loss: Loss = SoftmaxLoss()
+    train: Train = Train()
+    distill: Distill = NoDistillation()
     progressive: Progressive = Progressive()
     checkpoint: Checkpoint = Checkpoint()
 

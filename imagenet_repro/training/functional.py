@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Set
 from typing import Any
 
 import jax
@@ -27,9 +28,26 @@ class FunctionalNetwork:
       model: a module of `models.create`, or of `models.abstract` where parameters come from elsewhere.
       cross_device_norm: whether batch norm computes its statistics over the axis "data", not over one device's share.
       norm_group: the neighbours along that axis that share statistics, where `cross_device_norm` is set; 0: all.
+      frozen: names of parameters that no step changes; blocks of a `Stack` that differ in them do not share a loop,
+        since a loop computes the same gradients for all of its blocks.
+      frozen_norm: whether batch norm whose parameters are all frozen stays in training mode, "training", or normalises
+        by its running statistics, which then stay as they are, "evaluation".
+
+    Attributes:
+      params: initial parameters by name.
+      stats: initial running statistics by name.
+      fixed_stats: names of the statistics that stay as they are.
     """
 
-    def __init__(self, model: nnx.Module, *, cross_device_norm: bool = False, norm_group: int = 0):
+    def __init__(
+        self,
+        model: nnx.Module,
+        *,
+        cross_device_norm: bool = False,
+        norm_group: int = 0,
+        frozen: Set[str] = frozenset(),
+        frozen_norm: str = "evaluation",
+    ):
         for _, module in nnx.iter_modules(model):
             if isinstance(module, BatchNorm):
                 module.axis_name, module.group = ("data", norm_group) if cross_device_norm else (None, 0)
@@ -41,7 +59,11 @@ class FunctionalNetwork:
             for path, module in nnx.iter_modules(model)
             if isinstance(module, Conv | Linear)
         }
+        for path, module in nnx.iter_modules(model):
+            if isinstance(module, Stack) and frozen:
+                module.frozen = tuple(_below(frozen, tensor_name((*path, i))) for i in range(len(module)))
         model.train()
+        self.fixed_stats = _fix_norms(model, frozen) if frozen_norm == "evaluation" else frozenset()
         self._train_def, params, stats, self._rngs = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState)
         model.eval()
         self._eval_def = nnx.split(model, nnx.Param, nnx.BatchStat, nnx.RngState)[0]
@@ -108,6 +130,22 @@ class FunctionalNetwork:
             return value
         shard = dataclasses.replace(value, dtype=self._cast_dtypes.get(name, value.dtype))
         return shard if name.startswith(tuple(f"{stack}." for stack in self._stack_names)) else shard.gather()
+
+
+def _below(names: Set[str], module: str) -> frozenset[str]:
+    """Return the names of parameters below a module, without that of the module."""
+    return frozenset(name.removeprefix(f"{module}.") for name in names if name.startswith(f"{module}."))
+
+
+def _fix_norms(model: nnx.Module, frozen: Set[str]) -> frozenset[str]:
+    """Switch batch norm with frozen parameters to its running statistics, in place; return the statistics' names."""
+    fixed = set()
+    for path, module in nnx.iter_modules(model):
+        own = {tensor_name((*path, part)) for part in ("weight", "bias")}
+        if isinstance(module, BatchNorm) and own <= frozen:
+            module.use_running_average = True
+            fixed |= {tensor_name((*path, part)) for part in ("running_mean", "running_var")}
+    return frozenset(fixed)
 
 
 def flat(state: nnx.State) -> Tensors:

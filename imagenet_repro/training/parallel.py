@@ -59,7 +59,7 @@ class Spread(Protocol):
         ...
 
     def initial_state(
-        self, params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, *, ema: bool, seed: int
+        self, params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, **options: Any
     ) -> TrainState:
         """Return the state before the first step, on the devices; the arguments are those of `state.create`."""
         ...
@@ -142,10 +142,10 @@ class _MeshSpread(abc.ABC):
         return jax.tree.map(_put, state, self.state_sharding(state))
 
     def initial_state(
-        self, params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, *, ema: bool, seed: int
+        self, params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, **options: Any
     ) -> TrainState:
         """See `Spread`. Other arrays are created where the parameters are: no device holds more than its share."""
-        create_state = functools.partial(state.create, optimizer=optimizer, ema=ema, seed=seed)
+        create_state = functools.partial(state.create, optimizer=optimizer, **options)
         shardings = self.state_sharding(jax.eval_shape(create_state, params, stats))
         placed = jax.tree.map(_put, (params, stats), (shardings.params, shardings.stats))
         return jax.jit(create_state, out_shardings=shardings)(*placed)
@@ -269,13 +269,14 @@ class Fsdp(_MeshSpread):
     def lower_training(self, step: DeviceStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
         layout = self._layout(state.params)
+        trained = step.trained(layout.specs)
         replicated = jax.tree.map(lambda _: REPLICATED, state)
         specs = _gradient_inputs(replicated, layout.specs)
         gradients = jax.shard_map(
             lambda state, batch: step.gradients(state, batch, layout),
             mesh=self.mesh,
             in_specs=(specs, SHARE),
-            out_specs=(layout.specs, REPLICATED, REPLICATED),
+            out_specs=(trained, REPLICATED, REPLICATED),
             check_vma=False,
         )
         shardings = self.state_sharding(state)

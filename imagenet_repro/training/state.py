@@ -1,6 +1,7 @@
 """The state that a run carries from step to step, and that a checkpoint stores."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -19,8 +20,9 @@ class TrainState:
       step: number of steps taken.
       params: float32 parameters by name.
       stats: float32 running statistics of batch norm by name.
-      opt_state: state of the optimizer.
-      ema: averages of both, `{"params": …, "stats": …}`, or an empty dictionary if no average is kept.
+      opt_state: state of the optimizer, for the parameters that are trained.
+      ema: averages of both, `{"params": …, "stats": …}`, without those that are frozen; an empty dictionary if no
+        average is kept.
       rng: data of the run's random key; every step folds in its own number.
     """
 
@@ -35,22 +37,42 @@ class TrainState:
     @property
     def evaluated(self) -> tuple[Tensors, Tensors]:
         """The parameters and statistics to evaluate: the averages, if they are kept."""
-        return (self.ema["params"], self.ema["stats"]) if self.ema else (self.params, self.stats)
+        if not self.ema:
+            return self.params, self.stats
+        return self.params | self.ema["params"], self.stats | self.ema["stats"]
 
 
 def create(
-    params: Tensors, stats: Tensors, optimizer: optax.GradientTransformation, *, ema: bool, seed: int
+    params: Tensors,
+    stats: Tensors,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema: bool,
+    seed: int,
+    frozen: Collection[str] = (),
 ) -> TrainState:
-    """Return the state before the first step; the average starts at the initial weights."""
+    """Return the state before the first step; the average starts at the initial weights.
 
-    def copy(tree: Any) -> Any:
-        return jax.tree.map(jnp.copy, tree)  # buffers are donated, so no two leaves may share one
+    Args:
+      params: float32 parameters by name.
+      stats: running statistics by name.
+      optimizer: transformation of the gradients of those that are not frozen.
+      ema: whether an average is kept.
+      seed: of the run.
+      frozen: names of parameters and statistics that no step changes: no optimizer state and no average is kept.
+    """
+
+    def moving(tensors: Tensors) -> Tensors:
+        return {name: value for name, value in tensors.items() if name not in frozen}
+
+    def copy(tree: Tensors) -> Tensors:
+        return jax.tree.map(jnp.copy, moving(tree))  # buffers are donated, so no two leaves may share one
 
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         stats=stats,
-        opt_state=jax.jit(optimizer.init)(params),
+        opt_state=jax.jit(optimizer.init)(moving(params)),
         ema={"params": copy(params), "stats": copy(stats)} if ema else {},
         rng=jax.random.key_data(jax.random.key(seed)),
     )

@@ -67,10 +67,14 @@ class DeviceStep(Protocol):
         """Take one step; every device leaves it with the same state."""
         ...
 
+    def trained(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the entries of parameters, or of anything else by their names, that the step trains."""
+        ...
+
     def gradients(
         self, state: TrainState, batch: Batch, layout: ParameterLayout = ...
     ) -> tuple[Tensors, Tensors, dict[str, Array]]:
-        """Return mean gradients, statistics and measures, reduced over the axis "data"."""
+        """Return mean gradients of the trained parameters, statistics and measures, reduced over the axis "data"."""
         ...
 
     def update(
@@ -94,12 +98,14 @@ class TrainStep:
       config: the run's configuration.
       num_classes: the number of classes of the data set.
       optimizer: as returned by `optimizer.create`.
+      frozen: names of parameters and statistics that no step changes, and of which no gradient is computed.
     """
 
     network: FunctionalNetwork
     config: Config
     num_classes: int
     optimizer: optax.GradientTransformationExtraArgs
+    frozen: frozenset[str] = frozenset()
 
     def __call__(
         self, state: TrainState, batch: Batch, learning_rate: ArrayLike
@@ -120,6 +126,10 @@ class TrainStep:
         gradients, stats, measures = self.gradients(state, batch)
         return self.update(state, gradients, stats, measures, learning_rate)
 
+    def trained(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the entries that are not frozen."""
+        return {name: value for name, value in params.items() if name not in self.frozen}
+
     def gradients(
         self, state: TrainState, batch: Batch, layout: ParameterLayout = REPLICATED
     ) -> tuple[Tensors, Tensors, dict[str, Array]]:
@@ -130,13 +140,19 @@ class TrainStep:
         run_key = jax.random.wrap_key_data(state.rng)  # not the seed: one compiled step fits every seed
         key = jax.random.fold_in(run_key, state.step)
         parts = jax.tree.map(self._split, batch)
+        trained = self.trained(state.params)
+        frozen = {name: value for name, value in state.params.items() if name not in trained}
+        fixed_stats = {name: value for name, value in state.stats.items() if name in self.frozen}
+
+        def wrap(trained: Tensors) -> Tensors:
+            return layout.wrap(trained | frozen)
 
         def part(stats: Tensors, inputs: tuple[Array, Batch]) -> tuple[Tensors, tuple[Tensors, dict[str, Array]]]:
             number, share = inputs
             part_key = jax.random.fold_in(jax.random.fold_in(key, lax.axis_index(AXIS)), number)
-            loss_of = functools.partial(self._loss, run_key=run_key, key=part_key, batch=share, wrap=layout.wrap)
+            loss_of = functools.partial(self._loss, run_key=run_key, key=part_key, batch=share, wrap=wrap)
             objective = jax.value_and_grad(loss_of, has_aux=True)
-            (_, (stats, measures)), gradients = objective(state.params, stats)
+            (_, (stats, measures)), gradients = objective(trained, stats)
             return stats, (gradients, measures)
 
         if self.config.accumulate == 1:
@@ -150,7 +166,8 @@ class TrainStep:
         means = {name: measures.pop(name) * scale for name in MEANS if name in measures}
         if HOSTS in batch:
             measures[HOSTS] = batch[HOSTS].sum(0)
-        return gradients, lax.pmean(stats, AXIS), lax.pmean(means, AXIS) | lax.psum(measures, AXIS)
+        stats = lax.pmean(stats, AXIS) | fixed_stats  # a mean of equal numbers may be rounded
+        return gradients, stats, lax.pmean(means, AXIS) | lax.psum(measures, AXIS)
 
     def update(
         self,
@@ -162,15 +179,16 @@ class TrainStep:
     ) -> tuple[TrainState, dict[str, Array]]:
         """Return the state after the optimizer, and `measures` with the gradient's norm and the learning rate."""
         config = self.config
-        updates, opt_state = self.optimizer.update(
-            gradients, state.opt_state, state.params, learning_rate=learning_rate
-        )
-        params: Any = optax.apply_updates(state.params, updates)
+        trained = self.trained(state.params)
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, trained, learning_rate=learning_rate)
+        trained: Any = optax.apply_updates(trained, updates)
         if config.max_filter_rms:
-            params = bound_filters(params, config.max_filter_rms)
+            trained = bound_filters(trained, config.max_filter_rms)
         ema: Any = state.ema
         if ema:
-            ema = optax.incremental_update({"params": params, "stats": stats}, ema, self._share_of_new(state.step))
+            new = {"params": trained, "stats": self.trained(stats)}
+            ema = optax.incremental_update(new, ema, self._share_of_new(state.step))
+        params = state.params | trained
         measures = measures | {"gradient_norm": optax.tree.norm(gradients), "learning_rate": learning_rate}
         return TrainState(state.step + 1, params, stats, opt_state, ema, state.rng), measures
 

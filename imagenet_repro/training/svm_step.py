@@ -78,6 +78,10 @@ class SvmStep:
         mean = {"loss": lax.pmean(measures.pop("loss"), AXIS)}
         return layout.reduce(gradients), state.stats, mean | lax.psum(measures, AXIS)
 
+    def trained(self, params: Tensors) -> Tensors:
+        """Return the parameters: all are trained."""
+        return params
+
     def update(
         self,
         state: TrainState,

@@ -39,7 +39,10 @@ class Stack(Sequential):
     Attributes:
       chooses_remat: whether `remat` was None.
       remat_policy: one of `POLICIES`.
+      frozen: for each block, the names of its parameters that are not trained; empty: all of every block are.
     """
+
+    frozen: tuple[frozenset[str], ...] = ()
 
     def __init__(self, blocks: Iterable[nnx.Module], *, scan: bool = False, remat: bool | None = None):
         super().__init__(blocks)
@@ -64,9 +67,11 @@ class Stack(Sequential):
         return results
 
     def _run(self, blocks: list[nnx.Module], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-        """Apply some blocks one after the other, equal ones in a loop if `scan` is set."""
-        for _, run in itertools.groupby(map(_split, blocks), key=lambda block: block.kind):
-            group = list(run)
+        """Apply the first blocks one after the other, equal ones in a loop if `scan` is set."""
+        frozen = self.frozen or (frozenset(),) * len(self)
+        parts = zip(map(_split, blocks), frozen[: len(blocks)], strict=True)
+        for _, run in itertools.groupby(parts, key=lambda part: (part[0].kind, part[1])):
+            group = [block for block, _ in run]
             apply = self._loop if self.scan and len(group) > 1 else self._one_by_one
             x = apply(group, x)
         return x
