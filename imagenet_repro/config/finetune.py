@@ -27,9 +27,7 @@ class Train:
     """
 
     freeze: tuple[str, ...] = ()  # such as all_but_head or 'stem,layer1,layer2.*.bn?'
-    frozen_norm: Literal["evaluation", "training"] = (
-        "evaluation"  # mode of batch norm with frozen scale and shift
-    )
+    frozen_norm: Literal["evaluation", "training"] = "evaluation"  # mode of batch norm with frozen scale and shift
     zero_head: bool = False  # the head starts at zero, whether or not the file of weights has one that fits
     lora: Lora = Lora()
 

@@ -53,7 +53,7 @@ class Spec:
     preprocessing: Preprocessing = Preprocessing()
     aliases: tuple[str, ...] = ()
     # Returns, for a network, the function from a parameter's name to its layer, from 0 at the input, as layer-wise
-    # decay of the learning rate counts; None where no publication defines it.
+    # decay of the learning rate counts; None where no publication defines it, and models/depth.py counts blocks.
     layers: Callable[[Any], Callable[[str], int]] | None = None
 
     @property

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,7 +14,6 @@ from imagenet_repro.config import Config
 from imagenet_repro.models.nn import target
 from imagenet_repro.planning.topology import Topology
 from imagenet_repro.training import fitting
-from imagenet_repro.training import state as states
 from imagenet_repro.training.parallel import Pmap
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, TrainStep
@@ -129,8 +127,7 @@ def abstract_step(config: Config, num_classes: int, topology: Topology) -> Abstr
     system = NetworkSystem.abstract(config, num_classes, topology.devices)
     spread = system.spread
     spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")
-    create = functools.partial(states.create, optimizer=system.optimizer, ema=config.ema_decay > 0, seed=config.seed)
-    state = jax.eval_shape(create, system.network.params, system.network.stats)
+    state = system.abstract_state()
     state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         state,

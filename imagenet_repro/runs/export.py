@@ -5,6 +5,7 @@ from typing import cast
 from imagenet_repro import pretrained
 from imagenet_repro.config import CenterCrop, Config, SquashCrop
 from imagenet_repro.errors import EXIT_FINISHED
+from imagenet_repro.models.nn import lora
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs.restore import restore, trained_classes
@@ -36,9 +37,11 @@ def export(workdir: str, *, which: str, out: str) -> int:
     system = NetworkSystem.create(config, len(classes))
     restored = restore(run, system, system.initial_state(), which)
     preprocessing = describe_preprocessing(config)
-    network = cast(Network, system.network.model(*restored.state.evaluated))
+    network = lora.merge(cast(Network, system.network.model(*restored.state.evaluated)))
     pretrained.write(network, out, preprocessing=preprocessing, class_names=classes)
-    kind = "averaged weights" if config.ema_decay else "weights"
+    kind = ("averaged weights" if config.ema_decay else "weights") + (
+        " with LoRA merged" if config.train.lora.rank else ""
+    )
     print(f"{out}: {kind} of {config.model.name} at step {restored.step:,}, {len(classes):,} classes")
     if preprocessing is None:
         crop = config.eval_crop

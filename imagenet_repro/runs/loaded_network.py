@@ -18,6 +18,7 @@ from imagenet_repro.config import Config, replace_keys
 from imagenet_repro.data import crops, decode
 from imagenet_repro.data.augment import augment
 from imagenet_repro.errors import UserError, nearest
+from imagenet_repro.models.nn import lora
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.pretrained import tensors
 from imagenet_repro.runs.evaluate import configure_evaluation, select_network, with_evaluated_size
@@ -95,7 +96,7 @@ def _load_run(run: Workdir, which: str, image_size: int, batch_size: int) -> "Lo
     finally:
         jax.config.update("jax_default_matmul_precision", precision)
     restored = restore(run, system, system.initial_state(), which)
-    network = cast(Network, system.network.model(*restored.state.evaluated))
+    network = lora.merge(cast(Network, system.network.model(*restored.state.evaluated)))
     notes = (f"step {restored.step:,} of the run in {run.path}",)
     return LoadedNetwork(network, _with_size(config, image_size), classes, notes, batch_size)
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 
 from imagenet_repro.config import DecayMask, Lamb, Optimizer, RmsProp, Sgd
-from imagenet_repro.errors import UserError
 
 Parameters = dict[str, jax.Array]
 
@@ -21,10 +20,8 @@ def create(
     Args:
       spec: the section `optimizer`; its `learning_rate` is the peak of the schedule and is not read here.
       clip_norm: largest global norm of the gradient, which is clipped before all else; 0: no clipping.
-      layers: the number of each parameter's layer, from 0 at the input; None if the network defines no layers.
-
-    Raises:
-      UserError: `layer_decay` is not 1 and there are no `layers`.
+      layers: the number of each parameter's layer, from 0 at the input (models/depth.py); not read where
+        `layer_decay` is 1.
 
     Sources: SGD with L2 decay, v <- m v + g, w <- w - r v, as in PyTorch; AdamW, Loshchilov & Hutter 2019;
     LAMB, You et al. 2020, algorithm 2, or, without `always_adapt`, as in apex and timm, which trained "ResNet
@@ -46,9 +43,7 @@ def create(
         parts = [optax.scale_by_adam(spec.b1, spec.b2, spec.eps), decay, scale_by_learning_rate()]
     if spec.layer_decay != 1:
         if layers is None:
-            raise UserError(
-                "config.optimizer.layer_decay: must be 1, because this network defines no layers (ViT and ConvNeXt do)"
-            )
+            raise ValueError("a decay of the rate by layers needs the layer of each parameter")
         parts.append(scale_by_layer(spec.layer_decay, layers))
     return optax.chain(*clip, *parts)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from imagenet_repro.config import AdamW, Lamb, RmsProp, Sgd, resolve_config
-from imagenet_repro.errors import UserError
 from imagenet_repro.training import optimizer
 
 RATES = [0.1, 0.1, 0.02, 0.05]
@@ -140,7 +139,7 @@ def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, 
 
 
 def test_layer_decay_needs_layers():
-    with pytest.raises(UserError, match=r"config\.optimizer\.layer_decay: must be 1, .* no layers"):
+    with pytest.raises(ValueError, match="needs the layer of each parameter"):
         optimizer.create(AdamW(layer_decay=0.9))
 
 

@@ -6,7 +6,7 @@ Parameters and running statistics are float32; a layer computes in its `dtype`.
 """
 
 import math
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -123,6 +123,7 @@ class Conv(nnx.Module):
     """Two-dimensional convolution (as a cross-correlation, the convention of the field), NHWC."""
 
     torch_axes = (3, 2, 0, 1)  # our axis of each of PyTorch's: out, in, height, width
+    lora: Any = None  # an adapter (`nn/lora.py`)
 
     def __init__(
         self,
@@ -156,7 +157,8 @@ class Conv(nnx.Module):
             padding=padding,
             groups=self.groups,
         )
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        y = y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        return y if self.lora is None else y + self.lora(x)
 
 
 def _bias(rngs: nnx.Rngs, kernel: tuple[int, ...], init: Initialiser | None) -> nnx.Param:
@@ -178,6 +180,7 @@ class Linear(nnx.Module):
     """A linear layer over the last axis: x @ weight + bias."""
 
     torch_axes = (1, 0)
+    lora: Any = None  # an adapter (`nn/lora.py`)
 
     def __init__(
         self,
@@ -198,9 +201,11 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
         """Return the product plus the bias, in the layer's dtype, or in that of its sums where it is `wide`."""
         if self.wide:
-            return wide_product(x, self.weight[...], self.bias[...], self.dtype)
-        y = jnp.dot(x.astype(self.dtype), self.weight[...].astype(self.dtype), precision=lax.Precision.HIGHEST)
-        return y + self.bias[...].astype(self.dtype)
+            y = wide_product(x, self.weight[...], self.bias[...], self.dtype)
+        else:
+            y = jnp.dot(x.astype(self.dtype), self.weight[...].astype(self.dtype), precision=lax.Precision.HIGHEST)
+            y = y + self.bias[...].astype(self.dtype)
+        return y if self.lora is None else y + self.lora(x)
 
 
 class BatchNorm(nnx.Module):

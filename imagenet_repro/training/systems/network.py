@@ -1,6 +1,7 @@
 """Networks: construction from a configuration, and placement on devices."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -15,9 +16,9 @@ from imagenet_repro.config import Config, Model
 from imagenet_repro.data.augment import augment
 from imagenet_repro.data.batch import TRAINING_KEYS, padding
 from imagenet_repro.errors import UserError
-from imagenet_repro.models import dense
+from imagenet_repro.models import dense, depth, parameter_names
 from imagenet_repro.models.nn.network import Network
-from imagenet_repro.training import optimizer, parallel, progressive
+from imagenet_repro.training import finetuning, optimizer, parallel, progressive, state
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 from imagenet_repro.training.parallel import Spread
 from imagenet_repro.training.state import TrainState
@@ -45,6 +46,7 @@ class NetworkSystem:
       network: the network as pure functions.
       spread: the way in which batches and parameters are spread over devices.
       optimizer: the transformation of gradients into updates.
+      frozen: names of parameters and statistics that no step changes.
       loaded: the report on the weights that the network starts from; None where it starts from random values.
     """
 
@@ -53,6 +55,7 @@ class NetworkSystem:
     network: FunctionalNetwork
     spread: Spread
     optimizer: optax.GradientTransformationExtraArgs
+    frozen: frozenset[str] = frozenset()
     loaded: pretrained.Report | None = None
 
     @classmethod
@@ -76,7 +79,8 @@ class NetworkSystem:
             number is.
 
         Raises:
-          UserError: as `models.create` and `pretrained.load`, or an option that the run itself sets.
+          UserError: as `models.create` and `pretrained.load`, an option that the run itself sets, or a name in
+            `config.train` that the network does not have.
         """
         _check_options(config.model)
         if config.precision == "float32":
@@ -113,7 +117,7 @@ class NetworkSystem:
         """
         _check_options(config.model)
         spread = parallel.create(config.parallel, deterministic=config.deterministic, devices=devices)
-        model = models.abstract(config.model.name, num_classes, DTYPES[config.precision], **config.model.options)
+        model = _abstract(config, num_classes)
         return cls._assemble(config, num_classes, model, spread)
 
     @classmethod
@@ -126,15 +130,16 @@ class NetworkSystem:
         loaded: pretrained.Report | None = None,
     ) -> "NetworkSystem":
         _check_norm_group(config, spread.mesh.size)
-        network = FunctionalNetwork(model, cross_device_norm=config.cross_device_norm, norm_group=config.norm_group)
-        create_layer_index = models.spec(config.model.name).layers
-        layers = None
-        if create_layer_index:
-            layer_index = create_layer_index(model)
-            layers = {name: layer_index(name) for name in network.params}
-        return cls(
-            config, num_classes, network, spread, optimizer.create(config.optimizer, config.clip_norm, layers), loaded
+        layers = depth.layers(model) if config.optimizer.layer_decay != 1 else None
+        finetuning.prepare(model, config)
+        names = parameter_names.shapes(model)
+        frozen = finetuning.frozen_names(config.train, model, names)
+        finetuning.check_head(loaded.replaced if loaded else (), frozen)
+        network = _functional(model, config, frozen)
+        transformation = optimizer.create(
+            config.optimizer, config.clip_norm, {name: layers(name) for name in names} if layers else None
         )
+        return cls(config, num_classes, network, spread, transformation, frozen | network.fixed_stats, loaded)
 
     @classmethod
     def check_config(cls, config: Config, path: str = "config") -> None:
@@ -154,11 +159,9 @@ class NetworkSystem:
         config = progressive.stage_config(self.config, stage)
         network = self.network
         if config.model != self.config.model:
-            options = config.model.options
-            model = models.abstract(config.model.name, self.num_classes, DTYPES[config.precision], **options)
-            network = FunctionalNetwork(
-                model, cross_device_norm=config.cross_device_norm, norm_group=config.norm_group
-            )
+            model = _abstract(config, self.num_classes)
+            finetuning.prepare(model, config)
+            network = _functional(model, config, self.frozen)
         return dataclasses.replace(self, config=config, network=network)
 
     def initial_state(self) -> TrainState:
@@ -169,9 +172,21 @@ class NetworkSystem:
             self.optimizer,
             ema=self.config.ema_decay > 0,
             seed=self.config.seed,
+            frozen=self.frozen,
         )
         self.network.release()
         return train_state
+
+    def abstract_state(self) -> TrainState:
+        """Return the shapes of the state before the first step."""
+        create = functools.partial(
+            state.create,
+            optimizer=self.optimizer,
+            ema=self.config.ema_decay > 0,
+            seed=self.config.seed,
+            frozen=self.frozen,
+        )
+        return jax.eval_shape(create, self.network.params, self.network.stats)
 
     def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Return the logits of images, in evaluation mode."""
@@ -187,7 +202,7 @@ class NetworkSystem:
     def train_step(self, num_examples: int) -> TrainStep:
         """Return one device's step; it does not depend on the length of an epoch."""
         del num_examples
-        return TrainStep(self.network, self.config, self.num_classes, self.optimizer)
+        return TrainStep(self.network, self.config, self.num_classes, self.optimizer, self.frozen)
 
     def blank_batch(self, size: int) -> dict[str, np.ndarray]:
         """Return `size` black images with their labels and numbers."""
@@ -212,14 +227,34 @@ class NetworkSystem:
         shapes = models.abstract(self.config.model.name, self.num_classes, **self.config.model.options)
         return {
             "system": self.config.model.name,
-            "parameters": int(sum(x.size for x in self.network.params.values())),
+            "parameters": counting.parameter_count(shapes),
             "multiply_adds": counting.multiply_adds(shapes, self.config.data.image_size),
-        }
+        } | ({"trained_parameters": self.trained_parameters} if self.frozen else {})
+
+    @property
+    def trained_parameters(self) -> int:
+        """The number of parameters that steps change."""
+        return int(sum(x.size for name, x in self.network.params.items() if name not in self.frozen))
 
 
 def describe_loaded(report: pretrained.Report) -> str:
     """Return a sentence for a person about the weights that were loaded."""
     return "; ".join([f"weights of {report.path}", *report.notes])
+
+
+def _abstract(config: Config, num_classes: int) -> Network:
+    """Return the network of a configuration in shapes, as published."""
+    return models.abstract(config.model.name, num_classes, DTYPES[config.precision], **config.model.options)
+
+
+def _functional(model: Network, config: Config, frozen: frozenset[str]) -> FunctionalNetwork:
+    return FunctionalNetwork(
+        model,
+        cross_device_norm=config.cross_device_norm,
+        norm_group=config.norm_group,
+        frozen=frozen,
+        frozen_norm=config.train.frozen_norm,
+    )
 
 
 def _check_norm_group(config: Config, devices: int) -> None:
