@@ -237,8 +237,7 @@ class DistilledVisionTransformer(VisionTransformer):
     """DeiT with a distillation token, which has its own head (Touvron et al. 2020, sec. 4).
 
     In evaluation mode the logits are the mean over both heads. In training mode both are returned, as `WithAuxiliary`
-    with weight 1. In the paper the second head learns from a teacher's hard decisions; here there is no teacher, and
-    both heads learn from the labels.
+    with weight 1. The second head learns from a teacher (`config.distill`); without one, both learn from the labels.
     """
 
     def __init__(
@@ -295,7 +294,7 @@ class DistilledVisionTransformer(VisionTransformer):
         if self.head_ is None or self.deterministic:
             return super().__call__(images)
         logits, distilled = self._both_logits(self.pool(self.features(images)))
-        return WithAuxiliary(logits, (distilled,), 1.0)
+        return WithAuxiliary(logits, (distilled,), 1.0, is_distilled=True)
 
     def _both_logits(self, pooled: Float[Array, "b 2 c"]) -> list[Float[Array, "b classes"]]:
         heads = (self.head_, self.head_dist)

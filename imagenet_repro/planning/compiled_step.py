@@ -13,7 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from imagenet_repro.config import Config
 from imagenet_repro.models.nn import target
 from imagenet_repro.planning.topology import Topology
-from imagenet_repro.training import fitting
+from imagenet_repro.scoring import class_names
+from imagenet_repro.training import fitting, teachers
 from imagenet_repro.training.parallel import Pmap
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, TrainStep
@@ -125,6 +126,7 @@ def abstract_step(config: Config, num_classes: int, topology: Topology) -> Abstr
       UserError: the network cannot be built, or the batch does not divide among the devices.
     """
     system = NetworkSystem.abstract(config, num_classes, topology.devices)
+    system = teachers.attach(system, class_names.numbered(num_classes))
     spread = system.spread
     spread.check_batch_size(config.batch_size, config.accumulate, "batch_size")
     state = system.abstract_state()

@@ -18,7 +18,7 @@ from imagenet_repro.config import AnyConfig, Config, resolve_config
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
-from imagenet_repro.training import cpu_precision, devices, fitting, memory, systems
+from imagenet_repro.training import cpu_precision, devices, fitting, memory, systems, teachers
 from imagenet_repro.training.budget import Meter
 from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.step import TrainStep
@@ -66,6 +66,9 @@ def estimate_cost(config: AnyConfig) -> RunCost:
     system = systems.create_system(config, split.num_classes)
     preparation = system.measure_preparation(split.num_examples)
     state = system.initial_state()
+    if isinstance(system, systems.NetworkSystem):
+        system = teachers.attach(system, split.class_names)
+        state = system.with_teacher(state)
     flops = system.flops_per_step(state)
     batch = system.spread.put_batch(system.blank_batch(config.batch_size))
     began = time.perf_counter()

@@ -39,9 +39,9 @@ def export(workdir: str, *, which: str, out: str) -> int:
     preprocessing = describe_preprocessing(config)
     network = lora.merge(cast(Network, system.network.model(*restored.state.evaluated)))
     pretrained.write(network, out, preprocessing=preprocessing, class_names=classes)
-    kind = ("averaged weights" if config.ema_decay else "weights") + (
-        " with LoRA merged" if config.train.lora.rank else ""
-    )
+    kind = "averaged weights" if config.ema_decay else "weights"
+    if config.train.lora.rank:
+        kind += " with LoRA merged"
     print(f"{out}: {kind} of {config.model.name} at step {restored.step:,}, {len(classes):,} classes")
     if preprocessing is None:
         crop = config.eval_crop

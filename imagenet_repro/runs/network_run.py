@@ -18,7 +18,7 @@ from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.runs import initial_weights
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import cpu_precision, energy, fitting, hosts, log, loop, parallel, progressive
+from imagenet_repro.training import cpu_precision, energy, fitting, hosts, log, loop, parallel, progressive, teachers
 from imagenet_repro.training.budget import Budget, Meter, Spent
 from imagenet_repro.training.clock import Agreement
 from imagenet_repro.training.learning_rate import LearningRate
@@ -40,7 +40,10 @@ class NetworkRun(Run[Config, NetworkSystem]):
         weights = initial_weights.read_source(source) if source else ""
         computed = _as_computed(config, workdir)
         classes = splits.train.class_names
-        self.system = NetworkSystem.create(computed, len(classes), weights, class_names=classes)
+        system = NetworkSystem.create(computed, len(classes), weights, class_names=classes)
+        self.system = teachers.attach(system, classes)
+        if self.system.teacher:
+            teachers.check_unchanged(self.system.teacher, workdir, is_new=not workdir.has_checkpoints)
         self.stages = [self.system.at_stage(stage) for stage in range(config.progressive.stages)]
         super().__init__(config, workdir, splits)
 
@@ -49,6 +52,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
         first = self.system.initial_state()
         restored = self.checkpoints.restore(first)
         train_state = self.system.spread.put_state(restored.state) if restored else first
+        train_state = self.system.with_teacher(train_state)
         budget = self._budget(train_state)
         spent = budget.meter.spent(restored.info["steps"], restored.info["seconds"]) if restored else Spent()
         run_log = log.RunLog(self.workdir.path, spent.steps)
@@ -178,6 +182,11 @@ class NetworkRun(Run[Config, NetworkSystem]):
         for line in (self.system.spread.describe(train_state), self._norm_warning()):
             if line:
                 run_log.say(line)
+        if self.system.frozen:
+            share = f"{self.system.trained_parameters / 1e6:,.2f} M parameters are trained"
+            run_log.say(f"{share}; batch norm of frozen layers is in {config.train.frozen_norm} mode")
+        if self.system.teacher:
+            run_log.say(self.system.teacher.description)
         run_log.say(f"workdir {self.workdir.path}")
         if self.system.loaded:
             run_log.say(describe_loaded(self.system.loaded))

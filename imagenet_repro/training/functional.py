@@ -123,7 +123,7 @@ class FunctionalNetwork:
 
     def _prepare(self, params: Tensors) -> Tensors:
         """Return the parameters with the shards gathered that no `Stack` gathers, and the types of the others set."""
-        return {name: self._prepare_one(name, value) for name, value in params.items()}
+        return {name: self._prepare_one(name, value) for name, value in params.items() if name in self.params}
 
     def _prepare_one(self, name: str, value: Any) -> Any:
         if not isinstance(value, Shard):

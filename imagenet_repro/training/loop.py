@@ -296,7 +296,7 @@ class _Run:
         info |= {"evaluation_due": evaluation_due, "plateau": drops, "early_stopping": self.early_stopping.record}
         info["energy"] = self.job.energy.record()
         began = time.perf_counter()
-        self.job.checkpoints.save(self.spent.steps, self.state, info, top1_error)
+        self.job.checkpoints.save(self.spent.steps, self.state.without_teacher(), info, top1_error)
         self.job.log.write("save", self.spent.steps, saving_seconds=time.perf_counter() - began)
         self.saved_step = self.spent.steps
 

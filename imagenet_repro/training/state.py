@@ -10,6 +10,8 @@ import optax
 
 from imagenet_repro.training.functional import Tensors
 
+TEACHER = "teacher."  # before the names of a teacher's tensors (training/distillation.py)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +39,20 @@ class TrainState:
     @property
     def evaluated(self) -> tuple[Tensors, Tensors]:
         """The parameters and statistics to evaluate: the averages, if they are kept."""
+        own = self.without_teacher()
         if not self.ema:
-            return self.params, self.stats
-        return self.params | self.ema["params"], self.stats | self.ema["stats"]
+            return own.params, own.stats
+        return own.params | self.ema["params"], own.stats | self.ema["stats"]
+
+    def without_teacher(self) -> "TrainState":
+        """Return the state without the tensors of a teacher, as checkpoints hold it."""
+        params, stats = ({n: x for n, x in t.items() if not is_teachers(n)} for t in (self.params, self.stats))
+        return dataclasses.replace(self, params=params, stats=stats)
+
+
+def is_teachers(name: str) -> bool:
+    """Return whether a tensor belongs to a teacher."""
+    return name.startswith(TEACHER)
 
 
 def create(

@@ -14,11 +14,11 @@ import optax
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from imagenet_repro.config import Config
+from imagenet_repro.config import Config, NoDistillation
 from imagenet_repro.data.augment import augment
 from imagenet_repro.models.nn.network import WithAuxiliary
 from imagenet_repro.scoring import metrics
-from imagenet_repro.training import loss
+from imagenet_repro.training import distillation, loss
 from imagenet_repro.training.clock import HOSTS
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 from imagenet_repro.training.optimizer import bound_filters
@@ -99,6 +99,7 @@ class TrainStep:
       num_classes: the number of classes of the data set.
       optimizer: as returned by `optimizer.create`.
       frozen: names of parameters and statistics that no step changes, and of which no gradient is computed.
+      teacher: whose tensors are in the state (`Teacher.tensors`); None: the labels alone.
     """
 
     network: FunctionalNetwork
@@ -106,6 +107,7 @@ class TrainStep:
     num_classes: int
     optimizer: optax.GradientTransformationExtraArgs
     frozen: frozenset[str] = frozenset()
+    teacher: distillation.Teacher | None = None
 
     def __call__(
         self, state: TrainState, batch: Batch, learning_rate: ArrayLike
@@ -120,8 +122,9 @@ class TrainStep:
         Returns:
           The next state, and measures over the whole batch: `loss` (mean), `top1_correct` and `top5_correct` (counts
           against the heavier label where labels are mixed), `gradient_norm`, `learning_rate`. They are those of the
-          main head. Where there are auxiliary heads, `objective` is the loss with theirs, which is minimised. Where
-          the batch has an entry for several processes (`clock.Agreement`), `hosts` is its sum over the images.
+          main head. Where there are auxiliary heads or a teacher, `objective` is the loss with theirs, which is
+          minimised. Where the batch has an entry for several processes (`clock.Agreement`), `hosts` is its sum over
+          the images.
         """
         gradients, stats, measures = self.gradients(state, batch)
         return self.update(state, gradients, stats, measures, learning_rate)
@@ -147,10 +150,14 @@ class TrainStep:
         def wrap(trained: Tensors) -> Tensors:
             return layout.wrap(trained | frozen)
 
+        def teach(images: Array) -> Array:
+            assert self.teacher is not None
+            return self.teacher.logits(wrap({}), fixed_stats, images, self.config.augment)
+
         def part(stats: Tensors, inputs: tuple[Array, Batch]) -> tuple[Tensors, tuple[Tensors, dict[str, Array]]]:
             number, share = inputs
             part_key = jax.random.fold_in(jax.random.fold_in(key, lax.axis_index(AXIS)), number)
-            loss_of = functools.partial(self._loss, run_key=run_key, key=part_key, batch=share, wrap=wrap)
+            loss_of = functools.partial(self._loss, run_key=run_key, key=part_key, batch=share, wrap=wrap, teach=teach)
             objective = jax.value_and_grad(loss_of, has_aux=True)
             (_, (stats, measures)), gradients = objective(trained, stats)
             return stats, (gradients, measures)
@@ -210,6 +217,7 @@ class TrainStep:
         key: Array,
         batch: Batch,
         wrap: Callable[[Tensors], Tensors],
+        teach: Callable[[Array], Array] | None = None,
     ) -> tuple[Array, tuple[Tensors, dict[str, Array]]]:
         images, targets = augment.augment(
             batch["image"],
@@ -221,14 +229,39 @@ class TrainStep:
             num_classes=self.num_classes,
         )
         output, stats = self.network.train(wrap(params), stats, key, images)
-        logits, auxiliary, weight = output if isinstance(output, WithAuxiliary) else (output, (), 0.0)
-        main, *others = (loss.per_image(self.config.loss, head, targets).mean() for head in (logits, *auxiliary))
-        objective = main + weight * sum(others) if others else main
+        output = output if isinstance(output, WithAuxiliary) else WithAuxiliary(output, (), 0.0)
+        logits = output.logits
+        if self.teacher is None or teach is None:
+            main, objective = self._label_loss(output, targets)
+        else:
+            main, objective = self._distilled_loss(output, targets, teach(images))
         counts = metrics.correct_counts(
             logits, jnp.argmax(targets, -1).astype(jnp.int32), jnp.ones(len(logits), jnp.float32)
         )
         measures = {"loss": main, **{k: counts[k] for k in ("top1_correct", "top5_correct")}}
-        return objective, (stats, measures | ({"objective": objective} if others else {}))
+        has_others = bool(output.auxiliary) or self.teacher is not None
+        return objective, (stats, measures | ({"objective": objective} if has_others else {}))
+
+    def _label_loss(self, output: WithAuxiliary, targets: Array) -> tuple[Array, Array]:
+        """Return the main head's loss against the labels, and its sum with the auxiliary heads' losses."""
+        heads = (output.logits, *output.auxiliary)
+        main, *others = (loss.per_image(self.config.loss, head, targets).mean() for head in heads)
+        return main, main + output.weight * sum(others) if others else main
+
+    def _distilled_loss(self, output: WithAuxiliary, targets: Array, teacher: Array) -> tuple[Array, Array]:
+        """Return the main head's loss against the labels, and the weighted mean of the labels' and the teacher's loss.
+
+        A distillation head learns from the teacher alone, the class head from the labels alone (Touvron et al. 2020,
+        sec. 4). In a network without one the main head learns from both; auxiliary heads learn from the labels.
+        """
+        spec = self.config.distill
+        assert not isinstance(spec, NoDistillation)
+        student, labelled = output.logits, output
+        if output.is_distilled:
+            student, labelled = output.auxiliary[0], WithAuxiliary(output.logits, (), 0.0)
+        main, objective = self._label_loss(labelled, targets)
+        against_teacher = distillation.per_image(spec, student, teacher).mean()
+        return main, (1 - spec.alpha) * objective + spec.alpha * against_teacher
 
 
 def _scan_sum(part: Callable, stats: Tensors, parts: Batch, number: int) -> tuple[Tensors, Tensors, dict[str, Array]]:

@@ -25,6 +25,7 @@ class WithAuxiliary(NamedTuple):
     logits: Float[Array, "b classes"]  # float32, of the main head
     auxiliary: tuple[Float[Array, "b classes"], ...]  # float32, one for each auxiliary head
     weight: float  # of the loss of each auxiliary head; that of the main head is 1
+    is_distilled: bool = False  # whether the one auxiliary head is there to learn from a teacher
 
 
 class Network(nnx.Module):

@@ -19,6 +19,7 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.models import dense, depth, parameter_names
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.training import finetuning, optimizer, parallel, progressive, state
+from imagenet_repro.training.distillation import Teacher
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 from imagenet_repro.training.parallel import Spread
 from imagenet_repro.training.state import TrainState
@@ -47,6 +48,7 @@ class NetworkSystem:
       spread: the way in which batches and parameters are spread over devices.
       optimizer: the transformation of gradients into updates.
       frozen: names of parameters and statistics that no step changes.
+      teacher: whose labels it learns from (training/teachers.py); None: the labels alone.
       loaded: the report on the weights that the network starts from; None where it starts from random values.
     """
 
@@ -57,6 +59,7 @@ class NetworkSystem:
     optimizer: optax.GradientTransformationExtraArgs
     frozen: frozenset[str] = frozenset()
     loaded: pretrained.Report | None = None
+    teacher: Teacher | None = None
 
     @classmethod
     def create(
@@ -177,8 +180,12 @@ class NetworkSystem:
         self.network.release()
         return train_state
 
+    def with_teacher(self, train_state: TrainState) -> TrainState:
+        """Return a state with the teacher's tensors, on the devices, where there is a teacher."""
+        return train_state if self.teacher is None else self.spread.put_state(_join(train_state, self.teacher))
+
     def abstract_state(self) -> TrainState:
-        """Return the shapes of the state before the first step."""
+        """Return the shapes of the state before the first step, those of a teacher included."""
         create = functools.partial(
             state.create,
             optimizer=self.optimizer,
@@ -186,7 +193,9 @@ class NetworkSystem:
             seed=self.config.seed,
             frozen=self.frozen,
         )
-        return jax.eval_shape(create, self.network.params, self.network.stats)
+        shapes = jax.eval_shape(create, self.network.params, self.network.stats)
+        teacher = self.teacher
+        return shapes if teacher is None else jax.eval_shape(lambda: _join(shapes, teacher))
 
     def score(self, params: Tensors, stats: Tensors, images: UInt8[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Return the logits of images, in evaluation mode."""
@@ -202,7 +211,8 @@ class NetworkSystem:
     def train_step(self, num_examples: int) -> TrainStep:
         """Return one device's step; it does not depend on the length of an epoch."""
         del num_examples
-        return TrainStep(self.network, self.config, self.num_classes, self.optimizer, self.frozen)
+        frozen = self.frozen | (self.teacher.names if self.teacher else frozenset())
+        return TrainStep(self.network, self.config, self.num_classes, self.optimizer, frozen, self.teacher)
 
     def blank_batch(self, size: int) -> dict[str, np.ndarray]:
         """Return `size` black images with their labels and numbers."""
@@ -255,6 +265,11 @@ def _functional(model: Network, config: Config, frozen: frozenset[str]) -> Funct
         frozen=frozen,
         frozen_norm=config.train.frozen_norm,
     )
+
+
+def _join(train_state: TrainState, teacher: Teacher) -> TrainState:
+    params, stats = teacher.tensors()
+    return dataclasses.replace(train_state, params=train_state.params | params, stats=train_state.stats | stats)
 
 
 def _check_norm_group(config: Config, devices: int) -> None:
