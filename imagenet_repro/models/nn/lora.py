@@ -7,7 +7,7 @@ and its B is 1x1, as in `peft`: the product of both is one kernel of the layer's
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from imagenet_repro.models.nn.layers import Conv, Linear, pads
-from imagenet_repro.models.nn.network import Network, tensor_name
+from imagenet_repro.models.nn.network import tensor_name
 
+ModuleT = TypeVar("ModuleT", bound=nnx.Module)
 NAMES = ("lora_a", "lora_b")  # of an adapter's two parameters
 _INIT_A = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -112,7 +113,7 @@ def _create(layer: Conv | Linear, rank: int, scale: float, key: Array) -> nnx.Mo
     return ConvAdapter(layer, rank, scale, rngs=rngs)
 
 
-def merge(network: Network) -> Network:
+def merge(network: ModuleT) -> ModuleT:
     """Add the adapters' products to the weights of their layers, and remove the adapters, in place."""
     for _, module in nnx.iter_modules(network):
         if isinstance(module, Linear | Conv) and module.lora is not None:
