@@ -7,10 +7,12 @@ the layer before it. Layers are numbered in the order in which the network compu
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend import core
 
 from imagenet_repro.models import parameter_names, registry
 from imagenet_repro.models.nn.network import Network, tensor_name
@@ -72,7 +74,7 @@ def _first_uses(network: Network) -> dict[str, int]:
     entries = nnx.to_flat_state(params)
     names = [tensor_name(path) for path, _ in entries]
 
-    def logits(values: list[jax.Array], rest: nnx.State, images: jax.Array) -> jax.Array:
+    def logits(values: list[jax.Array], rest: nnx.State, images: jax.Array) -> Any:
         own = [(path, variable.replace(value)) for (path, variable), value in zip(entries, values, strict=True)]
         return nnx.merge(graphdef, nnx.from_flat_state(own), rest)(images)
 
@@ -82,7 +84,6 @@ def _first_uses(network: Network) -> dict[str, int]:
     uses: dict[str, int] = {}
     for place, equation in enumerate(jaxpr.eqns):
         for variable in equation.invars:
-            number = numbers.get(variable) if not isinstance(variable, jax.extend.core.Literal) else None
-            if number is not None:
-                uses.setdefault(names[number], place)
+            if isinstance(variable, core.Var) and variable in numbers:
+                uses.setdefault(names[numbers[variable]], place)
     return uses

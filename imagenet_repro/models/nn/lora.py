@@ -15,7 +15,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from imagenet_repro.models.nn.layers import Conv, Linear, pads
+from imagenet_repro.models.nn.layers import Conv, Linear, Padding, pads
 from imagenet_repro.models.nn.network import tensor_name
 
 ModuleT = TypeVar("ModuleT", bound=nnx.Module)
@@ -57,7 +57,8 @@ class ConvAdapter(nnx.Module):
         self.lora_a = nnx.LoRAParam(_INIT_A(rngs.params(), (*kernel, rank), weight.dtype))
         self.lora_b = nnx.LoRAParam(jnp.zeros((rank, out), weight.dtype))
         self.scale, self.dtype = scale, layer.dtype
-        self.stride, self.kernel, self.padding = layer.stride, layer.kernel, layer.padding
+        self.stride, self.kernel = layer.stride, layer.kernel
+        self.padding: Padding = layer.padding
 
     def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b oh ow o"]:
         """Return what the adapter adds to the layer's map, in the layer's dtype."""
