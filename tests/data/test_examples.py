@@ -29,7 +29,7 @@ def looked(of, path):
     """Return the examples after the search has ended."""
     examples = ClassExamples(of, path)
     examples.start()
-    for _ in range(500):
+    for _ in range(6000):
         if all(examples.is_complete(label) for label in range(3)):
             break
         time.sleep(0.01)

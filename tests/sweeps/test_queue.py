@@ -373,10 +373,12 @@ def test_only_a_full_disk_is_reported_as_one():
     assert error_type('could not translate host name "fullhost" to address') is queue.UnreachableError
 
 
+@pytest.fixture
 def closed_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port that refuses connections, because it is bound and nothing listens there."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @pytest.mark.parametrize(
@@ -404,12 +406,12 @@ def test_an_unreachable_storage_is_named_without_its_password(url, message):
 @pytest.mark.parametrize(
     "user", ["me:secret@127.0.0.1:{}/x", "127.0.0.1:{}/x?user=me&password=secret&sslmode=disable"]
 )
-def test_a_missing_server_is_reported_without_the_password(user):
+def test_a_missing_server_is_reported_without_the_password(user, closed_port):
     pytest.importorskip("psycopg", reason="needs psycopg: pip install 'psycopg[binary]'")
     with pytest.raises(
         UserError, match=r"\*\*\*.* cannot be reached: .*refused.*; check that the server is running"
     ) as error:
-        open_queue(f"postgresql+psycopg://{user.format(closed_port())}")
+        open_queue(f"postgresql+psycopg://{user.format(closed_port)}")
     assert "secret" not in str(error.value)
 
 

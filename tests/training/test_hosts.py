@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
 
@@ -17,20 +16,20 @@ def both(tmp_path_factory):
     """Return what two processes saw, in a list by process."""
     directory = tmp_path_factory.mktemp("two_hosts") / "run[seed=1]"  # Orbax would expand it
     directory.mkdir()
-    flags = {"XLA_FLAGS": command_line.xla_flags(devices=1), "JAX_PLATFORMS": "cpu", "NUM_PROCESSES": "2"}
-    coordinator = {"COORDINATOR_ADDRESS": f"127.0.0.1:{random.randint(20_000, 60_000)}"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", two_hosts.__name__, str(directory)],
-            cwd=command_line.REPOSITORY,
-            env=os.environ | flags | coordinator | {"PROCESS_ID": str(number)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    outputs = [process.communicate(timeout=500)[0] for process in processes]
+    flags = {"XLA_FLAGS": command_line.xla_flags(devices=1), "JAX_PLATFORMS": "cpu"}
+    with command_line.coordinator() as shared:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", two_hosts.__name__, str(directory)],
+                cwd=command_line.REPOSITORY,
+                env=os.environ | flags | shared | {"PROCESS_ID": str(number)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        outputs = [process.communicate(timeout=500)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     return [json.loads((directory / f"{number}.json").read_text()) for number in range(2)]
 

@@ -1,7 +1,6 @@
 """Tests of a run whose processes are lost: the signs of life of a process, and two real processes."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -133,21 +132,20 @@ with mock.patch.multiple(peers, INTERVAL=0.2, SILENCE=seconds):
 @pytest.mark.slow
 @pytest.mark.parametrize(("victim", "message"), [(0, "does not answer"), (1, "no sign of life for 3 s")])
 def test_the_other_process_of_a_killed_one_ends_with_a_sentence(victim, message):
-    address = f"127.0.0.1:{random.randint(20_000, 60_000)}"
-    shared = {"COORDINATOR_ADDRESS": address, "NUM_PROCESSES": "2", "JAX_PLATFORMS": "cpu"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(victim), "3"],
-            cwd=command_line.REPOSITORY,
-            env=os.environ | shared | {"PROCESS_ID": str(index)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    assert processes[victim].wait(timeout=100) == -signal.SIGKILL
-    began = time.monotonic()
-    _, err = processes[1 - victim].communicate(timeout=50)
+    with command_line.coordinator() as shared:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(victim), "3"],
+                cwd=command_line.REPOSITORY,
+                env=os.environ | shared | {"JAX_PLATFORMS": "cpu", "PROCESS_ID": str(index)},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for index in range(2)
+        ]
+        assert processes[victim].wait(timeout=100) == -signal.SIGKILL
+        began = time.monotonic()
+        _, err = processes[1 - victim].communicate(timeout=50)
     assert time.monotonic() - began < 20
     last = err.strip().splitlines()[-1]
     assert last.startswith(f"process {victim} of 2 was lost: ")
