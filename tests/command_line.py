@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,8 @@ def call(*arguments, code=0):
 
     This saves the 3 seconds of a start, where the test is not about the process.
     """
+    import submitit  # noqa: F401  # its import ends absl's logging, which closes what is not sys.stderr at that time
+
     import main
     from imagenet_repro.training import devices
 
@@ -77,6 +80,19 @@ def call(*arguments, code=0):
         jax.config.update("jax_default_matmul_precision", precision)
     assert returned == code, f"exit code {returned}, not {code}\n{out.getvalue()}\n{err.getvalue()}"
     return out.getvalue(), err.getvalue()
+
+
+@contextlib.contextmanager
+def coordinator(processes=2):
+    """Yield the environment of the processes of one run but for PROCESS_ID, with a port that no one else gets.
+
+    The port is bound here and shared with JAX's coordinator; since nothing listens here, no connection is lost.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind(("", 0))
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        yield {"COORDINATOR_ADDRESS": address, "NUM_PROCESSES": str(processes)}
 
 
 def prepare_fractal(directory, train_images):

@@ -26,7 +26,11 @@ install_import_hook("imagenet_repro", f"{typechecker.__name__}.check")
 REPOSITORY = Path(__file__).parent.parent
 
 # The test files that take longest run first, so that no process of pytest-xdist ends long after the other.
-LONGEST = ("test_train.py", "test_feature_run.py", "test_controller.py")
+LONGEST = (
+    *("test_train.py", "test_feature_run.py", "test_controller.py", "test_goldens.py", "test_counts.py"),
+    *("test_dense.py", "test_parallel.py", "test_step.py", "test_reference_steps.py", "test_loop.py", "test_stack.py"),
+    *("test_svm_step.py", "test_device.py", "test_human.py", "test_hosts.py", "test_queue.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -146,7 +146,7 @@ def test_a_run_is_scored_by_several_protocols_which_store_their_predictions(fini
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_stopped_by_a_signal_resumes_to_the_same_parameters(number, finished_run, data_dir, tmp_path):
     process = command_line.start(*command_line.train_arguments(data_dir, tmp_path, checkpoint__every="100st"))
-    wait_for_step(tmp_path, 4)
+    wait_for_step(tmp_path, 2, process)  # ten steps and two evaluations before the end
     process.send_signal(number)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 75, out + err
@@ -195,7 +195,7 @@ def test_a_second_signal_ends_the_process_at_once(data_dir, tmp_path):
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
@@ -312,11 +312,11 @@ def test_two_processes_train_the_same_parameters_as_one(data_dir, tmp_path):
 
 
 def run_in_two_processes(*arguments):
-    environment = {"COORDINATOR_ADDRESS": f"127.0.0.1:{random.randint(20_000, 60_000)}", "NUM_PROCESSES": "2"}
-    processes = [command_line.start(*arguments, environment=environment | {"PROCESS_ID": str(i)}) for i in range(2)]
-    for process in processes:
-        out, err = process.communicate(timeout=500)
-        assert process.returncode == 0, out + err
+    with command_line.coordinator() as shared:
+        processes = [command_line.start(*arguments, environment=shared | {"PROCESS_ID": str(i)}) for i in range(2)]
+        for process in processes:
+            out, err = process.communicate(timeout=500)
+            assert process.returncode == 0, out + err
 
 
 def check_protocols_in_two_processes(workdir):

@@ -112,7 +112,7 @@ def test_missing_and_unused_options_are_reported(arguments, message, tmp_path, c
 
 
 def test_the_failure_of_one_system_leaves_the_others_complete(fractal, tmp_path):
-    file = full_sweeps.write(tmp_path, fractal, seeds=(0,))
+    file = full_sweeps.write(tmp_path, fractal, seeds=(0,), budget="30st")
     text = file.read_text().replace(
         "'learning_rate': 0.05}", "'learning_rate': 0.05}, 'model': {'options': {'depth': 3}}"
     )
