@@ -24,6 +24,9 @@ RECIPES = [
         *("resnet.py:50_v1", "resnext.py", "resnext.py:101_64x4d", "senet.py", "senet.py:senet154"),
         *("resnet_cifar.py:20", "resnet_cifar.py:110", "efficientnet.py:b0", "efficientnet.py:b7"),
         *("efficientnetv2.py:s", "efficientnetv2.py:xl", "convnext.py:tiny", "convnext.py:xlarge", "deit.py:tiny"),
+        *("deit.py:small_distilled", "finetune.py", "finetune.py:resnet50", "convnext_finetune.py:base"),
+        *("convnext_finetune.py:large_1k_384", "dinov2_finetune.py:giant_448", "bit_hyperrule.py"),
+        *("bit_hyperrule.py:resnetv2_101,8000,300", "big_vision_transfer.py", "big_vision_transfer.py:imagenet2012"),
         *("deit.py:base", "vit.py:baseline", "vit.py:augreg", "rsb.py:a1", "rsb.py:a2", "rsb.py:a3,resnet18"),
         *(
             "modern.py:vgg16",
@@ -61,6 +64,69 @@ STATED = {
         "channels.sift.quantise": 8,
         "channels.colour.components": 64,
         "channels.colour.code.components": 1024,
+    },
+    # He et al. 2021, table 9
+    "finetune.py": {
+        "budget": "100ep",
+        "batch_size": 1024,
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 4e-3,
+        "optimizer.weight_decay": 0.05,
+        "optimizer.layer_decay": 0.75,
+        "schedule.warmup": 0.05,
+        "augment.mixup": 0.8,
+        "augment.cutmix": 1.0,
+        "model.options.drop_path": 0.1,
+    },
+    # facebookresearch/ConvNeXt, TRAINING.md
+    "convnext_finetune.py:large_1k_384": {
+        "budget": "30ep",
+        "batch_size": 512,
+        "data.image_size": 384,
+        "model.options.drop_path": 0.95,
+        "optimizer.learning_rate": 5e-5,
+        "optimizer.weight_decay": 1e-8,
+        "optimizer.layer_decay": 0.7,
+        "schedule.warmup": 0.0,
+        "augment.mixup": 0.0,
+    },
+    # facebookresearch/deit, README_revenge.md
+    "dinov2_finetune.py:giant_448": {
+        "budget": "50ep",
+        "batch_size": 2048,
+        "optimizer.name": "lamb",
+        "optimizer.learning_rate": 3e-4,
+        "optimizer.weight_decay": 0.02,
+        "schedule.warmup": 0.1,
+        "augment.cutmix": 1.0,
+        "augment.mixup": 0.0,
+    },
+    # google-research/big_transfer, bit_hyperrule.py
+    "bit_hyperrule.py": {
+        "budget": "10000st",
+        "data.image_size": 128,
+        "train_crop.resize": [160, 160],
+        "augment.mixup": 0.1,
+        "optimizer.learning_rate": 0.003,
+        "schedule.warmup": 0.05,
+        "schedule.boundaries": [0.3, 0.6, 0.9],
+    },
+    "bit_hyperrule.py:resnetv2_101,8000,300": {
+        "budget": "500st",
+        "data.image_size": 480,
+        "augment.mixup": 0.0,
+        "schedule.warmup": 0.2,
+        "schedule.boundaries": [0.4, 0.6, 0.8],
+    },
+    # google-research/big_vision, configs/transfer.py
+    "big_vision_transfer.py:imagenet2012": {
+        "budget": "20000st",
+        "batch_size": 512,
+        "clip_norm": 1.0,
+        "optimizer.learning_rate": 0.03,
+        "schedule.warmup": 0.025,
+        "data.train_split": "train[:99%]",
+        "data.test_split": "validation",
     },
     # 6 [V:A12]
     "alexnet.py": {
