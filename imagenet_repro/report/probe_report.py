@@ -53,7 +53,8 @@ def _rows(name: str, method: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def format_with_interval(row: Mapping[str, Any], name: str) -> str:
     """Return an error rate of a row with its interval, in percent."""
-    digits = 2 if row["images"] >= FINE_DIGITS_FROM else 1
+    images = row["images"] // len(row.get("draws", (0,)))
+    digits = 2 if images >= FINE_DIGITS_FROM else 1
     low, high = row[f"{name}_interval"]
     return f"{100 * row[f'{name}_error']:.{digits}f} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 

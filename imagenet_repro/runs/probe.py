@@ -249,9 +249,10 @@ class _Result:
         }
 
     def record_pass(self, name: str, cost: dict[str, Any]) -> None:
-        """Keep what a pass over the images took; a pass that had nothing to do leaves the older record."""
+        """Write what a pass over the images took; a pass that had nothing to do leaves the older record."""
         if cost:
             self._content["passes"][name] = cost | {"directory": str(getattr(self._judged, name).directory)}
+            self._write()
 
     def compute(self, name: str) -> None:
         """Judge by a method, store its predictions and write the file; take the stored result if there is one."""
@@ -280,6 +281,9 @@ class _Result:
             "peak_memory": memory.peak(),
             "settings": config_to_dict(self._judged.settings),
         }
+        self._write()
+
+    def _write(self) -> None:
         write_json(self._path, self._content | {"methods": self.methods})
 
     def _key(self, name: str) -> str:
