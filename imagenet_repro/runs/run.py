@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import jax
 
 from imagenet_repro.config import config_to_dict
-from imagenet_repro.config.run import ConfigT
+from imagenet_repro.config.run import TrainedT
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED
 from imagenet_repro.inference.evaluator import Evaluator, metrics_row
@@ -24,7 +24,7 @@ from imagenet_repro.training.systems import System
 SystemT = TypeVar("SystemT", bound=System)
 
 
-class Run(abc.ABC, Generic[ConfigT, SystemT]):
+class Run(abc.ABC, Generic[TrainedT, SystemT]):
     """One call of `train`.
 
     Args:
@@ -33,11 +33,11 @@ class Run(abc.ABC, Generic[ConfigT, SystemT]):
       splits: the images for training, evaluation and the result.
     """
 
-    config: ConfigT
+    config: TrainedT
     evaluator: Evaluator  # set by `_job`
     system: SystemT  # set by a subclass before `Run.__init__`
 
-    def __init__(self, config: ConfigT, workdir: Workdir, splits: Splits):
+    def __init__(self, config: TrainedT, workdir: Workdir, splits: Splits):
         self.config, self.workdir = config, workdir
         self.train_split, self.eval_split, self.scored_split = splits.train, splits.evaluated, splits.scored
         self.compilation_seconds = 0.0

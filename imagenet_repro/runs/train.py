@@ -1,18 +1,20 @@
 """`main.py train`: one run, from its configuration to its result."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from imagenet_repro.config import AnyConfig, Config, FeatureConfig
+from imagenet_repro.config import AnyConfig, Config, FeatureConfig, FrozenConfig
 from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import fingerprint
-from imagenet_repro.data.sources import Split
+from imagenet_repro.data.sources import Split, Splits
 from imagenet_repro.errors import EXIT_FINISHED
 from imagenet_repro.report import energy, result_table
 from imagenet_repro.report.plots import curves
 from imagenet_repro.runs import initial_weights
 from imagenet_repro.runs.feature_run import FeatureRun
+from imagenet_repro.runs.frozen_run import FrozenRun
 from imagenet_repro.runs.network_run import NetworkRun
 from imagenet_repro.runs.run import Run
 from imagenet_repro.scoring import class_names
@@ -20,7 +22,11 @@ from imagenet_repro.storage import files, provenance, user
 from imagenet_repro.storage.workdir import CONFIG, RESULT, Workdir
 from imagenet_repro.training import cpu_precision, devices, hosts, log, peers, systems
 
-RUNS: dict[type, type[Run]] = {systems.NetworkSystem: NetworkRun, systems.FeatureSystem: FeatureRun}
+RUNS: dict[type, Callable[[Any, Workdir, Splits], Run | FrozenRun]] = {
+    systems.NetworkSystem: NetworkRun,
+    systems.FeatureSystem: FeatureRun,
+    systems.FrozenSystem: FrozenRun,
+}
 
 # Orbax's longest path below the directory of checkpoints: a step, an item, a process, and a file of arrays.
 LONGEST_PATH = f"{'0' * 12}.orbax-checkpoint-tmp/state.orbax-checkpoint-tmp/ocdbt.process_000000/d/{'0' * 40}"
@@ -88,7 +94,7 @@ def _require_writable(config: AnyConfig, workdir: Workdir) -> None:
     for path in (workdir.predictions(config.data, config.data.scored_split), workdir.path / RESULT, workdir.metrics):
         files.require_writable_file(path, "the run's files", advice)
     files.require_writable_file(workdir.checkpoints / LONGEST_PATH, "checkpoints", advice)
-    if isinstance(config, FeatureConfig) and config.cache_dir:
+    if isinstance(config, FeatureConfig | FrozenConfig) and config.cache_dir:
         files.require_writable_directory(user.expand(config.cache_dir), "config.cache_dir")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from imagenet_repro.config import AnyConfig, Config
+from imagenet_repro.config import AnyConfig, Config, FrozenConfig
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import fingerprint
@@ -155,7 +155,7 @@ def _check_sources(configs: Mapping[str, AnyConfig]) -> None:
     """Check once that each source of weights can be read and fits the network that starts from it."""
     checked = set()
     for name, config in configs.items():
-        if not config.initial_weights or not isinstance(config, Config):
+        if not config.initial_weights or not isinstance(config, Config | FrozenConfig):
             continue
         key = (config.initial_weights, config.model.name, str(config.model.options))
         if key not in checked:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_repro.config import AnyConfig
+from imagenet_repro.config import TrainedConfig
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.errors import DivergedError, LostProcessError
@@ -48,7 +48,7 @@ class TrainingJob:
       energy: the meter of the run's energy.
     """
 
-    config: AnyConfig
+    config: TrainedConfig
     state: TrainState
     steps: Sequence[Callable]
     batches: Iterator[tuple[Any, dict[str, jax.Array]]]

@@ -2,15 +2,17 @@
 
 from typing import Any
 
-from imagenet_repro.config import AnyConfig, Config, FeatureConfig
+from imagenet_repro.config import AnyConfig, Config, FeatureConfig, FrozenConfig
 from imagenet_repro.errors import UserError
 from imagenet_repro.training.systems.features import FeatureSystem
+from imagenet_repro.training.systems.frozen import FrozenSystem
 from imagenet_repro.training.systems.network import NetworkSystem
 from imagenet_repro.training.systems.system import System
 
 __all__ = [
     "SYSTEMS",
     "FeatureSystem",
+    "FrozenSystem",
     "NetworkSystem",
     "System",
     "check_config",
@@ -18,7 +20,7 @@ __all__ = [
     "require_network",
 ]
 
-SYSTEMS: dict[type, type[Any]] = {Config: NetworkSystem, FeatureConfig: FeatureSystem}
+SYSTEMS: dict[type, type[Any]] = {Config: NetworkSystem, FeatureConfig: FeatureSystem, FrozenConfig: FrozenSystem}
 
 
 def create_system(config: AnyConfig, num_classes: int) -> System:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, UInt8
 
-from imagenet_repro.config import AnyConfig
+from imagenet_repro.config import TrainedConfig
 from imagenet_repro.config.run import Taps
 from imagenet_repro.training.functional import Tensors
 from imagenet_repro.training.parallel import Spread
@@ -43,7 +43,7 @@ class System(Protocol):
     spread: Spread
 
     @property
-    def config(self) -> AnyConfig:
+    def config(self) -> TrainedConfig:
         """The configuration of the run."""
         ...
 
