@@ -18,6 +18,8 @@ Sources, targets and adaptations are tables of this file; copy it to compare you
 an installed package, or the workdir of a run.
 """
 
+import copy
+
 SCRATCH = "scratch"
 SOURCES = {  # network, and its weights
     "full": {
@@ -45,7 +47,7 @@ TARGETS = {
 }
 TARGETS["full"]["flowers"]["train_split"] = "train"
 ADAPTATIONS = {  # what is trained, by size; a classifier of configs/frozen.py, or settings of a training
-    "full": ("linear", "knn", "full", "layer_decay"),
+    "full": ("linear", "knn", "full", "layer_decay", "lora"),
     "small": ("linear", "knn", "full"),
 }
 FROZEN = {
@@ -55,8 +57,10 @@ FROZEN = {
 TRAINED = {  # AdamW's rate is that of the adaptation; training from scratch needs larger steps
     "full": {"optimizer": {"learning_rate": 5e-4}},
     "layer_decay": {"optimizer": {"learning_rate": 5e-4, "layer_decay": 0.75}},
+    "lora": {"optimizer": {"learning_rate": 1e-3}, "train": {"lora": {"rank": 8}}},
     SCRATCH: {"optimizer": {"learning_rate": 2e-3}},
 }
+LORA = {"resnet50": {"targets": ("conv1", "conv2", "conv3")}}  # others: the attention of a transformer
 SIZES = {
     "full": {"budget": "100000img", "smaller_budgets": ("10000img", "30000img"), "batch_size": 256, "image_size": 224},
     "small": {"budget": "1000img", "smaller_budgets": (), "batch_size": 32, "image_size": 64},
@@ -93,7 +97,10 @@ def systems(size):
             if adaptation in FROZEN:
                 system = frozen(network, {"classifier": adaptation} | FROZEN[adaptation])
             else:
-                system = training(size, network, TRAINED[adaptation])
+                settings = copy.deepcopy(TRAINED[adaptation])
+                if adaptation == "lora":
+                    settings["train"]["lora"] |= LORA.get(network, {})
+                system = training(size, network, settings)
             system["set"]["model"] = {"weights": weights}
             found[f"{source}_{adaptation}"] = system | labels
     return found

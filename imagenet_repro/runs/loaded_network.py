@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
@@ -19,6 +20,7 @@ from imagenet_repro.data import crops, decode
 from imagenet_repro.data.augment import augment
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.models.nn import lora
+from imagenet_repro.models.nn.layers import Conv, Linear
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.pretrained import tensors
 from imagenet_repro.runs.evaluate import configure_evaluation, select_network, with_evaluated_size
@@ -28,6 +30,7 @@ from imagenet_repro.scoring import class_names, sets, wordnet
 from imagenet_repro.storage import user
 from imagenet_repro.storage.workdir import CONFIG, Workdir
 from imagenet_repro.training import systems
+from imagenet_repro.training.functional import FunctionalNetwork, flat
 from imagenet_repro.training.systems import NetworkSystem
 
 # A path, the bytes of an image file, a Pillow image, uint8 RGB [h, w, 3], or float32 [size, size, 3] as `preprocess`
@@ -35,10 +38,7 @@ from imagenet_repro.training.systems import NetworkSystem
 AnyImage = str | Path | bytes | Image.Image | np.ndarray
 AnyImages = Sequence[Any] | np.ndarray | Array  # of such images, or all of them as one array
 BATCH = 64  # images of one compiled call
-LAYERS: dict[str, Callable[[Network, Array], Array]] = {
-    "map": lambda network, images: network.features(images),
-    "pooled": lambda network, images: network.pool(network.features(images)),
-}
+MAP = "map"  # the layer of the last feature map, or of all tokens
 
 
 def load(
@@ -175,8 +175,8 @@ class LoadedNetwork:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers that `features` can return."""
-        return tuple(LAYERS)
+        """Names of the layers that `features` can return; all but "map" are rows that `main.py probe` judges too."""
+        return (MAP, *self.network.feature_layers)
 
     def __repr__(self) -> str:
         return f"<{self.name}, {len(self.classes):,} classes, images of {self.image_size} px>"
@@ -225,9 +225,22 @@ class LoadedNetwork:
         Raises:
           UserError: there is no such layer; or as `preprocess`, or a prepared image has another shape.
         """
-        if layer not in LAYERS:
-            raise UserError(f"layer={layer}: {self.name} has no such features; {nearest(layer, LAYERS)}")
-        return self._compute(layer, LAYERS[layer], images)
+        if layer not in self.layers:
+            raise UserError(f"layer={layer}: {self.name} has no such features; {nearest(layer, self.layers)}")
+        if layer == MAP:
+            return self._compute(MAP, lambda network, batch: network.features(batch), images)
+        return self._compute(layer, functools.partial(self._rows, layer), images)
+
+    def _rows(self, layer: str, network: Network, batch: Array) -> Array:
+        """Return the features of a layer, from the network without its head."""
+        headless = FunctionalNetwork(_without_head(self.network))
+        _, params, stats, _ = nnx.split(network, nnx.Param, nnx.BatchStat, ...)
+        known = (headless.params, headless.stats)
+        tensors = (
+            {name: flat(state)[name] for name in names} for names, state in zip(known, (params, stats), strict=True)
+        )
+        parts = cast(Network, headless.model(*tensors)).feature_parts(batch)
+        return jnp.concatenate([parts[name] for name in self.network.feature_layers[layer]], axis=1)
 
     def top(self, logits: Float[np.ndarray, "n classes"], k: int = 5) -> list[list[tuple[str, float]]]:
         """Return the `k` most probable classes of each row of logits, best first, each with its probability.
@@ -285,6 +298,15 @@ class LoadedNetwork:
                 f" prepared, and float32 {shape} is taken as the result of net.preprocess"
             )
         return np.asarray(image, np.float32)
+
+
+def _without_head(network: Network) -> Network:
+    """Return the shapes of the same network for no classes."""
+    origin = network.known_origin
+    dtype = next(
+        (module.dtype for _, module in nnx.iter_modules(network) if isinstance(module, Conv | Linear)), jnp.float32
+    )
+    return models.abstract(origin.name, 0, dtype, **origin.options)
 
 
 def _pixels(image: Any) -> UInt8[np.ndarray, "h w 3"]:

@@ -97,7 +97,7 @@ def test_images_of_every_kind_are_prepared_as_the_file_states(weights, encoded, 
 def test_features_lead_to_the_logits(weights, encoded):
     net = imagenet_repro.load(weights)
     features = net.features(encoded)
-    np.testing.assert_allclose(np.asarray(net.network.head(jnp.asarray(features))), net(encoded), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(net.network.output(jnp.asarray(features))), net(encoded), atol=1e-5)
     assert net.image_size == 36
     assert imagenet_repro.load(weights, image_size=32).image_size == 32
 
