@@ -18,7 +18,15 @@ from tests.conftest import REPOSITORY
 RECIPES = [
     f"configs/{recipe}"
     for recipe in (
-        *("alexnet.py", "alexnet.py:alexnet_owt", "zfnet.py", "zfnet.py:zfnet_wide", "vgg.py:16", "vgg.py:11_bn"),
+        *(
+            "frozen.py",
+            "alexnet.py",
+            "alexnet.py:alexnet_owt",
+            "zfnet.py",
+            "zfnet.py:zfnet_wide",
+            "vgg.py:16",
+            "vgg.py:11_bn",
+        ),
         *("googlenet.py", "googlenet.py:googlenet_bn", "inception_v3.py", "inception_v3.py:bn_inception"),
         *("inception_v3.py:inception_v4", "inception_v3.py:inception_resnet_v2", "resnet.py:18", "resnet.py:152"),
         *("resnet.py:50_v1", "resnext.py", "resnext.py:101_64x4d", "senet.py", "senet.py:senet154"),
@@ -438,7 +446,7 @@ STATED = {
     },
 }
 # Recipes that belong to no single paper or that the reference does not have.
-UNSTATED = {"modern.py", "demo.py"}
+UNSTATED = {"modern.py", "demo.py", "frozen.py"}
 
 
 SCHEMA = (
