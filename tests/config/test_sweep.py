@@ -25,7 +25,8 @@ def test_every_file_plans_valid_trainings_of_one_budget(file):
     sweep = load_sweep(str(file))
     planned = plan_runs(sweep)
     configs = [build_run_config(sweep, one, one.settings or {}) for one in planned]
-    assert {one.budget for one, p in zip(configs, planned, strict=True) if not p.is_trial} == {sweep.budget}
+    budgets = {one.budget for one, p in zip(configs, planned, strict=True) if not p.is_trial}
+    assert budgets == {sweep.budget, *sweep.smaller_budgets}
     assert {one.data.test_split for one, p in zip(configs, planned, strict=True) if p.is_trial} <= {""}
 
 
