@@ -15,6 +15,11 @@ splits or label sets are refused; --allow_mixed compares them anyway, and every 
   python main.py compare runs/decade --protocol=10crop               by another protocol
   python main.py compare runs/decade --set=v2                        on an evaluation set
 
+  python main.py compare runs/decade --target=top1:40,top1:35        what it took to reach an error
+
+With --target, the page shows the images, operations, seconds and energy that each system needed until an evaluation
+during training was at or below an error in percent, with performance profiles over all targets.
+
 With --protocol or --set, the errors come from the predictions that `evaluate --protocol` and `evaluate --set` stored
 in each run's workdir for the checkpoint at the end of the run. For a run that lacks them, the message shows the
 command that stores them. A page has the errors of one protocol and one set, and names both.
@@ -52,6 +57,12 @@ COMMAND = Command(
             default="",
             metavar="NAME",
             help="errors on this evaluation set (default: each run's split)",
+        ),
+        Option(
+            "--target",
+            default="",
+            metavar="ERRORS",
+            help="what it took to reach these errors, such as top1:35,top5:15 (percent)",
         ),
         Option("--storage", default="", metavar="URL", help="the database of a sweep's trials, with its password"),
         Option("--allow_mixed", is_switch=True, help="also compare runs under different conditions"),

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from imagenet_repro.report import html_page
 from imagenet_repro.report.html_page import LONG, MIXED, PageFigure, PageSection
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
-from imagenet_repro.report.sections import classes, history, leaderboard, people, provenance
+from imagenet_repro.report.sections import classes, history, leaderboard, people, provenance, spending
 from imagenet_repro.report.sections.disagreements import ImageGroup, disagreements
 from imagenet_repro.report.tables import Table
 from imagenet_repro.report.templating import render
@@ -20,7 +20,8 @@ PAGE = "report.html"
 TITLE = "ImageNet systems under one budget"
 MANY = 12  # groups of images; more groups for pairs of systems are folded together
 
-PARTS = ("transfer", "curves", "compute", "differences", "classes", "confusions", "history")
+PARTS = ("transfer", "curves", "targets", "compute", "differences", "classes", "confusions", "history")
+DETAILS = ("spending", "target_runs", "profiles")  # tables that are folded whatever their length
 Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 
@@ -103,6 +104,7 @@ def _sections(page: ComparisonPage) -> list[PageSection]:
         _leaderboard_section(page),
         _section(page, "transfer", html_page.TRANSFER),
         _section(page, "curves", "Learning curves"),
+        _section(page, "targets", "What it took to reach an error"),
         _section(page, "compute", "Error against compute"),
         _section(page, "differences", "Which differences are significant"),
         _section(page, "classes", "Class by class", _class_tables(comparison)),
@@ -120,6 +122,7 @@ def _leaderboard_section(page: ComparisonPage) -> PageSection:
         leaderboard.leaderboard(comparison, page.groups),
         leaderboard.costs(comparison),
         leaderboard.seeds(comparison),
+        spending.table(comparison),
     ]
     section = _section(page, "leaderboard", "Leaderboard", tables)
     note = html_page.render_paragraphs(leaderboard.interval_note(comparison))
@@ -143,8 +146,15 @@ def _section(page: ComparisonPage, anchor: str, title: str, own_tables: Sequence
     tables = tuple(_mark_mixed(table, page.comparison) for table in all_tables if table)
     figures = [_mark_mixed_figure(figure, page.comparison) for figure in page.figures.get(anchor, ())]
     all_folded = anchor == "differences"
-    parts = [html_page.render_table(table, is_folded=all_folded or len(table.rows) > LONG) for table in tables]
+    parts = [
+        html_page.render_table(table, is_folded=all_folded or _is_detail(table) or len(table.rows) > LONG)
+        for table in tables
+    ]
     return PageSection(anchor, title, html_page.render_figures(figures) + Markup().join(parts), tables)
+
+
+def _is_detail(table: Table) -> bool:
+    return table.name.removesuffix(MIXED) in DETAILS
 
 
 def _mark_mixed(table: Table, comparison: Comparison) -> Table:
@@ -170,6 +180,7 @@ def _render_warnings(comparison: Comparison) -> Markup:
             "The runs were scored on different images, so this page does not compare systems image by image or class"
             " by class."
         )
+    body += html_page.render_paragraphs(spending.warning(comparison))
     failures = [f"{one.name}, seed {one.seed}: {one.reason}" for one in comparison.failures]
     return body + html_page.render_list("Planned runs without a result; no table includes them:", failures)
 

@@ -1,27 +1,39 @@
 """Show a comparison: draw the figures, fill the tables, put both on one page, and print the main result."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from imagenet_repro.report import comparison_page, transfer_report
+from imagenet_repro.report import targets as reached
 from imagenet_repro.report.comparison_page import ComparisonPage, Thumbnails
 from imagenet_repro.report.html_page import PageFigure
-from imagenet_repro.report.plots import curves, dumbbell, history, matrix, pareto, wordnet_confusions
+from imagenet_repro.report.plots import curves, dumbbell, history, matrix, pareto, profiles, wordnet_confusions
 from imagenet_repro.report.plots.curves import Against
 from imagenet_repro.report.plots.pareto import Cost
 from imagenet_repro.report.records import Comparison, TransferStudy
-from imagenet_repro.report.sections import class_gains, classes, confusions, crossed, differences, leaderboard
+from imagenet_repro.report.sections import (
+    class_gains,
+    classes,
+    confusions,
+    crossed,
+    differences,
+    leaderboard,
+    spending,
+)
+from imagenet_repro.report.sections import targets as section_targets
 from imagenet_repro.report.sections.differences import Answer, Differences, Question
 from imagenet_repro.report.tables import Table
+from imagenet_repro.report.targets import Target, Workload
 from imagenet_repro.scoring import terminal, wordnet
 from imagenet_repro.scoring.metrics import GUESSES
 
 INTERVAL = "95 % interval"  # of top-1; the population follows in the heading, in the terminal on a line of its own
 FIGURES = "figures"  # the subdirectory of the page's directory
 IN_TERMINAL = ("system", "group", "top-1 error %", INTERVAL, "top-5 error %", "training seconds", "seeds")
+TARGETS_IN_TERMINAL = ("target", "system", "reached by", "images", "operations", "seconds", "energy")
 FILE_WIDTH = 120  # columns of output to a file
 AMOUNTS: dict[Against, str] = {
     "images": "images seen",
@@ -61,6 +73,8 @@ def present(
     thumbnails: Thumbnails | None = None,
     pictured_ids: Collection[str] = (),
     study: TransferStudy | None = None,
+    *,
+    targets: Sequence[Target] = (),
 ) -> Path:
     """Print the main result, write `report.html`, `tables/` and `figures/` to a directory, return the page's path.
 
@@ -69,6 +83,7 @@ def present(
       out: the directory, created if it is missing.
       thumbnails, pictured_ids: as in `ComparisonPage`.
       study: the sources and budgets of the same systems, where pretraining is compared, of one target.
+      targets: errors, for which the page shows what it took to reach them.
 
     Raises:
       SaveError: a file cannot be written.
@@ -82,8 +97,9 @@ def present(
         thumbnails=thumbnails,
         pictured_ids=pictured_ids,
     )
-    _show(page)  # first, so that a disk that is full now costs only the page
-    drawing = _Drawing(comparison, pairs, out / FIGURES)
+    workloads = reached.workloads(comparison, targets)
+    _show(page, workloads)  # first, so that a disk that is full now costs only the page
+    drawing = _Drawing(comparison, pairs, out / FIGURES, workloads)
     figures, tables = drawing.figures(), drawing.tables()
     if study:
         figures["transfer"] = transfer_report.draw(study.targets[0], out / FIGURES)
@@ -124,8 +140,8 @@ def _with_readable_names(comparison: Comparison) -> Comparison:
     return dataclasses.replace(comparison, class_names=tuple(wordnet.readable_names(comparison.class_names)))
 
 
-def _show(page: ComparisonPage) -> None:
-    """Print the main columns of the leaderboard, the verdict, and the runs without a result."""
+def _show(page: ComparisonPage, workloads: Sequence[Workload]) -> None:
+    """Print the main columns of the leaderboard, the verdict, targets, spending, and the runs without a result."""
     console = Console(highlight=False)
     terminal.widen_for_file(console, FILE_WIDTH)
     board = leaderboard.leaderboard(page.comparison, page.groups)
@@ -138,8 +154,19 @@ def _show(page: ComparisonPage) -> None:
     lines += [f"no result of {one.name}, seed {one.seed}: {one.reason}" for one in page.comparison.failures]
     if not page.comparison.scores_own_result:
         lines.insert(0, _describe_scoring(page.comparison))
-    for line in lines:
+    lines += [spending.summary(page.comparison), _warning(page.comparison)]
+    for line in filter(None, lines):
         console.print(line, markup=False)
+    if workloads:
+        table = section_targets.systems(page.comparison, workloads)
+        columns = [index for index, heading in enumerate(table.headings) if heading in TARGETS_IN_TERMINAL]
+        headings, *rows = ([row[column] for column in columns] for row in (table.headings, *table.rows))
+        console.print(terminal.ruled_table(headings, rows, gap=3))
+
+
+def _warning(comparison: Comparison) -> str:
+    text = spending.warning(comparison)
+    return f"warning: {text}" if text else ""
 
 
 def _describe_scoring(comparison: Comparison) -> str:
@@ -150,8 +177,10 @@ def _describe_scoring(comparison: Comparison) -> str:
 class _Drawing:
     """Draws the figures of one comparison into a directory, and builds the tables beside them."""
 
-    def __init__(self, comparison: Comparison, pairs: Differences | None, out: Path):
-        self._comparison, self._differences, self._out = comparison, pairs, out
+    def __init__(
+        self, comparison: Comparison, pairs: Differences | None, out: Path, workloads: Sequence[Workload] = ()
+    ):
+        self._comparison, self._differences, self._out, self._workloads = comparison, pairs, out, workloads
         self._wrong = confusions.wrong_guesses(comparison) if pairs else None
         self._tree = confusions.place_in_tree(self._wrong, comparison.class_names) if self._wrong else None
 
@@ -159,6 +188,7 @@ class _Drawing:
         """Draw all figures; return them by section of the page."""
         return {
             "curves": self._draw_curves(),
+            "targets": self._draw_profiles(),
             "compute": self._draw_costs(),
             "differences": self._draw_matrices(),
             "classes": self._draw_gains(),
@@ -168,7 +198,11 @@ class _Drawing:
 
     def tables(self) -> dict[str, list[Table]]:
         """Return the tables that belong to the figures, by section of the page."""
-        return {"differences": self._difference_tables(), "confusions": self._confusion_tables()}
+        return {
+            "targets": section_targets.tables(self._comparison, self._workloads),
+            "differences": self._difference_tables(),
+            "confusions": self._confusion_tables(),
+        }
 
     def _draw_curves(self) -> list[PageFigure]:
         config = self._comparison.systems[0].runs[0].result["provenance"]["config"]
@@ -187,6 +221,19 @@ class _Drawing:
             )
             for against, amount in AMOUNTS.items()
         ]
+
+    def _draw_profiles(self) -> list[PageFigure]:
+        if not reached.known_measures(self._workloads):  # no run has reached a target
+            return []
+        shown = ", ".join(dict.fromkeys(str(one.target) for one in self._workloads))
+        caption = (
+            f"For each tau, the share of targets ({shown}) for which the median seed of a system needs at most tau"
+            " times what the best system needs. Further up is better; a line that starts high belongs to a system that"
+            " is often the best. Lines at the same height are drawn a little apart. Ratios beyond 4 are in the table."
+        )
+        alt = "One panel for each amount, with a rising step line for each system."
+        paths = profiles.plot_profiles(self._workloads, self._out / "profiles.png")
+        return [PageFigure("Performance profiles", paths[1], caption, alt)]
 
     def _draw_costs(self) -> list[PageFigure]:
         return [

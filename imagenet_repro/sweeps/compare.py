@@ -25,6 +25,7 @@ from imagenet_repro.report.records import (
     TransferStudy,
     TransferTarget,
 )
+from imagenet_repro.report.targets import Target, parse_targets
 from imagenet_repro.scoring import class_names, predictions
 from imagenet_repro.storage import files
 from imagenet_repro.storage.workdir import Workdir
@@ -44,6 +45,7 @@ def compare(
     people: Sequence[str] = (),
     protocol: str = "",
     set_name: str = "",
+    target: str = "",
 ) -> int:
     """Write the page of a comparison with its tables and figures, print the verdict, and return the exit code.
 
@@ -56,22 +58,24 @@ def compare(
       people: predictions of games of `main.py human`, on images that all runs were scored on.
       protocol: evaluation protocol of the errors, as `evaluate --protocol` stored them; empty: each run's own.
       set_name: evaluation set of the errors, as `evaluate --set` stored them; empty: the split of each run's result.
+      target: errors such as "top1:35,top5:15", for which the page shows what it took to reach them.
 
     Raises:
       UserError: an error of `gather`, or a person's predictions are of other images or labels.
       SaveError: a file cannot be written.
     """
+    targets = parse_targets(target)
     scoring = Scoring("" if protocol == protocols.OWN_PROTOCOL else protocol, set_name)
     directory = Path(out) if out else _default_directory(workdirs, scoring)
     html_page.require_place(directory, out, comparison_page.PAGE, (html_page.TABLES, FIGURES))
     queue = _sweep_of_sources(workdirs, storage)
     if queue is not None and scoring.is_own_result:
-        _compare_sources(SweepDirectory(workdirs[0]), queue, directory, allow_mixed, people)
+        _compare_sources(SweepDirectory(workdirs[0]), queue, directory, allow_mixed, people, errors=targets)
         return EXIT_FINISHED
     comparison = gather(workdirs, allow_mixed=allow_mixed, storage=storage, scoring=scoring)
     players = tuple(_read_player(path, comparison) for path in people)
     comparison = dataclasses.replace(comparison, people=players)
-    present(comparison, directory, *_thumbnails(comparison))
+    present(comparison, directory, *_thumbnails(comparison), targets=targets)
     return EXIT_FINISHED
 
 
@@ -126,7 +130,13 @@ def _sweep_of_sources(workdirs: Sequence[str], storage: str) -> SweepQueue | Non
 
 
 def _compare_sources(
-    directory: SweepDirectory, queue: SweepQueue, out: Path, allow_mixed: bool, people: Sequence[str]
+    directory: SweepDirectory,
+    queue: SweepQueue,
+    out: Path,
+    allow_mixed: bool,
+    people: Sequence[str],
+    *,
+    errors: Sequence[Target],
 ) -> None:
     """Write a page for each target, and above them one of all targets where there are several."""
     if people and len(queue.sweep.targets) > 1:
@@ -139,7 +149,9 @@ def _compare_sources(
         players = tuple(_read_player(path, comparison) for path in people)
         study = TransferStudy((target,), SCRATCH) if is_study else None
         place = out / name if len(names) > 1 else out
-        present(dataclasses.replace(comparison, people=players), place, *_thumbnails(comparison), study)
+        present(
+            dataclasses.replace(comparison, people=players), place, *_thumbnails(comparison), study, targets=errors
+        )
     if is_study and len(names) > 1:
         transfer_report.write(TransferStudy(tuple(targets), SCRATCH), out)
 

@@ -295,7 +295,7 @@ def test_runs_without_optional_keys(tmp_path):
     document = written(ComparisonPage(dataclasses.replace(comparison, systems=tuple(systems)), "Two."), tmp_path)
     row = document.tables["table-leaderboard"][1]
     assert row[5:] == ["–", "–", "10", "–", "–", "1", "–", "–", "–"]
-    assert document.tables["table-costs"][1][1:] == ["–"] * 6
+    assert document.tables["table-costs"][1][1:] == [*["–"] * 6, "unknown", "–", "–"]
 
 
 def test_every_run_has_its_provenance(full, tmp_path):

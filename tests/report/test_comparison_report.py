@@ -8,6 +8,7 @@ import pytest
 
 from imagenet_repro.report import comparison_report
 from imagenet_repro.report.records import FailedRun
+from imagenet_repro.report.targets import parse_targets
 from imagenet_repro.statistics import crossed_effects
 from tests.report import comparisons
 from tests.report.test_comparison_page import Document, sections
@@ -40,7 +41,7 @@ def written_page(tmp_path_factory):
         requested_ids.extend(ids)
         return dict.fromkeys(ids, b"\xff\xd8jpeg")
 
-    path = comparison_report.present(comparison, out, thumbnails)
+    path = comparison_report.present(comparison, out, thumbnails, targets=parse_targets("top1:70,top1:1"))
     return comparison, path, Document(path.read_text()), requested_ids
 
 
@@ -48,7 +49,7 @@ def test_all_figures_have_two_files_and_are_on_the_page(written_page):
     _, path, document, _ = written_page
     names = {file.stem for file in (path.parent / "figures").iterdir()}
     assert names >= {"curves_images", "curves_flops", "curves_seconds", "pareto_flops", "pareto_multiply_adds"}
-    assert names >= {"differences_top1", "differences_top5", "gains", "heights", "history"}
+    assert names >= {"differences_top1", "differences_top5", "gains", "heights", "history", "profiles"}
     for name in names:
         for suffix in (".png", ".svg"):
             assert (path.parent / f"figures/{name}{suffix}").stat().st_size > 1000
@@ -58,7 +59,7 @@ def test_all_figures_have_two_files_and_are_on_the_page(written_page):
 
 def test_sections_stand_in_order(written_page):
     assert sections(written_page[2]) == [
-        "selection", "warnings", "leaderboard", "curves", "compute", "differences", "classes", "confusions",
+        "selection", "warnings", "leaderboard", "curves", "targets", "compute", "differences", "classes", "confusions",
         "disagreements", "history", "provenance",
     ]  # fmt: skip
 
@@ -95,7 +96,7 @@ def test_every_interval_of_the_page_names_its_population(written_page):
     headings = {heading for rows in written_page[2].tables.values() for heading in rows[0] if "interval" in heading}
     assert headings
     populations = {heading.partition(", ")[2] for heading in headings}
-    assert populations == {"new images and new seeds", "new images, these checkpoints"}
+    assert populations == {"new images and new seeds", "new images, these checkpoints", "these images, new seeds"}
 
 
 def test_classes_are_shown_by_their_names_in_wordnet(written_page):

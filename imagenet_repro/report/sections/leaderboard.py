@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from imagenet_repro.report import energy
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, HumanPlayer
 from imagenet_repro.report.result_table import quantity, seconds
 from imagenet_repro.report.tables import MISSING, Table
@@ -23,7 +24,17 @@ from imagenet_repro.statistics.intervals import binomial_interval
 from imagenet_repro.zoo.published import published
 
 SIZES = ("parameters", "multiply-adds", "images seen", "training FLOPs", "training seconds")
-COSTS = ("training seconds", "waiting for data (included)", "compilation", "evaluation", "saving", "peak memory")
+COSTS = (
+    "training seconds",
+    "waiting for data (included)",
+    "compilation",
+    "evaluation",
+    "saving",
+    "peak memory",
+    "energy",
+    "energy of",
+    "idle power's share",
+)
 
 
 def leaderboard(comparison: Comparison, groups: Mapping[str, str] | None = None) -> Table:
@@ -52,11 +63,16 @@ def leaderboard(comparison: Comparison, groups: Mapping[str, str] | None = None)
 
 def costs(comparison: Comparison) -> Table:
     """Return the cost of training each system: seconds by purpose, and memory; ordered as the leaderboard."""
-    rows = [(system.name, *_second_cells(system), _memory_cell(system.runs)) for system in ranked(comparison)]
+    rows = [
+        (system.name, *_second_cells(system), _memory_cell(system.runs), *_energy_cells(system))
+        for system in ranked(comparison)
+    ]
     caption = (
         "Seconds, means over seeds. Training seconds are what a budget counts, and include the time spent waiting for"
         " data; compilation, evaluation and saving checkpoints are not part of them. Peak memory is the highest of"
-        f" all seeds, of a device or of the process. {MISSING}: not recorded."
+        " all seeds, of a device or of the process. Energy is that of the training seconds, as a mean over seeds, of"
+        " the parts beside it; energies of different parts must not be compared. Idle power, measured before the first"
+        f" step, would have taken its share of it in the same time. {MISSING}: not recorded."
     )
     return Table("costs", ("system", *COSTS), tuple(rows), caption)
 
@@ -189,6 +205,17 @@ def _memory_cell(runs: Sequence[FinishedRun]) -> str:
         return MISSING
     highest = max(known, key=lambda memory: memory["bytes"])
     return f"{quantity(highest['bytes'])}B ({highest['of']})"
+
+
+def _energy_cells(system: ComparedSystem) -> list[str]:
+    """Return the mean energy, its parts, and the idle share; unknown unless that of all seeds is known."""
+    results = [run.result for run in system.runs]
+    known = [value for result in results if (value := energy.joules(result)) is not None]
+    if len(known) < len(results):
+        return [energy.UNKNOWN, MISSING, MISSING]
+    scopes = sorted({", ".join(energy.parts(result)) for result in results})
+    shares = [energy.idle_share(result) for result in results]
+    return [energy.joules_cell(float(np.mean(known))), " or ".join(scopes), energy.share_cell(shares)]
 
 
 def _published_cells(system: ComparedSystem) -> list[str]:

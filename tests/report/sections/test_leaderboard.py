@@ -189,7 +189,7 @@ def test_the_split_of_time_and_the_memory():
 
 def test_values_missing_from_older_runs_are_dashes():
     row = leaderboard.costs(changed(comparisons.comparison(systems=1), without)).rows[0]
-    assert row == ("nec_uiuc_2010", "100", "–", "–", "–", "–", "–")
+    assert row == ("nec_uiuc_2010", "100", "–", "–", "–", "–", "–", "unknown", "–", "–")
 
 
 def test_seeds_one_by_one():
