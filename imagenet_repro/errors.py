@@ -40,5 +40,7 @@ class LostProcessError(UserError):
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: a question with the nearest valid name, or all names."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    longer = [other for other in names if other.startswith(f"{name}_")]  # "resnet20" is near to "resnet20_cifar"
+    close = longer[:1] if name else []
+    close = close or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"valid: {', '.join(names)}"

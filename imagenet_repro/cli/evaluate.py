@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from imagenet_repro.cli.command import Command, Option, Settings
+from imagenet_repro.cli.command import PREPROCESS, Command, Option, Settings
 from imagenet_repro.errors import UserError
 
 HELP = """Score a checkpoint of a run on every image of a split, exactly once.
@@ -22,9 +22,14 @@ Prints both error rates with 95 % intervals and stores the predictions for each 
 
   python main.py evaluate --weights=resnet50.pth --model=resnet50 --data.name=imagenet2012 --out=predictions.npz
 
---weights scores published weights of torchvision, timm or transformers without a run. Images are preprocessed as the
-file states, otherwise as published for the network. A .pth file that would run code is refused.
---weights=package:efficientnet_lite0 is the file in an installed Python package (docs/weights.md).
+--weights scores published weights of torchvision, timm or transformers without a run: a file, a model's directory, or
+package:efficientnet_lite0, the file in an installed Python package (docs/weights.md). --model is a network, or names
+published weights, such as resnet50.a1_in1k. Images are preprocessed as the file states, otherwise as published for
+these weights or the network; --preprocess.KEY=VALUE changes that, and what is used is printed. A .pth file that would
+run code is refused.
+
+  python main.py evaluate --weights=resnet20.th --model=resnet20_cifar --data.name=cifar10 --data.eval_split=test \\
+      --preprocess.mean=0.485,0.456,0.406 --preprocess.std=0.229,0.224,0.225
 
 --set=NAME scores a network for ImageNet's 1,000 classes on an evaluation set, by the rule of that set:
 
@@ -51,6 +56,7 @@ def run(
     model: str,
     options: str | None,
     drop_background: bool,
+    preprocess: dict[str, str],
     **common: Any,
 ) -> int:
     """Score a run's checkpoint or a file of weights; return the exit code."""
@@ -61,6 +67,7 @@ def run(
             "--model": model != "",
             "--options": options is not None,
             "--drop_background": drop_background,
+            **{f"--preprocess.{key}": True for key in preprocess},
         }
         refuse_options("--workdir", "--weights", weights_options)
     from imagenet_repro.config import parse_text
@@ -73,6 +80,7 @@ def run(
         name=model,
         options=None if options is None else parse_text(options, dict, "--options"),
         drop_background=drop_background,
+        preprocess=preprocess,
         **common,
     )
 
@@ -90,7 +98,7 @@ COMMAND = Command(
     run=run,
     options=(
         Option("--workdir", metavar="DIR", help="the workdir of a run"),
-        Option("--weights", metavar="FILE", help="published weights: .safetensors, .pth, or .npz of ViT"),
+        Option("--weights", metavar="FILE", help="published weights: .safetensors, .pth, .npz of ViT, …"),
         Option("--checkpoint", metavar="WHICH", help="with --workdir: last (default), best, or a step"),
         Option(
             "--out",
@@ -106,7 +114,7 @@ COMMAND = Command(
             help="an evaluation set of ImageNet's classes (see above)",
         ),
         Option("--mappings", default="", metavar="DIR", help="with --set=objectnet: the mappings of its download"),
-        Option("--model", default="", metavar="NAME", help="with --weights: the network (default: as in the file)"),
+        Option("--model", default="", metavar="NAME", help="with --weights: the network, or published weights of it"),
         Option("--options", metavar="DICT", help="options of that network, such as \"{'auxiliary': False}\""),
         Option("--drop_background", is_switch=True, help="the first class of the file is TensorFlow's background"),
         Option(
@@ -118,6 +126,7 @@ COMMAND = Command(
     ),
     settings=(
         Settings("protocol", "keys of the protocol: scales, squares, positions, flips, average", parameter="settings"),
+        PREPROCESS,
         Settings("data", "another data set or split: any key of the section `data`"),
     ),
     one_of=("--workdir", "--weights"),

@@ -51,7 +51,10 @@ FAMILIES: tuple[ModuleType, ...] = (
     vit,
 )
 SPECS: dict[str, Spec] = {name: spec for family in FAMILIES for name, spec in family.VARIANTS.items()}
-_ALIASES = {alias: name for name, spec in SPECS.items() for alias in spec.aliases}
+# The names that torchvision and timm give to these networks, where no other network has them here.
+_THEIRS = {spec.reference.partition(":")[2]: name for name, spec in reversed(SPECS.items())}
+_ALIASES = {theirs: name for theirs, name in _THEIRS.items() if theirs and theirs not in SPECS}
+_ALIASES |= {alias: name for name, spec in SPECS.items() for alias in spec.aliases}
 
 
 def names() -> tuple[str, ...]:

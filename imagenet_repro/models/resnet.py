@@ -35,7 +35,7 @@ from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import LEVELS, Preprocessing, Spec
 
 STEMS = ("imagenet", "small")
-SHORTCUTS = ("A", "B", "C")
+SHORTCUTS = ("A", "A_symmetric", "B", "C")
 
 
 def conv(in_features: int, out_features: int, kernel: int, **kwargs) -> Conv:
@@ -44,14 +44,19 @@ def conv(in_features: int, out_features: int, kernel: int, **kwargs) -> Conv:
 
 
 class PaddedIdentity(nnx.Module):
-    """The shortcut of option A: every `stride`-th pixel, and zeros for the new channels."""
+    """The shortcut of option A: every `stride`-th pixel, and zeros for the new channels.
 
-    def __init__(self, stride: int, new_channels: int):
-        self.stride, self.new_channels = stride, new_channels
+    The zeros are behind the channels that enter, or half of them before and half behind ("symmetric").
+    """
+
+    def __init__(self, stride: int, new_channels: int, *, symmetric: bool = False):
+        self.stride = stride
+        before = new_channels // 2 if symmetric else 0
+        self.new_channels = (before, new_channels - before)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
         """Return the smaller map with more channels."""
-        return jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (0, self.new_channels)))
+        return jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), self.new_channels))
 
 
 def make_shortcut(
@@ -59,15 +64,16 @@ def make_shortcut(
 ) -> nnx.Module | None:
     """Return a shortcut of sec. 3.3; None is the identity.
 
-    Where the shape changes, option A pads with zeros and option B projects; option C projects everywhere. Raises
-    UserError for any other option.
+    Where the shape changes, option A pads with zeros and option B projects; option C projects everywhere. The paper
+    does not say where option A's new channels are: "A" has them all behind, "A_symmetric" half before and half behind.
+    Raises UserError for any other option.
     """
     if option not in SHORTCUTS:
         raise UserError(f"ResNet has no shortcut '{option}': {nearest(option, SHORTCUTS)}")
     if option != "C" and stride == 1 and in_features == out_features:
         return None
-    if option == "A":
-        return PaddedIdentity(stride, out_features - in_features)
+    if option in ("A", "A_symmetric"):
+        return PaddedIdentity(stride, out_features - in_features, symmetric=option == "A_symmetric")
     projection = conv(in_features, out_features, kernel, stride=stride, dtype=dtype, rngs=rngs)
     return Sequential([projection, BatchNorm(out_features, dtype=dtype)])
 
@@ -205,10 +211,10 @@ class ResNet(Network):
     identity (Goyal et al. 2017, sec. 5.1); off by default, as in torchvision. `stem="small"` is the usual stem for
     images of 32 to 64 pixels: a 3x3 convolution of stride 1 without pooling, in place of 7x7 of stride 2 with pooling.
     It has 7,680 fewer parameters, maps of four times the side, and so about 16 times the multiply-adds. `shortcut` is
-    the paper's option A, B or C. `drop_path` is the last block's rate of stochastic depth (Huang et al. 2016),
-    `dropout` the share of features dropped before the linear layer. `scan` compiles a run of equal blocks once, and
-    `remat` computes the inside of every block again in the backward pass (`Stack`). With `num_classes=0` the network
-    returns the pooled features.
+    the paper's option A, B or C (`make_shortcut`). `drop_path` is the last block's rate of stochastic depth (Huang et
+    al. 2016), `dropout` the share of features dropped before the linear layer. `scan` compiles a run of equal blocks
+    once, and `remat` computes the inside of every block again in the backward pass (`Stack`). With `num_classes=0` the
+    network returns the pooled features.
     """
 
     def __init__(

@@ -2,7 +2,9 @@
 
 Sec. 4.2: a 3x3 convolution and three stages of 2n convolutions with 16, 32 and 64 channels, 6n + 2 layers in all, and
 shortcuts of option A, so that the network has as many parameters as its plain counterpart. No library has these
-networks; names and initialisation are those of our other ResNets.
+networks; names and initialisation are those of our other ResNets. The widely used files of
+github.com/akamaster/pytorch_resnet_cifar10 are of `shortcut="A_symmetric"`, and those of
+github.com/chenyaofo/pytorch-cifar-models of `shortcut="B"`.
 """
 
 import jax.numpy as jnp
@@ -23,10 +25,11 @@ SCAN_FROM = 18  # blocks of a stage, from which compilation takes longer than st
 class CifarResNet(Network):
     """A stem of one 3x3 convolution, three stages of `depth` blocks, global average pooling, one linear layer.
 
-    The paper's images have 32 pixels; any size fits. `shortcut` is the paper's option A, B or C; `drop_path` the last
-    block's rate of stochastic depth (Huang et al. 2016); `zero_init_last` starts every block as the identity.
-    `scan` compiles a run of equal blocks once (None: from 110 layers on), `remat` computes the inside of every block
-    again in the backward pass (`Stack`). With `num_classes=0` the network returns the pooled features.
+    The paper's images have 32 pixels; any size fits. `shortcut` is the paper's option A ("A_symmetric": with half of
+    the new channels before the others), B or C; `drop_path` the last block's rate of stochastic depth (Huang et al.
+    2016); `zero_init_last` starts every block as the identity. `scan` compiles a run of equal blocks once (None: from
+    110 layers on), `remat` computes the inside of every block again in the backward pass (`Stack`). With
+    `num_classes=0` the network returns the pooled features.
     """
 
     def __init__(

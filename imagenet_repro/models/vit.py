@@ -31,7 +31,7 @@ from imagenet_repro.models.nn.precision import wide_dtype, widen
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Spec
 
-POOLS = ("token", "avg")
+POOLS = ("token", "avg", "token_and_avg")
 POSITIONS = ("learned", "sincos2d")
 FEATURE_BLOCKS = 4  # last blocks whose class tokens are features, as in DINOv2's linear evaluation
 SCAN_FROM = 24  # blocks, from which compilation takes longer than stacking the parameters
@@ -71,11 +71,13 @@ class VisionTransformer(Network):
 
     Args:
       depth: number of blocks; None: the variant's.
-      pool: the input of the head: the class "token", or the mean over patches ("avg", without a class token, as in
-        "Better plain ViT baselines", Beyer et al. 2022, arXiv 2205.01580).
+      pool: the input of the head: the class "token", the mean over patches ("avg", without a class token, as in
+        "Better plain ViT baselines", Beyer et al. 2022, arXiv 2205.01580), or both ("token_and_avg", as of DINOv2's
+        classifiers, Oquab et al. 2023, arXiv 2304.07193).
       positions: "learned", or "sincos2d", fixed sines and cosines of both coordinates (the same paper).
       dropout: rate after the positions and after every linear layer but qkv and the head (appendix B.1).
       drop_path: rate of stochastic depth at the last block.
+      norm_epsilon: of every layer normalisation; 1e-6 in timm, 1e-12 in ViT and DeiT of `transformers`.
       head_bias: initial bias of the head; AugReg (Steiner et al. 2021, arXiv 2106.10270) uses -6.9 and -10, with which
         its sigmoid loss begins near log(classes).
       scan: whether equal blocks are compiled once (`Stack`); None: from 24 blocks on.
@@ -96,6 +98,7 @@ class VisionTransformer(Network):
         positions: str = "learned",
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        norm_epsilon: float = 1e-6,
         head_bias: float = 0.0,
         scan: bool | None = None,
         remat: bool | None = None,
@@ -107,7 +110,7 @@ class VisionTransformer(Network):
         self.patch, self.pooling, self.dtype = patch, pool, dtype
         self.grid = _grid(image_size, image_size, patch)
         self.patch_embed = PatchEmbed(width, patch, dtype=dtype, rngs=rngs)
-        self.cls_token = self._token(width, 1, rngs) if pool == "token" else None
+        self.cls_token = self._token(width, 1, rngs) if pool != "avg" else None
         self.reg_token = self._token(width, design.registers, rngs) if design.registers else None
         # Fixed positions are those of the grid alone; only learned positions may include those of other tokens.
         has_prefix_positions = design.prefix_positions and positions == "learned"
@@ -123,6 +126,7 @@ class VisionTransformer(Network):
             gated=design.gated,
             layer_scale=design.layer_scale,
             dropout=dropout,
+            norm_epsilon=norm_epsilon,
             dtype=dtype,
             rngs=rngs,
         )
@@ -131,9 +135,18 @@ class VisionTransformer(Network):
             scan=depth >= SCAN_FROM if scan is None else scan,
             remat=remat,
         )
-        self.norm = LayerNorm(width, dtype=dtype)
+        self.norm = LayerNorm(width, epsilon=norm_epsilon, dtype=dtype)
         self.head_ = (
-            dense(width, num_classes, wide=True, bias=head_bias, dtype=dtype, rngs=rngs) if num_classes else None
+            dense(
+                width * (2 if pool == "token_and_avg" else 1),
+                num_classes,
+                wide=True,
+                bias=head_bias,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            if num_classes
+            else None
         )
 
     @staticmethod
@@ -190,10 +203,11 @@ class VisionTransformer(Network):
         return resize_positions(self.pos_embed[...], self.grid, grid)
 
     def pool(self, features: Float[Array, "b n c"]) -> Float[Array, "b c"]:
-        """Return the class token, or the float32 mean over the patch tokens."""
+        """Return the class token, the float32 mean over the patch tokens, or one after the other."""
         if self.pooling == "token":
             return features[:, 0]
-        return features[:, self.prefix :].mean(1, dtype=wide_dtype(features.dtype))
+        mean = features[:, self.prefix :].mean(1, dtype=wide_dtype(features.dtype))
+        return mean if self.pooling == "avg" else jnp.concatenate([widen(features[:, 0]), mean], axis=-1)
 
     def head(self, pooled: Float[Array, "b c"]) -> Float[Array, "b classes"]:
         """Return float32 logits from the linear layer."""
@@ -251,6 +265,7 @@ class DistilledVisionTransformer(VisionTransformer):
         depth: int | None = None,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        norm_epsilon: float = 1e-6,
         scan: bool | None = None,
         remat: bool | None = None,
     ):
@@ -264,6 +279,7 @@ class DistilledVisionTransformer(VisionTransformer):
             depth=depth,
             dropout=dropout,
             drop_path=drop_path,
+            norm_epsilon=norm_epsilon,
             scan=scan,
             remat=remat,
         )

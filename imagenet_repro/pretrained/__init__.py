@@ -6,16 +6,21 @@ loads. `load_torch` and `to_torch` do the same with a dictionary of arrays in me
 
 from imagenet_repro.pretrained.files import Weights, read, require_suffix, write
 from imagenet_repro.pretrained.loading import IMAGENET_ORDER, Report, load
+from imagenet_repro.pretrained.model_files import locate
+from imagenet_repro.pretrained.selection import Selection, select
 from imagenet_repro.pretrained.tensors import load_torch, to_torch
 
 __all__ = [
     "IMAGENET_ORDER",
     "Report",
+    "Selection",
     "Weights",
     "load",
     "load_torch",
+    "locate",
     "read",
     "require_suffix",
+    "select",
     "to_torch",
     "write",
 ]

@@ -27,7 +27,7 @@ from imagenet_repro import __version__
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Kernel, Origin, Preprocessing
-from imagenet_repro.pretrained import names, packages, prefixes, tensors, torch_files
+from imagenet_repro.pretrained import forms, model_files, names, packages, prefixes, published, tensors, torch_files
 from imagenet_repro.pretrained.pickles import Content, Foreign
 from imagenet_repro.scoring import sets
 from imagenet_repro.storage import files, user
@@ -64,6 +64,9 @@ class Weights:
       preprocessing: of the images, where the file states it or its names show the publisher.
       origin: the network, where the file states it.
       class_names: names of the classes by index, where the file states them; empty: it does not.
+      options: of the network, where the file or its publisher shows them and names and shapes of tensors do not.
+      network: that the name of the file or a file beside it shows; empty: they do not.
+      source: of the preprocessing, as the end of a sentence about it.
     """
 
     path: Path
@@ -72,6 +75,9 @@ class Weights:
     preprocessing: Preprocessing | None = None
     origin: Origin | None = None
     class_names: tuple[str, ...] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    network: str = ""
+    source: str = ""
 
 
 def read(path: str | Path) -> Weights:
@@ -80,7 +86,8 @@ def read(path: str | Path) -> Weights:
     Memory and time are proportional to the size of the file.
 
     Args:
-      path: of the file, or `package:NAME` for the file in an installed package (`packages.PACKAGES`).
+      path: of a file, of an index of shards, of a model's directory as `transformers` and timm write it, or
+        `package:NAME` for the file in an installed package (`packages.PACKAGES`).
 
     Raises:
       UserError: the file does not exist, cannot be read, is damaged, has an unknown format or no tensors, or its
@@ -90,7 +97,7 @@ def read(path: str | Path) -> Weights:
         weights = read(packages.find_file(str(path)))
         network = packages.package(str(path)).network
         return dataclasses.replace(weights, origin=weights.origin or Origin(network, sets.CLASSES, {}))
-    path = _regular_file(path)
+    path = _regular_file(model_files.locate(path))
     try:
         return _weights(path)
     except UserError as error:
@@ -108,8 +115,6 @@ def _regular_file(path: str | Path) -> Path:
     try:
         path = user.expand(path)
         mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise UserError(f"{path} is a directory; name the file of weights in it")
         if not stat.S_ISREG(mode):
             raise UserError(f"{path} is no regular file (a pipe or a device?); write the weights to a file first")
         with path.open("rb") as file:
@@ -132,10 +137,12 @@ def _printable(text: str) -> str:
 
 
 def _weights(path: Path) -> Weights:
-    content, metadata = _read(path)
-    arrays, notes = _unwrap(content, path)
-    # A tensor may repeat its numbers by strides of 0, and several may share theirs.
-    _check_size(sum(a.size * max(a.itemsize, 4 if a.dtype in _HALF else 1) for a in arrays.values()), path)
+    if path.name.endswith(model_files.INDEX):
+        arrays, notes, metadata = _read_shards(path)
+    else:
+        content, metadata = _read(path)
+        arrays, notes = _unwrap(content, path)
+        _check_expansion(arrays, path)
     try:
         converted = names.convert({name: tensors.to_numpy(name, array) for name, array in arrays.items()})
     except UserError as error:
@@ -146,9 +153,59 @@ def _weights(path: Path) -> Weights:
         notes.append(f"left out {', '.join(converted.dropped)}, which no network here uses")
     ready = {n: a.astype(np.float32) if a.dtype in _HALF else a for n, a in converted.tensors.items()}
     preprocessing, origin = _about(metadata, path)
-    if converted.scheme and preprocessing is None:
-        preprocessing = converted.scheme.preprocessing(converted.tensors)
-    return Weights(path, ready, tuple(notes), preprocessing, origin, _stated_classes(metadata, path))
+    read = Weights(path, ready, tuple(notes), preprocessing, origin, _stated_classes(metadata, path))
+    return read if origin is not None else _recognise(read, converted, arrays)
+
+
+def _recognise(weights: Weights, converted: names.Converted, originals: Mapping[str, np.ndarray]) -> Weights:
+    """Return weights that do not state their network with what their name, their scheme and files beside them show."""
+    stated, known = model_files.stated_beside(weights.path), published.by_file(weights.path.name)
+    title = converted.scheme.title if converted.scheme else ""
+    options = forms.options(converted.tensors, title, originals)
+    options |= (dict(known.options) if known else {}) | dict(stated.options)
+    by_scheme = converted.scheme.preprocessing(converted.tensors) if converted.scheme else None
+    sources = (
+        (stated.preprocessing, f"as stated in {stated.source}"),
+        (known and known.preprocessing, f"as {known.source} has it for {known.weights}" if known else ""),
+        (by_scheme, f"usual for weights of {title}"),
+    )
+    preprocessing, source = next((pair for pair in sources if pair[0] is not None), (None, ""))
+    return dataclasses.replace(
+        weights,
+        notes=(*weights.notes, *stated.notes),
+        preprocessing=preprocessing,
+        options=options,
+        network=stated.network or (known.network if known else ""),
+        source=source,
+    )
+
+
+def _read_shards(index: Path) -> tuple[dict[str, np.ndarray], list[str], Mapping[str, str]]:
+    """Return the tensors of all shards of an index, notes on them, and the metadata of the first."""
+    arrays: dict[str, np.ndarray] = {}
+    notes: list[str] = []
+    first: Mapping[str, str] = {}
+    paths = model_files.shards(index)
+    for path in paths:
+        content, metadata = _read(_regular_file(path))
+        part, notes_of_part = _unwrap(content, path, keep_prefixes=True)
+        _check_expansion(part, path)
+        twice = next((name for name in part if name in arrays), None)
+        if twice is not None:
+            raise UserError(f"{index}: tensor '{twice}' is in two of its files; download them again")
+        arrays |= part
+        notes += [note for note in notes_of_part if note not in notes]
+        first = first or metadata
+    arrays, removed = _without_prefixes(arrays, index)
+    return arrays, [f"read {len(paths)} shards", *notes, *removed], first
+
+
+def _check_expansion(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raise UserError for tensors of many times the size of their file.
+
+    A tensor may repeat its numbers by strides of 0, and several may share theirs.
+    """
+    _check_size(sum(a.size * max(a.itemsize, 4 if a.dtype in _HALF else 1) for a in arrays.values()), path)
 
 
 def _check_size(n_bytes: int, path: Path) -> None:
@@ -247,7 +304,14 @@ def _claimed_bytes(member: io.BufferedIOBase) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
-def _unwrap(content: Content, path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+def _without_prefixes(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    try:
+        return prefixes.remove(arrays)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _unwrap(content: Content, path: Path, *, keep_prefixes: bool = False) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the dictionary of tensors in a training program's file, and a note on every step to find it."""
     value, notes = content.value, []
     while isinstance(value, Mapping) and (key := _wrapper(value)):
@@ -270,10 +334,9 @@ def _unwrap(content: Content, path: Path) -> tuple[dict[str, np.ndarray], list[s
     unlikely = next((name for name in arrays if len(name) > _NAME or not name.isprintable()), None)
     if unlikely is not None:
         raise UserError(f"{path} is damaged: {unlikely[:40]!r} is no name of a tensor; download or write it again")
-    try:
-        arrays, removed = prefixes.remove(arrays)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    if keep_prefixes:
+        return arrays, notes
+    arrays, removed = _without_prefixes(arrays, path)
     return arrays, notes + removed
 
 

@@ -15,7 +15,7 @@ from imagenet_repro.errors import UserError
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.models.vit import VisionTransformer, resize_positions
-from imagenet_repro.pretrained import tensors
+from imagenet_repro.pretrained import forms, tensors
 from imagenet_repro.pretrained.files import Weights, read
 from imagenet_repro.scoring import class_names, sets
 
@@ -80,6 +80,8 @@ def load(
     fit.replace_heads()
     fit.order_heads(weights.class_names, class_names)
     _check_finite(fit.arrays, weights.path)
+    if fit.is_complete:
+        options += _check_form(model.known_origin, weights)
     try:
         tensors.load_torch(model, fit.arrays)
     except UserError as error:
@@ -121,6 +123,22 @@ def _check_origin(origin: Origin, weights: Weights) -> tuple[str, ...]:
     theirs, ours = spec.options | stated.options, spec.options | origin.options
     differ = [key for key in ours if key not in _FREE and "drop" not in key and theirs[key] != ours[key]]
     return tuple(f"the file is of {key}={theirs[key]!r} and the model of {key}={ours[key]!r}" for key in differ)
+
+
+def _check_form(origin: Origin, weights: Weights) -> tuple[str, ...]:
+    """Return notes on options that the file shows and the model has otherwise.
+
+    Raises UserError where the model's form is not the file's, or where the file does not show its form.
+    """
+    path = str(weights.path)
+    if weights.origin is None:
+        forms.check_known(origin.name, dict(weights.options) | origin.options, path)
+    forms.check_fits(origin.name, weights.options, origin.options, path)
+    ours = models.spec(origin.name).options | origin.options
+    differ = {key: value for key, value in weights.options.items() if key in ours and ours[key] != value}
+    return tuple(
+        f"the file is of {key}={value!r} and the model of {key}={ours[key]!r}" for key, value in differ.items()
+    )
 
 
 class _Fit:
@@ -179,7 +197,7 @@ class _Fit:
     def replace_heads(self) -> None:
         """Keep the model's own heads where the file has another number of classes, or no heads."""
         missing = self.expected.keys() - self.arrays.keys()
-        heads = set() if self._fits() else self._heads()
+        heads = set() if self.is_complete else self._heads()
         if heads and not heads & self.arrays.keys() and missing <= self.expected.keys() - _without_heads(self.origin):
             self._keep_own(missing, "has no head")
             return
@@ -227,7 +245,9 @@ class _Fit:
         self.notes.append(IMAGENET_ORDER)
         return sets.imagenet_wnids()
 
-    def _fits(self) -> bool:
+    @property
+    def is_complete(self) -> bool:
+        """Whether the arrays are those of the model, by name and shape."""
         return {name: array.shape for name, array in self.arrays.items()} == self.expected
 
     def _heads(self) -> set[str]:

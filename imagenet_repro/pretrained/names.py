@@ -16,6 +16,7 @@ import numpy as np
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Preprocessing
+from imagenet_repro.pretrained import forms
 
 Tensors = Mapping[str, np.ndarray]
 Rules = tuple[tuple[str, str], ...]
@@ -396,6 +397,24 @@ _FLAT_EFFICIENTNET: Rules = (
     (r"_fc\.(.+)", r"classifier.\1"),
 )
 
+_LINEAR_RESNET: Rules = (
+    (r"linear\.(.+)", r"fc.\1"),
+    (r"(layer\d\.\d+)\.shortcut\.(\d)\.(.+)", r"\1.downsample.\2.\3"),
+)
+
+
+def _huggingface_vit_images(tensors: Tensors) -> Preprocessing | None:
+    """Return the images of the library's processors: ViT's squashes, DINOv2's crops; DeiT's has no equal here."""
+    kernel, positions = (tensors.get(name) for name in ("patch_embed.proj.weight", "pos_embed"))
+    if "blocks.0.ls1.gamma" in tensors:
+        return Preprocessing(224, 224 / 256, "bicubic")
+    if kernel is None or positions is None or "dist_token" in tensors or positions.ndim != 3:
+        return None
+    side = round((positions.shape[1] - 1) ** 0.5) * kernel.shape[-1]
+    half = (0.5, 0.5, 0.5)
+    return Preprocessing(side, 1.0, "bilinear", half, half, crop="squash")
+
+
 # --- torchvision's preprocessing of images for its IMAGENET1K_V1 weights: bilinear, to these shorter sides -----------
 
 
@@ -418,10 +437,11 @@ def _torchvision_convnext_images(tensors: Tensors) -> Preprocessing | None:
 SCHEMES = (
     Scheme("the original ViT releases", r"(.*/)?embedding/kernel", _FLAX_VIT, _flax_layout),
     Scheme(
-        "transformers, ViT",
+        forms.HUGGINGFACE_VIT,
         r"(.+\.)?embeddings\.patch_embeddings\.projection\.weight",
         _HUGGINGFACE_VIT,
         _huggingface_vit,
+        _huggingface_vit_images,
     ),
     Scheme(
         "transformers, ConvNeXt",
@@ -446,6 +466,7 @@ SCHEMES = (
     Scheme("the original DINOv2 releases", r"mask_token", _DINOV2, _positions_of_patches),
     Scheme("the original DeiT III releases", r"blocks\.0\.gamma_1", _DEIT3),
     Scheme("the original ConvNeXt releases", r"downsample_layers\.0\.0\.weight", _CONVNEXT),
-    Scheme("EfficientNet-PyTorch", r"_blocks\.0\._depthwise_conv\.weight", _FLAT_EFFICIENTNET, _flat_efficientnet),
+    Scheme(forms.FLAT_EFFICIENTNET, r"_blocks\.0\._depthwise_conv\.weight", _FLAT_EFFICIENTNET, _flat_efficientnet),
+    Scheme(forms.LINEAR_RESNET, r"linear\.weight", _LINEAR_RESNET),
     Scheme("timm, VGG", r"pre_logits\.fc1\.weight", _TIMM_VGG, _timm_vgg),
 )

@@ -235,14 +235,15 @@ def evaluate_weights(
     mappings: str = "",
     protocol: str = protocols.OWN_PROTOCOL,
     settings: dict[str, str] | None = None,
+    preprocess: dict[str, str] | None = None,
 ) -> int:
     """Score published weights on a split or an evaluation set without a run, and print error rates.
 
-    Images are prepared as the file states, otherwise as published for the network. All computation is in float32.
+    Images are prepared as `pretrained.select` says, which is printed. All computation is in float32.
 
     Args:
-      path: a file of weights, or `package:NAME`.
-      name: the network; empty: the one that the file states, with its options.
+      path: a file of weights, a model's directory, or `package:NAME`.
+      name: the network, or published weights of it; empty: the one that the file states, with its options.
       options: options of the network, which override those of the file.
       drop_background: see `pretrained.load`.
       data: keys of the section `data` as texts, which include `name` unless `set_name` is given.
@@ -251,6 +252,7 @@ def evaluate_weights(
       mappings: the directory of mappings in ObjectNet's download.
       protocol: names of protocols (inference/protocols.py), separated by commas.
       settings: keys of the protocol to replace, as texts.
+      preprocess: keys of the images' preprocessing to replace, as texts (pretrained/preprocessing.py).
 
     Returns:
       The exit code.
@@ -264,9 +266,9 @@ def evaluate_weights(
     evaluation_sets.check_options(set_name, data, mappings)
     parts = _parse_protocols(protocol, settings, out)
     weights = pretrained.read(path)
-    name, options = select_network(weights, name, options)
-    preprocessing = weights.preprocessing or models.spec(name).preprocessing
-    config = configure_evaluation(name, options, preprocessing)
+    selection = pretrained.select(weights, name, options, preprocess)
+    name = selection.name
+    config = configure_evaluation(name, selection.options, selection.preprocessing)
     config = replace_keys(config, {f"data.{key}": value for key, value in data.items()})
     config = with_evaluated_size(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     devices.start()
@@ -282,9 +284,7 @@ def evaluate_weights(
     if loaded.note:
         _say_once(loaded.note)
     evaluation_set = evaluation_sets.align_classes(evaluation_set, loaded.classes, path, _say_once)
-    colours = f"mean {config.augment.mean}, std {config.augment.std}"
-    images = f"{config.data.size_evaluated} px, {config.eval_crop}, {colours}"
-    print(f"{name}, {images}")
+    print(f"{name}; {selection.describe_images()}")
     return _score_by_protocols(
         _create_evaluators(parts, loaded.system, evaluation_set),
         evaluation_set,
@@ -358,14 +358,8 @@ def select_network(
     weights: pretrained.Weights, name: str, options: dict[str, Any] | None
 ) -> tuple[str, dict[str, Any]]:
     """Return the requested network, otherwise the one that the file states, with the file's options overridden."""
-    if not name and weights.origin is None:
-        raise UserError(f"{weights.path} does not state its network; add --model=NAME (`main.py models` lists all)")
-    stated = weights.origin
-    if stated is None or (name and stated.name not in (*models.names(), *models.aliases())):
-        return name, options or {}
-    if name and models.spec(name) is not models.spec(stated.name):
-        return name, options or {}  # `pretrained.load` refuses it
-    return stated.name, stated.options | (options or {})
+    selection = pretrained.select(weights, name, options)
+    return selection.name, selection.options
 
 
 def configure_evaluation(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> Config:

@@ -345,10 +345,11 @@ def test_hostile_safetensors(content, tmp_path):
 
 def test_paths_that_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
     (tmp_path / "empty").touch()
     (tmp_path / "tar.pth").write_bytes(bytes(257) + b"ustar" + bytes(250))
     for path, message in {
-        tmp_path: "is a directory; name the file",
+        tmp_path / "folder": "is a directory without model.safetensors",
         tmp_path / "pipe": "is no regular file",
         tmp_path / "empty": "it is empty",
         tmp_path / "tar.pth": "is a tar archive",

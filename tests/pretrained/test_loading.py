@@ -212,7 +212,7 @@ def test_differing_options_and_unknown_names_of_a_file_are_reported():
 
 def test_the_stated_preprocessing_of_a_file_is_written_again(tmp_path):
     stated = Preprocessing(48, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.3, 0.4), crop="squash")
-    model = models.abstract("resnet20_cifar", 10)
+    model = models.abstract("resnet20_cifar", 10, shortcut="A")
     pretrained.load(model, dataclasses.replace(weights("resnet20_cifar", 10), preprocessing=stated))
     pretrained.write(model, tmp_path / "a.safetensors")
     assert pretrained.read(tmp_path / "a.safetensors").preprocessing == stated

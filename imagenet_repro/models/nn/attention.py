@@ -159,15 +159,16 @@ class Block(nnx.Module):
         layer_scale: float | None,
         dropout: float,
         drop_path: float,
+        norm_epsilon: float = 1e-6,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         common = {"dropout": dropout, "dtype": dtype, "rngs": rngs}
-        self.norm1 = LayerNorm(width, dtype=dtype)
+        self.norm1 = LayerNorm(width, epsilon=norm_epsilon, dtype=dtype)
         self.attn = Attention(width, heads, **common)
         self.ls1 = None if layer_scale is None else LayerScale(width, layer_scale, rngs=rngs)
         self.drop_path1 = DropPath(drop_path, rngs=rngs)
-        self.norm2 = LayerNorm(width, dtype=dtype)
+        self.norm2 = LayerNorm(width, epsilon=norm_epsilon, dtype=dtype)
         self.mlp = (SwiGLU if gated else Mlp)(width, hidden, **common)
         self.ls2 = None if layer_scale is None else LayerScale(width, layer_scale, rngs=rngs)
         self.drop_path2 = DropPath(drop_path, rngs=rngs)
