@@ -91,8 +91,8 @@ class Settings:
 # Keys of `imagenet_repro.pretrained.preprocessing`, of every command that reads weights of others.
 PREPROCESS = Settings(
     "preprocess",
-    "with --weights: mean and std of red, green and blue in [0, 1]; size in pixels; crop, a share such as 0.875 of the"
-    " resized shorter side, or squash; kernel: nearest, bilinear or bicubic; antialias",
+    "images for weights of others: mean and std of red, green and blue in [0, 1]; size in pixels; crop, a share such"
+    " as 0.875 of the resized shorter side, or squash; kernel: nearest, bilinear or bicubic; antialias",
 )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from imagenet_repro.cli.command import Command, Option, Settings
+from imagenet_repro.cli.command import PREPROCESS, Command, Option, Settings
 from imagenet_repro.cli.evaluate import refuse_options
 
 HELP = """Judge the frozen features of a network by simple classifiers on any labelled data set.
@@ -37,20 +37,23 @@ def run(
     weights: str | None,
     model: str,
     options: str | None,
+    preprocess: dict[str, str],
     **common: Any,
 ) -> int:
     """Judge the features of a run's checkpoint or of a file of weights; return the exit code."""
     if workdir is None:
         refuse_options("--weights", "--workdir", {"--checkpoint": checkpoint is not None})
     else:
-        refuse_options("--workdir", "--weights", {"--model": model != "", "--options": options is not None})
+        given = {"--model": model != "", "--options": options is not None}
+        given |= {f"--preprocess.{key}": True for key in preprocess}
+        refuse_options("--workdir", "--weights", given)
     from imagenet_repro.config import parse_text
     from imagenet_repro.runs.probe import probe_run, probe_weights
 
     if workdir is not None:
         return probe_run(workdir, which=checkpoint or "last", **common)
     parsed = None if options is None else parse_text(options, dict, "--options")
-    return probe_weights(str(weights), name=model, options=parsed, **common)
+    return probe_weights(str(weights), name=model, options=parsed, preprocess=preprocess, **common)
 
 
 COMMAND = Command(
@@ -87,6 +90,7 @@ COMMAND = Command(
     ),
     settings=(
         Settings("probe", "layer, held_out, seed, and keys of a method: linear.steps, knn.k, …", parameter="settings"),
+        PREPROCESS,
         Settings("data", "the data set and its splits: any key of the section `data`"),
     ),
     one_of=("--workdir", "--weights"),

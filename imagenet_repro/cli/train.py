@@ -1,6 +1,6 @@
 """`main.py train`: train one system."""
 
-from imagenet_repro.cli.command import Command, Option, Settings
+from imagenet_repro.cli.command import PREPROCESS, Command, Option, Settings
 
 HELP = """Train one system, or resume the run in the workdir.
 
@@ -20,14 +20,15 @@ a TPU pod, or with COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID in the envi
 """
 
 
-def run(*, config: str, workdir: str, overrides: dict[str, str]) -> int:
+def run(*, config: str, workdir: str, overrides: dict[str, str], preprocess: dict[str, str]) -> int:
     """Train the configuration of a file in a workdir; return the exit code."""
     from imagenet_repro.config import load_config
 
     loaded_config = load_config(config, overrides)
     from imagenet_repro.runs.train import train  # JAX takes seconds to import, and a mistyped key needs none of it
+    from imagenet_repro.runs.weights_images import with_preprocessing
 
-    return train(loaded_config, workdir)
+    return train(with_preprocessing(loaded_config, preprocess), workdir)
 
 
 COMMAND = Command(
@@ -38,6 +39,6 @@ COMMAND = Command(
         Option("--config", required=True, metavar="FILE[:ARGUMENT]", help="a recipe, such as configs/resnet.py:50"),
         Option("--workdir", required=True, metavar="DIR", help="the directory for everything that the run writes"),
     ),
-    settings=(Settings("config", "any key of the configuration", parameter="overrides"),),
+    settings=(Settings("config", "any key of the configuration", parameter="overrides"), PREPROCESS),
     shows_exit_codes=True,
 )

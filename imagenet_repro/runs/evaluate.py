@@ -354,14 +354,6 @@ def with_evaluated_size(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(model, options=model.options | {"image_size": size}))
 
 
-def select_network(
-    weights: pretrained.Weights, name: str, options: dict[str, Any] | None
-) -> tuple[str, dict[str, Any]]:
-    """Return the requested network, otherwise the one that the file states, with the file's options overridden."""
-    selection = pretrained.select(weights, name, options)
-    return selection.name, selection.options
-
-
 def configure_evaluation(name: str, options: dict[str, Any], preprocessing: Preprocessing) -> Config:
     """Return the configuration of a network in float32 whose images are prepared in this way."""
     squash = preprocessing.crop == "squash"

@@ -23,7 +23,7 @@ from imagenet_repro.models.nn import lora
 from imagenet_repro.models.nn.layers import Conv, Linear
 from imagenet_repro.models.nn.network import Network
 from imagenet_repro.pretrained import tensors
-from imagenet_repro.runs.evaluate import configure_evaluation, select_network, with_evaluated_size
+from imagenet_repro.runs.evaluate import configure_evaluation, with_evaluated_size
 from imagenet_repro.runs.export import describe_preprocessing
 from imagenet_repro.runs.restore import restore, trained_classes
 from imagenet_repro.scoring import class_names, sets, wordnet
@@ -103,17 +103,18 @@ def _load_run(run: Workdir, which: str, image_size: int, batch_size: int) -> "Lo
 
 def _load_file(source: str, model: str, options: dict[str, Any], image_size: int, batch_size: int) -> "LoadedNetwork":
     weights = pretrained.read(source)
-    if not model and weights.origin is None:
+    if not model and weights.origin is None and not weights.network:
         raise UserError(f"{source} does not state its network; add model=NAME (models.names() lists all)")
-    name, options = select_network(weights, model, options)
+    selection = pretrained.select(weights, model, options)
+    name, options = selection.name, selection.options
     if "auxiliary" in models.spec(name).options:
         options = {"auxiliary": False} | options  # these heads only act in training
-    preprocessing = weights.preprocessing or models.spec(name).preprocessing
-    config = with_evaluated_size(_with_size(configure_evaluation(name, options, preprocessing), image_size))
+    config = configure_evaluation(name, options, selection.preprocessing)
+    config = with_evaluated_size(_with_size(config, image_size))
     count = count_classes(weights, name, config.model.options)
     network = models.create(name, num_classes=count, **config.model.options)
     report = pretrained.load(network, weights)
-    classes, notes = weights.class_names, report.notes
+    classes, notes = weights.class_names, (*report.notes, selection.describe_images())
     if not classes and count == sets.CLASSES:
         classes, notes = sets.imagenet_wnids(), (*notes, pretrained.IMAGENET_ORDER)
     return LoadedNetwork(network, config, classes or class_names.numbered(count), notes, batch_size)

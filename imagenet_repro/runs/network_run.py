@@ -15,7 +15,7 @@ from imagenet_repro.data.batch import TRAINING_KEYS, Batch
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.inference.evaluator import Evaluator
-from imagenet_repro.runs import initial_weights
+from imagenet_repro.runs import initial_weights, weights_images
 from imagenet_repro.runs.run import Run
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import cpu_precision, energy, fitting, hosts, log, loop, parallel, progressive, teachers
@@ -190,6 +190,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
         run_log.say(f"workdir {self.workdir.path}")
         if self.system.loaded:
             run_log.say(describe_loaded(self.system.loaded))
+            run_log.say(weights_images.describe(config, self.system.loaded.preprocessing))
         if spent.steps:
             run_log.say(f"resumed at step {spent.steps:,}, {100 * budget.progress(spent):.1f} % of the budget spent")
 

@@ -24,7 +24,6 @@ from imagenet_repro.report.progress import show_progress
 from imagenet_repro.runs import probe_methods
 from imagenet_repro.runs.evaluate import (
     configure_evaluation,
-    select_network,
     with_divisible_batch,
     with_evaluated_size,
 )
@@ -91,7 +90,13 @@ def probe_run(workdir: str, *, which: str, data: dict[str, str], **judgement: An
 
 
 def probe_weights(
-    path: str, *, name: str = "", options: dict[str, Any] | None = None, data: dict[str, str], **judgement: Any
+    path: str,
+    *,
+    name: str = "",
+    options: dict[str, Any] | None = None,
+    preprocess: dict[str, str] | None = None,
+    data: dict[str, str],
+    **judgement: Any,
 ) -> int:
     """Judge the features of a file of weights, computed in float32; `judgement` are the arguments of `judge`.
 
@@ -100,6 +105,7 @@ def probe_weights(
       name: the network; empty: the one that the file states, with its options.
       options: options of the network, which override those of the file.
       data: keys of the section `data`, as texts, which include `name`.
+      preprocess: keys of the images' preprocessing to replace, as texts (pretrained/preprocessing.py).
       judgement: see `judge`.
 
     Raises:
@@ -110,14 +116,16 @@ def probe_weights(
     if "name" not in data:
         raise UserError("which data set? --data.name=NAME, such as --data.name=cifar10")
     weights = pretrained.read(path)
-    name, options = select_network(weights, name, options)
-    config = configure_evaluation(name, options, weights.preprocessing or models.spec(name).preprocessing)
+    selection = pretrained.select(weights, name, options, preprocess)
+    name = selection.name
+    config = configure_evaluation(name, selection.options, selection.preprocessing)
     config = replace_keys(config, {f"data.{key}": value for key, value in data.items()})
     config = with_divisible_batch(with_evaluated_size(config))
     devices.start()
     system = NetworkSystem.create(config, 0, weights)
     assert system.loaded is not None, "weights were given"
     print(describe_loaded(system.loaded))
+    print(f"{name}; {selection.describe_images()}")
     params, stats = system.network.params, system.network.stats
     title = f"{models.canonical(name)}, {path}"
     source = {"weights": provenance.of_file(weights.path)}

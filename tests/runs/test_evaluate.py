@@ -37,12 +37,13 @@ def weights_of(name, **options):
     ],
 )
 def test_the_network_is_the_one_that_the_file_states(weights, name, options, expected):
-    assert evaluate.select_network(weights, name, options) == expected
+    selection = pretrained.select(weights, name, options)
+    assert (selection.name, selection.options) == expected
 
 
 def test_a_file_that_states_no_network_is_refused():
     with pytest.raises(UserError, match="does not state its network"):
-        evaluate.select_network(Weights(Path("file"), {}), "", None)
+        pretrained.select(Weights(Path("file"), {}))
 
 
 @pytest.mark.parametrize("crop", ["center", "squash"])
