@@ -44,5 +44,5 @@ def test_sources_are_checked_against_their_network(run, tmp_path):
     initial_weights.check_fits(run, Model("lenet5"))
     with pytest.raises(UserError, match="says that it is of lenet5"):
         initial_weights.check_fits(run, Model("resnet20_cifar"))
-    with pytest.raises(UserError, match="none.pth"):
+    with pytest.raises(UserError, match="none"):
         initial_weights.check_fits(str(tmp_path / "none.pth"), Model("lenet5"))
