@@ -65,6 +65,8 @@ SIZES = {
     "full": {"budget": "100000img", "smaller_budgets": ("10000img", "30000img"), "batch_size": 256, "image_size": 224},
     "small": {"budget": "1000img", "smaller_budgets": (), "batch_size": 32, "image_size": 64},
 }
+# The share of a batch in the running statistics; the published 0.01 would take hundreds of steps, and there are 32.
+OPTIONS = {"efficientnet_lite0": {"norm_momentum": 0.1}}
 COLOURS = {"efficientnet_lite0": {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}}  # others: ImageNet's
 
 
@@ -101,7 +103,7 @@ def systems(size):
                 if adaptation == "lora":
                     settings["train"]["lora"] |= LORA.get(network, {})
                 system = training(size, network, settings)
-            system["set"]["model"] = {"weights": weights}
+            system["set"].setdefault("model", {})["weights"] = weights
             found[f"{source}_{adaptation}"] = system | labels
     return found
 
@@ -115,6 +117,7 @@ def training(size, network, settings):
         "eval_crop": {"ratio": 1.0},
         "augment": {"policy": {"name": "none"}, "mixup": 0.0} | colours,
         "ema_decay": 0.0,
+        "model": {"options": OPTIONS.get(network, {})},
         "evaluate_every": budget,
         "checkpoint": {"every": budget},
     }
