@@ -162,6 +162,12 @@ def _recognise(weights: Weights, converted: names.Converted, originals: Mapping[
     stated, known = model_files.stated_beside(weights.path), published.by_file(weights.path.name)
     title = converted.scheme.title if converted.scheme else ""
     options = forms.options(converted.tensors, title, originals)
+    notes: tuple[str, ...] = ()
+    if not title and options == forms.TENSORFLOW:
+        if re.match(r"efficientnet_(b|lite)\d", weights.path.name):  # so timm names its own form
+            options = {}
+        else:
+            notes = ("taken to be converted from TensorFlow (timm's tf_ form), since no batches were counted",)
     options |= (dict(known.options) if known else {}) | dict(stated.options)
     by_scheme = converted.scheme.preprocessing(converted.tensors) if converted.scheme else None
     sources = (
@@ -172,7 +178,7 @@ def _recognise(weights: Weights, converted: names.Converted, originals: Mapping[
     preprocessing, source = next((pair for pair in sources if pair[0] is not None), (None, ""))
     return dataclasses.replace(
         weights,
-        notes=(*weights.notes, *stated.notes),
+        notes=(*weights.notes, *notes, *stated.notes),
         preprocessing=preprocessing,
         options=options,
         network=stated.network or (known.network if known else ""),

@@ -67,6 +67,14 @@ def test_a_network_of_another_form_than_the_file_is_refused(tmp_path):
     )
 
 
+def test_a_file_with_the_name_of_timms_own_form_is_not_taken_to_be_converted(tmp_path):
+    weights = pretrained.read(save(tmp_path / "efficientnet_b0.pth", "efficientnet_b0", 0))
+    with pytest.raises(UserError, match="does not show which form"):
+        pretrained.select(weights, "efficientnet_b0")
+    other = pretrained.read(save(tmp_path / "x.pth", "efficientnet_b0", 0))
+    assert "taken to be converted from TensorFlow" in other.notes[0]
+
+
 def linear(name):
     return name.replace("fc.", "linear.")
 
