@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import re
 import stat
 import warnings
 import zipfile
