@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import datetime
 import glob
+import json
 import logging
 import re
 import shutil
@@ -21,7 +22,7 @@ import threading
 import time
 import urllib.parse
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ import numpy as np
 import optuna
 import sqlalchemy
 import sqlalchemy.event
+import sqlalchemy.orm
+from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
@@ -137,6 +140,7 @@ class SweepQueue:
         """
         with storage_errors(self.url):
             attempts = self._latest_attempts()
+            entries = []
             for name, planned in self.planned.items():
                 attempt = attempts.get(name)
                 if attempt is not None and attempt.state in LIVE:
@@ -145,7 +149,8 @@ class SweepQueue:
                 if planned.is_trial and not settings:
                     axes = self.sweep.systems[planned.system].search
                     settings = _valid_settings(axes, read_settings(name, [axis.key for axis in axes]))
-                self._study(planned).enqueue_trial(settings or {}, user_attrs={"name": name})
+                entries.append((self._study(planned)._study_id, name, settings or {}))
+            _enqueue(self.storage.engine, entries)
 
     def requeue_lost(self) -> None:
         """Return the runs of processes that no longer send heartbeats to the queue.
@@ -403,6 +408,32 @@ def _latest(attempts: Iterable[Attempt]) -> Attempt:
     """Return the attempt that counts: a complete one, else a running one, else a waiting one, else the last."""
     order = (TrialState.FAIL, TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
     return max(attempts, key=lambda attempt: (order.index(attempt.state), attempt.number))
+
+
+def _enqueue(engine: sqlalchemy.Engine, entries: Sequence[tuple[int, str, dict[str, Any]]]) -> None:
+    """Add waiting trials in one transaction: a study's number, the run's name and its settings for each.
+
+    The rows are those of `optuna.Study.enqueue_trial`, which waits for the disk after each trial.
+    """
+    with sqlalchemy.orm.Session(engine) as session, session.begin():
+        trials = []
+        for study_id in sorted({study_id for study_id, _, _ in entries}):  # in one order, so that locks never cross
+            session.get(models.StudyModel, study_id, with_for_update=True)  # as Optuna does, for the next number
+            count = sqlalchemy.select(sqlalchemy.func.count()).where(models.TrialModel.study_id == study_id)
+            first_number = session.execute(count).scalar_one()
+            added = [entry for entry in entries if entry[0] == study_id]
+            trials += [
+                (models.TrialModel(study_id=study_id, number=number, state=TrialState.WAITING), name, settings)
+                for number, (_, name, settings) in enumerate(added, first_number)
+            ]
+        session.add_all([trial for trial, _, _ in trials])
+        session.flush()  # which numbers the trials
+        for trial, name, settings in trials:
+            own, of_optuna = json.dumps(name), json.dumps(settings)
+            session.add(models.TrialUserAttributeModel(trial_id=trial.trial_id, key="name", value_json=own))
+            session.add(
+                models.TrialSystemAttributeModel(trial_id=trial.trial_id, key="fixed_params", value_json=of_optuna)
+            )
 
 
 def _create_study(*, storage: optuna.storages.RDBStorage, study_name: str) -> optuna.Study:

@@ -58,25 +58,41 @@ class SweepStatus:
         return ", ".join(parts)
 
     def seconds_left(self, workers: int) -> float:
-        """Estimate the seconds left from the complete runs; infinite if no run is complete.
+        """Estimate the seconds left; infinite if no run is complete.
 
-        A run is expected to take the mean time of its own system's runs, or of all runs if the system has none yet.
-        Trials and final runs of each budget are averaged separately once all kinds have been seen.
+        A run is expected to take the mean time of its own system's runs: of complete ones, or else of active ones,
+        whose time so far is divided by their progress; or the mean of all systems if its own has none yet. Trials and
+        final runs of each budget are averaged separately once all kinds have been seen. Workers share the runs, but
+        none ends before the longest run has.
         """
-        seconds_by_group: dict[tuple, list[float]] = {}
-        for run in self.runs:
-            if run.seconds is not None:
-                for group in _duration_groups(run.planned):
-                    seconds_by_group.setdefault(group, []).append(run.seconds)
-        if not seconds_by_group:
+        if all(run.seconds is None for run in self.runs):
             return math.inf
-        means = {group: statistics.fmean(seconds) for group, seconds in seconds_by_group.items()}
-        total = 0.0
+        means = self._mean_seconds()
+        left = []
         for run in self.runs:
             if run.state in ("waiting", "running"):
                 progress = self._progress(run) if run.state == "running" else 0.0
-                total += (1 - progress) * next(means[g] for g in _duration_groups(run.planned) if g in means)
-        return total / max(1, workers)
+                expected = next(means[group] for group in _duration_groups(run.planned) if group in means)
+                left.append((1 - progress) * expected)
+        return max(sum(left) / max(1, workers), max(left, default=0.0))
+
+    def _mean_seconds(self) -> dict[tuple, float]:
+        """Return the mean seconds of a run by group; active runs count in groups without a complete one."""
+        complete: dict[tuple, list[float]] = {}
+        active: dict[tuple, list[float]] = {}
+        for run in self.runs:
+            expected = self._expected_seconds(run) if run.seconds is None else None
+            for group in _duration_groups(run.planned):
+                if run.seconds is not None:
+                    complete.setdefault(group, []).append(run.seconds)
+                elif expected is not None and group[:1] not in (("any",), ()):
+                    active.setdefault(group, []).append(expected)
+        return {group: statistics.fmean(seconds) for group, seconds in (active | complete).items()}
+
+    def _expected_seconds(self, run: RunStatus) -> float | None:
+        """Return the seconds that an active run takes at its own pace; None if it has none yet."""
+        row = self._last_rows.get(run.planned.name)
+        return row["seconds"] / row["progress"] if row and row["progress"] and row.get("seconds") else None
 
     @functools.cached_property
     def _last_rows(self) -> dict[str, dict[str, Any] | None]:

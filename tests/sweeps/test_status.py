@@ -74,7 +74,7 @@ def test_rows_count_states_and_show_the_lowest_error_with_its_settings(tmp_path)
     [
         ([{}, {}], False, "0 of 2 runs complete"),
         ([running(), {}], False, "0 of 2 runs complete, 1 running"),
-        ([complete(60), {}], False, "1 of 2 runs complete, about 30 s left"),
+        ([complete(60), {}], False, "1 of 2 runs complete, about 1 min 00 s left"),
         ([complete(60), complete(61)], True, "2 of 2 runs complete"),
         ([complete(60), {"state": "failed"}], True, "1 of 2 runs complete, 1 failed"),
     ],
@@ -100,13 +100,20 @@ def test_the_time_left_follows_from_each_systems_mean_and_the_progress_of_active
     now = status.SweepStatus(statuses, tmp_path)
     # Runs of a take 200 s on average, and 1.25 of them are left; runs of b take 20 s, and two are left.
     assert now.seconds_left(1) == pytest.approx(0.25 * 200 + 20 + 200 + 20)
-    assert now.seconds_left(4) == pytest.approx(290 / 4)
+    assert now.seconds_left(4) == pytest.approx(200)  # no worker can share the one whole run of a that is left
     assert now.seconds_left(0) == pytest.approx(290)
 
 
 def test_a_system_without_complete_runs_is_expected_to_take_as_long_as_the_others(tmp_path):
     assert status.SweepStatus(run_statuses(complete(10), complete(40), {}, systems=3), tmp_path).seconds_left(1) == 25
     assert math.isinf(status.SweepStatus(run_statuses({}, {}), tmp_path).seconds_left(1))
+
+
+def test_a_slow_system_without_complete_runs_is_expected_to_keep_its_own_pace(tmp_path):
+    statuses = run_statuses(complete(10), running(), {}, {}, seeds=(0, 1))
+    write(tmp_path, statuses[1], [ROW | {"seconds": 100.0, "progress": 0.25}])
+    # Run 1 is of b, which takes 400 s at its pace; the seeds of a take 10 s.
+    assert status.SweepStatus(statuses, tmp_path).seconds_left(1) == pytest.approx(0.75 * 400 + 10 + 400)
 
 
 def test_trials_predict_the_time_of_final_runs_until_one_is_complete(tmp_path):
@@ -139,7 +146,7 @@ def test_a_long_log_is_read_from_its_end_and_once_for_each_view(tmp_path, monkey
     monkeypatch.setattr(files, "lines_from_end", lambda path: (read.append(line) or line for line in real(path)))
     now = status.SweepStatus(statuses, tmp_path)
     assert "25.0 %" in next(iter(now.active_lines()))
-    assert now.seconds_left(1) == 45
+    assert now.seconds_left(1) == 300  # at its own pace, since no run of its system is complete
     assert len(read) == 3
 
 
@@ -159,7 +166,7 @@ def test_a_narrow_terminal_truncates_nothing(tmp_path):
     statuses = run_statuses(complete(9, 0.25, settings=best), {})
     text = printed(statuses, tmp_path, width=80)
     assert "…" not in text
-    for part in ("waiting", "25.00", ", about 4 s left"):
+    for part in ("waiting", "25.00", ", about 9 s left"):
         assert part in text
 
 
