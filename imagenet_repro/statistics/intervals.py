@@ -124,8 +124,21 @@ def bootstrap_difference(
       resamples: number of resamples.
       seed: seed of the resampling.
     """
-    images = len(wrong_a)
     only_a, only_b = int(np.sum(wrong_a & ~wrong_b)), int(np.sum(wrong_b & ~wrong_a))
+    return bootstrap_discordant(only_a, only_b, len(wrong_a), confidence=confidence, resamples=resamples, seed=seed)
+
+
+def bootstrap_discordant(
+    only_a: int, only_b: int, images: int, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> ErrorDifference:
+    """Return what `bootstrap_difference` does, from counts.
+
+    Args:
+      only_a: number of images that only the first system got wrong.
+      only_b: number of images that only the second system got wrong.
+      images: number of all images.
+      confidence, resamples, seed: as for `bootstrap_difference`.
+    """
     added = int(only_a + only_b < FEW_DISCORDANT)
     counts = np.array([only_a + added, only_b + added, images - only_a - only_b])
     drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)

@@ -15,24 +15,25 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections.classes import same_seed
 from imagenet_repro.report.text import NEW_IMAGES, NEW_IMAGES_AND_SEEDS, NEW_SEEDS, interval_heading
-from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES
+from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, is_wrong
 from imagenet_repro.scoring.predictions import format_ids
 from imagenet_repro.statistics import crossed_effects
 from imagenet_repro.statistics.groups import letters
-from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar, seeds_needed
-from imagenet_repro.statistics.intervals import bootstrap_difference
+from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar_p, seeds_needed
+from imagenet_repro.statistics.intervals import bootstrap_discordant
 from imagenet_repro.statistics.paired_seeds import seed_difference
 
 RATES = (1, GUESSES)
 LEAST_P = 0.0001  # the smallest p that is written out; smaller ones depend on the model more than on the systems
 TIE = 1e-9  # means closer than this are equal, since float rounding must not break a tie
 FLIPPED_SEEDS = 9  # the fewest shared seeds of a sign-flip test; many pairs need more
+BLOCK = 1 << 16  # images whose guesses are compared at once
 FOUND = 0.8  # probability with which the gap that the verdict names is found
 
 Question = Literal["checkpoints", "recipes"]
@@ -240,16 +241,43 @@ def _compare_checkpoints(
     system_pairs: Sequence[tuple[ComparedSystem, ComparedSystem]], guesses: int, level: float
 ) -> list[CheckpointDifference]:
     runs = [same_seed(*pair) for pair in system_pairs]
-    wrong = [(a.guesses.wrong(guesses), b.guesses.wrong(guesses)) for a, b in runs]
-    tests = [mcnemar(*both) for both in wrong]
-    shares = [bootstrap_difference(*both, confidence=1 - level) for both in wrong]
-    adjusted = holm(np.array([test.p for test in tests], np.float64)).tolist()
+    only_a, only_b = _count_discordant(runs, guesses)
+    p_values = mcnemar_p(only_a, only_b)
+    n_images = len(system_pairs[0][0].runs[0].guesses.id) if system_pairs else 0
+    shares = [
+        bootstrap_discordant(a, b, n_images, confidence=1 - level)
+        for a, b in zip(only_a.tolist(), only_b.tolist(), strict=True)
+    ]
+    columns = (runs, only_a.tolist(), only_b.tolist(), shares, p_values.tolist(), holm(p_values).tolist())
     return [
         CheckpointDifference(
-            (a.seed, b.seed), test.only_a, test.only_b, share.difference, share.interval, test.p, p, p <= level
+            (a.seed, b.seed), one, other, share.difference, share.interval, p, adjusted, adjusted <= level
         )
-        for (a, b), test, share, p in zip(runs, tests, shares, adjusted, strict=True)
-    ]  # fmt: skip
+        for (a, b), one, other, share, p, adjusted in zip(*columns, strict=True)
+    ]
+
+
+def _count_discordant(
+    pairs: Sequence[tuple[FinishedRun, ...]], guesses: int
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Return for each pair on how many images only the first is wrong, and on how many only the second.
+
+    One product of matrices counts the images on which both are wrong, for all pairs at once, in blocks whose
+    counts float32 holds exactly.
+    """
+    runs = list({id(run): run for run in itertools.chain(*pairs)}.values())
+    rows = {id(run): row for row, run in enumerate(runs)}
+    counts = np.zeros((len(runs), len(runs)))
+    n_images = len(runs[0].guesses.id) if runs else 0
+    for start in range(0, n_images, BLOCK):
+        block = slice(start, start + BLOCK)
+        wrong = np.stack([is_wrong(run.guesses.top5[block], run.guesses.label[block], guesses) for run in runs])
+        wrong = wrong.astype(np.float32)
+        counts += wrong @ wrong.T
+    both = counts.astype(np.int64)
+    first, second = (np.array([rows[id(pair[at])] for pair in pairs], np.int64) for at in (0, 1))
+    errors, shared = both.diagonal(), both[first, second]
+    return errors[first] - shared, errors[second] - shared
 
 
 def _compare_recipes(runs: crossed_effects.Runs, level: float) -> list[RecipeDifference]:
