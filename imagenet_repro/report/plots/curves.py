@@ -18,9 +18,11 @@ from imagenet_repro.report.plots.style import (
     GRID,
     MUTED,
     STYLE,
+    draw_leads,
     fix_layout,
     new_figure,
     power,
+    shorten,
     styles,
     write,
 )
@@ -38,6 +40,7 @@ WIDE_APART = 5  # ratio of the ends of two runs, beyond which the axis is logari
 MOST_DOTS = 6  # markers on a line; with more evaluations every n-th has one, and the last
 CROWDED = 8  # lines, beyond which the figure is taller
 LABEL_POINTS = 11  # distance between two names
+BESIDE = 1.03  # position of the names, in widths of the panel
 LETTER = 0.072  # inches, the mean width of a letter in the names
 RUN = "run: "  # marks the lines that get a name; matplotlib ignores labels that begin with an underscore
 TITLES = ("Training loss", "Top-1 error, %", "Top-5 error, %")
@@ -347,23 +350,20 @@ def label_lines(panel: Axes) -> None:
         return
     # In shares of the panel's width and height.
     places = panel.transAxes.inverted().transform(panel.transData.transform([end[1:] for end in ends]))
-    gap = LABEL_POINTS * panel.figure.dpi / 72 / panel.bbox.height
-    for (line, x, y), (end_x, _), place in zip(ends, places, spread(places[:, 1], gap), strict=True):
-        early = {
-            "arrowstyle": "-",
-            "color": line.get_color(),
-            "linewidth": 0.6,
-            "alpha": 0.6,
-            "shrinkA": 1,
-            "shrinkB": 4,
-            "relpos": (0, 0.5),
-        }
+    points = panel.figure.dpi / 72
+    heights = spread(places[:, 1], LABEL_POINTS * points / panel.bbox.height)
+    for (line, _, _), height in zip(ends, heights, strict=True):
         name = clipped(str(line.get_label()).removeprefix(RUN))
         panel.annotate(
-            name, xy=(x, y), xytext=(1.03, place), textcoords="axes fraction",
-            color=line.get_color(), fontsize=9, va="center", annotation_clip=False, parse_math=False,
-            arrowprops=early if end_x < 0.98 else None,
+            name, (BESIDE, height), xycoords="axes fraction", color=line.get_color(), fontsize=9, va="center",
+            annotation_clip=False, parse_math=False,
         )  # fmt: skip
+    early = places[:, 0] < 0.98  # lines that end before the edge of the panel
+    size = np.array(panel.bbox.size) / points
+    names_at = np.stack([np.full(len(ends), BESIDE), heights], 1)
+    starts, stops = shorten(names_at[early] * size, places[early] * size, 1, 4)
+    colours = [end[0].get_color() for end, is_early in zip(ends, early, strict=True) if is_early]
+    draw_leads(panel, starts / size, stops / size, colours, linewidth=0.6, alpha=0.6, zorder=3)
 
 
 def spread(heights: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:

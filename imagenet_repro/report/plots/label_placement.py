@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 from imagenet_repro.report.plots import fonts
-from imagenet_repro.report.plots.style import MUTED
+from imagenet_repro.report.plots.style import MUTED, draw_leads, shorten
 from imagenet_repro.report.text import clipped
 
 SIZE = 9  # font size in points, the unit of all lengths here
@@ -93,7 +93,6 @@ def write_names(
         panel.annotate(
             clipped(name), point, (0, 0), textcoords="offset points", fontsize=SIZE, ha="center", va="center",
             fontweight="bold" if is_bold else "normal", parse_math=False, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 4},
         )
         for name, point, is_bold in zip(names, points, bold, strict=True)
     ]  # fmt: skip
@@ -106,11 +105,14 @@ def write_names(
     with fonts.no_warnings():
         sizes = to_points * np.array([Text.get_window_extent(text).size for text in texts])
     centres, distances = place(places, sizes, obstacles, to_points * np.array(panel.bbox.extents))
-    for text, offset, distance in zip(texts, centres - places, distances, strict=True):
+    for text, offset in zip(texts, centres - places, strict=True):
         text.xyann = tuple(offset)
         text.set_in_layout(False)
-        if text.arrow_patch is not None:
-            text.arrow_patch.set_visible(distance >= LED_FROM)
+    far = distances >= LED_FROM
+    nearest = np.clip(places, centres - sizes / 2, centres + sizes / 2)  # of each name's box to its point
+    to_axes = panel.transAxes.inverted()
+    starts, ends = (to_axes.transform(one / to_points) for one in shorten(nearest[far], places[far], 0, MARKER))
+    draw_leads(panel, starts, ends, [MUTED] * int(far.sum()), linewidth=0.5, zorder=3)
 
 
 def _choices(point: Float[np.ndarray, " 2"], size: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "k 2"]:

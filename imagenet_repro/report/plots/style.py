@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
@@ -58,8 +59,41 @@ def new_figure(
 
 def fix_layout(figure: Figure) -> None:
     """Compute the layout of a figure, on which positions within its panels depend."""
-    with fonts.no_warnings():
-        figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        with fonts.no_warnings():
+            engine.execute(figure)
+
+
+def draw_leads(
+    panel: Axes, starts: Float[np.ndarray, "n 2"], ends: Float[np.ndarray, "n 2"], colours: Sequence[str], **style: Any
+) -> None:
+    """Draw thin straight lines between names and their points, all as one artist.
+
+    matplotlib's arrows do the same, but each takes some 10 ms to clip at its ends whenever it is measured or drawn.
+
+    Args:
+      panel: the axes.
+      starts, ends: in shares of the panel's width and height.
+      colours: the colour of each line.
+      style: more properties of the lines.
+    """
+    if not len(starts):
+        return
+    segments = list(np.stack([starts, ends], 1))
+    lines = LineCollection(segments, colors=colours, transform=panel.transAxes, clip_on=False, **style)
+    lines.set_in_layout(False)
+    panel.add_collection(lines, autolim=False)
+
+
+def shorten(
+    starts: Float[np.ndarray, "n 2"], ends: Float[np.ndarray, "n 2"], at_start: float, at_end: float
+) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
+    """Return both ends of lines, moved towards each other by these lengths, at most to the middle of the line."""
+    along = ends - starts
+    length = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+    unit = along / length
+    return starts + unit * np.minimum(at_start, length / 2), ends - unit * np.minimum(at_end, length / 2)
 
 
 def styles() -> Iterator[dict[str, str]]:
@@ -121,6 +155,8 @@ def write(figure: Figure, path: str | Path, what: str) -> list[Path]:
     """
     png, svg = (Path(path).with_suffix(suffix) for suffix in (".png", ".svg"))
     with fonts.drawable_characters(figure), files.atomic_write(png, what) as file:
+        fix_layout(figure)  # once: each file would otherwise compute it again, which takes as long as drawing
+        figure.set_layout_engine("none")
         figure.savefig(file, format="png", dpi=160)
     drawn = io.BytesIO()
     # Text that stays text is drawn by the reader's program, which has other fonts.
