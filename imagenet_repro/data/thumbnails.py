@@ -47,9 +47,12 @@ def thumbnails_at(split: Split, positions: Mapping[str, int], ids: Sequence[str]
 def thumbnails_by_id(split: Split, ids: Sequence[str]) -> dict[str, bytes]:
     """Return JPEGs by image id, with a shorter side of at most 128 pixels.
 
-    An image that is absent or cannot be read or decoded is left out. The split is read from its beginning until all
-    ids have been met, because the ids are in the records.
+    An image that is absent or cannot be read or decoded is left out. Where the ids are positions, only these records
+    are read. Otherwise the ids are in the records, and the split is read from its beginning until all have been met.
     """
+    records = split.records
+    if isinstance(records, StoredRecords) and not records.has_ids:
+        return thumbnails_at(split, sample_positions(split), ids)
     jpegs = {record.id: thumbnail(record) for record in _records_of(split, ids)}
     return {record_id: jpeg for record_id, jpeg in jpegs.items() if jpeg is not None}
 
