@@ -14,7 +14,7 @@ from imagenet_repro.report import html_page
 from imagenet_repro.report.html_page import LONG, PageSection
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.report.templating import render
-from imagenet_repro.report.text import short_names
+from imagenet_repro.report.text import NEW_IMAGES, interval_heading, short_names
 from imagenet_repro.scoring import sets
 from imagenet_repro.scoring.label_audit import VERDICTS, ReferenceLabels, Suspects
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
@@ -170,9 +170,9 @@ def rates(audit: LabelAudit) -> Table:
         "system",
         "labels",
         "top-1 error %",
-        "95 % interval",
+        interval_heading(NEW_IMAGES),
         "top-5 error %",
-        "95 % interval of top-5",
+        interval_heading(NEW_IMAGES, of="top-5"),
         "images",
     )
     rows = tuple(
@@ -206,7 +206,7 @@ def differences(audit: LabelAudit) -> Table | None:
         for truth in audit.truths
         if truth.counted.any()
     )
-    headings = ("first", "second", "guesses", "labels", "difference in points", "95 % interval", "p")
+    headings = ("first", "second", "guesses", "labels", "difference in points", interval_heading(NEW_IMAGES), "p")
     caption = (
         "Error of the first minus error of the second, on the same images. Intervals: 95 %, bootstrap over images, for"
         " other images of the same kind. p: McNemar's mid-p test, each pair by itself."

@@ -13,7 +13,7 @@ from imagenet_repro.report.plots import reliability
 from imagenet_repro.report.plots.reliability import CalibrationState
 from imagenet_repro.report.sections import confusions
 from imagenet_repro.report.tables import MISSING, Table
-from imagenet_repro.report.text import signed
+from imagenet_repro.report.text import NEW_IMAGES, interval_heading, signed
 from imagenet_repro.scoring import calibration
 from imagenet_repro.scoring.calibration import BINS, Binning, ScoredProbabilities
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, format_rate
@@ -190,7 +190,7 @@ def _measures(judged: ScoredProbabilities, digits: int) -> dict[str, str]:
     error, interval = format_rate(int(np.sum(~judged.right)), len(judged.right))
     cells = {
         "top-1 error %": error,
-        "95 % interval": interval,
+        interval_heading(NEW_IMAGES): interval,
         "mean confidence %": _percent(judged.confidence.mean(), digits),
         "negative log likelihood, nats": f"{judged.negative_log_likelihood:.4f}",
         "Brier score": f"{judged.brier:.4f}",
@@ -231,7 +231,7 @@ def bins(state: CalibrationState, *, with_temperature: bool) -> Table:
         "images",
         "mean confidence %",
         "top-1 error %",
-        "95 % interval",
+        interval_heading(NEW_IMAGES),
         "overconfidence, points",
     )
     caption = (

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from imagenet_repro.config.ensemble import Average, EnsembleConfig
 from imagenet_repro.report.sections.class_gains import signed
+from imagenet_repro.report.text import NEW_IMAGES
 from imagenet_repro.scoring import ensembling, predictions, sets, terminal
 from imagenet_repro.scoring.ensembling import EnsembleErrors, Members
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
@@ -126,7 +127,7 @@ def _compare_with_best(members: Members, errors: EnsembleErrors) -> list[str]:
         p_value = "below 0.0001" if test.p < 1e-4 else f"{test.p:.4f}"
         lines.append(
             f"top-{guesses} error against {members.names[best]}, the best member in it:"
-            f" {signed(100 * difference.difference)} points [{low}, {high}] (95 % interval);"
+            f" {signed(100 * difference.difference)} points [{low}, {high}] (95 % interval, {NEW_IMAGES});"
             f" wrong by the ensemble alone {test.only_a:,} images, by the member alone {test.only_b:,},"
             f" McNemar's mid-p {p_value}"
         )

@@ -26,7 +26,7 @@ from imagenet_repro.report.plots.style import (
     write,
 )
 from imagenet_repro.report.tables import Table
-from imagenet_repro.report.text import short_names
+from imagenet_repro.report.text import NEW_IMAGES, interval_heading, short_names
 from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.localization.boxes import edges
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
@@ -56,9 +56,9 @@ def table(found: LocalizationResult) -> Table:
         (
             "boxes",
             "top-1 %",
-            "95 % interval",
+            interval_heading(NEW_IMAGES),
             "top-5 %",
-            "95 % interval of top-5",
+            interval_heading(NEW_IMAGES, of="top-5"),
             "wrong box %",
             "first box %",
         ),

@@ -17,9 +17,10 @@ from imagenet_repro.inference.protocol_evaluator import ProtocolEvaluator, sum_r
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs.restore import restore, trained_classes
 from imagenet_repro.scoring import class_names, corruptions, predictions, sets
+from imagenet_repro.statistics import selection
 from imagenet_repro.storage import files, provenance
 from imagenet_repro.storage.workdir import PREDICTIONS, Workdir
-from imagenet_repro.training import devices, state, systems
+from imagenet_repro.training import devices, log, state, systems
 from imagenet_repro.training.systems import NetworkSystem, System
 from imagenet_repro.training.systems.network import describe_loaded
 
@@ -59,7 +60,8 @@ def evaluate(
     evaluation_sets.check_options(set_name, data, mappings)
     parts = _parse_protocols(protocol, settings, out)
     run = Workdir(workdir)
-    config = replace_keys(run.config(), {f"data.{key}": value for key, value in data.items()})
+    trained = run.config()
+    config = replace_keys(trained, {f"data.{key}": value for key, value in data.items()})
     devices.start()
     config = with_divisible_batch(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     classes = trained_classes(run)
@@ -71,16 +73,51 @@ def evaluate(
     system = systems.create_system(run.as_computed(config), len(classes))
     restored = restore(run, system, system.initial_state(), which)
 
+    is_selecting = which == "best" and not set_name and _is_same_split(trained.data, config.data)
+    selected = describe_selection(run, config.data.eval_split) if is_selecting else {}
+
     def path_in_workdir(data: Data, name: str) -> Path:
         return run.predictions(data, data.eval_split, restored.step, "" if name == protocols.OWN_PROTOCOL else name)
 
-    return _score_by_protocols(
+    code = _score_by_protocols(
         _create_evaluators(parts, system, evaluation_set),
         evaluation_set,
         system.spread.put_state(restored.state),
-        source={"step": restored.step},
+        source={"step": restored.step} | ({"selection": selected} if selected else {}),
         path_of=_output_paths(evaluation_set, out) or path_in_workdir,
         title=f"step {restored.step:,}",
+    )
+    if selected:
+        _say_once(selection_sentence(selected))
+    return code
+
+
+def _is_same_split(trained: Data, scored: Data) -> bool:
+    """Return whether the scored images are those on which a run was evaluated while it trained."""
+    return (trained.name, trained.data_dir, trained.eval_split) == (scored.name, scored.data_dir, scored.eval_split)
+
+
+def describe_selection(run: Workdir, split: str) -> dict[str, Any]:
+    """Return how the best checkpoint of a run was chosen, from its log; empty if fewer than two were evaluated.
+
+    Returns:
+      The `split` that chose it, the number of `evaluations`, and `optimism`: the estimate, in [0, 1], of by how much
+      its top-1 error is too low on that split (`statistics.selection`).
+    """
+    rows = [row for row in log.read_rows(run.metrics) if row["kind"] == "eval" and "top1_error" in row]
+    images = min((int(row.get("evaluated", 0)) for row in rows), default=0)
+    if len(rows) < 2 or images < 1:
+        return {}
+    optimism = selection.estimate_optimism([row["top1_error"] for row in rows], images)
+    return {"split": split, "evaluations": len(rows), "optimism": optimism}
+
+
+def selection_sentence(selected: dict[str, Any]) -> str:
+    """Return a sentence that calls the error of a selected checkpoint optimistic."""
+    return (
+        f"optimistic: {selected['split']} also chose this checkpoint among {selected['evaluations']:,} evaluations; on"
+        f" new images expect about {100 * selected['optimism']:.2f} points more top-1 error (an estimate that supposes"
+        f" errors of late checkpoints correlated by {selection.CORRELATION:g})"
     )
 
 

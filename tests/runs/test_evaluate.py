@@ -1,5 +1,6 @@
-"""Tests of the configuration of an evaluation: network, preprocessing and batch size."""
+"""Tests of the configuration of an evaluation, and of what it says about a selected checkpoint."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import Weights, tensors
 from imagenet_repro.runs import evaluate, export
 from imagenet_repro.scoring import sets
+from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training.systems import NetworkSystem
 
 
@@ -87,3 +89,16 @@ def test_weights_without_names_are_for_imagenet_if_the_data_can_be(in_file):
     loaded = evaluate._load_weights(config, weights, wnids[7:10], drop_background=False)
     expected = {1_000: (wnids, pretrained.IMAGENET_ORDER), 3: (("0", "1", "2"), "")}[in_file]
     assert ((loaded.classes, loaded.note), loaded.report.replaced) == (expected, ())
+
+
+@pytest.mark.parametrize(("evaluations", "expected"), [(0, None), (1, None), (10, 0.149)])
+def test_a_selected_checkpoint_is_called_optimistic(tmp_path, evaluations, expected):
+    row = {"kind": "eval", "step": 1, "top1_error": 0.25, "top5_error": 0.1, "evaluated": 50_000}
+    (tmp_path / "metrics.jsonl").write_text((json.dumps(row) + "\n") * evaluations)
+    selected = evaluate.describe_selection(Workdir(tmp_path), "validation")
+    if expected is None:
+        assert selected == {}
+        return
+    assert (selected["split"], selected["evaluations"]) == ("validation", evaluations)
+    assert 100 * selected["optimism"] == pytest.approx(expected, abs=0.001)
+    assert "about 0.15 points" in evaluate.selection_sentence(selected)
