@@ -38,7 +38,7 @@ def test_classes_are_brought_into_the_order_of_the_data(path):
         ({"class_token": 4}, "key", "abc", "reads the features 'pooled', which net does not have"),
         ({"pooled": 5}, "key", "abc", "does not fit: it reads 4 numbers, and 'pooled' of net has 5"),
         (WIDTHS, "other", "abc", "was trained on features of other weights"),
-        (WIDTHS, "key", "abd", "classes"),
+        (WIDTHS, "key", "abx", "classes"),
         (WIDTHS, "key", "ab", "classes"),
     ],
 )
