@@ -303,9 +303,9 @@ def evaluate_weights(
     evaluation_sets.check_options(set_name, data, mappings)
     parts = _parse_protocols(protocol, settings, out)
     weights = pretrained.read(path)
-    selection = pretrained.select(weights, name, options, preprocess)
-    name = selection.name
-    config = configure_evaluation(name, selection.options, selection.preprocessing)
+    network = pretrained.select(weights, name, options, preprocess)
+    name = network.name
+    config = configure_evaluation(name, network.options, network.preprocessing)
     config = replace_keys(config, {f"data.{key}": value for key, value in data.items()})
     config = with_evaluated_size(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     devices.start()
@@ -321,7 +321,7 @@ def evaluate_weights(
     if loaded.note:
         _say_once(loaded.note)
     evaluation_set = evaluation_sets.align_classes(evaluation_set, loaded.classes, path, _say_once)
-    print(f"{name}; {selection.describe_images()}")
+    print(f"{name}; {network.describe_images()}")
     return _score_by_protocols(
         _create_evaluators(parts, loaded.system, evaluation_set),
         evaluation_set,
