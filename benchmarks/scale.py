@@ -87,7 +87,7 @@ def _measure_pages(sizes: list[int]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             _write_runs(Path(folder) / "runs", size)
             command = [sys.executable, __file__, f"--compare={folder}"]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
             figures[size] = json.loads(done.stdout.splitlines()[-1])
     print(f"| `compare` | {' | '.join(f'{size:,} runs' for size in sizes)} | exponent |")
     print("|---|" + "---:|" * (len(sizes) + 1))

@@ -143,8 +143,13 @@ class Workdir:
         write_json(self.path / CONFIG, {"config": config_to_dict(config), "provenance": provenance})
 
     def _refuse_changed_weights(self, provenance: dict[str, Any]) -> None:
-        if "weights" in provenance and provenance["weights"]["sha256"] != self.weights()["weights"]["sha256"]:
-            path = provenance["weights"]["path"]
+        if "weights" not in provenance:
+            return
+        recorded, path = self.weights(), provenance["weights"]["path"]
+        if not recorded:
+            keys = {"provenance.weights": dict}
+            require_keys(self.path / CONFIG, self._read_config(), keys, advice=CONFIG_ADVICE)
+        if provenance["weights"]["sha256"] != recorded["weights"]["sha256"]:
             raise UserError(f"{path} has changed since the run in {self.path} began; use another --workdir")
 
     def weights(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def judged(name, damaged=(), **data):
 ASPECTS = {"image_0": 4 / 3, "image_1": 3 / 4, "image_2": 1, "image_3": 3 / 2, "image_4": 2, "image_6": 2 / 3}
 
 
-@pytest.mark.parametrize("name", ["vgg_dense1", "vgg_dense1+10crop"])
+@pytest.mark.parametrize("name", ["vgg_dense1", pytest.param("vgg_dense1+10crop", marks=pytest.mark.slow)])
 def test_every_image_is_scored_once_at_its_own_aspect(name):
     rates, predictions, _ = judged(name)
     assert sorted(predictions.id) == [f"image_{number}" for number in range(9)]

@@ -15,6 +15,7 @@ def machine(tmp_path, monkeypatch):
     """Return the directory of a machine's zones, none yet, and let `find_counters` read it."""
     monkeypatch.setattr(energy_counters, "POWERCAP", tmp_path)
     monkeypatch.setattr(energy_counters, "BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # a plan for other devices hides this machine's
     (tmp_path / "boot_id").write_text("1234\n")
     return tmp_path
 
