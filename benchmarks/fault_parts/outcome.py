@@ -1,4 +1,4 @@
-"""What a run leaves: its numbers, without times, and its files, without the parts of names that change."""
+"""Traces of a run: its numbers, without times, and its files, without the parts of names that change."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What pretraining is worth: sources of weights x adaptations x targets under one budget, three seeds each.
+"""The worth of pretraining: sources of weights x adaptations x targets under one budget, three seeds each.
 
     python main.py sweep --config=configs/sweeps/transfer.py --workdir=runs/transfer
     python main.py sweep --config=configs/sweeps/transfer.py:small --workdir=runs/transfer_small

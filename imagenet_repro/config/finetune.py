@@ -1,4 +1,4 @@
-"""What a run trains and what it learns from: frozen parameters, LoRA, the new head, and a teacher's labels."""
+"""Keys of fine-tuning and distillation: frozen parameters, LoRA, the new head, and a teacher's labels."""
 
 import dataclasses
 from typing import Literal
@@ -20,7 +20,7 @@ class Lora:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """What a run trains (training/finetuning.py).
+    """The part of a network that a run trains (training/finetuning.py).
 
     `freeze` has the names of parameters or of modules, in which * and ? stand for any characters. `all_but_head` is
     everything but the classifier. A name after an exclamation mark is trained though an earlier name froze it.

@@ -22,7 +22,7 @@ _KERNELS = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
 class Stated(NamedTuple):
-    """What the files beside the weights say.
+    """The statements of the files beside the weights.
 
     Attributes:
       network: our name of the network; empty: it is not stated, or not known here.

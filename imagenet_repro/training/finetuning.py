@@ -1,4 +1,4 @@
-"""What a run trains of a network: frozen parameters, low-rank adapters, and a head that starts at zero.
+"""Parameters that a run trains: frozen parameters, low-rank adapters, and a head that starts at zero.
 
 Every check is made before anything is compiled.
 """

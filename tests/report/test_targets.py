@@ -1,4 +1,4 @@
-"""What it took to reach an error: logs by hand, and the tables of targets, profiles and spending."""
+"""Budgets needed to reach an error: logs by hand, and the tables of targets, profiles and spending."""
 
 import dataclasses
 import math

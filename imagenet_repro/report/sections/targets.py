@@ -1,4 +1,4 @@
-"""What it took to reach an error: tables of systems, of runs, and of performance profiles."""
+"""Budgets needed to reach an error: tables of systems, of runs, and of performance profiles."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What pretraining was worth: error by source, adaptation and budget, and whether training from scratch catches up.
+"""The worth of pretraining: error by source, adaptation and budget, and whether training from scratch catches up.
 
 Every budget has runs of its own, whose schedules end with it, so that no error is that of a run on its way. Intervals
 are those of the leaderboard: for new images and new seeds where systems have several, otherwise Wilson's.
