@@ -12,7 +12,7 @@ code (google-research/big_transfer, bit_hyperrule.py): 3,000, 6,000 and 9,000 of
 of 20,000, and 200, 300 and 400 of 500.
 
 Target: from ImageNet-21k, ResNet-152x4 (BiT-M): top-1 error 14.61 % on ImageNet, 1.09 % on CIFAR-10, 7.83 % on
-CIFAR-100, 5.54 % on Pets, 0.70 % on Flowers-102, one crop (table 1). Cost: 4.1e16 FLOP for CIFAR-10 and ResNet-50.
+CIFAR-100, 5.53 % on Pets, 0.70 % on Flowers-102, one crop (table 1). Cost: 4.1e16 FLOP for CIFAR-10 and ResNet-50.
 Not run here.
 
 Deviations: BiT's networks have group normalisation and standardised weights, and the networks here batch
