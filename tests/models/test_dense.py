@@ -74,7 +74,7 @@ def test_dense_scores_of_a_network_without_padding_equal_those_of_crops():
             np.testing.assert_allclose(logits[:, i, j], model(crop), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "alexnet", "mobile"])
+@pytest.mark.parametrize("name", ["resnet18", "alexnet", pytest.param("mobile", marks=pytest.mark.slow)])
 def test_at_its_own_size_the_class_map_is_the_networks_output(name):
     options = {"stem": "small"} if name == "alexnet" else {}
     name = "efficientnet_b0" if name == "mobile" else name
