@@ -117,7 +117,7 @@ def _huggingface_vit(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _efficientnet(scheme: str, originals: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return TensorFlow's form for converted weights, of which PyTorch has counted no batches.
+    """Return TensorFlow's form for converted weights, whose batches PyTorch has not counted.
 
     Weights that PyTorch has trained may be of either form.
     """
