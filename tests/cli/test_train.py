@@ -186,19 +186,6 @@ def test_a_run_in_stages_resumes_to_the_same_parameters_from_any_stage(kill_afte
     assert again == flops
 
 
-def test_a_second_signal_ends_the_process_at_once(data_dir, tmp_path):
-    process = command_line.start(
-        *command_line.train_arguments(data_dir, tmp_path, budget="100000st", evaluate_every="100000st")
-    )
-    wait_for_step(tmp_path, 2)
-    process.send_signal(signal.SIGSTOP)  # both signals must arrive before the step ends
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGCONT)
-    process.communicate(timeout=300)
-    assert process.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
-
-
 def kill_until_done(data_dir, workdir, kills, seed):
     """Kill a run with SIGKILL `kills` times at random moments, then let it finish."""
     moments = random.Random(seed)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,29 @@ def test_the_first_signal_is_noted_and_the_handlers_come_back():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.received == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+# A step that takes minutes. It says when it began, and when it was asked to stop.
+ENDLESS_STEP = """
+import time
+from imagenet_repro.training.clock import StopSignal
+
+with StopSignal() as stop:
+    print("running", flush=True)
+    while not stop.received:
+        time.sleep(0.01)
+    print(stop.received, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_second_signal_ends_the_process_within_the_step():
+    with subprocess.Popen([sys.executable, "-c", ENDLESS_STEP], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "SIGINT\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
 
 def test_one_process_decides_by_itself_at_every_step():
