@@ -102,7 +102,7 @@ def mutated(image: bytes, rng: np.random.Generator, others: list[bytes]) -> byte
     Args:
         image: the encoded image.
         rng: source of the damage.
-        others: encoded images, one of which may replace the end.
+        others: encoded images; one of them may replace the end.
     """
     data = np.frombuffer(image, np.uint8).copy()
     count = int(rng.integers(1, 9))

@@ -289,7 +289,7 @@ seeds there are.
 
 {family}
 
-## Recipes of which one differs
+## Recipes with one that differs
 
 Percentages of the pairs with the differing system that a test finds, with 10 % disagreement. *Its plan* is what
 `crossed_effects.power` predicts before anything is trained, and the last column is `crossed_effects.minimal_gap` in

@@ -38,7 +38,7 @@ NAMES = {
     "resnet18": "ResNet-18",
     "vit_tiny_patch16": "ViT-Ti/16",
 }
-YEARS = {"alexnet": 2012}  # of the network of two towers, of which it is the later form
+YEARS = {"alexnet": 2012}  # of the network of two towers; this is its later form
 STYLE: dict[Any, Any] = {
     "font.size": 10.5,
     "axes.spines.top": False,

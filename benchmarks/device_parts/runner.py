@@ -10,7 +10,7 @@ PACE_BOUNDS = (0.3, 4.0)
 
 
 class PartRun:
-    """A part of which the estimate fitted into the time.
+    """A part whose estimate fitted into the time.
 
     Args:
       bench: the shared state.

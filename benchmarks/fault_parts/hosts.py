@@ -1,4 +1,4 @@
-"""Runs on two hosts, here two processes, of which one is killed: the other ends in a minute, and both resume."""
+"""Runs on two hosts, here two processes. One is killed: the other ends in a minute, and both resume."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""Runs of which a process that reads images is killed: they save, say so, and the same command continues."""
+"""Runs whose reading process is killed: they save, say so, and the same command continues."""
 
 import os
 import signal

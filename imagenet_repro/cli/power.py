@@ -100,7 +100,7 @@ def _measured_noise(workdirs: Sequence[str]) -> "Noise":
     comparison = gather(workdirs, allow_mixed=False)
     if len(comparison.systems) < 2 or not comparison.has_several_seeds:
         raise UserError(
-            f"--from: {', '.join(workdirs)} needs finished runs of two systems or more, of which one has two seeds"
+            f"--from: {', '.join(workdirs)} needs finished runs of two systems or more, and two seeds of one of them"
         )
     return crossed_effects.noise_of(crossed_effects.summarize([system.wrong(1) for system in comparison.systems]))
 

@@ -21,7 +21,7 @@ _BUFFER_BYTES = 2**15
 
 
 class OpenShards:
-    """Readers of ArrayRecord files, of which the least recently used are closed; several threads may read at once.
+    """Readers of ArrayRecord files. The least recently used are closed; several threads may read at once.
 
     A reader that is closed while another thread reads from it stays open until that thread has its record.
 

@@ -212,7 +212,7 @@ def _check_stored(groups: Sequence[RunGroup], scoring: Scoring) -> None:
 
 
 class _SharedArrays:
-    """Arrays of which equal ones are kept once: the ids of images take most of the memory of a comparison."""
+    """Arrays, with equal ones kept once: the ids of images take most of the memory of a comparison."""
 
     def __init__(self):
         self._arrays: dict[tuple[Any, ...], np.ndarray] = {}

@@ -210,7 +210,7 @@ def _folded_title(groups: Sequence[ImageGroup]) -> str:
 
 
 class _Pictures:
-    """The thumbnails of a page, each of which is embedded where it is shown first and then referred to by number."""
+    """The thumbnails of a page. Each is embedded where it is shown first and then referred to by number."""
 
     def __init__(self, thumbnails: Mapping[str, bytes]):
         self._thumbnails = thumbnails

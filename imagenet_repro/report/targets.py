@@ -176,7 +176,7 @@ def line_names(comparison: Comparison) -> dict[str, str]:
     """Return the name of each system's line in profiles, by the system's name.
 
     A network under one recipe that was trained on several data sets is one line, with one system on each of them.
-    Systems of which a data set has several keep their own names.
+    Systems keep their own names where a data set has several of a kind.
     """
     kinds: dict[tuple[str, str], list[ComparedSystem]] = {}
     for system in comparison.systems:

@@ -105,7 +105,7 @@ def check_same_order(names: Sequence[str], owner: str, others: Sequence[str], ot
 
 
 def _match_numbers(names: Sequence[str], owner: str, others: Sequence[str], other_owner: str) -> ClassMatch:
-    """Match classes of which only the number is known."""
+    """Match classes without names, where only their number is known."""
     if len(names) != len(others):
         raise UserError(
             f"{owner} has {len(names):,} classes and {other_owner} {len(others):,}; without names they cannot be"

@@ -14,7 +14,7 @@ TIES = 2.0
 def estimate_optimism(errors: Sequence[float], n_images: int, correlation: float = CORRELATION) -> float:
     """Estimate by how much the lowest of several error rates is too low, because it is the lowest.
 
-    Each error rate has binomial noise, of which two checkpoints share a part. The part of their own has a standard
+    Each error rate has binomial noise. Two checkpoints share a part of it; the part of their own has a standard
     deviation of s = sqrt(e (1 - e) (1 - correlation) / n). Checkpoints within TIES deviations of a difference, sqrt(2)
     s, of the lowest count as equally good, and the lowest of k equal ones is too low by the expected maximum of k
     standard normal numbers times s.

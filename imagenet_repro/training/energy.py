@@ -43,7 +43,7 @@ def open_meter(before: Record | None) -> "EnergyMeter":
 
 
 def unknown_so_far(reason: str) -> Record:
-    """Return the record of a run of which a part was not measured, for the reason given."""
+    """Return the record of a run that was measured only in part, for the reason given."""
     return NOTHING | {"unknown": {"before": reason}}
 
 
@@ -175,7 +175,7 @@ class EnergyMeter:
         self._since = now
 
     def _read(self) -> None:
-        """Read all counters; a part of which one cannot be read any more becomes unknown."""
+        """Read all counters; a part becomes unknown when one of its counters cannot be read any more."""
         for counter in list(self._counters):
             try:
                 self._readings[counter.id] = counter.joules()

@@ -53,7 +53,7 @@ class FoundCounters:
 
     Attributes:
       counters: those that can be read.
-      unknown: the reason, by each part of which not everything can be read; `counters` has none of such a part.
+      unknown: the reason for each part that cannot be read completely; `counters` has none of such a part.
     """
 
     counters: tuple[Counter, ...] = ()

@@ -53,7 +53,7 @@ class Attempt:
 
 @dataclasses.dataclass(frozen=True)
 class FittedStep:
-    """A compiled step, and the attempts that led to it, of which it is the last."""
+    """A compiled step, and the attempts that led to it; the step is the last of them."""
 
     attempts: tuple[Attempt, ...]
 

@@ -415,7 +415,7 @@ class ShardedParameters:
 
 
 def shard_counts(shape: tuple[int, ...], devices: int) -> tuple[int, ...] | None:
-    """Return the number of parts along each axis of an array of which each device holds one; None: it stays whole.
+    """Return the number of parts along each axis of an array; each device holds one part. None: it is not split.
 
     The longest axis that `devices` divides is divided alone. Where no axis is divisible, as many factors of `devices`
     as divide the longest axis go to it, the others to the next: 256 devices divide [1664, 4992] into 2 x 128 parts.

@@ -98,7 +98,7 @@ class TrainStep:
       config: the run's configuration.
       num_classes: the number of classes of the data set.
       optimizer: as returned by `optimizer.create`.
-      frozen: names of parameters and statistics that no step changes, and of which no gradient is computed.
+      frozen: names of parameters and statistics that no step changes; their gradients are not computed.
       teacher: whose tensors are in the state (`Teacher.tensors`); None: the labels alone.
     """
 

@@ -68,7 +68,7 @@ def test_errors(capsys, arguments, message):
 def test_runs_of_one_seed_tell_nothing_of_seeds(tmp_path, capsys):
     workdirs = finished_runs.systems(tmp_path, count=2, seeds=1)
     assert main(["power", "--systems=5", "--images=1000", "--gap=1", "--seeds=3", "--from", *workdirs]) == 2
-    assert "of which one has two seeds" in capsys.readouterr().err
+    assert "and two seeds of one of them" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def call(monkeypatch, capsys):
 
 @pytest.fixture
 def looked_at(monkeypatch):
-    """Return the list of the data sets of which a command asked whether their source has changed."""
+    """Return the list of the data sets for which a command checked whether their source has changed."""
     names = []
     monkeypatch.setattr(fingerprint, "say_what_changed", lambda split: names.append(split.name))
     return names

@@ -43,7 +43,7 @@ def test_more_groups_than_letters():
 
 
 def test_many_groups_are_covered_in_little_time():
-    n = 24  # couples of which only the partners differ have 2^12 largest groups, trios 3^8
+    n = 24  # couples, where only partners differ, have 2^12 largest groups, trios 3^8
     for size in (2, 3):
         different = np.kron(np.eye(n // size), 1 - np.eye(size)).astype(bool)
         start = time.process_time()

@@ -55,7 +55,7 @@ def test_a_row_has_the_cost_of_one_run_and_the_time_of_all_runs(monkeypatch):
     sweep = small_sweeps.sweep(search=SEARCH, seeds=(0, 1, 2))
     table = lines(cost._table(sweep, plan_runs(sweep), {"a": A, "b": ERROR}))
     assert table[0] == list(cost.HEADINGS)
-    # Two trials of a quarter of the budget and three final runs, each of which compiles: 3.5 x 2 h + 5 min.
+    # Two trials of a quarter of the budget and three final runs; each compiles: 3.5 x 2 h + 5 min.
     assert table[2] == ["a", "5", "1.00 k", "300.0", "1.0 min", "2.0 h", "1.5 GiB", "7.1 h"]
     assert table[3] == ["b", "5"]
 

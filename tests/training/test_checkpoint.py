@@ -88,7 +88,7 @@ def save_tiny(checkpoints, number, error=None, value=None):
 
 @pytest.fixture(scope="module")
 def two_checkpoints(tmp_path_factory):
-    """Return a directory with checkpoints of steps 1 and 2, of which the first is the best."""
+    """Return a directory with checkpoints of steps 1 and 2; the first is the best."""
     path = tmp_path_factory.mktemp("saved") / "checkpoints"
     checkpoints = Checkpoints(path, keep=2)
     save_tiny(checkpoints, 1, 0.2)

@@ -74,7 +74,7 @@ def test_one_process_decides_by_itself_at_every_step():
 
 @pytest.fixture
 def second(monkeypatch):
-    """Make this process the second of two; return the rows of the first, of which the last is told directly."""
+    """Make this process the second of two; return the rows of the first; its last row is told directly."""
     first = []
     monkeypatch.setattr(clock.jax, "process_index", lambda: 1)
     monkeypatch.setattr(clock.multihost_utils, "process_allgather", lambda row: np.stack([first[-1], row]))

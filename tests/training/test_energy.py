@@ -9,7 +9,7 @@ from tests.training.fake_energy import Clock
 
 
 def meter(clock, device="cpu", before=None, unknown=None):
-    """Return a meter of all the clock's counters, of which two seconds of idle power are measured."""
+    """Return a meter of all the clock's counters, with two seconds of idle power measured."""
     found = FoundCounters(tuple(clock.counters.values()), unknown or {})
     return EnergyMeter(found, device, before, idle_seconds=2.0, clock=clock, sleep=clock.sleep)
 

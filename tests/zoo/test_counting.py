@@ -66,7 +66,7 @@ def test_full_taps_of_a_convolution_by_hand():
         return cpu_convolution.convolve(x, w, stride=(2, 2), padding=((1, 1), (1, 1)))
 
     # 3x3 taps on 5x5 pixels with stride 2 and a border of one: 3x3 outputs. Along one axis the outputs read pixels -1
-    # to 1, 1 to 3 and 3 to 5. These are 9 taps, of which 7 are on the image.
+    # to 1, 1 to 3 and 3 to 5. These are 9 taps, 7 of them on the image.
     x, w = shape(2, 5, 5, 4), shape(3, 3, 4, 6)
     assert counting.flops(conv, x, w, taps="full") == 2 * 2 * 9**2 * 4 * 6
     assert counting.flops(conv, x, w, taps="real") == counting.flops(conv, x, w) == 2 * 2 * 7**2 * 4 * 6

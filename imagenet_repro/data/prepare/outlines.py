@@ -127,7 +127,7 @@ def car(draws: Draws) -> Outline:
 
 
 def chair(draws: Draws) -> Outline:
-    """Seat, back and four legs, of which the hind ones are seen between the front ones."""
+    """Seat, back and four legs; the hind legs are seen between the front legs."""
     width, seat = draws.uniform(0.4, 0.5), draws.uniform(0.0, 0.15)
     back, lean = draws.uniform(0.8, 1.0), draws.uniform(-0.3, -0.05)
     splay, thickness, leg = draws.uniform(0.0, 0.18), draws.uniform(0.05, 0.09), draws.uniform(0.65, 0.85)

@@ -67,7 +67,7 @@ def colours(images):
 
 
 def local_binary_patterns(images):
-    """Return the histogram of which of four neighbours are brighter than a pixel."""
+    """Return the histogram of patterns: the neighbours, among four, that are brighter than a pixel."""
     grey = images.astype(int).sum(-1)
     shifts = [np.roll(grey, shift, axis) > grey for shift in (-1, 1) for axis in (1, 2)]
     codes = sum(bit.astype(int) << place for place, bit in enumerate(shifts))
