@@ -87,6 +87,14 @@ class SettingsSearch:
 
 
 @dataclasses.dataclass(frozen=True)
+class FinishedCheckpoints:
+    """The checkpoints that stay when runs of the sweep have finished. It may be changed while the sweep runs."""
+
+    # selected: the best and the last one of each final run and selected trial, none of other trials; all: every one
+    keep_finished: Literal["selected", "all"] = "selected"
+
+
+@dataclasses.dataclass(frozen=True)
 class SweepConfig:
     """One sweep: every system with every seed under one budget, after a search where one is configured.
 
@@ -106,6 +114,7 @@ class SweepConfig:
     targets: dict[str, Target] = dataclasses.field(default_factory=dict, metadata={"may_be_empty": True})
     systems: dict[str, SweptSystem] = dataclasses.field(default_factory=dict)
     search: SettingsSearch = SettingsSearch()
+    checkpoint: FinishedCheckpoints = FinishedCheckpoints()
 
 
 def load_sweep(spec: str, overrides: dict[str, str] | None = None) -> SweepConfig:

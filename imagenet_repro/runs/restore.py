@@ -34,8 +34,10 @@ def restore(workdir: Workdir, system: System, initial_state: state.TrainState, w
       which: "best", "last" or the number of a step.
 
     Raises:
-      UserError: the run has no such checkpoint.
+      UserError: the run has no such checkpoint; the message says so where its sweep has dropped it.
     """
+    if message := workdir.explain_dropped(which):
+        raise UserError(message)
     if not workdir.checkpoints.is_dir():
         raise UserError(f"{workdir.checkpoints}: there are no checkpoints; train first")
     checkpoints = checkpoint.Checkpoints(workdir.checkpoints, system.config.checkpoint.keep, read_only=True)

@@ -1,6 +1,7 @@
 """The directory of a run: its configuration, lock, predictions and result. Checkpoints and logs are in it too."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -15,8 +16,10 @@ CONFIG = "config.json"
 RESULT = "result.json"
 LOCK = "lock"
 PREDICTIONS = "predictions"  # the subdirectory of predictions
+DROPPED = "dropped_checkpoints.json"  # the record of checkpoints that a sweep has dropped
 
 CONFIG_ADVICE = "put a copy back, or remove it, and train with this run's configuration writes it again"
+DROPPED_ADVICE = "remove it"
 RESULT_ADVICE = "train with this run's configuration writes it again"
 PRECISIONS = get_args(get_type_hints(Config)["precision"])
 
@@ -69,6 +72,46 @@ class Workdir:
     def has_checkpoints(self) -> bool:
         """Whether there is a checkpoint to resume from."""
         return self.checkpoints.is_dir() and any(path.name.isdecimal() for path in self.checkpoints.iterdir())
+
+    def record_dropped(self, steps: Iterable[int], reason: str) -> None:
+        """Record that checkpoints are dropped, before they are; the caller holds the lock.
+
+        Args:
+          steps: their steps, which are added to those of an earlier record.
+          reason: the reason as the end of a sentence.
+        """
+        earlier = self._read_dropped()["steps"] if self._has_dropped else []
+        write_json(self.path / DROPPED, {"steps": sorted({*earlier, *steps}), "reason": reason})
+
+    def explain_dropped(self, which: str) -> str:
+        """Return a message about a checkpoint that is not there because it was dropped; empty in any other case.
+
+        Args:
+          which: "best", "last" or a step.
+
+        Raises:
+          UserError: the record of dropped checkpoints is damaged.
+        """
+        if not self._has_dropped or (self.has_checkpoints and not which.isdecimal()):
+            return ""
+        record = self._read_dropped()
+        if not self.has_checkpoints:
+            dropped = "the checkpoints of this finished run were"
+        elif int(which) in record["steps"] and not (self.checkpoints / which).is_dir():
+            dropped = f"the checkpoint of step {int(which)} of this finished run was"
+        else:
+            return ""
+        return f"{self.path}: {dropped} dropped, {record['reason']}"
+
+    @property
+    def _has_dropped(self) -> bool:
+        return (self.path / DROPPED).exists()
+
+    def _read_dropped(self) -> dict[str, Any]:
+        path = self.path / DROPPED
+        record = read_json(path, "a sweep writes it", DROPPED_ADVICE)
+        require_keys(path, record, {"steps": list, "reason": str}, advice=DROPPED_ADVICE)
+        return record
 
     @property
     def is_finished(self) -> bool:

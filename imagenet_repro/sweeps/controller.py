@@ -16,6 +16,7 @@ from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED,
 from imagenet_repro.runs import initial_weights
 from imagenet_repro.sweeps import cost, device_plans
 from imagenet_repro.sweeps.directory import SweepDirectory
+from imagenet_repro.sweeps.finished_checkpoints import FinishedCheckpoints
 from imagenet_repro.sweeps.launch import Launcher, LocalLauncher, SlurmLauncher
 from imagenet_repro.sweeps.plan import build_run_config, check_splits, plan_runs
 from imagenet_repro.sweeps.queue import RunStatus, SweepQueue, UnreachableError, mask_password
@@ -203,11 +204,12 @@ def open_queue(directory: SweepDirectory, storage: str = "") -> SweepQueue:
 
 
 class _SweepMonitor:
-    """Shows the progress of a sweep until no work remains, and restarts workers that were lost."""
+    """Shows the progress of a sweep until no work remains, restarts lost workers and drops old checkpoints."""
 
     def __init__(self, directory: SweepDirectory, queue: SweepQueue, launcher: Launcher, workers: int):
         self._directory, self._queue, self._launcher, self._workers = directory, queue, launcher, workers
         self._console = Console(highlight=False, emoji=False)
+        self._checkpoints = FinishedCheckpoints(directory.path, queue.sweep)
         self._n_starts = dict.fromkeys(range(workers), 0)
         self._reported: set[str] = set()
         self._last_line = 0.0
@@ -231,6 +233,8 @@ class _SweepMonitor:
                 self._launcher.stop()
                 status = SweepStatus(self._queue.statuses(), self._directory.path)
         print_status(status, self._workers, self._console)
+        for line in self._checkpoints.summary():
+            self._print(line)
         if stop.received:
             self._console.print("run the same command again to resume")
             return EXIT_STOPPED
@@ -246,6 +250,7 @@ class _SweepMonitor:
                     return status
                 raise
             self._show(status)
+            self._checkpoints.update(status.runs)
             if status.is_finished or stop.received or not self._keep_workers(status):
                 return status
             time.sleep(POLL)

@@ -22,6 +22,7 @@ TRIALS = "trials.db"
 WORKERS = "workers"  # the subdirectory of locks, logs and job ids
 PLANNED = "planned.json"  # the configuration with which a worker starts a run, in the run's workdir
 RUNS_ARE_KEPT = "finished runs are taken from their directories, and started ones resume from their checkpoints"
+FREE = (*FREE_KEYS, "checkpoint.keep_finished")  # ends of keys that may change during a sweep
 LOCK_TIMEOUT = 1.0  # seconds of trying to acquire a lock
 
 
@@ -209,7 +210,7 @@ class SweepDirectory:
 
 
 def _refuse_other_sweep(path: Path, recorded: SweepConfig, requested: SweepConfig) -> None:
-    """Check that two sweeps are equal, except for added seeds and for where data and caches are stored.
+    """Check that two sweeps are equal, except for added seeds and for what is stored, and where.
 
     Raises:
       UserError: they are not; the message lists every key that differs.
@@ -220,7 +221,7 @@ def _refuse_other_sweep(path: Path, recorded: SweepConfig, requested: SweepConfi
     )
     if set(recorded.seeds) <= set(requested.seeds):
         new["seeds"] = old["seeds"]
-    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not key.endswith(FREE_KEYS)]
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not key.endswith(FREE)]
     if keys:
         lines = [f"  {key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now" for key in keys]
         raise UserError(

@@ -215,7 +215,7 @@ class SweepQueue:
         """
         with storage_errors(self.url):
             attempts = self._latest_attempts()
-            selected = _select_trials(self._statuses(attempts))
+            selected = select_trials(self._statuses(attempts))
             for name, planned in self.planned.items():
                 if name not in attempts or attempts[name].state is not TrialState.WAITING:
                     continue
@@ -277,7 +277,7 @@ class SweepQueue:
 
         The best trial has the lowest value; the first one wins a tie.
         """
-        return _select_trials(self.statuses())
+        return select_trials(self.statuses())
 
     def complete(self, claim: ClaimedRun, value: float) -> None:
         """Mark a run as complete; do nothing if another process has already ended it."""
@@ -382,7 +382,7 @@ def _study_name(planned: PlannedRun) -> str:
     return f"{SEARCH}/{planned.system}" if planned.is_trial else RUNS
 
 
-def _select_trials(statuses: Iterable[RunStatus]) -> dict[str, RunStatus]:
+def select_trials(statuses: Iterable[RunStatus]) -> dict[str, RunStatus]:
     """Return the trial with the lowest value for each system whose trials are all complete."""
     trials: dict[str, list[tuple[float | None, RunStatus]]] = {}
     for status in statuses:

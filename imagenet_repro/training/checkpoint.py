@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -146,18 +146,14 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of complete checkpoints, oldest first."""
-        try:
-            return sorted(int(path.name) for path in self._directory.iterdir() if _is_checkpoint(path))
-        except OSError:
-            return []
+        return list_steps(self._directory)
 
     def best_step(self) -> int | None:
         """Return the step of the checkpoint with the lowest top-1 error; None if none was evaluated."""
         return self._best_of(self.steps())
 
     def _best_of(self, steps: Sequence[int]) -> int | None:
-        errors = {step: self._errors[step] for step in steps if step in self._errors}
-        return min(errors, key=lambda step: (errors[step], -step)) if errors else None
+        return best_step({step: self._errors[step] for step in steps if step in self._errors})
 
     def restore(self, like: TrainState, which: str = "last") -> Restored | None:
         """Restore the last, the best or a numbered checkpoint, with the shardings of `like`.
@@ -388,6 +384,19 @@ class _Best:
         del context
         best = self.best_of([checkpoint.step for checkpoint in checkpoints])
         return [checkpoint.step == best for checkpoint in checkpoints]
+
+
+def list_steps(directory: Path) -> list[int]:
+    """Return the steps of complete checkpoints in a directory of checkpoints, oldest first; none if it is missing."""
+    try:
+        return sorted(int(path.name) for path in directory.iterdir() if _is_checkpoint(path))
+    except OSError:
+        return []
+
+
+def best_step(errors: Mapping[int, float]) -> int | None:
+    """Return the step with the lowest top-1 error, of equal ones the latest; None without an error."""
+    return min(errors, key=lambda step: (errors[step], -step)) if errors else None
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -77,6 +77,8 @@ def _of_run(run: Workdir, config: Config) -> tuple[FunctionalNetwork, Sequence[s
     classes = run.classes()
     if not classes:
         raise UserError(f"{KEY}: {run.path} has no record of its classes; export its weights, and name that file")
+    if message := run.explain_dropped("best"):
+        raise UserError(f"{KEY}: {message}")
     if not run.checkpoints.is_dir():
         raise UserError(f"{KEY}: {run.path} has no checkpoints; train it first")
     # Copies on every device, so that each process can read all values.

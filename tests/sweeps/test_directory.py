@@ -47,6 +47,19 @@ def test_a_recorded_sweep_is_read_back(directory):
     )
 
 
+def test_what_finished_runs_keep_may_change_also_where_an_older_version_recorded_nothing(directory):
+    recorded = record(directory)
+    assert recorded["sweep"].pop("checkpoint") == {"keep_finished": "selected"}
+    (directory.path / SWEEP).write_text(json.dumps(recorded))
+    start_run(directory)
+    for value in ("all", "selected"):
+        changed = record(directory, checkpoint={"keep_finished": value})
+        assert changed["identity"] == recorded["identity"]
+        assert directory.sweep().checkpoint.keep_finished == value
+    with pytest.raises(UserError, match="keep_finished"):
+        small_sweeps.sweep(checkpoint={"keep_finished": "best"})
+
+
 def test_another_sweep_is_refused_with_every_difference(directory):
     record(directory)
     start_run(directory)
