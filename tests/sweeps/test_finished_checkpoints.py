@@ -1,4 +1,4 @@
-"""Tests of dropping the checkpoints of finished runs: what stays, and that a kill leaves none with a part of its files."""
+"""Tests of dropping the checkpoints of finished runs: what stays, and that a kill leaves no half of one."""
 
 import dataclasses
 import os
