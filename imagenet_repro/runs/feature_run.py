@@ -26,6 +26,7 @@ from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.report.plots.descriptors import plot_descriptors
 from imagenet_repro.report.sections import stages
 from imagenet_repro.runs.run import Run
+from imagenet_repro.scoring.terminal import duration
 from imagenet_repro.storage import user
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import energy, log, loop
@@ -71,7 +72,7 @@ class _Watcher:
         if done == before:  # the first batch, whose start was not measured
             return
         rate = (done - before) / (now - began)
-        left = log.duration((total - done) / rate)
+        left = duration((total - done) / rate)
         self._screen.show(done / total, f"{stage}: {done:,}/{total:,} images  {rate:,.0f} img/s  {left} left")
 
     def stopping(self) -> bool:
@@ -114,7 +115,7 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
 
     def _learn(self) -> None:
         """Run the stages of the channels that are not finished."""
-        with StopSignal() as stop:
+        with StopSignal("stopping after this batch of images") as stop:
             watcher = _Watcher(stop, self._check_budget)
             try:
                 self._run_stages(watcher)
@@ -224,9 +225,10 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         spread = self.system.spread
         step = self.system.train_step(self.train_split.num_examples)
         batch = spread.put_batch(self.system.blank_batch(self.config.batch_size))
-        compiled = spread.compile_training(step, train_state, batch)
+        with run_log.stage("compiling the step"):
+            compiled = spread.compile_training(step, train_state, batch)
         self.compilation_seconds = time.perf_counter() - began
-        run_log.say(f"compiled the step in {log.duration(self.compilation_seconds)}")
+        run_log.say(f"compiled the step in {duration(self.compilation_seconds)}")
         return compiled
 
     def _batches(

@@ -1,7 +1,9 @@
 """A clock that measures only training time, and the signals that end a run."""
 
+import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,31 +47,74 @@ class TrainingClock:
             self.start()
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 class StopSignal:
     """A handler of SIGTERM and Ctrl-C: the first asks for a stop after the step, the second ends the process at once.
 
+    Python runs a handler only between two of its instructions, and a step keeps the main thread for as long as it
+    takes. A thread therefore reads the signals as they arrive (`signal.set_wakeup_fd`), says on stderr what happens
+    next, and ends the process at the second one.
+
+    Args:
+      announcement: what a first signal says, after its name, on the first process; empty: nothing.
+
     Attributes:
+      received: the name of the first signal; None before it.
       insistent: whether the second signal ends the process; False where several processes pass on the same signal.
     """
 
     insistent = True
 
-    def __init__(self):
+    def __init__(self, announcement: str = ""):
         self.received: str | None = None
+        self._announcement = announcement
 
     def __enter__(self) -> "StopSignal":
-        self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        again = "; a second one ends at once, without saving" if self.insistent else ""
+        text = f"{self._announcement}{again}" if self._announcement and jax.process_index() == 0 else ""
+        self._listener = threading.Thread(target=_listen, args=(reader, text, self.insistent), daemon=True)
+        self._listener.start()
+        self._previous_writer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_writer)
+        os.close(self._writer)  # the thread reads what is left, and ends
+        self._listener.join()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.received is not None and self.insistent:
             os._exit(128 + number)
         self.received = signal.Signals(number).name
+
+
+# A forked child would write its own signals, which reach the whole group of processes, into its parent's pipe.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+
+
+def _listen(reader: int, announcement: str, insistent: bool) -> None:
+    """Read the numbers of signals from a pipe until it is closed; announce the first, and end at the second."""
+    count = 0
+    with open(reader, "rb", buffering=0) as pipe:
+        while numbers := pipe.read(64):
+            for number in numbers:
+                if number not in SIGNALS:
+                    continue
+                count += 1
+                if count == 1 and announcement:
+                    with contextlib.suppress(OSError):
+                        os.write(2, f"\n{signal.Signals(number).name}: {announcement}\n".encode())
+                if count > 1 and insistent:
+                    os._exit(128 + number)
 
 
 class Agreement:

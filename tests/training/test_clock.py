@@ -42,27 +42,48 @@ def test_the_first_signal_is_noted_and_the_handlers_come_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-# A step that takes minutes. It says when it began, and when it was asked to stop.
+# A step that never ends, in a library that lets no handler of Python run: it locks a mutex of its own a second time.
 ENDLESS_STEP = """
-import time
+import ctypes
 from imagenet_repro.training.clock import StopSignal
 
-with StopSignal() as stop:
+with StopSignal("stopping after this step"):
     print("running", flush=True)
-    while not stop.received:
-        time.sleep(0.01)
-    print(stop.received, flush=True)
-    time.sleep(600)
+    library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+    while True:
+        library.pthread_mutex_lock(mutex)
 """
 
 
-def test_the_second_signal_ends_the_process_within_the_step():
-    with subprocess.Popen([sys.executable, "-c", ENDLESS_STEP], stdout=subprocess.PIPE, text=True) as process:
+def test_signals_are_answered_at_once_within_a_step():
+    command = [sys.executable, "-c", ENDLESS_STEP]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "running\n"
         process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "SIGINT\n"
+        assert process.stderr.readline() == "\n"
+        said = "SIGINT: stopping after this step; a second one ends at once, without saving\n"
+        assert process.stderr.readline() == said
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 128 + signal.SIGTERM
+
+
+FORKING = """
+import os, signal
+from imagenet_repro.training.clock import StopSignal
+
+with StopSignal("stopping") as stop:
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0 if stop.received == "SIGTERM" else 1)
+    assert os.waitpid(child, 0)[1] == 0
+assert stop.received is None
+"""
+
+
+def test_a_forked_child_keeps_its_signals_for_itself():
+    ended = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_one_process_decides_by_itself_at_every_step():
