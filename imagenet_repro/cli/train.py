@@ -22,11 +22,16 @@ a TPU pod, or with COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID in the envi
 
 def run(*, config: str, workdir: str, overrides: dict[str, str], preprocess: dict[str, str]) -> int:
     """Train the configuration of a file in a workdir; return the exit code."""
+    from rich.console import Console
+
     from imagenet_repro.config import load_config
+    from imagenet_repro.scoring.terminal import show_stages
 
     loaded_config = load_config(config, overrides)
-    from imagenet_repro.runs.train import train  # JAX takes seconds to import, and a mistyped key needs none of it
-    from imagenet_repro.runs.weights_images import with_preprocessing
+    with show_stages(Console()) as begin:
+        begin("loading JAX")  # which takes seconds, and a mistyped key needs none of it
+        from imagenet_repro.runs.train import train
+        from imagenet_repro.runs.weights_images import with_preprocessing
 
     return train(with_preprocessing(loaded_config, preprocess), workdir)
 

@@ -13,7 +13,7 @@ from imagenet_repro.planning.budget_cost import budget_cost
 from imagenet_repro.planning.dataset import dataset_size
 from imagenet_repro.planning.plan import Plan, plan_step, require_network
 from imagenet_repro.planning.topology import open_topology
-from imagenet_repro.scoring.terminal import print_lines
+from imagenet_repro.scoring.terminal import print_lines, show_stages
 from imagenet_repro.storage import files
 from imagenet_repro.storage.json_files import write_json
 
@@ -55,7 +55,7 @@ def plan_run(config: AnyConfig, topology: str, options: PlanOptions) -> int:
     devices, console = open_topology(topology), Console(highlight=False, emoji=False)
 
     def plan(tried: Config) -> Plan:
-        with show.progress(console, f"{tried.model.name}, batch {tried.batch_size:,}, on {topology}") as say:
+        with show_stages(console, f"{tried.model.name}, batch {tried.batch_size:,}, on {topology}") as say:
             result = plan_step(tried, devices, num_classes=size.num_classes, level=options.level, say=say)
         if options.find_batch:
             print_lines([show.summary(result)], console)

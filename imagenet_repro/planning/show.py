@@ -1,9 +1,6 @@
 """A plan in the terminal: whether it fits, what takes the memory, what limits the step, and what the run costs."""
 
-import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -11,49 +8,10 @@ from imagenet_repro.config import Config
 from imagenet_repro.planning.budget_cost import BudgetCost
 from imagenet_repro.planning.plan import Plan
 from imagenet_repro.report.text import quantity
-from imagenet_repro.scoring.terminal import print_lines, ruled_table
+from imagenet_repro.scoring.terminal import duration, print_lines, ruled_table
 from imagenet_repro.training.fitting import RECOMPUTED, WAITING_BATCHES
-from imagenet_repro.training.log import duration
 
-TICK = 0.5  # seconds between two updates of the elapsed time
-LINE_INTERVAL = 30.0  # seconds between two lines if the output is a file
 SMALLEST_SHARE = 1e-3  # of the memory that is needed; smaller parts are left out
-
-
-@contextlib.contextmanager
-def progress(console: Console, name: str) -> Iterator[Callable[[str], None]]:
-    """Show the stage that a plan is in and its seconds: on one line that disappears at the end, or as lines of a file.
-
-    Args:
-      console: where.
-      name: of the plan.
-
-    Yields:
-      The function to call with the name of each stage when it begins.
-    """
-    stage, began, ended = "starting", time.monotonic(), threading.Event()
-
-    def begin(name: str) -> None:
-        nonlocal stage, began
-        stage, began = name, time.monotonic()
-
-    def text() -> str:
-        return f"{name}: {stage} for {duration(time.monotonic() - began)}"
-
-    def repeat(show: Callable[[str], None], interval: float) -> None:
-        while not ended.wait(interval):
-            show(text())
-
-    status = console.status(text()) if console.is_terminal else None
-    with status or contextlib.nullcontext():
-        arguments = (status.update, TICK) if status else (lambda line: print_lines([line], console), LINE_INTERVAL)
-        thread = threading.Thread(target=repeat, args=arguments, daemon=True)
-        thread.start()
-        try:
-            yield begin
-        finally:
-            ended.set()
-            thread.join()
 
 
 def print_plan(plan: Plan, console: Console, advice: Sequence[str] = ()) -> None:

@@ -17,6 +17,7 @@ from imagenet_repro.data.sources import Splits
 from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.runs import initial_weights, weights_images
 from imagenet_repro.runs.run import Run
+from imagenet_repro.scoring import terminal
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.training import cpu_precision, energy, fitting, hosts, log, loop, parallel, progressive, teachers
 from imagenet_repro.training.budget import Budget, Meter, Spent
@@ -49,11 +50,14 @@ class NetworkRun(Run[Config, NetworkSystem]):
 
     def _job(self) -> loop.TrainingJob:
         """Restore or create the state, compile the steps, and print a summary of the run."""
-        first = self.system.initial_state()
-        restored = self.checkpoints.restore(first)
-        train_state = self.system.spread.put_state(restored.state) if restored else first
-        train_state = self.system.with_teacher(train_state)
-        budget = self._budget(train_state)
+        with terminal.show_stages(hosts.console()) as begin:
+            begin("restoring the state" if self.workdir.has_checkpoints else "drawing the initial weights")
+            first = self.system.initial_state()
+            restored = self.checkpoints.restore(first)
+            train_state = self.system.spread.put_state(restored.state) if restored else first
+            train_state = self.system.with_teacher(train_state)
+            begin("counting the operations of a step")
+            budget = self._budget(train_state)
         spent = budget.meter.spent(restored.info["steps"], restored.info["seconds"]) if restored else Spent()
         run_log = log.RunLog(self.workdir.path, spent.steps)
         self._introduce(run_log, budget, spent, train_state)
@@ -140,10 +144,11 @@ class NetworkRun(Run[Config, NetworkSystem]):
         """Compile the step of every stage, so that no stage begins with a wait."""
         began = time.perf_counter()
         limit = fitting.device_limit()
-        compiled = [self._compile_stage(stage, train_state, agreement, limit) for stage in self.stages]
+        steps = "the step" if len(self.stages) == 1 else f"the steps of {len(self.stages)} stages"
+        with run_log.stage(f"compiling {steps}"):
+            compiled = [self._compile_stage(stage, train_state, agreement, limit) for stage in self.stages]
         seconds = time.perf_counter() - began
-        steps = "the step" if len(compiled) == 1 else f"the steps of {len(compiled)} stages"
-        run_log.say(f"compiled {steps} in {log.duration(seconds)}")
+        run_log.say(f"compiled {steps} in {terminal.duration(seconds)}")
         for line in dict.fromkeys(step.describe() for step in compiled):
             if line:
                 run_log.say(line)

@@ -17,7 +17,7 @@ from imagenet_repro.runs.feature_run import FeatureRun
 from imagenet_repro.runs.frozen_run import FrozenRun
 from imagenet_repro.runs.network_run import NetworkRun
 from imagenet_repro.runs.run import Run
-from imagenet_repro.scoring import class_names
+from imagenet_repro.scoring import class_names, terminal
 from imagenet_repro.storage import files, provenance, user
 from imagenet_repro.storage.workdir import CONFIG, RESULT, Workdir
 from imagenet_repro.training import cpu_precision, devices, hosts, log, peers, systems
@@ -50,16 +50,20 @@ def train(config: AnyConfig, workdir: str) -> int:
 
 
 def _train(config: AnyConfig, directory: Workdir) -> int:
-    splits = sources.open_splits(config.data)
-    if jax.process_index() == 0:
-        _open(config, directory, splits.train)
+    with terminal.show_stages(hosts.console(), announce=True) as begin:
+        begin(f"reading the data set {config.data.name}")
+        splits = sources.open_splits(config.data)
+        if jax.process_index() == 0:
+            _open(config, directory, splits.train)
     if hosts.from_first(directory.is_finished):
         if jax.process_index() == 0:
             print(f"{directory.path}: the budget of this run, {config.budget}, is spent")
         return _show(directory)
     if jax.process_index() == 0:
         fingerprint.say_what_changed(splits.train)
-    run = RUNS[systems.SYSTEMS[type(config)]](config, directory, splits)
+    with terminal.show_stages(hosts.console(), announce=True) as begin:
+        begin(f"building {config.system_name}")
+        run = RUNS[systems.SYSTEMS[type(config)]](config, directory, splits)
     code = run.go()
     return code or _show(directory)
 

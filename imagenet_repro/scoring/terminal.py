@@ -1,11 +1,18 @@
-"""Tables and lines for the terminal, in one form for every command."""
+"""Tables, lines and the stage that a command is in, for the terminal, in one form for every command."""
 
-from collections.abc import Collection, Iterable, Sequence
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+TICK = 0.5  # seconds between two updates of the elapsed time
+LINE_INTERVAL = 30.0  # seconds between two lines if the output is a file
 
 
 def score_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> Table:
@@ -66,3 +73,76 @@ def print_lines(lines: Iterable[str], console: Console | None = None) -> None:
     console = console or Console()
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def show_stages(console: Console, name: str = "", *, announce: bool = False) -> Iterator[Callable[[str], None]]:
+    """Show the stage that a command is in, and its seconds: on a line that disappears, or as lines of a file.
+
+    Args:
+      console: where; a quiet one shows nothing.
+      name: what is written before each stage.
+      announce: whether a file gets a line when a stage begins, and not only while it lasts.
+
+    Yields:
+      The function to call with the name of each stage when it begins.
+    """
+    prefix = f"{name}: " if name else ""
+    status = console.status("") if console.is_terminal and not console.quiet else None
+
+    def show(text: str) -> None:
+        if status:
+            status.update(f"{prefix}{text}")
+        else:
+            print_lines([f"{prefix}{text}"], console)
+
+    interval = TICK if status else LINE_INTERVAL
+    with status or contextlib.nullcontext(), repeat_stage(show, interval, announce=announce or bool(status)) as begin:
+        yield begin
+
+
+@contextlib.contextmanager
+def repeat_stage(
+    show: Callable[[str], None], interval: float, *, announce: bool = True
+) -> Iterator[Callable[[str], None]]:
+    """Show every `interval` seconds the stage that a command is in and how long it has taken.
+
+    Args:
+      show: called with the text, also from a thread.
+      interval: seconds.
+      announce: whether the stage is also shown when it begins.
+
+    Yields:
+      The function to call with the name of each stage when it begins.
+    """
+    stage, began, ended = "", time.monotonic(), threading.Event()
+
+    def begin(name: str) -> None:
+        nonlocal stage, began
+        stage, began = name, time.monotonic()
+        if announce:
+            show(name)
+
+    def repeat() -> None:
+        while not ended.wait(interval):
+            if stage:
+                show(f"{stage} for {duration(time.monotonic() - began)}")
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield begin
+    finally:
+        ended.set()
+        thread.join()
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time as text, such as "3 min 20 s"."""
+    if not math.isfinite(seconds):
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -11,15 +11,13 @@ from imagenet_repro.config import AnyConfig, Config, Data, config_to_dict
 from imagenet_repro.config.run import Checkpoint
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.errors import EXIT_FINISHED, UserError
-from imagenet_repro.planning import show
 from imagenet_repro.planning.budget_cost import BudgetCost, budget_cost
 from imagenet_repro.planning.dataset import dataset_size
 from imagenet_repro.planning.plan import Plan, plan_step, require_network
 from imagenet_repro.planning.topology import Topology, open_topology
-from imagenet_repro.scoring.terminal import print_lines, ruled_table
+from imagenet_repro.scoring.terminal import duration, print_lines, ruled_table, show_stages
 from imagenet_repro.sweeps.cost import budget_fraction
 from imagenet_repro.sweeps.plan import plan_runs
-from imagenet_repro.training.log import duration
 
 EFFICIENCY = 0.5  # share of the bound that a run is taken to reach, as by default in `main.py plan`
 TPU_LEVEL = "O1"  # the compiler's own level takes several times as long
@@ -67,7 +65,7 @@ def _plan(config: AnyConfig, devices: Topology, plans: dict[str, Plan], console:
     size = dataset_size(network_config)
     step = _step_key(network_config)
     if step not in plans:
-        with show.progress(console, f"{config.system_name} on {devices.name}") as say:
+        with show_stages(console, f"{config.system_name} on {devices.name}") as say:
             level = TPU_LEVEL if devices.platform == "tpu" else ""
             plans[step] = plan_step(network_config, devices, num_classes=size.num_classes, level=level, say=say)
     plan = plans[step]

@@ -16,7 +16,7 @@ from imagenet_repro.scoring import terminal
 from imagenet_repro.storage import files
 from imagenet_repro.sweeps.plan import PlannedRun
 from imagenet_repro.sweeps.queue import RunStatus
-from imagenet_repro.training.log import METRICS, duration, last_training_row
+from imagenet_repro.training.log import METRICS, last_training_row
 
 OUTPUT = "output.log"  # the output of a run's process, in the run's workdir
 SHOWN = {"top1_error", "images_per_second"}  # in the line of an active run, beside what every training row has
@@ -54,7 +54,7 @@ class SweepStatus:
         parts += [f"{self.count(state)} {state}" for state in ("running", "failed") if self.count(state)]
         seconds_left = self.seconds_left(workers)
         if not self.is_finished and math.isfinite(seconds_left):
-            parts.append(f"about {duration(seconds_left)} left")
+            parts.append(f"about {terminal.duration(seconds_left)} left")
         return ", ".join(parts)
 
     def seconds_left(self, workers: int) -> float:
@@ -115,7 +115,8 @@ class SweepStatus:
         if row is None or not row.keys() >= SHOWN:
             return _last_line(self.directory / run.planned.name / OUTPUT)
         progress = row["progress"]
-        time_left = f"{duration(row['seconds'] * (1 - progress) / progress)} left" if progress else "time left unknown"
+        seconds_left = row["seconds"] * (1 - progress) / progress if progress else 0.0
+        time_left = f"{terminal.duration(seconds_left)} left" if progress else "time left unknown"
         return (
             f"{100 * progress:5.1f} %  loss {row['loss']:.3f}  top-1 error {100 * row['top1_error']:.1f} %"
             f"  {row['images_per_second']:,.0f} images/s  {time_left}"

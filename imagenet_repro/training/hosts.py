@@ -1,4 +1,4 @@
-"""Values that the processes of a run tell one another outside of a step, when nothing is in flight."""
+"""Values that the processes of a run tell one another outside of a step, when nothing is in flight; their console."""
 
 import json
 from typing import Any
@@ -6,6 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from rich.console import Console
+
+
+def console() -> Console:
+    """Return a console that only the first process writes to."""
+    return Console(highlight=False, emoji=False, quiet=jax.process_index() != 0)
 
 
 def gather(value: Any) -> list[Any]:

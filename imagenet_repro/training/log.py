@@ -5,11 +5,12 @@ When a run resumes, rows beyond the restored step are dropped, so the file alway
 file is then replaced as a whole, or not at all. Lines that no run writes stay in the file; no reader uses them.
 """
 
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from imagenet_repro.errors import SaveError
+from imagenet_repro.scoring import terminal
 from imagenet_repro.storage import files
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 SECONDS_BETWEEN_LINES = 10.0  # where the output is a file and not a terminal
+SECONDS_BETWEEN_UPDATES = 1.0  # of the bar on a terminal
 SECONDS_BETWEEN_FLUSHES = 120.0  # of TensorBoard events
 NAMED_LINES = 5  # the most line numbers in a message
 
@@ -119,7 +122,7 @@ class Screen:
         self._primary = jax.process_index() == 0
         self._console = Console(highlight=False, quiet=not self._primary)
         self._bar: Progress | None = None
-        self._last_line = 0.0
+        self._last_shown = -math.inf
         if self._primary and self._console.is_terminal:
             columns = (BarColumn(24), TextColumn("{task.description}"))
             self._bar = Progress(*columns, console=self._console, auto_refresh=False)
@@ -130,13 +133,42 @@ class Screen:
         """Print one line."""
         self._console.print(text, soft_wrap=True, markup=False)
 
+    @contextlib.contextmanager
+    def stage(self, name: str, *, announce: bool = True) -> Iterator[None]:
+        """Show what the run does until the block ends, and for how long: beside the bar, or as lines of a file.
+
+        Args:
+          name: of the stage.
+          announce: whether a file gets a line when the stage begins, and not only while it lasts.
+        """
+        if not self._primary:
+            yield
+            return
+        show, interval = (self._describe, terminal.TICK) if self._bar else (self.say, terminal.LINE_INTERVAL)
+        with terminal.repeat_stage(show, interval, announce=announce or self._bar is not None) as begin:
+            begin(name)
+            yield
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the progress of the run has not been shown for some seconds."""
+        interval = SECONDS_BETWEEN_UPDATES if self._bar else SECONDS_BETWEEN_LINES
+        return self._primary and time.monotonic() - self._last_shown >= interval
+
     def show(self, progress: float, text: str) -> None:
         """Show the progress of the run: as a bar on a terminal, or as occasional lines in a file."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=progress, description=text, refresh=True)
-        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+            self._bar.update(self._task, completed=progress)
+            self._describe(text)
+        elif self.is_due:
             self.say(text)
+        else:
+            return
+        self._last_shown = time.monotonic()
+
+    def _describe(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, description=text, refresh=True)
 
     def close(self) -> None:
         """Remove the progress bar."""
@@ -271,14 +303,3 @@ class _Events:
         if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
             self._flushed = time.monotonic()
             self._writer.flush()
-
-
-def duration(seconds: float) -> str:
-    """Return a span of time as text, such as "3 min 20 s"."""
-    if not math.isfinite(seconds):
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

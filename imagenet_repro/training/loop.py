@@ -1,6 +1,7 @@
 """The training loop: steps until the budget is spent, evaluations, checkpoints, and a stop at any time."""
 
 import collections
+import contextlib
 import dataclasses
 import math
 import time
@@ -15,13 +16,14 @@ from imagenet_repro.config import TrainedConfig
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.errors import DivergedError, LostProcessError
+from imagenet_repro.scoring.terminal import duration
 from imagenet_repro.training.budget import Budget, Every, Spent
 from imagenet_repro.training.checkpoint import Checkpoints
 from imagenet_repro.training.clock import HOSTS, Agreement, StopSignal, TrainingClock
 from imagenet_repro.training.early_stopping import EarlyStopping
 from imagenet_repro.training.energy import EnergyMeter, Record, joules_entry
 from imagenet_repro.training.learning_rate import LearningRate
-from imagenet_repro.training.log import LEFT_OUT, METRICS, RunLog, duration
+from imagenet_repro.training.log import LEFT_OUT, METRICS, RunLog
 from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.state import TrainState
 
@@ -92,7 +94,7 @@ def run(job: TrainingJob) -> Outcome:
       SaveError: a checkpoint could not be written.
       UserError: too many records cannot be decoded.
     """
-    with StopSignal() as stop:
+    with StopSignal("stopping after this step, then saving") as stop:
         try:
             return _Run(job, stop).go()
         finally:
@@ -115,10 +117,12 @@ class _Run:
         self.saved_step = job.spent.steps
         self.is_evaluating = False
         self.early_stopping = EarlyStopping(job.early_stopping, **job.known.get("early_stopping", {}))
+        self.starting = contextlib.ExitStack()
 
     def go(self) -> Outcome:
         try:
-            return self._go()
+            with self.starting:
+                return self._go()
         except LostProcessError as error:
             saved = self._rescue()
             if self.stop.received and self.agreement.alone:  # the signal went to every process of the run
@@ -129,6 +133,7 @@ class _Run:
         budget = self.job.budget
         stopping = evaluating = False
         self._make_up()
+        self.starting.enter_context(self.job.log.stage("reading images and taking the first step"))
         self.clock.start()
         self.job.energy.start()
         while not (budget.finished(self.spent) or stopping or self.early_stopping.is_due):
@@ -210,6 +215,7 @@ class _Run:
         """Wait for the oldest step in flight and check its measures."""
         step, index, measures = self.pending.popleft()
         on_host = jax.device_get(measures)
+        self.starting.close()
         if HOSTS in on_host:
             self.agreement.hear(on_host.pop(HOSTS))
         values = {name: float(value) for name, value in on_host.items()}
@@ -219,6 +225,9 @@ class _Run:
         self.window.add(values)
         if step % self.job.config.log_every == 0:
             self._report(self.job.budget.meter.spent(step, self.clock.seconds))
+        elif self.job.log.is_due:
+            spent = self.job.budget.meter.spent(step, self.clock.seconds)
+            self._show(spent, self.window.row(spent))
 
     def _agree(self) -> bool:
         """Read the clock, and return whether the run is to stop; the same in every process."""
@@ -263,7 +272,8 @@ class _Run:
                 self._save(top1_error)
 
     def _evaluate(self) -> float:
-        row = self.job.evaluate(self.state, self.job.budget.finished(self.spent))
+        with self.job.log.stage("evaluating", announce=False):
+            row = self.job.evaluate(self.state, self.job.budget.finished(self.spent))
         spent = _spent_row(self.job.budget, self.spent) | joules_entry(self.job.energy.record())
         self.job.log.write("eval", self.spent.steps, **spent, **row)
         progress = 100 * self.job.budget.progress(self.spent)
@@ -303,6 +313,11 @@ class _Run:
     def _report(self, spent: Spent) -> None:
         budget, row = self.job.budget, self.window.close(spent)
         self.job.log.write("train", spent.steps, **_spent_row(budget, spent), **self.job.energy.row(), **row)
+        self._show(spent, row)
+
+    def _show(self, spent: Spent, row: dict[str, float]) -> None:
+        """Show the progress on the screen, with the measures of a row."""
+        budget = self.job.budget
         progress = budget.progress(spent)
         # Only from this process's steps: earlier processes, and stages before the first step, may have been slower.
         gained, took = progress - budget.progress(self.job.spent), spent.seconds - self.job.spent.seconds
@@ -332,6 +347,12 @@ class _Window:
 
     def close(self, spent: Spent) -> dict[str, float]:
         """Return the row of the window, and start a new window at `spent`."""
+        row = self.row(spent)
+        self._values, self._since, self.waited = [], spent, 0.0
+        return row
+
+    def row(self, spent: Spent) -> dict[str, float]:
+        """Return the row of the window up to `spent`."""
         images = len(self._values) * self._batch_size
         seconds = spent.seconds - self._since.seconds
         row = {
@@ -345,7 +366,6 @@ class _Window:
         }
         if "objective" in self._values[-1]:
             row["objective"] = float(np.mean([v["objective"] for v in self._values]))
-        self._values, self._since, self.waited = [], spent, 0.0
         return row
 
 

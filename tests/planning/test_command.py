@@ -5,9 +5,8 @@ import json
 
 import jax
 import pytest
-from rich.console import Console
 
-from imagenet_repro.planning import command, show
+from imagenet_repro.planning import command
 from imagenet_repro.planning.command import PlanOptions, plan_run
 from imagenet_repro.planning.facts import all_devices
 from imagenet_repro.planning.topology import Topology
@@ -46,12 +45,3 @@ def test_a_step_that_does_not_fit_says_by_how_much_and_what_to_try(capsys, monke
     assert "does not fit" in out
     assert "more than the 100 kB that it has" in out
     assert "--config.batch_size=16 is half the batch" in out
-
-
-def test_progress_is_printed_to_a_file_while_it_compiles(capsys, monkeypatch):
-    monkeypatch.setattr(show, "LINE_INTERVAL", 0.01)
-    with show.progress(Console(), "resnet50 on h200:1") as begin:
-        begin("compiling")
-        while "compiling for 0 s" not in (text := capsys.readouterr().out):
-            pass
-    assert "resnet50 on h200:1: compiling for 0 s\n" in text

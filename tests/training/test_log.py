@@ -156,11 +156,3 @@ def test_numbers_reach_tensorboard(tmp_path):
         scalars.update({value.tag: (event.step, value.simple_value) for value in event.summary.value})
         position += length + 16
     assert scalars == {"train/loss": (5, 0.25)}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7300, "2 h 01 min"), (float("inf"), "unknown")],
-)
-def test_durations_as_text(seconds, text):
-    assert log.duration(seconds) == text

@@ -243,7 +243,7 @@ def fake_job(budget, steps, **settings):
         spent=Meter(32, 100, 1000).spent(0, 0.0),
         checkpoints=mock.Mock(spec=Checkpoints),
         bad_records=mock.Mock(spec=BadRecords, **{"update.return_value": []}),
-        log=mock.Mock(spec=log.RunLog),
+        log=mock.MagicMock(spec=log.RunLog, is_due=False),
         known={},
     )
 
@@ -283,6 +283,18 @@ def test_energy_of_steps_is_logged_saved_and_returned():
     logged = {call.args[0]: call.kwargs for call in job.log.write.call_args_list}
     assert logged["eval"]["joules"] == 30.0
     assert logged["train"]["joules"] == 30.0
+
+
+@pytest.mark.parametrize("is_due", [False, True])
+def test_progress_is_shown_by_time_between_the_rows_of_the_log(is_due):
+    names = ("loss", "gradient_norm", "top1_correct", "top5_correct", "learning_rate")
+    measures = dict.fromkeys(names, jnp.ones(()))
+    job = fake_job("7st", [lambda state, batch, learning_rate: (state, measures)], log_every=3)
+    job.log.is_due = is_due
+    loop.run(job)
+    assert [call.args[1] for call in job.log.write.call_args_list if call.args[0] == "train"] == [3, 6, 7]
+    shown = [round(7 * call.args[0]) for call in job.log.show.call_args_list]
+    assert shown == ([1, 2, 3, 4, 5, 6, 7, 7] if is_due else [3, 6, 7])
 
 
 class Measure:

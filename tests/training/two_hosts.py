@@ -90,7 +90,7 @@ def train(workdir, budget, *, stop_at=None, delay=0.0):
             spent=spent,
             checkpoints=checkpoints,
             bad_records=mock.Mock(spec=BadRecords, **{"update.return_value": []}),
-            log=mock.Mock(spec=log.RunLog),
+            log=mock.MagicMock(spec=log.RunLog, is_due=False),
             known=restored.info if restored else {},
             learning_rate=Rates(0.1, CONFIG.schedule),
             agreement=agreement(Amount.parse(budget).unit == "s"),
