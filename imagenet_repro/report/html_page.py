@@ -39,8 +39,6 @@ HEADINGS = {  # headings of tables whose name would not be a good heading
     "gains_by_year": "Gains from year to year",
     "history": "Entries of the challenge",
     "sources_by_targets": "Sources by targets",
-    "transfer": "Error by source, adaptation and budget",
-    "transfer_differences": "Differences from training from scratch",
     "tree_distances": "Distance of wrong guesses in WordNet",
     "super_class_errors": "Errors by super-class",
     "super_class_inside": "Errors inside the super-class",
@@ -139,7 +137,7 @@ def render_table(table: Table, *, is_folded: bool) -> Markup:
     return render(
         "table_card.html",
         name=table.name,
-        heading=table_heading(table.name),
+        heading=table.heading or table_heading(table.name),
         table_html=table.html(with_rows=not is_on_demand),
         directory=TABLES,
         csv_uri=data_uri("text/csv;charset=utf-8", encode(table.csv())),

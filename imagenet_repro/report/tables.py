@@ -24,6 +24,7 @@ class Table:
       headings: one for each column; the first column names the row.
       rows: one cell for each heading.
       caption: what the table shows and what its numbers mean.
+      heading: above the table on a page; empty: one that follows from the name.
 
     Raises:
       ValueError: a row has more or fewer cells than there are headings.
@@ -33,6 +34,7 @@ class Table:
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
+    heading: str = ""
 
     def __post_init__(self):
         for row in self.rows:

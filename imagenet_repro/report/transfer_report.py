@@ -1,5 +1,6 @@
 """The figures and tables of "What pretraining was worth", and the page of a study with several targets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -32,22 +33,27 @@ def draw(target: TransferTarget, out: Path) -> list[PageFigure]:
 
 
 def tables(study: TransferStudy, target: TransferTarget) -> list[Table]:
-    """Return the tables of one target, and that of sources by targets where it is the only one."""
-    found = [transfer.budgets(study, target), transfer.differences_from_scratch(study, target)]
-    if len(study.targets) == 1:
-        found.append(transfer.sources_by_targets(study))
-    return [table for table in found if table]
+    """Return the tables of one target."""
+    return [
+        table for table in (transfer.budgets(study, target), transfer.differences_from_scratch(study, target)) if table
+    ]
 
 
-def write(study: TransferStudy, out: Path) -> Path:
+def write(study: TransferStudy, out: Path, waiting: Sequence[str] = ()) -> Path:
     """Write the page of several targets with its tables and figures, print the verdict, and return the page's path.
+
+    Args:
+      study: the targets that have finished runs under the whole budget.
+      out: the directory of the page.
+      waiting: the names of the other targets, which the page lists.
 
     Raises:
       SaveError: a file cannot be written.
     """
-    verdict = [transfer.verdict(study, target) for target in study.targets]
+    verdict = [transfer.headline(study), *(transfer.verdict(study, target) for target in study.targets)]
+    verdict += [describe_waiting(one) for one in waiting]
     overview = [transfer.sources_by_targets(study)]
-    sections = [PageSection("targets", "Sources by targets", _body([], overview), tuple(overview))]
+    sections = [PageSection("targets", "All targets", _body([], overview), tuple(overview))]
     for target in study.targets:
         own = tables(study, target)
         link = Markup('<p><a href="{0}/{1}">The complete comparison on {0}</a></p>').format(target.name, PAGE)
@@ -57,13 +63,18 @@ def write(study: TransferStudy, out: Path) -> Path:
     path = out / PAGE
     setting = (
         f"{len(study.targets)} targets, every run with a budget of"
-        f" {transfer.describe_budget(study.targets[0].whole.budget)}, or less where it says so"
+        f" {transfer.describe_budget(study.targets[0].whole.budget)} or a smaller one, as stated"
     )
     html_page.save(path, html_page.render_page(html_page.TRANSFER, "\n".join(verdict), setting, sections))
     console = Console(highlight=False)
     for line in (*verdict, f"the page: {path}"):
         console.print(line, markup=False, soft_wrap=True)
     return path
+
+
+def describe_waiting(name: str) -> str:
+    """Return a sentence about a target without a finished run."""
+    return f"{name}: no run under the whole budget has finished; `main.py sweep --status` shows its progress."
 
 
 def _body(figures: list[PageFigure], own: list[Table]) -> Markup:

@@ -142,18 +142,26 @@ def _compare_sources(
     if people and len(queue.sweep.targets) > 1:
         raise UserError("--people: this sweep has several targets, and people have guessed the images of one")
     names = list(queue.sweep.targets) or [""]
-    targets = [_gather_target(directory, queue, name, allow_mixed) for name in names]
+    waiting = [name for name in names if name and not _finished(directory, queue, name, "")]
+    ready = [name for name in names if name not in waiting] or names[:1]  # with none ready, gathering says why
+    targets = [_gather_target(directory, queue, name, allow_mixed) for name in ready]
     is_study = all(system.source for system in queue.sweep.systems.values())
-    for name, target in zip(names, targets, strict=True):
+    for name, target in zip(ready, targets, strict=True):
         comparison = target.whole
         players = tuple(_read_player(path, comparison) for path in people)
         study = TransferStudy((target,), SCRATCH) if is_study else None
         place = out / name if len(names) > 1 else out
+        if len(names) > 1:
+            print(f"\ntarget {name}: {comparison.n_images:,} images of {comparison.scored_data}")
         present(
             dataclasses.replace(comparison, people=players), place, *_thumbnails(comparison), study, targets=errors
         )
     if is_study and len(names) > 1:
-        transfer_report.write(TransferStudy(tuple(targets), SCRATCH), out)
+        print()
+        transfer_report.write(TransferStudy(tuple(targets), SCRATCH), out, waiting)
+        return
+    for name in waiting:
+        print(transfer_report.describe_waiting(name))
 
 
 def _gather_target(directory: SweepDirectory, queue: SweepQueue, name: str, allow_mixed: bool) -> TransferTarget:

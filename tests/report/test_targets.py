@@ -200,6 +200,16 @@ def test_unequal_spending_under_one_budget_is_a_warning():
     assert spending.table(compared(a=[run(30)])) is None
 
 
+def test_the_warning_explains_a_frozen_classifier_that_read_each_image_once():
+    frozen = run(30, spent={"epochs": 1.0})
+    provenance = frozen.result["provenance"]
+    config = provenance["config"] | {"classifier": "knn"}
+    frozen = dataclasses.replace(frozen, result=frozen.result | {"provenance": provenance | {"config": config}})
+    text = spending.warning(compared(a=[frozen], b=[run(30)]))
+    assert text.endswith(spending.READS_ONCE)
+    assert "smaller batches" not in text
+
+
 def test_ratios_take_the_median_of_seeds_by_another_computation():
     rng = np.random.default_rng(0)
     curves = {name: [np.sort(rng.uniform(10, 90, 6))[::-1] for _ in range(5)] for name in "abcd"}

@@ -10,6 +10,11 @@ from imagenet_repro.report.result_table import quantity, seconds
 from imagenet_repro.report.tables import Table
 
 TOLERANCE = 0.01  # the relative difference in the budget's own unit beyond which a page warns
+LAST_STEP = (
+    "A run ends with the step that reaches its budget, so smaller batches or a larger budget bring them together,"
+    " unless a run stopped early."
+)
+READS_ONCE = "A classifier on frozen features reads each training image once, and spends no more than that."
 KEYS = {"ep": "epochs", "img": "images", "st": "steps", "flop": "flops", "s": "seconds"}  # of `spent`, by unit
 
 
@@ -22,6 +27,7 @@ class Spread:
       is_budgeted: whether the budget holds it equal.
       least, most: the amounts.
       least_run, most_run: the runs, as "SYSTEM, seed N".
+      least_is_frozen: whether the first of them is a classifier on frozen features.
     """
 
     name: str
@@ -30,6 +36,7 @@ class Spread:
     most: float
     least_run: str
     most_run: str
+    least_is_frozen: bool = False
 
     @property
     def difference(self) -> float:
@@ -93,11 +100,10 @@ def warning(comparison: Comparison) -> str:
     """Return a sentence if the runs spent unequal amounts of what their budget holds equal; otherwise nothing."""
     for one in spreads(comparison):
         if one.is_budgeted and one.difference > TOLERANCE:
+            reason = READS_ONCE if one.least_is_frozen else LAST_STEP
             return (
                 f"The runs did not spend the same: {one.most_run} used {100 * one.difference:.1f} % more {one.name}"
-                f" than {one.least_run}, under a budget of {comparison.budget} that holds {one.name} equal. A run ends"
-                " with the step that reaches its budget, so smaller batches or a larger budget bring them together,"
-                " unless a run stopped early."
+                f" than {one.least_run}, under a budget of {comparison.budget} that holds {one.name} equal. {reason}"
             )
     return ""
 
@@ -114,7 +120,8 @@ def _spread(
     if len(known) < len(runs):
         return None
     (least, least_run), (most, most_run) = min(known, key=lambda one: one[0]), max(known, key=lambda one: one[0])
-    return Spread(name, is_budgeted, float(least), float(most), least_run, most_run)
+    is_frozen = "classifier" in dict(runs)[least_run].result["provenance"]["config"]
+    return Spread(name, is_budgeted, float(least), float(most), least_run, most_run, is_frozen)
 
 
 def _cell(name: str, value: float) -> str:

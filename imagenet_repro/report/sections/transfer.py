@@ -8,7 +8,7 @@ several systems from scratch, the one of the lowest error under the whole budget
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -26,6 +26,25 @@ UNITS = {
     "flop": "floating-point operations",
     "s": "seconds of training",
 }
+BUDGETS = "Error by source, adaptation and budget"
+DIFFERENCES = "Differences from training from scratch"
+LEVEL = 0.05  # of the differences between two systems, adjusted for the number of pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Excess:
+    """The error of one system minus that of another, in points, for new images and new seeds.
+
+    Attributes:
+      points: the difference.
+      low, high: its 95 % interval, simultaneous over all pairs of the target.
+      p: adjusted for the number of pairs.
+    """
+
+    points: float
+    low: float
+    high: float
+    p: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +65,9 @@ def describe_budget(text: str) -> str:
 
 
 def label(target: TransferTarget, name: str) -> str:
-    """Return the source and the adaptation of a system in one phrase."""
-    return ", ".join(target.labels[name])
+    """Return the source and the adaptation of a system in one phrase, such as "lite0 (linear)"."""
+    source, adaptation = target.labels[name]
+    return f"{source} ({adaptation})"
 
 
 def points(target: TransferTarget) -> dict[str, list[BudgetPoint]]:
@@ -81,11 +101,10 @@ def caught_up_at(scratch: Sequence[BudgetPoint], other: Sequence[BudgetPoint]) -
 def budgets(study: TransferStudy, target: TransferTarget) -> Table:
     """Return a row for each system with its error under every budget, what it spent, and when scratch catches up."""
     errors, scratch = points(target), scratch_system(study, target)
-    population = leaderboard.population(target.whole)
     texts = list(target.by_budget)
     headings = ["system", "source", "adaptation"]
     for text in texts:
-        headings += [f"error at {describe_budget(text)}, %", f"{interval_heading(population)} at {text}"]
+        headings += [f"error at {describe_budget(text)}, %", f"95 % interval at {describe_budget(text)}"]
     headings += ["images seen", "training FLOPs", "training seconds", "scratch catches up at"]
     rows = []
     for system in leaderboard.ranked(target.whole):
@@ -98,11 +117,12 @@ def budgets(study: TransferStudy, target: TransferTarget) -> Table:
         rows.append((*cells, _catching_up(study, target, system, scratch, errors)))
     caption = (
         f"Top-1 error on {target.whole.n_images:,} images of {target.whole.scored_data}, {target.whole.scored_split}."
-        " Every budget has runs of its own. Images, operations and seconds are those under the whole budget; a method"
-        " that reads each training image once may spend less than the budget. Scratch catches up at the smallest of"
-        " these budgets from which on its mean error is not the higher one."
+        f" {describe_populations((describe_budget(text), one) for text, one in target.by_budget.items())} Every budget"
+        " has runs of its own. Images, operations and seconds are those under the whole budget; a method that reads"
+        " each training image once may spend less than the budget. Scratch catches up at the smallest of these budgets"
+        " from which on its mean error is not the higher one."
     )
-    return Table(_table_name("transfer", study, target), tuple(headings), tuple(rows), caption)
+    return Table(_table_name("transfer", study, target), tuple(headings), tuple(rows), caption, heading=BUDGETS)
 
 
 def differences_from_scratch(study: TransferStudy, target: TransferTarget) -> Table | None:
@@ -111,23 +131,14 @@ def differences_from_scratch(study: TransferStudy, target: TransferTarget) -> Ta
     The intervals are simultaneous over all pairs of the target's systems, for new images and new seeds.
     """
     scratch, comparison = scratch_system(study, target), target.whole
-    if scratch is None or not comparison.has_several_seeds or not comparison.same_images:
+    excesses = excess_errors(target, scratch) if scratch else {}
+    if scratch is None or not excesses:
         return None
-    systems = comparison.systems
-    if len(systems) < 2:
-        return None
-    pairs = crossed_effects.compare(crossed_effects.summarize([system.wrong(1) for system in systems]))
-    number, p_values = systems.index(scratch), pairs.p_values()
+    others = [one for one in leaderboard.ranked(comparison) if target.labels[one.name][0] != study.scratch]
     rows = []
-    for index, system in enumerate(systems):
-        if target.labels[system.name][0] == study.scratch:
-            continue
-        pair = int(np.flatnonzero((pairs.first == min(number, index)) & (pairs.second == max(number, index)))[0])
-        sign = 1 if number < index else -1
-        ends = sorted((sign * pairs.low[pair], sign * pairs.high[pair]))
-        low, high = (signed(100 * float(end)) for end in ends)
-        difference = signed(100 * sign * float(pairs.difference[pair]))
-        rows.append((system.name, *target.labels[system.name], difference, f"[{low}, {high}]", _p(p_values[pair])))
+    for system in others:
+        one = excesses[system.name]
+        rows.append((system.name, *target.labels[system.name], signed(one.points), _interval(one), _p(one.p)))
     budget = describe_budget(comparison.budget)
     caption = (
         f"Top-1 error of {scratch.name} minus that of each system, in points, under {budget} for both."
@@ -136,7 +147,44 @@ def differences_from_scratch(study: TransferStudy, target: TransferTarget) -> Ta
     headings = ("system", "source", "adaptation", "scratch minus it, points")
     heading = interval_heading(leaderboard.population(comparison))
     name = _table_name("transfer_differences", study, target)
-    return Table(name, (*headings, heading, "adjusted p"), tuple(rows), caption) if rows else None
+    table = Table(name, (*headings, heading, "adjusted p"), tuple(rows), caption, heading=DIFFERENCES)
+    return table if rows else None
+
+
+def excess_errors(target: TransferTarget, reference: ComparedSystem) -> dict[str, Excess]:
+    """Return the error of a system minus that of each other one, under the whole budget, by the other's name.
+
+    It is empty without two seeds of a system, or where systems were scored on different images.
+    """
+    comparison = target.whole
+    systems = comparison.systems
+    if len(systems) < 2 or not comparison.has_several_seeds or not comparison.same_images:
+        return {}
+    pairs = crossed_effects.compare(crossed_effects.summarize([system.wrong(1) for system in systems]))
+    number, p_values = systems.index(reference), pairs.p_values()
+    excesses = {}
+    for pair, (first, second) in enumerate(zip(pairs.first, pairs.second, strict=True)):
+        if number not in (first, second):
+            continue
+        sign, other = (1, second) if number == first else (-1, first)
+        low, high = sorted((sign * float(pairs.low[pair]), sign * float(pairs.high[pair])))
+        points = 100 * sign * float(pairs.difference[pair])
+        excesses[systems[other].name] = Excess(points, 100 * low, 100 * high, float(p_values[pair]))
+    return excesses
+
+
+def describe_populations(comparisons: Iterable[tuple[str, Comparison]]) -> str:
+    """Return a sentence on what the intervals of comparisons are for; those that differ are named.
+
+    Args:
+      comparisons: pairs of a name and a comparison.
+    """
+    names: dict[str, list[str]] = {}
+    for name, comparison in comparisons:
+        names.setdefault(leaderboard.population(comparison), []).append(name)
+    if len(names) == 1:
+        return f"Intervals are for {next(iter(names))}."
+    return " ".join(f"Intervals of {', '.join(of)} are for {population}." for population, of in names.items())
 
 
 def sources_by_targets(study: TransferStudy) -> Table:
@@ -149,25 +197,73 @@ def sources_by_targets(study: TransferStudy) -> Table:
             cells.setdefault(target.labels[system.name], {})[target.name] = text
     names = [target.name for target in study.targets]
     rows = [(*labels, *(by_target.get(name, MISSING) for name in names)) for labels, by_target in cells.items()]
-    population = leaderboard.population(study.targets[0].whole)
     caption = (
-        f"Top-1 error in percent under {describe_budget(study.targets[0].whole.budget)}, with its"
-        f" {interval_heading(population)}."
+        f"Top-1 error in percent under {describe_budget(study.targets[0].whole.budget)}, with its 95 % interval."
+        f" {describe_populations((target.name, target.whole) for target in study.targets)} Targets are different data"
+        " sets, so that errors are comparable within a column only."
     )
     return Table("sources_by_targets", ("source", "adaptation", *names), tuple(rows), caption)
 
 
+def headline(study: TransferStudy) -> str:
+    """Return one sentence on all targets: on how many of them a pretrained network beats training from scratch."""
+    better = [target for target in study.targets if _is_pretraining_better(study, target)]
+    budget = describe_budget(study.targets[0].whole.budget)
+    count = f"on {len(better)} of {len(study.targets)} targets"
+    if all(target.whole.has_several_seeds for target in study.targets):
+        return f"With {budget}, pretraining gives a significantly lower error than training from scratch {count}."
+    return f"With {budget}, a pretrained network has a lower error than training from scratch {count} (few seeds)."
+
+
+def _is_pretraining_better(study: TransferStudy, target: TransferTarget) -> bool:
+    best, scratch = leaderboard.ranked(target.whole)[0], scratch_system(study, target)
+    if scratch is None or scratch is best:
+        return False
+    excess = excess_errors(target, scratch).get(best.name)
+    return excess is None or (excess.points > 0 and excess.p < LEVEL)
+
+
 def verdict(study: TransferStudy, target: TransferTarget) -> str:
-    """Return two sentences: the best system, and whether training from scratch catches up with it."""
+    """Return the best system, those not significantly worse, and whether training from scratch catches up with it."""
     best, scratch = leaderboard.ranked(target.whole)[0], scratch_system(study, target)
     budget = describe_budget(target.whole.budget)
-    text = f"{target.name}: {label(target, best.name)} has the lowest top-1 error after {budget}, {_percent(best)} %."
-    if scratch is None or scratch is best:
-        return text + " No pretrained system is better." * (scratch is best)
+    sentences = [
+        f"{target.name}: {label(target, best.name)} has the lowest top-1 error with a budget of {budget},"
+        f" {_percent(best)} %",
+        _significance(target, best),
+    ]
+    if scratch is best:
+        sentences.append(" No pretrained system has a lower error.")
+    elif scratch is not None:
+        sentences.append(f" {_describe_scratch(target, scratch, best)}")
+    return "".join(sentences)
+
+
+def _significance(target: TransferTarget, best: ComparedSystem) -> str:
+    """Return the end of the sentence on the best system, and a sentence on those that do not differ from it."""
+    if len(target.whole.systems) == 1:
+        return "."
+    excesses = excess_errors(target, best)
+    if not target.whole.has_several_seeds:
+        return " (one seed). Several seeds are needed to say which recipe is better."
+    if not excesses:
+        return "."
+    near = [label(target, name) for name, one in excesses.items() if one.p >= LEVEL]
+    if not near:
+        return ", significantly lower than every other."
+    names = near[0] if len(near) == 1 else f"{', '.join(near[:-1])} and {near[-1]}"
+    return f". {names} {'does' if len(near) == 1 else 'do'} not differ significantly from it."
+
+
+def _describe_scratch(target: TransferTarget, scratch: ComparedSystem, best: ComparedSystem) -> str:
     errors = points(target)
-    budget_caught = caught_up_at(errors[scratch.name], errors[best.name])
-    caught = f"at {describe_budget(str(budget_caught))}" if budget_caught else "not within this budget"
-    return f"{text} Training from scratch ends at {_percent(scratch)} % and catches up {caught}."
+    excess = excess_errors(target, scratch).get(best.name)
+    higher = f", {excess.points:.1f} points {_interval(excess)} higher," if excess else ""
+    caught_up = caught_up_at(errors[scratch.name], errors[best.name])
+    catches_up = (
+        f"catches up at {describe_budget(str(caught_up))}" if caught_up else "does not catch up within this budget"
+    )
+    return f"Training from scratch ends at {_percent(scratch)} %{higher} and {catches_up}."
 
 
 def _catching_up(
@@ -187,6 +283,10 @@ def _error_cells(point: BudgetPoint | None) -> list[str]:
     if point is None:
         return [MISSING, MISSING]
     return [f"{100 * point.error:.1f}", f"[{100 * point.low:.1f}, {100 * point.high:.1f}]"]
+
+
+def _interval(excess: Excess) -> str:
+    return f"[{signed(excess.low)}, {signed(excess.high)}]"
 
 
 def _percent(system: ComparedSystem) -> str:

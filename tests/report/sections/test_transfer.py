@@ -66,8 +66,8 @@ def test_a_row_has_each_budget_with_its_interval_and_the_catch_up(study):
     assert rows["plain"]["scratch catches up at"] == "–"
     small = target.by_budget["1000img"]
     low, high = leaderboard.error_intervals(small, 1)[1]
-    heading = "95 % interval, new images and new seeds at 1000img"
-    assert rows["frozen"][heading] == f"[{100 * low:.1f}, {100 * high:.1f}]"
+    assert rows["frozen"]["95 % interval at 1,000 images"] == f"[{100 * low:.1f}, {100 * high:.1f}]"
+    assert "Intervals are for new images and new seeds." in table.caption
     assert rows["frozen"]["error at 1,000 images, %"] == f"{100 * small.systems[1].mean_error(1):.1f}"
 
 
@@ -94,17 +94,61 @@ def test_every_source_has_a_row_and_every_target_a_column(study):
     assert cells["lite0", "linear"][1].startswith(f"{100 * only.systems[0].mean_error(1):.1f} [")
 
 
-def test_the_verdict_names_the_best_and_whether_scratch_catches_up(study):
-    text = transfer.verdict(study, study.targets[0])
-    assert text.startswith("digits: lite0, full has the lowest top-1 error after 4,000 images")
-    assert text.endswith("catches up not within this budget.")
+def with_skills(study, budget="4000img", **skills):
+    (target,) = study.targets
+    return dataclasses.replace(target, by_budget=target.by_budget | {budget: compared(skills, budget)})
+
+
+def test_the_verdict_names_the_best_and_by_how_much_scratch_is_worse(study):
+    target = with_skills(study, tuned=14, frozen=7, plain=0)
+    text = transfer.verdict(study, target)
+    assert text.startswith("digits: lite0 (full) has the lowest top-1 error with a budget of 4,000 images")
+    assert "significantly lower than every other." in text
+    table = transfer.differences_from_scratch(study, target)
+    (row,) = [row for row in table.rows if row[0] == "tuned"]
+    assert f"{row[3].lstrip('+')} points {row[4]} higher, and does not catch up within this budget." in text
+
+
+def test_the_verdict_names_systems_that_do_not_differ_significantly(study):
+    text = transfer.verdict(study, with_skills(study, tuned=15, frozen=14, plain=0))
+    assert "lite0 (linear) does not differ significantly from it." in text
+    assert "significantly lower" not in text
+
+
+def test_the_headline_counts_targets_on_which_pretraining_is_significantly_better(study):
+    targets = (with_skills(study, tuned=14, frozen=7, plain=0), with_skills(study, tuned=9, frozen=7, plain=14))
+    text = transfer.headline(TransferStudy((*targets, with_skills(study, tuned=15, frozen=3, plain=14)), "scratch"))
+    assert text.startswith("With 4,000 images, pretraining gives a significantly lower error")
+    assert text.endswith("on 1 of 3 targets.")
+
+
+def test_a_verdict_of_one_seed_claims_no_better_recipe(study):
+    (target,) = study.targets
+    systems = tuple(dataclasses.replace(one, runs=one.runs[:1]) for one in target.whole.systems)
+    single = dataclasses.replace(target.whole, systems=systems)
+    text = transfer.verdict(study, dataclasses.replace(target, by_budget=target.by_budget | {"4000img": single}))
+    assert "Several seeds are needed" in text
+    assert "significantly" not in text
+
+
+def test_targets_of_other_seeds_have_their_own_kind_of_interval(study):
+    (target,) = study.targets
+    systems = tuple(dataclasses.replace(one, runs=one.runs[:1]) for one in target.whole.systems)
+    single = dataclasses.replace(target.whole, systems=systems)
+    other = dataclasses.replace(target, name="scans", by_budget={"4000img": single})
+    caption = transfer.sources_by_targets(TransferStudy((target, other), "scratch")).caption
+    assert "Intervals of digits are for new images and new seeds." in caption
+    assert "Intervals of scans are for new images, these checkpoints." in caption
 
 
 def test_the_page_of_several_targets_has_all_tables_and_figures(study, tmp_path):
     (target,) = study.targets
     both = TransferStudy((target, dataclasses.replace(target, name="scans")), "scratch")
-    page = transfer_report.write(both, tmp_path).read_text()
+    page = transfer_report.write(both, tmp_path, ["leaves"]).read_text()
+    assert "leaves: no run under the whole budget has finished" in page
     assert page.count("<figure") == 2
+    assert "Error by source, adaptation and budget" in page
+    assert "Transfer digits" not in page
     assert 'href="scans/report.html"' in page
     assert (tmp_path / "tables" / "sources_by_targets.csv").exists()
     assert (tmp_path / "tables" / "transfer_differences_digits.md").exists()
