@@ -11,7 +11,7 @@ HELP = """Score a checkpoint of a run on every image of a split, exactly once.
   python main.py evaluate --workdir=runs/resnet50 --set=v2
   python main.py evaluate --workdir=runs/resnet50 --data.name=cifar10 --data.eval_split=test
 
-Prints both error rates with 95 % intervals and stores the predictions for each image as .npz
+Prints both error rates with 95 % intervals for new images and stores the predictions for each image as .npz
 (imagenet_repro/scoring/predictions.py describes the file).
 
   python main.py evaluate --workdir=runs/vgg16 --protocol=crop,10crop,vgg_dense,vgg_50crops,vgg_both

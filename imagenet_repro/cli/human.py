@@ -11,8 +11,8 @@ HELP = """Guess the classes of images yourself, in a browser: five guesses each,
 
 Serves one page to this machine only; on a remote machine, forward the port that is printed (ssh -L). Ctrl-C stops,
 and the same command continues with the next image. At the end, predictions are stored in the format of `evaluate`,
-for `score`, `ensemble` and the other commands, and both error rates are printed with 95 % intervals beside the two
-annotators of the challenge.
+for `score`, `ensemble` and the other commands, and both error rates are printed with 95 % intervals for new images
+beside the two annotators of the challenge.
 """
 
 

@@ -31,6 +31,7 @@ from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.inference import views
 from imagenet_repro.scoring.metrics import ErrorRates, format_rate
 from imagenet_repro.scoring.terminal import score_table
+from imagenet_repro.statistics.populations import NEW_IMAGES
 from imagenet_repro.training.functional import Tensors
 
 Average = Literal["probabilities", "logits"]
@@ -329,7 +330,7 @@ def print_results(rows: Sequence[ProtocolResult], console: Console | None = None
     console = console or Console()
     console.print(_table(rows), markup=False)
     images = f"{rows[0].rates.images:,} images"
-    console.print(f"{images}; 95 % Wilson intervals; images/s without compilation", highlight=False)
+    console.print(f"{images}; Wilson's 95 % intervals for {NEW_IMAGES}; images/s without compilation", highlight=False)
 
 
 def _table(rows: Sequence[ProtocolResult]) -> Table:

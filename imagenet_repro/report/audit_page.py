@@ -14,7 +14,7 @@ from imagenet_repro.report import html_page
 from imagenet_repro.report.html_page import LONG, PageSection
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.report.templating import render
-from imagenet_repro.report.text import NEW_IMAGES, interval_heading, short_names
+from imagenet_repro.report.text import short_names
 from imagenet_repro.scoring import sets
 from imagenet_repro.scoring.label_audit import VERDICTS, ReferenceLabels, Suspects
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
@@ -22,6 +22,7 @@ from imagenet_repro.statistics import label_noise
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
 from imagenet_repro.statistics.label_noise import ErrorOverlap
+from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading
 
 PAGE = "audit.html"
 TITLE = "Labels that are probably wrong"
@@ -165,7 +166,7 @@ def suspects(audit: LabelAudit) -> Table:
 
 
 def rates(audit: LabelAudit) -> Table:
-    """Return both error rates of every system by every set of right labels, with 95 % intervals."""
+    """Return both error rates of every system by every set of right labels, with 95 % intervals for new images."""
     headings = (
         "system",
         "labels",
@@ -184,7 +185,7 @@ def rates(audit: LabelAudit) -> Table:
         "Suspects are images that the auditing systems classify differently from their labels, whether the labels are"
         " wrong or not. Without the suspects these systems therefore look better than they are, and so do other"
         " systems that make the same mistakes. Intervals are Wilson's 95 % intervals of one checkpoint's error, for"
-        " other images of the same kind."
+        f" {NEW_IMAGES}."
     )
     caption += "".join(f" {line}." for line in sets.human_error_sentences(audit.data))
     return Table("error_rates_restated", headings, rows, caption)
@@ -209,7 +210,7 @@ def differences(audit: LabelAudit) -> Table | None:
     headings = ("first", "second", "guesses", "labels", "difference in points", interval_heading(NEW_IMAGES), "p")
     caption = (
         "Error of the first minus error of the second, on the same images. Intervals: 95 %, bootstrap over images, for"
-        " other images of the same kind. p: McNemar's mid-p test, each pair by itself."
+        f" {NEW_IMAGES}. p: McNemar's mid-p test, each pair by itself."
     )
     return Table("differences_restated", headings, rows, caption) if rows else None
 

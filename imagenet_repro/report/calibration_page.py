@@ -13,11 +13,12 @@ from imagenet_repro.report.plots import reliability
 from imagenet_repro.report.plots.reliability import CalibrationState
 from imagenet_repro.report.sections import confusions
 from imagenet_repro.report.tables import MISSING, Table
-from imagenet_repro.report.text import NEW_IMAGES, interval_heading, signed
+from imagenet_repro.report.text import signed
 from imagenet_repro.scoring import calibration
 from imagenet_repro.scoring.calibration import BINS, Binning, ScoredProbabilities
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, format_rate
 from imagenet_repro.scoring.predictions import Predictions
+from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading
 
 PAGE, FIGURES = "calibration.html", "figures"
 TITLE = "Calibration: how far the probabilities can be trusted"
@@ -139,8 +140,8 @@ def _reliability_figure(result: CalibrationResult, figures: Path) -> PageFigure:
     return PageFigure(
         "Reliability",
         reliability.plot_reliability(result.states, figures / "reliability.png")[1],
-        "Accuracy of the first guesses in each bin of confidence, with Wilson's 95 % intervals over images. Below the"
-        " diagonal the system is overconfident. The histogram shows the share of the images in each bin.",
+        f"Accuracy of the first guesses in each bin of confidence, with Wilson's 95 % intervals for {NEW_IMAGES}."
+        " Below the diagonal the system is overconfident. The histogram shows the share of the images in each bin.",
         "Points of accuracy over confidence around a diagonal, and a histogram of confidence below.",
     )
 
@@ -181,7 +182,7 @@ def measures(result: CalibrationResult) -> Table:
         " 1,000 draws, and the value that 95 % of them do not exceed. “Debiased” subtracts an estimate of that (Kumar"
         " et al. 2019), which is too small where the error is small. Bins of equal mass hold equal numbers of images."
         " The area is that below the curve of top-1 error against coverage. The interval of the error is Wilson's 95 %"
-        " interval of one checkpoint's error, for other images of the same kind."
+        f" interval for {NEW_IMAGES}."
     )
     return Table("calibration", ("measure", *(state.name for state in result.states)), rows, caption)
 
@@ -236,7 +237,7 @@ def bins(state: CalibrationState, *, with_temperature: bool) -> Table:
     )
     caption = (
         f"Probabilities: {state.name}. Overconfidence is mean confidence minus accuracy. Bins without images are left"
-        " out. Intervals are Wilson's 95 % intervals over images."
+        f" out. Intervals are Wilson's 95 % intervals for {NEW_IMAGES}."
     )
     return Table(name, headings, rows, caption)
 

@@ -29,8 +29,9 @@ from imagenet_repro.report.tables import Table
 from imagenet_repro.report.targets import Target, Workload
 from imagenet_repro.scoring import terminal, wordnet
 from imagenet_repro.scoring.metrics import GUESSES
+from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading
 
-INTERVAL = "95 % interval"  # of top-1; the population follows in the heading, in the terminal on a line of its own
+INTERVAL = interval_heading(NEW_IMAGES).partition(",")[0]  # of top-1; the population follows in the heading
 FIGURES = "figures"  # the subdirectory of the page's directory
 IN_TERMINAL = ("system", "group", "top-1 error %", INTERVAL, "top-5 error %", "training seconds", "seeds")
 TARGETS_IN_TERMINAL = ("target", "system", "reached by", "images", "operations", "seconds", "energy")

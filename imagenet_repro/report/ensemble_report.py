@@ -9,12 +9,12 @@ from rich.table import Table
 
 from imagenet_repro.config.ensemble import Average, EnsembleConfig
 from imagenet_repro.report.sections.class_gains import signed
-from imagenet_repro.report.text import NEW_IMAGES
 from imagenet_repro.scoring import ensembling, predictions, sets, terminal
 from imagenet_repro.scoring.ensembling import EnsembleErrors, Members
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
+from imagenet_repro.statistics.populations import NEW_IMAGES
 from imagenet_repro.zoo.entries import ENTRIES
 
 FILE_WIDTH = 120  # columns of output to a file

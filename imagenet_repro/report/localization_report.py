@@ -26,11 +26,12 @@ from imagenet_repro.report.plots.style import (
     write,
 )
 from imagenet_repro.report.tables import Table
-from imagenet_repro.report.text import NEW_IMAGES, interval_heading, short_names
+from imagenet_repro.report.text import short_names
 from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.localization.boxes import edges
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.scoring.terminal import print_lines, print_table, score_table
+from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading
 from imagenet_repro.storage import files
 
 COLUMNS = 4
@@ -45,7 +46,7 @@ HALO = [patheffects.withStroke(linewidth=3.6, foreground="white")]  # so that a 
 
 
 def table(found: LocalizationResult) -> Table:
-    """Return the localization errors of each method of predicting boxes, in percent, with Wilson's 95 % intervals."""
+    """Return the localization errors of each method of predicting boxes, in percent, with intervals for new images."""
     rows = []
     for one in found.results:
         cells = [text for k in (1, GUESSES) for text in _error_cells(one, k)]
@@ -63,7 +64,7 @@ def table(found: LocalizationResult) -> Table:
             "first box %",
         ),
         tuple(rows),
-        f"Localization errors on {five.images:,} images; intervals are Wilson's 95 % intervals over images."
+        f"Localization errors on {five.images:,} images; intervals are Wilson's for {NEW_IMAGES}."
         " Class alone: top-1 error"
         f" {format_rate(best.wrong_class, best.images)[0]} %, top-5 {format_rate(five.wrong_class, five.images)[0]} %;"
         " no method can be below that. Wrong box: images whose class is among the five guesses, but"

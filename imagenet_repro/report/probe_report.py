@@ -7,6 +7,7 @@ from rich.console import Console
 
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM
 from imagenet_repro.scoring.terminal import print_lines, print_table, ruled_table, widen_for_file
+from imagenet_repro.statistics.populations import NEW_IMAGES, NEW_IMAGES_AND_DRAWS
 
 HEADINGS = ("method", "features", "setting", "held-out\nerror %", "top-1 error %", "top-5 error %", "seconds", "GB")
 WIDTH = 132  # columns of the table in a file
@@ -26,8 +27,8 @@ def print_report(methods: Mapping[str, Mapping[str, Any]], images: str, console:
     print_lines([sentence for name, method in methods.items() for sentence in _optimism(name, method)], console)
     print_lines(
         [
-            f"scored on {images}; 95 % intervals; GB: peak memory of the process or device so far",
-            "*: selected on held-out training images; fewshot: mean over draws, intervals for new images and draws",
+            f"scored on {images}; 95 % intervals for {NEW_IMAGES}; GB: peak memory of the process or device so far",
+            f"*: selected on held-out training images; fewshot: mean over draws, intervals for {NEW_IMAGES_AND_DRAWS}",
         ],
         console,
     )

@@ -9,11 +9,13 @@ from rich.console import Console
 from imagenet_repro.report.text import quantity, seconds
 from imagenet_repro.scoring import sets, terminal
 from imagenet_repro.scoring.metrics import ErrorRates, format_rate
+from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading, terminal_heading
 
 FULL_WIDTH = 100  # columns; in a narrower terminal an interval stands below its error rate
 FILE_WIDTH = 160  # columns of output to a file
 SIZES = ("system", "params", "multiply-\nadds", "images\nseen", "training\nseconds")
-RATES = ("top-1\nerror %", "95 %\ninterval", "top-5\nerror %", "95 %\ninterval")
+INTERVAL = interval_heading(NEW_IMAGES)
+RATES = ("top-1\nerror %", terminal_heading(INTERVAL), "top-5\nerror %", terminal_heading(INTERVAL))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ def row(result: Mapping[str, Any]) -> ResultRow:
 
 
 def markdown(rows: Sequence[ResultRow]) -> str:
-    """Return the table in Markdown, with a final newline; Wilson's 95 % interval follows each error rate."""
+    """Return the table in Markdown, with a final newline; Wilson's 95 % interval for new images follows each error."""
     headings = [heading.replace("-\n", "-").replace("\n", " ") for heading in SIZES + RATES]
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     lines += [[cell.replace("|", "\\|") for cell in _size_cells(row) + _rate_cells(row)] for row in rows]
@@ -98,4 +100,4 @@ def _caption(rows: Sequence[ResultRow]) -> str:
     people = "".join(f"\n{line}." for line in sets.human_error_sentences(rows[0].data))
     left_out = max(row.left_out for row in rows)
     note = f" Left out because they cannot be decoded: {left_out:,} records." if left_out else ""
-    return f"Intervals are Wilson's over {' or '.join(counts)} scored images.{note}{people}"
+    return f"Intervals are Wilson's over {' or '.join(counts)} scored images: {NEW_IMAGES}.{note}{people}"

@@ -5,10 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 NAME_LENGTH = 34  # characters
-# The populations that intervals are about.
-NEW_IMAGES = "new images, these checkpoints"
-NEW_SEEDS = "these images, new seeds"
-NEW_IMAGES_AND_SEEDS = "new images and new seeds"
 UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -37,17 +33,6 @@ def signed(points: float) -> str:
 def clipped(name: str) -> str:
     """Return the name, or its beginning if it is too long for a figure."""
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1].rstrip() + "…"
-
-
-def interval_heading(population: str, confidence: float = 0.95, of: str = "") -> str:
-    """Return the heading of a column of intervals, which names their population.
-
-    Args:
-      population: one of the populations of this module.
-      confidence: coverage, in (0, 1).
-      of: the quantity, such as "top-5"; empty: that of the column before it.
-    """
-    return f"{100 * confidence:g} % interval{f' of {of}' if of else ''}, {population}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:

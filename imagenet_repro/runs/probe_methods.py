@@ -22,6 +22,7 @@ from imagenet_repro.scoring.metrics import GUESSES, ErrorRates, best_classes, is
 from imagenet_repro.scoring.predictions import Predictions, to_float16
 from imagenet_repro.statistics import crossed_effects
 from imagenet_repro.statistics.intervals import binomial_interval
+from imagenet_repro.statistics.populations import NEW_IMAGES, NEW_IMAGES_AND_DRAWS
 from imagenet_repro.storage import user
 
 METHODS = ("linear", "knn", "logistic", "fewshot")
@@ -50,18 +51,21 @@ class Scored:
         """Return the row of the file of results; `files` are the names of the files of predictions.
 
         The intervals of several draws are for new images and new draws (`statistics.crossed_effects`), the others for
-        new images.
+        new images; the entry `interval_population` says so.
         """
         rates = self.rates
         wrong = (rates.top1_wrong, rates.top5_wrong)
         if self.wrong_by_draw is not None and self.wrong_by_draw.shape[1] > 1:
+            population = NEW_IMAGES_AND_DRAWS
             intervals = [
                 crossed_effects.error_intervals(crossed_effects.summarize([one]))[0].tolist()
                 for one in self.wrong_by_draw
             ]
         else:
+            population = NEW_IMAGES
             intervals = [list(binomial_interval(count, rates.images)) for count in wrong]
         row: dict[str, Any] = {"setting": self.setting, "predictions": list(files), "images": rates.images}
+        row["interval_population"] = population
         for name, count, interval in zip(("top1", "top5"), wrong, intervals, strict=True):
             row |= {f"{name}_wrong": count, f"{name}_error": count / rates.images, f"{name}_interval": interval}
         if self.held_out is not None:

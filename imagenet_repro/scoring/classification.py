@@ -30,8 +30,9 @@ from imagenet_repro.scoring import class_names, hierarchy, predictions, sets
 from imagenet_repro.scoring.hierarchy import Hierarchy
 from imagenet_repro.scoring.metrics import GUESSES, format_rate, is_wrong
 from imagenet_repro.scoring.people import PEOPLE, Person
-from imagenet_repro.scoring.terminal import print_lines, print_table, score_table
+from imagenet_repro.scoring.terminal import both_interval_headings, print_lines, print_table, score_table
 from imagenet_repro.statistics.intervals import binomial_interval
+from imagenet_repro.statistics.populations import NEW_IMAGES
 
 NO_GUESS = -1
 MAX_LABEL = 2**31 - 1
@@ -56,12 +57,12 @@ class ErrorCount:
 
     @property
     def wilson(self) -> tuple[float, float]:
-        """Wilson's 95 % interval, as shares."""
+        """Wilson's 95 % interval for new images and these checkpoints, as shares."""
         return binomial_interval(self.wrong, self.images, "wilson")
 
     @property
     def exact(self) -> tuple[float, float]:
-        """95 % interval of Clopper and Pearson, as shares."""
+        """95 % interval of Clopper and Pearson for new images and these checkpoints, as shares."""
         return binomial_interval(self.wrong, self.images, "exact")
 
     def __str__(self) -> str:
@@ -69,7 +70,8 @@ class ErrorCount:
         name = f"top-{self.guesses} error" + (" against ReaL labels" if self.truth == "ReaL" else "")
         left_out = f", {self.dropped:,} without a label left out" if self.dropped else ""
         return (
-            f"{name} {error} %, 95 % interval {low_to_high} ({self.wrong:,} of {self.images:,} images wrong{left_out})"
+            f"{name} {error} %, 95 % interval {low_to_high} for {NEW_IMAGES} ({self.wrong:,} of {self.images:,} images"
+            f" wrong{left_out})"
         )
 
 
@@ -182,7 +184,7 @@ def read_real(path: str | Path) -> list[list[int]]:
 def print_score(card: ClassificationScore, console: Console | None = None) -> None:
     """Print the table of all errors, a sentence for each published rule, the errors by super-class, and the notes."""
     console = console or Console()
-    headings = ("against", "guesses", "wrong", "images", "error %", "95 % Wilson", "95 % exact")
+    headings = ("against", "guesses", "wrong", "images", "error %", *both_interval_headings())
     rows = [_cells(count.truth, count.guesses, count.wrong, count.images) for count in card.scores]
     rows += [_cells(person.who, GUESSES, person.wrong, person.images) for person in card.people]
     print_table(score_table(headings, rows), console)

@@ -80,7 +80,8 @@ class Robustness:
 def score_corruptions(parts: Mapping[str, CorruptedErrors]) -> Robustness:
     """Score all corruptions and severities.
 
-    Intervals are normal, over images: both numbers are sums of what each image contributes through its 75 versions.
+    Intervals are normal, for new images and these checkpoints: both numbers are sums of what each image contributes
+    through its 75 versions.
 
     Args:
       parts: errors by config, such as "gaussian_noise_1".
@@ -109,7 +110,7 @@ def score_corruptions(parts: Mapping[str, CorruptedErrors]) -> Robustness:
 def _mean(what: str, parts: Mapping[str, CorruptedErrors], divisor: Mapping[str, float], how: str) -> SetError:
     """Return the mean over corruptions of their mean error over severities, each divided by `divisor`.
 
-    The interval is normal, over images.
+    The interval is normal, for new images and these checkpoints.
     """
     ids, image = np.unique(np.concatenate([parts[config].id for config in CONFIGS]), return_inverse=True)
     shares: list[Float[np.ndarray, " n"]] = []

@@ -22,6 +22,7 @@ from imagenet_repro.scoring import wordnet
 from imagenet_repro.scoring.metrics import format_rate
 from imagenet_repro.scoring.terminal import score_table
 from imagenet_repro.statistics.intervals import NORMAL_95
+from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading, terminal_heading
 
 TABLE_NOTE = (
     "Errors of first guesses. Elsewhere: guess of another super-class. Inside: wrong guess of the right super-class."
@@ -38,7 +39,7 @@ class HierarchicalCost:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Normal 95 % interval over images."""
+        """Normal 95 % interval, for new images and these checkpoints."""
         return max(0.0, self.mean - NORMAL_95 * self.standard_error), self.mean + NORMAL_95 * self.standard_error
 
     def __str__(self) -> str:
@@ -145,7 +146,8 @@ def sentences(result: Hierarchy) -> list[str]:
 
 def terminal_table(result: Hierarchy) -> Table:
     """Return a table with a row for each super-class and one for all; `TABLE_NOTE` explains its columns."""
-    headings = ("super-class", "images", "error %", "95 % Wilson", "elsewhere %", "inside %")
+    interval = terminal_heading(interval_heading(NEW_IMAGES))
+    headings = ("super-class", "images", "error %", interval, "elsewhere %", "inside %")
     rows = []
     for group in (*result.groups, result.whole):
         shares = [format_rate(count, group.images)[0] for count in (group.outside, group.inside)]

@@ -7,7 +7,8 @@ One order of the classes holds everywhere: the larger score comes first, and of 
 gives the same integers; `jax.lax.top_k`, for instance, puts 0.0 before -0.0. An image with NaN among its scores has no
 order: it has no guesses (-1) and counts as wrong.
 
-Every interval of an error rate is Wilson's score interval at 95 %; `statistics.intervals` has the whole convention.
+Every interval of an error rate is Wilson's score interval at 95 %, for new images and these checkpoints;
+`statistics.intervals` has the whole convention.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Int32
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.statistics.intervals import Method, binomial_interval
+from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading
 
 GUESSES = 5  # the challenge accepts five labels for an image
 FINE_DIGITS_FROM = 10_000  # images from which an interval is narrow enough for two decimals of a percentage
@@ -117,7 +119,7 @@ def label_ranks(scores: Float[np.ndarray, "b c"], labels: Int[np.ndarray, " b"])
 
 
 def format_rate(wrong: int, images: int, method: Method = "wilson") -> tuple[str, str]:
-    """Return an error rate and its 95 % interval in percent as text, such as `("38.2", "[36.1, 40.3]")`.
+    """Return an error rate and its 95 % interval for new images as percentages, such as `("38.2", "[36.1, 40.3]")`.
 
     Rates have one decimal, and two from 10,000 images on, where the interval is narrow enough for a second one.
     """
@@ -181,4 +183,4 @@ class ErrorRates:
 
     def __str__(self) -> str:
         top1, top5 = (" ".join(format_rate(wrong, self.images)) for wrong in (self.top1_wrong, self.top5_wrong))
-        return f"top-1 error {top1} %, top-5 error {top5} % (95 % interval, {self.images:,} images)"
+        return f"top-1 error {top1} %, top-5 error {top5} % ({interval_heading(NEW_IMAGES)}; {self.images:,} images)"

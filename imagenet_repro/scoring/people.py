@@ -37,8 +37,8 @@ class Person:
         error, wilson = format_rate(self.wrong, self.images, "wilson")
         _, exact = format_rate(self.wrong, self.images, "exact")
         return (
-            f"{self.who}, {self.practice}: top-{GUESSES} error {error} %, 95 % interval {wilson}, exact {exact}"
-            f" ({self.wrong} of {self.protocol} wrong; {self.source})"
+            f"{self.who}, {self.practice}: top-{GUESSES} error {error} %, 95 % interval {wilson}, exact {exact},"
+            f" for new images ({self.wrong} of {self.protocol} wrong; {self.source})"
         )
 
 

@@ -31,6 +31,7 @@ from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, best_class
 from imagenet_repro.scoring.people import PEOPLE
 from imagenet_repro.scoring.predictions import NO_LABEL, Predictions
 from imagenet_repro.statistics.intervals import binomial_interval, wilson_interval
+from imagenet_repro.statistics.populations import NEW_IMAGES
 
 IMAGENET = re.compile(r"imagenet2012(_side\d+_q\d+)?(:.*)?")  # or one of its smaller copies
 CLASSES = 1_000
@@ -370,7 +371,7 @@ class SetError:
     Attributes:
       what: name of the error, such as "top-1 error".
       error: in [0, 1], or above 1 for a ratio of errors.
-      low, high: 95 % interval.
+      low, high: 95 % interval for new images and these checkpoints.
       images: number of images that count.
       wrong: number of wrong images; None if the error is not a share of images.
       dropped: number of images that the rule leaves out.
@@ -395,7 +396,7 @@ class SetError:
             error, low_to_high = format_rate(self.wrong, self.images)
             counted = f"{self.wrong:,} of {self.images:,} images wrong"
         left_out = f", {self.dropped:,} left out" if self.dropped else ""
-        return f"{self.what} {error} %, 95 % interval {low_to_high} ({counted}{left_out})"
+        return f"{self.what} {error} %, 95 % interval {low_to_high} for {NEW_IMAGES} ({counted}{left_out})"
 
 
 def score_set(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabels | None = None) -> list[SetError]:
@@ -448,7 +449,7 @@ def _share(what: str, wrong: Bool[np.ndarray, " n"], dropped: int) -> SetError:
 
 
 def mean_over_classes(wrong: Bool[np.ndarray, " n"], classes: Int[np.ndarray, " n"]) -> tuple[float, float, float]:
-    """Return the mean over classes of the share of wrong images, and its 95 % interval.
+    """Return the mean over classes of the share of wrong images, and its 95 % interval for new images.
 
     Images are drawn within each class. The interval is Wilson's for the number of images that would give a plain share
     the same variance (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample

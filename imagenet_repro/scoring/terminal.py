@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading, terminal_heading
+
 TICK = 0.5  # seconds between two updates of the elapsed time
 LINE_INTERVAL = 30.0  # seconds between two lines if the output is a file
 
@@ -54,6 +56,12 @@ def ruled_table(
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def both_interval_headings() -> tuple[str, str]:
+    """Return the headings of two columns: Wilson's interval of an error rate for new images, and the exact one."""
+    wilson, exact = (interval_heading(NEW_IMAGES, method=method) for method in ("Wilson", "exact"))
+    return terminal_heading(wilson), terminal_heading(exact)
 
 
 def widen_for_file(console: Console, width: int) -> None:

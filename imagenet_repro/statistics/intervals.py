@@ -1,14 +1,14 @@
 """Confidence intervals, and the one convention that tables, figures and pages follow.
 
-| number | interval | it describes |
+| number | interval | its population (`populations`) |
 |---|---|---|
-| error rate of one checkpoint | Wilson's score interval (`binomial_interval`) | other images of the same kind |
-| mean error over seeds | Wilson's at the effective number of images (`crossed_effects`) | other images and seeds |
-| differences of recipes, all pairs | Tukey's and Kramer's (`crossed_effects`) | other images and seeds |
-| mean of class error rates | Wilson's at the effective number of images (`wilson_interval`) | as above |
-| difference of two checkpoints on the same images | percentile bootstrap (`bootstrap_difference`) | as above |
-| difference of two recipes over paired seeds | Student's t (`student_interval`) | other seeds, these images |
-| mean of anything else over images | normal (`NORMAL_95` standard errors) | other images of the same kind |
+| error rate of one checkpoint | Wilson's score interval (`binomial_interval`) | new images, these checkpoints |
+| mean error over seeds | Wilson's at the effective number of images (`crossed_effects`) | new images and new seeds |
+| differences of recipes, all pairs | Tukey's and Kramer's (`crossed_effects`) | new images and new seeds |
+| mean of class error rates | Wilson's, effective number (`wilson_interval`) | new images, these checkpoints |
+| difference of two checkpoints | percentile bootstrap (`bootstrap_difference`) | new images, these checkpoints |
+| difference of two recipes over paired seeds | Student's t (`student_interval`) | these images, new seeds |
+| mean of anything else over images | normal (`NORMAL_95` standard errors) | new images, these checkpoints |
 
 All of them are two-sided at 95 % unless the caller asks for another confidence. Where the exact interval of Clopper
 and Pearson is printed as well, it has a separate column.

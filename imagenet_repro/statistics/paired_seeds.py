@@ -17,7 +17,7 @@ class SeedDifference:
       seeds: number of seeds.
       mean: mean of the differences.
       deviation: their standard deviation, with one degree of freedom less; None for one seed.
-      interval: Student's t interval of the mean; None for one seed.
+      interval: Student's t interval of the mean, for new seeds on these images; None for one seed.
       p: two-sided p value of the sign-flip test.
     """
 

@@ -22,19 +22,20 @@ def test_markdown_is_the_table_of_the_issue():
     lines = result_table.markdown([ALEXNET, RESNET]).splitlines()
     assert lines[0] == (
         "| system | params | multiply-adds | images seen | training seconds "
-        "| top-1 error % | 95 % interval | top-5 error % | 95 % interval |"
+        "| top-1 error % | 95 % interval, new images, these checkpoints "
+        "| top-5 error % | 95 % interval, new images, these checkpoints |"
     )
     assert lines[2] == "| AlexNet | 61.1 M | 714 M | 38.4 k | 61.2 | 38.2 | [36.1, 40.4] | 15.0 | [13.5, 16.6] |"
     assert lines[3] == (
         "| ResNet-50 | 25.6 M | 4.09 G | 115 M | 112,320 | 23.81 | [23.44, 24.19] | 7.00 | [6.78, 7.23] |"
     )
-    assert lines[-1] == "Intervals are Wilson's over 2,000 or 50,000 scored images."
+    assert lines[-1] == ("Intervals are Wilson's over 2,000 or 50,000 scored images: new images, these checkpoints.")
 
 
 def test_records_left_out_are_noted_below_the_table():
     rows = [ALEXNET, dataclasses.replace(RESNET, left_out=1234)]
     note = "Left out because they cannot be decoded: 1,234 records."
-    assert result_table.markdown(rows).splitlines()[-1].endswith(f"scored images. {note}")
+    assert result_table.markdown(rows).splitlines()[-1].endswith(f"these checkpoints. {note}")
     assert "Left out" not in result_table.markdown([ALEXNET])
 
 

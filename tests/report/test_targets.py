@@ -161,7 +161,8 @@ def test_different_rhythms_of_evaluation_and_their_noise_are_stated():
     comparison = compared(a=[every("1ep", 30)], b=[every("5ep", 30)])
     caption = section.systems(comparison, targets.workloads(comparison, [TOP1])).caption
     assert "a: every 1ep; b: every 5ep" in caption
-    assert "An evaluation of 1,000 images at top-1 error 35 % has a 95 % interval of [32.1, 38.0]" in caption
+    assert "of 1,000 images at top-1 error 35 % has a 95 % interval for new images, these checkpoints, of" in caption
+    assert "[32.1, 38.0]" in caption
 
 
 def test_energy_is_a_measure_where_all_have_that_of_the_same_parts():

@@ -140,7 +140,8 @@ def test_error_rates_from_counts():
     arrays = {key: np.asarray(value, np.int32) for key, value in total.items()}
     assert ErrorRates.from_counts(arrays, jnp.float32(3000.0)) == rates
     assert str(rates) == (
-        "top-1 error 38.2 [36.1, 40.4] %, top-5 error 15.0 [13.5, 16.6] % (95 % interval, 2,000 images)"
+        "top-1 error 38.2 [36.1, 40.4] %, top-5 error 15.0 [13.5, 16.6] %"
+        " (95 % interval, new images, these checkpoints; 2,000 images)"
     )
     assert metrics.format_rate(11906, 50000) == ("23.81", "[23.44, 24.19]")
 

@@ -57,7 +57,7 @@ class CalibrationState:
 
 
 def plot_reliability(states: Sequence[CalibrationState], path: str | Path) -> list[Path]:
-    """Draw accuracy against confidence in 15 bins with Wilson's 95 % intervals, and a histogram of confidence.
+    """Draw accuracy against confidence in 15 bins with Wilson's 95 % intervals for new images, and a histogram.
 
     Args:
       states: one or two.

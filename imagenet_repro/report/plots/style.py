@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from imagenet_repro.report.plots import fonts
 from imagenet_repro.report.records import ComparedSystem
 from imagenet_repro.statistics.intervals import binomial_interval
+from imagenet_repro.statistics.populations import NEW_IMAGES
 from imagenet_repro.storage import files
 
 # Okabe & Ito (2008): distinct for people with any common colour blindness. Its yellow is too pale for a line.
@@ -114,8 +115,8 @@ def power(largest: float) -> tuple[float, str]:
 def error_range(system: ComparedSystem, guesses: int) -> tuple[float, float, float]:
     """Return (error, low, high) with 1 or 5 guesses, in percent.
 
-    For one seed these are the error and Wilson's 95 % interval, for other images of the same kind. For several seeds
-    they are the mean, the lowest and the highest.
+    For one seed these are the error and Wilson's 95 % interval, for new images and these checkpoints. For several
+    seeds they are the mean, the lowest and the highest.
     """
     errors = system.errors(guesses)
     low, high = min(errors), max(errors)
@@ -127,7 +128,7 @@ def error_range(system: ComparedSystem, guesses: int) -> tuple[float, float, flo
 
 def describe_ranges(systems: Sequence[ComparedSystem]) -> str:
     """Return the meaning of the bars of `error_range`, as part of a sentence."""
-    one, several = ("Wilson's 95 % intervals, for new images", "lowest to highest seed, around the mean")
+    one, several = (f"Wilson's 95 % intervals for {NEW_IMAGES}", "lowest to highest seed, around the mean")
     seeds = {len(system.runs) for system in systems}
     if seeds == {1}:
         return one

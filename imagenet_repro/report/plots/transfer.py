@@ -15,7 +15,7 @@ LINE: dict[str, Any] = {"linewidth": 1.6, "markersize": 5, "zorder": 3}
 
 
 def plot_budgets(target: TransferTarget, path: str | Path) -> list[Path]:
-    """Draw top-1 error against budget, one line for each system with 95 % intervals; return the .png and the .svg.
+    """Draw top-1 error against budget, one line for each system with intervals; return the .png and the .svg.
 
     Raises:
       SaveError: a file cannot be written.

@@ -20,7 +20,6 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections.classes import same_seed
-from imagenet_repro.report.text import NEW_IMAGES, NEW_IMAGES_AND_SEEDS, NEW_SEEDS, interval_heading
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, is_wrong
 from imagenet_repro.scoring.predictions import format_ids
 from imagenet_repro.statistics import crossed_effects
@@ -28,6 +27,7 @@ from imagenet_repro.statistics.groups import letters
 from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar_p, seeds_needed
 from imagenet_repro.statistics.intervals import bootstrap_discordant
 from imagenet_repro.statistics.paired_seeds import seed_difference
+from imagenet_repro.statistics.populations import NEW_IMAGES, NEW_IMAGES_AND_SEEDS, NEW_SEEDS, interval_heading
 
 RATES = (1, GUESSES)
 LEAST_P = 0.0001  # the smallest p that is written out; smaller ones depend on the model more than on the systems
@@ -48,7 +48,7 @@ class CheckpointDifference:
       seeds: seeds of the two runs: the lowest that both systems have, or the lowest of each if they share none.
       only_a, only_b: number of images on which only the first, or only the second, is wrong.
       difference: error rate of the first minus error rate of the second, in [-1, 1].
-      interval: bootstrap interval of the difference, for other images of the same kind.
+      interval: bootstrap interval of the difference, for new images and these checkpoints.
       p: McNemar's mid-p.
       adjusted: p adjusted by Holm over all pairs.
       is_significant: whether the adjusted p is at or below the level.
@@ -97,7 +97,7 @@ class SignFlips:
       seeds: seeds that both systems have, enough for a significant outcome after the adjustment.
       difference: error rate of the first minus error rate of the second, mean over seeds, in [-1, 1].
       deviation: standard deviation of the differences over seeds.
-      interval: Student's t interval of the mean, for other seeds.
+      interval: Student's t interval of the mean, for new seeds on these images.
       p: p value of the sign-flip test.
       adjusted: p adjusted by Holm over all pairs that share enough seeds.
       is_significant: whether the adjusted p is at or below the level.

@@ -15,12 +15,12 @@ from imagenet_repro.report import energy
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, HumanPlayer
 from imagenet_repro.report.result_table import quantity, seconds
 from imagenet_repro.report.tables import MISSING, Table
-from imagenet_repro.report.text import NEW_IMAGES, NEW_IMAGES_AND_SEEDS, interval_heading
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, format_rate
 from imagenet_repro.scoring.people import PEOPLE, Person
 from imagenet_repro.scoring.sets import IMAGENET
 from imagenet_repro.statistics import crossed_effects
 from imagenet_repro.statistics.intervals import binomial_interval
+from imagenet_repro.statistics.populations import NEW_IMAGES, NEW_IMAGES_AND_SEEDS, interval_heading
 from imagenet_repro.zoo.published import published
 
 SIZES = ("parameters", "multiply-adds", "images seen", "training FLOPs", "training seconds")
@@ -87,7 +87,7 @@ def seeds(comparison: Comparison) -> Table | None:
         for run in system.runs
     ]
     images = f"the {comparison.n_images:,} images" if comparison.same_images else "the images of that run"
-    caption = f"Each run by itself, with Wilson's 95 % interval over {images}."
+    caption = f"Each run by itself, with Wilson's 95 % interval over {images}: {NEW_IMAGES}."
     return Table("seeds", ("system", "seed", *error_headings(NEW_IMAGES)), tuple(rows), caption)
 
 
@@ -118,11 +118,11 @@ def interval_note(comparison: Comparison) -> str:
             sentences.append("A system of one seed takes the variance of the others' seeds.")
         sentences.append("Bars and bands in figures span the lowest to the highest seed.")
     else:
-        sentences.append("Leaderboard: Wilson's interval of one checkpoint's error, on other images of the same kind.")
+        sentences.append(f"Leaderboard: Wilson's interval of one checkpoint's error: {NEW_IMAGES}.")
     if len(comparison.systems) > 1 and comparison.same_images:
         if comparison.has_several_seeds:
-            sentences.append("Differences of recipes: intervals of all pairs that cover at once, by crossed effects.")
-        sentences.append("Differences of checkpoints: a bootstrap interval for each pair by itself.")
+            sentences.append(f"Differences of recipes, {NEW_IMAGES_AND_SEEDS}: intervals cover all pairs at once.")
+        sentences.append(f"Differences of checkpoints, {NEW_IMAGES}: a bootstrap interval for each pair by itself.")
     return " ".join(sentences)
 
 
@@ -132,7 +132,7 @@ def ranked(comparison: Comparison) -> list[ComparedSystem]:
 
 
 def error_intervals(comparison: Comparison, guesses: int) -> list[tuple[float, float]]:
-    """Return the 95 % interval of each system's mean error with 1 or 5 guesses, in [0, 1], in the order given."""
+    """Return the 95 % interval of each system's mean error with 1 or 5 guesses, in [0, 1], for `population`."""
     systems = comparison.systems
     if not comparison.has_several_seeds:
         return [_wilson(system.runs[0])[guesses == GUESSES] for system in systems]
@@ -159,7 +159,7 @@ def _intervals(comparison: Comparison) -> list[tuple[ComparedSystem, tuple[float
 
 
 def _wilson(run: FinishedRun) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return Wilson's intervals of a run's top-1 and top-5 errors."""
+    """Return Wilson's intervals of a run's top-1 and top-5 errors, for new images and this checkpoint."""
     rates = run.rates
     return binomial_interval(rates.top1_wrong, rates.images), binomial_interval(rates.top5_wrong, rates.images)
 
@@ -294,7 +294,7 @@ def _caption(comparison: Comparison, has_groups: bool) -> str:
 
 def _interval_caption(comparison: Comparison) -> str:
     if not comparison.has_several_seeds:
-        return "One seed of each system: Wilson's interval, for other images and the same checkpoint."
+        return f"One seed of each system: Wilson's interval, for {NEW_IMAGES}."
     counts = {len(system.runs) for system in comparison.systems}
-    text = "Errors are means over seeds, and their intervals are for other seeds and other images."
+    text = f"Errors are means over seeds, and their intervals are for {NEW_IMAGES_AND_SEEDS}."
     return text + " A system of one seed takes the variance of the others' seeds." * (1 in counts)

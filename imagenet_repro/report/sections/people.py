@@ -12,9 +12,9 @@ import numpy as np
 from imagenet_repro.report.records import ComparedSystem, Comparison, TopGuesses
 from imagenet_repro.report.sections.leaderboard import error_headings, ranked
 from imagenet_repro.report.tables import MISSING, Table
-from imagenet_repro.report.text import NEW_IMAGES
 from imagenet_repro.scoring.metrics import GUESSES, format_rate
 from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar
+from imagenet_repro.statistics.populations import NEW_IMAGES
 
 HEADINGS = ("person", "system", "images", *error_headings(NEW_IMAGES), "p adjusted (Holm)")
 
@@ -32,8 +32,9 @@ def table(comparison: Comparison) -> Table | None:
         for (system, part), p in zip(parts, adjusted, strict=True):
             rows.append((person.name, system.name, *_error_cells(part), f"{p:.3g}"))
     caption = (
-        "Each person, and the first seed of each system on the same images. Intervals are Wilson's. The p"
-        " value is of equal top-5 errors, by McNemar's mid-p test, adjusted for the number of systems by Holm."
+        "Each person, and the first seed of each system on the same images. Intervals are Wilson's for new images, and"
+        " the same person or checkpoint. The p value is of equal top-5 errors, by McNemar's mid-p test,"
+        " adjusted for the number of systems by Holm."
     )
     return Table("people", HEADINGS, tuple(rows), caption)
 

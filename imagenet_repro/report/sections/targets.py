@@ -10,9 +10,9 @@ from imagenet_repro.report.records import Comparison
 from imagenet_repro.report.result_table import quantity, seconds
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.report.targets import MEASURES, Measure, Reached, Workload, known_measures
-from imagenet_repro.report.text import NEW_SEEDS, interval_heading
 from imagenet_repro.statistics import performance_profiles
 from imagenet_repro.statistics.intervals import wilson_interval
+from imagenet_repro.statistics.populations import NEW_IMAGES, NEW_SEEDS, interval_heading
 
 NEVER = "never"
 SCALE = performance_profiles.LARGEST_RATIO
@@ -236,7 +236,7 @@ def _noise(workloads: Sequence[Workload]) -> str:
     share = workloads[0].target.percent / 100
     low, high = wilson_interval(share, float(min(known)))
     return (
-        f"An evaluation of {min(known):,} images at {workloads[0].target} has a 95 % interval of"
+        f"An evaluation of {min(known):,} images at {workloads[0].target} has a 95 % interval for {NEW_IMAGES}, of"
         f" [{100 * float(low):.1f}, {100 * float(high):.1f}], so a low one may be chance; the last column has the"
         " later evaluations above the target."
     )

@@ -16,8 +16,9 @@ from imagenet_repro.config import Amount
 from imagenet_repro.report.records import ComparedSystem, Comparison, TransferStudy, TransferTarget
 from imagenet_repro.report.sections import leaderboard
 from imagenet_repro.report.tables import MISSING, Table
-from imagenet_repro.report.text import interval_heading, quantity, seconds, signed
+from imagenet_repro.report.text import quantity, seconds, signed
 from imagenet_repro.statistics import crossed_effects
+from imagenet_repro.statistics.populations import interval_heading
 
 UNITS = {
     "img": "images",
@@ -49,7 +50,7 @@ class Excess:
 
 @dataclasses.dataclass(frozen=True)
 class BudgetPoint:
-    """The mean error of a system under one budget, in [0, 1], with its 95 % interval."""
+    """The mean error of a system under one budget, in [0, 1], with its 95 % interval for `leaderboard.population`."""
 
     budget: Amount
     error: float

@@ -38,7 +38,8 @@ from imagenet_repro.scoring.localization import annotations
 from imagenet_repro.scoring.localization.annotations import NO_OBJECTS, AnnotatedObjects, lookup, without_ending
 from imagenet_repro.scoring.localization.boxes import pixel_iou
 from imagenet_repro.scoring.metrics import GUESSES, format_rate, is_wrong
-from imagenet_repro.scoring.terminal import print_lines, print_table, score_table
+from imagenet_repro.scoring.terminal import both_interval_headings, print_lines, print_table, score_table
+from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading, terminal_heading
 from imagenet_repro.storage import files
 
 OVERLAP = 0.5  # least intersection over union of a right box
@@ -230,7 +231,8 @@ def print_score(card: LocalizationScore, console: Console | None = None) -> None
         wrong, wilson = format_rate(row.wrong, row.judged)
         _, exact = format_rate(row.wrong, row.judged, "exact")
         rows.append((str(row.guesses), wrong, wilson, exact, *format_rate(row.wrong_class, row.images)))
-    headings = ("guesses", "localization error %", "95 % Wilson", "95 % exact", "class alone %", "95 %")
+    of_class = terminal_heading(interval_heading(NEW_IMAGES, of="class alone"))
+    headings = ("guesses", "localization error %", *both_interval_headings(), "class alone %", of_class)
     print_table(score_table(headings, rows, left=0), console)
     print_lines((sentence(card.errors[-1]), *(f"Note: {note}" for note in card.notes)), console)
 
@@ -240,7 +242,7 @@ def sentence(one: LocalizationErrors) -> str:
     error, low_to_high = format_rate(one.wrong, one.judged)
     share = 100 * one.wrong_box / one.judged
     return (
-        f"localization error with {one.guesses} guesses {error} %, 95 % interval {low_to_high}"
+        f"localization error with {one.guesses} guesses {error} %, 95 % interval {low_to_high} for {NEW_IMAGES}"
         f" ({one.wrong:,} of {one.judged:,} images wrong); {share:.1f} % have the right class but no right box"
     )
 
