@@ -39,7 +39,17 @@ from imagenet_repro.config.load import (
 )
 from imagenet_repro.config.loss import Loss, SigmoidLoss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
-from imagenet_repro.config.optimizer import AdamW, DecayMask, Lamb, Optimizer, RmsProp, Sgd
+from imagenet_repro.config.optimizer import (
+    AdamW,
+    DecayMask,
+    Lamb,
+    Lion,
+    Muon,
+    Optimizer,
+    RmsProp,
+    ScheduleFreeAdamW,
+    Sgd,
+)
 from imagenet_repro.config.run import (
     AnyConfig,
     Checkpoint,
@@ -87,10 +97,12 @@ __all__ = [
     "Kernel",
     "Lamb",
     "LinearSchedule",
+    "Lion",
     "Llc",
     "Lora",
     "Loss",
     "Model",
+    "Muon",
     "NoDistillation",
     "NoPolicy",
     "Optimizer",
@@ -103,6 +115,7 @@ __all__ = [
     "Sample",
     "ScaleJitterCrop",
     "Schedule",
+    "ScheduleFreeAdamW",
     "Sgd",
     "ShorterSideCrop",
     "SigmoidLoss",

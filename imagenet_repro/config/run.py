@@ -12,7 +12,7 @@ from imagenet_repro.config.finetune import Distill, NoDistillation, Train
 from imagenet_repro.config.frozen import FrozenConfig
 from imagenet_repro.config.loss import Loss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
-from imagenet_repro.config.optimizer import Optimizer, Sgd
+from imagenet_repro.config.optimizer import Optimizer, ScheduleFreeAdamW, Sgd
 from imagenet_repro.config.schedule import CosineSchedule, Schedule
 
 Taps = Literal["real", "full"]  # the taps of convolutions that count as operations (zoo/counting.py)
@@ -63,6 +63,11 @@ class Config:
     def system_name(self) -> str:
         """The name of the system in tables: that of the network."""
         return self.model.name
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether an average of the weights is kept and evaluated."""
+        return self.ema_decay > 0 or isinstance(self.optimizer, ScheduleFreeAdamW)
 
     @property
     def initial_weights(self) -> str:

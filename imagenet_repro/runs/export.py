@@ -42,7 +42,7 @@ def export(workdir: str, *, which: str, out: str) -> int:
     network = lora.merge(cast(Network, system.network.model(*restored.state.evaluated)))
     note = _fit_positions(network, config.data.size_evaluated)
     pretrained.write(network, out, preprocessing=preprocessing, class_names=classes)
-    kind = "averaged weights" if config.ema_decay else "weights"
+    kind = "averaged weights" if config.keeps_average else "weights"
     if config.train.lora.rank:
         kind += " with LoRA merged"
     print(f"{out}: {kind} of {config.model.name} at step {restored.step:,}, {len(classes):,} classes")

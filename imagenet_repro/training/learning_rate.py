@@ -41,6 +41,14 @@ def create_schedule(spec: Schedule) -> Callable[[ArrayLike], Array]:
     return share
 
 
+def falls(spec: Schedule) -> bool:
+    """Return whether the rate may fall after its warm-up."""
+    if isinstance(spec, PlateauSchedule):
+        return spec.drops > 0 and spec.factor < 1
+    shares = create_schedule(spec)(np.linspace(spec.warmup, 1.0, 1001, dtype=np.float32))
+    return bool(jnp.min(shares) < 1)
+
+
 def _create_decay(spec: Schedule) -> Callable[[Any], Any]:
     # optax annotates boundaries and lengths as whole steps; here they are shares of the budget, which work as well.
     if isinstance(spec, StepSchedule):

@@ -21,7 +21,7 @@ from imagenet_repro.scoring import metrics
 from imagenet_repro.training import distillation, loss
 from imagenet_repro.training.clock import HOSTS
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors
-from imagenet_repro.training.optimizer import bound_filters
+from imagenet_repro.training.optimizer import average, bound_filters
 from imagenet_repro.training.state import TrainState
 
 AXIS = "data"
@@ -193,11 +193,23 @@ class TrainStep:
             trained = bound_filters(trained, config.max_filter_rms)
         ema: Any = state.ema
         if ema:
-            new = {"params": trained, "stats": self.trained(stats)}
-            ema = optax.incremental_update(new, ema, self._share_of_new(state.step))
+            ema = self._average(ema, state.step, opt_state, trained, self.trained(stats))
         params = state.params | trained
         measures = measures | {"gradient_norm": optax.tree.norm(gradients), "learning_rate": learning_rate}
         return TrainState(state.step + 1, params, stats, opt_state, ema, state.rng), measures
+
+    def _average(
+        self, ema: dict[str, Tensors], step: Array, opt_state: Any, params: Tensors, stats: Tensors
+    ) -> dict[str, Tensors]:
+        """Return the averages that are evaluated, after a step."""
+        own = average(self.config.optimizer, opt_state, params)
+        if own is not None:
+            return {"params": own, "stats": stats}
+        # optax takes and returns trees whose type says nothing of ours.
+        new: Any = {"params": params, "stats": stats}
+        old: Any = ema
+        mean: Any = optax.incremental_update(new, old, self._share_of_new(step))
+        return mean
 
     def _share_of_new(self, step: Int[Array, ""]) -> float | Float[Array, ""]:
         """Return one minus the decay of the average at the update that follows `step` others."""

@@ -13,6 +13,7 @@ from imagenet_repro.training.functional import FunctionalNetwork
 from imagenet_repro.training.learning_rate import LearningRate
 
 SIDE, CLASSES = 8, 10
+LAYERS = {"conv": 0, "norm": 0, "fc1": 1, "fc2": 2, "heads": 2}
 
 
 class Small(nnx.Module):
@@ -57,8 +58,9 @@ def batch(number, size=32):
 def make(config, **options):
     """Return the train step and the initial state on the host."""
     net = network(**options)
-    tx = optimizer.create(config.optimizer, config.clip_norm)
-    first = state.create(net.params, net.stats, tx, ema=config.ema_decay > 0, seed=config.seed)
+    layers = {name: LAYERS[name.split(".")[0]] for name in net.params}
+    tx = optimizer.create(config.optimizer, config.clip_norm, layers)
+    first = state.create(net.params, net.stats, tx, ema=config.keeps_average, seed=config.seed)
     return step.TrainStep(net, config, CLASSES, tx), first
 
 

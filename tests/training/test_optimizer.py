@@ -1,11 +1,13 @@
 """Tests of optimizers against plain transcriptions of their published formulas in float64."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_repro.config import AdamW, Lamb, RmsProp, Sgd, resolve_config
+from imagenet_repro.config import AdamW, Lamb, Lion, Muon, RmsProp, ScheduleFreeAdamW, Sgd, resolve_config
 from imagenet_repro.training import optimizer
 
 RATES = [0.1, 0.1, 0.02, 0.05]
@@ -88,6 +90,95 @@ def test_rmsprop_is_tensorflows(problem):
         np.testing.assert_allclose(result[name], w, rtol=1e-5, atol=1e-6)
 
 
+def test_lion_takes_the_sign_of_an_interpolated_momentum(problem):
+    """Chen et al. 2023, algorithm 2."""
+    start, gradients = problem
+    result = ours(Lion(weight_decay=0.1), start, gradients)
+    for name, w in start.items():
+        m = np.zeros_like(w)
+        for rate, gradient in zip(RATES, gradients, strict=True):
+            w = w - rate * (np.sign(0.9 * m + 0.1 * gradient[name]) + 0.1 * w * (w.ndim > 1))
+            m = 0.99 * m + 0.01 * gradient[name]
+        np.testing.assert_allclose(result[name], w, rtol=1e-5, atol=1e-6)
+
+
+def orthogonalize(matrix, steps=5):
+    """Five iterations of Newton and Schulz with the coefficients of Jordan et al. 2024."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+def test_muon_orthogonalizes_hidden_matrices_and_leaves_the_rest_to_adamw():
+    rng = np.random.default_rng(1)
+    shapes = {
+        "stem.weight": (4, 4),
+        "conv.weight": (3, 3, 2, 6),
+        "fc.weight": (5, 12),
+        "fc.bias": (12,),
+        "head.weight": (6, 3),
+    }
+    layers = {"stem.weight": 0, "conv.weight": 1, "fc.weight": 2, "fc.bias": 2, "head.weight": 3}
+    start = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    gradients = [{name: rng.normal(size=shape) for name, shape in shapes.items()} for _ in RATES]
+    spec = Muon(learning_rate=0.02, adam_learning_rate=0.002, weight_decay=0.1)
+    result = ours(spec, start, gradients, layers=layers)
+    for name, w in start.items():
+        m, v = np.zeros_like(w), np.zeros_like(w)
+        for t, (rate, gradient) in enumerate(zip(RATES, gradients, strict=True), 1):
+            g = gradient[name]
+            decay = 0.1 * w * (w.ndim > 1)
+            if name in ("conv.weight", "fc.weight"):
+                m = 0.95 * m + 0.05 * g
+                ahead = 0.95 * m / (1 - 0.95 ** (t + 1)) + 0.05 * g / (1 - 0.95**t)
+                matrix = ahead.reshape(-1, w.shape[-1])
+                scale = np.sqrt(max(1, matrix.shape[1] / matrix.shape[0]))
+                w = w - rate * (scale * orthogonalize(matrix).reshape(w.shape) + decay)
+            else:
+                m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g**2
+                step = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.95**t)) + 1e-10)
+                w = w - 0.1 * rate * step - rate * 0.1 * decay
+        np.testing.assert_allclose(result[name], w, rtol=1e-3, atol=1e-4)
+
+
+def test_schedule_free_evaluates_the_average_of_its_iterates(problem):
+    """Defazio et al. 2024, algorithm 1: x, y and z written out."""
+    start, gradients = problem
+    spec = ScheduleFreeAdamW(weight_decay=0.1)
+    tx = optimizer.create(spec)
+    params = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
+    state = tx.init(params)
+    for rate, gradient in zip(RATES, gradients, strict=True):
+        gradient = {name: jnp.asarray(value, jnp.float32) for name, value in gradient.items()}
+        updates, state = tx.update(gradient, state, params, learning_rate=jnp.float32(rate))
+        params = jax.tree.map(jnp.add, params, updates)
+    average = optimizer.average(spec, state, params)
+    for name, w in start.items():
+        x = z = y = w
+        v, total = np.zeros_like(w), 0.0
+        for t, (rate, gradient) in enumerate(zip(RATES, gradients, strict=True), 1):
+            v = 0.999 * v + 0.001 * gradient[name] ** 2
+            z = z - rate * (gradient[name] / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + 0.1 * y * (w.ndim > 1))
+            weight = max(RATES[:t]) ** 2
+            total += weight
+            x = x + weight / total * (z - x)
+            y = 0.9 * x + 0.1 * z
+        np.testing.assert_allclose(params[name], y, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(average[name], x, rtol=1e-4, atol=1e-5)
+
+
+def test_an_optimizer_without_a_branch_is_an_error():
+    @dataclasses.dataclass(frozen=True)
+    class Adamax(AdamW):
+        name: str = "adamax"
+
+    with pytest.raises(TypeError, match="Adamax has no branch"):
+        optimizer.create(Adamax())
+
+
 def test_clipping_bounds_the_norm_over_all_tensors(problem):
     start, gradients = problem
     spec = Sgd(momentum=0.0, weight_decay=0.0)
@@ -115,7 +206,7 @@ def test_masks_select_the_parameters_that_decay():
 LAYERS = {"conv.weight": 0, "norm.weight": 2, "pos_embed": 3}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "rmsprop"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "rmsprop", "lion", "schedule_free_adamw"])
 def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, name):
     """Compare every parameter with a run in which all parameters have its rate."""
     start, gradients = problem
@@ -139,8 +230,9 @@ def test_layer_decay_multiplies_the_rate_of_every_layer_below_the_last(problem, 
 
 
 def test_layer_decay_needs_layers():
-    with pytest.raises(ValueError, match="needs the layer of each parameter"):
-        optimizer.create(AdamW(layer_decay=0.9))
+    for spec in (AdamW(layer_decay=0.9), Muon()):
+        with pytest.raises(ValueError, match="needs the layer of each parameter"):
+            optimizer.create(spec)
 
 
 def test_filters_above_the_bound_are_rescaled_to_it_and_others_are_unchanged():

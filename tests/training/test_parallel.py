@@ -20,6 +20,8 @@ RECIPES = {
     "lamb": {"optimizer": {"name": "lamb"}, "ema_decay": 0.9},
     "accumulated": {"accumulate": 2, "cross_device_norm": True},
     "bounded": {"optimizer": {"name": "sgd", "learning_rate": 0.5}, "max_filter_rms": 0.1},
+    "muon": {"optimizer": {"name": "muon"}},
+    "schedule_free": {"optimizer": {"name": "schedule_free_adamw"}, "schedule": {"name": "linear", "final": 1.0}},
 }
 
 
@@ -31,16 +33,25 @@ def by_vmap(recipe):
     mapped = jax.jit(jax.vmap(step, axis_name=AXIS, in_axes=(None, 0, None)))
     for number in range(3):
         shares = jax.tree.map(lambda x: x.reshape(8, 4, *x.shape[1:]), small_network.batch(number))
-        states, measures = mapped(
-            state, shares, small_network.learning_rate(number / 10, config.optimizer.learning_rate)
-        )
+        rate = small_network.learning_rate(number / 10, config.optimizer.learning_rate, config.schedule)
+        states, measures = mapped(state, shares, rate)
         state = jax.tree.map(lambda x: x[0], states)
     return jax.device_get((state, jax.tree.map(lambda x: x[0], measures)))
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map", "fsdp"])
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_three_ways_agree(mode, recipe):
+MODES = ("pmap", "shard_map", "fsdp")
+RARE = ("muon", "schedule_free")  # only fsdp splits their state, so the other ways are left to the slow tests
+
+
+@pytest.mark.parametrize(
+    ("recipe", "mode"),
+    [
+        pytest.param(recipe, mode, marks=[pytest.mark.slow] if recipe in RARE and mode != "fsdp" else [])
+        for recipe in RECIPES
+        for mode in MODES
+    ],
+)
+def test_three_ways_agree(recipe, mode):
     assert jax.device_count() == 8
     config = small_network.config(**RECIPES[recipe])
     result = small_network.train(config, mode, cross_device_norm=config.cross_device_norm)

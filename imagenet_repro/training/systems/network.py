@@ -12,13 +12,13 @@ import optax
 from jaxtyping import Array, Float, UInt8
 
 from imagenet_repro import models, pretrained
-from imagenet_repro.config import Config, Model
+from imagenet_repro.config import Config, Model, ScheduleFreeAdamW
 from imagenet_repro.data.augment import augment
 from imagenet_repro.data.batch import TRAINING_KEYS, padding
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import dense, depth, parameter_names
 from imagenet_repro.models.nn.network import Network
-from imagenet_repro.training import finetuning, optimizer, parallel, progressive, state
+from imagenet_repro.training import finetuning, learning_rate, optimizer, parallel, progressive, state
 from imagenet_repro.training.distillation import Teacher
 from imagenet_repro.training.functional import FunctionalNetwork, Tensors
 from imagenet_repro.training.parallel import Spread
@@ -133,7 +133,8 @@ class NetworkSystem:
         loaded: pretrained.Report | None = None,
     ) -> "NetworkSystem":
         _check_norm_group(config, spread.mesh.size)
-        layers = depth.layers(model) if config.optimizer.layer_decay != 1 else None
+        _check_own_average(config)
+        layers = depth.layers(model) if optimizer.needs_layers(config.optimizer) else None
         finetuning.prepare(model, config)
         names = parameter_names.shapes(model)
         frozen = finetuning.frozen_names(config.train, model, names)
@@ -173,7 +174,7 @@ class NetworkSystem:
             self.network.params,
             self.network.stats,
             self.optimizer,
-            ema=self.config.ema_decay > 0,
+            ema=self.config.keeps_average,
             seed=self.config.seed,
             frozen=self.frozen,
         )
@@ -189,7 +190,7 @@ class NetworkSystem:
         create = functools.partial(
             state.create,
             optimizer=self.optimizer,
-            ema=self.config.ema_decay > 0,
+            ema=self.config.keeps_average,
             seed=self.config.seed,
             frozen=self.frozen,
         )
@@ -281,6 +282,24 @@ def _check_norm_group(config: Config, devices: int) -> None:
     if config.norm_group and devices % config.norm_group:
         raise UserError(
             f"config.norm_group: {devices} device(s) do not divide into groups of {config.norm_group}; take a divisor"
+        )
+
+
+def _check_own_average(config: Config) -> None:
+    """Raise UserError for settings that contradict an optimizer that evaluates an average of its own."""
+    if not isinstance(config.optimizer, ScheduleFreeAdamW):
+        return
+    name = config.optimizer.name
+    if config.ema_decay:
+        raise UserError(f"config.ema_decay: {name} evaluates an average of its own; set config.ema_decay=0")
+    if config.max_filter_rms:
+        raise UserError(
+            f"config.max_filter_rms: {name} averages iterates that a limit on filters would change; set it to 0"
+        )
+    if learning_rate.falls(config.schedule):
+        raise UserError(
+            f"config.schedule: {name} needs a rate that stays at its peak after the warm-up;"
+            " set config.schedule.name=linear and config.schedule.final=1"
         )
 
 

@@ -32,3 +32,20 @@ def test_groups_that_share_no_statistics_or_do_not_divide_the_devices_are_refuse
     config = resolve_config({"model": {"name": "lenet5"}, **settings})
     with pytest.raises(UserError, match=message):
         NetworkSystem.abstract(config, 10, jax.devices())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ema_decay": 0.9}, "config.ema_decay: schedule_free_adamw evaluates an average of its own"),
+        ({"max_filter_rms": 0.1}, "config.max_filter_rms: schedule_free_adamw averages iterates"),
+        ({"schedule": {"name": "cosine"}}, "config.schedule: schedule_free_adamw needs a rate that stays"),
+        ({"schedule": {"name": "plateau"}}, "config.schedule: schedule_free_adamw needs a rate that stays"),
+    ],
+)
+def test_settings_that_contradict_a_schedule_free_optimizer_are_refused(settings, message):
+    flat = {"schedule": {"name": "linear", "warmup": 0.05, "final": 1.0}}
+    config = {"model": {"name": "lenet5"}, "optimizer": {"name": "schedule_free_adamw"}} | flat
+    NetworkSystem.abstract(resolve_config(config), 10, jax.devices())
+    with pytest.raises(UserError, match=message):
+        NetworkSystem.abstract(resolve_config(config | settings), 10, jax.devices())
