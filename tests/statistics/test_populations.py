@@ -15,8 +15,8 @@ INTERVAL = re.compile(
     r"|(Wilson|Student|Pearson|bootstrap|[Nn]ormal|Tukey)\S*( t| 95 %| \(\d+\))? intervals?",
 )
 POPULATION = re.compile(r"new (images|seeds)|NEW_(IMAGES|SEEDS)|interval_heading|population")
-# Functions of intervals for any population, the paragraph that introduces the headings, and a table whose caption names
-# the population of each of its columns.
+# Functions of intervals for any population, the paragraph that introduces the headings, and a table whose caption
+# names the population of each of its columns.
 EXEMPT = {
     "statistics/intervals.py": ("bootstrap", "Clopper", "Wilson's interval", "Student's t"),
     "report/sections/transfer.py": ("95 % interval at {describe_budget(text)}",),
