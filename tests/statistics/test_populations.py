@@ -33,7 +33,7 @@ def texts(tree):
             yield (
                 node.lineno,
                 "".join(
-                    str(part.value) if isinstance(part, ast.Constant) else f"{{{ast.unparse(part)}}}"
+                    str(part.value) if isinstance(part, ast.Constant) else f"{{{ast.unparse(part.value)}}}"
                     for part in node.values
                 ),
             )
