@@ -1,12 +1,13 @@
 """DeiT: Touvron et al., "Training data-efficient image transformers", 2020 (arXiv 2012.12877).
 
     python main.py train --config=configs/deit.py:small --workdir=runs/deit_small
-    python main.py train --config=configs/deit.py:small_distilled --config.distill.teacher=runs/teacher
+    python main.py train --config=configs/deit.py:small_distilled --config.distill.teacher=regnety_160-a5fe301d.pth
         --workdir=runs/deit_small_distilled
 
 The argument is tiny, small or base, or tiny_distilled, small_distilled or base_distilled: networks with a distillation
 token, whose head learns from the teacher's decisions (hard labels, half of the loss; sec. 4 of the paper). The teacher
-is a finished run or a file of weights (`--config.distill.model` names its network); its operations count. Recipe
+is a finished run or a file of weights (`--config.distill.model` names its network); its operations count. The
+paper's teacher is `regnet_y_16gf`, and the file above has its weights. Recipe
 (table 9, with the authors' code): AdamW, batch 1024, rate 5e-4 per 512 images, decay 0.05, 300 epochs with 5 of
 warm-up, a cosine down to 1e-5; RandAugment (9, 0.5), mixup 0.8, CutMix 1.0, random erasing 0.25, repeated augmentation
 (3), label smoothing 0.1, stochastic depth 0.1. Kernels alone decay: neither norms, biases, positions nor the class
@@ -18,8 +19,8 @@ repository); distilled 25.5 (tiny), 18.8 (small), 16.6 (base), from RegNetY-16GF
 
 Deviations: mixup and CutMix draw for each pair of images, not for each batch; the warm-up starts from zero, not from
 1e-6; the authors also track an average of the weights of 0.99996; the sampler of repeats (data/order.py) is not their
-RASampler; ten epochs at the last rate after the 300 are left out; RegNetY is not a network here, so the teacher is
-another; the distillation token does not decay, as in timm, where the authors' decayed (their issue 48).
+RASampler; ten epochs at the last rate after the 300 are left out; the distillation token does not decay, as in timm,
+where the authors' decayed (their issue 48).
 """
 
 from ml_collections import ConfigDict

@@ -21,6 +21,7 @@ _SYMMETRIC = '{"padding": "symmetric", "norm_epsilon": 1e-05}'
 _TORCHVISION = {
     "alexnet_owt": "alexnet",
     "googlenet_bn": "googlenet",
+    "regnet_y_16gf": "regnet_y_16gf",
     **{f"vit_{size}_patch{patch}": f"vit_{size[0]}_{patch}" for size in ("base", "large") for patch in (16, 32)},
     "vit_huge_patch14": "vit_h_14",
 }

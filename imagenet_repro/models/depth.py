@@ -18,10 +18,11 @@ from imagenet_repro.models import parameter_names, registry
 from imagenet_repro.models.nn.network import Network, tensor_name
 
 # The part of a name that is common to the parameters of one block: stages.0.blocks.1 of ResNetV2, blocks.2.1 of
-# EfficientNet, layer1.0 of ResNet, repeat_1.3 of Inception-ResNet, features.4 of VGG, inception_4a of BN-Inception,
-# whose branches have no module of their own; otherwise the first word.
+# EfficientNet, s1.b2 of RegNet, layer1.0 of ResNet, repeat_1.3 of Inception-ResNet, features.4 of VGG, inception_4a of
+# BN-Inception, whose branches have no module of their own; otherwise the first word.
 _BLOCK = re.compile(
-    r"stages\.\d+\.blocks\.\d+|(?:blocks|features|classifier|layer\d+|repeat(?:_\d)?)(?:\.\d+)+|inception_\d[a-z]|[^.]+"
+    r"stages\.\d+\.blocks\.\d+|s\d\.b\d+|(?:blocks|features|classifier|layer\d+|repeat(?:_\d)?)(?:\.\d+)+"
+    r"|inception_\d[a-z]|[^.]+"
 )
 
 

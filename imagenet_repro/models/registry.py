@@ -18,6 +18,7 @@ from imagenet_repro.models import (
     inception,
     inception_v4,
     lenet,
+    regnet,
     resnet,
     resnet_cifar,
     resnetv2,
@@ -47,6 +48,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     resnext,
     senet,
     efficientnet,
+    regnet,
     convnext,
     vit,
 )

@@ -32,12 +32,16 @@ from imagenet_repro.models.spec import Spec
 
 
 class SEModule(nnx.Module):
-    """Squeeze, a mean over the map, and excitation, a factor in (0, 1) for each channel from two layers (sec. 3)."""
+    """Squeeze, a mean over the map, and excitation, a factor in (0, 1) for each channel from two layers (sec. 3).
 
-    def __init__(self, features: int, *, reduction: int = 16, rngs: nnx.Rngs, dtype: DTypeLike):
+    There are `reduced` channels between the two layers, by default a sixteenth of the features.
+    """
+
+    def __init__(self, features: int, reduced: int | None = None, *, rngs: nnx.Rngs, dtype: DTypeLike):
         kwargs = {"init": kaiming_fan_out, "dtype": dtype, "rngs": rngs}
-        self.fc1 = Conv(features, features // reduction, 1, **kwargs)
-        self.fc2 = Conv(features // reduction, features, 1, **kwargs)
+        reduced = features // 16 if reduced is None else reduced
+        self.fc1 = Conv(features, reduced, 1, **kwargs)
+        self.fc2 = Conv(reduced, features, 1, **kwargs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """Return the map with each channel times its factor."""

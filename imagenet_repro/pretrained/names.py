@@ -342,6 +342,29 @@ _HUGGINGFACE_RESNET: Rules = (
 )
 
 
+def _torchvision_regnet(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rename the blocks: `trunk_output.block2.block2-0` is s2.b1 here."""
+
+    def ours(name: str) -> str:
+        part = re.match(r"trunk_output\.block(\d)\.block\d-(\d+)\.(.+)", name)
+        return name if part is None else f"s{part[1]}.b{int(part[2]) + 1}.{part[3]}"
+
+    return _unique((name, ours(name), array) for name, array in tensors.items())
+
+
+_REGNET_LAYERS = (("a", "conv1"), ("b", "conv2"), ("c", "conv3"))
+_TORCHVISION_REGNET: Rules = (
+    (r"stem\.0\.(.+)", r"stem.conv.\1"),
+    (r"stem\.1\.(.+)", r"stem.bn.\1"),
+    *((rf"(s\d\.b\d+)\.f\.{theirs}\.0\.(.+)", rf"\1.{ours}.conv.\2") for theirs, ours in _REGNET_LAYERS),
+    *((rf"(s\d\.b\d+)\.f\.{theirs}\.1\.(.+)", rf"\1.{ours}.bn.\2") for theirs, ours in _REGNET_LAYERS),
+    (r"(s\d\.b\d+)\.f\.se\.(.+)", r"\1.se.\2"),
+    (r"(s\d\.b\d+)\.proj\.0\.(.+)", r"\1.downsample.conv.\2"),
+    (r"(s\d\.b\d+)\.proj\.1\.(.+)", r"\1.downsample.bn.\2"),
+    (r"fc\.(.+)", r"head.fc.\1"),
+)
+
+
 def _timm_vgg(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Turn timm's convolutions over the last map of 7 x 7 into hidden linear layers."""
     for name in [name for name in tensors if name.startswith("pre_logits.") and name.endswith(".weight")]:
@@ -462,6 +485,12 @@ SCHEMES = (
         _TORCHVISION_CONVNEXT,
         _torchvision_convnext,
         _torchvision_convnext_images,
+    ),
+    Scheme(
+        "torchvision, RegNet",
+        r"trunk_output\.block1\.block1-0\.f\.a\.0\.weight",
+        _TORCHVISION_REGNET,
+        _torchvision_regnet,
     ),
     Scheme("the original DINOv2 releases", r"mask_token", _DINOV2, _positions_of_patches),
     Scheme("the original DeiT III releases", r"blocks\.0\.gamma_1", _DEIT3),

@@ -1,5 +1,6 @@
 """Weights and inputs of the goldens: the same arrays on every machine, from names and seeds only."""
 
+import functools
 import zlib
 
 import numpy as np
@@ -25,3 +26,15 @@ def formula(name, shape, salt=0):
 
 def image(seed, size, batch=2):
     return np.random.default_rng(seed).standard_normal((batch, 3, size, size), dtype=np.float32)
+
+
+@functools.cache
+def photograph(height=331, width=457, seed=0):
+    """Return uint8 [height, width, 3]: smooth colours with fine texture, the same on every machine."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
+    waves = sum(
+        rng.uniform(10, 40, 3) * np.sin(2 * np.pi * (rng.uniform(0, k, 3) * rows + rng.uniform(0, k, 3) * columns))
+        for k in (1, 3, 9, 27)
+    )
+    return np.clip(128 + waves + rng.normal(0, 12, (height, width, 3)), 0, 255).astype(np.uint8)

@@ -35,7 +35,8 @@ class Network(nnx.Module):
     another. The parts work in either mode; an auxiliary head acts in `__call__` alone.
 
     A submodule whose name in the published weights is that of one of the three methods has an underscore after it
-    here, such as `features_` of VGG; `tensor_name` leaves the underscore out.
+    here, such as `features_` of VGG; `tensor_name` leaves the underscore out. Blocks that have the names b1, b2 and so
+    on in the published weights are a list named `b_from_1` here.
     """
 
     origin: Origin | None = None  # set by `models.build`
@@ -118,9 +119,23 @@ class Network(nnx.Module):
         return self
 
 
+_FROM_ONE = "_from_1"
+
+
 def tensor_name(path: Iterable[Hashable]) -> str:
     """Return the name that a parameter or statistic has in the published weights: its path, joined by dots.
 
-    An underscore after an attribute's name distinguishes it from a method of `Network` and is left out.
+    An underscore after an attribute's name distinguishes it from a method of `Network` and is left out. The items of
+    a list whose name ends in `_from_1` are called by the rest of that name and their number: `b_from_1.0` is `b1`.
     """
-    return ".".join(str(part).removesuffix("_") for part in path)
+    parts, prefix = [], None
+    for part in path:
+        text = str(part)
+        if prefix is not None:
+            parts.append(f"{prefix}{int(text) + 1}")
+            prefix = None
+        elif text.endswith(_FROM_ONE):
+            prefix = text.removesuffix(_FROM_ONE)
+        else:
+            parts.append(text.removesuffix("_"))
+    return ".".join(parts)
