@@ -9,8 +9,11 @@ HELP = """Show which differences between finished runs are significant: a page w
   python main.py compare runs/decade                                 a sweep
   python main.py compare runs/demo/alexnet runs/demo/resnet18 --out=runs/demo
 
-Runs with the same configuration and different seeds count as one system. Runs with different budgets, data sets,
-splits or label sets are refused; --allow_mixed compares them anyway, and every table states what differs.
+Runs with the same name and configuration and different seeds count as one system. Systems are named by `train --name`,
+otherwise by the network and, where that is not enough, by the settings that tell them apart.
+
+Runs with different budgets, data sets, splits or label sets are refused; --allow_mixed compares them anyway, and every
+table states what differs.
 
   python main.py compare runs/decade --protocol=10crop               by another protocol
   python main.py compare runs/decade --set=v2                        on an evaluation set

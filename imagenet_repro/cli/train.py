@@ -20,14 +20,14 @@ a TPU pod, or with COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID in the envi
 """
 
 
-def run(*, config: str, workdir: str, overrides: dict[str, str], preprocess: dict[str, str]) -> int:
+def run(*, config: str, workdir: str, name: str, overrides: dict[str, str], preprocess: dict[str, str]) -> int:
     """Train the configuration of a file in a workdir; return the exit code."""
     from rich.console import Console
 
     from imagenet_repro.config import load_config
     from imagenet_repro.scoring.terminal import show_stages
 
-    loaded_config = load_config(config, overrides)
+    loaded_config = load_config(config, overrides | ({"name": name} if name else {}))
     with show_stages(Console()) as begin:
         begin("loading JAX")  # which takes seconds, and a mistyped key needs none of it
         from imagenet_repro.runs.train import train
@@ -43,6 +43,12 @@ COMMAND = Command(
     options=(
         Option("--config", required=True, metavar="FILE[:ARGUMENT]", help="a recipe, such as configs/resnet.py:50"),
         Option("--workdir", required=True, metavar="DIR", help="the directory for everything that the run writes"),
+        Option(
+            "--name",
+            default="",
+            metavar="NAME",
+            help="the system's name in tables and figures, the same for all its seeds (default: the network's)",
+        ),
     ),
     settings=(Settings("config", "any key of the configuration", parameter="overrides"), PREPROCESS),
     shows_exit_codes=True,

@@ -5,7 +5,7 @@ from typing import Literal
 
 from imagenet_repro.config.augment import Augment
 from imagenet_repro.config.data import CenterCrop, Data, SquashCrop
-from imagenet_repro.config.fields import amount, bounded
+from imagenet_repro.config.fields import amount, bounded, label
 from imagenet_repro.config.model import Model
 from imagenet_repro.config.probe import Probe
 
@@ -20,6 +20,7 @@ class FrozenConfig:
     """
 
     classifier: Literal["linear", "knn", "logistic"] = "linear"  # of the methods of `main.py probe`
+    name: str = label("")  # of the system in tables and figures; empty: what tells it apart from the others
     seed: int = bounded(0, 0, 2**31 - 1)  # of the part of the training split, and of the heads
     budget: str = amount("1ep")
     batch_size: int = bounded(256, 1, 2**24)  # images of one pass through the network

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 from imagenet_repro.config.augment import Augment
 from imagenet_repro.config.data import CenterCrop, Crop, Data, InceptionCrop, SquashCrop
 from imagenet_repro.config.features import Channel, Sample, Svm
-from imagenet_repro.config.fields import amount, bounded
+from imagenet_repro.config.fields import amount, bounded, label
 from imagenet_repro.config.finetune import Distill, NoDistillation, Train
 from imagenet_repro.config.frozen import FrozenConfig
 from imagenet_repro.config.loss import Loss, SoftmaxLoss
@@ -30,6 +30,7 @@ class Checkpoint:
 class Config:
     """One run of a network."""
 
+    name: str = label("")  # of the system in tables and figures; empty: what tells it apart from the others
     seed: int = bounded(0, 0, 2**31 - 1)
     budget: str = amount("90ep")  # training/budget.py: ep | img | st | flop | s
     batch_size: int = bounded(256, 1, 2**24)  # over all devices and hosts
@@ -84,7 +85,8 @@ class FeatureConfig:
     that the SVMs see; its operations and seconds are the whole pipeline's.
     """
 
-    system: str = "features"  # the system's name in tables
+    system: str = "features"  # the kind of system, such as xrce_2011
+    name: str = label("")  # of the system in tables and figures; empty: what tells it apart from the others
     seed: int = bounded(0, 0, 2**31 - 1)
     budget: str = amount("10ep")
     batch_size: int = bounded(256, 1, 2**24)

@@ -18,13 +18,14 @@ import numpy as np
 from imagenet_repro.config import Data, flatten_settings
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
+from imagenet_repro.report import run_settings, system_names
 from imagenet_repro.report.records import ComparedSystem, Comparison, FailedRun, FinishedRun, TopGuesses
 from imagenet_repro.report.sections import differences
 from imagenet_repro.scoring import class_names, predictions, sets
 from imagenet_repro.scoring.class_names import ClassMatch
 from imagenet_repro.scoring.sets import EvaluationSet
 from imagenet_repro.storage.json_files import require_keys
-from imagenet_repro.storage.workdir import FREE_KEYS, RESULT, Workdir
+from imagenet_repro.storage.workdir import FREE_KEYS, RESULT, Workdir, system_name
 from imagenet_repro.training import log
 
 # The entries of a result that a comparison needs in addition to those that every reader needs, by dotted path.
@@ -109,7 +110,7 @@ class RunGroup:
     """The workdirs of one system, one for each seed.
 
     Attributes:
-      name: the system's name; several groups with the same name are numbered.
+      name: the system's name; groups with the same name are told apart by their settings.
       workdirs: workdirs of finished runs.
       recipe: the recipe's name, if networks are crossed with recipes.
     """
@@ -120,7 +121,7 @@ class RunGroup:
 
 
 def group_runs(paths: Sequence[str | Path]) -> list[RunGroup]:
-    """Group runs whose configurations differ only in the seed, in the order given.
+    """Group runs whose names and configurations differ only in the seed, in the order given.
 
     Raises:
       UserError: a run has not ended, its result is damaged, or the same run is named twice.
@@ -131,10 +132,10 @@ def group_runs(paths: Sequence[str | Path]) -> list[RunGroup]:
     names: dict[str, str] = {}
     for workdir in map(Workdir, paths):
         result = _read_result(workdir)
-        settings = {"flops": TAPS_BEFORE_THE_KEY} | flatten_settings(result["provenance"]["config"])
-        key = json.dumps({k: v for k, v in settings.items() if k != "seed" and k not in FREE_KEYS}, sort_keys=True)
+        source, name = result["provenance"], system_name(result)
+        key = json.dumps([name, run_settings.identity(run_settings.of_run(source["config"], source))])
         groups.setdefault(key, []).append(workdir)
-        names[key] = result["system"]
+        names[key] = name
     return [RunGroup(names[key], tuple(workdirs)) for key, workdirs in groups.items()]
 
 
@@ -161,12 +162,11 @@ def collect(
       UserError: a result or its predictions are missing or damaged, or runs differ in what must be equal.
     """
     _check_stored(groups, scoring)
-    names = _unique_names([group.name for group in groups])
     images = _SharedArrays()
-    systems = tuple(_read_system(name, group, scoring, images) for name, group in zip(names, groups, strict=True))
+    systems = tuple(_read_system(group, scoring, images) for group in groups)
     if not systems:
         raise UserError("there is no finished run to compare")
-    systems = _in_one_order(systems, say)
+    systems = _in_one_order(_with_unique_names(systems), say)
     mixed = _describe_differences(systems, scoring)
     if mixed and not allow_mixed:
         lines = "".join(f"\n  {sentence}" for sentence in mixed)
@@ -224,13 +224,13 @@ class _SharedArrays:
         return known if np.array_equal(known, array) else array
 
 
-def _read_system(name: str, group: RunGroup, scoring: Scoring, images: _SharedArrays) -> ComparedSystem:
+def _read_system(group: RunGroup, scoring: Scoring, images: _SharedArrays) -> ComparedSystem:
     runs = sorted((_read_run(workdir, scoring, images) for workdir in group.workdirs), key=lambda run: run.seed)
     seeds = [run.seed for run in runs]
     if len(set(seeds)) != len(seeds):
         paths = ", ".join(str(run.path) for run in runs)
-        raise UserError(f"{name}: two runs have the same seed, among {paths}; name only one run for each seed")
-    return ComparedSystem(name, runs[0].result["system"], group.recipe, tuple(runs))
+        raise UserError(f"{group.name}: two runs have the same seed, among {paths}; name only one run for each seed")
+    return ComparedSystem(group.name, runs[0].result["system"], group.recipe, tuple(runs))
 
 
 def _read_run(workdir: Workdir, scoring: Scoring, images: _SharedArrays) -> FinishedRun:
@@ -404,12 +404,10 @@ def _differing_images(systems: Sequence[ComparedSystem]) -> list[str]:
     return []
 
 
-def _unique_names(names: list[str]) -> list[str]:
-    """Return the names, with numbers appended to those that occur more than once."""
-    taken = {name for name in names if names.count(name) == 1}
-    unique = []
-    for name in names:
-        candidates = (name,) if names.count(name) == 1 else (f"{name} ({number})" for number in itertools.count(1))
-        unique.append(next(one for one in candidates if names.count(name) == 1 or one not in taken))
-        taken.add(unique[-1])
-    return unique
+def _with_unique_names(systems: Sequence[ComparedSystem]) -> tuple[ComparedSystem, ...]:
+    names = [system.name for system in systems]
+    if len(set(names)) == len(names):
+        return tuple(systems)
+    places = [str(system.runs[0].path) for system in systems]
+    names = system_names.tell_apart(names, [system.settings for system in systems], places)
+    return tuple(dataclasses.replace(system, name=name) for system, name in zip(systems, names, strict=True))

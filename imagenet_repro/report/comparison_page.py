@@ -11,13 +11,13 @@ from markupsafe import Markup
 from imagenet_repro.report import html_page
 from imagenet_repro.report.html_page import LONG, MIXED, PageFigure, PageSection
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
-from imagenet_repro.report.sections import classes, history, leaderboard, people, provenance, spending
+from imagenet_repro.report.sections import classes, history, leaderboard, people, provenance, spending, what_differs
 from imagenet_repro.report.sections.disagreements import ImageGroup, disagreements
 from imagenet_repro.report.tables import Table
 from imagenet_repro.report.templating import render
 
 PAGE = "report.html"
-TITLE = "ImageNet systems under one budget"
+TITLE = "Systems under one budget"
 MANY = 12  # groups of images; more groups for pairs of systems are folded together
 
 PARTS = ("transfer", "curves", "targets", "compute", "differences", "classes", "confusions", "history")
@@ -102,6 +102,7 @@ def _sections(page: ComparisonPage) -> list[PageSection]:
         PageSection("selection", "How settings were chosen", html_page.render_paragraphs(comparison.selection)),
         PageSection("warnings", "Warnings", _render_warnings(comparison)),
         _leaderboard_section(page),
+        _section(page, "what_differs", what_differs.TITLE, [what_differs.table(comparison)]),
         _section(page, "transfer", html_page.TRANSFER),
         _section(page, "curves", "Learning curves"),
         _section(page, "targets", "What it took to reach an error"),
@@ -111,9 +112,13 @@ def _sections(page: ComparisonPage) -> list[PageSection]:
         _section(page, "confusions", "Confusions"),
         _disagreement_section(page),
         _section(page, "people", "People", [people.table(comparison)]),
-        _section(page, "history", "The challenge, 2010 to 2017", [history.entries()]),
+        _section(page, "history", "The challenge, 2010 to 2017", [_history_table(comparison)]),
         _provenance_section(comparison),
     ]
+
+
+def _history_table(comparison: Comparison) -> Table | None:
+    return history.entries() if history.belongs_to(comparison) else None
 
 
 def _leaderboard_section(page: ComparisonPage) -> PageSection:

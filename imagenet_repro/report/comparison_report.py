@@ -21,9 +21,13 @@ from imagenet_repro.report.sections import (
     crossed,
     differences,
     leaderboard,
+    speed,
     spending,
+    what_differs,
 )
+from imagenet_repro.report.sections import history as section_history
 from imagenet_repro.report.sections import targets as section_targets
+from imagenet_repro.report.sections import verdict as verdicts
 from imagenet_repro.report.sections.differences import Answer, Differences, Question
 from imagenet_repro.report.tables import Table
 from imagenet_repro.report.targets import Target, Workload
@@ -90,10 +94,11 @@ def present(
       SaveError: a file cannot be written.
     """
     pairs = _differences(comparison)
-    verdict = differences.verdict(comparison, pairs) if pairs else _verdict_without_pairs(comparison)
+    verdict = verdicts.verdict(comparison, pairs) if pairs else verdicts.verdict_without_pairs(comparison)
+    cautions = (what_differs.sentence(comparison), speed.warning(comparison))
     page = ComparisonPage(
         comparison=_with_readable_names(comparison),
-        verdict=verdict.replace(". ", ".\n", 1),
+        verdict="\n".join(filter(None, (verdict, *cautions))),
         groups=groups(comparison, pairs) if pairs else {},
         thumbnails=thumbnails,
         pictured_ids=pictured_ids,
@@ -127,14 +132,6 @@ def _differences(comparison: Comparison) -> Differences | None:
     if comparison.mixed and not comparison.same_images:
         return None
     return differences.differences(comparison)
-
-
-def _verdict_without_pairs(comparison: Comparison) -> str:
-    best = leaderboard.ranked(comparison)[0]
-    return (
-        f"{best.name} has the lowest top-1 error: {100 * best.mean_error(1):.1f} %. The systems were scored on"
-        " different images, so this page cannot say which differences are significant."
-    )
 
 
 def _with_readable_names(comparison: Comparison) -> Comparison:
@@ -306,6 +303,8 @@ class _Drawing:
         return figures
 
     def _draw_history(self) -> list[PageFigure]:
+        if not section_history.belongs_to(self._comparison):
+            return []
         paths = history.plot_history(self._comparison, self._out / "history.png")
         caption = (
             "Published top-5 errors of the challenge's entries, on its hidden test sets, beside the errors of the"

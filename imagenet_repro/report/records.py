@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int32, Shaped
 
 from imagenet_repro.errors import UserError
+from imagenet_repro.report import run_settings
 from imagenet_repro.scoring.metrics import GUESSES, ErrorRates, is_wrong
 from imagenet_repro.scoring.predictions import are_of_other_data
 
@@ -83,6 +84,12 @@ class ComparedSystem:
     network: str
     recipe: str
     runs: tuple[FinishedRun, ...]
+
+    @functools.cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings that may change the system's numbers, by dotted key."""
+        source = self.runs[0].result["provenance"]
+        return run_settings.of_run(source["config"], source)
 
     @property
     def seeds(self) -> tuple[int, ...]:

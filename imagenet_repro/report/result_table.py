@@ -10,6 +10,7 @@ from imagenet_repro.report.text import quantity, seconds
 from imagenet_repro.scoring import sets, terminal
 from imagenet_repro.scoring.metrics import ErrorRates, format_rate
 from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading, terminal_heading
+from imagenet_repro.storage.workdir import system_name
 
 FULL_WIDTH = 100  # columns; in a narrower terminal an interval stands below its error rate
 FILE_WIDTH = 160  # columns of output to a file
@@ -48,7 +49,7 @@ def row(result: Mapping[str, Any]) -> ResultRow:
     rates = result["rates"]
     counts = {field.name: rates[field.name] for field in dataclasses.fields(ErrorRates)}
     return ResultRow(
-        system=result["system"],
+        system=system_name(result),
         parameters=result["parameters"],
         multiply_adds=result["multiply_adds"],
         images_seen=result["spent"]["images"],

@@ -1,5 +1,6 @@
 """`main.py train`: one run, from its configuration to its result."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,7 @@ def _train(config: AnyConfig, directory: Workdir) -> int:
     with terminal.show_stages(hosts.console(), announce=True) as begin:
         begin(f"reading the data set {config.data.name}")
         splits = sources.open_splits(config.data)
+        config = _with_recorded_name(config, directory)
         if jax.process_index() == 0:
             _open(config, directory, splits.train)
     if hosts.from_first(directory.is_finished):
@@ -66,6 +68,13 @@ def _train(config: AnyConfig, directory: Workdir) -> int:
         run = RUNS[systems.SYSTEMS[type(config)]](config, directory, splits)
     code = run.go()
     return code or _show(directory)
+
+
+def _with_recorded_name(config: AnyConfig, workdir: Workdir) -> AnyConfig:
+    """Return the configuration with the name that a run was started with, unless it has another."""
+    if config.name or not (workdir.is_started and workdir.has_config):
+        return config
+    return dataclasses.replace(config, name=workdir.config().name)
 
 
 def _refuse_other_classes(workdir: Workdir, split: Split) -> None:

@@ -1,7 +1,7 @@
 """The directory of a run: its configuration, lock, predictions and result. Checkpoints and logs are in it too."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -24,7 +24,9 @@ RESULT_ADVICE = "train with this run's configuration writes it again"
 PRECISIONS = get_args(get_type_hints(Config)["precision"])
 
 # Keys that change where and how fast a run works, but no number that it computes.
-FREE_KEYS = ("cache_dir", "data.data_dir", "data.threads", "data.workers", "log_every")
+SPEED_KEYS = ("cache_dir", "data.data_dir", "data.threads", "data.workers", "log_every")
+# Keys in which a run may differ from the recorded configuration that it continues: also its name.
+FREE_KEYS = (*SPEED_KEYS, "name")
 
 
 # The keys that every reader of a result relies on, by dotted path.
@@ -283,6 +285,11 @@ class Workdir:
                 raise SaveError(f"{error}. It cannot be renamed: {failure.strerror}") from failure
             return f"{error}. It is now {aside.name}, and the result is written again"
         return ""
+
+
+def system_name(result: Mapping[str, Any]) -> str:
+    """Return the name that the user gave the system of a finished run; without one, that of the network or entry."""
+    return str(result["provenance"]["config"].get("name") or result["system"])
 
 
 def refuse_other_config(path: Path, recorded: AnyConfig, requested: AnyConfig) -> None:

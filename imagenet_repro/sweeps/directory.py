@@ -14,7 +14,7 @@ from imagenet_repro.config.sweep import SweepConfig, resolve_sweep
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage import files, locks, user
 from imagenet_repro.storage.json_files import read_json, require_keys, write_json
-from imagenet_repro.storage.workdir import CONFIG, FREE_KEYS, PREDICTIONS, Workdir
+from imagenet_repro.storage.workdir import CONFIG, PREDICTIONS, SPEED_KEYS, Workdir
 from imagenet_repro.sweeps.plan import RUNS, SEARCH, SMALLER
 
 SWEEP = "sweep.json"
@@ -22,7 +22,7 @@ TRIALS = "trials.db"
 WORKERS = "workers"  # the subdirectory of locks, logs and job ids
 PLANNED = "planned.json"  # the configuration with which a worker starts a run, in the run's workdir
 RUNS_ARE_KEPT = "finished runs are taken from their directories, and started ones resume from their checkpoints"
-FREE = (*FREE_KEYS, "checkpoint.keep_finished")  # ends of keys that may change during a sweep
+FREE = (*SPEED_KEYS, "checkpoint.keep_finished")  # ends of keys that may change during a sweep
 LOCK_TIMEOUT = 1.0  # seconds of trying to acquire a lock
 
 

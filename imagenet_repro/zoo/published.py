@@ -7,15 +7,26 @@ from before 2012 are not networks; their facts are those of the challenge's entr
 import csv
 import dataclasses
 import functools
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from imagenet_repro import models
+from imagenet_repro.scoring.sets import IMAGENET
 from imagenet_repro.zoo.entries import ENTRIES, ChallengeEntry
 
 NETWORKS = Path(__file__).parent / "networks.csv"
 ERRORS = Path(__file__).parent / "published_errors.csv"
 # Words for protocols with a single view, like our own evaluation; their numbers compare best with ours.
 ONE_VIEW = ("centre", "1 crop", "1 view")
+# Options of networks that change how they are trained or computed, and not what they are.
+TRAINING_OPTIONS = (
+    "auxiliary", "auxiliary_dropout", "drop_path", "dropout", "head_bias", "layer_scale", "mask_token",
+    "norm_momentum", "remat", "scan", "zero_init_last",
+)  # fmt: skip
+CIFAR10 = re.compile(r"cifar10(:.*)?")
+STATED_SIZE = re.compile(r"centre (\d+)|(\d+) px")  # of images, in a protocol; otherwise that of the network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +68,60 @@ def year(system: str) -> int | None:
     return entry and entry.year
 
 
-def published(system: str) -> PublishedErrors | None:
-    """Return the published errors that compare best with ours: of one view, then with both error rates, then first.
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """The facts about a measured error that decide which published ones may stand beside it.
 
-    None where nothing is published, or where the name is unknown.
+    Attributes:
+      system: the network, or a system from before 2012.
+      data: the data sets that it was trained and scored on.
+      image_size: the side of the scored images in pixels.
+      options: the network's options in its configuration.
+      is_probe: whether a classifier was fitted to frozen features.
     """
-    if _is_network(system):
-        return max(network_facts(system).errors, key=_likeness, default=None)
-    entry = _entry(system)
-    return entry and PublishedErrors(None, entry.top5, entry.protocol, entry.source)
+
+    system: str
+    data: frozenset[str]
+    image_size: int
+    options: Mapping[str, Any]
+    is_probe: bool = False
+
+
+def published_for(measured: Measured) -> PublishedErrors | None:
+    """Return the published errors of the same network, options, size and data that compare best with measured ones.
+
+    Of several, those of one view come first, then those with both error rates, then the first of the file. None where
+    nothing is published, or where the name is unknown.
+    """
+    if not _is_network(measured.system):
+        entry = _entry(measured.system)
+        is_same = entry is not None and all(map(IMAGENET.fullmatch, measured.data))
+        return PublishedErrors(None, entry.top5, entry.protocol, entry.source) if entry and is_same else None
+    if not _is_as_published(measured):
+        return None
+    errors = [one for one in network_facts(measured.system).errors if _is_same_test(one, measured)]
+    return max(errors, key=_likeness, default=None)
+
+
+def _is_as_published(measured: Measured) -> bool:
+    """Return whether the options leave the network as it was published."""
+    defaults = models.spec(measured.system).options
+    return all(
+        value == defaults.get(name) or name in TRAINING_OPTIONS or (name == "image_size" and value == _size(measured))
+        for name, value in measured.options.items()
+    )
+
+
+def _is_same_test(errors: PublishedErrors, measured: Measured) -> bool:
+    data = CIFAR10 if errors.protocol.startswith("CIFAR-10") else IMAGENET
+    stated = STATED_SIZE.search(errors.protocol)
+    size = int(stated[1] or stated[2]) if stated else _size(measured)
+    is_probe = "linear probe" in errors.protocol
+    return all(map(data.fullmatch, measured.data)) and size == measured.image_size and is_probe == measured.is_probe
+
+
+def _size(measured: Measured) -> int:
+    return models.spec(measured.system).preprocessing.image_size
 
 
 @functools.cache

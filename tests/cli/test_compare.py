@@ -158,7 +158,7 @@ def test_runs_on_different_images_get_a_page_without_pairs(tmp_path, undrawn):
     )
     compare.compare([a, b], str(tmp_path / "out"), allow_mixed=True)
     document = Document((tmp_path / "out/report.html").read_text())
-    assert sections(document) == ["warnings", "leaderboard", "history", "provenance"]
+    assert sections(document) == ["warnings", "leaderboard", "what_differs", "provenance"]
     assert "train, scored on test" in document.text
 
 

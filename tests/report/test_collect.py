@@ -67,20 +67,48 @@ def test_settings_of_directories_and_speed_do_not_separate_systems(tmp_path):
     assert [system.seeds for system in gathered(*directories).systems] == [(0, 1)]
 
 
-def test_systems_of_one_name_get_numbers(tmp_path):
+def test_systems_of_one_name_are_told_apart_by_their_settings(tmp_path):
+    changes = [{"batch_size": 64}, {"batch_size": 256}, {"model.weights": "/elsewhere/pre.safetensors"}]
     directories = [
-        finished_runs.write(tmp_path / f"{k}", finished_runs.one(k), **{"provenance.config.batch_size": 2**k})
-        for k in range(3)
+        finished_runs.write(
+            tmp_path / f"{k}", finished_runs.one(k), **{f"provenance.config.{key}": v for key, v in one.items()}
+        )
+        for k, one in enumerate(changes)
     ]
     actual = gathered(*directories)
-    assert [system.name for system in actual.systems] == [f"alexnet_2012 ({n})" for n in (1, 2, 3)]
+    assert [system.name for system in actual.systems] == [
+        "alexnet_2012, batch_size=64",
+        "alexnet_2012, batch_size=256",
+        "alexnet_2012, weights=pre.safetensors, batch_size=256",
+    ]
     assert {system.network for system in actual.systems} == {"alexnet_2012"}
+    assert [system.name for system in gathered(*directories[1:]).systems] == [
+        "alexnet_2012",
+        "alexnet_2012, weights=pre.safetensors",
+    ]
 
 
-def test_numbers_avoid_existing_names(tmp_path):
+def test_runs_have_the_names_that_they_were_given(tmp_path):
+    directories = [
+        finished_runs.write(tmp_path / str(k), finished_runs.one(0, seed=k), **{"provenance.config.name": name})
+        for k, name in enumerate(("before", "before", "after"))
+    ]
+    assert [(one.name, one.seeds) for one in gathered(*directories).systems] == [("before", (0, 1)), ("after", (2,))]
+
+
+def test_a_run_of_an_older_version_without_a_key_is_of_the_system_with_its_default(tmp_path):
+    directories = [
+        finished_runs.write(tmp_path / "old", finished_runs.one(seed=0)),
+        finished_runs.write(tmp_path / "new", finished_runs.one(seed=1), **{"provenance.config.clip_norm": 0.0}),
+    ]
+    assert [one.seeds for one in gathered(*directories).systems] == [(0, 1)]
+
+
+def test_systems_of_one_name_and_equal_settings_are_told_apart_by_their_places(tmp_path):
     directories = [Workdir(finished_runs.write(tmp_path / f"{k}", finished_runs.one(k))) for k in range(3)]
-    groups = [RunGroup(name, (directory,)) for name, directory in zip(("a", "a (1)", "a"), directories, strict=True)]
-    assert [system.name for system in collect(groups).systems] == ["a (2)", "a (1)", "a (3)"]
+    groups = [RunGroup(name, (directory,)) for name, directory in zip(("a", "b", "a"), directories, strict=True)]
+    names = [system.name for system in collect(groups).systems]
+    assert names == [f"a in {tmp_path / '0'}", "b", f"a in {tmp_path / '2'}"]
 
 
 @pytest.mark.parametrize(

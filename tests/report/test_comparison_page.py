@@ -96,6 +96,7 @@ def test_sections_stand_in_order_and_nav_leads_to_each(full, tmp_path):
         "selection",
         "warnings",
         "leaderboard",
+        "what_differs",
         "curves",
         "compute",
         "differences",
@@ -113,7 +114,7 @@ def test_sections_stand_in_order_and_nav_leads_to_each(full, tmp_path):
 
 def test_sections_without_content_are_left_out(tmp_path):
     document = written(ComparisonPage(comparisons.comparison(systems=1), "One system."), tmp_path)
-    assert sections(document) == ["leaderboard", "classes", "disagreements", "history", "provenance"]
+    assert sections(document) == ["leaderboard", "classes", "disagreements", "provenance"]
     assert "table-seeds" not in document.tables
 
 
@@ -294,7 +295,7 @@ def test_runs_without_optional_keys(tmp_path):
         systems.append(dataclasses.replace(system, runs=(run,), network=""))
     document = written(ComparisonPage(dataclasses.replace(comparison, systems=tuple(systems)), "Two."), tmp_path)
     row = document.tables["table-leaderboard"][1]
-    assert row[5:] == ["–", "–", "10", "–", "–", "1", "–", "–", "–"]
+    assert row[5:] == ["–", "–", "10", "–", "–", "1"]
     assert document.tables["table-costs"][1][1:] == [*["–"] * 6, "unknown", "–", "–"]
 
 

@@ -1,10 +1,12 @@
 """Tests of the start of a run (`runs/train.py`), before anything is built."""
 
+import dataclasses
 import errno
 import os
 
 import pytest
 
+import main
 from imagenet_repro.config import resolve_config
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import SaveError
@@ -60,3 +62,22 @@ def test_a_started_run_without_its_configuration_takes_that_of_the_command(tmp_p
     train._open(CONFIG, workdir, SPLIT)
     assert (workdir.config(), workdir.precision()) == recorded
     assert "config.json is missing; the configuration of this command is taken" in capsys.readouterr().out
+
+
+def test_a_run_keeps_its_name_unless_another_is_given(tmp_path):
+    named, renamed = (dataclasses.replace(CONFIG, name=name) for name in ("mine", "other"))
+    workdir = Workdir(tmp_path)
+    assert train._with_recorded_name(CONFIG, workdir).name == ""
+    train._open(named, workdir, SPLIT)
+    workdir.metrics.write_text("{}\n")
+    assert train._with_recorded_name(CONFIG, Workdir(tmp_path)).name == "mine"
+    assert train._with_recorded_name(renamed, Workdir(tmp_path)).name == "other"
+    workdir.record_config(renamed, {})  # a name is no other configuration
+
+
+def test_the_command_passes_the_name_on(monkeypatch):
+    named = []
+    monkeypatch.setattr(train, "train", lambda config, workdir: named.append(config.name) or 0)
+    for name in ("", "mine"):
+        main.main(["train", "--config=configs/resnet.py:18", "--workdir=w", *([f"--name={name}"] if name else [])])
+    assert named == ["", "mine"]

@@ -6,8 +6,12 @@ import pytest
 
 from imagenet_repro import models
 from imagenet_repro.errors import UserError
-from imagenet_repro.zoo.published import ERRORS, NETWORKS, network_facts, published, year
+from imagenet_repro.zoo.published import ERRORS, NETWORKS, Measured, network_facts, published_for, year
 from tests.report import comparisons
+
+
+def measured(system, data="imagenet2012", image_size=224, options=None, **fields):
+    return Measured(system, frozenset({data}), image_size, options or {}, **fields)
 
 
 @pytest.mark.parametrize(
@@ -21,18 +25,47 @@ from tests.report import comparisons
     ],
 )
 def test_the_published_number_has_one_view(network, when, errors, protocol):
-    result = published(network)
+    result = published_for(measured(network))
     assert year(network) == when
     assert (result.top1, result.top5) == errors
     assert protocol in result.protocol
 
 
 def test_an_unknown_name_has_no_facts():
-    assert published("my_network") is None
+    assert published_for(measured("my_network")) is None
     assert year("my_network") is None
-    assert published("") is None
+    assert published_for(measured("")) is None
     with pytest.raises(UserError, match="no network is called 'my_network'"):
         network_facts("my_network")
+
+
+@pytest.mark.parametrize(
+    ("where", "top1"),
+    [
+        ({"system": "vit_tiny_patch16"}, 24.548),
+        ({"system": "vit_tiny_patch16", "options": {"depth": 4}}, None),  # another network
+        ({"system": "vit_tiny_patch16", "image_size": 32}, None),
+        ({"system": "vit_tiny_patch16", "options": {"drop_path": 0.1, "image_size": 224}}, 24.548),
+        ({"system": "resnet50", "options": {"stem": "small"}}, None),
+        ({"system": "resnet50", "data": "tiny_imagenet_20"}, None),
+        ({"system": "resnet50", "data": "imagenet2012_side400_q90:5.1.0"}, 24.01),
+        ({"system": "resnet20_cifar"}, None),
+        ({"system": "resnet20_cifar", "data": "cifar10", "image_size": 32}, 8.75),
+        ({"system": "resnet20_cifar", "data": "cifar100", "image_size": 32}, None),
+        ({"system": "senet154", "image_size": 320}, 17.28),
+        ({"system": "senet154"}, 18.68),
+        ({"system": "vit_small_patch14_dinov2", "image_size": 518}, None),
+    ],
+)
+def test_published_errors_are_those_of_the_same_network_options_size_and_data(where, top1):
+    result = published_for(measured(**where))
+    assert (result and result.top1) == top1
+
+
+def test_a_probe_is_compared_with_published_probes_alone():
+    probe = measured("vit_small_patch14_dinov2", image_size=518, is_probe=True)
+    assert published_for(probe).top1 == 18.9
+    assert published_for(measured("resnet50", is_probe=True)) is None
 
 
 def test_systems_of_the_test_data_are_ordered_by_year():

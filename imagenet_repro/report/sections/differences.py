@@ -11,7 +11,7 @@ opinion on recipes, which assumes less and takes the images as given.
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -359,118 +359,6 @@ def _surplus(ids: Shaped[np.ndarray, " n"], others: Shaped[np.ndarray, " m"]) ->
     return list(Counter(ids.tolist()) - Counter(others.tolist()))
 
 
-# --- words -------------------------------------------------------------------------------------------------------
-
-
-def verdict(comparison: Comparison, found: Differences) -> str:
-    """Return the verdict in a few sentences: which system has the lowest top-1 error, and from which it differs.
-
-    It answers the question of recipes where a system has two seeds, otherwise that of checkpoints, and names the
-    question and how large a difference must be to be found.
-
-    Args:
-      comparison: the systems.
-      found: their differences.
-    """
-    if len(comparison.systems) == 1:
-        return _single_system(comparison.systems[0], found)
-    best = found.orders[1][0]
-    pairs = {i: found.pairs[1][min(best, i), max(best, i)] for i in found.orders[1] if i != best}
-    leaders = _leaders(comparison.systems, found)
-    owner = "its" if len(leaders) == 1 else f"{found.names[best]}'s"
-    sentences = [_lowest_error(leaders, found), _answer(found, owner, best, pairs)]
-    if found.question == "checkpoints":
-        sentences.append("One seed of each system cannot show which recipe is better; that needs several seeds.")
-    else:
-        sentences += [_borrowed_variance(comparison.systems), describe_gaps(found)]
-    return " ".join(filter(None, sentences))
-
-
-def describe_gaps(found: Differences) -> str:
-    """Return a sentence with the true difference that would be found 80 % of the time; empty if that is unknown."""
-    if found.gaps is None or found.gaps[1] == 0:
-        return ""
-    given = "With these seeds and images"
-    if found.gaps[0] > 1:
-        return f"{given} no gap would be found {100 * FOUND:g} % of the time."
-    low, high = (_percent(min(gap, 1.0), found) for gap in found.gaps)
-    gap = f"{low} points" if low == high else f"{low} to {high} points, by the seeds of the pair,"
-    return f"{given} a gap of {gap} would be found {100 * FOUND:g} % of the time."
-
-
-def _borrowed_variance(systems: Sequence[ComparedSystem]) -> str:
-    single = [system.name for system in systems if len(system.runs) == 1]
-    if not single:
-        return ""
-    verb, each = ("has", "it is") if len(single) == 1 else ("have", "they are")
-    return f"{_enumerate(single)} {verb} one seed; {each} taken to vary over seeds as the others do."
-
-
-def _single_system(system: ComparedSystem, found: Differences) -> str:
-    rates = " and ".join(f"{_percent(system.mean_error(k), found)} % top-{k}" for k in RATES)
-    return (
-        f"{system.name} has {rates} error ({_seeds_in_words([system])}); there is no other system to compare it with."
-    )
-
-
-def _leaders(systems: Sequence[ComparedSystem], found: Differences) -> list[ComparedSystem]:
-    """Return all systems that have the lowest error."""
-    ordered = [systems[i] for i in found.orders[1]]
-    return [system for system in ordered if system.mean_error(1) - ordered[0].mean_error(1) <= TIE]
-
-
-def _lowest_error(leaders: Sequence[ComparedSystem], found: Differences) -> str:
-    verb, each = ("has", "") if len(leaders) == 1 else ("have", " each")
-    rate = f"{_percent(leaders[0].mean_error(1), found)} %{each}"
-    names = _enumerate([one.name for one in leaders])
-    return f"{names} {verb} the lowest top-1 error: {rate} ({_seeds_in_words(leaders)})."
-
-
-def _answer(found: Differences, owner: str, best: int, pairs: Mapping[int, PairDifference]) -> str:
-    """Return a sentence with the answer about the best system and all others."""
-    relations: dict[str, list[str]] = {}
-    for i, pair in pairs.items():
-        relations.setdefault(_relation(pair.answer(found.question), best < i), []).append(found.names[i])
-    ordered = sorted(relations.items(), key=lambda relation: len(relation[1]))
-    clauses = [f"{relation} {_enumerate_owners(names)}" for relation, names in ordered]
-    relation, names = ordered[-1]
-    if len(names) > 1:  # the longest list needs no names
-        clauses[-1] = f"{relation} {'every' if relation.endswith('than') else 'any'} other system's"
-    family = len(found.pairs[1])
-    if found.question == "recipes":
-        test = f"crossed effects{f', Tukey-Kramer over {family} pairs' if family > 1 else ''}"
-        return f"Over {NEW_IMAGES_AND_SEEDS}, {owner} recipe {_enumerate(clauses)} ({test})."
-    seeds = {seed for pair in pairs.values() for seed in pair.checkpoints.seeds}
-    seed = f" of seed {seeds.pop()}" if len(seeds) == 1 else ""
-    test = f"McNemar's test{f', Holm over {family} pairs' if family > 1 else ''}"
-    return f"On these images, {owner} checkpoint{seed} {_enumerate(clauses)} ({test})."
-
-
-def _relation(answer: CheckpointDifference | RecipeDifference, is_first: bool) -> str:
-    """Return how one system of a pair compares with the other; `is_first`: whether it is the first of the pair."""
-    if not answer.is_significant:
-        return "does not differ significantly from"
-    return "has a lower error than" if (answer.difference < 0) == is_first else "has a higher error than"
-
-
-def _seeds_in_words(systems: Sequence[ComparedSystem]) -> str:
-    counts = {len(system.runs) for system in systems}
-    return "one seed" if counts == {1} else f"mean of {_span(counts)} seeds"
-
-
-def _span(counts: Collection[int]) -> str:
-    low, high = min(counts), max(counts)
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _enumerate_owners(names: Sequence[str]) -> str:
-    return _enumerate([f"{name}'s" for name in names])
-
-
-def _enumerate(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
@@ -507,10 +395,10 @@ def _headings(found: Differences, answer: Answer) -> list[str]:
 def _cells(found: Differences, one: CheckpointDifference | RecipeDifference | SignFlips) -> list[str]:
     difference, interval = _signed(one.difference, found), _interval(one.interval, found)
     if isinstance(one, RecipeDifference):
-        errors = [_percent(error, found, 1) for error in (one.seed_error, one.image_error)]
+        errors = [percent(error, found, 1) for error in (one.seed_error, one.image_error)]
         numbers = [_distinct(one.seeds), difference, interval, *errors, f"{one.degrees:,.1f}", _p(one.adjusted)]
     elif isinstance(one, SignFlips):
-        deviation = _percent(one.deviation, found)
+        deviation = percent(one.deviation, found)
         numbers = [str(len(one.seeds)), difference, deviation, interval, _p(one.p), _p(one.adjusted)]
     else:
         counts = [f"{one.only_a:,}", f"{one.only_b:,}"]
@@ -531,14 +419,16 @@ def _interval(interval: tuple[float, float], found: Differences) -> str:
 
 
 def _signed(share: float, found: Differences) -> str:
-    text = f"{100 * share:+.{_digits(found)}f}"
+    text = f"{100 * share:+.{digits(found)}f}"
     return text if float(text) else text[1:]
 
 
-def _percent(share: float, found: Differences, more_digits: int = 0) -> str:
+def percent(share: float, found: Differences, more_digits: int = 0) -> str:
+    """Return a share in percent as text, with as many decimals as the number of images gives it."""
     points = round(100 * share, 9)  # so that float noise does not decide a tie
-    return f"{points:.{_digits(found) + more_digits}f}"
+    return f"{points:.{digits(found) + more_digits}f}"
 
 
-def _digits(found: Differences) -> int:
+def digits(found: Differences) -> int:
+    """Return the number of decimals of percentages, by the number of scored images."""
     return 2 if found.n_images >= FINE_DIGITS_FROM else 1

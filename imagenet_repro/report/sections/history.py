@@ -1,7 +1,18 @@
 """The table of the challenge's entries, year by year."""
 
+import re
+
+from imagenet_repro.report.records import Comparison
 from imagenet_repro.report.tables import Table
+from imagenet_repro.scoring.sets import IMAGENET
 from imagenet_repro.zoo.entries import ENTRIES
+
+DEMO = re.compile(r"silhouettes([/:].*)?")  # the data set of the demo, which shows the decade in miniature
+
+
+def belongs_to(comparison: Comparison) -> bool:
+    """Return whether the challenge's history belongs beside a comparison: its data are ImageNet's or the demo's."""
+    return any(pattern.fullmatch(comparison.data) for pattern in (IMAGENET, DEMO))
 
 
 def entries() -> Table:

@@ -21,9 +21,11 @@ from imagenet_repro.scoring.sets import IMAGENET
 from imagenet_repro.statistics import crossed_effects
 from imagenet_repro.statistics.intervals import binomial_interval
 from imagenet_repro.statistics.populations import NEW_IMAGES, NEW_IMAGES_AND_SEEDS, interval_heading
-from imagenet_repro.zoo.published import published
+from imagenet_repro.zoo.published import Measured, PublishedErrors, published_for
 
 SIZES = ("parameters", "multiply-adds", "images seen", "training FLOPs", "training seconds")
+PUBLISHED = ("published top-1 %", "published top-5 %", "protocol; source")
+OPTIONS = "model.options."
 COSTS = (
     "training seconds",
     "waiting for data (included)",
@@ -46,10 +48,15 @@ def leaderboard(comparison: Comparison, groups: Mapping[str, str] | None = None)
         table has no such column.
     """
     errors = error_headings(population(comparison))
-    headings = ["system", *errors, *SIZES, "seeds", "published top-1 %", "published top-5 %", "protocol; source"]
+    headings = ["system", *errors, *SIZES, "seeds", *PUBLISHED]
     intervals = {system.name: ends for system, *ends in _intervals(comparison)}
     rows = [
-        [system.name, *_error_cells(system, intervals[system.name]), *_size_cells(system), *_published_cells(system)]
+        [
+            system.name,
+            *_error_cells(system, intervals[system.name]),
+            *_size_cells(system),
+            *_published_cells(_published(comparison, system)),
+        ]
         for system in ranked(comparison)
     ]
     rows += [_player_cells(player) for player in comparison.people]
@@ -58,7 +65,16 @@ def leaderboard(comparison: Comparison, groups: Mapping[str, str] | None = None)
         headings.insert(1, "group")
         for row in rows:
             row.insert(1, groups.get(row[0], ""))
-    return Table("leaderboard", tuple(headings), tuple(map(tuple, rows)), _caption(comparison, bool(groups)))
+    shown = [
+        at for at in range(len(headings)) if headings[at] not in PUBLISHED or {row[at] for row in rows} != {MISSING}
+    ]
+    has_published = any(headings[at] in PUBLISHED[:2] for at in shown)
+    return Table(
+        "leaderboard",
+        tuple(headings[at] for at in shown),
+        tuple(tuple(row[at] for at in shown) for row in rows),
+        _caption(comparison, bool(groups), has_published),
+    )
 
 
 def costs(comparison: Comparison) -> Table:
@@ -218,8 +234,19 @@ def _energy_cells(system: ComparedSystem) -> list[str]:
     return [energy.joules_cell(float(np.mean(known))), " or ".join(scopes), energy.share_cell(shares)]
 
 
-def _published_cells(system: ComparedSystem) -> list[str]:
-    errors = published(system.network)
+def _published(comparison: Comparison, system: ComparedSystem) -> PublishedErrors | None:
+    """Return the published errors of a system, if it was trained and scored as in the publication."""
+    settings = system.settings
+    data = settings.get("data.name")
+    size = settings.get("data.eval_image_size") or settings.get("data.image_size")
+    options = {key.removeprefix(OPTIONS): value for key, value in settings.items() if key.startswith(OPTIONS)}
+    scored = comparison.evaluation_data or data
+    return published_for(
+        Measured(system.network, frozenset({str(data), str(scored)}), size or 0, options, "classifier" in settings)
+    )
+
+
+def _published_cells(errors: PublishedErrors | None) -> list[str]:
     if errors is None:
         return [MISSING] * 3
     cells = [MISSING if error is None else f"{error:g}" for error in (errors.top1, errors.top5)]
@@ -264,7 +291,7 @@ def _seconds_cell(value: float | None) -> str:
 # --- words ------------------------------------------------------------------------------------------------------
 
 
-def _caption(comparison: Comparison, has_groups: bool) -> str:
+def _caption(comparison: Comparison, has_groups: bool, has_published: bool) -> str:
     by = f", by the evaluation protocol {comparison.protocol}" if comparison.protocol else ""
     parts = [f"Errors on {comparison.n_images:,} images of {comparison.scored_data}, {comparison.scored_split}{by}."]
     if not comparison.same_images:
@@ -285,10 +312,12 @@ def _caption(comparison: Comparison, has_groups: bool) -> str:
         )
         parts.append(f"Systems that share a letter do not differ significantly as {question}.")
     view = "view" if comparison.protocol else "image"
-    parts.append(
-        f"Multiply-adds are those of evaluating one {view}. Published errors are on ImageNet itself, by the protocol"
-        " beside them, from models trained under other budgets."
-    )
+    parts.append(f"Multiply-adds are those of evaluating one {view}.")
+    if has_published:
+        parts.append(
+            "Published errors stand beside systems of the same network, options, image size and data set; they are by"
+            " the protocol beside them, from models trained under other budgets."
+        )
     return " ".join(parts)
 
 

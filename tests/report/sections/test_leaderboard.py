@@ -142,8 +142,16 @@ def test_the_lowest_error_comes_first():
     assert first == sorted(first)
 
 
+def on_imagenet(comparison):
+    """Return the comparison, whose runs were trained on ImageNet."""
+    for system in comparison.systems:
+        for run in system.runs:
+            run.result["provenance"]["config"]["data"]["name"] = "imagenet2012"
+    return dataclasses.replace(comparison, data="imagenet2012")
+
+
 def test_sizes_published_numbers_and_letters():
-    comparison = comparisons.comparison(systems=4, seeds=2)
+    comparison = on_imagenet(comparisons.comparison(systems=4, seeds=2))
     actual = cells(leaderboard.leaderboard(comparison, {"zfnet": "ab"}))
     row = actual["xrce_2011"]
     assert (row["parameters"], row["multiply-adds"]) == ("11.0 M", "600 M")
@@ -154,10 +162,17 @@ def test_sizes_published_numbers_and_letters():
 
 
 def test_a_system_without_a_published_error_has_dashes():
-    comparison = comparisons.comparison(systems=1)
+    comparison = on_imagenet(comparisons.comparison(systems=2))
     renamed = dataclasses.replace(comparison.systems[0], network="mine")
-    row = leaderboard.leaderboard(dataclasses.replace(comparison, systems=(renamed,))).rows[0]
-    assert row[-3:] == ("–", "–", "–")
+    table = leaderboard.leaderboard(dataclasses.replace(comparison, systems=(renamed, comparison.systems[1])))
+    row = cells(table)["nec_uiuc_2010"]
+    assert [row[heading] for heading in leaderboard.PUBLISHED if heading in row] == ["–", "–"]
+
+
+def test_other_data_have_no_published_errors():
+    table = leaderboard.leaderboard(comparisons.comparison(systems=4))
+    assert not set(leaderboard.PUBLISHED) & set(table.headings)
+    assert "ublished" not in table.caption
 
 
 def test_people_are_listed_below_the_systems_on_imagenet_only():
