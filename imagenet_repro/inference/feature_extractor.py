@@ -248,7 +248,15 @@ class FeatureExtractor:
     # --- features of random crops ---
 
     def random_batches(
-        self, split: Split, parts: Sequence[str], *, batch_size: int, seed: int, first_row: int, steps: int
+        self,
+        split: Split,
+        parts: Sequence[str],
+        *,
+        batch_size: int,
+        seed: int,
+        first_row: int,
+        steps: int,
+        start_step: int = 0,
     ) -> Iterator[tuple[Float[Array, "b d"], Int[Array, " b"]]]:
         """Yield features of random-resized and mirrored crops, with labels, for training: computed step by step.
 
@@ -261,6 +269,7 @@ class FeatureExtractor:
           seed: of order, crops and mirroring.
           first_row: the rows before it are held out.
           steps: number of batches.
+          start_step: the step of the first batch.
         """
         subset = split.subset(row_order(split.num_examples)[first_row:].tolist())
         crop = InceptionCrop(kernel=cast(Kernel, self.config.eval_crop.kernel), antialias=True)
@@ -277,7 +286,9 @@ class FeatureExtractor:
             found = self._parts(params, stats, pixels)
             return jnp.concatenate([found[name] for name in parts], axis=1), label
 
-        batches = loader.train_batches(subset, data, crop, batch_size=batch_size, seed=seed, num_steps=steps)
+        batches = loader.train_batches(
+            subset, data, crop, batch_size=batch_size, seed=seed, start_step=start_step, num_steps=steps
+        )
         sharding = NamedSharding(self._mesh, PartitionSpec(AXIS))
         bad, compiled = BadRecords(subset, data, self._say), None
 

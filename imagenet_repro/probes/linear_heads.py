@@ -34,6 +34,20 @@ Params = dict[str, dict[str, Array]]  # by layer: weight [r, d, c] and bias [r, 
 Batch = tuple[Float[Array, "b d"], Int[Array, " b"]]
 
 
+class TrainingState(NamedTuple):
+    """All heads after some steps, and what the next step needs.
+
+    Attributes:
+      step: the number of steps taken.
+      params: the heads.
+      momentum: the running sum of gradients of each array of `params`.
+    """
+
+    step: int
+    params: Params
+    momentum: Params
+
+
 @dataclasses.dataclass(frozen=True)
 class Head:
     """One head of the grid."""
@@ -77,6 +91,11 @@ class HeadGrid:
             params[layer] = {"weight": weight, "bias": jnp.zeros((len(keys), self.num_classes), jnp.float32)}
         return params
 
+    def initial_state(self) -> TrainingState:
+        """Return the state before the first step."""
+        params = self.initial()
+        return TrainingState(0, params, jax.tree.map(jnp.zeros_like, params))
+
     def logits(self, params: Params, features: Float[Array, "b d"]) -> Float[Array, "h b c"]:
         """Return the logits of all heads, in the order of `heads`."""
         wide = features.astype(jnp.float32)
@@ -90,19 +109,21 @@ def _layer_logits(head: dict[str, Array], x: Float[Array, "b d"]) -> Float[Array
 
 
 def shuffled_batches(
-    rows: FeatureRows, batch_size: int, seed: int
+    rows: FeatureRows, batch_size: int, seed: int, start_step: int = 0
 ) -> Iterator[tuple[Float[np.ndarray, "b d"], Int32[np.ndarray, " b"]]]:
     """Yield batches of stored features without end: blocks in a new order in each epoch, shuffled within.
 
     The rows of a split are in a random order on disk, so a block is a random part of it. A batch may end one block and
-    begin the next, so that no image is dropped.
+    begin the next, so that no image is dropped. The batches of the steps before `start_step` are left out, at the cost
+    of reading at most one epoch.
     """
     features, labels = np.empty((0, rows.width), np.float16), np.empty(0, np.int32)
-    epoch = 0
+    epoch, n_skipped = divmod(start_step * batch_size, len(rows.labels()[0])) if start_step else (0, 0)
     while True:
         rng = np.random.default_rng((seed, epoch))
         for block in rows.blocks(rng.permutation(rows.n_blocks).tolist()):
-            order = rng.permutation(len(block.label))
+            order = rng.permutation(len(block.label))[n_skipped:]
+            n_skipped = max(0, n_skipped - len(block.label))
             features = np.concatenate([features, block.features[order]])
             labels = np.concatenate([labels, block.label[order]])
             n_whole = len(labels) // batch_size * batch_size
@@ -113,23 +134,31 @@ def shuffled_batches(
 
 
 def train(
-    grid: HeadGrid, batches: Iterator[Batch], *, steps: int, batch_size: int, momentum: float
-) -> Iterator[tuple[int, Params]]:
-    """Train all heads; yield the number of steps taken and the heads, after every step.
+    grid: HeadGrid,
+    batches: Iterator[Batch],
+    *,
+    steps: int,
+    batch_size: int,
+    momentum: float,
+    start: TrainingState | None = None,
+) -> Iterator[TrainingState]:
+    """Train all heads; yield their state after every step.
 
-    The heads that are yielded are valid until the next step, which takes their memory.
+    The arrays that are yielded are valid until the next step, which takes their memory.
 
     Args:
       grid: the heads.
-      batches: features and labels, at least `steps` times `batch_size` images.
-      steps: number of steps.
+      batches: features and labels from the first step that is taken here, for all of them.
+      steps: number of steps of the whole training.
       batch_size: images of a step, by which the rates are scaled.
       momentum: of SGD.
+      start: the state to continue from; None: that before the first step.
     """
     replicated = NamedSharding(mesh(), PartitionSpec())
     optimizer = optax.trace(decay=momentum)
-    params = jax.device_put(grid.initial(), replicated)
-    state = jax.device_put(optimizer.init(params), replicated)
+    first, params, trace = start or grid.initial_state()
+    params, trace = jax.device_put((params, trace), replicated)
+    state = optax.TraceState(trace)
     scaled = jnp.asarray(grid.learning_rates, jnp.float32) * (batch_size / REFERENCE_BATCH)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -146,13 +175,13 @@ def train(
         return jax.tree.map(move, params, directions), state
 
     share = NamedSharding(mesh(), PartitionSpec(AXIS) if batch_size % mesh().size == 0 else PartitionSpec())
-    for step in range(steps):
+    for step in range(first, steps):
         features, labels = jax.device_put(next(batches), share)
         factor = 0.5 * (1 + math.cos(math.pi * step / steps))
         params, state = update(params, state, features, labels, jnp.float32(factor))
         if step % IN_FLIGHT == 0:
             jax.block_until_ready(params)
-        yield step + 1, params
+        yield TrainingState(step + 1, params, state.trace)
 
 
 class HeadScores(NamedTuple):

@@ -14,7 +14,8 @@ from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.inference.feature_extractor import FeatureExtractor
 from imagenet_repro.probes import knn, linear_heads, logistic, ridge, stored_head
 from imagenet_repro.probes.device_blocks import DeviceBlocks
-from imagenet_repro.probes.linear_heads import HeadGrid
+from imagenet_repro.probes.head_checkpoint import HeadCheckpoint
+from imagenet_repro.probes.linear_heads import HeadGrid, Params
 from imagenet_repro.probes.stored_features import FeatureRows, StoredFeatures, take
 from imagenet_repro.probes.stored_head import StoredHead
 from imagenet_repro.report.progress import show_progress
@@ -226,24 +227,8 @@ def linear(features: Features) -> MethodResult:
     held_out, scored = features.held_out_rows(parts), features.scored_rows(parts)
     columns = {name: held_out.columns(layer) for name, layer in layers.items()}
     grid = HeadGrid(columns, settings.learning_rates, features.split.num_classes, features.settings.seed)
-    if settings.crops == "random":
-        batches: Iterator[Any] = extractor.random_batches(
-            features.split,
-            parts,
-            batch_size=settings.batch_size,
-            seed=features.settings.seed,
-            first_row=features.n_held_out,
-            steps=settings.steps,
-        )
-    else:
-        rows = features.fitted_rows(parts)
-        batches = linear_heads.shuffled_batches(rows, settings.batch_size, features.settings.seed)
-    params = {}
-    with show_progress(f"linear: {len(grid.heads)} heads", settings.steps, "steps") as show:
-        for _, params in linear_heads.train(  # noqa: B007 (the heads after the last step are used)
-            grid, batches, steps=settings.steps, batch_size=settings.batch_size, momentum=settings.momentum
-        ):
-            show(1)
+    checkpoint = _checkpoint(features, grid)
+    params = _train_heads(features, grid, parts, checkpoint)
     on_held_out, on_scored = (linear_heads.score(grid, params, rows) for rows in (held_out, scored))
     best, claimed = on_held_out.best, int(np.argmin(on_scored.wrong[:, 0]))
     head = grid.heads[best]
@@ -251,6 +236,7 @@ def linear(features: Features) -> MethodResult:
     scores = _Scores()
     for block in scored.blocks():
         scores.add(block.label, block.index, _affine(block.features[:, part], weight, bias))
+    checkpoint.remove()
     heads = [
         {
             "layer": one.layer,
@@ -276,6 +262,53 @@ def linear(features: Features) -> MethodResult:
             weight, bias, head.layer, head.learning_rate, features.split.class_names, features.train.network_hash
         ),
     )
+
+
+def _checkpoint(features: Features, grid: HeadGrid) -> HeadCheckpoint:
+    """Return the checkpoint of a training, beside the features that it reads."""
+    settings = features.settings.linear
+    dependencies = {
+        "features": features.train.description,
+        "held_out": features.n_held_out,
+        "steps": settings.steps,
+        "batch_size": settings.batch_size,
+        "momentum": settings.momentum,
+        "crops": settings.crops,
+    }
+    return HeadCheckpoint(features.train.directory, grid, dependencies)
+
+
+def _train_heads(features: Features, grid: HeadGrid, parts: Sequence[str], checkpoint: HeadCheckpoint) -> Params:
+    """Return the trained heads; a training that was interrupted continues from its checkpoint."""
+    settings, seed = features.settings.linear, features.settings.seed
+    start = checkpoint.load() or grid.initial_state()
+    first, n_left, state = start.step, settings.steps - start.step, start
+    if first:
+        print(f"linear: continues after step {first:,} of {settings.steps:,} from {checkpoint.path}")
+    if settings.crops == "random":
+        batches: Iterator[Any] = features.extractor.random_batches(
+            features.split,
+            parts,
+            batch_size=settings.batch_size,
+            seed=seed,
+            first_row=features.n_held_out,
+            steps=n_left,
+            start_step=first,
+        )
+    else:
+        batches = linear_heads.shuffled_batches(features.fitted_rows(parts), settings.batch_size, seed, first)
+    with show_progress(f"linear: {len(grid.heads)} heads", n_left, "steps") as show:
+        for state in linear_heads.train(
+            grid,
+            batches,
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            momentum=settings.momentum,
+            start=start,
+        ):
+            show(1)
+            checkpoint.save_if_due(state)
+    return state.params
 
 
 def _score_stored_head(features: Features) -> MethodResult:

@@ -1,5 +1,6 @@
 """Tests of the grid of linear heads: against heads trained one by one, and against PyTorch's update written out."""
 
+import itertools
 import math
 
 import numpy as np
@@ -23,9 +24,9 @@ def rows(tmp_path_factory):
 def train(rows, layers=LAYERS, rates=RATES):
     grid = HeadGrid(layers, rates, CLASSES, seed=3)
     batches = linear_heads.shuffled_batches(rows, BATCH, seed=1)
-    *_, (steps, params) = linear_heads.train(grid, batches, steps=STEPS, batch_size=BATCH, momentum=0.9)
-    assert steps == STEPS
-    return grid, params
+    *_, state = linear_heads.train(grid, batches, steps=STEPS, batch_size=BATCH, momentum=0.9)
+    assert state.step == STEPS
+    return grid, state.params
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,16 @@ def test_an_epoch_has_every_row_once(rows):
     first, second = (np.concatenate([x for x, _ in epoch]) for epoch in epochs)
     assert not np.array_equal(first, second)
     assert np.array_equal(np.sort(first, axis=0), np.sort(second, axis=0))
+
+
+@pytest.mark.parametrize("batch_size", [50, 64, 400])  # 150 rows: whole epochs, parts of them, and several in a batch
+def test_batches_from_a_step_on_are_those_of_the_whole_training(rows, batch_size):
+    whole = list(itertools.islice(linear_heads.shuffled_batches(rows, batch_size, seed=2), 8))
+    for step in (1, 2, 3, 7):
+        rest = linear_heads.shuffled_batches(rows, batch_size, seed=2, start_step=step)
+        for (x, labels), (features, expected) in zip(rest, whole[step:], strict=False):
+            np.testing.assert_array_equal(x, features)
+            np.testing.assert_array_equal(labels, expected)
 
 
 def test_of_equal_heads_the_one_of_the_least_cross_entropy_is_best():

@@ -1,5 +1,6 @@
 """Tests of the judgement of frozen features: all methods on a small network, what is stored, and bad input."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,8 @@ from imagenet_repro import models
 from imagenet_repro.config import resolve_config
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference.feature_extractor import FeatureExtractor
+from imagenet_repro.probes import head_checkpoint, stored_head
+from imagenet_repro.probes.head_checkpoint import HeadCheckpoint
 from imagenet_repro.runs import probe, probe_methods
 from imagenet_repro.runs.probe import Frozen
 from imagenet_repro.scoring import predictions
@@ -51,9 +54,9 @@ def splits(monkeypatch):
     monkeypatch.setattr(probe, "_open_splits", lambda config: (train, scored))
 
 
-def judge(frozen, methods="linear,knn,logistic,fewshot", **changes):
+def judge(frozen, methods="linear,knn,logistic,fewshot", features=None, **changes):
     settings = SETTINGS | {key.replace("__", "."): value for key, value in changes.items()}
-    assert probe.judge(frozen, methods=methods, out=None, features=None, settings=settings) == 0
+    assert probe.judge(frozen, methods=methods, out=None, features=features, settings=settings) == 0
     return json.loads((frozen.directory / "memory_train" / "probe.json").read_text())
 
 
@@ -116,6 +119,33 @@ def test_another_setting_computes_only_its_method(frozen, result, monkeypatch):
     assert [row["setting"] for row in changed["methods"]["knn"]["rows"]] == ["k = 7"]
     assert changed["methods"]["fewshot"] == result["methods"]["fewshot"]
     assert changed["methods"]["linear"] == result["methods"]["linear"]
+
+
+@pytest.mark.parametrize("crops", ["center", pytest.param("random", marks=pytest.mark.slow)])
+def test_an_interrupted_training_of_heads_continues_with_the_same_bits(frozen, monkeypatch, capsys, tmp_path, crops):
+    changes = {"linear__steps": "5", "linear__crops": crops, "seed": "7"}
+    features = str(frozen.directory / "features")
+    cut, whole = (dataclasses.replace(frozen, directory=tmp_path / name) for name in ("cut", "whole"))
+    save = HeadCheckpoint.save_if_due
+
+    def save_and_stop(checkpoint, state):
+        save(checkpoint, state)
+        if state.step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(head_checkpoint, "SECONDS", 0.0)
+        patch.setattr(HeadCheckpoint, "save_if_due", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            judge(cut, methods="linear", features=features, **changes)
+    judge(cut, methods="linear", features=features, **changes)
+    assert "linear: continues after step 3 of 5" in capsys.readouterr().out
+    assert not list(frozen.directory.rglob("heads_in_training*"))
+    judge(whole, methods="linear", features=features, **changes)
+    assert "continues" not in capsys.readouterr().out
+    heads = [stored_head.load(one.directory / "memory_train" / "linear_head.npz") for one in (cut, whole)]
+    np.testing.assert_array_equal(heads[0].weight, heads[1].weight)
+    np.testing.assert_array_equal(heads[0].bias, heads[1].bias)
 
 
 @pytest.mark.parametrize(
