@@ -96,6 +96,58 @@ PREPROCESS = Settings(
 )
 
 
+# Options of every command that takes the network of a run or of a file of weights.
+NETWORK = (
+    Option("--workdir", metavar="DIR", help="the workdir of a run"),
+    Option("--checkpoint", metavar="WHICH", help="with --workdir: last (default), best, or a step"),
+    Option(
+        "--weights",
+        metavar="FILE",
+        help="published weights: .safetensors, .pth, .npz of ViT, a directory, package:NAME",
+    ),
+    Option("--model", default="", metavar="NAME", help="with --weights: the network, or published weights of it"),
+    Option("--options", metavar="DICT", help="options of that network, such as \"{'auxiliary': False}\""),
+)
+
+
+def _refuse(chosen: str, other: str, is_given: dict[str, bool]) -> None:
+    """Raise UserError for the first given option that belongs to the other of --workdir and --weights."""
+    for flag, given in is_given.items():
+        if given:
+            raise UserError(f"{flag} belongs to {other} and would be ignored with {chosen}; leave it out")
+
+
+def parse_network_options(
+    *,
+    workdir: str | None,
+    checkpoint: str | None,
+    model: str,
+    options: str | None,
+    preprocess: dict[str, str],
+    **switches: bool,
+) -> dict[str, Any] | None:
+    """Check that `NETWORK` is given for a run or for a file, not for both; return the parsed options of a network.
+
+    Args:
+      workdir: of a run; None: a file of weights is given.
+      checkpoint: of a run.
+      model: of a file.
+      options: of the file's network, as a text.
+      preprocess: of images for a file.
+      switches: further options that belong to a file, by their names.
+
+    Raises:
+      UserError: an option that would be ignored, or a text that is no dictionary.
+    """
+    if workdir is None:
+        _refuse("--weights", "--workdir", {"--checkpoint": checkpoint is not None})
+    else:
+        given = {"--model": model != "", "--options": options is not None}
+        given |= {f"--{name}": value for name, value in switches.items()}
+        _refuse("--workdir", "--weights", given | {f"--preprocess.{key}": True for key in preprocess})
+    return None if options is None else parse_text(options, dict, "--options")
+
+
 @dataclasses.dataclass(frozen=True)
 class Command:
     """A command of the command line.

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from imagenet_repro.cli.command import PREPROCESS, Command, Option, Settings
-from imagenet_repro.errors import UserError
+from imagenet_repro.cli.command import NETWORK, PREPROCESS, Command, Option, Settings, parse_network_options
 
 HELP = """Score a checkpoint of a run on every image of a split, exactly once.
 
@@ -60,36 +59,21 @@ def run(
     **common: Any,
 ) -> int:
     """Score a run's checkpoint or a file of weights; return the exit code."""
-    if workdir is None:
-        refuse_options("--weights", "--workdir", {"--checkpoint": checkpoint is not None})
-    else:
-        weights_options = {
-            "--model": model != "",
-            "--options": options is not None,
-            "--drop_background": drop_background,
-            **{f"--preprocess.{key}": True for key in preprocess},
-        }
-        refuse_options("--workdir", "--weights", weights_options)
-    from imagenet_repro.config import parse_text
+    parsed = parse_network_options(
+        workdir=workdir,
+        checkpoint=checkpoint,
+        model=model,
+        options=options,
+        preprocess=preprocess,
+        drop_background=drop_background,
+    )
     from imagenet_repro.runs.evaluate import evaluate, evaluate_weights
 
     if workdir is not None:
         return evaluate(workdir, which=checkpoint or "last", **common)
     return evaluate_weights(
-        str(weights),
-        name=model,
-        options=None if options is None else parse_text(options, dict, "--options"),
-        drop_background=drop_background,
-        preprocess=preprocess,
-        **common,
+        str(weights), name=model, options=parsed, drop_background=drop_background, preprocess=preprocess, **common
     )
-
-
-def refuse_options(chosen: str, other: str, is_given: dict[str, bool]) -> None:
-    """Raise UserError for the first given option that belongs to the other of --workdir and --weights."""
-    for flag, given in is_given.items():
-        if given:
-            raise UserError(f"{flag} belongs to {other} and would be ignored with {chosen}; leave it out")
 
 
 COMMAND = Command(
@@ -97,9 +81,7 @@ COMMAND = Command(
     help=HELP,
     run=run,
     options=(
-        Option("--workdir", metavar="DIR", help="the workdir of a run"),
-        Option("--weights", metavar="FILE", help="published weights: .safetensors, .pth, .npz of ViT, …"),
-        Option("--checkpoint", metavar="WHICH", help="with --workdir: last (default), best, or a step"),
+        *NETWORK,
         Option(
             "--out",
             metavar="FILE",
@@ -114,8 +96,6 @@ COMMAND = Command(
             help="an evaluation set of ImageNet's classes (see above)",
         ),
         Option("--mappings", default="", metavar="DIR", help="with --set=objectnet: the mappings of its download"),
-        Option("--model", default="", metavar="NAME", help="with --weights: the network, or published weights of it"),
-        Option("--options", metavar="DICT", help="options of that network, such as \"{'auxiliary': False}\""),
         Option("--drop_background", is_switch=True, help="the first class of the file is TensorFlow's background"),
         Option(
             "--protocol",

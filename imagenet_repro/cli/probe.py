@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from imagenet_repro.cli.command import PREPROCESS, Command, Option, Settings
-from imagenet_repro.cli.evaluate import refuse_options
+from imagenet_repro.cli.command import NETWORK, PREPROCESS, Command, Option, Settings, parse_network_options
 
 HELP = """Judge the frozen features of a network by simple classifiers on any labelled data set.
 
@@ -41,18 +40,13 @@ def run(
     **common: Any,
 ) -> int:
     """Judge the features of a run's checkpoint or of a file of weights; return the exit code."""
-    if workdir is None:
-        refuse_options("--weights", "--workdir", {"--checkpoint": checkpoint is not None})
-    else:
-        given = {"--model": model != "", "--options": options is not None}
-        given |= {f"--preprocess.{key}": True for key in preprocess}
-        refuse_options("--workdir", "--weights", given)
-    from imagenet_repro.config import parse_text
+    parsed = parse_network_options(
+        workdir=workdir, checkpoint=checkpoint, model=model, options=options, preprocess=preprocess
+    )
     from imagenet_repro.runs.probe import probe_run, probe_weights
 
     if workdir is not None:
         return probe_run(workdir, which=checkpoint or "last", **common)
-    parsed = None if options is None else parse_text(options, dict, "--options")
     return probe_weights(str(weights), name=model, options=parsed, preprocess=preprocess, **common)
 
 
@@ -61,13 +55,7 @@ COMMAND = Command(
     help=HELP,
     run=run,
     options=(
-        Option("--workdir", metavar="DIR", help="the workdir of a run"),
-        Option(
-            "--weights", metavar="FILE", help="published weights: .safetensors, .pth, .npz of ViT, or package:NAME"
-        ),
-        Option("--checkpoint", metavar="WHICH", help="with --workdir: last (default), best, or a step"),
-        Option("--model", default="", metavar="NAME", help="with --weights: the network (default: as in the file)"),
-        Option("--options", metavar="DICT", help="options of that network, such as \"{'image_size': 224}\""),
+        *NETWORK,
         Option(
             "--method",
             parameter="methods",

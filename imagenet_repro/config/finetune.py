@@ -40,22 +40,26 @@ class NoDistillation:
 
 
 @dataclasses.dataclass(frozen=True)
-class HardDistillation:
-    """The teacher's most likely class as a second label (Touvron et al. 2020, arXiv 2012.12877, eq. 3)."""
+class Distillation:
+    """Keys of both kinds of distillation."""
 
-    name: str = "hard"
     teacher: str = ""  # the workdir of a run (its best checkpoint), or a file of weights
     model: str = ""  # the teacher's network, for a file that does not state it
     alpha: float = bounded(0.5, 0.0, 1.0)  # share of the teacher's loss
 
 
 @dataclasses.dataclass(frozen=True)
-class SoftDistillation:
+class HardDistillation(Distillation):
+    """The teacher's most likely class as a second label (Touvron et al. 2020, arXiv 2012.12877, eq. 3)."""
+
+    name: str = "hard"
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftDistillation(Distillation):
     """The teacher's softened probabilities (Hinton et al. 2015, arXiv 1503.02531; Touvron et al. 2020, eq. 2)."""
 
     name: str = "soft"
-    teacher: str = ""  # the workdir of a run (its best checkpoint), or a file of weights
-    model: str = ""  # the teacher's network, for a file that does not state it
     alpha: float = bounded(0.1, 0.0, 1.0)  # share of the teacher's loss, the paper's lambda
     temperature: float = bounded(3.0, 1e-3)  # divides both networks' logits
 

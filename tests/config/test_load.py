@@ -33,6 +33,7 @@ RECIPES = [
         *("resnet_cifar.py:20", "resnet_cifar.py:110", "efficientnet.py:b0", "efficientnet.py:b7"),
         *("efficientnetv2.py:s", "efficientnetv2.py:xl", "convnext.py:tiny", "convnext.py:xlarge", "deit.py:tiny"),
         *("deit.py:small_distilled", "finetune.py", "finetune.py:resnet50", "convnext_finetune.py:base"),
+        *("convnext_finetune.py:tiny", "convnext_finetune.py:small_384"),
         *("convnext_finetune.py:large_1k_384", "dinov2_finetune.py:giant_448", "bit_hyperrule.py"),
         *("bit_hyperrule.py:resnetv2_101,8000,300", "big_vision_transfer.py", "big_vision_transfer.py:imagenet2012"),
         *("deit.py:base", "vit.py:baseline", "vit.py:augreg", "rsb.py:a1", "rsb.py:a2", "rsb.py:a3,resnet18"),
@@ -85,6 +86,14 @@ STATED = {
         "augment.mixup": 0.8,
         "augment.cutmix": 1.0,
         "model.options.drop_path": 0.1,
+    },
+    # Liu et al. 2022, table 6
+    "convnext_finetune.py:small_384": {
+        "model.options.drop_path": 0.1,
+        "data.image_size": 384,
+        "optimizer.layer_decay": 0.8,
+        "ema_decay": 0.0,
+        "train.zero_head": True,
     },
     # facebookresearch/ConvNeXt, TRAINING.md
     "convnext_finetune.py:large_1k_384": {
