@@ -322,6 +322,19 @@ def overlap(data: Data, one: str, other: str) -> bool:
     return any(_shared(a, b) for a in _ranges(builder, one) for b in _ranges(builder, other))
 
 
+def count_shared(one: Data, other: Data) -> tuple[int, int]:
+    """Return how many images of `other.eval_split` are in `one.eval_split` too, and the number of its images.
+
+    Two data sets share images only if they are the same files. Raises as `open_split`.
+    """
+    builders = [_find(data.name, data_directory(data.data_dir)) for data in (one, other)]
+    first, second = (_ranges(builder, data.eval_split) for builder, data in zip(builders, (one, other), strict=True))
+    n_images = sum(end - start for _, start, end in second)
+    if os.path.realpath(builders[0].data_dir) != os.path.realpath(builders[1].data_dir):
+        return 0, n_images
+    return sum(_shared(a, b) for a in first for b in second), n_images
+
+
 def _ranges(builder: "tfds.core.DatasetBuilder", split: str) -> list[tuple[str, int, int]]:
     """Return for each part of a split its complete split, its first record there, and the record after its last."""
     import tensorflow_datasets as tfds

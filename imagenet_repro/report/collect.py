@@ -237,21 +237,31 @@ def _read_run(workdir: Workdir, scoring: Scoring, images: _SharedArrays) -> Fini
     result = _read_result(workdir)
     path = scoring.path(workdir, result)
     try:
-        arrays = predictions.load_guesses(path)
+        source, arrays = predictions.load_provenance(path), predictions.load_guesses(path)
         guesses = TopGuesses(images.share(arrays["id"]), images.share(arrays["label"]), arrays["top5"])
         seed, rows = result["provenance"]["config"]["seed"], log.read_rows(workdir.metrics)
-        guesses = _in_order_of_run(guesses, path, workdir, result)
-        run = FinishedRun(workdir.path, seed, result, rows, guesses, str(path.relative_to(workdir.path)))
-        _check_result(run, path) if scoring.is_own_result else _check_source(run, path, scoring)
+        guesses = _in_order_of_run(guesses, path, source, workdir, result)
+        name = str(path.relative_to(workdir.path))
+        run = FinishedRun(workdir.path, seed, result, rows, guesses, name, _optimism(source))
+        _check_result(run, path) if scoring.is_own_result else _check_source(run, path, source, scoring)
         _check_classes(run, path)
     except UserError as error:
         raise UserError(f"{error}\nTo store them again: {scoring.command(workdir, result)}") from error
     return run
 
 
-def _in_order_of_run(guesses: TopGuesses, path: Path, workdir: Workdir, result: dict[str, Any]) -> TopGuesses:
+def _optimism(source: dict[str, Any]) -> float:
+    """Return by how much an error is too low because the scored images selected the checkpoint."""
+    selected = source.get("selection")
+    optimism = selected.get("optimism") if isinstance(selected, dict) else None
+    return float(optimism) if isinstance(optimism, int | float) else 0.0
+
+
+def _in_order_of_run(
+    guesses: TopGuesses, path: Path, source: dict[str, Any], workdir: Workdir, result: dict[str, Any]
+) -> TopGuesses:
     """Return guesses that count the classes of the run's result, which both files may name."""
-    names = class_names.of_provenance(predictions.load_provenance(path))
+    names = class_names.of_provenance(source)
     if not names or not result.get("classes"):
         return guesses
     return _renumbered(guesses, class_names.match(names, str(path), _named(result), f"the run in {workdir.path}"))
@@ -304,9 +314,8 @@ def _check_result(run: FinishedRun, path: Path) -> None:
         raise UserError(f"{path} does not belong to the run in {run.path}: its error rates are different")
 
 
-def _check_source(run: FinishedRun, path: Path, scoring: Scoring) -> None:
+def _check_source(run: FinishedRun, path: Path, source: dict[str, Any], scoring: Scoring) -> None:
     """Raise UserError if the file states that its predictions come from another run or from other settings."""
-    source = predictions.load_provenance(path)
     protocol = source.get("protocol", {}).get("name", protocols.OWN_PROTOCOL)
     if source.get("step") != run.result["spent"]["steps"] or protocol != (scoring.protocol or protocols.OWN_PROTOCOL):
         raise UserError(f"{path} has predictions by the protocol {protocol} at step {source.get('step')}")

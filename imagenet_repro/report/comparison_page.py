@@ -11,7 +11,16 @@ from markupsafe import Markup
 from imagenet_repro.report import html_page
 from imagenet_repro.report.html_page import LONG, MIXED, PageFigure, PageSection
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
-from imagenet_repro.report.sections import classes, history, leaderboard, people, provenance, spending, what_differs
+from imagenet_repro.report.sections import (
+    best_checkpoints,
+    classes,
+    history,
+    leaderboard,
+    people,
+    provenance,
+    spending,
+    what_differs,
+)
 from imagenet_repro.report.sections.disagreements import ImageGroup, disagreements
 from imagenet_repro.report.tables import Table
 from imagenet_repro.report.templating import render
@@ -21,7 +30,8 @@ TITLE = "Systems under one budget"
 MANY = 12  # groups of images; more groups for pairs of systems are folded together
 
 PARTS = ("transfer", "curves", "targets", "compute", "differences", "classes", "confusions", "history")
-DETAILS = ("spending", "target_runs", "profiles")  # tables that are folded whatever their length
+# Tables that are folded whatever their length.
+DETAILS = ("spending", best_checkpoints.NAME, "target_runs", "profiles")
 Thumbnails = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 
@@ -127,6 +137,7 @@ def _leaderboard_section(page: ComparisonPage) -> PageSection:
         leaderboard.leaderboard(comparison, page.groups),
         leaderboard.costs(comparison),
         leaderboard.seeds(comparison),
+        best_checkpoints.table(comparison),
         spending.table(comparison),
     ]
     section = _section(page, "leaderboard", "Leaderboard", tables)

@@ -15,6 +15,7 @@ from imagenet_repro.report.plots.curves import Against
 from imagenet_repro.report.plots.pareto import Cost
 from imagenet_repro.report.records import Comparison, TransferStudy
 from imagenet_repro.report.sections import (
+    best_checkpoints,
     class_gains,
     classes,
     confusions,
@@ -37,7 +38,16 @@ from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading
 
 INTERVAL = interval_heading(NEW_IMAGES).partition(",")[0]  # of top-1; the population follows in the heading
 FIGURES = "figures"  # the subdirectory of the page's directory
-IN_TERMINAL = ("system", "group", "top-1 error %", INTERVAL, "top-5 error %", "training seconds", "seeds")
+IN_TERMINAL = (
+    "system",
+    "group",
+    "top-1 error %",
+    "optimistic by",
+    INTERVAL,
+    "top-5 error %",
+    "training seconds",
+    "seeds",
+)
 TARGETS_IN_TERMINAL = ("target", "system", "reached by", "images", "operations", "seconds", "energy")
 FILE_WIDTH = 120  # columns of output to a file
 AMOUNTS: dict[Against, str] = {
@@ -152,7 +162,7 @@ def _show(page: ComparisonPage, workloads: Sequence[Workload]) -> None:
     lines += [f"no result of {one.name}, seed {one.seed}: {one.reason}" for one in page.comparison.failures]
     if not page.comparison.scores_own_result:
         lines.insert(0, _describe_scoring(page.comparison))
-    lines += [spending.summary(page.comparison), _warning(page.comparison)]
+    lines += [best_checkpoints.summary(page.comparison), spending.summary(page.comparison), _warning(page.comparison)]
     for line in filter(None, lines):
         console.print(line, markup=False)
     if workloads:

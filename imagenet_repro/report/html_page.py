@@ -33,6 +33,7 @@ HEADINGS = {  # headings of tables whose name would not be a good heading
     "target_runs": "Each run at the target",
     "profile_scores": "Scores of performance profiles",
     "profiles": "Performance profiles as numbers",
+    "best_checkpoints": "Best checkpoints, selected by the images that score them",
     "spending": "Equality of what was spent",
     "disagreements": "Right and wrong by pairs of systems",
     "disagreement_examples": "Examples of disagreement",

@@ -48,6 +48,8 @@ class FinishedRun:
       rows: the rows of `metrics.jsonl`.
       guesses: the guesses on the images that the comparison scores.
       predictions: path of the file that `guesses` were read from, below the workdir; empty: the result's own file.
+      optimism: estimate, in [0, 1], of by how much the top-1 error is too low because the scored images selected the
+        checkpoint; 0 where they did not.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class FinishedRun:
     rows: Sequence[dict[str, Any]]
     guesses: TopGuesses
     predictions: str = ""
+    optimism: float = 0.0
 
     @functools.cached_property
     def rates(self) -> ErrorRates:

@@ -10,6 +10,7 @@ import jax
 
 from imagenet_repro import models, pretrained
 from imagenet_repro.config import Config, ConfigT, Data, build_section, config_to_dict, replace_keys
+from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.inference import evaluation_sets, protocols
@@ -17,10 +18,9 @@ from imagenet_repro.inference.protocol_evaluator import ProtocolEvaluator, sum_r
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs.restore import restore, trained_classes
 from imagenet_repro.scoring import class_names, corruptions, predictions, sets
-from imagenet_repro.statistics import selection
 from imagenet_repro.storage import files, provenance
 from imagenet_repro.storage.workdir import PREDICTIONS, Workdir
-from imagenet_repro.training import devices, log, state, systems
+from imagenet_repro.training import best_evaluation, devices, log, state, systems
 from imagenet_repro.training.systems import NetworkSystem, System
 from imagenet_repro.training.systems.network import describe_loaded
 
@@ -73,8 +73,7 @@ def evaluate(
     system = systems.create_system(run.as_computed(config), len(classes))
     restored = restore(run, system, system.initial_state(), which)
 
-    is_selecting = which == "best" and not set_name and _is_same_split(trained.data, config.data)
-    selected = describe_selection(run, config.data.eval_split) if is_selecting else {}
+    selected = {} if set_name else describe_selection(run, which, restored.step, config.data)
 
     def path_in_workdir(data: Data, name: str) -> Path:
         return run.predictions(data, data.eval_split, restored.step, "" if name == protocols.OWN_PROTOCOL else name)
@@ -88,37 +87,47 @@ def evaluate(
         title=f"step {restored.step:,}",
     )
     if selected:
-        _say_once(selection_sentence(selected))
+        _say_once(selection_sentence(selected, config.data.eval_split))
     return code
 
 
-def _is_same_split(trained: Data, scored: Data) -> bool:
-    """Return whether the scored images are those on which a run was evaluated while it trained."""
-    return (trained.name, trained.data_dir, trained.eval_split) == (scored.name, scored.data_dir, scored.eval_split)
+def describe_selection(run: Workdir, which: str, step: int, scored: Data) -> dict[str, Any]:
+    """Return how the scored images chose the checkpoint that they score; empty if they did not.
 
+    They did if "best" is asked for, or the best step by its number, and they share images with the split on which the
+    run was evaluated, however the two are spelled. The last state of a finished run is not selected by its number.
 
-def describe_selection(run: Workdir, split: str) -> dict[str, Any]:
-    """Return how the best checkpoint of a run was chosen, from its log; empty if fewer than two were evaluated.
+    Args:
+      run: the workdir of the run.
+      which: "best", "last" or a step, as it was asked for.
+      step: the step of that checkpoint.
+      scored: the data set and split that are scored.
 
     Returns:
-      The `split` that chose it, the number of `evaluations`, and `optimism`: the estimate, in [0, 1], of by how much
-      its top-1 error is too low on that split (`statistics.selection`).
+      The entries of `best_evaluation.BestEvaluation`; `optimism` is that of the scored images, which is smaller if
+      only some of them chose the checkpoint, and `shared_images` the number of these.
     """
-    rows = [row for row in log.read_rows(run.metrics) if row["kind"] == "eval" and "top1_error" in row]
-    images = min((int(row.get("evaluated", 0)) for row in rows), default=0)
-    if len(rows) < 2 or images < 1:
+    trained = run.config().data
+    if which == "last" or (which != "best" and run.is_finished and run.result()["spent"].get("steps") == step):
         return {}
-    optimism = selection.estimate_optimism([row["top1_error"] for row in rows], images)
-    return {"split": split, "evaluations": len(rows), "optimism": optimism}
+    best = best_evaluation.from_rows(log.read_rows(run.metrics), trained.eval_split)
+    if best is None or (which != "best" and best.step != step):
+        return {}
+    try:
+        shared, n_scored = sources.count_shared(trained, scored)
+    except UserError:  # the data set of the run is not on this machine, so it is not the scored one
+        return {}
+    if not shared:
+        return {}
+    return best.to_json() | {"shared_images": shared, "optimism": best.optimism * shared / n_scored}
 
 
-def selection_sentence(selected: dict[str, Any]) -> str:
+def selection_sentence(selected: dict[str, Any], scored_split: str) -> str:
     """Return a sentence that calls the error of a selected checkpoint optimistic."""
-    return (
-        f"optimistic: {selected['split']} also chose this checkpoint among {selected['evaluations']:,} evaluations; on"
-        f" new images expect about {100 * selected['optimism']:.2f} points more top-1 error (an estimate that supposes"
-        f" errors of late checkpoints correlated by {selection.CORRELATION:g})"
-    )
+    sentence = best_evaluation.describe(selected["split"], selected["evaluations"], selected["optimism"])
+    if selected["split"] == scored_split:
+        return sentence
+    return f"{sentence}; {scored_split} has {selected['shared_images']:,} images of {selected['split']}"
 
 
 def _parse_protocols(

@@ -17,7 +17,7 @@ from imagenet_repro.scoring.metrics import ErrorRates
 from imagenet_repro.storage import provenance
 from imagenet_repro.storage.json_files import write_json
 from imagenet_repro.storage.workdir import RESULT, Workdir
-from imagenet_repro.training import checkpoint, hosts, loop, memory
+from imagenet_repro.training import best_evaluation, checkpoint, hosts, log, loop, memory
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.systems import System
 
@@ -113,11 +113,20 @@ class Run(abc.ABC, Generic[TrainedT, SystemT]):
                 "rates": dataclasses.asdict(rates) | {"top1_error": rates.top1_error, "top5_error": rates.top5_error},
                 "peak_memory": memory.peak(),
                 "left_out": {"training": self.left_out, "scored": self.scored_split.num_examples - rates.images},
+                "best_checkpoint": self._best_checkpoint(),
                 "classes": list(self.train_split.class_names),
                 "predictions": str(path.relative_to(self.workdir.path)),
                 "provenance": source,
             },
         )
+
+    def _best_checkpoint(self) -> dict[str, Any] | None:
+        """Return the evaluation that selected the best checkpoint, with its optimism; None if none was selected.
+
+        The result is of the last state, which no evaluation selected.
+        """
+        best = best_evaluation.from_rows(log.read_rows(self.workdir.metrics), self.config.data.eval_split)
+        return best and best.to_json()
 
     def _scorer(self) -> Evaluator:
         """Return the evaluator on the split of the result, which is not read before the budget is spent."""

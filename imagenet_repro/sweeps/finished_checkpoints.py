@@ -22,6 +22,7 @@ from imagenet_repro.storage.workdir import LOCK, Workdir
 from imagenet_repro.sweeps.queue import RunStatus, select_trials
 from imagenet_repro.sweeps.worker import DIVERGED
 from imagenet_repro.training import checkpoint, seals
+from imagenet_repro.training.best_evaluation import best_step
 
 DROPPED = ".dropped"  # the end of the name of a checkpoint that is being removed
 KEEPS = "checkpoint.keep_finished='all' of a sweep keeps them"
@@ -150,7 +151,7 @@ def _old_names(checkpoints: Path) -> list[str]:
     Where the error of one is damaged, the best is the lowest of the others, as it is for `evaluate`.
     """
     steps = checkpoint.list_steps(checkpoints)
-    best = checkpoint.best_step(dict(_errors(checkpoints, steps)))
+    best = best_step(dict(_errors(checkpoints, steps)))
     old = [step for step in steps[:-1] if step != best]
     if old:
         seals.check(checkpoints / str(steps[-1]))

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage import files, user
 from imagenet_repro.training import hosts, seals
+from imagenet_repro.training.best_evaluation import best_step
 from imagenet_repro.training.seals import DamagedError
 from imagenet_repro.training.state import TrainState
 
@@ -392,11 +393,6 @@ def list_steps(directory: Path) -> list[int]:
         return sorted(int(path.name) for path in directory.iterdir() if _is_checkpoint(path))
     except OSError:
         return []
-
-
-def best_step(errors: Mapping[int, float]) -> int | None:
-    """Return the step with the lowest top-1 error, of equal ones the latest; None without an error."""
-    return min(errors, key=lambda step: (errors[step], -step)) if errors else None
 
 
 def _is_checkpoint(path: Path) -> bool:

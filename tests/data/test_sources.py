@@ -15,7 +15,7 @@ from PIL import Image
 
 from imagenet_repro.config import Data
 from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
-from imagenet_repro.data.sources import open_split, open_splits, overlap
+from imagenet_repro.data.sources import count_shared, open_split, open_splits, overlap
 from imagenet_repro.errors import UserError
 
 COUNTS = {"train": 23, "validation": 7}
@@ -149,6 +149,20 @@ def test_splits_overlap_if_and_only_if_they_share_an_id(data_dir, one):
     ids = {split: {record.id for record in open_split(data, split).records} for split in SPLITS}
     for other in SPLITS:
         assert overlap(data, one, other) == bool(ids[one] & ids[other]), other
+
+
+@pytest.mark.parametrize("one", SPLITS)
+def test_shared_images_are_counted_by_their_ids(data_dir, one):
+    first = Data(name="named_photos", data_dir=str(data_dir), eval_split=one)
+    ids = {split: {record.id for record in open_split(first, split).records} for split in SPLITS}
+    for other in SPLITS:
+        second = Data(name="named_photos:1.2.0", data_dir=f"{data_dir}/.", eval_split=other)
+        assert count_shared(first, second) == (len(ids[one] & ids[other]), len(ids[other])), other
+
+
+def test_other_data_sets_share_no_image(data_dir):
+    named, nameless = (Data(name=name, data_dir=str(data_dir)) for name in ("named_photos", "nameless_photos"))
+    assert count_shared(named, nameless) == (0, 7)
 
 
 def test_overlap_with_an_invalid_split_is_an_error(data_dir):

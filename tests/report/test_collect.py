@@ -332,6 +332,15 @@ def test_errors_by_another_protocol_are_counted_from_its_predictions(tmp_path):
     assert other.systems[0].runs[0].predictions == "predictions/made_up_validation_10crop_step1000.npz"
 
 
+def test_a_selected_checkpoint_is_optimistic_as_its_predictions_say(tmp_path):
+    run = finished_runs.one()
+    workdir = finished_runs.write(tmp_path / "a", run)
+    name = "made_up_validation_10crop_step1000.npz"
+    store_evaluation(workdir, run, name, protocol="10crop", selection={"split": "validation", "optimism": 0.0015})
+    actual = [gathered(workdir, scoring=scoring) for scoring in (Scoring(protocol="10crop"), Scoring())]
+    assert [one.systems[0].runs[0].optimism for one in actual] == [0.0015, 0.0]
+
+
 def test_errors_on_an_evaluation_set_are_counted_from_its_predictions(tmp_path):
     run = finished_runs.one()
     workdir = finished_runs.write(tmp_path / "a", run)

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from imagenet_repro import models, pretrained
-from imagenet_repro.config import replace_keys, resolve_config
+from imagenet_repro.config import Data, replace_keys, resolve_config
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Origin, Preprocessing
 from imagenet_repro.pretrained import Weights, tensors
 from imagenet_repro.runs import evaluate, export
 from imagenet_repro.scoring import sets
-from imagenet_repro.storage.workdir import Workdir
+from imagenet_repro.storage.json_files import write_json
+from imagenet_repro.storage.workdir import RESULT, Workdir
 from imagenet_repro.training.systems import NetworkSystem
+from tests import finished_runs
 
 
 def weights_of(name, **options):
@@ -91,14 +93,65 @@ def test_weights_without_names_are_for_imagenet_if_the_data_can_be(in_file):
     assert ((loaded.classes, loaded.note), loaded.report.replaced) == (expected, ())
 
 
-@pytest.mark.parametrize(("evaluations", "expected"), [(0, None), (1, None), (10, 0.149)])
-def test_a_selected_checkpoint_is_called_optimistic(tmp_path, evaluations, expected):
-    row = {"kind": "eval", "step": 1, "top1_error": 0.25, "top5_error": 0.1, "evaluated": 50_000}
-    (tmp_path / "metrics.jsonl").write_text((json.dumps(row) + "\n") * evaluations)
-    selected = evaluate.describe_selection(Workdir(tmp_path), "validation")
-    if expected is None:
+@pytest.fixture
+def run(tmp_path):
+    """Return the workdir of a run with ten evaluations, all of the same error, of which the last is taken as best."""
+    run = Workdir(tmp_path)
+    run.record_config(resolve_config({"model": {"name": "lenet5"}, "data": {"eval_split": "validation"}}), {})
+    write_evaluations(run, 10)
+    return run
+
+
+def write_evaluations(run, count):
+    row = {"kind": "eval", "top1_error": 0.25, "top5_error": 0.1, "evaluated": 50_000}
+    run.metrics.write_text("".join(f"{json.dumps(row | {'step': step})}\n" for step in range(1, count + 1)))
+
+
+@pytest.fixture
+def share(monkeypatch):
+    """Return a function that sets how many of how many scored images chose the checkpoint."""
+    counts = [50_000, 50_000]
+    monkeypatch.setattr(evaluate.sources, "count_shared", lambda trained, scored: tuple(counts))
+    return lambda shared, scored: counts.__setitem__(slice(None), [shared, scored])
+
+
+@pytest.mark.parametrize(
+    ("asked", "shared", "points"),
+    [
+        (("best", 10), 50_000, 0.149),
+        (("10", 10), 50_000, 0.149),
+        (("best", 10), 25_000, 0.0745),
+        (("best", 10), 0, None),
+        (("9", 9), 50_000, None),
+        (("last", 10), 50_000, None),
+    ],
+)
+def test_a_checkpoint_that_scored_images_selected_is_called_optimistic(run, share, asked, shared, points):
+    share(shared, 50_000)
+    selected = evaluate.describe_selection(run, *asked, Data(eval_split="validation[:100%]"))
+    if points is None:
         assert selected == {}
         return
-    assert (selected["split"], selected["evaluations"]) == ("validation", evaluations)
-    assert 100 * selected["optimism"] == pytest.approx(expected, abs=0.001)
-    assert "about 0.15 points" in evaluate.selection_sentence(selected)
+    assert (selected["split"], selected["evaluations"], selected["step"]) == ("validation", 10, 10)
+    assert 100 * selected["optimism"] == pytest.approx(points, abs=0.001)
+    sentence = evaluate.selection_sentence(selected, "validation[:100%]")
+    assert f"about {points:.2f} points" in sentence
+    assert f"validation[:100%] has {shared:,} images of validation" in sentence
+    assert "images of" not in evaluate.selection_sentence(selected, "validation")
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_evaluation_selects_nothing(run, share, count):
+    write_evaluations(run, count)
+    assert evaluate.describe_selection(run, "best", count, Data(eval_split="validation")) == {}
+
+
+def test_the_last_state_of_a_finished_run_is_not_selected_by_its_number(run, share):
+    result = finished_runs.one().result
+    write_json(run.path / RESULT, result | {"spent": result["spent"] | {"steps": 10}})
+    assert evaluate.describe_selection(run, "10", 10, Data(eval_split="validation")) == {}
+    assert evaluate.describe_selection(run, "best", 10, Data(eval_split="validation"))
+
+
+def test_a_data_set_that_is_elsewhere_has_not_selected(run, tmp_path):
+    assert evaluate.describe_selection(run, "best", 10, Data(data_dir=str(tmp_path))) == {}

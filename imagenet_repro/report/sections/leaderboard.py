@@ -23,6 +23,7 @@ from imagenet_repro.statistics.intervals import binomial_interval
 from imagenet_repro.statistics.populations import NEW_IMAGES, NEW_IMAGES_AND_SEEDS, interval_heading
 from imagenet_repro.zoo.published import Measured, PublishedErrors, published_for
 
+OPTIMISTIC = "optimistic by, points"  # the heading of an estimate for errors on the images that chose a checkpoint
 SIZES = ("parameters", "multiply-adds", "images seen", "training FLOPs", "training seconds")
 PUBLISHED = ("published top-1 %", "published top-5 %", "protocol; source")
 OPTIONS = "model.options."
@@ -61,6 +62,11 @@ def leaderboard(comparison: Comparison, groups: Mapping[str, str] | None = None)
     ]
     rows += [_player_cells(player) for player in comparison.people]
     rows += [_person_cells(person) for person in _people(comparison)]
+    if any(run.optimism for system in comparison.systems for run in system.runs):
+        headings.insert(3, OPTIMISTIC)
+        optimism = {system.name: f"{100 * _mean_optimism(system):.2f}" for system in comparison.systems}
+        for row in rows:
+            row.insert(3, optimism.get(row[0], MISSING))
     if groups:
         headings.insert(1, "group")
         for row in rows:
@@ -75,6 +81,10 @@ def leaderboard(comparison: Comparison, groups: Mapping[str, str] | None = None)
         tuple(tuple(row[at] for at in shown) for row in rows),
         _caption(comparison, bool(groups), has_published),
     )
+
+
+def _mean_optimism(system: ComparedSystem) -> float:
+    return float(np.mean([run.optimism for run in system.runs]))
 
 
 def costs(comparison: Comparison) -> Table:
@@ -299,6 +309,11 @@ def _caption(comparison: Comparison, has_groups: bool, has_published: bool) -> s
     if left_out := max(run.left_out for system in comparison.systems for run in system.runs):
         parts.append(f"Left out because they cannot be decoded: {left_out:,} records.")
     parts.append(_interval_caption(comparison))
+    if any(run.optimism for system in comparison.systems for run in system.runs):
+        parts.append(
+            "The scored images also selected some of the checkpoints, whose top-1 errors are therefore optimistic by"
+            " about as much as the column says."
+        )
     if _people(comparison):
         parts.append(
             "People had five guesses for images of the challenge's test set; their interval is Wilson's, for new"
