@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 LARGEST = 300_000  # bytes
-KEPT = ("curves", "compute", "differences")  # sections that keep their first figure
+KEPT = ("curves", "compute", "differences", "transfer")  # sections that keep their first figure
+TARGET = "target_"  # begins the name of a section of one data set, which keeps its first figure too
 NOTE = '<p class="setting">This is a small copy, without thumbnails and with fewer figures than the page itself.</p>'
 
 
@@ -26,7 +27,8 @@ def shrink(page: str) -> str:
 def _keep_first_figure(section: re.Match[str]) -> str:
     figures = re.findall(r"<figure.*?</figure>\n", section[0], flags=re.DOTALL)
     text = section[0]
-    for figure in figures[1 if section[1] in KEPT else 0 :]:
+    is_kept = section[1] in KEPT or section[1].startswith(TARGET)
+    for figure in figures[1 if is_kept else 0 :]:
         text = text.replace(figure, "", 1)
     return text
 

@@ -105,7 +105,8 @@ def present(
     """
     pairs = _differences(comparison)
     verdict = verdicts.verdict(comparison, pairs) if pairs else verdicts.verdict_without_pairs(comparison)
-    cautions = (what_differs.sentence(comparison), speed.warning(comparison))
+    unequal = "" if study else what_differs.sentence(comparison)  # adaptations are meant to differ
+    cautions = (unequal, speed.warning(comparison))
     page = ComparisonPage(
         comparison=_with_readable_names(comparison),
         verdict="\n".join(filter(None, (verdict, *cautions))),

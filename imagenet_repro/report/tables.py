@@ -12,7 +12,8 @@ from imagenet_repro.report.templating import render
 MISSING = "–"  # stands for a value that was not recorded
 LONG_TEXT = 24  # characters; a column of words with a longer cell is set wider on the page
 # A number with its unit, an interval, or a range. Columns of only such cells are aligned to the right.
-NUMBER = re.compile(r"\[?[+−-]?\d[\d,.]*(, −?[\d,.]+\]| to −?[\d,.]+| [kMGTPE]?B?)?( \((device|process)\))?")
+INTERVAL = r"\[[+−-]?[\d,.]+, [+−-]?[\d,.]+\]"
+NUMBER = re.compile(rf"{INTERVAL}|<?[+−-]?\d[\d,.]*( {INTERVAL}| to −?[\d,.]+| [kMGTPE]?B?)?( \((device|process)\))?")
 
 
 @dataclasses.dataclass(frozen=True)

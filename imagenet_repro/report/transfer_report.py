@@ -26,7 +26,7 @@ def draw(target: TransferTarget, out: Path) -> list[PageFigure]:
         PageFigure(
             f"Error against budget, {target.name}",
             transfer_plot.plot_budgets(target, out / f"transfer_{name}.png")[1],
-            f"Every budget has runs of its own. {transfer.note(target.whole)}",
+            "Every budget has runs of its own, whose schedules end with it.",
             f"One line for each source and adaptation on {target.name}.",
         )
     ]

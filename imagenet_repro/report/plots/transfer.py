@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from imagenet_repro.report.plots import curves
 from imagenet_repro.report.plots.style import AS_TEXT, GRID, MUTED, STYLE, fix_layout, new_figure, power, styles, write
 from imagenet_repro.report.records import TransferTarget
 from imagenet_repro.report.sections import transfer
 
+MOST_TICKS = 9  # of the axis of budgets; fewer budgets each have one
 LINE: dict[str, Any] = {"linewidth": 1.6, "markersize": 5, "zorder": 3}
 
 
@@ -40,9 +41,12 @@ def plot_budgets(target: TransferTarget, path: str | Path) -> list[Path]:
             panel.plot(x, y, label=curves.RUN + names[name], **look)
         values = sorted({amount.value / unit for amount in amounts})
         panel.set_xlim(values[0] / 1.1, values[-1] * 1.1)
-        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=9))
+        is_short = len(values) <= MOST_TICKS
+        panel.xaxis.set_major_locator(
+            FixedLocator(values) if is_short else LogLocator(subs=(1.0, 2.0, 5.0), numticks=MOST_TICKS)
+        )
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_ylim(bottom=0)
         panel.grid(axis="y", color=GRID, linewidth=0.8)
         panel.set_axisbelow(True)

@@ -259,7 +259,8 @@ def _significance(target: TransferTarget, best: ComparedSystem) -> str:
 def _describe_scratch(target: TransferTarget, scratch: ComparedSystem, best: ComparedSystem) -> str:
     errors = points(target)
     excess = excess_errors(target, scratch).get(best.name)
-    higher = f", {excess.points:.1f} points {_interval(excess)} higher," if excess else ""
+    interval = _interval(excess).replace("+", "") if excess else ""
+    higher = f", {excess.points:.1f} points higher (95 % interval {interval})," if excess else ""
     caught_up = caught_up_at(errors[scratch.name], errors[best.name])
     catches_up = (
         f"catches up at {describe_budget(str(caught_up))}" if caught_up else "does not catch up within this budget"
@@ -295,7 +296,7 @@ def _percent(system: ComparedSystem) -> str:
 
 
 def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _table_name(stem: str, study: TransferStudy, target: TransferTarget) -> str:
@@ -304,4 +305,4 @@ def _table_name(stem: str, study: TransferStudy, target: TransferTarget) -> str:
 
 def note(comparison: Comparison) -> str:
     """Return what the figure's bars are."""
-    return f"Bars are {interval_heading(leaderboard.population(comparison))}s."
+    return f"Bars are 95 % intervals for {leaderboard.population(comparison)}."

@@ -101,12 +101,13 @@ def with_skills(study, budget="4000img", **skills):
 
 def test_the_verdict_names_the_best_and_by_how_much_scratch_is_worse(study):
     target = with_skills(study, tuned=14, frozen=7, plain=0)
-    text = transfer.verdict(study, target)
-    assert text.startswith("digits: lite0 (full) has the lowest top-1 error with a budget of 4,000 images")
-    assert "significantly lower than every other." in text
+    verdict = transfer.verdict(study, target)
+    assert verdict.startswith("digits: lite0 (full) has the lowest top-1 error with a budget of 4,000 images")
+    assert "significantly lower than every other." in verdict
     table = transfer.differences_from_scratch(study, target)
     (row,) = [row for row in table.rows if row[0] == "tuned"]
-    assert f"{row[3].lstrip('+')} points {row[4]} higher, and does not catch up within this budget." in text
+    points, interval = (text.replace("+", "") for text in row[3:5])
+    assert f"{points} points higher (95 % interval {interval}), and does not catch up within this budget." in verdict
 
 
 def test_the_verdict_names_systems_that_do_not_differ_significantly(study):
