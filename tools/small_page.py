@@ -2,8 +2,8 @@
 
   python tools/small_page.py runs/demo/report.html results/demo/report.html
 
-The tables, the provenance and the first figure of each section stay. Paths of workdirs are shortened, so that the
-copy does not depend on the machine that made it.
+The tables, the provenance and the first figure of each section stay. Links to pages beside it are left out, and paths
+of workdirs are shortened, so that the copy does not depend on the machine that made it.
 """
 
 import re
@@ -19,6 +19,7 @@ NOTE = '<p class="setting">This is a small copy, without thumbnails and with few
 def shrink(page: str) -> str:
     """Return the page without thumbnails and minor figures."""
     page = re.sub(r'<img (src="data:image/jpeg;base64,[^"]*"|data-picture)[^>]*>', "", page)
+    page = re.sub(r'<p><a href="[^"#:]+\.html">.*?</a></p>\n?', "", page)
     page = re.sub(r'<section id="(\w+)".*?</section>\n', _keep_first_figure, page, flags=re.DOTALL)
     page = re.sub(r"/[^\s<>\"&]*?/(runs/)", r"\1", page)
     return page.replace("</header>", f"{NOTE}\n</header>", 1)

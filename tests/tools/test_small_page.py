@@ -9,6 +9,8 @@ PAGE = (
     f'<section id="history">\n{FIGURE.format("third")}<table>history</table></section>\n'
     '<section id="disagreements">\n<img src="data:image/jpeg;base64,AAAA" alt="dog">'
     '<img data-picture="0" alt="dog"><b>dog</b></section>\n'
+    f'<section id="target_digits">\n{FIGURE.format("fourth")}{FIGURE.format("fifth")}'
+    '<p><a href="digits/report.html">The complete comparison</a></p></section>\n'
     "<dd>/somewhere/else/runs/demo/runs/alexnet</dd>\n"
 )
 
@@ -20,6 +22,9 @@ def test_thumbnails_and_minor_figures_are_left_out(tmp_path):
     assert "first" in text
     assert "second" not in text
     assert "third" not in text
+    assert "fourth" in text
+    assert "fifth" not in text
+    assert "complete comparison" not in text
     assert "<table>history</table>" in text
     assert "<b>dog</b>" in text
     assert "jpeg" not in text
