@@ -21,8 +21,8 @@ runpy.run_path("benchmarks/device.py", run_name="__main__")
 """
 
 
-def start(folder, *arguments, missing=(), minutes=30):
-    arguments = ["--size=tiny", f"--minutes={minutes}", f"--output={folder}", "--name=here", *arguments]
+def start(folder, *arguments, missing=()):
+    arguments = ["--size=tiny", "--minutes=60", f"--output={folder}", "--name=here", *arguments]
     return subprocess.Popen(
         [sys.executable, "-c", WITHOUT.format(missing=list(missing), arguments=arguments)],
         cwd=REPOSITORY,
@@ -35,7 +35,7 @@ def start(folder, *arguments, missing=(), minutes=30):
 
 def run(folder, *arguments, code=0, **options):
     process = start(folder, *arguments, **options)
-    out, _ = process.communicate(timeout=900)
+    out, _ = process.communicate(timeout=3000)
     assert process.returncode == code, out
     return out, [json.loads(line) for line in (folder / "here" / "results.jsonl").read_text().splitlines()]
 
@@ -72,17 +72,10 @@ def test_the_smallest_form_measures_and_says_what_it_left_out(tmp_path):
     assert "grain is not installed" in summary
 
 
-def test_what_does_not_fit_is_skipped_and_shorter_parts_follow(tmp_path):
-    _, rows = run(tmp_path, "--parts=devices,features", minutes=0.1)
-    assert [row["part"] for row in of_kind(rows, "skipped")] == ["features"]
-    assert [row["part"] for row in of_kind(rows, "part")] == ["devices"]
-    assert "features: about" in (tmp_path / "here" / "summary.md").read_text()
-
-
 def test_a_kill_leaves_complete_lines(tmp_path):
     process = start(tmp_path, "--parts=devices,main,spreads")
     path = tmp_path / "here" / "results.jsonl"
-    until = time.monotonic() + 300
+    until = time.monotonic() + 1500
     while not (path.exists() and '"kind": "compiled"' in path.read_text()):
         assert time.monotonic() < until, process.communicate()
         time.sleep(0.05)
@@ -98,7 +91,7 @@ def test_a_kill_leaves_complete_lines(tmp_path):
 
 
 def test_an_unknown_part_is_named(tmp_path):
-    out, _ = start(tmp_path, "--parts=decades").communicate(timeout=300)
+    out, _ = start(tmp_path, "--parts=decades").communicate(timeout=1500)
     assert "there is no decades" in out
     assert "decade" in out
 

@@ -33,7 +33,7 @@ def arguments(data_dir, workdir, *more):
 
 def answer(url, position, guesses):
     body = json.dumps({"position": position, "guesses": guesses}).encode()
-    with urllib.request.urlopen(urllib.request.Request(f"{url}answer", body), timeout=30) as got:
+    with urllib.request.urlopen(urllib.request.Request(f"{url}answer", body), timeout=300) as got:
         return json.load(got)
 
 
@@ -69,7 +69,7 @@ def test_a_game_is_killed_stopped_and_finished(data_dir, tmp_path, capsys, inher
         answer(url, 1, [2])
     finally:
         process.send_signal(stop)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert process.returncode == 75, err
     assert "2 of 4 images guessed and saved; the same command resumes the game" in out
     assert main.main(arguments(data_dir, workdir, "--finish")) == 0

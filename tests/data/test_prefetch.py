@@ -28,7 +28,7 @@ def test_prefetching_runs_ahead_by_its_depth(depth):
     started = []
     pairs = prefetch_to_device(numbers(50), lambda batch: started.append(batch["label"]), depth=depth)
     next(pairs)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(started) < depth + 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -78,7 +78,7 @@ def test_a_batch_is_passed_on_without_its_images_once_they_are_on_the_devices(mo
 
 
 def test_closing_ends_the_thread_and_the_batches():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     closed = threading.Event()
 
     def batches():
@@ -91,4 +91,4 @@ def test_closing_ends_the_thread_and_the_batches():
     next(pairs)
     pairs.close()
     assert closed.is_set()
-    assert threading.active_count() == before
+    assert before >= set(threading.enumerate())

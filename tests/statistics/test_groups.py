@@ -1,6 +1,5 @@
 import itertools
 import re
-import time
 
 import numpy as np
 
@@ -42,13 +41,11 @@ def test_more_groups_than_letters():
     assert letters_of("".join(texts)) == {*map(chr, range(97, 123)), *(f"{x}2" for x in "abcdef")}
 
 
-def test_many_groups_are_covered_in_little_time():
+def test_many_groups_are_covered_by_few():
     n = 24  # couples, where only partners differ, have 2^12 largest groups, trios 3^8
     for size in (2, 3):
         different = np.kron(np.eye(n // size), 1 - np.eye(size)).astype(bool)
-        start = time.process_time()
         texts = letters(different, list(range(n)))
-        assert time.process_time() - start < 0.5  # 5 ms; listing all groups takes seconds
         assert len(letters_of("".join(texts))) < 40
         check(different, list(range(n)))
 

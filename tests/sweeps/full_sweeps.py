@@ -117,29 +117,39 @@ def kill_workers(workdir):
 
 
 def kill_worker_of_active_run(workdir, excluding=()):
-    """Kill the worker of an active run by SIGKILL, and return the run's name."""
+    """Kill the worker of an active run by SIGKILL, and return the run's name.
+
+    The training process is paused meanwhile, so that the run cannot end before its worker does.
+    """
     while True:
         run = wait_until(
             lambda: next((run for run in active_runs(workdir) if _name(run, workdir) not in excluding), None)
         )
-        pid = _worker_of(run)
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-            return _name(run, workdir)
+        pid, worker = _processes_of(run)
+        if not pid:
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            is_active = not (run / "result.json").exists()
+            if is_active:
+                os.kill(worker, signal.SIGKILL)
+            os.kill(pid, signal.SIGCONT)
+            if is_active:
+                return _name(run, workdir)
 
 
 def _name(run, workdir):
     return str(run.relative_to(workdir))
 
 
-def _worker_of(run):
-    """Return the parent of the process that trains in a directory, from Linux's list of processes."""
+def _processes_of(run):
+    """Return the process that trains in a directory, and its parent, from Linux's list of processes."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
             if b"imagenet_repro.sweeps.trial" in words and str(run).encode() in words:
-                return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    return None
+                return int(process.name), int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return None, None
 
 
 def resumed_runs(workdir):

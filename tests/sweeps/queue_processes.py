@@ -62,7 +62,7 @@ def requeue_lost(url, settings):
 
 def claim_and_wait(pipe, url, settings, with_heartbeats):
     """Claim the first run, send its name and settings, and keep it until this process is killed."""
-    queue.HEARTBEAT = 1
+    queue.HEARTBEAT = 0.1
     own_queue = open_queue(url, settings)
     claim = own_queue.claim("doomed")
     if not with_heartbeats:

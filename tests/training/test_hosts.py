@@ -29,7 +29,7 @@ def both(tmp_path_factory):
             )
             for number in range(2)
         ]
-        outputs = [process.communicate(timeout=500)[0] for process in processes]
+        outputs = [process.communicate(timeout=1500)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
     return [json.loads((directory / f"{number}.json").read_text()) for number in range(2)]
 

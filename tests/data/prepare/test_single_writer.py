@@ -62,7 +62,7 @@ def test_another_process_waits_and_finds_the_data_set(running, tmp_path, capsys,
 
     monkeypatch.setattr(single_writer.locks, "acquire_waiting", go_on)
     assert prepare(tmp_path).how == "already prepared"
-    assert running.communicate(timeout=30)[0] == "drawn\n"
+    assert running.communicate(timeout=600)[0] == "drawn\n"
     assert f"another process is preparing fractal in {tmp_path}; waiting for it" in capsys.readouterr().err
 
 
