@@ -9,6 +9,7 @@ from collections.abc import Iterable
 EXIT_FINISHED = 0
 EXIT_USER_ERROR = 2
 EXIT_DIVERGED = 3  # the loss was not finite; the last good checkpoint is kept
+EXIT_LEFT_OUT = 4  # the result is written, and some images could not be read
 EXIT_SAVE_FAILED = 74  # EX_IOERR in sysexits.h: a checkpoint or a result could not be written
 EXIT_STOPPED = 75  # EX_TEMPFAIL in sysexits.h: stopped by a signal or by a lost process; the same command resumes
 

@@ -12,7 +12,7 @@ import numpy as np
 from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.decode import decode
 from imagenet_repro.data.prepare import folder_listing, jpeg, scenes
-from imagenet_repro.data.prepare.folder_listing import Image, Listing
+from imagenet_repro.data.prepare.listing import Image, Listing, Reader
 from imagenet_repro.data.prepare.outlines import CLASSES
 from imagenet_repro.data.sources import Record, Split, Splits
 from imagenet_repro.data.workers import follow_parent
@@ -29,7 +29,7 @@ class FolderRecords:
 
     def __init__(self, listing: Listing, images: Sequence[Image]):
         self._listing, self._images = listing, tuple(images)
-        self._reader = folder_listing.Reader(dataclasses.replace(listing, images=self._images))
+        self._reader = Reader(dataclasses.replace(listing, images=self._images))
         self._labels = {name: number for number, name in enumerate(listing.classes)}
 
     def __len__(self) -> int:

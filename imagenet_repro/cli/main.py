@@ -21,6 +21,7 @@ from imagenet_repro.cli import (
     models,
     plan,
     power,
+    predict,
     prepare,
     probe,
     score,
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Command] = {
         plan,
         power,
         evaluate,
+        predict,
         localize,
         export,
         prepare,
@@ -63,6 +65,7 @@ EXIT_CODES = """exit codes:
   0   finished
   2   an error that you can fix: an unknown key, missing data, a workdir that holds another configuration
   3   the loss is not finite; the last good checkpoint is kept
+  4   predict: the result is written without the images that could not be read, which are named
   74  a checkpoint or a result could not be written
   75  stopped by SIGTERM or Ctrl-C after finishing the step and saving, or another process of the run was killed; the
       same command resumes

@@ -10,11 +10,14 @@ HELP = """Bring a data set into the one form that training reads: tfds, as Array
   python main.py prepare silhouettes                               the embedded default, drawn in seconds
   python main.py prepare fractal                                   textures, drawn in seconds, any number of classes
   python main.py prepare folder:PATH                               split/class/*.jpg, as folders or zip files
+  python main.py prepare folder:PATH --holdout=20%                 class/*.jpg; a fifth of each class is held out
+  python main.py prepare folder:labels.csv --holdout=20%           a table: file,label[,split] (.csv, .tsv, .parquet)
+  python main.py prepare folder:PATH                               Arrow or Parquet of Hugging Face, or WebDataset tar
   python main.py prepare imagenet2012 --manual_dir=DIR             the official archives (needs TensorFlow, once)
   python main.py prepare imagenet2012 --short_side=400 --quality=90    and a smaller copy beside it
 
 A data set that exists as TFRecord is converted, not built again. A data set that is already prepared is not changed;
-where its folder has changed since, the command says how and stops.
+where its folder has changed since, the command says how and stops; --overwrite replaces the data set.
 """
 
 
@@ -66,6 +69,14 @@ COMMAND = Command(
             metavar="NAME",
             help="with folder:PATH: the name of the data set (default: the last part of the path)",
         ),
+        Option(
+            "--holdout",
+            metavar="SHARE",
+            help="with folder:PATH: the share of each class that becomes validation, such as 0.2",
+        ),
+        Option("--holdout_seed", type=int, low=0, metavar="N", help="which images are held out (default 0)"),
+        Option("--columns", metavar="USE=NAME,…", help="with a table: its columns, such as file=photo,label=breed"),
+        Option("--overwrite", is_switch=True, help="with folder:PATH: replace what was prepared from other images"),
         Option("--short_side", type=int, metavar="PIXELS", help="also write a copy with shorter sides up to this"),
         Option("--quality", type=int, default=90, metavar="Q", help="JPEG quality of that copy (default 90)"),
     ),

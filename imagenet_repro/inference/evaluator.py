@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Float
 
 from imagenet_repro.config import AnyConfig, Data
 from imagenet_repro.data import loader
@@ -88,6 +89,15 @@ class Evaluator:
         if jax.process_count() == 1:
             return rates, share
         return rates, _merge_processes(share)
+
+    def scores(self, state: TrainState) -> Iterator[tuple[Batch, Float[np.ndarray, "b c"]]]:
+        """Yield each batch, without its images, with the scores of every class for this process's rows.
+
+        Rows of weight 0 are padding or could not be decoded, and their scores mean nothing.
+        """
+        for host, counts, predictions in self._results(state, collected=True):
+            yield host, np.asarray(self.spread.local_rows(predictions["logits"]))
+            self._show(int(counts["images"]) + int((host["replaced"] >= 0).sum()))
 
     def _evaluate(self, state: TrainState, collector: Collector | None) -> ErrorRates:
         totals: dict[str, float] = {}

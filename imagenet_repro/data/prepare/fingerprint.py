@@ -9,10 +9,12 @@ replaced. The record is an entry of tfds' `metadata.json`:
 | `images` | the number of images by split and class |
 | `sizes`, `times`, `contents` | digests of the images' names with their bytes, their last changes, their CRC-32 |
 | `damaged` | the number of damaged members of zip files, which are stored as empty images; absent for none |
-| `folders` | a digest of the class folders or zip files with their last changes, which takes milliseconds to compare |
+| `folders` | a digest of the folders, or of the files that hold images, with their last changes, quick to compare |
+| `options` | the share that is held out, its seed, and the names of a table's columns; absent for none |
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import sys
@@ -25,8 +27,8 @@ from typing import Any
 
 from imagenet_repro.data import integrity
 from imagenet_repro.data.cores import available_cores
-from imagenet_repro.data.prepare import names, ordered_map
-from imagenet_repro.data.prepare.folder_listing import Listing, Reader
+from imagenet_repro.data.prepare import names, ordered_map, shapes
+from imagenet_repro.data.prepare.listing import Listing, Options, Reader
 from imagenet_repro.data.sources import Split, StoredRecords
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage.json_files import read_json, require_keys, write_json
@@ -36,7 +38,10 @@ SOURCE = "imagenet_repro_source"  # key of the record in the file
 DAMAGED = "damaged"  # key of the record, of a number that only some records have
 COPY_OF = "imagenet_repro_copy_of"  # key of the digest, in a smaller copy, of the data set that it was copied from
 _TYPES = {"images": dict} | dict.fromkeys(("name", "path", "sizes", "times", "contents", "folders"), str)
+OPTIONS = "options"  # key of the record, of how the source was to be understood
 _MAX_SHOWN = 5  # differences that a message lists
+_MAX_LISTED = 20_000  # images that the start of every run may list, in 0.2 s on a local disk
+_SHARDS = (".zip", ".tar", ".parquet", ".arrow")  # endings of files that hold images
 
 
 class Digest:
@@ -69,7 +74,7 @@ def record(listing: Listing, name: str) -> dict[str, Any]:
         "sizes": str(Digest((image.name, image.size) for image in listing.images)),
         "times": _times(listing),
         "folders": _folders(listing.source),
-    }
+    } | ({OPTIONS: options} if (options := listing.options.to_json()) else {})
 
 
 def read(directory: Path) -> dict[str, Any]:
@@ -110,9 +115,16 @@ def changes(directory: Path, listing: Listing, classes: Sequence[str], splits: M
     Raises:
         UserError: the record is damaged.
     """
-    recorded, now = read(directory).get(SOURCE), record(listing, directory.parent.name)
+    return _changes(read(directory).get(SOURCE), listing, classes, splits)
+
+
+def _changes(
+    recorded: dict[str, Any] | None, listing: Listing, classes: Sequence[str], splits: Mapping[str, int]
+) -> list[str]:
+    now = record(listing, "")
     kept = set(classes) & set(listing.classes)
     differences = [
+        *_option_changes(recorded, listing.options),
         *_class_changes(classes, listing.classes),
         *_count_changes(recorded, now["images"], kept, splits),
     ]
@@ -140,9 +152,15 @@ def content_changes(directory: Path, listing: Listing, *, on_progress: Callable[
     Raises:
         UserError: the record is damaged, or an image cannot be read.
     """
-    digest = Digest((image.name, image.stamp) for image in listing.images if image.archive)  # the stamp is the CRC-32
-    files = [image for image in listing.images if not image.archive]
-    with Reader(listing) as reader, ThreadPoolExecutor(available_cores()) as pool:
+    has_checksum = [bool(image.archive) and listing.has_checksums for image in listing.images]
+    digest = Digest(
+        (image.name, image.stamp) for image, known in zip(listing.images, has_checksum, strict=True) if known
+    )
+    files = [image for image, known in zip(listing.images, has_checksum, strict=True) if not known]
+    with (
+        Reader(dataclasses.replace(listing, images=tuple(files))) as reader,
+        ThreadPoolExecutor(available_cores()) as pool,
+    ):
         checksums = ordered_map.map_in_order(pool, lambda image: zlib.crc32(reader.content(image)), files, ahead=64)
         for image, checksum in zip(files, checksums, strict=True):
             digest.add(image.name, checksum)
@@ -164,6 +182,24 @@ def refresh(directory: Path, listing: Listing) -> None:
     if now != recorded:
         with contextlib.suppress(SaveError):
             write_json(directory / FILE, metadata | {SOURCE: now})
+
+
+def recorded_options(directory: Path) -> Options:
+    """Return the options with which the source of a prepared data set was listed; raises as `read`."""
+    return Options.from_json(read(directory).get(SOURCE, {}).get(OPTIONS, {}))
+
+
+def _option_changes(recorded: dict | None, now: Options) -> Iterator[str]:
+    before = Options.from_json((recorded or {}).get(OPTIONS, {}))
+    if before != now:
+        yield f"it was prepared with {_words(before)}, and this is with {_words(now)}"
+
+
+def _words(options: Options) -> str:
+    words = [] if options.holdout is None else [f"--holdout={100 * options.holdout:g}% --holdout_seed={options.seed}"]
+    if options.columns:
+        words.append("--columns=" + ",".join(f"{use}={column}" for use, column in options.columns))
+    return " ".join(words) or "no options"
 
 
 def _class_changes(before: Sequence[str], now: Sequence[str]) -> Iterator[str]:
@@ -202,24 +238,54 @@ def say_what_changed(split: Split) -> None:
 
 
 def note(directory: Path) -> str:
-    """Return lines for the terminal if the source of a prepared data set seems to have changed; empty otherwise.
+    """Return lines for the terminal that say how the source of a prepared data set has changed; empty if it has not.
 
-    Only the class folders are looked at, which takes milliseconds: a file that is added, removed or renamed changes
-    the time of its folder. A source that is no longer there has not changed.
+    The source is listed at most once, and nothing is read. Above 20,000 images it is listed only if the time of a
+    folder or of a file that holds images has changed, which takes milliseconds to see: a file that is added, removed
+    or renamed changes the time of its folder. Of tar, Arrow and Parquet files only the times are compared. A source
+    that is no longer there has not changed.
     """
     try:
         recorded = _latest_record(directory)
         source = Path(recorded["path"]) if recorded else None
-        if not recorded or not source or not source.exists() or _folders(source) == recorded["folders"]:
+        if not recorded or not source or not source.exists():
             return ""
+        is_quick = shapes.is_listed_quickly(source)
+        n_images = sum(sum(counts.values()) for counts in recorded["images"].values())
+        if (n_images > _MAX_LISTED or not is_quick) and _folders(source) == recorded["folders"]:
+            return ""
+        differences = _listed_changes(directory, recorded, source) if is_quick else ["its files were written since"]
     except (OSError, ValueError, UserError):
         return ""  # a remark only: `prepare` reports what is damaged
-    shown = names.printable(recorded["path"])
-    return (
-        f"{shown} may have changed since {directory} was prepared from it; this run reads the prepared images. "
-        f"To compare them, type:\n  python main.py prepare folder:{names.typed(source)} --name={recorded['name']} "
-        f"--data_dir={names.typed(directory.parents[1])}\n"
+    if not differences:
+        return ""
+    options = _words(Options.from_json(recorded.get(OPTIONS, {})))
+    command = (
+        f"python main.py prepare folder:{names.typed(source)} --name={recorded['name']} "
+        f"--data_dir={names.typed(directory.parents[1])}" + (f" {options}" if recorded.get(OPTIONS) else "")
     )
+    return "\n".join(
+        [
+            f"{names.printable(recorded['path'])} may have changed since {directory} was prepared from it:",
+            *(f"- {one}" for one in differences),
+            "This run reads the prepared images. To replace them by the present ones, type:",
+            f"  {command} --overwrite\n",
+        ]
+    )
+
+
+def _listed_changes(directory: Path, recorded: dict[str, Any], source: Path) -> list[str]:
+    """Return how a source differs from its record, by its listing alone."""
+    try:
+        listing = shapes.scan(source, Options.from_json(recorded.get(OPTIONS, {})))
+    except UserError as error:
+        return [f"it cannot be prepared as it is now ({str(error).splitlines()[-1].removeprefix('- ')})"]
+    classes = sorted({label for counts in recorded["images"].values() for label in counts})
+    splits = {split: sum(counts.values()) for split, counts in recorded["images"].items()}
+    differences = _changes(recorded, listing, classes, splits)
+    if not differences and recorded["times"] != _times(listing):
+        differences = ["images were written since, with the same names and sizes"]
+    return differences
 
 
 def _latest_record(directory: Path) -> dict[str, Any] | None:
@@ -232,15 +298,20 @@ def _latest_record(directory: Path) -> dict[str, Any] | None:
 
 
 def _folders(source: Path) -> str:
-    """Return the digest of a source's class folders, or zip files, with the times of their last changes."""
+    """Return the digest of a source's folders, and of the files that hold images, with the times of their changes."""
     if source.is_file():
         return str(Digest([(source.name, source.stat().st_mtime_ns)]))
     digest = Digest()
-    for split in os.scandir(source):
-        if split.name.lower().endswith(".zip"):
-            digest.add(split.name, split.stat().st_mtime_ns)
-        elif not split.name.startswith(".") and split.is_dir():
-            for folder in os.scandir(split.path):
-                if not folder.name.startswith(".") and folder.is_dir():
-                    digest.add(f"{split.name}/{folder.name}", folder.stat().st_mtime_ns)
+    for name, entry in _entries(source, ""):
+        if entry.is_dir():
+            digest.add(name, entry.stat().st_mtime_ns)
+        for inner, one in _entries(entry.path, f"{name}/") if entry.is_dir() else [(name, entry)]:
+            if one.is_dir() or inner.lower().endswith(_SHARDS):
+                digest.add(inner, one.stat().st_mtime_ns)
     return str(digest)
+
+
+def _entries(folder: str | Path, prefix: str) -> Iterator[tuple[str, os.DirEntry]]:
+    """Yield what is in a folder and not hidden, with its name after a prefix."""
+    with os.scandir(folder) as entries:
+        yield from ((prefix + entry.name, entry) for entry in entries if not entry.name.startswith("."))

@@ -1,4 +1,4 @@
-"""Image folders, written as tfds data sets in ArrayRecord form (folder_listing.py lists and reads them).
+"""Sources of images on disk, written as tfds data sets in ArrayRecord form (shapes.py lists them).
 
 The bytes of each image are stored unchanged. Images are stored in one fixed shuffled order, so that a part of a split
 (`train[:99%]`) contains all classes. Files stream from the source to the shards.
@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from imagenet_repro.data.cores import available_cores
-from imagenet_repro.data.prepare import array_record_builder, fingerprint, names, ordered_map
-from imagenet_repro.data.prepare.folder_listing import Image, Listing, Reader
+from imagenet_repro.data.prepare import array_record_builder, fingerprint, names, ordered_map, shapes, table_listing
+from imagenet_repro.data.prepare.listing import Image, Listing, Reader
 from imagenet_repro.data.sources import DRAWN
 from imagenet_repro.errors import UserError
 
@@ -26,14 +26,18 @@ VERSION = "1.0.0"
 def data_set_name(source: Path, as_name: str | None = None) -> str:
     """Return the data set's name: the last part of the path in lower case, with other characters replaced by `_`.
 
+    A table, which usually has a name such as `labels.csv`, gives its folder's name.
+
     Args:
-        source: the folder or zip file.
+        source: the folder or file.
         as_name: a name in place of the last part of the path.
 
     Raises:
         UserError: the name is not valid in tfds, or is that of one of tfds' data sets.
     """
-    stem = as_name or (source.stem if source.suffix.lower() == ".zip" else source.resolve().name)
+    path, suffix = source.resolve(), source.suffix.lower()
+    file_name = path.parent.name if suffix in table_listing.ENDINGS else source.stem
+    stem = as_name or (file_name if suffix in shapes.FILES and not source.is_dir() else path.name)
     name = re.sub(r"\W+", "_", stem, flags=re.ASCII).strip("_").lower()
     if not re.fullmatch(r"[a-z]\w*", name):
         raise UserError(f"{stem!r} cannot name a data set (a letter, then letters, digits and _); give a --name")
@@ -126,7 +130,7 @@ def write(
     Raises:
         UserError: a file cannot be read.
     """
-    with Reader(listing) as reader:
+    with Reader(listing, root) as reader:
         builder = Folder(listing, name, root, reader.read, on_progress)
         builder.download_and_prepare(file_format=array_record_builder.ARRAY_RECORD)
     bad = builder.undecodable

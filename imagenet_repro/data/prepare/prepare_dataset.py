@@ -1,11 +1,11 @@
 """Preparation of data sets from any source in the one form that training reads.
 
 That form is a tfds data set in ArrayRecord files under `data_dir/NAME/[CONFIG/]VERSION`. The source follows from the
-name: `silhouettes` and `fractal` are drawn, `folder:PATH` is read from images on disk, and any other name is built by
-tfds, or converted where it is already prepared as TFRecord. A prepared data set is not prepared again, and an
-interrupted preparation leaves nothing that opens as a data set: files are written beside their final path and moved
-there at the end. One process at a time writes a data set; others wait for it. A data set that is prepared is found
-without writing anything.
+name: `silhouettes` and `fractal` are drawn, `folder:PATH` is read from images on disk (shapes.py has
+the layouts), and any other name is built by tfds, or converted where it is already prepared as TFRecord. A prepared
+data set is not prepared again, and an interrupted preparation leaves nothing that opens as a data set: files are
+written beside their final path and moved there at the end. One process at a time writes a data set; others wait for
+it. A data set that is prepared is found without writing anything.
 """
 
 import contextlib
@@ -14,6 +14,8 @@ import errno
 import importlib.util
 import os
 import re
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +27,14 @@ from imagenet_repro.data.prepare import (
     convert,
     fingerprint,
     folder,
-    folder_listing,
     names,
+    shapes,
     single_writer,
     smaller_copy,
 )
+from imagenet_repro.data.prepare.contents import describe
+from imagenet_repro.data.prepare.holdout import parse_share
+from imagenet_repro.data.prepare.listing import Listing, Options
 from imagenet_repro.data.sources import DRAWN, data_directory
 from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.storage import user
@@ -66,6 +71,10 @@ def prepare_dataset(
     short_side: int | None = None,
     quality: int = 90,
     as_name: str | None = None,
+    holdout: str | None = None,
+    holdout_seed: int | None = None,
+    columns: str | None = None,
+    overwrite: bool = False,
     **drawing: Any,
 ) -> PreparedDataset:
     """Prepare a data set in the form that training reads, with progress on the terminal.
@@ -78,6 +87,10 @@ def prepare_dataset(
         short_side: also write a copy whose images have a shorter side of at most this many pixels.
         quality: of the JPEG files of that copy, 1 to 100.
         as_name: name of a `folder:` data set; by default the last part of its path.
+        holdout: of a `folder:` data set, the share of each class that becomes the split `validation`, such as "20%".
+        holdout_seed: of the choice of these images; None: 0.
+        columns: of a `folder:` data set that is a table, its columns by their use, such as "file=photo,label=breed".
+        overwrite: whether a `folder:` data set whose source has changed, or is another one, is replaced.
         **drawing: parameters of `silhouettes.SilhouettesConfig` or `fractal.FractalConfig`, such as `size=32`.
 
     Raises:
@@ -87,20 +100,25 @@ def prepare_dataset(
     is_drawn = name.split("/", maxsplit=1)[0] in DRAWN
     if drawing and not is_drawn:
         raise UserError(f"{', '.join(drawing)}: only `prepare {' or '.join(DRAWN)}` takes these options, not {name!r}")
-    if as_name and not name.startswith("folder:"):
-        raise UserError(f"as_name={as_name!r}: only `prepare folder:PATH` takes another name, not {name!r}")
+    given = {"name": as_name, "holdout": holdout, "holdout_seed": holdout_seed, "columns": columns}
+    given = [key for key, value in given.items() if value is not None] + ["overwrite"] * overwrite
+    if given and not name.startswith("folder:"):
+        raise UserError(f"--{given[0]}: only `prepare folder:PATH` takes this option, not {name!r}")
     if not 1 <= quality <= 100 or (short_side is not None and short_side < 1):
         raise UserError(f"short_side must be at least 1 pixel and quality 1 to 100; got {short_side} and {quality}")
     with _quiet_libraries(), _failures_to_write(root):
         if name.startswith("folder:"):
-            prepared = _prepare_folder(user.expand(name.removeprefix("folder:")), root, as_name)
+            source = user.expand(name.removeprefix("folder:"))
+            path = root / folder.data_set_name(source, as_name) / folder.VERSION
+            options = _folder_options(path, holdout, holdout_seed, columns, overwrite)
+            prepared = _prepare_folder(source, path, options, overwrite)
         elif is_drawn:
             prepared = _prepare_drawn(name, root, drawing)
         else:
             prepared = _prepare_tfds(name, root, manual_dir)
         if short_side is None:
             return prepared
-        return dataclasses.replace(prepared, smaller=_prepare_smaller(prepared, root, short_side, quality))
+        return dataclasses.replace(prepared, smaller=_prepare_smaller(prepared, root, short_side, quality, overwrite))
 
 
 @contextlib.contextmanager
@@ -307,25 +325,80 @@ def _no_tfds_bar() -> Iterator[None]:
 # --- image folders ---------------------------------------------------------------------------------------------
 
 
-def _prepare_folder(source: Path, root: Path, as_name: str | None) -> PreparedDataset:
-    name = folder.data_set_name(source, as_name)
-    path = root / name / folder.VERSION
+def _folder_options(
+    path: Path, holdout: str | None, seed: int | None, columns: str | None, overwrite: bool
+) -> Options:
+    """Return how a source is to be understood: as given, otherwise as when the data set was prepared."""
+    recorded = Options()
+    with contextlib.suppress(*([UserError] if overwrite else [])):  # a damaged record is replaced
+        recorded = fingerprint.recorded_options(path)
+    if seed is not None and holdout is None and recorded.holdout is None:
+        raise UserError(f"--holdout_seed={seed}: no image is held out without --holdout, such as --holdout=20%")
+    return Options(
+        holdout=recorded.holdout if holdout is None else parse_share(holdout),
+        seed=recorded.seed if seed is None else seed,
+        columns=recorded.columns if columns is None else _parse_columns(columns),
+    )
 
+
+def _parse_columns(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    columns = {use.strip(): column.strip() for use, _, column in pairs}
+    if len(columns) < len(pairs) or not all(columns) or not all(columns.values()):
+        raise UserError(f"--columns={text}: pairs of a use and a column are needed, such as file=photo,label=breed")
+    return tuple(sorted(columns.items()))
+
+
+def _prepare_folder(source: Path, path: Path, options: Options, overwrite: bool) -> PreparedDataset:
+    name, root = path.parent.name, path.parents[1]
     # A source that is gone is no reason to refuse what was prepared from it.
-    listing = None if path.exists() and not source.exists() else folder_listing.scan(source)
+    listing = None if path.exists() and not source.exists() and not overwrite else shapes.scan(source, options)
+    if listing:
+        print(describe(listing), file=sys.stderr, flush=True)
+
+    def find() -> PreparedDataset | None:
+        try:
+            return _find_folder(source, path, listing)
+        except UserError:
+            if not overwrite:
+                raise
+            return None
 
     def write() -> PreparedDataset:
         assert listing is not None  # the data set was not there
         single_writer.remove_leftovers(path)
-        single_writer.require_space(root, sum(image.size for image in listing.images), name)
-        with _progress_bar(name, len(listing.images)) as advance, _no_tfds_bar():
-            problems = folder.write(listing, name, root, on_progress=advance)
+        size = sum(image.size for image in listing.images)
+        single_writer.require_space(root, size * (2 if listing.is_copied else 1), name)
+        with _progress_bar(name, len(listing.images)) as advance, _no_tfds_bar(), _replacing(path) as place:
+            problems = folder.write(listing, name, place, on_progress=advance)
         return _describe(_open(path), "read from a folder", listing.notes + problems)
 
-    return _once(root, name, lambda: _find_folder(source, path, listing), write)
+    return _once(root, name, find, write)
 
 
-def _find_folder(source: Path, path: Path, listing: folder_listing.Listing | None) -> PreparedDataset | None:
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield the directory of data sets in which to write one, which then replaces an older one at `path`.
+
+    The older one stays complete until the new one is.
+    """
+    name, root = path.parent.name, path.parents[1]
+    if not path.exists():
+        yield root
+        return
+    beside = root / f".new_{name}"
+    shutil.rmtree(beside, ignore_errors=True)  # left by a killed preparation
+    try:
+        yield beside
+        older = path.with_name(f"incomplete.replaced_{path.name}")  # what a kill leaves of it is removed
+        path.rename(older)
+        (beside / name / path.name).rename(path)
+        shutil.rmtree(older)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _find_folder(source: Path, path: Path, listing: Listing | None) -> PreparedDataset | None:
     """Return the data set that was prepared from a folder, after comparing it with the folder.
 
     Raises:
@@ -335,12 +408,13 @@ def _find_folder(source: Path, path: Path, listing: folder_listing.Listing | Non
     if builder is None:
         return None
     shown = names.printable(str(source))
-    another = (
-        f"python main.py prepare folder:{names.typed(source)} --name=NAME --data_dir={names.typed(path.parents[1])}"
-    )
+    command, place = f"python main.py prepare folder:{names.typed(source)}", names.typed(path.parents[1])
+    another = f"{command} --name=NAME --data_dir={place}"
+    again = f"{command} --name={path.parent.name} --data_dir={place} --overwrite"
     if folder.describe(source) != builder.info.description:
         raise UserError(
-            f"{path} already holds another data set ({builder.info.description}). Choose another name:\n  {another}"
+            f"{path} already holds another data set ({builder.info.description}). Choose another name:\n  {another}\n"
+            "or replace it with --overwrite"
         )
     prepared = _describe(builder, "already prepared")
     if listing is None:
@@ -354,7 +428,7 @@ def _find_folder(source: Path, path: Path, listing: folder_listing.Listing | Non
     if changes:
         raise UserError(
             "\n".join([f"{shown} has changed since {path} was prepared from it:", *(f"- {one}" for one in changes)])
-            + f"\nTo replace the prepared data set, remove it and prepare again:\n  rm -r {names.typed(path)}\n"
+            + f"\nTo replace the prepared data set, add --overwrite:\n  {again}\n"
             f"To keep it beside a new one, type:\n  {another}"
         )
     fingerprint.refresh(path, listing)
@@ -449,7 +523,9 @@ def _require_tensorflow(name: str) -> None:
 # --- the smaller copy ------------------------------------------------------------------------------------------
 
 
-def _prepare_smaller(source: PreparedDataset, root: Path, short_side: int, quality: int) -> PreparedDataset:
+def _prepare_smaller(
+    source: PreparedDataset, root: Path, short_side: int, quality: int, overwrite: bool
+) -> PreparedDataset:
     base, _, config = source.name.partition("/")
     name = f"{base}_side{short_side}_q{quality}"
     path = root / name / config / source.path.name
@@ -458,14 +534,17 @@ def _prepare_smaller(source: PreparedDataset, root: Path, short_side: int, quali
         copy = _find(path)
         recorded = fingerprint.read(path).get(fingerprint.COPY_OF)
         if copy and (copy.splits != source.splits or recorded not in (None, fingerprint.of_prepared(source.path))):
+            if overwrite:
+                return None
             raise UserError(
                 f"{path} is a copy of another {source.name} than the one in {source.path}. Remove it and prepare "
-                f"again:\n  rm -r {names.typed(path)}"
+                f"again:\n  rm -r {names.typed(path)}\nor add --overwrite"
             )
         return copy
 
     def write() -> PreparedDataset:
         single_writer.remove_leftovers(path)
+        shutil.rmtree(path, ignore_errors=True)  # of other images, and to be replaced
         with _progress_bar(name, sum(source.splits.values())) as advance:
             notes = smaller_copy.write_copy(source.path, path, name, short_side, quality, on_progress=advance)
         return _describe(_open(path), f"copied from {source.name}", notes)

@@ -67,7 +67,7 @@ def test_other_parameters_are_another_data_set(tmp_path):
         ("fractal/c20", {}, r"'c20' is not of the form c10_n500_v100_s64"),
         ("fractal/c20_n500_v100_s64", {"size": 32}, "already names its parameters; leave out size"),
         ("cifar10", {"size": 32}, "only `prepare silhouettes or fractal` takes these options"),
-        ("cifar10", {"as_name": "mine"}, "only `prepare folder:PATH` takes another name"),
+        ("cifar10", {"as_name": "mine"}, "--name: only `prepare folder:PATH` takes this option"),
         ("fractal", {"quality": 101}, "quality 1 to 100"),
         ("a/b/c", {}, r"'a/b/c' is not of the form NAME\[/CONFIG\]"),
         ("imagnet2012", {}, "unknown data set 'imagnet2012': did you mean 'imagenet2012'"),

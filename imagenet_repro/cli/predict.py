@@ -1,0 +1,75 @@
+"""`main.py predict`: say what is on photographs."""
+
+from typing import Any
+
+from imagenet_repro.cli.command import PREPROCESS, Command, Option, Settings
+from imagenet_repro.cli.evaluate import refuse_options
+
+HELP = """Say what is on photographs: the most probable classes of a run or of published weights.
+
+  python main.py predict --workdir=runs/pets photo.jpg holiday/
+  python main.py predict --workdir=runs/pets holiday/ --top=1 --csv=holiday.csv --page=holiday.html
+  python main.py predict --weights=package:efficientnet_lite0 holiday/
+
+Images are files, or folders with any folders inside; they need no labels and no preparation. They are decoded and
+cropped as `evaluate` does it, by the same code: JPEG, PNG, GIF, BMP, TIFF and WebP, without EXIF orientation.
+
+A run's checkpoint and published weights (--model, --preprocess.KEY=VALUE) are chosen as for `evaluate`. The numbers
+are probabilities, the softmax of a network's scores; a system of before 2012 has scores alone.
+
+--csv=FILE has a row for each image; --page=FILE is an HTML file with small pictures that needs nothing else. A file
+that cannot be read is named and left out, in the CSV with the reason; the exit code is then 4.
+"""
+
+
+def run(
+    *,
+    workdir: str | None,
+    checkpoint: str | None,
+    weights: str | None,
+    model: str,
+    options: str | None,
+    preprocess: dict[str, str],
+    **common: Any,
+) -> int:
+    """Predict the classes of images by a run's checkpoint or a file of weights; return the exit code."""
+    if workdir is None:
+        refuse_options("--weights", "--workdir", {"--checkpoint": checkpoint is not None})
+    else:
+        given = {"--model": model != "", "--options": options is not None}
+        given |= {f"--preprocess.{key}": True for key in preprocess}
+        refuse_options("--workdir", "--weights", given)
+    from imagenet_repro.config import parse_text
+    from imagenet_repro.runs.predict import predict_by_run, predict_by_weights
+
+    if workdir is not None:
+        return predict_by_run(workdir, which=checkpoint or "last", **common)
+    parsed = None if options is None else parse_text(options, dict, "--options")
+    return predict_by_weights(str(weights), name=model, options=parsed, preprocess=preprocess, **common)
+
+
+COMMAND = Command(
+    name="predict",
+    help=HELP,
+    run=run,
+    options=(
+        Option("images", nargs="+", metavar="IMAGE|DIR", help="image files, or folders of them at any depth"),
+        Option("--workdir", metavar="DIR", help="the workdir of a run"),
+        Option(
+            "--weights", metavar="FILE", help="published weights: .safetensors, .pth, .npz of ViT, or package:NAME"
+        ),
+        Option("--checkpoint", metavar="WHICH", help="with --workdir: last (default), best, or a step"),
+        Option("--model", default="", metavar="NAME", help="with --weights: the network, or published weights of it"),
+        Option("--options", metavar="DICT", help="options of that network, such as \"{'image_size': 224}\""),
+        Option(
+            "--top", type=int, low=1, default=5, metavar="K", help="the number of classes for each image (default 5)"
+        ),
+        Option("--csv", metavar="FILE", writes="file", help="a table with a row for each image"),
+        Option("--page", metavar="FILE", writes="file", help="an HTML page with small pictures of the images"),
+    ),
+    settings=(
+        PREPROCESS,
+        Settings("data", "how the images are read: eval_batch_size, eval_image_size, threads, workers"),
+    ),
+    one_of=("--workdir", "--weights"),
+)
