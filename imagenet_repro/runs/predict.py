@@ -6,7 +6,7 @@ import dataclasses
 import io
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +214,9 @@ def _predict(predictor: Predictor, found: image_files.Found, outputs: Outputs) -
     limit = _PRINTED_WITH_FILE if outputs.csv else _PRINTED
     is_share = predictor.system.scores_are_logits
     began = time.perf_counter()
-    with _table(outputs, is_share) as write_row:
-        for index, prediction in enumerate(_predictions(predictor, split, outputs.top)):
+    with show_progress("predicting", split.num_examples) as show, _table(outputs, is_share) as write_row:
+        evaluator = _create_evaluator(predictor.system, split, show)
+        for index, prediction in enumerate(_predictions(predictor, evaluator, outputs.top)):
             write_row(prediction, readable)
             if prediction.problem:
                 left_out.append(f"{names.printable(prediction.path)}: {prediction.problem}")
@@ -225,7 +226,7 @@ def _predict(predictor: Predictor, found: image_files.Found, outputs: Outputs) -
             if outputs.page and len(shown) < predictions_page.SHOWN:
                 guesses = _guesses(prediction, readable, is_share)
                 shown.append(ShownImage(names.printable(prediction.path), thumbnail(split.records[index]), guesses))
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began - evaluator.compilation_seconds
     n_images = len(found.paths) - (len(left_out) - len(found.unreadable))
     _print(printed, readable, is_share)
     if n_images > len(printed):
@@ -236,29 +237,31 @@ def _predict(predictor: Predictor, found: image_files.Found, outputs: Outputs) -
     return _report_left_out(left_out)
 
 
-def _predictions(predictor: Predictor, split: Split, top: int) -> Iterator[Prediction]:
-    """Yield the prediction for each file, in order, batch by batch, with progress on stderr."""
-    system = predictor.system
+def _create_evaluator(system: System, split: Split, show: Callable[[int], None]) -> Evaluator:
+    """Return the evaluator that `evaluate` uses without another protocol, for image files."""
     parts = protocols.parse(protocols.OWN_PROTOCOL)
     parts = parts if system.scores_are_logits else protocols.for_scores(parts)
-    with show_progress("predicting", split.num_examples) as show:
-        evaluator = Evaluator(
-            system.config,
-            protocols.scorer(parts, system, 1.0),
-            system.spread,
-            split,
-            lambda line: None,  # the reasons are given together, at the end
-            crop=protocols.host_crops(parts, system.config, 1.0),
-            show=show,
-        )
-        for batch, scores in evaluator.scores(predictor.train_state):
-            classes, shares = most_probable(scores, top, system.scores_are_logits)
-            for row in np.flatnonzero(batch["index"] >= 0):
-                path = str(batch["id"][row])
-                if batch["weight"][row]:
-                    yield Prediction(path, classes[row].tolist(), shares[row].tolist())
-                else:
-                    yield Prediction(path, problem=image_files.problem(path) or "it could not be read, and can be now")
+    return Evaluator(
+        system.config,
+        protocols.scorer(parts, system, 1.0),
+        system.spread,
+        split,
+        lambda line: None,  # the reasons are given together, at the end
+        crop=protocols.host_crops(parts, system.config, 1.0),
+        show=show,
+    )
+
+
+def _predictions(predictor: Predictor, evaluator: Evaluator, top: int) -> Iterator[Prediction]:
+    """Yield the prediction for each file, in order, batch by batch."""
+    for batch, scores in evaluator.scores(predictor.train_state):
+        classes, shares = most_probable(scores, top, predictor.system.scores_are_logits)
+        for row in np.flatnonzero(batch["index"] >= 0):
+            path = str(batch["id"][row])
+            if batch["weight"][row]:
+                yield Prediction(path, classes[row].tolist(), shares[row].tolist())
+            else:
+                yield Prediction(path, problem=image_files.problem(path) or "it could not be read, and can be now")
 
 
 def most_probable(scores: Float[np.ndarray, "b c"], top: int, are_logits: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -332,7 +335,9 @@ def _print(predictions: Sequence[Prediction], readable: Sequence[str], is_share:
 def _summarise(title: str, n_images: int, seconds: float, found: image_files.Found, outputs: Outputs) -> None:
     written = [place for place in (outputs.csv, outputs.page) if place]
     after = f"; written: {', '.join(written)}" if written else ""
-    print(f"{title}: {n_images:,} images in {seconds:,.1f} s, {n_images / seconds:,.1f} images/s{after}")
+    print(
+        f"{title}: {n_images:,} images in {seconds:,.1f} s, {n_images / seconds:,.1f} images/s without compilation{after}"
+    )
     if found.n_ignored:
         print(f"{found.n_ignored:,} files have no ending of an image file and were left out", file=sys.stderr)
 

@@ -76,7 +76,7 @@ def test_a_run_predicts_what_evaluate_scores(run, tmp_path, monkeypatch, capsys)
     logits = dict(zip((os.path.basename(path) for path in paths), np.concatenate(seen), strict=False))
     for name, expected, best in zip(scored.id, scored.logits, scored.top5, strict=True):
         np.testing.assert_array_equal(
-            predictions.to_float16(logits[name]), expected
+            predictions.to_float16(logits[name][None])[0], expected
         )  # two batches of 8, as evaluate's
         assert [int(rows[name]["index_1"]), int(rows[name]["index_2"])] == best[:2].tolist()
         assert rows[name]["class_1"] == CLASSES[best[0]]

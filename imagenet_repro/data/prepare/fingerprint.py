@@ -28,7 +28,7 @@ from typing import Any
 from imagenet_repro.data import integrity
 from imagenet_repro.data.cores import available_cores
 from imagenet_repro.data.prepare import names, ordered_map, shapes
-from imagenet_repro.data.prepare.listing import Listing, Options, Reader
+from imagenet_repro.data.prepare.listing import EXTENSIONS, Listing, Options, Reader
 from imagenet_repro.data.sources import Split, StoredRecords
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.storage.json_files import read_json, require_keys, write_json
@@ -306,6 +306,8 @@ def _folders(source: Path) -> str:
         if entry.is_dir():
             digest.add(name, entry.stat().st_mtime_ns)
         for inner, one in _entries(entry.path, f"{name}/") if entry.is_dir() else [(name, entry)]:
+            if os.path.splitext(inner)[1].lower() in EXTENSIONS:
+                break  # the folder of a class, whose own time says whether its files changed
             if one.is_dir() or inner.lower().endswith(_SHARDS):
                 digest.add(inner, one.stat().st_mtime_ns)
     return str(digest)
