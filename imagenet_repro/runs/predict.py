@@ -336,7 +336,8 @@ def _summarise(title: str, n_images: int, seconds: float, found: image_files.Fou
     written = [place for place in (outputs.csv, outputs.page) if place]
     after = f"; written: {', '.join(written)}" if written else ""
     print(
-        f"{title}: {n_images:,} images in {seconds:,.1f} s, {n_images / seconds:,.1f} images/s without compilation{after}"
+        f"{title}: {n_images:,} images in {seconds:,.1f} s, {n_images / seconds:,.1f} images/s without compilation"
+        + after
     )
     if found.n_ignored:
         print(f"{found.n_ignored:,} files have no ending of an image file and were left out", file=sys.stderr)

@@ -108,6 +108,7 @@ def scan(source: Path, files: Sequence[Path], options: Options) -> Listing:
         open_archive=open_archive,
         has_checksums=is_parquet,
         is_copied=is_parquet,
+        is_quick=False,
     )
 
 

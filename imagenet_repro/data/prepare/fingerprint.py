@@ -11,6 +11,7 @@ replaced. The record is an entry of tfds' `metadata.json`:
 | `damaged` | the number of damaged members of zip files, which are stored as empty images; absent for none |
 | `folders` | a digest of the folders, or of the files that hold images, with their last changes, quick to compare |
 | `options` | the share that is held out, its seed, and the names of a table's columns; absent for none |
+| `slow` | true where listing the source reads its files, as tar files; absent otherwise |
 """
 
 import contextlib
@@ -38,6 +39,7 @@ SOURCE = "imagenet_repro_source"  # key of the record in the file
 DAMAGED = "damaged"  # key of the record, of a number that only some records have
 COPY_OF = "imagenet_repro_copy_of"  # key of the digest, in a smaller copy, of the data set that it was copied from
 _TYPES = {"images": dict} | dict.fromkeys(("name", "path", "sizes", "times", "contents", "folders"), str)
+SLOW = "slow"  # key of the record, true where listing the source reads its files
 OPTIONS = "options"  # key of the record, of how the source was to be understood
 _MAX_SHOWN = 5  # differences that a message lists
 _MAX_LISTED = 20_000  # images that the start of every run may list, in 0.2 s on a local disk
@@ -67,6 +69,7 @@ def record(listing: Listing, name: str) -> dict[str, Any]:
     images: dict[str, dict[str, int]] = {}
     for (split, label), count in sorted(counts.items()):
         images.setdefault(split, {})[label] = count
+    optional = {OPTIONS: listing.options.to_json(), SLOW: not listing.is_quick}
     return {
         "name": name,
         "path": str(listing.source.resolve()),
@@ -74,7 +77,7 @@ def record(listing: Listing, name: str) -> dict[str, Any]:
         "sizes": str(Digest((image.name, image.size) for image in listing.images)),
         "times": _times(listing),
         "folders": _folders(listing.source),
-    } | ({OPTIONS: options} if (options := listing.options.to_json()) else {})
+    } | {key: value for key, value in optional.items() if value}
 
 
 def read(directory: Path) -> dict[str, Any]:
@@ -115,7 +118,10 @@ def changes(directory: Path, listing: Listing, classes: Sequence[str], splits: M
     Raises:
         UserError: the record is damaged.
     """
-    return _changes(read(directory).get(SOURCE), listing, classes, splits)
+    differences = _changes(read(directory).get(SOURCE), listing, classes, splits)
+    if not differences and list(classes) != list(listing.classes):
+        return ["its classes are in another order"]
+    return differences
 
 
 def _changes(
@@ -250,7 +256,7 @@ def note(directory: Path) -> str:
         source = Path(recorded["path"]) if recorded else None
         if not recorded or not source or not source.exists():
             return ""
-        is_quick = shapes.is_listed_quickly(source)
+        is_quick = not recorded.get(SLOW, False)
         n_images = sum(sum(counts.values()) for counts in recorded["images"].values())
         if (n_images > _MAX_LISTED or not is_quick) and _folders(source) == recorded["folders"]:
             return ""

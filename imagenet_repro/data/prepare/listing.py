@@ -96,6 +96,7 @@ class Listing:
       options: with which the source was listed.
       open_archive: opens a file that holds images, given a directory for temporary files or None.
       is_copied: whether opening these files writes a temporary copy of the images.
+      is_quick: whether listing the source asks for the status of files alone, and reads no images.
       has_checksums: whether the stamp of an image in an archive is its CRC-32.
     """
 
@@ -108,6 +109,7 @@ class Listing:
     options: Options = Options()
     open_archive: Callable[[Path, Path | None], AbstractContextManager[Archive]] = _Zip
     is_copied: bool = False
+    is_quick: bool = True
     has_checksums: bool = True
 
 

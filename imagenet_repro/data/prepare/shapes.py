@@ -21,13 +21,6 @@ _SHARDS = {".tar": "WebDataset shards", ".parquet": "Parquet shards", ".arrow": 
 _COMPRESSED = re.compile(r"\.(tgz|tar\.\w+)$")
 
 
-def is_listed_quickly(source: Path) -> bool:
-    """Return whether the listing of a source asks for the status of its files alone, and reads none of them."""
-    if source.is_file():
-        return source.suffix.lower() in (".zip", ".csv", ".tsv")
-    return not any(path.suffix.lower() in _SHARDS for path in (*source.glob("*.*"), *source.glob("*/*.*")))
-
-
 def scan(source: Path, options: Options = Options()) -> Listing:  # noqa: B008 (immutable)
     """List the images of a source of any layout.
 

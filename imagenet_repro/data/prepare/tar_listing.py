@@ -115,7 +115,7 @@ def scan(source: Path, shards: Sequence[Path], options: Options) -> Listing:
     given = read_class_names(source if source.is_dir() else source.parent)
     contents.set_images(name_classes(images, given, source) if given else images)
     contents.classes = given or in_order({image.label for image in images})
-    return finish(contents, source, options, open_archive=open_shard, has_checksums=False)
+    return finish(contents, source, options, open_archive=open_shard, has_checksums=False, is_quick=False)
 
 
 def _no_sample(shards: Sequence[Path]) -> str:
