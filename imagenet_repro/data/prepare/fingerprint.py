@@ -285,7 +285,9 @@ def _listed_changes(directory: Path, recorded: dict[str, Any], source: Path) -> 
     try:
         listing = shapes.scan(source, Options.from_json(recorded.get(OPTIONS, {})))
     except UserError as error:
-        return [f"it cannot be prepared as it is now ({str(error).splitlines()[-1].removeprefix('- ')})"]
+        lines = str(error).splitlines()
+        problem = next((line.removeprefix("- ") for line in lines if line.startswith("- ")), lines[0])
+        return [f"it cannot be prepared as it is now ({problem})"]
     classes = sorted({label for counts in recorded["images"].values() for label in counts})
     splits = {split: sum(counts.values()) for split, counts in recorded["images"].items()}
     differences = _changes(recorded, listing, classes, splits)

@@ -179,3 +179,32 @@ def test_the_record_is_tfds_metadata(pets, tmp_path):
     listing = folder_listing.scan(source)
     digests = {key: recorded[key] for key in ("sizes", "times", "folders")}
     assert digests == {key: fingerprint.record(listing, "pets")[key] for key in digests}
+
+
+def test_the_start_of_a_run_names_new_files_and_classes_and_repeats_the_options(tmp_path):
+    content = {f"{label}/{number}.jpg": image(number) for label in ("cat", "dog") for number in range(4)}
+    source, directory = write_folder(tmp_path / "pets", content), tmp_path / "data" / "pets" / "1.0.0"
+    prepare_dataset(f"folder:{source}", data_dir=str(tmp_path / "data"), holdout="25%", holdout_seed=2)
+    assert fingerprint.note(directory) == ""
+    write_folder(source, {f"bird/{number}.jpg": image(number) for number in range(2)} | {"cat/9.jpg": image(9)})
+    lines = fingerprint.note(directory).splitlines()
+    assert lines[0] == f"{source} may have changed since {directory} was prepared from it:"
+    assert lines[1] == "- 1 class was added: bird"
+    assert any(line.startswith("- ") and "/cat had " in line for line in lines[2:])
+    assert lines[-1].endswith(f"--data_dir={tmp_path / 'data'} --holdout=25% --holdout_seed=2 --overwrite")
+    write_folder(source, {"lone/1.jpg": image(1)})
+    assert "it cannot be prepared as it is now (1 classes have one image each" in fingerprint.note(directory)
+    shutil.rmtree(source)
+    assert fingerprint.note(directory) == ""
+
+
+def test_images_that_were_written_again_are_remarked_without_reading_them(pets, tmp_path, monkeypatch):
+    source, _ = pets
+    directory = tmp_path / "data" / "pets" / "1.0.0"
+    os.utime(source / "train/cat/0.JPEG", (1, 1))
+    monkeypatch.setattr(Reader, "content", None)
+    assert "- images were written since, with the same names and sizes" in fingerprint.note(directory)
+    monkeypatch.setattr(fingerprint, "_MAX_LISTED", 1)  # too many: folders alone are looked at
+    assert fingerprint.note(directory) == ""
+    (source / "train/cat/8.jpg").write_bytes(image(8))
+    assert "- train/cat had 3 images and has 4" in fingerprint.note(directory)
