@@ -98,7 +98,7 @@ def test_errors_become_messages_and_exit_codes(error, code, message, monkeypatch
 def test_every_place_that_a_command_writes_to_is_tried_first(tmp_path, monkeypatch, capsys):
     """Each option that names an output says so, and its command does not start where it cannot be written."""
     (tmp_path / "file").touch()
-    output_flags = {"--out", "--json", "--hlo", "--features"}
+    output_flags = {"--out", "--json", "--hlo", "--features", "--csv", "--page"}
     for name, command in COMMANDS.items():
         calls = []
         run = dataclasses.replace(command, run=lambda calls=calls, **options: calls.append(options) or 0)
