@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from imagenet_repro.cli.command import PREPROCESS, Command, Option, Settings
-from imagenet_repro.cli.evaluate import refuse_options
+from imagenet_repro.cli.command import NETWORK, PREPROCESS, Command, Option, Settings, parse_network_options
 
 HELP = """Say what is on photographs: the most probable classes of a run or of published weights.
 
@@ -33,18 +32,13 @@ def run(
     **common: Any,
 ) -> int:
     """Predict the classes of images by a run's checkpoint or a file of weights; return the exit code."""
-    if workdir is None:
-        refuse_options("--weights", "--workdir", {"--checkpoint": checkpoint is not None})
-    else:
-        given = {"--model": model != "", "--options": options is not None}
-        given |= {f"--preprocess.{key}": True for key in preprocess}
-        refuse_options("--workdir", "--weights", given)
-    from imagenet_repro.config import parse_text
+    parsed = parse_network_options(
+        workdir=workdir, checkpoint=checkpoint, model=model, options=options, preprocess=preprocess
+    )
     from imagenet_repro.runs.predict import predict_by_run, predict_by_weights
 
     if workdir is not None:
         return predict_by_run(workdir, which=checkpoint or "last", **common)
-    parsed = None if options is None else parse_text(options, dict, "--options")
     return predict_by_weights(str(weights), name=model, options=parsed, preprocess=preprocess, **common)
 
 
@@ -54,13 +48,7 @@ COMMAND = Command(
     run=run,
     options=(
         Option("images", nargs="+", metavar="IMAGE|DIR", help="image files, or folders of them at any depth"),
-        Option("--workdir", metavar="DIR", help="the workdir of a run"),
-        Option(
-            "--weights", metavar="FILE", help="published weights: .safetensors, .pth, .npz of ViT, or package:NAME"
-        ),
-        Option("--checkpoint", metavar="WHICH", help="with --workdir: last (default), best, or a step"),
-        Option("--model", default="", metavar="NAME", help="with --weights: the network, or published weights of it"),
-        Option("--options", metavar="DICT", help="options of that network, such as \"{'image_size': 224}\""),
+        *NETWORK,
         Option(
             "--top", type=int, low=1, default=5, metavar="K", help="the number of classes for each image (default 5)"
         ),
