@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import rcParams
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -42,6 +42,7 @@ STYLE: dict[Any, Any] = {  # for rcParams
 # Text stays text in the SVG: it can be searched and read aloud, and takes a third of the size of its outlines. Fonts
 # other than the one measured are narrower. Dollar signs in a name must not start a formula.
 AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "text.parse_math": False}
+NO_LAYOUT: dict[Any, Any] = {"figure.autolayout": False, "figure.constrained_layout.use": False}
 NO_FORMULAS: dict[Any, Any] = {"text.parse_math": False}  # for names with dollar signs, where text becomes outlines
 
 
@@ -157,7 +158,8 @@ def write(figure: Figure, path: str | Path, what: str) -> list[Path]:
     png, svg = (Path(path).with_suffix(suffix) for suffix in (".png", ".svg"))
     with fonts.drawable_characters(figure), files.atomic_write(png, what) as file:
         fix_layout(figure)  # once: each file would otherwise compute it again, which takes as long as drawing
-        figure.set_layout_engine("none")
+        with rc_context(NO_LAYOUT):
+            figure.set_layout_engine(None)  # with "none", each file would be drawn twice
         figure.savefig(file, format="png", dpi=160)
     drawn = io.BytesIO()
     # Text that stays text is drawn by the reader's program, which has other fonts.

@@ -96,8 +96,7 @@ def plot_super_classes(tree: ConfusionTree, system: str, path: str | Path) -> li
 def _band_shares(tree: ConfusionTree) -> Float[np.ndarray, "s b"]:
     """Return the wrong first guesses in each band, in percent of all images."""
     band = np.searchsorted([top for top, _ in BANDS], tree.cost)
-    counts = [np.bincount(band, row, minlength=len(BANDS)) for row in tree.wrong.counts]
-    return 100 * np.stack(counts) / tree.wrong.images.sum()
+    return 100 * tree.wrong.images_by(band, len(BANDS)) / tree.wrong.images.sum()
 
 
 def _limit(panel: Axes, shares: Float[np.ndarray, "s b"]) -> None:
@@ -162,9 +161,10 @@ def _explain(figure: FigureBase, text: str) -> None:
 def _group_shares(tree: ConfusionTree, system: int) -> Float[np.ndarray, "g g"]:
     """Return the wrong first guesses by super-class of label (row) and guess, in percent of the row's images."""
     wrong, size = tree.wrong, len(tree.groups)
-    chosen = wrong.has_guess
-    code = tree.group[wrong.label[chosen]] * size + tree.group[wrong.guess[chosen]]
-    counts = np.bincount(code, wrong.counts[system, chosen], minlength=size**2).reshape(size, size)
+    pairs = wrong.guessed[system]
+    pairs = pairs[wrong.has_guess[pairs]]
+    code = tree.group[wrong.label[pairs]] * size + tree.group[wrong.guess[pairs]]
+    counts = np.bincount(code, minlength=size**2).reshape(size, size) / wrong.seeds[system]
     return 100 * counts / np.maximum(tree.images(), 1)[:, None]
 
 

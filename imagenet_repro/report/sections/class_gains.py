@@ -156,6 +156,8 @@ def _class_count(one: ScoredImages, n_names: int) -> int:
 
 
 def _check_same_images(before: ScoredImages, after: ScoredImages) -> None:
+    if before.id is after.id and before.label is after.label:  # as runs of one comparison share them
+        return
     only = {"before": np.setdiff1d(before.id, after.id), "after": np.setdiff1d(after.id, before.id)}
     parts = [f"only {which}: {format_ids(ids)}" for which, ids in only.items() if len(ids)]
     if parts:

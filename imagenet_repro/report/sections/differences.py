@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections.classes import same_seed
-from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES, is_wrong
+from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES
 from imagenet_repro.scoring.predictions import format_ids
 from imagenet_repro.statistics import crossed_effects
 from imagenet_repro.statistics.groups import letters
@@ -33,7 +33,6 @@ RATES = (1, GUESSES)
 LEAST_P = 0.0001  # the smallest p that is written out; smaller ones depend on the model more than on the systems
 TIE = 1e-9  # means closer than this are equal, since float rounding must not break a tie
 FLIPPED_SEEDS = 9  # the fewest shared seeds of a sign-flip test; many pairs need more
-BLOCK = 1 << 16  # images whose guesses are compared at once
 FOUND = 0.8  # probability with which the gap that the verdict names is found
 
 Question = Literal["checkpoints", "recipes"]
@@ -262,19 +261,14 @@ def _count_discordant(
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """Return for each pair on how many images only the first is wrong, and on how many only the second.
 
-    One product of matrices counts the images on which both are wrong, for all pairs at once, in blocks whose
-    counts float32 holds exactly.
+    A bit stands for each image, so that the pairs of one run with all others are counted in a few operations.
     """
     runs = list({id(run): run for run in itertools.chain(*pairs)}.values())
+    if not runs:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     rows = {id(run): row for row, run in enumerate(runs)}
-    counts = np.zeros((len(runs), len(runs)))
-    n_images = len(runs[0].guesses.id) if runs else 0
-    for start in range(0, n_images, BLOCK):
-        block = slice(start, start + BLOCK)
-        wrong = np.stack([is_wrong(run.guesses.top5[block], run.guesses.label[block], guesses) for run in runs])
-        wrong = wrong.astype(np.float32)
-        counts += wrong @ wrong.T
-    both = counts.astype(np.int64)
+    wrong = np.stack([np.packbits(run.guesses.wrong(guesses)) for run in runs])
+    both = np.stack([np.bitwise_count(one & wrong).sum(axis=1, dtype=np.int64) for one in wrong])
     first, second = (np.array([rows[id(pair[at])] for pair in pairs], np.int64) for at in (0, 1))
     errors, shared = both.diagonal(), both[first, second]
     return errors[first] - shared, errors[second] - shared

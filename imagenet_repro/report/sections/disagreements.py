@@ -148,13 +148,14 @@ class _ImageGrouper:
     def counts(self, one: int, other: int) -> tuple[str, ...]:
         """Return the row of a pair in the table of counts."""
         a, b = self._right[one], self._right[other]
-        cells = (int(part.sum()) for part in (a & b, a & ~b, b & ~a, ~a & ~b))
+        cells = (int(np.count_nonzero(part)) for part in (a & b, a & ~b, b & ~a, ~a & ~b))
         return (self._names[one], self._names[other], *(f"{cell:,}" for cell in cells))
 
     def _group(self, title: str, chosen: Bool[np.ndarray, " n"], systems: Iterable[int]) -> ImageGroup:
         images = self._order[chosen[self._order]][:EXAMPLES]
         systems = list(systems)
-        return ImageGroup(title, int(chosen.sum()), tuple(self._example(int(image), systems) for image in images))
+        examples = tuple(self._example(int(image), systems) for image in images)
+        return ImageGroup(title, int(np.count_nonzero(chosen)), examples)
 
     def _example(self, image: int, systems: list[int]) -> ImageExample:
         first = self._guesses[0]
