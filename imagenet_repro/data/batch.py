@@ -5,7 +5,7 @@ from typing import Literal, TypedDict
 import numpy as np
 from jaxtyping import Float32, Int32, Shaped, UInt8
 
-Key = Literal["image", "label", "epoch", "index", "weight", "replaced", "id"]
+Key = Literal["image", "label", "epoch", "index", "weight", "replaced", "id", "size"]
 # The arrays of a batch that go to the device.
 TRAINING_KEYS: tuple[Key, ...] = ("image", "label", "epoch", "index")
 SCORING_KEYS: tuple[Key, ...] = ("image", "label", "weight")
@@ -21,6 +21,7 @@ class Batch(TypedDict):
     weight: Float32[np.ndarray, " b"]  # 1; in evaluation 0 for padding and for records that cannot be decoded
     replaced: Int32[np.ndarray, " b"]  # index of the record that could not be decoded, else -1
     id: Shaped[np.ndarray, " b"]  # in evaluation the data set's ids as str; "" in training and for padding
+    size: Int32[np.ndarray, "b 2"]  # height and width of the stored image; 0 for padding or where it is not decoded
 
 
 def padding(count: int, image_shape: tuple[int, ...]) -> Batch:
@@ -33,4 +34,5 @@ def padding(count: int, image_shape: tuple[int, ...]) -> Batch:
         weight=np.zeros(count, np.float32),
         replaced=np.full(count, -1, np.int32),
         id=np.full(count, "", np.str_),
+        size=np.zeros((count, 2), np.int32),
     )

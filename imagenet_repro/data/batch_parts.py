@@ -102,6 +102,7 @@ class BatchParts:
             image = decode(record.image)
         except DecodeError:
             return False
+        part["size"][row] = image.shape[:2]
         rng = _generator.keyed((self.seed or 0) << 32 | epoch, index)
         part["image"][row] = crops.crop(image, self.crop, self.image_size, rng)
         part["weight"][row] = 1

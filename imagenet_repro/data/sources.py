@@ -73,7 +73,8 @@ class StoredRecords:
         self._starts, self._origins = _origins(builder, split)
         self._files = [os.fspath(part.filename) for part in builder.info.splits[split].file_instructions]
         self._skipped = [part.skip for part in builder.info.splits[split].file_instructions]
-        self._length = sum(part.take for part in builder.info.splits[split].file_instructions)
+        self._taken = [part.take for part in builder.info.splits[split].file_instructions]
+        self._length = sum(self._taken)
         self._owner = next(_owners)
         weakref.finalize(self, shards.open_shards().forget, self._owner).atexit = False
         # Reading three features from the stored tf.train.Example takes 8 us for a full-size image; tfds' decoding of
@@ -106,6 +107,15 @@ class StoredRecords:
     def has_ids(self) -> bool:
         """Whether the data set has names for its images; if not, the id is the position, which is unique."""
         return self._id_key is not None
+
+    def file_parts(self) -> list[tuple[str, int, int, int]]:
+        """Return the name, size in bytes, first record and number of records of each file that the split reads.
+
+        Raises:
+            OSError: a file is missing.
+        """
+        parts = zip(self._files, self._skipped, self._taken, strict=True)
+        return [(os.path.basename(path), os.path.getsize(path), skipped, taken) for path, skipped, taken in parts]
 
     def integers(self, index: int, keys: Sequence[str]) -> tuple[str, dict[str, tuple[int, ...]]]:
         """Return the id of a record and all values of some of its integer features; raises as reading a record."""

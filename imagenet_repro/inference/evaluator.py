@@ -4,7 +4,7 @@ import collections
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float
 
 from imagenet_repro.config import AnyConfig, Data
-from imagenet_repro.data import loader
+from imagenet_repro.data import image_index, loader
 from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.data.batch import SCORING_KEYS, Batch
 from imagenet_repro.data.crops import CropSpec
@@ -59,6 +59,7 @@ class Evaluator:
         self.score, self.spread, self.say = score, spread, say
         self._show = show or (lambda images: None)
         self.compilation_seconds = 0.0
+        self._read_images: list[tuple[np.ndarray, ...]] = []  # index, id and size of each batch
         self._step = EvalStep(score)
         self._compiled: Callable | None = None
         self.batch_size = config.data.eval_batch_size or config.batch_size
@@ -67,7 +68,7 @@ class Evaluator:
     def on(self, split: Split, data: Data, show: Callable[[int], None]) -> "Evaluator":
         """Return an evaluator for another split, read as `data` says, that reuses the compiled program."""
         other = copy.copy(self)
-        other._split, other._show = split, show
+        other._split, other._show, other._read_images = split, show, []
         other._config = dataclasses.replace(self._config, data=data)
         return other
 
@@ -80,12 +81,15 @@ class Evaluator:
         """Return both error rates, and the predictions for all processes' images in the order of the split.
 
         The provenance of the predictions also holds the names of the classes, under `classes`, and the number of
-        records that could not be decoded and have no prediction, under `left_out`.
+        records that could not be decoded and have no prediction, under `left_out`. The index of the split's images
+        is stored on the way, since it takes no further reading.
         """
         collector = Collector()
+        self._read_images.clear()
         rates = self._evaluate(state, collector)
         left_out = self._split.num_examples - rates.images
         share = collector.predictions(provenance | {"classes": list(self._split.class_names), "left_out": left_out})
+        self._store_index()
         if jax.process_count() == 1:
             return rates, share
         return rates, _merge_processes(share)
@@ -98,6 +102,21 @@ class Evaluator:
         for host, counts, predictions in self._results(state, collected=True):
             yield host, np.asarray(self.spread.local_rows(predictions["logits"]))
             self._show(int(counts["images"]) + int((host["replaced"] >= 0).sum()))
+
+    def _store_index(self) -> None:
+        """Store the index of the images that all processes have read, if that is the whole split."""
+        columns = [np.concatenate(column) for column in zip(*self._read_images, strict=True)]
+        self._read_images.clear()
+        if image_index.stored_records(self._split) is None:
+            return
+        if jax.process_count() > 1:
+            shares = _gather(columns)
+            columns = [np.concatenate(column) for column in zip(*shares, strict=True)]
+        positions, ids, sizes = columns
+        order = np.argsort(positions)
+        is_complete = np.array_equal(positions[order], np.arange(self._split.num_examples))
+        if is_complete and jax.process_index() == 0:
+            image_index.store(self._split, image_index.ImageIndex(ids[order], sizes[order]))
 
     def _evaluate(self, state: TrainState, collector: Collector | None) -> ErrorRates:
         totals: dict[str, float] = {}
@@ -149,6 +168,8 @@ class Evaluator:
         )
 
     def _collect(self, collector: Collector, host: Batch, predictions: dict[str, jax.Array]) -> None:
+        is_read = host["index"] >= 0
+        self._read_images.append((host["index"][is_read], host["id"][is_read], host["size"][is_read]))
         top5, logits = (self.spread.local_rows(predictions[name]) for name in ("top5", "logits"))
         collector.add(host["id"].tolist(), host["label"], top5, logits, host["weight"])
 
@@ -168,21 +189,27 @@ def metrics_row(rates: ErrorRates, seconds: float, split: Split) -> dict[str, An
 
 
 def _merge_processes(share: Predictions) -> Predictions:
-    """Return all processes' predictions on every process; shares are padded to one length for the transfer."""
-    longest = int(multihost_utils.process_allgather(np.asarray(len(share))).max())
-    width = int(multihost_utils.process_allgather(np.asarray(share.id.dtype.itemsize)).max()) // 4
+    """Return all processes' predictions on every process."""
+    gathered = _gather([share.id, share.label, share.top5, share.logits])
+    return merge([Predictions(*columns, share.provenance) for columns in gathered])
 
-    def gather(array: np.ndarray) -> np.ndarray:
+
+def _gather(columns: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Return the arrays of each process on every process; they are padded to one length for the transfer."""
+    lengths = multihost_utils.process_allgather(np.asarray(len(columns[0])))
+    longest = int(lengths.max())
+
+    def gather(array: np.ndarray) -> list[np.ndarray]:
+        if array.dtype.kind == "U":
+            return gather_texts(array)
         padded = np.zeros((longest, *array.shape[1:]), array.dtype)
         padded[: len(array)] = array
-        return multihost_utils.process_allgather(padded)
+        everywhere = multihost_utils.process_allgather(padded)
+        return [one[:length] for one, length in zip(everywhere, lengths, strict=True)]
 
-    lengths = multihost_utils.process_allgather(np.asarray(len(share)))
-    letters = share.id.astype(f"U{width}").view(np.uint32).reshape(len(share), width)
-    columns = [gather(array) for array in (letters, share.label, share.top5, share.logits)]
-    shares = []
-    for process, length in enumerate(lengths):
-        letters, label, top5, logits = (column[process][:length] for column in columns)
-        ids = np.ascontiguousarray(letters).view(f"U{width}").reshape(length)
-        shares.append(Predictions(ids, label, top5, logits, share.provenance))
-    return merge(shares)
+    def gather_texts(texts: np.ndarray) -> list[np.ndarray]:
+        width = int(multihost_utils.process_allgather(np.asarray(texts.dtype.itemsize)).max()) // 4
+        letters = gather(texts.astype(f"U{width}").view(np.uint32).reshape(len(texts), width))
+        return [np.ascontiguousarray(one).view(f"U{width}").reshape(len(one)) for one in letters]
+
+    return [list(of_process) for of_process in zip(*map(gather, columns), strict=True)]

@@ -29,7 +29,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int, Num
 
 from imagenet_repro.config import CenterCrop, Config, SquashCrop
-from imagenet_repro.data import crops, decode, loader
+from imagenet_repro.data import crops, image_index, loader
 from imagenet_repro.data.augment import augment
 from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.data.batch import Batch
@@ -206,8 +206,12 @@ class LocalizationNetwork:
                 yield list(frames), {name: value[list(rows)] for name, value in outputs.items()}
 
     def annotated_beyond(self, split: Split) -> int:
-        """Return the number of annotated images outside a split; this reads the ids of the split."""
-        ids = (split.records[number].id for number in range(split.num_examples))
+        """Return the number of annotated images outside a split, whose ids are read if no index has them."""
+        index = image_index.find(split)
+        if index is None:
+            ids = (split.records[number].id for number in range(split.num_examples))
+        else:
+            ids = index.id.tolist()
         return len(self._objects) - sum(lookup(self._objects, one) is not None for one in ids)
 
     def _apply(self, selection: Outputs) -> Callable:
@@ -218,8 +222,8 @@ class LocalizationNetwork:
         return apply
 
     def _annotated(self, split: Split, batch: Batch) -> Iterator[AnnotatedImage | None]:
-        columns = (batch[name].tolist() for name in ("index", "id", "label", "weight"))
-        for index, image_id, label, weight in zip(*columns, strict=True):
+        columns = (batch[name].tolist() for name in ("index", "id", "label", "weight", "size"))
+        for index, image_id, label, weight, (height, width) in zip(*columns, strict=True):
             if weight == 0:  # padding, or an image that cannot be decoded
                 yield None
                 continue
@@ -227,7 +231,6 @@ class LocalizationNetwork:
             if not len(boxes):
                 yield None
                 continue
-            height, width = decode.size(split.records[index].image)
             window = np.array(crops.crop_window(self._crop, height, width, self.side))
             yield AnnotatedImage(index, image_id, label, height, width, window, edges(boxes))
 

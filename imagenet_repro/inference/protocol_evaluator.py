@@ -5,12 +5,15 @@ eighth is scored in smaller batches of one size, so an aspect needs one program,
 """
 
 import dataclasses
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from imagenet_repro.data import decode, workers
-from imagenet_repro.data.sources import Split
+import jax
+
+from imagenet_repro.data import image_index, workers
+from imagenet_repro.data.image_index import ImageIndex
+from imagenet_repro.data.sources import Record, Records, Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
 from imagenet_repro.inference.evaluator import Evaluator
@@ -25,6 +28,7 @@ Score = Callable[..., Any]
 # A batch size is kept if a program for another would score at most an eighth fewer images, padding included.
 _PADDING_KEPT = 9 / 8
 _MAX_PROGRAMS = 4  # for one aspect besides the full size, since compilation takes seconds to minutes
+KEPT_BYTES = 1 << 30  # of encoded images that wait for their second use
 SLACK = 1.01  # so that an image of 500 x 334 pixels counts as 3:2
 
 
@@ -134,8 +138,16 @@ class ProtocolEvaluator:
         return max(1, int(config.batch_size / memory) // devices) * devices
 
     def _groups(self, split: Split) -> list[tuple[float, Split]]:
-        threads, _ = workers.reader_counts(self._system.config.data)
-        return [(aspect, split.subset(indices)) for aspect, indices in group_by_aspect(split, threads).items()]
+        """Return the images of each aspect, whose sizes are known from the index or are read to make it."""
+        original, index = split, image_index.find(split)
+        if index is None:
+            threads, n_workers = workers.reader_counts(self._system.config.data)
+            if not n_workers:  # worker processes would not see what this one keeps
+                split = dataclasses.replace(split, records=_KeptRecords(split.records))
+            index = image_index.read(split, threads)
+            if jax.process_index() == 0:
+                image_index.store(original, index)
+        return [(aspect, split.subset(indices)) for aspect, indices in group_by_aspect(index).items()]
 
     def _allowed(self, split: Split) -> int:
         return int(self._system.config.data.max_bad_share * split.num_examples)
@@ -170,31 +182,54 @@ def even_batch_size(n_images: int, largest: int, devices: int) -> int:
     return min(most, padded(size, unit)) * devices
 
 
-def group_by_aspect(split: Split, threads: int) -> dict[float, list[int]]:
-    """Return the indices of the images by the aspect of `WIDE`, or its inverse, to which a dense protocol crops them.
+def group_by_aspect(index: ImageIndex) -> dict[float, list[int]]:
+    """Return the positions of the images by the aspect of `WIDE`, or its inverse, to which a dense protocol crops them.
 
-    Sizes are read from the images' headers. The aspect is the most elongated one that does not exceed the image's own
-    by more than one per cent. Damaged images are added to the largest group, and decoding then reports them.
+    The aspect is the most elongated one that does not exceed the image's own by more than one per cent. Damaged
+    images are added to the largest group, and decoding then reports them.
     """
     groups: dict[float, list[int]] = {}
     damaged = []
-    with ThreadPoolExecutor(threads) as pool:
-        aspects = pool.map(lambda index: _aspect_of(split, index), range(split.num_examples))
-        for index, aspect in enumerate(aspects):
-            (damaged if aspect is None else groups.setdefault(aspect, [])).append(index)
+    for position, (height, width) in enumerate(index.size.tolist()):
+        if min(height, width) < 1:
+            damaged.append(position)
+        else:
+            groups.setdefault(_aspect_of(height, width), []).append(position)
     if damaged:
         largest = max(groups, key=lambda aspect: len(groups[aspect]), default=1.0)
         groups.setdefault(largest, []).extend(damaged)
     return dict(sorted(groups.items()))
 
 
-def _aspect_of(split: Split, index: int) -> float | None:
-    try:
-        height, width = decode.size(split.records[index].image)
-    except decode.DecodeError:
-        return None
+def _aspect_of(height: int, width: int) -> float:
     fitting = max(wide for wide in WIDE if wide <= SLACK * max(height, width) / min(height, width))
     return fitting if width >= height else 1 / fitting
+
+
+class _KeptRecords:
+    """Records that are kept in memory from their first reading to their second, as far as they fit in 1 GiB."""
+
+    def __init__(self, records: Records):
+        self._records = records
+        self._kept: dict[int, Record] = {}
+        self._n_bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        with self._lock:
+            record = self._kept.pop(index, None)
+            if record is not None:
+                self._n_bytes -= len(record.image)
+                return record
+        record = self._records[index]
+        with self._lock:
+            if self._n_bytes + len(record.image) <= KEPT_BYTES:
+                self._kept[index] = record
+                self._n_bytes += len(record.image)
+        return record
 
 
 def sum_rates(rates: Sequence[ErrorRates]) -> ErrorRates:

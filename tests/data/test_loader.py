@@ -38,6 +38,7 @@ def test_batches_are_as_documented():
         "weight": ("float32", (8,)),
         "replaced": ("int32", (8,)),
         "id": ("str32", (8,)),
+        "size": ("int32", (8, 2)),
     }
     assert (batch["weight"] == 1).all()
     assert (batch["replaced"] == -1).all()

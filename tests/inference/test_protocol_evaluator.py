@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.config import resolve_config
+from imagenet_repro.data.image_index import ImageIndex
 from imagenet_repro.data.sources import Record, Split
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocol_evaluator, protocols
@@ -71,11 +72,8 @@ def test_crops_keep_the_order_of_the_split():
 
 def test_groups_are_by_aspect_with_a_hundredth_of_slack():
     sizes = ((500, 334), (334, 500), (375, 500), (500, 500), (100, 1000), (1000, 101), (500, 560))
-    records = [
-        Record(cv2.imencode(".jpg", np.zeros((*size, 3), np.uint8))[1].tobytes(), 0, str(i))
-        for i, size in enumerate(sizes)
-    ]
-    groups = protocol_evaluator.group_by_aspect(Split("made", "all", "1", ("a",), len(records), records), 2)
+    ids = np.array([str(number) for number in range(len(sizes))])
+    groups = protocol_evaluator.group_by_aspect(ImageIndex(ids, np.array(sizes, np.int32)))
     result = {index: aspect for aspect, indices in groups.items() for index in indices}
     assert result == pytest.approx({0: 2 / 3, 1: 3 / 2, 2: 4 / 3, 3: 1, 4: 2, 5: 1 / 2, 6: 1})
 
