@@ -11,7 +11,8 @@ turns in milliseconds of CPU time and, in brackets, of the clock, which includes
 with which CPU time grows. Nothing is trained.
 
 With `--runs`, workdirs of so many systems, one run each, are made below a temporary directory, and `compare` reads
-and presents them in a process of its own. A run's predictions take 103 MB on the disk.
+and presents them in a process of its own. A run's predictions are a file of 103 MB, which takes 7 MB on the disk where
+its zeros can be left out.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import io
 import json
 import math
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -119,9 +121,17 @@ def _write_runs(folder: Path, runs: int) -> None:
             ids, label, top5, scores, {"classes": classes, "step": 1000, "config": config}
         )
         predictions.save(path / result["predictions"], stored)
+        _free_zeros(path / result["predictions"])
         (path / "result.json").write_text(json.dumps(result), encoding="utf-8")
         rows = "".join(json.dumps(row) + "\n" for row in comparisons.logged(result))
         (path / "metrics.jsonl").write_text(rows, encoding="utf-8")
+
+
+def _free_zeros(path: Path) -> None:
+    """Let the zeros of a file take no space, where the file system and util-linux can."""
+    program = shutil.which("fallocate")
+    if program:
+        subprocess.run([program, "--dig-holes", path], check=False, capture_output=True)
 
 
 def _compare(folder: Path) -> dict[str, float]:

@@ -183,7 +183,7 @@ def even_batch_size(n_images: int, largest: int, devices: int) -> int:
 
 
 def group_by_aspect(index: ImageIndex) -> dict[float, list[int]]:
-    """Return the positions of the images by the aspect of `WIDE`, or its inverse, to which a dense protocol crops them.
+    """Return the images' positions by the aspect of `WIDE`, or its inverse, to which a dense protocol crops them.
 
     The aspect is the most elongated one that does not exceed the image's own by more than one per cent. Damaged
     images are added to the largest group, and decoding then reports them.
