@@ -34,6 +34,35 @@ def xla_flags(devices):
     return " ".join(flags)
 
 
+# `main.py` that sends itself a signal, its first argument, when an event of the second argument's text has happened: a
+# training step of this number was logged, or a stage of features has begun. So the signal never comes too late.
+SIGNALLED = """
+import os, sys
+from imagenet_repro.runs import feature_run
+from imagenet_repro.training.log import RunLog
+
+number, moments = int(sys.argv.pop(1)), {sys.argv.pop(1)}
+
+
+def signal_after(function, name):
+    def call(*arguments, **values):
+        result = function(*arguments, **values)
+        if name(*arguments) in moments:
+            moments.clear()
+            os.kill(os.getpid(), number)
+        return result
+
+    return call
+
+
+RunLog.write = signal_after(RunLog.write, lambda log, kind, step: f"{kind} {step}")
+feature_run._Watcher.show = signal_after(feature_run._Watcher.show, lambda watcher, stage, done, total: stage)
+import main
+
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
 def start(*arguments, devices=1, environment=None, program=("main.py",), **options):
     """Start `main.py ARGUMENTS`, or another program, on a number of host devices and return the process."""
     flags = {"XLA_FLAGS": xla_flags(devices), "JAX_PLATFORMS": "cpu"}
@@ -48,7 +77,7 @@ def start(*arguments, devices=1, environment=None, program=("main.py",), **optio
     )
 
 
-def run(*arguments, code=0, tracebacks=False, seconds=500, **options):
+def run(*arguments, code=0, tracebacks=False, seconds=1500, **options):
     """Run `main.py ARGUMENTS`, which must end with `code` within `seconds`; return its standard output and error."""
     process = start(*arguments, **options)
     out, err = process.communicate(timeout=seconds)

@@ -145,13 +145,10 @@ def test_a_run_is_scored_by_several_protocols_which_store_their_predictions(fini
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_stopped_by_a_signal_resumes_to_the_same_parameters(number, finished_run, data_dir, tmp_path):
-    process = command_line.start(*command_line.train_arguments(data_dir, tmp_path, checkpoint__every="100st"))
-    wait_for_step(tmp_path, 2, process)  # ten steps and two evaluations before the end
-    process.send_signal(number)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 75, out + err
+    arguments = command_line.train_arguments(data_dir, tmp_path, checkpoint__every="100st")
+    out, _ = command_line.run(int(number), "train 2", *arguments, program=("-c", command_line.SIGNALLED), code=75)
     assert f"stopped by {number.name} at step" in out
-    out, _ = command_line.run(*command_line.train_arguments(data_dir, tmp_path, checkpoint__every="100st"), code=0)
+    out, _ = command_line.run(*arguments)
     assert "resumed at step" in out
     assert_same(tmp_path, finished_run[0])
 
@@ -170,11 +167,10 @@ def test_a_run_in_stages_resumes_to_the_same_parameters_from_any_stage(kill_afte
     out, _ = command_line.run(*command_line.train_arguments(data_dir, tmp_path / "whole", **options))
     assert "images at 24, 32 px" in out
     assert "compiled the steps of 2 stages" in out
-    process = command_line.start(*command_line.train_arguments(data_dir, tmp_path / "stopped", **options))
-    wait_for_step(tmp_path / "stopped", kill_after, process)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=300)
-    command_line.run(*command_line.train_arguments(data_dir, tmp_path / "stopped", **options))
+    arguments = command_line.train_arguments(data_dir, tmp_path / "stopped", **options)
+    event = (int(signal.SIGTERM), f"train {kill_after}")
+    command_line.run(*event, *arguments, program=("-c", command_line.SIGNALLED), code=75)
+    command_line.run(*arguments)
     assert_same(tmp_path / "stopped", tmp_path / "whole", step=8)
     flops, again = (
         [row["flops"] for row in map(json.loads, (directory / "metrics.jsonl").open()) if row["kind"] == "train"]
@@ -217,9 +213,9 @@ def steps_done(workdir):
     return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
 
 
-def wait_for_step(workdir, step, process=None):
-    deadline = time.monotonic() + 300
-    while steps_done(workdir) < step and (process is None or process.poll() is None):
+def wait_for_step(workdir, step, process):
+    deadline = time.monotonic() + 1500
+    while steps_done(workdir) < step and process.poll() is None:
         assert time.monotonic() < deadline, "the run makes no progress"
         time.sleep(0.05)
 
@@ -302,7 +298,7 @@ def run_in_two_processes(*arguments):
     with command_line.coordinator() as shared:
         processes = [command_line.start(*arguments, environment=shared | {"PROCESS_ID": str(i)}) for i in range(2)]
         for process in processes:
-            out, err = process.communicate(timeout=500)
+            out, err = process.communicate(timeout=1500)
             assert process.returncode == 0, out + err
 
 
