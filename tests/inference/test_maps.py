@@ -14,21 +14,26 @@ def images(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
+# Compiled as a whole, since each operation on its own takes longer to compile than to compute.
+localization_map = nnx.jit(maps.localization_map)
+activation_map = nnx.jit(maps.activation)
+
+
 def test_grad_cam_is_the_class_activation_map_over_the_number_of_positions():
     model = models.create("resnet18", num_classes=7, seed=0).eval()
     x, classes = images(2, 96, 64, 3), jnp.asarray([[3, 0], [6, 3]])
-    final = np.asarray(maps.localization_map(model, x))
+    final = np.asarray(localization_map(model, x))
     weights = np.asarray(model.fc.weight[...])
     expected = np.stack([np.moveaxis(final[b] @ weights[:, classes[b]], -1, 0) for b in range(2)]) / (3 * 2)
-    activation = jax.jit(lambda x, classes: maps.activation(model, x, classes))(x, classes)
+    activation = activation_map(model, x, classes)
     np.testing.assert_allclose(activation, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_transformer_has_a_map_of_its_patches():
     model = models.create("vit_tiny_patch16", num_classes=5, image_size=32, depth=2).eval()
     x = images(2, 32, 32, 3)
-    assert maps.localization_map(model, x).shape == (2, 2, 2, 192)
-    activation = maps.activation(model, x, jnp.asarray([[0], [1]]))
+    assert localization_map(model, x).shape == (2, 2, 2, 192)
+    activation = activation_map(model, x, jnp.asarray([[0], [1]]))
     assert activation.shape == (2, 1, 2, 2)
     assert np.all(np.isfinite(activation))
 
@@ -36,9 +41,10 @@ def test_a_transformer_has_a_map_of_its_patches():
 def test_reading_the_map_does_not_change_the_network():
     model = models.create("vit_tiny_patch16", num_classes=5, image_size=32, depth=2).eval()
     x = images(1, 32, 32, 3)
-    before = model(x)
-    maps.localization_map(model, x)
-    np.testing.assert_array_equal(model(x), before)
+    network = nnx.jit(lambda model, x: model(x))
+    before = network(model, x)
+    localization_map(model, x)
+    np.testing.assert_array_equal(network(model, x), before)
 
 
 FAMILIES = {models.spec(name).builder: name for name in reversed(models.names())}

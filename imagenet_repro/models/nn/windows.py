@@ -33,12 +33,12 @@ def split_into_taps(x: Array, windows: Windows, fill: float) -> dict[Pair, Array
     pads = ((0, 0, 0), *((*p, 0) for p in windows.padding), (0, 0, 0))
     x = lax.pad(x, jnp.array(fill, x.dtype), pads)
     (down, across), (sh, sw), (b, _, _, c) = windows.positions, windows.stride, x.shape
-
-    def tap(i: int, j: int) -> Array:
-        end = (b, i + (down - 1) * sh + 1, j + (across - 1) * sw + 1, c)
-        return lax.slice(x, (0, i, j, 0), end, (1, sh, sw, 1))
-
-    return {(i, j): tap(i, j) for i in range(windows.size[0]) for j in range(windows.size[1])}
+    taps = {}
+    for i in range(windows.size[0]):
+        for j in range(windows.size[1]):
+            end = (b, i + (down - 1) * sh + 1, j + (across - 1) * sw + 1, c)
+            taps[i, j] = lax.slice(x, (0, i, j, 0), end, (1, sh, sw, 1))
+    return taps
 
 
 def add_taps(taps: dict[Pair, Array], windows: Windows) -> Array:
