@@ -13,12 +13,16 @@ out. The last table compares that with drawing every image.
 import argparse
 import dataclasses
 import itertools
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import selected_checkpoints
 from imagenet_repro.statistics.crossed_effects import Comparison, Noise, Runs, compare, minimal_gap, power, summarize
 from imagenet_repro.statistics.hypothesis_tests import holm, least_sign_flip_p, mcnemar_p
 from imagenet_repro.storage import provenance
@@ -301,6 +305,12 @@ cannot be compared where seeds differ little.
 ## Counts or images
 
 {images}
+
+## Checkpoints that the scored images selected
+
+{selected_text}
+
+{selected}
 """
 
 
@@ -316,12 +326,14 @@ def main() -> None:
         "family": family_table(arguments.repetitions, rng),
         "power": power_table(arguments.repetitions // 2, rng),
         "images": image_table(arguments.repetitions // 2, rng),
+        "selected": selected_checkpoints.table(arguments.repetitions, rng),
     }
     text = TEXT.format(
         repetitions=arguments.repetitions,
         seconds=time.process_time() - began,
         commit=provenance.commit()[:12],
         error=100 * (LEVEL * (1 - LEVEL) / arguments.repetitions) ** 0.5,
+        selected_text=selected_checkpoints.TEXT,
         **{name: "\n".join(lines) for name, lines in tables.items()},
     )
     arguments.out.write_text(text, encoding="utf-8")
