@@ -16,7 +16,7 @@ HELP = """Train many systems under one budget, with several seeds each, optional
 A sweep is a Python file; imagenet_repro/config/sweep.py lists every key. Settings are selected on a held-out part of
 the training split. Only the selected runs are scored on the test split, once each. Workers and this process can be
 stopped or killed at any time: the same command continues, and each training resumes from its checkpoint. At the end,
-the runs are compared, as `compare DIR` does.
+the runs are compared, as `compare DIR --target=…` does.
 
 Workers run on this machine, one for each GPU, or as an array of SLURM jobs. Trials are stored in an SQLite database
 in the workdir. For several machines, name a database that all of them can reach, with its password in PGPASSWORD or
@@ -34,6 +34,7 @@ def run(
     launcher: str,
     workers: int,
     storage: str,
+    target: str,
     overrides: dict[str, str],
     slurm: dict[str, str],
 ) -> int:
@@ -42,7 +43,7 @@ def run(
         raise UserError(
             f"--topology={topology} needs --dry_run: it says what the sweep would cost there, and runs nothing"
         )
-    if status and (config or dry_run or workers or launcher != "local" or overrides or slurm):
+    if status and (config or dry_run or workers or launcher != "local" or target or overrides or slurm):
         raise UserError("--status shows a sweep that has started; only --workdir and --storage can be given with it")
     if not status and not config:
         raise UserError("which sweep? --config=configs/sweeps/decade.py, or --status for one that has started")
@@ -53,16 +54,18 @@ def run(
         from imagenet_repro.planning import topology as topologies
 
         topologies.silence()  # before JAX is imported
+    from imagenet_repro.report.targets import parse_targets
     from imagenet_repro.sweeps import controller
     from imagenet_repro.sweeps.compare import compare
     from imagenet_repro.sweeps.launch import read_slurm_options
 
     if loaded_sweep is None:
         return controller.show_status(workdir, storage)
+    parse_targets(target)  # before anything runs
     options = controller.SweepOptions(launcher, workers, storage, read_slurm_options(slurm))
     if dry_run:
         return controller.dry_run(loaded_sweep, workdir, options, topology or "")
-    return controller.run_sweep(loaded_sweep, workdir, options) or compare([workdir], storage=storage)
+    return controller.run_sweep(loaded_sweep, workdir, options) or compare([workdir], storage=storage, target=target)
 
 
 COMMAND = Command(
@@ -93,6 +96,12 @@ COMMAND = Command(
             default="",
             metavar="URL",
             help="the database of the trials (default: SQLite in the workdir)",
+        ),
+        Option(
+            "--target",
+            default="",
+            metavar="ERRORS",
+            help="for the page: what it took to reach these errors, such as top1:35,top5:15 (percent)",
         ),
     ),
     settings=(

@@ -39,6 +39,24 @@ def describe(result: Mapping[str, Any]) -> str:
     return f"energy: {joules_cell(total)} ({amounts}), {idle}{missing}"
 
 
+def describe_sum(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line about the energy of several runs; that of different parts of machines is not added up."""
+    sums: dict[tuple[str, ...], list[float]] = {}
+    for result in results:
+        if (total := joules(result)) is not None:
+            sums.setdefault(parts(result), []).append(total)
+    known = [
+        f"{joules_cell(sum(values))} in {_count_runs(len(values))} ({', '.join(of)})" for of, values in sums.items()
+    ]
+    n_unknown = len(results) - sum(map(len, sums.values()))
+    unknown = [f"{UNKNOWN} in {_count_runs(n_unknown)}"] if n_unknown else []
+    return f"energy of training: {'; '.join(known + unknown)}"
+
+
+def _count_runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count:,} runs"
+
+
 def joules_cell(value: float | None) -> str:
     """Return an energy with its unit."""
     return UNKNOWN if value is None else f"{quantity(round(value))}{'' if value >= 999.5 else ' '}J"

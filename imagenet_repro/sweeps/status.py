@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +12,11 @@ from typing import Any
 from rich.console import Console, Group
 from rich.text import Text
 
+from imagenet_repro.report import energy
 from imagenet_repro.report.result_table import FILE_WIDTH
 from imagenet_repro.scoring import terminal
 from imagenet_repro.storage import files
+from imagenet_repro.storage.workdir import RESULT
 from imagenet_repro.sweeps.plan import PlannedRun
 from imagenet_repro.sweeps.queue import RunStatus
 from imagenet_repro.training.log import METRICS, last_training_row
@@ -135,13 +138,28 @@ def _last_line(output: Path) -> str:
     return next(filter(None, lines), "starting")
 
 
+def describe_energy(status: SweepStatus) -> str:
+    """Return a line on the energy of the complete runs; empty if none is complete."""
+    paths = [status.directory / run.planned.name / RESULT for run in status.runs if run.state == "complete"]
+    return energy.describe_sum([_read_result(path) for path in paths]) if paths else ""
+
+
+def _read_result(path: Path) -> Mapping[str, Any]:
+    """Return a result as far as it can be read; a trial that diverged has none."""
+    try:
+        result = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
 def live_view(status: SweepStatus, workers: int) -> Group:
     """Return the view of a running sweep for a terminal: the active runs and the summary."""
     return Group(*(Text(line) for line in status.active_lines()), Text(status.summary(workers), style="bold"))
 
 
 def print_status(status: SweepStatus, workers: int, console: Console | None = None) -> None:
-    """Print the table of the systems, the failures, a line for each active run and the summary."""
+    """Print the table of the systems, the failures, a line for each active run, the energy and the summary."""
     console = console or Console(highlight=False, emoji=False)
     terminal.widen_for_file(console, FILE_WIDTH)
     headings = ("system", *STATES, "lowest error %", "selected settings")
@@ -149,7 +167,7 @@ def print_status(status: SweepStatus, workers: int, console: Console | None = No
     for run in status.runs:
         if run.state == "failed":
             console.print(f"{run.planned.name} failed: {run.reason}", soft_wrap=True, markup=False)
-    for line in (*status.active_lines(), status.summary(workers)):
+    for line in filter(None, (*status.active_lines(), describe_energy(status), status.summary(workers))):
         console.print(line, soft_wrap=True, markup=False)
 
 

@@ -165,6 +165,13 @@ def test_different_rhythms_of_evaluation_and_their_noise_are_stated():
     assert "[32.1, 38.0]" in caption
 
 
+def test_energies_of_different_parts_are_not_added_up():
+    records = [record(1_000.0, 0.0), record(500.0, 0.0), record(7.0, 0.0, ("gpu",))]
+    assert energy.describe_sum([*({"energy": one} for one in records), {}]) == (
+        "energy of training: 1.50 kJ in 2 runs (cpu); 7 J in 1 run (gpu); unknown in 1 run"
+    )
+
+
 def test_energy_is_a_measure_where_all_have_that_of_the_same_parts():
     with_energy = [run(80, 30, joules=True, record=record(100.0, 40.0))]
     comparison = compared(a=with_energy, b=[run(30, joules=True, record=record(50.0, 10.0))])

@@ -63,6 +63,12 @@ def test_systems_that_cannot_be_compared_or_built_are_refused(settings_of_b, mes
         controller.check_sweep(resolve_sweep(settings))
 
 
+def test_a_target_that_is_not_one_is_refused_before_anything_runs(file, tmp_path, capsys):
+    assert main(full_sweeps.arguments(file, tmp_path / "sweep", "--target=top3:35")) == 2
+    assert "'top3:35' is not a target" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_a_test_split_within_the_training_split_is_refused(settings):
     with pytest.raises(UserError, match="share images; use disjoint parts"):
         controller.check_sweep(resolve_sweep(settings | {"test_split": "train[:10%]"}))

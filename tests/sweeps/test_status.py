@@ -47,6 +47,16 @@ def printed(statuses, directory, workers=2, width=200):
     return console.file.getvalue()
 
 
+def test_the_energy_of_complete_runs_is_shown_and_never_taken_for_zero(tmp_path):
+    statuses = run_statuses(complete(9), complete(9))
+    assert "energy of training: unknown in 2 runs\n" in printed(statuses, tmp_path)
+    path = tmp_path / statuses[0].planned.name / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"energy": {"joules": 2_000.0, "parts": {"gpu": {"joules": 2_000.0}}, "unknown": {}}}))
+    assert "energy of training: 2.00 kJ in 1 run (gpu); unknown in 1 run\n" in printed(statuses, tmp_path)
+    assert "energy" not in printed(run_statuses({}, {}), tmp_path)
+
+
 def test_rows_count_states_and_show_the_lowest_error_with_its_settings(tmp_path):
     best = {"optimizer.learning_rate": 0.0123456}
     statuses = run_statuses(
