@@ -31,9 +31,8 @@ import optuna
 import sqlalchemy
 import sqlalchemy.event
 import sqlalchemy.orm
-from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, NoSuchModuleError, ProgrammingError, SQLAlchemyError
 
 from imagenet_repro.config.sweep import Axis, SweepConfig
 from imagenet_repro.errors import SaveError, UserError
@@ -43,9 +42,21 @@ from imagenet_repro.sweeps.plan import RUNS, SEARCH, PlannedRun, plan_runs
 HEARTBEAT = 5  # seconds between two heartbeats
 GRACE = 30  # seconds without a heartbeat after which a run counts as lost
 CRASHES = 3  # crashes of a run's process after which the run is marked as failed
+PAUSES = (0.5, 1.0, 2.0)  # seconds before further attempts to create the tables of an empty database
 SQLITE_TIMEOUT = 60  # seconds that a process waits for another process's write
 DISK_FULL = ("database or disk is full", "No space left on device")  # messages of SQLite and PostgreSQL
 
+# Optuna's private classes of tables, and the columns that enqueueing writes.
+ENQUEUED = {
+    "StudyModel": {"study_id"},
+    "TrialModel": {"trial_id", "study_id", "number", "state"},
+    "TrialUserAttributeModel": {"trial_id", "key", "value_json"},
+    "TrialSystemAttributeModel": {"trial_id", "key", "value_json"},
+}
+OTHER_OPTUNA = (
+    f"Optuna {optuna.__version__} keeps trials in other tables than the versions that sweeps are tested with; install"
+    " the one in requirements.txt"
+)
 HEARTBEATS = sqlalchemy.table(
     "trial_heartbeats", sqlalchemy.column("trial_id"), sqlalchemy.column("heartbeat", sqlalchemy.DateTime())
 )
@@ -413,8 +424,13 @@ def _latest(attempts: Iterable[Attempt]) -> Attempt:
 def _enqueue(engine: sqlalchemy.Engine, entries: Sequence[tuple[int, str, dict[str, Any]]]) -> None:
     """Add waiting trials in one transaction: a study's number, the run's name and its settings for each.
 
-    The rows are those of `optuna.Study.enqueue_trial`, which waits for the disk after each trial.
+    The rows are those of `optuna.Study.enqueue_trial`, which waits for the disk after each trial and leaves a part of
+    them if it is killed. No public function of Optuna adds several trials at once.
+
+    Raises:
+      UserError: this version of Optuna has other tables.
     """
+    models = _optuna_models()
     with sqlalchemy.orm.Session(engine) as session, session.begin():
         trials = []
         for study_id in sorted({study_id for study_id, _, _ in entries}):  # in one order, so that locks never cross
@@ -434,6 +450,20 @@ def _enqueue(engine: sqlalchemy.Engine, entries: Sequence[tuple[int, str, dict[s
             session.add(
                 models.TrialSystemAttributeModel(trial_id=trial.trial_id, key="fixed_params", value_json=of_optuna)
             )
+
+
+def _optuna_models() -> Any:
+    """Return Optuna's private classes of the tables that `_enqueue` writes; raise UserError if they have changed."""
+    try:
+        from optuna.storages._rdb import models
+
+        columns = {name: set(getattr(models, name).__table__.columns.keys()) for name in ENQUEUED}
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{OTHER_OPTUNA} ({error})") from error
+    for name, needed in ENQUEUED.items():
+        if missing := sorted(needed - columns[name]):
+            raise UserError(f"{OTHER_OPTUNA} ({name} has no {', '.join(missing)})")
+    return models
 
 
 def _create_study(*, storage: optuna.storages.RDBStorage, study_name: str) -> optuna.Study:
@@ -472,7 +502,18 @@ def _open_storage(url: str) -> optuna.storages.RDBStorage:
 
 
 def _connect(url: str, options: dict[str, Any], **keywords: Any) -> optuna.storages.RDBStorage:
-    """Return Optuna's storage; raise UserError if another version of Optuna wrote it."""
+    """Return Optuna's storage; raise UserError if another version of Optuna wrote it.
+
+    Processes that open an empty database of a server at the same time can collide while they create its tables.
+    """
+    for pause in PAUSES:
+        with contextlib.suppress(IntegrityError, ProgrammingError):
+            return _connect_once(url, options, **keywords)
+        time.sleep(pause)
+    return _connect_once(url, options, **keywords)
+
+
+def _connect_once(url: str, options: dict[str, Any], **keywords: Any) -> optuna.storages.RDBStorage:
     escaped = url.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL with str.format
     try:
         return optuna.storages.RDBStorage(escaped, engine_kwargs=options, **keywords)

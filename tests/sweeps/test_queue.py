@@ -78,6 +78,45 @@ def test_filling_enqueues_the_plan_once(url):
     assert attempts(sweep_queue) == {planned.name: ["WAITING"] for planned in plan_runs(sweep_queue.sweep)}
 
 
+def test_enqueued_trials_are_those_of_optunas_public_function(url):
+    sweep_queue = open_queue(url, **SEARCH)
+    study = sweep_queue._studies["search/a"]
+    ours = study.get_trials()[0]
+    study.enqueue_trial(ours.system_attrs["fixed_params"], user_attrs={"name": "search/a/000"})
+    theirs = study.get_trials()[-1]
+    assert (ours.number, theirs.number) == (0, 2)
+    for key in ("state", "system_attrs", "user_attrs", "params", "values", "datetime_start", "datetime_complete"):
+        assert getattr(ours, key) == getattr(theirs, key), key
+
+
+@pytest.mark.parametrize(("name", "column"), [("TrialModel", None), ("TrialUserAttributeModel", "value_json")])
+def test_an_optuna_with_other_tables_is_refused_in_a_sentence(url, monkeypatch, name, column):
+    from optuna.storages._rdb import models
+
+    sweep_queue = open_queue(url, fill=False, **SEARCH)
+    if column is None:
+        monkeypatch.delattr(models, name)
+    else:
+        monkeypatch.setitem(queue.ENQUEUED, name, {"trial_id", "another_column"})
+    with pytest.raises(UserError, match=rf"keeps trials in other tables.*requirements\.txt \(.*{name}"):
+        sweep_queue.fill()
+
+
+def test_two_processes_that_create_the_tables_of_a_server_at_once_try_again(url, monkeypatch):
+    calls, connect = [], queue._connect_once
+
+    def collide(*args, **keywords):
+        calls.append(args)
+        if len(calls) < 3:
+            raise sqlalchemy.exc.IntegrityError("CREATE TYPE", {}, Exception("already exists"))
+        return connect(*args, **keywords)
+
+    monkeypatch.setattr(queue, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(queue, "_connect_once", collide)
+    assert queue._connect(url, {}).get_all_studies() == []
+    assert len(calls) == 3
+
+
 def test_runs_are_claimed_in_the_order_of_the_plan(url):
     sweep_queue = open_queue(url, seeds=(0, 1), **SEARCH)
     names = []

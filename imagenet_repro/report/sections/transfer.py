@@ -18,7 +18,7 @@ from imagenet_repro.report.sections import leaderboard
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.report.text import quantity, seconds, signed
 from imagenet_repro.statistics import crossed_effects
-from imagenet_repro.statistics.populations import interval_heading
+from imagenet_repro.statistics.populations import NEW_IMAGES_AND_SEEDS, interval_heading
 
 UNITS = {
     "img": "images",
@@ -260,7 +260,8 @@ def _describe_scratch(target: TransferTarget, scratch: ComparedSystem, best: Com
     errors = points(target)
     excess = excess_errors(target, scratch).get(best.name)
     interval = _interval(excess).replace("+", "") if excess else ""
-    higher = f", {excess.points:.1f} points higher (95 % interval {interval})," if excess else ""
+    heading = interval_heading(NEW_IMAGES_AND_SEEDS)
+    higher = f", {excess.points:.1f} points higher ({heading}: {interval})," if excess else ""
     caught_up = caught_up_at(errors[scratch.name], errors[best.name])
     catches_up = (
         f"catches up at {describe_budget(str(caught_up))}" if caught_up else "does not catch up within this budget"

@@ -107,7 +107,8 @@ def test_the_verdict_names_the_best_and_by_how_much_scratch_is_worse(study):
     table = transfer.differences_from_scratch(study, target)
     (row,) = [row for row in table.rows if row[0] == "tuned"]
     points, interval = (text.replace("+", "") for text in row[3:5])
-    assert f"{points} points higher (95 % interval {interval}), and does not catch up within this budget." in verdict
+    higher = f"{points} points higher (95 % interval, new images and new seeds: {interval}),"
+    assert f"{higher} and does not catch up within this budget." in verdict
 
 
 def test_the_verdict_names_systems_that_do_not_differ_significantly(study):
