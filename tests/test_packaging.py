@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import re
 import runpy
 import subprocess
 import tomllib
@@ -48,6 +49,25 @@ def test_the_command_has_the_name_that_the_code_expects():
     from imagenet_repro.cli.main import INSTALLED_NAME
 
     assert PROJECT["project"]["scripts"] == {INSTALLED_NAME: "imagenet_repro.cli.main:main"}
+
+
+def pins(path):
+    """Return the pinned version of each requirement of a file, by its name without extras."""
+    lines = [line.partition(";")[0].strip() for line in path.read_text().splitlines()]
+    rows = [re.fullmatch(r"([\w.-]+)(?:\[[\w,.-]+\])?==(\S+)", line) for line in lines]
+    assert all(rows), f"{path.name} has requirements alone, each with its version"
+    return {(row[1].lower(), row[2]) for row in rows}
+
+
+@pytest.mark.parametrize("extra", PROJECT["project"]["optional-dependencies"])
+def test_each_extra_is_locked_on_top_of_the_requirements(extra):
+    extras = re.search(r"for extra in ([\w -]+); do", (REPOSITORY / "Makefile").read_text())
+    assert extra in extras[1].split()
+    locked, base = pins(REPOSITORY / "requirements" / f"{extra}.txt"), pins(REPOSITORY / "requirements.txt")
+    assert base <= locked
+    for requirement in PROJECT["project"]["optional-dependencies"][extra]:
+        name = re.match(r"[\w.-]+", requirement)[0].lower()
+        assert any(locked_name == name for locked_name, _ in locked), requirement
 
 
 def _lacks_encoding(call):
