@@ -75,14 +75,14 @@ class Case:
 def main():
     """Make the plans that are missing, and write the table."""
     arguments = _arguments()
-    made = 0
-    while made != arguments.plans:
+    n_plans = 0
+    while n_plans != arguments.plans:
         plans = _read()
         todo = next(((case, batch) for case in _cases() for batch in _missing(case, plans)), None)
         if todo is None:
             break
         _make(*todo)
-        made += 1
+        n_plans += 1
     TABLE.write_text(_page(_read()), encoding="utf-8")
 
 

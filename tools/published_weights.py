@@ -40,16 +40,16 @@ def main() -> None:
 
 def _architectures() -> dict[str, tuple[str, str]]:
     """Return timm's networks: our name and options for each."""
-    found = {}
+    architectures = {}
     for name in models.names():
         library, _, theirs = models.spec(name).reference.partition(":")
         if library in ("timm", "torchvision"):
-            found.setdefault(theirs, (name, _SAME if theirs.startswith("tf_efficientnet_") else ""))
+            architectures.setdefault(theirs, (name, _SAME if theirs.startswith("tf_efficientnet_") else ""))
         if name.startswith("efficientnet_"):
-            found[name] = (name, _SYMMETRIC)
+            architectures[name] = (name, _SYMMETRIC)
         if re.fullmatch(r"(vit|deit|deit3)_\w+_patch\d+", name):
-            found[f"{name}_384"] = (name, "")
-    return found
+            architectures[f"{name}_384"] = (name, "")
+    return architectures
 
 
 def _timm() -> Iterator[dict[str, Any]]:

@@ -102,7 +102,7 @@ def get_config(size="full"):
 def systems(size):
     """Return the systems that every target has, by name."""
     network = FROM_SCRATCH[size]
-    found = {SCRATCH: training(size, network, SCRATCH) | {"source": SCRATCH, "adaptation": "full"}}
+    trainings = {SCRATCH: training(size, network, SCRATCH) | {"source": SCRATCH, "adaptation": "full"}}
     for source, (network, weights) in SOURCES[size].items():
         for adaptation in ADAPTATIONS[size]:
             labels = {"source": source, "adaptation": adaptation}
@@ -111,8 +111,8 @@ def systems(size):
             else:
                 system = training(size, network, adaptation)
             system["set"].setdefault("model", {})["weights"] = weights
-            found[f"{source}_{adaptation}"] = system | labels
-    return found
+            trainings[f"{source}_{adaptation}"] = system | labels
+    return trainings
 
 
 def training(size, network, adaptation):

@@ -81,15 +81,15 @@ def _print_seeds(systems: int, images: int, gap: float, noise: "Noise") -> None:
     def is_enough(seeds: int) -> bool:
         return power(systems, seeds, images, gap / 100, noise) >= FOUND
 
-    found = f"to find a gap of {gap:g} points {100 * FOUND:g} % of the time"
+    purpose = f"to find a gap of {gap:g} points {100 * FOUND:g} % of the time"
     if not is_enough(MOST_SEEDS):
-        print(f"{MOST_SEEDS:,} seeds of each of {systems} systems are too few {found}; more images are needed")
+        print(f"{MOST_SEEDS:,} seeds of each of {systems} systems are too few {purpose}; more images are needed")
         return
     low, high = 1, MOST_SEEDS  # too few, enough
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
-    print(f"{high:,} seeds of each of {systems} systems are needed {found}")
+    print(f"{high:,} seeds of each of {systems} systems are needed {purpose}")
 
 
 def _measured_noise(workdirs: Sequence[str]) -> "Noise":

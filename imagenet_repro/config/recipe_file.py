@@ -72,8 +72,8 @@ def _find(spec: str, path: str) -> Path:
         raise UserError(f"--config={spec}: there is no file '{path}'; {hint}")
     if file.suffix != ".py":
         form = _OTHER_FORMATS.get(file.suffix.lower())
-        what = f"is {form}, and not a Python file" if form else "is not a Python file; its name must end in .py"
-        raise UserError(f"--config={spec}: '{path}' {what}. A configuration is Python that defines get_config()")
+        problem = f"is {form}, and not a Python file" if form else "is not a Python file; its name must end in .py"
+        raise UserError(f"--config={spec}: '{path}' {problem}. A configuration is Python that defines get_config()")
     return file.absolute()
 
 
@@ -126,8 +126,8 @@ def _read_returned(returned: Any, name: str) -> dict[str, Any]:
     except Exception as error:  # the methods of the user's objects raise any type
         raise UserError(f"{name} returned settings that cannot be read: {error}") from error
     if not isinstance(settings, dict):
-        what = "None; is a `return` missing?" if settings is None else shown(settings)
-        raise UserError(f"{name} must return a dictionary, but returned {what}")
+        result = "None; is a `return` missing?" if settings is None else shown(settings)
+        raise UserError(f"{name} must return a dictionary, but returned {result}")
     return settings
 
 

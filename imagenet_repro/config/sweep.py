@@ -173,14 +173,18 @@ def _check(sweep: SweepConfig) -> None:
 
 
 def _check_smaller_budgets(sweep: SweepConfig) -> None:
-    whole, amounts = Amount.parse(sweep.budget), [Amount.parse(text) for text in sweep.smaller_budgets]
+    budget, amounts = Amount.parse(sweep.budget), [Amount.parse(text) for text in sweep.smaller_budgets]
     values = [amount.value for amount in amounts]
-    if any(amount.unit != whole.unit for amount in amounts) or values != sorted(set(values)) or whole.value in values:
+    if (
+        any(amount.unit != budget.unit for amount in amounts)
+        or values != sorted(set(values))
+        or budget.value in values
+    ):
         raise UserError(
             f"config.smaller_budgets: {sweep.smaller_budgets} are not different rising amounts in the unit of the"
             f" budget, {sweep.budget}"
         )
-    if values and values[-1] > whole.value:
+    if values and values[-1] > budget.value:
         raise UserError(f"config.smaller_budgets: {sweep.smaller_budgets[-1]} is more than the budget, {sweep.budget}")
 
 

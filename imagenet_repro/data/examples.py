@@ -66,11 +66,11 @@ class ClassExamples:
         """Return the saved number of records read and indices by class; 0 and none where another split was saved."""
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
-            n_read, found = content["read"], content["found"]
-            indices = [index for of_class in found for index in of_class]
+            n_read, n_found = content["read"], content["found"]
+            indices = [index for of_class in n_found for index in of_class]
             are_records = 0 <= n_read <= len(self._order) and all(0 <= index < len(self._order) for index in indices)
-            if content["of"] == self._split_key and len(found) == len(self._split.class_names) and are_records:
-                return n_read, found
+            if content["of"] == self._split_key and len(n_found) == len(self._split.class_names) and are_records:
+                return n_read, n_found
         except (OSError, ValueError, KeyError, TypeError):
             pass  # none, or a damaged file; they are found again
         return 0, [[] for _ in self._split.class_names]

@@ -148,14 +148,14 @@ def _with_classes(
 
 def with_classes(split: Split, names: Sequence[str], owner: str, say: Callable[[str], None] = print) -> Split:
     """Return a split with labels that count the classes of a system; arguments and errors as `align_classes`."""
-    found = class_names.match(
+    matching = class_names.match(
         split.class_names, f"data set {split.name}, split {split.split},", names, owner, partial=True
     )
-    if found.note:
-        say(found.note)
-    if not found.is_checked or split.class_names == tuple(names):
+    if matching.note:
+        say(matching.note)
+    if not matching.is_checked or split.class_names == tuple(names):
         return split
-    return split.relabelled(names, found.index.tolist())
+    return split.relabelled(names, matching.index.tolist())
 
 
 def _part(config: AnyConfig) -> EvaluationSplit:

@@ -283,8 +283,8 @@ class FeatureExtractor:
             pixels, _ = augment.augment(
                 images, label, epoch, index, seed=seed, spec=spec, num_classes=split.num_classes
             )
-            found = self._parts(params, stats, pixels)
-            return jnp.concatenate([found[name] for name in parts], axis=1), label
+            arrays = self._parts(params, stats, pixels)
+            return jnp.concatenate([arrays[name] for name in parts], axis=1), label
 
         batches = loader.train_batches(
             subset, data, crop, batch_size=batch_size, seed=seed, start_step=start_step, num_steps=steps

@@ -36,7 +36,7 @@ def find_collectives(module: Module, devices: int) -> list[Collective]:
       module: the program.
       devices: the number of devices that run it.
     """
-    found = []
+    collectives = []
     for owner, instruction, times in executed(module):
         for scope, computation, each in _messages(module, "", owner, instruction):
             group = _group_size(each.attributes, devices)
@@ -45,8 +45,8 @@ def find_collectives(module: Module, devices: int) -> list[Collective]:
             is_scatter = kind == "reduce-scatter" or (kind == "all-reduce" and "scatter" in scope)
             size = _bytes(computation.results(each))
             size = size * group if kind == "reduce-scatter" else size
-            found.append(Collective("reduce-scatter" if is_scatter else kind, size, group, times))
-    return [each for each in found if each.devices > 1]
+            collectives.append(Collective("reduce-scatter" if is_scatter else kind, size, group, times))
+    return [each for each in collectives if each.devices > 1]
 
 
 def _messages(

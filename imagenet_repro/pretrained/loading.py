@@ -226,15 +226,15 @@ class _Fit:
             return
         names = self._known_names(stated, wanted)
         try:
-            found = class_names.match(wanted, "the data", names, "the file")
+            matching = class_names.match(wanted, "the data", names, "the file")
         except UserError as error:
             self.class_names = ()
             self._keep_own(self._heads(), f"has other classes ({error})")
             return
-        if found.note:
-            self.notes.append(found.note)
-        if not found.is_same_order:
-            self.arrays |= {name: self.arrays[name][found.index] for name in self._heads()}
+        if matching.note:
+            self.notes.append(matching.note)
+        if not matching.is_same_order:
+            self.arrays |= {name: self.arrays[name][matching.index] for name in self._heads()}
 
     def _known_names(self, stated: Sequence[str], wanted: Sequence[str]) -> Sequence[str]:
         """Return the names of the file's classes: as stated, ImageNet's where there are 1,000, otherwise numbers."""

@@ -289,14 +289,14 @@ def _with_classes(run: FinishedRun, names: tuple[str, ...], say: Callable[[str],
     if tuple(own) == names:
         return run
     try:
-        found = class_names.match(own, f"the run in {run.path}", names, "the others")
+        matching = class_names.match(own, f"the run in {run.path}", names, "the others")
     except UserError:
         return run
-    if not found.is_checked:
+    if not matching.is_checked:
         return run
-    say(found.note)
+    say(matching.note)
     result = run.result | {"classes": list(names)}
-    return dataclasses.replace(run, guesses=_renumbered(run.guesses, found), result=result)
+    return dataclasses.replace(run, guesses=_renumbered(run.guesses, matching), result=result)
 
 
 def _read_result(workdir: Workdir) -> dict[str, Any]:

@@ -81,9 +81,9 @@ class FrozenRun:
         source |= {"classes": list(splits.train.class_names)}
         probe = dataclasses.replace(config.probe, seed=config.seed)
         began = time.perf_counter()
-        found = RUN[config.classifier](Features(self._extractor, probe, train, stored, scored, source))
+        judgement = RUN[config.classifier](Features(self._extractor, probe, train, stored, scored, source))
         seconds += time.perf_counter() - began
-        chosen = found.scored[found.selected or 0]
+        chosen = judgement.scored[judgement.selected or 0]
         print(f"{config.classifier}: {chosen.setting}, selected on held-out training images")
         flops = train.num_examples * self._flops_per_image
         epochs = train.num_examples / splits.train.num_examples

@@ -271,19 +271,19 @@ class _Result:
             print(f"{name}: stored in {self._path}")
             return
         began = time.perf_counter()
-        found = RUN[name](self._judged)
+        judgement = RUN[name](self._judged)
         seconds = time.perf_counter() - began
         paths: list[list[str]] = []
-        for one in found.scored:
+        for one in judgement.scored:
             paths.append([])
             for number, predicted in enumerate(one.predictions):
                 file = self._path.parent / _file_name(name, one.setting, number, len(one.predictions))
                 source = predicted.provenance | {"protocol": {"name": f"probe_{name}"}}
                 predictions.save(file, dataclasses.replace(predicted, provenance=source))
                 paths[-1].append(file.name)
-        if found.head is not None:
-            found.head.save(self._path.parent / HEAD)
-        self.methods[name] = found.to_json(paths) | {
+        if judgement.head is not None:
+            judgement.head.save(self._path.parent / HEAD)
+        self.methods[name] = judgement.to_json(paths) | {
             "key": key,
             "seconds": seconds,
             "peak_memory": memory.peak(),

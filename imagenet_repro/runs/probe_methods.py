@@ -230,7 +230,7 @@ def linear(features: Features) -> MethodResult:
     checkpoint = _checkpoint(features, grid)
     params = _train_heads(features, grid, parts, checkpoint)
     on_held_out, on_scored = (linear_heads.score(grid, params, rows) for rows in (held_out, scored))
-    best, claimed = on_held_out.best, int(np.argmin(on_scored.wrong[:, 0]))
+    best, optimistic = on_held_out.best, int(np.argmin(on_scored.wrong[:, 0]))
     head = grid.heads[best]
     part, weight, bias = linear_heads.one_head(grid, params, best)
     scores = _Scores()
@@ -255,8 +255,8 @@ def linear(features: Features) -> MethodResult:
         ),
         selected=0,
         tried=len(grid.heads),
-        claimed=int(on_scored.wrong[claimed, 0]),
-        claimed_setting=str(grid.heads[claimed]),
+        claimed=int(on_scored.wrong[optimistic, 0]),
+        claimed_setting=str(grid.heads[optimistic]),
         details={"heads": heads},
         head=StoredHead(
             weight, bias, head.layer, head.learning_rate, features.split.class_names, features.train.network_hash
@@ -393,7 +393,7 @@ def logistic_regression(features: Features) -> MethodResult:
     chosen = fits[logistic.select(errors, [fit.strength for fit in fits])]
     images = len(features.held_out_rows().labels()[0])
     scored_wrong = [_count_wrong(features.scored_rows(), fit) for fit in fits]
-    claimed = int(np.argmin(scored_wrong))
+    optimistic = int(np.argmin(scored_wrong))
     every = DeviceBlocks(features.train_rows(), is_split=True)
     final = logistic.fit(every, chosen.strength, settings, num_classes=classes, start=chosen)
     scores = _Scores()
@@ -414,8 +414,8 @@ def logistic_regression(features: Features) -> MethodResult:
         (scores.scored(f"lambda = {final.strength:.3g}", features, (min(errors), images)),),
         selected=0,
         tried=len(fits),
-        claimed=scored_wrong[claimed],
-        claimed_setting=f"lambda = {fits[claimed].strength:.3g}",
+        claimed=scored_wrong[optimistic],
+        claimed_setting=f"lambda = {fits[optimistic].strength:.3g}",
         details={
             "search": searched,
             "final": {"iterations": final.iterations, "has_converged": final.has_converged},
@@ -446,8 +446,8 @@ def few_shots(features: Features) -> MethodResult:
     fits = {}
     with show_progress("fewshot: fits", len(runs), "fits") as show:
         for run, places in chosen.items():
-            found = rows[np.searchsorted(needed, places)]
-            fits[run] = ridge.fit(found, labels[places], split.num_classes, settings.l2)
+            drawn = rows[np.searchsorted(needed, places)]
+            fits[run] = ridge.fit(drawn, labels[places], split.num_classes, settings.l2)
             show(1)
     gathered = {run: _Scores() for run in runs}
     with show_progress("fewshot: scored images", features.scored.images) as show:

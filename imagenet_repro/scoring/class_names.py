@@ -210,8 +210,8 @@ def _as_ids(names: Sequence[str], ids: Sequence[str]) -> list[str]:
             complete[_plain(text)].add(wnid)
         for text in words:
             single[_plain(text)].add(wnid)
-    found = [complete.get(_plain(name)) or single.get(_plain(name)) or set() for name in names]
-    certain = [next(iter(one)) if len(one) == 1 else "" for one in found]
+    candidates = [complete.get(_plain(name)) or single.get(_plain(name)) or set() for name in names]
+    certain = [next(iter(one)) if len(one) == 1 else "" for one in candidates]
     counts = Counter(certain)
     return [wnid if counts[wnid] == 1 and wnid else name for name, wnid in zip(names, certain, strict=True)]
 

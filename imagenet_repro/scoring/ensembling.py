@@ -323,9 +323,9 @@ def score_ensemble(members: Members, weights: Float[np.ndarray, " m"], average: 
     sums = parts.sum(axis=1)
     left = sums > 0
     results = iter(wrong_by_weights(members, parts[left] / sums[left, None], average))
-    whole = next(results)  # an ensemble has a positive weight
+    complete = next(results)  # an ensemble has a positive weight
     others = [next(results) if has_weight else None for has_weight in left[1:]]
-    return EnsembleErrors(whole, tuple(members.wrong), tuple(others[:size]), tuple(others[size:]))
+    return EnsembleErrors(complete, tuple(members.wrong), tuple(others[:size]), tuple(others[size:]))
 
 
 def error_rates(wrong_images: Bool[np.ndarray, "2 n"]) -> ErrorRates:

@@ -134,10 +134,10 @@ def _groups(
 def sentences(result: Hierarchy) -> list[str]:
     """Describe the costs with one guess and with all, and the share of guesses within the right super-class."""
     costs = [result.costs[0], *result.costs[1:][-1:]]
-    whole = result.whole
-    shares = (format_rate(count, whole.images) for count in (whole.outside, whole.inside))
+    tree = result.whole
+    shares = (format_rate(count, tree.images) for count in (tree.outside, tree.inside))
     outside, inside = (f"{share} % {low_to_high}" for share, low_to_high in shares)
-    of_errors = f", {100 * whole.inside / whole.wrong:.0f} % of the errors" if whole.wrong else ""
+    of_errors = f", {100 * tree.inside / tree.wrong:.0f} % of the errors" if tree.wrong else ""
     return [
         f"hierarchical cost (challenge of 2010): {', '.join(map(str, costs))}",
         f"first guess of another super-class: {outside}; of the right one, but another class: {inside}{of_errors}",

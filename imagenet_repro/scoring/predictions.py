@@ -260,14 +260,14 @@ def with_classes(
     Raises:
       UserError: the predictions have other classes.
     """
-    found = class_names.match(_names(one), name, others, other_owner)
-    if found.note:
-        say(found.note)
-    if found.is_same_order:
+    matching = class_names.match(_names(one), name, others, other_owner)
+    if matching.note:
+        say(matching.note)
+    if matching.is_same_order:
         return one
     logits = np.empty_like(one.logits)
-    logits[:, found.index] = one.logits
-    label, top5 = (renumber(array, found.index) for array in (one.label, one.top5))
+    logits[:, matching.index] = one.logits
+    label, top5 = (renumber(array, matching.index) for array in (one.label, one.top5))
     return Predictions(one.id, label, top5, logits, one.provenance | {"classes": list(others)})
 
 

@@ -195,16 +195,16 @@ def check_classes(names: Sequence[str], what: str) -> None:
     """Raise `UserError` unless the classes are ImageNet's 1,000 in order; `what` is their owner in the message."""
     expected = imagenet_wnids()
     try:
-        found = class_names.match(names, what, expected, "imagenet2012")
+        matching = class_names.match(names, what, expected, "imagenet2012")
     except UserError:
-        found = None
-    if found and found.is_same_order and found.is_checked:
+        matching = None
+    if matching and matching.is_same_order and matching.is_checked:
         return
     if len(names) != CLASSES:
         problem = f"it has {len(names):,} classes"
-    elif found and not found.is_checked:
+    elif matching and not matching.is_checked:
         problem = "its classes have no names"
-    elif found:
+    elif matching:
         problem = "it has them in another order"
     else:
         own, theirs = next(pair for pair in zip(names, expected, strict=True) if pair[0] != pair[1])

@@ -296,10 +296,10 @@ def _read_player(path: str, comparison: Comparison) -> HumanPlayer:
 def _in_order_of_runs(guesses: TopGuesses, path: str, source: Mapping[str, Any], comparison: Comparison) -> TopGuesses:
     """Return a person's guesses with the class indices of the runs."""
     names = class_names.of_provenance(source) or class_names.numbered(len(comparison.class_names))
-    found = class_names.match(names, path, comparison.class_names, "the runs")
-    if found.note:
-        print(found.note)
-    label, top5 = (predictions.renumber(array, found.index) for array in (guesses.label, guesses.top5))
+    matching = class_names.match(names, path, comparison.class_names, "the runs")
+    if matching.note:
+        print(matching.note)
+    label, top5 = (predictions.renumber(array, matching.index) for array in (guesses.label, guesses.top5))
     return TopGuesses(guesses.id, label, top5)
 
 

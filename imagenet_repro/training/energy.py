@@ -37,9 +37,9 @@ def open_meter(before: Record | None) -> "EnergyMeter":
     """
     devices = jax.local_devices()
     platform = devices[0].platform
-    found = energy_counters.find_counters(platform, [getattr(one, "local_hardware_id", 0) or 0 for one in devices])
+    counters = energy_counters.find_counters(platform, [getattr(one, "local_hardware_id", 0) or 0 for one in devices])
     device: Part = platform if platform in ("cpu", "tpu") else "gpu"
-    return EnergyMeter(found, device, before, idle_seconds=IDLE_SECONDS)
+    return EnergyMeter(counters, device, before, idle_seconds=IDLE_SECONDS)
 
 
 def unknown_so_far(reason: str) -> Record:

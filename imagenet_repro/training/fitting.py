@@ -159,9 +159,9 @@ def needed_bytes(compiled: Any) -> int:
 
 def memory_in(message: str) -> tuple[float, float] | None:
     """Return the bytes needed and available in a compiler's error, 0 where not said; None for other errors."""
-    found = _NEEDED.search(message)
-    if found:
-        numbers = re.findall(r"([\d.]+)([KMG]?)", " ".join(group for group in found.groups() if group))
+    match = _NEEDED.search(message)
+    if match:
+        numbers = re.findall(r"([\d.]+)([KMG]?)", " ".join(group for group in match.groups() if group))
         needed, limit = (float(number) * UNITS[unit] for number, unit in numbers)
         return needed, limit
     return (0.0, 0.0) if "RESOURCE_EXHAUSTED" in message else None

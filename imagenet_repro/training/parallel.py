@@ -304,15 +304,15 @@ class Fsdp(_MeshSpread):
 
     def describe(self, state: TrainState) -> str:
         """See `Spread`; what every device holds, and how much of it is not split."""
-        whole = total = 0
+        unsplit = total = 0
         for x in jax.tree.leaves(state):
             size = x.size * x.dtype.itemsize
             total += size
-            whole += size if self._division(x).counts is None else 0
-        held = whole + (total - whole) / self.mesh.size
+            unsplit += size if self._division(x).counts is None else 0
+        held = unsplit + (total - unsplit) / self.mesh.size
         return (
             f"fsdp: each of {self.mesh.size} devices holds {held / 1e6:,.1f} of the state's {total / 1e6:,.1f} MB;"
-            f" {whole / 1e6:,.1f} MB of it are in arrays that stay whole, because they are small or"
+            f" {unsplit / 1e6:,.1f} MB of it are in arrays that stay whole, because they are small or"
             f" {self.mesh.size} does not divide them"
         )
 

@@ -119,14 +119,14 @@ def _family(character: str) -> str | None:
 @functools.cache
 def _fonts() -> tuple[tuple[str, str], ...]:
     """Return family and path of the upright, regular fonts: BASE first, then other sans-serif ones."""
-    found = {
+    fonts = {
         entry.name: entry.fname
         for entry in reversed(font_manager.fontManager.ttflist)
         if entry.style == "normal"
         and entry.weight in (400, "normal", "regular")
         and not entry.name.startswith(NO_FONTS)
     }
-    return tuple(sorted(found.items(), key=lambda font: (font[0] != BASE, "Sans" not in font[0], font[0])))
+    return tuple(sorted(fonts.items(), key=lambda font: (font[0] != BASE, "Sans" not in font[0], font[0])))
 
 
 @functools.cache

@@ -89,10 +89,10 @@ def table(comparison: Comparison) -> Table | None:
 
 def summary(comparison: Comparison) -> str:
     """Return one sentence with the largest differences; empty if there is nothing to compare."""
-    found = spreads(comparison)
-    if not found:
+    by_system = spreads(comparison)
+    if not by_system:
         return ""
-    shown = ", ".join(f"{one.name} {_percent(one.difference)} %" for one in found)
+    shown = ", ".join(f"{one.name} {_percent(one.difference)} %" for one in by_system)
     return f"largest differences in what was spent under {comparison.budget}: {shown}"
 
 

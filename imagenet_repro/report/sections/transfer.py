@@ -91,12 +91,12 @@ def caught_up_at(scratch: Sequence[BudgetPoint], other: Sequence[BudgetPoint]) -
     """Return the smallest common budget from which on scratch has no higher error; None if the last one is higher."""
     errors = {point.budget.value: point for point in scratch}
     pairs = [(errors[point.budget.value], point) for point in other if point.budget.value in errors]
-    found = None
+    budget = None
     for ours, theirs in reversed(pairs):
         if ours.error > theirs.error:
             break
-        found = ours.budget
-    return found
+        budget = ours.budget
+    return budget
 
 
 def budgets(study: TransferStudy, target: TransferTarget) -> Table:

@@ -76,10 +76,10 @@ def read_classes(path: str | Path) -> dict[str, int]:
     """
     path = Path(path)
     pairs = _synsets(path) if path.suffix == ".mat" else _class_lines(path)
-    for what, values in zip(("class", "number"), zip(*pairs, strict=True), strict=True):
+    for column, values in zip(("class", "number"), zip(*pairs, strict=True), strict=True):
         twice = [value for value in values if values.count(value) > 1]
         if twice:
-            raise UserError(f"{path}: the {what} {twice[0]} occurs more than once")
+            raise UserError(f"{path}: the {column} {twice[0]} occurs more than once")
     return dict(pairs)
 
 
@@ -216,6 +216,6 @@ def class_numbers(objects: AnnotatedObjects, classes: Mapping[str, int], image: 
     """Return the number of each object's class. Raises `UserError` for a class that is not in `classes`."""
     unknown = [name for name in objects.classes if name not in classes]
     if unknown:
-        what = f"the class '{unknown[0]}'" if unknown[0] else "an object without a class"
-        raise UserError(f"the annotation of {image} has {what}, which is not in the file of --classes")
+        subject = f"the class '{unknown[0]}'" if unknown[0] else "an object without a class"
+        raise UserError(f"the annotation of {image} has {subject}, which is not in the file of --classes")
     return [classes[name] for name in objects.classes]
