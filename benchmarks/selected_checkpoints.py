@@ -82,7 +82,7 @@ def table(repetitions: int, rng: np.random.Generator) -> list[str]:
     for count, disagreement, is_falling in (*counts, (10, 0.05, False), (10, 0.15, False)):
         for images in (50_000, 5_000):
             setting = Checkpoints(count, images, disagreement, is_falling)
-            simulated, estimated = (100 * value for value in bias(setting, repetitions, rng))
+            simulated, estimated = (round(100 * value, 2) + 0.0 for value in bias(setting, repetitions, rng))
             lines.append(
                 f"| {count} | {'falling' if is_falling else 'equal'} | {100 * disagreement:.0f} |"
                 f" {setting.correlation:.2f} | {images:,} | {simulated:.2f} | {estimated:.2f} |"
