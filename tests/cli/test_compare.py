@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import main
+from imagenet_repro.config.sweep import resolve_sweep
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.report import comparison_report
 from imagenet_repro.scoring import predictions
@@ -17,6 +18,7 @@ from imagenet_repro.sweeps.queue import SweepQueue
 from tests import finished_runs
 from tests.report.test_comparison_page import Document, sections
 from tests.sweeps import small_sweeps
+from tests.sweeps.test_plan import transfer_settings
 
 
 @pytest.fixture
@@ -227,12 +229,12 @@ def test_a_workdir_that_cannot_be_written_names_the_option_for_another_place(tmp
 SYSTEMS = {"a": "alexnet_2012", "b": "zfnet"}
 
 
-def record_sweep(directory, ends, **changes):
-    """Record a sweep of two systems and two seeds.
+def record_sweep(directory, ends, sweep=None, **changes):
+    """Record a sweep of two systems and two seeds, or the one that is given.
 
     `ends` maps names of runs to a value or to the reason of a failure.
     """
-    sweep = small_sweeps.sweep(seeds=(0, 1), **changes)
+    sweep = sweep or small_sweeps.sweep(seeds=(0, 1), **changes)
     sweep_directory = SweepDirectory(directory)
     sweep_directory.record(sweep, sweep_directory.default_storage)
     queue = SweepQueue(sweep_directory.default_storage, sweep, sweep_directory.identity())
@@ -310,6 +312,24 @@ def test_a_sweep_without_finished_runs_is_reported(tmp_path):
         UserError, match=r"no run of this sweep has finished; `main.py sweep --status` shows its progress"
     ):
         compare.gather([workdir], allow_mixed=False)
+
+
+def test_a_target_without_finished_runs_is_named_and_the_others_are_shown(tmp_path, undrawn, capsys):
+    ends = {name: value for name, value in RUNS.items() if "/a/" in name}
+    workdir = record_sweep(tmp_path / "sweep", ends, resolve_sweep(transfer_settings(seeds=(0, 1))))
+    assert compare.compare([workdir]) == 0
+    assert "others: no run under the whole budget has finished" in capsys.readouterr().out
+    assert (tmp_path / "sweep/fractals/report.html").exists()
+    assert not (tmp_path / "sweep/others").exists()
+    overview = (tmp_path / "sweep/report.html").read_text()
+    assert 'href="fractals/report.html"' in overview
+    assert "others: no run under the whole budget has finished" in overview
+
+
+def test_a_sweep_with_targets_and_no_finished_run_is_reported(tmp_path, undrawn):
+    workdir = record_sweep(tmp_path / "sweep", {}, resolve_sweep(transfer_settings()))
+    with pytest.raises(UserError, match="no run of this sweep on target fractals has finished"):
+        compare.compare([workdir])
 
 
 def test_a_sweep_is_compared_alone(tmp_path):
