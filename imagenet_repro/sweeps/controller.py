@@ -22,6 +22,7 @@ from imagenet_repro.sweeps.plan import build_run_config, check_splits, plan_runs
 from imagenet_repro.sweeps.queue import RunStatus, SweepQueue, UnreachableError, mask_password
 from imagenet_repro.sweeps.retry import retry_unreachable
 from imagenet_repro.sweeps.status import SweepStatus, count_workers, live_view, print_status
+from imagenet_repro.sweeps.worker import worker_name
 from imagenet_repro.training import systems
 from imagenet_repro.training.clock import StopSignal
 
@@ -211,6 +212,7 @@ class _SweepMonitor:
         self._console = Console(highlight=False, emoji=False)
         self._checkpoints = FinishedCheckpoints(directory.path, queue.sweep)
         self._n_starts = dict.fromkeys(range(workers), 0)
+        self._idle: list[int] = []  # slots without a worker at the last look
         self._reported: set[str] = set()
         self._last_line = 0.0
         self._live: Live | None = None
@@ -257,20 +259,20 @@ class _SweepMonitor:
         return status
 
     def _update_status(self) -> SweepStatus:
-        self._queue.requeue_lost()
+        self._idle = [slot for slot in self._n_starts if not self._launcher.is_alive(slot)]
+        self._queue.requeue_lost([worker_name(slot) for slot in self._idle])
         return SweepStatus(self._queue.statuses(), self._directory.path)
 
     def _keep_workers(self, status: SweepStatus) -> bool:
         """Start missing workers; return False if all workers keep ending although runs remain."""
-        idle = [slot for slot in self._n_starts if not self._launcher.is_alive(slot)]
         if not status.count("waiting"):
-            return len(idle) < self._workers or status.count("running") > 0
-        missing = [slot for slot in idle if self._n_starts[slot] <= RESTARTS][: status.count("waiting")]
+            return len(self._idle) < self._workers or status.count("running") > 0
+        missing = [slot for slot in self._idle if self._n_starts[slot] <= RESTARTS][: status.count("waiting")]
         if missing:
             self._launcher.start(missing)
             for slot in missing:
                 self._n_starts[slot] += 1
-        return bool(missing) or len(idle) < self._workers
+        return bool(missing) or len(self._idle) < self._workers
 
     def _show(self, status: SweepStatus) -> None:
         for run in status.runs:

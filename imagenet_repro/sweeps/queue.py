@@ -22,7 +22,7 @@ import threading
 import time
 import urllib.parse
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,16 +163,19 @@ class SweepQueue:
                 entries.append((self._study(planned)._study_id, name, settings or {}))
             _enqueue(self.storage.engine, entries)
 
-    def requeue_lost(self) -> None:
+    def requeue_lost(self, ended: Collection[str] = ()) -> None:
         """Return the runs of processes that no longer send heartbeats to the queue.
 
         A process that is killed here can leave an attempt that failed without a reason and was not enqueued again;
         another process does so a moment later.
+
+        Args:
+          ended: names of workers that are known to have ended, whose runs need not miss heartbeats first.
         """
         with storage_errors(self.url), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             enqueue_again = optuna.storages.RetryHeartbeatStaleTrialCallback()
-            for study_id, trial_id in self._lost_trials():
+            for study_id, trial_id in self._lost_trials(ended):
                 # False, or the error, if another process has done it.
                 with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                     if self.storage.set_trial_state_values(trial_id, state=TrialState.FAIL):
@@ -183,8 +186,8 @@ class SweepQueue:
                     trial = copy.deepcopy(self.storage.get_trial(attempt.trial_id))
                     enqueue_again(self._study(self.planned[name]), trial)
 
-    def _lost_trials(self) -> list[tuple[int, int]]:
-        """Return the study and the number of the running trials whose heartbeats have stopped.
+    def _lost_trials(self, ended: Collection[str]) -> list[tuple[int, int]]:
+        """Return the study and number of the running trials whose heartbeats have stopped or whose worker has ended.
 
         The storage's clock decides, and so does this process's own: a heartbeat that has not changed for GRACE seconds
         has stopped, even if its time is in the future. For a worker on another machine that writes to an SQLite file,
@@ -200,7 +203,9 @@ class SweepQueue:
         grace, lost = datetime.timedelta(seconds=GRACE), []
         for study_id, trial_id, heartbeat, now in rows:
             is_late = now.replace(tzinfo=None) - heartbeat.replace(tzinfo=None) > grace
-            if self._unchanged_for(trial_id, heartbeat) > GRACE or (is_late and self._shares_clock(trial_id)):
+            has_stopped = self._unchanged_for(trial_id, heartbeat) > GRACE
+            has_stopped |= is_late and self._shares_clock(trial_id)
+            if has_stopped or (ended and self._worker(trial_id) in ended):
                 lost.append((study_id, trial_id))
         return lost
 
@@ -208,8 +213,11 @@ class SweepQueue:
         """Whether the heartbeats of a trial carry the time of the clock that this process reads in the storage."""
         if self.storage.engine.dialect.name != "sqlite":
             return True
-        host, _, _ = self.storage.get_trial(trial_id).user_attrs.get("worker", "").rpartition("/")
+        host, _, _ = self._worker(trial_id).rpartition("/")
         return host in ("", socket.gethostname())
+
+    def _worker(self, trial_id: int) -> str:
+        return self.storage.get_trial(trial_id).user_attrs.get("worker", "")
 
     def _unchanged_for(self, trial_id: int, value: Any) -> float:
         """Return for how many seconds this process has seen the same value of a trial."""

@@ -111,7 +111,7 @@ class Worker:
 
     def _claim_next(self, queue: SweepQueue) -> ClaimedRun | None:
         queue.requeue_lost()
-        return queue.claim(f"{socket.gethostname()}/{self.slot}")
+        return queue.claim(worker_name(self.slot))
 
     def _train(self, directory: SweepDirectory, queue: SweepQueue, claim: ClaimedRun) -> int:
         workdir = Workdir(directory.path / claim.planned.name)
@@ -189,6 +189,11 @@ class Worker:
             queue.fail(claim, str(error))
             return
         queue.complete(claim, rates[queue.sweep.search.metric if claim.planned.is_trial else "top1_error"])
+
+
+def worker_name(slot: int) -> str:
+    """Return the name under which this machine's worker of a slot claims runs."""
+    return f"{socket.gethostname()}/{slot}"
 
 
 def python_path() -> str:

@@ -6,9 +6,10 @@ import re
 import pytest
 
 from imagenet_repro.config.sweep import load_sweep, resolve_sweep
-from imagenet_repro.errors import UserError
+from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.sweeps import controller
 from imagenet_repro.sweeps.directory import SweepDirectory
+from imagenet_repro.sweeps.worker import Worker
 from main import main
 from tests import command_line
 from tests.sweeps import full_sweeps, small_sweeps
@@ -117,14 +118,37 @@ def test_missing_and_unused_options_are_reported(arguments, message, tmp_path, c
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_failure_of_one_system_leaves_the_others_complete(fractal, tmp_path):
+class LauncherHere:
+    """A launcher whose workers work in this process until no run waits; only their runs are processes."""
+
+    default_workers, description = 1, "this process"
+
+    def __init__(self, directory, storage):
+        self._directory = directory
+
+    def start(self, slots):
+        for slot in slots:
+            assert Worker(str(self._directory.path), slot)() == EXIT_FINISHED
+
+    def is_alive(self, slot):
+        return False
+
+    def stop(self):
+        pass
+
+
+def test_the_failure_of_one_system_leaves_the_others_complete(fractal, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(controller, "LocalLauncher", LauncherHere)
+    monkeypatch.setattr(controller, "POLL", 0.0)
+    monkeypatch.setenv("XLA_FLAGS", command_line.xla_flags(devices=1))
     file = full_sweeps.write(tmp_path, fractal, seeds=(0,), budget="30st")
     text = file.read_text().replace(
         "'learning_rate': 0.05}", "'learning_rate': 0.05}, 'model': {'options': {'depth': 3}}"
     )
     file.write_text(text)
     workdir = tmp_path / "sweep"
-    out, _ = command_line.run(*full_sweeps.arguments(file, workdir), code=2)
+    assert main(full_sweeps.arguments(file, workdir)) == 2
+    out = capsys.readouterr().out
     assert re.search(r"runs/b/seed0 failed: .*depth", out)
     assert "1 failed; see output.log in their directories. Run the same command again to retry them" in out
     assert list(full_sweeps.result_times(workdir)) == ["runs/a/seed0"]

@@ -238,6 +238,14 @@ def test_the_run_of_a_killed_process_is_requeued_once_with_its_settings(url, wit
     assert (claim.planned.name, claim.settings) == (name, claimed_settings)
 
 
+def test_the_run_of_a_worker_that_has_ended_is_requeued_at_once(url):
+    sweep_queue = open_queue(url)
+    for worker in ("here/0", "here/1"):
+        sweep_queue.claim(worker)
+    sweep_queue.requeue_lost(["here/0", "here/2"])
+    assert attempts(sweep_queue) == {"runs/a/seed0": ["FAIL", "WAITING"], "runs/b/seed0": ["RUNNING"]}
+
+
 def test_concurrent_processes_requeue_a_lost_run_once(url):
     sweep_queue = open_queue(url)
     sweep_queue.claim("w")
