@@ -1,6 +1,7 @@
 """By how much the errors of best checkpoints are too low, because the scored images selected them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,11 +53,12 @@ def summary(comparison: Comparison) -> str:
 
 
 def _best_of_runs(system: ComparedSystem) -> list[BestEvaluation]:
-    found = [
-        best_evaluation.from_rows(run.rows, run.result["provenance"]["config"]["data"]["eval_split"])
-        for run in system.runs
-    ]
+    found = [best_evaluation.from_rows(run.rows, _evaluated_split(run.result)) for run in system.runs]
     return [best for best in found if best is not None]
+
+
+def _evaluated_split(result: Mapping[str, Any]) -> str:
+    return result["provenance"].get("config", {}).get("data", {}).get("eval_split", "their split")
 
 
 def _row(system: ComparedSystem, best: Sequence[BestEvaluation]) -> tuple[str, ...]:
