@@ -44,3 +44,12 @@ def one(skill=0, seed=0, name="alexnet_2012", images=60):
     ids = np.array([f"validation/{i:05d}" for i in range(images)])
     difficulty = np.random.default_rng(1).normal(size=images)
     return comparisons.run(name, seed, skill, (ids, labels, difficulty), CLASSES)
+
+
+def unfinished(directory, run, rows=20, **settings):
+    """Write the workdir of a run that has logged its first rows and has no result; return its path."""
+    config = run.result["provenance"]["config"] | settings
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps({"config": config, "provenance": {}}))
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in run.rows[:rows]))
+    return str(directory)

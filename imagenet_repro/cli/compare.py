@@ -23,6 +23,11 @@ table states what differs.
 With --target, the page shows the images, operations, seconds and energy that each system needed until an evaluation
 during training was at or below an error in percent, with performance profiles over all targets.
 
+  python main.py compare runs/decade --watch                         while it runs
+
+Runs that have not ended are shown with how far they are and with their curves, apart from the leaderboard, the verdict
+and all tests. `curves.csv` beside the page has every logged point.
+
 With --protocol or --set, the errors come from the predictions that `evaluate --protocol` and `evaluate --set` stored
 in each run's workdir for the checkpoint at the end of the run. For a run that lacks them, the message shows the
 command that stores them. A page has the errors of one protocol and one set, and names both.
@@ -41,7 +46,7 @@ COMMAND = Command(
     help=HELP,
     run=run,
     options=(
-        Option("workdirs", nargs="+", metavar="DIR", help="workdirs of finished runs, or of a sweep"),
+        Option("workdirs", nargs="+", metavar="DIR", help="workdirs of runs, or of a sweep"),
         Option(
             "--out",
             metavar="DIR",
@@ -66,6 +71,11 @@ COMMAND = Command(
             default="",
             metavar="ERRORS",
             help="what it took to reach these errors, such as top1:35,top5:15 (percent)",
+        ),
+        Option(
+            "--watch",
+            is_switch=True,
+            help="write page and terminal again whenever a run has changed, until all have ended or Ctrl-C",
         ),
         Option("--storage", default="", metavar="URL", help="the database of a sweep's trials, with its password"),
         Option("--allow_mixed", is_switch=True, help="also compare runs under different conditions"),

@@ -15,17 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_repro.config import Data, flatten_settings
+from imagenet_repro.config import Data, config_to_dict, flatten_settings
 from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
 from imagenet_repro.report import run_settings, system_names
-from imagenet_repro.report.records import ComparedSystem, Comparison, FailedRun, FinishedRun, TopGuesses
+from imagenet_repro.report import running as running_runs
+from imagenet_repro.report.records import ComparedSystem, Comparison, FailedRun, FinishedRun, RunningRun, TopGuesses
 from imagenet_repro.report.sections import differences
 from imagenet_repro.scoring import class_names, predictions, sets
 from imagenet_repro.scoring.class_names import ClassMatch
 from imagenet_repro.scoring.sets import EvaluationSet
 from imagenet_repro.storage.json_files import require_keys
-from imagenet_repro.storage.workdir import FREE_KEYS, RESULT, Workdir, system_name
+from imagenet_repro.storage.workdir import FREE_KEYS, PREDICTIONS, RESULT, Workdir, system_name
 from imagenet_repro.training import log
 
 # The entries of a result that a comparison needs in addition to those that every reader needs, by dotted path.
@@ -113,30 +114,52 @@ class RunGroup:
       name: the system's name; groups with the same name are told apart by their settings.
       workdirs: workdirs of finished runs.
       recipe: the recipe's name, if networks are crossed with recipes.
+      running: workdirs of runs that have not ended.
     """
 
     name: str
     workdirs: tuple[Workdir, ...]
     recipe: str = ""
+    running: tuple[Workdir, ...] = ()
 
 
 def group_runs(paths: Sequence[str | Path]) -> list[RunGroup]:
     """Group runs whose names and configurations differ only in the seed, in the order given.
 
     Raises:
-      UserError: a run has not ended, its result is damaged, or the same run is named twice.
+      UserError: a workdir holds no run, a result is damaged, or the same run is named twice.
     """
     if len({Path(path).resolve() for path in paths}) != len(paths):
         raise UserError(f"a workdir is named twice: {', '.join(map(str, paths))}")
     groups: dict[str, list[Workdir]] = {}
     names: dict[str, str] = {}
     for workdir in map(Workdir, paths):
-        result = _read_result(workdir)
-        source, name = result["provenance"], system_name(result)
-        key = json.dumps([name, run_settings.identity(run_settings.of_run(source["config"], source))])
+        name, settings = _name_and_settings(workdir)
+        key = json.dumps([name, run_settings.identity(settings)])
         groups.setdefault(key, []).append(workdir)
         names[key] = name
-    return [RunGroup(names[key], tuple(workdirs)) for key, workdirs in groups.items()]
+    return [
+        RunGroup(
+            names[key],
+            tuple(workdir for workdir in workdirs if not has_not_ended(workdir)),
+            running=tuple(filter(has_not_ended, workdirs)),
+        )
+        for key, workdirs in groups.items()
+    ]
+
+
+def has_not_ended(workdir: Workdir) -> bool:
+    """Return whether a directory holds a run whose budget is not spent."""
+    return workdir.has_config and not workdir.is_finished
+
+
+def _name_and_settings(workdir: Workdir) -> tuple[str, dict[str, Any]]:
+    if has_not_ended(workdir):
+        config = workdir.config()
+        return config.name or config.system_name, run_settings.of_run(config_to_dict(config), workdir.weights())
+    result = _read_result(workdir)
+    source = result["provenance"]
+    return system_name(result), run_settings.of_run(source["config"], source)
 
 
 def collect(
@@ -147,8 +170,9 @@ def collect(
     failures: Sequence[FailedRun] = (),
     scoring: Scoring = OWN_RESULT,
     say: Callable[[str], None] = print,
+    known: "KnownRuns | None" = None,
 ) -> Comparison:
-    """Read everything that tables, figures and the page need of finished runs.
+    """Read everything that tables, figures and the page need of finished runs, and the logs of those that run.
 
     Args:
       groups: at least one.
@@ -157,16 +181,19 @@ def collect(
       failures: planned runs without a result.
       scoring: which stored predictions the errors are counted from.
       say: called with a sentence if the classes of a run were brought into the order of the others.
+      known: finished runs that were read before, and need not be read again unless their files have changed.
 
     Raises:
       UserError: a result or its predictions are missing or damaged, or runs differ in what must be equal.
     """
     _check_stored(groups, scoring)
-    images = _SharedArrays()
-    systems = tuple(_read_system(group, scoring, images) for group in groups)
-    if not systems:
+    known = known or KnownRuns()
+    systems, running = _read_groups(groups, scoring, known)
+    if not systems and not running:
         raise UserError("there is no finished run to compare")
-    systems = _in_one_order(_with_unique_names(systems), say)
+    if not systems:
+        return Comparison((), (), "", "", "", "", selection, failures=tuple(failures), running=running)
+    systems = known.in_one_order(systems, say)
     mixed = _describe_differences(systems, scoring)
     if mixed and not allow_mixed:
         lines = "".join(f"\n  {sentence}" for sentence in mixed)
@@ -186,6 +213,7 @@ def collect(
         protocol=scoring.protocol,
         evaluation_set=chosen.title if chosen else "",
         evaluation_data=chosen.data if chosen else "",
+        running=running,
     )
 
 
@@ -224,8 +252,79 @@ class _SharedArrays:
         return known if np.array_equal(known, array) else array
 
 
-def _read_system(group: RunGroup, scoring: Scoring, images: _SharedArrays) -> ComparedSystem:
-    runs = sorted((_read_run(workdir, scoring, images) for workdir in group.workdirs), key=lambda run: run.seed)
+class KnownRuns:
+    """Finished runs that were read, by their workdirs, until one of their files changes."""
+
+    def __init__(self):
+        self._images = _SharedArrays()
+        self._runs: dict[tuple[Path, Scoring], tuple[Any, FinishedRun]] = {}
+        self._ordered: tuple[tuple[ComparedSystem, ...], tuple[ComparedSystem, ...]] | None = None
+
+    def read(self, workdir: Workdir, scoring: Scoring) -> FinishedRun:
+        """Return a run; it is read from its files unless they are as they were when it was read before."""
+        key = workdir.path, scoring
+        now = version(workdir)
+        if key not in self._runs or self._runs[key][0] != now:
+            self._runs[key] = now, _read_run(workdir, scoring, self._images)
+        return self._runs[key][1]
+
+    def in_one_order(
+        self, systems: tuple[ComparedSystem, ...], say: Callable[[str], None]
+    ) -> tuple[ComparedSystem, ...]:
+        """Return the systems with the classes of all runs in one order; the same objects if they are as before."""
+        if self._ordered is None or not are_same(self._ordered[0], systems):
+            self._ordered = systems, _in_one_order(systems, say)
+        return self._ordered[1]
+
+
+def are_same(one: Sequence[ComparedSystem], other: Sequence[ComparedSystem]) -> bool:
+    """Return whether systems have the same names and the same runs in memory."""
+    kinds = ([(system.name, [*map(id, system.runs)]) for system in systems] for systems in (one, other))
+    return next(kinds) == next(kinds)
+
+
+def _read_groups(
+    groups: Sequence[RunGroup], scoring: Scoring, known: KnownRuns
+) -> tuple[tuple[ComparedSystem, ...], tuple[RunningRun, ...]]:
+    """Return the systems of finished runs, and the runs that have not ended, with names that tell systems apart."""
+    systems = [_read_system(group, scoring, known) if group.workdirs else None for group in groups]
+    runs = [[_read_running(group, workdir) for workdir in group.running] for group in groups]
+    names = [group.name for group in groups]
+    if len(set(names)) < len(names):
+        settings = [
+            system.settings if system else of_group[0].settings for system, of_group in zip(systems, runs, strict=True)
+        ]
+        places = [str((*group.workdirs, *group.running)[0].path) for group in groups]
+        names = system_names.tell_apart(names, settings, places)
+    named = [dataclasses.replace(system, name=name) for system, name in zip(systems, names, strict=True) if system]
+    of_runs = [
+        dataclasses.replace(run, name=name) for of_group, name in zip(runs, names, strict=True) for run in of_group
+    ]
+    return tuple(named), tuple(of_runs)
+
+
+def _read_running(group: RunGroup, workdir: Workdir) -> RunningRun:
+    config = workdir.config()
+    settings = run_settings.of_run(config_to_dict(config), workdir.weights())
+    return running_runs.read(workdir, group.name, config, settings)
+
+
+def version(workdir: Workdir) -> tuple[tuple[int, int] | None, ...]:
+    """Return what changes when a run writes its log, a result or predictions: times and sizes of its files."""
+    paths = (workdir.path / RESULT, workdir.metrics, workdir.path / PREDICTIONS)
+    return tuple(map(_version_of_file, paths))
+
+
+def _version_of_file(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _read_system(group: RunGroup, scoring: Scoring, known: KnownRuns) -> ComparedSystem:
+    runs = sorted((known.read(workdir, scoring) for workdir in group.workdirs), key=lambda run: run.seed)
     seeds = [run.seed for run in runs]
     if len(set(seeds)) != len(seeds):
         paths = ", ".join(str(run.path) for run in runs)
@@ -411,12 +510,3 @@ def _differing_images(systems: Sequence[ComparedSystem]) -> list[str]:
     except UserError as error:
         return [f"images: {error}."]
     return []
-
-
-def _with_unique_names(systems: Sequence[ComparedSystem]) -> tuple[ComparedSystem, ...]:
-    names = [system.name for system in systems]
-    if len(set(names)) == len(names):
-        return tuple(systems)
-    places = [str(system.runs[0].path) for system in systems]
-    names = system_names.tell_apart(names, [system.settings for system in systems], places)
-    return tuple(dataclasses.replace(system, name=name) for system, name in zip(systems, names, strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from imagenet_repro.report import html_page
+from imagenet_repro.report import html_page, running
 from imagenet_repro.report.html_page import LONG, MIXED, PageFigure, PageSection
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections import (
@@ -47,6 +47,7 @@ class ComparisonPage:
       thumbnails: a function from ids of images to the available JPEGs, a few kB each, to be shown at 96 px;
         None: the page shows ids alone.
       pictured_ids: ids of images that may have a thumbnail; they are preferred as examples.
+      refresh: seconds after which a browser reads the page again; 0: never.
     """
 
     comparison: Comparison
@@ -56,6 +57,7 @@ class ComparisonPage:
     groups: Mapping[str, str] = dataclasses.field(default_factory=dict)
     thumbnails: Thumbnails | None = None
     pictured_ids: Collection[str] = ()
+    refresh: float = 0
 
 
 def write(page: ComparisonPage, out: Path) -> Path:
@@ -76,7 +78,8 @@ def write(page: ComparisonPage, out: Path) -> Path:
         raise ValueError(f"two tables have the same name: {names}")
     html_page.save_tables(tables, out / html_page.TABLES)
     path = out / PAGE
-    html_page.save(path, html_page.render_page(TITLE, page.verdict, _describe_setting(page.comparison), sections))
+    setting = _describe_setting(page.comparison)
+    html_page.save(path, html_page.render_page(TITLE, page.verdict, setting, sections, page.refresh))
     return path
 
 
@@ -88,6 +91,10 @@ def _check_parts(page: ComparisonPage) -> None:
 
 def _describe_setting(comparison: Comparison) -> str:
     """Return one line with the systems compared, their budget and the images."""
+    if not comparison.systems:
+        budgets = ", ".join(dict.fromkeys(run.budget for run in comparison.running))
+        n_running = len(comparison.running)
+        return f"{n_running} run{'s' * (n_running > 1)}, with a budget of {budgets}"
     n_systems, n_runs = len(comparison.systems), sum(len(system.runs) for system in comparison.systems)
     counts = f"{n_systems} system{'s' * (n_systems > 1)}, {n_runs} run{'s' * (n_runs > 1)}"
     by = f", by the evaluation protocol {comparison.protocol}" if comparison.protocol else ""
@@ -108,11 +115,18 @@ def _describe_setting(comparison: Comparison) -> str:
 def _sections(page: ComparisonPage) -> list[PageSection]:
     """Return all sections in order; those without content have an empty body."""
     comparison = page.comparison
+    if not comparison.systems:
+        return [
+            PageSection("warnings", "Warnings", _render_warnings(comparison)),
+            _section(page, "running", running.TITLE, [running.table(comparison.running)]),
+            _section(page, "curves", "Learning curves"),
+        ]
     return [
         PageSection("selection", "How settings were chosen", html_page.render_paragraphs(comparison.selection)),
         PageSection("warnings", "Warnings", _render_warnings(comparison)),
         _leaderboard_section(page),
         _section(page, "what_differs", what_differs.TITLE, [what_differs.table(comparison)]),
+        _section(page, "running", running.TITLE, [running.table(comparison.running)]),
         _section(page, "transfer", html_page.TRANSFER),
         _section(page, "curves", "Learning curves"),
         _section(page, "targets", "What it took to reach an error"),
@@ -191,7 +205,7 @@ def _mark_mixed_figure(figure: PageFigure, comparison: Comparison) -> PageFigure
 def _render_warnings(comparison: Comparison) -> Markup:
     heading = "These runs differ in conditions that should be equal; every table is marked as mixed."
     body = html_page.render_list(heading, comparison.mixed)
-    if not comparison.same_images:
+    if comparison.systems and not comparison.same_images:
         body += html_page.render_paragraphs(
             "The runs were scored on different images, so this page does not compare systems image by image or class"
             " by class."

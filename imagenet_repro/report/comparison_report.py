@@ -6,14 +6,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from imagenet_repro.report import comparison_page, transfer_report
+from imagenet_repro.report import comparison_page, curve_file, running, transfer_report
 from imagenet_repro.report import targets as reached
+from imagenet_repro.report.collect import are_same
 from imagenet_repro.report.comparison_page import ComparisonPage, Thumbnails
 from imagenet_repro.report.html_page import PageFigure
 from imagenet_repro.report.plots import curves, dumbbell, history, matrix, pareto, profiles, wordnet_confusions
 from imagenet_repro.report.plots.curves import Against
 from imagenet_repro.report.plots.pareto import Cost
-from imagenet_repro.report.records import Comparison, TransferStudy
+from imagenet_repro.report.records import ComparedSystem, Comparison, TransferStudy
 from imagenet_repro.report.sections import (
     best_checkpoints,
     class_gains,
@@ -103,28 +104,75 @@ def present(
     Raises:
       SaveError: a file cannot be written.
     """
-    pairs = _differences(comparison)
+    return Presenter(out).present(comparison, thumbnails, pictured_ids, study, targets=targets)
+
+
+class Presenter:
+    """Shows one comparison, again each time its runs change.
+
+    What finished runs decide is computed and drawn again only when there are other finished runs than before; the
+    curves are drawn each time, and the page and its tables are written.
+
+    Args:
+      out: the directory of the page, created if it is missing.
+      refresh: seconds after which a browser reads the page again while a run has not ended; 0: never.
+    """
+
+    def __init__(self, out: Path, *, refresh: float = 0):
+        self._out, self._refresh = out, refresh
+        self._systems: Sequence[ComparedSystem] = ()
+        self._pairs: Differences | None = None
+        self._figures: dict[str, list[PageFigure]] = {}
+        self._tables: dict[str, list[Table]] = {}
+
+    def present(
+        self,
+        comparison: Comparison,
+        thumbnails: Thumbnails | None = None,
+        pictured_ids: Collection[str] = (),
+        study: TransferStudy | None = None,
+        *,
+        targets: Sequence[Target] = (),
+    ) -> Path:
+        """Print the main result and write everything, as the function `present` does."""
+        is_known = bool(self._systems) and are_same(self._systems, comparison.systems) and study is None
+        if not is_known:
+            self._pairs = _differences(comparison) if comparison.systems else None
+        page = ComparisonPage(
+            comparison=_with_readable_names(comparison),
+            verdict=_verdict(comparison, self._pairs, is_study=study is not None),
+            groups=groups(comparison, self._pairs) if self._pairs else {},
+            thumbnails=thumbnails,
+            pictured_ids=pictured_ids,
+            refresh=self._refresh if comparison.running else 0,
+        )
+        workloads = reached.workloads(comparison, targets)
+        _show(page, workloads)  # first, so that a disk that is full now costs only the page
+        self._draw(_Drawing(comparison, self._pairs, self._out / FIGURES, workloads), study, is_known=is_known)
+        self._systems = comparison.systems
+        path = comparison_page.write(dataclasses.replace(page, figures=self._figures, tables=self._tables), self._out)
+        curve_file.write(comparison, self._out)
+        Console(highlight=False).print(f"the page: {path}", markup=False, soft_wrap=True)
+        return path
+
+    def _draw(self, drawing: "_Drawing", study: TransferStudy | None, *, is_known: bool) -> None:
+        if is_known:
+            self._figures["curves"] = drawing.curves()
+            return
+        self._figures, self._tables = drawing.figures(), drawing.tables()
+        if study:
+            self._figures["transfer"] = transfer_report.draw(study.targets[0], self._out / FIGURES)
+            self._tables["transfer"] = transfer_report.tables(study, study.targets[0])
+
+
+def _verdict(comparison: Comparison, pairs: Differences | None, *, is_study: bool) -> str:
+    """Return the verdict, and below it what a reader must know to trust it, a line each."""
+    if not comparison.systems:
+        return f"No run has ended yet.\n{running.sentence(comparison)}"
     verdict = verdicts.verdict(comparison, pairs) if pairs else verdicts.verdict_without_pairs(comparison)
-    unequal = "" if study else what_differs.sentence(comparison)  # adaptations are meant to differ
-    cautions = (unequal, speed.warning(comparison))
-    page = ComparisonPage(
-        comparison=_with_readable_names(comparison),
-        verdict="\n".join(filter(None, (verdict, *cautions))),
-        groups=groups(comparison, pairs) if pairs else {},
-        thumbnails=thumbnails,
-        pictured_ids=pictured_ids,
-    )
-    workloads = reached.workloads(comparison, targets)
-    _show(page, workloads)  # first, so that a disk that is full now costs only the page
-    drawing = _Drawing(comparison, pairs, out / FIGURES, workloads)
-    figures, tables = drawing.figures(), drawing.tables()
-    if study:
-        figures["transfer"] = transfer_report.draw(study.targets[0], out / FIGURES)
-        tables["transfer"] = transfer_report.tables(study, study.targets[0])
-    page = dataclasses.replace(page, figures=figures, tables=tables)
-    path = comparison_page.write(page, out)
-    Console(highlight=False).print(f"the page: {path}", markup=False, soft_wrap=True)
-    return path
+    unequal = "" if is_study else what_differs.sentence(comparison)  # adaptations are meant to differ
+    cautions = (unequal, speed.warning(comparison), running.sentence(comparison))
+    return "\n".join(filter(None, (verdict, *cautions)))
 
 
 def groups(comparison: Comparison, pairs: Differences) -> dict[str, str]:
@@ -153,6 +201,9 @@ def _show(page: ComparisonPage, workloads: Sequence[Workload]) -> None:
     """Print the main columns of the leaderboard, the verdict, targets, spending, and the runs without a result."""
     console = Console(highlight=False)
     terminal.widen_for_file(console, FILE_WIDTH)
+    if not page.comparison.systems:
+        _show_running(console, page.comparison)
+        return
     board = leaderboard.leaderboard(page.comparison, page.groups)
     short_headings = [heading.partition(",")[0] for heading in board.headings]
     columns = [short_headings.index(heading) for heading in IN_TERMINAL if heading in short_headings]
@@ -171,6 +222,15 @@ def _show(page: ComparisonPage, workloads: Sequence[Workload]) -> None:
         columns = [index for index, heading in enumerate(table.headings) if heading in TARGETS_IN_TERMINAL]
         headings, *rows = ([row[column] for column in columns] for row in (table.headings, *table.rows))
         console.print(terminal.ruled_table(headings, rows, gap=3))
+
+
+def _show_running(console: Console, comparison: Comparison) -> None:
+    """Print the runs that have not ended, where none has."""
+    table = running.table(comparison.running)
+    if table:
+        console.print(terminal.ruled_table(table.headings, table.rows, gap=2))
+    for one in comparison.failures:
+        console.print(f"no result of {one.name}, seed {one.seed}: {one.reason}", markup=False)
 
 
 def _warning(comparison: Comparison) -> str:
@@ -195,8 +255,10 @@ class _Drawing:
 
     def figures(self) -> dict[str, list[PageFigure]]:
         """Draw all figures; return them by section of the page."""
+        if not self._comparison.systems:
+            return {"curves": self.curves()}
         return {
-            "curves": self._draw_curves(),
+            "curves": self.curves(),
             "targets": self._draw_profiles(),
             "compute": self._draw_costs(),
             "differences": self._draw_matrices(),
@@ -207,29 +269,39 @@ class _Drawing:
 
     def tables(self) -> dict[str, list[Table]]:
         """Return the tables that belong to the figures, by section of the page."""
+        if not self._comparison.systems:
+            return {}
         return {
             "targets": section_targets.tables(self._comparison, self._workloads),
             "differences": self._difference_tables(),
             "confusions": self._confusion_tables(),
         }
 
-    def _draw_curves(self) -> list[PageFigure]:
-        config = self._comparison.systems[0].runs[0].result["provenance"]["config"]
-        split = config["data"]["eval_split"]
-        elsewhere = f" on {split}, which is not the split of the results" * (split != self._comparison.scored_split)
-        if not self._comparison.scores_own_result:
-            elsewhere = f" on {split} by each run's own protocol, which are not the errors of the leaderboard"
+    def curves(self) -> list[PageFigure]:
+        """Draw the learning curves of all runs, also of those that have not ended."""
+        elsewhere = self._split_of_curves()
         has_several = any(len(system.runs) > 1 for system in self._comparison.systems)
         band = "; lines are means over seeds, bands span the lowest to the highest seed" if has_several else ""
         return [
             PageFigure(
                 f"Against {amount}",
                 curves.plot_systems(self._comparison, self._out / f"curves_{against}.png", against=against)[1],
-                f"Training loss and both error rates{elsewhere}{band}.",
+                f"Training loss and both error rates{elsewhere}{band}. All points are in {curve_file.NAME}.",
                 f"Three panels with one curve for each system against {amount}.",
             )
             for against, amount in AMOUNTS.items()
         ]
+
+    def _split_of_curves(self) -> str:
+        """Return where the errors of the curves were measured, if that is not where the results were."""
+        if not self._comparison.systems:
+            return ""
+        config = self._comparison.systems[0].runs[0].result["provenance"]["config"]
+        split = config["data"]["eval_split"]
+        elsewhere = f" on {split}, which is not the split of the results" * (split != self._comparison.scored_split)
+        if not self._comparison.scores_own_result:
+            elsewhere = f" on {split} by each run's own protocol, which are not the errors of the leaderboard"
+        return elsewhere
 
     def _draw_profiles(self) -> list[PageFigure]:
         if not reached.known_measures(self._workloads):  # no run has reached a target

@@ -95,7 +95,7 @@ class _EmbeddedFigure:
     is_narrow: bool
 
 
-def render_page(title: str, verdict: str, setting: str, sections: Iterable[PageSection]) -> str:
+def render_page(title: str, verdict: str, setting: str, sections: Iterable[PageSection], refresh: float = 0) -> str:
     """Return a page as one HTML document.
 
     Args:
@@ -103,9 +103,15 @@ def render_page(title: str, verdict: str, setting: str, sections: Iterable[PageS
       verdict: one to four lines of text; the first is in the largest type.
       setting: one line about the data behind the page.
       sections: in order; each is linked from the top.
+      refresh: seconds after which a browser reads the page again; 0: never.
     """
     return render(
-        "page.html", title=title, verdict=render_paragraphs(verdict), setting=setting, sections=list(sections)
+        "page.html",
+        title=title,
+        verdict=render_paragraphs(verdict),
+        setting=setting,
+        sections=list(sections),
+        refresh=f"{refresh:g}" if refresh else "",
     )
 
 

@@ -141,6 +141,41 @@ class FailedRun:
 
 
 @dataclasses.dataclass(frozen=True)
+class RunningRun:
+    """A run whose budget is not spent.
+
+    Attributes:
+      name: the system's name.
+      network: as in `ComparedSystem`.
+      path: the workdir.
+      seed: the seed in the run's configuration.
+      budget: the budget in the run's configuration.
+      settings: those that may change the system's numbers, by dotted key.
+      rows: the rows of `metrics.jsonl` so far.
+      is_active: whether a process trains there.
+    """
+
+    name: str
+    network: str
+    path: Path
+    seed: int
+    budget: str
+    settings: Mapping[str, Any]
+    rows: Sequence[dict[str, Any]]
+    is_active: bool
+
+    @property
+    def progress(self) -> float:
+        """The share of the budget that was spent at the last logged step, in [0, 1]."""
+        return max((row["progress"] for row in self.rows if row.get("progress") is not None), default=0.0)
+
+    @property
+    def state(self) -> str:
+        """Whether the run goes on, and how far it is, such as "running, 43 %"."""
+        return f"{'running' if self.is_active else 'stopped'}, {100 * self.progress:.0f} %"
+
+
+@dataclasses.dataclass(frozen=True)
 class Comparison:
     """Systems that may stand in one table.
 
@@ -158,6 +193,7 @@ class Comparison:
       protocol: the evaluation protocol of the errors, a name of `evaluate`; empty: each run's own.
       evaluation_set: title of the evaluation set of the errors; empty: the scored split of the runs' data set.
       evaluation_data: name of the evaluation set's data set; empty if there is no set.
+      running: runs that have not ended, which no table but their own includes.
     """
 
     systems: tuple[ComparedSystem, ...]
@@ -173,10 +209,11 @@ class Comparison:
     protocol: str = ""
     evaluation_set: str = ""
     evaluation_data: str = ""
+    running: tuple[RunningRun, ...] = ()
 
     def __post_init__(self):
         names = [system.name for system in self.systems]
-        if not names:
+        if not names and not self.running:
             raise UserError("there is no finished run to compare")
         if len(set(names)) != len(names):
             raise ValueError(f"two systems have the same name: {names}")

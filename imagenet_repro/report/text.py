@@ -35,6 +35,14 @@ def clipped(name: str) -> str:
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1].rstrip() + "…"
 
 
+def clipped_name(name: str) -> str:
+    """Return the name of a system, without its middle if it is too long for a figure: its end tells it apart."""
+    if len(name) <= NAME_LENGTH:
+        return name
+    tail = NAME_LENGTH // 2
+    return f"{name[: NAME_LENGTH - tail - 1].rstrip()}…{name[-tail:].lstrip()}"
+
+
 def enumerated(names: Sequence[str]) -> str:
     """Return names as a list in a sentence: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

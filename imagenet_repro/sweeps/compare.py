@@ -14,9 +14,17 @@ from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.inference import protocols
 from imagenet_repro.report import comparison_page, html_page, transfer_report
-from imagenet_repro.report.collect import OWN_RESULT, RunGroup, Scoring, collect, group_runs
+from imagenet_repro.report.collect import (
+    OWN_RESULT,
+    KnownRuns,
+    RunGroup,
+    Scoring,
+    collect,
+    group_runs,
+    has_not_ended,
+)
 from imagenet_repro.report.comparison_page import Thumbnails
-from imagenet_repro.report.comparison_report import FIGURES, present
+from imagenet_repro.report.comparison_report import FIGURES, Presenter
 from imagenet_repro.report.records import (
     Comparison,
     FailedRun,
@@ -29,6 +37,7 @@ from imagenet_repro.report.targets import Target, parse_targets
 from imagenet_repro.scoring import class_names, predictions
 from imagenet_repro.storage import files
 from imagenet_repro.storage.workdir import Workdir
+from imagenet_repro.sweeps import watch as watching
 from imagenet_repro.sweeps.controller import open_queue
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.plan import target_splits
@@ -46,11 +55,12 @@ def compare(
     protocol: str = "",
     set_name: str = "",
     target: str = "",
+    watch: bool = False,
 ) -> int:
     """Write the page of a comparison with its tables and figures, print the verdict, and return the exit code.
 
     Args:
-      workdirs: workdirs of finished runs, or that of one sweep.
+      workdirs: workdirs of runs, or that of one sweep. Those that have not ended are shown apart.
       out: the directory for the page; None: the workdir if there is one, otherwise the current directory. A page by
         another protocol or of an evaluation set goes into a subdirectory.
       allow_mixed: whether runs may differ in budget, data set, split or label set; every table is then marked.
@@ -59,6 +69,7 @@ def compare(
       protocol: evaluation protocol of the errors, as `evaluate --protocol` stored them; empty: each run's own.
       set_name: evaluation set of the errors, as `evaluate --set` stored them; empty: the split of each run's result.
       target: errors such as "top1:35,top5:15", for which the page shows what it took to reach them.
+      watch: whether to write everything again whenever a run has changed, until all have ended.
 
     Raises:
       UserError: an error of `gather`, or a person's predictions are of other images or labels.
@@ -68,27 +79,66 @@ def compare(
     scoring = Scoring("" if protocol == protocols.OWN_PROTOCOL else protocol, set_name)
     directory = Path(out) if out else _default_directory(workdirs, scoring)
     html_page.require_place(directory, out, comparison_page.PAGE, (html_page.TABLES, FIGURES))
-    queue = _sweep_of_sources(workdirs, storage)
-    if queue is not None and scoring.is_own_result:
-        _compare_sources(SweepDirectory(workdirs[0]), queue, directory, allow_mixed, people, errors=targets)
-        return EXIT_FINISHED
-    comparison = gather(workdirs, allow_mixed=allow_mixed, storage=storage, scoring=scoring)
-    players = tuple(_read_player(path, comparison) for path in people)
-    comparison = dataclasses.replace(comparison, people=players)
-    present(comparison, directory, *_thumbnails(comparison), targets=targets)
+    pages = _Pages(directory, allow_mixed, people, targets, watching.SECONDS if watch else 0)
+
+    def write() -> None:
+        queue = _sweep_of_sources(workdirs, storage)
+        if queue is not None and scoring.is_own_result:
+            _compare_sources(SweepDirectory(workdirs[0]), queue, pages)
+        else:
+            one = gather(workdirs, allow_mixed=allow_mixed, storage=storage, scoring=scoring, known=pages.known)
+            pages.present(one, directory)
+
+    if watch:
+        watching.watch(workdirs, storage, write)
+    else:
+        write()
     return EXIT_FINISHED
 
 
+class _Pages:
+    """The pages of one command, which are written again from what is known where nothing has changed."""
+
+    def __init__(
+        self, directory: Path, allow_mixed: bool, people: Sequence[str], targets: Sequence[Target], refresh: float
+    ):
+        self.directory, self.allow_mixed, self.people = directory, allow_mixed, people
+        self.known = KnownRuns()
+        self._targets, self._refresh = targets, refresh
+        self._presenters: dict[Path, Presenter] = {}
+        self._thumbnails: dict[tuple[str, str], tuple[Thumbnails | None, Collection[str]]] = {}
+
+    def present(self, comparison: Comparison, place: Path, study: TransferStudy | None = None) -> None:
+        """Write the page of a comparison into a directory, and print its main result."""
+        players = tuple(_read_player(path, comparison) for path in self.people)
+        presenter = self._presenters.setdefault(place, Presenter(place, refresh=self._refresh))
+        thumbnails = self._thumbnails_of(comparison) if comparison.systems else (None, ())
+        comparison = dataclasses.replace(comparison, people=players)
+        presenter.present(comparison, *thumbnails, study, targets=self._targets)
+
+    def _thumbnails_of(self, comparison: Comparison) -> tuple[Thumbnails | None, Collection[str]]:
+        key = comparison.scored_data, comparison.scored_split
+        if key not in self._thumbnails:
+            self._thumbnails[key] = _thumbnails(comparison)
+        return self._thumbnails[key]
+
+
 def gather(
-    workdirs: Sequence[str], *, allow_mixed: bool, storage: str = "", scoring: Scoring = OWN_RESULT
+    workdirs: Sequence[str],
+    *,
+    allow_mixed: bool,
+    storage: str = "",
+    scoring: Scoring = OWN_RESULT,
+    known: KnownRuns | None = None,
 ) -> Comparison:
     """Return the comparison of the runs in workdirs, or of one sweep's runs.
 
     Args:
-      workdirs: workdirs of finished runs, or that of one sweep.
+      workdirs: workdirs of runs, or that of one sweep.
       allow_mixed: as in `compare`.
       storage: as in `compare`.
       scoring: which stored predictions the errors are counted from.
+      known: finished runs that were read before.
 
     Raises:
       UserError: there is no finished run, runs cannot be compared, or predictions are missing or damaged.
@@ -96,12 +146,12 @@ def gather(
     directories = [SweepDirectory(workdir) for workdir in workdirs]
     if not any(directory.exists for directory in directories):
         _refuse_empty(workdirs)
-        return collect(group_runs(workdirs), allow_mixed=allow_mixed, scoring=scoring)
+        return collect(group_runs(workdirs), allow_mixed=allow_mixed, scoring=scoring, known=known)
     if len(directories) > 1:
         raise UserError(
             "a sweep is compared alone; to compare its runs with others, name their directories runs/SYSTEM/seedN"
         )
-    return _gather_sweep(directories[0], open_queue(directories[0], storage), allow_mixed, scoring)
+    return _gather_sweep(directories[0], open_queue(directories[0], storage), allow_mixed, scoring, known)
 
 
 def _default_directory(workdirs: Sequence[str], scoring: Scoring) -> Path:
@@ -129,34 +179,23 @@ def _sweep_of_sources(workdirs: Sequence[str], storage: str) -> SweepQueue | Non
     return queue if queue.sweep.targets or any(system.source for system in systems) else None
 
 
-def _compare_sources(
-    directory: SweepDirectory,
-    queue: SweepQueue,
-    out: Path,
-    allow_mixed: bool,
-    people: Sequence[str],
-    *,
-    errors: Sequence[Target],
-) -> None:
+def _compare_sources(directory: SweepDirectory, queue: SweepQueue, pages: _Pages) -> None:
     """Write a page for each target, and above them one of all targets where there are several."""
-    if people and len(queue.sweep.targets) > 1:
+    out = pages.directory
+    if pages.people and len(queue.sweep.targets) > 1:
         raise UserError("--people: this sweep has several targets, and people have guessed the images of one")
     names = list(queue.sweep.targets) or [""]
     waiting = [name for name in names if name and not _finished(directory, queue, name, "")]
     ready = [name for name in names if name not in waiting] or names[:1]  # with none ready, gathering says why
-    targets = [_gather_target(directory, queue, name, allow_mixed) for name in ready]
+    targets = [_gather_target(directory, queue, name, pages) for name in ready]
     is_study = all(system.source for system in queue.sweep.systems.values())
     for name, target in zip(ready, targets, strict=True):
         comparison = target.whole
-        players = tuple(_read_player(path, comparison) for path in people)
-        study = TransferStudy((target,), SCRATCH) if is_study else None
-        place = out / name if len(names) > 1 else out
-        if len(names) > 1:
+        study = TransferStudy((target,), SCRATCH) if is_study and comparison.systems else None
+        if len(names) > 1 and comparison.systems:
             print(f"\ntarget {name}: {comparison.n_images:,} images of {comparison.scored_data}")
-        present(
-            dataclasses.replace(comparison, people=players), place, *_thumbnails(comparison), study, targets=errors
-        )
-    if is_study and len(names) > 1:
+        pages.present(comparison, out / name if len(names) > 1 else out, study)
+    if is_study and len(names) > 1 and all(target.whole.systems for target in targets):
         print()
         transfer_report.write(TransferStudy(tuple(targets), SCRATCH), out, waiting)
         return
@@ -164,13 +203,15 @@ def _compare_sources(
         print(transfer_report.describe_waiting(name))
 
 
-def _gather_target(directory: SweepDirectory, queue: SweepQueue, name: str, allow_mixed: bool) -> TransferTarget:
+def _gather_target(directory: SweepDirectory, queue: SweepQueue, name: str, pages: _Pages) -> TransferTarget:
     """Return the comparisons of one target under each budget that has finished runs; the whole budget is needed."""
     sweep, by_budget = queue.sweep, {}
     for budget in (*sweep.smaller_budgets, sweep.budget):
         smaller = budget if budget != sweep.budget else ""
         if not smaller or _finished(directory, queue, name, smaller):
-            by_budget[budget] = _gather_sweep(directory, queue, allow_mixed, OWN_RESULT, target=name, budget=smaller)
+            by_budget[budget] = _gather_sweep(
+                directory, queue, pages.allow_mixed, OWN_RESULT, pages.known, target=name, budget=smaller
+            )
     labels = {
         key: (system.source, system.adaptation) for key, system in sweep.systems.items() if system.target == name
     }
@@ -202,6 +243,7 @@ def _gather_sweep(
     queue: SweepQueue,
     allow_mixed: bool,
     scoring: Scoring,
+    known: KnownRuns | None,
     *,
     target: str = "",
     budget: str = "",
@@ -215,24 +257,31 @@ def _gather_sweep(
     statuses = _final_statuses(queue, target, budget)
     open_searches = _describe_open_searches(queue)
     finished = _finished(directory, queue, target, budget)
-    if not finished:
+    running = [
+        one for one in statuses if one.state == "running" and has_not_ended(Workdir(directory.path / one.planned.name))
+    ]
+    if not finished and not running:
         of = f" on target {target}" if target else ""
         raise UserError(
             f"{directory.path}: no run of this sweep{of} has finished; `main.py sweep --status` shows its progress"
         )
     groups = []
     for name, system in queue.sweep.systems.items():
-        names = [status.planned.name for status in finished if status.planned.system == name]
-        runs = tuple(Workdir(directory.path / run_name) for run_name in names)
-        if runs:
-            groups.append(RunGroup(name, runs, system.recipe))
+        of_system = [
+            tuple(Workdir(directory.path / one.planned.name) for one in some if one.planned.system == name)
+            for some in (finished, running)
+        ]
+        if any(of_system):
+            groups.append(RunGroup(name, of_system[0], system.recipe, of_system[1]))
     failures = [
         _failed_run(status, open_searches.get(status.planned.system, ""))
         for status in statuses
-        if status not in finished
+        if status not in finished and status not in running
     ]
     selection = _describe_selection(queue, target)
-    return collect(groups, allow_mixed=allow_mixed, selection=selection, failures=failures, scoring=scoring)
+    return collect(
+        groups, allow_mixed=allow_mixed, selection=selection, failures=failures, scoring=scoring, known=known
+    )
 
 
 def _describe_open_searches(queue: SweepQueue) -> dict[str, str]:
@@ -273,6 +322,8 @@ def _describe_selection(queue: SweepQueue, target: str = "") -> str:
 
 
 def _read_player(path: str, comparison: Comparison) -> HumanPlayer:
+    if not comparison.systems:
+        raise UserError("--people: no run has ended yet, so there is nothing to compare people with")
     source = predictions.load_provenance(Path(path))
     if source.get("system") != "human":
         raise UserError(f"--people: {path} does not come from a game of `main.py human`")

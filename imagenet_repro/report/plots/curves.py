@@ -27,7 +27,7 @@ from imagenet_repro.report.plots.style import (
     write,
 )
 from imagenet_repro.report.records import Comparison
-from imagenet_repro.report.text import clipped
+from imagenet_repro.report.text import clipped_name
 from imagenet_repro.zoo.entries import ENTRIES
 
 Metrics = Sequence[Mapping[str, Any]]
@@ -73,7 +73,7 @@ def plot_systems(comparison: Comparison, path: str | Path, *, against: Against =
 
     Several seeds of a system are one line, their mean, in a band from the lowest to the highest seed. The mean is at
     equal progress, the share of the budget spent, at which each seed has its own amount of images, operations and
-    seconds.
+    seconds. A run that has not ended is a line of its own, whose name says so.
 
     The training loss of support vector machines is a sum of hinge losses over classes. It cannot be compared with the
     cross-entropy of networks, so it is left out if there are networks.
@@ -86,17 +86,13 @@ def plot_systems(comparison: Comparison, path: str | Path, *, against: Against =
     Raises:
       SaveError: a file cannot be written.
     """
-    systems = comparison.systems
+    named = [(system.name, system.network, [run.rows for run in system.runs]) for system in comparison.systems]
+    named += [(f"{run.name}, seed {run.seed} ({run.state})", run.network, [run.rows]) for run in comparison.running]
     feature_systems = {entry.system for entry in ENTRIES if entry.system}
-    has_both_losses = len({system.network in feature_systems for system in systems}) > 1
+    has_both_losses = len({network in feature_systems for _, network, _ in named}) > 1
     lines = [
-        _Line(
-            system.name,
-            [run.rows for run in system.runs],
-            style,
-            has_loss=not (has_both_losses and system.network in feature_systems),
-        )
-        for system, style in zip(systems, styles(), strict=False)
+        _Line(name, rows, style, has_loss=not (has_both_losses and network in feature_systems))
+        for (name, network, rows), style in zip(named, styles(), strict=False)
     ]
     axis = _horizontal_axis([line.runs for line in lines], against)
     with rc_context(AS_TEXT):
@@ -243,7 +239,7 @@ def _time_unit(largest: float) -> tuple[float, str]:
 
 
 def _plot(lines: Sequence[_Line], path: str | Path, *, axis: _HorizontalAxis, num_classes: int | None) -> list[Path]:
-    longest = max((len(clipped(line.name)) for line in lines), default=0)
+    longest = max((len(clipped_name(line.name)) for line in lines), default=0)
     width = 9 + 3 * max(1.0, LETTER * longest)
     with rc_context(STYLE):
         figure = new_figure((width, 4 if len(lines) <= CROWDED else 5.2), w_pad=0.1)
@@ -353,7 +349,7 @@ def label_lines(panel: Axes) -> None:
     points = panel.figure.dpi / 72
     heights = spread(places[:, 1], LABEL_POINTS * points / panel.bbox.height)
     for (line, _, _), height in zip(ends, heights, strict=True):
-        name = clipped(str(line.get_label()).removeprefix(RUN))
+        name = clipped_name(str(line.get_label()).removeprefix(RUN))
         panel.annotate(
             name, (BESIDE, height), xycoords="axes fraction", color=line.get_color(), fontsize=9, va="center",
             annotation_clip=False, parse_math=False,

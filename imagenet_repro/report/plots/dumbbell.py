@@ -19,7 +19,7 @@ from imagenet_repro.report.plots.style import (
     write,
 )
 from imagenet_repro.report.sections.class_gains import ClassGain, Gains, GuessCount, noise_note
-from imagenet_repro.report.text import clipped, signed
+from imagenet_repro.report.text import clipped_name, signed
 
 MOST, LEAST = 15, 5  # classes shown at either end if there are more than these
 TITLE_LENGTH = 74  # characters in a line
@@ -44,7 +44,7 @@ def plot_gains(gains: Gains, path: str | Path, *, systems: tuple[str, str] = ("b
     Raises:
       SaveError: a file cannot be written.
     """
-    names = clipped(systems[0]), clipped(systems[1])
+    names = clipped_name(systems[0]), clipped_name(systems[1])
     rows = _rows(gains)
     with rc_context(STYLE | NO_FORMULAS):
         figure = new_figure((8, 2.5 + 0.27 * len(rows)), w_pad=0.12, h_pad=0.08)

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 
 from imagenet_repro.report.plots import fonts
 from imagenet_repro.report.plots.style import MUTED, draw_leads, shorten
-from imagenet_repro.report.text import clipped
+from imagenet_repro.report.text import clipped_name
 
 SIZE = 9  # font size in points, the unit of all lengths here
 RINGS = (6, 11, 18, 27, 38, 50, 64, 80)  # the possible distances of a name from its point
@@ -91,7 +91,7 @@ def write_names(
     to_points = 72 / panel.figure.dpi
     texts = [
         panel.annotate(
-            clipped(name), point, (0, 0), textcoords="offset points", fontsize=SIZE, ha="center", va="center",
+            clipped_name(name), point, (0, 0), textcoords="offset points", fontsize=SIZE, ha="center", va="center",
             fontweight="bold" if is_bold else "normal", parse_math=False, annotation_clip=False,
         )
         for name, point, is_bold in zip(names, points, bold, strict=True)

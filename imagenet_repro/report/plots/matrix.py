@@ -17,7 +17,7 @@ from imagenet_repro.report.plots.style import (
     new_figure,
     write,
 )
-from imagenet_repro.report.text import clipped, signed
+from imagenet_repro.report.text import clipped_name, signed
 
 CELL = (0.68, 0.4)  # inches
 LETTER = 0.082  # inches, the mean width of a character in the names
@@ -61,7 +61,7 @@ def plot_matrix(
       SaveError: a file cannot be written.
     """
     order = _by_error(points)
-    names = [clipped(names[index]) for index in order]
+    names = [clipped_name(names[index]) for index in order]
     points, significant = points[np.ix_(order, order)], significant[np.ix_(order, order)]
     longest = LETTER * max(map(len, names))
     cell = CELL if len(names) <= MOST_NUMBERS else SMALL_CELL

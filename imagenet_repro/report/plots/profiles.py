@@ -11,7 +11,7 @@ from imagenet_repro.report.plots.curves import CROWDED, LETTER, RUN, label_lines
 from imagenet_repro.report.plots.style import AS_TEXT, GRID, MUTED, STYLE, fix_layout, new_figure, styles, write
 from imagenet_repro.report.sections import targets
 from imagenet_repro.report.targets import MEASURES, Measure, Workload, known_measures
-from imagenet_repro.report.text import clipped
+from imagenet_repro.report.text import clipped_name
 from imagenet_repro.statistics import performance_profiles
 
 LARGEST = performance_profiles.LARGEST_RATIO
@@ -27,7 +27,7 @@ def plot_profiles(workloads: Sequence[Workload], path: str | Path) -> list[Path]
       SaveError: a file cannot be written.
     """
     measures, names = known_measures(workloads), targets.lines(workloads)
-    longest = max(len(clipped(name)) for name in names)
+    longest = max(len(clipped_name(name)) for name in names)
     width = len(measures) * (3.0 + max(1.0, LETTER * longest))
     with rc_context(STYLE | AS_TEXT):
         figure = new_figure((width, 4 if len(names) <= CROWDED else 5.2), w_pad=0.1)

@@ -21,7 +21,7 @@ from imagenet_repro.report.plots.style import (
     write,
 )
 from imagenet_repro.report.sections.confusions import ConfusionTree
-from imagenet_repro.report.text import clipped
+from imagenet_repro.report.text import clipped_name
 
 # The greatest height of each band, with kinds of that height; heights between ImageNet's classes end at 19.
 BANDS = ((5, "dog, car"), (7, "bird, vehicle"), (9, "mammal, device"), (13, "animal, artifact"), (19, "entity"))
@@ -53,7 +53,7 @@ def plot_heights(tree: ConfusionTree, path: str | Path) -> list[Path]:
         _limit(panel, shares)
         _draw_bars(panel, shares)
         _draw_numbers(panel, tree, shares)
-        panel.set_yticks(range(len(systems)), [clipped(name) for name in systems])
+        panel.set_yticks(range(len(systems)), [clipped_name(name) for name in systems])
         panel.set_ylim(len(systems) - 0.5, -0.5)
         _finish_bars(panel)
         return write(figure, path, "the figure of how far errors go up the tree")
@@ -83,7 +83,7 @@ def plot_super_classes(tree: ConfusionTree, system: str, path: str | Path) -> li
         panel = figure.subplots()
         _draw_cells(panel, shares)
         _label_cells(panel, tree)
-        title = f"{clipped(system)}: super-classes of wrong first guesses, % of a row’s images"
+        title = f"{clipped_name(system)}: super-classes of wrong first guesses, % of a row’s images"
         figure.suptitle(textwrap.fill(title, int(9 * width)), x=0.015, ha="left", fontsize=11, fontweight="bold")
         _explain(
             figure,

@@ -79,3 +79,23 @@ for (const details of document.querySelectorAll("details")) {
   details.addEventListener("toggle", () => fill(details), { once: true });
 }
 for (const table of document.querySelectorAll("table")) makeSortable(table);
+
+// A frame that is wider than the window says that it scrolls, and fades out where it goes on.
+function markCut(frame) {
+  const beyond = frame.scrollWidth - frame.clientWidth;
+  frame.classList.toggle("more", beyond > 1 && frame.scrollLeft < beyond - 1);
+  const below = frame.nextElementSibling;
+  const hint = below && below.classList.contains("hint") ? below : null;
+  if (beyond > 1 && !hint) {
+    const line = document.createElement("p");
+    line.className = "hint";
+    line.textContent = "\u2194 scroll sideways for the rest";
+    frame.after(line);
+  } else if (beyond <= 1 && hint) hint.remove();
+}
+
+const frames = new ResizeObserver((entries) => entries.forEach((entry) => markCut(entry.target)));
+for (const frame of document.querySelectorAll(".scroll")) {
+  frames.observe(frame);
+  frame.addEventListener("scroll", () => markCut(frame), { passive: true });
+}
