@@ -194,10 +194,12 @@ def test_two_runs_of_one_seed_and_configuration_are_refused(tmp_path):
         gathered(a, b)
 
 
-def test_an_unfinished_run_is_named_in_the_error(tmp_path):
+def test_a_directory_without_a_run_is_named_in_the_error(tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.json").write_text("{}")
     with pytest.raises(UserError, match=r"there is no .*/run/result\.json; train writes it when its budget is spent"):
+        group_runs([tmp_path / "run"])
+    (tmp_path / "run/config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"/run/config\.json"):
         group_runs([tmp_path / "run"])
 
 

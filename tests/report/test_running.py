@@ -56,7 +56,7 @@ def test_runs_of_which_none_has_ended_are_a_comparison_without_systems(tmp_path)
 
 def test_the_curves_of_running_runs_are_drawn_with_their_progress(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(curves, "_plot", lambda drawn, *_, **__: lines.extend(drawn))
+    monkeypatch.setattr(curves, "_plot", lambda drawn, *_, **__: lines.extend(drawn) or [])
     curves.plot_systems(gathered(*one_of_each(tmp_path)), tmp_path / "curves.png")
     assert [line.name for line in lines] == [
         "alexnet_2012, batch_size=256",
