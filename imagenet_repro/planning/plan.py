@@ -13,6 +13,7 @@ from imagenet_repro.planning.collectives import find_collectives, summarise
 from imagenet_repro.planning.compiled_step import CompiledStep, abstract_step, compile_step
 from imagenet_repro.planning.topology import Topology, open_topology
 from imagenet_repro.planning.traffic import Traffic, count_traffic, executed
+from imagenet_repro.training.systems.network import with_image_size
 
 LIMITS = ("arithmetic", "memory traffic", "interconnect")
 
@@ -159,7 +160,7 @@ def plan_step(
     Raises:
       UserError: the topology or the configuration is not valid, or the step is one of hand-made features.
     """
-    config = require_network(config)
+    config = with_image_size(require_network(config))
     if isinstance(topology, str):
         topology = open_topology(topology)
     step = abstract_step(config, num_classes, topology)

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from imagenet_repro.models import wrong_size
 from imagenet_repro.models.nn.layers import BatchNorm, Conv, Linear
 from imagenet_repro.models.nn.network import WithAuxiliary, tensor_name
 from imagenet_repro.models.nn.shards import Shard
 from imagenet_repro.models.nn.stack import Stack
+from imagenet_repro.models.spec import Origin
 
 Tensors = dict[str, Any]  # arrays by the name they have in the module, such as "layer1.0.conv1.weight"
 
@@ -48,6 +50,7 @@ class FunctionalNetwork:
         frozen: Set[str] = frozenset(),
         frozen_norm: str = "evaluation",
     ):
+        self._origin: Origin | None = getattr(model, "origin", None)
         for _, module in nnx.iter_modules(model):
             if isinstance(module, BatchNorm):
                 module.axis_name, module.group = ("data", norm_group) if cross_device_norm else (None, 0)
@@ -109,12 +112,14 @@ class FunctionalNetwork:
             nest(self._stats_shape, stats),
             reseed(self._rngs, key),
         )
-        output = model(images)
+        with wrong_size.explained(self._origin, images.shape):
+            output = model(images)
         return output, flat(nnx.state(model, nnx.BatchStat))
 
     def evaluate(self, params: Tensors, stats: Tensors, images: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Return the logits in evaluation mode, float32."""
-        return self.model(params, stats)(images)
+        with wrong_size.explained(self._origin, images.shape):
+            return self.model(params, stats)(images)
 
     def model(self, params: Tensors, stats: Tensors) -> nnx.Module:
         """Return the module in evaluation mode with these parameters and statistics."""

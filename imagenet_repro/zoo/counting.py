@@ -19,6 +19,7 @@ from jax.extend import core
 
 from imagenet_repro import models
 from imagenet_repro.config.run import Taps
+from imagenet_repro.models import wrong_size
 
 
 def parameter_count(model: nnx.Module) -> int:
@@ -53,7 +54,8 @@ def evaluation_counts(network: nnx.Module, image_size: int) -> dict[Taps, int]:
     model.eval()
     graph, state = nnx.split(model)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    program = jax.make_jaxpr(lambda state, images: nnx.merge(graph, state)(images))(state, images).jaxpr
+    with wrong_size.explained(getattr(network, "origin", None), images.shape):
+        program = jax.make_jaxpr(lambda state, images: nnx.merge(graph, state)(images))(state, images).jaxpr
     return {taps: _count_jaxpr(program, taps) for taps in typing.get_args(Taps)}
 
 

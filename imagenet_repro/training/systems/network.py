@@ -181,6 +181,17 @@ class NetworkSystem:
         self.network.release()
         return train_state
 
+    def check_evaluated_size(self) -> None:
+        """Trace the network on images of the evaluated size, where it is not that of training.
+
+        Raises:
+          UserError: the network cannot take them.
+        """
+        side = self.config.data.size_evaluated
+        if side != self.config.data.image_size:
+            shapes = jax.eval_shape(lambda: (self.network.params, self.network.stats))
+            jax.eval_shape(self.score, *shapes, jax.ShapeDtypeStruct((1, side, side, 3), jnp.uint8))
+
     def with_teacher(self, train_state: TrainState) -> TrainState:
         """Return a state with the teacher's tensors, on the devices, where there is a teacher."""
         return train_state if self.teacher is None else self.spread.put_state(_join(train_state, self.teacher))
@@ -246,6 +257,19 @@ class NetworkSystem:
     def trained_parameters(self) -> int:
         """The number of parameters that steps change."""
         return int(sum(x.size for name, x in self.network.params.items() if name not in self.frozen))
+
+
+def with_image_size(config: Config) -> Config:
+    """Return a configuration whose network is built for the size of the run's images, where it has an option for it.
+
+    A network that starts from weights keeps their size, or its own.
+    """
+    model = config.model
+    default = models.spec(model.name).options.get("image_size")
+    if default is None or model.weights or "image_size" in model.options or default == config.data.image_size:
+        return config
+    options = {"image_size": config.data.image_size} | model.options
+    return dataclasses.replace(config, model=dataclasses.replace(model, options=options))
 
 
 def describe_loaded(report: pretrained.Report) -> str:
