@@ -60,6 +60,8 @@ from imagenet_repro.config.run import (
     TrainedConfig,
 )
 from imagenet_repro.config.schedule import (
+    ConstantSchedule,
+    CooldownSchedule,
     CosineSchedule,
     ExponentialSchedule,
     LinearSchedule,
@@ -83,6 +85,8 @@ __all__ = [
     "Codebook",
     "Config",
     "ConfigT",
+    "ConstantSchedule",
+    "CooldownSchedule",
     "CosineSchedule",
     "Crop",
     "Data",

@@ -59,4 +59,33 @@ class PlateauSchedule:
     drops: int = bounded(3, 0)  # the largest number of drops
 
 
-Schedule = CosineSchedule | LinearSchedule | StepSchedule | ExponentialSchedule | PlateauSchedule
+@dataclasses.dataclass(frozen=True)
+class ConstantSchedule:
+    """Linear warm-up, then the peak until the end. A run without warm-up can be extended (`train --extend`)."""
+
+    name: str = "constant"
+    warmup: float = bounded(0.0, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CooldownSchedule:
+    """Linear warm-up, then the peak, then a straight line down to `final` at the end (Zhai et al. 2022, sec. 3.5).
+
+    A run whose cooldown has not begun can be extended (`train --extend`).
+    """
+
+    name: str = "cooldown"
+    warmup: float = bounded(0.0, 0.0, 1.0)
+    cooldown: float = bounded(0.2, 1e-9, 1.0)  # share of the budget, at its end
+    final: float = bounded(0.0, 0.0, 1.0)
+
+
+Schedule = (
+    CosineSchedule
+    | LinearSchedule
+    | StepSchedule
+    | ExponentialSchedule
+    | PlateauSchedule
+    | ConstantSchedule
+    | CooldownSchedule
+)

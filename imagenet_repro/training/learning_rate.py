@@ -15,6 +15,8 @@ import optax
 from jaxtyping import Array, ArrayLike
 
 from imagenet_repro.config import (
+    ConstantSchedule,
+    CooldownSchedule,
     CosineSchedule,
     ExponentialSchedule,
     LinearSchedule,
@@ -29,7 +31,8 @@ def create_schedule(spec: Schedule) -> Callable[[ArrayLike], Array]:
 
     Progress is a float32 in [0, 1], the share of the budget spent before the step. During the warm-up the share is
     `progress / warmup`. A decay that is a curve (cosine, linear) starts where the warm-up ends; one in stairs (steps,
-    exponential) counts from the start of the run. The drops of `plateau` are in `LearningRate`.
+    exponential) counts from the start of the run; a cooldown ends with the run. The drops of `plateau` are in
+    `LearningRate`.
     """
     decay = _create_decay(spec)
 
@@ -56,8 +59,11 @@ def _create_decay(spec: Schedule) -> Callable[[Any], Any]:
         return optax.piecewise_constant_schedule(1.0, scales)  # pyright: ignore[reportArgumentType]
     if isinstance(spec, ExponentialSchedule):
         return optax.exponential_decay(1.0, spec.every, spec.factor, staircase=True)  # pyright: ignore[reportArgumentType]
-    if isinstance(spec, PlateauSchedule):
+    if isinstance(spec, PlateauSchedule | ConstantSchedule):
         return optax.constant_schedule(1.0)
+    if isinstance(spec, CooldownSchedule):
+        line = optax.linear_schedule(1.0, spec.final, 1)
+        return lambda progress: line(jnp.clip((progress - (1.0 - spec.cooldown)) / spec.cooldown, 0.0, 1.0))
     if isinstance(spec, CosineSchedule):
         curve = optax.cosine_decay_schedule(1.0, 1, alpha=spec.final)
     else:

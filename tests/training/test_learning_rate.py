@@ -6,7 +6,15 @@ import math
 import numpy as np
 import pytest
 
-from imagenet_repro.config import CosineSchedule, ExponentialSchedule, LinearSchedule, PlateauSchedule, StepSchedule
+from imagenet_repro.config import (
+    ConstantSchedule,
+    CooldownSchedule,
+    CosineSchedule,
+    ExponentialSchedule,
+    LinearSchedule,
+    PlateauSchedule,
+    StepSchedule,
+)
 from imagenet_repro.training.learning_rate import LearningRate
 
 
@@ -41,6 +49,13 @@ def test_steps_drop_at_their_boundaries(progress, rate):
 def test_exponential_falls_in_stairs():
     spec = ExponentialSchedule(every=0.1, factor=0.5)
     np.testing.assert_allclose(rates(spec, [0.05, 0.15, 0.55]), [1, 0.5, 0.5**5], rtol=1e-5)
+
+
+def test_a_cooldown_is_a_straight_line_at_the_end_of_a_constant_rate():
+    at = [0.05, 0.1, 0.5, 0.75, 0.8, 0.9, 1.0]
+    np.testing.assert_allclose(rates(ConstantSchedule(warmup=0.1), at), [0.5, 1, 1, 1, 1, 1, 1], rtol=1e-6)
+    cooldown = CooldownSchedule(warmup=0.1, cooldown=0.25, final=0.1)
+    np.testing.assert_allclose(rates(cooldown, at), [0.5, 1, 1, 1, 0.82, 0.46, 0.1], rtol=1e-5)
 
 
 def test_equal_boundaries_drop_twice():
