@@ -5,6 +5,7 @@ from imagenet_repro.cli.command import PREPROCESS, Command, Option, Settings
 HELP = """Train one system, or resume the run in the workdir.
 
   python main.py train --config=configs/resnet.py:50 --config.budget=90ep --workdir=runs/resnet50
+  python main.py train --config=configs/resnet.py:50 --workdir=runs/resnet50 --dry_run    what it would need and cost
   python main.py train --config=configs/resnet.py:18 --config.data.name=cifar10 --workdir=runs/cifar \\
       --config.data.eval_split=test --config.data.image_size=32 --config.model.options="{'stem': 'small'}"
 
@@ -20,8 +21,17 @@ a TPU pod, or with COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID in the envi
 """
 
 
-def run(*, config: str, workdir: str, name: str, overrides: dict[str, str], preprocess: dict[str, str]) -> int:
-    """Train the configuration of a file in a workdir; return the exit code."""
+def run(
+    *,
+    config: str,
+    workdir: str,
+    name: str,
+    extend: bool,
+    dry_run: bool,
+    overrides: dict[str, str],
+    preprocess: dict[str, str],
+) -> int:
+    """Train the configuration of a file in a workdir, or say what that would cost; return the exit code."""
     from rich.console import Console
 
     from imagenet_repro.config import load_config
@@ -30,10 +40,12 @@ def run(*, config: str, workdir: str, name: str, overrides: dict[str, str], prep
     loaded_config = load_config(config, overrides | ({"name": name} if name else {}))
     with show_stages(Console()) as begin:
         begin("loading JAX")  # which takes seconds, and a mistyped key needs none of it
-        from imagenet_repro.runs.train import train
+        from imagenet_repro.runs import train
+        from imagenet_repro.runs.dry_run import dry_run as print_cost
         from imagenet_repro.runs.weights_images import with_preprocessing
 
-    return train(with_preprocessing(loaded_config, preprocess), workdir)
+    loaded_config = with_preprocessing(loaded_config, preprocess)
+    return print_cost(loaded_config) if dry_run else train.train(loaded_config, workdir, extend=extend)
 
 
 COMMAND = Command(
@@ -49,6 +61,12 @@ COMMAND = Command(
             metavar="NAME",
             help="the system's name in tables and figures, the same for all its seeds (default: the network's)",
         ),
+        Option(
+            "--extend",
+            is_switch=True,
+            help="continue the workdir's run to a larger config.budget; its learning rates so far must not change",
+        ),
+        Option("--dry_run", is_switch=True, help="print what the run would need and how long it would take, and exit"),
     ),
     settings=(Settings("config", "any key of the configuration", parameter="overrides"), PREPROCESS),
     shows_exit_codes=True,

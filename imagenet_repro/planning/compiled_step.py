@@ -7,40 +7,31 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from imagenet_repro.config import Config
 from imagenet_repro.models.nn import target
 from imagenet_repro.planning.topology import Topology
 from imagenet_repro.scoring import class_names
-from imagenet_repro.training import fitting, teachers
+from imagenet_repro.training import fitting, step_memory, teachers
 from imagenet_repro.training.parallel import Pmap
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import AXIS, TrainStep
+from imagenet_repro.training.step_memory import StepMemory
 from imagenet_repro.training.systems.network import NetworkSystem
 from imagenet_repro.training.systems.system import step_flops
 
 LEVELS = ("O0", "O1", "O2", "O3")
 
 
-@dataclasses.dataclass(frozen=True)
-class CompiledStep:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompiledStep(StepMemory):
     """A compiled step in figures; sizes are bytes on one device.
 
     Attributes:
       text: the optimised HLO; empty where the step does not fit.
-      arguments: the sizes of the step's inputs by name: parameters, statistics, optimizer, average, batch.
       remat: what the backward pass computes again, one of `stack.POLICIES`.
       donated: the number of arrays of the state, whose buffers are donated.
-      argument_bytes: of all inputs.
-      output_bytes: of the results.
-      aliased_bytes: of the results that take the buffers of inputs.
-      temporary_bytes: of activations, gradients and scratch memory.
-      code_bytes: of the program.
-      waiting_bytes: of the batches that wait on the device while another is in use.
-      needed_bytes: what a run takes, by the count with which it chooses its rematerialisation (fitting.py). Of a step
-        that is refused: what the compiler says it needs, 0 where it does not say.
       memory_limit: bytes of the device as the compiler knows them, where it says so; else None.
       xla_flops: the compiler's count of operations on one device; None where it has none (GPU).
       xla_bytes: the compiler's count of bytes that are read and written; None where it has none (GPU).
@@ -49,16 +40,8 @@ class CompiledStep:
     """
 
     text: str
-    arguments: dict[str, int]
     remat: str
     donated: int
-    argument_bytes: int = 0
-    output_bytes: int = 0
-    aliased_bytes: int = 0
-    temporary_bytes: int = 0
-    code_bytes: int = 0
-    waiting_bytes: int = 0
-    needed_bytes: int = 0
     memory_limit: float | None = None
     xla_flops: float | None = None
     xla_bytes: float | None = None
@@ -101,22 +84,6 @@ class AbstractStep:
         blank = self.system.blank_batch(1)
         batch = {name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for name, x in blank.items()}
         return step_flops(self.train_step(policy), self.state, batch, taps=self.system.config.flops)
-
-    def bytes_per_device(self) -> dict[str, int]:
-        """Return what each part of the step's inputs takes on one device."""
-        state = self.state
-        parts = {
-            "parameters": state.params,
-            "statistics": state.stats,
-            "optimizer": state.opt_state,
-            "average": state.ema,
-            "batch": self.batch,
-        }
-        return {name: sum(map(_device_bytes, jax.tree.leaves(part))) for name, part in parts.items()}
-
-
-def _device_bytes(shape: Any) -> int:
-    return int(np.prod(shape.sharding.shard_shape(shape.shape), dtype=np.int64)) * shape.dtype.itemsize
 
 
 def abstract_step(config: Config, num_classes: int, topology: Topology) -> AbstractStep:
@@ -164,7 +131,8 @@ def compile_step(
       options: more options of XLA.
       say: called with the name of each stage when it begins: "tracing", "compiling".
     """
-    arguments, donated = step.bytes_per_device(), len(jax.tree.leaves(step.state))
+    arguments = step_memory.argument_sizes(step.state, step.batch)
+    common: dict[str, Any] = {"arguments": arguments, "remat": policy, "donated": len(jax.tree.leaves(step.state))}
     say("tracing")
     began = time.perf_counter()
     with target.compile_for(topology.platform), _precision(step.system.config.precision):
@@ -180,32 +148,20 @@ def compile_step(
             raise
         needed, limit = used
         return CompiledStep(
-            "",
-            arguments,
-            policy,
-            donated,
+            **common,
+            text="",
             needed_bytes=round(needed),
             memory_limit=limit or None,
             trace_seconds=traced - began,
             compile_seconds=time.perf_counter() - traced,
         )
     compiled_at = time.perf_counter()
-    memory: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
     cost = (cost[0] if isinstance(cost, list) else cost) or {}
-    waiting = fitting.WAITING_BATCHES * arguments["batch"]
     return CompiledStep(
+        **common,
+        **step_memory.measure(compiled, arguments),
         text=compiled.as_text() or "",
-        arguments=arguments,
-        remat=policy,
-        donated=donated,
-        argument_bytes=memory.argument_size_in_bytes,
-        output_bytes=memory.output_size_in_bytes,
-        aliased_bytes=memory.alias_size_in_bytes,
-        temporary_bytes=memory.temp_size_in_bytes,
-        code_bytes=memory.generated_code_size_in_bytes,
-        waiting_bytes=waiting,
-        needed_bytes=fitting.needed_bytes(compiled) + waiting,
         xla_flops=cost.get("flops"),
         xla_bytes=cost.get("bytes accessed"),
         trace_seconds=traced - began,

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.table import Table
 
 from imagenet_repro.config import Config
 from imagenet_repro.planning.budget_cost import BudgetCost
 from imagenet_repro.planning.plan import Plan
 from imagenet_repro.report.text import quantity
 from imagenet_repro.scoring.terminal import duration, print_lines, ruled_table
-from imagenet_repro.training.fitting import RECOMPUTED, WAITING_BATCHES
+from imagenet_repro.training.fitting import RECOMPUTED
+from imagenet_repro.training.step_memory import WAITING_BATCHES, StepMemory
 
 SMALLEST_SHARE = 1e-3  # of the memory that is needed; smaller parts are left out
 
@@ -17,7 +19,7 @@ SMALLEST_SHARE = 1e-3  # of the memory that is needed; smaller parts are left ou
 def print_plan(plan: Plan, console: Console, advice: Sequence[str] = ()) -> None:
     """Print a plan, and below the verdict of one that does not fit the advice on what to try."""
     print_lines([*_heading(plan), "", *_verdict(plan), *(f"  {line}" for line in advice), ""], console)
-    console.print(ruled_table(("memory of each device", "bytes", "what it holds"), _memory_rows(plan), left=(0, 2)))
+    console.print(memory_table(plan.compiled, is_refused=not plan.compiled.is_compiled))
     console.print()
     if plan.bound is not None:
         console.print(ruled_table(("time of a step", "amount", "rate", "ms"), _time_rows(plan), one_line=range(4)))
@@ -29,7 +31,7 @@ def summary(plan: Plan) -> str:
     """Return one line about a plan: its batch, its memory and its bound."""
     verdict = "fits" if plan.fits else "does not fit"
     bound = f", at most {plan.images_per_second:,.0f} images/s" if plan.images_per_second else ""
-    return f"batch {plan.batch_size:,}: {_bytes(plan.compiled.needed_bytes)}, {verdict}{bound}"
+    return f"batch {plan.batch_size:,}: {format_bytes(plan.compiled.needed_bytes)}, {verdict}{bound}"
 
 
 def _heading(plan: Plan) -> list[str]:
@@ -44,15 +46,15 @@ def _heading(plan: Plan) -> list[str]:
 
 def _verdict(plan: Plan) -> list[str]:
     needed, memory = plan.compiled.needed_bytes, plan.memory
-    share = f"{_bytes(needed)} of {_bytes(memory)} of each device ({100 * needed / memory:.0f} %)"
+    share = f"{format_bytes(needed)} of {format_bytes(memory)} of each device ({100 * needed / memory:.0f} %)"
     if plan.fits:
         verdict = f"fits: {share}{_share(plan)}"
     elif not needed:
-        verdict = f"does not fit into the {_bytes(memory)} of each device; the compiler does not say by how much"
+        verdict = f"does not fit into the {format_bytes(memory)} of each device; the compiler does not say by how much"
     else:
         verdict = (
-            f"does not fit: {_bytes(needed)} are needed on each device, {_bytes(needed - memory)} more than the"
-            f" {_bytes(memory)} that it has{_share(plan)}"
+            f"does not fit: {format_bytes(needed)} are needed on each device, {format_bytes(needed - memory)} more"
+            f" than the {format_bytes(memory)} that it has{_share(plan)}"
         )
     return [verdict, *_rematerialisation(plan)]
 
@@ -62,7 +64,9 @@ def _rematerialisation(plan: Plan) -> list[str]:
     policy = plan.compiled.remat
     if policy == "none":
         return []
-    before = ", ".join(f"{_bytes(size)} with '{name}'" for name, size in plan.tried.items() if name != policy and size)
+    before = ", ".join(
+        f"{format_bytes(size)} with '{name}'" for name, size in plan.tried.items() if name != policy and size
+    )
     instead = f"; {before}" if before else ""
     return [f"rematerialisation '{policy}': the backward pass computes again {RECOMPUTED[policy]}{instead}"]
 
@@ -73,33 +77,35 @@ def _share(plan: Plan) -> str:
     return f"; JAX reserves {100 * share:.0f} % (XLA_PYTHON_CLIENT_MEM_FRACTION)" if share != 1 else ""
 
 
-def _bytes(size: float) -> str:
+def format_bytes(size: float) -> str:
+    """Return a number of bytes as text, such as "1.20 GB"."""
     return f"{quantity(round(size))}B" if size >= 1000 else f"{size:.0f} B"
 
 
-def _memory_rows(plan: Plan) -> list[tuple[str, str, str]]:
-    compiled = plan.compiled
+def memory_table(memory: StepMemory, *, is_refused: bool = False) -> Table:
+    """Return a table of what takes the memory of a step, or of one that the compiler refuses."""
     parts = [
-        ("parameters", "float32", compiled.arguments["parameters"]),
-        ("optimizer", "its state, such as momentum", compiled.arguments["optimizer"]),
-        ("average", "of the weights", compiled.arguments["average"]),
-        ("statistics", "of batch norm", compiled.arguments["statistics"]),
-        ("batch", "images and labels", compiled.arguments["batch"]),
+        ("parameters", "float32", memory.arguments["parameters"]),
+        ("optimizer", "its state, such as momentum", memory.arguments["optimizer"]),
+        ("average", "of the weights", memory.arguments["average"]),
+        ("statistics", "of batch norm", memory.arguments["statistics"]),
+        ("batch", "images and labels", memory.arguments["batch"]),
     ]
-    if compiled.is_compiled:
+    if not is_refused:
         parts += [
-            ("padding", "of these to whole tiles", compiled.argument_bytes - sum(size for _, _, size in parts)),
-            ("results", "without a donated buffer", compiled.output_bytes - compiled.aliased_bytes),
-            ("temporaries", "activations, gradients, scratch memory", compiled.temporary_bytes),
-            ("code", "the program", compiled.code_bytes),
-            ("waiting", f"{WAITING_BATCHES} batches for the next steps", compiled.waiting_bytes),
+            ("padding", "of these to whole tiles", memory.argument_bytes - sum(size for _, _, size in parts)),
+            ("results", "without a donated buffer", memory.output_bytes - memory.aliased_bytes),
+            ("temporaries", "activations, gradients, scratch memory", memory.temporary_bytes),
+            ("code", "the program", memory.code_bytes),
+            ("waiting", f"{WAITING_BATCHES} batches for the next steps", memory.waiting_bytes),
         ]
     else:
-        rest = compiled.needed_bytes - sum(size for _, _, size in parts)
+        rest = memory.needed_bytes - sum(size for _, _, size in parts)
         parts.append(("the rest", "activations, gradients, scratch memory, code", rest))
-    smallest = SMALLEST_SHARE * compiled.needed_bytes
-    rows = [(name, _bytes(size), note) for name, note, size in parts if size > smallest]
-    return [*rows, ("in all", _bytes(compiled.needed_bytes), "")] if compiled.needed_bytes else rows
+    smallest = SMALLEST_SHARE * memory.needed_bytes
+    rows = [(name, format_bytes(size), note) for name, note, size in parts if size > smallest]
+    total = [("in all", format_bytes(memory.needed_bytes), "")] if memory.needed_bytes else []
+    return ruled_table(("memory of each device", "bytes", "what it holds"), [*rows, *total], left=(0, 2))
 
 
 def _time_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
@@ -108,14 +114,14 @@ def _time_rows(plan: Plan) -> list[tuple[str, str, str, str]]:
         return []
     rows = [
         ("arithmetic", f"{quantity(plan.flops)}FLOP", f"{quantity(facts.peak(plan.precision))}FLOP/s"),
-        ("memory traffic", _bytes(traffic.total_bytes), f"{_bytes(facts.bandwidth)}/s"),
+        ("memory traffic", format_bytes(traffic.total_bytes), f"{format_bytes(facts.bandwidth)}/s"),
     ]
     times = [bound.arithmetic, bound.traffic]
     if plan.collectives:
         links = plan.topology.interconnect
-        rate = f"{_bytes(links.bandwidth)}/s"
-        rate += f", {_bytes(links.network_bandwidth)}/s between hosts" if links.network_bandwidth else ""
-        rows.append(("interconnect", _bytes(sum(each["bytes"] for each in plan.collectives.values())), rate))
+        rate = f"{format_bytes(links.bandwidth)}/s"
+        rate += f", {format_bytes(links.network_bandwidth)}/s between hosts" if links.network_bandwidth else ""
+        rows.append(("interconnect", format_bytes(sum(each["bytes"] for each in plan.collectives.values())), rate))
         times.append(bound.interconnect)
     return [(*row, f"{1e3 * seconds:#.3g}".rstrip(".")) for row, seconds in zip(rows, times, strict=True)]
 
@@ -130,7 +136,7 @@ def _bound_lines(plan: Plan) -> list[str]:
         rate = plan.batch_size / plan.estimated_seconds
         lines.append(f"the compiler expects {1e3 * plan.estimated_seconds:#.3g} ms, {rate:,.0f} images/s")
     if plan.collectives:
-        kinds = (f"{each['count']} {kind} ({_bytes(each['bytes'])})" for kind, each in plan.collectives.items())
+        kinds = (f"{each['count']} {kind} ({format_bytes(each['bytes'])})" for kind, each in plan.collectives.items())
         lines.append(f"collectives of a step: {', '.join(kinds)}")
     if plan.traffic.unknown_loops:
         lines.append(

@@ -4,7 +4,9 @@
 and devices are free afterwards. FILE holds the configuration as JSON; the cost is printed as one line of JSON.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -18,10 +20,12 @@ from imagenet_repro.config import AnyConfig, Config, resolve_config
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
+from imagenet_repro.planning import fit
 from imagenet_repro.training import cpu_precision, devices, fitting, memory, systems, teachers
 from imagenet_repro.training.budget import Meter
 from imagenet_repro.training.parallel import NO_RATE
 from imagenet_repro.training.step import TrainStep
+from imagenet_repro.training.systems.network import with_image_size
 from imagenet_repro.training.systems.system import PreparationCost
 
 STEPS = 3  # timed steps, after one that is not timed
@@ -40,6 +44,12 @@ class RunCost:
       compilation_seconds: time to compile the step, or to load it from the cache.
       peak_memory: the result of `memory.peak` after these steps.
       device: the device of the measurement.
+      parameters: number of parameters.
+      flops_per_step: floating point operations of a step over the whole batch.
+      step_seconds: measured time of a step.
+      precision: of the computation; empty for a system of hand-made features.
+      step_memory: fields of `StepMemory`; None for a system of hand-made features.
+      free_memory: bytes that were free on each device once the state was there; None where that is not known.
     """
 
     images: int
@@ -49,35 +59,57 @@ class RunCost:
     compilation_seconds: float
     peak_memory: dict[str, Any]
     device: str
+    parameters: int = 0
+    flops_per_step: int = 0
+    step_seconds: float = 0.0
+    precision: str = ""
+    step_memory: dict[str, Any] | None = None
+    free_memory: int | None = None
 
 
-def estimate_cost(config: AnyConfig) -> RunCost:
+def estimate_cost(config: AnyConfig, say: Callable[[str], None] = lambda stage: None) -> RunCost:
     """Build the system, compile its step and take a few steps on blank images.
 
     A run in stages is measured at its last stage, whose images are the largest.
 
+    Args:
+      config: the configuration of a run.
+      say: called with the name of each stage of this work when it begins.
+
     Raises:
-      UserError: the data set is not prepared, or the system cannot be built.
+      UserError: the data set is not prepared, the system cannot be built, or its step needs more memory than is free.
     """
+    say(f"reading the data set {config.data.name}")
     devices.start()
     split = sources.open_splits(config.data).train  # the others are refused here rather than by the run
     if isinstance(config, Config):
-        config = dataclasses.replace(config, precision=cpu_precision.choose(config.precision))
+        config = with_image_size(dataclasses.replace(config, precision=cpu_precision.choose(config.precision)))
+    say(f"building {config.system_name}")
     system = systems.create_system(config, split.num_classes)
     preparation = system.measure_preparation(split.num_examples)
     state = system.initial_state()
     if isinstance(system, systems.NetworkSystem):
         system = teachers.attach(system, split.class_names)
         state = system.with_teacher(state)
+    say("counting the operations of a step")
     flops = system.flops_per_step(state)
     batch = system.spread.put_batch(system.blank_batch(config.batch_size))
+    say("compiling the step")
     began = time.perf_counter()
     step = system.train_step(split.num_examples)
+    fitted, free = None, None
     if isinstance(step, TrainStep):
-        compiled = fitting.compile_training(system.spread, step, state, batch, fitting.device_limit()).compiled
+        fitted = fitting.compile_training(system.spread, step, state, batch, fitting.device_limit())
+        compiled = fitted.compiled
     else:
         compiled = system.spread.compile_training(step, state, batch)
     compilation = time.perf_counter() - began
+    if isinstance(step, TrainStep) and fitted:
+        free = memory.free()
+        meter = fit.StepMeter(system.spread, step, state, batch, fitted.record["policy"])
+        fit.require_fit(meter, fitted, free, functools.partial(_stage, say))
+    say(f"measuring {STEPS + 1} steps")
+    parameters = sum(x.size for x in jax.tree.leaves(state.without_teacher().params))
     seconds = _seconds_per_step(compiled, state, batch)
     steps = _count_steps(config, split, flops, seconds, preparation)
     return RunCost(
@@ -88,7 +120,18 @@ def estimate_cost(config: AnyConfig) -> RunCost:
         compilation_seconds=preparation.compilation_seconds + compilation,
         peak_memory=memory.peak(),
         device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        parameters=int(parameters),
+        flops_per_step=flops,
+        step_seconds=seconds,
+        precision=config.precision if isinstance(config, Config) else "",
+        step_memory=dataclasses.asdict(fitted.memory) if fitted else None,
+        free_memory=free,
     )
+
+
+def _stage(say: Callable[[str], None], name: str) -> contextlib.AbstractContextManager:
+    say(name)
+    return contextlib.nullcontext()
 
 
 def _seconds_per_step(compiled: Callable, state: Any, batch: Any) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from imagenet_repro.config import Config
+from imagenet_repro.config import AnyConfig, Config
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import loader
 from imagenet_repro.data.bad_records import BadRecords
@@ -15,11 +15,24 @@ from imagenet_repro.data.batch import TRAINING_KEYS, Batch
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.inference.evaluator import Evaluator
+from imagenet_repro.planning import fit
 from imagenet_repro.runs import initial_weights, weights_images
 from imagenet_repro.runs.run import Run
 from imagenet_repro.scoring import terminal
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import cpu_precision, energy, fitting, hosts, log, loop, parallel, progressive, teachers
+from imagenet_repro.training import (
+    cpu_precision,
+    energy,
+    extension,
+    fitting,
+    hosts,
+    log,
+    loop,
+    memory,
+    parallel,
+    progressive,
+    teachers,
+)
 from imagenet_repro.training.budget import Budget, Meter, Spent
 from imagenet_repro.training.clock import Agreement
 from imagenet_repro.training.learning_rate import LearningRate
@@ -30,9 +43,14 @@ from imagenet_repro.training.systems.network import NetworkSystem, describe_load
 class NetworkRun(Run[Config, NetworkSystem]):
     """One call of `train` for a network; the arguments are those of `Run`.
 
+    Attributes:
+      before: the configuration, with a smaller budget, of the run that this one extends; None: it extends none.
+
     Raises:
       UserError: a batch does not divide among the devices, or the network or its weights cannot be loaded.
     """
+
+    before: AnyConfig | None = None
 
     def __init__(self, config: Config, workdir: Workdir, splits: Splits):
         spread = parallel.create(config.parallel, deterministic=config.deterministic)
@@ -58,7 +76,9 @@ class NetworkRun(Run[Config, NetworkSystem]):
             train_state = self.system.with_teacher(train_state)
             begin("counting the operations of a step")
             budget = self._budget(train_state)
+            self.system.check_evaluated_size()
         spent = budget.meter.spent(restored.info["steps"], restored.info["seconds"]) if restored else Spent()
+        self._extend(budget, spent)
         run_log = log.RunLog(self.workdir.path, spent.steps)
         self._introduce(run_log, budget, spent, train_state)
         self.evaluator = Evaluator(self.config, self.system.score, self.system.spread, self.eval_split, run_log.say)
@@ -74,7 +94,11 @@ class NetworkRun(Run[Config, NetworkSystem]):
         meter = energy.open_meter(energy.restored(restored.info) if restored else None)
         if measured := meter.describe():
             run_log.say(measured)
-        steps, self.compilation_seconds = self._compile(run_log, train_state, agreement)
+        try:
+            steps, self.compilation_seconds = self._compile(run_log, train_state, agreement)
+        except BaseException:  # a step that does not fit, or Ctrl-C: the terminal gets its cursor back
+            run_log.close()
+            raise
         return loop.TrainingJob(
             config=self.config,
             state=train_state,
@@ -92,6 +116,15 @@ class NetworkRun(Run[Config, NetworkSystem]):
             agreement=agreement,
             energy=meter,
         )
+
+    def _extend(self, budget: Budget, spent: Spent) -> None:
+        """Record the larger budget of a run that is extended, if its steps so far are those of the larger budget."""
+        if not isinstance(self.before, Config):
+            return
+        extension.check_same_rates(self.before, self.config, budget, spent)
+        if jax.process_index() == 0:
+            self.workdir.extend(self.config, spent.steps)
+            print(f"extends the run of {self.before.budget} from step {spent.steps:,} to {self.config.budget}")
 
     def _agreement(self, seconds: float) -> Agreement:
         if jax.process_count() == 1:
@@ -148,6 +181,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
         with run_log.stage(f"compiling {steps}"):
             compiled = [self._compile_stage(stage, train_state, agreement, limit) for stage in self.stages]
         seconds = time.perf_counter() - began
+        self._require_fit(run_log, train_state, agreement, compiled)
         run_log.say(f"compiled {steps} in {terminal.duration(seconds)}")
         for line in dict.fromkeys(step.describe() for step in compiled):
             if line:
@@ -155,10 +189,22 @@ class NetworkRun(Run[Config, NetworkSystem]):
         self.memory_of_steps = [step.record for step in compiled]
         return compiled, seconds
 
+    def _require_fit(
+        self, run_log: log.RunLog, train_state: TrainState, agreement: Agreement, compiled: list[fitting.FittedStep]
+    ) -> None:
+        free = memory.free()
+        for stage, fitted in zip(reversed(self.stages), reversed(compiled), strict=True):  # the largest images first
+            step, policy = stage.train_step(self.train_split.num_examples), fitted.record["policy"]
+            meter = fit.StepMeter(stage.spread, step, train_state, self._blank_batch(stage, agreement), policy)
+            fit.require_fit(meter, fitted, free, run_log.stage)
+
+    def _blank_batch(self, stage: NetworkSystem, agreement: Agreement) -> dict[str, jax.Array]:
+        return stage.spread.put_batch(stage.blank_batch(self._share)) | agreement.entry(0.0, False)
+
     def _compile_stage(
         self, stage: NetworkSystem, train_state: TrainState, agreement: Agreement, limit: int | None
     ) -> fitting.FittedStep:
-        batch = stage.spread.put_batch(stage.blank_batch(self._share)) | agreement.entry(0.0, False)
+        batch = self._blank_batch(stage, agreement)
         step = stage.train_step(self.train_split.num_examples)
         return fitting.compile_training(stage.spread, step, train_state, batch, limit)
 

@@ -107,6 +107,7 @@ class Run(abc.ABC, Generic[TrainedT, SystemT]):
             self._summary()
             | {
                 "budget": self.config.budget,
+                "extended": self.workdir.extensions(),
                 "spent": dataclasses.asdict(outcome.spent),
                 "energy": outcome.energy,
                 "compilation_seconds": self.compilation_seconds,

@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 
-from imagenet_repro.config import AnyConfig, Config, FeatureConfig, FrozenConfig
+from imagenet_repro.config import AnyConfig, Config, FeatureConfig, FrozenConfig, config_to_dict, resolve_config
 from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.data.sources import Split, Splits
-from imagenet_repro.errors import EXIT_FINISHED
+from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.report import energy, result_table
 from imagenet_repro.report.plots import curves
 from imagenet_repro.runs import initial_weights
@@ -21,7 +21,8 @@ from imagenet_repro.runs.run import Run
 from imagenet_repro.scoring import class_names, terminal
 from imagenet_repro.storage import files, provenance, user
 from imagenet_repro.storage.workdir import CONFIG, RESULT, Workdir
-from imagenet_repro.training import cpu_precision, devices, hosts, log, peers, systems
+from imagenet_repro.training import cpu_precision, devices, extension, hosts, log, peers, systems
+from imagenet_repro.training.systems import network
 
 RUNS: dict[type, Callable[[Any, Workdir, Splits], Run | FrozenRun]] = {
     systems.NetworkSystem: NetworkRun,
@@ -33,7 +34,7 @@ RUNS: dict[type, Callable[[Any, Workdir, Splits], Run | FrozenRun]] = {
 LONGEST_PATH = f"{'0' * 12}.orbax-checkpoint-tmp/state.orbax-checkpoint-tmp/ocdbt.process_000000/d/{'0' * 40}"
 
 
-def train(config: AnyConfig, workdir: str) -> int:
+def train(config: AnyConfig, workdir: str, *, extend: bool = False) -> int:
     """Train a configuration in a workdir, or continue the run in it; return the exit code.
 
     For a finished run, the result is shown again, and nothing is built or compiled.
@@ -41,23 +42,30 @@ def train(config: AnyConfig, workdir: str) -> int:
     The workdir then holds `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and when the budget is
     spent `result.json`, `predictions/`, `curves.png` and `table.md`.
 
+    Args:
+      config: the configuration.
+      workdir: the directory.
+      extend: whether the run in the workdir continues to the larger budget of `config`. Its steps so far must have the
+        same learning rates under both (training/extension.py).
+
     Raises:
       UserError: an error that the caller can correct; errors.py has the exit codes.
     """
     directory = Workdir(workdir)
     devices.start()
     with peers.explained():
-        return _train(config, directory)
+        return _train(config, directory, extend=extend)
 
 
-def _train(config: AnyConfig, directory: Workdir) -> int:
+def _train(config: AnyConfig, directory: Workdir, *, extend: bool) -> int:
+    config = _with_image_size(config, directory)
     with terminal.show_stages(hosts.console(), announce=True) as begin:
         begin(f"reading the data set {config.data.name}")
         splits = sources.open_splits(config.data)
         config = _with_recorded_name(config, directory)
-        if jax.process_index() == 0:
-            _open(config, directory, splits.train)
-    if hosts.from_first(directory.is_finished):
+        before = _open(config, directory, splits.train, extend=extend) if jax.process_index() == 0 else None
+        before = hosts.from_first(before and config_to_dict(before))
+    if hosts.from_first(directory.is_finished and not before):
         if jax.process_index() == 0:
             print(f"{directory.path}: the budget of this run, {config.budget}, is spent")
         return _show(directory)
@@ -66,6 +74,8 @@ def _train(config: AnyConfig, directory: Workdir) -> int:
     with terminal.show_stages(hosts.console(), announce=True) as begin:
         begin(f"building {config.system_name}")
         run = RUNS[systems.SYSTEMS[type(config)]](config, directory, splits)
+        if before and isinstance(run, NetworkRun):
+            run.before = resolve_config(before)
     code = run.go()
     return code or _show(directory)
 
@@ -85,8 +95,13 @@ def _refuse_other_classes(workdir: Workdir, split: Split) -> None:
         class_names.check_same_order(split.class_names, f"data set {split.name}", recorded, began)
 
 
-def _open(config: AnyConfig, workdir: Workdir, split: Split) -> None:
-    """Lock the workdir, record the configuration, and check that all that a run writes can be written."""
+def _open(config: AnyConfig, workdir: Workdir, split: Split, *, extend: bool = False) -> Config | None:
+    """Lock the workdir, record the configuration, and check that all that a run writes can be written.
+
+    Returns:
+      The configuration of the run that is extended, which stays recorded until its learning rates are compared; None
+      where the run has this budget already.
+    """
     workdir.lock()
     if message := workdir.set_damaged_result_aside():
         print(message)
@@ -94,11 +109,31 @@ def _open(config: AnyConfig, workdir: Workdir, split: Split) -> None:
         print(f"{workdir.path / CONFIG} is missing; the configuration of this command is taken as the run's")
     _refuse_other_classes(workdir, split)
     classes = {"classes": list(split.class_names)}
+    before = _smaller(config, workdir) if extend else None
+    same = dataclasses.replace(config, budget=before.budget, schedule=before.schedule) if before else config
     workdir.record_config(
-        config, provenance.collect() | classes | _weights(config, workdir) | _precision(config, workdir)
+        same, provenance.collect() | classes | _weights(config, workdir) | _precision(config, workdir)
     )
-    if not workdir.is_finished:
+    if before or not workdir.is_finished:
         _require_writable(config, workdir)
+    return before
+
+
+def _smaller(config: AnyConfig, workdir: Workdir) -> Config | None:
+    """Return the recorded configuration of a run whose budget `config` extends; None if it has this budget.
+
+    Raises:
+      UserError: there is no such run, or its budget is not smaller.
+    """
+    if not (workdir.is_started and workdir.has_config):
+        raise UserError(f"--extend: {workdir.path} holds no run that could be extended")
+    recorded = workdir.config()
+    if not (isinstance(config, Config) and isinstance(recorded, Config)):
+        raise UserError("--extend: only the run of a network can be extended")
+    if recorded.budget == config.budget:
+        return None
+    extension.check_larger(recorded.budget, config.budget)
+    return recorded
 
 
 def _require_writable(config: AnyConfig, workdir: Workdir) -> None:
@@ -109,6 +144,15 @@ def _require_writable(config: AnyConfig, workdir: Workdir) -> None:
     files.require_writable_file(workdir.checkpoints / LONGEST_PATH, "checkpoints", advice)
     if isinstance(config, FeatureConfig | FrozenConfig) and config.cache_dir:
         files.require_writable_directory(user.expand(config.cache_dir), "config.cache_dir")
+
+
+def _with_image_size(config: AnyConfig, workdir: Workdir) -> AnyConfig:
+    """Return the configuration of a run whose network is built for its images; a run of an older version stays."""
+    if not isinstance(config, Config):
+        return config
+    recorded = workdir.config() if jax.process_index() == 0 and workdir.is_started and workdir.has_config else None
+    is_older = isinstance(recorded, Config) and "image_size" not in recorded.model.options
+    return config if hosts.from_first(is_older) else network.with_image_size(config)
 
 
 def _weights(config: AnyConfig, workdir: Workdir) -> dict[str, Any]:

@@ -187,6 +187,28 @@ class Workdir:
             return
         write_json(self.path / CONFIG, {"config": config_to_dict(config), "provenance": provenance})
 
+    def extend(self, config: AnyConfig, step: int) -> None:
+        """Record the configuration with a larger budget; the result of the smaller one is renamed.
+
+        Args:
+          config: that differs from the recorded one in its budget and its schedule.
+          step: at which the run is extended.
+        """
+        recorded = self._read_config()
+        budget = recorded["config"]["budget"]
+        if self.is_finished:  # first: a run without a result continues under either configuration
+            try:
+                (self.path / RESULT).rename(self.path / f"result_{budget}.json")
+            except OSError as error:
+                raise SaveError(f"{self.path / RESULT} cannot be renamed: {error.strerror}") from error
+        extended = [*recorded["provenance"].get("extended", []), {"budget": budget, "step": step}]
+        provenance = recorded["provenance"] | {"extended": extended}
+        write_json(self.path / CONFIG, {"config": config_to_dict(config), "provenance": provenance})
+
+    def extensions(self) -> list[dict[str, Any]]:
+        """Return the smaller budgets that the run had first, each with the step at which it was extended."""
+        return self._read_config()["provenance"].get("extended", []) if self.has_config else []
+
     def _refuse_changed_weights(self, provenance: dict[str, Any]) -> None:
         if "weights" not in provenance:
             return
@@ -292,6 +314,16 @@ def system_name(result: Mapping[str, Any]) -> str:
     return str(result["provenance"]["config"].get("name") or result["system"])
 
 
+def _may_be_extended(key: str) -> bool:
+    return key == "budget" or key.startswith("schedule.")
+
+
+def _derived(recorded: dict[str, Any], requested: dict[str, Any]) -> set[str]:
+    """Return the keys that a run records although they follow from others: the size that the network is built for."""
+    key = "model.options.image_size"
+    return {key} if key not in requested and recorded.get(key) == requested.get("data.image_size") else set()
+
+
 def refuse_other_config(path: Path, recorded: AnyConfig, requested: AnyConfig) -> None:
     """Check that two configurations differ in no key outside FREE_KEYS.
 
@@ -299,11 +331,13 @@ def refuse_other_config(path: Path, recorded: AnyConfig, requested: AnyConfig) -
       UserError: they do; the message lists every such key.
     """
     old, new = flatten_settings(config_to_dict(recorded)), flatten_settings(config_to_dict(requested))
-    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and key not in FREE_KEYS]
+    same = {*FREE_KEYS, *_derived(old, new)}
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and key not in same]
     if keys:
         lines = [f"  {key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now" for key in keys]
         raise UserError(
             f"--workdir={path} holds a run of another configuration:\n"
             + "\n".join(lines)
             + "\nUse the same configuration to resume it, or another --workdir"
+            + ("; --extend continues it to a larger budget" if all(map(_may_be_extended, keys)) else "")
         )

@@ -2,7 +2,8 @@
 
 A step first compiles without it. Where that needs more memory than a device has, networks that leave the choice open
 (`remat` of `Stack`) compile again with the next of `stack.POLICIES`: each computes more a second time and stores less.
-The choice changes no value. On the CPU there is no limit, and nothing is computed twice.
+The choice changes no value. On the CPU nothing is computed twice, because what is free differs from moment to moment
+there. A step that then does not fit is refused (planning/fit.py).
 """
 
 import dataclasses
@@ -16,9 +17,11 @@ from jax.experimental import multihost_utils
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.nn.stack import POLICIES
+from imagenet_repro.training import step_memory
 from imagenet_repro.training.parallel import Spread
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import TrainStep
+from imagenet_repro.training.step_memory import StepMemory
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}  # of XLA's messages
 # What libtpu says of a step that does not fit; the second form is an early check.
@@ -26,7 +29,6 @@ _NEEDED = re.compile(
     r"Used ([\d.]+[KMG]?) of ([\d.]+[KMG]?) hbm"
     r"|temporaries \(([\d.]+[KMG]?)\) exceeds available HBM \(([\d.]+[KMG]?)\)"
 )
-WAITING_BATCHES = 2  # on the devices besides the one in use: the default of `prefetch_to_device`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Attempt:
       bytes: what the step needs on a device; 0 where the compiler refused it and did not say.
       limit: what a device has; None where that is not known.
       compiled: the step; None where the compiler refused it.
+      memory: what takes these bytes; None where the compiler refused the step.
     """
 
     policy: str
     bytes: int
     limit: int | None
     compiled: Callable | None
+    memory: StepMemory | None = None
 
     @property
     def fits(self) -> bool:
@@ -65,6 +69,13 @@ class FittedStep:
         return compiled
 
     @property
+    def memory(self) -> StepMemory:
+        """The memory of the step."""
+        memory = self.attempts[-1].memory
+        assert memory is not None
+        return memory
+
+    @property
     def record(self) -> dict[str, Any]:
         """The policy, the bytes on a device, the limit, and the bytes of every policy tried, for a result."""
         last = self.attempts[-1]
@@ -77,8 +88,8 @@ class FittedStep:
         if first.fits:
             return ""
         kept = f"the backward pass computes again {RECOMPUTED[last.policy]}"
-        need = f"the step then needs {_gigabytes(last.bytes)} a device of {_gigabytes(last.limit)}"
-        instead = f", and {_gigabytes(first.bytes)} without"
+        need = f"the step then needs {gigabytes(last.bytes)} a device of {gigabytes(last.limit)}"
+        instead = f", and {gigabytes(first.bytes)} without"
         doubt = "" if last.fits else "; it may not fit"
         return f"rematerialisation '{last.policy}': {kept}; {need}{instead if len(self.attempts) > 1 else ''}{doubt}"
 
@@ -105,7 +116,7 @@ def compile_training(
     Raises:
       UserError: the compiler says that no form of the step fits.
     """
-    waiting = WAITING_BATCHES * sum(_bytes_on_a_device(x) for x in batch.values())
+    arguments = step_memory.argument_sizes(state, batch)
 
     def attempt(policy: str) -> Attempt:
         network = step.network.with_remat(policy)
@@ -116,7 +127,8 @@ def compile_training(
             if needed is None:
                 raise
             return Attempt(policy, round(needed[0]), round(needed[1]) or limit, None)
-        return Attempt(policy, needed_bytes(compiled) + waiting, limit, compiled)
+        memory = StepMemory(arguments=arguments, **step_memory.measure(compiled, arguments))
+        return Attempt(policy, memory.needed_bytes, limit, compiled, memory)
 
     attempts = first_that_fits(attempt, policies(step))
     if attempts[-1].compiled is None:
@@ -148,15 +160,6 @@ def device_limit() -> int | None:
     return least or None
 
 
-def needed_bytes(compiled: Any) -> int:
-    """Return the bytes that a compiled step takes on a device: inputs, results, temporaries and program."""
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return 0
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-
-
 def memory_in(message: str) -> tuple[float, float] | None:
     """Return the bytes needed and available in a compiler's error, 0 where not said; None for other errors."""
     match = _NEEDED.search(message)
@@ -171,15 +174,12 @@ def _refusal(attempts: Sequence[Attempt], step: TrainStep) -> str:
     last = attempts[-1]
     accumulate = step.config.accumulate
     return (
-        f"config.batch_size: the step of {step.config.batch_size} images needs {_gigabytes(last.bytes)} on a device"
-        f" that has {_gigabytes(last.limit)}. A smaller batch, config.accumulate={2 * accumulate} (the same batch in"
+        f"config.batch_size: the step of {step.config.batch_size} images needs {gigabytes(last.bytes)} on a device"
+        f" that has {gigabytes(last.limit)}. A smaller batch, config.accumulate={2 * accumulate} (the same batch in"
         " smaller parts), or config.parallel=fsdp (the state in shards) needs less"
     )
 
 
-def _bytes_on_a_device(array: Any) -> int:
-    return int(np.prod(array.sharding.shard_shape(array.shape), dtype=np.int64)) * array.dtype.itemsize
-
-
-def _gigabytes(number: int | None) -> str:
+def gigabytes(number: int | None) -> str:
+    """Return a number of bytes as text."""
     return f"{number / 1e9:,.1f} GB" if number else "an unknown amount"

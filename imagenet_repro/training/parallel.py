@@ -84,8 +84,11 @@ class Spread(Protocol):
         """Return the step that `compile_evaluation` compiles; shapes may stand for the arrays."""
         ...
 
-    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
-        """Return the compiled `(state, batch, learning_rate) -> (state, measures)`; `state` is donated."""
+    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, Any]) -> Callable:
+        """Return the compiled `(state, batch, learning_rate) -> (state, measures)`; `state` is donated.
+
+        Shapes may stand for the arrays.
+        """
         ...
 
     def compile_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
@@ -177,7 +180,7 @@ class _MeshSpread(abc.ABC):
     def lower_evaluation(self, step: EvalStep, state: TrainState, batch: dict[str, Any]) -> Lowered:
         """See `Spread`."""
 
-    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, jax.Array]) -> Callable:
+    def compile_training(self, step: DeviceStep, state: TrainState, batch: dict[str, Any]) -> Callable:
         """See `Spread`."""
         return self.lower_training(step, state, batch).compile(compiler_options=self.compiler_options)
 

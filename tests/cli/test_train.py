@@ -11,7 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from imagenet_repro.planning import fit
 from imagenet_repro.scoring import predictions
+from imagenet_repro.training import memory
 from tests import command_line
 
 
@@ -227,6 +229,57 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_images(data_
     assert "images train/ifs_" in err
     for step in [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdecimal()]:
         assert all(np.isfinite(value).all() for value in command_line.arrays(tmp_path, step).values())
+
+
+@pytest.mark.slow
+def test_an_extended_run_equals_one_of_the_larger_budget(data_dir, tmp_path):
+    def arguments(name, budget, schedule="constant"):
+        settings = {"model__name": "lenet5", "schedule__name": schedule, "schedule__warmup": 0.0, "budget": budget}
+        return command_line.train_arguments(data_dir, tmp_path / name, **settings)
+
+    command_line.run(*arguments("whole", "10st"))
+    command_line.run(*arguments("extended", "4st"))
+    _, err = command_line.run(*arguments("extended", "10st"), code=2)
+    assert "budget: 4st there, 10st now" in err
+    assert "--extend continues it to a larger budget" in err
+    out, _ = command_line.run(*arguments("extended", "10st"), "--extend")
+    assert "extends the run of 4st from step 4 to 10st" in out
+    assert_same(tmp_path / "extended", tmp_path / "whole", step=10)
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("extended", "whole")]
+    assert [result["spent"]["images"] for result in results] == [80, 80]
+    assert [result["budget"] for result in results] == ["10st", "10st"]
+    assert [result["extended"] for result in results] == [[{"budget": "4st", "step": 4}], []]
+    assert results[0]["rates"] == results[1]["rates"]
+    assert json.loads((tmp_path / "extended/result_4st.json").read_text())["budget"] == "4st"
+    out, _ = command_line.run(*arguments("extended", "10st"), "--extend")  # the same command again
+    assert "10st, is spent" in out
+
+    command_line.run(*arguments("cosine", "4st", "cosine"))
+    before = (tmp_path / "cosine/config.json").read_text()
+    _, err = command_line.run(*arguments("cosine", "10st", "cosine"), "--extend", code=2)
+    assert "the schedule 'cosine' follows the share of the budget" in err
+    assert (tmp_path / "cosine/config.json").read_text() == before
+    command_line.run(*arguments("cosine", "4st", "cosine"))
+
+
+def test_a_dry_run_prints_the_cost_and_writes_nothing(data_dir, tmp_path):
+    arguments = command_line.train_arguments(data_dir, tmp_path / "run", model__name="lenet5", batch_size=16)
+    out, _ = command_line.call(*arguments, "--dry_run")
+    assert "lenet5: 0.06 M parameters, float32, on 8 x cpu" in out
+    assert "budget 12st: 12 steps, 192 images" in out
+    assert "activations, gradients, scratch memory" in out
+    assert "Reading images, evaluation and checkpoints are not included" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_step_that_does_not_fit_stops_before_training(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "free", lambda: 1_000_000)
+    monkeypatch.setattr(fit.StepMeter, "measure", lambda meter, candidate: None)  # seconds for each
+    arguments = command_line.train_arguments(data_dir, tmp_path, model__name="lenet5", batch_size=16)
+    _, err = command_line.call(*arguments, code=2)
+    assert "config.batch_size: a step of 16 images needs" in err
+    assert "1.00 MB are free" in err
+    assert not (tmp_path / "result.json").exists()
 
 
 def check_scored_split(workdir, finished):

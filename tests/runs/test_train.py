@@ -77,7 +77,7 @@ def test_a_run_keeps_its_name_unless_another_is_given(tmp_path):
 
 def test_the_command_passes_the_name_on(monkeypatch):
     named = []
-    monkeypatch.setattr(train, "train", lambda config, workdir: named.append(config.name) or 0)
+    monkeypatch.setattr(train, "train", lambda config, workdir, **options: named.append(config.name) or 0)
     for name in ("", "mine"):
         main.main(["train", "--config=configs/resnet.py:18", "--workdir=w", *([f"--name={name}"] if name else [])])
     assert named == ["", "mine"]

@@ -1,0 +1,54 @@
+"""`main.py train --dry_run`: what a run would need and how long it would take, with nothing in the workdir."""
+
+from rich.console import Console
+
+from imagenet_repro.config import AnyConfig, FrozenConfig
+from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.planning.show import format_bytes, memory_table
+from imagenet_repro.report.text import quantity
+from imagenet_repro.runs.estimate_cost import STEPS, RunCost, estimate_cost
+from imagenet_repro.scoring.terminal import duration, print_lines, show_stages
+from imagenet_repro.training.step_memory import StepMemory
+
+NOT_INCLUDED = "Reading images, evaluation and checkpoints are not included"
+
+
+def dry_run(config: AnyConfig) -> int:
+    """Print the cost of a run, from a few of its steps on blank images, and return the exit code.
+
+    Raises:
+      UserError: as `estimate_cost`, or the run is a classifier on frozen features, which takes no steps.
+    """
+    if isinstance(config, FrozenConfig):
+        raise UserError("--dry_run measures a training step, and a classifier on frozen features takes none")
+    console = Console(highlight=False, emoji=False)
+    with show_stages(console, announce=True) as begin:
+        cost = estimate_cost(config, begin)
+    print_lines(_lines(config, cost), console)
+    if cost.step_memory:
+        console.print()
+        console.print(memory_table(StepMemory(**cost.step_memory)))
+        console.print()
+    print_lines(_expectation(cost), console)
+    return EXIT_FINISHED
+
+
+def _lines(config: AnyConfig, cost: RunCost) -> list[str]:
+    precision = f", {cost.precision}" if cost.precision else ""
+    return [
+        f"{config.system_name}: {cost.parameters / 1e6:,.2f} M parameters{precision}, on {cost.device}",
+        f"{config.data.name} {config.data.train_split}: {config.data.image_size} px, batch {config.batch_size:,}",
+        f"budget {config.budget}: {cost.steps:,} steps, {quantity(cost.images)} images,"
+        f" {cost.flops_per_step / 1e9:,.1f} GFLOP a step, {cost.flops / 1e12:,.1f} TFLOP in all",
+    ]
+
+
+def _expectation(cost: RunCost) -> list[str]:
+    peak = cost.peak_memory
+    free = f"; {format_bytes(cost.free_memory)} were free besides the state" if cost.free_memory is not None else ""
+    return [
+        f"memory: the {peak['of']} held {format_bytes(peak['bytes'])} at its peak{free}",
+        f"compile {duration(cost.compilation_seconds)}, train {duration(cost.seconds)}: {cost.step_seconds:,.3f} s a"
+        f" step, the mean of {STEPS} on blank images. {NOT_INCLUDED}",
+        "nothing was written to the workdir",
+    ]
