@@ -52,20 +52,30 @@ def place(
     fixed = OUTSIDE * (_area(boxes) - _overlap(boxes, frame[None])[..., 0]) / square
     fixed += ON_OTHERS * _overlap(boxes, obstacles).sum(-1) / square + _preference_costs()
     chosen = np.full(len(points), -1)
+    by_other = np.zeros((len(points), *fixed.shape))  # [other, n, k]: the costs of each candidate beside that name
     for _ in range(SWEEPS):
         before = chosen.copy()
         for name in range(len(points)):
-            others = np.flatnonzero((chosen >= 0) & (np.arange(len(points)) != name))
-            other_boxes, other_leads = boxes[others, chosen[others]], leads[others, chosen[others]]
-            on_names = _overlap(boxes[name], other_boxes).sum(-1) / square[name]
-            crossed = _passes_through(leads[name][:, None], other_boxes) + _passes_through(
-                other_leads, boxes[name][:, None]
-            )
-            crossed = crossed.sum(-1) + _crosses(leads[name][:, None], other_leads).sum(-1)
-            chosen[name] = np.argmin(fixed[name] + ON_NAMES * on_names + CROSSED * crossed)
+            best = np.argmin(fixed[name] + by_other[:, name].sum(0))
+            if best != chosen[name]:
+                chosen[name] = best
+                by_other[name] = _costs_beside(boxes, leads, square, boxes[name, best], leads[name, best])
+                by_other[name, name] = 0
         if np.array_equal(before, chosen):
             break
     return choices[np.arange(len(points)), chosen], distances[chosen]
+
+
+def _costs_beside(
+    boxes: Float[np.ndarray, "n k 4"],
+    leads: Float[np.ndarray, "n k 2 2"],
+    square: Float[np.ndarray, "n 1"],
+    other_box: Float[np.ndarray, " 4"],
+    other_lead: Float[np.ndarray, "2 2"],
+) -> Float[np.ndarray, "n k"]:
+    """Return the cost of every candidate position of every name beside one name that has its position."""
+    crossed = _passes_through(leads, other_box) + _passes_through(other_lead, boxes) + _crosses(leads, other_lead)
+    return ON_NAMES * _overlap(boxes, other_box[None])[..., 0] / square + CROSSED * crossed
 
 
 def write_names(
