@@ -191,7 +191,7 @@ def metrics_row(rates: ErrorRates, seconds: float, split: Split) -> dict[str, An
 def _merge_processes(share: Predictions) -> Predictions:
     """Return all processes' predictions on every process."""
     gathered = _gather([share.id, share.label, share.top5, share.logits])
-    return merge([Predictions(*columns, share.provenance) for columns in gathered])
+    return merge([Predictions(ids, label, top5, logits, share.provenance) for ids, label, top5, logits in gathered])
 
 
 def _gather(columns: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
