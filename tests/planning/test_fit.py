@@ -76,6 +76,7 @@ def fitted():
     return StepMeter(system.spread, step, state, batch, "none"), compiled
 
 
+@pytest.mark.slow
 def test_the_same_step_measures_as_when_it_was_compiled(fitted):
     meter, compiled = fitted
     assert meter.measure(Candidate(256, 1)) == meter.bytes_of(compiled.memory)
