@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
 
 from tests import command_line, typechecker
 
@@ -21,7 +20,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Traced programs are many small objects; with the default thresholds, garbage collection takes a fifth of the time.
 gc.set_threshold(100_000, 50, 100)
-install_import_hook("imagenet_repro", f"{typechecker.__name__}.check")
+typechecker.install()
 
 REPOSITORY = Path(__file__).parent.parent
 
