@@ -139,7 +139,7 @@ def lay_out(images, sets, work):
 def call(*arguments):
     """Run a command of this project; raise an error with its last lines where it fails."""
     command = [sys.executable, str(REPOSITORY / "main.py"), *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}")
 

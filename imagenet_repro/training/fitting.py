@@ -12,12 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.nn.stack import POLICIES
-from imagenet_repro.training import step_memory
+from imagenet_repro.training import hosts, step_memory
 from imagenet_repro.training.parallel import Spread
 from imagenet_repro.training.state import TrainState
 from imagenet_repro.training.step import TrainStep
@@ -154,10 +152,7 @@ def first_that_fits(attempt: Callable[[str], Attempt], candidates: Sequence[str]
 def device_limit() -> int | None:
     """Return the bytes that a program may take on every device of every process; None where that is not known."""
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
-    least = min(limits)
-    if jax.process_count() > 1:  # all processes compile the same program
-        least = int(multihost_utils.process_allgather(np.asarray(least, np.int64)).min())
-    return least or None
+    return min(hosts.gather(min(limits))) or None  # all processes compile the same program
 
 
 def memory_in(message: str) -> tuple[float, float] | None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
+
+from imagenet_repro.training import hosts
 
 MEMINFO = Path("/proc/meminfo")
 OWN_GROUPS = Path("/proc/self/cgroup")
@@ -31,9 +31,7 @@ def free() -> int | None:
 
     It is the least over all devices of all processes, so that all of them decide alike.
     """
-    least = min(map(_free_on, jax.local_devices()))
-    if jax.process_count() > 1:
-        least = int(multihost_utils.process_allgather(np.asarray(least, np.int64)).min())
+    least = min(hosts.gather(min(map(_free_on, jax.local_devices()))))
     return None if least == _UNKNOWN else least
 
 

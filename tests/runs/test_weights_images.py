@@ -24,7 +24,7 @@ def config(**overrides):
 
 def test_train_passes_the_given_preprocessing_to_the_run(monkeypatch):
     trained = []
-    monkeypatch.setattr(train, "train", lambda config, workdir: trained.append(config) or 0)
+    monkeypatch.setattr(train, "train", lambda config, workdir, extend: trained.append(config) or 0)
     arguments = ["train", "--config=configs/resnet.py:18", "--workdir=x", "--config.model.weights=x.safetensors"]
     given = [
         "--preprocess.mean=0.5",

@@ -55,5 +55,5 @@ def test_a_topology_is_for_dry_runs_alone():
     with pytest.raises(UserError, match="--topology=h100:8 needs --dry_run"):
         COMMANDS["sweep"].run(
             config="configs/sweeps/demo.py", workdir="w", status=False, dry_run=False, topology="h100:8",
-            launcher="local", workers=0, storage="", overrides={}, slurm={},
+            launcher="local", workers=0, storage="", target="", overrides={}, slurm={},
         )  # fmt: skip

@@ -48,6 +48,10 @@ def test_the_resumed_run_ends_with_the_same_bits_in_both(both):
     assert all(seen["whole"]["stopped_by"] is None for seen in both)
 
 
+def test_both_know_the_least_memory_in_bytes_beyond_32_bits(both):
+    assert [seen["memory"] for seen in both] == [[79_999_999_000] * 2] * 2
+
+
 def test_a_budget_of_seconds_is_that_of_the_first_process_in_both(both):
     timed = [seen["timed"] for seen in both]
     assert timed[0] == timed[1]  # steps, seconds, the rate of every step, parameters

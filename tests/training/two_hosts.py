@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data.bad_records import BadRecords
-from imagenet_repro.training import checkpoint, clock, devices, log, loop, parallel, seals
+from imagenet_repro.training import checkpoint, clock, devices, fitting, log, loop, memory, parallel, seals
 from imagenet_repro.training.budget import Budget, Meter
 from imagenet_repro.training.clock import Agreement
 from imagenet_repro.training.learning_rate import LearningRate
@@ -142,6 +142,16 @@ def train_by_clock(workdir):
         return train(workdir, SECONDS, delay=0.01)
 
 
+def least_memory():
+    """Return what is free on both hosts and the limit of their devices, which is less in the second process."""
+    own = 80_000_000_000 - 1000 * jax.process_index()
+    device = types.SimpleNamespace(memory_stats=lambda: {"bytes_limit": own})
+    with mock.patch.object(memory, "free_on_host", return_value=own):
+        on_hosts = memory.free()
+    with mock.patch.object(fitting, "jax", types.SimpleNamespace(local_devices=lambda: [device])):
+        return on_hosts, fitting.device_limit()
+
+
 def main(directory):
     devices.start()
     seen = {
@@ -149,6 +159,7 @@ def main(directory):
         "stopped": train(directory / "stopped", f"{STEPS}st", stop_at=STOP_AT),
         "resumed": train(directory / "stopped", f"{STEPS}st"),
         "timed": train_by_clock(directory / "timed"),
+        "memory": least_memory(),
     }
     if jax.process_index() == 0:
         damage(directory / "whole" / "checkpoints" / str(STEPS))
