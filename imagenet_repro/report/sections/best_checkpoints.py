@@ -49,7 +49,10 @@ def summary(comparison: Comparison) -> str:
         return ""
     low, high = f"{min(points):.2f}", f"{max(points):.2f}"
     about = low if low == high else f"{low} to {high}"
-    return f"errors of best checkpoints, which the evaluated images selected, are optimistic by about {about} points"
+    return (
+        "these are errors of last checkpoints; those of the best ones, which the evaluated images selected, are"
+        f" optimistic by about {about} points"
+    )
 
 
 def _best_of_runs(system: ComparedSystem) -> list[BestEvaluation]:

@@ -1,6 +1,7 @@
 """The settings in which the systems of a comparison differ: a table, and a sentence for the verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from imagenet_repro.report import run_settings
 from imagenet_repro.report.records import Comparison
@@ -29,26 +30,47 @@ def table(comparison: Comparison) -> Table | None:
 
 
 def sentence(comparison: Comparison) -> str:
-    """Return a sentence with the parts of the configuration that differ beside the architecture, if any does."""
+    """Return a sentence with the parts of the configuration that differ beside the architecture, if any does.
+
+    Systems of different kinds have different keys. These say nothing more than the kind, so the parts that are named
+    differ among systems of one kind.
+    """
     settings = [system.settings for system in comparison.systems]
-    keys = run_settings.differing_keys(settings)
-    others = [key for key in keys if not _is_architecture(key)]
     if len(settings) < 2:
         return ""
-    if not keys:
+    if not run_settings.differing_keys(settings):
         return "These systems have equal settings; runs with the same name and settings count as seeds of one system."
-    if not others:
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for one in settings:
+        kinds.setdefault(_kind(one), []).append(one)
+    keys = list(dict.fromkeys(key for alike in kinds.values() for key in run_settings.differing_keys(alike)))
+    others = [key for key in keys if not _is_architecture(key)]
+    clauses = []
+    if len(kinds) > 1:
+        clauses.append(f"{enumerated([*kinds])} have different recipes")
+    if others:
+        also = "also " if len(kinds) > 1 or len(others) < len(keys) else ""
+        clauses.append(f"these systems {also}differ in {_name(_parts(others))}")
+    if not clauses:
         return ""
-    also = "also " if len(others) < len(keys) else ""
-    parts = _parts(others)
-    if len(parts) > MOST_NAMED:
-        named = enumerated(
-            [*parts[: MOST_NAMED - 1], f"{len(parts) - MOST_NAMED + 1} more parts of the configuration"]
-        )
-    else:
-        named = enumerated(parts)
-    meaning = ", so the difference is not one of architecture alone" if also else ""
-    return f"These systems {also}differ in {named}{meaning} (table “{TITLE}”)."
+    text = "; ".join(clauses)
+    is_mixed = len(kinds) > 1 or len(others) < len(keys)
+    meaning = ", so the difference is not one of architecture alone" if is_mixed else ""
+    return f"{text[0].upper()}{text[1:]}{meaning} (table “{TITLE}”)."
+
+
+def _kind(settings: Mapping[str, Any]) -> str:
+    """Return the kind of a system, in the plural."""
+    if any(key.partition(".")[0] == "channels" for key in settings):
+        return "systems of hand-made features"
+    return "classifiers of frozen features" if "classifier" in settings else "networks"
+
+
+def _name(parts: list[str]) -> str:
+    """Return the first parts of the configuration and the number of the others."""
+    if len(parts) <= MOST_NAMED:
+        return enumerated(parts)
+    return enumerated([*parts[: MOST_NAMED - 1], f"{len(parts) - MOST_NAMED + 1} more parts of the configuration"])
 
 
 def _is_architecture(key: str) -> bool:

@@ -54,6 +54,15 @@ def test_the_sentence_names_what_differs_beside_the_architecture(changes, senten
     assert bool(text) == bool(sentence)
 
 
+def test_keys_of_another_kind_of_system_are_not_named():
+    features = {"channels": {"sift": {"levels": 2}}, "svm": {"penalty": 0.1}}
+    text = what_differs.sentence(compared({}, features))
+    end = "so the difference is not one of architecture alone (table “What differs”)."
+    assert text == f"Networks and systems of hand-made features have different recipes, {end}"
+    text = what_differs.sentence(compared({}, features, {"batch_size": 64}))
+    assert text.endswith(f"have different recipes; these systems also differ in batch_size, {end}")
+
+
 def test_systems_of_one_architecture_differ_in_settings_alone():
     same = {"model": {"name": "vgg16"}}
     text = what_differs.sentence(compared(same, same | {"batch_size": 64}))
