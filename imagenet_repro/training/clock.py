@@ -48,6 +48,8 @@ class TrainingClock:
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# `timeout`, shells and process managers send one signal to a process and to its group, so that it arrives twice.
+ECHO_SECONDS = 1.0  # after the first signal, in which another one counts as the same
 
 
 class StopSignal:
@@ -55,7 +57,7 @@ class StopSignal:
 
     Python runs a handler only between two of its instructions, and a step keeps the main thread for as long as it
     takes. A thread therefore reads the signals as they arrive (`signal.set_wakeup_fd`), says on stderr what happens
-    next, and ends the process at the second one.
+    next, and ends the process at the second one. Signals within `ECHO_SECONDS` of the first are the same request.
 
     Args:
       announcement: what a first signal says, after its name, on the first process; empty: nothing.
@@ -91,9 +93,8 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.received is not None and self.insistent:
-            os._exit(128 + number)
-        self.received = signal.Signals(number).name
+        if self.received is None:
+            self.received = signal.Signals(number).name
 
 
 # A forked child would write its own signals, which reach the whole group of processes, into its parent's pipe.
@@ -103,18 +104,22 @@ if hasattr(os, "register_at_fork"):
 
 def _listen(reader: int, announcement: str, insistent: bool) -> None:
     """Read the numbers of signals from a pipe until it is closed; announce the first, and end at the second."""
-    count = 0
+    first: float | None = None
     with open(reader, "rb", buffering=0) as pipe:
         while numbers := pipe.read(64):
-            for number in numbers:
-                if number not in SIGNALS:
-                    continue
-                count += 1
-                if count == 1 and announcement:
-                    with contextlib.suppress(OSError):
-                        os.write(2, f"\n{signal.Signals(number).name}: {announcement}\n".encode())
-                if count > 1 and insistent:
+            for number in filter(SIGNALS.__contains__, numbers):
+                now = time.monotonic()
+                if first is None:
+                    first = now
+                    _announce(number, announcement)
+                elif insistent and now - first >= ECHO_SECONDS:
                     os._exit(128 + number)
+
+
+def _announce(number: int, announcement: str) -> None:
+    if announcement:
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{signal.Signals(number).name}: {announcement}\n".encode())
 
 
 class Agreement:

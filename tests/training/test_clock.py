@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,8 +65,23 @@ def test_signals_are_answered_at_once_within_a_step():
         assert process.stderr.readline() == "\n"
         said = "SIGINT: stopping after this step; a second one ends at once, without saving\n"
         assert process.stderr.readline() == said
+        time.sleep(clock.ECHO_SECONDS)  # counted from the announcement, which came after the first signal
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=300) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(("later", "codes"), [(0.9, []), (1.1, [128 + signal.SIGINT])])
+def test_a_signal_that_arrives_twice_is_one_request(later, codes, monkeypatch):
+    """As from `timeout`, which signals the process and then its group."""
+    moments = iter([5.0, 5.0 + later * clock.ECHO_SECONDS])
+    monkeypatch.setattr(clock, "time", types.SimpleNamespace(monotonic=lambda: next(moments)))
+    ended = []
+    monkeypatch.setattr(clock, "os", types.SimpleNamespace(_exit=ended.append))
+    reader, writer = os.pipe()
+    os.write(writer, bytes([signal.SIGTERM, signal.SIGINT]))
+    os.close(writer)
+    clock._listen(reader, "", True)
+    assert ended == codes
 
 
 FORKING = """
