@@ -104,7 +104,7 @@ def short_keys(keys: Iterable[str], among: Iterable[str]) -> dict[str, str]:
 
     Args:
       keys: the keys to shorten.
-      among: all keys, of which the short ones must be unambiguous.
+      among: all keys, among which the short ones must be unambiguous.
     """
     stems = {key: key.removesuffix(".name") for key in (*among, *keys)}
     counts: dict[str, set[str]] = {}

@@ -45,7 +45,7 @@ _NAMED = 20  # files that the message about unreadable ones names
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What is written of the predictions.
+    """The forms in which predictions are written.
 
     Attributes:
       top: the number of classes for each image.

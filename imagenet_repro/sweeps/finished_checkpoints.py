@@ -101,7 +101,7 @@ class FinishedCheckpoints:
                 continue
             winner = selected.get(run.planned.system)
             if not run.planned.is_trial or (winner is not None and winner.planned.name == run.planned.name):
-                yield _Drop(run.planned.name, False, f"of which only the best and the last are kept; {KEEPS}")
+                yield _Drop(run.planned.name, False, f"because only the best and the last one are kept; {KEEPS}")
             elif winner is not None:
                 reason = f"because the search of {run.planned.system} selected {winner.planned.name}; {KEEPS}"
                 yield _Drop(run.planned.name, True, reason)

@@ -95,7 +95,7 @@ def test_weights_without_names_are_for_imagenet_if_the_data_can_be(in_file):
 
 @pytest.fixture
 def run(tmp_path):
-    """Return the workdir of a run with ten evaluations, all of the same error, of which the last is taken as best."""
+    """Return the workdir of a run with ten evaluations of the same error; the last is taken as best."""
     run = Workdir(tmp_path)
     run.record_config(resolve_config({"model": {"name": "lenet5"}, "data": {"eval_split": "validation"}}), {})
     write_evaluations(run, 10)

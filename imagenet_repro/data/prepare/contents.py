@@ -77,7 +77,7 @@ def finish(contents: Contents, source: Path, options: Options, **reading: Any) -
         reading: further arguments of `Listing`, on how the images are read.
 
     Raises:
-        UserError: the contents have a problem, of which the message lists all, or the splits do not fit the options.
+        UserError: the contents have problems, which the message lists, or the splits do not fit the options.
     """
     require_no_problem(contents, source)
     images = _with_splits(contents, source, options)

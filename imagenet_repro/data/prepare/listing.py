@@ -57,7 +57,7 @@ class _Zip:
 
 @dataclass(frozen=True)
 class Options:
-    """How a source is to be understood, beyond what it says itself.
+    """Choices about a source that it does not make itself.
 
     Attributes:
       holdout: the share of each class that becomes the split `validation`, in [0, 1); None: no image is held out, and

@@ -30,7 +30,7 @@ _SPLIT_WORD = re.compile(r"(?:^|[^a-z])(train|val|validation|valid|dev|test)(?:[
 
 
 class Shard:
-    """A tar file, of which images are read by their places."""
+    """A tar file whose images are read by their places."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -83,7 +83,7 @@ def is_split_word(name: str) -> bool:
 
 
 def scan(source: Path, shards: Sequence[Path], options: Options) -> Listing:
-    """List the images of tar files, of which only headers and labels are read.
+    """List the images of tar files; only headers and labels are read.
 
     Args:
         source: the folder that holds them, or the only one.

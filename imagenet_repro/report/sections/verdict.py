@@ -27,7 +27,7 @@ BEYOND = 100  # resamples of a bootstrap that lie outside of an adjusted interva
 
 
 def verdict(comparison: Comparison, found: Differences) -> str:
-    """Return the verdict, of which the first line is the title: the order of the systems in top-1 error.
+    """Return the verdict, the order of the systems in top-1 error; its first line is the title.
 
     It answers the question of recipes where a system has two seeds, otherwise that of checkpoints, and says how large
     a difference must be to be found.
