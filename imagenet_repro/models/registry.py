@@ -103,12 +103,12 @@ def build(
         *specification.sizes, rngs=rngs, num_classes=num_classes, dtype=network_dtype, **options
     )
     if network_dtype == jnp.float64:
-        _widen_parameters(network)
+        widen_parameters(network)
     network.origin = Origin(canonical(name), num_classes, options)
     return network
 
 
-def _widen_parameters(network: Network) -> None:
+def widen_parameters(network: nnx.Module) -> None:
     """Change the parameters and running statistics of a network to float64, in place."""
     state = nnx.state(network, nnx.Any(nnx.Param, nnx.BatchStat))
     nnx.update(network, jax.tree.map(lambda value: value.astype(jnp.float64), state))

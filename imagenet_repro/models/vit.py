@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.errors import UserError, nearest
-from imagenet_repro.models.nn.attention import INIT, Block, dense, dropout_layer
+from imagenet_repro.models.nn.attention import INIT, AttentionPool, Block, dense, dropout_layer
 from imagenet_repro.models.nn.initialisers import normal, parameter
 from imagenet_repro.models.nn.layers import Conv, LayerNorm, check_images, drop_path_rates
 from imagenet_repro.models.nn.network import Network, WithAuxiliary
@@ -31,7 +31,7 @@ from imagenet_repro.models.nn.precision import wide_dtype, widen
 from imagenet_repro.models.nn.stack import Stack
 from imagenet_repro.models.spec import Preprocessing, Spec
 
-POOLS = ("token", "avg", "token_and_avg")
+POOLS = ("token", "avg", "token_and_avg", "attention")
 POSITIONS = ("learned", "sincos2d")
 FEATURE_BLOCKS = 4  # last blocks whose class tokens are features, as in DINOv2's linear evaluation
 SCAN_FROM = 24  # blocks, from which compilation takes longer than stacking the parameters
@@ -50,13 +50,16 @@ class Design:
     gated: bool = False  # SwiGLU in place of the MLP
     registers: int = 0
     prefix_positions: bool = True  # whether the tokens before the patches have positions
+    activation: str = "gelu"  # of the MLP, one of layers.ACTIVATIONS
+    norm_pre: bool = False  # a norm before the blocks, and patches embedded without a bias, as in CLIP
+    crops_patches: bool = False  # whether pixels at the right and the bottom that fill no patch are left out
 
 
 class PatchEmbed(nnx.Module):
     """A linear layer on each patch, written as a convolution (sec. 3.1, eq. 1)."""
 
-    def __init__(self, width: int, patch: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.proj = Conv(3, width, patch, stride=patch, dtype=dtype, rngs=rngs)
+    def __init__(self, width: int, patch: int, *, bias: bool = True, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.proj = Conv(3, width, patch, stride=patch, bias=bias, dtype=dtype, rngs=rngs)
 
     def __call__(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b gh gw c"]:
         """Return the grid of embedded patches."""
@@ -72,14 +75,15 @@ class VisionTransformer(Network):
     Args:
       depth: number of blocks; None: the variant's.
       pool: the input of the head: the class "token", the mean over patches ("avg", without a class token, as in
-        "Better plain ViT baselines", Beyer et al. 2022, arXiv 2205.01580), or both ("token_and_avg", as of DINOv2's
-        classifiers, Oquab et al. 2023, arXiv 2304.07193).
+        "Better plain ViT baselines", Beyer et al. 2022, arXiv 2205.01580), both ("token_and_avg", as of DINOv2's
+        classifiers, Oquab et al. 2023, arXiv 2304.07193), or a query's attention to the patches ("attention", without
+        a class token, `AttentionPool`).
       positions: "learned", or "sincos2d", fixed sines and cosines of both coordinates (the same paper).
       dropout: rate after the positions and after every linear layer but qkv and the head (appendix B.1).
       drop_path: rate of stochastic depth at the last block.
       norm_epsilon: of every layer normalisation; 1e-6 in timm, 1e-12 in ViT and DeiT of `transformers`.
       head_bias: initial bias of the head; AugReg (Steiner et al. 2021, arXiv 2106.10270) uses -6.9 and -10, with which
-        its sigmoid loss begins near log(classes).
+        its sigmoid loss begins near log(classes). None: a head without biases, as CLIP's projection.
       scan: whether equal blocks are compiled once (`Stack`); None: from 24 blocks on.
       remat: whether the backward pass computes the inside of each block again and stores only its input; None: where
         memory does not suffice (`Stack`).
@@ -99,7 +103,7 @@ class VisionTransformer(Network):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         norm_epsilon: float = 1e-6,
-        head_bias: float = 0.0,
+        head_bias: float | None = 0.0,
         scan: bool | None = None,
         remat: bool | None = None,
     ):
@@ -108,9 +112,10 @@ class VisionTransformer(Network):
         depth = design.depth if depth is None else depth
         width, patch = design.width, design.patch
         self.patch, self.pooling, self.dtype = patch, pool, dtype
-        self.grid = _grid(image_size, image_size, patch)
-        self.patch_embed = PatchEmbed(width, patch, dtype=dtype, rngs=rngs)
-        self.cls_token = self._token(width, 1, rngs) if pool != "avg" else None
+        self.crops_patches = design.crops_patches
+        self.grid = self._grid(image_size, image_size)
+        self.patch_embed = PatchEmbed(width, patch, bias=not design.norm_pre, dtype=dtype, rngs=rngs)
+        self.cls_token = self._token(width, 1, rngs) if pool not in ("avg", "attention") else None
         self.reg_token = self._token(width, design.registers, rngs) if design.registers else None
         # Fixed positions are those of the grid alone; only learned positions may include those of other tokens.
         has_prefix_positions = design.prefix_positions and positions == "learned"
@@ -118,6 +123,7 @@ class VisionTransformer(Network):
         n_positions = self.positioned + self.grid[0] * self.grid[1]
         self.pos_embed = parameter(rngs, INIT, (1, n_positions, width)) if positions == "learned" else None
         self.pos_drop = dropout_layer(dropout, rngs)
+        self.norm_pre = LayerNorm(width, epsilon=norm_epsilon, dtype=dtype) if design.norm_pre else None
         block = functools.partial(
             Block,
             width,
@@ -127,6 +133,7 @@ class VisionTransformer(Network):
             layer_scale=design.layer_scale,
             dropout=dropout,
             norm_epsilon=norm_epsilon,
+            activation=design.activation,
             dtype=dtype,
             rngs=rngs,
         )
@@ -136,6 +143,7 @@ class VisionTransformer(Network):
             remat=remat,
         )
         self.norm = LayerNorm(width, epsilon=norm_epsilon, dtype=dtype)
+        self.attn_pool = self._attention_pool(design, norm_epsilon, rngs) if pool == "attention" else None
         self.head_ = (
             dense(
                 width * (2 if pool == "token_and_avg" else 1),
@@ -148,6 +156,23 @@ class VisionTransformer(Network):
             if num_classes
             else None
         )
+
+    def _attention_pool(self, design: Design, norm_epsilon: float, rngs: nnx.Rngs) -> AttentionPool:
+        return AttentionPool(
+            design.width,
+            design.heads,
+            design.hidden,
+            activation=design.activation,
+            norm_epsilon=norm_epsilon,
+            dtype=self.dtype,
+            rngs=rngs,
+        )
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the number of patches down and across; UserError where the sides do not fit."""
+        if self.crops_patches and min(height, width) >= self.patch:
+            return height // self.patch, width // self.patch
+        return patch_grid(height, width, self.patch)
 
     @staticmethod
     def _token(width: int, number: int, rngs: nnx.Rngs) -> nnx.Param:
@@ -183,19 +208,20 @@ class VisionTransformer(Network):
             x = jnp.concatenate([others, patches.reshape(len(patches), -1, patches.shape[-1])], axis=1)
             return self.head(self.pool(self.norm(self.blocks.last(x))))
 
-        grid = _grid(images.shape[1], images.shape[2], self.patch)
+        grid = self._grid(images.shape[1], images.shape[2])
         return tokens[:, self.prefix :].reshape(len(images), *grid, -1), logits
 
     def _embed(self, images: Float[Array, "b h w 3"]) -> Float[Array, "b n c"]:
         """Return the tokens before the first block."""
         check_images("ViT", images)
-        grid = _grid(images.shape[1], images.shape[2], self.patch)
+        grid = self._grid(images.shape[1], images.shape[2])
         x = self.patch_embed(images).reshape(len(images), grid[0] * grid[1], -1)
         prefix = [jnp.broadcast_to(token[...], (len(x), *token.shape[1:])) for token in self._prefix_tokens()]
         positions = self._positions(grid, x.shape[-1])
         x = jnp.concatenate([*(token.astype(self.dtype) for token in prefix), x], axis=1)
         unpositioned = x.shape[1] - positions.shape[1]
-        return self.pos_drop(x + jnp.pad(positions, ((0, 0), (unpositioned, 0), (0, 0))).astype(self.dtype))
+        x = self.pos_drop(x + jnp.pad(positions, ((0, 0), (unpositioned, 0), (0, 0))).astype(self.dtype))
+        return x if self.norm_pre is None else self.norm_pre(x)
 
     def _positions(self, grid: tuple[int, int], width: int) -> Float[Array, "1 n c"]:
         if self.pos_embed is None:
@@ -203,7 +229,9 @@ class VisionTransformer(Network):
         return resize_positions(self.pos_embed[...], self.grid, grid)
 
     def pool(self, features: Float[Array, "b n c"]) -> Float[Array, "b c"]:
-        """Return the class token, the float32 mean over the patch tokens, or one after the other."""
+        """Return the class token, the float32 mean over the patch tokens, one after the other, or their attention."""
+        if self.attn_pool is not None:
+            return self.attn_pool(features)
         if self.pooling == "token":
             return features[:, 0]
         mean = features[:, self.prefix :].mean(1, dtype=wide_dtype(features.dtype))
@@ -371,8 +399,8 @@ def sincos2d(grid: tuple[int, int], width: int) -> Float[np.ndarray, "n c"]:
     return np.concatenate([np.sin(columns), np.cos(columns), np.sin(rows), np.cos(rows)], axis=1).astype(np.float32)
 
 
-def _grid(height: int, width: int, patch: int) -> tuple[int, int]:
-    """Return the number of patches down and across."""
+def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
+    """Return the number of patches down and across; UserError where a side is not a multiple of the patch."""
     if height % patch or width % patch or min(height, width) < patch:
         near = [max(patch, round(side / patch) * patch) for side in (height, width)]
         raise UserError(

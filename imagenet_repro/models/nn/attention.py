@@ -9,6 +9,7 @@ deterministic where the step is compiled with `xla_gpu_exclude_nondeterministic_
 (openxla/xla, pull request 14125).
 """
 
+import dataclasses
 import math
 import re
 from typing import Literal
@@ -16,12 +17,23 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from imagenet_repro.models.nn import target
-from imagenet_repro.models.nn.initialisers import constant, halves, normal
-from imagenet_repro.models.nn.layers import Dropout, DropPath, LayerNorm, LayerScale, Linear, Rate, gelu, swish
+from imagenet_repro.models.nn.initialisers import Initialiser, constant, halves, normal, parameter
+from imagenet_repro.models.nn.layers import (
+    ACTIVATIONS,
+    Dropout,
+    DropPath,
+    LayerNorm,
+    LayerScale,
+    Linear,
+    Rate,
+    swish,
+)
+from imagenet_repro.models.nn.precision import widen
 
 # timm and DeiT draw with PyTorch's `trunc_normal_(std=0.02)`, which cuts off at -2 and 2, a hundred deviations away.
 INIT = normal(0.02)
@@ -36,11 +48,34 @@ def dense(
     *,
     dtype: DTypeLike,
     rngs: nnx.Rngs,
-    bias: float = 0.0,
+    init: Initialiser = INIT,
+    bias: float | None = 0.0,
     wide: bool = False,
 ) -> Linear:
-    """Return a linear layer with the initial values of a ViT: weights from N(0, 0.02^2), biases all `bias`."""
-    return Linear(in_features, out_features, init=INIT, bias_init=constant(bias), wide=wide, dtype=dtype, rngs=rngs)
+    """Return a linear layer with the initial values of a ViT: weights from N(0, 0.02^2), biases all `bias`.
+
+    A `bias` of None is a layer without biases.
+    """
+    return Linear(
+        in_features,
+        out_features,
+        bias=bias is not None,
+        init=init,
+        bias_init=constant(bias or 0.0),
+        wide=wide,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockInit:
+    """The initial weights of a block's four linear layers; their biases start at 0."""
+
+    qkv: Initialiser = INIT
+    proj: Initialiser = INIT
+    fc1: Initialiser = INIT
+    fc2: Initialiser = INIT
 
 
 def dropout_layer(rate: float, rngs: nnx.Rngs) -> Dropout:
@@ -49,23 +84,38 @@ def dropout_layer(rate: float, rngs: nnx.Rngs) -> Dropout:
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention: softmax(q k^T / sqrt(width / heads)) v for each head, then a linear layer."""
+    """Multi-head self-attention: softmax(q k^T / sqrt(width / heads)) v for each head, then a linear layer.
 
-    def __init__(self, width: int, heads: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.qkv = dense(width, 3 * width, dtype=dtype, rngs=rngs)
-        self.proj = dense(width, width, dtype=dtype, rngs=rngs)
+    With `causal`, a token attends to itself and to those before it, otherwise to all.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        dropout: float,
+        causal: bool = False,
+        init: BlockInit | None = None,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        init = BlockInit() if init is None else init
+        self.qkv = dense(width, 3 * width, init=init.qkv, dtype=dtype, rngs=rngs)
+        self.proj = dense(width, width, init=init.proj, dtype=dtype, rngs=rngs)
         self.proj_drop = dropout_layer(dropout, rngs)
-        self.heads, self.dtype = heads, dtype
+        self.heads, self.causal, self.dtype = heads, causal, dtype
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
-        """Return the tokens after attention over all tokens, in the layer's dtype."""
+        """Return the tokens after attention, in the layer's dtype."""
         batch, tokens, width = x.shape
         head_size = width // self.heads
         implementation = "cudnn" if _cudnn_applies(self.dtype, head_size) else "xla"
         if implementation == "cudnn":  # before the linear layer: one copy, not one each of q, k and v
             x = jnp.pad(x, ((0, 0), (0, -tokens % CUDNN_MULTIPLE), (0, 0)))
         qkv = self.qkv(x).reshape(batch, x.shape[1], 3, self.heads, head_size)
-        y = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], tokens, implementation=implementation)
+        q, k, v = (qkv[:, :, part] for part in range(3))
+        y = attend(q, k, v, tokens, causal=self.causal, implementation=implementation)
         return self.proj_drop(self.proj(y.reshape(batch, tokens, width)))
 
 
@@ -75,20 +125,29 @@ def attend(
     v: Float[Array, "b m h d"],
     tokens: int,
     *,
+    causal: bool = False,
     implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "b n h d"]:
     """Return softmax(q k^T / sqrt(d)) v of the first `tokens` of m rows, for each head; the others are padding.
 
+    With `causal`, row i of q meets rows 0 to i of k alone.
     `implementation` is that of `jax.nn.dot_product_attention`: "xla" or "cudnn". float64 has a form of its own.
     """
     if q.dtype == jnp.float64:  # JAX's function takes the softmax in float32
         q, k, v = (x[:, :tokens] for x in (q, k, v))
-        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1]))
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
+        weights = jax.nn.softmax(jnp.where(jnp.tri(tokens, dtype=bool), scores, -jnp.inf) if causal else scores)
         return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
     lengths = None if q.shape[1] == tokens else jnp.full(len(q), tokens, jnp.int32)
     with jax.default_matmul_precision("highest" if q.dtype == jnp.float32 else "default"):
         y = jax.nn.dot_product_attention(
-            q, k, v, query_seq_lengths=lengths, key_value_seq_lengths=lengths, implementation=implementation
+            q,
+            k,
+            v,
+            query_seq_lengths=lengths,
+            key_value_seq_lengths=lengths,
+            is_causal=causal,
+            implementation=implementation,
         )
     return y[:, :tokens]
 
@@ -109,17 +168,32 @@ def _has_cudnn_attention() -> bool:
 
 
 class Mlp(nnx.Module):
-    """Two linear layers with a GELU between them and dropout after each (Dosovitskiy et al. 2020, appendix B.1)."""
+    """Two linear layers with a GELU between them and dropout after each (Dosovitskiy et al. 2020, appendix B.1).
 
-    def __init__(self, width: int, hidden: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.fc1 = dense(width, hidden, dtype=dtype, rngs=rngs)
+    `activation` is one of `layers.ACTIVATIONS`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        dropout: float,
+        activation: str = "gelu",
+        init: BlockInit | None = None,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        init = BlockInit() if init is None else init
+        self.fc1 = dense(width, hidden, init=init.fc1, dtype=dtype, rngs=rngs)
         self.drop1 = dropout_layer(dropout, rngs)
-        self.fc2 = dense(hidden, width, dtype=dtype, rngs=rngs)
+        self.fc2 = dense(hidden, width, init=init.fc2, dtype=dtype, rngs=rngs)
         self.drop2 = dropout_layer(dropout, rngs)
+        self.activation = activation
 
-    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
         """Apply the layers to each token."""
-        return self.drop2(self.fc2(self.drop1(gelu(self.fc1(x)))))
+        return self.drop2(self.fc2(self.drop1(ACTIVATIONS[self.activation](self.fc1(x)))))
 
 
 class SwiGLU(nnx.Module):
@@ -147,6 +221,7 @@ class Block(nnx.Module):
     """Encoder block: x + attention(norm(x)), then the same with an MLP.
 
     Both branches have LayerScale, with factors that start at `layer_scale` (None: no factors), and stochastic depth.
+    A gated block has neither an `activation` nor an `init` of its own.
     """
 
     def __init__(
@@ -160,16 +235,23 @@ class Block(nnx.Module):
         dropout: float,
         drop_path: float,
         norm_epsilon: float = 1e-6,
+        causal: bool = False,
+        activation: str = "gelu",
+        init: BlockInit | None = None,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         common = {"dropout": dropout, "dtype": dtype, "rngs": rngs}
         self.norm1 = LayerNorm(width, epsilon=norm_epsilon, dtype=dtype)
-        self.attn = Attention(width, heads, **common)
+        self.attn = Attention(width, heads, causal=causal, init=init, **common)
         self.ls1 = None if layer_scale is None else LayerScale(width, layer_scale, rngs=rngs)
         self.drop_path1 = DropPath(drop_path, rngs=rngs)
         self.norm2 = LayerNorm(width, epsilon=norm_epsilon, dtype=dtype)
-        self.mlp = (SwiGLU if gated else Mlp)(width, hidden, **common)
+        self.mlp = (
+            SwiGLU(width, hidden, **common)
+            if gated
+            else Mlp(width, hidden, activation=activation, init=init, **common)
+        )
         self.ls2 = None if layer_scale is None else LayerScale(width, layer_scale, rngs=rngs)
         self.drop_path2 = DropPath(drop_path, rngs=rngs)
 
@@ -179,3 +261,41 @@ class Block(nnx.Module):
         x = x + self.drop_path1(y if self.ls1 is None else self.ls1(y), drop_path)
         y = self.mlp(self.norm2(x))
         return x + self.drop_path2(y if self.ls2 is None else self.ls2(y), drop_path)
+
+
+class AttentionPool(nnx.Module):
+    """Multi-head attention pooling: one learned query attends to all tokens, and an MLP follows as in a block.
+
+    Zhai et al. 2021, "Scaling vision transformers" (arXiv 2106.04560), sec. 2.2. Names are those of timm's
+    `AttentionPoolLatent`; initial weights are those of the blocks.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        *,
+        activation: str = "gelu",
+        norm_epsilon: float = 1e-6,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.latent = parameter(rngs, normal(width**-0.5), (1, 1, width))
+        self.q = dense(width, width, dtype=dtype, rngs=rngs)
+        self.kv = dense(width, 2 * width, dtype=dtype, rngs=rngs)
+        self.proj = dense(width, width, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, epsilon=norm_epsilon, dtype=dtype)
+        self.mlp = Mlp(width, hidden, dropout=0.0, activation=activation, dtype=dtype, rngs=rngs)
+        self.heads, self.dtype = heads, dtype
+
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b c"]:
+        """Return one vector for each image, in the layer's dtype."""
+        batch, tokens, width = x.shape
+        q = self.q(self.latent[...].astype(self.dtype)).reshape(self.heads, -1)
+        kv = self.kv(x).reshape(batch, tokens, 2, self.heads, width // self.heads)
+        scores = jnp.einsum("hd,bkhd->bhk", widen(q), widen(kv[:, :, 0]), precision=lax.Precision.HIGHEST)
+        weights = jax.nn.softmax(scores / math.sqrt(q.shape[-1])).astype(self.dtype)
+        y = jnp.einsum("bhk,bkhd->bhd", weights, kv[:, :, 1], precision=lax.Precision.HIGHEST)
+        y = self.proj(y.reshape(batch, width))
+        return y + self.mlp(self.norm(y))

@@ -65,6 +65,19 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return nnx.gelu(x, approximate=False)
 
 
+def gelu_tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return `gelu` by its approximation with a hyperbolic tangent (Hendrycks & Gimpel 2016, sec. 2)."""
+    return nnx.gelu(x, approximate=True)
+
+
+def quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return x * sigmoid(1.702 x), the approximation of `gelu` by a sigmoid (Hendrycks & Gimpel 2016, sec. 2)."""
+    return x * nnx.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
+
+
 def pair(size: Size) -> tuple[int, int]:
     """Return (height, width) from one number or two."""
     return (size, size) if isinstance(size, int) else size
@@ -168,16 +181,16 @@ def _bias(rngs: nnx.Rngs, kernel: tuple[int, ...], init: Initialiser | None) -> 
 
 
 def wide_product(
-    x: Float[Array, "... i"], weight: Float[Array, "i o"], bias: Float[Array, " o"], dtype: DTypeLike
+    x: Float[Array, "... i"], weight: Float[Array, "i o"], bias: Float[Array, " o"] | None, dtype: DTypeLike
 ) -> Float[Array, "... o"]:
     """Return x @ weight + bias, with the factors in `dtype`, in the dtype of its sums: float32 at least."""
     sums = wide_dtype(dtype)
     y = jnp.dot(x.astype(dtype), weight.astype(dtype), precision=lax.Precision.HIGHEST, preferred_element_type=sums)
-    return y + bias.astype(sums)
+    return y if bias is None else y + bias.astype(sums)
 
 
 class Linear(nnx.Module):
-    """A linear layer over the last axis: x @ weight + bias."""
+    """A linear layer over the last axis: x @ weight, plus a bias unless `bias` is False."""
 
     torch_axes = (1, 0)
     lora: Any = None  # an adapter (`nn/lora.py`)
@@ -187,6 +200,7 @@ class Linear(nnx.Module):
         in_features: int,
         out_features: int,
         *,
+        bias: bool = True,
         init: Initialiser = torch_uniform,
         bias_init: Initialiser | None = None,  # None: PyTorch's, which follows the kernel's shape
         wide: bool = False,  # return the float32 of the sums, as logits need it: rounded, the largest two may tie
@@ -195,16 +209,17 @@ class Linear(nnx.Module):
     ):
         shape = (in_features, out_features)
         self.weight = parameter(rngs, init, shape)
-        self.bias = _bias(rngs, shape, bias_init)
+        self.bias = _bias(rngs, shape, bias_init) if bias else None
         self.dtype, self.wide = dtype, wide
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "... o"]:
         """Return the product plus the bias, in the layer's dtype, or in that of its sums where it is `wide`."""
         if self.wide:
-            y = wide_product(x, self.weight[...], self.bias[...], self.dtype)
+            bias = None if self.bias is None else self.bias[...]
+            y = wide_product(x, self.weight[...], bias, self.dtype)
         else:
             y = jnp.dot(x.astype(self.dtype), self.weight[...].astype(self.dtype), precision=lax.Precision.HIGHEST)
-            y = y + self.bias[...].astype(self.dtype)
+            y = y if self.bias is None else y + self.bias[...].astype(self.dtype)
         return y if self.lora is None else y + self.lora(x)
 
 
