@@ -19,6 +19,17 @@ confidence, and a file with one label a line. Files that `evaluate` wrote contai
 Files that `evaluate` wrote can be scored again by the rule of an evaluation set; `evaluate --help` lists their names.
 This includes other labels of the same images (real, multilabel), which are read from their prepared data set.
 
+  python main.py score --set=cue_conflict --predictions=FILE.csv
+
+Answers in the form of the cue-conflict experiment's files give the shape bias of their observer.
+
+  python main.py score --by=country --table=photos.csv --predictions=FILE.npz
+  python main.py score --by=imagenet_x --predictions=FILE.npz
+  python main.py score --by=class_frequency --predictions=FILE.npz
+
+Errors of groups of images: by a column of a table that names their files (Dollar Street, GeoDE, or any data set), by
+the factors of the package imagenet-x, or by the number of training images of each class (over 100, 20 to 100, fewer).
+
   python main.py score --task=localization --predictions=guesses.txt --labels=ILSVRC2012_validation_ground_truth.txt \\
       --boxes=Annotations/CLS-LOC/val --blacklist=ILSVRC2015_clsloc_validation_blacklist.txt
   python main.py score --task=detection --predictions=detections.txt --boxes=Annotations/DET/val --images=val.txt \\
@@ -32,7 +43,7 @@ entries are compared by the number of classes that each wins.
 ALL_GUESSES = 5  # the number of guesses that the challenge accepts for an image
 
 TASK_OPTIONS = {  # beside --predictions
-    "classification": ("labels", "guesses", "real", "set_name", "data_dir", "mappings"),
+    "classification": ("labels", "guesses", "real", "set_name", "data_dir", "mappings", "by", "table"),
     "localization": ("labels", "boxes", "images", "classes", "blacklist"),
     "detection": ("boxes", "images", "classes", "blacklist", "against"),
 }
@@ -71,7 +82,16 @@ def _classification(
     set_name: str,
     data_dir: str,
     mappings: str,
+    by: str,
+    table: str,
 ) -> None:
+    if by:
+        if labels or real or set_name or guesses != ALL_GUESSES:
+            raise UserError("--labels, --real, --set and --guesses do not go with --by, whose labels are in the .npz")
+        _by_group(predictions, by, table)
+        return
+    if table:
+        raise UserError("--table belongs to --by=COLUMN and would be ignored; leave it out")
     if set_name:
         if labels or real or guesses != ALL_GUESSES:
             raise UserError("--labels, --real and --guesses do not go with --set, which has its own labels and rule")
@@ -84,6 +104,14 @@ def _classification(
     from imagenet_repro.scoring import classification
 
     classification.print_score(classification.score(predictions, labels, guesses=guesses, real_path=real))
+
+
+def _by_group(path: str, by: str, table: str) -> None:
+    from imagenet_repro.scoring import group_errors, image_groups
+    from imagenet_repro.scoring.predictions import load
+
+    predicted = load(path)
+    group_errors.show(group_errors.score(predicted, image_groups.find(by, table, predicted)))
 
 
 def _localization(predictions: str, *, boxes: str, **options: Any) -> None:
@@ -123,6 +151,8 @@ COMMAND = Command(
         Option("--set", parameter="set_name", default="", metavar="NAME", help="score by the rule of this set"),
         Option("--data_dir", default="", metavar="DIR", help="with --set: where its labels are (as in prepare)"),
         Option("--mappings", default="", metavar="DIR", help="with --set=objectnet: the mappings of its download"),
+        Option("--by", default="", metavar="GROUPS", help="errors by group: imagenet_x, class_frequency, or a column"),
+        Option("--table", default="", metavar="FILE", help="with --by=COLUMN: a CSV, TSV or Parquet file of images"),
         Option("--boxes", metavar="PATH", help="annotated boxes: a folder of XML files, or a CSV file"),
         Option("--images", metavar="FILE", help="lines NAME NUMBER (default: all images with boxes, sorted)"),
         Option("--classes", metavar="FILE", help="meta*.mat of the devkit, or lines NUMBER ID"),

@@ -16,9 +16,9 @@ from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import objectnet
 from imagenet_repro.data.sources import Split
 from imagenet_repro.errors import UserError
-from imagenet_repro.scoring import class_names, corruptions, hierarchy, predictions, sets
+from imagenet_repro.scoring import class_names, corruptions, cue_conflict, hierarchy, predictions, sets
 from imagenet_repro.scoring.metrics import ErrorRates
-from imagenet_repro.scoring.predictions import Predictions
+from imagenet_repro.scoring.predictions import NO_LABEL, Predictions
 from imagenet_repro.scoring.sets import AcceptedLabels, EvaluationSet
 
 Score = Callable[..., Float[Array, "b c"]]
@@ -114,7 +114,7 @@ def open_set(config: AnyConfig, name: str, mappings: str = "") -> OpenSet:
     chosen = sets.find_set(name)
     if chosen.rule == "corruptions":
         return OpenSet(chosen, tuple(_corrupted(config)))
-    part = _objectnet(config) if name == "objectnet" else _part(config)
+    part = {"objectnet": _objectnet, "cue_conflict": _cue_conflict}.get(name, _part)(config)
     sets.check_classes(part.split.class_names, f"data set {part.split.name}")
     scored = sets.occurring_classes([record.label for record in part.split.records]) if chosen.masked else None
     return OpenSet(chosen, (part,), scored, mappings)
@@ -165,14 +165,26 @@ def _part(config: AnyConfig) -> EvaluationSplit:
 
 
 def _objectnet(config: AnyConfig) -> EvaluationSplit:
-    directory = sources.data_directory(config.data.data_dir)
-    if not (directory / config.data.name).is_dir():
-        raise UserError(
-            f"data set '{config.data.name}' is not prepared in {directory}. ObjectNet is prepared from its unpacked"
-            f" download:\n  python main.py prepare folder:objectnet-1.0 --name=objectnet --data_dir={directory}"
-        )
+    _require_prepared(config.data, "ObjectNet is", "python main.py prepare folder:objectnet-1.0 --name=objectnet")
     part = _part(config)
     return dataclasses.replace(part, split=objectnet.borderless(part.split, sets.imagenet_wnids()))
+
+
+def _cue_conflict(config: AnyConfig) -> EvaluationSplit:
+    _require_prepared(config.data, "The images of the cue-conflict set are", cue_conflict.PREPARE)
+    part = _part(config)
+    names = sets.imagenet_wnids()  # a category has many of these classes, so the images have no label among them
+    return dataclasses.replace(part, split=part.split.relabelled(names, [NO_LABEL] * len(part.split.class_names)))
+
+
+def _require_prepared(data: Data, images: str, command: str) -> None:
+    """Raise `UserError` with the command that prepares a data set from a download, if it is missing."""
+    directory = sources.data_directory(data.data_dir)
+    if not (directory / data.name).is_dir():
+        raise UserError(
+            f"data set '{data.name}' is not prepared in {directory}. {images} prepared from the unpacked download:\n"
+            f"  {command} --data_dir={directory}"
+        )
 
 
 def _corrupted(config: AnyConfig) -> list[EvaluationSplit]:
@@ -201,6 +213,8 @@ def describe_predictions(opened: OpenSet, predicted: Predictions) -> list[str]:
     chosen = opened.chosen
     if chosen is None:
         return _describe_hierarchy(predicted)
+    if chosen.rule == "cues":
+        return _describe_cues(chosen, predicted)
     if opened.mappings:
         known = sets.accepted_by_folder(predicted.id.tolist(), objectnet.imagenet_classes(opened.mappings))
     else:
@@ -221,6 +235,11 @@ def _describe_by_rule(chosen: EvaluationSet, predicted: Predictions, known: Acce
     counted = results[0].images + (results[0].dropped if chosen.rule == "per class" else 0)
     classes = int(sets.occurring_classes(predicted.label).sum()) if chosen.rule == "label" else None
     return [*lines, *sets.completeness_notes(chosen, counted, classes), *chosen.notes]
+
+
+def _describe_cues(chosen: EvaluationSet, predicted: Predictions) -> list[str]:
+    lines = cue_conflict.describe(cue_conflict.score_predictions(chosen.name, predicted))
+    return [*lines, *sets.completeness_notes(chosen, len(predicted)), *chosen.notes]
 
 
 def _describe_hierarchy(predicted: Predictions) -> list[str]:
@@ -256,7 +275,7 @@ def score_stored(path: str, name: str, *, data_dir: str = "", mappings: str = ""
     """Score stored predictions by the rule of a set, and print the results.
 
     Sets with several labels per image read them from the prepared data set. For ImageNet-C, `path` is a directory with
-    the predictions for all 75 parts.
+    the predictions for all 75 parts. For the cue-conflict set, it may be one of its authors' CSV files.
 
     Raises:
       UserError: an error of `describe_predictions`; the predictions are not among the 1,000 classes; or they are text,
@@ -267,7 +286,13 @@ def score_stored(path: str, name: str, *, data_dir: str = "", mappings: str = ""
     if chosen.rule == "corruptions":
         _show_corrupted(corruptions.score_corruptions(_stored_parts(Path(path))), None)
         return
+    if chosen.rule == "cues" and Path(path).suffix == ".csv":
+        print_lines(cue_conflict.describe(cue_conflict.read_answers(Path(path))))
+        return
     predicted = _stored(Path(path), chosen)
+    if chosen.rule == "cues":
+        print_lines(_describe_cues(chosen, predicted))
+        return
     if chosen.masked:
         predicted = sets.mask_classes(predicted, sets.occurring_classes(predicted.label))
     if mappings:

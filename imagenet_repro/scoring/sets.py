@@ -1,6 +1,6 @@
 """Evaluation sets for networks with ImageNet's 1,000 classes, and the rule by which each set is scored.
 
-There are four rules:
+There are five rules:
 
 | rule | an image is right if |
 |---|---|
@@ -8,6 +8,7 @@ There are four rules:
 | `several` | the guess is among its labels; images without a label, or with none of ImageNet's classes, are left out |
 | `per class` | the same, but the error is the mean over classes of the error on their images |
 | `corruptions` | its label is the guess; `corruptions.py` combines 75 splits into one number |
+| `cues` | among 16 categories, the decision is the shape; `cue_conflict.py` scores it |
 
 All sets count classes as `imagenet_wnids` does, from zero. If only some classes occur (-A, -R), the scores of all
 others are set to -inf before guesses are selected. The labels of tfds' builders are checked for consistency: folders
@@ -38,7 +39,7 @@ CLASSES = 1_000
 SHIFTED_BELOW = 0.5  # share of images whose own label is in their list: 0.90 for ReaL, 0.001 for shifted lists
 ENOUGH_TO_TELL = 10  # images from which that share is meaningful
 
-Rule = Literal["label", "several", "per class", "corruptions"]
+Rule = Literal["label", "several", "per class", "corruptions", "cues"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +172,16 @@ SETS = {
                 "Guesses are among all 1,000 classes; one that is not an object of ObjectNet is wrong. Objects that"
                 " are not among ImageNet's classes are left out.",
             ),
+        ),
+        EvaluationSet(
+            "cue_conflict",
+            "Cue conflict",
+            "cue_conflict",
+            "train",
+            1_280,
+            "Geirhos et al. 2019, ImageNet-trained CNNs are biased towards texture",
+            rule="cues",
+            guesses=(1,),
         ),
     )
 }
@@ -403,7 +414,7 @@ def score_set(chosen: EvaluationSet, predicted: Predictions, known: AcceptedLabe
     """Return the errors of a set with one split, by its rule.
 
     Args:
-      chosen: any set except `c`, which `corruptions.py` scores.
+      chosen: any set except `c` and `cue_conflict`, which modules of their own score.
       predicted: predictions for its images; masked if the set is.
       known: accepted labels, if they are not the stored labels.
 

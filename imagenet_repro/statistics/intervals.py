@@ -6,6 +6,8 @@
 | mean error over seeds | Wilson's at the effective number of images (`crossed_effects`) | new images and new seeds |
 | differences of recipes, all pairs | Tukey's and Kramer's (`crossed_effects`) | new images and new seeds |
 | mean of class error rates | Wilson's, effective number (`wilson_interval`) | new images, these checkpoints |
+| shape bias | Wilson's, effective number (`clustered_interval`) | new images, these checkpoints |
+| difference of two groups of images | Newcombe's (`newcombe_interval`) | new images, these checkpoints |
 | difference of two checkpoints | percentile bootstrap (`bootstrap_difference`) | new images, these checkpoints |
 | difference of two recipes over paired seeds | Student's t (`student_interval`) | these images, new seeds |
 | mean of anything else over images | normal (`NORMAL_95` standard errors) | new images, these checkpoints |
@@ -16,10 +18,11 @@ and Pearson is printed as well, it has a separate column.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 FEW_DISCORDANT = 6  # images; with fewer even the exact McNemar test cannot reach 5 %
 NORMAL_95 = 1.959964  # standard errors on either side of the mean of a normal distribution, for 95 %
@@ -84,6 +87,39 @@ def wilson_interval(
     return np.asarray(np.maximum(0.0, centre - half)), np.asarray(np.minimum(1.0, centre + half))
 
 
+def clustered_interval(
+    is_one: Bool[np.ndarray, " n"], first: Sequence[str], second: Sequence[str]
+) -> tuple[float, float]:
+    """Return the 95 % interval of a share whose observations share two sources, such as an object and a texture.
+
+    The variance is that of Cameron, Gelbach & Miller (2011), "Robust inference with multiway clustering", eq. 2.11:
+    squared sums of residuals over the clusters of the first source, plus those of the second, minus the squares of
+    single residuals. It is at least the variance of independent observations. The interval is Wilson's at the number
+    of independent observations that would give the same variance.
+
+    Args:
+      is_one: whether each observation counts.
+      first, second: the cluster of each observation by either source.
+
+    Raises:
+      ValueError: there are no observations.
+    """
+    if not len(is_one):
+        raise ValueError("a share of no observations has no interval")
+    share = float(np.mean(is_one))
+    residuals = is_one - share
+    squares = float(residuals @ residuals)
+    total = sum(float(np.square(np.bincount(_cluster_index(by), residuals)).sum()) for by in (first, second))
+    variance = max(total - squares, squares) / len(is_one) ** 2
+    effective = share * (1 - share) / variance if variance > 0 else float(len(is_one))
+    low, high = wilson_interval(share, effective)
+    return float(low), float(high)
+
+
+def _cluster_index(names: Sequence[str]) -> Int[np.ndarray, " n"]:
+    return np.unique(np.asarray(names), return_inverse=True)[1]
+
+
 # --- the difference of two error rates on the same images ------------------------------------------------------
 
 
@@ -145,6 +181,26 @@ def bootstrap_discordant(
     tail = (1 - confidence) / 2
     low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / counts.sum(), (tail, 1 - tail))
     return ErrorDifference((only_a - only_b) / images, (float(low), float(high)))
+
+
+def newcombe_interval(
+    first: tuple[int, int], second: tuple[int, int], *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of the difference of two independent shares: images of two groups, not the same images.
+
+    This is the hybrid score interval of Newcombe (1998), "Interval estimation for the difference between independent
+    proportions: comparison of eleven methods", method 10.
+
+    Args:
+      first, second: number of wrong images and number of images of either group.
+      confidence: coverage, in (0, 1).
+    """
+    (low_1, high_1), (low_2, high_2) = (binomial_interval(*one, confidence=confidence) for one in (first, second))
+    share_1, share_2 = (wrong / images for wrong, images in (first, second))
+    difference = share_1 - share_2
+    below = math.hypot(share_1 - low_1, high_2 - share_2)
+    above = math.hypot(high_1 - share_1, share_2 - low_2)
+    return difference - below, difference + above
 
 
 # --- means over seeds ------------------------------------------------------------------------------------------

@@ -217,6 +217,29 @@ def test_objectnet_takes_its_labels_from_folders(objectnet, tmp_path, capsys):
     assert top5 in capsys.readouterr().out
 
 
+def test_cues_are_read_from_the_names_of_images(tmp_path, capsys):
+    wnids = sets.imagenet_wnids()
+    config = configuration(str(tmp_path), "cue_conflict")
+    with pytest.raises(UserError, match="texture-vs-shape/stimuli"):
+        evaluation_sets.open_set(config, "cue_conflict")
+    stimuli = {"cat/cat1-dog1.png": "n02123045", "cat/cat2-dog1.png": "n02085782", "dog/dog1-dog2.png": "n02085782"}
+    for name, wnid in stimuli.items():
+        (tmp_path / "stimuli" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "stimuli" / name).write_bytes(synthetic_sets.picture(wnids.index(wnid)))
+    folder = f"folder:{tmp_path / 'stimuli'}"
+    prepare_dataset(folder, data_dir=str(tmp_path), as_name="cue_conflict", holdout="0%")
+    evaluation_set = evaluation_sets.open_set(config, "cue_conflict")
+    assert evaluation_set.parts[0].split.records[0].label == -1
+    of_images = dataclasses.replace(evaluation_set, scored=np.arange(CLASSES) != FAVOURITE)
+    _, stored_predictions = evaluated(config, of_images)
+    lines = evaluation_sets.describe_predictions(evaluation_set, stored_predictions)
+    assert lines[0].startswith("Cue conflict: shape bias 50.0 %")
+    assert "(1 by shape, 1 by texture, 0 by neither, of 2 images" in lines[0]
+    save(tmp_path / "p.npz", stored_predictions)
+    evaluation_sets.score_stored(str(tmp_path / "p.npz"), "cue_conflict")
+    assert capsys.readouterr().out.splitlines()[: len(lines)] == lines
+
+
 def test_all_parts_of_c_from_stored_predictions(tmp_path, capsys):
     ids = [validation_id(i + 1) for i in range(8)]
     for number, name in enumerate(corruptions.CONFIGS):

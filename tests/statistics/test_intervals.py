@@ -118,3 +118,38 @@ def test_bootstrap_intervals_cover_on_a_grid(images, only_a, only_b):
 @pytest.mark.parametrize(("only_a", "only_b"), [(0.02, 0.0), (0.04, 0.02), (0.02, 0.02), (0.1, 0.05), (0.05, 0.05)])
 def test_intervals_on_few_images_cover_at_least_94_percent(images, only_a, only_b):
     assert coverage(images, only_a, only_b) >= 0.94
+
+
+# --- other shares ------------------------------------------------------------------------------------------------
+
+
+def test_newcombes_interval_is_that_of_statsmodels():
+    from statsmodels.stats.proportion import confint_proportions_2indep
+
+    for first, second in (((56, 70), (48, 80)), ((0, 20), (3, 15)), ((10, 10), (0, 20))):
+        expected = confint_proportions_2indep(*first, *second, method="newcomb", compare="diff", alpha=0.01)
+        assert intervals.newcombe_interval(first, second, confidence=0.99) == pytest.approx(expected)
+
+
+def test_a_share_of_independent_observations_has_wilsons_interval():
+    is_one = np.arange(200) % 5 == 0
+    names = [str(row) for row in range(200)]
+    low, high = intervals.clustered_interval(is_one, names, names)
+    assert (low, high) == pytest.approx(intervals.binomial_interval(40, 200), rel=1e-6)
+    with pytest.raises(ValueError, match="no observations"):
+        intervals.clustered_interval(is_one[:0], [], [])
+
+
+def test_the_interval_of_clustered_observations_covers_the_share():
+    """Effects of an object and of a texture; the plain interval of independent images covers far less often."""
+    rng, objects, clustered, plain = np.random.default_rng(0), 40, 0, 0
+    for _ in range(200):
+        effects = rng.normal(size=objects)[:, None] + rng.normal(size=objects)[None]
+        is_one = (effects + rng.normal(size=effects.shape) > 0).ravel()  # the share over all draws is one half
+        index = [[str(one) for one in axis.ravel()] for axis in np.indices(effects.shape)]
+        low, high = intervals.clustered_interval(is_one, *index)
+        clustered += low <= 0.5 <= high
+        low, high = intervals.binomial_interval(int(is_one.sum()), is_one.size)
+        plain += low <= 0.5 <= high
+    assert 0.90 * 200 <= clustered <= 0.985 * 200
+    assert plain < 0.5 * 200

@@ -24,8 +24,9 @@ from imagenet_repro.data.prepare.listing import MAX_IMAGE_BYTES, Image, Listing,
 from imagenet_repro.errors import UserError
 
 ENDINGS = (".csv", ".tsv", ".parquet")
+FILE_COLUMNS = ("file", "file_name", "filename", "path", "filepath", "image", "image_path", "img")
 _COLUMNS = {
-    "file": ("file", "file_name", "filename", "path", "filepath", "image", "image_path", "img"),
+    "file": FILE_COLUMNS,
     "label": ("label", "class", "class_name", "category"),
     "split": ("split", "subset", "set"),
 }
