@@ -32,6 +32,12 @@ class SaveError(UserError):
     exit_code = EXIT_SAVE_FAILED
 
 
+class InterruptedRunError(UserError):
+    """A signal stopped a run before its budget was spent; its state is saved, and the same call continues it."""
+
+    exit_code = EXIT_STOPPED
+
+
 class LostProcessError(UserError):
     """Another process, on which the work depends, was ended from outside; the same command resumes."""
 

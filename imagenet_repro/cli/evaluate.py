@@ -3,6 +3,7 @@
 from typing import Any
 
 from imagenet_repro.cli.command import NETWORK, PREPROCESS, Command, Option, Settings, parse_network_options
+from imagenet_repro.errors import EXIT_FINISHED
 
 HELP = """Score a checkpoint of a run on every image of a split, exactly once.
 
@@ -70,10 +71,11 @@ def run(
     from imagenet_repro.runs.evaluate import evaluate, evaluate_weights
 
     if workdir is not None:
-        return evaluate(workdir, which=checkpoint or "last", **common)
-    return evaluate_weights(
-        str(weights), name=model, options=parsed, drop_background=drop_background, preprocess=preprocess, **common
-    )
+        evaluate(workdir, which=checkpoint or "last", **common)
+    else:
+        network = {"name": model, "options": parsed, "drop_background": drop_background, "preprocess": preprocess}
+        evaluate_weights(str(weights), **network, **common)
+    return EXIT_FINISHED
 
 
 COMMAND = Command(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from imagenet_repro.cli.command import NETWORK, PREPROCESS, Command, Option, Settings, parse_network_options
+from imagenet_repro.errors import EXIT_FINISHED, EXIT_LEFT_OUT
 
 HELP = """Say what is on photographs: the most probable classes of a run or of published weights.
 
@@ -35,11 +36,13 @@ def run(
     parsed = parse_network_options(
         workdir=workdir, checkpoint=checkpoint, model=model, options=options, preprocess=preprocess
     )
-    from imagenet_repro.runs.predict import predict_by_run, predict_by_weights
+    from imagenet_repro.runs.predict import predict, predict_weights
 
     if workdir is not None:
-        return predict_by_run(workdir, which=checkpoint or "last", **common)
-    return predict_by_weights(str(weights), name=model, options=parsed, preprocess=preprocess, **common)
+        result = predict(workdir, which=checkpoint or "last", **common)
+    else:
+        result = predict_weights(str(weights), name=model, options=parsed, preprocess=preprocess, **common)
+    return EXIT_LEFT_OUT if result.left_out else EXIT_FINISHED
 
 
 COMMAND = Command(

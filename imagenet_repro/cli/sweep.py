@@ -1,7 +1,7 @@
 """`main.py sweep`: train many systems under one budget, and compare them."""
 
 from imagenet_repro.cli.command import Command, Option, Settings
-from imagenet_repro.errors import UserError
+from imagenet_repro.errors import EXIT_FINISHED, UserError
 
 HELP = """Train many systems under one budget, with several seeds each, optionally after a search of their settings.
 
@@ -65,7 +65,10 @@ def run(
     options = controller.SweepOptions(launcher, workers, storage, read_slurm_options(slurm))
     if dry_run:
         return controller.dry_run(loaded_sweep, workdir, options, topology or "")
-    return controller.run_sweep(loaded_sweep, workdir, options) or compare([workdir], storage=storage, target=target)
+    code = controller.run_sweep(loaded_sweep, workdir, options)
+    if code == EXIT_FINISHED:
+        compare([workdir], storage=storage, target=target)
+    return code
 
 
 COMMAND = Command(

@@ -35,6 +35,7 @@ def run(
     from rich.console import Console
 
     from imagenet_repro.config import load_config
+    from imagenet_repro.errors import EXIT_FINISHED, InterruptedRunError
     from imagenet_repro.scoring.terminal import show_stages
 
     loaded_config = load_config(config, overrides | ({"name": name} if name else {}))
@@ -45,7 +46,14 @@ def run(
         from imagenet_repro.runs.weights_images import with_preprocessing
 
     loaded_config = with_preprocessing(loaded_config, preprocess)
-    return print_cost(loaded_config) if dry_run else train.train(loaded_config, workdir, extend=extend)
+    if dry_run:
+        return print_cost(loaded_config)
+    try:
+        train.train(loaded_config, workdir, extend=extend)
+    except InterruptedRunError as stopped:
+        print(stopped)
+        return stopped.exit_code
+    return EXIT_FINISHED
 
 
 COMMAND = Command(

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import jax
@@ -323,6 +324,7 @@ class ProtocolResult:
     views: int  # of each image
     rates: ErrorRates
     seconds: float  # without compilation
+    predictions: tuple[Path, ...] = ()  # the files of predictions; empty: they are not stored
 
 
 def print_results(rows: Sequence[ProtocolResult], console: Console | None = None) -> None:

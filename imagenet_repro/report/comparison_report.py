@@ -10,6 +10,7 @@ from imagenet_repro.report import comparison_page, curve_file, running, transfer
 from imagenet_repro.report import targets as reached
 from imagenet_repro.report.collect import are_same
 from imagenet_repro.report.comparison_page import ComparisonPage, Thumbnails
+from imagenet_repro.report.comparison_result import ComparisonResult
 from imagenet_repro.report.html_page import PageFigure
 from imagenet_repro.report.plots import curves, dumbbell, history, matrix, pareto, profiles, wordnet_confusions
 from imagenet_repro.report.plots.curves import Against
@@ -116,7 +117,12 @@ class Presenter:
     Args:
       out: the directory of the page, created if it is missing.
       refresh: seconds after which a browser reads the page again while a run has not ended; 0: never.
+
+    Attributes:
+      result: of the last call of `present`; None before it.
     """
+
+    result: ComparisonResult | None = None
 
     def __init__(self, out: Path, *, refresh: float = 0):
         self._out, self._refresh = out, refresh
@@ -152,6 +158,7 @@ class Presenter:
         self._systems = comparison.systems
         path = comparison_page.write(dataclasses.replace(page, figures=self._figures, tables=self._tables), self._out)
         curve_file.write(comparison, self._out)
+        self.result = ComparisonResult(self._out, path, page.verdict, comparison, page.groups)
         Console(highlight=False).print(f"the page: {path}", markup=False, soft_wrap=True)
         return path
 

@@ -50,8 +50,7 @@ def write(study: TransferStudy, out: Path, waiting: Sequence[str] = ()) -> Path:
     Raises:
       SaveError: a file cannot be written.
     """
-    verdict = [transfer.headline(study), *(transfer.verdict(study, target) for target in study.targets)]
-    verdict += [describe_waiting(one) for one in waiting]
+    verdict = verdict_lines(study, waiting)
     overview = [transfer.sources_by_targets(study)]
     sections = [PageSection("targets", "All targets", _body([], overview), tuple(overview))]
     for target in study.targets:
@@ -70,6 +69,12 @@ def write(study: TransferStudy, out: Path, waiting: Sequence[str] = ()) -> Path:
     for line in (*verdict, f"the page: {path}"):
         console.print(line, markup=False, soft_wrap=True)
     return path
+
+
+def verdict_lines(study: TransferStudy, waiting: Sequence[str] = ()) -> list[str]:
+    """Return the headline of a study, the verdict on each target, and a sentence on each that `waiting` names."""
+    verdicts = [transfer.headline(study), *(transfer.verdict(study, target) for target in study.targets)]
+    return verdicts + [describe_waiting(one) for one in waiting]
 
 
 def describe_waiting(name: str) -> str:

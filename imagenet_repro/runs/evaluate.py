@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from imagenet_repro import models, pretrained
 from imagenet_repro.config import Config, ConfigT, Data, build_section, config_to_dict, replace_keys
 from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import fingerprint
-from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.errors import UserError
 from imagenet_repro.inference import evaluation_sets, protocols
 from imagenet_repro.inference.protocol_evaluator import ProtocolEvaluator, sum_rates
 from imagenet_repro.models.spec import Preprocessing
 from imagenet_repro.runs.restore import restore, trained_classes
+from imagenet_repro.runs.results import EvaluationResult
 from imagenet_repro.scoring import class_names, corruptions, predictions, sets
 from imagenet_repro.storage import files, provenance
 from imagenet_repro.storage.workdir import PREDICTIONS, Workdir
@@ -26,16 +27,16 @@ from imagenet_repro.training.systems.network import describe_loaded
 
 
 def evaluate(
-    workdir: str,
+    workdir: str | Path,
     *,
-    which: str,
-    data: dict[str, str],
-    out: str | None,
+    which: str = "last",
+    data: Mapping[str, str] | None = None,
+    out: str | None = None,
     set_name: str = "",
     mappings: str = "",
     protocol: str = protocols.OWN_PROTOCOL,
     settings: dict[str, str] | None = None,
-) -> int:
+) -> EvaluationResult:
     """Score a checkpoint of a run on a split or an evaluation set, print error rates and store the predictions.
 
     Args:
@@ -50,13 +51,14 @@ def evaluate(
       settings: keys of the protocol to replace, as texts.
 
     Returns:
-      The exit code.
+      The error rates by each protocol.
 
     Raises:
       UserError: options do not go together; the checkpoint or the images are missing; or the classes of the run are
         not those of the split.
       SaveError: predictions cannot be written.
     """
+    data = data or {}
     evaluation_sets.check_options(set_name, data, mappings)
     parts = _parse_protocols(protocol, settings, out)
     run = Workdir(workdir)
@@ -78,7 +80,7 @@ def evaluate(
     def path_in_workdir(data: Data, name: str) -> Path:
         return run.predictions(data, data.eval_split, restored.step, "" if name == protocols.OWN_PROTOCOL else name)
 
-    code = _score_by_protocols(
+    results = _score_by_protocols(
         _create_evaluators(parts, system, evaluation_set),
         evaluation_set,
         system.spread.put_state(restored.state),
@@ -86,9 +88,10 @@ def evaluate(
         path_of=_output_paths(evaluation_set, out) or path_in_workdir,
         title=f"step {restored.step:,}",
     )
-    if selected:
-        _say_once(selection_sentence(selected, config.data.eval_split))
-    return code
+    sentence = selection_sentence(selected, config.data.eval_split) if selected else ""
+    if sentence:
+        _say_once(sentence)
+    return EvaluationResult(f"step {restored.step:,} of the run in {run.path}", results, sentence)
 
 
 def describe_selection(run: Workdir, which: str, step: int, scored: Data) -> dict[str, Any]:
@@ -171,19 +174,18 @@ def _score_by_protocols(
     source: dict[str, Any],
     path_of: Callable[[Data, str], Path] | None,
     title: str,
-) -> int:
-    """Score every part of a set by every protocol, store the predictions, and print the error rates."""
+) -> tuple[protocols.ProtocolResult, ...]:
+    """Score every part of a set by every protocol, store the predictions, and print the error rates; return these."""
     source = provenance.collect() | source
-    results = [
+    results = tuple(
         _score_by_protocol(name, scorer, evaluation_set, train_state, source=source, path_of=path_of, title=title)
         for name, scorer in evaluators.items()
-    ]
-    if jax.process_index() != 0:
-        return EXIT_FINISHED
-    if len(results) > 1:
-        protocols.print_results(results)
-    evaluation_sets.print_lines(sets.human_error_sentences(evaluation_set.parts[0].config.data.name))
-    return EXIT_FINISHED
+    )
+    if jax.process_index() == 0:
+        if len(results) > 1:
+            protocols.print_results(results)
+        evaluation_sets.print_lines(sets.human_error_sentences(evaluation_set.parts[0].config.data.name))
+    return results
 
 
 def _score_by_protocol(
@@ -198,7 +200,7 @@ def _score_by_protocol(
 ) -> protocols.ProtocolResult:
     """Score every part of a set by one protocol, and return the error rates of all parts together."""
     errors: dict[str, corruptions.CorruptedErrors] = {}
-    all_rates, total_seconds = [], 0.0
+    all_rates, files_of_predictions, total_seconds = [], [], 0.0
     for part in evaluation_set.parts:
         part_source = source | {
             "config": config_to_dict(part.config),
@@ -210,9 +212,11 @@ def _score_by_protocol(
             seconds = time.perf_counter() - began - (scorer.compilation_seconds - compiled)
         all_rates.append(rates)
         total_seconds += seconds
+        path = path_of and path_of(part.config.data, name)
+        if path is not None:
+            files_of_predictions.append(path)
         if jax.process_index() != 0:
             continue
-        path = path_of and path_of(part.config.data, name)
         if path is not None:
             predictions.save(path, predicted)
         headline = evaluation_set.headline(rates)
@@ -227,7 +231,8 @@ def _score_by_protocol(
             errors[corruptions.config_name(part.split.name)] = corruptions.count_corrupted(predicted)
     if errors:
         evaluation_sets.print_corruptions(errors, evaluation_set.parts[0].config)
-    return protocols.ProtocolResult(name, scorer.views, sum_rates(all_rates), total_seconds)
+    files_of_predictions = tuple(files_of_predictions)
+    return protocols.ProtocolResult(name, scorer.views, sum_rates(all_rates), total_seconds, files_of_predictions)
 
 
 def _output_paths(evaluation_set: evaluation_sets.OpenSet, out: str | None) -> Callable[[Data, str], Path] | None:
@@ -275,14 +280,14 @@ def evaluate_weights(
     name: str = "",
     options: dict[str, Any] | None = None,
     drop_background: bool = False,
-    data: dict[str, str],
-    out: str | None,
+    data: Mapping[str, str] | None = None,
+    out: str | None = None,
     set_name: str = "",
     mappings: str = "",
     protocol: str = protocols.OWN_PROTOCOL,
     settings: dict[str, str] | None = None,
     preprocess: dict[str, str] | None = None,
-) -> int:
+) -> EvaluationResult:
     """Score published weights on a split or an evaluation set without a run, and print error rates.
 
     Images are prepared as `pretrained.select` says, which is printed. All computation is in float32.
@@ -301,12 +306,13 @@ def evaluate_weights(
       preprocess: keys of the images' preprocessing to replace, as texts (pretrained/preprocessing.py).
 
     Returns:
-      The exit code.
+      The error rates by each protocol.
 
     Raises:
       UserError: as `evaluate` and `pretrained.load`, or the file has another number of classes than the data set.
       SaveError: predictions cannot be written.
     """
+    data = data or {}
     if "name" not in data and not set_name:
         raise UserError("which data set? --data.name=NAME, such as --data.name=imagenet2012, or --set=NAME")
     evaluation_sets.check_options(set_name, data, mappings)
@@ -331,7 +337,7 @@ def evaluate_weights(
         _say_once(loaded.note)
     evaluation_set = evaluation_sets.align_classes(evaluation_set, loaded.classes, path, _say_once)
     print(f"{name}; {network.describe_images()}")
-    return _score_by_protocols(
+    results = _score_by_protocols(
         _create_evaluators(parts, loaded.system, evaluation_set),
         evaluation_set,
         loaded.system.initial_state(),
@@ -339,6 +345,7 @@ def evaluate_weights(
         path_of=_output_paths(evaluation_set, out),
         title=name,
     )
+    return EvaluationResult(f"{name}, {path}", results)
 
 
 def _say_what_changed(evaluation_set: evaluation_sets.OpenSet) -> None:

@@ -17,7 +17,7 @@ from imagenet_repro.data import loader
 from imagenet_repro.data.bad_records import BadRecords
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Splits
-from imagenet_repro.errors import EXIT_STOPPED, UserError
+from imagenet_repro.errors import InterruptedRunError, UserError
 from imagenet_repro.features import stored_codes
 from imagenet_repro.features.encoding import quantisation
 from imagenet_repro.features.encoding.quantisation import Quantiser
@@ -102,13 +102,14 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
         self.learned: dict[str, LearnedChannel] = {}
         super().__init__(config, workdir, splits)
 
-    def go(self) -> int:
+    def go(self) -> None:
         """Train as `Run.go` does; the stages before the SVM can be stopped too."""
         try:
-            return super().go()
+            super().go()
         except StoppedError as stopped:
-            print(f"stopped by {stopped}, finished stages are kept; the same command continues")
-            return EXIT_STOPPED
+            raise InterruptedRunError(
+                f"stopped by {stopped}, finished stages are kept; the same command continues"
+            ) from stopped
         finally:
             for one in self.learned.values():
                 one.codes.close()

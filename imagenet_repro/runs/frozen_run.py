@@ -12,7 +12,7 @@ from imagenet_repro import models
 from imagenet_repro.config import Amount, Augment, Config, FrozenConfig, config_to_dict
 from imagenet_repro.data.order import epoch_order
 from imagenet_repro.data.sources import Split, Splits
-from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.errors import UserError
 from imagenet_repro.inference.feature_extractor import FeatureExtractor
 from imagenet_repro.probes.stored_features import check_same_network
 from imagenet_repro.runs import initial_weights
@@ -65,8 +65,8 @@ class FrozenRun:
             self._network_config, self._network, system.network.params, system.network.stats
         )
 
-    def go(self) -> int:
-        """Compute the features, fit the classifier, write the result, and return the exit code."""
+    def go(self) -> None:
+        """Compute the features, fit the classifier, and write the result."""
         config, splits = self._config, self._splits
         train = self._paid_images(splits.train)
         own = self._workdir.path / FEATURES
@@ -88,7 +88,6 @@ class FrozenRun:
         flops = train.num_examples * self._flops_per_image
         epochs = train.num_examples / splits.train.num_examples
         self._finish(chosen.predictions[0], Spent(0, train.num_examples, epochs, flops, seconds), chosen.setting)
-        return EXIT_FINISHED
 
     @property
     def _flops_per_image(self) -> int:

@@ -6,7 +6,8 @@ import dataclasses
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from imagenet_repro.data import image_files
 from imagenet_repro.data.prepare import names
 from imagenet_repro.data.sources import Split
 from imagenet_repro.data.thumbnails import thumbnail
-from imagenet_repro.errors import EXIT_FINISHED, EXIT_LEFT_OUT, UserError, nearest
+from imagenet_repro.errors import UserError, nearest
 from imagenet_repro.inference import protocols
 from imagenet_repro.inference.evaluator import Evaluator
 from imagenet_repro.inference.protocol_evaluator import even_batch_size
@@ -30,6 +31,7 @@ from imagenet_repro.report.progress import show_progress
 from imagenet_repro.runs.evaluate import configure_evaluation, with_divisible_batch, with_evaluated_size
 from imagenet_repro.runs.loaded_network import count_classes
 from imagenet_repro.runs.restore import restore, trained_classes
+from imagenet_repro.runs.results import PredictionResult
 from imagenet_repro.scoring import class_names, sets, wordnet
 from imagenet_repro.storage import files
 from imagenet_repro.storage.workdir import Workdir
@@ -92,37 +94,34 @@ class Prediction:
     problem: str = ""
 
 
-def predict_by_run(
-    workdir: str,
+def predict(
+    workdir: str | Path,
+    images: Sequence[str | Path],
     *,
-    which: str,
-    images: Sequence[str],
-    top: int,
-    csv: str | None,
-    page: str | None,
-    data: dict[str, str],
-) -> int:
-    """Predict the classes of images by a checkpoint of a run, and print and write them.
+    which: str = "last",
+    top: int = 5,
+    csv: str | None = None,
+    page: str | None = None,
+    data: Mapping[str, str] | None = None,
+) -> PredictionResult:
+    """Predict the classes of images by a checkpoint of a run; print, write and return them.
 
     Args:
       workdir: the workdir of a run, which need not be finished.
-      which: "best", "last" or a step.
       images: paths of files and folders.
+      which: "best", "last" or a step.
       top: the number of classes for each image.
       csv: path of a table of all images; None: no table.
       page: path of an HTML page; None: no page.
       data: keys of the section `data` to replace, as texts: those on how images are read.
 
-    Returns:
-      The exit code, which says whether images could not be read.
-
     Raises:
       UserError: there is no image, or the run lacks the checkpoint.
       SaveError: a file cannot be written.
     """
-    found = image_files.find(images)
+    found = image_files.find(list(map(str, images)))
     run = Workdir(workdir)
-    config = _configured(run.config(), data, len(found.paths))
+    config = _configured(run.config(), data or {}, len(found.paths))
     classes = trained_classes(run)
     system = systems.create_system(run.as_computed(config), len(classes))
     restored = restore(run, system, system.initial_state(), which)
@@ -131,43 +130,40 @@ def predict_by_run(
     return _predict(predictor, found, Outputs(top, csv, page))
 
 
-def predict_by_weights(
+def predict_weights(
     path: str,
+    images: Sequence[str | Path],
     *,
     name: str = "",
     options: dict[str, Any] | None = None,
     preprocess: dict[str, str] | None = None,
-    images: Sequence[str],
-    top: int,
-    csv: str | None,
-    page: str | None,
-    data: dict[str, str],
-) -> int:
-    """Predict the classes of images by a file of weights, computed in float32, and print and write them.
+    top: int = 5,
+    csv: str | None = None,
+    page: str | None = None,
+    data: Mapping[str, str] | None = None,
+) -> PredictionResult:
+    """Predict the classes of images by a file of weights, computed in float32; print, write and return them.
 
     Args:
       path: a file of weights, a model's directory, or `package:NAME`.
+      images: paths of files and folders.
       name: the network, or published weights of it; empty: the one that the file states, with its options.
       options: options of the network, which override those of the file.
       preprocess: keys of the images' preprocessing to replace, as texts (pretrained/preprocessing.py).
-      images: paths of files and folders.
-      top: as `predict_by_run`.
-      csv: as `predict_by_run`.
-      page: as `predict_by_run`.
-      data: as `predict_by_run`.
-
-    Returns:
-      The exit code, which says whether images could not be read.
+      top: as `predict`.
+      csv: as `predict`.
+      page: as `predict`.
+      data: as `predict`.
 
     Raises:
       UserError: there is no image, or the file cannot be read, is of another network, or has no classes.
       SaveError: a file cannot be written.
     """
-    found = image_files.find(images)
+    found = image_files.find(list(map(str, images)))
     weights = pretrained.read(path)
     network = pretrained.select(weights, name, options, preprocess)
     config = configure_evaluation(network.name, network.options, network.preprocessing)
-    config = with_evaluated_size(_configured(config, data, len(found.paths)))
+    config = with_evaluated_size(_configured(config, data or {}, len(found.paths)))
     count = count_classes(weights, network.name, config.model.options)
     if not count:
         raise UserError(f"{path} has no classes: its network ends in features. `main.py probe` judges these")
@@ -187,7 +183,7 @@ def predict_by_weights(
     return _predict(predictor, found, Outputs(top, csv, page))
 
 
-def _configured(config: AnyConfig, data: dict[str, str], n_images: int) -> Any:
+def _configured(config: AnyConfig, data: Mapping[str, str], n_images: int) -> Any:
     """Return a configuration that reads files: any number may be unreadable, and a batch is no larger than needed.
 
     As many images as a batch of the run are scored in its batches, and so with the same bits as by `evaluate`.
@@ -204,13 +200,14 @@ def _configured(config: AnyConfig, data: dict[str, str], n_images: int) -> Any:
     return replace_keys(config, {"data.eval_batch_size": str(batch)})
 
 
-def _predict(predictor: Predictor, found: image_files.Found, outputs: Outputs) -> int:
-    """Predict, print and write; return the exit code."""
+def _predict(predictor: Predictor, found: image_files.Found, outputs: Outputs) -> PredictionResult:
+    """Predict, print, write, and return the predictions of all images."""
     readable = tuple(map(names.printable, wordnet.readable_names(predictor.classes)))
     split = image_files.as_split(found.paths, predictor.classes)
     left_out = [names.printable(one) for one in found.unreadable]
     printed: list[Prediction] = []
     shown: list[ShownImage] = []
+    collected = _Collected(min(outputs.top, len(predictor.classes)))
     limit = _PRINTED_WITH_FILE if outputs.csv else _PRINTED
     is_share = predictor.system.scores_are_logits
     began = time.perf_counter()
@@ -221,20 +218,50 @@ def _predict(predictor: Predictor, found: image_files.Found, outputs: Outputs) -
             if prediction.problem:
                 left_out.append(f"{names.printable(prediction.path)}: {prediction.problem}")
                 continue
+            collected.add(prediction)
             if len(printed) < limit:
                 printed.append(prediction)
             if outputs.page and len(shown) < predictions_page.SHOWN:
                 guesses = _guesses(prediction, readable, is_share)
                 shown.append(ShownImage(names.printable(prediction.path), thumbnail(split.records[index]), guesses))
     seconds = time.perf_counter() - began - evaluator.compilation_seconds
-    n_images = len(found.paths) - (len(left_out) - len(found.unreadable))
+    n_images = len(collected.paths)
     _print(printed, readable, is_share)
     if n_images > len(printed):
         print(f"… and {n_images - len(printed):,} more images" + ("" if outputs.csv else "; --csv=FILE has all"))
     if outputs.page:
         predictions_page.write(Path(outputs.page), shown, n_images=n_images, title=predictor.title, left_out=left_out)
     _summarise(predictor.title, n_images, seconds, found, outputs)
-    return _report_left_out(left_out)
+    _report_left_out(left_out)
+    return collected.result(predictor, tuple(left_out))
+
+
+class _Collected:
+    """The predictions of all images, in 12 bytes for each class of an image besides the paths.
+
+    Args:
+      width: the number of classes for each image.
+    """
+
+    def __init__(self, width: int):
+        self._width = width
+        self.paths: list[str] = []
+        self._classes, self._shares = array("i"), array("d")
+
+    def add(self, prediction: Prediction) -> None:
+        """Add the prediction of one more image."""
+        self.paths.append(prediction.path)
+        self._classes.extend(prediction.classes)
+        self._shares.extend(prediction.shares)
+
+    def result(self, predictor: Predictor, left_out: tuple[str, ...]) -> PredictionResult:
+        """Return the predictions of the images so far."""
+        classes, shares = (
+            np.array(values, kind).reshape(-1, self._width)
+            for values, kind in ((self._classes, np.int32), (self._shares, np.float64))
+        )
+        names_of_classes = tuple(wordnet.readable_names(predictor.classes))
+        return PredictionResult(predictor.title, tuple(self.paths), classes, shares, names_of_classes, left_out)
 
 
 def _create_evaluator(system: System, split: Split, show: Callable[[int], None]) -> Evaluator:
@@ -343,13 +370,12 @@ def _summarise(title: str, n_images: int, seconds: float, found: image_files.Fou
         print(f"{found.n_ignored:,} files have no ending of an image file and were left out", file=sys.stderr)
 
 
-def _report_left_out(left_out: Sequence[str]) -> int:
-    """Print the files that could not be read; return the exit code."""
+def _report_left_out(left_out: Sequence[str]) -> None:
+    """Print the files that could not be read."""
     if not left_out:
-        return EXIT_FINISHED
+        return
     more = f"\n  … and {len(left_out) - _NAMED:,} more" if len(left_out) > _NAMED else ""
     named = "".join(f"\n  {one}" for one in left_out[:_NAMED])
     print(
         f"{len(left_out):,} files or folders could not be read and have no prediction:{named}{more}", file=sys.stderr
     )
-    return EXIT_LEFT_OUT

@@ -10,7 +10,7 @@ import jax
 from imagenet_repro.config import config_to_dict
 from imagenet_repro.config.run import TrainedT
 from imagenet_repro.data.sources import Splits
-from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED
+from imagenet_repro.errors import InterruptedRunError
 from imagenet_repro.inference.evaluator import Evaluator, metrics_row
 from imagenet_repro.scoring import predictions
 from imagenet_repro.scoring.metrics import ErrorRates
@@ -45,8 +45,12 @@ class Run(abc.ABC, Generic[TrainedT, SystemT]):
         self.predicted: tuple[ErrorRates, predictions.Predictions] | None = None  # at the end of the run
         self.checkpoints = checkpoint.Checkpoints(workdir.checkpoints, config.checkpoint.keep)
 
-    def go(self) -> int:
-        """Train, and write the result; return the exit code. The log and the checkpoints are closed in any case."""
+    def go(self) -> None:
+        """Train, and write the result. The log and the checkpoints are closed in any case.
+
+        Raises:
+          InterruptedRunError: a signal stopped the run.
+        """
         try:
             job = self._job()
             try:
@@ -56,11 +60,9 @@ class Run(abc.ABC, Generic[TrainedT, SystemT]):
         finally:
             self.checkpoints.close()
         if outcome.stopped_by:
-            print(
+            raise InterruptedRunError(
                 f"stopped by {outcome.stopped_by} at step {outcome.spent.steps:,}, saved; the same command continues"
             )
-            return EXIT_STOPPED
-        return EXIT_FINISHED
 
     @abc.abstractmethod
     def _job(self) -> loop.TrainingJob:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,13 +11,14 @@ from imagenet_repro.config import AnyConfig, Config, FeatureConfig, FrozenConfig
 from imagenet_repro.data import sources
 from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.data.sources import Split, Splits
-from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.errors import UserError
 from imagenet_repro.report import energy, result_table
 from imagenet_repro.report.plots import curves
 from imagenet_repro.runs import initial_weights
 from imagenet_repro.runs.feature_run import FeatureRun
 from imagenet_repro.runs.frozen_run import FrozenRun
 from imagenet_repro.runs.network_run import NetworkRun
+from imagenet_repro.runs.results import TrainingResult
 from imagenet_repro.runs.run import Run
 from imagenet_repro.scoring import class_names, terminal
 from imagenet_repro.storage import files, provenance, user
@@ -34,10 +36,10 @@ RUNS: dict[type, Callable[[Any, Workdir, Splits], Run | FrozenRun]] = {
 LONGEST_PATH = f"{'0' * 12}.orbax-checkpoint-tmp/state.orbax-checkpoint-tmp/ocdbt.process_000000/d/{'0' * 40}"
 
 
-def train(config: AnyConfig, workdir: str, *, extend: bool = False) -> int:
-    """Train a configuration in a workdir, or continue the run in it; return the exit code.
+def train(config: AnyConfig, workdir: str | Path, *, extend: bool = False) -> TrainingResult:
+    """Train a configuration in a workdir, or continue the run in it; return its result.
 
-    For a finished run, the result is shown again, and nothing is built or compiled.
+    For a finished run, the result is shown and returned again, and nothing is built or compiled.
 
     The workdir then holds `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, and when the budget is
     spent `result.json`, `predictions/`, `curves.png` and `table.md`.
@@ -49,15 +51,21 @@ def train(config: AnyConfig, workdir: str, *, extend: bool = False) -> int:
         same learning rates under both (training/extension.py).
 
     Raises:
-      UserError: an error that the caller can correct; errors.py has the exit codes.
+      InterruptedRunError: a signal, such as that of Ctrl-C, stopped the run; another call continues it.
+      DivergedError: the loss is not finite.
+      SaveError: a checkpoint or the result cannot be written.
+      UserError: any other error that the caller can correct.
     """
     directory = Workdir(workdir)
     devices.start()
-    with peers.explained():
-        return _train(config, directory, extend=extend)
+    try:
+        with peers.explained():
+            return _train(config, directory, extend=extend)
+    finally:
+        directory.unlock()
 
 
-def _train(config: AnyConfig, directory: Workdir, *, extend: bool) -> int:
+def _train(config: AnyConfig, directory: Workdir, *, extend: bool) -> TrainingResult:
     config = _with_image_size(config, directory)
     with terminal.show_stages(hosts.console(), announce=True) as begin:
         begin(f"reading the data set {config.data.name}")
@@ -76,8 +84,8 @@ def _train(config: AnyConfig, directory: Workdir, *, extend: bool) -> int:
         run = RUNS[systems.SYSTEMS[type(config)]](config, directory, splits)
         if before and isinstance(run, NetworkRun):
             run.before = resolve_config(before)
-    code = run.go()
-    return code or _show(directory)
+    run.go()
+    return _show(directory)
 
 
 def _with_recorded_name(config: AnyConfig, workdir: Workdir) -> AnyConfig:
@@ -169,14 +177,17 @@ def _precision(config: AnyConfig, workdir: Workdir) -> dict[str, str]:
     return {"precision": cpu_precision.choose(config.precision)}
 
 
-def _show(workdir: Workdir) -> int:
-    """Show the table of a finished run and draw its curves, in one process."""
-    if jax.process_index() != 0:
-        return EXIT_FINISHED
+def _show(workdir: Workdir) -> TrainingResult:
+    """Show the table of a finished run and draw its curves, in one process; return its result in all of them."""
+    if jax.process_index() == 0:
+        _print_result(workdir)
+    return TrainingResult.from_first_process(workdir)
+
+
+def _print_result(workdir: Workdir) -> None:
     row = result_table.row(workdir.result())
     result_table.show([row])
     print(energy.describe(workdir.result()))
     workdir.write("table.md", result_table.markdown([row]))
     curves.plot_curves({row.system: log.read_rows(workdir.metrics)}, workdir.path / "curves.png")
     print(f"table: {workdir.path / 'table.md'}\nlearning curves: {workdir.path / 'curves.png'}")
-    return EXIT_FINISHED

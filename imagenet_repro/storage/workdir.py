@@ -170,6 +170,12 @@ class Workdir:
         for directory in (self.path, self.path / PREDICTIONS, self.checkpoints):
             files.remove_parts(directory)
 
+    def unlock(self) -> None:
+        """Release the lock, if this process holds it; it may live on, as a notebook does."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
     def record_config(self, config: AnyConfig, provenance: dict[str, Any]) -> None:
         """Write the configuration of a new run, or check that it equals the recorded one.
 

@@ -11,7 +11,7 @@ import numpy as np
 from imagenet_repro.config import Data, build_section
 from imagenet_repro.config.sweep import SCRATCH
 from imagenet_repro.data import sources, thumbnails
-from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.errors import UserError
 from imagenet_repro.inference import protocols
 from imagenet_repro.report import comparison_page, html_page, transfer_report
 from imagenet_repro.report.collect import (
@@ -25,6 +25,7 @@ from imagenet_repro.report.collect import (
 )
 from imagenet_repro.report.comparison_page import Thumbnails
 from imagenet_repro.report.comparison_report import FIGURES, Presenter
+from imagenet_repro.report.comparison_result import ComparisonResult
 from imagenet_repro.report.records import (
     Comparison,
     FailedRun,
@@ -46,8 +47,8 @@ from imagenet_repro.sweeps.status import format_settings
 
 
 def compare(
-    workdirs: Sequence[str],
-    out: str | None = None,
+    workdirs: Sequence[str | Path],
+    out: str | Path | None = None,
     *,
     allow_mixed: bool = False,
     storage: str = "",
@@ -56,8 +57,8 @@ def compare(
     set_name: str = "",
     target: str = "",
     watch: bool = False,
-) -> int:
-    """Write the page of a comparison with its tables and figures, print the verdict, and return the exit code.
+) -> ComparisonResult:
+    """Write the page of a comparison with its tables and figures, print the verdict, and return the result.
 
     Args:
       workdirs: workdirs of runs, or that of one sweep. Those that have not ended are shown apart.
@@ -75,25 +76,28 @@ def compare(
       UserError: an error of `gather`, or a person's predictions are of other images or labels.
       SaveError: a file cannot be written.
     """
+    places, out = [str(workdir) for workdir in workdirs], None if out is None else str(out)
     targets = parse_targets(target)
     scoring = Scoring("" if protocol == protocols.OWN_PROTOCOL else protocol, set_name)
-    directory = Path(out) if out else _default_directory(workdirs, scoring)
+    directory = Path(out) if out else _default_directory(places, scoring)
     html_page.require_place(directory, out, comparison_page.PAGE, (html_page.TABLES, FIGURES))
     pages = _Pages(directory, allow_mixed, people, targets, watching.SECONDS if watch else 0)
+    results: list[ComparisonResult] = []
 
     def write() -> None:
-        queue = _sweep_of_sources(workdirs, storage)
+        queue = _sweep_of_sources(places, storage)
         if queue is not None and scoring.is_own_result:
-            _compare_sources(SweepDirectory(workdirs[0]), queue, pages)
+            result = _compare_sources(SweepDirectory(places[0]), queue, pages)
         else:
-            one = gather(workdirs, allow_mixed=allow_mixed, storage=storage, scoring=scoring, known=pages.known)
-            pages.present(one, directory)
+            one = gather(places, allow_mixed=allow_mixed, storage=storage, scoring=scoring, known=pages.known)
+            result = pages.present(one, directory)
+        results[:] = [result]
 
     if watch:
-        watching.watch(workdirs, storage, write)
+        watching.watch(places, storage, write)
     else:
         write()
-    return EXIT_FINISHED
+    return results[0]
 
 
 class _Pages:
@@ -108,13 +112,15 @@ class _Pages:
         self._presenters: dict[Path, Presenter] = {}
         self._thumbnails: dict[tuple[str, str], tuple[Thumbnails | None, Collection[str]]] = {}
 
-    def present(self, comparison: Comparison, place: Path, study: TransferStudy | None = None) -> None:
-        """Write the page of a comparison into a directory, and print its main result."""
+    def present(self, comparison: Comparison, place: Path, study: TransferStudy | None = None) -> ComparisonResult:
+        """Write the page of a comparison into a directory, print its main result, and return it."""
         players = tuple(_read_player(path, comparison) for path in self.people)
         presenter = self._presenters.setdefault(place, Presenter(place, refresh=self._refresh))
         thumbnails = self._thumbnails_of(comparison) if comparison.systems else (None, ())
         comparison = dataclasses.replace(comparison, people=players)
         presenter.present(comparison, *thumbnails, study, targets=self._targets)
+        assert presenter.result is not None, "it was presented"
+        return presenter.result
 
     def _thumbnails_of(self, comparison: Comparison) -> tuple[Thumbnails | None, Collection[str]]:
         key = comparison.scored_data, comparison.scored_split
@@ -179,7 +185,7 @@ def _sweep_of_sources(workdirs: Sequence[str], storage: str) -> SweepQueue | Non
     return queue if queue.sweep.targets or any(system.source for system in systems) else None
 
 
-def _compare_sources(directory: SweepDirectory, queue: SweepQueue, pages: _Pages) -> None:
+def _compare_sources(directory: SweepDirectory, queue: SweepQueue, pages: _Pages) -> ComparisonResult:
     """Write a page for each target, and above them one of all targets where there are several."""
     out = pages.directory
     if pages.people and len(queue.sweep.targets) > 1:
@@ -189,18 +195,24 @@ def _compare_sources(directory: SweepDirectory, queue: SweepQueue, pages: _Pages
     ready = [name for name in names if name not in waiting] or names[:1]  # with none ready, gathering says why
     targets = [_gather_target(directory, queue, name, pages) for name in ready]
     is_study = all(system.source for system in queue.sweep.systems.values())
+    results: dict[str, ComparisonResult] = {}
     for name, target in zip(ready, targets, strict=True):
         comparison = target.whole
         study = TransferStudy((target,), SCRATCH) if is_study and comparison.systems else None
         if len(names) > 1 and comparison.systems:
             print(f"\ntarget {name}: {comparison.n_images:,} images of {comparison.scored_data}")
-        pages.present(comparison, out / name if len(names) > 1 else out, study)
+        results[name] = pages.present(comparison, out / name if len(names) > 1 else out, study)
     if is_study and len(names) > 1 and all(target.whole.systems for target in targets):
         print()
-        transfer_report.write(TransferStudy(tuple(targets), SCRATCH), out, waiting)
-        return
+        study = TransferStudy(tuple(targets), SCRATCH)
+        page = transfer_report.write(study, out, waiting)
+        return ComparisonResult(out, page, "\n".join(transfer_report.verdict_lines(study, waiting)), targets=results)
     for name in waiting:
         print(transfer_report.describe_waiting(name))
+    if len(names) == 1:
+        return results[names[0]]
+    verdicts = (f"{name}: {one.verdict}" for name, one in results.items())
+    return ComparisonResult(out, None, "\n".join(verdicts), targets=results)
 
 
 def _gather_target(directory: SweepDirectory, queue: SweepQueue, name: str, pages: _Pages) -> TransferTarget:

@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from imagenet_repro.errors import EXIT_STOPPED, UserError
+from imagenet_repro.errors import EXIT_FINISHED, EXIT_STOPPED, InterruptedRunError, UserError
 from imagenet_repro.storage import encoding
 
 PARENT = "IMAGENET_REPRO_WORKER"  # environment variable: the process id of the worker that started this process
@@ -37,10 +37,14 @@ def main(config: str, workdir: str) -> int:
 
     StopSignal.insistent = False
     try:
-        return train(resolve_config(json.loads(Path(config).read_text(encoding="utf-8"))), workdir)
+        train(resolve_config(json.loads(Path(config).read_text(encoding="utf-8"))), workdir)
+    except InterruptedRunError as stopped:
+        print(stopped)
+        return stopped.exit_code
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_code
+    return EXIT_FINISHED
 
 
 def _is_orphaned() -> bool:

@@ -21,7 +21,7 @@ OPEN = ("waiting", "running")
 def watch(workdirs: Sequence[str], storage: str, write: Callable[[], Any]) -> None:
     """Call `write` now and whenever a log, a result or predictions have changed; return when all runs have ended.
 
-    Writing takes at most a tenth of the time, however large the comparison is. Ctrl-C ends it.
+    Writing takes at most a tenth of the time, however large the comparison is. Ctrl-C ends it, once it has written.
 
     Args:
       workdirs: workdirs of runs, or that of one sweep.
@@ -42,6 +42,8 @@ def watch(workdirs: Sequence[str], storage: str, write: Callable[[], Any]) -> No
                 console.print(f"watching {runs}; Ctrl-C ends this and stops no run", markup=False)
             time.sleep(max(SECONDS, took / LARGEST_SHARE - took))
     except KeyboardInterrupt:
+        if seen is None:
+            raise
         console.print("no longer watched; the page shows the runs as they were", markup=False)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from jax._src import distributed  # JAX has no public name for the client of its coordination service
 
-from imagenet_repro.errors import EXIT_STOPPED, SaveError, UserError
+from imagenet_repro.errors import EXIT_STOPPED, InterruptedRunError, SaveError, UserError
 
 INTERVAL = 4.0  # seconds between two signs of life
 SILENCE = 40.0  # seconds without a sign of life after which a process is lost
@@ -188,6 +188,8 @@ def explained() -> Iterator[None]:
     """
     try:
         yield
+    except InterruptedRunError:  # all processes agreed to stop
+        raise
     except Exception as error:
         if _joined.watch is not None:
             if isinstance(error, SaveError) or not isinstance(error, UserError):

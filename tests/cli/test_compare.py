@@ -213,7 +213,7 @@ def test_a_full_disk_keeps_the_older_page(tmp_path, undrawn, capsys, size, messa
     assert ("top-1 error %" in capsys.readouterr().out) == ("could not" in message)  # printed before it is saved
     assert (out / "report.html").read_bytes() == before
     assert not list(out.rglob("*.part"))
-    assert compare.compare(workdirs, str(out)) == 0
+    assert compare.compare(workdirs, str(out)).page == out / "report.html"
 
 
 def test_a_workdir_that_cannot_be_written_names_the_option_for_another_place(tmp_path, undrawn):
@@ -221,7 +221,7 @@ def test_a_workdir_that_cannot_be_written_names_the_option_for_another_place(tmp
     (tmp_path / "runs/nec_uiuc_2010-0/tables").write_text("")
     with pytest.raises(SaveError, match=r"the page: .*/tables is a file; .*; name another directory with --out=DIR"):
         compare.compare(workdirs)
-    assert compare.compare(workdirs, str(tmp_path / "elsewhere")) == 0
+    compare.compare(workdirs, str(tmp_path / "elsewhere"))
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_the_runs_of_a_sweep_have_the_names_of_its_systems(tmp_path):
 def test_failed_and_unfinished_runs_are_on_the_page(tmp_path, undrawn):
     ends = RUNS | {"runs/a/seed1": "the loss is nan at step 7", "runs/b/seed0": None}
     workdir = record_sweep(tmp_path / "sweep", ends)
-    assert compare.compare([workdir]) == 0
+    compare.compare([workdir])
     text = Document((tmp_path / "sweep/report.html").read_text()).text
     assert "Planned runs without a result; no table includes them:" in text
     assert "a, seed 1: the loss is nan at step 7" in text
@@ -317,7 +317,9 @@ def test_a_sweep_without_finished_runs_is_reported(tmp_path):
 def test_a_target_without_finished_runs_is_named_and_the_others_are_shown(tmp_path, undrawn, capsys):
     ends = {name: value for name, value in RUNS.items() if "/a/" in name}
     workdir = record_sweep(tmp_path / "sweep", ends, resolve_sweep(transfer_settings(seeds=(0, 1))))
-    assert compare.compare([workdir]) == 0
+    result = compare.compare([workdir])
+    assert (result.page, list(result.targets)) == (None, ["fractals"])
+    assert result.targets["fractals"].page == tmp_path / "sweep/fractals/report.html"
     assert "others: no run under the whole budget has finished" in capsys.readouterr().out
     assert (tmp_path / "sweep/fractals/report.html").exists()
     assert not (tmp_path / "sweep/others").exists()

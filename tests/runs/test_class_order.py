@@ -16,7 +16,7 @@ import main
 from imagenet_repro import pretrained
 from imagenet_repro.config import resolve_config
 from imagenet_repro.data.prepare import fingerprint
-from imagenet_repro.errors import EXIT_STOPPED, UserError
+from imagenet_repro.errors import InterruptedRunError, UserError
 from imagenet_repro.inference import evaluation_sets
 from imagenet_repro.runs import restore
 from imagenet_repro.runs.train import RUNS, train
@@ -189,16 +189,18 @@ class StoppedRun:
         self.classes = splits.train.class_names
 
     def go(self):
-        return EXIT_STOPPED
+        raise InterruptedRunError("stopped")
 
 
 def test_a_run_records_its_classes_and_refuses_others(data_dir, workdir, tmp_path, monkeypatch, call):
     monkeypatch.setattr(devices, "start", lambda: None)
     monkeypatch.setitem(RUNS, NetworkSystem, StoppedRun)
-    assert train(configure(data_dir), str(tmp_path / "new")) == EXIT_STOPPED
+    with pytest.raises(InterruptedRunError):
+        train(configure(data_dir), str(tmp_path / "new"))
     assert Workdir(tmp_path / "new").classes() == CLASSES
     run = shutil.copytree(workdir, tmp_path / "run")
-    assert train(configure(data_dir), str(run)) == EXIT_STOPPED
+    with pytest.raises(InterruptedRunError):
+        train(configure(data_dir), str(run))
     write_data(tmp_path, "animals", REORDERED)
     with pytest.raises(
         UserError, match=r"data set animals has the classes of the run in .*/run, when it began, in ano"

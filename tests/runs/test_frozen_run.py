@@ -43,8 +43,9 @@ def run(settings, tmp_path, monkeypatch):
 
     def call(name, **changes):
         config = resolve_config(settings | changes)
-        assert train.train(config, str(tmp_path / name)) == 0
-        return Workdir(tmp_path / name).result()
+        result = train.train(config, tmp_path / name).to_dict()
+        assert result == Workdir(tmp_path / name).result()
+        return result
 
     return call
 

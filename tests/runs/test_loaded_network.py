@@ -151,5 +151,6 @@ def test_sources_that_do_not_fit_are_refused(weights, run, tmp_path):
 def test_importing_the_package_stays_light():
     code = "import sys, imagenet_repro; assert 'load' in dir(imagenet_repro); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert all(callable(getattr(imagenet_repro, name)) for name in imagenet_repro.__all__ if name != "__version__")
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         imagenet_repro.lode  # noqa: B018

@@ -58,9 +58,12 @@ def rows_of(path):
 
 def test_a_run_predicts_what_evaluate_scores(run, tmp_path, monkeypatch, capsys):
     workdir, photographs = run
-    evaluate(str(workdir), which="last", data={}, out=str(tmp_path / "out.npz"))
+    result = evaluate(workdir, out=str(tmp_path / "out.npz"))
     capsys.readouterr()
     scored = predictions.load(tmp_path / "out.npz")
+    assert result.predictions == (tmp_path / "out.npz",)
+    assert result["crop"].top1.wrong == (scored.top5[:, 0] != scored.label).sum()
+    assert result.to_dict()["protocols"][0]["top1"]["images"] == 11
     seen = []
     most_probable = predict.most_probable
     monkeypatch.setattr(predict, "most_probable", lambda *given: seen.append(given[0]) or most_probable(*given))
@@ -101,11 +104,17 @@ def test_files_that_cannot_be_read_are_named_and_change_the_exit_code(run, tmp_p
     arguments = [f"--workdir={workdir}", f"--csv={table}", f"--page={page}", "--top=9"]
     assert main.main(["predict", *arguments, str(good), *(str(tmp_path / name) for name in names)]) == 4
     captured = capsys.readouterr()
+    result = predict.predict(workdir, [good, *(tmp_path / name for name in names)])
+    assert (result.paths, result.classes.shape, len(result.left_out)) == ((str(good),), (1, 3), 3)
+    ((path, guesses),) = result
+    assert path == str(good)
+    assert sum(share for _, share in guesses) == pytest.approx(1)
     assert "1 images in" in captured.out
     assert "3 files or folders could not be read and have no prediction:" in captured.err
     assert f"{tmp_path / 'pipe.png'}: it is not a file" in captured.err
     rows = rows_of(table)
     assert [bool(rows[name]["error"]) for name in (good.name, *names)] == [False, True, True, True]
+    assert [rows[good.name][f"class_{rank}"] for rank in (1, 2, 3)] == [name for name, _ in guesses]
     assert rows[good.name]["class_3"] in CLASSES  # --top is larger than the number of classes
     assert rows[good.name]["class_4"] == ""
     assert "no known image format" in page.read_text()

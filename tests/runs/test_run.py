@@ -89,8 +89,7 @@ def trained(tmp_path, monkeypatch):
         workdir.lock()
         workdir.record_config(config, {})
         parts = {part: Split("made_up", part, "1.0.0", ("a", "b"), n, Seen(part, read)) for part, n in IMAGES.items()}
-        code = Made(config, workdir, Splits(parts["train"], parts["eval"], parts[test_split or "eval"])).go()
-        assert code == 0
+        Made(config, workdir, Splits(parts["train"], parts["eval"], parts[test_split or "eval"])).go()
         return read, workdir
 
     return go

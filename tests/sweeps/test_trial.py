@@ -12,6 +12,7 @@ from imagenet_repro.sweeps import trial
 
 SIGNALLED = """
 import os, signal, sys
+from imagenet_repro.errors import InterruptedRunError
 from imagenet_repro.runs import train
 from imagenet_repro.sweeps import trial
 from imagenet_repro.training.clock import StopSignal
@@ -21,7 +22,8 @@ def training(config, workdir):
     with StopSignal() as stop:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
-        return 75 if stop.received == "SIGTERM" else 1
+        if stop.received == "SIGTERM":
+            raise InterruptedRunError("stopped")
 
 train.train = training
 sys.exit(trial.main(sys.argv[1], "workdir"))

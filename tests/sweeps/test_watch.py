@@ -54,7 +54,8 @@ def test_the_page_is_written_again_when_a_run_has_changed_until_all_have_ended(t
         finished_runs.write(tmp_path / "half", run)
 
     seconds = pauses(monkeypatch, log_more, lambda: None, end)
-    assert compare.compare([done, half], str(tmp_path / "out"), watch=True) == 0
+    result = compare.compare([done, half], str(tmp_path / "out"), watch=True)
+    assert [(system.name, system.group) for system in result.systems] == [("zfnet", "a"), ("alexnet_2012", "b")]
     assert undrawn == {"all": 2, "curves": 1}
     assert "stopped, 45 %" in pages[0]
     assert "stopped, 65 %" in pages[1]
@@ -64,6 +65,14 @@ def test_the_page_is_written_again_when_a_run_has_changed_until_all_have_ended(t
     assert "Provisional" not in last
     assert len(seconds) == 3
     assert capsys.readouterr().out.count("watching 1 run; Ctrl-C ends this and stops no run") == 2
+
+
+def test_ctrl_c_before_the_first_page_is_no_success(tmp_path):
+    def write():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        watch.watch([finished_runs.unfinished(tmp_path / "run", finished_runs.one())], "", write)
 
 
 def test_writing_takes_a_tenth_of_the_time_at_most(tmp_path, monkeypatch):
@@ -78,7 +87,7 @@ def test_writing_takes_a_tenth_of_the_time_at_most(tmp_path, monkeypatch):
 def test_ctrl_c_ends_the_watch_and_leaves_the_page(tmp_path, undrawn, monkeypatch, capsys):
     half = finished_runs.unfinished(tmp_path / "half", finished_runs.one(0))
     pauses(monkeypatch)
-    assert compare.compare([half], str(tmp_path / "out"), watch=True) == 0
+    assert compare.compare([half], str(tmp_path / "out"), watch=True).systems == ()
     assert "No run has ended yet." in (tmp_path / "out/report.html").read_text()
     out = capsys.readouterr().out
     assert "no longer watched; the page shows the runs as they were" in out
