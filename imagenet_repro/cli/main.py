@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Command] = {
 }
 INSTALLED_NAME = "imagenet-repro"  # [project.scripts] in pyproject.toml
 CLONE_NAME = "main.py"
+MODULE_NAME = "python -m imagenet_repro"
 # What the system says of a path that nobody may read or write, or that cannot exist. The path says what to do.
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE, errno.EIO)
 OUTPUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # where printing ends, and no place is named
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         values |= require_writable_outputs(command, values)
         return command.run(**values, **settings)
     except UserError as error:
-        print(f"\n{program}: {shortage.describe(error) or error}", file=sys.stderr)
+        print(f"\n{program}: {_as_typed(shortage.describe(error) or str(error), program)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"\n{program}: stopped before there was anything to save", file=sys.stderr)
@@ -185,7 +187,17 @@ def parse_settings(words: Sequence[str], families: Sequence[Settings]) -> dict[s
 
 
 def _program() -> str:
-    return INSTALLED_NAME if Path(sys.argv[0]).stem == INSTALLED_NAME else CLONE_NAME
+    started = Path(sys.argv[0])
+    if started.absolute() == Path(__file__).parents[1] / "__main__.py":
+        return MODULE_NAME
+    return INSTALLED_NAME if started.stem == INSTALLED_NAME else CLONE_NAME
+
+
+def _as_typed(text: str, program: str) -> str:
+    """Return a text whose commands are those of the program that the user started."""
+    if program == CLONE_NAME:
+        return text
+    return re.sub(rf"(\bpython )?\b{re.escape(CLONE_NAME)}(?= )", program, text)
 
 
 def _parser(program: str, description: str, epilog: str | None) -> argparse.ArgumentParser:
@@ -203,9 +215,7 @@ def _appearance(description: str, epilog: str | None) -> dict[str, Any]:
 
 
 def _add_command(subparsers: "argparse._SubParsersAction", command: Command, program: str) -> None:
-    description = command.help
-    if program == INSTALLED_NAME:
-        description = description.replace(f"python {CLONE_NAME}", program)
+    description = _as_typed(command.help, program)
     epilog = EXIT_CODES if command.shows_exit_codes else None
     parser = subparsers.add_parser(command.name, help=command.summary, **_appearance(description, epilog))
     exclusive = parser.add_mutually_exclusive_group(required=True) if command.one_of else parser

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from imagenet_repro.config.recipes import RECIPES, find_recipe, make_recipes_importable
+from imagenet_repro.config.recipes import ELSEWHERE, RECIPES, find_recipe, make_recipes_importable, recipe_names
 from imagenet_repro.config.text import shown
 from imagenet_repro.errors import UserError, nearest
 
@@ -68,6 +68,8 @@ def _find(spec: str, path: str) -> Path:
             raise UserError(f"--config={spec}: '{path}' is a directory; name a file in it")
         parent = Path(directory).parent
         existing = [str(file) for file in parent.glob("*.py")] if os.path.isdir(parent) else []
+        if not path.startswith(ELSEWHERE):
+            existing += [f"{RECIPES}/" * path.startswith(f"{RECIPES}/") + name for name in recipe_names()]
         hint = nearest(path, existing) if existing else f"there is no Python file in '{parent}'"
         raise UserError(f"--config={spec}: there is no file '{path}'; {hint}")
     if file.suffix != ".py":

@@ -33,7 +33,8 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_an_installed_recipe_is_found_from_any_directory(installed):
-    assert load_config("configs/small.py").seed == 1
+    assert load_config("configs/small.py").seed == load_config("small.py").seed == 1
+    assert load_config("sweeps/importing.py").seed == 3
     assert load_config("configs/small.py:7").seed == 7
     assert load_config("configs/sweeps/importing.py").seed == 3
 
@@ -49,7 +50,9 @@ def test_a_file_of_the_user_comes_before_an_installed_recipe(installed, tmp_path
 
 
 def test_a_missing_recipe_is_an_error_that_names_it(installed):
-    with pytest.raises(UserError, match=r"there is no file 'configs/smal\.py'"):
-        load_config("configs/smal.py")
-    with pytest.raises(UserError, match=r"there is no file 'small\.py'"):
-        load_config("small.py")
+    for name in ("configs/small.py", "small.py", "sweeps/base.py"):
+        wrong = name[:-4] + ".py"
+        with pytest.raises(UserError, match=rf"there is no file '{wrong}'.* '{name}'"):
+            load_config(wrong)
+    with pytest.raises(UserError, match=r"there is no file '\./small\.py'; there is no Python file"):
+        load_config("./small.py")
