@@ -267,10 +267,6 @@ _DEIT3: Rules = ((r"(blocks\.\d+)\.gamma_([12])", r"\1.ls\2.gamma"),)
 # --- convolutional networks ------------------------------------------------------------------------------------
 
 
-def _without_prefix(prefix: str) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    return lambda tensors: _unique((name, name.removeprefix(prefix), array) for name, array in tensors.items())
-
-
 def _torchvision_convnext(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rename torchvision's stages (features 1, 3, 5, 7) and the downsamplings between them (features 2, 4, 6)."""
 
@@ -284,11 +280,25 @@ def _torchvision_convnext(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarra
     return _unique((name, ours(name), array) for name, array in tensors.items())
 
 
+def _flat_response_norms(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Flatten the parameters of ConvNeXt V2's response normalisation, which its authors store as [1, 1, 1, channels].
+
+    Remove the names of the networks of `transformers`, too.
+    """
+    renamed = ((name, re.sub(r"^convnext(v2)?\.", "", name), array) for name, array in tensors.items())
+    return {
+        name: array.reshape(-1) if ".grn." in name and array.shape[:-1] == (1, 1, 1) else array
+        for name, array in _unique(renamed).items()
+    }
+
+
 _CONVNEXT: Rules = (
     (r"downsample_layers\.0\.(.+)", r"stem.\1"),
     (r"downsample_layers\.(\d)\.(.+)", r"stages.\1.downsample.\2"),
     (r"stages\.(\d)\.(\d+)\.dwconv\.(.+)", r"stages.\1.blocks.\2.conv_dw.\3"),
     (r"stages\.(\d)\.(\d+)\.pwconv([12])\.(.+)", r"stages.\1.blocks.\2.mlp.fc\3.\4"),
+    (r"stages\.(\d)\.(\d+)\.grn\.gamma", r"stages.\1.blocks.\2.mlp.grn.weight"),
+    (r"stages\.(\d)\.(\d+)\.grn\.beta", r"stages.\1.blocks.\2.mlp.grn.bias"),
     (r"stages\.(\d)\.(\d+)\.(.+)", r"stages.\1.blocks.\2.\3"),
     (r"norm\.(.+)", r"head.norm.\1"),
     (r"head\.(weight|bias)", r"head.fc.\1"),
@@ -300,6 +310,7 @@ _HUGGINGFACE_CONVNEXT: Rules = (
     (r"encoder\.stages\.(\d)\.layers\.(\d+)\.dwconv\.(.+)", r"stages.\1.blocks.\2.conv_dw.\3"),
     (r"encoder\.stages\.(\d)\.layers\.(\d+)\.layernorm\.(.+)", r"stages.\1.blocks.\2.norm.\3"),
     (r"encoder\.stages\.(\d)\.layers\.(\d+)\.pwconv([12])\.(.+)", r"stages.\1.blocks.\2.mlp.fc\3.\4"),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.grn\.(.+)", r"stages.\1.blocks.\2.mlp.grn.\3"),
     (r"encoder\.stages\.(\d)\.layers\.(\d+)\.layer_scale_parameter", r"stages.\1.blocks.\2.gamma"),
     (r"layernorm\.(.+)", r"head.norm.\1"),
     (r"classifier\.(.+)", r"head.fc.\1"),
@@ -468,9 +479,9 @@ SCHEMES = (
     ),
     Scheme(
         "transformers, ConvNeXt",
-        r"(convnext\.)?embeddings\.patch_embeddings\.weight",
+        r"(convnext(v2)?\.)?encoder\.stages\.0\.layers\.0\.dwconv\.weight",
         _HUGGINGFACE_CONVNEXT,
-        _without_prefix("convnext."),
+        _flat_response_norms,
     ),
     Scheme(
         "transformers, ResNet",
@@ -494,7 +505,7 @@ SCHEMES = (
     ),
     Scheme("the original DINOv2 releases", r"mask_token", _DINOV2, _positions_of_patches),
     Scheme("the original DeiT III releases", r"blocks\.0\.gamma_1", _DEIT3),
-    Scheme("the original ConvNeXt releases", r"downsample_layers\.0\.0\.weight", _CONVNEXT),
+    Scheme("the original ConvNeXt releases", r"downsample_layers\.0\.0\.weight", _CONVNEXT, _flat_response_norms),
     Scheme(forms.FLAT_EFFICIENTNET, r"_blocks\.0\._depthwise_conv\.weight", _FLAT_EFFICIENTNET, _flat_efficientnet),
     Scheme(forms.LINEAR_RESNET, r"linear\.weight", _LINEAR_RESNET),
     Scheme("timm, VGG", r"pre_logits\.fc1\.weight", _TIMM_VGG, _timm_vgg),

@@ -22,7 +22,7 @@ def test_32_pixels_are_valid_and_fewer_are_refused():
 
 def test_drop_path_rises_linearly_to_the_rate_of_the_variant():
     rates = [models.spec(name).options["drop_path"] for name in convnext.VARIANTS]
-    assert rates == [0.1, 0.4, 0.5, 0.5, 0.2]
+    assert rates == [0.1, 0.4, 0.5, 0.5, 0.2, 0.1, 0.1, 0.1, 0.1, 0.2, 0.1, 0.1, 0.1]
     blocks = [block for stage in models.abstract("convnext_tiny").stages for block in stage.blocks]
     assert [block.drop_path.rate for block in blocks] == pytest.approx(np.linspace(0, 0.1, 18))
 
@@ -73,6 +73,32 @@ def test_layers_of_the_authors_fine_tuning():
     }
     assert {name: layer(name) for name in expected} == expected
     assert expected.keys() <= names.keys()
+
+
+def test_in_small_networks_of_the_second_version_every_block_is_a_layer():
+    layer = models.spec("convnextv2_nano").layers(None)
+    expected = {
+        "stem.0.weight": 0,
+        "stages.0.blocks.0.mlp.grn.weight": 0,
+        "stages.0.blocks.1.norm.bias": 1,
+        "stages.1.downsample.1.weight": 2,
+        "stages.2.blocks.7.conv_dw.bias": 11,
+        "stages.3.downsample.0.bias": 12,
+        "stages.3.blocks.1.mlp.fc1.weight": 13,
+        "head.norm.weight": 14,
+    }
+    assert {name: layer(name) for name in expected} == expected
+    assert models.spec("convnextv2_base").layers(None) is convnext.layer
+
+
+def test_the_second_version_has_response_norms_and_no_scales():
+    old, new = (models.abstract(f"convnext{version}_tiny") for version in ("", "v2"))
+    blocks = [block for stage in new.stages for block in stage.blocks]
+    assert all(block.gamma is None for block in blocks)
+    widths = [width for width, depth in zip((96, 192, 384, 768), (3, 3, 9, 3), strict=True) for _ in range(depth)]
+    assert [block.mlp.grn.weight.shape for block in blocks] == [(4 * width,) for width in widths]
+    extra = counting.parameter_count(new) - counting.parameter_count(old)
+    assert extra == sum(2 * 4 * width - width for width in widths)
 
 
 def convnext_of_zeros():

@@ -27,9 +27,11 @@ def state_dict(golden):
 
 def relative_error(name, golden):
     without_head = golden["logits"].shape[-1] != 1000
-    model = pretrained.load_torch(models.abstract(name, 0 if without_head else 1000), state_dict(golden))
+    options = json.loads(str(golden["options"])) if "options" in golden else {}
+    model = models.abstract(name, **({"num_classes": 0 if without_head else 1000} | options))
+    pretrained.load_torch(model, state_dict(golden))
     graphdef, state, unused = nnx.split(model.eval(), (nnx.Param, nnx.BatchStat), ...)
-    images = image(int(golden["seed"]), int(golden["image_size"])).transpose(0, 2, 3, 1)
+    images = image(int(golden["seed"]), int(golden["image_size"]), len(golden["logits"])).transpose(0, 2, 3, 1)
     logits = jax.jit(lambda state, images: nnx.merge(graphdef, state, unused)(images))(state, images)
     return np.linalg.norm(logits - golden["logits"]) / np.linalg.norm(golden["logits"])
 

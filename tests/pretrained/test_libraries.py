@@ -150,6 +150,13 @@ HUGGINGFACE = {
         {"depth": 2, "image_size": 28, "num_classes": 0},
     ),
     "convnext_tiny": ("ConvNextForImageClassification", "ConvNextConfig", CLASSES, 64, {"num_classes": 7}),
+    "convnextv2_atto": (
+        "ConvNextV2ForImageClassification",
+        "ConvNextV2Config",
+        CLASSES | {"hidden_sizes": [40, 80, 160, 320], "depths": [2, 2, 6, 2]},
+        64,
+        {"num_classes": 7},
+    ),
     "resnet50": ("ResNetForImageClassification", "ResNetConfig", CLASSES, 64, {"num_classes": 7}),
     "resnet18": (
         "ResNetForImageClassification",
@@ -229,13 +236,17 @@ def test_deit_of_its_authors(name, tmp_path):
     assert_answers_are_the_same(network, name, path, 32, **TINY, num_classes=7)
 
 
-def test_convnext_of_its_authors(tmp_path):
-    network = timm_network("convnext_tiny")
+@pytest.mark.parametrize("name", ["convnext_tiny", "convnextv2_atto"])
+def test_convnext_of_its_authors(name, tmp_path):
+    network = timm_network(name)
 
     def originally(state):
         renamed = {}
-        for name, tensor in state.items():
+        for ours, tensor in state.items():
+            name = ours
             for new, old in (
+                ("mlp.grn.weight", "grn.gamma"),
+                ("mlp.grn.bias", "grn.beta"),
                 ("stem.", "downsample_layers.0."),
                 (".blocks.", "."),
                 (".conv_dw.", ".dwconv."),
@@ -246,17 +257,31 @@ def test_convnext_of_its_authors(tmp_path):
                 name = name.replace(new, old, 1)
             if ".downsample." in name:
                 name = f"downsample_layers.{name[7]}{name[len('stages.1.downsample') :]}"
-            renamed[name] = tensor
+            renamed[name] = tensor.reshape(1, 1, 1, -1) if ".grn." in ours else tensor
         return {"model": renamed}
 
     path = save(network, tmp_path / "convnext.pth", originally)
-    assert_answers_are_the_same(network, "convnext_tiny", path, 64, num_classes=7)
+    assert_answers_are_the_same(network, name, path, 64, num_classes=7)
 
 
 def test_vgg_of_timm(tmp_path):
     network = timm_network("vgg11")
     path = save(network, tmp_path / "vgg.pth")
     assert_answers_are_the_same(network, "vgg11", path, 224, num_classes=7)
+
+
+# Networks of timm, and what makes them small: arguments of timm's and options of ours.
+TIMM = {"convnextv2_atto": ("convnextv2_atto", 64, {}, {})}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TIMM)
+def test_networks_of_timm(name, tmp_path):
+    theirs, size, arguments, options = TIMM[name]
+    network = timm_network(theirs, **arguments)
+    path = tmp_path / "model.safetensors"
+    pytest.importorskip("safetensors.torch").save_file(network.state_dict(), path)
+    assert_answers_are_the_same(network, name, path, size, num_classes=7, **options)
 
 
 @pytest.mark.parametrize("prefix", ["", "opt/target/", "params/"])

@@ -295,6 +295,28 @@ class LayerNorm(nnx.Module):
         return (y * self.weight[...] + self.bias[...]).astype(self.dtype)
 
 
+class GlobalResponseNorm(nnx.Module):
+    """Response normalisation of each channel over the whole map (Woo et al. 2023, arXiv 2301.00808, sec. 4).
+
+    y = x + weight * x * g / (mean of g over the channels + epsilon) + bias, where g is the Euclidean norm of a
+    channel's map. Weight and bias start at zero, so that the layer starts as the identity. The gradient of a channel
+    that is zero everywhere is finite.
+    """
+
+    def __init__(self, features: int, *, epsilon: float = 1e-6):
+        self.weight = nnx.Param(jnp.zeros((features,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((features,), jnp.float32))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Normalise in float32; return the type of `x`."""
+        a = widen(x)
+        squares = jnp.square(a).sum((1, 2), keepdims=True)
+        norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
+        share = norms / (norms.mean(-1, keepdims=True) + self.epsilon)
+        return (a + self.weight[...] * (a * share) + self.bias[...]).astype(x.dtype)
+
+
 class LocalResponseNorm(nnx.Module):
     """Response normalisation across maps: Krizhevsky et al. 2012, sec. 3.3, with the paper's constants.
 

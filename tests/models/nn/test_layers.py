@@ -155,6 +155,25 @@ def test_batch_norm_stores_activations_in_their_own_type():
     assert {a.dtype for a in jax.tree.leaves(pull) if a.size == x.size} == {jnp.dtype("bfloat16")}
 
 
+def test_global_response_norm_divides_the_norm_of_a_map_by_the_mean_over_maps():
+    x = normal(2, 3, 4, 5)
+    norm = layers.GlobalResponseNorm(5)
+    np.testing.assert_array_equal(norm(jnp.asarray(x)), x)  # the identity at first
+    weight, bias = normal(2, 5, seed=1)
+    norm.weight.set_value(jnp.asarray(weight)), norm.bias.set_value(jnp.asarray(bias))
+    lengths = np.linalg.norm(x.reshape(2, 12, 5), axis=1)
+    expected = x * (1 + weight * (lengths / lengths.mean(1, keepdims=True))[:, None, None]) + bias
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gradient_of_global_response_norm_is_finite_where_a_channel_is_zero():
+    norm = layers.GlobalResponseNorm(2)
+    norm.weight.set_value(jnp.ones(2))
+    x = jnp.asarray(normal(1, 3, 3, 2) * [0, 1], jnp.float32)
+    gradient = jax.jit(jax.grad(lambda x: norm(x).sum()))(x)
+    assert np.isfinite(gradient).all()
+
+
 def test_relu_has_no_gradient_at_zero():
     np.testing.assert_array_equal(jax.grad(lambda x: layers.relu(x).sum())(jnp.array([-1.0, 0.0, 2.0])), [0, 0, 1])
 

@@ -1,0 +1,82 @@
+"""Write goldens of timm's networks from 2022 on: logits or features under known weights, in the form of README.md.
+
+    python tests/goldens/write_towers.py                    one small golden of each family, into this folder
+    python tests/goldens/write_towers.py --all --out=DIR    every network at its full size, one image, into DIR
+
+It needs torch and timm. `NETWORKS` has, for each of our networks, timm's name and arguments, and our options. The
+small goldens have few blocks, small images and ten classes, so that a file takes one to three kB. The full-size ones
+are for `benchmarks/zoo_table.py`.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.goldens.formula import formula, image
+
+HERE = Path(__file__).parent
+# Our name, timm's name, the size of full-size images in pixels, and for a small golden: the size of its images,
+# arguments of timm's network, and options of ours. Without a head, timm pools the class token as we do.
+V2 = [(f"convnextv2_{size}", f"convnextv2_{size}", 224) for size in ("femto", "pico", "nano", "tiny", "base", "large")]
+NETWORKS = [
+    ("convnextv2_atto", "convnextv2_atto", 224, 32, {}, {}),
+    *V2,
+    ("convnextv2_huge", "convnextv2_huge", 224),
+]
+
+
+def main():
+    """Write the goldens."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="every network at full size")
+    parser.add_argument("--out", type=Path, default=HERE, help="a folder")
+    parser.add_argument("--networks", default="", help="only networks whose name contains this")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(exist_ok=True, parents=True)
+    for ours, theirs, size, *small in NETWORKS:
+        if arguments.networks not in ours or not (arguments.all or small):
+            continue
+        if arguments.all:
+            write(arguments.out / f"{ours}.npz", theirs, size, {}, None)
+        else:
+            write(arguments.out / f"{ours}.npz", theirs, small[0], {"num_classes": 10} | small[1], small[2])
+
+
+def write(path, theirs, size, arguments, options):
+    """Write a golden; `options` of our network are stored where they are given."""
+    import timm
+
+    network = timm.create_model(theirs, **arguments).eval()
+    shapes = {n: tuple(t.shape) for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked")}
+    weights = {n: torch.from_numpy(np.asarray(formula(n, shape))) for n, shape in shapes.items()}
+    network.load_state_dict(weights, strict=False)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(image(0, size, 1))).numpy()
+    print(path.name, logits.shape, logits.std(), flush=True)
+    stored = {} if options is None else {"options": json.dumps({"num_classes": logits.shape[-1]} | options)}
+    np.savez_compressed(
+        path,
+        names=np.array(list(shapes)),
+        shapes=np.array([json.dumps(linear(name, shape)) for name, shape in shapes.items()]),
+        logits=logits,
+        image_size=size,
+        seed=0,
+        salt=0,
+        reference=f"timm {timm.__version__}",
+        **stored,
+    )
+
+
+def linear(name, shape):
+    """Return the shape that a layer of an MLP has here, where timm has a 1x1 convolution in small ConvNeXts."""
+    return shape[:2] if ".mlp.fc" in name else shape
+
+
+if __name__ == "__main__":
+    main()
