@@ -1,7 +1,8 @@
 """Declarations of configuration fields. Every rule that `load.py` checks is in a field's type or metadata.
 
 A field that is an open dictionary may say in its metadata how texts for it are read: `types` of its values by name, or
-`schemas`, of whose settings it holds some.
+`schemas`, of whose settings it holds some; with `has_several`, each with several values. A field of sections by name
+may give the pattern of these `names`, which are identifiers otherwise.
 """
 
 import dataclasses

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from imagenet_repro.config.text import parse_text
@@ -61,11 +61,18 @@ def find_keys(kind: Any, settings: Any, path: Sequence[str], *, is_open: bool = 
 
 def _find_in_dictionary(field: dataclasses.Field, settings: Any, path: Sequence[str]) -> Iterator[Key]:
     """Yield what a key inside of an open dictionary may name."""
+    has_several = bool(field.metadata.get("has_several"))  # then a `name` has several values and chooses no variant
     for schema in field.metadata.get("schemas", ()):
-        yield from find_keys(schema, settings, path, is_open=True)
+        for key in find_keys(schema, None if has_several else settings, path, is_open=True):
+            yield key._replace(hint=_several(key.hint), keeps_section=True) if has_several else key
     value_types = field.metadata.get("types", {})
     if len(path) == 1 and path[0] in value_types:
         yield Key(value_types[path[0]])
+
+
+def _several(hint: Any) -> Any:
+    """Return the type of a list of values of a type; lists within lists are read as Python writes them."""
+    return tuple if typing.get_origin(hint) is tuple else tuple[hint, ...]
 
 
 def _variants(hint: Any, field: dataclasses.Field, settings: Any, *, is_open: bool) -> Sequence[Any]:
@@ -102,3 +109,24 @@ def parse_key(text: str, keys: Sequence[Key], name: str) -> Any:
     if errors:
         raise errors[0]
     return text
+
+
+def short_keys(keys: Iterable[str], among: Iterable[str]) -> dict[str, str]:
+    """Return the shortest ends of dotted keys that no other key shares; `optimizer.name` becomes `optimizer`.
+
+    Args:
+      keys: the keys to shorten.
+      among: all keys, among which the short ones must be unambiguous.
+    """
+    stems = {key: key.removesuffix(".name") for key in (*among, *keys)}
+    counts: dict[str, set[str]] = {}
+    for stem in stems.values():
+        for end in _ends(stem):
+            counts.setdefault(end, set()).add(stem)
+    return {key: next(end for end in _ends(stems[key]) if len(counts[end]) == 1 or end == stems[key]) for key in keys}
+
+
+def _ends(key: str) -> list[str]:
+    """Return the ends of a dotted key, the shortest first."""
+    parts = key.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]

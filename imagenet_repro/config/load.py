@@ -189,8 +189,10 @@ def _convert_sections(value: Any, hints: tuple, field: dataclasses.Field, path: 
     """Return sections of one kind by names that the user chooses."""
     if not isinstance(value, Mapping) or not (value or field.metadata.get("may_be_empty")):
         raise UserError(f"{path}: sections by name are needed here, at least one, not {shown(value)}")
+    pattern = field.metadata.get("names")
     for name in value:
-        if not (isinstance(name, str) and name.isidentifier()):
+        is_name = isinstance(name, str) and (pattern.fullmatch(name) if pattern else name.isidentifier())
+        if not is_name:
             raise UserError(f"{path}: {shown(name)} cannot be a name; letters, digits and underscores can")
     return {name: _build(hints[1], section, f"{path}.{name}") for name, section in value.items()}
 

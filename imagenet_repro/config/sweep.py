@@ -17,6 +17,7 @@ from imagenet_repro.config import (
     FrozenConfig,
     bounded,
     build_section,
+    crossing,
     flatten_settings,
     read_settings,
 )
@@ -35,6 +36,7 @@ RESERVED = {  # keys of a run's configuration that the sweep sets for all runs, 
 SCRATCH = "scratch"  # the source of systems that start from random values
 SEEDS_OF_TRIALS = 2**30  # trials have seeds from here on, runs lower ones, also those that are added later
 RUN_SETTINGS = {"schemas": (Config, FeatureConfig, FrozenConfig)}  # of a field that holds settings of runs
+CROSS = {**RUN_SETTINGS, "has_several": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,10 @@ class SweptSystem:
     adaptation: str = ""  # a label, where pretraining is compared: what is trained on the target
     # settings over the recipe and the sweep's `set`
     set: dict = dataclasses.field(default_factory=dict, metadata=RUN_SETTINGS)
+    # values of more settings than the sweep's `cross` has, or in place of its own; (): this setting is not crossed
+    cross: dict = dataclasses.field(default_factory=dict, metadata=CROSS)
+    leave_out: tuple = ()  # combinations of crossed values that are not trained, such as {"data.image_size": 128}
+    crossed: dict = dataclasses.field(default_factory=dict)  # the values of one combination, set when it is loaded
     search: tuple[Axis, ...] = ()
     seeds: tuple[int, ...] = ()  # of its runs, some of the sweep's; empty: all of them
 
@@ -112,7 +118,9 @@ class SweepConfig:
     # settings of all runs, which replace those of their recipes
     set: dict = dataclasses.field(default_factory=dict, metadata=RUN_SETTINGS)
     targets: dict[str, Target] = dataclasses.field(default_factory=dict, metadata={"may_be_empty": True})
-    systems: dict[str, SweptSystem] = dataclasses.field(default_factory=dict)
+    systems: dict[str, SweptSystem] = dataclasses.field(default_factory=dict, metadata={"names": crossing.NAMES})
+    # values of settings by dotted key: every system is trained with every combination, as a system of its own
+    cross: dict = dataclasses.field(default_factory=dict, metadata=CROSS)
     search: SettingsSearch = SettingsSearch()
     checkpoint: FinishedCheckpoints = FinishedCheckpoints()
 
@@ -148,8 +156,13 @@ def _recipe(name: str, system: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve_sweep(settings: Mapping[str, Any]) -> SweepConfig:
-    """Return the sweep of nested settings; raise UserError like `load_sweep`."""
+    """Return the sweep of nested settings, with what is crossed as systems; raise UserError like `load_sweep`."""
     sweep = build_section(SweepConfig, settings)
+    _check_reserved(sweep.cross, "config.cross", ())
+    for name, system in sweep.systems.items():
+        _check_reserved(system.cross, f"config.systems.{name}.cross", ())
+    systems = crossing.expand(sweep.cross, sweep.systems)
+    sweep = dataclasses.replace(sweep, systems=systems, cross={})
     _check(sweep)
     return sweep
 

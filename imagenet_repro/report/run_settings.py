@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -97,27 +97,6 @@ def differing_keys(all_settings: Sequence[Mapping[str, Any]]) -> list[str]:
 def filled(value: Any) -> Any:
     """Return a value; `ABSENT` in place of an empty one."""
     return ABSENT if value in EMPTY else value
-
-
-def short_keys(keys: Iterable[str], among: Iterable[str]) -> dict[str, str]:
-    """Return the shortest ends of dotted keys that no other key shares; `optimizer.name` becomes `optimizer`.
-
-    Args:
-      keys: the keys to shorten.
-      among: all keys, among which the short ones must be unambiguous.
-    """
-    stems = {key: key.removesuffix(".name") for key in (*among, *keys)}
-    counts: dict[str, set[str]] = {}
-    for stem in stems.values():
-        for end in _ends(stem):
-            counts.setdefault(end, set()).add(stem)
-    return {key: next(end for end in _ends(stems[key]) if len(counts[end]) == 1 or end == stems[key]) for key in keys}
-
-
-def _ends(key: str) -> list[str]:
-    """Return the ends of a dotted key, the shortest first."""
-    parts = key.split(".")
-    return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
 
 
 def as_text(value: Any) -> str:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from imagenet_repro.config.keys import short_keys
 from imagenet_repro.report import run_settings
 
 MOST_KEYS = 3  # of the combinations that are tried; beyond that keys are added one by one
@@ -41,7 +42,7 @@ def _with_places(names: Sequence[str], places: Sequence[str]) -> list[str]:
 def _details(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return for each system the values of the shortest set of keys that tells all apart."""
     keys = _shortest(settings)
-    short = run_settings.short_keys(keys, [key for one in settings for key in one])
+    short = short_keys(keys, [key for one in settings for key in one])
     texts = {key: _texts([one.get(key) for one in settings]) for key in keys}
     return [
         ", ".join(f"{short[key]}={texts[key][index]}" for key in keys if texts[key][index])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_repro.config import Data, build_section
+from imagenet_repro.config import Data, build_section, crossing
 from imagenet_repro.config.sweep import SCRATCH
 from imagenet_repro.data import sources, thumbnails
 from imagenet_repro.errors import UserError
@@ -225,7 +225,9 @@ def _gather_target(directory: SweepDirectory, queue: SweepQueue, name: str, page
                 directory, queue, pages.allow_mixed, OWN_RESULT, pages.known, target=name, budget=smaller
             )
     labels = {
-        key: (system.source, system.adaptation) for key, system in sweep.systems.items() if system.target == name
+        crossing.title(key): (system.source, system.adaptation)
+        for key, system in sweep.systems.items()
+        if system.target == name
     }
     return TransferTarget(name or by_budget[sweep.budget].data, labels, by_budget)
 
@@ -284,7 +286,7 @@ def _gather_sweep(
             for some in (finished, running)
         ]
         if any(of_system):
-            groups.append(RunGroup(name, of_system[0], system.recipe, of_system[1]))
+            groups.append(RunGroup(crossing.title(name), of_system[0], system.recipe, of_system[1]))
     failures = [
         _failed_run(status, open_searches.get(status.planned.system, ""))
         for status in statuses
@@ -307,7 +309,9 @@ def _describe_open_searches(queue: SweepQueue) -> dict[str, str]:
 
 
 def _failed_run(status: RunStatus, open_search: str) -> FailedRun:
-    return FailedRun(status.planned.system, status.planned.seed, open_search or status.reason or status.state)
+    return FailedRun(
+        crossing.title(status.planned.system), status.planned.seed, open_search or status.reason or status.state
+    )
 
 
 def _describe_selection(queue: SweepQueue, target: str = "") -> str:
@@ -322,7 +326,7 @@ def _describe_selection(queue: SweepQueue, target: str = "") -> str:
     metric = search.metric.replace("_", " ").replace("top", "top-")
     selected = queue.selected_trials()
     chosen = "; ".join(
-        f"{name}: {format_settings(trial.settings or {})}"
+        f"{crossing.title(name)}: {format_settings(trial.settings or {})}"
         for name, trial in selected.items()
         if sweep.systems[name].target == target
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_repro.config import AnyConfig, Data, resolve_config, set_key
+from imagenet_repro.config import AnyConfig, Data, crossing, resolve_config, set_key
 from imagenet_repro.config.sweep import SEEDS_OF_TRIALS, Axis, SweepConfig, Target
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
@@ -125,19 +125,44 @@ def build_run_config(sweep: SweepConfig, planned: PlannedRun, settings: Mapping[
     """
     system = sweep.systems[planned.system]
     try:
-        merged = copy.deepcopy(system.base)
-        target = sweep.targets.get(system.target, Target())
-        for overrides in (sweep.set, target.set, system.set):
-            merge_settings(merged, overrides)
-        # Names first, because a section whose `name` changes loses its other keys.
-        for key in sorted(settings, key=lambda key: not key.endswith(".name")):
-            set_key(merged, key, settings[key])
-        budget = planned.budget or (planned.is_trial and sweep.search.budget) or sweep.budget
-        merged |= {"budget": budget, "seed": planned.seed}
-        merge_settings(merged, {"data": _splits(sweep, planned)})
-        return resolve_config(merged)
+        return _resolve(sweep, planned, {**system.crossed, **settings})
     except UserError as error:
+        _blame_cross(sweep, planned, settings)
         raise UserError(f"config.systems.{planned.system}: {error}") from error
+
+
+def _resolve(sweep: SweepConfig, planned: PlannedRun, settings: Mapping[str, Any]) -> AnyConfig:
+    """Return the configuration of a run whose system's own settings are replaced by crossed and searched values."""
+    system = sweep.systems[planned.system]
+    merged = copy.deepcopy(system.base)
+    target = sweep.targets.get(system.target, Target())
+    for overrides in (sweep.set, target.set, system.set):
+        merge_settings(merged, overrides)
+    # Names first, because a section whose `name` changes loses its other keys.
+    for key in sorted(settings, key=lambda key: not key.endswith(".name")):
+        set_key(merged, key, copy.deepcopy(settings[key]))
+    budget = planned.budget or (planned.is_trial and sweep.search.budget) or sweep.budget
+    merged |= {"budget": budget, "seed": planned.seed}
+    merge_settings(merged, {"data": _splits(sweep, planned)})
+    return resolve_config(merged)
+
+
+def _blame_cross(sweep: SweepConfig, planned: PlannedRun, settings: Mapping[str, Any]) -> None:
+    """Raise UserError about the first crossed setting that a system cannot have, if it is valid without it."""
+    before: dict[str, Any] = {}
+    crossed = sweep.systems[planned.system].crossed
+    for key in ("", *sorted(crossed, key=lambda key: not key.endswith(".name"))):
+        try:
+            before |= {key: crossed[key]} if key else {}
+            _resolve(sweep, planned, {**before, **settings})
+        except UserError as error:
+            if not key:
+                return
+            name = crossing.original_name(planned.system)
+            raise UserError(
+                f"config.cross.{key}: {name} cannot have the value {crossed[key]!r} ({error}). If other systems can,"
+                f" leave the key out for this one: config.systems.{name}.cross = {{'{key}': ()}}"
+            ) from error
 
 
 def _splits(sweep: SweepConfig, planned: PlannedRun) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.text import Text
 
+from imagenet_repro.config import crossing
 from imagenet_repro.report import energy
 from imagenet_repro.report.result_table import FILE_WIDTH
 from imagenet_repro.scoring import terminal
@@ -181,7 +182,8 @@ def table_rows(runs: Sequence[RunStatus]) -> list[list[str]]:
         for is_trial in (True, False):
             group = [run for run in runs if run.planned.system == system and run.planned.is_trial is is_trial]
             if group:
-                rows.append(_table_row(f"{system} (search)" if is_trial else system, group))
+                name = crossing.title(system)
+                rows.append(_table_row(f"{name} (search)" if is_trial else name, group))
     return rows
 
 

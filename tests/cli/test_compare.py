@@ -232,7 +232,8 @@ SYSTEMS = {"a": "alexnet_2012", "b": "zfnet"}
 def record_sweep(directory, ends, sweep=None, **changes):
     """Record a sweep of two systems and two seeds, or the one that is given.
 
-    `ends` maps names of runs to a value or to the reason of a failure.
+    `ends` maps names of runs to a value or to the reason of a failure. The first system's runs are those of "a" in
+    SYSTEMS, the second's of "b".
     """
     sweep = sweep or small_sweeps.sweep(seeds=(0, 1), **changes)
     sweep_directory = SweepDirectory(directory)
@@ -246,8 +247,8 @@ def record_sweep(directory, ends, sweep=None, **changes):
         elif end is not None:
             queue.complete(claim, end)
             if not claim.planned.is_trial:
-                system = claim.planned.system
-                run = finished_runs.one("ab".index(system), claim.planned.seed, SYSTEMS[system])
+                index = list(sweep.systems).index(claim.planned.system)
+                run = finished_runs.one(index, claim.planned.seed, SYSTEMS["ab"[index]])
                 finished_runs.write(sweep_directory.path / claim.planned.name, run)
     return str(directory)
 
@@ -266,6 +267,21 @@ def test_the_runs_of_a_sweep_have_the_names_of_its_systems(tmp_path):
         "No settings were searched. During training, runs were evaluated on validation[:50%]; validation[50%:] was"
         " scored once by each run, at the end of its budget."
     )
+
+
+def test_the_systems_of_a_cross_are_compared_under_names_that_say_what_differs(tmp_path):
+    crossed = small_sweeps.sweep(systems=1, cross={"augment.label_smoothing": (0.0, 0.1)}, seeds=(0, 1))
+    ends = {f"runs/a,label_smoothing={value}/seed0": 0.5 for value in (0.0, 0.1)}
+    workdir = record_sweep(tmp_path / "sweep", ends, crossed)
+    result = compare.gather([workdir], allow_mixed=False)
+    assert [(one.name, one.seeds) for one in result.systems] == [
+        ("a, label_smoothing=0.0", (0,)),
+        ("a, label_smoothing=0.1", (0,)),
+    ]
+    assert {(failure.name, failure.seed) for failure in result.failures} == {
+        ("a, label_smoothing=0.0", 1),
+        ("a, label_smoothing=0.1", 1),
+    }
 
 
 def test_failed_and_unfinished_runs_are_on_the_page(tmp_path, undrawn):

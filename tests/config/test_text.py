@@ -174,6 +174,8 @@ def draw(rng, hint, field):
 def draw_dictionary(rng, hints, field):
     if "schemas" in field.metadata:
         drawn = draw_section(rng, rng.choice(field.metadata["schemas"]))
+        if field.metadata.get("has_several"):
+            drawn = {key: (value, value) for key, value in drawn.items() if not isinstance(value, tuple | dict)}
         return {key: drawn[key] for key in rng.sample(sorted(drawn), 4)}
     if "types" in field.metadata:
         names = rng.sample(sorted(field.metadata["types"]), 3)
@@ -201,12 +203,12 @@ def draw_scalar(rng, hint, field):
 
 
 def draw_section(rng, kind):
-    """Return random settings of a section; `base` is read from a recipe, and never typed."""
+    """Return random settings of a section; what is filled in when a sweep is loaded is never typed."""
     hints = typing.get_type_hints(kind)
     settings = {}
     for field in dataclasses.fields(kind):
         is_variant = field.name == "name" and kind not in (Data, Model)
-        if field.name != "base":
+        if field.name not in ("base", "crossed"):
             settings[field.name] = field.default if is_variant else draw(rng, hints[field.name], field)
     return settings
 
