@@ -14,6 +14,7 @@ from rich.text import Text
 from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading, terminal_heading
 
 TICK = 0.5  # seconds between two updates of the elapsed time
+HOURS_IN_DAYS = 48  # spans from here on are written in days
 LINE_INTERVAL = 30.0  # seconds between two lines if the output is a file
 
 
@@ -146,11 +147,14 @@ def repeat_stage(
 
 
 def duration(seconds: float) -> str:
-    """Return a span of time as text, such as "3 min 20 s"."""
+    """Return a span of time as text in two units that suit it, such as "3 min 20 s" or "2 days 5 h"."""
     if not math.isfinite(seconds):
         return "unknown"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= HOURS_IN_DAYS:
+        days, hours = divmod(hours + (minutes >= 30), 24)
+        return f"{days} days {hours} h" if hours else f"{days} days"
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -37,6 +37,23 @@ def state_of(column: Any = TRIALS.c.state) -> sqlalchemy.Cast[str]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Loss:
+    """The end of a worker, or of its process, before its run had ended, and who went on with the run.
+
+    Attributes:
+      worker: the worker whose run it was.
+      reason: what happened to it, after its name, such as "did not answer for 34 s".
+      successor: the worker that continues the run; empty as long as none does.
+      step: the step of the checkpoint from which it continues; 0: it starts anew.
+    """
+
+    worker: str
+    reason: str
+    successor: str = ""
+    step: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Attempt:
     """One trial of Optuna: a run that waits, runs or has ended.
 
@@ -51,6 +68,7 @@ class Attempt:
       reason: why it failed; None if it did not, or ended without a reason.
       value: the result of a complete one.
       seconds: time from its last start to its end.
+      losses: the workers that the run has lost so far, in earlier attempts too.
     """
 
     trial_id: int
@@ -63,6 +81,7 @@ class Attempt:
     reason: str | None
     value: float | None
     seconds: float | None
+    losses: tuple[Loss, ...] = ()
 
 
 class AttemptReader:
@@ -135,6 +154,7 @@ def _read_attempts(connection: sqlalchemy.Connection, rows: Sequence[tuple]) -> 
             known.get("why") if state == TrialState.FAIL.name else None,
             values[trial_id] if is_complete else None,
             (end - start).total_seconds() if is_complete and start and end else None,
+            tuple(Loss(**loss) for loss in known.get("losses", ())),
         )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -15,13 +15,14 @@ from imagenet_repro.data.prepare import fingerprint
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_SAVE_FAILED, EXIT_STOPPED, EXIT_USER_ERROR, UserError
 from imagenet_repro.runs import initial_weights
 from imagenet_repro.sweeps import cost, device_plans
+from imagenet_repro.sweeps.attempts import Loss
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.finished_checkpoints import FinishedCheckpoints
 from imagenet_repro.sweeps.launch import Launcher, LocalLauncher, SlurmLauncher
 from imagenet_repro.sweeps.plan import build_run_config, check_splits, plan_runs
 from imagenet_repro.sweeps.queue import RunStatus, SweepQueue, UnreachableError, mask_password
 from imagenet_repro.sweeps.retry import retry_unreachable
-from imagenet_repro.sweeps.status import SweepStatus, count_workers, live_view, print_status
+from imagenet_repro.sweeps.status import SweepStatus, count_workers, describe_loss, live_view, print_status
 from imagenet_repro.sweeps.worker import worker_name
 from imagenet_repro.training import systems
 from imagenet_repro.training.clock import StopSignal
@@ -214,6 +215,8 @@ class _SweepMonitor:
         self._n_starts = dict.fromkeys(range(workers), 0)
         self._idle: list[int] = []  # slots without a worker at the last look
         self._reported: set[str] = set()
+        self._open_losses: set[tuple[str, int]] = set()  # by run and number: of workers that had no successor yet
+        self._said_losses: dict[tuple[str, int], bool] = {}  # and whether they have one in the line about them
         self._last_line = 0.0
         self._live: Live | None = None
 
@@ -222,6 +225,7 @@ class _SweepMonitor:
         with StopSignal() as stop:
             status = self._update_status()
             self._reported = {run.planned.name for run in status.runs if run.state == "complete"}
+            self._said_losses = {key: True for key, run, loss in _losses(status) if loss.successor}
             if self._console.is_terminal:
                 self._live = Live(console=self._console, refresh_per_second=2)
                 self._live.start()
@@ -280,12 +284,24 @@ class _SweepMonitor:
                 self._reported.add(run.planned.name)
                 self._print(_outcome_line(run, self._queue.sweep.search.metric))
                 self._n_starts = dict.fromkeys(self._n_starts, 0)
+        self._say_losses(status)
         if self._live is not None:
             self._live.update(live_view(status, self._workers))
         elif time.monotonic() - self._last_line > LINE_INTERVAL:
             self._last_line = time.monotonic()
             for line in (*status.active_lines(), status.summary(self._workers)):
                 self._print(line)
+
+    def _say_losses(self, status: SweepStatus) -> None:
+        """Say once which workers were lost, and who continues their runs; of one without a successor, at two looks."""
+        for key, run, loss in _losses(status):
+            has_successor = bool(loss.successor)
+            if self._said_losses.get(key) == has_successor:
+                continue
+            if has_successor or key in self._open_losses:
+                self._said_losses[key] = has_successor
+                self._print(describe_loss(run, loss))
+            self._open_losses.add(key)
 
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False)
@@ -311,6 +327,13 @@ class _SweepMonitor:
         logs = sorted(self._directory.workers_path.glob("*/*_log.err"), key=lambda path: path.stat().st_mtime)
         lines = logs[-1].read_text(encoding="utf-8", errors="replace").strip().splitlines() if logs else []
         return f"the last message was: {lines[-1]}; " if lines else ""
+
+
+def _losses(status: SweepStatus) -> Iterator[tuple[tuple[str, int], RunStatus, Loss]]:
+    """Yield each lost worker with the run's status, under the run's name and a number."""
+    for run in status.runs:
+        for number, loss in enumerate(run.losses):
+            yield (run.planned.name, number), run, loss
 
 
 def _outcome_line(run: RunStatus, selection_metric: str) -> str:

@@ -36,12 +36,14 @@ from sqlalchemy.exc import IntegrityError, NoSuchModuleError, ProgrammingError, 
 
 from imagenet_repro.config.sweep import Axis, SweepConfig
 from imagenet_repro.errors import SaveError, UserError
-from imagenet_repro.sweeps.attempts import TRIALS, Attempt, AttemptReader, state_of
+from imagenet_repro.scoring.terminal import duration
+from imagenet_repro.sweeps.attempts import TRIALS, Attempt, AttemptReader, Loss, state_of
 from imagenet_repro.sweeps.plan import RUNS, SEARCH, PlannedRun, plan_runs
 
 HEARTBEAT = 5  # seconds between two heartbeats
 GRACE = 30  # seconds without a heartbeat after which a run counts as lost
 CRASHES = 3  # crashes of a run's process after which the run is marked as failed
+LONGEST_REASON = 120  # characters of the reason of a crash in the line about it
 PAUSES = (0.5, 1.0, 2.0)  # seconds before further attempts to create the tables of an empty database
 SQLITE_TIMEOUT = 60  # seconds that a process waits for another process's write
 DISK_FULL = ("database or disk is full", "No space left on device")  # messages of SQLite and PostgreSQL
@@ -86,6 +88,7 @@ class RunStatus:
       worker: the worker that runs or ran it.
       reason: why the run failed or cannot start.
       seconds: time from the last start of a complete run to its end.
+      losses: the workers that the run has lost so far, and which worker went on with it.
     """
 
     planned: PlannedRun
@@ -95,6 +98,7 @@ class RunStatus:
     worker: str
     reason: str
     seconds: float | None
+    losses: tuple[Loss, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +179,10 @@ class SweepQueue:
         with storage_errors(self.url), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             enqueue_again = optuna.storages.RetryHeartbeatStaleTrialCallback()
-            for study_id, trial_id in self._lost_trials(ended):
+            for study_id, trial_id, reason in self._lost_trials(ended):
                 # False, or the error, if another process has done it.
                 with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                    self._record_loss(trial_id, reason)
                     if self.storage.set_trial_state_values(trial_id, state=TrialState.FAIL):
                         enqueue_again(self._studies_by_id[study_id], copy.deepcopy(self.storage.get_trial(trial_id)))
             for name, attempt in self._latest_attempts().items():
@@ -186,8 +191,29 @@ class SweepQueue:
                     trial = copy.deepcopy(self.storage.get_trial(attempt.trial_id))
                     enqueue_again(self._study(self.planned[name]), trial)
 
-    def _lost_trials(self, ended: Collection[str]) -> list[tuple[int, int]]:
-        """Return the study and number of the running trials whose heartbeats have stopped or whose worker has ended.
+    def _record_loss(self, trial_id: int, reason: str) -> None:
+        """Record that the worker of a trial that has not ended was lost; attempts that follow keep the record."""
+        attributes = self.storage.get_trial(trial_id).user_attrs
+        loss = Loss(attributes.get("worker", ""), reason)
+        losses = [*attributes.get("losses", ()), dataclasses.asdict(loss)]
+        self.storage.set_trial_user_attr(trial_id, "losses", losses)
+
+    def record_successor(self, claim: ClaimedRun, worker: str, step: int) -> None:
+        """Record which worker continues a run whose last worker was lost; do nothing for other runs.
+
+        Args:
+          claim: the run.
+          worker: the worker that has claimed it.
+          step: the step of the checkpoint from which it continues; 0: it starts anew.
+        """
+        with self._unless_ended():
+            losses = self.storage.get_trial(claim.trial_id).user_attrs.get("losses", [])
+            if losses and not losses[-1]["successor"]:
+                losses = [*losses[:-1], losses[-1] | {"successor": worker, "step": step}]
+                self.storage.set_trial_user_attr(claim.trial_id, "losses", losses)
+
+    def _lost_trials(self, ended: Collection[str]) -> list[tuple[int, int, str]]:
+        """Return the study, the number and the loss of each running trial whose worker has ended or does not answer.
 
         The storage's clock decides, and so does this process's own: a heartbeat that has not changed for GRACE seconds
         has stopped, even if its time is in the future. For a worker on another machine that writes to an SQLite file,
@@ -202,11 +228,14 @@ class SweepQueue:
             rows = connection.execute(query).all()
         grace, lost = datetime.timedelta(seconds=GRACE), []
         for study_id, trial_id, heartbeat, now in rows:
-            is_late = now.replace(tzinfo=None) - heartbeat.replace(tzinfo=None) > grace
-            has_stopped = self._unchanged_for(trial_id, heartbeat) > GRACE
-            has_stopped |= is_late and self._shares_clock(trial_id)
-            if has_stopped or (ended and self._worker(trial_id) in ended):
-                lost.append((study_id, trial_id))
+            silence = now.replace(tzinfo=None) - heartbeat.replace(tzinfo=None)
+            unchanged = self._unchanged_for(trial_id, heartbeat)
+            is_late = silence > grace and self._shares_clock(trial_id)
+            if ended and self._worker(trial_id) in ended:
+                lost.append((study_id, trial_id, "has ended"))
+            elif is_late or unchanged > GRACE:
+                seconds = silence.total_seconds() if is_late else unchanged
+                lost.append((study_id, trial_id, f"did not answer for {duration(seconds)}"))
         return lost
 
     def _shares_clock(self, trial_id: int) -> bool:
@@ -318,6 +347,7 @@ class SweepQueue:
             n_crashes = 1 + self.storage.get_trial(claim.trial_id).user_attrs.get("crashes", 0)
         with self._unless_ended():
             self.storage.set_trial_user_attr(claim.trial_id, "crashes", n_crashes)
+            self._record_loss(claim.trial_id, f"lost the process of this run ({_first_sentence(reason)})")
         if n_crashes < CRASHES:
             self.requeue(claim)
         else:
@@ -380,6 +410,7 @@ class SweepQueue:
             attempt.worker,
             ("its worker was lost" if attempt.reason is None else attempt.reason) if is_failed else "",
             attempt.seconds,
+            attempt.losses,
         )
 
     def _latest_attempts(self) -> dict[str, Attempt]:
@@ -395,6 +426,11 @@ class SweepQueue:
         except (ValueError, LookupError, TypeError, AssertionError) as error:  # an entry that no Optuna has written
             raise DamagedError(_describe_damage(self.url, repr(error))) from error
         return {name: _latest(of_a_run) for name, of_a_run in attempts.items()}
+
+
+def _first_sentence(reason: str) -> str:
+    """Return the beginning of the reason of a crash, whose rest is the last line of an output."""
+    return re.split(r"[;\n]", reason.strip())[0][:LONGEST_REASON]
 
 
 def _study_name(planned: PlannedRun) -> str:

@@ -18,12 +18,14 @@ from imagenet_repro.report.result_table import FILE_WIDTH
 from imagenet_repro.scoring import terminal
 from imagenet_repro.storage import files
 from imagenet_repro.storage.workdir import RESULT
+from imagenet_repro.sweeps.attempts import Loss
 from imagenet_repro.sweeps.plan import PlannedRun
 from imagenet_repro.sweeps.queue import RunStatus
 from imagenet_repro.training.log import METRICS, last_training_row
 
 OUTPUT = "output.log"  # the output of a run's process, in the run's workdir
 SHOWN = {"top1_error", "images_per_second"}  # in the line of an active run, beside what every training row has
+MOST_LOSSES = 10  # lines about lost workers in one view
 STATES = ("waiting", "running", "complete", "failed")
 
 
@@ -139,6 +141,18 @@ def _last_line(output: Path) -> str:
     return next(filter(None, lines), "starting")
 
 
+def describe_loss(run: RunStatus, loss: Loss) -> str:
+    """Return one line: which worker was lost, and which one continues its run, from which step."""
+    lost = f"worker {loss.worker or 'unknown'} {loss.reason}"
+    if not loss.successor:
+        return f"{lost}; {run.planned.name} waits for a worker"
+    verb = "continues" if run.state == "running" and loss == run.losses[-1] else "continued"
+    start = f"from step {loss.step:,}" if loss.step else "from its beginning"
+    successor = "the same worker" if "process" in loss.reason else "its successor"
+    name = successor if loss.successor == loss.worker else f"worker {loss.successor}"
+    return f"{lost}; {name} {verb} {run.planned.name} {start}"
+
+
 def describe_energy(status: SweepStatus) -> str:
     """Return a line on the energy of the complete runs; empty if none is complete."""
     paths = [status.directory / run.planned.name / RESULT for run in status.runs if run.state == "complete"]
@@ -168,8 +182,20 @@ def print_status(status: SweepStatus, workers: int, console: Console | None = No
     for run in status.runs:
         if run.state == "failed":
             console.print(f"{run.planned.name} failed: {run.reason}", soft_wrap=True, markup=False)
+    for line in _describe_losses(status):
+        console.print(line, soft_wrap=True, markup=False)
     for line in filter(None, (*status.active_lines(), describe_energy(status), status.summary(workers))):
         console.print(line, soft_wrap=True, markup=False)
+
+
+def _describe_losses(status: SweepStatus) -> list[str]:
+    """Return a line for each of the last lost workers of runs that have not ended, and one on how many more there are.
+
+    Of a complete run, they are of no more interest.
+    """
+    lines = [describe_loss(run, loss) for run in status.runs if run.state != "complete" for loss in run.losses]
+    more = len(lines) - MOST_LOSSES
+    return [*lines[-MOST_LOSSES:], *([f"and {more} such lines more"] if more > 0 else [])]
 
 
 def table_rows(runs: Sequence[RunStatus]) -> list[list[str]]:

@@ -135,6 +135,8 @@ class Worker:
                 return EXIT_FINISHED, ""
             if self._is_stopping:
                 return EXIT_STOPPED, ""
+            with contextlib.suppress(UserError):  # it only informs, so a storage that does not answer matters later
+                queue.record_successor(claim, worker_name(self.slot), _last_step(workdir))
             write_json(workdir.path / PLANNED, config_to_dict(config))
         except UserError as error:
             return error.exit_code, str(error)
@@ -189,6 +191,12 @@ class Worker:
             queue.fail(claim, str(error))
             return
         queue.complete(claim, rates[queue.sweep.search.metric if claim.planned.is_trial else "top1_error"])
+
+
+def _last_step(workdir: Workdir) -> int:
+    """Return the step of the last checkpoint of a run, from which it continues; 0 without one."""
+    names = [path.name for path in workdir.checkpoints.iterdir()] if workdir.checkpoints.is_dir() else []
+    return max((int(name) for name in names if name.isdecimal()), default=0)  # others are not complete
 
 
 def worker_name(slot: int) -> str:

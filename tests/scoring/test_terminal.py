@@ -8,7 +8,16 @@ from imagenet_repro.scoring import terminal
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7300, "2 h 01 min"), (float("inf"), "unknown")],
+    [
+        (0.4, "0 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (7300, "2 h 01 min"),
+        (47.9 * 3600, "47 h 54 min"),
+        (48 * 3600, "2 days"),
+        (100.6 * 3600, "4 days 5 h"),
+        (float("inf"), "unknown"),
+    ],
 )
 def test_durations_as_text(seconds, text):
     assert terminal.duration(seconds) == text

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -9,9 +10,10 @@ from imagenet_repro.config.sweep import load_sweep, resolve_sweep
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.sweeps import controller
 from imagenet_repro.sweeps.directory import SweepDirectory
-from imagenet_repro.sweeps.worker import Worker
+from imagenet_repro.sweeps.queue import SweepQueue
+from imagenet_repro.sweeps.worker import Worker, worker_name
 from main import main
-from tests import command_line
+from tests import command_line, finished_runs
 from tests.sweeps import full_sweeps, small_sweeps
 
 
@@ -155,3 +157,27 @@ def test_the_failure_of_one_system_leaves_the_others_complete(fractal, tmp_path,
     assert main(["compare", str(workdir)]) == 0
     page = (workdir / "report.html").read_text()
     assert re.search(r"depth", page)
+
+
+def test_a_worker_that_died_and_its_successor_are_said_in_one_line(tmp_path, monkeypatch, capsys):
+    """The first worker is killed with a checkpoint at step 1,200; the second one finds its run."""
+
+    def finish(worker, path):
+        shutil.copytree(finished_runs.write(tmp_path / "finished", finished_runs.one(0)), path, dirs_exist_ok=True)
+        return EXIT_FINISHED, ""
+
+    monkeypatch.setattr(controller, "POLL", 0.0)
+    monkeypatch.setattr(Worker, "_run_process", finish)
+    sweep = small_sweeps.sweep(systems=1)
+    directory = SweepDirectory(tmp_path)
+    directory.record(sweep, directory.default_storage)
+    queue = SweepQueue(directory.default_storage, sweep, directory.identity())
+    queue.fill()
+    queue.claim(worker_name(1))
+    (tmp_path / "runs/a/seed0/checkpoints/000000001200").mkdir(parents=True)
+    monitor = controller._SweepMonitor(directory, queue, LauncherHere(directory, ""), 2)
+    assert monitor.watch() == EXIT_FINISHED
+    one, two = worker_name(1), worker_name(0)
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if "has ended" in line]
+    assert said == [f"worker {one} has ended; worker {two} continued runs/a/seed0 from step 1,200"]

@@ -1,6 +1,7 @@
 """Tests of the queue of a sweep, in real SQLite files."""
 
 import collections
+import dataclasses
 import itertools
 import logging
 import math
@@ -16,6 +17,7 @@ import sqlalchemy
 
 from imagenet_repro.errors import SaveError, UserError
 from imagenet_repro.sweeps import queue
+from imagenet_repro.sweeps.attempts import Loss
 from imagenet_repro.sweeps.plan import plan_runs
 from imagenet_repro.sweeps.queue import SweepQueue
 from tests.sweeps import queue_processes, small_sweeps
@@ -244,6 +246,42 @@ def test_the_run_of_a_worker_that_has_ended_is_requeued_at_once(url):
         sweep_queue.claim(worker)
     sweep_queue.requeue_lost(["here/0", "here/2"])
     assert attempts(sweep_queue) == {"runs/a/seed0": ["FAIL", "WAITING"], "runs/b/seed0": ["RUNNING"]}
+
+
+def test_who_was_lost_and_who_goes_on_is_recorded_with_the_run(url):
+    sweep_queue = open_queue(url, systems=1)
+    here = socket.gethostname()
+    sweep_queue.claim(f"{here}/0")
+    expire_heartbeats(sweep_queue)
+    sweep_queue.requeue_lost()
+    silent = Loss(f"{here}/0", "did not answer for 1 h 00 min")
+    assert sweep_queue.statuses()[0].losses == (silent,)
+    claim = sweep_queue.claim("far/1")
+    sweep_queue.record_successor(claim, "far/1", 1200)
+    continued = dataclasses.replace(silent, successor="far/1", step=1200)
+    assert sweep_queue.statuses()[0].losses == (continued,)
+    sweep_queue.requeue_after_crash(claim, "ended by SIGKILL, possibly because memory ran out; its last line: 40 %")
+    crashed = Loss("far/1", "lost the process of this run (ended by SIGKILL, possibly because memory ran out)")
+    assert sweep_queue.statuses()[0].losses == (continued, crashed)
+    claim = sweep_queue.claim("far/1")
+    sweep_queue.record_successor(claim, "far/1", 1300)
+    sweep_queue.requeue_lost(["far/1"])
+    losses = sweep_queue.statuses()[0].losses
+    assert losses == (
+        continued,
+        dataclasses.replace(crashed, successor="far/1", step=1300),
+        Loss("far/1", "has ended"),
+    )
+    sweep_queue.record_successor(sweep_queue.claim("far/2"), "far/2", 0)
+    assert sweep_queue.statuses()[0].losses[-1] == Loss("far/1", "has ended", "far/2", 0)
+
+
+def test_a_run_that_was_never_lost_has_no_successor(url):
+    sweep_queue = open_queue(url, systems=1)
+    claim = sweep_queue.claim("w")
+    sweep_queue.record_successor(claim, "w", 3)
+    sweep_queue.requeue(claim)
+    assert sweep_queue.statuses()[0].losses == ()
 
 
 def test_concurrent_processes_requeue_a_lost_run_once(url):

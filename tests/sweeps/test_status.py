@@ -9,6 +9,7 @@ from rich.console import Console
 
 from imagenet_repro.storage import files
 from imagenet_repro.sweeps import status
+from imagenet_repro.sweeps.attempts import Loss
 from imagenet_repro.sweeps.plan import plan_runs
 from imagenet_repro.sweeps.queue import RunStatus
 from tests.sweeps import small_sweeps
@@ -178,6 +179,41 @@ def test_a_narrow_terminal_truncates_nothing(tmp_path):
     assert "…" not in text
     for part in ("waiting", "25.00", ", about 9 s left"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("loss", "state", "line"),
+    [
+        (
+            Loss("one/0", "did not answer for 34 s", "two/1", 1200),
+            "running",
+            "worker one/0 did not answer for 34 s; worker two/1 continues runs/a/seed0 from step 1,200",
+        ),
+        (Loss("one/0", "has ended"), "waiting", "worker one/0 has ended; runs/a/seed0 waits for a worker"),
+        (
+            Loss("one/0", "has ended", "one/0", 0),
+            "failed",
+            "worker one/0 has ended; its successor continued runs/a/seed0 from its beginning",
+        ),
+        (
+            Loss("one/0", "lost the process of this run (ended by SIGKILL)", "one/0", 7),
+            "running",
+            "worker one/0 lost the process of this run (ended by SIGKILL); the same worker continues runs/a/seed0 from"
+            " step 7",
+        ),
+    ],
+)
+def test_a_lost_worker_and_its_successor_are_said_in_one_line(tmp_path, loss, state, line):
+    statuses = run_statuses({"state": state, "losses": (loss,)}, {})
+    assert f"{line}\n" in printed(statuses, tmp_path)
+    assert "one/0" not in printed(run_statuses(complete(9, losses=(loss,)), {}), tmp_path)  # no longer of interest
+
+
+def test_of_many_lost_workers_the_last_ones_are_shown(tmp_path):
+    losses = tuple(Loss(f"one/{number}", "has ended", "two/0") for number in range(14))
+    text = printed(run_statuses({"state": "running", "worker": "two/0", "losses": losses}, {}), tmp_path)
+    assert "and 4 such lines more\n" in text
+    assert [number for number in range(14) if f"worker one/{number} " in text] == list(range(4, 14))
 
 
 def test_the_live_view_has_the_active_runs_and_the_summary(tmp_path):
