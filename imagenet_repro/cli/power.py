@@ -102,7 +102,7 @@ def _measured_noise(workdirs: Sequence[str]) -> "Noise":
         raise UserError(
             f"--from: {', '.join(workdirs)} needs finished runs of two systems or more, and two seeds of one of them"
         )
-    return crossed_effects.noise_of(crossed_effects.summarize([system.wrong(1) for system in comparison.systems]))
+    return crossed_effects.noise_of(crossed_effects.summarize(system.wrong(1) for system in comparison.systems))
 
 
 COMMAND = Command(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from imagenet_repro.config import Data, config_to_dict, flatten_settings
 from imagenet_repro.errors import UserError
@@ -337,7 +338,7 @@ def _read_run(workdir: Workdir, scoring: Scoring, images: _SharedArrays) -> Fini
     path = scoring.path(workdir, result)
     try:
         source, arrays = predictions.load_provenance(path), predictions.load_guesses(path)
-        guesses = TopGuesses(images.share(arrays["id"]), images.share(arrays["label"]), arrays["top5"])
+        guesses = TopGuesses(images.share(arrays["id"]), images.share(arrays["label"]), _narrow(arrays["top5"]))
         seed, rows = result["provenance"]["config"]["seed"], log.read_rows(workdir.metrics)
         guesses = _in_order_of_run(guesses, path, source, workdir, result)
         name = str(path.relative_to(workdir.path))
@@ -370,7 +371,13 @@ def _renumbered(guesses: TopGuesses, found: ClassMatch) -> TopGuesses:
     if found.is_same_order or _highest_class(guesses) >= len(found.index):  # the latter is refused later
         return guesses
     label, top5 = (predictions.renumber(array, found.index) for array in (guesses.label, guesses.top5))
-    return TopGuesses(guesses.id, label, top5)
+    return TopGuesses(guesses.id, label, _narrow(top5))
+
+
+def _narrow(classes: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+    """Return class indices as int16 if they all fit, which takes half of the memory."""
+    fits = bool(classes.size) and np.iinfo(np.int16).min <= classes.min() and classes.max() <= np.iinfo(np.int16).max
+    return classes.astype(np.int16) if fits else classes
 
 
 def _in_one_order(systems: Sequence[ComparedSystem], say: Callable[[str], None]) -> tuple[ComparedSystem, ...]:

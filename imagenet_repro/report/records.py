@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int32, Shaped
+from jaxtyping import Bool, Int, Int32, Shaped
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.report import run_settings
@@ -25,12 +25,13 @@ class TopGuesses:
     Attributes:
       id: the data set's own name of each image, sorted, unicode.
       label: class index of the ground truth.
-      top5: class indices of the guesses, best first; -1: no guess.
+      top5: class indices of the guesses, best first; -1: no guess. `collect` keeps them as int16 where the classes
+        allow it, since they are most of what a comparison holds of a run.
     """
 
     id: Shaped[np.ndarray, " n"]
     label: Int32[np.ndarray, " n"]
-    top5: Int32[np.ndarray, "n k"]
+    top5: Int[np.ndarray, "n k"]
 
     def wrong(self, guesses: int) -> Bool[np.ndarray, " n"]:
         """Return whether the label of each image is missing among the first `guesses` (1 or 5) guesses."""

@@ -29,11 +29,11 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt16
 
 from imagenet_repro.statistics.intervals import wilson_interval
 
@@ -44,6 +44,7 @@ _NODES = (1.0, 1.3, 1.6, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 25.0, 60.0, m
 # larger of both has three times as many for three to nine seeds. Twice as many keeps the family-wise error below the
 # level where few systems differ more than the rest (results/statistics.md). Of two seeds it has the one that it has.
 OWN_FREEDOM = 2
+_BLOCK = 4_096  # images whose shares of all systems are in memory at once
 _DRAWS = 4_000  # of seed variances, over which power is averaged
 
 
@@ -121,29 +122,63 @@ class Comparison:
         return np.where(self.difference == 0, 1.0, np.maximum(p, 0.0))
 
 
-def summarize(wrong: Sequence[Bool[np.ndarray, "_ images"]]) -> Runs:
+def summarize(wrong: Iterable[Bool[np.ndarray, "_ images"]]) -> Runs:
     """Return what `compare` needs.
 
     Args:
       wrong: for each system, whether each run is wrong on each image, [seeds, images]. The images are the same ones in
-        the same order; the number of seeds may differ.
+        the same order; the number of seeds may differ. The systems are read one after the other, and one number for
+        each image is kept of each.
 
     Raises:
       ValueError: there is no system, there are fewer than two images, or the numbers of images differ.
     """
-    images = {runs.shape[1] for runs in wrong}
+    systems = [_summarize_system(runs) for runs in wrong]
+    images = {len(one.wrong_seeds) for one in systems}
     if len(images) != 1 or max(images) < 2:
         raise ValueError("at least one system is needed, and all on the same images, two at least")
-    (n_images,) = images
-    shares = np.stack([runs.mean(axis=0) for runs in wrong])
-    seeds = np.array([len(runs) for runs in wrong])
-    variances, residuals = np.full((2, len(wrong)), np.nan)
-    for system, runs in enumerate(wrong):
-        if len(runs) > 1:
-            variances[system] = np.var(runs.mean(axis=1), ddof=1)
-            within = np.mean(shares[system] * (1 - shares[system])) * len(runs) / (len(runs) - 1)
-            residuals[system] = (within - variances[system]) * n_images / (n_images - 1)
-    return Runs(n_images, seeds, shares.mean(axis=1), variances, residuals, np.atleast_2d(np.cov(shares)))
+    seeds, means, variances, residuals = (
+        np.array([getattr(one, key) for one in systems]) for key in ("seeds", "mean", "seed_variance", "residual")
+    )
+    covariances = _covariances([one.wrong_seeds for one in systems], seeds, means)
+    return Runs(max(images), seeds, means, variances, residuals, covariances)
+
+
+@dataclasses.dataclass(frozen=True)
+class _SystemSummary:
+    """What `Runs` holds of one system, and on how many of its seeds each image is wrong."""
+
+    wrong_seeds: UInt16[np.ndarray, " images"]
+    seeds: int
+    mean: float
+    seed_variance: float
+    residual: float
+
+
+def _summarize_system(runs: Bool[np.ndarray, "seeds images"]) -> _SystemSummary:
+    seeds, n_images = runs.shape
+    shares = runs.mean(axis=0)
+    variance = residual = math.nan
+    if seeds > 1 and n_images > 1:
+        variance = float(np.var(runs.mean(axis=1), ddof=1))
+        within = np.mean(shares * (1 - shares)) * seeds / (seeds - 1)
+        residual = float((within - variance) * n_images / (n_images - 1))
+    return _SystemSummary(runs.sum(axis=0, dtype=np.uint16), seeds, float(shares.mean()), variance, residual)
+
+
+def _covariances(
+    wrong_seeds: Sequence[UInt16[np.ndarray, " images"]],
+    seeds: Int[np.ndarray, " systems"],
+    means: Float[np.ndarray, " systems"],
+) -> Float[np.ndarray, "systems systems"]:
+    """Return the sample covariance over images of the systems' shares of wrong seeds, from blocks of images."""
+    n_images = len(wrong_seeds[0])
+    total = np.zeros((len(seeds), len(seeds)))
+    for begin in range(0, n_images, _BLOCK):
+        counts = np.stack([one[begin : begin + _BLOCK] for one in wrong_seeds])
+        deviations = counts / seeds[:, None] - means[:, None]
+        total += deviations @ deviations.T
+    return total / (n_images - 1)
 
 
 def compare(runs: Runs, *, confidence: float = 0.95) -> Comparison:

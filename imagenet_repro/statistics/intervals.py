@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 FEW_DISCORDANT = 6  # images; with fewer even the exact McNemar test cannot reach 5 %
+DRAWN_AT_ONCE = 10_000  # resamples of a bootstrap
 NORMAL_95 = 1.959964  # standard errors on either side of the mean of a normal distribution, for 95 %
 
 Method = Literal["wilson", "exact"]
@@ -177,9 +178,14 @@ def bootstrap_discordant(
     """
     added = int(only_a + only_b < FEW_DISCORDANT)
     counts = np.array([only_a + added, only_b + added, images - only_a - only_b])
-    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)
+    rng = np.random.default_rng(seed)
+    surplus = np.empty(resamples, np.int32)
+    for begin in range(0, resamples, DRAWN_AT_ONCE):  # in the order of one draw of all, which could take 24 MB
+        size = min(DRAWN_AT_ONCE, resamples - begin)
+        drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=size)
+        surplus[begin : begin + size] = drawn[:, 0] - drawn[:, 1]
     tail = (1 - confidence) / 2
-    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / counts.sum(), (tail, 1 - tail))
+    low, high = np.quantile(surplus / counts.sum(), (tail, 1 - tail), overwrite_input=True)
     return ErrorDifference((only_a - only_b) / images, (float(low), float(high)))
 
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,7 +85,8 @@ def _parse_row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line.decode())
         if isinstance(row, dict) and _is_row(row):
-            return row
+            # A key is kept once for all rows and runs: every row has its own copies of them otherwise.
+            return {sys.intern(key): value for key, value in row.items()}
     except (ValueError, RecursionError):
         pass
     return None

@@ -182,7 +182,8 @@ def place_in_tree(wrong: WrongGuesses, class_names: Sequence[str]) -> ConfusionT
 
 def _pair_codes(runs: Sequence[ScoredImages], n_classes: int) -> Int[np.ndarray, " w"]:
     """Return one number for label and guess of each wrong image, over all runs."""
-    pairs = [(run.label.astype(np.int64), run.top5[:, 0]) for run in runs]
+    kind = np.int32 if n_classes * (n_classes + 1) <= np.iinfo(np.int32).max else np.int64
+    pairs = [(run.label.astype(kind), run.top5[:, 0]) for run in runs]
     return np.concatenate([(label * (n_classes + 1) + guess + 1)[guess != label] for label, guess in pairs])
 
 

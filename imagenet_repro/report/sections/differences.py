@@ -26,6 +26,7 @@ from imagenet_repro.statistics import crossed_effects
 from imagenet_repro.statistics.groups import letters
 from imagenet_repro.statistics.hypothesis_tests import holm, mcnemar_p, seeds_needed
 from imagenet_repro.statistics.intervals import bootstrap_discordant
+from imagenet_repro.statistics.joint_counts import joint_counts
 from imagenet_repro.statistics.paired_seeds import seed_difference
 from imagenet_repro.statistics.populations import NEW_IMAGES, NEW_IMAGES_AND_SEEDS, NEW_SEEDS, interval_heading
 
@@ -212,7 +213,7 @@ def differences(comparison: Comparison, *, level: float = 0.05) -> Differences:
 
 def _crossed(systems: Sequence[ComparedSystem]) -> dict[int, crossed_effects.Runs]:
     """Return the runs as crossed effects take them, for 1 and for 5 guesses."""
-    return {k: crossed_effects.summarize([system.wrong(k) for system in systems]) for k in RATES}
+    return {k: crossed_effects.summarize(system.wrong(k) for system in systems) for k in RATES}
 
 
 def _gaps_found(runs: crossed_effects.Runs, level: float) -> tuple[float, float]:
@@ -259,16 +260,12 @@ def _compare_checkpoints(
 def _count_discordant(
     pairs: Sequence[tuple[FinishedRun, ...]], guesses: int
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Return for each pair on how many images only the first is wrong, and on how many only the second.
-
-    A bit stands for each image, so that the pairs of one run with all others are counted in a few operations.
-    """
+    """Return for each pair on how many images only the first is wrong, and on how many only the second."""
     runs = list({id(run): run for run in itertools.chain(*pairs)}.values())
     if not runs:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     rows = {id(run): row for row, run in enumerate(runs)}
-    wrong = np.stack([np.packbits(run.guesses.wrong(guesses)) for run in runs])
-    both = np.stack([np.bitwise_count(one & wrong).sum(axis=1, dtype=np.int64) for one in wrong])
+    both = joint_counts(run.guesses.wrong(guesses) for run in runs)
     first, second = (np.array([rows[id(pair[at])] for pair in pairs], np.int64) for at in (0, 1))
     errors, shared = both.diagonal(), both[first, second]
     return errors[first] - shared, errors[second] - shared

@@ -21,6 +21,7 @@ from imagenet_repro.report.sections.classes import same_seed
 from imagenet_repro.report.sections.leaderboard import ranked
 from imagenet_repro.report.tables import Table
 from imagenet_repro.report.text import short_names
+from imagenet_repro.statistics.joint_counts import joint_counts
 
 EXAMPLES = 6  # of each group
 NAMED = 12  # systems whose guess on an example is shown, at most
@@ -120,9 +121,9 @@ class _ImageGrouper:
         runs = same_seed(*systems)
         self._names = [system.name for system in systems]
         self._guesses = [run.guesses for run in runs]
-        self._right = np.stack([~guesses.wrong(1) for guesses in self._guesses])  # [systems, images]
         self._classes = short_names(comparison.class_names)
-        self._n_right = self._right.sum(axis=0)
+        self._n_right = sum(map(self._is_right, range(len(runs))), np.zeros(comparison.n_images, np.int32))
+        self._both_right = joint_counts(map(self._is_right, range(len(runs))))  # [systems, systems]
         ids = self._guesses[0].id.tolist()
         pictured = frozenset(pictured_ids)
         self._order = np.lexsort(([zlib.crc32(id.encode()) for id in ids], [id not in pictured for id in ids]))
@@ -130,13 +131,13 @@ class _ImageGrouper:
 
     def only_first_right(self, right: int, wrong: int) -> ImageGroup:
         """Return the images on which one system is right and another is wrong."""
-        chosen = self._right[right] & ~self._right[wrong]
+        chosen = self._is_right(right) & ~self._is_right(wrong)
         title = f"{self._names[right]} is right, {self._names[wrong]} is wrong"
         return self._group(title, chosen, [right, wrong])
 
     def only_right(self, right: int) -> ImageGroup:
         """Return the images on which one system is right and every other is wrong."""
-        chosen = self._right[right] & (self._n_right == 1)
+        chosen = self._is_right(right) & (self._n_right == 1)
         others = [system for system in range(len(self._names)) if system != right][: NAMED - 1]
         return self._group(f"only {self._names[right]} is right", chosen, sorted([right, *others]))
 
@@ -147,9 +148,13 @@ class _ImageGrouper:
 
     def counts(self, one: int, other: int) -> tuple[str, ...]:
         """Return the row of a pair in the table of counts."""
-        a, b = self._right[one], self._right[other]
-        cells = (int(np.count_nonzero(part)) for part in (a & b, a & ~b, b & ~a, ~a & ~b))
+        both, *of_each = (int(self._both_right[pair]) for pair in ((one, other), (one, one), (other, other)))
+        only = [right - both for right in of_each]
+        cells = (both, *only, len(self._n_right) - both - sum(only))
         return (self._names[one], self._names[other], *(f"{cell:,}" for cell in cells))
+
+    def _is_right(self, system: int) -> Bool[np.ndarray, " images"]:
+        return ~self._guesses[system].wrong(1)
 
     def _group(self, title: str, chosen: Bool[np.ndarray, " n"], systems: Iterable[int]) -> ImageGroup:
         images = self._order[chosen[self._order]][:EXAMPLES]

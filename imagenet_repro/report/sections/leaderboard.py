@@ -163,7 +163,7 @@ def error_intervals(comparison: Comparison, guesses: int) -> list[tuple[float, f
     if not comparison.has_several_seeds:
         return [_wilson(system.runs[0])[guesses == GUESSES] for system in systems]
     if comparison.same_images:
-        groups = [crossed_effects.summarize([system.wrong(guesses) for system in systems])]
+        groups = [crossed_effects.summarize(system.wrong(guesses) for system in systems)]
     else:
         groups = [crossed_effects.summarize([system.wrong(guesses)]) for system in systems]
     return [(float(low), float(high)) for low, high in crossed_effects.error_intervals(*groups)]

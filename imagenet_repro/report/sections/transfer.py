@@ -161,7 +161,7 @@ def excess_errors(target: TransferTarget, reference: ComparedSystem) -> dict[str
     systems = comparison.systems
     if len(systems) < 2 or not comparison.has_several_seeds or not comparison.same_images:
         return {}
-    pairs = crossed_effects.compare(crossed_effects.summarize([system.wrong(1) for system in systems]))
+    pairs = crossed_effects.compare(crossed_effects.summarize(system.wrong(1) for system in systems))
     number, p_values = systems.index(reference), pairs.p_values()
     excesses = {}
     for pair, (first, second) in enumerate(zip(pairs.first, pairs.second, strict=True)):
