@@ -227,7 +227,12 @@ def _disagreement_section(page: ComparisonPage) -> PageSection:
     pictures = _Pictures(thumbnails)
     galleries = _render_gallery(others, pictures) + _render_gallery(pairs, pictures, _folded_title(pairs))
     shown = [
-        html_page.render_table(table, is_folded=table.name.startswith("disagreement_examples")) for table in tables
+        html_page.render_table(
+            table,
+            is_folded=table.name.startswith("disagreement_examples")
+            or len(table.on_page(html_page.TABLES).rows) > LONG,
+        )
+        for table in tables
     ]
     return PageSection("disagreements", title, galleries + Markup().join(shown), tuple(tables))
 

@@ -410,7 +410,16 @@ class _Drawing:
         for answer, caption in ANSWERS.items():
             headings, rows = differences.rows(self._differences, answer)
             if rows:
-                tables.append(Table(f"differences_{answer}", tuple(headings), tuple(map(tuple, rows)), caption))
+                tables.append(
+                    Table(
+                        f"differences_{answer}",
+                        tuple(headings),
+                        tuple(map(tuple, rows)),
+                        caption,
+                        excerpt=differences.excerpt(self._differences, answer),
+                        chosen=leaderboard.TELLING,
+                    )
+                )
         return tables
 
     def _confusion_tables(self) -> list[Table]:

@@ -138,8 +138,10 @@ def render_table(table: Table, *, is_folded: bool) -> Markup:
     """Return a table in a frame that scrolls, with a link that saves it as CSV.
 
     A folded table of more than `ON_DEMAND` rows has its headings alone; the script fills it from the CSV when it is
-    opened, so that a page with many systems or classes opens at once.
+    opened, so that a page with many systems or classes opens at once. Of a table with an excerpt the page has those
+    rows alone, in the table and in what the link saves.
     """
+    table = table.on_page(TABLES)
     is_on_demand = is_folded and len(table.rows) > ON_DEMAND
     return render(
         "table_card.html",

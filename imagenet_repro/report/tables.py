@@ -26,6 +26,8 @@ class Table:
       rows: one cell for each heading.
       caption: what the table shows and what its numbers mean.
       heading: above the table on a page; empty: one that follows from the name.
+      excerpt: indices of the rows that a page shows where it does not show all; the files have all rows.
+      chosen: which rows those are, as a clause.
 
     Raises:
       ValueError: a row has more or fewer cells than there are headings.
@@ -36,11 +38,28 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     heading: str = ""
+    excerpt: tuple[int, ...] | None = None
+    chosen: str = ""
 
     def __post_init__(self):
         for row in self.rows:
             if len(row) != len(self.headings):
                 raise ValueError(f"table {self.name}: {len(row)} cells under {len(self.headings)} headings: {row}")
+
+    def on_page(self, directory: str) -> "Table":
+        """Return the table as a page shows it: the rows of the excerpt, and a note on where the others are.
+
+        Args:
+          directory: where the table's files are, relative to the page.
+        """
+        if self.excerpt is None:
+            return self
+        rows = tuple(self.rows[index] for index in self.excerpt)
+        note = (
+            f"Shown are {len(rows):,} of {len(self.rows):,} rows: {self.chosen}. All rows are in"
+            f" {directory}/{self.name}.csv."
+        )
+        return dataclasses.replace(self, rows=rows, caption=f"{self.caption} {note}".strip(), excerpt=None)
 
     def csv(self) -> str:
         """Return headings and rows as CSV (RFC 4180, but with line feeds alone), without the caption."""

@@ -43,6 +43,7 @@ def test_stored_runs_are_gathered_unchanged(tmp_path):
             assert list(run.rows) == made_up.rows
             for field in ("id", "label", "top5"):
                 np.testing.assert_array_equal(getattr(run.guesses, field), getattr(made_up.guesses, field))
+            assert run.guesses.top5.dtype == np.int16
 
 
 def test_seeds_of_a_system_are_grouped_in_rising_order(tmp_path):

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import html
 import io
 import re
@@ -44,6 +45,17 @@ def test_three_forms_have_equal_cells():
     assert list(csv.reader(io.StringIO(TABLE.csv()))) == every
     assert of_html(TABLE.html()) == every
     assert of_markdown(TABLE.markdown()) == flat(every)
+
+
+def test_a_page_shows_an_excerpt_and_the_files_all_rows():
+    table = dataclasses.replace(TABLE, excerpt=(2, 0), chosen="c, and a")
+    shown = table.on_page("tables")
+    assert shown.rows == (TABLE.rows[2], TABLE.rows[0])
+    assert shown.caption == f"{TABLE.caption} Shown are 2 of 3 rows: c, and a. All rows are in tables/sizes.csv."
+    assert (table.csv(), table.markdown()) == (TABLE.csv(), TABLE.markdown())
+    card = html_page.render_table(table, is_folded=False)
+    assert card.count("<tr>") == 3
+    assert HOSTILE.strip() not in html.unescape(card)
 
 
 def test_cells_and_captions_are_escaped():

@@ -57,6 +57,13 @@ def test_variances_are_those_of_the_analysis_of_variance():
         assert runs.image_covariances[system, system] == pytest.approx(by_image / len(table))
 
 
+def test_covariances_over_many_images_are_those_of_all_images_at_once():
+    wrong = outcomes(images=10_007)
+    runs = summarize(iter(wrong))
+    expected = np.cov([table.mean(axis=0) for table in wrong])
+    np.testing.assert_allclose(runs.image_covariances, expected, rtol=1e-12)
+
+
 def test_equal_systems_of_two_by_hand():
     """With equal variances the interval is Student's with pooled variance, and images add their own part."""
     wrong = outcomes((4, 4))

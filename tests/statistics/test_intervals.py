@@ -57,6 +57,14 @@ def test_exact_interval_at_the_ends():
 # --- the bootstrap ---------------------------------------------------------------------------------------------------
 
 
+def test_resamples_drawn_in_parts_are_those_of_one_draw():
+    counts, resamples = np.array([40, 25, 435]), 2 * intervals.DRAWN_AT_ONCE + 77
+    drawn = np.random.default_rng(3).multinomial(500, counts / 500, size=resamples)
+    expected = np.quantile((drawn[:, 0] - drawn[:, 1]) / 500, (0.005, 0.995))
+    actual = intervals.bootstrap_discordant(40, 25, 500, confidence=0.99, resamples=resamples, seed=3)
+    assert actual.interval == pytest.approx(tuple(expected), abs=1e-15)
+
+
 @pytest.mark.parametrize(("only_a", "only_b", "images"), [(40, 25, 500), (6, 1, 300), (3, 3, 100), (13, 36, 49)])
 def test_bootstrap_against_scipy(only_a, only_b, images):
     wrong = wrong_images(only_a, only_b, images, both=min(20, images - only_a - only_b))

@@ -37,6 +37,13 @@ def test_a_resume_drops_rows_beyond_its_step_and_a_line_cut_short(tmp_path, caps
     assert capsys.readouterr().out == ""
 
 
+def test_keys_of_rows_are_in_memory_once(tmp_path):
+    path = tmp_path / log.METRICS
+    path.write_text("".join(json.dumps(train_row(step)) + "\n" for step in (1, 2)))
+    first, second = log.read_rows(path)
+    assert [id(key) for key in first] == [id(key) for key in second]
+
+
 def test_records_left_out_are_read_from_the_log_up_to_a_step(tmp_path):
     with contextlib.closing(log.RunLog(tmp_path, start_step=0)) as run_log:
         for step, index in ((0, 7), (3, 2), (3, 7), (5, 9)):

@@ -11,7 +11,7 @@ opinion on recipes, which assumes less and takes the images as given.
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections.classes import same_seed
+from imagenet_repro.report.sections.leaderboard import ALL_PAIRS, telling_pairs
 from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, GUESSES
 from imagenet_repro.scoring.predictions import format_ids
 from imagenet_repro.statistics import crossed_effects
@@ -359,13 +360,32 @@ def rows(found: Differences, answer: Answer) -> tuple[list[str], list[list[str]]
     Differences are in percentage points, with a plain minus sign so that programs can read them. A pair without an
     answer has no row.
     """
-    table = []
-    for k in RATES:
-        for (i, j), pair in found.pairs[k].items():
-            one: CheckpointDifference | RecipeDifference | SignFlips | None = getattr(pair, answer)
-            if one is not None:
-                table.append([f"top-{k} error", found.names[i], found.names[j], *_cells(found, one)])
+    table = [
+        [f"top-{k} error", found.names[i], found.names[j], *_cells(found, one)]
+        for k, (i, j), one in _answers(found, answer)
+    ]
     return ["metric", "system a", "system b", *_headings(found, answer), "significant"], table
+
+
+def excerpt(found: Differences, answer: Answer) -> tuple[int, ...] | None:
+    """Return the rows of the table that a page shows: those of `telling_pairs`; None if it shows all."""
+    if len(found.names) <= ALL_PAIRS:
+        return None
+    telling = {
+        (k, *sorted((order[i], order[j]))) for k, order in found.orders.items() for i, j in telling_pairs(order)
+    }
+    return tuple(at for at, (k, pair, _) in enumerate(_answers(found, answer)) if (k, *pair) in telling)
+
+
+def _answers(
+    found: Differences, answer: Answer
+) -> Iterator[tuple[int, tuple[int, int], CheckpointDifference | RecipeDifference | SignFlips]]:
+    """Yield the answers of one kind with the number of guesses and the pair."""
+    for k in RATES:
+        for pair, answers in found.pairs[k].items():
+            one: CheckpointDifference | RecipeDifference | SignFlips | None = getattr(answers, answer)
+            if one is not None:
+                yield k, pair, one
 
 
 def _headings(found: Differences, answer: Answer) -> list[str]:

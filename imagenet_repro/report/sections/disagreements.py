@@ -18,7 +18,7 @@ from jaxtyping import Bool
 
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun
 from imagenet_repro.report.sections.classes import same_seed
-from imagenet_repro.report.sections.leaderboard import ranked
+from imagenet_repro.report.sections.leaderboard import ALL_PAIRS, TELLING, ranked, telling_pairs
 from imagenet_repro.report.tables import Table
 from imagenet_repro.report.text import short_names
 from imagenet_repro.statistics.joint_counts import joint_counts
@@ -100,7 +100,7 @@ def disagreements(comparison: Comparison, pictured_ids: Collection[str] = ()) ->
     grouper = _ImageGrouper(comparison, ranked(comparison), pictured_ids)
     n_systems = len(comparison.systems)
     pairs = list(itertools.combinations(range(n_systems), 2))
-    telling = [(i, j) for i, j in pairs if i == 0 or j == i + 1]
+    telling = telling_pairs(range(n_systems))
     groups = tuple((grouper.only_first_right(i, j), grouper.only_first_right(j, i)) for i, j in telling)
     only_one_right = tuple(grouper.only_right(i) for i in range(n_systems)) if n_systems > 2 else ()
     rows = tuple(grouper.counts(i, j) for i, j in pairs)
@@ -109,7 +109,9 @@ def disagreements(comparison: Comparison, pictured_ids: Collection[str] = ()) ->
         f" is right. {grouper.seeds_note}"
     )
     headings = ("system", "and", "both right", "only the first", "only the second", "both wrong")
-    counts = Table("disagreements", headings, rows, caption) if rows else None
+    is_telling = frozenset(telling)
+    shown = tuple(at for at, pair in enumerate(pairs) if pair in is_telling) if n_systems > ALL_PAIRS else None
+    counts = Table("disagreements", headings, rows, caption, excerpt=shown, chosen=TELLING) if rows else None
     without_examples = Disagreements(counts, groups, only_one_right, grouper.all_wrong(), None)
     return dataclasses.replace(without_examples, examples=_examples_table(without_examples.groups))
 

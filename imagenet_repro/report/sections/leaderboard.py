@@ -6,6 +6,7 @@ or more, all of them are for new images and new seeds, and a system of one seed 
 these checkpoints.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ OPTIMISTIC = "optimistic by, points"  # the heading of an estimate for errors on
 SIZES = ("parameters", "multiply-adds", "images seen", "training FLOPs", "training seconds")
 PUBLISHED = ("published top-1 %", "published top-5 %", "protocol; source")
 OPTIONS = "model.options."
+ALL_PAIRS = 24  # systems of which a page shows all pairs; of more it shows `telling_pairs`
+TELLING = "systems next to each other in the order of errors, and the best system with each other one"
 COSTS = (
     "training seconds",
     "waiting for data (included)",
@@ -155,6 +158,15 @@ def interval_note(comparison: Comparison) -> str:
 def ranked(comparison: Comparison) -> list[ComparedSystem]:
     """Return the systems by rising mean top-1 error, then by top-5 error, then in the order given."""
     return sorted(comparison.systems, key=lambda system: (system.mean_error(1), system.mean_error(GUESSES)))
+
+
+def telling_pairs(order: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Return the neighbours in an order of systems, and the first with each other one, as pairs of places in it.
+
+    Their number grows as that of the systems, where that of all pairs grows as its square.
+    """
+    places = itertools.combinations(range(len(order)), 2)
+    return tuple((i, j) for i, j in places if i == 0 or j == i + 1)
 
 
 def error_intervals(comparison: Comparison, guesses: int) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ import scipy.stats
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, TopGuesses
-from imagenet_repro.report.sections.differences import differences, digits, rows
+from imagenet_repro.report.sections.differences import differences, digits, excerpt, rows
 from imagenet_repro.statistics import crossed_effects
 from imagenet_repro.statistics.hypothesis_tests import mcnemar
 from imagenet_repro.statistics.intervals import bootstrap_difference
@@ -258,6 +258,18 @@ def test_a_table_for_each_answer_names_the_population_of_its_intervals():
     assert [row[3] for row in cells[:3]] == ["9", "9 and 1", "9 and 1"]
     assert adjusted == "<0.0001"
     assert [row[-1] for row in cells] == ["yes", "yes", "yes", "no", "no", "no"]
+
+
+def test_a_page_shows_neighbours_and_pairs_of_the_best_where_there_are_many_systems():
+    few, many = (
+        differences(compared(*(system(f"s{(7 * k) % n}", {0: 10 + (7 * k) % n}) for k in range(n)))) for n in (24, 26)
+    )
+    assert excerpt(few, "checkpoints") is None
+    cells = rows(many, "checkpoints")[1]
+    shown = [cells[at] for at in excerpt(many, "checkpoints")]
+    top1 = [sorted((int(a[1:]), int(b[1:]))) for metric, a, b, *_ in shown if metric == "top-1 error"]
+    assert sorted(top1) == sorted([[0, k] for k in range(1, 26)] + [[k, k + 1] for k in range(1, 25)])
+    assert len(shown) == 2 * len(top1)
 
 
 def test_other_levels_have_other_intervals():
