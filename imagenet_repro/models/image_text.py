@@ -101,7 +101,7 @@ class TwoTowers:
         return {
             "image_size": self.image_size,
             "activation": self.image.activation,
-            "text_activation": self.image.activation,
+            "text_activation": "",
             "vocabulary": self.text.vocabulary,
             "context": self.text.context,
             "drop_path": 0.0,
@@ -125,6 +125,8 @@ class ImageTextNetwork(nnx.Module):
     """
 
     origin: Origin | None = None  # set by `create_image_text`
+    preprocessing: Preprocessing | None = None  # of the file of weights that was loaded last, where it states one
+    class_names: tuple[str, ...] = ()  # empty: this network has no classes
 
     def __init__(self, image: VisionTransformer, text: TextTower, *, scale: float, bias: float | None, rngs: nnx.Rngs):
         self.image, self.text = image, text
@@ -145,6 +147,13 @@ class ImageTextNetwork(nnx.Module):
         return Similarity(
             unit(self.encode_image(images)), unit(self.encode_text(tokens)), jnp.exp(self.logit_scale[...]), bias
         )
+
+    @property
+    def known_origin(self) -> Origin:
+        """The arguments of `create_image_text`; ValueError for a network that it did not make."""
+        if self.origin is None:
+            raise ValueError("this network was not made by create_image_text")
+        return self.origin
 
     # Flax's own methods return None; returning the network lets calls be chained.
     def train(self, **attributes: Any) -> "ImageTextNetwork":  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -314,8 +323,8 @@ def create_image_text(
       name: one of `TWO_TOWERS`, or a SigLIP without its pixels.
       rngs: random streams; `initialisers.initialise` compiles the drawing.
       dtype: of the computation.
-      options: `image_size` (pixels), `activation` and `text_activation` (of `layers.ACTIVATIONS`), `vocabulary` and
-        `context` (tokens), `drop_path`, `scan` and `remat` (both towers).
+      options: `image_size` (pixels), `activation` (of `layers.ACTIVATIONS`), `text_activation` (empty: as of images),
+        `vocabulary` and `context` (tokens), `drop_path`, `scan` and `remat` (both towers).
 
     Raises:
       UserError: an unknown name or option, or a value that the option does not take.
@@ -323,6 +332,7 @@ def create_image_text(
     design = two_towers(name)
     check_options(name, design.options, options)
     chosen = design.options | options
+    chosen["text_activation"] = chosen["text_activation"] or chosen["activation"]
     for option in ("activation", "text_activation"):
         if chosen[option] not in ACTIVATIONS:
             raise UserError(f"{name} has no {option}='{chosen[option]}': {nearest(chosen[option], ACTIVATIONS)}")

@@ -33,6 +33,7 @@ from imagenet_repro.pretrained.pickles import Content, Foreign
 from imagenet_repro.scoring import sets
 from imagenet_repro.storage import files, user
 
+PROGRAM = "program"  # a key that we add to the metadata of a file which is a TorchScript program
 METADATA = "imagenet_repro"  # our key in the metadata of a .safetensors file; its values are strings
 # The keys under which training programs save weights, in timm's order: averaged weights first.
 _WRAPPERS = (
@@ -154,15 +155,19 @@ def _weights(path: Path) -> Weights:
         notes.append(f"left out {', '.join(converted.dropped)}, which no network here uses")
     ready = {n: a.astype(np.float32) if a.dtype in _HALF else a for n, a in converted.tensors.items()}
     preprocessing, origin = _about(metadata, path)
+    if PROGRAM in metadata:
+        notes.append("took the tensors of a TorchScript program, whose code was not run")
     read = Weights(path, ready, tuple(notes), preprocessing, origin, _stated_classes(metadata, path))
-    return read if origin is not None else _recognise(read, converted, arrays)
+    return read if origin is not None else _recognise(read, converted, arrays, is_program=PROGRAM in metadata)
 
 
-def _recognise(weights: Weights, converted: names.Converted, originals: Mapping[str, np.ndarray]) -> Weights:
+def _recognise(
+    weights: Weights, converted: names.Converted, originals: Mapping[str, np.ndarray], *, is_program: bool
+) -> Weights:
     """Return weights that do not state their network with what their name, their scheme and files beside them show."""
     stated, known = model_files.stated_beside(weights.path), published.by_file(weights.path.name)
     title = converted.scheme.title if converted.scheme else ""
-    options = forms.options(converted.tensors, title, originals)
+    options = forms.options(converted.tensors, title, originals, is_program=is_program)
     notes: tuple[str, ...] = ()
     if not title and options == forms.TENSORFLOW:
         if re.match(r"efficientnet_(b|lite)\d", weights.path.name):  # so timm names its own form
@@ -235,7 +240,10 @@ def _read(path: Path) -> tuple[Content, Mapping[str, str]]:
     if start.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             is_npz = any(name.endswith(".npy") for name in archive.namelist())
-        return (_content_of(_read_npz(path)) if is_npz else torch_files.read_zip(path)), {}
+        if is_npz:
+            return _content_of(_read_npz(path)), {}
+        content = torch_files.read_zip(path)
+        return content, {PROGRAM: "TorchScript"} if content.is_program else {}
     if start[:1] == b"\x80" and start[1:2] in _PROTOCOLS:
         return torch_files.read_legacy(path), {}
     if path.suffix == ".safetensors":

@@ -21,16 +21,26 @@ COUNT = "num_batches_tracked"
 FLAT_EFFICIENTNET = "EfficientNet-PyTorch"
 LINEAR_RESNET = "ResNets for CIFAR with `linear`"
 HUGGINGFACE_VIT = "transformers, ViT"
+OPENAI_CLIP = "OpenAI's CLIP and open_clip"
 
 
-def options(tensors: Mapping[str, np.ndarray], scheme: str, originals: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def options(
+    tensors: Mapping[str, np.ndarray],
+    scheme: str,
+    originals: Mapping[str, np.ndarray],
+    *,
+    is_program: bool = False,
+) -> dict[str, Any]:
     """Return the options that a file of weights shows, by name; options that it does not show are left out.
 
     Args:
       tensors: by our names, in PyTorch's layout.
       scheme: the title of the naming scheme of the file; empty: its names are ours.
       originals: by the names of the file.
+      is_program: whether the file is a TorchScript program; of CLIP, only OpenAI published such files.
     """
+    if scheme == OPENAI_CLIP and is_program:
+        return {"activation": "quick_gelu"}
     if scheme == HUGGINGFACE_VIT:
         return _huggingface_vit(tensors)
     if "conv_stem.weight" in tensors:

@@ -79,7 +79,7 @@ def load(
     fit.leave_out()
     fit.replace_heads()
     fit.order_heads(weights.class_names, class_names)
-    _check_finite(fit.arrays, weights.path)
+    check_finite(fit.arrays, weights.path)
     if fit.is_complete:
         options += _check_form(model.known_origin, weights)
     try:
@@ -92,7 +92,7 @@ def load(
     return Report(weights.path, (*weights.notes, *options, *fit.notes), fit.replaced, fit.left_out, preprocessing)
 
 
-def _check_finite(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+def check_finite(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """Raise UserError for numbers that are not finite in float32, with which every score would be NaN."""
     for name, array in arrays.items():
         with np.errstate(over="ignore", invalid="ignore"):
@@ -148,7 +148,7 @@ class _Fit:
         self.model, self.origin, self.path = model, model.known_origin, weights.path
         self.expected = tensors.shapes(model)
         self.arrays = {
-            name: _with_axes(array, self.expected.get(name, array.shape))
+            name: with_axes(array, self.expected.get(name, array.shape))
             for name, array in weights.tensors.items()
             if not name.endswith(tensors.IGNORED)
         }
@@ -284,7 +284,7 @@ class _Fit:
             self.notes.append(f"left out {', '.join(removed)}, parts of a head that the model does not have")
 
 
-def _with_axes(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def with_axes(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return the array in `shape` where they differ only by axes of length one at the end.
 
     A linear layer is a 1x1 convolution in some implementations, and a scale [channels] is [channels, 1, 1].

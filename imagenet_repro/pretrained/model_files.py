@@ -17,6 +17,10 @@ from imagenet_repro.storage import user
 INDEX = ".index.json"  # the end of the name of an index of shards
 # Names of the weights in a model's directory, the preferred first.
 MODEL_FILES = tuple(f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", INDEX))
+OPEN_CLIP_FILES = tuple(f"open_clip_{name}" for name in ("model.safetensors", "pytorch_model.bin"))
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+_ACTIVATIONS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+_RESIZINGS = ("shortest", "squash")  # open_clip's; "longest" pads
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz", ".th")
 _KERNELS = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
@@ -59,7 +63,7 @@ def locate(path: str | Path) -> Path:
 
 
 def _in_directory(directory: Path) -> Path:
-    for name in MODEL_FILES:
+    for name in (*MODEL_FILES, *OPEN_CLIP_FILES):
         if (directory / name).is_file():
             return directory / name
     files = sorted(file for file in directory.iterdir() if file.suffix in _SUFFIXES and file.is_file())
@@ -103,10 +107,14 @@ def stated_beside(path: Path) -> Stated:
       UserError: a file beside them cannot be understood.
     """
     config = path.parent / "config.json"
-    if path.name not in MODEL_FILES or not config.is_file():
+    if path.name in OPEN_CLIP_FILES or (path.name in MODEL_FILES and not config.is_file()):
+        config = path.parent / OPEN_CLIP_CONFIG
+    if path.name not in (*MODEL_FILES, *OPEN_CLIP_FILES) or not config.is_file():
         return Stated()
     content = _read(config)
     try:
+        if config.name == OPEN_CLIP_CONFIG:
+            return _open_clip(content)
         return _timm(content) if "architecture" in content else _transformers(content, path.parent)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else error
@@ -141,10 +149,38 @@ def _timm(config: Mapping[str, Any]) -> Stated:
     return Stated(network, options, preprocessing, f"config.json, which names timm's {architecture}")
 
 
+def _open_clip(config: Mapping[str, Any]) -> Stated:
+    model, images = config["model_cfg"], config.get("preprocess_cfg") or {}
+    # A tower of timm is SigLIP's, whose activation is that of big_vision.
+    options = {} if "timm_model_name" in model["vision_cfg"] else {"activation": _open_clip_activation(model)}
+    size = model["vision_cfg"]["image_size"]
+    preprocessing = None
+    if "mean" in images and images.get("resize_mode", "shortest") in _RESIZINGS:
+        preprocessing = Preprocessing(
+            image_size=int(size[0] if isinstance(size, list) else size),
+            crop_ratio=1.0,
+            kernel=_kernel(str(images.get("interpolation") or "bicubic")),
+            mean=_triple(images["mean"]),
+            std=_triple(images["std"]),
+            crop="squash" if images.get("resize_mode") == "squash" else "center",
+        )
+    return Stated("", options, preprocessing, OPEN_CLIP_CONFIG)
+
+
+def _open_clip_activation(model: Mapping[str, Any]) -> str:
+    return "quick_gelu" if model.get("quick_gelu", False) else "gelu"
+
+
 def _transformers(config: Mapping[str, Any], directory: Path) -> Stated:
     options = {}
     if config.get("model_type") in ("vit", "deit", "dinov2", "dinov2_with_registers") and "layer_norm_eps" in config:
         options["norm_epsilon"] = float(config["layer_norm_eps"])
+    if config.get("model_type") in ("clip", "siglip"):
+        usual = "quick_gelu" if config["model_type"] == "clip" else "gelu_pytorch_tanh"  # where it is not stated
+        towers = {"activation": "vision_config", "text_activation": "text_config"}
+        options |= {
+            key: _ACTIVATIONS[(config.get(tower) or {}).get("hidden_act", usual)] for key, tower in towers.items()
+        }
     path = directory / "preprocessor_config.json"
     if not path.is_file():
         return Stated("", options, None, "config.json")
@@ -161,7 +197,10 @@ def _transformers(config: Mapping[str, Any], directory: Path) -> Stated:
 def _processor(images: Mapping[str, Any]) -> Preprocessing | None:
     """Return the preprocessing of one of the library's processors; None where no crop here equals it."""
     size = images["size"]
-    sides = size if isinstance(size, dict) else {"shortest_edge" if "crop_pct" in images else "height": size}
+    is_clip = "CLIP" in str(images.get("image_processor_type") or images.get("feature_extractor_type"))
+    sides = (
+        size if isinstance(size, dict) else {"shortest_edge" if "crop_pct" in images or is_clip else "height": size}
+    )
     colours = {"mean": _triple(images["image_mean"]), "std": _triple(images["image_std"])}
     common: dict[str, Any] = colours | {"kernel": _kernel(_KERNELS.get(images.get("resample", 2), "bilinear"))}
     shorter = sides.get("shortest_edge")

@@ -16,7 +16,7 @@ import numpy as np
 
 from imagenet_repro.errors import UserError
 from imagenet_repro.models.spec import Preprocessing
-from imagenet_repro.pretrained import forms
+from imagenet_repro.pretrained import forms, image_text_names
 
 Tensors = Mapping[str, np.ndarray]
 Rules = tuple[tuple[str, str], ...]
@@ -136,7 +136,7 @@ def _flax_layout(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     separate = []
     for old, array in tensors.items():
         name = re.sub(r"^(opt/target/|params/img/|params/)", "", old)
-        if not name.startswith("Transformer/encoderblock/"):
+        if "Transformer/encoderblock/" not in name and "Encoder_0/encoderblock/" not in name:
             separate.append((old, name, array))
             continue
         with _shape_errors(old, array):  # big_vision stacks equal blocks along a first axis
@@ -469,6 +469,24 @@ def _torchvision_convnext_images(tensors: Tensors) -> Preprocessing | None:
 
 
 SCHEMES = (
+    Scheme(
+        "big_vision, two towers",
+        r"(params/)?txt/Embed_0/embedding",
+        image_text_names.BIG_VISION,
+        image_text_names.big_vision_layout(_flax_layout),
+    ),
+    Scheme(
+        forms.OPENAI_CLIP,
+        r"visual\.(class_embedding|trunk\.attn_pool\.latent)",
+        image_text_names.OPENAI,
+        image_text_names.openai_layout,
+    ),
+    Scheme(
+        "transformers, two towers",
+        r"vision_model\.(embeddings\.class_embedding|head\.probe)",
+        image_text_names.HUGGINGFACE,
+        image_text_names.huggingface_layout,
+    ),
     Scheme("the original ViT releases", r"(.*/)?embedding/kernel", _FLAX_VIT, _flax_layout),
     Scheme(
         forms.HUGGINGFACE_VIT,

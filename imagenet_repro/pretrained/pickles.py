@@ -37,6 +37,7 @@ DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+_PROGRAM = "__torch__."  # the start of the names of a TorchScript program's own classes
 _DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "builtins.dict", "__builtin__.dict")
 
 
@@ -66,6 +67,10 @@ class Foreign:
         self.name, self.is_function = name, is_function
 
 
+class Module(dict[str, Any]):
+    """The attributes of a module of a TorchScript program, whose code is not part of the pickle."""
+
+
 class Content(NamedTuple):
     """The value of a pickle.
 
@@ -74,12 +79,14 @@ class Content(NamedTuple):
       storages: all that the pickle names, by key.
       foreign: names of the objects that were not built, in the order of their first use.
       has_tensors: whether the pickle describes any tensor.
+      is_program: whether the file is a TorchScript program.
     """
 
     value: Any
     storages: dict[str, Storage]
     foreign: tuple[str, ...]
     has_tensors: bool
+    is_program: bool = False
 
 
 def load(file: io.BufferedIOBase) -> Content:
@@ -275,6 +282,9 @@ class _Machine:
         arguments, function = self._pop(), self._pop()
         if not isinstance(function, Foreign) or not isinstance(arguments, tuple):
             raise pickle.UnpicklingError("it calls an object that is not a function")
+        if function.is_function and function.name.startswith(_PROGRAM):
+            self.stack.append(Module())
+            return
         build = _BUILDERS.get(function.name) if function.is_function else None
         self.stack.append(build(self, arguments) if build else Foreign(function.name))
 
@@ -296,9 +306,15 @@ class _Machine:
         self.call(None)
 
     def set_state(self, _: Any) -> None:
-        """Drop the state of an object: an OrderedDict's `_metadata`, or the attributes of a foreign object."""
-        self._pop()
+        """Drop the state of an object: an OrderedDict's `_metadata`, or the attributes of a foreign object.
+
+        A module of a TorchScript program keeps it.
+        """
+        attributes = self._pop()
         target = self._top()
+        if isinstance(target, Module) and isinstance(attributes, dict) and not target:
+            _fill(target, _flat(attributes))
+            return
         if not isinstance(target, dict) and (not isinstance(target, Foreign) or target.is_function):
             raise pickle.UnpicklingError("it changes an object that has no state")
 
@@ -411,7 +427,7 @@ def _literal(name: str, argument: Any) -> Any:
 
 def _is_known(name: str) -> bool:
     storage = name.removeprefix("torch.")
-    return name in _BUILDERS or storage in DTYPES or name in _PLAIN_TYPES
+    return name in _BUILDERS or storage in DTYPES or name in _PLAIN_TYPES or name.startswith(_PROGRAM)
 
 
 _IGNORED = ("PROTO", "FRAME", "STOP")

@@ -1,8 +1,9 @@
-"""Read the tensors of files that `torch.save` wrote, without PyTorch and without running code from the file.
+"""Read the tensors of files that PyTorch wrote, without PyTorch and without running code from the file.
 
-A `.pth` file is a pickle, which `pickles` interprets as data. The pickle describes a tensor (storage, offset, size,
-strides); the numbers are outside of it, since PyTorch 1.6 as members of a zip archive, before that one after the other
-behind the pickle. They are mapped into memory rather than read. A tensor that reaches beyond its storage is an error.
+A file of `torch.save` or `torch.jit.save` is a pickle, which `pickles` interprets as data. The pickle describes a
+tensor (storage, offset, size, strides); the numbers are outside of it, since PyTorch 1.6 as members of a zip archive,
+before that one after the other behind the pickle. They are mapped into memory rather than read. A tensor that reaches
+beyond its storage is an error.
 """
 
 import io
@@ -18,9 +19,10 @@ import ml_dtypes
 import numpy as np
 
 from imagenet_repro.pretrained import pickles
-from imagenet_repro.pretrained.pickles import Content, Storage, Tensor
+from imagenet_repro.pretrained.pickles import Content, Module, Storage, Tensor
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first value that torch.save pickled before PyTorch 1.6
+_LONGEST = 512  # characters of the name of a module in a program
 _LOCAL_HEADER = struct.Struct(
     "<26xHH"
 )  # of a zip member: 30 bytes, which end in the lengths of its name and its extra field
@@ -28,6 +30,9 @@ _LOCAL_HEADER = struct.Struct(
 
 def read_zip(path: Path) -> Content:
     """Return the content that `torch.save` since PyTorch 1.6 wrote, with tensors as read-only arrays over the file.
+
+    The content of a TorchScript program (`torch.jit.save`) is a dictionary of the tensors of its modules; its code is
+    not read.
 
     Raises:
       zipfile.BadZipFile, pickle.UnpicklingError and other errors of a damaged file.
@@ -38,14 +43,33 @@ def read_zip(path: Path) -> Content:
     if len(members) != len(infos):
         raise zipfile.BadZipFile("two members have the same name")
     mapped = np.memmap(path, np.uint8, "r")
-    if sum(info.file_size for info in infos) > len(mapped):
+    if sum(info.file_size for info in infos if info.compress_type == zipfile.ZIP_STORED) > len(mapped):
         raise zipfile.BadZipFile("its members claim more bytes than the file has")
     content = pickles.load(io.BytesIO(_member(mapped, members["data.pkl"]).tobytes()))
     big = "byteorder" in members and _member(mapped, members["byteorder"]).tobytes() == b"big"
     numbers = _Numbers(big)
     for key, storage in content.storages.items():
         numbers.add(storage, _member(mapped, members[f"data/{key}"]))
+    if isinstance(content.value, Module):
+        return content._replace(value=_named_arrays(content.value, numbers.array), is_program=True)
     return content._replace(value=_with_arrays(content.value, numbers.array))
+
+
+def _named_arrays(program: Module, array: Callable[[Tensor], np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays of a program's modules by their names, joined by dots."""
+    arrays: dict[str, np.ndarray] = {}
+    seen, waiting = {id(program)}, [("", program)]
+    while waiting:
+        prefix, module = waiting.pop()
+        for name, entry in module.items():
+            if isinstance(entry, Tensor):
+                arrays[f"{prefix}{name}"] = array(entry)
+            elif isinstance(entry, Module):
+                if id(entry) in seen or len(prefix) > _LONGEST:
+                    raise pickle.UnpicklingError(f"its module '{prefix[:40]}{str(name)[:40]}' has two places")
+                seen.add(id(entry))
+                waiting.append((f"{prefix}{name}.", entry))
+    return arrays
 
 
 def _member(mapped: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
