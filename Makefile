@@ -123,5 +123,5 @@ lock: $(RUNTIME_STAMP)
 	@$(COMPILE) pyproject.toml -o requirements.txt
 	@$(COMPILE) --group dev -c requirements.txt -o requirements/dev.txt
 	@$(COMPILE) --group docs -c requirements.txt -c requirements/dev.txt -o requirements/docs.txt
-	@for extra in cuda13 tpu plan-tpu plan-gpu tensorflow postgresql weights energy; do \
+	@for extra in cuda13 tpu plan-tpu plan-gpu tensorflow postgresql weights text energy; do \
 	  $(COMPILE) --extra $$extra -c requirements.txt pyproject.toml -o requirements/$$extra.txt; done
