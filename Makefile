@@ -123,5 +123,7 @@ lock: $(RUNTIME_STAMP)
 	@$(COMPILE) pyproject.toml -o requirements.txt
 	@$(COMPILE) --group dev -c requirements.txt -o requirements/dev.txt
 	@$(COMPILE) --group docs -c requirements.txt -c requirements/dev.txt -o requirements/docs.txt
-	@for extra in cuda13 tpu plan-tpu plan-gpu tensorflow postgresql weights text energy; do \
-	  $(COMPILE) --extra $$extra -c requirements.txt pyproject.toml -o requirements/$$extra.txt; done
+	@grep -v '^pillow==' requirements.txt > $(VENV)/trackio-constraints.txt # Trackio excludes Pillow 13
+	@for extra in cuda13 tpu plan-tpu plan-gpu tensorflow postgresql weights text energy wandb mlflow trackio hub; do \
+	  constraints=requirements.txt; [ $$extra != trackio ] || constraints=$(VENV)/trackio-constraints.txt; \
+	  $(COMPILE) --extra $$extra -c $$constraints pyproject.toml -o requirements/$$extra.txt; done

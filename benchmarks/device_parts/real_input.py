@@ -135,7 +135,7 @@ class RealInput(Part):
         batches = prefetch_to_device(
             self._batches(split), lambda batch: spread.put_batch({name: batch[name] for name in TRAINING_KEYS})
         )
-        run_log = log.RunLog(workdir, 0)
+        run_log = log.RunLog(workdir, 0, config)
         return loop.TrainingJob(
             config=config,
             state=spread.put_state(self._prepared.host_state),

@@ -37,6 +37,7 @@ from imagenet_repro.config.load import (
     set_key,
     set_texts,
 )
+from imagenet_repro.config.log import Log
 from imagenet_repro.config.loss import Loss, SigmoidLoss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
 from imagenet_repro.config.optimizer import (
@@ -103,6 +104,7 @@ __all__ = [
     "LinearSchedule",
     "Lion",
     "Llc",
+    "Log",
     "Lora",
     "Loss",
     "Model",

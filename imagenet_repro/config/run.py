@@ -10,6 +10,7 @@ from imagenet_repro.config.features import Channel, Sample, Svm
 from imagenet_repro.config.fields import amount, bounded, label
 from imagenet_repro.config.finetune import Distill, NoDistillation, Train
 from imagenet_repro.config.frozen import FrozenConfig
+from imagenet_repro.config.log import Log
 from imagenet_repro.config.loss import Loss, SoftmaxLoss
 from imagenet_repro.config.model import Model, Progressive
 from imagenet_repro.config.optimizer import Optimizer, ScheduleFreeAdamW, Sgd
@@ -47,6 +48,7 @@ class Config:
     max_filter_rms: float = bounded(0.0, 0.0)  # largest RMS of a convolution filter (ZFNet); 0: no limit
     evaluate_every: str = amount("1ep")  # an amount in any unit of a budget
     log_every: int = bounded(20, 1)  # steps
+    log: Log = Log()
     model: Model = Model()
     data: Data = Data()
     train_crop: Crop = InceptionCrop()
@@ -95,6 +97,7 @@ class FeatureConfig:
     flops: Taps = "real"
     evaluate_every: str = amount("5ep")
     log_every: int = bounded(20, 1)  # steps
+    log: Log = Log()
     cache_dir: str = ""  # directory of codes, shared by runs that need the same; empty: the workdir
     data: Data = Data()
     eval_crop: CenterCrop | SquashCrop = SquashCrop()  # also of the images for training

@@ -170,7 +170,7 @@ class FeatureRun(Run[FeatureConfig, FeatureSystem]):
             if restored
             else Spent(seconds=seconds, flops=float(flops))
         )
-        run_log = log.RunLog(self.workdir.path, spent.steps)
+        run_log = log.RunLog(self.workdir.path, spent.steps, self.config)
         self._introduce(run_log, budget, spent)
         self.evaluator = Evaluator(self.config, self.system.score, self.system.spread, self.eval_split, run_log.say)
         return loop.TrainingJob(

@@ -79,7 +79,7 @@ class NetworkRun(Run[Config, NetworkSystem]):
             self.system.check_evaluated_size()
         spent = budget.meter.spent(restored.info["steps"], restored.info["seconds"]) if restored else Spent()
         self._extend(budget, spent)
-        run_log = log.RunLog(self.workdir.path, spent.steps)
+        run_log = log.RunLog(self.workdir.path, spent.steps, self.config)
         self._introduce(run_log, budget, spent, train_state)
         self.evaluator = Evaluator(self.config, self.system.score, self.system.spread, self.eval_split, run_log.say)
         learning_rate = LearningRate(

@@ -78,6 +78,8 @@ class Run(abc.ABC, Generic[TrainedT, SystemT]):
         self.left_out = len(set().union(*undecodable))
         if outcome.stopped_by is None:
             self._finish(outcome)
+            if jax.process_index() == 0:
+                job.log.finish(self.workdir.result())
         return outcome
 
     def _evaluate(self, train_state: TrainState, last: bool) -> dict[str, Any]:

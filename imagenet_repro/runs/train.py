@@ -23,7 +23,7 @@ from imagenet_repro.runs.run import Run
 from imagenet_repro.scoring import class_names, terminal
 from imagenet_repro.storage import files, provenance, user
 from imagenet_repro.storage.workdir import CONFIG, RESULT, Workdir
-from imagenet_repro.training import cpu_precision, devices, extension, hosts, log, peers, systems
+from imagenet_repro.training import cpu_precision, devices, extension, hosts, log, peers, systems, trackers
 from imagenet_repro.training.systems import network
 
 RUNS: dict[type, Callable[[Any, Workdir, Splits], Run | FrozenRun]] = {
@@ -66,6 +66,8 @@ def train(config: AnyConfig, workdir: str | Path, *, extend: bool = False) -> Tr
 
 
 def _train(config: AnyConfig, directory: Workdir, *, extend: bool) -> TrainingResult:
+    if jax.process_index() == 0 and not isinstance(config, FrozenConfig):
+        trackers.require_installed(config.log.to)
     config = _with_image_size(config, directory)
     with terminal.show_stages(hosts.console(), announce=True) as begin:
         begin(f"reading the data set {config.data.name}")

@@ -24,7 +24,7 @@ RESULT_ADVICE = "train with this run's configuration writes it again"
 PRECISIONS = get_args(get_type_hints(Config)["precision"])
 
 # Keys that change where and how fast a run works, but no number that it computes.
-SPEED_KEYS = ("cache_dir", "data.data_dir", "data.threads", "data.workers", "log_every")
+SPEED_KEYS = ("cache_dir", "data.data_dir", "data.threads", "data.workers", "log.to", "log_every")
 # Keys in which a run may differ from the recorded configuration that it continues: also its name.
 FREE_KEYS = (*SPEED_KEYS, "name")
 

@@ -1,4 +1,4 @@
-"""The log of a run: `metrics.jsonl`, TensorBoard events, and lines on the screen.
+"""The log of a run: `metrics.jsonl`, trackers such as TensorBoard, and lines on the screen.
 
 Rows of `metrics.jsonl` have a `kind`: "train" (means over the steps since the last such row), "eval", "save", "event".
 When a run resumes, rows beyond the restored step are dropped, so the file always describes one sequence of steps. The
@@ -6,12 +6,12 @@ file is then replaced as a whole, or not at all. Lines that no run writes stay i
 """
 
 import contextlib
+import functools
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from imagenet_repro.config import TrainedConfig
 from imagenet_repro.errors import SaveError
 from imagenet_repro.scoring import terminal
 from imagenet_repro.storage import files
+from imagenet_repro.training.trackers import TrackedRun, Trackers
 
 METRICS = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
 SECONDS_BETWEEN_LINES = 10.0  # where the output is a file and not a terminal
 SECONDS_BETWEEN_UPDATES = 1.0  # of the bar on a terminal
-SECONDS_BETWEEN_FLUSHES = 120.0  # of TensorBoard events
 NAMED_LINES = 5  # the most line numbers in a message
 
 KINDS = ("train", "eval", "save", "event")
@@ -182,31 +182,37 @@ class RunLog(Screen):
     """The log of one process; only the first of several writes.
 
     Args:
-      workdir: the directory of `metrics.jsonl` and `tensorboard/`.
+      workdir: the directory of `metrics.jsonl`.
       start_step: the step from which the run starts; later rows are dropped.
+      config: of the run, whose `log.to` names its trackers.
 
     Raises:
       SaveError: a file cannot be written.
     """
 
-    def __init__(self, workdir: Path, start_step: int):
+    def __init__(self, workdir: Path, start_step: int, config: TrainedConfig):
         super().__init__()
         self._path = workdir / METRICS
         if self._primary:
-            self._drop_rows(start_step)
+            rows = self._drop_rows(start_step)
             try:
                 self._file = self._path.open("ab", buffering=0)  # a failed write leaves nothing that fails again
             except OSError as error:
                 raise self._failed(error) from error
-            self._events = _Events(workdir / TENSORBOARD, start_step + 1, self.say)
+            run = TrackedRun(workdir, start_step, config)
+            self._trackers = Trackers(run, rows, self.say, functools.partial(self.stage, announce=False))
 
-    def _drop_rows(self, start_step: int) -> None:
-        """Replace the file by one without rows beyond a step and without a last line that was cut short."""
+    def _drop_rows(self, start_step: int) -> list[dict[str, Any]]:
+        """Replace the file by one without rows beyond a step and without a last line that was cut short.
+
+        Returns:
+          The rows of the file as it was.
+        """
         if not self._path.exists():
             if start_step:
                 self.say(f"{self._path} is missing; its rows up to step {start_step:,} are lost")
-            return
-        read_rows(self._path, self.say)  # names damaged lines
+            return []
+        rows = read_rows(self._path, self.say)
         try:
             content = self._path.read_bytes()
         except OSError as error:
@@ -218,9 +224,10 @@ class RunLog(Screen):
         if new != content:
             with files.atomic_write(self._path, "the log of the run") as file:
                 file.write(new)
+        return rows
 
     def write(self, kind: str, step: int, **values: Any) -> None:
-        """Append a row, and write its finite numbers to TensorBoard under `kind/`.
+        """Append a row, and pass its finite numbers to the trackers under `kind/`.
 
         Raises:
           SaveError: the row cannot be written.
@@ -234,12 +241,12 @@ class RunLog(Screen):
             raise self._failed(error) from error
         if written != len(line):
             raise self._failed(OSError(0, "the disk is full"))
-        numbers = {
-            f"{kind}/{name}": float(value)
-            for name, value in values.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        }
-        self._events.write(step, numbers)
+        self._trackers.write(kind, step, values)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Pass the result of a finished run to the trackers, which record its numbers when the log is closed."""
+        if self._primary:
+            self._trackers.finish(result)
 
     def _failed(self, error: OSError) -> SaveError:
         return SaveError(
@@ -252,56 +259,4 @@ class RunLog(Screen):
         super().close()
         if self._primary:
             self._file.close()
-            self._events.close()
-
-
-class _Events:
-    """TensorBoard events, written without a thread; a run whose events cannot be written goes on and says so.
-
-    Args:
-      directory: the directory of the files of events; every process that trains adds one.
-      purge_step: events of earlier files from this step on are hidden.
-      say: called with one line if events cannot be written.
-    """
-
-    def __init__(self, directory: Path, purge_step: int, say: Callable[[str], None]):
-        self._directory, self._say = directory, say
-        self._writer: Any = None
-        self._flushed = time.monotonic()
-        self._try(lambda: self._open(purge_step))
-
-    def write(self, step: int, numbers: dict[str, float]) -> None:
-        """Write numbers by their tags."""
-        if self._writer is not None and numbers:
-            self._try(lambda: self._write(step, numbers))
-
-    def close(self) -> None:
-        """Flush and close the file."""
-        if self._writer is not None:
-            self._try(self._writer.close)
-
-    def _try(self, write: Callable[[], Any]) -> None:
-        try:
-            write()
-        except OSError as error:
-            self._writer = None
-            self._say(f"{self._directory} cannot be written: {error.strerror}; the run goes on without TensorBoard")
-
-    def _open(self, purge_step: int) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto import event_pb2
-
-        self._messages: Any = event_pb2  # its classes exist only once it is imported
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(self._directory / "events"), f".{os.getpid()}")
-        start = self._messages.SessionLog(status=self._messages.SessionLog.START)
-        self._writer.write_event(self._messages.Event(wall_time=time.time(), step=purge_step, session_log=start))
-
-    def _write(self, step: int, numbers: dict[str, float]) -> None:
-        event = self._messages.Event(wall_time=time.time(), step=step)
-        for tag, number in numbers.items():
-            event.summary.value.add(tag=tag, simple_value=number)
-        self._writer.write_event(event)
-        if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
-            self._flushed = time.monotonic()
-            self._writer.flush()
+            self._trackers.close()

@@ -79,7 +79,7 @@ def go(workdir, stop_at=None, early_stopping=0, *, lost_at=None, lost_in_evaluat
         evaluated.append((int(state.step), last))
         return {"top1_error": ERRORS[int(state.step)], "top5_error": 0.5, "evaluated": 42}
 
-    run_log = log.RunLog(workdir, spent.steps)
+    run_log = log.RunLog(workdir, spent.steps, CONFIG)
     job = loop.TrainingJob(
         config=CONFIG,
         state=result.state if result else fresh,
