@@ -66,8 +66,8 @@ def _find_in_dictionary(field: dataclasses.Field, settings: Any, path: Sequence[
         for key in find_keys(schema, None if has_several else settings, path, is_open=True):
             yield key._replace(hint=_several(key.hint), keeps_section=True) if has_several else key
     value_types = field.metadata.get("types", {})
-    if len(path) == 1 and path[0] in value_types:
-        yield Key(value_types[path[0]])
+    if len(path) == 1 and (path[0] in value_types or "other" in field.metadata):
+        yield Key(value_types.get(path[0], field.metadata.get("other")))
 
 
 def _several(hint: Any) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 
 from imagenet_repro.config.fields import bounded
 
-OPTION_TYPES = {  # of the networks' options, as which a text on the command line is read
+OPTION_TYPES = {  # of the published networks' options, as which a text on the command line is read
     **dict.fromkeys(("dropout", "auxiliary_dropout", "drop_path", "head_bias", "layer_scale"), float),
     **dict.fromkeys(("norm_epsilon", "norm_momentum"), float),
     **dict.fromkeys(("groups", "image_size"), int),
@@ -13,6 +13,7 @@ OPTION_TYPES = {  # of the networks' options, as which a text on the command lin
     **dict.fromkeys(("remat", "scan"), bool | None),
     **dict.fromkeys(("padding", "pool", "positions", "shortcut", "stem"), str),
 }
+OTHER_OPTION = int | float | bool | str | None  # any other option is read as the first of these that its text has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Model:
 
     name: str = "resnet50"  # a name that `main.py models` lists
     # options of that network, by name
-    options: dict = dataclasses.field(default_factory=dict, metadata={"types": OPTION_TYPES})
+    options: dict = dataclasses.field(default_factory=dict, metadata={"types": OPTION_TYPES, "other": OTHER_OPTION})
     # a file to start from, package:NAME or the workdir of a run; empty: none (runs/initial_weights.py)
     weights: str = ""
 

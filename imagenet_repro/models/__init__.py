@@ -13,6 +13,7 @@ from imagenet_repro.models.registry import (
     canonical,
     create,
     names,
+    published_names,
     spec,
 )
 from imagenet_repro.models.spec import Origin, Preprocessing, Spec
@@ -30,5 +31,6 @@ __all__ = [
     "canonical",
     "create",
     "names",
+    "published_names",
     "spec",
 ]

@@ -64,6 +64,11 @@ def names() -> tuple[str, ...]:
     return tuple(SPECS)
 
 
+def published_names() -> tuple[str, ...]:
+    """Return the name of every network that is not an own one."""
+    return tuple(name for name, spec in SPECS.items() if spec.is_published)
+
+
 def aliases() -> tuple[str, ...]:
     """Return the other names by which networks are known."""
     return tuple(_ALIASES)

@@ -9,6 +9,8 @@ from typing import Any, Literal
 Kernel = Literal["nearest", "bilinear", "bicubic"]
 
 
+OWN = "own"  # the reference of a network that is no published one
+
 # The `std` of papers that only subtract the mean, so that pixels stay on their scale of 256 levels.
 LEVELS = (1 / 255, 1 / 255, 1 / 255)
 
@@ -46,7 +48,9 @@ class Spec:
     as its year and its errors, are in `imagenet_repro.zoo.published`.
     """
 
-    reference: str  # the implementation that it equals in parameter names and results, or "paper"
+    # The implementation that it equals in parameter names and results; "paper", where that is all there is; or "own", of
+    # a network that nobody else has. All but own networks have rows in the tables of published facts and counts.
+    reference: str
     builder: Callable[..., Any]
     sizes: tuple[Any, ...] = ()
     num_classes: int = 1000  # of the published weights; 0: they are a backbone without a head
@@ -55,6 +59,11 @@ class Spec:
     # Returns, for a network, the function from a parameter's name to its layer, from 0 at the input, as layer-wise
     # decay of the learning rate counts; None where no publication defines it, and models/depth.py counts blocks.
     layers: Callable[[Any], Callable[[str], int]] | None = None
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the network is one of a publication, and not an own one."""
+        return self.reference != OWN
 
     @property
     def options(self) -> dict[str, Any]:

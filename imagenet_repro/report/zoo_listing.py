@@ -1,6 +1,7 @@
 """The history in the terminal: entries and networks by year, sizes, published errors, and our measured errors."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -57,7 +58,9 @@ def show(
         console.width = FILE_WIDTH
     headings = HEADINGS[: None if measured else -1]
     rows = [(entry.year, 0, _entry_lines(entry, measured.get(entry.system))) for entry in entries]
-    rows += [(network_facts(name).year, 1, _network_lines(name, measured.get(name), taps)) for name in names]
+    rows += [
+        (network_facts(name).year or math.inf, 1, _network_lines(name, measured.get(name), taps)) for name in names
+    ]
     lines = [(kind, line) for _, kind, entry in sorted(rows, key=lambda row: row[:2]) for line in entry]
     table = ruled_table(
         headings,
@@ -83,9 +86,10 @@ def describe(name: str, measured: MeasuredErrors | None = None) -> None:
     console = Console(soft_wrap=True, highlight=False)
     p = spec.preprocessing
     crop = "squashed" if p.crop == "squash" else f"crop ratio {p.crop_ratio:g}"
+    published = f"{facts.title} ({facts.year})" + (f"; {facts.entry}" if facts.entry else "")
     lines = [
-        ("network", f"{name}: {facts.title} ({facts.year})" + (f"; {facts.entry}" if facts.entry else "")),
-        ("paper", facts.paper),
+        ("network", f"{name}: {published if facts.year else 'an own network'}"),
+        *([("paper", facts.paper)] if facts.paper else []),
         ("as in", spec.reference),
         ("parameters", f"{size.parameters:,}"),
         ("multiply-adds", _describe_multiply_adds(size, p.image_size)),
@@ -141,7 +145,7 @@ def _describe_multiply_adds(size: Sizes, pixels: int) -> str:
 def _network_lines(name: str, measured: MeasuredErrors | None, taps: Taps) -> list[list[str]]:
     facts, size, pixels = network_facts(name), sizes(name), str(models.spec(name).preprocessing.image_size)
     multiply_adds = size.multiply_adds if taps == "full" else size.real_multiply_adds
-    first = [str(facts.year), name, quantity(size.parameters), quantity(multiply_adds), pixels]
+    first = [str(facts.year or "own"), name, quantity(size.parameters), quantity(multiply_adds), pixels]
     lines = [_published_cells(errors) for errors in facts.errors] or [["", "", ""]]
     ours = _measured_cell(measured)
     return [

@@ -43,7 +43,7 @@ class PublishedErrors:
 class NetworkFacts:
     """Everything published about one network that is stored here."""
 
-    year: int
+    year: int | None  # None: an own network
     title: str  # the name in its usual spelling
     entry: str  # the challenge's entry that it belongs to, such as "SuperVision, winner"; empty: none
     paper: str  # the paper that describes it
@@ -51,17 +51,20 @@ class NetworkFacts:
 
 
 def network_facts(name: str) -> NetworkFacts:
-    """Return what is published about the network `name` (or an alias of it).
+    """Return what is published about the network `name` (or an alias of it); of an own network, its name alone.
 
     Raises:
       UserError: no network has that name.
     """
-    models.spec(name)  # an unknown name is an error that lists the nearest
-    return _all_facts()[models.canonical(name)]
+    spec = models.spec(name)  # an unknown name is an error that lists the nearest
+    name = models.canonical(name)
+    if not spec.is_published and name not in _all_facts():
+        return NetworkFacts(None, name, "", "", ())
+    return _all_facts()[name]
 
 
 def year(system: str) -> int | None:
-    """Return the year of a network, or of a system from before 2012; None for an unknown name."""
+    """Return the year of a network, or of a system from before 2012; None for an own network or an unknown name."""
     if _is_network(system):
         return network_facts(system).year
     entry = _entry(system)

@@ -1,7 +1,7 @@
-"""Parameters and multiply-adds of every network, stored.
+"""Parameters and multiply-adds of every network.
 
-Counting all networks takes minutes, so the counts are stored in `sizes.csv`. `benchmarks/zoo_table.py` writes it, and
-a test compares it with new counts.
+Counting all networks takes minutes, so the counts of the published ones are stored in `sizes.csv`, which
+`benchmarks/zoo_table.py` writes and a test compares with new counts. Any other network is counted when it is asked for.
 """
 
 import csv
@@ -25,6 +25,7 @@ class Sizes:
     real_multiply_adds: int  # of these, those that are not on padding (counting.py)
 
 
+@functools.cache
 def sizes(name: str) -> Sizes:
     """Return the stored sizes of a network; count them where none are stored for its image size."""
     row = _stored().get(name)

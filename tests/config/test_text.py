@@ -134,13 +134,23 @@ def test_a_text_of_another_type_is_refused(text, hint, message):
     assert len(str(error.value)) < 400
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("4", 4), ("0.5", 0.5), ("true", True), ("none", None), ("wide", "wide"), ("'4'", "4")]
+)
+def test_the_text_of_an_option_of_an_own_network_decides_its_type(text, value):
+    settings = {}
+    set_texts(settings, {"model.options.width": text}, Config)
+    assert settings == {"model": {"options": {"width": value}}}
+    assert type(settings["model"]["options"]["width"]) is type(value)
+
+
 def test_minus_zero_is_zero():
     assert math.copysign(1, parse_text("-0.0", float, "key")) == 1
     assert math.copysign(1, build_section(Config, {"clip_norm": -0.0}).clip_norm) == 1
 
 
-def test_types_of_options_are_those_of_the_networks():
-    for name in models.names():
+def test_types_of_options_are_those_of_the_published_networks():
+    for name in models.published_names():
         for option, default in models.spec(name).options.items():
             hint = OPTION_TYPES[option]
             kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -7,7 +7,9 @@ import pytest
 from flax import nnx
 
 from imagenet_repro import models
+from imagenet_repro.errors import UserError
 from imagenet_repro.inference import maps
+from imagenet_repro.models.nn.network import Network
 
 
 def images(*shape, seed=0):
@@ -45,6 +47,31 @@ def test_reading_the_map_does_not_change_the_network():
     before = network(model, x)
     localization_map(model, x)
     np.testing.assert_array_equal(network(model, x), before)
+
+
+class Tokens(Network):
+    """A network whose features are the tokens of a square of patches, with channels that identify them."""
+
+    def __init__(self, rows, columns):
+        self.rows, self.columns = rows, columns
+
+    def features(self, images):
+        return images[:, :: 8 // self.rows, :: 8 // self.columns].reshape(len(images), -1, 3)
+
+    def pool(self, features):
+        return features.mean(1)
+
+    def head(self, pooled):
+        return pooled
+
+
+def test_a_square_of_tokens_is_a_map():
+    x = images(2, 8, 8, 3)
+    last_map, logits = Tokens(4, 4).split_at_map(x)
+    np.testing.assert_array_equal(last_map, x[:, ::2, ::2])
+    np.testing.assert_array_equal(logits(last_map), Tokens(4, 4)(x))
+    with pytest.raises(UserError, match="Tokens has features of shape .8, 3., which are no map"):
+        Tokens(4, 2).split_at_map(x)
 
 
 FAMILIES = {models.spec(name).builder: name for name in reversed(models.names())}

@@ -74,10 +74,10 @@ def test_systems_of_the_test_data_are_ordered_by_year():
     assert years == sorted(years)
 
 
-def test_every_network_has_a_year_a_title_and_a_paper():
+def test_every_published_network_has_a_year_a_title_and_a_paper():
     with NETWORKS.open(newline="") as file:
-        assert [row["network"] for row in csv.DictReader(file)] == list(models.names())
-    for name in models.names():
+        assert [row["network"] for row in csv.DictReader(file)] == list(models.published_names())
+    for name in models.published_names():
         facts = network_facts(name)
         assert facts.year > 1990
         assert facts.title

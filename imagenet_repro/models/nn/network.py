@@ -9,12 +9,14 @@ A network is three functions, one after the other, as timm's `forward_features` 
 Evaluation at many positions and localization (`imagenet_repro.inference.maps`) call these parts.
 """
 
+import math
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, NamedTuple
 
 from flax import nnx
 from jaxtyping import Array, Float
 
+from imagenet_repro.errors import UserError
 from imagenet_repro.models.nn.layers import global_avg_pool
 from imagenet_repro.models.spec import Origin, Preprocessing
 
@@ -102,10 +104,24 @@ class Network(nnx.Module):
     ) -> tuple[Float[Array, "b mh mw d"], Callable[[Float[Array, "b mh mw d"]], Float[Array, "b classes"]]]:
         """Return the map that localization looks at, and the function that computes the logits from it.
 
-        For a convolutional network it is the last map. For a transformer it is the map of the patch tokens before the
-        last block: after that block the head reads only the class token. The network is in evaluation mode.
+        For a convolutional network it is the last map, and for one whose features are the tokens of a square of
+        patches, these as a map. For a transformer with a class token it is the map of the patch tokens before the last
+        block: after that block the head reads only the class token. The network is in evaluation mode.
+
+        Raises:
+          UserError: the features are neither a map nor a square of tokens.
         """
-        return self.features(images), lambda features: self.head(self.pool(features))
+        features = self.features(images)
+        if features.ndim == 4:
+            return features, lambda features: self.head(self.pool(features))
+        side = math.isqrt(features.shape[1]) if features.ndim == 3 else 0
+        if not side or side**2 != features.shape[1]:
+            raise UserError(
+                f"{type(self).__name__} has features of shape {features.shape[1:]}, which are no map: it needs a method"
+                " `split_at_map` for localization"
+            )
+        last_map = features.reshape(len(features), side, side, -1)
+        return last_map, lambda patches: self.head(self.pool(patches.reshape(len(patches), side**2, -1)))
 
     # Flax's own methods return None; returning the network lets calls be chained.
     def train(self, **attributes: Any) -> "Network":  # pyright: ignore[reportIncompatibleMethodOverride]
