@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of every network.
 
 Counting all networks takes minutes, so the counts of the published ones are stored in `sizes.csv`, which
-`benchmarks/zoo_table.py` writes and a test compares with new counts. Any other network is counted when it is asked for.
+`benchmarks/zoo_table.py` writes and a test compares with new counts. An own network is counted when it is asked for.
 """
 
 import csv

@@ -70,7 +70,7 @@ def test_a_square_of_tokens_is_a_map():
     last_map, logits = Tokens(4, 4).split_at_map(x)
     np.testing.assert_array_equal(last_map, x[:, ::2, ::2])
     np.testing.assert_array_equal(logits(last_map), Tokens(4, 4)(x))
-    with pytest.raises(UserError, match="Tokens has features of shape .8, 3., which are no map"):
+    with pytest.raises(UserError, match=r"Tokens has features of shape .8, 3., which are no map"):
         Tokens(4, 2).split_at_map(x)
 
 
