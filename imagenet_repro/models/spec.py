@@ -48,8 +48,8 @@ class Spec:
     as its year and its errors, are in `imagenet_repro.zoo.published`.
     """
 
-    # The implementation that it equals in parameter names and results; "paper", where that is all there is; or "own", a
-    # network that nobody else has. All others have rows in the tables of published facts and counts.
+    # The implementation that it equals in parameter names and results; "paper", where that is all there is; or "own",
+    # a network that nobody else has. All others have rows in the tables of published facts and counts.
     reference: str
     builder: Callable[..., Any]
     sizes: tuple[Any, ...] = ()

@@ -117,8 +117,8 @@ class Network(nnx.Module):
         side = math.isqrt(features.shape[1]) if features.ndim == 3 else 0
         if not side or side**2 != features.shape[1]:
             raise UserError(
-                f"{type(self).__name__} has features of shape {features.shape[1:]}, which are no map; localization needs"
-                " a method `split_at_map` of it"
+                f"{type(self).__name__} has features of shape {features.shape[1:]}, which are no map; localization"
+                " needs a method `split_at_map` of it"
             )
         last_map = features.reshape(len(features), side, side, -1)
         return last_map, lambda patches: self.head(self.pool(patches.reshape(len(patches), side**2, -1)))
