@@ -45,6 +45,7 @@ def _architectures() -> dict[str, tuple[str, str]]:
         library, _, theirs = models.spec(name).reference.partition(":")
         if library in ("timm", "torchvision"):
             architectures.setdefault(theirs, (name, _SAME if theirs.startswith("tf_efficientnet_") else ""))
+            architectures |= {alias: (name, "") for alias in models.spec(name).aliases if alias not in architectures}
         if name.startswith("efficientnet_"):
             architectures[name] = (name, _SYMMETRIC)
         if re.fullmatch(r"(vit|deit|deit3)_\w+_patch\d+", name):

@@ -9,7 +9,7 @@ OPTION_TYPES = {  # of the published networks' options, as which a text on the c
     **dict.fromkeys(("norm_epsilon", "norm_momentum"), float),
     **dict.fromkeys(("groups", "image_size"), int),
     "depth": int | None,
-    **dict.fromkeys(("auxiliary", "conv_bias", "mask_token", "zero_init_last"), bool),
+    **dict.fromkeys(("auxiliary", "conv_bias", "mask_token", "qkv_bias", "zero_init_last"), bool),
     **dict.fromkeys(("remat", "scan"), bool | None),
     **dict.fromkeys(("padding", "pool", "positions", "shortcut", "stem"), str),
 }

@@ -34,6 +34,8 @@ FAMILIES = (
     "regnet",
     "convnext",
     "vit",
+    "eva02",
+    "dinov3",
 )
 SPECS: dict[str, Spec] = {
     name: spec

@@ -28,11 +28,11 @@ from imagenet_repro.models.nn.initialisers import normal, parameter
 from imagenet_repro.models.nn.layers import Conv, LayerNorm, check_images, drop_path_rates
 from imagenet_repro.models.nn.network import Network, WithAuxiliary
 from imagenet_repro.models.nn.precision import wide_dtype, widen
-from imagenet_repro.models.nn.stack import Stack
+from imagenet_repro.models.nn.stack import Shared, Stack
 from imagenet_repro.models.spec import Preprocessing, Spec
 
 POOLS = ("token", "avg", "token_and_avg", "attention")
-POSITIONS = ("learned", "sincos2d")
+POSITIONS = ("learned", "sincos2d", "none")
 FEATURE_BLOCKS = 4  # last blocks whose class tokens are features, as in DINOv2's linear evaluation
 SCAN_FROM = 24  # blocks, from which compilation takes longer than stacking the parameters
 
@@ -78,7 +78,7 @@ class VisionTransformer(Network):
         "Better plain ViT baselines", Beyer et al. 2022, arXiv 2205.01580), both ("token_and_avg", as of DINOv2's
         classifiers, Oquab et al. 2023, arXiv 2304.07193), or a query's attention to the patches ("attention", without
         a class token, `AttentionPool`).
-      positions: "learned", or "sincos2d", fixed sines and cosines of both coordinates (the same paper).
+      positions: "learned", "sincos2d", fixed sines and cosines of both coordinates (the same paper), or "none".
       dropout: rate after the positions and after every linear layer but qkv and the head (appendix B.1).
       drop_path: rate of stochastic depth at the last block.
       norm_epsilon: of every layer normalisation; 1e-6 in timm, 1e-12 in ViT and DeiT of `transformers`.
@@ -111,7 +111,7 @@ class VisionTransformer(Network):
         _check_choice("positions", positions, POSITIONS)
         depth = design.depth if depth is None else depth
         width, patch = design.width, design.patch
-        self.patch, self.pooling, self.dtype = patch, pool, dtype
+        self.patch, self.pooling, self.positions, self.dtype = patch, pool, positions, dtype
         self.crops_patches = design.crops_patches
         self.grid = self._grid(image_size, image_size)
         self.patch_embed = PatchEmbed(width, patch, bias=not design.norm_pre, dtype=dtype, rngs=rngs)
@@ -125,20 +125,10 @@ class VisionTransformer(Network):
         self.pos_drop = dropout_layer(dropout, rngs)
         self.norm_pre = LayerNorm(width, epsilon=norm_epsilon, dtype=dtype) if design.norm_pre else None
         block = functools.partial(
-            Block,
-            width,
-            design.heads,
-            design.hidden,
-            gated=design.gated,
-            layer_scale=design.layer_scale,
-            dropout=dropout,
-            norm_epsilon=norm_epsilon,
-            activation=design.activation,
-            dtype=dtype,
-            rngs=rngs,
+            self._block, design, dropout=dropout, norm_epsilon=norm_epsilon, dtype=dtype, rngs=rngs
         )
         self.blocks = Stack(
-            [block(drop_path=rate) for rate in drop_path_rates(drop_path, depth)],
+            [block(number, drop_path=rate) for number, rate in enumerate(drop_path_rates(drop_path, depth))],
             scan=depth >= SCAN_FROM if scan is None else scan,
             remat=remat,
         )
@@ -156,6 +146,29 @@ class VisionTransformer(Network):
             if num_classes
             else None
         )
+
+    @staticmethod
+    def _block(design: Design, number: int, **arguments: Any) -> nnx.Module:
+        """Return the block of a number from 0 on; `arguments` are the others of `Block`."""
+        del number
+        return Block(
+            design.width,
+            design.heads,
+            design.hidden,
+            gated=design.gated,
+            layer_scale=design.layer_scale,
+            activation=design.activation,
+            **arguments,
+        )
+
+    def _shared(self, images: Float[Array, "b h w 3"]) -> Shared:
+        """Return what every block receives besides the tokens of these images."""
+        del images
+        return {}
+
+    def _normalise(self, tokens: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        """Return the tokens after the norm that follows the last block."""
+        return self.norm(tokens)
 
     def _attention_pool(self, design: Design, norm_epsilon: float, rngs: nnx.Rngs) -> AttentionPool:
         return AttentionPool(
@@ -195,18 +208,19 @@ class VisionTransformer(Network):
           UserError: the images are not [batch, height, width, 3], or a side is not a multiple of the patch; the
             message names the nearest size that fits.
         """
-        return self.norm(self.blocks(self._embed(images)))
+        return self._normalise(self.blocks(self._embed(images), **self._shared(images)))
 
     def split_at_map(
         self, images: Float[Array, "b h w 3"]
     ) -> tuple[Float[Array, "b mh mw d"], Callable[[Float[Array, "b mh mw d"]], Float[Array, "b classes"]]]:
         """Return the map of the patch tokens before the last block, and the function from it to the logits."""
-        tokens = self.blocks.all_but_last(self._embed(images))
+        shared = self._shared(images)
+        tokens = self.blocks.all_but_last(self._embed(images), **shared)
         others = tokens[:, : self.prefix]
 
         def logits(patches: Float[Array, "b mh mw d"]) -> Float[Array, "b classes"]:
             x = jnp.concatenate([others, patches.reshape(len(patches), -1, patches.shape[-1])], axis=1)
-            return self.head(self.pool(self.norm(self.blocks.last(x))))
+            return self.head(self.pool(self._normalise(self.blocks.last(x, **shared))))
 
         grid = self._grid(images.shape[1], images.shape[2])
         return tokens[:, self.prefix :].reshape(len(images), *grid, -1), logits
@@ -219,14 +233,16 @@ class VisionTransformer(Network):
         prefix = [jnp.broadcast_to(token[...], (len(x), *token.shape[1:])) for token in self._prefix_tokens()]
         positions = self._positions(grid, x.shape[-1])
         x = jnp.concatenate([*(token.astype(self.dtype) for token in prefix), x], axis=1)
-        unpositioned = x.shape[1] - positions.shape[1]
-        x = self.pos_drop(x + jnp.pad(positions, ((0, 0), (unpositioned, 0), (0, 0))).astype(self.dtype))
+        if positions is not None:
+            unpositioned = x.shape[1] - positions.shape[1]
+            x = x + jnp.pad(positions, ((0, 0), (unpositioned, 0), (0, 0))).astype(self.dtype)
+        x = self.pos_drop(x)
         return x if self.norm_pre is None else self.norm_pre(x)
 
-    def _positions(self, grid: tuple[int, int], width: int) -> Float[Array, "1 n c"]:
-        if self.pos_embed is None:
-            return jnp.asarray(sincos2d(grid, width))[None]
-        return resize_positions(self.pos_embed[...], self.grid, grid)
+    def _positions(self, grid: tuple[int, int], width: int) -> Float[Array, "1 n c"] | None:
+        if self.pos_embed is not None:
+            return resize_positions(self.pos_embed[...], self.grid, grid)
+        return jnp.asarray(sincos2d(grid, width))[None] if self.positions == "sincos2d" else None
 
     def pool(self, features: Float[Array, "b n c"]) -> Float[Array, "b c"]:
         """Return the class token, the float32 mean over the patch tokens, one after the other, or their attention."""
@@ -266,7 +282,8 @@ class VisionTransformer(Network):
         """Return the parts of all `feature_layers`: normalised, float32; `class_token_1` is the last block's."""
         if self.cls_token is None:
             return super().feature_parts(images)
-        blocks = [self.norm(x) for x in self.blocks.outputs(self._embed(images), self._n_feature_blocks)]
+        outputs = self.blocks.outputs(self._embed(images), self._n_feature_blocks, **self._shared(images))
+        blocks = [self._normalise(x) for x in outputs]
         parts = {f"class_token_{len(blocks) - i}": widen(tokens[:, 0]) for i, tokens in enumerate(blocks)}
         patches = blocks[-1][:, self.prefix :]
         parts["patch_mean"] = widen(patches.mean(1, dtype=wide_dtype(patches.dtype)))

@@ -43,6 +43,8 @@ def options(
         return {"activation": "quick_gelu"}
     if scheme == HUGGINGFACE_VIT:
         return _huggingface_vit(tensors)
+    if "blocks.0.attn.q_bias" in tensors:
+        return {"qkv_bias": True}
     if "conv_stem.weight" in tensors:
         return _efficientnet(scheme, originals)
     if "conv1.weight" in tensors and "layer3.0.conv1.weight" in tensors:

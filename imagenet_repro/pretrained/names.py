@@ -264,6 +264,58 @@ _DINOV2: Rules = (
 )
 _DEIT3: Rules = ((r"(blocks\.\d+)\.gamma_([12])", r"\1.ls\2.gamma"),)
 
+
+def _huggingface_dinov3(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Remove the prefix of version 5 of the library, and call the layer of a gated MLP's values by a name of its own.
+
+    `up_proj` is the first layer of an MLP without a gate.
+    """
+    renamed = _unique((name, re.sub(r"^model\.", "", name), array) for name, array in tensors.items())
+    if not any(".mlp.gate_proj." in name for name in renamed):
+        return renamed
+    return _unique((name, name.replace(".mlp.up_proj.", ".mlp.value_proj."), array) for name, array in renamed.items())
+
+
+def _original_dinov3(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Separate the biases of queries and values; the bias of keys, between them, is masked in the authors' code."""
+    separate = []
+    for old, array in tensors.items():
+        if not old.endswith(".attn.qkv.bias"):
+            separate.append((old, old, array))
+            continue
+        with _shape_errors(old, array):
+            q, _, v = np.split(array, 3)
+        stem = old.removesuffix("qkv.bias")
+        separate += [(old, f"{stem}q_bias", q), (old, f"{stem}v_bias", v)]
+    return _unique(separate)
+
+
+_DINOV3_LAYER = r"layer\.(\d+)\."
+_HUGGINGFACE_DINOV3: Rules = (
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.register_tokens", "reg_token"),
+    (r"embeddings\.mask_token", "mask_token"),
+    (r"embeddings\.patch_embeddings\.(.+)", r"patch_embed.proj.\1"),
+    (_DINOV3_LAYER + r"attention\.q_proj\.weight", r"blocks.\1.attn.qkv.weight|0"),
+    (_DINOV3_LAYER + r"attention\.k_proj\.weight", r"blocks.\1.attn.qkv.weight|1"),
+    (_DINOV3_LAYER + r"attention\.v_proj\.weight", r"blocks.\1.attn.qkv.weight|2"),
+    (_DINOV3_LAYER + r"attention\.([qv])_proj\.bias", r"blocks.\1.attn.\2_bias"),
+    (_DINOV3_LAYER + r"attention\.o_proj\.(.+)", r"blocks.\1.attn.proj.\2"),
+    (_DINOV3_LAYER + r"layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (_DINOV3_LAYER + r"mlp\.gate_proj\.(.+)", r"blocks.\1.mlp.fc1_g.\2"),
+    (_DINOV3_LAYER + r"mlp\.value_proj\.(.+)", r"blocks.\1.mlp.fc1_x.\2"),
+    (_DINOV3_LAYER + r"mlp\.up_proj\.(.+)", r"blocks.\1.mlp.fc1.\2"),
+    (_DINOV3_LAYER + r"mlp\.down_proj\.(.+)", r"blocks.\1.mlp.fc2.\2"),
+    (_DINOV3_LAYER + r"(norm[12]\..+)", r"blocks.\1.\2"),
+)
+_ORIGINAL_DINOV3: Rules = (
+    (r"storage_tokens", "reg_token"),
+    (r"(blocks\.\d+)\.mlp\.w1\.(.+)", r"\1.mlp.fc1_g.\2"),
+    (r"(blocks\.\d+)\.mlp\.w2\.(.+)", r"\1.mlp.fc1_x.\2"),
+    (r"(blocks\.\d+)\.mlp\.w3\.(.+)", r"\1.mlp.fc2.\2"),
+    (r"rope_embed\.periods|blocks\.\d+\.attn\.qkv\.bias_mask|local_cls_norm\..+", DROPPED),
+)
+
 # --- convolutional networks ------------------------------------------------------------------------------------
 
 
@@ -496,6 +548,13 @@ SCHEMES = (
         _huggingface_vit_images,
     ),
     Scheme(
+        "transformers, DINOv3",
+        r"(model\.)?layer\.0\.attention\.o_proj\.weight",
+        _HUGGINGFACE_DINOV3,
+        _huggingface_dinov3,
+        lambda tensors: Preprocessing(224, 1.0, "bilinear", crop="squash"),
+    ),
+    Scheme(
         "transformers, ConvNeXt",
         r"(convnext(v2)?\.)?encoder\.stages\.0\.layers\.0\.dwconv\.weight",
         _HUGGINGFACE_CONVNEXT,
@@ -521,8 +580,9 @@ SCHEMES = (
         _TORCHVISION_REGNET,
         _torchvision_regnet,
     ),
+    Scheme("the original DINOv3 releases", r"storage_tokens", _ORIGINAL_DINOV3, _original_dinov3),
     Scheme("the original DINOv2 releases", r"mask_token", _DINOV2, _positions_of_patches),
-    Scheme("the original DeiT III releases", r"blocks\.0\.gamma_1", _DEIT3),
+    Scheme("timm, DINOv3, or the original DeiT III releases", r"blocks\.0\.gamma_1", _DEIT3),
     Scheme("the original ConvNeXt releases", r"downsample_layers\.0\.0\.weight", _CONVNEXT, _flat_response_norms),
     Scheme(forms.FLAT_EFFICIENTNET, r"_blocks\.0\._depthwise_conv\.weight", _FLAT_EFFICIENTNET, _flat_efficientnet),
     Scheme(forms.LINEAR_RESNET, r"linear\.weight", _LINEAR_RESNET),

@@ -10,6 +10,7 @@ are for `benchmarks/zoo_table.py`.
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -24,10 +25,19 @@ HERE = Path(__file__).parent
 # Our name, timm's name, the size of full-size images in pixels, and for a small golden: the size of its images,
 # arguments of timm's network, and options of ours. Without a head, timm pools the class token as we do.
 V2 = [(f"convnextv2_{size}", f"convnextv2_{size}", 224) for size in ("femto", "pico", "nano", "tiny", "base", "large")]
+EVA02 = ({"img_size": 56, "depth": 2}, {"image_size": 56, "depth": 2})
+DINOV3 = ({"num_classes": 0, "global_pool": "token", "depth": 2}, {"depth": 2})
 NETWORKS = [
     ("convnextv2_atto", "convnextv2_atto", 224, 32, {}, {}),
     *V2,
     ("convnextv2_huge", "convnextv2_huge", 224),
+    ("eva02_tiny_patch14", "eva02_tiny_patch14_336", 336, 56, *EVA02),
+    ("eva02_small_patch14", "eva02_small_patch14_336", 336),
+    ("eva02_base_patch14", "eva02_base_patch14_448", 448, 56, *EVA02),
+    ("eva02_large_patch14", "eva02_large_patch14_448", 448),
+    ("vit_small_patch16_dinov3", "vit_small_patch16_dinov3", 256, 48, *DINOV3),
+    ("vit_small_plus_patch16_dinov3", "vit_small_plus_patch16_dinov3", 256, 48, *DINOV3),
+    *((f"vit_{size}_patch16_dinov3", f"vit_{size}_patch16_dinov3", 256) for size in ("base", "large", "huge_plus")),
 ]
 
 
@@ -43,7 +53,8 @@ def main():
         if arguments.networks not in ours or not (arguments.all or small):
             continue
         if arguments.all:
-            write(arguments.out / f"{ours}.npz", theirs, size, {}, None)
+            pool = {"global_pool": "token"} if "dinov3" in ours else {}
+            write(arguments.out / f"{ours}.npz", theirs, size, pool, None)
         else:
             write(arguments.out / f"{ours}.npz", theirs, small[0], {"num_classes": 10} | small[1], small[2])
 
@@ -54,15 +65,15 @@ def write(path, theirs, size, arguments, options):
 
     network = timm.create_model(theirs, **arguments).eval()
     shapes = {n: tuple(t.shape) for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked")}
-    weights = {n: torch.from_numpy(np.asarray(formula(n, shape))) for n, shape in shapes.items()}
+    weights = {n: torch.from_numpy(np.asarray(formula(renamed(n), shape))) for n, shape in shapes.items()}
     network.load_state_dict(weights, strict=False)
     with torch.no_grad():
         logits = network(torch.from_numpy(image(0, size, 1))).numpy()
     print(path.name, logits.shape, logits.std(), flush=True)
-    stored = {} if options is None else {"options": json.dumps({"num_classes": logits.shape[-1]} | options)}
+    stored = {} if options is None else {"options": json.dumps({"num_classes": arguments["num_classes"]} | options)}
     np.savez_compressed(
         path,
-        names=np.array(list(shapes)),
+        names=np.array([renamed(name) for name in shapes]),
         shapes=np.array([json.dumps(linear(name, shape)) for name, shape in shapes.items()]),
         logits=logits,
         image_size=size,
@@ -71,6 +82,11 @@ def write(path, theirs, size, arguments, options):
         reference=f"timm {timm.__version__}",
         **stored,
     )
+
+
+def renamed(name):
+    """Return our name of a tensor of timm: LayerScale of DINOv3 has the names of its authors."""
+    return re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name)
 
 
 def linear(name, shape):

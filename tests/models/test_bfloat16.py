@@ -32,6 +32,9 @@ SLOW = [
     ("convnext_tiny", 64),
     ("deit_tiny_distilled_patch16", 64),
     ("vit_small_patch14_dinov2", 70),
+    ("convnextv2_atto", 64),
+    ("eva02_tiny_patch14", 56),
+    ("vit_small_patch16_dinov3", 64),
 ]
 
 

@@ -1,5 +1,7 @@
 """Tests that our logits equal those of the libraries whose files of random weights we load. Skipped without torch."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -125,6 +127,7 @@ VIT = {
 }
 DINOV2 = {"hidden_size": 384, "num_hidden_layers": 2, "num_attention_heads": 6, "image_size": 28, "patch_size": 14}
 TINY = {"depth": 2, "image_size": 32}
+DINOV3 = {"hidden_size": 384, "num_hidden_layers": 2, "num_attention_heads": 6, "num_register_tokens": 4}
 CLASSES = {"num_labels": 7}
 HUGGINGFACE = {
     "vit_tiny_patch16": ("ViTForImageClassification", "ViTConfig", VIT | CLASSES, 32, TINY | {"num_classes": 7}),
@@ -148,6 +151,20 @@ HUGGINGFACE = {
         DINOV2,
         28,
         {"depth": 2, "image_size": 28, "num_classes": 0},
+    ),
+    "vit_small_patch16_dinov3": (
+        "DINOv3ViTModel",
+        "DINOv3ViTConfig",
+        DINOV3 | {"intermediate_size": 1536},
+        48,
+        {"depth": 2, "num_classes": 0, "qkv_bias": True},
+    ),
+    "vit_small_plus_patch16_dinov3": (
+        "DINOv3ViTModel",
+        "DINOv3ViTConfig",
+        DINOV3 | {"intermediate_size": 1536, "use_gated_mlp": True, "hidden_act": "silu"},
+        48,
+        {"depth": 2, "num_classes": 0, "qkv_bias": True},
     ),
     "convnext_tiny": ("ConvNextForImageClassification", "ConvNextConfig", CLASSES, 64, {"num_classes": 7}),
     "convnextv2_atto": (
@@ -271,7 +288,16 @@ def test_vgg_of_timm(tmp_path):
 
 
 # Networks of timm, and what makes them small: arguments of timm's and options of ours.
-TIMM = {"convnextv2_atto": ("convnextv2_atto", 64, {}, {})}
+_DEPTH = {"depth": 2}
+_EVA02 = ({"img_size": 56} | _DEPTH, {"image_size": 56} | _DEPTH)
+_TOKEN = {"global_pool": "token"} | _DEPTH
+TIMM = {
+    "convnextv2_atto": ("convnextv2_atto", 64, {}, {}),
+    "eva02_tiny_patch14": ("eva02_tiny_patch14_336", 56, *_EVA02),
+    "eva02_base_patch14": ("eva02_base_patch14_448", 56, *_EVA02),
+    "vit_small_patch16_dinov3": ("vit_small_patch16_dinov3_qkvb", 48, _TOKEN, {"qkv_bias": True} | _DEPTH),
+    "vit_small_plus_patch16_dinov3": ("vit_small_plus_patch16_dinov3", 48, _TOKEN, _DEPTH),
+}
 
 
 @pytest.mark.slow
@@ -282,6 +308,53 @@ def test_networks_of_timm(name, tmp_path):
     path = tmp_path / "model.safetensors"
     pytest.importorskip("safetensors.torch").save_file(network.state_dict(), path)
     assert_answers_are_the_same(network, name, path, size, num_classes=7, **options)
+
+
+def test_dinov3_of_its_authors(tmp_path):
+    """Check that a file with the names that timm converts has the features of timm's network."""
+    timm = pytest.importorskip("timm")
+    name = "vit_small_plus_patch16_dinov3"
+    network = randomise(timm.create_model(f"{name}_qkvb", num_classes=0, **_TOKEN))
+
+    def originally(state):
+        renamed = {"mask_token": torch.zeros(1, 384), "rope_embed.periods": torch.ones(16)}
+        for ours, tensor in state.items():
+            old = re.sub(r"gamma_([12])", r"ls\1.gamma", ours).replace("reg_token", "storage_tokens")
+            for new, part in (("fc1_g", "w1"), ("fc1_x", "w2"), ("fc2", "w3")):
+                old = old.replace(f"mlp.{new}", f"mlp.{part}")
+            renamed[old] = tensor
+        for stem in [old.removesuffix("q_bias") for old in renamed if old.endswith("q_bias")]:
+            q, v = renamed.pop(f"{stem}q_bias"), renamed.pop(f"{stem}v_bias")
+            renamed[f"{stem}qkv.bias"] = torch.cat([q, torch.ones_like(q), v])  # that of the keys is masked
+        return renamed
+
+    path = save(network, tmp_path / "dinov3.pth", originally)
+    converted = timm.models.eva.checkpoint_filter_fn(originally(network.state_dict()), network)
+    assert converted.keys() == network.state_dict().keys()
+    assert_answers_are_the_same(network, name, path, 48, num_classes=0, qkv_bias=True, **_DEPTH)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["eva02_tiny_patch14", "vit_small_patch16_dinov3"])
+def test_images_of_other_sizes_and_sides_as_timm_takes_them(name):
+    timm = pytest.importorskip("timm")
+    theirs, _, arguments, options = TIMM[name]
+    side = {"img_size": (56, 84)} if "img_size" in arguments else {}
+    network = randomise(timm.create_model(theirs, num_classes=7, **arguments | side)).eval()
+    state = {n: t.numpy() for n, t in network.state_dict().items()}
+    state = {re.sub(r"gamma_([12])", r"ls\1.gamma", n): array for n, array in state.items()}
+    model = models.abstract(name, 7, **options)
+    if side:  # positions of 4 x 6 patches; interpolation is tested in test_vit.py
+        model.grid = (4, 6)
+        model.pos_embed.set_value(jax.ShapeDtypeStruct((1, 25, 192), "float32"))
+    pretrained.load_torch(model, state)
+    height, width = (56, 84) if side else (48, 80)
+    x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(x.transpose(0, 3, 1, 2))).numpy()
+    graphdef, state, rest = nnx.split(model.eval(), nnx.Param, ...)
+    result = np.asarray(jax.jit(lambda state, x: nnx.merge(graphdef, state, rest)(x))(state, x))
+    assert np.linalg.norm(result - expected) / np.linalg.norm(expected) < 1e-4
 
 
 @pytest.mark.parametrize("prefix", ["", "opt/target/", "params/"])

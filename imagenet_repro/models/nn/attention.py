@@ -110,13 +110,22 @@ class Attention(nnx.Module):
         """Return the tokens after attention, in the layer's dtype."""
         batch, tokens, width = x.shape
         head_size = width // self.heads
-        implementation = "cudnn" if _cudnn_applies(self.dtype, head_size) else "xla"
-        if implementation == "cudnn":  # before the linear layer: one copy, not one each of q, k and v
-            x = jnp.pad(x, ((0, 0), (0, -tokens % CUDNN_MULTIPLE), (0, 0)))
+        implementation = attention_implementation(self.dtype, head_size)
+        x = pad_tokens(x, implementation)  # before the linear layer: one copy, not one each of q, k and v
         qkv = self.qkv(x).reshape(batch, x.shape[1], 3, self.heads, head_size)
         q, k, v = (qkv[:, :, part] for part in range(3))
         y = attend(q, k, v, tokens, causal=self.causal, implementation=implementation)
         return self.proj_drop(self.proj(y.reshape(batch, tokens, width)))
+
+
+def attention_implementation(dtype: DTypeLike, head_size: int) -> Literal["xla", "cudnn"]:
+    """Return the implementation of `attend` that is best on the platform that is traced for."""
+    return "cudnn" if _cudnn_applies(dtype, head_size) else "xla"
+
+
+def pad_tokens(x: Float[Array, "b n c"], implementation: str) -> Float[Array, "b m c"]:
+    """Return tokens with as many zeros after them as the implementation needs."""
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % CUDNN_MULTIPLE), (0, 0))) if implementation == "cudnn" else x
 
 
 def attend(

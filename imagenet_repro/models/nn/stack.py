@@ -22,12 +22,15 @@ from imagenet_repro.models.nn.shards import complete, is_shard
 # weights (the norms, activations and attention between them); everything but the input of each block.
 POLICIES = ("none", "products", "blocks")
 
+Shared = dict[str, Array]  # what every block of a stack receives, by the name of its argument
+
 
 class Stack(Sequential):
     """Blocks that are applied one after the other.
 
     A block is called with a map or tokens and, in a loop or with rematerialisation, also with its rate of stochastic
-    depth as a traced array: `block(x, drop_path)`.
+    depth as a traced array: `block(x, drop_path)`. Keyword arguments of a call are arrays that every block receives
+    too, such as positions.
 
     Args:
       blocks: the blocks. Consecutive blocks that differ only in their arrays and in a rate of stochastic depth above
@@ -49,42 +52,44 @@ class Stack(Sequential):
         self.scan, self.chooses_remat = scan, remat is None
         self.remat_policy = "blocks" if remat else "none"
 
-    def __call__(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    def __call__(self, x: Float[Array, "b ..."], **shared: Array) -> Float[Array, "b ..."]:
         """Apply every block; running statistics and random streams move on as they do block by block."""
-        if not (self.scan or self._recomputes):
-            return super().__call__(x)
-        return self._run(list(self), x)
+        if self.scan or self._recomputes:
+            return self._run(list(self), x, shared)
+        for block in self:
+            x = block(x, **shared)
+        return x
 
-    def outputs(self, x: Float[Array, "b ..."], count: int) -> list[Float[Array, "b ..."]]:
+    def outputs(self, x: Float[Array, "b ..."], count: int, **shared: Array) -> list[Float[Array, "b ..."]]:
         """Return the outputs of the last `count` blocks, in their order; the blocks before them may run in a loop."""
         blocks = list(self)
         first = len(blocks) - count
-        x = self._run(blocks[:first], x)
+        x = self._run(blocks[:first], x, shared)
         results = []
         for block in blocks[first:]:
-            x = _completed(block)(x)
+            x = _completed(block)(x, **shared)
             results.append(x)
         return results
 
-    def _run(self, blocks: list[nnx.Module], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    def _run(self, blocks: list[nnx.Module], x: Float[Array, "b ..."], shared: Shared) -> Float[Array, "b ..."]:
         """Apply the first blocks one after the other, equal ones in a loop if `scan` is set."""
         frozen = self.frozen or (frozenset(),) * len(self)
         parts = zip(map(_split, blocks), frozen[: len(blocks)], strict=True)
         for _, run in itertools.groupby(parts, key=lambda part: (part[0].kind, part[1])):
             group = [block for block, _ in run]
             apply = self._loop if self.scan and len(group) > 1 else self._one_by_one
-            x = apply(group, x)
+            x = apply(group, x, shared)
         return x
 
-    def all_but_last(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    def all_but_last(self, x: Float[Array, "b ..."], **shared: Array) -> Float[Array, "b ..."]:
         """Apply every block but the last, one by one, regardless of `scan` and `remat`."""
         for block in list(self)[:-1]:
-            x = _completed(block)(x)
+            x = _completed(block)(x, **shared)
         return x
 
-    def last(self, x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    def last(self, x: Float[Array, "b ..."], **shared: Array) -> Float[Array, "b ..."]:
         """Apply the last block alone."""
-        return _completed(self[-1])(x)
+        return _completed(self[-1])(x, **shared)
 
     @property
     def _recomputes(self) -> bool:
@@ -97,11 +102,11 @@ class Stack(Sequential):
         policies = {"none": _is_not_gathered, "products": _is_product, "blocks": None}
         return jax.checkpoint(function, policy=policies[self.remat_policy], **options)
 
-    def _loop(self, blocks: list["_Split"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    def _loop(self, blocks: list["_Split"], x: Float[Array, "b ..."], shared: Shared) -> Float[Array, "b ..."]:
         graphdef = blocks[0].graphdef
 
         def body(x: Array, inputs: tuple[nnx.State, Array]) -> tuple[Array, nnx.State]:
-            return _apply(graphdef, *inputs, x)
+            return _apply(graphdef, *inputs, x, shared)
 
         body = self._checkpointed(body, prevent_cse=False)  # a loop's body has nothing to share with another
         states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[block.state for block in blocks])
@@ -111,14 +116,14 @@ class Stack(Sequential):
             nnx.update(block.module, jax.tree.map(lambda leaf, index=index: leaf[index], changed))
         return x
 
-    def _one_by_one(self, blocks: list["_Split"], x: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+    def _one_by_one(self, blocks: list["_Split"], x: Float[Array, "b ..."], shared: Shared) -> Float[Array, "b ..."]:
         if not self._recomputes:
             for block in blocks:
-                x = block.module(x)
+                x = block.module(x, **shared)
             return x
         for block in blocks:
             apply = self._checkpointed(_apply, static_argnums=0)
-            x, changed = apply(block.graphdef, block.state, jnp.asarray(block.drop_path, jnp.float32), x)
+            x, changed = apply(block.graphdef, block.state, jnp.asarray(block.drop_path, jnp.float32), x, shared)
             nnx.update(block.module, changed)
         return x
 
@@ -177,11 +182,13 @@ def _split(block: nnx.Module) -> _Split:
     return _Split(block, graphdef, state, rates.pop())
 
 
-def _apply(graphdef: nnx.GraphDef, state: nnx.State, drop_path: Array, x: Array) -> tuple[Array, nnx.State]:
+def _apply(
+    graphdef: nnx.GraphDef, state: nnx.State, drop_path: Array, x: Array, shared: Shared
+) -> tuple[Array, nnx.State]:
     """Return the block's output, and the state that the call changed: running statistics, counts of random streams."""
     state = complete(state)
     before = {path: variable.get_raw_value() for path, variable in nnx.to_flat_state(state)}
     block = nnx.merge(graphdef, state)
-    y = block(x, drop_path)
+    y = block(x, drop_path, **shared)
     after = nnx.to_flat_state(nnx.state(block))
     return y, nnx.from_flat_state([(path, v) for path, v in after if v.get_raw_value() is not before[path]])

@@ -84,7 +84,8 @@ def test_tokens_added_up_to_a_multiple_change_nothing(dtype):
 def test_attention_on_a_gpu_is_cudnn_s_where_that_takes_the_type_and_the_head(monkeypatch):
     chosen = []
 
-    def record(q, k, v, tokens, *, implementation):
+    def record(q, k, v, tokens, *, causal, implementation):
+        assert not causal
         chosen.append((implementation, q.shape[1]))
         return attend(q, k, v, tokens)
 

@@ -98,6 +98,38 @@ def test_a_policy_stores_no_more_than_it_says():
     assert len(stored("none")) > 2
 
 
+class Shifted(nnx.Module):
+    """A block that adds the same array in every call."""
+
+    def __init__(self, rngs):
+        self.fc = Linear(WIDTH, WIDTH, rngs=rngs)
+
+    def __call__(self, x, drop_path=None, *, shift):
+        return jnp.tanh(self.fc(x)) + shift
+
+
+def test_every_block_receives_what_they_share():
+    blocks = initialise(lambda rngs: Stack([Shifted(rngs) for _ in range(3)]), jax.random.key(0))
+    graphdef, state = nnx.split(blocks)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, WIDTH)), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=(2, 3))
+    def outputs(state, shift, scan, policy):
+        stack = nnx.merge(graphdef, state)
+        stack.scan, stack.remat_policy = scan, policy
+        return (
+            stack(x, shift=shift),
+            stack.outputs(x, 2, shift=shift)[-1],
+            stack.last(stack.all_but_last(x, shift=shift), shift=shift),
+        )
+
+    plain = outputs(state, 2.0, False, "none")
+    assert all(float(y.min()) > 1 for y in plain)  # the last block's tanh is above -1
+    for form in ((True, "none"), (False, "blocks"), (True, "blocks")):
+        for result in outputs(state, 2.0, *form):
+            np.testing.assert_allclose(result, plain[0], atol=1e-5)
+
+
 def test_evaluation_agrees_and_changes_nothing():
     for result, expected in zip(outcome(True, True, False), outcome(False, False, False), strict=True):
         np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-6)
@@ -131,6 +163,9 @@ def test_parameters_keep_the_names_of_their_blocks():
         pytest.param("seresnet50", 96, False, marks=pytest.mark.slow),
         pytest.param("efficientnetv2_s", 64, False, marks=pytest.mark.slow),
         pytest.param("convnext_tiny", 64, True, marks=pytest.mark.slow),
+        pytest.param("convnextv2_atto", 64, True, marks=pytest.mark.slow),
+        pytest.param("eva02_tiny_patch14", 56, True, marks=pytest.mark.slow),
+        pytest.param("vit_small_patch16_dinov3", 32, True, marks=pytest.mark.slow),
     ],
 )
 def test_networks_learn_the_same_in_a_loop_and_with_rematerialisation(name, size, training):
