@@ -5,7 +5,7 @@ from imagenet_repro.cli.command import PREPROCESS, Command, Option, Settings
 HELP = """Train one system, or resume the run in the workdir.
 
   python main.py train --config=configs/resnet.py:50 --config.budget=90ep --workdir=runs/resnet50
-  python main.py train --config=configs/resnet.py:50 --workdir=runs/resnet50 --dry_run    what it would need and cost
+  python main.py train --config=configs/resnet.py:50 --dry_run                            what it would need and cost
   python main.py train --config=configs/resnet.py:18 --config.data.name=cifar10 --workdir=runs/cifar \\
       --config.data.eval_split=test --config.data.image_size=32 --config.model.options="{'stem': 'small'}"
 
@@ -35,9 +35,11 @@ def run(
     from rich.console import Console
 
     from imagenet_repro.config import load_config
-    from imagenet_repro.errors import EXIT_FINISHED, InterruptedRunError
+    from imagenet_repro.errors import EXIT_FINISHED, InterruptedRunError, UserError
     from imagenet_repro.scoring.terminal import show_stages
 
+    if not (workdir or dry_run):
+        raise UserError("train needs --workdir=DIR, the directory for everything that the run writes")
     loaded_config = load_config(config, overrides | ({"name": name} if name else {}))
     with show_stages(Console()) as begin:
         begin("loading JAX")  # which takes seconds, and a mistyped key needs none of it
@@ -62,7 +64,12 @@ COMMAND = Command(
     run=run,
     options=(
         Option("--config", required=True, metavar="FILE[:ARGUMENT]", help="a recipe, such as configs/resnet.py:50"),
-        Option("--workdir", required=True, metavar="DIR", help="the directory for everything that the run writes"),
+        Option(
+            "--workdir",
+            default="",
+            metavar="DIR",
+            help="the directory for everything that the run writes; needed unless --dry_run is given",
+        ),
         Option(
             "--name",
             default="",

@@ -13,9 +13,9 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float
 
 from imagenet_repro.config import AnyConfig, Data
-from imagenet_repro.data import image_index, loader
+from imagenet_repro.data import crops, image_index, loader
 from imagenet_repro.data.bad_records import BadRecords
-from imagenet_repro.data.batch import SCORING_KEYS, Batch
+from imagenet_repro.data.batch import SCORING_KEYS, Batch, padding
 from imagenet_repro.data.crops import CropSpec
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Split
@@ -29,7 +29,7 @@ IN_FLIGHT = 2  # batches given to the devices before the results of the oldest a
 
 
 class Evaluator:
-    """Evaluates states of one system on one split; compiles at the first call and reuses the program.
+    """Evaluates states of one system on one split; compiles at the first call, or before, and reuses the program.
 
     Args:
       config: the run's configuration.
@@ -41,6 +41,7 @@ class Evaluator:
       show: called after every batch with its number of images, over all processes.
 
     Attributes:
+      batch_size: images of a batch over all devices.
       compilation_seconds: seconds spent on compilation; 0 before the first call.
     """
 
@@ -71,6 +72,27 @@ class Evaluator:
         other._split, other._show, other._read_images = split, show, []
         other._config = dataclasses.replace(self._config, data=data)
         return other
+
+    def compile(self, state: TrainState) -> Callable:
+        """Return the compiled step, which later evaluations use.
+
+        Args:
+          state: a state, or its shapes.
+
+        Raises:
+          jax.errors.JaxRuntimeError: the compiler says that the step needs more memory than there is.
+        """
+        return self._compiled or self._compile(state, self.blank_batch(self.batch_size))
+
+    def compile_for(self, state: TrainState, batch_size: int) -> Callable:
+        """Return the step compiled for another number of images, which no evaluation uses; see `compile`."""
+        return self.spread.compile_evaluation(self._step, state, self.blank_batch(batch_size))
+
+    def blank_batch(self, batch_size: int) -> dict[str, jax.Array]:
+        """Return a batch of black images on the devices, with the shapes of the split's batches."""
+        shape = crops.output_shape(self._crop, self._config.data.size_evaluated)
+        batch = padding(batch_size // jax.process_count(), shape)
+        return self.spread.put_batch({name: batch[name] for name in SCORING_KEYS})
 
     def rates(self, state: TrainState) -> dict[str, Any]:
         """Return both error rates of a state, as a row of `metrics.jsonl`."""

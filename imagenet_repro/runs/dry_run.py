@@ -1,4 +1,4 @@
-"""`main.py train --dry_run`: what a run would need and how long it would take, with nothing in the workdir."""
+"""`main.py train --dry_run`: what a run would need and how long it would take, with nothing written."""
 
 from rich.console import Console
 
@@ -6,7 +6,7 @@ from imagenet_repro.config import AnyConfig, FrozenConfig
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.planning.show import format_bytes, memory_table
 from imagenet_repro.report.text import quantity
-from imagenet_repro.runs.estimate_cost import STEPS, RunCost, estimate_cost
+from imagenet_repro.runs.estimate_cost import RunCost, estimate_cost
 from imagenet_repro.scoring.terminal import duration, print_lines, show_stages
 from imagenet_repro.training.step_memory import StepMemory
 
@@ -14,7 +14,7 @@ NOT_INCLUDED = "Reading images, evaluation and checkpoints are not included"
 
 
 def dry_run(config: AnyConfig) -> int:
-    """Print the cost of a run, from a few of its steps on blank images, and return the exit code.
+    """Print the cost of a run, from one or a few of its steps on blank images, and return the exit code.
 
     Raises:
       UserError: as `estimate_cost`, or the run is a classifier on frozen features, which takes no steps.
@@ -46,9 +46,19 @@ def _lines(config: AnyConfig, cost: RunCost) -> list[str]:
 def _expectation(cost: RunCost) -> list[str]:
     peak = cost.peak_memory
     free = f"; {format_bytes(cost.free_memory)} were free besides the state" if cost.free_memory is not None else ""
+    evaluation = cost.evaluation_compilation_seconds
+    also = f" (and the evaluation {duration(evaluation)})" if evaluation else ""
     return [
         f"memory: the {peak['of']} held {format_bytes(peak['bytes'])} at its peak{free}",
-        f"compile {duration(cost.compilation_seconds)}, train {duration(cost.seconds)}: {cost.step_seconds:,.3f} s a"
-        f" step, the mean of {STEPS} on blank images. {NOT_INCLUDED}",
-        "nothing was written to the workdir",
+        f"compile {duration(cost.compilation_seconds)}{also}, train {duration(cost.seconds)}:"
+        f" {cost.step_seconds:,.3f} s a step, {_describe_timing(cost.timed_steps)}. {NOT_INCLUDED}",
+        "nothing was written",
     ]
+
+
+def _describe_timing(steps: int) -> str:
+    """Return which steps were timed; none of them means the first one alone."""
+    if not steps:
+        return "the time of a single one, the first, on blank images; later ones may be faster"
+    counted = "the second one" if steps == 1 else f"the mean of {steps} after the first"
+    return f"{counted}, on blank images"

@@ -20,7 +20,8 @@ from imagenet_repro.config import AnyConfig, Config, resolve_config
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.data import sources
 from imagenet_repro.errors import UserError
-from imagenet_repro.planning import fit
+from imagenet_repro.inference.evaluator import Evaluator
+from imagenet_repro.planning import evaluation_fit, fit
 from imagenet_repro.training import cpu_precision, devices, fitting, memory, systems, teachers
 from imagenet_repro.training.budget import Meter
 from imagenet_repro.training.parallel import NO_RATE
@@ -28,7 +29,8 @@ from imagenet_repro.training.step import TrainStep
 from imagenet_repro.training.systems.network import with_image_size
 from imagenet_repro.training.systems.system import PreparationCost
 
-STEPS = 3  # timed steps, after one that is not timed
+MOST_STEPS = 10  # timed steps
+SECONDS = 3.0  # of timed steps, at the most, where one takes less
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,9 @@ class RunCost:
       parameters: number of parameters.
       flops_per_step: floating point operations of a step over the whole batch.
       step_seconds: measured time of a step.
+      timed_steps: number of steps whose mean that is, after one that is not counted; 0: the first step alone, which
+        took so long that no other followed.
+      evaluation_compilation_seconds: time to compile the step of evaluations, or to load it from the cache.
       precision: of the computation; empty for a system of hand-made features.
       step_memory: fields of `StepMemory`; None for a system of hand-made features.
       free_memory: bytes that were free on each device once the state was there; None where that is not known.
@@ -62,13 +67,15 @@ class RunCost:
     parameters: int = 0
     flops_per_step: int = 0
     step_seconds: float = 0.0
+    timed_steps: int = 0
+    evaluation_compilation_seconds: float = 0.0
     precision: str = ""
     step_memory: dict[str, Any] | None = None
     free_memory: int | None = None
 
 
 def estimate_cost(config: AnyConfig, say: Callable[[str], None] = lambda stage: None) -> RunCost:
-    """Build the system, compile its step and take a few steps on blank images.
+    """Build the system, compile its step and take one or a few steps on blank images.
 
     A run in stages is measured at its last stage, whose images are the largest.
 
@@ -77,11 +84,13 @@ def estimate_cost(config: AnyConfig, say: Callable[[str], None] = lambda stage: 
       say: called with the name of each stage of this work when it begins.
 
     Raises:
-      UserError: the data set is not prepared, the system cannot be built, or its step needs more memory than is free.
+      UserError: the data set is not prepared, the system cannot be built, or its step or its evaluation needs more
+        memory than is free.
     """
     say(f"reading the data set {config.data.name}")
     devices.start()
-    split = sources.open_splits(config.data).train  # the others are refused here rather than by the run
+    splits = sources.open_splits(config.data)  # all of them: what is wrong is refused here rather than by the run
+    split = splits.train
     if isinstance(config, Config):
         config = with_image_size(dataclasses.replace(config, precision=cpu_precision.choose(config.precision)))
     say(f"building {config.system_name}")
@@ -97,7 +106,7 @@ def estimate_cost(config: AnyConfig, say: Callable[[str], None] = lambda stage: 
     say("compiling the step")
     began = time.perf_counter()
     step = system.train_step(split.num_examples)
-    fitted, free = None, None
+    fitted, free, evaluation_seconds = None, None, 0.0
     if isinstance(step, TrainStep):
         fitted = fitting.compile_training(system.spread, step, state, batch, fitting.device_limit())
         compiled = fitted.compiled
@@ -108,9 +117,15 @@ def estimate_cost(config: AnyConfig, say: Callable[[str], None] = lambda stage: 
         free = memory.free()
         meter = fit.StepMeter(system.spread, step, state, batch, fitted.record["policy"])
         fit.require_fit(meter, fitted, free, functools.partial(_stage, say))
-    say(f"measuring {STEPS + 1} steps")
+    if isinstance(config, Config) and fitted:
+        evaluator = Evaluator(config, system.score, system.spread, splits.evaluated, say)
+        evaluation_fit.require_evaluation_fit(
+            evaluator, config, state, fitted.memory, free=memory.free(), stage=functools.partial(_stage, say)
+        )
+        evaluation_seconds = evaluator.compilation_seconds
+    say(f"measuring 1 to {MOST_STEPS} steps")
     parameters = sum(x.size for x in jax.tree.leaves(state.without_teacher().params))
-    seconds = _seconds_per_step(compiled, state, batch)
+    seconds, timed = _time_steps(_blocking(compiled, state, batch))
     steps = _count_steps(config, split, flops, seconds, preparation)
     return RunCost(
         images=steps * config.batch_size,
@@ -118,11 +133,13 @@ def estimate_cost(config: AnyConfig, say: Callable[[str], None] = lambda stage: 
         flops=preparation.flops + steps * flops,
         seconds=preparation.seconds + steps * seconds,
         compilation_seconds=preparation.compilation_seconds + compilation,
+        evaluation_compilation_seconds=evaluation_seconds,
         peak_memory=memory.peak(),
         device=f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         parameters=int(parameters),
         flops_per_step=flops,
         step_seconds=seconds,
+        timed_steps=timed,
         precision=config.precision if isinstance(config, Config) else "",
         step_memory=dataclasses.asdict(fitted.memory) if fitted else None,
         free_memory=free,
@@ -134,14 +151,36 @@ def _stage(say: Callable[[str], None], name: str) -> contextlib.AbstractContextM
     return contextlib.nullcontext()
 
 
-def _seconds_per_step(compiled: Callable, state: Any, batch: Any) -> float:
-    state, measures = compiled(state, batch, NO_RATE)
-    jax.block_until_ready(measures)
-    began = time.perf_counter()
-    for _ in range(STEPS):
-        state, measures = compiled(state, batch, NO_RATE)
-    jax.block_until_ready((state, measures))
-    return (time.perf_counter() - began) / STEPS
+def _blocking(compiled: Callable, state: Any, batch: Any) -> Callable[[int], None]:
+    """Return a function that takes a number of steps, one from the state of the other, and waits for their end."""
+    results = state, None
+
+    def take_steps(count: int) -> None:
+        nonlocal results
+        for _ in range(count):
+            results = compiled(results[0], batch, NO_RATE)
+        jax.block_until_ready(results)
+
+    return take_steps
+
+
+def _time_steps(
+    take_steps: Callable[[int], None], clock: Callable[[], float] = time.perf_counter
+) -> tuple[float, int]:
+    """Return the seconds of a step, and the number of steps that were timed after the first, whose time is not usual.
+
+    As many steps are timed as fit into `SECONDS`, going by the first one, up to `MOST_STEPS`. Where it takes longer
+    than that by itself, it stands for all, and the number is 0.
+    """
+    began = clock()
+    take_steps(1)
+    first = clock() - began
+    if first > SECONDS:
+        return first, 0
+    count = min(MOST_STEPS, max(1, int(SECONDS / max(first, 1e-9))))
+    began = clock()
+    take_steps(count)
+    return (clock() - began) / count, count
 
 
 def _count_steps(

@@ -15,7 +15,7 @@ from imagenet_repro.data.batch import TRAINING_KEYS, Batch
 from imagenet_repro.data.prefetch import prefetch_to_device
 from imagenet_repro.data.sources import Splits
 from imagenet_repro.inference.evaluator import Evaluator
-from imagenet_repro.planning import fit
+from imagenet_repro.planning import evaluation_fit, fit
 from imagenet_repro.runs import initial_weights, weights_images
 from imagenet_repro.runs.run import Run
 from imagenet_repro.scoring import terminal
@@ -182,7 +182,16 @@ class NetworkRun(Run[Config, NetworkSystem]):
             compiled = [self._compile_stage(stage, train_state, agreement, limit) for stage in self.stages]
         seconds = time.perf_counter() - began
         self._require_fit(run_log, train_state, agreement, compiled)
-        run_log.say(f"compiled {steps} in {terminal.duration(seconds)}")
+        evaluation_fit.require_evaluation_fit(
+            self.evaluator,
+            self.config,
+            train_state,
+            compiled[-1].memory,
+            free=memory.free(),
+            stage=run_log.stage,
+        )
+        evaluation = terminal.duration(self.evaluator.compilation_seconds)
+        run_log.say(f"compiled {steps} in {terminal.duration(seconds)} and the evaluation in {evaluation}")
         for line in dict.fromkeys(step.describe() for step in compiled):
             if line:
                 run_log.say(line)

@@ -83,7 +83,7 @@ def dry_run(sweep: SweepConfig, workdir: str, options: SweepOptions, topology: s
       sweep: the sweep.
       workdir: its directory.
       options: where and how it would run.
-      topology: devices that are not here, for which each network is compiled; empty: a few steps are measured on this
+      topology: devices that are not here, for which each network is compiled; empty: one or a few are measured on this
         machine. With a topology, the data set need not be prepared.
     """
     if topology:

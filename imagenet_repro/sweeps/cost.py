@@ -1,4 +1,4 @@
-"""Cost of a sweep (`main.py sweep --dry_run`): its runs, and their cost measured on a few steps of every system."""
+"""Cost of a sweep (`main.py sweep --dry_run`): its runs, and their cost, measured on one or a few steps of each."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def print_cost(sweep: SweepConfig, configs: Mapping[str, AnyConfig], launcher: L
     workers = min(workers, len(planned_runs))
     heading = f"\n{len(planned_runs)} runs by {count_workers(workers)} on {launcher.description}"
     console.print(heading, markup=False, soft_wrap=True)
-    console.print("measuring a few steps of each system on this machine:", markup=False)
+    console.print("measuring one or a few steps of each system on this machine:", markup=False)
     costs = {}
     for system, config in configs.items():
         console.print(f"  {system} …", markup=False)

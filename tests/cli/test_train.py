@@ -262,14 +262,30 @@ def test_an_extended_run_equals_one_of_the_larger_budget(data_dir, tmp_path):
     command_line.run(*arguments("cosine", "4st", "cosine"))
 
 
-def test_a_dry_run_prints_the_cost_and_writes_nothing(data_dir, tmp_path):
+def test_a_dry_run_prints_the_cost_and_writes_nothing(data_dir, tmp_path, monkeypatch):
     arguments = command_line.train_arguments(data_dir, tmp_path / "run", model__name="lenet5", batch_size=16)
-    out, _ = command_line.call(*arguments, "--dry_run")
+    without = [argument for argument in arguments if not argument.startswith("--workdir")]
+    assert len(without) < len(arguments)
+    monkeypatch.chdir(tmp_path)
+    out, _ = command_line.call(*without, "--dry_run")
     assert "lenet5: 0.06 M parameters, float32, on 8 x cpu" in out
     assert "budget 12st: 12 steps, 192 images" in out
     assert "activations, gradients, scratch memory" in out
     assert "Reading images, evaluation and checkpoints are not included" in out
-    assert not (tmp_path / "run").exists()
+    assert not [*tmp_path.iterdir()]
+    _, err = command_line.call(*without, code=2)
+    assert "train needs --workdir=DIR" in err
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_does_not_fit_stops_before_training(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "free", iter((None, 1_000_000)).__next__)  # the step fits, and the evaluation does not
+    arguments = command_line.train_arguments(data_dir, tmp_path, model__name="lenet5", batch_size=16)
+    _, err = command_line.call(*arguments, "--config.data.eval_batch_size=1024", code=2)
+    assert "config.data.eval_batch_size: an evaluation of 1,024 images at a time needs" in err
+    assert "1.00 MB are free" in err
+    assert "--config.data.eval_batch_size=" in err
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_a_step_that_does_not_fit_stops_before_training(data_dir, tmp_path, monkeypatch):

@@ -118,6 +118,21 @@ def test_the_cost_of_a_network_is_what_its_run_spends(fractal, tmp_path):
     assert re.fullmatch(r"8 x \w+", estimate.device)
 
 
+@pytest.mark.parametrize(
+    ("first", "later", "expected"),
+    [(0.01, 0.005, (0.005, 10)), (1.0, 0.5, (0.5, 3)), (2.9, 2.0, (2.0, 1)), (60.0, 50.0, (60.0, 0))],
+)
+def test_as_many_steps_are_timed_as_fit_into_seconds(first, later, expected):
+    clock, taken = [0.0], []
+
+    def take_steps(count):
+        clock[0] += count * later if taken else first
+        taken.append(count)
+
+    assert estimate_cost._time_steps(take_steps, lambda: clock[0]) == pytest.approx(expected)
+    assert taken == [1, *([expected[1]] if expected[1] else [])]
+
+
 def features(data_dir, **changes):
     settings = feature_recipe.get_config(data_dir).to_dict()
     settings["data"] |= {"name": small_sweeps.DATA, "eval_split": "validation"}
