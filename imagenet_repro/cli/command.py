@@ -161,6 +161,8 @@ class Command:
       settings: families of options `--PREFIX.KEY=VALUE`.
       one_of: flags; exactly one of them must be given.
       shows_exit_codes: whether the help ends with the table of exit codes.
+      details: returns the end of a long help, or of the part of it that a word after `--help` names; None: there is
+        no more help. Raises UserError for an unknown word.
     """
 
     name: str
@@ -170,6 +172,7 @@ class Command:
     settings: Sequence[Settings] = ()
     one_of: Sequence[str] = ()
     shows_exit_codes: bool = False
+    details: Callable[[str], str] | None = None
 
     @property
     def summary(self) -> str:

@@ -4,7 +4,9 @@ import argparse
 import contextlib
 import errno
 import os
+import pydoc
 import re
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -217,12 +219,38 @@ def _appearance(description: str, epilog: str | None) -> dict[str, Any]:
 def _add_command(subparsers: "argparse._SubParsersAction", command: Command, program: str) -> None:
     description = _as_typed(command.help, program)
     epilog = EXIT_CODES if command.shows_exit_codes else None
-    parser = subparsers.add_parser(command.name, help=command.summary, **_appearance(description, epilog))
+    appearance = _appearance(description, epilog) | {"add_help": command.details is None}
+    parser = subparsers.add_parser(command.name, help=command.summary, **appearance)
+    if command.details is not None:
+        about = "show this message with all keys of the configuration, or the keys of one section"
+        keywords = {"nargs": "?", "const": "", "default": argparse.SUPPRESS, "metavar": "SECTION"}
+        parser.add_argument("-h", "--help", action=_LongHelp, help=about, details=command.details, **keywords)
     exclusive = parser.add_mutually_exclusive_group(required=True) if command.one_of else parser
     for option in command.options:
         _add_option(exclusive if option.flag in command.one_of else parser, option)
     for family in command.settings:
         parser.add_argument_group(f"--{family.prefix}.KEY=VALUE", family.help)
+
+
+class _LongHelp(argparse.Action):
+    """The option `--help` or `--help=PART` of a command whose help is long; a terminal shows it page by page."""
+
+    def __init__(self, *, details: Callable[[str], str], **options: Any):
+        super().__init__(**options)
+        self._details = details
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        try:
+            text = self._details(values) if values else f"{parser.format_help()}\n{self._details('')}"
+        except UserError as error:
+            parser.error(str(error))
+        if sys.stdout.isatty() and len(text.splitlines()) > shutil.get_terminal_size().lines:
+            pydoc.pager(text)
+        else:
+            print(text, end="")
+        parser.exit()
 
 
 def _add_option(parser: "argparse._ActionsContainer", option: Option) -> None:

@@ -10,14 +10,15 @@ HELP = """Train one system, or resume the run in the workdir.
       --config.data.eval_split=test --config.data.image_size=32 --config.model.options="{'stem': 'small'}"
 
 A configuration is a Python file. The text after its colon is the argument of its get_config, here the depth. Any key
-can be set with --config.KEY=VALUE; the modules of imagenet_repro/config/ list every key with its meaning and range. A
-budget is an amount of epochs (90ep), images (1.2e8img), steps (450000st), operations (2e18flop) or seconds of
-training (3600s).
+can be set with --config.KEY=VALUE; --help lists every key with its default, range and meaning, --help=SECTION those of
+a section. A budget is an amount of epochs (90ep), images (1.2e8img), steps (450000st), operations (2e18flop) or
+seconds of training (3600s).
 
-The workdir receives config.json, checkpoints/, metrics.jsonl and tensorboard/, and at the end result.json,
-predictions/, table.md and curves.png. Ctrl-C or SIGTERM finishes the step and saves; a second signal ends the process
-at once. The same command resumes the run. To train on several hosts, start the same command on each: under SLURM, on
-a TPU pod, or with COORDINATOR_ADDRESS, NUM_PROCESSES and PROCESS_ID in the environment.
+The workdir receives config.json, checkpoints/, metrics.jsonl and what the trackers of config.log.to write
+(TensorBoard's files by default), and at the end result.json, predictions/, table.md and curves.png. Ctrl-C or SIGTERM
+finishes the step and saves; a second signal ends the process at once. The same command resumes the run. To train on
+several hosts, start the same command on each: under SLURM, on a TPU pod, or with COORDINATOR_ADDRESS, NUM_PROCESSES
+and PROCESS_ID in the environment.
 """
 
 
@@ -58,6 +59,13 @@ def run(
     return EXIT_FINISHED
 
 
+def _list_keys(section: str) -> str:
+    """Return the list of configuration keys; it is made only when it is asked for, since that takes a while."""
+    from imagenet_repro.cli.key_help import key_help
+
+    return key_help(section)
+
+
 COMMAND = Command(
     name="train",
     help=HELP,
@@ -85,4 +93,5 @@ COMMAND = Command(
     ),
     settings=(Settings("config", "any key of the configuration", parameter="overrides"), PREPROCESS),
     shows_exit_codes=True,
+    details=_list_keys,
 )

@@ -30,7 +30,7 @@ class FrozenConfig:
     data: Data = Data()
     eval_crop: CenterCrop | SquashCrop = CenterCrop()  # also of the images for training
     mean: tuple[float, float, float] = bounded(Augment().mean, 0.0, 1.0)  # of RGB in [0, 1]
-    std: tuple[float, float, float] = bounded(Augment().std, 1e-6, 1.0)
+    std: tuple[float, float, float] = bounded(Augment().std, 1e-6, 1.0)  # of RGB in [0, 1]
     probe: Probe = Probe()
 
     @property

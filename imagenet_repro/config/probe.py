@@ -16,7 +16,7 @@ class LinearProbe:
     steps: int = bounded(12_500, 1)  # 10 epochs of 1,250 steps in DINOv2's evaluation
     batch_size: int = bounded(1024, 1, 2**24)  # images of a step
     learning_rates: tuple[float, ...] = bounded(RATES, 0.0)  # each is multiplied by batch_size / 256
-    momentum: float = bounded(0.9, 0.0, 1.0)
+    momentum: float = bounded(0.9, 0.0, 1.0)  # share of the last update that is kept
     head: str = ""  # a file of a head, linear_head.npz of another probe, which is scored; empty: heads are trained
     crops: Literal["center", "random"] = "center"  # random: random-resized and mirrored, features computed per step
 
@@ -33,7 +33,7 @@ class KnnProbe:
 class LogisticProbe:
     """Multinomial logistic regression by L-BFGS (Radford et al. 2021, appendix A.3)."""
 
-    max_iterations: int = bounded(1000, 1)
+    max_iterations: int = bounded(1000, 1)  # of L-BFGS
     tolerance: float = bounded(1e-4, 0.0)  # largest entry of the mean loss's gradient at which L-BFGS ends
     weakest: float = bounded(1e-6, 1e-12)  # smallest strength of regularisation that the search begins with
     strongest: float = bounded(1e6, 1e-12)  # largest

@@ -24,7 +24,7 @@ class Checkpoint:
     """The interval of checkpoints, and how many are kept. The one with the lowest top-1 error is always kept."""
 
     every: str = amount("1ep")  # an amount in any unit of a budget
-    keep: int = bounded(2, 1)
+    keep: int = bounded(2, 1)  # of the newest checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Config:
     """One run of a network."""
 
     name: str = label("")  # of the system in tables and figures; empty: what tells it apart from the others
-    seed: int = bounded(0, 0, 2**31 - 1)
-    budget: str = amount("90ep")  # training/budget.py: ep | img | st | flop | s
+    seed: int = bounded(0, 0, 2**31 - 1)  # of the initial weights, the order of images and their augmentation
+    budget: str = amount("90ep")  # such as 90ep (epochs), 1.2e8img, 450000st (steps), 2e18flop or 3600s
     batch_size: int = bounded(256, 1, 2**24)  # over all devices and hosts
     accumulate: int = bounded(1, 1, 2**24)  # parts into which a device divides its share of the batch
     precision: Literal["float32", "bfloat16", "float64"] = "bfloat16"  # of the computation; float64: parameters too
-    parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
+    parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"  # over devices; fsdp: each keeps a part of the state
     cross_device_norm: bool = False  # batch norm over all devices' shares; otherwise each device's own
     norm_group: int = bounded(0, 0)  # neighbouring devices that share statistics under cross_device_norm; 0: all
     deterministic: bool = True  # choose only kernels that repeat bit for bit (GPU)
@@ -89,10 +89,10 @@ class FeatureConfig:
 
     system: str = "features"  # the kind of system, such as xrce_2011
     name: str = label("")  # of the system in tables and figures; empty: what tells it apart from the others
-    seed: int = bounded(0, 0, 2**31 - 1)
+    seed: int = bounded(0, 0, 2**31 - 1)  # of the samples, the vocabularies and the order of images
     budget: str = amount("10ep")
     batch_size: int = bounded(256, 1, 2**24)
-    parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"
+    parallel: Literal["pmap", "shard_map", "fsdp"] = "pmap"  # how the SVMs' steps spread over devices
     deterministic: bool = True
     flops: Taps = "real"
     evaluate_every: str = amount("5ep")

@@ -55,8 +55,8 @@ class Target:
     """A data set of a sweep that has several; its systems are compared with each other alone."""
 
     train_split: str = ""  # in place of the sweep's; empty: the sweep's
-    select_split: str = ""
-    test_split: str = ""
+    select_split: str = ""  # as train_split
+    test_split: str = ""  # as train_split
     # settings of all runs on it, which replace those of the sweep's `set`
     set: dict = dataclasses.field(default_factory=dict, metadata=RUN_SETTINGS)
 

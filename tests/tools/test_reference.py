@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 
 from imagenet_repro.cli.command import Command, Option, Settings
+from imagenet_repro.config import described
 from imagenet_repro.config.fields import bounded
 from tools import diagrams, reference
 from tools.generated import REPOSITORY
@@ -40,7 +41,7 @@ class Root:
 
 
 def test_keys_of_sections_and_variants():
-    text = "\n".join(reference.section_parts(Root, "", reference.Seen()))
+    text = "\n".join(reference.group_parts(described.describe(Root, described.Seen())))
     assert "| `sizes` |  | list of: integer | `(1, 2)` |" in text
     assert "Chosen by `shape.name`: `round`, `square`. The default is `round`." in text
     assert "| `shape.radius` | metres \\| yards | number in [0, 1] | `0.5` |" in text
