@@ -89,9 +89,14 @@ def _keys(keys: Sequence[KeyText]) -> str:
 
 def _wrapped(text: str, indent: int, first: int | None = None) -> str:
     """Return a text in lines of at most 80 columns, without the marks of code."""
-    starts = {"initial_indent": " " * (indent if first is None else first), "subsequent_indent": " " * indent}
-    words = " ".join(text.replace("`", "").split())
-    return textwrap.fill(words, WIDTH, break_long_words=False, break_on_hyphens=False, **starts)
+    return textwrap.fill(
+        " ".join(text.replace("`", "").split()),
+        WIDTH,
+        initial_indent=" " * (indent if first is None else first),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _chosen(group: KeyGroup, wanted: str) -> Iterator[str]:

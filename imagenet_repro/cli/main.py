@@ -219,11 +219,12 @@ def _appearance(description: str, epilog: str | None) -> dict[str, Any]:
 def _add_command(subparsers: "argparse._SubParsersAction", command: Command, program: str) -> None:
     description = _as_typed(command.help, program)
     epilog = EXIT_CODES if command.shows_exit_codes else None
-    appearance = _appearance(description, epilog) | {"add_help": command.details is None}
-    parser = subparsers.add_parser(command.name, help=command.summary, **appearance)
+    parser = subparsers.add_parser(
+        command.name, help=command.summary, add_help=command.details is None, **_appearance(description, epilog)
+    )
     if command.details is not None:
         about = "show this message with all keys of the configuration, or the keys of one section"
-        keywords = {"nargs": "?", "const": "", "default": argparse.SUPPRESS, "metavar": "SECTION"}
+        keywords: dict[str, Any] = {"nargs": "?", "const": "", "default": argparse.SUPPRESS, "metavar": "SECTION"}
         parser.add_argument("-h", "--help", action=_LongHelp, help=about, details=command.details, **keywords)
     exclusive = parser.add_mutually_exclusive_group(required=True) if command.one_of else parser
     for option in command.options:

@@ -18,6 +18,9 @@ from typing import Any, Literal, NamedTuple
 WORDS = {int: "integer", float: "number", str: "text", bool: "`True` or `False`", dict: "dictionary", tuple: "list"}
 
 
+Container = Literal["", "dictionary", "list"]
+
+
 class KeyText(NamedTuple):
     """One key.
 
@@ -67,7 +70,7 @@ class SectionText:
 
     key: str
     inner: str
-    container: Literal["", "dictionary", "list"]
+    container: Container
     names: tuple[str, ...]
     default: str
     same_as: str
@@ -111,15 +114,15 @@ def _section_text(
     field: dataclasses.Field, hint: Any, variants: tuple[Any, ...], prefix: str, seen: Seen
 ) -> SectionText:
     """Return the description of a field that is a section."""
-    containers: dict[Any, Literal["dictionary", "list"]] = {dict: "dictionary", tuple: "list"}
-    container = containers.get(typing.get_origin(hint), "")
+    containers: dict[Any, Container] = {dict: "dictionary", tuple: "list"}
+    container: Container = containers.get(typing.get_origin(hint), "")
     key = f"{prefix}{field.name}"
     inner = key + {"dictionary": ".NAME.", "list": "[i].", "": "."}[container]
-    names = tuple(variant.name for variant in variants) if len(variants) > 1 else ()
-    default = getattr(field.default, "name", "") or getattr(variants[0], "name", "") if names else ""
+    names: tuple[str, ...] = tuple(variant.name for variant in variants) if len(variants) > 1 else ()
+    default = getattr(field.default, "name", "") or names[0] if names else ""
     section = SectionText(key, inner, container, names, default, "", [])
     if all(variant in seen.classes for variant in variants):
-        section.same_as = seen.classes[variants[0]]
+        section.same_as = next(seen.classes[variant] for variant in variants)
         return section
     for variant in variants:
         seen.classes.setdefault(variant, key)
