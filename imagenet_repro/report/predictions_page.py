@@ -51,5 +51,7 @@ def write(path: Path, images: Sequence[ShownImage], *, n_images: int, title: str
         sections.append(
             PageSection("left-out", "Not read", html_page.render_list("Files that could not be read", left_out))
         )
-    verdict = f"{n_images:,} images{shown}" + (f"; {len(left_out):,} files could not be read" if left_out else "")
+    verdict = f"{n_images:,} image{'s' * (n_images != 1)}{shown}"
+    if left_out:
+        verdict += f"; {len(left_out):,} file{'s' * (len(left_out) != 1)} could not be read"
     html_page.save(path, html_page.render_page("What the images show", verdict, title, sections))

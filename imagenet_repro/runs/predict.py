@@ -376,6 +376,5 @@ def _report_left_out(left_out: Sequence[str]) -> None:
         return
     more = f"\n  … and {len(left_out) - _NAMED:,} more" if len(left_out) > _NAMED else ""
     named = "".join(f"\n  {one}" for one in left_out[:_NAMED])
-    print(
-        f"{len(left_out):,} files or folders could not be read and have no prediction:{named}{more}", file=sys.stderr
-    )
+    unread = f"{len(left_out):,} files or folders" if len(left_out) > 1 else "1 file or folder"
+    print(f"{unread} could not be read and have no prediction:{named}{more}", file=sys.stderr)
