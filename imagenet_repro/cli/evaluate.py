@@ -3,8 +3,9 @@
 from typing import Any
 
 from imagenet_repro.cli.command import NETWORK, PREPROCESS, Command, Option, Settings, parse_network_options
-from imagenet_repro.errors import EXIT_FINISHED
+from imagenet_repro.errors import EXIT_FINISHED, UserError
 
+ZERO_SHOT = "zeroshot"  # the protocol of networks with two towers
 HELP = """Score a checkpoint of a run on every image of a split, exactly once.
 
   python main.py evaluate --workdir=runs/resnet50
@@ -30,6 +31,14 @@ run code is refused.
 
   python main.py evaluate --weights=resnet20.th --model=resnet20_cifar --data.name=cifar10 --data.eval_split=test \\
       --preprocess.mean=0.485,0.456,0.406 --preprocess.std=0.229,0.224,0.225
+
+  python main.py evaluate --protocol=zeroshot --weights=ViT-B-32.pt --set=imagenet --out=predictions.npz
+  python main.py evaluate --protocol=zeroshot --weights=siglip2/ --tokenizer=siglip2/tokenizer.json \\
+      --data.name=cifar10 --data.eval_split=test --templates=templates.txt
+
+--protocol=zeroshot classifies with the image tower and the text tower of CLIP, SigLIP or SigLIP 2: the texts of a
+class, one for each template, are its weights. CLIP's class names of ImageNet and its 80 templates are read from the
+package open-clip-torch where it is installed, or from files (docs/zero_shot.md).
 
 --set=NAME scores a network for ImageNet's 1,000 classes on an evaluation set, by the rule of that set:
 
@@ -57,6 +66,9 @@ def run(
     options: str | None,
     drop_background: bool,
     preprocess: dict[str, str],
+    classnames: str,
+    templates: str,
+    tokenizer: str,
     **common: Any,
 ) -> int:
     """Score a run's checkpoint or a file of weights; return the exit code."""
@@ -68,6 +80,13 @@ def run(
         preprocess=preprocess,
         drop_background=drop_background,
     )
+    texts = {"classnames": classnames, "templates": templates, "tokenizer": tokenizer}
+    if common["protocol"] == ZERO_SHOT:
+        network = {"name": model, "options": parsed, "preprocess": preprocess}
+        return _run_zero_shot(workdir, weights, drop_background, common | texts | network)
+    for name, value in texts.items():
+        if value:
+            raise UserError(f"--{name} belongs to --protocol={ZERO_SHOT} and would be ignored; leave it out")
     from imagenet_repro.runs.evaluate import evaluate, evaluate_weights
 
     if workdir is not None:
@@ -75,6 +94,22 @@ def run(
     else:
         network = {"name": model, "options": parsed, "drop_background": drop_background, "preprocess": preprocess}
         evaluate_weights(str(weights), **network, **common)
+    return EXIT_FINISHED
+
+
+def _run_zero_shot(workdir: str | None, weights: str | None, drop_background: bool, arguments: dict[str, Any]) -> int:
+    """Score a file of weights by the texts of classes; refuse options that would be ignored."""
+    if workdir is not None:
+        raise UserError(
+            f"--protocol={ZERO_SHOT} is for --weights; a run on image-text pairs is scored by the texts of its classes"
+            " anyway, so leave it out"
+        )
+    if drop_background:
+        raise UserError(f"--drop_background belongs to weights with a head, which --protocol={ZERO_SHOT} has not")
+    from imagenet_repro.runs.zero_shot import evaluate_zero_shot
+
+    del arguments["protocol"]
+    evaluate_zero_shot(str(weights), **arguments)
     return EXIT_FINISHED
 
 
@@ -103,7 +138,25 @@ COMMAND = Command(
             "--protocol",
             default="crop",
             metavar="NAME",
-            help="10crop, googlenet144, vgg_dense, …; A,B: several; A+B: averaged (default: crop)",
+            help="10crop, googlenet144, vgg_dense, …; A,B: several; A+B: averaged; zeroshot (default: crop)",
+        ),
+        Option(
+            "--classnames",
+            default="",
+            metavar="FILE",
+            help="with zeroshot: a name in each line, or a .json list, or object from classes to names",
+        ),
+        Option(
+            "--templates",
+            default="",
+            metavar="FILE",
+            help="with zeroshot: a template with {} in each line, or a .json list; 80 or 7: CLIP's lists",
+        ),
+        Option(
+            "--tokenizer",
+            default="",
+            metavar="FILE",
+            help="with zeroshot: the vocabulary of the text tower (default: CLIP's from open-clip-torch)",
         ),
     ),
     settings=(

@@ -62,7 +62,8 @@ def select_image_text(
         )
     images, source = weights.preprocessing, weights.source or "as the file states"
     if images is None:
-        size = chosen.get("image_size") or _image_size(weights) or design.image_size
+        own = _used_pixels(design) == _image_size(weights)
+        size = chosen.get("image_size") or (design.image_size if own else _image_size(weights)) or design.image_size
         images, source = design.preprocessing(size), f"usual for {name}"
     if settings:
         images = preprocessing.change(images, settings)

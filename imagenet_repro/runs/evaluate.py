@@ -68,10 +68,10 @@ def evaluate(
     config = with_divisible_batch(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     classes = trained_classes(run)
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
-    _require_writable(evaluation_set, out, run.path / PREDICTIONS)
-    _say_what_changed(evaluation_set)
+    require_writable(evaluation_set, out, run.path / PREDICTIONS)
+    say_what_changed(evaluation_set)
     if set_name or "name" in data or evaluation_set.parts[0].split.class_names != classes:
-        evaluation_set = evaluation_sets.align_classes(evaluation_set, classes, f"the run in {run.path}", _say_once)
+        evaluation_set = evaluation_sets.align_classes(evaluation_set, classes, f"the run in {run.path}", say_once)
     system = systems.create_system(run.as_computed(config), len(classes))
     restored = restore(run, system, system.initial_state(), which)
 
@@ -80,17 +80,17 @@ def evaluate(
     def path_in_workdir(data: Data, name: str) -> Path:
         return run.predictions(data, data.eval_split, restored.step, "" if name == protocols.OWN_PROTOCOL else name)
 
-    results = _score_by_protocols(
-        _create_evaluators(parts, system, evaluation_set),
+    results = score_by_protocols(
+        create_evaluators(parts, system, evaluation_set),
         evaluation_set,
         system.spread.put_state(restored.state),
         source={"step": restored.step} | ({"selection": selected} if selected else {}),
-        path_of=_output_paths(evaluation_set, out) or path_in_workdir,
+        path_of=output_paths(evaluation_set, out) or path_in_workdir,
         title=f"step {restored.step:,}",
     )
     sentence = selection_sentence(selected, config.data.eval_split) if selected else ""
     if sentence:
-        _say_once(sentence)
+        say_once(sentence)
     return EvaluationResult(f"step {restored.step:,} of the run in {run.path}", results, sentence)
 
 
@@ -146,7 +146,7 @@ def _parse_protocols(
     return {f"{name}_{changed}" if changed else name: protocols.parse(name, settings) for name in names}
 
 
-def _create_evaluators(
+def create_evaluators(
     parts_by_name: dict[str, tuple[protocols.ProtocolPart, ...]],
     system: System,
     evaluation_set: evaluation_sets.OpenSet,
@@ -160,13 +160,13 @@ def _create_evaluators(
     }
 
 
-def _say_once(note: str) -> None:
+def say_once(note: str) -> None:
     """Print a note on the classes in one process of several."""
     if jax.process_index() == 0:
         print(note)
 
 
-def _score_by_protocols(
+def score_by_protocols(
     evaluators: dict[str, ProtocolEvaluator],
     evaluation_set: evaluation_sets.OpenSet,
     train_state: state.TrainState,
@@ -235,7 +235,7 @@ def _score_by_protocol(
     return protocols.ProtocolResult(name, scorer.views, sum_rates(all_rates), total_seconds, files_of_predictions)
 
 
-def _output_paths(evaluation_set: evaluation_sets.OpenSet, out: str | None) -> Callable[[Data, str], Path] | None:
+def output_paths(evaluation_set: evaluation_sets.OpenSet, out: str | None) -> Callable[[Data, str], Path] | None:
     """Return the path of predictions by data set and protocol: `out`, or a file in it for each part, or None."""
     if not out:
         return None
@@ -244,7 +244,7 @@ def _output_paths(evaluation_set: evaluation_sets.OpenSet, out: str | None) -> C
     return lambda data, name: Path(out) / f"{data.name.replace('/', '_')}.npz"
 
 
-def _require_writable(evaluation_set: evaluation_sets.OpenSet, out: str | None, default: Path | None = None) -> None:
+def require_writable(evaluation_set: evaluation_sets.OpenSet, out: str | None, default: Path | None = None) -> None:
     """Check in the first process that predictions can be written, before anything is scored.
 
     Args:
@@ -325,8 +325,8 @@ def evaluate_weights(
     config = with_evaluated_size(evaluation_sets.configure_for_set(config, set_name, data) if set_name else config)
     devices.start()
     evaluation_set = evaluation_sets.open_set(config, set_name, mappings)
-    _require_writable(evaluation_set, out)
-    _say_what_changed(evaluation_set)
+    require_writable(evaluation_set, out)
+    say_what_changed(evaluation_set)
     data_classes = evaluation_set.parts[0].split.class_names
     loaded = _load_weights(config, weights, data_classes, drop_background)
     print(describe_loaded(loaded.report))
@@ -334,21 +334,21 @@ def evaluate_weights(
         why = f"{config.data.name} has {len(data_classes):,} classes and {loaded.report.notes[-1]}"
         raise UserError(f"{path} cannot be scored: {why}")
     if loaded.note:
-        _say_once(loaded.note)
-    evaluation_set = evaluation_sets.align_classes(evaluation_set, loaded.classes, path, _say_once)
+        say_once(loaded.note)
+    evaluation_set = evaluation_sets.align_classes(evaluation_set, loaded.classes, path, say_once)
     print(f"{name}; {network.describe_images()}")
-    results = _score_by_protocols(
-        _create_evaluators(parts, loaded.system, evaluation_set),
+    results = score_by_protocols(
+        create_evaluators(parts, loaded.system, evaluation_set),
         evaluation_set,
         loaded.system.initial_state(),
         source={"weights": provenance.of_file(weights.path)},
-        path_of=_output_paths(evaluation_set, out),
+        path_of=output_paths(evaluation_set, out),
         title=name,
     )
     return EvaluationResult(f"{name}, {path}", results)
 
 
-def _say_what_changed(evaluation_set: evaluation_sets.OpenSet) -> None:
+def say_what_changed(evaluation_set: evaluation_sets.OpenSet) -> None:
     """Print, in one process of several, a note on each part whose source seems to have changed since `prepare`."""
     if jax.process_index() == 0:
         for part in evaluation_set.parts:

@@ -17,10 +17,7 @@ from imagenet_repro.zoo import counting
 # Parameters as open_clip 3.3 counts them with its own modules.
 COUNTS = {
     "clip_vit_base_patch32": 151_277_313,
-    "clip_vit_base_patch16": 149_620_737,
-    "clip_vit_large_patch14": 427_616_513,
     "clip_vit_large_patch14_336": 427_944_193,
-    "clip_vit_huge_patch14": 986_109_441,
     "siglip_vit_base_patch16_224": 203_155_970,
     "siglip_vit_so400m_patch14_384": 877_960_498,
     "siglip2_vit_base_patch16_256": 375_234_050,

@@ -1,5 +1,6 @@
 """Weights of networks with two towers, in the layout of each publisher, against their own features."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 from imagenet_repro import pretrained
 from imagenet_repro.errors import UserError
 from imagenet_repro.models import image_text
+from imagenet_repro.pretrained import tensors
 from tests.goldens.formula import formula, image
 from tests.goldens.write_image_text import tokens
 
@@ -44,19 +46,28 @@ def relative_error(result, expected):
     return np.linalg.norm(result - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("layout", NETWORKS)
+@functools.cache
+def compiled(name, activation):
+    """Return a network of shapes, and its features as a compiled function of its state."""
+    network = image_text.abstract_image_text(name, activation=activation, scan=True).eval()
+    graphdef, _, rest = nnx.split(network, nnx.Param, ...)
+    return network, jax.jit(lambda state, *inputs: nnx.merge(graphdef, state, rest)(*inputs))
+
+
+@pytest.mark.parametrize(
+    "layout", [pytest.param(n, marks=[pytest.mark.slow] * (n == "open_clip_siglip")) for n in NETWORKS]
+)
 def test_features_equal_those_of_the_publisher(layout, tmp_path):
     golden, (name, options) = np.load(GOLDENS / f"{layout}.npz"), NETWORKS[layout]
     ending = "npz" if layout == "big_vision" else "safetensors"
     weights = pretrained.read(save(tmp_path / f"weights.{ending}", arrays_of(golden)))
     selection = pretrained.select_image_text(weights, options=options)
     assert selection.name == name
-    network = image_text.abstract_image_text(name, **(selection.options | {"scan": True}))
+    network, encode = compiled(name, selection.options.get("activation", "gelu_tanh"))
+    network = nnx.clone(network)
     pretrained.load_image_text(network, weights)
-    graphdef, state, rest = nnx.split(network.eval(), nnx.Param, ...)
-    features = jax.jit(lambda state, *inputs: nnx.merge(graphdef, state, rest)(*inputs))(
-        state, jnp.asarray(image(0, 32).transpose(0, 2, 3, 1)), jnp.asarray(tokens(), jnp.int32)
-    )
+    inputs = jnp.asarray(image(0, 32).transpose(0, 2, 3, 1)), jnp.asarray(tokens(), jnp.int32)
+    features = encode(nnx.state(network, nnx.Param), *inputs)
     for result, expected in ((features.images, golden["image"]), (features.texts, golden["text"])):
         expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
         assert relative_error(result, expected) < 2e-5
@@ -70,6 +81,13 @@ def test_a_torchscript_program_is_read_and_not_run():
     np.testing.assert_array_equal(weights.tensors["image.head.weight"], formula("visual.proj", (3, 4)))
     assert weights.options == {"activation": "quick_gelu"}
     assert any("not run" in note for note in weights.notes)
+
+
+def test_every_tensor_of_open_clip_has_a_place(tmp_path):
+    golden = np.load(GOLDENS / "open_clip_siglip.npz")
+    weights = pretrained.read(save(tmp_path / "weights.safetensors", arrays_of(golden)))
+    shapes = {name: array.shape if "logit" not in name else () for name, array in weights.tensors.items()}
+    assert shapes == tensors.shapes(image_text.abstract_image_text("ours_tiny_siglip"))
 
 
 @pytest.fixture(scope="module")

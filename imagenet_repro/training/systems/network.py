@@ -107,6 +107,14 @@ class NetworkSystem:
         return cls._assemble(config, num_classes, model, spread, loaded)
 
     @classmethod
+    def of_network(cls, config: Config, num_classes: int, network: Network) -> "NetworkSystem":
+        """Return the system of a network that is there already, with its weights, to be scored."""
+        if config.precision == "float32":
+            jax.config.update("jax_default_matmul_precision", "highest")
+        spread = parallel.create(config.parallel, deterministic=config.deterministic)
+        return cls._assemble(config, num_classes, network, spread)
+
+    @classmethod
     def abstract(cls, config: Config, num_classes: int, devices: Sequence[Any]) -> "NetworkSystem":
         """Return the system for devices that may not be here; shapes stand for its parameters, nothing is allocated.
 

@@ -1,0 +1,315 @@
+"""Compare zero-shot answers on 100 photographs with those of open_clip and transformers, and write a table.
+
+    git clone https://github.com/EliSchwartz/imagenet-sample-images      # 1,000 photographs, one of each class
+    pip install open-clip-torch transformers sentencepiece
+    python benchmarks/zero_shot_answers.py reference --sets=DIR          # DIR has the clone
+    pip install .[text]
+    python benchmarks/zero_shot_answers.py compare --sets=DIR --work=WORK
+
+Published architectures have random weights, which follow from the names of their tensors
+(tests/goldens/formula.py), so that both sides have the same without a file of weights. `reference` reads the
+photographs with Pillow, prepares them by the library's own transformations, and computes logits of every tenth
+photograph for its 100 classes by the 7 templates of CLIP's notebook; none of our networks, tokens and images is used.
+They are kept in tests/goldens/pytorch_answers/zero_shot.npz. `compare` writes a file of weights in the library's
+layout, and scores the photographs by `main.py prepare` and `main.py evaluate --protocol=zeroshot`.
+"""
+
+import argparse
+import dataclasses
+import gzip
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from tests.goldens.formula import formula  # noqa: E402  the path comes first
+
+ANSWERS = REPOSITORY / "tests" / "goldens" / "pytorch_answers" / "zero_shot.npz"
+EVERY, CLASSES = 10, 100
+TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+HEADER = """# Zero-shot answers beside open_clip and transformers
+
+Decoding, preparing images, tokens, both towers, the ensemble of prompts and the logits, all ours in float32 on two CPU
+cores, beside the same by each library. Architectures are the published ones with equal random weights, in files of
+the library's layout. Images are every tenth of the 1,000 photographs of EliSchwartz/imagenet-sample-images; the 100
+classes are those of these photographs, with the 7 templates of CLIP's notebook. The distance is that of all logits,
+relative to their deviation from the mean over images and classes. `benchmarks/zero_shot_answers.py` writes this file.
+
+| network | library | parameters | images | same first guess | distance of logits |
+|---|---|---:|---:|---:|---:|
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One network of one library.
+
+    Attributes:
+      network: our name.
+      library: "open_clip" or "transformers".
+      tokenizer: "clip" or "siglip".
+      options: of our network, where the library differs from the authors.
+    """
+
+    network: str
+    library: str
+    tokenizer: str
+    options: str = "{}"
+
+
+CASES = {
+    "open_clip_clip": Case("clip_vit_base_patch32", "open_clip", "clip", "{'activation': 'quick_gelu'}"),
+    "transformers_clip": Case("clip_vit_base_patch32", "transformers", "clip", "{'activation': 'quick_gelu'}"),
+    "open_clip_siglip": Case("siglip_vit_base_patch16_224", "open_clip", "siglip", "{'activation': 'gelu'}"),
+    "transformers_siglip": Case("siglip_vit_base_patch16_224", "transformers", "siglip"),
+}
+
+
+def main():
+    """Compute the answers of the libraries, or compare ours with them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("reference", "compare"))
+    parser.add_argument("--sets", type=Path, required=True, help="directory with the clone")
+    parser.add_argument("--work", type=Path, help="directory for weights, the data set and predictions")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--vocabulary", default="", help="bpe_simple_vocab_16e6.txt.gz, without open-clip-torch")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "zero_shot.md")
+    arguments = parser.parse_args()
+    if arguments.command == "reference":
+        for name in arguments.cases:
+            write_reference(name, arguments.sets)
+        return
+    rows = read_rows(arguments.out)
+    for name in arguments.cases:
+        rows[name] = compare(name, arguments)
+        print(rows[name], end="", flush=True)
+        arguments.out.write_text(HEADER + "".join(rows[key] for key in CASES if key in rows), encoding="utf-8")
+
+
+def photographs(sets):
+    """Return the paths of every tenth photograph and the name of its class, as the file has it."""
+    paths = sorted((sets / "imagenet-sample-images").glob("n*.JPEG"))
+    if len(paths) != 1000:
+        raise SystemExit(f"{sets / 'imagenet-sample-images'} has {len(paths)} photographs, and 1,000 are expected")
+    return [(path, path.stem.split("_", 1)[1].replace("_", " ")) for path in paths[::EVERY]]
+
+
+def weights(shapes):
+    """Return the arrays of a layout by names; projections and embeddings are scaled as usual."""
+    return {name: np.asarray(formula(name, tuple(shape))) for name, shape in shapes.items()}
+
+
+def sentencepiece_model(names):
+    """Return a SentencePiece model of 32,000 tokens, trained on the prompts; most of them are placeholders."""
+    import sentencepiece
+
+    content = io.BytesIO()
+    prompts = [template.format(name).lower() for name in names for template in TEMPLATES]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(prompts * 5),
+        model_writer=content,
+        vocab_size=32_000,
+        model_type="bpe",
+        user_defined_symbols=[f"<placeholder_{number}>" for number in range(31_000)],
+        hard_vocab_limit=False,
+        **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "minloglevel": 2},
+    )
+    return content.getvalue()
+
+
+# --- the libraries ---------------------------------------------------------------------------------------------
+
+
+def write_reference(name, sets):
+    """Add the answers of a library's network to the file."""
+    import torch
+    from PIL import Image
+
+    case, pairs = CASES[name], photographs(sets)
+    names = [text for _, text in pairs]
+    network, prepare, encode_image, encode_text = REFERENCES[name]()
+    shapes = {key: list(t.shape) for key, t in network.state_dict().items() if t.dtype.is_floating_point}
+    network.load_state_dict({key: torch.from_numpy(array) for key, array in weights(shapes).items()}, strict=False)
+    network.eval()
+    tokens = reference_tokens(case.tokenizer, names)
+    with torch.no_grad():
+        features = torch.cat([encode_image(prepare(Image.open(path).convert("RGB"))[None]) for path, _ in pairs])
+        features = torch.nn.functional.normalize(features, dim=-1)
+        texts = torch.cat([torch.nn.functional.normalize(encode_text(part), dim=-1) for part in tokens.split(100)])
+        texts = torch.nn.functional.normalize(texts.reshape(len(names), len(TEMPLATES), -1).mean(1), dim=-1)
+        logits = network.logit_scale.exp() * features @ texts.T
+        if getattr(network, "logit_bias", None) is not None:
+            logits = logits + network.logit_bias
+    stored = dict(np.load(ANSWERS)) if ANSWERS.exists() else {}
+    stored |= {f"{name}/logits": logits.numpy(), f"{name}/shapes": np.frombuffer(pack(shapes), np.uint8)}
+    if case.tokenizer == "siglip":
+        stored["siglip_tokens"] = tokens.numpy().astype(np.int32)
+    np.savez_compressed(ANSWERS, **stored)
+    print(f"{name}: {len(set(logits.argmax(1).tolist()))} different first guesses, deviation {logits.std():.3g}")
+
+
+def pack(shapes):
+    """Return names and shapes as compressed JSON."""
+    return gzip.compress(json.dumps(shapes).encode(), mtime=0)
+
+
+def reference_tokens(kind, names):
+    """Return the tokens of all prompts, by open_clip's tokenizer for CLIP, and as its code cleans texts for SigLIP."""
+    import open_clip.tokenizer
+    import torch
+
+    prompts = [template.format(name) for name in names for template in TEMPLATES]
+    if kind == "clip":
+        return open_clip.tokenizer.SimpleTokenizer()(prompts)
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model(names))
+    rows = [processor.encode(open_clip.tokenizer.get_clean_fn("canonicalize")(prompt)) for prompt in prompts]
+    return torch.tensor([[*row, 1, *[1] * 64][:64] for row in rows])
+
+
+def open_clip_network(name, quick_gelu=False):
+    """Return a network of open_clip, the preparation of images, and its two encoders."""
+    import open_clip
+
+    network, _, prepare = open_clip.create_model_and_transforms(name, pretrained=None, force_quick_gelu=quick_gelu)
+    return network, prepare, network.encode_image, network.encode_text
+
+
+def transformers_network(kind, vision, text, images, **config):
+    """Return a network of transformers, the preparation of images, and its two encoders."""
+    import transformers
+
+    configuration = getattr(transformers, f"{kind}Config")(vision_config=vision, text_config=text, **config)
+    network = getattr(transformers, f"{kind}Model")(configuration)
+    processor = getattr(transformers, f"{kind}ImageProcessorPil")(**images)
+
+    def prepare(image):
+        return processor(image, return_tensors="pt")["pixel_values"][0]
+
+    def pooled(output):
+        return getattr(output, "pooler_output", output)
+
+    return (
+        network,
+        prepare,
+        lambda x: pooled(network.get_image_features(pixel_values=x)),
+        lambda x: pooled(network.get_text_features(input_ids=x)),
+    )
+
+
+def transformers_siglip():
+    """Return SigLIP B/16 of transformers, whose defaults are that network."""
+    return transformers_network(
+        "Siglip", {}, {}, {"size": {"height": 224, "width": 224}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    )
+
+
+REFERENCES = {
+    "open_clip_clip": lambda: open_clip_network("ViT-B-32", quick_gelu=True),
+    "transformers_clip": lambda: transformers_network("CLIP", {}, {}, {}),
+    "open_clip_siglip": lambda: open_clip_network("ViT-B-16-SigLIP"),
+    "transformers_siglip": transformers_siglip,
+}
+
+# --- ours ------------------------------------------------------------------------------------------------------
+
+
+def compare(name, arguments):
+    """Score the photographs with our commands, and return the row of a case."""
+    from safetensors.numpy import save_file
+
+    from imagenet_repro.models import image_text
+    from imagenet_repro.scoring import predictions
+    from imagenet_repro.zoo import counting
+
+    case, stored, work = CASES[name], np.load(ANSWERS), arguments.work
+    pairs = photographs(arguments.sets)
+    shapes = json.loads(gzip.decompress(stored[f"{name}/shapes"].tobytes()))
+    work.mkdir(parents=True, exist_ok=True)
+    file = work / f"{name}.safetensors"
+    save_file({key: np.ascontiguousarray(array) for key, array in weights(shapes).items()}, file)
+    (work / "names.txt").write_text("".join(f"{text}\n" for _, text in pairs), encoding="utf-8")
+    (work / "templates.txt").write_text("".join(f"{text}\n" for text in TEMPLATES), encoding="utf-8")
+    vocabulary = arguments.vocabulary
+    if case.tokenizer == "siglip":
+        vocabulary = work / "spiece.model"
+        vocabulary.write_bytes(sentencepiece_model([text for _, text in pairs]))
+        check_tokens(vocabulary, [text for _, text in pairs], stored["siglip_tokens"])
+    prepare_data(pairs, work)
+    out = work / f"{name}.npz"
+    call(
+        "evaluate",
+        "--protocol=zeroshot",
+        f"--weights={file}",
+        f"--model={case.network}",
+        f"--options={case.options}",
+        f"--classnames={work / 'names.txt'}",
+        f"--templates={work / 'templates.txt'}",
+        *([f"--tokenizer={vocabulary}"] if vocabulary else []),
+        "--data.name=zero_shot_photographs",
+        f"--data.data_dir={work / 'data'}",
+        "--data.eval_batch_size=25",
+        f"--out={out}",
+    )
+    file.unlink()
+    predicted, expected = predictions.load(out), stored[f"{name}/logits"]
+    ours = predicted.logits[np.argsort(predicted.id)]
+    same = int((ours.argmax(1) == expected.argmax(1)).sum())
+    distance = np.linalg.norm(ours - expected) / np.linalg.norm(expected - expected.mean())
+    count = counting.parameter_count(image_text.abstract_image_text(case.network))
+    return f"| {case.network} | {case.library} | {count:,} | {len(ours)} | {same} | {distance:.1e} |\n"
+
+
+def check_tokens(model, names, expected):
+    """Raise SystemExit where our tokens are not those of the reference."""
+    from imagenet_repro.data.tokenizers import open_tokenizer
+
+    prompts = [template.format(name) for name in names for template in TEMPLATES]
+    tokens, _ = open_tokenizer("siglip", model).encode(prompts, expected.shape[1])
+    if not np.array_equal(tokens, expected):
+        raise SystemExit(f"{(tokens != expected).any(1).sum()} of {len(prompts)} prompts have other tokens")
+
+
+def prepare_data(pairs, work):
+    """Prepare the photographs as a data set of one image in each class, unless that is done."""
+    if (work / "data" / "zero_shot_photographs").exists():
+        return
+    folder = work / "links" / "validation"
+    for path, _ in pairs:
+        (folder / path.name[:9]).mkdir(parents=True, exist_ok=True)
+        (folder / path.name[:9] / path.name).symlink_to(path.resolve())
+    call("prepare", f"folder:{folder.parent}", "--name=zero_shot_photographs", f"--data_dir={work / 'data'}")
+
+
+def call(*arguments):
+    """Run a command of main.py."""
+    subprocess.run([sys.executable, str(REPOSITORY / "main.py"), *map(str, arguments)], check=True)
+
+
+def read_rows(path):
+    """Return the rows of a table that is there, by case."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    rows = {}
+    for name, case in CASES.items():
+        start = f"| {case.network} | {case.library} |"
+        rows.update((name, line) for line in lines if line.startswith(start))
+    return rows
+
+
+if __name__ == "__main__":
+    main()
