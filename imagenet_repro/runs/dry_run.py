@@ -10,7 +10,7 @@ from imagenet_repro.runs.estimate_cost import RunCost, estimate_cost
 from imagenet_repro.scoring.terminal import duration, print_lines, show_stages
 from imagenet_repro.training.step_memory import StepMemory
 
-NOT_INCLUDED = "Reading images, evaluation and checkpoints are not included"
+NOT_INCLUDED = "Checkpoints are not included"
 
 
 def dry_run(config: AnyConfig) -> int:
@@ -48,9 +48,13 @@ def _expectation(cost: RunCost) -> list[str]:
     free = f"; {format_bytes(cost.free_memory)} were free besides the state" if cost.free_memory is not None else ""
     evaluation = cost.evaluation_compilation_seconds
     also = f" (and the evaluation {duration(evaluation)})" if evaluation else ""
+    compiled = cost.compilation_seconds + evaluation
+    kept = f"; a run now loads that in {duration(cost.loading_seconds)}" if cost.loading_seconds < compiled else ""
+    evaluate = f", evaluate {duration(cost.evaluation_seconds)}" if cost.evaluation_seconds else ""
     return [
         f"memory: the {peak['of']} held {format_bytes(peak['bytes'])} at its peak{free}",
-        f"compile {duration(cost.compilation_seconds)}{also}, train {duration(cost.seconds)}:"
+        f"compile {duration(cost.compilation_seconds)}{also}{kept}",
+        f"start {duration(cost.startup_seconds)}, train {duration(cost.seconds)}{evaluate}:"
         f" {cost.step_seconds:,.3f} s a step, {_describe_timing(cost.timed_steps)}. {NOT_INCLUDED}",
         "nothing was written",
     ]
@@ -59,6 +63,5 @@ def _expectation(cost: RunCost) -> list[str]:
 def _describe_timing(steps: int) -> str:
     """Return which steps were timed; none of them means the first one alone."""
     if not steps:
-        return "the time of a single one, the first, on blank images; later ones may be faster"
-    counted = "the second one" if steps == 1 else f"the mean of {steps} after the first"
-    return f"{counted}, on blank images"
+        return "the time of a single one, the first; later ones may be faster"
+    return "the second one" if steps == 1 else f"the mean of {steps:,} after the first ones"

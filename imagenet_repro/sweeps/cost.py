@@ -1,4 +1,7 @@
-"""Cost of a sweep (`main.py sweep --dry_run`): its runs, and their cost, measured on one or a few steps of each."""
+"""Forecast of a sweep (`main.py sweep --dry_run`): what will run, and its cost, measured on a few steps of systems.
+
+Systems whose runs cost the same share one measurement, such as those that differ only in a learning rate.
+"""
 
 import dataclasses
 import json
@@ -6,25 +9,32 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from imagenet_repro.config import AnyConfig, config_to_dict
+from imagenet_repro.config import AnyConfig, config_to_dict, crossing, flatten_settings
 from imagenet_repro.config.amount import Amount
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.errors import EXIT_FINISHED, EXIT_USER_ERROR
-from imagenet_repro.report.text import quantity
-from imagenet_repro.scoring.terminal import ruled_table
+from imagenet_repro.planning.show import format_bytes
+from imagenet_repro.planning.step_key import run_key
+from imagenet_repro.report.text import enumerated, quantity
+from imagenet_repro.runs.estimate_cost import RunCost
+from imagenet_repro.scoring.terminal import duration, ruled_table, widen_for_file
 from imagenet_repro.sweeps.launch import Launcher
 from imagenet_repro.sweeps.plan import PlannedRun, plan_runs
 from imagenet_repro.sweeps.status import count_workers, format_settings
 from imagenet_repro.sweeps.worker import python_path
 
-# images, TFLOP, compile, train and memory are those of one final run; total time is that of all runs of the system.
-HEADINGS = ("system", "runs", "images", "TFLOP", "compile", "train", "memory", "total time")
+PLAN_HEADINGS = ("system", "trials", "seeds", "runs")
+# All are those of one final run, but the number of runs and the time of all runs of the system.
+HEADINGS = ("system", "runs", "images", "operations", "start", "train", "evaluate", "memory", "all runs")
+FILE_WIDTH = 120  # columns, where the output is a file
+MOST_SEEDS = 6  # that are named one by one
+LARGE = ((1e9, "billion"), (1e6, "million"), (1e3, "thousand"))
+DIFFERING_SETTINGS = 4  # named in a sentence
 
 
 def print_cost(sweep: SweepConfig, configs: Mapping[str, AnyConfig], launcher: Launcher, workers: int) -> int:
@@ -37,31 +47,103 @@ def print_cost(sweep: SweepConfig, configs: Mapping[str, AnyConfig], launcher: L
       workers: the number of workers.
     """
     planned_runs, console = plan_runs(sweep), Console(highlight=False, emoji=False)
-    for planned in planned_runs:
-        console.print(_line(planned), markup=False, soft_wrap=True)
+    widen_for_file(console, FILE_WIDTH)
     workers = min(workers, len(planned_runs))
-    heading = f"\n{len(planned_runs)} runs by {count_workers(workers)} on {launcher.description}"
+    for planned in planned_runs:
+        if planned.is_trial:
+            console.print(_line(planned), markup=False, soft_wrap=True)
+    console.print(_plan_table(sweep, planned_runs))
+    budget = f"each with a budget of {sweep.budget}" if not sweep.smaller_budgets else f"budget {sweep.budget}"
+    heading = f"\n{len(planned_runs)} runs, {budget}, by {count_workers(workers)} on {launcher.description}"
     console.print(heading, markup=False, soft_wrap=True)
-    console.print("measuring one or a few steps of each system on this machine:", markup=False)
-    costs = {}
-    for system, config in configs.items():
-        console.print(f"  {system} …", markup=False)
-        costs[system] = _measure(dataclasses.replace(config, budget=sweep.budget))  # the cost of a final run
+    final = {system: dataclasses.replace(config, budget=sweep.budget) for system, config in configs.items()}
+    costs = _measure_all(final, console)
     console.print(_table(sweep, planned_runs, costs))
-    for system, system_cost in costs.items():
-        if isinstance(system_cost, str):
-            console.print(f"{system}: {system_cost}", markup=False, soft_wrap=True)
-    console.print(_total(sweep, planned_runs, costs, workers), markup=False, soft_wrap=True)
+    for systems, cost in _groups(costs):
+        if isinstance(cost, str):
+            console.print(f"{_describe_group(systems)}: {cost}", markup=False, soft_wrap=True)
+    for line in (_total(sweep, planned_runs, costs, workers), *_notes(costs)):
+        console.print(line, markup=False, soft_wrap=True)
     return EXIT_FINISHED
+
+
+def _plan_table(sweep: SweepConfig, planned_runs: Sequence[PlannedRun]) -> Table:
+    """Return what will run: a row for each system."""
+    headings = [heading for heading in PLAN_HEADINGS if heading != "trials" or sweep.search.trials]
+    rows = []
+    for system in sweep.systems:
+        of_system = [planned for planned in planned_runs if planned.system == system]
+        trials = sum(planned.is_trial for planned in of_system)
+        seeds = list(dict.fromkeys(planned.seed for planned in of_system if not planned.is_trial))
+        counts = [str(trials)] if sweep.search.trials else []
+        rows.append([crossing.title(system), *counts, _describe_seeds(seeds), str(len(of_system))])
+    return ruled_table(headings, rows, left=(0, headings.index("seeds")))
+
+
+def _describe_seeds(seeds: Sequence[int]) -> str:
+    shown = ", ".join(map(str, seeds[:MOST_SEEDS]))
+    return shown if len(seeds) <= MOST_SEEDS else f"{shown} … {seeds[-1]} ({len(seeds)})"
 
 
 def _line(planned: PlannedRun) -> str:
     if planned.settings is None:
-        return f"{planned.name}  {'settings from the sampler' if planned.is_trial else 'selected settings'}"
+        return f"{planned.name}  settings from the sampler"
     return f"{planned.name}  {format_settings(planned.settings)}".rstrip()
 
 
-def _measure(config: AnyConfig) -> dict[str, Any] | str:
+def _measure_all(configs: Mapping[str, AnyConfig], console: Console) -> dict[str, RunCost | str]:
+    """Return the cost of each system's run, or why it could not be measured; equal runs are measured once."""
+    groups: dict[str, list[str]] = {}
+    for system, config in configs.items():
+        groups.setdefault(run_key(config), []).append(system)
+    console.print(_describe_groups(configs, list(groups.values())), markup=False, soft_wrap=True)
+    costs: dict[str, RunCost | str] = {}
+    for systems in groups.values():
+        console.print(f"  {_describe_group(systems)} …", markup=False, soft_wrap=True)
+        costs |= dict.fromkeys(systems, _measure(configs[systems[0]]))
+    return {system: costs[system] for system in configs}
+
+
+def _groups(costs: Mapping[str, RunCost | str]) -> list[tuple[list[str], RunCost | str]]:
+    """Return the systems that share a measurement, with it."""
+    groups: dict[int, tuple[list[str], RunCost | str]] = {}
+    for system, cost in costs.items():
+        groups.setdefault(id(cost), ([], cost))[0].append(system)
+    return list(groups.values())
+
+
+def _describe_group(systems: Sequence[str]) -> str:
+    more = f" and {len(systems) - 1} more" if len(systems) > 1 else ""
+    return f"{crossing.title(systems[0])}{more}"
+
+
+def _describe_groups(configs: Mapping[str, AnyConfig], groups: Sequence[Sequence[str]]) -> str:
+    """Return a line that says how many systems are measured, and which settings the others alone differ in."""
+    if len(groups) == len(configs):
+        return "measuring a few steps of each system on this machine:"
+    keys: dict[str, None] = {}
+    for group in groups:
+        first, *others = (flatten_settings(config_to_dict(configs[system])) for system in group)
+        keys |= {key: None for other in others for key in {**first, **other} if first.get(key) != other.get(key)}
+    names = _without_variants([key for key in keys if key not in ("name", "seed")])
+    more = f" and {len(names) - DIFFERING_SETTINGS} more" if len(names) > DIFFERING_SETTINGS else ""
+    shown = f"{enumerated(names[:DIFFERING_SETTINGS]) if not more else ', '.join(names[:DIFFERING_SETTINGS])}{more}"
+    alone = f" only in {shown}, which" if names else " in nothing that"
+    changes = "changes no cost" if names else "changes the cost"
+    return (
+        f"measuring a few steps of {len(groups)} of {len(configs)} systems on this machine; the others differ from one"
+        f" of them{alone} {changes}:"
+    )
+
+
+def _without_variants(keys: Sequence[str]) -> list[str]:
+    """Return dotted keys, with a section whose `name` is among them in place of all its keys."""
+    sections = [key.removesuffix(".name") for key in keys if key.endswith(".name")]
+    whole = (next((section for section in sections if key.startswith(f"{section}.")), key) for key in keys)
+    return list(dict.fromkeys(whole))
+
+
+def _measure(config: AnyConfig) -> RunCost | str:
     """Return the measurements of `runs/estimate_cost.py` taken in a separate process, or its error message."""
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
         json.dump(config_to_dict(config), file)
@@ -73,7 +155,7 @@ def _measure(config: AnyConfig) -> dict[str, Any] | str:
         )
     lines = estimate.stdout.strip().splitlines()
     if estimate.returncode == 0 and lines:
-        return json.loads(lines[-1])
+        return RunCost(**json.loads(lines[-1]))
     separator = (
         "\n\n" if estimate.returncode == EXIT_USER_ERROR else "\n"
     )  # a message, or the last line of a traceback
@@ -89,54 +171,75 @@ def budget_fraction(sweep: SweepConfig, planned: PlannedRun) -> float:
     return trial.value / final.value if final.unit == trial.unit else 1.0
 
 
-def _table(sweep: SweepConfig, planned_runs: list[PlannedRun], costs: Mapping[str, Any]) -> Table:
+def _table(sweep: SweepConfig, planned_runs: Sequence[PlannedRun], costs: Mapping[str, RunCost | str]) -> Table:
+    """Return a row for each measurement, with the costs of one final run and the time of all that it stands for."""
     rows = []
-    for system, cost in costs.items():
-        runs = [planned for planned in planned_runs if planned.system == system]
-        is_measured = not isinstance(cost, str)
-        cells = [system, str(len(runs)), *(_cells(cost) if is_measured else [""] * 5)]
-        total_time = _format_time(_seconds(sweep, runs, cost)) if is_measured else ""
-        rows.append([*cells, total_time])
+    for systems, cost in _groups(costs):
+        runs = [planned for planned in planned_runs if planned.system in systems]
+        cells = [""] * (len(HEADINGS) - 2) if isinstance(cost, str) else _cells(sweep, runs, cost)
+        rows.append([_describe_group(systems), str(len(runs)), *cells])
     return ruled_table(HEADINGS, rows, one_line=range(1, len(HEADINGS)))
 
 
-def _cells(cost: Mapping[str, Any]) -> list[str]:
-    memory = f"{cost['peak_memory']['bytes'] / 2**30:.1f} GiB"
-    tera_flops = f"{cost['flops'] / 1e12:,.1f}"
-    times = [_format_time(cost["compilation_seconds"]), _format_time(cost["seconds"])]
-    return [quantity(cost["images"]), tera_flops, *times, memory]
+def _cells(sweep: SweepConfig, runs: Sequence[PlannedRun], cost: RunCost) -> list[str]:
+    return [
+        quantity(cost.images),
+        f"{quantity(cost.flops)}FLOP",
+        duration(cost.startup_seconds),
+        duration(cost.seconds),
+        duration(cost.evaluation_seconds) if cost.evaluation_seconds else "",
+        format_bytes(cost.peak_memory["bytes"]),
+        duration(sum(_run_seconds(sweep, planned, cost) for planned in runs)),
+    ]
 
 
-def _format_time(seconds: float) -> str:
-    """Return a time in the largest unit in which it is at least one."""
-    unit, size = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if seconds >= s), ("s", 1))
-    return f"{seconds / size:,.1f} {unit}"
+def _run_seconds(sweep: SweepConfig, planned: PlannedRun, cost: RunCost) -> float:
+    """Return the time of a run from its start to its end, but for checkpoints."""
+    share = budget_fraction(sweep, planned)
+    return cost.startup_seconds + share * (cost.seconds + cost.evaluation_seconds)
 
 
-def _seconds(sweep: SweepConfig, runs: list[PlannedRun], cost: Mapping[str, Any]) -> float:
-    return sum(budget_fraction(sweep, planned) * cost["seconds"] + cost["compilation_seconds"] for planned in runs)
-
-
-def _total(sweep: SweepConfig, planned_runs: list[PlannedRun], costs: Mapping[str, Any], workers: int) -> str:
+def _total(
+    sweep: SweepConfig, planned_runs: Sequence[PlannedRun], costs: Mapping[str, RunCost | str], workers: int
+) -> str:
     """Return a sentence about the cost of all runs whose system could be measured."""
-    measured = {system: cost for system, cost in costs.items() if not isinstance(cost, str)}
+    measured = {system: cost for system, cost in costs.items() if isinstance(cost, RunCost)}
     if not measured:
         return "no system could be measured"
-    runs = {system: [planned for planned in planned_runs if planned.system == system] for system in measured}
-    hours = sum(_seconds(sweep, runs[system], cost) for system, cost in measured.items()) / 3600
-    images, flops = (
-        sum(
-            budget_fraction(sweep, planned) * cost[key]
-            for system, cost in measured.items()
-            for planned in runs[system]
-        )
-        for key in ("images", "flops")
-    )
-    device = next(iter(measured.values()))["device"]
-    unmeasured = [system for system in costs if system not in measured]
-    without = f", without {', '.join(unmeasured)}" if unmeasured else ""
+    runs = [(planned, measured[planned.system]) for planned in planned_runs if planned.system in measured]
+    seconds = [_run_seconds(sweep, planned, cost) for planned, cost in runs]
+    images = sum(budget_fraction(sweep, planned) * cost.images for planned, cost in runs)
+    flops = sum(budget_fraction(sweep, planned) * cost.flops for planned, cost in runs)
+    unmeasured = [crossing.title(system) for system in costs if system not in measured]
+    without = f", without {enumerated(unmeasured)}" if unmeasured else ""
+    shared = ""
+    if workers > 1:  # which share the runs, but none ends before the longest run has
+        left = duration(max(sum(seconds) / workers, *seconds))
+        shared = f"; {left} with {count_workers(workers)} on one such device each"
     return (
-        f"total: {quantity(images)} images, {flops / 1e15:,.2f} PFLOP, {hours:,.1f} hours on {device}{without};"
-        f" {hours / workers:,.1f} hours with {count_workers(workers)} on one such device each."
-        " Reading images, evaluation and checkpoints are not included"
+        f"total: {describe_count(images)} images, {quantity(flops)}FLOP, {duration(sum(seconds))} on"
+        f" {runs[0][1].device}{without}{shared}. Checkpoints are not included"
     )
+
+
+def describe_count(number: float) -> str:
+    """Return a number of images in the unit that suits it, such as "24.0 thousand" or "1.28 million"."""
+    size, unit = next(((size, unit) for size, unit in LARGE if number >= size), (1.0, ""))
+    return f"{number / size:.3g} {unit}" if unit else f"{number:.0f}"
+
+
+def _notes(costs: Mapping[str, RunCost | str]) -> list[str]:
+    """Return lines about what was compiled for the measurement, and about a machine that is busy."""
+    distinct = {id(cost): cost for cost in costs.values() if isinstance(cost, RunCost)}.values()
+    compiled = sum(cost.compilation_seconds + cost.evaluation_compilation_seconds for cost in distinct)
+    loaded = sum(cost.loading_seconds for cost in distinct)
+    lines = []
+    if compiled - loaded >= 1:
+        lines.append(f"compiling took {duration(compiled)}; the programs are kept, and the runs load them")
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > cores + 1 and any("cpu" in cost.device.lower() for cost in distinct):
+        lines.append(
+            f"this machine was busy ({load:.0f} processes on {cores} cores): runs take less time when it is not"
+        )
+    return lines

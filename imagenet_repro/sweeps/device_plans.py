@@ -1,19 +1,18 @@
 """Plan of a sweep on accelerators that are not here (`main.py sweep --dry_run --topology=…`)."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
 
-from imagenet_repro.config import AnyConfig, Config, Data, config_to_dict
-from imagenet_repro.config.run import Checkpoint
+from imagenet_repro.config import AnyConfig, crossing
 from imagenet_repro.config.sweep import SweepConfig
 from imagenet_repro.errors import EXIT_FINISHED, UserError
 from imagenet_repro.planning.budget_cost import BudgetCost, budget_cost
 from imagenet_repro.planning.dataset import dataset_size
 from imagenet_repro.planning.plan import Plan, plan_step, require_network
+from imagenet_repro.planning.step_key import step_key
 from imagenet_repro.planning.topology import Topology, open_topology
 from imagenet_repro.scoring.terminal import duration, print_lines, ruled_table, show_stages
 from imagenet_repro.sweeps.cost import budget_fraction
@@ -63,7 +62,7 @@ def _plan(config: AnyConfig, devices: Topology, plans: dict[str, Plan], console:
     """Return the plan of a system; systems with equal steps share one compilation, kept in `plans`."""
     network_config = require_network(config)
     size = dataset_size(network_config)
-    step = _step_key(network_config)
+    step = step_key(network_config)
     if step not in plans:
         with show_stages(console, f"{config.system_name} on {devices.name}") as say:
             level = TPU_LEVEL if devices.platform == "tpu" else ""
@@ -74,25 +73,14 @@ def _plan(config: AnyConfig, devices: Topology, plans: dict[str, Plan], console:
     return SystemPlan(plan, budget_cost(plan, network_config, size.num_examples, efficiency=EFFICIENCY))
 
 
-def _step_key(config: Config) -> str:
-    """Return a text that is equal for configurations whose steps are one program, but for constants."""
-    step = dataclasses.replace(
-        config,
-        seed=0,
-        budget="",
-        evaluate_every="",
-        checkpoint=Checkpoint(),
-        data=Data(name=config.data.name, image_size=config.data.image_size),
-    )
-    return json.dumps(config_to_dict(step), sort_keys=True)
-
-
 def _table(sweep: SweepConfig, results: Mapping[str, SystemPlan | str]) -> Table:
     planned_runs = plan_runs(sweep)
     rows = []
     for system, result in results.items():
         runs = sum(planned.system == system for planned in planned_runs)
-        rows.append([system, str(runs), *(_cells(result) if isinstance(result, SystemPlan) else [""] * 5)])
+        rows.append(
+            [crossing.title(system), str(runs), *(_cells(result) if isinstance(result, SystemPlan) else [""] * 5)]
+        )
     return ruled_table(HEADINGS, rows, left=(0, 5), one_line=range(1, len(HEADINGS)))
 
 
@@ -107,7 +95,7 @@ def _cells(result: SystemPlan) -> list[str]:
 
 def _notes(sweep: SweepConfig, results: Mapping[str, SystemPlan | str], devices: Topology) -> list[str]:
     """Return the messages of systems that cannot be planned, and a sentence about the cost of all others."""
-    lines = [f"{system}: {result}" for system, result in results.items() if isinstance(result, str)]
+    lines = [f"{crossing.title(system)}: {result}" for system, result in results.items() if isinstance(result, str)]
     costs = {
         system: result.cost
         for system, result in results.items()
@@ -118,11 +106,12 @@ def _notes(sweep: SweepConfig, results: Mapping[str, SystemPlan | str], devices:
         for planned in plan_runs(sweep)
         if planned.system in costs
     )
-    missing = [system for system in results if system not in costs]
+    device_time = f"{duration(3600 * hours)} of device time"
+    missing = [crossing.title(system) for system in results if system not in costs]
     without = f", without {', '.join(missing)}" if missing else ""
     level = f" The steps were compiled at {TPU_LEVEL}." if devices.platform == "tpu" else ""
     total = (
-        f"total: {hours:,.1f} device hours{without}, at {100 * EFFICIENCY:.0f} % of the bound. Reading images,"
+        f"total: {device_time}{without}, at {100 * EFFICIENCY:.0f} % of the bound. Reading images,"
         f" evaluation and checkpoints are not included.{level} For more about a system: main.py plan"
     )
     return [*lines, total]

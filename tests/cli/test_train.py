@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from imagenet_repro.planning import fit
+from imagenet_repro.runs import estimate_cost
 from imagenet_repro.scoring import predictions
 from imagenet_repro.training import memory
 from tests import command_line
@@ -267,11 +268,15 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(data_dir, tmp_path, monkey
     without = [argument for argument in arguments if not argument.startswith("--workdir")]
     assert len(without) < len(arguments)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(estimate_cost, "SECONDS", 0.0)
+    monkeypatch.setattr(estimate_cost, "WARM_UP", 0.0)
+    monkeypatch.setattr(estimate_cost, "EVALUATED_BATCHES", 1)
     out, _ = command_line.call(*without, "--dry_run")
     assert "lenet5: 0.06 M parameters, float32, on 8 x cpu" in out
     assert "budget 12st: 12 steps, 192 images" in out
     assert "activations, gradients, scratch memory" in out
-    assert "Reading images, evaluation and checkpoints are not included" in out
+    assert "s a step, the second one. Checkpoints are not included" in out
+    assert ", evaluate " in out
     assert not [*tmp_path.iterdir()]
     _, err = command_line.call(*without, code=2)
     assert "train needs --workdir=DIR" in err

@@ -1,5 +1,6 @@
 """Tests of the cost of a sweep, and of the measurements behind it."""
 
+import dataclasses
 import json
 import re
 
@@ -8,24 +9,28 @@ from rich.console import Console
 
 from imagenet_repro.config import config_to_dict, resolve_config
 from imagenet_repro.data import sources
-from imagenet_repro.errors import EXIT_FINISHED, UserError
+from imagenet_repro.errors import UserError
 from imagenet_repro.runs import estimate_cost
+from imagenet_repro.runs.estimate_cost import RunCost
 from imagenet_repro.runs.network_run import NetworkRun
+from imagenet_repro.scoring import terminal
 from imagenet_repro.storage.workdir import Workdir
 from imagenet_repro.sweeps import controller, cost
 from imagenet_repro.sweeps.directory import SweepDirectory
 from imagenet_repro.sweeps.launch import LocalLauncher
 from imagenet_repro.sweeps.plan import build_run_config, plan_runs
+from imagenet_repro.training.budget import Meter
 from imagenet_repro.training.systems.system import PreparationCost
 from tests import feature_recipe
 from tests.sweeps import small_sweeps
 
 SEARCH = {"trials": 2, "budget": "4st"}
-A = {
-    "images": 1000, "steps": 10, "flops": 3e14, "seconds": 7200.0, "compilation_seconds": 60.0,
-    "peak_memory": {"bytes": 3 * 2**29, "of": "process"}, "device": "1 x cpu",
-}  # fmt: skip
-B = A | {"images": 2000, "flops": 5e14, "seconds": 1800.0}
+A = RunCost(
+    images=1000, steps=10, flops=3e14, seconds=7200.0, compilation_seconds=60.0, loading_seconds=5.0,
+    startup_seconds=30.0, evaluation_seconds=600.0, peak_memory={"bytes": 1_500_000_000, "of": "process"},
+    device="1 x cpu",
+)  # fmt: skip
+B = dataclasses.replace(A, images=2000, flops=5e14, seconds=1800.0, evaluation_seconds=0.0)
 ERROR = "the data set is not prepared"
 
 
@@ -51,49 +56,93 @@ def test_a_trial_costs_the_fraction_of_a_final_runs_budget(budget, trial_budget,
     assert {p.is_trial: cost.budget_fraction(sweep, p) for p in plan_runs(sweep)} == {True: fraction, False: 1.0}
 
 
-def test_a_row_has_the_cost_of_one_run_and_the_time_of_all_runs(monkeypatch):
+def test_a_row_has_the_cost_of_one_run_and_the_time_of_all_runs():
     sweep = small_sweeps.sweep(search=SEARCH, seeds=(0, 1, 2))
     table = lines(cost._table(sweep, plan_runs(sweep), {"a": A, "b": ERROR}))
     assert table[0] == list(cost.HEADINGS)
-    # Two trials of a quarter of the budget and three final runs; each compiles: 3.5 x 2 h + 5 min.
-    assert table[2] == ["a", "5", "1.00 k", "300.0", "1.0 min", "2.0 h", "1.5 GiB", "7.1 h"]
+    # Two trials of a quarter of the budget and three final runs; each starts: 3.5 x (2 h + 10 min) + 2.5 min.
+    assert table[2] == [
+        "a", "5", "1.00 k", "300 TFLOP", "30 s", "2 h 00 min", "10 min 00 s", "1.50 GB", "7 h 37 min",
+    ]  # fmt: skip
     assert table[3] == ["b", "5"]
 
 
-def test_the_total_is_over_all_runs_of_the_measured_systems():
+def test_the_total_is_over_all_runs_of_the_measured_systems_in_units_that_suit_it():
     sweep = small_sweeps.sweep(systems=4, search=SEARCH, seeds=(0, 1, 2))
     text = cost._total(sweep, plan_runs(sweep), {"a": A, "b": ERROR, "c": B, "d": ERROR}, 3)
-    seconds = 3.5 * (7200 + 1800) + 10 * 60
-    assert f"{3.5 * 3000 / 1e3:.1f} k images, {3.5 * 0.8:.2f} PFLOP, {seconds / 3600:.1f} hours on 1 x cpu" in text
-    assert f", without b, d; {seconds / 3600 / 3:.1f} hours with 3 workers" in text
+    seconds = 3.5 * (7200 + 600 + 1800) + 10 * 30
+    assert f"10.5 thousand images, 2.80 PFLOP, {terminal.duration(seconds)} on 1 x cpu, without b and d" in text
+    assert f"; {terminal.duration(seconds / 3)} with 3 workers on one such device each" in text
     assert cost._total(sweep, plan_runs(sweep), {"a": ERROR}, 1) == "no system could be measured"
+    # with many workers, the longest run counts
+    text = cost._total(sweep, plan_runs(sweep), {"a": A, "c": B}, 99)
+    assert f"; {terminal.duration(30 + 7200 + 600)} with 99 workers" in text
 
 
-def test_a_dry_run_measures_final_runs_and_lists_every_run(monkeypatch, capsys, launcher):
-    sweep = small_sweeps.sweep(search=SEARCH | {"sampler": "tpe"})
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (950, "950"),
+        (24_000, "24 thousand"),
+        (1_281_167, "1.28 million"),
+        (115_305_030, "115 million"),
+        (2e9, "2 b"),
+    ],
+)
+def test_images_are_counted_in_thousands_and_millions(images, text):
+    assert cost.describe_count(images).startswith(text)
+
+
+def dry_run(sweep, monkeypatch, launcher, workers, *results):
+    """Print the cost of a sweep whose systems are measured as `results` say; return the measured configurations."""
     measured = []
-    monkeypatch.setattr(
-        cost, "_measure", lambda config: measured.append(config) or (A if len(measured) == 1 else ERROR)
-    )
-    trials = {p.system: build_run_config(sweep, p, {}) for p in plan_runs(sweep) if p.is_trial}
-    assert {config.budget for config in trials.values()} == {"4st"}
-    assert cost.print_cost(sweep, trials, launcher, 4) == EXIT_FINISHED
+    monkeypatch.setattr(cost, "_measure", lambda config: measured.append(config) or results[len(measured) - 1])
+    first_runs = {p.system: build_run_config(sweep, p, {}) for p in reversed(plan_runs(sweep))}
+    assert cost.print_cost(sweep, {name: first_runs[name] for name in sweep.systems}, launcher, workers) == 0
+    return measured
+
+
+def test_a_dry_run_measures_final_runs_and_shows_what_will_run(monkeypatch, capsys, launcher):
+    sweep = small_sweeps.sweep(search=SEARCH | {"sampler": "tpe"}, seeds=(0, 1))
+    sweep.systems["b"].base["batch_size"] = 4
+    measured = dry_run(sweep, monkeypatch, launcher, 4, A, ERROR)
     assert [config.budget for config in measured] == ["16st", "16st"]
     out = capsys.readouterr().out
+    assert "search/a/000  settings from the sampler\n" in out
+    assert [line.split() for line in out.splitlines() if line.startswith(("a ", "b "))][:2] == [
+        ["a", "2", "0,", "1", "4"],
+        ["b", "2", "0,", "1", "4"],
+    ]
     for part in (
-        "search/a/000  settings from the sampler\n",
-        "runs/b/seed0  selected settings\n",
-        "6 runs by 4 workers on this machine, each on all of its devices\n",
+        "8 runs, each with a budget of 16st, by 4 workers on this machine, each on all of its devices\n",
+        "measuring a few steps of each system on this machine:\n",
         f"b: {ERROR}\n",
+        "compiling took 1 min 00 s; the programs are kept, and the runs load them\n",
     ):
         assert part in out
 
 
+def test_systems_that_cost_the_same_are_measured_once(monkeypatch, capsys, launcher):
+    cross = {"optimizer.weight_decay": (1e-4, 1e-3), "batch_size": (8, 16), "schedule.name": ("cosine", "linear")}
+    sweep = small_sweeps.sweep(systems=1, cross=cross)
+    measured = dry_run(sweep, monkeypatch, launcher, 1, A, B)
+    assert [config.batch_size for config in measured] == [8, 16]
+    out = capsys.readouterr().out
+    assert (
+        "measuring a few steps of 2 of 8 systems on this machine; the others differ from one of them only in"
+        " schedule and optimizer.weight_decay, which changes no cost:\n"
+        "  a, weight_decay=0.0001, batch_size=8, schedule=cosine and 3 more …\n"
+    ) in out
+    assert re.findall(r" (\d+) +([12]\.00 k) ", out) == [("4", "1.00 k"), ("4", "2.00 k")]
+
+
 def test_a_dry_run_has_no_more_workers_than_runs(monkeypatch, capsys, launcher):
-    sweep = small_sweeps.sweep()
-    monkeypatch.setattr(cost, "_measure", lambda config: A)
-    cost.print_cost(sweep, {p.system: build_run_config(sweep, p, {}) for p in plan_runs(sweep)}, launcher, 8)
-    assert "2 runs by 2 workers" in capsys.readouterr().out
+    dry_run(small_sweeps.sweep(), monkeypatch, launcher, 8, A, A)
+    out = capsys.readouterr().out
+    assert "2 runs, each with a budget of 16st, by 2 workers" in out
+    assert (
+        "measuring a few steps of 1 of 2 systems on this machine; the others differ from one of them in nothing" in out
+    )
 
 
 def lenet(data_dir, **changes):
@@ -103,8 +152,11 @@ def lenet(data_dir, **changes):
     return resolve_config(settings | changes)
 
 
-def test_the_cost_of_a_network_is_what_its_run_spends(fractal, tmp_path):
+def test_the_cost_of_a_network_is_what_its_run_spends(fractal, tmp_path, monkeypatch):
     config = lenet(fractal, budget="2ep", batch_size=80, evaluate_every="2ep", checkpoint={"every": "2ep"})
+    monkeypatch.setattr(estimate_cost, "SECONDS", 0.0)
+    monkeypatch.setattr(estimate_cost, "WARM_UP", 0.0)
+    monkeypatch.setattr(estimate_cost, "EVALUATED_BATCHES", 1)
     estimate = estimate_cost.estimate_cost(config)
     run = NetworkRun(config, Workdir(tmp_path), sources.open_splits(config.data))
     budget = run._budget(run.system.initial_state())
@@ -114,23 +166,10 @@ def test_the_cost_of_a_network_is_what_its_run_spends(fractal, tmp_path):
         == (6, 480, spent.flops)
         == (spent.steps, spent.images, spent.flops)
     )
-    assert min(estimate.seconds, estimate.compilation_seconds, estimate.peak_memory["bytes"]) > 0
+    times = (estimate.seconds, estimate.compilation_seconds, estimate.startup_seconds, estimate.evaluation_seconds)
+    assert min(*times, estimate.peak_memory["bytes"]) > 0
+    assert estimate.total_seconds == estimate.startup_seconds + estimate.seconds + estimate.evaluation_seconds
     assert re.fullmatch(r"8 x \w+", estimate.device)
-
-
-@pytest.mark.parametrize(
-    ("first", "later", "expected"),
-    [(0.01, 0.005, (0.005, 10)), (1.0, 0.5, (0.5, 3)), (2.9, 2.0, (2.0, 1)), (60.0, 50.0, (60.0, 0))],
-)
-def test_as_many_steps_are_timed_as_fit_into_seconds(first, later, expected):
-    clock, taken = [0.0], []
-
-    def take_steps(count):
-        clock[0] += count * later if taken else first
-        taken.append(count)
-
-    assert estimate_cost._time_steps(take_steps, lambda: clock[0]) == pytest.approx(expected)
-    assert taken == [1, *([expected[1]] if expected[1] else [])]
 
 
 def features(data_dir, **changes):
@@ -151,10 +190,24 @@ def test_the_cost_of_features_is_their_codes_and_the_steps_of_the_remaining_budg
 
 def test_a_budget_of_seconds_has_as_many_steps_as_fit(fractal):
     config = features(fractal, budget="30s")
-    split = sources.open_split(config.data, "train")
-    assert estimate_cost._count_steps(config, split, 7, 0.125, PreparationCost()) == 240
-    assert estimate_cost._count_steps(config, split, 7, 0.125, PreparationCost(20.0, 9.0)) == 80
-    assert estimate_cost._count_steps(config, split, 7, 0.125, PreparationCost(31.0, 9.0)) == 1
+    meter = Meter(config.batch_size, 240, 7)
+    assert estimate_cost._count_steps(config, meter, 0.125, PreparationCost()) == 240
+    assert estimate_cost._count_steps(config, meter, 0.125, PreparationCost(20.0, 9.0)) == 80
+    assert estimate_cost._count_steps(config, meter, 0.125, PreparationCost(31.0, 9.0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("evaluate_every", "test_split", "evaluations"),
+    [("2ep", "", 1), ("3st", "", 3), ("2st", "validation[50%:]", 4), ("1s", "", 4)],
+)
+def test_all_evaluations_of_a_run_are_counted(fractal, evaluate_every, test_split, evaluations):
+    config = lenet(fractal, budget="7st", evaluate_every=evaluate_every)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, test_split=test_split))
+    splits = sources.open_splits(config.data)
+    meter = Meter(config.batch_size, splits.train.num_examples, 7)
+    scored = splits.scored.num_examples if test_split else 0
+    evaluated = estimate_cost._count_evaluated(config, meter, splits, 7, 0.5)
+    assert evaluated == evaluations * splits.evaluated.num_examples + scored
 
 
 def test_a_failed_measurement_reports_the_message_of_the_run(tmp_path, capsys):

@@ -35,7 +35,7 @@ def test_equal_networks_are_compiled_once_without_the_data_set(compiled, capsys,
     rows = [line.split() for line in out.splitlines() if line.startswith(("a ", "b "))]
     assert [(row[0], row[1], row[2]) for row in rows] == [("a", "2", "4"), ("b", "2", "4")]
     assert rows[0][3:] == rows[1][3:]
-    assert "total: 0.0 device hours, at 50 % of the bound" in out
+    assert "total: 0 s of device time, at 50 % of the bound" in out
     assert not (tmp_path / "w").exists()
 
 
