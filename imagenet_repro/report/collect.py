@@ -254,11 +254,12 @@ class _SharedArrays:
 
 
 class KnownRuns:
-    """Finished runs that were read, by their workdirs, until one of their files changes."""
+    """Runs that were read: finished ones until a file of theirs changes, and the logs of others as far as they go."""
 
     def __init__(self):
         self._images = _SharedArrays()
         self._runs: dict[tuple[Path, Scoring], tuple[Any, FinishedRun]] = {}
+        self._logs: dict[Path, log.LogReader] = {}
         self._ordered: tuple[tuple[ComparedSystem, ...], tuple[ComparedSystem, ...]] | None = None
 
     def read(self, workdir: Workdir, scoring: Scoring) -> FinishedRun:
@@ -268,6 +269,10 @@ class KnownRuns:
         if key not in self._runs or self._runs[key][0] != now:
             self._runs[key] = now, _read_run(workdir, scoring, self._images)
         return self._runs[key][1]
+
+    def log_rows(self, workdir: Workdir) -> list[dict[str, Any]]:
+        """Return the rows of the log of a run that has not ended; only what was added is read."""
+        return self._logs.setdefault(workdir.path, log.LogReader(workdir.metrics)).rows()
 
     def in_one_order(
         self, systems: tuple[ComparedSystem, ...], say: Callable[[str], None]
@@ -289,7 +294,7 @@ def _read_groups(
 ) -> tuple[tuple[ComparedSystem, ...], tuple[RunningRun, ...]]:
     """Return the systems of finished runs, and the runs that have not ended, with names that tell systems apart."""
     systems = [_read_system(group, scoring, known) if group.workdirs else None for group in groups]
-    runs = [[_read_running(group, workdir) for workdir in group.running] for group in groups]
+    runs = [[_read_running(group, workdir, known) for workdir in group.running] for group in groups]
     names = [group.name for group in groups]
     if len(set(names)) < len(names):
         settings = [
@@ -304,10 +309,10 @@ def _read_groups(
     return tuple(named), tuple(of_runs)
 
 
-def _read_running(group: RunGroup, workdir: Workdir) -> RunningRun:
+def _read_running(group: RunGroup, workdir: Workdir, known: KnownRuns) -> RunningRun:
     config = workdir.config()
     settings = run_settings.of_run(config_to_dict(config), workdir.weights())
-    return running_runs.read(workdir, group.name, config, settings)
+    return running_runs.describe(workdir, group.name, config, settings, known.log_rows(workdir))
 
 
 def version(workdir: Workdir) -> tuple[tuple[int, int] | None, ...]:

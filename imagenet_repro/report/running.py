@@ -8,7 +8,6 @@ from imagenet_repro.report.records import Comparison, RunningRun
 from imagenet_repro.report.result_table import quantity, seconds
 from imagenet_repro.report.tables import MISSING, Table
 from imagenet_repro.storage.workdir import Workdir
-from imagenet_repro.training import log
 
 TITLE = "Runs that have not ended"
 HEADINGS = (
@@ -18,16 +17,18 @@ HEADINGS = (
 MOST_NAMED = 3  # runs in a sentence
 
 
-def read(workdir: Workdir, name: str, config: AnyConfig, settings: Mapping[str, Any]) -> RunningRun:
-    """Return the record of a run that has not ended, from its log.
+def describe(
+    workdir: Workdir, name: str, config: AnyConfig, settings: Mapping[str, Any], rows: Sequence[dict[str, Any]]
+) -> RunningRun:
+    """Return the record of a run that has not ended.
 
     Args:
       workdir: the run's directory.
       name: the system's name.
       config: the run's configuration.
       settings: those that may change the system's numbers.
+      rows: those of its log so far.
     """
-    rows = log.read_rows(workdir.metrics)
     return RunningRun(
         name=name,
         network=config.system_name,

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 from rich.console import Console
@@ -49,17 +49,66 @@ def read_rows(path: Path, say: Callable[[str], None] = print) -> list[dict[str, 
       path: the file.
       say: called with one line about damaged lines, or about a file that cannot be read.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        say(f"{path} cannot be read: {error.strerror}; the run is shown without its curves")
-        return []
-    rows = [_parse_row(line) for line in lines]
-    damaged = [number for number, (line, row) in enumerate(zip(lines[:-1], rows, strict=False), 1) if line and not row]
-    _name_lines(path, damaged, say)
-    return [row for row in rows if row]
+    return LogReader(path).rows(say)
+
+
+class LogReader:
+    """Reads a `metrics.jsonl` that grows, each line once.
+
+    A run that resumes replaces the file; it is then read from its beginning.
+
+    Args:
+      path: the file.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._forget(None)
+
+    def _forget(self, identity: tuple[int, int] | None) -> None:
+        self._identity = identity  # of the file that was read: its device and inode
+        self._offset = self._n_lines = 0
+        self._last_line = b""  # with its end, before the offset
+        self._rows: list[dict[str, Any]] = []
+
+    def rows(self, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+        """Return all rows as `read_rows` does, of which only new ones are read from the file.
+
+        Args:
+          say: as for `read_rows`; a line is named when it is first read.
+        """
+        try:
+            with self._path.open("rb") as file:
+                new = self._read_new(file)
+        except FileNotFoundError:
+            self._forget(None)
+            return []
+        except OSError as error:
+            say(f"{self._path} cannot be read: {error.strerror}; the run is shown without its curves")
+            return []
+        *lines, rest = new.split(b"\n")
+        parsed = [_parse_row(line) for line in lines]
+        numbered = enumerate(zip(lines, parsed, strict=True), self._n_lines + 1)
+        _name_lines(self._path, [number for number, (line, row) in numbered if line and not row], say)
+        self._rows += [row for row in parsed if row]
+        self._n_lines += len(lines)
+        self._offset += len(new) - len(rest)
+        self._last_line = lines[-1] + b"\n" if lines else self._last_line
+        last = _parse_row(rest)  # the end of its line may be on its way
+        return [*self._rows, last] if last else list(self._rows)
+
+    def _read_new(self, file: BinaryIO) -> bytes:
+        """Return what follows the lines that were read before; all of it if the file is another one."""
+        status = os.fstat(file.fileno())
+        identity = status.st_dev, status.st_ino
+        if identity == self._identity and status.st_size >= self._offset:
+            file.seek(self._offset - len(self._last_line))
+            content = file.read()
+            if content.startswith(self._last_line):  # inodes are used again
+                return content[len(self._last_line) :]
+        self._forget(identity)
+        file.seek(0)
+        return file.read()
 
 
 def last_training_row(path: Path) -> dict[str, Any] | None:

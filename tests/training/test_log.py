@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import random
 from unittest import mock
 
 import pytest
@@ -53,6 +54,42 @@ def test_records_left_out_are_read_from_the_log_up_to_a_step(tmp_path):
         run_log.write("event", 1, event="plateau", scale=0.5)
     assert log.left_out(tmp_path / log.METRICS, 3) == {2, 7}
     assert log.left_out(tmp_path / "none", 3) == set()
+
+
+def test_a_growing_log_is_read_as_a_whole_one_and_each_line_once(tmp_path, monkeypatch):
+    path, rng = tmp_path / log.METRICS, random.Random(4)
+    text = "".join(json.dumps(train_row(step)) + ("\n" if step % 7 else " damaged\n") for step in range(1, 200))
+    parsed, real = [], log._parse_row
+    monkeypatch.setattr(log, "_parse_row", lambda line: parsed.append(line) or real(line))
+    reader, written, said = log.LogReader(path), 0, []
+    assert reader.rows(said.append) == []
+    while written < len(text):
+        written += rng.randrange(1, 400)  # also within a line
+        path.write_text(text[:written])
+        path.touch()
+        parsed.clear()
+        rows = reader.rows(said.append)
+        assert len(parsed) <= 1 + 400 // len(json.dumps(train_row(1))) + 1
+        assert rows == log.read_rows(path, lambda line: None)
+    assert len(rows) == 199 - 199 // 7
+    assert len(said) == 199 // 7
+    assert said[1].endswith(": line 14 is damaged and left out")
+
+
+@pytest.mark.parametrize("is_longer", [True, False])
+def test_a_log_that_a_resume_replaced_is_read_anew(tmp_path, is_longer):
+    path = tmp_path / log.METRICS
+    lines = [json.dumps(train_row(step)) + "\n" for step in range(1, 9)]
+    path.write_text("".join(lines[:4]))
+    reader = log.LogReader(path)
+    assert [row["step"] for row in reader.rows()] == [1, 2, 3, 4]
+    path.write_text("".join(lines[4:] if is_longer else lines[6:]))  # the same inode, as when it is used again
+    assert [row["step"] for row in reader.rows()] == ([5, 6, 7, 8] if is_longer else [7, 8])
+    (tmp_path / "new").write_text("".join(lines))
+    (tmp_path / "new").replace(path)
+    assert [row["step"] for row in reader.rows()] == list(range(1, 9))
+    path.unlink()
+    assert reader.rows() == []
 
 
 def test_a_resume_that_drops_nothing_does_not_touch_the_file(tmp_path):
