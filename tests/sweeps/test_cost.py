@@ -40,6 +40,13 @@ def launcher(tmp_path, monkeypatch):
     return LocalLauncher(SweepDirectory(tmp_path), "")
 
 
+@pytest.fixture
+def brief(monkeypatch):
+    """Measure as little as possible."""
+    for name, value in (("SECONDS", 0.0), ("WARM_UP", 0.0), ("EVALUATED_BATCHES", 1)):
+        monkeypatch.setattr(estimate_cost, name, value)
+
+
 def lines(renderable):
     console = Console(width=160, color_system=None)
     with console.capture() as capture:
@@ -152,11 +159,8 @@ def lenet(data_dir, **changes):
     return resolve_config(settings | changes)
 
 
-def test_the_cost_of_a_network_is_what_its_run_spends(fractal, tmp_path, monkeypatch):
+def test_the_cost_of_a_network_is_what_its_run_spends(fractal, tmp_path, brief):
     config = lenet(fractal, budget="2ep", batch_size=80, evaluate_every="2ep", checkpoint={"every": "2ep"})
-    monkeypatch.setattr(estimate_cost, "SECONDS", 0.0)
-    monkeypatch.setattr(estimate_cost, "WARM_UP", 0.0)
-    monkeypatch.setattr(estimate_cost, "EVALUATED_BATCHES", 1)
     estimate = estimate_cost.estimate_cost(config)
     run = NetworkRun(config, Workdir(tmp_path), sources.open_splits(config.data))
     budget = run._budget(run.system.initial_state())
@@ -178,7 +182,7 @@ def features(data_dir, **changes):
     return resolve_config(settings | changes)
 
 
-def test_the_cost_of_features_is_their_codes_and_the_steps_of_the_remaining_budget(fractal):
+def test_the_cost_of_features_is_their_codes_and_the_steps_of_the_remaining_budget(fractal, brief):
     few = estimate_cost.estimate_cost(features(fractal, budget="5st"))
     assert (few.steps, few.images) == (5, 160)
     budget = 2 * few.flops
