@@ -22,7 +22,7 @@ OFF_AT_ZERO = (
 OFF_AT_ONE = ("optimizer.layer_decay", "optimizer.b1", "optimizer.b2", "optimizer.momentum", "ema_decay")
 # Keys that a run depends on beside its step: how long it is, which images it reads, and what it writes.
 OF_THE_RUN = (
-    "budget", "evaluate_every", "log_every", "checkpoint", "train_crop", "eval_crop", "data.data_dir",
+    "budget", "evaluate_every", "log_every", "log", "checkpoint", "train_crop", "eval_crop", "data.data_dir",
     "data.train_split", "data.eval_split", "data.test_split", "data.eval_image_size", "data.eval_batch_size",
     "data.repeats", "data.threads", "data.workers", "data.max_bad_share",
 )  # fmt: skip

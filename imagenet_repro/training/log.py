@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
