@@ -29,7 +29,7 @@ help:
 	@echo "make check        format, lint, types and the fast tests, in about a minute"
 	@echo "make lint         ruff, the import contract, spelling, types and the documentation (make format: reformat)"
 	@echo "make coverage     run the tests and print the lines that they do not reach"
-	@echo "make docs         rewrite the generated pages and build the documentation, site/index.html"
+	@echo "make docs         rewrite the generated pages, run the notebook, and build site/index.html"
 	@echo "make hooks        check each commit with pre-commit"
 	@echo "make lock         resolve requirements.txt and requirements/ anew from pyproject.toml"
 
@@ -94,8 +94,9 @@ lint: $(DEV_STAMP)
 types: $(DEV_STAMP)
 	@$(VENV)/bin/pyright --pythonpath $(RUN)
 
-# Material announces another generator at every build; the variable silences that.
-BUILD_DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
+# Material announces another generator at every build; the first variable silences that. `docs` runs the notebook, which
+# takes about two minutes, and the last two are for it: where the package is, and columns that fit the page.
+BUILD_DOCS := NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) JUPYTER_COLUMNS=80 $(RUN) -m mkdocs build --quiet --strict
 docs: $(DOCS_STAMP)
 	@$(RUN) -m tools.reference
 	@$(RUN) -m tools.diagrams
@@ -107,7 +108,7 @@ check-docs: $(DOCS_STAMP)
 	@$(RUN) -m tools.reference --check
 	@$(RUN) -m tools.diagrams --check
 	@$(RUN) -m tools.check_links
-	@$(BUILD_DOCS) --site-dir "$${TMPDIR:-/tmp}/imagenet_repro-site"
+	@RUN_NOTEBOOKS=false $(BUILD_DOCS) --site-dir "$${TMPDIR:-/tmp}/imagenet_repro-site"
 
 format: $(DEV_STAMP)
 	@$(RUN) -m ruff format .

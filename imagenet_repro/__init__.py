@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagenet_repro.config import load_config
+    from imagenet_repro.data.prepare.prepare_dataset import prepare_dataset
     from imagenet_repro.runs.evaluate import evaluate, evaluate_weights
     from imagenet_repro.runs.loaded_network import load
     from imagenet_repro.runs.predict import predict, predict_weights
@@ -21,6 +22,7 @@ __all__ = [
     "load_config",
     "predict",
     "predict_weights",
+    "prepare_dataset",
     "train",
 ]
 
@@ -32,6 +34,7 @@ _MODULES = {
     "load_config": "imagenet_repro.config",
     "predict": "imagenet_repro.runs.predict",
     "predict_weights": "imagenet_repro.runs.predict",
+    "prepare_dataset": "imagenet_repro.data.prepare.prepare_dataset",
     "train": "imagenet_repro.runs.train",
 }
 

@@ -2,14 +2,19 @@
 
 import ast
 import fnmatch
+import os
 import re
 import runpy
+import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
 import setuptools
 
+from imagenet_repro.cli import main
+from tests.command_line import xla_flags
 from tests.conftest import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -46,9 +51,66 @@ def test_every_directory_of_code_and_of_recipes_is_a_package(monkeypatch):
 
 
 def test_the_command_has_the_name_that_the_code_expects():
-    from imagenet_repro.cli.main import INSTALLED_NAME
+    assert PROJECT["project"]["scripts"] == {main.INSTALLED_NAME: "imagenet_repro.cli.main:main"}
 
-    assert PROJECT["project"]["scripts"] == {INSTALLED_NAME: "imagenet_repro.cli.main:main"}
+
+def run_module(directory, *arguments, path=REPOSITORY):
+    """Run `python -m imagenet_repro` in a directory, with the package at `path`."""
+    environment = os.environ | {"PYTHONPATH": str(path), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": xla_flags(1)}
+    command = [sys.executable, "-m", "imagenet_repro", *arguments]
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_package_runs_as_a_module_from_any_directory_and_names_itself(tmp_path):
+    ended = run_module(tmp_path, "train", "--config=resne.py:50", "--workdir=w")
+    assert ended.returncode == 2
+    assert "python -m imagenet_repro: --config=resne.py:50: there is no file 'resne.py'" in ended.stderr
+    assert "did you mean 'resnet.py'?" in ended.stderr
+
+
+@pytest.mark.parametrize("program", ["imagenet-repro", "python -m imagenet_repro"])
+def test_messages_and_help_show_the_command_that_was_typed(program):
+    text = "type `python main.py prepare x`, or look with `main.py sweep --status`; see main.py"
+    assert main._as_typed(text, "main.py") == text
+    expected = f"type `{program} prepare x`, or look with `{program} sweep --status`; see main.py"
+    assert main._as_typed(text, program) == expected
+
+
+@pytest.mark.slow
+def test_a_wheel_has_what_a_clone_has_and_works_without_one(tmp_path):
+    clone, target, empty = tmp_path / "clone", tmp_path / "target", tmp_path / "empty"
+    empty.mkdir()
+    for path in (
+        *tracked("imagenet_repro"),
+        *tracked("configs"),
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+    ):
+        (clone / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / path, clone / path)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*install, f"--target={target}", str(clone)], check=True, capture_output=True)
+    for path in (*tracked("imagenet_repro"), *tracked("configs")):
+        assert (target / path.replace("configs/", "imagenet_repro/configs/", 1)).is_file(), path
+    settings = (
+        "prepare",
+        "fractal",
+        "--fractal.categories=6",
+        "--fractal.train_images=8",
+        "--fractal.validation_images=4",
+    )
+    data = f"--data_dir={tmp_path / 'data'}"
+    assert run_module(empty, *settings, "--fractal.size=32", data, path=target).returncode == 0
+    keys = ("name=fractal/c6_n8_v4_s32", f"data_dir={tmp_path / 'data'}")
+    train = ("train", "--config=demo.py:lenet5", "--workdir=run", "--config.budget=2st", "--config.batch_size=4")
+    ended = run_module(empty, *train, *(f"--config.data.{key}" for key in keys), path=target)
+    assert ended.returncode == 0, ended.stderr
+    for rest in (("evaluate", "--workdir=run"), ("compare", "run", "--out=page")):
+        ended = run_module(empty, *rest, path=target)
+        assert ended.returncode == 0, ended.stderr
+    assert (empty / "page/report.html").is_file()
 
 
 def pins(path):

@@ -1,7 +1,11 @@
-"""Tests that the code blocks of docs/python.md and docs/api.md run, each page in order in one namespace."""
+"""Tests that the code of docs/python.md, docs/api.md and docs/notebook.ipynb runs, each in order in one namespace."""
 
+import json
 import re
 
+import pytest
+
+from imagenet_repro.training import devices
 from tools.generated import REPOSITORY
 
 
@@ -29,3 +33,26 @@ def test_features_of_a_list_of_images_train_a_head(tmp_path, monkeypatch):
     assert names["maps"].shape == (2, 2, 2, 512)
     assert (names["image"] == names["same"]).all()
     assert names["error"] == 0
+
+
+NOTEBOOK = json.loads((REPOSITORY / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
+CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_is_committed_without_outputs():
+    assert CELLS
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in CELLS)
+
+
+@pytest.mark.slow
+def test_the_cells_of_the_notebook_run(monkeypatch):
+    """The documentation's build runs them too, with their budget of 30 s for each network."""
+    monkeypatch.setattr(devices, "start", lambda: None)
+    shown = []
+    names: dict = {"Image": lambda path, width: shown.append(path.read_bytes())}  # that of IPython
+    for cell in CELLS:
+        lines = [line for line in cell["source"] if "IPython" not in line]
+        exec("".join(lines).replace('"30s"', '"3st"').replace('"6s"', '"2st"'), names)
+    assert [one.spent.steps for one in names["results"].values()] == [3, 3]
+    assert {system.name for system in names["comparison"].systems} == {"lenet5", "resnet18"}
+    assert shown[0].startswith(b"\x89PNG")

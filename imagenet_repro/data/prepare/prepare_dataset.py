@@ -206,7 +206,8 @@ def _progress_bar(label: str, total: int | None) -> Iterator[Callable[[], None]]
             return f"{task.finished_speed or task.speed or 0:,.0f} images/s"
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=10) as progress:
+    console = Console(stderr=True)  # in a notebook a bar would need ipywidgets
+    with Progress(*columns, console=console, speed_estimate_period=10, disable=console.is_jupyter) as progress:
         task = progress.add_task(label, total=total)
         yield lambda: progress.advance(task)
 
