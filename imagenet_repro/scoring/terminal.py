@@ -66,8 +66,11 @@ def both_interval_headings() -> tuple[str, str]:
 
 
 def widen_for_file(console: Console, width: int) -> None:
-    """Set the width of a console to at least `width` columns if its output is a file, for which rich assumes 80."""
-    if not console.is_terminal:
+    """Set the width of a console to at least `width` columns if its output is a file, for which rich assumes 80.
+
+    A notebook is no file: rich knows its width.
+    """
+    if not console.is_terminal and not console.is_jupyter:
         console.width = max(console.width, width)
 
 
