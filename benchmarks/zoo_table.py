@@ -2,9 +2,10 @@
 
     python benchmarks/zoo_table.py --goldens=DIR --out=results/zoo.md
 
-Count each network from its shapes and write the counts to imagenet_repro/zoo/sizes.csv, which `main.py models` prints.
-Put them beside the relative error ||ours - reference|| / ||reference|| of the logits for every golden in DIR
-(tests/goldens/README.md describes goldens). All networks take some minutes.
+Count each network from its shapes and write the counts to imagenet_repro/zoo/sizes.csv, which `main.py models` prints,
+and those of networks with two towers to imagenet_repro/zoo/two_towers.csv. Put the former beside the relative error
+||ours - reference|| / ||reference|| of the logits for every golden in DIR (tests/goldens/README.md describes goldens).
+All networks take some minutes.
 """
 
 import argparse
@@ -19,7 +20,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from imagenet_repro import models  # noqa: E402  the path comes first
 from imagenet_repro.storage import provenance  # noqa: E402  the path comes first
-from imagenet_repro.zoo import sizes  # noqa: E402
+from imagenet_repro.zoo import sizes, two_towers  # noqa: E402
 from imagenet_repro.zoo.published import network_facts  # noqa: E402
 from tests.models.test_goldens import relative_error  # noqa: E402
 
@@ -36,6 +37,7 @@ def main():
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+    two_towers.write()
     Path(arguments.out).write_text(_table(rows), encoding="utf-8")
 
 

@@ -11,6 +11,7 @@ HELP = """Print the history: year, entry or network, sizes, published errors, an
 
   python main.py models                    everything
   python main.py models resnet             the networks with "resnet" in their name
+  python main.py models clip               networks with an image tower and a text tower
   python main.py models resnet50           one network: paper, sizes, results, preprocessing, options
   python main.py models --runs runs/*      with the errors of finished runs on ImageNet beside the published ones
   python main.py models --flops=real       multiply-adds without taps of convolutions on padding
@@ -30,22 +31,28 @@ def run(*, pattern: str = "", runs: Sequence[str] = (), flops: Taps = "full") ->
       UserError: no name of a network contains the pattern, or the result of a run is damaged.
     """
     from imagenet_repro import models
+    from imagenet_repro.models.image_text import TWO_TOWERS
     from imagenet_repro.report import zoo_listing
     from imagenet_repro.storage.workdir import Workdir
     from imagenet_repro.zoo.entries import ENTRIES
 
     network = models.canonical(pattern)
     names = [name for name in models.names() if pattern in name]
-    if network not in models.names() and not names:
-        raise UserError(f"no network's name contains '{pattern}': {nearest(pattern, models.names())}")
+    two_towers = [name for name in TWO_TOWERS if pattern in name]
+    if network not in models.names() and not names and not two_towers:
+        known = (*models.names(), *TWO_TOWERS)
+        raise UserError(f"no network's name contains '{pattern}': {nearest(pattern, known)}")
     unfinished = [path for path in runs if not Workdir(path).is_finished]
     if unfinished:
         print(f"left out, since they hold no finished run: {', '.join(unfinished)}", file=sys.stderr)
     measured = zoo_listing.measured_in(Workdir(path).result() for path in runs if path not in unfinished)
     if network in models.names():
         zoo_listing.describe(network, measured.get(network))
-    else:
+        return EXIT_FINISHED
+    if names:
         zoo_listing.show(names, measured, () if pattern else ENTRIES, taps=flops)
+    if two_towers:
+        zoo_listing.show_two_towers(two_towers)
     return EXIT_FINISHED
 
 

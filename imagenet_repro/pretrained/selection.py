@@ -94,6 +94,11 @@ def _is_stated(weights: Weights, network: str) -> bool:
 def _stated(weights: Weights) -> tuple[str, dict[str, Any]]:
     if weights.origin is not None:
         return weights.origin.name, dict(weights.origin.options)
+    if "text.token_embedding.weight" in weights.tensors:
+        raise UserError(
+            f"{weights.path} has an image tower and a text tower, and no classifier; score it by texts about the"
+            " classes: main.py evaluate --protocol=zeroshot"
+        )
     if not weights.network:
         raise UserError(f"{weights.path} does not state its network; add --model=NAME (`main.py models` lists all)")
     return weights.network, {}

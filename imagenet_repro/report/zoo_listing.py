@@ -10,6 +10,7 @@ from rich.text import Text
 
 from imagenet_repro import models
 from imagenet_repro.config.run import Taps
+from imagenet_repro.models import image_text
 from imagenet_repro.report.result_table import FILE_WIDTH
 from imagenet_repro.report.text import quantity
 from imagenet_repro.scoring.sets import IMAGENET
@@ -17,6 +18,7 @@ from imagenet_repro.scoring.terminal import ruled_table
 from imagenet_repro.zoo.entries import ENTRIES, ChallengeEntry
 from imagenet_repro.zoo.published import PublishedErrors, network_facts
 from imagenet_repro.zoo.sizes import Sizes, sizes
+from imagenet_repro.zoo.two_towers import tower_sizes
 
 HEADINGS = ("year", "name", "params", "multiply-adds", "px", "top-1 %", "top-5 %", "protocol", "ours")
 VALIDATION_IMAGES = 50_000
@@ -75,6 +77,26 @@ def show(
         "Errors are in percent, as published; `main.py models NAME` names the sources. Parameters are the trainable"
         " ones, with the published head and auxiliary heads. Multiply-adds are those of evaluating one image of `px`"
         f" pixels, {TAPS[taps]}.",
+        markup=False,
+        highlight=False,
+    )
+
+
+def show_two_towers(names: Sequence[str]) -> None:
+    """Print networks with an image tower and a text tower, with the sizes of both."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    headings = ("two towers", "image params", "text params", "image m-adds", "text m-adds", "px", "tokens", "source")
+    rows = []
+    for name in names:
+        design, size = image_text.two_towers(name), tower_sizes(name)
+        counts = map(quantity, dataclasses.astuple(size))
+        rows.append([name, *counts, str(design.image_size), str(design.text.context), design.source])
+    console.print(ruled_table(headings, rows, left=[0, 7], one_line=range(7)))
+    console.print(
+        "Multiply-adds (m-adds) are those of one image and of one text of the full length. These networks classify by"
+        " texts: `main.py evaluate --protocol=zeroshot`.",
         markup=False,
         highlight=False,
     )

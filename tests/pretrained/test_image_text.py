@@ -132,6 +132,8 @@ def test_an_activation_that_nothing_shows_is_asked_for(clip, tmp_path):
     weights = pretrained.read(save(tmp_path / "clip.safetensors", clip))
     with pytest.raises(UserError, match=r"activation of ours_tiny_clip.*quick_gelu"):
         pretrained.select_image_text(weights)
+    with pytest.raises(UserError, match=r"no classifier.*--protocol=zeroshot"):
+        pretrained.select(weights)
 
 
 def load(arrays, path):

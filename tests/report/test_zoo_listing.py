@@ -107,3 +107,13 @@ def test_one_networks_name_prints_all_that_is_known_of_it(capsys):
 def test_an_unknown_name_is_refused_and_the_nearest_named():
     with pytest.raises(UserError, match="resnet50"):
         models.run(pattern="resnet5O", runs=[])
+
+
+def test_networks_with_two_towers_have_a_table_of_their_own(capsys):
+    models.run(pattern="clip_vit_base")
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines() if line.strip().startswith("clip_vit")] == [
+        "clip_vit_base_patch32",
+        "clip_vit_base_patch16",
+    ]
+    assert "--protocol=zeroshot" in out
