@@ -36,6 +36,18 @@ def test_attention_is_the_softmax_of_scaled_products_for_each_head(dtype, tolera
     assert np.linalg.norm(np.asarray(result, np.float32) - expected) < tolerance * np.linalg.norm(expected)
 
 
+def test_causal_attention_is_that_to_the_tokens_before_alone():
+    q, k, v = (tokens(seed, (2, 5, 3, 4)) for seed in range(3))
+    result = attend(*map(jnp.asarray, (q, k, v)), 5, causal=True)
+    with jax.enable_x64(True):
+        wide = attend(*(jnp.asarray(x, jnp.float64) for x in (q, k, v)), 5, causal=True)
+    for i in range(5):
+        scores = np.exp(np.einsum("bhd,bkhd->bhk", q[:, i], k[:, : i + 1]) / 2)
+        expected = np.einsum("bhk,bkhd->bhd", scores / scores.sum(-1, keepdims=True), v[:, : i + 1])
+        np.testing.assert_allclose(result[:, i], expected, atol=1e-5)
+        np.testing.assert_allclose(wide[:, i], expected, atol=1e-6)
+
+
 def test_swiglu_gates_with_the_first_half():
     layer = SwiGLU(12, 8, dropout=0.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
     layer.fc1.weight.set_value(jnp.asarray(tokens(1, (12, 16))))
