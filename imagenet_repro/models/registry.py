@@ -68,6 +68,13 @@ def canonical(name: str) -> str:
     return _ALIASES.get(name, name)
 
 
+def family(name: str) -> str:
+    """Return the family of the network `name` (or an alias of it), one of `FAMILIES`; empty if none has it."""
+    name = canonical(name)
+    modules = {one: importlib.import_module(f"imagenet_repro.models.{one}") for one in FAMILIES}
+    return next((one for one, module in modules.items() if name in module.VARIANTS), "")
+
+
 def spec(name: str) -> Spec:
     """Return the specification of the network `name` (or an alias of it).
 

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from imagenet_repro.report import html_page
 from imagenet_repro.report.html_page import LONG, PageFigure, PageSection
-from imagenet_repro.report.plots import reliability
+from imagenet_repro.report.plots import charts, reliability
+from imagenet_repro.report.plots.charts import Chart
 from imagenet_repro.report.plots.reliability import CalibrationState
 from imagenet_repro.report.sections import confusions
 from imagenet_repro.report.tables import MISSING, Table
@@ -20,7 +21,7 @@ from imagenet_repro.scoring.metrics import FINE_DIGITS_FROM, format_rate
 from imagenet_repro.scoring.predictions import Predictions
 from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading
 
-PAGE, FIGURES = "calibration.html", "figures"
+PAGE = "calibration.html"
 TITLE = "Calibration: how far the probabilities can be trusted"
 COVERAGES = (100, 90, 80, 70, 50, 30, 10)  # percent of the images
 BINNINGS: dict[Binning, str] = {"width": "15 bins of equal width", "mass": "15 bins of equal mass"}
@@ -63,7 +64,7 @@ def write(result: CalibrationResult, out: Path) -> Path:
     Raises:
       SaveError: a file cannot be written.
     """
-    sections = _sections(result, out / FIGURES)
+    sections = _sections(result, out / html_page.FIGURES)
     html_page.save_tables((table for section in sections for table in section.tables), out / html_page.TABLES)
     path = out / PAGE
     html_page.save(path, html_page.render_page(TITLE, verdict(result), _describe_setting(result), sections))
@@ -139,7 +140,7 @@ def _section(anchor: str, title: str, tables: Sequence[Table], drawn: Sequence[P
 def _reliability_figure(result: CalibrationResult, figures: Path) -> PageFigure:
     return PageFigure(
         "Reliability",
-        reliability.plot_reliability(result.states, figures / "reliability.png")[1],
+        _written(reliability.draw_reliability(result.states), figures, "the figure of reliability"),
         f"Accuracy of the first guesses in each bin of confidence, with Wilson's 95 % intervals for {NEW_IMAGES}."
         " Below the diagonal the system is overconfident. The histogram shows the share of the images in each bin.",
         "Points of accuracy over confidence around a diagonal, and a histogram of confidence below.",
@@ -149,11 +150,17 @@ def _reliability_figure(result: CalibrationResult, figures: Path) -> PageFigure:
 def _risk_figure(result: CalibrationResult, figures: Path) -> PageFigure:
     return PageFigure(
         "Risk against coverage",
-        reliability.plot_risk(result.states, figures / "risk.png")[1],
+        _written(reliability.draw_risk(result.states), figures, "the figure of risk against coverage"),
         "Top-1 error among the most confident guesses, against the share of the images that they are (coverage). The"
         " area is the mean of the curve, in percent.",
         "A curve of top-1 error that rises with coverage.",
     )
+
+
+def _written(chart: Chart, figures: Path, what: str) -> Chart:
+    """Write the files of a chart, and return it."""
+    charts.write(chart, figures, what)
+    return chart
 
 
 def _confusion_tables(result: CalibrationResult) -> list[Table]:

@@ -27,6 +27,7 @@ from imagenet_repro.report.templating import render
 
 PAGE = "report.html"
 TITLE = "Systems under one budget"
+MOST_PICTURES = 150  # thumbnails that only clicks on charts show
 MANY = 12  # groups of images; more groups for pairs of systems are folded together
 
 PARTS = ("transfer", "curves", "targets", "compute", "differences", "classes", "confusions", "history")
@@ -66,7 +67,6 @@ def write(page: ComparisonPage, out: Path) -> Path:
     Every table of a mixed comparison is marked: in its caption, and by `_mixed` at the end of its files' names.
 
     Raises:
-      UserError: a figure cannot be read.
       SaveError: a file cannot be written.
       ValueError: two tables have the same name, or the page has no such part.
     """
@@ -221,7 +221,9 @@ def _disagreement_section(page: ComparisonPage) -> PageSection:
         return PageSection("disagreements", title, Markup())
     disagreeing = disagreements(page.comparison, page.pictured_ids)
     tables = [_mark_mixed(table, page.comparison) for table in (disagreeing.counts, disagreeing.examples) if table]
-    thumbnails = page.thumbnails(disagreeing.ids) if page.thumbnails and disagreeing.ids else {}
+    charted = _charted_ids(page)
+    ids = tuple(dict.fromkeys((*disagreeing.ids, *charted)))
+    thumbnails = page.thumbnails(ids) if page.thumbnails and ids else {}
     pairs = [group for group in itertools.chain.from_iterable(disagreeing.pairs) if group.count]
     others = [group for group in (disagreeing.all_wrong, *disagreeing.only_one_right) if group.count]
     pictures = _Pictures(thumbnails)
@@ -234,7 +236,14 @@ def _disagreement_section(page: ComparisonPage) -> PageSection:
         )
         for table in tables
     ]
-    return PageSection("disagreements", title, galleries + Markup().join(shown), tuple(tables))
+    hidden = render("hidden_pictures.html", pictures=pictures, ids=[id for id in charted if id in pictures])
+    return PageSection("disagreements", title, galleries + Markup().join(shown) + hidden, tuple(tables))
+
+
+def _charted_ids(page: ComparisonPage) -> tuple[str, ...]:
+    """Return the ids of images that clicks on charts show, at most `MOST_PICTURES`."""
+    figures = itertools.chain.from_iterable(page.figures.values())
+    return tuple(dict.fromkeys(id for figure in figures for id in figure.chart.image_ids()))[:MOST_PICTURES]
 
 
 def _folded_title(groups: Sequence[ImageGroup]) -> str:
@@ -257,8 +266,12 @@ class _Pictures:
         if number is None:
             number = self._numbers[id] = len(self._numbers)
             uri = html_page.data_uri("image/jpeg", self._thumbnails[id])
-            return Markup('src="{}" data-picture="{}"').format(uri, number)
+            return Markup('src="{}" data-picture="{}" data-id="{}"').format(uri, number, id)
         return Markup('data-picture="{}"').format(number)
+
+    def is_embedded(self, id: str) -> bool:
+        """Return whether an image's content is in the page already."""
+        return id in self._numbers
 
     def __contains__(self, id: str) -> bool:
         return id in self._thumbnails

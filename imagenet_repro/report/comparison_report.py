@@ -1,20 +1,30 @@
 """Show a comparison: draw the figures, fill the tables, put both on one page, and print the main result."""
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from imagenet_repro.report import comparison_page, curve_file, running, transfer_report
+from imagenet_repro.report import comparison_page, curve_file, html_page, running, transfer_report
 from imagenet_repro.report import targets as reached
 from imagenet_repro.report.collect import are_same
 from imagenet_repro.report.comparison_page import ComparisonPage, Thumbnails
 from imagenet_repro.report.comparison_result import ComparisonResult
 from imagenet_repro.report.html_page import PageFigure
-from imagenet_repro.report.plots import curves, dumbbell, history, matrix, pareto, profiles, wordnet_confusions
-from imagenet_repro.report.plots.curves import Against
-from imagenet_repro.report.plots.pareto import Cost
+from imagenet_repro.report.plots import (
+    charts,
+    confused_pairs,
+    curves,
+    dumbbell,
+    history,
+    matrix,
+    pareto,
+    profiles,
+    wordnet_confusions,
+)
+from imagenet_repro.report.plots.charts import Chart, Click
 from imagenet_repro.report.records import ComparedSystem, Comparison, TransferStudy
 from imagenet_repro.report.sections import (
     best_checkpoints,
@@ -31,6 +41,8 @@ from imagenet_repro.report.sections import (
 from imagenet_repro.report.sections import history as section_history
 from imagenet_repro.report.sections import targets as section_targets
 from imagenet_repro.report.sections import verdict as verdicts
+from imagenet_repro.report.sections.confusion_examples import ConfusionExamples
+from imagenet_repro.report.sections.confusions import WrongGuesses
 from imagenet_repro.report.sections.differences import Answer, Differences, Question
 from imagenet_repro.report.tables import Table
 from imagenet_repro.report.targets import Target, Workload
@@ -39,7 +51,6 @@ from imagenet_repro.scoring.metrics import GUESSES
 from imagenet_repro.statistics.populations import NEW_IMAGES, interval_heading
 
 INTERVAL = interval_heading(NEW_IMAGES).partition(",")[0]  # of top-1; the population follows in the heading
-FIGURES = "figures"  # the subdirectory of the page's directory
 IN_TERMINAL = (
     "system",
     "group",
@@ -52,14 +63,12 @@ IN_TERMINAL = (
 )
 TARGETS_IN_TERMINAL = ("target", "system", "reached by", "images", "operations", "seconds", "energy")
 FILE_WIDTH = 120  # columns of output to a file
-AMOUNTS: dict[Against, str] = {
-    "images": "images seen",
-    "flops": "floating-point operations",
-    "seconds": "seconds of training",
-}
-COSTS: dict[Cost, str] = {
-    "flops": "floating-point operations of training",
-    "multiply_adds": "multiply-adds of one image",
+CLICKS: dict[Click, str] = {  # ends a caption
+    "": "",
+    "run": " A click on a line opens its run.",
+    "system": " A click on a system shows what differs in it.",
+    "pair": " A click on a cell shows what differs between both systems.",
+    "images": " A click on a cell shows some of its images.",
 }
 QUESTIONS: dict[Question, str] = {
     "recipes": (
@@ -154,22 +163,26 @@ class Presenter:
         )
         workloads = reached.workloads(comparison, targets)
         _show(page, workloads)  # first, so that a disk that is full now costs only the page
-        self._draw(_Drawing(comparison, self._pairs, self._out / FIGURES, workloads), study, is_known=is_known)
-        self._systems = comparison.systems
+        drawn = self._draw(_Drawing(comparison, self._pairs, workloads, pictured_ids), study, is_known=is_known)
         path = comparison_page.write(dataclasses.replace(page, figures=self._figures, tables=self._tables), self._out)
         curve_file.write(comparison, self._out)
+        for figure in drawn:  # last, since the drawing library holds much memory until the end of the process
+            charts.write(figure.chart, self._out / html_page.FIGURES, f"the figure {figure.title!r}")
+        self._systems = comparison.systems
         self.result = ComparisonResult(self._out, path, page.verdict, comparison, page.groups)
         Console(highlight=False).print(f"the page: {path}", markup=False, soft_wrap=True)
         return path
 
-    def _draw(self, drawing: "_Drawing", study: TransferStudy | None, *, is_known: bool) -> None:
+    def _draw(self, drawing: "_Drawing", study: TransferStudy | None, *, is_known: bool) -> Sequence[PageFigure]:
+        """Make the figures and tables that are not known yet; return the figures that changed."""
         if is_known:
             self._figures["curves"] = drawing.curves()
-            return
+            return self._figures["curves"]
         self._figures, self._tables = drawing.figures(), drawing.tables()
         if study:
-            self._figures["transfer"] = transfer_report.draw(study.targets[0], self._out / FIGURES)
+            self._figures["transfer"] = transfer_report.draw(study.targets[0])
             self._tables["transfer"] = transfer_report.tables(study, study.targets[0])
+        return list(itertools.chain.from_iterable(self._figures.values()))
 
 
 def _verdict(comparison: Comparison, pairs: Differences | None, *, is_study: bool) -> str:
@@ -251,12 +264,17 @@ def _describe_scoring(comparison: Comparison) -> str:
 
 
 class _Drawing:
-    """Draws the figures of one comparison into a directory, and builds the tables beside them."""
+    """Makes the figures of one comparison, and the tables beside them."""
 
     def __init__(
-        self, comparison: Comparison, pairs: Differences | None, out: Path, workloads: Sequence[Workload] = ()
+        self,
+        comparison: Comparison,
+        pairs: Differences | None,
+        workloads: Sequence[Workload] = (),
+        pictured_ids: Collection[str] = (),
     ):
-        self._comparison, self._differences, self._out, self._workloads = comparison, pairs, out, workloads
+        self._comparison, self._differences, self._workloads = comparison, pairs, workloads
+        self._pictured_ids = pictured_ids
         self._wrong = confusions.wrong_guesses(comparison) if pairs else None
         self._tree = confusions.place_in_tree(self._wrong, comparison.class_names) if self._wrong else None
 
@@ -289,15 +307,14 @@ class _Drawing:
         elsewhere = self._split_of_curves()
         has_several = any(len(system.runs) > 1 for system in self._comparison.systems)
         band = "; lines are means over seeds, bands span the lowest to the highest seed" if has_several else ""
-        return [
-            PageFigure(
-                f"Against {amount}",
-                curves.plot_systems(self._comparison, self._out / f"curves_{against}.png", against=against)[1],
-                f"Training loss and both error rates{elsewhere}{band}. All points are in {curve_file.NAME}.",
-                f"Three panels with one curve for each system against {amount}.",
-            )
-            for against, amount in AMOUNTS.items()
-        ]
+        chart = curves.draw_systems(self._comparison)
+        caption = f"Training loss and both error rates{elsewhere}{band}. All points are in {curve_file.NAME}."
+        alt = "Three panels with one curve for each system."
+        return [self._figure("Learning curves", chart, caption, alt)]
+
+    def _figure(self, title: str, chart: Chart, caption: str, alt: str) -> PageFigure:
+        """Return a figure, whose caption says what a click does."""
+        return PageFigure(title, chart, f"{caption}{CLICKS[chart.click]}", alt)
 
     def _split_of_curves(self) -> str:
         """Return where the errors of the curves were measured, if that is not where the results were."""
@@ -320,36 +337,37 @@ class _Drawing:
             " is often the best. Lines at the same height are drawn a little apart. Ratios beyond 4 are in the table."
         )
         alt = "One panel for each amount, with a rising step line for each system."
-        paths = profiles.plot_profiles(self._workloads, self._out / "profiles.png")
-        return [PageFigure("Performance profiles", paths[1], caption, alt)]
+        networks = {system.name: system.network for system in self._comparison.systems}
+        chart = profiles.draw_profiles(self._workloads, networks)
+        return [self._figure("Performance profiles", chart, caption, alt)]
 
     def _draw_costs(self) -> list[PageFigure]:
-        return [
-            PageFigure(
-                f"Against {cost}",
-                pareto.plot_pareto(self._comparison, self._out / f"pareto_{against}.png", against=against)[1],
-                "Lower and further left is better. The dashed steps are the Pareto front: no system is better in error"
-                " and no worse in cost.",
-                f"Points of error over {cost}, one for each system, with intervals and the Pareto front.",
-            )
-            for against, cost in COSTS.items()
-        ]
+        chart = pareto.draw_pareto(self._comparison)
+        if not chart.views:
+            return []
+        caption = (
+            "Lower and further left is better. The dashed steps are the Pareto front: no system is better in error"
+            " and no worse in cost."
+        )
+        alt = "Points of error over a cost, one for each system, with intervals and the Pareto front."
+        return [self._figure("Error against cost", chart, caption, alt)]
 
     def _draw_matrices(self) -> list[PageFigure]:
         pairs, systems = self._differences, self._comparison.systems
         if pairs is None or len(systems) == 1:
             return []
+        names = [system.name for system in systems]
         return [
-            PageFigure(
+            self._figure(
                 f"Top-{k} error, all pairs",
-                matrix.plot_matrix(
-                    [system.name for system in systems],
+                matrix.draw_matrix(
+                    names,
                     pairs.points(k, pairs.question),
                     pairs.significant(k, pairs.question),
-                    self._out / f"differences_top{k}.png",
+                    stem=f"differences_top{k}",
                     title=f"Differences in top-{k} error: {pairs.question}",
-                )[1],
-                QUESTIONS[pairs.question],
+                ),
+                f"{QUESTIONS[pairs.question]} {' '.join(matrix.notes(len(names)))}",
                 f"A matrix of the differences in top-{k} error between every two systems.",
             )
             for k in (1, GUESSES)
@@ -364,44 +382,64 @@ class _Drawing:
         first, last = steps[0][0], steps[-1][1]
         before, after = classes.same_seed(first, last)
         gains = class_gains.gains(before.guesses, after.guesses, names)
-        paths = dumbbell.plot_gains(gains, self._out / "gains.png", systems=(first.name, last.name))
+        chart = dumbbell.draw_gains(gains, (first.name, last.name))
         caption = (
             f"The classes that gained most and least from {first.name} (seed {before.seed}) to {last.name}"
             f" (seed {after.seed})."
         )
-        return [PageFigure(f"From {first.name} to {last.name}", paths[1], caption, "Two points for each class.")]
+        alt = "Two points for each class."
+        return [self._figure(f"From {first.name} to {last.name}", chart, caption, alt)]
 
     def _draw_confusions(self) -> list[PageFigure]:
-        if self._tree is None:
+        if self._wrong is None:
             return []
-        paths = wordnet_confusions.plot_heights(self._tree, self._out / "heights.png")
-        figures = [
-            PageFigure(
-                "How far wrong guesses are from the label",
-                paths[1],
-                "Height in WordNet of the nearest kind that a wrong first guess and the label share.",
-                "Stacked bars, one for each system.",
-            )
-        ]
+        ranked = leaderboard.ranked(self._comparison)
+        figures = [*self._draw_pairs(self._wrong, ranked[: confused_pairs.MOST_SYSTEMS])]
+        if self._tree is None:
+            return figures
+        caption = (
+            "Height in WordNet of the nearest kind that a wrong first guess and the label share. Numbers at the right:"
+            " top-1 error."
+        )
+        chart = wordnet_confusions.draw_heights(self._tree)
+        alt = "Stacked bars, one for each system."
+        figures.append(self._figure("How far wrong guesses are from the label", chart, caption, alt))
         if len(self._tree.groups) > 1:
-            best = leaderboard.ranked(self._comparison)[0].name
-            paths = wordnet_confusions.plot_super_classes(self._tree, best, self._out / "super_classes.png")
-            caption = f"Wrong first guesses of {best}, by the super-classes of label and guess."
-            figures.append(
-                PageFigure(f"Super-classes, {best}", paths[1], caption, "A heat map of labels and guesses.")
+            best = ranked[0]
+            images = ConfusionExamples(best, self._tree.wrong, self._pictured_ids).of_super_classes(self._tree)
+            chart = wordnet_confusions.draw_super_classes(self._tree, best.name, images)
+            caption = (
+                f"Wrong first guesses of {best.name}, by the super-classes of label (row) and guess (column), in % of"
+                " the row's images."
             )
+            alt = "A heat map of labels and guesses."
+            figures.append(self._figure(f"Super-classes, {best.name}", chart, caption, alt))
         return figures
+
+    def _draw_pairs(self, wrong: WrongGuesses, systems: Sequence[ComparedSystem]) -> list[PageFigure]:
+        """Draw the most frequent confusions of the best systems."""
+        pairs = confused_pairs.most_frequent(wrong)
+        if not pairs:
+            return []
+        classes = [(int(wrong.label[pair]), int(wrong.guess[pair])) for pair in pairs]
+        images = {one.name: ConfusionExamples(one, wrong, self._pictured_ids).of_pairs(classes) for one in systems}
+        chart = confused_pairs.draw_confused_pairs(wrong, [one.name for one in systems], pairs, images)
+        mean = ", as a mean over seeds" if wrong.has_several_seeds else ""
+        n_others = len(self._comparison.systems) - len(systems)
+        others = f" The {len(systems)} best systems; the table has all." if n_others else ""
+        caption = f"Images of the first class whose first guess was the second one{mean}.{others}"
+        return [self._figure("Most frequent confusions", chart, caption, "A heat map of confusions and systems.")]
 
     def _draw_history(self) -> list[PageFigure]:
         if not section_history.belongs_to(self._comparison):
             return []
-        paths = history.plot_history(self._comparison, self._out / "history.png")
+        chart = history.draw_history(self._comparison)
         caption = (
             "Published top-5 errors of the challenge's entries, on its hidden test sets, beside the errors of the"
             " systems compared here."
         )
         alt = "A line that falls from 28.2 % in 2010 to 2.25 % in 2017."
-        return [PageFigure("The challenge", paths[1], caption, alt)]
+        return [self._figure("The challenge", chart, caption, alt)]
 
     def _difference_tables(self) -> list[Table]:
         tables = list(filter(None, [crossed.crossed(self._comparison)]))

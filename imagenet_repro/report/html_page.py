@@ -7,19 +7,21 @@ they are opened; without it, those rows are in the files beside the page.
 
 import base64
 import dataclasses
-import re
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
 
-from imagenet_repro.errors import UserError
+from imagenet_repro.report.plots import charts
+from imagenet_repro.report.plots.charts import Chart
 from imagenet_repro.report.tables import Table
 from imagenet_repro.report.templating import render
 from imagenet_repro.storage import files
 
 TRANSFER = "What pretraining was worth"  # title of a section, and of the page of several targets
 TABLES = "tables"  # the subdirectory of tables
+FIGURES = "figures"  # the subdirectory of the files of figures
 MIXED = "_mixed"  # ends the file names of the tables of a mixed comparison
 LONG = 24  # rows; longer tables are folded
 ON_DEMAND = 200  # rows; the rows of longer tables are in the page once, as CSV, until a reader opens them
@@ -46,23 +48,22 @@ HEADINGS = {  # headings of tables whose name would not be a good heading
     "what_wrong_labels_do": "Measured and true differences",
     "what_wrong_labels_do_to_pairs": "Measured and true differences of these pairs",
 }
-NARROW = 400  # points; a figure up to this width stands beside another one
-SVG_WIDTH = re.compile(rb'<svg[^>]* width="([\d.]+)pt"')
+CHART = "data-chart"  # the attribute of the elements that hold the specifications of charts
 
 
 @dataclasses.dataclass(frozen=True)
 class PageFigure:
-    """A figure that has been drawn.
+    """A figure of a page.
 
     Attributes:
       title: a few words.
-      svg: path of the file.
+      chart: the specifications and data of the figure.
       caption: what the figure shows.
       alt: a description for a reader who cannot see the figure.
     """
 
     title: str
-    svg: Path
+    chart: Chart
     caption: str
     alt: str
 
@@ -84,17 +85,6 @@ class PageSection:
     tables: tuple[Table, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class _EmbeddedFigure:
-    """A figure as the template reads it."""
-
-    title: str
-    caption: str
-    alt: str
-    uri: str
-    is_narrow: bool
-
-
 def render_page(title: str, verdict: str, setting: str, sections: Iterable[PageSection], refresh: float = 0) -> str:
     """Return a page as one HTML document.
 
@@ -105,13 +95,16 @@ def render_page(title: str, verdict: str, setting: str, sections: Iterable[PageS
       sections: in order; each is linked from the top.
       refresh: seconds after which a browser reads the page again; 0: never.
     """
+    sections = list(sections)
+    has_charts = any(CHART in section.body for section in sections)  # templates write it, and no text can contain it
     return render(
         "page.html",
         title=title,
         verdict=render_paragraphs(verdict),
         setting=setting,
-        sections=list(sections),
+        sections=sections,
         refresh=f"{refresh:g}" if refresh else "",
+        vega=Markup(charts.javascript()) if has_charts else "",
     )
 
 
@@ -126,12 +119,27 @@ def render_list(heading: str, items: Sequence[str]) -> Markup:
 
 
 def render_figures(figures: Sequence[PageFigure]) -> Markup:
-    """Return figures, narrow ones side by side; empty if there are none.
+    """Return figures, narrow ones side by side; empty if there are none."""
+    if not figures:
+        return Markup()
+    return render(
+        "figures.html", figures=figures, directory=FIGURES, contents=[_chart_json(figure.chart) for figure in figures]
+    )
 
-    Raises:
-      UserError: the file of a figure cannot be read.
-    """
-    return render("figures.html", figures=[_embed(figure) for figure in figures]) if figures else Markup()
+
+def _chart_json(chart: Chart) -> Markup:
+    """Return a chart as JSON that can stand within an element of HTML, whatever the names in its data are."""
+    content = {
+        "views": [
+            {"label": view.label, "name": view.name, "specification": view.specification} for view in chart.views
+        ],
+        "datasets": chart.datasets,
+        "legend": [dataclasses.asdict(entry) for entry in chart.legend],
+        "click": chart.click,
+        "narrowest": chart.narrowest,
+    }
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
 
 
 def render_table(table: Table, *, is_folded: bool) -> Markup:
@@ -211,13 +219,3 @@ def save_tables(tables: Iterable[Table], out: Path) -> None:
     for table in tables:
         save(out / f"{table.name}.csv", table.csv())
         save(out / f"{table.name}.md", table.markdown())
-
-
-def _embed(figure: PageFigure) -> _EmbeddedFigure:
-    try:
-        content = figure.svg.read_bytes()
-    except OSError as error:
-        raise UserError(f"the figure {figure.svg} cannot be read: {error.strerror or error}") from error
-    width = SVG_WIDTH.search(content)
-    is_narrow = width is not None and float(width[1]) <= NARROW
-    return _EmbeddedFigure(figure.title, figure.caption, figure.alt, data_uri("image/svg+xml", content), is_narrow)

@@ -18,13 +18,8 @@ from imagenet_repro.data.decode import decode
 from imagenet_repro.data.sources import Split
 from imagenet_repro.inference.localizer import AnnotatedImage, BoxResult, LocalizationResult
 from imagenet_repro.report import html_page
-from imagenet_repro.report.plots.style import (
-    COLOURS,
-    NO_FORMULAS,
-    STYLE,
-    new_figure,
-    write,
-)
+from imagenet_repro.report.plots.canvas import NO_FORMULAS, STYLE, new_figure, write
+from imagenet_repro.report.plots.style import COLOURS
 from imagenet_repro.report.tables import Table
 from imagenet_repro.report.text import short_names
 from imagenet_repro.scoring import wordnet

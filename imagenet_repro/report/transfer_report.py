@@ -8,24 +8,24 @@ from rich.console import Console
 
 from imagenet_repro.report import html_page
 from imagenet_repro.report.html_page import LONG, PageFigure, PageSection
+from imagenet_repro.report.plots import charts
 from imagenet_repro.report.plots import transfer as transfer_plot
 from imagenet_repro.report.records import TransferStudy, TransferTarget
 from imagenet_repro.report.sections import transfer
 from imagenet_repro.report.tables import Table
 
 PAGE = "report.html"
-FIGURES = "figures"
 
 
-def draw(target: TransferTarget, out: Path) -> list[PageFigure]:
-    """Draw error against budget into a directory; no figure where there is one budget."""
+def draw(target: TransferTarget) -> list[PageFigure]:
+    """Return the figure of error against budget; none where there is one budget."""
     if len(target.by_budget) < 2:
         return []
-    name = target.name.replace(" ", "_")
+    chart = transfer_plot.draw_budgets(target, f"transfer_{target.name.replace(' ', '_')}")
     return [
         PageFigure(
             f"Error against budget, {target.name}",
-            transfer_plot.plot_budgets(target, out / f"transfer_{name}.png")[1],
+            chart,
             "Every budget has runs of its own, whose schedules end with it.",
             f"One line for each source and adaptation on {target.name}.",
         )
@@ -54,9 +54,11 @@ def write(study: TransferStudy, out: Path, waiting: Sequence[str] = ()) -> Path:
     overview = [transfer.sources_by_targets(study)]
     sections = [PageSection("targets", "All targets", _body([], overview), tuple(overview))]
     for target in study.targets:
-        own = tables(study, target)
+        own, figures = tables(study, target), draw(target)
+        for figure in figures:
+            charts.write(figure.chart, out / html_page.FIGURES, "the figure of errors against budgets")
         link = Markup('<p><a href="{0}/{1}">The complete comparison on {0}</a></p>').format(target.name, PAGE)
-        body = _body(draw(target, out / FIGURES), own) + link
+        body = _body(figures, own) + link
         sections.append(PageSection(f"target_{target.name}", target.name, body, tuple(own)))
     html_page.save_tables([table for section in sections for table in section.tables], out / html_page.TABLES)
     path = out / PAGE

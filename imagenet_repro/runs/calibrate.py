@@ -30,7 +30,7 @@ def calibrate(path: str, fit: str | None = None, out: str | None = None) -> int:
       SaveError: the page cannot be written.
     """
     directory = Path(out) if out else Path(path) if Path(path).is_dir() else Path()
-    html_page.require_place(directory, out, calibration_page.PAGE, (html_page.TABLES, calibration_page.FIGURES))
+    html_page.require_place(directory, out, calibration_page.PAGE, (html_page.TABLES, html_page.FIGURES))
     stored = stored_predictions.load(path)
     result = _measure(stored, stored_predictions.load(fit) if fit else None)
     _print(result)

@@ -24,7 +24,7 @@ from imagenet_repro.report.collect import (
     has_not_ended,
 )
 from imagenet_repro.report.comparison_page import Thumbnails
-from imagenet_repro.report.comparison_report import FIGURES, Presenter
+from imagenet_repro.report.comparison_report import Presenter
 from imagenet_repro.report.comparison_result import ComparisonResult
 from imagenet_repro.report.records import (
     Comparison,
@@ -80,7 +80,7 @@ def compare(
     targets = parse_targets(target)
     scoring = Scoring("" if protocol == protocols.OWN_PROTOCOL else protocol, set_name)
     directory = Path(out) if out else _default_directory(places, scoring)
-    html_page.require_place(directory, out, comparison_page.PAGE, (html_page.TABLES, FIGURES))
+    html_page.require_place(directory, out, comparison_page.PAGE, (html_page.TABLES, html_page.FIGURES))
     pages = _Pages(directory, allow_mixed, people, targets, watching.SECONDS if watch else 0)
     results: list[ComparisonResult] = []
 

@@ -2,48 +2,37 @@
 
 import dataclasses
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from imagenet_repro.report.plots.style import (
-    AS_TEXT,
-    GRID,
-    MUTED,
-    STYLE,
-    draw_leads,
-    fix_layout,
-    new_figure,
-    power,
-    shorten,
-    styles,
-    write,
-)
+from imagenet_repro.report.plots import charts
+from imagenet_repro.report.plots.charts import Chart, ChartView
+from imagenet_repro.report.plots.style import MUTED, LegendEntry, entries, rounded
 from imagenet_repro.report.records import Comparison
-from imagenet_repro.report.text import clipped_name
 from imagenet_repro.zoo.entries import ENTRIES
 
 Metrics = Sequence[Mapping[str, Any]]
-Against = Literal["images", "flops", "seconds"]
+Against = Literal["images", "flops", "seconds", "joules"]
 
+AMOUNTS: dict[Against, str] = {
+    "images": "images seen in training",
+    "flops": "floating-point operations of training",
+    "seconds": "seconds of training",
+    "joules": "joules of training",
+}
 SMOOTHED_OVER = 20  # each point of the smoothed loss is the mean over a twentieth of the run
-MOST_POINTS = 300  # in all lines of a panel, including the last point of each; more would make the file large
+MOST_POINTS = 400  # in all lines of a panel, including the last point of each; more would make the page large
 MOST_RAW = 4  # runs up to which the loss is also drawn as it was logged; more pale lines would hide each other
+MOST_RAW_POINTS = 1200  # in all pale lines
 WIDE_APART = 5  # ratio of the ends of two runs, beyond which the axis is logarithmic
-MOST_DOTS = 6  # markers on a line; with more evaluations every n-th has one, and the last
-CROWDED = 8  # lines, beyond which the figure is taller
-LABEL_POINTS = 11  # distance between two names
-BESIDE = 1.03  # position of the names, in widths of the panel
-LETTER = 0.072  # inches, the mean width of a letter in the names
-RUN = "run: "  # marks the lines that get a name; matplotlib ignores labels that begin with an underscore
-TITLES = ("Training loss", "Top-1 error, %", "Top-5 error, %")
+SIZE = (280, 250)  # pixels of a panel in the files
+GUESSES = {"top1_error": 1, "top5_error": 5}
+WHAT = "the learning curves"  # in errors
+PANELS = {"loss": "Training loss", "top1_error": "Top-1 error, %", "top5_error": "Top-5 error, %"}
 
 
 def plot_curves(runs: Mapping[str, Metrics], path: str | Path, *, num_classes: int | None = None) -> list[Path]:
@@ -63,40 +52,44 @@ def plot_curves(runs: Mapping[str, Metrics], path: str | Path, *, num_classes: i
     Raises:
       SaveError: a file cannot be written.
     """
-    axis = _horizontal_axis([[rows] for rows in runs.values()], "images")
-    lines = [_Line(name, [rows], style) for (name, rows), style in zip(runs.items(), styles(), strict=False)]
-    return _plot(lines, path, axis=axis, num_classes=num_classes)
+    path = Path(path)
+    legend = entries([(name, "") for name in runs])
+    lines = [_Line(entry, [rows]) for entry, rows in zip(legend, runs.values(), strict=True)]
+    chart = _draw(lines, ["images"], {"images": path.stem}, num_classes=num_classes)
+    return charts.write(chart, path.parent, WHAT)
 
 
-def plot_systems(comparison: Comparison, path: str | Path, *, against: Against = "images") -> list[Path]:
-    """Draw the systems of a comparison as `plot_curves` draws runs; return the .png and the .svg.
+def draw_systems(comparison: Comparison) -> Chart:
+    """Return the chart of the systems of a comparison, with a choice of the amounts that rows have.
 
     Several seeds of a system are one line, their mean, in a band from the lowest to the highest seed. The mean is at
-    equal progress, the share of the budget spent, at which each seed has its own amount of images, operations and
-    seconds. A run that has not ended is a line of its own, whose name says so.
+    equal progress, the share of the budget spent, at which each seed has its own amount of images, operations, seconds
+    and joules. A run that has not ended is a line of its own, whose name says so.
 
     The training loss of support vector machines is a sum of hinge losses over classes. It cannot be compared with the
     cross-entropy of networks, so it is left out if there are networks.
-
-    Args:
-      comparison: the systems.
-      path: the path of the figure.
-      against: the horizontal axis: images seen, floating-point operations or seconds of training.
-
-    Raises:
-      SaveError: a file cannot be written.
     """
     named = [(system.name, system.network, [run.rows for run in system.runs]) for system in comparison.systems]
     named += [(f"{run.name}, seed {run.seed} ({run.state})", run.network, [run.rows]) for run in comparison.running]
     feature_systems = {entry.system for entry in ENTRIES if entry.system}
     has_both_losses = len({network in feature_systems for _, network, _ in named}) > 1
+    legend = entries([(name, network) for name, network, _ in named])
     lines = [
-        _Line(name, rows, style, has_loss=not (has_both_losses and network in feature_systems))
-        for (name, network, rows), style in zip(named, styles(), strict=False)
+        _Line(entry, rows, has_loss=not (has_both_losses and network in feature_systems))
+        for entry, (_, network, rows) in zip(legend, named, strict=True)
     ]
-    axis = _horizontal_axis([line.runs for line in lines], against)
-    with rc_context(AS_TEXT):
-        return _plot(lines, path, axis=axis, num_classes=len(comparison.class_names) or None)
+    known = [against for against in AMOUNTS if against == "images" or all(_has(line.runs, against) for line in lines)]
+    stems = {against: f"curves_{against}" for against in known}
+    return _draw(lines, known, stems, num_classes=len(comparison.class_names) or None)
+
+
+def _has(runs: Sequence[Metrics], against: Against) -> bool:
+    """Return whether each run with evaluations has one with an amount."""
+    return all(
+        any(row.get(against) for row in rows if row.get("kind") == "eval")
+        for rows in runs
+        if any(row.get("kind") == "eval" for row in rows)
+    )
 
 
 # --- values -----------------------------------------------------------------------------------------------------
@@ -183,29 +176,30 @@ def smooth(values: Float[np.ndarray, " n"], width: int) -> Float[np.ndarray, " n
     return np.where(known, total / np.maximum(count, 1), np.nan)
 
 
-# --- drawing ----------------------------------------------------------------------------------------------------
+# --- data -------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
-    """One line of each panel: its name, the runs that it averages, its style, and whether its loss is drawn."""
+    """One line of each panel: its look, the runs that it averages, and whether its loss is drawn."""
 
-    name: str
+    entry: LegendEntry
     runs: Sequence[Metrics]
-    style: Mapping[str, str]
     has_loss: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class _HorizontalAxis:
-    """The horizontal axis of all panels; its numbers are amounts divided by `unit`."""
+    """The horizontal axis of all panels."""
 
-    key: str
-    label: str
-    unit: float
+    key: Against
     start: float
     end: float
     is_log: bool
+
+    def visible(self, rows: charts.Rows) -> charts.Rows:
+        """Return the points on the axis; a mask that hides the others would take most of the time of drawing."""
+        return [row for row in rows if row["x"] is not None and row["x"] >= (1 - 1e-5) * self.start]
 
 
 def _horizontal_axis(systems: Sequence[Sequence[Metrics]], against: Against) -> _HorizontalAxis:
@@ -213,14 +207,8 @@ def _horizontal_axis(systems: Sequence[Sequence[Metrics]], against: Against) -> 
     ends = [max(amounts) for amounts in rows if amounts]
     largest = max(ends, default=1)
     is_log = against != "images" and bool(ends) and largest > WIDE_APART * min(ends)
-    label, unit = "images seen in training", 1.0
-    if against == "flops":
-        unit, written = power(largest)
-        label = f"floating-point operations{written}"
-    if against == "seconds":
-        unit, label = _time_unit(largest)
-    start = min(_first_amount(runs, against) for runs in systems) / unit if is_log else 0.0
-    return _HorizontalAxis(against, label, unit, start, largest / unit, is_log)
+    start = min(_first_amount(runs, against) for runs in systems) if is_log else 0.0
+    return _HorizontalAxis(against, start, largest, is_log)
 
 
 def _first_amount(runs: Sequence[Metrics], against: str) -> float:
@@ -232,147 +220,139 @@ def _first_amount(runs: Sequence[Metrics], against: str) -> float:
     return math.inf
 
 
-def _time_unit(largest: float) -> tuple[float, str]:
-    units = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
-    unit, name = next((unit for unit in units if largest >= 3 * unit[0]), units[-1])
-    return unit, f"{name} of training"
+def _curve_rows(line: _Line, key: str, against: Against, most: int) -> charts.Rows:
+    """Return the points of one line: amount, value, lowest and highest seed; errors in percent."""
+    kind, unit = ("train", 1) if key == "loss" else ("eval", 100)
+    if kind == "train" and not line.has_loss:
+        return []
+    mean = curve(line.runs, kind, key, against, most=most)
+    columns = (mean.x, unit * mean.y, unit * mean.low, unit * mean.high)
+    rows = []
+    for x, value, low, high in zip(*(map(rounded, column.tolist()) for column in columns), strict=True):
+        row = {"system": line.entry.name, "x": x, "value": value}
+        rows.append(row | {"low": low, "high": high} if mean.seeds > 1 else row)
+    return rows
 
 
-def _plot(lines: Sequence[_Line], path: str | Path, *, axis: _HorizontalAxis, num_classes: int | None) -> list[Path]:
-    longest = max((len(clipped_name(line.name)) for line in lines), default=0)
-    width = 9 + 3 * max(1.0, LETTER * longest)
-    with rc_context(STYLE):
-        figure = new_figure((width, 4 if len(lines) <= CROWDED else 5.2), w_pad=0.1)
-        panels = list(figure.subplots(1, 3))
-        for line in lines:
-            if line.has_loss:
-                _draw_line(panels[0], line, axis, ("train", "loss"), most=MOST_POINTS // len(lines))
-            if line.has_loss and len(line.runs) == 1 and len(lines) <= MOST_RAW:
-                _draw_raw(panels[0], line, axis)
-            for panel, key in zip(panels[1:], ("top1_error", "top5_error"), strict=True):
-                _draw_line(panel, line, axis, ("eval", key), most=MOST_POINTS // len(lines))
-        _finish(panels, axis, num_classes)
-        caption = textwrap.fill(_caption(lines), int(13 * width))
-        figure.supxlabel(caption, x=0.01, ha="left", fontsize=9, color=MUTED, parse_math=False)
-        fix_layout(figure)  # on which the positions of the labels depend
-        for panel in panels:
-            label_lines(panel)
-        return write(figure, path, "the learning curves")
+def _raw_rows(lines: Sequence[_Line], against: Against) -> charts.Rows:
+    """Return the losses of few single runs as they were logged."""
+    drawn = [line for line in lines if line.has_loss and len(line.runs) == 1]
+    if len(lines) > MOST_RAW:
+        return []
+    rows = []
+    for line in drawn:
+        spent, loss = series(line.runs[0], "train", "loss", against)
+        chosen = np.unique(np.linspace(0, len(loss) - 1, min(len(loss), MOST_RAW_POINTS // len(drawn))).astype(int))
+        pairs = zip(spent[chosen].tolist(), loss[chosen].tolist(), strict=True)
+        rows += [{"system": line.entry.name, "x": rounded(x), "value": rounded(value)} for x, value in pairs]
+    return rows if any(row["value"] is not None for row in rows) else []
 
 
-def _draw_raw(panel: Axes, line: _Line, axis: _HorizontalAxis) -> None:
-    spent, loss = series(line.runs[0], "train", "loss", axis.key)
-    if np.isfinite(loss).any():
-        panel.plot(spent / axis.unit, loss, color=line.style["color"], alpha=0.2, linewidth=0.8)
+# --- drawing ----------------------------------------------------------------------------------------------------
 
 
-def _draw_line(panel: Axes, line: _Line, axis: _HorizontalAxis, kind_and_key: tuple[str, str], *, most: int) -> None:
-    kind, key = kind_and_key
-    mean_curve = curve(line.runs, kind, key, axis.key, most=most)
-    if not mean_curve.seeds:
-        return
-    percent = 100 if kind == "eval" else 1
-    x, y, low, high = (
-        mean_curve.x / axis.unit,
-        *(percent * values for values in (mean_curve.y, mean_curve.low, mean_curve.high)),
+def _draw(
+    lines: Sequence[_Line], known: Sequence[Against], stems: Mapping[Against, str], *, num_classes: int | None
+) -> Chart:
+    legend = tuple(line.entry for line in lines)
+    datasets: dict[str, charts.Rows] = {"nothing": [{}]}
+    if num_classes is not None:
+        for key, guesses in GUESSES.items():
+            datasets[f"chance_{key}"] = [{"chance": rounded(100 * max(0.0, 1 - guesses / num_classes))}]
+    views = []
+    for against in known:
+        axis = _horizontal_axis([line.runs for line in lines], against)
+        for key in PANELS:
+            most = MOST_POINTS // len(lines)
+            rows = [row for line in lines for row in _curve_rows(line, key, against, most)]
+            datasets[f"{key}_{against}"] = axis.visible(rows)
+        datasets[f"raw_{against}"] = axis.visible(_raw_rows(lines, against))
+        panels = [_draw_panel(key, axis, datasets, legend) for key in PANELS]
+        specification = charts.draw_panels(panels, notes=_notes(lines))
+        views.append(ChartView(AMOUNTS[against], stems[against], specification))
+    return Chart(tuple(views), datasets, legend, click="run")
+
+
+def _draw_panel(
+    key: str, axis: _HorizontalAxis, datasets: Mapping[str, charts.Rows], legend: Sequence[LegendEntry]
+) -> Any:
+    import altair
+
+    name = f"{key}_{axis.key}"
+    x, y = _encode_places(key, axis)
+    colour = charts.colour_of(legend)
+    curves = charts.chart_on(name)
+    layers = []
+    if key == "loss" and datasets[f"raw_{axis.key}"]:
+        raw = charts.chart_on(f"raw_{axis.key}").mark_line(strokeWidth=0.8)
+        layers.append(raw.encode(x=x, y=y, color=colour, strokeOpacity=charts.opacity(0.25)))
+    if any("low" in row for row in datasets[name]):
+        band = curves.mark_area().encode(x=x, y=altair.Y("low:Q", title=None), y2="high:Q", color=colour)
+        layers.append(band.encode(fillOpacity=charts.opacity(0.2)))
+    line = curves.mark_line(strokeWidth=2, cursor="pointer")
+    layers.append(
+        line.encode(x=x, y=y, color=colour, strokeDash=charts.dash_of(legend), strokeOpacity=charts.opacity())
     )
-    if mean_curve.seeds > 1:
-        panel.fill_between(x, low, high, color=line.style["color"], alpha=0.2, linewidth=0)
-    every = math.ceil(len(x) / MOST_DOTS)
-    dots = {"marker": line.style["marker"], "markersize": 4, "markevery": ((len(x) - 1) % every, every)}
-    dots = dots | {"clip_on": False, "zorder": 3} if kind == "eval" else {}
-    look = {"color": line.style["color"], "linestyle": line.style["linestyle"], "linewidth": 1.8}
-    panel.plot(x, y, label=RUN + line.name, **look, **dots)
+    is_error = key in GUESSES
+    marks = curves.mark_point(size=28 if is_error else 60, filled=True, cursor="pointer")
+    layers.append(
+        marks.encode(
+            x=x, y=y, color=colour, shape=charts.shape_of(legend), tooltip=_tooltip(key, axis),
+            fillOpacity=charts.opacity(1.0 if is_error else 0.0),  # of a loss, marks are there for the tooltips alone
+        )
+    )  # fmt: skip
+    if f"chance_{key}" in datasets:
+        layers += _draw_chance(f"chance_{key}")
+    if not datasets[name]:
+        nothing = charts.chart_on("nothing").mark_text(color=MUTED, text="none recorded")
+        layers.append(nothing.encode(x=altair.value("width"), y=altair.value(SIZE[1] / 2)))
+    return altair.LayerChart(layer=layers, width=SIZE[0], height=SIZE[1], title=PANELS[key])
 
 
-def _finish(panels: Sequence[Axes], axis: _HorizontalAxis, num_classes: int | None) -> None:
-    for panel, title in zip(panels, TITLES, strict=True):
-        panel.set_title(title, loc="left", fontweight="bold", fontsize=11)
-        panel.set_xlabel(axis.label)
-        _scale(panel, axis)
-        panel.grid(axis="y", color=GRID, linewidth=0.8)
-        panel.set_axisbelow(True)
-        if not panel.lines:
-            panel.text(0.5, 0.5, "none recorded", transform=panel.transAxes, ha="center", color=MUTED)
-    for panel, guesses in zip(panels[1:], (1, 5), strict=True):
-        panel.set_ylim(0, 100)
-        if num_classes is not None:
-            _draw_chance(panel, 100 * max(0.0, 1 - guesses / num_classes))
+def _encode_places(key: str, axis: _HorizontalAxis) -> tuple[Any, Any]:
+    import altair
+
+    domain = (axis.start, axis.end) if math.isfinite(axis.start) and axis.start < axis.end else altair.Undefined
+    scale = altair.Scale(type="log" if axis.is_log else "linear", domain=domain, nice=False)
+    ticks = {"values": charts.log_ticks(axis.start, axis.end)} if axis.is_log else {"tickCount": 4}
+    look = altair.Axis(format="~s", labelOverlap="greedy", grid=False, **ticks)
+    x = altair.X("x:Q", scale=scale, axis=look, title=AMOUNTS[axis.key])
+    errors = altair.Scale(domain=(0, 100)) if key != "loss" else altair.Scale(zero=False)
+    return x, altair.Y("value:Q", scale=errors, axis=altair.Axis(tickCount=5), title=None)
 
 
-def _scale(panel: Axes, axis: _HorizontalAxis) -> None:
-    if axis.is_log:
-        panel.set_xscale("log")
-        near = axis.end < 100 * axis.start  # less than two decades: more than the powers of ten
-        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if near else (1.0,), numticks=5))
-        panel.xaxis.set_minor_formatter(NullFormatter())
-        panel.xaxis.set_major_formatter("{x:g}")
-    else:
-        panel.xaxis.set_major_locator(MaxNLocator(4))
-        panel.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    panel.set_xlim(axis.start, axis.end)
+def _tooltip(key: str, axis: _HorizontalAxis) -> list[Any]:
+    import altair
+
+    title, form = ("loss, smoothed", ".4f") if key == "loss" else (PANELS[key].lower(), ".2f")
+    return [
+        altair.Tooltip("system:N"),
+        altair.Tooltip("value:Q", title=title, format=form),
+        altair.Tooltip("x:Q", title=AMOUNTS[axis.key], format=".4~s"),
+    ]
 
 
-def _draw_chance(panel: Axes, error: float) -> None:
-    panel.axhline(error, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-    beside = {"xycoords": panel.get_yaxis_transform(), "textcoords": "offset points"}
-    panel.annotate("chance", (0, error), (4, -3), color=MUTED, fontsize=8, va="top", **beside)
+def _draw_chance(dataset: str) -> list[Any]:
+    """Return the layers of the error of random guessing."""
+    import altair
+
+    chance = charts.chart_on(dataset)
+    place = altair.Y("chance:Q", title=None)
+    rule = chance.mark_rule(color=MUTED, strokeDash=[4, 3]).encode(y=place)
+    text = chance.mark_text(color=MUTED, align="left", baseline="top", dx=4, dy=3, fontSize=10, text="chance")
+    return [rule, text.encode(y=place, x=altair.value(0))]
 
 
-def _caption(lines: Sequence[_Line]) -> str:
+def _notes(lines: Sequence[_Line]) -> list[str]:
     """Return the meaning of the lines and bands, and the systems whose losses are left out."""
     sentences = []
     seeds = sorted({len(line.runs) for line in lines})
     if seeds and seeds[-1] > 1:
         counts = " or ".join(map(str, seeds))
         sentences.append(f"Lines are means over {counts} seeds; bands span the lowest to the highest seed.")
-    left_out = [line.name for line in lines if not line.has_loss]
+    left_out = [line.entry.name for line in lines if not line.has_loss]
     if left_out:
         sentences.append(
             f"Not shown: the training loss of {' and '.join(left_out)}, a hinge loss and not a cross-entropy."
         )
-    return " ".join(sentences)
-
-
-def label_lines(panel: Axes) -> None:
-    """Write each run's name to the right of the panel at the height of its last point, so that no names overlap."""
-    ends = []
-    for line in panel.lines:
-        x, y = (np.asarray(data, np.float64) for data in line.get_data())
-        known = np.flatnonzero(np.isfinite(y))
-        if str(line.get_label()).startswith(RUN) and known.size:
-            ends.append((line, x[known[-1]], y[known[-1]]))
-    if not ends:
-        return
-    # In shares of the panel's width and height.
-    places = panel.transAxes.inverted().transform(panel.transData.transform([end[1:] for end in ends]))
-    points = panel.figure.dpi / 72
-    heights = spread(places[:, 1], LABEL_POINTS * points / panel.bbox.height)
-    for (line, _, _), height in zip(ends, heights, strict=True):
-        name = clipped_name(str(line.get_label()).removeprefix(RUN))
-        panel.annotate(
-            name, (BESIDE, height), xycoords="axes fraction", color=line.get_color(), fontsize=9, va="center",
-            annotation_clip=False, parse_math=False,
-        )  # fmt: skip
-    early = places[:, 0] < 0.98  # lines that end before the edge of the panel
-    size = np.array(panel.bbox.size) / points
-    names_at = np.stack([np.full(len(ends), BESIDE), heights], 1)
-    starts, stops = shorten(names_at[early] * size, places[early] * size, 1, 4)
-    colours = [end[0].get_color() for end, is_early in zip(ends, early, strict=True) if is_early]
-    draw_leads(panel, starts / size, stops / size, colours, linewidth=0.6, alpha=0.6, zorder=3)
-
-
-def spread(heights: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:
-    """Return positions in [0, 1] that are as near to the heights as their order and a distance of `gap` allow.
-
-    Isotonic regression of the heights minus their share of the gaps is the least-squares solution; clipping gives the
-    solution within bounds. Gaps that do not fit are made smaller.
-    """
-    from scipy.optimize import isotonic_regression
-
-    gap = min(gap, 1 / max(1, len(heights) - 1))
-    order = np.argsort(heights, kind="stable")
-    offsets = gap * np.arange(len(heights))
-    places = np.empty(len(heights))
-    places[order] = np.clip(isotonic_regression(heights[order] - offsets).x, 0, 1 - offsets[-1]) + offsets
-    return places
+    return sentences

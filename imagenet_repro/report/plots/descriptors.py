@@ -19,12 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from imagenet_repro.errors import UserError
 from imagenet_repro.features.descriptors import hog, lbp
 from imagenet_repro.features.descriptors.grid import grey
-from imagenet_repro.report.plots.style import (
-    MUTED,
-    STYLE,
-    new_figure,
-    write,
-)
+from imagenet_repro.report.plots.canvas import STYLE, new_figure, write
+from imagenet_repro.report.plots.style import MUTED
 
 DIRECTIONS = 9  # in half a turn
 STRONGEST = 0.4  # where `hog.felzenszwalb` clips a direction: half the sum of four normalisations, each up to 0.2

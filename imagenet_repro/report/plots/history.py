@@ -2,32 +2,24 @@
 
 import dataclasses
 import itertools
-import textwrap
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-import numpy as np
-from jaxtyping import Float
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.ticker import MultipleLocator
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from imagenet_repro.report import zoo_listing
-from imagenet_repro.report.plots import label_placement
+from imagenet_repro.report.plots import charts, label_placement
+from imagenet_repro.report.plots.charts import Chart, ChartView
+from imagenet_repro.report.plots.label_placement import Frame
 from imagenet_repro.report.plots.style import (
-    AS_TEXT,
-    GRID,
     MUTED,
-    STYLE,
+    LegendEntry,
     describe_ranges,
+    error_domain,
     error_range,
-    fix_layout,
-    limit_errors,
-    new_figure,
-    styles,
-    write,
+    rounded,
+    system_entries,
 )
 from imagenet_repro.report.records import ComparedSystem, Comparison
+from imagenet_repro.report.text import clipped_name
 from imagenet_repro.scoring.sets import IMAGENET
 from imagenet_repro.zoo.entries import ENTRIES
 from imagenet_repro.zoo.published import year
@@ -35,42 +27,51 @@ from imagenet_repro.zoo.published import year
 PERSON = "a person"  # an entry's `who`
 PEOPLE = (PERSON, "a second person")
 WINNER = ", winner"  # ends an entry's `who`
-ENTRY = {"marker": "D", "markersize": 6, "color": "#333333"}
-EARLIEST, LATEST = 1900.0, 2100.0  # beyond every axis of years
+DARK = "#444444"  # of the entries' marks
+SIZE = (660, 330)  # pixels of a panel in the files
 PIECES = 12  # segments into which a slope is cut, so that names do not cover it
+ENTRIES_NOTE = "Filled diamonds, on the line: winners of the challenge; hollow ones: other entries."
 OTHER_DATA = "The two panels cannot be compared: other images, another budget, and single models below."
 SAME_DATA = "Systems here: single models on the validation set. Entries: on the hidden test set."
 
+Point = tuple[float, float]
 
-def plot_history(comparison: Comparison, path: str | Path) -> list[Path]:
-    """Draw the published top-5 errors of the entries over the years, and ours; return the .png and the .svg.
+
+def draw_history(comparison: Comparison) -> Chart:
+    """Return the published top-5 errors of the entries over the years, and ours.
 
     Our errors share the axis of the entries if they were measured on all of ImageNet's validation set; otherwise they
     have a separate panel. A system stands at the year of its network or entry; without a known year it is
     left out.
-
-    Args:
-      comparison: the systems.
-      path: the path of the figure.
-
-    Raises:
-      SaveError: a file cannot be written.
     """
     ours = _placed(comparison.systems)
-    shared = _on_validation(comparison)
-    rows = 1 if shared or not ours else 2
-    with rc_context(STYLE | AS_TEXT):
-        figure = new_figure((9, 4.4 * rows + 0.6), w_pad=0.1, h_pad=0.08, hspace=0.04)
-        panels = list(figure.subplots(rows, 1, squeeze=False)[:, 0])
-        drawn = [_draw_challenge(panels[0])]
-        if ours:
-            drawn.append(_draw_ours(panels[-1], ours))
-        _finish(panels, comparison, ours)
-        figure.supxlabel(_caption(comparison, ours), x=0.01, ha="left", fontsize=9, color=MUTED)
-        fix_layout(figure)  # on which the positions of the names depend
-        for panel in panels:
-            _write_names(panel, [one for one in drawn if one.panel is panel])
-        return write(figure, path, "the history of the challenge")
+    is_shared = bool(ours) and _on_validation(comparison)
+    years = [*(entry.year for entry in ENTRIES), *(one.year for one in ours)]
+    domain = (min(years) - 0.8, max(years) + 0.9)
+    ranges = [error_range(one.system, 5) for one in ours]
+    top = max([entry.top5 for entry in ENTRIES] + [high for _, _, high in ranges if is_shared])
+    upper = Frame(SIZE, domain, (0, 1.1 * top))
+    legend = tuple(one.entry for one in ours)
+    systems = {one.system.name for one in ours}
+    datasets = _entry_rows()
+    datasets["ours"] = [_our_row(one) for one in ours]
+    names, lines = _named_entries(domain)
+    if is_shared:
+        names += _named_systems(ours)
+        lines += _bars(ours)
+    datasets["names"] = _name_rows(names, lines, upper, systems)
+    heading = "Published: top-5 error in the challenge, %"
+    if is_shared:
+        heading = "Top-5 error in the challenge, as published, and here, %"
+    layers = _draw_entries(upper) + (_draw_systems(upper, legend) if is_shared else [])
+    panels = [_panel([*layers, _draw_names("names", upper)], heading)]
+    if ours and not is_shared:
+        lower = Frame(SIZE, domain, error_domain(min(low for _, low, _ in ranges), max(high for *_, high in ranges)))
+        datasets["own_names"] = _name_rows(_named_systems(ours), _bars(ours), lower, systems)
+        title = f"Here: top-5 error on {comparison.scored_data}, {comparison.scored_split}, %"
+        panels.append(_panel([*_draw_systems(lower, legend), _draw_names("own_names", lower)], title))
+    specification = charts.draw_panels(panels, notes=_notes(comparison, ours), columns=1)
+    return Chart((ChartView("", "history", specification),), datasets, legend, click="system", narrowest=520)
 
 
 def _on_validation(comparison: Comparison) -> bool:
@@ -85,16 +86,16 @@ class _Placed:
 
     system: ComparedSystem
     year: int
-    style: Mapping[str, str]
+    entry: LegendEntry
 
 
 def _placed(systems: Sequence[ComparedSystem]) -> list[_Placed]:
-    dated = [(system, year(system.network), style) for system, style in zip(systems, styles(), strict=False)]
-    return [_Placed(system, when, style) for system, when, style in dated if when is not None]
+    dated = [(one, year(one.network), entry) for one, entry in zip(systems, system_entries(systems), strict=True)]
+    return [_Placed(system, when, entry) for system, when, entry in dated if when is not None]
 
 
-def _caption(comparison: Comparison, ours: Sequence[_Placed]) -> str:
-    sentences = []
+def _notes(comparison: Comparison, ours: Sequence[_Placed]) -> list[str]:
+    sentences = [ENTRIES_NOTE]
     if ours:
         sentences.append(SAME_DATA if _on_validation(comparison) else OTHER_DATA)
         sentences.append(f"Bars: {describe_ranges([one.system for one in ours])}.")
@@ -102,82 +103,150 @@ def _caption(comparison: Comparison, ours: Sequence[_Placed]) -> str:
     unknown = [system.name for system in comparison.systems if system.name not in shown]
     if unknown:
         sentences.append(f"Not shown (no known year): {', '.join(unknown)}.")
-    return textwrap.fill(" ".join(sentences), 110)
+    return sentences
+
+
+# --- data -------------------------------------------------------------------------------------------------------
+
+
+def _entry_rows() -> dict[str, charts.Rows]:
+    """Return the winners, the other entries and the person as data sets."""
+    winners = [entry for entry in ENTRIES if entry.who.endswith(WINNER)]
+    person = next(entry for entry in ENTRIES if entry.who == PERSON)
+    others = [entry for entry in ENTRIES if entry not in winners and entry.who not in PEOPLE]
+    rows = {
+        kind: [
+            {
+                "who": entry.who.removesuffix(WINNER),
+                "year": entry.year,
+                "error": entry.top5,
+                "protocol": entry.protocol,
+            }
+            for entry in some
+        ]
+        for kind, some in (("winners", winners), ("others", others), ("person", [person]))
+    }
+    return dict(rows)
+
+
+def _our_row(one: _Placed) -> dict[str, Any]:
+    error, low, high = map(rounded, error_range(one.system, 5))
+    return {"system": one.system.name, "year": one.year, "error": error, "low": low, "high": high}
+
+
+def _named_entries(domain: Point) -> tuple[list[tuple[str, Point]], list[tuple[Point, Point]]]:
+    """Return the names of the entries with their points, and the lines that names must not cover."""
+    rows = _entry_rows()
+    (person,) = rows["person"]
+    points = [(row["year"], row["error"]) for row in rows["winners"]]
+    names = [
+        (f"{row['who']} {row['error']:g}", (row["year"], row["error"])) for row in rows["winners"] + rows["others"]
+    ]
+    text = f"{person['who']}: {person['error']:g} on {person['protocol']}"
+    names.append((text, (points[-1][0] + 0.3, person["error"])))
+    slopes = [piece for pair in itertools.pairwise(points) for piece in _pieces(*pair)]
+    return names, [*slopes, ((domain[0], person["error"]), (domain[1], person["error"]))]
+
+
+def _pieces(start: Point, end: Point) -> list[tuple[Point, Point]]:
+    def at(share: float) -> Point:
+        return start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1])
+
+    return [(at(piece / PIECES), at((piece + 1) / PIECES)) for piece in range(PIECES)]
+
+
+def _named_systems(ours: Sequence[_Placed]) -> list[tuple[str, Point]]:
+    return [(one.system.name, (float(one.year), error_range(one.system, 5)[0])) for one in ours]
+
+
+def _bars(ours: Sequence[_Placed]) -> list[tuple[Point, Point]]:
+    ranges = [(one.year, *error_range(one.system, 5)) for one in ours]
+    return [((when, low), (when, high)) for when, _, low, high in ranges]
+
+
+def _name_rows(
+    names: Sequence[tuple[str, Point]], lines: Sequence[tuple[Point, Point]], frame: Frame, systems: Collection[str]
+) -> charts.Rows:
+    offsets = label_placement.offsets([name for name, _ in names], [point for _, point in names], lines, frame)
+    return [
+        {
+            "system": name if name in systems else "",
+            "label": clipped_name(name),
+            "year": x,
+            "error": rounded(y),
+            "front": False,
+            **offset,
+        }
+        for (name, (x, y)), offset in zip(names, offsets, strict=True)
+    ]
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _Drawn:
-    """The content of a panel: points with their names, and segments of lines that names must not cover."""
+def _place(frame: Frame, *, error: str = "error") -> dict[str, Any]:
+    """Return altair's encodings of year and error."""
+    import altair
 
-    panel: Axes
-    names: Sequence[str]
-    points: Float[np.ndarray, "n 2"]
-    lines: Float[np.ndarray, "m 2 2"]
-
-
-def _draw_challenge(panel: Axes) -> _Drawn:
-    """Draw the winners on a line, the other entries as points, and the person as a horizontal line."""
-    winners = [entry for entry in ENTRIES if entry.who.endswith(WINNER)]
-    person = next(entry for entry in ENTRIES if entry.who == PERSON)
-    others = [entry for entry in ENTRIES if entry not in winners and entry.who not in PEOPLE]
-    line = np.array([(entry.year, entry.top5) for entry in winners], np.float64)
-    rest = np.array([(entry.year, entry.top5) for entry in others], np.float64)
-    panel.plot(*line.T, label="winner", linewidth=1.6, zorder=3, **ENTRY)
-    panel.plot(*rest.T, label="other entry", linestyle="none", markerfacecolor="white", zorder=2, **ENTRY)
-    panel.axhline(person.top5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    names = [f"{entry.who.removesuffix(WINNER)} {entry.top5:g}" for entry in (*winners, *others)]
-    slopes = np.concatenate([_pieces(*pair) for pair in itertools.pairwise(line)])
-    right = np.array([line[-1, 0] + 0.8, person.top5])
-    across = np.array([[[EARLIEST, person.top5], [LATEST, person.top5]]])
-    names.append(f"{person.who}: {person.top5:g} on {person.protocol}")
-    return _Drawn(panel, names, np.concatenate([line, rest, [right]]), np.concatenate([slopes, across]))
+    years = [when for when in range(1900, 2100) if frame.x[0] <= when <= frame.x[1]]
+    look = altair.Axis(format="d", values=years[:: 1 if len(years) < 15 else 2], grid=False)
+    scales = [altair.Scale(domain=domain, nice=False, zero=False) for domain in (frame.x, frame.y)]
+    return {
+        "x": altair.X("year:Q", scale=scales[0], axis=look, title=None),
+        "y": altair.Y(f"{error}:Q", scale=scales[1], axis=altair.Axis(tickCount=6), title=None),
+    }
 
 
-def _pieces(start: Float[np.ndarray, " 2"], end: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "p 2 2"]:
-    ends = np.linspace(start, end, PIECES + 1)
-    return np.stack([ends[:-1], ends[1:]], 1)
+def _panel(layers: Sequence[Any], title: str) -> Any:
+    import altair
+
+    return altair.LayerChart(layer=list(layers), width=SIZE[0], height=SIZE[1], title=title)
 
 
-def _draw_ours(panel: Axes, ours: Sequence[_Placed]) -> _Drawn:
-    errors = np.array([error_range(one.system, 5) for one in ours])
-    years = np.array([one.year for one in ours], np.float64)
-    for one, (error, low, high) in zip(ours, errors, strict=True):
-        look = {"color": one.style["color"], "zorder": 4, "clip_on": False}
-        panel.plot([one.year] * 2, [low, high], linewidth=1.4, alpha=0.6, **look)
-        panel.plot(one.year, error, linestyle="none", marker=one.style["marker"], markersize=7, **look)
-    bars = np.stack([np.stack([years, errors[:, end]], -1) for end in (1, 2)], 1)
-    return _Drawn(panel, [one.system.name for one in ours], np.stack([years, errors[:, 0]], -1), bars)
+def _draw_entries(frame: Frame) -> list[Any]:
+    """Return the layers of the winners on a line, the other entries, and the person as a horizontal line."""
+    import altair
+
+    place = _place(frame)
+    tooltip = [
+        altair.Tooltip("who:N", title="entry"),
+        altair.Tooltip("year:Q", format="d"),
+        altair.Tooltip("error:Q", title="top-5 error, %"),
+        altair.Tooltip("protocol:N", title="on"),
+    ]
+    winners = charts.chart_on("winners")
+    mark = {"shape": "diamond", "size": 60, "color": DARK, "opacity": 1}
+    person = charts.chart_on("person").mark_rule(color=MUTED, strokeDash=[4, 3])
+    return [
+        winners.mark_line(color=DARK, strokeWidth=1.6).encode(**place),
+        winners.mark_point(filled=True, **mark).encode(**place, tooltip=tooltip),
+        charts.chart_on("others").mark_point(filled=False, **mark).encode(**place, tooltip=tooltip),
+        person.encode(y=place["y"]),
+    ]
 
 
-def _finish(panels: Sequence[Axes], comparison: Comparison, ours: Sequence[_Placed]) -> None:
-    years = [*(entry.year for entry in ENTRIES), *(one.year for one in ours)]
-    for panel in panels:
-        panel.set_xlim(min(years) - 0.8, max(years) + 0.9)
-        panel.xaxis.set_major_locator(MultipleLocator(1 if max(years) - min(years) < 15 else 2))
-        panel.xaxis.set_major_formatter("{x:.0f}")
-        panel.grid(axis="y", color=GRID, linewidth=0.8)
-        panel.set_axisbelow(True)
-    title = {"loc": "left", "fontweight": "bold", "fontsize": 11}
-    heading = "Published: top-5 error in the challenge"
-    top = max(entry.top5 for entry in ENTRIES)
-    if len(panels) == 1 and ours:
-        heading = "Top-5 error in the challenge, as published, and here"
-        top = max(top, *(error_range(one.system, 5)[2] for one in ours))
-        panels[0].plot([], [], label="system here (any colour)", linestyle="none", marker="o", color=MUTED)
-    panels[0].set_ylim(0, 1.1 * top)
-    panels[0].set_title(f"{heading}, %", pad=24, **title)
-    panels[0].legend(loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=3, frameon=False, borderpad=0.2)
-    if len(panels) == 2:
-        ranges = np.array([error_range(one.system, 5) for one in ours])
-        limit_errors(panels[1], ranges[:, 1], ranges[:, 2])
-        panels[1].set_title(f"Here: top-5 error on {comparison.scored_data}, {comparison.scored_split}, %", **title)
+def _draw_systems(frame: Frame, legend: Sequence[LegendEntry]) -> list[Any]:
+    import altair
+
+    systems = charts.chart_on("ours")
+    colour = charts.colour_of(legend, is_shown=False)
+    form = ".2f"
+    tooltip = [
+        altair.Tooltip("system:N"),
+        altair.Tooltip("year:Q", format="d"),
+        altair.Tooltip("error:Q", title="top-5 error, %", format=form),
+        altair.Tooltip("low:Q", title="from", format=form),
+        altair.Tooltip("high:Q", title="to", format=form),
+    ]
+    bars = systems.mark_rule(strokeWidth=1.5).encode(
+        **_place(frame, error="low"), y2="high:Q", color=colour, strokeOpacity=charts.opacity(0.6)
+    )
+    marks = systems.mark_point(filled=True, size=75, cursor="pointer").encode(
+        **_place(frame), color=colour, shape=charts.shape_of(legend, is_shown=False), fillOpacity=charts.opacity(),
+        tooltip=tooltip,
+    )  # fmt: skip
+    return [bars, marks]
 
 
-def _write_names(panel: Axes, drawn: Sequence[_Drawn]) -> None:
-    names = [name for one in drawn for name in one.names]
-    points = np.concatenate([one.points for one in drawn])
-    lines = np.concatenate([one.lines for one in drawn])
-    label_placement.write_names(panel, names, points, bold=np.zeros(len(names), bool), lines=lines)
+def _draw_names(dataset: str, frame: Frame) -> Any:
+    return label_placement.draw_names(dataset, _place(frame))

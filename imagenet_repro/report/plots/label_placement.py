@@ -1,17 +1,20 @@
 """Placement of names beside the points of a figure, so that they cover neither each other nor points nor lines."""
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from matplotlib.axes import Axes
-from matplotlib.text import Text
 
-from imagenet_repro.report.plots import fonts
-from imagenet_repro.report.plots.style import MUTED, draw_leads, shorten
+from imagenet_repro.report.plots import charts
 from imagenet_repro.report.text import clipped_name
 
-SIZE = 9  # font size in points, the unit of all lengths here
+SIZE = 13  # height of a name in pixels, the unit of all lengths here
+LETTER = 7.2  # pixels, the mean width of a letter in the wider of the fonts that draw it
+NAME_LIMIT = 230  # pixels
+FARTHEST = 38  # the distance beyond which a name would not be read as that of its point, and is left out
 RINGS = (6, 11, 18, 27, 38, 50, 64, 80)  # the possible distances of a name from its point
 LED_FROM = 11  # the distance from which a line connects the name with its point
 MARGIN = 1.0  # around a name
@@ -25,6 +28,28 @@ OUTSIDE, ON_NAMES, ON_OTHERS, CROSSED, FURTHER = 100.0, 60.0, 30.0, 6.0, 0.4
 SAMPLES = np.linspace(0.15, 0.95, 9)  # positions along a connecting line that are tested for crossings
 
 
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """The axes of a panel as the files draw it.
+
+    Attributes:
+      size: width and height in pixels.
+      x, y: both ends of either axis.
+      is_log: whether the horizontal axis is logarithmic.
+    """
+
+    size: tuple[int, int]
+    x: tuple[float, float]
+    y: tuple[float, float]
+    is_log: bool = False
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Return the place of a point in pixels from the upper left corner."""
+        left, right, x = map(math.log10, (*self.x, x)) if self.is_log else (*self.x, x)
+        low, high = self.y
+        return self.size[0] * (x - left) / (right - left), self.size[1] * (high - y) / (high - low)
+
+
 def place(
     points: Float[np.ndarray, "n 2"],
     sizes: Float[np.ndarray, "n 2"],
@@ -35,7 +60,7 @@ def place(
 
     Each name has 64 candidate positions, in eight directions at eight distances. In turn, each name moves to the
     cheapest one given all others, until none moves. This is the coordinate descent of Christensen, Marks and Shieber
-    (1995, sec. 3.3), started by adding the names one by one. All lengths are in typographic points.
+    (1995, sec. 3.3), started by adding the names one by one. All lengths are in pixels.
 
     Args:
       points: (x, y) of each point.
@@ -78,51 +103,58 @@ def _costs_beside(
     return ON_NAMES * _overlap(boxes, other_box[None])[..., 0] / square + CROSSED * crossed
 
 
-def write_names(
-    panel: Axes,
+def offsets(
     names: Sequence[str],
-    points: Float[np.ndarray, "n 2"],
-    *,
-    bold: Bool[np.ndarray, " n"],
-    lines: Float[np.ndarray, "m 2 2"],
-) -> None:
-    """Write each name beside its point; a thin line connects a distant name with its point.
+    points: Sequence[tuple[float, float]],
+    lines: Sequence[tuple[tuple[float, float], tuple[float, float]]],
+    frame: Frame,
+) -> list[dict[str, float]]:
+    """Return the offset of each name's centre from its point, in pixels, as the fields `dx` and `dy` of its row.
 
-    The panel must have its final limits, and the layout of its figure must be fixed
-    (`style.fix_layout`).
+    The width of a name is estimated from its length. A name that only fits far away is left out: its `dx` is null.
 
     Args:
-      panel: the axes to write on.
       names: the name of each point.
       points: (x, y) of each point, in the units of the axes.
-      bold: whether each name is bold.
       lines: both ends of vertical or horizontal segments that names should not cover, such as error bars.
+      frame: the axes.
     """
-    to_points = 72 / panel.figure.dpi
-    texts = [
-        panel.annotate(
-            clipped_name(name), point, (0, 0), textcoords="offset points", fontsize=SIZE, ha="center", va="center",
-            fontweight="bold" if is_bold else "normal", parse_math=False, annotation_clip=False,
-        )
-        for name, point, is_bold in zip(names, points, bold, strict=True)
-    ]  # fmt: skip
-    places = to_points * panel.transData.transform(points)
-    ends = to_points * panel.transData.transform(lines.reshape(-1, 2)).reshape(-1, 2, 2)
+    places = np.array([frame.place(*point) for point in points])
+    ends = np.array([[frame.place(*end) for end in line] for line in lines]).reshape(-1, 2, 2)
+    sizes = np.array([(LETTER * len(clipped_name(name)) + 4, SIZE) for name in names], np.float64)
     obstacles = np.concatenate([
         np.concatenate([places - MARKER, places + MARKER], 1),
         np.concatenate([ends.min(1) - 1, ends.max(1) + 1], 1),
     ])  # fmt: skip
-    with fonts.no_warnings():
-        sizes = to_points * np.array([Text.get_window_extent(text).size for text in texts])
-    centres, distances = place(places, sizes, obstacles, to_points * np.array(panel.bbox.extents))
-    for text, offset in zip(texts, centres - places, strict=True):
-        text.xyann = tuple(offset)
-        text.set_in_layout(False)
-    far = distances >= LED_FROM
-    nearest = np.clip(places, centres - sizes / 2, centres + sizes / 2)  # of each name's box to its point
-    to_axes = panel.transAxes.inverted()
-    starts, ends = (to_axes.transform(one / to_points) for one in shorten(nearest[far], places[far], 0, MARKER))
-    draw_leads(panel, starts, ends, [MUTED] * int(far.sum()), linewidth=0.5, zorder=3)
+    centres, distances = place(places, sizes, obstacles, np.array([0.0, 0.0, *frame.size]))
+    moved = np.round(centres - places, 1).tolist()
+    return [
+        {"dx": dx, "dy": dy} if distance <= FARTHEST else {"dx": None, "dy": None}
+        for (dx, dy), distance in zip(moved, distances.tolist(), strict=True)
+    ]
+
+
+def draw_names(dataset: str, place: Mapping[str, Any]) -> Any:
+    """Return altair's layer of names.
+
+    Args:
+      dataset: rows with the fields `system`, `label`, `dx`, `dy`, and `front`, which is true for bold names.
+      place: altair's encodings `x` and `y` of the points.
+    """
+    import altair
+
+    shown = charts.chart_on(dataset).transform_filter("datum.dx !== null")
+    return altair.LayerChart(
+        layer=[
+            shown.transform_filter("datum.front" if is_bold else "!datum.front")
+            .mark_text(
+                fontWeight="bold" if is_bold else "normal", dx=altair.expr("datum.dx"), dy=altair.expr("datum.dy"),
+                baseline="middle", limit=NAME_LIMIT,
+            )
+            .encode(**place, text="label:N", opacity=charts.opacity())
+            for is_bold in (True, False)
+        ]
+    )  # fmt: skip
 
 
 def _choices(point: Float[np.ndarray, " 2"], size: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "k 2"]:

@@ -1,57 +1,74 @@
 """Performance profiles: the share of targets that a system reached with at most tau times the least amount."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
 
-from imagenet_repro.report.plots.curves import CROWDED, LETTER, RUN, label_lines
-from imagenet_repro.report.plots.style import AS_TEXT, GRID, MUTED, STYLE, fix_layout, new_figure, styles, write
+from imagenet_repro.report.plots import charts
+from imagenet_repro.report.plots.charts import Chart, ChartView
+from imagenet_repro.report.plots.style import LegendEntry, entries, rounded
 from imagenet_repro.report.sections import targets
 from imagenet_repro.report.targets import MEASURES, Measure, Workload, known_measures
-from imagenet_repro.report.text import clipped_name
 from imagenet_repro.statistics import performance_profiles
 
 LARGEST = performance_profiles.LARGEST_RATIO
 SPACING = 0.012  # between the heights of lines that would hide each other
+SIZE = (280, 250)  # pixels of a panel in the files
 
 
-def plot_profiles(workloads: Sequence[Workload], path: str | Path) -> list[Path]:
-    """Draw the profiles of all systems by each known measure, from 1 to 4 times the best; return .png and .svg.
+def draw_profiles(workloads: Sequence[Workload], networks: Mapping[str, str]) -> Chart:
+    """Return the profiles of all systems by each known measure, from 1 to 4 times the best.
 
     Lines at the same height are drawn a little apart, in the order of the systems.
 
-    Raises:
-      SaveError: a file cannot be written.
+    Args:
+      workloads: the targets, with the runs of each system.
+      networks: the network of each system, by name.
     """
     measures, names = known_measures(workloads), targets.lines(workloads)
-    longest = max(len(clipped_name(name)) for name in names)
-    width = len(measures) * (3.0 + max(1.0, LETTER * longest))
-    with rc_context(STYLE | AS_TEXT):
-        figure = new_figure((width, 4 if len(names) <= CROWDED else 5.2), w_pad=0.1)
-        panels = list(np.atleast_1d(figure.subplots(1, len(measures))))
-        for panel, measure in zip(panels, measures, strict=True):
-            _draw(panel, workloads, measure)
-        fix_layout(figure)  # on which the positions of the names depend
-        for panel in panels:
-            label_lines(panel)
-        return write(figure, path, "the performance profiles")
+    legend = entries([(name, networks.get(name, "")) for name in names])
+    datasets = {str(measure): _rows(workloads, measure) for measure in measures}
+    panels = [_draw_panel(measure, legend) for measure in measures]
+    view = ChartView("", "profiles", charts.draw_panels(panels))
+    return Chart((view,), datasets, legend, click="run")
 
 
-def _draw(panel: Axes, workloads: Sequence[Workload], measure: Measure) -> None:
-    rows = zip(targets.lines(workloads), targets.ratios(workloads, measure), styles(), strict=False)
-    for number, (name, ratios, style) in enumerate(rows):
+def _rows(workloads: Sequence[Workload], measure: Measure) -> charts.Rows:
+    """Return the corners of each line: tau, the share of targets, and the height at which the line is drawn."""
+    rows = []
+    for number, (name, ratios) in enumerate(
+        zip(targets.lines(workloads), targets.ratios(workloads, measure), strict=True)
+    ):
         tau, share = performance_profiles.steps(ratios)
-        x = np.append(tau[tau <= LARGEST], LARGEST)
-        y = np.append(share[tau <= LARGEST], share[tau <= LARGEST][-1])
-        look = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 1.8}
-        panel.step(x, y - SPACING * number, where="post", label=RUN + name, clip_on=False, **look)
-    panel.set_title(MEASURES[measure].capitalize(), loc="left", fontweight="bold", fontsize=11)
-    panel.set_xlabel("tau: times the least amount")
-    panel.set_xlim(1, LARGEST)
-    panel.set_ylim(-SPACING * len(targets.lines(workloads)), 1.02)
-    panel.set_ylabel("share of targets", color=MUTED)
-    panel.grid(color=GRID, linewidth=0.8)
-    panel.set_axisbelow(True)
+        x = np.append(tau[tau <= LARGEST], LARGEST).tolist()
+        shares = np.append(share[tau <= LARGEST], share[tau <= LARGEST][-1]).tolist()
+        rows += [
+            {"system": name, "tau": rounded(one), "share": rounded(y), "height": rounded(y - SPACING * number)}
+            for one, y in zip(x, shares, strict=True)
+        ]
+    return rows
+
+
+def _draw_panel(measure: Measure, legend: Sequence[LegendEntry]) -> Any:
+    import altair
+
+    x_scale = altair.Scale(domain=(1, LARGEST), nice=False)
+    y_scale = altair.Scale(domain=(-SPACING * len(legend), 1.02), nice=False)
+    ticks = altair.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1], format=".1f")
+    x = altair.X("tau:Q", scale=x_scale, axis=altair.Axis(tickCount=4), title="tau: times the least amount")
+    y = altair.Y("height:Q", scale=y_scale, axis=ticks, title="share of targets")
+    tooltip = [
+        altair.Tooltip("system:N"),
+        altair.Tooltip("tau:Q"),
+        altair.Tooltip("share:Q", title="share of targets"),
+    ]
+    rows = charts.chart_on(measure)
+    colour, opacity = charts.colour_of(legend), charts.opacity()
+    line = rows.mark_line(interpolate="step-after", strokeWidth=2, cursor="pointer")
+    marks = rows.mark_point(filled=True, size=28, cursor="pointer")
+    layers = [
+        line.encode(x=x, y=y, color=colour, strokeDash=charts.dash_of(legend), strokeOpacity=opacity),
+        marks.encode(x=x, y=y, color=colour, shape=charts.shape_of(legend), fillOpacity=opacity, tooltip=tooltip),
+    ]
+    return altair.LayerChart(layer=layers, width=SIZE[0], height=SIZE[1], title=MEASURES[measure].capitalize())

@@ -1,25 +1,16 @@
 """Figures of calibration: accuracy against confidence, and top-1 error against coverage."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.ticker import MultipleLocator
 
-from imagenet_repro.report.plots.style import (
-    AS_TEXT,
-    COLOURS,
-    GRID,
-    MUTED,
-    STYLE,
-    new_figure,
-    write,
-)
+from imagenet_repro.report.plots import charts
+from imagenet_repro.report.plots.charts import Chart, ChartView
+from imagenet_repro.report.plots.style import COLOURS, MUTED, rounded
 from imagenet_repro.scoring.calibration import (
     BINS,
     ScoredProbabilities,
@@ -30,17 +21,12 @@ from imagenet_repro.scoring.calibration import (
 )
 from imagenet_repro.statistics.intervals import binomial_interval
 
-SIZE = (4.7, 5.2)  # inches: narrow enough to stand beside another
+WIDTH, HEIGHT, LOW_HEIGHT = 340, 300, 90  # pixels of the panels in the files
 MOST_POINTS = 300  # in a curve
 # Distinct by shape too, and by size where one covers the other: a dot in an open square.
-MARKERS: tuple[Mapping[str, Any], ...] = (
-    {"marker": "s", "markersize": 7.5, "markerfacecolor": "white", "markeredgewidth": 1.6, "color": COLOURS[1]},
-    {"marker": "o", "markersize": 4.5, "color": COLOURS[0]},
-)
-LINES: tuple[Mapping[str, Any], ...] = (
-    {"color": COLOURS[1], "linestyle": "-"},
-    {"color": COLOURS[0], "linestyle": "--"},
-)
+COLOUR, SHAPE, SIZE = (COLOURS[1], COLOURS[0]), ("square", "circle"), (85, 45)
+DASH = ([1, 0], [6, 3], [2, 2])
+TICKS = (0, 20, 40, 60, 80, 100)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,83 +42,148 @@ class CalibrationState:
     judged: ScoredProbabilities
 
 
-def plot_reliability(states: Sequence[CalibrationState], path: str | Path) -> list[Path]:
-    """Draw accuracy against confidence in 15 bins with Wilson's 95 % intervals for new images, and a histogram.
+def draw_reliability(states: Sequence[CalibrationState]) -> Chart:
+    """Return accuracy against confidence in 15 bins with Wilson's 95 % intervals for new images, and a histogram.
 
     Args:
       states: one or two.
-      path: the path of the figure.
-
-    Returns:
-      The two files written: `path` as .png and as .svg.
-
-    Raises:
-      SaveError: a file cannot be written.
     """
-    with rc_context(STYLE | AS_TEXT):
-        figure = new_figure(SIZE)
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.4, 1))
-        upper.plot((0, 100), (0, 100), color=MUTED, linestyle=":", linewidth=1.2, label="perfect calibration")
-        for state, look, line in zip(states, MARKERS, LINES, strict=False):
-            _draw_bins(upper, state, look)
-            _draw_counts(lower, state, line)
-        upper.set(ylim=(0, 100), ylabel="accuracy of first guesses, %")
-        lower.set(xlim=(0, 100), ylim=(0, None), xlabel="confidence, %", ylabel="images, %")
-        for panel in (upper, lower):
-            _finish(panel)
-        upper.yaxis.set_major_locator(MultipleLocator(20))
-        lower.xaxis.set_major_locator(MultipleLocator(20))
-        figure.legend(loc="outside upper left", frameon=False, borderpad=0.2)
-        return write(figure, path, "the figure of reliability")
+    import altair
 
-
-def _draw_bins(panel: Axes, state: CalibrationState, look: Mapping[str, Any]) -> None:
-    bins = bin_images(state.judged, "width")
-    ends = [
-        binomial_interval(right, images)
-        for right, images in zip(bins.right.tolist(), bins.images.tolist(), strict=True)
+    names = [state.name for state in states]
+    datasets = {
+        "bins": [row for state in states for row in _bin_rows(state)],
+        "counts": [row for state in states for row in _count_rows(state)],
+        "diagonal": [{"at": 0}, {"at": 100}],
+    }
+    legend = altair.Legend(title=None, orient="top", columns=1, labelLimit=340)
+    colour = altair.Color("state:N", scale=altair.Scale(domain=names, range=list(COLOUR[: len(names)])), legend=legend)
+    shape = altair.Shape("state:N", scale=altair.Scale(domain=names, range=list(SHAPE[: len(names)])), legend=legend)
+    x, y = _percent("confidence", "confidence, %"), _percent("accuracy", "accuracy of first guesses, %", is_x=False)
+    diagonal = charts.chart_on("diagonal").mark_line(color=MUTED, strokeDash=[2, 3], strokeWidth=1.2)
+    bins = charts.chart_on("bins")
+    bars = bins.mark_rule(strokeWidth=1.4).encode(
+        x=x, y=_percent("low", "accuracy of first guesses, %", is_x=False), y2="high:Q", color=colour,
+        strokeOpacity=altair.value(0.6),
+    )  # fmt: skip
+    marks = [
+        bins.transform_filter(f"datum.state === {json.dumps(name)}")
+        .mark_point(strokeWidth=2, size=size)
+        .encode(x=x, y=y, color=colour, shape=shape, tooltip=_tooltip())
+        for name, size in zip(names, SIZE, strict=False)
     ]
-    panel.vlines(100 * bins.confidence, *(100 * np.array(ends).T), color=look["color"], linewidth=1.2, alpha=0.6)
-    panel.plot(
-        100 * bins.confidence, 100 * bins.accuracy, linestyle="none", clip_on=False, zorder=3, label=state.name, **look
-    )
+    upper = altair.LayerChart(
+        layer=[
+            diagonal.encode(
+                x=_percent("at", "confidence, %"), y=_percent("at", "accuracy of first guesses, %", is_x=False)
+            ),
+            bars, *marks,
+        ],
+        width=WIDTH, height=HEIGHT,
+    )  # fmt: skip
+    steps = charts.chart_on("counts").mark_line(interpolate="step-after", strokeWidth=1.6)
+    share = altair.Y("share:Q", title="images, %", axis=altair.Axis(tickCount=3, minExtent=34))
+    lower = altair.LayerChart(
+        layer=[
+            steps.encode(
+                x=_percent("edge", "confidence, %"), y=share, color=colour, strokeDash=_dash(names, legend),
+                tooltip=[altair.Tooltip("state:N"), altair.Tooltip("share:Q", title="images, %", format=".2f")],
+            )
+        ],
+        width=WIDTH, height=LOW_HEIGHT,
+    )  # fmt: skip
+    specification = charts.draw_panels([upper, lower], columns=1)
+    return Chart((ChartView("", "reliability", specification),), datasets, is_narrow=True)
 
 
-def _draw_counts(panel: Axes, state: CalibrationState, line: Mapping[str, Any]) -> None:
-    """Draw the share of images in each bin, as an outline."""
-    counts = np.bincount(bin_indices(state.judged.confidence, "width"), minlength=BINS)
-    panel.stairs(100 * counts / counts.sum(), np.linspace(0, 100, BINS + 1), linewidth=1.4, **line)
-
-
-def plot_risk(states: Sequence[CalibrationState], path: str | Path) -> list[Path]:
-    """Draw the top-1 error among the most confident images against their share, and the lowest possible curve.
+def draw_risk(states: Sequence[CalibrationState]) -> Chart:
+    """Return the top-1 error among the most confident images against their share, and the lowest possible curve.
 
     Args:
       states: one or two.
-      path: the path of the figure.
-
-    Returns:
-      The two files written: `path` as .png and as .svg.
-
-    Raises:
-      SaveError: a file cannot be written.
     """
-    with rc_context(STYLE | AS_TEXT):
-        figure = new_figure(SIZE)
-        panel = figure.subplots()
-        for state, line in zip(states, LINES, strict=False):
-            curve = risk_curve(state.judged)
-            label = f"{state.name}: area {100 * curve.area:.2f}"
-            panel.plot(*_thinned(curve.coverage, curve.risk), linewidth=1.8, label=label, **line)
-        best = best_risk_curve(states[0].judged)
-        label = f"smallest possible at this error: {100 * best.area:.2f}"
-        panel.plot(*_thinned(best.coverage, best.risk), color=MUTED, linestyle=":", linewidth=1.4, label=label)
-        panel.set(xlim=(0, 100), ylim=(0, None), ylabel="top-1 error, %")
-        panel.set_xlabel("coverage: the most confident images, %")
-        _finish(panel)
-        panel.xaxis.set_major_locator(MultipleLocator(20))
-        figure.legend(loc="outside upper left", frameon=False, borderpad=0.2)
-        return write(figure, path, "the figure of risk against coverage")
+    import altair
+
+    curves = [(f"{state.name}: area {{:.2f}}", risk_curve(state.judged)) for state in states]
+    curves.append(("smallest possible at this error: {:.2f}", best_risk_curve(states[0].judged)))
+    rows, keys = [], []
+    for label, curve in curves:
+        keys.append(label.format(100 * curve.area))
+        coverage, risk = _thinned(curve.coverage, curve.risk)
+        rows += [
+            {"curve": keys[-1], "coverage": rounded(x), "risk": rounded(y)}
+            for x, y in zip(coverage.tolist(), risk.tolist(), strict=True)
+        ]
+    colours = [*COLOUR[: len(states)], MUTED]
+    legend = altair.Legend(title=None, orient="top", columns=1, labelLimit=340, symbolType="stroke")
+    line = charts.chart_on("curves").mark_line(strokeWidth=2).encode(
+        x=_percent("coverage", "coverage: the most confident images, %"),
+        y=altair.Y("risk:Q", scale=altair.Scale(domainMin=0), title="top-1 error, %"),
+        color=altair.Color("curve:N", scale=altair.Scale(domain=keys, range=colours), legend=legend),
+        strokeDash=altair.StrokeDash(
+            "curve:N", scale=altair.Scale(domain=keys, range=[*DASH[: len(states)], DASH[2]]), legend=legend
+        ),
+        tooltip=[
+            altair.Tooltip("curve:N"), altair.Tooltip("coverage:Q", title="coverage, %", format=".2f"),
+            altair.Tooltip("risk:Q", title="top-1 error, %", format=".2f"),
+        ],
+    )  # fmt: skip
+    panel = altair.LayerChart(layer=[line], width=WIDTH, height=HEIGHT)
+    specification = charts.draw_panels([panel])
+    return Chart((ChartView("", "risk", specification),), {"curves": rows}, is_narrow=True)
+
+
+def _bin_rows(state: CalibrationState) -> charts.Rows:
+    bins = bin_images(state.judged, "width")
+    columns = (bins.right, bins.images, bins.confidence, bins.accuracy)
+    rows = []
+    for right, images, confidence, accuracy in zip(*(column.tolist() for column in columns), strict=True):
+        low, high = binomial_interval(right, images)
+        shares = {"confidence": confidence, "accuracy": accuracy, "low": low, "high": high}
+        row: dict[str, Any] = {"state": state.name, "images": images}
+        rows.append(row | {key: rounded(100 * share) for key, share in shares.items()})
+    return rows
+
+
+def _count_rows(state: CalibrationState) -> charts.Rows:
+    """Return the share of images in each bin at its lower edge, and again the last one at its upper edge."""
+    counts = np.bincount(bin_indices(state.judged.confidence, "width"), minlength=BINS)
+    shares = (100 * counts / counts.sum()).tolist()
+    edges = np.linspace(0, 100, BINS + 1).tolist()
+    return [
+        {"state": state.name, "edge": rounded(edge), "share": rounded(share)}
+        for edge, share in zip(edges, [*shares, shares[-1]], strict=True)
+    ]
+
+
+def _percent(field: str, title: str, *, is_x: bool = True) -> Any:
+    import altair
+
+    scale = altair.Scale(domain=(0, 100), nice=False)
+    if is_x:
+        return altair.X(f"{field}:Q", scale=scale, axis=altair.Axis(values=list(TICKS)), title=title)
+    return altair.Y(f"{field}:Q", scale=scale, axis=altair.Axis(values=list(TICKS), minExtent=34), title=title)
+
+
+def _dash(names: Sequence[str], legend: Any) -> Any:
+    import altair
+
+    scale = altair.Scale(domain=list(names), range=list(DASH[: len(names)]))
+    return altair.StrokeDash("state:N", scale=scale, legend=legend)
+
+
+def _tooltip() -> list[Any]:
+    import altair
+
+    form = ".2f"
+    return [
+        altair.Tooltip("state:N"),
+        altair.Tooltip("confidence:Q", title="mean confidence, %", format=form),
+        altair.Tooltip("accuracy:Q", title="accuracy, %", format=form),
+        altair.Tooltip("low:Q", title="from", format=form),
+        altair.Tooltip("high:Q", title="to", format=form),
+        altair.Tooltip("images:Q", format=","),
+    ]
 
 
 def _thinned(
@@ -142,8 +193,3 @@ def _thinned(
     step = -(-len(risk) // MOST_POINTS)
     rows = np.arange(len(risk) - 1, -1, -step)[::-1]
     return 100 * coverage[rows], 100 * risk[rows]
-
-
-def _finish(panel: Axes) -> None:
-    panel.grid(color=GRID, linewidth=0.8)
-    panel.set_axisbelow(True)

@@ -1,116 +1,72 @@
-"""The parts that all figures share: colours, style, units, error bars, and writing a figure to two files."""
+"""The parts that all charts share: colours, units, error bars, and the entries of their legends."""
 
-import io
+import dataclasses
 import itertools
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import Float
-from matplotlib import rc_context, rcParams
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
-
-from imagenet_repro.report.plots import fonts
 from imagenet_repro.report.records import ComparedSystem
 from imagenet_repro.statistics.intervals import binomial_interval
 from imagenet_repro.statistics.populations import NEW_IMAGES
-from imagenet_repro.storage import files
 
 # Okabe & Ito (2008): distinct for people with any common colour blindness. Its yellow is too pale for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Beyond seven systems the colours repeat with the next line style and marker.
-LINES = ("-", "--", ":")
-MARKERS = ("o", "s", "^")
+# Beyond seven systems the colours repeat with the next line style and marker. Lengths of dashes and gaps in pixels.
+LINES = ((1, 0), (6, 3), (2, 2))
+MARKERS = ("circle", "square", "triangle-up")
 MUTED = "#666666"
 GRID = "#e6e6e6"
-STYLE: dict[Any, Any] = {  # for rcParams
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "svg.hashsalt": "curves",  # so that the same input gives the same file
-}
-# Text stays text in the SVG: it can be searched and read aloud, and takes a third of the size of its outlines. Fonts
-# other than the one measured are narrower. Dollar signs in a name must not start a formula.
-AS_TEXT: dict[Any, Any] = {"svg.fonttype": "none", "text.parse_math": False}
-NO_LAYOUT: dict[Any, Any] = {"figure.autolayout": False, "figure.constrained_layout.use": False}
-NO_FORMULAS: dict[Any, Any] = {"text.parse_math": False}  # for names with dollar signs, where text becomes outlines
+HAND_MADE = "hand-made features"  # the family of systems before 2012
+SMALLEST_RANGE = 5.0  # percentage points of an axis of errors
 
 
-def new_figure(
-    size: tuple[float, float], *, w_pad: float | None = None, h_pad: float | None = None, hspace: float | None = None
-) -> Figure:
-    """Return a figure with a constrained layout.
+@dataclasses.dataclass(frozen=True)
+class LegendEntry:
+    """The look of one system in all charts.
 
-    Args:
-      size: width and height in inches.
-      w_pad, h_pad: padding around the panels in inches; None: matplotlib's default.
-      hspace: space between rows of panels, as a share of their height; None: matplotlib's default.
+    Attributes:
+      name: of the system.
+      family: of its network; empty if it is not known.
+      colour: of its lines and marks.
+      dash: lengths of the dashes and gaps of its lines, in pixels.
+      shape: of its marks, in Vega's words.
     """
-    return Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=w_pad, h_pad=h_pad, hspace=hspace))
+
+    name: str
+    family: str
+    colour: str
+    dash: tuple[int, int]
+    shape: str
 
 
-def fix_layout(figure: Figure) -> None:
-    """Compute the layout of a figure, on which positions within its panels depend."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        with fonts.no_warnings():
-            engine.execute(figure)
-
-
-def draw_leads(
-    panel: Axes, starts: Float[np.ndarray, "n 2"], ends: Float[np.ndarray, "n 2"], colours: Sequence[str], **style: Any
-) -> None:
-    """Draw thin straight lines between names and their points, all as one artist.
-
-    matplotlib's arrows do the same, but each takes some 10 ms to clip at its ends whenever it is measured or drawn.
-
-    Args:
-      panel: the axes.
-      starts, ends: in shares of the panel's width and height.
-      colours: the colour of each line.
-      style: more properties of the lines.
-    """
-    if not len(starts):
-        return
-    segments = list(np.stack([starts, ends], 1))
-    lines = LineCollection(segments, colors=colours, transform=panel.transAxes, clip_on=False, **style)
-    lines.set_in_layout(False)
-    panel.add_collection(lines, autolim=False)
-
-
-def shorten(
-    starts: Float[np.ndarray, "n 2"], ends: Float[np.ndarray, "n 2"], at_start: float, at_end: float
-) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
-    """Return both ends of lines, moved towards each other by these lengths, at most to the middle of the line."""
-    along = ends - starts
-    length = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
-    unit = along / length
-    return starts + unit * np.minimum(at_start, length / 2), ends - unit * np.minimum(at_end, length / 2)
-
-
-def styles() -> Iterator[dict[str, str]]:
-    """Yield colour, line style and marker for each system in turn, without end; they are the same in every figure."""
+def entries(names_and_networks: Sequence[tuple[str, str]]) -> tuple[LegendEntry, ...]:
+    """Return the legend's entry of each system, from its name and its network; they are the same in every chart."""
     kinds = itertools.cycle(zip(LINES, MARKERS, strict=True))
-    return ({"color": colour, "linestyle": line, "marker": mark} for line, mark in kinds for colour in COLOURS)
+    looks = ((colour, dash, shape) for dash, shape in kinds for colour in COLOURS)
+    return tuple(
+        LegendEntry(name, family(network), *look)
+        for (name, network), look in zip(names_and_networks, looks, strict=False)
+    )
 
 
-def power(largest: float) -> tuple[float, str]:
-    """Return the power of a thousand that suits numbers up to `largest`, and its text: (1e9, " (× 10⁹)")."""
-    exponent = 0
-    while largest >= 1000 * 10.0**exponent:
-        exponent += 3
-    written = str(exponent).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return 10.0**exponent, f" (× 10{written})" if exponent else ""
+def system_entries(systems: Sequence[ComparedSystem]) -> tuple[LegendEntry, ...]:
+    """Return the legend's entry of each system of a comparison."""
+    return entries([(system.name, system.network) for system in systems])
+
+
+def family(network: str) -> str:
+    """Return the family of a network, such as "resnet"; empty if the registry does not have it."""
+    from imagenet_repro.models import registry
+    from imagenet_repro.zoo.entries import ENTRIES
+
+    if network in {entry.system for entry in ENTRIES if entry.system}:
+        return HAND_MADE
+    return registry.family(network)
+
+
+def rounded(value: float) -> float | None:
+    """Return a number with six significant digits, for the data of a chart; None if it is not finite."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def error_range(system: ComparedSystem, guesses: int) -> tuple[float, float, float]:
@@ -136,41 +92,8 @@ def describe_ranges(systems: Sequence[ComparedSystem]) -> str:
     return several if 1 not in seeds else f"{several}; for one seed {one}"
 
 
-def limit_errors(panel: Axes, low: Float[np.ndarray, " n"], high: Float[np.ndarray, " n"]) -> None:
-    """Set the vertical axis of errors in percent: the range of the bars, at least five points, and space for names."""
-    centre = (high.max() + low.min()) / 2
-    half = 0.62 * max(high.max() - low.min(), 5.0)
-    panel.set_ylim(max(0.0, centre - half), min(100.0, centre + half))
-    panel.yaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
-
-
-def write(figure: Figure, path: str | Path, what: str) -> list[Path]:
-    """Write the figure to `path` as .png and as .svg, each in one piece, and return both paths.
-
-    Args:
-      figure: the figure.
-      path: its suffix is replaced.
-      what: the name of the figure in an error.
-
-    Raises:
-      SaveError: a file cannot be written.
-    """
-    png, svg = (Path(path).with_suffix(suffix) for suffix in (".png", ".svg"))
-    with fonts.drawable_characters(figure), files.atomic_write(png, what) as file:
-        fix_layout(figure)  # once: each file would otherwise compute it again, which takes as long as drawing
-        with rc_context(NO_LAYOUT):
-            figure.set_layout_engine(None)  # with "none", each file would be drawn twice
-        figure.savefig(file, format="png", dpi=160)
-    drawn = io.BytesIO()
-    # Text that stays text is drawn by the reader's program, which has other fonts.
-    is_escaped = fonts.is_unprintable if rcParams["svg.fonttype"] == "none" else fonts.is_missing
-    with fonts.drawable_characters(figure, is_escaped), fonts.no_warnings():
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    with files.atomic_write(svg, what) as file:
-        file.write(re.sub(rb' d="[^"]*"', _shorten_path, drawn.getvalue()))
-    return [png, svg]
-
-
-def _shorten_path(path: re.Match[bytes]) -> bytes:
-    """Return the outline of a shape in hundredths of a point instead of millionths, which halves its size."""
-    return re.sub(rb"(\.\d\d)\d+", rb"\1", path[0])
+def error_domain(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of an axis of errors in percent: the range of the bars, at least five points, and some space."""
+    centre = (high + low) / 2
+    half = 0.62 * max(high - low, SMALLEST_RANGE)
+    return max(0.0, centre - half), min(100.0, centre + half)

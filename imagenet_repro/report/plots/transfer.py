@@ -1,56 +1,71 @@
 """Error against budget for every source and adaptation of a target."""
 
-from pathlib import Path
-from typing import Any
-
-from matplotlib import rc_context
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
-
-from imagenet_repro.report.plots import curves
-from imagenet_repro.report.plots.style import AS_TEXT, GRID, MUTED, STYLE, fix_layout, new_figure, power, styles, write
+from imagenet_repro.report.plots import charts
+from imagenet_repro.report.plots.charts import Chart, ChartView
+from imagenet_repro.report.plots.style import entries, rounded
 from imagenet_repro.report.records import TransferTarget
 from imagenet_repro.report.sections import transfer
 
 MOST_TICKS = 9  # of the axis of budgets; fewer budgets each have one
-LINE: dict[str, Any] = {"linewidth": 1.6, "markersize": 5, "zorder": 3}
+SIZE = (620, 320)  # pixels of the panel in the files
 
 
-def plot_budgets(target: TransferTarget, path: str | Path) -> list[Path]:
-    """Draw top-1 error against budget, one line for each system with intervals; return the .png and the .svg.
+def draw_budgets(target: TransferTarget, stem: str) -> Chart:
+    """Return top-1 error against budget, one line for each system with intervals.
 
-    Raises:
-      SaveError: a file cannot be written.
+    Args:
+      target: the systems under each budget.
+      stem: of the files' names.
     """
+    import altair
+
     lines = transfer.points(target)
-    amounts = [point.budget for line in lines.values() for point in line]
-    unit, written = power(max(amount.value for amount in amounts))
-    with rc_context(STYLE | AS_TEXT):
-        names = {name: transfer.label(target, name) for name in lines}
-        width = 6 + curves.LETTER * max(map(len, names.values()))
-        figure = new_figure((width, 4.6 if len(lines) <= 8 else 6), w_pad=0.1)
-        panel = figure.subplots()
-        panel.set_title(f"Top-1 error on {target.name}, %", loc="left", fontweight="bold", fontsize=11)
-        panel.set_xlabel(f"budget, {transfer.UNITS[amounts[0].unit]}{written}")
-        panel.set_xscale("log")
-        for (name, line), style in zip(lines.items(), styles(), strict=False):
-            x = [point.budget.value / unit for point in line]
-            y = [100 * point.error for point in line]
-            bars = [[100 * (p.error - p.low) for p in line], [100 * (p.high - p.error) for p in line]]
-            panel.errorbar(x, y, yerr=bars, fmt="none", ecolor=style["color"], elinewidth=1.0, capsize=2, alpha=0.7)
-            look: dict[str, Any] = LINE | style
-            panel.plot(x, y, label=curves.RUN + names[name], **look)
-        values = sorted({amount.value / unit for amount in amounts})
-        panel.set_xlim(values[0] / 1.1, values[-1] * 1.1)
-        is_short = len(values) <= MOST_TICKS
-        panel.xaxis.set_major_locator(
-            FixedLocator(values) if is_short else LogLocator(subs=(1.0, 2.0, 5.0), numticks=MOST_TICKS)
-        )
-        panel.xaxis.set_minor_locator(NullLocator())
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.set_ylim(bottom=0)
-        panel.grid(axis="y", color=GRID, linewidth=0.8)
-        panel.set_axisbelow(True)
-        figure.supxlabel(transfer.note(target.whole), x=0.01, ha="left", fontsize=9, color=MUTED)
-        fix_layout(figure)  # on which the positions of the names depend
-        curves.label_lines(panel)
-        return write(figure, path, "the figure of errors against budgets")
+    rows = [
+        {
+            "system": transfer.label(target, name),
+            "budget": rounded(point.budget.value),
+            "error": rounded(100 * point.error),
+            "low": rounded(100 * point.low),
+            "high": rounded(100 * point.high),
+        }
+        for name, line in lines.items()
+        for point in line
+    ]
+    networks = {system.name: system.network for one in target.by_budget.values() for system in one.systems}
+    legend = entries([(transfer.label(target, name), networks[name]) for name in lines])
+    unit = transfer.UNITS[next(iter(lines.values()))[0].budget.unit]
+    values = sorted({row["budget"] for row in rows})
+    domain = (values[0] / 1.1, values[-1] * 1.1)
+    ticks = values if len(values) <= MOST_TICKS else charts.log_ticks(*domain)
+    scale = altair.Scale(type="log", domain=domain, nice=False)
+    x = altair.X(
+        "budget:Q", scale=scale, axis=altair.Axis(values=ticks, format="~s", grid=False), title=f"budget, {unit}"
+    )
+    y_scale = altair.Scale(domainMin=0)
+    y = altair.Y("error:Q", scale=y_scale, title=None)
+    form = ".2f"
+    tooltip = [
+        altair.Tooltip("system:N"),
+        altair.Tooltip("error:Q", title="top-1 error, %", format=form),
+        altair.Tooltip("low:Q", title="from", format=form),
+        altair.Tooltip("high:Q", title="to", format=form),
+        altair.Tooltip("budget:Q", title=unit, format=".4~s"),
+    ]
+    points, colour, opacity = charts.chart_on("points"), charts.colour_of(legend), charts.opacity()
+    bars = points.mark_rule(strokeWidth=1.2).encode(
+        x=x,
+        y=altair.Y("low:Q", scale=y_scale, title=None),
+        y2="high:Q",
+        color=colour,
+        strokeOpacity=charts.opacity(0.6),
+    )
+    line = points.mark_line(strokeWidth=2).encode(
+        x=x, y=y, color=colour, strokeDash=charts.dash_of(legend), strokeOpacity=opacity
+    )
+    marks = points.mark_point(filled=True, size=45).encode(
+        x=x, y=y, color=colour, shape=charts.shape_of(legend), fillOpacity=opacity, tooltip=tooltip
+    )
+    title = f"Top-1 error on {target.name}, %"
+    panel = altair.LayerChart(layer=[bars, line, marks], width=SIZE[0], height=SIZE[1], title=title)
+    specification = charts.draw_panels([panel], notes=[transfer.note(target.whole)])
+    return Chart((ChartView("", stem, specification),), {"points": rows}, legend)
