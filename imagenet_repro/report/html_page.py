@@ -138,7 +138,7 @@ def _chart_json(chart: Chart) -> Markup:
         "click": chart.click,
         "narrowest": chart.narrowest,
     }
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(charts.printable_part(content), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c"))
 
 

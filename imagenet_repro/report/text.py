@@ -1,10 +1,12 @@
 """Amounts and names as tables and figures write them."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 NAME_LENGTH = 34  # characters
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what no SVG may contain
 UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -41,6 +43,18 @@ def clipped_name(name: str) -> str:
         return name
     tail = NAME_LENGTH // 2
     return f"{name[: NAME_LENGTH - tail - 1].rstrip()}…{name[-tail:].lstrip()}"
+
+
+def escaped_character(character: str) -> str:
+    r"""Return an escape that stands for a character, such as `\x07`."""
+    if ord(character) > 127:
+        return character.encode("ascii", "backslashreplace").decode()
+    return f"\\x{ord(character):02x}"
+
+
+def printable(text: str) -> str:
+    """Return a text in which control characters and halves of surrogate pairs, which no file can hold, are escapes."""
+    return UNPRINTABLE.sub(lambda match: escaped_character(match[0]), text)
 
 
 def enumerated(names: Sequence[str]) -> str:

@@ -3,7 +3,6 @@ import re
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from imagenet_repro.errors import SaveError
 from imagenet_repro.report import calibration_page
@@ -122,26 +121,24 @@ def test_a_system_that_is_always_right(tmp_path):
     assert "resnet50 is underconfident" in document.text
 
 
-def test_points_are_at_the_bins(tmp_path, monkeypatch):
-    drawn_figures: list[Figure] = []
-    monkeypatch.setattr(reliability, "write", lambda figure, *_: drawn_figures.append(figure) or [])
+def test_points_are_at_the_bins():
     scored = shown()
-    reliability.plot_reliability(scored.states, tmp_path / "a.png")
-    upper, lower = drawn_figures[0].axes
-    for state, line in zip(scored.states, upper.lines[1:], strict=True):
+    datasets = reliability.draw_reliability(scored.states).datasets
+    for state in scored.states:
         bins = calibration.bin_images(state.judged, "width")
-        np.testing.assert_allclose(line.get_xydata(), 100 * np.stack([bins.confidence, bins.accuracy], 1))
-    heights = lower.patches[0].get_data().values
-    assert heights.sum() == pytest.approx(100)
-    reliability.plot_risk(scored.states, tmp_path / "b.png")
-    curves = [line.get_xydata()[-1] for line in drawn_figures[1].axes[0].lines]
-    np.testing.assert_allclose(curves, [[100, 100 * scored.before.error]] * 3)
+        points = [(row["confidence"], row["accuracy"]) for row in datasets["bins"] if row["state"] == state.name]
+        np.testing.assert_allclose(points, 100 * np.stack([bins.confidence, bins.accuracy], 1), rtol=1e-5)
+        heights = [row["share"] for row in datasets["counts"] if row["state"] == state.name]
+        assert sum(heights[:-1]) == pytest.approx(100, rel=1e-4)
+    rows = reliability.draw_risk(scored.states).datasets["curves"]
+    ends = {row["curve"]: (row["coverage"], row["risk"]) for row in rows}
+    assert len(ends) == 3
+    np.testing.assert_allclose(list(ends.values()), [[100, 100 * scored.before.error]] * 3, rtol=1e-5)
 
 
-def test_the_curve_of_many_images_is_a_small_file(tmp_path):
+def test_the_curve_of_many_images_has_few_points():
     judged = calibration.score_probabilities(synthetic_predictions.calibrated(20_000, 4))
-    _, svg = reliability.plot_risk([CalibrationState("as it is", judged)], tmp_path / "risk.png")
-    plot_helpers.check_svg(svg)
+    assert len(reliability.draw_risk([CalibrationState("as it is", judged)]).datasets["curves"]) <= 600
 
 
 def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):

@@ -2,14 +2,18 @@ import base64
 import csv
 import dataclasses
 import io
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from imagenet_repro.errors import SaveError, UserError
+from imagenet_repro.errors import SaveError
 from imagenet_repro.report import comparison_page
 from imagenet_repro.report.comparison_page import ComparisonPage, PageFigure
+from imagenet_repro.report.plots import charts
+from imagenet_repro.report.plots.charts import Chart, ChartView
+from imagenet_repro.report.plots.style import LegendEntry
 from imagenet_repro.report.records import Comparison, FailedRun
 from imagenet_repro.report.sections import leaderboard
 from imagenet_repro.report.tables import Table
@@ -17,7 +21,6 @@ from tests.report import comparisons
 from tests.report.test_tables import flat, of_markdown
 
 HOSTILE = "<script>alert('x')</script>"
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 1"><rect width="2" height="1"/></svg>'
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -59,6 +62,14 @@ class Document(HTMLParser):
         return [actual for name, actual in self.tags if name == tag]
 
 
+def chart(name, text="a title"):
+    """Return a chart of one point."""
+    mark = {"data": {"name": "rows"}, "mark": "point", "encoding": {"x": {"field": "x", "type": "quantitative"}}}
+    specification = {"concat": [mark | {"title": text}], "columns": 1, "config": {}}
+    entry = LegendEntry(text, "resnet", "#0072B2", (1, 0), "circle")
+    return Chart((ChartView("", name, specification),), {"rows": [{"x": 1}]}, (entry,))
+
+
 def written(page, out):
     return Document(comparison_page.write(page, out).read_text())
 
@@ -70,8 +81,6 @@ def sections(document):
 @pytest.fixture
 def full(tmp_path):
     """Return a page with something in every section."""
-    svg = tmp_path / "figure.svg"
-    svg.write_text(SVG)
     comparison = comparisons.comparison(
         systems=3,
         seeds=2,
@@ -83,7 +92,7 @@ def full(tmp_path):
     return ComparisonPage(
         comparison,
         "zfnet has the lowest error.\nTwo seeds are too few.",
-        figures={part: [PageFigure(f"Of {part}", svg, "Caption.", "Alternative.")] for part in parts},
+        figures={part: [PageFigure(f"Of {part}", chart(part), "Caption.", "Alternative.")] for part in parts},
         tables={part: [Table(f"of_{part}", ("a", "b"), (("x", "1"),), "Handed in.")] for part in parts},
         groups={"xrce_2011": "a", "alexnet_2012": "a"},
         thumbnails=lambda ids: {id: b"jpeg " + id.encode() for id in ids},
@@ -146,16 +155,23 @@ def test_nothing_is_fetched_from_elsewhere(full, tmp_path):
     for name, attributes in document.tags:
         for key in ("src", "href", "srcset", "data", "action", "poster"):
             assert attributes.get(key, "#").startswith(("data:", "#")), (name, attributes)
-    text = (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.html").read_text().replace(charts.javascript(), "")  # the browser's test runs that
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", text)
+    (policy,) = [one["content"] for one in document.attributes("meta") if "Policy" in one.get("http-equiv", "")]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "http" not in policy
 
 
 def test_figures_and_thumbnails_are_in_the_file(full, tmp_path):
-    images = written(full, tmp_path).attributes("img")
+    document = written(full, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    images = document.attributes("img")
     assert all(image["alt"] for image in images)
-    figures = [image for image in images if image.get("src", "").startswith("data:image/svg+xml;base64,")]
-    assert [image["alt"] for image in figures] == ["Alternative."] * 6
-    assert base64.b64decode(figures[0]["src"].split(",")[1]).decode() == SVG
+    contents = [json.loads(one) for one in re.findall(r"<script [^>]*data-chart>(.*?)</script>", text, re.S)]
+    assert [content["views"][0]["name"] for content in contents] == list(full.figures)
+    assert all(content["datasets"] == {"rows": [{"x": 1}]} for content in contents)
+    assert text.count("window.vegaEmbed") == 1
+    assert "figures/curves.svg" in document.text
     photographs = [image for image in images if "data-picture" in image]
     embedded = {image["data-picture"]: image["src"] for image in photographs if "src" in image}
     assert sum("src" in image for image in photographs) == len(embedded) < len(photographs)
@@ -267,19 +283,17 @@ def _hostile_run(run):
 
 
 def test_hostile_names_stay_text(tmp_path):
-    svg = tmp_path / "figure.svg"
-    svg.write_text(SVG)
     quoted = f'"{HOSTILE}'
     page = ComparisonPage(
         hostile(comparisons.comparison(systems=3)),
         HOSTILE,
-        figures={"curves": [PageFigure(quoted, svg, quoted, quoted)]},
+        figures={"curves": [PageFigure(quoted, chart("curves", HOSTILE), quoted, quoted)]},
         groups={f"{HOSTILE}0": HOSTILE},
         thumbnails=lambda ids: dict.fromkeys(ids, b"x"),
     )
     document = written(page, tmp_path)
-    assert [name for name, _ in document.tags].count("script") == 1  # the page's own
-    assert document.attributes("img")[0]["alt"] == quoted
+    assert [name for name, _ in document.tags].count("script") == 4  # the page's own, one of them a chart's data
+    assert [one["aria-label"] for one in document.attributes("div") if one.get("class") == "chart card"] == [quoted]
     assert document.text.count(HOSTILE) > 50
     assert not any("<script" in path.read_text() for path in (tmp_path / "tables").glob("*.md"))
 
@@ -315,10 +329,21 @@ def test_the_same_page_twice_has_the_same_bytes(full, tmp_path):
     assert comparison_page.write(full, tmp_path / "b").read_bytes() == first
 
 
-def test_a_missing_figure_is_named(full, tmp_path):
-    (tmp_path / "figure.svg").unlink()
-    with pytest.raises(UserError, match=r"figure\.svg cannot be read: No such file"):
-        comparison_page.write(full, tmp_path)
+def test_pages_without_charts_have_no_libraries(tmp_path):
+    written(ComparisonPage(comparisons.comparison(systems=1), "One system."), tmp_path)
+    assert "vegaEmbed" not in (tmp_path / "report.html").read_text()
+
+
+def test_images_of_charts_have_their_thumbnails_once(full, tmp_path):
+    shown = [f"validation/class{k % 10:03d}/{k:05d}.jpg" for k in range(0, 400, 5)]
+    rows = [{"examples": [{"id": id, "label": "a", "guess": "b"}]} for id in shown]
+    pictured = dataclasses.replace(chart("confusions"), datasets={"rows": rows})
+    figures = {"confusions": [PageFigure("Of confusions", pictured, "Caption.", "Alternative.")]}
+    images = written(dataclasses.replace(full, figures=figures), tmp_path).attributes("img")
+    embedded = [image["data-id"] for image in images if "src" in image]
+    assert len(set(embedded)) == len(embedded)
+    assert set(shown) <= set(embedded)
+    assert any("hidden" in image for image in images)
 
 
 def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):

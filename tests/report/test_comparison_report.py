@@ -1,12 +1,13 @@
 import csv
 import dataclasses
+import json
 import re
 
-import matplotlib.figure
 import numpy as np
 import pytest
 
 from imagenet_repro.report import comparison_report
+from imagenet_repro.report.plots import charts
 from imagenet_repro.report.records import FailedRun
 from imagenet_repro.report.targets import parse_targets
 from imagenet_repro.statistics import crossed_effects
@@ -16,13 +17,8 @@ from tests.report.test_comparison_page import Document, sections
 
 @pytest.fixture
 def no_pixels(monkeypatch):
-    """Lay out figures without rendering them, which takes seconds and has tests of its own."""
-
-    def save(self, file, **options):
-        file.write(b'<svg width="900pt"/>')
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", save)
-    monkeypatch.setattr(matplotlib.figure.Figure, "draw_without_rendering", lambda self: None)
+    """Do not write the files of figures, which takes seconds and has tests of its own."""
+    monkeypatch.setattr(charts, "write", lambda *_: [])
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +42,19 @@ def written_page(tmp_path_factory):
 
 
 def test_all_figures_have_two_files_and_are_on_the_page(written_page):
-    _, path, document, _ = written_page
+    path = written_page[1]
     names = {file.stem for file in (path.parent / "figures").iterdir()}
     assert names >= {"curves_images", "curves_flops", "curves_seconds", "pareto_flops", "pareto_multiply_adds"}
     assert names >= {"differences_top1", "differences_top5", "gains", "heights", "history", "profiles"}
     for name in names:
         for suffix in (".png", ".svg"):
             assert (path.parent / f"figures/{name}{suffix}").stat().st_size > 1000
-    shown = [image for image in document.attributes("img") if image.get("src", "").startswith("data:image/svg+xml")]
-    assert len(shown) == len(names)
+    specifications = [
+        view["name"]
+        for text in re.findall(r"<script [^>]*data-chart>(.*?)</script>", path.read_text(), re.S)
+        for view in json.loads(text)["views"]
+    ]
+    assert sorted(specifications) == sorted(names)
 
 
 def test_sections_stand_in_order(written_page):
@@ -114,10 +114,10 @@ def test_classes_are_shown_by_their_names_in_wordnet(written_page):
 
 def test_only_thumbnails_that_are_shown_are_requested(written_page):
     _, _, document, requested_ids = written_page
-    shown = [image for image in document.attributes("img") if "data-picture" in image]
+    shown = [image for image in document.attributes("img") if "data-id" in image]
     assert shown
     assert len(set(requested_ids)) == len(requested_ids)
-    assert {re.search(r"\((.*)\)$", image["alt"])[1] for image in shown} == set(requested_ids)
+    assert {image["data-id"] for image in shown} == set(requested_ids)
 
 
 def test_narrow_figures_stand_side_by_side(written_page):

@@ -54,11 +54,9 @@ def test_runs_of_which_none_has_ended_are_a_comparison_without_systems(tmp_path)
     assert (comparison.systems, len(comparison.running)) == ((), 1)
 
 
-def test_the_curves_of_running_runs_are_drawn_with_their_progress(tmp_path, monkeypatch):
-    lines = []
-    monkeypatch.setattr(curves, "_plot", lambda drawn, *_, **__: lines.extend(drawn) or [])
-    curves.plot_systems(gathered(*one_of_each(tmp_path)), tmp_path / "curves.png")
-    assert [line.name for line in lines] == [
+def test_the_curves_of_running_runs_are_drawn_with_their_progress(tmp_path):
+    chart = curves.draw_systems(gathered(*one_of_each(tmp_path)))
+    assert [entry.name for entry in chart.legend] == [
         "alexnet_2012, batch_size=256",
         "alexnet_2012, batch_size=256, seed 1 (stopped, 45 %)",
         "alexnet_2012, batch_size=64, seed 0 (stopped, 0 %)",

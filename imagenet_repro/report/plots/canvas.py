@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context, rcParams
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -66,9 +66,7 @@ def write(figure: Figure, path: str | Path, what: str) -> list[Path]:
             figure.set_layout_engine(None)  # with "none", each file would be drawn twice
         figure.savefig(file, format="png", dpi=160)
     drawn = io.BytesIO()
-    # Text that stays text is drawn by the reader's program, which has other fonts.
-    is_escaped = fonts.is_unprintable if rcParams["svg.fonttype"] == "none" else fonts.is_missing
-    with fonts.drawable_characters(figure, is_escaped), fonts.no_warnings():
+    with fonts.drawable_characters(figure), fonts.no_warnings():
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     with files.atomic_write(svg, what) as file:
         file.write(re.sub(rb' d="[^"]*"', _shorten_path, drawn.getvalue()))

@@ -7,6 +7,7 @@ wide as there is space, and shows its own legend; the files have all panels side
 
 import dataclasses
 import functools
+import importlib.metadata
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imagenet_repro.report.plots.style import GRID, MUTED, LegendEntry
-from imagenet_repro.report.text import NAME_LENGTH
+from imagenet_repro.report.text import NAME_LENGTH, printable
 from imagenet_repro.storage import files, user
 
 Rows = list[dict[str, Any]]
@@ -25,7 +26,8 @@ SCALE = 2.0  # pixels of a PNG for each of the specification
 ISOLATED = "isolated"  # the parameter with the names of the systems that stand out; null: all do
 FAINT = 0.12  # opacity of the others
 LEGEND_LETTER = 6.2  # pixels, the mean width of a character in a legend
-INK = "#1d1d1b"  # of text on coloured cells, in every theme
+EXPORTED = "window.vegaEmbed = vegaEmbed;"  # what the script gives to those of the page
+INK = "#0b0b0a"  # of text on coloured cells, in every theme
 # Shortens a name as `text.clipped_name` does, in the language of Vega's expressions.
 CLIPPED = (
     f"length(datum.label) > {NAME_LENGTH} ? slice(datum.label, 0, {NAME_LENGTH - NAME_LENGTH // 2 - 1}) + '…'"
@@ -105,14 +107,23 @@ class Chart:
     is_narrow: bool = False
 
     def complete(self, view: ChartView) -> dict[str, Any]:
-        """Return the specification of a view with the data that it reads."""
+        """Return the specification of a view with the data that it reads, without characters that no file can hold."""
         used = {name: self.datasets[name] for name in sorted(set(_data_names(view.specification)))}
-        return {**view.specification, "datasets": used}
+        return printable_part({**view.specification, "datasets": used})
 
     def image_ids(self) -> tuple[str, ...]:
         """Return the ids of the images that clicks show, each once."""
         rows = (row for dataset in self.datasets.values() for row in dataset)
         return tuple(dict.fromkeys(image["id"] for row in rows for image in row.get("examples", ())))
+
+
+def printable_part(part: Any) -> Any:
+    """Return a part of a specification or of its data in which all texts can be written to a file."""
+    if isinstance(part, str):
+        return printable(part)
+    if isinstance(part, Mapping):
+        return {printable(key): printable_part(value) for key, value in part.items()}
+    return [printable_part(value) for value in part] if isinstance(part, list | tuple) else part
 
 
 def _data_names(part: Any) -> Iterator[str]:
@@ -138,7 +149,7 @@ def chart_on(dataset: str) -> Any:
 
 
 def draw_panels(
-    panels: Sequence[Any], *, title: str = "", notes: Sequence[str] = (), columns: int | None = None
+    panels: Sequence[Any], *, title: str | list[str] = "", notes: Sequence[str] = (), columns: int | None = None
 ) -> dict[str, Any]:
     """Return the specification of altair charts side by side.
 
@@ -153,7 +164,7 @@ def draw_panels(
     """
     import altair
 
-    heading = {}
+    heading: dict[str, Any] = {}
     if title:
         heading = {"title": altair.Title(title, subtitle=list(notes))}
     elif notes:
@@ -218,15 +229,20 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in every if low <= tick <= high]
 
 
-def opacity(shown: float = 1.0) -> Any:
-    """Return the encoding of an opacity, which is low for the systems that do not stand out.
+def opacity(channel: Literal["opacity", "fillOpacity", "strokeOpacity"], shown: float = 1.0) -> dict[str, Any]:
+    """Return the encoding of an opacity by its channel; it is low for the systems that do not stand out.
 
-    That of strokes and fills is drawn ten times as fast as that of whole marks, where it is not 1.
+    Strokes and fills that are not opaque are drawn ten times as fast as whole marks that are not.
     """
     import altair
 
+    kinds = {
+        "opacity": altair.OpacityValue,
+        "fillOpacity": altair.FillOpacityValue,
+        "strokeOpacity": altair.StrokeOpacityValue,
+    }
     test = f"!{ISOLATED} || !datum.system || indexof({ISOLATED}, datum.system) >= 0"
-    return altair.condition(test, altair.value(shown), altair.value(FAINT * shown))
+    return {channel: kinds[channel](value=FAINT * shown, condition={"test": test, "value": shown})}
 
 
 # --- files and pages --------------------------------------------------------------------------------------------
@@ -265,12 +281,12 @@ def javascript() -> str:
     """
     import vl_convert
 
-    path = user.cache_directory() / f"vega-{vl_convert.__version__}.js"
+    path = user.cache_directory() / f"vega-{importlib.metadata.version('vl-convert-python')}.js"
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         pass
-    script = vl_convert.javascript_bundle()
+    script = vl_convert.javascript_bundle(EXPORTED)
     if "</script" in script or "<!--" in script:
         raise ValueError("the Vega libraries cannot stand within an element of HTML")
     try:

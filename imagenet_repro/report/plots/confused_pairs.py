@@ -73,7 +73,7 @@ def _counts(wrong: WrongGuesses, system: int, pairs: Sequence[int]) -> Float[np.
 def _draw_cells(pairs: Sequence[str], systems: Sequence[str], largest: float) -> Any:
     import altair
 
-    look = {"domain": False, "ticks": False, "labelColor": "#000000"}
+    look: dict[str, Any] = {"domain": False, "ticks": False, "labelColor": "#000000"}
     x_axis = altair.Axis(orient="top", labelAngle=SLANT, labelExpr=charts.CLIPPED, **look)
     x = altair.X("system:N", scale=altair.Scale(domain=list(systems)), axis=x_axis, title=None)
     y_axis = altair.Axis(labelLimit=320, **look)

@@ -78,8 +78,10 @@ def draw_systems(comparison: Comparison) -> Chart:
         _Line(entry, rows, has_loss=not (has_both_losses and network in feature_systems))
         for entry, (_, network, rows) in zip(legend, named, strict=True)
     ]
-    known = [against for against in AMOUNTS if against == "images" or all(_has(line.runs, against) for line in lines)]
-    stems = {against: f"curves_{against}" for against in known}
+    known: list[Against] = [
+        against for against in AMOUNTS if against == "images" or all(_has(line.runs, against) for line in lines)
+    ]
+    stems: dict[Against, str] = {against: f"curves_{against}" for against in known}
     return _draw(lines, known, stems, num_classes=len(comparison.class_names) or None)
 
 
@@ -285,20 +287,20 @@ def _draw_panel(
     layers = []
     if key == "loss" and datasets[f"raw_{axis.key}"]:
         raw = charts.chart_on(f"raw_{axis.key}").mark_line(strokeWidth=0.8)
-        layers.append(raw.encode(x=x, y=y, color=colour, strokeOpacity=charts.opacity(0.25)))
+        layers.append(raw.encode(x=x, y=y, color=colour, **charts.opacity("strokeOpacity", 0.25)))
     if any("low" in row for row in datasets[name]):
         band = curves.mark_area().encode(x=x, y=altair.Y("low:Q", title=None), y2="high:Q", color=colour)
-        layers.append(band.encode(fillOpacity=charts.opacity(0.2)))
+        layers.append(band.encode(**charts.opacity("fillOpacity", 0.2)))
     line = curves.mark_line(strokeWidth=2, cursor="pointer")
     layers.append(
-        line.encode(x=x, y=y, color=colour, strokeDash=charts.dash_of(legend), strokeOpacity=charts.opacity())
+        line.encode(x=x, y=y, color=colour, strokeDash=charts.dash_of(legend), **charts.opacity("strokeOpacity"))
     )
     is_error = key in GUESSES
     marks = curves.mark_point(size=28 if is_error else 60, filled=True, cursor="pointer")
     layers.append(
         marks.encode(
             x=x, y=y, color=colour, shape=charts.shape_of(legend), tooltip=_tooltip(key, axis),
-            fillOpacity=charts.opacity(1.0 if is_error else 0.0),  # of a loss, marks are there for the tooltips alone
+            **charts.opacity("fillOpacity", 1.0 if is_error else 0.0),  # of a loss, marks are there for the tooltips alone
         )
     )  # fmt: skip
     if f"chance_{key}" in datasets:
@@ -314,7 +316,7 @@ def _encode_places(key: str, axis: _HorizontalAxis) -> tuple[Any, Any]:
 
     domain = (axis.start, axis.end) if math.isfinite(axis.start) and axis.start < axis.end else altair.Undefined
     scale = altair.Scale(type="log" if axis.is_log else "linear", domain=domain, nice=False)
-    ticks = {"values": charts.log_ticks(axis.start, axis.end)} if axis.is_log else {"tickCount": 4}
+    ticks: dict[str, Any] = {"values": charts.log_ticks(axis.start, axis.end)} if axis.is_log else {"tickCount": 4}
     look = altair.Axis(format="~s", labelOverlap="greedy", grid=False, **ticks)
     x = altair.X("x:Q", scale=scale, axis=look, title=AMOUNTS[axis.key])
     errors = altair.Scale(domain=(0, 100)) if key != "loss" else altair.Scale(zero=False)

@@ -100,7 +100,7 @@ def _draw_panel(order: Sequence[str], keys: Sequence[str], highest: float, guess
     ticks = altair.Axis(values=list(range(0, int(highest) + 1, step)))
     title = f"top-{guesses} error within the class, %"
     x = altair.X("error:Q", scale=x_scale, axis=ticks, title=title)
-    which = {"domain": list(keys)}
+    which: dict[str, Any] = {"domain": list(keys)}
     look = altair.Legend(title=None, orient="top", columns=1, labelLimit=500)
     colour = altair.Color("which:N", scale=altair.Scale(**which, range=list(COLOUR)), legend=look)
     classes = charts.chart_on("classes")
@@ -108,7 +108,8 @@ def _draw_panel(order: Sequence[str], keys: Sequence[str], highest: float, guess
         x=altair.X("before:Q", scale=x_scale, axis=ticks, title=title), x2="after:Q", y=y, tooltip=_tooltip(guesses)
     )
     overall = charts.chart_on("overall").mark_rule(strokeWidth=1.2).encode(
-        x=x, color=colour, strokeDash=altair.StrokeDash("which:N", scale=altair.Scale(**which, range=DASH), legend=look)
+        x=x, color=colour,
+        strokeDash=altair.StrokeDash("which:N", scale=altair.Scale(**which, range=DASH), legend=look),
     )  # fmt: skip
     shape = altair.Shape("which:N", scale=altair.Scale(**which, range=list(SHAPE)), legend=look)
     tooltip = [

@@ -8,7 +8,6 @@ import bisect
 import contextlib
 import functools
 import itertools
-import re
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -18,11 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
+from imagenet_repro.report.text import UNPRINTABLE, escaped_character
+
 BASE = "DejaVu Sans"
 NO_FONTS = ("Last Resort", "LastResort")  # their glyphs show only that a character is missing
 NOTE = "Characters that no installed font has are written as their Unicode numbers, such as \\u732b."
 LONGEST = 60  # characters of a name with escapes; longer texts are sentences
-UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what no SVG may contain
 
 
 def is_plain(text: str) -> bool:
@@ -30,21 +30,16 @@ def is_plain(text: str) -> bool:
     return text.isascii() and not UNPRINTABLE.search(text)
 
 
-def is_unprintable(character: str) -> bool:
-    """Return whether a character is a control character or half of a surrogate pair, which no file can contain."""
-    return UNPRINTABLE.fullmatch(character) is not None
-
-
 def is_missing(character: str) -> bool:
     """Return whether no installed font has a character."""
-    return is_unprintable(character) or (character not in "\t\n\r" and _family(character) is None)
+    return UNPRINTABLE.fullmatch(character) is not None or (character not in "\t\n\r" and _family(character) is None)
 
 
 def escape(text: str, is_escaped: Callable[[str], bool] = is_missing) -> str:
     r"""Return a text in which certain characters are escapes such as `\u732b`; a name that becomes long is cut."""
     if is_plain(text):
         return text
-    parts = [_escape(character) if is_escaped(character) else character for character in text]
+    parts = [escaped_character(character) if is_escaped(character) else character for character in text]
     lengths = list(itertools.accumulate(map(len, parts)))
     if len(text) > LONGEST or not lengths or lengths[-1] <= LONGEST:
         return "".join(parts)
@@ -102,12 +97,6 @@ def _add_note(figure: Figure, undo: contextlib.ExitStack) -> None:
         captions = [figure.supxlabel("", x=0.015, ha="left", fontsize=8)]
     captions[0].set_text(f"{caption}\n{NOTE}".strip())
     undo.callback(captions[0].set_text, caption)
-
-
-def _escape(character: str) -> str:
-    return (
-        character.encode("ascii", "backslashreplace").decode() if ord(character) > 127 else f"\\x{ord(character):02x}"
-    )
 
 
 @functools.cache

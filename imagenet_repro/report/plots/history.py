@@ -215,7 +215,7 @@ def _draw_entries(frame: Frame) -> list[Any]:
         altair.Tooltip("protocol:N", title="on"),
     ]
     winners = charts.chart_on("winners")
-    mark = {"shape": "diamond", "size": 60, "color": DARK, "opacity": 1}
+    mark: dict[str, Any] = {"shape": "diamond", "size": 60, "color": DARK, "opacity": 1}
     person = charts.chart_on("person").mark_rule(color=MUTED, strokeDash=[4, 3])
     return [
         winners.mark_line(color=DARK, strokeWidth=1.6).encode(**place),
@@ -239,10 +239,10 @@ def _draw_systems(frame: Frame, legend: Sequence[LegendEntry]) -> list[Any]:
         altair.Tooltip("high:Q", title="to", format=form),
     ]
     bars = systems.mark_rule(strokeWidth=1.5).encode(
-        **_place(frame, error="low"), y2="high:Q", color=colour, strokeOpacity=charts.opacity(0.6)
+        **_place(frame, error="low"), y2="high:Q", color=colour, **charts.opacity("strokeOpacity", 0.6)
     )
     marks = systems.mark_point(filled=True, size=75, cursor="pointer").encode(
-        **_place(frame), color=colour, shape=charts.shape_of(legend, is_shown=False), fillOpacity=charts.opacity(),
+        **_place(frame), color=colour, shape=charts.shape_of(legend, is_shown=False), **charts.opacity("fillOpacity"),
         tooltip=tooltip,
     )  # fmt: skip
     return [bars, marks]

@@ -108,7 +108,7 @@ def offsets(
     points: Sequence[tuple[float, float]],
     lines: Sequence[tuple[tuple[float, float], tuple[float, float]]],
     frame: Frame,
-) -> list[dict[str, float]]:
+) -> list[dict[str, float | None]]:
     """Return the offset of each name's centre from its point, in pixels, as the fields `dx` and `dy` of its row.
 
     The width of a name is estimated from its length. A name that only fits far away is left out: its `dx` is null.
@@ -151,7 +151,7 @@ def draw_names(dataset: str, place: Mapping[str, Any]) -> Any:
                 fontWeight="bold" if is_bold else "normal", dx=altair.expr("datum.dx"), dy=altair.expr("datum.dy"),
                 baseline="middle", limit=NAME_LIMIT,
             )
-            .encode(**place, text="label:N", opacity=charts.opacity())
+            .encode(**place, text="label:N", **charts.opacity("opacity"))
             for is_bold in (True, False)
         ]
     )  # fmt: skip

@@ -18,6 +18,7 @@ SATURATED = 5.0  # points; the strongest colour stands for at least this, so tha
 # are left out, so that dark text is readable on all of them.
 COLOURS = ("#8073ac", "#a39bc7", "#c2bedc", "#dadcec", "#f0f1f4", "#faecd7", "#fed8a6", "#fdbc6b", "#eb9733")
 MOST_NUMBERS = 20  # systems; in a figure of more, as wide as a page, no number could be read
+MOST_BESIDE = 5  # systems; two figures of so many stand side by side
 SMALL_CELL = (17, 17)  # pixels, without numbers
 NOTE = (
     "Each cell: error of its row minus error of its column, in points. Bold: the difference is significant; (in"
@@ -68,7 +69,9 @@ def draw_matrix(
             row["text"] = text if row["significant"] == "yes" else f"({text})"
     panel = _draw_panel(ordered, _largest(points), has_numbers=has_numbers)
     specification = charts.draw_panels([panel], title=title, notes=notes(len(names)))
-    return Chart((ChartView("", stem, specification),), {"cells": rows}, click="pair")
+    return Chart(
+        (ChartView("", stem, specification),), {"cells": rows}, click="pair", is_narrow=len(names) <= MOST_BESIDE
+    )
 
 
 def notes(n_systems: int) -> tuple[str, ...]:
@@ -92,7 +95,7 @@ def _draw_panel(names: Sequence[str], largest: float, *, has_numbers: bool) -> A
     import altair
 
     scale = altair.Scale(domain=list(names))
-    look = {"domain": False, "ticks": False, "labelColor": "#000000", "labelExpr": charts.CLIPPED}
+    look: dict[str, Any] = {"domain": False, "ticks": False, "labelColor": "#000000", "labelExpr": charts.CLIPPED}
     columns = altair.Axis(orient="top", labelAngle=SLANT, **look)
     x = altair.X("column:N", scale=scale, axis=columns, title=None)
     y = altair.Y("row:N", scale=scale, axis=altair.Axis(**look), title=None)

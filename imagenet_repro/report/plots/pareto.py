@@ -76,7 +76,7 @@ def draw_pareto(comparison: Comparison) -> Chart:
 
 def known_costs(systems: Sequence[ComparedSystem]) -> dict[Cost, Float[np.ndarray, " n"]]:
     """Return the costs that are known, and not zero, of every system: an array by cost, in the order of `COSTS`."""
-    every = {key: np.array([_cost(system, key) for system in systems]) for key in COSTS}
+    every: dict[Cost, np.ndarray] = {key: np.array([_cost(system, key) for system in systems]) for key in COSTS}
     return {key: cost for key, cost in every.items() if np.isfinite(cost).all() and (cost > 0).all()}
 
 
@@ -192,11 +192,13 @@ def _draw_panel(panel: _Panel, entries: Sequence[charts.LegendEntry], *, has_nam
         y=altair.Y(f"top{panel.guesses}_low:Q", scale=y_scale, title=None),
         y2=f"top{panel.guesses}_high:Q",
         color=colour,
-        strokeOpacity=charts.opacity(0.6),
+        **charts.opacity("strokeOpacity", 0.6),
     )
     marks = systems.mark_point(size=75, strokeWidth=2, cursor="pointer", filled=False).encode(
-        x=x, y=y, color=colour, shape=charts.shape_of(entries, is_shown=not has_names), opacity=charts.opacity(),
-        fillOpacity=altair.condition(f"datum.front_{panel.key}_{panel.guesses}", altair.value(1), altair.value(0)),
+        x=x, y=y, color=colour, shape=charts.shape_of(entries, is_shown=not has_names), **charts.opacity("opacity"),
+        fillOpacity=altair.FillOpacityValue(
+            value=0, condition={"test": f"datum.front_{panel.key}_{panel.guesses}", "value": 1}
+        ),
         fill=charts.fill_of(entries),
         tooltip=_tooltip(panel),
     )  # fmt: skip

@@ -64,11 +64,13 @@ def _draw_panel(measure: Measure, legend: Sequence[LegendEntry]) -> Any:
         altair.Tooltip("share:Q", title="share of targets"),
     ]
     rows = charts.chart_on(measure)
-    colour, opacity = charts.colour_of(legend), charts.opacity()
+    colour = charts.colour_of(legend)
     line = rows.mark_line(interpolate="step-after", strokeWidth=2, cursor="pointer")
     marks = rows.mark_point(filled=True, size=28, cursor="pointer")
     layers = [
-        line.encode(x=x, y=y, color=colour, strokeDash=charts.dash_of(legend), strokeOpacity=opacity),
-        marks.encode(x=x, y=y, color=colour, shape=charts.shape_of(legend), fillOpacity=opacity, tooltip=tooltip),
+        line.encode(x=x, y=y, color=colour, strokeDash=charts.dash_of(legend), **charts.opacity("strokeOpacity")),
+        marks.encode(
+            x=x, y=y, color=colour, shape=charts.shape_of(legend), **charts.opacity("fillOpacity"), tooltip=tooltip
+        ),
     ]
     return altair.LayerChart(layer=layers, width=SIZE[0], height=SIZE[1], title=MEASURES[measure].capitalize())

@@ -51,19 +51,19 @@ def draw_budgets(target: TransferTarget, stem: str) -> Chart:
         altair.Tooltip("high:Q", title="to", format=form),
         altair.Tooltip("budget:Q", title=unit, format=".4~s"),
     ]
-    points, colour, opacity = charts.chart_on("points"), charts.colour_of(legend), charts.opacity()
+    points, colour = charts.chart_on("points"), charts.colour_of(legend)
     bars = points.mark_rule(strokeWidth=1.2).encode(
         x=x,
         y=altair.Y("low:Q", scale=y_scale, title=None),
         y2="high:Q",
         color=colour,
-        strokeOpacity=charts.opacity(0.6),
+        **charts.opacity("strokeOpacity", 0.6),
     )
     line = points.mark_line(strokeWidth=2).encode(
-        x=x, y=y, color=colour, strokeDash=charts.dash_of(legend), strokeOpacity=opacity
+        x=x, y=y, color=colour, strokeDash=charts.dash_of(legend), **charts.opacity("strokeOpacity")
     )
     marks = points.mark_point(filled=True, size=45).encode(
-        x=x, y=y, color=colour, shape=charts.shape_of(legend), fillOpacity=opacity, tooltip=tooltip
+        x=x, y=y, color=colour, shape=charts.shape_of(legend), **charts.opacity("fillOpacity"), tooltip=tooltip
     )
     title = f"Top-1 error on {target.name}, %"
     panel = altair.LayerChart(layer=[bars, line, marks], width=SIZE[0], height=SIZE[1], title=title)

@@ -57,7 +57,7 @@ def draw_heights(tree: ConfusionTree) -> Chart:
 
 
 def draw_super_classes(tree: ConfusionTree, system: str, images: Mapping[tuple[str, str], Sequence[Any]]) -> Chart:
-    """Return one system's wrong first guesses by the super-classes of label and guess, in percent of the label's images.
+    """Return one system's wrong first guesses by super-class of label and guess, in percent of the label's images.
 
     The figure needs at least two super-classes (`tree.groups`) to be useful.
 
@@ -152,7 +152,7 @@ def _group_shares(tree: ConfusionTree, system: int) -> Float[np.ndarray, "g g"]:
 def _draw_cells(rows: Sequence[str], columns: Sequence[str], largest: float) -> Any:
     import altair
 
-    look = {"domain": False, "ticks": False, "labelColor": "#000000"}
+    look: dict[str, Any] = {"domain": False, "ticks": False, "labelColor": "#000000"}
     x_axis = altair.Axis(orient="top", labelAngle=-90, **look)
     x = altair.X("guess:N", scale=altair.Scale(domain=list(columns)), axis=x_axis, title=None)
     y = altair.Y("label:N", scale=altair.Scale(domain=list(rows)), axis=altair.Axis(**look), title=None)

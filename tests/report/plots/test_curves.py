@@ -1,15 +1,12 @@
-import itertools
+import json
 import math
-import re
 
-import matplotlib.colors
 import numpy as np
 import pytest
-from matplotlib.image import imread
-from scipy.optimize import minimize
+from PIL import Image
 
 from imagenet_repro.errors import SaveError
-from imagenet_repro.report.plots import curves, style
+from imagenet_repro.report.plots import charts, curves, style
 from tests.report import plot_helpers
 
 
@@ -26,33 +23,32 @@ def a_run(evaluations=3):
     return rows + [evaluated(30 * (n + 1), 0.9 - 0.2 * n, 0.5 - 0.1 * n) for n in range(evaluations)]
 
 
-def text_in(svg):
-    """Return the texts of an SVG whose text became outlines; matplotlib keeps each text as a comment."""
-    return re.findall(r"<!-- (.*?) -->", svg.read_text())
+def written(monkeypatch, tmp_path, runs, **options):
+    """Return the chart that `plot_curves` writes."""
+    drawn = []
+    monkeypatch.setattr(charts, "write", lambda chart, *_: drawn.append(chart) or [])
+    curves.plot_curves(runs, tmp_path / "c.png", **options)
+    return drawn[0]
 
 
-def pixels_of(png, colour):
-    picture = imread(png)[..., :3]
-    return int(np.sum(np.all(np.abs(picture - matplotlib.colors.to_rgb(colour)) < 2 / 255, axis=-1)))
-
-
-def test_both_files_name_every_run_in_every_panel(tmp_path):
-    png, svg = curves.plot_curves({"AlexNet": a_run(), "ResNet-18": a_run()}, tmp_path / "new/curves.png")
-    assert (png, svg) == (tmp_path / "new/curves.png", tmp_path / "new/curves.svg")
-    words = text_in(svg)
-    assert words.count("AlexNet") == words.count("ResNet-18") == 3
-    assert {"Training loss", "Top-1 error, %", "Top-5 error, %"} <= set(words)
+def test_both_files_name_every_run(tmp_path):
+    paths = curves.plot_curves({"AlexNet": a_run(), "ResNet-18": a_run()}, tmp_path / "new/curves.png")
+    assert paths == [tmp_path / "new/curves.png", tmp_path / "new/curves.svg"]
+    words = plot_helpers.words(paths[1])
+    assert {"AlexNet", "ResNet-18", "Training loss", "Top-1 error, %", "Top-5 error, %"} <= set(words)
     assert "chance" not in words
-    assert pixels_of(png, style.COLOURS[1]) > 500
+    assert Image.open(paths[0]).width > 1500
 
 
-def test_chance_is_drawn_where_the_classes_are_known(tmp_path):
-    _, svg = curves.plot_curves({"a": a_run()}, tmp_path / "c.png", num_classes=10)
-    assert text_in(svg).count("chance") == 2
+def test_chance_is_drawn_where_the_classes_are_known(tmp_path, monkeypatch):
+    chart = written(monkeypatch, tmp_path, {"a": a_run()}, num_classes=10)
+    assert chart.datasets["chance_top1_error"] == [{"chance": 90.0}]
+    assert chart.datasets["chance_top5_error"] == [{"chance": 50.0}]
+    assert json.dumps(chart.views[0].specification).count('"text": "chance"') == 2
 
 
 @pytest.mark.parametrize(
-    ("rows", "named", "empty"),
+    ("rows", "drawn", "empty"),
     [
         (a_run(1), 3, 0),
         (a_run(0), 1, 2),
@@ -63,30 +59,16 @@ def test_chance_is_drawn_where_the_classes_are_known(tmp_path):
         ([], 0, 3),
     ],
 )
-def test_runs_with_few_rows_are_drawn(tmp_path, rows, named, empty):
-    _, svg = curves.plot_curves({"network": rows}, tmp_path / "c.png", num_classes=3)
-    assert text_in(svg).count("network") == named
-    assert text_in(svg).count("none recorded") == empty
+def test_runs_with_few_rows_are_drawn(tmp_path, monkeypatch, rows, drawn, empty):
+    chart = written(monkeypatch, tmp_path, {"network": rows}, num_classes=3)
+    names = ("loss_images", "top1_error_images", "top5_error_images")
+    assert sum(any(row["value"] is not None for row in chart.datasets[name]) for name in names) == drawn
+    assert json.dumps(chart.views[0].specification).count("none recorded") == empty
 
 
-def test_names_with_special_characters_are_drawn_as_text(tmp_path):
-    names = ["_hidden", "a$b$c", "a & b"]
-    _, svg = curves.plot_curves({name: a_run() for name in names}, tmp_path / "c.png")
-    words = text_in(svg)
-    assert words.count("_hidden") == words.count("a$b$c") == 3
-
-
-def test_the_same_runs_give_the_same_file(tmp_path):
-    runs = {"a": a_run(), "b": a_run(1)}
-    first, second = (curves.plot_curves(runs, tmp_path / f"{n}.png") for n in "ab")
-    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
-
-
-def test_more_runs_than_colours_differ_in_style(tmp_path):
-    styles = [(s["color"], s["linestyle"]) for s in itertools.islice(style.styles(), 15)]
-    assert len(set(styles)) == 15
-    _, svg = curves.plot_curves({f"run{n}": a_run() for n in range(15)}, tmp_path / "c.png")
-    assert all(text_in(svg).count(f"run{n}") == 3 for n in range(15))
+def test_more_runs_than_colours_differ_in_style():
+    looks = [(one.colour, one.dash) for one in style.entries([(f"run {n}", "") for n in range(15)])]
+    assert len(set(looks)) == 15
 
 
 def test_a_repeated_step_counts_once_by_its_last_row():
@@ -106,23 +88,6 @@ def test_smoothing_is_the_mean_of_the_known_values_around(width):
         window = values[max(0, index - (width_used - 1 - after)) : index + after + 1]
         expected = np.nan if np.isnan(values[index]) else np.nanmean(window)
         np.testing.assert_allclose(smoothed, expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_names_move_as_little_as_possible_without_overlap(seed):
-    rng = np.random.default_rng(seed)
-    heights, gap = rng.uniform(0, 0.5, 6), 0.1
-    places = curves.spread(heights, gap)
-    order = np.argsort(heights)
-    bounds = [{"type": "ineq", "fun": lambda p: np.diff(p[order]) - gap}, {"type": "ineq", "fun": lambda p: p}]
-    start = np.linspace(0, 1, 6)[np.argsort(order)]
-    best = minimize(lambda p: np.sum((p - heights) ** 2), start, constraints=bounds, options={"ftol": 1e-14})
-    np.testing.assert_allclose(places, best.x, atol=1e-5)
-
-
-def test_names_stay_inside_the_panel_even_when_there_are_too_many():
-    places = curves.spread(np.linspace(0.9, 1.0, 40), 0.1)
-    np.testing.assert_allclose(places, np.linspace(0, 1, 40), atol=1e-9)
 
 
 def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
@@ -172,13 +137,6 @@ def test_a_seed_without_values_does_not_count_and_one_that_lacks_some_leaves_a_g
     assert curves.curve([[], []], "eval", "top1_error").seeds == 0
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    drawn_figures = []
-    monkeypatch.setattr(curves, "write", lambda figure, *_: drawn_figures.append(figure) or [])
-    return drawn_figures
-
-
 def systems_of(**runs):
     compared = [
         plot_helpers.system(
@@ -189,68 +147,89 @@ def systems_of(**runs):
     return plot_helpers.comparison(*compared)
 
 
+def axis_of(chart, against):
+    """Return the horizontal axis of the first line of a view."""
+    (view,) = [view for view in chart.views if view.name == f"curves_{against}"]
+    return view.specification["concat"][1]["layer"][-1 - 2]["encoding"]["x"]
+
+
 @pytest.mark.parametrize(
-    ("against", "seconds", "label", "axis"),
+    ("against", "seconds", "axis"),
     [
-        ("images", (60, 90), "images seen in training", ("linear", 0, 1e4)),
-        ("flops", (60, 90), "floating-point operations (× 10¹²)", ("linear", 0, 90)),
-        ("flops", (60, 900), "floating-point operations (× 10¹²)", ("log", 30, 900)),
-        ("seconds", (60, 90), "seconds of training", ("linear", 0, 90)),
-        ("seconds", (1200, 900), "minutes of training", ("linear", 0, 20)),
-        ("seconds", (3600, 36000), "hours of training", ("log", 0.5, 10)),
+        ("images", (60, 90), ("linear", 0, 1e4)),
+        ("flops", (60, 90), ("linear", 0, 90e12)),
+        ("flops", (60, 900), ("log", 30e12, 900e12)),
+        ("seconds", (60, 90), ("linear", 0, 90)),
+        ("seconds", (3600, 36000), ("log", 1800, 36000)),
     ],
 )
-def test_the_axis_has_its_label_and_scale(figures, against, seconds, label, axis):
+def test_each_choice_of_the_axis_has_its_scale(against, seconds, axis):
     a, b = (seeds_of([(0.5, 0.2)], [end]) for end in seconds)
-    curves.plot_systems(systems_of(alexnet=a, resnet50=b), "c.png", against=against)
-    for panel in figures[0].axes:
-        assert panel.get_xlabel() == label
-        assert panel.get_xscale() == axis[0]
-        np.testing.assert_allclose(panel.get_xlim(), axis[1:])
+    chart = curves.draw_systems(systems_of(alexnet=a, resnet50=b))
+    assert [view.name for view in chart.views] == ["curves_images", "curves_flops", "curves_seconds"]
+    x = axis_of(chart, against)
+    assert x["title"] == curves.AMOUNTS[against]
+    assert x["scale"]["type"] == axis[0]
+    np.testing.assert_allclose(x["scale"]["domain"], axis[1:])
 
 
-def test_bands_are_drawn_for_several_seeds_only_and_explained(tmp_path, figures):
-    several = seeds_of([(0.5, 0.2), (0.6, 0.3)], [100, 100])
-    curves.plot_systems(systems_of(alexnet=several, resnet50=several[:1]), tmp_path / "c.png")
-    assert [len(panel.collections) for panel in figures[0].axes] == [1, 1, 1]
-    assert "means over 1 or 2 seeds" in figures[0].get_supxlabel()
-    band = figures[0].axes[1].collections[0].get_paths()[0].vertices
-    np.testing.assert_allclose([band[:, 1].min(), band[:, 1].max()], [20, 60])
-    curves.plot_systems(systems_of(alexnet=several[:1]), tmp_path / "c.png")
-    assert not any(panel.collections for panel in figures[1].axes)
-    assert figures[1].get_supxlabel() == ""
+def test_energy_is_a_choice_where_every_run_logged_it():
+    with_energy = seeds_of([(0.5, 0.2)], [100])
+    for number, row in enumerate(with_energy[0]):
+        row["joules"] = 10.0 * (number + 1)
+    without = seeds_of([(0.5, 0.2)], [100])
+    names = [
+        [view.name for view in curves.draw_systems(systems_of(alexnet=with_energy, resnet50=other)).views]
+        for other in (with_energy, without)
+    ]
+    assert [set(of_both) - set(names[1]) for of_both in names] == [{"curves_joules"}, set()]
 
 
-def test_hinge_losses_do_not_stand_beside_cross_entropies(tmp_path, figures):
+def test_the_points_are_those_of_the_logs():
     runs = seeds_of([(0.5, 0.2)], [100])
-    for names, drawn_losses in ((("alexnet", "xrce_2011"), 1), (("nec_uiuc_2010", "xrce_2011"), 2)):
-        curves.plot_systems(systems_of(**dict.fromkeys(names, runs)), tmp_path / "c.png")
-        named = [line for line in figures[-1].axes[0].lines if line.get_label().startswith(curves.RUN)]
-        assert len(named) == drawn_losses
-    assert "Not shown: the training loss of xrce_2011" in figures[0].get_supxlabel()
-    assert figures[1].get_supxlabel() == ""
+    rows = curves.draw_systems(systems_of(alexnet=runs)).datasets["top1_error_seconds"]
+    logged = [row for row in runs[0] if row["kind"] == "eval"]
+    assert [(row["x"], row["value"]) for row in rows] == [(one["seconds"], 100 * one["top1_error"]) for one in logged]
+    assert {row["system"] for row in rows} == {"alexnet"}
 
 
-@pytest.mark.parametrize(
-    ("against", "systems", "seeds", "evaluations"),
-    [("images", 1, 3, 1), ("flops", 12, 3, 100), ("seconds", 2, 1, 0)],
-)
-def test_files_of_systems_are_sound_and_small(tmp_path, against, systems, seeds, evaluations):
-    systems_compared = plot_helpers.plausible(systems, seeds, ", <a> & $b$", evaluations)
-    png, svg = curves.plot_systems(systems_compared, tmp_path / "new/c.png", against=against)
-    assert (png, svg) == (tmp_path / "new/c.png", tmp_path / "new/c.svg")
-    plot_helpers.check_svg(svg)
-    words = plot_helpers.words(svg)
-    for system in systems_compared.systems:
-        assert words.count(system.name) == (0 if not evaluations else 2 + ("20" not in system.network))
+def test_bands_are_drawn_for_several_seeds_only_and_explained():
+    several = seeds_of([(0.5, 0.2), (0.6, 0.3)], [100, 100])
+    chart = curves.draw_systems(systems_of(alexnet=several, resnet50=several[:1]))
+    marks = [layer["mark"]["type"] for layer in chart.views[0].specification["concat"][1]["layer"]]
+    assert marks.count("area") == 1
+    assert "means over 1 or 2 seeds" in json.dumps(chart.views[0].specification["title"])
+    ends = [(row["low"], row["high"]) for row in chart.datasets["top1_error_images"] if "low" in row]
+    np.testing.assert_allclose(ends, [(50, 60), (20, 30)])
+    alone = curves.draw_systems(systems_of(alexnet=several[:1]))
+    assert '"area"' not in json.dumps(alone.views[0].specification)
+    assert "title" not in alone.views[0].specification
 
 
-def test_long_logs_make_no_large_files(tmp_path):
+def test_hinge_losses_do_not_stand_beside_cross_entropies():
+    runs = seeds_of([(0.5, 0.2)], [100])
+    both, features = (
+        curves.draw_systems(systems_of(**dict.fromkeys(names, runs)))
+        for names in (("alexnet", "xrce_2011"), ("nec_uiuc_2010", "xrce_2011"))
+    )
+    assert {row["system"] for row in both.datasets["loss_images"]} == {"alexnet"}
+    assert len({row["system"] for row in features.datasets["loss_images"]}) == 2
+    assert "Not shown: the training loss of xrce_2011" in json.dumps(both.views[0].specification["title"])
+
+
+def test_long_logs_make_no_large_charts():
     progress = (np.arange(1, 3001) / 3000).tolist()
     logged = [
         row for row in plot_helpers.rows(progress, progress, progress, (1e6, 1e15, 1e3)) if row["kind"] == "train"
     ]
     for row in logged:
         row["loss"] = math.nan if row["step"] % 7 == 0 else row["loss"] + math.sin(row["step"])
-    systems_compared = systems_of(alexnet=[logged, logged], resnet50=[logged, logged])
-    plot_helpers.check_svg(curves.plot_systems(systems_compared, tmp_path / "c.png")[1])
+    chart = curves.draw_systems(systems_of(alexnet=[logged, logged], resnet50=[logged, logged]))
+    assert len(json.dumps(chart.datasets)) < 150_000
+
+
+def test_the_lines_of_many_systems_have_no_marks_beyond_the_axis():
+    a, b = (seeds_of([(0.5, 0.2)], [end], (0.1, 1.0)) for end in (10, 1000))
+    chart = curves.draw_systems(systems_of(alexnet=a, resnet50=b))
+    start = axis_of(chart, "flops")["scale"]["domain"][0]
+    assert all(row["x"] >= 0.999 * start for row in chart.datasets["loss_flops"])

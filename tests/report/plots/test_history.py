@@ -1,25 +1,13 @@
-import numpy as np
+import json
+
 import pytest
 
 from imagenet_repro import models
-from imagenet_repro.errors import SaveError
 from imagenet_repro.report import zoo_listing
 from imagenet_repro.report.plots import history
 from imagenet_repro.zoo.entries import ENTRIES
 from imagenet_repro.zoo.published import network_facts, year
 from tests.report import plot_helpers
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    drawn_figures = []
-    monkeypatch.setattr(history, "write", lambda figure, *_: drawn_figures.append(figure) or [])
-    return drawn_figures
-
-
-def marks(panel, shapes=("o", "s", "^")):
-    result = [line for line in panel.lines if line.get_marker() in shapes and len(line.get_xdata())]
-    return [(float(x), float(y)) for line in result for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]
 
 
 def two(**fields):
@@ -39,26 +27,33 @@ def test_years_are_those_of_networks_their_aliases_and_entries():
     assert year("nobody_knows") is None
 
 
-def test_entries_stand_at_their_years_and_the_person_is_a_line(tmp_path, figures):
-    history.plot_history(two(), tmp_path / "h.png")
-    panel = figures[0].axes[0]
-    expected = {(entry.year, entry.top5) for entry in ENTRIES if "person" not in entry.who}
-    assert set(marks(panel, "D")) == expected
-    assert [line.get_ydata()[0] for line in panel.lines if line.get_linestyle() not in ("-", "None")] == [5.1]
-    texts = [text.get_text() for text in panel.texts]
-    assert {"XRCE 25.8", "WMW 2.25", "VGG, second 7.3", "a person: 5.1 on 1,500 test images"} <= set(texts)
-    hollow = next(line for line in panel.lines if line.get_label() == "other entry")
-    assert sorted(hollow.get_ydata()) == [7.3, 11.7, 16.4]
+def titles(chart):
+    return [panel["title"] for panel in chart.views[0].specification["concat"]]
 
 
-def test_other_data_has_a_panel_of_its_own(tmp_path, figures):
-    history.plot_history(two(), tmp_path / "h.png")
-    challenge, ours = figures[0].axes
-    assert marks(challenge) == []
-    np.testing.assert_allclose(marks(ours), [(2015, 12), (2011, 31)])
-    assert challenge.get_xlim() == ours.get_xlim()
-    assert "folder:/flowers" in ours.get_title("left")
-    assert "cannot be compared" in figures[0].get_supxlabel()
+def test_entries_stand_at_their_years_and_the_person_is_a_line():
+    datasets = history.draw_history(two()).datasets
+    points = {(row["year"], row["error"]) for name in ("winners", "others") for row in datasets[name]}
+    assert points == {(entry.year, entry.top5) for entry in ENTRIES if "person" not in entry.who}
+    assert [row["error"] for row in datasets["person"]] == [5.1]
+    labels = {row["label"] for row in datasets["names"]}
+    assert {"XRCE 25.8", "WMW 2.25", "VGG, second 7.3"} <= labels
+    assert any(label.startswith("a person: 5.1 on") for label in labels)
+    assert sorted(row["error"] for row in datasets["others"]) == [7.3, 11.7, 16.4]
+
+
+def test_other_data_has_a_panel_of_its_own():
+    chart = history.draw_history(two())
+    assert [(row["year"], row["error"]) for row in chart.datasets["ours"]] == [(2015, 12), (2011, 31)]
+    assert len(titles(chart)) == 2
+    assert "folder:/flowers" in titles(chart)[1]
+    assert "cannot be compared" in json.dumps(chart.views[0].specification["title"])
+    domains = [
+        panel["layer"][-2]["encoding"]["x"]["scale"]["domain"]
+        for panel in chart.views[0].specification["concat"]
+        if "encoding" in panel["layer"][-2] and "x" in panel["layer"][-2]["encoding"]
+    ]
+    assert all(domain == domains[0] for domain in domains)
 
 
 @pytest.mark.parametrize(
@@ -71,37 +66,20 @@ def test_other_data_has_a_panel_of_its_own(tmp_path, figures):
         (("imagenet_v2", "validation", 50), 2),
     ],
 )
-def test_only_all_of_imagenets_validation_set_shares_the_axis(figures, monkeypatch, scored, panels):
+def test_only_all_of_imagenets_validation_set_shares_the_axis(monkeypatch, scored, panels):
     data, split, images = scored
     monkeypatch.setattr(zoo_listing, "VALIDATION_IMAGES", 50)
     one = plot_helpers.system("net", plot_helpers.run(top1=20, top5=10, images=images))
-    history.plot_history(plot_helpers.comparison(one, data=data, split=split), "h.png")
-    assert len(figures[0].axes) == panels
-    point = (2015, 100 * 10 / images)
-    np.testing.assert_allclose([mark for mark in marks(figures[0].axes[-1]) if mark[0] == 2015], [point])
+    chart = history.draw_history(plot_helpers.comparison(one, data=data, split=split))
+    assert len(titles(chart)) == panels
+    (ours,) = chart.datasets["ours"]
+    assert (ours["year"], ours["error"]) == (2015, pytest.approx(100 * 10 / images, rel=1e-5))
+    assert ("net" in {row["system"] for row in chart.datasets["names"]}) == (panels == 1)
 
 
-def test_a_network_of_unknown_year_is_left_out_and_named(tmp_path, figures):
+def test_a_network_of_unknown_year_is_left_out_and_named():
     unknown = plot_helpers.system("mine", plot_helpers.run(), network="my_own")
-    history.plot_history(plot_helpers.comparison(unknown, *two().systems), tmp_path / "h.png")
-    assert len(marks(figures[0].axes[1])) == 2
-    assert "Not shown (no known year): mine." in figures[0].get_supxlabel().replace("\n", " ")
-    history.plot_history(plot_helpers.comparison(unknown), tmp_path / "h.png")
-    assert len(figures[1].axes) == 1
-
-
-@pytest.mark.parametrize(("systems", "seeds"), [(1, 1), (12, 3)])
-def test_files_are_sound_and_name_every_known_system(tmp_path, systems, seeds):
-    comparison = plot_helpers.plausible(systems, seeds, ", <a> & $b$")
-    png, svg = history.plot_history(comparison, tmp_path / "new/h.png")
-    assert (png, svg) == (tmp_path / "new/h.png", tmp_path / "new/h.svg")
-    plot_helpers.check_svg(svg)
-    known = [system.name for system in comparison.systems if year(system.network) is not None]
-    assert len(known) >= systems - 1
-    assert set(known) <= set(plot_helpers.words(svg))
-
-
-def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SaveError, match="history"):
-        history.plot_history(two(), tmp_path / "file/h.png")
+    chart = history.draw_history(plot_helpers.comparison(unknown, *two().systems))
+    assert len(chart.datasets["ours"]) == 2
+    assert "Not shown (no known year): mine." in json.dumps(chart.views[0].specification["title"])
+    assert len(titles(history.draw_history(plot_helpers.comparison(unknown)))) == 1

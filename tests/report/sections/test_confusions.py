@@ -1,15 +1,13 @@
-import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
-from imagenet_repro.errors import SaveError
-from imagenet_repro.report.plots import wordnet_confusions
+from imagenet_repro.report.plots import charts, confused_pairs, wordnet_confusions
 from imagenet_repro.report.records import ComparedSystem, Comparison, FinishedRun, TopGuesses
 from imagenet_repro.report.sections import confusions
+from imagenet_repro.report.sections.confusion_examples import EXAMPLES, ConfusionExamples
 from imagenet_repro.scoring import wordnet
 
 TABBY, EGYPTIAN, HUSKY, GOLDFISH, BUS, TEAPOT = WNIDS = (
@@ -156,44 +154,73 @@ def test_without_a_tree(names):
     assert np.stack(list(wrong.counts())).tolist() == [[1.0]]
 
 
-def test_bars_are_as_long_as_the_errors(tmp_path, monkeypatch):
-    drawn_figures = []
-    monkeypatch.setattr(wordnet_confusions, "write", lambda figure, *_: drawn_figures.append(figure) or [])
+def test_bars_are_as_long_as_the_errors():
     comparison = at_random((1, 1, 3))
     wrong, tree = read(comparison)
-    wordnet_confusions.plot_heights(tree, tmp_path / "heights.png")
-    bars = drawn_figures[0].axes[0].containers
-    parts = np.array([[bar.get_width() for bar in band] for band in bars])
-    np.testing.assert_allclose(parts.sum(axis=0), [100 * system.mean_error(1) for system in comparison.systems])
+    datasets = wordnet_confusions.draw_heights(tree).datasets
+    bars = datasets["bars"]
+    parts = np.array([bar["share"] for bar in bars]).reshape(len(comparison.systems), -1)
+    errors = [100 * system.mean_error(1) for system in comparison.systems]
+    np.testing.assert_allclose(parts.sum(axis=1), errors, rtol=1e-5)
+    np.testing.assert_allclose([row["error"] for row in datasets["totals"]], errors, rtol=1e-5)
+    np.testing.assert_allclose([bar["end"] - bar["start"] for bar in bars], parts.ravel(), atol=1e-3)
     low = 0
-    for (top, _), part in zip(wordnet_confusions.BANDS, parts, strict=True):
+    for (top, _), part in zip(wordnet_confusions.BANDS, parts.T, strict=True):
         chosen = (tree.cost > low) & (tree.cost <= top)
-        np.testing.assert_allclose(part, 100 * wrong.sums(chosen) / comparison.n_images)
+        np.testing.assert_allclose(part, 100 * wrong.sums(chosen) / comparison.n_images, rtol=1e-5)
         low = top
 
 
-def test_both_figures_are_written(tmp_path):
+def test_cells_of_super_classes_have_their_share_and_images():
     comparison = at_random((1, 2))
-    _, tree = read(comparison)
-    files = wordnet_confusions.plot_heights(tree, tmp_path / "new/heights.png")
-    files += wordnet_confusions.plot_super_classes(tree, "system 1", tmp_path / "new/groups.png")
-    assert [file.name for file in files] == ["heights.png", "heights.svg", "groups.png", "groups.svg"]
-    assert min(imread(files[0]).shape[1], imread(files[2]).shape[1]) > 1000
-    words = re.findall(r"<!-- (.*?) -->", files[3].read_text())
-    assert {"dog (1)", "feline (2)", "vehicle"} <= set(words)
-    assert any(word.startswith("system 1:") for word in words)
-    again = wordnet_confusions.plot_heights(tree, tmp_path / "again.png")
-    assert again[1].read_bytes() == files[1].read_bytes()
+    wrong, tree = read(comparison)
+    system = comparison.systems[0]
+    guesses = system.runs[0].guesses
+    images = ConfusionExamples(system, wrong).of_super_classes(tree)
+    chart = wordnet_confusions.draw_super_classes(tree, system.name, images)
+    found = 0
+    for row, group in enumerate(tree.groups):
+        of_row = tree.group[guesses.label] == row
+        for column, other in enumerate(tree.groups):
+            known = (guesses.top5[:, 0] >= 0) & (guesses.top5[:, 0] != guesses.label)
+            chosen = of_row & known & (tree.group[guesses.top5[:, 0]] == column)
+            cells = [c for c in chart.datasets["cells"] if c["label"].startswith(f"{group} (") and c["guess"] == other]
+            assert len(cells) == int(chosen.any())
+            for cell in cells:
+                found += 1
+                assert cell["share"] == pytest.approx(100 * chosen.sum() / of_row.sum(), rel=1e-5)
+                ids = [image["id"] for image in cell["examples"]]
+                assert ids == guesses.id[chosen][: len(ids)].tolist()
+                assert len(ids) == min(EXAMPLES, chosen.sum())
+    assert found == len(chart.datasets["cells"]) > 3
+
+
+def test_the_most_frequent_confusions_are_those_of_the_table_with_their_images():
+    comparison = at_random((2, 1))
+    wrong, _ = read(comparison)
+    pairs = confused_pairs.most_frequent(wrong)
+    classes = [(int(wrong.label[pair]), int(wrong.guess[pair])) for pair in pairs]
+    pictured = comparison.systems[1].runs[0].guesses.id[-30:].tolist()
+    images = {one.name: ConfusionExamples(one, wrong, pictured).of_pairs(classes) for one in comparison.systems}
+    chart = confused_pairs.draw_confused_pairs(wrong, list(wrong.systems), pairs, images)
+    rows = confusions.most_confused(wrong, None).rows[: confused_pairs.MOST_PAIRS]
+    expected = {
+        (f"{row[0]} → {row[1]}", system): float(count)
+        for row in rows
+        for system, count in zip(wrong.systems, row[4:], strict=True)
+    }
+    assert {(cell["pair"], cell["system"]): cell["count"] for cell in chart.datasets["cells"]} == expected
+    for cell in chart.datasets["cells"]:
+        if cell["system"] == wrong.systems[1]:
+            ids = [image["id"] for image in cell["examples"]]
+            assert len(ids) == min(EXAMPLES, cell["count"])
+            assert ids == sorted(ids, key=lambda id: (id not in pictured, id))
+            assert {f"{image['label']} → {image['guess']}" for image in cell["examples"]} <= {cell["pair"]}
+    assert set(chart.image_ids()) == {image["id"] for cell in chart.datasets["cells"] for image in cell["examples"]}
 
 
 def test_systems_that_are_never_wrong(tmp_path):
-    _, tree = read(comparison_of([0, 1, 2], {"a": [[0, 1, 2]]}))
-    assert wordnet_confusions.plot_heights(tree, tmp_path / "heights.png")[0].exists()
-    assert wordnet_confusions.plot_super_classes(tree, "a", tmp_path / "groups.png")[0].exists()
-
-
-def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    _, tree = read(at_random())
-    with pytest.raises(SaveError, match="how far errors go"):
-        wordnet_confusions.plot_heights(tree, tmp_path / "file/heights.png")
+    wrong, tree = read(comparison_of([0, 1, 2], {"a": [[0, 1, 2]]}))
+    assert charts.write(wordnet_confusions.draw_heights(tree), tmp_path, "heights")[0].exists()
+    assert wordnet_confusions.draw_super_classes(tree, "a", {}).datasets == {"cells": []}
+    assert confused_pairs.most_frequent(wrong) == []
