@@ -300,7 +300,8 @@ def _draw_panel(
     layers.append(
         marks.encode(
             x=x, y=y, color=colour, shape=charts.shape_of(legend), tooltip=_tooltip(key, axis),
-            **charts.opacity("fillOpacity", 1.0 if is_error else 0.0),  # of a loss, marks are there for the tooltips alone
+            # Of a loss, marks are there for the tooltips alone.
+            **charts.opacity("fillOpacity", 1.0 if is_error else 0.0),
         )
     )  # fmt: skip
     if f"chance_{key}" in datasets:
