@@ -14,7 +14,7 @@ NOT_INCLUDED = "Checkpoints are not included"
 
 
 def dry_run(config: AnyConfig) -> int:
-    """Print the cost of a run, from one or a few of its steps on blank images, and return the exit code.
+    """Print the cost of a run, from one or a few of its steps, and return the exit code.
 
     Raises:
       UserError: as `estimate_cost`, or the run is a classifier on frozen features, which takes no steps.
