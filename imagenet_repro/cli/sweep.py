@@ -8,6 +8,7 @@ HELP = """Train many systems under one budget, with several seeds each, optional
   python main.py sweep --config=configs/sweeps/decade.py --workdir=runs/decade
   python main.py sweep --config=configs/sweeps/learning_rate.py --workdir=runs/lr --config.search.trials=32
   python main.py sweep --config=… --workdir=… --dry_run           what would run, where, and what it would cost
+  python main.py sweep --config=… --workdir=… --config.cross.optimizer.learning_rate=0.1,0.3    a grid of settings
   python main.py sweep --config=… --workdir=… --dry_run --topology=h100:8    the same on devices that are not here
   python main.py sweep --status --workdir=runs/decade             the progress of a sweep, from any terminal
   python main.py sweep --config=… --workdir=… --launcher=slurm --workers=8 --slurm.partition=gpu \\
