@@ -51,12 +51,15 @@ def expand(cross: Mapping[str, Any], systems: Mapping[str, SystemT]) -> dict[str
     """
     shared = _read(cross, "config.cross")
     own = {name: _own(shared, system, f"config.systems.{name}") for name, system in systems.items()}
-    all_keys = dict.fromkeys(key for keys in own.values() for key in keys)
-    short = short_keys(all_keys, all_keys)
+    all_values: dict[str, list[Any]] = {}
+    for of_system in own.values():
+        for key, values in of_system.items():
+            all_values.setdefault(key, []).extend(value for value in values if value not in all_values.get(key, ()))
+    parts = _name_parts(all_values)
     expanded: dict[str, SystemT] = {}
     for name, system in systems.items():
         for crossed in _combinations(own[name], getattr(system, "leave_out", ()), f"config.systems.{name}"):
-            version = _version_name(name, crossed, short)
+            version = _version_name(name, crossed, parts)
             changes: dict[str, Any] = {"crossed": crossed, "cross": {}, "leave_out": ()} if own[name] else {}
             expanded[version] = dataclasses.replace(system, **changes)  # pyright: ignore[reportArgumentType]
     return expanded
@@ -138,23 +141,37 @@ def _read_rule(rule: Any, values: Mapping[str, list[Any]], path: str) -> dict[st
     """Return the values that a rule of `leave_out` names by key, each as a text."""
     if not isinstance(rule, Mapping) or not rule:
         raise UserError(f"{path}: values by crossed key are needed here, such as {{'batch_size': 512}}")
-    pairs = dict(_flat(rule))
+    own = [(key, rule[key]) for key in rule if key in values]  # also sections, which are values here
+    pairs = dict([*own, *_flat({key: rule[key] for key in rule if key not in values})])
     for key, value in pairs.items():
         if key not in values:
             crossed = nearest(key, values) if values else "nothing is crossed"
             raise UserError(f"{path}: {key} is not crossed for this system; {crossed}")
         if json.loads(json.dumps(value)) not in values[key]:
             raise UserError(f"{path}: {shown(value)} is not among the values of {key}, {shown(values[key])}")
-    return _hashable({key: values[key][values[key].index(json.loads(json.dumps(pairs[key])))] for key in pairs})
+    plain = {key: json.loads(json.dumps(value)) for key, value in pairs.items()}
+    return _hashable({key: values[key][values[key].index(value)] for key, value in plain.items()})
 
 
 def _hashable(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key: json.dumps(value, sort_keys=True) for key, value in settings.items()}
 
 
-def _version_name(name: str, crossed: Mapping[str, Any], short: Mapping[str, str]) -> str:
-    parts = [f"{short[key]}={value_text(value)}" for key, value in crossed.items()]
-    version = SEPARATOR.join([name, *parts])
+def _name_parts(all_values: Mapping[str, Sequence[Any]]) -> dict[str, list[tuple[Any, str]]]:
+    """Return by key each value with its part of a name, so that no two values of a key have the same."""
+    short = short_keys(all_values, all_values)
+    parts = {}
+    for key, values in all_values.items():
+        texts = list(map(value_text, values))
+        if len(set(texts)) < len(texts):  # such as the paths of two files of one name
+            texts = [f"{text}-{number}" for number, text in enumerate(texts, 1)]
+        parts[key] = [(value, f"{short[key]}={text}") for value, text in zip(values, texts, strict=True)]
+    return parts
+
+
+def _version_name(name: str, crossed: Mapping[str, Any], parts: Mapping[str, Sequence[tuple[Any, str]]]) -> str:
+    own = [next(text for known, text in parts[key] if known == value) for key, value in crossed.items()]
+    version = SEPARATOR.join([name, *own])
     if len(version) > LONGEST_NAME:
         raise UserError(
             f"config.systems.{name}: the name of one of its versions would have {len(version)} characters, of which a"

@@ -66,7 +66,17 @@ def test_a_system_adds_keys_replaces_values_and_leaves_a_key_or_a_combination_ou
         "b,learning_rate=0.3,image_size=64",
         "b,learning_rate=1.0,image_size=32",
     ]
+    same = crossed({"optimizer.learning_rate": (1, 2)}, b={"cross": {"optimizer.learning_rate": (2.0, 1.0)}}).systems
+    assert list(same)[2:] == ["b,learning_rate=2", "b,learning_rate=1"]
     assert next(iter(crossed(a={"cross": dict.fromkeys(CROSS, ())}).systems)) == "a"
+
+
+def test_a_section_is_a_value():
+    smooth = {"name": "linear", "final": 0.1}
+    sweep = crossed({"schedule": ({"name": "cosine"}, smooth)}, a={"leave_out": ({"schedule": smooth},)})
+    assert list(sweep.systems) == ["a,schedule=cosine", "b,schedule=cosine", "b,schedule=linear_final:0.1"]
+    schedules = [config.schedule for config in configurations(sweep).values()]
+    assert [getattr(one, "final", None) for one in schedules][-1] == 0.1
 
 
 def test_a_new_variant_is_chosen_before_its_keys_and_crossed_values_replace_set():
@@ -83,6 +93,8 @@ def test_names_stay_short_and_unambiguous():
     weights = ("/data/one/pre.safetensors", "package:lite0", "")
     names = crossed({"model.weights": weights}).systems
     assert list(names)[:3] == ["a,weights=pre.safetensors", "a,weights=package:lite0", "a,weights=none"]
+    names = crossed({"model.weights": ("one/pre.safetensors", "two/pre.safetensors")}).systems
+    assert list(names)[:2] == ["a,weights=pre.safetensors-1", "a,weights=pre.safetensors-2"]
     with pytest.raises(UserError, match="a directory may have 180"):
         crossed({"model.weights": ("x" * 200, "")})
 
