@@ -177,8 +177,10 @@ def print_status(status: SweepStatus, workers: int, console: Console | None = No
     """Print the table of the systems, the failures, a line for each active run, the energy and the summary."""
     console = console or Console(highlight=False, emoji=False)
     terminal.widen_for_file(console, FILE_WIDTH)
-    headings = ("system", *STATES, "lowest error %", "selected settings")
-    console.print(terminal.ruled_table(headings, table_rows(status.runs), left=(0, len(headings) - 1)))
+    headings, rows = ["system", *STATES, "lowest error %", "selected settings"], table_rows(status.runs)
+    if not any(row[-1] for row in rows):
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    console.print(terminal.ruled_table(headings, rows, left=(0, len(STATES) + 2)))
     for run in status.runs:
         if run.state == "failed":
             console.print(f"{run.planned.name} failed: {run.reason}", soft_wrap=True, markup=False)

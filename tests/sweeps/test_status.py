@@ -56,6 +56,7 @@ def test_the_energy_of_complete_runs_is_shown_and_never_taken_for_zero(tmp_path)
     path.write_text(json.dumps({"energy": {"joules": 2_000.0, "parts": {"gpu": {"joules": 2_000.0}}, "unknown": {}}}))
     assert "energy of training: 2.00 kJ in 1 run (gpu); unknown in 1 run\n" in printed(statuses, tmp_path)
     assert "energy" not in printed(run_statuses({}, {}), tmp_path)
+    assert "selected settings" not in printed(run_statuses({}, {}), tmp_path)  # nothing was searched
 
 
 def test_rows_count_states_and_show_the_lowest_error_with_its_settings(tmp_path):
